@@ -1,0 +1,34 @@
+# Each target does its own set-up: a .venv in this folder, made once, versions from constraints.txt.
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: install demo test lint clean
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+demo: install
+	@rm -rf demo
+	$(BIN)/ushape example demo/cells --count 48
+	$(BIN)/ushape example demo/new --count 8 --seed 1
+	$(BIN)/ushape train demo/cells -o demo/run --minutes 1.5
+	$(BIN)/ushape evaluate demo/run demo/new
+	$(BIN)/ushape predict demo/run demo/new/images -o demo/masks --overlay
+	@echo
+	@echo "Report: demo/run/report.html"
+	@echo "Masks:  demo/masks (the overlays beside them show the outlines)"
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/pytest
+
+clean:
+	rm -rf .venv demo runs

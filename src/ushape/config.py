@@ -1,0 +1,179 @@
+"""Load, save, change and explain any config dataclass."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import inspect
+import textwrap
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from ushape.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def from_dict(cls: type[T], values: Mapping[str, Any], *, source: str) -> T:
+    """Builds a config from nested plain values; keys left out take their defaults.
+
+    Args:
+        source: Where the values come from (a file, an option), for errors.
+
+    Raises:
+        ConfigError: an unknown key (the near ones are named) or an impossible value.
+    """
+    _refuse_unknown_keys(cls, values, source, prefix="")
+    try:
+        return TypeAdapter(cls).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(
+            f"{source}: {_key_of(cls, first['loc'])}: {first['msg'].lower()}, "
+            f"not {first['input']!r}.",
+            hint="`ushape recipes auto` lists every key with its meaning.",
+        ) from None
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Nested plain values that JSON and YAML can hold; inverse of `from_dict`."""
+    return typing.cast("dict[str, Any]", TypeAdapter(type(config)).dump_python(config, mode="json"))
+
+
+def override(config: T, settings: Iterable[str]) -> T:
+    """A copy with `key.path=value` settings applied; values are read as YAML.
+
+    Raises:
+        ConfigError: a setting without '=', an unknown key, an impossible value.
+    """
+    values = to_dict(config)
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not equals:
+            raise ConfigError(
+                f"--set {setting}: no '=' in it.", hint="Write --set train.batch_size=2."
+            )
+        parts = path.strip().split(".")
+        changed: Any = _parse_yaml(text, source=f"--set {setting}")
+        for part in reversed(parts):
+            changed = {part: changed}
+        _refuse_unknown_keys(type(config), changed, f"--set {setting}", prefix="")
+        _merge(values, changed)
+    return from_dict(type(config), values, source="--set")
+
+
+def parse(cls: type[T], text: str, *, source: str) -> T:
+    """Reads a config from YAML text."""
+    values = _parse_yaml(text, source=source) or {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{source}: holds {type(values).__name__}, not keys with values.")
+    return from_dict(cls, values, source=source)
+
+
+def explain(config: Any) -> str:
+    """The config as YAML in which each key carries its meaning as a comment."""
+    return "\n".join(_explain_lines(config, to_dict(config))) + "\n"
+
+
+def field_docs(cls: type) -> dict[str, str]:
+    """The string that stands under each field of a dataclass."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
+    body = typing.cast(ast.ClassDef, tree.body[0]).body
+    docs = {}
+    for field, text in zip(body, body[1:], strict=False):
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(field.target, ast.Name)
+            and isinstance(text, ast.Expr)
+            and isinstance(text.value, ast.Constant)
+        ):
+            docs[field.target.id] = " ".join(str(text.value.value).split())
+    return docs
+
+
+@cache
+def _sections(cls: type) -> dict[str, type | None]:
+    """Each key of a config, with its config class where it is a section."""
+    hints = typing.get_type_hints(cls)
+    return {
+        field.name: next((t for t in _members(hints[field.name]) if dataclasses.is_dataclass(t)), None)
+        for field in dataclasses.fields(cls)
+        if field.init
+    }
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return typing.get_args(hint) if is_union else (hint,)
+
+
+def _refuse_unknown_keys(cls: type, values: Mapping[str, Any], source: str, prefix: str) -> None:
+    sections = _sections(cls)
+    for key, value in values.items():
+        if key not in sections:
+            near = difflib.get_close_matches(str(key), sections, n=3, cutoff=0.5)
+            known = ", ".join(prefix + name for name in near or sections)
+            raise ConfigError(
+                f"{source}: no key {prefix}{key}.",
+                hint=f"{'Near' if near else 'Known'} keys: {known}.",
+            )
+        section = sections[key]
+        if section is not None and isinstance(value, Mapping):
+            _refuse_unknown_keys(section, value, source, f"{prefix}{key}.")
+
+
+def _key_of(cls: type, location: tuple[int | str, ...]) -> str:
+    """The user's key in pydantic's location, which also names the members of unions."""
+    parts: list[str] = []
+    section: type | None = cls
+    for part in location:
+        if section is None or part not in _sections(section):
+            break
+        parts.append(str(part))
+        section = _sections(section)[str(part)]
+    return ".".join(parts) or "the whole"
+
+
+def _parse_yaml(text: str, *, source: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"{source}: not readable as YAML: {' '.join(str(error).split())}.",
+            hint="Lists are [0, 255]; text with a colon needs quotes.",
+        ) from None
+
+
+def _merge(values: dict[str, Any], changed: Mapping[str, Any]) -> None:
+    for key, value in changed.items():
+        if isinstance(value, Mapping) and isinstance(values.get(key), dict):
+            _merge(values[key], value)
+        else:
+            values[key] = value
+
+
+def _explain_lines(config: Any, values: Mapping[str, Any], indent: str = "") -> list[str]:
+    docs = field_docs(type(config))
+    lines = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        doc = docs.get(field.name, "")
+        if dataclasses.is_dataclass(value):
+            lines += ["", f"{indent}{field.name}:  # {doc or _first_sentence(value)}"]
+            lines += _explain_lines(value, values[field.name], indent + "  ")
+            continue
+        lines += textwrap.wrap(doc, 96, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
+        shown = yaml.safe_dump({field.name: values[field.name]}, default_flow_style=None, width=1000)
+        lines += [indent + line for line in shown.rstrip().splitlines()]
+    return lines
+
+
+def _first_sentence(config: Any) -> str:
+    return (type(config).__doc__ or "").strip().split("\n")[0]
