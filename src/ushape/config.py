@@ -60,12 +60,14 @@ def override(config: T, settings: Iterable[str]) -> T:
             raise ConfigError(
                 f"--set {setting}: no '=' in it.", hint="Write --set train.batch_size=2."
             )
-        parts = path.strip().split(".")
-        changed: Any = _parse_yaml(text, source=f"--set {setting}")
-        for part in reversed(parts):
-            changed = {part: changed}
-        _refuse_unknown_keys(type(config), changed, f"--set {setting}", prefix="")
-        _merge(values, changed)
+        *sections, key = path.strip().split(".")
+        changed: Any = {key: _parse_yaml(text, source=f"--set {setting}")}
+        target = values
+        for section in sections:
+            inner = target.get(section)
+            target = target[section] = inner if isinstance(inner, dict) else {}
+        target.update(changed)
+        _refuse_unknown_keys(type(config), values, f"--set {setting}", prefix="")
     return from_dict(type(config), values, source="--set")
 
 
@@ -149,14 +151,6 @@ def _parse_yaml(text: str, *, source: str) -> Any:
             f"{source}: not readable as YAML: {' '.join(str(error).split())}.",
             hint="Lists are [0, 255]; text with a colon needs quotes.",
         ) from None
-
-
-def _merge(values: dict[str, Any], changed: Mapping[str, Any]) -> None:
-    for key, value in changed.items():
-        if isinstance(value, Mapping) and isinstance(values.get(key), dict):
-            _merge(values[key], value)
-        else:
-            values[key] = value
 
 
 def _explain_lines(config: Any, values: Mapping[str, Any], indent: str = "") -> list[str]:

@@ -1,0 +1,145 @@
+"""Fingerprint: what the planner needs to know of the training data. Test cases have no part in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ushape.data.prepare import Scaling, read_classes
+from ushape.labels import IGNORE, LabelSpace
+from ushape.plan.survey import Look, Survey
+from ushape.spatial.grid import resample_image, resample_probabilities
+
+DOWNSCALES = (2, 4)
+"""Factors that the planner considers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fingerprint:
+    """Numbers from the training cases."""
+
+    cases: int
+    channels: int
+    median_shape: tuple[int, ...]
+    largest_shape: tuple[int, ...]
+    pixels_per_epoch: int
+    """Pixels of all training cases together."""
+
+    scaling: Scaling
+    brightness_spread: float
+    """How far the groups' mean intensities lie apart, in units of the spread within a case."""
+
+    foreground_cases: float
+    """Share of the cases that hold any foreground."""
+
+    mirror_axes: tuple[int, ...]
+    """Axes of S along which the data look alike when mirrored."""
+
+    turns_freely: bool
+    """No direction is special: the data may be rotated by any angle."""
+
+    round_trip_dice: dict[int, float]
+    """By downscaling factor: Dice that a perfect network could still reach."""
+
+
+def take_fingerprint(survey: Survey, looks: Sequence[Look], groups: Sequence[str]) -> Fingerprint:
+    """Fingerprint of the training cases.
+
+    Args:
+        survey: For the label space.
+        looks: The training cases.
+        groups: The group of each of them.
+    """
+    pixels = np.concatenate([look.pixels for look in looks], axis=1)
+    shapes = np.asarray([look.shape for look in looks])
+    thumbnails = np.stack([look.thumbnail for look in looks])
+    mirror_axes, turns_freely = find_symmetry(thumbnails, len(set(groups)))
+    offset = shapes.shape[1] - 2  # Thumbnails show the last two axes.
+    return Fingerprint(
+        cases=len(looks),
+        channels=looks[0].channels,
+        median_shape=tuple(int(size) for size in np.median(shapes, axis=0)),
+        largest_shape=tuple(int(size) for size in shapes.max(axis=0)),
+        pixels_per_epoch=int(shapes.prod(axis=1).sum()),
+        scaling=Scaling.measure(pixels),
+        brightness_spread=_brightness_spread(looks, groups),
+        foreground_cases=float(np.mean([survey.foreground_share(look) > 0 for look in looks])),
+        mirror_axes=tuple(axis + offset for axis in mirror_axes),
+        turns_freely=turns_freely,
+        round_trip_dice=_measure_round_trips(looks, survey),
+    )
+
+
+def find_symmetry(thumbnails: np.ndarray, independent: int) -> tuple[tuple[int, ...], bool]:
+    """Along which axes the data may be mirrored, and whether they may be turned at will.
+
+    If up and down were drawn by chance in each of n independent images, then what is
+    different between up and down would shrink to 1/n of its energy in the mean image. Where
+    much more is left, the direction means something (wheels are below), and augmentation
+    must not lose it. Left and right of most things differ little: mirroring them is harmless.
+
+    Args:
+        thumbnails: (cases, T, T).
+        independent: How many groups they come from; cases of one group are alike.
+    """
+    flat = thumbnails.reshape(len(thumbnails), -1)
+    centred = thumbnails - flat.mean(axis=1)[:, None, None]
+    centred /= np.maximum(flat.std(axis=1), 1e-6)[:, None, None]
+
+    def keeps_direction(turned: np.ndarray) -> bool:
+        difference = centred - turned
+        left = float((difference.mean(axis=0) ** 2).mean())
+        by_chance = float((difference**2).mean()) / max(1, independent)
+        return independent >= 4 and left > 4 * by_chance
+
+    mirror_axes = tuple(axis for axis in (0, 1) if not keeps_direction(np.flip(centred, axis + 1)))
+    turns = not keeps_direction(centred.transpose(0, 2, 1)) and mirror_axes == (0, 1)
+    return mirror_axes, turns
+
+
+def _brightness_spread(looks: Sequence[Look], groups: Sequence[str]) -> float:
+    means: dict[str, list[float]] = {}
+    spreads = []
+    for look, group in zip(looks, groups, strict=True):
+        pixels = look.pixels.astype(np.float32)
+        finite = pixels[np.isfinite(pixels)]
+        if finite.size:
+            means.setdefault(group, []).append(float(finite.mean()))
+            spreads.append(float(finite.std()))
+    between = float(np.std([np.mean(values) for values in means.values()])) if means else 0.0
+    within = float(np.median(spreads)) if spreads else 0.0
+    return between / within if within > 0 else 0.0
+
+
+def _measure_round_trips(looks: Sequence[Look], survey: Survey, most: int = 12) -> dict[int, float]:
+    """Masks brought to a coarser grid and back, compared with themselves."""
+    with_foreground = [look for look in looks if survey.foreground_share(look) > 0]
+    step = max(1, len(with_foreground) // most)
+    chosen = with_foreground[::step][:most]
+    found: dict[int, list[float]] = {factor: [] for factor in DOWNSCALES}
+    for look in chosen:
+        classes = read_classes(look.case, survey.space)
+        assert classes is not None
+        for factor in DOWNSCALES:
+            found[factor].append(round_trip_dice(classes, factor, survey.space))
+    return {factor: float(np.mean(values)) if values else 0.0 for factor, values in found.items()}
+
+
+def round_trip_dice(classes: np.ndarray, factor: int, space: LabelSpace) -> float:
+    """Mean Dice over the foreground classes that are there, after going down and up again.
+
+    Shapes:
+        classes: (*S) class indices.
+    """
+    coarse = tuple(max(1, round(size / factor)) for size in classes.shape)
+    soft = np.stack([(classes == index) for index in range(len(space.values))]).astype(np.float32)
+    back = resample_probabilities(resample_image(soft, coarse), classes.shape).argmax(axis=0)
+    valid = classes != IGNORE
+    scores = []
+    for index in range(1, len(space.values)):
+        truth, guess = (classes == index) & valid, (back == index) & valid
+        if truth.any():
+            scores.append(2 * (truth & guess).sum() / (truth.sum() + guess.sum()))
+    return float(np.mean(scores)) if scores else 0.0

@@ -1,0 +1,80 @@
+"""Plan: a recipe in which nothing is "auto" any more, and what was found in the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ushape import config
+from ushape.augment import AugmentConfig
+from ushape.data.prepare import Preparation
+from ushape.errors import RunError
+from ushape.plan.machine import Machine
+from ushape.plan.recipe import AUTO, Recipe
+from ushape.types import MaskEncoding
+
+PLAN_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All that training and prediction need to know."""
+
+    recipe: Recipe
+    preparation: Preparation
+    encoding: MaskEncoding
+    """How predictions are written: as the user's own masks."""
+
+    machine: Machine
+    """Where the plan was made."""
+
+    group_noun: str
+    """What the data's groups are, for the report: "patients", "images"."""
+
+    reasons: tuple[str, ...]
+    """The plan in words, a line each."""
+
+    version: int = PLAN_VERSION
+
+    def __post_init__(self) -> None:
+        left = find_auto(config.to_dict(self.recipe))
+        assert not left, f"the planner left {left} open"
+
+    @property
+    def augment(self) -> AugmentConfig:
+        assert self.recipe.augment != AUTO
+        return self.recipe.augment
+
+    @property
+    def patch_shape(self) -> tuple[int, ...]:
+        assert self.recipe.sampling.patch_shape != AUTO
+        return self.recipe.sampling.patch_shape
+
+    @property
+    def tile_shape(self) -> tuple[int, ...]:
+        assert self.recipe.predict.tile_shape != AUTO
+        return self.recipe.predict.tile_shape
+
+    def to_dict(self) -> dict[str, Any]:
+        return config.to_dict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], *, source: str) -> Plan:
+        """Raises RunError where the file was written by another version."""
+        if values.get("version") != PLAN_VERSION:
+            raise RunError(
+                f"{source} has version {values.get('version')}, this ushape reads {PLAN_VERSION}.",
+                hint="Use the ushape version that trained the run, or train again.",
+            )
+        return config.from_dict(cls, values, source=source)
+
+
+def find_auto(values: Any, path: str = "") -> list[str]:
+    """Key paths whose value is "auto"; the recipe's name may be."""
+    if isinstance(values, dict):
+        return [
+            found
+            for key, value in values.items()
+            for found in find_auto(value, f"{path}.{key}" if path else str(key))
+        ]
+    return [path] if values == AUTO and path != "name" else []

@@ -1,0 +1,256 @@
+"""The rules that turn a recipe, the data, the machine and the minutes into a plan.
+
+Each rule fills in the settings that are still "auto" and says why in one line.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from ushape.augment import STRENGTHS, AugmentConfig
+from ushape.plan.fingerprint import Fingerprint
+from ushape.plan.machine import Machine
+from ushape.plan.recipe import AUTO, Recipe
+
+STEP_OVERHEAD = 1.12
+"""A step in training takes so much longer than one measured alone: loading, average, logging."""
+
+VALIDATION_SHARE = 0.4
+"""Validation pixels per training pixel in an epoch. A training step costs about four times a
+prediction of as many pixels (FACTS: 481 against 119 ms), so this is a tenth of the time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Situation:
+    """What the rules look at."""
+
+    data: Fingerprint
+    machine: Machine
+    classes: int
+
+
+Rule = Callable[[Recipe, Situation], tuple[Recipe, str]]
+
+
+def plan_recipe(recipe: Recipe, situation: Situation) -> tuple[Recipe, list[str]]:
+    """Applies all rules but the last, `plan_duration`, which needs the measured speed."""
+    reasons = []
+    for rule in RULES:
+        recipe, reason = rule(recipe, situation)
+        if reason:
+            reasons.append(reason)
+    return recipe, reasons
+
+
+def choose_downscale(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
+    """As coarse as the masks allow: a round trip must keep 0.995 of the Dice, 256 px the side.
+
+    Coarser images are seen more often in the same time, with more context in each patch.
+    """
+    data = situation.data
+    given = recipe.preparation.downscale
+    factor = 1 if given == AUTO else given
+    if given == AUTO:
+        for candidate, dice in sorted(data.round_trip_dice.items()):
+            if dice >= 0.995 and min(data.median_shape[-2:]) >= 256 * candidate:
+                factor = candidate
+    recipe = _change(recipe, "preparation", downscale=factor)
+    size = " × ".join(str(round(size / factor)) for size in data.median_shape)
+    if factor == 1:
+        return recipe, f"Images: at full size, {size} pixels (median)."
+    lost = data.round_trip_dice.get(factor)
+    kept = f"; masks brought there and back keep Dice {lost:.4f}" if lost else ""
+    return recipe, f"Images: {factor} times smaller, {size} pixels{kept}."
+
+
+def choose_intensity(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
+    """Fixed numbers, unless images differ more from each other than within themselves."""
+    chosen = recipe.preparation.intensity
+    if chosen == AUTO:
+        chosen = "image" if situation.data.brightness_spread > 1.0 else "data"
+    recipe = _change(recipe, "preparation", intensity=chosen)
+    basis = "the training data's" if chosen == "data" else "each image's own"
+    return recipe, (
+        f"Intensities: clipped and standardised by {basis} numbers "
+        f"(brightness between groups varies {situation.data.brightness_spread:.2f} times as much "
+        "as within images)."
+    )
+
+
+def choose_network(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
+    """Width by the machine: on a CPU, more steps of a narrower network learn more in the time.
+
+    Depth: until the coarsest level is 8 pixels wide, at most 6 levels.
+    """
+    network, data = recipe.network, situation.data
+    widths = network.widths
+    if widths == AUTO:
+        factor = recipe.preparation.downscale
+        assert factor != AUTO
+        smallest = min(min(data.median_shape[-2:]) / factor, _patch_limit(situation))
+        levels = max(2, min(6, 1 + int(math.log2(max(2.0, smallest / 8)))))
+        base = 32 if situation.machine.device != "cpu" else 16
+        widths = tuple(min(base * 2**level, 16 * base) for level in range(levels))
+    norm = "batch" if network.norm == AUTO else network.norm
+    recipe = _change(recipe, "network", widths=widths, norm=norm, dims=len(data.median_shape))
+    return recipe, (
+        f"Network: U-Net, {len(widths)} levels of {', '.join(map(str, widths))} channels, "
+        f"{norm} norm."
+    )
+
+
+def choose_patch(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
+    """The whole image where it is small enough, else a window; legal for the network."""
+    sampling, data = recipe.sampling, situation.data
+    patch = sampling.patch_shape
+    if patch == AUTO:
+        factor, widths = recipe.preparation.downscale, recipe.network.widths
+        assert factor != AUTO
+        assert widths != AUTO
+        divisor = 2 ** (len(widths) - 1)
+        limit = _patch_limit(situation)
+        sizes = [min(math.ceil(size / factor), limit) for size in data.median_shape]
+        patch = tuple(max(divisor, math.ceil(size / divisor) * divisor) for size in sizes)
+    batch = recipe.train.batch_size
+    if batch == AUTO:
+        batch = 4 if situation.machine.device == "cpu" else 16
+    recipe = _change(_change(recipe, "sampling", patch_shape=patch), "train", batch_size=batch)
+    return recipe, f"Patches: {' × '.join(map(str, patch))} pixels, {batch} in a step."
+
+
+def choose_sampling(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
+    """At least half of the patches shall show foreground; a third is centred on it (nnU-Net)."""
+    share = recipe.sampling.foreground_fraction
+    present = situation.data.foreground_cases
+    if share == AUTO:
+        share = round(max(1 / 3, (0.5 - present) / max(1e-6, 1 - present)), 2)
+    recipe = _change(recipe, "sampling", foreground_fraction=share)
+    return recipe, (
+        f"Sampling: {share:.0%} of the patches centred on foreground, which {present:.0%} of the "
+        "training cases hold."
+    )
+
+
+def choose_augmentation(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
+    """Turned at will where no direction is special, else small angles; mirrored likewise."""
+    data = situation.data
+    if recipe.augment != AUTO:
+        return recipe, "Augmentation: as set."
+    chosen = STRENGTHS["full" if data.turns_freely else "upright"]
+    chosen = AugmentConfig(
+        space=replace(chosen.space, flip_axes=data.mirror_axes), intensity=chosen.intensity
+    )
+    turning = "any angle" if data.turns_freely else "small angles (the data have an upright)"
+    mirrored = "y and x" if len(data.mirror_axes) > 1 else "x" if data.mirror_axes else "none"
+    return replace(recipe, augment=chosen), (
+        f"Augmentation: {turning}; mirrored along {mirrored}; scale, shift, elastic, grey values."
+    )
+
+
+def choose_prediction(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
+    """Few large tiles: with batch norm or none, a larger tile only saves overlap.
+
+    Instance and group norm see the tile's own statistics: tiles of the patch size.
+    """
+    predict = recipe.predict
+    tile = predict.tile_shape
+    patch = recipe.sampling.patch_shape
+    assert patch != AUTO
+    if tile == AUTO:
+        in_plane = 1024 if len(patch) == 2 else 160
+        limit = in_plane if recipe.network.norm in ("none", "batch") else 0
+        tile = tuple(max(size, limit) for size in patch)
+    axes = predict.mirror_axes
+    if axes == AUTO:
+        axes = ()
+    recipe = _change(recipe, "predict", tile_shape=tile, mirror_axes=axes)
+    return recipe, ""
+
+
+def choose_hardware(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
+    """bf16 where the processor has it; one worker less than cores."""
+    machine, train = situation.machine, recipe.train
+    precision = train.precision
+    if precision == AUTO:
+        precision = "bf16" if machine.has_bf16 else "fp32"
+    workers = min(machine.cores - 1, 8) if train.workers == AUTO else train.workers
+    rate = 2e-3 if train.learning_rate == AUTO else train.learning_rate
+    recipe = _change(
+        recipe, "train", precision=precision, workers=workers, learning_rate=rate
+    )
+    return recipe, (
+        f"Machine: {machine.name}, {machine.cores} cores; {precision}"
+        f"{', channels last' if train.channels_last else ''}, {workers} loading process"
+        f"{'' if workers == 1 else 'es'}."
+    )
+
+
+RULES: tuple[Rule, ...] = (
+    choose_downscale,
+    choose_intensity,
+    choose_network,
+    choose_patch,
+    choose_sampling,
+    choose_augmentation,
+    choose_prediction,
+    choose_hardware,
+)
+
+
+def plan_duration(
+    recipe: Recipe, data: Fingerprint, training_s: float, step_s: float
+) -> tuple[Recipe, str]:
+    """How many epochs of how many steps.
+
+    By time: about twenty epochs, none shorter than 5 s or longer than 2 minutes. With epochs
+    given: an epoch sees as many pixels as the training cases have, at most 250 steps (nnU-Net).
+
+    Args:
+        training_s: Seconds left for training, validation included. Not used when the recipe
+            gives epochs.
+        step_s: Measured seconds of one step alone. Not used when the recipe gives epochs.
+    """
+    train, patch = recipe.train, recipe.sampling.patch_shape
+    assert train.batch_size != AUTO
+    assert patch != AUTO
+    assert recipe.preparation.downscale != AUTO
+    batch_pixels = train.batch_size * math.prod(patch)
+    steps, epochs = train.steps_per_epoch, train.epochs
+    if epochs is not None:
+        if steps == AUTO:
+            working = data.pixels_per_epoch / recipe.preparation.downscale ** len(patch)
+            steps = max(1, min(250, math.ceil(working / batch_pixels)))
+        speed = ""
+    else:
+        epoch_s = min(120.0, max(5.0, training_s / 20))
+        seconds_a_step = step_s * STEP_OVERHEAD / 0.9  # A tenth is for validation.
+        if steps == AUTO:
+            steps = max(1, round(epoch_s / seconds_a_step))
+        epochs = max(1, round(training_s / (steps * seconds_a_step)))
+        images_per_s = train.batch_size / step_s
+        speed = f" at {step_s * 1000:.0f} ms a step ({images_per_s:.1f} patches/s)"
+    cases = train.validation_cases
+    if cases == AUTO:
+        case_pixels = data.pixels_per_epoch / data.cases / recipe.preparation.downscale ** len(patch)
+        cases = max(2, round(VALIDATION_SHARE * steps * batch_pixels / case_pixels))
+    recipe = _change(
+        recipe, "train", epochs=epochs, steps_per_epoch=steps, validation_cases=cases
+    )
+    return recipe, (
+        f"Training: {epochs} epochs of {steps} steps{speed}, learning rate "
+        f"{recipe.train.learning_rate:g}, average of weights, best validation Dice kept."
+    )
+
+
+def _patch_limit(situation: Situation) -> int:
+    """Longest side of a patch, pixels."""
+    if len(situation.data.median_shape) == 3:
+        return 96
+    return 256 if situation.machine.device == "cpu" else 512
+
+
+def _change(recipe: Recipe, section: str, **values: object) -> Recipe:
+    """A copy with some values of one section changed."""
+    return replace(recipe, **{section: replace(getattr(recipe, section), **values)})

@@ -1,0 +1,200 @@
+"""Run: a folder of JSON and safetensors. Nothing in it runs code when it is loaded."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor, nn
+
+from ushape.data.splits import Splits
+from ushape.errors import RunError
+from ushape.models import build_model
+from ushape.plan.plan import Plan
+from ushape.types import Case
+
+
+@dataclass(frozen=True)
+class CaseFacts:
+    """A case of the training folder, and how many pixels each class has in it."""
+
+    case: Case
+    class_pixels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """The files of one training, by name."""
+
+    folder: Path
+
+    plan_path = property(lambda self: self.folder / "plan.json")
+    splits_path = property(lambda self: self.folder / "splits.json")
+    cases_path = property(lambda self: self.folder / "cases.json")
+    weights_path = property(lambda self: self.folder / "model.safetensors")
+    metrics_path = property(lambda self: self.folder / "metrics.csv")
+    scores_path = property(lambda self: self.folder / "scores.csv")
+    report_path = property(lambda self: self.folder / "report.html")
+    checkpoint_path = property(lambda self: self.folder / "checkpoints" / "last.ckpt")
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """A run that can predict.
+
+        Raises:
+            RunError: the folder is none, or its training has not saved weights yet.
+        """
+        run = cls(folder)
+        run._require(run.plan_path)
+        if not run.weights_path.exists():
+            raise RunError(
+                f"{folder}: no {run.weights_path.name}: its training ended before the first epoch did.",
+                hint=f"`ushape train --resume {folder}` continues it.",
+            )
+        return run
+
+    @classmethod
+    def create(cls, folder: Path) -> Run:
+        """A new run in an empty or absent folder; what exists is never overwritten.
+
+        Raises:
+            RunError: something is there already.
+        """
+        run = cls(folder)
+        if run.plan_path.exists():
+            raise RunError(
+                f"{folder} holds a run already.",
+                hint=f"Choose another folder with -o, or continue it with --resume {folder}.",
+            )
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise RunError(f"{folder} is in the way.", hint="Choose another folder with -o.")
+        folder.mkdir(parents=True, exist_ok=True)
+        return run
+
+    def save_plan(self, plan: Plan) -> None:
+        write_json(self.plan_path, plan.to_dict())
+
+    def load_plan(self) -> Plan:
+        return Plan.from_dict(self._read_json(self.plan_path), source=str(self.plan_path))
+
+    def save_cases(self, data: Path, facts: Sequence[CaseFacts]) -> None:
+        """Where the data lie: paths relative to their folder where possible."""
+        rows = [
+            {
+                "id": fact.case.id,
+                "group": fact.case.group,
+                "image": _relative(fact.case.image, data),
+                "mask": _relative(fact.case.mask, data) if fact.case.mask else None,
+                "class_pixels": fact.class_pixels,
+            }
+            for fact in facts
+        ]
+        write_json(self.cases_path, {"folder": str(data.resolve()), "cases": rows})
+
+    def load_cases(self) -> list[CaseFacts]:
+        """Raises RunError where the data are no longer where they were at training."""
+        stored = self._read_json(self.cases_path)
+        data = Path(stored["folder"])
+        facts = [
+            CaseFacts(
+                Case(
+                    id=row["id"],
+                    group=row["group"],
+                    image=data / row["image"],
+                    mask=data / row["mask"] if row["mask"] else None,
+                ),
+                tuple(row["class_pixels"]),
+            )
+            for row in stored["cases"]
+        ]
+        missing = [fact.case.image for fact in facts if not fact.case.image.exists()]
+        if missing:
+            raise RunError(
+                f"{len(missing)} images of {self.folder} are no longer there, first {missing[0]}.",
+                hint="Bring the data back, or name others: ushape evaluate RUN DATA.",
+            )
+        return facts
+
+    def load_splits(self) -> Splits:
+        self._require(self.splits_path)
+        return Splits.load(self.splits_path)
+
+    def save_weights(self, weights: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
+        """Writes the weights whole or not at all; facts (text) go into the file's header."""
+        plain = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+        write_bytes(self.weights_path, safetensors.torch.save(plain, dict(facts)))
+
+    def load_network(self, plan: Plan) -> nn.Module:
+        """The trained network, ready to predict, on the CPU."""
+        network = build_model(
+            plan.recipe.network, plan.preparation.channels, plan.preparation.space.channels
+        )
+        try:
+            network.load_state_dict(safetensors.torch.load_file(self.weights_path))
+        except (safetensors.SafetensorError, RuntimeError, OSError) as error:
+            raise RunError(
+                f"{self.weights_path}: not the weights of {self.plan_path.name}: {error}",
+                hint="Copy the run folder again, whole.",
+            ) from None
+        return network.eval()
+
+    def weight_facts(self) -> dict[str, str]:
+        """What was stored with the weights: epoch and validation Dice."""
+        with safetensors.safe_open(self.weights_path, framework="pt") as file:
+            return dict(file.metadata() or {})
+
+    def load_metrics(self) -> list[dict[str, str]]:
+        """The rows of metrics.csv, one per epoch."""
+        if not self.metrics_path.exists():
+            return []
+        with self.metrics_path.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    def _read_json(self, path: Path) -> Any:
+        self._require(path)
+        try:
+            return json.loads(path.read_text())
+        except (ValueError, OSError) as error:
+            raise RunError(f"{path}: not readable: {error}.", hint="Copy the run again.") from None
+
+    def _require(self, path: Path) -> None:
+        if not path.exists():
+            raise RunError(
+                f"{self.folder} is not a run: no {path.name} in it.",
+                hint="A run is the folder that `ushape train` printed, e.g. runs/my_images.",
+            )
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all: under another name first, flushed, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Writes JSON whole or not at all."""
+    write_bytes(path, (json.dumps(values, indent=2, default=str) + "\n").encode())
+
+
+def _relative(path: Path, folder: Path) -> str:
+    """Relative to the folder where it lies below it, else absolute."""
+    try:
+        return path.resolve().relative_to(folder.resolve()).as_posix()
+    except ValueError:
+        return str(path.resolve())

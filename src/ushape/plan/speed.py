@@ -1,0 +1,72 @@
+"""How long a training step takes on this machine, measured on the very network."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager
+
+import torch
+
+from ushape.labels import LabelSpace
+from ushape.losses import build_loss
+from ushape.models import build_model
+from ushape.plan.recipe import AUTO, Recipe
+
+
+def precision_context(device: str, precision: str) -> AbstractContextManager[object]:
+    """Autocast for bf16; otherwise a context that changes nothing."""
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def memory_format(dims: int, *, channels_last: bool) -> torch.memory_format:
+    """Channels innermost, or the usual layout."""
+    if not channels_last:
+        return torch.contiguous_format
+    return torch.channels_last if dims == 2 else torch.channels_last_3d
+
+
+def measure_step_s(recipe: Recipe, channels: int, space: LabelSpace, device: str) -> float:
+    """Median seconds of a training step on random patches, without loading them.
+
+    Leaves torch's random state as it was, so that a measured run starts from the same weights.
+    """
+    with torch.random.fork_rng(devices=[]):
+        step = _TrainingStep(recipe, channels, space, device)
+        times = []
+        for _ in range(2):
+            step.run()  # Memory is claimed, kernels are chosen.
+        while len(times) < 4 or (len(times) < 12 and sum(times) < 1.5):
+            started = time.perf_counter()
+            step.run()
+            times.append(time.perf_counter() - started)
+    return sorted(times)[len(times) // 2]
+
+
+class _TrainingStep:
+    """Network, loss and optimiser on one random batch."""
+
+    def __init__(self, recipe: Recipe, channels: int, space: LabelSpace, device: str):
+        train, network = recipe.train, recipe.network
+        assert train.batch_size != AUTO
+        assert recipe.sampling.patch_shape != AUTO
+        layout = memory_format(network.dims, channels_last=train.channels_last)
+        built = build_model(network, channels, space.channels)
+        self.network = built.to(device, memory_format=layout)  # type: ignore[call-overload]
+        self.loss = build_loss(recipe.loss, space, deep_supervision=network.deep_supervision > 0)
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), fused=device != "mps")
+        self.device, self.precision = device, train.precision
+
+        image = torch.randn(train.batch_size, channels, *recipe.sampling.patch_shape)
+        self.image = image.to(device, memory_format=layout)
+        margin = int(built.margin)  # type: ignore[arg-type]
+        inner = [size - 2 * margin for size in recipe.sampling.patch_shape]
+        self.target = torch.zeros(train.batch_size, space.channels, *inner, device=device)
+        self.weight = torch.ones(train.batch_size, 1, *inner, device=device)
+
+    def run(self) -> None:
+        self.optimizer.zero_grad()
+        with precision_context(self.device, self.precision):
+            loss = self.loss(self.network(self.image), self.target, self.weight)
+        loss.backward()
+        self.optimizer.step()
+        loss.item()  # Waits for the accelerator.

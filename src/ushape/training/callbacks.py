@@ -1,0 +1,219 @@
+"""What happens at the end of each epoch: keep the best weights, log a row, mind the clock."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from ushape.errors import RunError
+from ushape.plan.run import Run, write_bytes
+from ushape.training.module import SegmentationModule
+
+
+class KeepBest(lightning.Callback):
+    """Writes the averaged weights whenever validation Dice is better than ever."""
+
+    def __init__(self, run: Run):
+        self.run, self.best_dice, self.best_epoch = run, -1.0, -1
+
+    def on_validation_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        assert isinstance(pl_module, SegmentationModule)
+        if trainer.sanity_checking or pl_module.validation_dice <= self.best_dice:
+            return
+        self.best_dice, self.best_epoch = pl_module.validation_dice, trainer.current_epoch + 1
+        if trainer.is_global_zero:
+            self.run.save_weights(
+                pl_module.averaged.module.state_dict(),
+                {"epoch": str(self.best_epoch), "validation_dice": repr(self.best_dice)},
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_dice": self.best_dice, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_dice, self.best_epoch = state_dict["best_dice"], state_dict["best_epoch"]
+
+
+class EpochLog(lightning.Callback):
+    """metrics.csv, one row per epoch; the rows travel in the checkpoint.
+
+    Args:
+        on_row: Called with each new row.
+    """
+
+    def __init__(self, run: Run, on_row: Callable[[dict[str, Any]], None]):
+        self.run, self.on_row = run, on_row
+        self.rows: list[dict[str, Any]] = []
+
+    def on_train_epoch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        self._started = time.monotonic()
+
+    def on_train_epoch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        assert isinstance(pl_module, SegmentationModule)
+        patches = max(1, pl_module.patches)
+        steps = max(1, trainer.fit_loop.epoch_loop.batch_progress.current.completed)
+        row = {
+            "epoch": trainer.current_epoch + 1,
+            "step": trainer.global_step,
+            "loss": round(pl_module.loss_sum / steps, 6),
+            "validation_dice": round(pl_module.validation_dice, 6),
+            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "foreground_patches": round(pl_module.foreground_patches / patches, 4),
+            "seconds": round(time.monotonic() - self._started, 2),
+        }
+        self.rows.append(row)
+        if trainer.is_global_zero:
+            write_bytes(self.run.metrics_path, _as_csv(self.rows))
+        self.on_row(row)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = list(state_dict["rows"])
+
+
+class Pacer(lightning.Callback):
+    """Ends training in time: plans the remaining steps anew when the machine's speed changed.
+
+    The schedule follows the number of steps, so the learning rate reaches zero at the end even
+    then. Without a budget it only stops at the planned number of steps.
+
+    Args:
+        budget_s: Seconds from now until training must have ended; None: no limit.
+    """
+
+    TOLERANCE = 0.04
+    """Remaining steps are planned anew only when they would miss the end by this share."""
+
+    def __init__(self, budget_s: float | None):
+        self.budget_s = budget_s
+        self.revisions: list[tuple[int, int]] = []
+        self._began = time.monotonic()
+        self._used_before = 0.0
+        self._first_step: tuple[int, float] | None = None
+
+    @property
+    def used_s(self) -> float:
+        """Seconds trained, those before an interruption included."""
+        return self._used_before + time.monotonic() - self._began
+
+    def seconds_left(self, trainer: lightning.Trainer, total_steps: int) -> float | None:
+        """By the speed of this session, validation included."""
+        if self._first_step is None or trainer.global_step == self._first_step[0]:
+            return None
+        step, since = self._first_step
+        a_step = (time.monotonic() - since) / (trainer.global_step - step)
+        return a_step * (total_steps - trainer.global_step)
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        assert isinstance(pl_module, SegmentationModule)
+        if self._first_step is None:
+            self._first_step = trainer.global_step, time.monotonic()
+        over = self.budget_s is not None and self.used_s > self.budget_s
+        if over or trainer.global_step >= pl_module.total_steps:
+            trainer.should_stop = True
+
+    def on_train_epoch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        assert isinstance(pl_module, SegmentationModule)
+        left = self.seconds_left(trainer, pl_module.total_steps)
+        if self.budget_s is None or left is None or trainer.should_stop:
+            return
+        remaining_steps = pl_module.total_steps - trainer.global_step
+        allowed_s = max(0.0, self.budget_s - self.used_s)
+        possible = int(remaining_steps * allowed_s / max(left, 1e-9))
+        if abs(possible - remaining_steps) > self.TOLERANCE * remaining_steps:
+            pl_module.total_steps = max(trainer.global_step + possible, trainer.global_step + 1)
+            self.revisions.append((trainer.global_step, pl_module.total_steps))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"used_s": self.used_s, "revisions": self.revisions}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._used_before = state_dict["used_s"]
+        self._began = time.monotonic()
+        self.revisions = [(int(step), int(total)) for step, total in state_dict["revisions"]]
+
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        assert isinstance(pl_module, SegmentationModule)
+        if self.revisions:
+            pl_module.total_steps = self.revisions[-1][1]
+
+
+class TrainingBar(RichProgressBar):
+    """Lightning's bar with loss, validation Dice and the time left of the whole training."""
+
+    def __init__(self, pacer: Pacer):
+        super().__init__(leave=False)
+        self.pacer = pacer
+
+    def get_metrics(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        assert isinstance(pl_module, SegmentationModule)
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        left = self.pacer.seconds_left(trainer, pl_module.total_steps)
+        if left is not None:
+            metrics["left"] = f"{int(left) // 60}:{int(left) % 60:02d}"
+        return metrics
+
+
+class WholeFileCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint under another name, flushes it, renames it: a kill or a full disk
+    leaves the last good one."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.part")
+        try:
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        except (OSError, RuntimeError) as error:
+            temporary.unlink(missing_ok=True)
+            raise RunError(
+                f"{target}: cannot be written: {error}",
+                hint="Free some disk space, then continue with ushape train --resume "
+                f"{target.parent.parent}. The last good checkpoint is intact.",
+            ) from error
+
+
+def _as_csv(rows: list[dict[str, Any]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()

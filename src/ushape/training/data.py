@@ -1,0 +1,96 @@
+"""Stores of cases -> Lightning's loaders."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from typing import Any
+
+import lightning
+import numpy as np
+from torch.utils.data import DataLoader
+
+from ushape.data.dataset import Patch, PatchDataset
+from ushape.data.sampling import CaseDraw, EpochSampler
+from ushape.data.store import SampleStore
+from ushape.plan.plan import Plan
+from ushape.plan.recipe import AUTO
+
+
+class SegmentationData(lightning.LightningDataModule):
+    """Training patches and whole validation cases.
+
+    Args:
+        class_pixels: (cases, classes) of the training cases.
+        margin: Pixels that the network loses on each side.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        training: SampleStore,
+        validation: SampleStore,
+        class_pixels: np.ndarray,
+        margin: int,
+    ):
+        super().__init__()
+        sampling = plan.recipe.sampling
+        assert sampling.foreground_fraction != AUTO
+        self.plan, self.validation = plan, validation
+        self.dataset = PatchDataset(
+            training,
+            plan.preparation,
+            CaseDraw(class_pixels, sampling.foreground_fraction),
+            plan.augment,
+            patch_shape=plan.patch_shape,
+            margin=margin,
+            seed=plan.recipe.seed,
+        )
+
+    def train_dataloader(self) -> DataLoader[Patch]:
+        train = self.plan.recipe.train
+        assert train.workers != AUTO
+        assert train.batch_size != AUTO
+        assert train.steps_per_epoch != AUTO
+        ranks = self.trainer.world_size if self.trainer else 1
+        sampler = EpochSampler(
+            train.steps_per_epoch * train.batch_size * ranks,
+            rank=self.trainer.global_rank if self.trainer else 0,
+            world_size=ranks,
+        )
+        return DataLoader(
+            self.dataset,
+            batch_size=train.batch_size,
+            sampler=sampler,
+            num_workers=train.workers,
+            persistent_workers=train.workers > 0,
+            # Forked workers share the cases in memory; where there is no fork they get copies.
+            multiprocessing_context=_fork() if train.workers else None,
+            worker_init_fn=_leave_interrupts_to_the_trainer,
+            pin_memory=self.plan.machine.device == "cuda",
+        )
+
+    def val_dataloader(self) -> DataLoader[int]:
+        """Indices of evenly spread validation cases, as many as planned."""
+        most = self.plan.recipe.train.validation_cases
+        assert most != AUTO
+        chosen = spread_evenly(len(self.validation), most)
+        rank, ranks = (
+            (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        )
+        return DataLoader(chosen[rank::ranks], batch_size=None)  # type: ignore[arg-type]
+
+
+def spread_evenly(count: int, most: int) -> list[int]:
+    """At most so many indices below count, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
+
+
+def _fork() -> Any:
+    has_fork = "fork" in multiprocessing.get_all_start_methods()
+    return multiprocessing.get_context("fork") if has_fork else None
+
+
+def _leave_interrupts_to_the_trainer(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the workers are still needed for a moment."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,160 @@
+"""Plan + cases -> trained weights in a run, with Lightning's Trainer."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from ushape.data.store import SampleStore
+from ushape.plan.plan import Plan
+from ushape.plan.run import Run
+from ushape.training.callbacks import (
+    EpochLog,
+    KeepBest,
+    Pacer,
+    TrainingBar,
+    WholeFileCheckpoints,
+)
+from ushape.training.data import SegmentationData
+from ushape.training.module import SegmentationModule
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitResult:
+    """How the training went."""
+
+    best_dice: float
+    best_epoch: int
+    epochs: int
+    was_interrupted: bool
+    foreground_patches: float
+    """Share of the patches of the last epoch that held foreground."""
+
+
+def fit(
+    plan: Plan,
+    run: Run,
+    training: SampleStore,
+    validation: SampleStore,
+    class_pixels: np.ndarray,
+    *,
+    budget_s: float | None = None,
+    resume: bool = False,
+    show_bar: bool = False,
+    on_row: Callable[[dict[str, Any]], None] = lambda row: None,
+) -> FitResult:
+    """Trains, keeping the best weights and the last checkpoint in the run.
+
+    Args:
+        class_pixels: (training cases, classes).
+        budget_s: Seconds until training must have ended; None: the planned epochs.
+        resume: Continue from the run's last checkpoint, if there is one.
+        on_row: Called with each epoch's row of metrics.csv.
+
+    Raises:
+        RunError: a checkpoint cannot be written; the loss is no number any more.
+    """
+    _quieten()
+    torch.manual_seed(plan.recipe.seed)
+    groups = [case.group for case in validation.cases]
+    module = SegmentationModule(plan, validation, groups)
+    margin = int(module.network.margin)  # type: ignore[arg-type]
+    data = SegmentationData(plan, training, validation, class_pixels, margin)
+    best, log, pacer = KeepBest(run), EpochLog(run, on_row), Pacer(budget_s)
+    trainer = _build_trainer(plan, run, [best, log, pacer], show_bar)
+
+    checkpoint = run.checkpoint_path if resume and run.checkpoint_path.exists() else None
+    with _stop_at_first_interrupt(trainer) as interrupted, _known_warnings():
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+    return FitResult(
+        best_dice=best.best_dice,
+        best_epoch=best.best_epoch,
+        epochs=len(log.rows),
+        was_interrupted=bool(interrupted),
+        foreground_patches=log.rows[-1]["foreground_patches"] if log.rows else 0.0,
+    )
+
+
+def _build_trainer(
+    plan: Plan, run: Run, callbacks: Sequence[Callback], show_bar: bool
+) -> lightning.Trainer:
+    train = plan.recipe.train
+    every_epoch = ModelCheckpoint(
+        dirpath=run.checkpoint_path.parent,
+        filename=run.checkpoint_path.stem,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    extras: list[Callback] = [every_epoch]
+    if train.patience is not None:
+        extras.append(EarlyStopping("validation/dice", mode="max", patience=train.patience))
+    pacer = next(callback for callback in callbacks if isinstance(callback, Pacer))
+    if show_bar:
+        extras.append(TrainingBar(pacer))
+    return lightning.Trainer(
+        accelerator={"cuda": "gpu"}.get(plan.machine.device, plan.machine.device),
+        devices=1,
+        precision="bf16-mixed" if train.precision == "bf16" else "32-true",
+        max_epochs=-1,  # The pacer ends the training: it may revise the number of steps.
+        callbacks=[*callbacks, *extras],
+        logger=TensorBoardLogger(run.folder, name="tensorboard", version=""),
+        plugins=[WholeFileCheckpoints()],
+        gradient_clip_val=train.gradient_clip,
+        log_every_n_steps=10,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # EpochSampler knows its rank.
+        enable_progress_bar=show_bar,
+        enable_model_summary=False,
+        benchmark=True,
+    )
+
+
+@contextmanager
+def _stop_at_first_interrupt(trainer: lightning.Trainer) -> Iterator[list[int]]:
+    """Ctrl-C once: finish the step, validate, end. Twice: at once."""
+    received: list[int] = []
+
+    def stop(signal_number: int, frame: Any) -> None:
+        received.append(signal_number)
+        trainer.should_stop = True
+        signal.signal(signal.SIGINT, before)
+
+    try:
+        before = signal.signal(signal.SIGINT, stop)
+    except ValueError:  # Not the main thread: whoever owns it decides.
+        yield received
+        return
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _quieten() -> None:
+    """Lightning's advice on its own set-up is for us, not for users."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@contextmanager
+def _known_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # Workers are planned; a checkpoint is replaced on purpose; the model is one of ours.
+        for message in (
+            ".*does not have many workers.*",
+            ".*Checkpoint directory .* exists and is not empty.*",
+            ".*`training_step` returned.*",
+        ):
+            warnings.filterwarnings("ignore", message=message)
+        yield

@@ -1,0 +1,179 @@
+"""The training step, the moving average of the weights, and validation on whole cases."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from ushape.data.dataset import Patch
+from ushape.errors import RunError
+from ushape.labels import IGNORE
+from ushape.losses import build_loss
+from ushape.metrics.overlap import Counts, dice
+from ushape.models import build_model
+from ushape.plan.plan import Plan
+from ushape.plan.recipe import AUTO
+from ushape.plan.speed import memory_format
+from ushape.predict.predictor import predict_sample
+from ushape.types import Sample
+
+
+class SegmentationModule(lightning.LightningModule):
+    """Network and loss; what is validated and kept is the moving average of the weights.
+
+    Args:
+        plan: Everything that shapes the training.
+        validation: The cases that `validation_step` is given the indices of.
+    """
+
+    def __init__(self, plan: Plan, validation: Sequence[Sample], groups: Sequence[str]):
+        super().__init__()
+        recipe, preparation = plan.recipe, plan.preparation
+        train = recipe.train
+        assert train.epochs is not None
+        assert train.steps_per_epoch != AUTO
+        self.plan, self.validation = plan, validation
+        self.total_steps = train.epochs * train.steps_per_epoch
+        self.layout = memory_format(recipe.network.dims, channels_last=train.channels_last)
+
+        network = build_model(recipe.network, preparation.channels, preparation.space.channels)
+        self.network: nn.Module = network.to(memory_format=self.layout)  # type: ignore[call-overload]
+        self.averaged = AveragedModel(
+            self.network, multi_avg_fn=moving_average(train.ema_decay), use_buffers=True
+        )
+        self.averaged.requires_grad_(False)
+        self.loss = build_loss(
+            recipe.loss, preparation.space, deep_supervision=recipe.network.deep_supervision > 0
+        )
+        self._group_index = {group: index for index, group in enumerate(sorted(set(groups)))}
+        self.foreground_patches = self.patches = 0
+        self.loss_sum = 0.0
+        self.validation_dice = 0.0
+
+    def training_step(self, batch: Patch, batch_index: int) -> Tensor:
+        image = batch["image"].to(memory_format=self.layout)
+        loss: Tensor = self.loss(self.network(image), batch["target"], batch["weight"])
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise RunError(
+                f"The loss became {value} in epoch {self.current_epoch + 1}, step {batch_index + 1}.",
+                hint="Lower the learning rate, e.g. --set train.learning_rate=0.0005, or use "
+                "--set train.precision=fp32. The last epoch's checkpoint is intact.",
+            )
+        self.loss_sum += value
+        seen = batch["target"][:, self.plan.preparation.space.foreground].flatten(1).any(dim=1)
+        self.foreground_patches += int(seen.sum())
+        self.patches += len(seen)
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def on_train_epoch_start(self) -> None:
+        # Dropout must not depend on how the training got here: a resumed one draws the same.
+        torch.manual_seed(self.plan.recipe.seed * 1_000_003 + self.current_epoch)
+        self.foreground_patches = self.patches = 0
+        self.loss_sum = 0.0
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_index: int) -> None:
+        self.averaged.update_parameters(self.network)
+
+    def on_validation_epoch_start(self) -> None:
+        classes = len(self.plan.preparation.space.values)
+        self._counts = torch.zeros(len(self._group_index), classes, 4, device=self.device)
+
+    def validation_step(self, index: int, batch_index: int) -> None:
+        sample = self.validation[index]
+        assert sample.classes is not None, "a validation case has a mask"
+        space = self.plan.preparation.space
+        self.averaged.eval()
+        guess = space.decode(predict_sample(self.averaged.module, sample, self.plan))
+        row = self._group_index[sample.case.group]
+        counted = sample.classes != IGNORE
+        for class_index in range(1, len(space.values)):
+            truth = (sample.classes == class_index) & counted
+            found = (guess == class_index) & counted
+            self._counts[row, class_index] += torch.tensor(
+                [(truth & found).sum(), truth.sum(), found.sum(), counted.sum()],
+                device=self.device,
+            )
+
+    def on_validation_epoch_end(self) -> None:
+        counts = self.trainer.strategy.reduce(self._counts, reduce_op="sum").long().tolist()
+        self.validation_dice = mean_group_dice(counts)
+        self.log("validation/dice", self.validation_dice, prog_bar=True, rank_zero_only=True)
+
+    def configure_optimizers(self) -> Any:
+        train = self.plan.recipe.train
+        assert train.learning_rate != AUTO
+        optimizer = torch.optim.AdamW(
+            self.network.parameters(),
+            lr=train.learning_rate,
+            weight_decay=train.weight_decay,
+            fused=self.device.type != "mps",
+        )
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate_at)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def _rate_at(self, step: int) -> float:
+        return rate_at(step / self.total_steps, self.plan.recipe.train.warmup_fraction)
+
+
+def rate_at(progress: float, warmup_fraction: float) -> float:
+    """Share of the highest learning rate: a linear rise, then half a cosine down to zero.
+
+    Args:
+        progress: Share of all steps done, 0 to 1; beyond 1 the rate stays at zero.
+    """
+    if progress < warmup_fraction:
+        return 0.01 + 0.99 * progress / warmup_fraction
+    falling = (min(progress, 1.0) - warmup_fraction) / (1 - warmup_fraction)
+    return 0.5 * (1 + math.cos(math.pi * falling))
+
+
+def moving_average(decay: float) -> Any:
+    """The update of `AveragedModel`: exponential, following closely in the first steps.
+
+    The decay of step t is min(decay, (1 + t) / (10 + t)), so that the random first weights are
+    forgotten at once (the TensorFlow moving average does the same).
+    """
+
+    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+        step = int(count)
+        follow = 1 - min(decay, (1 + step) / (10 + step))
+        if averaged[0].is_floating_point():
+            torch._foreach_lerp_(averaged, current, follow)
+        else:  # Counters, such as batch norm's.
+            torch._foreach_copy_(averaged, current)
+
+    return update
+
+
+def mean_group_dice(counts: Sequence[Sequence[Sequence[int]]]) -> float:
+    """Mean over classes of the mean over the groups that hold the class; a missed one scores 0.
+
+    Where no group holds anything, 1 minus the share of pixels found by mistake.
+
+    Args:
+        counts: groups x classes x (overlap, truth, predicted, pixels), background unused.
+    """
+    class_means = []
+    for class_index in range(1, len(counts[0])):
+        scores = [
+            dice(Counts(overlap=overlap, truth=truth, predicted=predicted, pixels=pixels))
+            for overlap, truth, predicted, pixels in (group[class_index] for group in counts)
+            if truth
+        ]
+        if scores:
+            class_means.append(sum(score or 0.0 for score in scores) / len(scores))
+    if class_means:
+        return sum(class_means) / len(class_means)
+    wrong = sum(row[2] for group in counts for row in group[1:])
+    return 1 - wrong / max(1, sum(row[3] for group in counts for row in group[1:]))
