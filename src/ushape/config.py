@@ -64,8 +64,9 @@ def override(config: T, settings: Iterable[str]) -> T:
         changed: Any = {key: _parse_yaml(text, source=f"--set {setting}")}
         target = values
         for section in sections:
-            inner = target.get(section)
-            target = target[section] = inner if isinstance(inner, dict) else {}
+            if not isinstance(target.get(section), dict):
+                target[section] = {}
+            target = target[section]
         target.update(changed)
         _refuse_unknown_keys(type(config), values, f"--set {setting}", prefix="")
     return from_dict(type(config), values, source="--set")
@@ -137,7 +138,7 @@ def _key_of(cls: type, location: tuple[int | str, ...]) -> str:
     section: type | None = cls
     for part in location:
         if section is None or part not in _sections(section):
-            break
+            continue  # The name of a union's member.
         parts.append(str(part))
         section = _sections(section)[str(part)]
     return ".".join(parts) or "the whole"
@@ -164,8 +165,8 @@ def _explain_lines(config: Any, values: Mapping[str, Any], indent: str = "") -> 
             lines += _explain_lines(value, values[field.name], indent + "  ")
             continue
         lines += textwrap.wrap(doc, 96, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
-        shown = yaml.safe_dump({field.name: values[field.name]}, default_flow_style=None, width=1000)
-        lines += [indent + line for line in shown.rstrip().splitlines()]
+        shown = yaml.safe_dump(values[field.name], default_flow_style=True, width=1000)
+        lines.append(f"{indent}{field.name}: {shown.removesuffix(chr(10)).removesuffix('...').strip()}")
     return lines
 
 

@@ -28,6 +28,9 @@ class Plan:
     machine: Machine
     """Where the plan was made."""
 
+    evaluation_s: float
+    """Seconds of the user's minutes that are kept for evaluation and report."""
+
     group_noun: str
     """What the data's groups are, for the report: "patients", "images"."""
 

@@ -28,7 +28,6 @@ class Situation:
 
     data: Fingerprint
     machine: Machine
-    classes: int
 
 
 Rule = Callable[[Recipe, Situation], tuple[Recipe, str]]

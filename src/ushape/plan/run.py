@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from ushape.data.splits import Splits
 from ushape.errors import RunError
+from ushape.io.atomic import write_bytes
 from ushape.models import build_model
 from ushape.plan.plan import Plan
 from ushape.types import Case
@@ -170,21 +170,6 @@ class Run:
                 f"{self.folder} is not a run: no {path.name} in it.",
                 hint="A run is the folder that `ushape train` printed, e.g. runs/my_images.",
             )
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all: under another name first, flushed, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def write_json(path: Path, values: Any) -> None:

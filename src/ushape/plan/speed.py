@@ -12,6 +12,10 @@ from ushape.losses import build_loss
 from ushape.models import build_model
 from ushape.plan.recipe import AUTO, Recipe
 
+FORWARD_SHARE = 0.25
+"""Seconds of a prediction per second of a training step on as many pixels (FACTS: 119 and 481
+ms for 512 x 512 pixels)."""
+
 
 def precision_context(device: str, precision: str) -> AbstractContextManager[object]:
     """Autocast for bf16; otherwise a context that changes nothing."""

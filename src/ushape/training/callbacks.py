@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,8 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ushape.errors import RunError
-from ushape.plan.run import Run, write_bytes
+from ushape.io.atomic import replacing, write_bytes
+from ushape.plan.run import Run
 from ushape.training.module import SegmentationModule
 
 
@@ -194,16 +194,10 @@ class WholeFileCheckpoints(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
         target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.part")
         try:
-            with temporary.open("wb") as file:
+            with replacing(target) as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
         except (OSError, RuntimeError) as error:
-            temporary.unlink(missing_ok=True)
             raise RunError(
                 f"{target}: cannot be written: {error}",
                 hint="Free some disk space, then continue with ushape train --resume "

@@ -20,7 +20,7 @@ from ushape.models import build_model
 from ushape.plan.plan import Plan
 from ushape.plan.recipe import AUTO
 from ushape.plan.speed import memory_format
-from ushape.predict.predictor import predict_sample
+from ushape.prediction.predictor import predict_sample
 from ushape.types import Sample
 
 

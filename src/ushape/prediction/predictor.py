@@ -14,7 +14,7 @@ from ushape.plan.plan import Plan
 from ushape.plan.recipe import AUTO
 from ushape.plan.run import Run
 from ushape.plan.speed import memory_format, precision_context
-from ushape.predict.tiled import TileSettings, predict_probabilities
+from ushape.prediction.tiled import TileSettings, predict_probabilities
 from ushape.types import Case, Prediction, Sample
 
 

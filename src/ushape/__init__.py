@@ -1,0 +1,45 @@
+"""ushape: from a folder of images and masks to a segmentation model you can trust.
+
+    import ushape
+
+    run = ushape.train("my_images")
+    ushape.predict(run.folder, ["new_images"], output="masks")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ushape.errors import ConfigError, DataError, PlanError, RunError, UshapeError
+
+if TYPE_CHECKING:
+    from ushape.api import evaluate, example, predict, recipes, resume, train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "PlanError",
+    "RunError",
+    "UshapeError",
+    "evaluate",
+    "example",
+    "predict",
+    "recipes",
+    "resume",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads the verbs, and with them torch, at their first use."""
+    if name in __all__:
+        from ushape import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'ushape' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,5 @@
+"""python -m ushape"""
+
+from ushape.cli import main
+
+main()

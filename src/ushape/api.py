@@ -1,0 +1,290 @@
+"""The verbs: train, resume, evaluate, predict, recipes, example. The command line calls these."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ushape import config, io
+from ushape.console import Console
+from ushape.cookbook import RECIPES, load_recipe
+from ushape.data.discover import discover, find_images
+from ushape.data.groups import infer_groups
+from ushape.data.synthetic import SyntheticConfig, write_data_set
+from ushape.errors import ConfigError, DataError, RunError
+from ushape.evaluation.figures import overlay as draw_overlay
+from ushape.evaluation.score import Summary
+from ushape.plan.machine import inspect_machine, keep_memory
+from ushape.plan.make import describe_data, look_at_data, make_plan
+from ushape.plan.recipe import Recipe
+from ushape.plan.run import Run
+from ushape.prediction.predictor import Predictor
+from ushape.types import Case, Prediction
+from ushape.workflow import Clock, finish_run, judge_and_report
+
+DEFAULT_MINUTES = 30.0
+"""Wall time of a training whose length the user leaves open."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished training."""
+
+    folder: Path
+    """The run folder: all that `predict` and `evaluate` need."""
+
+    summary: Summary
+    """The scores on the test cases."""
+
+
+def train(
+    data: Path | str,
+    *,
+    masks: Path | str | None = None,
+    output: Path | str | None = None,
+    recipe: Recipe | str = "auto",
+    minutes: float | None = None,
+    epochs: int | None = None,
+    device: str = "auto",
+    seed: int | None = None,
+    settings: Iterable[str] = (),
+) -> TrainResult:
+    """Trains on a folder, evaluates on cases that were set aside, writes a run.
+
+    Args:
+        data: Folder of images and masks.
+        masks: Folder of the masks, where `data` holds the images only.
+        output: Run folder, new or empty; default runs/NAME, numbered if that exists.
+        recipe: A recipe, its name, or a YAML file.
+        minutes: Wall time for everything, from this call to the report.
+        epochs: Train so many epochs, whatever time they take.
+        device: auto, cpu, cuda or mps.
+        seed: Fixes the split, the first weights and every patch; default: the recipe's.
+        settings: "key.path=value" changes of the recipe.
+
+    Raises:
+        DataError: the data cannot be used; says which files and why.
+        ConfigError: an unknown key or an impossible value.
+        RunError: the output exists.
+    """
+    clock, console = Clock(), Console()
+    chosen = _complete_recipe(recipe, minutes, epochs, seed, settings)
+    folder = Path(data)
+    run = Run.create(Path(output) if output else _free_folder(Path("runs") / _name_of(folder)))
+    if chosen.train.keep_memory:
+        keep_memory()  # Before torch allocates anything large.
+    machine = inspect_machine(device)
+
+    with console.progress("Reading") as on_progress:
+        found = look_at_data(
+            folder,
+            Path(masks) if masks else None,
+            chosen.labels,
+            threads=machine.cores,
+            on_progress=on_progress,
+        )
+    for line in describe_data(found):
+        console.say(line)
+    plan, splits = make_plan(found, chosen, machine, elapsed_s=lambda: clock.elapsed_s)
+    console.say(splits.text)
+    for line in plan.reasons:
+        console.say(line)
+    run.save_cases(folder, found.facts)
+    splits.save(run.splits_path)
+    run.save_plan(plan)  # Last: a run with a plan is complete enough to be resumed.
+    console.say(f"Run: {run.folder}")
+    return TrainResult(run.folder, finish_run(run, console, clock, resume=False))
+
+
+def resume(run: Path | str) -> TrainResult:
+    """Continues a training after any kill, to the weights it would have reached without.
+
+    Raises:
+        RunError: not a run folder, or its data are no longer there.
+    """
+    clock, console = Clock(), Console()
+    opened = Run(Path(run))
+    plan = opened.load_plan()
+    if plan.recipe.train.keep_memory:
+        keep_memory()
+    inspect_machine(plan.machine.device)
+    return TrainResult(opened.folder, finish_run(opened, console, clock, resume=True))
+
+
+def evaluate(
+    run: Path | str,
+    data: Path | str | None = None,
+    *,
+    masks: Path | str | None = None,
+    output: Path | str | None = None,
+    overwrite: bool = False,
+    device: str = "auto",
+) -> Summary:
+    """Scores a run on its test cases, or on other annotated data.
+
+    Args:
+        data: Other annotated data, in any form that `train` reads.
+        output: Folder for scores.csv and report.html; default: a folder in the run, named
+            after the data, or the run itself for its test cases.
+        overwrite: Replace scores of other data that exist.
+
+    Raises:
+        RunError: not a run; the output exists; the test cases are no longer there.
+        DataError: the data cannot be used.
+    """
+    console, opened = Console(), Run.open(Path(run))
+    predictor = Predictor.open(opened.folder, device)
+    if data is None:
+        splits = opened.load_splits()
+        test = set(splits.test)
+        cases = [fact.case for fact in opened.load_cases() if fact.case.id in test]
+        target, what = (Path(output) if output else opened.folder), "its own test cases"
+    else:
+        discovered = discover(Path(data), Path(masks) if masks else None)
+        cases = infer_groups(discovered.cases, predictor.thumbnail_of).cases
+        target = Path(output) if output else opened.folder / "evaluations" / _name_of(Path(data))
+        what = f"{len(cases)} cases of {data}"
+    scores_path = target / opened.scores_path.name
+    if (data is not None or output) and scores_path.exists() and not overwrite:
+        raise RunError(f"{scores_path} exists.", hint="--overwrite replaces it; or name -o.")
+    summary = judge_and_report(opened, predictor, cases, target, console, what)
+    console.say(summary.verdict)
+    console.say(f"Report: {target / opened.report_path.name}")
+    return summary
+
+
+def predict(
+    run: Path | str,
+    images: Sequence[Path | str] | Path | str,
+    *,
+    output: Path | str,
+    overlay: bool = False,
+    probabilities: bool = False,
+    overwrite: bool = False,
+    device: str = "auto",
+) -> list[Path]:
+    """Writes one mask per image, at the image's size, in the user's own encoding.
+
+    Args:
+        images: Files or folders; sub-folders are kept below the output.
+        output: Folder for the masks.
+        overlay: Also NAME_overlay.png, the image with the mask outlined.
+        probabilities: Also NAME.npz, (K, *S) float32.
+        overwrite: Replace outputs that exist.
+
+    Returns:
+        The masks' paths.
+
+    Raises:
+        RunError: not a run; an output exists, or is one of the images.
+        DataError: images that could not be predicted; the others are written first.
+    """
+    console = Console()
+    predictor = Predictor.open(Path(run), device)
+    given = [images] if isinstance(images, (str, Path)) else images
+    found = find_images([Path(path) for path in given])
+    suffix = predictor.plan.encoding.suffix
+    jobs = [(image, (Path(output) / below).with_suffix(suffix)) for image, below in found]
+    _refuse_overwriting(jobs, overwrite)
+
+    written: list[Path] = []
+    failures: list[str] = []
+    with console.progress("Predicting") as on_progress:
+        for image, target in jobs:
+            try:
+                prediction = predictor.predict(Case(id=image.stem, image=image))
+                _write(predictor, prediction, image, target, overlay, probabilities)
+                written.append(target)
+            except DataError as error:
+                failures.append(error.message)
+            on_progress(len(written) + len(failures), len(jobs))
+    console.say(f"{len(written)} masks in {output}")
+    if failures:
+        listed = "\n".join(f"  {failure}" for failure in failures)
+        raise DataError(
+            f"{len(failures)} of {len(jobs)} images could not be predicted:\n{listed}",
+            hint="The other masks are written.",
+        )
+    return written
+
+
+def recipes(name: str | None = None) -> str:
+    """The names of all recipes with their first line; or one recipe as an editable YAML file."""
+    if name is not None:
+        return config.explain(load_recipe(name))
+    width = max(map(len, RECIPES))
+    firsts = {key: (make.__doc__ or "").split("\n")[0] for key, make in RECIPES.items()}
+    return "".join(f"{key:{width}}  {line}\n" for key, line in firsts.items())
+
+
+def example(folder: Path | str, *, count: int = 48, seed: int = 0) -> Path:
+    """Writes microscopy-like images of cells with exact masks, to try ushape on."""
+    write_data_set(Path(folder), count, SyntheticConfig(), seed)
+    Console().say(f"{count} images with masks in {folder}")
+    return Path(folder)
+
+
+def _complete_recipe(
+    recipe: Recipe | str,
+    minutes: float | None,
+    epochs: int | None,
+    seed: int | None,
+    settings: Iterable[str],
+) -> Recipe:
+    """The recipe with the user's settings; options win over the recipe."""
+    chosen = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    chosen = config.override(chosen, settings)
+    if seed is not None:
+        chosen = replace(chosen, seed=seed)
+    if minutes is not None:
+        chosen = replace(chosen, train=replace(chosen.train, minutes=minutes, epochs=None))
+    if epochs is not None:
+        chosen = replace(chosen, train=replace(chosen.train, epochs=epochs, minutes=None))
+    if (minutes and epochs) or (chosen.train.minutes and chosen.train.epochs):
+        raise ConfigError("Both minutes and epochs are given.", hint="Choose one of them.")
+    if chosen.train.epochs is None and chosen.train.minutes is None:
+        chosen = replace(chosen, train=replace(chosen.train, minutes=DEFAULT_MINUTES))
+    return chosen
+
+
+def _refuse_overwriting(jobs: Sequence[tuple[Path, Path]], overwrite: bool) -> None:
+    images = {image.resolve() for image, _ in jobs}
+    for _, target in jobs:
+        if target.resolve() in images:
+            raise RunError(
+                f"{target} is one of the images: its mask would replace it.",
+                hint="Choose another folder with -o.",
+            )
+        if target.exists() and not overwrite:
+            raise RunError(f"{target} exists.", hint="--overwrite replaces it; or choose another -o.")
+
+
+def _write(
+    predictor: Predictor,
+    prediction: Prediction,
+    image: Path,
+    target: Path,
+    overlay: bool,
+    probabilities: bool,
+) -> None:
+    """The mask last: where it exists, all that was asked for exists."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if overlay:
+        drawn = draw_overlay(io.read(image).array, prediction.classes)
+        io.write_rgb(target.with_name(f"{target.stem}_overlay.png"), drawn)
+    if probabilities:
+        names = predictor.plan.preparation.space.names
+        io.write_probabilities(target.with_suffix(".npz"), prediction.probabilities, names)
+    io.write_mask(target, predictor.codes_of(prediction), predictor.plan.encoding)
+
+
+def _name_of(folder: Path) -> str:
+    return folder.resolve().name
+
+
+def _free_folder(folder: Path) -> Path:
+    """The folder, or the first of folder-2, folder-3, ... that is not there."""
+    names = itertools.chain([folder], (Path(f"{folder}-{n}") for n in itertools.count(2)))
+    return next(path for path in names if not path.exists())

@@ -1,0 +1,30 @@
+"""Augmentation: random changes of patches, each drawn from a given generator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ushape.augment.intensity import IntensityConfig
+from ushape.augment.space import SpaceConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Random changes of patches."""
+
+    space: SpaceConfig = field(default_factory=SpaceConfig)
+    intensity: IntensityConfig = field(default_factory=IntensityConfig)
+
+
+STRENGTHS = {
+    # Microscopy: no direction is special.
+    "full": AugmentConfig(),
+    # Photographs, scans: things have an upright.
+    "upright": AugmentConfig(space=SpaceConfig(rotation_degrees=15.0)),
+    "none": AugmentConfig(
+        space=SpaceConfig(rotation_probability=0, scale_probability=0, elastic_probability=0),
+        intensity=IntensityConfig(
+            tone_probability=0, gamma_probability=0, noise_probability=0, blur_probability=0
+        ),
+    ),
+}

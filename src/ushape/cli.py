@@ -1,0 +1,170 @@
+"""The command line: the verbs of `ushape.api`. Heavy imports stand inside the functions."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ushape.errors import UshapeError
+
+app = typer.Typer(
+    name="ushape",
+    help="U-Net segmentation: train on a folder, measure honestly, use at once.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
+RunFolder = Annotated[Path, typer.Argument(help="Folder that `ushape train` wrote.")]
+
+
+@app.command()
+def train(
+    data: Annotated[
+        Path | None, typer.Argument(help="Folder with images and masks in one of the usual forms.")
+    ] = None,
+    masks: Annotated[
+        Path | None, typer.Option(help="Folder of the masks, where DATA holds the images only.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Run folder; default runs/NAME.")
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="Name or YAML file; see `ushape recipes`.")] = "auto",
+    minutes: Annotated[
+        float | None,
+        typer.Option(help="Wall time for everything; default 30, unless --epochs is given."),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Train so many epochs instead.")] = None,
+    device: Device = "auto",
+    seed: Annotated[int | None, typer.Option(help="Split, first weights, patches.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="key=value of the recipe, e.g. train.batch_size=2."),
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Continue this run instead; takes nothing else.")
+    ] = None,
+) -> None:
+    """Train on a folder, evaluate on cases that were set aside, write a run."""
+    if resume is not None:
+        others = [data, masks, output, minutes, epochs, seed, settings]
+        if any(value is not None for value in others) or recipe != "auto":
+            _refuse("--resume continues a run as it was planned; it takes nothing beside it.")
+        from ushape import api
+
+        api.resume(resume)
+        return
+    if data is None:
+        _refuse("Which data? ushape train DATA, or --resume RUN.")
+    from ushape import api
+
+    api.train(
+        data,
+        masks=masks,
+        output=output,
+        recipe=recipe,
+        minutes=minutes,
+        epochs=epochs,
+        device=device,
+        seed=seed,
+        settings=settings or (),
+    )
+
+
+@app.command()
+def evaluate(
+    run: RunFolder,
+    data: Annotated[
+        Path | None, typer.Argument(help="Other annotated data; default: the run's test cases.")
+    ] = None,
+    masks: Annotated[
+        Path | None, typer.Option(help="Folder of the masks, where DATA holds the images only.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder for scores and report.")
+    ] = None,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+) -> None:
+    """Score a run on its test cases, or on other annotated data."""
+    from ushape import api
+
+    api.evaluate(run, data, masks=masks, output=output, overwrite=overwrite, device=device)
+
+
+@app.command()
+def predict(
+    run: RunFolder,
+    images: Annotated[list[Path], typer.Argument(help="Image files or folders of them.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the masks.")],
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Also a PNG of the image with the mask outlined.")
+    ] = False,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Also the class probabilities as .npz.")
+    ] = False,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+) -> None:
+    """Write one mask per image, in the encoding of the masks that the run was trained on."""
+    from ushape import api
+
+    api.predict(
+        run,
+        images,
+        output=output,
+        overlay=overlay,
+        probabilities=probabilities,
+        overwrite=overwrite,
+        device=device,
+    )
+
+
+@app.command()
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Print this one as a file to edit.")] = None,
+) -> None:
+    """List the recipes, or print one as an editable file."""
+    from ushape import api
+
+    print(api.recipes(name), end="")
+
+
+@app.command()
+def example(
+    folder: Annotated[Path, typer.Argument(help="New folder; gets images/ and masks/.")],
+    count: Annotated[int, typer.Option(min=1, help="Number of images.")] = 48,
+    seed: Annotated[int, typer.Option(help="Other seeds give other images.")] = 0,
+) -> None:
+    """Make microscopy-like images of cells with exact masks, to try ushape on."""
+    from ushape import api
+
+    api.example(folder, count=count, seed=seed)
+
+
+def main() -> None:
+    """Entry point. Exit codes: 0 done, 2 the user's mistake, 130 stopped by Ctrl-C."""
+    try:
+        app(standalone_mode=True)
+    except UshapeError as error:
+        _print_error(error)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        sys.exit(130)
+
+
+def _refuse(message: str) -> Any:
+    raise typer.BadParameter(message)
+
+
+def _print_error(error: UshapeError) -> None:
+    print(f"Error: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"Hint: {error.hint}", file=sys.stderr)

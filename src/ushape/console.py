@@ -1,0 +1,41 @@
+"""What the verbs tell the user: lines, and a progress bar where there is a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+OnProgress = Callable[[int, int], None]
+"""Takes what is done and the total."""
+
+
+class Console:
+    """Lines to standard output; bars only on a terminal."""
+
+    def __init__(self) -> None:
+        self._rich = RichConsole(highlight=False, soft_wrap=True, markup=False)
+
+    @property
+    def is_terminal(self) -> bool:
+        return self._rich.is_terminal
+
+    def say(self, line: str = "") -> None:
+        self._rich.print(line)
+
+    @contextmanager
+    def progress(self, what: str) -> Iterator[OnProgress]:
+        """A bar with the time left; gone when done."""
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(
+            *columns, console=self._rich, transient=True, disable=not self.is_terminal
+        ) as bar:
+            task = bar.add_task(what, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)

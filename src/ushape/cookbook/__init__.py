@@ -1,0 +1,33 @@
+"""Named recipes: short functions that return a Recipe, with their paper cited."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+
+from ushape import config
+from ushape.errors import ConfigError
+from ushape.plan.recipe import Recipe
+from ushape.cookbook.auto import auto
+
+RECIPES: dict[str, Callable[[], Recipe]] = {"auto": auto}
+
+
+def load_recipe(name_or_file: str) -> Recipe:
+    """A recipe by its name, or from a YAML file that `ushape recipes NAME` wrote.
+
+    Raises:
+        ConfigError: neither a name nor a file; a key or a value in the file that is none.
+    """
+    if name_or_file in RECIPES:
+        return RECIPES[name_or_file]()
+    path = Path(name_or_file)
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        return config.parse(Recipe, path.read_text(), source=str(path))
+    near = difflib.get_close_matches(name_or_file, RECIPES, n=3, cutoff=0.4)
+    raise ConfigError(
+        f"No recipe {name_or_file}: neither a name nor a YAML file.",
+        hint=f"{'Near' if near else 'Known'} names: {', '.join(near or RECIPES)}. "
+        "`ushape.cookbook.auto > mine.yaml` makes a file to edit.",
+    )

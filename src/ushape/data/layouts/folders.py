@@ -1,0 +1,42 @@
+"""images/ beside masks/, in the usual names, or two folders that the user names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ushape.data.layouts.found import Found, index_images, index_masks
+from ushape.data.layouts.names import IMAGE_FOLDERS, MASK_FOLDERS, images_below, stem_key
+from ushape.errors import DataError
+
+
+def find(folder: Path) -> Found | None:
+    """Looks for one image folder and one mask folder, by their names.
+
+    Raises:
+        DataError: several candidates.
+    """
+    below = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
+    images = [below[name] for name in IMAGE_FOLDERS if name in below]
+    masks = [below[name] for name in MASK_FOLDERS if name in below]
+    if not images or not masks:
+        return None
+    for kind, several in (("image", images), ("mask", masks)):
+        if len(several) > 1:
+            listed = ", ".join(str(path) for path in several)
+            raise DataError(
+                f"{folder}: several {kind} folders: {listed}.",
+                hint=f"Name the two that belong together: ushape train {images[0]} "
+                f"--masks {masks[0]}",
+            )
+    return pair(images[0], masks[0])
+
+
+def pair(images: Path, masks: Path) -> Found:
+    """Pairs the files of two folders by their paths below them."""
+    indexed = index_images([(stem_key(path, images), path) for path in images_below(images)])
+    # A mask folder inside the image folder is no part of the images.
+    indexed = {key: path for key, path in indexed.items() if not path.is_relative_to(masks)} if (
+        masks != images and masks.is_relative_to(images)
+    ) else indexed
+    found = index_masks([(stem_key(path, masks), path) for path in images_below(masks)], indexed)
+    return Found(layout=f"{images.name}/ beside {masks.name}/", images=indexed, masks=found)

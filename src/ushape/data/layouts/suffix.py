@@ -1,0 +1,25 @@
+"""One tree in which a mask is called like its image, with a word such as `_mask`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ushape.data.layouts.found import Found, index_images, index_masks
+from ushape.data.layouts.names import images_below, stem_key, strip_mask_word
+
+
+def find(folder: Path) -> Found | None:
+    """Takes every file with a mask's name for a mask, the others for images."""
+    masks, images = [], []
+    for path in images_below(folder):
+        key = stem_key(path, folder)
+        (images if strip_mask_word(key) is None else masks).append((key, path))
+    if not masks or not images:
+        return None
+    indexed = index_images(images)
+    example = masks[0][1].stem
+    return Found(
+        layout=f"one tree, masks named as {example}",
+        images=indexed,
+        masks=index_masks(masks, indexed),
+    )

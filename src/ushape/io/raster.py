@@ -1,0 +1,76 @@
+"""PNG, JPEG, GIF, BMP, WebP through Pillow."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ushape.errors import DataError
+from ushape.types import Palette, Pixels
+
+MOST_PIXELS = 2**31
+"""Larger images are refused before they are decoded: a small file may claim any size."""
+
+Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # Pillow refuses from twice this number on.
+
+FORMATS = {".png": "PNG", ".bmp": "BMP", ".gif": "GIF"}
+"""Lossless formats that masks are written in."""
+
+
+def read(path: Path) -> Pixels:
+    """The pixels as stored: (C, *S); a palette image gives its indices and the palette.
+
+    A photograph is turned upright as its EXIF says. Of an animation the first frame is read.
+
+    Raises:
+        DataError: not an image, truncated, or larger than MOST_PIXELS.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as opened:
+                opened.load()
+                image = ImageOps.exif_transpose(opened)
+    except UnidentifiedImageError:
+        raise DataError(f"{path}: no image, or damaged at its start.", hint=DAMAGED) from None
+    except Image.DecompressionBombError:
+        raise DataError(
+            f"{path}: claims more than {MOST_PIXELS} pixels.", hint="Cut the image into parts."
+        ) from None
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, MemoryError) as error:
+        raise DataError(f"{path}: cannot be read: {error}.", hint=DAMAGED) from None
+    palette = _palette_of(image)
+    if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+        image = image.convert("RGB")
+    array = np.asarray(image)
+    array = array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
+    if image.mode in ("LA", "La", "RGBA", "RGBa", "PA"):
+        array = array[:-1]  # Transparency is no intensity.
+    return Pixels(array=np.ascontiguousarray(array), palette=palette)
+
+
+def write(file: BinaryIO, array: np.ndarray, palette: Palette | None, suffix: str) -> None:
+    """Writes (*S) grey values or palette indices, or (H, W, 3) colours."""
+    image = Image.fromarray(array)
+    if palette is not None:
+        image = Image.fromarray(array.astype(np.uint8), mode="P") if array.ndim == 2 else image
+        image.putpalette([level for colour in palette for level in colour])
+    # Pillow's optimiser would drop unused colours and renumber the others.
+    options = {"optimize": False} if suffix == ".gif" else {}
+    image.save(file, format=FORMATS[suffix], **options)
+
+
+def _palette_of(image: Image.Image) -> Palette | None:
+    if image.mode not in ("P", "PA"):
+        return None
+    flat = image.getpalette("RGB") or []
+    return tuple(
+        (flat[start], flat[start + 1], flat[start + 2]) for start in range(0, len(flat) - 2, 3)
+    )
+
+
+DAMAGED = "The file is damaged or not what its suffix says: copy it again, or take it out."

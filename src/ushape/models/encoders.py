@@ -1,0 +1,104 @@
+"""Encoder: image -> features of each level, fine to coarse."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from ushape.models.layers import (
+    ACTIVATIONS,
+    AVERAGE_POOL,
+    CONVOLUTION,
+    DROPOUT,
+    MAX_POOL,
+    build_norm,
+)
+
+if TYPE_CHECKING:
+    from ushape.models.unet import UNetConfig
+
+
+class Block(nn.Module):
+    """The convolutions of one level, each with norm and activation.
+
+    A convolution has no bias where a norm follows: the norm's own offset takes its place.
+
+    Shapes:
+        x: (B, in, *S) -> (B, out, *S'), each valid convolution taking 2 pixels off S.
+    """
+
+    def __init__(
+        self, config: UNetConfig, in_channels: int, out_channels: int, count: int, dropout: float
+    ):
+        super().__init__()
+        convolution = CONVOLUTION[config.dims]
+        layers: list[nn.Module] = []
+        for index in range(count):
+            layers += [
+                convolution(
+                    in_channels if index == 0 else out_channels,
+                    out_channels,
+                    3,
+                    padding=1 if config.padding == "same" else 0,
+                    bias=config.norm == "none",
+                ),
+                build_norm(config.norm, out_channels, config.dims),
+                ACTIVATIONS[config.activation](),
+            ]
+            is_last = index == count - 1
+            if dropout and (is_last or config.dropout_place == "between"):
+                layers.append(DROPOUT[config.dims](dropout))
+        self.layers = nn.Sequential(*layers)
+        self.shortcut: nn.Module | None = None
+        if config.block == "residual":
+            same = in_channels == out_channels
+            self.shortcut = nn.Identity() if same else convolution(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.layers(x)
+        return result if self.shortcut is None else result + self.shortcut(x)
+
+
+class Encoder(nn.Module):
+    """Levels of convolutions, each half as large as the one before.
+
+    Shapes:
+        x: (B, C, *S).
+        returns: one (B, widths[i], *S_i) per level, fine to coarse.
+    """
+
+    def __init__(self, config: UNetConfig, in_channels: int):
+        super().__init__()
+        assert config.widths != "auto"
+        coarsest = len(config.widths) - 1
+        self.blocks = nn.ModuleList()
+        self.downs = nn.ModuleList()
+        for level, width in enumerate(config.widths):
+            count = config.convolutions
+            if level == coarsest and config.centre_convolutions is not None:
+                count = config.centre_convolutions
+            self.blocks.append(Block(config, in_channels, width, count, _dropout(config, level)))
+            if level < coarsest:
+                self.downs.append(_build_down(config, width))
+            in_channels = width
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        features = [self.blocks[0](x)]
+        for down, block in zip(self.downs, list(self.blocks)[1:], strict=True):
+            features.append(block(down(features[-1])))
+        return features
+
+
+def _dropout(config: UNetConfig, level: int) -> float:
+    assert config.widths != "auto"
+    everywhere = config.dropout_place != "bottom"
+    return config.dropout if everywhere or level >= len(config.widths) - 2 else 0.0
+
+
+def _build_down(config: UNetConfig, width: int) -> nn.Module:
+    if config.down == "max_pool":
+        return MAX_POOL[config.dims](2)
+    if config.down == "average_pool":
+        return AVERAGE_POOL[config.dims](2)
+    return CONVOLUTION[config.dims](width, width, 2, stride=2)

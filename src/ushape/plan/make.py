@@ -1,0 +1,198 @@
+"""A folder and a recipe -> a plan: discover, survey, group, split, fingerprint, apply the rules."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ushape.data.discover import Discovery, discover
+from ushape.data.groups import Grouping, infer_groups
+from ushape.data.prepare import Preparation
+from ushape.data.splits import Splits, make_splits
+from ushape.errors import DataError
+from ushape.labels import LabelConfig
+from ushape.plan.fingerprint import Fingerprint, take_fingerprint
+from ushape.plan.machine import Machine
+from ushape.plan.plan import Plan
+from ushape.plan.planner import Situation, plan_duration, plan_recipe
+from ushape.plan.recipe import Recipe
+from ushape.plan.run import CaseFacts
+from ushape.plan.speed import FORWARD_SHARE, measure_step_s
+from ushape.plan.survey import Survey, survey_cases
+from ushape.types import MaskEncoding
+
+Say = Callable[[str], None]
+"""Takes one line for the user."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """A data folder, looked at and grouped."""
+
+    folder: Path
+    discovery: Discovery
+    survey: Survey
+    grouping: Grouping
+
+    @property
+    def facts(self) -> list[CaseFacts]:
+        """The cases with their groups and class sizes."""
+        by_id = {look.case.id: self.survey.class_pixels(look) for look in self.survey.looks}
+        return [CaseFacts(case, by_id[case.id]) for case in self.grouping.cases]
+
+
+def look_at_data(
+    folder: Path,
+    masks: Path | None,
+    labels: LabelConfig,
+    *,
+    threads: int,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Data:
+    """Finds the pairs, reads each once, infers the groups.
+
+    Args:
+        on_progress: Called with the cases read and their number.
+
+    Raises:
+        DataError: nothing found; pairs that do not fit; mask values that make no sense.
+    """
+    discovery = discover(folder, masks)
+    total = len(discovery.cases)
+    survey = survey_cases(
+        discovery.cases, labels, threads=threads, on_progress=lambda done: on_progress(done, total)
+    )
+    thumbnails = {look.case.id: look.thumbnail for look in survey.looks}
+    grouping = infer_groups(discovery.cases, lambda case: thumbnails[case.id])
+    return Data(folder=folder, discovery=discovery, survey=survey, grouping=grouping)
+
+
+def describe_data(data: Data) -> list[str]:
+    """What was found, a line each."""
+    looks, survey, space = data.survey.looks, data.survey, data.survey.space
+    shapes = Counter(look.shape for look in looks)
+    (common, count), several = shapes.most_common(1)[0], len(shapes)
+    size = " × ".join(map(str, common))
+    sizes = f"{size} pixels" if several == 1 else f"{several} sizes, mostly {size} ({count})"
+    channels = looks[0].channels
+    kind = {1: "1 channel (grey)", 3: "3 channels (RGB)"}.get(channels, f"{channels} channels")
+    lines = [
+        f"{len(looks)} pairs of image and mask ({data.discovery.layout}); {sizes}, {kind}, "
+        f"{', '.join(sorted({look.dtype for look in looks}))}.",
+    ]
+    counts = survey.value_counts
+    total = sum(counts.values())
+    if space.threshold is None:
+        meaning = dict(zip(space.values, space.names, strict=True))
+        shares = [
+            f"{value}: {share_text(counts[value] / total)} → "
+            + ("ignored" if value == space.ignore else meaning.get(value, "no class"))
+            for value in sorted(counts)
+        ]
+        lines.append(f"Mask values {', '.join(shares)}; {survey.rule}.")
+    else:
+        above = sum(n for value, n in counts.items() if value >= space.threshold)
+        lines.append(f"Mask values: {survey.rule}, {share_text(above / total)} of all pixels.")
+    empty = sum(survey.foreground_share(look) == 0 for look in looks)
+    if empty:
+        lines.append(f"{empty} masks ({empty / len(looks):.0%}) hold no foreground.")
+    lines.append(f"Groups: {data.grouping.text}.")
+    return lines + data.discovery.notes
+
+
+def make_plan(
+    data: Data,
+    recipe: Recipe,
+    machine: Machine,
+    *,
+    elapsed_s: Callable[[], float],
+) -> tuple[Plan, Splits]:
+    """Splits the cases by group and decides everything that the recipe leaves open.
+
+    Args:
+        elapsed_s: Seconds of the user's minutes that are used up; asked when the speed has
+            been measured. Not used when the recipe gives epochs.
+
+    Raises:
+        DataError: too few groups for an honest split.
+    """
+    survey = data.survey
+    shares = {look.case.id: survey.foreground_share(look) for look in survey.looks}
+    splits = make_splits(
+        data.grouping.cases, shares, recipe.split, kind=data.grouping.kind, seed=recipe.seed
+    )
+    training = set(splits.train)
+    group_of = {case.id: case.group for case in data.grouping.cases}
+    looks = [look for look in survey.looks if look.case.id in training]
+    if not any(shares[case_id] > 0 for case_id in training):
+        raise DataError(
+            "No training case holds any foreground.",
+            hint="Check the masks, or name the classes with --set labels.values=[...].",
+        )
+    fingerprint = take_fingerprint(survey, looks, [group_of[look.case.id] for look in looks])
+    situation = Situation(data=fingerprint, machine=machine)
+    recipe, reasons = plan_recipe(recipe, situation)
+
+    step_s = training_s = evaluation_s = 0.0
+    if recipe.train.epochs is None:
+        assert recipe.train.minutes is not None, "either epochs or minutes are set"
+        step_s = measure_step_s(recipe, fingerprint.channels, survey.space, machine.device)
+        shapes = {look.case.id: look.shape for look in survey.looks}
+        evaluation_s = expected_evaluation_s(recipe, step_s, [shapes[i] for i in splits.test])
+        training_s = max(5.0, 60 * recipe.train.minutes - elapsed_s() - evaluation_s)
+    recipe, reason = plan_duration(recipe, fingerprint, training_s, step_s)
+    plan = Plan(
+        recipe=recipe,
+        preparation=_preparation(recipe, fingerprint, survey),
+        encoding=_common_encoding(survey),
+        machine=machine,
+        evaluation_s=evaluation_s,
+        group_noun=data.grouping.noun,
+        reasons=(*reasons, reason),
+    )
+    return plan, splits
+
+
+def expected_evaluation_s(
+    recipe: Recipe, step_s: float, shapes: Sequence[tuple[int, ...]]
+) -> float:
+    """Seconds to predict and score test cases of these file shapes, and to write the report."""
+    report_s, reading_s = 8.0, 0.02
+    batch, patch = recipe.train.batch_size, recipe.sampling.patch_shape
+    factor, axes = recipe.preparation.downscale, recipe.predict.mirror_axes
+    assert isinstance(batch, int)
+    assert isinstance(factor, int)
+    assert isinstance(patch, tuple)
+    pixel_s = step_s * FORWARD_SHARE / (batch * math.prod(patch))
+    working = sum(math.prod(shape) / factor ** len(shape) for shape in shapes)
+    return report_s + reading_s * len(shapes) + 1.3 * pixel_s * working * 2 ** len(axes)
+
+
+def share_text(share: float) -> str:
+    """A share as a percentage; never 0 % for something that is there."""
+    return "< 0.1 %" if 0 < share < 0.001 else f"{share:.1%}".replace("%", " %")
+
+
+def _preparation(recipe: Recipe, fingerprint: Fingerprint, survey: Survey) -> Preparation:
+    downscale = recipe.preparation.downscale
+    assert isinstance(downscale, int)
+    return Preparation(
+        channels=fingerprint.channels,
+        downscale=downscale,
+        space=survey.space,
+        scaling=fingerprint.scaling if recipe.preparation.intensity == "data" else None,
+    )
+
+
+def _common_encoding(survey: Survey) -> MaskEncoding:
+    """The encoding of most masks, able to hold every class value."""
+    kinds = Counter(look.encoding for look in survey.looks)
+    encoding = kinds.most_common(1)[0][0]
+    if encoding.kind == "values" and max(survey.space.values) > 255 and encoding.dtype == "uint8":
+        encoding = replace(encoding, dtype="uint16", suffix=".png")
+    return encoding
+
+

@@ -1,0 +1,143 @@
+"""From a planned run to its report: train, evaluate, write. Shared by train and resume."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import ushape
+from ushape.console import Console
+from ushape.data.store import SampleStore
+from ushape.errors import RunError
+from ushape.evaluation.judge import judge_cases, take_pictures
+from ushape.evaluation.report import Report, write_report
+from ushape.evaluation.score import Summary, summarise, write_scores
+from ushape.plan.plan import Plan
+from ushape.plan.run import CaseFacts, Run
+from ushape.prediction.predictor import Predictor
+from ushape.types import Case
+
+KEEP_SHARE = 0.25
+"""Prepared cases are kept in memory while they fit into this share of it."""
+
+
+class Clock:
+    """Seconds since the user's call."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self._started
+
+
+def finish_run(run: Run, console: Console, clock: Clock, *, resume: bool) -> Summary:
+    """Trains (on) as planned, evaluates the best weights on the test cases, writes the report."""
+    from ushape.training.fit import fit
+
+    plan, splits = run.load_plan(), run.load_splits()
+    facts = {fact.case.id: fact for fact in run.load_cases()}
+    training = _load(run, plan, [facts[i] for i in splits.train])
+    validation = _load(run, plan, [facts[i] for i in splits.validation])
+    class_pixels = np.asarray([facts[i].class_pixels for i in splits.train])
+    result = fit(
+        plan,
+        run,
+        training,
+        validation,
+        class_pixels,
+        budget_s=_training_budget_s(plan, clock),
+        resume=resume,
+        show_bar=console.is_terminal,
+        on_row=lambda row: console.say(_epoch_line(row, plan)),
+    )
+    if not run.weights_path.exists():
+        raise RunError(
+            f"{run.folder}: stopped before the first epoch's end, there are no weights to judge.",
+            hint=f"ushape train --resume {run.folder} continues.",
+        )
+    ended = "Stopped: " if result.was_interrupted else ""
+    console.say(
+        f"{ended}best validation Dice {result.best_dice:.4f} in epoch {result.best_epoch} of "
+        f"{result.epochs}; {result.foreground_patches:.0%} of the patches held foreground."
+    )
+    predictor = Predictor.open(run.folder, plan.machine.device)
+    test = [facts[i].case for i in splits.test]
+    summary = judge_and_report(
+        run, predictor, test, run.folder, console, "test cases, used for nothing else"
+    )
+    console.say(summary.verdict)
+    console.say(f"Report: {run.report_path} (after {clock.elapsed_s / 60:.1f} minutes)")
+    return summary
+
+
+def judge_and_report(
+    run: Run,
+    predictor: Predictor,
+    cases: Sequence[Case],
+    target: Path,
+    console: Console,
+    what: str,
+) -> Summary:
+    """Scores cases, writes scores.csv and report.html into a folder."""
+    target.mkdir(parents=True, exist_ok=True)
+    with console.progress("Evaluating") as on_progress:
+        scores = judge_cases(predictor, cases, on_progress)
+    plan = predictor.plan
+    summary = summarise(scores, noun=plan.group_noun, seed=plan.recipe.seed)
+    write_scores(target / run.scores_path.name, scores)
+    report = Report(
+        title=f"{run.folder.resolve().name}: {what}",
+        summary=summary,
+        scores=tuple(scores),
+        epochs=tuple(run.load_metrics()),
+        split_lines=run.load_splits().text.splitlines(),
+        plan_lines=plan.reasons,
+        reproduce_lines=_reproduce_lines(run, plan),
+        pictures=take_pictures(predictor, cases, scores),
+    )
+    write_report(target / run.report_path.name, report)
+    return summary
+
+
+def _load(run: Run, plan: Plan, facts: Sequence[CaseFacts]) -> SampleStore:
+    """A store of these cases, in memory where they fit."""
+    preparation = plan.preparation
+    pixels = sum(sum(fact.class_pixels) for fact in facts) / preparation.downscale**2
+    bytes_needed = pixels * (2 * preparation.channels + 1)
+    keep = bytes_needed < KEEP_SHARE * plan.machine.main_memory_bytes
+    store = SampleStore([fact.case for fact in facts], preparation, keep=keep)
+    store.load_all(plan.machine.cores)
+    return store
+
+
+def _training_budget_s(plan: Plan, clock: Clock) -> float | None:
+    """Seconds until training must end, so that the evaluation ends in the user's minutes."""
+    minutes = plan.recipe.train.minutes
+    if minutes is None:
+        return None
+    return max(1.0, 60 * minutes - plan.evaluation_s - clock.elapsed_s)
+
+
+def _epoch_line(row: dict[str, object], plan: Plan) -> str:
+    return (
+        f"Epoch {row['epoch']}/{plan.recipe.train.epochs}: loss {row['loss']:.4f}, "
+        f"validation Dice {row['validation_dice']:.4f}, {row['seconds']:.0f} s"
+    )
+
+
+def _reproduce_lines(run: Run, plan: Plan) -> list[str]:
+    facts = run.weight_facts()
+    return [
+        f"ushape {ushape.__version__}, torch {torch.__version__}, Python {platform.python_version()}",
+        f"{plan.machine.name}, {plan.machine.cores} cores, {plan.machine.device}",
+        f"Seed {plan.recipe.seed}; weights of epoch {facts.get('epoch', '?')}",
+        f"Command: {' '.join(sys.argv)}",
+    ]

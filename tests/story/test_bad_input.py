@@ -1,0 +1,168 @@
+"""The user's mistakes: one paragraph, a hint, exit code 2, nothing lost."""
+
+import resource
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture
+def refused(ushape, tmp_path):
+    """Runs a command that must be refused; returns what was said."""
+
+    def run(*arguments):
+        ended = ushape(*arguments)
+        assert ended.code == 2, ended.output + ended.error
+        assert "Traceback" not in ended.error
+        assert ended.error.startswith("Error: ")
+        assert "\nHint: " in ended.error
+        return ended.error
+
+    return run
+
+
+@pytest.fixture
+def own_cells(cells, tmp_path):
+    """A copy of the cells that a test may spoil."""
+    return shutil.copytree(cells, tmp_path / "cells")
+
+
+def first(folder):
+    return min(folder.iterdir())
+
+
+def test_no_pairs(refused, own_cells, tmp_path):
+    for mask in (own_cells / "masks").iterdir():
+        mask.rename(mask.with_name(f"zz{mask.stem[::-1]}.png"))
+    said = refused("train", own_cells, "-o", tmp_path / "run")
+    assert "images" in said
+    assert "masks" in said
+
+
+def test_folder_that_is_not_there(refused, tmp_path):
+    said = refused("train", tmp_path / "nowhere", "-o", tmp_path / "run")
+    assert "nowhere" in said
+
+
+def test_one_image_only(refused, own_cells, tmp_path):
+    for part in ("images", "masks"):
+        for path in sorted((own_cells / part).iterdir())[1:]:
+            path.unlink()
+    said = refused("train", own_cells, "-o", tmp_path / "run")
+    assert "1 " in said
+
+
+def test_mask_of_another_size_and_transposed(refused, own_cells, tmp_path):
+    image = first(own_cells / "images")
+    Image.open(image).resize((48, 64)).save(image)
+    mask = own_cells / "masks" / image.name
+    Image.open(mask).resize((64, 48)).save(mask)
+    said = refused("train", own_cells, "-o", tmp_path / "run")
+    assert image.stem in said
+    assert "64 × 48" in said
+    assert "48 × 64" in said
+    assert "transpose" in said
+
+
+def test_every_unreadable_file_is_named(refused, own_cells, tmp_path):
+    broken = sorted((own_cells / "images").iterdir())[:3]
+    broken[0].write_bytes(broken[0].read_bytes()[:300])
+    broken[1].write_bytes(b"")
+    broken[2].write_bytes(b"this is no image")
+    said = refused("train", own_cells, "-o", tmp_path / "run")
+    assert all(path.name in said for path in broken)
+
+
+def test_mask_values_that_make_no_sense(refused, own_cells, tmp_path):
+    rng = np.random.default_rng(0)
+    for mask in (own_cells / "masks").iterdir():
+        Image.fromarray(rng.integers(256, size=(64, 64), dtype=np.uint8)).save(mask)
+    said = refused("train", own_cells, "-o", tmp_path / "run")
+    assert "256 different values" in said
+    assert "%" in said
+    assert "labels.threshold" in said
+
+
+def test_not_a_run(refused, cells, tmp_path):
+    said = refused("predict", cells, cells / "images", "-o", tmp_path / "out")
+    assert "is not a run: no plan.json" in said
+
+
+def test_image_with_other_channels_is_named_and_the_others_are_written(
+    refused, trained, own_cells, tmp_path
+):
+    image = first(own_cells / "images")
+    Image.open(image).convert("RGB").save(image)
+    out = tmp_path / "out"
+    said = refused("predict", trained, own_cells / "images", "-o", out)
+    assert image.name in said
+    assert "3 channels" in said
+    assert "1 channel" in said
+    assert len(list(out.iterdir())) == 7
+
+
+def test_outputs_are_never_overwritten_unless_asked(refused, ushape, trained, cells, tiny, tmp_path):
+    said = refused("train", cells, "-o", trained, "--epochs", 1, *tiny)
+    assert "holds a run already" in said
+
+    out = tmp_path / "out"
+    one = first(cells / "images")
+    assert ushape("predict", trained, one, "-o", out).code == 0
+    (out / one.name).write_bytes(b"precious")
+    assert "exists" in refused("predict", trained, one, "-o", out)
+    assert (out / one.name).read_bytes() == b"precious"
+    assert ushape("predict", trained, one, "-o", out, "--overwrite").code == 0
+    assert (out / one.name).read_bytes() != b"precious"
+
+
+def test_masks_never_replace_the_images(refused, trained, own_cells):
+    said = refused("predict", trained, own_cells / "images", "-o", own_cells / "images", "--overwrite")
+    assert "is one of the images" in said
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("train.batchsize=2", "train.batch_size"),
+        ("train.batch_size=-1", "above 0"),
+        ("train.batch_size=many", "batch_size"),
+        ("loss.terms={dise: 1}", "dice"),
+        ("train", "="),
+    ],
+)
+def test_wrong_settings(refused, cells, tmp_path, setting, expected):
+    said = refused("train", cells, "-o", tmp_path / "run", "--set", setting)
+    assert expected in said
+
+
+def test_unknown_recipe_and_device(refused, cells, tmp_path):
+    assert "auto" in refused("train", cells, "-o", tmp_path / "a", "--recipe", "autp")
+    assert "cpu" in refused("train", cells, "-o", tmp_path / "b", "--device", "tpu")
+
+
+def test_full_disk_leaves_the_last_good_checkpoint(trained, ushape, tmp_path):
+    """A limit on the size of files stands for the full disk: writes fail the same way."""
+    run = shutil.copytree(trained, tmp_path / "run")
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    plan = (run / "plan.json").read_text()
+    (run / "plan.json").write_text(plan.replace('"epochs": 2', '"epochs": 3'))
+    good = checkpoint.read_bytes()
+
+    ended = subprocess.run(
+        [sys.executable, "-m", "ushape", "train", "--resume", str(run)],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (len(good) // 2,) * 2),
+    )
+
+    assert ended.returncode == 2, ended.stderr
+    assert "cannot be written" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert checkpoint.read_bytes() == good
+    assert not list(run.rglob("*.part"))
+    assert ushape("train", "--resume", run).code == 0

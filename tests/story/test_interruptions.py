@@ -1,0 +1,124 @@
+"""Killed at any moment, a training continues to the weights of one that was never interrupted."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+EPOCHS = 5
+
+
+@pytest.fixture
+def start(cells, tiny):
+    """Starts a training with a loading process and augmentation; returns the process."""
+
+    def run(folder, *options, epochs=EPOCHS):
+        given = ["train", cells, "-o", folder, "--epochs", epochs, *tiny, "--set=train.workers=1"]
+        return _popen(given if not options else options)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(cells, tiny, ushape, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "straight"
+    ended = ushape(
+        "train", cells, "-o", folder, "--epochs", EPOCHS, *tiny, "--set=train.workers=1"
+    )
+    assert ended.code == 0, ended.error
+    return folder
+
+
+@pytest.mark.parametrize("kills", [("plan",), (1,), (2, 4), ("scores",)])
+def test_killed_training_reaches_the_same_weights(start, uninterrupted, tmp_path, kills):
+    folder = tmp_path / "run"
+    process = start(folder)
+    for moment in kills:
+        _kill_when(process, folder, moment)
+        process = start(folder, "train", "--resume", folder)
+    assert process.wait(timeout=120) == 0
+
+    assert (folder / "model.safetensors").read_bytes() == (
+        uninterrupted / "model.safetensors"
+    ).read_bytes()
+    assert _weights(folder).keys() == _weights(uninterrupted).keys()
+    for name, value in _weights(uninterrupted).items():
+        assert torch.equal(value, _weights(folder)[name]), name
+    assert _rows(folder, "epoch", "loss", "validation_dice") == _rows(
+        uninterrupted, "epoch", "loss", "validation_dice"
+    )
+    assert (folder / "scores.csv").read_bytes() == (uninterrupted / "scores.csv").read_bytes()
+
+
+def test_resuming_a_finished_run_changes_nothing(uninterrupted, ushape):
+    before = (uninterrupted / "model.safetensors").read_bytes()
+    ended = ushape("train", "--resume", uninterrupted)
+    assert ended.code == 0, ended.error
+    assert (uninterrupted / "model.safetensors").read_bytes() == before
+
+
+def test_interrupt_stops_evaluates_and_writes_the_run(start, tmp_path):
+    folder = tmp_path / "run"
+    process = start(folder, epochs=2000)
+    _wait_for(lambda: _epochs_done(folder) >= 2, process)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+
+    assert process.returncode == 0
+    assert "Stopped" in output
+    assert "mean Dice" in output
+    assert (folder / "report.html").exists()
+    assert 2 <= _epochs_done(folder) < 2000
+
+
+def _popen(arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "ushape", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
+    )
+
+
+def _kill_when(process, folder, moment):
+    """Kills the process and its loaders outright, as a power cut would."""
+    if moment == "plan":
+        _wait_for((folder / "plan.json").exists, process)
+    elif moment == "scores":
+        _wait_for(lambda: _epochs_done(folder) >= EPOCHS, process)
+    else:
+        _wait_for(lambda: _epochs_done(folder) >= moment, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _wait_for(is_reached, process):
+    """Looks again and again, until it is so or the process has ended."""
+    deadline = time.monotonic() + 120
+    while not is_reached():
+        if process.poll() is not None and not is_reached():
+            pytest.fail(f"ended too early:\n{process.stdout.read()}")
+        assert time.monotonic() < deadline
+        os.sched_yield()
+
+
+def _epochs_done(folder):
+    metrics = folder / "metrics.csv"
+    return len(metrics.read_text().splitlines()) - 1 if metrics.exists() else 0
+
+
+def _weights(folder):
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    return checkpoint["state_dict"]
+
+
+def _rows(folder, *columns):
+    with (folder / "metrics.csv").open() as file:
+        return [[row[column] for column in columns] for row in csv.DictReader(file)]

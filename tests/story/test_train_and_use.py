@@ -1,0 +1,127 @@
+"""Train, move the run, predict, evaluate: through the command, as a user would."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def test_run_folder_holds_what_is_promised(trained):
+    names = {path.name for path in trained.iterdir()}
+    assert {
+        "plan.json",
+        "splits.json",
+        "model.safetensors",
+        "metrics.csv",
+        "scores.csv",
+        "report.html",
+        "tensorboard",
+        "checkpoints",
+    } <= names
+    assert list((trained / "tensorboard").glob("events.out.tfevents.*"))
+
+    epochs = list(csv.DictReader((trained / "metrics.csv").open()))
+    assert [row["epoch"] for row in epochs] == ["1", "2"]
+    assert all(0 <= float(row["validation_dice"]) <= 1 for row in epochs)
+
+
+def test_plan_leaves_nothing_open(trained):
+    plan = json.loads((trained / "plan.json").read_text())
+    left = [key for key, value in _leaves(plan["recipe"]) if value == "auto"]
+    assert left == ["name"]
+
+
+def test_test_cases_are_scored_and_no_group_is_on_two_sides(trained):
+    splits = json.loads((trained / "splits.json").read_text())
+    dish_of = {part: {name[:6] for name in splits[part]} for part in _PARTS}
+    assert all(dish_of[part] for part in _PARTS)
+    assert not dish_of["train"] & dish_of["test"]
+    assert not dish_of["train"] & dish_of["validation"]
+    assert not dish_of["validation"] & dish_of["test"]
+
+    scored = {row["case"] for row in csv.DictReader((trained / "scores.csv").open())}
+    assert scored == set(splits["test"])
+
+
+def test_report_needs_no_network_and_says_the_verdict_first(trained):
+    page = (trained / "report.html").read_text()
+    assert "mean Dice" in page
+    assert page.index("mean Dice") < page.index("<table")
+    assert 'src="http' not in page
+    assert "<script src" not in page
+
+
+@pytest.mark.parametrize("size", [(64, 64), (41, 77), (9, 130)])
+def test_masks_have_the_image_s_name_size_and_encoding(trained, cells, ushape, tmp_path, size):
+    source = Image.open(next((cells / "images").iterdir())).resize(size[::-1])
+    (tmp_path / "in" / "below").mkdir(parents=True)
+    source.save(tmp_path / "in" / "below" / "one.png")
+    out = tmp_path / "out"
+
+    ended = ushape("predict", trained, tmp_path / "in", "-o", out, "--overlay", "--probabilities")
+
+    assert ended.code == 0, ended.error
+    mask = np.asarray(Image.open(out / "below" / "one.png"))
+    assert mask.shape == size
+    assert mask.dtype == np.uint8
+    assert set(np.unique(mask)) <= {0, 255}
+    assert Image.open(out / "below" / "one_overlay.png").size == size[::-1]
+    probabilities = np.load(out / "below" / "one.npz")["probabilities"]
+    assert probabilities.shape == (1, *size)
+    assert ((probabilities[0] >= 0.5) == (mask == 255)).all()
+
+
+def test_moved_run_predicts_the_same(trained, cells, ushape, tmp_path):
+    moved = tmp_path / "elsewhere" / "renamed"
+    shutil.copytree(trained, moved)
+    for run, out in ((trained, tmp_path / "a"), (moved, tmp_path / "b")):
+        assert ushape("predict", run, cells / "images", "-o", out).code == 0
+    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert len(names) == 8
+    for name in names:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_evaluate_again_gives_the_scores_of_the_training(trained, ushape, tmp_path):
+    ended = ushape("evaluate", trained, "-o", tmp_path / "again", "--device", "cpu")
+    assert ended.code == 0, ended.error
+    again = (tmp_path / "again" / "scores.csv").read_text()
+    assert again == (trained / "scores.csv").read_text()
+
+
+def test_evaluate_other_data(trained, cells, ushape, tmp_path):
+    ended = ushape("evaluate", trained, cells, "-o", tmp_path / "all")
+    assert ended.code == 0, ended.error
+    rows = list(csv.DictReader((tmp_path / "all" / "scores.csv").open()))
+    assert len(rows) == 8
+    assert "mean Dice" in ended.output
+
+
+def test_recipe_file_leads_to_the_same_plan(trained, cells, ushape, tiny, tmp_path):
+    written = ushape("recipes", "auto")
+    assert written.code == 0
+    (tmp_path / "mine.yaml").write_text(written.output)
+    run = tmp_path / "run"
+    ended = ushape(
+        "train", cells, "-o", run, "--epochs", 2, "--recipe", tmp_path / "mine.yaml", *tiny
+    )
+    assert ended.code == 0, ended.error
+    assert json.loads((run / "plan.json").read_text()) == json.loads(
+        (trained / "plan.json").read_text()
+    )
+    # The same seed, the same machine: the same weights to the last bit.
+    assert (run / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
+
+
+_PARTS = ("train", "validation", "test")
+
+
+def _leaves(values, path=""):
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{path}{key}.")
+        else:
+            yield path + key, value

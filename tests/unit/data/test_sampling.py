@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+
+from ushape.data.sampling import CaseDraw, EpochSampler, SamplingConfig, draw_centre
+from ushape.errors import ConfigError
+
+
+def test_planned_foreground_share_is_reached_among_mostly_empty_cases():
+    # 2 of 40 cases hold foreground: 5 % by chance, planned 60 % + 40 % x 5 % = 62 %.
+    class_pixels = np.full((40, 2), [100, 0])
+    class_pixels[[3, 17], 1] = 5
+    draw = CaseDraw(class_pixels, 0.6)
+    rng = np.random.default_rng(0)
+    picks = [draw.draw(rng) for _ in range(4000)]
+
+    share = np.mean([pick.case_index in (3, 17) for pick in picks])
+    assert share == pytest.approx(0.62, abs=0.03)
+    assert {pick.case_index for pick in picks if pick.class_index} == {3, 17}
+
+
+def test_rare_class_is_centred_on_as_often_as_a_common_one():
+    class_pixels = np.array([[10, 900, 0]] * 9 + [[10, 0, 1]])
+    draw = CaseDraw(class_pixels, 1.0)
+    rng = np.random.default_rng(1)
+    classes = [draw.draw(rng).class_index for _ in range(2000)]
+    assert np.mean(np.array(classes) == 2) == pytest.approx(0.5, abs=0.04)
+
+
+def test_without_any_foreground_every_case_is_drawn():
+    draw = CaseDraw(np.array([[5, 0], [5, 0], [5, 0]]), 0.9)
+    rng = np.random.default_rng(2)
+    assert {draw.draw(rng).case_index for _ in range(100)} == {0, 1, 2}
+
+
+def test_foreground_patch_holds_the_class():
+    classes = np.zeros((40, 30), np.uint8)
+    classes[39, 29] = 1  # In the corner: the patch is pushed back into the image.
+    for seed in range(20):
+        y, x = draw_centre(classes, 1, (8, 8), np.random.default_rng(seed))
+        corner = int(y - 4), int(x - 4)
+        assert classes[corner[0] : corner[0] + 8, corner[1] : corner[1] + 8].any()
+        assert corner == (32, 22)
+
+
+def test_patches_stay_inside_and_reach_every_corner():
+    classes = np.zeros((10, 12), np.uint8)
+    rng = np.random.default_rng(3)
+    corners = {draw_centre(classes, None, (8, 8), rng) for _ in range(500)}
+    assert corners == {(y + 4.0, x + 4.0) for y in range(3) for x in range(5)}
+
+
+def test_image_smaller_than_the_patch_lies_in_its_middle():
+    assert draw_centre(np.zeros((6, 20), np.uint8), None, (8, 20), np.random.default_rng(0)) == (
+        3.0,
+        10.0,
+    )
+
+
+def test_ranks_share_an_epoch_without_overlap():
+    parts = [list(EpochSampler(10, rank, 3)) for rank in range(3)]
+    assert sorted(key for part in parts for key in part) == [(0, index) for index in range(10)]
+    assert [len(part) for part in parts] == [len(EpochSampler(10, rank, 3)) for rank in range(3)]
+
+
+def test_each_epoch_has_its_own_keys():
+    sampler = EpochSampler(3)
+    sampler.set_epoch(4)
+    assert list(sampler) == [(4, 0), (4, 1), (4, 2)]
+
+
+def test_impossible_share_is_refused():
+    with pytest.raises(ConfigError, match=r"foreground_fraction is 1.5, outside \[0, 1\]"):
+        SamplingConfig(foreground_fraction=1.5)

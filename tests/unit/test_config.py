@@ -1,0 +1,77 @@
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pytest
+import yaml
+
+from ushape import config
+from ushape.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    """An inner section."""
+
+    size: int | Literal["auto"] = "auto"
+    """Side in pixels."""
+
+    terms: dict[str, float] = field(default_factory=lambda: {"dice": 1.0})
+    """Weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer:
+    """An outer config."""
+
+    rate: float = 0.5
+    """Share of things."""
+
+    shape: tuple[int, ...] | None = None
+    """A shape."""
+
+    inner: Inner | Literal["auto"] = field(default_factory=Inner)
+
+
+def test_setting_changes_one_value_and_leaves_the_rest():
+    changed = config.override(Outer(), ["inner.size=8", "shape=[4, 5]"])
+    assert changed == Outer(shape=(4, 5), inner=Inner(size=8))
+
+
+def test_setting_a_mapping_replaces_it_and_setting_its_key_adds_to_it():
+    assert config.override(Outer(), ["inner.terms={focal: 2}"]).inner.terms == {"focal": 2.0}
+    both = config.override(Outer(), ["inner.terms.focal=2"]).inner.terms
+    assert both == {"dice": 1.0, "focal": 2.0}
+
+
+def test_unknown_key_names_the_near_ones():
+    with pytest.raises(ConfigError, match=r"no key inner\.sise") as caught:
+        config.override(Outer(), ["inner.sise=8"])
+    assert "inner.size" in caught.value.hint
+
+
+def test_impossible_value_names_its_key():
+    with pytest.raises(ConfigError, match=r"inner\.size.*not 'large'"):
+        config.override(Outer(), ["inner.size=large"])
+    with pytest.raises(ConfigError, match="rate"):
+        config.override(Outer(), ["rate=fast"])
+
+
+def test_setting_without_value_or_with_broken_yaml():
+    with pytest.raises(ConfigError, match="no '='"):
+        config.override(Outer(), ["rate"])
+    with pytest.raises(ConfigError, match="not readable as YAML"):
+        config.override(Outer(), ["shape=[1, 2"])
+
+
+def test_explained_config_carries_its_docs_and_reads_back_equal():
+    mine = Outer(rate=0.25, shape=(3, 4), inner=Inner(size=7))
+    text = config.explain(mine)
+    assert "# Share of things." in text
+    assert "# An inner section." in text
+    assert config.parse(Outer, text, source="mine.yaml") == mine
+    assert yaml.safe_load(text)["inner"]["size"] == 7
+
+
+def test_dict_round_trip():
+    mine = Outer(inner="auto")
+    assert config.from_dict(Outer, config.to_dict(mine), source="test") == mine

@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+import torch
+
+from ushape.errors import ConfigError, DataError
+from ushape.labels import IGNORE, LabelConfig, LabelSpace, find_label_space
+
+
+def test_black_and_white_masks_are_background_and_foreground():
+    space, rule = find_label_space({0: 930, 255: 70}, LabelConfig())
+
+    assert space.values == (0, 255)
+    assert space.names == ("background", "foreground")
+    assert space.is_binary
+    assert space.channels == 1
+    assert "lowest value, 0, is background" in rule
+
+
+def test_white_is_never_taken_for_ignored_unless_said():
+    mask = np.array([0, 255, 7])
+    space, _ = find_label_space({0: 1, 7: 1, 255: 1}, LabelConfig())
+    assert space.classes_of(mask).tolist() == [0, 2, 1]
+
+    said, _ = find_label_space({0: 1, 7: 1, 255: 1}, LabelConfig(ignore=255))
+    assert said.classes_of(mask).tolist() == [0, IGNORE, 1]
+    assert said.values == (0, 7)
+
+
+def test_values_named_out_of_order_keep_their_order():
+    space, _ = find_label_space({0: 5, 255: 5}, LabelConfig(values=(255, 0)))
+    assert space.classes_of(np.array([[255, 0]])).tolist() == [[0, 1]]
+    assert space.values_of(np.array([[0, 1]])).tolist() == [[255, 0]]
+
+
+def test_values_of_undoes_classes_of_for_any_values():
+    rng = np.random.default_rng(0)
+    values = tuple(int(v) for v in rng.choice(70_000, size=12, replace=False))
+    space = LabelSpace(values=values, names=tuple(map(str, values)))
+    mask = rng.choice(values, size=(9, 11))
+    assert (space.values_of(space.classes_of(mask)) == mask).all()
+
+
+def test_strange_value_is_named_with_its_count():
+    space = LabelSpace(values=(0, 255), names=("background", "foreground"))
+    with pytest.raises(DataError, match=r"mask value 3 in 2 pixels is no class") as caught:
+        space.classes_of(np.array([0, 3, 3, 255]))
+    assert "labels.values" in caught.value.hint
+
+
+def test_threshold_turns_soft_edges_into_two_classes():
+    counts = {value: 1 for value in range(256)}
+    with pytest.raises(DataError, match="256 different values, too many to be classes"):
+        find_label_space(counts, LabelConfig())
+
+    space, _ = find_label_space(counts, LabelConfig(threshold=128))
+    assert space.classes_of(np.array([0, 127, 128, 255])).tolist() == [0, 0, 1, 1]
+    assert space.values == (0, 255)
+
+
+def test_one_value_is_nothing_to_learn():
+    with pytest.raises(DataError, match="one value only"):
+        find_label_space({0: 100}, LabelConfig())
+
+
+def test_contradictory_settings_are_refused():
+    with pytest.raises(ConfigError, match="threshold and labels.values"):
+        LabelConfig(threshold=1, values=(0, 1))
+    with pytest.raises(ConfigError, match="fewer than two classes"):
+        LabelConfig(values=(3,))
+    with pytest.raises(ConfigError, match="names as a class"):
+        LabelConfig(values=(0, 255), ignore=255)
+
+
+def test_encode_by_hand():
+    classes = torch.tensor([[0, 1], [2, IGNORE]])
+    three = LabelSpace(values=(0, 1, 2), names=("a", "b", "c"))
+    target, weight = three.encode(classes)
+    assert target.tolist() == [[[1, 0], [0, 0]], [[0, 1], [0, 0]], [[0, 0], [1, 0]]]
+    assert weight.tolist() == [[[1, 1], [1, 0]]]
+
+    two = LabelSpace(values=(0, 1), names=("a", "b"))
+    target, _ = two.encode(torch.tensor([[0, 1]]))
+    assert target.tolist() == [[[0, 1]]]
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_decode_undoes_encode(classes):
+    space = LabelSpace(values=tuple(range(classes)), names=tuple("abcde"[:classes]))
+    truth = torch.from_numpy(np.random.default_rng(1).integers(classes, size=(6, 7)))
+    target, _ = space.encode(truth)
+    assert (space.decode(target.numpy()) == truth.numpy()).all()
