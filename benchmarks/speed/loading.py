@@ -41,7 +41,9 @@ def main() -> None:
 
     found: dict[str, list[float]] = {"loaded": [], "given": []}
     for _ in range(options.rounds):
-        found["loaded"].append(seconds_per_step(module, itertools.chain.from_iterable(itertools.repeat(loader))))
+        found["loaded"].append(
+            seconds_per_step(module, itertools.chain.from_iterable(itertools.repeat(loader)))
+        )
         found["given"].append(seconds_per_step(module, itertools.repeat(once)))
     print("| batches | ms a step, each round | median |\n|---|---|---|")
     for name, times in found.items():

@@ -1,6 +1,6 @@
 """Seconds of `import ushape` and `ushape --help`, beside those of an empty Python.
 
-    python benchmarks/speed/start.py [--rounds 7]
+python benchmarks/speed/start.py [--rounds 7]
 """
 
 from __future__ import annotations

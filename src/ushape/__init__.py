@@ -1,9 +1,9 @@
 """ushape: from a folder of images and masks to a segmentation model you can trust.
 
-    import ushape
+import ushape
 
-    run = ushape.train("my_images")
-    ushape.predict(run.folder, ["new_images"], output="masks")
+run = ushape.train("my_images")
+ushape.predict(run.folder, ["new_images"], output="masks")
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from ushape.plan.machine import inspect_machine, keep_memory
 from ushape.plan.make import describe_data, look_at_data, make_plan
 from ushape.plan.recipe import Recipe
 from ushape.plan.run import Run
+from ushape.plan.survey import thumbnail_of
 from ushape.prediction.predictor import Predictor
 from ushape.types import Case, Prediction
 from ushape.workflow import Clock, finish_run, judge_and_report
@@ -143,7 +144,7 @@ def evaluate(
         target, what = (Path(output) if output else opened.folder), "its own test cases"
     else:
         discovered = discover(Path(data), Path(masks) if masks else None)
-        cases = infer_groups(discovered.cases, predictor.thumbnail_of).cases
+        cases = infer_groups(discovered.cases, thumbnail_of).cases
         target = Path(output) if output else opened.folder / "evaluations" / _name_of(Path(data))
         what = f"{len(cases)} cases of {data}"
     scores_path = target / opened.scores_path.name
@@ -258,7 +259,9 @@ def _refuse_overwriting(jobs: Sequence[tuple[Path, Path]], overwrite: bool) -> N
                 hint="Choose another folder with -o.",
             )
         if target.exists() and not overwrite:
-            raise RunError(f"{target} exists.", hint="--overwrite replaces it; or choose another -o.")
+            raise RunError(
+                f"{target} exists.", hint="--overwrite replaces it; or choose another -o."
+            )
 
 
 def _write(

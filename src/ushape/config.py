@@ -106,7 +106,9 @@ def _sections(cls: type) -> dict[str, type | None]:
     """Each key of a config, with its config class where it is a section."""
     hints = typing.get_type_hints(cls)
     return {
-        field.name: next((t for t in _members(hints[field.name]) if dataclasses.is_dataclass(t)), None)
+        field.name: next(
+            (t for t in _members(hints[field.name]) if dataclasses.is_dataclass(t)), None
+        )
         for field in dataclasses.fields(cls)
         if field.init
     }
@@ -164,9 +166,13 @@ def _explain_lines(config: Any, values: Mapping[str, Any], indent: str = "") -> 
             lines += ["", f"{indent}{field.name}:  # {doc or _first_sentence(value)}"]
             lines += _explain_lines(value, values[field.name], indent + "  ")
             continue
-        lines += textwrap.wrap(doc, 96, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
+        lines += textwrap.wrap(
+            doc, 96, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# "
+        )
         shown = yaml.safe_dump(values[field.name], default_flow_style=True, width=1000)
-        lines.append(f"{indent}{field.name}: {shown.removesuffix(chr(10)).removesuffix('...').strip()}")
+        lines.append(
+            f"{indent}{field.name}: {shown.removesuffix(chr(10)).removesuffix('...').strip()}"
+        )
     return lines
 
 

@@ -105,7 +105,9 @@ def test_image_with_other_channels_is_named_and_the_others_are_written(
     assert len(list(out.iterdir())) == 7
 
 
-def test_outputs_are_never_overwritten_unless_asked(refused, ushape, trained, cells, tiny, tmp_path):
+def test_outputs_are_never_overwritten_unless_asked(
+    refused, ushape, trained, cells, tiny, tmp_path
+):
     said = refused("train", cells, "-o", trained, "--epochs", 1, *tiny)
     assert "holds a run already" in said
 
@@ -120,7 +122,9 @@ def test_outputs_are_never_overwritten_unless_asked(refused, ushape, trained, ce
 
 
 def test_masks_never_replace_the_images(refused, trained, own_cells):
-    said = refused("predict", trained, own_cells / "images", "-o", own_cells / "images", "--overwrite")
+    said = refused(
+        "predict", trained, own_cells / "images", "-o", own_cells / "images", "--overwrite"
+    )
     assert "is one of the images" in said
 
 

@@ -27,9 +27,7 @@ def start(cells, tiny):
 @pytest.fixture(scope="module")
 def uninterrupted(cells, tiny, ushape, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "straight"
-    ended = ushape(
-        "train", cells, "-o", folder, "--epochs", EPOCHS, *tiny, "--set=train.workers=1"
-    )
+    ended = ushape("train", cells, "-o", folder, "--epochs", EPOCHS, *tiny, "--set=train.workers=1")
     assert ended.code == 0, ended.error
     return folder
 

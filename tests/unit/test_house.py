@@ -55,7 +55,10 @@ def test_lightning_appears_only_in_training():
         path.relative_to(SOURCE).parts[0]
         for path in SOURCE.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
-        if (isinstance(node, ast.Import) and any(a.name.split(".")[0] == "lightning" for a in node.names))
+        if (
+            isinstance(node, ast.Import)
+            and any(a.name.split(".")[0] == "lightning" for a in node.names)
+        )
         or (isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "lightning")
     }
     assert users == {"training"}
@@ -67,7 +70,9 @@ def test_import_and_help_load_nothing_heavy():
         "assert CliRunner().invoke(ushape.cli.app, ['--help']).exit_code == 0\n"
         "print(*{'torch', 'lightning', 'matplotlib', 'numpy', 'scipy', 'PIL'} & set(sys.modules))"
     )
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     assert ended.stdout.split() == []
 
 

@@ -48,7 +48,7 @@ def test_strange_value_is_named_with_its_count():
 
 
 def test_threshold_turns_soft_edges_into_two_classes():
-    counts = {value: 1 for value in range(256)}
+    counts = dict.fromkeys(range(256), 1)
     with pytest.raises(DataError, match="256 different values, too many to be classes"):
         find_label_space(counts, LabelConfig())
 

@@ -141,13 +141,22 @@ def cut(
     places = _find_places(centre, patch_shape, warp)
     lows = np.floor(places.reshape(places.shape[0], -1).min(axis=1)).astype(int) - 2
     highs = np.ceil(places.reshape(places.shape[0], -1).max(axis=1)).astype(int) + 3
-    window = [_mirror(np.arange(low, high), size) for low, high, size in zip(lows, highs, image.shape[1:], strict=True)]
-    part = image[(slice(None), *np.ix_(*window))] if _leaves(lows, highs, image) else image[(slice(None), *map(slice, lows, highs))]
+    window = [
+        _mirror(np.arange(low, high), size)
+        for low, high, size in zip(lows, highs, image.shape[1:], strict=True)
+    ]
+    part = (
+        image[(slice(None), *np.ix_(*window))]
+        if _leaves(lows, highs, image)
+        else image[(slice(None), *map(slice, lows, highs))]
+    )
 
     size = np.asarray(part.shape[1:]).reshape(-1, *[1] * len(patch_shape))
     inside = places - lows.reshape(size.shape)
     # grid_sample wants (x, y, z), -1 and 1 at the outer edges of the outer pixels.
-    grid = torch.from_numpy(((2 * inside + 1) / size - 1)[::-1].astype(np.float32).copy()).movedim(0, -1)
+    grid = torch.from_numpy(((2 * inside + 1) / size - 1)[::-1].astype(np.float32).copy()).movedim(
+        0, -1
+    )
     mode = "bicubic" if warp.interpolation == "cubic" and len(patch_shape) == 2 else "bilinear"
     warped = _sample(np.ascontiguousarray(part, dtype=np.float32), grid, mode)
     if classes is None:
@@ -187,7 +196,11 @@ def _spread(coarse: np.ndarray, patch_shape: Sequence[int]) -> np.ndarray:
 def _sample(part: np.ndarray, grid: torch.Tensor, mode: str) -> np.ndarray:
     return (
         functional.grid_sample(
-            torch.from_numpy(part)[None], grid[None], mode=mode, padding_mode="reflection", align_corners=False
+            torch.from_numpy(part)[None],
+            grid[None],
+            mode=mode,
+            padding_mode="reflection",
+            align_corners=False,
         )[0]
         .contiguous()
         .numpy()

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ushape import config
+from ushape.cookbook.auto import auto
 from ushape.errors import ConfigError
 from ushape.plan.recipe import Recipe
-from ushape.cookbook.auto import auto
 
 RECIPES: dict[str, Callable[[], Recipe]] = {"auto": auto}
 

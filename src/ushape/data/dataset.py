@@ -51,7 +51,12 @@ class PatchDataset(Dataset[Patch]):
         margin: int = 0,
         seed: int = 0,
     ):
-        self.samples, self.preparation, self.draw, self.augment = samples, preparation, draw, augment
+        self.samples, self.preparation, self.draw, self.augment = (
+            samples,
+            preparation,
+            draw,
+            augment,
+        )
         self.patch_shape, self.margin, self.seed = patch_shape, margin, seed
 
     def __getitem__(self, key: Key) -> Patch:

@@ -47,9 +47,7 @@ def discover(folder: Path, masks: Path | None = None) -> Discovery:
     found = folders.pair(folder, masks) if masks else _first_layout(folder)
     if found is None or not found.paired:
         raise _no_pairs(folder, masks, found)
-    cases = [
-        Case(id=key, image=found.images[key], mask=found.masks[key]) for key in found.paired
-    ]
+    cases = [Case(id=key, image=found.images[key], mask=found.masks[key]) for key in found.paired]
     return Discovery(cases=cases, layout=found.layout, notes=_describe_rest(found))
 
 
@@ -99,9 +97,7 @@ def _describe_rest(found: Found) -> list[str]:
         if alone:
             near = difflib.get_close_matches(alone[0], theirs, n=1)
             nearest = f"; the nearest {other} is {theirs[near[0]].name}" if near else ""
-            notes.append(
-                f"Left out: {len(alone)} {what}, e.g. {ours[alone[0]].name}{nearest}."
-            )
+            notes.append(f"Left out: {len(alone)} {what}, e.g. {ours[alone[0]].name}{nearest}.")
     return notes
 
 

@@ -63,7 +63,9 @@ class Scaling:
             low, high = np.percentile(finite, (0.5, 99.5))
             clipped = finite.clip(low, high)
             # A constant channel carries nothing: std 1 turns it into zeros.
-            columns.append((float(low), float(high), float(clipped.mean()), float(clipped.std()) or 1.0))
+            columns.append(
+                (float(low), float(high), float(clipped.mean()), float(clipped.std()) or 1.0)
+            )
         low_all, high_all, mean_all, std_all = zip(*columns, strict=True)
         return cls(low=low_all, high=high_all, mean=mean_all, std=std_all)
 

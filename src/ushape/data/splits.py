@@ -102,7 +102,9 @@ def make_splits(
     deal = _deal_ends if kind == "stack" else _deal_strata
     part_of = deal(members, shares, config, np.random.default_rng(seed))
     ids = {
-        part: tuple(sorted(i for group, own in members.items() if part_of[group] == part for i in own))
+        part: tuple(
+            sorted(i for group, own in members.items() if part_of[group] == part for i in own)
+        )
         for part in PARTS
     }
     return Splits(**ids, text=_describe(ids, part_of, kind))
@@ -166,9 +168,7 @@ def _deal_ends(
     return part_of
 
 
-def _describe(
-    ids: Mapping[str, Iterable[str]], part_of: Mapping[str, str], kind: Kind
-) -> str:
+def _describe(ids: Mapping[str, Iterable[str]], part_of: Mapping[str, str], kind: Kind) -> str:
     groups = {part: sum(own == part for own in part_of.values()) for part in PARTS}
     counts = {part: len(list(ids[part])) for part in PARTS}
     unit = {"single": "", "stack": " blocks"}.get(kind, " groups")

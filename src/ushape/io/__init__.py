@@ -78,7 +78,9 @@ def read_mask(path: Path) -> MaskPixels:
         )
     codes = _whole_numbers(path, array[0])
     encoding = MaskEncoding(dtype=str(codes.dtype), suffix=suffix)
-    return MaskPixels(codes=codes.astype(np.uint8) if codes.dtype == bool else codes, encoding=encoding)
+    return MaskPixels(
+        codes=codes.astype(np.uint8) if codes.dtype == bool else codes, encoding=encoding
+    )
 
 
 def read_size(path: Path) -> tuple[int, ...]:

@@ -22,7 +22,9 @@ class WeightedSum(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         parts = zip(self.factors, self.losses, strict=True)
-        return sum((factor * loss(logits, target, weight) for factor, loss in parts), logits.new_zeros(()))
+        return sum(
+            (factor * loss(logits, target, weight) for factor, loss in parts), logits.new_zeros(())
+        )
 
 
 class DeepSupervision(nn.Module):

@@ -1,0 +1,9 @@
+"""Numbers of one case. A new one is a function of Counts and a line in METRICS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ushape.metrics.overlap import Counts, dice, iou
+
+METRICS: dict[str, Callable[[Counts], float | None]] = {"dice": dice, "iou": iou}

@@ -194,5 +194,3 @@ def _common_encoding(survey: Survey) -> MaskEncoding:
     if encoding.kind == "values" and max(survey.space.values) > 255 and encoding.dtype == "uint8":
         encoding = replace(encoding, dtype="uint16", suffix=".png")
     return encoding
-
-

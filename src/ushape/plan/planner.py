@@ -176,9 +176,7 @@ def choose_hardware(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
         precision = "bf16" if machine.has_bf16 else "fp32"
     workers = min(machine.cores - 1, 8) if train.workers == AUTO else train.workers
     rate = 2e-3 if train.learning_rate == AUTO else train.learning_rate
-    recipe = _change(
-        recipe, "train", precision=precision, workers=workers, learning_rate=rate
-    )
+    recipe = _change(recipe, "train", precision=precision, workers=workers, learning_rate=rate)
     return recipe, (
         f"Machine: {machine.name}, {machine.cores} cores; {precision}"
         f"{', channels last' if train.channels_last else ''}, {workers} loading process"
@@ -232,11 +230,11 @@ def plan_duration(
         speed = f" at {step_s * 1000:.0f} ms a step ({images_per_s:.1f} patches/s)"
     cases = train.validation_cases
     if cases == AUTO:
-        case_pixels = data.pixels_per_epoch / data.cases / recipe.preparation.downscale ** len(patch)
+        case_pixels = (
+            data.pixels_per_epoch / data.cases / recipe.preparation.downscale ** len(patch)
+        )
         cases = max(2, round(VALIDATION_SHARE * steps * batch_pixels / case_pixels))
-    recipe = _change(
-        recipe, "train", epochs=epochs, steps_per_epoch=steps, validation_cases=cases
-    )
+    recipe = _change(recipe, "train", epochs=epochs, steps_per_epoch=steps, validation_cases=cases)
     return recipe, (
         f"Training: {epochs} epochs of {steps} steps{speed}, learning rate "
         f"{recipe.train.learning_rate:g}, average of weights, best validation Dice kept."

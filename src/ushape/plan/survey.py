@@ -145,6 +145,11 @@ def _look_at(case: Case) -> Look:
     )
 
 
+def thumbnail_of(case: Case) -> np.ndarray:
+    """A small grey picture of a case's image."""
+    return make_thumbnail(read_image(case))
+
+
 def make_thumbnail(image: np.ndarray) -> np.ndarray:
     """(C, *S) -> (THUMBNAIL, THUMBNAIL) float32: area averages of the mean channel."""
     plane = image if image.ndim == 3 else image[:, image.shape[1] // 2]

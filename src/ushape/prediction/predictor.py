@@ -30,9 +30,7 @@ def tile_settings(plan: Plan) -> TileSettings:
 def predict_sample(network: nn.Module, sample: Sample, plan: Plan) -> np.ndarray:
     """(K, *working) probabilities; training validates with this, prediction predicts with it."""
     image = plan.preparation.scaling_of(sample.image).apply(sample.image)
-    layout = memory_format(
-        plan.recipe.network.dims, channels_last=plan.recipe.train.channels_last
-    )
+    layout = memory_format(plan.recipe.network.dims, channels_last=plan.recipe.train.channels_last)
     return predict_probabilities(
         network, image, plan.preparation.space, tile_settings(plan), layout=layout
     )
@@ -91,5 +89,3 @@ class Predictor:
     def codes_of(self, prediction: Prediction) -> np.ndarray:
         """The prediction in the user's own mask values (*S)."""
         return self.plan.preparation.space.values_of(prediction.classes)
-
-

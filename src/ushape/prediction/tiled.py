@@ -127,5 +127,3 @@ def _subsets(axes: Sequence[int]) -> Iterator[tuple[int, ...]]:
     return itertools.chain.from_iterable(
         itertools.combinations(axes, count) for count in range(len(axes) + 1)
     )
-
-

@@ -79,8 +79,7 @@ class TileAccumulator:
     def add(self, probabilities: np.ndarray, start: Sequence[int]) -> None:
         """Adds a tile (K, *T) whose first pixel lies at `start`."""
         place = tuple(
-            slice(first, first + size)
-            for first, size in zip(start, self.window.shape, strict=True)
+            slice(first, first + size) for first, size in zip(start, self.window.shape, strict=True)
         )
         self._sum[(slice(None), *place)] += probabilities * self.window
         self._trust[place] += self.window

@@ -35,8 +35,10 @@ def pair(images: Path, masks: Path) -> Found:
     """Pairs the files of two folders by their paths below them."""
     indexed = index_images([(stem_key(path, images), path) for path in images_below(images)])
     # A mask folder inside the image folder is no part of the images.
-    indexed = {key: path for key, path in indexed.items() if not path.is_relative_to(masks)} if (
-        masks != images and masks.is_relative_to(images)
-    ) else indexed
+    indexed = (
+        {key: path for key, path in indexed.items() if not path.is_relative_to(masks)}
+        if (masks != images and masks.is_relative_to(images))
+        else indexed
+    )
     found = index_masks([(stem_key(path, masks), path) for path in images_below(masks)], indexed)
     return Found(layout=f"{images.name}/ beside {masks.name}/", images=indexed, masks=found)

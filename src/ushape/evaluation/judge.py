@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ushape.data.prepare import mask_size_error, read_classes
+from ushape.data.prepare import mask_size_error, read_classes, read_image
 from ushape.evaluation.report import CasePicture
 from ushape.evaluation.score import CaseScore, score_case
 from ushape.prediction.predictor import Predictor
@@ -70,8 +70,6 @@ def mean_dice_by_case(scores: Sequence[CaseScore]) -> dict[str, float]:
 
 
 def _picture(predictor: Predictor, case: Case, dice: float, label: str) -> CasePicture:
-    from ushape.data.prepare import read_image
-
     truth = read_classes(case, predictor.plan.preparation.space)
     assert truth is not None
     return CasePicture(

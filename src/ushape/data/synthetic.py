@@ -1,0 +1,137 @@
+"""Microscopy-like images of cells with exact masks, for the demo and for tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+from scipy.spatial import KDTree
+
+from ushape import io
+from ushape.errors import DataError
+from ushape.types import MaskEncoding
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticConfig:
+    """What the images look like; lengths in pixels."""
+
+    size: int = 256
+    """Height and width."""
+
+    groups: int = 8
+    """Dishes; each has its own staining, light and membranes."""
+
+    spacing_px: float = 34.0
+    """Distance between neighbouring cells' centres."""
+
+    presence: float = 0.75
+    """Share of the places that a cell fills; the others are bare ground."""
+
+    membrane_px: float = 3.0
+    """Thickness of the membrane, which is background in the mask."""
+
+    blur_px: float = 1.0
+    photons: float = 60.0
+    """Mean count of a bright pixel: fewer make more shot noise."""
+
+
+def make_cells(
+    config: SyntheticConfig, dish: np.random.Generator, field: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """One field of view.
+
+    Args:
+        dish: Draws what all fields of a dish share.
+        field: Draws everything else.
+
+    Shapes:
+        returns: image (y, x) uint8; mask (y, x) uint8, 255 inside the cells.
+    """
+    has_bright_membranes = bool(dish.random() < 0.5)
+    contrast = dish.uniform(0.7, 1.0)
+    owner, border = _grow_cells(config, field)
+    cells = int(owner.max()) + 1
+    is_cell = field.random(cells) < config.presence * (1 if field.random() > 0.1 else 0.15)
+    inside = is_cell[owner] & (border > config.membrane_px / 2)
+    membrane = _is_near_cell(owner, is_cell, border, config.membrane_px)
+
+    body = 0.42 + 0.12 * field.standard_normal(cells)[owner]
+    texture = 0.07 * _smooth_noise(config.size, 2.5, field)
+    ground = 0.40 + 0.10 * _smooth_noise(config.size, 12, field)
+    edge = 0.85 if has_bright_membranes else 0.08
+    light = np.where(inside, body + texture, ground)
+    light = np.where(membrane, edge, light)
+    light = ndimage.gaussian_filter(light, config.blur_px)
+    uneven = np.exp(0.25 * _smooth_noise(config.size, config.size / 4, field))
+    light = (0.5 + contrast * (light - 0.5)) * uneven
+    counts = field.poisson(config.photons * light.clip(0.01, None))
+    image = (counts / config.photons * 180).clip(0, 255)
+    return image.astype(np.uint8), np.where(inside, 255, 0).astype(np.uint8)
+
+
+def write_data_set(folder: Path, count: int, config: SyntheticConfig, seed: int) -> None:
+    """Writes images/ and masks/ with names such as dish03_01.png.
+
+    Raises:
+        DataError: the folder holds something already.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"{folder} is not empty.", hint="Name a new folder.")
+    for index in range(count):
+        dish, number = index % config.groups, index // config.groups
+        image, mask = make_cells(
+            config,
+            np.random.default_rng([seed, dish]),
+            np.random.default_rng([seed, dish, number + 1]),
+        )
+        name = f"dish{dish + 1:02d}_{number + 1:02d}.png"
+        encoding = MaskEncoding()
+        io.write_mask(folder / "images" / name, image, encoding)
+        io.write_mask(folder / "masks" / name, mask, encoding)
+
+
+def _grow_cells(
+    config: SyntheticConfig, field: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Touching cells with wavy outlines.
+
+    Shapes:
+        returns: owner (y, x) index of the cell; border (y, x) distance to the nearest other
+            cell, about, in pixels.
+    """
+    axis = np.arange(-config.spacing_px, config.size + config.spacing_px, config.spacing_px)
+    y, x = (grid.ravel() for grid in np.meshgrid(axis, axis, indexing="ij"))
+    jitter = field.uniform(-0.42, 0.42, (2, len(y))) * config.spacing_px
+    centres = np.stack([y, x]) + jitter
+    places = np.indices((config.size, config.size)).astype(np.float64)
+    places += 3.0 * np.stack([_smooth_noise(config.size, 5, field) for _ in range(2)])
+
+    weights = field.uniform(0, (0.35 * config.spacing_px) ** 2, len(y))
+    # The two cells that share a border are among the six nearest centres.
+    distances, nearest = KDTree(centres.T).query(np.moveaxis(places, 0, -1), k=6)
+    power = distances**2 + weights[nearest]
+    order = np.argsort(power, axis=-1)[..., :2]
+    first, second = np.moveaxis(np.take_along_axis(power, order, axis=-1), -1, 0)
+    owner, other = np.moveaxis(np.take_along_axis(nearest, order, axis=-1), -1, 0)
+    # Distance to the straight border between two centres of a power diagram.
+    apart = np.linalg.norm(centres[:, owner] - centres[:, other], axis=0)
+    return owner, np.abs(second - first) / (2 * np.maximum(apart, 1.0))
+
+
+def _is_near_cell(
+    owner: np.ndarray, is_cell: np.ndarray, border: np.ndarray, thickness: float
+) -> np.ndarray:
+    """Membrane: near a border of which at least one side is a cell."""
+    near_border = border <= thickness / 2
+    reach = int(np.ceil(thickness)) + 1
+    touches_cell = ndimage.maximum_filter(is_cell[owner], size=2 * reach + 1)
+    return np.asarray(near_border & touches_cell)
+
+
+def _smooth_noise(size: int, sigma: float, rng: np.random.Generator) -> np.ndarray:
+    """Gaussian noise of standard deviation 1, smoothed over sigma pixels."""
+    noise = ndimage.gaussian_filter(rng.standard_normal((size, size)), sigma, mode="wrap")
+    return noise / noise.std()

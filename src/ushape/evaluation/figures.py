@@ -1,0 +1,73 @@
+"""Pictures: an image with truth and prediction outlined."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from ushape.labels import IGNORE
+
+TRUTH_COLOUR = (0, 158, 255)
+PREDICTION_COLOUR = (255, 140, 0)
+"""Blue and orange stay apart for every kind of colour vision (after Okabe and Ito 2008)."""
+
+
+def overlay(image: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """The image with the prediction outlined and lightly tinted.
+
+    Shapes:
+        image: (C, *S), any dtype; predicted: (*S) class indices.
+        returns: (y, x, 3) uint8; of a volume the plane with the most foreground.
+    """
+    plane, (guess,) = _choose_plane(image, predicted)
+    picture = as_rgb(plane)
+    inside = (guess > 0) & (guess != IGNORE)
+    colour = np.asarray(PREDICTION_COLOUR, dtype=np.float32)
+    picture[inside] = (0.8 * picture[inside] + 0.2 * colour).astype(np.uint8)
+    picture[_outline(guess)] = PREDICTION_COLOUR
+    return picture
+
+
+def outline(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """The image with truth (blue) and prediction (orange) outlined; where both run, in white.
+
+    Shapes:
+        image: (C, *S), any dtype; truth, predicted: (*S) class indices.
+        returns: (y, x, 3) uint8; of a volume the plane with the most foreground.
+    """
+    plane, (truth, predicted) = _choose_plane(image, truth, predicted)
+    picture = as_rgb(plane)
+    wanted, found = _outline(truth), _outline(predicted)
+    picture[wanted] = TRUTH_COLOUR
+    picture[found] = PREDICTION_COLOUR
+    picture[wanted & found] = (255, 255, 255)
+    return picture
+
+
+def as_rgb(image: np.ndarray) -> np.ndarray:
+    """(C, y, x) of any dtype -> (y, x, 3) uint8, from the 1st to the 99th percentile."""
+    chosen = image[:3] if image.shape[0] >= 3 else image[:1].repeat(3, axis=0)
+    values = np.nan_to_num(chosen.astype(np.float32))
+    if image.dtype == np.uint8 and image.shape[0] >= 3:
+        return np.moveaxis(chosen, 0, -1).copy()
+    low, high = np.percentile(values[:, ::4, ::4], (1, 99))
+    if high <= low:
+        low, high = float(values.min()), float(values.max())
+    scaled = (values - low) / max(high - low, 1e-9) * 255
+    return np.moveaxis(scaled.clip(0, 255).astype(np.uint8), 0, -1).copy()
+
+
+def _outline(classes: np.ndarray) -> np.ndarray:
+    """Foreground pixels that touch another class."""
+    foreground = (classes > 0) & (classes != IGNORE)
+    lowest = ndimage.minimum_filter(classes, size=3, mode="nearest")
+    highest = ndimage.maximum_filter(classes, size=3, mode="nearest")
+    return np.asarray(foreground & (lowest != highest))
+
+
+def _choose_plane(image: np.ndarray, *masks: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """2D as it is; of a volume the plane with the most foreground in the first mask."""
+    if image.ndim == 3:
+        return image, list(masks)
+    plane = int((masks[0] > 0).sum(axis=(1, 2)).argmax())
+    return image[:, plane], [mask[plane] for mask in masks]
