@@ -110,7 +110,6 @@ def _build_trainer(
         callbacks=[*callbacks, *extras],
         logger=TensorBoardLogger(run.folder, name="tensorboard", version=""),
         plugins=[WholeFileCheckpoints()],
-        gradient_clip_val=train.gradient_clip,
         log_every_n_steps=10,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # EpochSampler knows its rank.

@@ -107,6 +107,13 @@ class SegmentationModule(lightning.LightningModule):
         self.validation_dice = mean_group_dice(counts)
         self.log("validation/dice", self.validation_dice, prog_bar=True, rank_zero_only=True)
 
+    def configure_gradient_clipping(self, *arguments: Any, **options: Any) -> None:
+        # Lightning refuses to clip for fused optimisers, for the sake of fp16's loss scaling,
+        # which bf16 and fp32 do without.
+        nn.utils.clip_grad_norm_(
+            self.network.parameters(), self.plan.recipe.train.gradient_clip, foreach=True
+        )
+
     def configure_optimizers(self) -> Any:
         train = self.plan.recipe.train
         assert train.learning_rate != AUTO
