@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -55,13 +55,13 @@ def train(
     if resume is not None:
         others = [data, masks, output, minutes, epochs, seed, settings]
         if any(value is not None for value in others) or recipe != "auto":
-            _refuse("--resume continues a run as it was planned; it takes nothing beside it.")
+            raise typer.BadParameter("--resume continues a run as planned: it takes nothing else.")
         from ushape import api
 
         api.resume(resume)
         return
     if data is None:
-        _refuse("Which data? ushape train DATA, or --resume RUN.")
+        raise typer.BadParameter("Which data? ushape train DATA, or --resume RUN.")
     from ushape import api
 
     api.train(
@@ -158,10 +158,6 @@ def main() -> None:
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
         sys.exit(130)
-
-
-def _refuse(message: str) -> Any:
-    raise typer.BadParameter(message)
 
 
 def _print_error(error: UshapeError) -> None:

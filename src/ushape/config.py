@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import difflib
 import inspect
+import itertools
 import textwrap
 import types
 import typing
@@ -90,7 +91,7 @@ def field_docs(cls: type) -> dict[str, str]:
     tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
     body = typing.cast(ast.ClassDef, tree.body[0]).body
     docs = {}
-    for field, text in zip(body, body[1:], strict=False):
+    for field, text in itertools.pairwise(body):
         if (
             isinstance(field, ast.AnnAssign)
             and isinstance(field.target, ast.Name)
@@ -102,7 +103,7 @@ def field_docs(cls: type) -> dict[str, str]:
 
 
 @cache
-def _sections(cls: type) -> dict[str, type | None]:
+def _sections(cls: type) -> dict[str, Any]:
     """Each key of a config, with its config class where it is a section."""
     hints = typing.get_type_hints(cls)
     return {
@@ -137,7 +138,7 @@ def _refuse_unknown_keys(cls: type, values: Mapping[str, Any], source: str, pref
 def _key_of(cls: type, location: tuple[int | str, ...]) -> str:
     """The user's key in pydantic's location, which also names the members of unions."""
     parts: list[str] = []
-    section: type | None = cls
+    section: Any = cls
     for part in location:
         if section is None or part not in _sections(section):
             continue  # The name of a union's member.

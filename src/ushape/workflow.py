@@ -136,7 +136,8 @@ def _epoch_line(row: dict[str, object], plan: Plan) -> str:
 def _reproduce_lines(run: Run, plan: Plan) -> list[str]:
     facts = run.weight_facts()
     return [
-        f"ushape {ushape.__version__}, torch {torch.__version__}, Python {platform.python_version()}",
+        f"ushape {ushape.__version__}, torch {torch.__version__}, "
+        f"Python {platform.python_version()}",
         f"{plan.machine.name}, {plan.machine.cores} cores, {plan.machine.device}",
         f"Seed {plan.recipe.seed}; weights of epoch {facts.get('epoch', '?')}",
         f"Command: {' '.join(sys.argv)}",

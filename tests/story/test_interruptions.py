@@ -19,7 +19,7 @@ def start(cells, tiny):
 
     def run(folder, *options, epochs=EPOCHS):
         given = ["train", cells, "-o", folder, "--epochs", epochs, *tiny, "--set=train.workers=1"]
-        return _popen(given if not options else options)
+        return _popen(options or given)
 
     return run
 

@@ -63,7 +63,7 @@ def test_one_value_is_nothing_to_learn():
 
 
 def test_contradictory_settings_are_refused():
-    with pytest.raises(ConfigError, match="threshold and labels.values"):
+    with pytest.raises(ConfigError, match=r"threshold and labels\.values"):
         LabelConfig(threshold=1, values=(0, 1))
     with pytest.raises(ConfigError, match="fewer than two classes"):
         LabelConfig(values=(3,))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -139,26 +139,17 @@ def cut(
     if warp.is_mirroring:
         return _cut_straight(image, classes, centre, patch_shape, warp)
     places = _find_places(centre, patch_shape, warp)
-    lows = np.floor(places.reshape(places.shape[0], -1).min(axis=1)).astype(int) - 2
-    highs = np.ceil(places.reshape(places.shape[0], -1).max(axis=1)).astype(int) + 3
+    flat = places.reshape(len(places), -1)
+    lows = np.floor(flat.min(axis=1)).astype(int) - 2
+    highs = np.ceil(flat.max(axis=1)).astype(int) + 3
     window = [
         _mirror(np.arange(low, high), size)
         for low, high, size in zip(lows, highs, image.shape[1:], strict=True)
     ]
-    part = (
-        image[(slice(None), *np.ix_(*window))]
-        if _leaves(lows, highs, image)
-        else image[(slice(None), *map(slice, lows, highs))]
-    )
-
-    size = np.asarray(part.shape[1:]).reshape(-1, *[1] * len(patch_shape))
-    inside = places - lows.reshape(size.shape)
-    # grid_sample wants (x, y, z), -1 and 1 at the outer edges of the outer pixels.
-    grid = torch.from_numpy(((2 * inside + 1) / size - 1)[::-1].astype(np.float32).copy()).movedim(
-        0, -1
-    )
-    mode = "bicubic" if warp.interpolation == "cubic" and len(patch_shape) == 2 else "bilinear"
-    warped = _sample(np.ascontiguousarray(part, dtype=np.float32), grid, mode)
+    is_inside = (lows >= 0).all() and (highs <= image.shape[1:]).all()
+    chosen: Any = tuple(map(slice, lows, highs)) if is_inside else np.ix_(*window)
+    part = np.ascontiguousarray(image[(slice(None), *chosen)], dtype=np.float32)
+    warped = _sample(part, places - lows.reshape(-1, *[1] * len(lows)), warp.interpolation)
     if classes is None:
         return warped, None
     nearest = tuple(
@@ -193,18 +184,22 @@ def _spread(coarse: np.ndarray, patch_shape: Sequence[int]) -> np.ndarray:
     return fine[0].numpy()
 
 
-def _sample(part: np.ndarray, grid: torch.Tensor, mode: str) -> np.ndarray:
-    return (
-        functional.grid_sample(
-            torch.from_numpy(part)[None],
-            grid[None],
-            mode=mode,
-            padding_mode="reflection",
-            align_corners=False,
-        )[0]
-        .contiguous()
-        .numpy()
+def _sample(
+    part: np.ndarray, places: np.ndarray, interpolation: Literal["linear", "cubic"]
+) -> np.ndarray:
+    """The values of part (C, *S) at places (D, *P), in pixels."""
+    shape = np.asarray(part.shape[1:]).reshape(-1, *[1] * len(places))
+    # grid_sample wants (x, y, z), -1 and 1 at the outer edges of the outer pixels.
+    scaled = ((2 * places + 1) / shape - 1)[::-1].astype(np.float32)
+    grid = torch.from_numpy(np.ascontiguousarray(np.moveaxis(scaled, 0, -1)))
+    sampled = functional.grid_sample(
+        torch.from_numpy(part)[None],
+        grid[None],
+        mode="bicubic" if interpolation == "cubic" and len(places) == 2 else "bilinear",
+        padding_mode="reflection",
+        align_corners=False,
     )
+    return sampled[0].contiguous().numpy()
 
 
 def _cut_straight(
@@ -219,7 +214,7 @@ def _cut_straight(
     for axis, (middle, size) in enumerate(zip(centre, patch_shape, strict=True)):
         places = _mirror(np.arange(size) + math.floor(middle - size / 2), image.shape[axis + 1])
         window.append(places[::-1] if warp.matrix[axis, axis] < 0 else places)
-    chosen = np.ix_(*window)
+    chosen: Any = np.ix_(*window)
     patch = np.ascontiguousarray(image[(slice(None), *chosen)], dtype=np.float32)
     return patch, None if classes is None else np.ascontiguousarray(classes[chosen])
 
@@ -231,10 +226,6 @@ def _mirror(places: np.ndarray, size: int) -> np.ndarray:
     period = 2 * (size - 1)
     folded = np.abs(places) % period
     return np.where(folded < size, folded, period - folded)
-
-
-def _leaves(lows: np.ndarray, highs: np.ndarray, image: np.ndarray) -> bool:
-    return bool((lows < 0).any() or (highs > np.asarray(image.shape[1:])).any())
 
 
 def _rotation(angle: float, dims: int) -> np.ndarray:

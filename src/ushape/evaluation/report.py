@@ -124,7 +124,7 @@ def _draw_dots(scores: Sequence[CaseScore], summary: Summary) -> str:
         axes.scatter(values, place + spread, s=26, color=BLUE, alpha=0.65, linewidths=0)
         if own.interval is not None:
             axes.plot([own.interval.low, own.interval.high], [place, place], color=ORANGE, lw=2.5)
-        axes.plot(own.mean_dice, place, "D", color=ORANGE, ms=8)
+        axes.plot(np.mean(values), place, "D", color=ORANGE, ms=8)
     axes.set_yticks(range(len(rows)), [own.name for own, _ in rows])
     axes.set_ylim(-0.5, len(rows) - 0.5)
     axes.set_xlim(-0.02, 1.02)

@@ -189,7 +189,8 @@ def _judge_class(own: ClassSummary, whole: Summary) -> str:
     label = "" if len(whole.classes) == 1 else f"{own.name}: "
     if own.mean_dice is None:
         return f"{label}None of the {whole.cases} cases holds any {own.name} to be found."
-    among = f"{own.groups_with_truth} {whole.group_noun}"
+    noun = whole.group_noun.removesuffix("s") if own.groups_with_truth == 1 else whole.group_noun
+    among = f"{own.groups_with_truth} {noun}"
     text = f"{label}On {among} never seen in training the mean Dice is {own.mean_dice:.3f}"
     if own.interval is not None:
         text += f" [{own.interval.low:.3f}, {own.interval.high:.3f}]"
@@ -202,7 +203,7 @@ def _judge_class(own: ClassSummary, whole: Summary) -> str:
         text += " One alone says nothing about the spread."
     if own.missed_groups:
         text += f" {own.missed_groups} of them missed."
-    empty = own.case_kinds["false alarm"] + own.case_kinds["both empty"]
-    if empty:
-        text += f" False alarms on {own.case_kinds['false alarm']} of {empty} images without {own.name}."
+    alarms = own.case_kinds["false alarm"]
+    if empty := alarms + own.case_kinds["both empty"]:
+        text += f" False alarms on {alarms} of {empty} images without {own.name}."
     return text

@@ -1,4 +1,4 @@
-"""Files: read an image or a mask, write a prediction. A new format is a file and a line in READERS."""
+"""Files: read images and masks, write predictions. A new format is a file and a line in READERS."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import torch
@@ -30,7 +31,7 @@ class Decoder(nn.Module):
         self.ups = nn.ModuleList()
         self.blocks = nn.ModuleList()
         widths = config.widths[::-1]
-        for coarse, fine in zip(widths, widths[1:], strict=False):
+        for coarse, fine in itertools.pairwise(widths):
             up, width = _build_up(config, coarse, fine)
             self.ups.append(up)
             self.blocks.append(Block(config, width + fine, fine, count, dropout))

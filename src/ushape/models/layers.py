@@ -51,7 +51,7 @@ class InstanceNorm(nn.Module):
 
 
 def build_norm(name: str, channels: int, dims: int) -> nn.Module:
-    """The norm after a convolution; group norm has up to 8 groups (Wu and He 2018 use 32 of 256)."""
+    """The norm after a convolution; group norm has 8 groups where the channels allow it."""
     if name == "batch":
         return BATCH_NORM[dims](channels)
     if name == "instance":

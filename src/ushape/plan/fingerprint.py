@@ -1,4 +1,4 @@
-"""Fingerprint: what the planner needs to know of the training data. Test cases have no part in it."""
+"""Fingerprint: what the planner needs to know of the training data; never of test cases."""
 
 from __future__ import annotations
 

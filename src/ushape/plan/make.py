@@ -18,7 +18,7 @@ from ushape.plan.fingerprint import Fingerprint, take_fingerprint
 from ushape.plan.machine import Machine
 from ushape.plan.plan import Plan
 from ushape.plan.planner import Situation, plan_duration, plan_recipe
-from ushape.plan.recipe import Recipe
+from ushape.plan.recipe import Recipe, settled
 from ushape.plan.run import CaseFacts
 from ushape.plan.speed import FORWARD_SHARE, measure_step_s
 from ushape.plan.survey import Survey, survey_cases
@@ -161,11 +161,8 @@ def expected_evaluation_s(
 ) -> float:
     """Seconds to predict and score test cases of these file shapes, and to write the report."""
     report_s, reading_s = 8.0, 0.02
-    batch, patch = recipe.train.batch_size, recipe.sampling.patch_shape
-    factor, axes = recipe.preparation.downscale, recipe.predict.mirror_axes
-    assert isinstance(batch, int)
-    assert isinstance(factor, int)
-    assert isinstance(patch, tuple)
+    batch, patch = settled(recipe.train.batch_size), settled(recipe.sampling.patch_shape)
+    factor, axes = settled(recipe.preparation.downscale), settled(recipe.predict.mirror_axes)
     pixel_s = step_s * FORWARD_SHARE / (batch * math.prod(patch))
     working = sum(math.prod(shape) / factor ** len(shape) for shape in shapes)
     return report_s + reading_s * len(shapes) + 1.3 * pixel_s * working * 2 ** len(axes)
@@ -177,11 +174,9 @@ def share_text(share: float) -> str:
 
 
 def _preparation(recipe: Recipe, fingerprint: Fingerprint, survey: Survey) -> Preparation:
-    downscale = recipe.preparation.downscale
-    assert isinstance(downscale, int)
     return Preparation(
         channels=fingerprint.channels,
-        downscale=downscale,
+        downscale=settled(recipe.preparation.downscale),
         space=survey.space,
         scaling=fingerprint.scaling if recipe.preparation.intensity == "data" else None,
     )

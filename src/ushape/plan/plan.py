@@ -10,7 +10,7 @@ from ushape.augment import AugmentConfig
 from ushape.data.prepare import Preparation
 from ushape.errors import RunError
 from ushape.plan.machine import Machine
-from ushape.plan.recipe import AUTO, Recipe
+from ushape.plan.recipe import AUTO, Recipe, settled
 from ushape.types import MaskEncoding
 
 PLAN_VERSION = 1
@@ -45,18 +45,15 @@ class Plan:
 
     @property
     def augment(self) -> AugmentConfig:
-        assert self.recipe.augment != AUTO
-        return self.recipe.augment
+        return settled(self.recipe.augment)
 
     @property
     def patch_shape(self) -> tuple[int, ...]:
-        assert self.recipe.sampling.patch_shape != AUTO
-        return self.recipe.sampling.patch_shape
+        return settled(self.recipe.sampling.patch_shape)
 
     @property
     def tile_shape(self) -> tuple[int, ...]:
-        assert self.recipe.predict.tile_shape != AUTO
-        return self.recipe.predict.tile_shape
+        return settled(self.recipe.predict.tile_shape)
 
     def to_dict(self) -> dict[str, Any]:
         return config.to_dict(self)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from ushape.augment import STRENGTHS, AugmentConfig
 from ushape.plan.fingerprint import Fingerprint
 from ushape.plan.machine import Machine
-from ushape.plan.recipe import AUTO, Recipe
+from ushape.plan.recipe import AUTO, Recipe, settled
 
 STEP_OVERHEAD = 1.12
 """A step in training takes so much longer than one measured alone: loading, average, logging."""
@@ -50,7 +50,7 @@ def choose_downscale(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]
     """
     data = situation.data
     given = recipe.preparation.downscale
-    factor = 1 if given == AUTO else given
+    factor = 1 if given == AUTO else int(given)
     if given == AUTO:
         for candidate, dice in sorted(data.round_trip_dice.items()):
             if dice >= 0.995 and min(data.median_shape[-2:]) >= 256 * candidate:
@@ -86,8 +86,7 @@ def choose_network(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
     network, data = recipe.network, situation.data
     widths = network.widths
     if widths == AUTO:
-        factor = recipe.preparation.downscale
-        assert factor != AUTO
+        factor = settled(recipe.preparation.downscale)
         smallest = min(min(data.median_shape[-2:]) / factor, _patch_limit(situation))
         levels = max(2, min(6, 1 + int(math.log2(max(2.0, smallest / 8)))))
         base = 32 if situation.machine.device != "cpu" else 16
@@ -105,9 +104,8 @@ def choose_patch(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
     sampling, data = recipe.sampling, situation.data
     patch = sampling.patch_shape
     if patch == AUTO:
-        factor, widths = recipe.preparation.downscale, recipe.network.widths
-        assert factor != AUTO
-        assert widths != AUTO
+        factor = settled(recipe.preparation.downscale)
+        widths = settled(recipe.network.widths)
         divisor = 2 ** (len(widths) - 1)
         limit = _patch_limit(situation)
         sizes = [min(math.ceil(size / factor), limit) for size in data.median_shape]
@@ -155,8 +153,7 @@ def choose_prediction(recipe: Recipe, situation: Situation) -> tuple[Recipe, str
     """
     predict = recipe.predict
     tile = predict.tile_shape
-    patch = recipe.sampling.patch_shape
-    assert patch != AUTO
+    patch = settled(recipe.sampling.patch_shape)
     if tile == AUTO:
         in_plane = 1024 if len(patch) == 2 else 160
         limit = in_plane if recipe.network.norm in ("none", "batch") else 0
@@ -209,30 +206,25 @@ def plan_duration(
             gives epochs.
         step_s: Measured seconds of one step alone. Not used when the recipe gives epochs.
     """
-    train, patch = recipe.train, recipe.sampling.patch_shape
-    assert train.batch_size != AUTO
-    assert patch != AUTO
-    assert recipe.preparation.downscale != AUTO
-    batch_pixels = train.batch_size * math.prod(patch)
-    steps, epochs = train.steps_per_epoch, train.epochs
+    train, patch = recipe.train, settled(recipe.sampling.patch_shape)
+    batch_size, factor = settled(train.batch_size), settled(recipe.preparation.downscale)
+    batch_pixels = batch_size * math.prod(patch)
+    working_pixels = data.pixels_per_epoch / factor ** len(patch)
+    epochs, speed = train.epochs, ""
     if epochs is not None:
-        if steps == AUTO:
-            working = data.pixels_per_epoch / recipe.preparation.downscale ** len(patch)
-            steps = max(1, min(250, math.ceil(working / batch_pixels)))
-        speed = ""
+        steps = max(1, min(250, math.ceil(working_pixels / batch_pixels)))
     else:
+        total = training_s / (step_s * STEP_OVERHEAD / 0.9)  # A tenth is for validation.
         epoch_s = min(120.0, max(5.0, training_s / 20))
-        seconds_a_step = step_s * STEP_OVERHEAD / 0.9  # A tenth is for validation.
-        if steps == AUTO:
-            steps = max(1, round(epoch_s / seconds_a_step))
-        epochs = max(1, round(training_s / (steps * seconds_a_step)))
-        images_per_s = train.batch_size / step_s
-        speed = f" at {step_s * 1000:.0f} ms a step ({images_per_s:.1f} patches/s)"
+        epochs = max(1, round(training_s / epoch_s))
+        steps = max(1, round(total / epochs))
+        speed = f" at {step_s * 1000:.0f} ms a step ({batch_size / step_s:.1f} patches/s)"
+        if train.steps_per_epoch != AUTO:
+            epochs = max(1, round(total / train.steps_per_epoch))
+    steps = steps if train.steps_per_epoch == AUTO else train.steps_per_epoch
     cases = train.validation_cases
     if cases == AUTO:
-        case_pixels = (
-            data.pixels_per_epoch / data.cases / recipe.preparation.downscale ** len(patch)
-        )
+        case_pixels = working_pixels / data.cases
         cases = max(2, round(VALIDATION_SHARE * steps * batch_pixels / case_pixels))
     recipe = _change(recipe, "train", epochs=epochs, steps_per_epoch=steps, validation_cases=cases)
     return recipe, (

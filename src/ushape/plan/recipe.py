@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal, TypeVar
 
 from ushape.augment import AugmentConfig
 from ushape.data.prepare import PreparationConfig
@@ -15,8 +15,15 @@ from ushape.losses import LossConfig
 from ushape.models.unet import UNetConfig
 from ushape.spatial.tiles import TilingConfig
 
-AUTO = "auto"
+AUTO: Final = "auto"
 Auto = Literal["auto"]
+T = TypeVar("T")
+
+
+def settled(value: T | Auto) -> T:
+    """The value of a setting in a plan, where nothing is "auto" any more."""
+    assert value != AUTO, "the planner leaves nothing open"
+    return value
 
 
 @dataclass(frozen=True, kw_only=True)

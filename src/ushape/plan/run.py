@@ -55,7 +55,7 @@ class Run:
         run._require(run.plan_path)
         if not run.weights_path.exists():
             raise RunError(
-                f"{folder}: no {run.weights_path.name}: its training ended before the first epoch did.",
+                f"{folder} has no {run.weights_path.name}: its first epoch was not finished.",
                 hint=f"`ushape train --resume {folder}` continues it.",
             )
         return run

@@ -10,7 +10,7 @@ import torch
 from ushape.labels import LabelSpace
 from ushape.losses import build_loss
 from ushape.models import build_model
-from ushape.plan.recipe import AUTO, Recipe
+from ushape.plan.recipe import Recipe, settled
 
 FORWARD_SHARE = 0.25
 """Seconds of a prediction per second of a training step on as many pixels (FACTS: 119 and 481
@@ -36,7 +36,7 @@ def measure_step_s(recipe: Recipe, channels: int, space: LabelSpace, device: str
     """
     with torch.random.fork_rng(devices=[]):
         step = _TrainingStep(recipe, channels, space, device)
-        times = []
+        times: list[float] = []
         for _ in range(2):
             step.run()  # Memory is claimed, kernels are chosen.
         while len(times) < 4 or (len(times) < 12 and sum(times) < 1.5):
@@ -51,8 +51,7 @@ class _TrainingStep:
 
     def __init__(self, recipe: Recipe, channels: int, space: LabelSpace, device: str):
         train, network = recipe.train, recipe.network
-        assert train.batch_size != AUTO
-        assert recipe.sampling.patch_shape != AUTO
+        batch_size, patch_shape = settled(train.batch_size), settled(recipe.sampling.patch_shape)
         layout = memory_format(network.dims, channels_last=train.channels_last)
         built = build_model(network, channels, space.channels)
         self.network = built.to(device, memory_format=layout)  # type: ignore[call-overload]
@@ -60,12 +59,12 @@ class _TrainingStep:
         self.optimizer = torch.optim.AdamW(self.network.parameters(), fused=device != "mps")
         self.device, self.precision = device, train.precision
 
-        image = torch.randn(train.batch_size, channels, *recipe.sampling.patch_shape)
+        image = torch.randn(batch_size, channels, *patch_shape)
         self.image = image.to(device, memory_format=layout)
         margin = int(built.margin)  # type: ignore[arg-type]
-        inner = [size - 2 * margin for size in recipe.sampling.patch_shape]
-        self.target = torch.zeros(train.batch_size, space.channels, *inner, device=device)
-        self.weight = torch.ones(train.batch_size, 1, *inner, device=device)
+        inner = [size - 2 * margin for size in patch_shape]
+        self.target = torch.zeros(batch_size, space.channels, *inner, device=device)
+        self.weight = torch.ones(batch_size, 1, *inner, device=device)
 
     def run(self) -> None:
         self.optimizer.zero_grad()

@@ -11,7 +11,7 @@ from torch import nn
 
 from ushape.plan.machine import inspect_machine, keep_memory
 from ushape.plan.plan import Plan
-from ushape.plan.recipe import AUTO
+from ushape.plan.recipe import settled
 from ushape.plan.run import Run
 from ushape.plan.speed import memory_format, precision_context
 from ushape.prediction.tiled import TileSettings, predict_probabilities
@@ -21,9 +21,8 @@ from ushape.types import Case, Prediction, Sample
 def tile_settings(plan: Plan) -> TileSettings:
     """The plan's tiling."""
     predict = plan.recipe.predict
-    assert predict.mirror_axes != AUTO
     return TileSettings(
-        shape=plan.tile_shape, tiling=predict.tiling, mirror_axes=predict.mirror_axes
+        shape=plan.tile_shape, tiling=predict.tiling, mirror_axes=settled(predict.mirror_axes)
     )
 
 

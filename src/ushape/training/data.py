@@ -14,7 +14,7 @@ from ushape.data.dataset import Patch, PatchDataset
 from ushape.data.sampling import CaseDraw, EpochSampler
 from ushape.data.store import SampleStore
 from ushape.plan.plan import Plan
-from ushape.plan.recipe import AUTO
+from ushape.plan.recipe import settled
 
 
 class SegmentationData(lightning.LightningDataModule):
@@ -35,12 +35,11 @@ class SegmentationData(lightning.LightningDataModule):
     ):
         super().__init__()
         sampling = plan.recipe.sampling
-        assert sampling.foreground_fraction != AUTO
         self.plan, self.validation = plan, validation
         self.dataset = PatchDataset(
             training,
             plan.preparation,
-            CaseDraw(class_pixels, sampling.foreground_fraction),
+            CaseDraw(class_pixels, settled(sampling.foreground_fraction)),
             plan.augment,
             patch_shape=plan.patch_shape,
             margin=margin,
@@ -49,31 +48,28 @@ class SegmentationData(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Patch]:
         train = self.plan.recipe.train
-        assert train.workers != AUTO
-        assert train.batch_size != AUTO
-        assert train.steps_per_epoch != AUTO
+        batch_size, workers = settled(train.batch_size), settled(train.workers)
         ranks = self.trainer.world_size if self.trainer else 1
         sampler = EpochSampler(
-            train.steps_per_epoch * train.batch_size * ranks,
+            settled(train.steps_per_epoch) * batch_size * ranks,
             rank=self.trainer.global_rank if self.trainer else 0,
             world_size=ranks,
         )
         return DataLoader(
             self.dataset,
-            batch_size=train.batch_size,
+            batch_size=batch_size,
             sampler=sampler,
-            num_workers=train.workers,
-            persistent_workers=train.workers > 0,
+            num_workers=workers,
+            persistent_workers=workers > 0,
             # Forked workers share the cases in memory; where there is no fork they get copies.
-            multiprocessing_context=_fork() if train.workers else None,
+            multiprocessing_context=_fork() if workers else None,
             worker_init_fn=_leave_interrupts_to_the_trainer,
             pin_memory=self.plan.machine.device == "cuda",
         )
 
     def val_dataloader(self) -> DataLoader[int]:
         """Indices of evenly spread validation cases, as many as planned."""
-        most = self.plan.recipe.train.validation_cases
-        assert most != AUTO
+        most = settled(self.plan.recipe.train.validation_cases)
         chosen = spread_evenly(len(self.validation), most)
         rank, ranks = (
             (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

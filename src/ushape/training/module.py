@@ -18,7 +18,7 @@ from ushape.losses import build_loss
 from ushape.metrics.overlap import Counts, dice
 from ushape.models import build_model
 from ushape.plan.plan import Plan
-from ushape.plan.recipe import AUTO
+from ushape.plan.recipe import settled
 from ushape.plan.speed import memory_format
 from ushape.prediction.predictor import predict_sample
 from ushape.types import Sample
@@ -37,9 +37,8 @@ class SegmentationModule(lightning.LightningModule):
         recipe, preparation = plan.recipe, plan.preparation
         train = recipe.train
         assert train.epochs is not None
-        assert train.steps_per_epoch != AUTO
         self.plan, self.validation = plan, validation
-        self.total_steps = train.epochs * train.steps_per_epoch
+        self.total_steps = train.epochs * settled(train.steps_per_epoch)
         self.layout = memory_format(recipe.network.dims, channels_last=train.channels_last)
 
         network = build_model(recipe.network, preparation.channels, preparation.space.channels)
@@ -53,8 +52,7 @@ class SegmentationModule(lightning.LightningModule):
         )
         self._group_index = {group: index for index, group in enumerate(sorted(set(groups)))}
         self.foreground_patches = self.patches = 0
-        self.loss_sum = 0.0
-        self.validation_dice = 0.0
+        self.loss_sum = self.validation_dice = 0.0
 
     def training_step(self, batch: Patch, batch_index: int) -> Tensor:
         image = batch["image"].to(memory_format=self.layout)
@@ -62,7 +60,8 @@ class SegmentationModule(lightning.LightningModule):
         value = float(loss.detach())
         if not math.isfinite(value):
             raise RunError(
-                f"The loss became {value} in epoch {self.current_epoch + 1}, step {batch_index + 1}.",
+                f"The loss became {value} in epoch {self.current_epoch + 1}, "
+                f"step {batch_index + 1}.",
                 hint="Lower the learning rate, e.g. --set train.learning_rate=0.0005, or use "
                 "--set train.precision=fp32. The last epoch's checkpoint is intact.",
             )
@@ -116,10 +115,9 @@ class SegmentationModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         train = self.plan.recipe.train
-        assert train.learning_rate != AUTO
         optimizer = torch.optim.AdamW(
             self.network.parameters(),
-            lr=train.learning_rate,
+            lr=settled(train.learning_rate),
             weight_decay=train.weight_decay,
             fused=self.device.type != "mps",
         )

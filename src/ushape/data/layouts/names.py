@@ -15,7 +15,8 @@ MASK_FOLDERS = (
     "groundtruth", "truth",
 )  # fmt: skip
 MASK_WORDS = (
-    "mask", "masks", "label", "labels", "seg", "segmentation", "gt", "annotation", "truth", "target",
+    "mask", "masks", "label", "labels", "seg", "segmentation", "gt", "annotation",
+    "truth", "target",
 )  # fmt: skip
 
 

@@ -10,7 +10,8 @@ from ushape.data.layouts.names import images_below, stem_key, strip_mask_word
 
 def find(folder: Path) -> Found | None:
     """Takes every file with a mask's name for a mask, the others for images."""
-    masks, images = [], []
+    masks: list[tuple[str, Path]] = []
+    images: list[tuple[str, Path]] = []
     for path in images_below(folder):
         key = stem_key(path, folder)
         (images if strip_mask_word(key) is None else masks).append((key, path))
