@@ -1,0 +1,89 @@
+"""Promises of every loss."""
+
+import pytest
+import torch
+
+from ushape.labels import IGNORE, LabelSpace
+from ushape.losses import LOSSES, LossConfig, build_loss
+
+TWO = LabelSpace(values=(0, 255), names=("background", "cell"))
+THREE = LabelSpace(values=(0, 1, 2), names=("a", "b", "c"))
+
+
+@pytest.fixture(params=[TWO, THREE], ids=["binary", "classes"])
+def space(request):
+    return request.param
+
+
+@pytest.fixture(params=[*LOSSES, "sum"])
+def loss(request, space):
+    if request.param == "sum":
+        return build_loss(LossConfig(), space, deep_supervision=False)
+    return LOSSES[request.param](space)
+
+
+@pytest.fixture
+def case(space):
+    torch.manual_seed(0)
+    classes = torch.randint(len(space.values), (2, 6, 7))
+    pairs = [space.encode(one) for one in classes]
+    return torch.stack([t for t, _ in pairs]), torch.stack([w for _, w in pairs])
+
+
+def sure(target, space):
+    """Logits of a network that is right and sure."""
+    return 30 * (2 * target - 1) if space.is_binary else 30 * target
+
+
+def test_right_is_better_than_unsure_is_better_than_wrong(loss, case, space):
+    target, weight = case
+    right = loss(sure(target, space), target, weight)
+    unsure = loss(torch.zeros_like(target), target, weight)
+    wrong = loss(sure(1 - target, space), target, weight)
+    assert 0 <= right < 0.05
+    assert right < unsure < wrong
+
+
+def test_value_is_one_number_with_a_gradient_everywhere(loss, case):
+    target, weight = case
+    logits = torch.randn_like(target).requires_grad_()
+    value = loss(logits, target, weight)
+    assert value.shape == ()
+    value.backward()
+    assert logits.grad.isfinite().all()
+    assert (logits.grad != 0).any(dim=1).all()
+
+
+def test_ignored_pixels_have_no_say(loss, space):
+    classes = torch.tensor([[0, 1, 1, IGNORE]])
+    target, weight = (value[None] for value in space.encode(classes))
+    logits = torch.randn(1, space.channels, 1, 4)
+    other = logits.clone()
+    other[..., 3] = 9.0
+    other[:, 0, :, 3] = -9.0
+    assert loss(logits, target, weight) == loss(other, target, weight)
+
+
+def test_all_ignored_costs_nothing_and_still_has_a_gradient(loss, case):
+    target, weight = case
+    logits = torch.randn_like(target).requires_grad_()
+    loss(logits, target, 0 * weight).backward()
+    assert logits.grad.isfinite().all()
+
+
+def test_a_heavier_pixel_counts_more(loss, case):
+    """Published code divided by the weight map again: it had no effect."""
+    target, weight = case
+    torch.manual_seed(1)
+    logits = torch.randn_like(target)
+    heavier = weight.clone()
+    heavier[0, 0, :3] = 10
+    assert not torch.isclose(loss(logits, target, weight), loss(logits, target, heavier))
+
+
+def test_half_precision_loses_nothing_much(loss, case):
+    target, weight = case
+    logits = torch.randn_like(target)
+    half = loss(logits.bfloat16(), target, weight)
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, loss(logits, target, weight), atol=0.02, rtol=0.02)

@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+
+from ushape.augment import STRENGTHS
+from ushape.augment.intensity import IntensityConfig, change_gamma, change_intensity
+from ushape.errors import ConfigError
+
+OFF = STRENGTHS["none"].intensity
+
+
+@pytest.fixture
+def image():
+    return np.random.default_rng(0).standard_normal((2, 30, 40)).astype(np.float32)
+
+
+def only(**values):
+    chances = {f"{name}_probability": 0.0 for name in ("tone", "gamma", "noise", "blur")}
+    return IntensityConfig(**{**chances, **values})
+
+
+def test_switched_off_changes_nothing(image):
+    changed = change_intensity(image.copy(), OFF, np.random.default_rng(0))
+    assert (changed == image).all()
+
+
+def test_brightness_shifts_by_at_most_its_amount(image):
+    config = only(tone_probability=1, brightness=0.3, contrast=0.0)
+    shifts = [
+        float((change_intensity(image.copy(), config, np.random.default_rng(s)) - image).mean())
+        for s in range(200)
+    ]
+    assert min(shifts) >= -0.3 - 1e-5
+    assert max(shifts) <= 0.3 + 1e-5
+    assert np.mean(shifts) == pytest.approx(0, abs=0.03)
+
+
+def test_contrast_keeps_the_mean(image):
+    config = only(tone_probability=1, brightness=0.0, contrast=0.5)
+    changed = change_intensity(image.copy(), config, np.random.default_rng(3))
+    assert changed.mean() == pytest.approx(image.mean(), abs=1e-5)
+    assert 1 / 1.5 <= changed.std() / image.std() <= 1.5
+
+
+def test_noise_has_the_drawn_strength(image):
+    config = only(noise_probability=1, noise=0.5)
+    added = change_intensity(image.copy(), config, np.random.default_rng(0)) - image
+    assert 0 < added.std() <= 0.55
+    assert abs(added.mean()) < 0.05
+
+
+def test_blur_smooths(image):
+    config = only(blur_probability=1, blur_px=2.0)
+    changed = change_intensity(image.copy(), config, np.random.default_rng(0))
+    assert changed.std() < image.std()
+
+
+def test_gamma_by_hand():
+    assert change_gamma(np.array([0, 2, 4], np.float32), 2.0).tolist() == [0, 1, 4]
+    assert change_gamma(np.full(3, 7, np.float32), 2.0).tolist() == [7, 7, 7]
+
+
+def test_the_same_seed_gives_the_same_image(image):
+    config = only(tone_probability=1, gamma_probability=1, noise_probability=1, blur_probability=1)
+    first, second = (
+        change_intensity(image.copy(), config, np.random.default_rng(5)) for _ in range(2)
+    )
+    assert (first == second).all()
+
+
+def test_impossible_probability():
+    with pytest.raises(ConfigError, match="noise_probability is -1"):
+        IntensityConfig(noise_probability=-1)

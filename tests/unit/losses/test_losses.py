@@ -1,0 +1,99 @@
+import math
+
+import pytest
+import torch
+from monai.losses import DiceLoss as MonaiDice
+
+from ushape.errors import ConfigError
+from ushape.labels import IGNORE, LabelSpace
+from ushape.losses import LossConfig, build_loss
+from ushape.losses.compose import DeepSupervision, WeightedSum
+from ushape.losses.entropy import CrossEntropyLoss
+from ushape.losses.overlap import DiceLoss
+
+TWO = LabelSpace(values=(0, 1), names=("background", "foreground"))
+THREE = LabelSpace(values=(0, 1, 2), names=("a", "b", "c"))
+
+
+def encode(classes, space):
+    target, weight = space.encode(torch.tensor(classes))
+    return target[None], weight[None]
+
+
+def test_dice_counted_by_hand():
+    # Truth has 3 pixels; 2 are found, none invented: 2*2 / (2+3) = 0.8.
+    target, weight = encode([[0, 1, 1, 1]], TWO)
+    found, _ = encode([[0, 0, 1, 1]], TWO)
+    loss = DiceLoss(TWO, smooth=0)(100 * found - 50, target, weight)
+    assert loss.item() == pytest.approx(0.2, abs=1e-4)
+
+
+def test_dice_stays_between_0_and_1():
+    """Smoothing inside the doubled intersection, as published code has it, falls below 0."""
+    target, weight = encode([[0, 0, 1, 1]], TWO)
+    assert 0 <= DiceLoss(TWO, smooth=5)(100 * target - 50, target, weight) < 1e-4
+    assert 0 <= DiceLoss(TWO, smooth=5)(50 - 100 * target, target, weight) <= 1
+
+
+@pytest.mark.parametrize("space", [TWO, THREE])
+def test_dice_equals_monai_s(space):
+    torch.manual_seed(0)
+    classes = torch.randint(len(space.values), (2, 8, 9))
+    target = torch.stack([space.encode(one)[0] for one in classes])
+    logits = torch.randn_like(target)
+    theirs = MonaiDice(
+        sigmoid=space.is_binary,
+        softmax=not space.is_binary,
+        include_background=space.is_binary,
+        batch=True,
+        smooth_nr=1,
+        smooth_dr=1,
+    )
+    ours = DiceLoss(space)(logits, target, torch.ones(2, 1, 8, 9))
+    assert ours.item() == pytest.approx(theirs(logits, target).item(), abs=1e-5)
+
+
+def test_cross_entropy_by_hand():
+    target, weight = encode([[0, 1, IGNORE]], TWO)
+    logits = torch.tensor([[[[0.0, math.log(3), 50.0]]]])
+    # -log(1/2) and -log(3/4), the third pixel ignored.
+    expected = (math.log(2) + math.log(4 / 3)) / 2
+    assert CrossEntropyLoss(TWO)(logits, target, weight).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_cross_entropy_of_classes_equals_torch_s():
+    torch.manual_seed(0)
+    classes = torch.randint(3, (2, 5, 6))
+    target = torch.stack([THREE.encode(one)[0] for one in classes])
+    logits = torch.randn(2, 3, 5, 6)
+    ours = CrossEntropyLoss(THREE)(logits, target, torch.ones(2, 1, 5, 6))
+    theirs = torch.nn.functional.cross_entropy(logits, classes)
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_sum_and_deep_supervision_by_hand():
+    class Constant(torch.nn.Module):
+        def forward(self, logits, target, weight):
+            assert logits.shape[2:] == target.shape[2:] == weight.shape[2:]
+            return logits.mean()
+
+    one, weight = torch.ones(1, 1, 4, 4), torch.ones(1, 1, 4, 4)
+    assert WeightedSum((2.0, Constant()), (0.5, Constant()))(one, one, weight) == 2.5
+    heads = [one * 3, torch.ones(1, 1, 2, 2) * 9]
+    # Shares 2/3 and 1/3.
+    assert DeepSupervision(Constant())(heads, one, weight).item() == pytest.approx(5.0)
+
+
+def test_unknown_and_empty_losses_are_refused():
+    with pytest.raises(ConfigError, match="dise, which is no loss") as caught:
+        LossConfig(terms={"dise": 1})
+    assert "dice" in caught.value.hint
+    with pytest.raises(ConfigError, match="nothing to make small"):
+        LossConfig(terms={"dice": 0})
+
+
+def test_a_term_of_factor_0_is_left_out():
+    target, weight = encode([[0, 1, 1, 0]], TWO)
+    logits = torch.randn_like(target)
+    both = build_loss(LossConfig(terms={"dice": 1, "cross_entropy": 0}), TWO, deep_supervision=False)
+    assert both(logits, target, weight) == DiceLoss(TWO)(logits, target, weight)
