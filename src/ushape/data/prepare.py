@@ -169,7 +169,7 @@ def mask_size_error(case: Case, image: Sequence[int], mask: Sequence[int]) -> Da
     )
 
 
-def thin_out(image: np.ndarray, at_most: int = 65_536) -> np.ndarray:
+def thin_out(image: np.ndarray, at_most: int = 16_384) -> np.ndarray:
     """About so many evenly spread pixels of an image (C, *S), as (C, N)."""
     flat = image.reshape(image.shape[0], -1)
     # A step that shares no factor with the width visits every column.

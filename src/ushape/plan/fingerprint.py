@@ -28,9 +28,6 @@ class Fingerprint:
     """Pixels of all training cases together."""
 
     scaling: Scaling
-    brightness_spread: float
-    """How far the groups' mean intensities lie apart, in units of the spread within a case."""
-
     foreground_cases: float
     """Share of the cases that hold any foreground."""
 
@@ -64,7 +61,6 @@ def take_fingerprint(survey: Survey, looks: Sequence[Look], groups: Sequence[str
         largest_shape=tuple(int(size) for size in shapes.max(axis=0)),
         pixels_per_epoch=int(shapes.prod(axis=1).sum()),
         scaling=Scaling.measure(pixels),
-        brightness_spread=_brightness_spread(looks, groups),
         foreground_cases=float(np.mean([survey.foreground_share(look) > 0 for look in looks])),
         mirror_axes=tuple(axis + offset for axis in mirror_axes),
         turns_freely=turns_freely,
@@ -97,20 +93,6 @@ def find_symmetry(thumbnails: np.ndarray, independent: int) -> tuple[tuple[int, 
     mirror_axes = tuple(axis for axis in (0, 1) if not keeps_direction(np.flip(centred, axis + 1)))
     turns = not keeps_direction(centred.transpose(0, 2, 1)) and mirror_axes == (0, 1)
     return mirror_axes, turns
-
-
-def _brightness_spread(looks: Sequence[Look], groups: Sequence[str]) -> float:
-    means: dict[str, list[float]] = {}
-    spreads = []
-    for look, group in zip(looks, groups, strict=True):
-        pixels = look.pixels.astype(np.float32)
-        finite = pixels[np.isfinite(pixels)]
-        if finite.size:
-            means.setdefault(group, []).append(float(finite.mean()))
-            spreads.append(float(finite.std()))
-    between = float(np.std([np.mean(values) for values in means.values()])) if means else 0.0
-    within = float(np.median(spreads)) if spreads else 0.0
-    return between / within if within > 0 else 0.0
 
 
 def _measure_round_trips(looks: Sequence[Look], survey: Survey, most: int = 12) -> dict[int, float]:

@@ -73,10 +73,8 @@ def test_image_and_mask_stay_together_and_no_value_is_new(seed):
 
 def test_the_same_seed_draws_the_same_patch(picture):
     config = SpaceConfig(flip_axes=(0, 1))
-    patches = [
-        cut(picture, None, (20, 25), (16, 16), draw_warp(config, (16, 16), np.random.default_rng(7)))
-        for _ in range(2)
-    ]
+    warps = [draw_warp(config, (16, 16), np.random.default_rng(7)) for _ in range(2)]
+    patches = [cut(picture, None, (20, 25), (16, 16), warp) for warp in warps]
     assert (patches[0][0] == patches[1][0]).all()
 
 

@@ -95,5 +95,7 @@ def test_unknown_and_empty_losses_are_refused():
 def test_a_term_of_factor_0_is_left_out():
     target, weight = encode([[0, 1, 1, 0]], TWO)
     logits = torch.randn_like(target)
-    both = build_loss(LossConfig(terms={"dice": 1, "cross_entropy": 0}), TWO, deep_supervision=False)
+    both = build_loss(
+        LossConfig(terms={"dice": 1, "cross_entropy": 0}), TWO, deep_supervision=False
+    )
     assert both(logits, target, weight) == DiceLoss(TWO)(logits, target, weight)

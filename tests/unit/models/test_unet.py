@@ -44,7 +44,9 @@ def test_the_paper_s_sizes():
     ]
     assert len(convolutions) == 23
 
-    sizes = [level.shape[-1] for level in network.encoder(torch.empty(1, 1, 572, 572, device="meta"))]
+    sizes = [
+        level.shape[-1] for level in network.encoder(torch.empty(1, 1, 572, 572, device="meta"))
+    ]
     assert sizes == [568, 280, 136, 64, 28]
 
 

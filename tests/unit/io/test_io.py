@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from ushape import io
+from ushape.errors import DataError
+from ushape.types import MaskEncoding
+
+
+def save_palette(path, indices, colours):
+    image = Image.fromarray(indices, mode="P")
+    image.putpalette([level for colour in colours for level in colour])
+    image.save(path)
+
+
+def test_images_come_channels_first(tmp_path):
+    rgb = np.random.default_rng(0).integers(256, size=(5, 7, 3), dtype=np.uint8)
+    Image.fromarray(rgb).save(tmp_path / "x.png")
+    assert (io.read(tmp_path / "x.png").array == rgb.transpose(2, 0, 1)).all()
+    assert io.read_size(tmp_path / "x.png") == (5, 7)
+
+
+def test_transparency_is_no_channel(tmp_path):
+    rgba = np.random.default_rng(0).integers(256, size=(5, 7, 4), dtype=np.uint8)
+    Image.fromarray(rgba).save(tmp_path / "x.png")
+    tifffile.imwrite(tmp_path / "x.tif", rgba, photometric="rgb", extrasamples=["unassalpha"])
+    for name in ("x.png", "x.tif"):
+        assert (io.read(tmp_path / name).array == rgba[..., :3].transpose(2, 0, 1)).all()
+
+
+def test_palette_is_colour_for_images_and_index_for_masks(tmp_path):
+    indices = np.array([[0, 1, 2], [2, 1, 0]], dtype=np.uint8)
+    save_palette(tmp_path / "x.png", indices, [(0, 0, 0), (255, 0, 0), (0, 0, 9)])
+    assert io.read(tmp_path / "x.png").array[:, 0].T.tolist() == [[0, 0, 0], [255, 0, 0], [0, 0, 9]]
+    mask = io.read_mask(tmp_path / "x.png")
+    assert (mask.codes == indices).all()
+    assert mask.encoding.kind == "palette"
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32", "int16"])
+def test_deep_tiff_keeps_its_numbers(tmp_path, dtype):
+    array = (np.random.default_rng(0).random((6, 8)) * 1000).astype(dtype)
+    tifffile.imwrite(tmp_path / "x.tif", array)
+    assert (io.read(tmp_path / "x.tif").array[0] == array).all()
+    assert io.read(tmp_path / "x.tif").array.dtype == dtype
+
+
+def test_pages_are_planes_of_a_volume(tmp_path):
+    volume = np.random.default_rng(0).integers(999, size=(4, 6, 8), dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "x.tif", volume, photometric="minisblack")
+    assert io.read(tmp_path / "x.tif").array.shape == (1, 4, 6, 8)
+
+
+def test_photograph_is_turned_as_its_exif_says(tmp_path):
+    image = Image.fromarray(np.zeros((4, 9, 3), np.uint8))
+    exif = image.getexif()
+    exif[0x0112] = 6  # Turned by a quarter.
+    image.save(tmp_path / "x.jpg", exif=exif)
+    assert io.read(tmp_path / "x.jpg").array.shape == (3, 9, 4)
+
+
+def test_grey_mask_saved_as_rgb_is_grey(tmp_path):
+    grey = np.array([[0, 255], [255, 0]], dtype=np.uint8)
+    Image.fromarray(np.stack([grey] * 3, axis=-1)).save(tmp_path / "m.png")
+    assert (io.read_mask(tmp_path / "m.png").codes == grey).all()
+
+
+def test_whole_floats_are_classes_and_others_are_not(tmp_path):
+    tifffile.imwrite(tmp_path / "whole.tif", np.array([[0.0, 2.0]], np.float32))
+    assert io.read_mask(tmp_path / "whole.tif").codes.tolist() == [[0, 2]]
+    tifffile.imwrite(tmp_path / "odd.tif", np.array([[0.0, 0.25]], np.float32))
+    with pytest.raises(DataError, match=r"odd.tif: .*no whole numbers, e.g. 0.25 \(1 pixels\)"):
+        io.read_mask(tmp_path / "odd.tif")
+
+
+def test_lossy_masks_are_predicted_as_png(tmp_path):
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "m.jpg")
+    assert io.read_mask(tmp_path / "m.jpg").encoding.suffix == ".png"
+
+
+def test_probabilities_come_with_their_names(tmp_path):
+    io.write_probabilities(tmp_path / "p.npz", np.full((1, 2, 2), 0.5, np.float32), ["a", "b"])
+    stored = np.load(tmp_path / "p.npz")
+    assert stored["probabilities"].tolist() == [[[0.5, 0.5], [0.5, 0.5]]]
+    assert stored["names"].tolist() == ["a", "b"]
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path):
+    target = tmp_path / "m.png"
+    io.write_mask(target, np.zeros((4, 4), np.uint8), MaskEncoding())
+    before = target.read_bytes()
+    with pytest.raises(ValueError, match="invalid literal"):
+        io.write_mask(target, np.array([["x"]]), MaskEncoding())
+    with pytest.raises(TypeError):
+        io.write_mask(target, np.zeros((2, 2, 2, 7), np.uint8), MaskEncoding())
+    assert target.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["m.png"]
+
+
+def test_unknown_format_and_missing_file(tmp_path):
+    with pytest.raises(DataError, match=r"no reader for \.xyz"):
+        io.read(tmp_path / "a.xyz")
+    with pytest.raises(DataError, match="no such file"):
+        io.read(tmp_path / "a.png")

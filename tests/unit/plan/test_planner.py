@@ -1,0 +1,162 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ushape import config
+from ushape.data.prepare import Scaling
+from ushape.errors import PlanError
+from ushape.labels import LabelSpace
+from ushape.models import build_model
+from ushape.plan.fingerprint import Fingerprint, find_symmetry, round_trip_dice
+from ushape.plan.machine import Machine, inspect_machine
+from ushape.plan.plan import find_auto
+from ushape.plan.planner import Situation, plan_duration, plan_recipe
+from ushape.plan.recipe import Recipe, TrainConfig
+
+LAPTOP = Machine(
+    device="cpu",
+    name="laptop",
+    cores=2,
+    memory_bytes=8 << 30,
+    main_memory_bytes=8 << 30,
+    has_bf16=True,
+)
+DATA = Fingerprint(
+    cases=100,
+    channels=1,
+    median_shape=(512, 512),
+    largest_shape=(512, 512),
+    pixels_per_epoch=100 * 512 * 512,
+    scaling=Scaling(low=(0,), high=(1,), mean=(0,), std=(1,)),
+    foreground_cases=1.0,
+    mirror_axes=(0, 1),
+    turns_freely=True,
+    round_trip_dice={2: 0.9, 4: 0.8},
+)
+
+
+def plan(data=DATA, machine=LAPTOP, recipe=None):
+    return plan_recipe(recipe or Recipe(), Situation(data=data, machine=machine))
+
+
+@pytest.mark.parametrize("shape", [(512, 512), (37, 900), (9, 9), (24, 200, 180), (2000, 3000)])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_nothing_is_left_open_and_the_patch_is_legal(shape, device):
+    data = replace(DATA, median_shape=shape, largest_shape=shape)
+    recipe, reasons = plan(data, replace(LAPTOP, device=device))
+    recipe, last = plan_duration(
+        replace(recipe, train=replace(recipe.train, minutes=5)), data, 300.0, 0.5
+    )
+    assert find_auto(config.to_dict(recipe)) == []
+    assert all([*reasons, last])
+    network = build_model(recipe.network, 1, 1)
+    for size in recipe.sampling.patch_shape:
+        assert network.legal_size(size) == size
+
+
+def test_coarser_only_where_the_masks_survive_it():
+    assert plan()[0].preparation.downscale == 1
+    smooth = replace(DATA, round_trip_dice={2: 0.998, 4: 0.99})
+    assert plan(smooth)[0].preparation.downscale == 2
+    small = replace(smooth, median_shape=(300, 512))
+    assert plan(small)[0].preparation.downscale == 1
+
+
+def test_an_absolute_scale_is_kept():
+    assert plan()[0].preparation.intensity == "image"
+    ct = Scaling(low=(-1000.0,), high=(400.0,), mean=(0.0,), std=(200.0,))
+    assert plan(replace(DATA, scaling=ct))[0].preparation.intensity == "data"
+
+
+def test_rare_foreground_is_sought():
+    def seen(present):
+        share = plan(replace(DATA, foreground_cases=present))[0].sampling.foreground_fraction
+        return share + (1 - share) * present
+
+    assert seen(0.02) == pytest.approx(0.5, abs=0.01)
+    assert seen(0.35) > 0.5
+
+
+def test_what_the_user_set_is_never_replaced():
+    mine = config.override(
+        Recipe(),
+        [
+            "network.widths=[8,8]",
+            "network.norm=group",
+            "sampling.patch_shape=[64,32]",
+            "sampling.foreground_fraction=0.9",
+            "preparation={downscale: 2, intensity: data}",
+            "train.batch_size=3",
+            "train.learning_rate=0.5",
+            "train.precision=fp32",
+            "train.workers=0",
+            "predict.tile_shape=[96,96]",
+            "predict.mirror_axes=[1]",
+            "augment={space: {flip_axes: [1]}}",
+        ],
+    )
+    planned, _ = plan(recipe=mine)
+    assert planned == replace(mine, network=replace(mine.network, dims=2))
+
+
+def test_no_mirror_where_the_data_have_an_upright():
+    upright = replace(DATA, mirror_axes=(1,), turns_freely=False)
+    space = plan(upright)[0].augment.space
+    assert space.flip_axes == (1,)
+    assert space.rotation_degrees < 45
+
+
+def test_no_bf16_where_the_processor_has_none():
+    assert plan(machine=replace(LAPTOP, has_bf16=False))[0].train.precision == "fp32"
+    assert plan()[0].train.precision == "bf16"
+
+
+def test_time_is_filled_with_epochs():
+    recipe, _ = plan()
+    timed = replace(recipe, train=replace(recipe.train, minutes=10))
+    planned, _ = plan_duration(timed, DATA, 500.0, 0.5)
+    steps = planned.train.epochs * planned.train.steps_per_epoch
+    assert 500 * 0.75 < steps * 0.5 < 500 * 0.95
+    assert 10 <= planned.train.epochs <= 30
+    slow, _ = plan_duration(timed, DATA, 20.0, 30.0)
+    assert (slow.train.epochs, slow.train.steps_per_epoch) == (4, 1)
+
+
+def test_an_epoch_by_number_sees_every_pixel_once():
+    recipe, _ = plan(recipe=Recipe(train=TrainConfig(epochs=3)))
+    planned, _ = plan_duration(recipe, DATA, 0.0, 0.0)
+    assert planned.train.epochs == 3
+    # 100 images of 512 x 512, batches of 4 patches of 256 x 256.
+    assert planned.train.steps_per_epoch == 100
+
+
+def test_symmetry_of_random_and_of_upright_pictures():
+    rng = np.random.default_rng(0)
+    random = rng.standard_normal((40, 32, 32))
+    assert find_symmetry(random, 40) == ((0, 1), True)
+    ramp = np.linspace(-1, 1, 32)
+    upright = random + 2 * ramp[None, :, None]
+    assert find_symmetry(upright, 40) == ((1,), False)
+    # Forty slices of two patients prove nothing.
+    assert find_symmetry(upright, 2) == ((0, 1), True)
+
+
+def test_round_trip_by_hand():
+    space = LabelSpace(values=(0, 1), names=("a", "b"))
+    blocks = np.zeros((16, 16), np.uint8)
+    blocks[4:12, 4:12] = 1
+    assert round_trip_dice(blocks, 2, space) > 0.95
+    lines = np.zeros((16, 16), np.uint8)
+    lines[:, ::4] = 1  # One pixel thin: half of a coarse pixel, lost.
+    assert round_trip_dice(lines, 2, space) < 0.9
+    assert round_trip_dice(np.zeros((8, 8), np.uint8), 2, space) == 0
+
+
+def test_this_machine():
+    machine = inspect_machine("cpu")
+    assert machine.device == "cpu"
+    assert machine.cores >= 1
+    assert machine.main_memory_bytes > 1 << 30
+    with pytest.raises(PlanError, match=r"Device abacus is not there; found: .*cpu"):
+        inspect_machine("abacus")
