@@ -10,7 +10,7 @@ from ushape import io
 from ushape.errors import DataError
 from ushape.types import MaskEncoding
 
-PALETTE = tuple((3 * i, 255 - i, i) for i in range(256))
+PALETTE = tuple((i, 255 - i, 3 * i % 256) for i in range(256))
 FORMS = [
     (suffix, encoding, values)
     for suffix in io.WRITERS

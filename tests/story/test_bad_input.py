@@ -53,14 +53,14 @@ def test_one_image_only(refused, own_cells, tmp_path):
         for path in sorted((own_cells / part).iterdir())[1:]:
             path.unlink()
     said = refused("train", own_cells, "-o", tmp_path / "run")
-    assert "1 " in said
+    assert "1 group of 1 image: training, validation and test need one each" in said
 
 
 def test_mask_of_another_size_and_transposed(refused, own_cells, tmp_path):
     image = first(own_cells / "images")
-    Image.open(image).resize((48, 64)).save(image)
     mask = own_cells / "masks" / image.name
-    Image.open(mask).resize((64, 48)).save(mask)
+    Image.fromarray(np.zeros((64, 48), np.uint8)).save(image)
+    Image.fromarray(np.zeros((48, 64), np.uint8)).save(mask)
     said = refused("train", own_cells, "-o", tmp_path / "run")
     assert image.stem in said
     assert "64 × 48" in said
@@ -96,12 +96,12 @@ def test_image_with_other_channels_is_named_and_the_others_are_written(
     refused, trained, own_cells, tmp_path
 ):
     image = first(own_cells / "images")
-    Image.open(image).convert("RGB").save(image)
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(image)
     out = tmp_path / "out"
     said = refused("predict", trained, own_cells / "images", "-o", out)
     assert image.name in said
     assert "3 channels" in said
-    assert "1 channel" in said
+    assert "the model reads 1" in said
     assert len(list(out.iterdir())) == 7
 
 

@@ -39,7 +39,8 @@ def test_killed_training_reaches_the_same_weights(start, uninterrupted, tmp_path
     for moment in kills:
         _kill_when(process, folder, moment)
         process = start(folder, "train", "--resume", folder)
-    assert process.wait(timeout=120) == 0
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, said
 
     assert (folder / "model.safetensors").read_bytes() == (
         uninterrupted / "model.safetensors"
@@ -94,7 +95,7 @@ def _kill_when(process, folder, moment):
     else:
         _wait_for(lambda: _epochs_done(folder) >= moment, process)
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.communicate()
 
 
 def _wait_for(is_reached, process):

@@ -23,7 +23,7 @@ def test_run_folder_holds_what_is_promised(trained):
     } <= names
     assert list((trained / "tensorboard").glob("events.out.tfevents.*"))
 
-    epochs = list(csv.DictReader((trained / "metrics.csv").open()))
+    epochs = list(csv.DictReader((trained / "metrics.csv").read_text().splitlines()))
     assert [row["epoch"] for row in epochs] == ["1", "2"]
     assert all(0 <= float(row["validation_dice"]) <= 1 for row in epochs)
 
@@ -42,7 +42,9 @@ def test_test_cases_are_scored_and_no_group_is_on_two_sides(trained):
     assert not dish_of["train"] & dish_of["validation"]
     assert not dish_of["validation"] & dish_of["test"]
 
-    scored = {row["case"] for row in csv.DictReader((trained / "scores.csv").open())}
+    scored = {
+        row["case"] for row in csv.DictReader((trained / "scores.csv").read_text().splitlines())
+    }
     assert scored == set(splits["test"])
 
 
@@ -56,19 +58,19 @@ def test_report_needs_no_network_and_says_the_verdict_first(trained):
 
 @pytest.mark.parametrize("size", [(64, 64), (41, 77), (9, 130)])
 def test_masks_have_the_image_s_name_size_and_encoding(trained, cells, ushape, tmp_path, size):
-    source = Image.open(next((cells / "images").iterdir())).resize(size[::-1])
     (tmp_path / "in" / "below").mkdir(parents=True)
-    source.save(tmp_path / "in" / "below" / "one.png")
+    grey = load(min((cells / "images").iterdir()))
+    Image.fromarray(np.resize(grey, size)).save(tmp_path / "in" / "below" / "one.png")
     out = tmp_path / "out"
 
     ended = ushape("predict", trained, tmp_path / "in", "-o", out, "--overlay", "--probabilities")
 
     assert ended.code == 0, ended.error
-    mask = np.asarray(Image.open(out / "below" / "one.png"))
+    mask = load(out / "below" / "one.png")
     assert mask.shape == size
     assert mask.dtype == np.uint8
     assert set(np.unique(mask)) <= {0, 255}
-    assert Image.open(out / "below" / "one_overlay.png").size == size[::-1]
+    assert load(out / "below" / "one_overlay.png").shape == (*size, 3)
     probabilities = np.load(out / "below" / "one.npz")["probabilities"]
     assert probabilities.shape == (1, *size)
     assert ((probabilities[0] >= 0.5) == (mask == 255)).all()
@@ -95,7 +97,7 @@ def test_evaluate_again_gives_the_scores_of_the_training(trained, ushape, tmp_pa
 def test_evaluate_other_data(trained, cells, ushape, tmp_path):
     ended = ushape("evaluate", trained, cells, "-o", tmp_path / "all")
     assert ended.code == 0, ended.error
-    rows = list(csv.DictReader((tmp_path / "all" / "scores.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "all" / "scores.csv").read_text().splitlines()))
     assert len(rows) == 8
     assert "mean Dice" in ended.output
 
@@ -114,6 +116,11 @@ def test_recipe_file_leads_to_the_same_plan(trained, cells, ushape, tiny, tmp_pa
     )
     # The same seed, the same machine: the same weights to the last bit.
     assert (run / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
+
+
+def load(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
 
 
 _PARTS = ("train", "validation", "test")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -110,21 +110,25 @@ class EpochSampler(Sampler[Key]):
 
     Args:
         patches_per_epoch: Over all processes.
+        find_epoch: Asked for the epoch's number whenever an epoch begins.
         rank: This process, 0 <= rank < world_size.
         world_size: Number of processes.
     """
 
-    def __init__(self, patches_per_epoch: int, rank: int = 0, world_size: int = 1):
-        self.patches_per_epoch, self.rank, self.world_size = patches_per_epoch, rank, world_size
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer before each epoch."""
-        self.epoch = epoch
+    def __init__(
+        self,
+        patches_per_epoch: int,
+        find_epoch: Callable[[], int],
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        self.patches_per_epoch, self.find_epoch = patches_per_epoch, find_epoch
+        self.rank, self.world_size = rank, world_size
 
     def __iter__(self) -> Iterator[Key]:
+        epoch = self.find_epoch()
         for index in range(self.rank, self.patches_per_epoch, self.world_size):
-            yield self.epoch, index
+            yield epoch, index
 
     def __len__(self) -> int:
         return len(range(self.rank, self.patches_per_epoch, self.world_size))

@@ -87,14 +87,7 @@ def make_splits(
     members: dict[str, list[str]] = {}
     for case in sorted(cases, key=lambda case: case.id):
         members.setdefault(case.group, []).append(case.id)
-    if len(members) < 3:
-        raise DataError(
-            f"{len(members)} {'group' if len(members) == 1 else 'groups'} of {len(cases)} "
-            f"{'image' if len(cases) == 1 else 'images'}: training, validation and test need one "
-            "each.",
-            hint="Annotate images of at least three patients, dishes or scenes. Images of one "
-            "group on both sides would make the score worthless.",
-        )
+    refuse_too_few(len(members), len(cases))
     shares = {
         group: float(np.mean([foreground_share[case_id] for case_id in ids]))
         for group, ids in members.items()
@@ -108,6 +101,18 @@ def make_splits(
         for part in PARTS
     }
     return Splits(**ids, text=_describe(ids, part_of, kind))
+
+
+def refuse_too_few(groups: int, images: int) -> None:
+    """Raises DataError where no honest split is possible."""
+    if groups >= 3:
+        return
+    raise DataError(
+        f"{groups} {'group' if groups == 1 else 'groups'} of {images} "
+        f"{'image' if images == 1 else 'images'}: training, validation and test need one each.",
+        hint="Annotate images of at least three patients, dishes or scenes. Images of one group "
+        "on both sides would make the score worthless.",
+    )
 
 
 def _deal_strata(

@@ -11,7 +11,7 @@ from pathlib import Path
 from ushape.data.discover import Discovery, discover
 from ushape.data.groups import Grouping, infer_groups
 from ushape.data.prepare import Preparation
-from ushape.data.splits import Splits, make_splits
+from ushape.data.splits import Splits, make_splits, refuse_too_few
 from ushape.errors import DataError
 from ushape.labels import LabelConfig
 from ushape.plan.fingerprint import Fingerprint, take_fingerprint
@@ -62,6 +62,7 @@ def look_at_data(
     """
     discovery = discover(folder, masks)
     total = len(discovery.cases)
+    refuse_too_few(total, total)
     survey = survey_cases(
         discovery.cases, labels, threads=threads, on_progress=lambda done: on_progress(done, total)
     )

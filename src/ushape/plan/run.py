@@ -126,10 +126,12 @@ class Run:
         self._require(self.splits_path)
         return Splits.load(self.splits_path)
 
-    def save_weights(self, weights: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
-        """Writes the weights whole or not at all; facts (text) go into the file's header."""
+    def save_weights(self, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Writes the weights whole or not at all; the facts go into the file's header."""
         plain = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-        write_bytes(self.weights_path, safetensors.torch.save(plain, dict(facts)))
+        # One entry: safetensors writes several in any order, and equal weights make equal files.
+        header = {"ushape": json.dumps(facts, sort_keys=True)}
+        write_bytes(self.weights_path, safetensors.torch.save(plain, header))
 
     def load_network(self, plan: Plan) -> nn.Module:
         """The trained network, ready to predict, on the CPU."""
@@ -145,10 +147,10 @@ class Run:
             ) from None
         return network.eval()
 
-    def weight_facts(self) -> dict[str, str]:
+    def weight_facts(self) -> dict[str, Any]:
         """What was stored with the weights: epoch and validation Dice."""
         with safetensors.safe_open(self.weights_path, framework="pt") as file:
-            return dict(file.metadata() or {})
+            return dict(json.loads((file.metadata() or {}).get("ushape", "{}")))
 
     def load_metrics(self) -> list[dict[str, str]]:
         """The rows of metrics.csv, one per epoch."""

@@ -36,7 +36,7 @@ class KeepBest(lightning.Callback):
         if trainer.is_global_zero:
             self.run.save_weights(
                 pl_module.averaged.module.state_dict(),
-                {"epoch": str(self.best_epoch), "validation_dice": repr(self.best_dice)},
+                {"epoch": self.best_epoch, "validation_dice": self.best_dice},
             )
 
     def state_dict(self) -> dict[str, Any]:
@@ -165,6 +165,8 @@ class Pacer(lightning.Callback):
         assert isinstance(pl_module, SegmentationModule)
         if self.revisions:
             pl_module.total_steps = self.revisions[-1][1]
+        if trainer.global_step >= pl_module.total_steps:  # Killed after its last step.
+            trainer.should_stop = True
 
 
 class TrainingBar(RichProgressBar):

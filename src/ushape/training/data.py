@@ -49,10 +49,13 @@ class SegmentationData(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Patch]:
         train = self.plan.recipe.train
         batch_size, workers = settled(train.batch_size), settled(train.workers)
-        ranks = self.trainer.world_size if self.trainer else 1
+        rank, ranks = self._place
+        steps = settled(train.steps_per_epoch)
+        # Counted by steps: on resuming, Lightning hands samplers an epoch that is one too low.
         sampler = EpochSampler(
-            settled(train.steps_per_epoch) * batch_size * ranks,
-            rank=self.trainer.global_rank if self.trainer else 0,
+            steps * batch_size * ranks,
+            lambda: self.trainer.global_step // steps if self.trainer else 0,
+            rank=rank,
             world_size=ranks,
         )
         return DataLoader(
@@ -71,10 +74,13 @@ class SegmentationData(lightning.LightningDataModule):
         """Indices of evenly spread validation cases, as many as planned."""
         most = settled(self.plan.recipe.train.validation_cases)
         chosen = spread_evenly(len(self.validation), most)
-        rank, ranks = (
-            (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        )
+        rank, ranks = self._place
         return DataLoader(chosen[rank::ranks], batch_size=None)  # type: ignore[arg-type]
+
+    @property
+    def _place(self) -> tuple[int, int]:
+        """This process, and how many there are."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
 
 def spread_evenly(count: int, most: int) -> list[int]:

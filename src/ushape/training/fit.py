@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from ushape.data.store import SampleStore
 from ushape.plan.plan import Plan
+from ushape.plan.recipe import settled
 from ushape.plan.run import Run
 from ushape.training.callbacks import (
     EpochLog,
@@ -110,7 +111,7 @@ def _build_trainer(
         callbacks=[*callbacks, *extras],
         logger=TensorBoardLogger(run.folder, name="tensorboard", version=""),
         plugins=[WholeFileCheckpoints()],
-        log_every_n_steps=10,
+        log_every_n_steps=min(10, settled(train.steps_per_epoch)),
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # EpochSampler knows its rank.
         enable_progress_bar=show_bar,
@@ -153,7 +154,7 @@ def _known_warnings() -> Iterator[None]:
         for message in (
             ".*does not have many workers.*",
             ".*Checkpoint directory .* exists and is not empty.*",
-            ".*`training_step` returned.*",
+            ".*LeafSpec.* is deprecated.*",
         ):
             warnings.filterwarnings("ignore", message=message)
         yield

@@ -57,15 +57,17 @@ def test_image_smaller_than_the_patch_lies_in_its_middle():
 
 
 def test_ranks_share_an_epoch_without_overlap():
-    parts = [list(EpochSampler(10, rank, 3)) for rank in range(3)]
+    samplers = [EpochSampler(10, lambda: 0, rank, 3) for rank in range(3)]
+    parts = [list(sampler) for sampler in samplers]
     assert sorted(key for part in parts for key in part) == [(0, index) for index in range(10)]
-    assert [len(part) for part in parts] == [len(EpochSampler(10, rank, 3)) for rank in range(3)]
+    assert [len(part) for part in parts] == [len(sampler) for sampler in samplers]
 
 
 def test_each_epoch_has_its_own_keys():
-    sampler = EpochSampler(3)
-    sampler.set_epoch(4)
-    assert list(sampler) == [(4, 0), (4, 1), (4, 2)]
+    epochs = iter([4, 5])
+    sampler = EpochSampler(2, lambda: next(epochs))
+    assert list(sampler) == [(4, 0), (4, 1)]
+    assert list(sampler) == [(5, 0), (5, 1)]
 
 
 def test_impossible_share_is_refused():

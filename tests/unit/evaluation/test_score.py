@@ -66,7 +66,7 @@ def test_nothing_to_be_found_is_said():
 def test_table_has_empty_fields_and_no_nan(tmp_path):
     scores = score("a,b", "g", NONE, NONE) + score("c", "g", HALF, FULL)
     write_scores(tmp_path / "scores.csv", scores)
-    rows = list(csv.DictReader((tmp_path / "scores.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "scores.csv").read_text().splitlines()))
     assert rows[0]["case"] == "a,b"
     assert (rows[0]["kind"], rows[0]["dice"], rows[0]["iou"]) == ("both empty", "", "")
     assert (rows[1]["dice"], rows[1]["truth_px"], rows[1]["pixel_error"]) == (

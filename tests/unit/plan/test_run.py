@@ -58,7 +58,7 @@ def test_cases_are_found_again(run, tmp_path):
 
 def test_weights_carry_their_facts_and_run_no_code(run):
     weights = {"a": torch.arange(6.0).view(2, 3).t()}
-    run.save_weights(weights, {"epoch": "4"})
-    assert run.weight_facts() == {"epoch": "4"}
+    run.save_weights(weights, {"epoch": 4, "dice": 0.5})
+    assert run.weight_facts() == {"epoch": 4, "dice": 0.5}
     assert run.weights_path.read_bytes()[8:9] == b"{"  # A JSON header, then plain numbers.
     assert [path.name for path in Path(run.folder).iterdir()] == ["model.safetensors"]
