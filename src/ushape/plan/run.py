@@ -35,14 +35,37 @@ class Run:
 
     folder: Path
 
-    plan_path = property(lambda self: self.folder / "plan.json")
-    splits_path = property(lambda self: self.folder / "splits.json")
-    cases_path = property(lambda self: self.folder / "cases.json")
-    weights_path = property(lambda self: self.folder / "model.safetensors")
-    metrics_path = property(lambda self: self.folder / "metrics.csv")
-    scores_path = property(lambda self: self.folder / "scores.csv")
-    report_path = property(lambda self: self.folder / "report.html")
-    checkpoint_path = property(lambda self: self.folder / "checkpoints" / "last.ckpt")
+    @property
+    def plan_path(self) -> Path:
+        return self.folder / "plan.json"
+
+    @property
+    def splits_path(self) -> Path:
+        return self.folder / "splits.json"
+
+    @property
+    def cases_path(self) -> Path:
+        return self.folder / "cases.json"
+
+    @property
+    def weights_path(self) -> Path:
+        return self.folder / "model.safetensors"
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.folder / "metrics.csv"
+
+    @property
+    def scores_path(self) -> Path:
+        return self.folder / "scores.csv"
+
+    @property
+    def report_path(self) -> Path:
+        return self.folder / "report.html"
+
+    @property
+    def checkpoint_path(self) -> Path:
+        return self.folder / "checkpoints" / "last.ckpt"
 
     @classmethod
     def open(cls, folder: Path) -> Run:
