@@ -16,7 +16,9 @@ def blobs(rng, shape, classes):
     mask = np.zeros(shape, np.uint8)
     for index in range(1, classes):
         corner = [int(rng.integers(0, max(1, size // 2))) for size in shape]
-        mask[tuple(slice(c, c + max(2, s // 3)) for c, s in zip(corner, shape, strict=True))] = index
+        mask[tuple(slice(c, c + max(2, s // 3)) for c, s in zip(corner, shape, strict=True))] = (
+            index
+        )
     return rng.normal(100, 10, shape) + 60 * mask, mask
 
 
@@ -72,7 +74,9 @@ def test_volumes(train, ushape, tmp_path):
     run, said = train("--set=train.batch_size=2")
     assert "6 × 32 × 36 pixels" in said
     assert json.loads((run / "plan.json").read_text())["recipe"]["network"]["dims"] == 3
-    ended = ushape("predict", run, tmp_path / "data/images/a.tif", "-o", tmp_path / "out", "--overlay")
+    ended = ushape(
+        "predict", run, tmp_path / "data/images/a.tif", "-o", tmp_path / "out", "--overlay"
+    )
     assert ended.code == 0, ended.error
     mask = tifffile.imread(tmp_path / "out" / "a.tif")
     assert mask.shape == (6, 32, 36)

@@ -133,9 +133,7 @@ class Pacer(lightning.Callback):
         assert isinstance(pl_module, SegmentationModule)
         if self._first_step is None:
             self._first_step = trainer.global_step, time.monotonic()
-        over = self.budget_s is not None and self.used_s > self.budget_s
-        if over or trainer.global_step >= pl_module.total_steps:
-            trainer.should_stop = True
+        self._stop_if_over(trainer, pl_module)
 
     def on_train_epoch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
@@ -165,7 +163,11 @@ class Pacer(lightning.Callback):
         assert isinstance(pl_module, SegmentationModule)
         if self.revisions:
             pl_module.total_steps = self.revisions[-1][1]
-        if trainer.global_step >= pl_module.total_steps:  # Killed after its last step.
+        self._stop_if_over(trainer, pl_module)  # Killed after its last step.
+
+    def _stop_if_over(self, trainer: lightning.Trainer, module: SegmentationModule) -> None:
+        is_late = self.budget_s is not None and self.used_s > self.budget_s
+        if is_late or trainer.global_step >= module.total_steps:
             trainer.should_stop = True
 
 
