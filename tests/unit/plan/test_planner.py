@@ -55,12 +55,19 @@ def test_nothing_is_left_open_and_the_patch_is_legal(shape, device):
         assert network.legal_size(size) == size
 
 
-def test_coarser_only_where_the_masks_survive_it():
-    assert plan()[0].preparation.downscale == 1
-    smooth = replace(DATA, round_trip_dice={2: 0.998, 4: 0.99})
-    assert plan(smooth)[0].preparation.downscale == 2
-    small = replace(smooth, median_shape=(300, 512))
-    assert plan(small)[0].preparation.downscale == 1
+def test_coarser_only_where_time_is_short_and_the_masks_survive_it():
+    def factor(minutes=10, **changes):
+        recipe = Recipe(train=TrainConfig(minutes=minutes))
+        return plan(replace(DATA, **changes), recipe=recipe)[0].preparation.downscale
+
+    much = {"pixels_per_epoch": 400 * 512 * 512}
+    smooth = {"round_trip_dice": {2: 0.998, 4: 0.99}}
+    assert factor() == 1
+    assert factor(**much) == 1  # Thin structures would be lost.
+    assert factor(**smooth) == 1  # Every pixel is seen often enough.
+    assert factor(**much, **smooth) == 2
+    assert factor(minutes=600, **much, **smooth) == 1
+    assert factor(**much, **smooth, median_shape=(300, 512)) == 1
 
 
 def test_an_absolute_scale_is_kept():
@@ -134,12 +141,12 @@ def test_an_epoch_by_number_sees_every_pixel_once():
 def test_symmetry_of_random_and_of_upright_pictures():
     rng = np.random.default_rng(0)
     random = rng.standard_normal((40, 32, 32))
-    assert find_symmetry(random, 40) == ((0, 1), True)
-    ramp = np.linspace(-1, 1, 32)
-    upright = random + 2 * ramp[None, :, None]
-    assert find_symmetry(upright, 40) == ((1,), False)
+    own = [str(index) for index in range(40)]
+    assert find_symmetry(random, own) == ((0, 1), True)
+    upright = random + 2 * np.linspace(-1, 1, 32)[None, :, None]
+    assert find_symmetry(upright, own) == ((1,), False)
     # Forty slices of two patients prove nothing.
-    assert find_symmetry(upright, 2) == ((0, 1), True)
+    assert find_symmetry(upright, ["a", "b"] * 20) == ((0, 1), True)
 
 
 def test_round_trip_by_hand():
