@@ -21,6 +21,11 @@ STRENGTHS = {
     "full": AugmentConfig(),
     # Photographs, scans: things have an upright.
     "upright": AugmentConfig(space=SpaceConfig(rotation_degrees=15.0)),
+    # Much data, or an object whose shape must not be bent.
+    "light": AugmentConfig(
+        space=SpaceConfig(rotation_degrees=10.0, scale=0.1, elastic_probability=0),
+        intensity=IntensityConfig(brightness=0.1, contrast=0.1, gamma=0.1, noise=0.05, blur_px=0.5),
+    ),
     "none": AugmentConfig(
         space=SpaceConfig(rotation_probability=0, scale_probability=0, elastic_probability=0),
         intensity=IntensityConfig(
@@ -28,3 +33,4 @@ STRENGTHS = {
         ),
     ),
 }
+"""How much is changed, by name. None mirrors: which axes may be is known of the data alone."""

@@ -44,6 +44,12 @@ class IntensityConfig:
                     f"augment.intensity.{name}_probability is {value}, outside [0, 1].",
                     hint="0 switches it off.",
                 )
+        for name in ("brightness", "contrast", "gamma", "noise", "blur_px"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(
+                    f"augment.intensity.{name} is {getattr(self, name)}, below 0.",
+                    hint="It is the largest amount. 0 switches it off.",
+                )
 
 
 def change_intensity(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -47,7 +47,7 @@ class SpaceConfig:
     elastic_probability: float = 0.2
 
     interpolation: Literal["linear", "cubic"] = "linear"
-    """Of the image; 3D is always linear."""
+    """Of the image; volumes are always linear."""
 
     def __post_init__(self) -> None:
         for name in ("rotation_probability", "scale_probability", "elastic_probability"):
@@ -55,6 +55,12 @@ class SpaceConfig:
                 raise ConfigError(
                     f"augment.space.{name} is {getattr(self, name)}, outside [0, 1].",
                     hint="0 switches it off.",
+                )
+        for name in ("rotation_degrees", "scale", "shift_fraction", "elastic_px"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(
+                    f"augment.space.{name} is {getattr(self, name)}, below 0.",
+                    hint="It is the largest amount, drawn to both sides. 0 switches it off.",
                 )
         if self.elastic_grid < 2:
             raise ConfigError(
@@ -79,19 +85,36 @@ class Warp:
     interpolation: Literal["linear", "cubic"]
 
     @property
-    def is_mirroring(self) -> bool:
-        """Nothing but flips: pixels are moved, not mixed."""
-        identity = np.eye(len(self.shift))
+    def is_grid_aligned(self) -> bool:
+        """Flips, quarter turns and whole shifts: pixels are moved, not mixed."""
+        turns = np.rint(self.matrix)
         return (
             self.elastic is None
-            and not self.shift.any()
-            and np.array_equal(np.abs(self.matrix), identity)
+            and np.array_equal(self.shift, np.rint(self.shift))
+            # A sine of half a turn is 1e-16, not 0.
+            and np.allclose(self.matrix, turns, rtol=0, atol=1e-9)
+            and np.array_equal(np.abs(turns) @ np.abs(turns).T, np.eye(len(turns)))
         )
+
+    @property
+    def is_identity(self) -> bool:
+        """Nothing moves."""
+        is_upright = np.array_equal(np.rint(self.matrix), np.eye(len(self.matrix)))
+        return self.is_grid_aligned and is_upright and not self.shift.any()
 
 
 def draw_warp(config: SpaceConfig, patch_shape: Sequence[int], rng: np.random.Generator) -> Warp:
-    """Draws a warp; the same number of random numbers whatever comes out."""
+    """Draws a warp; the same number of random numbers whatever comes out.
+
+    Raises:
+        ConfigError: flip_axes names an axis that the patch does not have.
+    """
     dims = len(patch_shape)
+    if not all(-dims <= axis < dims for axis in config.flip_axes):
+        raise ConfigError(
+            f"augment.space.flip_axes is {config.flip_axes}, but the patches have {dims} axes.",
+            hint="Axes count from 0: y, x in images; z, y, x in volumes.",
+        )
     flips, turn, scale, shift, elastic = (
         rng.random(dims),
         rng.random(2),
@@ -136,37 +159,35 @@ def cut(
         image: (C, *S), any dtype -> (C, *patch_shape) float32.
         classes: (*S) uint8 -> (*patch_shape) uint8, no new values.
     """
-    if warp.is_mirroring:
+    if warp.is_grid_aligned:
         return _cut_straight(image, classes, centre, patch_shape, warp)
-    places = _find_places(centre, patch_shape, warp)
+    # Measured from a whole pixel nearby: far from 0, float32 would lose the fractions.
+    middle = np.asarray(centre) - 0.5 + warp.shift
+    origin = np.floor(middle).astype(int)
+    places = _find_places(middle - origin, patch_shape, warp)
     flat = places.reshape(len(places), -1)
+    # Cubic interpolation looks at one pixel before and two after; one more for rounding.
     lows = np.floor(flat.min(axis=1)).astype(int) - 2
     highs = np.ceil(flat.max(axis=1)).astype(int) + 3
-    window = [
-        _mirror(np.arange(low, high), size)
-        for low, high, size in zip(lows, highs, image.shape[1:], strict=True)
-    ]
-    is_inside = (lows >= 0).all() and (highs <= image.shape[1:]).all()
-    chosen: Any = tuple(map(slice, lows, highs)) if is_inside else np.ix_(*window)
-    part = np.ascontiguousarray(image[(slice(None), *chosen)], dtype=np.float32)
-    warped = _sample(part, places - lows.reshape(-1, *[1] * len(lows)), warp.interpolation)
+    grid = _scale_to_box(places, lows, highs)
+
+    is_cubic = warp.interpolation == "cubic" and len(patch_shape) == 2
+    part = _take_box(image, origin + lows, origin + highs)
+    patch = _sample(part, grid, "bicubic" if is_cubic else "bilinear")
     if classes is None:
-        return warped, None
-    nearest = tuple(
-        axis_places[np.rint(place).astype(np.int64) - low]
-        for axis_places, place, low in zip(window, places, lows, strict=True)
-    )
-    return warped, np.ascontiguousarray(classes[nearest])
+        return patch, None
+    part = _take_box(classes[None], origin + lows, origin + highs)
+    return patch, _sample(part, grid, "nearest")[0].astype(classes.dtype)
 
 
-def _find_places(centre: Sequence[float], patch_shape: Sequence[int], warp: Warp) -> np.ndarray:
-    """(D, *patch_shape) image coordinates, pixel centres at whole numbers."""
+def _find_places(middle: Sequence[float], patch_shape: Sequence[int], warp: Warp) -> np.ndarray:
+    """(D, *patch_shape) float32, where each pixel comes from; the patch's centre from `middle`."""
     dims = len(patch_shape)
     axes = [np.arange(size, dtype=np.float32) - (size - 1) / 2 for size in patch_shape]
     places = np.empty((dims, *patch_shape), dtype=np.float32)
     for row in range(dims):
         # Offsets of each axis are added by broadcasting: no matrix product over all pixels.
-        total: np.ndarray | float = float(centre[row]) - 0.5 + float(warp.shift[row])
+        total: np.ndarray | float = float(middle[row])
         for column, axis in enumerate(axes):
             shape = [-1 if a == column else 1 for a in range(dims)]
             total = total + (np.float32(warp.matrix[row, column]) * axis).reshape(shape)
@@ -177,27 +198,42 @@ def _find_places(centre: Sequence[float], patch_shape: Sequence[int], warp: Warp
 
 
 def _spread(coarse: np.ndarray, patch_shape: Sequence[int]) -> np.ndarray:
-    """Displacements of the coarse grid at every pixel, cubic in 2D, linear in 3D."""
-    values = torch.from_numpy(coarse.astype(np.float32))[None]
-    mode = "bicubic" if len(patch_shape) == 2 else "trilinear"
-    fine = functional.interpolate(values, size=tuple(patch_shape), mode=mode, align_corners=True)
-    return fine[0].numpy()
+    """Displacements (D, g, ..., g) of the coarse grid at every pixel, cubic.
+
+    An axis at a time, as matrix products: some 25 times as fast as interpolating all pixels.
+    """
+    fine = coarse.astype(np.float32)
+    for size in patch_shape:
+        # Each product moves one fine axis to the end: after all, they are in order again.
+        fine = np.tensordot(fine, _cubic_weights(fine.shape[1], size), axes=(1, 1))
+    return fine
+
+
+def _cubic_weights(points: int, size: int) -> np.ndarray:
+    """(size, points) share of each coarse point in each pixel; outer points on outer pixels."""
+    unit = torch.eye(points)[None, None]
+    weights = functional.interpolate(unit, size=(size, points), mode="bicubic", align_corners=True)
+    return weights[0, 0].numpy()
+
+
+def _scale_to_box(places: np.ndarray, lows: np.ndarray, highs: np.ndarray) -> torch.Tensor:
+    """(*P, D) as grid_sample wants it: (x, y, z), -1 and 1 at the outer edges of the box."""
+    grid = np.empty((*places.shape[1:], len(places)), dtype=np.float32)
+    for axis, place in enumerate(places):
+        low, size = int(lows[axis]), int(highs[axis] - lows[axis])
+        column = grid[..., -1 - axis]
+        np.multiply(place, 2 / size, out=column)
+        column += (1 - 2 * low) / size - 1
+    return torch.from_numpy(grid)
 
 
 def _sample(
-    part: np.ndarray, places: np.ndarray, interpolation: Literal["linear", "cubic"]
+    part: np.ndarray, grid: torch.Tensor, mode: Literal["nearest", "bilinear", "bicubic"]
 ) -> np.ndarray:
-    """The values of part (C, *S) at places (D, *P), in pixels."""
-    shape = np.asarray(part.shape[1:]).reshape(-1, *[1] * len(places))
-    # grid_sample wants (x, y, z), -1 and 1 at the outer edges of the outer pixels.
-    scaled = ((2 * places + 1) / shape - 1)[::-1].astype(np.float32)
-    grid = torch.from_numpy(np.ascontiguousarray(np.moveaxis(scaled, 0, -1)))
+    """The values of part (C, *S) at the places of the grid, (C, *P) float32."""
+    values = torch.from_numpy(np.array(part, dtype=np.float32, order="C"))
     sampled = functional.grid_sample(
-        torch.from_numpy(part)[None],
-        grid[None],
-        mode="bicubic" if interpolation == "cubic" and len(places) == 2 else "bilinear",
-        padding_mode="reflection",
-        align_corners=False,
+        values[None], grid[None], mode=mode, padding_mode="border", align_corners=False
     )
     return sampled[0].contiguous().numpy()
 
@@ -209,14 +245,37 @@ def _cut_straight(
     patch_shape: Sequence[int],
     warp: Warp,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """The patch by indexing alone: bit for bit what the file holds."""
-    window = []
-    for axis, (middle, size) in enumerate(zip(centre, patch_shape, strict=True)):
-        places = _mirror(np.arange(size) + math.floor(middle - size / 2), image.shape[axis + 1])
-        window.append(places[::-1] if warp.matrix[axis, axis] < 0 else places)
-    chosen: Any = np.ix_(*window)
-    patch = np.ascontiguousarray(image[(slice(None), *chosen)], dtype=np.float32)
-    return patch, None if classes is None else np.ascontiguousarray(classes[chosen])
+    """The patch by indexing alone: bit for bit what the file holds.
+
+    A corner between pixels is moved down to the next whole one.
+    """
+    turns = np.rint(warp.matrix).astype(int)
+    # Row: axis of the image; its entry that is not 0: the patch's axis that runs along it.
+    shown = np.abs(turns).argmax(axis=1)
+    sizes = np.asarray(patch_shape)[shown]
+    lows = np.floor(np.asarray(centre) - sizes / 2 + warp.shift).astype(int)
+    steps = tuple(slice(None, None, int(sign)) for sign in turns.sum(axis=1))
+    order = (0, *(np.abs(turns).argmax(axis=0) + 1))
+
+    def turn(array: np.ndarray) -> np.ndarray:
+        return _take_box(array, lows, lows + sizes)[(slice(None), *steps)].transpose(order)
+
+    patch = np.array(turn(image), dtype=np.float32, order="C")
+    return patch, None if classes is None else np.array(turn(classes[None])[0], order="C")
+
+
+def _take_box(array: np.ndarray, lows: np.ndarray, highs: np.ndarray) -> np.ndarray:
+    """The box [lows, highs) of array (C, *S), mirrored beyond the edges; a view where inside."""
+    windows = [
+        _mirror(np.arange(low, high), size)
+        for low, high, size in zip(lows, highs, array.shape[1:], strict=True)
+    ]
+    ranges = [(int(window.min()), int(window.max()) + 1) for window in windows]
+    part = array[(slice(None), *(slice(*touched) for touched in ranges))]
+    for axis, (window, touched) in enumerate(zip(windows, ranges, strict=True)):
+        if touched != (lows[axis], highs[axis]):
+            part = part.take(window - touched[0], axis=axis + 1)
+    return part
 
 
 def _mirror(places: np.ndarray, size: int) -> np.ndarray:

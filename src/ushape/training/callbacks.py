@@ -182,12 +182,20 @@ class TrainingBar(RichProgressBar):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
         assert isinstance(pl_module, SegmentationModule)
-        metrics = super().get_metrics(trainer, pl_module)
-        metrics.pop("v_num", None)
+        found = super().get_metrics(trainer, pl_module)
+        metrics = {
+            short: found[name]
+            for name, short in (("train/loss", "loss"), ("validation/dice", "Dice"))
+            if name in found
+        }
         left = self.pacer.seconds_left(trainer, pl_module.total_steps)
         if left is not None:
             metrics["left"] = f"{int(left) // 60}:{int(left) % 60:02d}"
         return metrics
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        # Lightning's own would count towards max_epochs, which is open: the pacer ends training.
+        return f"Epoch {current_epoch + 1}"
 
 
 class WholeFileCheckpoints(TorchCheckpointIO):

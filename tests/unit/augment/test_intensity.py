@@ -70,3 +70,28 @@ def test_the_same_seed_gives_the_same_image(image):
 def test_impossible_probability():
     with pytest.raises(ConfigError, match="noise_probability is -1"):
         IntensityConfig(noise_probability=-1)
+
+
+def test_impossible_amount():
+    with pytest.raises(ConfigError, match=r"contrast is -2.0, below 0"):
+        IntensityConfig(contrast=-2.0)
+
+
+def test_draws_are_as_many_whatever_comes_out(image):
+    states = []
+    for config in (OFF, only(noise_probability=1, blur_probability=1, gamma_probability=1)):
+        rng = np.random.default_rng(4)
+        change_intensity(image.copy(), config, rng)
+        states.append(rng.bit_generator.state)
+    assert states[0] == states[1]
+
+
+def test_light_changes_less_than_full(image):
+    def mean_change(strength):
+        config = STRENGTHS[strength].intensity
+        changed = [
+            change_intensity(image.copy(), config, np.random.default_rng(s)) for s in range(60)
+        ]
+        return np.mean([np.abs(one - image).mean() for one in changed])
+
+    assert 0 < mean_change("light") < 0.6 * mean_change("full")

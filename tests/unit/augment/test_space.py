@@ -1,6 +1,9 @@
 import numpy as np
 import pytest
+import torch
+from scipy import ndimage
 
+from ushape.augment import STRENGTHS
 from ushape.augment.space import SpaceConfig, Warp, cut, draw_warp
 from ushape.errors import ConfigError
 
@@ -28,18 +31,55 @@ def test_flips_move_pixels_and_mix_none(picture):
     assert (classes == picture[1, ::-1]).all()
 
 
-def test_quarter_turn_equals_rot90(picture):
-    square = picture[:, :40, :40]
-    quarter = Warp(np.array([[0.0, 1.0], [-1.0, 0.0]]), np.zeros(2), None, "linear")
-    patch, classes = cut(square, square[2], (20, 20), (40, 40), quarter)
-    np.testing.assert_allclose(patch, np.rot90(square, 1, (1, 2)), atol=1e-2)
-    assert (classes == np.rot90(square[2], 1)).all()
+def test_quarter_turn_moves_pixels_and_mixes_none(picture):
+    # By sine and cosine, as drawn: they are 1e-16 beside 0 and 1.
+    sine, cosine = np.sin(np.pi / 2), np.cos(np.pi / 2)
+    quarter = Warp(np.array([[cosine, sine], [-sine, cosine]]), np.zeros(2), None, "linear")
+    # Turned, the whole picture (40, 50) fills a patch of (50, 40).
+    patch, classes = cut(picture, picture[2], (20, 25), (50, 40), quarter)
+    assert (patch == np.rot90(picture, 1, (1, 2))).all()
+    assert (classes == np.rot90(picture[2], 1)).all()
 
 
-def test_shift_reads_from_further_on(picture):
+def test_quarter_turn_of_a_volume():
+    volume = np.random.default_rng(0).integers(256, size=(2, 6, 8, 10), dtype=np.uint8)
+    # z stays; y of the patch runs along x of the volume, x against y.
+    matrix = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
+    warp = Warp(matrix, np.zeros(3), None, "linear")
+    patch, _ = cut(volume, None, (3, 4, 5), (6, 10, 8), warp)
+    assert (patch == np.rot90(volume, -1, (2, 3))).all()
+
+
+def test_whole_shift_reads_from_further_on(picture):
     warp = Warp(np.eye(2), np.array([3.0, -2.0]), None, "linear")
+    assert warp.is_grid_aligned
     patch, _ = cut(picture, None, (20, 25), (8, 8), warp)
-    np.testing.assert_allclose(patch, picture[:, 19:27, 19:27], atol=1e-2)
+    assert (patch == picture[:, 19:27, 19:27]).all()
+
+
+def test_half_a_shift_is_the_mean_of_two(picture):
+    warp = Warp(np.eye(2), np.array([0.0, 0.5]), None, "linear")
+    assert not warp.is_grid_aligned
+    patch, _ = cut(picture, None, (20, 25), (8, 8), warp)
+    left, right = (picture[:, 16:24, x : x + 8].astype(float) for x in (21, 22))
+    np.testing.assert_allclose(patch, (left + right) / 2, atol=0.02)
+
+
+def test_which_warps_move_nothing():
+    assert IDENTITY.is_identity
+    assert not Warp(np.diag([-1.0, 1.0]), np.zeros(2), None, "linear").is_identity
+    assert not Warp(np.eye(2), np.array([1.0, 0.0]), None, "linear").is_identity
+    assert not Warp(np.eye(2), np.zeros(2), np.zeros((2, 3, 3)), "linear").is_identity
+    assert not Warp(2 * np.eye(2), np.zeros(2), None, "linear").is_grid_aligned
+
+
+def test_elastic_of_no_amount_changes_nothing(picture):
+    still = Warp(np.eye(2), np.zeros(2), np.zeros((2, 4, 4)), "linear")
+    patch, classes = cut(picture, picture[0], (20, 25), (16, 20), still)
+    np.testing.assert_allclose(patch, picture[:, 12:28, 15:35], atol=0.02)
+    assert (classes == picture[0, 12:28, 15:35]).all()
+    config = SpaceConfig(**{**STILL, "elastic_probability": 1}, elastic_px=0)
+    assert draw_warp(config, (16, 20), np.random.default_rng(0)).is_identity
 
 
 def test_zoom_of_a_ramp_by_hand():
@@ -71,6 +111,112 @@ def test_image_and_mask_stay_together_and_no_value_is_new(seed):
     assert (np.abs(patch[0] - classes) < 1).mean() > 0.7
 
 
+def find_places(centre, patch_shape, warp):
+    """Where each pixel comes from, once more and in float64."""
+    offsets = np.stack(
+        np.meshgrid(*[np.arange(s) - (s - 1) / 2 for s in patch_shape], indexing="ij")
+    )
+    column = (-1, *[1] * len(patch_shape))
+    places = np.tensordot(warp.matrix, offsets, 1)
+    places += (np.asarray(centre) - 0.5 + warp.shift).reshape(column)
+    if warp.elastic is not None:
+        places += torch.nn.functional.interpolate(
+            torch.from_numpy(warp.elastic)[None],
+            size=patch_shape,
+            mode="bicubic",
+            align_corners=True,
+        )[0].numpy()
+    return places
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("centre", [(20, 25), (3.5, 47.0)])
+def test_scipy_finds_the_same_pixels_also_beyond_the_edges(picture, centre, seed):
+    config = SpaceConfig(
+        flip_axes=(1,), rotation_probability=1, scale_probability=1, elastic_probability=1
+    )
+    warp = draw_warp(config, (24, 31), np.random.default_rng(seed))
+    patch, classes = cut(picture, picture[0], centre, (24, 31), warp)
+    places = find_places(centre, (24, 31), warp)
+    for channel, found in zip(picture.astype(float), patch, strict=True):
+        expected = ndimage.map_coordinates(channel, places, order=1, mode="mirror")
+        np.testing.assert_allclose(found, expected, atol=0.05)
+    expected = ndimage.map_coordinates(picture[0], places, order=0, mode="mirror")
+    # Half-way between two pixels, either is nearest.
+    half_way = (np.abs(places % 1 - 0.5) < 1e-3).any(axis=0)
+    assert (classes == expected)[~half_way].all()
+    assert half_way.mean() < 0.05
+
+
+def test_far_from_the_corner_fractions_are_as_good():
+    # As places in the image, 100000.25 has steps of 1/128 in float32.
+    wide = np.zeros((1, 2, 100_040), dtype=np.float32)
+    wide[..., 1::2] = 1
+    warp = Warp(np.eye(2), np.array([0.0, 0.251]), None, "linear")
+    patch, _ = cut(wide, None, (1, 100_010), (2, 8), warp)
+    np.testing.assert_allclose(patch[0, 0], [0.251, 0.749] * 4, atol=1e-4)
+
+
+def test_cubic_is_sharper_than_linear():
+    dot = np.zeros((1, 9, 9), dtype=np.float32)
+    dot[0, 4, 4] = 1
+    shift = np.array([0.25, 0.0])
+    linear, cubic = (
+        cut(dot, None, (4.5, 4.5), (9, 9), Warp(np.eye(2), shift, None, how))[0].max()
+        for how in ("linear", "cubic")
+    )
+    # Keys' kernel with a = -0.75, as torch has it: 1.25 t^3 - 2.25 t^2 + 1 at t = 0.25.
+    assert linear == pytest.approx(0.75, abs=1e-4)
+    assert cubic == pytest.approx(1.25 / 64 - 2.25 / 16 + 1, abs=1e-4)
+
+
+@pytest.mark.parametrize("warp", [IDENTITY, Warp(np.eye(2) / 2, np.zeros(2), None, "linear")])
+def test_a_patch_is_a_copy_and_the_image_may_be_read_only(warp):
+    image = np.random.default_rng(0).random((1, 12, 12), dtype=np.float32)
+    mask = np.ones((12, 12), dtype=np.uint8)
+    before = image.copy()
+    image.flags.writeable = mask.flags.writeable = False
+    patch, classes = cut(image, mask, (6, 6), (12, 12), warp)
+    patch += 1
+    classes += 1
+    assert (image == before).all()
+    assert (mask == 1).all()
+
+
+def test_draws_are_as_many_whatever_comes_out():
+    states = []
+    for chance in (0, 1):
+        config = SpaceConfig(
+            rotation_probability=chance, scale_probability=chance, elastic_probability=chance
+        )
+        rng = np.random.default_rng(2)
+        draw_warp(config, (8, 8), rng)
+        states.append(rng.bit_generator.state)
+    assert states[0] == states[1]
+
+
+def test_sizes_are_drawn_as_often_larger_as_smaller():
+    config = SpaceConfig(**{**STILL, "scale_probability": 1}, scale=0.5)
+    rng = np.random.default_rng(0)
+    logs = np.log([draw_warp(config, (8, 8), rng).matrix[0, 0] for _ in range(1000)])
+    assert abs(logs.mean()) < 0.03
+    assert -np.log(1.5) <= logs.min() < logs.max() <= np.log(1.5)
+
+
+@pytest.mark.parametrize("strength", STRENGTHS)
+def test_strengths_give_patches_of_the_values_that_are_there(strength, picture):
+    mask = (picture[0] > 128).astype(np.uint8)
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        warp = draw_warp(STRENGTHS[strength].space, (16, 16), rng)
+        patch, classes = cut(picture, mask, (20, 25), (16, 16), warp)
+        assert patch.min() >= picture.min()
+        assert patch.max() <= picture.max()
+        assert set(np.unique(classes)) <= {0, 1}
+        if strength == "none":
+            assert warp.is_identity
+
+
 def test_the_same_seed_draws_the_same_patch(picture):
     config = SpaceConfig(flip_axes=(0, 1))
     warps = [draw_warp(config, (16, 16), np.random.default_rng(7)) for _ in range(2)]
@@ -90,7 +236,7 @@ def test_angles_are_drawn_evenly_to_both_sides():
 
 def test_what_is_switched_off_leaves_the_patch_alone(picture):
     warp = draw_warp(SpaceConfig(**STILL), (16, 16), np.random.default_rng(0))
-    assert warp.is_mirroring
+    assert warp.is_grid_aligned
     assert (warp.matrix == np.eye(2)).all()
 
 
@@ -110,3 +256,7 @@ def test_impossible_settings():
         SpaceConfig(rotation_probability=2)
     with pytest.raises(ConfigError, match="elastic_grid is 1"):
         SpaceConfig(elastic_grid=1)
+    with pytest.raises(ConfigError, match=r"scale is -1.0, below 0"):
+        SpaceConfig(scale=-1.0)
+    with pytest.raises(ConfigError, match=r"flip_axes is \(2,\), but the patches have 2 axes"):
+        draw_warp(SpaceConfig(flip_axes=(2,)), (8, 8), np.random.default_rng(0))

@@ -46,3 +46,34 @@ def test_the_centre_of_a_tile_is_trusted_most():
 def test_impossible_overlap():
     with pytest.raises(ConfigError, match=r"overlap_fraction is 1.0, outside \[0, 1\)"):
         TilingConfig(overlap_fraction=1.0)
+
+
+@given(st.integers(1, 500), st.integers(1, 100), st.floats(0, 0.9))
+def test_neighbours_overlap_as_far_as_promised(size, tile, overlap):
+    steps = np.diff(tile_starts(size, tile, overlap))
+    assert (steps <= max(1, tile * (1 - overlap))).all()
+    # Evenly spread: no two tiles lie much closer than others.
+    assert steps.size == 0 or steps.max() - steps.min() <= 1
+
+
+def test_trust_falls_as_a_gaussian_an_eighth_of_the_tile_wide():
+    window = blend_window((33,), "gaussian")
+    # 33 / 8 pixels are one standard deviation; the centre is pixel 16.
+    assert window[16 + 8] == pytest.approx(np.exp(-0.5 * (8 / (33 / 8)) ** 2), rel=1e-5)
+    assert (window == window[::-1]).all()
+
+
+def test_what_all_tiles_agree_on_is_kept():
+    accumulator = TileAccumulator(1, (10, 10), blend_window((6, 6), "gaussian"))
+    for y in (0, 4):
+        for x in (0, 2, 4):
+            accumulator.add(np.full((1, 6, 6), 0.3, np.float32), (y, x))
+    np.testing.assert_allclose(accumulator.result(), 0.3, rtol=1e-6)
+
+
+def test_two_tiles_meet_by_their_trust():
+    # One axis, windows [1, 3]: the shared pixel is (3 * 0 + 1 * 1) / 4.
+    accumulator = TileAccumulator(1, (3,), np.array([1.0, 3.0], np.float32))
+    accumulator.add(np.zeros((1, 2), np.float32), (0,))
+    accumulator.add(np.ones((1, 2), np.float32), (1,))
+    assert accumulator.result().tolist() == [[0.0, 0.25, 1.0]]
