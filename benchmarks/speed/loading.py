@@ -1,6 +1,6 @@
 """What loading and augmenting patches adds to a training step.
 
-The same training, by turns with real loading (one worker) and with one batch used again and
+The same training, by turns with real loading (as planned) and with one batch used again and
 again, which costs nothing to load.
 
     python benchmarks/speed/loading.py DATA [--masks DIR] [--rounds 3]
@@ -88,7 +88,7 @@ def seconds_per_step(module: SegmentationModule, batches: Iterable[object]) -> f
         optimizer.step()
         module.averaged.update_parameters(module.network)
         times.append(time.perf_counter() - started)
-    return statistics.mean(times[WARM_UP:])
+    return statistics.median(times[WARM_UP:])
 
 
 if __name__ == "__main__":

@@ -180,12 +180,17 @@ def choose_prediction(recipe: Recipe, situation: Situation) -> tuple[Recipe, str
 
 
 def choose_hardware(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
-    """bf16 where the processor has it; one worker less than cores."""
+    """bf16 where the processor has it; loading processes where there are cores to spare.
+
+    A patch costs about 2 ms. On two cores that all work for the network, a second process takes
+    more time from it than it saves (benchmarks/README.md, Loading).
+    """
     machine, train = situation.machine, recipe.train
     precision = train.precision
     if precision == AUTO:
         precision = "bf16" if machine.has_bf16 else "fp32"
-    workers = min(machine.cores - 1, 8) if train.workers == AUTO else train.workers
+    spare = machine.cores - 1 if machine.device != "cpu" else machine.cores // 4
+    workers = min(spare, 8) if train.workers == AUTO else train.workers
     rate = 2e-3 if train.learning_rate == AUTO else train.learning_rate
     recipe = _change(recipe, "train", precision=precision, workers=workers, learning_rate=rate)
     return recipe, (
