@@ -106,7 +106,7 @@ def test_minutes_plan_a_schedule_that_ends(ushape, cells, tmp_path):
         cells,
         "-o",
         run,
-        "--minutes=0.4",
+        "--minutes=0.3",
         "--device=cpu",
         "--set=network.widths=[4,8]",
         "--set=sampling.patch_shape=[32,32]",
