@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ushape.models.encoders import Block
-from ushape.models.layers import CONVOLUTION, LINEAR_MODE, TRANSPOSED, Resize
+from ushape.models.encoders import Block, build_convolution
+from ushape.models.layers import LINEAR_MODE, TRANSPOSED, Resize
 
 if TYPE_CHECKING:
     from ushape.models.unet import UNetConfig
@@ -30,11 +30,13 @@ class Decoder(nn.Module):
         dropout = config.dropout if config.dropout_place != "bottom" else 0.0
         self.ups = nn.ModuleList()
         self.blocks = nn.ModuleList()
-        widths = config.widths[::-1]
-        for coarse, fine in itertools.pairwise(widths):
+        coarsest = config.widths[-1]
+        widths = (*level_widths(config), coarsest)[::-1]
+        skips = config.widths[-2::-1]
+        for (coarse, fine), skip in zip(itertools.pairwise(widths), skips, strict=True):
             up, width = _build_up(config, coarse, fine)
             self.ups.append(up)
-            self.blocks.append(Block(config, width + fine, fine, count, dropout))
+            self.blocks.append(Block(config, skip + width, fine, count, dropout))
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         levels = []
@@ -44,6 +46,12 @@ class Decoder(nn.Module):
             x = block(torch.cat([crop_to(skip, x.shape[2:]), x], dim=1))
             levels.append(x)
         return levels
+
+
+def level_widths(config: UNetConfig) -> tuple[int, ...]:
+    """Output channels of each decoder level, fine to coarse."""
+    assert config.widths != "auto"
+    return config.widths[:-1] if config.decoder_widths is None else config.decoder_widths
 
 
 def crop_to(x: Tensor, shape: torch.Size) -> Tensor:
@@ -61,6 +69,5 @@ def _build_up(config: UNetConfig, coarse: int, fine: int) -> tuple[nn.Module, in
         return TRANSPOSED[config.dims](coarse, fine, 2, stride=2), fine
     mode = "nearest" if config.up == "nearest" else LINEAR_MODE[config.dims]
     if config.up == "bilinear_3x3":
-        convolution = CONVOLUTION[config.dims](coarse, fine, 3, padding=1)
-        return nn.Sequential(Resize(mode), convolution), fine
+        return nn.Sequential(Resize(mode), *build_convolution(config, coarse, fine)), fine
     return Resize(mode), coarse

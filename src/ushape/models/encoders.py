@@ -19,10 +19,24 @@ if TYPE_CHECKING:
     from ushape.models.unet import UNetConfig
 
 
+def build_convolution(config: UNetConfig, in_channels: int, out_channels: int) -> list[nn.Module]:
+    """A 3 x 3 convolution with its norm and activation.
+
+    By default it has no bias where a norm follows: the norm's own offset takes its place.
+    """
+    convolution = CONVOLUTION[config.dims](
+        in_channels,
+        out_channels,
+        3,
+        padding=1 if config.padding == "same" else 0,
+        bias=config.bias == "always" or config.norm == "none",
+    )
+    norm = build_norm(config.norm, out_channels, config.dims)
+    return [convolution, norm, ACTIVATIONS[config.activation]()]
+
+
 class Block(nn.Module):
     """The convolutions of one level, each with norm and activation.
-
-    A convolution has no bias where a norm follows: the norm's own offset takes its place.
 
     Shapes:
         x: (B, in, *S) -> (B, out, *S'), each valid convolution taking 2 pixels off S.
@@ -32,20 +46,10 @@ class Block(nn.Module):
         self, config: UNetConfig, in_channels: int, out_channels: int, count: int, dropout: float
     ):
         super().__init__()
-        convolution = CONVOLUTION[config.dims]
         layers: list[nn.Module] = []
         for index in range(count):
-            layers += [
-                convolution(
-                    in_channels if index == 0 else out_channels,
-                    out_channels,
-                    3,
-                    padding=1 if config.padding == "same" else 0,
-                    bias=config.norm == "none",
-                ),
-                build_norm(config.norm, out_channels, config.dims),
-                ACTIVATIONS[config.activation](),
-            ]
+            width = in_channels if index == 0 else out_channels
+            layers += build_convolution(config, width, out_channels)
             is_last = index == count - 1
             if dropout and (is_last or config.dropout_place == "between"):
                 layers.append(DROPOUT[config.dims](dropout))
@@ -53,7 +57,8 @@ class Block(nn.Module):
         self.shortcut: nn.Module | None = None
         if config.block == "residual":
             same = in_channels == out_channels
-            self.shortcut = nn.Identity() if same else convolution(in_channels, out_channels, 1)
+            point = CONVOLUTION[config.dims]
+            self.shortcut = nn.Identity() if same else point(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         result: Tensor = self.layers(x)

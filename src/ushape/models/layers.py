@@ -29,11 +29,16 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 class InstanceNorm(nn.Module):
-    """Instance norm, computed as batch norm over a view in which each channel of each image is
-    a channel of its own: on a CPU in channels-last half again as fast as torch's.
+    """Instance norm, computed as the batch norm of each image by itself.
+
+    Torch's own, and batch norm over a (1, B * C, *S) view, lose the channels-last layout, and
+    every convolution after them pays for it. A single pixel has no spread: it becomes the offset.
 
     Shapes:
-        x: (B, C, *S) -> (B, C, *S).
+        x: (B, C, *S) -> (B, C, *S), in the memory format of x.
+
+    Source:
+        Ulyanov et al. 2016, arXiv 1607.08022.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5):
@@ -43,11 +48,21 @@ class InstanceNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, channels = x.shape[:2]
-        view = x.reshape(1, batch * channels, *x.shape[2:])
-        weight, bias = self.weight.repeat(batch), self.bias.repeat(batch)
-        normed = functional.batch_norm(view, None, None, weight, bias, training=True, eps=self.eps)
-        return normed.reshape(x.shape)
+        # functional.batch_norm is the same but refuses a single pixel, which a legal size can have.
+        return torch.cat([self._norm_image(image) for image in x.split(1)])
+
+    def _norm_image(self, image: Tensor) -> Tensor:
+        return torch.batch_norm(
+            image,
+            self.weight,
+            self.bias,
+            running_mean=None,
+            running_var=None,
+            training=True,
+            momentum=0.0,
+            eps=self.eps,
+            cudnn_enabled=torch.backends.cudnn.enabled,
+        )
 
 
 def build_norm(name: str, channels: int, dims: int) -> nn.Module:

@@ -1,8 +1,11 @@
-"""Sizes of a U-Net, by arithmetic alone."""
+"""Sizes of a U-Net: legal inputs by arithmetic, weights and memory from a network without data."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 if TYPE_CHECKING:
     from ushape.models.unet import UNetConfig
@@ -20,8 +23,11 @@ def output_size(config: UNetConfig, size: int) -> int:
             return 0
         if level < levels - 1:
             size //= 2
+    way_up = config.decoder_convolutions or config.convolutions
+    if config.up == "bilinear_3x3":
+        way_up += 1
     for _ in range(levels - 1):
-        size = 2 * size - lost * (config.decoder_convolutions or config.convolutions)
+        size = 2 * size - lost * way_up
         if size <= 0:
             return 0
     return size
@@ -41,3 +47,41 @@ def valid_margin(config: UNetConfig) -> int:
         return 0
     size = next_legal_size(config, 1)
     return (size - output_size(config, size)) // 2
+
+
+def parameter_count(config: UNetConfig, in_channels: int, out_channels: int) -> int:
+    """Trainable numbers of the network; nothing is allocated."""
+    network = _build_without_data(config, in_channels, out_channels, torch.float32)
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def memory_estimate(
+    config: UNetConfig,
+    in_channels: int,
+    batch: int,
+    patch: tuple[int, ...],
+    *,
+    out_channels: int = 1,
+    dtype: torch.dtype = torch.float32,
+) -> int:
+    """Bytes that a training step holds at its peak, without loss, data and workspace of kernels.
+
+    Weights, gradients and AdamW's two moments (4 bytes each), all that the forward pass keeps
+    for the backward pass, and twice the largest of it for gradients on their way down.
+
+    Args:
+        patch: S of one patch, pixels; legal for the network.
+        dtype: What activations are computed in: bfloat16 under autocast.
+    """
+    network = _build_without_data(config, in_channels, out_channels, dtype).train()
+    weights = {id(parameter.untyped_storage()) for parameter in network.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage._cdata] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        network(torch.empty(batch, in_channels, *patch, device="meta", dtype=dtype))
+    return 0

@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ushape.errors import ConfigError, PlanError
-from ushape.models.decoder import Decoder
+from ushape.models.decoder import Decoder, level_widths
 from ushape.models.encoders import Encoder
 from ushape.models.layers import CONVOLUTION, init_he
 from ushape.models.shapes import next_legal_size, output_size, valid_margin
@@ -33,11 +33,19 @@ class UNetConfig:
     decoder_convolutions: int | None = None
     """Convolutions of each level on the way up, where it differs from the way down."""
 
+    decoder_widths: tuple[int, ...] | None = None
+    """Channels of each level on the way up, fine to coarse and without the coarsest, where they
+    differ from the way down."""
+
     padding: Literal["same", "valid"] = "same"
     """valid: convolutions shrink the image, as in the paper; same: zeros are added."""
 
     norm: Literal["auto", "none", "batch", "instance", "group"] = "auto"
     """Normalisation after each convolution."""
+
+    bias: Literal["where_no_norm", "always"] = "where_no_norm"
+    """Which 3 x 3 convolutions have a bias; a norm has an offset of its own, so that always
+    serves published networks only."""
 
     activation: Literal["relu", "leaky_relu", "gelu", "silu"] = "relu"
 
@@ -52,7 +60,7 @@ class UNetConfig:
 
     up: Literal["transposed", "bilinear", "nearest", "bilinear_3x3"] = "transposed"
     """How a level is doubled: transposed convolution to half the channels; interpolation;
-    interpolation and a 3 x 3 convolution to half the channels."""
+    interpolation and a 3 x 3 convolution (padding, norm, activation as anywhere) to half."""
 
     block: Literal["plain", "residual"] = "plain"
     """residual: each level's input is added to its output."""
@@ -75,6 +83,12 @@ class UNetConfig:
                 "network.block residual needs network.padding same.",
                 hint="Valid convolutions shrink the image, so nothing could be added to it.",
             )
+        if self.deep_supervision and self.padding == "valid":
+            raise ConfigError(
+                "network.deep_supervision needs network.padding same.",
+                hint="Valid heads cover different areas, so one target cannot serve them all.",
+            )
+        self._check_decoder_widths()
         for name in ("convolutions", "centre_convolutions", "decoder_convolutions"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -84,6 +98,17 @@ class UNetConfig:
             raise ConfigError(
                 f"network.deep_supervision is {self.deep_supervision}, outside 0 to {levels}.",
                 hint="There is one further head at most for each inner level of the decoder.",
+            )
+
+    def _check_decoder_widths(self) -> None:
+        if self.decoder_widths is None:
+            return
+        levels = 0 if self.widths == "auto" else len(self.widths) - 1
+        if len(self.decoder_widths) != levels or min(self.decoder_widths) < 1:
+            raise ConfigError(
+                f"network.decoder_widths is {list(self.decoder_widths)}, network.widths "
+                f"{self.widths if self.widths == 'auto' else list(self.widths)}.",
+                hint="Give both, decoder_widths with one level fewer, each of at least 1 channel.",
             )
 
 
@@ -116,7 +141,8 @@ class UNet(nn.Module):
         self.decoder = Decoder(config)
         head = CONVOLUTION[config.dims]
         self.heads = nn.ModuleList(
-            head(width, out_channels, 1) for width in config.widths[: 1 + config.deep_supervision]
+            head(width, out_channels, 1)
+            for width in level_widths(config)[: 1 + config.deep_supervision]
         )
         self.margin = valid_margin(config)
         self.divisor = 2 ** (len(config.widths) - 1)
