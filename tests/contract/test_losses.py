@@ -67,8 +67,44 @@ def test_ignored_pixels_have_no_say(loss, space):
 def test_all_ignored_costs_nothing_and_still_has_a_gradient(loss, case):
     target, weight = case
     logits = torch.randn_like(target).requires_grad_()
-    loss(logits, target, 0 * weight).backward()
-    assert logits.grad.isfinite().all()
+    value = loss(logits, target, 0 * weight)
+    value.backward()
+    assert value == 0
+    assert not logits.grad.any()
+
+
+def test_ignored_pixels_have_no_gradient(loss, case):
+    target, weight = case
+    weight[0, :, :3] = 0
+    logits = torch.randn_like(target).requires_grad_()
+    loss(logits, target, weight).backward()
+    assert not logits.grad[0, :, :3].any()
+    assert logits.grad[0, :, 3:].any()
+
+
+def test_order_in_the_batch_does_not_matter(loss, case):
+    target, weight = case
+    logits = torch.randn_like(target)
+    flipped = loss(logits.flip(0), target.flip(0), weight.flip(0))
+    torch.testing.assert_close(flipped, loss(logits, target, weight))
+
+
+def test_double_precision_is_kept(loss, case):
+    target, weight = (value.double() for value in case)
+    logits = torch.randn_like(target)
+    value = loss(logits, target, weight)
+    assert value.dtype == torch.float64
+    single = loss(logits.float(), target.float(), weight.float())
+    torch.testing.assert_close(value.float(), single, atol=1e-5, rtol=1e-5)
+
+
+def test_autocast_does_not_touch_the_sums(loss, case):
+    target, weight = case
+    logits = torch.randn_like(target)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = loss(logits, target, weight)
+    assert inside.dtype == torch.float32
+    torch.testing.assert_close(inside, loss(logits, target, weight))
 
 
 def test_a_heavier_pixel_counts_more(loss, case):

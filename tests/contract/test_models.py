@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from ushape.errors import PlanError
 from ushape.models import MODELS, build_model
 from ushape.models.unet import UNetConfig
 
@@ -18,6 +19,8 @@ FORMS = [
         (("none", {"padding": "valid", "dims": dims}) for dims in (2, 3)),
         (("batch", {"block": "residual", "activation": "silu"}),),
         (("batch", {"dropout": 0.5, "dropout_place": p}) for p in ("between", "after", "bottom")),
+        (("batch", {"up": "bilinear_3x3", "padding": "valid", "bias": "always"}),),
+        (("batch", {"decoder_widths": (3, 5), "deep_supervision": 1}),),
         (("none", {"convolutions": 3, "decoder_convolutions": 1, "centre_convolutions": 1}),),
     )
 ]
@@ -62,9 +65,56 @@ def test_channels_last_changes_the_layout_and_not_the_result(network):
     torch.testing.assert_close(network(image), other, atol=1e-4, rtol=1e-4)
 
 
+def test_channels_last_lasts_from_layer_to_layer(network):
+    """A layer that drops it is right, and slows every convolution after it."""
+    layout = torch.channels_last if network.config.dims == 2 else torch.channels_last_3d
+    network = network.to(memory_format=layout)
+    dropped = []
+
+    def note(layer, _, output):
+        if not output.is_contiguous(memory_format=layout):
+            dropped.append(type(layer).__name__)
+
+    # The heads are left out: torch answers a 1 x 1 x 1 convolution in a layout of its choice.
+    for part in (network.encoder, network.decoder):
+        for layer in part.modules():
+            if not list(layer.children()):
+                layer.register_forward_hook(note)
+    network(image_for(network).contiguous(memory_format=layout))
+    assert not dropped
+
+
+def test_prediction_repeats_itself(network):
+    image = image_for(network)
+    assert torch.equal(network(image), network(image))
+
+
+def test_order_in_the_batch_does_not_matter_in_prediction(network):
+    image = image_for(network)
+    torch.testing.assert_close(network(image.flip(0)).flip(0), network(image), atol=1e-5, rtol=1e-5)
+
+
+def test_a_refused_image_leaves_no_trace(network):
+    image = image_for(network)
+    before = network(image)
+    side = image.shape[-1]
+    with pytest.raises(PlanError, match=f"{side + 1} is not legal") as caught:
+        network(torch.zeros(1, 2, *[side + 1] * network.config.dims))
+    assert str(network.legal_size(side + 1)) in caught.value.hint
+    assert torch.equal(network(image), before)
+
+
+def test_a_legal_size_is_the_smallest_that_the_network_takes(network):
+    legal = network.legal_size(20)
+    assert network.legal_size(legal) == legal
+    assert not any(network.output_size(size) for size in range(20, legal))
+
+
 def test_every_weight_gets_a_gradient(network):
     network.train()
-    network(image_for(network)).square().mean().backward()
+    logits = network(image_for(network))
+    heads = logits if isinstance(logits, list) else [logits]
+    sum(head.square().mean() for head in heads).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
 

@@ -29,5 +29,5 @@ def load_recipe(name_or_file: str) -> Recipe:
     raise ConfigError(
         f"No recipe {name_or_file}: neither a name nor a YAML file.",
         hint=f"{'Near' if near else 'Known'} names: {', '.join(near or RECIPES)}. "
-        "`ushape.cookbook.auto > mine.yaml` makes a file to edit.",
+        "`ushape recipes auto > mine.yaml` makes a file to edit.",
     )

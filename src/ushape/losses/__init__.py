@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -25,15 +25,19 @@ class LossConfig:
     """What training makes small."""
 
     terms: dict[str, float] = field(default_factory=lambda: {"cross_entropy": 1.0, "dice": 1.0})
-    """Factor of each loss in the sum."""
+    """Factor of each loss in the sum, at least 0."""
 
     def __post_init__(self) -> None:
-        for name in self.terms:
+        for name, factor in self.terms.items():
             if name not in LOSSES:
-                near = difflib.get_close_matches(name, LOSSES, n=2, cutoff=0.4)
                 raise ConfigError(
                     f"loss.terms names {name}, which is no loss.",
-                    hint=f"{'Near' if near else 'Known'} names: {', '.join(near or LOSSES)}.",
+                    hint=f"Known names: {', '.join(LOSSES)}.",
+                )
+            if not 0 <= factor < math.inf:
+                raise ConfigError(
+                    f"loss.terms gives {name} the factor {factor}.",
+                    hint="At least 0; a loss below 0 would be made large.",
                 )
         if not any(factor > 0 for factor in self.terms.values()):
             raise ConfigError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from ushape.models.unet import UNetConfig
@@ -64,24 +64,44 @@ def memory_estimate(
     out_channels: int = 1,
     dtype: torch.dtype = torch.float32,
 ) -> int:
-    """Bytes that a training step holds at its peak, without loss, data and workspace of kernels.
+    """Bytes that a training step needs, roughly; no upper bound.
 
     Weights, gradients and AdamW's two moments (4 bytes each), all that the forward pass keeps
-    for the backward pass, and twice the largest of it for gradients on their way down.
+    for the backward pass, and twice the largest of it for gradients on their way down. Not
+    counted: the loss, and what kernels and the allocator take for themselves. On a CPU 0.92 to
+    0.99 of the measured peak for plain blocks, 0.8 with instance norm, 0.7 for residual blocks.
 
     Args:
         patch: S of one patch, pixels; legal for the network.
         dtype: What activations are computed in: bfloat16 under autocast.
     """
     network = _build_without_data(config, in_channels, out_channels, dtype).train()
-    weights = {id(parameter.untyped_storage()) for parameter in network.parameters()}
+    kept = _bytes_kept(network, torch.empty(batch, in_channels, *patch, device="meta", dtype=dtype))
+    weights = sum(parameter.numel() for parameter in network.parameters())
+    cast = dtype.itemsize if dtype.itemsize < 4 else 0  # Autocast keeps a copy of each weight.
+    return weights * (16 + cast) + sum(kept) + 2 * max(kept)
+
+
+def _bytes_kept(network: nn.Module, image: Tensor) -> list[int]:
+    """Bytes of each array, weights apart, that a forward pass leaves for the backward pass."""
+    weights = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
 
     def note(tensor: Tensor) -> Tensor:
+        # Layers share arrays; the storage stays alive here, so that its address is not used again.
         storage = tensor.untyped_storage()
         kept[storage._cdata] = storage
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        network(torch.empty(batch, in_channels, *patch, device="meta", dtype=dtype))
-    return 0
+        network(image)
+    return [storage.nbytes() for address, storage in kept.items() if address not in weights]
+
+
+def _build_without_data(
+    config: UNetConfig, in_channels: int, out_channels: int, dtype: torch.dtype
+) -> nn.Module:
+    from ushape.models.unet import UNet  # Which itself asks this file for its legal sizes.
+
+    with torch.device("meta"):
+        return UNet(config, in_channels, out_channels).to(dtype)

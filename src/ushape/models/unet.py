@@ -104,7 +104,7 @@ class UNetConfig:
         if self.decoder_widths is None:
             return
         levels = 0 if self.widths == "auto" else len(self.widths) - 1
-        if len(self.decoder_widths) != levels or min(self.decoder_widths) < 1:
+        if len(self.decoder_widths) != levels or min(self.decoder_widths, default=0) < 1:
             raise ConfigError(
                 f"network.decoder_widths is {list(self.decoder_widths)}, network.widths "
                 f"{self.widths if self.widths == 'auto' else list(self.widths)}.",

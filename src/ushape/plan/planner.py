@@ -217,7 +217,8 @@ def plan_duration(
 ) -> tuple[Recipe, str]:
     """How many epochs of how many steps.
 
-    By time: about twenty epochs, none shorter than 5 s or longer than 2 minutes. With epochs
+    By time: about twenty epochs, none shorter than 5 s or longer than 2 minutes; in a very short
+    training three, so that there is a choice of weights and a place to resume from. With epochs
     given: an epoch sees as many pixels as the training cases have, at most 250 steps (nnU-Net).
 
     Args:
@@ -234,7 +235,7 @@ def plan_duration(
         steps = max(1, min(250, math.ceil(working_pixels / batch_pixels)))
     else:
         total = training_s / (step_s * STEP_OVERHEAD / 0.9)  # A tenth is for validation.
-        epoch_s = min(120.0, max(5.0, training_s / 20))
+        epoch_s = min(120.0, max(5.0, training_s / 20), training_s / 3)
         epochs = max(1, round(training_s / epoch_s))
         steps = max(1, round(total / epochs))
         speed = f" at {step_s * 1000:.0f} ms a step ({batch_size / step_s:.1f} patches/s)"

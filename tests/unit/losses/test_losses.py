@@ -84,10 +84,44 @@ def test_sum_and_deep_supervision_by_hand():
     assert DeepSupervision(Constant())(heads, one, weight).item() == pytest.approx(5.0)
 
 
+def test_cross_entropy_weighs_pixels_without_dividing_by_the_weights():
+    target, _ = encode([[0, 1]], TWO)
+    weight = torch.tensor([[[[1.0, 5.0]]]])
+    # log 2 in each pixel: (1 + 5) log 2 / 2 pixels.
+    value = CrossEntropyLoss(TWO)(torch.zeros(1, 1, 1, 2), target, weight)
+    assert value.item() == pytest.approx(3 * math.log(2), abs=1e-6)
+
+
+def test_dice_pools_the_batch_before_it_divides():
+    # First image: 1 of 1 found. Second: none there, 1 invented. Pooled: 2*1 / (1+2).
+    target = torch.tensor([[[[1.0, 0.0]]], [[[0.0, 0.0]]]])
+    found = torch.tensor([[[[1.0, 0.0]]], [[[1.0, 0.0]]]])
+    value = DiceLoss(TWO, smooth=0)(100 * found - 50, target, torch.ones_like(target))
+    assert value.item() == pytest.approx(1 / 3, abs=1e-5)
+
+
+@pytest.mark.parametrize("space", [TWO, THREE])
+def test_coarser_heads_are_judged_on_every_second_pixel(space):
+    torch.manual_seed(0)
+    classes = torch.randint(len(space.values), (1, 8, 8))
+    classes[0, :4, :4] = IGNORE
+    target, weight = (value[None] for value in space.encode(classes[0]))
+    coarse_target, coarse_weight = (value[None] for value in space.encode(classes[0, ::2, ::2]))
+    fine, coarse = torch.randn(1, space.channels, 8, 8), torch.randn(1, space.channels, 4, 4)
+    loss = build_loss(LossConfig(), space, deep_supervision=True)
+    single = build_loss(LossConfig(), space, deep_supervision=False)
+    expected = (2 * single(fine, target, weight) + single(coarse, coarse_target, coarse_weight)) / 3
+    torch.testing.assert_close(loss([fine, coarse], target, weight), expected)
+    torch.testing.assert_close(loss(fine, target, weight), single(fine, target, weight))
+
+
 def test_unknown_and_empty_losses_are_refused():
     with pytest.raises(ConfigError, match="dise, which is no loss") as caught:
         LossConfig(terms={"dise": 1})
     assert "dice" in caught.value.hint
+    assert "cross_entropy" in caught.value.hint
+    with pytest.raises(ConfigError, match=r"dice the factor -0\.5"):
+        LossConfig(terms={"cross_entropy": 1, "dice": -0.5})
     with pytest.raises(ConfigError, match="nothing to make small"):
         LossConfig(terms={"dice": 0})
 

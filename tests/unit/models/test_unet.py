@@ -1,11 +1,31 @@
+import math
+
 import pytest
 import torch
 
 from ushape.errors import ConfigError, PlanError
 from ushape.models import build_model
 from ushape.models.layers import InstanceNorm
+from ushape.models.shapes import memory_estimate, parameter_count
 from ushape.models.unet import UNetConfig
 
+CARVANA_ORIGINAL = UNetConfig(
+    widths=(64, 128, 256, 512, 1024),
+    norm="batch",
+    bias="always",
+    padding="valid",
+    up="bilinear_3x3",
+    decoder_convolutions=1,
+)
+# The way up narrows one level early: each level ends with the channels of the next finer one.
+CARVANA_1024 = UNetConfig(
+    widths=(24, 64, 128, 256, 512, 768, 768),
+    decoder_widths=(24, 24, 64, 128, 256, 512),
+    norm="batch",
+    centre_convolutions=1,
+    decoder_convolutions=3,
+    up="bilinear",
+)
 PAPER = UNetConfig(widths=(64, 128, 256, 512, 1024), norm="none", padding="valid")
 
 
@@ -26,10 +46,19 @@ def parameters(network):
         (UNetConfig(widths=PAPER.widths, norm="none"), 3, 1, 31_031_745),
         (UNetConfig(widths=(32, 64, 128, 256, 512), norm="batch"), 3, 1, 7_763_041),
         (UNetConfig(widths=(64, 128, 256, 512), norm="none", up="bilinear"), 3, 1, 7_782_913),
+        (CARVANA_ORIGINAL, 3, 1, 31_390_721),
+        (CARVANA_1024, 3, 1, 35_371_873),
     ],
 )
 def test_parameters_of_the_published_networks(config, channels, outputs, expected):
     assert parameters(build_on_meta(config, channels, outputs)) == expected
+    assert parameter_count(config, channels, outputs) == expected
+
+
+def test_valid_convolutions_after_upsampling_count_in_the_margin():
+    network = build_on_meta(CARVANA_ORIGINAL, 3, 1)
+    assert network.margin == 92
+    assert network(torch.empty(1, 3, 572, 572, device="meta")).shape == (1, 1, 388, 388)
 
 
 def test_the_paper_s_sizes():
@@ -48,6 +77,40 @@ def test_the_paper_s_sizes():
         level.shape[-1] for level in network.encoder(torch.empty(1, 1, 572, 572, device="meta"))
     ]
     assert sizes == [568, 280, 136, 64, 28]
+    levels = network.decoder(network.encoder(torch.empty(1, 1, 572, 572, device="meta")))
+    assert [level.shape[-1] for level in levels] == [52, 100, 196, 388]
+
+
+def test_legal_sizes_are_those_that_halve_evenly():
+    padded = build_on_meta(UNetConfig(widths=(4, 4, 4, 4), norm="none"), 1, 1)
+    assert padded.divisor == 8
+    assert [padded.legal_size(size) for size in (1, 8, 9, 100)] == [8, 8, 16, 104]
+    # The paper's smallest tile: 16 n + 12 pixels, of which 184 are lost.
+    paper = build_on_meta(PAPER, 1, 2)
+    assert paper.legal_size(1) == 188
+    assert paper.output_size(188) == 4
+    assert paper.output_size(172) == paper.output_size(189) == 0
+
+
+def test_memory_counted_by_hand():
+    # Bytes kept for the backward pass, 2 images of 32 x 32 in float32: 8192 a channel, then 2048
+    # and 512. Way down: the image (3), two convolutions a level, each pooled array with its
+    # 8-byte indices. Way up: each joined array and two convolutions.
+    down = 8192 * (3 + 8 + 8) + 2048 * (3 * 8 + 16 + 16) + 512 * (3 * 16 + 32 + 32)
+    up = 2048 * (32 + 16 + 16) + 8192 * (16 + 8 + 8)
+    config = UNetConfig(widths=(8, 16, 32), norm="none")
+    weights = parameter_count(config, 3, 1)
+    expected = down + up + 2 * 8192 * 16 + 16 * weights
+    assert memory_estimate(config, 3, 2, (32, 32)) == expected
+
+
+@pytest.mark.parametrize("norm", ["none", "batch", "instance", "group"])
+def test_memory_grows_with_the_batch_and_shrinks_in_half_precision(norm):
+    config = UNetConfig(widths=(8, 16), norm=norm)
+    one, two = (memory_estimate(config, 1, batch, (128, 128)) for batch in (1, 2))
+    assert two == pytest.approx(2 * one, rel=0.05)
+    half = memory_estimate(config, 1, 2, (128, 128), dtype=torch.bfloat16)
+    assert 0.5 < half / two < 0.6
 
 
 def test_illegal_size_names_the_next_legal_ones():
@@ -68,15 +131,18 @@ def test_a_failed_pass_leaves_no_trace():
     assert torch.equal(network(x), before)
 
 
-def test_he_initialisation_of_every_convolution():
+@pytest.mark.parametrize("dims", [2, 3])
+def test_he_initialisation_of_every_convolution(dims):
     torch.manual_seed(0)
-    network = build_model(UNetConfig(widths=(32, 64), norm="none"), 16, 8)
-    for layer in network.modules():
-        if isinstance(layer, (torch.nn.Conv2d, torch.nn.ConvTranspose2d)):
-            area = layer.kernel_size[0] * layer.kernel_size[1]
-            expected = (2 / (area * layer.in_channels)) ** 0.5
-            assert layer.weight.std().item() == pytest.approx(expected, rel=0.12)
-            assert not layer.bias.any()
+    network = build_model(UNetConfig(dims=dims, widths=(32, 64), norm="none"), 16, 8)
+    kinds = (torch.nn.modules.conv._ConvNd,)
+    layers = [layer for layer in network.modules() if isinstance(layer, kinds)]
+    assert len(layers) == 8  # Two levels and the way up of two each, one up, one head.
+    for layer in layers:
+        area = math.prod(layer.kernel_size)
+        expected = (2 / (area * layer.in_channels)) ** 0.5
+        assert layer.weight.std().item() == pytest.approx(expected, rel=0.12)
+        assert not layer.bias.any()
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 9, 7), (1, 4, 5, 6, 7)])
@@ -85,6 +151,33 @@ def test_instance_norm_equals_torch_s(shape):
     x = torch.randn(shape) * 3 + 2
     theirs = {4: torch.nn.InstanceNorm2d, 5: torch.nn.InstanceNorm3d}[x.ndim](shape[1])
     torch.testing.assert_close(InstanceNorm(shape[1])(x), theirs(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_instance_norm_s_gradients_equal_torch_s(layout):
+    torch.manual_seed(0)
+    x = torch.randn(3, 4, 6, 5).contiguous(memory_format=layout)
+    ours, theirs = InstanceNorm(4), torch.nn.InstanceNorm2d(4, affine=True)
+    weight, offset, towards = torch.rand(4) + 0.5, torch.randn(4), torch.randn(3, 4, 6, 5)
+    gradients = []
+    for norm in (ours, theirs):
+        with torch.no_grad():
+            norm.weight.copy_(weight)
+            norm.bias.copy_(offset)
+        leaf = x.clone().requires_grad_()
+        result = norm(leaf)
+        (result * towards).sum().backward()
+        gradients.append((result.detach(), leaf.grad, norm.weight.grad, norm.bias.grad))
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-5)
+
+
+def test_instance_norm_of_a_single_pixel_is_its_offset():
+    norm = InstanceNorm(2)
+    torch.nn.init.constant_(norm.bias, 3.0)
+    result = norm(torch.tensor([[[[5.0]], [[-7.0]]]]))
+    torch.testing.assert_close(result, torch.full((1, 2, 1, 1), 3.0), atol=1e-4, rtol=0)
+    network = build_model(UNetConfig(widths=(4, 4, 4), norm="instance"), 1, 1).eval()
+    assert network(torch.randn(1, 1, 4, 4)).isfinite().all()
 
 
 def test_deep_supervision_has_heads_in_training_only():
@@ -103,3 +196,17 @@ def test_impossible_configs():
         UNetConfig(widths=(4, 4, 4), deep_supervision=3)
     with pytest.raises(ConfigError, match="dropout is 1"):
         UNetConfig(dropout=1.0)
+    with pytest.raises(ConfigError, match="centre_convolutions is 0"):
+        UNetConfig(centre_convolutions=0)
+    with pytest.raises(ConfigError, match=r"deep_supervision needs network.padding same"):
+        UNetConfig(widths=(4, 4, 4), deep_supervision=1, padding="valid")
+    for widths, decoder in (((4, 4, 4), (4,)), ((4, 4), (0,)), ("auto", (4,)), ("auto", ())):
+        with pytest.raises(ConfigError, match="decoder_widths is"):
+            UNetConfig(widths=widths, decoder_widths=decoder)
+
+
+def test_auto_is_the_planner_s_to_settle():
+    with pytest.raises(AssertionError, match="chooses the widths"):
+        build_model(UNetConfig(norm="none"), 1, 1)
+    with pytest.raises(AssertionError, match="chooses the norm"):
+        build_model(UNetConfig(widths=(4, 4)), 1, 1)
