@@ -8,6 +8,8 @@ from typing import Literal
 
 import numpy as np
 
+from ushape.scaling import Scaling
+
 Palette = tuple[tuple[int, int, int], ...]
 """Colour (red, green, blue), 0 to 255, of each palette index."""
 
@@ -84,6 +86,9 @@ class Sample:
     case: Case
     image: np.ndarray
     """(C, *S), stored dtype or float32."""
+
+    scaling: Scaling
+    """Brings its intensities, or those of a part of it, to what the network sees."""
 
     classes: np.ndarray | None
     """(*S) uint8 class indices, labels.IGNORE where the annotator left it open."""

@@ -205,7 +205,8 @@ def _spread(coarse: np.ndarray, patch_shape: Sequence[int]) -> np.ndarray:
     fine = coarse.astype(np.float32)
     for size in patch_shape:
         # Each product moves one fine axis to the end: after all, they are in order again.
-        fine = np.tensordot(fine, _cubic_weights(fine.shape[1], size), axes=(1, 1))
+        # Not by BLAS, which would wake all its threads for so little.
+        fine = np.einsum("da...,sa->d...s", fine, _cubic_weights(fine.shape[1], size))
     return fine
 
 

@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 from ushape.augment import AugmentConfig
 from ushape.augment.intensity import change_intensity
 from ushape.augment.space import cut, draw_warp
-from ushape.data.prepare import Preparation
 from ushape.data.sampling import CaseDraw, Key, draw_centre
+from ushape.labels import LabelSpace
 from ushape.types import Sample
 
 
@@ -34,6 +34,7 @@ class PatchDataset(Dataset[Patch]):
 
     Args:
         samples: The training cases.
+        space: For target and weight.
         draw: Chooses the case of each patch.
         patch_shape: P, in working pixels.
         margin: Pixels that the network loses on each side.
@@ -43,7 +44,7 @@ class PatchDataset(Dataset[Patch]):
     def __init__(
         self,
         samples: Sequence[Sample],
-        preparation: Preparation,
+        space: LabelSpace,
         draw: CaseDraw,
         augment: AugmentConfig,
         *,
@@ -51,12 +52,7 @@ class PatchDataset(Dataset[Patch]):
         margin: int = 0,
         seed: int = 0,
     ):
-        self.samples, self.preparation, self.draw, self.augment = (
-            samples,
-            preparation,
-            draw,
-            augment,
-        )
+        self.samples, self.space, self.draw, self.augment = samples, space, draw, augment
         self.patch_shape, self.margin, self.seed = patch_shape, margin, seed
 
     def __getitem__(self, key: Key) -> Patch:
@@ -69,9 +65,9 @@ class PatchDataset(Dataset[Patch]):
         warp = draw_warp(self.augment.space, self.patch_shape, rng)
         image, classes = cut(sample.image, sample.classes, centre, self.patch_shape, warp)
         assert classes is not None
-        image = self.preparation.scaling_of(sample.image).apply(image)
+        image = sample.scaling.apply(image)
         image = change_intensity(image, self.augment.intensity, rng)
 
         inner = tuple(slice(self.margin, size - self.margin) for size in self.patch_shape)
-        target, weight = self.preparation.space.encode(torch.from_numpy(classes[inner]))
+        target, weight = self.space.encode(torch.from_numpy(classes[inner]))
         return Patch(image=torch.from_numpy(image), target=target, weight=weight)

@@ -14,6 +14,7 @@ import numpy as np
 from ushape import io
 from ushape.errors import ConfigError, DataError
 from ushape.labels import LabelSpace
+from ushape.scaling import Scaling
 from ushape.spatial.grid import resample_classes, resample_image, resample_probabilities
 from ushape.types import Case, Geometry, Sample
 
@@ -36,50 +37,6 @@ class PreparationConfig:
                 f"preparation.downscale is {self.downscale}, below 1.",
                 hint="1 keeps full size, 2 halves height and width.",
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scaling:
-    """Clips and standardises intensities, channel by channel. All numbers in file units."""
-
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @classmethod
-    def measure(cls, pixels: np.ndarray) -> Scaling:
-        """From a sample of pixels; clips at the 0.5th and 99.5th percentile as nnU-Net does.
-
-        Shapes:
-            pixels: (C, N). NaN and infinities are left out.
-        """
-        columns = []
-        for channel in pixels.astype(np.float32):
-            finite = channel[np.isfinite(channel)]
-            if finite.size == 0:
-                columns.append((0.0, 0.0, 0.0, 1.0))
-                continue
-            low, high = np.percentile(finite, (0.5, 99.5))
-            clipped = finite.clip(low, high)
-            # A constant channel carries nothing: std 1 turns it into zeros.
-            columns.append(
-                (float(low), float(high), float(clipped.mean()), float(clipped.std()) or 1.0)
-            )
-        low_all, high_all, mean_all, std_all = zip(*columns, strict=True)
-        return cls(low=low_all, high=high_all, mean=mean_all, std=std_all)
-
-    def apply(self, image: np.ndarray) -> np.ndarray:
-        """(C, *S) in file units -> float32, mean about 0, standard deviation about 1."""
-        column = (-1, *[1] * (image.ndim - 1))
-        low, high, mean, std = (
-            np.asarray(values, dtype=np.float32).reshape(column)
-            for values in (self.low, self.high, self.mean, self.std)
-        )
-        scaled = np.clip(image, low, high).astype(np.float32, copy=False)
-        scaled -= mean
-        scaled /= std
-        return np.nan_to_num(scaled, copy=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,15 +72,10 @@ class Preparation:
         return Sample(
             case=case,
             image=np.ascontiguousarray(image),
+            scaling=self.scaling or Scaling.measure(thin_out(image)),
             classes=None if classes is None else np.ascontiguousarray(classes),
             geometry=Geometry(file_shape=file_shape, working_shape=working_shape),
         )
-
-    def scaling_of(self, image: np.ndarray) -> Scaling:
-        """The scaling that holds for this image (C, *S)."""
-        if self.scaling is not None:
-            return self.scaling
-        return Scaling.measure(thin_out(image))
 
     def restore(self, probabilities: np.ndarray, geometry: Geometry) -> np.ndarray:
         """(K, *working) -> (K, *file). Probabilities, not labels: thin structures survive."""

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ushape.data.prepare import Scaling, read_classes
+from ushape.data.prepare import read_classes
 from ushape.labels import IGNORE, LabelSpace
 from ushape.plan.survey import Look, Survey
+from ushape.scaling import Scaling
 from ushape.spatial.grid import resample_image, resample_probabilities
 
 DOWNSCALES = (2, 4)

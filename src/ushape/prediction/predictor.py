@@ -28,7 +28,7 @@ def tile_settings(plan: Plan) -> TileSettings:
 
 def predict_sample(network: nn.Module, sample: Sample, plan: Plan) -> np.ndarray:
     """(K, *working) probabilities; training validates with this, prediction predicts with it."""
-    image = plan.preparation.scaling_of(sample.image).apply(sample.image)
+    image = sample.scaling.apply(sample.image)
     layout = memory_format(plan.recipe.network.dims, channels_last=plan.recipe.train.channels_last)
     return predict_probabilities(
         network, image, plan.preparation.space, tile_settings(plan), layout=layout

@@ -38,7 +38,7 @@ class SegmentationData(lightning.LightningDataModule):
         self.plan, self.validation = plan, validation
         self.dataset = PatchDataset(
             training,
-            plan.preparation,
+            plan.preparation.space,
             CaseDraw(class_pixels, settled(sampling.foreground_fraction)),
             plan.augment,
             patch_shape=plan.patch_shape,

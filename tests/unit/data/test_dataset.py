@@ -7,11 +7,12 @@ import torch
 from ushape.augment import STRENGTHS, AugmentConfig
 from ushape.augment.space import SpaceConfig
 from ushape.data.dataset import PatchDataset
-from ushape.data.prepare import Preparation
+from ushape.data.prepare import thin_out
 from ushape.data.sampling import CaseDraw
 from ushape.data.synthetic import SyntheticConfig, make_cells, write_data_set
 from ushape.errors import DataError
 from ushape.labels import IGNORE, LabelSpace
+from ushape.scaling import Scaling
 from ushape.types import Case, Geometry, Sample
 
 SPACE = LabelSpace(values=(0, 255), names=("background", "foreground"))
@@ -31,14 +32,14 @@ def make_dataset(augment=STRONG, margin=0, seed=0):
             Sample(
                 case=Case(id=str(index), image=Path("x")),
                 image=image,
+                scaling=Scaling.measure(thin_out(image)),
                 classes=classes,
                 geometry=Geometry(file_shape=(40, 44), working_shape=(40, 44)),
             )
         )
     draw = CaseDraw(np.array([[9, 9]] * 3), 0.5)
-    preparation = Preparation(channels=2, downscale=1, space=SPACE, scaling=None)
     return PatchDataset(
-        samples, preparation, draw, augment, patch_shape=(24, 32), margin=margin, seed=seed
+        samples, SPACE, draw, augment, patch_shape=(24, 32), margin=margin, seed=seed
     )
 
 

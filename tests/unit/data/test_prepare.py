@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ushape.data.prepare import Preparation, Scaling, thin_out
+from ushape.data.prepare import Preparation, thin_out
 from ushape.data.store import SampleStore
 from ushape.errors import DataError
 from ushape.labels import LabelSpace
+from ushape.scaling import Scaling
 from ushape.types import Case
 
 SPACE = LabelSpace(values=(0, 255), names=("background", "foreground"))
@@ -69,8 +70,8 @@ def test_prediction_prepares_as_training_does(case):
 
 
 def test_each_image_by_its_own_numbers(case):
-    image = prepare().load(case).image
-    scaled = prepare(scaling=None).scaling_of(image).apply(image)
+    sample = prepare(scaling=None).load(case)
+    scaled = sample.scaling.apply(sample.image)
     assert scaled.mean() == pytest.approx(0, abs=0.05)
     assert scaled.std() == pytest.approx(1, abs=0.05)
 

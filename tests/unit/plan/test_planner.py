@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from ushape import config
-from ushape.data.prepare import Scaling
 from ushape.errors import PlanError
 from ushape.labels import LabelSpace
 from ushape.models import build_model
@@ -13,6 +12,7 @@ from ushape.plan.machine import Machine, inspect_machine
 from ushape.plan.plan import find_auto
 from ushape.plan.planner import Situation, plan_duration, plan_recipe
 from ushape.plan.recipe import Recipe, TrainConfig
+from ushape.scaling import Scaling
 
 LAPTOP = Machine(
     device="cpu",

@@ -1,0 +1,51 @@
+"""How an image's intensities become network input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scaling:
+    """Clips and standardises intensities, channel by channel. All numbers in file units."""
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def measure(cls, pixels: np.ndarray) -> Scaling:
+        """From a sample of pixels; clips at the 0.5th and 99.5th percentile as nnU-Net does.
+
+        Shapes:
+            pixels: (C, N). NaN and infinities are left out.
+        """
+        columns = []
+        for channel in pixels.astype(np.float32):
+            finite = channel[np.isfinite(channel)]
+            if finite.size == 0:
+                columns.append((0.0, 0.0, 0.0, 1.0))
+                continue
+            low, high = np.percentile(finite, (0.5, 99.5))
+            clipped = finite.clip(low, high)
+            # A constant channel carries nothing: std 1 turns it into zeros.
+            columns.append(
+                (float(low), float(high), float(clipped.mean()), float(clipped.std()) or 1.0)
+            )
+        low_all, high_all, mean_all, std_all = zip(*columns, strict=True)
+        return cls(low=low_all, high=high_all, mean=mean_all, std=std_all)
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """(C, *S) in file units -> float32, mean about 0, standard deviation about 1."""
+        column = (-1, *[1] * (image.ndim - 1))
+        low, high, mean, std = (
+            np.asarray(values, dtype=np.float32).reshape(column)
+            for values in (self.low, self.high, self.mean, self.std)
+        )
+        scaled = np.clip(image, low, high).astype(np.float32, copy=False)
+        scaled -= mean
+        scaled /= std
+        return np.nan_to_num(scaled, copy=False)
