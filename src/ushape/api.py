@@ -190,12 +190,17 @@ def predict(
     jobs = [(image, (Path(output) / below).with_suffix(suffix)) for image, below in found]
     _refuse_overwriting(jobs, overwrite)
 
+    folders: dict[Path, list[Path]] = {}  # Images of one folder belong together.
+    for image, _ in jobs:
+        folders.setdefault(image.parent, []).append(image)
     written: list[Path] = []
     failures: list[str] = []
     with console.progress("Predicting") as on_progress:
         for image, target in jobs:
             try:
-                prediction = predictor.predict(Case(id=image.stem, image=image))
+                prediction = predictor.predict(
+                    Case(id=image.stem, image=image), folders[image.parent]
+                )
                 _write(predictor, prediction, image, target, overlay, probabilities)
                 written.append(target)
             except DataError as error:

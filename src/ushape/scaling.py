@@ -17,8 +17,11 @@ class Scaling:
     std: tuple[float, ...]
 
     @classmethod
-    def measure(cls, pixels: np.ndarray) -> Scaling:
-        """From a sample of pixels; clips at the 0.5th and 99.5th percentile as nnU-Net does.
+    def measure(cls, pixels: np.ndarray, percentiles: tuple[float, float] = (0.5, 99.5)) -> Scaling:
+        """From a sample of pixels: clips at two percentiles, then mean 0 and deviation 1.
+
+        Args:
+            percentiles: nnU-Net's by default.
 
         Shapes:
             pixels: (C, N). NaN and infinities are left out.
@@ -29,7 +32,7 @@ class Scaling:
             if finite.size == 0:
                 columns.append((0.0, 0.0, 0.0, 1.0))
                 continue
-            low, high = np.percentile(finite, (0.5, 99.5))
+            low, high = np.percentile(finite, percentiles)
             clipped = finite.clip(low, high)
             # A constant channel carries nothing: std 1 turns it into zeros.
             columns.append(
@@ -38,8 +41,24 @@ class Scaling:
         low_all, high_all, mean_all, std_all = zip(*columns, strict=True)
         return cls(low=low_all, high=high_all, mean=mean_all, std=std_all)
 
+    @classmethod
+    def min_max(cls, pixels: np.ndarray) -> Scaling:
+        """The smallest value of each channel becomes 0, the largest 1.
+
+        Shapes:
+            pixels: (C, N). NaN and infinities are left out.
+        """
+        low, span = [], []
+        for channel in pixels.astype(np.float32):
+            finite = channel[np.isfinite(channel)]
+            smallest = float(finite.min(initial=np.inf)) if finite.size else 0.0
+            low.append(smallest)
+            span.append((float(finite.max(initial=-np.inf)) - smallest if finite.size else 0) or 1)
+        high = tuple(a + b for a, b in zip(low, span, strict=True))
+        return cls(low=tuple(low), high=high, mean=tuple(low), std=tuple(map(float, span)))
+
     def apply(self, image: np.ndarray) -> np.ndarray:
-        """(C, *S) in file units -> float32, mean about 0, standard deviation about 1."""
+        """(C, *S) in file units -> float32."""
         column = (-1, *[1] * (image.ndim - 1))
         low, high, mean, std = (
             np.asarray(values, dtype=np.float32).reshape(column)

@@ -14,6 +14,10 @@ Palette = tuple[tuple[int, int, int], ...]
 """Colour (red, green, blue), 0 to 255, of each palette index."""
 
 
+Box = tuple[tuple[int, int], ...]
+"""First pixel, and the one after the last, along each axis of S."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """The files of one examination: one image and, where annotated, its mask."""
@@ -75,8 +79,14 @@ class Geometry:
     file_shape: tuple[int, ...]
     """S of the file, in pixels."""
 
+    box: Box
+    """The part of the file that the network sees."""
+
+    padded_shape: tuple[int, ...]
+    """S of that part with zeros around it."""
+
     working_shape: tuple[int, ...]
-    """S on which the network works: the file's, or smaller by the plan's downscaling."""
+    """S on which the network works: the padded one, or smaller by the plan's downscaling."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import sys
 import time
@@ -19,6 +20,7 @@ from ushape.evaluation.judge import judge_cases, take_pictures
 from ushape.evaluation.report import Report, write_report
 from ushape.evaluation.score import Summary, summarise, write_scores
 from ushape.plan.plan import Plan
+from ushape.plan.recipe import settled
 from ushape.plan.run import CaseFacts, Run
 from ushape.prediction.predictor import Predictor
 from ushape.types import Case
@@ -110,7 +112,12 @@ def judge_and_report(
 def _load(run: Run, plan: Plan, facts: Sequence[CaseFacts]) -> SampleStore:
     """A store of these cases, in memory where they fit."""
     preparation = plan.preparation
-    pixels = sum(sum(fact.class_pixels) for fact in facts) / preparation.downscale**2
+    prepared = preparation.config
+    if prepared.shape is not None:
+        pixels = float(len(facts) * math.prod(prepared.shape))
+    else:
+        factor = settled(prepared.downscale) ** plan.recipe.network.dims
+        pixels = sum(sum(fact.class_pixels) for fact in facts) / factor
     bytes_needed = pixels * (2 * preparation.channels + 1)
     keep = bytes_needed < KEEP_SHARE * plan.machine.main_memory_bytes
     store = SampleStore([fact.case for fact in facts], preparation, keep=keep)

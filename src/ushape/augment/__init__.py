@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ushape.augment.intensity import IntensityConfig
-from ushape.augment.space import SpaceConfig
+from ushape.augment.warp import SpaceConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,146 +1,18 @@
-"""Flips, turns, scale, shift and elastic deformation, composed into one warp.
+"""A warped patch of an image: one interpolation, images linear or cubic, masks nearest.
 
-One interpolation only: images linear or cubic, masks nearest, both at the same coordinates.
-Beyond the edges the image is mirrored.
+Both are read at the same coordinates. Beyond the edges the image is mirrored.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-from ushape.errors import ConfigError
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpaceConfig:
-    """How patches are deformed."""
-
-    flip_axes: tuple[int, ...] = ()
-    """Axes of S that are mirrored in half of the patches."""
-
-    rotation_degrees: float = 180.0
-    """Largest angle, drawn evenly from -angle to angle, in the plane of the last two axes."""
-
-    rotation_probability: float = 0.5
-
-    scale: float = 0.25
-    """Largest relative change of size: from 1 / (1 + scale) to 1 + scale."""
-
-    scale_probability: float = 0.3
-
-    shift_fraction: float = 0.0
-    """Largest shift, as a share of the patch. Patches are drawn anywhere already."""
-
-    elastic_px: float = 8.0
-    """Standard deviation of the displacements on a coarse grid, pixels."""
-
-    elastic_grid: int = 4
-    """Points of the coarse grid along each axis; the paper has 3."""
-
-    elastic_probability: float = 0.2
-
-    interpolation: Literal["linear", "cubic"] = "linear"
-    """Of the image; volumes are always linear."""
-
-    def __post_init__(self) -> None:
-        for name in ("rotation_probability", "scale_probability", "elastic_probability"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(
-                    f"augment.space.{name} is {getattr(self, name)}, outside [0, 1].",
-                    hint="0 switches it off.",
-                )
-        for name in ("rotation_degrees", "scale", "shift_fraction", "elastic_px"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(
-                    f"augment.space.{name} is {getattr(self, name)}, below 0.",
-                    hint="It is the largest amount, drawn to both sides. 0 switches it off.",
-                )
-        if self.elastic_grid < 2:
-            raise ConfigError(
-                f"augment.space.elastic_grid is {self.elastic_grid}, below 2.",
-                hint="The paper uses 3.",
-            )
-
-
-@dataclass(frozen=True)
-class Warp:
-    """Where each pixel of a patch comes from, relative to the centres of patch and cut."""
-
-    matrix: np.ndarray
-    """(D, D): offset in the patch -> offset in the image, pixels."""
-
-    shift: np.ndarray
-    """(D,) pixels, added to it."""
-
-    elastic: np.ndarray | None
-    """(D, g, ..., g) pixels, displacements on a coarse grid over the patch."""
-
-    interpolation: Literal["linear", "cubic"]
-
-    @property
-    def is_grid_aligned(self) -> bool:
-        """Flips, quarter turns and whole shifts: pixels are moved, not mixed."""
-        turns = np.rint(self.matrix)
-        return (
-            self.elastic is None
-            and np.array_equal(self.shift, np.rint(self.shift))
-            # A sine of half a turn is 1e-16, not 0.
-            and np.allclose(self.matrix, turns, rtol=0, atol=1e-9)
-            and np.array_equal(np.abs(turns) @ np.abs(turns).T, np.eye(len(turns)))
-        )
-
-    @property
-    def is_identity(self) -> bool:
-        """Nothing moves."""
-        is_upright = np.array_equal(np.rint(self.matrix), np.eye(len(self.matrix)))
-        return self.is_grid_aligned and is_upright and not self.shift.any()
-
-
-def draw_warp(config: SpaceConfig, patch_shape: Sequence[int], rng: np.random.Generator) -> Warp:
-    """Draws a warp; the same number of random numbers whatever comes out.
-
-    Raises:
-        ConfigError: flip_axes names an axis that the patch does not have.
-    """
-    dims = len(patch_shape)
-    if not all(-dims <= axis < dims for axis in config.flip_axes):
-        raise ConfigError(
-            f"augment.space.flip_axes is {config.flip_axes}, but the patches have {dims} axes.",
-            hint="Axes count from 0: y, x in images; z, y, x in volumes.",
-        )
-    flips, turn, scale, shift, elastic = (
-        rng.random(dims),
-        rng.random(2),
-        rng.random(2),
-        rng.uniform(-1, 1, dims),
-        rng.random(),
-    )
-    matrix = np.eye(dims)
-    for axis in config.flip_axes:
-        if flips[axis] < 0.5:
-            matrix[axis, axis] = -1
-    if turn[0] < config.rotation_probability:
-        angle = math.radians((2 * turn[1] - 1) * config.rotation_degrees)
-        matrix = _rotation(angle, dims) @ matrix
-    if scale[0] < config.scale_probability:
-        # A larger image is read from closer by.
-        matrix = matrix / (1 + config.scale) ** (2 * scale[1] - 1)
-    grid = [config.elastic_grid] * dims
-    displacements = rng.normal(0, config.elastic_px, (dims, *grid))
-    has_elastic = elastic < config.elastic_probability and config.elastic_px > 0
-    return Warp(
-        matrix=matrix,
-        shift=config.shift_fraction * shift * np.asarray(patch_shape),
-        elastic=displacements if has_elastic else None,
-        interpolation=config.interpolation,
-    )
+from ushape.augment.warp import Warp
 
 
 def cut(
@@ -203,6 +75,8 @@ def _spread(coarse: np.ndarray, patch_shape: Sequence[int]) -> np.ndarray:
     An axis at a time, as matrix products: some 25 times as fast as interpolating all pixels.
     """
     fine = coarse.astype(np.float32)
+    if fine.shape[1:] == tuple(patch_shape):
+        return fine
     for size in patch_shape:
         # Each product moves one fine axis to the end: after all, they are in order again.
         # Not by BLAS, which would wake all its threads for so little.
@@ -286,11 +160,3 @@ def _mirror(places: np.ndarray, size: int) -> np.ndarray:
     period = 2 * (size - 1)
     folded = np.abs(places) % period
     return np.where(folded < size, folded, period - folded)
-
-
-def _rotation(angle: float, dims: int) -> np.ndarray:
-    """Turns the last two axes."""
-    matrix = np.eye(dims)
-    cosine, sine = math.cos(angle), math.sin(angle)
-    matrix[-2:, -2:] = [[cosine, -sine], [sine, cosine]]
-    return matrix

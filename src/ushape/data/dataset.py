@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 
 from ushape.augment import AugmentConfig
 from ushape.augment.intensity import change_intensity
-from ushape.augment.space import cut, draw_warp
+from ushape.augment.space import cut
+from ushape.augment.warp import draw_warp
 from ushape.data.sampling import CaseDraw, Key, draw_centre
 from ushape.labels import LabelSpace
 from ushape.types import Sample
@@ -54,6 +55,8 @@ class PatchDataset(Dataset[Patch]):
     ):
         self.samples, self.space, self.draw, self.augment = samples, space, draw, augment
         self.patch_shape, self.margin, self.seed = patch_shape, margin, seed
+        # What the network answers for lies within the image; its margin may reach beyond.
+        self.inner_shape = tuple(size - 2 * margin for size in patch_shape)
 
     def __getitem__(self, key: Key) -> Patch:
         rng = np.random.default_rng([self.seed, *key])
@@ -61,7 +64,7 @@ class PatchDataset(Dataset[Patch]):
         sample = self.samples[pick.case_index]
         assert sample.classes is not None, "a training case has a mask"
 
-        centre = draw_centre(sample.classes, pick.class_index, self.patch_shape, rng)
+        centre = draw_centre(sample.classes, pick.class_index, self.inner_shape, rng)
         warp = draw_warp(self.augment.space, self.patch_shape, rng)
         image, classes = cut(sample.image, sample.classes, centre, self.patch_shape, warp)
         assert classes is not None

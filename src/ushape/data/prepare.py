@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -15,21 +17,34 @@ from ushape import io
 from ushape.errors import ConfigError, DataError
 from ushape.labels import LabelSpace
 from ushape.scaling import Scaling
-from ushape.spatial.grid import resample_classes, resample_image, resample_probabilities
-from ushape.types import Case, Geometry, Sample
+from ushape.spatial.placement import find_box, place_classes, place_image, restore_probabilities
+from ushape.types import Box, Case, Geometry, Sample
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreparationConfig:
-    """How files become network input."""
+    """How files become network input; predictions are brought back to the files' own size."""
+
+    crop: bool = False
+    """Cut to what is brighter than a tenth of the brightest, over all images of a group."""
+
+    square: bool = False
+    """Zeros are added around the shorter side."""
+
+    shape: tuple[int, ...] | None = None
+    """All images are brought to this size; None: they keep their own, divided by downscale."""
 
     downscale: int | Literal["auto"] = "auto"
-    """The network works on images this many times smaller along each axis; predictions are
-    brought back to full size. auto: as small as the masks allow."""
+    """The network works on images this many times smaller along each axis. auto: full size
+    where the time allows, else as small as the masks allow."""
 
-    intensity: Literal["auto", "data", "image"] = "auto"
+    intensity: Literal["auto", "data", "image", "group", "min_max"] = "auto"
     """Grey values are clipped, then brought to mean 0 and standard deviation 1: by numbers
-    from all training images (data), or by each image's own (image)."""
+    from all training images (data), each image's own (image), or those of its group (group);
+    or each image's own are brought to 0 .. 1 (min_max)."""
+
+    percentiles: tuple[float, float] = (0.5, 99.5)
+    """Where grey values are clipped."""
 
     def __post_init__(self) -> None:
         if self.downscale != "auto" and self.downscale < 1:
@@ -37,51 +52,161 @@ class PreparationConfig:
                 f"preparation.downscale is {self.downscale}, below 1.",
                 hint="1 keeps full size, 2 halves height and width.",
             )
+        if self.shape is not None and (
+            self.downscale not in ("auto", 1) or min(self.shape, default=0) < 1
+        ):
+            raise ConfigError(
+                f"preparation.shape is {list(self.shape)}, downscale {self.downscale}.",
+                hint="Give one of the two; a shape of at least one pixel, e.g. [512, 512].",
+            )
+        low, high = self.percentiles
+        if not 0 <= low < high <= 100:
+            raise ConfigError(
+                f"preparation.percentiles is {[low, high]}.", hint="0 <= low < high <= 100."
+            )
+
+    def padded_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Pixels after zeros were added."""
+        return (*shape[:-2], max(shape[-2:]), max(shape[-2:])) if self.square else shape
+
+    def working_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """What the network sees of an image, or of the part of it that is left, of this size."""
+        if self.shape is not None:
+            return self.shape
+        assert self.downscale != "auto", "the planner chooses the downscaling"
+        padded = self.padded_shape(shape)
+        return tuple(max(1, round(size / self.downscale)) for size in padded)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preparation:
-    """Loads cases onto the network's grid, scales intensities, brings probabilities back."""
+    """Loads cases onto the network's grid, measures intensities, brings probabilities back."""
 
     channels: int
     """C that every image must have."""
 
-    downscale: int
+    config: PreparationConfig
     space: LabelSpace
     scaling: Scaling | None
-    """The training data's scaling; None: each image is scaled by its own numbers."""
+    """The training data's scaling, where `config.intensity` is data."""
 
-    def load(self, case: Case) -> Sample:
+    @property
+    def needs_group(self) -> bool:
+        """An image is prepared by what all images of its group show."""
+        return self.config.crop or self.config.intensity == "group"
+
+    def load(self, case: Case, companions: Sequence[Path] = ()) -> Sample:
         """Reads a case's files.
+
+        Args:
+            companions: All images of its group, itself included; none: it stands alone.
 
         Raises:
             DataError: unreadable, other channels than the network's, mask of another size,
                 mask values that are no class.
         """
-        return self.place(case, read_image(case, self.channels), read_classes(case, self.space))
+        image, classes = read_image(case, self.channels), read_classes(case, self.space)
+        look = None
+        if self.needs_group:
+            images = tuple(companions) or (case.image,)
+            look = look_at_group(images, self.config.percentiles, self.config.crop)
+        return self.place(case, image, classes, look)
 
-    def place(self, case: Case, image: np.ndarray, classes: np.ndarray | None) -> Sample:
+    def place(
+        self,
+        case: Case,
+        image: np.ndarray,
+        classes: np.ndarray | None,
+        look: GroupLook | None = None,
+    ) -> Sample:
         """Brings file pixels (C, *S) and classes (*S) onto the working grid."""
         file_shape = image.shape[1:]
         if classes is not None and classes.shape != file_shape:
             raise mask_size_error(case, file_shape, classes.shape)
-        working_shape = tuple(max(1, round(size / self.downscale)) for size in file_shape)
-        if working_shape != file_shape:
-            image = resample_image(image, working_shape)
-            classes = None if classes is None else resample_classes(classes, working_shape)
+        geometry = self._geometry(file_shape, look.box if look else None)
+        placed = place_image(image, geometry)
         return Sample(
             case=case,
-            image=np.ascontiguousarray(image),
-            scaling=self.scaling or Scaling.measure(thin_out(image)),
-            classes=None if classes is None else np.ascontiguousarray(classes),
-            geometry=Geometry(file_shape=file_shape, working_shape=working_shape),
+            image=placed,
+            scaling=self._scaling(placed, look),
+            classes=None if classes is None else place_classes(classes, geometry),
+            geometry=geometry,
         )
 
+    def _geometry(self, file_shape: tuple[int, ...], box: Box | None) -> Geometry:
+        ends = None if box is None else [last for _, last in box]
+        # Companions of another size may have moved the box beyond this image.
+        if box is None or ends is None or np.greater(ends, file_shape).any():
+            box = tuple((0, size) for size in file_shape)
+        inside = tuple(last - first for first, last in box)
+        return Geometry(
+            file_shape=file_shape,
+            box=box,
+            padded_shape=self.config.padded_shape(inside),
+            working_shape=self.config.working_shape(inside),
+        )
+
+    def _scaling(self, image: np.ndarray, look: GroupLook | None) -> Scaling:
+        if self.scaling is not None:
+            return self.scaling
+        if self.config.intensity == "group":
+            assert look is not None
+            return look.scaling
+        pixels = thin_out(image)
+        if self.config.intensity == "min_max":
+            return Scaling.min_max(pixels)
+        return Scaling.measure(pixels, self.config.percentiles)
+
     def restore(self, probabilities: np.ndarray, geometry: Geometry) -> np.ndarray:
-        """(K, *working) -> (K, *file). Probabilities, not labels: thin structures survive."""
-        if probabilities.shape[1:] == geometry.file_shape:
-            return probabilities
-        return resample_probabilities(probabilities, geometry.file_shape)
+        """(K, *working) -> (K, *file)."""
+        return restore_probabilities(probabilities, geometry)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupLook:
+    """What all images of a group show together."""
+
+    box: Box | None
+    """Around what is bright in any of them; None: not cropped."""
+
+    scaling: Scaling
+
+
+@lru_cache(maxsize=64)
+def look_at_group(
+    images: tuple[Path, ...], percentiles: tuple[float, float], crop: bool
+) -> GroupLook:
+    """Reads all images of a group: their common box, and the numbers of what lies within it.
+
+    Raises:
+        DataError: unreadable, or other numbers of channels.
+    """
+    box = _common_box(images) if crop else None
+    inside = tuple(slice(*edge) for edge in box) if box else ()
+    pixels = [
+        thin_out(read_image(Case(id=path.stem, image=path))[(slice(None), *inside)], 4096)
+        for path in images
+    ]
+    if len({len(part) for part in pixels}) > 1:
+        raise DataError(
+            f"{images[0].parent}: the images of one group differ in their number of channels.",
+            hint="Convert them to one kind, e.g. all grey or all RGB.",
+        )
+    return GroupLook(box=box, scaling=Scaling.measure(np.concatenate(pixels, axis=1), percentiles))
+
+
+def _common_box(images: Sequence[Path]) -> Box:
+    boxes = [find_box(read_image(Case(id=path.stem, image=path))) for path in images]
+    edges = zip(*boxes, strict=True)
+    return tuple((min(e[0] for e in edge), max(e[1] for e in edge)) for edge in edges)
+
+
+def companions_of(cases: Sequence[Case]) -> dict[str, list[Path]]:
+    """The images of each group."""
+    found: dict[str, list[Path]] = {}
+    for case in cases:
+        found.setdefault(case.group, []).append(case.image)
+    return found
 
 
 def read_image(case: Case, channels: int | None = None) -> np.ndarray:

@@ -23,8 +23,14 @@ class SamplingConfig:
     patch_shape: tuple[int, ...] | Literal["auto"] = "auto"
     """Size of a training patch in working pixels, (y, x) or (z, y, x)."""
 
+    draw: Literal["foreground", "uniform", "lesion", "patient_lesion"] = "foreground"
+    """How a patch's case is drawn. foreground: a planned share of the patches is centred on a
+    foreground pixel. The others lie anywhere in a case that is drawn: uniform, each case as
+    likely; lesion, cases with more foreground oftener; patient_lesion, each group as likely,
+    then within it as lesion."""
+
     foreground_fraction: float | Literal["auto"] = "auto"
-    """Share of patches that are centred on a foreground pixel; the others lie anywhere."""
+    """Share of patches that are centred on a foreground pixel, where draw is foreground."""
 
     def __post_init__(self) -> None:
         if self.foreground_fraction != "auto" and not 0 <= self.foreground_fraction <= 1:
@@ -51,11 +57,18 @@ class CaseDraw:
     Args:
         class_pixels: (cases, classes), pixels of each class in each case, background first.
         foreground_fraction: Share of foreground draws, 0 to 1.
+        probabilities: (cases,) of the other draws; None: each case as likely.
     """
 
-    def __init__(self, class_pixels: np.ndarray, foreground_fraction: float):
+    def __init__(
+        self,
+        class_pixels: np.ndarray,
+        foreground_fraction: float,
+        probabilities: np.ndarray | None = None,
+    ):
         self.case_count = len(class_pixels)
         self.foreground_fraction = foreground_fraction
+        self.cumulative = None if probabilities is None else np.cumsum(probabilities)
         self.cases_with = {
             class_index: np.flatnonzero(class_pixels[:, class_index])
             for class_index in range(1, class_pixels.shape[1])
@@ -67,7 +80,56 @@ class CaseDraw:
         if self.cases_with and rng.random() < self.foreground_fraction:
             class_index = list(self.cases_with)[rng.integers(len(self.cases_with))]
             return Pick(int(rng.choice(self.cases_with[class_index])), class_index)
-        return Pick(int(rng.integers(self.case_count)), None)
+        if self.cumulative is None:
+            return Pick(int(rng.integers(self.case_count)), None)
+        place = rng.random() * self.cumulative[-1]
+        return Pick(int(np.searchsorted(self.cumulative, place, side="right")), None)
+
+
+def build_draw(config: SamplingConfig, class_pixels: np.ndarray, groups: Sequence[str]) -> CaseDraw:
+    """The recipe's way to draw cases.
+
+    Args:
+        class_pixels: (cases, classes).
+        groups: The group of each case.
+    """
+    if config.draw == "foreground":
+        assert config.foreground_fraction != "auto", "the planner leaves nothing open"
+        return CaseDraw(class_pixels, config.foreground_fraction)
+    lesion = class_pixels[:, 1:].sum(axis=1)
+    if config.draw == "uniform":
+        probabilities = None
+    elif config.draw == "lesion":
+        probabilities = lesion_probabilities(lesion)
+    else:
+        probabilities = patient_lesion_probabilities(lesion, groups)
+    return CaseDraw(class_pixels, 0.0, probabilities)
+
+
+def lesion_probabilities(lesion: np.ndarray) -> np.ndarray:
+    """(w + 0.1 mean(w)) / (1.1 sum(w)): slices with a larger lesion oftener, empty ones at times.
+
+    Shapes:
+        lesion: (cases,) pixels, w -> (cases,) probabilities; even where no case has any.
+    """
+    total = lesion.sum()
+    if total == 0:
+        return np.full(len(lesion), 1 / len(lesion))
+    return (lesion + 0.1 * lesion.mean()) / (1.1 * total)
+
+
+def patient_lesion_probabilities(lesion: np.ndarray, groups: Sequence[str]) -> np.ndarray:
+    """Each group as likely, its cases by `lesion_probabilities` within it.
+
+    Source:
+        Buda, Saha, Mazurowski 2019, 10.1016/j.compbiomed.2019.05.002.
+    """
+    names = np.asarray(groups)
+    probabilities = np.zeros(len(names))
+    for name in set(groups):
+        of_group = names == name
+        probabilities[of_group] = lesion_probabilities(lesion[of_group])
+    return probabilities / len(set(groups))
 
 
 def draw_centre(

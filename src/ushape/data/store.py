@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import overload
 
-from ushape.data.prepare import Preparation
+from ushape.data.prepare import Preparation, companions_of
 from ushape.errors import DataError
 from ushape.types import Case, Sample
 
@@ -22,6 +22,7 @@ class SampleStore(Sequence[Sample]):
 
     def __init__(self, cases: Sequence[Case], preparation: Preparation, *, keep: bool):
         self.cases, self.preparation, self.keep = tuple(cases), preparation, keep
+        self._companions = companions_of(cases)
         self._samples: list[Sample] | None = None
 
     def load_all(self, threads: int) -> None:
@@ -44,9 +45,12 @@ class SampleStore(Sequence[Sample]):
             raise join_errors(failures)
         self._samples = samples
 
+    def _load(self, case: Case) -> Sample:
+        return self.preparation.load(case, self._companions[case.group])
+
     def _try_load(self, case: Case) -> Sample | DataError:
         try:
-            return self.preparation.load(case)
+            return self._load(case)
         except DataError as error:
             return error
 
@@ -59,7 +63,7 @@ class SampleStore(Sequence[Sample]):
             return [self[i] for i in range(*index.indices(len(self)))]
         if self._samples is not None:
             return self._samples[index]
-        return self.preparation.load(self.cases[index])
+        return self._load(self.cases[index])
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))

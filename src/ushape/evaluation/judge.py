@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
-from ushape.data.prepare import mask_size_error, read_classes, read_image
+from ushape.data.prepare import companions_of, mask_size_error, read_classes, read_image
 from ushape.evaluation.report import CasePicture
 from ushape.evaluation.score import CaseScore, score_case
 from ushape.prediction.predictor import Predictor
@@ -23,10 +24,11 @@ def judge_cases(
     """
     scores: list[CaseScore] = []
     space = predictor.plan.preparation.space
+    companions = companions_of(cases)
     for done, case in enumerate(cases, start=1):
         truth = read_classes(case, space)
         assert truth is not None, "only annotated cases are judged"
-        predicted = predictor.predict(case).classes
+        predicted = predictor.predict(case, companions[case.group]).classes
         if predicted.shape != truth.shape:
             raise mask_size_error(case, predicted.shape, truth.shape)
         scores += score_case(case.id, case.group, predicted, truth, space)
@@ -41,7 +43,7 @@ def take_pictures(
 
     Cases whose truth and prediction are both empty show nothing and are left out.
     """
-    by_id = {case.id: case for case in cases}
+    by_id, companions = {case.id: case for case in cases}, companions_of(cases)
     dice = mean_dice_by_case(scores)
     ranked = sorted(dice, key=lambda case_id: (dice[case_id], case_id))
     middle = max(0, len(ranked) // 2 - each // 2)
@@ -55,7 +57,7 @@ def take_pictures(
             chosen.setdefault(case_id, label)
     order = {"worst": 0, "median": 1, "best": 2}
     return [
-        _picture(predictor, by_id[case_id], dice[case_id], label)
+        _picture(predictor, by_id[case_id], companions, dice[case_id], label)
         for case_id, label in sorted(chosen.items(), key=lambda item: order[item[1]])
     ]
 
@@ -69,7 +71,13 @@ def mean_dice_by_case(scores: Sequence[CaseScore]) -> dict[str, float]:
     return {case_id: sum(values) / len(values) for case_id, values in found.items()}
 
 
-def _picture(predictor: Predictor, case: Case, dice: float, label: str) -> CasePicture:
+def _picture(
+    predictor: Predictor,
+    case: Case,
+    companions: Mapping[str, Sequence[Path]],
+    dice: float,
+    label: str,
+) -> CasePicture:
     truth = read_classes(case, predictor.plan.preparation.space)
     assert truth is not None
     return CasePicture(
@@ -78,6 +86,6 @@ def _picture(predictor: Predictor, case: Case, dice: float, label: str) -> CaseP
         dice=dice,
         image=read_image(case),
         truth=truth,
-        predicted=predictor.predict(case).classes,
+        predicted=predictor.predict(case, companions[case.group]).classes,
         label=label,
     )

@@ -22,6 +22,7 @@ from ushape.plan.recipe import Recipe, settled
 from ushape.plan.run import CaseFacts
 from ushape.plan.speed import FORWARD_SHARE, measure_step_s
 from ushape.plan.survey import Survey, survey_cases
+from ushape.spatial.symmetry import symmetries
 from ushape.types import MaskEncoding
 
 Say = Callable[[str], None]
@@ -163,10 +164,11 @@ def expected_evaluation_s(
     """Seconds to predict and score test cases of these file shapes, and to write the report."""
     report_s, reading_s = 8.0, 0.02
     batch, patch = settled(recipe.train.batch_size), settled(recipe.sampling.patch_shape)
-    factor, axes = settled(recipe.preparation.downscale), settled(recipe.predict.mirror_axes)
+    predict = recipe.predict
+    versions = symmetries(settled(predict.average), predict.mirror_axes, recipe.network.dims)
     pixel_s = step_s * FORWARD_SHARE / (batch * math.prod(patch))
-    working = sum(math.prod(shape) / factor ** len(shape) for shape in shapes)
-    return report_s + reading_s * len(shapes) + 1.3 * pixel_s * working * 2 ** len(axes)
+    working = sum(math.prod(recipe.preparation.working_shape(shape)) for shape in shapes)
+    return report_s + reading_s * len(shapes) + 1.3 * pixel_s * working * len(versions)
 
 
 def share_text(share: float) -> str:
@@ -177,7 +179,7 @@ def share_text(share: float) -> str:
 def _preparation(recipe: Recipe, fingerprint: Fingerprint, survey: Survey) -> Preparation:
     return Preparation(
         channels=fingerprint.channels,
-        downscale=settled(recipe.preparation.downscale),
+        config=recipe.preparation,
         space=survey.space,
         scaling=fingerprint.scaling if recipe.preparation.intensity == "data" else None,
     )

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ushape.augment import STRENGTHS, AugmentConfig
+from ushape.models.shapes import next_legal_size, valid_margin
 from ushape.plan.fingerprint import Fingerprint
 from ushape.plan.machine import Machine
 from ushape.plan.recipe import AUTO, Recipe, settled
@@ -60,6 +61,10 @@ def choose_downscale(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]
     the Dice, and the shorter side 256 pixels.
     """
     data = situation.data
+    if recipe.preparation.shape is not None:
+        recipe = _change(recipe, "preparation", downscale=1)
+        size = " × ".join(map(str, recipe.preparation.working_shape(data.median_shape)))
+        return recipe, f"Images: all brought to {size} pixels."
     given = recipe.preparation.downscale
     factor = 1 if given == AUTO else int(given)
     if given == AUTO:
@@ -88,8 +93,10 @@ def choose_intensity(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]
     if chosen == AUTO:
         chosen = "data" if min(situation.data.scaling.low) < 0 else "image"
     recipe = _change(recipe, "preparation", intensity=chosen)
-    basis = "the training data's" if chosen == "data" else "each image's own"
-    return recipe, f"Intensities: clipped and standardised by {basis} numbers."
+    if chosen == "min_max":
+        return recipe, "Intensities: each image's own brought to 0 .. 1."
+    basis = {"data": "the training data's", "image": "each image's own", "group": "its group's"}
+    return recipe, f"Intensities: clipped and standardised by {basis[chosen]} numbers."
 
 
 def choose_network(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
@@ -100,8 +107,8 @@ def choose_network(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
     network, data = recipe.network, situation.data
     widths = network.widths
     if widths == AUTO:
-        factor = settled(recipe.preparation.downscale)
-        smallest = min(min(data.median_shape[-2:]) / factor, _patch_limit(situation))
+        shape = recipe.preparation.working_shape(data.median_shape)
+        smallest = min(*shape[-2:], _patch_limit(situation))
         levels = max(2, min(6, 1 + int(math.log2(max(2.0, smallest / 8)))))
         base = 32 if situation.machine.device != "cpu" else 16
         widths = tuple(min(base * 2**level, 16 * base) for level in range(levels))
@@ -118,12 +125,12 @@ def choose_patch(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
     sampling, data = recipe.sampling, situation.data
     patch = sampling.patch_shape
     if patch == AUTO:
-        factor = settled(recipe.preparation.downscale)
-        widths = settled(recipe.network.widths)
-        divisor = 2 ** (len(widths) - 1)
         limit = _patch_limit(situation)
-        sizes = [min(math.ceil(size / factor), limit) for size in data.median_shape]
-        patch = tuple(max(divisor, math.ceil(size / divisor) * divisor) for size in sizes)
+        shape = recipe.preparation.working_shape(data.median_shape)
+        sizes = [min(size, limit) for size in shape]
+        # A network without padding answers for less than it is shown.
+        margin = valid_margin(recipe.network)
+        patch = tuple(next_legal_size(recipe.network, size + 2 * margin) for size in sizes)
     batch = recipe.train.batch_size
     if batch == AUTO:
         batch = 4 if situation.machine.device == "cpu" else 16
@@ -134,6 +141,9 @@ def choose_patch(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
 def choose_sampling(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
     """At least half of the patches shall show foreground; a third is centred on it (nnU-Net)."""
     share = recipe.sampling.foreground_fraction
+    if recipe.sampling.draw != "foreground":
+        recipe = _change(recipe, "sampling", foreground_fraction=0.0)
+        return recipe, f"Sampling: {recipe.sampling.draw.replace('_', ', then ')}."
     present = situation.data.foreground_cases
     if share == AUTO:
         share = round(max(1 / 3, (0.5 - present) / max(1e-6, 1 - present)), 2)
@@ -172,10 +182,8 @@ def choose_prediction(recipe: Recipe, situation: Situation) -> tuple[Recipe, str
         in_plane = 1024 if len(patch) == 2 else 160
         limit = in_plane if recipe.network.norm in ("none", "batch") else 0
         tile = tuple(max(size, limit) for size in patch)
-    axes = predict.mirror_axes
-    if axes == AUTO:
-        axes = ()
-    recipe = _change(recipe, "predict", tile_shape=tile, mirror_axes=axes)
+    average = "none" if predict.average == AUTO else predict.average
+    recipe = _change(recipe, "predict", tile_shape=tile, average=average)
     return recipe, ""
 
 
@@ -191,8 +199,7 @@ def choose_hardware(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
         precision = "bf16" if machine.has_bf16 else "fp32"
     spare = machine.cores - 1 if machine.device != "cpu" else machine.cores // 4
     workers = min(spare, 8) if train.workers == AUTO else train.workers
-    rate = 2e-3 if train.learning_rate == AUTO else train.learning_rate
-    recipe = _change(recipe, "train", precision=precision, workers=workers, learning_rate=rate)
+    recipe = _change(recipe, "train", precision=precision, workers=workers)
     return recipe, (
         f"Machine: {machine.name}, {machine.cores} cores; {precision}"
         f"{', channels last' if train.channels_last else ''}, {workers} loading process"
@@ -224,12 +231,15 @@ def plan_duration(
     Args:
         training_s: Seconds left for training, validation included. Not used when the recipe
             gives epochs.
-        step_s: Measured seconds of one step alone. Not used when the recipe gives epochs.
+        step_s: Measured seconds of one step alone, all of its batches. Not used when the recipe
+            gives epochs.
     """
     train, patch = recipe.train, settled(recipe.sampling.patch_shape)
-    batch_size, factor = settled(train.batch_size), settled(recipe.preparation.downscale)
-    batch_pixels = batch_size * math.prod(patch)
-    working_pixels = data.pixels_per_epoch / factor ** len(patch)
+    batch_size = settled(train.batch_size)
+    patches = batch_size * train.accumulate
+    batch_pixels = patches * math.prod(patch)
+    shape = recipe.preparation.working_shape(data.median_shape)
+    working_pixels = data.pixels_per_epoch * math.prod(shape) / math.prod(data.median_shape)
     epochs, speed = train.epochs, ""
     if epochs is not None:
         steps = max(1, min(250, math.ceil(working_pixels / batch_pixels)))
@@ -238,7 +248,7 @@ def plan_duration(
         epoch_s = min(120.0, max(5.0, training_s / 20), training_s / 3)
         epochs = max(1, round(training_s / epoch_s))
         steps = max(1, round(total / epochs))
-        speed = f" at {step_s * 1000:.0f} ms a step ({batch_size / step_s:.1f} patches/s)"
+        speed = f" at {step_s * 1000:.0f} ms a step ({patches / step_s:.1f} patches/s)"
         if train.steps_per_epoch != AUTO:
             epochs = max(1, round(total / train.steps_per_epoch))
     steps = steps if train.steps_per_epoch == AUTO else train.steps_per_epoch

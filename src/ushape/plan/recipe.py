@@ -13,6 +13,7 @@ from ushape.errors import ConfigError
 from ushape.labels import LabelConfig
 from ushape.losses import LossConfig
 from ushape.models.unet import UNetConfig
+from ushape.spatial.symmetry import Average
 from ushape.spatial.tiles import TilingConfig
 
 AUTO: Final = "auto"
@@ -40,31 +41,50 @@ class TrainConfig:
     """Optimiser steps in an epoch; weights are validated and saved after each."""
 
     batch_size: int | Auto = AUTO
-    """Patches in a step."""
+    """Patches that are computed at once."""
 
-    learning_rate: float | Auto = AUTO
-    """Highest learning rate (AdamW); it warms up first, then falls to zero along a cosine."""
+    accumulate: int = 1
+    """Batches whose gradients are averaged for one step: the effective batch is so many times
+    larger than the memory that it needs."""
+
+    optimizer: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
+
+    momentum: float = 0.9
+    """Of sgd and rmsprop."""
+
+    learning_rate: float | Auto = 2e-3
+    """Highest learning rate. auto: found by a range test before the training."""
+
+    schedule: Literal["cosine", "constant", "warmup", "polynomial", "one_cycle"] = "cosine"
+    """How the learning rate goes over all steps: a rise, then half a cosine to zero; the same
+    all the time; a rise, then the same; a rise, then (1 - progress)^0.9; one cycle up and down."""
 
     warmup_fraction: float = 0.05
-    """Share of all steps in which the learning rate rises."""
+    """Share of all steps in which the learning rate rises (cosine, warmup, polynomial)."""
 
     weight_decay: float = 0.01
-    """Decoupled weight decay of AdamW."""
+    """Decoupled in adamw; part of the gradient in the others."""
 
     gradient_clip: float = 5.0
-    """Largest gradient norm; larger ones are shortened to it."""
+    """Largest gradient norm; larger ones are shortened to it. 0 switches it off."""
 
     ema_decay: float = 0.99
     """The weights that are validated and kept are an exponential moving average of the
     trained ones, with this decay per step (less in the first steps); 0 switches it off."""
 
     patience: int | None = None
-    """Stop after so many epochs without a better validation Dice; None: never."""
+    """Stop after so many epochs without a better `patience_on`; None: never."""
+
+    patience_on: Literal["validation_dice", "validation_loss", "training_loss"] = "validation_dice"
+    """What must get better."""
+
+    keep_epochs: bool = False
+    """Also keeps the weights of every epoch, in the run's folder epochs."""
 
     validation_cases: int | Auto = AUTO
     """At most so many validation cases, evenly spread, are predicted after each epoch."""
 
-    precision: Literal["auto", "fp32", "bf16"] = AUTO
+    precision: Literal["auto", "fp32", "bf16", "fp64"] = AUTO
     """bf16: mixed precision; weights stay in fp32. auto: where the processor has it."""
 
     channels_last: bool = True
@@ -77,13 +97,20 @@ class TrainConfig:
     """Processes that cut and augment patches; 0: the training process itself."""
 
     def __post_init__(self) -> None:
-        for name in ("minutes", "epochs", "steps_per_epoch", "batch_size", "learning_rate"):
+        for name in (
+            "minutes",
+            "epochs",
+            "steps_per_epoch",
+            "batch_size",
+            "accumulate",
+            "learning_rate",
+        ):
             value = getattr(self, name)
             if value not in (AUTO, None) and not value > 0:
                 raise ConfigError(
                     f"train.{name} is {value}; it must be above 0.", hint="Leave it out for auto."
                 )
-        for name in ("warmup_fraction", "ema_decay"):
+        for name in ("warmup_fraction", "ema_decay", "momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(
                     f"train.{name} is {getattr(self, name)}, outside [0, 1).",
@@ -100,8 +127,12 @@ class PredictConfig:
 
     tiling: TilingConfig = field(default_factory=TilingConfig)
 
-    mirror_axes: tuple[int, ...] | Auto = AUTO
-    """Axes of S along which the image is also predicted mirrored, all results averaged."""
+    average: Average | Auto = AUTO
+    """Which turned versions of the image are predicted as well and averaged: none; mirrored
+    along mirror_axes; all 8 symmetries of a square; or 7 of these."""
+
+    mirror_axes: tuple[int, ...] = (-2, -1)
+    """Axes of S, where average is mirrored."""
 
 
 @dataclass(frozen=True, kw_only=True)

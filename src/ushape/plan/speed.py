@@ -30,7 +30,7 @@ def memory_format(dims: int, *, channels_last: bool) -> torch.memory_format:
 
 
 def measure_step_s(recipe: Recipe, channels: int, space: LabelSpace, device: str) -> float:
-    """Median seconds of a training step on random patches, without loading them.
+    """Median seconds of a training step, all of its batches, on random patches; loading apart.
 
     Leaves torch's random state as it was, so that a measured run starts from the same weights.
     """
@@ -43,7 +43,7 @@ def measure_step_s(recipe: Recipe, channels: int, space: LabelSpace, device: str
             started = time.perf_counter()
             step.run()
             times.append(time.perf_counter() - started)
-    return sorted(times)[len(times) // 2]
+    return recipe.train.accumulate * sorted(times)[len(times) // 2]
 
 
 class _TrainingStep:
@@ -54,13 +54,14 @@ class _TrainingStep:
         batch_size, patch_shape = settled(train.batch_size), settled(recipe.sampling.patch_shape)
         layout = memory_format(network.dims, channels_last=train.channels_last)
         built = build_model(network, channels, space.channels)
-        self.network = built.to(device, memory_format=layout)  # type: ignore[call-overload]
+        dtype = torch.float64 if train.precision == "fp64" else torch.float32
+        self.network = built.to(device, dtype, memory_format=layout)  # type: ignore[call-overload]
         self.loss = build_loss(recipe.loss, space, deep_supervision=network.deep_supervision > 0)
         self.optimizer = torch.optim.AdamW(self.network.parameters(), fused=device != "mps")
         self.device, self.precision = device, train.precision
 
         image = torch.randn(batch_size, channels, *patch_shape)
-        self.image = image.to(device, memory_format=layout)
+        self.image = image.to(device, dtype, memory_format=layout)
         margin = int(built.margin)  # type: ignore[arg-type]
         inner = [size - 2 * margin for size in patch_shape]
         self.target = torch.zeros(batch_size, space.channels, *inner, device=device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from ushape.plan.recipe import settled
 from ushape.plan.run import Run
 from ushape.plan.speed import memory_format, precision_context
 from ushape.prediction.tiled import TileSettings, predict_probabilities
+from ushape.spatial.symmetry import symmetries
 from ushape.types import Case, Prediction, Sample
 
 
@@ -22,7 +24,11 @@ def tile_settings(plan: Plan) -> TileSettings:
     """The plan's tiling."""
     predict = plan.recipe.predict
     return TileSettings(
-        shape=plan.tile_shape, tiling=predict.tiling, mirror_axes=settled(predict.mirror_axes)
+        shape=plan.tile_shape,
+        tiling=predict.tiling,
+        symmetries=symmetries(
+            settled(predict.average), predict.mirror_axes, plan.recipe.network.dims
+        ),
     )
 
 
@@ -66,13 +72,17 @@ class Predictor:
         precision = plan.recipe.train.precision if machine.has_bf16 else "fp32"
         return cls(plan, network, machine.device, precision)
 
-    def predict(self, case: Case) -> Prediction:
+    def predict(self, case: Case, companions: Sequence[Path] = ()) -> Prediction:
         """Reads one case's image and predicts it.
+
+        Args:
+            companions: All images of its group, itself included; none: it stands alone.
 
         Raises:
             DataError: unreadable, or other channels than the network's.
         """
-        return self.predict_sample(self.plan.preparation.load(Case(id=case.id, image=case.image)))
+        image_only = Case(id=case.id, image=case.image)
+        return self.predict_sample(self.plan.preparation.load(image_only, companions))
 
     @torch.inference_mode()
     def predict_sample(self, sample: Sample) -> Prediction:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ushape.labels import LabelSpace
 from ushape.spatial.grid import pad_mirrored
+from ushape.spatial.symmetry import Symmetry
 from ushape.spatial.tiles import TileAccumulator, TilingConfig, blend_window, tile_starts
 
 
@@ -23,8 +24,8 @@ class TileSettings:
     """What the network is shown at most at once, in pixels, its margin not counted."""
 
     tiling: TilingConfig
-    mirror_axes: tuple[int, ...] = ()
-    """Axes of S along which the image is also predicted mirrored, all results averaged."""
+    symmetries: tuple[Symmetry, ...] = (Symmetry(),)
+    """The image is predicted in each of these ways, all results averaged."""
 
 
 def predict_probabilities(
@@ -49,15 +50,12 @@ def predict_probabilities(
     """
     assert not network.training, "normalisation and dropout must be switched to prediction"
     total: np.ndarray | None = None
-    variants = list(_subsets(settings.mirror_axes))
-    for axes in variants:
-        flips = tuple(axis + 1 for axis in axes)
-        turned = np.ascontiguousarray(np.flip(image, flips)) if flips else image
-        found = _predict_once(network, turned, space, settings, layout)
-        found = np.flip(found, flips) if flips else found
+    for symmetry in settings.symmetries:
+        turned = symmetry.apply(image)
+        found = symmetry.undo(_predict_once(network, turned, space, settings, layout))
         total = found if total is None else total + found
     assert total is not None
-    return np.ascontiguousarray(total / len(variants) if len(variants) > 1 else total)
+    return np.ascontiguousarray(total / np.float32(len(settings.symmetries)))
 
 
 def _predict_once(
@@ -116,14 +114,7 @@ def _run_network(
     network: nn.Module, tile: np.ndarray, space: LabelSpace, layout: torch.memory_format
 ) -> np.ndarray:
     """(C, *T) -> (K, *T'), probabilities in float32."""
-    device = next(network.parameters()).device
-    batch: Tensor = torch.from_numpy(tile)[None].to(device, memory_format=layout)
-    logits = network(batch)
+    weight = next(network.parameters())
+    batch: Tensor = torch.from_numpy(tile)[None]
+    logits = network(batch.to(weight.device, weight.dtype, memory_format=layout))
     return space.probabilities(logits.float())[0].cpu().numpy()
-
-
-def _subsets(axes: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """Every combination of mirrored axes, none of them first."""
-    return itertools.chain.from_iterable(
-        itertools.combinations(axes, count) for count in range(len(axes) + 1)
-    )

@@ -11,7 +11,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from ushape.data.dataset import Patch, PatchDataset
-from ushape.data.sampling import CaseDraw, EpochSampler
+from ushape.data.sampling import EpochSampler, build_draw
 from ushape.data.store import SampleStore
 from ushape.plan.plan import Plan
 from ushape.plan.recipe import settled
@@ -39,7 +39,7 @@ class SegmentationData(lightning.LightningDataModule):
         self.dataset = PatchDataset(
             training,
             plan.preparation.space,
-            CaseDraw(class_pixels, settled(sampling.foreground_fraction)),
+            build_draw(sampling, class_pixels, [case.group for case in training.cases]),
             plan.augment,
             patch_shape=plan.patch_shape,
             margin=margin,
@@ -53,7 +53,7 @@ class SegmentationData(lightning.LightningDataModule):
         steps = settled(train.steps_per_epoch)
         # Counted by steps: on resuming, Lightning hands samplers an epoch that is one too low.
         sampler = EpochSampler(
-            steps * batch_size * ranks,
+            steps * train.accumulate * batch_size * ranks,
             lambda: self.trainer.global_step // steps if self.trainer else 0,
             rank=rank,
             world_size=ranks,

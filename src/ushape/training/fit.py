@@ -30,6 +30,9 @@ from ushape.training.callbacks import (
 from ushape.training.data import SegmentationData
 from ushape.training.module import SegmentationModule
 
+PRECISIONS: dict[str, Any] = {"bf16": "bf16-mixed", "fp32": "32-true", "fp64": "64-true"}
+"""Lightning's names."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FitResult:
@@ -99,14 +102,17 @@ def _build_trainer(
     )
     extras: list[Callback] = [every_epoch]
     if train.patience is not None:
-        extras.append(EarlyStopping("validation/dice", mode="max", patience=train.patience))
+        quantity = train.patience_on.replace("_", "/")
+        mode = "max" if quantity.endswith("dice") else "min"
+        extras.append(EarlyStopping(quantity, mode=mode, patience=train.patience))
     pacer = next(callback for callback in callbacks if isinstance(callback, Pacer))
     if show_bar:
         extras.append(TrainingBar(pacer))
     return lightning.Trainer(
         accelerator={"cuda": "gpu"}.get(plan.machine.device, plan.machine.device),
         devices=1,
-        precision="bf16-mixed" if train.precision == "bf16" else "32-true",
+        precision=PRECISIONS[settled(train.precision)],
+        accumulate_grad_batches=train.accumulate,
         max_epochs=-1,  # The pacer ends the training: it may revise the number of steps.
         callbacks=[*callbacks, *extras],
         logger=TensorBoardLogger(run.folder, name="tensorboard", version=""),

@@ -21,6 +21,7 @@ from ushape.plan.plan import Plan
 from ushape.plan.recipe import settled
 from ushape.plan.speed import memory_format
 from ushape.prediction.predictor import predict_sample
+from ushape.training.optimizers import build_optimizer, rate_at
 from ushape.types import Sample
 
 
@@ -79,7 +80,8 @@ class SegmentationModule(lightning.LightningModule):
         self.loss_sum = 0.0
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_index: int) -> None:
-        self.averaged.update_parameters(self.network)
+        if (batch_index + 1) % self.plan.recipe.train.accumulate == 0:
+            self.averaged.update_parameters(self.network)
 
     def on_validation_epoch_start(self) -> None:
         classes = len(self.plan.preparation.space.values)
@@ -109,18 +111,13 @@ class SegmentationModule(lightning.LightningModule):
     def configure_gradient_clipping(self, *arguments: Any, **options: Any) -> None:
         # Lightning refuses to clip for fused optimisers, for the sake of fp16's loss scaling,
         # which bf16 and fp32 do without.
-        nn.utils.clip_grad_norm_(
-            self.network.parameters(), self.plan.recipe.train.gradient_clip, foreach=True
-        )
+        largest = self.plan.recipe.train.gradient_clip
+        if largest:
+            nn.utils.clip_grad_norm_(self.network.parameters(), largest, foreach=True)
 
     def configure_optimizers(self) -> Any:
         train = self.plan.recipe.train
-        optimizer = torch.optim.AdamW(
-            self.network.parameters(),
-            lr=settled(train.learning_rate),
-            weight_decay=train.weight_decay,
-            fused=self.device.type != "mps",
-        )
+        optimizer = build_optimizer(self.network.parameters(), train, self.device.type)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate_at)
         return {
             "optimizer": optimizer,
@@ -128,19 +125,7 @@ class SegmentationModule(lightning.LightningModule):
         }
 
     def _rate_at(self, step: int) -> float:
-        return rate_at(step / self.total_steps, self.plan.recipe.train.warmup_fraction)
-
-
-def rate_at(progress: float, warmup_fraction: float) -> float:
-    """Share of the highest learning rate: a linear rise, then half a cosine down to zero.
-
-    Args:
-        progress: Share of all steps done, 0 to 1; beyond 1 the rate stays at zero.
-    """
-    if progress < warmup_fraction:
-        return 0.01 + 0.99 * progress / warmup_fraction
-    falling = (min(progress, 1.0) - warmup_fraction) / (1 - warmup_fraction)
-    return 0.5 * (1 + math.cos(math.pi * falling))
+        return rate_at(step / self.total_steps, self.plan.recipe.train)
 
 
 def moving_average(decay: float) -> Any:

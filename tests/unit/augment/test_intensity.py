@@ -1,8 +1,15 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from ushape.augment import STRENGTHS
-from ushape.augment.intensity import IntensityConfig, change_gamma, change_intensity
+from ushape.augment.intensity import (
+    IntensityConfig,
+    change_gamma,
+    change_intensity,
+    draw_changes,
+)
 from ushape.errors import ConfigError
 
 OFF = STRENGTHS["none"].intensity
@@ -95,3 +102,23 @@ def test_light_changes_less_than_full(image):
         return np.mean([np.abs(one - image).mean() for one in changed])
 
     assert 0 < mean_change("light") < 0.6 * mean_change("full")
+
+
+def test_speckle_is_a_factor_of_what_is_above_the_darkest(image):
+    config = only(speckle_probability=1, speckle=0.2)
+    changed = change_intensity(image.copy(), config, np.random.default_rng(0))
+    above = image - image.min()
+    factor = (changed - image.min())[above > 0.1] / above[above > 0.1]
+    assert 0.8 <= factor.min() < 0.83 < 1.17 < factor.max() <= 1.2001
+    assert changed.min() == pytest.approx(image.min())
+
+
+def test_of_a_group_at_most_one_is_drawn_and_each_is():
+    both = only(noise_probability=1, speckle_probability=1)
+    grouped = replace(both, one_of=(("noise", "speckle"),))
+    generator = np.random.default_rng(0)
+    free = [draw_changes(both, generator) & {"noise", "speckle"} for _ in range(50)]
+    single = [draw_changes(grouped, generator) & {"noise", "speckle"} for _ in range(50)]
+    assert all(len(drawn) == 2 for drawn in free)
+    assert all(len(drawn) == 1 for drawn in single)
+    assert set.union(*single) == {"noise", "speckle"}

@@ -4,7 +4,8 @@ import torch
 from scipy import ndimage
 
 from ushape.augment import STRENGTHS
-from ushape.augment.space import SpaceConfig, Warp, cut, draw_warp
+from ushape.augment.space import cut
+from ushape.augment.warp import SpaceConfig, Warp, draw_warp
 from ushape.errors import ConfigError
 
 IDENTITY = Warp(np.eye(2), np.zeros(2), None, "linear")
@@ -260,3 +261,39 @@ def test_impossible_settings():
         SpaceConfig(scale=-1.0)
     with pytest.raises(ConfigError, match=r"flip_axes is \(2,\), but the patches have 2 axes"):
         draw_warp(SpaceConfig(flip_axes=(2,)), (8, 8), np.random.default_rng(0))
+
+
+def test_transposition_and_quarter_turns_move_pixels_without_mixing_them():
+    image = np.random.default_rng(0).integers(256, size=(1, 12, 12)).astype(np.uint8)
+    config = SpaceConfig(**STILL, transpose_probability=1)
+    warp = draw_warp(config, (12, 12), np.random.default_rng(0))
+    found, _ = cut(image, None, (6, 6), (12, 12), warp)
+    np.testing.assert_array_equal(found, image.swapaxes(1, 2))
+
+    config = SpaceConfig(**STILL, quarter_turn_probability=1)
+    turned = {np.rot90(image, k, axes=(1, 2)).astype(np.float32).tobytes() for k in (1, 2, 3)}
+    draws = [draw_warp(config, (12, 12), np.random.default_rng(seed)) for seed in range(20)]
+    assert {cut(image, None, (6, 6), (12, 12), warp)[0].tobytes() for warp in draws} == turned
+
+
+def test_smoothed_displacements_are_as_large_as_alpha_and_sigma_say():
+    config = SpaceConfig(
+        rotation_probability=0,
+        scale_probability=0,
+        elastic_probability=1,
+        elastic_px=35,
+        elastic_sigma_px=5,
+    )
+    warp = draw_warp(config, (200, 220), np.random.default_rng(0))
+    assert warp.elastic.shape == (2, 200, 220)
+    # Even noise has variance 1/3; a Gaussian keeps 1 / (4 pi sigma^2) of it.
+    assert warp.elastic.std() == pytest.approx(35 * np.sqrt(1 / 3 / (4 * np.pi * 25)), rel=0.1)
+    image = np.broadcast_to(np.arange(400.0)[:, None], (400, 400))[None]
+    found, _ = cut(image, None, (200, 200), (200, 220), warp)
+    places = np.arange(200.0)[:, None] + 100 + warp.elastic[0]
+    np.testing.assert_allclose(found[0], places, atol=1e-2)
+
+
+def test_a_smoothed_field_needs_a_width():
+    with pytest.raises(ConfigError, match="elastic_sigma_px is 0"):
+        SpaceConfig(elastic_sigma_px=0)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ushape.augment import STRENGTHS, AugmentConfig
-from ushape.augment.space import SpaceConfig
+from ushape.augment.warp import SpaceConfig
 from ushape.data.dataset import PatchDataset
 from ushape.data.prepare import thin_out
 from ushape.data.sampling import CaseDraw
@@ -21,7 +21,7 @@ STRONG = AugmentConfig(
 )
 
 
-def make_dataset(augment=STRONG, margin=0, seed=0):
+def make_dataset(augment=STRONG, margin=0, seed=0, patch_shape=(24, 32)):
     rng = np.random.default_rng(0)
     samples = []
     for index in range(3):
@@ -34,12 +34,17 @@ def make_dataset(augment=STRONG, margin=0, seed=0):
                 image=image,
                 scaling=Scaling.measure(thin_out(image)),
                 classes=classes,
-                geometry=Geometry(file_shape=(40, 44), working_shape=(40, 44)),
+                geometry=Geometry(
+                    file_shape=(40, 44),
+                    box=((0, 40), (0, 44)),
+                    padded_shape=(40, 44),
+                    working_shape=(40, 44),
+                ),
             )
         )
     draw = CaseDraw(np.array([[9, 9]] * 3), 0.5)
     return PatchDataset(
-        samples, SPACE, draw, augment, patch_shape=(24, 32), margin=margin, seed=seed
+        samples, SPACE, draw, augment, patch_shape=patch_shape, margin=margin, seed=seed
     )
 
 
@@ -54,10 +59,19 @@ def test_a_patch_depends_on_seed_epoch_and_index_alone():
 
 
 def test_shapes_and_a_network_that_loses_a_margin():
-    whole, inner = make_dataset()[0, 0], make_dataset(margin=4)[0, 0]
-    assert whole["image"].shape == inner["image"].shape == (2, 24, 32)
-    assert whole["target"].shape == whole["weight"].shape == (1, 24, 32)
-    assert torch.equal(inner["target"], whole["target"][:, 4:-4, 4:-4])
+    plain = STRENGTHS["none"]
+    whole = make_dataset(plain)
+    wider = make_dataset(plain, margin=4, patch_shape=(32, 40))
+    corners = set()
+    for index in range(30):
+        patch, with_margin = whole[0, index], wider[0, index]
+        assert patch["image"].shape == (2, 24, 32)
+        assert with_margin["image"].shape == (2, 32, 40)
+        assert patch["target"].shape == patch["weight"].shape == (1, 24, 32)
+        assert torch.equal(with_margin["target"], patch["target"])
+        assert torch.equal(with_margin["image"][:, 4:-4, 4:-4], patch["image"])
+        corners.add(bool((patch["weight"] == 0).any()))
+    assert corners == {True, False}  # The image's very corner, which is ignored, is reached.
 
 
 def test_without_augmentation_the_target_is_the_image_s():

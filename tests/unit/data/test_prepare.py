@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ushape.data.prepare import Preparation, thin_out
+from ushape.data.prepare import Preparation, PreparationConfig, thin_out
 from ushape.data.store import SampleStore
 from ushape.errors import DataError
 from ushape.labels import LabelSpace
@@ -14,7 +14,8 @@ rng = np.random.default_rng(0)
 
 
 def prepare(downscale=1, scaling=None, channels=1):
-    return Preparation(channels=channels, downscale=downscale, space=SPACE, scaling=scaling)
+    config = PreparationConfig(downscale=downscale, intensity="data" if scaling else "image")
+    return Preparation(channels=channels, config=config, space=SPACE, scaling=scaling)
 
 
 @pytest.fixture

@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from ushape.data.sampling import CaseDraw, EpochSampler, SamplingConfig, draw_centre
+from ushape.data.sampling import (
+    CaseDraw,
+    EpochSampler,
+    SamplingConfig,
+    build_draw,
+    draw_centre,
+    lesion_probabilities,
+    patient_lesion_probabilities,
+)
 from ushape.errors import ConfigError
 
 
@@ -73,3 +81,35 @@ def test_each_epoch_has_its_own_keys():
 def test_impossible_share_is_refused():
     with pytest.raises(ConfigError, match=r"foreground_fraction is 1.5, outside \[0, 1\]"):
         SamplingConfig(foreground_fraction=1.5)
+
+
+def test_lesion_probabilities_by_hand():
+    # Mean 2, sum 8: (w + 0.2) / 8.8.
+    found = lesion_probabilities(np.array([0, 0, 2, 6]))
+    np.testing.assert_allclose(found, np.array([0.2, 0.2, 2.2, 6.2]) / 8.8)
+    assert found.sum() == pytest.approx(1)
+    np.testing.assert_allclose(lesion_probabilities(np.zeros(4)), 0.25)
+
+
+def test_patient_first_then_lesion():
+    lesion, groups = np.array([0, 3, 0, 0, 0]), ["b", "b", "a", "a", "a"]
+    found = patient_lesion_probabilities(lesion, groups)
+    # Patient b: mean 1.5, sum 3: 0.15 / 3.3 and 3.15 / 3.3 of one half; a has no lesion at all.
+    np.testing.assert_allclose(found, [0.15 / 6.6, 3.15 / 6.6, 1 / 6, 1 / 6, 1 / 6])
+
+
+@pytest.mark.parametrize("name", ["uniform", "lesion", "patient_lesion"])
+def test_cases_are_drawn_as_often_as_the_formula_says(name):
+    class_pixels = np.array([[9, 0], [5, 4], [1, 8], [9, 0], [8, 1]])
+    groups = ["a", "a", "b", "b", "b"]
+    expected = {
+        "uniform": np.full(5, 0.2),
+        "lesion": lesion_probabilities(class_pixels[:, 1]),
+        "patient_lesion": patient_lesion_probabilities(class_pixels[:, 1], groups),
+    }[name]
+    draw = build_draw(SamplingConfig(draw=name), class_pixels, groups)
+    rng = np.random.default_rng(1)
+    picks = [draw.draw(rng) for _ in range(20_000)]
+    assert {pick.class_index for pick in picks} == {None}
+    counts = np.bincount([pick.case_index for pick in picks], minlength=5)
+    np.testing.assert_allclose(counts / 20_000, expected, atol=0.012)

@@ -99,7 +99,7 @@ def test_what_the_user_set_is_never_replaced():
             "train.precision=fp32",
             "train.workers=0",
             "predict.tile_shape=[96,96]",
-            "predict.mirror_axes=[1]",
+            "predict.average=all_8",
             "augment={space: {flip_axes: [1]}}",
         ],
     )

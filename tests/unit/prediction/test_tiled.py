@@ -7,6 +7,7 @@ from ushape.labels import LabelSpace
 from ushape.models import build_model
 from ushape.models.unet import UNetConfig
 from ushape.prediction.tiled import TileSettings, predict_probabilities
+from ushape.spatial.symmetry import symmetries
 from ushape.spatial.tiles import TilingConfig
 
 SPACE = LabelSpace(values=(0, 1), names=("background", "foreground"))
@@ -31,9 +32,11 @@ class Identity(nn.Module):
         return x[(slice(None), slice(None), *inner)]
 
 
-def settings(*shape, overlap=0.25, mirror=()):
+def settings(*shape, overlap=0.25, average="none", axes=()):
     return TileSettings(
-        shape=shape, tiling=TilingConfig(overlap_fraction=overlap), mirror_axes=mirror
+        shape=shape,
+        tiling=TilingConfig(overlap_fraction=overlap),
+        symmetries=symmetries(average, axes, len(shape)),
     )
 
 
@@ -43,12 +46,14 @@ def sigmoid(x):
 
 @pytest.mark.parametrize("margin", [0, 6])
 @pytest.mark.parametrize("shape", [(8, 8), (33, 50), (3, 70), (1, 1), (9, 10, 11)])
-@pytest.mark.parametrize("mirror", [(), (0, 1)])
-def test_identity_network_gives_the_image_back(shape, margin, mirror):
+@pytest.mark.parametrize("average", ["none", "mirrored", "rotated_7", "all_8"])
+def test_identity_network_gives_the_image_back(shape, margin, average):
     image = rng.standard_normal((1, *shape)).astype(np.float32)
     network = Identity(margin).eval()
     tile = (16,) * len(shape)
-    found = predict_probabilities(network, image, SPACE, settings(*tile, mirror=mirror))
+    found = predict_probabilities(
+        network, image, SPACE, settings(*tile, average=average, axes=(0, 1))
+    )
     np.testing.assert_allclose(found, sigmoid(image), atol=1e-5)
 
 
@@ -85,7 +90,9 @@ def test_mirroring_averages_what_the_network_says_of_each_side():
             return x + ramp
 
     image = np.zeros((1, 8, 8), np.float32)
-    found = predict_probabilities(Leaning().eval(), image, SPACE, settings(8, 8, mirror=(1,)))
+    found = predict_probabilities(
+        Leaning().eval(), image, SPACE, settings(8, 8, average="mirrored", axes=(1,))
+    )
     np.testing.assert_allclose(found, 0.5, atol=1e-5)
 
 

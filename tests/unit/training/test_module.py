@@ -2,16 +2,7 @@ import pytest
 import torch
 
 from ushape.training.data import spread_evenly
-from ushape.training.module import mean_group_dice, moving_average, rate_at
-
-
-def test_rate_rises_then_falls_to_zero():
-    assert rate_at(0.0, 0.1) == pytest.approx(0.01)
-    assert rate_at(0.1, 0.1) == pytest.approx(1.0)
-    assert rate_at(0.55, 0.1) == pytest.approx(0.5)
-    assert rate_at(1.0, 0.1) == pytest.approx(0.0)
-    assert rate_at(1.7, 0.1) == pytest.approx(0.0)
-    assert rate_at(0.0, 0.0) == pytest.approx(1.0)
+from ushape.training.module import mean_group_dice, moving_average
 
 
 def test_moving_average_by_hand():

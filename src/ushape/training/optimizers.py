@@ -1,0 +1,126 @@
+"""Optimisers and learning-rate schedules, each a line in its table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from ushape.plan.recipe import TrainConfig, settled
+
+Parameters = Iterable[nn.Parameter]
+
+
+def _adam(kind: type[torch.optim.Adam]) -> Callable[[Parameters, TrainConfig, bool], Optimizer]:
+    def build(parameters: Parameters, train: TrainConfig, fused: bool) -> Optimizer:
+        rate = settled(train.learning_rate)
+        return kind(parameters, lr=rate, weight_decay=train.weight_decay, fused=fused)
+
+    return build
+
+
+def _sgd(parameters: Parameters, train: TrainConfig, fused: bool) -> Optimizer:
+    return torch.optim.SGD(
+        parameters,
+        lr=settled(train.learning_rate),
+        momentum=train.momentum,
+        weight_decay=train.weight_decay,
+        fused=fused,
+    )
+
+
+def _rmsprop(parameters: Parameters, train: TrainConfig, fused: bool) -> Optimizer:
+    return torch.optim.RMSprop(  # Has no fused form.
+        parameters,
+        lr=settled(train.learning_rate),
+        momentum=train.momentum,
+        weight_decay=train.weight_decay,
+        foreach=True,
+    )
+
+
+OPTIMIZERS: dict[str, Callable[[Parameters, TrainConfig, bool], Optimizer]] = {
+    "adamw": _adam(torch.optim.AdamW),
+    "adam": _adam(torch.optim.Adam),
+    "sgd": _sgd,
+    "rmsprop": _rmsprop,
+}
+
+
+def build_optimizer(parameters: Parameters, train: TrainConfig, device: str) -> Optimizer:
+    """The recipe's optimiser; fused, one kernel for all weights, where there is one."""
+    return OPTIMIZERS[train.optimizer](parameters, train, device in ("cpu", "cuda"))
+
+
+def constant(progress: float, train: TrainConfig) -> float:
+    """The rate stays."""
+    return 1.0
+
+
+def warmup(progress: float, train: TrainConfig) -> float:
+    """A linear rise from a hundredth, then constant."""
+    if progress < train.warmup_fraction:
+        return 0.01 + 0.99 * progress / train.warmup_fraction
+    return 1.0
+
+
+def cosine(progress: float, train: TrainConfig) -> float:
+    """The rise, then half a cosine down to zero.
+
+    Source:
+        Loshchilov and Hutter 2017, arXiv 1608.03983, without restarts.
+    """
+    if progress < train.warmup_fraction:
+        return warmup(progress, train)
+    return _half_cosine(_since_warmup(progress, train))
+
+
+def polynomial(progress: float, train: TrainConfig) -> float:
+    """The rise, then (1 - progress) ** 0.9 down to zero.
+
+    Source:
+        nnU-Net (Isensee et al. 2021), 10.1038/s41592-020-01008-z.
+    """
+    if progress < train.warmup_fraction:
+        return warmup(progress, train)
+    return float((1 - _since_warmup(progress, train)) ** 0.9)
+
+
+def one_cycle(progress: float, train: TrainConfig) -> float:
+    """From 1/25 up along a cosine in the first 30 % of all steps, then down to 1/250000.
+
+    The momentum stays as it is.
+
+    Source:
+        Smith and Topin 2019, arXiv 1708.07120; figures of torch's OneCycleLR.
+    """
+    first, last, rise = 1 / 25, 1 / 25e4, 0.3
+    if progress < rise:
+        return 1 - (1 - first) * _half_cosine(progress / rise)
+    return last + (1 - last) * _half_cosine((progress - rise) / (1 - rise))
+
+
+SCHEDULES: dict[str, Callable[[float, TrainConfig], float]] = {
+    "cosine": cosine,
+    "constant": constant,
+    "warmup": warmup,
+    "polynomial": polynomial,
+    "one_cycle": one_cycle,
+}
+"""Share of the highest learning rate by the share of all steps done, 0 to 1; constant beyond."""
+
+
+def rate_at(progress: float, train: TrainConfig) -> float:
+    """The schedule's share of the highest learning rate."""
+    return SCHEDULES[train.schedule](min(progress, 1.0), train)
+
+
+def _since_warmup(progress: float, train: TrainConfig) -> float:
+    return (progress - train.warmup_fraction) / (1 - train.warmup_fraction)
+
+
+def _half_cosine(share: float) -> float:
+    return 0.5 * (1 + math.cos(math.pi * share))

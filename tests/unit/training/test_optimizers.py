@@ -1,0 +1,69 @@
+import pytest
+import torch
+
+from ushape.plan.recipe import TrainConfig
+from ushape.training.optimizers import OPTIMIZERS, SCHEDULES, build_optimizer, rate_at
+
+
+def rates(name, *places, warmup_fraction=0.1):
+    train = TrainConfig(schedule=name, warmup_fraction=warmup_fraction)
+    return [rate_at(place, train) for place in places]
+
+
+def test_cosine_rises_then_falls_to_zero():
+    assert rates("cosine", 0.0, 0.1, 0.55, 1.0, 1.7) == pytest.approx([0.01, 1, 0.5, 0, 0])
+    assert rates("cosine", 0.0, warmup_fraction=0.0) == pytest.approx([1.0])
+
+
+def test_the_other_schedules_by_hand():
+    assert rates("constant", 0, 0.5, 2) == [1, 1, 1]
+    assert rates("warmup", 0, 0.05, 0.1, 0.9) == pytest.approx([0.01, 0.505, 1, 1])
+    assert rates("polynomial", 0.5, 1.0, warmup_fraction=0.0) == pytest.approx([0.5**0.9, 0])
+
+
+def test_one_cycle_is_torch_s():
+    steps = 100
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=1.0, momentum=0.9)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 1.0, total_steps=steps, cycle_momentum=False
+    )
+    # Torch peaks one step early and ends at its last step.
+    for step in range(steps):
+        rise = 0.3 * steps - 1
+        progress = 0.3 * step / rise if step <= rise else 0.3 + 0.7 * (step - rise) / (99 - rise)
+        assert rates("one_cycle", progress) == pytest.approx([optimizer.param_groups[0]["lr"]])
+        optimizer.step()
+        theirs.step()
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_schedule_stays_within_its_highest_rate(name):
+    found = rates(name, *[place / 50 for place in range(60)])
+    assert 0 <= min(found) <= max(found) == pytest.approx(1.0, abs=0.01)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_finds_the_bottom_of_a_bowl(name):
+    weight = torch.nn.Parameter(torch.tensor([3.0, -2.0]))
+    train = TrainConfig(optimizer=name, learning_rate=0.02, weight_decay=0.0)
+    optimizer = build_optimizer([weight], train, "cpu")
+    for _ in range(600):
+        optimizer.zero_grad()
+        weight.square().sum().backward()
+        optimizer.step()
+    assert weight.abs().max() < 0.05
+
+
+def test_momentum_and_decay_reach_the_optimizer():
+    weight = torch.nn.Parameter(torch.tensor([1.0]))
+    train = TrainConfig(optimizer="sgd", learning_rate=0.1, momentum=0.5, weight_decay=0.2)
+    optimizer = build_optimizer([weight], train, "cpu")
+    seen = []
+    for _ in range(2):
+        optimizer.zero_grad()
+        (3 * weight).sum().backward()
+        optimizer.step()
+        seen.append(weight.item())
+    # Gradient 3 + 0.2 w; velocity 3.2, then 0.5 * 3.2 + 3 + 0.2 * 0.68.
+    assert seen == pytest.approx([1 - 0.32, 0.68 - 0.1 * (1.6 + 3.136)])
