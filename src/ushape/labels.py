@@ -36,6 +36,9 @@ class LabelConfig:
     """Pixels of at least this value are foreground, all others background. For masks with
     soft edges, or with object ids (threshold 1)."""
 
+    softmax: bool = False
+    """Two classes get a channel each, as several do; false: one channel, foreground or not."""
+
     def __post_init__(self) -> None:
         if self.threshold is not None and self.values is not None:
             raise ConfigError(
@@ -58,7 +61,7 @@ class LabelConfig:
 class LabelSpace:
     """Translates mask values to network channels and back.
 
-    Two classes become one sigmoid channel, more become one softmax channel each.
+    Two classes become one sigmoid channel, more (or with `softmax`) one softmax channel each.
     """
 
     values: tuple[int, ...]
@@ -67,6 +70,7 @@ class LabelSpace:
     names: tuple[str, ...]
     ignore: int | None = None
     threshold: int | None = None
+    softmax: bool = False
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.values):
@@ -77,7 +81,8 @@ class LabelSpace:
 
     @property
     def is_binary(self) -> bool:
-        return len(self.values) == 2
+        """One channel, foreground or not."""
+        return len(self.values) == 2 and not self.softmax
 
     @property
     def channels(self) -> int:
@@ -193,7 +198,11 @@ def find_label_space(counts: Mapping[int, int], config: LabelConfig) -> tuple[La
         _refuse_impossible(values, counts)
     names = config.names or _default_names(values)
     space = LabelSpace(
-        values=tuple(values), names=tuple(names), ignore=config.ignore, threshold=config.threshold
+        values=tuple(values),
+        names=tuple(names),
+        ignore=config.ignore,
+        threshold=config.threshold,
+        softmax=config.softmax,
     )
     return space, rule
 

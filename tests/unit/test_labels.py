@@ -81,6 +81,10 @@ def test_encode_by_hand():
     two = LabelSpace(values=(0, 1), names=("a", "b"))
     target, _ = two.encode(torch.tensor([[0, 1]]))
     assert target.tolist() == [[[0, 1]]]
+    both = LabelSpace(values=(0, 1), names=("a", "b"), softmax=True)
+    target, _ = both.encode(torch.tensor([[0, 1]]))
+    assert target.tolist() == [[[1, 0]], [[0, 1]]]
+    assert both.probabilities(torch.zeros(1, 2, 1, 1)).tolist() == [[[[0.5]], [[0.5]]]]
 
 
 @pytest.mark.parametrize("classes", [2, 3, 5])

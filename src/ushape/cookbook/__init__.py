@@ -8,10 +8,22 @@ from pathlib import Path
 
 from ushape import config
 from ushape.cookbook.auto import auto
+from ushape.cookbook.cars import carvana_1024, carvana_original
+from ushape.cookbook.em import isbi2012, unet2015
+from ushape.cookbook.mri import lgg_bce_dice, lgg_buda, lgg_onecycle
 from ushape.errors import ConfigError
 from ushape.plan.recipe import Recipe
 
-RECIPES: dict[str, Callable[[], Recipe]] = {"auto": auto}
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "auto": auto,
+    "unet2015": unet2015,
+    "isbi2012": isbi2012,
+    "lgg-onecycle": lgg_onecycle,
+    "lgg-bce-dice": lgg_bce_dice,
+    "lgg-buda": lgg_buda,
+    "carvana-original": carvana_original,
+    "carvana-1024": carvana_1024,
+}
 
 
 def load_recipe(name_or_file: str) -> Recipe:

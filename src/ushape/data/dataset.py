@@ -15,6 +15,7 @@ from ushape.augment.intensity import change_intensity
 from ushape.augment.space import cut
 from ushape.augment.warp import draw_warp
 from ushape.data.sampling import CaseDraw, Key, draw_centre
+from ushape.data.weights import PixelWeights
 from ushape.labels import LabelSpace
 from ushape.types import Sample
 
@@ -27,7 +28,7 @@ class Patch(TypedDict):
     target: Tensor
     """(K, *P') float32, 0 or 1; P' is smaller than P for a network without padding."""
     weight: Tensor
-    """(1, *P') float32, 0 where ignored."""
+    """(1, *P') float32, how much each pixel counts; 0 where ignored."""
 
 
 class PatchDataset(Dataset[Patch]):
@@ -37,6 +38,7 @@ class PatchDataset(Dataset[Patch]):
         samples: The training cases.
         space: For target and weight.
         draw: Chooses the case of each patch.
+        weights: Of a patch's pixels.
         patch_shape: P, in working pixels.
         margin: Pixels that the network loses on each side.
         seed: The run's seed.
@@ -47,13 +49,15 @@ class PatchDataset(Dataset[Patch]):
         samples: Sequence[Sample],
         space: LabelSpace,
         draw: CaseDraw,
+        weights: PixelWeights,
         augment: AugmentConfig,
         *,
         patch_shape: tuple[int, ...],
         margin: int = 0,
         seed: int = 0,
     ):
-        self.samples, self.space, self.draw, self.augment = samples, space, draw, augment
+        self.samples, self.space, self.draw = samples, space, draw
+        self.weights, self.augment = weights, augment
         self.patch_shape, self.margin, self.seed = patch_shape, margin, seed
         # What the network answers for lies within the image; its margin may reach beyond.
         self.inner_shape = tuple(size - 2 * margin for size in patch_shape)
@@ -72,5 +76,7 @@ class PatchDataset(Dataset[Patch]):
         image = change_intensity(image, self.augment.intensity, rng)
 
         inner = tuple(slice(self.margin, size - self.margin) for size in self.patch_shape)
-        target, weight = self.space.encode(torch.from_numpy(classes[inner]))
+        target, _ = self.space.encode(torch.from_numpy(classes[inner]))
+        # Of the whole patch: objects beyond the network's margin have borders within it.
+        weight = torch.from_numpy(self.weights.of(classes)[None, *inner])
         return Patch(image=torch.from_numpy(image), target=target, weight=weight)

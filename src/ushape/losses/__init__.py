@@ -11,13 +11,8 @@ from torch import nn
 from ushape.errors import ConfigError
 from ushape.labels import LabelSpace
 from ushape.losses.compose import DeepSupervision, WeightedSum
-from ushape.losses.entropy import CrossEntropyLoss
-from ushape.losses.overlap import DiceLoss
-
-LOSSES: dict[str, Callable[[LabelSpace], nn.Module]] = {
-    "cross_entropy": CrossEntropyLoss,
-    "dice": DiceLoss,
-}
+from ushape.losses.entropy import CrossEntropyLoss, FocalLoss
+from ushape.losses.overlap import DiceLoss, JaccardLoss, TverskyLoss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +20,20 @@ class LossConfig:
     """What training makes small."""
 
     terms: dict[str, float] = field(default_factory=lambda: {"cross_entropy": 1.0, "dice": 1.0})
-    """Factor of each loss in the sum, at least 0."""
+    """Factor of each loss in the sum, at least 0. Losses: cross_entropy, focal, dice,
+    dice_per_image, jaccard, tversky."""
+
+    smooth: float = 1.0
+    """Pixels added above and below in dice, jaccard and tversky."""
+
+    focal_gamma: float = 2.0
+    """How much less well classified pixels count."""
+
+    tversky_alpha: float = 0.3
+    """Cost of a pixel found by mistake."""
+
+    tversky_beta: float = 0.7
+    """Cost of a pixel missed."""
 
     def __post_init__(self) -> None:
         for name, factor in self.terms.items():
@@ -39,14 +47,33 @@ class LossConfig:
                     f"loss.terms gives {name} the factor {factor}.",
                     hint="At least 0; a loss below 0 would be made large.",
                 )
+        for name in ("smooth", "focal_gamma", "tversky_alpha", "tversky_beta"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(
+                    f"loss.{name} is {getattr(self, name)}.", hint="A number of at least 0."
+                )
         if not any(factor > 0 for factor in self.terms.values()):
             raise ConfigError(
                 "loss.terms leaves nothing to make small.", hint="Give one loss a factor above 0."
             )
 
 
+LOSSES: dict[str, Callable[[LabelSpace, LossConfig], nn.Module]] = {
+    "cross_entropy": lambda space, config: CrossEntropyLoss(space),
+    "focal": lambda space, config: FocalLoss(space, config.focal_gamma),
+    "dice": lambda space, config: DiceLoss(space, config.smooth),
+    "dice_per_image": lambda space, config: DiceLoss(space, config.smooth, per_image=True),
+    "jaccard": lambda space, config: JaccardLoss(space, config.smooth),
+    "tversky": lambda space, config: TverskyLoss(
+        space, config.smooth, alpha=config.tversky_alpha, beta=config.tversky_beta
+    ),
+}
+
+
 def build_loss(config: LossConfig, space: LabelSpace, *, deep_supervision: bool) -> nn.Module:
     """The weighted sum, on every head where the network has several."""
-    terms = [(factor, LOSSES[name](space)) for name, factor in config.terms.items() if factor]
+    terms = [
+        (factor, LOSSES[name](space, config)) for name, factor in config.terms.items() if factor
+    ]
     loss = WeightedSum(*terms)
     return DeepSupervision(loss) if deep_supervision else loss

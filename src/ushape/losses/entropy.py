@@ -29,10 +29,44 @@ class CrossEntropyLoss(nn.Module):
         self.space = space
 
     def forward(self, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-        logits = logits.float() if logits.element_size() < 4 else logits
+        return self.mean_over_pixels(self.of_pixels(_full_precision(logits), target), weight)
+
+    def of_pixels(self, logits: Tensor, target: Tensor) -> Tensor:
+        """(B, K, *S) twice -> (B, 1, *S)."""
         if self.space.is_binary:
-            entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
-        else:
-            entropy = -(target * logits.log_softmax(dim=1)).sum(dim=1, keepdim=True)
-        counted = (weight > 0).sum().clamp(min=1)
-        return (weight * entropy).sum() / counted
+            return functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        return -(target * logits.log_softmax(dim=1)).sum(dim=1, keepdim=True)
+
+    def mean_over_pixels(self, loss: Tensor, weight: Tensor) -> Tensor:
+        """Weighted sum, divided by the number of pixels that count."""
+        return (weight * loss).sum() / (weight > 0).sum().clamp(min=1)
+
+
+class FocalLoss(CrossEntropyLoss):
+    """Cross-entropy in which well classified pixels count less: times (1 - p)^gamma.
+
+    Args:
+        gamma: 0 is the cross-entropy; the paper has 2.
+
+    Source:
+        Lin et al. 2017, arXiv 1708.02002; without their class weights alpha.
+    """
+
+    def __init__(self, space: LabelSpace, gamma: float = 2.0):
+        super().__init__(space)
+        self.gamma = gamma
+
+    def of_pixels(self, logits: Tensor, target: Tensor) -> Tensor:
+        if self.space.is_binary:
+            # Of a pixel and its complement, each with its own probability.
+            right = target * self._focused(functional.logsigmoid(logits))
+            return right + (1 - target) * self._focused(functional.logsigmoid(-logits))
+        return (target * self._focused(logits.log_softmax(dim=1))).sum(dim=1, keepdim=True)
+
+    def _focused(self, log_probability: Tensor) -> Tensor:
+        focus = (1 - log_probability.exp()).clamp(min=0) ** self.gamma
+        return -focus * log_probability
+
+
+def _full_precision(logits: Tensor) -> Tensor:
+    return logits.float() if logits.element_size() < 4 else logits

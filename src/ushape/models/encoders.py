@@ -51,7 +51,7 @@ class Block(nn.Module):
             width = in_channels if index == 0 else out_channels
             layers += build_convolution(config, width, out_channels)
             is_last = index == count - 1
-            if dropout and (is_last or config.dropout_place == "between"):
+            if dropout and is_last != (config.dropout_place == "between"):
                 layers.append(DROPOUT[config.dims](dropout))
         self.layers = nn.Sequential(*layers)
         self.shortcut: nn.Module | None = None

@@ -226,7 +226,7 @@ def plan_duration(
 
     By time: about twenty epochs, none shorter than 5 s or longer than 2 minutes; in a very short
     training three, so that there is a choice of weights and a place to resume from. With epochs
-    given: an epoch sees as many pixels as the training cases have, at most 250 steps (nnU-Net).
+    given: an epoch sees as many pixels as the training cases have.
 
     Args:
         training_s: Seconds left for training, validation included. Not used when the recipe
@@ -242,7 +242,7 @@ def plan_duration(
     working_pixels = data.pixels_per_epoch * math.prod(shape) / math.prod(data.median_shape)
     epochs, speed = train.epochs, ""
     if epochs is not None:
-        steps = max(1, min(250, math.ceil(working_pixels / batch_pixels)))
+        steps = max(1, math.ceil(working_pixels / batch_pixels))
     else:
         total = training_s / (step_s * STEP_OVERHEAD / 0.9)  # A tenth is for validation.
         epoch_s = min(120.0, max(5.0, training_s / 20), training_s / 3)

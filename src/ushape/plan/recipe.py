@@ -9,6 +9,7 @@ from ushape.augment import AugmentConfig
 from ushape.data.prepare import PreparationConfig
 from ushape.data.sampling import SamplingConfig
 from ushape.data.splits import SplitConfig
+from ushape.data.weights import WeightConfig
 from ushape.errors import ConfigError
 from ushape.labels import LabelConfig
 from ushape.losses import LossConfig
@@ -61,6 +62,9 @@ class TrainConfig:
 
     warmup_fraction: float = 0.05
     """Share of all steps in which the learning rate rises (cosine, warmup, polynomial)."""
+
+    warmup_steps: int | None = None
+    """Steps in which it rises, instead of a share; at most half of all."""
 
     weight_decay: float = 0.01
     """Decoupled in adamw; part of the gradient in the others."""
@@ -154,5 +158,6 @@ class Recipe:
 
     network: UNetConfig = field(default_factory=UNetConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    weights: WeightConfig = field(default_factory=WeightConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     predict: PredictConfig = field(default_factory=PredictConfig)

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from ushape.data.dataset import Patch, PatchDataset
 from ushape.data.sampling import EpochSampler, build_draw
 from ushape.data.store import SampleStore
+from ushape.data.weights import PixelWeights
 from ushape.plan.plan import Plan
 from ushape.plan.recipe import settled
 
@@ -40,6 +41,7 @@ class SegmentationData(lightning.LightningDataModule):
             training,
             plan.preparation.space,
             build_draw(sampling, class_pixels, [case.group for case in training.cases]),
+            PixelWeights(plan.recipe.weights, class_pixels),
             plan.augment,
             patch_shape=plan.patch_shape,
             margin=margin,

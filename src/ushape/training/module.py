@@ -125,7 +125,7 @@ class SegmentationModule(lightning.LightningModule):
         }
 
     def _rate_at(self, step: int) -> float:
-        return rate_at(step / self.total_steps, self.plan.recipe.train)
+        return rate_at(step, self.total_steps, self.plan.recipe.train)
 
 
 def moving_average(decay: float) -> Any:

@@ -55,41 +55,39 @@ def build_optimizer(parameters: Parameters, train: TrainConfig, device: str) -> 
     return OPTIMIZERS[train.optimizer](parameters, train, device in ("cpu", "cuda"))
 
 
-def constant(progress: float, train: TrainConfig) -> float:
+def constant(progress: float, warmup: float) -> float:
     """The rate stays."""
     return 1.0
 
 
-def warmup(progress: float, train: TrainConfig) -> float:
+def rise(progress: float, warmup: float) -> float:
     """A linear rise from a hundredth, then constant."""
-    if progress < train.warmup_fraction:
-        return 0.01 + 0.99 * progress / train.warmup_fraction
-    return 1.0
+    return 0.01 + 0.99 * progress / warmup if progress < warmup else 1.0
 
 
-def cosine(progress: float, train: TrainConfig) -> float:
+def cosine(progress: float, warmup: float) -> float:
     """The rise, then half a cosine down to zero.
 
     Source:
         Loshchilov and Hutter 2017, arXiv 1608.03983, without restarts.
     """
-    if progress < train.warmup_fraction:
-        return warmup(progress, train)
-    return _half_cosine(_since_warmup(progress, train))
+    if progress < warmup:
+        return rise(progress, warmup)
+    return _half_cosine((progress - warmup) / (1 - warmup))
 
 
-def polynomial(progress: float, train: TrainConfig) -> float:
+def polynomial(progress: float, warmup: float) -> float:
     """The rise, then (1 - progress) ** 0.9 down to zero.
 
     Source:
         nnU-Net (Isensee et al. 2021), 10.1038/s41592-020-01008-z.
     """
-    if progress < train.warmup_fraction:
-        return warmup(progress, train)
-    return float((1 - _since_warmup(progress, train)) ** 0.9)
+    if progress < warmup:
+        return rise(progress, warmup)
+    return float((1 - (progress - warmup) / (1 - warmup)) ** 0.9)
 
 
-def one_cycle(progress: float, train: TrainConfig) -> float:
+def one_cycle(progress: float, warmup: float) -> float:
     """From 1/25 up along a cosine in the first 30 % of all steps, then down to 1/250000.
 
     The momentum stays as it is.
@@ -97,29 +95,29 @@ def one_cycle(progress: float, train: TrainConfig) -> float:
     Source:
         Smith and Topin 2019, arXiv 1708.07120; figures of torch's OneCycleLR.
     """
-    first, last, rise = 1 / 25, 1 / 25e4, 0.3
-    if progress < rise:
-        return 1 - (1 - first) * _half_cosine(progress / rise)
-    return last + (1 - last) * _half_cosine((progress - rise) / (1 - rise))
+    first, last, peak = 1 / 25, 1 / 25e4, 0.3
+    if progress < peak:
+        return 1 - (1 - first) * _half_cosine(progress / peak)
+    return last + (1 - last) * _half_cosine((progress - peak) / (1 - peak))
 
 
-SCHEDULES: dict[str, Callable[[float, TrainConfig], float]] = {
+SCHEDULES: dict[str, Callable[[float, float], float]] = {
     "cosine": cosine,
     "constant": constant,
-    "warmup": warmup,
+    "warmup": rise,
     "polynomial": polynomial,
     "one_cycle": one_cycle,
 }
-"""Share of the highest learning rate by the share of all steps done, 0 to 1; constant beyond."""
+"""Share of the highest learning rate, by the share of all steps that is done and the share in
+which the rate rises."""
 
 
-def rate_at(progress: float, train: TrainConfig) -> float:
-    """The schedule's share of the highest learning rate."""
-    return SCHEDULES[train.schedule](min(progress, 1.0), train)
-
-
-def _since_warmup(progress: float, train: TrainConfig) -> float:
-    return (progress - train.warmup_fraction) / (1 - train.warmup_fraction)
+def rate_at(step: int, total_steps: int, train: TrainConfig) -> float:
+    """The schedule's share of the highest learning rate; after the last step it stays."""
+    warmup = train.warmup_fraction
+    if train.warmup_steps is not None:
+        warmup = min(train.warmup_steps / total_steps, 0.5)
+    return SCHEDULES[train.schedule](min(step / total_steps, 1.0), warmup)
 
 
 def _half_cosine(share: float) -> float:

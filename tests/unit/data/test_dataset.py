@@ -10,6 +10,7 @@ from ushape.data.dataset import PatchDataset
 from ushape.data.prepare import thin_out
 from ushape.data.sampling import CaseDraw
 from ushape.data.synthetic import SyntheticConfig, make_cells, write_data_set
+from ushape.data.weights import PixelWeights, WeightConfig
 from ushape.errors import DataError
 from ushape.labels import IGNORE, LabelSpace
 from ushape.scaling import Scaling
@@ -42,9 +43,10 @@ def make_dataset(augment=STRONG, margin=0, seed=0, patch_shape=(24, 32)):
                 ),
             )
         )
-    draw = CaseDraw(np.array([[9, 9]] * 3), 0.5)
+    class_pixels = np.array([[9, 9]] * 3)
+    draw, weights = CaseDraw(class_pixels, 0.5), PixelWeights(WeightConfig(), class_pixels)
     return PatchDataset(
-        samples, SPACE, draw, augment, patch_shape=patch_shape, margin=margin, seed=seed
+        samples, SPACE, draw, weights, augment, patch_shape=patch_shape, margin=margin, seed=seed
     )
 
 

@@ -1,15 +1,15 @@
 import math
 
+import monai.losses
 import pytest
 import torch
-from monai.losses import DiceLoss as MonaiDice
 
 from ushape.errors import ConfigError
 from ushape.labels import IGNORE, LabelSpace
 from ushape.losses import LossConfig, build_loss
 from ushape.losses.compose import DeepSupervision, WeightedSum
-from ushape.losses.entropy import CrossEntropyLoss
-from ushape.losses.overlap import DiceLoss
+from ushape.losses.entropy import CrossEntropyLoss, FocalLoss
+from ushape.losses.overlap import DiceLoss, JaccardLoss, TverskyLoss
 
 TWO = LabelSpace(values=(0, 1), names=("background", "foreground"))
 THREE = LabelSpace(values=(0, 1, 2), names=("a", "b", "c"))
@@ -35,22 +35,81 @@ def test_dice_stays_between_0_and_1():
     assert 0 <= DiceLoss(TWO, smooth=5)(50 - 100 * target, target, weight) <= 1
 
 
+def test_jaccard_and_tversky_counted_by_hand():
+    # Truth has 3 pixels; 2 are found, 1 is missed, 2 are invented.
+    target, weight = encode([[1, 1, 1, 0, 0, 0]], TWO)
+    found, _ = encode([[0, 1, 1, 1, 1, 0]], TWO)
+    logits = 100 * found - 50
+    jaccard = JaccardLoss(TWO, smooth=0)(logits, target, weight)
+    assert jaccard.item() == pytest.approx(1 - 2 / 5, abs=1e-5)
+    tversky = TverskyLoss(TWO, smooth=0, alpha=0.3, beta=0.7)(logits, target, weight)
+    assert tversky.item() == pytest.approx(1 - 2 / (2 + 0.3 * 2 + 0.7 * 1), abs=1e-5)
+
+
+def test_dice_image_by_image_weighs_each_image_alike():
+    # One of one found: 0. Two of four found: 1 - 4/6. Pooled it would be 1 - 6/8.
+    target = torch.tensor([[[[1.0, 0, 0, 0]]], [[[1.0, 1, 1, 1]]]])
+    found = torch.tensor([[[[1.0, 0, 0, 0]]], [[[1.0, 1, 0, 0]]]])
+    loss = DiceLoss(TWO, smooth=0, per_image=True)
+    value = loss(100 * found - 50, target, torch.ones_like(target))
+    assert value.item() == pytest.approx((0 + 1 / 3) / 2, abs=1e-5)
+
+
+def test_an_absent_class_costs_nothing_with_smoothing_and_no_nan_without():
+    target, weight = encode([[0, 0]], TWO)
+    sure = torch.full((1, 1, 1, 2), -200.0, requires_grad=True)
+    assert DiceLoss(TWO)(sure, target, weight).item() == pytest.approx(0, abs=1e-5)
+    value = DiceLoss(TWO, smooth=0)(sure, target, weight)
+    value.backward()
+    assert value.item() == 1
+    assert sure.grad.isfinite().all()
+
+
+def test_focal_by_hand():
+    # p = 3/4 for the truth: (1/4)^2 * log(4/3).
+    target, weight = encode([[1]], TWO)
+    loss = FocalLoss(TWO, gamma=2)(torch.full((1, 1, 1, 1), math.log(3)), target, weight)
+    assert loss.item() == pytest.approx(math.log(4 / 3) / 16, abs=1e-6)
+    both = LabelSpace(values=(0, 1), names=("a", "b"), softmax=True)
+    target, weight = encode([[1]], both)
+    logits = torch.tensor([[[[0.0]], [[math.log(3)]]]])
+    loss = FocalLoss(both, gamma=2)(logits, target, weight)
+    assert loss.item() == pytest.approx(math.log(4 / 3) / 16, abs=1e-6)
+
+
 @pytest.mark.parametrize("space", [TWO, THREE])
-def test_dice_equals_monai_s(space):
+@pytest.mark.parametrize("smooth", [0.0, 1.0])
+def test_equal_to_monai_s(space, smooth):
     torch.manual_seed(0)
     classes = torch.randint(len(space.values), (2, 8, 9))
     target = torch.stack([space.encode(one)[0] for one in classes])
-    logits = torch.randn_like(target)
-    theirs = MonaiDice(
-        sigmoid=space.is_binary,
-        softmax=not space.is_binary,
-        include_background=space.is_binary,
-        batch=True,
-        smooth_nr=1,
-        smooth_dr=1,
-    )
-    ours = DiceLoss(space)(logits, target, torch.ones(2, 1, 8, 9))
-    assert ours.item() == pytest.approx(theirs(logits, target).item(), abs=1e-5)
+    logits, weight = torch.randn_like(target), torch.ones(2, 1, 8, 9)
+    how = {
+        "sigmoid": space.is_binary,
+        "softmax": not space.is_binary,
+        "include_background": space.is_binary,
+        "smooth_nr": smooth,
+        "smooth_dr": smooth,
+    }
+    gamma = monai.losses.FocalLoss(gamma=2.0, use_softmax=not space.is_binary)
+    pairs = [
+        (DiceLoss(space, smooth), monai.losses.DiceLoss(batch=True, **how)),
+        (DiceLoss(space, smooth, per_image=True), monai.losses.DiceLoss(**how)),
+        (
+            TverskyLoss(space, smooth, alpha=0.3, beta=0.7),
+            monai.losses.TverskyLoss(batch=True, alpha=0.3, beta=0.7, **how),
+        ),
+    ]
+    if smooth == 0:  # Monai smooths Jaccard as if it were Dice.
+        pairs.append(
+            (JaccardLoss(space, smooth), monai.losses.DiceLoss(batch=True, jaccard=True, **how))
+        )
+    for ours, theirs in pairs:
+        found = ours(logits, target, weight)
+        assert found.item() == pytest.approx(theirs(logits, target).item(), abs=1e-5)
+    # Monai divides by the classes as well.
+    focal = FocalLoss(space)(logits, target, weight) / space.channels
+    assert focal.item() == pytest.approx(gamma(logits, target).item(), abs=1e-5)
 
 
 def test_cross_entropy_by_hand():
