@@ -14,6 +14,7 @@ from ushape.data.prepare import Preparation
 from ushape.data.splits import Splits, make_splits, refuse_too_few
 from ushape.errors import DataError
 from ushape.labels import LabelConfig
+from ushape.models.shapes import valid_margin
 from ushape.plan.fingerprint import Fingerprint, take_fingerprint
 from ushape.plan.machine import Machine
 from ushape.plan.plan import Plan
@@ -167,7 +168,11 @@ def expected_evaluation_s(
     predict = recipe.predict
     versions = symmetries(settled(predict.average), predict.mirror_axes, recipe.network.dims)
     pixel_s = step_s * FORWARD_SHARE / (batch * math.prod(patch))
-    working = sum(math.prod(recipe.preparation.working_shape(shape)) for shape in shapes)
+    margin = valid_margin(recipe.network)
+    working = sum(
+        math.prod(size + 2 * margin for size in recipe.preparation.working_shape(shape))
+        for shape in shapes
+    )
     return report_s + reading_s * len(shapes) + 1.3 * pixel_s * working * len(versions)
 
 

@@ -258,8 +258,9 @@ def plan_duration(
         cases = max(2, round(VALIDATION_SHARE * steps * batch_pixels / case_pixels))
     recipe = _change(recipe, "train", epochs=epochs, steps_per_epoch=steps, validation_cases=cases)
     return recipe, (
-        f"Training: {epochs} epochs of {steps} steps{speed}, learning rate "
-        f"{recipe.train.learning_rate:g}, average of weights, best validation Dice kept."
+        f"Training: {epochs} epochs of {steps} steps{speed}, {train.optimizer}, learning rate "
+        f"{train.learning_rate} ({train.schedule.replace('_', ' ')}), "
+        f"{'average of weights, ' if train.ema_decay else ''}best validation Dice kept."
     )
 
 

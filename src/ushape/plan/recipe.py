@@ -49,6 +49,7 @@ class TrainConfig:
     larger than the memory that it needs."""
 
     optimizer: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
+    """How the weights follow their gradients."""
 
     momentum: float = 0.9
     """Of sgd and rmsprop."""

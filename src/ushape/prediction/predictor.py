@@ -16,29 +16,28 @@ from ushape.plan.recipe import settled
 from ushape.plan.run import Run
 from ushape.plan.speed import memory_format, precision_context
 from ushape.prediction.tiled import TileSettings, predict_probabilities
-from ushape.spatial.symmetry import symmetries
+from ushape.spatial.symmetry import Average, symmetries
 from ushape.types import Case, Prediction, Sample
 
 
-def tile_settings(plan: Plan) -> TileSettings:
-    """The plan's tiling."""
+def predict_sample(
+    network: nn.Module, sample: Sample, plan: Plan, *, average: Average | None = None
+) -> np.ndarray:
+    """(K, *working) probabilities; training validates with this, prediction predicts with it.
+
+    Args:
+        average: Turned versions to average, in place of the plan's.
+    """
     predict = plan.recipe.predict
-    return TileSettings(
+    chosen: Average = settled(predict.average) if average is None else average
+    settings = TileSettings(
         shape=plan.tile_shape,
         tiling=predict.tiling,
-        symmetries=symmetries(
-            settled(predict.average), predict.mirror_axes, plan.recipe.network.dims
-        ),
+        symmetries=symmetries(chosen, predict.mirror_axes, plan.recipe.network.dims),
     )
-
-
-def predict_sample(network: nn.Module, sample: Sample, plan: Plan) -> np.ndarray:
-    """(K, *working) probabilities; training validates with this, prediction predicts with it."""
     image = sample.scaling.apply(sample.image)
     layout = memory_format(plan.recipe.network.dims, channels_last=plan.recipe.train.channels_last)
-    return predict_probabilities(
-        network, image, plan.preparation.space, tile_settings(plan), layout=layout
-    )
+    return predict_probabilities(network, image, plan.preparation.space, settings, layout=layout)
 
 
 @dataclass(frozen=True)
