@@ -10,6 +10,8 @@ import time
 import pytest
 import torch
 
+from commands import command_environment
+
 EPOCHS = 5
 
 
@@ -82,7 +84,7 @@ def _popen(arguments):
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
+        env=command_environment(),
     )
 
 

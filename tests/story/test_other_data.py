@@ -113,6 +113,6 @@ def test_minutes_plan_a_schedule_that_ends(ushape, cells, tmp_path):
     )
     assert ended.code == 0, ended.error
     rows = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
-    assert len(rows) >= 2
-    assert float(rows[-1]["learning_rate"]) < 0.5 * float(rows[0]["learning_rate"])
+    # The plan's highest rate is 0.002; the last steps have hardly any left.
+    assert float(rows[-1]["learning_rate"]) < 0.0002
     assert (run / "report.html").exists()

@@ -102,12 +102,16 @@ class Pacer(lightning.Callback):
     TOLERANCE = 0.04
     """Remaining steps are planned anew only when they would miss the end by this share."""
 
+    EVERY = 0.05
+    """After so much of the budget the pace is looked at, and at each epoch's end."""
+
     def __init__(self, budget_s: float | None):
         self.budget_s = budget_s
         self.revisions: list[tuple[int, int]] = []
         self._began = time.monotonic()
         self._used_before = 0.0
         self._first_step: tuple[int, float] | None = None
+        self._revised_at = 0.0
 
     @property
     def used_s(self) -> float:
@@ -133,21 +137,33 @@ class Pacer(lightning.Callback):
         assert isinstance(pl_module, SegmentationModule)
         if self._first_step is None:
             self._first_step = trainer.global_step, time.monotonic()
+            self._revised_at = self.used_s
+        elif self.budget_s and self.used_s - self._revised_at > self.EVERY * self.budget_s:
+            # Validation is not in the pace yet: that there is time for more may not be so.
+            self._revise(trainer, pl_module, may_extend=False)
         self._stop_if_over(trainer, pl_module)
 
     def on_train_epoch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
         assert isinstance(pl_module, SegmentationModule)
-        left = self.seconds_left(trainer, pl_module.total_steps)
+        self._revise(trainer, pl_module, may_extend=True)
+
+    def _revise(
+        self, trainer: lightning.Trainer, module: SegmentationModule, *, may_extend: bool
+    ) -> None:
+        """Plans the remaining steps by the speed so far, if the plan would miss the end."""
+        self._revised_at = self.used_s
+        left = self.seconds_left(trainer, module.total_steps)
         if self.budget_s is None or left is None or trainer.should_stop:
             return
-        remaining_steps = pl_module.total_steps - trainer.global_step
+        remaining_steps = module.total_steps - trainer.global_step
         allowed_s = max(0.0, self.budget_s - self.used_s)
         possible = int(remaining_steps * allowed_s / max(left, 1e-9))
-        if abs(possible - remaining_steps) > self.TOLERANCE * remaining_steps:
-            pl_module.total_steps = max(trainer.global_step + possible, trainer.global_step + 1)
-            self.revisions.append((trainer.global_step, pl_module.total_steps))
+        change = possible - remaining_steps if may_extend else min(0, possible - remaining_steps)
+        if abs(change) > self.TOLERANCE * remaining_steps:
+            module.total_steps = max(trainer.global_step + possible, trainer.global_step + 1)
+            self.revisions.append((trainer.global_step, module.total_steps))
 
     def state_dict(self) -> dict[str, Any]:
         return {"used_s": self.used_s, "revisions": self.revisions}

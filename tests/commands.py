@@ -1,0 +1,58 @@
+"""`ushape ...` as a user runs it, in a process of its own that has its imports already.
+
+A server process imports torch once; each command is a fork of it. So a command takes as long as
+its work, not the five seconds of its imports.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+TIMEOUT_S = 240
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    code: int
+    output: str
+    error: str
+
+
+def command_environment() -> dict[str, str]:
+    """One thread: the tests run side by side, and sums come out in one order."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+
+
+def run_command(arguments: list[str], cwd: Path | None) -> Outcome:
+    """Runs `ushape ARGUMENTS` and waits for it."""
+    os.environ.update(command_environment())  # The server takes it over when it starts.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["ushape.api", "ushape.training.fit"])
+    with tempfile.TemporaryDirectory() as folder:
+        output, error = Path(folder, "output"), Path(folder, "error")
+        process = context.Process(
+            target=_be_the_command, args=(arguments, cwd or Path.cwd(), output, error)
+        )
+        process.start()
+        process.join(TIMEOUT_S)
+        if process.exitcode is None:
+            process.kill()
+            raise TimeoutError(f"ushape {' '.join(arguments)}: no end in {TIMEOUT_S} s")
+        return Outcome(process.exitcode, output.read_text(), error.read_text())
+
+
+def _be_the_command(arguments: list[str], cwd: Path, output: Path, error: Path) -> None:
+    os.chdir(cwd)
+    for number, path in ((1, output), (2, error)):
+        os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY), number)
+    sys.argv = ["ushape", *arguments]
+    from ushape.cli import main
+
+    main()
