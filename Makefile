@@ -15,7 +15,7 @@ demo: install
 	@rm -rf demo
 	$(BIN)/ushape example demo/cells --count 48
 	$(BIN)/ushape example demo/new --count 8 --seed 1
-	$(BIN)/ushape train demo/cells -o demo/run --minutes 1.5
+	$(BIN)/ushape train demo/cells -o demo/run --minutes 1.8
 	$(BIN)/ushape evaluate demo/run demo/new
 	$(BIN)/ushape predict demo/run demo/new/images -o demo/masks --overlay
 	@echo

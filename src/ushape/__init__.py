@@ -14,6 +14,7 @@ from ushape.errors import ConfigError, DataError, PlanError, RunError, UshapeErr
 
 if TYPE_CHECKING:
     from ushape.api import evaluate, example, predict, recipes, resume, train
+    from ushape.looking import lr, preview, weights
 
 __version__ = "0.1.0"
 
@@ -25,19 +26,22 @@ __all__ = [
     "UshapeError",
     "evaluate",
     "example",
+    "lr",
     "predict",
+    "preview",
     "recipes",
     "resume",
     "train",
+    "weights",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """Loads the verbs, and with them torch, at their first use."""
     if name in __all__:
-        from ushape import api
+        from ushape import api, looking
 
-        return getattr(api, name)
+        return getattr(looking if name in ("lr", "preview", "weights") else api, name)
     raise AttributeError(f"module 'ushape' has no attribute {name!r}")
 
 

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ushape import config, io
+from ushape import config
 from ushape.console import Console
 from ushape.cookbook import RECIPES, load_recipe
 from ushape.data.discover import discover, find_images
 from ushape.data.groups import infer_groups
 from ushape.data.synthetic import SyntheticConfig, write_data_set
 from ushape.errors import ConfigError, DataError, RunError
-from ushape.evaluation.figures import overlay as draw_overlay
 from ushape.evaluation.score import Summary
+from ushape.io.rle import Order
+from ushape.outputs import OutputConfig, Outputs
 from ushape.plan.machine import inspect_machine, keep_memory
 from ushape.plan.make import describe_data, look_at_data, make_plan
-from ushape.plan.recipe import Recipe
+from ushape.plan.recipe import AUTO, Recipe, with_some_rate
 from ushape.plan.run import Run
 from ushape.plan.survey import thumbnail_of
 from ushape.prediction.predictor import Predictor
-from ushape.types import Case, Prediction
+from ushape.types import Case
 from ushape.workflow import Clock, finish_run, judge_and_report
 
 DEFAULT_MINUTES = 30.0
@@ -88,8 +90,16 @@ def train(
         )
     for line in describe_data(found):
         console.say(line)
-    plan, splits = make_plan(found, chosen, machine, elapsed_s=lambda: clock.elapsed_s)
+    plan, splits = make_plan(
+        found, with_some_rate(chosen), machine, elapsed_s=lambda: clock.elapsed_s
+    )
     console.say(splits.text)
+    if chosen.train.learning_rate == AUTO:
+        from ushape.looking import search_rate  # Imports Lightning, which the other verbs spare.
+
+        training = set(splits.train)
+        facts = [fact for fact in found.facts if fact.case.id in training]
+        plan = search_rate(plan, facts, run.folder)
     for line in plan.reasons:
         console.say(line)
     run.save_cases(folder, found.facts)
@@ -160,9 +170,11 @@ def predict(
     run: Path | str,
     images: Sequence[Path | str] | Path | str,
     *,
-    output: Path | str,
+    output: Path | str | None = None,
     overlay: bool = False,
     probabilities: bool = False,
+    rle: Path | str | None = None,
+    rle_order: Order = "row",
     overwrite: bool = False,
     device: str = "auto",
 ) -> list[Path]:
@@ -170,49 +182,73 @@ def predict(
 
     Args:
         images: Files or folders; sub-folders are kept below the output.
-        output: Folder for the masks.
+        output: Folder for the masks; may be left out with `rle`.
         overlay: Also NAME_overlay.png, the image with the mask outlined.
         probabilities: Also NAME.npz, (K, *S) float32.
+        rle: A .csv or .csv.gz of run lengths, img,rle_mask, as Kaggle's Carvana takes it. After a
+            kill the same call goes on where it ended.
+        rle_order: Pixels counted row by row or column by column.
         overwrite: Replace outputs that exist.
 
     Returns:
         The masks' paths.
 
     Raises:
+        ConfigError: nowhere to write to.
         RunError: not a run; an output exists, or is one of the images.
         DataError: images that could not be predicted; the others are written first.
     """
-    console = Console()
+    if output is None and rle is None:
+        raise ConfigError("Where shall the masks go?", hint="Name a folder with -o.")
     predictor = Predictor.open(Path(run), device)
     given = [images] if isinstance(images, (str, Path)) else images
     found = find_images([Path(path) for path in given])
-    suffix = predictor.plan.encoding.suffix
-    jobs = [(image, (Path(output) / below).with_suffix(suffix)) for image, below in found]
-    _refuse_overwriting(jobs, overwrite)
+    config = OutputConfig(
+        folder=Path(output) if output else None,
+        overlay=overlay,
+        probabilities=probabilities,
+        submission=Path(rle) if rle else None,
+        order=rle_order,
+        overwrite=overwrite,
+    )
+    return _predict_all(predictor, found, config, Console())
 
-    folders: dict[Path, list[Path]] = {}  # Images of one folder belong together.
-    for image, _ in jobs:
-        folders.setdefault(image.parent, []).append(image)
+
+def _predict_all(
+    predictor: Predictor,
+    found: Sequence[tuple[Path, Path]],
+    config: OutputConfig,
+    console: Console,
+) -> list[Path]:
+    companions = defaultdict(list)  # Images of one folder belong together.
+    for image, _ in found:
+        companions[image.parent].append(image)
     written: list[Path] = []
     failures: list[str] = []
-    with console.progress("Predicting") as on_progress:
-        for image, target in jobs:
-            try:
-                prediction = predictor.predict(
-                    Case(id=image.stem, image=image), folders[image.parent]
-                )
-                _write(predictor, prediction, image, target, overlay, probabilities)
-                written.append(target)
-            except DataError as error:
-                failures.append(error.message)
-            on_progress(len(written) + len(failures), len(jobs))
-    console.say(f"{len(written)} masks in {output}")
-    if failures:
-        listed = "\n".join(f"  {failure}" for failure in failures)
-        raise DataError(
-            f"{len(failures)} of {len(jobs)} images could not be predicted:\n{listed}",
-            hint="The other masks are written.",
-        )
+    with (
+        Outputs.open(config, predictor, found) as outputs,
+        console.progress("Predicting") as on_progress,
+    ):
+        for done, (image, below) in enumerate(found, start=1):
+            if not outputs.is_done(image):
+                try:
+                    case = Case(id=image.stem, image=image)
+                    prediction = predictor.predict(case, companions[image.parent])
+                    target = outputs.write(prediction, image, below)
+                    written += [target] if target else []
+                except DataError as error:
+                    failures.append(error.message)
+            on_progress(done, len(found))
+        if config.folder is not None:
+            console.say(f"{len(written)} masks in {config.folder}")
+        if failures:
+            listed = "\n".join(f"  {failure}" for failure in failures)
+            raise DataError(
+                f"{len(failures)} of {len(found)} images could not be predicted:\n{listed}",
+                hint="The other masks are written.",
+            )
+    if config.submission is not None:
+        console.say(f"{len(found)} rows in {config.submission}")
     return written
 
 
@@ -253,39 +289,6 @@ def _complete_recipe(
     if chosen.train.epochs is None and chosen.train.minutes is None:
         chosen = replace(chosen, train=replace(chosen.train, minutes=DEFAULT_MINUTES))
     return chosen
-
-
-def _refuse_overwriting(jobs: Sequence[tuple[Path, Path]], overwrite: bool) -> None:
-    images = {image.resolve() for image, _ in jobs}
-    for _, target in jobs:
-        if target.resolve() in images:
-            raise RunError(
-                f"{target} is one of the images: its mask would replace it.",
-                hint="Choose another folder with -o.",
-            )
-        if target.exists() and not overwrite:
-            raise RunError(
-                f"{target} exists.", hint="--overwrite replaces it; or choose another -o."
-            )
-
-
-def _write(
-    predictor: Predictor,
-    prediction: Prediction,
-    image: Path,
-    target: Path,
-    overlay: bool,
-    probabilities: bool,
-) -> None:
-    """The mask last: where it exists, all that was asked for exists."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if overlay:
-        drawn = draw_overlay(io.read(image).array, prediction.classes)
-        io.write_rgb(target.with_name(f"{target.stem}_overlay.png"), drawn)
-    if probabilities:
-        names = predictor.plan.preparation.space.names
-        io.write_probabilities(target.with_suffix(".npz"), prediction.probabilities, names)
-    io.write_mask(target, predictor.codes_of(prediction), predictor.plan.encoding)
 
 
 def _name_of(folder: Path) -> str:

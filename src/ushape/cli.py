@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -21,6 +21,7 @@ app = typer.Typer(
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
+RunLengthOrder = Literal["row", "column"]
 RunFolder = Annotated[Path, typer.Argument(help="Folder that `ushape train` wrote.")]
 
 
@@ -102,13 +103,22 @@ def evaluate(
 def predict(
     run: RunFolder,
     images: Annotated[list[Path], typer.Argument(help="Image files or folders of them.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the masks.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Folder for the masks; may be left out with --rle."),
+    ] = None,
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also a PNG of the image with the mask outlined.")
     ] = False,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also the class probabilities as .npz.")
     ] = False,
+    rle: Annotated[
+        Path | None, typer.Option(help="Also run lengths, img,rle_mask, as .csv or .csv.gz.")
+    ] = None,
+    rle_order: Annotated[
+        RunLengthOrder, typer.Option(help="Pixels counted row by row (Carvana) or by column.")
+    ] = "row",
     overwrite: Overwrite = False,
     device: Device = "auto",
 ) -> None:
@@ -121,8 +131,99 @@ def predict(
         output=output,
         overlay=overlay,
         probabilities=probabilities,
+        rle=rle,
+        rle_order=rle_order,
         overwrite=overwrite,
         device=device,
+    )
+
+
+Recipe = Annotated[str, typer.Option(help="Name or YAML file; see `ushape recipes`.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="key=value of the recipe, e.g. train.batch_size=2."),
+]
+Data = Annotated[Path, typer.Argument(help="Folder with images and masks.")]
+Masks = Annotated[
+    Path | None, typer.Option(help="Folder of the masks, where DATA holds the images only.")
+]
+
+
+@app.command()
+def preview(
+    data: Data,
+    masks: Masks = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="A PNG.")] = Path("preview.png"),
+    recipe: Recipe = "auto",
+    strength: Annotated[
+        float, typer.Option(help="Multiplies how much is changed, to make it visible.")
+    ] = 1.0,
+    settings: Settings = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Draw a training case as the network will see it, with its augmentation."""
+    from ushape import looking
+
+    looking.preview(
+        data,
+        masks=masks,
+        output=output,
+        recipe=recipe,
+        strength=strength,
+        settings=settings or (),
+        overwrite=overwrite,
+    )
+
+
+@app.command()
+def weights(
+    mask: Annotated[Path, typer.Argument(help="A mask.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="A PNG.")],
+    w0: Annotated[float, typer.Option(help="Largest border weight.")] = 10.0,
+    sigma: Annotated[float, typer.Option(help="Width of the border, pixels.")] = 5.0,
+    instances: Annotated[
+        bool, typer.Option("--instances", help="Each value of the mask is an object.")
+    ] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Draw the border weight map of a mask."""
+    from ushape import looking
+
+    looking.weights(
+        mask, output=output, w0=w0, sigma=sigma, instances=instances, overwrite=overwrite
+    )
+
+
+@app.command()
+def lr(
+    data: Data,
+    masks: Masks = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="A PNG.")] = Path("lr.png"),
+    recipe: Recipe = "auto",
+    lowest: Annotated[float, typer.Option("--min", help="First learning rate.")] = 1e-6,
+    highest: Annotated[float, typer.Option("--max", help="Last learning rate.")] = 10.0,
+    steps: Annotated[int, typer.Option(help="Learning rates in between.")] = 50,
+    divergence: Annotated[
+        float, typer.Option(help="Ends where the loss is so many times the best.")
+    ] = 4.0,
+    device: Device = "auto",
+    settings: Settings = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Find a learning rate: sweep it through the real training step, draw the loss."""
+    from ushape import looking
+    from ushape.training.range_test import RangeConfig
+
+    limits = RangeConfig(lowest=lowest, highest=highest, steps=steps, divergence=divergence)
+    looking.lr(
+        data,
+        masks=masks,
+        output=output,
+        recipe=recipe,
+        limits=limits,
+        device=device,
+        settings=settings or (),
+        overwrite=overwrite,
     )
 
 

@@ -134,8 +134,10 @@ def _training_budget_s(plan: Plan, clock: Clock) -> float | None:
 
 
 def _epoch_line(row: dict[str, object], plan: Plan) -> str:
+    # By the minutes, their number follows the machine's speed.
+    of_all = "" if plan.recipe.train.minutes else f"/{plan.recipe.train.epochs}"
     return (
-        f"Epoch {row['epoch']}/{plan.recipe.train.epochs}: loss {row['loss']:.4f}, "
+        f"Epoch {row['epoch']}{of_all}: loss {row['loss']:.4f}, "
         f"validation Dice {row['validation_dice']:.4f}, {row['seconds']:.0f} s"
     )
 

@@ -7,6 +7,9 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from ushape.io.rle import decode_runs, read_submission
 
 
 def test_run_folder_holds_what_is_promised(trained):
@@ -132,3 +135,44 @@ def _leaves(values, path=""):
             yield from _leaves(value, f"{path}{key}.")
         else:
             yield path + key, value
+
+
+def test_run_lengths_hold_the_masks_and_go_on_after_a_kill(trained, cells, ushape, tmp_path):
+    submission, masks = tmp_path / "submit.csv.gz", tmp_path / "masks"
+    images = cells / "images"
+    ended = ushape("predict", trained, images, "-o", masks, "--rle", submission)
+    assert ended.code == 0, ended.error
+    rows = dict(read_submission(submission))
+    assert sorted(rows) == sorted(path.name for path in images.iterdir())
+    for name, runs in rows.items():
+        mask = np.asarray(Image.open(masks / name))
+        assert (decode_runs(runs, mask.shape) == (mask > 0)).all()
+
+    # As a kill leaves it: three whole rows and a half.
+    lines = [f"{name},{runs}\n" for name, runs in rows.items()]
+    begun = tmp_path / ".again.csv.gz.row.part"
+    begun.write_text("".join(lines[:3]) + lines[3][:9])
+    ended = ushape("predict", trained, images, "--rle", tmp_path / "again.csv.gz")
+    assert ended.code == 0, ended.error
+    assert (tmp_path / "again.csv.gz").read_bytes() == submission.read_bytes()
+    ended = ushape("predict", trained, images, "--rle", submission)
+    assert ended.code == 2
+    assert "exists" in ended.error
+    assert ushape("predict", trained, images).code == 2
+
+
+def test_pictures_and_weights_of_every_epoch(cells, tiny, ushape, tmp_path):
+    run = tmp_path / "run"
+    ended = ushape("train", cells, "-o", run, "--epochs=3", *tiny, "--set=train.keep_epochs=true")
+    assert ended.code == 0, ended.error
+    kept = sorted(path.name for path in (run / "epochs").iterdir())
+    assert kept == ["0001.safetensors", "0002.safetensors", "0003.safetensors"]
+    best = (run / "model.safetensors").read_bytes()
+    assert best in [path.read_bytes() for path in (run / "epochs").iterdir()]
+
+    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"images": 0})
+    events.Reload()
+    tags = events.Tags()["images"]
+    assert tags
+    assert all(len(events.Images(tag)) == 3 for tag in tags)
+    assert {"validation/dice", "validation/loss", "train/loss"} <= set(events.Tags()["scalars"])

@@ -14,8 +14,9 @@ LEVELS = [
     {"data"},
     {"plan"},
     {"prediction"},
-    {"training", "evaluation"},
-    {"cookbook", "console", "workflow", "api", "cli", "__init__", "__main__"},
+    {"evaluation"},
+    {"training"},
+    {"cookbook", "console", "looking", "outputs", "workflow", "api", "cli", "__init__", "__main__"},
 ]
 EXCEPTIONS = {("augment", "spatial")}
 LAST = len(LEVELS) - 1

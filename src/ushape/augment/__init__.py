@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ushape.augment.intensity import IntensityConfig
 from ushape.augment.warp import SpaceConfig
@@ -34,3 +34,26 @@ STRENGTHS = {
     ),
 }
 """How much is changed, by name. None mirrors: which axes may be is known of the data alone."""
+
+
+def exaggerate(config: AugmentConfig, strength: float) -> AugmentConfig:
+    """All amounts times the strength, as far as they make sense; probabilities stay."""
+    space, intensity = config.space, config.intensity
+    return AugmentConfig(
+        space=replace(
+            space,
+            rotation_degrees=min(180.0, strength * space.rotation_degrees),
+            scale=strength * space.scale,
+            shift_fraction=strength * space.shift_fraction,
+            elastic_px=strength * space.elastic_px,
+        ),
+        intensity=replace(
+            intensity,
+            brightness=strength * intensity.brightness,
+            contrast=strength * intensity.contrast,
+            gamma=strength * intensity.gamma,
+            noise=strength * intensity.noise,
+            speckle=min(1.0, strength * intensity.speckle),
+            blur_px=strength * intensity.blur_px,
+        ),
+    )

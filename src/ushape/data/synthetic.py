@@ -34,7 +34,7 @@ class SyntheticConfig:
     """Thickness of the membrane, which is background in the mask."""
 
     blur_px: float = 1.0
-    photons: float = 60.0
+    photons: float = 100.0
     """Mean count of a bright pixel: fewer make more shot noise."""
 
 

@@ -9,7 +9,9 @@ from ushape.labels import IGNORE
 
 TRUTH_COLOUR = (0, 158, 255)
 PREDICTION_COLOUR = (255, 140, 0)
-"""Blue and orange stay apart for every kind of colour vision (after Okabe and Ito 2008)."""
+HIT_COLOUR = (0, 158, 115)
+"""Blue, orange and bluish green stay apart for every kind of colour vision (after Okabe and
+Ito 2008)."""
 
 
 def overlay(image: np.ndarray, predicted: np.ndarray) -> np.ndarray:
@@ -41,6 +43,26 @@ def outline(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.n
     picture[wanted] = TRUTH_COLOUR
     picture[found] = PREDICTION_COLOUR
     picture[wanted & found] = (255, 255, 255)
+    return picture
+
+
+def judge(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """The image tinted: hits green, misses blue, false alarms orange.
+
+    Shapes:
+        image: (C, *S), any dtype; truth, predicted: (*S) class indices.
+        returns: (y, x, 3) uint8; of a volume the plane with the most foreground.
+    """
+    plane, (truth, predicted) = _choose_plane(image, truth, predicted)
+    picture = as_rgb(plane)
+    counted = truth != IGNORE
+    for where, colour in (
+        ((truth > 0) & (predicted == truth), HIT_COLOUR),
+        ((truth > 0) & (predicted != truth), TRUTH_COLOUR),
+        ((truth == 0) & (predicted > 0), PREDICTION_COLOUR),
+    ):
+        tint = 0.55 * picture[where & counted] + 0.45 * np.asarray(colour, dtype=np.float32)
+        picture[where & counted] = tint.astype(np.uint8)
     return picture
 
 

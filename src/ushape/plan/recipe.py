@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, TypeVar
 
 from ushape.augment import AugmentConfig
@@ -162,3 +162,10 @@ class Recipe:
     weights: WeightConfig = field(default_factory=WeightConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     predict: PredictConfig = field(default_factory=PredictConfig)
+
+
+def with_some_rate(recipe: Recipe) -> Recipe:
+    """The recipe with a learning rate to plan with, until the range test has found its own."""
+    if recipe.train.learning_rate != AUTO:
+        return recipe
+    return replace(recipe, train=replace(recipe.train, learning_rate=1e-3))

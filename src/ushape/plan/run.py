@@ -51,6 +51,10 @@ class Run:
     def weights_path(self) -> Path:
         return self.folder / "model.safetensors"
 
+    def epoch_weights_path(self, epoch: int) -> Path:
+        """Where the weights of one epoch lie, if the recipe keeps them."""
+        return self.folder / "epochs" / f"{epoch:04d}.safetensors"
+
     @property
     def metrics_path(self) -> Path:
         return self.folder / "metrics.csv"
@@ -149,12 +153,18 @@ class Run:
         self._require(self.splits_path)
         return Splits.load(self.splits_path)
 
-    def save_weights(self, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Writes the weights whole or not at all; the facts go into the file's header."""
+    def save_weights(
+        self, weights: Mapping[str, Tensor], facts: Mapping[str, Any], path: Path | None = None
+    ) -> None:
+        """Writes the weights whole or not at all; the facts go into the file's header.
+
+        Args:
+            path: Another file than the run's own weights.
+        """
         plain = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
         # One entry: safetensors writes several in any order, and equal weights make equal files.
         header = {"ushape": json.dumps(facts, sort_keys=True)}
-        write_bytes(self.weights_path, safetensors.torch.save(plain, header))
+        write_bytes(path or self.weights_path, safetensors.torch.save(plain, header))
 
     def load_network(self, plan: Plan) -> nn.Module:
         """The trained network, ready to predict, on the CPU."""

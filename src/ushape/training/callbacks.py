@@ -21,7 +21,10 @@ from ushape.training.module import SegmentationModule
 
 
 class KeepBest(lightning.Callback):
-    """Writes the averaged weights whenever validation Dice is better than ever."""
+    """Writes the averaged weights whenever validation Dice is better than ever.
+
+    Those of every epoch as well, where the recipe keeps them.
+    """
 
     def __init__(self, run: Run):
         self.run, self.best_dice, self.best_epoch = run, -1.0, -1
@@ -30,14 +33,16 @@ class KeepBest(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
         assert isinstance(pl_module, SegmentationModule)
-        if trainer.sanity_checking or pl_module.validation_dice <= self.best_dice:
+        dice, epoch = pl_module.validation_dice, trainer.current_epoch + 1
+        facts = {"epoch": epoch, "validation_dice": dice}
+        weights = pl_module.averaged.module.state_dict()
+        if trainer.is_global_zero and pl_module.plan.recipe.train.keep_epochs:
+            self.run.save_weights(weights, facts, self.run.epoch_weights_path(epoch))
+        if dice <= self.best_dice:
             return
-        self.best_dice, self.best_epoch = pl_module.validation_dice, trainer.current_epoch + 1
+        self.best_dice, self.best_epoch = dice, epoch
         if trainer.is_global_zero:
-            self.run.save_weights(
-                pl_module.averaged.module.state_dict(),
-                {"epoch": self.best_epoch, "validation_dice": self.best_dice},
-            )
+            self.run.save_weights(weights, facts)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best_dice": self.best_dice, "best_epoch": self.best_epoch}
@@ -67,11 +72,11 @@ class EpochLog(lightning.Callback):
     ) -> None:
         assert isinstance(pl_module, SegmentationModule)
         patches = max(1, pl_module.patches)
-        steps = max(1, trainer.fit_loop.epoch_loop.batch_progress.current.completed)
         row = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
-            "loss": round(pl_module.loss_sum / steps, 6),
+            "loss": round(pl_module.loss_sum / max(1, pl_module.batches), 6),
+            "validation_loss": round(pl_module.validation_loss, 6),
             "validation_dice": round(pl_module.validation_dice, 6),
             "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
             "foreground_patches": round(pl_module.foreground_patches / patches, 4),

@@ -29,9 +29,17 @@ from ushape.training.callbacks import (
 )
 from ushape.training.data import SegmentationData
 from ushape.training.module import SegmentationModule
+from ushape.training.pictures import ValidationPictures
 
 PRECISIONS: dict[str, Any] = {"bf16": "bf16-mixed", "fp32": "32-true", "fp64": "64-true"}
 """Lightning's names."""
+
+LOGGED = {
+    "validation_dice": "validation/dice",
+    "validation_loss": "validation/loss",
+    "training_loss": "train/epoch_loss",
+}
+"""Under which name a quantity is logged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,10 +108,10 @@ def _build_trainer(
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
-    extras: list[Callback] = [every_epoch]
+    extras: list[Callback] = [every_epoch, ValidationPictures()]
     if train.patience is not None:
-        quantity = train.patience_on.replace("_", "/")
-        mode = "max" if quantity.endswith("dice") else "min"
+        mode = "max" if train.patience_on == "validation_dice" else "min"
+        quantity = LOGGED[train.patience_on]
         extras.append(EarlyStopping(quantity, mode=mode, patience=train.patience))
     pacer = next(callback for callback in callbacks if isinstance(callback, Pacer))
     if show_bar:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -23,6 +24,9 @@ from ushape.plan.speed import memory_format
 from ushape.prediction.predictor import predict_sample
 from ushape.training.optimizers import build_optimizer, rate_at
 from ushape.types import Sample
+
+SHOWN = 4
+"""So many validation cases are drawn in TensorBoard."""
 
 
 class SegmentationModule(lightning.LightningModule):
@@ -51,13 +55,20 @@ class SegmentationModule(lightning.LightningModule):
         self.loss = build_loss(
             recipe.loss, preparation.space, deep_supervision=recipe.network.deep_supervision > 0
         )
+        self.shown: dict[int, np.ndarray] = {}
+        """The latest guess (*S) for a few validation cases, by index."""
         self._group_index = {group: index for index, group in enumerate(sorted(set(groups)))}
-        self.foreground_patches = self.patches = 0
-        self.loss_sum = self.validation_dice = 0.0
+        self.foreground_patches = self.patches = self.batches = 0
+        self.loss_sum = self.validation_dice = self.validation_loss = 0.0
 
-    def training_step(self, batch: Patch, batch_index: int) -> Tensor:
+    def loss_of(self, batch: Patch) -> Tensor:
+        """Of a batch on the network's device: a scalar with a gradient."""
         image = batch["image"].to(memory_format=self.layout)
         loss: Tensor = self.loss(self.network(image), batch["target"], batch["weight"])
+        return loss
+
+    def training_step(self, batch: Patch, batch_index: int) -> Tensor:
+        loss = self.loss_of(batch)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise RunError(
@@ -67,6 +78,7 @@ class SegmentationModule(lightning.LightningModule):
                 "--set train.precision=fp32. The last epoch's checkpoint is intact.",
             )
         self.loss_sum += value
+        self.batches += 1
         seen = batch["target"][:, self.plan.preparation.space.foreground].flatten(1).any(dim=1)
         self.foreground_patches += int(seen.sum())
         self.patches += len(seen)
@@ -76,7 +88,7 @@ class SegmentationModule(lightning.LightningModule):
     def on_train_epoch_start(self) -> None:
         # Dropout must not depend on how the training got here: a resumed one draws the same.
         torch.manual_seed(self.plan.recipe.seed * 1_000_003 + self.current_epoch)
-        self.foreground_patches = self.patches = 0
+        self.foreground_patches = self.patches = self.batches = 0
         self.loss_sum = 0.0
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_index: int) -> None:
@@ -86,6 +98,7 @@ class SegmentationModule(lightning.LightningModule):
     def on_validation_epoch_start(self) -> None:
         classes = len(self.plan.preparation.space.values)
         self._counts = torch.zeros(len(self._group_index), classes, 4, device=self.device)
+        self._surprise = torch.zeros(2, device=self.device)  # Sum, and pixels.
 
     def validation_step(self, index: int, batch_index: int) -> None:
         sample = self.validation[index]
@@ -95,20 +108,28 @@ class SegmentationModule(lightning.LightningModule):
         # One version of each image is enough to compare epochs.
         found = predict_sample(self.averaged.module, sample, self.plan, average="none")
         guess = space.decode(found)
+        if len(self.shown) < SHOWN or index in self.shown:
+            self.shown[index] = guess
         row = self._group_index[sample.case.group]
         counted = sample.classes != IGNORE
+        surprise = surprise_of(found, sample.classes)
+        self._surprise += torch.tensor(surprise, device=self.device)
         for class_index in range(1, len(space.values)):
             truth = (sample.classes == class_index) & counted
-            found = (guess == class_index) & counted
+            shown = (guess == class_index) & counted
             self._counts[row, class_index] += torch.tensor(
-                [(truth & found).sum(), truth.sum(), found.sum(), counted.sum()],
+                [(truth & shown).sum(), truth.sum(), shown.sum(), counted.sum()],
                 device=self.device,
             )
 
     def on_validation_epoch_end(self) -> None:
         counts = self.trainer.strategy.reduce(self._counts, reduce_op="sum").long().tolist()
         self.validation_dice = mean_group_dice(counts)
+        surprise, pixels = self.trainer.strategy.reduce(self._surprise, reduce_op="sum").tolist()
+        self.validation_loss = surprise / max(1.0, pixels)
         self.log("validation/dice", self.validation_dice, prog_bar=True, rank_zero_only=True)
+        self.log("validation/loss", self.validation_loss, rank_zero_only=True)
+        self.log("train/epoch_loss", self.loss_sum / max(1, self.batches), rank_zero_only=True)
 
     def configure_gradient_clipping(self, *arguments: Any, **options: Any) -> None:
         # Lightning refuses to clip for fused optimisers, for the sake of fp16's loss scaling,
@@ -128,6 +149,22 @@ class SegmentationModule(lightning.LightningModule):
 
     def _rate_at(self, step: int) -> float:
         return rate_at(step, self.total_steps, self.plan.recipe.train)
+
+
+def surprise_of(probabilities: np.ndarray, classes: np.ndarray) -> tuple[float, float]:
+    """Sum of the cross-entropy over all pixels that count, and their number.
+
+    Shapes:
+        probabilities: (K, *S); classes: (*S) indices or IGNORE.
+    """
+    counted = classes != IGNORE
+    truth = classes[counted]
+    if len(probabilities) == 1:
+        foreground = probabilities[0][counted]
+        chance = np.where(truth > 0, foreground, 1 - foreground)
+    else:
+        chance = np.take_along_axis(probabilities[:, counted], truth[None].astype(int), axis=0)
+    return float(-np.log(chance.clip(1e-7, None)).sum()), float(truth.size)
 
 
 def moving_average(decay: float) -> Any:

@@ -1,0 +1,259 @@
+"""Verbs that show before they train: preview, weights, and the learning-rate range test."""
+
+from __future__ import annotations
+
+import io as bytes_io
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ushape import config, io
+from ushape.augment import exaggerate
+from ushape.console import Console
+from ushape.cookbook import load_recipe
+from ushape.data.store import SampleStore
+from ushape.errors import ConfigError, DataError, PlanError, RunError
+from ushape.evaluation.figures import outline
+from ushape.io.atomic import write_bytes
+from ushape.models.shapes import valid_margin
+from ushape.plan.machine import inspect_machine, keep_memory
+from ushape.plan.make import look_at_data, make_plan
+from ushape.plan.plan import Plan
+from ushape.plan.recipe import Recipe, with_some_rate
+from ushape.plan.run import CaseFacts
+from ushape.spatial.weightmap import border_weights, find_objects, separate_touching
+from ushape.training.data import SegmentationData
+from ushape.training.range_test import RangeConfig, RangeCurve, range_test
+
+DRAWS, ROWS, COLUMNS = 24, 4, 7
+"""Of a preview: patches, and cells for them, the image, its mask, histogram and weights."""
+
+
+def preview(
+    data: Path | str,
+    *,
+    masks: Path | str | None = None,
+    output: Path | str = "preview.png",
+    recipe: Recipe | str = "auto",
+    strength: float = 1.0,
+    settings: Iterable[str] = (),
+    overwrite: bool = False,
+) -> Path:
+    """Draws a training case as the network will see it: 24 patches with their masks outlined.
+
+    Beside them the whole image with its mask, grey values of image and patch as the network gets
+    them, and the weights of the first patch's pixels.
+
+    Args:
+        strength: Multiplies how much is changed, to make it visible; 1 is what trains.
+
+    Raises:
+        ConfigError: a strength below 0.
+        DataError: the data cannot be used.
+        RunError: the output exists.
+    """
+    if not strength >= 0:
+        raise ConfigError(f"Strength {strength} is below 0.", hint="1 is what trains; try 4.")
+    target = _free(Path(output), overwrite)
+    plan, facts = _plan(data, masks, recipe, settings, "cpu")
+    shown = max(facts, key=lambda fact: sum(fact.class_pixels[1:]))
+    stronger = replace(plan.recipe, augment=exaggerate(plan.augment, strength))
+    figure = _draw_preview(replace(plan, recipe=stronger), shown)
+    exaggerated = "" if strength == 1 else f", changes {strength:g} times as strong"
+    figure.suptitle(f"{plan.recipe.name}: {shown.case.id}, {DRAWS} patches{exaggerated}")
+    _save(figure, target)
+    Console().say(f"Preview: {target}")
+    return target
+
+
+def weights(
+    mask: Path | str,
+    *,
+    output: Path | str,
+    w0: float = 10.0,
+    sigma: float = 5.0,
+    instances: bool = False,
+    overwrite: bool = False,
+) -> Path:
+    """Draws the border weight map of a mask, with its scale.
+
+    Args:
+        instances: The mask's values are objects; touching ones get a line between them. False:
+            everything above the lowest value is foreground, its connected parts are objects.
+
+    Raises:
+        DataError: unreadable, or a mask without objects.
+        RunError: the output exists.
+    """
+    target = _free(Path(output), overwrite)
+    codes = io.read_mask(Path(mask)).codes
+    if instances:
+        objects = separate_touching(codes.astype(np.int64))
+    else:
+        objects = find_objects((codes > codes.min()).astype(np.uint8))
+    count = len(np.unique(objects[objects > 0]))
+    if count == 0:
+        raise DataError(
+            f"{mask}: no objects, so there are no borders.", hint="Choose a mask with foreground."
+        )
+    found = border_weights(objects, w0=w0, sigma=sigma)
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    axes = figure.subplots()
+    shown = axes.imshow(found if found.ndim == 2 else found[len(found) // 2], cmap="inferno")
+    figure.colorbar(shown, label="weight beside that of the class")
+    axes.set_title(f"{count} objects, w0 = {w0:g}, sigma = {sigma:g} pixels")
+    axes.axis("off")
+    _save(figure, target)
+    Console().say(f"{count} objects, largest weight {found.max():.2f}: {target}")
+    return target
+
+
+def lr(
+    data: Path | str,
+    *,
+    masks: Path | str | None = None,
+    output: Path | str = "lr.png",
+    recipe: Recipe | str = "auto",
+    limits: RangeConfig | None = None,
+    device: str = "auto",
+    settings: Iterable[str] = (),
+    overwrite: bool = False,
+) -> RangeCurve:
+    """Sweeps the learning rate through the real training step; writes the curve, suggests a rate.
+
+    Args:
+        output: A PNG; the numbers go beside it, as a CSV.
+
+    Raises:
+        DataError: the data cannot be used.
+        RunError: the output exists.
+        PlanError: no rate at which the loss falls; the curve is written first.
+    """
+    target = _free(Path(output), overwrite)
+    keep_memory()
+    console = Console()
+    plan, facts = _plan(data, masks, recipe, settings, device)
+    curve = _sweep(plan, facts, limits or RangeConfig())
+    draw_range(curve, target)
+    console.say(f"Curve: {target}, numbers: {target.with_suffix('.csv')}")
+    if curve.has_diverged:
+        console.say(f"The loss diverged at a learning rate of {curve.rates[-1]:.3g}.")
+    console.say(f"Suggested: --set train.learning_rate={curve.suggest():.2g}")
+    return curve
+
+
+def search_rate(plan: Plan, facts: Sequence[CaseFacts], folder: Path) -> Plan:
+    """The plan with the rate that a range test suggests; its curve goes into the folder.
+
+    Args:
+        facts: The training cases.
+
+    Raises:
+        PlanError: no rate at which the loss falls; the curve is written first.
+    """
+    curve = _sweep(plan, facts, RangeConfig())
+    draw_range(curve, folder / "learning_rate.png")
+    rate = float(f"{curve.suggest():.2g}")
+    recipe = replace(plan.recipe, train=replace(plan.recipe.train, learning_rate=rate))
+    line = f"Range test: learning rate {rate:g} (learning_rate.png)."
+    return replace(plan, recipe=recipe, reasons=(*plan.reasons, line))
+
+
+def _sweep(plan: Plan, facts: Sequence[CaseFacts], limits: RangeConfig) -> RangeCurve:
+    store = SampleStore([fact.case for fact in facts], plan.preparation, keep=False)
+    return range_test(plan, store, np.asarray([fact.class_pixels for fact in facts]), limits)
+
+
+def draw_range(curve: RangeCurve, path: Path) -> None:
+    """The curve as a PNG, and its numbers beside it as a CSV."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(curve.rates, curve.losses, ".", color="0.6", label="loss of each step")
+    axes.plot(curve.rates, curve.smoothed, label="smoothed")
+    try:
+        rate = curve.suggest()
+        axes.axvline(rate, color="tab:orange", label=f"steepest descent, {rate:.2g}")
+    except PlanError:
+        pass  # A curve that falls nowhere is worth seeing as well.
+    axes.set_xscale("log")
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("loss")
+    axes.legend()
+    _save(figure, path)
+    curve.save(path.with_suffix(".csv"))
+
+
+def _plan(
+    data: Path | str,
+    masks: Path | str | None,
+    recipe: Recipe | str,
+    settings: Iterable[str],
+    device: str,
+) -> tuple[Plan, list[CaseFacts]]:
+    """The plan that training would make, and its training cases; for one epoch of any length."""
+    chosen = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    chosen = with_some_rate(config.override(chosen, settings))
+    train = replace(chosen.train, epochs=1, minutes=None)
+    machine = inspect_machine(device)
+    found = look_at_data(
+        Path(data), Path(masks) if masks else None, chosen.labels, threads=machine.cores
+    )
+    plan, splits = make_plan(found, replace(chosen, train=train), machine, elapsed_s=lambda: 0.0)
+    facts = {fact.case.id: fact for fact in found.facts}
+    return plan, [facts[case_id] for case_id in splits.train]
+
+
+def _draw_preview(plan: Plan, shown: CaseFacts) -> Figure:
+    store = SampleStore([shown.case], plan.preparation, keep=True)
+    store.load_all(1)
+    margin = valid_margin(plan.recipe.network)
+    data = SegmentationData(plan, store, store, np.asarray([shown.class_pixels]), margin)
+    patches = [data.dataset[0, index] for index in range(DRAWS)]
+
+    figure = Figure(figsize=(2 * COLUMNS, 2.1 * ROWS), layout="constrained")
+    cells: list[Axes] = list(figure.subplots(ROWS, COLUMNS).ravel())
+    sample = store[0]
+    assert sample.classes is not None
+    _show(cells[0], outline(sample.image, 0 * sample.classes, 0 * sample.classes), "image")
+    _show(cells[1], _middle(sample.classes), "mask")
+    inner = tuple(slice(margin, size - margin) for size in plan.patch_shape)
+    for cell, patch in zip(cells[2:], patches, strict=False):
+        classes = plan.preparation.space.decode(patch["target"].numpy())
+        image = patch["image"].numpy()[(slice(None), *inner)]
+        _show(cell, outline(image, classes, 0 * classes), "")
+    for values, name in ((sample.scaling.apply(sample.image), "image"), (image, "a patch")):
+        cells[-2].hist(values.ravel(), bins=60, density=True, histtype="step", label=name)
+    cells[-2].legend(fontsize="x-small")
+    cells[-2].set_title("grey values", fontsize="small")
+    weight = _middle(patches[0]["weight"][0].numpy())
+    _show(cells[-1], weight, f"weights {weight.min():.3g} to {weight.max():.3g}", "inferno")
+    return figure
+
+
+def _show(axes: Axes, picture: np.ndarray, title: str, colours: str = "gray") -> None:
+    axes.imshow(picture, cmap=colours)
+    axes.set_title(title, fontsize="small")
+    axes.axis("off")
+
+
+def _middle(array: np.ndarray) -> np.ndarray:
+    """2D as it is; of a volume the middle plane."""
+    return array if array.ndim == 2 else array[len(array) // 2]
+
+
+def _free(path: Path, overwrite: bool) -> Path:
+    if path.suffix.lower() != ".png":
+        raise ConfigError(f"{path} is no .png.", hint="E.g. -o picture.png.")
+    if path.exists() and not overwrite:
+        raise RunError(f"{path} exists.", hint="--overwrite replaces it; or choose another -o.")
+    return path
+
+
+def _save(figure: Figure, path: Path) -> None:
+    content = bytes_io.BytesIO()
+    figure.savefig(content, format="png", dpi=120)
+    write_bytes(path, content.getvalue())
