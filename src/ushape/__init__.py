@@ -8,12 +8,14 @@ ushape.predict(run.folder, ["new_images"], output="masks")
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ushape.errors import ConfigError, DataError, PlanError, RunError, UshapeError
 
 if TYPE_CHECKING:
     from ushape.api import evaluate, example, predict, recipes, resume, train
+    from ushape.cross_validation import cross_validate
     from ushape.looking import lr, preview, weights
 
 __version__ = "0.1.0"
@@ -24,6 +26,7 @@ __all__ = [
     "PlanError",
     "RunError",
     "UshapeError",
+    "cross_validate",
     "evaluate",
     "example",
     "lr",
@@ -36,12 +39,19 @@ __all__ = [
 ]
 
 
+_ROOMS = {
+    "cross_validate": "ushape.cross_validation",
+    "lr": "ushape.looking",
+    "preview": "ushape.looking",
+    "weights": "ushape.looking",
+}
+"""Where verbs live that are not in ushape.api."""
+
+
 def __getattr__(name: str) -> Any:
     """Loads the verbs, and with them torch, at their first use."""
     if name in __all__:
-        from ushape import api, looking
-
-        return getattr(looking if name in ("lr", "preview", "weights") else api, name)
+        return getattr(import_module(_ROOMS.get(name, "ushape.api")), name)
     raise AttributeError(f"module 'ushape' has no attribute {name!r}")
 
 

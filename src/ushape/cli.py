@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -48,13 +49,17 @@ def train(
         list[str] | None,
         typer.Option("--set", help="key=value of the recipe, e.g. train.batch_size=2."),
     ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(help="Cross-validation: so many runs, each group tested once."),
+    ] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Continue this run instead; takes nothing else.")
     ] = None,
 ) -> None:
     """Train on a folder, evaluate on cases that were set aside, write a run."""
     if resume is not None:
-        others = [data, masks, output, minutes, epochs, seed, settings]
+        others = [data, masks, output, minutes, epochs, seed, settings, folds]
         if any(value is not None for value in others) or recipe != "auto":
             raise typer.BadParameter("--resume continues a run as planned: it takes nothing else.")
         from ushape import api
@@ -64,8 +69,10 @@ def train(
     if data is None:
         raise typer.BadParameter("Which data? ushape train DATA, or --resume RUN.")
     from ushape import api
+    from ushape.cross_validation import cross_validate
 
-    api.train(
+    verb = api.train if folds is None else partial(cross_validate, folds=folds)
+    verb(
         data,
         masks=masks,
         output=output,

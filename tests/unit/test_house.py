@@ -16,7 +16,18 @@ LEVELS = [
     {"prediction"},
     {"evaluation"},
     {"training"},
-    {"cookbook", "console", "looking", "outputs", "workflow", "api", "cli", "__init__", "__main__"},
+    {
+        "cookbook",
+        "console",
+        "cross_validation",
+        "looking",
+        "outputs",
+        "workflow",
+        "api",
+        "cli",
+        "__init__",
+        "__main__",
+    },
 ]
 EXCEPTIONS = {("augment", "spatial")}
 LAST = len(LEVELS) - 1

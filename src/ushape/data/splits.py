@@ -27,6 +27,12 @@ class SplitConfig:
     validation_fraction: float = 0.15
     """Share of the cases that choose the best weights."""
 
+    folds: int | None = None
+    """Cross-validation: test is one of so many parts, in place of test_fraction."""
+
+    fold: int = 0
+    """Which part, from 0; over all of them each group is in test once."""
+
     def __post_init__(self) -> None:
         for name in ("test_fraction", "validation_fraction"):
             if not 0 < getattr(self, name) < 1:
@@ -34,6 +40,11 @@ class SplitConfig:
                     f"split.{name} is {getattr(self, name)}, outside (0, 1).",
                     hint="0.2 is usual: without cases set aside there is no honest score.",
                 )
+        if self.folds is not None and not 0 <= self.fold < self.folds >= 2:
+            raise ConfigError(
+                f"split.folds is {self.folds}, split.fold {self.fold}.",
+                hint="At least 2 folds, counted from 0, e.g. --folds 5 for all of them.",
+            )
         if self.test_fraction + self.validation_fraction >= 0.9:
             raise ConfigError(
                 f"split: {self.test_fraction} for test and {self.validation_fraction} for "
@@ -88,6 +99,11 @@ def make_splits(
     for case in sorted(cases, key=lambda case: case.id):
         members.setdefault(case.group, []).append(case.id)
     refuse_too_few(len(members), len(cases))
+    if config.folds is not None and config.folds > len(members):
+        raise DataError(
+            f"{config.folds} folds of {len(members)} groups.",
+            hint=f"Each fold tests at least one group: at most --folds {len(members)}.",
+        )
     shares = {
         group: float(np.mean([foreground_share[case_id] for case_id in ids]))
         for group, ids in members.items()
@@ -100,7 +116,7 @@ def make_splits(
         )
         for part in PARTS
     }
-    return Splits(**ids, text=_describe(ids, part_of, kind))
+    return Splits(**ids, text=_describe(ids, part_of, kind, config))
 
 
 def refuse_too_few(groups: int, images: int) -> None:
@@ -126,18 +142,31 @@ def _deal_strata(
     noise = dict(zip(sorted(members), rng.random(len(members)), strict=True))
     order = sorted(members, key=lambda group: (shares[group], noise[group]))
     part_of = dict.fromkeys(order, "train")
-    for part, fraction in (
-        ("test", config.test_fraction),
-        ("validation", config.validation_fraction),
-    ):
+    fractions = {"test": config.test_fraction, "validation": config.validation_fraction}
+    if config.folds is not None:
+        del fractions["test"]
+        part_of.update(dict.fromkeys(_fold_of(order, noise, config), "test"))
+    for part, fraction in fractions.items():
         free = [group for group in order if part_of[group] == "train"]
         wanted = max(1, round(fraction * len(order)))
-        wanted = min(wanted, len(free) - (2 if part == "test" else 1))
+        wanted = max(1, min(wanted, len(free) - (2 if part == "test" else 1)))
         # One group of each stratum; the richest stratum always has foreground if any has.
         for stratum in np.array_split(np.arange(len(free)), wanted):
             candidates = [free[index] for index in stratum]
             part_of[_pick(candidates, members, fraction * total / wanted, noise)] = part
     return part_of
+
+
+def _fold_of(order: Sequence[str], noise: Mapping[str, float], config: SplitConfig) -> list[str]:
+    """Of each stratum of as many groups as there are folds, one, by chance."""
+    assert config.folds is not None
+    found = []
+    for start in range(0, len(order), config.folds):
+        stratum = sorted(order[start : start + config.folds], key=noise.__getitem__)
+        # A last stratum that is too short must not always serve the same folds.
+        place = (config.fold + start // config.folds) % config.folds
+        found += stratum[place : place + 1]
+    return found
 
 
 def _pick(
@@ -164,7 +193,18 @@ def _deal_ends(
     order = sorted(members)
     if rng.random() < 0.5:
         order.reverse()
-    test = min(max(1, round(config.test_fraction * len(order))), len(order) - 2)
+    if config.folds is not None:
+        # What follows the fold comes first, what is before it last: there lies validation.
+        fold = np.array_split(np.arange(len(order)), config.folds)[config.fold].tolist()
+        order = order[fold[0] :] + order[: fold[0]]
+        test = len(fold)
+        if len(order) - test < 2:
+            raise DataError(
+                f"{config.folds} folds of {len(order)} blocks leave none for validation.",
+                hint=f"Use --folds {len(order)}, or annotate more sections.",
+            )
+    else:
+        test = min(max(1, round(config.test_fraction * len(order))), len(order) - 2)
     validation = max(1, round(config.validation_fraction * len(order)))
     validation = min(validation, len(order) - test - 1)
     part_of = dict.fromkeys(order, "train")
@@ -173,7 +213,12 @@ def _deal_ends(
     return part_of
 
 
-def _describe(ids: Mapping[str, Iterable[str]], part_of: Mapping[str, str], kind: Kind) -> str:
+def _describe(
+    ids: Mapping[str, Iterable[str]],
+    part_of: Mapping[str, str],
+    kind: Kind,
+    config: SplitConfig,
+) -> str:
     groups = {part: sum(own == part for own in part_of.values()) for part in PARTS}
     counts = {part: len(list(ids[part])) for part in PARTS}
     unit = {"single": "", "stack": " blocks"}.get(kind, " groups")
@@ -181,7 +226,9 @@ def _describe(ids: Mapping[str, Iterable[str]], part_of: Mapping[str, str], kind
         f"{part} {counts[part]}" + (f" ({groups[part]}{unit})" if unit else "") for part in PARTS
     )
     text = f"Split by {'image' if kind == 'single' else 'group'}: {parts}."
-    if kind == "stack":
+    if config.folds is not None:
+        text += f" Fold {config.fold + 1} of {config.folds}."
+    if kind == "stack" and config.folds is None:
         text += (
             " Test is one end of the stack: its first section touches a training section, the"
             " others lie further away."

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from ushape.data.prepare import companions_of, mask_size_error, read_classes, read_image
+import numpy as np
+
+from ushape.data.prepare import mask_size_error, read_classes, read_image
 from ushape.evaluation.report import CasePicture
 from ushape.evaluation.score import CaseScore, score_case
 from ushape.prediction.predictor import Predictor
+from ushape.spatial.components import keep_largest
 from ushape.types import Case
 
 
@@ -24,16 +27,49 @@ def judge_cases(
     """
     scores: list[CaseScore] = []
     space = predictor.plan.preparation.space
-    companions = companions_of(cases)
-    for done, case in enumerate(cases, start=1):
-        truth = read_classes(case, space)
-        assert truth is not None, "only annotated cases are judged"
-        predicted = predictor.predict(case, companions[case.group]).classes
-        if predicted.shape != truth.shape:
-            raise mask_size_error(case, predicted.shape, truth.shape)
-        scores += score_case(case.id, case.group, predicted, truth, space)
-        on_progress(done, len(cases))
+    done = 0
+    for group in _by_group(cases).values():
+        for case, predicted in predict_group(predictor, group):
+            truth = read_classes(case, space)
+            assert truth is not None, "only annotated cases are judged"
+            if predicted.shape != truth.shape:
+                raise mask_size_error(case, predicted.shape, truth.shape)
+            scores += score_case(case.id, case.group, predicted, truth, space)
+            done += 1
+            on_progress(done, len(cases))
     return scores
+
+
+def predict_group(predictor: Predictor, cases: Sequence[Case]) -> Iterator[tuple[Case, np.ndarray]]:
+    """Each case of one group with its predicted classes (*S).
+
+    Where the recipe keeps the largest component, slices of one size are one volume, in the order
+    of the numbers in their names; then all of the group's masks are in memory at once.
+    """
+    images = [case.image for case in cases]
+    found = ((case, predictor.predict(case, images).classes) for case in cases)
+    if not predictor.plan.recipe.predict.largest_component:
+        yield from found
+        return
+    ordered = sorted(found, key=lambda pair: _natural(pair[0].id))
+    masks = [classes for _, classes in ordered]
+    if len({mask.shape for mask in masks}) == 1 and masks[0].ndim == 2:
+        masks = list(keep_largest(np.stack(masks)))
+    else:
+        masks = [keep_largest(mask) for mask in masks]
+    yield from zip([case for case, _ in ordered], masks, strict=True)
+
+
+def _by_group(cases: Sequence[Case]) -> dict[str, list[Case]]:
+    found: dict[str, list[Case]] = {}
+    for case in cases:
+        found.setdefault(case.group, []).append(case)
+    return found
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Slice 10 comes after slice 9."""
+    return [(int(part or 0), text) for text, part in re.findall(r"(\D*)(\d*)", name)]
 
 
 def take_pictures(
@@ -43,7 +79,7 @@ def take_pictures(
 
     Cases whose truth and prediction are both empty show nothing and are left out.
     """
-    by_id, companions = {case.id: case for case in cases}, companions_of(cases)
+    by_id, groups = {case.id: case for case in cases}, _by_group(cases)
     dice = mean_dice_by_case(scores)
     ranked = sorted(dice, key=lambda case_id: (dice[case_id], case_id))
     middle = max(0, len(ranked) // 2 - each // 2)
@@ -57,7 +93,7 @@ def take_pictures(
             chosen.setdefault(case_id, label)
     order = {"worst": 0, "median": 1, "best": 2}
     return [
-        _picture(predictor, by_id[case_id], companions, dice[case_id], label)
+        _picture(predictor, by_id[case_id], groups, dice[case_id], label)
         for case_id, label in sorted(chosen.items(), key=lambda item: order[item[1]])
     ]
 
@@ -74,18 +110,23 @@ def mean_dice_by_case(scores: Sequence[CaseScore]) -> dict[str, float]:
 def _picture(
     predictor: Predictor,
     case: Case,
-    companions: Mapping[str, Sequence[Path]],
+    groups: Mapping[str, Sequence[Case]],
     dice: float,
     label: str,
 ) -> CasePicture:
     truth = read_classes(case, predictor.plan.preparation.space)
     assert truth is not None
+    group = groups[case.group]
+    if predictor.plan.recipe.predict.largest_component:
+        predicted = next(found for one, found in predict_group(predictor, group) if one == case)
+    else:
+        predicted = predictor.predict(case, [one.image for one in group]).classes
     return CasePicture(
         case=case.id,
         group=case.group,
         dice=dice,
         image=read_image(case),
         truth=truth,
-        predicted=predictor.predict(case, companions[case.group]).classes,
+        predicted=predicted,
         label=label,
     )

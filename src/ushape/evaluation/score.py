@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ushape.errors import RunError
 from ushape.io.atomic import write_bytes
 from ushape.labels import LabelSpace
 from ushape.metrics import METRICS
@@ -144,7 +145,7 @@ def write_scores(path: Path, scores: Sequence[CaseScore]) -> None:
     """A row for each case and class; an empty field where a score has no value."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    columns = ["truth_px", "predicted_px", "overlap_px", "pixel_error"]
+    columns = ["truth_px", "predicted_px", "overlap_px", "counted_px", "pixel_error"]
     writer.writerow(["case", "group", "class", "kind", *METRICS, *columns])
     for score in scores:
         values = [metric(score.counts) for metric in METRICS.values()]
@@ -158,10 +159,40 @@ def write_scores(path: Path, scores: Sequence[CaseScore]) -> None:
                 score.counts.truth,
                 score.counts.predicted,
                 score.counts.overlap,
+                score.counts.pixels,
                 f"{score.pixel_error:.6f}",
             ]
         )
     write_bytes(path, text.getvalue().encode())
+
+
+def read_scores(path: Path) -> list[CaseScore]:
+    """What `write_scores` wrote.
+
+    Raises:
+        RunError: missing, or another file.
+    """
+    try:
+        rows = list(csv.DictReader(path.read_text().splitlines()))
+        return [
+            CaseScore(
+                case=row["case"],
+                group=row["group"],
+                class_name=row["class"],
+                counts=Counts(
+                    overlap=int(row["overlap_px"]),
+                    truth=int(row["truth_px"]),
+                    predicted=int(row["predicted_px"]),
+                    pixels=int(row["counted_px"]),
+                ),
+                pixel_error=float(row["pixel_error"]),
+            )
+            for row in rows
+        ]
+    except (OSError, KeyError, ValueError) as error:
+        raise RunError(
+            f"{path}: no scores of ushape: {error}.", hint="ushape evaluate RUN writes them anew."
+        ) from None
 
 
 def _summarise_class(

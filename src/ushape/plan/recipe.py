@@ -139,6 +139,10 @@ class PredictConfig:
     mirror_axes: tuple[int, ...] = (-2, -1)
     """Axes of S, where average is mirrored."""
 
+    largest_component: bool = False
+    """When a group is scored, only the largest connected part of each class counts, slices of one
+    size taken as a volume. Masks that `predict` writes keep all parts."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:

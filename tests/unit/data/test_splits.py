@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ushape.data.splits import SplitConfig, Splits, make_splits
@@ -98,3 +98,39 @@ def test_impossible_fractions():
         SplitConfig(test_fraction=0)
     with pytest.raises(ConfigError, match="too little for training"):
         SplitConfig(test_fraction=0.6, validation_fraction=0.35)
+
+
+@given(
+    count=st.integers(4, 23),
+    folds=st.integers(2, 9),
+    seed=st.integers(0, 9),
+    kind=st.sampled_from(["folder", "stack"]),
+)
+def test_over_all_folds_each_group_is_tested_once(count, folds, seed, kind):
+    assume(folds <= count)
+    cases = make_cases([2] * count)
+    tested = []
+    for fold in range(folds):
+        found = split(cases, kind=kind, seed=seed, config=SplitConfig(folds=folds, fold=fold))
+        parts = [groups(part) for part in (found.train, found.validation, found.test)]
+        assert all(parts)
+        assert sum(map(len, parts)) == len(set.union(*parts)) == count
+        assert f"Fold {fold + 1} of {folds}" in found.text
+        tested += parts[2]
+    assert sorted(tested) == sorted(groups(case.id for case in cases))
+
+
+def test_every_fold_gets_rich_and_poor_groups():
+    cases = make_cases([1] * 20)
+    shares = {case.id: index / 20 for index, case in enumerate(cases)}
+    for fold in range(5):
+        found = split(cases, shares, config=SplitConfig(folds=5, fold=fold))
+        mean = sum(shares[i] for i in found.test) / 4
+        assert 0.3 < mean < 0.65
+
+
+def test_more_folds_than_groups_are_refused():
+    with pytest.raises(DataError, match="7 folds of 5 groups"):
+        split(make_cases([1] * 5), config=SplitConfig(folds=7))
+    with pytest.raises(ConfigError, match=r"split\.folds is 5, split\.fold 5"):
+        SplitConfig(folds=5, fold=5)

@@ -1,0 +1,36 @@
+"""Cross-validation by group, as one command."""
+
+import csv
+import shutil
+
+
+def test_each_group_is_tested_once_and_a_kill_costs_one_fold_at_most(cells, tiny, ushape, tmp_path):
+    run = tmp_path / "run"
+    command = ("train", cells, "--folds=2", "-o", run, "--epochs=1", *tiny)
+    ended = ushape(*command)
+    assert ended.code == 0, ended.error
+    rows = list(csv.DictReader((run / "scores.csv").read_text().splitlines()))
+    assert sorted(row["case"] for row in rows) == sorted(
+        p.stem for p in (cells / "masks").iterdir()
+    )
+    assert "On 4 groups never seen in training" in ended.output
+    assert (run / "report.html").exists()
+
+    # As a kill in the second fold leaves it: a checkpoint, no scores.
+    scores = (run / "scores.csv").read_bytes()
+    first = (run / "fold-1" / "model.safetensors").stat().st_mtime_ns
+    for name in ("report.html", "scores.csv"):
+        (run / "fold-2" / name).unlink()
+        (run / name).unlink()
+    ended = ushape(*command)
+    assert ended.code == 0, ended.error
+    assert (run / "scores.csv").read_bytes() == scores
+    assert (run / "fold-1" / "model.safetensors").stat().st_mtime_ns == first
+
+    ended = ushape(*(a if a != "--folds=2" else "--folds=3" for a in command))
+    assert ended.code == 2
+    assert "another cross-validation" in ended.error
+    shutil.rmtree(run)
+    ended = ushape(*(a if a != "--folds=2" else "--folds=9" for a in command))
+    assert ended.code == 2
+    assert "9 folds of 4 groups" in ended.error
