@@ -96,14 +96,14 @@ class Outputs:
         io.write_mask(target, self.predictor.codes_of(prediction), plan.encoding)
 
     def _refuse_overwriting(self, images: Sequence[tuple[Path, Path]]) -> None:
-        sources = {image.resolve() for image, _ in images}
+        sources = {image.resolve().with_suffix("") for image, _ in images}
         for image, below in images:
             target = self._mask_path(below)
             if target is None or self.is_done(image):
                 continue
-            if target.resolve() in sources:
+            if target.resolve().with_suffix("") in sources:
                 raise RunError(
-                    f"{target} is one of the images: its mask would replace it.",
+                    f"{target} would replace an image, or lie beside it under the same name.",
                     hint="Choose another folder with -o.",
                 )
             # A submission under way has masks of images that it was killed in.

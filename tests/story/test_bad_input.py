@@ -125,7 +125,11 @@ def test_masks_never_replace_the_images(refused, trained, own_cells):
     said = refused(
         "predict", trained, own_cells / "images", "-o", own_cells / "images", "--overwrite"
     )
-    assert "is one of the images" in said
+    assert "would replace an image" in said
+    beside = own_cells / "images" / "upper.PNG"
+    first(own_cells / "images").rename(beside)
+    said = refused("predict", trained, beside, "-o", own_cells / "images")
+    assert "beside it under the same name" in said
 
 
 @pytest.mark.parametrize(
