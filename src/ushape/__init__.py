@@ -16,6 +16,7 @@ from ushape.errors import ConfigError, DataError, PlanError, RunError, UshapeErr
 if TYPE_CHECKING:
     from ushape.api import evaluate, example, predict, recipes, resume, train
     from ushape.cross_validation import cross_validate
+    from ushape.fetching.sources import fetch
     from ushape.looking import lr, preview, weights
 
 __version__ = "0.1.0"
@@ -29,6 +30,7 @@ __all__ = [
     "cross_validate",
     "evaluate",
     "example",
+    "fetch",
     "lr",
     "predict",
     "preview",
@@ -41,6 +43,7 @@ __all__ = [
 
 _ROOMS = {
     "cross_validate": "ushape.cross_validation",
+    "fetch": "ushape.fetching.sources",
     "lr": "ushape.looking",
     "preview": "ushape.looking",
     "weights": "ushape.looking",

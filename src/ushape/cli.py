@@ -245,6 +245,23 @@ def recipes(
 
 
 @app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="lgg, isbi2012 or carvana.")],
+    to: Annotated[Path, typer.Option(help="Folder; the data set gets its own in it.")] = Path(
+        "data"
+    ),
+    address: Annotated[
+        str | None, typer.Option("--from", help="A zip, as https address or file, not Kaggle's.")
+    ] = None,
+    sha256: Annotated[str | None, typer.Option(help="Checksum of that zip.")] = None,
+) -> None:
+    """Download, check and unpack a data set by name, with your own Kaggle account."""
+    from ushape.fetching import sources
+
+    sources.fetch(name, to, address=address, sha256=sha256)
+
+
+@app.command()
 def example(
     folder: Annotated[Path, typer.Argument(help="New folder; gets images/ and masks/.")],
     count: Annotated[int, typer.Option(min=1, help="Number of images.")] = 48,

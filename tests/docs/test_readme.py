@@ -36,7 +36,10 @@ def test_python_of_the_readme_runs(tmp_path, monkeypatch):
     assert len(list((tmp_path / "masks").glob("*.png"))) == 8
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "recipes", "example", "preview", "weights", "lr"])
+@pytest.mark.parametrize(
+    "command",
+    ["train", "evaluate", "predict", "recipes", "example", "preview", "weights", "lr", "fetch"],
+)
 def test_every_option_that_the_readme_names_exists(command):
     shown = CliRunner().invoke(app, [command, "--help"]).output
     lines = [line for line in README.splitlines() if line.startswith(f"ushape {command}")]

@@ -17,16 +17,8 @@ LEVELS = [
     {"evaluation"},
     {"training"},
     {
-        "cookbook",
-        "console",
-        "cross_validation",
-        "looking",
-        "outputs",
-        "workflow",
-        "api",
-        "cli",
-        "__init__",
-        "__main__",
+        *("cookbook", "console", "fetching", "outputs", "workflow", "looking"),
+        *("cross_validation", "api", "cli", "__init__", "__main__"),
     },
 ]
 EXCEPTIONS = {("augment", "spatial")}

@@ -1,0 +1,1 @@
+"""Data sets by name: download with the user's own credentials, check, unpack."""
