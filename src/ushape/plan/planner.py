@@ -9,8 +9,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
+
 from ushape.augment import STRENGTHS, AugmentConfig
-from ushape.models.shapes import next_legal_size, valid_margin
+from ushape.errors import PlanError
+from ushape.models.shapes import memory_estimate, next_legal_size, valid_margin
 from ushape.plan.fingerprint import Fingerprint
 from ushape.plan.machine import Machine
 from ushape.plan.recipe import AUTO, Recipe, settled
@@ -22,6 +25,8 @@ VALIDATION_SHARE = 0.4
 """Validation pixels per training pixel in an epoch. A training step costs about four times a
 prediction of as many pixels (FACTS: 481 against 119 ms), so this is a tenth of the time."""
 
+MEMORY_SHARE = 0.7
+"""Of the memory that a step may be expected to need; the estimate is no upper bound."""
 
 ENOUGH_PASSES = 30
 """How often training should see each pixel before finer images are preferred to more passes."""
@@ -131,11 +136,8 @@ def choose_patch(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
         # A network without padding answers for less than it is shown.
         margin = valid_margin(recipe.network)
         patch = tuple(next_legal_size(recipe.network, size + 2 * margin) for size in sizes)
-    batch = recipe.train.batch_size
-    if batch == AUTO:
-        batch = 4 if situation.machine.device == "cpu" else 16
-    recipe = _change(_change(recipe, "sampling", patch_shape=patch), "train", batch_size=batch)
-    return recipe, f"Patches: {' × '.join(map(str, patch))} pixels, {batch} in a step."
+    recipe = _change(recipe, "sampling", patch_shape=patch)
+    return recipe, f"Patches: {' × '.join(map(str, patch))} pixels."
 
 
 def choose_sampling(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
@@ -207,6 +209,45 @@ def choose_hardware(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
     )
 
 
+def choose_batch(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
+    """4 patches on a CPU, 16 elsewhere; fewer where they would not fit into memory.
+
+    Raises:
+        PlanError: a batch that was asked for, or a single patch, does not fit.
+    """
+    machine, asked = situation.machine, recipe.train.batch_size
+    dtype = {"bf16": torch.bfloat16, "fp64": torch.float64}.get(recipe.train.precision)
+    limit = MEMORY_SHARE * machine.memory_bytes
+
+    def needed(batch: int) -> int:
+        return memory_estimate(
+            recipe.network,
+            situation.data.channels,
+            batch,
+            settled(recipe.sampling.patch_shape),
+            dtype=dtype or torch.float32,
+        )
+
+    first = (4 if machine.device == "cpu" else 16) if asked == AUTO else asked
+    batch = first
+    while batch > 1 and needed(batch) > limit:
+        batch //= 2
+    fits = needed(batch) <= limit
+    if not fits or (asked != AUTO and batch < asked):
+        fewer = f"--set train.batch_size={batch} --set train.accumulate={first // batch}"
+        raise PlanError(
+            f"{first} patches in a step need about {needed(first) / 1e9:.1f} GB, the machine has "
+            f"{machine.memory_bytes / 1e9:.1f}.",
+            hint=f"{batch} fit: {fewer}."
+            if fits
+            else "Not even one fits: a smaller sampling.patch_shape, or narrower network.widths.",
+        )
+    recipe = _change(recipe, "train", batch_size=batch)
+    effective = batch * recipe.train.accumulate
+    more = f", {effective} with accumulation" if effective > batch else ""
+    return recipe, f"Step: {batch} patches{more}, about {needed(batch) / 1e9:.1f} GB."
+
+
 RULES: tuple[Rule, ...] = (
     choose_downscale,
     choose_intensity,
@@ -216,6 +257,7 @@ RULES: tuple[Rule, ...] = (
     choose_augmentation,
     choose_prediction,
     choose_hardware,
+    choose_batch,
 )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -80,11 +80,7 @@ class RangeCurve:
     @property
     def smoothed(self) -> np.ndarray:
         """The losses, each averaged with those before it."""
-        mean, found = 0.0, []
-        for count, loss in enumerate(self.losses, start=1):
-            mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
-            found.append(mean / (1 - SMOOTHING**count))
-        return np.asarray(found)
+        return smooth(self.losses)
 
     def suggest(self) -> float:
         """The rate at which the loss falls fastest along the logarithm of the rate, on the way
@@ -113,6 +109,15 @@ class RangeCurve:
         write_bytes(path, text.getvalue().encode())
 
 
+def smooth(losses: Sequence[float]) -> np.ndarray:
+    """Exponential mean of each loss and those before it, bias corrected."""
+    mean, found = 0.0, []
+    for count, loss in enumerate(losses, start=1):
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
+        found.append(mean / (1 - SMOOTHING**count))
+    return np.asarray(found)
+
+
 def range_test(
     plan: Plan, training: SampleStore, class_pixels: np.ndarray, config: RangeConfig
 ) -> RangeCurve:
@@ -136,26 +141,25 @@ def range_test(
         margin = int(module.network.margin)  # type: ignore[arg-type]
         data = SegmentationData(plan, training, training, class_pixels, margin)
         optimizer = build_optimizer(module.network.parameters(), train, device)
-        losses: list[float] = []
         batches = iter(data.train_dataloader())
-        best = math.inf
+        losses: list[float] = []
         for rate in config.rates:
             for group in optimizer.param_groups:
                 group["lr"] = float(rate)
             losses.append(_step(module, optimizer, batches))
-            curve = RangeCurve(
-                rates=tuple(config.rates[: len(losses)].tolist()),
-                losses=tuple(losses),
-                has_diverged=False,
-            )
-            smoothed = float(curve.smoothed[-1])
-            if not math.isfinite(smoothed) or smoothed > config.divergence * best:
-                finite = [loss for loss in losses if math.isfinite(loss)]
-                return RangeCurve(
-                    rates=curve.rates[: len(finite)], losses=tuple(finite), has_diverged=True
-                )
-            best = min(best, smoothed)
-    return curve
+            if _has_diverged(losses, config):
+                break
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    return RangeCurve(
+        rates=tuple(config.rates[: len(finite)].tolist()),
+        losses=tuple(finite),
+        has_diverged=_has_diverged(losses, config),
+    )
+
+
+def _has_diverged(losses: Sequence[float], config: RangeConfig) -> bool:
+    smoothed = smooth(losses)
+    return not smoothed[-1] <= config.divergence * smoothed.min()  # NaN is no number to compare.
 
 
 def _step(
@@ -170,5 +174,6 @@ def _step(
             loss = module.loss_of(batch) / count
         loss.backward()
         total += float(loss.detach())
+    module.configure_gradient_clipping()
     optimizer.step()
     return total

@@ -167,3 +167,35 @@ def test_this_machine():
     assert machine.main_memory_bytes > 1 << 30
     with pytest.raises(PlanError, match=r"Device abacus is not there; found: .*cpu"):
         inspect_machine("abacus")
+
+
+def test_a_batch_that_does_not_fit_is_halved_or_refused():
+    small = replace(LAPTOP, device="cuda", memory_bytes=3 << 30)
+    recipe, reasons = plan(machine=small)
+    assert recipe.train.batch_size in (1, 2, 4, 8)
+    assert any("patches" in reason and "GB" in reason for reason in reasons)
+    asked = config.override(Recipe(), ["train.batch_size=16"])
+    with pytest.raises(PlanError, match="16 patches in a step need about") as caught:
+        plan(machine=small, recipe=asked)
+    batch = recipe.train.batch_size
+    assert f"--set train.batch_size={batch} --set train.accumulate={16 // batch}" in (
+        caught.value.hint
+    )
+    with pytest.raises(PlanError) as caught:
+        plan(machine=replace(LAPTOP, memory_bytes=1 << 20))
+    assert "Not even one fits" in caught.value.hint
+
+
+def test_a_patch_that_the_network_cannot_take_names_legal_ones():
+    recipe = config.override(
+        Recipe(),
+        [
+            "network.padding=valid",
+            "network.widths=[4,8,16]",
+            "network.norm=none",
+            "sampling.patch_shape=[101,101]",
+        ],
+    )
+    with pytest.raises(PlanError, match="101 is not legal") as caught:
+        plan(recipe=recipe)
+    assert "104" in caught.value.hint
