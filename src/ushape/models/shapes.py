@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def output_size(config: UNetConfig, size: int) -> int:
     """Output pixels along one axis; 0 where the input size is not legal."""
     assert config.widths != "auto"
-    levels = len(config.widths)
+    whole, levels = size, len(config.widths)
     lost = 2 if config.padding == "valid" else 0
     centre = config.centre_convolutions or config.convolutions
     for level in range(levels):
@@ -30,7 +30,7 @@ def output_size(config: UNetConfig, size: int) -> int:
         size = 2 * size - lost * way_up
         if size <= 0:
             return 0
-    return size
+    return whole if config.output == "stretched" else size
 
 
 def next_legal_size(config: UNetConfig, at_least: int) -> int:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ushape.errors import ConfigError, PlanError
 from ushape.models.decoder import Decoder, level_widths
 from ushape.models.encoders import Encoder
-from ushape.models.layers import CONVOLUTION, init_he
+from ushape.models.layers import CONVOLUTION, LINEAR_MODE, init_he
 from ushape.models.shapes import next_legal_size, output_size, valid_margin
 
 
@@ -39,6 +40,10 @@ class UNetConfig:
 
     padding: Literal["same", "valid"] = "same"
     """valid: convolutions shrink the image, as in the paper; same: zeros are added."""
+
+    output: Literal["centre", "stretched"] = "centre"
+    """What valid convolutions answer for: the centre of the image, as in the paper; or that
+    centre stretched over the whole image, as a notebook has it."""
 
     norm: Literal["auto", "none", "batch", "instance", "group"] = "auto"
     """Normalisation after each convolution."""
@@ -162,7 +167,14 @@ class UNet(nn.Module):
         if self.training and self.config.deep_supervision:
             return [head(level) for head, level in zip(self.heads, reversed(levels), strict=False)]
         logits: Tensor = self.heads[0](levels[-1])
-        return logits
+        if logits.shape[2:] == self._shape_of(x):
+            return logits
+        mode = LINEAR_MODE[self.config.dims]
+        return functional.interpolate(logits, self._shape_of(x), mode=mode, align_corners=False)
+
+    def _shape_of(self, x: Tensor) -> tuple[int, ...]:
+        """Of the logits."""
+        return tuple(self.output_size(size) for size in x.shape[2:])
 
     def _refuse_illegal(self, shape: tuple[int, ...]) -> None:
         for size in shape:

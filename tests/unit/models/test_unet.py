@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -210,3 +211,22 @@ def test_auto_is_the_planner_s_to_settle():
         build_model(UNetConfig(norm="none"), 1, 1)
     with pytest.raises(AssertionError, match="chooses the norm"):
         build_model(UNetConfig(widths=(4, 4)), 1, 1)
+
+
+def test_the_output_may_be_stretched_over_the_input():
+    config = replace(PAPER, output="stretched")
+    network = build_on_meta(config, 1, 1)
+    assert network.margin == 0
+    assert network(torch.empty(1, 1, 572, 572, device="meta")).shape == (1, 1, 572, 572)
+    assert parameter_count(config, 1, 1) == 31_030_593
+
+    torch.manual_seed(0)
+    small = UNetConfig(widths=(4, 8), norm="none", padding="valid")
+    plain, stretched = (
+        build_model(small, 1, 1),
+        build_model(replace(small, output="stretched"), 1, 1),
+    )
+    stretched.load_state_dict(plain.state_dict())
+    x = torch.randn(1, 1, 20, 28)
+    expected = torch.nn.functional.interpolate(plain(x), (20, 28), mode="bilinear")
+    torch.testing.assert_close(stretched(x), expected)
