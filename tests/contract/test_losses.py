@@ -15,6 +15,11 @@ def space(request):
     return request.param
 
 
+@pytest.fixture(params=[0.0, 1.0], ids=["plain", "smoothed"])
+def smooth(request):
+    return request.param
+
+
 @pytest.fixture(params=[*LOSSES, "sum"])
 def loss(request, space):
     if request.param == "sum":
@@ -122,11 +127,26 @@ def test_a_heavier_pixel_counts_more_in_entropies_and_the_same_in_areas(name, ca
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_the_gradient_is_the_derivative(name, case, space):
+def test_the_gradient_is_the_derivative(name, case, space, smooth):
     target, weight = (value[:, :, :2, :3].double() for value in case)
+    weight[0, :, 0] = torch.tensor([0.0, 3.0, 11.0])
     logits = torch.randn_like(target).requires_grad_()
-    loss = LOSSES[name](space, LossConfig())
+    loss = LOSSES[name](space, LossConfig(smooth=smooth))
     assert torch.autograd.gradcheck(lambda x: loss(x, target, weight), [logits])
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("scale", [1.0, -1.0, 100.0, -100.0])
+@pytest.mark.parametrize("is_empty", [True, False])
+def test_sure_networks_and_empty_masks_give_no_nan(name, case, space, smooth, scale, is_empty):
+    target, weight = case
+    if is_empty:
+        target, weight = (torch.stack([v, v]) for v in space.encode(torch.zeros(6, 7)))
+    logits = (scale * (2 * target - 1)).requires_grad_()
+    value = LOSSES[name](space, LossConfig(smooth=smooth))(logits, target, weight)
+    value.backward()
+    assert value.isfinite()
+    assert logits.grad.isfinite().all()
 
 
 def test_half_precision_loses_nothing_much(loss, case):

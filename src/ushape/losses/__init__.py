@@ -52,6 +52,11 @@ class LossConfig:
                 raise ConfigError(
                     f"loss.{name} is {getattr(self, name)}.", hint="A number of at least 0."
                 )
+        if self.terms.get("tversky") and self.tversky_alpha == self.tversky_beta == 0:
+            raise ConfigError(
+                "loss.tversky_alpha and loss.tversky_beta are both 0: no mistake costs anything.",
+                hint="Both 0.5 is Dice; 0.3 and 0.7 count a missed pixel more.",
+            )
         if not any(factor > 0 for factor in self.terms.values()):
             raise ConfigError(
                 "loss.terms leaves nothing to make small.", hint="Give one loss a factor above 0."

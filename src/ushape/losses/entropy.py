@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -64,7 +65,9 @@ class FocalLoss(CrossEntropyLoss):
         return (target * self._focused(logits.log_softmax(dim=1))).sum(dim=1, keepdim=True)
 
     def _focused(self, log_probability: Tensor) -> Tensor:
-        focus = (1 - log_probability.exp()).clamp(min=0) ** self.gamma
+        # Below gamma 1 the power has an infinite slope at 0, where p is rounded to 1.
+        tiny = torch.finfo(log_probability.dtype).tiny
+        focus = (-log_probability.expm1()).clamp(min=tiny) ** self.gamma
         return -focus * log_probability
 
 

@@ -78,6 +78,26 @@ def test_focal_by_hand():
 
 
 @pytest.mark.parametrize("space", [TWO, THREE])
+def test_focal_of_gamma_0_is_the_cross_entropy(space):
+    target, weight = encode([[0, 1, 1, 0, IGNORE]], space)
+    logits = torch.linspace(-60, 60, target.numel()).reshape(target.shape)
+    focal = FocalLoss(space, gamma=0)(logits, target, weight)
+    torch.testing.assert_close(focal, CrossEntropyLoss(space)(logits, target, weight))
+
+
+@pytest.mark.parametrize("space", [TWO, THREE])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 5.0])
+@pytest.mark.parametrize("scale", [20.0, -20.0, 200.0, -200.0])
+def test_focal_has_a_gradient_where_a_probability_is_rounded_to_1(space, gamma, scale):
+    target, weight = encode([[0, 1, 1, 0]], space)
+    logits = (scale * (2 * target - 1)).requires_grad_()
+    value = FocalLoss(space, gamma)(logits, target, weight)
+    value.backward()
+    assert value.isfinite()
+    assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("space", [TWO, THREE])
 @pytest.mark.parametrize("smooth", [0.0, 1.0])
 def test_equal_to_monai_s(space, smooth):
     torch.manual_seed(0)
@@ -183,6 +203,39 @@ def test_unknown_and_empty_losses_are_refused():
         LossConfig(terms={"cross_entropy": 1, "dice": -0.5})
     with pytest.raises(ConfigError, match="nothing to make small"):
         LossConfig(terms={"dice": 0})
+
+
+@pytest.mark.parametrize("name", ["smooth", "focal_gamma", "tversky_alpha", "tversky_beta"])
+@pytest.mark.parametrize("value", [-0.1, math.nan, math.inf])
+def test_impossible_numbers_are_refused(name, value):
+    with pytest.raises(ConfigError, match=rf"loss\.{name} is {value}") as caught:
+        LossConfig(**{name: value})
+    assert "at least 0" in caught.value.hint
+
+
+def test_a_tversky_loss_without_costs_is_refused_where_it_is_used():
+    free = {"tversky_alpha": 0.0, "tversky_beta": 0.0}
+    with pytest.raises(ConfigError, match="no mistake costs anything"):
+        LossConfig(terms={"tversky": 1}, **free)
+    LossConfig(terms={"dice": 1}, **free)
+
+
+def test_numbers_of_the_config_reach_the_losses():
+    # Truth has 3 pixels; 2 are found, 1 is missed, 2 are invented.
+    target, weight = encode([[1, 1, 1, 0, 0, 0]], TWO)
+    found, _ = encode([[0, 1, 1, 1, 1, 0]], TWO)
+    numbers = {"smooth": 2.0, "focal_gamma": 3.0, "tversky_alpha": 0.1, "tversky_beta": 0.8}
+
+    def value(name, logits):
+        config = LossConfig(terms={name: 1.0}, **numbers)
+        return build_loss(config, TWO, deep_supervision=False)(logits, target, weight).item()
+
+    sure = 100 * found - 50
+    assert value("dice", sure) == pytest.approx(1 - 6 / 9, abs=1e-5)
+    assert value("dice_per_image", sure) == pytest.approx(1 - 6 / 9, abs=1e-5)
+    assert value("jaccard", sure) == pytest.approx(1 - 4 / 7, abs=1e-5)
+    assert value("tversky", sure) == pytest.approx(1 - 4 / 5, abs=1e-5)  # 2 + 0.1*2 + 0.8*1 + 2
+    assert value("focal", torch.zeros_like(target)) == pytest.approx(math.log(2) / 8, abs=1e-6)
 
 
 def test_a_term_of_factor_0_is_left_out():

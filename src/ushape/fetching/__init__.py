@@ -1,1 +1,0 @@
-"""Data sets by name: download with the user's own credentials, check, unpack."""
