@@ -58,7 +58,7 @@ def by_definition(objects: np.ndarray) -> np.ndarray:
         second = np.minimum(second, np.maximum(nearest, distance))
         nearest = np.minimum(nearest, distance)
     weights = W0 * np.exp(-((nearest + second) ** 2) / (2 * SIGMA**2))
-    return np.where(objects == 0, weights, 0)
+    return np.asarray(np.where(objects == 0, weights, 0))
 
 
 def seconds(job: Callable[[], object]) -> float:

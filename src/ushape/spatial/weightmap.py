@@ -7,6 +7,7 @@ import math
 import numpy as np
 from scipy import ndimage
 
+from ushape.errors import ConfigError, DataError
 from ushape.labels import IGNORE
 
 NEGLIGIBLE = 1e-6
@@ -20,8 +21,8 @@ small windows around each object are enough."""
 def find_objects(classes: np.ndarray) -> np.ndarray:
     """Connected foreground of a class mask, as ids from 1; 0 is background.
 
-    Pixels that touch at a corner only are two objects: so thin a line, one pixel wide, still
-    separates. Ignored pixels belong to none.
+    Sides connect, corners do not (4 neighbours in 2D, 6 in 3D): cells are often parted by a line
+    one pixel wide, and across a slanting one they meet at corners. Ignored pixels belong to none.
 
     Shapes:
         classes: (*S) class indices -> (*S) int32.
@@ -36,16 +37,22 @@ def separate_touching(objects: np.ndarray) -> np.ndarray:
     The line is taken from both sides: a pixel next to another object's becomes background.
 
     Shapes:
-        objects: (*S) ids, 0 background -> the same without touching neighbours.
+        objects: (*S) integer ids, 0 background -> the same, dtype too, without touching neighbours.
+
+    Raises:
+        DataError: the ids are not integers.
+
+    Source:
+        Ronneberger, Fischer, Brox 2015, arXiv 1505.04597, section 3.
     """
-    footprint = np.ones((3,) * objects.ndim, dtype=bool)
-    highest = ndimage.maximum_filter(objects, footprint=footprint, mode="nearest")
-    # The lowest object nearby: background must not count as the lowest.
-    top = objects.max(initial=0) + 1
+    ids = _without_gaps(objects)
+    size = (3,) * ids.ndim
+    highest = ndimage.maximum_filter(ids, size=size, mode="nearest")
+    # The lowest object nearby: background must not count as the lowest, so it stands as the top.
     lowest = ndimage.minimum_filter(
-        np.where(objects == 0, top, objects), footprint=footprint, mode="nearest"
+        np.where(ids == 0, ids.max(initial=0), ids), size=size, mode="nearest"
     )
-    return np.where((objects > 0) & (highest == lowest), objects, 0)
+    return np.where((ids > 0) & (highest == lowest), objects, objects.dtype.type(0))
 
 
 def border_weights(objects: np.ndarray, *, w0: float, sigma: float) -> np.ndarray:
@@ -56,20 +63,26 @@ def border_weights(objects: np.ndarray, *, w0: float, sigma: float) -> np.ndarra
     for pixels without two objects so near, as far as the weight is above `NEGLIGIBLE`.
 
     Args:
-        objects: Ids, 0 background; touching ones are separated first (`separate_touching`).
-        w0: Largest weight.
-        sigma: Pixels.
+        objects: Ids, 0 background. Touching ones stay as they are, with no background between
+            them to weigh: call `separate_touching` before.
+        w0: Largest weight, at least 0; 0 switches it off.
+        sigma: Pixels, above 0.
 
     Shapes:
         objects: (*S) integer -> (*S) float32.
 
+    Raises:
+        ConfigError: w0 or sigma is out of range.
+        DataError: the ids are not integers.
+
     Source:
         Ronneberger, Fischer, Brox 2015, arXiv 1505.04597, equation 2.
     """
+    _check_curve(w0, sigma)
+    ids = _without_gaps(objects)
     if w0 <= NEGLIGIBLE:
         return np.zeros(objects.shape, dtype=np.float32)
     reach = math.ceil(sigma * math.sqrt(2 * math.log(w0 / NEGLIGIBLE)))
-    ids = _without_gaps(objects)
     nearest, second = _two_nearest(ids, min(NEAR, reach), ids == 0)
     open_pixels = (ids == 0) & (second > NEAR)
     if reach > NEAR and open_pixels.any():
@@ -77,17 +90,34 @@ def border_weights(objects: np.ndarray, *, w0: float, sigma: float) -> np.ndarra
         nearest = np.where(open_pixels, far_nearest, nearest)
         second = np.where(open_pixels, far_second, second)
     weights = w0 * np.exp(-((nearest + second) ** 2) / np.float32(2 * sigma**2))
-    return np.where(objects == 0, weights, 0).astype(np.float32)
+    return np.where(ids == 0, weights, 0).astype(np.float32)
+
+
+def _check_curve(w0: float, sigma: float) -> None:
+    if not 0 <= w0 < math.inf:
+        raise ConfigError(
+            f"w0 is {w0}, no number from 0 up.", hint="The paper has 10; 0 is no border."
+        )
+    if not 0 < sigma < math.inf:
+        raise ConfigError(f"sigma is {sigma}, no number above 0.", hint="The paper has 5 pixels.")
 
 
 def _without_gaps(objects: np.ndarray) -> np.ndarray:
     """Ids 0 to n, 0 staying background."""
+    if not np.issubdtype(objects.dtype, np.integer):
+        raise DataError(
+            f"Objects are {objects.dtype}, not integer ids.",
+            hint="`find_objects` makes ids of a mask.",
+        )
     if objects.min(initial=0) >= 0 and objects.max(initial=0) < 1 << 20:
-        is_there = np.bincount(objects.ravel(), minlength=1) > 0
-        is_there[0] = False
-        return np.asarray(np.where(is_there, np.cumsum(is_there), 0)[objects])
-    values, ids = np.unique(objects, return_inverse=True)  # Sorts, ten times as slow.
-    return ids.reshape(objects.shape) + (0 if 0 in values else 1)
+        is_object = np.bincount(objects.ravel().astype(np.intp), minlength=1) > 0
+        is_object[0] = False
+        ranks = objects
+    else:  # Sorts, ten times as slow.
+        values, ranks = np.unique(objects, return_inverse=True)
+        is_object = values != 0
+    numbers = np.where(is_object, np.cumsum(is_object), 0)
+    return np.asarray(numbers[ranks]).reshape(objects.shape)
 
 
 def _two_nearest(ids: np.ndarray, reach: int, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
