@@ -16,7 +16,7 @@ from ushape.errors import ConfigError, DataError, PlanError, RunError, UshapeErr
 if TYPE_CHECKING:
     from ushape.api import evaluate, example, predict, recipes, resume, train
     from ushape.cross_validation import cross_validate
-    from ushape.fetching.sources import fetch
+    from ushape.fetching.fetch import fetch
     from ushape.looking import lr, preview, weights
 
 __version__ = "0.1.0"
@@ -43,7 +43,7 @@ __all__ = [
 
 _ROOMS = {
     "cross_validate": "ushape.cross_validation",
-    "fetch": "ushape.fetching.sources",
+    "fetch": "ushape.fetching.fetch",
     "lr": "ushape.looking",
     "preview": "ushape.looking",
     "weights": "ushape.looking",

@@ -251,14 +251,14 @@ def fetch(
         "data"
     ),
     address: Annotated[
-        str | None, typer.Option("--from", help="A zip, as https address or file, not Kaggle's.")
+        str | None, typer.Option("--from", help="A zip or tar of yours: https address or file.")
     ] = None,
-    sha256: Annotated[str | None, typer.Option(help="Checksum of that zip.")] = None,
+    sha256: Annotated[str | None, typer.Option(help="Checksum of that archive.")] = None,
 ) -> None:
     """Download, check and unpack a data set by name, with your own Kaggle account."""
-    from ushape.fetching import sources
+    from ushape.fetching.fetch import fetch
 
-    sources.fetch(name, to, address=address, sha256=sha256)
+    fetch(name, to, address=address, sha256=sha256)
 
 
 @app.command()

@@ -1,0 +1,1 @@
+"""Data sets by name: downloaded with the user's own account, checked, unpacked, put in order."""
