@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ushape import io
-from ushape.errors import RunError
+from ushape.errors import DataError, RunError
 from ushape.evaluation.figures import overlay as draw_overlay
 from ushape.io.rle import Order, SubmissionWriter
 from ushape.prediction.predictor import Predictor
@@ -53,10 +53,12 @@ class Outputs:
 
         Raises:
             RunError: an output exists, or is one of the images.
+            DataError: two images that would share a row of the submission.
         """
         with ExitStack() as stack:
             submission = None
             if config.submission is not None:
+                _refuse_equal_rows(images)
                 writer = SubmissionWriter(
                     config.submission, config.order, overwrite=config.overwrite
                 )
@@ -112,3 +114,15 @@ class Outputs:
                 raise RunError(
                     f"{target} exists.", hint="--overwrite replaces it; or choose another -o."
                 )
+
+
+def _refuse_equal_rows(images: Sequence[tuple[Path, Path]]) -> None:
+    """A submission names images without their folders."""
+    owners: dict[str, Path] = {}
+    for image, _ in images:
+        first = owners.setdefault(image.name, image)
+        if first != image:
+            raise DataError(
+                f"{first} and {image} would share the row {image.name} of the submission.",
+                hint="Rename one of them, or make two submissions.",
+            )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import os
 import shutil
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -41,13 +43,15 @@ def decode_runs(text: str, shape: tuple[int, int], order: Order = "row") -> np.n
     Raises:
         DataError: no numbers, an odd count, runs that overlap or leave the image.
     """
-    try:
-        numbers = np.array([int(word) for word in text.split()], dtype=np.int64)
-    except ValueError:
-        raise DataError(
-            f"Run lengths with something that is no number: {text[:60]!r}.",
-            hint="They read: start length start length ..., starts counted from 1.",
-        ) from None
+    words = text.split()
+    for word in words:
+        # int() would also take 1_0, +1 and digits of other scripts; 18 digits fit in 64 bits.
+        if not (word.isascii() and word.isdigit() and len(word) <= 18):
+            raise DataError(
+                f"Run lengths with {word[:30]!r}, which is no number of a pixel.",
+                hint="They read: start length start length ..., starts counted from 1.",
+            )
+    numbers = np.array(list(map(int, words)), dtype=np.int64)
     if len(numbers) % 2:
         raise DataError(
             f"{len(numbers)} numbers are no pairs of start and length.",
@@ -56,7 +60,8 @@ def decode_runs(text: str, shape: tuple[int, int], order: Order = "row") -> np.n
     starts, lengths = numbers[::2] - 1, numbers[1::2]
     ends = starts + lengths
     pixels = shape[0] * shape[1]
-    if (lengths < 1).any() or (starts < np.concatenate([[0], ends[:-1]])[: len(starts)]).any():
+    floor = np.concatenate([np.zeros(1, dtype=np.int64), ends])[: len(starts)]
+    if (lengths < 1).any() or (starts < floor).any():
         raise DataError(
             "Run lengths that overlap, run backwards or are empty.",
             hint="Starts rise from 1, and each run ends before the next one begins.",
@@ -77,12 +82,14 @@ def decode_runs(text: str, shape: tuple[int, int], order: Order = "row") -> np.n
 class SubmissionWriter:
     """Writes `img,rle_mask` rows to a .csv or .csv.gz, in constant memory; resumable.
 
-    Rows are collected in a file beside the output, each flushed as it comes. `finish` turns it
-    into the output. After a kill the next writer goes on after the last whole row.
+    Rows are collected in a file beside the output; a row is with the operating system when `write`
+    returns. `finish` turns it into the output. After a kill the next writer goes on after the last
+    whole row. One process at a time may write to an output.
 
     Args:
         path: The output.
-        overwrite: Replace an output that exists.
+        overwrite: Begin anew: drop rows that an earlier writer left, and replace the output once
+            the new one is whole.
 
     Raises:
         ConfigError: not the name of a .csv or .csv.gz.
@@ -104,14 +111,32 @@ class SubmissionWriter:
                     hint=f"Continue with --rle-order {other}, or delete it.",
                 )
         path.parent.mkdir(parents=True, exist_ok=True)
+        if overwrite:
+            self.partial.unlink(missing_ok=True)
         self.done = set(self._keep_whole_rows())
-        self._file = self.partial.open("a", newline="", encoding="utf-8")
-        self._writer = csv.writer(self._file, lineterminator="\n")
+        # Unbuffered: what is written is out of this process.
+        self._file = self.partial.open("ab", buffering=0)
 
     def write(self, name: str, mask: np.ndarray) -> None:
-        """Adds a row; the mask (y, x) at the image's own size."""
-        self._writer.writerow((name, encode_runs(mask, self.order)))
-        self._file.flush()
+        """Adds a row, whole or not at all; the mask (y, x) at the image's own size.
+
+        Raises:
+            DataError: a name that is there already, or that no row can hold.
+        """
+        if name in self.done:
+            raise DataError(
+                f"{name}: a second row for this image in {self.path.name}.",
+                hint="A submission has one row per file name: rename one of the two.",
+            )
+        rest = memoryview(_line_of(name, encode_runs(mask, self.order)))
+        whole = self.partial.stat().st_size
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except BaseException:
+            # A full disk, Ctrl-C: a later row must not come to stand behind a torn one.
+            self._file.truncate(whole)
+            raise
         self.done.add(name)
 
     def finish(self) -> None:
@@ -156,24 +181,74 @@ class SubmissionWriter:
             for line in file:
                 if not line.endswith(b"\n"):
                     break
+                try:
+                    name, _ = _row_of(line.decode())
+                except ValueError:  # Holes that a power failure left.
+                    break
                 whole += len(line)
-                yield next(csv.reader([line.decode()]))[0]
+                yield name
             file.truncate(whole)
 
 
 def read_submission(path: Path) -> Iterator[tuple[str, str]]:
-    """Name and run lengths of each row of a .csv or .csv.gz.
+    """Name and run lengths of each row of a .csv or .csv.gz, one at a time.
 
     Raises:
-        DataError: other columns than Kaggle's.
+        DataError: no such file, a damaged one, other columns than Kaggle's, a row that is none.
     """
     opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", newline="", encoding="utf-8") as file:
-        rows = csv.reader(file)
-        header = next(rows, [])
-        if tuple(header) != HEADER:
-            raise DataError(
-                f"{path}: columns {', '.join(header) or 'none'}, not {', '.join(HEADER)}.",
-                hint="A submission is a .csv or .csv.gz that `ushape predict --rle` wrote.",
-            )
-        yield from ((name, runs) for name, runs in rows)
+    number = 0
+    try:
+        with opener(path, "rt", encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, start=1):
+                if number > 1:
+                    yield _row_of(line)
+                elif tuple(column.strip('"') for column in line.strip().split(",")) != HEADER:
+                    raise DataError(
+                        f"{path}: columns {line.strip()[:60]!r}, not {', '.join(HEADER)}.",
+                        hint="A submission is a .csv or .csv.gz as `ushape predict --rle` writes.",
+                    )
+    except (EOFError, OSError, UnicodeError, zlib.error) as error:
+        raise DataError(
+            f"{path}: missing, damaged or cut off after line {number} ({error}).",
+            hint="Write it again, or copy it again.",
+        ) from None
+    except ValueError as error:
+        raise DataError(
+            f"{path}: line {number} is no row of a submission ({error}).",
+            hint="Rows read: image name, comma, run lengths.",
+        ) from None
+    if number == 0:
+        raise DataError(f"{path} is empty.", hint="Write it again.")
+
+
+def _line_of(name: str, runs: str) -> bytes:
+    """A row as it stands in the file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow((name, runs))
+    try:
+        line = text.getvalue().encode()
+    except UnicodeEncodeError:
+        line = b""
+    if not name or not line or any(character in name for character in "\r\n\0"):
+        raise DataError(
+            f"{name!r} cannot be the name of an image in a submission.",
+            hint="Rename the file, without line breaks and undecodable bytes.",
+        )
+    return line
+
+
+def _row_of(line: str) -> tuple[str, str]:
+    """Name and run lengths of a line; ValueError if it is no row.
+
+    Only the name goes through the csv module: that refuses fields above 131072 characters, which
+    the run lengths of a noisy mask exceed.
+    """
+    name, comma, runs = line.rstrip("\r\n").rpartition(",")
+    try:
+        fields = next(csv.reader([name], strict=True), [])
+    except csv.Error as error:
+        raise ValueError(error) from None
+    if not comma or len(fields) != 1 or not fields[0] or "\0" in line:
+        raise ValueError("not two columns")
+    return fields[0], runs.strip('"')

@@ -1,3 +1,4 @@
+import csv
 import gzip
 import subprocess
 import sys
@@ -40,7 +41,10 @@ def test_any_text_decodes_or_is_refused(text):
     ("text", "complaint"),
     [
         ("1 2 3", "3 numbers are no pairs"),
-        ("1 two", "no number"),
+        ("1 two", "'two', which is no number"),
+        ("1_0 2", "'1_0', which is no number"),
+        ("1 99999999999999999999", "no number"),
+        ("1 999999999999999999", "reach pixel 999999999999999999"),
         ("5 2 4 1", "overlap"),
         ("1 3 3 2", "overlap"),
         ("0 2", "overlap"),
@@ -122,11 +126,112 @@ def test_an_error_keeps_the_rows_and_the_other_order_is_refused(tmp_path):
         assert writer.done == {"a.jpg"}
 
 
-def test_other_files_are_refused(tmp_path):
+def test_runs_longer_than_the_csv_module_allows(tmp_path):
+    path = tmp_path / "submit.csv.gz"
+    mask = np.indices((300, 300)).sum(axis=0) % 2
+    writer = SubmissionWriter(path)
+    writer.write("checkered.png", mask)
+    writer.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    with SubmissionWriter(path) as writer:
+        assert writer.done == {"checkered.png"}
+    [(_, runs)] = read_submission(path)
+    assert len(runs) > csv.field_size_limit()
+    assert (decode_runs(runs, mask.shape) == mask).all()
+
+
+def test_a_full_disk_leaves_no_torn_row_in_the_middle(tmp_path):
+    class Full:
+        """Takes 5 bytes, then no more."""
+
+        def __init__(self, file):
+            self.file, self.left = file, 5
+
+        def write(self, content):
+            if self.left == 0:
+                raise OSError(28, "No space left on device")
+            taken = self.file.write(content[: self.left])
+            self.left -= taken
+            return taken
+
+        def truncate(self, size):
+            return self.file.truncate(size)
+
+    path = tmp_path / "submit.csv"
+    with SubmissionWriter(path) as writer:
+        writer.write("one.jpg", MASK)
+        disk, writer._file = writer._file, Full(writer._file)
+        with pytest.raises(OSError, match="No space"):
+            writer.write("two.jpg", MASK)
+        writer._file = disk
+        assert writer.done == {"one.jpg"}
+        writer.write("three.jpg", MASK)
+    assert [name for name, _ in read_submission(path)] == ["one.jpg", "three.jpg"]
+
+
+def test_a_hole_that_a_power_failure_left_is_no_row(tmp_path):
+    path = tmp_path / "submit.csv"
+    (tmp_path / ".submit.csv.row.part").write_bytes(b"one.jpg,1 2\n" + bytes(12) + b"3\nb,1 2\n")
+    with SubmissionWriter(path) as writer:
+        assert writer.done == {"one.jpg"}
+    assert list(read_submission(path)) == [("one.jpg", "1 2")]
+
+
+def test_overwriting_begins_anew_and_replaces_only_when_whole(tmp_path):
+    path = tmp_path / "submit.csv"
+    with SubmissionWriter(path) as writer:
+        writer.write("a.jpg", MASK)
+    before = path.read_bytes()
+    interrupted = SubmissionWriter(path, overwrite=True)
+    interrupted.write("b.jpg", MASK)
+    interrupted.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert path.read_bytes() == before
+    with SubmissionWriter(path, overwrite=True) as writer:
+        assert writer.done == set()
+        writer.write("c.jpg", MASK)
+    assert [name for name, _ in read_submission(path)] == ["c.jpg"]
+
+
+@pytest.mark.parametrize("name", ["", "a\nb.jpg", "a\0.jpg", "\udcff.jpg"])
+def test_names_that_no_row_can_hold(tmp_path, name):
+    with SubmissionWriter(tmp_path / "submit.csv") as writer:
+        with pytest.raises(DataError, match="cannot be the name"):
+            writer.write(name, MASK)
+        writer.write("a.jpg", MASK)
+        with pytest.raises(DataError, match="a second row"):
+            writer.write("a.jpg", MASK)
+
+
+def test_a_submission_of_another_tool_is_read(tmp_path):
+    path = tmp_path / "other.csv"
+    path.write_bytes(b'\xef\xbb\xbf"img","rle_mask"\r\n"a,b.jpg","1 2"\r\nc.jpg,""\r\nd.jpg,')
+    assert list(read_submission(path)) == [("a,b.jpg", "1 2"), ("c.jpg", ""), ("d.jpg", "")]
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", "is empty"),
+        (b"id,mask\n", "columns 'id,mask', not img, rle_mask"),
+        (b"img,rle_mask\na.jpg\n", r"line 2 is no row of a submission"),
+        (b"img,rle_mask\na,1 2\nb,c,1 2\n", "line 3 is no row"),
+        (b"img,rle_mask\n,1 2\n", "line 2 is no row"),
+        (b'img,rle_mask\n"a,1 2\n', "line 2 is no row"),
+        (b"img,rle_mask\na\xff,1 2\n", "damaged"),
+    ],
+)
+def test_files_that_are_no_submission_are_named(tmp_path, content, complaint):
+    path = tmp_path / "submit.csv"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=complaint):
+        list(read_submission(path))
+
+
+def test_damaged_missing_and_misnamed_files_are_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"no \.csv"):
         SubmissionWriter(tmp_path / "submit.txt")
-    other = tmp_path / "other.csv.gz"
-    with gzip.open(other, "wt") as file:
-        file.write("id,mask\n")
-    with pytest.raises(DataError, match="columns id, mask"):
-        list(read_submission(other))
+    with pytest.raises(DataError, match="missing"):
+        list(read_submission(tmp_path / "none.csv"))
+    cut = tmp_path / "cut.csv.gz"
+    cut.write_bytes(gzip.compress(b"img,rle_mask\na,1 2\n")[:-3])
+    with pytest.raises(DataError, match="cut off"):
+        list(read_submission(cut))
