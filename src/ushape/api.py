@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from ushape import config
@@ -25,21 +25,10 @@ from ushape.plan.run import Run
 from ushape.plan.survey import thumbnail_of
 from ushape.prediction.predictor import Predictor
 from ushape.types import Case
-from ushape.workflow import Clock, finish_run, judge_and_report
+from ushape.workflow import Clock, TrainResult, finish_run, judge_and_report
 
 DEFAULT_MINUTES = 30.0
 """Wall time of a training whose length the user leaves open."""
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """A finished training."""
-
-    folder: Path
-    """The run folder: all that `predict` and `evaluate` need."""
-
-    summary: Summary
-    """The scores on the test cases."""
 
 
 def train(
@@ -106,7 +95,7 @@ def train(
     splits.save(run.splits_path)
     run.save_plan(plan)  # Last: a run with a plan is complete enough to be resumed.
     console.say(f"Run: {run.folder}")
-    return TrainResult(run.folder, finish_run(run, console, clock, resume=False))
+    return finish_run(run, console, clock, resume=False)
 
 
 def resume(run: Path | str) -> TrainResult:
@@ -121,7 +110,7 @@ def resume(run: Path | str) -> TrainResult:
     if plan.recipe.train.keep_memory:
         keep_memory()
     inspect_machine(plan.machine.device)
-    return TrainResult(opened.folder, finish_run(opened, console, clock, resume=True))
+    return finish_run(opened, console, clock, resume=True)
 
 
 def evaluate(

@@ -55,19 +55,23 @@ def cross_validate(
             continue
         console.say(f"Fold {number} of {folds}")
         if run.plan_path.exists():
-            api.resume(run.folder)
-            continue
-        api.train(
-            data,
-            masks=masks,
-            output=run.folder,
-            recipe=recipe,
-            minutes=each,
-            epochs=epochs,
-            device=device,
-            seed=seed,
-            settings=[*settings, f"split.folds={folds}", f"split.fold={number - 1}"],
-        )
+            result = api.resume(run.folder)
+        else:
+            result = api.train(
+                data,
+                masks=masks,
+                output=run.folder,
+                recipe=recipe,
+                minutes=each,
+                epochs=epochs,
+                device=device,
+                seed=seed,
+                settings=[*settings, f"split.folds={folds}", f"split.fold={number - 1}"],
+            )
+        if result.was_interrupted:
+            console.say(f"Stopped in fold {number} of {folds}; the same command goes on.")
+            runs = runs[:number]
+            break
     return _sum_up(base, runs, console)
 
 

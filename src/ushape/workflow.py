@@ -7,6 +7,7 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,21 @@ class Clock:
         return time.monotonic() - self._started
 
 
-def finish_run(run: Run, console: Console, clock: Clock, *, resume: bool) -> Summary:
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished training."""
+
+    folder: Path
+    """The run folder: all that `predict` and `evaluate` need."""
+
+    summary: Summary
+    """The scores on the test cases."""
+
+    was_interrupted: bool = False
+    """Ctrl-C ended the training before its time."""
+
+
+def finish_run(run: Run, console: Console, clock: Clock, *, resume: bool) -> TrainResult:
     """Trains (on) as planned, evaluates the best weights on the test cases, writes the report."""
     from ushape.training.fit import fit
 
@@ -77,7 +92,7 @@ def finish_run(run: Run, console: Console, clock: Clock, *, resume: bool) -> Sum
     )
     console.say(summary.verdict)
     console.say(f"Report: {run.report_path} (after {clock.elapsed_s / 60:.1f} minutes)")
-    return summary
+    return TrainResult(run.folder, summary, result.was_interrupted)
 
 
 def judge_and_report(

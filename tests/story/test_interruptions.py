@@ -1,5 +1,6 @@
 """Killed at any moment, a training continues to the weights of one that was never interrupted."""
 
+import contextlib
 import csv
 import os
 import signal
@@ -77,6 +78,20 @@ def test_interrupt_stops_evaluates_and_writes_the_run(start, tmp_path):
     assert 2 <= _epochs_done(folder) < 2000
 
 
+def test_interrupt_in_a_fold_sums_up_and_the_same_command_goes_on(start, cells, tiny, tmp_path):
+    folder = tmp_path / "run"
+    command = ("train", cells, "--folds", 2, "-o", folder, "--epochs", 2000, *tiny)
+    process = start(folder, *command)
+    _wait_for(lambda: _epochs_done(folder / "fold-1") >= 2, process)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+
+    assert process.returncode == 0, output
+    assert "Stopped in fold 1 of 2" in output
+    assert (folder / "report.html").exists()
+    assert not (folder / "fold-2").exists()
+
+
 def _popen(arguments):
     return subprocess.Popen(
         [sys.executable, "-m", "ushape", *map(str, arguments)],
@@ -107,7 +122,8 @@ def _wait_for(is_reached, process):
         if process.poll() is not None and not is_reached():
             pytest.fail(f"ended too early:\n{process.stdout.read()}")
         assert time.monotonic() < deadline
-        os.sched_yield()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.02)
 
 
 def _epochs_done(folder):
