@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ushape.data.groups import Grouping
 from ushape.data.prepare import read_classes
 from ushape.labels import IGNORE, LabelSpace
 from ushape.plan.survey import Look, Survey
@@ -32,6 +33,9 @@ class Fingerprint:
     foreground_cases: float
     """Share of the cases that hold any foreground."""
 
+    recordings: int
+    """Groups that were recorded apart, such as patients or dishes; 1: a stack, in blocks."""
+
     mirror_axes: tuple[int, ...]
     """Axes of S along which the data look alike when mirrored."""
 
@@ -42,14 +46,16 @@ class Fingerprint:
     """By downscaling factor: Dice that a perfect network could still reach."""
 
 
-def take_fingerprint(survey: Survey, looks: Sequence[Look], groups: Sequence[str]) -> Fingerprint:
+def take_fingerprint(survey: Survey, looks: Sequence[Look], grouping: Grouping) -> Fingerprint:
     """Fingerprint of the training cases.
 
     Args:
         survey: For the label space.
         looks: The training cases.
-        groups: The group of each of them.
+        grouping: Of all cases.
     """
+    group_of = {case.id: case.group for case in grouping.cases}
+    groups = [group_of[look.case.id] for look in looks]
     pixels = np.concatenate([look.pixels for look in looks], axis=1)
     shapes = np.asarray([look.shape for look in looks])
     thumbnails = np.stack([look.thumbnail for look in looks])
@@ -63,6 +69,7 @@ def take_fingerprint(survey: Survey, looks: Sequence[Look], groups: Sequence[str
         pixels_per_epoch=int(shapes.prod(axis=1).sum()),
         scaling=Scaling.measure(pixels),
         foreground_cases=float(np.mean([survey.foreground_share(look) > 0 for look in looks])),
+        recordings=1 if grouping.kind == "stack" else len(set(groups)),
         mirror_axes=tuple(axis + offset for axis in mirror_axes),
         turns_freely=turns_freely,
         round_trip_dice=_measure_round_trips(looks, survey),

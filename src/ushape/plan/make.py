@@ -128,14 +128,13 @@ def make_plan(
         data.grouping.cases, shares, recipe.split, kind=data.grouping.kind, seed=recipe.seed
     )
     training = set(splits.train)
-    group_of = {case.id: case.group for case in data.grouping.cases}
     looks = [look for look in survey.looks if look.case.id in training]
     if not any(shares[case_id] > 0 for case_id in training):
         raise DataError(
             "No training case holds any foreground.",
             hint="Check the masks, or name the classes with --set labels.values=[...].",
         )
-    fingerprint = take_fingerprint(survey, looks, [group_of[look.case.id] for look in looks])
+    fingerprint = take_fingerprint(survey, looks, data.grouping)
     situation = Situation(data=fingerprint, machine=machine)
     recipe, reasons = plan_recipe(recipe, situation)
 

@@ -31,6 +31,9 @@ MEMORY_SHARE = 0.7
 ENOUGH_PASSES = 30
 """How often training should see each pixel before finer images are preferred to more passes."""
 
+SEVERAL_RECORDINGS = 3
+"""Training groups from which on they are expected to differ, and new ones to differ again."""
+
 PIXELS_PER_S = {"cpu": 0.7e6, "mps": 5e6, "cuda": 40e6}
 """Training speed to reckon with before it is measured: per core on a CPU (21 patches of 256 x 256
 pixels a second on two cores), per device else (a guess)."""
@@ -108,6 +111,9 @@ def choose_network(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
     """Width by the machine: on a CPU, more steps of a narrower network learn more in the time.
 
     Depth: until the coarsest level is 8 pixels wide, at most 6 levels.
+
+    Norm: of each image by itself where the data come from several recordings, which differ in
+    more than brightness; of the batch where all is one stack (benchmarks/README.md, Norm).
     """
     network, data = recipe.network, situation.data
     widths = network.widths
@@ -117,7 +123,9 @@ def choose_network(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
         levels = max(2, min(6, 1 + int(math.log2(max(2.0, smallest / 8)))))
         base = 32 if situation.machine.device != "cpu" else 16
         widths = tuple(min(base * 2**level, 16 * base) for level in range(levels))
-    norm = "batch" if network.norm == AUTO else network.norm
+    norm = network.norm
+    if norm == AUTO:
+        norm = "instance" if data.recordings >= SEVERAL_RECORDINGS else "batch"
     recipe = _change(recipe, "network", widths=widths, norm=norm, dims=len(data.median_shape))
     return recipe, (
         f"Network: U-Net, {len(widths)} levels of {', '.join(map(str, widths))} channels, "

@@ -30,6 +30,7 @@ DATA = Fingerprint(
     pixels_per_epoch=100 * 512 * 512,
     scaling=Scaling(low=(0,), high=(1,), mean=(0,), std=(1,)),
     foreground_cases=1.0,
+    recordings=1,
     mirror_axes=(0, 1),
     turns_freely=True,
     round_trip_dice={2: 0.9, 4: 0.8},
@@ -199,3 +200,10 @@ def test_a_patch_that_the_network_cannot_take_names_legal_ones():
     with pytest.raises(PlanError, match="101 is not legal") as caught:
         plan(recipe=recipe)
     assert "104" in caught.value.hint
+
+
+@pytest.mark.parametrize(("recordings", "norm"), [(1, "batch"), (2, "batch"), (3, "instance")])
+def test_recordings_that_differ_are_normalised_one_by_one(recordings, norm):
+    planned, reasons = plan(replace(DATA, recordings=recordings))
+    assert planned.network.norm == norm
+    assert any(f"{norm} norm" in reason for reason in reasons)
