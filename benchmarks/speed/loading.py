@@ -58,8 +58,9 @@ def build(folder: Path, masks: Path | None) -> tuple[SegmentationModule, Segment
 
     recipe = load_recipe("auto")
     recipe = replace(recipe, train=replace(recipe.train, epochs=1, steps_per_epoch=STEPS + WARM_UP))
-    found = look_at_data(folder, masks, recipe.labels, threads=2)
-    plan, splits = make_plan(found, recipe, inspect_machine("cpu"), elapsed_s=lambda: 0.0)
+    found = look_at_data(folder, masks, recipe.labels, workers=2)
+    planned = make_plan(found, recipe, inspect_machine("cpu"), elapsed_s=lambda: 0.0)
+    plan, splits = planned.plan, planned.splits
     facts = {fact.case.id: fact for fact in found.facts}
     stores = []
     for ids in (splits.train, splits.validation):

@@ -15,9 +15,11 @@ from ushape.errors import ConfigError, DataError, PlanError, RunError, UshapeErr
 
 if TYPE_CHECKING:
     from ushape.api import evaluate, example, predict, recipes, resume, train
+    from ushape.checking.verb import check
     from ushape.cross_validation import cross_validate
     from ushape.fetching.fetch import fetch
     from ushape.looking import lr, preview, weights
+    from ushape.planning import plan
 
 __version__ = "0.1.0"
 
@@ -27,11 +29,13 @@ __all__ = [
     "PlanError",
     "RunError",
     "UshapeError",
+    "check",
     "cross_validate",
     "evaluate",
     "example",
     "fetch",
     "lr",
+    "plan",
     "predict",
     "preview",
     "recipes",
@@ -42,9 +46,11 @@ __all__ = [
 
 
 _ROOMS = {
+    "check": "ushape.checking.verb",
     "cross_validate": "ushape.cross_validation",
     "fetch": "ushape.fetching.fetch",
     "lr": "ushape.looking",
+    "plan": "ushape.planning",
     "preview": "ushape.looking",
     "weights": "ushape.looking",
 }

@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from ushape import config
 from ushape.console import Console
 from ushape.cookbook import RECIPES, load_recipe
 from ushape.data.discover import discover, find_images
+from ushape.data.exam import thumbnail_of
 from ushape.data.groups import infer_groups
 from ushape.data.synthetic import SyntheticConfig, write_data_set
 from ushape.errors import ConfigError, DataError, RunError
@@ -19,16 +19,12 @@ from ushape.evaluation.score import Summary
 from ushape.io.rle import Order
 from ushape.outputs import OutputConfig, Outputs
 from ushape.plan.machine import inspect_machine, keep_memory
-from ushape.plan.make import describe_data, look_at_data, make_plan
-from ushape.plan.recipe import AUTO, Recipe, with_some_rate
+from ushape.plan.recipe import AUTO, Recipe
 from ushape.plan.run import Run
-from ushape.plan.survey import thumbnail_of
+from ushape.planning import Intent, plan_data
 from ushape.prediction.predictor import Predictor
 from ushape.types import Case
 from ushape.workflow import Clock, TrainResult, finish_run, judge_and_report
-
-DEFAULT_MINUTES = 30.0
-"""Wall time of a training whose length the user leaves open."""
 
 
 def train(
@@ -42,6 +38,8 @@ def train(
     device: str = "auto",
     seed: int | None = None,
     settings: Iterable[str] = (),
+    plan: Path | str | None = None,
+    splits: Path | str | None = None,
 ) -> TrainResult:
     """Trains on a folder, evaluates on cases that were set aside, writes a run.
 
@@ -55,45 +53,32 @@ def train(
         device: auto, cpu, cuda or mps.
         seed: Fixes the split, the first weights and every patch; default: the recipe's.
         settings: "key.path=value" changes of the recipe.
+        plan: A file that `plan` wrote, edited or not, in place of a recipe.
+        splits: A splits.json, edited or not, in place of a new split.
 
     Raises:
         DataError: the data cannot be used; says which files and why.
         ConfigError: an unknown key or an impossible value.
+        PlanError: a plan that does not fit the data.
         RunError: the output exists.
     """
     clock, console = Clock(), Console()
-    chosen = _complete_recipe(recipe, minutes, epochs, seed, settings)
+    intent = Intent.of(recipe, minutes, epochs, seed, settings, plan, splits)
     folder = Path(data)
     run = Run.create(Path(output) if output else _free_folder(Path("runs") / _name_of(folder)))
-    if chosen.train.keep_memory:
-        keep_memory()  # Before torch allocates anything large.
-    machine = inspect_machine(device)
-
-    with console.progress("Reading") as on_progress:
-        found = look_at_data(
-            folder,
-            Path(masks) if masks else None,
-            chosen.labels,
-            threads=machine.cores,
-            on_progress=on_progress,
-        )
-    for line in describe_data(found):
-        console.say(line)
-    plan, splits = make_plan(
-        found, with_some_rate(chosen), machine, elapsed_s=lambda: clock.elapsed_s
-    )
-    console.say(splits.text)
-    if chosen.train.learning_rate == AUTO:
+    found, planned = plan_data(folder, masks, intent, device, clock, console)
+    made = planned.plan
+    if intent.recipe.train.learning_rate == AUTO:
         from ushape.looking import search_rate  # Imports Lightning, which the other verbs spare.
 
-        training = set(splits.train)
+        training = set(planned.splits.train)
         facts = [fact for fact in found.facts if fact.case.id in training]
-        plan = search_rate(plan, facts, run.folder)
-    for line in plan.reasons:
+        made = search_rate(made, facts, run.folder)
+    for line in made.reasons:
         console.say(line)
     run.save_cases(folder, found.facts)
-    splits.save(run.splits_path)
-    run.save_plan(plan)  # Last: a run with a plan is complete enough to be resumed.
+    planned.splits.save(run.splits_path)
+    run.save_plan(made)  # Last: a run with a plan is complete enough to be resumed.
     console.say(f"Run: {run.folder}")
     return finish_run(run, console, clock, resume=False)
 
@@ -255,29 +240,6 @@ def example(folder: Path | str, *, count: int = 48, seed: int = 0) -> Path:
     write_data_set(Path(folder), count, SyntheticConfig(), seed)
     Console().say(f"{count} images with masks in {folder}")
     return Path(folder)
-
-
-def _complete_recipe(
-    recipe: Recipe | str,
-    minutes: float | None,
-    epochs: int | None,
-    seed: int | None,
-    settings: Iterable[str],
-) -> Recipe:
-    """The recipe with the user's settings; options win over the recipe."""
-    chosen = load_recipe(recipe) if isinstance(recipe, str) else recipe
-    chosen = config.override(chosen, settings)
-    if seed is not None:
-        chosen = replace(chosen, seed=seed)
-    if minutes is not None:
-        chosen = replace(chosen, train=replace(chosen.train, minutes=minutes, epochs=None))
-    if epochs is not None:
-        chosen = replace(chosen, train=replace(chosen.train, epochs=epochs, minutes=None))
-    if (minutes and epochs) or (chosen.train.minutes and chosen.train.epochs):
-        raise ConfigError("Both minutes and epochs are given.", hint="Choose one of them.")
-    if chosen.train.epochs is None and chosen.train.minutes is None:
-        chosen = replace(chosen, train=replace(chosen.train, minutes=DEFAULT_MINUTES))
-    return chosen
 
 
 def _name_of(folder: Path) -> str:

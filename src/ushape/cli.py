@@ -22,6 +22,21 @@ app = typer.Typer(
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
+Data = Annotated[
+    Path, typer.Argument(help="Images and masks in one of the usual forms, or a table of them.")
+]
+Masks = Annotated[
+    Path | None, typer.Option(help="Folder of the masks, where DATA holds the images only.")
+]
+Recipe = Annotated[str, typer.Option(help="Name or YAML file; see `ushape recipes`.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="key=value of the recipe, e.g. train.batch_size=2."),
+]
+Seed = Annotated[int | None, typer.Option(help="Split, first weights, patches.")]
+SplitsFile = Annotated[
+    Path | None, typer.Option(help="A run's splits.json, edited or not, in place of a new split.")
+]
 RunLengthOrder = Literal["row", "column"]
 RunFolder = Annotated[Path, typer.Argument(help="Folder that `ushape train` wrote.")]
 
@@ -31,35 +46,34 @@ def train(
     data: Annotated[
         Path | None, typer.Argument(help="Folder with images and masks in one of the usual forms.")
     ] = None,
-    masks: Annotated[
-        Path | None, typer.Option(help="Folder of the masks, where DATA holds the images only.")
-    ] = None,
+    masks: Masks = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Run folder; default runs/NAME.")
     ] = None,
-    recipe: Annotated[str, typer.Option(help="Name or YAML file; see `ushape recipes`.")] = "auto",
+    recipe: Recipe = "auto",
     minutes: Annotated[
         float | None,
         typer.Option(help="Wall time for everything; default 30, unless --epochs is given."),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Train so many epochs instead.")] = None,
     device: Device = "auto",
-    seed: Annotated[int | None, typer.Option(help="Split, first weights, patches.")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="key=value of the recipe, e.g. train.batch_size=2."),
-    ] = None,
+    seed: Seed = None,
+    settings: Settings = None,
     folds: Annotated[
         int | None,
         typer.Option(help="Cross-validation: so many runs, each group tested once."),
     ] = None,
+    plan: Annotated[
+        Path | None, typer.Option(help="What `ushape plan -o` wrote, edited or not.")
+    ] = None,
+    splits: SplitsFile = None,
     resume: Annotated[
         Path | None, typer.Option(help="Continue this run instead; takes nothing else.")
     ] = None,
 ) -> None:
     """Train on a folder, evaluate on cases that were set aside, write a run."""
     if resume is not None:
-        others = [data, masks, output, minutes, epochs, seed, settings, folds]
+        others = [data, masks, output, minutes, epochs, seed, settings, folds, plan, splits]
         if any(value is not None for value in others) or recipe != "auto":
             raise typer.BadParameter("--resume continues a run as planned: it takes nothing else.")
         from ushape import api
@@ -71,7 +85,13 @@ def train(
     from ushape import api
     from ushape.cross_validation import cross_validate
 
-    verb = api.train if folds is None else partial(cross_validate, folds=folds)
+    if folds is not None and (plan or splits):
+        raise typer.BadParameter("--folds makes its own plans and splits.")
+    verb = (
+        partial(api.train, plan=plan, splits=splits)
+        if folds is None
+        else partial(cross_validate, folds=folds)
+    )
     verb(
         data,
         masks=masks,
@@ -86,14 +106,74 @@ def train(
 
 
 @app.command()
+def plan(
+    data: Data,
+    masks: Masks = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="JSON file for `train --plan`.")
+    ] = None,
+    recipe: Recipe = "auto",
+    minutes: Annotated[float | None, typer.Option(help="As for `train`; default 30.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Train so many epochs instead.")] = None,
+    device: Device = "auto",
+    seed: Seed = None,
+    settings: Settings = None,
+    splits: SplitsFile = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="From which fact, what was next, and why.")
+    ] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Show what `ushape train` would do; write it as a file to edit and run."""
+    from ushape import planning
+
+    planning.plan(
+        data,
+        masks=masks,
+        output=output,
+        recipe=recipe,
+        minutes=minutes,
+        epochs=epochs,
+        device=device,
+        seed=seed,
+        settings=settings or (),
+        splits=splits,
+        explain=explain,
+        overwrite=overwrite,
+    )
+
+
+@app.command()
+def check(
+    data: Data,
+    masks: Masks = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="For check.html and check.json; default checks/NAME."),
+    ] = None,
+    fix: Annotated[
+        Path | None, typer.Option(help="New folder for a corrected copy; DATA stays as it is.")
+    ] = None,
+    settings: Settings = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+) -> None:
+    """Find every problem of a data set at once; exit code 1 where training would stop."""
+    from ushape.checking import verb
+
+    checked = verb.check(
+        data, masks=masks, output=output, fix=fix, settings=settings or (), as_json=as_json
+    )
+    if checked.has_errors:
+        raise typer.Exit(1)
+
+
+@app.command()
 def evaluate(
     run: RunFolder,
     data: Annotated[
         Path | None, typer.Argument(help="Other annotated data; default: the run's test cases.")
     ] = None,
-    masks: Annotated[
-        Path | None, typer.Option(help="Folder of the masks, where DATA holds the images only.")
-    ] = None,
+    masks: Masks = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder for scores and report.")
     ] = None,
@@ -143,17 +223,6 @@ def predict(
         overwrite=overwrite,
         device=device,
     )
-
-
-Recipe = Annotated[str, typer.Option(help="Name or YAML file; see `ushape recipes`.")]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="key=value of the recipe, e.g. train.batch_size=2."),
-]
-Data = Annotated[Path, typer.Argument(help="Folder with images and masks.")]
-Masks = Annotated[
-    Path | None, typer.Option(help="Folder of the masks, where DATA holds the images only.")
-]
 
 
 @app.command()

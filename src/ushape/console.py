@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from rich import box
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
 
 OnProgress = Callable[[int, int], None]
 """Takes what is done and the total."""
@@ -24,6 +27,16 @@ class Console:
 
     def say(self, line: str = "") -> None:
         self._rich.print(line)
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table as wide as the terminal; the last column takes what is left."""
+        table = Table(box=box.SIMPLE_HEAD, show_lines=True, pad_edge=False)
+        for place, column in enumerate(columns):
+            is_last = place == len(columns) - 1
+            table.add_column(column, overflow="fold", ratio=1 if is_last else None)
+        for row in rows:
+            table.add_row(*map(Text, row))
+        self._rich.print(table, soft_wrap=False)
 
     @contextmanager
     def progress(self, what: str) -> Iterator[OnProgress]:

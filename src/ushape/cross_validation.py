@@ -12,6 +12,7 @@ from ushape.evaluation.report import Report, write_report
 from ushape.evaluation.score import Summary, read_scores, summarise, write_scores
 from ushape.plan.recipe import Recipe
 from ushape.plan.run import Run
+from ushape.planning import DEFAULT_MINUTES
 
 
 def cross_validate(
@@ -48,7 +49,7 @@ def cross_validate(
     base = Path(output) if output else Path("runs") / f"{Path(data).resolve().name}-folds"
     runs = [Run(base / f"fold-{number}") for number in range(1, folds + 1)]
     _refuse_other_things(base, runs)
-    each = (minutes or api.DEFAULT_MINUTES) / folds if epochs is None else None
+    each = (minutes or DEFAULT_MINUTES) / folds if epochs is None else None
     console = Console()
     for number, run in enumerate(runs, start=1):
         if run.report_path.exists():  # Written last: this fold is finished.

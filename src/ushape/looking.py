@@ -200,9 +200,10 @@ def _plan(
     train = replace(chosen.train, epochs=1, minutes=None)
     machine = inspect_machine(device)
     found = look_at_data(
-        Path(data), Path(masks) if masks else None, chosen.labels, threads=machine.cores
+        Path(data), Path(masks) if masks else None, chosen.labels, workers=machine.cores
     )
-    plan, splits = make_plan(found, replace(chosen, train=train), machine, elapsed_s=lambda: 0.0)
+    planned = make_plan(found, replace(chosen, train=train), machine, elapsed_s=lambda: 0.0)
+    plan, splits = planned.plan, planned.splits
     facts = {fact.case.id: fact for fact in found.facts}
     return plan, [facts[case_id] for case_id in splits.train]
 

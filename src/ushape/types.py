@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,43 @@ Box = tuple[tuple[int, int], ...]
 """First pixel, and the one after the last, along each axis of S."""
 
 
+@dataclass(frozen=True)
+class MaskParts:
+    """A mask in several files of one image: one file for each class, or for each object."""
+
+    paths: tuple[Path, ...]
+    """At least one. What is not 0 in a file is its class or object; a later file covers an
+    earlier one."""
+
+    values: tuple[int, ...]
+    """The code of each file's pixels, from 1. Pixels in no file are 0."""
+
+    def __str__(self) -> str:
+        rest = f" and {len(self.paths) - 1} more" if len(self.paths) > 1 else ""
+        return f"{self.paths[0]}{rest}"
+
+
+@dataclass(frozen=True)
+class CocoMask:
+    """The polygons and run lengths of one image in a COCO JSON file.
+
+    The first category of the file has the code 1, the next 2; pixels of no annotation are 0.
+    """
+
+    path: Path
+    image_id: int | str
+
+    def __str__(self) -> str:
+        return f"{self.path}, image {self.image_id}"
+
+
+Mask = Path | MaskParts | CocoMask
+"""Where a mask lies; `io.annotations.read_annotation` reads each kind."""
+
+Split = Literal["", "train", "validation", "test"]
+"""The part of a case that the data state by themselves; '' where they say nothing."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """The files of one examination: one image and, where annotated, its mask."""
@@ -26,9 +64,16 @@ class Case:
     """Unique name: the image's path below the data folder, without suffix, with '/'."""
 
     image: Path
-    mask: Path | None = None
+    mask: Mask | None = None
     group: str = ""
     """What this case belongs to (patient, car); '' until groups were inferred."""
+
+    channels: tuple[Path, ...] = ()
+    """Further files of the same size, whose channels follow those of `image`."""
+
+    split: Split = ""
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """What a table says of the case in its other columns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +86,12 @@ class Pixels:
     palette: Palette | None = None
     spacing_mm: tuple[float, ...] | None = None
     """Distance between pixel centres along each axis of S, where the file says so."""
+
+    origin_mm: tuple[float, ...] | None = None
+    """Place of the first pixel in the patient, in ITK's order (x, y, z), where the file says so."""
+
+    direction: tuple[float, ...] | None = None
+    """Cosines of the file's axes: a matrix row by row, one column each for x, y, z, as in ITK."""
 
 
 @dataclass(frozen=True, kw_only=True)

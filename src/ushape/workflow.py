@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import platform
+import re
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ import torch
 import ushape
 from ushape.console import Console
 from ushape.data.store import SampleStore
-from ushape.errors import RunError
+from ushape.errors import PlanError, RunError
 from ushape.evaluation.judge import judge_cases, take_pictures
 from ushape.evaluation.report import Report, write_report
 from ushape.evaluation.score import Summary, summarise, write_scores
@@ -28,6 +30,10 @@ from ushape.types import Case
 
 KEEP_SHARE = 0.25
 """Prepared cases are kept in memory while they fit into this share of it."""
+
+
+OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory", re.IGNORECASE)
+"""How torch's allocators say it, on accelerators and on a CPU."""
 
 
 class Clock:
@@ -57,24 +63,34 @@ class TrainResult:
 
 def finish_run(run: Run, console: Console, clock: Clock, *, resume: bool) -> TrainResult:
     """Trains (on) as planned, evaluates the best weights on the test cases, writes the report."""
-    from ushape.training.fit import fit
+    from ushape.training.fit import FitResult, fit
 
     plan, splits = run.load_plan(), run.load_splits()
     facts = {fact.case.id: fact for fact in run.load_cases()}
     training = _load(run, plan, [facts[i] for i in splits.train])
     validation = _load(run, plan, [facts[i] for i in splits.validation])
     class_pixels = np.asarray([facts[i].class_pixels for i in splits.train])
-    result = fit(
-        plan,
-        run,
-        training,
-        validation,
-        class_pixels,
-        budget_s=_training_budget_s(plan, clock),
-        resume=resume,
-        show_bar=console.is_terminal,
-        on_row=lambda row: console.say(_epoch_line(row, plan)),
-    )
+
+    def train(plan: Plan, resume: bool) -> FitResult:
+        return fit(
+            plan,
+            run,
+            training,
+            validation,
+            class_pixels,
+            budget_s=_training_budget_s(plan, clock),
+            resume=resume,
+            show_bar=console.is_terminal,
+            on_row=lambda row: console.say(_epoch_line(row, plan)),
+        )
+
+    result = None
+    while result is None:
+        try:
+            result = train(plan, resume)
+        except (MemoryError, RuntimeError) as error:
+            plan, resume = _with_half_the_batch(plan, error, console), True
+            run.save_plan(plan)
     if not run.weights_path.exists():
         raise RunError(
             f"{run.folder}: stopped before the first epoch's end, there are no weights to judge.",
@@ -93,6 +109,32 @@ def finish_run(run: Run, console: Console, clock: Clock, *, resume: bool) -> Tra
     console.say(summary.verdict)
     console.say(f"Report: {run.report_path} (after {clock.elapsed_s / 60:.1f} minutes)")
     return TrainResult(run.folder, summary, result.was_interrupted)
+
+
+def _with_half_the_batch(plan: Plan, error: Exception, console: Console) -> Plan:
+    """The plan with batches half as large and twice as many of them in a step.
+
+    Raises:
+        PlanError: the batch is one patch already.
+        Exception: the error itself, where it is not about memory.
+    """
+    if not (isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error))):
+        raise error
+    train = plan.recipe.train
+    batch = settled(train.batch_size)
+    if batch == 1:
+        raise PlanError(
+            "Out of memory with a single patch.",
+            hint="Use a smaller sampling.patch_shape, or narrower network.widths.",
+        ) from None
+    fewer = batch // 2
+    repeated = train.accumulate * math.ceil(batch / fewer)
+    console.say(f"Out of memory: goes on with {fewer} patches at a time, {repeated} times a step.")
+    gc.collect()
+    if plan.machine.device == "cuda":
+        torch.cuda.empty_cache()
+    smaller = replace(train, batch_size=fewer, accumulate=repeated)
+    return replace(plan, recipe=replace(plan.recipe, train=smaller))
 
 
 def judge_and_report(

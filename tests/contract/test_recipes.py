@@ -88,8 +88,9 @@ def test_the_network_is_the_published_one(name):
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_step_of_every_recipe_changes_the_weights_and_stays_finite(name, patients):
     recipe = shrunk(load_recipe(name))
-    found = look_at_data(patients, None, recipe.labels, threads=1)
-    plan, splits = make_plan(found, recipe, inspect_machine("cpu"), elapsed_s=lambda: 0.0)
+    found = look_at_data(patients, None, recipe.labels, workers=1)
+    planned = make_plan(found, recipe, inspect_machine("cpu"), elapsed_s=lambda: 0.0)
+    plan, splits = planned.plan, planned.splits
     facts = {fact.case.id: fact for fact in found.facts}
     store = SampleStore([facts[i].case for i in splits.train], plan.preparation, keep=False)
     pixels = np.asarray([facts[i].class_pixels for i in splits.train])
@@ -123,8 +124,9 @@ def test_a_step_of_every_recipe_changes_the_weights_and_stays_finite(name, patie
 
 def test_a_balanced_border_map_reaches_the_patches(patients):
     recipe = shrunk(load_recipe("unet2015"))
-    found = look_at_data(patients, None, recipe.labels, threads=1)
-    plan, splits = make_plan(found, recipe, inspect_machine("cpu"), elapsed_s=lambda: 0.0)
+    found = look_at_data(patients, None, recipe.labels, workers=1)
+    planned = make_plan(found, recipe, inspect_machine("cpu"), elapsed_s=lambda: 0.0)
+    plan, splits = planned.plan, planned.splits
     facts = {fact.case.id: fact for fact in found.facts}
     store = SampleStore([facts[i].case for i in splits.train], plan.preparation, keep=True)
     store.load_all(1)

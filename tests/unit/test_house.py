@@ -11,14 +11,14 @@ SOURCE = Path(ushape.__file__).parent
 LEVELS = [
     {"errors", "types", "labels", "scaling", "config"},
     {"io", "spatial", "models", "losses", "metrics", "augment"},
-    {"data"},
+    {"data", "pages"},
     {"plan"},
     {"prediction"},
     {"evaluation"},
     {"training"},
     {
         *("cookbook", "console", "fetching", "outputs", "workflow", "looking"),
-        *("cross_validation", "api", "cli", "__init__", "__main__"),
+        *("checking", "cross_validation", "planning", "api", "cli", "__init__", "__main__"),
     },
 ]
 EXCEPTIONS = {("augment", "spatial")}

@@ -1,4 +1,4 @@
-"""A folder -> its cases, in whatever form people keep them."""
+"""A folder, a table or a COCO file -> its cases, in whatever form people keep them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ushape.data.layouts import LAYOUTS, folders
+from ushape.data.layouts import LAYOUTS, coco, folders, table
+from ushape.data.layouts.classes import StatedClasses, read_class_names
 from ushape.data.layouts.found import Found
 from ushape.data.layouts.names import images_below
 from ushape.errors import DataError
 from ushape.io import is_image
-from ushape.types import Case
+from ushape.types import Case, Mask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,34 +22,41 @@ class Discovery:
     """The annotated cases of a folder."""
 
     cases: list[Case]
-    """Sorted by id; groups not inferred yet."""
+    """Sorted by id; groups and splits only where the data state them."""
 
     layout: str
     notes: list[str]
     """What was left out, a line each."""
 
+    classes: StatedClasses | None = None
+    """What the data say about the values in their masks."""
 
-def discover(folder: Path, masks: Path | None = None) -> Discovery:
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Names that the data state, background first, in the order of their values."""
+        return (self.classes.names or None) if self.classes else None
+
+
+def discover(data: Path, masks: Path | None = None) -> Discovery:
     """Finds images and their masks.
 
     Args:
-        masks: Folder of the masks, where `folder` holds the images only.
+        data: A folder; or a table with the columns image and mask; or a COCO JSON file.
+        masks: Folder of the masks, where `data` holds the images only; or their COCO JSON file.
 
     Raises:
         DataError: no folder; nothing readable; no pair (says what was seen and the nearest
-            names); several candidates.
+            names); several candidates; a table or COCO file with mistakes.
     """
-    for given in (folder, masks):
-        if given is not None and not given.is_dir():
-            raise DataError(
-                f"{given} is {'a file' if given.exists() else 'not there'}, not a folder.",
-                hint="Name the folder that holds the images and masks.",
-            )
-    found = folders.pair(folder, masks) if masks else _first_layout(folder)
+    found = _find_pairs(data, masks)
     if found is None or not found.paired:
-        raise _no_pairs(folder, masks, found)
-    cases = [Case(id=key, image=found.images[key], mask=found.masks[key]) for key in found.paired]
-    return Discovery(cases=cases, layout=found.layout, notes=_describe_rest(found))
+        raise _no_pairs(data, masks, found)
+    stated = found.classes
+    for place in (data if data.is_dir() else data.parent, masks):
+        if stated is None and place is not None and place.is_dir():
+            stated = read_class_names(place)
+    notes = [*_describe_rest(found), *found.notes]
+    return Discovery(cases=found.cases, layout=found.layout, notes=notes, classes=stated)
 
 
 def find_images(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
@@ -80,10 +88,28 @@ def find_images(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
     return found
 
 
-def _first_layout(folder: Path) -> Found | None:
-    """The first layout that finds pairs; else the first that finds anything."""
-    seen = [found for find in LAYOUTS.values() if (found := find(folder)) is not None]
-    return next((found for found in seen if found.paired), seen[0] if seen else None)
+def _find_pairs(data: Path, masks: Path | None) -> Found | None:
+    """What the user names, else the first layout that finds pairs, else that finds anything."""
+    if masks is None and data.is_file() and data.suffix.lower() in table.TABLES:
+        return table.read(data)
+    if masks is None and data.is_file() and data.suffix.lower() == ".json":
+        return coco.read(data)
+    is_coco = masks is not None and masks.is_file() and masks.suffix.lower() == ".json"
+    for given in (data, None if is_coco else masks):
+        if given is not None and not given.is_dir():
+            raise DataError(
+                f"{given} is {'a file' if given.exists() else 'not there'}, not a folder.",
+                hint="Name the folder that holds the images and masks, or a table or COCO file.",
+            )
+    if masks is not None:
+        return coco.pair(masks, [data]) if is_coco else folders.pair(data, masks)
+    seen: Found | None = None
+    for find in LAYOUTS.values():
+        found = find(data)
+        if found is not None and found.paired:
+            return found
+        seen = seen or found
+    return seen
 
 
 def _describe_rest(found: Found) -> list[str]:
@@ -95,23 +121,29 @@ def _describe_rest(found: Found) -> list[str]:
     ):
         alone = sorted(ours.keys() - theirs.keys())
         if alone:
-            near = difflib.get_close_matches(alone[0], theirs, n=1)
-            nearest = f"; the nearest {other} is {theirs[near[0]].name}" if near else ""
-            notes.append(f"Left out: {len(alone)} {what}, e.g. {ours[alone[0]].name}{nearest}.")
+            near = difflib.get_close_matches(alone[0], list(theirs), n=1)
+            nearest = f"; the nearest {other} is {_name_of(theirs[near[0]])}" if near else ""
+            name = _name_of(ours[alone[0]])
+            notes.append(f"Left out: {len(alone)} {what}, e.g. {name}{nearest}.")
     return notes
+
+
+def _name_of(file: Mask) -> str:
+    return file.name if isinstance(file, Path) else str(file)
 
 
 def _no_pairs(folder: Path, masks: Path | None, found: Found | None) -> DataError:
     """Says what was seen, so that the user sees what is missing."""
     lines = [f"No pairs of image and mask in {folder}{f' and {masks}' if masks else ''}. Seen:"]
-    for place in [folder, *([masks] if masks else [])]:
-        lines += _describe_tree(place)
+    for place in (folder, masks):
+        if place is not None:
+            lines += _describe_tree(place) if place.is_dir() else [f"  {place.name}: a file"]
     if found is not None:
         lines += _describe_rest(found)
     return DataError(
         "\n".join(lines),
         hint="images/ beside masks/ with equal names, x.png beside x_mask.png, or "
-        "ushape train IMAGES --masks MASKS.",
+        "ushape train IMAGES --masks MASKS, or a table with the columns image and mask.",
     )
 
 

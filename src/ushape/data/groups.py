@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 
+from ushape.data.exam import Exam
+from ushape.data.layouts.names import SPLIT_WORDS
+from ushape.data.twins import find_twins, join_groups
 from ushape.types import Case
 
-Kind = Literal["folder", "prefix", "stack", "single"]
+Kind = Literal["table", "folder", "prefix", "stack", "single"]
 
 BLOCK = 3
 """Neighbouring sections of a stack that are kept together."""
@@ -33,42 +37,84 @@ class Grouping:
 
 
 def infer_groups(cases: Sequence[Case], thumbnail_of: Callable[[Case], np.ndarray]) -> Grouping:
-    """Groups by folder, else by a common name before the last number, else as a stack of
-    neighbouring sections, else each image by itself.
+    """Groups that a table states, else by folder, else by a common name before the last number,
+    else as a stack of neighbouring sections, else each image by itself.
+
+    A folder that states the split (`train/`) is no group. The text says which rules were tried
+    in vain.
 
     Args:
         thumbnail_of: A small grey picture (T, T) of a case; tells a stack from single images.
     """
-    for kind, key_of in (("folder", _folder_key), ("prefix", _prefix_key)):
+    if all(case.group for case in cases):
+        keys = [case.group for case in cases]
+        return _group_by(cases, keys, "table", f"{len(set(keys))}, as stated ({_each(keys)})")
+    rules: tuple[tuple[Kind, str, Callable[[Case], str]], ...] = (
+        ("folder", "folder", _folder_key),
+        ("prefix", "the name before the last number", _prefix_key),
+    )
+    in_vain = []
+    for kind, words, key_of in rules:
         keys = [key_of(case) for case in cases]
-        sizes = Counter(keys)
-        if len(sizes) >= 2 and len(cases) >= 2 * len(sizes) and "" not in sizes:
-            smallest, largest = min(sizes.values()), max(sizes.values())
-            each = f"{smallest}" if smallest == largest else f"{smallest} to {largest}"
-            where = "by folder" if kind == "folder" else "by the name before the last number"
-            return Grouping(
-                cases=[replace(c, group=key) for c, key in zip(cases, keys, strict=True)],
-                kind="folder" if kind == "folder" else "prefix",
-                noun="groups",
-                text=f"{len(sizes)}, {where} ({each} images each), e.g. {keys[0]}",
-            )
-    if _is_stack(cases, thumbnail_of):
+        if _are_groups(keys):
+            text = f"{len(set(keys))}, by {words} ({_each(keys)}), e.g. {keys[0]}"
+            return _group_by(cases, keys, kind, text)
+        if why := _why_in_vain(keys, words):
+            in_vain.append(why)
+    if _is_stack(_one_part(cases), thumbnail_of):
         return _group_stack(cases)
+    tried = f" ({'; '.join(in_vain)})" if in_vain else ""
+    text = f"none found, each of the {len(cases)} images by itself{tried}"
+    return _group_by(cases, [case.id for case in cases], "single", text)
+
+
+def _are_groups(keys: Sequence[str]) -> bool:
+    """At least two groups, of two images on average, and none left over."""
+    count = len(set(keys))
+    return count >= 2 and len(keys) >= 2 * count and "" not in keys
+
+
+def _why_in_vain(keys: Sequence[str], words: str) -> str:
+    """Says what a rule made of the names; '' where they do not fit it at all."""
+    if "" in keys:
+        return ""
+    if len(set(keys)) == 1:
+        return f"by {words} all would be one group, {keys[0]}"
+    if len(set(keys)) == len(keys):
+        return f"by {words} each would be alone"
+    return f"by {words} most would be alone, {len(set(keys))} groups"
+
+
+def _group_by(cases: Sequence[Case], keys: Sequence[str], kind: Kind, text: str) -> Grouping:
     return Grouping(
-        cases=[replace(case, group=case.id) for case in cases],
-        kind="single",
-        noun="images",
-        text=f"none found, each of the {len(cases)} images by itself",
+        cases=[replace(case, group=key) for case, key in zip(cases, keys, strict=True)],
+        kind=kind,
+        noun="images" if kind == "single" else "groups",
+        text=text,
+    )
+
+
+def _each(keys: Sequence[str]) -> str:
+    sizes = Counter(keys).values()
+    each = f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
+    return f"{each} images each"
+
+
+def _own_name(case: Case) -> str:
+    """The id without the folder that states the split: that is no patient."""
+    first, slash, rest = case.id.partition("/")
+    return (
+        rest if case.split and slash and SPLIT_WORDS.get(first.lower()) == case.split else case.id
     )
 
 
 def _folder_key(case: Case) -> str:
-    return case.id.rpartition("/")[0]
+    return _own_name(case).rpartition("/")[0]
 
 
 def _prefix_key(case: Case) -> str:
     """`car_04` -> `car`; '' where the name does not end in a number after something."""
-    match = _INDEX.match(case.id)
+    match = _INDEX.match(_own_name(case))
     if match is None or not match["joint"]:
         return ""
     return match["prefix"]
@@ -94,25 +140,63 @@ def _is_stack(
     return neighbours > float(np.median(alike[far])) + margin
 
 
+def _one_part(cases: Sequence[Case]) -> Sequence[Case]:
+    """The training cases where the split is given: other parts may count from 1 again."""
+    return [case for case in cases if case.split == "train"] or cases
+
+
 def _group_stack(cases: Sequence[Case]) -> Grouping:
-    """Contiguous blocks of sections, of nearly equal size."""
-    ordered = sorted(cases, key=lambda case: _number_of(case) or 0)
-    blocks = np.array_split(np.arange(len(ordered)), max(3, len(ordered) // BLOCK))
+    """Contiguous blocks of sections, of nearly equal size, of each given part by itself."""
     groups: dict[str, str] = {}
-    for number, block in enumerate(blocks):
-        first, last = ordered[block[0]].id, ordered[block[-1]].id
-        for index in block:
-            # The number first, so that sorting the groups keeps the order of the sections.
-            groups[ordered[index].id] = f"{number:04d} ({first} to {last})"
+    for split in sorted({case.split for case in cases}):
+        part = [case for case in cases if case.split == split]
+        ordered = sorted(part, key=lambda case: (_number_of(case) or 0, case.id))
+        blocks = np.array_split(np.arange(len(ordered)), max(3, len(ordered) // BLOCK))
+        for number, block in enumerate(block for block in blocks if len(block)):
+            first, last = ordered[block[0]].id, ordered[block[-1]].id
+            for index in block:
+                # The number first, so that sorting the groups keeps the order of the sections.
+                groups[ordered[index].id] = f"{number:04d} ({first} to {last})"
+    count = len(set(groups.values()))
     return Grouping(
         cases=[replace(case, group=groups[case.id]) for case in cases],
         kind="stack",
         noun="blocks of sections",
         text=f"one stack of {len(cases)} neighbouring sections (they look alike), cut into "
-        f"{len(blocks)} contiguous blocks",
+        f"{count} contiguous blocks{_mixed_sections(cases)}",
     )
+
+
+def _mixed_sections(cases: Sequence[Case]) -> str:
+    """Warns of a given split that tears neighbouring sections apart again and again."""
+    numbers = [_number_of(case) for case in cases]
+    ordered = sorted(cases, key=lambda case: (_number_of(case) or 0, case.id))
+    torn = sum(one.split != other.split for one, other in pairwise(ordered))
+    if len(set(numbers)) < len(numbers) or torn < len({case.split for case in cases}):
+        return ""
+    return f"; the given split tears {torn} pairs of neighbours apart, so its score is too good"
 
 
 def _number_of(case: Case) -> int | None:
     match = _INDEX.match(case.id)
     return int(match["number"]) if match else None
+
+
+def join_twins(grouping: Grouping, exams: Iterable[Exam]) -> Grouping:
+    """Groups that share an image, if only nearly the same one, become one: else it could lie on
+    two sides of a split.
+
+    Args:
+        exams: Of all cases of the grouping.
+    """
+    by_id = {exam.case.id: exam for exam in exams}
+    ordered = [by_id[case.id] for case in grouping.cases]
+    twins = find_twins([exam.digest for exam in ordered], [exam.detail for exam in ordered])
+    before = [case.group for case in grouping.cases]
+    after = join_groups(before, twins)
+    joined = len(set(before)) - len(set(after))
+    if grouping.kind == "stack" or not joined:
+        return grouping  # Blocks of a stack touch anyway.
+    cases = [replace(case, group=group) for case, group in zip(grouping.cases, after, strict=True)]
+    text = f"{grouping.text}; {joined} of them joined to others with which they share images"
+    return replace(grouping, cases=cases, text=text)

@@ -15,6 +15,7 @@ import numpy as np
 
 from ushape import io
 from ushape.errors import ConfigError, DataError
+from ushape.io.annotations import read_annotation
 from ushape.labels import LabelSpace
 from ushape.scaling import Scaling
 from ushape.spatial.placement import find_box, place_classes, place_image, restore_probabilities
@@ -108,6 +109,12 @@ class Preparation:
         image, classes = read_image(case, self.channels), read_classes(case, self.space)
         look = None
         if self.needs_group:
+            if case.channels:
+                raise DataError(
+                    f"{case.id}: its channels lie in several files, which cannot be cropped or "
+                    "scaled by group yet.",
+                    hint="Choose preparation.crop=false and preparation.intensity=image.",
+                )
             images = tuple(companions) or (case.image,)
             look = look_at_group(images, self.config.percentiles, self.config.crop)
         return self.place(case, image, classes, look)
@@ -210,12 +217,16 @@ def companions_of(cases: Sequence[Case]) -> dict[str, list[Path]]:
 
 
 def read_image(case: Case, channels: int | None = None) -> np.ndarray:
-    """The image file's pixels, (C, *S) as stored.
+    """The image file's pixels, (C, *S) as stored, then those of its further channels' files.
 
     Raises:
-        DataError: unreadable, or not of so many channels.
+        DataError: unreadable, not of so many channels, or files of different sizes.
     """
     image = io.read(case.image).array
+    if case.channels:
+        image = np.concatenate(
+            [image, *(_read_further(path, image, case) for path in case.channels)]
+        )
     if channels is not None and image.shape[0] != channels:
         raise DataError(
             f"{case.image}: the image has {_channels(image.shape[0])}, the model reads {channels}.",
@@ -224,11 +235,21 @@ def read_image(case: Case, channels: int | None = None) -> np.ndarray:
     return image
 
 
+def _read_further(path: Path, first: np.ndarray, case: Case) -> np.ndarray:
+    further = io.read(path).array
+    if further.shape[1:] != first.shape[1:]:
+        raise DataError(
+            f"{path} is {_size(further.shape[1:])} pixels, {case.image} {_size(first.shape[1:])}.",
+            hint="All channels of a case lie on one grid.",
+        )
+    return further
+
+
 def read_classes(case: Case, space: LabelSpace) -> np.ndarray | None:
-    """The mask file as class indices (*S); None for a case without mask."""
+    """The mask, of whatever form, as class indices (*S); None for a case without mask."""
     if case.mask is None:
         return None
-    codes = io.read_mask(case.mask).codes
+    codes = read_annotation(case.mask).codes
     try:
         return space.classes_of(codes)
     except DataError as error:

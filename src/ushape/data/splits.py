@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -82,41 +84,197 @@ def make_splits(
     *,
     kind: Kind,
     seed: int,
+    classes_present: Mapping[str, Iterable[int]] | None = None,
 ) -> Splits:
-    """Distributes whole groups.
+    """Distributes whole groups, or takes over the split that the data state.
 
-    Groups are ordered by their foreground share and dealt out in strata, so that each part gets
-    rich and poor ones. Of a stack, test is one end and validation the other.
+    Groups are ordered by the rarest class in them, then by their foreground share, and dealt out
+    in strata, so that each part gets rich and poor ones; a class is not taken from training
+    altogether while that can be helped. Of a stack, test is one end and validation the other. A
+    part that a given split lacks is cut from its training groups in the same way.
 
     Args:
         cases: With their groups.
         foreground_share: By case id, 0 to 1.
+        classes_present: Foreground classes by case id; none: shares alone decide.
 
     Raises:
-        DataError: fewer than three groups.
+        DataError: fewer than three groups; a given split that puts a group on two sides, leaves
+            cases out or has no training cases.
+        ConfigError: folds of a given split.
     """
-    members: dict[str, list[str]] = {}
-    for case in sorted(cases, key=lambda case: case.id):
-        members.setdefault(case.group, []).append(case.id)
+    members = _members(cases)
     refuse_too_few(len(members), len(cases))
+    given = _given_parts(cases, config)
     if config.folds is not None and config.folds > len(members):
         raise DataError(
             f"{config.folds} folds of {len(members)} groups.",
             hint=f"Each fold tests at least one group: at most --folds {len(members)}.",
         )
-    shares = {
+    lacking = tuple(part for part in ("test", "validation") if part not in given.values())
+    free = _training_groups(members, given, lacking)
+    pool = _Pool(
+        members=free,
+        shares=_mean_shares(free, foreground_share),
+        present=_unite_classes(free, classes_present or {}),
+        parts=lacking,
+        all_groups=len(members),
+        all_cases=len(cases),
+    )
+    deal = _deal_ends if kind == "stack" else _deal_strata
+    part_of = {**given, **deal(pool, config, np.random.default_rng(seed))}
+    ids = _ids(members, part_of)
+    text = _describe_sizes(ids, part_of, kind)
+    text += _describe_given(lacking) if given else _describe_dealt(kind, config)
+    return Splits(**ids, text=text)
+
+
+def load_given_splits(path: Path, cases: Sequence[Case]) -> Splits:
+    """A split that the user laid down: a splits.json of a run, as it is or edited.
+
+    Args:
+        cases: All cases, with their groups.
+
+    Raises:
+        RunError: not readable, or without the lists train, validation and test.
+        DataError: an empty part; an id that is unknown, listed twice or missing; a group on two
+            sides.
+    """
+    parts = _read_parts(path)
+    listed = [case_id for part in PARTS for case_id in parts[part]]
+    members = _members(cases)
+    known = {case.id: case.group for case in cases}
+    for wrong, what, hint in (
+        (sorted(set(listed) - known.keys()), "unknown cases", "Ids are those of cases.json."),
+        (sorted(i for i, n in Counter(listed).items() if n > 1), "cases twice", "Keep one."),
+        (sorted(known.keys() - set(listed)), "cases missing", "Each case is in one part."),
+    ):
+        if wrong:
+            near = difflib.get_close_matches(wrong[0], known.keys() - set(listed), n=1)
+            nearest = f"; the nearest is {near[0]}" if near and near[0] != wrong[0] else ""
+            raise DataError(f"{path}: {len(wrong)} {what}, first {wrong[0]}{nearest}.", hint=hint)
+    for part in PARTS:
+        if not parts[part]:
+            raise DataError(
+                f"{path}: no cases for {part}.",
+                hint="Training, validation and test need a group each.",
+            )
+    part_of_case = {case_id: part for part in PARTS for case_id in parts[part]}
+    part_of = _part_of_group(members, part_of_case, str(path))
+    ids = _ids(members, part_of)
+    return Splits(**ids, text=f"{_describe_sizes(ids, part_of, 'table')} As {path.name} says.")
+
+
+def _read_parts(path: Path) -> dict[str, list[str]]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
+        parts = {part: values[part] for part in PARTS}
+        if not all(isinstance(ids, list) for ids in parts.values()):
+            raise TypeError("train, validation and test must be lists")
+        return {part: [str(case_id) for case_id in ids] for part, ids in parts.items()}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{path}: not a split: {error}.",
+            hint='Write {"train": [...], "validation": [...], "test": [...]} with ids of cases.',
+        ) from None
+
+
+def _members(cases: Sequence[Case]) -> dict[str, list[str]]:
+    """The ids of each group, sorted."""
+    members: dict[str, list[str]] = {}
+    for case in sorted(cases, key=lambda case: case.id):
+        members.setdefault(case.group, []).append(case.id)
+    return members
+
+
+def _ids(
+    members: Mapping[str, list[str]], part_of: Mapping[str, str]
+) -> dict[str, tuple[str, ...]]:
+    """The case ids of each part, sorted."""
+    return {
+        part: tuple(sorted(i for g, ids in members.items() if part_of[g] == part for i in ids))
+        for part in PARTS
+    }
+
+
+def _mean_shares(
+    members: Mapping[str, list[str]], foreground_share: Mapping[str, float]
+) -> dict[str, float]:
+    return {
         group: float(np.mean([foreground_share[case_id] for case_id in ids]))
         for group, ids in members.items()
     }
-    deal = _deal_ends if kind == "stack" else _deal_strata
-    part_of = deal(members, shares, config, np.random.default_rng(seed))
-    ids = {
-        part: tuple(
-            sorted(i for group, own in members.items() if part_of[group] == part for i in own)
-        )
-        for part in PARTS
+
+
+def _unite_classes(
+    members: Mapping[str, list[str]], present: Mapping[str, Iterable[int]]
+) -> dict[str, frozenset[int]]:
+    return {
+        group: frozenset(found for case_id in ids for found in present.get(case_id, ()))
+        for group, ids in members.items()
     }
-    return Splits(**ids, text=_describe(ids, part_of, kind, config))
+
+
+def _given_parts(cases: Sequence[Case], config: SplitConfig) -> dict[str, str]:
+    """The part of each group where the data state it; empty where they do not, or all is train."""
+    stated = {case.id: case.split for case in cases if case.split}
+    if not stated:
+        return {}
+    if len(stated) < len(cases):
+        bare = sorted(case.id for case in cases if not case.split)
+        raise DataError(
+            f"The data state the split of {len(stated)} cases; {len(bare)} have none, first "
+            f"{bare[0]}.",
+            hint="State train, validation or test for each case, or for none.",
+        )
+    if set(stated.values()) == {"train"}:
+        return {}  # A training folder alone, as challenges hand it out, decides nothing.
+    if config.folds is not None:
+        raise ConfigError(
+            "The data state their own split, folds would make others.",
+            hint="Leave --folds out; or name the folders of images and masks by themselves.",
+        )
+    return _part_of_group(_members(cases), stated, "The given split")
+
+
+def _training_groups(
+    members: Mapping[str, list[str]], given: Mapping[str, str], lacking: Sequence[str]
+) -> dict[str, list[str]]:
+    """The groups from which parts are cut. Raises DataError where none would be left."""
+    free = {group: ids for group, ids in members.items() if given.get(group, "train") == "train"}
+    if len(free) <= len(lacking):
+        wanted = f", from which {' and '.join(lacking)} would be cut" if lacking else ""
+        raise DataError(
+            f"The given split has {len(free)} groups for training{wanted}.",
+            hint="State train, validation and test, or annotate more groups.",
+        )
+    return free
+
+
+def _part_of_group(
+    members: Mapping[str, list[str]], part_of_case: Mapping[str, str], source: str
+) -> dict[str, str]:
+    """Raises DataError where a group is on two sides."""
+    found: dict[str, str] = {}
+    torn: list[str] = []
+    for group, ids in members.items():
+        parts = [part for part in PARTS if any(part_of_case[i] == part for i in ids)]
+        found[group] = parts[0]
+        if len(parts) > 1:
+            sides = [next(i for i in ids if part_of_case[i] == part) for part in parts]
+            torn.append(
+                f"  {group}: "
+                + ", ".join(f"{i} in {part}" for i, part in zip(sides, parts, strict=True))
+            )
+    if torn:
+        more = [f"  ... and {len(torn) - 5} more"] if len(torn) > 5 else []
+        lines = [f"{source} puts {len(torn)} groups on two sides:", *torn[:5], *more]
+        raise DataError(
+            "\n".join(lines),
+            hint="Images of one group on both sides make the score worthless. Move them; or, if "
+            "these are no groups, state the true ones in a table: image,mask,group,split.",
+        )
+    return found
 
 
 def refuse_too_few(groups: int, images: int) -> None:
@@ -131,30 +289,62 @@ def refuse_too_few(groups: int, images: int) -> None:
     )
 
 
-def _deal_strata(
-    members: Mapping[str, list[str]],
-    shares: Mapping[str, float],
-    config: SplitConfig,
-    rng: np.random.Generator,
-) -> dict[str, str]:
-    """Test and validation take groups evenly spread over the order by foreground."""
-    total = sum(map(len, members.values()))
+@dataclass(frozen=True, kw_only=True)
+class _Pool:
+    """Groups to deal from, and what is wanted of them."""
+
+    members: Mapping[str, list[str]]
+    shares: Mapping[str, float]
+    present: Mapping[str, frozenset[int]]
+    parts: tuple[str, ...]
+    """What is to be cut from them: test, validation, or one of these."""
+
+    all_groups: int
+    """Groups of the whole data set, of which fractions are meant."""
+
+    all_cases: int
+
+
+def _deal_strata(pool: _Pool, config: SplitConfig, rng: np.random.Generator) -> dict[str, str]:
+    """Test and validation take groups evenly spread over the order by class and foreground."""
+    members = pool.members
     noise = dict(zip(sorted(members), rng.random(len(members)), strict=True))
-    order = sorted(members, key=lambda group: (shares[group], noise[group]))
+    order = _order_of(pool, noise)
     part_of = dict.fromkeys(order, "train")
     fractions = {"test": config.test_fraction, "validation": config.validation_fraction}
+    fractions = {part: fractions[part] for part in pool.parts}
     if config.folds is not None:
         del fractions["test"]
         part_of.update(dict.fromkeys(_fold_of(order, noise, config), "test"))
-    for part, fraction in fractions.items():
+    training = [group for group in order if part_of[group] == "train"]
+    holders = Counter(found for group in training for found in pool.present[group])
+    for place, (part, fraction) in enumerate(fractions.items(), start=1):
         free = [group for group in order if part_of[group] == "train"]
-        wanted = max(1, round(fraction * len(order)))
-        wanted = max(1, min(wanted, len(free) - (2 if part == "test" else 1)))
+        left = 1 + len(fractions) - place  # For training, and for the part that follows.
+        wanted = max(1, min(round(fraction * pool.all_groups), len(free) - left))
         # One group of each stratum; the richest stratum always has foreground if any has.
         for stratum in np.array_split(np.arange(len(free)), wanted):
             candidates = [free[index] for index in stratum]
-            part_of[_pick(candidates, members, fraction * total / wanted, noise)] = part
+            # Those without which training keeps every class, where there are such.
+            spare = [g for g in candidates if all(holders[c] > 1 for c in pool.present[g])]
+            size = fraction * pool.all_cases / wanted
+            chosen = _pick(spare or candidates, members, size, noise)
+            part_of[chosen] = part
+            holders.subtract(pool.present[chosen])
     return part_of
+
+
+def _order_of(pool: _Pool, noise: Mapping[str, float]) -> list[str]:
+    """Groups by their rarest class, the commonest first, then by foreground share."""
+    holders = Counter(found for present in pool.present.values() for found in present)
+    ranking = sorted(holders, key=lambda found: (-holders[found], found))
+    rank = {found: place for place, found in enumerate(ranking, start=1)}
+
+    def key(group: str) -> tuple[int, float, float]:
+        rarest = max((rank[found] for found in pool.present[group]), default=0)
+        return rarest, pool.shares[group], noise[group]
+
+    return sorted(pool.members, key=key)
 
 
 def _fold_of(order: Sequence[str], noise: Mapping[str, float], config: SplitConfig) -> list[str]:
@@ -183,16 +373,18 @@ def _pick(
     return min(pool, key=lambda group: (noise[group] * 997) % 1)
 
 
-def _deal_ends(
-    members: Mapping[str, list[str]],
-    shares: Mapping[str, float],
-    config: SplitConfig,
-    rng: np.random.Generator,
-) -> dict[str, str]:
+def _deal_ends(pool: _Pool, config: SplitConfig, rng: np.random.Generator) -> dict[str, str]:
     """Contiguous blocks at the two ends of a stack; the seed decides which end is which."""
-    order = sorted(members)
+    order = sorted(pool.members)
     if rng.random() < 0.5:
         order.reverse()
+    part_of = dict.fromkeys(order, "train")
+    fractions = {"test": config.test_fraction, "validation": config.validation_fraction}
+    if len(pool.parts) < 2:
+        for part in pool.parts:
+            count = min(max(1, round(fractions[part] * pool.all_groups)), len(order) - 1)
+            part_of.update(dict.fromkeys(order[:count], part))
+        return part_of
     if config.folds is not None:
         # What follows the fold comes first, what is before it last: there lies validation.
         fold = np.array_split(np.arange(len(order)), config.folds)[config.fold].tolist()
@@ -207,30 +399,34 @@ def _deal_ends(
         test = min(max(1, round(config.test_fraction * len(order))), len(order) - 2)
     validation = max(1, round(config.validation_fraction * len(order)))
     validation = min(validation, len(order) - test - 1)
-    part_of = dict.fromkeys(order, "train")
     part_of.update(dict.fromkeys(order[:test], "test"))
     part_of.update(dict.fromkeys(order[len(order) - validation :], "validation"))
     return part_of
 
 
-def _describe(
-    ids: Mapping[str, Iterable[str]],
-    part_of: Mapping[str, str],
-    kind: Kind,
-    config: SplitConfig,
+def _describe_sizes(
+    ids: Mapping[str, Sequence[str]], part_of: Mapping[str, str], kind: Kind
 ) -> str:
-    groups = {part: sum(own == part for own in part_of.values()) for part in PARTS}
-    counts = {part: len(list(ids[part])) for part in PARTS}
     unit = {"single": "", "stack": " blocks"}.get(kind, " groups")
-    parts = ", ".join(
-        f"{part} {counts[part]}" + (f" ({groups[part]}{unit})" if unit else "") for part in PARTS
-    )
-    text = f"Split by {'image' if kind == 'single' else 'group'}: {parts}."
+    parts = [
+        f"{part} {len(ids[part])}"
+        + (f" ({sum(own == part for own in part_of.values())}{unit})" if unit else "")
+        for part in PARTS
+    ]
+    return f"Split by {'image' if kind == 'single' else 'group'}: {', '.join(parts)}."
+
+
+def _describe_dealt(kind: Kind, config: SplitConfig) -> str:
     if config.folds is not None:
-        text += f" Fold {config.fold + 1} of {config.folds}."
-    if kind == "stack" and config.folds is None:
-        text += (
+        return f" Fold {config.fold + 1} of {config.folds}."
+    if kind == "stack":
+        return (
             " Test is one end of the stack: its first section touches a training section, the"
             " others lie further away."
         )
-    return text
+    return ""
+
+
+def _describe_given(lacking: Sequence[str]) -> str:
+    cut = f"; {' and '.join(lacking)} cut from the training groups" if lacking else ""
+    return f" As the data state it{cut}."

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import jinja2
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
 
 from ushape.evaluation.figures import outline
 from ushape.evaluation.score import CaseScore, Summary, pool_groups
-from ushape.io.atomic import write_bytes
-
-PICTURE_PX = 512
-"""Longest side of a picture in the report."""
-
-BLUE, ORANGE, GREY = "#2f86c9", "#d9790b", "#808890"
-"""Readable on white and on dark grey."""
+from ushape.pages import BLUE, ORANGE, adapt, as_data, as_svg, write_page
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,24 +50,22 @@ class Report:
 
 def write_report(path: Path, report: Report) -> None:
     """Writes the page, whole or not at all."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("ushape.evaluation", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     worst_first = sorted(report.scores, key=lambda score: (score.dice is None, score.dice or 0.0))
-    page = environment.get_template("report.html.j2").render(
+    write_page(
+        path,
+        "report.html.j2",
+        title=report.title,
         report=report,
         summary=report.summary,
         scores=worst_first,
         groups=sorted(pool_groups(report.scores), key=lambda score: score.dice or 0.0),
         curves=_draw_curves(report.epochs),
         dots=_draw_dots(report.scores, report.summary),
-        pictures=[(picture, _as_data(picture)) for picture in report.pictures],
+        pictures=[
+            (picture, as_data(outline(picture.image, picture.truth, picture.predicted)))
+            for picture in report.pictures
+        ],
     )
-    write_bytes(path, page.encode())
 
 
 def _draw_curves(epochs: Sequence[Mapping[str, str]]) -> str:
@@ -97,8 +84,8 @@ def _draw_curves(epochs: Sequence[Mapping[str, str]]) -> str:
     right.set_title("Validation Dice")
     for axes in (left, right):
         axes.set_xlabel("epoch")
-        _adapt(axes)
-    return _as_svg(figure)
+        adapt(axes)
+    return as_svg(figure)
 
 
 def _draw_dots(scores: Sequence[CaseScore], summary: Summary) -> str:
@@ -129,31 +116,5 @@ def _draw_dots(scores: Sequence[CaseScore], summary: Summary) -> str:
     axes.set_ylim(-0.5, len(rows) - 0.5)
     axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel(f"Dice of each of the {summary.group_noun}; mean and 95 % interval in orange")
-    _adapt(axes)
-    return _as_svg(figure)
-
-
-def _adapt(axes: Any) -> None:
-    """Colours that can be read on white and on dark grey."""
-    axes.grid(color=GREY, alpha=0.25)
-    axes.tick_params(colors=GREY)
-    for spine in axes.spines.values():
-        spine.set_color(GREY)
-    for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
-        text.set_color(GREY)
-
-
-def _as_svg(figure: Figure) -> str:
-    text = io.StringIO()
-    figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    svg = text.getvalue()
-    return svg[svg.index("<svg") :]
-
-
-def _as_data(picture: CasePicture) -> str:
-    """A data URI of the image with both outlines."""
-    image = Image.fromarray(outline(picture.image, picture.truth, picture.predicted))
-    image.thumbnail((PICTURE_PX, PICTURE_PX))
-    content = io.BytesIO()
-    image.save(content, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
+    adapt(axes)
+    return as_svg(figure)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -10,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ushape.errors import DataError
-from ushape.io import raster, tiff
+from ushape.io import arrays, dicom, guard, ome_zarr, raster, tiff, volumes
 from ushape.io.atomic import replacing
 from ushape.types import MaskEncoding, MaskPixels, Palette, Pixels
 
@@ -23,7 +25,20 @@ READERS: dict[str, Callable[[Path], Pixels]] = {
     ".webp": raster.read,
     ".tif": tiff.read,
     ".tiff": tiff.read,
+    ".ome.tif": tiff.read,
+    ".ome.tiff": tiff.read,
+    ".nii": volumes.read,
+    ".nii.gz": volumes.read,
+    ".nrrd": volumes.read,
+    ".mha": volumes.read,
+    ".mhd": volumes.read,
+    ".dcm": dicom.read,
+    ".npy": arrays.read,
+    ".npz": arrays.read_npz,
+    ".zarr": ome_zarr.read,
+    ".ome.zarr": ome_zarr.read,
 }
+"""By whole suffix. Each raises DataError, and nothing else, on a damaged or hostile file."""
 
 WRITERS: dict[str, Callable[[BinaryIO, np.ndarray, Palette | None, str], None]] = {
     ".png": raster.write,
@@ -31,34 +46,44 @@ WRITERS: dict[str, Callable[[BinaryIO, np.ndarray, Palette | None, str], None]] 
     ".gif": raster.write,
     ".tif": tiff.write,
     ".tiff": tiff.write,
+    ".npy": arrays.write,
 }
-"""Lossless formats, for masks."""
+"""Lossless formats, for masks; beside them those of volumes.WRITABLE."""
+
+TURNED_TAG, TURNED = 0x0112, (5, 6, 7, 8)
+"""EXIF's orientation, and its values that exchange height and width."""
 
 
 def read(path: Path) -> Pixels:
     """An image: (C, *S) as stored, palettes turned into their colours.
 
+    A folder that is no Zarr is read as a series of DICOM slices.
+
     Raises:
         DataError: an unknown format, or a damaged file.
     """
-    pixels = _reader_of(path)(path)
+    pixels = _read(path)
     if pixels.palette is None:
         array = pixels.array
-        return Pixels(array=array.astype(np.uint8) if array.dtype == bool else array)
+        return replace(pixels, array=array.astype(np.uint8) if array.dtype == bool else array)
     colours = np.asarray(pixels.palette, dtype=np.uint8)
-    indices = pixels.array[0].astype(np.intp).clip(max=len(colours) - 1)
-    return Pixels(array=np.ascontiguousarray(np.moveaxis(colours[indices], -1, 0)))
+    indices = pixels.array[0].astype(np.intp).clip(0, len(colours) - 1)
+    array = np.ascontiguousarray(np.moveaxis(colours[indices], -1, 0))
+    return replace(pixels, array=array, palette=None)
 
 
 def read_mask(path: Path) -> MaskPixels:
     """A mask: one integer code per pixel, and how the file writes them.
 
+    Where the format cannot be written, its encoding names one that can: .png, .tif for volumes
+    and for values beyond 16 bits, .nii.gz for DICOM volumes.
+
     Raises:
         DataError: an unknown format, a damaged file, values that are no whole numbers.
     """
-    pixels = _reader_of(path)(path)
-    array, suffix = pixels.array, path.suffix.lower()
-    suffix = suffix if suffix in WRITERS else ".png"
+    pixels = _read(path)
+    array = pixels.array
+    suffix = _writable_suffix(suffix_of(path), array)
     if pixels.palette is not None:
         encoding = MaskEncoding(kind="palette", palette=pixels.palette, suffix=suffix)
         return MaskPixels(codes=array[0], encoding=encoding)
@@ -69,7 +94,8 @@ def read_mask(path: Path) -> MaskPixels:
                 hint="Masks hold one value per pixel, or 8-bit colours.",
             )
         red, green, blue = array.astype(np.int64)
-        encoding = MaskEncoding(kind="colours", suffix=".png" if suffix == ".gif" else suffix)
+        can_colour = suffix in WRITERS and suffix != ".gif"
+        encoding = MaskEncoding(kind="colours", suffix=suffix if can_colour else ".png")
         return MaskPixels(codes=red * 65536 + green * 256 + blue, encoding=encoding)
     if array.shape[0] not in (1, 3):
         raise DataError(
@@ -77,35 +103,77 @@ def read_mask(path: Path) -> MaskPixels:
             hint="Masks hold one value per pixel, or red, green and blue.",
         )
     codes = _whole_numbers(path, array[0])
-    encoding = MaskEncoding(dtype=str(codes.dtype), suffix=suffix)
-    return MaskPixels(
-        codes=codes.astype(np.uint8) if codes.dtype == bool else codes, encoding=encoding
-    )
+    codes = codes.astype(np.uint8) if codes.dtype == bool else codes
+    return MaskPixels(codes=codes, encoding=MaskEncoding(dtype=str(codes.dtype), suffix=suffix))
 
 
 def read_size(path: Path) -> tuple[int, ...]:
-    """S of an image, without decoding it where Pillow can tell."""
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except OSError:
-        return tuple(read(path).array.shape[1:])
+    """S of an image, without decoding it where Pillow can tell.
+
+    Raises:
+        DataError: as `read`.
+    """
+    if READERS.get(suffix_of(path)) is raster.read:
+        try:
+            with Image.open(path) as image:
+                is_turned = image.getexif().get(TURNED_TAG) in TURNED
+                size = image.height, image.width
+                return size[::-1] if is_turned else size
+        except Exception:
+            pass  # The reader says what is wrong.
+    return tuple(read(path).array.shape[1:])
 
 
-def write_mask(path: Path, codes: np.ndarray, encoding: MaskEncoding) -> None:
-    """Writes codes (*S) as the user's masks are written; whole or not at all."""
-    suffix = path.suffix.lower()
+def write_mask(
+    path: Path, codes: np.ndarray, encoding: MaskEncoding, like: Path | None = None
+) -> None:
+    """Writes codes (*S) as the user's masks are written; whole or not at all.
+
+    Args:
+        path: Its suffix decides the format: one of WRITERS or volumes.WRITABLE.
+        codes: (*S), integer.
+        encoding: How values are written.
+        like: The image that the mask belongs to. NIfTI, NRRD and MetaImage masks get its
+            spacing, origin and direction, and its axes of length 1, where it has them.
+
+    Raises:
+        DataError: the mask has another shape than the image; a format that is not written.
+    """
+    suffix = suffix_of(path).removeprefix(".ome")
     if encoding.kind == "colours":
         array = np.stack([codes >> 16 & 255, codes >> 8 & 255, codes & 255], axis=-1)
         array = array.astype(np.uint8)
     else:
         array = codes.astype(encoding.dtype if encoding.kind == "values" else "uint8")
+    if suffix in volumes.WRITABLE:
+        grid = read_grid(like) if like is not None else None
+        with replacing(path) as file:
+            return volumes.write(path, file, array, grid)
+    if suffix not in WRITERS:
+        raise DataError(
+            f"{path}: masks cannot be written as {suffix or 'files without suffix'}.",
+            hint=f"Known formats: {', '.join([*WRITERS, *volumes.WRITABLE])}.",
+        )
     with replacing(path) as file:
         WRITERS[suffix](file, array, encoding.palette, suffix)
+    return None
+
+
+def read_grid(path: Path) -> volumes.Grid | None:
+    """Where an image lies in the patient, from its header; None where its format cannot say.
+
+    Raises:
+        DataError: a damaged file.
+    """
+    if suffix_of(path) in volumes.ITK_READERS:
+        return volumes.read_grid(path)
+    if suffix_of(path) == ".dcm" or (path.is_dir() and suffix_of(path) not in READERS):
+        return dicom.read_grid(path)
+    return None
 
 
 def write_rgb(path: Path, picture: np.ndarray) -> None:
-    """Writes (H, W, 3) uint8 as PNG; whole or not at all."""
+    """Writes (H, W, 3) or grey (H, W) uint8 as PNG; whole or not at all."""
     with replacing(path) as file:
         Image.fromarray(picture).save(file, format="PNG")
 
@@ -117,12 +185,40 @@ def write_probabilities(path: Path, probabilities: np.ndarray, names: Sequence[s
 
 
 def is_image(path: Path) -> bool:
-    """A file that a reader is there for, and not a hidden one."""
-    return path.suffix.lower() in READERS and not path.name.startswith(".")
+    """A name that a reader is there for, and not a hidden one. A `.zarr` folder is an image."""
+    return suffix_of(path) in READERS and not path.name.startswith(".")
+
+
+def suffix_of(path: Path) -> str:
+    """The whole suffix in lower case with its dot: `.nii.gz` and `.ome.tif` are one."""
+    name = path.name.lower()
+    double = (suffix for suffix in READERS if suffix.count(".") == 2 and name.endswith(suffix))
+    return next(double, path.suffix.lower())
+
+
+def stem_of(path: Path) -> str:
+    """The file's name without its whole suffix: `a.1` for `a.1.nii.gz`, `x` for `x.png`."""
+    return path.name[: len(path.name) - len(suffix_of(path))]
+
+
+def _read(path: Path) -> Pixels:
+    """What the reader of a file found, held to what all readers promise."""
+    pixels = _reader_of(path)(path)
+    array, spacing = pixels.array, pixels.spacing_mm
+    if array.ndim not in (3, 4) or 0 in array.shape or array.dtype.kind not in "buif":
+        raise guard.damaged(path, f"holds {array.dtype} of shape {array.shape}")
+    if array.dtype.itemsize > 8:
+        raise DataError(f"{path}: holds values of type {array.dtype}.", hint="Save 64 bits.")
+    array = np.require(array, array.dtype.newbyteorder("="), ["C", "W"])
+    has_spacing = spacing is not None and len(spacing) == array.ndim - 1
+    is_sane = has_spacing and all(0 < step < math.inf for step in spacing or ())
+    return replace(pixels, array=array, spacing_mm=spacing if is_sane else None)
 
 
 def _reader_of(path: Path) -> Callable[[Path], Pixels]:
-    suffix = path.suffix.lower()
+    suffix = suffix_of(path)
+    if suffix not in READERS and path.is_dir():
+        return dicom.read_series
     if suffix not in READERS:
         raise DataError(
             f"{path}: no reader for {suffix or 'files without suffix'}.",
@@ -130,9 +226,21 @@ def _reader_of(path: Path) -> Callable[[Path], Pixels]:
         )
     if not path.exists():
         raise DataError(f"{path}: no such file.", hint="Check the spelling.")
-    if path.stat().st_size == 0:
-        raise DataError(f"{path}: empty, 0 bytes.", hint=raster.DAMAGED)
+    if not (path.is_file() or path.is_dir()):
+        raise DataError(f"{path}: a device or pipe, no file.", hint="Copy it into a file.")
+    if path.is_file() and path.stat().st_size == 0:
+        raise guard.damaged(path, "empty, 0 bytes")
     return READERS[suffix]
+
+
+def _writable_suffix(suffix: str, array: np.ndarray) -> str:
+    """The suffix that masks (C, *S) read from a file of this one are written with."""
+    plain = {".mhd": ".mha", ".npz": ".npy"}.get(suffix, suffix.removeprefix(".ome"))
+    if plain in WRITERS or plain in volumes.WRITABLE:
+        return plain
+    if array.ndim == 4:
+        return ".nii.gz" if suffix == ".dcm" or suffix not in READERS else ".tif"
+    return ".png" if array.dtype in (np.uint8, np.uint16, bool) else ".tif"
 
 
 def _is_grey(array: np.ndarray) -> bool:

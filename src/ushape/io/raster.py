@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import BinaryIO
 
@@ -10,10 +9,9 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ushape.errors import DataError
+from ushape.io.guard import DAMAGED as DAMAGED
+from ushape.io.guard import MOST_PIXELS, check_claim, damaged, reading
 from ushape.types import Palette, Pixels
-
-MOST_PIXELS = 2**31
-"""Larger images are refused before they are decoded: a small file may claim any size."""
 
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # Pillow refuses from twice this number on.
 
@@ -29,20 +27,19 @@ def read(path: Path) -> Pixels:
     Raises:
         DataError: not an image, truncated, or larger than MOST_PIXELS.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Odd metadata is no reason to refuse pixels.
+    with reading(path):
+        try:
             with Image.open(path) as opened:
+                size = opened.height, opened.width
+                check_claim(path, size, len(opened.getbands()), path.stat().st_size)
                 opened.load()
                 image = ImageOps.exif_transpose(opened)
-    except UnidentifiedImageError:
-        raise DataError(f"{path}: no image, or damaged at its start.", hint=DAMAGED) from None
-    except Image.DecompressionBombError:
-        raise DataError(
-            f"{path}: claims more than {MOST_PIXELS} pixels.", hint="Cut the image into parts."
-        ) from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, MemoryError) as error:
-        raise DataError(f"{path}: cannot be read: {error}.", hint=DAMAGED) from None
+        except UnidentifiedImageError:
+            raise damaged(path, "no image, or damaged at its start") from None
+        except Image.DecompressionBombError:
+            raise DataError(
+                f"{path}: claims more than {MOST_PIXELS} pixels.", hint="Cut the image into parts."
+            ) from None
     palette = _palette_of(image)
     if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
         image = image.convert("RGB")
@@ -71,6 +68,3 @@ def _palette_of(image: Image.Image) -> Palette | None:
     return tuple(
         (flat[start], flat[start + 1], flat[start + 2]) for start in range(0, len(flat) - 2, 3)
     )
-
-
-DAMAGED = "The file is damaged or not what its suffix says: copy it again, or take it out."

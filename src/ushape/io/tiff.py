@@ -1,53 +1,81 @@
-"""TIFF through tifffile, in its forms: 8 and 16 bits, float, several pages, several channels."""
+"""TIFF through tifffile, in its forms: tiled, several pages, 1 to 64 bits, BigTIFF, OME, ImageJ."""
 
 from __future__ import annotations
 
-import struct
+import math
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, Literal
+from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
 
 from ushape.errors import DataError
-from ushape.io import raster
+from ushape.io import guard, raster
 from ushape.types import Palette, Pixels
+
+MM = {
+    "Å": 1e-7, "nm": 1e-6, "nanometer": 1e-6, "µm": 1e-3, "μm": 1e-3, "um": 1e-3, "micron": 1e-3,
+    "microns": 1e-3, "micrometer": 1e-3, "\\u00B5m": 1e-3, "mm": 1.0, "millimeter": 1.0, "cm": 10.0,
+    "m": 1e3, "inch": 25.4, "in": 25.4,
+}  # fmt: skip
+"""Millimetres of the units of length that OME and ImageJ write."""
+
+ALPHA = (1, 2)
+"""TIFF's ExtraSamples that are transparency; 0 is a channel like the others."""
+
+DESCRIPTION = 270
+"""TIFF's tag ImageDescription."""
 
 
 def read(path: Path) -> Pixels:
     """The pixels as stored: (C, y, x), or (C, z, y, x) where the file has several planes.
 
+    The first image series is read, at its full size. Spacing is known for OME-TIFF and ImageJ
+    files that name a unit; resolution for printing is none. Transparency is left out.
+
     Raises:
         DataError: not a TIFF, truncated, or of a form that is not supported.
     """
-    try:
-        with tifffile.TiffFile(path) as file:
-            if not file.series:
-                raise DataError(f"{path}: a TIFF without images.", hint=raster.DAMAGED)
-            series = file.series[0]
-            if series.size > raster.MOST_PIXELS:
-                raise DataError(
-                    f"{path}: claims {series.size} values.", hint="Cut the image into parts."
-                )
-            array, axes, palette = series.asarray(), series.axes, _palette_of(file)
-    except ValueError as error:
-        if "imagecodecs" in str(error):
-            return _read_compressed(path)
-        raise DataError(f"{path}: cannot be read: {error}.", hint=raster.DAMAGED) from None
-    except (
-        tifffile.TiffFileError,
-        OSError,
-        EOFError,
-        IndexError,
-        KeyError,
-        TypeError,
-        ZeroDivisionError,
-        RuntimeError,
-        MemoryError,
-        struct.error,
-    ) as error:
-        raise DataError(f"{path}: cannot be read: {error}.", hint=raster.DAMAGED) from None
-    return Pixels(array=_order_axes(path, array, axes), palette=palette)
+    with guard.reading(path):
+        try:
+            # An OME-TIFF could name any other file as the place of its planes.
+            with tifffile.TiffFile(path, _multifile=False) as file:
+                return _read_open(path, file)
+        except ValueError as error:
+            if "imagecodecs" not in str(error):
+                raise
+        return _read_compressed(path)
+
+
+def _read_open(path: Path, file: tifffile.TiffFile) -> Pixels:
+    _check_chain(path, file)
+    _check_description(path, file)
+    if not file.series:
+        raise guard.damaged(path, "a TIFF without images")
+    series = file.series[0]
+    is_part = file.is_ome and series.kind != "ome"
+    if is_part or any(page is None for page in series.pages):
+        raise DataError(
+            f"{path}: some of its planes lie in other files, or its OME-XML is damaged.",
+            hint="Save it as one OME-TIFF file.",
+        )
+    value_bytes, present = series.dtype.itemsize, path.stat().st_size
+    guard.check_claim(path, series.shape, value_bytes, present)
+    page = series.keyframe
+    guard.check_claim(path, page.chunks, value_bytes, present)
+    if len(page.dataoffsets) < math.prod(page.chunked):  # tifffile would fill up with zeros.
+        raise guard.damaged(
+            path, f"{len(page.dataoffsets)} of {math.prod(page.chunked)} strips or tiles"
+        )
+    array, names = _order_axes(path, series)
+    steps = _steps_mm(file)
+    known = all(name in steps for name in names)
+    return Pixels(
+        array=array,
+        palette=_palette_of(file),
+        spacing_mm=tuple(steps[name] for name in names) if known else None,
+    )
 
 
 def write(file: BinaryIO, array: np.ndarray, palette: Palette | None, suffix: str) -> None:
@@ -63,28 +91,82 @@ def write(file: BinaryIO, array: np.ndarray, palette: Palette | None, suffix: st
     tifffile.imwrite(file, array, photometric=photometric, compression="zlib")
 
 
-def _order_axes(path: Path, array: np.ndarray, axes: str) -> np.ndarray:
-    """(C, *S) from tifffile's axes; channels are C (planes of colour) or S (samples)."""
-    names = list(axes)
-    for channel in ("S", "C"):
-        if channel in names:
-            array = np.moveaxis(array, names.index(channel), 0)
-            names.remove(channel)
-            break
-    else:
+def _check_chain(path: Path, file: tifffile.TiffFile) -> None:
+    """Each page says where the next one is, the last one 0: tifffile stops where that is nonsense.
+
+    A volume that was cut off would come out with fewer planes.
+    """
+    count = len(file.pages)  # Walks along the chain.
+    place = file.pages.next_page_offset
+    if place is not None and count:
+        file.filehandle.seek(place)
+        if file.filehandle.read(file.tiff.offsetsize) != bytes(file.tiff.offsetsize):
+            raise guard.damaged(path, f"cut off or damaged after {count} pages")
+
+
+def _check_description(path: Path, file: tifffile.TiffFile) -> None:
+    """OME and ImageJ describe axes in a tag, often at the end; without it they would be guessed."""
+    form, page = file.tiff, file.pages.first
+    order: Literal["little", "big"] = "little" if file.byteorder == "<" else "big"
+    file.filehandle.seek(page.offset)
+    count = int.from_bytes(file.filehandle.read(form.tagnosize), order)
+    table = file.filehandle.read(count * form.tagsize)
+    starts = range(0, len(table), form.tagsize)
+    codes = {int.from_bytes(table[start : start + 2], order) for start in starts}
+    if DESCRIPTION in codes and DESCRIPTION not in page.tags:
+        raise guard.damaged(path, "its description is cut off")
+
+
+def _order_axes(path: Path, series: Any) -> tuple[np.ndarray, str]:
+    """(C, *S) from tifffile's axes, and the names of S.
+
+    Channels are C (planes of colour) or S (samples); one more axis of any name is z.
+    """
+    array, names = series.asarray(), list(series.axes)
+    page = series.keyframe
+    hidden = sum(kind in ALPHA for kind in page.extrasamples)
+    if "S" in names and 0 < hidden < array.shape[names.index("S")]:
+        seen = array.shape[names.index("S")] - hidden  # Transparency comes last, and is none.
+        array = array.take(range(seen), axis=names.index("S"))
+    channel = next((name for name in ("S", "C") if name in names), None)
+    if channel is None:
         array = array[None]
-    while len(names) > 2 and 1 in array.shape[1:]:
-        place = array.shape[1:].index(1)
-        array = array.squeeze(place + 1)
-        names.pop(place)
+    else:
+        array = np.moveaxis(array, names.index(channel), 0)
+        names.remove(channel)
+    for place in reversed(range(len(names))):
+        if names[place] not in "YX" and array.shape[place + 1] == 1:
+            array = array.squeeze(place + 1)
+            names.pop(place)
     if len(names) not in (2, 3) or names[-2:] != ["Y", "X"]:
         raise DataError(
-            f"{path}: axes {axes} of shape {array.shape}; images have y and x, volumes z before.",
+            f"{path}: axes {series.axes} of shape {series.shape}; images have y and x, "
+            "volumes z before.",
             hint="Save each time point or position as a file of its own.",
         )
-    if array.shape[0] == 4 and array.dtype == np.uint8 and axes.endswith("S"):
-        array = array[:3]  # Transparency is no intensity.
-    return np.ascontiguousarray(array)
+    return array, "".join("Z" * (len(names) - 2)) + "YX"
+
+
+def _steps_mm(file: tifffile.TiffFile) -> dict[str, float]:
+    """Millimetres between pixels along Z, Y and X, as far as OME or ImageJ say them."""
+    steps: dict[str, float] = {}
+    if file.is_ome and file.ome_metadata:
+        root = ElementTree.fromstring(file.ome_metadata)
+        told = next((e.attrib for e in root.iter() if e.tag.rpartition("}")[2] == "Pixels"), {})
+        for name in "ZYX":
+            unit = MM.get(told.get(f"PhysicalSize{name}Unit", "µm"))
+            if f"PhysicalSize{name}" in told and unit is not None:
+                steps[name] = float(told[f"PhysicalSize{name}"]) * unit
+    elif file.is_imagej and file.imagej_metadata:
+        unit = MM.get(str(file.imagej_metadata.get("unit", "")))
+        tags = file.pages[0].tags  # type: ignore[union-attr]
+        for name, tag in (("Y", "YResolution"), ("X", "XResolution")):
+            if unit is not None and tag in tags:
+                pixels, units = tags[tag].value
+                steps[name] = units / pixels * unit if pixels else 0.0
+        if unit is not None and "spacing" in file.imagej_metadata:
+            steps["Z"] = float(file.imagej_metadata["spacing"]) * unit
+    return {name: step for name, step in steps.items() if math.isfinite(step) and step > 0}
 
 
 def _read_compressed(path: Path) -> Pixels:

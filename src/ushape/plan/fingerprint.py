@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ushape.data.exam import Exam
 from ushape.data.groups import Grouping
 from ushape.data.prepare import read_classes
 from ushape.labels import IGNORE, LabelSpace
-from ushape.plan.survey import Look, Survey
+from ushape.plan.survey import Survey
 from ushape.scaling import Scaling
 from ushape.spatial.grid import resample_image, resample_probabilities
 
@@ -46,7 +47,7 @@ class Fingerprint:
     """By downscaling factor: Dice that a perfect network could still reach."""
 
 
-def take_fingerprint(survey: Survey, looks: Sequence[Look], grouping: Grouping) -> Fingerprint:
+def take_fingerprint(survey: Survey, looks: Sequence[Exam], grouping: Grouping) -> Fingerprint:
     """Fingerprint of the training cases.
 
     Args:
@@ -106,7 +107,7 @@ def find_symmetry(thumbnails: np.ndarray, groups: Sequence[str]) -> tuple[tuple[
     return (0, 1), not keeps_direction(means.transpose(0, 2, 1))
 
 
-def _measure_round_trips(looks: Sequence[Look], survey: Survey, most: int = 12) -> dict[int, float]:
+def _measure_round_trips(looks: Sequence[Exam], survey: Survey, most: int = 12) -> dict[int, float]:
     """Masks brought to a coarser grid and back, compared with themselves."""
     with_foreground = [look for look in looks if survey.foreground_share(look) > 0]
     step = max(1, len(with_foreground) // most)

@@ -9,16 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ushape.data.discover import Discovery, discover
-from ushape.data.groups import Grouping, infer_groups
+from ushape.data.groups import Grouping, infer_groups, join_twins
 from ushape.data.prepare import Preparation
-from ushape.data.splits import Splits, make_splits, refuse_too_few
-from ushape.errors import DataError
+from ushape.data.splits import Splits, load_given_splits, make_splits, refuse_too_few
+from ushape.errors import DataError, PlanError
 from ushape.labels import LabelConfig
 from ushape.models.shapes import valid_margin
 from ushape.plan.fingerprint import Fingerprint, take_fingerprint
 from ushape.plan.machine import Machine
 from ushape.plan.plan import Plan
-from ushape.plan.planner import Situation, plan_duration, plan_recipe
+from ushape.plan.planner import Decision, Situation, plan_duration, plan_recipe
 from ushape.plan.recipe import Recipe, settled
 from ushape.plan.run import CaseFacts
 from ushape.plan.speed import FORWARD_SHARE, measure_step_s
@@ -46,12 +46,21 @@ class Data:
         return [CaseFacts(case, by_id[case.id]) for case in self.grouping.cases]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """A plan, the split it was made for, and how each of its rules decided."""
+
+    plan: Plan
+    splits: Splits
+    decisions: tuple[Decision, ...]
+
+
 def look_at_data(
     folder: Path,
     masks: Path | None,
     labels: LabelConfig,
     *,
-    threads: int,
+    workers: int,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Data:
     """Finds the pairs, reads each once, infers the groups.
@@ -66,10 +75,15 @@ def look_at_data(
     total = len(discovery.cases)
     refuse_too_few(total, total)
     survey = survey_cases(
-        discovery.cases, labels, threads=threads, on_progress=lambda done: on_progress(done, total)
+        discovery.cases,
+        labels,
+        workers=workers,
+        stated=discovery.classes,
+        on_progress=lambda done: on_progress(done, total),
     )
     thumbnails = {look.case.id: look.thumbnail for look in survey.looks}
     grouping = infer_groups(discovery.cases, lambda case: thumbnails[case.id])
+    grouping = join_twins(grouping, survey.looks)
     return Data(folder=folder, discovery=discovery, survey=survey, grouping=grouping)
 
 
@@ -112,10 +126,12 @@ def make_plan(
     machine: Machine,
     *,
     elapsed_s: Callable[[], float],
-) -> tuple[Plan, Splits]:
+    given_splits: Path | None = None,
+) -> Planned:
     """Splits the cases by group and decides everything that the recipe leaves open.
 
     Args:
+        given_splits: A splits.json to use in place of a new split.
         elapsed_s: Seconds of the user's minutes that are used up; asked when the speed has
             been measured. Not used when the recipe gives epochs.
 
@@ -123,10 +139,12 @@ def make_plan(
         DataError: too few groups for an honest split.
     """
     survey = data.survey
-    shares = {look.case.id: survey.foreground_share(look) for look in survey.looks}
-    splits = make_splits(
-        data.grouping.cases, shares, recipe.split, kind=data.grouping.kind, seed=recipe.seed
+    splits = (
+        _split(data, recipe)
+        if given_splits is None
+        else load_given_splits(given_splits, data.grouping.cases)
     )
+    shares = {look.case.id: survey.foreground_share(look) for look in survey.looks}
     training = set(splits.train)
     looks = [look for look in survey.looks if look.case.id in training]
     if not any(shares[case_id] > 0 for case_id in training):
@@ -136,7 +154,7 @@ def make_plan(
         )
     fingerprint = take_fingerprint(survey, looks, data.grouping)
     situation = Situation(data=fingerprint, machine=machine)
-    recipe, reasons = plan_recipe(recipe, situation)
+    recipe, decisions = plan_recipe(recipe, situation)
 
     step_s = training_s = evaluation_s = 0.0
     if recipe.train.epochs is None:
@@ -145,7 +163,7 @@ def make_plan(
         shapes = {look.case.id: look.shape for look in survey.looks}
         evaluation_s = expected_evaluation_s(recipe, step_s, [shapes[i] for i in splits.test])
         training_s = max(5.0, 60 * recipe.train.minutes - elapsed_s() - evaluation_s)
-    recipe, reason = plan_duration(recipe, fingerprint, training_s, step_s)
+    recipe, last = plan_duration(recipe, fingerprint, training_s, step_s)
     plan = Plan(
         recipe=recipe,
         preparation=_preparation(recipe, fingerprint, survey),
@@ -153,9 +171,47 @@ def make_plan(
         machine=machine,
         evaluation_s=evaluation_s,
         group_noun=data.grouping.noun,
-        reasons=(*reasons, reason),
+        reasons=tuple(decision.text for decision in (*decisions, last)),
     )
-    return plan, splits
+    return Planned(plan=plan, splits=splits, decisions=(*decisions, last))
+
+
+def adopt_plan(data: Data, plan: Plan, given_splits: Path | None = None) -> Planned:
+    """A plan that was made before, perhaps edited, for these data.
+
+    Raises:
+        PlanError: the data have other channels, dimensions or mask values than the plan is for.
+        DataError: too few groups for an honest split.
+    """
+    look, space = data.survey.looks[0], data.survey.space
+    for what, planned, found in (
+        ("channels", plan.preparation.channels, look.channels),
+        ("dimensions", plan.recipe.network.dims, len(look.shape)),
+        ("mask values", plan.preparation.space.values, space.values),
+    ):
+        if planned != found:
+            raise PlanError(
+                f"The plan is for {planned} {what}, the data have {found}.",
+                hint="Make a plan of these data: ushape plan DATA -o plan.json.",
+            )
+    splits = (
+        _split(data, plan.recipe)
+        if given_splits is None
+        else load_given_splits(given_splits, data.grouping.cases)
+    )
+    return Planned(plan=plan, splits=splits, decisions=())
+
+
+def _split(data: Data, recipe: Recipe) -> Splits:
+    survey = data.survey
+    return make_splits(
+        data.grouping.cases,
+        {look.case.id: survey.foreground_share(look) for look in survey.looks},
+        recipe.split,
+        kind=data.grouping.kind,
+        seed=recipe.seed,
+        classes_present={look.case.id: survey.foreground_classes(look) for look in survey.looks},
+    )
 
 
 def expected_evaluation_s(

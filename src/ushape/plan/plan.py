@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ushape import config
 from ushape.augment import AugmentConfig
 from ushape.data.prepare import Preparation
-from ushape.errors import RunError
+from ushape.errors import ConfigError, RunError
 from ushape.plan.machine import Machine
 from ushape.plan.recipe import AUTO, Recipe, settled
 from ushape.types import MaskEncoding
@@ -67,6 +69,29 @@ class Plan:
                 hint="Use the ushape version that trained the run, or train again.",
             )
         return config.from_dict(cls, values, source=source)
+
+
+def load_plan(path: Path) -> Plan:
+    """Reads a plan that `ushape plan` wrote, edited or not.
+
+    Raises:
+        RunError: not readable, or of another version.
+        ConfigError: a value that is impossible, or still "auto".
+    """
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{path}: not readable: {error}.", hint="A plan is what `ushape plan -o` wrote."
+        ) from None
+    if not isinstance(values, dict):
+        raise RunError(f"{path} holds no plan.", hint="A plan is what `ushape plan -o` wrote.")
+    if left := find_auto(values.get("recipe")):
+        raise ConfigError(
+            f'{path}: {", ".join(left)} is "auto": in a plan nothing is left open.',
+            hint="Give it a value; or leave it to a recipe: ushape train DATA --recipe FILE.",
+        )
+    return Plan.from_dict(values, source=str(path))
 
 
 def find_auto(values: Any, path: str = "") -> list[str]:

@@ -5,8 +5,9 @@ Each rule fills in the settings that are still "auto" and says why in one line.
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -47,20 +48,36 @@ class Situation:
     machine: Machine
 
 
-Rule = Callable[[Recipe, Situation], tuple[Recipe, str]]
+@dataclass(frozen=True)
+class Decision:
+    """What a rule decided, in words."""
+
+    text: str
+    """What was decided, a line for the plan."""
+
+    fact: str = ""
+    """What it follows from."""
+
+    otherwise: str = ""
+    """What would have been next."""
+
+    source: str = ""
+    """Why the rule is so: its own docstring."""
 
 
-def plan_recipe(recipe: Recipe, situation: Situation) -> tuple[Recipe, list[str]]:
+Rule = Callable[[Recipe, Situation], tuple[Recipe, Decision]]
+
+
+def plan_recipe(recipe: Recipe, situation: Situation) -> tuple[Recipe, list[Decision]]:
     """Applies all rules but the last, `plan_duration`, which needs the measured speed."""
-    reasons = []
+    decisions = []
     for rule in RULES:
-        recipe, reason = rule(recipe, situation)
-        if reason:
-            reasons.append(reason)
-    return recipe, reasons
+        recipe, decision = rule(recipe, situation)
+        decisions.append(replace(decision, source=_source_of(rule)))
+    return recipe, decisions
 
 
-def choose_downscale(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
+def choose_downscale(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decision]:
     """Full size where the time allows; else as coarse as the masks allow.
 
     Coarser images are seen more often in the same time, with more context in each patch. But
@@ -72,7 +89,7 @@ def choose_downscale(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]
     if recipe.preparation.shape is not None:
         recipe = _change(recipe, "preparation", downscale=1)
         size = " × ".join(map(str, recipe.preparation.working_shape(data.median_shape)))
-        return recipe, f"Images: all brought to {size} pixels."
+        return recipe, Decision(f"Images: all brought to {size} pixels.", "the recipe's shape")
     given = recipe.preparation.downscale
     factor = 1 if given == AUTO else int(given)
     if given == AUTO:
@@ -83,14 +100,22 @@ def choose_downscale(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]
                 factor = candidate
     recipe = _change(recipe, "preparation", downscale=factor)
     size = " × ".join(str(round(size / factor)) for size in data.median_shape)
+    passes = _expected_passes(recipe, situation, 1)
+    fact = (
+        "as set" if given != AUTO else f"each pixel is seen about {passes:.0f} times at full size"
+    )
+    trips = ", ".join(f"{dice:.4f} at 1/{f}" for f, dice in sorted(data.round_trip_dice.items()))
+    otherwise = f"smaller images; masks brought there and back keep a Dice of {trips or '-'}"
     if factor == 1:
-        return recipe, f"Images: at full size, {size} pixels (median)."
+        text = f"Images: at full size, {size} pixels (median)."
+        return recipe, Decision(text, fact, otherwise)
     lost = data.round_trip_dice.get(factor)
     kept = f"; masks brought there and back keep Dice {lost:.4f}" if lost else ""
-    return recipe, f"Images: {factor} times smaller, {size} pixels{kept}."
+    text = f"Images: {factor} times smaller, {size} pixels{kept}."
+    return recipe, Decision(text, fact, f"full size, or another factor: {trips or '-'}")
 
 
-def choose_intensity(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
+def choose_intensity(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decision]:
     """Each image by its own numbers, as nnU-Net does for all but CT.
 
     Scanners, staining and light differ between groups: on brain MRI of unseen patients this
@@ -101,13 +126,17 @@ def choose_intensity(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]
     if chosen == AUTO:
         chosen = "data" if min(situation.data.scaling.low) < 0 else "image"
     recipe = _change(recipe, "preparation", intensity=chosen)
+    lowest = min(situation.data.scaling.low)
+    fact = f"the lowest values of the training data are {lowest:.4g}"
     if chosen == "min_max":
-        return recipe, "Intensities: each image's own brought to 0 .. 1."
+        return recipe, Decision("Intensities: each image's own brought to 0 .. 1.", "as set")
     basis = {"data": "the training data's", "image": "each image's own", "group": "its group's"}
-    return recipe, f"Intensities: clipped and standardised by {basis[chosen]} numbers."
+    text = f"Intensities: clipped and standardised by {basis[chosen]} numbers."
+    other = "image" if chosen == "data" else "data"
+    return recipe, Decision(text, fact, f"preparation.intensity={other}")
 
 
-def choose_network(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
+def choose_network(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decision]:
     """Width by the machine: on a CPU, more steps of a narrower network learn more in the time.
 
     Depth: until the coarsest level is 8 pixels wide, at most 6 levels.
@@ -127,13 +156,19 @@ def choose_network(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
     if norm == AUTO:
         norm = "instance" if data.recordings >= SEVERAL_RECORDINGS else "batch"
     recipe = _change(recipe, "network", widths=widths, norm=norm, dims=len(data.median_shape))
-    return recipe, (
+    text = (
         f"Network: U-Net, {len(widths)} levels of {', '.join(map(str, widths))} channels, "
         f"{norm} norm."
     )
+    fact = (
+        f"{situation.machine.device}; training images of {_size(data.median_shape)} pixels, from "
+        f"{data.recordings} recording{'' if data.recordings == 1 else 's'}"
+    )
+    other = "batch" if norm == "instance" else "instance"
+    return recipe, Decision(text, fact, f"network.norm={other}; half or twice the width")
 
 
-def choose_patch(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
+def choose_patch(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decision]:
     """The whole image where it is small enough, else a window; legal for the network."""
     sampling, data = recipe.sampling, situation.data
     patch = sampling.patch_shape
@@ -145,42 +180,49 @@ def choose_patch(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
         margin = valid_margin(recipe.network)
         patch = tuple(next_legal_size(recipe.network, size + 2 * margin) for size in sizes)
     recipe = _change(recipe, "sampling", patch_shape=patch)
-    return recipe, f"Patches: {' × '.join(map(str, patch))} pixels."
+    fact = f"at most {_patch_limit(situation)} pixels along a side on this device"
+    text = f"Patches: {_size(patch)} pixels."
+    return recipe, Decision(text, fact, "half the size, twice the number")
 
 
-def choose_sampling(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
+def choose_sampling(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decision]:
     """At least half of the patches shall show foreground; a third is centred on it (nnU-Net)."""
     share = recipe.sampling.foreground_fraction
     if recipe.sampling.draw != "foreground":
         recipe = _change(recipe, "sampling", foreground_fraction=0.0)
-        return recipe, f"Sampling: {recipe.sampling.draw.replace('_', ', then ')}."
+        text = f"Sampling: {recipe.sampling.draw.replace('_', ', then ')}."
+        return recipe, Decision(text, "as set")
     present = situation.data.foreground_cases
     if share == AUTO:
         share = round(max(1 / 3, (0.5 - present) / max(1e-6, 1 - present)), 2)
     recipe = _change(recipe, "sampling", foreground_fraction=share)
-    return recipe, (
+    text = (
         f"Sampling: {share:.0%} of the patches centred on foreground, which {present:.0%} of the "
         "training cases hold."
     )
+    return recipe, Decision(text, f"{present:.0%} of the cases hold any", "sampling.draw=uniform")
 
 
-def choose_augmentation(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
+def choose_augmentation(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decision]:
     """Turned at will where no direction is special, else small angles; mirrored likewise."""
     data = situation.data
     if recipe.augment != AUTO:
-        return recipe, "Augmentation: as set."
+        return recipe, Decision("Augmentation: as set.", "the recipe")
     chosen = STRENGTHS["full" if data.turns_freely else "upright"]
     chosen = AugmentConfig(
         space=replace(chosen.space, flip_axes=data.mirror_axes), intensity=chosen.intensity
     )
     turning = "any angle" if data.turns_freely else "small angles (the data have an upright)"
     mirrored = "y and x" if len(data.mirror_axes) > 1 else "x" if data.mirror_axes else "none"
-    return replace(recipe, augment=chosen), (
+    text = (
         f"Augmentation: {turning}; mirrored along {mirrored}; scale, shift, elastic, grey values."
     )
+    fact = "groups look " + ("alike" if data.turns_freely else "different") + " when turned"
+    other = "small angles" if data.turns_freely else "any angle"
+    return replace(recipe, augment=chosen), Decision(text, fact, other)
 
 
-def choose_prediction(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
+def choose_prediction(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decision]:
     """Few large tiles: with batch norm or none, a larger tile only saves overlap.
 
     Instance and group norm see the tile's own statistics: tiles of the patch size.
@@ -194,10 +236,13 @@ def choose_prediction(recipe: Recipe, situation: Situation) -> tuple[Recipe, str
         tile = tuple(max(size, limit) for size in patch)
     average = "none" if predict.average == AUTO else predict.average
     recipe = _change(recipe, "predict", tile_shape=tile, average=average)
-    return recipe, ""
+    versions = "each seen once" if average == "none" else f"averaged over versions ({average})"
+    text = f"Prediction: tiles of up to {_size(tile)} pixels, {versions}."
+    fact = f"{recipe.network.norm} norm"
+    return recipe, Decision(text, fact, "predict.average=mirrored, four times slower")
 
 
-def choose_hardware(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
+def choose_hardware(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decision]:
     """bf16 where the processor has it; loading processes where there are cores to spare.
 
     A patch costs about 2 ms. On two cores that all work for the network, a second process takes
@@ -210,14 +255,16 @@ def choose_hardware(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
     spare = machine.cores - 1 if machine.device != "cpu" else machine.cores // 4
     workers = min(spare, 8) if train.workers == AUTO else train.workers
     recipe = _change(recipe, "train", precision=precision, workers=workers)
-    return recipe, (
+    text = (
         f"Machine: {machine.name}, {machine.cores} cores; {precision}"
         f"{', channels last' if train.channels_last else ''}, {workers} loading process"
         f"{'' if workers == 1 else 'es'}."
     )
+    fact = f"bf16 in hardware: {'yes' if machine.has_bf16 else 'no'}; {machine.cores} cores"
+    return recipe, Decision(text, fact, "train.precision=fp32")
 
 
-def choose_batch(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
+def choose_batch(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decision]:
     """4 patches on a CPU, 16 elsewhere; fewer where they would not fit into memory.
 
     Raises:
@@ -253,7 +300,9 @@ def choose_batch(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
     recipe = _change(recipe, "train", batch_size=batch)
     effective = batch * recipe.train.accumulate
     more = f", {effective} with accumulation" if effective > batch else ""
-    return recipe, f"Step: {batch} patches{more}, about {needed(batch) / 1e9:.1f} GB."
+    text = f"Step: {batch} patches{more}, about {needed(batch) / 1e9:.1f} GB."
+    fact = f"{machine.memory_bytes / 1e9:.1f} GB of memory on {machine.device}"
+    return recipe, Decision(text, fact, f"{2 * batch} patches: {needed(2 * batch) / 1e9:.1f} GB")
 
 
 RULES: tuple[Rule, ...] = (
@@ -271,7 +320,7 @@ RULES: tuple[Rule, ...] = (
 
 def plan_duration(
     recipe: Recipe, data: Fingerprint, training_s: float, step_s: float
-) -> tuple[Recipe, str]:
+) -> tuple[Recipe, Decision]:
     """How many epochs of how many steps.
 
     By time: about twenty epochs, none shorter than 5 s or longer than 2 minutes; in a very short
@@ -307,10 +356,18 @@ def plan_duration(
         case_pixels = working_pixels / data.cases
         cases = max(2, round(VALIDATION_SHARE * steps * batch_pixels / case_pixels))
     recipe = _change(recipe, "train", epochs=epochs, steps_per_epoch=steps, validation_cases=cases)
-    return recipe, (
+    text = (
         f"Training: {epochs} epochs of {steps} steps{speed}, {train.optimizer}, learning rate "
         f"{train.learning_rate} ({train.schedule.replace('_', ' ')}), "
         f"{'average of weights, ' if train.ema_decay else ''}best validation Dice kept."
+    )
+    passes = epochs * steps * batch_pixels / working_pixels
+    fact = f"{training_s:.0f} s for training" if speed else "epochs as set"
+    return recipe, Decision(
+        text,
+        f"{fact}; each pixel is seen about {passes:.0f} times",
+        "more minutes",
+        _source_of(plan_duration),
     )
 
 
@@ -329,6 +386,18 @@ def _patch_limit(situation: Situation) -> int:
     if len(situation.data.median_shape) == 3:
         return 96
     return 256 if situation.machine.device == "cpu" else 512
+
+
+def _source_of(rule: Callable[..., object]) -> str:
+    """A rule's docstring without its formal part, in one line."""
+    text = inspect.getdoc(rule) or ""
+    for part in ("Args:", "Raises:"):
+        text = text.partition(part)[0]
+    return " ".join(text.split())
+
+
+def _size(shape: Sequence[int]) -> str:
+    return " × ".join(map(str, shape))
 
 
 def _change(recipe: Recipe, section: str, **values: object) -> Recipe:

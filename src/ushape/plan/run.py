@@ -18,7 +18,7 @@ from ushape.errors import RunError
 from ushape.io.atomic import write_bytes
 from ushape.models import build_model
 from ushape.plan.plan import Plan
-from ushape.types import Case
+from ushape.types import Case, CocoMask, Mask, MaskParts
 
 
 @dataclass(frozen=True)
@@ -113,15 +113,9 @@ class Run:
 
     def save_cases(self, data: Path, facts: Sequence[CaseFacts]) -> None:
         """Where the data lie: paths relative to their folder where possible."""
+        data = data.parent if data.is_file() else data  # A table or a COCO file.
         rows = [
-            {
-                "id": fact.case.id,
-                "group": fact.case.group,
-                "image": _relative(fact.case.image, data),
-                "mask": _relative(fact.case.mask, data) if fact.case.mask else None,
-                "class_pixels": fact.class_pixels,
-            }
-            for fact in facts
+            {**_case_to_row(fact.case, data), "class_pixels": fact.class_pixels} for fact in facts
         ]
         write_json(self.cases_path, {"folder": str(data.resolve()), "cases": rows})
 
@@ -130,18 +124,11 @@ class Run:
         stored = self._read_json(self.cases_path)
         data = Path(stored["folder"])
         facts = [
-            CaseFacts(
-                Case(
-                    id=row["id"],
-                    group=row["group"],
-                    image=data / row["image"],
-                    mask=data / row["mask"] if row["mask"] else None,
-                ),
-                tuple(row["class_pixels"]),
-            )
+            CaseFacts(_case_from_row(row, data), tuple(row["class_pixels"]))
             for row in stored["cases"]
         ]
-        missing = [fact.case.image for fact in facts if not fact.case.image.exists()]
+        images = [path for fact in facts for path in (fact.case.image, *fact.case.channels)]
+        missing = [path for path in images if not path.exists()]
         if missing:
             raise RunError(
                 f"{len(missing)} images of {self.folder} are no longer there, first {missing[0]}.",
@@ -210,6 +197,53 @@ class Run:
 def write_json(path: Path, values: Any) -> None:
     """Writes JSON whole or not at all."""
     write_bytes(path, (json.dumps(values, indent=2, default=str) + "\n").encode())
+
+
+def _case_to_row(case: Case, data: Path) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "id": case.id,
+        "group": case.group,
+        "image": _relative(case.image, data),
+        "mask": _mask_to_json(case.mask, data),
+    }
+    if case.channels:
+        row["channels"] = [_relative(path, data) for path in case.channels]
+    if case.split:
+        row["split"] = case.split
+    if case.metadata:
+        row["metadata"] = dict(case.metadata)
+    return row
+
+
+def _case_from_row(row: Mapping[str, Any], data: Path) -> Case:
+    return Case(
+        id=row["id"],
+        group=row["group"],
+        image=data / row["image"],
+        mask=_mask_from_json(row["mask"], data),
+        channels=tuple(data / path for path in row.get("channels", ())),
+        split=row.get("split", ""),
+        metadata=row.get("metadata", {}),
+    )
+
+
+def _mask_to_json(mask: Mask | None, data: Path) -> Any:
+    """A path, or an object that tells its kind by its keys."""
+    if isinstance(mask, MaskParts):
+        parts = [_relative(path, data) for path in mask.paths]
+        return {"parts": parts, "values": list(mask.values)}
+    if isinstance(mask, CocoMask):
+        return {"coco": _relative(mask.path, data), "image_id": mask.image_id}
+    return _relative(mask, data) if mask else None
+
+
+def _mask_from_json(stored: Any, data: Path) -> Mask | None:
+    if isinstance(stored, dict) and "parts" in stored:
+        paths = tuple(data / path for path in stored["parts"])
+        return MaskParts(paths, tuple(stored["values"]))
+    if isinstance(stored, dict):
+        return CocoMask(data / stored["coco"], stored["image_id"])
+    return data / stored if stored else None
 
 
 def _relative(path: Path, folder: Path) -> str:

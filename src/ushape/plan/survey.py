@@ -2,51 +2,26 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ushape import io
-from ushape.data.prepare import mask_size_error, read_image, thin_out
+from ushape.data.exam import Exam, examine_all
+from ushape.data.layouts.classes import StatedClasses
+from ushape.data.prepare import mask_size_error
 from ushape.data.store import join_errors
 from ushape.errors import DataError
 from ushape.labels import LabelConfig, LabelSpace, find_label_space
-from ushape.spatial.grid import resample_image
-from ushape.types import Case, MaskEncoding
-
-THUMBNAIL = 32
-"""Side of a thumbnail in pixels."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Look:
-    """What one case's files say."""
-
-    case: Case
-    channels: int
-    shape: tuple[int, ...]
-    dtype: str
-    thumbnail: np.ndarray
-    """(THUMBNAIL, THUMBNAIL) float32, all channels averaged; the middle plane of a volume."""
-
-    pixels: np.ndarray
-    """(C, N), some evenly spread pixels as stored."""
-
-    value_counts: dict[int, int]
-    """Pixels of each mask value."""
-
-    encoding: MaskEncoding
+from ushape.types import Case
 
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
     """All looks, in the order of the cases, and the label space they lead to."""
 
-    looks: tuple[Look, ...]
+    looks: tuple[Exam, ...]
     space: LabelSpace
     rule: str
     """How the label space was found, in words."""
@@ -59,7 +34,7 @@ class Survey:
             total.update(look.value_counts)
         return total
 
-    def class_pixels(self, look: Look) -> tuple[int, ...]:
+    def class_pixels(self, look: Exam) -> tuple[int, ...]:
         """Pixels of each class in a case."""
         pixels = np.zeros(256, dtype=np.int64)
         values = np.fromiter(look.value_counts, dtype=np.int64)
@@ -67,7 +42,12 @@ class Survey:
         np.add.at(pixels, self.space.classes_of(values), counts)
         return tuple(pixels[: len(self.space.values)].tolist())
 
-    def foreground_share(self, look: Look) -> float:
+    def foreground_classes(self, look: Exam) -> frozenset[int]:
+        """The foreground classes that a case has any pixel of."""
+        pixels = self.class_pixels(look)
+        return frozenset(index for index, count in enumerate(pixels) if index and count)
+
+    def foreground_share(self, look: Exam) -> float:
         """Share of a case's pixels that are of any foreground class, 0 to 1."""
         pixels = self.class_pixels(look)
         return sum(pixels[1:]) / max(1, sum(pixels))
@@ -77,25 +57,28 @@ def survey_cases(
     cases: Sequence[Case],
     labels: LabelConfig,
     *,
-    threads: int,
+    workers: int,
+    stated: StatedClasses | None = None,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> Survey:
     """Reads every image and mask once.
 
     Args:
+        stated: What the data say about the values in their masks; `labels` wins.
         on_progress: Called with the number of cases done.
 
     Raises:
         DataError: naming every case that cannot be used; different channel counts; mask
             values that make no sense.
     """
-    looks: list[Look] = []
+    looks: list[Exam] = []
     failures: list[DataError] = []
-    for done, outcome in enumerate(_look_at_all(cases, threads), start=1):
-        if isinstance(outcome, DataError):
-            failures.append(outcome)
+    for done, exam in enumerate(examine_all(cases, workers), start=1):
+        trouble = _trouble_of(exam)
+        if trouble is not None:
+            failures.append(trouble)
         else:
-            looks.append(outcome)
+            looks.append(exam)
         on_progress(done)
     if failures:
         raise join_errors(failures)
@@ -104,7 +87,10 @@ def survey_cases(
     total: Counter[int] = Counter()
     for look in looks:
         total.update(look.value_counts)
-    space, rule = find_label_space(total, labels)
+    completed = complete_labels(labels, stated, total)
+    space, rule = find_label_space(total, completed)
+    if stated is not None and completed != labels:
+        rule = stated.rule
     survey = Survey(looks=tuple(looks), space=space, rule=rule)
     for look in looks:  # Values that are no class are named with their file.
         try:
@@ -114,64 +100,55 @@ def survey_cases(
     return survey
 
 
-def _look_at_all(cases: Sequence[Case], threads: int) -> Iterator[Look | DataError]:
-    with ThreadPoolExecutor(threads) as pool:
-        yield from pool.map(_try_look, cases)
+def complete_labels(
+    labels: LabelConfig, stated: StatedClasses | None, counts: Mapping[int, int]
+) -> LabelConfig:
+    """What the user lays down, and where that is open what the data folder states.
+
+    Names without values belong to 0, 1, ... where the masks hold no others, else to the values
+    found, in rising order.
+
+    Args:
+        counts: Pixels of each mask value over all cases.
+
+    Raises:
+        DataError: other names than values.
+    """
+    if stated is None or labels.values is not None or labels.threshold is not None:
+        return labels
+    if stated.are_objects:
+        return replace(labels, threshold=1)
+    ignore = stated.ignore if labels.ignore is None else labels.ignore
+    values, names = stated.values, stated.names
+    if values is None:
+        found = tuple(sorted(value for value in counts if value != ignore))
+        in_order = tuple(range(len(names)))
+        values = in_order if set(found) <= set(in_order) else found
+    elif ignore in values:
+        names = tuple(n for v, n in zip(values, names, strict=True) if v != ignore)
+        values = tuple(v for v in values if v != ignore)
+    if len(values) != len(names):
+        shown = ", ".join(map(str, values[:8])) + (", ..." if len(values) > 8 else "")
+        raise DataError(
+            f"{stated.source} names {len(names)} classes, the masks hold {len(values)} "
+            f"values ({shown}).",
+            hint="Name every class, background first; a value to ignore with "
+            "--set labels.ignore=...",
+        )
+    return replace(labels, values=values, names=labels.names or names, ignore=ignore)
 
 
-def _try_look(case: Case) -> Look | DataError:
-    try:
-        return _look_at(case)
-    except DataError as error:
-        return error
+def _trouble_of(exam: Exam) -> DataError | None:
+    if exam.error is not None:
+        return DataError(exam.error, hint=exam.hint)
+    if exam.shape != exam.mask_shape:
+        return mask_size_error(exam.case, exam.shape, exam.mask_shape)
+    return None
 
 
-def _look_at(case: Case) -> Look:
-    assert case.mask is not None, "only annotated cases are surveyed"
-    image = read_image(case)
-    mask = io.read_mask(case.mask)
-    if mask.codes.shape != image.shape[1:]:
-        raise mask_size_error(case, image.shape[1:], mask.codes.shape)
-    values, counts = _count_values(mask.codes)
-    return Look(
-        case=case,
-        channels=image.shape[0],
-        shape=image.shape[1:],
-        dtype=str(image.dtype),
-        thumbnail=make_thumbnail(image),
-        pixels=thin_out(image, at_most=2048).copy(),
-        value_counts=dict(zip(values.tolist(), counts.tolist(), strict=True)),
-        encoding=mask.encoding,
-    )
-
-
-def thumbnail_of(case: Case) -> np.ndarray:
-    """A small grey picture of a case's image."""
-    return make_thumbnail(read_image(case))
-
-
-def make_thumbnail(image: np.ndarray) -> np.ndarray:
-    """(C, *S) -> (THUMBNAIL, THUMBNAIL) float32: area averages of the mean channel."""
-    plane = image if image.ndim == 3 else image[:, image.shape[1] // 2]
-    step = max(1, min(plane.shape[1:]) // (4 * THUMBNAIL))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # NaN in float images
-        grey = plane[:, ::step, ::step].mean(axis=0, dtype=np.float32)
-    small = resample_image(np.nan_to_num(grey)[None], (THUMBNAIL, THUMBNAIL))
-    return np.asarray(small[0], dtype=np.float32)
-
-
-def _count_values(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    if codes.size and codes.min() >= 0 and codes.max() < 65_536:
-        counts = np.bincount(codes.ravel())  # A hundred times faster than sorting.
-        values = np.flatnonzero(counts)
-        return values, counts[values]
-    return np.unique(codes, return_counts=True)
-
-
-def _refuse_mixed_channels(looks: Sequence[Look]) -> None:
+def _refuse_mixed_channels(looks: Sequence[Exam]) -> None:
     for what in ("channels", "dimensions"):
-        found: dict[int, Look] = {}
+        found: dict[int, Exam] = {}
         for look in looks:
             key = look.channels if what == "channels" else len(look.shape)
             found.setdefault(key, look)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +80,7 @@ class Predictor:
         Raises:
             DataError: unreadable, or other channels than the network's.
         """
-        image_only = Case(id=case.id, image=case.image)
+        image_only = replace(case, mask=None)
         return self.predict_sample(self.plan.preparation.load(image_only, companions))
 
     @torch.inference_mode()

@@ -60,3 +60,54 @@ def test_sections_that_look_like_their_neighbours_are_a_stack_in_blocks():
 
 def test_names_without_numbers_are_single():
     assert infer_groups(cases("anna", "berta", "clara"), unlike).kind == "single"
+
+
+def test_groups_that_a_table_states_win():
+    stated = [Case(id=f"p1/{n}", image=Path("x"), group="ab"[n % 2]) for n in range(4)]
+    found = infer_groups(stated, unlike)
+    assert (found.kind, groups_of(found)) == ("table", ["a", "b", "a", "b"])
+    assert found.text == "2, as stated (2 images each)"
+
+
+def test_a_rule_that_fails_says_so():
+    found = infer_groups(cases(*(f"img_{n:03d}" for n in range(5))), unlike)
+    assert "by the name before the last number all would be one group, img" in found.text
+    found = infer_groups(cases("p1/a", "p2/b", "p3/c"), unlike)
+    assert "by folder each would be alone" in found.text
+    found = infer_groups(cases("p1/a", "p1/b", "p2/b", "p3/c"), unlike)
+    assert "by folder most would be alone, 3 groups" in found.text
+    assert "(" not in infer_groups(cases("anna", "berta"), unlike).text
+
+
+def given(split, *ids):
+    return [Case(id=f"{split}/{name}", image=Path("x"), split=split) for name in ids]
+
+
+def test_folders_that_state_the_split_are_no_groups():
+    both = [*given("train", "p1/1", "p1/2"), *given("test", "p2/1", "p2/2")]
+    assert groups_of(infer_groups(both, unlike)) == ["p1", "p1", "p2", "p2"]
+    both = [*given("train", "car1_1", "car2_1", "car2_2"), *given("test", "car3_1", "car3_2")]
+    assert infer_groups(both, unlike).kind == "single"
+    both = [*given("train", "img_1", "img_2"), *given("test", "img_3", "img_4")]
+    assert infer_groups(both, unlike).kind == "single"
+
+
+def test_a_stack_in_given_parts_has_blocks_in_each():
+    train = given("train", *(f"sec_{n}" for n in range(20)))
+    found = infer_groups([*train, *given("test", *(f"sec_{n}" for n in range(20, 29)))], alike)
+    assert found.kind == "stack"
+    parts = {}
+    for case in found.cases:
+        parts.setdefault(case.group, set()).add(case.split)
+    assert all(len(own) == 1 for own in parts.values())
+    assert "tears" not in found.text
+
+
+def test_a_given_split_of_neighbouring_sections_is_named():
+    mixed = [
+        Case(id=f"{part}/sec_{n}", image=Path("x"), split=part)
+        for n in range(30)
+        for part in ["test" if n % 5 == 4 else "train"]
+    ]
+    found = infer_groups(mixed, alike)
+    assert "the given split tears 11 pairs of neighbours apart" in found.text

@@ -1,10 +1,12 @@
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ushape.data.splits import SplitConfig, Splits, make_splits
+from ushape.data.splits import PARTS, SplitConfig, Splits, load_given_splits, make_splits
 from ushape.errors import ConfigError, DataError, RunError
 from ushape.types import Case
 
@@ -134,3 +136,186 @@ def test_more_folds_than_groups_are_refused():
         split(make_cases([1] * 5), config=SplitConfig(folds=7))
     with pytest.raises(ConfigError, match=r"split\.folds is 5, split\.fold 5"):
         SplitConfig(folds=5, fold=5)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 6), min_size=8, max_size=40),
+    seed=st.integers(0, 99),
+    kind=st.sampled_from(["folder", "stack"]),
+    test=st.floats(0.1, 0.4),
+    validation=st.floats(0.1, 0.4),
+)
+def test_each_part_has_the_groups_that_were_asked_for_within_one(
+    sizes, seed, kind, test, validation
+):
+    config = SplitConfig(test_fraction=test, validation_fraction=validation)
+    found = split(make_cases(sizes), kind=kind, seed=seed, config=config)
+    for part, fraction in ((found.test, test), (found.validation, validation)):
+        assert abs(len(groups(part)) - fraction * len(sizes)) <= 1
+
+
+@given(st.permutations(make_cases([3, 1, 2, 4, 2, 1, 5])), st.integers(0, 20), st.booleans())
+def test_the_order_of_the_cases_is_irrelevant(cases, seed, is_stack):
+    kind = "stack" if is_stack else "folder"
+    present = {case.id: {len(case.id) % 3} for case in cases}
+    shares = {case.id: int(case.id[-1]) / 9 for case in cases}
+    ordered = sorted(cases, key=lambda case: case.id)
+    one, other = (
+        make_splits(given, shares, SplitConfig(), kind=kind, seed=seed, classes_present=present)
+        for given in (cases, ordered)
+    )
+    assert one == other
+
+
+# Classes -----------------------------------------------------------------------------------
+
+
+def test_the_only_group_of_a_class_is_learned():
+    cases = make_cases([1] * 12)
+    for seed in range(10):
+        for rare in (0, 5, 11):
+            present = {case.id: {1} for case in cases} | {cases[rare].id: {1, 2}}
+            found = make_splits(
+                cases,
+                dict.fromkeys(present, 0.2),
+                SplitConfig(),
+                kind="folder",
+                seed=seed,
+                classes_present=present,
+            )
+            assert cases[rare].id in found.train
+
+
+def test_a_class_that_every_third_group_has_is_on_all_sides():
+    cases = make_cases([1] * 30)
+    present = {case.id: {1, 2} if index % 3 == 0 else {1} for index, case in enumerate(cases)}
+    for seed in range(10):
+        found = make_splits(
+            cases,
+            dict.fromkeys(present, 0.2),
+            SplitConfig(),
+            kind="folder",
+            seed=seed,
+            classes_present=present,
+        )
+        assert all(any(2 in present[i] for i in getattr(found, part)) for part in PARTS)
+
+
+# Given splits ------------------------------------------------------------------------------
+
+
+def stated(**parts):
+    """Two cases of each named group, with the part that it is in."""
+    return [
+        Case(id=f"{group}/{index}", image=Path("x"), group=group, split=part)
+        for part, names in parts.items()
+        for group in names.split()
+        for index in range(2)
+    ]
+
+
+def test_a_whole_given_split_is_taken_over():
+    found = split(stated(train="a b c", validation="d", test="e f"))
+    assert groups(found.train) == set("abc")
+    assert (groups(found.validation), groups(found.test)) == ({"d"}, set("ef"))
+    assert found.text == (
+        "Split by group: train 6 (3 groups), validation 2 (1 groups), test 4 (2 groups)."
+        " As the data state it."
+    )
+
+
+@given(
+    sizes=st.lists(st.integers(1, 5), min_size=4, max_size=20),
+    lacking=st.sampled_from(["validation", "test"]),
+    kind=st.sampled_from(["folder", "stack", "single"]),
+    seed=st.integers(0, 20),
+)
+def test_what_a_given_split_lacks_is_cut_from_training(sizes, lacking, kind, seed):
+    cases = make_cases(sizes)
+    there = {"validation": "test", "test": "validation"}[lacking]
+    cases = [replace(c, split=there if c.group == "g000" else "train") for c in cases]
+    found = split(cases, kind=kind, seed=seed)
+    assert all(getattr(found, part) for part in PARTS)
+    assert groups(getattr(found, there)) == {"g000"}
+    assert sum(len(groups(getattr(found, part))) for part in PARTS) == len(sizes)
+    assert sum(len(getattr(found, part)) for part in PARTS) == len(cases)
+    assert found.text.endswith(f"As the data state it; {lacking} cut from the training groups.")
+
+
+def test_a_training_part_alone_states_nothing():
+    cases = stated(train="a b c d")
+    plain = [replace(case, split="") for case in cases]
+    assert split(cases) == split(plain)
+    folds = SplitConfig(folds=2)
+    assert split(cases, config=folds) == split(plain, config=folds)
+
+
+def test_a_group_on_two_sides_of_a_given_split_is_named():
+    cases = stated(train="a b c", validation="d", test="e f")
+    cases[0] = replace(cases[0], split="test")
+    with pytest.raises(DataError, match="The given split puts 1 groups on two sides") as caught:
+        split(cases)
+    assert "a: a/1 in train, a/0 in test" in caught.value.message
+    assert "image,mask,group,split" in caught.value.hint
+
+
+def test_given_splits_that_cannot_be_used():
+    cases = stated(train="a b c", test="d")
+    with pytest.raises(DataError, match="state the split of 7 cases; 1 have none, first a/0"):
+        split([replace(cases[0], split=""), *cases[1:]])
+    with pytest.raises(DataError, match="has 0 groups for training, from which validation"):
+        split(stated(test="a b c"))
+    with pytest.raises(DataError, match="has 1 groups for training, from which validation"):
+        split(stated(train="a", test="b c"))
+    with pytest.raises(ConfigError, match="state their own split, folds"):
+        split(cases, config=SplitConfig(folds=2))
+
+
+# A split in a file -------------------------------------------------------------------------
+
+
+def write_split(path, **changes):
+    parts = {"train": ["a/0", "a/1"], "validation": ["b/0", "b/1"], "test": ["c/0", "c/1"]}
+    path.write_text(json.dumps(parts | changes))
+    return path
+
+
+def test_a_split_in_a_file(tmp_path):
+    cases = [replace(case, split="") for case in stated(train="a b c")]
+    found = load_given_splits(write_split(tmp_path / "mine.json"), cases)
+    assert (found.train, found.test) == (("a/0", "a/1"), ("c/0", "c/1"))
+    assert found.text.endswith("As mine.json says.")
+    again = tmp_path / "again.json"
+    found.save(again)
+    assert load_given_splits(again, cases).train == found.train
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train": ["a/0", "a/1", "a/2"]}, "1 unknown cases, first a/2"),
+        ({"train": ["a/0", "a/11"]}, "1 unknown cases, first a/11; the nearest is a/1"),
+        ({"train": ["a/0", "a/1", "b/1"]}, "1 cases twice, first b/1"),
+        ({"train": ["a/0", "a/1", "a/1"]}, "1 cases twice, first a/1"),
+        ({"train": ["a/0"]}, "1 cases missing, first a/1"),
+        ({"train": ["a/0", "b/0"], "test": ["c/0", "c/1", "a/1"], "validation": ["b/1"]}, "two s"),
+        ({"validation": [], "train": ["a/0", "a/1", "b/0", "b/1"]}, "no cases for validation"),
+        ({"test": "c/0"}, "not a split: train, validation and test must be lists"),
+        ({"test": None}, "not a split"),
+    ],
+)
+def test_mistakes_in_a_split_file(tmp_path, changes, message):
+    cases = [replace(case, split="") for case in stated(train="a b c")]
+    with pytest.raises((DataError, RunError), match=message) as caught:
+        load_given_splits(write_split(tmp_path / "mine.json", **changes), cases)
+    assert "mine.json" in caught.value.message
+    assert caught.value.hint
+
+
+def test_a_split_file_that_is_none(tmp_path):
+    for text in ("{", "[]", "{}"):
+        (tmp_path / "s.json").write_text(text)
+        with pytest.raises(RunError, match=r"s\.json: not a split"):
+            load_given_splits(tmp_path / "s.json", [])
+    with pytest.raises(RunError, match="not a split"):
+        load_given_splits(tmp_path / "nothing.json", [])

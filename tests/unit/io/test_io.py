@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tifffile
@@ -103,3 +105,49 @@ def test_unknown_format_and_missing_file(tmp_path):
         io.read(tmp_path / "a.xyz")
     with pytest.raises(DataError, match="no such file"):
         io.read(tmp_path / "a.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    with pytest.raises(DataError, match="a device or pipe"):
+        io.read(tmp_path / "zero.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "stem", "suffix"),
+    [
+        ("a.1.nii.gz", "a.1", ".nii.gz"),
+        ("A.OME.TIF", "A", ".ome.tif"),
+        ("x.ome.zarr", "x", ".ome.zarr"),
+        ("x.Png", "x", ".png"),
+        ("case.12.mha", "case.12", ".mha"),
+        ("some.thing", "some", ".thing"),
+        ("plain", "plain", ""),
+    ],
+)
+def test_a_suffix_of_two_parts_is_one(name, stem, suffix):
+    assert io.stem_of(Path("folder.d", name)) == stem
+    assert io.suffix_of(Path("folder.d", name)) == suffix
+
+
+def test_what_is_an_image():
+    names = ["x.nii.gz", "x.zarr", "x.PNG", "x.ome.tiff", "x.dcm"]
+    assert all(io.is_image(Path("a", name)) for name in names)
+    assert not any(io.is_image(Path(name)) for name in ("x.gz", ".x.png", "x", "x.csv", "zarr"))
+
+
+def test_size_is_that_of_the_image_as_it_is_read(tmp_path):
+    volume = np.zeros((4, 6, 8), np.uint16)
+    tifffile.imwrite(tmp_path / "x.tif", volume, photometric="minisblack")
+    assert io.read_size(tmp_path / "x.tif") == (4, 6, 8)
+    image = Image.fromarray(np.zeros((4, 9, 3), np.uint8))
+    exif = image.getexif()
+    exif[0x0112] = 6  # Turned by a quarter.
+    image.save(tmp_path / "x.jpg", exif=exif)
+    assert io.read_size(tmp_path / "x.jpg") == (9, 4)
+
+
+def test_masks_of_formats_that_are_not_written_get_one_that_is(tmp_path):
+    np.savez(tmp_path / "m.npz", np.zeros((2, 3, 5), np.uint8))
+    assert io.read_mask(tmp_path / "m.npz").encoding.suffix == ".npy"
+    tifffile.imwrite(tmp_path / "m.ome.tif", np.zeros((4, 6), np.uint8))
+    assert io.read_mask(tmp_path / "m.ome.tif").encoding.suffix == ".tif"
+    with pytest.raises(DataError, match=r"m.zarr: masks cannot be written as .zarr"):
+        io.write_mask(tmp_path / "m.zarr", np.zeros((4, 6), np.uint8), MaskEncoding())

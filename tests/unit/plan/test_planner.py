@@ -38,7 +38,8 @@ DATA = Fingerprint(
 
 
 def plan(data=DATA, machine=LAPTOP, recipe=None):
-    return plan_recipe(recipe or Recipe(), Situation(data=data, machine=machine))
+    planned, decisions = plan_recipe(recipe or Recipe(), Situation(data=data, machine=machine))
+    return planned, [decision.text for decision in decisions]
 
 
 @pytest.mark.parametrize("shape", [(512, 512), (37, 900), (9, 9), (24, 200, 180), (2000, 3000)])
@@ -207,3 +208,13 @@ def test_recordings_that_differ_are_normalised_one_by_one(recordings, norm):
     planned, reasons = plan(replace(DATA, recordings=recordings))
     assert planned.network.norm == norm
     assert any(f"{norm} norm" in reason for reason in reasons)
+
+
+def test_every_decision_says_from_which_fact_and_why():
+    _, decisions = plan_recipe(Recipe(), Situation(data=DATA, machine=LAPTOP))
+    for decision in decisions:
+        assert decision.text.endswith(".")
+        assert decision.fact
+        assert decision.otherwise
+        assert decision.source
+        assert "Raises" not in decision.source

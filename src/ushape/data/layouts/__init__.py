@@ -5,11 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ushape.data.layouts import folders, suffix
+from ushape.data.layouts import (
+    class_folders,
+    coco,
+    folders,
+    given_splits,
+    nnunet,
+    objects,
+    parallel,
+    suffix,
+    table,
+)
 from ushape.data.layouts.found import Found
 
 LAYOUTS: dict[str, Callable[[Path], Found | None]] = {
+    "nnunet": nnunet.find,
+    "table": table.find,
+    "objects": objects.find,
+    "given_splits": given_splits.find,
     "folders": folders.find,
+    "class_folders": class_folders.find,
+    "coco": coco.find,
     "suffix": suffix.find,
+    "parallel": parallel.find,
 }
-"""Each returns None where the folder does not have its form."""
+"""Each returns None where the folder does not have its form. The first that finds pairs holds, so
+the form that says most stands first."""

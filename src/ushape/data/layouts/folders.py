@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ushape.data.layouts.found import Found, index_images, index_masks
-from ushape.data.layouts.names import IMAGE_FOLDERS, MASK_FOLDERS, images_below, stem_key
+from ushape.data.layouts.found import Found, index_images, index_masks, take_splits_from_keys
+from ushape.data.layouts.names import (
+    IMAGE_FOLDERS,
+    MASK_FOLDERS,
+    folders_below,
+    images_below,
+    stem_key,
+)
 from ushape.errors import DataError
 
 
@@ -15,7 +21,17 @@ def find(folder: Path) -> Found | None:
     Raises:
         DataError: several candidates.
     """
-    below = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
+    both = find_folders(folder)
+    return None if both is None else pair(*both)
+
+
+def find_folders(folder: Path) -> tuple[Path, Path] | None:
+    """The image folder and the mask folder.
+
+    Raises:
+        DataError: several candidates.
+    """
+    below = {path.name.lower(): path for path in folders_below(folder)}
     images = [below[name] for name in IMAGE_FOLDERS if name in below]
     masks = [below[name] for name in MASK_FOLDERS if name in below]
     if not images or not masks:
@@ -28,7 +44,7 @@ def find(folder: Path) -> Found | None:
                 hint=f"Name the two that belong together: ushape train {images[0]} "
                 f"--masks {masks[0]}",
             )
-    return pair(images[0], masks[0])
+    return images[0], masks[0]
 
 
 def pair(images: Path, masks: Path) -> Found:
@@ -41,4 +57,6 @@ def pair(images: Path, masks: Path) -> Found:
         else indexed
     )
     found = index_masks([(stem_key(path, masks), path) for path in images_below(masks)], indexed)
-    return Found(layout=f"{images.name}/ beside {masks.name}/", images=indexed, masks=found)
+    return take_splits_from_keys(
+        Found(layout=f"{images.name}/ beside {masks.name}/", images=indexed, masks=found)
+    )

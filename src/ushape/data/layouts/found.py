@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ushape.data.layouts.names import strip_mask_word
+from ushape.data.layouts.classes import StatedClasses
+from ushape.data.layouts.names import SPLIT_WORDS, strip_image_word, strip_mask_word
 from ushape.errors import DataError
+from ushape.types import Case, Mask, Split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,12 +20,37 @@ class Found:
     """In words: "images/ beside masks/"."""
 
     images: Mapping[str, Path]
-    masks: Mapping[str, Path]
+    masks: Mapping[str, Mask]
     """By the key of the image that each belongs to."""
+
+    channels: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    """Further files of an image, where it has several."""
+
+    splits: Mapping[str, Split] = field(default_factory=dict)
+    groups: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    classes: StatedClasses | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def paired(self) -> list[str]:
         return sorted(self.images.keys() & self.masks.keys())
+
+    @property
+    def cases(self) -> list[Case]:
+        """One per pair, sorted by id."""
+        return [
+            Case(
+                id=key,
+                image=self.images[key],
+                mask=self.masks[key],
+                group=self.groups.get(key, ""),
+                channels=self.channels.get(key, ()),
+                split=self.splits.get(key, ""),
+                metadata=self.metadata.get(key, {}),
+            )
+            for key in self.paired
+        ]
 
 
 def index_images(paths: Sequence[tuple[str, Path]]) -> dict[str, Path]:
@@ -46,13 +73,17 @@ def index_images(paths: Sequence[tuple[str, Path]]) -> dict[str, Path]:
 def index_masks(paths: Sequence[tuple[str, Path]], images: Mapping[str, Path]) -> dict[str, Path]:
     """Masks by the key of their image: the same key, or one with a word such as `_mask`.
 
+    A mask `a_mask` or `a` belongs to the image `a`, else to `a_image` if that is the only one.
+
     Raises:
         DataError: two masks for one image.
     """
+    short = _without_image_words(images)
     found: dict[str, Path] = {}
     for key, path in paths:
         stripped = strip_mask_word(key)
         own = key if key in images or stripped is None else stripped
+        own = own if own in images else short.get(own, own)
         if own in found:
             raise DataError(
                 f"Two masks belong to {own}: {found[own]} and {path}.",
@@ -60,3 +91,25 @@ def index_masks(paths: Sequence[tuple[str, Path]], images: Mapping[str, Path]) -
             )
         found[own] = path
     return found
+
+
+def _without_image_words(images: Mapping[str, Path]) -> dict[str, str]:
+    """Key of each image by its name without a word such as `_image`; none that two share."""
+    found: dict[str, list[str]] = {}
+    for key in images:
+        stripped = strip_image_word(key)
+        if stripped is not None:
+            found.setdefault(stripped, []).append(key)
+    return {stripped: keys[0] for stripped, keys in found.items() if len(keys) == 1}
+
+
+def take_splits_from_keys(found: Found) -> Found:
+    """`images/train/a` beside `masks/train/a`: the first part of the key states the split.
+
+    Only where every pair lies in such a folder, and these are of at least two parts.
+    """
+    parts = {key: SPLIT_WORDS.get(key.partition("/")[0].lower()) for key in found.paired}
+    stated = {key: part for key, part in parts.items() if part and "/" in key}
+    if found.splits or len(stated) < len(parts) or len(set(stated.values())) < 2:
+        return found
+    return replace(found, splits=stated)

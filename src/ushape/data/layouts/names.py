@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from ushape.io import is_image
+from ushape.io import is_image, stem_of
+from ushape.types import Split
 
 IMAGE_FOLDERS = (
     "images", "image", "imgs", "img", "train", "train_images", "inputs", "input", "raw",
@@ -18,22 +21,49 @@ MASK_WORDS = (
     "mask", "masks", "label", "labels", "seg", "segmentation", "gt", "annotation",
     "truth", "target",
 )  # fmt: skip
+IMAGE_WORDS = ("image", "images", "img", "volume", "raw", "input")
+SPLIT_WORDS: dict[str, Split] = {
+    "train": "train", "training": "train",
+    "val": "validation", "valid": "validation", "validation": "validation",
+    "test": "test", "testing": "test",
+}  # fmt: skip
 
 
 def images_below(folder: Path) -> list[Path]:
-    """All readable images in a tree, sorted; hidden files and folders are left out."""
+    """All readable images in a tree, sorted; hidden files and folders are left out.
+
+    A folder such as `a.zarr` is one image, whatever lies in it.
+    """
     return sorted(
         path
         for path in folder.rglob("*")
         if is_image(path)
-        and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and not any(is_image(above) for above in path.relative_to(folder).parents)
     )
 
 
 def stem_key(path: Path, folder: Path) -> str:
     """Path below the folder without suffix, with '/'."""
-    return path.relative_to(folder).with_suffix("").as_posix()
+    return path.relative_to(folder).with_name(stem_of(path)).as_posix()
+
+
+def key_below(path: Path, folder: Path) -> str:
+    """`stem_key`; of a file that lies elsewhere its whole path, so that keys stay unique.
+
+    Links are not followed: a linked file is called as its link.
+    """
+    path, folder = (Path(os.path.normpath(one.absolute())) for one in (path, folder))
+    if path.is_relative_to(folder):
+        return stem_key(path, folder)
+    return path.with_name(stem_of(path)).as_posix().lstrip("/")
+
+
+def folders_below(folder: Path) -> list[Path]:
+    """The folders directly in a folder, sorted, without hidden ones."""
+    return sorted(
+        path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
+    )
 
 
 def strip_mask_word(key: str) -> str | None:
@@ -41,9 +71,18 @@ def strip_mask_word(key: str) -> str | None:
 
     `a/x_mask`, `a/x-seg` and `a/mask_x` belong to `a/x`.
     """
+    return _strip_word(key, MASK_WORDS)
+
+
+def strip_image_word(key: str) -> str | None:
+    """`a/x` of `a/x_image` and `a/x-volume`; None if the key has no such word."""
+    return _strip_word(key, IMAGE_WORDS)
+
+
+def _strip_word(key: str, words: Sequence[str]) -> str | None:
     parent, slash, name = key.rpartition("/")
     lower = name.lower()
-    for word in MASK_WORDS:
+    for word in words:
         for joint in ("_", "-", ".", " "):
             if lower.endswith(joint + word) and len(name) > len(word) + 1:
                 return parent + slash + name[: -len(word) - 1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ushape.data.layouts.found import Found, index_images, index_masks
+from ushape.data.layouts.found import Found, index_images, index_masks, take_splits_from_keys
 from ushape.data.layouts.names import images_below, stem_key, strip_mask_word
 
 
@@ -19,8 +19,10 @@ def find(folder: Path) -> Found | None:
         return None
     indexed = index_images(images)
     example = masks[0][1].stem
-    return Found(
-        layout=f"one tree, masks named as {example}",
-        images=indexed,
-        masks=index_masks(masks, indexed),
+    return take_splits_from_keys(
+        Found(
+            layout=f"one tree, masks named as {example}",
+            images=indexed,
+            masks=index_masks(masks, indexed),
+        )
     )

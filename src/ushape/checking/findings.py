@@ -1,0 +1,99 @@
+"""A finding, and what the checks look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from ushape.data.discover import Discovery
+from ushape.data.exam import Exam
+from ushape.data.groups import Kind
+from ushape.labels import LabelConfig, LabelSpace
+
+Severity = Literal["error", "warning", "note"]
+"""Training stops; the score will be wrong or low; worth knowing."""
+
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One kind of problem, with all cases that have it."""
+
+    check: str
+    """Short name, e.g. transposed."""
+
+    severity: Severity
+    text: str
+    """What was found, a sentence."""
+
+    fix: str
+    """What to do about it."""
+
+    cases: tuple[str, ...] = ()
+    """Case ids or file names, the worst first."""
+
+    in_copy: Literal["", "corrected", "left out"] = ""
+    """What becomes of these cases in the copy that `--fix` makes; '': they stay as they are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """All that the checks look at."""
+
+    discovery: Discovery
+    exams: Sequence[Exam]
+    """In the order of the cases."""
+
+    labels: LabelConfig
+    groups: Mapping[str, str]
+    """Group of each case id; of cases that could be read."""
+
+    kind: Kind
+    """How the groups were found."""
+
+    part_of: Mapping[str, str] = field(default_factory=dict)
+    """train, validation or test, of each case id, where a split could be made."""
+
+    space: LabelSpace | None = None
+    """None where the mask values make no sense."""
+
+    @cached_property
+    def readable(self) -> list[Exam]:
+        """Exams of cases whose image and mask could be read."""
+        return [exam for exam in self.exams if exam.error is None]
+
+    @cached_property
+    def fitting(self) -> list[Exam]:
+        """Those whose mask has the image's size, and lies on it."""
+        return [
+            exam
+            for exam in self.readable
+            if exam.shape == exam.mask_shape and not (exam.mask_is_image or exam.is_turned_apart)
+        ]
+
+    @cached_property
+    def value_counts(self) -> dict[int, int]:
+        """Pixels of each mask value over all cases."""
+        total: dict[int, int] = {}
+        for exam in self.readable:
+            for value, count in exam.value_counts.items():
+                total[value] = total.get(value, 0) + count
+        return total
+
+    def class_pixels(self, exam: Exam) -> np.ndarray:
+        """(classes,) pixels; only where there is a space."""
+        assert self.space is not None
+        values = np.fromiter(exam.value_counts, dtype=np.int64)
+        counts = np.fromiter(exam.value_counts.values(), dtype=np.int64)
+        known = np.isin(values, self.space.values) | (self.space.threshold is not None)
+        pixels = np.zeros(256, dtype=np.int64)
+        np.add.at(pixels, self.space.classes_of(values[known]), counts[known])
+        return pixels[: len(self.space.values)]
+
+
+Check = Callable[[Evidence], Iterator[Finding]]

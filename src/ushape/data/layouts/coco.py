@@ -1,0 +1,115 @@
+"""A COCO JSON file of polygons or run lengths beside its images."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from ushape.data.layouts.classes import StatedClasses
+from ushape.data.layouts.found import Found, index_images
+from ushape.data.layouts.join import join_parts
+from ushape.data.layouts.names import SPLIT_WORDS, folders_below, images_below, key_below
+from ushape.errors import DataError
+from ushape.io.annotations import CocoFile, read_coco
+from ushape.types import CocoMask, Split
+
+
+def find(folder: Path) -> Found | None:
+    """Looks for a .json with images and annotations in the folder or its annotations/.
+
+    Several files, such as instances_train.json and instances_val.json, are given splits.
+
+    Raises:
+        DataError: several files for one part; or as `read`.
+    """
+    places = [folder, *(p for p in folders_below(folder) if p.name.lower() == "annotations")]
+    files = [path for place in places for path in sorted(place.glob("*.json")) if _is_coco(path)]
+    if not files:
+        return None
+    if len(files) == 1:
+        return pair(files[0], _places_near(files[0], folder))
+    parts: dict[Split, Path] = {}
+    for path in files:
+        part = _part_of(path)
+        if part is None or part in parts:
+            raise DataError(
+                f"{folder}: several COCO files: {', '.join(p.name for p in files)}.",
+                hint=f"Name one: ushape train {files[0]}",
+            )
+        parts[part] = path
+    found = {part: pair(path, _places_near(path, folder)) for part, path in parts.items()}
+    return join_parts(found, {part: part for part in parts}, layout="COCO files for each part")
+
+
+def read(path: Path) -> Found:
+    """The images and annotations of a COCO file that the user names.
+
+    Raises:
+        DataError: as `pair`.
+    """
+    is_below = path.parent.name.lower() == "annotations"
+    return pair(path, _places_near(path, path.parent.parent if is_below else path.parent))
+
+
+def pair(path: Path, places: Sequence[Path]) -> Found:
+    """The images of a COCO file, looked for in the first of some folders that has one of them.
+
+    An image that is listed without annotations is background. Categories without annotations
+    are no classes.
+
+    Raises:
+        DataError: not a COCO file; images that are not there or listed twice; no annotations.
+    """
+    file = read_coco(path)
+    names = [entry["file_name"] for entry in file.images.values()]
+    place = next((p for p in places for name in names[:1] if (p / name).is_file()), places[0])
+    gone = [name for name in names if not (place / name).is_file()]
+    if gone or not names:
+        raise DataError(
+            f"{path}: {len(gone)} of its {len(names)} images are not in {place}"
+            + (f", first {gone[0]}." if gone else "."),
+            hint="Put the images beside the file, in a folder beside it, or in images/.",
+        )
+    keys = {key: key_below(place / entry["file_name"], place) for key, entry in file.images.items()}
+    listed = index_images([(keys[k], place / e["file_name"]) for k, e in file.images.items()])
+    others = {key_below(image, place): image for image in images_below(place)}
+    return Found(
+        layout=f"COCO annotations in {path.name}",
+        images=others | listed,
+        masks={keys[key]: CocoMask(path, key) for key in file.images},
+        classes=_classes_of(path, file),
+    )
+
+
+def _classes_of(path: Path, file: CocoFile) -> StatedClasses:
+    """Background and the used categories; a category's value is its place in the file."""
+    values = [n for n, key in enumerate(file.categories, start=1) if key in file.used]
+    names = [name for key, name in file.categories.items() if key in file.used]
+    if not names or len(set(names)) < len(names):
+        raise DataError(
+            f"{path}: " + ("two categories of one name." if names else "no annotations in it."),
+            hint="Each category needs a name of its own, and an annotation.",
+        )
+    return StatedClasses(source=path, names=("background", *names), values=(0, *values))
+
+
+def _is_coco(path: Path) -> bool:
+    """Told by two words, before a large file is taken apart."""
+    try:
+        text = path.read_bytes()
+    except OSError:
+        return False
+    return all(f'"{word}"'.encode() in text for word in ("images", "annotations"))
+
+
+def _part_of(path: Path) -> Split | None:
+    """`instances_val2017.json` is for validation."""
+    words = re.split(r"[^a-z]+", path.stem.lower())
+    return next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), None)
+
+
+def _places_near(path: Path, folder: Path) -> list[Path]:
+    """Where the images of a file in this data folder may lie."""
+    beside = [path.parent, *folders_below(path.parent)]
+    return beside if path.parent == folder else [*beside, folder, *folders_below(folder)]

@@ -1,0 +1,118 @@
+"""nnU-Net: imagesTr/NAME_0000, labelsTr/NAME, and dataset.json with the names of the classes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ushape.data.layouts.classes import StatedClasses, classes_by_value
+from ushape.data.layouts.found import Found
+from ushape.data.layouts.names import images_below, stem_key
+from ushape.errors import DataError
+from ushape.io.annotations import read_json
+from ushape.types import Split
+
+_CHANNEL = re.compile(r"^(?P<name>.+)_(?P<number>\d{4})$")
+
+
+def find(folder: Path) -> Found | None:
+    """Looks for imagesTr/ and labelsTr/; imagesTs/ are test cases where labelsTs/ is there.
+
+    Raises:
+        DataError: a case that lacks a channel; a dataset.json that cannot be understood.
+    """
+    if not (folder / "imagesTr").is_dir() or not (folder / "labelsTr").is_dir():
+        return None
+    path = folder / "dataset.json"
+    facts = read_json(path) if path.is_file() else {}
+    if not isinstance(facts, dict):
+        raise DataError(f"{path}: no object of JSON.", hint="Copy it from the data set again.")
+    channels: dict[str, list[Path]] = {}
+    masks: dict[str, Path] = {}
+    splits: dict[str, Split] = {}
+    has_test = (folder / "imagesTs").is_dir() and (folder / "labelsTs").is_dir()
+    parts: list[tuple[str, Split]] = [("Tr", "train"), ("Ts", "test")] if has_test else [("Tr", "")]
+    for ending, split in parts:
+        own = _channels_of(folder / f"images{ending}")
+        twice = sorted(own.keys() & channels.keys())
+        if twice:
+            raise DataError(
+                f"{folder}: {twice[0]} is in imagesTr and in imagesTs.",
+                hint="Take one of them out.",
+            )
+        channels |= own
+        labels = folder / f"labels{ending}"
+        masks |= {stem_key(mask, labels): mask for mask in images_below(labels)}
+        splits |= dict.fromkeys(own, split)
+    _refuse_other_channels(folder, channels, facts.get("channel_names", facts.get("modality")))
+    classes, notes = _classes_of(path, facts.get("labels"))
+    return Found(
+        layout="nnU-Net: imagesTr/ beside labelsTr/",
+        images={key: paths[0] for key, paths in channels.items()},
+        masks=masks,
+        channels={key: tuple(paths[1:]) for key, paths in channels.items()},
+        splits=splits,
+        classes=classes,
+        notes=notes,
+    )
+
+
+def _channels_of(folder: Path) -> dict[str, list[Path]]:
+    """The files of each case, in the order of their channels."""
+    numbered: dict[str, list[tuple[int, Path]]] = {}
+    for path in images_below(folder):
+        key = stem_key(path, folder)
+        match = _CHANNEL.match(key)
+        name, number = (match["name"], int(match["number"])) if match else (key, 0)
+        numbered.setdefault(name, []).append((number, path))
+    return {name: [path for _, path in sorted(files)] for name, files in numbered.items()}
+
+
+def _refuse_other_channels(
+    folder: Path, channels: Mapping[str, Sequence[Path]], named: Any
+) -> None:
+    """Every case has the channels 0000, 0001, ... that dataset.json names, or as many as most."""
+    if not channels:
+        return
+    counts = [len(paths) for paths in channels.values()]
+    wanted = len(named) if named else max(counts)
+    for key, paths in sorted(channels.items()):
+        numbers = [_number_of(path, folder) for path in paths]
+        if numbers != list(range(wanted)):
+            has = ", ".join(path.name for path in paths)
+            raise DataError(
+                f"{folder}: {key} has {has}, not the {wanted} channels from _0000 on.",
+                hint="Each case has one file per channel; dataset.json names them in "
+                "channel_names.",
+            )
+
+
+def _number_of(path: Path, folder: Path) -> int:
+    match = _CHANNEL.match(Path(stem_key(path, folder)).name)
+    return int(match["number"]) if match else 0
+
+
+def _classes_of(path: Path, labels: Any) -> tuple[StatedClasses | None, tuple[str, ...]]:
+    """Names by value; the first version of the format has them the other way round."""
+    if not labels:
+        return None, ()
+    if not isinstance(labels, dict):
+        raise DataError(f"{path}: labels is no object.", hint='Write {"background": 0, "cell": 1}.')
+    name_of: dict[int, str] = {}
+    for key, value in labels.items():
+        if isinstance(value, list):
+            note = f"{path.name} unites labels to regions; the labels in the masks are learned."
+            return None, (note,)
+        name, code = (str(value), key) if str(key).isdigit() else (key, value)
+        if not str(code).isdigit() or int(code) in name_of:
+            raise DataError(
+                f"{path}: the label {name} has the value {code}, no whole number or used twice.",
+                hint='Write {"background": 0, "cell": 1}.',
+            )
+        name_of[int(code)] = name
+    ignore = next((code for code, name in name_of.items() if name.lower() == "ignore"), None)
+    if ignore is not None:
+        del name_of[ignore]
+    return classes_by_value(path, name_of, ignore), ()

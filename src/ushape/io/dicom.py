@@ -1,0 +1,345 @@
+"""DICOM through pydicom: one file, or a folder of slices as one volume."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ushape.errors import DataError
+from ushape.io import guard
+from ushape.io.volumes import Grid, on_grid
+from ushape.types import Pixels
+
+DEFLATED = "1.2.840.10008.1.2.1.99"
+"""Transfer syntax that packs the whole file, so that nothing bounds what it unpacks to."""
+
+BY_ITK = {
+    "1.2.840.10008.1.2.4.51",  # JPEG of 12 bits
+    "1.2.840.10008.1.2.4.57",  # JPEG lossless
+    "1.2.840.10008.1.2.4.70",  # JPEG lossless, first-order prediction: the usual one in archives
+    "1.2.840.10008.1.2.4.80",  # JPEG-LS lossless
+    "1.2.840.10008.1.2.4.81",  # JPEG-LS
+}
+"""Transfer syntaxes that pydicom leaves to packages beyond pillow, and SimpleITK unpacks."""
+
+PIXEL_ELEMENTS = (
+    "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames",
+    "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
+)  # fmt: skip
+"""What is needed to unpack pixels, beside them."""
+
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+
+MOST_UNEVEN = 0.1
+"""Share of the slice distance by which a gap in a series may differ before a slice is missing."""
+
+MOST_TILT = 1e-3
+"""Largest difference of direction cosines within one series."""
+
+
+def read(path: Path) -> Pixels:
+    """One file: (1, y, x), colours (3, y, x), several frames (C, z, y, x).
+
+    Rescale slope and intercept are applied: whole ones give int32, others float32. MONOCHROME1,
+    where small values are bright, is inverted. Palettes become their colours.
+
+    Raises:
+        DataError: damaged, hostile, without pixels; compressed in a way that needs another
+            package; pydicom is missing.
+    """
+    with guard.reading(path):
+        data = _load(path)
+        array = _pixels_of(path, data)
+        frames = array.shape[1] if array.ndim == 4 else 1
+        grid = _grid_of(data, frames)
+        if grid is None:
+            spacing = _spacing_of(data, frames)
+            flat = spacing[-(array.ndim - 1) :] if spacing is not None else None
+            return Pixels(array=array, spacing_mm=flat)
+        return on_grid(array.reshape(len(array), *grid.shape), grid)
+
+
+def read_series(folder: Path) -> Pixels:
+    """The slices in a folder as (C, z, y, x), ordered by their place along the slice normal.
+
+    A single slice gives (C, y, x). Files that are not DICOM are left out.
+
+    Raises:
+        DataError: no slice; several series; slices of different size or direction, twice in one
+            place, or missing in between; as `read`.
+    """
+    with guard.reading(folder):
+        slices = _slices_of(folder, pixels=True)
+        if len(slices) == 1:
+            return read(slices[0][0])
+        grid = _stack_of(slices)
+        guard.check_claim(folder, grid.shape, 4, math.prod(grid.shape))
+        arrays = [_pixels_of(path, data) for path, data in slices]
+        if len({array.shape for array in arrays}) > 1 or arrays[0].ndim != 3:
+            raise DataError(
+                f"{folder}: slices of different kinds, or of several frames.",
+                hint="Keep one series per folder.",
+            )
+        return on_grid(np.stack(arrays, axis=1), grid)
+
+
+def read_grid(path: Path) -> Grid | None:
+    """Where a file, or a folder of slices, lies in the patient; None where a file does not say.
+
+    Raises:
+        DataError: as `read` and `read_series`.
+    """
+    with guard.reading(path):
+        slices = _slices_of(path, pixels=False) if path.is_dir() else []
+        if len(slices) > 1:
+            return _stack_of(slices)
+        data = slices[0][1] if slices else _load(path, pixels=False)
+        return _grid_of(data, int(data.get("NumberOfFrames") or 1))
+
+
+def patient_of(path: Path) -> str:
+    """PatientID of a file, '' where it has none: images of one patient belong together.
+
+    Raises:
+        DataError: no DICOM, damaged; pydicom is missing.
+    """
+    with guard.reading(path):
+        return str(_load(path, pixels=False).get("PatientID") or "").strip()
+
+
+def _load(path: Path, pixels: bool = True) -> Any:
+    """The data set of a file, not deflated."""
+    pydicom = guard.need("pydicom", "medical", path)
+    with path.open("rb") as file:
+        is_marked = file.read(132)[128:] == b"DICM"
+    # Old files lack the mark; from random bytes pydicom would make up elements.
+    if not is_marked:
+        raise guard.damaged(path, "no DICOM")
+    meta = pydicom.filereader.read_file_meta_info(path)
+    if meta.get("TransferSyntaxUID") == DEFLATED:
+        raise DataError(
+            f"{path}: deflated as a whole.", hint="Save it as explicit VR little endian."
+        )
+    return pydicom.dcmread(path, stop_before_pixels=not pixels)
+
+
+def _pixels_of(path: Path, data: Any) -> np.ndarray:
+    """(C, y, x) or (C, frames, y, x) with rescaling applied."""
+    pixels = guard.need("pydicom.pixels", "medical", path)
+    if "PixelData" not in data:
+        raise DataError(f"{path}: a DICOM file without pixels.", hint="Take it out.")
+    frames = int(data.get("NumberOfFrames") or 1)
+    samples = int(data.SamplesPerPixel)
+    shape = (frames, int(data.Rows), int(data.Columns), samples)
+    guard.check_claim(path, shape, int(data.BitsAllocated) // 8 or 1, path.stat().st_size)
+    is_by_itk = data.file_meta.TransferSyntaxUID in BY_ITK
+    array = _unpack_by_itk(path, data, shape) if is_by_itk else pixels.pixel_array(data)
+    kind = str(data.PhotometricInterpretation)
+    if kind == "PALETTE COLOR":
+        array, samples = pixels.apply_color_lut(array, data), 3
+    array = np.moveaxis(array.reshape(*shape[:3], samples), -1, 0)
+    if kind == "MONOCHROME1":
+        depth = int(data.BitsStored)
+        array = (-1 if int(data.PixelRepresentation) else 2**depth - 1) - array
+    scaled = _rescale(data, array) if samples == 1 else array
+    return scaled if frames > 1 else scaled[:, 0]
+
+
+def _unpack_by_itk(path: Path, data: Any, shape: tuple[int, int, int, int]) -> np.ndarray:
+    """The stored values (frames, y, x, C), unpacked by ITK from a copy that holds pixels only.
+
+    From the file itself ITK would take any length that any element claims for true.
+    """
+    itk, pydicom = _itk(path), guard.need("pydicom", "medical", path)
+    encaps = guard.need("pydicom.encaps", "medical", path)
+    bare = pydicom.Dataset()
+    for name in PIXEL_ELEMENTS:
+        if data.get(name) is not None:
+            setattr(bare, name, data.get(name))
+    if str(data.PhotometricInterpretation).startswith("MONOCHROME"):
+        bare.PhotometricInterpretation = "MONOCHROME2"  # Or ITK would invert it.
+    frames = list(encaps.generate_frames(data.PixelData, number_of_frames=shape[0]))
+    bare.SOPClassUID = SECONDARY_CAPTURE
+    bare.SOPInstanceUID = "1.2.826.0.1.3680043.8.498.1"
+    bare.PixelData = encaps.encapsulate(frames)
+    bare["PixelData"].VR = "OB"
+    bare["PixelData"].is_undefined_length = True
+    bare.file_meta = pydicom.dataset.FileMetaDataset()
+    bare.file_meta.TransferSyntaxUID = data.file_meta.TransferSyntaxUID
+    with tempfile.TemporaryDirectory() as folder:  # ITK reads by name only.
+        copy = Path(folder, "pixels.dcm")
+        bare.save_as(copy, enforce_file_format=True)
+        image = itk.ReadImage(str(copy), imageIO="GDCMImageIO")
+    return itk.GetArrayFromImage(image).reshape(shape)
+
+
+def _itk(path: Path) -> Any:
+    itk = guard.need("SimpleITK", "medical", path)
+    itk.ProcessObject.SetGlobalWarningDisplay(False)
+    return itk
+
+
+def _rescale(data: Any, array: np.ndarray) -> np.ndarray:
+    """(1, frames, y, x) times slope plus intercept, as each frame, or the file, has them."""
+    factors = []
+    for frame in range(array.shape[1]):
+        told = _group(data, frame, "PixelValueTransformationSequence") or data
+        slope, intercept = told.get("RescaleSlope"), told.get("RescaleIntercept")
+        factors.append(
+            (float(1 if slope is None else slope), float(0 if intercept is None else intercept))
+        )
+    if all(pair == (1, 0) for pair in factors):
+        return array
+    slopes, intercepts = np.array(factors).T[:, None, :, None, None]
+    scaled = array * slopes + intercepts
+    is_whole = all(number.is_integer() for pair in factors for number in pair)
+    return scaled.astype(np.int32 if is_whole else np.float32)
+
+
+def _group(data: Any, frame: int, name: str) -> Any:
+    """A functional group of an enhanced file: that of a frame, or the one of all frames."""
+    own = data.get("PerFrameFunctionalGroupsSequence") or []
+    for item in [*own[frame : frame + 1], *(data.get("SharedFunctionalGroupsSequence") or [])]:
+        if item.get(name):
+            return item.get(name)[0]
+    return None
+
+
+def _grid_of(data: Any, frames: int) -> Grid | None:
+    """Where a file lies, if it says all of it."""
+    spacing = _spacing_of(data, frames)
+    plane = _group(data, 0, "PlaneOrientationSequence") or data
+    place = _group(data, 0, "PlanePositionSequence") or data
+    cosines = _numbers(plane.get("ImageOrientationPatient") or [])
+    origin = _numbers(place.get("ImagePositionPatient") or [])
+    if spacing is None or len(cosines) != 6 or len(origin) != 3:
+        return None
+    axes = _axes_of(cosines)
+    last = _group(data, frames - 1, "PlanePositionSequence")
+    if frames > 1 and last is not None:
+        step = np.dot(axes[2], np.subtract(_numbers(last.ImagePositionPatient), origin))
+        if step != 0:
+            spacing = (abs(float(step)) / (frames - 1), *spacing[1:])
+            axes[2] *= np.sign(step)
+    return Grid(
+        shape=(frames, int(data.Rows), int(data.Columns)),
+        spacing_mm=spacing,
+        origin_mm=tuple(origin),
+        direction=tuple(float(cosine) for cosine in axes.T.ravel()),
+    )
+
+
+def _spacing_of(data: Any, frames: int) -> tuple[float, ...] | None:
+    """Millimetres along z, y and x. That of a single slice is its thickness, or 1 if not said."""
+    told = _group(data, 0, "PixelMeasuresSequence") or data
+    spacing = _numbers(told.get("PixelSpacing") or [])
+    offsets = _numbers(data.get("GridFrameOffsetVector") or [])  # Doses have these.
+    between = float(told.get("SpacingBetweenSlices") or told.get("SliceThickness") or 0)
+    between = abs(offsets[1] - offsets[0]) if len(offsets) > 1 else abs(between)
+    if frames == 1 and not between > 0:
+        between = 1.0
+    steps = (between, *spacing)
+    return steps if len(steps) == 3 and min(steps) > 0 and max(steps) < math.inf else None
+
+
+def _slices_of(folder: Path, pixels: bool) -> list[tuple[Path, Any]]:
+    """The DICOM files of a folder, of one series, ordered along the normal."""
+    files = [
+        (path, _load(path, pixels))
+        for path in sorted(folder.iterdir())
+        if not path.name.startswith(".") and path.is_file() and _is_slice(path)
+    ]
+    slices = [(path, data) for path, data in files if data.get("Rows")]  # Not reports and such.
+    if not slices:
+        raise DataError(f"{folder}: no DICOM slices.", hint="Name the folder that holds them.")
+    series = sorted({str(data.get("SeriesInstanceUID")) for _, data in slices})
+    if len(series) > 1:
+        raise DataError(
+            f"{folder}: {len(series)} series: {', '.join(series[:3])}.",
+            hint="Keep one series per folder.",
+        )
+    if len(slices) == 1:
+        return slices
+    for path, data in slices:
+        if not data.get("ImagePositionPatient") or not data.get("ImageOrientationPatient"):
+            raise DataError(
+                f"{path}: does not say where it lies in the patient.",
+                hint="A series needs ImagePositionPatient and ImageOrientationPatient.",
+            )
+    return sorted(slices, key=lambda pair: _place_of(pair[1]))
+
+
+def _is_slice(path: Path) -> bool:
+    """A .dcm, or a file of any name with DICOM's mark; an index of files is none."""
+    if path.name == "DICOMDIR":
+        return False
+    with path.open("rb") as file:
+        return path.suffix.lower() == ".dcm" or file.read(132)[128:] == b"DICM"
+
+
+def _place_of(data: Any) -> float:
+    """Millimetres along the normal of its own plane."""
+    normal = _axes_of(_numbers(data.ImageOrientationPatient))[2]
+    return float(np.dot(normal, _numbers(data.ImagePositionPatient)))
+
+
+def _stack_of(slices: list[tuple[Path, Any]]) -> Grid:
+    """The grid of two ordered slices or more; refuses what is no even stack."""
+    first = slices[0][1]
+    flat = _grid_of(first, 1)
+    if flat is None:
+        raise DataError(
+            f"{slices[0][0]}: has no PixelSpacing.", hint="Keep slices of one scan in a folder."
+        )
+    for path, data in slices:
+        other = _grid_of(data, 1)
+        if other is None or other.shape != flat.shape or int(data.get("NumberOfFrames") or 1) > 1:
+            raise DataError(
+                f"{path}: not of the size of {slices[0][0].name}.",
+                hint="Keep one series per folder, a file per slice.",
+            )
+        turned = np.abs(np.subtract(other.direction, flat.direction)).max()
+        if turned > MOST_TILT or not np.allclose(other.spacing_mm[1:], flat.spacing_mm[1:]):
+            raise DataError(
+                f"{path}: another direction or spacing than {slices[0][0].name}.",
+                hint="Keep one series per folder: scouts and reformats apart.",
+            )
+    places = [_place_of(data) for _, data in slices]
+    gaps = np.diff(places)
+    usual = float(np.median(gaps))
+    for gap, (path, _) in zip(gaps, slices[1:], strict=True):
+        if not abs(gap - usual) <= MOST_UNEVEN * usual or usual <= 0:
+            raise DataError(
+                f"{path}: {gap:g} mm from the slice before it, others {usual:g} mm.",
+                hint="A slice is missing, or there twice.",
+            )
+    mean = float(np.mean(gaps))
+    return Grid(
+        shape=(len(slices), *flat.shape[1:]),
+        spacing_mm=(mean, *flat.spacing_mm[1:]),
+        origin_mm=flat.origin_mm,
+        direction=flat.direction,
+    )
+
+
+def _axes_of(cosines: list[float]) -> np.ndarray:
+    """Unit vectors in its rows: along a row (x), along a column (y), across the slice (z)."""
+    along_x, along_y = np.reshape(cosines, (2, 3))
+    lengths = np.linalg.norm([along_x, along_y], axis=1)
+    if np.abs(lengths - 1).max() > MOST_TILT or abs(along_x @ along_y) > MOST_TILT:
+        raise ValueError(f"directions of rows and columns are not at right angles: {cosines}")
+    along_x = along_x / lengths[0]
+    across = np.cross(along_x, along_y)
+    across = across / np.linalg.norm(across)
+    return np.stack([along_x, np.cross(across, along_x), across])
+
+
+def _numbers(values: Any) -> list[float]:
+    numbers = [float(value) for value in values]
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(f"numbers that are none: {numbers}")
+    return numbers

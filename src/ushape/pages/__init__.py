@@ -1,0 +1,68 @@
+"""Self-contained HTML pages: one look, pictures and plots inside the file."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from ushape.io.atomic import write_bytes
+
+PICTURE_PX = 512
+"""Longest side of a picture."""
+
+BLUE, ORANGE, GREY = "#2f86c9", "#d9790b", "#808890"
+"""Readable on white and on dark grey."""
+
+
+def write_page(path: Path, template: str, **values: object) -> None:
+    """Fills a template of this folder; whole or not at all.
+
+    Args:
+        values: What stands in the template; `title` always.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("ushape", "pages"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    write_bytes(path, environment.get_template(template).render(**values).encode())
+
+
+def adapt(axes: Any) -> None:
+    """Colours that can be read on white and on dark grey."""
+    axes.grid(color=GREY, alpha=0.25)
+    axes.tick_params(colors=GREY)
+    for spine in axes.spines.values():
+        spine.set_color(GREY)
+    for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
+        text.set_color(GREY)
+
+
+def as_svg(figure: Figure) -> str:
+    """The plot as an element for the page."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    svg = text.getvalue()
+    return svg[svg.index("<svg") :]
+
+
+def as_data(picture: np.ndarray, longest_px: int = PICTURE_PX, *, kind: str = "png") -> str:
+    """A data URI of (H, W, 3) uint8, made smaller where it is larger.
+
+    Args:
+        kind: png, pixel by pixel; or webp, a tenth of the size.
+    """
+    image = Image.fromarray(picture)
+    image.thumbnail((longest_px, longest_px))
+    content = io.BytesIO()
+    image.save(content, format=kind.upper(), **({"optimize": True} if kind == "png" else {}))
+    return f"data:image/{kind};base64," + base64.b64encode(content.getvalue()).decode()

@@ -1,0 +1,158 @@
+"""`ushape train` on each form of data folder: one epoch on a few small images."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+NAMES = ("a", "b", "c", "d", "e")
+
+
+def draw(index, shape=(32, 32)):
+    """An image, and a mask of 0 with one box of 1 and one of 2."""
+    rng = np.random.default_rng(index)
+    mask = np.zeros(shape, np.uint8)
+    for value in (1, 2):
+        top, left = rng.integers(1, 8, 2)
+        mask[..., 14 * (value - 1) + top :, left : left + 16][..., :8, :] = value
+    return (rng.normal(80, 8, shape) + 60 * mask).clip(0, 255).astype(np.uint8), mask
+
+
+def save(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".tif":
+        tifffile.imwrite(path, array, photometric="minisblack")
+    else:
+        Image.fromarray(array).save(path)
+
+
+def write_parallel(data):
+    for index, name in enumerate(NAMES):
+        image, mask = draw(index)
+        save(data / f"scans/{name}.png", image)
+        save(data / f"manual/{name}.png", mask)
+    return data, "manual/, which holds few values", {"class 1", "class 2"}
+
+
+def write_given_splits(data):
+    for index, name in enumerate(NAMES):
+        image, mask = draw(index)
+        part = {"a": "val", "b": "test"}.get(name, "train")
+        save(data / part / f"images/{name}.png", image)
+        save(data / part / f"masks/{name}.png", mask)
+    (data / "classes.txt").write_text("background\nround\nlong\n")
+    return data, "train 3, validation 1, test 1. As the data state it.", {"round", "long"}
+
+
+def write_table(data):
+    rows = [["image", "mask", "group", "microscope"]]
+    for index, name in enumerate(NAMES * 2):
+        image, mask = draw(index)
+        save(data / f"{index}.png", image)
+        save(data / f"drawn/{index}.png", np.uint8(255) * (mask > 0))
+        rows.append([f"{index}.png", f"drawn/{index}.png", f"patient {name}", "M2"])
+    with (data / "all.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return data / "all.csv", "Groups: 5, as stated (2 images each)", {"foreground"}
+
+
+def write_nnunet(data):
+    for index, name in enumerate(NAMES):
+        image, mask = draw(index)
+        save(data / f"imagesTr/{name}_0000.tif", image)
+        save(data / f"labelsTr/{name}.tif", mask)
+    labels = {"background": 0, "liver": 1, "tumour": 2}
+    facts = {"channel_names": {"0": "CT"}, "labels": labels, "file_ending": ".tif"}
+    (data / "dataset.json").write_text(json.dumps(facts))
+    return data, "nnU-Net", {"liver", "tumour"}
+
+
+def write_class_folders(data):
+    for index, name in enumerate(NAMES):
+        image, mask = draw(index)
+        save(data / f"images/{name}.png", image)
+        for value, word in ((1, "cat"), (2, "dog")):
+            save(data / f"masks/{word}/{name}.png", np.uint8(255) * (mask == value))
+    return data, "a folder per class", {"cat", "dog"}
+
+
+def write_objects(data):
+    for index, name in enumerate(NAMES):
+        image, mask = draw(index)
+        save(data / name / f"images/{name}.png", image)
+        for value in (1, 2):
+            save(data / name / f"masks/{value}.png", np.uint8(255) * (mask == value))
+    return data, "a mask per object", {"foreground"}
+
+
+def write_volumes(data):
+    for index, name in enumerate(NAMES):
+        image, mask = draw(index, (4, 32, 32))
+        save(data / f"{name}-volume.tif", image)
+        save(data / f"{name}-labels.tif", mask)
+    return data, "4 × 32 × 32 pixels", {"class 1", "class 2"}
+
+
+def write_coco(data):
+    annotations = []
+    for index, name in enumerate(NAMES):
+        image, mask = draw(index)
+        save(data / f"images/{name}.jpg", image)
+        for value in (1, 2):
+            rows, columns = np.nonzero(mask == value)
+            y, x = (
+                (int(rows.min()), int(rows.max()) + 1),
+                (int(columns.min()), int(columns.max()) + 1),
+            )
+            box = [x[0], y[0], x[1], y[0], x[1], y[1], x[0], y[1]]
+            annotations.append({"image_id": index, "category_id": value, "segmentation": [box]})
+    content = {
+        "images": [
+            {"id": index, "file_name": f"{name}.jpg", "height": 32, "width": 32}
+            for index, name in enumerate(NAMES)
+        ],
+        "annotations": annotations,
+        "categories": [{"id": 2, "name": "boat"}, {"id": 1, "name": "buoy"}],
+    }
+    (data / "labels.json").write_text(json.dumps(content))
+    return data, "COCO annotations in labels.json", {"boat", "buoy"}
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        write_parallel,
+        write_given_splits,
+        write_table,
+        write_nnunet,
+        write_class_folders,
+        write_objects,
+        write_volumes,
+        write_coco,
+    ],
+)
+def test_a_network_is_trained(write, ushape, tmp_path):
+    (tmp_path / "data").mkdir()
+    data, said, classes = write(tmp_path / "data")
+    patch = "[4,16,16]" if write is write_volumes else "[16,16]"
+    ended = ushape(
+        "train",
+        data,
+        "-o",
+        tmp_path / "run",
+        "--epochs=1",
+        "--device=cpu",
+        "--set=network.widths=[2,4]",
+        f"--set=sampling.patch_shape={patch}",
+        "--set=train.batch_size=2",
+        "--set=train.steps_per_epoch=2",
+    )
+    assert ended.code == 0, ended.error
+    assert said in ended.output
+    rows = list(csv.DictReader((tmp_path / "run" / "scores.csv").read_text().splitlines()))
+    assert {row["class"] for row in rows} == classes
+    splits = json.loads((tmp_path / "run" / "splits.json").read_text())
+    assert {row["case"] for row in rows} == set(splits["test"])

@@ -1,0 +1,61 @@
+"""`ushape plan` shows what training would do, and its file is what training does."""
+
+import json
+
+
+def test_a_plan_is_explained_written_edited_and_run(ushape, cells, tiny, tmp_path):
+    plan = tmp_path / "plan.json"
+    ended = ushape("plan", cells, "--epochs", 1, *tiny, "--explain", "-o", plan)
+    assert ended.code == 0, ended.error
+    for part in ("Network: U-Net", "from: ", "next: ", "rule: Full size where the time allows"):
+        assert part in ended.output
+    assert ushape("plan", cells, "--epochs", 1, *tiny, "-o", plan).code == 2
+
+    values = json.loads(plan.read_text())
+    values["recipe"]["train"]["epochs"] = 2
+    plan.write_text(json.dumps(values))
+    run = tmp_path / "run"
+    ended = ushape("train", cells, "--plan", plan, "-o", run)
+    assert ended.code == 0, ended.error
+    assert len((run / "metrics.csv").read_text().splitlines()) == 3
+    assert json.loads((run / "plan.json").read_text()) == values
+
+    again = tmp_path / "again"
+    splits = json.loads((run / "splits.json").read_text())
+    splits["train"], splits["test"] = splits["test"], splits["train"]
+    (tmp_path / "splits.json").write_text(json.dumps(splits))
+    ended = ushape(
+        "train", cells, "--plan", plan, "--splits", tmp_path / "splits.json", "-o", again
+    )
+    assert ended.code == 0, ended.error
+    assert json.loads((again / "splits.json").read_text())["test"] == splits["test"]
+
+
+def test_equal_questions_have_equal_plans(ushape, cells, tiny, tmp_path):
+    plans = [tmp_path / "a.json", tmp_path / "b.json"]
+    for path in plans:
+        assert ushape("plan", cells, "--epochs", 1, *tiny, "-o", path).code == 0
+    assert plans[0].read_bytes() == plans[1].read_bytes()
+
+
+def test_plans_that_do_not_fit(ushape, cells, tiny, tmp_path):
+    plan = tmp_path / "plan.json"
+    assert ushape("plan", cells, "--epochs", 1, *tiny, "-o", plan).code == 0
+    values = json.loads(plan.read_text())
+
+    def complaint(*options):
+        ended = ushape("train", cells, "--plan", plan, "-o", tmp_path / "run", *options)
+        assert ended.code == 2
+        assert "Hint" in ended.error
+        return ended.error
+
+    assert "taken as it is" in complaint("--minutes", 3)
+    for change, expected in (
+        ({"preparation": {**values["preparation"], "channels": 3}}, "3 channels"),
+        ({"recipe": {**values["recipe"], "augment": "auto"}}, 'augment is "auto"'),
+        ({"version": 0}, "version 0"),
+    ):
+        plan.write_text(json.dumps({**values, **change}))
+        assert expected in complaint()
+    plan.write_text("{")
+    assert "not readable" in complaint()

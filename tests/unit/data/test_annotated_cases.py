@@ -1,0 +1,111 @@
+"""Cases of several files: kept in a run, prepared, and their classes as the data state them."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ushape.data.discover import discover
+from ushape.data.layouts.classes import StatedClasses
+from ushape.data.prepare import Preparation, PreparationConfig
+from ushape.errors import DataError
+from ushape.labels import LabelConfig, LabelSpace
+from ushape.plan.run import CaseFacts, Run
+from ushape.plan.survey import complete_labels, survey_cases
+from ushape.types import Case, CocoMask, MaskParts
+
+
+def test_every_kind_of_case_is_found_again(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in ("a.png", "a1.png", "b.png", "c.png"):
+        (data / name).write_bytes(b"x")
+    cases = [
+        Case(
+            id="a",
+            image=data / "a.png",
+            channels=(data / "a1.png",),
+            mask=MaskParts((data / "m1.png", tmp_path / "m2.png"), (1, 3)),
+            split="test",
+            metadata={"stain": "PAS"},
+        ),
+        Case(id="b", image=data / "b.png", mask=CocoMask(data / "x.json", 5)),
+        Case(id="c", image=data / "c.png", mask=CocoMask(data / "x.json", "five"), group="g"),
+    ]
+    (tmp_path / "run").mkdir()
+    run = Run(tmp_path / "run")
+    facts = [CaseFacts(case, (5, 7)) for case in cases]
+    run.save_cases(data, facts)
+    assert run.load_cases() == facts
+    first = json.loads(run.cases_path.read_text())["cases"][0]
+    assert first["mask"] == {"parts": ["m1.png", str(tmp_path / "m2.png")], "values": [1, 3]}
+
+    (data / "t.csv").write_text("image,mask\n")  # A table as data: paths below its folder.
+    run.save_cases(data / "t.csv", facts)
+    assert run.load_cases() == facts
+
+
+def test_channels_are_not_prepared_by_group(tmp_path):
+    for name in "ab":
+        Image.fromarray(np.eye(8, dtype=np.uint8)).save(tmp_path / f"{name}.png")
+    case = Case(id="a", image=tmp_path / "a.png", channels=(tmp_path / "b.png",))
+    space = LabelSpace(values=(0, 1), names=("a", "b"))
+
+    def prepare(**changes):
+        config = PreparationConfig(downscale=1, **changes)
+        return Preparation(channels=2, config=config, space=space, scaling=None).load(case)
+
+    assert prepare(intensity="image").image.shape == (2, 8, 8)
+    with pytest.raises(DataError, match="channels lie in several files"):
+        prepare(crop=True)
+
+
+def complete(stated, counts, **labels):
+    return complete_labels(LabelConfig(**labels), stated, dict.fromkeys(counts, 1))
+
+
+def stated(tmp_path, **changes):
+    return StatedClasses(source=tmp_path / "classes.txt", **changes)
+
+
+def test_names_without_values(tmp_path):
+    names = stated(tmp_path, names=("back", "cell", "gap"))
+    assert complete(names, (0, 2)).values == (0, 1, 2)
+    assert complete(names, (0, 100, 200)).values == (0, 100, 200)
+    assert complete(names, (0, 1, 2, 255), ignore=255).values == (0, 1, 2)
+    with pytest.raises(DataError, match=r"names 3 classes, the masks hold 2 values \(0, 255\)"):
+        complete(names, (0, 255))
+
+
+def test_names_with_values(tmp_path):
+    found = complete(stated(tmp_path, names=("b", "c"), values=(0, 9), ignore=255), (0, 9, 255))
+    assert (found.values, found.names, found.ignore) == ((0, 9), ("b", "c"), 255)
+    void = stated(tmp_path, names=("b", "c", "void"), values=(0, 9, 255))
+    found = complete(void, (0, 9, 255), ignore=255)
+    assert (found.values, found.names, found.ignore) == ((0, 9), ("b", "c"), 255)
+
+
+def test_what_the_user_lays_down_wins(tmp_path):
+    names = stated(tmp_path, names=("b", "c"), values=(0, 9))
+    assert complete(names, (0, 9), values=(9, 0)) == LabelConfig(values=(9, 0))
+    assert complete(names, (0, 9), threshold=5) == LabelConfig(threshold=5)
+    assert complete(names, (0, 9), names=("x", "y")).names == ("x", "y")
+    assert complete(None, (0, 9)) == LabelConfig()
+
+
+def test_objects_are_foreground_however_many(tmp_path):
+    for name in ("n1", "n2", "n3"):
+        for kind, count in (("images", 1), ("masks", 3)):
+            folder = tmp_path / name / kind
+            folder.mkdir(parents=True)
+            for index in range(count):
+                dot = np.zeros((8, 8), np.uint8)
+                dot[2 * index, 2 * index] = 255
+                path = folder / (f"{name}.png" if kind == "images" else f"{index}.png")
+                Image.fromarray(dot).save(path)
+    found = discover(tmp_path)
+    survey = survey_cases(found.cases, LabelConfig(), workers=1, stated=found.classes)
+    assert survey.space.names == ("background", "foreground")
+    assert survey.rule == "one mask for each object, all of them foreground"
+    assert [survey.class_pixels(look) for look in survey.looks] == [(61, 3)] * 3

@@ -1,0 +1,175 @@
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK
+from pydicom.dataset import FileMetaDataset
+
+from ushape import io
+from ushape.errors import DataError
+from ushape.types import MaskEncoding
+
+SLICES = np.random.default_rng(0).integers(0, 4000, size=(5, 6, 8), dtype=np.uint16)
+COSINES = [0.8, 0.6, 0.0, 0.0, 0.0, -1.0]
+NORMAL = np.cross(COSINES[:3], COSINES[3:])
+
+
+def save(path, pixels, **elements):
+    data = pydicom.Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    data.SOPClassUID = pydicom.uid.CTImageStorage
+    data.SOPInstanceUID = "1.2." + "".join(str(ord(letter)) for letter in path.stem)
+    data.Modality, data.PatientID, data.SeriesInstanceUID = "CT", "anna", "1.2.3"
+    data.Rows, data.Columns = pixels.shape[-2:]
+    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+    data.BitsAllocated, data.BitsStored = 16, 12
+    data.HighBit, data.PixelRepresentation = 11, 0
+    data.PixelSpacing, data.SliceThickness = [0.75, 0.5], 2
+    data.PixelData = pixels.tobytes()
+    for name, value in elements.items():
+        setattr(data, name, value)
+    data.save_as(path, enforce_file_format=True)
+
+
+def save_series(folder, places=(0, 1, 2, 3, 4), **elements):
+    folder.mkdir()
+    for name, place in enumerate(places):
+        position = [float(number) for number in np.array([5, 6, 7]) + 2.5 * place * NORMAL]
+        save(
+            folder / f"{(7 * name) % 10}.dcm",  # The order of names is not that of places.
+            SLICES[name % 5],
+            **{
+                "ImageOrientationPatient": COSINES,
+                "ImagePositionPatient": [round(number, 6) for number in position],
+                "RescaleIntercept": -1024,
+                "RescaleSlope": 1,
+                **elements,
+            },
+        )
+
+
+def test_one_slice_with_its_spacing(tmp_path):
+    save(tmp_path / "x.dcm", SLICES[0])
+    pixels = io.dicom.read(tmp_path / "x.dcm")
+    assert (pixels.array == SLICES[:1]).all()
+    assert pixels.array.dtype == np.uint16
+    assert pixels.spacing_mm == (0.75, 0.5)
+    assert io.dicom.patient_of(tmp_path / "x.dcm") == "anna"
+
+
+@pytest.mark.parametrize(
+    ("slope", "intercept", "dtype"), [(1, -1024, np.int32), (0.25, 3, np.float32)]
+)
+def test_rescaling_counted_by_hand(tmp_path, slope, intercept, dtype):
+    save(tmp_path / "x.dcm", SLICES[0], RescaleSlope=slope, RescaleIntercept=intercept)
+    array = io.read(tmp_path / "x.dcm").array
+    assert array.dtype == dtype
+    assert (array[0] == SLICES[0].astype(float) * slope + intercept).all()
+
+
+def test_small_values_are_dark_whatever_the_file_says(tmp_path):
+    save(tmp_path / "x.dcm", SLICES[0], PhotometricInterpretation="MONOCHROME1")
+    # 12 bits are stored: 0 is the brightest, 4095.
+    assert (io.read(tmp_path / "x.dcm").array[0] == 4095 - SLICES[0].astype(int)).all()
+
+
+def test_a_series_is_ordered_by_place_and_lies_where_gdcm_says(tmp_path):
+    save_series(tmp_path / "ct")
+    (tmp_path / "ct" / "notes.txt").write_text("no slice")
+    pixels = io.dicom.read_series(tmp_path / "ct")
+    assert (pixels.array[0] == SLICES.astype(int) - 1024).all()
+    assert pixels.spacing_mm == pytest.approx((2.5, 0.75, 0.5))
+    names = SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(tmp_path / "ct"))
+    volume = SimpleITK.ReadImage(names)
+    assert (SimpleITK.GetArrayFromImage(volume) == pixels.array[0]).all()
+    assert pixels.origin_mm == pytest.approx(volume.GetOrigin())
+    assert pixels.direction == pytest.approx(volume.GetDirection(), abs=1e-6)
+    assert (io.read(tmp_path / "ct").array == pixels.array).all()
+    io.write_mask(tmp_path / "m.nii.gz", SLICES % 2, MaskEncoding(), like=tmp_path / "ct")
+    mask = io.read(tmp_path / "m.nii.gz")
+    assert mask.origin_mm == pytest.approx(pixels.origin_mm, abs=1e-4)
+    assert mask.direction == pytest.approx(pixels.direction, abs=1e-4)
+
+
+def test_a_series_of_one_slice_is_flat(tmp_path):
+    save_series(tmp_path / "ct", places=[0])
+    assert io.dicom.read_series(tmp_path / "ct").array.shape == (1, 6, 8)
+
+
+@pytest.mark.parametrize(
+    ("places", "complaint"),
+    [
+        ((0, 1, 2, 4, 5), "5 mm from the slice before it, others 2.5 mm"),
+        ((0, 1, 2, 2, 3), "0 mm from the slice before it"),
+        ((0, 0), "0 mm from the slice before it"),
+    ],
+)
+def test_slices_missing_or_twice_are_named(places, complaint, tmp_path):
+    save_series(tmp_path / "ct", places)
+    with pytest.raises(DataError, match=complaint):
+        io.dicom.read_series(tmp_path / "ct")
+
+
+@pytest.mark.parametrize(
+    ("elements", "complaint"),
+    [
+        ({"SeriesInstanceUID": "9.9"}, "2 series: 1.2.3, 9.9"),
+        ({"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}, "another direction or spacing"),
+        ({"PixelSpacing": [1, 1]}, "another direction or spacing"),
+        ({"Rows": 3, "Columns": 16}, "not of the size"),
+        ({"ImagePositionPatient": None}, "does not say where it lies"),
+    ],
+)
+def test_slices_that_do_not_belong_together_are_named(elements, complaint, tmp_path):
+    save_series(tmp_path / "ct")
+    position = [round(float(number), 6) for number in np.array([5, 6, 7]) - 2.5 * NORMAL]
+    fitting = {"ImageOrientationPatient": COSINES, "ImagePositionPatient": position}
+    save(tmp_path / "ct" / "odd.dcm", SLICES[0], **{**fitting, **elements})
+    with pytest.raises(DataError, match=complaint):
+        io.dicom.read_series(tmp_path / "ct")
+
+
+def test_masks_in_dicom_are_predicted_in_a_format_that_holds_them(tmp_path):
+    save(tmp_path / "x.dcm", SLICES[0])
+    assert io.read_mask(tmp_path / "x.dcm").encoding == MaskEncoding(dtype="uint16")
+    save(tmp_path / "y.dcm", SLICES[0], RescaleSlope=1, RescaleIntercept=-9)
+    mask = io.read_mask(tmp_path / "y.dcm")
+    assert mask.encoding == MaskEncoding(dtype="int32", suffix=".tif")
+    io.write_mask(tmp_path / "m.tif", mask.codes, mask.encoding)
+    assert (io.read_mask(tmp_path / "m.tif").codes == mask.codes).all()
+    save_series(tmp_path / "ct")
+    assert io.read_mask(tmp_path / "ct").encoding.suffix == ".nii.gz"
+
+
+def test_colours_and_frames(tmp_path):
+    colours = np.random.default_rng(0).integers(256, size=(2, 6, 8, 3), dtype=np.uint8)
+    form = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}
+    bits = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "Rows": 6, "Columns": 8}
+    save(tmp_path / "x.dcm", colours, NumberOfFrames=2, **form, **bits)
+    assert (io.read(tmp_path / "x.dcm").array == colours.transpose(3, 0, 1, 2)).all()
+
+
+def test_lossless_jpeg_of_archives_is_read(tmp_path):
+    # pydicom cannot unpack it by itself; GDCM packs it here.
+    image = SimpleITK.GetImageFromArray(SLICES[0])
+    writer = SimpleITK.ImageFileWriter()
+    writer.SetImageIO("GDCMImageIO")
+    writer.UseCompressionOn()
+    writer.SetCompressor("JPEG")
+    writer.SetFileName(str(tmp_path / "x.dcm"))
+    writer.Execute(image)
+    syntax = pydicom.dcmread(tmp_path / "x.dcm").file_meta.TransferSyntaxUID
+    assert syntax in io.dicom.BY_ITK
+    assert (io.read(tmp_path / "x.dcm").array == SLICES[:1]).all()
+
+
+def test_what_holds_no_picture_is_refused(tmp_path):
+    save(tmp_path / "x.dcm", SLICES[0])
+    data = pydicom.dcmread(tmp_path / "x.dcm")
+    del data.PixelData
+    data.save_as(tmp_path / "x.dcm")
+    with pytest.raises(DataError, match=r"x.dcm: a DICOM file without pixels"):
+        io.read(tmp_path / "x.dcm")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="empty: no DICOM slices"):
+        io.read(tmp_path / "empty")

@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+import zarr
+
+from ushape import io
+from ushape.errors import DataError
+
+VOLUME = np.random.default_rng(0).integers(999, size=(4, 6, 8), dtype=np.uint16)
+
+
+def save_image(path, array, axes, scale=None, overall=None, levels=1):
+    """An OME-Zarr of version 0.4 whose smaller levels hold zeros."""
+    group = zarr.open_group(str(path), mode="w", zarr_format=2)
+    datasets = []
+    for number in range(levels):
+        shape = array.shape if number == 0 else (1,) * array.ndim
+        group.create_array(f"s{number}", shape=shape, dtype=array.dtype)[...] = (
+            array if number == 0 else 0
+        )
+        steps = [{"type": "scale", "scale": scale}] if scale else []
+        datasets.append({"path": f"s{number}", "coordinateTransformations": steps})
+    image = {"axes": axes, "datasets": datasets}
+    if overall:
+        image["coordinateTransformations"] = [{"type": "scale", "scale": overall}]
+    group.attrs["multiscales"] = [image]
+
+
+def axes_of(names, unit="micrometer"):
+    return [{"name": name, **({"unit": unit} if name in "zyx" else {})} for name in names]
+
+
+def test_the_largest_level_is_read_with_its_scale(tmp_path):
+    scale = [1, 2, 0.5, 0.25]
+    save_image(tmp_path / "x.zarr", np.stack([VOLUME] * 2), axes_of("czyx"), scale, levels=3)
+    pixels = io.read(tmp_path / "x.zarr")
+    assert (pixels.array == np.stack([VOLUME] * 2)).all()
+    assert pixels.spacing_mm == pytest.approx((0.002, 0.0005, 0.00025))
+
+
+def test_scales_of_level_and_image_are_multiplied(tmp_path):
+    save_image(tmp_path / "x.zarr", VOLUME[0], axes_of("yx"), [2, 3], overall=[10, 100])
+    assert io.read(tmp_path / "x.zarr").spacing_mm == pytest.approx((0.02, 0.3))
+
+
+def test_a_single_plane_is_flat(tmp_path):
+    save_image(tmp_path / "x.zarr", VOLUME[None, None, :1], axes_of("tczyx"), [1, 1, 2, 3, 4])
+    pixels = io.read(tmp_path / "x.zarr")
+    assert (pixels.array == VOLUME[:1]).all()
+    assert pixels.spacing_mm == pytest.approx((0.003, 0.004))
+
+
+def test_without_scale_there_is_no_spacing(tmp_path):
+    save_image(tmp_path / "x.zarr", VOLUME, axes_of("zyx"))
+    assert io.read(tmp_path / "x.zarr").spacing_mm is None
+
+
+def test_without_unit_there_is_no_spacing(tmp_path):
+    save_image(tmp_path / "x.zarr", VOLUME, [{"name": name} for name in "zyx"], [1, 2, 3])
+    assert io.read(tmp_path / "x.zarr").spacing_mm is None
+
+
+def test_several_times_are_refused(tmp_path):
+    save_image(tmp_path / "x.zarr", VOLUME, axes_of("tyx"))
+    with pytest.raises(DataError, match=r"x.zarr: 4 time points"):
+        io.read(tmp_path / "x.zarr")
+
+
+def test_names_of_axes_in_version_3(tmp_path):
+    path = str(tmp_path / "x.zarr")
+    names = ["c", "y", "x"]
+    zarr.create_array(path, shape=(4, 6, 8), dtype="u2", dimension_names=names)[...] = VOLUME
+    assert (io.read(tmp_path / "x.zarr").array == VOLUME).all()
+
+
+def test_shards_and_chunks_that_were_never_written(tmp_path):
+    path = str(tmp_path / "x.zarr")
+    array = zarr.create_array(
+        path, shape=(4, 6, 8), chunks=(2, 3, 4), shards=(4, 6, 4), dtype="u2", fill_value=7
+    )
+    array[:, :, :4] = VOLUME[:, :, :4]
+    read = io.read(tmp_path / "x.zarr").array[0]
+    assert (read[:, :, :4] == VOLUME[:, :, :4]).all()
+    assert (read[:, :, 4:] == 7).all()
+
+
+@pytest.mark.parametrize("shards", [None, (4, 6, 8)])
+def test_blosc_is_not_believed_how_long_a_chunk_is(shards, tmp_path):
+    array = zarr.create_array(
+        str(tmp_path / "x.zarr"),
+        shape=(4, 6, 8),
+        chunks=(2, 3, 4),
+        shards=shards,
+        dtype="u2",
+        compressors=zarr.codecs.BloscCodec(),
+    )
+    array[...] = VOLUME
+    assert (io.read(tmp_path / "x.zarr").array == VOLUME[None]).all()
+    chunk = tmp_path / "x.zarr" / "c" / "0" / "0" / "0"
+    content = bytearray(chunk.read_bytes())
+    content[12:16] = (10**6).to_bytes(4, "little")  # The bytes that the chunk says it has.
+    chunk.write_bytes(content)
+    with pytest.raises(DataError, match=r"x.zarr: chunk c/0/0/0 is cut off"):
+        io.read(tmp_path / "x.zarr")
+
+
+def test_a_folder_by_bioformats(tmp_path):
+    group = zarr.open_group(str(tmp_path / "x.zarr"), mode="w", zarr_format=2)
+    group.attrs["bioformats2raw.layout"] = 3
+    save_image(tmp_path / "x.zarr" / "0", VOLUME, axes_of("zyx"))
+    assert (io.read(tmp_path / "x.zarr").array == VOLUME[None]).all()
+
+
+def test_a_folder_that_is_no_zarr(tmp_path):
+    (tmp_path / "x.zarr").mkdir()
+    with pytest.raises(DataError, match=r"x.zarr: no Zarr array, and no OME-Zarr image"):
+        io.read(tmp_path / "x.zarr")

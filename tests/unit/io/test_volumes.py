@@ -1,0 +1,130 @@
+import gzip
+
+import numpy as np
+import pytest
+import SimpleITK
+
+from ushape import io
+from ushape.errors import DataError
+from ushape.types import MaskEncoding
+
+VOLUME = np.arange(4 * 6 * 8, dtype=np.int16).reshape(4, 6, 8)
+SPACING = (2.5, 0.75, 0.5)
+# Turned by a quarter around z, and upside down.
+DIRECTION = (0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
+ORIGIN = (10.0, -20.0, 30.0)
+
+
+def save(path, array, is_vector=False):
+    image = SimpleITK.GetImageFromArray(array, isVector=is_vector)
+    if image.GetDimension() == 3:
+        image.SetSpacing(SPACING[::-1])
+        image.SetOrigin(ORIGIN)
+        image.SetDirection(DIRECTION)
+    SimpleITK.WriteImage(image, str(path))
+    return image
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha", ".mhd"])
+def test_place_in_the_patient_is_kept(suffix, tmp_path):
+    save(tmp_path / f"x{suffix}", VOLUME)
+    pixels = io.read(tmp_path / f"x{suffix}")
+    assert (pixels.array == VOLUME[None]).all()
+    assert pixels.spacing_mm == pytest.approx(SPACING)
+    assert pixels.origin_mm == pytest.approx(ORIGIN)
+    assert pixels.direction == pytest.approx(DIRECTION)
+
+
+@pytest.mark.parametrize("of_image", [".nii.gz", ".nrrd", ".mha"])
+@pytest.mark.parametrize("of_mask", io.volumes.WRITABLE)
+def test_a_mask_lies_where_its_image_lies(of_image, of_mask, tmp_path):
+    image = save(tmp_path / f"image{of_image}", VOLUME)
+    codes = (VOLUME % 3).astype(np.int64)
+    path = tmp_path / f"mask{of_mask}"
+    io.write_mask(path, codes, MaskEncoding(), like=tmp_path / f"image{of_image}")
+    mask = SimpleITK.ReadImage(str(path))
+    assert mask.GetPixelIDTypeAsString() == "8-bit unsigned integer"
+    assert mask.GetOrigin() == pytest.approx(image.GetOrigin())
+    assert mask.GetSpacing() == pytest.approx(image.GetSpacing())
+    assert mask.GetDirection() == pytest.approx(image.GetDirection())
+    assert (SimpleITK.GetArrayFromImage(mask) == codes).all()
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([f"image{of_image}", path.name])
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_single_slice_is_flat_and_its_mask_is_a_slice_again(axis, tmp_path):
+    flat = VOLUME.take([1], axis)
+    image = save(tmp_path / "x.nii.gz", flat)
+    pixels = io.read(tmp_path / "x.nii.gz")
+    assert pixels.array.shape == (1, *flat.squeeze().shape)
+    assert pixels.spacing_mm == pytest.approx(SPACING[:axis] + SPACING[axis + 1 :])
+    codes = (pixels.array[0] % 2).astype(np.uint8)
+    io.write_mask(tmp_path / "m.nii.gz", codes, MaskEncoding(), like=tmp_path / "x.nii.gz")
+    mask = SimpleITK.ReadImage(str(tmp_path / "m.nii.gz"))
+    assert mask.GetSize() == image.GetSize()
+    assert mask.GetDirection() == pytest.approx(DIRECTION)
+    assert (io.read_mask(tmp_path / "m.nii.gz").codes == codes).all()
+
+
+def test_values_of_a_voxel_and_a_fourth_axis_are_channels(tmp_path):
+    several = np.stack([VOLUME, VOLUME + 1], axis=-1).astype(np.float32)
+    save(tmp_path / "vector.nrrd", several, is_vector=True)
+    save(tmp_path / "times.nii.gz", np.moveaxis(several, -1, 0))
+    for name in ("vector.nrrd", "times.nii.gz"):
+        pixels = io.read(tmp_path / name)
+        assert (pixels.array == np.moveaxis(several, -1, 0)).all()
+        assert len(pixels.spacing_mm) == 3
+
+
+def test_flat_images_have_two_axes(tmp_path):
+    save(tmp_path / "x.mha", VOLUME[0])
+    pixels = io.read(tmp_path / "x.mha")
+    assert (pixels.array == VOLUME[:1]).all()
+    assert pixels.spacing_mm == (1.0, 1.0)
+
+
+def test_intensities_of_nifti_are_scaled_as_its_header_says(tmp_path):
+    save(tmp_path / "x.nii", VOLUME)
+    content = bytearray((tmp_path / "x.nii").read_bytes())
+    content[112:120] = np.array([0.5, -3], "<f4").tobytes()  # scl_slope, scl_inter
+    (tmp_path / "x.nii").write_bytes(content)
+    assert io.read(tmp_path / "x.nii").array[0] == pytest.approx(VOLUME * 0.5 - 3)
+
+
+def test_gzip_in_several_members_is_read(tmp_path):
+    save(tmp_path / "x.nii", VOLUME)
+    content = (tmp_path / "x.nii").read_bytes()
+    parts = gzip.compress(content[:400]) + gzip.compress(content[400:])
+    (tmp_path / "y.nii.gz").write_bytes(parts)
+    assert (io.read(tmp_path / "y.nii.gz").array == VOLUME[None]).all()
+    (tmp_path / "cut.nii.gz").write_bytes(gzip.compress(content[:-1]))
+    with pytest.raises(DataError, match=r"cut off after 735 of 736 bytes"):
+        io.read(tmp_path / "cut.nii.gz")
+
+
+def test_masks_keep_their_format(tmp_path):
+    save(tmp_path / "m.nii.gz", (VOLUME % 5).astype(np.float32))
+    mask = io.read_mask(tmp_path / "m.nii.gz")
+    assert (mask.codes == VOLUME % 5).all()
+    assert mask.encoding == MaskEncoding(dtype="int32", suffix=".nii.gz")
+    save(tmp_path / "m.mhd", (VOLUME % 5).astype(np.uint8))
+    assert io.read_mask(tmp_path / "m.mhd").encoding.suffix == ".mha"
+
+
+def test_a_mask_of_another_shape_is_refused_and_nothing_is_written(tmp_path):
+    save(tmp_path / "x.nrrd", VOLUME)
+    with pytest.raises(DataError, match=r"m.nrrd: a mask of shape \(4, 6, 7\) for an image of"):
+        io.write_mask(
+            *(tmp_path / "m.nrrd", VOLUME[..., 1:], MaskEncoding()), like=tmp_path / "x.nrrd"
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["x.nrrd"]
+
+
+def test_packed_pixels_that_were_changed_are_no_pixels(tmp_path):
+    path = tmp_path / "x.mha"
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(VOLUME), str(path), True)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1  # Of the checksum.
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"x.mha: its packed pixels are cut off or damaged"):
+        io.read(path)
