@@ -14,7 +14,7 @@ from ushape.data.discover import discover, find_images
 from ushape.data.exam import thumbnail_of
 from ushape.data.groups import infer_groups
 from ushape.data.synthetic import SyntheticConfig, write_data_set
-from ushape.errors import ConfigError, DataError, RunError
+from ushape.errors import DataError, RunError
 from ushape.evaluation.score import Summary
 from ushape.io.rle import Order
 from ushape.outputs import OutputConfig, Outputs
@@ -24,7 +24,7 @@ from ushape.plan.run import Run
 from ushape.planning import Intent, plan_data
 from ushape.prediction.predictor import Predictor
 from ushape.types import Case
-from ushape.workflow import Clock, TrainResult, finish_run, judge_and_report
+from ushape.workflow import Clock, TrainResult, count_seen, finish_run, judge_and_report
 
 
 def train(
@@ -66,6 +66,22 @@ def train(
     intent = Intent.of(recipe, minutes, epochs, seed, settings, plan, splits)
     folder = Path(data)
     run = Run.create(Path(output) if output else _free_folder(Path("runs") / _name_of(folder)))
+    with run.left_whole_or_not_at_all():
+        _plan_run(run, folder, masks, intent, device, clock, console)
+    console.say(f"Run: {run.folder}")
+    return finish_run(run, console, clock, resume=False)
+
+
+def _plan_run(
+    run: Run,
+    folder: Path,
+    masks: Path | str | None,
+    intent: Intent,
+    device: str,
+    clock: Clock,
+    console: Console,
+) -> None:
+    """Everything before training: look, split, plan, write it down."""
     found, planned = plan_data(folder, masks, intent, device, clock, console)
     made = planned.plan
     if intent.recipe.train.learning_rate == AUTO:
@@ -79,8 +95,6 @@ def train(
     run.save_cases(folder, found.facts)
     planned.splits.save(run.splits_path)
     run.save_plan(made)  # Last: a run with a plan is complete enough to be resumed.
-    console.say(f"Run: {run.folder}")
-    return finish_run(run, console, clock, resume=False)
 
 
 def resume(run: Path | str) -> TrainResult:
@@ -134,7 +148,8 @@ def evaluate(
     scores_path = target / opened.scores_path.name
     if (data is not None or output) and scores_path.exists() and not overwrite:
         raise RunError(f"{scores_path} exists.", hint="--overwrite replaces it; or name -o.")
-    summary = judge_and_report(opened, predictor, cases, target, console, what)
+    seen = 0 if data is None else count_seen(opened, cases)
+    summary = judge_and_report(opened, predictor, cases, target, console, what, seen_cases=seen)
     console.say(summary.verdict)
     console.say(f"Report: {target / opened.report_path.name}")
     return summary
@@ -172,9 +187,6 @@ def predict(
         RunError: not a run; an output exists, or is one of the images.
         DataError: images that could not be predicted; the others are written first.
     """
-    if output is None and rle is None:
-        raise ConfigError("Where shall the masks go?", hint="Name a folder with -o.")
-    predictor = Predictor.open(Path(run), device)
     given = [images] if isinstance(images, (str, Path)) else images
     found = find_images([Path(path) for path in given])
     config = OutputConfig(
@@ -185,7 +197,7 @@ def predict(
         order=rle_order,
         overwrite=overwrite,
     )
-    return _predict_all(predictor, found, config, Console())
+    return _predict_all(Predictor.open(Path(run), device), found, config, Console())
 
 
 def _predict_all(

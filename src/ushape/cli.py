@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from ushape.errors import UshapeError
+from ushape.errors import ConfigError, UshapeError
 
 app = typer.Typer(
     name="ushape",
@@ -39,6 +39,24 @@ SplitsFile = Annotated[
 ]
 RunLengthOrder = Literal["row", "column"]
 RunFolder = Annotated[Path, typer.Argument(help="Folder that `ushape train` wrote.")]
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        from ushape import __version__
+
+        print(f"ushape {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """U-Net segmentation: train on a folder, measure honestly, use at once."""
 
 
 @app.command()
@@ -74,19 +92,24 @@ def train(
     """Train on a folder, evaluate on cases that were set aside, write a run."""
     if resume is not None:
         others = [data, masks, output, minutes, epochs, seed, settings, folds, plan, splits]
-        if any(value is not None for value in others) or recipe != "auto":
-            raise typer.BadParameter("--resume continues a run as planned: it takes nothing else.")
+        if any(value is not None for value in others) or (recipe, device) != ("auto", "auto"):
+            raise ConfigError(
+                "--resume continues a run as planned: it takes nothing else.",
+                hint="ushape train --resume RUN",
+            )
         from ushape import api
 
         api.resume(resume)
         return
     if data is None:
-        raise typer.BadParameter("Which data? ushape train DATA, or --resume RUN.")
+        raise ConfigError("Which data?", hint="ushape train DATA, or ushape train --resume RUN.")
     from ushape import api
     from ushape.cross_validation import cross_validate
 
     if folds is not None and (plan or splits):
-        raise typer.BadParameter("--folds makes its own plans and splits.")
+        raise ConfigError(
+            "--folds makes its own plans and splits.", hint="Leave --plan and --splits out."
+        )
     verb = (
         partial(api.train, plan=plan, splits=splits)
         if folds is None
@@ -343,18 +366,22 @@ def example(
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 done, 2 the user's mistake, 130 stopped by Ctrl-C."""
+    """Exit codes: 0 done, 1 findings of `check`, 2 the user's mistake, 130 stopped by Ctrl-C."""
     try:
-        app(standalone_mode=True)
+        app()
     except UshapeError as error:
-        _print_error(error)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nStopped.", file=sys.stderr)
-        sys.exit(130)
+        _print_error(error.message, error.hint)
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        _print_error(
+            f"{place}{error.strerror}.", "Check the path, the free space and that you may write."
+        )
 
 
-def _print_error(error: UshapeError) -> None:
-    print(f"Error: {error.message}", file=sys.stderr)
-    if error.hint:
-        print(f"Hint: {error.hint}", file=sys.stderr)
+def _print_error(message: str, hint: str | None) -> NoReturn:
+    print(f"Error: {message}", file=sys.stderr)
+    if hint:
+        print(f"Hint: {hint}", file=sys.stderr)
+    sys.exit(2)

@@ -77,7 +77,10 @@ def parse(cls: type[T], text: str, *, source: str) -> T:
     """Reads a config from YAML text."""
     values = _parse_yaml(text, source=source) or {}
     if not isinstance(values, dict):
-        raise ConfigError(f"{source}: holds {type(values).__name__}, not keys with values.")
+        raise ConfigError(
+            f"{source}: holds {type(values).__name__}, not keys with values.",
+            hint="`ushape recipes auto` shows what such a file looks like.",
+        )
     return from_dict(cls, values, source=source)
 
 

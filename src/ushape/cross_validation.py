@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from ushape import api
+from ushape import api, config
 from ushape.console import Console
 from ushape.errors import ConfigError, RunError
 from ushape.evaluation.report import Report, write_report
 from ushape.evaluation.score import Summary, read_scores, summarise, write_scores
 from ushape.plan.recipe import Recipe
-from ushape.plan.run import Run
-from ushape.planning import DEFAULT_MINUTES
+from ushape.plan.run import Run, write_json
+from ushape.planning import Intent
+
+REQUEST = "folds.json"
+"""What was asked for, and which fold was stopped before its time."""
 
 
 def cross_validate(
@@ -30,74 +36,111 @@ def cross_validate(
 ) -> Summary:
     """Trains one run per fold, each tested on groups that it never saw; sums up over all groups.
 
-    After a kill the same call, with the same output, goes on where it ended.
+    After a kill or Ctrl-C the same call, with the same output, goes on where it ended.
 
     Args:
         folds: Number of runs, at least 2.
         output: Folder for the runs fold-1, fold-2, ... and for scores.csv and report.html of all;
             default runs/NAME-folds.
-        minutes: Wall time of all folds together; 30 where neither minutes nor epochs are given.
+        minutes: Wall time of all folds together; 30 where nobody says how long.
+        epochs: Of each fold.
 
     Raises:
         DataError: more folds than groups; the data cannot be used.
         ConfigError: fewer than two folds; an unknown key or an impossible value.
-        RunError: the output holds something else.
+        RunError: the output holds something else, or folds of another question.
     """
     if folds < 2:
         raise ConfigError(f"{folds} folds.", hint="At least 2; 5 is usual.")
-    settings = list(settings)
+    asked = Intent.of(recipe, minutes, epochs, seed, settings, None, None).recipe
     base = Path(output) if output else Path("runs") / f"{Path(data).resolve().name}-folds"
     runs = [Run(base / f"fold-{number}") for number in range(1, folds + 1)]
-    _refuse_other_things(base, runs)
-    each = (minutes or DEFAULT_MINUTES) / folds if epochs is None else None
+    stopped = _begin(base, runs, _request(data, masks, folds, asked))
     console = Console()
     for number, run in enumerate(runs, start=1):
-        if run.report_path.exists():  # Written last: this fold is finished.
+        is_finished = run.report_path.exists() and number != stopped  # It is written last.
+        console.say(f"Fold {number} of {folds}{': finished before' if is_finished else ''}")
+        if is_finished:
             continue
-        console.say(f"Fold {number} of {folds}")
         if run.plan_path.exists():
             result = api.resume(run.folder)
         else:
-            result = api.train(
-                data,
-                masks=masks,
-                output=run.folder,
-                recipe=recipe,
-                minutes=each,
-                epochs=epochs,
-                device=device,
-                seed=seed,
-                settings=[*settings, f"split.folds={folds}", f"split.fold={number - 1}"],
-            )
+            own = _recipe_of_fold(asked, number, folds)
+            result = api.train(data, masks=masks, output=run.folder, recipe=own, device=device)
         if result.was_interrupted:
-            console.say(f"Stopped in fold {number} of {folds}; the same command goes on.")
+            _note_stop(base, number)
+            console.say(f"Stopped in fold {number} of {folds}; the same command goes on with it.")
             runs = runs[:number]
             break
+        _note_stop(base, None)
     return _sum_up(base, runs, console)
 
 
-def _refuse_other_things(base: Path, runs: list[Run]) -> None:
-    if base.exists():
-        names = {run.folder.name for run in runs} | {"scores.csv", "report.html"}
-        others = sorted({path.name for path in base.iterdir()} - names)
-        if others:
-            raise RunError(
-                f"{base} holds {others[0]}, which is none of these {len(runs)} folds.",
-                hint="Choose another folder with -o.",
-            )
-    for run in runs:
-        if run.plan_path.exists() and run.load_plan().recipe.split.folds != len(runs):
-            raise RunError(
-                f"{run.folder} is a fold of another cross-validation.",
-                hint="Continue with the same --folds, or choose another folder with -o.",
-            )
-        if run.folder.exists() and not run.plan_path.exists():
-            # Killed before its plan was made: nothing in it is worth keeping.
-            for path in (run.cases_path, run.splits_path):
-                path.unlink(missing_ok=True)
+def _recipe_of_fold(recipe: Recipe, number: int, folds: int) -> Recipe:
+    """The minutes are for all folds together, epochs for each."""
+    split = replace(recipe.split, folds=folds, fold=number - 1)
+    train = recipe.train
+    if train.minutes is not None:
+        train = replace(train, minutes=train.minutes / folds)
+    return replace(recipe, split=split, train=train)
 
 
-def _sum_up(base: Path, runs: list[Run], console: Console) -> Summary:
+def _request(
+    data: Path | str, masks: Path | str | None, folds: int, recipe: Recipe
+) -> dict[str, Any]:
+    return {
+        "data": str(Path(data).resolve()),
+        "masks": str(Path(masks).resolve()) if masks else None,
+        "folds": folds,
+        "recipe": config.to_dict(recipe),
+    }
+
+
+def _begin(base: Path, runs: Sequence[Run], request: dict[str, Any]) -> int | None:
+    """Starts or continues; returns the fold that Ctrl-C stopped, if any."""
+    path = base / REQUEST
+    if base.exists() and any(base.iterdir()):
+        _refuse_other_questions(path, request)
+        for run in runs:
+            _drop_unplanned(run)
+        stopped: int | None = json.loads(path.read_text())["stopped"]
+        return stopped
+    base.mkdir(parents=True, exist_ok=True)
+    write_json(path, {**request, "stopped": None})
+    return None
+
+
+def _refuse_other_questions(path: Path, request: dict[str, Any]) -> None:
+    if not path.exists():
+        raise RunError(
+            f"{path.parent} holds something that is no cross-validation.",
+            hint="Choose another folder with -o.",
+        )
+    try:
+        stored = json.loads(path.read_text())
+        other = next((key for key, value in request.items() if stored.get(key) != value), None)
+    except (ValueError, AttributeError) as error:
+        raise RunError(f"{path}: not readable: {error}.", hint="Choose another folder.") from None
+    if other is not None:
+        raise RunError(
+            f"{path.parent} holds another cross-validation: {other} was not the same.",
+            hint="Continue with the command that began it, or choose another folder with -o.",
+        )
+
+
+def _drop_unplanned(run: Run) -> None:
+    """Killed before its plan was made: nothing in it is worth keeping."""
+    if run.folder.exists() and not run.plan_path.exists():
+        for path in (run.cases_path, run.splits_path):
+            path.unlink(missing_ok=True)
+
+
+def _note_stop(base: Path, number: int | None) -> None:
+    path = base / REQUEST
+    write_json(path, {**json.loads(path.read_text()), "stopped": number})
+
+
+def _sum_up(base: Path, runs: Sequence[Run], console: Console) -> Summary:
     scores = [score for run in runs for score in read_scores(run.scores_path)]
     plan = runs[0].load_plan()
     summary = summarise(scores, noun=plan.group_noun, seed=plan.recipe.seed)

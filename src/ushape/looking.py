@@ -226,12 +226,14 @@ def _draw_preview(plan: Plan, shown: CaseFacts) -> Figure:
         classes = plan.preparation.space.decode(patch["target"].numpy())
         image = patch["image"].numpy()[(slice(None), *inner)]
         _show(cell, outline(image, classes, 0 * classes), "")
-    for values, name in ((sample.scaling.apply(sample.image), "image"), (image, "a patch")):
+    first = patches[0]["image"].numpy()
+    for values, name in ((sample.scaling.apply(sample.image), "image"), (first, "first patch")):
         cells[-2].hist(values.ravel(), bins=60, density=True, histtype="step", label=name)
     cells[-2].legend(fontsize="x-small")
     cells[-2].set_title("grey values", fontsize="small")
     weight = _middle(patches[0]["weight"][0].numpy())
-    _show(cells[-1], weight, f"weights {weight.min():.3g} to {weight.max():.3g}", "inferno")
+    span = f"{weight.min():.3g} to {weight.max():.3g}"
+    _show(cells[-1], weight, f"its weights, {span}", "inferno")
     return figure
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ushape import io
-from ushape.errors import DataError, RunError
+from ushape.errors import ConfigError, DataError, RunError
 from ushape.evaluation.figures import overlay as draw_overlay
 from ushape.io.rle import Order, SubmissionWriter
 from ushape.prediction.predictor import Predictor
@@ -17,13 +17,21 @@ from ushape.types import Prediction
 
 @dataclass(frozen=True, kw_only=True)
 class OutputConfig:
-    """What is written, and where."""
+    """What is written, and where.
+
+    Raises:
+        ConfigError: nowhere to write to; pictures or probabilities without a folder for them.
+    """
 
     folder: Path | None
     """For the masks; None: none are written."""
 
     overlay: bool = False
+    """Also NAME_overlay.png beside each mask."""
+
     probabilities: bool = False
+    """Also NAME.npz beside each mask."""
+
     submission: Path | None = None
     """A .csv or .csv.gz of run lengths."""
 
@@ -31,6 +39,16 @@ class OutputConfig:
     """How the run lengths count pixels."""
 
     overwrite: bool = False
+    """Replace what exists."""
+
+    def __post_init__(self) -> None:
+        if self.folder is None and self.submission is None:
+            raise ConfigError("Where shall the masks go?", hint="Name a folder with -o.")
+        if self.folder is None and (self.overlay or self.probabilities):
+            raise ConfigError(
+                "Overlays and probabilities lie beside the masks, and no folder is named.",
+                hint="Name one with -o; --rle alone writes run lengths only.",
+            )
 
 
 class Outputs:
@@ -83,37 +101,60 @@ class Outputs:
     def _mask_path(self, below: Path) -> Path | None:
         if self.config.folder is None:
             return None
-        return (self.config.folder / below).with_suffix(self.predictor.plan.encoding.suffix)
+        suffix = self.predictor.plan.encoding.suffix
+        return self.config.folder / below.with_name(io.stem_of(below) + suffix)
+
+    def _paths_of(self, below: Path) -> list[Path]:
+        """All files that one image leads to, the mask last."""
+        target = self._mask_path(below)
+        if target is None:
+            return []
+        stem = io.stem_of(target)
+        beside = [target.with_name(f"{stem}_overlay.png")] if self.config.overlay else []
+        beside += [target.with_name(f"{stem}.npz")] if self.config.probabilities else []
+        return [*beside, target]
 
     def _write_mask(self, prediction: Prediction, image: Path, target: Path) -> None:
         """The mask last: where it exists, what was asked for beside it does."""
         target.parent.mkdir(parents=True, exist_ok=True)
+        stem, plan = io.stem_of(target), self.predictor.plan
         if self.config.overlay:
             drawn = draw_overlay(io.read(image).array, prediction.classes)
-            io.write_rgb(target.with_name(f"{target.stem}_overlay.png"), drawn)
-        plan = self.predictor.plan
+            io.write_rgb(target.with_name(f"{stem}_overlay.png"), drawn)
         if self.config.probabilities:
             names = plan.preparation.space.names
-            io.write_probabilities(target.with_suffix(".npz"), prediction.probabilities, names)
-        io.write_mask(target, self.predictor.codes_of(prediction), plan.encoding)
+            path = target.with_name(f"{stem}.npz")
+            io.write_probabilities(path, prediction.probabilities, names)
+        io.write_mask(target, self.predictor.codes_of(prediction), plan.encoding, like=image)
 
     def _refuse_overwriting(self, images: Sequence[tuple[Path, Path]]) -> None:
-        sources = {image.resolve().with_suffix("") for image, _ in images}
+        sources = {_without_suffix(image) for image, _ in images}
+        owners: dict[Path, Path] = {}
+        # A submission under way has masks of images that it was killed in.
+        may_exist = self.config.overwrite or bool(self.submission and self.submission.done)
         for image, below in images:
-            target = self._mask_path(below)
-            if target is None or self.is_done(image):
+            if self.is_done(image):
                 continue
-            if target.resolve().with_suffix("") in sources:
-                raise RunError(
-                    f"{target} would replace an image, or lie beside it under the same name.",
-                    hint="Choose another folder with -o.",
-                )
-            # A submission under way has masks of images that it was killed in.
-            is_ours = self.submission is not None and bool(self.submission.done)
-            if target.exists() and not (self.config.overwrite or is_ours):
-                raise RunError(
-                    f"{target} exists.", hint="--overwrite replaces it; or choose another -o."
-                )
+            for target in self._paths_of(below):
+                if _without_suffix(target) in sources:
+                    raise RunError(
+                        f"{target} would replace an image, or lie beside it under the same name.",
+                        hint="Choose another folder with -o.",
+                    )
+                if owners.setdefault(target, image) != image:
+                    raise DataError(
+                        f"{owners[target]} and {image} would both be written to {target}.",
+                        hint="Rename one of them, or predict them into different folders.",
+                    )
+                if target.exists() and not may_exist:
+                    raise RunError(
+                        f"{target} exists.", hint="--overwrite replaces it; or choose another -o."
+                    )
+
+
+def _without_suffix(path: Path) -> Path:
+    resolved = path.resolve()
+    return resolved.with_name(io.stem_of(resolved))
 
 
 def _refuse_equal_rows(images: Sequence[tuple[Path, Path]]) -> None:

@@ -159,7 +159,11 @@ def _complete_recipe(
 ) -> Recipe:
     """The recipe with the user's settings; options win over the recipe."""
     chosen = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    settings = tuple(settings)
     chosen = config.override(chosen, settings)
+    for given, other in ((minutes, "train.epochs"), (epochs, "train.minutes")):
+        if given is not None and any(s.partition("=")[0].strip() == other for s in settings):
+            raise ConfigError("Both minutes and epochs are given.", hint="Choose one of them.")
     if seed is not None:
         chosen = replace(chosen, seed=seed)
     if minutes is not None:

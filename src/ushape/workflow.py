@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import filecmp
 import gc
 import math
 import platform
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,7 +21,7 @@ import torch
 import ushape
 from ushape.console import Console
 from ushape.data.store import SampleStore
-from ushape.errors import PlanError, RunError
+from ushape.errors import PlanError
 from ushape.evaluation.judge import judge_cases, take_pictures
 from ushape.evaluation.report import Report, write_report
 from ushape.evaluation.score import Summary, summarise, write_scores
@@ -27,6 +30,9 @@ from ushape.plan.recipe import settled
 from ushape.plan.run import CaseFacts, Run
 from ushape.prediction.predictor import Predictor
 from ushape.types import Case
+
+if TYPE_CHECKING:
+    from ushape.training.fit import FitResult
 
 KEEP_SHARE = 0.25
 """Prepared cases are kept in memory while they fit into this share of it."""
@@ -62,8 +68,11 @@ class TrainResult:
 
 
 def finish_run(run: Run, console: Console, clock: Clock, *, resume: bool) -> TrainResult:
-    """Trains (on) as planned, evaluates the best weights on the test cases, writes the report."""
-    from ushape.training.fit import FitResult, fit
+    """Trains (on) as planned, evaluates the best weights on the test cases, writes the report.
+
+    A training that has come to its end is not continued: only its report is made again.
+    """
+    from ushape.training.fit import fit
 
     plan, splits = run.load_plan(), run.load_splits()
     facts = {fact.case.id: fact for fact in run.load_cases()}
@@ -84,23 +93,19 @@ def finish_run(run: Run, console: Console, clock: Clock, *, resume: bool) -> Tra
             on_row=lambda row: console.say(_epoch_line(row, plan)),
         )
 
-    result = None
-    while result is None:
-        try:
-            result = train(plan, resume)
-        except (MemoryError, RuntimeError) as error:
-            plan, resume = _with_half_the_batch(plan, error, console), True
-            run.save_plan(plan)
-    if not run.weights_path.exists():
-        raise RunError(
-            f"{run.folder}: stopped before the first epoch's end, there are no weights to judge.",
-            hint=f"ushape train --resume {run.folder} continues.",
+    was_interrupted = False
+    if not run.has_ended(plan):
+        with _advice_on_interrupt(run, console):
+            result, plan = _train_within_memory(train, plan, run, console, resume=resume)
+        run.require_weights()
+        was_interrupted = result.was_interrupted
+        if not was_interrupted:
+            run.note_end(plan)
+        console.say(
+            f"{'Stopped: ' if was_interrupted else ''}best validation Dice "
+            f"{result.best_dice:.4f} in epoch {result.best_epoch} of {result.epochs}; "
+            f"{result.foreground_patches:.0%} of the patches held foreground."
         )
-    ended = "Stopped: " if result.was_interrupted else ""
-    console.say(
-        f"{ended}best validation Dice {result.best_dice:.4f} in epoch {result.best_epoch} of "
-        f"{result.epochs}; {result.foreground_patches:.0%} of the patches held foreground."
-    )
     predictor = Predictor.open(run.folder, plan.machine.device)
     test = [facts[i].case for i in splits.test]
     summary = judge_and_report(
@@ -108,7 +113,33 @@ def finish_run(run: Run, console: Console, clock: Clock, *, resume: bool) -> Tra
     )
     console.say(summary.verdict)
     console.say(f"Report: {run.report_path} (after {clock.elapsed_s / 60:.1f} minutes)")
-    return TrainResult(run.folder, summary, result.was_interrupted)
+    return TrainResult(run.folder, summary, was_interrupted)
+
+
+def _train_within_memory(
+    train: Callable[[Plan, bool], FitResult],
+    plan: Plan,
+    run: Run,
+    console: Console,
+    *,
+    resume: bool,
+) -> tuple[FitResult, Plan]:
+    """Halves the batch until it fits, and goes on from the last epoch."""
+    while True:
+        try:
+            return train(plan, resume), plan
+        except (MemoryError, RuntimeError) as error:
+            plan, resume = _with_half_the_batch(plan, error, console), True
+            run.save_plan(plan)
+
+
+@contextmanager
+def _advice_on_interrupt(run: Run, console: Console) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.say(f"Stopped. `ushape train --resume {run.folder}` continues.")
+        raise
 
 
 def _with_half_the_batch(plan: Plan, error: Exception, console: Console) -> Plan:
@@ -144,13 +175,19 @@ def judge_and_report(
     target: Path,
     console: Console,
     what: str,
+    *,
+    seen_cases: int = 0,
 ) -> Summary:
-    """Scores cases, writes scores.csv and report.html into a folder."""
+    """Scores cases, writes scores.csv and report.html into a folder.
+
+    Args:
+        seen_cases: How many of them training has seen.
+    """
     target.mkdir(parents=True, exist_ok=True)
     with console.progress("Evaluating") as on_progress:
         scores = judge_cases(predictor, cases, on_progress)
     plan = predictor.plan
-    summary = summarise(scores, noun=plan.group_noun, seed=plan.recipe.seed)
+    summary = summarise(scores, noun=plan.group_noun, seed=plan.recipe.seed, seen_cases=seen_cases)
     write_scores(target / run.scores_path.name, scores)
     report = Report(
         title=f"{run.folder.resolve().name}: {what}",
@@ -164,6 +201,25 @@ def judge_and_report(
     )
     write_report(target / run.report_path.name, report)
     return summary
+
+
+def count_seen(run: Run, cases: Sequence[Case]) -> int:
+    """Cases whose image is one that training or validation used: the same file, or its copy."""
+    test = set(run.load_splits().test)
+    used = [path for case_id, path in run.image_paths().items() if case_id not in test]
+    known = {path.resolve() for path in used}
+    by_size: dict[int, list[Path]] = {}
+    for path in used:
+        if path.is_file():
+            by_size.setdefault(path.stat().st_size, []).append(path)
+
+    def is_seen(image: Path) -> bool:
+        if image.resolve() in known or not image.is_file():
+            return image.resolve() in known
+        alike = by_size.get(image.stat().st_size, [])
+        return any(filecmp.cmp(image, path, shallow=False) for path in alike)
+
+    return sum(is_seen(case.image) for case in cases)
 
 
 def _load(run: Run, plan: Plan, facts: Sequence[CaseFacts]) -> SampleStore:

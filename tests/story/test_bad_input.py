@@ -89,7 +89,7 @@ def test_mask_values_that_make_no_sense(refused, own_cells, tmp_path):
 
 def test_not_a_run(refused, cells, tmp_path):
     said = refused("predict", cells, cells / "images", "-o", tmp_path / "out")
-    assert "is not a run: no plan.json" in said
+    assert "is no run, or an incomplete one: no plan.json" in said
 
 
 def test_image_with_other_channels_is_named_and_the_others_are_written(

@@ -34,3 +34,28 @@ def test_each_group_is_tested_once_and_a_kill_costs_one_fold_at_most(cells, tiny
     ended = ushape(*(a if a != "--folds=2" else "--folds=9" for a in command))
     assert ended.code == 2
     assert "9 folds of 4 groups" in ended.error
+
+
+def test_folds_of_another_question_are_refused(cells, tiny, ushape, tmp_path):
+    run = tmp_path / "run"
+    command = ("train", cells, "--folds=2", "-o", run, "--epochs=1", *tiny)
+    assert ushape(*command).code == 0
+    ended = ushape(*command, "--seed=9")
+    assert ended.code == 2
+    assert "another cross-validation: recipe was not" in ended.error
+    other = shutil.copytree(cells, tmp_path / "other")
+    ended = ushape("train", other, *command[2:])
+    assert ended.code == 2
+    assert "another cross-validation: data was not" in ended.error
+    assert "finished before" in ushape(*command).output
+
+
+def test_folds_take_the_length_that_was_asked_for(cells, tiny, ushape, tmp_path):
+    command = ("train", cells, "--folds=2", "-o", tmp_path / "run", *tiny)
+    ended = ushape(*command, "--epochs=1", "--minutes=3")
+    assert ended.code == 2
+    assert "Both minutes and epochs" in ended.error
+    assert ushape(*command, "--minutes=0").code == 2
+    assert ushape(*command, "--set=train.epochs=1").code == 0
+    rows = (tmp_path / "run" / "fold-2" / "metrics.csv").read_text().splitlines()
+    assert len(rows) == 2

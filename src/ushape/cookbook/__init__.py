@@ -36,7 +36,13 @@ def load_recipe(name_or_file: str) -> Recipe:
         return RECIPES[name_or_file]()
     path = Path(name_or_file)
     if path.suffix in (".yaml", ".yml") and path.is_file():
-        return config.parse(Recipe, path.read_text(), source=str(path))
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"{path}: not readable: {error}.", hint="A recipe is what `ushape recipes` prints."
+            ) from None
+        return config.parse(Recipe, text, source=str(path))
     near = difflib.get_close_matches(name_or_file, RECIPES, n=3, cutoff=0.4)
     raise ConfigError(
         f"No recipe {name_or_file}: neither a name nor a YAML file.",

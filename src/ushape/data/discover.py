@@ -98,7 +98,7 @@ def _find_pairs(data: Path, masks: Path | None) -> Found | None:
     for given in (data, None if is_coco else masks):
         if given is not None and not given.is_dir():
             raise DataError(
-                f"{given} is {'a file' if given.exists() else 'not there'}, not a folder.",
+                f"{given} is {'a file, not a folder' if given.exists() else 'not there'}.",
                 hint="Name the folder that holds the images and masks, or a table or COCO file.",
             )
     if masks is not None:

@@ -137,7 +137,14 @@ def _is_stack(
     alike = pictures @ pictures.T
     neighbours = float(np.median(np.diag(alike, 1)))
     far = np.triu(np.ones_like(alike, dtype=bool), k=max(3, len(cases) // 4))
-    return neighbours > float(np.median(alike[far])) + margin
+    return neighbours > float(np.median(alike[far])) + margin and neighbours > _by_chance(alike)
+
+
+def _by_chance(alike: np.ndarray, orders: int = 200) -> float:
+    """What neighbours reach in all but 3 % of random orders: a few images may be alike by luck."""
+    rng = np.random.default_rng(0)
+    shuffled = (rng.permutation(len(alike)) for _ in range(orders))
+    return float(np.quantile([np.median(alike[o[1:], o[:-1]]) for o in shuffled], 0.97))
 
 
 def _one_part(cases: Sequence[Case]) -> Sequence[Case]:

@@ -33,6 +33,11 @@ class SamplingConfig:
     """Share of patches that are centred on a foreground pixel, where draw is foreground."""
 
     def __post_init__(self) -> None:
+        if self.patch_shape != "auto" and min(self.patch_shape, default=0) < 1:
+            raise ConfigError(
+                f"sampling.patch_shape is {list(self.patch_shape)}.",
+                hint="At least one pixel along each axis, e.g. [256, 256].",
+            )
         if self.foreground_fraction != "auto" and not 0 <= self.foreground_fraction <= 1:
             raise ConfigError(
                 f"sampling.foreground_fraction is {self.foreground_fraction}, outside [0, 1].",

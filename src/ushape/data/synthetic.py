@@ -10,7 +10,7 @@ from scipy import ndimage
 from scipy.spatial import KDTree
 
 from ushape import io
-from ushape.errors import DataError
+from ushape.errors import ConfigError, DataError
 from ushape.types import MaskEncoding
 
 
@@ -78,6 +78,8 @@ def write_data_set(folder: Path, count: int, config: SyntheticConfig, seed: int)
     Raises:
         DataError: the folder holds something already.
     """
+    if seed < 0:
+        raise ConfigError(f"seed is {seed}.", hint="A whole number from 0 on.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} is not empty.", hint="Name a new folder.")
     for index in range(count):

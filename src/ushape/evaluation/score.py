@@ -69,6 +69,9 @@ class Summary:
     pixel_error: float
     """Mean over cases."""
 
+    seen_cases: int = 0
+    """Cases whose image was there in training; their scores say nothing about new ones."""
+
     @property
     def mean_dice(self) -> float | None:
         """Mean over the classes that occur."""
@@ -122,11 +125,14 @@ def pool_groups(scores: Sequence[CaseScore]) -> list[CaseScore]:
     ]
 
 
-def summarise(scores: Sequence[CaseScore], *, noun: str, seed: int = 0) -> Summary:
+def summarise(
+    scores: Sequence[CaseScore], *, noun: str, seed: int = 0, seen_cases: int = 0
+) -> Summary:
     """Means, intervals and counts.
 
     Args:
         noun: What a group is, in the plural.
+        seen_cases: Cases whose image was there in training.
         seed: Of the bootstrap.
     """
     groups = pool_groups(scores)
@@ -138,6 +144,7 @@ def summarise(scores: Sequence[CaseScore], *, noun: str, seed: int = 0) -> Summa
         groups=len({score.group for score in groups}),
         group_noun=noun,
         pixel_error=float(np.mean(list(by_case.values()))) if by_case else 0.0,
+        seen_cases=seen_cases,
     )
 
 
@@ -222,7 +229,10 @@ def _judge_class(own: ClassSummary, whole: Summary) -> str:
         return f"{label}None of the {whole.cases} cases holds any {own.name} to be found."
     noun = whole.group_noun.removesuffix("s") if own.groups_with_truth == 1 else whole.group_noun
     among = f"{own.groups_with_truth} {noun}"
-    text = f"{label}On {among} never seen in training the mean Dice is {own.mean_dice:.3f}"
+    known = "never seen in training"
+    if whole.seen_cases:
+        known = f"({whole.seen_cases} of {whole.cases} images were there in training)"
+    text = f"{label}On {among} {known} the mean Dice is {own.mean_dice:.3f}"
     if own.interval is not None:
         text += f" [{own.interval.low:.3f}, {own.interval.high:.3f}]"
     text += "."

@@ -11,6 +11,7 @@ from ushape import config
 from ushape.augment import AugmentConfig
 from ushape.data.prepare import Preparation
 from ushape.errors import ConfigError, RunError
+from ushape.io import WRITERS
 from ushape.plan.machine import Machine
 from ushape.plan.recipe import AUTO, Recipe, settled
 from ushape.types import MaskEncoding
@@ -63,12 +64,21 @@ class Plan:
     @classmethod
     def from_dict(cls, values: dict[str, Any], *, source: str) -> Plan:
         """Raises RunError where the file was written by another version."""
+        if not isinstance(values, dict):
+            raise RunError(f"{source} holds no plan.", hint="Copy the run folder again, whole.")
         if values.get("version") != PLAN_VERSION:
             raise RunError(
                 f"{source} has version {values.get('version')}, this ushape reads {PLAN_VERSION}.",
                 hint="Use the ushape version that trained the run, or train again.",
             )
-        return config.from_dict(cls, values, source=source)
+        plan = config.from_dict(cls, values, source=source)
+        if plan.preparation.channels < 1 or plan.encoding.suffix not in WRITERS:
+            raise RunError(
+                f"{source}: {plan.preparation.channels} channels, masks as "
+                f"{plan.encoding.suffix!r}: no plan of ushape.",
+                hint="Copy the run folder again, whole.",
+            )
+        return plan
 
 
 def load_plan(path: Path) -> Plan:

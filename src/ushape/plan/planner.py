@@ -145,6 +145,11 @@ def choose_network(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decisi
     more than brightness; of the batch where all is one stack (benchmarks/README.md, Norm).
     """
     network, data = recipe.network, situation.data
+    if network.dims > len(data.median_shape):
+        raise PlanError(
+            f"network.dims is {network.dims}, the images have {len(data.median_shape)} axes.",
+            hint="Leave network.dims out: it follows the data.",
+        )
     widths = network.widths
     if widths == AUTO:
         shape = recipe.preparation.working_shape(data.median_shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, TypeVar
 
@@ -20,6 +21,9 @@ from ushape.spatial.tiles import TilingConfig
 AUTO: Final = "auto"
 Auto = Literal["auto"]
 T = TypeVar("T")
+
+MOST_SEED = 2**32
+"""What all random generators take."""
 
 
 def settled(value: T | Auto) -> T:
@@ -102,19 +106,21 @@ class TrainConfig:
     """Processes that cut and augment patches; 0: the training process itself."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "minutes",
-            "epochs",
-            "steps_per_epoch",
-            "batch_size",
-            "accumulate",
-            "learning_rate",
+        for name, hint in (
+            ("minutes", "Leave it out for 30 minutes."),
+            ("epochs", "Leave it out, and say how many minutes."),
+            ("steps_per_epoch", "Leave it out for auto."),
+            ("batch_size", "Leave it out for auto."),
+            ("accumulate", "1 is usual."),
+            ("learning_rate", "Leave it out for 0.002; auto makes a range test."),
         ):
             value = getattr(self, name)
-            if value not in (AUTO, None) and not value > 0:
-                raise ConfigError(
-                    f"train.{name} is {value}; it must be above 0.", hint="Leave it out for auto."
-                )
+            if value not in (AUTO, None) and not (value > 0 and math.isfinite(value)):
+                raise ConfigError(f"train.{name} is {value}; it must be above 0.", hint=hint)
+        if self.workers != AUTO and self.workers < 0:
+            raise ConfigError(
+                f"train.workers is {self.workers}.", hint="0 loads in the training process."
+            )
         for name in ("warmup_fraction", "ema_decay", "momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(
@@ -143,6 +149,13 @@ class PredictConfig:
     """When a group is scored, only the largest connected part of each class counts, slices of one
     size taken as a volume. Masks that `predict` writes keep all parts."""
 
+    def __post_init__(self) -> None:
+        if self.tile_shape != AUTO and min(self.tile_shape, default=0) < 1:
+            raise ConfigError(
+                f"predict.tile_shape is {list(self.tile_shape)}.",
+                hint="At least one pixel along each axis, e.g. [512, 512].",
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -166,6 +179,12 @@ class Recipe:
     weights: WeightConfig = field(default_factory=WeightConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     predict: PredictConfig = field(default_factory=PredictConfig)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < MOST_SEED:
+            raise ConfigError(
+                f"seed is {self.seed}.", hint=f"A whole number from 0 to {MOST_SEED - 1}."
+            )
 
 
 def with_some_rate(recipe: Recipe) -> Recipe:

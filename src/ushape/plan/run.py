@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,18 @@ class Run:
     def checkpoint_path(self) -> Path:
         return self.folder / "checkpoints" / "last.ckpt"
 
+    def has_ended(self, plan: Plan) -> bool:
+        """Its training came to the end of this plan."""
+        end = self._end_path
+        return end.exists() and end.read_text() == str(plan.recipe.train.epochs)
+
+    def note_end(self, plan: Plan) -> None:
+        write_bytes(self._end_path, str(plan.recipe.train.epochs).encode())
+
+    @property
+    def _end_path(self) -> Path:
+        return self.checkpoint_path.with_name("ended")
+
     @classmethod
     def open(cls, folder: Path) -> Run:
         """A run that can predict.
@@ -80,12 +93,22 @@ class Run:
         """
         run = cls(folder)
         run._require(run.plan_path)
-        if not run.weights_path.exists():
-            raise RunError(
-                f"{folder} has no {run.weights_path.name}: its first epoch was not finished.",
-                hint=f"`ushape train --resume {folder}` continues it.",
-            )
+        run.require_weights()
         return run
+
+    def require_weights(self) -> None:
+        """Raises RunError where there are none yet, or none any more."""
+        if self.weights_path.exists():
+            return
+        if self.metrics_path.exists():
+            raise RunError(
+                f"{self.folder} has no {self.weights_path.name} any more.",
+                hint="Copy it from where the run was made, or train again.",
+            )
+        raise RunError(
+            f"{self.folder} has no {self.weights_path.name}: its first epoch was not finished.",
+            hint=f"`ushape train --resume {self.folder}` continues it.",
+        )
 
     @classmethod
     def create(cls, folder: Path) -> Run:
@@ -105,6 +128,19 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         return run
 
+    @contextmanager
+    def left_whole_or_not_at_all(self) -> Iterator[None]:
+        """Takes the folder away again where no plan comes about."""
+        try:
+            yield
+        except BaseException:
+            if not self.plan_path.exists():
+                for path in (self.cases_path, self.splits_path):
+                    path.unlink(missing_ok=True)
+                if not any(self.folder.iterdir()):
+                    self.folder.rmdir()
+            raise
+
     def save_plan(self, plan: Plan) -> None:
         write_json(self.plan_path, plan.to_dict())
 
@@ -121,7 +157,7 @@ class Run:
 
     def load_cases(self) -> list[CaseFacts]:
         """Raises RunError where the data are no longer where they were at training."""
-        stored = self._read_json(self.cases_path)
+        stored = self._stored_cases()
         data = Path(stored["folder"])
         facts = [
             CaseFacts(_case_from_row(row, data), tuple(row["class_pixels"]))
@@ -135,6 +171,20 @@ class Run:
                 hint="Bring the data back, or name others: ushape evaluate RUN DATA.",
             )
         return facts
+
+    def image_paths(self) -> dict[str, Path]:
+        """The image file of each case id, whether it is still there or not."""
+        stored = self._stored_cases()
+        folder = Path(stored["folder"])
+        return {row["id"]: folder / row["image"] for row in stored["cases"]}
+
+    def _stored_cases(self) -> dict[str, Any]:
+        stored = self._read_json(self.cases_path)
+        if not isinstance(stored, dict) or not {"folder", "cases"} <= stored.keys():
+            raise RunError(
+                f"{self.cases_path}: not what training wrote.", hint="Copy the run folder again."
+            )
+        return stored
 
     def load_splits(self) -> Splits:
         self._require(self.splits_path)
@@ -161,8 +211,9 @@ class Run:
         try:
             network.load_state_dict(safetensors.torch.load_file(self.weights_path))
         except (safetensors.SafetensorError, RuntimeError, OSError) as error:
+            first = str(error).strip().splitlines()[0].rstrip(":")
             raise RunError(
-                f"{self.weights_path}: not the weights of {self.plan_path.name}: {error}",
+                f"{self.weights_path}: not the weights of {self.plan_path.name}: {first}.",
                 hint="Copy the run folder again, whole.",
             ) from None
         return network.eval()
@@ -189,7 +240,7 @@ class Run:
     def _require(self, path: Path) -> None:
         if not path.exists():
             raise RunError(
-                f"{self.folder} is not a run: no {path.name} in it.",
+                f"{self.folder} is no run, or an incomplete one: no {path.name} in it.",
                 hint="A run is the folder that `ushape train` printed, e.g. runs/my_images.",
             )
 

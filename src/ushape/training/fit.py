@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import signal
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -17,6 +19,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from ushape.data.store import SampleStore
+from ushape.errors import RunError
 from ushape.plan.plan import Plan
 from ushape.plan.recipe import settled
 from ushape.plan.run import Run
@@ -87,6 +90,8 @@ def fit(
     trainer = _build_trainer(plan, run, [best, log, pacer], show_bar)
 
     checkpoint = run.checkpoint_path if resume and run.checkpoint_path.exists() else None
+    if checkpoint is not None:
+        _refuse_damaged(checkpoint)
     with _stop_at_first_interrupt(trainer) as interrupted, _known_warnings():
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     return FitResult(
@@ -96,6 +101,21 @@ def fit(
         was_interrupted=bool(interrupted),
         foreground_patches=log.rows[-1]["foreground_patches"] if log.rows else 0.0,
     )
+
+
+def _refuse_damaged(checkpoint: Path) -> None:
+    """A checkpoint is a zip archive, with a checksum for each of its parts."""
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            is_whole = archive.testzip() is None
+    except (zipfile.BadZipFile, OSError):
+        is_whole = False
+    if not is_whole:
+        raise RunError(
+            f"{checkpoint}: damaged, the training cannot be continued from it.",
+            hint="The best weights so far are in model.safetensors, and predict. Delete the "
+            "checkpoint to train this run from its beginning.",
+        )
 
 
 def _build_trainer(
