@@ -62,10 +62,11 @@ def write_table(data):
 def write_nnunet(data):
     for index, name in enumerate(NAMES):
         image, mask = draw(index)
-        save(data / f"imagesTr/{name}_0000.tif", image)
+        for channel in range(2):
+            save(data / f"imagesTr/{name}_000{channel}.tif", image + np.uint8(channel))
         save(data / f"labelsTr/{name}.tif", mask)
     labels = {"background": 0, "liver": 1, "tumour": 2}
-    facts = {"channel_names": {"0": "CT"}, "labels": labels, "file_ending": ".tif"}
+    facts = {"channel_names": {"0": "T1", "1": "T2"}, "labels": labels, "file_ending": ".tif"}
     (data / "dataset.json").write_text(json.dumps(facts))
     return data, "nnU-Net", {"liver", "tumour"}
 
@@ -156,3 +157,33 @@ def test_a_network_is_trained(write, ushape, tmp_path):
     assert {row["class"] for row in rows} == classes
     splits = json.loads((tmp_path / "run" / "splits.json").read_text())
     assert {row["case"] for row in rows} == set(splits["test"])
+
+
+def test_volumes_of_a_scanner_come_back_on_their_grid(ushape, tmp_path):
+    itk = pytest.importorskip("SimpleITK")
+    rng = np.random.default_rng(0)
+    for index in range(5):
+        volume = rng.normal(100, 10, (8, 24, 20)).astype(np.float32)
+        mask = np.zeros(volume.shape, np.uint8)
+        mask[2:6, 8:16, 6:14] = 1
+        for part, array in (("images", volume + 60 * mask), ("labels", mask)):
+            (tmp_path / "data" / part).mkdir(parents=True, exist_ok=True)
+            image = itk.GetImageFromArray(array)
+            image.SetSpacing((0.8, 0.7, 3.0))
+            image.SetOrigin((5, 6, 7))
+            itk.WriteImage(image, str(tmp_path / "data" / part / f"p{index}.nii.gz"))
+    run, out = tmp_path / "run", tmp_path / "out"
+    ended = ushape(
+        *("train", tmp_path / "data", "-o", run, "--epochs=1", "--set=network.widths=[2,4]"),
+        *("--set=train.steps_per_epoch=2", "--set=train.batch_size=1", "--device=cpu"),
+    )
+    assert ended.code == 0, ended.error
+    images = tmp_path / "data" / "images"
+    ended = ushape("predict", run, images, "-o", out, "--overlay", "--probabilities")
+    assert ended.code == 0, ended.error
+    names = {path.name for path in out.iterdir() if path.name.startswith("p0")}
+    assert names == {"p0.nii.gz", "p0_overlay.png", "p0.npz"}
+    found = itk.ReadImage(str(out / "p0.nii.gz"))
+    assert found.GetSize() == (20, 24, 8)
+    np.testing.assert_allclose(found.GetSpacing(), (0.8, 0.7, 3.0), atol=1e-6)
+    np.testing.assert_allclose(found.GetOrigin(), (5, 6, 7), atol=1e-6)

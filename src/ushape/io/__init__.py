@@ -189,6 +189,11 @@ def is_image(path: Path) -> bool:
     return suffix_of(path) in READERS and not path.name.startswith(".")
 
 
+def is_writable(suffix: str) -> bool:
+    """Masks can be written in this format."""
+    return suffix in WRITERS or suffix in volumes.WRITABLE
+
+
 def suffix_of(path: Path) -> str:
     """The whole suffix in lower case with its dot: `.nii.gz` and `.ome.tif` are one."""
     name = path.name.lower()

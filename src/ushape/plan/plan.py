@@ -11,7 +11,7 @@ from ushape import config
 from ushape.augment import AugmentConfig
 from ushape.data.prepare import Preparation
 from ushape.errors import ConfigError, RunError
-from ushape.io import WRITERS
+from ushape.io import is_writable
 from ushape.plan.machine import Machine
 from ushape.plan.recipe import AUTO, Recipe, settled
 from ushape.types import MaskEncoding
@@ -72,7 +72,7 @@ class Plan:
                 hint="Use the ushape version that trained the run, or train again.",
             )
         plan = config.from_dict(cls, values, source=source)
-        if plan.preparation.channels < 1 or plan.encoding.suffix not in WRITERS:
+        if plan.preparation.channels < 1 or not is_writable(plan.encoding.suffix):
             raise RunError(
                 f"{source}: {plan.preparation.channels} channels, masks as "
                 f"{plan.encoding.suffix!r}: no plan of ushape.",
