@@ -18,6 +18,7 @@ STEPS = (
     "--set=sampling.patch_shape=[64,64]",
     "--set=train.steps_per_epoch=4",
     "--set=train.validation_cases=2",
+    "--set=predict.tile_shape=[512,512]",
 )
 
 

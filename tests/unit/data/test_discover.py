@@ -101,7 +101,7 @@ def test_empty_missing_and_a_file(make, tmp_path):
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match="empty"):
         discover(tmp_path / "none")
-    with pytest.raises(DataError, match="not there, not a folder"):
+    with pytest.raises(DataError, match="is not there"):
         discover(tmp_path / "nowhere")
     with pytest.raises(DataError, match="a file, not a folder"):
         discover(folder / "images" / "a.png")

@@ -25,7 +25,7 @@ def test_what_exists_is_in_the_way(run):
 
 
 def test_a_folder_that_is_no_run_and_a_run_without_weights(run):
-    with pytest.raises(RunError, match=r"is not a run: no plan\.json"):
+    with pytest.raises(RunError, match=r"is no run, or an incomplete one: no plan\.json"):
         Run.open(run.folder)
     run.plan_path.write_text("{}")
     with pytest.raises(RunError, match=r"has no model\.safetensors") as caught:
