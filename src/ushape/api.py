@@ -24,6 +24,7 @@ from ushape.plan.run import Run
 from ushape.planning import Intent, plan_data
 from ushape.prediction.predictor import Predictor
 from ushape.types import Case
+from ushape.words import counted
 from ushape.workflow import Clock, TrainResult, count_seen, finish_run, judge_and_report
 
 
@@ -226,7 +227,7 @@ def _predict_all(
                     failures.append(error.message)
             on_progress(done, len(found))
         if config.folder is not None:
-            console.say(f"{len(written)} masks in {config.folder}")
+            console.say(f"{counted(len(written), 'mask')} in {config.folder}")
         if failures:
             listed = "\n".join(f"  {failure}" for failure in failures)
             raise DataError(
@@ -234,7 +235,7 @@ def _predict_all(
                 hint="The other masks are written.",
             )
     if config.submission is not None:
-        console.say(f"{len(found)} rows in {config.submission}")
+        console.say(f"{counted(len(found), 'row')} in {config.submission}")
     return written
 
 
@@ -250,7 +251,7 @@ def recipes(name: str | None = None) -> str:
 def example(folder: Path | str, *, count: int = 48, seed: int = 0) -> Path:
     """Writes microscopy-like images of cells with exact masks, to try ushape on."""
     write_data_set(Path(folder), count, SyntheticConfig(), seed)
-    Console().say(f"{count} images with masks in {folder}")
+    Console().say(f"{counted(count, 'image')} with masks in {folder}")
     return Path(folder)
 
 

@@ -39,7 +39,17 @@ class LabelConfig:
     softmax: bool = False
     """Two classes get a channel each, as several do; false: one channel, foreground or not."""
 
+    regions: dict[str, tuple[int, ...]] | None = None
+    """Classes that overlap, from the largest to the smallest: the mask values that each unites,
+    e.g. {whole: [1, 2, 3], core: [2, 3]}. Each is learned and scored by itself. A prediction is
+    painted in this order, each with the one value of its own that no later region has."""
+
     def __post_init__(self) -> None:
+        if self.regions is not None and (self.threshold is not None or self.softmax):
+            raise ConfigError(
+                "labels.regions beside labels.threshold or labels.softmax.",
+                hint="Regions overlap, and each has a channel of its own: choose one of the two.",
+            )
         if self.threshold is not None and self.values is not None:
             raise ConfigError(
                 "labels.threshold and labels.values are both set.",
@@ -58,10 +68,26 @@ class LabelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Region:
+    """Some classes under one name."""
+
+    name: str
+    classes: tuple[int, ...]
+    """Class indices; the first is what its pixels are painted with."""
+
+    def of(self, classes: np.ndarray) -> np.ndarray:
+        """(*S) class indices -> (*S) bool."""
+        if len(self.classes) == 1:
+            return np.asarray(classes == self.classes[0])
+        return np.isin(classes, self.classes)
+
+
+@dataclass(frozen=True, kw_only=True)
 class LabelSpace:
     """Translates mask values to network channels and back.
 
-    Two classes become one sigmoid channel, more (or with `softmax`) one softmax channel each.
+    Two classes become one sigmoid channel, more (or with `softmax`) one softmax channel each,
+    regions one sigmoid channel each.
     """
 
     values: tuple[int, ...]
@@ -71,6 +97,8 @@ class LabelSpace:
     ignore: int | None = None
     threshold: int | None = None
     softmax: bool = False
+    regions: tuple[Region, ...] = ()
+    """Classes that overlap, the largest first; none: each pixel is of one class."""
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.values):
@@ -82,17 +110,34 @@ class LabelSpace:
     @property
     def is_binary(self) -> bool:
         """One channel, foreground or not."""
-        return len(self.values) == 2 and not self.softmax
+        return len(self.values) == 2 and not self.softmax and not self.regions
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Several channels of which one is right: softmax. Else each is right or wrong: sigmoid."""
+        return not (self.is_binary or self.regions)
+
+    @property
+    def scored(self) -> tuple[Region, ...]:
+        """What has a score: each foreground class, or each region."""
+        return self.regions or tuple(
+            Region(name=name, classes=(index,)) for index, name in enumerate(self.names) if index
+        )
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """What each of the K channels is the probability of."""
+        return self.names if self.is_exclusive else tuple(region.name for region in self.scored)
 
     @property
     def channels(self) -> int:
         """K, the number of network outputs."""
-        return 1 if self.is_binary else len(self.values)
+        return len(self.channel_names)
 
     @property
     def foreground(self) -> slice:
         """The channels that are foreground."""
-        return slice(0, 1) if self.is_binary else slice(1, None)
+        return slice(1, None) if self.is_exclusive else slice(0, None)
 
     def classes_of(self, codes: np.ndarray) -> np.ndarray:
         """Class index of every pixel.
@@ -140,16 +185,19 @@ class LabelSpace:
             classes: (*S) on the CPU, class indices or IGNORE.
             returns: target (K, *S) float32, 0 or 1; weight (1, *S) float32, 0 where ignored.
         """
-        shown = range(1 if self.is_binary else 0, len(self.values))
         # In NumPy: torch would wake all its threads for these few pixels, ten times as slow.
         pixels = classes.numpy()
-        target = np.stack([pixels == index for index in shown]).astype(np.float32)
+        if self.is_exclusive:
+            shown = [pixels == index for index in range(len(self.values))]
+        else:
+            shown = [region.of(pixels) for region in self.scored]
+        target = np.stack(shown).astype(np.float32)
         weight = (pixels[None] != IGNORE).astype(np.float32)
         return torch.from_numpy(target), torch.from_numpy(weight)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """(B, K, *S) raw scores -> (B, K, *S) probabilities."""
-        return logits.sigmoid() if self.is_binary else logits.softmax(dim=1)
+        return logits.softmax(dim=1) if self.is_exclusive else logits.sigmoid()
 
     def decode(self, probabilities: np.ndarray) -> np.ndarray:
         """The likeliest class.
@@ -158,9 +206,12 @@ class LabelSpace:
             probabilities: (K, *S).
             returns: (*S) uint8 class indices.
         """
-        if self.is_binary:
-            return (probabilities[0] >= 0.5).astype(np.uint8)
-        return probabilities.argmax(axis=0).astype(np.uint8)
+        if self.is_exclusive:
+            return probabilities.argmax(axis=0).astype(np.uint8)
+        classes = np.zeros(probabilities.shape[1:], dtype=np.uint8)
+        for region, probability in zip(self.scored, probabilities, strict=True):
+            classes[probability >= 0.5] = region.classes[0]
+        return classes
 
     @cached_property
     def _lookup(self) -> tuple[np.ndarray, np.ndarray]:
@@ -203,8 +254,33 @@ def find_label_space(counts: Mapping[int, int], config: LabelConfig) -> tuple[La
         ignore=config.ignore,
         threshold=config.threshold,
         softmax=config.softmax,
+        regions=_find_regions(config.regions or {}, values),
     )
     return space, rule
+
+
+def _find_regions(
+    regions: Mapping[str, Sequence[int]], values: Sequence[int]
+) -> tuple[Region, ...]:
+    """Regions of mask values as regions of class indices, each with its own class first."""
+    found, later = [], [set(own) for own in regions.values()]
+    for place, (name, own) in enumerate(regions.items()):
+        if unknown := sorted(set(own) - set(values)):
+            raise ConfigError(
+                f"labels.regions: {name} has the value {unknown[0]}, which is no class.",
+                hint=f"The classes are {_shorten(values)}.",
+            )
+        alone = set(own).difference(*later[place + 1 :])
+        if len(alone) != 1:
+            raise ConfigError(
+                f"labels.regions: {name} has {len(alone)} values that no later region has; it "
+                "needs one, to be painted with.",
+                hint="Name large regions first: {whole: [1, 2, 3], core: [2, 3], active: [3]}.",
+            )
+        order = [*alone, *(value for value in own if value not in alone)]
+        index = {value: number for number, value in enumerate(values)}
+        found.append(Region(name=name, classes=tuple(index[value] for value in order)))
+    return tuple(found)
 
 
 def _refuse_impossible(values: Sequence[int], counts: Mapping[int, int]) -> None:

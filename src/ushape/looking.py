@@ -28,6 +28,7 @@ from ushape.plan.run import CaseFacts
 from ushape.spatial.weightmap import border_weights, find_objects, separate_touching
 from ushape.training.data import SegmentationData
 from ushape.training.range_test import RangeConfig, RangeCurve, range_test
+from ushape.words import counted
 
 DRAWS, ROWS, COLUMNS = 24, 4, 7
 """Of a preview: patches, and cells for them, the image, its mask, histogram and weights."""
@@ -105,10 +106,12 @@ def weights(
     axes = figure.subplots()
     shown = axes.imshow(found if found.ndim == 2 else found[len(found) // 2], cmap="inferno")
     figure.colorbar(shown, label="weight beside that of the class")
-    axes.set_title(f"{count} objects, w0 = {w0:g}, sigma = {sigma:g} pixels")
+    axes.set_title(f"{counted(count, 'object')}, w0 = {w0:g}, sigma = {sigma:g} pixels")
     axes.axis("off")
     _save(figure, target)
-    Console().say(f"{count} objects, largest weight {found.max():.2f}: {target}")
+    alone = " (a border needs two objects)" if count == 1 else ""
+    largest = f"largest weight {found.max():.2f}{alone}"
+    Console().say(f"{counted(count, 'object')}, {largest}: {target}")
     return target
 
 

@@ -122,7 +122,7 @@ class Outputs:
             drawn = draw_overlay(io.read(image).array, prediction.classes)
             io.write_rgb(target.with_name(f"{stem}_overlay.png"), drawn)
         if self.config.probabilities:
-            names = plan.preparation.space.names
+            names = plan.preparation.space.channel_names
             path = target.with_name(f"{stem}.npz")
             io.write_probabilities(path, prediction.probabilities, names)
         io.write_mask(target, self.predictor.codes_of(prediction), plan.encoding, like=image)

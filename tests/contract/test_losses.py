@@ -3,14 +3,20 @@
 import pytest
 import torch
 
-from ushape.labels import IGNORE, LabelSpace
+from ushape.labels import IGNORE, LabelSpace, Region
 from ushape.losses import LOSSES, LossConfig, build_loss
 
 TWO = LabelSpace(values=(0, 255), names=("background", "cell"))
 THREE = LabelSpace(values=(0, 1, 2), names=("a", "b", "c"))
 
+NESTED = LabelSpace(
+    values=(0, 1, 2),
+    names=("a", "b", "c"),
+    regions=(Region(name="whole", classes=(1, 2)), Region(name="core", classes=(2,))),
+)
 
-@pytest.fixture(params=[TWO, THREE], ids=["binary", "classes"])
+
+@pytest.fixture(params=[TWO, THREE, NESTED], ids=["binary", "classes", "regions"])
 def space(request):
     return request.param
 
@@ -37,7 +43,7 @@ def case(space):
 
 def sure(target, space):
     """Logits of a network that is right and sure."""
-    return 30 * (2 * target - 1) if space.is_binary else 30 * target
+    return 30 * target if space.is_exclusive else 30 * (2 * target - 1)
 
 
 def test_right_is_better_than_unsure_is_better_than_wrong(loss, case, space):

@@ -187,3 +187,21 @@ def test_volumes_of_a_scanner_come_back_on_their_grid(ushape, tmp_path):
     assert found.GetSize() == (20, 24, 8)
     np.testing.assert_allclose(found.GetSpacing(), (0.8, 0.7, 3.0), atol=1e-6)
     np.testing.assert_allclose(found.GetOrigin(), (5, 6, 7), atol=1e-6)
+
+
+def test_regions_are_learned_scored_and_painted(ushape, tmp_path):
+    data, _, _ = write_nnunet(tmp_path / "data")
+    facts = json.loads((data / "dataset.json").read_text())
+    facts["labels"] = {"background": 0, "whole": [1, 2], "core": [2]}
+    (data / "dataset.json").write_text(json.dumps(facts))
+    run = tmp_path / "run"
+    ended = ushape(
+        *("train", data, "-o", run, "--epochs=1", "--set=network.widths=[2,4]", "--device=cpu"),
+        *("--set=sampling.patch_shape=[16,16]", "--set=train.steps_per_epoch=2"),
+    )
+    assert ended.code == 0, ended.error
+    rows = list(csv.DictReader((run / "scores.csv").read_text().splitlines()))
+    assert {row["class"] for row in rows} == {"whole", "core"}
+    by_class = {row["class"]: int(row["truth_px"]) for row in rows[:2]}
+    assert by_class["whole"] > by_class["core"] > 0
+    assert "whole: On" in ended.output

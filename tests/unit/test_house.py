@@ -9,7 +9,7 @@ import ushape
 
 SOURCE = Path(ushape.__file__).parent
 LEVELS = [
-    {"errors", "types", "labels", "scaling", "config"},
+    {"errors", "types", "words", "labels", "scaling", "config"},
     {"io", "spatial", "models", "losses", "metrics", "augment"},
     {"data", "pages"},
     {"plan"},

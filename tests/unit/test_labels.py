@@ -93,3 +93,38 @@ def test_decode_undoes_encode(classes):
     truth = torch.from_numpy(np.random.default_rng(1).integers(classes, size=(6, 7)))
     target, _ = space.encode(truth)
     assert (space.decode(target.numpy()) == truth.numpy()).all()
+
+
+NESTED = LabelConfig(regions={"whole": (1, 2, 4), "core": (2, 4), "active": (4,)})
+
+
+def test_regions_by_hand():
+    space, _ = find_label_space({0: 9, 1: 3, 2: 2, 4: 1}, NESTED)
+    assert space.channels == 3
+    assert space.channel_names == ("whole", "core", "active")
+    classes = space.classes_of(np.array([[0, 1, 2, 4]]))
+    target, weight = space.encode(torch.from_numpy(classes))
+    assert target[:, 0].tolist() == [[0, 1, 1, 1], [0, 0, 1, 1], [0, 0, 0, 1]]
+    assert (weight == 1).all()
+    assert (space.values_of(space.decode(target.numpy())) == [[0, 1, 2, 4]]).all()
+    assert space.probabilities(torch.zeros(1, 3, 1, 1)).flatten().tolist() == [0.5] * 3
+    assert [region.of(classes).sum() for region in space.scored] == [3, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("regions", "complaint"),
+    [
+        ({"core": (2,), "whole": (1, 2, 4)}, "core has 0 values"),
+        ({"whole": (1, 2, 4), "active": (4,)}, "whole has 2 values"),
+        ({"whole": (1, 2), "again": (1, 2)}, "whole has 0 values"),
+        ({"whole": (1, 7)}, "value 7, which is no class"),
+    ],
+)
+def test_regions_that_cannot_be_painted(regions, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        find_label_space({0: 9, 1: 3, 2: 2, 4: 1}, LabelConfig(regions=regions))
+
+
+def test_regions_and_a_threshold_contradict():
+    with pytest.raises(ConfigError, match="regions"):
+        LabelConfig(regions={"a": (1,)}, threshold=1)

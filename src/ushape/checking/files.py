@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from ushape.checking.findings import Evidence, Finding
 from ushape.data.exam import Exam
 from ushape.io.raster import DAMAGED
+from ushape.words import counted
 
 TURNED_SIDEWAYS = range(5, 9)
 """EXIF orientations that exchange height and width."""
@@ -31,7 +32,7 @@ def find_unreadable(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             check="zero_bytes",
             severity="error",
-            text=f"{_files(len(empty))} of 0 bytes.",
+            text=f"{counted(len(empty), 'pair')} with a file of 0 bytes.",
             fix="Copy these files again from their source.",
             cases=tuple(exam.case.id for exam in empty),
             in_copy="left out",
@@ -40,7 +41,8 @@ def find_unreadable(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             check="unreadable",
             severity="error",
-            text=f"{_files(len(damaged))} that cannot be read, e.g. {damaged[0].error}",
+            text=f"{counted(len(damaged), 'pair')} with a file that cannot be read, e.g. "
+            f"{damaged[0].error}",
             fix=damaged[0].hint or DAMAGED,
             cases=tuple(exam.case.id for exam in damaged),
             in_copy="left out",
@@ -58,7 +60,8 @@ def find_other_sizes(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             check="exif",
             severity="error",
-            text=f"{_images(len(turned))} turned by EXIF, and the mask does not turn with it.",
+            text=f"{counted(len(turned), 'image')} turned by EXIF, and the mask does not turn "
+            "with it.",
             fix="Turn the mask as the photograph is shown (--fix does), or remove the EXIF "
             "orientation where the mask was drawn on the pixels as stored.",
             cases=tuple(exam.case.id for exam in turned),
@@ -69,7 +72,7 @@ def find_other_sizes(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             check="transposed",
             severity="error",
-            text=f"{_images(len(transposed))} whose mask is transposed, e.g. image "
+            text=f"{counted(len(transposed), 'image')} whose mask is transposed, e.g. image "
             f"{shape_text(first.shape)}, mask {shape_text(first.mask_shape)}.",
             fix="Exchange height and width of the mask; look whether it is mirrored as well.",
             cases=tuple(exam.case.id for exam in transposed),
@@ -80,7 +83,7 @@ def find_other_sizes(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             check="size",
             severity="error",
-            text=f"{_images(len(other))} whose mask has another size, e.g. image "
+            text=f"{counted(len(other), 'image')} whose mask has another size, e.g. image "
             f"{shape_text(first.shape)}, mask {shape_text(first.mask_shape)}.",
             fix="Export the masks on the image's grid, pixel for pixel.",
             cases=tuple(exam.case.id for exam in other),
@@ -130,7 +133,7 @@ def find_odd_images(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             check="not_finite",
             severity="error",
-            text=f"{_images(len(cases))} with NaN or infinite values ({count} in all).",
+            text=f"{counted(len(cases), 'image')} with NaN or infinite values ({count} in all).",
             fix="Replace them, e.g. by the value of the background, or take the images out.",
             cases=cases,
             in_copy="left out",
@@ -139,7 +142,7 @@ def find_odd_images(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             check="constant",
             severity="warning",
-            text=f"{_images(len(cases))} of one value only.",
+            text=f"{counted(len(cases), 'image')} of one value only.",
             fix="Look whether the export failed; take them out if they show nothing.",
             cases=cases,
             in_copy="left out",
@@ -148,7 +151,7 @@ def find_odd_images(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             check="alpha",
             severity="note",
-            text=f"{_images(len(cases))} with a transparency channel, which is dropped.",
+            text=f"{counted(len(cases), 'image')} with a transparency channel, which is dropped.",
             fix="Nothing, unless the transparency means something.",
             cases=cases,
         )
@@ -156,7 +159,7 @@ def find_odd_images(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             check="equal_channels",
             severity="note",
-            text=f"{_images(len(cases))} in which two channels hold the same.",
+            text=f"{counted(len(cases), 'image')} in which two channels hold the same.",
             fix="Nothing where a missing sequence was repeated; save grey images as grey "
             "otherwise.",
             cases=cases,
@@ -173,14 +176,6 @@ def _minorities(exams: Iterable[Exam], key_of: Callable[[Exam], str]) -> tuple[l
     counts = Counter({key: len(own) for key, own in by_key.items()}).most_common()
     rare = [exam for key, _ in counts[:0:-1] for exam in by_key[key]]
     return rare, ", ".join(f"{count} of {key}" for key, count in counts)
-
-
-def _files(count: int) -> str:
-    return "1 pair has a file" if count == 1 else f"{count} pairs have files"
-
-
-def _images(count: int) -> str:
-    return "1 image" if count == 1 else f"{count} images"
 
 
 def shape_text(shape: tuple[int, ...]) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ushape.checking.findings import Evidence, Finding
 from ushape.labels import MAX_CLASSES
+from ushape.words import counted
 
 SOFT = 0.9
 """Share of thin pixels among the odd ones from which they are soft edges and not classes."""
@@ -42,7 +43,8 @@ def find_empty(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             check="empty",
             severity="note",
-            text=f"{_masks(len(empty))} without foreground ({len(empty) / len(exams):.0%}).",
+            text=f"{counted(len(empty), 'mask')} without foreground "
+            f"({len(empty) / len(exams):.0%}).",
             fix="Nothing where nothing is to be seen: sampling and scores take care of it.",
             cases=tuple(empty),
         )
@@ -66,7 +68,7 @@ def find_soft_edges(evidence: Evidence) -> Iterator[Finding]:
     yield Finding(
         check="soft_edges",
         severity="error",
-        text=f"{_masks(len(soft))} with soft edges: {odd} pixels are neither "
+        text=f"{counted(len(soft), 'mask')} with soft edges: {odd} pixels are neither "
         f"{_value(low, colours)} nor {_value(high, colours)}, which they most likely mean.",
         fix="Save masks without antialiasing and not as JPEG; "
         + (
@@ -128,8 +130,8 @@ def find_stray_values(evidence: Evidence) -> Iterator[Finding]:
     yield Finding(
         check="stray_values",
         severity="error" if named is not None else "warning",
-        text=f"{_masks(len(holders))} with {'colours' if is_colour else 'values'} that are no "
-        f"class: {shown} ({pixels} pixels).",
+        text=f"{counted(len(holders), 'mask')} with {'colours' if is_colour else 'values'} that "
+        f"are no class: {shown} ({pixels} pixels).",
         fix="Name all classes with --set labels.values=[...], or repaint these pixels.",
         cases=tuple(exam.case.id for exam in holders),
     )
@@ -204,7 +206,7 @@ def find_copies_of_images(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             check="mask_is_image",
             severity="error",
-            text=f"{_masks(len(copies))} identical to the image.",
+            text=f"{counted(len(copies), 'mask')} identical to the image.",
             fix="The image was saved in the mask's place: export the mask again.",
             cases=tuple(copies),
             in_copy="left out",
@@ -240,8 +242,8 @@ def find_inverted(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             check="inverted",
             severity="warning",
-            text=f"{_masks(len(odd))} that may be inverted: foreground and background would fit "
-            "the other masks if they were exchanged.",
+            text=f"{counted(len(odd), 'mask')} that may be inverted: foreground and background "
+            "would fit the other masks if they were exchanged.",
             fix="Look at them; exchange the two values where it is so.",
             cases=tuple(exam.case.id for _, exam in odd),
         )
@@ -272,7 +274,7 @@ def find_misplaced(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             check="misplaced",
             severity="warning",
-            text=f"{_masks(len(odd))} that may be shifted against the image, e.g. "
+            text=f"{counted(len(odd), 'mask')} that may be shifted against the image, e.g. "
             f"{first.case.id} by about {dy} pixels in y and {dx} in x.",
             fix="Look at them in check.html; register or annotate them again.",
             cases=tuple(exam.case.id for _, exam in odd),
@@ -281,10 +283,6 @@ def find_misplaced(evidence: Evidence) -> Iterator[Finding]:
 
 def _logit(share: float) -> float:
     return math.log(share / (1 - share))
-
-
-def _masks(count: int) -> str:
-    return "1 mask" if count == 1 else f"{count} masks"
 
 
 def _name(name: str) -> str:

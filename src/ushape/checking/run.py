@@ -17,6 +17,7 @@ from ushape.errors import DataError
 from ushape.labels import LabelConfig, find_label_space
 from ushape.plan.make import Data
 from ushape.plan.survey import complete_labels
+from ushape.words import counted
 
 SAID_ANYWAY = {"unpaired"}
 """Training describes these in its own words."""
@@ -40,14 +41,12 @@ class Checked:
     @property
     def verdict(self) -> str:
         """How many findings of each severity, in a sentence."""
-        pairs = f"{len(self.evidence.exams)} pairs of image and mask"
+        pairs = f"{counted(len(self.evidence.exams), 'pair')} of image and mask"
         counts = Counter(finding.severity for finding in self.findings)
         if not counts:
             return f"{pairs}: nothing found."
         listed = ", ".join(
-            f"{counts[severity]} {severity}{'' if counts[severity] == 1 else 's'}"
-            for severity in SEVERITIES
-            if counts[severity]
+            counted(counts[severity], severity) for severity in SEVERITIES if counts[severity]
         )
         ready = "Training would stop." if self.has_errors else "Training can start."
         return f"{pairs}: {listed}. {ready}"

@@ -15,6 +15,7 @@ from ushape.data.layouts.names import images_below
 from ushape.errors import DataError
 from ushape.io import is_image
 from ushape.types import Case, Mask
+from ushape.words import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,15 +117,16 @@ def _describe_rest(found: Found) -> list[str]:
     """Images without mask and masks without image, with the nearest names."""
     notes = []
     for what, other, ours, theirs in (
-        ("images have no mask", "mask", found.images, found.masks),
-        ("masks have no image", "image", found.masks, found.images),
+        ("image", "mask", found.images, found.masks),
+        ("mask", "image", found.masks, found.images),
     ):
         alone = sorted(ours.keys() - theirs.keys())
         if alone:
             near = difflib.get_close_matches(alone[0], list(theirs), n=1)
             nearest = f"; the nearest {other} is {_name_of(theirs[near[0]])}" if near else ""
             name = _name_of(ours[alone[0]])
-            notes.append(f"Left out: {len(alone)} {what}, e.g. {name}{nearest}.")
+            lack = f"{'has' if len(alone) == 1 else 'have'} no {other}"
+            notes.append(f"Left out: {counted(len(alone), what)} {lack}, e.g. {name}{nearest}.")
     return notes
 
 

@@ -14,9 +14,10 @@ import numpy as np
 from ushape.data.exam import Exam
 from ushape.data.layouts.names import SPLIT_WORDS
 from ushape.data.twins import find_twins, join_groups
+from ushape.io import dicom
 from ushape.types import Case
 
-Kind = Literal["table", "folder", "prefix", "stack", "single"]
+Kind = Literal["table", "patient", "folder", "prefix", "stack", "single"]
 
 BLOCK = 3
 """Neighbouring sections of a stack that are kept together."""
@@ -37,8 +38,9 @@ class Grouping:
 
 
 def infer_groups(cases: Sequence[Case], thumbnail_of: Callable[[Case], np.ndarray]) -> Grouping:
-    """Groups that a table states, else by folder, else by a common name before the last number,
-    else as a stack of neighbouring sections, else each image by itself.
+    """Groups that a table states, else the patients of DICOM files, else by folder, else by a
+    common name before the last number, else as a stack of neighbouring sections, else each image
+    by itself.
 
     A folder that states the split (`train/`) is no group. The text says which rules were tried
     in vain.
@@ -49,6 +51,11 @@ def infer_groups(cases: Sequence[Case], thumbnail_of: Callable[[Case], np.ndarra
     if all(case.group for case in cases):
         keys = [case.group for case in cases]
         return _group_by(cases, keys, "table", f"{len(set(keys))}, as stated ({_each(keys)})")
+    if all(case.image.suffix.lower() == ".dcm" for case in cases):
+        keys = [dicom.patient_of(case.image) for case in cases]
+        if all(keys):
+            text = f"{len(set(keys))}, by the PatientID of the DICOM files ({_each(keys)})"
+            return _group_by(cases, keys, "patient", text)
     rules: tuple[tuple[Kind, str, Callable[[Case], str]], ...] = (
         ("folder", "folder", _folder_key),
         ("prefix", "the name before the last number", _prefix_key),

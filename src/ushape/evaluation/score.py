@@ -89,7 +89,7 @@ class Summary:
 def score_case(
     case_id: str, group: str, predicted: np.ndarray, truth: np.ndarray, space: LabelSpace
 ) -> list[CaseScore]:
-    """One score for each foreground class.
+    """One score for each foreground class or region.
 
     Shapes:
         predicted, truth: (*S) class indices; IGNORE in the truth counts nowhere.
@@ -99,12 +99,11 @@ def score_case(
         CaseScore(
             case=case_id,
             group=group,
-            class_name=name,
-            counts=count_overlap(predicted, truth, class_index),
+            class_name=region.name,
+            counts=count_overlap(predicted, truth, region),
             pixel_error=error,
         )
-        for class_index, name in enumerate(space.names)
-        if class_index > 0
+        for region in space.scored
     ]
 
 

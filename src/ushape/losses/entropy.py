@@ -34,8 +34,9 @@ class CrossEntropyLoss(nn.Module):
 
     def of_pixels(self, logits: Tensor, target: Tensor) -> Tensor:
         """(B, K, *S) twice -> (B, 1, *S)."""
-        if self.space.is_binary:
-            return functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        if not self.space.is_exclusive:
+            loss = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+            return loss.mean(dim=1, keepdim=True)
         return -(target * logits.log_softmax(dim=1)).sum(dim=1, keepdim=True)
 
     def mean_over_pixels(self, loss: Tensor, weight: Tensor) -> Tensor:
@@ -58,10 +59,11 @@ class FocalLoss(CrossEntropyLoss):
         self.gamma = gamma
 
     def of_pixels(self, logits: Tensor, target: Tensor) -> Tensor:
-        if self.space.is_binary:
+        if not self.space.is_exclusive:
             # Of a pixel and its complement, each with its own probability.
             right = target * self._focused(functional.logsigmoid(logits))
-            return right + (1 - target) * self._focused(functional.logsigmoid(-logits))
+            wrong = (1 - target) * self._focused(functional.logsigmoid(-logits))
+            return (right + wrong).mean(dim=1, keepdim=True)
         return (target * self._focused(logits.log_softmax(dim=1))).sum(dim=1, keepdim=True)
 
     def _focused(self, log_probability: Tensor) -> Tensor:

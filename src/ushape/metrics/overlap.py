@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from ushape.labels import IGNORE
+from ushape.labels import IGNORE, Region
 
 Kind = Literal["both present", "missed", "false alarm", "both empty"]
 KINDS: tuple[Kind, ...] = ("both present", "missed", "false alarm", "both empty")
@@ -32,15 +32,15 @@ class Counts:
         )
 
 
-def count_overlap(predicted: np.ndarray, truth: np.ndarray, class_index: int) -> Counts:
-    """Counts of one class; pixels that the annotator left open count nowhere.
+def count_overlap(predicted: np.ndarray, truth: np.ndarray, region: Region) -> Counts:
+    """Counts of one class or region; pixels that the annotator left open count nowhere.
 
     Shapes:
         predicted, truth: (*S) class indices.
     """
     counted = truth != IGNORE
-    in_truth = truth == class_index
-    in_guess = (predicted == class_index) & counted
+    in_truth = region.of(truth)
+    in_guess = region.of(predicted) & counted
     return Counts(
         overlap=int((in_truth & in_guess).sum()),
         truth=int(in_truth.sum()),

@@ -113,6 +113,12 @@ def describe_data(data: Data) -> list[str]:
     else:
         above = sum(n for value, n in counts.items() if value >= space.threshold)
         lines.append(f"Mask values: {survey.rule}, {share_text(above / total)} of all pixels.")
+    if space.regions:
+        listed = "; ".join(
+            f"{region.name} = {', '.join(str(space.values[index]) for index in region.classes)}"
+            for region in space.regions
+        )
+        lines.append(f"Regions, each learned by itself: {listed}.")
     empty = sum(survey.foreground_share(look) == 0 for look in looks)
     if empty:
         lines.append(f"{empty} masks ({empty / len(looks):.0%}) hold no foreground.")

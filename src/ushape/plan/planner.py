@@ -18,6 +18,7 @@ from ushape.models.shapes import memory_estimate, next_legal_size, valid_margin
 from ushape.plan.fingerprint import Fingerprint
 from ushape.plan.machine import Machine
 from ushape.plan.recipe import AUTO, Recipe, settled
+from ushape.words import counted
 
 STEP_OVERHEAD = 1.12
 """A step in training takes so much longer than one measured alone: loading, average, logging."""
@@ -167,7 +168,7 @@ def choose_network(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decisi
     )
     fact = (
         f"{situation.machine.device}; training images of {_size(data.median_shape)} pixels, from "
-        f"{data.recordings} recording{'' if data.recordings == 1 else 's'}"
+        f"{counted(data.recordings, 'recording')}"
     )
     other = "batch" if norm == "instance" else "instance"
     return recipe, Decision(text, fact, f"network.norm={other}; half or twice the width")
@@ -262,8 +263,8 @@ def choose_hardware(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decis
     recipe = _change(recipe, "train", precision=precision, workers=workers)
     text = (
         f"Machine: {machine.name}, {machine.cores} cores; {precision}"
-        f"{', channels last' if train.channels_last else ''}, {workers} loading process"
-        f"{'' if workers == 1 else 'es'}."
+        f"{', channels last' if train.channels_last else ''}, "
+        f"{counted(workers, 'loading process')}."
     )
     fact = f"bf16 in hardware: {'yes' if machine.has_bf16 else 'no'}; {machine.cores} cores"
     return recipe, Decision(text, fact, "train.precision=fp32")
@@ -362,7 +363,8 @@ def plan_duration(
         cases = max(2, round(VALIDATION_SHARE * steps * batch_pixels / case_pixels))
     recipe = _change(recipe, "train", epochs=epochs, steps_per_epoch=steps, validation_cases=cases)
     text = (
-        f"Training: {epochs} epochs of {steps} steps{speed}, {train.optimizer}, learning rate "
+        f"Training: {counted(epochs, 'epoch')} of {counted(steps, 'step')}{speed}, "
+        f"{train.optimizer}, learning rate "
         f"{train.learning_rate} ({train.schedule.replace('_', ' ')}), "
         f"{'average of weights, ' if train.ema_decay else ''}best validation Dice kept."
     )

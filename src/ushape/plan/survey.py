@@ -119,6 +119,9 @@ def complete_labels(
     if stated.are_objects:
         return replace(labels, threshold=1)
     ignore = stated.ignore if labels.ignore is None else labels.ignore
+    if stated.regions is not None:
+        regions = labels.regions or dict(stated.regions)
+        return replace(labels, regions=regions, ignore=ignore)
     values, names = stated.values, stated.names
     if values is None:
         found = tuple(sorted(value for value in counts if value != ignore))

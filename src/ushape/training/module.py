@@ -14,9 +14,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from ushape.data.dataset import Patch
 from ushape.errors import RunError
-from ushape.labels import IGNORE
+from ushape.labels import IGNORE, LabelSpace
 from ushape.losses import build_loss
-from ushape.metrics.overlap import Counts, dice
+from ushape.metrics.overlap import Counts, count_overlap, dice
 from ushape.models import build_model
 from ushape.plan.plan import Plan
 from ushape.plan.recipe import settled
@@ -96,8 +96,8 @@ class SegmentationModule(lightning.LightningModule):
             self.averaged.update_parameters(self.network)
 
     def on_validation_epoch_start(self) -> None:
-        classes = len(self.plan.preparation.space.values)
-        self._counts = torch.zeros(len(self._group_index), classes, 4, device=self.device)
+        scored = len(self.plan.preparation.space.scored)
+        self._counts = torch.zeros(len(self._group_index), scored, 4, device=self.device)
         self._surprise = torch.zeros(2, device=self.device)  # Sum, and pixels.
 
     def validation_step(self, index: int, batch_index: int) -> None:
@@ -111,14 +111,12 @@ class SegmentationModule(lightning.LightningModule):
         if len(self.shown) < SHOWN or index in self.shown:
             self.shown[index] = guess
         row = self._group_index[sample.case.group]
-        counted = sample.classes != IGNORE
-        surprise = surprise_of(found, sample.classes)
+        surprise = surprise_of(found, sample.classes, space)
         self._surprise += torch.tensor(surprise, device=self.device)
-        for class_index in range(1, len(space.values)):
-            truth = (sample.classes == class_index) & counted
-            shown = (guess == class_index) & counted
-            self._counts[row, class_index] += torch.tensor(
-                [(truth & shown).sum(), truth.sum(), shown.sum(), counted.sum()],
+        for place, region in enumerate(space.scored):
+            counts = count_overlap(guess, sample.classes, region)
+            self._counts[row, place] += torch.tensor(
+                [counts.overlap, counts.truth, counts.predicted, counts.pixels],
                 device=self.device,
             )
 
@@ -151,7 +149,9 @@ class SegmentationModule(lightning.LightningModule):
         return rate_at(step, self.total_steps, self.plan.recipe.train)
 
 
-def surprise_of(probabilities: np.ndarray, classes: np.ndarray) -> tuple[float, float]:
+def surprise_of(
+    probabilities: np.ndarray, classes: np.ndarray, space: LabelSpace
+) -> tuple[float, float]:
     """Sum of the cross-entropy over all pixels that count, and their number.
 
     Shapes:
@@ -159,12 +159,13 @@ def surprise_of(probabilities: np.ndarray, classes: np.ndarray) -> tuple[float, 
     """
     counted = classes != IGNORE
     truth = classes[counted]
-    if len(probabilities) == 1:
-        foreground = probabilities[0][counted]
-        chance = np.where(truth > 0, foreground, 1 - foreground)
-    else:
+    if space.is_exclusive:
         chance = np.take_along_axis(probabilities[:, counted], truth[None].astype(int), axis=0)
-    return float(-np.log(chance.clip(1e-7, None)).sum()), float(truth.size)
+    else:
+        shown = np.stack([region.of(truth) for region in space.scored])
+        chance = np.where(shown, probabilities[:, counted], 1 - probabilities[:, counted])
+    surprise = -np.log(chance.clip(1e-7, None)).mean(axis=0).sum()
+    return float(surprise), float(truth.size)
 
 
 def moving_average(decay: float) -> Any:
@@ -191,10 +192,10 @@ def mean_group_dice(counts: Sequence[Sequence[Sequence[int]]]) -> float:
     Where no group holds anything, 1 minus the share of pixels found by mistake.
 
     Args:
-        counts: groups x classes x (overlap, truth, predicted, pixels), background unused.
+        counts: groups x classes x (overlap, truth, predicted, pixels), without background.
     """
     class_means = []
-    for class_index in range(1, len(counts[0])):
+    for class_index in range(len(counts[0])):
         scores = [
             dice(Counts(overlap=overlap, truth=truth, predicted=predicted, pixels=pixels))
             for overlap, truth, predicted, pixels in (group[class_index] for group in counts)
@@ -204,5 +205,5 @@ def mean_group_dice(counts: Sequence[Sequence[Sequence[int]]]) -> float:
             class_means.append(sum(score or 0.0 for score in scores) / len(scores))
     if class_means:
         return sum(class_means) / len(class_means)
-    wrong = sum(row[2] for group in counts for row in group[1:])
-    return 1 - wrong / max(1, sum(row[3] for group in counts for row in group[1:]))
+    wrong = sum(row[2] for group in counts for row in group)
+    return 1 - wrong / max(1, sum(row[3] for group in counts for row in group))

@@ -67,8 +67,8 @@ def test_lonely_files(data):
     image(data, 2).unlink()
     findings = [f for f in check(data).findings if f.check == "unpaired"]
     assert [f.text.split(",")[0] for f in findings] == [
-        "1 images have no mask",
-        "1 masks have no image",
+        "1 image has no mask",
+        "1 mask has no image",
     ]
 
 

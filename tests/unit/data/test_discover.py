@@ -61,8 +61,8 @@ def test_what_has_no_partner_is_named_with_the_nearest(make):
     folder = make("images/cell1.png", "images/cell2.png", "masks/cell1.png", "masks/cel2.png")
     found = discover(folder)
     assert list(pairs(found)) == ["cell1"]
-    assert "1 images have no mask, e.g. cell2.png; the nearest mask is c" in found.notes[0]
-    assert "1 masks have no image, e.g. cel2.png" in found.notes[1]
+    assert "1 image has no mask, e.g. cell2.png; the nearest mask is c" in found.notes[0]
+    assert "1 mask has no image, e.g. cel2.png" in found.notes[1]
 
 
 def test_hidden_and_foreign_files_are_left_out(make):

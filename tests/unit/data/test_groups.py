@@ -111,3 +111,22 @@ def test_a_given_split_of_neighbouring_sections_is_named():
     ]
     found = infer_groups(mixed, alike)
     assert "the given split tears 11 pairs of neighbours apart" in found.text
+
+
+def test_dicom_files_of_one_patient_belong_together(tmp_path):
+    import pydicom
+
+    cases = []
+    for index, patient in enumerate(["anna", "anna", "ben"]):
+        data = pydicom.Dataset()
+        data.file_meta = pydicom.dataset.FileMetaDataset()
+        data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        data.SOPClassUID = pydicom.uid.CTImageStorage
+        data.SOPInstanceUID = pydicom.uid.generate_uid()
+        data.PatientID = patient
+        path = tmp_path / f"x{index}.dcm"
+        data.save_as(path, enforce_file_format=True)
+        cases.append(Case(id=path.stem, image=path))
+    found = infer_groups(cases, lambda case: np.zeros((4, 4)))
+    assert [case.group for case in found.cases] == ["anna", "anna", "ben"]
+    assert "PatientID" in found.text

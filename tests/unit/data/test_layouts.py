@@ -193,7 +193,7 @@ def test_table(put, tmp_path, name, joint):
         assert (first.group, first.split, first.metadata) == ("p1", "train", {"stain": "H&E"})
         assert (second.group, second.split) == ("p2", "validation")
         assert found.layout == f"the table {name}"
-        assert "1 images have no mask, e.g. c.png" in found.notes[0]
+        assert "1 image has no mask, e.g. c.png" in found.notes[0]
 
 
 def test_table_of_other_columns_is_no_layout(put, tmp_path):
@@ -239,7 +239,7 @@ def test_several_tables_are_refused(put, tmp_path):
 
 def test_a_table_without_any_mask(put):
     put("a.png")
-    with pytest.raises(DataError, match=r"1 images have no mask, e\.g\. a\.png"):
+    with pytest.raises(DataError, match=r"1 image has no mask, e\.g\. a\.png"):
         discover(put("t.csv", "image,mask\na.png,\n"))
 
 
@@ -302,11 +302,11 @@ def test_nnunet_of_the_first_version(nnunet, put, tmp_path):
     assert discover(tmp_path).class_names == ("background", "cell")
 
 
-def test_nnunet_regions_are_noted(nnunet, put, tmp_path):
-    put("dataset.json", nnunet | {"labels": {"background": 0, "whole": [1, 2], "core": [2]}})
+def test_nnunet_regions_the_largest_first(nnunet, put, tmp_path):
+    put("dataset.json", nnunet | {"labels": {"background": 0, "core": 2, "whole": [1, 2]}})
     found = discover(tmp_path)
     assert found.class_names is None
-    assert "regions" in found.notes[0]
+    assert found.classes.regions == {"whole": (1, 2), "core": (2,)}
 
 
 def test_nnunet_mistakes(nnunet, put, tmp_path):
@@ -385,7 +385,7 @@ def test_one_mask_per_object(put, tmp_path):
     assert found.classes.are_objects
     assert isinstance(found.cases[0].mask, MaskParts)
     assert np.bincount(codes(found.cases[0]).ravel()).tolist() == [64 - 17, 8, 9]
-    assert "1 images have no mask, e.g. n3.png" in found.notes[0]
+    assert "1 image has no mask, e.g. n3.png" in found.notes[0]
 
 
 def test_more_objects_than_bytes_hold(put, tmp_path):
@@ -417,7 +417,7 @@ def test_volumes_named_volume_and_labels(put, tmp_path):
     assert ids(found) == ["train-volume"]
     assert read_image(found.cases[0]).shape == (1, 3, 8, 8)
     assert codes(found.cases[0]).shape == (3, 8, 8)
-    assert "1 images have no mask, e.g. test-volume.tif" in found.notes[0]
+    assert "1 image has no mask, e.g. test-volume.tif" in found.notes[0]
 
 
 def test_images_may_be_called_images(put, tmp_path):
@@ -474,7 +474,7 @@ def test_coco_polygons_and_run_lengths(put, tmp_path):
         expected[2:5, 2:5], expected[:, 0] = 2, 3
         assert (codes(first) == expected).all()
         assert not codes(second).any()
-        assert "1 images have no mask, e.g. c.png" in found.notes[0]
+        assert "1 image has no mask, e.g. c.png" in found.notes[0]
 
 
 def test_coco_compressed_run_lengths(put):

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 
-from ushape.labels import IGNORE
+from ushape.labels import IGNORE, Region
 from ushape.metrics.overlap import Counts, count_overlap, dice, iou, kind_of, pixel_error
 from ushape.metrics.stats import bootstrap_mean
+
+ONE = Region(name="one", classes=(1,))
 
 
 def counts(overlap, truth, predicted):
@@ -13,7 +15,7 @@ def counts(overlap, truth, predicted):
 def test_counted_by_hand():
     truth = np.array([[0, 1, 1, 1], [2, 2, IGNORE, 0]])
     guess = np.array([[0, 1, 1, 0], [1, 2, 1, 1]])
-    found = count_overlap(guess, truth, 1)
+    found = count_overlap(guess, truth, ONE)
     assert found == Counts(overlap=2, truth=3, predicted=4, pixels=7)
     assert dice(found) == pytest.approx(4 / 7)
     assert iou(found) == pytest.approx(2 / 5)
@@ -38,8 +40,8 @@ def test_four_kinds_of_case(found, kind, value):
 def test_slices_add_up_to_their_volume():
     rng = np.random.default_rng(0)
     truth, guess = rng.integers(2, size=(2, 4, 9, 9))
-    slices = [count_overlap(g, t, 1) for g, t in zip(guess, truth, strict=True)]
-    assert sum(slices[1:], slices[0]) == count_overlap(guess, truth, 1)
+    slices = [count_overlap(g, t, ONE) for g, t in zip(guess, truth, strict=True)]
+    assert sum(slices[1:], slices[0]) == count_overlap(guess, truth, ONE)
 
 
 def test_everything_ignored_is_no_error():

@@ -24,10 +24,9 @@ def test_moving_average_copies_counters():
 
 
 def test_validation_dice_by_hand():
-    unused = [0, 0, 0, 0]
-    found = [unused, [4, 5, 5, 100]]  # Dice 8/10
-    missed = [unused, [0, 7, 0, 100]]  # Dice 0
-    empty = [unused, [0, 0, 9, 100]]  # no truth: no say
+    found = [[4, 5, 5, 100]]  # Dice 8/10
+    missed = [[0, 7, 0, 100]]  # Dice 0
+    empty = [[0, 0, 9, 100]]  # no truth: no say
     assert mean_group_dice([found, missed, empty]) == pytest.approx(0.4)
     assert mean_group_dice([empty, empty]) == pytest.approx(1 - 0.09)
 

@@ -26,6 +26,9 @@ class StatedClasses:
     ignore: int | None = None
     """Mask value of pixels that have no say in loss and score."""
 
+    regions: Mapping[str, tuple[int, ...]] | None = None
+    """Classes that overlap, the largest first: the mask values that each unites."""
+
     are_objects: bool = False
     """Mask values are the ids of objects: what is not 0 is foreground."""
 

@@ -100,11 +100,10 @@ def _classes_of(path: Path, labels: Any) -> tuple[StatedClasses | None, tuple[st
         return None, ()
     if not isinstance(labels, dict):
         raise DataError(f"{path}: labels is no object.", hint='Write {"background": 0, "cell": 1}.')
+    if any(isinstance(value, list) for value in labels.values()):
+        return _regions_of(path, labels), ()
     name_of: dict[int, str] = {}
     for key, value in labels.items():
-        if isinstance(value, list):
-            note = f"{path.name} unites labels to regions; the labels in the masks are learned."
-            return None, (note,)
         name, code = (str(value), key) if str(key).isdigit() else (key, value)
         if not str(code).isdigit() or int(code) in name_of:
             raise DataError(
@@ -116,3 +115,21 @@ def _classes_of(path: Path, labels: Any) -> tuple[StatedClasses | None, tuple[st
     if ignore is not None:
         del name_of[ignore]
     return classes_by_value(path, name_of, ignore), ()
+
+
+def _regions_of(path: Path, labels: Mapping[str, Any]) -> StatedClasses:
+    """Regions, the largest first; a single number is a region of one label."""
+    ignore, found = None, {}
+    for name, value in labels.items():
+        own = value if isinstance(value, list) else [value]
+        if not all(isinstance(code, int) and not isinstance(code, bool) for code in own):
+            raise DataError(
+                f"{path}: the region {name} unites {own}, which are no whole numbers.",
+                hint='Write {"background": 0, "whole": [1, 2], "core": [2]}.',
+            )
+        if name.lower() == "ignore":
+            ignore = own[0]
+        elif own != [0]:
+            found[name] = tuple(own)
+    largest_first = sorted(found.items(), key=lambda item: -len(item[1]))
+    return StatedClasses(source=path, regions=dict(largest_first), ignore=ignore)
