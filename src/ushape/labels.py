@@ -159,17 +159,38 @@ class LabelSpace:
             if ignored is not None:
                 known |= ignored
             if not known.all():
-                strange, count = np.unique(codes[~known], return_counts=True)
-                raise DataError(
-                    f"mask value {_shorten(strange)} in {count.sum()} pixels is no class "
-                    f"(classes: {_shorten(self.values)}).",
-                    hint="Name all classes with --set labels.values=[...], the ignored value "
-                    "with --set labels.ignore=..., or cut at --set labels.threshold=...",
-                )
+                strange, counts = np.unique(codes[~known], return_counts=True)
+                raise self._no_classes(strange.tolist(), int(counts.sum()))
             classes = order[slot]
         if ignored is not None:
             classes[ignored] = IGNORE
         return classes
+
+    def class_pixels(self, value_counts: Mapping[int, int]) -> tuple[int, ...]:
+        """Pixels of each class.
+
+        Args:
+            value_counts: Pixels of each mask value.
+
+        Raises:
+            DataError: a value that is no class.
+        """
+        known = {*self.values, self.ignore}
+        strange = [value for value in value_counts if value not in known]
+        if strange and self.threshold is None:
+            raise self._no_classes(sorted(strange), sum(value_counts[v] for v in strange))
+        pixels = np.zeros(256, dtype=np.int64)
+        classes = self.classes_of(np.fromiter(value_counts, dtype=np.int64))
+        np.add.at(pixels, classes, np.fromiter(value_counts.values(), dtype=np.int64))
+        return tuple(pixels[: len(self.values)].tolist())
+
+    def _no_classes(self, strange: Sequence[int], pixels: int) -> DataError:
+        return DataError(
+            f"mask value {_shorten(strange)} in {pixels} pixels is no class "
+            f"(classes: {_shorten(self.values)}).",
+            hint="Name all classes with --set labels.values=[...], the ignored value "
+            "with --set labels.ignore=..., or cut at --set labels.threshold=...",
+        )
 
     def values_of(self, classes: np.ndarray) -> np.ndarray:
         """The user's mask value of every pixel; inverse of `classes_of` on whole classes."""

@@ -88,12 +88,10 @@ class Evidence:
     def class_pixels(self, exam: Exam) -> np.ndarray:
         """(classes,) pixels; only where there is a space."""
         assert self.space is not None
-        values = np.fromiter(exam.value_counts, dtype=np.int64)
-        counts = np.fromiter(exam.value_counts.values(), dtype=np.int64)
-        known = np.isin(values, self.space.values) | (self.space.threshold is not None)
-        pixels = np.zeros(256, dtype=np.int64)
-        np.add.at(pixels, self.space.classes_of(values[known]), counts[known])
-        return pixels[: len(self.space.values)]
+        space, counts = self.space, exam.value_counts
+        if space.threshold is None:  # Values that are no class have a finding of their own.
+            counts = {v: n for v, n in counts.items() if v in (*space.values, space.ignore)}
+        return np.asarray(space.class_pixels(counts))
 
 
 Check = Callable[[Evidence], Iterator[Finding]]

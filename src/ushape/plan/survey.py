@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from ushape.data.exam import Exam, examine_all
 from ushape.data.layouts.classes import StatedClasses
 from ushape.data.prepare import mask_size_error
@@ -36,11 +34,7 @@ class Survey:
 
     def class_pixels(self, look: Exam) -> tuple[int, ...]:
         """Pixels of each class in a case."""
-        pixels = np.zeros(256, dtype=np.int64)
-        values = np.fromiter(look.value_counts, dtype=np.int64)
-        counts = np.fromiter(look.value_counts.values(), dtype=np.int64)
-        np.add.at(pixels, self.space.classes_of(values), counts)
-        return tuple(pixels[: len(self.space.values)].tolist())
+        return self.space.class_pixels(look.value_counts)
 
     def foreground_classes(self, look: Exam) -> frozenset[int]:
         """The foreground classes that a case has any pixel of."""

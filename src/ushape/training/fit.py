@@ -87,18 +87,19 @@ def fit(
     margin = int(module.network.margin)  # type: ignore[arg-type]
     data = SegmentationData(plan, training, validation, class_pixels, margin)
     best, log, pacer = KeepBest(run), EpochLog(run, on_row), Pacer(budget_s)
-    trainer = _build_trainer(plan, run, [best, log, pacer], show_bar)
+    callbacks = [best, log, pacer, *([TrainingBar(pacer)] if show_bar else [])]
+    trainer = _build_trainer(plan, run, callbacks, show_bar)
 
     checkpoint = run.checkpoint_path if resume and run.checkpoint_path.exists() else None
     if checkpoint is not None:
         _refuse_damaged(checkpoint)
-    with _stop_at_first_interrupt(trainer) as interrupted, _known_warnings():
+    with _stop_at_first_interrupt(trainer) as interrupt, _known_warnings():
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     return FitResult(
         best_dice=best.best_dice,
         best_epoch=best.best_epoch,
         epochs=len(log.rows),
-        was_interrupted=bool(interrupted),
+        was_interrupted=interrupt.has_come,
         foreground_patches=log.rows[-1]["foreground_patches"] if log.rows else 0.0,
     )
 
@@ -133,9 +134,6 @@ def _build_trainer(
         mode = "max" if train.patience_on == "validation_dice" else "min"
         quantity = LOGGED[train.patience_on]
         extras.append(EarlyStopping(quantity, mode=mode, patience=train.patience))
-    pacer = next(callback for callback in callbacks if isinstance(callback, Pacer))
-    if show_bar:
-        extras.append(TrainingBar(pacer))
     return lightning.Trainer(
         accelerator={"cuda": "gpu"}.get(plan.machine.device, plan.machine.device),
         devices=1,
@@ -154,23 +152,30 @@ def _build_trainer(
     )
 
 
+@dataclass
+class _Interrupt:
+    """Whether Ctrl-C was pressed."""
+
+    has_come: bool = False
+
+
 @contextmanager
-def _stop_at_first_interrupt(trainer: lightning.Trainer) -> Iterator[list[int]]:
+def _stop_at_first_interrupt(trainer: lightning.Trainer) -> Iterator[_Interrupt]:
     """Ctrl-C once: finish the step, validate, end. Twice: at once."""
-    received: list[int] = []
+    interrupt = _Interrupt()
 
     def stop(signal_number: int, frame: Any) -> None:
-        received.append(signal_number)
+        interrupt.has_come = True
         trainer.should_stop = True
         signal.signal(signal.SIGINT, before)
 
     try:
         before = signal.signal(signal.SIGINT, stop)
     except ValueError:  # Not the main thread: whoever owns it decides.
-        yield received
+        yield interrupt
         return
     try:
-        yield received
+        yield interrupt
     finally:
         signal.signal(signal.SIGINT, before)
 
