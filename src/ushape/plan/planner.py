@@ -263,7 +263,7 @@ def choose_hardware(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decis
     recipe = _change(recipe, "train", precision=precision, workers=workers)
     text = (
         f"Machine: {machine.name}, {machine.cores} cores; {precision}"
-        f"{', channels last' if train.channels_last else ''}, "
+        f"{', channels last' if train.channels_last and recipe.network.dims == 2 else ''}, "
         f"{counted(workers, 'loading process')}."
     )
     fact = f"bf16 in hardware: {'yes' if machine.has_bf16 else 'no'}; {machine.cores} cores"

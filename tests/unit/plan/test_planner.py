@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from ushape import config
 from ushape.errors import PlanError
@@ -12,6 +13,7 @@ from ushape.plan.machine import Machine, inspect_machine
 from ushape.plan.plan import find_auto
 from ushape.plan.planner import Situation, plan_duration, plan_recipe
 from ushape.plan.recipe import Recipe, TrainConfig
+from ushape.plan.speed import memory_format
 from ushape.scaling import Scaling
 
 LAPTOP = Machine(
@@ -218,3 +220,10 @@ def test_every_decision_says_from_which_fact_and_why():
         assert decision.otherwise
         assert decision.source
         assert "Raises" not in decision.source
+
+
+def test_volumes_keep_the_usual_layout():
+    # Their gradients were NaN now and then: plan/speed.py.
+    assert memory_format(2, channels_last=True) is torch.channels_last
+    assert memory_format(3, channels_last=True) is torch.contiguous_format
+    assert memory_format(2, channels_last=False) is torch.contiguous_format
