@@ -256,8 +256,10 @@ def _whole_numbers(path: Path, values: np.ndarray) -> np.ndarray:
     """Integers; floats only where they are whole."""
     if values.dtype.kind in "uib":
         return values
-    if not np.isfinite(values).all() or (values != np.rint(values)).any():
-        odd = values[~np.isfinite(values) | (values != np.rint(values))]
+    with np.errstate(invalid="ignore"):  # NaN is refused, not warned of.
+        is_odd = ~np.isfinite(values) | (values != np.rint(values))
+    if is_odd.any():
+        odd = values[is_odd]
         raise DataError(
             f"{path}: a mask with values that are no whole numbers, e.g. {odd.flat[0]:g} "
             f"({odd.size} pixels).",
