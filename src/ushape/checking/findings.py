@@ -62,6 +62,11 @@ class Evidence:
     space: LabelSpace | None = None
     """None where the mask values make no sense."""
 
+    @property
+    def meaning_is_laid_down(self) -> bool:
+        """The user, or the data set itself, says what the mask values mean."""
+        return self.labels.threshold is not None or self.labels.values is not None
+
     @cached_property
     def readable(self) -> list[Exam]:
         """Exams of cases whose image and mask could be read."""

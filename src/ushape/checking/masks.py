@@ -52,8 +52,8 @@ def find_empty(evidence: Evidence) -> Iterator[Finding]:
 
 def find_soft_edges(evidence: Evidence) -> Iterator[Finding]:
     """Two values, and between them what antialiasing or JPEG made of their border."""
-    if evidence.labels.threshold is not None or evidence.labels.values is not None:
-        return  # The user has said what is meant.
+    if evidence.meaning_is_laid_down:
+        return
     soft = [e for e in evidence.readable if e.thin_share >= SOFT and not e.mask_is_image]
     if not soft or len(evidence.value_counts) < 4:
         return
@@ -176,7 +176,7 @@ def find_class_trouble(evidence: Evidence) -> Iterator[Finding]:
 
 
 def find_object_ids(evidence: Evidence) -> Iterator[Finding]:
-    if not _are_ids(evidence):
+    if evidence.meaning_is_laid_down or not _are_ids(evidence):
         return
     most = max(len(exam.value_counts) - 1 for exam in evidence.readable)
     yield Finding(

@@ -136,7 +136,7 @@ def check_before_training(data: Data, labels: LabelConfig) -> list[str]:
     evidence = Evidence(
         discovery=data.discovery,
         exams=data.survey.looks,
-        labels=labels,
+        labels=complete_labels(labels, data.discovery.classes, data.survey.value_counts),
         groups={case.id: case.group for case in data.grouping.cases},
         kind=data.grouping.kind,
         space=data.survey.space,
@@ -163,7 +163,7 @@ def _find_space(evidence: Evidence) -> tuple[Evidence, list[Finding]]:
     try:
         labels = complete_labels(evidence.labels, evidence.discovery.classes, counts)
         evidence = replace(evidence, labels=labels)
-        if labels.values is None and labels.threshold is None:
+        if not evidence.meaning_is_laid_down:
             if any(masks.find_object_ids(evidence)):
                 labels = replace(labels, threshold=1)
             elif any(masks.find_soft_edges(evidence)):

@@ -201,6 +201,7 @@ def test_object_ids(data):
     finding = found(data)["object_ids"]
     assert "labels.threshold=1" in finding.fix
     assert "class_gaps" not in found(data)
+    assert found(data, threshold=1) == {}
 
 
 def test_a_mask_that_is_the_image(data):
