@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from ushape.checking import CHECKS, masks
 from ushape.checking.findings import SEVERITIES, Evidence, Finding
 from ushape.data.discover import discover
@@ -119,9 +121,8 @@ def check_data(
 
 
 def apply_checks(evidence: Evidence) -> list[Finding]:
-    """What all checks find, the worst first."""
-    findings = [finding for check in CHECKS for finding in check(evidence)]
-    return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+    """What all checks find, in the order of CHECKS."""
+    return [finding for check in CHECKS for finding in check(evidence)]
 
 
 def check_before_training(data: Data, labels: LabelConfig) -> list[str]:
@@ -182,12 +183,16 @@ def _split(
     evidence: Evidence, grouping: Grouping, config: SplitConfig, seed: int
 ) -> tuple[Evidence, Splits | None, list[Finding]]:
     """The split that training would make."""
-    shares = {}
-    for exam in evidence.readable:
-        pixels = evidence.class_pixels(exam)
-        shares[exam.case.id] = float(pixels[1:].sum() / max(1, pixels.sum()))
+    pixels = {exam.case.id: evidence.class_pixels(exam) for exam in evidence.readable}
     try:
-        splits = make_splits(grouping.cases, shares, config, kind=grouping.kind, seed=seed)
+        splits = make_splits(
+            grouping.cases,
+            {case: float(own[1:].sum() / max(1, own.sum())) for case, own in pixels.items()},
+            config,
+            kind=grouping.kind,
+            seed=seed,
+            classes_present={case: np.flatnonzero(own[1:]) + 1 for case, own in pixels.items()},
+        )
     except DataError as error:
         finding = Finding(check="split", severity="error", text=error.message, fix=error.hint or "")
         return evidence, None, [finding]

@@ -145,15 +145,10 @@ def make_plan(
         DataError: too few groups for an honest split.
     """
     survey = data.survey
-    splits = (
-        _split(data, recipe)
-        if given_splits is None
-        else load_given_splits(given_splits, data.grouping.cases)
-    )
-    shares = {look.case.id: survey.foreground_share(look) for look in survey.looks}
+    splits = _split(data, recipe, given_splits)
     training = set(splits.train)
     looks = [look for look in survey.looks if look.case.id in training]
-    if not any(shares[case_id] > 0 for case_id in training):
+    if not any(survey.foreground_share(look) > 0 for look in looks):
         raise DataError(
             "No training case holds any foreground.",
             hint="Check the masks, or name the classes with --set labels.values=[...].",
@@ -200,15 +195,14 @@ def adopt_plan(data: Data, plan: Plan, given_splits: Path | None = None) -> Plan
                 f"The plan is for {planned} {what}, the data have {found}.",
                 hint="Make a plan of these data: ushape plan DATA -o plan.json.",
             )
-    splits = (
-        _split(data, plan.recipe)
-        if given_splits is None
-        else load_given_splits(given_splits, data.grouping.cases)
-    )
+    splits = _split(data, plan.recipe, given_splits)
     return Planned(plan=plan, splits=splits, decisions=())
 
 
-def _split(data: Data, recipe: Recipe) -> Splits:
+def _split(data: Data, recipe: Recipe, given_splits: Path | None) -> Splits:
+    """The split that was laid down, else a new one."""
+    if given_splits is not None:
+        return load_given_splits(given_splits, data.grouping.cases)
     survey = data.survey
     return make_splits(
         data.grouping.cases,

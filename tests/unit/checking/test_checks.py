@@ -1,6 +1,7 @@
 """Each check finds what was made to show it, and nothing in clean data."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,13 @@ import pytest
 from PIL import Image
 
 from ushape.checking.run import check_data
+from ushape.cookbook import load_recipe
 from ushape.data.splits import SplitConfig
 from ushape.data.synthetic import SyntheticConfig, write_data_set
 from ushape.labels import LabelConfig
+from ushape.plan.machine import inspect_machine
+from ushape.plan.make import look_at_data, make_plan
+from ushape.plan.recipe import TrainConfig
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
 SIZE = 96
@@ -171,6 +176,21 @@ def three_classes(data, third=3):
                 path,
                 lambda array: np.where(np.indices(array.shape)[1] > 80, third, array).astype("u1"),
             )
+
+
+def test_the_split_is_the_one_that_training_makes(data):
+    three_classes(data, third=3)
+    checked = check(data)
+    found = look_at_data(data, None, LabelConfig(), workers=1)
+    trained = make_plan(
+        found,
+        replace(load_recipe("auto"), train=TrainConfig(epochs=1)),
+        inspect_machine("cpu"),
+        elapsed_s=lambda: 0.0,
+    )
+    assert checked.splits == trained.splits
+    # The only group with the third class stays in training, where it can be learned.
+    assert checked.evidence.part_of["dish02_01"] == "train"
 
 
 def test_gaps_and_classes_of_one_group(data):
