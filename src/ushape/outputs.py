@@ -109,21 +109,20 @@ class Outputs:
         target = self._mask_path(below)
         if target is None:
             return []
-        stem = io.stem_of(target)
-        beside = [target.with_name(f"{stem}_overlay.png")] if self.config.overlay else []
-        beside += [target.with_name(f"{stem}.npz")] if self.config.probabilities else []
+        beside = [_beside(target, "_overlay.png")] if self.config.overlay else []
+        beside += [_beside(target, ".npz")] if self.config.probabilities else []
         return [*beside, target]
 
     def _write_mask(self, prediction: Prediction, image: Path, target: Path) -> None:
         """The mask last: where it exists, what was asked for beside it does."""
         target.parent.mkdir(parents=True, exist_ok=True)
-        stem, plan = io.stem_of(target), self.predictor.plan
+        plan = self.predictor.plan
         if self.config.overlay:
             drawn = draw_overlay(io.read(image).array, prediction.classes)
-            io.write_rgb(target.with_name(f"{stem}_overlay.png"), drawn)
+            io.write_rgb(_beside(target, "_overlay.png"), drawn)
         if self.config.probabilities:
             names = plan.preparation.space.channel_names
-            path = target.with_name(f"{stem}.npz")
+            path = _beside(target, ".npz")
             io.write_probabilities(path, prediction.probabilities, names)
         io.write_mask(target, self.predictor.codes_of(prediction), plan.encoding, like=image)
 
@@ -150,6 +149,10 @@ class Outputs:
                     raise RunError(
                         f"{target} exists.", hint="--overwrite replaces it; or choose another -o."
                     )
+
+
+def _beside(target: Path, ending: str) -> Path:
+    return target.with_name(io.stem_of(target) + ending)
 
 
 def _without_suffix(path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from ushape.data.discover import Discovery
-from ushape.data.exam import Exam
+from ushape.data.exam import Exam, sum_values
 from ushape.data.groups import Kind
 from ushape.labels import LabelConfig, LabelSpace
 
@@ -82,13 +83,9 @@ class Evidence:
         ]
 
     @cached_property
-    def value_counts(self) -> dict[int, int]:
+    def value_counts(self) -> Counter[int]:
         """Pixels of each mask value over all cases."""
-        total: dict[int, int] = {}
-        for exam in self.readable:
-            for value, count in exam.value_counts.items():
-                total[value] = total.get(value, 0) + count
-        return total
+        return sum_values(self.readable)
 
     def class_pixels(self, exam: Exam) -> np.ndarray:
         """(classes,) pixels; only where there is a space."""

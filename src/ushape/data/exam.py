@@ -5,7 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -191,6 +192,14 @@ def count_values(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         values = np.flatnonzero(counts)
         return values, counts[values]
     return np.unique(codes, return_counts=True)
+
+
+def sum_values(exams: Iterable[Exam]) -> Counter[int]:
+    """Pixels of each mask value over all cases."""
+    total: Counter[int] = Counter()
+    for exam in exams:
+        total.update(exam.value_counts)
+    return total
 
 
 def fit_outline(image: np.ndarray, codes: np.ndarray) -> Fit | None:

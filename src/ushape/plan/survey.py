@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ushape.data.exam import Exam, examine_all
+from ushape.data.exam import Exam, examine_all, sum_values
 from ushape.data.layouts.classes import StatedClasses
 from ushape.data.prepare import mask_size_error
 from ushape.data.store import join_errors
@@ -27,10 +27,7 @@ class Survey:
     @property
     def value_counts(self) -> Counter[int]:
         """Pixels of each mask value over all cases."""
-        total: Counter[int] = Counter()
-        for look in self.looks:
-            total.update(look.value_counts)
-        return total
+        return sum_values(self.looks)
 
     def class_pixels(self, look: Exam) -> tuple[int, ...]:
         """Pixels of each class in a case."""
@@ -78,9 +75,7 @@ def survey_cases(
         raise join_errors(failures)
     _refuse_mixed_channels(looks)
 
-    total: Counter[int] = Counter()
-    for look in looks:
-        total.update(look.value_counts)
+    total = sum_values(looks)
     completed = complete_labels(labels, stated, total)
     space, rule = find_label_space(total, completed)
     if stated is not None and completed != labels:
