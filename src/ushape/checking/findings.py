@@ -13,6 +13,7 @@ import numpy as np
 from ushape.data.discover import Discovery
 from ushape.data.exam import Exam, sum_values
 from ushape.data.groups import Kind
+from ushape.data.twins import Twins
 from ushape.labels import LabelConfig, LabelSpace
 
 Severity = Literal["error", "warning", "note"]
@@ -56,6 +57,9 @@ class Evidence:
 
     kind: Kind
     """How the groups were found."""
+
+    twins: Sequence[Twins] = ()
+    """Cases whose images are equal, or nearly."""
 
     part_of: Mapping[str, str] = field(default_factory=dict)
     """train, validation or test, of each case id, where a split could be made."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from ushape.checking.findings import Evidence, Finding, Severity
-from ushape.data.exam import Exam
-from ushape.data.twins import find_twins
+from ushape.data.exam import Exam, natural_order
 
 NEIGHBOURS = 3
 """Slices of one group that are so near each other may well look nearly alike."""
@@ -19,12 +17,11 @@ FEWEST_FRAMES = 6
 
 
 def find_duplicates(evidence: Evidence) -> Iterator[Finding]:
-    exams = sorted(evidence.readable, key=lambda exam: _natural(exam.case.id))
+    exams = sorted(evidence.readable, key=lambda exam: natural_order(exam.case.id))
     place = {exam.case.id: index for index, exam in enumerate(exams)}
-    twins = find_twins([e.digest for e in exams], [e.detail for e in exams])
     found: dict[tuple[bool, bool], list[tuple[str, str]]] = {}
-    for pair in twins:
-        first, second = exams[pair.first].case.id, exams[pair.second].case.id
+    for pair in evidence.twins:
+        first, second = pair.first, pair.second
         is_across = evidence.groups.get(first, first) != evidence.groups.get(second, second)
         if not (is_across or pair.is_exact) and place[second] - place[first] <= NEIGHBOURS:
             continue
@@ -82,7 +79,7 @@ def find_ungrouped(evidence: Evidence) -> Iterator[Finding]:
 
 def _likeness(exams: Sequence[Exam]) -> tuple[float, float]:
     """Median correlation of neighbours by name, and of images that are far apart."""
-    ordered = sorted(exams, key=lambda exam: _natural(exam.case.id))
+    ordered = sorted(exams, key=lambda exam: natural_order(exam.case.id))
     pictures = np.stack([exam.thumbnail.ravel() for exam in ordered])
     pictures = pictures - pictures.mean(axis=0)  # What all have in common says nothing.
     pictures /= np.maximum(np.linalg.norm(pictures, axis=1, keepdims=True), 1e-9)
@@ -90,8 +87,3 @@ def _likeness(exams: Sequence[Exam]) -> tuple[float, float]:
     near = (pictures[1:] * pictures[:-1]).sum(axis=1)
     far = (pictures[half:] * pictures[: len(pictures) - half]).sum(axis=1)
     return float(np.median(near)), float(np.median(far))
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sorts a_2 before a_10."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]

@@ -12,7 +12,7 @@ import numpy as np
 from ushape.checking import CHECKS, masks
 from ushape.checking.findings import SEVERITIES, Evidence, Finding
 from ushape.data.discover import discover
-from ushape.data.exam import Exam, examine_all
+from ushape.data.exam import Exam, examine_all, twins_among
 from ushape.data.groups import Grouping, infer_groups, join_twins
 from ushape.data.splits import PARTS, SplitConfig, Splits, make_splits
 from ushape.errors import DataError
@@ -99,6 +99,7 @@ def check_data(
         labels=labels,
         groups={case.id: case.group for case in grouping.cases} if grouping else {},
         kind=grouping.kind if grouping else "single",
+        twins=twins_among(readable),
     )
     findings: list[Finding] = []
     splits = None
@@ -106,7 +107,7 @@ def check_data(
         evidence, trouble = _find_space(evidence)
         findings += trouble
     if grouping is not None and evidence.space is not None:
-        grouping = join_twins(grouping, evidence.readable)
+        grouping = join_twins(grouping, evidence.twins)
         evidence, splits, trouble = _split(evidence, grouping, split, seed)
         findings += trouble
     findings += apply_checks(evidence)
@@ -140,6 +141,7 @@ def check_before_training(data: Data, labels: LabelConfig) -> list[str]:
         labels=complete_labels(labels, data.discovery.classes, data.survey.value_counts),
         groups={case.id: case.group for case in data.grouping.cases},
         kind=data.grouping.kind,
+        twins=data.twins,
         space=data.survey.space,
     )
     findings = [f for f in apply_checks(evidence) if f.check not in SAID_ANYWAY]

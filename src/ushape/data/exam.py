@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import re
 import sys
 import warnings
 from collections import Counter
@@ -17,7 +18,7 @@ from PIL import Image
 from scipy import ndimage
 
 from ushape.data.prepare import read_image, thin_out
-from ushape.data.twins import detail_of, digest_of
+from ushape.data.twins import Twins, detail_of, digest_of, find_twins
 from ushape.errors import DataError
 from ushape.io.annotations import read_annotation
 from ushape.spatial.grid import resample_image
@@ -200,6 +201,23 @@ def sum_values(exams: Iterable[Exam]) -> Counter[int]:
     for exam in exams:
         total.update(exam.value_counts)
     return total
+
+
+def twins_among(exams: Iterable[Exam]) -> tuple[Twins, ...]:
+    """Cases whose images are equal or nearly so; the first by name, a_2 before a_10."""
+    ordered = sorted(exams, key=lambda exam: natural_order(exam.case.id))
+    return tuple(
+        find_twins(
+            [exam.case.id for exam in ordered],
+            [exam.digest for exam in ordered],
+            [exam.detail for exam in ordered],
+        )
+    )
+
+
+def natural_order(name: str) -> list[tuple[int, str]]:
+    """Sorts a_2 before a_10."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
 def fit_outline(image: np.ndarray, codes: np.ndarray) -> Fit | None:

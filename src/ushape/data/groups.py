@@ -11,9 +11,8 @@ from typing import Literal
 
 import numpy as np
 
-from ushape.data.exam import Exam
 from ushape.data.layouts.names import SPLIT_WORDS
-from ushape.data.twins import find_twins, join_groups
+from ushape.data.twins import Twins, join_groups
 from ushape.io import dicom
 from ushape.types import Case
 
@@ -196,21 +195,14 @@ def _number_of(case: Case) -> int | None:
     return int(match["number"]) if match else None
 
 
-def join_twins(grouping: Grouping, exams: Iterable[Exam]) -> Grouping:
+def join_twins(grouping: Grouping, twins: Iterable[Twins]) -> Grouping:
     """Groups that share an image, if only nearly the same one, become one: else it could lie on
-    two sides of a split.
-
-    Args:
-        exams: Of all cases of the grouping.
-    """
-    by_id = {exam.case.id: exam for exam in exams}
-    ordered = [by_id[case.id] for case in grouping.cases]
-    twins = find_twins([exam.digest for exam in ordered], [exam.detail for exam in ordered])
-    before = [case.group for case in grouping.cases]
+    two sides of a split."""
+    before = {case.id: case.group for case in grouping.cases}
     after = join_groups(before, twins)
-    joined = len(set(before)) - len(set(after))
+    joined = len(set(before.values())) - len(set(after.values()))
     if grouping.kind == "stack" or not joined:
         return grouping  # Blocks of a stack touch anyway.
-    cases = [replace(case, group=group) for case, group in zip(grouping.cases, after, strict=True)]
+    cases = [replace(case, group=after[case.id]) for case in grouping.cases]
     text = f"{grouping.text}; {joined} of them joined to others with which they share images"
     return replace(grouping, cases=cases, text=text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,9 +29,9 @@ MOST = 20_000
 class Twins:
     """Two images that are one."""
 
-    first: int
-    second: int
-    """Places in the list, first < second."""
+    first: str
+    second: str
+    """Their names, in the order in which they were given."""
 
     is_exact: bool
 
@@ -65,7 +65,10 @@ def detail_of(image: np.ndarray) -> np.ndarray:
 
 
 def find_twins(
-    digests: Sequence[bytes], details: Sequence[np.ndarray], block: int = 1024
+    names: Sequence[str],
+    digests: Sequence[bytes],
+    details: Sequence[np.ndarray],
+    block: int = 1024,
 ) -> Iterator[Twins]:
     """All pairs of equal or nearly equal images; images without details are left out.
 
@@ -78,7 +81,7 @@ def find_twins(
     for index in np.flatnonzero(is_detailed).tolist():
         by_digest.setdefault(digests[index], []).append(index)
     for places in by_digest.values():
-        yield from (Twins(places[0], other, True) for other in places[1:])
+        yield from (Twins(names[places[0]], names[other], True) for other in places[1:])
     if len(stack) > MOST:
         return
     for start in range(0, len(stack), block):
@@ -86,20 +89,19 @@ def find_twins(
         for i, j in np.argwhere(likeness > ALIKE).tolist():
             first, second = start + i, start + j
             if first < second and digests[first] != digests[second]:
-                yield Twins(first, second, False)
+                yield Twins(names[first], names[second], False)
 
 
-def join_groups(groups: Sequence[str], twins: Iterable[Twins]) -> list[str]:
+def join_groups(groups: Mapping[str, str], twins: Iterable[Twins]) -> dict[str, str]:
     """Groups that share an image become one, so that none of them is on another side of a split.
 
     Args:
-        groups: The group of each image.
-        twins: Places are those of `groups`.
+        groups: The group of each image, by its name.
 
     Returns:
         The group of each image; joined ones take the name that sorts first.
     """
-    leader = {group: group for group in groups}
+    leader = {group: group for group in groups.values()}
 
     def lead(group: str) -> str:
         while leader[group] != group:
@@ -109,4 +111,4 @@ def join_groups(groups: Sequence[str], twins: Iterable[Twins]) -> list[str]:
     for pair in twins:
         first, second = sorted((lead(groups[pair.first]), lead(groups[pair.second])))
         leader[second] = first
-    return [lead(group) for group in groups]
+    return {name: lead(group) for name, group in groups.items()}

@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ushape.data.discover import Discovery, discover
+from ushape.data.exam import twins_among
 from ushape.data.groups import Grouping, infer_groups, join_twins
 from ushape.data.prepare import Preparation
 from ushape.data.splits import Splits, load_given_splits, make_splits, refuse_too_few
+from ushape.data.twins import Twins
 from ushape.errors import DataError, PlanError
 from ushape.labels import LabelConfig
 from ushape.models.shapes import valid_margin
@@ -38,6 +40,8 @@ class Data:
     discovery: Discovery
     survey: Survey
     grouping: Grouping
+    twins: tuple[Twins, ...]
+    """Cases whose images are equal, or nearly."""
 
     @property
     def facts(self) -> list[CaseFacts]:
@@ -83,8 +87,14 @@ def look_at_data(
     )
     thumbnails = {look.case.id: look.thumbnail for look in survey.looks}
     grouping = infer_groups(discovery.cases, lambda case: thumbnails[case.id])
-    grouping = join_twins(grouping, survey.looks)
-    return Data(folder=folder, discovery=discovery, survey=survey, grouping=grouping)
+    twins = twins_among(survey.looks)
+    return Data(
+        folder=folder,
+        discovery=discovery,
+        survey=survey,
+        grouping=join_twins(grouping, twins),
+        twins=twins,
+    )
 
 
 def describe_data(data: Data) -> list[str]:
