@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ushape import config
 from ushape.console import Console
 from ushape.cookbook import RECIPES, load_recipe
-from ushape.data.discover import discover, find_images
+from ushape.data.discover import discover
 from ushape.data.exam import thumbnail_of
 from ushape.data.groups import infer_groups
+from ushape.data.inputs import Input, find_inputs
+from ushape.data.prepare import by_group
 from ushape.data.synthetic import SyntheticConfig, write_data_set
 from ushape.errors import DataError, RunError
 from ushape.evaluation.score import Summary
@@ -23,7 +24,6 @@ from ushape.plan.recipe import AUTO, Recipe
 from ushape.plan.run import Run
 from ushape.planning import Intent, plan_data
 from ushape.prediction.predictor import Predictor
-from ushape.types import Case
 from ushape.words import counted
 from ushape.workflow import Clock, TrainResult, count_seen, finish_run, judge_and_report
 
@@ -171,7 +171,8 @@ def predict(
     """Writes one mask per image, at the image's size, in the user's own encoding.
 
     Args:
-        images: Files or folders; sub-folders are kept below the output.
+        images: Files; folders, whose sub-folders are kept below the output; patterns such as
+            scans/*.tif; tables with a column image; - for names on standard input.
         output: Folder for the masks; may be left out with `rle`.
         overlay: Also NAME_overlay.png, the image with the mask outlined.
         probabilities: Also NAME.npz, (K, *S) float32.
@@ -189,7 +190,6 @@ def predict(
         DataError: images that could not be predicted; the others are written first.
     """
     given = [images] if isinstance(images, (str, Path)) else images
-    found = find_images([Path(path) for path in given])
     config = OutputConfig(
         folder=Path(output) if output else None,
         overlay=overlay,
@@ -198,30 +198,30 @@ def predict(
         order=rle_order,
         overwrite=overwrite,
     )
-    return _predict_all(Predictor.open(Path(run), device), found, config, Console())
+    predictor = Predictor.open(Path(run), device)
+    channels, dims = predictor.plan.preparation.channels, predictor.plan.recipe.network.dims
+    found = find_inputs([Path(path) for path in given], channels=channels, dims=dims)
+    return _predict_all(predictor, found, config, Console())
 
 
 def _predict_all(
     predictor: Predictor,
-    found: Sequence[tuple[Path, Path]],
+    found: Sequence[Input],
     config: OutputConfig,
     console: Console,
 ) -> list[Path]:
-    companions = defaultdict(list)  # Images of one folder belong together.
-    for image, _ in found:
-        companions[image.parent].append(image)
+    groups = by_group([one.case for one in found])
     written: list[Path] = []
     failures: list[str] = []
     with (
         Outputs.open(config, predictor, found) as outputs,
         console.progress("Predicting") as on_progress,
     ):
-        for done, (image, below) in enumerate(found, start=1):
-            if not outputs.is_done(image):
+        for done, one in enumerate(found, start=1):
+            if not outputs.is_done(one):
                 try:
-                    case = Case(id=image.stem, image=image)
-                    prediction = predictor.predict(case, companions[image.parent])
-                    target = outputs.write(prediction, image, below)
+                    prediction = predictor.predict(one.case, groups[one.case.group])
+                    target = outputs.write(prediction, one)
                     written += [target] if target else []
                 except DataError as error:
                     failures.append(error.message)

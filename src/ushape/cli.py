@@ -212,7 +212,10 @@ def evaluate(
 @app.command()
 def predict(
     run: RunFolder,
-    images: Annotated[list[Path], typer.Argument(help="Image files or folders of them.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(help="Files, folders, patterns, tables; - for names on standard input."),
+    ],
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Folder for the masks; may be left out with --rle."),

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ushape import io
+from ushape.data.inputs import Input
+from ushape.data.prepare import read_image
 from ushape.errors import ConfigError, DataError, RunError
 from ushape.evaluation.figures import overlay as draw_overlay
 from ushape.io.rle import Order, SubmissionWriter
 from ushape.prediction.predictor import Predictor
-from ushape.types import Prediction
+from ushape.types import Case, Prediction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +64,12 @@ class Outputs:
     @classmethod
     @contextmanager
     def open(
-        cls, config: OutputConfig, predictor: Predictor, images: Sequence[tuple[Path, Path]]
+        cls, config: OutputConfig, predictor: Predictor, inputs: Sequence[Input]
     ) -> Iterator[Outputs]:
         """Refuses to overwrite anything before the first image is predicted.
 
         Args:
-            images: Each image, and its path below the folder that was named.
+            inputs: All that will be predicted.
 
         Raises:
             RunError: an output exists, or is one of the images.
@@ -76,26 +78,26 @@ class Outputs:
         with ExitStack() as stack:
             submission = None
             if config.submission is not None:
-                _refuse_equal_rows(images)
+                _refuse_equal_rows(inputs)
                 writer = SubmissionWriter(
                     config.submission, config.order, overwrite=config.overwrite
                 )
                 submission = stack.enter_context(writer)
             outputs = cls(config, predictor, submission)
-            outputs._refuse_overwriting(images)
+            outputs._refuse_overwriting(inputs)
             yield outputs
 
-    def is_done(self, image: Path) -> bool:
+    def is_done(self, one: Input) -> bool:
         """An earlier, interrupted prediction has written this image."""
-        return self.submission is not None and image.name in self.submission.done
+        return self.submission is not None and one.case.image.name in self.submission.done
 
-    def write(self, prediction: Prediction, image: Path, below: Path) -> Path | None:
+    def write(self, prediction: Prediction, one: Input) -> Path | None:
         """All outputs of one image; returns the mask's path."""
-        target = self._mask_path(below)
+        target = self._mask_path(one.below)
         if target is not None:
-            self._write_mask(prediction, image, target)
+            self._write_mask(prediction, one.case, target)
         if self.submission is not None:
-            self.submission.write(image.name, prediction.classes)
+            self.submission.write(one.case.image.name, prediction.classes)
         return target
 
     def _mask_path(self, below: Path) -> Path | None:
@@ -113,28 +115,29 @@ class Outputs:
         beside += [_beside(target, ".npz")] if self.config.probabilities else []
         return [*beside, target]
 
-    def _write_mask(self, prediction: Prediction, image: Path, target: Path) -> None:
+    def _write_mask(self, prediction: Prediction, case: Case, target: Path) -> None:
         """The mask last: where it exists, what was asked for beside it does."""
         target.parent.mkdir(parents=True, exist_ok=True)
         plan = self.predictor.plan
         if self.config.overlay:
-            drawn = draw_overlay(io.read(image).array, prediction.classes)
+            drawn = draw_overlay(read_image(case), prediction.classes)
             io.write_rgb(_beside(target, "_overlay.png"), drawn)
         if self.config.probabilities:
             names = plan.preparation.space.channel_names
             path = _beside(target, ".npz")
             io.write_probabilities(path, prediction.probabilities, names)
-        io.write_mask(target, self.predictor.codes_of(prediction), plan.encoding, like=image)
+        io.write_mask(target, self.predictor.codes_of(prediction), plan.encoding, like=case.image)
 
-    def _refuse_overwriting(self, images: Sequence[tuple[Path, Path]]) -> None:
-        sources = {_without_suffix(image) for image, _ in images}
+    def _refuse_overwriting(self, inputs: Sequence[Input]) -> None:
+        sources = {_without_suffix(one.case.image) for one in inputs}
         owners: dict[Path, Path] = {}
         # A submission under way has masks of images that it was killed in.
         may_exist = self.config.overwrite or bool(self.submission and self.submission.done)
-        for image, below in images:
-            if self.is_done(image):
+        for one in inputs:
+            if self.is_done(one):
                 continue
-            for target in self._paths_of(below):
+            image = one.case.image
+            for target in self._paths_of(one.below):
                 if _without_suffix(target) in sources:
                     raise RunError(
                         f"{target} would replace an image, or lie beside it under the same name.",
@@ -160,10 +163,10 @@ def _without_suffix(path: Path) -> Path:
     return resolved.with_name(io.stem_of(resolved))
 
 
-def _refuse_equal_rows(images: Sequence[tuple[Path, Path]]) -> None:
+def _refuse_equal_rows(inputs: Sequence[Input]) -> None:
     """A submission names images without their folders."""
     owners: dict[str, Path] = {}
-    for image, _ in images:
+    for image in (one.case.image for one in inputs):
         first = owners.setdefault(image.name, image)
         if first != image:
             raise DataError(

@@ -1,8 +1,16 @@
-"""Numbers in sentences."""
+"""Names and numbers in sentences."""
+
+import re
 
 
 def counted(number: int, noun: str) -> str:
-    """`1 mask`, `3 masks`, `2 processes`."""
+    """`1 mask`, `3 masks`, `2 processes`, `20 epochs`."""
     if number == 1:
         return f"1 {noun}"
-    return f"{number} {noun}{'es' if noun.endswith(('s', 'x', 'ch')) else 's'}"
+    hisses = noun.endswith(("s", "x", "ch")) and not noun.endswith("epoch")
+    return f"{number} {noun}{'es' if hisses else 's'}"
+
+
+def natural_order(name: str) -> list[tuple[int, str]]:
+    """Sorts a_2 before a_10."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]

@@ -68,23 +68,21 @@ def find_other_sizes(evidence: Evidence) -> Iterator[Finding]:
             in_copy="corrected",
         )
     if transposed:
-        first = transposed[0]
         yield Finding(
             check="transposed",
             severity="error",
-            text=f"{counted(len(transposed), 'image')} whose mask is transposed, e.g. image "
-            f"{shape_text(first.shape)}, mask {shape_text(first.mask_shape)}.",
+            text=f"{counted(len(transposed), 'image')} whose mask is transposed, "
+            f"{_sizes_of(transposed[0])}.",
             fix="Exchange height and width of the mask; look whether it is mirrored as well.",
             cases=tuple(exam.case.id for exam in transposed),
             in_copy="corrected",
         )
     if other:
-        first = other[0]
         yield Finding(
             check="size",
             severity="error",
-            text=f"{counted(len(other), 'image')} whose mask has another size, e.g. image "
-            f"{shape_text(first.shape)}, mask {shape_text(first.mask_shape)}.",
+            text=f"{counted(len(other), 'image')} whose mask has another size, "
+            f"{_sizes_of(other[0])}.",
             fix="Export the masks on the image's grid, pixel for pixel.",
             cases=tuple(exam.case.id for exam in other),
             in_copy="left out",
@@ -164,6 +162,10 @@ def find_odd_images(evidence: Evidence) -> Iterator[Finding]:
             "otherwise.",
             cases=cases,
         )
+
+
+def _sizes_of(exam: Exam) -> str:
+    return f"e.g. image {shape_text(exam.shape)}, mask {shape_text(exam.mask_shape)}"
 
 
 def _minorities(exams: Iterable[Exam], key_of: Callable[[Exam], str]) -> tuple[list[Exam], str]:

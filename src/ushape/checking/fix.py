@@ -19,17 +19,6 @@ from ushape.errors import RunError
 from ushape.io.annotations import read_annotation
 from ushape.types import MaskEncoding, MaskPixels
 
-LEAVING_OUT = {
-    "zero_bytes": "a file of 0 bytes",
-    "unreadable": "a file that cannot be read",
-    "size": "image and mask of different size",
-    "not_finite": "NaN or infinite values",
-    "constant": "an image of one value only",
-    "mask_is_image": "a mask identical to its image",
-    "duplicate_across_groups": "a second copy of an image of another group",
-}
-"""Checks whose cases are not copied, and why."""
-
 
 @dataclass(frozen=True)
 class Change:
@@ -56,9 +45,9 @@ def write_fixed_copy(checked: Checked, folder: Path) -> list[Change]:
             hint="Mend the files that `ushape check` names, one by one.",
         )
     left_out = {
-        case: LEAVING_OUT[finding.check]
+        case: finding.check.replace("_", " ")
         for finding in checked.findings
-        if finding.check in LEAVING_OUT
+        if finding.in_copy == "left out"
         for case in finding.cases
     }
     soft = {
@@ -95,16 +84,24 @@ def _copy_case(exam: Exam, folder: Path, edges: tuple[int, int] | None) -> Itera
         io.write_rgb(image_path, picture)
         yield "image saved as it is shown, without EXIF"
     else:
-        shutil.copyfile(case.image, image_path)
+        _copy(case.image, image_path)
     mask, changes = _corrected(exam, read_annotation(case.mask), edges)
     if isinstance(case.mask, Path) and not changes:
         target = _place(folder / "masks", case.id, io.suffix_of(case.mask))
-        shutil.copyfile(case.mask, target)
+        _copy(case.mask, target)
         return
     suffix = mask.encoding.suffix
     target = _place(folder / "masks", case.id, suffix)
     io.write_mask(target, mask.codes, mask.encoding)
     yield from changes
+
+
+def _copy(source: Path, target: Path) -> None:
+    """A file, or a folder that is one image: slices of a scan, a Zarr."""
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        shutil.copyfile(source, target)
 
 
 def _corrected(

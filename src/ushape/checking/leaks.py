@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ushape.checking.findings import Evidence, Finding, Severity
-from ushape.data.exam import Exam, natural_order
+from ushape.data.exam import Exam
+from ushape.words import natural_order
 
 NEIGHBOURS = 3
 """Slices of one group that are so near each other may well look nearly alike."""

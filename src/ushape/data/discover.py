@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ushape.data.layouts import LAYOUTS, coco, folders, table
 from ushape.data.layouts.classes import StatedClasses, read_class_names
 from ushape.data.layouts.found import Found
-from ushape.data.layouts.names import images_below
 from ushape.errors import DataError
 from ushape.io import is_image
 from ushape.types import Case, Mask
@@ -58,35 +56,6 @@ def discover(data: Path, masks: Path | None = None) -> Discovery:
             stated = read_class_names(place)
     notes = [*_describe_rest(found), *found.notes]
     return Discovery(cases=found.cases, layout=found.layout, notes=notes, classes=stated)
-
-
-def find_images(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
-    """Images to predict: each file with the path, below the output folder, of its result.
-
-    Raises:
-        DataError: a path that is not there, no image in them, two results of one name.
-    """
-    found: list[tuple[Path, Path]] = []
-    for path in paths:
-        if path.is_dir():
-            found += [(image, image.relative_to(path)) for image in images_below(path)]
-        elif path.exists():
-            found.append((path, Path(path.name)))
-        else:
-            raise DataError(f"{path} is not there.", hint="Check the spelling.")
-    if not found:
-        listed = ", ".join(str(path) for path in paths)
-        raise DataError(f"No images in {listed}.", hint="Name image files, or folders of them.")
-    owners: dict[Path, Path] = {}
-    for image, below in found:
-        target = below.with_suffix("")
-        if target in owners:
-            raise DataError(
-                f"{owners[target]} and {image} would both be written to {target}.",
-                hint="Rename one of them, or predict them into different folders.",
-            )
-        owners[target] = image
-    return found
 
 
 def _find_pairs(data: Path, masks: Path | None) -> Found | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import re
 import sys
 import warnings
 from collections import Counter
@@ -23,6 +22,7 @@ from ushape.errors import DataError
 from ushape.io.annotations import read_annotation
 from ushape.spatial.grid import resample_image
 from ushape.types import Case, MaskEncoding
+from ushape.words import natural_order
 
 THUMBNAIL = 32
 """Side of a thumbnail in pixels."""
@@ -213,11 +213,6 @@ def twins_among(exams: Iterable[Exam]) -> tuple[Twins, ...]:
             [exam.detail for exam in ordered],
         )
     )
-
-
-def natural_order(name: str) -> list[tuple[int, str]]:
-    """Sorts a_2 before a_10."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
 def fit_outline(image: np.ndarray, codes: np.ndarray) -> Fit | None:

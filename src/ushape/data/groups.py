@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from ushape import io
 from ushape.data.layouts.names import SPLIT_WORDS
 from ushape.data.twins import Twins, join_groups
 from ushape.io import dicom
@@ -50,7 +51,7 @@ def infer_groups(cases: Sequence[Case], thumbnail_of: Callable[[Case], np.ndarra
     if all(case.group for case in cases):
         keys = [case.group for case in cases]
         return _group_by(cases, keys, "table", f"{len(set(keys))}, as stated ({_each(keys)})")
-    if all(case.image.suffix.lower() == ".dcm" for case in cases):
+    if all(io.is_dicom(case.image) for case in cases):
         keys = [dicom.patient_of(case.image) for case in cases]
         if all(keys):
             text = f"{len(set(keys))}, by the PatientID of the DICOM files ({_each(keys)})"

@@ -96,11 +96,11 @@ class Preparation:
         """An image is prepared by what all images of its group show."""
         return self.config.crop or self.config.intensity == "group"
 
-    def load(self, case: Case, companions: Sequence[Path] = ()) -> Sample:
+    def load(self, case: Case, companions: Sequence[Case] = ()) -> Sample:
         """Reads a case's files.
 
         Args:
-            companions: All images of its group, itself included; none: it stands alone.
+            companions: All cases of its group, itself included; none: it stands alone.
 
         Raises:
             DataError: unreadable, other channels than the network's, mask of another size,
@@ -109,14 +109,8 @@ class Preparation:
         image, classes = read_image(case, self.channels), read_classes(case, self.space)
         look = None
         if self.needs_group:
-            if case.channels:
-                raise DataError(
-                    f"{case.id}: its channels lie in several files, which cannot be cropped or "
-                    "scaled by group yet.",
-                    hint="Choose preparation.crop=false and preparation.intensity=image.",
-                )
-            images = tuple(companions) or (case.image,)
-            look = look_at_group(images, self.config.percentiles, self.config.crop)
+            group = tuple(companions) or (case,)
+            look = look_at_group(group, self.config.percentiles, self.config.crop)
         return self.place(case, image, classes, look)
 
     def place(
@@ -181,38 +175,35 @@ class GroupLook:
 
 @lru_cache(maxsize=64)
 def look_at_group(
-    images: tuple[Path, ...], percentiles: tuple[float, float], crop: bool
+    cases: tuple[Case, ...], percentiles: tuple[float, float], crop: bool
 ) -> GroupLook:
     """Reads all images of a group: their common box, and the numbers of what lies within it.
 
     Raises:
         DataError: unreadable, or other numbers of channels.
     """
-    box = _common_box(images) if crop else None
+    box = _common_box(cases) if crop else None
     inside = tuple(slice(*edge) for edge in box) if box else ()
-    pixels = [
-        thin_out(read_image(Case(id=path.stem, image=path))[(slice(None), *inside)], 4096)
-        for path in images
-    ]
+    pixels = [thin_out(read_image(case)[(slice(None), *inside)], 4096) for case in cases]
     if len({len(part) for part in pixels}) > 1:
         raise DataError(
-            f"{images[0].parent}: the images of one group differ in their number of channels.",
+            f"{cases[0].image.parent}: the images of one group differ in their number of channels.",
             hint="Convert them to one kind, e.g. all grey or all RGB.",
         )
     return GroupLook(box=box, scaling=Scaling.measure(np.concatenate(pixels, axis=1), percentiles))
 
 
-def _common_box(images: Sequence[Path]) -> Box:
-    boxes = [find_box(read_image(Case(id=path.stem, image=path))) for path in images]
+def _common_box(cases: Sequence[Case]) -> Box:
+    boxes = [find_box(read_image(case)) for case in cases]
     edges = zip(*boxes, strict=True)
     return tuple((min(e[0] for e in edge), max(e[1] for e in edge)) for edge in edges)
 
 
-def companions_of(cases: Sequence[Case]) -> dict[str, list[Path]]:
-    """The images of each group."""
-    found: dict[str, list[Path]] = {}
+def by_group(cases: Sequence[Case]) -> dict[str, list[Case]]:
+    """The cases of each group."""
+    found: dict[str, list[Case]] = {}
     for case in cases:
-        found.setdefault(case.group, []).append(case.image)
+        found.setdefault(case.group, []).append(case)
     return found
 
 

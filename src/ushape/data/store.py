@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import overload
 
-from ushape.data.prepare import Preparation, companions_of
+from ushape.data.prepare import Preparation, by_group
 from ushape.errors import DataError
 from ushape.types import Case, Sample
 
@@ -22,7 +22,7 @@ class SampleStore(Sequence[Sample]):
 
     def __init__(self, cases: Sequence[Case], preparation: Preparation, *, keep: bool):
         self.cases, self.preparation, self.keep = tuple(cases), preparation, keep
-        self._companions = companions_of(cases)
+        self._companions = by_group(cases)
         self._samples: list[Sample] | None = None
 
     def load_all(self, threads: int) -> None:

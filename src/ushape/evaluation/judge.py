@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from ushape.data.prepare import mask_size_error, read_classes, read_image
+from ushape.data.prepare import by_group, mask_size_error, read_classes, read_image
 from ushape.evaluation.report import CasePicture
 from ushape.evaluation.score import CaseScore, score_case
 from ushape.prediction.predictor import Predictor
 from ushape.spatial.components import keep_largest
 from ushape.types import Case
+from ushape.words import natural_order
 
 
 def judge_cases(
@@ -28,7 +28,7 @@ def judge_cases(
     scores: list[CaseScore] = []
     space = predictor.plan.preparation.space
     done = 0
-    for group in _by_group(cases).values():
+    for group in by_group(cases).values():
         for case, predicted in predict_group(predictor, group):
             truth = read_classes(case, space)
             assert truth is not None, "only annotated cases are judged"
@@ -46,30 +46,17 @@ def predict_group(predictor: Predictor, cases: Sequence[Case]) -> Iterator[tuple
     Where the recipe keeps the largest component, slices of one size are one volume, in the order
     of the numbers in their names; then all of the group's masks are in memory at once.
     """
-    images = [case.image for case in cases]
-    found = ((case, predictor.predict(case, images).classes) for case in cases)
+    found = ((case, predictor.predict(case, cases).classes) for case in cases)
     if not predictor.plan.recipe.predict.largest_component:
         yield from found
         return
-    ordered = sorted(found, key=lambda pair: _natural(pair[0].id))
+    ordered = sorted(found, key=lambda pair: natural_order(pair[0].id))
     masks = [classes for _, classes in ordered]
     if len({mask.shape for mask in masks}) == 1 and masks[0].ndim == 2:
         masks = list(keep_largest(np.stack(masks)))
     else:
         masks = [keep_largest(mask) for mask in masks]
     yield from zip([case for case, _ in ordered], masks, strict=True)
-
-
-def _by_group(cases: Sequence[Case]) -> dict[str, list[Case]]:
-    found: dict[str, list[Case]] = {}
-    for case in cases:
-        found.setdefault(case.group, []).append(case)
-    return found
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Slice 10 comes after slice 9."""
-    return [(int(part or 0), text) for text, part in re.findall(r"(\D*)(\d*)", name)]
 
 
 def take_pictures(
@@ -79,7 +66,7 @@ def take_pictures(
 
     Cases whose truth and prediction are both empty show nothing and are left out.
     """
-    by_id, groups = {case.id: case for case in cases}, _by_group(cases)
+    by_id, groups = {case.id: case for case in cases}, by_group(cases)
     dice = mean_dice_by_case(scores)
     ranked = sorted(dice, key=lambda case_id: (dice[case_id], case_id))
     middle = max(0, len(ranked) // 2 - each // 2)
@@ -120,7 +107,7 @@ def _picture(
     if predictor.plan.recipe.predict.largest_component:
         predicted = next(found for one, found in predict_group(predictor, group) if one == case)
     else:
-        predicted = predictor.predict(case, [one.image for one in group]).classes
+        predicted = predictor.predict(case, group).classes
     return CasePicture(
         case=case.id,
         group=case.group,

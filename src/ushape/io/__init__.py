@@ -167,7 +167,7 @@ def read_grid(path: Path) -> volumes.Grid | None:
     """
     if suffix_of(path) in volumes.ITK_READERS:
         return volumes.read_grid(path)
-    if suffix_of(path) == ".dcm" or (path.is_dir() and suffix_of(path) not in READERS):
+    if is_dicom(path):
         return dicom.read_grid(path)
     return None
 
@@ -187,6 +187,12 @@ def write_probabilities(path: Path, probabilities: np.ndarray, names: Sequence[s
 def is_image(path: Path) -> bool:
     """A name that a reader is there for, and not a hidden one. A `.zarr` folder is an image."""
     return suffix_of(path) in READERS and not path.name.startswith(".")
+
+
+def is_dicom(path: Path) -> bool:
+    """A .dcm file, or a folder that is read as a series of slices."""
+    suffix = suffix_of(path)
+    return suffix == ".dcm" or (suffix not in READERS and path.is_dir())
 
 
 def is_writable(suffix: str) -> bool:
@@ -222,7 +228,7 @@ def _read(path: Path) -> Pixels:
 
 def _reader_of(path: Path) -> Callable[[Path], Pixels]:
     suffix = suffix_of(path)
-    if suffix not in READERS and path.is_dir():
+    if is_dicom(path) and path.is_dir():
         return dicom.read_series
     if suffix not in READERS:
         raise DataError(

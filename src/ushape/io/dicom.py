@@ -102,13 +102,14 @@ def read_grid(path: Path) -> Grid | None:
 
 
 def patient_of(path: Path) -> str:
-    """PatientID of a file, '' where it has none: images of one patient belong together.
+    """PatientID of a file, or of a folder of slices, '' where there is none.
 
     Raises:
         DataError: no DICOM, damaged; pydicom is missing.
     """
     with guard.reading(path):
-        return str(_load(path, pixels=False).get("PatientID") or "").strip()
+        slices = _slices_of(path, pixels=False) if path.is_dir() else [(path, _load(path, False))]
+        return str(slices[0][1].get("PatientID") or "").strip()
 
 
 def _load(path: Path, pixels: bool = True) -> Any:

@@ -71,11 +71,11 @@ class Predictor:
         precision = plan.recipe.train.precision if machine.has_bf16 else "fp32"
         return cls(plan, network, machine.device, precision)
 
-    def predict(self, case: Case, companions: Sequence[Path] = ()) -> Prediction:
+    def predict(self, case: Case, companions: Sequence[Case] = ()) -> Prediction:
         """Reads one case's image and predicts it.
 
         Args:
-            companions: All images of its group, itself included; none: it stands alone.
+            companions: All cases of its group, itself included; none: it stands alone.
 
         Raises:
             DataError: unreadable, or other channels than the network's.

@@ -8,9 +8,8 @@ from PIL import Image
 
 from ushape.data.discover import discover
 from ushape.data.layouts.classes import StatedClasses
-from ushape.data.prepare import Preparation, PreparationConfig
 from ushape.errors import DataError
-from ushape.labels import LabelConfig, LabelSpace
+from ushape.labels import LabelConfig
 from ushape.plan.run import CaseFacts, Run
 from ushape.plan.survey import complete_labels, survey_cases
 from ushape.types import Case, CocoMask, MaskParts
@@ -44,21 +43,6 @@ def test_every_kind_of_case_is_found_again(tmp_path):
     (data / "t.csv").write_text("image,mask\n")  # A table as data: paths below its folder.
     run.save_cases(data / "t.csv", facts)
     assert run.load_cases() == facts
-
-
-def test_channels_are_not_prepared_by_group(tmp_path):
-    for name in "ab":
-        Image.fromarray(np.eye(8, dtype=np.uint8)).save(tmp_path / f"{name}.png")
-    case = Case(id="a", image=tmp_path / "a.png", channels=(tmp_path / "b.png",))
-    space = LabelSpace(values=(0, 1), names=("a", "b"))
-
-    def prepare(**changes):
-        config = PreparationConfig(downscale=1, **changes)
-        return Preparation(channels=2, config=config, space=space, scaling=None).load(case)
-
-    assert prepare(intensity="image").image.shape == (2, 8, 8)
-    with pytest.raises(DataError, match="channels lie in several files"):
-        prepare(crop=True)
 
 
 def complete(stated, counts, **labels):

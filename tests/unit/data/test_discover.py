@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ushape.data.discover import discover, find_images
+from ushape.data.discover import discover
 from ushape.errors import DataError
 
 
@@ -105,19 +105,3 @@ def test_empty_missing_and_a_file(make, tmp_path):
         discover(tmp_path / "nowhere")
     with pytest.raises(DataError, match="a file, not a folder"):
         discover(folder / "images" / "a.png")
-
-
-def test_images_to_predict_keep_their_subfolders(make):
-    folder = make("in/p1/a.png", "in/b.JPG", "other/c.png")
-    found = find_images([folder / "in", folder / "other" / "c.png"])
-    assert [str(below) for _, below in found] == ["b.JPG", "p1/a.png", "c.png"]
-
-
-def test_results_of_one_name_are_refused_before_any_work(make):
-    folder = make("in/a.png", "in/a.jpg")
-    with pytest.raises(DataError, match="would both be written to a"):
-        find_images([folder / "in"])
-    with pytest.raises(DataError, match="No images"):
-        find_images([make("empty/x.txt") / "empty"])
-    with pytest.raises(DataError, match="not there"):
-        find_images([folder / "nothing.png"])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
+from dicoms import save_series
 from ushape.data.discover import discover
 from ushape.data.layouts import LAYOUTS
 from ushape.data.prepare import read_image
@@ -663,3 +664,24 @@ def test_no_names_are_no_names(put, tmp_path):
     put("images/a.png")
     put("masks/a.png", BOX)
     assert discover(tmp_path).class_names is None
+
+
+def test_a_folder_of_slices_is_a_volume_where_a_mask_is_called_like_it(tmp_path):
+    for name in ("p1", "p2"):
+        (tmp_path / "scans" / name).mkdir(parents=True)
+        save_series(tmp_path / "scans" / name / "series")
+        volume = np.ones((5, 6, 8), np.uint8)
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        tifffile.imwrite(tmp_path / "masks" / f"{name}_mask.tif", volume)
+    found = discover(tmp_path / "scans", tmp_path / "masks")
+    assert [case.id for case in found.cases] == ["p1", "p2"]
+    assert read_image(found.cases[0]).shape == (1, 5, 6, 8)
+    assert found.notes == []
+
+
+def test_slices_with_masks_of_their_own_stay_images(tmp_path):
+    save_series(tmp_path / "images", places=(0, 1))
+    (tmp_path / "masks").mkdir()
+    for path in (tmp_path / "images").iterdir():
+        Image.fromarray(np.ones((6, 8), np.uint8)).save(tmp_path / "masks" / f"{path.stem}.png")
+    assert [case.image.suffix for case in discover(tmp_path).cases] == [".dcm", ".dcm"]

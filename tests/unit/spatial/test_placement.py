@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -52,7 +54,7 @@ def test_what_was_placed_comes_back_on_the_file_s_own_grid(tmp_path, settings, s
     classes = np.zeros(image.shape, np.uint8)
     classes[5:8, 9:15] = len(space.values) - 1
     preparation = prepare(space, **settings)
-    look = look_at_group((path,), (0.5, 99.5), settings.get("crop", False))
+    look = look_at_group((Case(id="a", image=path),), (0.5, 99.5), settings.get("crop", False))
     sample = preparation.place(Case(id="a", image=path), image[None], classes, look)
     assert sample.image.shape[1:] == sample.classes.shape == sample.geometry.working_shape
     if settings.get("square"):
@@ -67,7 +69,8 @@ def test_a_group_shares_its_box_and_its_numbers(tmp_path):
     first, second = brain(np.s_[4:9, 7:20]), brain(np.s_[2:6, 10:25])
     paths = [write(tmp_path, "a", first), write(tmp_path, "b", second)]
     preparation = prepare(crop=True, intensity="group", percentiles=(10, 99))
-    samples = [preparation.load(Case(id=p.stem, image=p), paths) for p in paths]
+    cases = [Case(id=path.stem, image=path) for path in paths]
+    samples = [preparation.load(case, cases) for case in cases]
     assert samples[0].geometry.box == samples[1].geometry.box == ((2, 9), (7, 25))
     seen = np.concatenate([image[2:9, 7:25].ravel() for image in (first, second)])
     expected = Scaling.measure(seen[None], (10, 99))
@@ -79,8 +82,20 @@ def test_a_group_shares_its_box_and_its_numbers(tmp_path):
 def test_companions_of_another_size_do_not_crop_beyond_the_image(tmp_path):
     small, large = brain(np.s_[4:9, 7:20]), brain(np.s_[30:40, 50:60], (50, 70))
     paths = [write(tmp_path, "a", small), write(tmp_path, "b", large)]
-    sample = prepare(crop=True).load(Case(id="a", image=paths[0]), paths)
+    cases = [Case(id=path.stem, image=path) for path in paths]
+    sample = prepare(crop=True).load(cases[0], cases)
     assert sample.image.shape[1:] == small.shape
+
+
+def test_channels_in_several_files_are_cropped_and_scaled_together(tmp_path):
+    first, second = brain(np.s_[4:9, 7:20]), brain(np.s_[2:6, 10:25])
+    files = [write(tmp_path, "a", first), write(tmp_path, "b", second)]
+    case = Case(id="a", image=files[0], channels=(files[1],))
+    sample = replace(prepare(crop=True, intensity="group"), channels=2).load(case)
+    assert sample.geometry.box == ((2, 9), (7, 25))
+    assert sample.scaling == Scaling.measure(
+        np.stack([image[2:9, 7:25].ravel() for image in (first, second)]), (0.5, 99.5)
+    )
 
 
 def test_min_max_by_hand():

@@ -12,6 +12,7 @@ from ushape.data.layouts.names import (
     images_below,
     stem_key,
 )
+from ushape.data.layouts.series import join_series
 from ushape.errors import DataError
 
 
@@ -49,14 +50,13 @@ def find_folders(folder: Path) -> tuple[Path, Path] | None:
 
 def pair(images: Path, masks: Path) -> Found:
     """Pairs the files of two folders by their paths below them."""
-    indexed = index_images([(stem_key(path, images), path) for path in images_below(images)])
-    # A mask folder inside the image folder is no part of the images.
-    indexed = (
-        {key: path for key, path in indexed.items() if not path.is_relative_to(masks)}
-        if (masks != images and masks.is_relative_to(images))
-        else indexed
-    )
-    found = index_masks([(stem_key(path, masks), path) for path in images_below(masks)], indexed)
+    keyed = [(stem_key(path, images), path) for path in images_below(images)]
+    if masks != images and masks.is_relative_to(images):
+        # A mask folder inside the image folder is no part of the images.
+        keyed = [(key, path) for key, path in keyed if not path.is_relative_to(masks)]
+    keyed_masks = [(stem_key(path, masks), path) for path in images_below(masks)]
+    indexed = index_images(join_series(keyed, [key for key, _ in keyed_masks]))
+    found = index_masks(keyed_masks, indexed)
     return take_splits_from_keys(
         Found(layout=f"{images.name}/ beside {masks.name}/", images=indexed, masks=found)
     )

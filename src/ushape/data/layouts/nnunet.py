@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,8 @@ def find(folder: Path) -> Found | None:
     has_test = (folder / "imagesTs").is_dir() and (folder / "labelsTs").is_dir()
     parts: list[tuple[str, Split]] = [("Tr", "train"), ("Ts", "test")] if has_test else [("Tr", "")]
     for ending, split in parts:
-        own = _channels_of(folder / f"images{ending}")
+        images = folder / f"images{ending}"
+        own = channels_of((stem_key(path, images), path) for path in images_below(images))
         twice = sorted(own.keys() & channels.keys())
         if twice:
             raise DataError(
@@ -59,11 +60,10 @@ def find(folder: Path) -> Found | None:
     )
 
 
-def _channels_of(folder: Path) -> dict[str, list[Path]]:
-    """The files of each case, in the order of their channels."""
+def channels_of(keyed: Iterable[tuple[str, Path]]) -> dict[str, list[Path]]:
+    """The files of each case, NAME_0000, NAME_0001, ..., in the order of their channels."""
     numbered: dict[str, list[tuple[int, Path]]] = {}
-    for path in images_below(folder):
-        key = stem_key(path, folder)
+    for key, path in keyed:
         match = _CHANNEL.match(key)
         name, number = (match["name"], int(match["number"])) if match else (key, 0)
         numbered.setdefault(name, []).append((number, path))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ushape.data.layouts.found import Found, index_images, index_masks, take_splits_from_keys
 from ushape.data.layouts.names import images_below, stem_key, strip_mask_word
+from ushape.data.layouts.series import join_series
 
 
 def find(folder: Path) -> Found | None:
@@ -17,7 +18,7 @@ def find(folder: Path) -> Found | None:
         (images if strip_mask_word(key) is None else masks).append((key, path))
     if not masks or not images:
         return None
-    indexed = index_images(images)
+    indexed = index_images(join_series(images, [key for key, _ in masks]))
     example = masks[0][1].stem
     return take_splits_from_keys(
         Found(

@@ -73,13 +73,30 @@ def read(path: Path) -> Found:
     )
 
 
+def read_images(path: Path) -> list[tuple[Path, str]]:
+    """The images that a table lists, with their group, '' where it states none.
+
+    Raises:
+        DataError: not readable; no column image; a file that is not there.
+    """
+    rows = _rows_of(path)
+    if not rows or "image" not in rows[0]:
+        seen = ", ".join(rows[0]) if rows else "no rows"
+        raise DataError(
+            f"{path}: no column image ({seen}).", hint="The first line names the columns."
+        )
+    _refuse_missing(path, rows)
+    return [(path.parent / row["image"], row.get("group", "")) for row in rows]
+
+
 def _refuse_missing(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
     """Every named file is there, and a column of groups is full."""
     gone = [
         row[column]
         for row in rows
         for column in ("image", "mask")
-        if (not row[column] and column == "image") or not (path.parent / row[column]).exists()
+        if column in row
+        and ((not row[column] and column == "image") or not (path.parent / row[column]).exists())
     ]
     if gone:
         raise DataError(
