@@ -1,15 +1,19 @@
 """What each rule of the planner is worth: `auto`, and `auto` with one rule replaced.
 
-    python benchmarks/scores/ablation.py DATA_FOLDER [--minutes 2] [--data lgg] [--seeds 0 1]
+    python benchmarks/scores/ablation.py DATA_FOLDER [--minutes 2] [--data lgg] [--only "64 wide"]
 
 DATA_FOLDER holds isbi2012/, lgg/ and carvana/ as their READMEs describe them; `cells` are made.
+`auto` trains by the clock. The variants, and `auto` once more, then train as many steps as it
+had, those with a slower step fewer of them: what else the machine does meanwhile is no matter.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import statistics
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from real_data import SETS
@@ -20,28 +24,31 @@ from ushape.augment import AugmentConfig
 from ushape.augment.intensity import IntensityConfig
 from ushape.augment.warp import SpaceConfig
 from ushape.cookbook import load_recipe
-from ushape.plan.recipe import Recipe
-from ushape.plan.run import Run
+from ushape.data.prepare import PreparationConfig
+from ushape.planning.plan import Plan
+from ushape.planning.recipe import Recipe
+from ushape.planning.run import Run
+from ushape.planning.speed import measure_step_s
 
 AUTO = load_recipe("auto")
 
+SAME_GREY_VALUES = IntensityConfig(
+    tone_probability=0, gamma_probability=0, noise_probability=0, blur_probability=0
+)
 NO_AUGMENTATION = AugmentConfig(
     space=SpaceConfig(
         flip_axes=(), rotation_probability=0, scale_probability=0, elastic_probability=0
     ),
-    intensity=IntensityConfig(
-        tone_probability=0, gamma_probability=0, noise_probability=0, blur_probability=0
-    ),
+    intensity=SAME_GREY_VALUES,
 )
 
 VARIANTS: dict[str, Recipe] = {
     "auto": AUTO,
     "full resolution": replace(AUTO, preparation=replace(AUTO.preparation, downscale=1)),
-    "half resolution": replace(AUTO, preparation=replace(AUTO.preparation, downscale=2)),
     "uniform sampling": replace(AUTO, sampling=replace(AUTO.sampling, draw="uniform")),
     "64 wide": replace(AUTO, network=replace(AUTO.network, widths=(64, 128, 256, 512, 1024))),
-    "4 levels": replace(AUTO, network=replace(AUTO.network, widths=(16, 32, 64, 128))),
     "5 levels": replace(AUTO, network=replace(AUTO.network, widths=(16, 32, 64, 128, 256))),
+    "4 levels": replace(AUTO, network=replace(AUTO.network, widths=(16, 32, 64, 128))),
     "batch norm": replace(AUTO, network=replace(AUTO.network, norm="batch")),
     "instance norm": replace(AUTO, network=replace(AUTO.network, norm="instance")),
     "no augmentation": replace(AUTO, augment=NO_AUGMENTATION),
@@ -58,48 +65,100 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=2)
     parser.add_argument("--data", choices=[*SETS, "cells"], help="This data set alone.")
     parser.add_argument("--only", nargs="+", choices=VARIANTS, help="These variants alone.")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--output", type=Path, help="Keep the runs here.")
     options = parser.parse_args()
-    names = [options.data] if options.data else [*SETS, "cells"]
     scratch = options.output or Path(tempfile.mkdtemp(prefix="ushape-ablation-"))
-    lines = []
+    budgets = {
+        name: train_by_clock(options, scratch, name)
+        for name in ([options.data] if options.data else [*SETS, "cells"])
+    }
+    lines = [f"| auto, by the clock | {' | '.join(b.score for b in budgets.values())} |"]
     for variant in options.only or list(VARIANTS):
-        found = [score(options, scratch, name, variant) for name in names]
+        found = [train_by_steps(options, scratch, b, variant) for b in budgets.values()]
         lines.append(f"| {variant} | {' | '.join(found)} |")
         print(lines[-1], flush=True)
-    print(f"\nMean Dice per group on test, {options.minutes:g} minutes, seeds {options.seeds}")
-    print(f"\n| variant | {' | '.join(names)} |")
-    print("|---" * (len(names) + 1) + "|")
+    print(f"\nMean Dice per group on test, {options.minutes:g} minutes")
+    print(f"\n| variant | {' | '.join(budgets)} |")
+    print("|---" * (len(budgets) + 1) + "|")
     print("\n".join(lines))
 
 
-def score(options: argparse.Namespace, scratch: Path, name: str, variant: str) -> str:
-    """The mean Dice of each seed; a dash where `auto` has planned the variant itself."""
-    auto = Run(scratch / f"{name}-auto-{options.seeds[0]}")
-    is_compared = variant != "auto" and auto.folder.exists()
-    if is_compared and is_planned_anyway(VARIANTS[variant], auto.load_plan().recipe):
-        return "-"
+@dataclass(frozen=True)
+class Budget:
+    """What `auto` did in the time."""
+
+    data: str
+    images: Path
+    masks: Path | None
+    recipe: Recipe
+    """As planned."""
+
+    epochs: int
+    steps: int
+    """In an epoch."""
+
+    score: str
+
+
+def train_by_clock(options: argparse.Namespace, scratch: Path, name: str) -> Budget:
+    images, masks = scratch / "cells", None
     if name == "cells":
-        images, masks = scratch / "cells", None
-        if not images.exists():
-            ushape.example(images)
+        ushape.example(images)
     else:
         below, beside = SETS[name]
         images = options.folder / below
         masks = options.folder / beside if beside else None
-    found = []
-    for seed in options.seeds:
-        result = ushape.train(
-            images,
-            masks=masks,
-            output=scratch / f"{name}-{variant.replace(' ', '-')}-{seed}",
-            recipe=VARIANTS[variant],
-            minutes=options.minutes,
-            seed=seed,
-        )
-        found.append(f"{result.summary.mean_dice or 0:.3f}")
-    return ", ".join(found)
+    run = scratch / f"{name}-by-clock"
+    result = ushape.train(images, masks=masks, output=run, minutes=options.minutes)
+    with (run / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return Budget(
+        data=name,
+        images=images,
+        masks=masks,
+        recipe=Run(run).load_plan().recipe,
+        epochs=len(rows),
+        steps=int(rows[-1]["step"]) // len(rows),
+        score=f"{result.summary.mean_dice or 0:.3f}",
+    )
+
+
+def train_by_steps(options: argparse.Namespace, scratch: Path, budget: Budget, variant: str) -> str:
+    """The mean Dice; a dash where `auto` has planned the variant itself."""
+    recipe = VARIANTS[variant]
+    if variant != "auto" and is_planned_anyway(recipe, budget.recipe):
+        return "-"
+    recipe = replace(recipe, preparation=fixed_scale(recipe, budget))
+    planned = ushape.plan(budget.images, masks=budget.masks, recipe=recipe, epochs=1)
+    steps = max(1, round(budget.steps / slowness(planned, budget.recipe)))
+    result = ushape.train(
+        budget.images,
+        masks=budget.masks,
+        output=scratch / f"{budget.data}-{variant.replace(' ', '-')}",
+        recipe=recipe,
+        epochs=budget.epochs,
+        settings=[f"train.steps_per_epoch={steps}"],
+    )
+    return f"{result.summary.mean_dice or 0:.3f}"
+
+
+def fixed_scale(recipe: Recipe, budget: Budget) -> PreparationConfig:
+    """By the clock, the planner may work at a coarser scale than for a number of epochs."""
+    scale = recipe.preparation.downscale
+    scale = budget.recipe.preparation.downscale if scale == "auto" else scale
+    return replace(recipe.preparation, downscale=scale)
+
+
+def slowness(plan: Plan, recipe: Recipe) -> float:
+    """Seconds of a step of the plan, per second of the recipe's; taking turns."""
+    preparation, device = plan.preparation, plan.machine.device
+    times: list[list[float]] = [[], []]
+    if replace(plan.recipe.network, norm="none") == replace(recipe.network, norm="none"):
+        return 1.0
+    for _ in range(3):
+        for own, of in zip(times, (plan.recipe, recipe), strict=True):
+            own.append(measure_step_s(of, preparation.channels, preparation.space, device))
+    return statistics.median(times[0]) / statistics.median(times[1])
 
 
 def is_planned_anyway(variant: Recipe, planned: Recipe) -> bool:

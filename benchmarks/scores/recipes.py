@@ -16,8 +16,8 @@ from pathlib import Path
 from real_data import SETS
 
 import ushape
-from ushape.plan.recipe import settled
-from ushape.plan.run import Run
+from ushape.planning.recipe import settled
+from ushape.planning.run import Run
 
 RECIPES_OF = {
     "isbi2012": ("auto", "unet2015", "isbi2012"),

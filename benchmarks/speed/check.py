@@ -20,7 +20,7 @@ from ushape.data.splits import SplitConfig
 from ushape.data.synthetic import SyntheticConfig, write_data_set
 from ushape.io.annotations import read_annotation
 from ushape.labels import LabelConfig
-from ushape.plan.machine import inspect_machine
+from ushape.planning.machine import inspect_machine
 
 
 def main() -> None:

@@ -20,8 +20,8 @@ import torch
 
 from ushape.cookbook import load_recipe
 from ushape.data.store import SampleStore
-from ushape.plan.machine import inspect_machine, keep_memory
-from ushape.plan.make import look_at_data, make_plan
+from ushape.planning.machine import inspect_machine, keep_memory
+from ushape.planning.make import look_at_data, make_plan
 from ushape.training.data import SegmentationData
 from ushape.training.module import SegmentationModule
 

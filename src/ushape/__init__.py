@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from ushape.checking.verb import check
     from ushape.cross_validation import cross_validate
     from ushape.fetching.fetch import fetch
+    from ushape.intent import plan
     from ushape.looking import lr, preview, weights
-    from ushape.planning import plan
 
 __version__ = "0.1.0"
 
@@ -50,7 +50,7 @@ _ROOMS = {
     "cross_validate": "ushape.cross_validation",
     "fetch": "ushape.fetching.fetch",
     "lr": "ushape.looking",
-    "plan": "ushape.planning",
+    "plan": "ushape.intent",
     "preview": "ushape.looking",
     "weights": "ushape.looking",
 }

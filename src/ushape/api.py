@@ -17,12 +17,12 @@ from ushape.data.prepare import by_group
 from ushape.data.synthetic import SyntheticConfig, write_data_set
 from ushape.errors import DataError, RunError
 from ushape.evaluation.score import Summary
+from ushape.intent import Intent, plan_data
 from ushape.io.rle import Order
 from ushape.outputs import OutputConfig, Outputs
-from ushape.plan.machine import inspect_machine, keep_memory
-from ushape.plan.recipe import AUTO, Recipe
-from ushape.plan.run import Run
-from ushape.planning import Intent, plan_data
+from ushape.planning.machine import inspect_machine, keep_memory
+from ushape.planning.recipe import AUTO, Recipe
+from ushape.planning.run import Run
 from ushape.prediction.predictor import Predictor
 from ushape.words import counted
 from ushape.workflow import Clock, TrainResult, count_seen, finish_run, judge_and_report

@@ -148,9 +148,9 @@ def plan(
     overwrite: Overwrite = False,
 ) -> None:
     """Show what `ushape train` would do; write it as a file to edit and run."""
-    from ushape import planning
+    from ushape import intent
 
-    planning.plan(
+    intent.plan(
         data,
         masks=masks,
         output=output,

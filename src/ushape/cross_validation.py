@@ -13,9 +13,9 @@ from ushape.console import Console
 from ushape.errors import ConfigError, RunError
 from ushape.evaluation.report import Report, write_report
 from ushape.evaluation.score import Summary, read_scores, summarise, write_scores
-from ushape.plan.recipe import Recipe
-from ushape.plan.run import Run, write_json
-from ushape.planning import Intent
+from ushape.intent import Intent
+from ushape.planning.recipe import Recipe
+from ushape.planning.run import Run, write_json
 
 REQUEST = "folds.json"
 """What was asked for, and which fold was stopped before its time."""

@@ -20,11 +20,11 @@ from ushape.errors import ConfigError, DataError, PlanError, RunError
 from ushape.evaluation.figures import outline
 from ushape.io.atomic import write_bytes
 from ushape.models.shapes import valid_margin
-from ushape.plan.machine import inspect_machine, keep_memory
-from ushape.plan.make import look_at_data, make_plan
-from ushape.plan.plan import Plan
-from ushape.plan.recipe import Recipe, with_some_rate
-from ushape.plan.run import CaseFacts
+from ushape.planning.machine import inspect_machine, keep_memory
+from ushape.planning.make import look_at_data, make_plan
+from ushape.planning.plan import Plan
+from ushape.planning.recipe import Recipe, with_some_rate
+from ushape.planning.run import CaseFacts
 from ushape.spatial.weightmap import border_weights, find_objects, separate_touching
 from ushape.training.data import SegmentationData
 from ushape.training.range_test import RangeConfig, RangeCurve, range_test

@@ -25,9 +25,9 @@ from ushape.errors import PlanError
 from ushape.evaluation.judge import judge_cases, take_pictures
 from ushape.evaluation.report import Report, write_report
 from ushape.evaluation.score import Summary, summarise, write_scores
-from ushape.plan.plan import Plan
-from ushape.plan.recipe import settled
-from ushape.plan.run import CaseFacts, Run
+from ushape.planning.plan import Plan
+from ushape.planning.recipe import settled
+from ushape.planning.run import CaseFacts, Run
 from ushape.prediction.predictor import Predictor
 from ushape.types import Case
 

@@ -14,9 +14,9 @@ from ushape.data.store import SampleStore
 from ushape.losses import build_loss
 from ushape.models import build_model
 from ushape.models.shapes import parameter_count
-from ushape.plan.machine import inspect_machine
-from ushape.plan.make import look_at_data, make_plan
-from ushape.plan.recipe import settled
+from ushape.planning.machine import inspect_machine
+from ushape.planning.make import look_at_data, make_plan
+from ushape.planning.recipe import settled
 from ushape.training.data import SegmentationData
 from ushape.training.module import SegmentationModule
 

@@ -12,13 +12,13 @@ LEVELS = [
     {"errors", "types", "words", "labels", "scaling", "config"},
     {"io", "spatial", "models", "losses", "metrics", "augment"},
     {"data", "pages"},
-    {"plan"},
+    {"planning"},
     {"prediction"},
     {"evaluation"},
     {"training"},
     {
         *("cookbook", "console", "fetching", "outputs", "workflow", "looking"),
-        *("checking", "cross_validation", "planning", "api", "cli", "__init__", "__main__"),
+        *("checking", "cross_validation", "intent", "api", "cli", "__init__", "__main__"),
     },
 ]
 EXCEPTIONS = {("augment", "spatial")}
@@ -52,6 +52,12 @@ def test_a_level_imports_only_levels_above_it():
             if level_of(other) >= level_of(room) and level_of(other) > 0:
                 wrong.append(f"{path.relative_to(SOURCE)} imports {other}")
     assert not wrong
+
+
+def test_no_verb_is_called_like_a_room():
+    # Importing a room makes it an attribute of the package, in place of the verb.
+    rooms = {path.relative_to(SOURCE).parts[0].removesuffix(".py") for path in SOURCE.rglob("*.py")}
+    assert not rooms & set(ushape.__all__)
 
 
 def test_lightning_appears_only_in_training():

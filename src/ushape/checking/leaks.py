@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
 from ushape.checking.findings import Evidence, Finding, Severity
-from ushape.data.exam import Exam
+from ushape.data.exam import likeness_of
 from ushape.words import natural_order
 
 NEIGHBOURS = 3
@@ -64,7 +62,7 @@ def find_ungrouped(evidence: Evidence) -> Iterator[Finding]:
     exams = [exam for exam in evidence.readable if exam.detail.any()]
     if evidence.kind != "single" or len(exams) < FEWEST_FRAMES:
         return
-    near, far = _likeness(exams)
+    near, far = likeness_of(exams)
     if near > far + 0.25:
         yield Finding(
             check="ungrouped",
@@ -76,15 +74,3 @@ def find_ungrouped(evidence: Evidence) -> Iterator[Finding]:
             "the number (a_01, a_02, b_01).",
             cases=tuple(exam.case.id for exam in exams[:5]),
         )
-
-
-def _likeness(exams: Sequence[Exam]) -> tuple[float, float]:
-    """Median correlation of neighbours by name, and of images that are far apart."""
-    ordered = sorted(exams, key=lambda exam: natural_order(exam.case.id))
-    pictures = np.stack([exam.thumbnail.ravel() for exam in ordered])
-    pictures = pictures - pictures.mean(axis=0)  # What all have in common says nothing.
-    pictures /= np.maximum(np.linalg.norm(pictures, axis=1, keepdims=True), 1e-9)
-    half = len(pictures) // 2
-    near = (pictures[1:] * pictures[:-1]).sum(axis=1)
-    far = (pictures[half:] * pictures[: len(pictures) - half]).sum(axis=1)
-    return float(np.median(near)), float(np.median(far))

@@ -17,8 +17,8 @@ from ushape.data.groups import Grouping, infer_groups, join_twins
 from ushape.data.splits import PARTS, SplitConfig, Splits, make_splits
 from ushape.errors import DataError
 from ushape.labels import LabelConfig, find_label_space
-from ushape.plan.make import Data
-from ushape.plan.survey import complete_labels
+from ushape.planning.make import Data
+from ushape.planning.survey import complete_labels
 from ushape.words import counted
 
 SAID_ANYWAY = {"unpaired"}

@@ -17,7 +17,7 @@ from ushape.console import Console
 from ushape.cookbook import load_recipe
 from ushape.data.splits import PARTS
 from ushape.io.atomic import write_bytes
-from ushape.plan.machine import inspect_machine
+from ushape.planning.machine import inspect_machine
 
 EXAMPLES = 3
 """Cases that the table names for each finding."""

@@ -12,7 +12,7 @@ from ushape.cookbook.cars import carvana_1024, carvana_original
 from ushape.cookbook.em import isbi2012, unet2015
 from ushape.cookbook.mri import lgg_bce_dice, lgg_buda, lgg_onecycle
 from ushape.errors import ConfigError
-from ushape.plan.recipe import Recipe
+from ushape.planning.recipe import Recipe
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "auto": auto,

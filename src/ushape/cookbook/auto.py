@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ushape.plan.recipe import Recipe
+from ushape.planning.recipe import Recipe
 
 
 def auto() -> Recipe:

@@ -11,7 +11,7 @@ from ushape.data.sampling import SamplingConfig
 from ushape.data.splits import SplitConfig
 from ushape.losses import LossConfig
 from ushape.models.unet import UNetConfig
-from ushape.plan.recipe import Recipe, TrainConfig
+from ushape.planning.recipe import Recipe, TrainConfig
 
 
 def carvana_original() -> Recipe:

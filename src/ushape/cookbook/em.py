@@ -14,7 +14,7 @@ from ushape.data.weights import WeightConfig
 from ushape.labels import LabelConfig
 from ushape.losses import LossConfig
 from ushape.models.unet import UNetConfig
-from ushape.plan.recipe import PredictConfig, Recipe, TrainConfig
+from ushape.planning.recipe import PredictConfig, Recipe, TrainConfig
 
 
 def unet2015() -> Recipe:

@@ -9,7 +9,7 @@ from ushape.data.sampling import SamplingConfig
 from ushape.data.splits import SplitConfig
 from ushape.losses import LossConfig
 from ushape.models.unet import UNetConfig
-from ushape.plan.recipe import PredictConfig, Recipe, TrainConfig
+from ushape.planning.recipe import PredictConfig, Recipe, TrainConfig
 
 
 def lgg_onecycle() -> Recipe:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 from scipy import ndimage
+from skimage import measure
 
 from ushape.data.prepare import read_image, thin_out
 from ushape.data.twins import Twins, detail_of, digest_of, find_twins
@@ -101,6 +102,12 @@ class Exam:
     parts_per_value: float = 0.0
     """Connected parts of each mask value above the lowest, on average: 1 for object ids."""
 
+    objects: int = 0
+    """Connected parts of one value above the lowest."""
+
+    object_size: float = 0.0
+    """Longer side of the box around a part, in pixels: half of the area is in larger ones."""
+
     thin_share: float = 0.0
     """Of the pixels that have neither of the two commonest values: share with a neighbour of
     another value. Near 1 for soft edges, small for classes."""
@@ -143,6 +150,7 @@ def examine(case: Case) -> Exam:
     values, counts = count_values(codes)
     low, high, not_finite = _extremes(image)
     same_size = codes.shape == image.shape[1:]
+    objects, object_size = measure_objects(codes, int(values[0]))
     return Exam(
         case=case,
         channels=image.shape[0],
@@ -164,6 +172,8 @@ def examine(case: Case) -> Exam:
         image_turn=_turn_of(case.image),
         mask_turn=_turn_of(case.mask) if isinstance(case.mask, Path) else 1,
         parts_per_value=_parts_per_value(codes, values),
+        objects=objects,
+        object_size=object_size,
         thin_share=_thin_share(codes, values, counts),
         border_share=_border_share(codes, values),
         fit=fit_outline(image, codes) if same_size and len(values) > 1 else None,
@@ -213,6 +223,18 @@ def twins_among(exams: Iterable[Exam]) -> tuple[Twins, ...]:
             [exam.detail for exam in ordered],
         )
     )
+
+
+def likeness_of(exams: Sequence[Exam]) -> tuple[float, float]:
+    """Median correlation of neighbours by name, and of images that are far apart."""
+    ordered = sorted(exams, key=lambda exam: natural_order(exam.case.id))
+    pictures = np.stack([exam.thumbnail.ravel() for exam in ordered])
+    pictures = pictures - pictures.mean(axis=0)  # What all have in common says nothing.
+    pictures /= np.maximum(np.linalg.norm(pictures, axis=1, keepdims=True), 1e-9)
+    half = len(pictures) // 2
+    near = (pictures[1:] * pictures[:-1]).sum(axis=1)
+    far = (pictures[half:] * pictures[: len(pictures) - half]).sum(axis=1)
+    return float(np.median(near)), float(np.median(far))
 
 
 def fit_outline(image: np.ndarray, codes: np.ndarray) -> Fit | None:
@@ -287,6 +309,20 @@ def _parts_per_value(codes: np.ndarray, values: np.ndarray, most: int = 24) -> f
     shown = [value for value in values[1:].tolist() if value > 0][:: max(1, len(values) // most)]
     parts = [ndimage.label(codes[boxes[value - 1]] == value)[1] for value in shown]
     return sum(parts) / max(1, len(parts))
+
+
+def measure_objects(codes: np.ndarray, background: int) -> tuple[int, float]:
+    """Number and size of the connected parts of one value, as `Exam` has them."""
+    parts = measure.label(codes, background=background, connectivity=1)
+    boxes = ndimage.find_objects(parts)
+    if not boxes:
+        return 0, 0.0
+    areas = np.bincount(parts.ravel())[1:]
+    sides = np.array([max(edge.stop - edge.start for edge in box) for box in boxes])
+    order = np.argsort(sides)
+    below = np.cumsum(areas[order])
+    half = int(np.searchsorted(below, below[-1] / 2))
+    return len(boxes), float(sides[order][half])
 
 
 def _thin_share(codes: np.ndarray, values: np.ndarray, counts: np.ndarray) -> float:

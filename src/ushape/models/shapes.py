@@ -49,6 +49,19 @@ def valid_margin(config: UNetConfig) -> int:
     return (size - output_size(config, size)) // 2
 
 
+def receptive_field(config: UNetConfig) -> int:
+    """Pixels along one axis that a pixel of the output can depend on, at most."""
+    assert config.widths != "auto"
+    coarsest = len(config.widths) - 1
+    way_up = config.decoder_convolutions or config.convolutions
+    convolutions = config.convolutions + way_up + (config.up == "bilinear_3x3")
+    seen = 2**coarsest + 2 * (config.centre_convolutions or config.convolutions) * 2**coarsest
+    seen += sum(2 * convolutions * 2**level for level in range(coarsest))
+    if config.up in ("bilinear", "bilinear_3x3"):  # Reaches into the pixels beside.
+        seen += sum(2 ** (level + 1) for level in range(coarsest))
+    return seen
+
+
 def parameter_count(config: UNetConfig, in_channels: int, out_channels: int) -> int:
     """Trainable numbers of the network; nothing is allocated."""
     network = _build_without_data(config, in_channels, out_channels, torch.float32)

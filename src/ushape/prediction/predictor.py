@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from ushape.plan.machine import inspect_machine, keep_memory
-from ushape.plan.plan import Plan
-from ushape.plan.recipe import settled
-from ushape.plan.run import Run
-from ushape.plan.speed import memory_format, precision_context
+from ushape.planning.machine import inspect_machine, keep_memory
+from ushape.planning.plan import Plan
+from ushape.planning.recipe import settled
+from ushape.planning.run import Run
+from ushape.planning.speed import memory_format, precision_context
 from ushape.prediction.tiled import TileSettings, predict_probabilities
 from ushape.spatial.symmetry import Average, symmetries
 from ushape.types import Case, Prediction, Sample

@@ -16,7 +16,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ushape.errors import RunError
 from ushape.io.atomic import replacing, write_bytes
-from ushape.plan.run import Run
+from ushape.planning.run import Run
 from ushape.training.module import SegmentationModule
 
 

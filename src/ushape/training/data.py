@@ -14,8 +14,8 @@ from ushape.data.dataset import Patch, PatchDataset
 from ushape.data.sampling import EpochSampler, build_draw
 from ushape.data.store import SampleStore
 from ushape.data.weights import PixelWeights
-from ushape.plan.plan import Plan
-from ushape.plan.recipe import settled
+from ushape.planning.plan import Plan
+from ushape.planning.recipe import settled
 
 
 class SegmentationData(lightning.LightningDataModule):

@@ -20,9 +20,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from ushape.data.store import SampleStore
 from ushape.errors import RunError
-from ushape.plan.plan import Plan
-from ushape.plan.recipe import settled
-from ushape.plan.run import Run
+from ushape.planning.plan import Plan
+from ushape.planning.recipe import settled
+from ushape.planning.run import Run
 from ushape.training.callbacks import (
     EpochLog,
     KeepBest,

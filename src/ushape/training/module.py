@@ -18,9 +18,9 @@ from ushape.labels import IGNORE, LabelSpace
 from ushape.losses import build_loss
 from ushape.metrics.overlap import Counts, count_overlap, dice
 from ushape.models import build_model
-from ushape.plan.plan import Plan
-from ushape.plan.recipe import settled
-from ushape.plan.speed import memory_format
+from ushape.planning.plan import Plan
+from ushape.planning.recipe import settled
+from ushape.planning.speed import memory_format
 from ushape.prediction.predictor import predict_sample
 from ushape.training.optimizers import build_optimizer, rate_at
 from ushape.types import Sample

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from ushape.plan.recipe import TrainConfig, settled
+from ushape.planning.recipe import TrainConfig, settled
 
 Parameters = Iterable[nn.Parameter]
 

@@ -21,8 +21,8 @@ from ushape.data.dataset import Patch
 from ushape.data.store import SampleStore
 from ushape.errors import ConfigError, PlanError
 from ushape.io.atomic import write_bytes
-from ushape.plan.plan import Plan
-from ushape.plan.speed import precision_context
+from ushape.planning.plan import Plan
+from ushape.planning.speed import precision_context
 from ushape.training.data import SegmentationData
 from ushape.training.module import SegmentationModule
 from ushape.training.optimizers import build_optimizer

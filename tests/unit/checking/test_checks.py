@@ -13,9 +13,9 @@ from ushape.cookbook import load_recipe
 from ushape.data.splits import SplitConfig
 from ushape.data.synthetic import SyntheticConfig, write_data_set
 from ushape.labels import LabelConfig
-from ushape.plan.machine import inspect_machine
-from ushape.plan.make import look_at_data, make_plan
-from ushape.plan.recipe import TrainConfig
+from ushape.planning.machine import inspect_machine
+from ushape.planning.make import look_at_data, make_plan
+from ushape.planning.recipe import TrainConfig
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
 SIZE = 96

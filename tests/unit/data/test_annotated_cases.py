@@ -10,8 +10,8 @@ from ushape.data.discover import discover
 from ushape.data.layouts.classes import StatedClasses
 from ushape.errors import DataError
 from ushape.labels import LabelConfig
-from ushape.plan.run import CaseFacts, Run
-from ushape.plan.survey import complete_labels, survey_cases
+from ushape.planning.run import CaseFacts, Run
+from ushape.planning.survey import complete_labels, survey_cases
 from ushape.types import Case, CocoMask, MaskParts
 
 

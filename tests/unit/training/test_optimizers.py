@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ushape.plan.recipe import TrainConfig
+from ushape.planning.recipe import TrainConfig
 from ushape.training.optimizers import OPTIMIZERS, SCHEDULES, build_optimizer, rate_at
 
 

@@ -10,7 +10,7 @@ import torch
 from ushape.labels import LabelSpace
 from ushape.losses import build_loss
 from ushape.models import build_model
-from ushape.plan.recipe import Recipe, settled
+from ushape.planning.recipe import Recipe, settled
 
 FORWARD_SHARE = 0.25
 """Seconds of a prediction per second of a training step on as many pixels (FACTS: 119 and 481

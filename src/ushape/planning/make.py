@@ -17,14 +17,17 @@ from ushape.data.twins import Twins
 from ushape.errors import DataError, PlanError
 from ushape.labels import LabelConfig
 from ushape.models.shapes import valid_margin
-from ushape.plan.fingerprint import Fingerprint, take_fingerprint
-from ushape.plan.machine import Machine
-from ushape.plan.plan import Plan
-from ushape.plan.planner import Decision, Situation, plan_duration, plan_recipe
-from ushape.plan.recipe import Recipe, settled
-from ushape.plan.run import CaseFacts
-from ushape.plan.speed import FORWARD_SHARE, measure_step_s
-from ushape.plan.survey import Survey, survey_cases
+from ushape.planning.fingerprint import Fingerprint, take_fingerprint
+from ushape.planning.machine import Machine
+from ushape.planning.plan import Plan
+from ushape.planning.planner import plan_recipe
+from ushape.planning.recipe import Recipe, settled
+from ushape.planning.rules.decision import Decision, Situation
+from ushape.planning.rules.duration import plan_duration
+from ushape.planning.rules.split import judge_split
+from ushape.planning.run import CaseFacts
+from ushape.planning.speed import FORWARD_SHARE, measure_step_s
+from ushape.planning.survey import Survey, survey_cases
 from ushape.spatial.symmetry import symmetries
 from ushape.types import MaskEncoding
 
@@ -175,6 +178,7 @@ def make_plan(
         evaluation_s = expected_evaluation_s(recipe, step_s, [shapes[i] for i in splits.test])
         training_s = max(5.0, 60 * recipe.train.minutes - elapsed_s() - evaluation_s)
     recipe, last = plan_duration(recipe, fingerprint, training_s, step_s)
+    decisions = [judge_split(recipe, fingerprint, data.grouping, splits), *decisions, last]
     plan = Plan(
         recipe=recipe,
         preparation=_preparation(recipe, fingerprint, survey),
@@ -182,9 +186,9 @@ def make_plan(
         machine=machine,
         evaluation_s=evaluation_s,
         group_noun=data.grouping.noun,
-        reasons=tuple(decision.text for decision in (*decisions, last)),
+        reasons=tuple(decision.text for decision in decisions),
     )
-    return Planned(plan=plan, splits=splits, decisions=(*decisions, last))
+    return Planned(plan=plan, splits=splits, decisions=tuple(decisions))
 
 
 def adopt_plan(data: Data, plan: Plan, given_splits: Path | None = None) -> Planned:

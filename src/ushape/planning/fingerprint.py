@@ -7,13 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ushape.data.exam import Exam
+from ushape.data.exam import Exam, likeness_of
 from ushape.data.groups import Grouping
 from ushape.data.prepare import read_classes
 from ushape.labels import IGNORE, LabelSpace
-from ushape.plan.survey import Survey
+from ushape.planning.survey import Survey
 from ushape.scaling import Scaling
 from ushape.spatial.grid import resample_image, resample_probabilities
+
+FEWEST_TO_COMPARE = 6
+"""Images, below which likeness says nothing."""
 
 DOWNSCALES = (2, 4)
 """Factors that the planner considers."""
@@ -33,6 +36,18 @@ class Fingerprint:
     scaling: Scaling
     foreground_cases: float
     """Share of the cases that hold any foreground."""
+
+    foreground_share: float
+    """Share of all pixels that are of any foreground class."""
+
+    object_size: float
+    """Longer side of a typical connected part of the masks, in pixels of the files."""
+
+    objects_per_case: float
+    """Connected parts of a mask, median over the cases that hold any."""
+
+    redundancy: float
+    """How much more neighbours within a group look alike than images far apart: 0 to 1."""
 
     recordings: int
     """Groups that were recorded apart, such as patients or dishes; 1: a stack, in blocks."""
@@ -69,7 +84,11 @@ def take_fingerprint(survey: Survey, looks: Sequence[Exam], grouping: Grouping) 
         largest_shape=tuple(int(size) for size in shapes.max(axis=0)),
         pixels_per_epoch=int(shapes.prod(axis=1).sum()),
         scaling=Scaling.measure(pixels),
-        foreground_cases=float(np.mean([survey.foreground_share(look) > 0 for look in looks])),
+        foreground_cases=_mean([survey.foreground_share(look) > 0 for look in looks]),
+        foreground_share=_mean([survey.foreground_share(look) for look in looks]),
+        object_size=_median([look.object_size for look in looks if look.objects]),
+        objects_per_case=_median([look.objects for look in looks if look.objects]),
+        redundancy=_redundancy_of(looks, groups),
         recordings=1 if grouping.kind == "stack" else len(set(groups)),
         mirror_axes=tuple(axis + offset for axis in mirror_axes),
         turns_freely=turns_freely,
@@ -105,6 +124,23 @@ def find_symmetry(thumbnails: np.ndarray, groups: Sequence[str]) -> tuple[tuple[
     if keeps_direction(np.flip(means, 1)):
         return (1,), False
     return (0, 1), not keeps_direction(means.transpose(0, 2, 1))
+
+
+def _redundancy_of(looks: Sequence[Exam], groups: Sequence[str]) -> float:
+    """0 where groups hold single images, or there are too few to compare."""
+    if len(looks) < FEWEST_TO_COMPARE or len(set(groups)) == len(groups):
+        return 0.0
+    near, far = likeness_of(looks)
+    return max(0.0, (near - far) / max(1e-6, 1 - far))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
+
+
+def _median(values: Sequence[float]) -> float:
+    """0 of nothing."""
+    return float(np.median(values)) if values else 0.0
 
 
 def _measure_round_trips(looks: Sequence[Exam], survey: Survey, most: int = 12) -> dict[int, float]:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ushape.errors import RunError
-from ushape.plan.run import CaseFacts, Run
+from ushape.planning.run import CaseFacts, Run
 from ushape.types import Case
 
 

@@ -18,7 +18,7 @@ from ushape.data.splits import Splits
 from ushape.errors import RunError
 from ushape.io.atomic import write_bytes
 from ushape.models import build_model
-from ushape.plan.plan import Plan
+from ushape.planning.plan import Plan
 from ushape.types import Case, CocoMask, Mask, MaskParts
 
 

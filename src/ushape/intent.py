@@ -11,11 +11,11 @@ from ushape.checking.run import check_before_training
 from ushape.console import Console
 from ushape.cookbook import load_recipe
 from ushape.errors import ConfigError, RunError
-from ushape.plan.machine import Machine, inspect_machine, keep_memory
-from ushape.plan.make import Data, Planned, adopt_plan, describe_data, look_at_data, make_plan
-from ushape.plan.plan import Plan, load_plan
-from ushape.plan.recipe import Recipe, with_some_rate
-from ushape.plan.run import write_json
+from ushape.planning.machine import Machine, inspect_machine, keep_memory
+from ushape.planning.make import Data, Planned, adopt_plan, describe_data, look_at_data, make_plan
+from ushape.planning.plan import Plan, load_plan
+from ushape.planning.recipe import Recipe, with_some_rate
+from ushape.planning.run import write_json
 from ushape.workflow import Clock
 
 DEFAULT_MINUTES = 30.0

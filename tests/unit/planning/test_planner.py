@@ -1,20 +1,30 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from ushape import config
+from ushape.data.exam import measure_objects
+from ushape.data.groups import Grouping
+from ushape.data.splits import SplitConfig, Splits
 from ushape.errors import PlanError
 from ushape.labels import LabelSpace
 from ushape.models import build_model
-from ushape.plan.fingerprint import Fingerprint, find_symmetry, round_trip_dice
-from ushape.plan.machine import Machine, inspect_machine
-from ushape.plan.plan import find_auto
-from ushape.plan.planner import Situation, plan_duration, plan_recipe
-from ushape.plan.recipe import Recipe, TrainConfig
-from ushape.plan.speed import memory_format
+from ushape.models.shapes import receptive_field
+from ushape.models.unet import UNetConfig
+from ushape.planning.fingerprint import Fingerprint, find_symmetry, round_trip_dice
+from ushape.planning.machine import Machine, inspect_machine
+from ushape.planning.plan import find_auto
+from ushape.planning.planner import plan_recipe
+from ushape.planning.recipe import Recipe, TrainConfig
+from ushape.planning.rules.decision import Situation
+from ushape.planning.rules.duration import plan_duration
+from ushape.planning.rules.split import judge_split
+from ushape.planning.speed import memory_format
 from ushape.scaling import Scaling
+from ushape.types import Case
 
 LAPTOP = Machine(
     device="cpu",
@@ -32,6 +42,10 @@ DATA = Fingerprint(
     pixels_per_epoch=100 * 512 * 512,
     scaling=Scaling(low=(0,), high=(1,), mean=(0,), std=(1,)),
     foreground_cases=1.0,
+    foreground_share=0.3,
+    object_size=40.0,
+    objects_per_case=12.0,
+    redundancy=0.0,
     recordings=1,
     mirror_axes=(0, 1),
     turns_freely=True,
@@ -223,7 +237,58 @@ def test_every_decision_says_from_which_fact_and_why():
 
 
 def test_volumes_keep_the_usual_layout():
-    # Their gradients were NaN now and then: plan/speed.py.
+    # Their gradients were NaN now and then: planning/speed.py.
     assert memory_format(2, channels_last=True) is torch.channels_last
     assert memory_format(3, channels_last=True) is torch.contiguous_format
     assert memory_format(2, channels_last=False) is torch.contiguous_format
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        UNetConfig(widths=(2, 2), norm="none"),
+        UNetConfig(widths=(2, 2, 2), norm="none", decoder_convolutions=1),
+        UNetConfig(widths=(2, 2, 2), norm="none", centre_convolutions=1, convolutions=3),
+        UNetConfig(widths=(2, 2, 2), norm="none", up="bilinear"),
+        UNetConfig(widths=(2, 2, 2), norm="none", up="bilinear_3x3"),
+    ],
+)
+def test_the_receptive_field_is_where_gradients_come_from(config):
+    # All weights positive and no clipping by ReLU: whatever can matter does.
+    network = build_model(replace(config, activation="gelu"), 1, 1).double()
+    for parameter in network.parameters():
+        torch.nn.init.constant_(parameter, 0.1)
+    image = torch.ones(1, 1, 16, 160, dtype=torch.float64, requires_grad=True)
+    widest = 0
+    for column in range(80, 88):
+        (gradient,) = torch.autograd.grad(network(image)[0, 0, 8, column], image)
+        seen = gradient.abs().sum(dim=(0, 1, 2)).nonzero()
+        widest = max(widest, int(seen.max() - seen.min()) + 1)
+    assert receptive_field(config) - 2 ** (len(config.widths) - 1) < widest
+    assert widest <= receptive_field(config)
+
+
+def test_scores_that_rest_on_few_groups_come_with_advice():
+    def judged(groups, kind="prefix", **changes):
+        cases = [Case(id=f"{g}_{n}", image=Path("x"), group=g) for g in groups for n in range(2)]
+        grouping = Grouping(cases=cases, kind=kind, noun="groups", text="")
+        parts = {"train": groups[2:], "validation": groups[1:2], "test": groups[:1]}
+        ids = {part: tuple(f"{g}_{n}" for g in own for n in "01") for part, own in parts.items()}
+        recipe = Recipe(split=SplitConfig(**changes))
+        return judge_split(recipe, DATA, grouping, Splits(text="", **ids)).text
+
+    assert judged("abcdef") == (
+        "Scores: one split, on 1 group; --folds 5 would test on all 6, in 5 times the time."
+    )
+    assert "--folds 3" in judged("abc")
+    assert judged("abcdef", kind="stack") == "Scores: one split, on 1 group."
+    assert judged("abcdef", folds=3, fold=1) == "Scores: fold 2 of 3, on 1 group."
+
+
+def test_objects_and_their_size_by_hand():
+    codes = np.zeros((20, 20), np.uint8)
+    codes[1:4, 1:9] = 1  # 24 pixels, 8 long.
+    codes[1:4, 9:11] = 2  # Touches it, another value: 6 pixels, 3 long.
+    codes[10:12, 10:12] = 1  # 4 pixels, 2 long.
+    assert measure_objects(codes, 0) == (3, 8.0)
+    assert measure_objects(np.full((4, 4), 7), 7) == (0, 0.0)

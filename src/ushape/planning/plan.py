@@ -12,8 +12,8 @@ from ushape.augment import AugmentConfig
 from ushape.data.prepare import Preparation
 from ushape.errors import ConfigError, RunError
 from ushape.io import is_writable
-from ushape.plan.machine import Machine
-from ushape.plan.recipe import AUTO, Recipe, settled
+from ushape.planning.machine import Machine
+from ushape.planning.recipe import AUTO, Recipe, settled
 from ushape.types import MaskEncoding
 
 PLAN_VERSION = 1

@@ -1,0 +1,60 @@
+"""The network: depth, width, norm."""
+
+from __future__ import annotations
+
+import math
+
+from ushape.errors import PlanError
+from ushape.models.shapes import receptive_field
+from ushape.planning.recipe import AUTO, Recipe
+from ushape.planning.rules.decision import Decision, Situation, change
+from ushape.planning.rules.patches import patch_limit
+from ushape.words import counted
+
+SEVERAL_RECORDINGS = 3
+"""Training groups from which on they are expected to differ, and new ones to differ again."""
+
+
+def choose_network(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decision]:
+    """Depth: until the coarsest level is 8 pixels wide, at most 6 levels, so that one pixel of the
+    answer sees whole objects. Width by the machine: on a CPU, more steps of a narrower network
+    learn more in the time (benchmarks/plan.md).
+
+    Raises:
+        PlanError: more dimensions than the images have.
+    """
+    network, data = recipe.network, situation.data
+    if network.dims > len(data.median_shape):
+        raise PlanError(
+            f"network.dims is {network.dims}, the images have {len(data.median_shape)} axes.",
+            hint="Leave network.dims out: it follows the data.",
+        )
+    widths = network.widths
+    if widths == AUTO:
+        shape = recipe.preparation.working_shape(data.median_shape)
+        smallest = min(*shape[-2:], patch_limit(situation))
+        levels = max(2, min(6, 1 + int(math.log2(max(2.0, smallest / 8)))))
+        base = 32 if situation.machine.device != "cpu" else 16
+        widths = tuple(min(base * 2**level, 16 * base) for level in range(levels))
+    recipe = change(recipe, "network", widths=widths, dims=len(data.median_shape))
+    listed = ", ".join(map(str, widths))
+    text = f"Network: U-Net, {len(widths)} levels of {listed} channels."
+    scale = recipe.preparation.working_shape(data.median_shape)[-1] / data.median_shape[-1]
+    fact = (
+        f"{situation.machine.device}; objects of about {data.object_size * scale:.0f} pixels, a "
+        f"pixel of the answer sees {receptive_field(recipe.network)}"
+    )
+    return recipe, Decision(text, fact, "half or twice the width, a level more or less")
+
+
+def choose_norm(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decision]:
+    """Of each image by itself where the data come from several recordings, which differ in more
+    than brightness; of the batch where all is one stack (benchmarks/README.md, Norm)."""
+    norm, recordings = recipe.network.norm, situation.data.recordings
+    if norm == AUTO:
+        norm = "instance" if recordings >= SEVERAL_RECORDINGS else "batch"
+    recipe = change(recipe, "network", norm=norm)
+    fact = f"training images come from {counted(recordings, 'recording')}"
+    other = "batch" if norm == "instance" else "instance"
+    text = "Norm: none." if norm == "none" else f"Norm: {norm} norm after each convolution."
+    return recipe, Decision(text, fact, f"network.norm={other}")

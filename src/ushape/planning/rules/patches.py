@@ -1,0 +1,71 @@
+"""What the network is shown: size, choice and variation of patches."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ushape.augment import STRENGTHS, AugmentConfig
+from ushape.models.shapes import next_legal_size, valid_margin
+from ushape.planning.recipe import AUTO, Recipe
+from ushape.planning.rules.decision import Decision, Situation, change, size_text
+
+
+def choose_patch(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decision]:
+    """The whole image where it is small enough, else a window; legal for the network."""
+    sampling, data = recipe.sampling, situation.data
+    patch = sampling.patch_shape
+    if patch == AUTO:
+        limit = patch_limit(situation)
+        shape = recipe.preparation.working_shape(data.median_shape)
+        sizes = [min(size, limit) for size in shape]
+        # A network without padding answers for less than it is shown.
+        margin = valid_margin(recipe.network)
+        patch = tuple(next_legal_size(recipe.network, size + 2 * margin) for size in sizes)
+    recipe = change(recipe, "sampling", patch_shape=patch)
+    fact = f"at most {patch_limit(situation)} pixels along a side on this device"
+    text = f"Patches: {size_text(patch)} pixels."
+    return recipe, Decision(text, fact, "half the size, twice the number")
+
+
+def choose_sampling(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decision]:
+    """At least half of the patches shall show foreground; a third is centred on it (nnU-Net)."""
+    share = recipe.sampling.foreground_fraction
+    if recipe.sampling.draw != "foreground":
+        recipe = change(recipe, "sampling", foreground_fraction=0.0)
+        text = f"Sampling: {recipe.sampling.draw.replace('_', ', then ')}."
+        return recipe, Decision(text, "as set")
+    present = situation.data.foreground_cases
+    if share == AUTO:
+        share = round(max(1 / 3, (0.5 - present) / max(1e-6, 1 - present)), 2)
+    recipe = change(recipe, "sampling", foreground_fraction=share)
+    text = (
+        f"Sampling: {share:.0%} of the patches centred on foreground, which {present:.0%} of the "
+        "training cases hold."
+    )
+    return recipe, Decision(text, f"{present:.0%} of the cases hold any", "sampling.draw=uniform")
+
+
+def choose_augmentation(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decision]:
+    """Turned at will where no direction is special, else small angles; mirrored likewise."""
+    data = situation.data
+    if recipe.augment != AUTO:
+        return recipe, Decision("Augmentation: as set.", "the recipe")
+    chosen = STRENGTHS["full" if data.turns_freely else "upright"]
+    chosen = AugmentConfig(
+        space=replace(chosen.space, flip_axes=data.mirror_axes), intensity=chosen.intensity
+    )
+    turning = "any angle" if data.turns_freely else "small angles (the data have an upright)"
+    mirrored = "y and x" if len(data.mirror_axes) > 1 else "x" if data.mirror_axes else "none"
+    text = (
+        f"Augmentation: {turning}; mirrored along {mirrored}; scale, shift, elastic, grey values."
+    )
+    fact = "groups look " + ("alike" if data.turns_freely else "different") + " when turned"
+    other = "small angles" if data.turns_freely else "any angle"
+    return replace(recipe, augment=chosen), Decision(text, fact, other)
+
+
+def patch_limit(situation: Situation) -> int:
+    """Longest side of a patch, pixels."""
+    if len(situation.data.median_shape) == 3:
+        return 96
+    return 256 if situation.machine.device == "cpu" else 512
