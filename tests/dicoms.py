@@ -27,13 +27,13 @@ def save(path, pixels, **elements):
     data.save_as(path, enforce_file_format=True)
 
 
-def save_series(folder, places=(0, 1, 2, 3, 4), **elements):
+def save_series(folder, places=(0, 1, 2, 3, 4), slices=SLICES, **elements):
     folder.mkdir()
     for name, place in enumerate(places):
         position = [float(number) for number in np.array([5, 6, 7]) + 2.5 * place * NORMAL]
         save(
             folder / f"{(7 * name) % 10}.dcm",  # The order of names is not that of places.
-            SLICES[name % 5],
+            slices[name % len(slices)],
             **{
                 "ImageOrientationPatient": COSINES,
                 "ImagePositionPatient": [round(number, 6) for number in position],

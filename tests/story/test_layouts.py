@@ -8,6 +8,8 @@ import pytest
 import tifffile
 from PIL import Image
 
+from dicoms import save_series
+
 NAMES = ("a", "b", "c", "d", "e")
 
 
@@ -138,6 +140,9 @@ def write_coco(data):
 def test_a_network_is_trained(write, ushape, tmp_path):
     (tmp_path / "data").mkdir()
     data, said, classes = write(tmp_path / "data")
+    checked = ushape("check", data, "-o", tmp_path / "checked", "--json")
+    assert checked.code == 0, checked.output
+    assert json.loads(checked.output)["pairs"] == (10 if write is write_table else 5)
     patch = "[4,16,16]" if write is write_volumes else "[16,16]"
     ended = ushape(
         "train",
@@ -205,3 +210,40 @@ def test_regions_are_learned_scored_and_painted(ushape, tmp_path):
     by_class = {row["class"]: int(row["truth_px"]) for row in rows[:2]}
     assert by_class["whole"] > by_class["core"] > 0
     assert "whole: On" in ended.output
+
+
+def test_scans_in_folders_of_slices_are_learned_and_come_back(ushape, tmp_path):
+    itk = pytest.importorskip("SimpleITK")
+    for index in range(3):
+        slices = np.random.default_rng(index).integers(0, 4000, (8, 6, 8), dtype=np.uint16)
+        folder, patient = tmp_path / f"p{index}", f"patient {index}"
+        save_series(folder, places=range(8), slices=slices, PatientID=patient)
+        mask = np.zeros((8, 6, 8), np.uint8)
+        mask[2:6, 1:4, 1:5] = 1
+        tifffile.imwrite(tmp_path / f"p{index}_mask.tif", mask)
+    run, out = tmp_path / "run", tmp_path / "out"
+    ended = ushape(
+        *("train", tmp_path, "-o", run, "--epochs=1", "--set=network.widths=[2,4]"),
+        *("--set=train.steps_per_epoch=2", "--set=train.batch_size=1", "--device=cpu"),
+    )
+    assert ended.code == 0, ended.error
+    assert "3, by the PatientID" in ended.output
+    ended = ushape("predict", run, tmp_path / "p1", "-o", out)
+    assert ended.code == 0, ended.error
+    (written,) = out.iterdir()
+    assert itk.ReadImage(str(written)).GetSize() == (8, 6, 8)
+
+
+def test_object_ids_are_named_and_then_learned(ushape, tmp_path):
+    for index, name in enumerate(NAMES):
+        image, mask = draw(index)
+        ids = np.where(mask > 0, 1 + np.arange(32 * 32).reshape(32, 32) // 4, 0)
+        save(tmp_path / f"images/{name}.png", image)
+        save(tmp_path / f"masks/{name}.png", ids.astype(np.uint16))
+    train = ("train", tmp_path, "-o", tmp_path / "run", "--epochs=1", "--device=cpu")
+    ended = ushape(*train)
+    assert ended.code == 2
+    assert "labels.threshold=1" in ended.error
+    tiny = ("--set=network.widths=[2,4]", "--set=train.steps_per_epoch=2")
+    ended = ushape(*train, *tiny, "--set=labels.threshold=1")
+    assert ended.code == 0, ended.error

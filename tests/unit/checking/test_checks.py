@@ -1,5 +1,6 @@
 """Each check finds what was made to show it, and nothing in clean data."""
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ushape import checking
 from ushape.checking.run import check_data
 from ushape.cookbook import load_recipe
 from ushape.data.splits import SplitConfig
@@ -251,6 +253,50 @@ def test_mixed_kinds(data):
     assert findings["channels"].severity == "error"
     assert findings["depth"].cases == ("dish01_02",)
     assert "19 of 1 channels, 1 of 3 channels" in findings["channels"].text
+
+
+def test_images_beside_volumes(data):
+    import tifffile
+
+    for path in (image(data), mask(data)):
+        volume = np.stack([load(path)] * 4)
+        tifffile.imwrite(path.with_suffix(".tif"), volume, photometric="minisblack")
+        path.unlink()
+    findings = found(data)
+    assert findings["dimensions"].cases == ("dish01_01",)
+    assert findings["dimensions"].severity == "error"
+
+
+def test_masks_written_in_different_ways(data):
+    change(mask(data), lambda array: np.stack([array, 0 * array, 0 * array], axis=-1))
+    finding = found(data)["encoding"]
+    assert finding.cases == ("dish01_01",)
+    assert "19 as values, 1 as colours" in finding.text
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_masks_of_one_value_mean_nothing(data, value):
+    for path in (data / "masks").iterdir():
+        change(path, lambda array: np.full_like(array, value))
+    finding = found(data)["mask_values"]
+    assert finding.severity == "error"
+    assert str(value) in finding.text
+
+
+def test_two_dishes_are_too_few(data):
+    for path in data.rglob("dish0[345]*"):
+        path.unlink()
+    finding = found(data)["split"]
+    assert finding.severity == "error"
+    assert "2 groups of 8 images" in finding.text
+
+
+def test_every_check_is_explained():
+    source = "".join(path.read_text() for path in Path(checking.__file__).parent.glob("*.py"))
+    names = set(re.findall(r'check="(\w+)"', source)) | {"channels", "dimensions", "depth"}
+    page = (Path(__file__).parents[3] / "docs" / "data.md").read_text()
+    assert len(names) > 20
+    assert not [name for name in names if f"`{name}`" not in page]
 
 
 def test_odd_images(data):
