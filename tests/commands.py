@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 TIMEOUT_S = 240
@@ -30,17 +31,25 @@ def command_environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
 
-def run_command(arguments: list[str], cwd: Path | None) -> Outcome:
-    """Runs `ushape ARGUMENTS` and waits for it."""
+def start_command(
+    arguments: list[str], output: Path, error: Path, cwd: Path | None = None
+) -> BaseProcess:
+    """Starts `ushape ARGUMENTS`; what it says goes to two files."""
     os.environ.update(command_environment())  # The server takes it over when it starts.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ushape.api", "ushape.training.fit"])
+    context.set_forkserver_preload(["ushape.api", "ushape.predicting", "ushape.training.fit"])
+    process = context.Process(
+        target=_be_the_command, args=(arguments, cwd or Path.cwd(), output, error)
+    )
+    process.start()
+    return process
+
+
+def run_command(arguments: list[str], cwd: Path | None) -> Outcome:
+    """Runs `ushape ARGUMENTS` and waits for it."""
     with tempfile.TemporaryDirectory() as folder:
         output, error = Path(folder, "output"), Path(folder, "error")
-        process = context.Process(
-            target=_be_the_command, args=(arguments, cwd or Path.cwd(), output, error)
-        )
-        process.start()
+        process = start_command(arguments, output, error, cwd)
         process.join(TIMEOUT_S)
         if process.exitcode is None:
             process.kill()

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 from ushape.errors import ConfigError, DataError, PlanError, RunError, UshapeError
 
 if TYPE_CHECKING:
-    from ushape.api import evaluate, example, predict, recipes, resume, train
+    from ushape.api import evaluate, example, recipes, resume, train
     from ushape.checking.verb import check
     from ushape.cross_validation import cross_validate
     from ushape.fetching.fetch import fetch
     from ushape.intent import plan
     from ushape.looking import lr, preview, weights
+    from ushape.model import load
+    from ushape.predicting import predict
 
 __version__ = "0.1.0"
 
@@ -34,6 +36,7 @@ __all__ = [
     "evaluate",
     "example",
     "fetch",
+    "load",
     "lr",
     "plan",
     "predict",
@@ -50,7 +53,9 @@ _ROOMS = {
     "cross_validate": "ushape.cross_validation",
     "fetch": "ushape.fetching.fetch",
     "lr": "ushape.looking",
+    "load": "ushape.model",
     "plan": "ushape.intent",
+    "predict": "ushape.predicting",
     "preview": "ushape.looking",
     "weights": "ushape.looking",
 }

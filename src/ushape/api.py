@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from ushape import config
@@ -12,14 +12,10 @@ from ushape.cookbook import RECIPES, load_recipe
 from ushape.data.discover import discover
 from ushape.data.exam import thumbnail_of
 from ushape.data.groups import infer_groups
-from ushape.data.inputs import Input, find_inputs
-from ushape.data.prepare import by_group
 from ushape.data.synthetic import SyntheticConfig, write_data_set
-from ushape.errors import DataError, RunError
+from ushape.errors import RunError
 from ushape.evaluation.score import Summary
 from ushape.intent import Intent, plan_data
-from ushape.io.rle import Order
-from ushape.outputs import OutputConfig, Outputs
 from ushape.planning.machine import inspect_machine, keep_memory
 from ushape.planning.recipe import AUTO, Recipe
 from ushape.planning.run import Run
@@ -154,89 +150,6 @@ def evaluate(
     console.say(summary.verdict)
     console.say(f"Report: {target / opened.report_path.name}")
     return summary
-
-
-def predict(
-    run: Path | str,
-    images: Sequence[Path | str] | Path | str,
-    *,
-    output: Path | str | None = None,
-    overlay: bool = False,
-    probabilities: bool = False,
-    rle: Path | str | None = None,
-    rle_order: Order = "row",
-    overwrite: bool = False,
-    device: str = "auto",
-) -> list[Path]:
-    """Writes one mask per image, at the image's size, in the user's own encoding.
-
-    Args:
-        images: Files; folders, whose sub-folders are kept below the output; patterns such as
-            scans/*.tif; tables with a column image; - for names on standard input.
-        output: Folder for the masks; may be left out with `rle`.
-        overlay: Also NAME_overlay.png, the image with the mask outlined.
-        probabilities: Also NAME.npz, (K, *S) float32.
-        rle: A .csv or .csv.gz of run lengths, img,rle_mask, as Kaggle's Carvana takes it. After a
-            kill the same call goes on where it ended.
-        rle_order: Pixels counted row by row or column by column.
-        overwrite: Replace outputs that exist.
-
-    Returns:
-        The masks' paths.
-
-    Raises:
-        ConfigError: nowhere to write to.
-        RunError: not a run; an output exists, or is one of the images.
-        DataError: images that could not be predicted; the others are written first.
-    """
-    given = [images] if isinstance(images, (str, Path)) else images
-    config = OutputConfig(
-        folder=Path(output) if output else None,
-        overlay=overlay,
-        probabilities=probabilities,
-        submission=Path(rle) if rle else None,
-        order=rle_order,
-        overwrite=overwrite,
-    )
-    predictor = Predictor.open(Path(run), device)
-    channels, dims = predictor.plan.preparation.channels, predictor.plan.recipe.network.dims
-    found = find_inputs([Path(path) for path in given], channels=channels, dims=dims)
-    return _predict_all(predictor, found, config, Console())
-
-
-def _predict_all(
-    predictor: Predictor,
-    found: Sequence[Input],
-    config: OutputConfig,
-    console: Console,
-) -> list[Path]:
-    groups = by_group([one.case for one in found])
-    written: list[Path] = []
-    failures: list[str] = []
-    with (
-        Outputs.open(config, predictor, found) as outputs,
-        console.progress("Predicting") as on_progress,
-    ):
-        for done, one in enumerate(found, start=1):
-            if not outputs.is_done(one):
-                try:
-                    prediction = predictor.predict(one.case, groups[one.case.group])
-                    target = outputs.write(prediction, one)
-                    written += [target] if target else []
-                except DataError as error:
-                    failures.append(error.message)
-            on_progress(done, len(found))
-        if config.folder is not None:
-            console.say(f"{counted(len(written), 'mask')} in {config.folder}")
-        if failures:
-            listed = "\n".join(f"  {failure}" for failure in failures)
-            raise DataError(
-                f"{len(failures)} of {len(found)} images could not be predicted:\n{listed}",
-                hint="The other masks are written.",
-            )
-    if config.submission is not None:
-        console.say(f"{counted(len(found), 'row')} in {config.submission}")
-    return written
 
 
 def recipes(name: str | None = None) -> str:

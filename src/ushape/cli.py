@@ -211,7 +211,7 @@ def evaluate(
 
 @app.command()
 def predict(
-    run: RunFolder,
+    run: Annotated[Path, typer.Argument(help="A run, or the folder of a cross-validation.")],
     images: Annotated[
         list[Path],
         typer.Argument(help="Files, folders, patterns, tables; - for names on standard input."),
@@ -224,7 +224,21 @@ def predict(
         bool, typer.Option("--overlay", help="Also a PNG of the image with the mask outlined.")
     ] = False,
     probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Also the class probabilities as .npz.")
+        Literal["npz", "tif", "zarr"] | None,
+        typer.Option(help="Also the class probabilities, in this format."),
+    ] = None,
+    contours: Annotated[
+        Literal["geojson", "imagej"] | None,
+        typer.Option(help="Also outlines: for QuPath, or as ROIs for ImageJ."),
+    ] = None,
+    instances: Annotated[
+        bool, typer.Option("--instances", help="Also a TIFF of numbered objects.")
+    ] = False,
+    table: Annotated[
+        bool, typer.Option("--table", help="Also a CSV of objects for each image, and one for all.")
+    ] = False,
+    uncertainty: Annotated[
+        bool, typer.Option("--uncertainty", help="Also where, and how much, the network hesitates.")
     ] = False,
     rle: Annotated[
         Path | None, typer.Option(help="Also run lengths, img,rle_mask, as .csv or .csv.gz.")
@@ -232,22 +246,42 @@ def predict(
     rle_order: Annotated[
         RunLengthOrder, typer.Option(help="Pixels counted row by row (Carvana) or by column.")
     ] = "row",
+    also: Annotated[
+        list[Path] | None, typer.Option("--with", help="Another run, to average with; repeatable.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="predict.key=value, e.g. predict.average=all_8."),
+    ] = None,
+    backend: Annotated[
+        str, typer.Option(help="torch, compile, onnx, openvino, openvino-int8, or auto.")
+    ] = "torch",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first image that cannot be predicted.")
+    ] = False,
     overwrite: Overwrite = False,
     device: Device = "auto",
 ) -> None:
     """Write one mask per image, in the encoding of the masks that the run was trained on."""
-    from ushape import api
+    from ushape import predicting
 
-    api.predict(
-        run,
+    predicting.predict(
+        [run, *(also or ())],
         images,
         output=output,
         overlay=overlay,
         probabilities=probabilities,
+        contours=contours,
+        instances=instances,
+        table=table,
+        uncertainty=uncertainty,
         rle=rle,
         rle_order=rle_order,
         overwrite=overwrite,
+        strict=strict,
         device=device,
+        backend=backend,
+        settings=settings or (),
     )
 
 

@@ -14,6 +14,9 @@ from rich.text import Text
 OnProgress = Callable[[int, int], None]
 """Takes what is done and the total."""
 
+OnNote = Callable[[str], None]
+"""Takes what is shown beside the bar."""
+
 
 class Console:
     """Lines to standard output; bars only on a terminal."""

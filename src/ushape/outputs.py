@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import csv
+import io as text
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
 
 from ushape import io
 from ushape.data.inputs import Input
 from ushape.data.prepare import read_image
 from ushape.errors import ConfigError, DataError, RunError
 from ushape.evaluation.figures import overlay as draw_overlay
+from ushape.io.atomic import replacing, write_bytes
+from ushape.io.band_writers import open_band_writer, open_probability_writer
+from ushape.io.bands import Bands, open_bands
 from ushape.io.rle import Order, SubmissionWriter
+from ushape.journal import Journal
+from ushape.objects.colours import class_styles
+from ushape.objects.contours import trace_outlines
+from ushape.objects.geojson import write_geojson
+from ushape.objects.imagej import write_rois
+from ushape.objects.instances import Objects, by_class, label_objects
+from ushape.objects.table import column_names, measure_table, summarise_classes
 from ushape.prediction.predictor import Predictor
-from ushape.types import Case, Prediction
+from ushape.prediction.uncertainty import entropy_map, expected_dice
+from ushape.types import Case, MaskEncoding, Prediction
+
+ProbabilityFormat = Literal["npz", "tif", "zarr"]
+ContourFormat = Literal["geojson", "imagej"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +50,20 @@ class OutputConfig:
     overlay: bool = False
     """Also NAME_overlay.png beside each mask."""
 
-    probabilities: bool = False
-    """Also NAME.npz beside each mask."""
+    probabilities: ProbabilityFormat | None = None
+    """Also NAME.npz in float32, or NAME_probabilities.tif or .zarr of 8 bits."""
+
+    contours: ContourFormat | None = None
+    """Also NAME.geojson for QuPath, or NAME_rois.zip for ImageJ."""
+
+    instances: bool = False
+    """Also NAME_instances.tif, each object with its number."""
+
+    table: bool = False
+    """Also NAME_objects.csv, a row for each object, and images.csv for all images."""
+
+    uncertainty: bool = False
+    """Also NAME_uncertainty.png, 255 where the network cannot decide, and images.csv."""
 
     submission: Path | None = None
     """A .csv or .csv.gz of run lengths."""
@@ -46,58 +77,224 @@ class OutputConfig:
     def __post_init__(self) -> None:
         if self.folder is None and self.submission is None:
             raise ConfigError("Where shall the masks go?", hint="Name a folder with -o.")
-        if self.folder is None and (self.overlay or self.probabilities):
+        if self.folder is None and self.endings:
             raise ConfigError(
-                "Overlays and probabilities lie beside the masks, and no folder is named.",
+                f"{', '.join(self.endings)}: these lie beside the masks, and no folder is named.",
                 hint="Name one with -o; --rle alone writes run lengths only.",
             )
 
+    @property
+    def has_objects(self) -> bool:
+        return bool(self.contours or self.instances or self.table)
+
+    @property
+    def endings(self) -> dict[str, str]:
+        """What files beside the mask are called, by kind."""
+        probabilities = {"npz": ".npz", "tif": "_probabilities.tif", "zarr": "_probabilities.zarr"}
+        contours = {"geojson": ".geojson", "imagej": "_rois.zip"}
+        wanted = {
+            "overlay": "_overlay.png" if self.overlay else "",
+            "probabilities": probabilities.get(self.probabilities or "", ""),
+            "contours": contours.get(self.contours or "", ""),
+            "instances": "_instances.tif" if self.instances else "",
+            "table": "_objects.csv" if self.table else "",
+            "uncertainty": "_uncertainty.png" if self.uncertainty else "",
+        }
+        return {kind: ending for kind, ending in wanted.items() if ending}
+
+    @property
+    def only_whole(self) -> list[str]:
+        """Kinds of output that need the whole image in memory."""
+        kinds = [kind for kind in self.endings if kind != "probabilities"]
+        kinds += ["probabilities as npz"] if self.probabilities == "npz" else []
+        return kinds + (["run lengths"] if self.submission else [])
+
 
 class Outputs:
-    """Writes predictions. A row of the submission comes last: where it is, all else is."""
+    """Writes predictions. Safe to use from several threads, one image each."""
 
     def __init__(
-        self, config: OutputConfig, predictor: Predictor, submission: SubmissionWriter | None
+        self,
+        config: OutputConfig,
+        predictor: Predictor,
+        submission: SubmissionWriter | None,
+        journal: Journal | None,
     ):
-        self.config, self.predictor, self.submission = config, predictor, submission
+        self.config, self.predictor = config, predictor
+        self.submission, self.journal = submission, journal
+        space = predictor.plan.preparation.space
+        self._styles = class_styles(space.names, space.values, predictor.plan.encoding)
+        self.endings = dict(config.endings)
+        if config.uncertainty and predictor.plan.recipe.network.dims == 3:
+            self.endings["uncertainty"] = "_uncertainty.tif"
 
     @classmethod
     @contextmanager
     def open(
-        cls, config: OutputConfig, predictor: Predictor, inputs: Sequence[Input]
+        cls,
+        config: OutputConfig,
+        predictor: Predictor,
+        inputs: Sequence[Input],
+        made_by: Mapping[str, Any],
     ) -> Iterator[Outputs]:
         """Refuses to overwrite anything before the first image is predicted.
 
         Args:
             inputs: All that will be predicted.
+            made_by: What the outputs depend on: finished ones of an equal call are kept.
 
         Raises:
             RunError: an output exists, or is one of the images.
             DataError: two images that would share a row of the submission.
         """
         with ExitStack() as stack:
-            submission = None
+            submission = journal = None
             if config.submission is not None:
                 _refuse_equal_rows(inputs)
                 writer = SubmissionWriter(
                     config.submission, config.order, overwrite=config.overwrite
                 )
                 submission = stack.enter_context(writer)
-            outputs = cls(config, predictor, submission)
+            if config.folder is not None:
+                kinds = {**config.endings, "submission": str(config.submission or "")}
+                journal = Journal(config.folder, {**made_by, "outputs": kinds})
+                if config.overwrite:
+                    journal.done.clear()
+            outputs = cls(config, predictor, submission, journal)
             outputs._refuse_overwriting(inputs)
             yield outputs
+            outputs._write_images(inputs)
 
     def is_done(self, one: Input) -> bool:
-        """An earlier, interrupted prediction has written this image."""
-        return self.submission is not None and one.case.image.name in self.submission.done
+        """An earlier, interrupted call has written all of this image."""
+        in_rows = self.submission is None or one.case.image.name in self.submission.done
+        in_folder = self.journal is None or self.journal.is_done(one.below.as_posix())
+        return in_rows and in_folder
 
     def write(self, prediction: Prediction, one: Input) -> Path | None:
         """All outputs of one image; returns the mask's path."""
-        target = self._mask_path(one.below)
+        target, rows = self._mask_path(one.below), list[dict[str, Any]]()
         if target is not None:
-            self._write_mask(prediction, one.case, target)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if self.config.has_objects:
+                rows = self._write_objects(prediction, one.case, target)
+            self._write_pictures(prediction, one.case, target)
+            codes = self.predictor.codes_of(prediction.classes)
+            encoding = self.predictor.plan.encoding
+            io.write_mask(target, codes, encoding, like=one.case.image)
         if self.submission is not None:
             self.submission.write(one.case.image.name, prediction.classes)
+        sure = self._confidence_row(prediction)
+        self._note(one, [{**row, **sure} for row in rows or [{}]])
+        return target
+
+    def write_bands(self, one: Input, bands: Bands) -> Path:
+        """Mask, and probabilities where asked for, of an image larger than memory.
+
+        Raises:
+            DataError: what was asked for needs the whole image.
+        """
+        if self.config.only_whole:
+            raise DataError(
+                f"{one.case.image}: too large for {', '.join(self.config.only_whole)}.",
+                hint="Masks, and probabilities as tif or zarr, are written in bands; leave the "
+                "rest out, or cut the image up.",
+            )
+        plan, target = self.predictor.plan, self._band_path(one.below)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shape, image = bands.shape[1:], one.case.image
+        with ExitStack() as stack:
+            masks = stack.enter_context(open_band_writer(target, shape, plan.encoding, image))
+            shares = None
+            if self.config.probabilities:
+                whole = (plan.preparation.space.channels, *shape)
+                path = _beside(target, self.endings["probabilities"])
+                shares = stack.enter_context(open_probability_writer(path, whole, "uint8", image))
+            for probabilities, classes in self.predictor.predict_bands(bands):
+                masks.write(self.predictor.codes_of(classes).astype(_dtype_of(plan.encoding)))
+                if shares is not None:
+                    shares.write(probabilities)
+        self._note(one, [{}], target)
+        return target
+
+    def _write_objects(
+        self, prediction: Prediction, case: Case, target: Path
+    ) -> list[dict[str, Any]]:
+        """Instances, contours and table; returns a row for each class."""
+        plan, config = self.predictor.plan, self.config
+        space = plan.preparation.space
+        with open_bands(case.image) as bands:
+            spacing = bands.spacing_mm
+        shares = by_class(prediction.probabilities, space)
+        objects = label_objects(
+            prediction.classes,
+            plan.recipe.predict.objects,
+            probabilities=shares,
+            spacing_mm=spacing,
+        )
+        table = measure_table(objects, space.names, probabilities=shares, spacing_mm=spacing)
+        if config.instances:
+            _write_instances(_beside(target, self.endings["instances"]), objects)
+        if config.contours:
+            with replacing(_beside(target, self.endings["contours"])) as file:
+                if config.contours == "geojson":
+                    write_geojson(file, trace_outlines(objects), self._styles, table=table)
+                else:
+                    write_rois(file, trace_outlines(objects), self._styles)
+        if config.table:
+            columns = column_names(prediction.classes.ndim)
+            path = _beside(target, self.endings["table"])
+            write_bytes(path, _as_csv(columns, table.rows()))
+        return [summary.row() for summary in summarise_classes(objects, table, space.names)]
+
+    def _write_pictures(self, prediction: Prediction, case: Case, target: Path) -> None:
+        config, space = self.config, self.predictor.plan.preparation.space
+        if config.overlay:
+            drawn = draw_overlay(read_image(case), prediction.classes)
+            io.write_rgb(_beside(target, self.endings["overlay"]), drawn)
+        if config.uncertainty:
+            undecided = prediction.disagreement
+            if undecided is None:
+                undecided = entropy_map(prediction.probabilities, space)
+            path = _beside(target, self.endings["uncertainty"])
+            levels = np.rint(255 * undecided).astype(np.uint8)
+            io.write_mask(path, levels, MaskEncoding(suffix=path.suffix))
+        if config.probabilities == "npz":
+            path = _beside(target, self.endings["probabilities"])
+            io.write_probabilities(path, prediction.probabilities, space.channel_names)
+        elif config.probabilities:
+            path = _beside(target, self.endings["probabilities"])
+            whole = prediction.probabilities.shape
+            with open_probability_writer(path, whole, "uint8", case.image) as writer:
+                writer.write(prediction.probabilities)
+
+    def _confidence_row(self, prediction: Prediction) -> dict[str, Any]:
+        calibration = self.predictor.tuning.calibration
+        expected = expected_dice(prediction.confidence, calibration) if calibration else None
+        return {"confidence": round(prediction.confidence, 4), "expected_dice": expected}
+
+    def _note(
+        self, one: Input, rows: Sequence[Mapping[str, Any]], target: Path | None = None
+    ) -> None:
+        if self.journal is not None:
+            paths = [path for path in self._paths_of(one.below, target) if path.exists()]
+            self.journal.add(one.below.as_posix(), paths, rows)
+
+    def _write_images(self, inputs: Sequence[Input]) -> None:
+        """images.csv, if asked for."""
+        config = self.config
+        if self.journal is None or not (config.table or config.uncertainty):
+            return
+        rows = self.journal.rows_of(one.below.as_posix() for one in inputs)
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        if rows:
+            write_bytes(self.journal.folder / "images.csv", _as_csv(columns, rows))
+
+    def mask_path(self, one: Input) -> Path | None:
+        """Where the mask of an image lies; None where none is written."""
+        target = self._mask_path(one.below)
+        if target is not None and not target.exists() and self._band_path(one.below).exists():
+            return self._band_path(one.below)
         return target
 
     def _mask_path(self, below: Path) -> Path | None:
@@ -106,37 +303,29 @@ class Outputs:
         suffix = self.predictor.plan.encoding.suffix
         return self.config.folder / below.with_name(io.stem_of(below) + suffix)
 
-    def _paths_of(self, below: Path) -> list[Path]:
-        """All files that one image leads to, the mask last."""
+    def _band_path(self, below: Path) -> Path:
+        """As the mask's, in a format that can be written in bands."""
         target = self._mask_path(below)
+        assert target is not None, "no folder is run lengths only, which need the whole image"
+        return target if target.suffix in (".tif", ".npy", ".zarr") else target.with_suffix(".tif")
+
+    def _paths_of(self, below: Path, target: Path | None = None) -> list[Path]:
+        """All files that one image leads to, the mask last."""
+        target = target or self._mask_path(below)
         if target is None:
             return []
-        beside = [_beside(target, "_overlay.png")] if self.config.overlay else []
-        beside += [_beside(target, ".npz")] if self.config.probabilities else []
-        return [*beside, target]
-
-    def _write_mask(self, prediction: Prediction, case: Case, target: Path) -> None:
-        """The mask last: where it exists, what was asked for beside it does."""
-        target.parent.mkdir(parents=True, exist_ok=True)
-        plan = self.predictor.plan
-        if self.config.overlay:
-            drawn = draw_overlay(read_image(case), prediction.classes)
-            io.write_rgb(_beside(target, "_overlay.png"), drawn)
-        if self.config.probabilities:
-            names = plan.preparation.space.channel_names
-            path = _beside(target, ".npz")
-            io.write_probabilities(path, prediction.probabilities, names)
-        io.write_mask(target, self.predictor.codes_of(prediction), plan.encoding, like=case.image)
+        return [*(_beside(target, ending) for ending in self.endings.values()), target]
 
     def _refuse_overwriting(self, inputs: Sequence[Input]) -> None:
         sources = {_without_suffix(one.case.image) for one in inputs}
         owners: dict[Path, Path] = {}
-        # A submission under way has masks of images that it was killed in.
-        may_exist = self.config.overwrite or bool(self.submission and self.submission.done)
+        # A call under way has outputs of images that it was killed in.
+        begun = self.config.overwrite or bool(self.submission and self.submission.done)
         for one in inputs:
             if self.is_done(one):
                 continue
-            image = one.case.image
+            image, below = one.case.image, one.below.as_posix()
+            may_exist = begun or (self.journal is not None and self.journal.may_replace(below))
             for target in self._paths_of(one.below):
                 if _without_suffix(target) in sources:
                     raise RunError(
@@ -152,6 +341,23 @@ class Outputs:
                     raise RunError(
                         f"{target} exists.", hint="--overwrite replaces it; or choose another -o."
                     )
+
+
+def _write_instances(path: Path, objects: Objects) -> None:
+    dtype = "uint16" if len(objects) < 1 << 16 else "uint32"
+    io.write_mask(path, objects.labels, MaskEncoding(dtype=dtype, suffix=".tif"))
+
+
+def _dtype_of(encoding: MaskEncoding) -> str:
+    return "int64" if encoding.kind == "colours" else encoding.dtype
+
+
+def _as_csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bytes:
+    written = text.StringIO()
+    writer = csv.DictWriter(written, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return written.getvalue().encode()
 
 
 def _beside(target: Path, ending: str) -> Path:

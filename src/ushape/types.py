@@ -166,3 +166,9 @@ class Prediction:
 
     classes: np.ndarray
     """(*S) uint8 class indices."""
+
+    confidence: float = 0.0
+    """0 to 1; ranks images by the Dice to expect."""
+
+    disagreement: np.ndarray | None = None
+    """(*S) float32, 0 to 1: how far the networks of an ensemble differ; None for one network."""

@@ -20,8 +20,9 @@ import torch
 
 import ushape
 from ushape.console import Console
+from ushape.data.prepare import by_group, read_classes
 from ushape.data.store import SampleStore
-from ushape.errors import PlanError
+from ushape.errors import DataError, PlanError
 from ushape.evaluation.judge import judge_cases, take_pictures
 from ushape.evaluation.report import Report, write_report
 from ushape.evaluation.score import Summary, summarise, write_scores
@@ -29,6 +30,7 @@ from ushape.planning.plan import Plan
 from ushape.planning.recipe import settled
 from ushape.planning.run import CaseFacts, Run
 from ushape.prediction.predictor import Predictor
+from ushape.prediction.tuning import Validated, choose_tuning, save_tuning, thin_out_cases
 from ushape.types import Case
 
 if TYPE_CHECKING:
@@ -98,6 +100,7 @@ def finish_run(run: Run, console: Console, clock: Clock, *, resume: bool) -> Tra
         with _advice_on_interrupt(run, console):
             result, plan = _train_within_memory(train, plan, run, console, resume=resume)
         run.require_weights()
+        run.tuning_path.unlink(missing_ok=True)  # It was chosen for other weights.
         was_interrupted = result.was_interrupted
         if not was_interrupted:
             run.note_end(plan)
@@ -106,7 +109,11 @@ def finish_run(run: Run, console: Console, clock: Clock, *, resume: bool) -> Tra
             f"{result.best_dice:.4f} in epoch {result.best_epoch} of {result.epochs}; "
             f"{result.foreground_patches:.0%} of the patches held foreground."
         )
+    if not run.tuning_path.exists():
+        tune_on_validation(run, plan, [facts[i].case for i in splits.validation], console)
     predictor = Predictor.open(run.folder, plan.machine.device)
+    for line in predictor.tuning.report:
+        console.say(line)
     test = [facts[i].case for i in splits.test]
     summary = judge_and_report(
         run, predictor, test, run.folder, console, "test cases, used for nothing else"
@@ -166,6 +173,28 @@ def _with_half_the_batch(plan: Plan, error: Exception, console: Console) -> Plan
         torch.cuda.empty_cache()
     smaller = replace(train, batch_size=fewer, accumulate=repeated)
     return replace(plan, recipe=replace(plan.recipe, train=smaller))
+
+
+def tune_on_validation(run: Run, plan: Plan, cases: Sequence[Case], console: Console) -> None:
+    """Chooses thresholds and cleaning on validation cases, and what Dice to expect."""
+    predictor = Predictor.open(run.folder, plan.machine.device)
+    space, groups = plan.preparation.space, by_group(cases)
+    pixels = {fact.case.id: sum(fact.class_pixels) for fact in run.load_cases()}
+    held = thin_out_cases([pixels[case.id] for case in cases], space.channels)
+    requests = [(cases[i], cases[i], groups[cases[i].group]) for i in held]
+    validated = []
+    with console.progress("Validating") as on_progress:
+        for case, prediction in predictor.predict_many(requests):
+            if isinstance(prediction, DataError):
+                raise prediction
+            truth = read_classes(case, space)
+            assert truth is not None, "a validation case has a mask"
+            shares = np.rint(255 * prediction.probabilities).astype(np.uint8)
+            validated.append(Validated(case.group, shares, truth))
+            on_progress(len(validated), len(requests))
+    predict = plan.recipe.predict
+    is_chosen = predict.tune and not predict.largest_component
+    save_tuning(run, choose_tuning(validated, space, rule=is_chosen))
 
 
 def judge_and_report(

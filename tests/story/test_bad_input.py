@@ -102,7 +102,7 @@ def test_image_with_other_channels_is_named_and_the_others_are_written(
     assert image.name in said
     assert "3 channels" in said
     assert "the model reads 1" in said
-    assert len(list(out.iterdir())) == 7
+    assert len(list(out.glob("*.png"))) == 7
 
 
 def test_outputs_are_never_overwritten_unless_asked(

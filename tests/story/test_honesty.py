@@ -55,7 +55,7 @@ def test_nothing_beside_a_mask_is_overwritten(run, cells, ushape, tmp_path):
         output = tmp_path / name
         output.mkdir()
         (output / name).write_text("precious")
-        ended = ushape("predict", run, image, "-o", output, option or "--probabilities")
+        ended = ushape("predict", run, image, "-o", output, option or "--probabilities=npz")
         assert ended.code == 2
         assert f"{name} exists" in ended.error
         assert (output / name).read_text() == "precious"

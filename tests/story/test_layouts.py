@@ -184,7 +184,7 @@ def test_volumes_of_a_scanner_come_back_on_their_grid(ushape, tmp_path):
     )
     assert ended.code == 0, ended.error
     images = tmp_path / "data" / "images"
-    ended = ushape("predict", run, images, "-o", out, "--overlay", "--probabilities")
+    ended = ushape("predict", run, images, "-o", out, "--overlay", "--probabilities=npz")
     assert ended.code == 0, ended.error
     names = {path.name for path in out.iterdir() if path.name.startswith("p0")}
     assert names == {"p0.nii.gz", "p0_overlay.png", "p0.npz"}
@@ -230,7 +230,7 @@ def test_scans_in_folders_of_slices_are_learned_and_come_back(ushape, tmp_path):
     assert "3, by the PatientID" in ended.output
     ended = ushape("predict", run, tmp_path / "p1", "-o", out)
     assert ended.code == 0, ended.error
-    (written,) = out.iterdir()
+    (written,) = out.glob("p1*")
     assert itk.ReadImage(str(written)).GetSize() == (8, 6, 8)
 
 

@@ -10,15 +10,25 @@ import ushape
 SOURCE = Path(ushape.__file__).parent
 LEVELS = [
     {"errors", "types", "words", "labels", "scaling", "config"},
-    {"io", "spatial", "models", "losses", "metrics", "augment"},
+    {"io", "spatial", "models", "losses", "metrics", "augment", "objects"},
     {"data", "pages"},
     {"planning"},
     {"prediction"},
     {"evaluation"},
     {"training"},
     {
-        *("cookbook", "console", "fetching", "outputs", "workflow", "looking"),
-        *("checking", "cross_validation", "intent", "api", "cli", "__init__", "__main__"),
+        *("cookbook", "console", "fetching", "outputs", "workflow", "looking", "model"),
+        *(
+            "checking",
+            "cross_validation",
+            "intent",
+            "journal",
+            "predicting",
+            "api",
+            "cli",
+            "__init__",
+            "__main__",
+        ),
     },
 ]
 EXCEPTIONS = {("augment", "spatial")}

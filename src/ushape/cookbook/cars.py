@@ -11,7 +11,7 @@ from ushape.data.sampling import SamplingConfig
 from ushape.data.splits import SplitConfig
 from ushape.losses import LossConfig
 from ushape.models.unet import UNetConfig
-from ushape.planning.recipe import Recipe, TrainConfig
+from ushape.planning.recipe import PredictConfig, Recipe, TrainConfig
 
 
 def carvana_original() -> Recipe:
@@ -57,6 +57,7 @@ def carvana_original() -> Recipe:
             gradient_clip=0.0,
             ema_decay=0.0,
         ),
+        predict=PredictConfig(tune=False),
     )
 
 

@@ -47,7 +47,7 @@ def unet2015() -> Recipe:
         weights=WeightConfig(border_w0=10.0, border_sigma_px=5.0, balance=True),
         loss=LossConfig(terms={"cross_entropy": 1.0}),
         train=_momentum_sgd(learning_rate=1e-3),
-        predict=PredictConfig(average="rotated_7"),
+        predict=PredictConfig(average="rotated_7", tune=False),
     )
 
 
@@ -88,7 +88,7 @@ def isbi2012() -> Recipe:
         ),
         network=replace(paper.network, dropout=0.0),
         train=replace(_momentum_sgd(learning_rate=1e-2), accumulate=4, epochs=1000, patience=100),
-        predict=PredictConfig(average="none"),
+        predict=PredictConfig(average="none", tune=False),
     )
 
 

@@ -39,6 +39,7 @@ def lgg_onecycle() -> Recipe:
             ema_decay=0.0,
             keep_epochs=True,
         ),
+        predict=PredictConfig(tune=False),
     )
 
 
@@ -67,6 +68,7 @@ def lgg_bce_dice() -> Recipe:
             gradient_clip=0.0,
             ema_decay=0.0,
         ),
+        predict=PredictConfig(tune=False),
     )
 
 
@@ -96,7 +98,7 @@ def lgg_buda() -> Recipe:
             gradient_clip=0.0,
             ema_decay=0.0,
         ),
-        predict=PredictConfig(largest_component=True),
+        predict=PredictConfig(largest_component=True, tune=False),
     )
 
 

@@ -153,7 +153,10 @@ class Preparation:
         if self.config.intensity == "group":
             assert look is not None
             return look.scaling
-        pixels = thin_out(image)
+        return self.measure(thin_out(image))
+
+    def measure(self, pixels: np.ndarray) -> Scaling:
+        """An image's own scaling, from some of its pixels (C, N)."""
         if self.config.intensity == "min_max":
             return Scaling.min_max(pixels)
         return Scaling.measure(pixels, self.config.percentiles)
@@ -261,11 +264,15 @@ def mask_size_error(case: Case, image: Sequence[int], mask: Sequence[int]) -> Da
 def thin_out(image: np.ndarray, at_most: int = 16_384) -> np.ndarray:
     """About so many evenly spread pixels of an image (C, *S), as (C, N)."""
     flat = image.reshape(image.shape[0], -1)
-    # A step that shares no factor with the width visits every column.
-    step = max(1, flat.shape[1] // at_most)
-    while step > 1 and np.gcd(step, image.shape[-1]) != 1:
-        step -= 1
-    return flat[:, ::step]
+    return flat[:, :: thinning_step(flat.shape[1], image.shape[-1], at_most)]
+
+
+def thinning_step(pixels: int, width: int, at_most: int = 16_384) -> int:
+    """Which of the pixels, counted row by row, `thin_out` takes: each so many-th."""
+    step = max(1, pixels // at_most)
+    while step > 1 and np.gcd(step, width) != 1:
+        step -= 1  # A step that shares no factor with the width visits every column.
+    return step
 
 
 def _channels(count: int) -> str:

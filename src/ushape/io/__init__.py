@@ -195,6 +195,11 @@ def is_dicom(path: Path) -> bool:
     return suffix == ".dcm" or (suffix not in READERS and path.is_dir())
 
 
+def is_read_in_bands(path: Path) -> bool:
+    """A format of which parts are read without the whole: TIFF, NumPy, Zarr."""
+    return READERS.get(suffix_of(path)) in (tiff.read, arrays.read, ome_zarr.read)
+
+
 def is_writable(suffix: str) -> bool:
     """Masks can be written in this format."""
     return suffix in WRITERS or suffix in volumes.WRITABLE

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from ushape.models.unet import UNetConfig
 
 
+CPU_FACTOR = {(2, False): 1.4, (2, True): 1.7, (3, False): 2.1, (3, True): 2.5}
+"""Peak bytes of a step per byte kept for the backward pass, by dimensions and half precision."""
+
+
 def output_size(config: UNetConfig, size: int) -> int:
     """Output pixels along one axis; 0 where the input size is not legal."""
     assert config.widths != "auto"
@@ -76,21 +80,27 @@ def memory_estimate(
     *,
     out_channels: int = 1,
     dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
 ) -> int:
-    """Bytes that a training step needs, roughly; no upper bound.
+    """Bytes that a training step needs; no upper bound.
 
-    Weights, gradients and AdamW's two moments (4 bytes each), all that the forward pass keeps
-    for the backward pass, and twice the largest of it for gradients on their way down. Not
-    counted: the loss, and what kernels and the allocator take for themselves. On a CPU 0.92 to
-    0.99 of the measured peak for plain blocks, 0.8 with instance norm, 0.7 for residual blocks.
+    What the forward pass keeps for the backward pass, counted on a network without data, and the
+    weights with their gradients and AdamW's two moments. On a CPU kernels reorder weights and
+    activations, and memory that was freed in pieces stays claimed: measured factors bring the
+    estimate within 20 % of the peak (benchmarks/README.md, Memory of a step). On an accelerator:
+    twice the largest array for gradients on their way down.
 
     Args:
         patch: S of one patch, pixels; legal for the network.
         dtype: What activations are computed in: bfloat16 under autocast.
+        device: cpu, or anything else.
     """
     network = _build_without_data(config, in_channels, out_channels, dtype).train()
     kept = _bytes_kept(network, torch.empty(batch, in_channels, *patch, device="meta", dtype=dtype))
     weights = sum(parameter.numel() for parameter in network.parameters())
+    if device == "cpu":
+        is_half = dtype.itemsize < 4
+        return 16 * weights + round(CPU_FACTOR[len(patch), is_half] * sum(kept))
     cast = dtype.itemsize if dtype.itemsize < 4 else 0  # Autocast keeps a copy of each weight.
     return weights * (16 + cast) + sum(kept) + 2 * max(kept)
 

@@ -15,6 +15,7 @@ from ushape.errors import ConfigError
 from ushape.labels import LabelConfig
 from ushape.losses import LossConfig
 from ushape.models.unet import UNetConfig
+from ushape.objects.instances import ObjectConfig
 from ushape.spatial.symmetry import Average
 from ushape.spatial.tiles import TilingConfig
 
@@ -134,7 +135,8 @@ class PredictConfig:
     """How a whole image is predicted."""
 
     tile_shape: tuple[int, ...] | Auto = AUTO
-    """Images up to this size are predicted in one pass, larger ones in tiles of it."""
+    """Images up to about this size are predicted in one pass, larger ones in tiles of about it: up
+    to a quarter larger where fewer tiles then do."""
 
     tiling: TilingConfig = field(default_factory=TilingConfig)
 
@@ -144,6 +146,12 @@ class PredictConfig:
 
     mirror_axes: tuple[int, ...] = (-2, -1)
     """Axes of S, where average is mirrored."""
+
+    tune: bool = True
+    """After training, validation chooses thresholds and cleaning, where these clearly help."""
+
+    objects: ObjectConfig = field(default_factory=ObjectConfig)
+    """What is one object, for instances, contours and tables."""
 
     largest_component: bool = False
     """When a group is scored, only the largest connected part of each class counts, slices of one

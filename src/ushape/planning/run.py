@@ -57,6 +57,11 @@ class Run:
         return self.folder / "epochs" / f"{epoch:04d}.safetensors"
 
     @property
+    def tuning_path(self) -> Path:
+        """Thresholds and such that validation chose after training."""
+        return self.folder / "decision.json"
+
+    @property
     def metrics_path(self) -> Path:
         return self.folder / "metrics.csv"
 

@@ -1,75 +1,170 @@
-"""A run and an image -> a prediction on the image's own grid."""
+"""Runs and an image -> a prediction on the image's own grid."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from ushape import config
+from ushape.errors import ConfigError, DataError, PlanError
+from ushape.io.bands import Bands
 from ushape.planning.machine import inspect_machine, keep_memory
 from ushape.planning.plan import Plan
 from ushape.planning.recipe import settled
 from ushape.planning.run import Run
 from ushape.planning.speed import memory_format, precision_context
-from ushape.prediction.tiled import TileSettings, predict_probabilities
+from ushape.prediction.backends import Backend, open_backend
+from ushape.prediction.decision import apply_rule
+from ushape.prediction.pipeline import AHEAD, map_ahead, predict_images
+from ushape.prediction.stream import predict_file
+from ushape.prediction.tiled import Network, TileSettings, predict_probabilities
+from ushape.prediction.tuning import Tuning, load_tuning
+from ushape.prediction.uncertainty import confidence_of, spread_over
 from ushape.spatial.symmetry import Average, symmetries
-from ushape.types import Case, Prediction, Sample
+from ushape.types import Case, Geometry, Prediction, Sample
+
+T = TypeVar("T")
+
+Request = tuple[T, Case, Sequence[Case]]
+"""Anything that tells the result, a case, and all cases of its group."""
+
+
+@dataclass(frozen=True)
+class Eager:
+    """A network computed by torch, as it is; safe to use from several threads."""
+
+    module: nn.Module
+    """With `margin` and `legal_size`, on its device."""
+
+    precision: str
+    layout: torch.memory_format
+
+    def __post_init__(self) -> None:
+        assert not self.module.training, "normalisation and dropout must be set to prediction"
+
+    @property
+    def margin(self) -> int:
+        return int(self.module.margin)  # type: ignore[arg-type]
+
+    def legal_size(self, at_least: int) -> int:
+        return int(self.module.legal_size(at_least))  # type: ignore[operator]
+
+    @torch.inference_mode()
+    def logits(self, tiles: Tensor) -> Tensor:
+        weight = next(self.module.parameters())
+        batch = tiles.to(weight.device, weight.dtype, memory_format=self.layout)
+        with precision_context(weight.device.type, self.precision):
+            return self.module(batch).float().cpu()
+
+
+@dataclass(frozen=True)
+class Computed:
+    """A network computed by a backend."""
+
+    backend: Backend
+    margin: int
+    legal_size: Callable[[int], int]
+
+    def logits(self, tiles: Tensor) -> Tensor:
+        return self.backend.logits(tiles).cpu()
 
 
 def predict_sample(
-    network: nn.Module, sample: Sample, plan: Plan, *, average: Average | None = None
+    module: nn.Module, sample: Sample, plan: Plan, precision: str, *, average: Average | None = None
 ) -> np.ndarray:
-    """(K, *working) probabilities; training validates with this, prediction predicts with it.
+    """(K, *working) probabilities; training validates with this.
 
     Args:
         average: Turned versions to average, in place of the plan's.
     """
+    layout = memory_format(plan.recipe.network.dims, channels_last=plan.recipe.train.channels_last)
+    network = Eager(module, precision, layout)
+    image = sample.scaling.apply(sample.image)
+    settings = tile_settings(plan, average)
+    return predict_probabilities(network, image, plan.preparation.space, settings)
+
+
+def tile_settings(plan: Plan, average: Average | None = None) -> TileSettings:
+    """How the plan cuts up images, averaging other versions if these are named."""
     predict = plan.recipe.predict
     chosen: Average = settled(predict.average) if average is None else average
-    settings = TileSettings(
+    return TileSettings(
         shape=plan.tile_shape,
-        tiling=predict.tiling,
+        overlap_fraction=settled(predict.tiling.overlap_fraction),
+        blend=predict.tiling.blend,
         symmetries=symmetries(chosen, predict.mirror_axes, plan.recipe.network.dims),
     )
-    image = sample.scaling.apply(sample.image)
-    layout = memory_format(plan.recipe.network.dims, channels_last=plan.recipe.train.channels_last)
-    return predict_probabilities(network, image, plan.preparation.space, settings, layout=layout)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A trained network with its plan."""
+
+    plan: Plan
+    network: Network
+    settings: TileSettings
+
+    def probabilities(self, sample: Sample) -> np.ndarray:
+        """(K, *file) of a prepared case."""
+        image = sample.scaling.apply(sample.image)
+        space = self.plan.preparation.space
+        working = predict_probabilities(self.network, image, space, self.settings)
+        return self.plan.preparation.restore(working, sample.geometry)
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A trained network with its plan, on a device."""
+    """Trained networks, one or an ensemble, with the rule by which they decide."""
 
-    plan: Plan
-    network: nn.Module
+    members: tuple[Member, ...]
+    tuning: Tuning
     device: str
-    precision: str
+
+    @property
+    def plan(self) -> Plan:
+        """Of the first network: mask values and encoding are the same in all."""
+        return self.members[0].plan
 
     @classmethod
-    def open(cls, folder: Path, device: str = "auto") -> Predictor:
-        """From a run folder alone, wherever it was copied to.
+    def open(
+        cls,
+        folders: Path | Sequence[Path],
+        device: str = "auto",
+        *,
+        backend: str = "torch",
+        settings: Iterable[str] = (),
+    ) -> Predictor:
+        """From run folders alone, wherever they were copied to.
+
+        Args:
+            folders: One run, or several for the mean of their probabilities.
+            backend: One of backends.BACKENDS.
+            settings: `predict.key=value` for each value of the plan to change.
 
         Raises:
+            ConfigError: a setting that is not one of prediction, or impossible.
             RunError: not a run, or one without weights.
-            PlanError: the device is not there.
+            PlanError: the device or the backend is not there; runs of other classes.
         """
-        run = Run.open(folder)
-        plan = run.load_plan()
-        if plan.recipe.train.keep_memory:
-            keep_memory()
-        machine = inspect_machine(device)
-        layout = memory_format(
-            plan.recipe.network.dims, channels_last=plan.recipe.train.channels_last
-        )
-        network = run.load_network(plan)
-        network.to(machine.device, memory_format=layout)  # type: ignore[call-overload]
-        # The training's precision, where this machine computes it in hardware as well.
-        precision = plan.recipe.train.precision if machine.has_bf16 else "fp32"
-        return cls(plan, network, machine.device, precision)
+        folders = [folders] if isinstance(folders, Path) else list(folders)
+        runs = [Run.open(folder) for folder in folders]
+        settings = tuple(settings)
+        members = [_open_member(run, device, backend, settings) for run in runs]
+        for run, member in zip(runs, members, strict=True):
+            if member.plan.preparation.space != members[0].plan.preparation.space:
+                raise PlanError(
+                    f"{run.folder} has other classes than {runs[0].folder}.",
+                    hint="Only runs on the same classes can be averaged.",
+                )
+        tuning = load_tuning(runs[0]) if len(runs) == 1 else Tuning()
+        return cls(tuple(members), tuning, inspect_machine(device).device)
 
     def predict(self, case: Case, companions: Sequence[Case] = ()) -> Prediction:
         """Reads one case's image and predicts it.
@@ -80,20 +175,137 @@ class Predictor:
         Raises:
             DataError: unreadable, or other channels than the network's.
         """
-        image_only = replace(case, mask=None)
-        return self.predict_sample(self.plan.preparation.load(image_only, companions))
+        return self.predict_samples(self.load(case, companions))
 
-    @torch.inference_mode()
-    def predict_sample(self, sample: Sample) -> Prediction:
-        """Predicts a prepared case; probabilities and classes lie on the file's grid."""
-        preparation = self.plan.preparation
-        with precision_context(self.device, self.precision):
-            working = predict_sample(self.network, sample, self.plan)
-        probabilities = preparation.restore(working, sample.geometry)
+    def predict_array(self, image: np.ndarray) -> Prediction:
+        """Predicts pixels (C, *S) as a file would hold them.
+
+        Raises:
+            DataError: other channels than the network's; a model that scales images by group.
+        """
+        case = Case(id="array", image=Path("array"))
+        samples = []
+        for member in self.members:
+            preparation = member.plan.preparation
+            if preparation.needs_group:
+                raise DataError(
+                    "This model prepares images by what their group shows.",
+                    hint="Predict files in a folder of their own, not arrays.",
+                )
+            samples.append(preparation.place(case, image, None))
+        return self.predict_samples(samples)
+
+    def load(self, case: Case, companions: Sequence[Case] = ()) -> list[Sample]:
+        """The case's image as each network takes it."""
+        bare = replace(case, mask=None)
+        return [member.plan.preparation.load(bare, companions) for member in self.members]
+
+    def predict_samples(self, samples: Sequence[Sample]) -> Prediction:
+        """Predicts a case that was prepared for each network."""
+        found = (
+            member.probabilities(sample)
+            for member, sample in zip(self.members, samples, strict=True)
+        )
+        if len(self.members) == 1:
+            return self.decide(next(found))
+        spread = spread_over(found, self.plan.preparation.space)
+        return self.decide(spread.probabilities, spread.disagreement)
+
+    def decide(
+        self, probabilities: np.ndarray, disagreement: np.ndarray | None = None
+    ) -> Prediction:
+        """(K, *file) probabilities -> classes, by the rule that validation chose."""
+        space = self.plan.preparation.space
+        classes = apply_rule(self.tuning.rule, probabilities, space)
         return Prediction(
-            probabilities=probabilities, classes=preparation.space.decode(probabilities)
+            probabilities=probabilities,
+            classes=classes,
+            confidence=confidence_of(probabilities, classes, space),
+            disagreement=disagreement,
         )
 
-    def codes_of(self, prediction: Prediction) -> np.ndarray:
-        """The prediction in the user's own mask values (*S)."""
-        return self.plan.preparation.space.values_of(prediction.classes)
+    def predict_many(
+        self, requests: Iterable[Request[T]], *, ahead: int = AHEAD
+    ) -> Iterator[tuple[T, Prediction | DataError]]:
+        """Many cases in order: images are read ahead, small ones of one size share a batch.
+
+        Args:
+            ahead: Images that are in memory before they are needed, at most.
+        """
+        loaded = map_ahead(lambda request: self.load(request[1], request[2]), requests, ahead=ahead)
+        if len(self.members) > 1:
+            for request, samples in loaded:
+                if isinstance(samples, DataError):
+                    yield request[0], samples
+                else:
+                    yield request[0], self.predict_samples(samples)
+            return
+        member, geometries = self.members[0], deque[Geometry]()
+
+        def images() -> Iterator[tuple[T, np.ndarray | DataError]]:
+            for request, samples in loaded:
+                if isinstance(samples, DataError):
+                    yield request[0], samples
+                else:
+                    geometries.append(samples[0].geometry)
+                    yield request[0], samples[0].scaling.apply(samples[0].image)
+
+        preparation = member.plan.preparation
+        for item, found in predict_images(
+            member.network, images(), preparation.space, member.settings
+        ):
+            if isinstance(found, DataError):
+                yield item, found
+            else:
+                yield item, self.decide(preparation.restore(found, geometries.popleft()))
+
+    def predict_bands(self, bands: Bands) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """An image larger than memory: probabilities (K, n, ...) and classes (n, ...) of bands.
+
+        Thresholds are applied; what validation chose for whole objects is not.
+
+        Raises:
+            DataError: as `stream.predict_file`; more than one network.
+        """
+        if len(self.members) > 1:
+            raise DataError(
+                f"{bands.path}: too large for several networks at once.",
+                hint="Cut the image up, or predict it with one run.",
+            )
+        member, rule = self.members[0], self.tuning.rule.without_cleaning()
+        preparation = member.plan.preparation
+        for band in predict_file(member.network, bands, preparation, member.settings):
+            yield band, apply_rule(rule, band, preparation.space)
+
+    def codes_of(self, classes: np.ndarray) -> np.ndarray:
+        """Class indices in the user's own mask values (*S)."""
+        return self.plan.preparation.space.values_of(classes)
+
+
+def _open_member(run: Run, device: str, backend: str, settings: Sequence[str]) -> Member:
+    plan = _with_settings(run.load_plan(), settings)
+    if plan.recipe.train.keep_memory:
+        keep_memory()
+    machine = inspect_machine(device)
+    module = run.load_network(plan)
+    # The training's precision, where this machine computes it in hardware as well.
+    is_half = plan.recipe.train.precision == "bf16" and machine.has_bf16
+    opened = open_backend(
+        backend,
+        module,
+        device=machine.device,
+        precision="bf16" if is_half else "fp32",
+        folder=run.folder / "backends",
+    )
+    own = Eager(module, "fp32", torch.contiguous_format)
+    return Member(plan, Computed(opened, own.margin, own.legal_size), tile_settings(plan))
+
+
+def _with_settings(plan: Plan, settings: Sequence[str]) -> Plan:
+    strange = [one for one in settings if not one.strip().startswith("predict.")]
+    if strange:
+        raise ConfigError(
+            f"--set {strange[0]}: a trained network keeps its settings, but for predict.",
+            hint="E.g. --set predict.average=mirrored.",
+        )
+    return replace(plan, recipe=config.override(plan.recipe, settings))

@@ -1,19 +1,69 @@
-"""One array, one network -> probabilities: whole where it fits, else in tiles."""
+"""One image, one network -> probabilities: whole where it fits, else in tiles, band by band."""
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ushape.labels import LabelSpace
 from ushape.spatial.grid import pad_mirrored
 from ushape.spatial.symmetry import Symmetry
-from ushape.spatial.tiles import TileAccumulator, TilingConfig, blend_window, tile_starts
+from ushape.spatial.tiles import Blend, TiledAxis, cut_axis, even_tile
+
+BATCH_PX = 1 << 18
+"""Small tiles are predicted together, about so many pixels at once."""
+
+
+class Network(Protocol):
+    """What predicts: a network, wherever and in whatever format it is computed."""
+
+    @property
+    def margin(self) -> int:
+        """Pixels that it loses on each side."""
+        ...
+
+    def legal_size(self, at_least: int) -> int:
+        """The smallest size, not smaller, that it takes."""
+        ...
+
+    def logits(self, tiles: Tensor) -> Tensor:
+        """(B, C, *T) float32 on the CPU -> (B, K, *T') float32 on the CPU."""
+        ...
+
+
+class Rows(Protocol):
+    """A prepared image, read in bands along the first axis of S."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, *S)."""
+        ...
+
+    def read(self, first: int, last: int) -> np.ndarray:
+        """(C, last - first, ...) float32, intensities scaled; 0 <= first < last <= S[0]."""
+        ...
+
+
+@dataclass(frozen=True)
+class ArrayRows:
+    """An image that is in memory."""
+
+    image: np.ndarray
+    """(C, *S) float32."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.image.shape
+
+    def read(self, first: int, last: int) -> np.ndarray:
+        return self.image[:, first:last]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,100 +71,165 @@ class TileSettings:
     """How a large image is cut up."""
 
     shape: tuple[int, ...]
-    """What the network is shown at most at once, in pixels, its margin not counted."""
+    """About what the network is shown at once, in pixels, its margin not counted."""
 
-    tiling: TilingConfig
+    overlap_fraction: float = 0.25
+    blend: Blend = "gaussian"
     symmetries: tuple[Symmetry, ...] = (Symmetry(),)
-    """The image is predicted in each of these ways, all results averaged."""
+    """Each tile is predicted in each of these ways, all results averaged."""
 
 
 def predict_probabilities(
-    network: nn.Module,
-    image: np.ndarray,
-    space: LabelSpace,
-    settings: TileSettings,
-    *,
-    layout: torch.memory_format = torch.contiguous_format,
+    network: Network, image: np.ndarray, space: LabelSpace, settings: TileSettings
 ) -> np.ndarray:
-    """Class probabilities of one prepared image; the network must be in eval mode.
+    """Class probabilities of one prepared image.
 
     Edges are mirrored to the network's legal size, and by its margin where it does not pad.
-
-    Args:
-        network: With `margin` and `legal_size`, on its device.
-        layout: Memory format of the network's input.
 
     Shapes:
         image: (C, *S) float32, intensities scaled.
         returns: (K, *S) float32.
     """
-    assert not network.training, "normalisation and dropout must be switched to prediction"
-    total: np.ndarray | None = None
-    for symmetry in settings.symmetries:
-        turned = symmetry.apply(image)
-        found = symmetry.undo(_predict_once(network, turned, space, settings, layout))
-        total = found if total is None else total + found
-    assert total is not None
-    return np.ascontiguousarray(total / np.float32(len(settings.symmetries)))
+    bands = list(predict_bands(network, ArrayRows(image), space, settings))
+    return bands[0] if len(bands) == 1 else np.concatenate(bands, axis=1)
 
 
-def _predict_once(
-    network: nn.Module,
-    image: np.ndarray,
+def predict_bands(
+    network: Network, rows: Rows, space: LabelSpace, settings: TileSettings
+) -> Iterator[np.ndarray]:
+    """The same from the first row to the last, in bands; memory follows the image's width, not
+    its height.
+
+    Shapes:
+        yields: (K, n, *S[1:]) float32, n >= 1 rows that follow the last ones.
+    """
+    shape = rows.shape[1:]
+    first, *others = _cut(network, shape, settings)
+    band = np.zeros((space.channels, first.tile, *(axis.size for axis in others)), np.float32)
+    inside = tuple(slice(size) for size in shape[1:])
+    left = shape[0]
+    for index, start in enumerate(first.starts):
+        strip = _read_strip(rows, start, first.tile, [axis.size for axis in others], network.margin)
+        if len(first.starts) == 1 and all(len(axis.starts) == 1 for axis in others):
+            band = _predict_tiles(network, strip[None], space, settings)[0]
+        else:
+            _add_tiles(band, network, strip, first.shares[index], others, space, settings)
+        last = index + 1 == len(first.starts)
+        done = min(left, first.tile if last else first.starts[index + 1] - start)
+        yield band[(slice(None), slice(done), *inside)].copy()
+        left -= done
+        band = np.concatenate([band[:, done:], np.zeros_like(band[:, :done])], axis=1)
+
+
+def predict_alike(
+    network: Network, images: np.ndarray, space: LabelSpace, settings: TileSettings
+) -> np.ndarray | None:
+    """Several images of one size at once; None where they do not fit into one tile.
+
+    Shapes:
+        images: (B, C, *S) -> (B, K, *S) float32.
+    """
+    shape = images.shape[2:]
+    axes = _cut(network, shape, settings)
+    if any(len(axis.starts) > 1 for axis in axes):
+        return None
+    after = [axis.size - size + network.margin for axis, size in zip(axes, shape, strict=True)]
+    padded = pad_mirrored(_merge(images), [network.margin] * len(shape), after)
+    tiles = padded.reshape(*images.shape[:2], *padded.shape[1:])
+    found = _predict_tiles(network, tiles, space, settings)
+    return found[(slice(None), slice(None), *(slice(size) for size in shape))]
+
+
+def count_pixels(network: Network, shape: Sequence[int], settings: TileSettings) -> int:
+    """Pixels that the network is shown in all for an image of this shape, margins included."""
+    axes = _cut(network, shape, settings)
+    each = math.prod(axis.tile + 2 * network.margin for axis in axes)
+    return each * math.prod(len(axis.starts) for axis in axes) * len(settings.symmetries)
+
+
+def _cut(network: Network, shape: Sequence[int], settings: TileSettings) -> list[TiledAxis]:
+    """The tiles along each axis, of sizes that the network takes."""
+    margin, axes = network.margin, []
+    for size, most in zip(shape, settings.shape, strict=True):
+        tile = even_tile(size, most, settings.overlap_fraction)
+        tile = network.legal_size(tile + 2 * margin) - 2 * margin
+        # Tiles of a legal size overlap a little more than asked for, if that spares none.
+        axes.append(cut_axis(size, tile, _overlap_of(settings, most, tile), settings.blend))
+    return axes
+
+
+def _overlap_of(settings: TileSettings, most: int, tile: int) -> float:
+    """The overlap in pixels that was meant for tiles of another size."""
+    return min(0.99, settings.overlap_fraction * most / tile)
+
+
+def _read_strip(rows: Rows, start: int, tile: int, sizes: Sequence[int], margin: int) -> np.ndarray:
+    """(C, tile + 2 margin, ...) from a row on, mirrored at the image's edges."""
+    shape = rows.shape[1:]
+    wanted = _mirror(np.arange(start - margin, start + tile + margin), shape[0])
+    first, last = int(wanted.min()), int(wanted.max()) + 1
+    strip = rows.read(first, last)
+    if len(wanted) != last - first or (np.diff(wanted) != 1).any():
+        strip = strip[:, wanted - first]
+    after = [size - own + margin for size, own in zip(sizes, shape[1:], strict=True)]
+    return pad_mirrored(strip, [0] + [margin] * len(after), [0, *after])
+
+
+def _mirror(places: np.ndarray, size: int) -> np.ndarray:
+    """Pixels of an axis, for places that may lie outside: NumPy's reflect."""
+    period = max(1, 2 * (size - 1))
+    inside = places % period
+    return np.minimum(inside, period - inside) if size > 1 else np.zeros_like(places)
+
+
+def _add_tiles(
+    band: np.ndarray,
+    network: Network,
+    strip: np.ndarray,
+    shares: np.ndarray,
+    others: Sequence[TiledAxis],
     space: LabelSpace,
     settings: TileSettings,
-    layout: torch.memory_format,
-) -> np.ndarray:
-    """Pads the image, walks over its tiles, cuts the padding off again."""
-    shape = image.shape[1:]
-    margin, inner = _fit_tile(network, shape, settings.shape)
-    # At least one whole tile, and the network's margin around it.
-    padded_shape = [max(size, tile) for size, tile in zip(shape, inner, strict=True)]
-    after = [padded - size + margin for padded, size in zip(padded_shape, shape, strict=True)]
-    padded = pad_mirrored(image, [margin] * len(shape), after)
-
-    starts = list(_tile_corners(padded_shape, inner, settings.tiling.overlap_fraction))
-    if len(starts) == 1:
-        result = _run_network(network, padded, space, layout)
-    else:
-        window = blend_window(inner, settings.tiling.blend)
-        accumulator = TileAccumulator(space.channels, tuple(padded_shape), window)
-        for start in starts:
-            cut = tuple(
-                slice(first, first + tile + 2 * margin)
-                for first, tile in zip(start, inner, strict=True)
+) -> None:
+    """Predicts the tiles of a strip and adds them, each as far as it counts."""
+    reach = 2 * network.margin
+    places = list(itertools.product(*(range(len(axis.starts)) for axis in others)))
+    together = max(1, BATCH_PX // math.prod([len(shares), *(axis.tile for axis in others)]))
+    for some in (places[i : i + together] for i in range(0, len(places), together)):
+        cuts = [
+            tuple(
+                slice(axis.starts[k], axis.starts[k] + axis.tile)
+                for k, axis in zip(place, others, strict=True)
             )
-            tile = np.ascontiguousarray(padded[(slice(None), *cut)])
-            accumulator.add(_run_network(network, tile, space, layout), start)
-        result = accumulator.result()
-    return result[(slice(None), *(slice(size) for size in shape))]
+            for place in some
+        ]
+        grown = [tuple(slice(c.start, c.stop + reach) for c in cut) for cut in cuts]
+        tiles = np.stack([strip[(slice(None), slice(None), *cut)] for cut in grown])
+        found = _predict_tiles(network, tiles, space, settings)
+        for tile, place, cut in zip(found, some, cuts, strict=True):
+            for axis, own in enumerate(
+                [shares, *(axis.shares[k] for k, axis in zip(place, others, strict=True))]
+            ):
+                tile *= own.reshape([-1 if a == axis else 1 for a in range(tile.ndim - 1)])
+            band[(slice(None), slice(None), *cut)] += tile
 
 
-def _fit_tile(
-    network: nn.Module, shape: Sequence[int], tile_shape: Sequence[int]
-) -> tuple[int, tuple[int, ...]]:
-    """The network's margin, and the size that a tile gives back: the image's where it fits."""
-    margin: int = network.margin  # type: ignore[assignment]
-    legal_size = network.legal_size
-    inner = tuple(
-        legal_size(min(size, most) + 2 * margin) - 2 * margin  # type: ignore[operator]
-        for size, most in zip(shape, tile_shape, strict=True)
-    )
-    return margin, inner
-
-
-def _tile_corners(
-    shape: Sequence[int], tile: Sequence[int], overlap_fraction: float
-) -> Iterator[tuple[int, ...]]:
-    axes = [tile_starts(size, t, overlap_fraction) for size, t in zip(shape, tile, strict=True)]
-    return itertools.product(*axes)
-
-
-def _run_network(
-    network: nn.Module, tile: np.ndarray, space: LabelSpace, layout: torch.memory_format
+def _predict_tiles(
+    network: Network, tiles: np.ndarray, space: LabelSpace, settings: TileSettings
 ) -> np.ndarray:
-    """(C, *T) -> (K, *T'), probabilities in float32."""
-    weight = next(network.parameters())
-    batch: Tensor = torch.from_numpy(tile)[None]
-    logits = network(batch.to(weight.device, weight.dtype, memory_format=layout))
-    return space.probabilities(logits.float())[0].cpu().numpy()
+    """(B, C, *T) -> (B, K, *T') probabilities, float32, averaged over the symmetries."""
+    total: np.ndarray | None = None
+    for symmetry in settings.symmetries:
+        turned = symmetry.apply(_merge(tiles))
+        batch = torch.from_numpy(turned.reshape(*tiles.shape[:2], *turned.shape[1:]))
+        found = space.probabilities(network.logits(batch)).numpy()
+        back = symmetry.undo(_merge(found))
+        total = back.copy() if total is None else np.add(total, back, out=total)
+    assert total is not None
+    total /= np.float32(len(settings.symmetries))
+    return total.reshape(len(tiles), space.channels, *total.shape[1:])
+
+
+def _merge(batch: np.ndarray) -> np.ndarray:
+    """(B, C, *S) -> (B * C, *S)."""
+    return batch.reshape(-1, *batch.shape[2:])

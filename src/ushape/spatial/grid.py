@@ -19,16 +19,54 @@ def resample_image(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     Shapes:
         image: (C, *S) -> (C, *shape).
     """
-    is_integer = np.issubdtype(image.dtype, np.integer)
     if tuple(image.shape[1:]) == tuple(shape):
+        is_integer = np.issubdtype(image.dtype, np.integer)
         return image if is_integer else image.astype(np.float32, copy=False)
     result = _shrink(image.astype(np.float32, order="C"), shape)
     if result.shape[1:] != tuple(shape):
         result = resample_probabilities(result, shape)
-    if is_integer:
-        limits = np.iinfo(image.dtype)
-        return np.rint(result).clip(limits.min, limits.max).astype(image.dtype)
-    return result
+    return _as_stored(result, image.dtype)
+
+
+def _as_stored(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Rounded back to an integer dtype; float32 stays."""
+    if not np.issubdtype(dtype, np.integer):
+        return values
+    limits = np.iinfo(dtype)
+    return np.rint(values).clip(limits.min, limits.max).astype(dtype)
+
+
+def shrink_rows(
+    strip: np.ndarray, shape: Sequence[int], rows: tuple[int, int], of: tuple[int, int]
+) -> np.ndarray:
+    """Some rows of `resample_image` for an image that shrinks, from the file rows beneath them.
+
+    Args:
+        strip: (C, n, ...), the rows of `rows_beneath` for the same rows.
+        shape: Axes of S after the first, as they shall be.
+        rows: First of the wanted rows, and the one after the last.
+        of: Rows of the whole image, and of the whole result.
+
+    Shapes:
+        returns: (C, rows[1] - rows[0], *shape), the strip's dtype if integer, else float32.
+    """
+    old, new = of
+    values = strip.astype(np.float32, order="C")
+    if old != new:
+        edges = np.arange(rows[0], rows[1] + 1) * old / new - rows_beneath(rows, of)[0]
+        values = _average_stretches(values, 1, edges, new / old)
+    values = _shrink(values, (rows[1] - rows[0], *shape))
+    return _as_stored(values, strip.dtype)
+
+
+def rows_beneath(rows: tuple[int, int], of: tuple[int, int]) -> tuple[int, int]:
+    """First row of the whole image that some rows of the result show, and the one after the last.
+
+    Args:
+        rows, of: As for `shrink_rows`.
+    """
+    old, new = of
+    return rows[0] * old // new, -(-rows[1] * old // new)
 
 
 def resample_probabilities(probabilities: np.ndarray, shape: Sequence[int]) -> np.ndarray:
@@ -43,6 +81,50 @@ def resample_probabilities(probabilities: np.ndarray, shape: Sequence[int]) -> n
     return functional.interpolate(
         torch.from_numpy(values)[None], size=tuple(shape), mode=mode, align_corners=False
     )[0].numpy()
+
+
+class RowGrower:
+    """`resample_probabilities` to a size that is not smaller, band by band along the first axis.
+
+    Args:
+        old: S of the whole.
+        new: S of the whole result, no axis smaller.
+    """
+
+    def __init__(self, old: Sequence[int], new: Sequence[int]):
+        self.old, self.new = tuple(old), tuple(new)
+        places = (np.arange(self.new[0]) + 0.5) * (self.old[0] / self.new[0]) - 0.5
+        places = places.clip(0)
+        self._lower = np.floor(places).astype(int)
+        self._upper = np.minimum(self._lower + 1, self.old[0] - 1)
+        self._weight = (places - self._lower).astype(np.float32)
+        self._seen = self._done = 0
+        self._last = np.zeros((0, 0), np.float32)
+
+    def add(self, band: np.ndarray) -> np.ndarray:
+        """The rows of the result that can be told by now: (K, n, *old[1:]) -> (K, m, *new[1:]).
+
+        With the last band the last rows come; m may be 0.
+        """
+        wide = self._widen(band)
+        known = np.concatenate([self._last, wide], axis=1) if self._seen else wide
+        first = self._seen - (known.shape[1] - wide.shape[1])  # Row of the whole.
+        self._seen += band.shape[1]
+        ready = slice(self._done, int(np.searchsorted(self._upper, self._seen)))
+        self._done = ready.stop
+        self._last = known[:, -1:].copy()
+        weight = self._weight[ready].reshape(-1, *[1] * (known.ndim - 2))
+        lower, upper = known[:, self._lower[ready] - first], known[:, self._upper[ready] - first]
+        return np.asarray(lower + (upper - lower) * weight)
+
+    def _widen(self, band: np.ndarray) -> np.ndarray:
+        """Along all axes but the first."""
+        if self.old[1:] == self.new[1:]:
+            return band
+        flat = torch.from_numpy(np.ascontiguousarray(band)).flatten(0, 1)[:, None]
+        mode = "linear" if len(self.new) == 2 else "bilinear"
+        wide = functional.interpolate(flat, size=self.new[1:], mode=mode, align_corners=False)
+        return wide[:, 0].unflatten(0, band.shape[:2]).numpy()
 
 
 def resample_classes(classes: np.ndarray, shape: Sequence[int]) -> np.ndarray:
@@ -99,15 +181,25 @@ def _shrink(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 def _average_along(image: np.ndarray, axis: int, new: int) -> np.ndarray:
     """Means over `new` equal stretches of an axis; a pixel cut in two counts in parts."""
     old = image.shape[axis]
-    edges = np.arange(new + 1) * old / new
-    starts, ends = edges[:-1], edges[1:]
+    return _average_stretches(image, axis, np.arange(new + 1) * old / new, new / old)
+
+
+def _average_stretches(
+    image: np.ndarray, axis: int, edges: np.ndarray, per_pixel: float
+) -> np.ndarray:
+    """Means over the stretches between neighbouring edges, given in pixels of the axis.
+
+    Args:
+        per_pixel: 1 / length of a stretch.
+    """
+    starts, ends, new = edges[:-1], edges[1:], len(edges) - 1
     first, last = np.floor(starts).astype(int), np.ceil(ends).astype(int) - 1
     column = [-1 if a == axis else 1 for a in range(image.ndim)]
     total = np.zeros([new if a == axis else s for a, s in enumerate(image.shape)], np.float32)
     for tap in range(int((last - first).max()) + 1):
         pixel = first + tap
         length = (np.minimum(ends, pixel + 1) - np.maximum(starts, pixel)).clip(min=0)
-        weight = (length * new / old).astype(np.float32).reshape(column)
+        weight = (length * per_pixel).astype(np.float32).reshape(column)
         # Where the stretch has ended, its last pixel counts 0 times: a NaN next door stays there.
         total += weight * image.take(np.minimum(pixel, last), axis=axis)
     return total

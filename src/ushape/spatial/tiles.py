@@ -1,9 +1,8 @@
-"""How a large image is cut into tiles and blended together again."""
+"""How a large image is cut into tiles and blended together again, axis by axis."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,23 +10,65 @@ import numpy as np
 
 from ushape.errors import ConfigError
 
+Blend = Literal["gaussian", "uniform"]
+
+STRETCH = 1.25
+"""A tile may be so many times longer than asked for, where fewer tiles then do."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TilingConfig:
     """How a large image is cut up and blended together."""
 
-    overlap_fraction: float = 0.25
-    """Share of a tile covered again by its neighbour, 0 <= value < 1."""
+    overlap_fraction: float | Literal["auto"] = "auto"
+    """Share of a tile covered again by its neighbour, 0 <= value < 1. auto: 64 pixels, at most a
+    quarter."""
 
-    blend: Literal["gaussian", "uniform"] = "gaussian"
+    blend: Blend = "gaussian"
     """Trust in a pixel by its distance from the tile's centre."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.overlap_fraction < 1:
+        if self.overlap_fraction != "auto" and not 0 <= self.overlap_fraction < 1:
             raise ConfigError(
                 f"overlap_fraction is {self.overlap_fraction}, outside [0, 1).",
                 hint="0.25 is usual; 0.5 is safer at seams and needs twice the tiles per axis.",
             )
+
+
+@dataclass(frozen=True)
+class TiledAxis:
+    """Tiles along one axis."""
+
+    tile: int
+    """Pixels of each."""
+
+    starts: tuple[int, ...]
+    """First pixel of each, rising."""
+
+    shares: np.ndarray
+    """(tiles, tile) float32: what each tile counts at each of its pixels. Over all tiles that
+    cover a pixel they add up to 1, so that a sum needs no division."""
+
+    @property
+    def size(self) -> int:
+        """Pixels that are covered."""
+        return self.starts[-1] + self.tile
+
+
+def cut_axis(size: int, tile: int, overlap_fraction: float, blend: Blend) -> TiledAxis:
+    """Tiles evenly spread over an axis; neighbours overlap at least so far.
+
+    Args:
+        size: Pixels to cover; an axis shorter than a tile is covered by one.
+        tile: Pixels of a tile.
+    """
+    starts = tile_starts(size, tile, overlap_fraction)
+    trust = np.broadcast_to(blend_profile(tile, blend), (len(starts), tile))
+    total = np.zeros(max(size, tile))
+    for start in starts:
+        total[start : start + tile] += trust[0]
+    shares = [own / total[start : start + tile] for own, start in zip(trust, starts, strict=True)]
+    return TiledAxis(tile, tuple(starts), np.stack(shares).astype(np.float32))
 
 
 def tile_starts(size: int, tile: int, overlap_fraction: float) -> list[int]:
@@ -44,47 +85,32 @@ def tile_starts(size: int, tile: int, overlap_fraction: float) -> list[int]:
     return [round(index * (size - tile) / (count - 1)) for index in range(count)]
 
 
-def blend_window(shape: Sequence[int], blend: Literal["gaussian", "uniform"]) -> np.ndarray:
-    """Trust in each pixel of a tile, at most 1, never 0.
+def even_tile(size: int, most: int, overlap_fraction: float) -> int:
+    """The tile with which few tiles cover an axis without covering much of it twice.
+
+    4096 pixels in tiles of about 1024 that overlap by 64: five of 1024 would, four of 1072 do.
+
+    Args:
+        size: Pixels to cover.
+        most: Pixels of a tile, about: it may grow to STRETCH times as many.
+    """
+    longest = int(STRETCH * most)
+    if size <= longest:
+        return size
+    overlap = overlap_fraction * most
+    count = math.ceil((size - overlap) / (longest - overlap))
+    return math.ceil((size + (count - 1) * overlap) / count)
+
+
+def blend_profile(tile: int, blend: Blend) -> np.ndarray:
+    """Trust in each pixel along a tile, at most 1, never 0.
 
     nnU-Net uses sigma = tile / 8 (sliding_window_prediction.py).
 
     Shapes:
-        returns: (*shape) float32.
+        returns: (tile,).
     """
-    window = np.ones(tuple(shape), dtype=np.float32)
     if blend == "uniform":
-        return window
-    for axis, size in enumerate(shape):
-        distance = (np.arange(size) - (size - 1) / 2) / (size / 8)
-        profile = np.exp(-0.5 * distance**2).astype(np.float32)
-        window *= profile.reshape([-1 if a == axis else 1 for a in range(len(shape))])
-    return np.maximum(window / window.max(), 1e-4)
-
-
-class TileAccumulator:
-    """Weighted mean of overlapping tiles.
-
-    Args:
-        channels: K.
-        shape: S of the whole.
-        window: (*T) trust in each pixel of a tile.
-    """
-
-    def __init__(self, channels: int, shape: Sequence[int], window: np.ndarray):
-        self.window = window
-        self._sum = np.zeros((channels, *shape), dtype=np.float32)
-        self._trust = np.zeros(tuple(shape), dtype=np.float32)
-
-    def add(self, probabilities: np.ndarray, start: Sequence[int]) -> None:
-        """Adds a tile (K, *T) whose first pixel lies at `start`."""
-        place = tuple(
-            slice(first, first + size) for first, size in zip(start, self.window.shape, strict=True)
-        )
-        self._sum[(slice(None), *place)] += probabilities * self.window
-        self._trust[place] += self.window
-
-    def result(self) -> np.ndarray:
-        """(K, *S) float32; every pixel must have been covered."""
-        assert (self._trust > 0).all(), "tiles leave a gap"
-        return self._sum / self._trust
+        return np.ones(tile)
+    distance = (np.arange(tile) - (tile - 1) / 2) / (tile / 8)
+    return np.maximum(np.exp(-0.5 * distance**2), 1e-4)

@@ -106,7 +106,8 @@ class SegmentationModule(lightning.LightningModule):
         space = self.plan.preparation.space
         self.averaged.eval()
         # One version of each image is enough to compare epochs.
-        found = predict_sample(self.averaged.module, sample, self.plan, average="none")
+        precision = self.plan.recipe.train.precision
+        found = predict_sample(self.averaged.module, sample, self.plan, precision, average="none")
         guess = space.decode(found)
         if len(self.shown) < SHOWN or index in self.shown:
             self.shown[index] = guess

@@ -100,7 +100,17 @@ def test_rare_foreground_is_sought():
         return share + (1 - share) * present
 
     assert seen(0.02) == pytest.approx(0.5, abs=0.01)
-    assert seen(0.35) > 0.5
+    assert seen(0.35) == pytest.approx(0.5, abs=0.01)
+    assert seen(0.8) == 0.8  # Nothing to seek.
+
+
+def test_small_objects_in_large_images_are_sought():
+    # One object of 16 pixels: a patch of 256 shows it in ((256 + 16) / 1024)^2 of the places.
+    lone = {"objects_per_case": 1.0, "object_size": 16.0, "median_shape": (1024, 1024)}
+    planned, _ = plan(replace(DATA, **lone))
+    chance = (272 / 1024) ** 2
+    expected = round((0.5 - chance) / (1 - chance), 2)
+    assert planned.sampling.foreground_fraction == expected
 
 
 def test_what_the_user_set_is_never_replaced():
@@ -118,6 +128,7 @@ def test_what_the_user_set_is_never_replaced():
             "train.workers=0",
             "predict.tile_shape=[96,96]",
             "predict.average=all_8",
+            "predict.tiling.overlap_fraction=0.3",
             "augment={space: {flip_axes: [1]}}",
         ],
     )

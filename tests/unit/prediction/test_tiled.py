@@ -1,14 +1,23 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from ushape.labels import LabelSpace
 from ushape.models import build_model
 from ushape.models.unet import UNetConfig
-from ushape.prediction.tiled import TileSettings, predict_probabilities
+from ushape.prediction.predictor import Eager
+from ushape.prediction.tiled import (
+    ArrayRows,
+    TileSettings,
+    count_pixels,
+    predict_alike,
+    predict_bands,
+    predict_probabilities,
+)
 from ushape.spatial.symmetry import symmetries
-from ushape.spatial.tiles import TilingConfig
 
 SPACE = LabelSpace(values=(0, 1), names=("background", "foreground"))
 rng = np.random.default_rng(0)
@@ -25,9 +34,12 @@ class Identity(nn.Module):
     def legal_size(self, at_least):
         return -(-at_least // 4) * 4
 
+    def logits(self, tiles):
+        return self(tiles)
+
     def forward(self, x):
         assert all(size % 4 == 0 for size in x.shape[2:])
-        self.shapes.append(tuple(x.shape[2:]))
+        self.shapes += [tuple(x.shape[2:])] * len(x)
         inner = [slice(self.margin, size - self.margin) for size in x.shape[2:]]
         return x[(slice(None), slice(None), *inner)]
 
@@ -35,7 +47,7 @@ class Identity(nn.Module):
 def settings(*shape, overlap=0.25, average="none", axes=()):
     return TileSettings(
         shape=shape,
-        tiling=TilingConfig(overlap_fraction=overlap),
+        overlap_fraction=overlap,
         symmetries=symmetries(average, axes, len(shape)),
     )
 
@@ -59,12 +71,12 @@ def test_identity_network_gives_the_image_back(shape, margin, average):
 
 def test_what_fits_is_predicted_in_one_pass():
     network = Identity().eval()
-    predict_probabilities(network, np.zeros((1, 30, 31), np.float32), SPACE, settings(32, 32))
-    assert network.shapes == [(32, 32)]
+    predict_probabilities(network, np.zeros((1, 40, 31), np.float32), SPACE, settings(32, 32))
+    assert network.shapes == [(40, 32)]
     network.shapes.clear()
     predict_probabilities(network, np.zeros((1, 100, 31), np.float32), SPACE, settings(32, 32))
-    assert len(network.shapes) == 4
-    assert set(network.shapes) == {(32, 32)}
+    # (100 + 2 * 8) / 3 = 39 rows, in sizes that the network takes.
+    assert network.shapes == [(40, 32)] * 3
 
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
@@ -72,11 +84,11 @@ def test_parts_equal_the_whole_where_the_network_sees_enough(padding):
     """A shallow network whose view is smaller than the overlap: tiles change nothing inside."""
     torch.manual_seed(0)
     config = UNetConfig(widths=(4, 4), norm="batch", padding=padding)
-    network = build_model(config, 1, 1).eval()
+    module = build_model(config, 1, 1).eval()
+    network = Eager(module, "fp32", torch.contiguous_format)
     image = rng.standard_normal((1, 96, 96)).astype(np.float32)
-    with torch.inference_mode():
-        whole = predict_probabilities(network, image, SPACE, settings(96, 96))
-        tiled = predict_probabilities(network, image, SPACE, settings(64, 64, overlap=0.75))
+    whole = predict_probabilities(network, image, SPACE, settings(96, 96))
+    tiled = predict_probabilities(network, image, SPACE, settings(48, 48, overlap=0.6))
     if padding == "valid":
         np.testing.assert_allclose(tiled, whole, atol=1e-5)
     else:  # Zeros at a tile's edges disturb it there, where it is hardly trusted.
@@ -98,4 +110,38 @@ def test_mirroring_averages_what_the_network_says_of_each_side():
 
 def test_a_network_in_training_is_refused():
     with pytest.raises(AssertionError, match="prediction"):
-        predict_probabilities(Identity().train(), np.zeros((1, 8, 8)), SPACE, settings(8, 8))
+        Eager(Identity().train(), "fp32", torch.contiguous_format)
+
+
+@given(
+    shape=st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    tile=st.tuples(st.integers(4, 24), st.integers(4, 24)),
+    overlap=st.floats(0, 0.6),
+    margin=st.sampled_from([0, 6]),
+)
+def test_bands_are_the_image_from_top_to_bottom(shape, tile, overlap, margin):
+    image = rng.standard_normal((1, *shape)).astype(np.float32)
+    bands = list(
+        predict_bands(
+            Identity(margin).eval(), ArrayRows(image), SPACE, settings(*tile, overlap=overlap)
+        )
+    )
+    assert sum(band.shape[1] for band in bands) == shape[0]
+    np.testing.assert_allclose(np.concatenate(bands, axis=1), sigmoid(image), atol=1e-5)
+
+
+def test_images_of_one_size_are_predicted_together():
+    images = rng.standard_normal((3, 1, 14, 9)).astype(np.float32)
+    network = Identity(2).eval()
+    found = predict_alike(network, images, SPACE, settings(16, 16, average="all_8"))
+    np.testing.assert_allclose(found, sigmoid(images), atol=1e-5)
+    assert predict_alike(network, images, SPACE, settings(8, 8)) is None
+
+
+def test_pixels_are_counted_before_any_is_shown():
+    network = Identity(2).eval()
+    for shape in ((30, 31), (100, 50)):
+        network.shapes.clear()
+        predict_probabilities(network, np.zeros((1, *shape), np.float32), SPACE, settings(32, 32))
+        shown = sum(height * width for height, width in network.shapes)
+        assert count_pixels(network, shape, settings(32, 32)) == shown

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from ushape.augment import STRENGTHS, AugmentConfig
 from ushape.models.shapes import next_legal_size, valid_margin
-from ushape.planning.recipe import AUTO, Recipe
+from ushape.planning.fingerprint import Fingerprint
+from ushape.planning.recipe import AUTO, Recipe, settled
 from ushape.planning.rules.decision import Decision, Situation, change, size_text
 
 
@@ -28,21 +30,39 @@ def choose_patch(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decision
 
 
 def choose_sampling(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decision]:
-    """At least half of the patches shall show foreground; a third is centred on it (nnU-Net)."""
+    """Half of the patches shall show foreground; where patches anywhere do, none is sought.
+
+    nnU-Net centres a third of them on foreground in any case: no gain where it is not rare
+    (benchmarks/plan.md).
+    """
     share = recipe.sampling.foreground_fraction
     if recipe.sampling.draw != "foreground":
         recipe = change(recipe, "sampling", foreground_fraction=0.0)
         text = f"Sampling: {recipe.sampling.draw.replace('_', ', then ')}."
         return recipe, Decision(text, "as set")
     present = situation.data.foreground_cases
+    seen = present * _chance_of_hit(recipe, situation.data)
     if share == AUTO:
-        share = round(max(1 / 3, (0.5 - present) / max(1e-6, 1 - present)), 2)
+        share = round(max(0.0, (0.5 - seen) / max(1e-6, 1 - seen)), 2)
     recipe = change(recipe, "sampling", foreground_fraction=share)
     text = (
         f"Sampling: {share:.0%} of the patches centred on foreground, which {present:.0%} of the "
         "training cases hold."
     )
-    return recipe, Decision(text, f"{present:.0%} of the cases hold any", "sampling.draw=uniform")
+    fact = f"about {seen:.0%} of the patches anywhere show foreground"
+    return recipe, Decision(text, fact, "sampling.foreground_fraction=0.33")
+
+
+def _chance_of_hit(recipe: Recipe, data: Fingerprint) -> float:
+    """That a patch anywhere in a case with foreground shows some of it, about: objects are taken
+    for boxes that lie by chance."""
+    patch = settled(recipe.sampling.patch_shape)
+    shape = recipe.preparation.working_shape(data.median_shape)
+    scale = shape[-1] / data.median_shape[-1]
+    reach = [
+        min(1.0, (p + data.object_size * scale) / s) for p, s in zip(patch, shape, strict=True)
+    ]
+    return min(1.0, data.objects_per_case * math.prod(reach))
 
 
 def choose_augmentation(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decision]:

@@ -79,6 +79,7 @@ def choose_batch(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decision
             batch,
             settled(recipe.sampling.patch_shape),
             dtype=dtype or torch.float32,
+            device=machine.device,
         )
 
     first = (4 if machine.device == "cpu" else 16) if asked == AUTO else asked

@@ -1,0 +1,141 @@
+"""A trained run in Python: `model = ushape.load(run)`; `model.predict(image)`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ushape import io
+from ushape.data.inputs import find_inputs
+from ushape.data.prepare import by_group
+from ushape.errors import DataError
+from ushape.predicting import run_folders
+from ushape.prediction.predictor import Predictor
+from ushape.prediction.uncertainty import expected_dice
+from ushape.types import Case, MaskEncoding, Prediction
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a model says about one image, on the image's own grid."""
+
+    mask: np.ndarray
+    """(*S) in the values of the masks that the model was trained on."""
+
+    classes: np.ndarray
+    """(*S) uint8, 0: background, 1: the first class."""
+
+    probabilities: np.ndarray
+    """(K, *S) float32."""
+
+    expected_dice: float | None
+    """What validation cases of this confidence had, if there is something to find; None: there
+    were too few of them to say."""
+
+    image: Path | None
+    """The file, where it was one."""
+
+    encoding: MaskEncoding
+
+    def save(self, path: Path | str) -> None:
+        """Writes the mask, whole or not at all; the suffix decides the format.
+
+        Raises:
+            DataError: a format that masks cannot be written in.
+        """
+        io.write_mask(Path(path), self.mask, self.encoding, like=self.image)
+
+
+class Model:
+    """Trained networks, ready to predict. Several threads may ask at once."""
+
+    def __init__(self, predictor: Predictor):
+        self._predictor = predictor
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Background first."""
+        return self._predictor.plan.preparation.space.names
+
+    def predict(self, image: Path | str | np.ndarray) -> Result:
+        """One image: a file, or pixels with the intensities that the file would have.
+
+        Shapes:
+            image: (*S) for one channel, (C, *S), or (*S, C).
+
+        Raises:
+            DataError: unreadable, or other channels or dimensions than the model's.
+        """
+        if isinstance(image, np.ndarray):
+            return self._result(None, self._predictor.predict_array(self._channels_first(image)))
+        path = Path(image)
+        return self._result(path, self._predictor.predict(Case(id=path.stem, image=path)))
+
+    def predict_many(self, images: Iterable[Path | str] | Path | str) -> Iterator[Result]:
+        """Files, folders, patterns and tables as `ushape.predict` takes them, one after another.
+
+        The next ones are read while the network computes; small ones of one size share a batch.
+
+        Raises:
+            DataError: the first image that cannot be read.
+        """
+        plan = self._predictor.plan
+        named: Sequence[Path | str] = [images] if isinstance(images, (str, Path)) else list(images)
+        found = find_inputs(
+            [Path(path) for path in named],
+            channels=plan.preparation.channels,
+            dims=plan.recipe.network.dims,
+        )
+        groups = by_group([one.case for one in found])
+        requests = ((one.case, one.case, groups[one.case.group]) for one in found)
+        for case, prediction in self._predictor.predict_many(requests):
+            if isinstance(prediction, DataError):
+                raise prediction
+            yield self._result(case.image, prediction)
+
+    def _channels_first(self, image: np.ndarray) -> np.ndarray:
+        """(C, *S) of whatever form."""
+        plan = self._predictor.plan
+        channels, dims = plan.preparation.channels, plan.recipe.network.dims
+        if image.ndim == dims and channels == 1:
+            return image[None]
+        if image.ndim == dims + 1 and image.shape[0] == channels:
+            return image
+        if image.ndim == dims + 1 and image.shape[-1] == channels:
+            return np.ascontiguousarray(np.moveaxis(image, -1, 0))
+        raise DataError(
+            f"An array of shape {image.shape}; the model reads {channels} channels of {dims}D.",
+            hint=f"Give it as ({channels}, {'y, x' if dims == 2 else 'z, y, x'}).",
+        )
+
+    def _result(self, image: Path | None, prediction: Prediction) -> Result:
+        calibration = self._predictor.tuning.calibration
+        expected = expected_dice(prediction.confidence, calibration) if calibration else None
+        return Result(
+            mask=self._predictor.codes_of(prediction.classes),
+            classes=prediction.classes,
+            probabilities=prediction.probabilities,
+            expected_dice=expected,
+            image=image,
+            encoding=self._predictor.plan.encoding,
+        )
+
+
+def load(
+    run: Path | str | Sequence[Path | str],
+    *,
+    device: str = "auto",
+    backend: str = "torch",
+    settings: Iterable[str] = (),
+) -> Model:
+    """A trained model; the arguments are those of `predict`.
+
+    Raises:
+        RunError: not a run, or one without weights.
+        PlanError: the device or the backend is not there; runs of other classes.
+    """
+    folders = run_folders(run)
+    return Model(Predictor.open(folders, device, backend=backend, settings=settings))

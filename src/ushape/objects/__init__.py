@@ -1,0 +1,1 @@
+"""Single objects out of a prediction: labelled, measured, outlined."""

@@ -1,0 +1,65 @@
+"""The trained network in PyTorch, made fast for prediction."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from ushape.planning.speed import memory_format
+from ushape.prediction.backends.backend import Precision, Request, input_of
+
+DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True)
+class TorchBackend:
+    """Logits from a network that `prepare` made, perhaps compiled."""
+
+    name: str
+    network: nn.Module
+    device: str
+    dtype: torch.dtype
+    layout: torch.memory_format
+
+    @torch.inference_mode()
+    def logits(self, tiles: Tensor) -> Tensor:
+        # Cast before the journey: half as many bytes travel to an accelerator.
+        batch = tiles.to(self.dtype).to(self.device)
+        found: Tensor = self.network(batch.contiguous(memory_format=self.layout))
+        return found.float()
+
+
+def open_torch(request: Request) -> TorchBackend:
+    """The network as it is, in PyTorch."""
+    return _open(request, "torch", prepare(request.network))
+
+
+def prepare(network: nn.Module) -> nn.Module:
+    """A copy in float32 for prediction, its batch norms folded into the convolutions before."""
+    prepared = copy.deepcopy(network).float().eval()
+    for layer in prepared.modules():
+        if isinstance(layer, nn.Sequential):
+            _fold(layer)
+    return prepared.requires_grad_(False)
+
+
+def _open(request: Request, name: str, network: nn.Module) -> TorchBackend:
+    dtype = DTYPES[request.precision]
+    layout = memory_format(input_of(network)[1], channels_last=True)
+    network.to(request.device, dtype).to(memory_format=layout)  # type: ignore[call-overload]
+    return TorchBackend(name, network, request.device, dtype, layout)
+
+
+def _fold(layers: nn.Sequential) -> None:
+    """Takes the place of each convolution and the batch norm right after it."""
+    for index, (layer, norm) in enumerate(itertools.pairwise(list(layers))):
+        if isinstance(layer, nn.Conv2d | nn.Conv3d) and isinstance(
+            norm, nn.BatchNorm2d | nn.BatchNorm3d
+        ):
+            layers[index] = fuse_conv_bn_eval(layer, norm)
+            layers[index + 1] = nn.Identity()

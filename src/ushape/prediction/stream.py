@@ -1,0 +1,95 @@
+"""An image larger than memory -> its classes, band by band, on the file's own grid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ushape.data.prepare import Preparation, thinning_step
+from ushape.errors import DataError
+from ushape.io.bands import Bands
+from ushape.prediction.tiled import Network, TileSettings, predict_bands
+from ushape.scaling import Scaling
+from ushape.spatial.grid import RowGrower, rows_beneath, shrink_rows
+
+LOOKED_AT_PX = 1 << 24
+"""Pixels that are read at once to measure an image's intensities."""
+
+
+@dataclass(frozen=True)
+class FileRows:
+    """A file's image on the network's grid, read in bands."""
+
+    bands: Bands
+    shape: tuple[int, ...]
+    """(C, *working)."""
+
+    scaling: Scaling | None
+    """None: intensities as in the file."""
+
+    def read(self, first: int, last: int) -> np.ndarray:
+        """(C, last - first, ...), as `Preparation.load` would give these rows."""
+        of = (self.bands.shape[1], self.shape[1])
+        strip = self.bands.read(*rows_beneath((first, last), of))
+        if self.bands.shape[1:] != self.shape[1:]:
+            strip = shrink_rows(strip, self.shape[2:], (first, last), of)
+        return strip if self.scaling is None else self.scaling.apply(strip)
+
+
+def predict_file(
+    network: Network, bands: Bands, preparation: Preparation, settings: TileSettings
+) -> Iterator[np.ndarray]:
+    """Class probabilities of an open file, in bands on its own grid.
+
+    The same as of the whole image, but for rounding.
+
+    Shapes:
+        yields: (K, n, *S[1:]) float32, rows that follow the last ones.
+
+    Raises:
+        DataError: other channels than the network's; a preparation that must see whole images.
+    """
+    refuse_whole_images(preparation, str(bands.path))
+    if bands.shape[0] != preparation.channels:
+        raise DataError(
+            f"{bands.path}: the image has {bands.shape[0]} channels, the model reads "
+            f"{preparation.channels}.",
+            hint="Convert the image, or train a model on images like this one.",
+        )
+    file_shape = bands.shape[1:]
+    working = preparation.config.working_shape(file_shape)
+    rows = FileRows(bands, (bands.shape[0], *working), None)
+    rows = replace(rows, scaling=preparation.scaling or measure_scaling(rows, preparation))
+    grower = RowGrower(working, file_shape) if working != file_shape else None
+    for band in predict_bands(network, rows, preparation.space, settings):
+        whole = band if grower is None else grower.add(band)
+        if whole.shape[1]:
+            yield whole
+
+
+def refuse_whole_images(preparation: Preparation, name: str) -> None:
+    """Raises DataError where an image can only be prepared as a whole."""
+    config = preparation.config
+    if preparation.needs_group or config.square or config.shape is not None:
+        raise DataError(
+            f"{name}: too large for this model, which crops, pads or resizes whole images.",
+            hint="Cut the image up, or train with --recipe auto.",
+        )
+
+
+def measure_scaling(rows: FileRows, preparation: Preparation) -> Scaling:
+    """The scaling of the whole image, from the pixels that `Preparation` would look at."""
+    channels, height, *others = rows.shape
+    row_px = math.prod(others)
+    step = thinning_step(height * row_px, rows.shape[-1])
+    together = max(1, LOOKED_AT_PX // row_px)
+    found = []
+    for first in range(0, height, together):
+        last = min(height, first + together)
+        wanted = np.arange(-(-first * row_px // step) * step, last * row_px, step) - first * row_px
+        if wanted.size:
+            found.append(rows.read(first, last).reshape(channels, -1)[:, wanted])
+    return preparation.measure(np.concatenate(found, axis=1))

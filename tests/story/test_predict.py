@@ -1,0 +1,257 @@
+"""`ushape predict` and `ushape.load` as users run them: outputs, restarts, bands, ensembles."""
+
+import csv
+import hashlib
+import json
+import os
+import random
+import shutil
+import threading
+import time
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+import ushape as package
+from commands import start_command
+from ushape import predicting
+from ushape.errors import ConfigError, DataError, PlanError
+
+EVERYTHING = ("--overlay", "--instances", "--table", "--uncertainty", "--probabilities=tif")
+
+
+def visible(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name[0] != ".")
+
+
+def digest(folder):
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in visible(folder)
+    }
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def other(cells, tiny, tmp_path_factory, ushape):
+    """A second run on the cells."""
+    run = tmp_path_factory.mktemp("runs") / "other"
+    assert ushape("train", cells, "-o", run, "--epochs", 2, "--seed", 5, *tiny).code == 0
+    return run
+
+
+def test_everything_beside_the_mask_agrees_with_it(trained, cells, ushape, tmp_path):
+    roifile = pytest.importorskip("roifile")
+    out = tmp_path / "out"
+    images = sorted((cells / "images").iterdir())[:2]
+    ended = ushape("predict", trained, *images, "-o", out, *EVERYTHING, "--contours=geojson")
+    assert ended.code == 0, ended.error
+    name = images[0].stem
+    mask = np.asarray(Image.open(out / f"{name}.png"))
+    labels = tifffile.imread(out / f"{name}_instances.tif")
+    assert ((labels > 0) == (mask == 255)).all()
+    objects = rows_of(out / f"{name}_objects.csv")
+    assert [int(row["area_px"]) for row in objects] == np.bincount(labels.ravel())[1:].tolist()
+    features = json.loads((out / f"{name}.geojson").read_text())["features"]
+    assert [int(feature["properties"]["name"]) for feature in features] == [
+        int(row["id"]) for row in objects
+    ]
+    probabilities = tifffile.imread(out / f"{name}_probabilities.tif").squeeze()
+    hesitating = np.asarray(Image.open(out / f"{name}_uncertainty.png"))
+    assert (
+        np.corrcoef(np.abs(probabilities.astype(int) - 128).ravel(), hesitating.ravel())[0, 1] < 0
+    )
+    all_images = rows_of(out / "images.csv")
+    assert [row["image"] for row in all_images] == [path.name for path in images]
+    assert int(all_images[0]["area_px"]) == (mask == 255).sum()
+    assert 0 <= float(all_images[0]["confidence"]) <= 1
+
+    ended = ushape("predict", trained, images[0], "-o", tmp_path / "rois", "--contours=imagej")
+    assert ended.code == 0, ended.error
+    rois = roifile.roiread(tmp_path / "rois" / f"{name}_rois.zip")
+    assert len({roi.name.split("_")[0] for roi in rois}) >= 1
+
+
+def test_killed_at_any_moment_the_same_call_ends_with_the_same_bytes(
+    trained, cells, ushape, tmp_path
+):
+    call = ["predict", str(trained), str(cells / "images"), "-o"]
+    assert ushape(*call, tmp_path / "straight", *EVERYTHING).code == 0
+    expected, out = digest(tmp_path / "straight"), tmp_path / "out"
+    rng = random.Random(0)
+    said, failed = tmp_path / "said", tmp_path / "failed"
+    for _ in range(20):
+        process = start_command([*call, str(out), *EVERYTHING], said, failed)
+        process.join(rng.uniform(0.05, 1.5))
+        process.kill()
+        process.join()
+        # Whatever is there by its name is whole.
+        for name, own in digest(out).items() if out.exists() else ():
+            assert expected[name] == own, name
+        if rng.random() < 0.2:
+            shutil.rmtree(out, ignore_errors=True)
+    ended = ushape(*call, out, *EVERYTHING)
+    assert ended.code == 0, ended.error
+    assert digest(out) == expected
+
+
+def test_finished_images_are_kept_and_changed_ones_are_not_replaced(
+    trained, cells, ushape, tmp_path
+):
+    data, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(cells / "images", data)
+    assert ushape("predict", trained, data, "-o", out).code == 0
+    first = min(out.glob("*.png"))
+    written = first.stat().st_mtime_ns
+    shutil.copy(min(data.iterdir()), data / "new.png")
+    ended = ushape("predict", trained, data, "-o", out)
+    assert ended.code == 0, ended.error
+    assert "8 images finished by an earlier call" in ended.output
+    assert "9 masks" in ended.output
+    assert first.stat().st_mtime_ns == written
+    first.write_bytes(b"mine")
+    ended = ushape("predict", trained, data, "-o", out)
+    assert ended.code == 2
+    assert first.read_bytes() == b"mine"
+    assert ushape("predict", trained, data, "-o", out, "--set=predict.average=all_8").code == 2
+    assert ushape("predict", trained, data, "-o", out, "--overwrite").code == 0
+    assert first.read_bytes() != b"mine"
+
+
+def test_two_processes_on_one_folder(trained, cells, ushape, tmp_path):
+    call = ["predict", str(trained), str(cells / "images"), "-o"]
+    assert ushape(*call, tmp_path / "straight").code == 0
+    both = [
+        start_command([*call, str(tmp_path / "out")], tmp_path / f"{n}", tmp_path / f"e{n}")
+        for n in range(2)
+    ]
+    for process in both:
+        process.join(120)
+    assert digest(tmp_path / "out") == digest(tmp_path / "straight")
+
+
+def test_an_image_larger_than_memory_is_predicted_in_bands(trained, cells, monkeypatch, tmp_path):
+    grey = np.asarray(Image.open(min((cells / "images").iterdir())))
+    large = np.tile(grey, (5, 3))
+    tifffile.imwrite(tmp_path / "x.tif", large, tile=(32, 32), resolution=(10000, 10000))
+    settings = ["predict.tile_shape=[64,64]"]
+    package.predict(trained, tmp_path / "x.tif", output=tmp_path / "whole", settings=settings)
+    monkeypatch.setattr(predicting, "WHOLE_BYTES", 1)
+    out = tmp_path / "bands"
+    (mask,) = package.predict(
+        trained, tmp_path / "x.tif", output=out, settings=settings, probabilities="zarr"
+    )
+    assert mask.name == "x.tif"
+    found = tifffile.imread(mask)
+    whole = np.asarray(Image.open(tmp_path / "whole" / "x.png"))
+    assert found.shape == whole.shape == large.shape
+    assert (found != whole).mean() < 0.001
+    assert (out / "x_probabilities.zarr").is_dir()
+    # The same call again finds it finished.
+    assert package.predict(
+        trained, tmp_path / "x.tif", output=out, settings=settings, probabilities="zarr"
+    ) == [mask]
+    monkeypatch.setattr(predicting, "MOST_BYTES", 1)
+    with pytest.raises(DataError, match="too large for overlay"):
+        package.predict(trained, tmp_path / "x.tif", output=tmp_path / "no", overlay=True)
+
+
+def test_several_runs_are_averaged(trained, other, cells, ushape, tmp_path):
+    image = min((cells / "images").iterdir())
+    one, two = (package.load(run).predict(image).probabilities for run in (trained, other))
+    both = package.load([trained, other]).predict(image).probabilities
+    np.testing.assert_allclose(both, (one + two) / 2, atol=1e-5)
+    out = tmp_path / "out"
+    ended = ushape("predict", trained, image, "-o", out, "--with", other, "--uncertainty")
+    assert ended.code == 0, ended.error
+    alone = tmp_path / "alone"
+    assert ushape("predict", trained, image, "-o", alone, "--uncertainty").code == 0
+    name = f"{image.stem}_uncertainty.png"
+    assert (out / name).read_bytes() != (alone / name).read_bytes()
+
+
+def test_a_model_in_python(trained, cells, ushape, tmp_path):
+    images = sorted((cells / "images").iterdir())
+    model = package.load(trained)
+    assert model.class_names == ("background", "foreground")
+    array = np.asarray(Image.open(images[0]))
+    by_file, by_array = model.predict(images[0]), model.predict(array)
+    assert (by_file.mask == by_array.mask).all()
+    assert (model.predict(array[..., None]).mask == by_file.mask).all()
+    by_file.save(tmp_path / "mine.png")
+    assert ushape("predict", trained, images[0], "-o", tmp_path / "out").code == 0
+    written = np.asarray(Image.open(tmp_path / "out" / images[0].name))
+    assert (np.asarray(Image.open(tmp_path / "mine.png")) == written).all()
+    many = list(model.predict_many(cells / "images"))
+    assert [result.image for result in many] == images
+    assert (many[0].mask == by_file.mask).all()
+    with pytest.raises(DataError, match=r"shape \(3, 8, 8\); the model reads 1 channels of 2D"):
+        model.predict(np.zeros((3, 8, 8)))
+
+
+def test_threads_share_a_model(trained, cells):
+    images = sorted((cells / "images").iterdir())
+    model = package.load(trained)
+    expected = [model.predict(image).mask for image in images]
+    found = {}
+    threads = [
+        threading.Thread(
+            target=lambda n: found.update({n: model.predict(images[n]).mask}), args=[n]
+        )
+        for n in range(len(images))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all((found[n] == mask).all() for n, mask in enumerate(expected))
+
+
+def test_strict_stops_at_the_first_bad_image(trained, cells, ushape, tmp_path):
+    shutil.copytree(cells / "images", tmp_path / "in")
+    (tmp_path / "in" / "aaa.png").write_bytes(b"no image")
+    ended = ushape("predict", trained, tmp_path / "in", "-o", tmp_path / "out", "--strict")
+    assert ended.code == 2
+    assert "aaa.png" in ended.error
+    ended = ushape("predict", trained, tmp_path / "in", "-o", tmp_path / "rest")
+    assert ended.code == 2
+    assert len(list((tmp_path / "rest").glob("*.png"))) == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"settings": ["train.epochs=3"]}, "keeps its settings, but for predict"),
+        ({"backend": "abacus"}, "There is no backend abacus"),
+        ({"settings": ["predict.averag=none"]}, "average"),
+    ],
+)
+def test_impossible_wishes(trained, cells, tmp_path, options, said):
+    with pytest.raises((ConfigError, PlanError)) as caught:
+        package.predict(trained, cells / "images", output=tmp_path / "out", **options)
+    assert said in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_a_full_disk_leaves_no_half_file(trained, cells, ushape, tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    if os.geteuid() != 0 or os.system(f"mount -t tmpfs -o size=64k tmpfs {small} 2>/dev/null"):
+        pytest.skip("mounting a small folder needs a privileged user")
+    try:
+        call = ("predict", trained, cells / "images", "-o", small / "out")
+        ended = ushape(*call, "--probabilities=npz")
+        assert ended.code not in (0, None)
+        assert "Traceback" not in ended.error
+        assert "No space left" in ended.error
+        for path in visible(small):
+            if path.suffix == ".png":
+                Image.open(path).load()
+    finally:
+        time.sleep(0.1)
+        os.system(f"umount {small}")
