@@ -14,7 +14,8 @@ from ushape.data.prepare import by_group
 from ushape.errors import ConfigError, DataError
 from ushape.io.bands import open_bands
 from ushape.io.rle import Order
-from ushape.outputs import ContourFormat, OutputConfig, Outputs, ProbabilityFormat
+from ushape.outputs.config import ContourFormat, OutputConfig, ProbabilityFormat
+from ushape.outputs.writer import Outputs
 from ushape.planning.run import Run
 from ushape.prediction.pipeline import AHEAD, map_ahead
 from ushape.prediction.predictor import Predictor
@@ -96,11 +97,14 @@ def predict(
     found = find_inputs([Path(path) for path in named], channels=channels, dims=dims)
     made_by = {
         "weights": [_digest_of(Run(folder)) for folder in folders],
-        "backend": backend,
+        "backend": predictor.backends,
         "settings": sorted(settings),
     }
+    console = Console()
+    for line in predictor.notes:
+        console.say(line)
     with Outputs.open(config, predictor, found, made_by) as outputs:
-        return _predict_all(predictor, found, outputs, Console(), strict=strict)
+        return _predict_all(predictor, found, outputs, console, strict=strict)
 
 
 def run_folders(run: Path | str | Sequence[Path | str]) -> list[Path]:

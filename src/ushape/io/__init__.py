@@ -219,7 +219,7 @@ def stem_of(path: Path) -> str:
 
 def _read(path: Path) -> Pixels:
     """What the reader of a file found, held to what all readers promise."""
-    pixels = _reader_of(path)(path)
+    pixels = reader_of(path)(path)
     array, spacing = pixels.array, pixels.spacing_mm
     if array.ndim not in (3, 4) or 0 in array.shape or array.dtype.kind not in "buif":
         raise guard.damaged(path, f"holds {array.dtype} of shape {array.shape}")
@@ -231,7 +231,7 @@ def _read(path: Path) -> Pixels:
     return replace(pixels, array=array, spacing_mm=spacing if is_sane else None)
 
 
-def _reader_of(path: Path) -> Callable[[Path], Pixels]:
+def reader_of(path: Path) -> Callable[[Path], Pixels]:
     suffix = suffix_of(path)
     if is_dicom(path) and path.is_dir():
         return dicom.read_series

@@ -125,18 +125,18 @@ def open_zarr(path: Path, closing: ExitStack) -> Source:
         DataError: as `ome_zarr.read`, but for the size of the whole.
     """
     zarr = guard.need("zarr", "zarr", path)
-    attributes = ome_zarr._attributes_of(path)
+    attributes = ome_zarr.attributes_of(path)
     if "bioformats2raw.layout" in attributes:
         path = path / "0"
-        attributes = ome_zarr._attributes_of(path)
-    level, axes, scales = ome_zarr._level_0(path, attributes)
+        attributes = ome_zarr.attributes_of(path)
+    level, axes, scales = ome_zarr.level_0(path, attributes)
     names = _check_zarr(path, level)
     version: Any = 3 if (level / "zarr.json").exists() else 2
     stored = zarr.open_array(store=str(level), mode="r", zarr_format=version)
     if not axes and names and len(set(names) & set("tczyx")) == stored.ndim:
         axes = [(name, None) for name in names]
     if axes:
-        whole = ome_zarr._order_axes(path, claimed(stored.shape, stored.dtype), axes, scales)
+        whole = ome_zarr.order_axes(path, claimed(stored.shape, stored.dtype), axes, scales)
         first_of_s = "z" if whole.array.ndim == 4 else "y"
         axis = [name.lower() for name, _ in axes].index(first_of_s)
     else:
@@ -147,7 +147,7 @@ def open_zarr(path: Path, closing: ExitStack) -> Source:
     def read_rows(first: int, last: int) -> np.ndarray:
         band = np.asarray(stored[(slice(None),) * axis + (slice(first, last),)])
         if axes:
-            band = ome_zarr._order_axes(path, band, axes, []).array
+            band = ome_zarr.order_axes(path, band, axes, []).array
         else:
             band = arrays.channels_first(path, band)
         return band.reshape(channels, last - first, *rest)
@@ -186,8 +186,8 @@ def _npy_header(path: Path, file: BinaryIO) -> tuple[tuple[int, ...], bool, np.d
 def _check_zarr(path: Path, level: Path) -> list[str]:
     """Refuses arrays packed by what runs code, with too large or missing chunks; names of axes."""
     is_new = (level / "zarr.json").exists()
-    told = ome_zarr._metadata(level / ("zarr.json" if is_new else ".zarray"))
-    codecs = set(ome_zarr._codecs_of(told) if is_new else ome_zarr._old_codecs_of(told))
+    told = ome_zarr.metadata(level / ("zarr.json" if is_new else ".zarray"))
+    codecs = set(ome_zarr.codecs_of(told) if is_new else ome_zarr.old_codecs_of(told))
     if not codecs <= ome_zarr.CODECS:
         raise DataError(
             f"{path}: packed with {min(codecs - ome_zarr.CODECS)!r}.",
@@ -201,7 +201,7 @@ def _check_zarr(path: Path, level: Path) -> list[str]:
     grid = told["chunk_grid"]["configuration"]["chunk_shape"] if is_new else told["chunks"]
     chunks = [int(length) for length in grid]
     guard.check_claim(path, chunks, 1, math.prod(chunks))
-    ome_zarr._check_missing(path, level, shape, chunks, dtype.itemsize)
+    ome_zarr.check_missing(path, level, shape, chunks, dtype.itemsize)
     if "blosc" in codecs:
-        ome_zarr._check_blosc(path, level, told, math.prod(chunks))
+        ome_zarr.check_blosc(path, level, told, math.prod(chunks))
     return [str(name).lower() for name in told.get("dimension_names") or []]

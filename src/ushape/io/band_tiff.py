@@ -34,7 +34,7 @@ def open_tiff(path: Path, closing: ExitStack) -> Source | None:
     present = path.stat().st_size
     series.check_present(present)
     shape, names = series.ordered_shape()
-    steps = tiff._steps_mm(file)
+    steps = tiff.steps_mm(file)
     return Source(
         shape=shape,
         dtype=series.stored.dtype,
@@ -42,7 +42,7 @@ def open_tiff(path: Path, closing: ExitStack) -> Source | None:
             shape[0], last - first, *shape[2:]
         ),
         grain=series.grain(),
-        palette=tiff._palette_of(file),
+        palette=tiff.palette_of(file),
         spacing_mm=tuple(steps[name] for name in names) if set(names) <= set(steps) else None,
         present_bytes=present,
     )
@@ -50,7 +50,7 @@ def open_tiff(path: Path, closing: ExitStack) -> Source | None:
 
 @dataclass(frozen=True)
 class _Part:
-    """Some rows of a TIFF series, in the form that `tiff._order_axes` takes."""
+    """Some rows of a TIFF series, in the form that `tiff.order_axes` takes."""
 
     array: np.ndarray
     axes: str
@@ -151,13 +151,13 @@ class _Series:
     def _ordered(self, array: np.ndarray) -> tuple[np.ndarray, str]:
         stored = self.stored
         part = _Part(array, stored.axes, stored.shape, stored.keyframe)
-        return tiff._order_axes(self.path, part)
+        return tiff.order_axes(self.path, part)
 
 
 def _check_tiff(path: Path, file: tifffile.TiffFile) -> Any:
     """The first series of a file that is whole as far as its pages go."""
-    tiff._check_chain(path, file)
-    tiff._check_description(path, file)
+    tiff.check_chain(path, file)
+    tiff.check_description(path, file)
     if not file.series:
         raise guard.damaged(path, "a TIFF without images")
     series = file.series[0]

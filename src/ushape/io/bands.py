@@ -122,7 +122,7 @@ def open_bands(path: Path) -> Bands:
     Raises:
         DataError: as `io.read`.
     """
-    opener = OPENERS.get(io._reader_of(path))
+    opener = OPENERS.get(io.reader_of(path))
     with ExitStack() as closing:
         source = None
         if opener is not None:

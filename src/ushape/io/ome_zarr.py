@@ -53,11 +53,11 @@ def read(path: Path) -> Pixels:
     """
     with guard.reading(path):
         zarr = guard.need("zarr", "zarr", path)
-        attributes = _attributes_of(path)
+        attributes = attributes_of(path)
         if "bioformats2raw.layout" in attributes:
             path = path / "0"
-            attributes = _attributes_of(path)
-        level, axes, scales = _level_0(path, attributes)
+            attributes = attributes_of(path)
+        level, axes, scales = level_0(path, attributes)
         names = _check_metadata(path, level)
         version: Any = 3 if (level / "zarr.json").exists() else 2
         array = np.asarray(zarr.open_array(store=str(level), mode="r", zarr_format=version)[...])
@@ -65,21 +65,21 @@ def read(path: Path) -> Pixels:
             axes = [(name, None) for name in names]
         if not axes:
             return Pixels(array=channels_first(path, array))
-        return _order_axes(path, array, axes, scales)
+        return order_axes(path, array, axes, scales)
 
 
-def _attributes_of(folder: Path) -> dict[str, Any]:
+def attributes_of(folder: Path) -> dict[str, Any]:
     """User attributes of a group or array; OME's own level of version 0.5 is opened."""
     if (folder / "zarr.json").exists():
-        attributes = _metadata(folder / "zarr.json").get("attributes") or {}
+        attributes = metadata(folder / "zarr.json").get("attributes") or {}
     elif (folder / ".zattrs").exists():
-        attributes = _metadata(folder / ".zattrs")
+        attributes = metadata(folder / ".zattrs")
     else:
         attributes = {}
     return attributes["ome"] if isinstance(attributes.get("ome"), dict) else attributes
 
 
-def _metadata(path: Path) -> dict[str, Any]:
+def metadata(path: Path) -> dict[str, Any]:
     if path.stat().st_size > MOST_METADATA:
         raise guard.damaged(path, f"metadata of {path.stat().st_size} bytes")
     found = json.loads(path.read_bytes())
@@ -88,7 +88,7 @@ def _metadata(path: Path) -> dict[str, Any]:
     return found
 
 
-def _level_0(
+def level_0(
     path: Path, attributes: dict[str, Any]
 ) -> tuple[Path, list[tuple[str, str | None]], list[float]]:
     """Folder of the largest array; name and unit of its axes; its scale along each."""
@@ -119,8 +119,8 @@ def _level_0(
 def _check_metadata(path: Path, level: Path) -> list[str]:
     """Refuses arrays that are too large or packed by what runs code; names of axes, if any."""
     is_new = (level / "zarr.json").exists()
-    told = _metadata(level / ("zarr.json" if is_new else ".zarray"))
-    codecs = set(_codecs_of(told) if is_new else _old_codecs_of(told))
+    told = metadata(level / ("zarr.json" if is_new else ".zarray"))
+    codecs = set(codecs_of(told) if is_new else old_codecs_of(told))
     if not codecs <= CODECS:
         raise DataError(
             f"{path}: packed with {min(codecs - CODECS)!r}.",
@@ -134,14 +134,14 @@ def _check_metadata(path: Path, level: Path) -> list[str]:
     chunks = told["chunk_grid"]["configuration"]["chunk_shape"] if is_new else told["chunks"]
     for claim in (shape, [int(length) for length in chunks]):
         guard.check_claim(path, claim, 1, math.prod(claim))
-    _check_missing(path, level, shape, chunks, dtype.itemsize)
+    check_missing(path, level, shape, chunks, dtype.itemsize)
     if "blosc" in codecs:
-        _check_blosc(path, level, told, math.prod(int(length) for length in chunks))
+        check_blosc(path, level, told, math.prod(int(length) for length in chunks))
     names = told.get("dimension_names") or []
     return [str(name).lower() for name in names]
 
 
-def _check_missing(
+def check_missing(
     path: Path, level: Path, shape: list[int], chunks: list[int], value_bytes: int
 ) -> None:
     """Refuses arrays that are large and nearly empty: a missing chunk is its fill value.
@@ -159,7 +159,7 @@ def _check_missing(
         raise guard.damaged(path, f"claims {wanted} bytes and holds {sum(sizes)}")
 
 
-def _check_blosc(path: Path, level: Path, told: dict[str, Any], most_values: int) -> None:
+def check_blosc(path: Path, level: Path, told: dict[str, Any], most_values: int) -> None:
     """Refuses chunks that are cut off: blosc reads as far as a chunk says that it goes."""
     for file in level.rglob("*"):
         if file.name.startswith(".z") or file.name == "zarr.json" or not file.is_file():
@@ -183,7 +183,7 @@ def _parts_of(file: BinaryIO, size: int, told: dict[str, Any]) -> list[tuple[int
         return [(0, size)]
     says = shards[0]["configuration"]
     steps = {step["name"] for step in says["index_codecs"]}
-    if not steps <= {"bytes", "crc32c"} or "sharding_indexed" in _codecs_of(says):
+    if not steps <= {"bytes", "crc32c"} or "sharding_indexed" in codecs_of(says):
         raise ValueError("shards within shards, or with a packed index")
     outer = told["chunk_grid"]["configuration"]["chunk_shape"]
     count = math.prod(
@@ -197,23 +197,23 @@ def _parts_of(file: BinaryIO, size: int, told: dict[str, Any]) -> list[tuple[int
     return [(int(start), int(length)) for start, length in index if start != MISSING]
 
 
-def _old_codecs_of(told: dict[str, Any]) -> list[str]:
+def old_codecs_of(told: dict[str, Any]) -> list[str]:
     """Names of all codecs in the metadata of an array of version 2."""
     steps = [told.get("compressor"), *(told.get("filters") or [])]
     return [str(step["id"]) for step in steps if step]
 
 
-def _codecs_of(told: dict[str, Any]) -> Iterator[str]:
+def codecs_of(told: dict[str, Any]) -> Iterator[str]:
     """The same for version 3, with those within shards."""
     for step in told.get("codecs") or []:
         name = step if isinstance(step, str) else step["name"]
         yield str(name)
         inner = {} if isinstance(step, str) else step.get("configuration") or {}
         for key in ("codecs", "index_codecs"):
-            yield from _codecs_of({"codecs": inner.get(key)})
+            yield from codecs_of({"codecs": inner.get(key)})
 
 
-def _order_axes(
+def order_axes(
     path: Path, array: np.ndarray, axes: list[tuple[str, str | None]], scales: list[float]
 ) -> Pixels:
     """(C, *S) from named axes."""

@@ -49,8 +49,8 @@ def read(path: Path) -> Pixels:
 
 
 def _read_open(path: Path, file: tifffile.TiffFile) -> Pixels:
-    _check_chain(path, file)
-    _check_description(path, file)
+    check_chain(path, file)
+    check_description(path, file)
     if not file.series:
         raise guard.damaged(path, "a TIFF without images")
     series = file.series[0]
@@ -68,12 +68,12 @@ def _read_open(path: Path, file: tifffile.TiffFile) -> Pixels:
         raise guard.damaged(
             path, f"{len(page.dataoffsets)} of {math.prod(page.chunked)} strips or tiles"
         )
-    array, names = _order_axes(path, series)
-    steps = _steps_mm(file)
+    array, names = order_axes(path, series)
+    steps = steps_mm(file)
     known = all(name in steps for name in names)
     return Pixels(
         array=array,
-        palette=_palette_of(file),
+        palette=palette_of(file),
         spacing_mm=tuple(steps[name] for name in names) if known else None,
     )
 
@@ -91,7 +91,7 @@ def write(file: BinaryIO, array: np.ndarray, palette: Palette | None, suffix: st
     tifffile.imwrite(file, array, photometric=photometric, compression="zlib")
 
 
-def _check_chain(path: Path, file: tifffile.TiffFile) -> None:
+def check_chain(path: Path, file: tifffile.TiffFile) -> None:
     """Each page says where the next one is, the last one 0: tifffile stops where that is nonsense.
 
     A volume that was cut off would come out with fewer planes.
@@ -104,7 +104,7 @@ def _check_chain(path: Path, file: tifffile.TiffFile) -> None:
             raise guard.damaged(path, f"cut off or damaged after {count} pages")
 
 
-def _check_description(path: Path, file: tifffile.TiffFile) -> None:
+def check_description(path: Path, file: tifffile.TiffFile) -> None:
     """OME and ImageJ describe axes in a tag, often at the end; without it they would be guessed."""
     form, page = file.tiff, file.pages.first
     order: Literal["little", "big"] = "little" if file.byteorder == "<" else "big"
@@ -117,7 +117,7 @@ def _check_description(path: Path, file: tifffile.TiffFile) -> None:
         raise guard.damaged(path, "its description is cut off")
 
 
-def _order_axes(path: Path, series: Any) -> tuple[np.ndarray, str]:
+def order_axes(path: Path, series: Any) -> tuple[np.ndarray, str]:
     """(C, *S) from tifffile's axes, and the names of S.
 
     Channels are C (planes of colour) or S (samples); one more axis of any name is z.
@@ -147,7 +147,7 @@ def _order_axes(path: Path, series: Any) -> tuple[np.ndarray, str]:
     return array, "".join("Z" * (len(names) - 2)) + "YX"
 
 
-def _steps_mm(file: tifffile.TiffFile) -> dict[str, float]:
+def steps_mm(file: tifffile.TiffFile) -> dict[str, float]:
     """Millimetres between pixels along Z, Y and X, as far as OME or ImageJ say them."""
     steps: dict[str, float] = {}
     if file.is_ome and file.ome_metadata:
@@ -180,7 +180,7 @@ def _read_compressed(path: Path) -> Pixels:
         ) from None
 
 
-def _palette_of(file: tifffile.TiffFile) -> Palette | None:
+def palette_of(file: tifffile.TiffFile) -> Palette | None:
     page = file.pages[0]
     table = getattr(page, "colormap", None)
     if table is None or getattr(page, "photometric", None) != tifffile.PHOTOMETRIC.PALETTE:

@@ -20,11 +20,12 @@ from ushape.planning.plan import Plan
 from ushape.planning.recipe import settled
 from ushape.planning.run import Run
 from ushape.planning.speed import memory_format, precision_context
-from ushape.prediction.backends import Backend, open_backend
+from ushape.prediction.backends import Backend, Precision, open_backend
 from ushape.prediction.decision import apply_rule
 from ushape.prediction.pipeline import AHEAD, map_ahead, predict_images
+from ushape.prediction.selection import calibration_tiles, select_backend
 from ushape.prediction.stream import predict_file
-from ushape.prediction.tiled import Network, TileSettings, predict_probabilities
+from ushape.prediction.tiled import TileSettings, predict_probabilities
 from ushape.prediction.tuning import Tuning, load_tuning
 from ushape.prediction.uncertainty import confidence_of, spread_over
 from ushape.spatial.symmetry import Average, symmetries
@@ -72,6 +73,10 @@ class Computed:
     margin: int
     legal_size: Callable[[int], int]
 
+    @property
+    def name(self) -> str:
+        return self.backend.name
+
     def logits(self, tiles: Tensor) -> Tensor:
         return self.backend.logits(tiles).cpu()
 
@@ -108,7 +113,7 @@ class Member:
     """A trained network with its plan."""
 
     plan: Plan
-    network: Network
+    network: Computed
     settings: TileSettings
 
     def probabilities(self, sample: Sample) -> np.ndarray:
@@ -126,11 +131,18 @@ class Predictor:
     members: tuple[Member, ...]
     tuning: Tuning
     device: str
+    notes: tuple[str, ...] = ()
+    """How a backend was chosen, a line each."""
 
     @property
     def plan(self) -> Plan:
         """Of the first network: mask values and encoding are the same in all."""
         return self.members[0].plan
+
+    @property
+    def backends(self) -> list[str]:
+        """What computes each network."""
+        return [member.network.name for member in self.members]
 
     @classmethod
     def open(
@@ -145,7 +157,7 @@ class Predictor:
 
         Args:
             folders: One run, or several for the mean of their probabilities.
-            backend: One of backends.BACKENDS.
+            backend: One of backends.BACKENDS; or auto, the fastest that changes little.
             settings: `predict.key=value` for each value of the plan to change.
 
         Raises:
@@ -156,7 +168,8 @@ class Predictor:
         folders = [folders] if isinstance(folders, Path) else list(folders)
         runs = [Run.open(folder) for folder in folders]
         settings = tuple(settings)
-        members = [_open_member(run, device, backend, settings) for run in runs]
+        opened = [_open_member(run, device, backend, settings) for run in runs]
+        members = [member for member, _ in opened]
         for run, member in zip(runs, members, strict=True):
             if member.plan.preparation.space != members[0].plan.preparation.space:
                 raise PlanError(
@@ -164,7 +177,8 @@ class Predictor:
                     hint="Only runs on the same classes can be averaged.",
                 )
         tuning = load_tuning(runs[0]) if len(runs) == 1 else Tuning()
-        return cls(tuple(members), tuning, inspect_machine(device).device)
+        notes = tuple(line for _, lines in opened for line in lines)
+        return cls(tuple(members), tuning, inspect_machine(device).device, notes)
 
     def predict(self, case: Case, companions: Sequence[Case] = ()) -> Prediction:
         """Reads one case's image and predicts it.
@@ -282,7 +296,10 @@ class Predictor:
         return self.plan.preparation.space.values_of(classes)
 
 
-def _open_member(run: Run, device: str, backend: str, settings: Sequence[str]) -> Member:
+def _open_member(
+    run: Run, device: str, backend: str, settings: Sequence[str]
+) -> tuple[Member, list[str]]:
+    """With what is to be said about its backend."""
     plan = _with_settings(run.load_plan(), settings)
     if plan.recipe.train.keep_memory:
         keep_memory()
@@ -290,15 +307,22 @@ def _open_member(run: Run, device: str, backend: str, settings: Sequence[str]) -
     module = run.load_network(plan)
     # The training's precision, where this machine computes it in hardware as well.
     is_half = plan.recipe.train.precision == "bf16" and machine.has_bf16
+    precision: Precision = "bf16" if is_half else "fp32"
+    own = Eager(module, "fp32", torch.contiguous_format)
+    lines: list[str] = []
+    if backend == "auto":
+        selected = select_backend(run, plan, module, own, machine, precision)
+        backend, lines = selected.chosen, selected.lines
     opened = open_backend(
         backend,
         module,
         device=machine.device,
-        precision="bf16" if is_half else "fp32",
+        precision=precision,
         folder=run.folder / "backends",
+        calibration=calibration_tiles(run, plan, own),
     )
-    own = Eager(module, "fp32", torch.contiguous_format)
-    return Member(plan, Computed(opened, own.margin, own.legal_size), tile_settings(plan))
+    network = Computed(opened, own.margin, own.legal_size)
+    return Member(plan, network, tile_settings(plan)), lines
 
 
 def _with_settings(plan: Plan, settings: Sequence[str]) -> Plan:

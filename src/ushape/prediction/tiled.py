@@ -15,7 +15,7 @@ from torch import Tensor
 from ushape.labels import LabelSpace
 from ushape.spatial.grid import pad_mirrored
 from ushape.spatial.symmetry import Symmetry
-from ushape.spatial.tiles import Blend, TiledAxis, cut_axis, even_tile
+from ushape.spatial.tiles import STRETCH, Blend, TiledAxis, cut_axis, even_tile
 
 BATCH_PX = 1 << 18
 """Small tiles are predicted together, about so many pixels at once."""
@@ -74,6 +74,9 @@ class TileSettings:
     """About what the network is shown at once, in pixels, its margin not counted."""
 
     overlap_fraction: float = 0.25
+    stretch: float = STRETCH
+    """A tile may be so many times longer, where fewer tiles then do."""
+
     blend: Blend = "gaussian"
     symmetries: tuple[Symmetry, ...] = (Symmetry(),)
     """Each tile is predicted in each of these ways, all results averaged."""
@@ -151,7 +154,7 @@ def _cut(network: Network, shape: Sequence[int], settings: TileSettings) -> list
     """The tiles along each axis, of sizes that the network takes."""
     margin, axes = network.margin, []
     for size, most in zip(shape, settings.shape, strict=True):
-        tile = even_tile(size, most, settings.overlap_fraction)
+        tile = even_tile(size, most, settings.overlap_fraction, settings.stretch)
         tile = network.legal_size(tile + 2 * margin) - 2 * margin
         # Tiles of a legal size overlap a little more than asked for, if that spares none.
         axes.append(cut_axis(size, tile, _overlap_of(settings, most, tile), settings.blend))

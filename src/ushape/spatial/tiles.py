@@ -13,7 +13,7 @@ from ushape.errors import ConfigError
 Blend = Literal["gaussian", "uniform"]
 
 STRETCH = 1.25
-"""A tile may be so many times longer than asked for, where fewer tiles then do."""
+"""How many times longer than asked for a tile may be by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,16 +85,17 @@ def tile_starts(size: int, tile: int, overlap_fraction: float) -> list[int]:
     return [round(index * (size - tile) / (count - 1)) for index in range(count)]
 
 
-def even_tile(size: int, most: int, overlap_fraction: float) -> int:
+def even_tile(size: int, most: int, overlap_fraction: float, stretch: float = STRETCH) -> int:
     """The tile with which few tiles cover an axis without covering much of it twice.
 
     4096 pixels in tiles of about 1024 that overlap by 64: five of 1024 would, four of 1072 do.
 
     Args:
         size: Pixels to cover.
-        most: Pixels of a tile, about: it may grow to STRETCH times as many.
+        most: Pixels of a tile, about.
+        stretch: How many times as long it may be.
     """
-    longest = int(STRETCH * most)
+    longest = int(stretch * most)
     if size <= longest:
         return size
     overlap = overlap_fraction * most

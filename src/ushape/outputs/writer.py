@@ -2,112 +2,29 @@
 
 from __future__ import annotations
 
-import csv
-import io as text
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from ushape import io
 from ushape.data.inputs import Input
 from ushape.data.prepare import read_image
-from ushape.errors import ConfigError, DataError, RunError
+from ushape.errors import DataError, RunError
 from ushape.evaluation.figures import overlay as draw_overlay
-from ushape.io.atomic import replacing, write_bytes
+from ushape.io.atomic import write_bytes
 from ushape.io.band_writers import open_band_writer, open_probability_writer
-from ushape.io.bands import Bands, open_bands
-from ushape.io.rle import Order, SubmissionWriter
-from ushape.journal import Journal
-from ushape.objects.colours import class_styles
-from ushape.objects.contours import trace_outlines
-from ushape.objects.geojson import write_geojson
-from ushape.objects.imagej import write_rois
-from ushape.objects.instances import Objects, by_class, label_objects
-from ushape.objects.table import column_names, measure_table, summarise_classes
+from ushape.io.bands import Bands
+from ushape.io.rle import SubmissionWriter
+from ushape.outputs.config import OutputConfig
+from ushape.outputs.journal import Journal
+from ushape.outputs.objects import write_objects
+from ushape.outputs.tables import as_csv
 from ushape.prediction.predictor import Predictor
 from ushape.prediction.uncertainty import entropy_map, expected_dice
 from ushape.types import Case, MaskEncoding, Prediction
-
-ProbabilityFormat = Literal["npz", "tif", "zarr"]
-ContourFormat = Literal["geojson", "imagej"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class OutputConfig:
-    """What is written, and where.
-
-    Raises:
-        ConfigError: nowhere to write to; pictures or probabilities without a folder for them.
-    """
-
-    folder: Path | None
-    """For the masks; None: none are written."""
-
-    overlay: bool = False
-    """Also NAME_overlay.png beside each mask."""
-
-    probabilities: ProbabilityFormat | None = None
-    """Also NAME.npz in float32, or NAME_probabilities.tif or .zarr of 8 bits."""
-
-    contours: ContourFormat | None = None
-    """Also NAME.geojson for QuPath, or NAME_rois.zip for ImageJ."""
-
-    instances: bool = False
-    """Also NAME_instances.tif, each object with its number."""
-
-    table: bool = False
-    """Also NAME_objects.csv, a row for each object, and images.csv for all images."""
-
-    uncertainty: bool = False
-    """Also NAME_uncertainty.png, 255 where the network cannot decide, and images.csv."""
-
-    submission: Path | None = None
-    """A .csv or .csv.gz of run lengths."""
-
-    order: Order = "row"
-    """How the run lengths count pixels."""
-
-    overwrite: bool = False
-    """Replace what exists."""
-
-    def __post_init__(self) -> None:
-        if self.folder is None and self.submission is None:
-            raise ConfigError("Where shall the masks go?", hint="Name a folder with -o.")
-        if self.folder is None and self.endings:
-            raise ConfigError(
-                f"{', '.join(self.endings)}: these lie beside the masks, and no folder is named.",
-                hint="Name one with -o; --rle alone writes run lengths only.",
-            )
-
-    @property
-    def has_objects(self) -> bool:
-        return bool(self.contours or self.instances or self.table)
-
-    @property
-    def endings(self) -> dict[str, str]:
-        """What files beside the mask are called, by kind."""
-        probabilities = {"npz": ".npz", "tif": "_probabilities.tif", "zarr": "_probabilities.zarr"}
-        contours = {"geojson": ".geojson", "imagej": "_rois.zip"}
-        wanted = {
-            "overlay": "_overlay.png" if self.overlay else "",
-            "probabilities": probabilities.get(self.probabilities or "", ""),
-            "contours": contours.get(self.contours or "", ""),
-            "instances": "_instances.tif" if self.instances else "",
-            "table": "_objects.csv" if self.table else "",
-            "uncertainty": "_uncertainty.png" if self.uncertainty else "",
-        }
-        return {kind: ending for kind, ending in wanted.items() if ending}
-
-    @property
-    def only_whole(self) -> list[str]:
-        """Kinds of output that need the whole image in memory."""
-        kinds = [kind for kind in self.endings if kind != "probabilities"]
-        kinds += ["probabilities as npz"] if self.probabilities == "npz" else []
-        return kinds + (["run lengths"] if self.submission else [])
 
 
 class Outputs:
@@ -122,8 +39,6 @@ class Outputs:
     ):
         self.config, self.predictor = config, predictor
         self.submission, self.journal = submission, journal
-        space = predictor.plan.preparation.space
-        self._styles = class_styles(space.names, space.values, predictor.plan.encoding)
         self.endings = dict(config.endings)
         if config.uncertainty and predictor.plan.recipe.network.dims == 3:
             self.endings["uncertainty"] = "_uncertainty.tif"
@@ -177,7 +92,9 @@ class Outputs:
         if target is not None:
             target.parent.mkdir(parents=True, exist_ok=True)
             if self.config.has_objects:
-                rows = self._write_objects(prediction, one.case, target)
+                rows = write_objects(
+                    prediction, one.case, self.predictor.plan, self._beside(target)
+                )
             self._write_pictures(prediction, one.case, target)
             codes = self.predictor.codes_of(prediction.classes)
             encoding = self.predictor.plan.encoding
@@ -217,36 +134,6 @@ class Outputs:
         self._note(one, [{}], target)
         return target
 
-    def _write_objects(
-        self, prediction: Prediction, case: Case, target: Path
-    ) -> list[dict[str, Any]]:
-        """Instances, contours and table; returns a row for each class."""
-        plan, config = self.predictor.plan, self.config
-        space = plan.preparation.space
-        with open_bands(case.image) as bands:
-            spacing = bands.spacing_mm
-        shares = by_class(prediction.probabilities, space)
-        objects = label_objects(
-            prediction.classes,
-            plan.recipe.predict.objects,
-            probabilities=shares,
-            spacing_mm=spacing,
-        )
-        table = measure_table(objects, space.names, probabilities=shares, spacing_mm=spacing)
-        if config.instances:
-            _write_instances(_beside(target, self.endings["instances"]), objects)
-        if config.contours:
-            with replacing(_beside(target, self.endings["contours"])) as file:
-                if config.contours == "geojson":
-                    write_geojson(file, trace_outlines(objects), self._styles, table=table)
-                else:
-                    write_rois(file, trace_outlines(objects), self._styles)
-        if config.table:
-            columns = column_names(prediction.classes.ndim)
-            path = _beside(target, self.endings["table"])
-            write_bytes(path, _as_csv(columns, table.rows()))
-        return [summary.row() for summary in summarise_classes(objects, table, space.names)]
-
     def _write_pictures(self, prediction: Prediction, case: Case, target: Path) -> None:
         config, space = self.config, self.predictor.plan.preparation.space
         if config.overlay:
@@ -268,6 +155,10 @@ class Outputs:
             with open_probability_writer(path, whole, "uint8", case.image) as writer:
                 writer.write(prediction.probabilities)
 
+    def _beside(self, target: Path) -> dict[str, Path]:
+        """Files beside a mask, by kind."""
+        return {kind: _beside(target, ending) for kind, ending in self.endings.items()}
+
     def _confidence_row(self, prediction: Prediction) -> dict[str, Any]:
         calibration = self.predictor.tuning.calibration
         expected = expected_dice(prediction.confidence, calibration) if calibration else None
@@ -288,7 +179,7 @@ class Outputs:
         rows = self.journal.rows_of(one.below.as_posix() for one in inputs)
         columns = list(dict.fromkeys(key for row in rows for key in row))
         if rows:
-            write_bytes(self.journal.folder / "images.csv", _as_csv(columns, rows))
+            write_bytes(self.journal.folder / "images.csv", as_csv(columns, rows))
 
     def mask_path(self, one: Input) -> Path | None:
         """Where the mask of an image lies; None where none is written."""
@@ -343,21 +234,8 @@ class Outputs:
                     )
 
 
-def _write_instances(path: Path, objects: Objects) -> None:
-    dtype = "uint16" if len(objects) < 1 << 16 else "uint32"
-    io.write_mask(path, objects.labels, MaskEncoding(dtype=dtype, suffix=".tif"))
-
-
 def _dtype_of(encoding: MaskEncoding) -> str:
     return "int64" if encoding.kind == "colours" else encoding.dtype
-
-
-def _as_csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bytes:
-    written = text.StringIO()
-    writer = csv.DictWriter(written, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return written.getvalue().encode()
 
 
 def _beside(target: Path, ending: str) -> Path:
