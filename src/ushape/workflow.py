@@ -32,6 +32,7 @@ from ushape.planning.run import CaseFacts, Run
 from ushape.prediction.predictor import Predictor
 from ushape.prediction.tuning import Validated, choose_tuning, save_tuning, thin_out_cases
 from ushape.types import Case
+from ushape.words import counted
 
 if TYPE_CHECKING:
     from ushape.training.fit import FitResult
@@ -214,7 +215,13 @@ def judge_and_report(
     """
     target.mkdir(parents=True, exist_ok=True)
     with console.progress("Evaluating") as on_progress:
-        scores = judge_cases(predictor, cases, on_progress)
+        judged = judge_cases(predictor, cases, on_progress)
+    scores = judged.scores
+    if (rank := judged.rank_correlation) is not None:
+        console.say(
+            f"Confidence ranks {counted(len(judged.confidence), 'case')} as their Dice does with "
+            f"a correlation of {rank:.2f} (Spearman)."
+        )
     plan = predictor.plan
     summary = summarise(scores, noun=plan.group_noun, seed=plan.recipe.seed, seen_cases=seen_cases)
     write_scores(target / run.scores_path.name, scores)
@@ -224,7 +231,7 @@ def judge_and_report(
         scores=tuple(scores),
         epochs=tuple(run.load_metrics()),
         split_lines=run.load_splits().text.splitlines(),
-        plan_lines=plan.reasons,
+        plan_lines=(*plan.reasons, *predictor.tuning.report),
         reproduce_lines=_reproduce_lines(run, plan),
         pictures=take_pictures(predictor, cases, scores),
     )

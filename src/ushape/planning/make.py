@@ -175,7 +175,8 @@ def make_plan(
         assert recipe.train.minutes is not None, "either epochs or minutes are set"
         step_s = measure_step_s(recipe, fingerprint.channels, survey.space, machine.device)
         shapes = {look.case.id: look.shape for look in survey.looks}
-        evaluation_s = expected_evaluation_s(recipe, step_s, [shapes[i] for i in splits.test])
+        judged = [shapes[i] for i in (*splits.validation, *splits.test)]
+        evaluation_s = expected_evaluation_s(recipe, step_s, judged)
         training_s = max(5.0, 60 * recipe.train.minutes - elapsed_s() - evaluation_s)
     recipe, last = plan_duration(recipe, fingerprint, training_s, step_s)
     decisions = [judge_split(recipe, fingerprint, data.grouping, splits), *decisions, last]
@@ -231,8 +232,9 @@ def _split(data: Data, recipe: Recipe, given_splits: Path | None) -> Splits:
 def expected_evaluation_s(
     recipe: Recipe, step_s: float, shapes: Sequence[tuple[int, ...]]
 ) -> float:
-    """Seconds to predict and score test cases of these file shapes, and to write the report."""
-    report_s, reading_s = 8.0, 0.02
+    """Seconds to predict and score validation and test cases of these file shapes, to choose
+    thresholds, and to write the report."""
+    report_s, reading_s, choosing_s = 8.0, 0.02, 0.15e-6  # Of a pixel: benchmarks/README.md.
     batch, patch = settled(recipe.train.batch_size), settled(recipe.sampling.patch_shape)
     predict = recipe.predict
     versions = symmetries(settled(predict.average), predict.mirror_axes, recipe.network.dims)
@@ -242,7 +244,9 @@ def expected_evaluation_s(
         math.prod(size + 2 * margin for size in recipe.preparation.working_shape(shape))
         for shape in shapes
     )
-    return report_s + reading_s * len(shapes) + 1.3 * pixel_s * working * len(versions)
+    files = choosing_s * sum(math.prod(shape) for shape in shapes)
+    predicting_s = 1.3 * pixel_s * working * len(versions)
+    return report_s + reading_s * len(shapes) + files + predicting_s
 
 
 def share_text(share: float) -> str:
