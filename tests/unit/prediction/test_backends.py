@@ -1,6 +1,9 @@
 import copy
+import importlib.util
 import os
 import stat
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -69,9 +72,15 @@ def check_equal(backend, network, precision="fp32", batches=(1, 3)):
         assert (found - wanted).abs().max() <= BOUND[precision] * wanted.abs().max().clamp(min=1)
 
 
+def skip_without(*packages):
+    # pytest.importorskip would import OpenVINO with its reports of use to a web service.
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"no {package}")
+
+
 def open_or_skip(name, network, **settings):
-    for package in BACKENDS[name].packages:
-        pytest.importorskip(package)
+    skip_without(*BACKENDS[name].packages)
     return open_backend(name, network, **settings)
 
 
@@ -197,8 +206,7 @@ def exports(monkeypatch):
 
 
 def test_a_network_is_exported_once_and_again_when_it_changed(tmp_path, monkeypatch):
-    pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
+    skip_without("onnx", "onnxruntime")
     made, network = exports(monkeypatch), network_of()
     for _ in range(2):
         open_backend("onnx", network, folder=tmp_path)
@@ -229,8 +237,7 @@ def test_the_digest_tells_networks_apart():
 
 
 def test_a_failed_export_leaves_nothing_behind(tmp_path):
-    pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
+    skip_without("onnx", "onnxruntime")
 
     class DependsOnValues(OneConvolution):
         def forward(self, x):
@@ -260,15 +267,14 @@ def test_a_damaged_export_is_named(name, tmp_path):
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
-    pytest.importorskip("onnxruntime")
+    skip_without("onnxruntime")
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
     with pytest.raises(PlanError, match="cannot be written to"):
         open_backend("onnx", network_of(), folder=tmp_path)
 
 
 def test_a_file_in_place_of_the_folder_is_named(tmp_path):
-    pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
+    skip_without("onnx", "onnxruntime")
     path = tmp_path / "taken"
     path.write_text("")
     with pytest.raises(PlanError, match="taken: cannot be written to"):
@@ -303,16 +309,14 @@ def test_what_cannot_be_opened_says_why(tmp_path):
     ],
 )
 def test_a_missing_package_is_named(name, package, extra, tmp_path, monkeypatch):
-    for other in BACKENDS[name].packages:
-        if other != package:
-            pytest.importorskip(other)
-    monkeypatch.setitem(__import__("sys").modules, package, None)
+    skip_without(*(set(BACKENDS[name].packages) - {package}))
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(PlanError, match=rf'needs {package},(.|\n)*"ushape\[{extra}\]"'):
         open_backend(name, network_of(), folder=tmp_path)
 
 
 def test_exported_backends_need_a_folder():
-    pytest.importorskip("onnxruntime")
+    skip_without("onnxruntime")
     with pytest.raises(PlanError, match="Nowhere to keep"):
         open_backend("onnx", network_of())
 
@@ -368,6 +372,24 @@ def test_int8_changes_few_pixels_of_a_trained_network(trained, tmp_path):
 def test_int8_without_tiles_says_what_is_missing(tmp_path):
     with pytest.raises(PlanError, match="int8 needs tiles"):
         open_or_skip("openvino-int8", network_of(), folder=tmp_path)
+
+
+def test_openvino_and_nncf_report_nothing_to_the_web(tmp_path):
+    skip_without("nncf")
+    script = (
+        "import logging, sys; before = logging.getLoggerClass()\n"
+        "from ushape.prediction.backends.openvino import _silent\n"
+        "assert _silent('openvino').Core() and _silent('nncf').quantize\n"
+        "import nncf.telemetry.wrapper as wrapper\n"
+        "assert isinstance(wrapper.telemetry, wrapper.NNCFTelemetryStub)\n"
+        "assert 'openvino_telemetry' not in sys.modules\n"
+        "assert logging.getLoggerClass() is before\n"
+    )
+    environment = {key: os.environ[key] for key in os.environ if key not in ("CI", "NNCF_CI")}
+    subprocess.run(
+        [sys.executable, "-c", script], env=environment | {"HOME": str(tmp_path)}, check=True
+    )
+    assert list(tmp_path.iterdir()) == []  # Else it holds an id of this user.
 
 
 class Fixed:

@@ -10,14 +10,8 @@ from ushape.config import from_dict, to_dict
 from ushape.errors import ConfigError, DataError
 from ushape.labels import IGNORE, LabelSpace, Region
 from ushape.metrics.overlap import count_overlap, dice
-from ushape.prediction.decision import (
-    GRID,
-    ClassRule,
-    DecisionRule,
-    ValidationCases,
-    apply_rule,
-    choose_rule,
-)
+from ushape.prediction.choosing import GRID, ValidationCases, choose_rule
+from ushape.prediction.decision import ClassRule, DecisionRule, apply_rule
 from ushape.spatial.cleaning import Cleaning
 
 BINARY = LabelSpace(values=(0, 255), names=("background", "lesion"))
@@ -406,3 +400,11 @@ def test_cases_that_do_not_fit_are_named():
             choose_rule([(scores, good[1])], BINARY, ["a"])
     with pytest.raises(AssertionError, match="only once"):
         choose_rule(iter([good]), BINARY, ["a"])
+
+
+def test_thresholds_alone_need_no_whole_image():
+    rule = DecisionRule(
+        classes={"lesion": ClassRule(threshold=0.3, cleaning=Cleaning(smallest_px=9))}
+    )
+    bare = rule.without_cleaning()
+    assert bare.of("lesion") == ClassRule(threshold=0.3)

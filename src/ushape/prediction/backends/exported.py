@@ -140,6 +140,8 @@ def _export(network: nn.Module, path: Path, extra: str) -> None:
                 output_names=["logits"],
                 dynamic_axes={"image": free, "logits": free},
             )
+    except OSError:
+        raise  # A full disk says nothing of the network.
     except Exception as error:
         raise _inexpressible(network, str(error).strip().splitlines()[0]) from error
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
+import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +67,7 @@ def open_int8(request: Request) -> OpenVinoBackend:
     plain = _onnx_file(request, "openvino-int8")
 
     def build(folder: Path) -> None:
-        need("openvino", "openvino").save_model(
+        _silent("openvino").save_model(
             _quantise(plain, request), folder / FILE, compress_to_fp16=False
         )
 
@@ -79,7 +77,7 @@ def open_int8(request: Request) -> OpenVinoBackend:
 
 def _onnx_file(request: Request, name: str) -> Path:
     refuse_accelerator(name, request.device)
-    need("openvino", "openvino")
+    _silent("openvino")
 
     def reopen(path: Path) -> OpenVinoBackend:
         return OpenVinoBackend(request.network, path, "fp32", name)
@@ -88,7 +86,7 @@ def _onnx_file(request: Request, name: str) -> Path:
 
 
 def _compile(path: Path, precision: Precision) -> Any:
-    core = need("openvino", "openvino").Core()
+    core = _silent("openvino").Core()
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -100,14 +98,15 @@ def _compile(path: Path, precision: Precision) -> Any:
 
 def _quantise(path: Path, request: Request) -> Any:
     """The OpenVINO model of an ONNX file in int8, ranges by the calibration tiles."""
-    nncf = _silent_nncf()
+    nncf = _silent("nncf")
+    nncf.set_log_level(logging.ERROR)
     tiles = list(request.calibration)
     if not tiles:
         raise PlanError(
             "int8 needs tiles to calibrate on, and there are none.",
             hint="Give calibration tiles of training images, 8 batches are enough.",
         )
-    model = need("openvino", "openvino").Core().read_model(path)
+    model = _silent("openvino").Core().read_model(path)
     with contextlib.redirect_stdout(io.StringIO()):  # Its progress bars.
         return nncf.quantize(
             model,
@@ -131,24 +130,19 @@ def _first_and_last_convolution(model: Any) -> list[str]:
     return sorted({names[0], names[-1]})
 
 
-def _silent_nncf() -> Any:
-    """NNCF without its messages, and without its reports of use to a web service."""
-    with _reporting_switched_off():
-        nncf = need("nncf", "openvino")
-    nncf.set_log_level(logging.ERROR)
-    return nncf
+def _silent(package: str) -> Any:
+    """OpenVINO or NNCF without its reports of use to a web service.
 
-
-@contextmanager
-def _reporting_switched_off() -> Iterator[None]:
-    """Only what is set while nncf is imported counts (nncf/telemetry/wrapper.py)."""
-    logger_class = logging.getLoggerClass()  # Which that import changes for the whole process.
-    before = os.environ.get("NNCF_CI")
-    os.environ["NNCF_CI"] = "1"
+    Each sends reports, and writes an id of the user into the home folder when it is imported,
+    unless openvino_telemetry is not there. NNCF also changes all loggers made after it.
+    """
+    logger_class = logging.getLoggerClass()
+    reporter = sys.modules.get("openvino_telemetry")
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     try:
-        yield
+        return need(package, "openvino")
     finally:
         logging.setLoggerClass(logger_class)
-        os.environ.pop("NNCF_CI")
-        if before is not None:
-            os.environ["NNCF_CI"] = before
+        del sys.modules["openvino_telemetry"]
+        if reporter is not None:
+            sys.modules["openvino_telemetry"] = reporter
