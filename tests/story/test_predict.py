@@ -18,6 +18,7 @@ import ushape as package
 from commands import start_command
 from ushape import predicting
 from ushape.errors import ConfigError, DataError, PlanError
+from ushape.prediction.backends import installed
 
 EVERYTHING = ("--overlay", "--instances", "--table", "--uncertainty", "--probabilities=tif")
 
@@ -255,3 +256,33 @@ def test_a_full_disk_leaves_no_half_file(trained, cells, ushape, tmp_path):
     finally:
         time.sleep(0.1)
         os.system(f"umount {small}")
+
+
+def test_the_fastest_backend_is_measured_once_and_says_what_it_changes(
+    trained, cells, tmp_path, capsys
+):
+    if "openvino-int8" not in installed():  # Importing it would report the use to a web service.
+        pytest.skip("openvino and nncf are not installed")
+    run, image = tmp_path / "run", min((cells / "images").iterdir())
+    shutil.copytree(trained, run)
+    package.predict(run, image, output=tmp_path / "auto", backend="auto")
+    said = capsys.readouterr().out
+    choice = json.loads((run / "backends" / "choice.json").read_text())
+    names = {measured["name"] for measured in choice["measured"]}
+    assert {"torch", "onnx", "openvino", "openvino-int8"} <= names
+    assert f"Backend {choice['chosen']}, the fastest of:" in said
+    for measured in choice["measured"]:
+        if measured["name"] == "onnx":  # Computed in float32, as the reference.
+            assert measured["difference"]["largest_probability"] < 1e-4
+        is_int8 = measured["name"].endswith("int8")
+        assert (measured["lost_dice"] is not None) == is_int8
+    stored = (run / "backends" / "choice.json").stat().st_mtime_ns
+    package.load(run, backend="auto").predict(image)
+    assert (run / "backends" / "choice.json").stat().st_mtime_ns == stored
+    # Without the training data there is nothing to calibrate on, and int8 is not taken.
+    (run / "backends" / "choice.json").unlink()
+    cases = json.loads((run / "cases.json").read_text())
+    (run / "cases.json").write_text(json.dumps({**cases, "folder": str(tmp_path / "gone")}))
+    package.load(run, backend="auto")
+    choice = json.loads((run / "backends" / "choice.json").read_text())
+    assert not choice["chosen"].endswith("int8")
