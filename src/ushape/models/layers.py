@@ -49,7 +49,8 @@ class InstanceNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # functional.batch_norm is the same but refuses a single pixel, which a legal size can have.
-        return torch.cat([self._norm_image(image) for image in x.split(1)])
+        images = [self._norm_image(image) for image in x.split(1)]
+        return torch.cat(images) if len(images) > 1 else images[0]  # A copy less.
 
     def _norm_image(self, image: Tensor) -> Tensor:
         return torch.batch_norm(
