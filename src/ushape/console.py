@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich import box
 from rich.console import Console as RichConsole
@@ -11,11 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-OnProgress = Callable[[int, int], None]
-"""Takes what is done and the total."""
 
-OnNote = Callable[[str], None]
-"""Takes what is shown beside the bar."""
+class OnProgress(Protocol):
+    """Takes what is done and the total, and what else is worth showing."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None: ...
 
 
 class Console:
@@ -54,4 +55,8 @@ class Console:
             *columns, console=self._rich, transient=True, disable=not self.is_terminal
         ) as bar:
             task = bar.add_task(what, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+
+            def show(done: int, total: int, note: str = "") -> None:
+                bar.update(task, completed=done, total=total, description=f"{what} {note}".rstrip())
+
+            yield show

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ushape import io
@@ -133,15 +135,18 @@ def _predict_all(
     if skipped:
         console.say(f"{counted(len(skipped), 'image')} finished by an earlier call.")
     with console.progress("Predicting") as on_progress:
+        started, pixels = time.monotonic(), 0
         results = _results(predictor, found, outputs)
         for done, outcome in enumerate(results, start=len(skipped) + 1):
             if isinstance(outcome, DataError):
                 if strict:
                     raise outcome
                 failures.append(outcome.message)
-            elif outcome is not None:
-                written.append(outcome)
-            on_progress(done, len(found))
+            else:
+                written += [outcome.path] if outcome.path else []
+                pixels += outcome.pixels
+            speed = pixels / 1e6 / (time.monotonic() - started)
+            on_progress(done, len(found), f"{speed:.1f} Mpixel/s")
     written = [*filter(None, (outputs.mask_path(one) for one in skipped)), *written]
     if outputs.config.folder is not None:
         console.say(f"{counted(len(written), 'mask')} in {outputs.config.folder}")
@@ -156,10 +161,20 @@ def _predict_all(
     return written
 
 
+@dataclass(frozen=True)
+class _Done:
+    """An image whose outputs are written."""
+
+    path: Path | None
+    """Of the mask, if one was asked for."""
+
+    pixels: int
+
+
 def _results(
     predictor: Predictor, found: Sequence[Input], outputs: Outputs
-) -> Iterator[Path | DataError | None]:
-    """The mask's path of each image that is not done yet, or why there is none."""
+) -> Iterator[_Done | DataError]:
+    """Each image that is not done yet, or why there is nothing of it."""
     groups = by_group([one.case for one in found])
     left = [one for one in found if not outputs.is_done(one)]
     small: list[Input] = []
@@ -171,7 +186,7 @@ def _results(
         small = []
         try:
             with open_bands(one.case.image) as bands:
-                yield outputs.write_bands(one, bands)
+                yield _Done(outputs.write_bands(one, bands), math.prod(bands.shape[1:]))
         except DataError as error:
             yield error
     yield from _predict_small(predictor, small, groups, outputs)
@@ -182,14 +197,14 @@ def _predict_small(
     small: Sequence[Input],
     groups: dict[str, list[Case]],
     outputs: Outputs,
-) -> Iterator[Path | DataError | None]:
+) -> Iterator[_Done | DataError]:
     """Reading, network and writing at the same time."""
 
-    def write(pair: tuple[Input, Prediction | DataError]) -> Path | None:
+    def write(pair: tuple[Input, Prediction | DataError]) -> _Done:
         one, prediction = pair
         if isinstance(prediction, DataError):
             raise prediction
-        return outputs.write(prediction, one)
+        return _Done(outputs.write(prediction, one), prediction.classes.size)
 
     requests = ((one, one.case, groups[one.case.group]) for one in small)
     ahead = _ahead(small)

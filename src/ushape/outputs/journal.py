@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 from ushape.io.atomic import write_bytes
 
 NAME = ".ushape-predict.jsonl"
+
+HEADER_BYTES = 256
 
 
 class Journal:
@@ -30,10 +33,10 @@ class Journal:
             self.done = {line["image"]: line for line in self._lines()[1:] if "image" in line}
 
     def is_done(self, image: str) -> bool:
-        """All files that the image led to are there, and as long as they were."""
+        """All files that the image led to are there, as long as they were, and begin likewise."""
         line = self.done.get(image)
         return line is not None and all(
-            _size_of(self.folder / name) == size for name, size in line["files"].items()
+            _mark_of(self.folder / name) == mark for name, mark in line["files"].items()
         )
 
     def may_replace(self, image: str) -> bool:
@@ -46,8 +49,8 @@ class Journal:
         Args:
             rows: For the table of all images.
         """
-        sizes = {path.relative_to(self.folder).as_posix(): _size_of(path) for path in files}
-        line = {"image": image, "files": sizes, "rows": list(rows)}
+        marks = {path.relative_to(self.folder).as_posix(): _mark_of(path) for path in files}
+        line = {"image": image, "files": marks, "rows": list(rows)}
         if not self.done and not self._is_ours():  # Not before there is something to note.
             write_bytes(self.path, (json.dumps({"made_by": self.made_by}) + "\n").encode())
         # One write to the end of the file: lines of two processes do not mix.
@@ -84,8 +87,11 @@ class Journal:
         return found
 
 
-def _size_of(path: Path) -> int:
-    """Bytes of a file, or of all files of a folder; -1 where there is none."""
+def _mark_of(path: Path) -> list[int]:
+    """Bytes of a file, or of all files of a folder, and a checksum of its header."""
     if path.is_dir():
-        return sum(one.stat().st_size for one in path.rglob("*") if one.is_file())
-    return path.stat().st_size if path.exists() else -1
+        return [sum(one.stat().st_size for one in path.rglob("*") if one.is_file()), 0]
+    if not path.is_file():
+        return [-1, 0]
+    with path.open("rb") as file:
+        return [path.stat().st_size, zlib.crc32(file.read(HEADER_BYTES))]
