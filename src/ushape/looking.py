@@ -236,8 +236,12 @@ def _draw_preview(plan: Plan, shown: CaseFacts) -> Figure:
     cells[-2].legend(fontsize="x-small")
     cells[-2].set_title("grey values", fontsize="small")
     weight = _middle(patches[0]["weight"][0].numpy())
-    span = f"{weight.min():.3g} to {weight.max():.3g}"
-    _show(cells[-1], weight, f"its weights, {span}", "inferno")
+    if weight.min() < weight.max():
+        span = f"{weight.min():.3g} to {weight.max():.3g}"
+        _show(cells[-1], weight, f"its weights, {span}", "inferno")
+    else:
+        cells[-1].axis("off")
+        cells[-1].text(0.5, 0.5, "all pixels\nweigh the same", ha="center", va="center")
     return figure
 
 
