@@ -78,9 +78,10 @@ class TrainConfig:
     gradient_clip: float = 5.0
     """Largest gradient norm; larger ones are shortened to it. 0 switches it off."""
 
-    ema_decay: float = 0.99
+    ema_decay: float | Auto = AUTO
     """The weights that are validated and kept are an exponential moving average of the
-    trained ones, with this decay per step (less in the first steps); 0 switches it off."""
+    trained ones, with this decay per step (less in the first steps); 0 switches it off. auto:
+    0.99 where the learning rate does not go down to zero by itself."""
 
     patience: int | None = None
     """Stop after so many epochs without a better `patience_on`; None: never."""
@@ -123,9 +124,10 @@ class TrainConfig:
                 f"train.workers is {self.workers}.", hint="0 loads in the training process."
             )
         for name in ("warmup_fraction", "ema_decay", "momentum"):
-            if not 0 <= getattr(self, name) < 1:
+            value = getattr(self, name)
+            if value != AUTO and not 0 <= value < 1:
                 raise ConfigError(
-                    f"train.{name} is {getattr(self, name)}, outside [0, 1).",
+                    f"train.{name} is {value}, outside [0, 1).",
                     hint="Leave it out for the default.",
                 )
 

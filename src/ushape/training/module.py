@@ -49,7 +49,7 @@ class SegmentationModule(lightning.LightningModule):
         network = build_model(recipe.network, preparation.channels, preparation.space.channels)
         self.network: nn.Module = network.to(memory_format=self.layout)  # type: ignore[call-overload]
         self.averaged = AveragedModel(
-            self.network, multi_avg_fn=moving_average(train.ema_decay), use_buffers=True
+            self.network, multi_avg_fn=moving_average(settled(train.ema_decay)), use_buffers=True
         )
         self.averaged.requires_grad_(False)
         self.loss = build_loss(

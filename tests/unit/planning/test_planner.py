@@ -126,6 +126,7 @@ def test_what_the_user_set_is_never_replaced():
             "train.learning_rate=0.5",
             "train.precision=fp32",
             "train.workers=0",
+            "train.ema_decay=0.5",
             "predict.tile_shape=[96,96]",
             "predict.average=all_8",
             "predict.tiling.overlap_fraction=0.3",
@@ -245,6 +246,14 @@ def test_every_decision_says_from_which_fact_and_why():
         assert decision.otherwise
         assert decision.source
         assert "Raises" not in decision.source
+
+
+@pytest.mark.parametrize(
+    ("schedule", "decay"), [("cosine", 0), ("one_cycle", 0), ("constant", 0.99), ("warmup", 0.99)]
+)
+def test_weights_are_averaged_where_the_rate_stays_high(schedule, decay):
+    planned, _ = plan(recipe=Recipe(train=TrainConfig(schedule=schedule)))
+    assert planned.train.ema_decay == decay
 
 
 def test_volumes_keep_the_usual_layout():

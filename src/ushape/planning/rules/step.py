@@ -28,16 +28,19 @@ def choose_loss(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decision]
 
 
 def choose_learning(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decision]:
-    """One rate for all data: half and twice of it, and weights without average, were tried
+    """One learning rate for all data. Weights are averaged over steps where the rate stays high;
+    where it goes down to zero that was worth nothing, at the end or half-way
     (benchmarks/plan.md)."""
     train = recipe.train
-    rate = "found by a range test" if train.learning_rate == AUTO else f"{train.learning_rate:g}"
-    average = (
-        f"moving average of weights ({train.ema_decay:g})" if train.ema_decay else "no average"
-    )
+    decay = train.ema_decay
+    if decay == AUTO:
+        decay = 0.99 if train.schedule in ("constant", "warmup") else 0.0
+    recipe = change(recipe, "train", ema_decay=decay)
     schedule = train.schedule.replace("_", " ")
-    text = f"Learning: {train.optimizer}, rate {rate} ({schedule}), {average}."
-    return recipe, Decision(text, "the recipe", "train.learning_rate=auto, a range test first")
+    kept = f"moving average of weights ({decay:g})" if decay else "no average of weights"
+    text = f"Learning: {train.optimizer}, rate {train.learning_rate:g} ({schedule}), {kept}."
+    fact = f"{train.schedule} schedule"
+    return recipe, Decision(text, fact, "train.learning_rate=auto, a range test first")
 
 
 def choose_hardware(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decision]:
