@@ -16,9 +16,9 @@ SEVERAL_RECORDINGS = 3
 
 
 def choose_network(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decision]:
-    """Depth: until the coarsest level is 8 pixels wide, at most 6 levels, so that one pixel of the
-    answer sees whole objects. Width by the machine: on a CPU, more steps of a narrower network
-    learn more in the time (benchmarks/plan.md).
+    """Depth: until the coarsest level is 16 pixels wide (volumes: 8), at most 6 levels. One level
+    more was no better on any data, though objects were as large as what a pixel sees. Width by the
+    machine: on a CPU, more steps of a narrower network learn more in the time (benchmarks/plan.md).
 
     Raises:
         PlanError: more dimensions than the images have.
@@ -33,7 +33,8 @@ def choose_network(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decisi
     if widths == AUTO:
         shape = recipe.preparation.working_shape(data.median_shape)
         smallest = min(*shape[-2:], patch_limit(situation))
-        levels = max(2, min(6, 1 + int(math.log2(max(2.0, smallest / 8)))))
+        coarsest = 16 if len(shape) == 2 else 8
+        levels = max(2, min(6, 1 + int(math.log2(max(2.0, smallest / coarsest)))))
         base = 32 if situation.machine.device != "cpu" else 16
         widths = tuple(min(base * 2**level, 16 * base) for level in range(levels))
     recipe = change(recipe, "network", widths=widths, dims=len(data.median_shape))
