@@ -11,10 +11,9 @@ import numpy as np
 from ushape import io
 from ushape.data.inputs import find_inputs
 from ushape.data.prepare import by_group
-from ushape.errors import DataError
+from ushape.errors import DataError, RunError
 from ushape.predicting import run_folders
 from ushape.prediction.predictor import Predictor
-from ushape.prediction.uncertainty import expected_dice
 from ushape.types import Case, MaskEncoding, Prediction
 
 
@@ -40,12 +39,18 @@ class Result:
 
     encoding: MaskEncoding
 
-    def save(self, path: Path | str) -> None:
+    def save(self, path: Path | str, *, overwrite: bool = False) -> None:
         """Writes the mask, whole or not at all; the suffix decides the format.
 
         Raises:
+            RunError: the file exists, and is not to be replaced; or it is the image itself.
             DataError: a format that masks cannot be written in.
         """
+        target = Path(path)
+        if self.image is not None and target.resolve() == self.image.resolve():
+            raise RunError(f"{target} is the image itself.", hint="Choose another name.")
+        if target.exists() and not overwrite:
+            raise RunError(f"{target} exists.", hint="overwrite=True replaces it.")
         io.write_mask(Path(path), self.mask, self.encoding, like=self.image)
 
 
@@ -69,6 +74,11 @@ class Model:
         Raises:
             DataError: unreadable, or other channels or dimensions than the model's.
         """
+        if not isinstance(image, (str, Path, np.ndarray)):
+            raise DataError(
+                f"An image of type {type(image).__name__}.",
+                hint="Give a path, or a NumPy array: numpy.asarray(image).",
+            )
         if isinstance(image, np.ndarray):
             return self._result(None, self._predictor.predict_array(self._channels_first(image)))
         path = Path(image)
@@ -100,6 +110,12 @@ class Model:
         """(C, *S) of whatever form."""
         plan = self._predictor.plan
         channels, dims = plan.preparation.channels, plan.recipe.network.dims
+        if image.dtype.kind not in "buif" or 0 in image.shape:
+            raise DataError(
+                f"An array of {image.dtype} of shape {image.shape}.",
+                hint="Give numbers, at least one pixel of them.",
+            )
+        image = image.astype(np.uint8) if image.dtype == bool else np.asarray(image)
         if image.ndim == dims and channels == 1:
             return image[None]
         if image.ndim == dims + 1 and image.shape[0] == channels:
@@ -112,13 +128,11 @@ class Model:
         )
 
     def _result(self, image: Path | None, prediction: Prediction) -> Result:
-        calibration = self._predictor.tuning.calibration
-        expected = expected_dice(prediction.confidence, calibration) if calibration else None
         return Result(
             mask=self._predictor.codes_of(prediction.classes),
             classes=prediction.classes,
             probabilities=prediction.probabilities,
-            expected_dice=expected,
+            expected_dice=self._predictor.expected_dice(prediction),
             image=image,
             encoding=self._predictor.plan.encoding,
         )

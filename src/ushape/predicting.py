@@ -92,7 +92,8 @@ def predict(
         order=rle_order,
         overwrite=overwrite,
     )
-    folders, settings = run_folders(run), tuple(settings)
+    folders = run_folders(run)
+    settings = (settings,) if isinstance(settings, str) else tuple(settings)
     predictor = Predictor.open(folders, device, backend=backend, settings=settings)
     plan, named = predictor.plan, [images] if isinstance(images, (str, Path)) else images
     channels, dims = plan.preparation.channels, plan.recipe.network.dims
@@ -116,6 +117,9 @@ def run_folders(run: Path | str | Sequence[Path | str]) -> list[Path]:
     for folder in map(Path, named):
         folds = sorted(path for path in folder.glob("fold-*") if Run(path).plan_path.exists())
         found += [folder] if Run(folder).plan_path.exists() or not folds else folds
+    twice = [path for path in found if found.count(path) > 1]
+    if twice:
+        raise ConfigError(f"{twice[0]} is named twice.", hint="Each run counts once.")
     if not found:
         raise ConfigError("No run is named.", hint="Name the folder that `ushape train` printed.")
     return found
@@ -136,7 +140,7 @@ def _predict_all(
         console.say(f"{counted(len(skipped), 'image')} finished by an earlier call.")
     with console.progress("Predicting") as on_progress:
         started, pixels = time.monotonic(), 0
-        results = _results(predictor, found, outputs)
+        results = _results(predictor, found, outputs, console)
         for done, outcome in enumerate(results, start=len(skipped) + 1):
             if isinstance(outcome, DataError):
                 if strict:
@@ -151,10 +155,13 @@ def _predict_all(
     if outputs.config.folder is not None:
         console.say(f"{counted(len(written), 'mask')} in {outputs.config.folder}")
     if failures:
+        outputs.write_images(found)
         listed = "\n".join(f"  {failure}" for failure in failures)
+        others = "The other masks are written. " if written else ""
+        rows = " The run lengths wait until all images are there." if outputs.submission else ""
         raise DataError(
             f"{len(failures)} of {len(found)} images could not be predicted:\n{listed}",
-            hint="The other masks are written.",
+            hint=f"{others}Mend or remove these, and repeat the call.{rows}",
         )
     if outputs.config.submission is not None:
         console.say(f"{counted(len(found), 'row')} in {outputs.config.submission}")
@@ -172,7 +179,7 @@ class _Done:
 
 
 def _results(
-    predictor: Predictor, found: Sequence[Input], outputs: Outputs
+    predictor: Predictor, found: Sequence[Input], outputs: Outputs, console: Console
 ) -> Iterator[_Done | DataError]:
     """Each image that is not done yet, or why there is nothing of it."""
     groups = by_group([one.case for one in found])
@@ -184,6 +191,8 @@ def _results(
             continue
         yield from _predict_small(predictor, small, groups, outputs)
         small = []
+        if predictor.tuning.rule.cleans:
+            console.say(f"{one.case.image}: in bands, without the cleaning that validation chose.")
         try:
             with open_bands(one.case.image) as bands:
                 yield _Done(outputs.write_bands(one, bands), math.prod(bands.shape[1:]))

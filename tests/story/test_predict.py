@@ -17,7 +17,7 @@ from PIL import Image
 import ushape as package
 from commands import start_command
 from ushape import predicting
-from ushape.errors import ConfigError, DataError, PlanError
+from ushape.errors import ConfigError, DataError, PlanError, RunError
 from ushape.prediction.backends import installed
 
 EVERYTHING = ("--overlay", "--instances", "--table", "--uncertainty", "--probabilities=tif")
@@ -102,13 +102,13 @@ def test_killed_at_any_moment_the_same_call_ends_with_the_same_bytes(
     assert digest(out) == expected
 
 
-def test_finished_images_are_kept_and_changed_ones_are_not_replaced(
+def test_finished_images_are_kept_and_foreign_files_are_not_replaced(
     trained, cells, ushape, tmp_path
 ):
     data, out = tmp_path / "data", tmp_path / "out"
     shutil.copytree(cells / "images", data)
     assert ushape("predict", trained, data, "-o", out).code == 0
-    first = min(out.glob("*.png"))
+    first, second = sorted(out.glob("*.png"))[:2]
     written = first.stat().st_mtime_ns
     shutil.copy(min(data.iterdir()), data / "new.png")
     ended = ushape("predict", trained, data, "-o", out)
@@ -117,12 +117,73 @@ def test_finished_images_are_kept_and_changed_ones_are_not_replaced(
     assert "9 masks" in ended.output
     assert first.stat().st_mtime_ns == written
     first.write_bytes(b"mine")
-    ended = ushape("predict", trained, data, "-o", out)
-    assert ended.code == 2
+    assert ushape("predict", trained, data, "-o", out).code == 2
     assert first.read_bytes() == b"mine"
+    (out / "other.png").write_bytes(b"mine as well")
+    shutil.copy(min(data.iterdir()), data / "other.png")
+    first.unlink()
+    assert ushape("predict", trained, data, "-o", out).code == 2
+    assert (out / "other.png").read_bytes() == b"mine as well"
     assert ushape("predict", trained, data, "-o", out, "--set=predict.average=all_8").code == 2
+    assert second.exists()
     assert ushape("predict", trained, data, "-o", out, "--overwrite").code == 0
-    assert first.read_bytes() != b"mine"
+    assert (out / "other.png").read_bytes() != b"mine as well"
+
+
+def test_another_image_of_the_same_name_is_never_taken_for_finished(
+    trained, cells, ushape, tmp_path
+):
+    images, out = sorted((cells / "images").iterdir()), tmp_path / "out"
+    for folder, image in (("one", images[0]), ("two", images[5])):
+        (tmp_path / folder).mkdir()
+        shutil.copy(image, tmp_path / folder / "x.png")
+    assert ushape("predict", trained, tmp_path / "one", "-o", out).code == 0
+    before = (out / "x.png").read_bytes()
+    ended = ushape("predict", trained, tmp_path / "two", "-o", out)
+    assert ended.code == 2
+    assert "exists" in ended.error
+    assert (out / "x.png").read_bytes() == before
+    # The same file with other pixels: its mask is made anew.
+    shutil.copy(images[5], tmp_path / "one" / "x.png")
+    assert ushape("predict", trained, tmp_path / "one", "-o", out).code == 0
+    assert (out / "x.png").read_bytes() != before
+
+
+def test_what_validation_chose_counts_in_an_ensemble(trained, cells, tmp_path):
+    image, runs = min((cells / "images").iterdir()), []
+    for threshold in (0.9, 0.7):
+        runs.append(tmp_path / f"{threshold}")
+        shutil.copytree(trained, runs[-1])
+        tuning = json.loads((runs[-1] / "decision.json").read_text())
+        tuning["rule"] = {"classes": {"foreground": {"threshold": threshold}}}
+        (runs[-1] / "decision.json").write_text(json.dumps(tuning))
+    result = package.load(runs).predict(image)
+    assert ((result.probabilities[0] >= 0.8) == result.classes).all()
+    for content in ("[]", "{", '{"calibrations": [{"confidence": [0.5], "dice": []}]}'):
+        (runs[0] / "decision.json").write_text(content)
+        with pytest.raises(RunError, match=r"decision\.json: not what training wrote"):
+            package.load(runs[0])
+
+
+def test_one_bad_image_leaves_the_table_of_the_others(trained, cells, ushape, tmp_path):
+    shutil.copytree(cells / "images", tmp_path / "in")
+    (tmp_path / "in" / "bad.png").write_bytes(b"no image")
+    call = ("predict", trained, tmp_path / "in", "-o", tmp_path / "out", "--table")
+    ended = ushape(*call, f"--rle={tmp_path}/x.csv")
+    assert ended.code == 2
+    assert "run lengths wait" in ended.error
+    assert len({row["image"] for row in rows_of(tmp_path / "out" / "images.csv")}) == 8
+    (tmp_path / "in" / "bad.png").unlink()
+    assert ushape(*call, f"--rle={tmp_path}/x.csv").code == 0
+    assert len((tmp_path / "x.csv").read_text().splitlines()) == 9
+
+
+def test_a_table_of_somebody_else_is_not_replaced(trained, cells, ushape, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "images.csv").write_text("mine")
+    ended = ushape("predict", trained, cells / "images", "-o", tmp_path / "out", "--table")
+    assert ended.code == 2
+    assert (tmp_path / "out" / "images.csv").read_text() == "mine"
 
 
 def test_two_processes_on_one_folder(trained, cells, ushape, tmp_path):
@@ -134,6 +195,7 @@ def test_two_processes_on_one_folder(trained, cells, ushape, tmp_path):
     ]
     for process in both:
         process.join(120)
+    assert [process.exitcode for process in both] == [0, 0]
     assert digest(tmp_path / "out") == digest(tmp_path / "straight")
 
 
@@ -186,6 +248,10 @@ def test_a_model_in_python(trained, cells, ushape, tmp_path):
     assert (by_file.mask == by_array.mask).all()
     assert (model.predict(array[..., None]).mask == by_file.mask).all()
     by_file.save(tmp_path / "mine.png")
+    with pytest.raises(RunError, match="exists"):
+        by_file.save(tmp_path / "mine.png")
+    with pytest.raises(RunError, match="the image itself"):
+        by_file.save(images[0], overwrite=True)
     assert ushape("predict", trained, images[0], "-o", tmp_path / "out").code == 0
     written = np.asarray(Image.open(tmp_path / "out" / images[0].name))
     assert (np.asarray(Image.open(tmp_path / "mine.png")) == written).all()
@@ -194,6 +260,9 @@ def test_a_model_in_python(trained, cells, ushape, tmp_path):
     assert (many[0].mask == by_file.mask).all()
     with pytest.raises(DataError, match=r"shape \(3, 8, 8\); the model reads 1 channels of 2D"):
         model.predict(np.zeros((3, 8, 8)))
+    for strange in (None, [1, 2], array[:0], array.astype(complex)):
+        with pytest.raises(DataError):
+            model.predict(strange)
 
 
 def test_threads_share_a_model(trained, cells):
@@ -220,6 +289,7 @@ def test_strict_stops_at_the_first_bad_image(trained, cells, ushape, tmp_path):
     ended = ushape("predict", trained, tmp_path / "in", "-o", tmp_path / "out", "--strict")
     assert ended.code == 2
     assert "aaa.png" in ended.error
+    assert len(list((tmp_path / "out").glob("*.png"))) < 8
     ended = ushape("predict", trained, tmp_path / "in", "-o", tmp_path / "rest")
     assert ended.code == 2
     assert len(list((tmp_path / "rest").glob("*.png"))) == 8
@@ -230,7 +300,9 @@ def test_strict_stops_at_the_first_bad_image(trained, cells, ushape, tmp_path):
     [
         ({"settings": ["train.epochs=3"]}, "keeps its settings, but for predict"),
         ({"backend": "abacus"}, "There is no backend abacus"),
-        ({"settings": ["predict.averag=none"]}, "average"),
+        ({"settings": ["predict.averag=none"]}, "predict.averag"),
+        ({"probabilities": "jpg"}, "probabilities is 'jpg'"),
+        ({"contours": "svg"}, "contours is 'svg'"),
     ],
 )
 def test_impossible_wishes(trained, cells, tmp_path, options, said):

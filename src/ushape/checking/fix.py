@@ -28,6 +28,14 @@ class Change:
     what: str
 
 
+def refuse_target(folder: Path, data: Path) -> None:
+    """Raises RunError where a corrected copy must not be written."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(f"{folder} is not empty.", hint="Name a new folder for the corrected copy.")
+    if folder.resolve().is_relative_to(data.resolve()):
+        raise RunError(f"{folder} lies in the data.", hint=f"Name a folder beside {data}.")
+
+
 def write_fixed_copy(checked: Checked, folder: Path) -> list[Change]:
     """Writes images/, masks/ and changes.csv below a new folder.
 
@@ -37,8 +45,7 @@ def write_fixed_copy(checked: Checked, folder: Path) -> list[Change]:
     Raises:
         RunError: the folder holds something; images whose channels are several files.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"{folder} is not empty.", hint="Name a new folder for the corrected copy.")
+    refuse_target(folder, checked.folder)
     if any(exam.case.channels for exam in checked.evidence.exams):
         raise RunError(
             "Images whose channels are several files are not rewritten.",

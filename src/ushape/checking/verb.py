@@ -10,7 +10,7 @@ from typing import Any
 
 from ushape import config
 from ushape.checking.findings import Finding
-from ushape.checking.fix import write_fixed_copy
+from ushape.checking.fix import refuse_target, write_fixed_copy
 from ushape.checking.page import write_check_page
 from ushape.checking.run import Checked, check_data
 from ushape.console import Console
@@ -44,8 +44,10 @@ def check(
 
     Raises:
         DataError: no pairs at all.
-        RunError: `fix` is not empty.
+        RunError: `fix` is not empty, or lies in the data.
     """
+    if fix is not None:
+        refuse_target(Path(fix), Path(data))
     recipe = config.override(load_recipe("auto"), settings)
     console, folder = Console(), Path(data)
     with console.progress("Checking") as on_progress:

@@ -54,6 +54,7 @@ def find_inputs(named: Sequence[Path], *, channels: int, dims: int) -> list[Inpu
     if not found:
         places = ", ".join(str(path) for path in named)
         raise DataError(f"No images in {places}.", hint="Name image files, or folders of them.")
+    found = list({one.case.image.resolve(): one for one in reversed(found)}.values())[::-1]
     owners: dict[Path, Path] = {}
     for one in found:
         target = one.below.with_name(io.stem_of(one.below))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+LEFTOVER = re.compile(r"\.(?P<process>\d+)-\d+\.part$")
 
 
 @contextmanager
@@ -30,6 +33,24 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Takes away what processes that were killed left half-written below a folder."""
+    for path in folder.rglob(".*.part") if folder.is_dir() else ():
+        match = LEFTOVER.search(path.name)
+        if match and path.is_file() and not _is_alive(int(match["process"])):
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # Somebody else's.
+    return True
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -7,8 +7,10 @@ import gzip
 import io
 import os
 import shutil
+import sys
 import zlib
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, get_args
@@ -17,6 +19,9 @@ import numpy as np
 
 from ushape.errors import ConfigError, DataError, RunError
 from ushape.io.atomic import replacing
+
+if sys.platform != "win32":
+    import fcntl
 
 Order = Literal["row", "column"]
 """Pixels counted from left to right, then top to bottom (Carvana); or down each column first."""
@@ -111,11 +116,12 @@ class SubmissionWriter:
                     hint=f"Continue with --rle-order {other}, or delete it.",
                 )
         path.parent.mkdir(parents=True, exist_ok=True)
-        if overwrite:
-            self.partial.unlink(missing_ok=True)
-        self.done = set(self._keep_whole_rows())
         # Unbuffered: what is written is out of this process.
         self._file = self.partial.open("ab", buffering=0)
+        _lock(self._file, self.partial)
+        if overwrite:
+            self._file.truncate(0)
+        self.done = set(self._keep_whole_rows())  # Nobody else writes from here on.
 
     def write(self, name: str, mask: np.ndarray) -> None:
         """Adds a row, whole or not at all; the mask (y, x) at the image's own size.
@@ -220,6 +226,23 @@ def read_submission(path: Path) -> Iterator[tuple[str, str]]:
         ) from None
     if number == 0:
         raise DataError(f"{path} is empty.", hint="Write it again.")
+
+
+def _lock(file: FileIO, path: Path) -> None:
+    """One process at a time; let go when it ends, however it ends.
+
+    Raises:
+        RunError: another one is at it.
+    """
+    if sys.platform == "win32":
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise RunError(
+            f"{path} is being written by another process.",
+            hint="Wait until it has ended, or choose another name for --rle.",
+        ) from None
 
 
 def _line_of(name: str, runs: str) -> bytes:

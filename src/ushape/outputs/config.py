@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from ushape.errors import ConfigError
 from ushape.io.rle import Order
@@ -54,9 +54,16 @@ class OutputConfig:
     def __post_init__(self) -> None:
         if self.folder is None and self.submission is None:
             raise ConfigError("Where shall the masks go?", hint="Name a folder with -o.")
+        for name, value, known in (
+            ("probabilities", self.probabilities, get_args(ProbabilityFormat)),
+            ("contours", self.contours, get_args(ContourFormat)),
+            ("order", self.order, get_args(Order)),
+        ):
+            if value is not None and value not in known:
+                raise ConfigError(f"{name} is {value!r}.", hint=f"Known: {', '.join(known)}.")
         if self.folder is None and self.endings:
             raise ConfigError(
-                f"{', '.join(self.endings)}: these lie beside the masks, and no folder is named.",
+                f"No folder is named for what lies beside the masks: {', '.join(self.endings)}.",
                 hint="Name one with -o; --rle alone writes run lengths only.",
             )
 

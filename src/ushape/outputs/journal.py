@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from ushape.io.atomic import write_bytes
+from ushape.types import Case
 
 NAME = ".ushape-predict.jsonl"
 
 HEADER_BYTES = 256
 
+Line = dict[str, Any]
+
 
 class Journal:
-    """A file in the output folder: a line for the call, then one for each finished image.
+    """A file in the output folder: a line for the call; then, for each image, one when its outputs
+    are begun and one when they are all written.
 
     Args:
         folder: Of the outputs.
@@ -28,54 +32,78 @@ class Journal:
     def __init__(self, folder: Path, made_by: Mapping[str, Any]):
         self.folder, self.path = folder, folder / NAME
         self.made_by = json.loads(json.dumps(made_by))
-        self.done: dict[str, dict[str, Any]] = {}
-        if self._is_ours():
-            self.done = {line["image"]: line for line in self._lines()[1:] if "image" in line}
+        self._begun: dict[str, Line] = {}
+        self._done: dict[str, Line] = {}
+        lines = self._lines()
+        self.is_ours = bool(lines) and lines[0].get("made_by") == self.made_by
+        for line in lines[1:] if self.is_ours else []:
+            if "image" in line:
+                (self._done if "files" in line else self._begun)[line["image"]] = line
 
-    def is_done(self, image: str) -> bool:
-        """All files that the image led to are there, as long as they were, and begin likewise."""
-        line = self.done.get(image)
-        return line is not None and all(
-            _mark_of(self.folder / name) == mark for name, mark in line["files"].items()
-        )
+    def is_done(self, below: Path, case: Case) -> bool:
+        """The outputs are there as they were written, and the image is the one of that time."""
+        line = self._done.get(below.as_posix())
+        return line is not None and line["source"] == _source_of(case) and self._is_whole(line)
 
-    def may_replace(self, image: str) -> bool:
-        """A call was killed while it wrote this image: it is not noted, though others are."""
-        return bool(self.done) and image not in self.done
+    def may_replace(self, below: Path, case: Case) -> bool:
+        """What is there comes from this very file: a call was killed while it wrote it, or the file
+        has changed since and the outputs have not."""
+        name, path = below.as_posix(), _source_of(case)[0]
+        done, begun = self._done.get(name), self._begun.get(name)
+        if done is not None:
+            return bool(done["source"][0] == path) and self._is_whole(done)
+        return begun is not None and bool(begun["source"][0] == path)
 
-    def add(self, image: str, files: Iterable[Path], rows: Sequence[Mapping[str, Any]]) -> None:
+    def forget(self) -> None:
+        """All that was noted, because it is to be written anew."""
+        self._begun, self._done = {}, {}
+
+    def begin(self, below: Path, case: Case) -> None:
+        """Notes an image before the first of its files is written."""
+        if not self.is_ours:  # Not before there is something to note.
+            write_bytes(self.path, (json.dumps({"made_by": self.made_by}) + "\n").encode())
+            self.is_ours = True
+        self._append(self._begun, {"image": below.as_posix(), "source": _source_of(case)})
+
+    def finish(
+        self, below: Path, case: Case, files: Iterable[Path], rows: Sequence[Mapping[str, Any]]
+    ) -> None:
         """Notes an image whose files are all written.
 
         Args:
             rows: For the table of all images.
         """
-        marks = {path.relative_to(self.folder).as_posix(): _mark_of(path) for path in files}
-        line = {"image": image, "files": marks, "rows": list(rows)}
-        if not self.done and not self._is_ours():  # Not before there is something to note.
-            write_bytes(self.path, (json.dumps({"made_by": self.made_by}) + "\n").encode())
+        line = {
+            "image": below.as_posix(),
+            "source": _source_of(case),
+            "files": {path.relative_to(self.folder).as_posix(): _mark_of(path) for path in files},
+            "rows": list(rows),
+        }
+        self._append(self._done, line)
+
+    def rows_of(self, images: Iterable[Path]) -> list[Line]:
+        """The rows of these images, each with its name first."""
+        return [
+            {"image": below.as_posix(), **row}
+            for below in images
+            for row in self._done.get(below.as_posix(), {}).get("rows", [])
+        ]
+
+    def _append(self, known: dict[str, Line], line: Line) -> None:
         # One write to the end of the file: lines of two processes do not mix.
-        number = os.open(self.path, os.O_WRONLY | os.O_APPEND)
+        number = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         try:
             os.write(number, (json.dumps(line) + "\n").encode())
         finally:
             os.close(number)
-        self.done[image] = line
+        known[line["image"]] = line
 
-    def rows_of(self, images: Iterable[str]) -> list[dict[str, Any]]:
-        """The rows of these images, each with its name first."""
-        return [
-            {"image": image, **row}
-            for image in images
-            for row in self.done.get(image, {}).get("rows", [])
-        ]
+    def _is_whole(self, line: Line) -> bool:
+        return all(_mark_of(self.folder / name) == mark for name, mark in line["files"].items())
 
-    def _is_ours(self) -> bool:
-        lines = self._lines()
-        return bool(lines) and lines[0].get("made_by") == self.made_by
-
-    def _lines(self) -> list[dict[str, Any]]:
+    def _lines(self) -> list[Line]:
         """All that can be read; a line that a kill cut off is none."""
-        if not self.path.exists():
+        if not self.path.is_file():
             return []
         found = []
         for line in self.path.read_text(errors="replace").splitlines():
@@ -85,6 +113,19 @@ class Journal:
                 continue
             found += [values] if isinstance(values, dict) else []
         return found
+
+
+def _source_of(case: Case) -> list[Any]:
+    """Where the image lies, and what tells its state: bytes and time of the last change."""
+    files = [path.resolve() for path in (case.image, *case.channels)]
+    found: list[Any] = [" ".join(map(str, files))]
+    for path in files:
+        inside = sorted(path.rglob("*")) if path.is_dir() else [path]
+        stats = [one.stat() for one in inside if one.is_file()]
+        found.append(
+            [sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)]
+        )
+    return found
 
 
 def _mark_of(path: Path) -> list[int]:

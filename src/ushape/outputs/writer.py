@@ -14,7 +14,7 @@ from ushape.data.inputs import Input
 from ushape.data.prepare import read_image
 from ushape.errors import DataError, RunError
 from ushape.evaluation.figures import overlay as draw_overlay
-from ushape.io.atomic import write_bytes
+from ushape.io.atomic import remove_leftovers, write_bytes
 from ushape.io.band_writers import open_band_writer, open_probability_writer
 from ushape.io.bands import Bands
 from ushape.io.rle import SubmissionWriter
@@ -23,8 +23,11 @@ from ushape.outputs.journal import Journal
 from ushape.outputs.objects import write_objects
 from ushape.outputs.tables import as_csv
 from ushape.prediction.predictor import Predictor
-from ushape.prediction.uncertainty import entropy_map, expected_dice
+from ushape.prediction.uncertainty import entropy_map
 from ushape.types import Case, MaskEncoding, Prediction
+
+IMAGES = "images.csv"
+"""A row for each image and class."""
 
 
 class Outputs:
@@ -73,22 +76,24 @@ class Outputs:
             if config.folder is not None:
                 kinds = {**config.endings, "submission": str(config.submission or "")}
                 journal = Journal(config.folder, {**made_by, "outputs": kinds})
+                remove_leftovers(config.folder)
                 if config.overwrite:
-                    journal.done.clear()
+                    journal.forget()
             outputs = cls(config, predictor, submission, journal)
             outputs._refuse_overwriting(inputs)
             yield outputs
-            outputs._write_images(inputs)
+            outputs.write_images(inputs)
 
     def is_done(self, one: Input) -> bool:
         """An earlier, interrupted call has written all of this image."""
         in_rows = self.submission is None or one.case.image.name in self.submission.done
-        in_folder = self.journal is None or self.journal.is_done(one.below.as_posix())
+        in_folder = self.journal is None or self.journal.is_done(one.below, one.case)
         return in_rows and in_folder
 
     def write(self, prediction: Prediction, one: Input) -> Path | None:
         """All outputs of one image; returns the mask's path."""
         target, rows = self._mask_path(one.below), list[dict[str, Any]]()
+        self._begin(one)
         if target is not None:
             target.parent.mkdir(parents=True, exist_ok=True)
             if self.config.has_objects:
@@ -118,6 +123,11 @@ class Outputs:
                 "rest out, or cut the image up.",
             )
         plan, target = self.predictor.plan, self._band_path(one.below)
+        if target.exists() and not self._may_replace(one):
+            raise DataError(
+                f"{target} exists.", hint="--overwrite replaces it; or choose another -o."
+            )
+        self._begin(one)
         target.parent.mkdir(parents=True, exist_ok=True)
         shape, image = bands.shape[1:], one.case.image
         with ExitStack() as stack:
@@ -160,26 +170,29 @@ class Outputs:
         return {kind: _beside(target, ending) for kind, ending in self.endings.items()}
 
     def _confidence_row(self, prediction: Prediction) -> dict[str, Any]:
-        calibration = self.predictor.tuning.calibration
-        expected = expected_dice(prediction.confidence, calibration) if calibration else None
+        expected = self.predictor.expected_dice(prediction)
         return {"confidence": round(prediction.confidence, 4), "expected_dice": expected}
+
+    def _begin(self, one: Input) -> None:
+        if self.journal is not None:
+            self.journal.begin(one.below, one.case)
 
     def _note(
         self, one: Input, rows: Sequence[Mapping[str, Any]], target: Path | None = None
     ) -> None:
         if self.journal is not None:
             paths = [path for path in self._paths_of(one.below, target) if path.exists()]
-            self.journal.add(one.below.as_posix(), paths, rows)
+            self.journal.finish(one.below, one.case, paths, rows)
 
-    def _write_images(self, inputs: Sequence[Input]) -> None:
+    def write_images(self, inputs: Sequence[Input]) -> None:
         """images.csv, if asked for."""
         config = self.config
         if self.journal is None or not (config.table or config.uncertainty):
             return
-        rows = self.journal.rows_of(one.below.as_posix() for one in inputs)
+        rows = self.journal.rows_of(one.below for one in inputs)
         columns = list(dict.fromkeys(key for row in rows for key in row))
         if rows:
-            write_bytes(self.journal.folder / "images.csv", as_csv(columns, rows))
+            write_bytes(self.journal.folder / IMAGES, as_csv(columns, rows))
 
     def mask_path(self, one: Input) -> Path | None:
         """Where the mask of an image lies; None where none is written."""
@@ -210,13 +223,12 @@ class Outputs:
     def _refuse_overwriting(self, inputs: Sequence[Input]) -> None:
         sources = {_without_suffix(one.case.image) for one in inputs}
         owners: dict[Path, Path] = {}
-        # A call under way has outputs of images that it was killed in.
-        begun = self.config.overwrite or bool(self.submission and self.submission.done)
+        if self.journal is not None and not (self.journal.is_ours or self.config.overwrite):
+            self._refuse_table(self.journal.folder / IMAGES)
         for one in inputs:
             if self.is_done(one):
                 continue
-            image, below = one.case.image, one.below.as_posix()
-            may_exist = begun or (self.journal is not None and self.journal.may_replace(below))
+            image = one.case.image
             for target in self._paths_of(one.below):
                 if _without_suffix(target) in sources:
                     raise RunError(
@@ -228,10 +240,18 @@ class Outputs:
                         f"{owners[target]} and {image} would both be written to {target}.",
                         hint="Rename one of them, or predict them into different folders.",
                     )
-                if target.exists() and not may_exist:
+                if target.exists() and not self._may_replace(one):
                     raise RunError(
                         f"{target} exists.", hint="--overwrite replaces it; or choose another -o."
                     )
+
+    def _may_replace(self, one: Input) -> bool:
+        ours = self.journal is not None and self.journal.may_replace(one.below, one.case)
+        return self.config.overwrite or ours
+
+    def _refuse_table(self, path: Path) -> None:
+        if (self.config.table or self.config.uncertainty) and path.exists():
+            raise RunError(f"{path} exists.", hint="--overwrite replaces it; or choose another -o.")
 
 
 def _dtype_of(encoding: MaskEncoding) -> str:

@@ -45,6 +45,11 @@ class DecisionRule:
         bare = {name: replace(own, cleaning=Cleaning()) for name, own in self.classes.items()}
         return DecisionRule(classes=bare)
 
+    @property
+    def cleans(self) -> bool:
+        """Some class is cleaned, for which the whole image must be seen."""
+        return any(not own.cleaning.is_idle for own in self.classes.values())
+
     def for_space(self, space: LabelSpace) -> tuple[ClassRule, ...]:
         """One for each of `space.scored`.
 

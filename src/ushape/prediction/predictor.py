@@ -26,8 +26,8 @@ from ushape.prediction.pipeline import AHEAD, map_ahead, predict_images
 from ushape.prediction.selection import calibration_tiles, select_backend
 from ushape.prediction.stream import predict_file
 from ushape.prediction.tiled import TileSettings, predict_probabilities
-from ushape.prediction.tuning import Tuning, load_tuning
-from ushape.prediction.uncertainty import confidence_of, spread_over
+from ushape.prediction.tuning import Tuning, join_tunings, load_tuning
+from ushape.prediction.uncertainty import confidence_of, expected_dice, spread_over
 from ushape.spatial.symmetry import Average, symmetries
 from ushape.types import Case, Geometry, Prediction, Sample
 
@@ -176,7 +176,7 @@ class Predictor:
                     f"{run.folder} has other classes than {runs[0].folder}.",
                     hint="Only runs on the same classes can be averaged.",
                 )
-        tuning = load_tuning(runs[0]) if len(runs) == 1 else Tuning()
+        tuning = join_tunings([load_tuning(run) for run in runs])
         notes = tuple(line for _, lines in opened for line in lines)
         return cls(tuple(members), tuning, inspect_machine(device).device, notes)
 
@@ -290,6 +290,11 @@ class Predictor:
         preparation = member.plan.preparation
         for band in predict_file(member.network, bands, preparation, member.settings):
             yield band, apply_rule(rule, band, preparation.space)
+
+    def expected_dice(self, prediction: Prediction) -> float | None:
+        """What validation cases of this confidence had; None where there were too few."""
+        found = [expected_dice(prediction.confidence, one) for one in self.tuning.calibrations]
+        return sum(found) / len(found) if found else None
 
     def codes_of(self, classes: np.ndarray) -> np.ndarray:
         """Class indices in the user's own mask values (*S)."""

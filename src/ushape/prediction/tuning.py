@@ -15,8 +15,9 @@ from ushape.labels import LabelSpace
 from ushape.metrics.overlap import count_overlap, dice
 from ushape.planning.run import Run
 from ushape.prediction.choosing import choose_rule
-from ushape.prediction.decision import DecisionRule, apply_rule, as_fractions
+from ushape.prediction.decision import ClassRule, DecisionRule, apply_rule, as_fractions
 from ushape.prediction.uncertainty import Calibration, confidence_of, fit_calibration
+from ushape.spatial.cleaning import Cleaning
 
 MOST_PX = 48_000_000
 """Validation pixels, times channels, that are held (a byte each) and decided on; of more, evenly
@@ -28,7 +29,9 @@ class Tuning:
     """What a run has learned from its validation cases."""
 
     rule: DecisionRule = field(default_factory=DecisionRule)
-    calibration: Calibration | None = None
+    calibrations: tuple[Calibration, ...] = ()
+    """One for each run that had enough cases; their mean counts."""
+
     report: tuple[str, ...] = ()
     """In words, a line each."""
 
@@ -58,7 +61,25 @@ def choose_tuning(cases: Sequence[Validated], space: LabelSpace, *, rule: bool) 
         classes = apply_rule(chosen, shares, space)
         confidence.append(confidence_of(shares, classes, space))
         scores.append(_mean_dice(classes, case.truth, space))
-    return Tuning(rule=chosen, calibration=fit_calibration(confidence, scores), report=report)
+    fitted = fit_calibration(confidence, scores)
+    return Tuning(rule=chosen, calibrations=(fitted,) if fitted else (), report=report)
+
+
+def join_tunings(tunings: Sequence[Tuning]) -> Tuning:
+    """Of several runs: each class at the mean of their thresholds, cleaned as all of them agree."""
+    if len(tunings) == 1:
+        return tunings[0]
+    names = sorted({name for one in tunings for name in one.rule.classes})
+    classes = {}
+    for name in names:
+        own = [one.rule.of(name) for one in tunings]
+        threshold = sum(rule.threshold for rule in own) / len(own)
+        agreed = own[0].cleaning if len({rule.cleaning for rule in own}) == 1 else Cleaning()
+        classes[name] = ClassRule(threshold=threshold, cleaning=agreed)
+    return Tuning(
+        rule=DecisionRule(classes=classes),
+        calibrations=tuple(fitted for one in tunings for fitted in one.calibrations),
+    )
 
 
 def thin_out_cases(sizes: Sequence[int], channels: int) -> Iterator[int]:
@@ -83,9 +104,9 @@ def load_tuning(run: Run) -> Tuning:
         return Tuning()
     try:
         return config.from_dict(Tuning, json.loads(path.read_text()), source=str(path))
-    except (ValueError, OSError, ConfigError) as error:
+    except (ValueError, OSError, TypeError, AttributeError, ConfigError) as error:
         raise RunError(
-            f"{path}: not readable: {error}.",
+            f"{path}: not what training wrote ({str(error).splitlines()[0].rstrip('.')}).",
             hint=f"Copy the run again; without {path.name} the likeliest class is taken.",
         ) from None
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import entr
 
-from ushape.errors import DataError
+from ushape.errors import ConfigError, DataError
 from ushape.labels import LabelSpace
 from ushape.prediction.decision import as_fractions
 
@@ -45,6 +45,13 @@ class Calibration:
     cases: int
     rank_correlation: float | None
     """Spearman's, of confidence and Dice on the cases it was fitted on."""
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.confidence) == len(self.dice):
+            raise ConfigError(
+                f"{len(self.confidence)} confidences for {len(self.dice)} values of Dice.",
+                hint="Let training choose them again.",
+            )
 
 
 def entropy_map(probabilities: np.ndarray, space: LabelSpace) -> np.ndarray:
