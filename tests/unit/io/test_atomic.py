@@ -10,9 +10,14 @@ from ushape.io.atomic import remove_leftovers, replacing, write_bytes
 def test_a_file_is_whole_or_as_it_was(tmp_path):
     path = tmp_path / "below" / "x.txt"
     write_bytes(path, b"first")
-    with pytest.raises(ZeroDivisionError), replacing(path) as file:
-        file.write(b"sec")
-        1 / 0  # noqa: B018
+
+    def fail_half_way():
+        with replacing(path) as file:
+            file.write(b"sec")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail_half_way()
     assert path.read_bytes() == b"first"
     assert [one.name for one in path.parent.iterdir()] == ["x.txt"]
 
