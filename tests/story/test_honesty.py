@@ -68,7 +68,7 @@ def test_nothing_beside_a_mask_is_overwritten(run, cells, ushape, tmp_path):
     assert "would both be written" in ended.error
     ended = ushape("predict", run, image, "--rle", tmp_path / "x.csv", "--overlay")
     assert ended.code == 2
-    assert "no folder is named" in ended.error
+    assert "No folder is named" in ended.error
 
 
 def test_two_images_of_one_name_in_a_submission(run, cells, ushape, tmp_path):
