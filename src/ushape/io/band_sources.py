@@ -130,7 +130,7 @@ def open_zarr(path: Path, closing: ExitStack) -> Source:
         path = path / "0"
         attributes = ome_zarr.attributes_of(path)
     level, axes, scales = ome_zarr.level_0(path, attributes)
-    names = _check_zarr(path, level)
+    names = ome_zarr.check_metadata(path, level, is_whole=False)
     version: Any = 3 if (level / "zarr.json").exists() else 2
     stored = zarr.open_array(store=str(level), mode="r", zarr_format=version)
     if not axes and names and len(set(names) & set("tczyx")) == stored.ndim:
@@ -181,27 +181,3 @@ def _npy_header(path: Path, file: BinaryIO) -> tuple[tuple[int, ...], bool, np.d
             hint="Save plain numbers: pickled objects are never loaded.",
         )
     return found
-
-
-def _check_zarr(path: Path, level: Path) -> list[str]:
-    """Refuses arrays packed by what runs code, with too large or missing chunks; names of axes."""
-    is_new = (level / "zarr.json").exists()
-    told = ome_zarr.metadata(level / ("zarr.json" if is_new else ".zarray"))
-    codecs = set(ome_zarr.codecs_of(told) if is_new else ome_zarr.old_codecs_of(told))
-    if not codecs <= ome_zarr.CODECS:
-        raise DataError(
-            f"{path}: packed with {min(codecs - ome_zarr.CODECS)!r}.",
-            hint=f"Known: {', '.join(sorted(ome_zarr.CODECS))}.",
-        )
-    kind = told["data_type"] if is_new else told["dtype"]
-    dtype = np.dtype(kind)
-    if dtype.kind not in "buif":
-        raise DataError(f"{path}: holds {kind}, not numbers.", hint="Save plain numbers.")
-    shape = [int(length) for length in told["shape"]]
-    grid = told["chunk_grid"]["configuration"]["chunk_shape"] if is_new else told["chunks"]
-    chunks = [int(length) for length in grid]
-    guard.check_claim(path, chunks, 1, math.prod(chunks))
-    ome_zarr.check_missing(path, level, shape, chunks, dtype.itemsize)
-    if "blosc" in codecs:
-        ome_zarr.check_blosc(path, level, told, math.prod(chunks))
-    return [str(name).lower() for name in told.get("dimension_names") or []]

@@ -58,7 +58,7 @@ def read(path: Path) -> Pixels:
             path = path / "0"
             attributes = attributes_of(path)
         level, axes, scales = level_0(path, attributes)
-        names = _check_metadata(path, level)
+        names = check_metadata(path, level)
         version: Any = 3 if (level / "zarr.json").exists() else 2
         array = np.asarray(zarr.open_array(store=str(level), mode="r", zarr_format=version)[...])
         if not axes and names and len(set(names) & set("tczyx")) == array.ndim:
@@ -116,8 +116,12 @@ def level_0(
     return level, axes, scales.tolist() if factors else []
 
 
-def _check_metadata(path: Path, level: Path) -> list[str]:
-    """Refuses arrays that are too large or packed by what runs code; names of axes, if any."""
+def check_metadata(path: Path, level: Path, *, is_whole: bool = True) -> list[str]:
+    """Refuses arrays that are too large or packed by what runs code; names of axes, if any.
+
+    Args:
+        is_whole: All of it will be read; else only its chunks must not be too large.
+    """
     is_new = (level / "zarr.json").exists()
     told = metadata(level / ("zarr.json" if is_new else ".zarray"))
     codecs = set(codecs_of(told) if is_new else old_codecs_of(told))
@@ -131,12 +135,13 @@ def _check_metadata(path: Path, level: Path) -> list[str]:
     if dtype.kind not in "buif":
         raise DataError(f"{path}: holds {kind}, not numbers.", hint="Save plain numbers.")
     shape = [int(length) for length in told["shape"]]
-    chunks = told["chunk_grid"]["configuration"]["chunk_shape"] if is_new else told["chunks"]
-    for claim in (shape, [int(length) for length in chunks]):
+    grid = told["chunk_grid"]["configuration"]["chunk_shape"] if is_new else told["chunks"]
+    chunks = [int(length) for length in grid]
+    for claim in (shape, chunks) if is_whole else (chunks,):
         guard.check_claim(path, claim, 1, math.prod(claim))
     check_missing(path, level, shape, chunks, dtype.itemsize)
     if "blosc" in codecs:
-        check_blosc(path, level, told, math.prod(int(length) for length in chunks))
+        check_blosc(path, level, told, math.prod(chunks))
     names = told.get("dimension_names") or []
     return [str(name).lower() for name in names]
 
