@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ushape import config
 from ushape.errors import ConfigError, DataError, PlanError
@@ -19,9 +19,10 @@ from ushape.planning.machine import inspect_machine, keep_memory
 from ushape.planning.plan import Plan
 from ushape.planning.recipe import settled
 from ushape.planning.run import Run
-from ushape.planning.speed import memory_format, precision_context
-from ushape.prediction.backends import Backend, Precision, open_backend
+from ushape.planning.speed import memory_format
+from ushape.prediction.backends import Precision, open_backend
 from ushape.prediction.decision import apply_rule
+from ushape.prediction.networks import Computed, Eager
 from ushape.prediction.pipeline import AHEAD, map_ahead, predict_images
 from ushape.prediction.selection import calibration_tiles, select_backend
 from ushape.prediction.stream import predict_file
@@ -35,50 +36,6 @@ T = TypeVar("T")
 
 Request = tuple[T, Case, Sequence[Case]]
 """Anything that tells the result, a case, and all cases of its group."""
-
-
-@dataclass(frozen=True)
-class Eager:
-    """A network computed by torch, as it is; safe to use from several threads."""
-
-    module: nn.Module
-    """With `margin` and `legal_size`, on its device."""
-
-    precision: str
-    layout: torch.memory_format
-
-    def __post_init__(self) -> None:
-        assert not self.module.training, "normalisation and dropout must be set to prediction"
-
-    @property
-    def margin(self) -> int:
-        return int(self.module.margin)  # type: ignore[arg-type]
-
-    def legal_size(self, at_least: int) -> int:
-        return int(self.module.legal_size(at_least))  # type: ignore[operator]
-
-    @torch.inference_mode()
-    def logits(self, tiles: Tensor) -> Tensor:
-        weight = next(self.module.parameters())
-        batch = tiles.to(weight.device, weight.dtype, memory_format=self.layout)
-        with precision_context(weight.device.type, self.precision):
-            return self.module(batch).float().cpu()
-
-
-@dataclass(frozen=True)
-class Computed:
-    """A network computed by a backend."""
-
-    backend: Backend
-    margin: int
-    legal_size: Callable[[int], int]
-
-    @property
-    def name(self) -> str:
-        return self.backend.name
-
-    def logits(self, tiles: Tensor) -> Tensor:
-        return self.backend.logits(tiles).cpu()
 
 
 def predict_sample(

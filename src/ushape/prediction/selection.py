@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from ushape import config
 from ushape.data.prepare import read_classes
@@ -27,6 +27,7 @@ from ushape.prediction.backends import (
     measure_speed,
     open_backend,
 )
+from ushape.prediction.networks import Computed
 from ushape.prediction.tiled import Network, TileSettings, predict_probabilities
 from ushape.spatial.grid import pad_mirrored
 
@@ -174,7 +175,7 @@ def _mean_dice(
     for fact in facts:
         sample = plan.preparation.load(fact.case)
         image = sample.scaling.apply(sample.image)
-        swapped = _Swapped(network, backend)
+        swapped = Computed(backend, network.margin, network.legal_size)
         working = predict_probabilities(swapped, image, space, settings)
         classes = space.decode(plan.preparation.restore(working, sample.geometry))
         truth = read_classes(fact.case, space)
@@ -182,24 +183,6 @@ def _mean_dice(
         counts: list[Counts] = [count_overlap(classes, truth, region) for region in space.scored]
         found += [value for value in map(dice, counts) if value is not None]
     return sum(found) / len(found) if found else None
-
-
-@dataclass(frozen=True)
-class _Swapped:
-    """A network computed by another backend."""
-
-    network: Network
-    backend: Backend
-
-    @property
-    def margin(self) -> int:
-        return self.network.margin
-
-    def legal_size(self, at_least: int) -> int:
-        return self.network.legal_size(at_least)
-
-    def logits(self, tiles: Tensor) -> Tensor:
-        return self.backend.logits(tiles).cpu()
 
 
 def _tiles_or_noise(run: Run, plan: Plan, network: Network) -> list[np.ndarray]:
