@@ -30,7 +30,7 @@ from ushape.planning.plan import Plan
 from ushape.planning.recipe import settled
 from ushape.planning.run import CaseFacts, Run
 from ushape.prediction.predictor import Predictor
-from ushape.prediction.tuning import Validated, choose_tuning, save_tuning, thin_out_cases
+from ushape.prediction.tuning import Tuning, Validated, choose_tuning, save_tuning, thin_out_cases
 from ushape.types import Case
 from ushape.words import counted
 
@@ -110,9 +110,11 @@ def finish_run(run: Run, console: Console, clock: Clock, *, resume: bool) -> Tra
             f"{result.best_dice:.4f} in epoch {result.best_epoch} of {result.epochs}; "
             f"{result.foreground_patches:.0%} of the patches held foreground."
         )
-    if not run.tuning_path.exists():
-        tune_on_validation(run, plan, [facts[i].case for i in splits.validation], console)
     predictor = Predictor.open(run.folder, plan.machine.device)
+    if not run.tuning_path.exists():
+        tuning = tune_on_validation(predictor, [facts[i] for i in splits.validation], console)
+        save_tuning(run, tuning)
+        predictor = replace(predictor, tuning=tuning)
     for line in predictor.tuning.report:
         console.say(line)
     test = [facts[i].case for i in splits.test]
@@ -176,12 +178,13 @@ def _with_half_the_batch(plan: Plan, error: Exception, console: Console) -> Plan
     return replace(plan, recipe=replace(plan.recipe, train=smaller))
 
 
-def tune_on_validation(run: Run, plan: Plan, cases: Sequence[Case], console: Console) -> None:
+def tune_on_validation(
+    predictor: Predictor, facts: Sequence[CaseFacts], console: Console
+) -> Tuning:
     """Chooses thresholds and cleaning on validation cases, and what Dice to expect."""
-    predictor = Predictor.open(run.folder, plan.machine.device)
+    plan, cases = predictor.plan, [fact.case for fact in facts]
     space, groups = plan.preparation.space, by_group(cases)
-    pixels = {fact.case.id: sum(fact.class_pixels) for fact in run.load_cases()}
-    held = thin_out_cases([pixels[case.id] for case in cases], space.channels)
+    held = thin_out_cases([sum(fact.class_pixels) for fact in facts], space.channels)
     requests = [(cases[i], cases[i], groups[cases[i].group]) for i in held]
     validated = []
     with console.progress("Validating") as on_progress:
@@ -195,7 +198,7 @@ def tune_on_validation(run: Run, plan: Plan, cases: Sequence[Case], console: Con
             on_progress(len(validated), len(requests))
     predict = plan.recipe.predict
     is_chosen = predict.tune and not predict.largest_component
-    save_tuning(run, choose_tuning(validated, space, rule=is_chosen))
+    return choose_tuning(validated, space, rule=is_chosen)
 
 
 def judge_and_report(
