@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from ushape import io
-from ushape.data.inputs import find_inputs
 from ushape.data.prepare import by_group
 from ushape.errors import DataError, RunError
-from ushape.predicting import run_folders
+from ushape.predicting import inputs_for, run_folders
 from ushape.prediction.predictor import Predictor
 from ushape.types import Case, MaskEncoding, Prediction
 
@@ -92,13 +91,7 @@ class Model:
         Raises:
             DataError: the first image that cannot be read.
         """
-        plan = self._predictor.plan
-        named: Sequence[Path | str] = [images] if isinstance(images, (str, Path)) else list(images)
-        found = find_inputs(
-            [Path(path) for path in named],
-            channels=plan.preparation.channels,
-            dims=plan.recipe.network.dims,
-        )
+        found = inputs_for(self._predictor, images)
         groups = by_group([one.case for one in found])
         requests = ((one.case, one.case, groups[one.case.group]) for one in found)
         for case, prediction in self._predictor.predict_many(requests):

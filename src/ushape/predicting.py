@@ -95,9 +95,7 @@ def predict(
     folders = run_folders(run)
     settings = (settings,) if isinstance(settings, str) else tuple(settings)
     predictor = Predictor.open(folders, device, backend=backend, settings=settings)
-    plan, named = predictor.plan, [images] if isinstance(images, (str, Path)) else images
-    channels, dims = plan.preparation.channels, plan.recipe.network.dims
-    found = find_inputs([Path(path) for path in named], channels=channels, dims=dims)
+    found = inputs_for(predictor, images)
     made_by = {
         "weights": [_digest_of(Run(folder)) for folder in folders],
         "backend": predictor.backends,
@@ -108,6 +106,14 @@ def predict(
         console.say(line)
     with Outputs.open(config, predictor, found, made_by) as outputs:
         return _predict_all(predictor, found, outputs, console, strict=strict)
+
+
+def inputs_for(predictor: Predictor, images: Iterable[Path | str] | Path | str) -> list[Input]:
+    """The images that are named, as the predictor reads them; errors as `find_inputs`."""
+    named = [images] if isinstance(images, (str, Path)) else images
+    plan = predictor.plan
+    channels, dims = plan.preparation.channels, plan.recipe.network.dims
+    return find_inputs([Path(path) for path in named], channels=channels, dims=dims)
 
 
 def run_folders(run: Path | str | Sequence[Path | str]) -> list[Path]:
