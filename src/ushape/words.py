@@ -1,6 +1,7 @@
 """Names and numbers in sentences."""
 
 import re
+from collections.abc import Sequence
 
 
 def counted(number: int, noun: str) -> str:
@@ -9,6 +10,11 @@ def counted(number: int, noun: str) -> str:
         return f"1 {noun}"
     hisses = noun.endswith(("s", "x", "ch")) and not noun.endswith("epoch")
     return f"{number} {noun}{'es' if hisses else 's'}"
+
+
+def size_text(shape: Sequence[int]) -> str:
+    """`256 × 300`."""
+    return " × ".join(map(str, shape))
 
 
 def natural_order(name: str) -> list[tuple[int, str]]:

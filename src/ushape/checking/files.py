@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from ushape.checking.findings import Evidence, Finding
 from ushape.data.exam import Exam
 from ushape.io.raster import DAMAGED
-from ushape.words import counted
+from ushape.words import counted, size_text
 
 TURNED_SIDEWAYS = range(5, 9)
 """EXIF orientations that exchange height and width."""
@@ -165,7 +165,7 @@ def find_odd_images(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _sizes_of(exam: Exam) -> str:
-    return f"e.g. image {shape_text(exam.shape)}, mask {shape_text(exam.mask_shape)}"
+    return f"e.g. image {size_text(exam.shape)}, mask {size_text(exam.mask_shape)}"
 
 
 def _minorities(exams: Iterable[Exam], key_of: Callable[[Exam], str]) -> tuple[list[Exam], str]:
@@ -178,8 +178,3 @@ def _minorities(exams: Iterable[Exam], key_of: Callable[[Exam], str]) -> tuple[l
     counts = Counter({key: len(own) for key, own in by_key.items()}).most_common()
     rare = [exam for key, _ in counts[:0:-1] for exam in by_key[key]]
     return rare, ", ".join(f"{count} of {key}" for key, count in counts)
-
-
-def shape_text(shape: tuple[int, ...]) -> str:
-    """256 × 300."""
-    return " × ".join(map(str, shape))

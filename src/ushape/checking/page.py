@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from ushape.checking.files import shape_text
 from ushape.checking.run import Checked
 from ushape.data.exam import Exam
 from ushape.data.prepare import read_image
@@ -18,6 +17,7 @@ from ushape.data.splits import PARTS
 from ushape.evaluation.figures import outline
 from ushape.io.annotations import read_annotation
 from ushape.pages import BLUE, ORANGE, adapt, as_data, as_svg, write_page
+from ushape.words import size_text
 
 TILES = 48
 """Pictures on the contact sheet."""
@@ -84,9 +84,7 @@ def _choose_cases(checked: Checked) -> list[tuple[Exam, list[str]]]:
 def _make_tile(exam: Exam, names: Sequence[str]) -> Tile:
     case = exam.case
     if exam.error is not None or exam.shape != exam.mask_shape:
-        trouble = (
-            exam.error or f"image {shape_text(exam.shape)}, mask {shape_text(exam.mask_shape)}"
-        )
+        trouble = exam.error or f"image {size_text(exam.shape)}, mask {size_text(exam.mask_shape)}"
         return Tile(case=case.id, findings=names, trouble=trouble)
     assert case.mask is not None
     image, codes = read_image(case), read_annotation(case.mask).codes
@@ -125,7 +123,7 @@ def _draw_histograms(checked: Checked) -> str:
         return ""
     figure = Figure(figsize=(9, 2.6), layout="constrained")
     sizes, grey, foreground = figure.subplots(1, 3)
-    common = Counter(shape_text(exam.shape) for exam in exams).most_common(6)
+    common = Counter(size_text(exam.shape) for exam in exams).most_common(6)
     sizes.barh([size for size, _ in common][::-1], [n for _, n in common][::-1], color=BLUE)
     sizes.set_title("Sizes, pixels")
     sizes.set_xlabel("images")

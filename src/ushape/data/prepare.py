@@ -20,6 +20,7 @@ from ushape.labels import LabelSpace
 from ushape.scaling import Scaling
 from ushape.spatial.placement import find_box, place_classes, place_image, restore_probabilities
 from ushape.types import Box, Case, Geometry, Sample
+from ushape.words import size_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +234,8 @@ def _read_further(path: Path, first: np.ndarray, case: Case) -> np.ndarray:
     further = io.read(path).array
     if further.shape[1:] != first.shape[1:]:
         raise DataError(
-            f"{path} is {_size(further.shape[1:])} pixels, {case.image} {_size(first.shape[1:])}.",
+            f"{path} is {size_text(further.shape[1:])} pixels, {case.image} "
+            f"{size_text(first.shape[1:])}.",
             hint="All channels of a case lie on one grid.",
         )
     return further
@@ -254,7 +256,7 @@ def mask_size_error(case: Case, image: Sequence[int], mask: Sequence[int]) -> Da
     """Says both sizes, and whether one is the other's transpose."""
     turned = tuple(mask) == tuple(image)[::-1]
     return DataError(
-        f"{case.id}: the image is {_size(image)} pixels, its mask {_size(mask)}"
+        f"{case.id}: the image is {size_text(image)} pixels, its mask {size_text(mask)}"
         f"{' (the transpose: height and width are exchanged)' if turned else ''}.",
         hint="A mask lies on its image's grid, pixel for pixel. "
         + ("Turn or transpose one of the two files." if turned else "Export the mask again."),
@@ -277,7 +279,3 @@ def thinning_step(pixels: int, width: int, at_most: int = 16_384) -> int:
 
 def _channels(count: int) -> str:
     return "1 channel" if count == 1 else f"{count} channels"
-
-
-def _size(shape: Sequence[int]) -> str:
-    return " × ".join(str(size) for size in shape)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ushape.planning.fingerprint import Fingerprint
@@ -45,11 +45,6 @@ def source_of(rule: Callable[..., object]) -> str:
     for part in ("Args:", "Raises:"):
         text = text.partition(part)[0]
     return " ".join(text.split())
-
-
-def size_text(shape: Sequence[int]) -> str:
-    """256 × 256."""
-    return " × ".join(map(str, shape))
 
 
 def change(recipe: Recipe, section: str, **values: object) -> Recipe:

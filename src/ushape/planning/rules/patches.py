@@ -9,7 +9,8 @@ from ushape.augment import STRENGTHS, AugmentConfig
 from ushape.models.shapes import next_legal_size, valid_margin
 from ushape.planning.fingerprint import Fingerprint
 from ushape.planning.recipe import AUTO, Recipe, settled
-from ushape.planning.rules.decision import Decision, Situation, change, size_text
+from ushape.planning.rules.decision import Decision, Situation, change
+from ushape.words import size_text
 
 
 def choose_patch(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decision]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ushape.planning.recipe import AUTO, Recipe, settled
-from ushape.planning.rules.decision import Decision, Situation, change, size_text
+from ushape.planning.rules.decision import Decision, Situation, change
+from ushape.words import size_text
 
 OVERLAP_PX = 64
 """Of neighbouring tiles: half of it is how far the edge of a tile lies from what it counts for."""
