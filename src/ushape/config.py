@@ -118,6 +118,16 @@ def _sections(cls: type) -> dict[str, Any]:
     }
 
 
+def _entries(hint: Any, value: Any) -> dict[str, tuple[type, Mapping[str, Any]]]:
+    """What dict[str, Config] and tuple[Config, ...] hold: each config's class and values."""
+    kinds = (one for one in typing.get_args(hint) if isinstance(one, type))
+    kind = next((one for one in kinds if dataclasses.is_dataclass(one)), None)
+    if kind is None or typing.get_origin(hint) not in (dict, tuple):
+        return {}
+    named = value.items() if isinstance(value, Mapping) else enumerate(value or ())
+    return {str(name): (kind, own) for name, own in named if isinstance(own, Mapping)}
+
+
 def _members(hint: Any) -> tuple[Any, ...]:
     is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     return typing.get_args(hint) if is_union else (hint,)
@@ -136,6 +146,8 @@ def _refuse_unknown_keys(cls: type, values: Mapping[str, Any], source: str, pref
         section = sections[key]
         if section is not None and isinstance(value, Mapping):
             _refuse_unknown_keys(section, value, source, f"{prefix}{key}.")
+        for name, (entry, own) in _entries(typing.get_type_hints(cls)[key], value).items():
+            _refuse_unknown_keys(entry, own, source, f"{prefix}{key}.{name}.")
 
 
 def _key_of(cls: type, location: tuple[int | str, ...]) -> str:

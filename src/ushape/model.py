@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,21 +83,33 @@ class Model:
         path = Path(image)
         return self._result(path, self._predictor.predict(Case(id=path.stem, image=path)))
 
-    def predict_many(self, images: Iterable[Path | str] | Path | str) -> Iterator[Result]:
+    def predict_many(
+        self,
+        images: Iterable[Path | str] | Path | str,
+        *,
+        on_error: Callable[[Path, DataError], None] | None = None,
+    ) -> Iterator[Result]:
         """Files, folders, patterns and tables as `ushape.predict` takes them, one after another.
 
         The next ones are read while the network computes; small ones of one size share a batch.
 
+        Args:
+            on_error: Is told of each image that cannot be read, which is left out; None: the
+                first of them ends the iteration.
+
         Raises:
-            DataError: the first image that cannot be read.
+            DataError: the first image that cannot be read, if nobody is to be told.
         """
         found = inputs_for(self._predictor, images)
         groups = by_group([one.case for one in found])
         requests = ((one.case, one.case, groups[one.case.group]) for one in found)
         for case, prediction in self._predictor.predict_many(requests):
-            if isinstance(prediction, DataError):
+            if not isinstance(prediction, DataError):
+                yield self._result(case.image, prediction)
+            elif on_error is None:
                 raise prediction
-            yield self._result(case.image, prediction)
+            else:
+                on_error(case.image, prediction)
 
     def _channels_first(self, image: np.ndarray) -> np.ndarray:
         """(C, *S) of whatever form."""

@@ -14,6 +14,7 @@ from ushape.console import Console
 from ushape.data.inputs import Input, find_inputs
 from ushape.data.prepare import by_group
 from ushape.errors import ConfigError, DataError
+from ushape.io import ProbabilityType
 from ushape.io.bands import open_bands
 from ushape.io.rle import Order
 from ushape.outputs.config import ContourFormat, OutputConfig, ProbabilityFormat
@@ -41,6 +42,7 @@ def predict(
     output: Path | str | None = None,
     overlay: bool = False,
     probabilities: ProbabilityFormat | None = None,
+    probability_type: ProbabilityType | None = None,
     contours: ContourFormat | None = None,
     instances: bool = False,
     table: bool = False,
@@ -63,8 +65,8 @@ def predict(
         images: Files; folders, whose sub-folders are kept below the output; patterns such as
             scans/*.tif; tables with a column image; - for names on standard input.
         output: Folder for the masks; may be left out with `rle`.
-        overlay, probabilities, contours, instances, table, uncertainty: Beside each mask; see
-            `outputs.OutputConfig`.
+        overlay, probabilities, probability_type, contours, instances, table, uncertainty: Beside
+            each mask; see `outputs.OutputConfig`.
         rle: A .csv or .csv.gz of run lengths, img,rle_mask, as Kaggle's Carvana takes it.
         rle_order: Pixels counted row by row or column by column.
         overwrite: Replace outputs that exist.
@@ -84,6 +86,7 @@ def predict(
         folder=Path(output) if output else None,
         overlay=overlay,
         probabilities=probabilities,
+        probability_type=probability_type,
         contours=contours,
         instances=instances,
         table=table,
@@ -141,6 +144,7 @@ def _predict_all(
 ) -> list[Path]:
     written: list[Path] = []
     failures: list[str] = []
+    gappy: list[Path] = []
     skipped = [one for one in found if outputs.is_done(one)]
     if skipped:
         console.say(f"{counted(len(skipped), 'image')} finished by an earlier call.")
@@ -155,8 +159,15 @@ def _predict_all(
             else:
                 written += [outcome.path] if outcome.path else []
                 pixels += outcome.pixels
+                gappy += [outcome.input.case.image] if outcome.missing_px else []
             speed = pixels / 1e6 / (time.monotonic() - started)
             on_progress(done, len(found), f"{speed:.1f} Mpixel/s")
+    if gappy:
+        console.say(
+            f"{counted(len(gappy), 'image')} with NaN or infinite pixels, predicted as if these "
+            f"were average or extreme: {', '.join(map(str, gappy[:3]))}"
+            f"{', ...' if len(gappy) > 3 else ''}"
+        )
     written = [*filter(None, (outputs.mask_path(one) for one in skipped)), *written]
     if outputs.config.folder is not None:
         console.say(f"{counted(len(written), 'mask')} in {outputs.config.folder}")
@@ -178,10 +189,14 @@ def _predict_all(
 class _Done:
     """An image whose outputs are written."""
 
+    input: Input
+
     path: Path | None
     """Of the mask, if one was asked for."""
 
     pixels: int
+    missing_px: int = 0
+    """Of the image: NaN or infinite."""
 
 
 def _results(
@@ -201,7 +216,7 @@ def _results(
             console.say(f"{one.case.image}: in bands, without the cleaning that validation chose.")
         try:
             with open_bands(one.case.image) as bands:
-                yield _Done(outputs.write_bands(one, bands), math.prod(bands.shape[1:]))
+                yield _Done(one, outputs.write_bands(one, bands), math.prod(bands.shape[1:]))
         except DataError as error:
             yield error
     yield from _predict_small(predictor, small, groups, outputs)
@@ -219,7 +234,8 @@ def _predict_small(
         one, prediction = pair
         if isinstance(prediction, DataError):
             raise prediction
-        return _Done(outputs.write(prediction, one), prediction.classes.size)
+        path = outputs.write(prediction, one)
+        return _Done(one, path, prediction.classes.size, prediction.missing_px)
 
     requests = ((one, one.case, groups[one.case.group]) for one in small)
     ahead = _ahead(small)
@@ -249,8 +265,7 @@ def _is_large(predictor: Predictor, case: Case, config: OutputConfig) -> bool:
         return False  # The reader says what is wrong.
     outputs = 3 * predictor.plan.preparation.space.channels
     needed = math.prod(shape[1:]) * (shape[0] * (size + 4) + 4 * outputs)
-    can_wait = config.only_whole or len(predictor.members) > 1
-    return needed > (MOST_BYTES if can_wait else WHOLE_BYTES)
+    return needed > (MOST_BYTES if config.only_whole else WHOLE_BYTES)
 
 
 def _digest_of(run: Run) -> str:

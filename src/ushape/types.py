@@ -156,6 +156,13 @@ class Sample:
 
     geometry: Geometry
 
+    @property
+    def missing_px(self) -> int:
+        """Pixels that hold no number (NaN) or none that is finite, in some channel."""
+        if self.image.dtype.kind != "f":
+            return 0
+        return int((~np.isfinite(self.image)).any(axis=0).sum())
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
@@ -172,3 +179,6 @@ class Prediction:
 
     disagreement: np.ndarray | None = None
     """(*S) float32, 0 to 1: how far the networks of an ensemble differ; None for one network."""
+
+    missing_px: int = 0
+    """Pixels of the image that held NaN or infinity."""

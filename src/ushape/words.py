@@ -17,6 +17,12 @@ def size_text(shape: Sequence[int]) -> str:
     return " × ".join(map(str, shape))
 
 
+def reason(error: Exception) -> str:
+    """What an exception says, without the path that stands before it in our message."""
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return said.splitlines()[0].rstrip(".") if said else type(error).__name__
+
+
 def natural_order(name: str) -> list[tuple[int, str]]:
     """Sorts a_2 before a_10."""
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]

@@ -8,6 +8,7 @@ import random
 import shutil
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ import ushape as package
 from commands import start_command
 from ushape import predicting
 from ushape.errors import ConfigError, DataError, PlanError, RunError
+from ushape.io.rle import decode_runs, read_submission
+from ushape.prediction import predictor
 from ushape.prediction.backends import installed
 
 EVERYTHING = ("--overlay", "--instances", "--table", "--uncertainty", "--probabilities=tif")
@@ -159,7 +162,12 @@ def test_what_validation_chose_counts_in_an_ensemble(trained, cells, tmp_path):
         (runs[-1] / "decision.json").write_text(json.dumps(tuning))
     result = package.load(runs).predict(image)
     assert ((result.probabilities[0] >= 0.8) == result.classes).all()
-    for content in ("[]", "{", '{"calibrations": [{"confidence": [0.5], "dice": []}]}'):
+    for content in (
+        "[]",
+        "{",
+        '{"calibrations": [{"confidence": [0.5], "dice": []}]}',
+        '{"rule": {"classes": {"foreground": {"treshold": 0.3}}}}',
+    ):
         (runs[0] / "decision.json").write_text(content)
         with pytest.raises(RunError, match=r"decision\.json: not what training wrote"):
             package.load(runs[0])
@@ -303,6 +311,8 @@ def test_strict_stops_at_the_first_bad_image(trained, cells, ushape, tmp_path):
         ({"settings": ["predict.averag=none"]}, "predict.averag"),
         ({"probabilities": "jpg"}, "probabilities is 'jpg'"),
         ({"contours": "svg"}, "contours is 'svg'"),
+        ({"probability_type": "float16"}, "none are asked for"),
+        ({"probabilities": "tif", "probability_type": "int4"}, "probability_type is 'int4'"),
     ],
 )
 def test_impossible_wishes(trained, cells, tmp_path, options, said):
@@ -358,3 +368,95 @@ def test_the_fastest_backend_is_measured_once_and_says_what_it_changes(
     package.load(run, backend="auto")
     choice = json.loads((run / "backends" / "choice.json").read_text())
     assert not choice["chosen"].endswith("int8")
+
+
+def test_an_ensemble_in_bands_with_run_lengths_and_half_precision(
+    trained, other, cells, monkeypatch, tmp_path
+):
+    grey = np.asarray(Image.open(min((cells / "images").iterdir())))
+    large = np.tile(grey, (5, 3))
+    tifffile.imwrite(tmp_path / "x.tif", large, tile=(32, 32))
+    wishes = {
+        "settings": ["predict.tile_shape=[64,64]", "predict.tune=false"],
+        "probabilities": "tif",
+        "probability_type": "float16",
+    }
+    runs, out = [trained, other], tmp_path / "bands"
+    package.predict(
+        runs, tmp_path / "x.tif", output=tmp_path / "whole", rle=tmp_path / "whole.csv", **wishes
+    )
+    monkeypatch.setattr(predicting, "WHOLE_BYTES", 1)
+    (mask,) = package.predict(
+        runs, tmp_path / "x.tif", output=out, rle=tmp_path / "bands.csv", **wishes
+    )
+    found, expected = (
+        tifffile.imread(folder / "x_probabilities.tif").squeeze()
+        for folder in (out, tmp_path / "whole")
+    )
+    assert found.dtype == expected.dtype == np.float16
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+    # The run lengths are those of the mask that was written.
+    ((name, runs_text),) = read_submission(tmp_path / "bands.csv")
+    assert name == "x.tif"
+    written = tifffile.imread(mask)
+    assert (decode_runs(runs_text, written.shape) == (written > 0)).all()
+    assert len(list(read_submission(tmp_path / "whole.csv"))) == 1
+    # Without a folder only run lengths are written.
+    assert package.predict(runs, tmp_path / "x.tif", rle=tmp_path / "only.csv") == []
+    assert (tmp_path / "only.csv").read_text().startswith("img,rle_mask\nx.tif,")
+
+
+def test_where_memory_is_short_one_network_of_an_ensemble_is_in_memory(
+    trained, other, cells, monkeypatch
+):
+    image = min((cells / "images").iterdir())
+    expected = package.load([trained, other]).predict(image).probabilities
+    monkeypatch.setattr(predictor, "WEIGHTS_SHARE", 0)
+    alive, most, opens = [], [], predictor.open_backend
+
+    def watched(*arguments, **options):
+        opened = opens(*arguments, **options)
+        alive.append(weakref.ref(opened))
+        most.append(sum(one() is not None for one in alive))
+        return opened
+
+    monkeypatch.setattr(predictor, "open_backend", watched)
+    model = package.load([trained, other])
+    for _ in range(2):
+        np.testing.assert_array_equal(model.predict(image).probabilities, expected)
+    assert most == [1, 1, 1, 1]
+
+
+def test_missing_pixels_are_said(trained, cells, ushape, tmp_path):
+    grey = np.asarray(Image.open(min((cells / "images").iterdir()))).astype(np.float32)
+    tifffile.imwrite(tmp_path / "good.tif", grey)
+    grey[3, 4] = np.nan
+    tifffile.imwrite(tmp_path / "gaps.tif", grey)
+    ended = ushape("predict", trained, tmp_path, "-o", tmp_path / "out")
+    assert ended.code == 0, ended.error
+    assert "1 image with NaN or infinite pixels" in ended.output
+    assert "gaps.tif" in ended.output
+    assert "good.tif" not in ended.output
+    assert package.load(trained).predict(tmp_path / "gaps.tif").mask.shape == grey.shape
+
+
+def test_linked_folders_are_followed_once(trained, cells, ushape, tmp_path):
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    (tmp_path / "in" / "linked").symlink_to(cells / "images")
+    (tmp_path / "in" / "deep" / "back").symlink_to(tmp_path / "in")
+    ended = ushape("predict", trained, tmp_path / "in", "-o", tmp_path / "out")
+    assert ended.code == 0, ended.error
+    assert len(list((tmp_path / "out" / "linked").glob("*.png"))) == 8
+    assert not (tmp_path / "out" / "deep").exists()
+
+
+def test_the_bad_images_of_many_are_told_one_by_one(trained, cells, tmp_path):
+    shutil.copytree(cells / "images", tmp_path / "in")
+    (tmp_path / "in" / "aaa.png").write_bytes(b"no image")
+    model, bad = package.load(trained), []
+    found = list(
+        model.predict_many(tmp_path / "in", on_error=lambda path, _: bad.append(path.name))
+    )
+    assert (len(found), bad) == (8, ["aaa.png"])
+    with pytest.raises(DataError, match=r"aaa\.png"):
+        list(model.predict_many(tmp_path / "in"))

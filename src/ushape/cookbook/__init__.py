@@ -13,6 +13,7 @@ from ushape.cookbook.em import isbi2012, unet2015
 from ushape.cookbook.mri import lgg_bce_dice, lgg_buda, lgg_onecycle
 from ushape.errors import ConfigError
 from ushape.planning.recipe import Recipe
+from ushape.words import reason
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "auto": auto,
@@ -40,7 +41,8 @@ def load_recipe(name_or_file: str) -> Recipe:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(
-                f"{path}: not readable: {error}.", hint="A recipe is what `ushape recipes` prints."
+                f"{path}: not readable: {reason(error)}.",
+                hint="A recipe is what `ushape recipes` prints.",
             ) from None
         return config.parse(Recipe, text, source=str(path))
     near = difflib.get_close_matches(name_or_file, RECIPES, n=3, cutoff=0.4)

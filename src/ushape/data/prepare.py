@@ -108,11 +108,14 @@ class Preparation:
                 mask values that are no class.
         """
         image, classes = read_image(case, self.channels), read_classes(case, self.space)
-        look = None
-        if self.needs_group:
-            group = tuple(companions) or (case,)
-            look = look_at_group(group, self.config.percentiles, self.config.crop)
-        return self.place(case, image, classes, look)
+        return self.place(case, image, classes, self.look(case, companions))
+
+    def look(self, case: Case, companions: Sequence[Case] = ()) -> GroupLook | None:
+        """What all images of the case's group show, where its preparation depends on it."""
+        if not self.needs_group:
+            return None
+        group = tuple(companions) or (case,)
+        return look_at_group(group, self.config.percentiles, self.config.crop)
 
     def place(
         self,

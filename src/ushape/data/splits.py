@@ -15,6 +15,7 @@ from ushape.data.groups import Kind
 from ushape.errors import ConfigError, DataError, RunError
 from ushape.io.atomic import write_bytes
 from ushape.types import Case
+from ushape.words import reason
 
 PARTS = ("train", "validation", "test")
 
@@ -74,7 +75,9 @@ class Splits:
             values = json.loads(path.read_text())
             return cls(text=values["text"], **{part: tuple(values[part]) for part in PARTS})
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{path}: not readable: {error}.", hint="Copy the run again.") from None
+            raise RunError(
+                f"{path}: not readable: {reason(error)}.", hint="Copy the run again."
+            ) from None
 
 
 def make_splits(
@@ -174,7 +177,7 @@ def _read_parts(path: Path) -> dict[str, list[str]]:
         return {part: [str(case_id) for case_id in ids] for part, ids in parts.items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
-            f"{path}: not a split: {error}.",
+            f"{path}: not a split: {reason(error)}.",
             hint='Write {"train": [...], "validation": [...], "test": [...]} with ids of cases.',
         ) from None
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 from PIL import Image
@@ -49,6 +49,9 @@ WRITERS: dict[str, Callable[[BinaryIO, np.ndarray, Palette | None, str], None]] 
     ".npy": arrays.write,
 }
 """Lossless formats, for masks; beside them those of volumes.WRITABLE."""
+
+ProbabilityType = Literal["uint8", "float16", "float32"]
+"""How probabilities are stored; uint8 holds round(255 p)."""
 
 TURNED_TAG, TURNED = 0x0112, (5, 6, 7, 8)
 """EXIF's orientation, and its values that exchange height and width."""
@@ -178,10 +181,23 @@ def write_rgb(path: Path, picture: np.ndarray) -> None:
         Image.fromarray(picture).save(file, format="PNG")
 
 
-def write_probabilities(path: Path, probabilities: np.ndarray, names: Sequence[str]) -> None:
+def write_probabilities(
+    path: Path,
+    probabilities: np.ndarray,
+    names: Sequence[str],
+    dtype: ProbabilityType = "float32",
+) -> None:
     """Writes (K, *S) and the class names as .npz; whole or not at all."""
     with replacing(path) as file:
-        np.savez_compressed(file, probabilities=probabilities, names=np.asarray(names))
+        shares = shares_as(probabilities, dtype)
+        np.savez_compressed(file, probabilities=shares, names=np.asarray(names))
+
+
+def shares_as(probabilities: np.ndarray, dtype: ProbabilityType) -> np.ndarray:
+    """Probabilities as numbers of this type: round(255 p), or the nearest float."""
+    if dtype == "uint8":
+        return np.rint(probabilities * np.float32(255)).astype(np.uint8)
+    return probabilities.astype(dtype, copy=False)
 
 
 def is_image(path: Path) -> bool:

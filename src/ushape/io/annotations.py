@@ -18,6 +18,7 @@ from ushape import io
 from ushape.errors import DataError
 from ushape.io import guard
 from ushape.types import CocoMask, Mask, MaskEncoding, MaskParts, MaskPixels
+from ushape.words import reason
 
 _LOCK = Lock()
 
@@ -122,7 +123,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{path}: not readable: {error}.", hint="Write it as JSON, in UTF-8."
+            f"{path}: not readable: {reason(error)}.", hint="Write it as JSON, in UTF-8."
         ) from None
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -143,12 +142,12 @@ def open_band_writer(
 def open_probability_writer(
     path: Path,
     shape: Sequence[int],
-    dtype: Literal["uint8", "float16"] = "uint8",
+    dtype: io.ProbabilityType = "uint8",
     like: Path | None = None,
 ) -> Iterator[BandWriter]:
     """Probabilities to be written in bands (K, rows, *S[1:]), 0 to 1; whole or not at all.
 
-    As uint8 the file holds round(255 p), as float16 the nearest such number. `io.read` gives
+    As uint8 the file holds round(255 p), as a float the nearest such number. `io.read` gives
     (K, *S) back. A TIFF has the classes as samples of each pixel, for they come together.
 
     Args:
@@ -174,9 +173,10 @@ def open_probability_writer(
         axes="ZYX"[-len(space) :],
         spacing_mm=_spacing_of(like),
     )
-    to_rows = _in_255ths if dtype == "uint8" else _classes_last
     with SINKS[suffix](layout) as opened:
-        writer = BandWriter(layout, opened, to_rows)
+        writer = BandWriter(
+            layout, opened, lambda band: np.moveaxis(io.shares_as(band, dtype), 0, -1)
+        )
         yield writer
         writer.finish()
 
@@ -196,11 +196,3 @@ def _colours_of(codes: np.ndarray) -> np.ndarray:
     """(rows, *S[1:], 3) red, green, blue."""
     levels = [codes >> 16 & 255, codes >> 8 & 255, codes & 255]
     return np.stack(levels, axis=-1).astype(np.uint8)
-
-
-def _classes_last(probabilities: np.ndarray) -> np.ndarray:
-    return np.moveaxis(probabilities, 0, -1)
-
-
-def _in_255ths(probabilities: np.ndarray) -> np.ndarray:
-    return _classes_last(np.rint(probabilities * np.float32(255)).astype(np.uint8))

@@ -35,11 +35,33 @@ def encode_runs(mask: np.ndarray, order: Order = "row") -> str:
     Shapes:
         mask: (y, x), foreground where not 0.
     """
-    flat = (mask != 0).ravel(order="C" if order == "row" else "F")
-    edges = np.flatnonzero(np.diff(flat, prepend=False, append=False))
-    starts, ends = edges[::2], edges[1::2]
-    runs = np.stack([starts + 1, ends - starts], axis=1)
-    return " ".join(map(str, runs.ravel().tolist()))
+    runs = RowRuns()
+    runs.add(mask if order == "row" else mask.T)
+    return runs.text
+
+
+class RowRuns:
+    """Run lengths, row by row, of a mask that comes in bands."""
+
+    def __init__(self) -> None:
+        self._pixels, self._is_inside = 0, False
+        self._edges: list[np.ndarray] = []
+
+    def add(self, band: np.ndarray) -> None:
+        """The next rows (n, x), foreground where not 0."""
+        flat = (band != 0).ravel()
+        edges = np.flatnonzero(np.diff(flat, prepend=self._is_inside))
+        self._edges.append(edges + self._pixels)
+        self._pixels += len(flat)
+        self._is_inside = bool(flat[-1]) if len(flat) else self._is_inside
+
+    @property
+    def text(self) -> str:
+        """One-based "start length start length ..." of all rows so far."""
+        last = [np.array([self._pixels])] if self._is_inside else []
+        edges = np.concatenate([*self._edges, *last]) if self._edges else np.empty(0, np.int64)
+        starts, ends = edges[::2], edges[1::2]
+        return " ".join(map(str, np.stack([starts + 1, ends - starts], axis=1).ravel().tolist()))
 
 
 def decode_runs(text: str, shape: tuple[int, int], order: Order = "row") -> np.ndarray:
@@ -124,7 +146,11 @@ class SubmissionWriter:
         self.done = set(self._keep_whole_rows())  # Nobody else writes from here on.
 
     def write(self, name: str, mask: np.ndarray) -> None:
-        """Adds a row, whole or not at all; the mask (y, x) at the image's own size.
+        """Adds the row of a mask (y, x) at the image's own size; as `write_runs`."""
+        self.write_runs(name, encode_runs(mask, self.order))
+
+    def write_runs(self, name: str, runs: str) -> None:
+        """Adds a row, whole or not at all.
 
         Raises:
             DataError: a name that is there already, or that no row can hold.
@@ -134,7 +160,7 @@ class SubmissionWriter:
                 f"{name}: a second row for this image in {self.path.name}.",
                 hint="A submission has one row per file name: rename one of the two.",
             )
-        rest = memoryview(_line_of(name, encode_runs(mask, self.order)))
+        rest = memoryview(_line_of(name, runs))
         whole = self.partial.stat().st_size
         try:
             while rest:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from ushape.errors import ConfigError
+from ushape.io import ProbabilityType
 from ushape.io.rle import Order
 
 ProbabilityFormat = Literal["npz", "tif", "zarr"]
@@ -28,7 +29,10 @@ class OutputConfig:
     """Also NAME_overlay.png beside each mask."""
 
     probabilities: ProbabilityFormat | None = None
-    """Also NAME.npz in float32, or NAME_probabilities.tif or .zarr of 8 bits."""
+    """Also NAME.npz, or NAME_probabilities.tif or .zarr."""
+
+    probability_type: ProbabilityType | None = None
+    """Of their numbers; uint8 holds round(255 p). None: float32 in npz, else uint8."""
 
     contours: ContourFormat | None = None
     """Also NAME.geojson for QuPath, or NAME_rois.zip for ImageJ."""
@@ -56,16 +60,27 @@ class OutputConfig:
             raise ConfigError("Where shall the masks go?", hint="Name a folder with -o.")
         for name, value, known in (
             ("probabilities", self.probabilities, get_args(ProbabilityFormat)),
+            ("probability_type", self.probability_type, get_args(ProbabilityType)),
             ("contours", self.contours, get_args(ContourFormat)),
             ("order", self.order, get_args(Order)),
         ):
             if value is not None and value not in known:
                 raise ConfigError(f"{name} is {value!r}.", hint=f"Known: {', '.join(known)}.")
+        if self.probability_type is not None and self.probabilities is None:
+            raise ConfigError(
+                f"Probabilities as {self.probability_type}, but none are asked for.",
+                hint=f"Add --probabilities {', '.join(get_args(ProbabilityFormat))}.",
+            )
         if self.folder is None and self.endings:
             raise ConfigError(
                 f"No folder is named for what lies beside the masks: {', '.join(self.endings)}.",
                 hint="Name one with -o; --rle alone writes run lengths only.",
             )
+
+    @property
+    def stored_type(self) -> ProbabilityType:
+        """The type of the numbers that are written."""
+        return self.probability_type or ("float32" if self.probabilities == "npz" else "uint8")
 
     @property
     def has_objects(self) -> bool:
@@ -91,4 +106,5 @@ class OutputConfig:
         """Kinds of output that need the whole image in memory."""
         kinds = [kind for kind in self.endings if kind != "probabilities"]
         kinds += ["probabilities as npz"] if self.probabilities == "npz" else []
-        return kinds + (["run lengths"] if self.submission else [])
+        by_column = self.submission is not None and self.order == "column"
+        return kinds + (["run lengths by column"] if by_column else [])

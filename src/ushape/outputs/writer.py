@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,13 @@ from ushape.evaluation.figures import overlay as draw_overlay
 from ushape.io.atomic import remove_leftovers, write_bytes
 from ushape.io.band_writers import open_band_writer, open_probability_writer
 from ushape.io.bands import Bands
-from ushape.io.rle import SubmissionWriter
+from ushape.io.rle import RowRuns, SubmissionWriter
 from ushape.outputs.config import OutputConfig
 from ushape.outputs.journal import Journal
 from ushape.outputs.objects import write_objects
-from ushape.outputs.tables import as_csv
 from ushape.prediction.predictor import Predictor
 from ushape.prediction.uncertainty import entropy_map
+from ushape.rows import as_csv
 from ushape.types import Case, MaskEncoding, Prediction
 
 IMAGES = "images.csv"
@@ -110,8 +110,8 @@ class Outputs:
         self._note(one, [{**row, **sure} for row in rows or [{}]])
         return target
 
-    def write_bands(self, one: Input, bands: Bands) -> Path:
-        """Mask, and probabilities where asked for, of an image larger than memory.
+    def write_bands(self, one: Input, bands: Bands) -> Path | None:
+        """Mask, run lengths and probabilities of an image larger than memory; the mask's path.
 
         Raises:
             DataError: what was asked for needs the whole image.
@@ -122,27 +122,45 @@ class Outputs:
                 hint="Masks, and probabilities as tif or zarr, are written in bands; leave the "
                 "rest out, or cut the image up.",
             )
-        plan, target = self.predictor.plan, self._band_path(one.below)
-        if target.exists() and not self._may_replace(one):
+        target = self._band_path(one.below)
+        if target is not None and target.exists() and not self._may_replace(one):
             raise DataError(
                 f"{target} exists.", hint="--overwrite replaces it; or choose another -o."
             )
         self._begin(one)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shape, image = bands.shape[1:], one.case.image
+        runs = RowRuns()
         with ExitStack() as stack:
-            masks = stack.enter_context(open_band_writer(target, shape, plan.encoding, image))
-            shares = None
-            if self.config.probabilities:
-                whole = (plan.preparation.space.channels, *shape)
-                path = _beside(target, self.endings["probabilities"])
-                shares = stack.enter_context(open_probability_writer(path, whole, "uint8", image))
+            sinks = [] if target is None else self._open_bands(stack, target, bands, one)
             for probabilities, classes in self.predictor.predict_bands(bands):
-                masks.write(self.predictor.codes_of(classes).astype(_dtype_of(plan.encoding)))
-                if shares is not None:
-                    shares.write(probabilities)
+                if self.submission is not None:
+                    runs.add(classes)
+                for write in sinks:
+                    write(probabilities, classes)
+        if self.submission is not None:
+            self.submission.write_runs(one.case.image.name, runs.text)
         self._note(one, [{}], target)
         return target
+
+    def _open_bands(
+        self, stack: ExitStack, target: Path, bands: Bands, one: Input
+    ) -> list[Callable[[np.ndarray, np.ndarray], None]]:
+        """What takes each band's probabilities and classes, to write one file of them."""
+        plan, shape, image = self.predictor.plan, bands.shape[1:], one.case.image
+        target.parent.mkdir(parents=True, exist_ok=True)
+        masks = stack.enter_context(open_band_writer(target, shape, plan.encoding, image))
+        dtype = _dtype_of(plan.encoding)
+        codes_of = self.predictor.codes_of
+        found: list[Callable[[np.ndarray, np.ndarray], None]] = [
+            lambda _, classes: masks.write(codes_of(classes).astype(dtype))
+        ]
+        if self.config.probabilities:
+            path = _beside(target, self.endings["probabilities"])
+            whole = (plan.preparation.space.channels, *shape)
+            shares = stack.enter_context(
+                open_probability_writer(path, whole, self.config.stored_type, image)
+            )
+            found.append(lambda probabilities, _: shares.write(probabilities))
+        return found
 
     def _write_pictures(self, prediction: Prediction, case: Case, target: Path) -> None:
         config, space = self.config, self.predictor.plan.preparation.space
@@ -158,11 +176,13 @@ class Outputs:
             io.write_mask(path, levels, MaskEncoding(suffix=path.suffix))
         if config.probabilities == "npz":
             path = _beside(target, self.endings["probabilities"])
-            io.write_probabilities(path, prediction.probabilities, space.channel_names)
+            io.write_probabilities(
+                path, prediction.probabilities, space.channel_names, config.stored_type
+            )
         elif config.probabilities:
             path = _beside(target, self.endings["probabilities"])
             whole = prediction.probabilities.shape
-            with open_probability_writer(path, whole, "uint8", case.image) as writer:
+            with open_probability_writer(path, whole, config.stored_type, case.image) as writer:
                 writer.write(prediction.probabilities)
 
     def _beside(self, target: Path) -> dict[str, Path]:
@@ -196,9 +216,9 @@ class Outputs:
 
     def mask_path(self, one: Input) -> Path | None:
         """Where the mask of an image lies; None where none is written."""
-        target = self._mask_path(one.below)
-        if target is not None and not target.exists() and self._band_path(one.below).exists():
-            return self._band_path(one.below)
+        target, banded = self._mask_path(one.below), self._band_path(one.below)
+        if target is not None and not target.exists() and banded is not None and banded.exists():
+            return banded
         return target
 
     def _mask_path(self, below: Path) -> Path | None:
@@ -207,11 +227,12 @@ class Outputs:
         suffix = self.predictor.plan.encoding.suffix
         return self.config.folder / below.with_name(io.stem_of(below) + suffix)
 
-    def _band_path(self, below: Path) -> Path:
+    def _band_path(self, below: Path) -> Path | None:
         """As the mask's, in a format that can be written in bands."""
         target = self._mask_path(below)
-        assert target is not None, "no folder is run lengths only, which need the whole image"
-        return target if target.suffix in (".tif", ".npy", ".zarr") else target.with_suffix(".tif")
+        if target is None or target.suffix in (".tif", ".npy", ".zarr"):
+            return target
+        return target.with_suffix(".tif")
 
     def _paths_of(self, below: Path, target: Path | None = None) -> list[Path]:
         """All files that one image leads to, the mask last."""

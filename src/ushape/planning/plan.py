@@ -15,6 +15,7 @@ from ushape.io import is_writable
 from ushape.planning.machine import Machine
 from ushape.planning.recipe import AUTO, Recipe, settled
 from ushape.types import MaskEncoding
+from ushape.words import reason
 
 PLAN_VERSION = 1
 
@@ -92,7 +93,7 @@ def load_plan(path: Path) -> Plan:
         values = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise RunError(
-            f"{path}: not readable: {error}.", hint="A plan is what `ushape plan -o` wrote."
+            f"{path}: not readable: {reason(error)}.", hint="A plan is what `ushape plan -o` wrote."
         ) from None
     if not isinstance(values, dict):
         raise RunError(f"{path} holds no plan.", hint="A plan is what `ushape plan -o` wrote.")

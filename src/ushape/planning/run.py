@@ -20,6 +20,7 @@ from ushape.io.atomic import write_bytes
 from ushape.models import build_model
 from ushape.planning.plan import Plan
 from ushape.types import Case, CocoMask, Mask, MaskParts
+from ushape.words import reason
 
 
 @dataclass(frozen=True)
@@ -240,7 +241,9 @@ class Run:
         try:
             return json.loads(path.read_text())
         except (ValueError, OSError) as error:
-            raise RunError(f"{path}: not readable: {error}.", hint="Copy the run again.") from None
+            raise RunError(
+                f"{path}: not readable: {reason(error)}.", hint="Copy the run again."
+            ) from None
 
     def _require(self, path: Path) -> None:
         if not path.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -38,6 +39,34 @@ class Eager:
         batch = tiles.to(weight.device, weight.dtype, memory_format=self.layout)
         with precision_context(weight.device.type, self.precision):
             return self.module(batch).float().cpu()
+
+
+class Slot:
+    """Room for one opened backend, that which was asked last."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: tuple[Swapped, Backend] | None = None
+
+    def logits(self, asked: Swapped, tiles: Tensor) -> Tensor:
+        with self._lock:
+            if self._held is None or self._held[0] is not asked:
+                self._held = None  # Before the next one is opened.
+                self._held = asked, asked.open()
+            return self._held[1].logits(tiles)
+
+
+@dataclass(frozen=True, eq=False)
+class Swapped:
+    """A backend that is opened whenever another one had its slot in between: of many networks, one
+    is in memory at a time."""
+
+    name: str
+    slot: Slot
+    open: Callable[[], Backend]
+
+    def logits(self, tiles: Tensor) -> Tensor:
+        return self.slot.logits(self, tiles)
 
 
 @dataclass(frozen=True)

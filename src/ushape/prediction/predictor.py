@@ -5,27 +5,31 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import psutil
 import torch
 from torch import nn
 
 from ushape import config
+from ushape.data.prepare import read_image
 from ushape.errors import ConfigError, DataError, PlanError
 from ushape.io.bands import Bands
+from ushape.models.shapes import next_legal_size, valid_margin
 from ushape.planning.machine import inspect_machine, keep_memory
 from ushape.planning.plan import Plan
 from ushape.planning.recipe import settled
 from ushape.planning.run import Run
 from ushape.planning.speed import memory_format
-from ushape.prediction.backends import Precision, open_backend
+from ushape.prediction.backends import Backend, Precision, open_backend
 from ushape.prediction.decision import apply_rule
-from ushape.prediction.networks import Computed, Eager
+from ushape.prediction.networks import Computed, Eager, Slot, Swapped
 from ushape.prediction.pipeline import AHEAD, map_ahead, predict_images
 from ushape.prediction.selection import calibration_tiles, select_backend
-from ushape.prediction.stream import predict_file
+from ushape.prediction.stream import average_bands, predict_file
 from ushape.prediction.tiled import TileSettings, predict_probabilities
 from ushape.prediction.tuning import Tuning, join_tunings, load_tuning
 from ushape.prediction.uncertainty import confidence_of, expected_dice, spread_over
@@ -33,6 +37,10 @@ from ushape.spatial.symmetry import Average, symmetries
 from ushape.types import Case, Geometry, Prediction, Sample
 
 T = TypeVar("T")
+
+WEIGHTS_SHARE = 0.25
+"""Where the weights of an ensemble exceed this share of the free memory, one network is in memory
+at a time."""
 
 Request = tuple[T, Case, Sequence[Case]]
 """Anything that tells the result, a case, and all cases of its group."""
@@ -125,14 +133,11 @@ class Predictor:
         folders = [folders] if isinstance(folders, Path) else list(folders)
         runs = [Run.open(folder) for folder in folders]
         settings = tuple(settings)
-        opened = [_open_member(run, device, backend, settings) for run in runs]
+        slot = Slot() if _is_memory_short(runs) else None
+        opened = [_open_member(run, device, backend, settings, slot) for run in runs]
         members = [member for member, _ in opened]
         for run, member in zip(runs, members, strict=True):
-            if member.plan.preparation.space != members[0].plan.preparation.space:
-                raise PlanError(
-                    f"{run.folder} has other classes than {runs[0].folder}.",
-                    hint="Only runs on the same classes can be averaged.",
-                )
+            _refuse_other_classes(run, member.plan, runs[0], members[0].plan)
         tuning = join_tunings([load_tuning(run) for run in runs])
         notes = tuple(line for _, lines in opened for line in lines)
         return cls(tuple(members), tuning, inspect_machine(device).device, notes)
@@ -155,21 +160,24 @@ class Predictor:
             DataError: other channels than the network's; a model that scales images by group.
         """
         case = Case(id="array", image=Path("array"))
-        samples = []
-        for member in self.members:
-            preparation = member.plan.preparation
-            if preparation.needs_group:
-                raise DataError(
-                    "This model prepares images by what their group shows.",
-                    hint="Predict files in a folder of their own, not arrays.",
-                )
-            samples.append(preparation.place(case, image, None))
-        return self.predict_samples(samples)
+        if any(member.plan.preparation.needs_group for member in self.members):
+            raise DataError(
+                "This model prepares images by what their group shows.",
+                hint="Predict files in a folder of their own, not arrays.",
+            )
+        return self.predict_samples(self._place(case, image))
 
     def load(self, case: Case, companions: Sequence[Case] = ()) -> list[Sample]:
         """The case's image as each network takes it."""
-        bare = replace(case, mask=None)
-        return [member.plan.preparation.load(bare, companions) for member in self.members]
+        image = read_image(case, self.plan.preparation.channels)
+        return self._place(replace(case, mask=None), image, companions)
+
+    def _place(
+        self, case: Case, image: np.ndarray, companions: Sequence[Case] = ()
+    ) -> list[Sample]:
+        """The image, read once, as each network takes it."""
+        preparations = [member.plan.preparation for member in self.members]
+        return [one.place(case, image, None, one.look(case, companions)) for one in preparations]
 
     def predict_samples(self, samples: Sequence[Sample]) -> Prediction:
         """Predicts a case that was prepared for each network."""
@@ -178,12 +186,12 @@ class Predictor:
             for member, sample in zip(self.members, samples, strict=True)
         )
         if len(self.members) == 1:
-            return self.decide(next(found))
+            return self._decide(next(found), samples[0].missing_px)
         spread = spread_over(found, self.plan.preparation.space)
-        return self.decide(spread.probabilities, spread.disagreement)
+        return self._decide(spread.probabilities, samples[0].missing_px, spread.disagreement)
 
-    def decide(
-        self, probabilities: np.ndarray, disagreement: np.ndarray | None = None
+    def _decide(
+        self, probabilities: np.ndarray, missing_px: int, disagreement: np.ndarray | None = None
     ) -> Prediction:
         """(K, *file) probabilities -> classes, by the rule that validation chose."""
         space = self.plan.preparation.space
@@ -193,6 +201,7 @@ class Predictor:
             classes=classes,
             confidence=confidence_of(probabilities, classes, space),
             disagreement=disagreement,
+            missing_px=missing_px,
         )
 
     def predict_many(
@@ -211,14 +220,14 @@ class Predictor:
                 else:
                     yield request[0], self.predict_samples(samples)
             return
-        member, geometries = self.members[0], deque[Geometry]()
+        member, seen = self.members[0], deque[tuple[Geometry, int]]()
 
         def images() -> Iterator[tuple[T, np.ndarray | DataError]]:
             for request, samples in loaded:
                 if isinstance(samples, DataError):
                     yield request[0], samples
                 else:
-                    geometries.append(samples[0].geometry)
+                    seen.append((samples[0].geometry, samples[0].missing_px))
                     yield request[0], samples[0].scaling.apply(samples[0].image)
 
         preparation = member.plan.preparation
@@ -228,7 +237,8 @@ class Predictor:
             if isinstance(found, DataError):
                 yield item, found
             else:
-                yield item, self.decide(preparation.restore(found, geometries.popleft()))
+                geometry, missing_px = seen.popleft()
+                yield item, self._decide(preparation.restore(found, geometry), missing_px)
 
     def predict_bands(self, bands: Bands) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """An image larger than memory: probabilities (K, n, ...) and classes (n, ...) of bands.
@@ -236,17 +246,15 @@ class Predictor:
         Thresholds are applied; what validation chose for whole objects is not.
 
         Raises:
-            DataError: as `stream.predict_file`; more than one network.
+            DataError: as `stream.predict_file`.
         """
-        if len(self.members) > 1:
-            raise DataError(
-                f"{bands.path}: too large for several networks at once.",
-                hint="Cut the image up, or predict it with one run.",
-            )
-        member, rule = self.members[0], self.tuning.rule.without_cleaning()
-        preparation = member.plan.preparation
-        for band in predict_file(member.network, bands, preparation, member.settings):
-            yield band, apply_rule(rule, band, preparation.space)
+        rule, space = self.tuning.rule.without_cleaning(), self.plan.preparation.space
+        members = [
+            predict_file(member.network, bands, member.plan.preparation, member.settings)
+            for member in self.members
+        ]
+        for band in average_bands(members):
+            yield band, apply_rule(rule, band, space)
 
     def expected_dice(self, prediction: Prediction) -> float | None:
         """What validation cases of this confidence had; None where there were too few."""
@@ -258,8 +266,27 @@ class Predictor:
         return self.plan.preparation.space.values_of(classes)
 
 
+def _is_memory_short(runs: Sequence[Run]) -> bool:
+    """All networks of an ensemble at once would take too much of the memory that is left."""
+    weights = sum(run.weights_path.stat().st_size for run in runs)
+    return len(runs) > 1 and weights > WEIGHTS_SHARE * psutil.virtual_memory().available
+
+
+def _refuse_other_classes(run: Run, plan: Plan, first_run: Run, first: Plan) -> None:
+    for what, own, wanted in (
+        ("classes", plan.preparation.space, first.preparation.space),
+        ("channels", plan.preparation.channels, first.preparation.channels),
+        ("dimensions", plan.recipe.network.dims, first.recipe.network.dims),
+    ):
+        if own != wanted:
+            raise PlanError(
+                f"{run.folder} has other {what} than {first_run.folder}.",
+                hint=f"Only runs on the same {what} can be averaged.",
+            )
+
+
 def _open_member(
-    run: Run, device: str, backend: str, settings: Sequence[str]
+    run: Run, device: str, backend: str, settings: Sequence[str], slot: Slot | None
 ) -> tuple[Member, list[str]]:
     """With what is to be said about its backend."""
     plan = _with_settings(run.load_plan(), settings)
@@ -270,21 +297,33 @@ def _open_member(
     # The training's precision, where this machine computes it in hardware as well.
     is_half = plan.recipe.train.precision == "bf16" and machine.has_bf16
     precision: Precision = "bf16" if is_half else "fp32"
-    own = Eager(module, "fp32", torch.contiguous_format)
     lines: list[str] = []
     if backend == "auto":
-        selected = select_backend(run, plan, module, own, machine, precision)
+        selected = select_backend(run, plan, module, _as_trained(module), machine, precision)
         backend, lines = selected.chosen, selected.lines
-    opened = open_backend(
-        backend,
-        module,
-        device=machine.device,
-        precision=precision,
-        folder=run.folder / "backends",
-        calibration=calibration_tiles(run, plan, own),
-    )
-    network = Computed(opened, own.margin, own.legal_size)
+
+    def open_now(module: nn.Module) -> Backend:
+        return open_backend(
+            backend,
+            module,
+            device=machine.device,
+            precision=precision,
+            folder=run.folder / "backends",
+            calibration=calibration_tiles(run, plan, _as_trained(module)),
+        )
+
+    opened: Backend
+    if slot is None:
+        opened = open_now(module)
+    else:
+        opened = Swapped(backend, slot, lambda: open_now(run.load_network(plan)))
+    shape = plan.recipe.network
+    network = Computed(opened, valid_margin(shape), partial(next_legal_size, shape))
     return Member(plan, network, tile_settings(plan)), lines
+
+
+def _as_trained(module: nn.Module) -> Eager:
+    return Eager(module, "fp32", torch.contiguous_format)
 
 
 def _with_settings(plan: Plan, settings: Sequence[str]) -> Plan:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -68,6 +68,26 @@ def predict_file(
         whole = band if grower is None else grower.add(band)
         if whole.shape[1]:
             yield whole
+
+
+def average_bands(members: Sequence[Iterator[np.ndarray]]) -> Iterator[np.ndarray]:
+    """The mean of several predictions of one image, whose bands may end at different rows.
+
+    Shapes:
+        members: (K, n, ...) bands each, all of one image -> (K, n, ...).
+    """
+    if len(members) == 1:
+        yield from members[0]
+        return
+    waiting = [next(member) for member in members]
+    while True:
+        rows = min(band.shape[1] for band in waiting)
+        yield sum((band[:, :rows] for band in waiting[1:]), waiting[0][:, :rows]) / len(waiting)
+        for index, band in enumerate(waiting):
+            rest = band[:, rows:]
+            waiting[index] = rest if rest.shape[1] else next(members[index], rest)
+        if not waiting[0].shape[1]:
+            return
 
 
 def refuse_whole_images(preparation: Preparation, name: str) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from ushape.errors import ConfigError, DataError, RunError
-from ushape.io.rle import SubmissionWriter, decode_runs, encode_runs, read_submission
+from ushape.io.rle import RowRuns, SubmissionWriter, decode_runs, encode_runs, read_submission
 
 MASK = np.array([[0, 1, 1], [1, 0, 1]])
 
@@ -26,6 +26,17 @@ def test_runs_by_hand():
 def test_decoding_gives_the_mask_back(mask):
     for order in ("row", "column"):
         assert (decode_runs(encode_runs(mask, order), mask.shape, order) == mask).all()
+
+
+@given(
+    arrays.arrays(bool, arrays.array_shapes(min_dims=2, max_dims=2, max_side=9)),
+    st.lists(st.integers(0, 9), max_size=3),
+)
+def test_runs_of_bands_are_those_of_the_whole(mask, cuts):
+    runs = RowRuns()
+    for band in np.split(mask, sorted(cuts)):
+        runs.add(band)
+    assert runs.text == encode_runs(mask)
 
 
 @given(st.text(alphabet="0123 -x", max_size=12))

@@ -13,7 +13,7 @@ from ushape.errors import DataError
 from ushape.io.bands import open_bands
 from ushape.labels import LabelSpace
 from ushape.prediction.pipeline import map_ahead, predict_images
-from ushape.prediction.stream import FileRows, measure_scaling, predict_file
+from ushape.prediction.stream import FileRows, average_bands, measure_scaling, predict_file
 from ushape.prediction.tiled import TileSettings, predict_probabilities
 from ushape.spatial.grid import (
     RowGrower,
@@ -69,6 +69,16 @@ def test_bands_of_a_file_are_the_prediction_of_the_whole(path, downscale, intens
         found = list(predict_file(Sum(), bands, preparation, settings))
     assert len(found) > 1
     np.testing.assert_allclose(np.concatenate(found, axis=1), whole, atol=1e-5)
+
+
+def test_the_mean_of_bands_that_end_at_different_rows():
+    one, two = rng.random((2, 2, 9, 3))
+    cuts = [iter(np.split(one, [2, 3, 7], axis=1)), iter(np.split(two, [5], axis=1))]
+    found = list(average_bands(cuts))
+    np.testing.assert_allclose(np.concatenate(found, axis=1), (one + two) / 2)
+    assert [band.shape[1] for band in found] == [2, 1, 2, 2, 2]
+    (alone,) = average_bands([iter([one])])
+    assert alone is one
 
 
 def test_what_needs_the_whole_image_is_refused(path):

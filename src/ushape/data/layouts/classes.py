@@ -10,6 +10,7 @@ from typing import Any
 
 from ushape.errors import DataError
 from ushape.io.annotations import read_json
+from ushape.words import reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,4 +152,6 @@ def _text_of(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not readable: {error}.", hint="Save it as UTF-8.") from None
+        raise DataError(
+            f"{path}: not readable: {reason(error)}.", hint="Save it as UTF-8."
+        ) from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ushape.io import is_image, stem_of
@@ -32,15 +32,20 @@ SPLIT_WORDS: dict[str, Split] = {
 def images_below(folder: Path) -> list[Path]:
     """All readable images in a tree, sorted; hidden files and folders are left out.
 
-    A folder such as `a.zarr` is one image, whatever lies in it.
+    A folder such as `a.zarr` is one image, whatever lies in it. Links to folders are followed,
+    but never into one that they lie in.
     """
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if is_image(path)
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and not any(is_image(above) for above in path.relative_to(folder).parents)
-    )
+    return sorted(_walk(folder, {folder.resolve()}))
+
+
+def _walk(folder: Path, above: set[Path]) -> Iterator[Path]:
+    for path in folder.iterdir():
+        if is_image(path):
+            yield path
+        elif path.is_dir() and not path.name.startswith("."):
+            real = path.resolve()
+            if real not in above:
+                yield from _walk(path, above | {real})
 
 
 def stem_key(path: Path, folder: Path) -> str:

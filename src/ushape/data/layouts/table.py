@@ -10,6 +10,7 @@ from ushape.data.layouts.found import Found, index_images
 from ushape.data.layouts.names import SPLIT_WORDS, key_below
 from ushape.errors import DataError
 from ushape.types import Split
+from ushape.words import reason
 
 TABLES = (".csv", ".tsv", ".parquet")
 
@@ -158,7 +159,7 @@ def _rows_of(path: Path) -> list[dict[str, str]]:
             lines = [line for line in csv.reader(file, delimiter=joint) if any(line)]
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(
-            f"{path}: not readable: {error}.", hint="Save the table as CSV in UTF-8."
+            f"{path}: not readable: {reason(error)}.", hint="Save the table as CSV in UTF-8."
         ) from None
     if not lines:
         return []
@@ -191,7 +192,9 @@ def _parquet_rows(path: Path) -> list[dict[str, str]]:
     try:
         rows = parquet.read_table(path).to_pylist()
     except (OSError, ValueError, pyarrow.ArrowException) as error:
-        raise DataError(f"{path}: not readable: {error}.", hint="Save the table again.") from None
+        raise DataError(
+            f"{path}: not readable: {reason(error)}.", hint="Save the table again."
+        ) from None
     return [
         {
             str(name).strip().lower(): "" if value is None else str(value)
