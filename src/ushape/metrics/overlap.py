@@ -61,6 +61,39 @@ def iou(counts: Counts) -> float | None:
     return counts.overlap / union if union else None
 
 
+def precision(counts: Counts) -> float | None:
+    """Overlap / predicted; 0 also for a miss that predicts nothing, None if both are empty."""
+    if counts.predicted:
+        return counts.overlap / counts.predicted
+    return 0.0 if counts.truth else None
+
+
+def recall(counts: Counts) -> float | None:
+    """Overlap / truth; 0 for a miss, None without truth."""
+    return counts.overlap / counts.truth if counts.truth else None
+
+
+def volume_difference(counts: Counts) -> float | None:
+    """(predicted - truth) / truth; below 0 is too small, -1 nothing predicted; None without truth.
+
+    Says nothing about the place, and in a mean too large and too small cancel.
+    """
+    return (counts.predicted - counts.truth) / counts.truth if counts.truth else None
+
+
+def balanced_accuracy(counts: Counts) -> float | None:
+    """Mean of recall and specificity; 0.5 for predicting nothing, None where truth is all or none.
+
+    Source:
+        Brodersen et al. 2010.
+    """
+    others = counts.pixels - counts.truth
+    if not counts.truth or not others:
+        return None
+    invented = counts.predicted - counts.overlap
+    return (counts.overlap / counts.truth + 1 - invented / others) / 2
+
+
 def kind_of(counts: Counts) -> Kind:
     """Whether the class is in the truth, in the prediction, in both or in neither.
 

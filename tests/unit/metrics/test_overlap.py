@@ -1,9 +1,21 @@
 import numpy as np
 import pytest
+from sklearn.metrics import balanced_accuracy_score, precision_score, recall_score
 
 from ushape.labels import IGNORE, Region
-from ushape.metrics.overlap import Counts, count_overlap, dice, iou, kind_of, pixel_error
-from ushape.metrics.stats import bootstrap_mean
+from ushape.metrics import METRICS
+from ushape.metrics.overlap import (
+    Counts,
+    balanced_accuracy,
+    count_overlap,
+    dice,
+    iou,
+    kind_of,
+    pixel_error,
+    precision,
+    recall,
+    volume_difference,
+)
 
 ONE = Region(name="one", classes=(1,))
 
@@ -19,6 +31,11 @@ def test_counted_by_hand():
     assert found == Counts(overlap=2, truth=3, predicted=4, pixels=7)
     assert dice(found) == pytest.approx(4 / 7)
     assert iou(found) == pytest.approx(2 / 5)
+    assert precision(found) == 2 / 4
+    assert recall(found) == pytest.approx(2 / 3)
+    assert volume_difference(found) == pytest.approx(1 / 3)
+    # Of the 4 pixels outside the truth 2 are left alone.
+    assert balanced_accuracy(found) == pytest.approx((2 / 3 + 2 / 4) / 2)
     assert pixel_error(guess, truth) == pytest.approx(3 / 7)
 
 
@@ -37,6 +54,41 @@ def test_four_kinds_of_case(found, kind, value):
     assert dice(found) == iou(found) == value
 
 
+@pytest.mark.parametrize(
+    ("found", "values"),
+    [
+        (counts(3, 3, 3), (1, 1, 0, 1)),
+        (counts(0, 5, 0), (0, 0, -1, 0.5)),
+        (counts(0, 5, 10), (0, 0, 1, (0 + 85 / 95) / 2)),
+        (counts(0, 0, 2), (0, None, None, None)),
+        (counts(0, 0, 0), (None, None, None, None)),
+        (counts(100, 100, 100), (1, 1, 0, None)),
+        (Counts(overlap=1, truth=1, predicted=1, pixels=1), (1, 1, 0, None)),
+        (Counts(overlap=0, truth=0, predicted=0, pixels=0), (None, None, None, None)),
+    ],
+)
+def test_what_has_no_value_is_none_and_a_miss_is_not_left_out(found, values):
+    own = precision, recall, volume_difference, balanced_accuracy
+    assert tuple(metric(found) for metric in own) == values
+
+
+@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("predicted", [0, 7])
+def test_a_miss_has_a_value_in_every_metric(name, predicted):
+    assert METRICS[name](counts(0, 5, predicted)) is not None
+
+
+def test_as_scikit_learn_on_random_pairs():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        truth, guess = rng.random((2, 6, 6)) < rng.uniform(0.1, 0.9, size=(2, 1, 1))
+        found = count_overlap(guess, truth, ONE)
+        flat = truth.ravel(), guess.ravel()
+        assert precision(found) == pytest.approx(precision_score(*flat, zero_division=0))
+        assert recall(found) == pytest.approx(recall_score(*flat))
+        assert balanced_accuracy(found) == pytest.approx(balanced_accuracy_score(*flat))
+
+
 def test_slices_add_up_to_their_volume():
     rng = np.random.default_rng(0)
     truth, guess = rng.integers(2, size=(2, 4, 9, 9))
@@ -46,21 +98,3 @@ def test_slices_add_up_to_their_volume():
 
 def test_everything_ignored_is_no_error():
     assert pixel_error(np.zeros((2, 2)), np.full((2, 2), IGNORE)) == 0
-
-
-def test_bootstrap_interval_of_a_known_distribution():
-    values = np.random.default_rng(0).normal(0.8, 0.1, size=200)
-    found = bootstrap_mean(values, seed=0)
-    # Normal theory: mean +- 1.96 std / sqrt(n).
-    half = 1.96 * values.std() / np.sqrt(200)
-    assert found.low == pytest.approx(values.mean() - half, abs=0.002)
-    assert found.high == pytest.approx(values.mean() + half, abs=0.002)
-    assert found.is_reliable
-    assert bootstrap_mean(values, seed=0) == found
-
-
-def test_bootstrap_of_few_and_of_equal_values():
-    assert bootstrap_mean([0.5], seed=0) is None
-    assert bootstrap_mean([], seed=0) is None
-    few = bootstrap_mean([0.5, 0.5, 0.5], seed=0)
-    assert (few.low, few.high, few.is_reliable) == (0.5, 0.5, False)

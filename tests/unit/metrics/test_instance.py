@@ -1,0 +1,218 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from ushape.errors import ConfigError, DataError
+from ushape.metrics.instance import THRESHOLDS, ObjectCounts, count_objects
+from ushape.objects.instances import label_objects
+
+
+def rows(*text):
+    """One digit for each pixel."""
+    return np.array([[int(digit) for digit in row] for row in text])
+
+
+def counts(truth, predicted, *ious):
+    return ObjectCounts(truth=truth, predicted=predicted, ious=ious)
+
+
+def scores(found):
+    """All that is made of counts."""
+    yield from (found.f1(threshold) for threshold in THRESHOLDS)
+    yield from (found.average_precision(threshold) for threshold in THRESHOLDS)
+    yield found.mean_average_precision
+    yield from (found.recognition_quality, found.segmentation_quality, found.panoptic_quality)
+
+
+def random_labels(rng, shape, objects):
+    """Boxes over each other, with numbers in any order."""
+    labels = np.zeros(shape, dtype=np.int64)
+    for number in rng.permutation(3 * objects)[:objects] + 1:
+        start = [rng.integers(length) for length in shape]
+        labels[tuple(slice(at, at + rng.integers(2, 7)) for at in start)] = number
+    return labels
+
+
+def shaken(rng, labels):
+    """The same objects one pixel off, with some pixels lost and other numbers."""
+    moved = np.roll(labels, 1, axis=rng.integers(labels.ndim))
+    return np.where(rng.random(labels.shape) < 0.95, 7 * moved, 0)
+
+
+def pairs(count):
+    """Label images of planes and volumes: related, every fifth time unrelated."""
+    rng = np.random.default_rng(0)
+    for index in range(count):
+        shape = (24, 20) if index % 2 else (6, 9, 8)
+        truth = random_labels(rng, shape, int(rng.integers(0, 12)))
+        yield shaken(rng, truth) if index % 5 else random_labels(rng, shape, 6), truth
+
+
+def best_matching(predicted, truth, threshold):
+    """IoUs of the pairs above the threshold, every object compared with every other."""
+    ious = []
+    for ours, theirs in itertools.product(np.unique(predicted), np.unique(truth)):
+        if ours and theirs:
+            one, other = predicted == ours, truth == theirs
+            ious.append((one & other).sum() / (one | other).sum())
+    return sorted(iou for iou in ious if iou > threshold)
+
+
+def test_counted_by_hand():
+    truth = rows("11110", "00000", "22222", "00000", "33000")
+    guess = rows("44400", "00000", "55500", "00000", "00066")
+    found = count_objects(guess, truth)
+    # 1 and 4: 3 of 4 pixels; 2 and 5: 3 of 5; 3 is missed, 6 invented.
+    assert (found.truth, found.predicted) == (3, 3)
+    assert sorted(found.ious) == [0.6, 0.75]
+    # At 0.5: two pairs, one missed, one invented. At 0.6 only one, for 3/5 is not above it.
+    numbers = (found.true_positives, found.false_positives, found.false_negatives)
+    assert [number(0.5) for number in numbers] == [2, 1, 1]
+    assert [number(0.6) for number in numbers] == [1, 2, 2]
+    assert [number(0.75) for number in numbers] == [0, 3, 3]
+    assert found.f1() == pytest.approx(2 * 2 / 6)
+    assert found.f1(0.6) == pytest.approx(2 * 1 / 6)
+    assert found.average_precision() == pytest.approx(2 / 4)
+    assert found.average_precision(0.6) == pytest.approx(1 / 5)
+    # 2/4 at 0.5 and 0.55; 1/5 at 0.6, 0.65 and 0.7; nothing from 0.75.
+    assert found.mean_average_precision == pytest.approx((2 * 0.5 + 3 * 0.2) / 10)
+    # SQ: (0.6 + 0.75) / 2; RQ: 2 / (2 + 1/2 + 1/2).
+    assert found.segmentation_quality == pytest.approx(0.675)
+    assert found.recognition_quality == pytest.approx(2 / 3)
+    assert found.panoptic_quality == pytest.approx(0.45)
+
+
+def test_half_is_no_match():
+    # Two halves of one object: with 0.5 as a match it would have two partners.
+    assert count_objects(rows("1122"), rows("3333")) == counts(1, 2)
+    assert count_objects(rows("3333"), rows("1122")) == counts(2, 1)
+
+
+def test_a_merge_finds_the_larger_part():
+    # Of 8 pixels 5 are the one object (5/8), 3 the other (3/8).
+    assert count_objects(rows("11111111"), rows("44444555")) == counts(2, 1, 5 / 8)
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (2, 3, 4)])
+def test_nothing_full_and_one_pixel(shape):
+    nothing, full, one = np.zeros(shape, int), np.ones(shape, int), np.zeros(shape, int)
+    one.flat[-1] = 9
+    assert count_objects(nothing, nothing) == counts(0, 0)
+    assert count_objects(full, full) == counts(1, 1, 1.0)
+    assert count_objects(one, one) == counts(1, 1, 1.0)
+    assert count_objects(one, full) == counts(1, 1)
+    assert count_objects(nothing, one) == counts(1, 0)
+    assert count_objects(one, nothing) == counts(0, 1)
+
+
+def test_scores_of_empty_cases():
+    assert set(scores(counts(0, 0))) == {None}
+    for one_sided in (counts(4, 0), counts(0, 4), counts(2, 3)):
+        assert set(scores(one_sided)) == {0}
+    assert set(scores(counts(2, 2, 1.0, 1.0))) == {1}
+
+
+def test_each_threshold_is_the_number_it_reads_as():
+    assert THRESHOLDS == (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+    for threshold in THRESHOLDS:
+        hit = round(100 * threshold)
+        truth, guess = np.ones((1, 100), int), np.ones((1, 100), int)
+        guess[:, hit:] = 0
+        exact = count_objects(guess, truth)
+        guess[:, hit] = 1
+        above = count_objects(guess, truth)
+        assert (exact.true_positives(threshold), above.true_positives(threshold)) == (0, 1)
+
+
+def test_images_add_up():
+    first, second = counts(3, 2, 0.6, 0.9), counts(0, 1)
+    assert first + second == counts(3, 3, 0.6, 0.9)
+    # 2 pairs of 3 and 3 objects; not the mean of 0.8 and 0.
+    assert (first + second).f1() == pytest.approx(4 / 6)
+    found = [count_objects(*pair) for pair in pairs(20)]
+    forward, backward = sum(found[1:], found[0]), sum(found[-2::-1], found[-1])
+    assert list(scores(forward)) == list(scores(backward))
+
+
+def test_as_every_object_compared_with_every_other():
+    matched = 0
+    for guess, truth in pairs(200):
+        found = count_objects(guess, truth)
+        truths, guesses = len(set(truth[truth > 0])), len(set(guess[guess > 0]))
+        assert (found.truth, found.predicted) == (truths, guesses)
+        precision = []
+        for threshold in THRESHOLDS:
+            ious = best_matching(guess, truth, threshold)
+            right, wrong, missed = len(ious), guesses - len(ious), truths - len(ious)
+            assert found.true_positives(threshold) == right
+            assert found.false_positives(threshold) == wrong
+            assert found.false_negatives(threshold) == missed
+            if truths + guesses:
+                assert found.f1(threshold) == right / (right + wrong / 2 + missed / 2)
+                precision.append(right / (right + wrong + missed))
+        pairs_at_half = best_matching(guess, truth, 0.5)
+        assert sorted(found.ious) == pytest.approx(pairs_at_half)
+        if truths + guesses:
+            assert found.mean_average_precision == pytest.approx(np.mean(precision))
+            quality = 2 * sum(pairs_at_half) / (truths + guesses)
+            assert found.panoptic_quality == pytest.approx(quality)
+        matched += len(pairs_at_half)
+    assert matched > 200
+
+
+def test_numbers_and_places_of_objects_do_not_matter():
+    rng = np.random.default_rng(0)
+    for guess, truth in pairs(40):
+        plain = count_objects(guess, truth)
+        other = rng.permutation(10_000)
+        other = np.append(0, other[other > 0])
+        renumbered = count_objects(other[guess].astype(np.uint16), truth.astype(np.int32))
+        moved = count_objects(np.pad(guess, 3)[::-1], np.pad(truth, 3)[::-1])
+        swapped = count_objects(truth, guess)
+        for found in (renumbered, moved, swapped):
+            assert sorted(found.ious) == sorted(plain.ious)
+        assert (swapped.truth, swapped.predicted) == (plain.predicted, plain.truth)
+
+
+def test_large_numbers_take_no_memory():
+    large = np.array([[0, 2**31 - 1, 2**31 - 2]])
+    assert count_objects(large, large) == counts(2, 2, 1.0, 1.0)
+
+
+def test_uncounted_pixels_have_no_say():
+    truth = rows("110000", "000000", "000000")
+    guess = rows("333330", "044444", "005555")
+    counted = rows("110001", "111000", "111100") > 0
+    # 3 agrees with 1 where pixels count: IoU 2/2. 4 has 2 of 5 pixels that count: left out.
+    # 5 has 2 of 4, not less than half: a false positive.
+    assert count_objects(guess, truth, counted=counted) == counts(1, 2, 1.0)
+    # No object lies on pixels that count.
+    assert count_objects(guess, truth, counted=guess == 0) == counts(0, 0)
+    # All count.
+    assert count_objects(guess, truth, counted=guess >= 0) == count_objects(guess, truth)
+
+
+def test_objects_of_class_masks():
+    truth = np.array([[1, 1, 0, 2, 2, 0, 1]], dtype=np.uint8)
+    guess = np.array([[1, 1, 0, 2, 0, 0, 0]], dtype=np.uint8)
+    found = count_objects(label_objects(guess).labels, label_objects(truth).labels)
+    # 1 is found, of 2 half (no match), the last is missed.
+    assert found == counts(3, 2, 1.0)
+
+
+@pytest.mark.parametrize("threshold", [0.3, 1.0, float("nan")])
+def test_thresholds_without_unique_matching_are_refused(threshold):
+    with pytest.raises(ConfigError, match=r"outside \[0.5, 1\)"):
+        counts(1, 1, 0.8).f1(threshold)
+
+
+def test_what_is_no_label_image_is_refused():
+    labels = rows("012", "000")
+    with pytest.raises(DataError, match=r"predicted has shape \(3, 2\), truth \(2, 3\)"):
+        count_objects(labels.T, labels)
+    with pytest.raises(DataError, match="counted has shape"):
+        count_objects(labels, labels, counted=labels[0] > 0)
+    for wrong in (labels - 1, labels.astype(float), labels > 0, labels * 2**31):
+        with pytest.raises(DataError, match=r"truth is .*, which are no object numbers"):
+            count_objects(labels, wrong)
