@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: install demo test lint clean
+.PHONY: install browser demo test lint vendor clean
 
 install: .venv/installed
 
@@ -10,6 +10,10 @@ install: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
+
+# The report is tested in a browser.
+browser:
+	@command -v chromium >/dev/null || .ci/install-chromium
 
 demo: install
 	@rm -rf demo
@@ -27,8 +31,13 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint
+test: lint browser
 	$(BIN)/pytest -n auto --durations 8
+
+# The library that the report draws with; needs Node. The result is committed.
+vendor:
+	cd src/ushape/pages/vendor && npm ci --no-audit --no-fund && npm run build
+	rm -rf src/ushape/pages/vendor/node_modules
 
 clean:
 	rm -rf .venv demo runs

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ushape.looking import lr, preview, weights
     from ushape.model import load
     from ushape.predicting import predict
+    from ushape.reporting import compare, report
 
 __version__ = "0.1.0"
 
@@ -32,6 +33,7 @@ __all__ = [
     "RunError",
     "UshapeError",
     "check",
+    "compare",
     "cross_validate",
     "evaluate",
     "example",
@@ -42,6 +44,7 @@ __all__ = [
     "predict",
     "preview",
     "recipes",
+    "report",
     "resume",
     "train",
     "weights",
@@ -50,6 +53,7 @@ __all__ = [
 
 _ROOMS = {
     "check": "ushape.checking.verb",
+    "compare": "ushape.reporting",
     "cross_validate": "ushape.cross_validation",
     "fetch": "ushape.fetching.fetch",
     "lr": "ushape.looking",
@@ -57,6 +61,7 @@ _ROOMS = {
     "plan": "ushape.intent",
     "predict": "ushape.predicting",
     "preview": "ushape.looking",
+    "report": "ushape.reporting",
     "weights": "ushape.looking",
 }
 """Where verbs live that are not in ushape.api."""

@@ -14,7 +14,7 @@ from ushape.data.exam import thumbnail_of
 from ushape.data.groups import infer_groups
 from ushape.data.synthetic import SyntheticConfig, write_data_set
 from ushape.errors import RunError
-from ushape.evaluation.score import Summary
+from ushape.evaluation.summary import Summary
 from ushape.intent import Intent, plan_data
 from ushape.planning.machine import inspect_machine, keep_memory
 from ushape.planning.recipe import AUTO, Recipe

@@ -210,6 +210,38 @@ def evaluate(
 
 
 @app.command()
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(help="A run that was scored; several: side by side.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The page; default in the run.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Make the report again from its scores, or put several runs on one page."""
+    from ushape import reporting
+
+    reporting.report(*runs, output=output, overwrite=overwrite)
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Two or more scored runs; each against the first.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Also a page, comparison.html.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Compare runs case by case: difference, its interval, a signed-rank test."""
+    from ushape import reporting
+
+    reporting.compare(*runs, output=output, overwrite=overwrite)
+
+
+@app.command()
 def predict(
     run: Annotated[Path, typer.Argument(help="A run, or the folder of a cross-validation.")],
     images: Annotated[
@@ -226,6 +258,10 @@ def predict(
     probabilities: Annotated[
         Literal["npz", "tif", "zarr"] | None,
         typer.Option(help="Also the class probabilities, in this format."),
+    ] = None,
+    probability_type: Annotated[
+        Literal["uint8", "float16", "float32"] | None,
+        typer.Option(help="Of their numbers; default float32 in npz, else 0 to 255."),
     ] = None,
     contours: Annotated[
         Literal["geojson", "imagej"] | None,
@@ -271,6 +307,7 @@ def predict(
         output=output,
         overlay=overlay,
         probabilities=probabilities,
+        probability_type=probability_type,
         contours=contours,
         instances=instances,
         table=table,

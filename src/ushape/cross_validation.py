@@ -11,11 +11,18 @@ from typing import Any
 from ushape import api, config
 from ushape.console import Console
 from ushape.errors import ConfigError, RunError
-from ushape.evaluation.report import Report, write_report
-from ushape.evaluation.score import Summary, read_scores, summarise, write_scores
+from ushape.evaluation.audit import PAGE, write_audit
+from ushape.evaluation.breakdowns import break_down
+from ushape.evaluation.pictures import CasePicture
+from ushape.evaluation.report import Report
+from ushape.evaluation.score import by_case
+from ushape.evaluation.shelf import Shelf
+from ushape.evaluation.stored import load_report, save_report
+from ushape.evaluation.summary import Summary, join_summaries, summarise
 from ushape.intent import Intent
 from ushape.planning.recipe import Recipe
 from ushape.planning.run import Run, write_json
+from ushape.words import reason
 
 REQUEST = "folds.json"
 """What was asked for, and which fold was stopped before its time."""
@@ -120,7 +127,9 @@ def _refuse_other_questions(path: Path, request: dict[str, Any]) -> None:
         stored = json.loads(path.read_text())
         other = next((key for key, value in request.items() if stored.get(key) != value), None)
     except (ValueError, AttributeError) as error:
-        raise RunError(f"{path}: not readable: {error}.", hint="Choose another folder.") from None
+        raise RunError(
+            f"{path}: not readable: {reason(error)}.", hint="Choose another folder."
+        ) from None
     if other is not None:
         raise RunError(
             f"{path.parent} holds another cross-validation: {other} was not the same.",
@@ -141,25 +150,40 @@ def _note_stop(base: Path, number: int | None) -> None:
 
 
 def _sum_up(base: Path, runs: Sequence[Run], console: Console) -> Summary:
-    scores = [score for run in runs for score in read_scores(run.scores_path)]
-    plan = runs[0].load_plan()
-    summary = summarise(scores, noun=plan.group_noun, seed=plan.recipe.seed)
-    scores_path, report_path = (
-        base / runs[0].scores_path.name,
-        base / runs[0].report_path.name,
+    reports, plan = [load_report(run.folder) for run in runs], runs[0].load_plan()
+    scores = [score for report in reports for score in report.scores]
+    cases = [fact.case for fact in runs[0].load_cases()]
+    noun, seed = plan.group_noun, plan.recipe.seed
+    summary = join_summaries(
+        [report.summary for report in reports], summarise(scores, noun=noun, seed=seed)
     )
-    write_scores(scores_path, scores)
+    title = f"{base.resolve().name}: {len(runs)} folds, each group tested once"
     report = Report(
-        title=f"{base.resolve().name}: {len(runs)} folds, each group tested once",
+        title=title,
         summary=summary,
         scores=tuple(scores),
         epochs=(),
         split_lines=[f"{run.folder.name}: {run.load_splits().text}" for run in runs],
+        leak_lines=list(dict.fromkeys(line for one in reports for line in one.leak_lines)),
         plan_lines=plan.reasons,
-        reproduce_lines=[f"Seed {plan.recipe.seed}; a report of each fold lies in its folder."],
-        pictures=(),
+        reproduce_lines=[
+            *reports[0].reproduce_lines,
+            f"Seed {seed}; a report of each fold lies in its folder.",
+        ],
+        pictures=_choose_pictures(reports),
+        breakdowns=break_down(scores, cases, noun=noun, seed=seed),
     )
-    write_report(report_path, report)
+    write_audit(base, title, scores, report.pictures)
+    save_report(base, report)
     console.say(summary.verdict)
-    console.say(f"Report: {report_path}")
+    console.say(f"Report: {base / runs[0].report_path.name}; masks to check: {base / PAGE}")
     return summary
+
+
+def _choose_pictures(reports: Sequence[Report]) -> list[CasePicture]:
+    shelf = Shelf()
+    for report in reports:
+        scores = by_case(report.scores)
+        for picture in report.pictures:
+            shelf.add(scores[picture.case], picture)
+    return shelf.pictures

@@ -23,9 +23,11 @@ from ushape.console import Console
 from ushape.data.prepare import by_group, read_classes
 from ushape.data.store import SampleStore
 from ushape.errors import DataError, PlanError
-from ushape.evaluation.judge import judge_cases, take_pictures
-from ushape.evaluation.report import Report, write_report
-from ushape.evaluation.score import Summary, summarise, write_scores
+from ushape.evaluation.breakdowns import break_down
+from ushape.evaluation.judge import judge_cases
+from ushape.evaluation.report import Report
+from ushape.evaluation.stored import save_report
+from ushape.evaluation.summary import Summary, summarise
 from ushape.planning.plan import Plan
 from ushape.planning.recipe import settled
 from ushape.planning.run import CaseFacts, Run
@@ -119,7 +121,13 @@ def finish_run(run: Run, console: Console, clock: Clock, *, resume: bool) -> Tra
         console.say(line)
     test = [facts[i].case for i in splits.test]
     summary = judge_and_report(
-        run, predictor, test, run.folder, console, "test cases, used for nothing else"
+        run,
+        predictor,
+        test,
+        run.folder,
+        console,
+        "test cases, used for nothing else",
+        seen_cases=count_seen(run, test),
     )
     console.say(summary.verdict)
     console.say(f"Report: {run.report_path} (after {clock.elapsed_s / 60:.1f} minutes)")
@@ -211,7 +219,7 @@ def judge_and_report(
     *,
     seen_cases: int = 0,
 ) -> Summary:
-    """Scores cases, writes scores.csv and report.html into a folder.
+    """Scores cases, writes scores, report and model card into a folder.
 
     Args:
         seen_cases: How many of them training has seen.
@@ -225,21 +233,51 @@ def judge_and_report(
             f"Confidence ranks {counted(len(judged.confidence), 'case')} as their Dice does with "
             f"a correlation of {rank:.2f} (Spearman)."
         )
-    plan = predictor.plan
-    summary = summarise(scores, noun=plan.group_noun, seed=plan.recipe.seed, seen_cases=seen_cases)
-    write_scores(target / run.scores_path.name, scores)
+    plan, noun, seed = predictor.plan, predictor.plan.group_noun, predictor.plan.recipe.seed
+    summary = summarise(
+        scores, noun=noun, seed=seed, seen_cases=seen_cases, reliability=judged.reliability
+    )
+    summary = replace(
+        summary,
+        distance_unit=judged.unit.name,
+        rank_correlation=judged.rank_correlation,
+        topology=judged.topology,
+    )
     report = Report(
         title=f"{run.folder.resolve().name}: {what}",
         summary=summary,
         scores=tuple(scores),
         epochs=tuple(run.load_metrics()),
         split_lines=run.load_splits().text.splitlines(),
+        leak_lines=_leak_lines(run, cases, seen_cases),
         plan_lines=(*plan.reasons, *predictor.tuning.report),
         reproduce_lines=_reproduce_lines(run, plan),
-        pictures=take_pictures(predictor, cases, scores),
+        pictures=judged.pictures,
+        breakdowns=break_down(scores, cases, noun=noun, seed=seed),
     )
-    write_report(target / run.report_path.name, report)
+    save_report(target, report)
     return summary
+
+
+def _leak_lines(run: Run, cases: Sequence[Case], seen_cases: int) -> list[str]:
+    """What could have let the network know the cases that it is judged on."""
+    splits = run.load_splits()
+    group_of = {fact.case.id: fact.case.group for fact in run.load_cases()}
+    known = {group_of[i] for i in (*splits.train, *splits.validation) if i in group_of}
+    own = {case.group for case in cases}
+    shared = sorted(own & known) if set(splits.test) >= {case.id for case in cases} else []
+    lines = [
+        f"{counted(len(shared), 'group')} of these cases also in training: {', '.join(shared[:5])}."
+        if shared
+        else "No group of these cases was there in training or validation."
+    ]
+    lines.append(
+        f"{seen_cases} of the images were there in training or validation, as the same file or a "
+        "copy of it: their scores say nothing about new ones."
+        if seen_cases
+        else "No image is a copy of one of training or validation, byte by byte."
+    )
+    return [*lines, "The best epoch, thresholds and cleaning were chosen on validation cases only."]
 
 
 def count_seen(run: Run, cases: Sequence[Case]) -> int:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -34,3 +36,47 @@ def trained(cells: Path, tiny, tmp_path_factory: pytest.TempPathFactory, ushape)
     ended = ushape("train", cells, "-o", run, "--epochs", 2, *tiny)
     assert ended.code == 0, ended.error
     return run
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Debian's Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.fail("These tests need Chromium: sudo apt-get install chromium")
+    quiet = "no-sandbox disable-gpu disable-quic no-first-run disable-sync "
+    quiet += "disable-background-networking disable-component-update"
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(
+            executable_path=chromium, args=[f"--{name}" for name in quiet.split()]
+        )
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def opened(browser):
+    """Opens a page, and in the end asserts that it loaded nothing and complained of nothing.
+
+    A complaint that is named must have come.
+    """
+
+    @contextmanager
+    def open_page(path, hash_text="", complaint=None, **options):
+        context = browser.new_context(**options)
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        requests, complaints = [], []
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(path.as_uri() + hash_text)
+        yield page
+        context.close()
+        assert [text for text in complaints if not complaint or complaint not in text] == []
+        assert bool(complaints) == bool(complaint)
+        assert [url for url in requests if not url.startswith("data:")] == [path.as_uri()]
+
+    return open_page

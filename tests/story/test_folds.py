@@ -1,6 +1,7 @@
 """Cross-validation by group, as one command."""
 
 import csv
+import json
 import shutil
 
 
@@ -15,6 +16,10 @@ def test_each_group_is_tested_once_and_a_kill_costs_one_fold_at_most(cells, tiny
     )
     assert "On 4 groups never seen in training" in ended.output
     assert (run / "report.html").exists()
+    assert len((run / "audit.csv").read_text().splitlines()) == 9
+    assert "8 cases" in (run / "audit.html").read_text()
+    facts = json.loads((run / "scores.json").read_text())
+    assert sum(facts["summary"]["classes"][0]["reliability"]["pixels"]) == 8 * 64 * 64
 
     # As a kill in the second fold leaves it: a checkpoint, no scores.
     scores = (run / "scores.csv").read_bytes()

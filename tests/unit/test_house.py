@@ -9,7 +9,7 @@ import ushape
 
 SOURCE = Path(ushape.__file__).parent
 LEVELS = [
-    {"errors", "types", "words", "labels", "scaling", "config"},
+    {"errors", "types", "words", "labels", "rows", "scaling", "config"},
     {"io", "spatial", "models", "losses", "metrics", "augment", "objects"},
     {"data", "pages"},
     {"planning"},
@@ -22,7 +22,8 @@ LEVELS = [
             "checking",
             "cross_validation",
             "intent",
-            "journal",
+            "reporting",
+            "learning_curve",
             "predicting",
             "api",
             "cli",

@@ -11,7 +11,8 @@ from PIL import Image
 from ushape.augment.warp import SpaceConfig, draw_warp
 from ushape.data.discover import discover
 from ushape.data.splits import SplitConfig, make_splits
-from ushape.evaluation.score import score_case, summarise
+from ushape.evaluation.score import score_case
+from ushape.evaluation.summary import summarise
 from ushape.labels import LabelSpace
 from ushape.losses.entropy import CrossEntropyLoss
 from ushape.losses.overlap import DiceLoss

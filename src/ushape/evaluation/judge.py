@@ -1,16 +1,23 @@
-"""A predictor and annotated cases -> scores, on the files' own grid."""
+"""A predictor and annotated cases -> scores and pictures, on the files' own grid."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ushape.data.prepare import by_group, mask_size_error, read_classes, read_image
 from ushape.errors import DataError
-from ushape.evaluation.report import CasePicture
-from ushape.evaluation.score import CaseScore, score_case
+from ushape.evaluation.measures import CaseTruth, Unit, common_unit, measure_case
+from ushape.evaluation.pictures import CasePicture, make_picture
+from ushape.evaluation.score import CaseScore, mean_dice_by_case, score_case
+from ushape.evaluation.sections import Sections
+from ushape.evaluation.shelf import Shelf
+from ushape.evaluation.summary import BestScore
+from ushape.io.annotations import read_annotation
+from ushape.labels import LabelSpace
+from ushape.metrics.probability import Reliability
 from ushape.prediction.predictor import Predictor
 from ushape.prediction.uncertainty import rank_correlation
 from ushape.spatial.components import keep_largest
@@ -18,13 +25,22 @@ from ushape.types import Case, Prediction
 from ushape.words import natural_order
 
 
-@dataclass(frozen=True)
+@dataclass
 class Judged:
     """Annotated cases, predicted and compared."""
 
-    scores: list[CaseScore]
-    confidence: dict[str, float]
+    unit: Unit
+    scores: list[CaseScore] = field(default_factory=list)
+    confidence: dict[str, float] = field(default_factory=dict)
     """How sure the networks are, by case id."""
+
+    reliability: dict[str, Reliability] = field(default_factory=dict)
+    """By class name, the pixels of all cases together."""
+
+    pictures: Sequence[CasePicture] = ()
+    """Of some of the cases, from the worst to the best."""
+
+    topology: dict[str, BestScore] = field(default_factory=dict)
 
     @property
     def rank_correlation(self) -> float | None:
@@ -45,42 +61,81 @@ def judge_cases(
     Raises:
         DataError: a file that cannot be read, a mask of another size, an unknown mask value.
     """
-    scores: list[CaseScore] = []
-    confidence: dict[str, float] = {}
     space = predictor.plan.preparation.space
+    judged = Judged(common_unit([case.image for case in cases]))
+    shelf, sections = Shelf(), Sections(space)
     for group in by_group(cases).values():
-        for case, predicted, sure in predict_group(predictor, group):
-            truth = read_classes(case, space)
-            assert truth is not None, "only annotated cases are judged"
-            if predicted.shape != truth.shape:
-                raise mask_size_error(case, predicted.shape, truth.shape)
-            scores += score_case(case.id, case.group, predicted, truth, space)
-            confidence[case.id] = sure
-            on_progress(len(confidence), len(cases))
-    return Judged(scores, confidence)
+        for case, prediction in predict_group(predictor, group):
+            truth = read_truth(case, space, judged.unit)
+            if prediction.classes.shape != truth.classes.shape:
+                raise mask_size_error(case, prediction.classes.shape, truth.classes.shape)
+            scores = _judge_case(judged, predictor, case, prediction, truth)
+            sections.add(prediction, truth.classes)
+            rule = predictor.tuning.rule
+            shelf.add(
+                scores,
+                make_picture(
+                    case.id, case.group, read_image(case), truth.classes, prediction, space, rule
+                ),
+            )
+            on_progress(len(judged.confidence), len(cases))
+    judged.pictures, judged.topology = shelf.pictures, sections.scores()
+    return judged
 
 
-def predict_group(
-    predictor: Predictor, cases: Sequence[Case]
-) -> Iterator[tuple[Case, np.ndarray, float]]:
-    """Each case of one group with its predicted classes (*S), and the confidence in them.
+def read_truth(case: Case, space: LabelSpace, unit: Unit) -> CaseTruth:
+    """The mask of an annotated case, and its objects where it numbers them.
+
+    Raises:
+        DataError: as `read_classes`.
+    """
+    classes = read_classes(case, space)
+    assert classes is not None, "only annotated cases are judged"
+    assert case.mask is not None, "as above"
+    objects = None
+    if space.threshold == 1:
+        codes = read_annotation(case.mask).codes
+        if len(np.unique(codes[codes > 0])) > 1:
+            objects = codes
+    return CaseTruth(classes=classes, objects=objects, spacing=unit.spacing_of(case.image))
+
+
+def predict_group(predictor: Predictor, cases: Sequence[Case]) -> Iterator[tuple[Case, Prediction]]:
+    """Each case of one group, predicted.
 
     Where the recipe keeps the largest component, slices of one size are one volume, in the order
-    of the numbers in their names; then all of the group's masks are in memory at once.
+    of the numbers in their names; then all of the group's predictions are in memory at once.
     """
-    predicted = predictor.predict_many((case, case, cases) for case in cases)
-    found = ((case, one.classes, one.confidence) for case, one in _readable(predicted))
+    found = _readable(predictor.predict_many((case, case, cases) for case in cases))
     if not predictor.plan.recipe.predict.largest_component:
         yield from found
         return
     ordered = sorted(found, key=lambda one: natural_order(one[0].id))
-    masks = [classes for _, classes, _ in ordered]
+    masks = [prediction.classes for _, prediction in ordered]
     if len({mask.shape for mask in masks}) == 1 and masks[0].ndim == 2:
         masks = list(keep_largest(np.stack(masks)))
     else:
         masks = [keep_largest(mask) for mask in masks]
-    for (case, _, sure), mask in zip(ordered, masks, strict=True):
-        yield case, mask, sure
+    for (case, prediction), mask in zip(ordered, masks, strict=True):
+        yield case, replace(prediction, classes=mask)
+
+
+def _judge_case(
+    judged: Judged, predictor: Predictor, case: Case, prediction: Prediction, truth: CaseTruth
+) -> list[CaseScore]:
+    """Scores one case, and adds it to what is known of all."""
+    space, how = predictor.plan.preparation.space, predictor.plan.recipe.predict.objects
+    measured = measure_case(prediction, truth, space, how=how)
+    for region, own in zip(space.scored, measured, strict=True):
+        known = judged.reliability.get(region.name)
+        judged.reliability[region.name] = known + own.reliability if known else own.reliability
+    values = [own.values for own in measured]
+    scores = score_case(
+        case.id, case.group, prediction.classes, truth.classes, space, measures=values
+    )
+    judged.scores += scores
+    judged.confidence[case.id] = prediction.confidence
+    return scores
 
 
 def _readable(
@@ -91,63 +146,3 @@ def _readable(
         if isinstance(prediction, DataError):
             raise prediction
         yield case, prediction
-
-
-def take_pictures(
-    predictor: Predictor, cases: Sequence[Case], scores: Sequence[CaseScore], each: int = 2
-) -> list[CasePicture]:
-    """The worst, the median and the best cases, so many of each, with truth and prediction.
-
-    Cases whose truth and prediction are both empty show nothing and are left out.
-    """
-    by_id, groups = {case.id: case for case in cases}, by_group(cases)
-    dice = mean_dice_by_case(scores)
-    ranked = sorted(dice, key=lambda case_id: (dice[case_id], case_id))
-    middle = max(0, len(ranked) // 2 - each // 2)
-    chosen: dict[str, str] = {}
-    for label, ids in (
-        ("worst", ranked[:each]),
-        ("best", ranked[::-1][:each]),
-        ("median", ranked[middle : middle + each]),
-    ):
-        for case_id in ids:
-            chosen.setdefault(case_id, label)
-    order = {"worst": 0, "median": 1, "best": 2}
-    return [
-        _picture(predictor, by_id[case_id], groups, dice[case_id], label)
-        for case_id, label in sorted(chosen.items(), key=lambda item: order[item[1]])
-    ]
-
-
-def mean_dice_by_case(scores: Sequence[CaseScore]) -> dict[str, float]:
-    """Mean over the classes that are in the truth or the prediction; other cases are left out."""
-    found: dict[str, list[float]] = {}
-    for score in scores:
-        if score.dice is not None:
-            found.setdefault(score.case, []).append(score.dice)
-    return {case_id: sum(values) / len(values) for case_id, values in found.items()}
-
-
-def _picture(
-    predictor: Predictor,
-    case: Case,
-    groups: Mapping[str, Sequence[Case]],
-    dice: float,
-    label: str,
-) -> CasePicture:
-    truth = read_classes(case, predictor.plan.preparation.space)
-    assert truth is not None
-    group = groups[case.group]
-    if predictor.plan.recipe.predict.largest_component:
-        predicted = next(mask for one, mask, _ in predict_group(predictor, group) if one == case)
-    else:
-        predicted = predictor.predict(case, group).classes
-    return CasePicture(
-        case=case.id,
-        group=case.group,
-        dice=dice,
-        image=read_image(case),
-        truth=truth,
-        predicted=predicted,
-        label=label,
-    )

@@ -6,35 +6,34 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from matplotlib.figure import Figure
+from ushape.evaluation.gallery import make_gallery
+from ushape.evaluation.pictures import CasePicture
+from ushape.evaluation.plots import plot_data
+from ushape.evaluation.score import CaseScore, mean_dice_by_case, pool_groups
+from ushape.evaluation.summary import Summary
+from ushape.evaluation.tables import (
+    Breakdown,
+    epoch_table,
+    kind_table,
+    mean_tables,
+    reliability_table,
+    score_table,
+    size_bands,
+    topology_table,
+    worst_first,
+)
+from ushape.pages import write_page
 
-from ushape.evaluation.figures import outline
-from ushape.evaluation.score import CaseScore, Summary, pool_groups
-from ushape.pages import BLUE, ORANGE, adapt, as_data, as_svg, write_page
-
-
-@dataclass(frozen=True, kw_only=True)
-class CasePicture:
-    """A case to be shown."""
-
-    case: str
-    group: str
-    dice: float
-    image: np.ndarray
-    """(C, *S) as stored."""
-
-    truth: np.ndarray
-    predicted: np.ndarray
-    """(*S) class indices."""
-
-    label: str
-    """worst, median or best."""
+SCRIPTS = (
+    "vendor/plot.js",
+    *(f"report/{name}.js" for name in ("rasters", "card", "chooser", "plots", "tables", "start")),
+)
+"""The page's program, in this order."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Everything that stands in a report."""
+    """Everything that stands in a report. Where something is empty, its section is left out."""
 
     title: str
     summary: Summary
@@ -43,78 +42,46 @@ class Report:
     """Rows of metrics.csv."""
 
     split_lines: Sequence[str]
+    leak_lines: Sequence[str]
+    """What could have let the networks know test cases."""
+
     plan_lines: Sequence[str]
     reproduce_lines: Sequence[str]
     pictures: Sequence[CasePicture]
+    breakdowns: Sequence[Breakdown] = ()
 
 
 def write_report(path: Path, report: Report) -> None:
     """Writes the page, whole or not at all."""
-    worst_first = sorted(report.scores, key=lambda score: (score.dice is None, score.dice or 0.0))
+    summary, scores = report.summary, worst_first(report.scores)
+    gallery = make_gallery(report.pictures, mean_dice_by_case(scores))
+    page = plot_data(scores, summary, report.epochs, gallery)
+    places = {case["id"]: place for place, case in enumerate(page["cases"])}
     write_page(
         path,
         "report.html.j2",
+        styles=("report/report.css",),
+        scripts=SCRIPTS,
         title=report.title,
         report=report,
-        summary=report.summary,
-        scores=worst_first,
-        groups=sorted(pool_groups(report.scores), key=lambda score: score.dice or 0.0),
-        curves=_draw_curves(report.epochs),
-        dots=_draw_dots(report.scores, report.summary),
-        pictures=[
-            (picture, as_data(outline(picture.image, picture.truth, picture.predicted)))
-            for picture in report.pictures
-        ],
+        summary=summary,
+        gallery=gallery,
+        page=page,
+        means=[mean_tables(own, summary) for own in summary.classes],
+        topology=topology_table(summary),
+        kinds=kind_table(summary),
+        epochs=epoch_table(page["epochs"]),
+        reliability=[table for own in summary.classes if (table := reliability_table(own))],
+        sizes=[table for own in summary.classes if (table := size_bands(scores, own.name)).rows],
+        groups=_group_table(scores, summary),
+        places=[places[score.case] for score in scores],
+        cases=score_table("Scores of the images", scores, of_cases=True),
     )
 
 
-def _draw_curves(epochs: Sequence[Mapping[str, str]]) -> str:
-    """Loss and validation Dice over the epochs, as SVG; '' without epochs."""
-    if not epochs:
-        return ""
-    numbers = [int(row["epoch"]) for row in epochs]
-    figure = Figure(figsize=(7, 2.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    marker = "." if len(numbers) < 40 else ""
-    left.plot(numbers, [float(row["loss"]) for row in epochs], color=ORANGE, marker=marker)
-    left.set_title("Training loss")
-    right.plot(
-        numbers, [float(row["validation_dice"]) for row in epochs], color=BLUE, marker=marker
-    )
-    right.set_title("Validation Dice")
-    for axes in (left, right):
-        axes.set_xlabel("epoch")
-        adapt(axes)
-    return as_svg(figure)
-
-
-def _draw_dots(scores: Sequence[CaseScore], summary: Summary) -> str:
-    """Each group a dot on the Dice axis, a row for each class; '' where nothing has a value."""
-    rows = [
-        (
-            own,
-            [
-                s.dice or 0.0
-                for s in pool_groups(scores)
-                if s.class_name == own.name and s.counts.truth
-            ],
-        )
-        for own in summary.classes
-    ]
-    rows = [(own, values) for own, values in rows if values]
-    if not rows:
-        return ""
-    figure = Figure(figsize=(7, 0.9 + 0.7 * len(rows)), layout="constrained")
-    axes = figure.subplots()
-    for place, (own, values) in enumerate(rows):
-        spread = np.random.default_rng(0).uniform(-0.18, 0.18, len(values))
-        axes.scatter(values, place + spread, s=26, color=BLUE, alpha=0.65, linewidths=0)
-        if own.interval is not None:
-            axes.plot([own.interval.low, own.interval.high], [place, place], color=ORANGE, lw=2.5)
-        axes.plot(np.mean(values), place, "D", color=ORANGE, ms=8)
-    axes.set_yticks(range(len(rows)), [own.name for own, _ in rows])
-    axes.set_ylim(-0.5, len(rows) - 0.5)
-    axes.set_xlim(-0.02, 1.02)
-    axes.set_xlabel(f"Dice of each of the {summary.group_noun}; mean and 95 % interval in orange")
-    adapt(axes)
-    return as_svg(figure)
+def _group_table(scores: Sequence[CaseScore], summary: Summary) -> Breakdown | None:
+    """None where each case is a group by itself."""
+    if summary.groups == summary.cases:
+        return None
+    groups = worst_first(pool_groups(scores))
+    return score_table(f"Scores of the {summary.group_noun}", groups, of_cases=False)

@@ -1,12 +1,11 @@
-"""Cases -> scores -> a summary that one can stand behind."""
+"""One case -> its scores, and the file that holds those of all cases."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,11 @@ from ushape.errors import RunError
 from ushape.io.atomic import write_bytes
 from ushape.labels import LabelSpace
 from ushape.metrics import METRICS
-from ushape.metrics.overlap import KINDS, Counts, Kind, count_overlap, dice, kind_of, pixel_error
-from ushape.metrics.stats import Interval, bootstrap_mean
+from ushape.metrics.overlap import Counts, Kind, count_overlap, dice, kind_of, pixel_error
+from ushape.words import reason
+
+COUNTED = ("truth_px", "predicted_px", "overlap_px", "counted_px", "pixel_error")
+"""Columns of scores.csv from which the scores of pixels can be made again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,9 @@ class CaseScore:
     pixel_error: float
     """Share of the case's pixels with a wrong class, whichever."""
 
+    measures: Mapping[str, float | None] = field(default_factory=dict, hash=False)
+    """What `measures.measure_case` found; None where a measure has no value."""
+
     @property
     def dice(self) -> float | None:
         return dice(self.counts)
@@ -39,57 +44,18 @@ class CaseScore:
         return kind_of(self.counts)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClassSummary:
-    """The scores of one foreground class.
-
-    Means are over cases, or groups, that hold the class in truth; a missed one scores 0. False
-    alarms and pairs of empty masks are counted, never averaged in.
-    """
-
-    name: str
-    mean_dice: float | None
-    """Over groups, the pixels of a group pooled (3D); None where no group holds the class."""
-
-    interval: Interval | None
-    mean_case_dice: float | None
-    groups_with_truth: int
-    missed_groups: int
-    case_kinds: dict[Kind, int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Summary:
-    """The scores of all cases."""
-
-    classes: tuple[ClassSummary, ...]
-    cases: int
-    groups: int
-    group_noun: str
-    pixel_error: float
-    """Mean over cases."""
-
-    seen_cases: int = 0
-    """Cases whose image was there in training; their scores say nothing about new ones."""
-
-    @property
-    def mean_dice(self) -> float | None:
-        """Mean over the classes that occur."""
-        found = [summary.mean_dice for summary in self.classes if summary.mean_dice is not None]
-        return float(np.mean(found)) if found else None
-
-    @property
-    def verdict(self) -> str:
-        """The result in a sentence or two."""
-        return " ".join(_judge_class(summary, self) for summary in self.classes) + (
-            f" Pixel error {self.pixel_error:.4f}."
-        )
-
-
 def score_case(
-    case_id: str, group: str, predicted: np.ndarray, truth: np.ndarray, space: LabelSpace
+    case_id: str,
+    group: str,
+    predicted: np.ndarray,
+    truth: np.ndarray,
+    space: LabelSpace,
+    measures: Sequence[Mapping[str, float | None]] = (),
 ) -> list[CaseScore]:
     """One score for each foreground class or region.
+
+    Args:
+        measures: What else was measured, for each of them.
 
     Shapes:
         predicted, truth: (*S) class indices; IGNORE in the truth counts nowhere.
@@ -102,13 +68,16 @@ def score_case(
             class_name=region.name,
             counts=count_overlap(predicted, truth, region),
             pixel_error=error,
+            measures=measures[place] if measures else {},
         )
-        for region in space.scored
+        for place, region in enumerate(space.scored)
     ]
 
 
 def pool_groups(scores: Sequence[CaseScore]) -> list[CaseScore]:
-    """One score for each group and class: the pixels of all its cases together, as in 3D."""
+    """One score for each group and class: the pixels of all its cases together, as in 3D; of
+    measures that are no counts, the mean over its cases that hold the class, or over all where
+    none does."""
     pooled: dict[tuple[str, str], list[CaseScore]] = {}
     for score in scores:
         pooled.setdefault((score.group, score.class_name), []).append(score)
@@ -119,40 +88,38 @@ def pool_groups(scores: Sequence[CaseScore]) -> list[CaseScore]:
             class_name=class_name,
             counts=sum((s.counts for s in own[1:]), own[0].counts),
             pixel_error=float(np.mean([s.pixel_error for s in own])),
+            measures=_mean_measures([s for s in own if s.counts.truth] or own),
         )
         for (group, class_name), own in pooled.items()
     ]
 
 
-def summarise(
-    scores: Sequence[CaseScore], *, noun: str, seed: int = 0, seen_cases: int = 0
-) -> Summary:
-    """Means, intervals and counts.
+def mean_dice(scores: Sequence[CaseScore]) -> float | None:
+    """Of one case, over its classes; None where none is in the truth or the prediction."""
+    known = [score.dice for score in scores if score.dice is not None]
+    return sum(known) / len(known) if known else None
 
-    Args:
-        noun: What a group is, in the plural.
-        seen_cases: Cases whose image was there in training.
-        seed: Of the bootstrap.
-    """
-    groups = pool_groups(scores)
-    names = list(dict.fromkeys(score.class_name for score in scores))
-    by_case = {score.case: score.pixel_error for score in scores}
-    return Summary(
-        classes=tuple(_summarise_class(name, scores, groups, seed) for name in names),
-        cases=len(by_case),
-        groups=len({score.group for score in groups}),
-        group_noun=noun,
-        pixel_error=float(np.mean(list(by_case.values()))) if by_case else 0.0,
-        seen_cases=seen_cases,
-    )
+
+def by_case(scores: Sequence[CaseScore]) -> dict[str, list[CaseScore]]:
+    """The scores of each case, one for each class."""
+    found: dict[str, list[CaseScore]] = {}
+    for score in scores:
+        found.setdefault(score.case, []).append(score)
+    return found
+
+
+def mean_dice_by_case(scores: Sequence[CaseScore]) -> dict[str, float]:
+    """`mean_dice` of the cases that have one."""
+    dice = {case_id: mean_dice(own) for case_id, own in by_case(scores).items()}
+    return {case_id: value for case_id, value in dice.items() if value is not None}
 
 
 def write_scores(path: Path, scores: Sequence[CaseScore]) -> None:
     """A row for each case and class; an empty field where a score has no value."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    columns = ["truth_px", "predicted_px", "overlap_px", "counted_px", "pixel_error"]
-    writer.writerow(["case", "group", "class", "kind", *METRICS, *columns])
+    measured = list(dict.fromkeys(name for score in scores for name in score.measures))
+    writer.writerow(["case", "group", "class", "kind", *METRICS, *COUNTED, *measured])
     for score in scores:
         values = [metric(score.counts) for metric in METRICS.values()]
         writer.writerow(
@@ -161,12 +128,13 @@ def write_scores(path: Path, scores: Sequence[CaseScore]) -> None:
                 score.group,
                 score.class_name,
                 score.kind,
-                *("" if value is None else f"{value:.6f}" for value in values),
+                *map(_number_text, values),
                 score.counts.truth,
                 score.counts.predicted,
                 score.counts.overlap,
                 score.counts.pixels,
-                f"{score.pixel_error:.6f}",
+                _number_text(score.pixel_error),
+                *(_number_text(score.measures.get(name)) for name in measured),
             ]
         )
     write_bytes(path, text.getvalue().encode())
@@ -180,6 +148,7 @@ def read_scores(path: Path) -> list[CaseScore]:
     """
     try:
         rows = list(csv.DictReader(path.read_text().splitlines()))
+        known = {"case", "group", "class", "kind", *METRICS, *COUNTED}
         return [
             CaseScore(
                 case=row["case"],
@@ -192,58 +161,28 @@ def read_scores(path: Path) -> list[CaseScore]:
                     pixels=int(row["counted_px"]),
                 ),
                 pixel_error=float(row["pixel_error"]),
+                measures={
+                    name: float(text) if text else None
+                    for name, text in row.items()
+                    if name not in known
+                },
             )
             for row in rows
         ]
     except (OSError, KeyError, ValueError) as error:
         raise RunError(
-            f"{path}: no scores of ushape: {error}.", hint="ushape evaluate RUN writes them anew."
+            f"{path}: no scores of ushape: {reason(error)}.",
+            hint="ushape evaluate RUN writes them anew.",
         ) from None
 
 
-def _summarise_class(
-    name: str, scores: Sequence[CaseScore], groups: Sequence[CaseScore], seed: int
-) -> ClassSummary:
-    cases = [score for score in scores if score.class_name == name]
-    own_groups = [score for score in groups if score.class_name == name]
-    with_truth = [score for score in own_groups if score.counts.truth]
-    group_dice = [score.dice or 0.0 for score in with_truth]
-    case_dice = [score.dice or 0.0 for score in cases if score.counts.truth]
-    kinds = Counter(score.kind for score in cases)
-    return ClassSummary(
-        name=name,
-        mean_dice=float(np.mean(group_dice)) if group_dice else None,
-        interval=bootstrap_mean(group_dice, seed=seed),
-        mean_case_dice=float(np.mean(case_dice)) if case_dice else None,
-        groups_with_truth=len(with_truth),
-        missed_groups=sum(score.kind == "missed" for score in with_truth),
-        case_kinds={kind: kinds[kind] for kind in KINDS},
-    )
+def _mean_measures(scores: Sequence[CaseScore]) -> dict[str, float | None]:
+    found: dict[str, float | None] = {}
+    for name in dict.fromkeys(name for score in scores for name in score.measures):
+        values = [v for score in scores if (v := score.measures.get(name)) is not None]
+        found[name] = float(np.mean(values)) if values else None
+    return found
 
 
-def _judge_class(own: ClassSummary, whole: Summary) -> str:
-    """E.g. "On 9 groups never seen in training the mean Dice is 0.81 [0.74, 0.87]"."""
-    label = "" if len(whole.classes) == 1 else f"{own.name}: "
-    if own.mean_dice is None:
-        return f"{label}None of the {whole.cases} cases holds any {own.name} to be found."
-    noun = whole.group_noun.removesuffix("s") if own.groups_with_truth == 1 else whole.group_noun
-    among = f"{own.groups_with_truth} {noun}"
-    known = "never seen in training"
-    if whole.seen_cases:
-        known = f"({whole.seen_cases} of {whole.cases} images were there in training)"
-    text = f"{label}On {among} {known} the mean Dice is {own.mean_dice:.3f}"
-    if own.interval is not None:
-        text += f" [{own.interval.low:.3f}, {own.interval.high:.3f}]"
-    text += "."
-    if own.interval is not None and not own.interval.is_reliable:
-        text += (
-            f" With {own.groups_with_truth} {whole.group_noun} the interval is not to be relied on."
-        )
-    elif own.interval is None:
-        text += " One alone says nothing about the spread."
-    if own.missed_groups:
-        text += f" {own.missed_groups} of them missed."
-    alarms = own.case_kinds["false alarm"]
-    if empty := alarms + own.case_kinds["both empty"]:
-        text += f" False alarms on {alarms} of {empty} images without {own.name}."
-    return text
+def _number_text(value: float | None) -> str:
+    return "" if value is None else f"{value:.6f}"

@@ -15,8 +15,8 @@ from ushape.objects.geojson import write_geojson
 from ushape.objects.imagej import write_rois
 from ushape.objects.instances import Objects, by_class, label_objects
 from ushape.objects.table import ObjectTable, column_names, measure_table, summarise_classes
-from ushape.outputs.tables import as_csv
 from ushape.planning.plan import Plan
+from ushape.rows import as_csv
 from ushape.types import Case, MaskEncoding, Prediction
 
 

@@ -176,7 +176,9 @@ def make_plan(
         step_s = measure_step_s(recipe, fingerprint.channels, survey.space, machine.device)
         shapes = {look.case.id: look.shape for look in survey.looks}
         judged = [shapes[i] for i in (*splits.validation, *splits.test)]
-        evaluation_s = expected_evaluation_s(recipe, step_s, judged)
+        evaluation_s = expected_evaluation_s(recipe, step_s, judged) + expected_scoring_s(
+            fingerprint, len(survey.space.scored), [shapes[i] for i in splits.test]
+        )
         training_s = max(5.0, 60 * recipe.train.minutes - elapsed_s() - evaluation_s)
     recipe, last = plan_duration(recipe, fingerprint, training_s, step_s)
     decisions = [judge_split(recipe, fingerprint, data.grouping, splits), *decisions, last]
@@ -232,8 +234,8 @@ def _split(data: Data, recipe: Recipe, given_splits: Path | None) -> Splits:
 def expected_evaluation_s(
     recipe: Recipe, step_s: float, shapes: Sequence[tuple[int, ...]]
 ) -> float:
-    """Seconds to predict and score validation and test cases of these file shapes, to choose
-    thresholds, and to write the report."""
+    """Seconds to predict validation and test cases of these file shapes, to choose thresholds, and
+    to write the report."""
     report_s, reading_s, choosing_s = 8.0, 0.02, 0.15e-6  # Of a pixel: benchmarks/README.md.
     batch, patch = settled(recipe.train.batch_size), settled(recipe.sampling.patch_shape)
     predict = recipe.predict
@@ -247,6 +249,15 @@ def expected_evaluation_s(
     files = choosing_s * sum(math.prod(shape) for shape in shapes)
     predicting_s = 1.3 * pixel_s * working * len(versions)
     return report_s + reading_s * len(shapes) + files + predicting_s
+
+
+def expected_scoring_s(data: Fingerprint, classes: int, shapes: Sequence[tuple[int, ...]]) -> float:
+    """Seconds to measure test cases of these file shapes, one thread: benchmarks/README.md."""
+    measuring_s, topology_s, topology_px = 0.5e-6, 4e-6, 8_000_000  # Of a pixel; at most so many.
+    pixels = sum(math.prod(shape) for shape in shapes)
+    are_cells = len(data.median_shape) == 2 and classes == 1 and data.foreground_share >= 0.5
+    topology = topology_s * min(pixels, topology_px) if are_cells else 0.0
+    return measuring_s * classes * pixels + topology
 
 
 def share_text(share: float) -> str:

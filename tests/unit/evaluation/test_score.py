@@ -3,7 +3,8 @@ import csv
 import numpy as np
 import pytest
 
-from ushape.evaluation.score import pool_groups, score_case, summarise, write_scores
+from ushape.evaluation.score import pool_groups, score_case, write_scores
+from ushape.evaluation.summary import summarise
 from ushape.labels import LabelSpace
 
 SPACE = LabelSpace(values=(0, 255), names=("background", "lesion"))

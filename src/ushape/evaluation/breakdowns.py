@@ -1,0 +1,63 @@
+"""The scores by what a table says of the cases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ushape.evaluation.score import CaseScore, pool_groups
+from ushape.evaluation.tables import Breakdown
+from ushape.evaluation.titles import number_text
+from ushape.metrics.stats import bootstrap_mean
+from ushape.types import Case
+
+MOST_VALUES = 12
+"""Of a column; one with more is no category."""
+
+
+def break_down(
+    scores: Sequence[CaseScore], cases: Sequence[Case], *, noun: str, seed: int
+) -> list[Breakdown]:
+    """A table for each column of the metadata that divides the cases into 2 to 12 parts.
+
+    Args:
+        noun: What a group is, in the plural.
+        seed: Of the bootstrap.
+    """
+    found = []
+    for column in dict.fromkeys(key for case in cases for key in case.metadata):
+        value_of = {case.id: case.metadata.get(column, "") for case in cases}
+        values = sorted(set(value_of.values()))
+        if 2 <= len(values) <= MOST_VALUES:
+            rows = [
+                row
+                for value in values
+                for row in _rows(value, [s for s in scores if value_of[s.case] == value], seed)
+            ]
+            found.append(
+                Breakdown(
+                    title=f"By {column}",
+                    columns=[column, "class", "images", noun, "mean Dice", "95 %", "missed"],
+                    rows=rows,
+                )
+            )
+    return found
+
+
+def _rows(value: str, scores: Sequence[CaseScore], seed: int) -> list[list[str]]:
+    by_class: Mapping[str, list[CaseScore]] = {score.class_name: [] for score in scores}
+    for score in scores:
+        by_class[score.class_name].append(score)
+    return [[value or "(none)", name, *_columns(own, seed)] for name, own in by_class.items()]
+
+
+def _columns(scores: Sequence[CaseScore], seed: int) -> list[str]:
+    groups = [score for score in pool_groups(scores) if score.counts.truth]
+    dice = [score.dice or 0.0 for score in groups]
+    interval = bootstrap_mean(dice, seed=seed)
+    return [
+        str(len(scores)),
+        str(len(groups)),
+        number_text(sum(dice) / len(dice) if dice else None),
+        f"{interval.low:.3f} to {interval.high:.3f}" if interval else "",
+        str(sum(score.kind == "missed" for score in groups)),
+    ]

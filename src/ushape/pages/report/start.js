@@ -1,0 +1,28 @@
+// The page comes to life.
+
+/** Paper shows what is folded on the screen. */
+function unfoldForPaper() {
+  let unfolded = [];
+  addEventListener("beforeprint", () => {
+    unfolded = [...document.querySelectorAll("details:not([open])")];
+    for (const details of unfolded) details.open = true;
+  });
+  addEventListener("afterprint", () => {
+    for (const details of unfolded) details.open = false;
+  });
+}
+
+function startHighlights(page) {
+  for (const article of document.querySelectorAll(".card:not(.chosen)")) {
+    new Card(article, page.colours).show(page.pictures[article.dataset.picture]);
+  }
+}
+
+const page = JSON.parse(document.getElementById("page-data").textContent);
+document.documentElement.classList.add("has-script");
+startTooltip();
+startTables();
+startHighlights(page);
+startPlots(page);
+startChooser(page);
+unfoldForPaper();

@@ -1,0 +1,88 @@
+"""`ushape evaluate`, `report` and `compare` as users run them."""
+
+import json
+import re
+import shutil
+
+import pytest
+
+import ushape as package
+from ushape.errors import ConfigError, RunError
+
+
+@pytest.fixture(scope="module")
+def other(cells, tiny, tmp_path_factory, ushape):
+    """A run on the same split that was trained for longer."""
+    run = tmp_path_factory.mktemp("runs") / "longer"
+    assert ushape("train", cells, "-o", run, "--epochs", 6, *tiny).code == 0
+    return run
+
+
+def test_a_run_leaves_scores_as_data_and_a_card(trained):
+    facts = json.loads((trained / "scores.json").read_text())
+    (own,) = facts["summary"]["classes"]
+    assert 0 <= own["means"]["dice"]["value"] <= 1
+    assert own["means"]["hausdorff95"]["value"] >= 0
+    assert sum(own["reliability"]["pixels"]) == facts["summary"]["cases"] * 64 * 64
+    assert facts["leak_lines"][0] == "No group of these cases was there in training or validation."
+    header = (trained / "scores.csv").read_text().splitlines()[0].split(",")
+    assert {"dice", "recall", "hausdorff95", "object_f1", "auroc", "mask_doubt"} <= set(header)
+    card = (trained / "model_card.md").read_text()
+    assert "## Intended use" in card
+    assert list((trained / "pictures").iterdir())
+
+
+def test_the_report_is_made_again_without_data_and_network(trained, ushape, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    for name in ("model.safetensors", "cases.json", "report.html", "model_card.md"):
+        (run / name).unlink()
+    ended = ushape("report", run)
+    assert ended.code == 0, ended.error
+    assert "the mean Dice is" in ended.output
+    assert (run / "report.html").exists()
+    assert (run / "model_card.md").read_text() == (trained / "model_card.md").read_text()
+    ended = ushape("report", run, "-o", tmp_path / "x.html")
+    assert ended.code == 0
+    assert ushape("report", run, "-o", tmp_path / "x.html").code == 2
+    (run / "scores.json").unlink()
+    ended = ushape("report", run)
+    assert ended.code == 2
+    assert "ushape evaluate RUN" in ended.error
+
+
+def test_two_runs_side_by_side(trained, other, ushape, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ended = ushape("compare", trained, other, "-o", "pair.html")
+    assert ended.code == 0, ended.error
+    assert "longer against cells, on" in ended.output
+    assert "interval is not to be relied on" in ended.output
+    page = (tmp_path / "pair.html").read_text()
+    assert "Cases that changed most" in page
+    assert not re.search(r"(src|href)=.http", page)
+    assert ushape("compare", trained, other, "-o", "pair.html").code == 2
+    assert ushape("report", trained, other).code == 0
+    assert (tmp_path / "comparison.html").exists()
+    (found,) = package.compare(trained, other)
+    (own,) = found.classes
+    assert own.paired.mean_difference == pytest.approx(
+        sum(own.other) / len(own.other) - sum(own.first) / len(own.first)
+    )
+
+
+def test_what_cannot_be_compared(trained, cells, ushape, tmp_path):
+    with pytest.raises(ConfigError, match="Two runs are compared"):
+        package.compare(trained)
+    with pytest.raises(RunError, match="named twice"):
+        package.compare(trained, trained)
+    with pytest.raises(RunError, match="no scores of ushape"):
+        package.compare(trained, tmp_path)
+
+
+def test_images_that_were_there_in_training_are_said(trained, cells, ushape, tmp_path):
+    ended = ushape("evaluate", trained, cells, "-o", tmp_path / "all")
+    assert ended.code == 0, ended.error
+    facts = json.loads((tmp_path / "all" / "scores.json").read_text())
+    assert facts["summary"]["seen_cases"] > 0
+    assert "were there in training" in " ".join(facts["leak_lines"])
+    assert "were there in training" in (tmp_path / "all" / "model_card.md").read_text()

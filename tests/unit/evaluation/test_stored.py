@@ -1,0 +1,119 @@
+"""scores.csv, scores.json and pictures are enough to make every page again."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from reports import make_case, make_report
+from ushape.errors import RunError
+from ushape.evaluation.breakdowns import break_down
+from ushape.evaluation.score import read_scores, score_case, write_scores
+from ushape.evaluation.stored import CARD, FACTS, PAGE, load_report, save_report
+from ushape.evaluation.summary import join_summaries, summarise
+from ushape.labels import LabelSpace
+from ushape.metrics.probability import measure_reliability
+from ushape.types import Case
+
+SPACE = LabelSpace(values=(0, 1), names=("background", "cell"))
+
+
+@pytest.fixture(scope="module")
+def report():
+    return make_report([make_case(f"c{n}", seed=n, group=f"g{n % 3}") for n in range(6)])
+
+
+def test_a_report_comes_back_as_it_was(report, tmp_path):
+    save_report(tmp_path, report)
+    page = (tmp_path / PAGE).read_bytes()
+    found = load_report(tmp_path)
+    assert found.summary == report.summary
+    assert [score.case for score in found.scores] == [score.case for score in report.scores]
+    assert list(found.split_lines) == list(report.split_lines)
+    assert [p.case for p in found.pictures] == [p.case for p in report.pictures]
+    save_report(tmp_path, found)
+    assert len((tmp_path / PAGE).read_bytes()) == pytest.approx(len(page), rel=0.02)
+
+
+def test_damage_is_told(report, tmp_path):
+    save_report(tmp_path, report)
+    for content in ("", "[]", "{", '{"title": 3}', '{"titel": "x"}'):
+        (tmp_path / FACTS).write_text(content)
+        with pytest.raises(RunError, match=r"scores\.json: no scores of ushape"):
+            load_report(tmp_path)
+    shutil.rmtree(tmp_path)
+    with pytest.raises(RunError, match="No such file"):
+        load_report(tmp_path)
+
+
+def test_scores_of_a_table_keep_what_was_measured(tmp_path):
+    ones = np.ones((2, 2), np.uint8)
+    scores = score_case("a", "g", ones, ones, SPACE, [{"hausdorff95": 1.5, "auroc": None}])
+    scores += score_case("b", "g", ones, 0 * ones, SPACE, [{"hausdorff95": 3.0}])
+    write_scores(tmp_path / "s.csv", scores)
+    found = read_scores(tmp_path / "s.csv")
+    assert [score.measures for score in found] == [
+        {"hausdorff95": 1.5, "auroc": None},
+        {"hausdorff95": 3.0, "auroc": None},
+    ]
+
+
+def test_means_of_a_group_are_over_the_cases_that_hold_the_class():
+    ones = np.ones((2, 2), np.uint8)
+    scores = [
+        *score_case("a", "g", ones, ones, SPACE, [{"hausdorff95": 1.0}]),
+        *score_case("b", "g", 0 * ones, ones, SPACE, [{"hausdorff95": 4.0}]),
+        *score_case("c", "g", ones, 0 * ones, SPACE, [{"hausdorff95": 9.0}]),  # A false alarm.
+        *score_case("d", "h", ones, ones, SPACE, [{"hausdorff95": None}]),
+    ]
+    (own,) = summarise(scores, noun="groups").classes
+    mean = own.means["hausdorff95"]
+    assert (mean.value, mean.groups) == (2.5, 1)  # (1 + 4) / 2; the other has none.
+    assert own.means["recall"].value == pytest.approx((0.5 + 1) / 2)  # Pixels of a group pooled.
+
+
+def test_folds_pool_their_reliability():
+    shares, truth = np.array([0.2, 0.9, 0.7]), np.array([False, True, False])
+    ones = np.ones((2, 2), np.uint8)
+    parts = [
+        summarise(
+            score_case(name, name, ones, ones, SPACE),
+            noun="groups",
+            reliability={"cell": measure_reliability(shares[cut], truth[cut])},
+        )
+        for name, cut in (("a", slice(0, 1)), ("b", slice(1, 3)))
+    ]
+    scores = [s for name in "ab" for s in score_case(name, name, ones, ones, SPACE)]
+    whole = join_summaries(parts, summarise(scores, noun="groups"))
+    pooled, at_once = whole.classes[0].reliability, measure_reliability(shares, truth)
+    assert pooled.pixels == at_once.pixels
+    assert pooled.brier == pytest.approx(at_once.brier)
+
+
+def test_breakdown_by_what_a_table_says():
+    ones = np.ones((2, 2), np.uint8)
+    cases = [
+        Case(id=f"{n}", image="x", metadata={"scanner": "AB"[n % 2], "age": str(n), "site": "same"})
+        for n in range(20)
+    ]
+    scores = [
+        score
+        for n in range(20)
+        for score in score_case(f"{n}", f"g{n}", ones if n % 2 else 0 * ones, ones, SPACE)
+    ]
+    (table,) = break_down(scores, cases, noun="patients", seed=0)  # Not age: 20 values; nor site.
+    assert table.title == "By scanner"
+    assert table.rows[0] == ["A", "cell", "10", "10", "0.000", "0.000 to 0.000", "10"]
+    assert table.rows[1] == ["B", "cell", "10", "10", "1.000", "1.000 to 1.000", "0"]
+
+
+def test_the_card_names_its_limits(report, tmp_path):
+    save_report(tmp_path, report)
+    card = (tmp_path / CARD).read_text()
+    assert report.summary.verdict in card
+    for heading in ("Intended use", "Data", "Scores", "Limits", "To make it again"):
+        assert f"## {heading}" in card
+    assert "too few for an interval that can be relied on" in card
+    assert "| Dice |" in card
+    assert json.loads((tmp_path / FACTS).read_text())["summary"]["groups"] == 3
