@@ -74,7 +74,9 @@ def train(
         typer.Option(help="Wall time for everything; default 30, unless --epochs is given."),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Train so many epochs instead.")] = None,
-    device: Device = "auto",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda or mps; for --folds several: cuda:0,cuda:1.")
+    ] = "auto",
     seed: Seed = None,
     settings: Settings = None,
     folds: Annotated[

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,14 @@ from ushape.evaluation.shelf import Shelf
 from ushape.evaluation.stored import load_report, save_report
 from ushape.evaluation.summary import Summary, join_summaries, summarise
 from ushape.intent import Intent
+from ushape.io.atomic import write_bytes
 from ushape.planning.recipe import Recipe
 from ushape.planning.run import Run, write_json
+from ushape.side_by_side import Devices, Job
 from ushape.words import reason
 
 REQUEST = "folds.json"
-"""What was asked for, and which fold was stopped before its time."""
+"""What was asked for."""
 
 
 def cross_validate(
@@ -51,6 +54,7 @@ def cross_validate(
             default runs/NAME-folds.
         minutes: Wall time of all folds together; 30 where nobody says how long.
         epochs: Of each fold.
+        device: As for `train`; several, as cuda:0,cuda:1, train folds side by side.
 
     Raises:
         DataError: more folds than groups; the data cannot be used.
@@ -59,37 +63,79 @@ def cross_validate(
     """
     if folds < 2:
         raise ConfigError(f"{folds} folds.", hint="At least 2; 5 is usual.")
+    devices = Devices.parse(device)
     asked = Intent.of(recipe, minutes, epochs, seed, settings, None, None).recipe
     base = Path(output) if output else Path("runs") / f"{Path(data).resolve().name}-folds"
     runs = [Run(base / f"fold-{number}") for number in range(1, folds + 1)]
-    stopped = _begin(base, runs, _request(data, masks, folds, asked))
+    _begin(base, runs, _request(data, masks, folds, asked))
+    question = _Question(Path(data), Path(masks) if masks else None, asked, devices, len(runs))
     console = Console()
+    if len(devices.names) > 1:
+        _train_side_by_side(question, runs, console)
+        return _sum_up(base, runs, console)
     for number, run in enumerate(runs, start=1):
-        is_finished = run.report_path.exists() and number != stopped  # It is written last.
+        is_finished = _is_finished(run)
         console.say(f"Fold {number} of {folds}{': finished before' if is_finished else ''}")
         if is_finished:
             continue
         if run.plan_path.exists():
             result = api.resume(run.folder)
         else:
-            own = _recipe_of_fold(asked, number, folds)
+            own = question.recipe_of(number)
             result = api.train(data, masks=masks, output=run.folder, recipe=own, device=device)
         if result.was_interrupted:
-            _note_stop(base, number)
             console.say(f"Stopped in fold {number} of {folds}; the same command goes on with it.")
             runs = runs[:number]
             break
-        _note_stop(base, None)
     return _sum_up(base, runs, console)
 
 
-def _recipe_of_fold(recipe: Recipe, number: int, folds: int) -> Recipe:
-    """The minutes are for all folds together, epochs for each."""
-    split = replace(recipe.split, folds=folds, fold=number - 1)
-    train = recipe.train
-    if train.minutes is not None:
-        train = replace(train, minutes=train.minutes / folds)
-    return replace(recipe, split=split, train=train)
+@dataclass(frozen=True)
+class _Question:
+    """What all folds are to answer."""
+
+    data: Path
+    masks: Path | None
+    recipe: Recipe
+    devices: Devices
+    folds: int
+
+    def recipe_of(self, number: int) -> Recipe:
+        """The minutes are for all folds together, epochs for each."""
+        split = replace(self.recipe.split, folds=self.folds, fold=number - 1)
+        train = self.recipe.train
+        if train.minutes is not None:
+            rounds = math.ceil(self.folds / len(self.devices.names))
+            train = replace(train, minutes=train.minutes / rounds)
+        return replace(self.recipe, split=split, train=train)
+
+    def job_of(self, number: int, run: Run) -> Job:
+        """The same as a call of the command line."""
+        name, log = f"Fold {number} of {self.folds}", run.folder.with_suffix(".log")
+        if run.plan_path.exists():
+            return Job(name, ["train", "--resume", str(run.folder)], log)
+        recipe = run.folder.with_suffix(".yaml")
+        write_bytes(recipe, config.explain(self.recipe_of(number)).encode())
+        arguments = ["train", str(self.data), "-o", str(run.folder), "--recipe", str(recipe)]
+        return Job(name, arguments + (["--masks", str(self.masks)] if self.masks else []), log)
+
+
+def _train_side_by_side(question: _Question, runs: Sequence[Run], console: Console) -> None:
+    left = [(number, run) for number, run in enumerate(runs, start=1) if not _is_finished(run)]
+    for number in sorted({*range(1, len(runs) + 1)} - {number for number, _ in left}):
+        console.say(f"Fold {number} of {len(runs)}: finished before")
+    try:
+        question.devices.run([question.job_of(number, run) for number, run in left], console.say)
+    except KeyboardInterrupt:
+        console.say("Stopped; the same command goes on.")
+        raise
+
+
+def _is_finished(run: Run) -> bool:
+    """Its report, which is written last, is there, and Ctrl-C did not end the training early."""
+    if not run.report_path.exists():
+        return False
+    return run.has_ended(run.load_plan()) or not run.checkpoint_path.exists()
 
 
 def _request(
@@ -103,18 +149,16 @@ def _request(
     }
 
 
-def _begin(base: Path, runs: Sequence[Run], request: dict[str, Any]) -> int | None:
-    """Starts or continues; returns the fold that Ctrl-C stopped, if any."""
+def _begin(base: Path, runs: Sequence[Run], request: dict[str, Any]) -> None:
+    """Starts or continues."""
     path = base / REQUEST
     if base.exists() and any(base.iterdir()):
         _refuse_other_questions(path, request)
         for run in runs:
             _drop_unplanned(run)
-        stopped: int | None = json.loads(path.read_text())["stopped"]
-        return stopped
+        return
     base.mkdir(parents=True, exist_ok=True)
-    write_json(path, {**request, "stopped": None})
-    return None
+    write_json(path, request)
 
 
 def _refuse_other_questions(path: Path, request: dict[str, Any]) -> None:
@@ -142,11 +186,6 @@ def _drop_unplanned(run: Run) -> None:
     if run.folder.exists() and not run.plan_path.exists():
         for path in (run.cases_path, run.splits_path):
             path.unlink(missing_ok=True)
-
-
-def _note_stop(base: Path, number: int | None) -> None:
-    path = base / REQUEST
-    write_json(path, {**json.loads(path.read_text()), "stopped": number})
 
 
 def _sum_up(base: Path, runs: Sequence[Run], console: Console) -> Summary:

@@ -64,3 +64,30 @@ def test_folds_take_the_length_that_was_asked_for(cells, tiny, ushape, tmp_path)
     assert ushape(*command, "--set=train.epochs=1").code == 0
     rows = (tmp_path / "run" / "fold-2" / "metrics.csv").read_text().splitlines()
     assert len(rows) == 2
+
+
+def test_folds_side_by_side_on_several_devices(cells, tiny, ushape, tmp_path):
+    run = tmp_path / "run"
+    tiny = [option for option in tiny if not option.startswith("--device")]
+    command = ("train", cells, "--folds=2", "-o", run, "--epochs=1", *tiny)
+    ended = ushape(*command, "--device=cpu,cpu")
+    assert ended.code == 0, ended.error
+    assert "Fold 2 of 2 on cpu" in ended.output
+    assert "On 4 groups never seen in training" in ended.output
+    assert "Epoch 1/1" in (run / "fold-2.log").read_text()
+    # One after another they are the same networks.
+    ended = ushape(*command[:4], tmp_path / "one", *command[5:], "--device=cpu")
+    assert ended.code == 0, ended.error
+    for fold in ("fold-1", "fold-2"):
+        side, one = (folder / fold / "scores.csv" for folder in (run, tmp_path / "one"))
+        assert side.read_bytes() == one.read_bytes()
+    # A fold that fails is told, the other is kept.
+    (run / "fold-2" / "report.html").unlink()
+    (run / "fold-2" / "splits.json").write_text("{}")
+    (run / "report.html").unlink()
+    ended = ushape(*command, "--device=cpu,cpu")
+    assert ended.code == 2
+    assert "Fold 1 of 2: finished before" in ended.output
+    assert "Fold 2 of 2 failed on cpu:" in ended.error
+    assert "splits.json: not readable" in ended.error
+    assert ushape(*command, "--device=cpu,gpu").code == 2

@@ -23,6 +23,7 @@ LEVELS = [
             "cross_validation",
             "intent",
             "reporting",
+            "side_by_side",
             "learning_curve",
             "predicting",
             "api",

@@ -1,0 +1,113 @@
+"""Folds trained at the same time, each in a process of its own on a device of its own."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ushape.errors import ConfigError, RunError
+
+TAIL = 12
+"""Lines of a failed process that are shown."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A call of the command line."""
+
+    name: str
+    arguments: Sequence[str]
+    """Of `ushape`, without the device."""
+
+    log: Path
+    """Takes what it says."""
+
+
+@dataclass
+class Devices:
+    """Devices that jobs take turns on."""
+
+    names: Sequence[str]
+    """cpu, cuda:0, cuda:1, ...; one that is named twice takes two jobs."""
+
+    _running: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @classmethod
+    def parse(cls, text: str) -> Devices:
+        """Of "cuda:0,cuda:1".
+
+        Raises:
+            ConfigError: an unknown kind, or no number.
+        """
+        names = [name.strip() for name in text.split(",")]
+        for name in names:
+            kind, colon, number = name.partition(":")
+            if kind not in ("auto", "cpu", "cuda", "mps") or (colon and not number.isdigit()):
+                raise ConfigError(
+                    f"--device {text}: {name!r} is no device.",
+                    hint="cpu, cuda or mps; for folds side by side e.g. cuda:0,cuda:1.",
+                )
+        return cls(names)
+
+    def run(self, jobs: Sequence[Job], say: Callable[[str], None]) -> None:
+        """Runs all, each on the device that is free first.
+
+        Ctrl-C is handed on: the jobs end as the command does, and this raises it again.
+
+        Raises:
+            RunError: a job that failed; those that run are let end, no other is begun.
+        """
+        free: queue.Queue[str] = queue.Queue()
+        for name in self.names:
+            free.put(name)
+        with ThreadPoolExecutor(len(self.names)) as pool:
+            waiting = [pool.submit(self._run_one, job, free, say) for job in jobs]
+            try:
+                for one in waiting:
+                    one.result()
+            except BaseException as error:
+                for one in waiting:
+                    one.cancel()
+                if isinstance(error, KeyboardInterrupt):
+                    for process in self._running:
+                        process.send_signal(signal.SIGINT)
+                raise
+
+    def _run_one(self, job: Job, free: queue.Queue[str], say: Callable[[str], None]) -> None:
+        device = free.get()
+        say(f"{job.name} on {device}: what it says is in {job.log}")
+        try:
+            with job.log.open("ab") as log, self._started(job, device, log.fileno()) as process:
+                code = process.wait()
+        finally:
+            free.put(device)
+        if code:
+            tail = job.log.read_text(errors="replace").splitlines()[-TAIL:]
+            raise RunError(
+                f"{job.name} failed on {device}:\n" + "\n".join(tail),
+                hint="Mend it, and repeat the call: finished folds are kept.",
+            )
+        say(f"{job.name}: finished")
+
+    @contextmanager
+    def _started(self, job: Job, device: str, log: int) -> Iterator[subprocess.Popen[bytes]]:
+        kind, _, number = device.partition(":")
+        environment = {**os.environ, **({"CUDA_VISIBLE_DEVICES": number} if number else {})}
+        command = [sys.executable, "-m", "ushape", *job.arguments]
+        command += [] if "--resume" in job.arguments else ["--device", kind]
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment
+        )
+        self._running.append(process)
+        try:
+            yield process
+        finally:
+            self._running.remove(process)
