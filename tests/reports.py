@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
@@ -11,7 +11,7 @@ from ushape.evaluation.pictures import CasePicture, make_picture
 from ushape.evaluation.report import Breakdown, Report
 from ushape.evaluation.score import CaseScore, score_case
 from ushape.evaluation.summary import summarise
-from ushape.labels import LabelSpace
+from ushape.labels import IGNORE, LabelSpace
 from ushape.metrics.probability import Reliability, measure_reliability
 from ushape.prediction.decision import DecisionRule, apply_rule
 from ushape.types import Prediction
@@ -62,6 +62,23 @@ def make_case(
         make_picture(name, group, image.astype(np.uint8), truth, prediction, space),
         dict(zip(names, found, strict=True)),
     )
+
+
+def make_cases() -> list[MadeCase]:
+    """Cells of four dishes; some pixels are left open, one case is missed and two are empty."""
+    made = [make_case(f"cell_{n}", seed=n, group=f"dish{n % 4}", noise=n / 20) for n in range(9)]
+    made[2].picture.truth[:8] = IGNORE
+    truth = np.zeros((64, 64), np.uint8)
+    truth[:5, :5] = 1
+    for name, wanted, found in (
+        ("missed", truth, 0 * truth),
+        ("empty", 0 * truth, 0 * truth),
+        ("alarm", 0 * truth, truth),
+    ):
+        picture = replace(made[0].picture, case=name, group="dish9", truth=wanted)
+        scores = score_case(name, "dish9", found, wanted, CELL)
+        made.append(replace(made[0], scores=scores, picture=picture))
+    return made
 
 
 def make_report(cases: list[MadeCase], **changes: object) -> Report:

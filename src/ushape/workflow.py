@@ -7,6 +7,7 @@ import gc
 import math
 import platform
 import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -339,5 +340,7 @@ def _reproduce_lines(run: Run, plan: Plan) -> list[str]:
         f"Python {platform.python_version()}",
         f"{plan.machine.name}, {plan.machine.cores} cores, {plan.machine.device}",
         f"Seed {plan.recipe.seed}; weights of epoch {facts.get('epoch', '?')}",
-        f"Command: {' '.join(sys.argv)}",
+        f"Command: {shlex.join(sys.argv)}",
+        f"Data: {len(run.image_paths())} cases, checksum {run.data_digest or 'not taken'} "
+        "(SHA-256 of names and contents)",
     ]

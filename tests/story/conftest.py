@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from reports import MadeCase, make_cases, make_report
 from ushape.data.synthetic import SyntheticConfig, write_data_set
+from ushape.evaluation.report import write_report
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +40,21 @@ def trained(cells: Path, tiny, tmp_path_factory: pytest.TempPathFactory, ushape)
     return run
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
+def cases() -> list[MadeCase]:
+    """Made-up cases of all four kinds."""
+    return make_cases()
+
+
+@pytest.fixture(scope="session")
+def page_file(cases, tmp_path_factory) -> Path:
+    """Their report."""
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    write_report(path, make_report(cases))
+    return path
+
+
+@pytest.fixture(scope="session")
 def browser():
     """Debian's Chromium."""
     from playwright.sync_api import sync_playwright
@@ -58,7 +74,8 @@ def browser():
 
 @pytest.fixture
 def opened(browser):
-    """Opens a page, and in the end asserts that it loaded nothing and complained of nothing.
+    """Opens a page, and in the end asserts that it is no wider than the screen, loaded nothing
+    and complained of nothing.
 
     A complaint that is named must have come.
     """
@@ -74,6 +91,7 @@ def opened(browser):
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(path.as_uri() + hash_text)
         yield page
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         context.close()
         assert [text for text in complaints if not complaint or complaint not in text] == []
         assert bool(complaints) == bool(complaint)

@@ -14,6 +14,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
+from ushape.data.digest import digest_of
 from ushape.data.splits import Splits
 from ushape.errors import RunError
 from ushape.io.atomic import write_bytes
@@ -159,7 +160,9 @@ class Run:
         rows = [
             {**_case_to_row(fact.case, data), "class_pixels": fact.class_pixels} for fact in facts
         ]
-        write_json(self.cases_path, {"folder": str(data.resolve()), "cases": rows})
+        digest = digest_of([fact.case for fact in facts], data)
+        stored = {"folder": str(data.resolve()), "digest": digest, "cases": rows}
+        write_json(self.cases_path, stored)
 
     def load_cases(self) -> list[CaseFacts]:
         """Raises RunError where the data are no longer where they were at training."""
@@ -183,6 +186,11 @@ class Run:
         stored = self._stored_cases()
         folder = Path(stored["folder"])
         return {row["id"]: folder / row["image"] for row in stored["cases"]}
+
+    @property
+    def data_digest(self) -> str:
+        """Checksum of the data as training found them; '' in runs that lack it."""
+        return str(self._stored_cases().get("digest", ""))
 
     def _stored_cases(self) -> dict[str, Any]:
         stored = self._read_json(self.cases_path)
