@@ -27,6 +27,8 @@ def test_a_run_leaves_scores_as_data_and_a_card(trained):
     assert facts["leak_lines"][0] == "No group of these cases was there in training or validation."
     header = (trained / "scores.csv").read_text().splitlines()[0].split(",")
     assert {"dice", "recall", "hausdorff95", "object_f1", "auroc", "mask_doubt"} <= set(header)
+    groups = (trained / "groups.csv").read_text().splitlines()
+    assert len(groups) == 1 + facts["summary"]["groups"]
     card = (trained / "model_card.md").read_text()
     assert "## Intended use" in card
     assert list((trained / "pictures").iterdir())

@@ -12,13 +12,13 @@ from ushape.errors import ConfigError, RunError
 from ushape.evaluation.card import write_card
 from ushape.evaluation.pictures import load_pictures, save_pictures
 from ushape.evaluation.report import Report, write_report
-from ushape.evaluation.score import CaseScore, read_scores, write_scores
+from ushape.evaluation.score import CaseScore, pool_groups, read_scores, write_scores
 from ushape.evaluation.summary import Summary
 from ushape.evaluation.tables import Breakdown
 from ushape.io.atomic import write_bytes
 from ushape.words import reason
 
-CASES, FACTS, PICTURES = "scores.csv", "scores.json", "pictures"
+CASES, GROUPS, FACTS, PICTURES = "scores.csv", "groups.csv", "scores.json", "pictures"
 PAGE, CARD = "report.html", "model_card.md"
 
 
@@ -40,6 +40,7 @@ def save_report(folder: Path, report: Report) -> None:
     """Writes the scores, then the page and the card that are made of them, each whole or not at
     all; the page last."""
     write_scores(folder / CASES, report.scores)
+    write_scores(folder / GROUPS, pool_groups(report.scores))
     save_pictures(folder / PICTURES, report.pictures)
     names = _Facts.__dataclass_fields__
     facts = config.to_dict(_Facts(**{name: getattr(report, name) for name in names}))

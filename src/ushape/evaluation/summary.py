@@ -100,9 +100,15 @@ class Summary:
     @property
     def verdict(self) -> str:
         """The result in a sentence or two."""
-        return " ".join(_judge_class(summary, self) for summary in self.classes) + (
-            f" Pixel error {self.pixel_error:.4f}."
-        )
+        text = " ".join(_judge_class(summary, self) for summary in self.classes)
+        text += f" Pixel error {self.pixel_error:.4f}."
+        if self.topology:
+            rand, information = self.topology["rand"], self.topology["information"]
+            text += (
+                f" V_rand {rand.value:.4f} and V_info {information.value:.4f}, each at its best "
+                "threshold."
+            )
+        return text
 
 
 def summarise(
