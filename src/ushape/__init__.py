@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ushape.cross_validation import cross_validate
     from ushape.fetching.fetch import fetch
     from ushape.intent import plan
+    from ushape.learning_curves import learning_curve
     from ushape.looking import lr, preview, weights
     from ushape.model import load
     from ushape.predicting import predict
@@ -38,6 +39,7 @@ __all__ = [
     "evaluate",
     "example",
     "fetch",
+    "learning_curve",
     "load",
     "lr",
     "plan",
@@ -56,6 +58,7 @@ _ROOMS = {
     "compare": "ushape.reporting",
     "cross_validate": "ushape.cross_validation",
     "fetch": "ushape.fetching.fetch",
+    "learning_curve": "ushape.learning_curves",
     "lr": "ushape.looking",
     "load": "ushape.model",
     "plan": "ushape.intent",

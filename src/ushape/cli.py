@@ -130,6 +130,44 @@ def train(
     )
 
 
+@app.command("learning-curve")
+def learning_curve(
+    data: Data,
+    masks: Masks = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder; default runs/NAME-curve.")
+    ] = None,
+    recipe: Recipe = "auto",
+    minutes: Annotated[
+        float | None, typer.Option(help="For all points together, shared evenly; default 30.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Train each point for so many epochs instead.")
+    ] = None,
+    device: Device = "auto",
+    seed: Seed = None,
+    settings: Settings = None,
+    points: Annotated[
+        int, typer.Option(help="At most so many: all groups, half of them, a quarter, ...")
+    ] = 4,
+) -> None:
+    """Measure what more annotated groups would bring: train on ever more of those there are."""
+    from ushape import learning_curves
+
+    learning_curves.learning_curve(
+        data,
+        masks=masks,
+        output=output,
+        recipe=recipe,
+        minutes=minutes,
+        epochs=epochs,
+        device=device,
+        seed=seed,
+        settings=settings or (),
+        points=points,
+    )
+
+
 @app.command()
 def plan(
     data: Data,

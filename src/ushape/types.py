@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from ushape.errors import DataError
 from ushape.scaling import Scaling
 
 Palette = tuple[tuple[int, int, int], ...]
@@ -182,3 +184,19 @@ class Prediction:
 
     missing_px: int = 0
     """Pixels of the image that held NaN or infinity."""
+
+
+def known_spacing(spacing: Sequence[float] | None, dims: int) -> tuple[float, ...]:
+    """The spacing of each axis of S, 1 where it is unknown.
+
+    Raises:
+        DataError: not one positive number for each axis.
+    """
+    if spacing is None:
+        return (1.0,) * dims
+    if len(spacing) != dims or not all(0 < length < math.inf for length in spacing):
+        raise DataError(
+            f"The spacing is {tuple(spacing)} for an image of {dims} axes.",
+            hint="One positive number for each axis, in mm, as (y, x) or (z, y, x).",
+        )
+    return tuple(spacing)

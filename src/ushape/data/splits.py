@@ -15,9 +15,12 @@ from ushape.data.groups import Kind
 from ushape.errors import ConfigError, DataError, RunError
 from ushape.io.atomic import write_bytes
 from ushape.types import Case
-from ushape.words import reason
+from ushape.words import counted, reason
 
 PARTS = ("train", "validation", "test")
+
+UNUSED = "unused"
+"""Beside them in a file: cases in no part."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +67,8 @@ class Splits:
     validation: tuple[str, ...]
     test: tuple[str, ...]
     text: str
+    unused: tuple[str, ...] = ()
+    """Cases in no part, as the user laid down."""
 
     def save(self, path: Path) -> None:
         write_bytes(path, (json.dumps(asdict(self), indent=2) + "\n").encode())
@@ -73,7 +78,8 @@ class Splits:
         """Raises RunError where the file is not what `save` wrote."""
         try:
             values = json.loads(path.read_text())
-            return cls(text=values["text"], **{part: tuple(values[part]) for part in PARTS})
+            parts = {part: tuple(values[part]) for part in PARTS}
+            return cls(text=values["text"], unused=tuple(values.get("unused", ())), **parts)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(
                 f"{path}: not readable: {reason(error)}.", hint="Copy the run again."
@@ -106,7 +112,7 @@ def make_splits(
             cases out or has no training cases.
         ConfigError: folds of a given split.
     """
-    members = _members(cases)
+    members = members_of(cases)
     refuse_too_few(len(members), len(cases))
     given = _given_parts(cases, config)
     if config.folds is not None and config.folds > len(members):
@@ -118,8 +124,8 @@ def make_splits(
     free = _training_groups(members, given, lacking)
     pool = _Pool(
         members=free,
-        shares=_mean_shares(free, foreground_share),
-        present=_unite_classes(free, classes_present or {}),
+        shares=mean_shares(free, foreground_share),
+        present=unite_classes(free, classes_present or {}),
         parts=lacking,
         all_groups=len(members),
         all_cases=len(cases),
@@ -135,6 +141,8 @@ def make_splits(
 def load_given_splits(path: Path, cases: Sequence[Case]) -> Splits:
     """A split that the user laid down: a splits.json of a run, as it is or edited.
 
+    Cases that it lists as "unused" are in no part.
+
     Args:
         cases: All cases, with their groups.
 
@@ -144,13 +152,12 @@ def load_given_splits(path: Path, cases: Sequence[Case]) -> Splits:
             sides.
     """
     parts = _read_parts(path)
-    listed = [case_id for part in PARTS for case_id in parts[part]]
-    members = _members(cases)
+    listed = [case_id for ids in parts.values() for case_id in ids]
     known = {case.id: case.group for case in cases}
     for wrong, what, hint in (
         (sorted(set(listed) - known.keys()), "unknown cases", "Ids are those of cases.json."),
         (sorted(i for i, n in Counter(listed).items() if n > 1), "cases twice", "Keep one."),
-        (sorted(known.keys() - set(listed)), "cases missing", "Each case is in one part."),
+        (sorted(known.keys() - set(listed)), "cases missing", "Each case is in a part, or unused."),
     ):
         if wrong:
             near = difflib.get_close_matches(wrong[0], known.keys() - set(listed), n=1)
@@ -163,15 +170,19 @@ def load_given_splits(path: Path, cases: Sequence[Case]) -> Splits:
                 hint="Training, validation and test need a group each.",
             )
     part_of_case = {case_id: part for part in PARTS for case_id in parts[part]}
+    members = members_of([case for case in cases if case.id in part_of_case])
     part_of = _part_of_group(members, part_of_case, str(path))
     ids = _ids(members, part_of)
-    return Splits(**ids, text=f"{_describe_sizes(ids, part_of, 'table')} As {path.name} says.")
+    unused = tuple(sorted(parts[UNUSED]))
+    left = f" {counted(len(unused), 'case')} not used." if unused else ""
+    text = f"{_describe_sizes(ids, part_of, 'table')}{left} As {path.name} says."
+    return Splits(**ids, text=text, unused=unused)
 
 
 def _read_parts(path: Path) -> dict[str, list[str]]:
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"))
-        parts = {part: values[part] for part in PARTS}
+        parts = {part: values[part] for part in PARTS} | {UNUSED: values.get(UNUSED, [])}
         if not all(isinstance(ids, list) for ids in parts.values()):
             raise TypeError("train, validation and test must be lists")
         return {part: [str(case_id) for case_id in ids] for part, ids in parts.items()}
@@ -182,7 +193,7 @@ def _read_parts(path: Path) -> dict[str, list[str]]:
         ) from None
 
 
-def _members(cases: Sequence[Case]) -> dict[str, list[str]]:
+def members_of(cases: Sequence[Case]) -> dict[str, list[str]]:
     """The ids of each group, sorted."""
     members: dict[str, list[str]] = {}
     for case in sorted(cases, key=lambda case: case.id):
@@ -200,7 +211,7 @@ def _ids(
     }
 
 
-def _mean_shares(
+def mean_shares(
     members: Mapping[str, list[str]], foreground_share: Mapping[str, float]
 ) -> dict[str, float]:
     return {
@@ -209,7 +220,7 @@ def _mean_shares(
     }
 
 
-def _unite_classes(
+def unite_classes(
     members: Mapping[str, list[str]], present: Mapping[str, Iterable[int]]
 ) -> dict[str, frozenset[int]]:
     return {
@@ -237,7 +248,7 @@ def _given_parts(cases: Sequence[Case], config: SplitConfig) -> dict[str, str]:
             "The data state their own split, folds would make others.",
             hint="Leave --folds out; or name the folders of images and masks by themselves.",
         )
-    return _part_of_group(_members(cases), stated, "The given split")
+    return _part_of_group(members_of(cases), stated, "The given split")
 
 
 def _training_groups(
@@ -312,7 +323,7 @@ def _deal_strata(pool: _Pool, config: SplitConfig, rng: np.random.Generator) -> 
     """Test and validation take groups evenly spread over the order by class and foreground."""
     members = pool.members
     noise = dict(zip(sorted(members), rng.random(len(members)), strict=True))
-    order = _order_of(pool, noise)
+    order = order_groups(pool.shares, pool.present, noise)
     part_of = dict.fromkeys(order, "train")
     fractions = {"test": config.test_fraction, "validation": config.validation_fraction}
     fractions = {part: fractions[part] for part in pool.parts}
@@ -337,17 +348,24 @@ def _deal_strata(pool: _Pool, config: SplitConfig, rng: np.random.Generator) -> 
     return part_of
 
 
-def _order_of(pool: _Pool, noise: Mapping[str, float]) -> list[str]:
-    """Groups by their rarest class, the commonest first, then by foreground share."""
-    holders = Counter(found for present in pool.present.values() for found in present)
+def order_groups(
+    shares: Mapping[str, float],
+    present: Mapping[str, frozenset[int]],
+    noise: Mapping[str, float],
+) -> list[str]:
+    """Groups by their rarest class, the commonest first, then by foreground share; else by noise.
+
+    Those without any class come first.
+    """
+    holders = Counter(found for own in present.values() for found in own)
     ranking = sorted(holders, key=lambda found: (-holders[found], found))
     rank = {found: place for place, found in enumerate(ranking, start=1)}
 
     def key(group: str) -> tuple[int, float, float]:
-        rarest = max((rank[found] for found in pool.present[group]), default=0)
-        return rarest, pool.shares[group], noise[group]
+        rarest = max((rank[found] for found in present[group]), default=0)
+        return rarest, shares[group], noise[group]
 
-    return sorted(pool.members, key=key)
+    return sorted(shares, key=key)
 
 
 def _fold_of(order: Sequence[str], noise: Mapping[str, float], config: SplitConfig) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from ushape.errors import ConfigError, DataError
+from ushape.types import known_spacing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +103,7 @@ def measure_surfaces(
         DataError: masks or spacing that do not fit.
     """
     _check_masks(predicted, truth, counted)
-    spacing = _spacing(spacing_mm, truth.ndim)
+    spacing = known_spacing(spacing_mm, truth.ndim)
     diagonal = float(np.linalg.norm(np.multiply(truth.shape, spacing)))
     if counted is not None:
         predicted, truth = predicted & counted, truth & counted
@@ -152,14 +153,3 @@ def _check_masks(predicted: np.ndarray, truth: np.ndarray, counted: np.ndarray |
                 f"{name} is {mask.dtype} of shape {mask.shape}, not bool of shape {truth.shape}.",
                 hint="All lie on the image's grid; `classes == 1` makes a mask of class indices.",
             )
-
-
-def _spacing(spacing_mm: Sequence[float] | None, dims: int) -> tuple[float, ...]:
-    """Of each axis, 1 where it is unknown."""
-    spacing = (1.0,) * dims if spacing_mm is None else tuple(spacing_mm)
-    if len(spacing) != dims or not all(0 < length < np.inf for length in spacing):
-        raise DataError(
-            f"spacing_mm is {spacing} for masks of {dims} axes.",
-            hint="One positive number for each axis, in mm, as (y, x) or (z, y, x).",
-        )
-    return spacing

@@ -14,6 +14,7 @@ from ushape.errors import ConfigError, DataError
 from ushape.labels import IGNORE, LabelSpace
 from ushape.objects.holes import fill_holes
 from ushape.objects.peaks import split_by_peaks
+from ushape.types import known_spacing
 
 Probabilities = Mapping[int, np.ndarray]
 """(*S) probability of each foreground class, by class index."""
@@ -239,19 +240,4 @@ def _check(
                 f"class {missing[0]} is predicted and has no probabilities.",
                 hint="Pass those of all foreground classes.",
             )
-    check_spacing(spacing_mm, classes.ndim)
-
-
-def check_spacing(spacing_mm: Sequence[float] | None, dims: int) -> None:
-    """Refuses a spacing that is not one positive number for each axis.
-
-    Raises:
-        DataError: it is not.
-    """
-    if spacing_mm is None:
-        return
-    if len(spacing_mm) != dims or not all(0 < length < np.inf for length in spacing_mm):
-        raise DataError(
-            f"spacing_mm is {tuple(spacing_mm)} for an image of {dims} axes.",
-            hint="One positive number for each axis, in mm, as (y, x) or (z, y, x).",
-        )
+    known_spacing(spacing_mm, classes.ndim)

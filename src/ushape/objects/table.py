@@ -9,8 +9,9 @@ import numpy as np
 from scipy import ndimage
 
 from ushape.errors import DataError
-from ushape.objects.instances import Objects, Probabilities, check_spacing
+from ushape.objects.instances import Objects, Probabilities
 from ushape.objects.perimeter import measure_perimeters
+from ushape.types import known_spacing
 
 Cell = int | float | str | None
 """One value of a table; None: unknown."""
@@ -137,7 +138,7 @@ def measure_table(
         DataError: spacing that does not fit; a class without probabilities.
     """
     labels, count = objects.labels, len(objects)
-    check_spacing(spacing_mm, labels.ndim)
+    known_spacing(spacing_mm, labels.ndim)
     spacing = None if spacing_mm is None else tuple(float(length) for length in spacing_mm)
     inside = np.flatnonzero(labels)
     owner = labels.ravel()[inside] - 1

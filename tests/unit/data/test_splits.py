@@ -319,3 +319,30 @@ def test_a_split_file_that_is_none(tmp_path):
             load_given_splits(tmp_path / "s.json", [])
     with pytest.raises(RunError, match="not a split"):
         load_given_splits(tmp_path / "nothing.json", [])
+
+
+def test_cases_that_a_given_split_does_not_use_are_in_no_part(tmp_path):
+    cases = make_cases([2, 2, 2, 2])
+    path = tmp_path / "mine.json"
+    laid_down = {
+        "train": ["g000/0", "g000/1"],
+        "validation": ["g001/0", "g001/1"],
+        "test": ["g002/0"],
+        "unused": ["g003/0", "g003/1", "g002/1"],
+    }
+    path.write_text(json.dumps(laid_down))
+    found = load_given_splits(path, cases)
+    assert found.unused == ("g002/1", "g003/0", "g003/1")
+    assert found.test == ("g002/0",)
+    assert "3 cases not used" in found.text
+    found.save(tmp_path / "splits.json")
+    assert Splits.load(tmp_path / "splits.json") == found
+
+    for wrong, message in (
+        (["g003/0", "g003/1"], "1 cases missing, first g002/1"),
+        (["g003/0", "g003/1", "g002/1", "g009/1"], "1 unknown cases, first g009/1"),
+        (["g003/0", "g003/1", "g002/1", "g000/1"], "1 cases twice, first g000/1"),
+    ):
+        path.write_text(json.dumps({**laid_down, "unused": wrong}))
+        with pytest.raises(DataError, match=message):
+            load_given_splits(path, cases)
