@@ -193,8 +193,10 @@ class LabelSpace:
         )
 
     def values_of(self, classes: np.ndarray) -> np.ndarray:
-        """The user's mask value of every pixel; inverse of `classes_of` on whole classes."""
-        table = np.zeros(256, dtype=np.int64)
+        """The user's mask value of every pixel, in the smallest type that holds all of them;
+        inverse of `classes_of` on whole classes."""
+        known = [*self.values, 0 if self.ignore is None else self.ignore]
+        table = np.zeros(256, dtype=np.result_type(*map(np.min_scalar_type, known)))
         table[: len(self.values)] = self.values
         table[IGNORE] = self.values[0] if self.ignore is None else self.ignore
         return table[classes]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 
@@ -36,6 +37,29 @@ def curve(command, ushape):
     ended = ushape(*command)
     assert ended.code == 0, ended.error
     return command[3], ended.output
+
+
+def _start(command, **options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "ushape", *map(str, command)],
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env=command_environment(),
+        **{"stdout": subprocess.DEVNULL, **options},
+    )
+
+
+def _wait_for(is_reached, process):
+    deadline = time.monotonic() + 120
+    while not is_reached():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _has_epochs(run, count):
+    metrics = run / "metrics.csv"
+    return metrics.exists() and len(metrics.read_text().splitlines()) > count
 
 
 def _splits(folder, count):
@@ -103,22 +127,28 @@ def test_finished_points_are_kept_and_other_questions_refused(curve, command, us
     assert "no cross-validation" in ended.error
 
 
+def test_ctrl_c_ends_a_point_that_the_same_command_goes_on_with(command, tmp_path):
+    folder = tmp_path / "curve"
+    endless = [*command[:3], folder, "--epochs=2000", *command[5:]]
+    for epochs in (1, 3):
+        process = _start(endless, stdout=subprocess.PIPE, text=True)
+        _wait_for(partial(_has_epochs, folder / "groups-2", epochs), process)
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=120)
+        assert process.returncode == 130, said
+        assert "Stopped in point 1 of 3, 2 of 6 groups for training; the same command" in said
+        assert "finished before" not in said
+        assert (folder / "groups-2" / "report.html").exists()
+        assert not (folder / "groups-3").exists()
+        assert not (folder / "learning_curve.html").exists()
+
+
 def test_killed_and_gone_on_with_it_gives_the_same_curve(curve, command, ushape, tmp_path):
     folder, _ = curve
-    again = [str(part) for part in (*command[:3], tmp_path / "curve", *command[4:])]
+    again = [*command[:3], tmp_path / "curve", *command[4:]]
     for moment in ("points.json", "groups-2/plan.json", "groups-3/metrics.csv"):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ushape", *again],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            env=command_environment(),
-        )
-        deadline = time.monotonic() + 120
-        while not (tmp_path / "curve" / moment).exists():
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        process = _start(again)
+        _wait_for((tmp_path / "curve" / moment).exists, process)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     ended = ushape(*again)

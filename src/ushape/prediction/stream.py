@@ -28,7 +28,7 @@ class FileRows:
     """(C, *working)."""
 
     scaling: Scaling | None
-    """None: intensities as in the file."""
+    """None: not measured yet, nothing can be scaled."""
 
     def read(self, first: int, last: int) -> np.ndarray:
         """(C, last - first, ...), as `Preparation.load` would give these rows."""
@@ -36,7 +36,12 @@ class FileRows:
         strip = self.bands.read(*rows_beneath((first, last), of))
         if self.bands.shape[1:] != self.shape[1:]:
             strip = shrink_rows(strip, self.shape[2:], (first, last), of)
-        return strip if self.scaling is None else self.scaling.apply(strip)
+        return strip
+
+    def scale(self, part: np.ndarray) -> np.ndarray:
+        """Intensities as the network sees them."""
+        assert self.scaling is not None, "measured before prediction"
+        return self.scaling.apply(part)
 
 
 def predict_file(

@@ -21,6 +21,10 @@ BATCH_PX = 1 << 18
 """Small tiles are predicted together, about so many pixels at once."""
 
 
+BAND_PX = 1 << 24
+"""Tiles of an image so wide that one row of them has more pixels are made lower."""
+
+
 class Network(Protocol):
     """What predicts: a network, wherever and in whatever format it is computed."""
 
@@ -47,7 +51,11 @@ class Rows(Protocol):
         ...
 
     def read(self, first: int, last: int) -> np.ndarray:
-        """(C, last - first, ...) float32, intensities scaled; 0 <= first < last <= S[0]."""
+        """(C, last - first, ...) of any type; 0 <= first < last <= S[0]."""
+        ...
+
+    def scale(self, part: np.ndarray) -> np.ndarray:
+        """A part of what was read (C, *T), as float32, intensities scaled."""
         ...
 
 
@@ -56,7 +64,7 @@ class ArrayRows:
     """An image that is in memory."""
 
     image: np.ndarray
-    """(C, *S) float32."""
+    """(C, *S) float32, intensities scaled."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -64,6 +72,9 @@ class ArrayRows:
 
     def read(self, first: int, last: int) -> np.ndarray:
         return self.image[:, first:last]
+
+    def scale(self, part: np.ndarray) -> np.ndarray:
+        return part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,14 +125,18 @@ def predict_bands(
     for index, start in enumerate(first.starts):
         strip = _read_strip(rows, start, first.tile, [axis.size for axis in others], network.margin)
         if len(first.starts) == 1 and all(len(axis.starts) == 1 for axis in others):
-            band = _predict_tiles(network, strip[None], space, settings)[0]
+            band = _predict_tiles(network, rows.scale(strip)[None], space, settings)[0]
         else:
-            _add_tiles(band, network, strip, first.shares[index], others, space, settings)
+            tiles = _TilesOfStrip(rows, strip, first.shares[index], others)
+            _add_tiles(band, network, tiles, space, settings)
         last = index + 1 == len(first.starts)
         done = min(left, first.tile if last else first.starts[index + 1] - start)
-        yield band[(slice(None), slice(done), *inside)].copy()
+        del strip  # What follows has its memory.
+        yield band[(slice(None), slice(done), *inside)]
         left -= done
-        band = np.concatenate([band[:, done:], np.zeros_like(band[:, :done])], axis=1)
+        rest = band[:, done:]
+        band = np.zeros_like(band)
+        band[:, : rest.shape[1]] = rest
 
 
 def predict_alike(
@@ -153,17 +168,19 @@ def count_pixels(network: Network, shape: Sequence[int], settings: TileSettings)
 def _cut(network: Network, shape: Sequence[int], settings: TileSettings) -> list[TiledAxis]:
     """The tiles along each axis, of sizes that the network takes."""
     margin, axes = network.margin, []
-    for size, most in zip(shape, settings.shape, strict=True):
-        tile = even_tile(size, most, settings.overlap_fraction, settings.stretch)
+    for place, (size, most) in enumerate(zip(shape, settings.shape, strict=True)):
+        if place == 0 and len(shape) == 2:
+            most = min(most, max(1, BAND_PX // shape[1]))
+        tile = even_tile(size, most, _overlap_of(settings, place, most), settings.stretch)
         tile = network.legal_size(tile + 2 * margin) - 2 * margin
         # Tiles of a legal size overlap a little more than asked for, if that spares none.
-        axes.append(cut_axis(size, tile, _overlap_of(settings, most, tile), settings.blend))
+        axes.append(cut_axis(size, tile, _overlap_of(settings, place, tile), settings.blend))
     return axes
 
 
-def _overlap_of(settings: TileSettings, most: int, tile: int) -> float:
-    """The overlap in pixels that was meant for tiles of another size."""
-    return min(0.99, settings.overlap_fraction * most / tile)
+def _overlap_of(settings: TileSettings, axis: int, tile: int) -> float:
+    """The overlap in pixels that was meant, for tiles of another size."""
+    return min(0.99, settings.overlap_fraction * settings.shape[axis] / tile)
 
 
 def _read_strip(rows: Rows, start: int, tile: int, sizes: Sequence[int], margin: int) -> np.ndarray:
@@ -185,36 +202,67 @@ def _mirror(places: np.ndarray, size: int) -> np.ndarray:
     return np.minimum(inside, period - inside) if size > 1 else np.zeros_like(places)
 
 
+@dataclass(frozen=True)
+class _TilesOfStrip:
+    """The tiles of one strip, each as far as it counts."""
+
+    rows: Rows
+    strip: np.ndarray
+    """(C, tile + 2 margin, ...) as read, mirrored at the image's edges."""
+
+    shares: np.ndarray
+    """(tile,) how much each row counts."""
+
+    others: Sequence[TiledAxis]
+
+    @property
+    def places(self) -> list[tuple[int, ...]]:
+        """Numbers of the tiles along the other axes."""
+        return list(itertools.product(*(range(len(axis.starts)) for axis in self.others)))
+
+    @property
+    def pixels(self) -> int:
+        """Of one tile, without its margin."""
+        return math.prod([len(self.shares), *(axis.tile for axis in self.others)])
+
+    def cut(self, place: tuple[int, ...], reach: int = 0) -> tuple[slice, ...]:
+        """Where a tile lies along the other axes, with so many pixels more at its end."""
+        return tuple(
+            slice(axis.starts[k], axis.starts[k] + axis.tile + reach)
+            for k, axis in zip(place, self.others, strict=True)
+        )
+
+    def read(self, place: tuple[int, ...], margin: int) -> np.ndarray:
+        """(C, *T) float32, as the network sees it."""
+        cut = self.cut(place, 2 * margin)
+        return self.rows.scale(self.strip[(slice(None), slice(None), *cut)])
+
+    def weigh(self, tile: np.ndarray, place: tuple[int, ...]) -> None:
+        """Multiplies (K, *T') by how much each of its pixels counts."""
+        shares = [
+            self.shares,
+            *(axis.shares[k] for k, axis in zip(place, self.others, strict=True)),
+        ]
+        for axis, own in enumerate(shares):
+            tile *= own.reshape([-1 if a == axis else 1 for a in range(tile.ndim - 1)])
+
+
 def _add_tiles(
     band: np.ndarray,
     network: Network,
-    strip: np.ndarray,
-    shares: np.ndarray,
-    others: Sequence[TiledAxis],
+    tiles: _TilesOfStrip,
     space: LabelSpace,
     settings: TileSettings,
 ) -> None:
     """Predicts the tiles of a strip and adds them, each as far as it counts."""
-    reach = 2 * network.margin
-    places = list(itertools.product(*(range(len(axis.starts)) for axis in others)))
-    together = max(1, BATCH_PX // math.prod([len(shares), *(axis.tile for axis in others)]))
+    places = tiles.places
+    together = max(1, BATCH_PX // tiles.pixels)
     for some in (places[i : i + together] for i in range(0, len(places), together)):
-        cuts = [
-            tuple(
-                slice(axis.starts[k], axis.starts[k] + axis.tile)
-                for k, axis in zip(place, others, strict=True)
-            )
-            for place in some
-        ]
-        grown = [tuple(slice(c.start, c.stop + reach) for c in cut) for cut in cuts]
-        tiles = np.stack([strip[(slice(None), slice(None), *cut)] for cut in grown])
-        found = _predict_tiles(network, tiles, space, settings)
-        for tile, place, cut in zip(found, some, cuts, strict=True):
-            for axis, own in enumerate(
-                [shares, *(axis.shares[k] for k, axis in zip(place, others, strict=True))]
-            ):
-                tile *= own.reshape([-1 if a == axis else 1 for a in range(tile.ndim - 1)])
-            band[(slice(None), slice(None), *cut)] += tile
+        batch = np.stack([tiles.read(place, network.margin) for place in some])
+        found = _predict_tiles(network, batch, space, settings)
+        for tile, place in zip(found, some, strict=True):
+            tiles.weigh(tile, place)
+            band[(slice(None), slice(None), *tiles.cut(place))] += tile
 
 
 def _predict_tiles(

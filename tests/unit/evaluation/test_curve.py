@@ -114,6 +114,7 @@ def test_the_files_hold_the_same_numbers(tmp_path, tested):
     assert stored["verdict"] == curve.verdict
     assert stored["gains"][0]["dice"] == curve.gains[0].dice
     assert stored["points"][2]["folder"] == "groups-12"
+    assert stored["points"][2]["cases"] == 120
     rows = list(csv.DictReader((tmp_path / "learning_curve.csv").read_text().splitlines()))
     assert [row["groups"] for row in rows] == ["3", "6", "12", "24"]
     assert [float(row["mean_dice"]) for row in rows] == pytest.approx(
