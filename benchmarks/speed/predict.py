@@ -30,6 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--backend", default="torch")
+    parser.add_argument("--sizes", nargs="+", type=int, default=(4096, 16384), help="For memory.")
     parser.add_argument("--only", nargs="+", choices=TABLES)
     parser.add_argument("--keep", type=Path, help="Folder for the network and the images.")
     options = parser.parse_args()
@@ -42,8 +43,6 @@ def main() -> None:
 def make_network_and_images(folder: Path) -> None:
     if (folder / "small").exists():
         return
-    import tifffile
-
     import ushape
 
     ushape.example(folder / "cells", count=48)
@@ -54,18 +53,25 @@ def make_network_and_images(folder: Path) -> None:
         settings=[f"network.widths={WIDTHS}", "network.norm=batch", "train.steps_per_epoch=20"],
     )
     ushape.example(folder / "small", count=1000, seed=3)
+    for size in (2048, 4096, 16384):
+        write_mosaic(folder, size)
+
+
+def write_mosaic(folder: Path, size: int) -> None:
+    """The small images side by side, about so many pixels along each axis."""
+    import tifffile
     from PIL import Image
 
-    tiles = [np.asarray(Image.open(path)) for path in sorted((folder / "small/images").iterdir())]
-    for size in (2048, 4096, 16384):
-        side = size // 256
-        rows = [
-            np.concatenate([tiles[(y * side + x) % 1000] for x in range(side)], axis=1)
-            for y in range(side)
-        ]
-        tifffile.imwrite(
-            folder / f"{size}.tif", np.concatenate(rows), tile=(256, 256), compression="zlib"
-        )
+    paths = sorted((folder / "small/images").iterdir())
+    tiles, side = [np.asarray(Image.open(path)) for path in paths], -(-size // 256)
+    tifffile.imwrite(
+        folder / f"{size}.tif",
+        (tiles[n % len(tiles)] for n in range(side * side)),
+        shape=(side * 256, side * 256),
+        dtype=np.uint8,
+        tile=(256, 256),
+        compression="zlib",
+    )
 
 
 def compare_large(folder: Path, options: argparse.Namespace) -> None:
@@ -97,8 +103,10 @@ def compare_small(folder: Path, options: argparse.Namespace) -> None:
 
 
 def compare_memory(folder: Path, options: argparse.Namespace) -> None:
-    for size in ("4096", "16384"):
-        found = run_side(folder, ["file", size, options.backend])
+    for size in options.sizes:
+        if not (folder / f"{size}.tif").exists():
+            write_mosaic(folder, size)
+        found = run_side(folder, ["file", str(size), options.backend])
         print(
             f"ushape predict, {size} x {size} grey: peak {found['gb']:.2f} GB, {found['s']:.0f} s"
         )

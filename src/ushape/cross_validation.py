@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ushape import api, config
 from ushape.console import Console
-from ushape.errors import ConfigError, RunError
+from ushape.errors import ConfigError
 from ushape.evaluation.audit import PAGE, write_audit
 from ushape.evaluation.breakdowns import break_down
 from ushape.evaluation.pictures import CasePicture
@@ -23,9 +21,9 @@ from ushape.evaluation.summary import Summary, join_summaries, summarise
 from ushape.intent import Intent
 from ushape.io.atomic import write_bytes
 from ushape.planning.recipe import Recipe
-from ushape.planning.run import Run, write_json
+from ushape.planning.run import Run
+from ushape.series import Series, ask, drop_unplanned, is_finished
 from ushape.side_by_side import Devices, Job
-from ushape.words import reason
 
 REQUEST = "folds.json"
 """What was asked for."""
@@ -67,27 +65,28 @@ def cross_validate(
     asked = Intent.of(recipe, minutes, epochs, seed, settings, None, None).recipe
     base = Path(output) if output else Path("runs") / f"{Path(data).resolve().name}-folds"
     runs = [Run(base / f"fold-{number}") for number in range(1, folds + 1)]
-    _begin(base, runs, _request(data, masks, folds, asked))
+    series = Series(base / REQUEST, "cross-validation")
+    asking = ask(data, masks, asked, folds=folds)
+    if series.find(asking) is None:
+        series.begin(asking)
     question = _Question(Path(data), Path(masks) if masks else None, asked, devices, len(runs))
     console = Console()
     if len(devices.names) > 1:
         _train_side_by_side(question, runs, console)
         return _sum_up(base, runs, console)
-    for number, run in enumerate(runs, start=1):
-        is_finished = _is_finished(run)
-        console.say(f"Fold {number} of {folds}{': finished before' if is_finished else ''}")
-        if is_finished:
-            continue
-        if run.plan_path.exists():
-            result = api.resume(run.folder)
-        else:
-            own = question.recipe_of(number)
-            result = api.train(data, masks=masks, output=run.folder, recipe=own, device=device)
-        if result.was_interrupted:
-            console.say(f"Stopped in fold {number} of {folds}; the same command goes on with it.")
-            runs = runs[:number]
-            break
-    return _sum_up(base, runs, console)
+    stopped = series.train(
+        runs,
+        lambda place: api.train(
+            data,
+            masks=masks,
+            output=runs[place].folder,
+            recipe=question.recipe_of(place + 1),
+            device=device,
+        ),
+        console,
+        titles=[f"fold {number} of {folds}" for number in range(1, folds + 1)],
+    )
+    return _sum_up(base, runs if stopped is None else runs[: stopped + 1], console)
 
 
 @dataclass(frozen=True)
@@ -114,6 +113,7 @@ class _Question:
         name, log = f"Fold {number} of {self.folds}", run.folder.with_suffix(".log")
         if run.plan_path.exists():
             return Job(name, ["train", "--resume", str(run.folder)], log)
+        drop_unplanned(run)
         recipe = run.folder.with_suffix(".yaml")
         write_bytes(recipe, config.explain(self.recipe_of(number)).encode())
         arguments = ["train", str(self.data), "-o", str(run.folder), "--recipe", str(recipe)]
@@ -121,7 +121,7 @@ class _Question:
 
 
 def _train_side_by_side(question: _Question, runs: Sequence[Run], console: Console) -> None:
-    left = [(number, run) for number, run in enumerate(runs, start=1) if not _is_finished(run)]
+    left = [(number, run) for number, run in enumerate(runs, start=1) if not is_finished(run)]
     for number in sorted({*range(1, len(runs) + 1)} - {number for number, _ in left}):
         console.say(f"Fold {number} of {len(runs)}: finished before")
     try:
@@ -129,63 +129,6 @@ def _train_side_by_side(question: _Question, runs: Sequence[Run], console: Conso
     except KeyboardInterrupt:
         console.say("Stopped; the same command goes on.")
         raise
-
-
-def _is_finished(run: Run) -> bool:
-    """Its report, which is written last, is there, and Ctrl-C did not end the training early."""
-    if not run.report_path.exists():
-        return False
-    return run.has_ended(run.load_plan()) or not run.checkpoint_path.exists()
-
-
-def _request(
-    data: Path | str, masks: Path | str | None, folds: int, recipe: Recipe
-) -> dict[str, Any]:
-    return {
-        "data": str(Path(data).resolve()),
-        "masks": str(Path(masks).resolve()) if masks else None,
-        "folds": folds,
-        "recipe": config.to_dict(recipe),
-    }
-
-
-def _begin(base: Path, runs: Sequence[Run], request: dict[str, Any]) -> None:
-    """Starts or continues."""
-    path = base / REQUEST
-    if base.exists() and any(base.iterdir()):
-        _refuse_other_questions(path, request)
-        for run in runs:
-            _drop_unplanned(run)
-        return
-    base.mkdir(parents=True, exist_ok=True)
-    write_json(path, request)
-
-
-def _refuse_other_questions(path: Path, request: dict[str, Any]) -> None:
-    if not path.exists():
-        raise RunError(
-            f"{path.parent} holds something that is no cross-validation.",
-            hint="Choose another folder with -o.",
-        )
-    try:
-        stored = json.loads(path.read_text())
-        other = next((key for key, value in request.items() if stored.get(key) != value), None)
-    except (ValueError, AttributeError) as error:
-        raise RunError(
-            f"{path}: not readable: {reason(error)}.", hint="Choose another folder."
-        ) from None
-    if other is not None:
-        raise RunError(
-            f"{path.parent} holds another cross-validation: {other} was not the same.",
-            hint="Continue with the command that began it, or choose another folder with -o.",
-        )
-
-
-def _drop_unplanned(run: Run) -> None:
-    """Killed before its plan was made: nothing in it is worth keeping."""
-    if run.folder.exists() and not run.plan_path.exists():
-        for path in (run.cases_path, run.splits_path):
-            path.unlink(missing_ok=True)
 
 
 def _sum_up(base: Path, runs: Sequence[Run], console: Console) -> Summary:

@@ -17,9 +17,6 @@ from ushape.planning.run import Run, write_json
 from ushape.words import reason
 from ushape.workflow import TrainResult
 
-STOPPED = "stopped"
-"""Key of the number of the run that Ctrl-C stopped before its time."""
-
 
 def ask(data: Path | str, masks: Path | str | None, recipe: Recipe, **more: Any) -> dict[str, Any]:
     """A question, as JSON gives it back."""
@@ -69,7 +66,7 @@ class Series:
     def begin(self, question: Mapping[str, Any], **more: Any) -> dict[str, Any]:
         """Writes down the question, and more that is to be the same when it goes on."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.path, {**question, **more, STOPPED: None})
+        write_json(self.path, {**question, **more})
         return self._read()
 
     def train(
@@ -86,32 +83,25 @@ class Series:
             start: Trains the run of this number, from 0, anew.
             titles: What each run is, e.g. "fold 1 of 5".
         """
-        stopped = self._read()[STOPPED]
         for number, (run, title) in enumerate(zip(runs, titles, strict=True)):
-            is_finished = run.report_path.exists() and number != stopped  # It is written last.
-            before = ": finished before" if is_finished else ""
+            before = ": finished before" if is_finished(run) else ""
             console.say(f"{title[0].upper()}{title[1:]}{before}")
-            if is_finished:
+            if before:
                 continue
             if run.plan_path.exists():
                 result = api.resume(run.folder)
             else:
-                _drop_unplanned(run)
+                drop_unplanned(run)
                 result = start(number)
             if result.was_interrupted:
-                self._note_stop(number)
                 console.say(f"Stopped in {title}; the same command goes on with it.")
                 return number
-            self._note_stop(None)
         return None
-
-    def _note_stop(self, number: int | None) -> None:
-        write_json(self.path, {**self._read(), STOPPED: number})
 
     def _read(self) -> dict[str, Any]:
         try:
             stored = json.loads(self.path.read_text())
-            if not isinstance(stored, dict) or STOPPED not in stored:
+            if not isinstance(stored, dict):
                 raise ValueError("not what was written here")
         except (OSError, ValueError) as error:
             raise RunError(
@@ -120,7 +110,14 @@ class Series:
         return stored
 
 
-def _drop_unplanned(run: Run) -> None:
+def is_finished(run: Run) -> bool:
+    """Its report, which is written last, is there, and Ctrl-C did not end the training early."""
+    if not run.report_path.exists():
+        return False
+    return run.has_ended(run.load_plan()) or not run.checkpoint_path.exists()
+
+
+def drop_unplanned(run: Run) -> None:
     """Killed before its plan was made: nothing in it is worth keeping."""
     for path in (run.cases_path, run.splits_path):
         path.unlink(missing_ok=True)

@@ -283,8 +283,9 @@ def _leak_lines(run: Run, cases: Sequence[Case], seen_cases: int) -> list[str]:
 
 def count_seen(run: Run, cases: Sequence[Case]) -> int:
     """Cases whose image is one that training or validation used: the same file, or its copy."""
-    test = set(run.load_splits().test)
-    used = [path for case_id, path in run.image_paths().items() if case_id not in test]
+    splits = run.load_splits()
+    known_ids = {*splits.train, *splits.validation}
+    used = [path for case_id, path in run.image_paths().items() if case_id in known_ids]
     known = {path.resolve() for path in used}
     by_size: dict[int, list[Path]] = {}
     for path in used:
