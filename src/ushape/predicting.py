@@ -150,7 +150,7 @@ def _predict_all(
         console.say(f"{counted(len(skipped), 'image')} finished by an earlier call.")
     with console.progress("Predicting") as on_progress:
         started, pixels = time.monotonic(), 0
-        results = _results(predictor, found, outputs, console)
+        results = _results(predictor, found, outputs)
         for done, outcome in enumerate(results, start=len(skipped) + 1):
             if isinstance(outcome, DataError):
                 if strict:
@@ -200,7 +200,7 @@ class _Done:
 
 
 def _results(
-    predictor: Predictor, found: Sequence[Input], outputs: Outputs, console: Console
+    predictor: Predictor, found: Sequence[Input], outputs: Outputs
 ) -> Iterator[_Done | DataError]:
     """Each image that is not done yet, or why there is nothing of it."""
     groups = by_group([one.case for one in found])
@@ -212,8 +212,6 @@ def _results(
             continue
         yield from _predict_small(predictor, small, groups, outputs)
         small = []
-        if predictor.tuning.rule.cleans:
-            console.say(f"{one.case.image}: in bands, without the cleaning that validation chose.")
         try:
             with open_bands(one.case.image) as bands:
                 yield _Done(one, outputs.write_bands(one, bands), math.prod(bands.shape[1:]))

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from scipy import ndimage
 
 import ushape as package
 from commands import start_command
@@ -22,6 +23,7 @@ from ushape.errors import ConfigError, DataError, PlanError, RunError
 from ushape.io.rle import decode_runs, read_submission
 from ushape.prediction import predictor
 from ushape.prediction.backends import installed
+from ushape.spatial import band_cleaning
 
 EVERYTHING = ("--overlay", "--instances", "--table", "--uncertainty", "--probabilities=tif")
 
@@ -460,3 +462,32 @@ def test_the_bad_images_of_many_are_told_one_by_one(trained, cells, tmp_path):
     assert (len(found), bad) == (8, ["aaa.png"])
     with pytest.raises(DataError, match=r"aaa\.png"):
         list(model.predict_many(tmp_path / "in"))
+
+
+def test_an_image_in_bands_is_cleaned_as_a_whole(trained, cells, monkeypatch, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    tuning = json.loads((run / "decision.json").read_text())
+    cleaning = {"smallest_px": 40, "largest_hole_px": 30}
+    image = min((cells / "images").iterdir())
+    middle = float(np.quantile(package.load(run).predict(image).probabilities, 0.6))
+    tuning["rule"] = {"classes": {"foreground": {"threshold": middle, "cleaning": cleaning}}}
+    (run / "decision.json").write_text(json.dumps(tuning))
+    grey = np.asarray(Image.open(image))
+    tifffile.imwrite(tmp_path / "x.tif", np.tile(grey, (5, 3)), tile=(32, 32))
+    wishes = {"settings": ["predict.tile_shape=[64,64]"]}
+    package.predict(run, tmp_path / "x.tif", output=tmp_path / "whole", **wishes)
+    monkeypatch.setattr(predicting, "WHOLE_BYTES", 1)
+    monkeypatch.setattr(band_cleaning, "BAND_PX", 1000)
+    bands = tmp_path / "bands"
+    (mask,) = package.predict(
+        run, tmp_path / "x.tif", output=bands, rle=tmp_path / "x.csv", **wishes
+    )
+    found = tifffile.imread(mask)
+    whole = np.asarray(Image.open(tmp_path / "whole" / "x.png"))
+    assert (found != whole).mean() < 0.001
+    parts = np.bincount(ndimage.label(found, np.ones((3, 3)))[0].ravel())[1:]
+    assert len(parts) > 0
+    assert parts.min() >= 40
+    ((_, runs_text),) = read_submission(tmp_path / "x.csv")
+    assert (decode_runs(runs_text, found.shape) == (found > 0)).all()
+    assert visible(bands) == [mask]  # Nothing else is left.

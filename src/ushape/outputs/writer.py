@@ -15,10 +15,11 @@ from ushape.data.prepare import read_image
 from ushape.errors import DataError, RunError
 from ushape.evaluation.figures import overlay as draw_overlay
 from ushape.io.atomic import remove_leftovers, write_bytes
-from ushape.io.band_writers import open_band_writer, open_probability_writer
+from ushape.io.band_writers import open_probability_writer
 from ushape.io.bands import Bands
 from ushape.io.rle import RowRuns, SubmissionWriter
 from ushape.outputs.config import OutputConfig
+from ushape.outputs.in_bands import classes_in_bands, open_mask, open_probabilities
 from ushape.outputs.journal import Journal
 from ushape.outputs.objects import write_objects
 from ushape.prediction.predictor import Predictor
@@ -128,39 +129,27 @@ class Outputs:
                 f"{target} exists.", hint="--overwrite replaces it; or choose another -o."
             )
         self._begin(one)
-        runs = RowRuns()
+        runs, image = RowRuns(), one.case.image
         with ExitStack() as stack:
-            sinks = [] if target is None else self._open_bands(stack, target, bands, one)
-            for probabilities, classes in self.predictor.predict_bands(bands):
-                if self.submission is not None:
-                    runs.add(classes)
-                for write in sinks:
-                    write(probabilities, classes)
+            takers: list[Callable[[np.ndarray], None]] = []
+            shares = None
+            if self.submission is not None:
+                takers.append(runs.add)
+            if target is not None:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                takers.append(open_mask(stack, self.predictor, bands, target, image))
+                if self.config.probabilities:
+                    path = _beside(target, self.endings["probabilities"])
+                    dtype = self.config.stored_type
+                    shares = open_probabilities(stack, self.predictor, bands, path, dtype, image)
+            room = target.parent if target is not None else None
+            for classes in classes_in_bands(stack, self.predictor, bands, shares, room):
+                for take in takers:
+                    take(classes)
         if self.submission is not None:
-            self.submission.write_runs(one.case.image.name, runs.text)
+            self.submission.write_runs(image.name, runs.text)
         self._note(one, [{}], target)
         return target
-
-    def _open_bands(
-        self, stack: ExitStack, target: Path, bands: Bands, one: Input
-    ) -> list[Callable[[np.ndarray, np.ndarray], None]]:
-        """What takes each band's probabilities and classes, to write one file of them."""
-        plan, shape, image = self.predictor.plan, bands.shape[1:], one.case.image
-        target.parent.mkdir(parents=True, exist_ok=True)
-        masks = stack.enter_context(open_band_writer(target, shape, plan.encoding, image))
-        dtype = _dtype_of(plan.encoding)
-        codes_of = self.predictor.codes_of
-        found: list[Callable[[np.ndarray, np.ndarray], None]] = [
-            lambda _, classes: masks.write(codes_of(classes).astype(dtype))
-        ]
-        if self.config.probabilities:
-            path = _beside(target, self.endings["probabilities"])
-            whole = (plan.preparation.space.channels, *shape)
-            shares = stack.enter_context(
-                open_probability_writer(path, whole, self.config.stored_type, image)
-            )
-            found.append(lambda probabilities, _: shares.write(probabilities))
-        return found
 
     def _write_pictures(self, prediction: Prediction, case: Case, target: Path) -> None:
         config, space = self.config, self.predictor.plan.preparation.space
@@ -273,10 +262,6 @@ class Outputs:
     def _refuse_table(self, path: Path) -> None:
         if (self.config.table or self.config.uncertainty) and path.exists():
             raise RunError(f"{path} exists.", hint="--overwrite replaces it; or choose another -o.")
-
-
-def _dtype_of(encoding: MaskEncoding) -> str:
-    return "int64" if encoding.kind == "colours" else encoding.dtype
 
 
 def _beside(target: Path, ending: str) -> Path:

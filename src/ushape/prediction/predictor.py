@@ -33,6 +33,7 @@ from ushape.prediction.stream import average_bands, predict_file
 from ushape.prediction.tiled import TileSettings, predict_probabilities
 from ushape.prediction.tuning import Tuning, join_tunings, load_tuning
 from ushape.prediction.uncertainty import confidence_of, expected_dice, spread_over
+from ushape.spatial.cleaning import Cleaning
 from ushape.spatial.symmetry import Average, symmetries
 from ushape.types import Case, Geometry, Prediction, Sample
 
@@ -243,7 +244,7 @@ class Predictor:
     def predict_bands(self, bands: Bands) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """An image larger than memory: probabilities (K, n, ...) and classes (n, ...) of bands.
 
-        Thresholds are applied; what validation chose for whole objects is not.
+        Thresholds are applied; cleaning needs the whole: `clean_stored` with `cleanings`.
 
         Raises:
             DataError: as `stream.predict_file`.
@@ -255,6 +256,12 @@ class Predictor:
         ]
         for band in average_bands(members):
             yield band, apply_rule(rule, band, space)
+
+    @property
+    def cleanings(self) -> list[Cleaning]:
+        """What validation chose, for each of the scored classes or regions."""
+        rules = self.tuning.rule.for_space(self.plan.preparation.space)
+        return [own.cleaning for own in rules]
 
     def expected_dice(self, prediction: Prediction) -> float | None:
         """What validation cases of this confidence had; None where there were too few."""

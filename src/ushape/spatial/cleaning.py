@@ -103,7 +103,7 @@ def clean_classes(
     if all(cleaning.is_idle for cleaning in cleanings):
         return classes
     cleaned = classes.copy()
-    beneath = [_beneath(region, regions[:place]) for place, region in enumerate(regions)]
+    beneath = classes_beneath(regions)
     for region, cleaning, under in zip(regions, cleanings, beneath, strict=True):
         own = region.of(cleaned)
         cleaned[own & ~remove_parts(own, cleaning)] = under[-1]
@@ -114,7 +114,11 @@ def clean_classes(
     return cleaned
 
 
-def _beneath(region: Region, larger: Sequence[Region]) -> list[int]:
-    """Background, then what each region around this one is painted with, the nearest last."""
-    around = [other for other in larger if set(region.classes) < set(other.classes)]
-    return [0, *(other.classes[0] for other in around)]
+def classes_beneath(regions: Sequence[Region]) -> list[list[int]]:
+    """For each region: background, then what each region around it is painted with, the nearest
+    last."""
+    found = []
+    for place, region in enumerate(regions):
+        around = [one for one in regions[:place] if set(region.classes) < set(one.classes)]
+        found.append([0, *(one.classes[0] for one in around)])
+    return found
