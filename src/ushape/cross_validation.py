@@ -147,7 +147,8 @@ def _sum_up(base: Path, runs: Sequence[Run], console: Console) -> Summary:
         epochs=(),
         split_lines=[f"{run.folder.name}: {run.load_splits().text}" for run in runs],
         leak_lines=list(dict.fromkeys(line for one in reports for line in one.leak_lines)),
-        plan_lines=plan.reasons,
+        # What the first line says of one fold's scores is not so of all.
+        plan_lines=[line for line in plan.reasons if not line.startswith("Scores:")],
         reproduce_lines=[
             *reports[0].reproduce_lines,
             f"Seed {seed}; a report of each fold lies in its folder.",
