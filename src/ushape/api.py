@@ -13,7 +13,7 @@ from ushape.data.discover import discover
 from ushape.data.exam import thumbnail_of
 from ushape.data.groups import infer_groups
 from ushape.data.synthetic import SyntheticConfig, write_data_set
-from ushape.errors import RunError
+from ushape.evaluation.stored import refuse_existing
 from ushape.evaluation.summary import Summary
 from ushape.intent import Intent, plan_data
 from ushape.planning.machine import inspect_machine, keep_memory
@@ -142,10 +142,9 @@ def evaluate(
         cases = infer_groups(discovered.cases, thumbnail_of).cases
         target = Path(output) if output else opened.folder / "evaluations" / _name_of(Path(data))
         what = f"{len(cases)} cases of {data}"
-    scores_path = target / opened.scores_path.name
-    if (data is not None or output) and scores_path.exists() and not overwrite:
-        raise RunError(f"{scores_path} exists.", hint="--overwrite replaces it; or name -o.")
-    seen = 0 if data is None else count_seen(opened, cases)
+    if (data is not None or output) and not overwrite:
+        refuse_existing(target)
+    seen = count_seen(opened, cases)
     summary = judge_and_report(opened, predictor, cases, target, console, what, seen_cases=seen)
     console.say(summary.verdict)
     console.say(f"Report: {target / opened.report_path.name}")

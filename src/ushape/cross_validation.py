@@ -71,9 +71,9 @@ def cross_validate(
         series.begin(asking)
     question = _Question(Path(data), Path(masks) if masks else None, asked, devices, len(runs))
     console = Console()
-    if len(devices.names) > 1:
+    if len(devices.names) > 1 or ":" in device:
         _train_side_by_side(question, runs, console)
-        return _sum_up(base, runs, console)
+        return _sum_up(base, runs, folds, console)
     stopped = series.train(
         runs,
         lambda place: api.train(
@@ -86,7 +86,7 @@ def cross_validate(
         console,
         titles=[f"fold {number} of {folds}" for number in range(1, folds + 1)],
     )
-    return _sum_up(base, runs if stopped is None else runs[: stopped + 1], console)
+    return _sum_up(base, runs if stopped is None else runs[: stopped + 1], folds, console)
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _train_side_by_side(question: _Question, runs: Sequence[Run], console: Conso
         raise
 
 
-def _sum_up(base: Path, runs: Sequence[Run], console: Console) -> Summary:
+def _sum_up(base: Path, runs: Sequence[Run], folds: int, console: Console) -> Summary:
     reports, plan = [load_report(run.folder) for run in runs], runs[0].load_plan()
     scores = [score for report in reports for score in report.scores]
     cases = [fact.case for fact in runs[0].load_cases()]
@@ -139,19 +139,21 @@ def _sum_up(base: Path, runs: Sequence[Run], console: Console) -> Summary:
     summary = join_summaries(
         [report.summary for report in reports], summarise(scores, noun=noun, seed=seed)
     )
-    title = f"{base.resolve().name}: {len(runs)} folds, each group tested once"
+    is_whole = len(runs) == folds
+    tested = "each group tested once" if is_whole else "the others are not trained yet"
+    title = f"{base.resolve().name}: {len(runs)} of {folds} folds, {tested}"
     report = Report(
         title=title,
         summary=summary,
         scores=tuple(scores),
         epochs=(),
         split_lines=[f"{run.folder.name}: {run.load_splits().text}" for run in runs],
-        leak_lines=list(dict.fromkeys(line for one in reports for line in one.leak_lines)),
+        leak_lines=_leak_lines(runs, reports),
         # What the first line says of one fold's scores is not so of all.
         plan_lines=[line for line in plan.reasons if not line.startswith("Scores:")],
         reproduce_lines=[
-            *reports[0].reproduce_lines,
-            f"Seed {seed}; a report of each fold lies in its folder.",
+            *(line for line in reports[0].reproduce_lines if not line.startswith("Seed ")),
+            f"Seed {seed}; the weights' epochs stand in the report of each fold.",
         ],
         pictures=_choose_pictures(reports),
         breakdowns=break_down(scores, cases, noun=noun, seed=seed),
@@ -161,6 +163,20 @@ def _sum_up(base: Path, runs: Sequence[Run], console: Console) -> Summary:
     console.say(summary.verdict)
     console.say(f"Report: {base / runs[0].report_path.name}; masks to check: {base / PAGE}")
     return summary
+
+
+def _leak_lines(runs: Sequence[Run], reports: Sequence[Report]) -> list[str]:
+    """What all folds say; what only some do, with their names."""
+    lines = list(dict.fromkeys(line for report in reports for line in report.leak_lines))
+    found = []
+    for line in lines:
+        names = [
+            run.folder.name
+            for run, report in zip(runs, reports, strict=True)
+            if line in report.leak_lines
+        ]
+        found.append(line if len(names) == len(runs) else f"{', '.join(names)}: {line}")
+    return found
 
 
 def _choose_pictures(reports: Sequence[Report]) -> list[CasePicture]:

@@ -22,6 +22,7 @@ from ushape.outputs.writer import Outputs
 from ushape.planning.run import Run
 from ushape.prediction.pipeline import AHEAD, map_ahead
 from ushape.prediction.predictor import Predictor
+from ushape.prediction.stream import count_missing
 from ushape.types import Case, Prediction
 from ushape.words import counted
 
@@ -214,7 +215,8 @@ def _results(
         small = []
         try:
             with open_bands(one.case.image) as bands:
-                yield _Done(one, outputs.write_bands(one, bands), math.prod(bands.shape[1:]))
+                path, pixels = outputs.write_bands(one, bands), math.prod(bands.shape[1:])
+                yield _Done(one, path, pixels, count_missing(bands))
         except DataError as error:
             yield error
     yield from _predict_small(predictor, small, groups, outputs)

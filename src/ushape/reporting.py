@@ -21,7 +21,7 @@ from ushape.words import counted
 
 
 def report(*folders: Path | str, output: Path | str | None = None, overwrite: bool = False) -> Path:
-    """Makes the page of a scored run again, or one page of several runs side by side.
+    """Makes the page and the card of a scored run again, or one page of several side by side.
 
     Neither the data nor the network are needed.
 
@@ -30,7 +30,8 @@ def report(*folders: Path | str, output: Path | str | None = None, overwrite: bo
         output: The page; default report.html in the folder, of several comparison.html here.
 
     Raises:
-        RunError: no scores there; a page of several that exists; other cases or masks.
+        ConfigError: no run is named.
+        RunError: no scores there; the page that is named exists; other cases or masks.
     """
     console = Console()
     if len(folders) > 1:
@@ -62,7 +63,8 @@ def compare(
 
     Raises:
         ConfigError: fewer than two.
-        RunError: no scores there; the page exists; no case in common; masks that differ.
+        RunError: no scores there; the page exists; no case in common; masks that differ; one run
+            that is named twice.
     """
     if len(folders) < 2:
         raise ConfigError("Two runs are compared.", hint="ushape compare RUN_A RUN_B")
@@ -91,8 +93,6 @@ def _describe(name: str, first: str, found: Comparison, noun: str) -> list[str]:
     lines += [
         f"  {own.name}: Dice {own.verdict} (of {len(own.first)} {noun})." for own in found.classes
     ]
-    if not found.is_reliable:
-        lines.append(f"  With {found.groups} {noun} the interval is not to be relied on.")
     changed = most_changed(found)
     if changed:
         lines.append("  Changed most:")

@@ -160,7 +160,7 @@ class Sample:
 
     @property
     def missing_px(self) -> int:
-        """Pixels that hold no number (NaN) or none that is finite, in some channel."""
+        """Pixels of the network's grid that hold NaN or infinity, in some channel."""
         if self.image.dtype.kind != "f":
             return 0
         return int((~np.isfinite(self.image)).any(axis=0).sum())
@@ -183,10 +183,10 @@ class Prediction:
     """(*S) float32, 0 to 1: how far the networks of an ensemble differ; None for one network."""
 
     missing_px: int = 0
-    """Pixels of the image that held NaN or infinity."""
+    """Pixels of the network's grid that held NaN or infinity."""
 
 
-def known_spacing(spacing: Sequence[float] | None, dims: int) -> tuple[float, ...]:
+def spacing_or_ones(spacing: Sequence[float] | None, dims: int) -> tuple[float, ...]:
     """The spacing of each axis of S, 1 where it is unknown.
 
     Raises:

@@ -12,6 +12,17 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'es' if hisses else 's'}"
 
 
+def singular(noun: str) -> str:
+    """`patients` -> `patient`, `blocks of sections` -> `block of sections`."""
+    head, of, rest = noun.partition(" of ")
+    return head.removesuffix("s") + of + rest
+
+
+def of_noun(number: int, noun: str) -> str:
+    """`1 patient`, `3 patients`, `1 block of sections`; the noun is in the plural."""
+    return f"{number} {singular(noun) if number == 1 else noun}"
+
+
 def size_text(shape: Sequence[int]) -> str:
     """`256 × 300`."""
     return " × ".join(map(str, shape))

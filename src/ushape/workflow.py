@@ -266,19 +266,22 @@ def _leak_lines(run: Run, cases: Sequence[Case], seen_cases: int) -> list[str]:
     group_of = {fact.case.id: fact.case.group for fact in run.load_cases()}
     known = {group_of[i] for i in (*splits.train, *splits.validation) if i in group_of}
     own = {case.group for case in cases}
-    shared = sorted(own & known) if set(splits.test) >= {case.id for case in cases} else []
-    lines = [
-        f"{counted(len(shared), 'group')} of these cases also in training: {', '.join(shared[:5])}."
-        if shared
-        else "No group of these cases was there in training or validation."
-    ]
-    lines.append(
+    paths = run.image_paths()
+    if not {paths[i] for i in splits.test} >= {case.image for case in cases}:
+        line = "These are other data: their groups were not compared with those of training."
+    elif shared := sorted(own & known):
+        line = f"{counted(len(shared), 'group')} of these cases also in training: "
+        line += f"{', '.join(shared[:5])}."
+    else:
+        line = "No group of these cases was there in training or validation."
+    copies = (
         f"{seen_cases} of the images were there in training or validation, as the same file or a "
         "copy of it: their scores say nothing about new ones."
         if seen_cases
         else "No image is a copy of one of training or validation, byte by byte."
     )
-    return [*lines, "The best epoch, thresholds and cleaning were chosen on validation cases only."]
+    chosen = "The best epoch, thresholds and cleaning were chosen on validation cases only."
+    return [line, copies, chosen]
 
 
 def count_seen(run: Run, cases: Sequence[Case]) -> int:
@@ -343,5 +346,5 @@ def _reproduce_lines(run: Run, plan: Plan) -> list[str]:
         f"Seed {plan.recipe.seed}; weights of epoch {facts.get('epoch', '?')}",
         f"Command: {shlex.join(sys.argv)}",
         f"Data: {len(run.image_paths())} cases, checksum {run.data_digest or 'not taken'} "
-        "(SHA-256 of names and contents)",
+        "(SHA-256 of names and contents; of files above 16 MiB of their length and ends)",
     ]

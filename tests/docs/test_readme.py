@@ -29,16 +29,29 @@ def test_python_of_the_readme_runs(tmp_path, monkeypatch):
         lambda data, minutes: train(data, epochs=1, settings=tiny, device="cpu"),
         raising=False,
     )
+    folds = package.cross_validate
+    monkeypatch.setattr(
+        package,
+        "cross_validate",
+        lambda data, **named: folds(
+            data, folds=2, epochs=1, settings=tiny, device="cpu", output=named["output"]
+        ),
+        raising=False,
+    )
     # New images are images alone.
     code = code.replace('"new_images"', '"new_images/images"')
     exec(compile(code, "README.md", "exec"), {})
     assert (tmp_path / "runs" / "my_images" / "report.html").exists()
     assert len(list((tmp_path / "masks").glob("*.png"))) == 8
+    assert (tmp_path / "comparison.html").exists()
 
 
 @pytest.mark.parametrize(
     "command",
-    ["train", "evaluate", "predict", "recipes", "example", "preview", "weights", "lr", "fetch"],
+    [
+        *("train", "evaluate", "report", "compare", "learning-curve", "predict", "recipes"),
+        *("example", "preview", "weights", "lr", "fetch"),
+    ],
 )
 def test_every_option_that_the_readme_names_exists(command):
     shown = CliRunner().invoke(app, [command, "--help"]).output

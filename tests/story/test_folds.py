@@ -3,6 +3,10 @@
 import csv
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 
 def test_each_group_is_tested_once_and_a_kill_costs_one_fold_at_most(cells, tiny, ushape, tmp_path):
@@ -91,3 +95,30 @@ def test_folds_side_by_side_on_several_devices(cells, tiny, ushape, tmp_path):
     assert "Fold 2 of 2 failed on cpu:" in ended.error
     assert "splits.json: not readable" in ended.error
     assert ushape(*command, "--device=cpu,gpu").code == 2
+
+
+def test_ctrl_c_ends_all_folds_and_the_same_command_goes_on(cells, tiny, tmp_path):
+    run = tmp_path / "run"
+    tiny = [option for option in tiny if not option.startswith("--device")]
+    endless = ["train", str(cells), "--folds=2", "-o", str(run), "--epochs=2000", *tiny]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ushape", *endless, "--device=cpu,cpu"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    logs = [run / "fold-1.log", run / "fold-2.log"]
+    while not all(log.exists() and "Epoch 1" in log.read_text() for log in logs):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert "the same command goes on" in said
+    for number, log in enumerate(logs, start=1):
+        # Each was told once: it evaluated what it had.
+        assert "Stopped" in log.read_text()
+        assert (run / f"fold-{number}" / "report.html").exists()
+    assert not (run / "report.html").exists()

@@ -58,7 +58,7 @@ def test_two_runs_side_by_side(trained, other, ushape, tmp_path, monkeypatch):
     ended = ushape("compare", trained, other, "-o", "pair.html")
     assert ended.code == 0, ended.error
     assert "longer against cells, on" in ended.output
-    assert "interval is not to be relied on" in ended.output
+    assert "the interval is not to be relied on" in ended.output
     page = (tmp_path / "pair.html").read_text()
     assert "Cases that changed most" in page
     assert not re.search(r"(src|href)=.http", page)
@@ -86,5 +86,18 @@ def test_images_that_were_there_in_training_are_said(trained, cells, ushape, tmp
     assert ended.code == 0, ended.error
     facts = json.loads((tmp_path / "all" / "scores.json").read_text())
     assert facts["summary"]["seen_cases"] > 0
+    assert facts["leak_lines"][0].startswith("These are other data")
     assert "were there in training" in " ".join(facts["leak_lines"])
     assert "were there in training" in (tmp_path / "all" / "model_card.md").read_text()
+
+
+def test_a_copy_among_the_test_cases_is_told_each_time(trained, ushape, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    splits = json.loads((run / "splits.json").read_text())
+    splits["train"] = [*splits["train"], splits["test"][0]]  # As if an image lay there twice.
+    (run / "splits.json").write_text(json.dumps(splits))
+    ended = ushape("evaluate", run)
+    assert ended.code == 0, ended.error
+    assert "images were there in training)" in ended.output
+    facts = json.loads((run / "scores.json").read_text())
+    assert "also in training" in facts["leak_lines"][0]

@@ -17,7 +17,8 @@ WHOLE_BYTES = 1 << 24
 def digest_of(cases: Iterable[Case], folder: Path) -> str:
     """Of the names below the folder and the contents of all images and masks, 16 hex digits.
 
-    The same files in another place have the same digest, changed ones do not.
+    The same files in another place have the same digest. Of a file above 16 MiB its length and both
+    ends count.
     """
     paths = sorted({path for case in cases for path in _files_of(case)})
     with ThreadPoolExecutor() as pool:

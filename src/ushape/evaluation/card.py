@@ -10,6 +10,7 @@ from ushape.evaluation.report import Report
 from ushape.evaluation.tables import Breakdown, mean_table
 from ushape.io.atomic import write_bytes
 from ushape.metrics.overlap import KINDS
+from ushape.words import of_noun
 
 
 def write_card(path: Path, report: Report) -> None:
@@ -76,11 +77,12 @@ def _limits(report: Report) -> Iterator[str]:
     for own in summary.classes:
         if own.interval is None or not own.interval.is_reliable:
             yield (
-                f"{own.name}: {own.groups_with_truth} {summary.group_noun} were tested, too few "
-                "for an interval that can be relied on."
+                f"{own.name}: tested on {of_noun(own.groups_with_truth, summary.group_noun)}, too "
+                "few for an interval that can be relied on."
             )
         if own.missed_groups:
-            yield f"{own.name}: missed altogether in {own.missed_groups} {summary.group_noun}."
+            missed = of_noun(own.missed_groups, summary.group_noun)
+            yield f"{own.name}: missed altogether in {missed}."
         alarms = own.case_kinds["false alarm"]
         if alarms:
             empty = alarms + own.case_kinds["both empty"]

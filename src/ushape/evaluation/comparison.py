@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ushape.errors import RunError
 from ushape.evaluation.score import CaseScore, by_case, mean_dice, pool_groups
-from ushape.metrics.stats import RELIABLE_FROM, PairedComparison, compare_paired
+from ushape.metrics.stats import PairedComparison, compare_paired
 
 Key = tuple[str, str]
 """Case and class."""
@@ -36,7 +36,10 @@ class ClassComparison:
             text += f", signed-rank p = {p_text(found.p_value)}"
         changes = [b - a for a, b in zip(self.first, self.other, strict=True)]
         better, worse = sum(c > 0 for c in changes), sum(c < 0 for c in changes)
-        return f"{text}; {better} better, {worse} worse"
+        text += f"; {better} better, {worse} worse"
+        if interval is not None and not interval.is_reliable:
+            text += f"; with {found.pairs} the interval is not to be relied on"
+        return text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +71,6 @@ class Comparison:
     left_out: int
     """Only in one of the two."""
 
-    groups: int
-
-    @property
-    def is_reliable(self) -> bool:
-        return self.groups >= RELIABLE_FROM
-
 
 def compare_scores(
     first: Sequence[CaseScore], other: Sequence[CaseScore], *, seed: int
@@ -104,7 +101,6 @@ def compare_scores(
         changes=_changes(*pairs),
         cases=len({case for case, _ in shared}),
         left_out=len({case for case, _ in {*ours, *theirs}} - {case for case, _ in shared}),
-        groups=len({ours[key].group for key in shared}),
     )
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from ushape.evaluation.comparison import CaseChange, Comparison, compare_scores
 from ushape.evaluation.gallery import draw_still
 from ushape.evaluation.report import Report
-from ushape.evaluation.summary import Mean
+from ushape.evaluation.summary import Mean, without_distances
 from ushape.evaluation.tables import Breakdown
 from ushape.evaluation.titles import number_text, title_of
 from ushape.pages import BLUE, GREY, ORANGE, adapt, as_svg, write_page
@@ -85,7 +85,8 @@ def measure_tables(sides: Sequence[Side]) -> list[Breakdown]:
             for side in sides
         ]
         rows = []
-        for name in own.means:
+        units = {side.report.summary.distance_unit for side in sides}
+        for name in own.means if len(units) == 1 else without_distances(own.means):
             means = [column.means.get(name) if column else None for column in columns]
             texts = [_mean_text(mean) for mean in means]
             if any(texts):

@@ -12,6 +12,7 @@ from ushape.errors import DataError, RunError
 from ushape.evaluation.extrapolation import Gain, PowerLaw, fit_power_law, predict_gains
 from ushape.evaluation.score import CaseScore, pool_groups
 from ushape.metrics.stats import RELIABLE_FROM, Interval, bootstrap_mean
+from ushape.words import of_noun, singular
 
 FACTORS = (2, 4)
 """So many times the groups are asked about."""
@@ -63,7 +64,7 @@ class LearningCurve:
     def verdict(self) -> str:
         """The result in a few sentences."""
         first, last, noun = self.points[0], self.points[-1], self.group_noun
-        tested = f"{self.test_groups} test {noun if self.test_groups > 1 else _one_of(noun)}"
+        tested = of_noun(self.test_groups, f"test {noun}")
         text = (
             f"Mean Dice on {tested}: {first.dice:.2f} after training on {first.groups}, "
             f"{last.dice:.2f} on {last.groups} {noun}. "
@@ -84,7 +85,7 @@ class LearningCurve:
 
     def _doubt(self) -> str:
         if self.test_groups < 2:
-            return f" One test {_one_of(self.group_noun)} says nothing about the spread."
+            return f" One test {singular(self.group_noun)} says nothing about the spread."
         if self.test_groups < RELIABLE_FROM:
             count = f"{self.test_groups} test {self.group_noun}"
             return f" With {count} the intervals are not to be relied on."
@@ -163,9 +164,3 @@ def _gain_text(gain: Gain) -> str:
     interval = gain.interval
     text = f"+{gain.dice:.2f}"
     return f"{text} [{interval.low:.2f}, {interval.high:.2f}]" if interval is not None else text
-
-
-def _one_of(noun: str) -> str:
-    """`patients` -> `patient`, `blocks of sections` -> `block of sections`."""
-    head, of, rest = noun.partition(" of ")
-    return head.removesuffix("s") + of + rest

@@ -69,6 +69,11 @@ def judge_cases(
             truth = read_truth(case, space, judged.unit)
             if prediction.classes.shape != truth.classes.shape:
                 raise mask_size_error(case, prediction.classes.shape, truth.classes.shape)
+            if not np.isfinite(prediction.probabilities).all():
+                raise DataError(
+                    f"{case.id}: the network gives probabilities that are no numbers.",
+                    hint="Train again with a lower train.learning_rate.",
+                )
             scores = _judge_case(judged, predictor, case, prediction, truth)
             sections.add(prediction, truth.classes)
             rule = predictor.tuning.rule
@@ -93,7 +98,7 @@ def read_truth(case: Case, space: LabelSpace, unit: Unit) -> CaseTruth:
     assert classes is not None, "only annotated cases are judged"
     assert case.mask is not None, "as above"
     objects = None
-    if space.threshold == 1:
+    if space.threshold == 1:  # So masks of object numbers are read (labels.threshold).
         codes = read_annotation(case.mask).codes
         if len(np.unique(codes[codes > 0])) > 1:
             objects = codes

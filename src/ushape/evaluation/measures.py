@@ -101,7 +101,7 @@ def measure_case(
     - hausdorff95, average_surface_distance: in the unit of the spacing; the image's diagonal
       where only one of truth and prediction holds the class.
     - surface_dice: the share of both surfaces that lies within 2 pixels of the other.
-    - object_f1, object_precision_mean, panoptic_quality: of objects matched at IoU 0.5, the
+    - object_f1, object_average_precision, panoptic_quality: of objects matched at IoU 0.5, the
       second averaged over IoU 0.5 to 0.95. 0 where only one of the two holds any.
     - auroc, average_precision, brier, calibration_error: of the class's probability.
     - mask_doubt: pixels at which the network is 90 % sure of something else than the mask, as a
@@ -152,7 +152,7 @@ def _measure_class(
             "average_surface_distance": surfaces.average,
             "surface_dice": surfaces.surface_dice(TOLERANCE_PX * min(truth.spacing or (1.0,))),
             "object_f1": objects.f1(),
-            "object_precision_mean": objects.mean_average_precision,
+            "object_average_precision": objects.mean_average_precision,
             "panoptic_quality": objects.panoptic_quality,
             "true_objects": float(objects.truth),
             "predicted_objects": float(objects.predicted),

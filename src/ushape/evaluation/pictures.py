@@ -130,7 +130,7 @@ def reduce_picture(picture: CasePicture, longest_px: int) -> CasePicture:
 
 def save_pictures(folder: Path, pictures: Iterable[CasePicture]) -> None:
     """Writes a file for each, whole or not at all, in place of those that were there."""
-    for old in folder.glob("*.json"):
+    for old in folder.glob("[0-9]" * 5 + ".json"):
         old.unlink()
     for number, picture in enumerate(pictures, start=1):
         content = json.dumps(encode_picture(picture, QUALITY))

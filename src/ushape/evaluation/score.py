@@ -147,7 +147,7 @@ def read_scores(path: Path) -> list[CaseScore]:
         RunError: missing, or another file.
     """
     try:
-        rows = list(csv.DictReader(path.read_text().splitlines()))
+        rows = list(csv.DictReader(io.StringIO(path.read_text(), newline="")))
         known = {"case", "group", "class", "kind", *METRICS, *COUNTED}
         return [
             CaseScore(
@@ -169,7 +169,11 @@ def read_scores(path: Path) -> list[CaseScore]:
             )
             for row in rows
         ]
-    except (OSError, KeyError, ValueError) as error:
+    except KeyError as error:
+        raise RunError(
+            f"{path}: no column {error.args[0]}.", hint="ushape evaluate RUN writes it anew."
+        ) from None
+    except (OSError, ValueError, TypeError) as error:  # TypeError: a row that was cut off.
         raise RunError(
             f"{path}: no scores of ushape: {reason(error)}.",
             hint="ushape evaluate RUN writes them anew.",

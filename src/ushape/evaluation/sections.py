@@ -10,8 +10,10 @@ import numpy as np
 from ushape.evaluation.summary import BestScore
 from ushape.labels import IGNORE, LabelSpace
 from ushape.metrics.topology import (
+    FULL,
+    MOST_PX,
     ScoreName,
-    best_over,
+    best_threshold,
     label_cells,
     mean_scores,
     score_section,
@@ -19,21 +21,16 @@ from ushape.metrics.topology import (
 )
 from ushape.types import Prediction
 
-FULL = 0.5
-"""Foreground that fills an image, as a share of it."""
-
 FEWEST_CELLS = 10
 """In an image, on average."""
-
-MOST_PX = 8_000_000
-"""Pixels that are scored: 30 sections of 512 x 512. Later sections are left out."""
 
 SCORES: tuple[ScoreName, ...] = get_args(ScoreName)
 
 
 @dataclass
 class Sections:
-    """Collects 2D cases of one foreground class; others are left alone."""
+    """Collects 2D cases of one foreground class, as many as there is room for; others are left
+    alone."""
 
     space: LabelSpace
     _probabilities: list[np.ndarray] = field(default_factory=list)
@@ -42,7 +39,7 @@ class Sections:
     _pixels: int = 0
 
     def add(self, prediction: Prediction, truth: np.ndarray) -> None:
-        """Takes a case, as long as there is room.
+        """Takes a case for which there is room.
 
         Shapes:
             truth: (y, x) class indices.
@@ -63,12 +60,13 @@ class Sections:
         found = score_thresholds(self._probabilities, self._truths)
         pairs = zip(self._predicted, self._truths, strict=True)
         at_rule = mean_scores([score_section(predicted, truth) for predicted, truth in pairs])
-        best = {name: best_over(found, name) for name in SCORES}
+        best = {name: best_threshold(found, name) for name in SCORES}
         return {
             name: BestScore(
                 value=getattr(found[threshold], name),
                 threshold=threshold,
                 at_rule=getattr(at_rule, name),
+                images=len(self._truths),
             )
             for name, threshold in best.items()
         }

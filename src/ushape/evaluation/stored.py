@@ -49,6 +49,13 @@ def save_report(folder: Path, report: Report) -> None:
     write_report(folder / PAGE, report)
 
 
+def refuse_existing(folder: Path) -> None:
+    """Raises RunError where `save_report` would replace something."""
+    for name in (CASES, GROUPS, FACTS, PICTURES, CARD, PAGE):
+        if (folder / name).exists():
+            raise RunError(f"{folder / name} exists.", hint="--overwrite replaces it; or name -o.")
+
+
 def load_report(folder: Path) -> Report:
     """What `save_report` wrote; neither the data nor the network are needed.
 

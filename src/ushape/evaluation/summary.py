@@ -15,6 +15,10 @@ from ushape.metrics import METRICS
 from ushape.metrics.overlap import KINDS, Kind
 from ushape.metrics.probability import Reliability
 from ushape.metrics.stats import Interval, bootstrap_mean
+from ushape.words import of_noun
+
+DISTANCES = ("hausdorff95", "average_surface_distance")
+"""Measures in the unit of the summary."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +71,9 @@ class BestScore:
     threshold: float
     at_rule: float
     """The same score of the masks as they are predicted."""
+
+    images: int
+    """That were scored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,13 +162,21 @@ def join_summaries(parts: Sequence[Summary], whole: Summary) -> Summary:
         for own in whole.classes
     ]
     units = {part.distance_unit for part in parts}
+    if len(units) > 1:  # Millimetres and pixels have no mean.
+        classes = [replace(own, means=without_distances(own.means)) for own in classes]
     names = [name for name in parts[0].topology if all(name in part.topology for part in parts)]
     return replace(
         whole,
         classes=tuple(classes),
+        seen_cases=sum(part.seen_cases for part in parts),
         distance_unit=parts[0].distance_unit if len(units) == 1 else "px",
         topology={name: _mean_best([part.topology[name] for part in parts]) for name in names},
     )
+
+
+def without_distances(means: Mapping[str, Mean]) -> dict[str, Mean]:
+    """The means that can be told without a unit."""
+    return {name: mean for name, mean in means.items() if name not in DISTANCES}
 
 
 def _class_of(part: Summary, name: str) -> ClassSummary:
@@ -177,7 +192,12 @@ def _mean_best(parts: Sequence[BestScore]) -> BestScore:
     def mean(name: str) -> float:
         return float(np.mean([getattr(part, name) for part in parts]))
 
-    return BestScore(value=mean("value"), threshold=mean("threshold"), at_rule=mean("at_rule"))
+    return BestScore(
+        value=mean("value"),
+        threshold=mean("threshold"),
+        at_rule=mean("at_rule"),
+        images=sum(part.images for part in parts),
+    )
 
 
 def _summarise_class(
@@ -223,8 +243,7 @@ def _judge_class(own: ClassSummary, whole: Summary) -> str:
     label = "" if len(whole.classes) == 1 else f"{own.name}: "
     if own.mean_dice is None:
         return f"{label}None of the {whole.cases} cases holds any {own.name} to be found."
-    noun = whole.group_noun.removesuffix("s") if own.groups_with_truth == 1 else whole.group_noun
-    among = f"{own.groups_with_truth} {noun}"
+    among = of_noun(own.groups_with_truth, whole.group_noun)
     known = "never seen in training"
     if whole.seen_cases:
         known = f"({whole.seen_cases} of {whole.cases} images were there in training)"

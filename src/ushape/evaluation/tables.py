@@ -87,14 +87,20 @@ def topology_table(summary: Summary) -> Breakdown:
         columns=["score", "best over thresholds", "at threshold", "of the masks as predicted"],
         rows=[
             [
-                name.replace("_", " "),
+                title_of(name).text,
                 f"{best.value:.4f}",
                 f"{best.threshold:.2f}",
                 f"{best.at_rule:.4f}",
             ]
             for name, best in summary.topology.items()
         ],
+        note=_topology_note(summary),
     )
+
+
+def _topology_note(summary: Summary) -> str:
+    images = max((best.images for best in summary.topology.values()), default=0)
+    return "" if images == summary.cases else f"Of {images} of the {summary.cases} images."
 
 
 def kind_table(summary: Summary) -> Breakdown:
@@ -120,7 +126,9 @@ def score_table(title: str, scores: Sequence[CaseScore], *, of_cases: bool) -> B
     Args:
         of_cases: The scores are of single cases; else of groups.
     """
-    measured = {name for score in scores for name, value in score.measures.items() if value}
+    measured = {
+        name for score in scores for name, value in score.measures.items() if value is not None
+    }
     measures = [name for name in CASE_MEASURES if name in measured]
     titles = [title_of(name).text for name in measures]
     names = ["case", "group"] if of_cases else ["group"]

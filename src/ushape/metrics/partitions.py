@@ -9,7 +9,7 @@ from scipy import sparse
 
 
 @dataclass(frozen=True, kw_only=True)
-class Overlaps:
+class Contingency:
     """Pixels of each predicted segment in each true one, as shares of all that count.
 
     The entries of each array are above 0 and add up to 1; no pixel counts: all are empty.
@@ -57,8 +57,8 @@ class Variation:
         return self.split + self.merge
 
 
-def count_overlaps(predicted: np.ndarray, truth: np.ndarray) -> Overlaps:
-    """Overlaps where the truth has a segment (foreground-restricted).
+def contingency_table(predicted: np.ndarray, truth: np.ndarray) -> Contingency:
+    """Contingency where the truth has a segment (foreground-restricted).
 
     A predicted pixel without a segment (0) is a segment of its own: one-pixel borders cost
     little, broad ones much.
@@ -81,14 +81,14 @@ def count_overlaps(predicted: np.ndarray, truth: np.ndarray) -> Overlaps:
     columns[alone] = columns.max(initial=0) + 1 + np.arange(alone.sum())
     shape = rows.max(initial=0) + 1, columns.max(initial=0) + 1
     table = sparse.coo_array((np.ones(len(rows)), (rows, columns)), shape=shape).tocsr()
-    return Overlaps(
+    return Contingency(
         truth=_shares(np.bincount(rows)),
         predicted=_shares(np.bincount(columns)),
         joint=_shares(table.data),
     )
 
 
-def rand_score(overlaps: Overlaps) -> SplitMerge:
+def rand_score(overlaps: Contingency) -> SplitMerge:
     """V_rand: of the pairs of pixels together in one partition, the share also so in the other.
 
     Its F-score is one minus the adapted Rand error. Pairs are drawn with replacement, as in the
@@ -106,7 +106,7 @@ def rand_score(overlaps: Overlaps) -> SplitMerge:
     )
 
 
-def information_score(overlaps: Overlaps) -> SplitMerge:
+def information_score(overlaps: Contingency) -> SplitMerge:
     """V_info: mutual information over the entropy of the prediction (split), of the truth (merge).
 
     An entropy of 0 is one segment, which splits (merges) nothing: 1.
@@ -119,7 +119,7 @@ def information_score(overlaps: Overlaps) -> SplitMerge:
     return SplitMerge(split=_part(mutual, predicted), merge=_part(mutual, truth))
 
 
-def variation_of_information(overlaps: Overlaps) -> Variation:
+def variation_of_information(overlaps: Contingency) -> Variation:
     """What one partition leaves open about the other. 0 if no pixel counts.
 
     Source:

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from ushape.errors import ConfigError, DataError
-from ushape.types import known_spacing
+from ushape.types import spacing_or_ones
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ class SurfaceDistances:
 def measure_surfaces(
     predicted: np.ndarray,
     truth: np.ndarray,
-    spacing_mm: Sequence[float] | None = None,
+    spacing: Sequence[float] | None = None,
     *,
     counted: np.ndarray | None = None,
 ) -> SurfaceDistances:
@@ -92,7 +92,7 @@ def measure_surfaces(
     with a spacing that differs between axes the two drift apart.
 
     Args:
-        spacing_mm: Of each axis of S; None: 1, distances are in pixels.
+        spacing: Of each axis of S; None: 1, distances are in pixels.
         counted: Pixels that count; None: all. The others belong to neither mask: where both
             reach them, both end there, at distance 0.
 
@@ -103,15 +103,15 @@ def measure_surfaces(
         DataError: masks or spacing that do not fit.
     """
     _check_masks(predicted, truth, counted)
-    spacing = known_spacing(spacing_mm, truth.ndim)
-    diagonal = float(np.linalg.norm(np.multiply(truth.shape, spacing)))
+    steps = spacing_or_ones(spacing, truth.ndim)
+    diagonal = float(np.linalg.norm(np.multiply(truth.shape, steps)))
     if counted is not None:
         predicted, truth = predicted & counted, truth & counted
     box = _joint_box(predicted, truth)
     ours, theirs = _surface(predicted[box]), _surface(truth[box])
     return SurfaceDistances(
-        from_predicted=_distances(ours, theirs, spacing, diagonal),
-        from_truth=_distances(theirs, ours, spacing, diagonal),
+        from_predicted=_distances(ours, theirs, steps, diagonal),
+        from_truth=_distances(theirs, ours, steps, diagonal),
         diagonal=diagonal,
     )
 

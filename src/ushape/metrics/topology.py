@@ -11,7 +11,7 @@ from scipy import ndimage
 from skimage.segmentation import watershed
 
 from ushape.metrics.partitions import (
-    count_overlaps,
+    contingency_table,
     information_score,
     rand_score,
     variation_of_information,
@@ -20,6 +20,12 @@ from ushape.metrics.warping import warping_error
 
 ScoreName = Literal["rand", "information", "variation", "warping_error"]
 """Scores that have a best threshold."""
+
+FULL = 0.5
+"""Share of an image from which its cells fill it."""
+
+MOST_PX = 8_000_000
+"""Pixels that are scored for all thresholds: 30 sections of 512 x 512, half a minute."""
 
 THRESHOLDS = tuple(tenths / 10 for tenths in range(10))
 """Those of the challenge but for the last, 1.0."""
@@ -69,7 +75,7 @@ def score_section(predicted: np.ndarray, truth: np.ndarray) -> TopologyScores:
         Arganda-Carreras et al. 2015, doi 10.3389/fnana.2015.00142, and Fiji's script
         "Segmentation evaluation after border thinning".
     """
-    overlaps = count_overlaps(thin_membranes(predicted), label_cells(truth))
+    overlaps = contingency_table(thin_membranes(predicted), label_cells(truth))
     rand, information = rand_score(overlaps), information_score(overlaps)
     variation = variation_of_information(overlaps)
     return TopologyScores(
@@ -110,7 +116,7 @@ def score_thresholds(
     }
 
 
-def best_over(
+def best_threshold(
     found: Mapping[float, TopologyScores],
     name: ScoreName,
 ) -> float:

@@ -14,7 +14,7 @@ from ushape.errors import ConfigError, DataError
 from ushape.labels import IGNORE, LabelSpace
 from ushape.objects.holes import fill_holes
 from ushape.objects.peaks import split_by_peaks
-from ushape.types import known_spacing
+from ushape.types import spacing_or_ones
 
 Probabilities = Mapping[int, np.ndarray]
 """(*S) probability of each foreground class, by class index."""
@@ -240,4 +240,4 @@ def _check(
                 f"class {missing[0]} is predicted and has no probabilities.",
                 hint="Pass those of all foreground classes.",
             )
-    known_spacing(spacing_mm, classes.ndim)
+    spacing_or_ones(spacing_mm, classes.ndim)

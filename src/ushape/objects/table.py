@@ -11,7 +11,7 @@ from scipy import ndimage
 from ushape.errors import DataError
 from ushape.objects.instances import Objects, Probabilities
 from ushape.objects.perimeter import measure_perimeters
-from ushape.types import known_spacing
+from ushape.types import spacing_or_ones
 
 Cell = int | float | str | None
 """One value of a table; None: unknown."""
@@ -138,7 +138,7 @@ def measure_table(
         DataError: spacing that does not fit; a class without probabilities.
     """
     labels, count = objects.labels, len(objects)
-    known_spacing(spacing_mm, labels.ndim)
+    spacing_or_ones(spacing_mm, labels.ndim)
     spacing = None if spacing_mm is None else tuple(float(length) for length in spacing_mm)
     inside = np.flatnonzero(labels)
     owner = labels.ravel()[inside] - 1

@@ -19,7 +19,8 @@ class OutputConfig:
     """What is written, and where.
 
     Raises:
-        ConfigError: nowhere to write to; pictures or probabilities without a folder for them.
+        ConfigError: nowhere to write to; pictures or probabilities without a folder for them; an
+            unknown format; a type of probabilities that are not asked for.
     """
 
     folder: Path | None
@@ -69,7 +70,7 @@ class OutputConfig:
         if self.probability_type is not None and self.probabilities is None:
             raise ConfigError(
                 f"Probabilities as {self.probability_type}, but none are asked for.",
-                hint=f"Add --probabilities {', '.join(get_args(ProbabilityFormat))}.",
+                hint="Add --probabilities npz, tif or zarr.",
             )
         if self.folder is None and self.endings:
             raise ConfigError(

@@ -16,6 +16,7 @@ from ushape.data.splits import Splits, load_given_splits, make_splits, refuse_to
 from ushape.data.twins import Twins
 from ushape.errors import DataError, PlanError
 from ushape.labels import LabelConfig
+from ushape.metrics.topology import FULL, MOST_PX
 from ushape.models.shapes import valid_margin
 from ushape.planning.fingerprint import Fingerprint, take_fingerprint
 from ushape.planning.machine import Machine
@@ -253,10 +254,10 @@ def expected_evaluation_s(
 
 def expected_scoring_s(data: Fingerprint, classes: int, shapes: Sequence[tuple[int, ...]]) -> float:
     """Seconds to measure test cases of these file shapes, one thread: benchmarks/README.md."""
-    measuring_s, topology_s, topology_px = 0.5e-6, 4e-6, 8_000_000  # Of a pixel; at most so many.
+    measuring_s, topology_s = 0.5e-6, 4e-6  # Of a pixel.
     pixels = sum(math.prod(shape) for shape in shapes)
-    are_cells = len(data.median_shape) == 2 and classes == 1 and data.foreground_share >= 0.5
-    topology = topology_s * min(pixels, topology_px) if are_cells else 0.0
+    are_cells = len(data.median_shape) == 2 and classes == 1 and data.foreground_share >= FULL
+    topology = topology_s * min(pixels, MOST_PX) if are_cells else 0.0
     return measuring_s * classes * pixels + topology
 
 

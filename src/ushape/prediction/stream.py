@@ -105,6 +105,17 @@ def refuse_whole_images(preparation: Preparation, name: str) -> None:
         )
 
 
+def count_missing(bands: Bands) -> int:
+    """Pixels of the file that hold NaN or infinity, in some channel."""
+    if bands.dtype.kind != "f":
+        return 0
+    height, row_px = bands.shape[1], math.prod(bands.shape[2:])
+    together = max(1, LOOKED_AT_PX // row_px)
+    starts = range(0, height, together)
+    strips = (bands.read(first, min(height, first + together)) for first in starts)
+    return sum(int((~np.isfinite(strip)).any(axis=0).sum()) for strip in strips)
+
+
 def measure_scaling(rows: FileRows, preparation: Preparation) -> Scaling:
     """The scaling of the whole image, from the pixels that `Preparation` would look at."""
     channels, height, *others = rows.shape

@@ -132,6 +132,7 @@ def predict_bands(
         last = index + 1 == len(first.starts)
         done = min(left, first.tile if last else first.starts[index + 1] - start)
         del strip  # What follows has its memory.
+        np.minimum(band, 1, out=band)  # Shares in float32 add up to a little more than 1.
         yield band[(slice(None), slice(done), *inside)]
         left -= done
         rest = band[:, done:]

@@ -31,7 +31,7 @@ def test_a_square_that_lies_one_pixel_off():
     assert values["hausdorff95"] == 1
     assert values["surface_dice"] == 1  # Within 2 pixels everywhere.
     assert values["object_f1"] == 1  # IoU 12 / 20 = 0.6.
-    assert values["object_precision_mean"] == pytest.approx(0.2)  # At 0.5 and 0.55 of ten.
+    assert values["object_average_precision"] == pytest.approx(0.2)  # At 0.5 and 0.55 of ten.
     assert values["panoptic_quality"] == pytest.approx(0.6)
     assert (values["true_objects"], values["predicted_objects"]) == (1, 1)
     # 12 of 16 and 44 of 48 pixels are 0.2 off, the others 0.8.

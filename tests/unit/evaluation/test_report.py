@@ -128,7 +128,7 @@ def test_means_have_titles_units_and_no_rows_without_a_value():
 
 def test_topology_at_its_best_threshold():
     best = BestScore(value=0.02, threshold=0.35, at_rule=0.031)
-    summary = replace(summarise(score("a", 5, 5), noun="images"), topology={"rand_error": best})
+    summary = replace(summarise(score("a", 5, 5), noun="images"), topology={"rand": best})
     assert topology_table(summary).rows == [["rand error", "0.0200", "0.35", "0.0310"]]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,13 @@ from reports import make_case, make_report
 from ushape.errors import RunError
 from ushape.evaluation.breakdowns import break_down
 from ushape.evaluation.score import read_scores, score_case, write_scores
-from ushape.evaluation.stored import CARD, FACTS, PAGE, load_report, save_report
+from ushape.evaluation.stored import (
+    CARD,
+    FACTS,
+    load_report,
+    refuse_existing,
+    save_report,
+)
 from ushape.evaluation.summary import join_summaries, summarise
 from ushape.labels import LabelSpace
 from ushape.metrics.probability import measure_reliability
@@ -26,14 +33,18 @@ def report():
 
 def test_a_report_comes_back_as_it_was(report, tmp_path):
     save_report(tmp_path, report)
-    page = (tmp_path / PAGE).read_bytes()
     found = load_report(tmp_path)
     assert found.summary == report.summary
-    assert [score.case for score in found.scores] == [score.case for score in report.scores]
-    assert list(found.split_lines) == list(report.split_lines)
-    assert [p.case for p in found.pictures] == [p.case for p in report.pictures]
-    save_report(tmp_path, found)
-    assert len((tmp_path / PAGE).read_bytes()) == pytest.approx(len(page), rel=0.02)
+    for name in ("split_lines", "leak_lines", "plan_lines", "reproduce_lines", "epochs"):
+        assert list(getattr(found, name)) == list(getattr(report, name)), name
+    assert [table.rows for table in found.breakdowns] == [t.rows for t in report.breakdowns]
+    for own, other in zip(found.scores, report.scores, strict=True):
+        assert (own.case, own.group, own.counts) == (other.case, other.group, other.counts)
+        assert own.measures == pytest.approx(dict(other.measures), abs=1e-6)
+    for own, other in zip(found.pictures, report.pictures, strict=True):
+        assert (own.case, own.part) == (other.case, other.part)
+        assert (own.truth == other.truth).all()
+        assert (own.classes[0].percent == other.classes[0].percent).all()
 
 
 def test_damage_is_told(report, tmp_path):
@@ -45,6 +56,28 @@ def test_damage_is_told(report, tmp_path):
     shutil.rmtree(tmp_path)
     with pytest.raises(RunError, match="No such file"):
         load_report(tmp_path)
+
+
+def test_a_table_that_was_cut_off(report, tmp_path):
+    save_report(tmp_path, report)
+    content = (tmp_path / "scores.csv").read_text()
+    for damaged, said in (
+        (content.rstrip().rsplit(",", 20)[0], "no scores of ushape"),
+        (content.replace("overlap_px", "overlap"), "no column overlap_px"),
+    ):
+        (tmp_path / "scores.csv").write_text(damaged)
+        with pytest.raises(RunError, match=said):
+            load_report(tmp_path)
+
+
+def test_foreign_files_among_the_pictures_stay(report, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "mine.json").write_text("mine")
+    save_report(tmp_path, report)
+    save_report(tmp_path, report)
+    assert (tmp_path / "pictures" / "mine.json").read_text() == "mine"
+    with pytest.raises(RunError, match=r"groups\.csv|scores\.csv"):
+        refuse_existing(tmp_path)
 
 
 def test_scores_of_a_table_keep_what_was_measured(tmp_path):
@@ -81,6 +114,7 @@ def test_folds_pool_their_reliability():
             score_case(name, name, ones, ones, SPACE),
             noun="groups",
             reliability={"cell": measure_reliability(shares[cut], truth[cut])},
+            seen_cases=len(shares[cut]),
         )
         for name, cut in (("a", slice(0, 1)), ("b", slice(1, 3)))
     ]
@@ -89,6 +123,18 @@ def test_folds_pool_their_reliability():
     pooled, at_once = whole.classes[0].reliability, measure_reliability(shares, truth)
     assert pooled.pixels == at_once.pixels
     assert pooled.brier == pytest.approx(at_once.brier)
+    assert whole.seen_cases == 3
+
+
+def test_folds_of_different_units_have_no_mean_distance():
+    ones = np.ones((2, 2), np.uint8)
+    scores = score_case("a", "a", ones, ones, SPACE, [{"hausdorff95": 1.0, "auroc": 0.5}])
+    part = summarise(scores, noun="groups")
+    other = replace(part, distance_unit="mm")
+    assert "hausdorff95" in join_summaries([part, part], part).classes[0].means
+    means = join_summaries([part, other], part).classes[0].means
+    assert "hausdorff95" not in means
+    assert means["auroc"].value == 0.5
 
 
 def test_breakdown_by_what_a_table_says():

@@ -7,7 +7,7 @@ from skimage import metrics as peer
 
 from ushape.metrics.partitions import (
     SplitMerge,
-    count_overlaps,
+    contingency_table,
     information_score,
     rand_score,
     variation_of_information,
@@ -17,7 +17,7 @@ HALVES = np.array([[1, 1, 1, 1], [2, 2, 2, 2]])
 
 
 def scores(predicted, truth):
-    overlaps = count_overlaps(np.asarray(predicted), np.asarray(truth))
+    overlaps = contingency_table(np.asarray(predicted), np.asarray(truth))
     return rand_score(overlaps), information_score(overlaps), variation_of_information(overlaps)
 
 

@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from ushape.metrics.topology import (
     TopologyScores,
-    best_over,
+    best_threshold,
     label_cells,
     mean_scores,
     score_section,
@@ -155,7 +155,7 @@ def test_one_threshold_for_all_sections():
     one_of_two = (1 + 2 / 3) / 2
     expected = [2 / 3] * 4 + [one_of_two] * 3 + [1, 1] + [2 / 3]
     assert [scores.rand for scores in found.values()] == pytest.approx(expected)
-    assert {best_over(found, name) for name in ("rand", "warping_error")} == {0.7}
+    assert {best_threshold(found, name) for name in ("rand", "warping_error")} == {0.7}
     assert found[0.7] == PERFECT
 
 
@@ -172,10 +172,13 @@ def test_best_is_highest_or_lowest():
         0.3: replace(PERFECT, information=0.2, warping_error=0.1),
     }
     del found[0.1]
-    best = {name: best_over(found, name) for name in ("rand", "information")}
+    best = {name: best_threshold(found, name) for name in ("rand", "information")}
     assert best == {"rand": 0.3, "information": 0.2}
-    assert (best_over(found, "variation"), best_over(found, "warping_error")) == (0.3, 0.2)
-    assert best_over({0.4: PERFECT, 0.2: PERFECT}, "rand") == 0.4  # The first of several.
+    assert (best_threshold(found, "variation"), best_threshold(found, "warping_error")) == (
+        0.3,
+        0.2,
+    )
+    assert best_threshold({0.4: PERFECT, 0.2: PERFECT}, "rand") == 0.4  # The first of several.
 
 
 def test_a_section_too_many():

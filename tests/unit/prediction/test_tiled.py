@@ -145,3 +145,12 @@ def test_pixels_are_counted_before_any_is_shown():
         predict_probabilities(network, np.zeros((1, *shape), np.float32), SPACE, settings(32, 32))
         shown = sum(height * width for height, width in network.shapes)
         assert count_pixels(network, shape, settings(32, 32)) == shown
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_shares_of_tiles_never_add_up_to_more_than_1(dims):
+    image = np.full((1, *(150, 130, 20)[:dims]), 40, np.float32)  # Its sigmoid is 1.
+    tiles = settings(*(32, 32, 16)[:dims], overlap=0.3)
+    found = predict_probabilities(Identity().eval(), image, SPACE, tiles)
+    assert found.max() == 1
+    assert found.min() == pytest.approx(1)
