@@ -218,7 +218,8 @@ def side_same(folder: Path, size: str) -> None:
 
     from ushape.planning.run import Run
     from ushape.prediction.backends import open_backend
-    from ushape.prediction.predictor import Computed, Predictor
+    from ushape.prediction.networks import Computed
+    from ushape.prediction.predictor import Predictor
     from ushape.prediction.tiled import TileSettings, predict_probabilities
 
     predictor = Predictor.open(folder / "run", "cpu")

@@ -16,12 +16,13 @@ from ushape.data.synthetic import SyntheticConfig, write_data_set
 from ushape.evaluation.stored import refuse_existing
 from ushape.evaluation.summary import Summary
 from ushape.intent import Intent, plan_data
+from ushape.judging import count_seen, judge_and_report
 from ushape.planning.machine import inspect_machine, keep_memory
 from ushape.planning.recipe import AUTO, Recipe
 from ushape.planning.run import Run
 from ushape.prediction.predictor import Predictor
 from ushape.words import counted
-from ushape.workflow import Clock, TrainResult, count_seen, finish_run, judge_and_report
+from ushape.workflow import Clock, TrainResult, finish_run
 
 
 def train(

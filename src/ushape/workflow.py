@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import filecmp
 import gc
 import math
-import platform
 import re
-import shlex
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,23 +15,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-import ushape
 from ushape.console import Console
 from ushape.data.prepare import by_group, read_classes
 from ushape.data.store import SampleStore
 from ushape.errors import DataError, PlanError
-from ushape.evaluation.breakdowns import break_down
-from ushape.evaluation.judge import judge_cases
-from ushape.evaluation.report import Report
-from ushape.evaluation.stored import save_report
-from ushape.evaluation.summary import Summary, summarise
+from ushape.evaluation.summary import Summary
+from ushape.judging import count_seen, judge_and_report
 from ushape.planning.plan import Plan
 from ushape.planning.recipe import settled
 from ushape.planning.run import CaseFacts, Run
 from ushape.prediction.predictor import Predictor
 from ushape.prediction.tuning import Tuning, Validated, choose_tuning, save_tuning, thin_out_cases
-from ushape.types import Case
-from ushape.words import counted
 
 if TYPE_CHECKING:
     from ushape.training.fit import FitResult
@@ -210,100 +200,6 @@ def tune_on_validation(
     return choose_tuning(validated, space, rule=is_chosen)
 
 
-def judge_and_report(
-    run: Run,
-    predictor: Predictor,
-    cases: Sequence[Case],
-    target: Path,
-    console: Console,
-    what: str,
-    *,
-    seen_cases: int = 0,
-) -> Summary:
-    """Scores cases, writes scores, report and model card into a folder.
-
-    Args:
-        seen_cases: How many of them training has seen.
-    """
-    target.mkdir(parents=True, exist_ok=True)
-    with console.progress("Evaluating") as on_progress:
-        judged = judge_cases(predictor, cases, on_progress)
-    scores = judged.scores
-    if (rank := judged.rank_correlation) is not None:
-        console.say(
-            f"Confidence ranks {counted(len(judged.confidence), 'case')} as their Dice does with "
-            f"a correlation of {rank:.2f} (Spearman)."
-        )
-    plan, noun, seed = predictor.plan, predictor.plan.group_noun, predictor.plan.recipe.seed
-    summary = summarise(
-        scores, noun=noun, seed=seed, seen_cases=seen_cases, reliability=judged.reliability
-    )
-    summary = replace(
-        summary,
-        distance_unit=judged.unit.name,
-        rank_correlation=judged.rank_correlation,
-        topology=judged.topology,
-    )
-    report = Report(
-        title=f"{run.folder.resolve().name}: {what}",
-        summary=summary,
-        scores=tuple(scores),
-        epochs=tuple(run.load_metrics()),
-        split_lines=run.load_splits().text.splitlines(),
-        leak_lines=_leak_lines(run, cases, seen_cases),
-        plan_lines=(*plan.reasons, *predictor.tuning.report),
-        reproduce_lines=_reproduce_lines(run, plan),
-        pictures=judged.pictures,
-        breakdowns=break_down(scores, cases, noun=noun, seed=seed),
-    )
-    save_report(target, report)
-    return summary
-
-
-def _leak_lines(run: Run, cases: Sequence[Case], seen_cases: int) -> list[str]:
-    """What could have let the network know the cases that it is judged on."""
-    splits = run.load_splits()
-    group_of = {fact.case.id: fact.case.group for fact in run.load_cases()}
-    known = {group_of[i] for i in (*splits.train, *splits.validation) if i in group_of}
-    own = {case.group for case in cases}
-    paths = run.image_paths()
-    if not {paths[i] for i in splits.test} >= {case.image for case in cases}:
-        line = "These are other data: their groups were not compared with those of training."
-    elif shared := sorted(own & known):
-        line = f"{counted(len(shared), 'group')} of these cases also in training: "
-        line += f"{', '.join(shared[:5])}."
-    else:
-        line = "No group of these cases was there in training or validation."
-    copies = (
-        f"{seen_cases} of the images were there in training or validation, as the same file or a "
-        "copy of it: their scores say nothing about new ones."
-        if seen_cases
-        else "No image is a copy of one of training or validation, byte by byte."
-    )
-    chosen = "The best epoch, thresholds and cleaning were chosen on validation cases only."
-    return [line, copies, chosen]
-
-
-def count_seen(run: Run, cases: Sequence[Case]) -> int:
-    """Cases whose image is one that training or validation used: the same file, or its copy."""
-    splits = run.load_splits()
-    known_ids = {*splits.train, *splits.validation}
-    used = [path for case_id, path in run.image_paths().items() if case_id in known_ids]
-    known = {path.resolve() for path in used}
-    by_size: dict[int, list[Path]] = {}
-    for path in used:
-        if path.is_file():
-            by_size.setdefault(path.stat().st_size, []).append(path)
-
-    def is_seen(image: Path) -> bool:
-        if image.resolve() in known or not image.is_file():
-            return image.resolve() in known
-        alike = by_size.get(image.stat().st_size, [])
-        return any(filecmp.cmp(image, path, shallow=False) for path in alike)
-
-    return sum(is_seen(case.image) for case in cases)
-
-
 def _load(run: Run, plan: Plan, facts: Sequence[CaseFacts]) -> SampleStore:
     """A store of these cases, in memory where they fit."""
     preparation = plan.preparation
@@ -335,16 +231,3 @@ def _epoch_line(row: dict[str, object], plan: Plan) -> str:
         f"Epoch {row['epoch']}{of_all}: loss {row['loss']:.4f}, "
         f"validation Dice {row['validation_dice']:.4f}, {row['seconds']:.0f} s"
     )
-
-
-def _reproduce_lines(run: Run, plan: Plan) -> list[str]:
-    facts = run.weight_facts()
-    return [
-        f"ushape {ushape.__version__}, torch {torch.__version__}, "
-        f"Python {platform.python_version()}",
-        f"{plan.machine.name}, {plan.machine.cores} cores, {plan.machine.device}",
-        f"Seed {plan.recipe.seed}; weights of epoch {facts.get('epoch', '?')}",
-        f"Command: {shlex.join(sys.argv)}",
-        f"Data: {len(run.image_paths())} cases, checksum {run.data_digest or 'not taken'} "
-        "(SHA-256 of names and contents; of files above 16 MiB of their length and ends)",
-    ]

@@ -21,7 +21,7 @@ from commands import start_command
 from ushape import predicting
 from ushape.errors import ConfigError, DataError, PlanError, RunError
 from ushape.io.rle import decode_runs, read_submission
-from ushape.prediction import predictor
+from ushape.prediction import opening
 from ushape.prediction.backends import installed
 from ushape.spatial import band_cleaning
 
@@ -413,8 +413,8 @@ def test_where_memory_is_short_one_network_of_an_ensemble_is_in_memory(
 ):
     image = min((cells / "images").iterdir())
     expected = package.load([trained, other]).predict(image).probabilities
-    monkeypatch.setattr(predictor, "WEIGHTS_SHARE", 0)
-    alive, most, opens = [], [], predictor.open_backend
+    monkeypatch.setattr(opening, "WEIGHTS_SHARE", 0)
+    alive, most, opens = [], [], opening.open_backend
 
     def watched(*arguments, **options):
         opened = opens(*arguments, **options)
@@ -422,7 +422,7 @@ def test_where_memory_is_short_one_network_of_an_ensemble_is_in_memory(
         most.append(sum(one() is not None for one in alive))
         return opened
 
-    monkeypatch.setattr(predictor, "open_backend", watched)
+    monkeypatch.setattr(opening, "open_backend", watched)
     model = package.load([trained, other])
     for _ in range(2):
         np.testing.assert_array_equal(model.predict(image).probabilities, expected)

@@ -17,7 +17,7 @@ LEVELS = [
     {"evaluation"},
     {"training"},
     {
-        *("cookbook", "console", "fetching", "outputs", "workflow", "looking", "model"),
+        *("cookbook", "console", "fetching", "outputs", "workflow", "judging", "looking", "model"),
         *(
             "checking",
             "cross_validation",

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtr, stdtrit
+from scipy.special import ndtr
 
-from ushape.metrics.stats import Interval
+from ushape.metrics.stats import Interval, widened_half_width
 
 EXPONENTS = np.geomspace(0.05, 2.0, 300)
 """Tried one by one: a slower fall than the lowest, or a steeper one than the highest, cannot be
@@ -129,5 +129,5 @@ def _gain(law: tuple[np.ndarray, np.ndarray, np.ndarray], groups: float, factor:
 
 def _shares(tested: int) -> np.ndarray:
     """(2,) shares of the resamples below the ends of the interval."""
-    half_width = np.sqrt(tested / (tested - 1)) * stdtrit(tested - 1, (1 + LEVEL) / 2)
+    half_width = widened_half_width(tested, LEVEL)
     return np.asarray(ndtr([-half_width, half_width]))

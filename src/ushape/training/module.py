@@ -21,7 +21,7 @@ from ushape.models import build_model
 from ushape.planning.plan import Plan
 from ushape.planning.recipe import settled
 from ushape.planning.speed import memory_format
-from ushape.prediction.predictor import predict_sample
+from ushape.prediction.opening import predict_sample
 from ushape.training.optimizers import build_optimizer, rate_at
 from ushape.types import Sample
 

@@ -8,7 +8,7 @@ from torch import nn
 from ushape.labels import LabelSpace
 from ushape.models import build_model
 from ushape.models.unet import UNetConfig
-from ushape.prediction.predictor import Eager
+from ushape.prediction.networks import Eager
 from ushape.prediction.tiled import (
     ArrayRows,
     TileSettings,
