@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from commands import Outcome, run_command
 
-# The same examples each time: what fails here fails for everybody.
-settings.register_profile("same", derandomize=True)
+# The same examples each time, however slow the machine: what fails here fails for everybody.
+settings.register_profile(
+    "same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("same")
 
 Command = Callable[..., Outcome]

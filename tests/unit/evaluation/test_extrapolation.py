@@ -1,5 +1,3 @@
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -139,9 +137,3 @@ def test_the_interval_holds_the_truth_in_most_simulations(law, tested):
         (gain,) = predict_gains(GROUPS, scores, (2,), seed=seed, resamples=400)
         held.append(gain.interval.low <= true <= gain.interval.high)
     assert np.mean(held) >= 0.9
-
-
-def test_a_thousand_test_groups_take_seconds():
-    started = time.monotonic()
-    predict_gains(GROUPS, table(dice_of(0.5, 0.5, 0.1), tested=1000), (2, 4), seed=0)
-    assert time.monotonic() - started < 5
