@@ -12,11 +12,14 @@ from ushape.cookbook import RECIPES, load_recipe
 from ushape.data.discover import discover
 from ushape.data.exam import thumbnail_of
 from ushape.data.groups import infer_groups
+from ushape.data.layouts.classes import StatedClasses
 from ushape.data.synthetic import SyntheticConfig, write_data_set
+from ushape.errors import ConfigError, DataError, RunError
 from ushape.evaluation.stored import refuse_existing
 from ushape.evaluation.summary import Summary
 from ushape.intent import Intent, plan_data
 from ushape.judging import count_seen, judge_and_report
+from ushape.labels import LabelSpace
 from ushape.planning.machine import inspect_machine, keep_memory
 from ushape.planning.recipe import AUTO, Recipe
 from ushape.planning.run import Run
@@ -131,25 +134,61 @@ def evaluate(
         RunError: not a run; the output exists; the test cases are no longer there.
         DataError: the data cannot be used.
     """
+    if data is None and masks is not None:
+        raise ConfigError("Masks without data.", hint="ushape evaluate RUN DATA --masks MASKS")
+    if (Path(run) / "folds.json").exists():
+        raise RunError(
+            f"{run} is a cross-validation; its scores are in {Path(run) / 'report.html'}.",
+            hint=f"Evaluate one of its runs, e.g. {Path(run) / 'fold-1'}.",
+        )
     console, opened = Console(), Run.open(Path(run))
     predictor = Predictor.open(opened.folder, device)
+    noun = predictor.plan.group_noun
     if data is None:
-        splits = opened.load_splits()
-        test = set(splits.test)
+        test = set(opened.load_splits().test)
         cases = [fact.case for fact in opened.load_cases() if fact.case.id in test]
         target, what = (Path(output) if output else opened.folder), "its own test cases"
+        if not cases:
+            raise RunError(
+                f"{opened.splits_path} names no test case of this run.",
+                hint="Score it on other data: ushape evaluate RUN DATA.",
+            )
     else:
         discovered = discover(Path(data), Path(masks) if masks else None)
-        cases = infer_groups(discovered.cases, thumbnail_of).cases
+        refuse_other_classes(predictor.plan.preparation.space, discovered.classes)
+        for line in discovered.notes:
+            console.say(line)
+        grouping = infer_groups(discovered.cases, thumbnail_of)
+        cases, noun = grouping.cases, grouping.noun
         target = Path(output) if output else opened.folder / "evaluations" / _name_of(Path(data))
-        what = f"{len(cases)} cases of {data}"
+        what = f"{counted(len(cases), 'case')} of {data}"
     if (data is not None or output) and not overwrite:
         refuse_existing(target)
     seen = count_seen(opened, cases)
-    summary = judge_and_report(opened, predictor, cases, target, console, what, seen_cases=seen)
+    summary = judge_and_report(
+        opened, predictor, cases, target, console, what, noun=noun, seen_cases=seen
+    )
     console.say(summary.verdict)
     console.say(f"Report: {target / opened.report_path.name}")
     return summary
+
+
+def refuse_other_classes(space: LabelSpace, stated: StatedClasses | None) -> None:
+    """Refuses data that name the same mask values differently.
+
+    Raises:
+        DataError: they do.
+    """
+    if stated is None or not stated.names or stated.values is None:
+        return
+    ours = dict(zip(space.values, space.names, strict=False))
+    for value, name in zip(stated.values, stated.names, strict=True):
+        if ours.get(value, name) != name:
+            raise DataError(
+                f"{stated.source} calls the mask value {value} {name}; in the run it is "
+                f"{ours[value]}.",
+                hint="Give the data the classes of the training, in the same order.",
+            )
 
 
 def recipes(name: str | None = None) -> str:

@@ -69,6 +69,7 @@ def cross_validate(
     asking = ask(data, masks, asked, folds=folds)
     if series.find(asking) is None:
         series.begin(asking)
+    series.refuse_changed_data(Path(data), Path(masks) if masks else None, runs)
     question = _Question(Path(data), Path(masks) if masks else None, asked, devices, len(runs))
     console = Console()
     if len(devices.names) > 1 or ":" in device:

@@ -49,7 +49,7 @@ class Intent:
         Raises:
             ConfigError: an unknown key, an impossible value, options beside a plan.
         """
-        settings = tuple(settings)
+        settings = (settings,) if isinstance(settings, str) else tuple(settings)
         laid_down = Path(splits) if splits is not None else None
         if plan is None:
             chosen = _complete_recipe(recipe, minutes, epochs, seed, settings)

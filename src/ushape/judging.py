@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import filecmp
 import platform
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +21,7 @@ from ushape.planning.plan import Plan
 from ushape.planning.run import Run
 from ushape.prediction.predictor import Predictor
 from ushape.types import Case
-from ushape.words import counted
+from ushape.words import command_line, counted
 
 
 def judge_and_report(
@@ -34,17 +32,19 @@ def judge_and_report(
     console: Console,
     what: str,
     *,
-    seen_cases: int = 0,
+    noun: str,
+    seen_cases: int,
 ) -> Summary:
     """Scores cases, writes scores, report and model card into a folder.
 
     Args:
+        noun: What a group of them is, in the plural.
         seen_cases: How many of them training has seen.
     """
     target.mkdir(parents=True, exist_ok=True)
     with console.progress("Evaluating") as on_progress:
         judged = judge_cases(predictor, cases, on_progress)
-    report = _make_report(run, predictor, cases, judged, what, seen_cases)
+    report = _make_report(run, predictor, cases, judged, what, noun, seen_cases)
     if (rank := report.summary.rank_correlation) is not None:
         console.say(
             f"Confidence ranks {counted(len(judged.confidence), 'case')} as their Dice does with "
@@ -60,10 +60,11 @@ def _make_report(
     cases: Sequence[Case],
     judged: Judged,
     what: str,
+    noun: str,
     seen_cases: int,
 ) -> Report:
-    scores = judged.scores
-    plan, noun, seed = predictor.plan, predictor.plan.group_noun, predictor.plan.recipe.seed
+    scores, plan = judged.scores, predictor.plan
+    seed = plan.recipe.seed
     summary = summarise(
         scores, noun=noun, seed=seed, seen_cases=seen_cases, reliability=judged.reliability
     )
@@ -138,7 +139,15 @@ def _reproduce_lines(run: Run, plan: Plan) -> list[str]:
         f"Python {platform.python_version()}",
         f"{plan.machine.name}, {plan.machine.cores} cores, {plan.machine.device}",
         f"Seed {plan.recipe.seed}; weights of epoch {facts.get('epoch', '?')}",
-        f"Command: {shlex.join(sys.argv)}",
-        f"Data: {len(run.image_paths())} cases, checksum {run.data_digest or 'not taken'} "
+        *_commands(run),
+        f"Trained on: {len(run.image_paths())} cases, checksum {run.data_digest or 'not taken'} "
         "(SHA-256 of names and contents; of files above 16 MiB of their length and ends)",
     ]
+
+
+def _commands(run: Run) -> list[str]:
+    """That of the training, and this one where it is another."""
+    now = command_line()
+    if run.command in ("", now):
+        return [f"Command: {now}"]
+    return [f"Trained with: {run.command}", f"Scored with: {now}"]

@@ -92,6 +92,7 @@ def learning_curve(
     design = config.from_dict(Design, stored["design"], source=str(series.path))
     console.say(_describe(design))
     runs = [Run(base / f"groups-{count}") for count in design.groups]
+    series.refuse_changed_data(Path(data), Path(masks) if masks else None, runs)
 
     def train(number: int) -> TrainResult:
         splits = base / "splits" / f"{runs[number].folder.name}.json"

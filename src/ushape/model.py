@@ -157,4 +157,5 @@ def load(
         PlanError: the device or the backend is not there; runs of other classes.
     """
     folders = run_folders(run)
+    settings = (settings,) if isinstance(settings, str) else tuple(settings)
     return Model(Predictor.open(folders, device, backend=backend, settings=settings))

@@ -99,7 +99,7 @@ def predict(
     folders = run_folders(run)
     settings = (settings,) if isinstance(settings, str) else tuple(settings)
     predictor = Predictor.open(folders, device, backend=backend, settings=settings)
-    found = inputs_for(predictor, images)
+    found = _without_own_outputs(inputs_for(predictor, images), config.folder)
     made_by = {
         "weights": [_digest_of(Run(folder)) for folder in folders],
         "backend": predictor.backends,
@@ -114,10 +114,25 @@ def predict(
 
 def inputs_for(predictor: Predictor, images: Iterable[Path | str] | Path | str) -> list[Input]:
     """The images that are named, as the predictor reads them; errors as `find_inputs`."""
-    named = [images] if isinstance(images, (str, Path)) else images
+    named = [images] if isinstance(images, (str, Path)) else list(images)
+    strange = [one for one in named if not isinstance(one, (str, Path))]
+    if strange:
+        raise DataError(
+            f"An image of type {type(strange[0]).__name__} among the names of files.",
+            hint="Arrays are predicted one by one: model.predict(array).",
+        )
     plan = predictor.plan
     channels, dims = plan.preparation.channels, plan.recipe.network.dims
     return find_inputs([Path(path) for path in named], channels=channels, dims=dims)
+
+
+def _without_own_outputs(found: Sequence[Input], folder: Path | None) -> list[Input]:
+    """The masks of an earlier call are no images, where they lie below what was named."""
+    if folder is None:
+        return list(found)
+    place = folder.resolve()
+    others = [one for one in found if not one.case.image.resolve().is_relative_to(place)]
+    return others or list(found)  # All of them lie there: they were named.
 
 
 def run_folders(run: Path | str | Sequence[Path | str]) -> list[Path]:

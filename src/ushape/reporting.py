@@ -17,7 +17,7 @@ from ushape.evaluation.comparison_page import (
 )
 from ushape.evaluation.report import write_report
 from ushape.evaluation.stored import CARD, PAGE, load_report
-from ushape.words import counted
+from ushape.words import counted, of_noun
 
 
 def report(*folders: Path | str, output: Path | str | None = None, overwrite: bool = False) -> Path:
@@ -91,7 +91,8 @@ def _describe(name: str, first: str, found: Comparison, noun: str) -> list[str]:
     left = f", {found.left_out} of one only left out" if found.left_out else ""
     lines = [f"{name} against {first}, on {counted(found.cases, 'case')} of both{left}:"]
     lines += [
-        f"  {own.name}: Dice {own.verdict} (of {len(own.first)} {noun})." for own in found.classes
+        f"  {own.name}: Dice {own.verdict} (of {of_noun(len(own.first), noun)})."
+        for own in found.classes
     ]
     changed = most_changed(found)
     if changed:

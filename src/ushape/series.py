@@ -10,7 +10,9 @@ from typing import Any
 
 from ushape import api, config
 from ushape.console import Console
-from ushape.errors import RunError
+from ushape.data.digest import digest_of
+from ushape.data.discover import discover
+from ushape.errors import RunError, UshapeError
 from ushape.io.atomic import remove_leftovers
 from ushape.planning.recipe import Recipe
 from ushape.planning.run import Run, write_json
@@ -63,6 +65,23 @@ class Series:
             )
         return stored
 
+    def refuse_changed_data(self, data: Path, masks: Path | None, runs: Sequence[Run]) -> None:
+        """Some files are not what the runs that are there have seen: their groups might differ.
+
+        Raises:
+            RunError: so it is.
+        """
+        known = {run.data_digest for run in runs if run.plan_path.exists()} - {""}
+        if not known:
+            return
+        folder = data.parent if data.is_file() else data
+        if known != {digest_of(discover(data, masks).cases, folder)}:
+            raise RunError(
+                f"{data} is not what {self.path.parent} was begun with: files were added, taken "
+                "away or changed.",
+                hint="Bring the data back, or choose another folder with -o.",
+            )
+
     def begin(self, question: Mapping[str, Any], **more: Any) -> dict[str, Any]:
         """Writes down the question, and more that is to be the same when it goes on."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +111,12 @@ class Series:
                 result = api.resume(run.folder)
             else:
                 drop_unplanned(run)
-                result = start(number)
+                try:
+                    result = start(number)
+                except UshapeError:
+                    if number == 0 and not run.plan_path.exists():
+                        self.path.unlink()  # Nothing has begun: the question may be another.
+                    raise
             if result.was_interrupted:
                 console.say(f"Stopped in {title}; the same command goes on with it.")
                 return number

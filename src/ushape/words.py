@@ -1,7 +1,10 @@
 """Names and numbers in sentences."""
 
 import re
+import shlex
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def counted(number: int, noun: str) -> str:
@@ -26,6 +29,13 @@ def of_noun(number: int, noun: str) -> str:
 def size_text(shape: Sequence[int]) -> str:
     """`256 × 300`."""
     return " × ".join(map(str, shape))
+
+
+def command_line() -> str:
+    """How this process was called, as it can be typed again."""
+    program, *arguments = sys.argv
+    name = Path(program).name
+    return shlex.join(["ushape" if name in ("ushape", "__main__.py") else name, *arguments])
 
 
 def reason(error: Exception) -> str:

@@ -118,6 +118,7 @@ def finish_run(run: Run, console: Console, clock: Clock, *, resume: bool) -> Tra
         run.folder,
         console,
         "test cases, used for nothing else",
+        noun=plan.group_noun,
         seen_cases=count_seen(run, test),
     )
     console.say(summary.verdict)

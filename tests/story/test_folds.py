@@ -43,6 +43,20 @@ def test_each_group_is_tested_once_and_a_kill_costs_one_fold_at_most(cells, tiny
     ended = ushape(*(a if a != "--folds=2" else "--folds=9" for a in command))
     assert ended.code == 2
     assert "9 folds of 4 groups" in ended.error
+    assert not (run / "folds.json").exists()
+
+
+def test_folds_of_data_that_have_changed_since_are_refused(cells, tiny, ushape, tmp_path):
+    data = shutil.copytree(cells, tmp_path / "data")
+    command = ("train", data, "--folds=2", "-o", tmp_path / "run", "--epochs=1", *tiny)
+    assert ushape(*command).code == 0
+    assert "finished before" in ushape(*command).output
+    for folder in ("images", "masks"):
+        first = min((data / folder).iterdir())
+        shutil.copy(first, first.with_stem("dish09_01"))
+    ended = ushape(*command)
+    assert ended.code == 2
+    assert "files were added, taken away or changed" in ended.error
 
 
 def test_folds_of_another_question_are_refused(cells, tiny, ushape, tmp_path):

@@ -491,3 +491,25 @@ def test_an_image_in_bands_is_cleaned_as_a_whole(trained, cells, monkeypatch, tm
     ((_, runs_text),) = read_submission(tmp_path / "x.csv")
     assert (decode_runs(runs_text, found.shape) == (found > 0)).all()
     assert visible(bands) == [mask]  # Nothing else is left.
+
+
+def test_a_table_of_all_images_grows_and_own_masks_are_no_images(trained, cells, ushape, tmp_path):
+    images = sorted((cells / "images").iterdir())
+    out = tmp_path / "out"
+    assert ushape("predict", trained, images[0], "-o", out, "--table").code == 0
+    assert ushape("predict", trained, images[1], "-o", out, "--table").code == 0
+    assert {row["image"] for row in rows_of(out / "images.csv")} == {p.name for p in images[:2]}
+    data = shutil.copytree(cells / "images", tmp_path / "data")
+    for _ in range(2):
+        ended = ushape("predict", trained, data, "-o", data / "masks")
+        assert ended.code == 0, ended.error
+        assert "8 masks" in ended.output
+    assert not (data / "masks" / "masks").exists()
+
+
+def test_numbers_of_another_type_are_written_anew(trained, cells, ushape, tmp_path):
+    call = ("predict", trained, min((cells / "images").iterdir()), "-o", tmp_path)
+    assert ushape(*call, "--probabilities=npz", "--probability-type=float16").code == 0
+    ended = ushape(*call, "--probabilities=npz", "--probability-type=float32")
+    assert ended.code == 2
+    assert "exists" in ended.error

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 
 import ushape as package
@@ -58,7 +59,7 @@ def test_two_runs_side_by_side(trained, other, ushape, tmp_path, monkeypatch):
     ended = ushape("compare", trained, other, "-o", "pair.html")
     assert ended.code == 0, ended.error
     assert "longer against cells, on" in ended.output
-    assert "the interval is not to be relied on" in ended.output
+    assert "one alone says nothing about the spread (of 1 group)" in ended.output
     page = (tmp_path / "pair.html").read_text()
     assert "Cases that changed most" in page
     assert not re.search(r"(src|href)=.http", page)
@@ -101,3 +102,56 @@ def test_a_copy_among_the_test_cases_is_told_each_time(trained, ushape, tmp_path
     assert "images were there in training)" in ended.output
     facts = json.loads((run / "scores.json").read_text())
     assert "also in training" in facts["leak_lines"][0]
+
+
+def test_scores_that_were_changed_are_refused(trained, ushape, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    scores, facts = (run / "scores.csv").read_text(), (run / "scores.json").read_text()
+    header, first, *others = scores.splitlines()
+    cells = first.split(",")
+    cells[header.split(",").index("overlap_px")] = "999999"
+    for name, content, said in (
+        ("scores.csv", header + "\n", "0 rows of 0 cases"),
+        ("scores.csv", "\n".join([header, first, first, *others]), "rows of"),
+        ("scores.csv", "\n".join([header, ",".join(cells), *others]), "impossible counts"),
+        ("scores.json", facts.replace('"cases": ', '"cases": NaN, "was": ', 1), "no scores of"),
+        ("scores.json", facts.replace('"missed"', '"mist"', 1), "no scores of ushape"),
+        ("metrics.csv", "\udcff\udcfe", ""),
+    ):
+        kept = (run / name).read_bytes()
+        (run / name).write_bytes(content.encode("utf-8", "surrogateescape"))
+        ended = ushape("report", run)
+        if said:
+            assert ended.code == 2, (name, said)
+            assert said in ended.error
+        assert "Traceback" not in ended.error
+        (run / name).write_bytes(kept)
+
+
+def test_names_that_a_plot_could_read_as_formulas(trained, ushape, tmp_path):
+    other = shutil.copytree(trained, tmp_path / "b$\\frac$_")
+    ended = ushape("compare", trained, other, "-o", tmp_path / "c.html")
+    assert ended.code == 0, ended.error
+
+
+def test_a_volume_is_no_image(trained, ushape, tmp_path):
+    itk = pytest.importorskip("SimpleITK")
+    volume = itk.GetImageFromArray(np.zeros((5, 40, 40), np.uint8))
+    itk.WriteImage(volume, str(tmp_path / "v.nii.gz"))
+    ended = ushape("predict", trained, tmp_path / "v.nii.gz", "-o", tmp_path / "out")
+    assert ended.code == 2
+    assert "v.nii.gz is a volume, the model predicts images" in ended.error
+
+
+def test_what_evaluate_refuses(trained, ushape, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    ended = ushape("evaluate", run, "--masks", tmp_path)
+    assert ended.code == 2
+    assert "Masks without data" in ended.error
+    splits = json.loads((run / "splits.json").read_text())
+    (run / "splits.json").write_text(json.dumps({**splits, "test": []}))
+    ended = ushape("evaluate", run)
+    assert ended.code == 2
+    assert "names no test case" in ended.error
+    (run / "folds.json").write_text("{}")
+    assert "is a cross-validation" in ushape("evaluate", run).error

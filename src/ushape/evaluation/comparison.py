@@ -37,7 +37,9 @@ class ClassComparison:
         changes = [b - a for a, b in zip(self.first, self.other, strict=True)]
         better, worse = sum(c > 0 for c in changes), sum(c < 0 for c in changes)
         text += f"; {better} better, {worse} worse"
-        if interval is not None and not interval.is_reliable:
+        if interval is None:
+            text += "; one alone says nothing about the spread"
+        elif not interval.is_reliable:
             text += f"; with {found.pairs} the interval is not to be relied on"
         return text
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from ushape.evaluation.comparison import CaseChange, Comparison, compare_scores
 from ushape.evaluation.gallery import draw_still
 from ushape.evaluation.report import Report
-from ushape.evaluation.summary import Mean, without_distances
+from ushape.evaluation.summary import Mean, Summary, summarise, without_distances
 from ushape.evaluation.tables import Breakdown
 from ushape.evaluation.titles import number_text, title_of
 from ushape.pages import BLUE, GREY, ORANGE, adapt, as_svg, write_page
@@ -77,13 +77,11 @@ def write_comparison(path: Path, sides: Sequence[Side], found: Sequence[Comparis
 
 
 def measure_tables(sides: Sequence[Side]) -> list[Breakdown]:
-    """For each class the mean of each measure in each run."""
+    """For each class the mean of each measure in each run, on the cases that all have."""
     found = []
-    for own in sides[0].report.summary.classes:
-        columns = [
-            next((c for c in side.report.summary.classes if c.name == own.name), None)
-            for side in sides
-        ]
+    summaries = [_summarise_shared(side, sides) for side in sides]
+    for own in summaries[0].classes:
+        columns = [next((c for c in s.classes if c.name == own.name), None) for s in summaries]
         rows = []
         units = {side.report.summary.distance_unit for side in sides}
         for name in own.means if len(units) == 1 else without_distances(own.means):
@@ -98,6 +96,12 @@ def measure_tables(sides: Sequence[Side]) -> list[Breakdown]:
             Breakdown(title=own.name, columns=["measure", *names, "how to read it"], rows=rows)
         )
     return found
+
+
+def _summarise_shared(side: Side, sides: Sequence[Side]) -> Summary:
+    shared = set.intersection(*({score.case for score in s.report.scores} for s in sides))
+    scores = [score for score in side.report.scores if score.case in shared]
+    return summarise(scores, noun=sides[0].report.summary.group_noun)
 
 
 def most_changed(comparison: Comparison) -> list[CaseChange]:
@@ -129,13 +133,18 @@ def _draw_pairs(comparison: Comparison, first: str, other: str) -> str:
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color=GREY, lw=1)
     for own, colour in zip(comparison.classes, [BLUE, ORANGE, GREY] * 30, strict=False):
-        axes.scatter(own.first, own.other, s=30, alpha=0.7, color=colour, label=own.name)
+        axes.scatter(own.first, own.other, s=30, alpha=0.7, color=colour, label=_plain(own.name))
     lowest = min((min(own.first + own.other) for own in comparison.classes), default=0.0)
     axes.set_xlim(max(-0.02, lowest - 0.05), 1.02)
     axes.set_ylim(max(-0.02, lowest - 0.05), 1.02)
-    axes.set_xlabel(f"Dice of {first}")
-    axes.set_ylabel(f"Dice of {other}; above the line it is better")
+    axes.set_xlabel(f"Dice of {_plain(first)}")
+    axes.set_ylabel(f"Dice of {_plain(other)}; above the line it is better")
     if len(comparison.classes) > 1:
         axes.legend(frameon=False, labelcolor=GREY)
     adapt(axes)
     return as_svg(figure)
+
+
+def _plain(name: str) -> str:
+    """A name that Matplotlib neither reads as a formula nor leaves out of the legend."""
+    return " " + name.replace("$", r"\$")

@@ -69,10 +69,12 @@ class LearningCurve:
             f"Mean Dice on {tested}: {first.dice:.2f} after training on {first.groups}, "
             f"{last.dice:.2f} on {last.groups} {noun}. "
         )
-        if not self.rises:
-            text += "The curve does not rise: there is nothing to extrapolate. "
-        text += "; ".join(f"{self._times(gain)}: {_gain_text(gain)}" for gain in self.gains) + "."
-        if self.gains[0].dice < HARDLY:
+        if self.rises:
+            gains = (f"{self._times(gain)}: {_gain_text(gain)}" for gain in self.gains)
+            text += "; ".join(gains) + "."
+        else:
+            text += "The curve does not rise: there is nothing to extrapolate."
+        if not self.rises or self.gains[0].dice < HARDLY:
             text += (
                 f" Before you annotate more {noun}, train longer and look at the masks (ushape"
                 " check): that may do more."

@@ -189,6 +189,9 @@ def _decode_picture(stored: Mapping[str, Any]) -> CasePicture:
     shapes = {picture.image.shape[:2], picture.size, *(c.percent.shape for c in picture.classes)}
     if len(shapes) > 1:
         raise ValueError("its planes have different sizes")
+    members = [index for own in picture.classes for index in own.region.classes or (-1,)]
+    if any(not 0 <= index < IGNORE for index in members):
+        raise ValueError("classes that are none")
     return picture
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,15 +155,10 @@ def read_scores(path: Path) -> list[CaseScore]:
                 case=row["case"],
                 group=row["group"],
                 class_name=row["class"],
-                counts=Counts(
-                    overlap=int(row["overlap_px"]),
-                    truth=int(row["truth_px"]),
-                    predicted=int(row["predicted_px"]),
-                    pixels=int(row["counted_px"]),
-                ),
-                pixel_error=float(row["pixel_error"]),
+                counts=_counts_of(row),
+                pixel_error=_number(row["pixel_error"]),
                 measures={
-                    name: float(text) if text else None
+                    name: _number(text) if text else None
                     for name, text in row.items()
                     if name not in known
                 },
@@ -173,11 +169,32 @@ def read_scores(path: Path) -> list[CaseScore]:
         raise RunError(
             f"{path}: no column {error.args[0]}.", hint="ushape evaluate RUN writes it anew."
         ) from None
-    except (OSError, ValueError, TypeError) as error:  # TypeError: a row that was cut off.
+    except (OSError, ValueError, TypeError, csv.Error) as error:  # TypeError: a cut row.
         raise RunError(
             f"{path}: no scores of ushape: {reason(error)}.",
             hint="ushape evaluate RUN writes them anew.",
         ) from None
+
+
+def _counts_of(row: Mapping[str, str]) -> Counts:
+    """Raises ValueError for counts that no case has."""
+    counts = Counts(
+        overlap=int(row["overlap_px"]),
+        truth=int(row["truth_px"]),
+        predicted=int(row["predicted_px"]),
+        pixels=int(row["counted_px"]),
+    )
+    largest = max(counts.truth, counts.predicted)
+    if not 0 <= counts.overlap <= min(counts.truth, counts.predicted) <= largest <= counts.pixels:
+        raise ValueError(f"impossible counts of {row['case']}")
+    return counts
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no score")
+    return value
 
 
 def _mean_measures(scores: Sequence[CaseScore]) -> dict[str, float | None]:

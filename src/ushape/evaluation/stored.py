@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from ushape import config
 from ushape.errors import ConfigError, RunError
@@ -16,6 +17,9 @@ from ushape.evaluation.score import CaseScore, pool_groups, read_scores, write_s
 from ushape.evaluation.summary import Summary
 from ushape.evaluation.tables import Breakdown
 from ushape.io.atomic import write_bytes
+from ushape.metrics.overlap import KINDS
+from ushape.metrics.probability import BINS
+from ushape.metrics.topology import ScoreName
 from ushape.words import reason
 
 CASES, GROUPS, FACTS, PICTURES = "scores.csv", "groups.csv", "scores.json", "pictures"
@@ -64,13 +68,53 @@ def load_report(folder: Path) -> Report:
     """
     path = folder / FACTS
     try:
-        facts = config.from_dict(_Facts, json.loads(path.read_text()), source=str(path))
-    except (OSError, ValueError, TypeError, AttributeError, ConfigError) as error:
+        values = json.loads(path.read_text(), parse_constant=_refuse_constant)
+        facts = config.from_dict(_Facts, values, source=str(path))
+        _check_summary(facts.summary)
+        _check_tables(facts.breakdowns)
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError, ConfigError) as error:
         raise RunError(
             f"{path}: no scores of ushape ({reason(error)}).",
             hint="ushape evaluate RUN writes them anew.",
         ) from None
     scores: list[CaseScore] = read_scores(folder / CASES)
+    _check_scores(folder / CASES, scores, facts.summary)
     pictures = load_pictures(folder / PICTURES)
     values = {name: getattr(facts, name) for name in _Facts.__dataclass_fields__}
     return Report(**values, scores=scores, pictures=pictures)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no score")
+
+
+def _check_summary(summary: Summary) -> None:
+    """Raises ValueError where a part is missing that every summary has."""
+    for own in summary.classes:
+        bins = own.reliability
+        lengths = [] if bins is None else [bins.pixels, bins.probability_sum, bins.positives]
+        if "dice" not in own.means or set(own.case_kinds) != set(KINDS):
+            raise ValueError(f"the class {own.name} lacks Dice, or a kind of case")
+        if any(len(one) != BINS for one in lengths):
+            raise ValueError(f"the reliability of {own.name} has not {BINS} bins")
+    if summary.topology and set(summary.topology) != set(get_args(ScoreName)):
+        raise ValueError("scores of topology are missing")
+
+
+def _check_tables(tables: Sequence[Breakdown]) -> None:
+    for table in tables:
+        if any(len(row) != len(table.columns) for row in table.rows):
+            raise ValueError(f"the table {table.title} has rows of another length")
+
+
+def _check_scores(path: Path, scores: Sequence[CaseScore], summary: Summary) -> None:
+    """Raises RunError where the table is not that of the summary."""
+    keys = {(score.case, score.class_name) for score in scores}
+    cases, names = {case for case, _ in keys}, {own.name for own in summary.classes}
+    is_whole = len(cases) == summary.cases and len(scores) == len(cases) * len(names)
+    if not is_whole or keys != {(case, name) for case in cases for name in names}:
+        raise RunError(
+            f"{path}: {len(scores)} rows of {len(cases)} cases, where {FACTS} has {summary.cases} "
+            f"cases and {len(names)} classes.",
+            hint="The file was changed or cut off: ushape evaluate RUN writes it anew.",
+        )

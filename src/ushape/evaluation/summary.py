@@ -242,7 +242,9 @@ def _judge_class(own: ClassSummary, whole: Summary) -> str:
     """E.g. "On 9 groups never seen in training the mean Dice is 0.81 [0.74, 0.87]"."""
     label = "" if len(whole.classes) == 1 else f"{own.name}: "
     if own.mean_dice is None:
-        return f"{label}None of the {whole.cases} cases holds any {own.name} to be found."
+        return f"{label}None of the {whole.cases} cases holds any {own.name} to be found." + (
+            _alarm_text(own)
+        )
     among = of_noun(own.groups_with_truth, whole.group_noun)
     known = "never seen in training"
     if whole.seen_cases:
@@ -259,7 +261,10 @@ def _judge_class(own: ClassSummary, whole: Summary) -> str:
         text += " One alone says nothing about the spread."
     if own.missed_groups:
         text += f" {own.missed_groups} of them missed."
+    return text + _alarm_text(own)
+
+
+def _alarm_text(own: ClassSummary) -> str:
     alarms = own.case_kinds["false alarm"]
-    if empty := alarms + own.case_kinds["both empty"]:
-        text += f" False alarms on {alarms} of {empty} images without {own.name}."
-    return text
+    empty = alarms + own.case_kinds["both empty"]
+    return f" False alarms on {alarms} of {empty} images without {own.name}." if empty else ""

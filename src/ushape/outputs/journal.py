@@ -81,11 +81,16 @@ class Journal:
         }
         self._append(self._done, line)
 
+    @property
+    def finished(self) -> list[Path]:
+        """The images of this and of equal calls, whose outputs are as they were written."""
+        return [Path(name) for name, line in self._done.items() if self._is_whole(line)]
+
     def rows_of(self, images: Iterable[Path]) -> list[Line]:
         """The rows of these images, each with its name first."""
         return [
             {"image": below.as_posix(), **row}
-            for below in images
+            for below in sorted(set(images))
             for row in self._done.get(below.as_posix(), {}).get("rows", [])
         ]
 

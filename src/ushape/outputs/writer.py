@@ -12,7 +12,7 @@ import numpy as np
 from ushape import io
 from ushape.data.inputs import Input
 from ushape.data.prepare import read_image
-from ushape.errors import DataError, RunError
+from ushape.errors import ConfigError, DataError, RunError
 from ushape.evaluation.figures import overlay as draw_overlay
 from ushape.io.atomic import remove_leftovers, write_bytes
 from ushape.io.band_writers import open_probability_writer
@@ -69,6 +69,7 @@ class Outputs:
         with ExitStack() as stack:
             submission = journal = None
             if config.submission is not None:
+                _refuse_what_rows_cannot_hold(predictor)
                 _refuse_equal_rows(inputs)
                 writer = SubmissionWriter(
                     config.submission, config.order, overwrite=config.overwrite
@@ -76,6 +77,8 @@ class Outputs:
                 submission = stack.enter_context(writer)
             if config.folder is not None:
                 kinds = {**config.endings, "submission": str(config.submission or "")}
+                if config.probabilities:
+                    kinds["numbers"] = config.stored_type
                 journal = Journal(config.folder, {**made_by, "outputs": kinds})
                 remove_leftovers(config.folder)
                 if config.overwrite:
@@ -194,11 +197,11 @@ class Outputs:
             self.journal.finish(one.below, one.case, paths, rows)
 
     def write_images(self, inputs: Sequence[Input]) -> None:
-        """images.csv, if asked for."""
+        """images.csv, if asked for: of this call, and of equal ones that are still there."""
         config = self.config
         if self.journal is None or not (config.table or config.uncertainty):
             return
-        rows = self.journal.rows_of(one.below for one in inputs)
+        rows = self.journal.rows_of([*self.journal.finished, *(one.below for one in inputs)])
         columns = list(dict.fromkeys(key for row in rows for key in row))
         if rows:
             write_bytes(self.journal.folder / IMAGES, as_csv(columns, rows))
@@ -283,3 +286,13 @@ def _refuse_equal_rows(inputs: Sequence[Input]) -> None:
                 f"{first} and {image} would share the row {image.name} of the submission.",
                 hint="Rename one of them, or make two submissions.",
             )
+
+
+def _refuse_what_rows_cannot_hold(predictor: Predictor) -> None:
+    classes, dims = predictor.plan.preparation.space.scored, predictor.plan.recipe.network.dims
+    if len(classes) > 1 or dims == 3:
+        kind = "volumes" if dims == 3 else f"{len(classes)} classes"
+        raise ConfigError(
+            f"Run lengths of {kind}: a row holds one class of one image.",
+            hint="Leave --rle out; masks, contours and instances hold them all.",
+        )

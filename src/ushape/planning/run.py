@@ -21,7 +21,7 @@ from ushape.io.atomic import write_bytes
 from ushape.models import build_model
 from ushape.planning.plan import Plan
 from ushape.types import Case, CocoMask, Mask, MaskParts
-from ushape.words import reason
+from ushape.words import command_line, reason
 
 
 @dataclass(frozen=True)
@@ -161,8 +161,8 @@ class Run:
             {**_case_to_row(fact.case, data), "class_pixels": fact.class_pixels} for fact in facts
         ]
         digest = digest_of([fact.case for fact in facts], data)
-        stored = {"folder": str(data.resolve()), "digest": digest, "cases": rows}
-        write_json(self.cases_path, stored)
+        stored = {"folder": str(data.resolve()), "digest": digest, "command": command_line()}
+        write_json(self.cases_path, {**stored, "cases": rows})
 
     def load_cases(self) -> list[CaseFacts]:
         """Raises RunError where the data are no longer where they were at training."""
@@ -192,9 +192,18 @@ class Run:
         """Checksum of the data as training found them; '' in runs that lack it."""
         return str(self._stored_cases().get("digest", ""))
 
+    @property
+    def command(self) -> str:
+        """The call that began the training; '' in runs that lack it."""
+        return str(self._stored_cases().get("command", ""))
+
     def _stored_cases(self) -> dict[str, Any]:
         stored = self._read_json(self.cases_path)
-        if not isinstance(stored, dict) or not {"folder", "cases"} <= stored.keys():
+        is_ours = isinstance(stored, dict) and {"folder", "cases"} <= stored.keys()
+        if not is_ours or not all(
+            isinstance(row, dict) and {"id", "group", "image", "mask"} <= row.keys()
+            for row in stored["cases"]
+        ):
             raise RunError(
                 f"{self.cases_path}: not what training wrote.", hint="Copy the run folder again."
             )
@@ -241,8 +250,13 @@ class Run:
         """The rows of metrics.csv, one per epoch."""
         if not self.metrics_path.exists():
             return []
-        with self.metrics_path.open(newline="") as file:
-            return list(csv.DictReader(file))
+        try:
+            with self.metrics_path.open(newline="") as file:
+                return list(csv.DictReader(file))
+        except (OSError, ValueError, csv.Error) as error:
+            raise RunError(
+                f"{self.metrics_path}: not readable: {reason(error)}.", hint="Copy the run again."
+            ) from None
 
     def _read_json(self, path: Path) -> Any:
         self._require(path)

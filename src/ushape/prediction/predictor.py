@@ -113,6 +113,7 @@ class Predictor:
         self, case: Case, image: np.ndarray, companions: Sequence[Case] = ()
     ) -> list[Sample]:
         """The image, read once, as each network takes it."""
+        refuse_dimensions(str(case.image), image.ndim - 1, self.plan.recipe.network.dims)
         preparations = [member.plan.preparation for member in self.members]
         return [one.place(case, image, None, one.look(case, companions)) for one in preparations]
 
@@ -185,6 +186,7 @@ class Predictor:
         Raises:
             DataError: as `stream.predict_file`.
         """
+        refuse_dimensions(str(bands.path), len(bands.shape) - 1, self.plan.recipe.network.dims)
         rule, space = self.tuning.rule.without_cleaning(), self.plan.preparation.space
         members = [
             predict_file(member.network, bands, member.plan.preparation, member.settings)
@@ -207,3 +209,14 @@ class Predictor:
     def codes_of(self, classes: np.ndarray) -> np.ndarray:
         """Class indices in the user's own mask values (*S)."""
         return self.plan.preparation.space.values_of(classes)
+
+
+def refuse_dimensions(name: str, found: int, wanted: int) -> None:
+    """Raises DataError for a volume where the network sees images, or the other way round."""
+    if found != wanted:
+        kinds = {2: "an image", 3: "a volume"}
+        raise DataError(
+            f"{name} is {kinds.get(found, f'of {found} dimensions')}, the model predicts "
+            f"{'volumes' if wanted == 3 else 'images'}.",
+            hint="Give it what it was trained on: single slices, or whole volumes.",
+        )

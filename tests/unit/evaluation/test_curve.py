@@ -48,7 +48,7 @@ def test_a_rising_curve_says_what_twice_the_groups_bring():
 def test_a_falling_curve_is_not_extrapolated():
     curve = curve_of(0.8, 0.78, 0.79, 0.75)
     assert "does not rise: there is nothing to extrapolate" in curve.verdict
-    assert "Twice the patients: +0.00 [0.00, 0.00]" in curve.verdict
+    assert "Twice" not in curve.verdict
     assert curve.verdict.count("Before you annotate more patients") == 1
 
 
