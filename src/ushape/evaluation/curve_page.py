@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -65,17 +66,11 @@ def _draw(curve: LearningCurve) -> Figure:
             axes.plot([point.groups] * 2, _ends(point.interval), color=BLUE, lw=1.5, alpha=0.6)
     axes.plot(groups, dice, "o", color=BLUE, label="mean Dice, 95 % interval")
 
-    last, furthest = groups[-1], curve.gains[-1].groups
-    known, beyond = np.geomspace(groups[0], last, 64), np.geomspace(last, furthest, 64)
-    axes.plot(known, curve.law.dice(known), color=ORANGE, label="power law")
-    axes.plot(beyond, curve.law.dice(beyond), "--", color=ORANGE, label="extrapolated")
-    for gain in curve.gains:
-        if gain.interval is not None:
-            ends = float(curve.law.dice(last)) + np.array(_ends(gain.interval))
-            axes.plot([gain.groups] * 2, ends, color=ORANGE, lw=1.5, alpha=0.6)
-
+    ticks = [point.groups for point in curve.points]
+    if curve.rises:
+        _draw_law(axes, curve)
+        ticks += [gain.groups for gain in curve.gains]
     axes.set_xscale("log")
-    ticks = [*(point.groups for point in curve.points), *(gain.groups for gain in curve.gains)]
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
     axes.set_xlabel(f"{curve.group_noun} for training")
@@ -83,3 +78,16 @@ def _draw(curve: LearningCurve) -> Figure:
     adapt(axes)
     axes.legend(frameon=False, labelcolor=GREY, loc="lower right")
     return figure
+
+
+def _draw_law(axes: Any, curve: LearningCurve) -> None:
+    first, last = curve.points[0].groups, curve.points[-1].groups
+    known = np.geomspace(first, last, 64)
+    beyond = np.geomspace(last, curve.gains[-1].groups, 64)
+    axes.plot(known, curve.law.dice(known), color=ORANGE, label="power law")
+    axes.plot(beyond, curve.law.dice(beyond), "--", color=ORANGE, label="extrapolated")
+    start = float(curve.law.dice(np.array(float(last))))
+    for gain in curve.gains:
+        if gain.interval is not None:
+            ends = start + np.array(_ends(gain.interval))
+            axes.plot([gain.groups] * 2, ends, color=ORANGE, lw=1.5, alpha=0.6)
