@@ -8,6 +8,7 @@ from torch import nn
 from ushape.labels import LabelSpace
 from ushape.models import build_model
 from ushape.models.unet import UNetConfig
+from ushape.prediction import tiled
 from ushape.prediction.networks import Eager
 from ushape.prediction.tiled import (
     ArrayRows,
@@ -154,3 +155,15 @@ def test_shares_of_tiles_never_add_up_to_more_than_1(dims):
     found = predict_probabilities(Identity().eval(), image, SPACE, tiles)
     assert found.max() == 1
     assert found.min() == pytest.approx(1)
+
+
+def test_wide_images_get_lower_tiles_and_the_same_prediction(monkeypatch):
+    image = rng.standard_normal((1, 90, 200)).astype(np.float32)
+    cut = settings(40, 40, overlap=0.25)
+    expected = predict_probabilities(Identity().eval(), image, SPACE, cut)
+    monkeypatch.setattr(tiled, "LOWEST_TILE", 12)
+    monkeypatch.setattr(tiled, "BAND_PX", 200 * 16)
+    network = Identity().eval()
+    found = predict_probabilities(network, image, SPACE, cut)
+    assert max(shape[-2] for shape in network.shapes) <= 20
+    np.testing.assert_allclose(found, expected, atol=1e-6)
