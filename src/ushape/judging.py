@@ -90,8 +90,7 @@ def _make_report(
 
 def _leak_lines(run: Run, cases: Sequence[Case], seen_cases: int) -> list[str]:
     """What could have let the network know the cases that it is judged on."""
-    splits = run.load_splits()
-    group_of = {fact.case.id: fact.case.group for fact in run.load_cases()}
+    splits, group_of = run.load_splits(), run.groups()
     known = {group_of[i] for i in (*splits.train, *splits.validation) if i in group_of}
     own = {case.group for case in cases}
     paths = run.image_paths()

@@ -155,3 +155,12 @@ def test_what_evaluate_refuses(trained, ushape, tmp_path):
     assert "names no test case" in ended.error
     (run / "folds.json").write_text("{}")
     assert "is a cross-validation" in ushape("evaluate", run).error
+
+
+def test_other_data_are_scored_where_the_training_data_are_not(trained, cells, ushape, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    stored = json.loads((run / "cases.json").read_text())
+    (run / "cases.json").write_text(json.dumps({**stored, "folder": str(tmp_path / "gone")}))
+    ended = ushape("evaluate", run, cells, "-o", tmp_path / "out")
+    assert ended.code == 0, ended.error
+    assert "the mean Dice is" in ended.output

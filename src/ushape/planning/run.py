@@ -187,6 +187,10 @@ class Run:
         folder = Path(stored["folder"])
         return {row["id"]: folder / row["image"] for row in stored["cases"]}
 
+    def groups(self) -> dict[str, str]:
+        """The group of each case id, whether its files are still there or not."""
+        return {row["id"]: row["group"] for row in self._stored_cases()["cases"]}
+
     @property
     def data_digest(self) -> str:
         """Checksum of the data as training found them; '' in runs that lack it."""
