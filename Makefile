@@ -36,8 +36,8 @@ test: lint browser
 
 # The library that the report draws with; needs Node. The result is committed.
 vendor:
-	cd src/ushape/pages/vendor && npm ci --no-audit --no-fund && npm run build
-	rm -rf src/ushape/pages/vendor/node_modules
+	cd src/ushape/reports/templates/vendor && npm ci --no-audit --no-fund && npm run build
+	rm -rf src/ushape/reports/templates/vendor/node_modules
 
 clean:
 	rm -rf .venv demo runs

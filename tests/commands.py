@@ -37,7 +37,9 @@ def start_command(
     """Starts `ushape ARGUMENTS`; what it says goes to two files."""
     os.environ.update(command_environment())  # The server takes it over when it starts.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ushape.api", "ushape.predicting", "ushape.training.fit"])
+    context.set_forkserver_preload(
+        ["ushape.api.train", "ushape.api.predict", "ushape.training.trainer"]
+    )
     process = context.Process(
         target=_be_the_command, args=(arguments, cwd or Path.cwd(), output, error)
     )

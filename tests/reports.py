@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import ndimage
 
-from ushape.evaluation.pictures import CasePicture, make_picture
-from ushape.evaluation.report import Breakdown, Report
-from ushape.evaluation.score import CaseScore, score_case
+from ushape.evaluation.case_images import CasePicture, make_picture
+from ushape.evaluation.scores import CaseScore, score_case
+from ushape.evaluation.storage import Report
 from ushape.evaluation.summary import summarise
+from ushape.inference.decision_rule import DecisionRule, apply_rule
 from ushape.labels import IGNORE, LabelSpace
 from ushape.metrics.probability import Reliability, measure_reliability
-from ushape.prediction.decision import DecisionRule, apply_rule
+from ushape.reports.report import Breakdown
 from ushape.types import Prediction
 
 CELL = LabelSpace(values=(0, 255), names=("background", "cell"))

@@ -20,15 +20,15 @@ from real_data import SETS
 
 import ushape
 from ushape import config
-from ushape.augment import AugmentConfig
-from ushape.augment.intensity import IntensityConfig
-from ushape.augment.warp import SpaceConfig
-from ushape.cookbook import load_recipe
-from ushape.data.prepare import PreparationConfig
+from ushape.data.preprocessing import PreparationConfig
 from ushape.planning.plan import Plan
 from ushape.planning.recipe import Recipe
+from ushape.planning.recipes import load_recipe
 from ushape.planning.run import Run
-from ushape.planning.speed import measure_step_s
+from ushape.planning.step_time import measure_step_s
+from ushape.transforms.augment import AugmentConfig
+from ushape.transforms.augment.geometry import SpaceConfig
+from ushape.transforms.augment.intensity import IntensityConfig
 
 AUTO = load_recipe("auto")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from real_data import SETS
 
 import ushape
-from ushape.planning.recipe import settled
+from ushape.config import settled
 from ushape.planning.run import Run
 
 RECIPES_OF = {

@@ -14,13 +14,13 @@ import time
 from pathlib import Path
 
 from ushape import io
-from ushape.checking.run import check_data
-from ushape.data.discover import discover
+from ushape.data.checks.run import check_data
+from ushape.data.discovery import discover
 from ushape.data.splits import SplitConfig
-from ushape.data.synthetic import SyntheticConfig, write_data_set
+from ushape.datasets.synthetic import SyntheticConfig, write_data_set
 from ushape.io.annotations import read_annotation
 from ushape.labels import LabelConfig
-from ushape.planning.machine import inspect_machine
+from ushape.planning.hardware import inspect_machine
 
 
 def main() -> None:

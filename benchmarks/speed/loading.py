@@ -18,11 +18,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ushape.cookbook import load_recipe
-from ushape.data.store import SampleStore
-from ushape.planning.machine import inspect_machine, keep_memory
-from ushape.planning.make import look_at_data, make_plan
-from ushape.training.data import SegmentationData
+from ushape.data.cache import SampleStore
+from ushape.data.scan import look_at_data
+from ushape.planning.hardware import inspect_machine, keep_memory
+from ushape.planning.planner import make_plan
+from ushape.planning.recipes import load_recipe
+from ushape.training.datamodule import SegmentationData
 from ushape.training.module import SegmentationModule
 
 STEPS, WARM_UP = 20, 4

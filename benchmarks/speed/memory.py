@@ -54,9 +54,9 @@ def measure(case: dict[str, Any]) -> tuple[int, int]:
     """Expected and peak bytes of a step."""
     import torch
 
-    from ushape.models.shapes import memory_estimate
-    from ushape.models.unet import UNetConfig
-    from ushape.planning.machine import keep_memory
+    from ushape.models.config import UNetConfig
+    from ushape.models.memory import memory_estimate
+    from ushape.planning.hardware import keep_memory
 
     keep_memory()
     patch = tuple(case["patch"])
@@ -87,7 +87,7 @@ def train(config: Any, shape: tuple[int, ...], dtype: Any, *, steps: int) -> Non
     from ushape.labels import LabelSpace
     from ushape.losses import LossConfig, build_loss
     from ushape.models import build_model
-    from ushape.planning.speed import memory_format
+    from ushape.planning.step_time import memory_format
 
     layout = memory_format(config.dims, channels_last=True)
     network = build_model(config, shape[1], 1).to(memory_format=layout)

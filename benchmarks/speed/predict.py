@@ -179,9 +179,9 @@ def side_monai(folder: Path, size: str) -> None:
 def side_ours(folder: Path, size: str, backend: str) -> None:
     import tifffile
 
+    from ushape.inference.predictor import Predictor
+    from ushape.inference.sliding_window import ArrayRows, predict_bands
     from ushape.planning.run import Run
-    from ushape.prediction.predictor import Predictor
-    from ushape.prediction.tiled import ArrayRows, predict_bands
 
     predictor = Predictor.open(folder / "run", "cpu", backend=backend)
     member, space = predictor.members[0], predictor.plan.preparation.space
@@ -216,11 +216,11 @@ def side_whole(folder: Path, size: str) -> None:
 def side_same(folder: Path, size: str) -> None:
     import tifffile
 
+    from ushape.inference.backends import open_backend
+    from ushape.inference.network import Computed
+    from ushape.inference.predictor import Predictor
+    from ushape.inference.sliding_window import TileSettings, predict_probabilities
     from ushape.planning.run import Run
-    from ushape.prediction.backends import open_backend
-    from ushape.prediction.networks import Computed
-    from ushape.prediction.predictor import Predictor
-    from ushape.prediction.tiled import TileSettings, predict_probabilities
 
     predictor = Predictor.open(folder / "run", "cpu")
     run = Run(folder / "run")

@@ -18,12 +18,12 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 from scipy import ndimage
 
-from ushape.evaluation.measures import CaseTruth, measure_case
-from ushape.evaluation.score import score_case
+from ushape.evaluation.case_metrics import CaseTruth, measure_case
+from ushape.evaluation.scores import score_case
+from ushape.instances.label import ObjectConfig
 from ushape.labels import LabelSpace
 from ushape.metrics.stats import bootstrap_mean
 from ushape.metrics.topology import score_section
-from ushape.objects.instances import ObjectConfig
 from ushape.types import Prediction
 
 SIDE = 512

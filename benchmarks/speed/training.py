@@ -28,7 +28,7 @@ def plain_loop(width: int) -> dict[str, float]:
     from torch import nn
 
     from ushape.models import build_model
-    from ushape.models.unet import UNetConfig
+    from ushape.models.config import UNetConfig
 
     widths = tuple(width * 2**level for level in range(5))
     network = build_model(UNetConfig(widths=widths, norm="batch"), 3, 1).train()

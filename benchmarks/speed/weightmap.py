@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import ndimage
 
-from ushape.spatial.weightmap import border_weights, separate_touching
+from ushape.transforms.border_weights import border_weights, separate_touching
 
 W0, SIGMA = 10.0, 5.0
 

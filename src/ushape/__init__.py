@@ -1,6 +1,6 @@
 """ushape: from a folder of images and masks to a segmentation model you can trust.
 
-import ushape
+from ushape._version import __version__
 
 run = ushape.train("my_images")
 ushape.predict(run.folder, ["new_images"], output="masks")
@@ -11,21 +11,50 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ushape._version import __version__
 from ushape.errors import ConfigError, DataError, PlanError, RunError, UshapeError
 
 if TYPE_CHECKING:
-    from ushape.api import evaluate, example, recipes, resume, train
-    from ushape.checking.verb import check
-    from ushape.cross_validation import cross_validate
-    from ushape.fetching.fetch import fetch
-    from ushape.intent import plan
-    from ushape.learning_curves import learning_curve
-    from ushape.looking import lr, preview, weights
-    from ushape.model import load
-    from ushape.predicting import predict
-    from ushape.reporting import compare, report
+    from ushape.api.check import check as check
+    from ushape.api.cross_validate import cross_validate as cross_validate
+    from ushape.api.evaluate import evaluate as evaluate
+    from ushape.api.example import example as example
+    from ushape.api.fetch import fetch as fetch
+    from ushape.api.learning_curve import learning_curve as learning_curve
+    from ushape.api.load import load as load
+    from ushape.api.lr import lr as lr
+    from ushape.api.plan import plan as plan
+    from ushape.api.predict import predict as predict
+    from ushape.api.preview import preview as preview
+    from ushape.api.preview import weights as weights
+    from ushape.api.recipes import recipes as recipes
+    from ushape.api.report import compare as compare
+    from ushape.api.report import report as report
+    from ushape.api.train import resume as resume
+    from ushape.api.train import train as train
 
-__version__ = "0.1.0"
+
+_MODULES = {
+    "check": "ushape.api.check",
+    "compare": "ushape.api.report",
+    "cross_validate": "ushape.api.cross_validate",
+    "evaluate": "ushape.api.evaluate",
+    "example": "ushape.api.example",
+    "fetch": "ushape.api.fetch",
+    "learning_curve": "ushape.api.learning_curve",
+    "load": "ushape.api.load",
+    "lr": "ushape.api.lr",
+    "plan": "ushape.api.plan",
+    "predict": "ushape.api.predict",
+    "preview": "ushape.api.preview",
+    "recipes": "ushape.api.recipes",
+    "report": "ushape.api.report",
+    "resume": "ushape.api.train",
+    "train": "ushape.api.train",
+    "weights": "ushape.api.preview",
+}
+"""The module of each public function; loaded at its first use, and torch with it."""
+
 
 __all__ = [
     "ConfigError",
@@ -33,49 +62,16 @@ __all__ = [
     "PlanError",
     "RunError",
     "UshapeError",
-    "check",
-    "compare",
-    "cross_validate",
-    "evaluate",
-    "example",
-    "fetch",
-    "learning_curve",
-    "load",
-    "lr",
-    "plan",
-    "predict",
-    "preview",
-    "recipes",
-    "report",
-    "resume",
-    "train",
-    "weights",
+    "__version__",
+    *_MODULES,
 ]
 
 
-_ROOMS = {
-    "check": "ushape.checking.verb",
-    "compare": "ushape.reporting",
-    "cross_validate": "ushape.cross_validation",
-    "fetch": "ushape.fetching.fetch",
-    "learning_curve": "ushape.learning_curves",
-    "lr": "ushape.looking",
-    "load": "ushape.model",
-    "plan": "ushape.intent",
-    "predict": "ushape.predicting",
-    "preview": "ushape.looking",
-    "report": "ushape.reporting",
-    "weights": "ushape.looking",
-}
-"""Where verbs live that are not in ushape.api."""
-
-
 def __getattr__(name: str) -> Any:
-    """Loads the verbs, and with them torch, at their first use."""
-    if name in __all__:
-        return getattr(import_module(_ROOMS.get(name, "ushape.api")), name)
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'ushape' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return list(__all__)

@@ -43,7 +43,7 @@ RunFolder = Annotated[Path, typer.Argument(help="Folder that `ushape train` wrot
 
 def _show_version(is_asked: bool) -> None:
     if is_asked:
-        from ushape import __version__
+        from ushape._version import __version__
 
         print(f"ushape {__version__}")
         raise typer.Exit
@@ -99,21 +99,21 @@ def train(
                 "--resume continues a run as planned: it takes nothing else.",
                 hint="ushape train --resume RUN",
             )
-        from ushape import api
+        from ushape.api.train import resume as resume_run
 
-        api.resume(resume)
+        resume_run(resume)
         return
     if data is None:
         raise ConfigError("Which data?", hint="ushape train DATA, or ushape train --resume RUN.")
-    from ushape import api
-    from ushape.cross_validation import cross_validate
+    from ushape.api import train as training
+    from ushape.api.cross_validate import cross_validate
 
     if folds is not None and (plan or splits):
         raise ConfigError(
             "--folds makes its own plans and splits.", hint="Leave --plan and --splits out."
         )
     verb = (
-        partial(api.train, plan=plan, splits=splits)
+        partial(training.train, plan=plan, splits=splits)
         if folds is None
         else partial(cross_validate, folds=folds)
     )
@@ -152,9 +152,9 @@ def learning_curve(
     ] = 4,
 ) -> None:
     """Measure what more annotated groups would bring: train on ever more of those there are."""
-    from ushape import learning_curves
+    from ushape.api import learning_curve as module
 
-    learning_curves.learning_curve(
+    module.learning_curve(
         data,
         masks=masks,
         output=output,
@@ -188,9 +188,9 @@ def plan(
     overwrite: Overwrite = False,
 ) -> None:
     """Show what `ushape train` would do; write it as a file to edit and run."""
-    from ushape import intent
+    from ushape.api import plan as module
 
-    intent.plan(
+    module.plan(
         data,
         masks=masks,
         output=output,
@@ -221,9 +221,9 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
 ) -> None:
     """Find every problem of a data set at once; exit code 1 where training would stop."""
-    from ushape.checking import verb
+    from ushape.api import check as module
 
-    checked = verb.check(
+    checked = module.check(
         data, masks=masks, output=output, fix=fix, settings=settings or (), as_json=as_json
     )
     if checked.has_errors:
@@ -244,9 +244,9 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Score a run on its test cases, or on other annotated data."""
-    from ushape import api
+    from ushape.api import evaluate as module
 
-    api.evaluate(run, data, masks=masks, output=output, overwrite=overwrite, device=device)
+    module.evaluate(run, data, masks=masks, output=output, overwrite=overwrite, device=device)
 
 
 @app.command()
@@ -260,9 +260,9 @@ def report(
     overwrite: Overwrite = False,
 ) -> None:
     """Make the report again from its scores, or put several runs on one page."""
-    from ushape import reporting
+    from ushape.api import report as module
 
-    reporting.report(*runs, output=output, overwrite=overwrite)
+    module.report(*runs, output=output, overwrite=overwrite)
 
 
 @app.command()
@@ -276,9 +276,9 @@ def compare(
     overwrite: Overwrite = False,
 ) -> None:
     """Compare runs case by case: difference, its interval, a signed-rank test."""
-    from ushape import reporting
+    from ushape.api import report as module
 
-    reporting.compare(*runs, output=output, overwrite=overwrite)
+    module.compare(*runs, output=output, overwrite=overwrite)
 
 
 @app.command()
@@ -339,9 +339,9 @@ def predict(
     device: Device = "auto",
 ) -> None:
     """Write one mask per image, in the encoding of the masks that the run was trained on."""
-    from ushape import predicting
+    from ushape.api import predict as module
 
-    predicting.predict(
+    module.predict(
         [run, *(also or ())],
         images,
         output=output,
@@ -375,9 +375,9 @@ def preview(
     overwrite: Overwrite = False,
 ) -> None:
     """Draw a training case as the network will see it, with its augmentation."""
-    from ushape import looking
+    from ushape.api import preview as module
 
-    looking.preview(
+    module.preview(
         data,
         masks=masks,
         output=output,
@@ -400,9 +400,9 @@ def weights(
     overwrite: Overwrite = False,
 ) -> None:
     """Draw the border weight map of a mask."""
-    from ushape import looking
+    from ushape.api import preview as module
 
-    looking.weights(
+    module.weights(
         mask, output=output, w0=w0, sigma=sigma, instances=instances, overwrite=overwrite
     )
 
@@ -424,11 +424,11 @@ def lr(
     overwrite: Overwrite = False,
 ) -> None:
     """Find a learning rate: sweep it through the real training step, draw the loss."""
-    from ushape import looking
-    from ushape.training.range_test import RangeConfig
+    from ushape.api import lr as module
+    from ushape.training.lr_finder import RangeConfig
 
     limits = RangeConfig(lowest=lowest, highest=highest, steps=steps, divergence=divergence)
-    looking.lr(
+    module.lr(
         data,
         masks=masks,
         output=output,
@@ -445,9 +445,9 @@ def recipes(
     name: Annotated[str | None, typer.Argument(help="Print this one as a file to edit.")] = None,
 ) -> None:
     """List the recipes, or print one as an editable file."""
-    from ushape import api
+    from ushape.api import recipes as module
 
-    print(api.recipes(name), end="")
+    print(module.recipes(name), end="")
 
 
 @app.command()
@@ -462,7 +462,7 @@ def fetch(
     sha256: Annotated[str | None, typer.Option(help="Checksum of that archive.")] = None,
 ) -> None:
     """Download, check and unpack a data set by name, with your own Kaggle account."""
-    from ushape.fetching.fetch import fetch
+    from ushape.api.fetch import fetch
 
     fetch(name, to, address=address, sha256=sha256)
 
@@ -474,9 +474,9 @@ def example(
     seed: Annotated[int, typer.Option(help="Other seeds give other images.")] = 0,
 ) -> None:
     """Make microscopy-like images of cells with exact masks, to try ushape on."""
-    from ushape import api
+    from ushape.api import example as module
 
-    api.example(folder, count=count, seed=seed)
+    module.example(folder, count=count, seed=seed)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -194,3 +194,13 @@ def _explain_lines(config: Any, values: Mapping[str, Any], indent: str = "") -> 
 
 def _first_sentence(config: Any) -> str:
     return (type(config).__doc__ or "").strip().split("\n")[0]
+
+
+AUTO: Final = "auto"
+Auto = Literal["auto"]
+
+
+def settled(value: T | Auto) -> T:
+    """The value of a setting in a plan, where nothing is "auto" any more."""
+    assert value != AUTO, "the planner leaves nothing open"
+    return value

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from ushape.errors import DataError
-from ushape.scaling import Scaling
+from ushape.normalization import Scaling
 
 Palette = tuple[tuple[int, int, int], ...]
 """Colour (red, green, blue), 0 to 255, of each palette index."""
@@ -200,3 +200,11 @@ def spacing_or_ones(spacing: Sequence[float] | None, dims: int) -> tuple[float, 
             hint="One positive number for each axis, in mm, as (y, x) or (z, y, x).",
         )
     return tuple(spacing)
+
+
+@dataclass(frozen=True)
+class CaseFacts:
+    """A case of the training folder, and how many pixels each class has in it."""
+
+    case: Case
+    class_pixels: tuple[int, ...]

@@ -7,7 +7,7 @@ import torch
 
 from ushape.errors import PlanError
 from ushape.models import MODELS, build_model
-from ushape.models.unet import UNetConfig
+from ushape.models.config import UNetConfig
 
 SMALL = {"widths": (4, 6, 8)}
 FORMS = [

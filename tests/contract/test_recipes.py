@@ -8,16 +8,17 @@ import torch
 from PIL import Image
 
 from ushape import config
-from ushape.cookbook import RECIPES, load_recipe
+from ushape.config import settled
+from ushape.data.cache import SampleStore
 from ushape.data.sampling import build_draw
-from ushape.data.store import SampleStore
+from ushape.data.scan import look_at_data
 from ushape.losses import build_loss
 from ushape.models import build_model
-from ushape.models.shapes import parameter_count
-from ushape.planning.machine import inspect_machine
-from ushape.planning.make import look_at_data, make_plan
-from ushape.planning.recipe import settled
-from ushape.training.data import SegmentationData
+from ushape.models.memory import parameter_count
+from ushape.planning.hardware import inspect_machine
+from ushape.planning.planner import make_plan
+from ushape.planning.recipes import RECIPES, load_recipe
+from ushape.training.datamodule import SegmentationData
 from ushape.training.module import SegmentationModule
 
 PUBLISHED = {

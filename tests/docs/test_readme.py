@@ -18,7 +18,7 @@ def test_python_of_the_readme_runs(tmp_path, monkeypatch):
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     for name, seed in (("my_images", 0), ("new_images", 1), ("other_images", 2)):
-        from ushape.data.synthetic import SyntheticConfig, write_data_set
+        from ushape.datasets.synthetic import SyntheticConfig, write_data_set
 
         write_data_set(tmp_path / name, 8, SyntheticConfig(size=64, groups=4), seed)
     tiny = ["network.widths=[4,8]", "sampling.patch_shape=[32,32]", "train.steps_per_epoch=2"]

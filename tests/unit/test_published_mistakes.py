@@ -8,16 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
-from ushape.augment.warp import SpaceConfig, draw_warp
-from ushape.data.discover import discover
+from ushape.data.discovery import discover
 from ushape.data.splits import SplitConfig, make_splits
-from ushape.evaluation.score import score_case
+from ushape.evaluation.scores import score_case
 from ushape.evaluation.summary import summarise
 from ushape.labels import LabelSpace
 from ushape.losses.entropy import CrossEntropyLoss
 from ushape.losses.overlap import DiceLoss
 from ushape.models import build_model
-from ushape.models.unet import UNetConfig
+from ushape.models.config import UNetConfig
+from ushape.transforms.augment.geometry import SpaceConfig, draw_warp
 from ushape.types import Case
 
 TWO = LabelSpace(values=(0, 1), names=("background", "foreground"))

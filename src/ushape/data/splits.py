@@ -5,17 +5,17 @@ from __future__ import annotations
 import difflib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ushape.data.groups import Kind
+from ushape.data.grouping import Kind
 from ushape.errors import ConfigError, DataError, RunError
-from ushape.io.atomic import write_bytes
+from ushape.formatting import counted, reason
+from ushape.io.files import write_bytes
 from ushape.types import Case
-from ushape.words import counted, reason
 
 PARTS = ("train", "validation", "test")
 
@@ -451,3 +451,48 @@ def _describe_dealt(kind: Kind, config: SplitConfig) -> str:
 def _describe_given(lacking: Sequence[str]) -> str:
     cut = f"; {' and '.join(lacking)} cut from the training groups" if lacking else ""
     return f" As the data state it{cut}."
+
+
+def nest_subsets(
+    cases: Sequence[Case],
+    foreground_share: Mapping[str, float],
+    classes_present: Mapping[str, Iterable[int]],
+    *,
+    points: int,
+    seed: int,
+) -> list[frozenset[str]]:
+    """All groups, half of them, a quarter, ... down to one; the smallest set first.
+
+    Of each two groups that follow one another in the splitter's order, by class and foreground,
+    one stays by chance: a subset is as mixed as the whole.
+
+    Args:
+        cases: The training cases, with their groups.
+        foreground_share, classes_present: By case id, as for `make_splits`.
+        points: At most so many sets.
+    """
+    members = members_of(cases)
+    shares = mean_shares(members, foreground_share)
+    rng = np.random.default_rng(seed)
+    noise = dict(zip(members, rng.random(len(members)), strict=True))
+    order = order_groups(shares, unite_classes(members, classes_present), noise)
+    with_foreground = {group for group, share in shares.items() if share > 0}
+    orders = [order]
+    while len(orders) < points and len(orders[-1]) > 1:
+        orders.append(_halve(orders[-1], with_foreground, rng))
+    return [frozenset(groups) for groups in reversed(orders)]
+
+
+def _halve(order: Sequence[str], preferred: Collection[str], rng: np.random.Generator) -> list[str]:
+    """One of each pair of neighbours; of an odd number, one anywhere has no neighbour.
+
+    Of a pair with only one that is preferred, this one: no subset is without foreground.
+    """
+    sizes = np.full((len(order) + 1) // 2, 2)
+    if len(order) % 2:
+        sizes[rng.integers(len(sizes))] = 1
+    kept = []
+    for places in np.split(np.arange(len(order)), np.cumsum(sizes)[:-1]):
+        pair = [order[place] for place in places]
+        kept.append(str(rng.choice([group for group in pair if group in preferred] or pair)))
+    return kept

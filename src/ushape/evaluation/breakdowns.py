@@ -1,14 +1,44 @@
-"""The scores by what a table says of the cases."""
+"""Tables of scores by a column of the metadata."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from ushape.evaluation.score import CaseScore, pool_groups
-from ushape.evaluation.tables import Breakdown
-from ushape.evaluation.titles import number_text
+from ushape.evaluation.case_metrics import number_text
+from ushape.evaluation.scores import (
+    CaseScore,
+    pool_groups,
+)
 from ushape.metrics.stats import bootstrap_mean
 from ushape.types import Case
+
+
+@dataclass(frozen=True, kw_only=True)
+class Breakdown:
+    """A table: of scores by a column of the metadata, by size, or by case."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    """As many texts in each as there are columns; '' where there is no value."""
+
+    note: str = ""
+
+    @property
+    def is_number(self) -> tuple[bool, ...]:
+        """Whether a column holds numbers only."""
+        return tuple(
+            all(_is_number(row[place]) for row in self.rows) for place in range(len(self.columns))
+        )
+
+
+def _is_number(text: str) -> bool:
+    """Also of a range, `1.2 to 3.4`."""
+    parts = text.replace("\u202f", "").removesuffix("%").split(" to ")
+    return not text or all(re.fullmatch(r"-?\d+(\.\d+)?", part.strip()) for part in parts)
+
 
 MOST_VALUES = 12
 """Of a column; one with more is no category."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ushape.errors import RunError
-from ushape.evaluation.score import CaseScore, by_case, mean_dice, pool_groups
+from ushape.evaluation.scores import CaseScore, by_case, mean_dice, pool_groups
 from ushape.metrics.stats import PairedComparison, compare_paired
 
 Key = tuple[str, str]

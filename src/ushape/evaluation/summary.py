@@ -10,12 +10,12 @@ from typing import Literal
 
 import numpy as np
 
-from ushape.evaluation.score import CaseScore, pool_groups
+from ushape.evaluation.scores import CaseScore, pool_groups
+from ushape.formatting import of_noun
 from ushape.metrics import METRICS
 from ushape.metrics.overlap import KINDS, Kind
 from ushape.metrics.probability import Reliability
 from ushape.metrics.stats import Interval, bootstrap_mean
-from ushape.words import of_noun
 
 DISTANCES = ("hausdorff95", "average_surface_distance")
 """Measures in the unit of the summary."""

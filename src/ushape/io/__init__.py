@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from ushape.errors import DataError
-from ushape.io import arrays, dicom, guard, ome_zarr, raster, tiff, volumes
-from ushape.io.atomic import replacing
+from ushape.io import dicom, itk, npy, ome_zarr, raster, safety, tiff
+from ushape.io.files import replacing
 from ushape.types import MaskEncoding, MaskPixels, Palette, Pixels
 
 READERS: dict[str, Callable[[Path], Pixels]] = {
@@ -27,14 +27,14 @@ READERS: dict[str, Callable[[Path], Pixels]] = {
     ".tiff": tiff.read,
     ".ome.tif": tiff.read,
     ".ome.tiff": tiff.read,
-    ".nii": volumes.read,
-    ".nii.gz": volumes.read,
-    ".nrrd": volumes.read,
-    ".mha": volumes.read,
-    ".mhd": volumes.read,
+    ".nii": itk.read,
+    ".nii.gz": itk.read,
+    ".nrrd": itk.read,
+    ".mha": itk.read,
+    ".mhd": itk.read,
     ".dcm": dicom.read,
-    ".npy": arrays.read,
-    ".npz": arrays.read_npz,
+    ".npy": npy.read,
+    ".npz": npy.read_npz,
     ".zarr": ome_zarr.read,
     ".ome.zarr": ome_zarr.read,
 }
@@ -46,9 +46,9 @@ WRITERS: dict[str, Callable[[BinaryIO, np.ndarray, Palette | None, str], None]] 
     ".gif": raster.write,
     ".tif": tiff.write,
     ".tiff": tiff.write,
-    ".npy": arrays.write,
+    ".npy": npy.write,
 }
-"""Lossless formats, for masks; beside them those of volumes.WRITABLE."""
+"""Lossless formats, for masks; beside them those of itk.WRITABLE."""
 
 ProbabilityType = Literal["uint8", "float16", "float32"]
 """How probabilities are stored; uint8 holds round(255 p)."""
@@ -133,7 +133,7 @@ def write_mask(
     """Writes codes (*S) as the user's masks are written; whole or not at all.
 
     Args:
-        path: Its suffix decides the format: one of WRITERS or volumes.WRITABLE.
+        path: Its suffix decides the format: one of WRITERS or itk.WRITABLE.
         codes: (*S), integer.
         encoding: How values are written.
         like: The image that the mask belongs to. NIfTI, NRRD and MetaImage masks get its
@@ -148,28 +148,28 @@ def write_mask(
         array = array.astype(np.uint8)
     else:
         array = codes.astype(encoding.dtype if encoding.kind == "values" else "uint8")
-    if suffix in volumes.WRITABLE:
+    if suffix in itk.WRITABLE:
         grid = read_grid(like) if like is not None else None
         with replacing(path) as file:
-            return volumes.write(path, file, array, grid)
+            return itk.write(path, file, array, grid)
     if suffix not in WRITERS:
         raise DataError(
             f"{path}: masks cannot be written as {suffix or 'files without suffix'}.",
-            hint=f"Known formats: {', '.join([*WRITERS, *volumes.WRITABLE])}.",
+            hint=f"Known formats: {', '.join([*WRITERS, *itk.WRITABLE])}.",
         )
     with replacing(path) as file:
         WRITERS[suffix](file, array, encoding.palette, suffix)
     return None
 
 
-def read_grid(path: Path) -> volumes.Grid | None:
+def read_grid(path: Path) -> itk.Grid | None:
     """Where an image lies in the patient, from its header; None where its format cannot say.
 
     Raises:
         DataError: a damaged file.
     """
-    if suffix_of(path) in volumes.ITK_READERS:
-        return volumes.read_grid(path)
+    if suffix_of(path) in itk.ITK_READERS:
+        return itk.read_grid(path)
     if is_dicom(path):
         return dicom.read_grid(path)
     return None
@@ -213,12 +213,12 @@ def is_dicom(path: Path) -> bool:
 
 def is_read_in_bands(path: Path) -> bool:
     """A format of which parts are read without the whole: TIFF, NumPy, Zarr."""
-    return READERS.get(suffix_of(path)) in (tiff.read, arrays.read, ome_zarr.read)
+    return READERS.get(suffix_of(path)) in (tiff.read, npy.read, ome_zarr.read)
 
 
 def is_writable(suffix: str) -> bool:
     """Masks can be written in this format."""
-    return suffix in WRITERS or suffix in volumes.WRITABLE
+    return suffix in WRITERS or suffix in itk.WRITABLE
 
 
 def suffix_of(path: Path) -> str:
@@ -238,7 +238,7 @@ def _read(path: Path) -> Pixels:
     pixels = reader_of(path)(path)
     array, spacing = pixels.array, pixels.spacing_mm
     if array.ndim not in (3, 4) or 0 in array.shape or array.dtype.kind not in "buif":
-        raise guard.damaged(path, f"holds {array.dtype} of shape {array.shape}")
+        raise safety.damaged(path, f"holds {array.dtype} of shape {array.shape}")
     if array.dtype.itemsize > 8:
         raise DataError(f"{path}: holds values of type {array.dtype}.", hint="Save 64 bits.")
     array = np.require(array, array.dtype.newbyteorder("="), ["C", "W"])
@@ -261,14 +261,14 @@ def reader_of(path: Path) -> Callable[[Path], Pixels]:
     if not (path.is_file() or path.is_dir()):
         raise DataError(f"{path}: a device or pipe, no file.", hint="Copy it into a file.")
     if path.is_file() and path.stat().st_size == 0:
-        raise guard.damaged(path, "empty, 0 bytes")
+        raise safety.damaged(path, "empty, 0 bytes")
     return READERS[suffix]
 
 
 def _writable_suffix(suffix: str, array: np.ndarray) -> str:
     """The suffix that masks (C, *S) read from a file of this one are written with."""
     plain = {".mhd": ".mha", ".npz": ".npy"}.get(suffix, suffix.removeprefix(".ome"))
-    if plain in WRITERS or plain in volumes.WRITABLE:
+    if plain in WRITERS or plain in itk.WRITABLE:
         return plain
     if array.ndim == 4:
         return ".nii.gz" if suffix == ".dcm" or suffix not in READERS else ".tif"

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ushape.errors import DataError
-from ushape.io import guard
-from ushape.io.volumes import Grid, on_grid
+from ushape.io import safety
+from ushape.io.itk import Grid, on_grid
 from ushape.types import Pixels
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -51,7 +51,7 @@ def read(path: Path) -> Pixels:
         DataError: damaged, hostile, without pixels; compressed in a way that needs another
             package; pydicom is missing.
     """
-    with guard.reading(path):
+    with safety.reading(path):
         data = _load(path)
         array = _pixels_of(path, data)
         frames = array.shape[1] if array.ndim == 4 else 1
@@ -72,12 +72,12 @@ def read_series(folder: Path) -> Pixels:
         DataError: no slice; several series; slices of different size or direction, twice in one
             place, or missing in between; as `read`.
     """
-    with guard.reading(folder):
+    with safety.reading(folder):
         slices = _slices_of(folder, pixels=True)
         if len(slices) == 1:
             return read(slices[0][0])
         grid = _stack_of(slices)
-        guard.check_claim(folder, grid.shape, 4, math.prod(grid.shape))
+        safety.check_claim(folder, grid.shape, 4, math.prod(grid.shape))
         arrays = [_pixels_of(path, data) for path, data in slices]
         if len({array.shape for array in arrays}) > 1 or arrays[0].ndim != 3:
             raise DataError(
@@ -93,7 +93,7 @@ def read_grid(path: Path) -> Grid | None:
     Raises:
         DataError: as `read` and `read_series`.
     """
-    with guard.reading(path):
+    with safety.reading(path):
         slices = _slices_of(path, pixels=False) if path.is_dir() else []
         if len(slices) > 1:
             return _stack_of(slices)
@@ -107,19 +107,19 @@ def patient_of(path: Path) -> str:
     Raises:
         DataError: no DICOM, damaged; pydicom is missing.
     """
-    with guard.reading(path):
+    with safety.reading(path):
         slices = _slices_of(path, pixels=False) if path.is_dir() else [(path, _load(path, False))]
         return str(slices[0][1].get("PatientID") or "").strip()
 
 
 def _load(path: Path, pixels: bool = True) -> Any:
     """The data set of a file, not deflated."""
-    pydicom = guard.need("pydicom", "medical", path)
+    pydicom = safety.need("pydicom", "medical", path)
     with path.open("rb") as file:
         is_marked = file.read(132)[128:] == b"DICM"
     # Old files lack the mark; from random bytes pydicom would make up elements.
     if not is_marked:
-        raise guard.damaged(path, "no DICOM")
+        raise safety.damaged(path, "no DICOM")
     meta = pydicom.filereader.read_file_meta_info(path)
     if meta.get("TransferSyntaxUID") == DEFLATED:
         raise DataError(
@@ -130,13 +130,13 @@ def _load(path: Path, pixels: bool = True) -> Any:
 
 def _pixels_of(path: Path, data: Any) -> np.ndarray:
     """(C, y, x) or (C, frames, y, x) with rescaling applied."""
-    pixels = guard.need("pydicom.pixels", "medical", path)
+    pixels = safety.need("pydicom.pixels", "medical", path)
     if "PixelData" not in data:
         raise DataError(f"{path}: a DICOM file without pixels.", hint="Take it out.")
     frames = int(data.get("NumberOfFrames") or 1)
     samples = int(data.SamplesPerPixel)
     shape = (frames, int(data.Rows), int(data.Columns), samples)
-    guard.check_claim(path, shape, int(data.BitsAllocated) // 8 or 1, path.stat().st_size)
+    safety.check_claim(path, shape, int(data.BitsAllocated) // 8 or 1, path.stat().st_size)
     is_by_itk = data.file_meta.TransferSyntaxUID in BY_ITK
     array = _unpack_by_itk(path, data, shape) if is_by_itk else pixels.pixel_array(data)
     kind = str(data.PhotometricInterpretation)
@@ -155,8 +155,8 @@ def _unpack_by_itk(path: Path, data: Any, shape: tuple[int, int, int, int]) -> n
 
     From the file itself ITK would take any length that any element claims for true.
     """
-    itk, pydicom = _itk(path), guard.need("pydicom", "medical", path)
-    encaps = guard.need("pydicom.encaps", "medical", path)
+    itk, pydicom = _itk(path), safety.need("pydicom", "medical", path)
+    encaps = safety.need("pydicom.encaps", "medical", path)
     bare = pydicom.Dataset()
     for name in PIXEL_ELEMENTS:
         if data.get(name) is not None:
@@ -179,7 +179,7 @@ def _unpack_by_itk(path: Path, data: Any, shape: tuple[int, int, int, int]) -> n
 
 
 def _itk(path: Path) -> Any:
-    itk = guard.need("SimpleITK", "medical", path)
+    itk = safety.need("SimpleITK", "medical", path)
     itk.ProcessObject.SetGlobalWarningDisplay(False)
     return itk
 

@@ -11,8 +11,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ushape.errors import DataError
-from ushape.io import guard
-from ushape.io.arrays import channels_first
+from ushape.io import safety
+from ushape.io.npy import channels_first
 from ushape.types import Pixels
 
 CODECS = {
@@ -51,8 +51,8 @@ def read(path: Path) -> Pixels:
         DataError: no Zarr array or OME-Zarr image, damaged, too large, several time points; zarr
             is missing.
     """
-    with guard.reading(path):
-        zarr = guard.need("zarr", "zarr", path)
+    with safety.reading(path):
+        zarr = safety.need("zarr", "zarr", path)
         attributes = attributes_of(path)
         if "bioformats2raw.layout" in attributes:
             path = path / "0"
@@ -81,10 +81,10 @@ def attributes_of(folder: Path) -> dict[str, Any]:
 
 def metadata(path: Path) -> dict[str, Any]:
     if path.stat().st_size > MOST_METADATA:
-        raise guard.damaged(path, f"metadata of {path.stat().st_size} bytes")
+        raise safety.damaged(path, f"metadata of {path.stat().st_size} bytes")
     found = json.loads(path.read_bytes())
     if not isinstance(found, dict):
-        raise guard.damaged(path, "no metadata of a Zarr array or group")
+        raise safety.damaged(path, "no metadata of a Zarr array or group")
     return found
 
 
@@ -103,7 +103,7 @@ def level_0(
     dataset = image["datasets"][0]
     level = path / str(dataset["path"])
     if not level.resolve().is_relative_to(path.resolve()):
-        raise guard.damaged(path, f"names {dataset['path']!r}, outside itself, as its pixels")
+        raise safety.damaged(path, f"names {dataset['path']!r}, outside itself, as its pixels")
     # Version 0.3 has plain names, 0.2 none and always these five.
     told = image.get("axes") or ["t", "c", "z", "y", "x"]
     axes = [(a, None) if isinstance(a, str) else (str(a["name"]), a.get("unit")) for a in told]
@@ -138,7 +138,7 @@ def check_metadata(path: Path, level: Path, *, is_whole: bool = True) -> list[st
     grid = told["chunk_grid"]["configuration"]["chunk_shape"] if is_new else told["chunks"]
     chunks = [int(length) for length in grid]
     for claim in (shape, chunks) if is_whole else (chunks,):
-        guard.check_claim(path, claim, 1, math.prod(claim))
+        safety.check_claim(path, claim, 1, math.prod(claim))
     check_missing(path, level, shape, chunks, dtype.itemsize)
     if "blosc" in codecs:
         check_blosc(path, level, told, math.prod(chunks))
@@ -159,9 +159,9 @@ def check_missing(
         return
     sizes = [file.stat().st_size for file in level.rglob("*") if file.is_file()]
     if count > max(EMPTY_CHUNKS, MOST_MISSING * len(sizes)):
-        raise guard.damaged(path, f"claims {count} chunks and holds {len(sizes)} files")
-    if wanted > max(EMPTY_BYTES, guard.MOST_INFLATION * sum(sizes)):
-        raise guard.damaged(path, f"claims {wanted} bytes and holds {sum(sizes)}")
+        raise safety.damaged(path, f"claims {count} chunks and holds {len(sizes)} files")
+    if wanted > max(EMPTY_BYTES, safety.MOST_INFLATION * sum(sizes)):
+        raise safety.damaged(path, f"claims {wanted} bytes and holds {sum(sizes)}")
 
 
 def check_blosc(path: Path, level: Path, told: dict[str, Any], most_values: int) -> None:
@@ -176,9 +176,9 @@ def check_blosc(path: Path, level: Path, told: dict[str, Any], most_values: int)
                 head = opened.read(16)
                 said = int.from_bytes(head[12:], "little")
                 if len(head) < 16 or said != size or start + size > content_bytes:
-                    raise guard.damaged(path, f"chunk {name} is cut off")
+                    raise safety.damaged(path, f"chunk {name} is cut off")
                 if int.from_bytes(head[4:8], "little") > 8 * most_values:
-                    raise guard.damaged(path, f"chunk {name} unpacks to too much")
+                    raise safety.damaged(path, f"chunk {name} unpacks to too much")
 
 
 def _parts_of(file: BinaryIO, size: int, told: dict[str, Any]) -> list[tuple[int, int]]:
@@ -224,7 +224,7 @@ def order_axes(
     """(C, *S) from named axes."""
     names = [name.lower() for name, _ in axes]
     if sorted(names) != sorted(set(names) & set("tczyx")) or len(names) != array.ndim:
-        raise guard.damaged(path, f"axes {', '.join(names)} of shape {array.shape}")
+        raise safety.damaged(path, f"axes {', '.join(names)} of shape {array.shape}")
     if not {"y", "x"} <= set(names):
         raise DataError(f"{path}: axes {', '.join(names)}.", hint="Images have y and x.")
     if "t" in names and array.shape[names.index("t")] > 1:

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ushape.errors import DataError
-from ushape.io.guard import DAMAGED as DAMAGED
-from ushape.io.guard import MOST_PIXELS, check_claim, damaged, reading
+from ushape.io.safety import DAMAGED as DAMAGED
+from ushape.io.safety import MOST_PIXELS, check_claim, damaged, reading
 from ushape.types import Palette, Pixels
 
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # Pillow refuses from twice this number on.

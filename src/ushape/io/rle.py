@@ -18,7 +18,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from ushape.errors import ConfigError, DataError, RunError
-from ushape.io.atomic import replacing
+from ushape.io.files import replacing
 
 if sys.platform != "win32":
     import fcntl

@@ -11,7 +11,7 @@ import numpy as np
 import tifffile
 
 from ushape.errors import DataError
-from ushape.io import guard, raster
+from ushape.io import raster, safety
 from ushape.types import Palette, Pixels
 
 MM = {
@@ -37,7 +37,7 @@ def read(path: Path) -> Pixels:
     Raises:
         DataError: not a TIFF, truncated, or of a form that is not supported.
     """
-    with guard.reading(path):
+    with safety.reading(path):
         try:
             # An OME-TIFF could name any other file as the place of its planes.
             with tifffile.TiffFile(path, _multifile=False) as file:
@@ -52,7 +52,7 @@ def _read_open(path: Path, file: tifffile.TiffFile) -> Pixels:
     check_chain(path, file)
     check_description(path, file)
     if not file.series:
-        raise guard.damaged(path, "a TIFF without images")
+        raise safety.damaged(path, "a TIFF without images")
     series = file.series[0]
     is_part = file.is_ome and series.kind != "ome"
     if is_part or any(page is None for page in series.pages):
@@ -61,11 +61,11 @@ def _read_open(path: Path, file: tifffile.TiffFile) -> Pixels:
             hint="Save it as one OME-TIFF file.",
         )
     value_bytes, present = series.dtype.itemsize, path.stat().st_size
-    guard.check_claim(path, series.shape, value_bytes, present)
+    safety.check_claim(path, series.shape, value_bytes, present)
     page = series.keyframe
-    guard.check_claim(path, page.chunks, value_bytes, present)
+    safety.check_claim(path, page.chunks, value_bytes, present)
     if len(page.dataoffsets) < math.prod(page.chunked):  # tifffile would fill up with zeros.
-        raise guard.damaged(
+        raise safety.damaged(
             path, f"{len(page.dataoffsets)} of {math.prod(page.chunked)} strips or tiles"
         )
     array, names = order_axes(path, series)
@@ -101,7 +101,7 @@ def check_chain(path: Path, file: tifffile.TiffFile) -> None:
     if place is not None and count:
         file.filehandle.seek(place)
         if file.filehandle.read(file.tiff.offsetsize) != bytes(file.tiff.offsetsize):
-            raise guard.damaged(path, f"cut off or damaged after {count} pages")
+            raise safety.damaged(path, f"cut off or damaged after {count} pages")
 
 
 def check_description(path: Path, file: tifffile.TiffFile) -> None:
@@ -114,7 +114,7 @@ def check_description(path: Path, file: tifffile.TiffFile) -> None:
     starts = range(0, len(table), form.tagsize)
     codes = {int.from_bytes(table[start : start + 2], order) for start in starts}
     if DESCRIPTION in codes and DESCRIPTION not in page.tags:
-        raise guard.damaged(path, "its description is cut off")
+        raise safety.damaged(path, "its description is cut off")
 
 
 def order_axes(path: Path, series: Any) -> tuple[np.ndarray, str]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from ushape.models.unet import UNet, UNetConfig
+from ushape.models.config import UNetConfig
+from ushape.models.unet import UNet
 
 MODELS = {"unet": UNet}
 

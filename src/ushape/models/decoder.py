@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from ushape.models.config import UNetConfig
 from ushape.models.encoders import Block, build_convolution
 from ushape.models.layers import LINEAR_MODE, TRANSPOSED, Resize
-
-if TYPE_CHECKING:
-    from ushape.models.unet import UNetConfig
 
 
 class Decoder(nn.Module):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor, nn
 
+from ushape.models.config import UNetConfig
 from ushape.models.layers import (
     ACTIVATIONS,
     AVERAGE_POOL,
@@ -14,9 +13,6 @@ from ushape.models.layers import (
     MAX_POOL,
     build_norm,
 )
-
-if TYPE_CHECKING:
-    from ushape.models.unet import UNetConfig
 
 
 def build_convolution(config: UNetConfig, in_channels: int, out_channels: int) -> list[nn.Module]:

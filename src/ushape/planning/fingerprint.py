@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ushape.data.exam import Exam, likeness_of
-from ushape.data.groups import Grouping
-from ushape.data.prepare import read_classes
+from ushape.data.case_stats import Exam, likeness_of
+from ushape.data.grouping import Grouping
+from ushape.data.preprocessing import read_classes
+from ushape.data.scan import Survey
 from ushape.labels import IGNORE, LabelSpace
-from ushape.planning.survey import Survey
-from ushape.scaling import Scaling
-from ushape.spatial.grid import resample_image, resample_probabilities
+from ushape.normalization import Scaling
+from ushape.transforms.resampling import resample_image, resample_probabilities
 
 FEWEST_TO_COMPARE = 6
 """Images, below which likeness says nothing."""

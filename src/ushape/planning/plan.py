@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from ushape import config
-from ushape.augment import AugmentConfig
-from ushape.data.prepare import Preparation
+from ushape.config import AUTO, settled
+from ushape.data.preprocessing import Preparation
 from ushape.errors import ConfigError, RunError
+from ushape.formatting import reason
 from ushape.io import is_writable
-from ushape.planning.machine import Machine
-from ushape.planning.recipe import AUTO, Recipe, settled
+from ushape.planning.hardware import Machine
+from ushape.planning.recipe import Recipe
+from ushape.transforms.augment import AugmentConfig
 from ushape.types import MaskEncoding
-from ushape.words import reason
 
 PLAN_VERSION = 1
 

@@ -4,33 +4,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal, TypeVar
+from typing import Literal, TypeVar
 
-from ushape.augment import AugmentConfig
-from ushape.data.prepare import PreparationConfig
+from ushape.config import AUTO, Auto
+from ushape.data.pixel_weights import WeightConfig
+from ushape.data.preprocessing import PreparationConfig
 from ushape.data.sampling import SamplingConfig
 from ushape.data.splits import SplitConfig
-from ushape.data.weights import WeightConfig
 from ushape.errors import ConfigError
+from ushape.instances.label import ObjectConfig
 from ushape.labels import LabelConfig
 from ushape.losses import LossConfig
-from ushape.models.unet import UNetConfig
-from ushape.objects.instances import ObjectConfig
-from ushape.spatial.symmetry import Average
-from ushape.spatial.tiles import TilingConfig
+from ushape.models.config import UNetConfig
+from ushape.transforms.augment import AugmentConfig
+from ushape.transforms.symmetry import Average
+from ushape.transforms.tiling import TilingConfig
 
-AUTO: Final = "auto"
-Auto = Literal["auto"]
 T = TypeVar("T")
 
 MOST_SEED = 2**32
 """What all random generators take."""
-
-
-def settled(value: T | Auto) -> T:
-    """The value of a setting in a plan, where nothing is "auto" any more."""
-    assert value != AUTO, "the planner leaves nothing open"
-    return value
 
 
 @dataclass(frozen=True, kw_only=True)

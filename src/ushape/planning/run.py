@@ -14,22 +14,14 @@ import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
-from ushape.data.digest import digest_of
+from ushape.data.checksum import digest_of
 from ushape.data.splits import Splits
 from ushape.errors import RunError
-from ushape.io.atomic import write_bytes
+from ushape.formatting import command_line, reason
+from ushape.io.files import write_bytes
 from ushape.models import build_model
 from ushape.planning.plan import Plan
-from ushape.types import Case, CocoMask, Mask, MaskParts
-from ushape.words import command_line, reason
-
-
-@dataclass(frozen=True)
-class CaseFacts:
-    """A case of the training folder, and how many pixels each class has in it."""
-
-    case: Case
-    class_pixels: tuple[int, ...]
+from ushape.types import Case, CaseFacts, CocoMask, Mask, MaskParts
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ushape.errors import RunError
-from ushape.io.atomic import replacing, write_bytes
+from ushape.io.files import replacing, write_bytes
 from ushape.planning.run import Run
 from ushape.training.module import SegmentationModule
+from ushape.transforms.overlay import judge
 
 
 class KeepBest(lightning.Callback):
@@ -244,3 +247,21 @@ def _as_csv(rows: list[dict[str, Any]]) -> bytes:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()
+
+
+class ValidationPictures(lightning.Callback):
+    """Each image with hits, misses and false alarms in colours of their own."""
+
+    def on_validation_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        assert isinstance(pl_module, SegmentationModule)
+        if trainer.sanity_checking or not isinstance(trainer.logger, TensorBoardLogger):
+            return
+        for index, guess in pl_module.shown.items():
+            sample = pl_module.validation[index]
+            assert sample.classes is not None, "a validation case has a mask"
+            picture = judge(sample.image, sample.classes, np.asarray(guess))
+            trainer.logger.experiment.add_image(
+                f"validation/{sample.case.id}", picture, trainer.current_epoch, dataformats="HWC"
+            )

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from ushape.data.dataset import Patch
+from ushape.config import settled
+from ushape.data.patches import Patch
 from ushape.errors import RunError
+from ushape.inference.ensemble import predict_sample
 from ushape.labels import IGNORE, LabelSpace
 from ushape.losses import build_loss
 from ushape.metrics.overlap import Counts, count_overlap, dice
 from ushape.models import build_model
 from ushape.planning.plan import Plan
-from ushape.planning.recipe import settled
-from ushape.planning.speed import memory_format
-from ushape.prediction.opening import predict_sample
+from ushape.planning.step_time import memory_format
 from ushape.training.optimizers import build_optimizer, rate_at
 from ushape.types import Sample
 

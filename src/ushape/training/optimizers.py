@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from ushape.planning.recipe import TrainConfig, settled
+from ushape.config import settled
+from ushape.planning.recipe import TrainConfig
 
 Parameters = Iterable[nn.Parameter]
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ushape.data.discover import discover
-from ushape.data.layouts.classes import StatedClasses
+from ushape.data.discovery import discover
+from ushape.data.layouts.class_names import StatedClasses
+from ushape.data.scan import complete_labels, survey_cases
 from ushape.errors import DataError
 from ushape.labels import LabelConfig
-from ushape.planning.run import CaseFacts, Run
-from ushape.planning.survey import complete_labels, survey_cases
-from ushape.types import Case, CocoMask, MaskParts
+from ushape.planning.run import Run
+from ushape.types import Case, CaseFacts, CocoMask, MaskParts
 
 
 def test_every_kind_of_case_is_found_again(tmp_path):

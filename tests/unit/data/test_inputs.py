@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from dicoms import save_series
-from ushape.data.inputs import STANDARD_INPUT, find_inputs
+from ushape.data.discovery import STANDARD_INPUT, find_inputs
 from ushape.errors import DataError
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ushape.data.subsets import nest_subsets
+from ushape.data.splits import nest_subsets
 from ushape.types import Case
 
 

@@ -3,7 +3,7 @@ import pytest
 
 from ushape.errors import RunError
 from ushape.evaluation.comparison import compare_scores, p_text
-from ushape.evaluation.score import score_case
+from ushape.evaluation.scores import score_case
 from ushape.labels import LabelSpace
 
 SPACE = LabelSpace(values=(0, 1), names=("background", "cell"))

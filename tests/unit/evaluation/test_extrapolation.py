@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import nnls
 
-from ushape.evaluation.extrapolation import EXPONENTS, fit_power_law, predict_gains
+from ushape.evaluation.learning_curve import EXPONENTS, fit_power_law, predict_gains
 
 GROUPS = (3, 6, 12, 24)
 

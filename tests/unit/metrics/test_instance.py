@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from ushape.errors import ConfigError, DataError
+from ushape.instances.label import label_objects
 from ushape.metrics.instance import THRESHOLDS, ObjectCounts, count_objects
-from ushape.objects.instances import label_objects
 
 
 def rows(*text):

@@ -6,9 +6,9 @@ import torch
 
 from ushape.errors import ConfigError, PlanError
 from ushape.models import build_model
+from ushape.models.config import UNetConfig
 from ushape.models.layers import InstanceNorm
-from ushape.models.shapes import memory_estimate, parameter_count
-from ushape.models.unet import UNetConfig
+from ushape.models.memory import memory_estimate, parameter_count
 
 CARVANA_ORIGINAL = UNetConfig(
     widths=(64, 128, 256, 512, 1024),

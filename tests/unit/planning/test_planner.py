@@ -6,24 +6,23 @@ import pytest
 import torch
 
 from ushape import config
-from ushape.data.exam import measure_objects
-from ushape.data.groups import Grouping
+from ushape.data.case_stats import measure_objects
+from ushape.data.grouping import Grouping
 from ushape.data.splits import SplitConfig, Splits
 from ushape.errors import PlanError
 from ushape.labels import LabelSpace
 from ushape.models import build_model
-from ushape.models.shapes import receptive_field
-from ushape.models.unet import UNetConfig
+from ushape.models.config import UNetConfig
+from ushape.models.sizes import receptive_field
+from ushape.normalization import Scaling
 from ushape.planning.fingerprint import Fingerprint, find_symmetry, round_trip_dice
-from ushape.planning.machine import Machine, inspect_machine
+from ushape.planning.hardware import Machine, inspect_machine
 from ushape.planning.plan import find_auto
 from ushape.planning.planner import plan_recipe
 from ushape.planning.recipe import Recipe, TrainConfig
-from ushape.planning.rules.decision import Situation
-from ushape.planning.rules.duration import plan_duration
-from ushape.planning.rules.split import judge_split
-from ushape.planning.speed import memory_format
-from ushape.scaling import Scaling
+from ushape.planning.rules.result import Situation
+from ushape.planning.rules.schedule import judge_split, plan_duration
+from ushape.planning.step_time import memory_format
 from ushape.types import Case
 
 LAPTOP = Machine(

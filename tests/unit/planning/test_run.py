@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from ushape.errors import RunError
-from ushape.planning.run import CaseFacts, Run
-from ushape.types import Case
+from ushape.planning.run import Run
+from ushape.types import Case, CaseFacts
 
 
 @pytest.fixture

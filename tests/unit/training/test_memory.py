@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import ushape
-from ushape.data.synthetic import SyntheticConfig, write_data_set
+from ushape.datasets.synthetic import SyntheticConfig, write_data_set
 from ushape.training.module import SegmentationModule
 
 TINY = [

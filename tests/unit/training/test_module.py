@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ushape.training.data import spread_evenly
+from ushape.training.datamodule import spread_evenly
 from ushape.training.module import mean_group_dice, moving_average
 
 

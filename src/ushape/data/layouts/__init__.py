@@ -9,25 +9,25 @@ from ushape.data.layouts import (
     class_folders,
     coco,
     folders,
-    given_splits,
+    mask_per_object,
+    mirrored_trees,
     nnunet,
-    objects,
-    parallel,
+    split_folders,
     suffix,
     table,
 )
-from ushape.data.layouts.found import Found
+from ushape.data.layouts.base import Found
 
 LAYOUTS: dict[str, Callable[[Path], Found | None]] = {
     "nnunet": nnunet.find,
     "table": table.find,
-    "objects": objects.find,
-    "given_splits": given_splits.find,
+    "objects": mask_per_object.find,
+    "given_splits": split_folders.find,
     "folders": folders.find,
     "class_folders": class_folders.find,
     "coco": coco.find,
     "suffix": suffix.find,
-    "parallel": parallel.find,
+    "parallel": mirrored_trees.find,
 }
 """Each returns None where the folder does not have its form. The first that finds pairs holds, so
 the form that says most stands first."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ushape.data.layouts import folders
-from ushape.data.layouts.classes import StatedClasses
-from ushape.data.layouts.found import Found, index_images, index_masks, take_splits_from_keys
+from ushape.data.layouts.base import Found, index_images, index_masks, take_splits_from_keys
+from ushape.data.layouts.class_names import StatedClasses
 from ushape.data.layouts.names import folders_below, images_below, stem_key
 from ushape.io import is_image
 from ushape.types import MaskParts

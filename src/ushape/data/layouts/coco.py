@@ -6,9 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from ushape.data.layouts.classes import StatedClasses
-from ushape.data.layouts.found import Found, index_images
-from ushape.data.layouts.join import join_parts
+from ushape.data.layouts.base import Found, index_images, join_parts
+from ushape.data.layouts.class_names import StatedClasses
 from ushape.data.layouts.names import SPLIT_WORDS, folders_below, images_below, key_below
 from ushape.errors import DataError
 from ushape.io.annotations import CocoFile, read_coco

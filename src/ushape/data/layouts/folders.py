@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ushape.data.layouts.found import Found, index_images, index_masks, take_splits_from_keys
+from ushape.data.layouts.base import (
+    Found,
+    index_images,
+    index_masks,
+    join_series,
+    take_splits_from_keys,
+)
 from ushape.data.layouts.names import (
     IMAGE_FOLDERS,
     MASK_FOLDERS,
@@ -12,7 +18,6 @@ from ushape.data.layouts.names import (
     images_below,
     stem_key,
 )
-from ushape.data.layouts.series import join_series
 from ushape.errors import DataError
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ushape.data.layouts.classes import StatedClasses, classes_by_value
-from ushape.data.layouts.found import Found
+from ushape.data.layouts.base import Found
+from ushape.data.layouts.class_names import StatedClasses, classes_by_value
 from ushape.data.layouts.names import images_below, stem_key
 from ushape.errors import DataError
 from ushape.io.annotations import read_json

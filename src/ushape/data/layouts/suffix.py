@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ushape.data.layouts.found import Found, index_images, index_masks, take_splits_from_keys
+from ushape.data.layouts.base import (
+    Found,
+    index_images,
+    index_masks,
+    join_series,
+    take_splits_from_keys,
+)
 from ushape.data.layouts.names import images_below, stem_key, strip_mask_word
-from ushape.data.layouts.series import join_series
 
 
 def find(folder: Path) -> Found | None:

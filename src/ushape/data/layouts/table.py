@@ -6,11 +6,11 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ushape.data.layouts.found import Found, index_images
+from ushape.data.layouts.base import Found, index_images
 from ushape.data.layouts.names import SPLIT_WORDS, key_below
 from ushape.errors import DataError
+from ushape.formatting import reason
 from ushape.types import Split
-from ushape.words import reason
 
 TABLES = (".csv", ".tsv", ".parquet")
 

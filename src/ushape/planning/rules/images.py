@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ushape.planning.recipe import AUTO, Recipe
-from ushape.planning.rules.decision import Decision, Situation, change
+from ushape.config import AUTO
+from ushape.planning.recipe import Recipe
+from ushape.planning.rules.result import Decision, Situation, change
 
 ENOUGH_PASSES = 30
 """How often training should see each pixel before finer images are preferred to more passes."""

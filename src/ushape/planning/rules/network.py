@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
+from ushape.config import AUTO
 from ushape.errors import PlanError
-from ushape.models.shapes import receptive_field
-from ushape.planning.recipe import AUTO, Recipe
-from ushape.planning.rules.decision import Decision, Situation, change
+from ushape.formatting import counted
+from ushape.models.sizes import receptive_field
+from ushape.planning.recipe import Recipe
 from ushape.planning.rules.patches import patch_limit
-from ushape.words import counted
+from ushape.planning.rules.result import Decision, Situation, change
 
 SEVERAL_RECORDINGS = 3
 """Training groups from which on they are expected to differ, and new ones to differ again."""

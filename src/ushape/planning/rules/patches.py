@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from ushape.augment import STRENGTHS, AugmentConfig
-from ushape.models.shapes import next_legal_size, valid_margin
+from ushape.config import AUTO, settled
+from ushape.formatting import size_text
+from ushape.models.sizes import next_legal_size, valid_margin
 from ushape.planning.fingerprint import Fingerprint
-from ushape.planning.recipe import AUTO, Recipe, settled
-from ushape.planning.rules.decision import Decision, Situation, change
-from ushape.words import size_text
+from ushape.planning.recipe import Recipe
+from ushape.planning.rules.result import Decision, Situation, change
+from ushape.transforms.augment import STRENGTHS, AugmentConfig
 
 
 def choose_patch(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decision]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 
+from ushape.config import AUTO, settled
 from ushape.errors import PlanError
-from ushape.models.shapes import memory_estimate
-from ushape.planning.recipe import AUTO, Recipe, settled
-from ushape.planning.rules.decision import Decision, Situation, change
-from ushape.words import counted
+from ushape.formatting import counted
+from ushape.models.memory import memory_estimate
+from ushape.planning.recipe import Recipe
+from ushape.planning.rules.result import Decision, Situation, change
 
 MEMORY_SHARE = 0.7
 """Of the memory that a step may be expected to need; the estimate is no upper bound."""

@@ -1,0 +1,99 @@
+"""Score a run on its test cases, or on other annotated data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ushape.api._score_run import count_seen, judge_and_report
+from ushape.console import Console
+from ushape.data.case_stats import thumbnail_of
+from ushape.data.discovery import discover
+from ushape.data.grouping import infer_groups
+from ushape.data.layouts.class_names import StatedClasses
+from ushape.errors import ConfigError, DataError, RunError
+from ushape.evaluation.storage import refuse_existing
+from ushape.evaluation.summary import Summary
+from ushape.formatting import counted
+from ushape.inference.predictor import Predictor
+from ushape.labels import LabelSpace
+from ushape.planning.run import Run
+
+
+def evaluate(
+    run: Path | str,
+    data: Path | str | None = None,
+    *,
+    masks: Path | str | None = None,
+    output: Path | str | None = None,
+    overwrite: bool = False,
+    device: str = "auto",
+) -> Summary:
+    """Scores a run on its test cases, or on other annotated data.
+
+    Args:
+        data: Other annotated data, in any form that `train` reads.
+        output: Folder for scores.csv and report.html; default: a folder in the run, named
+            after the data, or the run itself for its test cases.
+        overwrite: Replace scores of other data that exist.
+
+    Raises:
+        RunError: not a run; the output exists; the test cases are no longer there.
+        DataError: the data cannot be used.
+    """
+    if data is None and masks is not None:
+        raise ConfigError("Masks without data.", hint="ushape evaluate RUN DATA --masks MASKS")
+    if (Path(run) / "folds.json").exists():
+        raise RunError(
+            f"{run} is a cross-validation; its scores are in {Path(run) / 'report.html'}.",
+            hint=f"Evaluate one of its runs, e.g. {Path(run) / 'fold-1'}.",
+        )
+    console, opened = Console(), Run.open(Path(run))
+    predictor = Predictor.open(opened.folder, device)
+    noun = predictor.plan.group_noun
+    if data is None:
+        test = set(opened.load_splits().test)
+        cases = [fact.case for fact in opened.load_cases() if fact.case.id in test]
+        target, what = (Path(output) if output else opened.folder), "its own test cases"
+        if not cases:
+            raise RunError(
+                f"{opened.splits_path} names no test case of this run.",
+                hint="Score it on other data: ushape evaluate RUN DATA.",
+            )
+    else:
+        discovered = discover(Path(data), Path(masks) if masks else None)
+        refuse_other_classes(predictor.plan.preparation.space, discovered.classes)
+        for line in discovered.notes:
+            console.say(line)
+        grouping = infer_groups(discovered.cases, thumbnail_of)
+        cases, noun = grouping.cases, grouping.noun
+        target = (
+            Path(output) if output else opened.folder / "evaluations" / Path(data).resolve().name
+        )
+        what = f"{counted(len(cases), 'case')} of {data}"
+    if (data is not None or output) and not overwrite:
+        refuse_existing(target)
+    seen = count_seen(opened, cases)
+    summary = judge_and_report(
+        opened, predictor, cases, target, console, what, noun=noun, seen_cases=seen
+    )
+    console.say(summary.verdict)
+    console.say(f"Report: {target / opened.report_path.name}")
+    return summary
+
+
+def refuse_other_classes(space: LabelSpace, stated: StatedClasses | None) -> None:
+    """Refuses data that name the same mask values differently.
+
+    Raises:
+        DataError: they do.
+    """
+    if stated is None or not stated.names or stated.values is None:
+        return
+    ours = dict(zip(space.values, space.names, strict=False))
+    for value, name in zip(stated.values, stated.names, strict=True):
+        if ours.get(value, name) != name:
+            raise DataError(
+                f"{stated.source} calls the mask value {value} {name}; in the run it is "
+                f"{ours[value]}.",
+                hint="Give the data the classes of the training, in the same order.",
+            )

@@ -1,0 +1,111 @@
+"""Prepared cases, kept in memory where the plan says so."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import overload
+
+from ushape.config import settled
+from ushape.data.preprocessing import Preparation, by_group
+from ushape.errors import DataError
+from ushape.types import Case, CaseFacts, Sample
+
+
+class SampleStore(Sequence[Sample]):
+    """The samples of some cases, in order.
+
+    Args:
+        cases: What to load.
+        preparation: How to load it.
+        keep: Hold every sample in memory after `load_all`; else read at each access.
+    """
+
+    def __init__(self, cases: Sequence[Case], preparation: Preparation, *, keep: bool):
+        self.cases, self.preparation, self.keep = tuple(cases), preparation, keep
+        self._companions = by_group(cases)
+        self._samples: list[Sample] | None = None
+
+    def load_all(self, threads: int) -> None:
+        """Reads everything that is to be kept, before worker processes share it by forking.
+
+        Raises:
+            DataError: naming every case that cannot be loaded, not the first alone.
+        """
+        if not self.keep:
+            return
+        samples: list[Sample] = []
+        failures: list[DataError] = []
+        with ThreadPoolExecutor(threads) as pool:
+            for outcome in pool.map(self._try_load, self.cases):
+                if isinstance(outcome, DataError):
+                    failures.append(outcome)
+                else:
+                    samples.append(outcome)
+        if failures:
+            raise join_errors(failures)
+        self._samples = samples
+
+    def _load(self, case: Case) -> Sample:
+        return self.preparation.load(case, self._companions[case.group])
+
+    def _try_load(self, case: Case) -> Sample | DataError:
+        try:
+            return self._load(case)
+        except DataError as error:
+            return error
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | Sequence[Sample]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if self._samples is not None:
+            return self._samples[index]
+        return self._load(self.cases[index])
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[index] for index in range(len(self)))
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+
+def join_errors(failures: Sequence[DataError], most: int = 10) -> DataError:
+    """One error that lists them all; the hint is the first one's."""
+    if len(failures) == 1:
+        return failures[0]
+    lines = [f"{len(failures)} cases cannot be used:"]
+    lines += [f"  {error.message}" for error in failures[:most]]
+    if len(failures) > most:
+        lines.append(f"  ... and {len(failures) - most} more")
+    return DataError("\n".join(lines), hint=failures[0].hint)
+
+
+KEEP_SHARE = 0.25
+"""Share of the main memory that preprocessed cases may fill."""
+
+
+def load_cases(
+    facts: Sequence[CaseFacts],
+    preparation: Preparation,
+    dims: int,
+    *,
+    memory_bytes: float,
+    threads: int,
+) -> SampleStore:
+    """Return a store of the cases, read into memory if they fit into a quarter of it."""
+    config = preparation.config
+    if config.shape is not None:
+        pixels = float(len(facts) * math.prod(config.shape))
+    else:
+        factor = settled(config.downscale) ** dims
+        pixels = sum(sum(fact.class_pixels) for fact in facts) / factor
+    bytes_needed = pixels * (2 * preparation.channels + 1)
+    keep = bytes_needed < KEEP_SHARE * memory_bytes
+    store = SampleStore([fact.case for fact in facts], preparation, keep=keep)
+    store.load_all(threads)
+    return store

@@ -1,0 +1,160 @@
+"""A corrected copy of a data set. The original is never touched."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ushape import io
+from ushape.data.case_stats import Exam
+from ushape.data.checks.masks import sharp_values, threshold_between
+from ushape.data.checks.run import Checked
+from ushape.data.preprocessing import read_image
+from ushape.errors import RunError
+from ushape.io.annotations import read_annotation
+from ushape.types import MaskEncoding, MaskPixels
+
+
+@dataclass(frozen=True)
+class Change:
+    """What differs in the copy."""
+
+    case: str
+    what: str
+
+
+def refuse_target(folder: Path, data: Path) -> None:
+    """Raises RunError where a corrected copy must not be written."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(f"{folder} is not empty.", hint="Name a new folder for the corrected copy.")
+    if folder.resolve().is_relative_to(data.resolve()):
+        raise RunError(f"{folder} lies in the data.", hint=f"Name a folder beside {data}.")
+
+
+def write_fixed_copy(checked: Checked, folder: Path) -> list[Change]:
+    """Writes images/, masks/ and changes.csv below a new folder.
+
+    Returns:
+        What was changed or left out, in the order of the cases.
+
+    Raises:
+        RunError: the folder holds something; images whose channels are several files.
+    """
+    refuse_target(folder, checked.folder)
+    if any(exam.case.channels for exam in checked.evidence.exams):
+        raise RunError(
+            "Images whose channels are several files are not rewritten.",
+            hint="Mend the files that `ushape check` names, one by one.",
+        )
+    left_out = {
+        case: finding.check.replace("_", " ")
+        for finding in checked.findings
+        if finding.in_copy == "left out"
+        for case in finding.cases
+    }
+    soft = {
+        case
+        for finding in checked.findings
+        if finding.check == "soft_edges"
+        for case in finding.cases
+    }
+    low, high = sharp_values(checked.evidence.value_counts) if soft else (0, 0)
+    changes = []
+    for exam in checked.evidence.exams:
+        if exam.case.id in left_out:
+            changes.append(Change(exam.case.id, f"left out: {left_out[exam.case.id]}"))
+            continue
+        edges = (low, high) if exam.case.id in soft else None
+        changes += [Change(exam.case.id, what) for what in _copy_case(exam, folder, edges)]
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "changes.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(("case", "change"))
+        rows.writerows((change.case, change.what) for change in changes)
+    return changes
+
+
+def _copy_case(exam: Exam, folder: Path, edges: tuple[int, int] | None) -> Iterator[str]:
+    """Copies one pair; yields what was changed in it."""
+    case = exam.case
+    assert case.mask is not None
+    image_path = _place(folder / "images", case.id, io.suffix_of(case.image))
+    if exam.is_turned_apart:
+        image_path = image_path.with_name(f"{io.stem_of(image_path)}.png")
+        upright = read_image(case)
+        picture = upright[0] if len(upright) == 1 else np.moveaxis(upright, 0, -1)
+        io.write_rgb(image_path, picture)
+        yield "image saved as it is shown, without EXIF"
+    else:
+        _copy(case.image, image_path)
+    mask, changes = _corrected(exam, read_annotation(case.mask), edges)
+    if isinstance(case.mask, Path) and not changes:
+        target = _place(folder / "masks", case.id, io.suffix_of(case.mask))
+        _copy(case.mask, target)
+        return
+    suffix = mask.encoding.suffix
+    target = _place(folder / "masks", case.id, suffix)
+    io.write_mask(target, mask.codes, mask.encoding)
+    yield from changes
+
+
+def _copy(source: Path, target: Path) -> None:
+    """A file, or a folder that is one image: slices of a scan, a Zarr."""
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        shutil.copyfile(source, target)
+
+
+def _corrected(
+    exam: Exam, mask: MaskPixels, edges: tuple[int, int] | None
+) -> tuple[MaskPixels, list[str]]:
+    codes, changes = mask.codes, []
+    if exam.is_turned_apart:
+        codes = np.ascontiguousarray(turn_as_exif(codes, exam.image_turn))
+        changes.append("mask turned as the image's EXIF says")
+    elif exam.shape != codes.shape and exam.shape == codes.shape[::-1]:
+        codes = np.ascontiguousarray(codes.T)
+        changes.append("mask transposed")
+    encoding = mask.encoding
+    if edges is not None:
+        low, high = edges
+        odd = int(((codes != low) & (codes != high)).sum())
+        codes = nearest_of(codes, low, high, is_colour=encoding.kind == "colours")
+        encoding = encoding if encoding.kind == "colours" else MaskEncoding()
+        changes.append(f"{odd} pixels of soft edges set to the nearer of two values")
+    return MaskPixels(codes=codes, encoding=encoding), changes
+
+
+def turn_as_exif(array: np.ndarray, orientation: int) -> np.ndarray:
+    """(y, x) as stored -> as it is shown, by the EXIF orientation 1 to 8."""
+    turned = array.T if orientation >= 5 else array
+    mirrored_y = orientation in (3, 4, 7, 8)
+    mirrored_x = orientation in (2, 3, 6, 7)
+    return turned[:: -1 if mirrored_y else 1, :: -1 if mirrored_x else 1]
+
+
+def nearest_of(codes: np.ndarray, low: int, high: int, *, is_colour: bool) -> np.ndarray:
+    """Each pixel as the nearer of two values, or of two colours.
+
+    Shapes:
+        codes: (*S) -> (*S), the same dtype.
+    """
+    if not is_colour:
+        return np.where(codes >= threshold_between(low, high), high, low).astype(codes.dtype)
+    apart = [
+        sum(((codes >> shift & 255) - (code >> shift & 255)) ** 2 for shift in (16, 8, 0))
+        for code in (low, high)
+    ]
+    return np.where(apart[1] <= apart[0], high, low).astype(codes.dtype)
+
+
+def _place(folder: Path, case: str, suffix: str) -> Path:
+    path = folder / f"{case}{suffix}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path

@@ -1,0 +1,180 @@
+"""Checks of files and images: readable, of one kind, of their mask's size."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+
+from ushape.data.case_stats import Exam
+from ushape.data.checks.finding import Evidence, Finding
+from ushape.formatting import counted, size_text
+from ushape.io.raster import DAMAGED
+
+TURNED_SIDEWAYS = range(5, 9)
+"""EXIF orientations that exchange height and width."""
+
+
+def find_unpaired(evidence: Evidence) -> Iterator[Finding]:
+    for note in evidence.discovery.notes:
+        yield Finding(
+            check="unpaired",
+            severity="warning",
+            text=note.removeprefix("Left out: "),
+            fix="Give both files of a pair the same name, or take the lonely one out.",
+        )
+
+
+def find_unreadable(evidence: Evidence) -> Iterator[Finding]:
+    broken = [exam for exam in evidence.exams if exam.error is not None]
+    empty = [exam for exam in broken if exam.is_zero_bytes]
+    damaged = [exam for exam in broken if not exam.is_zero_bytes]
+    if empty:
+        yield Finding(
+            check="zero_bytes",
+            severity="error",
+            text=f"{counted(len(empty), 'pair')} with a file of 0 bytes.",
+            fix="Copy these files again from their source.",
+            cases=tuple(exam.case.id for exam in empty),
+            in_copy="left out",
+        )
+    if damaged:
+        yield Finding(
+            check="unreadable",
+            severity="error",
+            text=f"{counted(len(damaged), 'pair')} with a file that cannot be read, e.g. "
+            f"{damaged[0].error}",
+            fix=damaged[0].hint or DAMAGED,
+            cases=tuple(exam.case.id for exam in damaged),
+            in_copy="left out",
+        )
+
+
+def find_other_sizes(evidence: Evidence) -> Iterator[Finding]:
+    """Image and mask of different size: turned by EXIF, transposed, or simply another size."""
+    unlike = [exam for exam in evidence.readable if exam.shape != exam.mask_shape]
+    # A square image, or one that is upside down, keeps its size when its EXIF turns it.
+    turned = [exam for exam in evidence.readable if exam.is_turned_apart]
+    transposed = [e for e in unlike if e not in turned and e.shape == e.mask_shape[::-1]]
+    other = [exam for exam in unlike if exam not in turned and exam not in transposed]
+    if turned:
+        yield Finding(
+            check="exif",
+            severity="error",
+            text=f"{counted(len(turned), 'image')} turned by EXIF, and the mask does not turn "
+            "with it.",
+            fix="Turn the mask as the photograph is shown (--fix does), or remove the EXIF "
+            "orientation where the mask was drawn on the pixels as stored.",
+            cases=tuple(exam.case.id for exam in turned),
+            in_copy="corrected",
+        )
+    if transposed:
+        yield Finding(
+            check="transposed",
+            severity="error",
+            text=f"{counted(len(transposed), 'image')} whose mask is transposed, "
+            f"{_sizes_of(transposed[0])}.",
+            fix="Exchange height and width of the mask; look whether it is mirrored as well.",
+            cases=tuple(exam.case.id for exam in transposed),
+            in_copy="corrected",
+        )
+    if other:
+        yield Finding(
+            check="size",
+            severity="error",
+            text=f"{counted(len(other), 'image')} whose mask has another size, "
+            f"{_sizes_of(other[0])}.",
+            fix="Export the masks on the image's grid, pixel for pixel.",
+            cases=tuple(exam.case.id for exam in other),
+            in_copy="left out",
+        )
+
+
+def find_mixed_kinds(evidence: Evidence) -> Iterator[Finding]:
+    """Different channel counts stop training, different depths are brought to one scale."""
+    for check, key, severity, fix in (
+        (
+            "channels",
+            lambda exam: f"{exam.channels} channels",
+            "error",
+            "Convert all images to one kind, e.g. all grey or all RGB.",
+        ),
+        (
+            "dimensions",
+            lambda exam: f"{len(exam.shape)}D",
+            "error",
+            "Train on images or on volumes, not on both.",
+        ),
+        (
+            "depth",
+            lambda exam: exam.dtype,
+            "warning",
+            "Each image is scaled by itself, so that this may be meant; convert them if not.",
+        ),
+    ):
+        rare, text = _minorities(evidence.readable, key)
+        if rare:
+            yield Finding(
+                check=check,
+                severity=severity,  # type: ignore[arg-type]  # A literal of the table above.
+                text=f"Images of different kinds: {text}.",
+                fix=fix,
+                cases=tuple(exam.case.id for exam in rare),
+            )
+
+
+def find_odd_images(evidence: Evidence) -> Iterator[Finding]:
+    def those(is_odd: Callable[[Exam], bool]) -> tuple[str, ...]:
+        return tuple(exam.case.id for exam in evidence.readable if is_odd(exam))
+
+    if cases := those(lambda exam: exam.not_finite > 0):
+        count = sum(exam.not_finite for exam in evidence.readable)
+        yield Finding(
+            check="not_finite",
+            severity="error",
+            text=f"{counted(len(cases), 'image')} with NaN or infinite values ({count} in all).",
+            fix="Replace them, e.g. by the value of the background, or take the images out.",
+            cases=cases,
+            in_copy="left out",
+        )
+    if cases := those(lambda exam: exam.low == exam.high and exam.not_finite == 0):
+        yield Finding(
+            check="constant",
+            severity="warning",
+            text=f"{counted(len(cases), 'image')} of one value only.",
+            fix="Look whether the export failed; take them out if they show nothing.",
+            cases=cases,
+            in_copy="left out",
+        )
+    if cases := those(lambda exam: exam.has_alpha):
+        yield Finding(
+            check="alpha",
+            severity="note",
+            text=f"{counted(len(cases), 'image')} with a transparency channel, which is dropped.",
+            fix="Nothing, unless the transparency means something.",
+            cases=cases,
+        )
+    if cases := those(lambda exam: exam.equal_channels):
+        yield Finding(
+            check="equal_channels",
+            severity="note",
+            text=f"{counted(len(cases), 'image')} in which two channels hold the same.",
+            fix="Nothing where a missing sequence was repeated; save grey images as grey "
+            "otherwise.",
+            cases=cases,
+        )
+
+
+def _sizes_of(exam: Exam) -> str:
+    return f"e.g. image {size_text(exam.shape)}, mask {size_text(exam.mask_shape)}"
+
+
+def _minorities(exams: Iterable[Exam], key_of: Callable[[Exam], str]) -> tuple[list[Exam], str]:
+    """Exams that are not of the commonest kind, and all kinds with their counts."""
+    by_key: dict[str, list[Exam]] = {}
+    for exam in exams:
+        by_key.setdefault(key_of(exam), []).append(exam)
+    if len(by_key) < 2:
+        return [], ""
+    counts = Counter({key: len(own) for key, own in by_key.items()}).most_common()
+    rare = [exam for key, _ in counts[:0:-1] for exam in by_key[key]]
+    return rare, ", ".join(f"{count} of {key}" for key, count in counts)

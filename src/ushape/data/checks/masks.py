@@ -1,0 +1,299 @@
+"""Checks of masks: what their values mean, and whether they lie where the image shows it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from ushape.data.checks.finding import Evidence, Finding
+from ushape.formatting import counted
+from ushape.labels import MAX_CLASSES
+
+SOFT = 0.9
+"""Share of thin pixels among the odd ones from which they are soft edges and not classes."""
+
+RARE = 1e-4
+"""A class with a smaller share of all pixels will hardly be learned."""
+
+FEWEST_CASES = 8
+"""A data set's own distribution needs so many cases."""
+
+NEAR_PX = 3.0
+"""An outline within this distance lies on its edge."""
+
+MOSTLY = 0.75
+"""Share of outlines on their edges from which a data set's others are suspects."""
+
+WEAK = 0.5
+"""Of the edge strength nearby; outlines with less under them lie beside their edges."""
+
+MAD_TO_SIGMA = 1.4826
+"""Of a normal distribution."""
+
+
+def find_empty(evidence: Evidence) -> Iterator[Finding]:
+    if evidence.space is None:
+        return
+    exams = evidence.readable
+    empty = [exam.case.id for exam in exams if evidence.class_pixels(exam)[1:].sum() == 0]
+    if empty:
+        yield Finding(
+            check="empty",
+            severity="note",
+            text=f"{counted(len(empty), 'mask')} without foreground "
+            f"({len(empty) / len(exams):.0%}).",
+            fix="Nothing where nothing is to be seen: sampling and scores take care of it.",
+            cases=tuple(empty),
+        )
+
+
+def find_soft_edges(evidence: Evidence) -> Iterator[Finding]:
+    """Two values, and between them what antialiasing or JPEG made of their border."""
+    if evidence.meaning_is_laid_down:
+        return
+    soft = [e for e in evidence.readable if e.thin_share >= SOFT and not e.mask_is_image]
+    if not soft or len(evidence.value_counts) < 4:
+        return
+    low, high = sharp_values(evidence.value_counts)
+    odd = sum(
+        count
+        for exam in soft
+        for value, count in exam.value_counts.items()
+        if value not in (low, high)
+    )
+    colours = any(exam.encoding.kind == "colours" for exam in soft)
+    yield Finding(
+        check="soft_edges",
+        severity="error",
+        text=f"{counted(len(soft), 'mask')} with soft edges: {odd} pixels are neither "
+        f"{_value(low, colours)} nor {_value(high, colours)}, which they most likely mean.",
+        fix="Save masks without antialiasing and not as JPEG; "
+        + (
+            "map the colours back to the two that are meant (--fix does)."
+            if colours
+            else f"--set labels.threshold={threshold_between(low, high)} cuts in the middle."
+        ),
+        cases=tuple(exam.case.id for exam in soft),
+        in_copy="corrected",
+    )
+
+
+def sharp_values(counts: Mapping[int, int]) -> tuple[int, int]:
+    """The two commonest mask values, rising."""
+    first, second = sorted(counts, key=lambda value: counts[value])[-2:]
+    return min(first, second), max(first, second)
+
+
+def threshold_between(low: int, high: int) -> int:
+    """Values from this on are nearer to the higher one."""
+    return (low + high + 1) // 2
+
+
+def find_mixed_encodings(evidence: Evidence) -> Iterator[Finding]:
+    """Grey values in some masks, colours or a palette in others: their codes do not agree."""
+    kinds = Counter(exam.encoding.kind for exam in evidence.readable)
+    if len(kinds) < 2:
+        return
+    common = kinds.most_common(1)[0][0]
+    rare = [exam for exam in evidence.readable if exam.encoding.kind != common]
+    listed = ", ".join(f"{count} as {kind}" for kind, count in kinds.most_common())
+    yield Finding(
+        check="encoding",
+        severity="warning",
+        text=f"Masks are written in different ways: {listed}.",
+        fix="Save all masks in one way; grey values are safest.",
+        cases=tuple(exam.case.id for exam in rare),
+    )
+
+
+def find_stray_values(evidence: Evidence) -> Iterator[Finding]:
+    """Values, or colours, that are no class: by the user's own list, or by their rarity."""
+    total = sum(evidence.value_counts.values())
+    named = evidence.labels.values
+    if named is not None:
+        strange = set(evidence.value_counts) - {*named, evidence.labels.ignore}
+    else:
+        sharp = [exam for exam in evidence.readable if exam.thin_share < SOFT]
+        is_colour = any(exam.encoding.kind == "colours" for exam in sharp)
+        limit = RARE / 10 * total
+        counts = evidence.value_counts
+        strange = {value for value, n in counts.items() if n < limit} if is_colour else set()
+    holders = [exam for exam in evidence.readable if strange & exam.value_counts.keys()]
+    if not strange or not holders:
+        return
+    is_colour = any(exam.encoding.kind == "colours" for exam in holders)
+    pixels = sum(evidence.value_counts[value] for value in strange)
+    shown = ", ".join(_value(value, is_colour) for value in sorted(strange)[:5])
+    yield Finding(
+        check="stray_values",
+        severity="error" if named is not None else "warning",
+        text=f"{counted(len(holders), 'mask')} with {'colours' if is_colour else 'values'} that "
+        f"are no class: {shown} ({pixels} pixels).",
+        fix="Name all classes with --set labels.values=[...], or repaint these pixels.",
+        cases=tuple(exam.case.id for exam in holders),
+    )
+
+
+def find_class_trouble(evidence: Evidence) -> Iterator[Finding]:
+    """Gaps in the numbering; classes in one group only; classes with almost no pixels."""
+    space = evidence.space
+    if space is None or space.threshold is not None or _are_ids(evidence):
+        return
+    values = space.values
+    if len(values) > 2 and max(values) < 256 and max(values) - min(values) + 1 != len(values):
+        missing = sorted(set(range(min(values), max(values) + 1)) - set(values))
+        yield Finding(
+            check="class_gaps",
+            severity="note",
+            text=f"Mask values leave gaps: {_shorten(missing)} of {min(values)} to "
+            f"{max(values)} are in no mask.",
+            fix="Nothing, unless a class should be there.",
+        )
+    pixels = np.stack([evidence.class_pixels(exam) for exam in evidence.readable])
+    groups = [evidence.groups.get(exam.case.id, exam.case.id) for exam in evidence.readable]
+    several = len(set(groups)) > 1
+    for index in range(1, len(values)):
+        owners = {groups[place] for place in np.flatnonzero(pixels[:, index])}
+        share = pixels[:, index].sum() / max(1, pixels.sum())
+        if several and len(owners) == 1:
+            yield Finding(
+                check="class_in_one_group",
+                severity="warning",
+                text=f"{_name(space.names[index])} is in group {next(iter(owners))} only: it can "
+                "be learned or tested, not both.",
+                fix="Annotate it in more groups, or leave the class out.",
+            )
+        elif 0 < share < RARE:
+            yield Finding(
+                check="rare_class",
+                severity="warning",
+                text=f"{_name(space.names[index])} has {share:.4%} of all pixels.",
+                fix="Annotate more of it; --set weights.balance=true makes its pixels count more.",
+            )
+
+
+def find_object_ids(evidence: Evidence) -> Iterator[Finding]:
+    if evidence.meaning_is_laid_down or not _are_ids(evidence):
+        return
+    most = max(len(exam.value_counts) - 1 for exam in evidence.readable)
+    yield Finding(
+        check="object_ids",
+        severity="error" if len(evidence.value_counts) > MAX_CLASSES else "warning",
+        text=f"The masks hold object ids rather than classes: up to {most} values in a mask, one "
+        "connected object each, others in every image.",
+        fix="--set labels.threshold=1 takes every object as foreground.",
+        cases=tuple(exam.case.id for exam in evidence.readable if exam.parts_per_value),
+    )
+
+
+def _are_ids(evidence: Evidence) -> bool:
+    """Each value is one connected object, and each image has its own number of them."""
+    several = [exam for exam in evidence.readable if exam.parts_per_value]
+    if len(several) < 2 or len(several) < len(evidence.readable) / 2:
+        return False
+    highest = {max(exam.value_counts) for exam in several}
+    parts = float(np.median([exam.parts_per_value for exam in several]))
+    most = max(len(exam.value_counts) for exam in several)
+    return most >= 4 and parts <= 1.25 and len(highest) > max(2, len(several) // 4)
+
+
+def find_copies_of_images(evidence: Evidence) -> Iterator[Finding]:
+    copies = [exam.case.id for exam in evidence.readable if exam.mask_is_image]
+    if copies:
+        yield Finding(
+            check="mask_is_image",
+            severity="error",
+            text=f"{counted(len(copies), 'mask')} identical to the image.",
+            fix="The image was saved in the mask's place: export the mask again.",
+            cases=tuple(copies),
+            in_copy="left out",
+        )
+
+
+def find_inverted(evidence: Evidence) -> Iterator[Finding]:
+    """Masks whose foreground share is far from all others', and whose background's is not."""
+    space = evidence.space
+    if space is None or len(space.values) != 2 or len(evidence.readable) < FEWEST_CASES:
+        return
+    exams, shares = [], []
+    for exam in evidence.readable:
+        background, foreground = evidence.class_pixels(exam)
+        if background and foreground:
+            exams.append(exam)
+            shares.append(foreground / (background + foreground))
+    if len(exams) < FEWEST_CASES:
+        return
+    logits = np.array([_logit(share) for share in shares])
+    middle = float(np.median(logits))
+    spread = max(0.5, MAD_TO_SIGMA * float(np.median(np.abs(logits - middle))))
+    framed = float(np.median([exam.border_share for exam in exams]))
+    odd = [
+        (abs(value - middle), exam)
+        for value, exam in zip(logits, exams, strict=True)
+        if abs(value - middle) > 3 * spread
+        and abs(-value - middle) < 2 * spread
+        and (exam.border_share > 0.5) != (framed > 0.5)
+    ]
+    if odd:
+        odd.sort(key=lambda pair: -pair[0])
+        yield Finding(
+            check="inverted",
+            severity="warning",
+            text=f"{counted(len(odd), 'mask')} that may be inverted: foreground and background "
+            "would fit the other masks if they were exchanged.",
+            fix="Look at them; exchange the two values where it is so.",
+            cases=tuple(exam.case.id for _, exam in odd),
+        )
+
+
+def find_misplaced(evidence: Evidence) -> Iterator[Finding]:
+    """Outlines that lie beside the image's edges, where those of the others lie on them."""
+    fitted = [exam for exam in evidence.fitting if exam.fit is not None]
+    if len(fitted) < FEWEST_CASES:
+        return
+    # 1 is what any line through the image would find: how much of the rest is under the outline?
+    kept = np.array([(e.fit.here - 1) / max(e.fit.best - 1, 1e-6) for e in fitted if e.fit])
+    shifts = np.array([math.hypot(*exam.fit.shift) for exam in fitted if exam.fit])
+    # The data set must show that its outlines lie on edges, else a shift says nothing. Without
+    # such a rule one in nine would be that near by chance.
+    if np.mean(shifts < NEAR_PX) < MOSTLY:
+        return
+    odd = [
+        (value, exam)
+        for value, shift, exam in zip(kept, shifts, fitted, strict=True)
+        if value < WEAK and shift >= NEAR_PX
+    ]
+    if odd:
+        odd.sort(key=lambda pair: pair[0])
+        first = odd[0][1]
+        assert first.fit is not None
+        dy, dx = first.fit.shift
+        yield Finding(
+            check="misplaced",
+            severity="warning",
+            text=f"{counted(len(odd), 'mask')} that may be shifted against the image, e.g. "
+            f"{first.case.id} by about {dy} pixels in y and {dx} in x.",
+            fix="Look at them in check.html; register or annotate them again.",
+            cases=tuple(exam.case.id for _, exam in odd),
+        )
+
+
+def _logit(share: float) -> float:
+    return math.log(share / (1 - share))
+
+
+def _name(name: str) -> str:
+    """A class without a name of its own is called "class 3" already."""
+    return name.capitalize() if name.startswith("class ") else f"Class {name}"
+
+
+def _value(code: int, is_colour: bool) -> str:
+    return f"#{code:06x}" if is_colour else str(code)
+
+
+def _shorten(values: list[int], most: int = 6) -> str:
+    shown = ", ".join(map(str, values[:most]))
+    return shown + (f" and {len(values) - most} more" if len(values) > most else "")

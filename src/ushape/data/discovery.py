@@ -1,0 +1,249 @@
+"""A folder, a table or a COCO file -> its cases, in whatever form people keep them."""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ushape import io
+from ushape.data.layouts import LAYOUTS, coco, folders, table
+from ushape.data.layouts.base import Found, join_all_series
+from ushape.data.layouts.class_names import StatedClasses, read_class_names
+from ushape.data.layouts.names import images_below, key_below
+from ushape.data.layouts.nnunet import channels_of
+from ushape.data.layouts.table import TABLES, read_images
+from ushape.errors import DataError
+from ushape.formatting import counted
+from ushape.io import is_image
+from ushape.types import Case, Mask
+
+
+@dataclass(frozen=True, kw_only=True)
+class Discovery:
+    """The annotated cases of a folder."""
+
+    cases: list[Case]
+    """Sorted by id; groups and splits only where the data state them."""
+
+    layout: str
+    notes: list[str]
+    """What was left out, a line each."""
+
+    classes: StatedClasses | None = None
+    """What the data say about the values in their masks."""
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Names that the data state, background first, in the order of their values."""
+        return (self.classes.names or None) if self.classes else None
+
+
+def discover(data: Path, masks: Path | None = None) -> Discovery:
+    """Finds images and their masks.
+
+    Args:
+        data: A folder; or a table with the columns image and mask; or a COCO JSON file.
+        masks: Folder of the masks, where `data` holds the images only; or their COCO JSON file.
+
+    Raises:
+        DataError: no folder; nothing readable; no pair (says what was seen and the nearest
+            names); several candidates; a table or COCO file with mistakes.
+    """
+    found = _find_pairs(data, masks)
+    if found is None or not found.paired:
+        raise _no_pairs(data, masks, found)
+    stated = found.classes
+    for place in (data if data.is_dir() else data.parent, masks):
+        if stated is None and place is not None and place.is_dir():
+            stated = read_class_names(place)
+    notes = [*_describe_rest(found), *found.notes]
+    return Discovery(cases=found.cases, layout=found.layout, notes=notes, classes=stated)
+
+
+def _find_pairs(data: Path, masks: Path | None) -> Found | None:
+    """What the user names, else the first layout that finds pairs, else that finds anything."""
+    if masks is None and data.is_file() and data.suffix.lower() in table.TABLES:
+        return table.read(data)
+    if masks is None and data.is_file() and data.suffix.lower() == ".json":
+        return coco.read(data)
+    is_coco = masks is not None and masks.is_file() and masks.suffix.lower() == ".json"
+    for given in (data, None if is_coco else masks):
+        if given is not None and not given.is_dir():
+            raise DataError(
+                f"{given} is {'a file, not a folder' if given.exists() else 'not there'}.",
+                hint="Name the folder that holds the images and masks, or a table or COCO file.",
+            )
+    if masks is not None:
+        return coco.pair(masks, [data]) if is_coco else folders.pair(data, masks)
+    seen: Found | None = None
+    for find in LAYOUTS.values():
+        found = find(data)
+        if found is not None and found.paired:
+            return found
+        seen = seen or found
+    return seen
+
+
+def _describe_rest(found: Found) -> list[str]:
+    """Images without mask and masks without image, with the nearest names."""
+    notes = []
+    for what, other, ours, theirs in (
+        ("image", "mask", found.images, found.masks),
+        ("mask", "image", found.masks, found.images),
+    ):
+        alone = sorted(ours.keys() - theirs.keys())
+        if alone:
+            near = difflib.get_close_matches(alone[0], list(theirs), n=1)
+            nearest = f"; the nearest {other} is {_name_of(theirs[near[0]])}" if near else ""
+            name = _name_of(ours[alone[0]])
+            lack = f"{'has' if len(alone) == 1 else 'have'} no {other}"
+            notes.append(f"Left out: {counted(len(alone), what)} {lack}, e.g. {name}{nearest}.")
+    return notes
+
+
+def _name_of(file: Mask) -> str:
+    return file.name if isinstance(file, Path) else str(file)
+
+
+def _no_pairs(folder: Path, masks: Path | None, found: Found | None) -> DataError:
+    """Says what was seen, so that the user sees what is missing."""
+    lines = [f"No pairs of image and mask in {folder}{f' and {masks}' if masks else ''}. Seen:"]
+    for place in (folder, masks):
+        if place is not None:
+            lines += _describe_tree(place) if place.is_dir() else [f"  {place.name}: a file"]
+    if found is not None:
+        lines += _describe_rest(found)
+    return DataError(
+        "\n".join(lines),
+        hint="images/ beside masks/ with equal names, x.png beside x_mask.png, or "
+        "ushape train IMAGES --masks MASKS, or a table with the columns image and mask.",
+    )
+
+
+def _describe_tree(folder: Path, most: int = 8) -> list[str]:
+    counts: Counter[tuple[str, str]] = Counter()
+    first: dict[tuple[str, str], str] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.name.startswith("."):
+            key = (path.parent.relative_to(folder).as_posix(), path.suffix.lower())
+            counts[key] += 1
+            first.setdefault(key, path.name)
+    if not counts:
+        return [f"  {folder}: empty"]
+    lines = [
+        f"  {folder.name}/{'' if parent == '.' else parent + '/'}: {count} × "
+        f"{suffix or 'no suffix'}, e.g. {first[parent, suffix]}"
+        + ("" if is_image(Path(f"x{suffix}")) else " (no reader)")
+        for (parent, suffix), count in list(counts.items())[:most]
+    ]
+    if len(counts) > most:
+        lines.append(f"  ... and {len(counts) - most} more folders or kinds of file")
+    return lines
+
+
+STANDARD_INPUT = Path("-")
+
+
+@dataclass(frozen=True)
+class Input:
+    """One image, and where its results go."""
+
+    case: Case
+    """Its group is what a table says, else its folder."""
+
+    below: Path
+    """The image's path below what was named, and that of its results below the output folder."""
+
+
+def find_inputs(named: Sequence[Path], *, channels: int, dims: int) -> list[Input]:
+    """All images that are meant, in the order in which they were named, folders sorted.
+
+    Args:
+        named: Files; folders, whose sub-folders are kept; patterns such as `scans/*.tif`; tables
+            with a column image; `-` for names on standard input, one in a line.
+        channels: That the model reads. Files NAME_0000, NAME_0001, ... of fewer channels are
+            one image together.
+        dims: 3: several DICOM slices in a folder are one volume.
+
+    Raises:
+        DataError: a path that is not there, no image in them, two results of one name.
+    """
+    found: list[Input] = []
+    for path in named:
+        if path == STANDARD_INPUT:
+            lines = [line.strip() for line in sys.stdin]
+            for listed in (Path(line) for line in lines if line):
+                found += _find_in(listed, channels, dims)
+        else:
+            found += _find_in(path, channels, dims)
+    if not found:
+        places = ", ".join(str(path) for path in named)
+        raise DataError(f"No images in {places}.", hint="Name image files, or folders of them.")
+    found = list({one.case.image.resolve(): one for one in reversed(found)}.values())[::-1]
+    owners: dict[Path, Path] = {}
+    for one in found:
+        target = one.below.with_name(io.stem_of(one.below))
+        image = one.case.image
+        if target in owners:
+            raise DataError(
+                f"{owners[target]} and {image} would both be written to {target}.",
+                hint="Rename one of them, or predict them into different folders.",
+            )
+        owners[target] = image
+    return found
+
+
+def _find_in(path: Path, channels: int, dims: int) -> Iterator[Input]:
+    if path.is_dir() and not io.is_image(path):
+        images = images_below(path)
+        if dims == 3:
+            images = join_all_series(images)
+        if images == [path]:  # A folder of slices by itself.
+            yield _input(path, path.parent)
+            return
+        yield from _join_channels(images, path, channels)
+    elif path.exists() and path.suffix.lower() in TABLES:
+        for image, group in read_images(path):
+            yield _input(image, path.parent, group)
+    elif path.exists():
+        yield _input(path, path.parent)
+    elif glob.has_magic(str(path)):
+        start = _before_magic(path)
+        matching = sorted(start.glob(str(path.relative_to(start))))
+        yield from _join_channels([one for one in matching if io.is_image(one)], start, channels)
+    else:
+        raise DataError(f"{path} is not there.", hint="Check the spelling.")
+
+
+def _before_magic(path: Path) -> Path:
+    """The folders before the first part with a wildcard."""
+    first = next(index for index, part in enumerate(path.parts) if glob.has_magic(part))
+    return Path(*path.parts[:first])
+
+
+def _join_channels(images: Sequence[Path], start: Path, channels: int) -> Iterator[Input]:
+    """Files of one channel each as one image, where they are called so and the model reads more."""
+    files = channels_of((key_below(path, start), path) for path in images)
+    are_joined = (
+        len(files) < len(images)
+        and len({len(own) for own in files.values()}) == 1
+        and io.read(images[0]).array.shape[0] < channels
+    )
+    if not are_joined:
+        yield from (_input(path, start) for path in images)
+        return
+    for key, own in files.items():
+        below = Path(key + io.suffix_of(own[0]))
+        case = Case(id=key, image=own[0], channels=tuple(own[1:]), group=str(own[0].parent))
+        yield Input(case, below)
+
+
+def _input(image: Path, start: Path, group: str = "") -> Input:
+    key = key_below(image, start)
+    case = Case(id=key, image=image, group=group or str(image.parent))
+    return Input(case, Path(key).with_name(image.name))

@@ -1,0 +1,70 @@
+"""How much each pixel of a patch counts: class balance, and borders between objects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ushape.errors import ConfigError
+from ushape.labels import IGNORE
+from ushape.transforms.border_weights import border_weights, find_objects
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightConfig:
+    """Weights of pixels in the cross-entropy."""
+
+    border_w0: float = 0.0
+    """Largest additional weight of background between two objects; the paper has 10. 0: none."""
+
+    border_sigma_px: float = 5.0
+    """How far from the two objects it falls, pixels."""
+
+    balance: bool = False
+    """Rarer classes count more: largest pixel count / count, over the training cases."""
+
+    def __post_init__(self) -> None:
+        if not self.border_w0 >= 0:
+            raise ConfigError(
+                f"weights.border_w0 is {self.border_w0}, below 0.", hint="0 switches it off."
+            )
+        if not self.border_sigma_px > 0:
+            raise ConfigError(
+                f"weights.border_sigma_px is {self.border_sigma_px}.",
+                hint="Above 0; the paper has 5 pixels.",
+            )
+
+
+class PixelWeights:
+    """w = wc + w0 exp(-(d1 + d2)^2 / (2 sigma^2)), d1 and d2 the distances to the two nearest
+    objects; 0 where ignored.
+
+    Args:
+        class_pixels: (cases, classes) of the training cases.
+
+    Source:
+        Ronneberger, Fischer, Brox 2015, arXiv 1505.04597, equation 2.
+    """
+
+    def __init__(self, config: WeightConfig, class_pixels: np.ndarray):
+        self.config = config
+        counts = class_pixels.sum(axis=0)
+        # A class that no training case has weighs nothing: it is never seen.
+        balanced = np.where(counts > 0, counts.max() / np.maximum(counts, 1), 0.0)
+        self._by_class = np.zeros(IGNORE + 1, dtype=np.float32)
+        self._by_class[: len(counts)] = balanced if config.balance else 1.0
+
+    def of(self, classes: np.ndarray) -> np.ndarray:
+        """Weights of a patch, objects being connected foreground.
+
+        Shapes:
+            classes: (*S) uint8 class indices -> (*S) float32.
+        """
+        weights = self._by_class[classes]
+        if self.config.border_w0:
+            border = border_weights(
+                find_objects(classes), w0=self.config.border_w0, sigma=self.config.border_sigma_px
+            )
+            weights += np.where(classes == IGNORE, 0, border)
+        return weights

@@ -1,0 +1,143 @@
+"""Which images of a prediction are finished, so that the same call goes on where it was killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ushape.io.files import write_bytes
+from ushape.types import Case
+
+NAME = ".ushape-predict.jsonl"
+
+HEADER_BYTES = 256
+
+Line = dict[str, Any]
+
+
+class Journal:
+    """A file in the output folder: a line for the call; then, for each image, one when its outputs
+    are begun and one when they are all written.
+
+    Args:
+        folder: Of the outputs.
+        made_by: What the outputs depend on: weights, rule, kinds of output. Lines of another call
+            do not count, and are dropped.
+    """
+
+    def __init__(self, folder: Path, made_by: Mapping[str, Any]):
+        self.folder, self.path = folder, folder / NAME
+        self.made_by = json.loads(json.dumps(made_by))
+        self._begun: dict[str, Line] = {}
+        self._done: dict[str, Line] = {}
+        lines = self._lines()
+        self.is_ours = bool(lines) and lines[0].get("made_by") == self.made_by
+        for line in lines[1:] if self.is_ours else []:
+            if "image" in line:
+                (self._done if "files" in line else self._begun)[line["image"]] = line
+
+    def is_done(self, below: Path, case: Case) -> bool:
+        """The outputs are there as they were written, and the image is the one of that time."""
+        line = self._done.get(below.as_posix())
+        return line is not None and line["source"] == _source_of(case) and self._is_whole(line)
+
+    def may_replace(self, below: Path, case: Case) -> bool:
+        """What is there comes from this very file: a call was killed while it wrote it, or the file
+        has changed since and the outputs have not."""
+        name, path = below.as_posix(), _source_of(case)[0]
+        done, begun = self._done.get(name), self._begun.get(name)
+        if done is not None:
+            return bool(done["source"][0] == path) and self._is_whole(done)
+        return begun is not None and bool(begun["source"][0] == path)
+
+    def forget(self) -> None:
+        """All that was noted, because it is to be written anew."""
+        self._begun, self._done = {}, {}
+
+    def begin(self, below: Path, case: Case) -> None:
+        """Notes an image before the first of its files is written."""
+        if not self.is_ours:  # Not before there is something to note.
+            write_bytes(self.path, (json.dumps({"made_by": self.made_by}) + "\n").encode())
+            self.is_ours = True
+        self._append(self._begun, {"image": below.as_posix(), "source": _source_of(case)})
+
+    def finish(
+        self, below: Path, case: Case, files: Iterable[Path], rows: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Notes an image whose files are all written.
+
+        Args:
+            rows: For the table of all images.
+        """
+        line = {
+            "image": below.as_posix(),
+            "source": _source_of(case),
+            "files": {path.relative_to(self.folder).as_posix(): _mark_of(path) for path in files},
+            "rows": list(rows),
+        }
+        self._append(self._done, line)
+
+    @property
+    def finished(self) -> list[Path]:
+        """The images of this and of equal calls, whose outputs are as they were written."""
+        return [Path(name) for name, line in self._done.items() if self._is_whole(line)]
+
+    def rows_of(self, images: Iterable[Path]) -> list[Line]:
+        """The rows of these images, each with its name first."""
+        return [
+            {"image": below.as_posix(), **row}
+            for below in sorted(set(images))
+            for row in self._done.get(below.as_posix(), {}).get("rows", [])
+        ]
+
+    def _append(self, known: dict[str, Line], line: Line) -> None:
+        # One write to the end of the file: lines of two processes do not mix.
+        number = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        try:
+            os.write(number, (json.dumps(line) + "\n").encode())
+        finally:
+            os.close(number)
+        known[line["image"]] = line
+
+    def _is_whole(self, line: Line) -> bool:
+        return all(_mark_of(self.folder / name) == mark for name, mark in line["files"].items())
+
+    def _lines(self) -> list[Line]:
+        """All that can be read; a line that a kill cut off is none."""
+        if not self.path.is_file():
+            return []
+        found = []
+        for line in self.path.read_text(errors="replace").splitlines():
+            try:
+                values = json.loads(line)
+            except ValueError:
+                continue
+            found += [values] if isinstance(values, dict) else []
+        return found
+
+
+def _source_of(case: Case) -> list[Any]:
+    """Where the image lies, and what tells its state: bytes and time of the last change."""
+    files = [path.resolve() for path in (case.image, *case.channels)]
+    found: list[Any] = [" ".join(map(str, files))]
+    for path in files:
+        inside = sorted(path.rglob("*")) if path.is_dir() else [path]
+        stats = [one.stat() for one in inside if one.is_file()]
+        found.append(
+            [sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)]
+        )
+    return found
+
+
+def _mark_of(path: Path) -> list[int]:
+    """Bytes of a file, or of all files of a folder, and a checksum of its header."""
+    if path.is_dir():
+        return [sum(one.stat().st_size for one in path.rglob("*") if one.is_file()), 0]
+    if not path.is_file():
+        return [-1, 0]
+    with path.open("rb") as file:
+        return [path.stat().st_size, zlib.crc32(file.read(HEADER_BYTES))]

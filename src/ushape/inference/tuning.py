@@ -1,0 +1,118 @@
+"""What validation cases decide after training: thresholds, cleaning, and what Dice to expect."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ushape import config
+from ushape.errors import ConfigError, RunError
+from ushape.inference.decision_rule import ClassRule, DecisionRule, apply_rule, as_fractions
+from ushape.inference.threshold_search import choose_rule
+from ushape.inference.uncertainty import Calibration, confidence_of, fit_calibration
+from ushape.io.files import write_bytes
+from ushape.labels import LabelSpace
+from ushape.metrics.overlap import count_overlap, dice
+from ushape.planning.run import Run
+from ushape.transforms.morphology import Cleaning
+
+MOST_PX = 48_000_000
+"""Validation pixels, times channels, that are held (a byte each) and decided on; of more, evenly
+spread cases."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """What a run has learned from its validation cases."""
+
+    rule: DecisionRule = field(default_factory=DecisionRule)
+    calibrations: tuple[Calibration, ...] = ()
+    """One for each run that had enough cases; their mean counts."""
+
+    report: tuple[str, ...] = ()
+    """In words, a line each."""
+
+
+@dataclass(frozen=True)
+class Validated:
+    """A validation case, predicted."""
+
+    group: str
+    probabilities: np.ndarray
+    """(K, *S) uint8, 0 to 255."""
+
+    truth: np.ndarray
+    """(*S) class indices."""
+
+
+def choose_tuning(cases: Sequence[Validated], space: LabelSpace, *, rule: bool) -> Tuning:
+    """Chooses a rule, if asked for, and fits the calibration to what it decides."""
+    chosen, report = DecisionRule(), tuple[str, ...]()
+    if rule:
+        pairs = [(case.probabilities, case.truth) for case in cases]
+        found = choose_rule(pairs, space, [case.group for case in cases])
+        chosen, report = found.rule, found.report
+    confidence, scores = [], []
+    for case in cases:
+        shares = as_fractions(case.probabilities)
+        classes = apply_rule(chosen, shares, space)
+        confidence.append(confidence_of(shares, classes, space))
+        scores.append(_mean_dice(classes, case.truth, space))
+    fitted = fit_calibration(confidence, scores)
+    return Tuning(rule=chosen, calibrations=(fitted,) if fitted else (), report=report)
+
+
+def join_tunings(tunings: Sequence[Tuning]) -> Tuning:
+    """Of several runs: each class at the mean of their thresholds, cleaned as all of them agree."""
+    if len(tunings) == 1:
+        return tunings[0]
+    names = sorted({name for one in tunings for name in one.rule.classes})
+    classes = {}
+    for name in names:
+        own = [one.rule.of(name) for one in tunings]
+        threshold = sum(rule.threshold for rule in own) / len(own)
+        agreed = own[0].cleaning if len({rule.cleaning for rule in own}) == 1 else Cleaning()
+        classes[name] = ClassRule(threshold=threshold, cleaning=agreed)
+    return Tuning(
+        rule=DecisionRule(classes=classes),
+        calibrations=tuple(fitted for one in tunings for fitted in one.calibrations),
+    )
+
+
+def thin_out_cases(sizes: Sequence[int], channels: int) -> Iterator[int]:
+    """Places of the cases that are held: all, or so many evenly spread ones as MOST_PX allows."""
+    step = max(1, -(-sum(sizes) * channels // MOST_PX))
+    return iter(range(0, len(sizes), step))
+
+
+def save_tuning(run: Run, tuning: Tuning) -> None:
+    content = json.dumps(config.to_dict(tuning), indent=2) + "\n"
+    write_bytes(run.tuning_path, content.encode())
+
+
+def load_tuning(run: Run) -> Tuning:
+    """What the run has learned; the likeliest class where it has not.
+
+    Raises:
+        RunError: a file that is not what training wrote.
+    """
+    path = run.tuning_path
+    if not path.exists():
+        return Tuning()
+    try:
+        return config.from_dict(Tuning, json.loads(path.read_text()), source=str(path))
+    except (ValueError, OSError, TypeError, AttributeError, ConfigError) as error:
+        raise RunError(
+            f"{path}: not what training wrote ({str(error).splitlines()[0].rstrip('.')}).",
+            hint=f"Copy the run again; without {path.name} the likeliest class is taken.",
+        ) from None
+
+
+def _mean_dice(classes: np.ndarray, truth: np.ndarray, space: LabelSpace) -> float | None:
+    """Over what is in the truth or the prediction; None where nothing is."""
+    found = [dice(count_overlap(classes, truth, region)) for region in space.scored]
+    known = [value for value in found if value is not None]
+    return sum(known) / len(known) if known else None

@@ -1,0 +1,390 @@
+"""Labelled objects out of predicted classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import ndimage, sparse
+from skimage import measure, morphology, segmentation
+
+from ushape.errors import ConfigError, DataError
+from ushape.labels import IGNORE, LabelSpace
+from ushape.types import spacing_or_ones
+
+Probabilities = Mapping[int, np.ndarray]
+"""(*S) probability of each foreground class, by class index."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectConfig:
+    """What is one object."""
+
+    split: Literal["none", "distance", "probability"] = "none"
+    """Where a connected part is cut into several objects: nowhere; at its necks; or where the
+    probability of its class sinks between two peaks, as it does in a model that learned borders."""
+
+    rise_px: float = 1.0
+    """For split=distance: how far a peak of the distance to the background rises above the pass
+    to a higher peak, to be an object of its own. Pixels of the finest axis."""
+
+    rise_probability: float = 0.1
+    """The same for split=probability."""
+
+    border_class: int | None = None
+    """Class index of drawn borders: never an object, its pixels go to the objects they touch."""
+
+    corners_connect: bool = False
+    """Pixels that touch only at a corner (in a volume: at an edge too) are of one object."""
+
+    smallest_px: int = 0
+    """Objects of fewer pixels are dropped."""
+
+    largest_hole_px: int = 0
+    """Background of up to so many pixels, enclosed by a single class, becomes that class."""
+
+    def __post_init__(self) -> None:
+        for name in ("rise_px", "rise_probability"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(
+                    f"objects.{name} is {getattr(self, name)}, not above 0.",
+                    hint="0.5 to 2 pixels, or 0.05 to 0.3 of probability; more splits less.",
+                )
+        for name in ("smallest_px", "largest_hole_px"):
+            if getattr(self, name) < 0:
+                raise ConfigError(
+                    f"objects.{name} is {getattr(self, name)}, below 0.",
+                    hint="It is a number of pixels; 0 switches it off.",
+                )
+        if self.border_class is not None and not 0 < self.border_class < IGNORE:
+            raise ConfigError(
+                f"objects.border_class is {self.border_class}, which is no foreground class.",
+                hint="Name the index of the class that was drawn as border: 1 is the first.",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objects:
+    """The objects of one image, numbered from 1 by their first pixel in raster order."""
+
+    labels: np.ndarray
+    """(*S) int32: the object's number, 0 outside of all."""
+
+    classes: np.ndarray
+    """(N,) uint8: class index of object 1, 2, ..."""
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+
+def by_class(probabilities: np.ndarray, space: LabelSpace) -> dict[int, np.ndarray]:
+    """Class index of each foreground channel -> its probabilities.
+
+    Shapes:
+        probabilities: (K, *S) as the network gives them -> (*S) each.
+    """
+    shown = probabilities[space.foreground]
+    return {region.classes[0]: own for region, own in zip(space.scored, shown, strict=True)}
+
+
+def label_objects(
+    classes: np.ndarray,
+    config: ObjectConfig | None = None,
+    *,
+    probabilities: Probabilities | None = None,
+    spacing_mm: Sequence[float] | None = None,
+) -> Objects:
+    """Cuts each foreground class into objects; objects of two classes never share a pixel.
+
+    Args:
+        config: What is one object; None: pixels of a class that share sides.
+        probabilities: For split=probability and for borders, all foreground classes.
+        spacing_mm: Of each axis of S, for distances; None: equal.
+
+    Shapes:
+        classes: (*S) class indices; IGNORE counts as background.
+
+    Raises:
+        ConfigError: probabilities are needed, and there are none.
+        DataError: shapes or spacing that do not fit.
+    """
+    config = config or ObjectConfig()
+    _check(classes, config, probabilities, spacing_mm)
+    classes = np.where(classes == IGNORE, 0, classes).astype(np.uint8)
+    if config.largest_hole_px:
+        classes = fill_holes(
+            classes, config.largest_hole_px, corners_connect=config.corners_connect
+        )
+    if config.split == "none" and config.border_class is None:
+        labels = measure.label(classes, background=0, connectivity=_reach(config, classes.ndim))
+        return _number(labels, classes, config.smallest_px)
+    known = probabilities or {}
+    labels = np.zeros(classes.shape, dtype=np.int32)
+    owners = np.zeros(classes.shape, dtype=np.uint8)
+    for index, territory in _territories(classes, config, known).items():
+        found = _split(classes == index, territory, config, known.get(index), spacing_mm)
+        inside = found > 0
+        labels[inside] = found[inside] + labels.max()
+        owners[inside] = index
+    return _number(labels, owners, config.smallest_px)
+
+
+def _split(
+    inner: np.ndarray,
+    territory: np.ndarray,
+    config: ObjectConfig,
+    probability: np.ndarray | None,
+    spacing_mm: Sequence[float] | None,
+) -> np.ndarray:
+    """Objects of one class: found in its own pixels, then grown over the borders it was given.
+
+    Borders are flooded from the likeliest pixel to the unlikeliest, so that two objects meet
+    where their class is least likely.
+
+    Shapes:
+        all (*S); inner and territory: bool, inner is in territory.
+    """
+    reach = _reach(config, inner.ndim)
+    if config.split == "none":
+        labels = measure.label(inner, connectivity=reach)
+    elif config.split == "distance":
+        labels = split_by_peaks(_depth(inner, spacing_mm), inner, config.rise_px, reach)
+    else:
+        assert probability is not None, "checked before"
+        labels = split_by_peaks(probability, inner, config.rise_probability, reach)
+    if config.border_class is None:
+        return np.asarray(labels)
+    assert probability is not None, "checked before"
+    flood = segmentation.watershed(
+        -probability.astype(np.float32), labels, connectivity=reach, mask=territory
+    )
+    return np.asarray(flood)
+
+
+def _depth(mask: np.ndarray, spacing_mm: Sequence[float] | None) -> np.ndarray:
+    """Distance to the nearest pixel outside, in pixels of the finest axis.
+
+    What lies beyond the image is unknown: it is no outside.
+    """
+    if mask.all():
+        return np.zeros(mask.shape)
+    finest = min(spacing_mm or (1.0,))
+    sampling = [length / finest for length in spacing_mm or (1.0,) * mask.ndim]
+    return np.asarray(ndimage.distance_transform_edt(mask, sampling))
+
+
+def _territories(
+    classes: np.ndarray, config: ObjectConfig, probabilities: Probabilities
+) -> dict[int, np.ndarray]:
+    """Where the objects of each class may be: its pixels, and the borders where it is likeliest."""
+    found = [int(index) for index in np.unique(classes) if index not in (0, config.border_class)]
+    own = {index: classes == index for index in found}
+    if config.border_class is None or not found:
+        return own
+    is_border = classes == config.border_class
+    likeliest = np.stack([probabilities[index][is_border] for index in found]).argmax(axis=0)
+    for place, index in enumerate(found):
+        own[index][is_border] = likeliest == place
+    return own
+
+
+def _number(labels: np.ndarray, owners: np.ndarray, smallest_px: int) -> Objects:
+    """Drops small objects and numbers the others by their first pixel.
+
+    Shapes:
+        labels: (*S), 0 outside; owners: (*S) class index of each labelled pixel.
+    """
+    flat = labels.ravel()
+    inside = np.flatnonzero(flat)
+    first = np.full(int(flat.max(initial=0)) + 1, flat.size)
+    # Of several values for one place NumPy keeps the last: backwards, that is the first pixel.
+    first[flat[inside[::-1]]] = inside[::-1]
+    areas = np.bincount(flat[inside], minlength=len(first))
+    kept = np.flatnonzero(areas >= max(1, smallest_px))
+    kept = kept[np.argsort(first[kept])]
+    numbers = np.zeros(len(first), dtype=np.int32)
+    numbers[kept] = np.arange(1, len(kept) + 1)
+    return Objects(labels=numbers[labels], classes=owners.ravel()[first[kept]].astype(np.uint8))
+
+
+def _reach(config: ObjectConfig, dims: int) -> int:
+    """How many axes two neighbours may differ along."""
+    return dims if config.corners_connect else 1
+
+
+def _check(
+    classes: np.ndarray,
+    config: ObjectConfig,
+    probabilities: Probabilities | None,
+    spacing_mm: Sequence[float] | None,
+) -> None:
+    if probabilities is None and (config.split == "probability" or config.border_class):
+        raise ConfigError(
+            "Objects are to be split where they are least likely, and there are no probabilities.",
+            hint="Pass those of the prediction, or choose objects.split=distance without borders.",
+        )
+    for index, own in (probabilities or {}).items():
+        if own.shape != classes.shape:
+            raise DataError(
+                f"class {index}: probabilities have shape {own.shape}, classes {classes.shape}.",
+                hint="Both lie on the image's grid: pass those of one prediction.",
+            )
+    if probabilities is not None and (config.split == "probability" or config.border_class):
+        present = set(np.unique(classes).tolist()) - {0, IGNORE, config.border_class}
+        if missing := sorted(present - set(probabilities)):
+            raise DataError(
+                f"class {missing[0]} is predicted and has no probabilities.",
+                hint="Pass those of all foreground classes.",
+            )
+    spacing_or_ones(spacing_mm, classes.ndim)
+
+
+def split_by_peaks(relief: np.ndarray, mask: np.ndarray, rise: float, reach: int) -> np.ndarray:
+    """Labels each part of a mask by the peak above it.
+
+    A peak has a label of its own where it rises at least `rise` above the highest pass to a
+    higher peak. The highest peak of each connected part always has one, so no part is lost. These
+    are the h-maxima of the relief; instead of reconstructing it, which takes several times as long,
+    all peaks are flooded and the shallow ones joined to the neighbour across their highest pass.
+
+    Args:
+        rise: In the units of the relief, above 0.
+        reach: How many axes two neighbours may differ along.
+
+    Shapes:
+        relief: (*S); mask: (*S) bool.
+        returns: (*S) integers, 0 outside the mask.
+
+    Source:
+        Vincent & Soille 1991 (watershed by flooding); Grimaud 1992 (dynamics of a peak).
+    """
+    if not mask.any():
+        return np.zeros(mask.shape, dtype=np.int32)
+    # A rim of lowest ground, for the image's edge must not hide a peak.
+    below_all = float(relief[mask].min()) - 1
+    height = np.pad(np.where(mask, relief, below_all), 1, constant_values=below_all)
+    structure = ndimage.generate_binary_structure(mask.ndim, reach)
+    tops = morphology.local_maxima(height, footprint=structure)
+    seeds = measure.label(tops, connectivity=reach)
+    basins = segmentation.watershed(-height, seeds, connectivity=structure, mask=np.pad(mask, 1))
+    peaks = np.zeros(int(seeds.max()) + 1)
+    peaks[seeds[tops]] = height[tops]
+    joined = _join_shallow(peaks, _find_passes(basins, height, structure), rise)
+    inner = (slice(1, -1),) * mask.ndim
+    return np.asarray(joined[basins[inner]])
+
+
+def _find_passes(
+    basins: np.ndarray, height: np.ndarray, structure: np.ndarray
+) -> list[tuple[int, int, float]]:
+    """Pairs of basins that touch, with the height of the pass between them, highest first."""
+    lows, highs, heights = [], [], []
+    for here, there in _neighbours(structure):
+        one, other = basins[here], basins[there]
+        touch = (one != other) & (one > 0) & (other > 0)
+        lows.append(np.minimum(one[touch], other[touch]))
+        highs.append(np.maximum(one[touch], other[touch]))
+        heights.append(np.minimum(height[here][touch], height[there][touch]))
+    low, high, top = (np.concatenate(values) for values in (lows, highs, heights))
+    order = np.lexsort((high, low, -top))
+    pairs = low.astype(np.int64) * (int(basins.max()) + 1) + high
+    _, first = np.unique(pairs[order], return_index=True)
+    kept = order[np.sort(first)]
+    return list(zip(low[kept].tolist(), high[kept].tolist(), top[kept].tolist(), strict=True))
+
+
+def _neighbours(structure: np.ndarray) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
+    """For each direction, once: the pixels that have a neighbour there, and these neighbours."""
+    steps = np.argwhere(structure) - 1
+    for step in steps[len(steps) // 2 + 1 :].tolist():
+        yield (
+            tuple(slice(max(0, -one), -one if one > 0 else None) for one in step),
+            tuple(slice(max(0, one), one if one < 0 else None) for one in step),
+        )
+
+
+def _join_shallow(
+    peaks: np.ndarray, passes: list[tuple[int, int, float]], rise: float
+) -> np.ndarray:
+    """The label of each basin, once the sea has sunk from the highest pass to the lowest.
+
+    At each pass two islands become one. Where the lower peak rises too little above the pass, the
+    basins on both sides are of one object as well.
+
+    Shapes:
+        peaks: (basins + 1,) heights -> labels, 0 for the first.
+    """
+    island = list(range(len(peaks)))
+    top = peaks.tolist()
+
+    def island_of(basin: int) -> int:
+        while island[basin] != basin:
+            island[basin] = island[island[basin]]
+            basin = island[basin]
+        return basin
+
+    one_object = []
+    for first, second, height in passes:
+        lower, higher = sorted((island_of(first), island_of(second)), key=lambda one: top[one])
+        if lower != higher:
+            island[lower] = higher
+            if top[lower] - height < rise:
+                one_object.append((first, second))
+    ends = np.array(one_object, dtype=np.int64).reshape(-1, 2).T
+    graph = sparse.coo_array((np.ones(ends.shape[1]), tuple(ends)), shape=(len(peaks),) * 2)
+    # Basin 0 is the ground outside, touches none, and so has the label 0.
+    return np.asarray(sparse.csgraph.connected_components(graph, directed=False)[1])
+
+
+def fill_holes(
+    classes: np.ndarray, largest_px: int, *, corners_connect: bool = False
+) -> np.ndarray:
+    """Gives a hole to the class around it.
+
+    A hole is background that is not connected to the image's edge and touches pixels of a single
+    class. Where two classes enclose it, nobody can say whose it is: it stays.
+
+    Args:
+        largest_px: Larger holes stay.
+        corners_connect: Foreground connects at corners, so background does not.
+
+    Shapes:
+        classes: (*S) uint8 class indices -> the same.
+    """
+    reach = 1 if corners_connect else classes.ndim
+    parts = measure.label(classes == 0, background=0, connectivity=reach)
+    is_hole = np.bincount(parts.ravel()) <= largest_px
+    is_hole[0] = False
+    for axis in range(classes.ndim):
+        is_hole[np.take(parts, [0, -1], axis=axis)] = False
+    pixels = is_hole[parts]
+    if not pixels.any():
+        return classes
+    lowest, highest = _classes_beside(classes, parts, pixels)
+    filled = classes.copy()
+    filled[pixels] = np.where(lowest == highest, lowest, 0)[parts[pixels]]
+    return filled
+
+
+def _classes_beside(
+    classes: np.ndarray, parts: np.ndarray, pixels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest foreground class that shares a side with each part.
+
+    Args:
+        pixels: Those of the parts that are asked for.
+
+    Shapes:
+        all (*S) -> (parts + 1,) twice.
+    """
+    sides = ndimage.generate_binary_structure(classes.ndim, 1)
+    highest = np.zeros(int(parts.max()) + 1, dtype=np.uint8)
+    lowest = np.full_like(highest, 255)
+    nothing_as_most = np.where(classes == 0, 255, classes).astype(np.uint8)
+    least = ndimage.minimum_filter(nothing_as_most, footprint=sides, mode="nearest")
+    most = ndimage.maximum_filter(classes, footprint=sides, mode="nearest")
+    np.minimum.at(lowest, parts[pixels], least[pixels])
+    np.maximum.at(highest, parts[pixels], most[pixels])
+    return lowest, highest

@@ -1,0 +1,247 @@
+"""What the header of a NIfTI, NRRD or MetaImage file claims, checked before ITK sees the file.
+
+ITK asks for as much memory as a header says, and follows headers to other files. Here a header is
+read with care, and only files that hold what they claim are let through.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import re
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from ushape.errors import DataError
+from ushape.io.safety import check_claim, damaged
+
+MOST_HEADER = 2**20
+"""Bytes in which the text header of NRRD or MetaImage must end."""
+
+NIFTI_BYTES = {
+    2: 1, 4: 2, 8: 4, 16: 4, 64: 8, 256: 1, 512: 2, 768: 4, 1024: 8, 1280: 8, 128: 3, 2304: 4,
+}  # fmt: skip
+"""Bytes of a value by NIfTI's datatype code, for the types that ITK reads."""
+
+NRRD_BYTES = {
+    "signed char": 1, "int8": 1, "int8_t": 1, "uchar": 1, "unsigned char": 1, "uint8": 1,
+    "uint8_t": 1, "short": 2, "short int": 2, "signed short": 2, "signed short int": 2, "int16": 2,
+    "int16_t": 2, "ushort": 2, "unsigned short": 2, "unsigned short int": 2, "uint16": 2,
+    "uint16_t": 2, "int": 4, "signed int": 4, "int32": 4, "int32_t": 4, "uint": 4,
+    "unsigned int": 4, "uint32": 4, "uint32_t": 4, "longlong": 8, "long long": 8,
+    "long long int": 8, "signed long long": 8, "signed long long int": 8, "int64": 8,
+    "int64_t": 8, "ulonglong": 8, "unsigned long long": 8, "unsigned long long int": 8,
+    "uint64": 8, "uint64_t": 8, "float": 4, "double": 8,
+}  # fmt: skip
+META_BYTES = {
+    "MET_CHAR": 1, "MET_UCHAR": 1, "MET_SHORT": 2, "MET_USHORT": 2, "MET_INT": 4, "MET_UINT": 4,
+    "MET_LONG": 4, "MET_ULONG": 4, "MET_LONG_LONG": 8, "MET_ULONG_LONG": 8, "MET_FLOAT": 4,
+    "MET_DOUBLE": 8,
+}  # fmt: skip
+
+
+def check_nifti(path: Path) -> None:
+    """Raises DataError unless a .nii or .nii.gz is a NIfTI 1 or 2 that holds what it claims."""
+    is_packed = path.name.lower().endswith(".gz")
+    try:
+        with cast(BinaryIO, gzip.open(path)) if is_packed else path.open("rb") as file:
+            head = file.read(544)
+    except (OSError, EOFError, zlib.error) as error:
+        raise damaged(path, f"cannot be unpacked: {error}") from None
+    order = {b"\x5c\x01": "<", b"\x1c\x02": "<", b"\x00\x00": ">"}.get(head[:2], "<")
+    if head[4:8] == b"n+2\0" and len(head) >= 540:
+        kind, _ = struct.unpack_from(f"{order}hh", head, 12)
+        axes, *lengths = struct.unpack_from(f"{order}8q", head, 16)
+        (start,) = struct.unpack_from(f"{order}q", head, 168)
+    elif head[344:348] == b"n+1\0":
+        axes, *lengths = struct.unpack_from(f"{order}8h", head, 40)
+        (kind,) = struct.unpack_from(f"{order}h", head, 70)
+        (start_as_float,) = struct.unpack_from(f"{order}f", head, 108)
+        start = int(start_as_float) if math.isfinite(start_as_float) else -1
+    else:
+        raise damaged(path, "no NIfTI")
+    if not 1 <= axes <= 7:
+        raise damaged(path, f"claims {axes} axes")
+    if kind not in NIFTI_BYTES:
+        raise damaged(path, f"values of NIfTI type {kind}, which are no real numbers")
+    if not 348 <= start <= MOST_HEADER:
+        raise damaged(path, f"claims to begin at byte {start}")
+    shape, value_bytes = lengths[:axes], NIFTI_BYTES[kind]
+    check_claim(path, shape, value_bytes, path.stat().st_size)
+    wanted = start + math.prod(shape) * value_bytes
+    if not is_packed:
+        _check_length(path, path.stat().st_size, wanted)
+    elif not _is_gzip_of(path, 0, wanted):
+        _check_length(path, _count_unpacked(path, 0, wanted)[0], wanted)
+
+
+def check_nrrd(path: Path) -> None:
+    """Raises DataError unless a .nrrd is whole, in one file, and holds what it claims."""
+    with path.open("rb") as file:
+        content = file.read(MOST_HEADER)
+    if not re.match(rb"NRRD000\d\r?\n", content):
+        raise damaged(path, "no NRRD")
+    end = re.search(rb"\r?\n\r?\n", content)
+    if end is None:
+        raise damaged(path, "a header without end")
+    fields = _fields_of(path, content[: end.start()], ":")
+    # A header could name any file of this machine.
+    if "data file" in fields or "datafile" in fields:
+        raise DataError(
+            f"{path}: its pixels lie in another file.",
+            hint="Save header and pixels in one .nrrd file.",
+        )
+    if _whole(path, fields, "line skip", "lineskip", default=0) or _whole(
+        path, fields, "byte skip", "byteskip", default=0
+    ) not in (0, -1):
+        raise damaged(path, "skips lines or bytes of itself")
+    value_bytes = NRRD_BYTES.get(fields.get("type", ""))
+    if value_bytes is None:
+        raise damaged(path, f"values of type {fields.get('type')!r}")
+    shape = _lengths(path, fields.get("sizes", ""))
+    if len(shape) != _whole(path, fields, "dimension"):
+        raise damaged(path, "sizes that are not as many as its dimension")
+    start, encoding = end.end(), fields.get("encoding", "").lower()
+    present = path.stat().st_size - start
+    check_claim(path, shape, value_bytes, present)
+    wanted = math.prod(shape) * value_bytes
+    if encoding == "raw":
+        _check_length(path, present, wanted)
+    elif encoding in ("gzip", "gz"):
+        if not _is_gzip_of(path, start, wanted):
+            _check_length(path, _count_unpacked(path, start, wanted)[0], wanted)
+    elif encoding in ("txt", "text", "ascii"):
+        _check_length(path, present, 2 * math.prod(shape) - 1)
+    else:
+        raise DataError(
+            f"{path}: encoded as {encoding!r}.", hint="Save it as raw, gzip or ascii NRRD."
+        )
+
+
+def check_meta(path: Path) -> None:
+    """Raises DataError unless a .mha, or a .mhd with its one file beside it, is whole."""
+    with path.open("rb") as file:
+        content = file.read(MOST_HEADER)
+    end = re.search(rb"(?:\A|\n)ElementDataFile[ \t]*=[^\n]{1,255}(?:\n|\Z)", content)
+    if end is None:
+        raise damaged(path, "no MetaImage, or a header without end")
+    fields = _fields_of(path, content[: end.end()].rstrip(b"\r\n"), "=")
+    shape = _lengths(path, fields.get("dimsize", ""))
+    if len(shape) != _whole(path, fields, "ndims"):
+        raise damaged(path, "as many sizes as it has no axes")
+    value_bytes = META_BYTES.get(fields.get("elementtype", ""))
+    channels = _whole(path, fields, "elementnumberofchannels", default=1)
+    if value_bytes is None or not 1 <= channels <= 4096:
+        raise damaged(path, f"{channels} values of type {fields.get('elementtype')!r} per pixel")
+    if _whole(path, fields, "headersize", default=0) not in (0, -1):
+        raise damaged(path, "skips bytes of itself")
+    data, start = path, end.end()
+    if fields["elementdatafile"].upper() != "LOCAL":
+        data, start = path.parent / fields["elementdatafile"], 0
+        # A header could name any file of this machine, or patterns and lists of files.
+        is_beside = data.name == fields["elementdatafile"] and "%" not in data.name
+        if not is_beside or data.suffix.lower() not in (".raw", ".zraw") or not data.is_file():
+            raise DataError(
+                f"{path}: its pixels lie in {fields['elementdatafile']!r}, which cannot be read.",
+                hint="Keep the one .raw or .zraw file beside its .mhd, or save a .mha.",
+            )
+    present = data.stat().st_size - start
+    check_claim(path, [channels, *shape], value_bytes, present)
+    wanted = channels * math.prod(shape) * value_bytes
+    if fields.get("binarydata", "true").lower() not in ("true", "1"):
+        raise DataError(f"{path}: pixels as text.", hint="Save it as binary MetaImage.")
+    if fields.get("compresseddata", "false").lower() not in ("true", "1"):
+        return _check_length(path, present, wanted)
+    packed = _whole(path, fields, "compresseddatasize")
+    if not 0 < packed <= present:
+        raise damaged(path, f"cut off after {present} of {packed} packed bytes")
+    # ITK does not say so where unpacking fails: memory comes back as pixels.
+    count, is_sound = _count_unpacked(data, start, wanted, packed)
+    if not is_sound:
+        raise damaged(path, "its packed pixels are cut off or damaged")
+    return _check_length(path, count, wanted)
+
+
+CHECKS: dict[str, Callable[[Path], None]] = {
+    ".nii": check_nifti,
+    ".nii.gz": check_nifti,
+    ".nrrd": check_nrrd,
+    ".mha": check_meta,
+    ".mhd": check_meta,
+}
+
+
+def _fields_of(path: Path, header: bytes, joint: str) -> dict[str, str]:
+    """Lower-case keys of a text header and their values; NRRD's keys with `:=` and comments too."""
+    if re.search(rb"[^\x20-\x7e\t\r\n\x80-\xff]", header):
+        raise damaged(path, "control characters in its header")
+    fields: dict[str, str] = {}
+    for line in header.decode("latin-1").splitlines():
+        if len(line) > 4096:
+            raise damaged(path, "an endless line in its header")
+        key, found, value = line.partition(joint)
+        if found and not line.startswith("#"):
+            key = key.strip().lower()
+            if key in fields:
+                raise damaged(path, f"says {key!r} twice in its header")
+            fields[key] = value.strip()
+    return fields
+
+
+def _whole(path: Path, fields: dict[str, str], *keys: str, default: int | None = None) -> int:
+    """The whole number under the first of these keys."""
+    text = next((fields[key] for key in keys if key in fields), None)
+    if text is None and default is not None:
+        return default
+    if text is None or not re.fullmatch(r"-?\d{1,18}", text):
+        raise damaged(path, f"{keys[0]} is {text!r}, no whole number")
+    return int(text)
+
+
+def _lengths(path: Path, text: str) -> list[int]:
+    """Lengths of the axes, one to seven."""
+    if not re.fullmatch(r"\d{1,18}([ \t]+\d{1,18}){0,6}", text):
+        raise damaged(path, f"sizes are {text!r}")
+    return [int(length) for length in text.split()]
+
+
+def _check_length(path: Path, present: int, wanted: int) -> None:
+    if present < wanted:
+        raise damaged(path, f"cut off after {present} of {wanted} bytes")
+
+
+def _is_gzip_of(path: Path, start: int, wanted: int) -> bool:
+    """Whether the last four bytes of a gzip stream say that it unpacks to what is wanted."""
+    with path.open("rb") as file:
+        file.seek(max(start, path.stat().st_size - 4))
+        return file.read(4) == struct.pack("<I", wanted % 2**32)
+
+
+def _count_unpacked(
+    path: Path, start: int, wanted: int, packed: int | None = None
+) -> tuple[int, bool]:
+    """Bytes that a zlib stream, or gzip streams in a row, unpack to, and whether it ended well.
+
+    Counts a little beyond `wanted` at most, and reads `packed` bytes at most.
+    """
+    count, left = 0, path.stat().st_size if packed is None else packed
+    with path.open("rb") as file:
+        file.seek(start)
+        stream, rest = zlib.decompressobj(zlib.MAX_WBITS | 32), b""
+        while count <= wanted and not (stream.eof and count == wanted):
+            if not rest:
+                rest = file.read(min(2**18, left))
+                left -= len(rest)
+            if not rest:
+                break
+            if stream.eof:
+                stream = zlib.decompressobj(zlib.MAX_WBITS | 32)
+            try:
+                count += len(stream.decompress(rest, 2**20))
+            except zlib.error:
+                return count, False
+            rest = stream.unused_data if stream.eof else stream.unconsumed_tail
+    return count, stream.eof

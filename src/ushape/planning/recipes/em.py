@@ -1,0 +1,118 @@
+"""Recipes for neuronal structures in electron microscopy (ISBI 2012)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ushape.data.pixel_weights import WeightConfig
+from ushape.data.preprocessing import PreparationConfig
+from ushape.data.sampling import SamplingConfig
+from ushape.data.splits import SplitConfig
+from ushape.labels import LabelConfig
+from ushape.losses import LossConfig
+from ushape.models.config import UNetConfig
+from ushape.planning.recipe import PredictConfig, Recipe, TrainConfig
+from ushape.transforms.augment import AugmentConfig
+from ushape.transforms.augment.geometry import SpaceConfig
+from ushape.transforms.augment.intensity import IntensityConfig
+
+
+def unet2015() -> Recipe:
+    """The first U-Net on electron microscopy: valid convolutions, border weights, softmax.
+
+    Ronneberger, Fischer, Brox 2015, arXiv 1505.04597. Where the paper gives no figure, ours:
+    learning rate 1e-3, dropout 0.5, shift within 5 %, grey values within 10 %. Its "average
+    over 7 rotated versions" names no angles: seven symmetries, which need no interpolation.
+    """
+    return Recipe(
+        name="unet2015",
+        labels=LabelConfig(softmax=True),
+        preparation=PreparationConfig(downscale=1, intensity="min_max"),
+        sampling=SamplingConfig(patch_shape=(572, 572), draw="uniform"),
+        augment=AugmentConfig(
+            space=SpaceConfig(
+                rotation_probability=1.0,
+                scale_probability=0.0,
+                shift_fraction=0.05,
+                elastic_probability=1.0,
+                elastic_px=10.0,
+                elastic_grid=3,
+                interpolation="cubic",
+            ),
+            intensity=_tone(0.1, 0.1),
+        ),
+        network=UNetConfig(
+            widths=(64, 128, 256, 512, 1024), padding="valid", norm="none", dropout=0.5
+        ),
+        weights=WeightConfig(border_w0=10.0, border_sigma_px=5.0, balance=True),
+        loss=LossConfig(terms={"cross_entropy": 1.0}),
+        train=_momentum_sgd(learning_rate=1e-3),
+        predict=PredictConfig(average="rotated_7", tune=False),
+    )
+
+
+def isbi2012() -> Recipe:
+    """The same in a notebook's form: one sigmoid channel, more augmentation, early stopping.
+
+    27 sections for training and validation, 3 for test. The learning rate comes from a range
+    test (`ushape lr`); `--set train.learning_rate=auto` puts one in front of the training.
+    """
+    paper = unet2015()
+    return replace(
+        paper,
+        name="isbi2012",
+        labels=LabelConfig(),
+        split=SplitConfig(test_fraction=0.1, validation_fraction=0.1),
+        augment=AugmentConfig(
+            space=SpaceConfig(
+                flip_axes=(0, 1),
+                transpose_probability=0.5,
+                quarter_turn_probability=0.5,
+                rotation_probability=0.5,
+                rotation_degrees=45.0,
+                scale_probability=0.5,
+                scale=0.1,
+                shift_fraction=0.0625,
+                elastic_probability=0.5,
+                elastic_px=35.0,
+                elastic_sigma_px=5.0,
+            ),
+            intensity=replace(
+                _tone(0.15, 0.15),
+                noise=0.05,
+                noise_probability=0.5,
+                speckle=0.1,
+                speckle_probability=0.5,
+                one_of=(("noise", "speckle"),),
+            ),
+        ),
+        network=replace(paper.network, dropout=0.0),
+        train=replace(_momentum_sgd(learning_rate=1e-2), accumulate=4, epochs=1000, patience=100),
+        predict=PredictConfig(average="none", tune=False),
+    )
+
+
+def _tone(brightness: float, contrast: float) -> IntensityConfig:
+    """Brightness and contrast alone, in every patch."""
+    return IntensityConfig(
+        brightness=brightness,
+        contrast=contrast,
+        tone_probability=1.0,
+        gamma_probability=0.0,
+        noise_probability=0.0,
+        blur_probability=0.0,
+    )
+
+
+def _momentum_sgd(learning_rate: float) -> TrainConfig:
+    """One image a step, and a momentum that averages over many of them, as in the paper."""
+    return TrainConfig(
+        batch_size=1,
+        optimizer="sgd",
+        momentum=0.99,
+        learning_rate=learning_rate,
+        schedule="constant",
+        weight_decay=0.0,
+        gradient_clip=0.0,
+        ema_decay=0.0,
+    )

@@ -1,0 +1,117 @@
+"""Recipes for FLAIR abnormalities in brain MRI (LGG, Buda 2019)."""
+
+from __future__ import annotations
+
+from ushape.data.preprocessing import PreparationConfig
+from ushape.data.sampling import SamplingConfig
+from ushape.data.splits import SplitConfig
+from ushape.losses import LossConfig
+from ushape.models.config import UNetConfig
+from ushape.planning.recipe import PredictConfig, Recipe, TrainConfig
+from ushape.transforms.augment import STRENGTHS, AugmentConfig
+from ushape.transforms.augment.geometry import SpaceConfig
+
+
+def lgg_onecycle() -> Recipe:
+    """Brain MRI with a plain U-Net, strong dropout, SGD and one cycle of the learning rate.
+
+    Slices are drawn by the size of their lesion; 20 epochs, the weights of each are kept.
+    """
+    return Recipe(
+        name="lgg-onecycle",
+        split=SplitConfig(test_fraction=0.2, validation_fraction=0.15),
+        preparation=PreparationConfig(downscale=1, intensity="min_max"),
+        sampling=SamplingConfig(draw="lesion"),
+        augment=_turn_and_scale(),
+        network=UNetConfig(
+            widths=(64, 128, 256, 512, 1024), norm="none", dropout=0.6, dropout_place="between"
+        ),
+        loss=LossConfig(terms={"dice": 0.3, "cross_entropy": 0.7}),
+        train=TrainConfig(
+            epochs=20,
+            batch_size=4,
+            optimizer="sgd",
+            momentum=0.9,
+            learning_rate=0.1,
+            schedule="one_cycle",
+            weight_decay=0.0,
+            gradient_clip=0.0,
+            ema_decay=0.0,
+            keep_epochs=True,
+        ),
+        predict=PredictConfig(tune=False),
+    )
+
+
+def lgg_bce_dice() -> Recipe:
+    """Brain MRI with four levels, bilinear upsampling, cross-entropy + Dice, early stopping.
+
+    Published with a split of slices, stratified by lesion or none, so that patients were on
+    both sides; here by patient. The learning rate is not published: Adam's usual 1e-3.
+    """
+    return Recipe(
+        name="lgg-bce-dice",
+        preparation=PreparationConfig(downscale=1, intensity="min_max"),
+        sampling=SamplingConfig(draw="uniform"),
+        augment=STRENGTHS["none"],
+        network=UNetConfig(widths=(64, 128, 256, 512), norm="none", up="bilinear"),
+        loss=LossConfig(terms={"cross_entropy": 1.0, "dice": 1.0}),
+        train=TrainConfig(
+            epochs=100,
+            patience=3,
+            batch_size=32,
+            optimizer="adam",
+            learning_rate=1e-3,
+            schedule="warmup",
+            warmup_steps=100,
+            weight_decay=0.0,
+            gradient_clip=0.0,
+            ema_decay=0.0,
+        ),
+        predict=PredictConfig(tune=False),
+    )
+
+
+def lgg_buda() -> Recipe:
+    """Brain MRI prepared by volume: crop, contrast, z-score; batch norm, Dice loss, Adam.
+
+    Buda, Saha, Mazurowski 2019, 10.1016/j.compbiomed.2019.05.002. Percentiles are taken
+    channel by channel, where the published code takes them over all channels together. Their
+    protocol: `ushape train DATA --recipe lgg-buda --folds 22`, Dice per patient in 3D.
+    """
+    return Recipe(
+        name="lgg-buda",
+        preparation=PreparationConfig(
+            crop=True, square=True, shape=(256, 256), intensity="group", percentiles=(10.0, 99.0)
+        ),
+        sampling=SamplingConfig(draw="patient_lesion"),
+        augment=_turn_and_scale(),
+        network=UNetConfig(widths=(32, 64, 128, 256, 512), norm="batch"),
+        loss=LossConfig(terms={"dice": 1.0}),
+        train=TrainConfig(
+            epochs=100,
+            batch_size=16,
+            optimizer="adam",
+            learning_rate=1e-4,
+            schedule="constant",
+            weight_decay=0.0,
+            gradient_clip=0.0,
+            ema_decay=0.0,
+        ),
+        predict=PredictConfig(largest_component=True, tune=False),
+    )
+
+
+def _turn_and_scale() -> AugmentConfig:
+    """Within 15 degrees and 5 %, left and right exchanged."""
+    return AugmentConfig(
+        space=SpaceConfig(
+            flip_axes=(-1,),
+            rotation_probability=1.0,
+            rotation_degrees=15.0,
+            scale_probability=1.0,
+            scale=0.05,
+            elastic_probability=0.0,
+        ),
+        intensity=STRENGTHS["none"].intensity,
+    )

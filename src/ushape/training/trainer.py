@@ -1,0 +1,250 @@
+"""Plan + cases -> trained weights in a run, with Lightning's Trainer."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import math
+import re
+import signal
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from ushape.config import settled
+from ushape.console import Console
+from ushape.data.cache import SampleStore
+from ushape.errors import PlanError, RunError
+from ushape.planning.plan import Plan
+from ushape.planning.run import Run
+from ushape.training.callbacks import (
+    EpochLog,
+    KeepBest,
+    Pacer,
+    TrainingBar,
+    ValidationPictures,
+    WholeFileCheckpoints,
+)
+from ushape.training.datamodule import SegmentationData
+from ushape.training.module import SegmentationModule
+
+PRECISIONS: dict[str, Any] = {"bf16": "bf16-mixed", "fp32": "32-true", "fp64": "64-true"}
+"""Lightning's names."""
+
+LOGGED = {
+    "validation_dice": "validation/dice",
+    "validation_loss": "validation/loss",
+    "training_loss": "train/epoch_loss",
+}
+"""Under which name a quantity is logged."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitResult:
+    """How the training went."""
+
+    best_dice: float
+    best_epoch: int
+    epochs: int
+    was_interrupted: bool
+    foreground_patches: float
+    """Share of the patches of the last epoch that held foreground."""
+
+
+def fit(
+    plan: Plan,
+    run: Run,
+    training: SampleStore,
+    validation: SampleStore,
+    class_pixels: np.ndarray,
+    *,
+    budget_s: float | None = None,
+    resume: bool = False,
+    show_bar: bool = False,
+    on_row: Callable[[dict[str, Any]], None] = lambda row: None,
+) -> FitResult:
+    """Trains, keeping the best weights and the last checkpoint in the run.
+
+    Args:
+        class_pixels: (training cases, classes).
+        budget_s: Seconds until training must have ended; None: the planned epochs.
+        resume: Continue from the run's last checkpoint, if there is one.
+        on_row: Called with each epoch's row of metrics.csv.
+
+    Raises:
+        RunError: a checkpoint cannot be written; the loss is no number any more.
+    """
+    _quieten()
+    torch.manual_seed(plan.recipe.seed)
+    groups = [case.group for case in validation.cases]
+    module = SegmentationModule(plan, validation, groups)
+    margin = int(module.network.margin)  # type: ignore[arg-type]
+    data = SegmentationData(plan, training, validation, class_pixels, margin)
+    best, log, pacer = KeepBest(run), EpochLog(run, on_row), Pacer(budget_s)
+    callbacks = [best, log, pacer, *([TrainingBar(pacer)] if show_bar else [])]
+    trainer = _build_trainer(plan, run, callbacks, show_bar)
+
+    checkpoint = run.checkpoint_path if resume and run.checkpoint_path.exists() else None
+    if checkpoint is not None:
+        _refuse_damaged(checkpoint)
+    with _stop_at_first_interrupt(trainer) as interrupt, _known_warnings():
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+    return FitResult(
+        best_dice=best.best_dice,
+        best_epoch=best.best_epoch,
+        epochs=len(log.rows),
+        was_interrupted=interrupt.has_come,
+        foreground_patches=log.rows[-1]["foreground_patches"] if log.rows else 0.0,
+    )
+
+
+def _refuse_damaged(checkpoint: Path) -> None:
+    """A checkpoint is a zip archive, with a checksum for each of its parts."""
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            is_whole = archive.testzip() is None
+    except (zipfile.BadZipFile, OSError):
+        is_whole = False
+    if not is_whole:
+        raise RunError(
+            f"{checkpoint}: damaged, the training cannot be continued from it.",
+            hint="The best weights so far are in model.safetensors, and predict. Delete the "
+            "checkpoint to train this run from its beginning.",
+        )
+
+
+def _build_trainer(
+    plan: Plan, run: Run, callbacks: Sequence[Callback], show_bar: bool
+) -> lightning.Trainer:
+    train = plan.recipe.train
+    every_epoch = ModelCheckpoint(
+        dirpath=run.checkpoint_path.parent,
+        filename=run.checkpoint_path.stem,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    extras: list[Callback] = [every_epoch, ValidationPictures()]
+    if train.patience is not None:
+        mode = "max" if train.patience_on == "validation_dice" else "min"
+        quantity = LOGGED[train.patience_on]
+        extras.append(EarlyStopping(quantity, mode=mode, patience=train.patience))
+    return lightning.Trainer(
+        accelerator={"cuda": "gpu"}.get(plan.machine.device, plan.machine.device),
+        devices=1,
+        precision=PRECISIONS[settled(train.precision)],
+        accumulate_grad_batches=train.accumulate,
+        max_epochs=-1,  # The pacer ends the training: it may revise the number of steps.
+        callbacks=[*callbacks, *extras],
+        logger=TensorBoardLogger(run.folder, name="tensorboard", version=""),
+        plugins=[WholeFileCheckpoints()],
+        log_every_n_steps=min(10, settled(train.steps_per_epoch)),
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # EpochSampler knows its rank.
+        enable_progress_bar=show_bar,
+        enable_model_summary=False,
+        benchmark=True,
+    )
+
+
+@dataclass
+class _Interrupt:
+    """Whether Ctrl-C was pressed."""
+
+    has_come: bool = False
+
+
+@contextmanager
+def _stop_at_first_interrupt(trainer: lightning.Trainer) -> Iterator[_Interrupt]:
+    """Ctrl-C once: finish the step, validate, end. Twice: at once."""
+    interrupt = _Interrupt()
+
+    def stop(signal_number: int, frame: Any) -> None:
+        interrupt.has_come = True
+        trainer.should_stop = True
+        signal.signal(signal.SIGINT, before)
+
+    try:
+        before = signal.signal(signal.SIGINT, stop)
+    except ValueError:  # Not the main thread: whoever owns it decides.
+        yield interrupt
+        return
+    try:
+        yield interrupt
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _quieten() -> None:
+    """Lightning's advice on its own set-up is for us, not for users."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@contextmanager
+def _known_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # Workers are planned; a checkpoint is replaced on purpose; the model is one of ours.
+        for message in (
+            ".*does not have many workers.*",
+            ".*Checkpoint directory .* exists and is not empty.*",
+            ".*LeafSpec.* is deprecated.*",
+        ):
+            warnings.filterwarnings("ignore", message=message)
+        yield
+
+
+OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory", re.IGNORECASE)
+"""How torch's allocators say it, on accelerators and on a CPU."""
+
+
+def train_within_memory(
+    train: Callable[[Plan, bool], FitResult],
+    plan: Plan,
+    run: Run,
+    console: Console,
+    *,
+    resume: bool,
+) -> tuple[FitResult, Plan]:
+    """Halves the batch until it fits, and goes on from the last epoch."""
+    while True:
+        try:
+            return train(plan, resume), plan
+        except (MemoryError, RuntimeError) as error:
+            plan, resume = _with_half_the_batch(plan, error, console), True
+            run.save_plan(plan)
+
+
+def _with_half_the_batch(plan: Plan, error: Exception, console: Console) -> Plan:
+    """The plan with batches half as large and twice as many of them in a step.
+
+    Raises:
+        PlanError: the batch is one patch already.
+        Exception: the error itself, where it is not about memory.
+    """
+    if not (isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error))):
+        raise error
+    train = plan.recipe.train
+    batch = settled(train.batch_size)
+    if batch == 1:
+        raise PlanError(
+            "Out of memory with a single patch.",
+            hint="Use a smaller sampling.patch_shape, or narrower network.widths.",
+        ) from None
+    fewer = batch // 2
+    repeated = train.accumulate * math.ceil(batch / fewer)
+    console.say(f"Out of memory: goes on with {fewer} patches at a time, {repeated} times a step.")
+    gc.collect()
+    if plan.machine.device == "cuda":
+        torch.cuda.empty_cache()
+    smaller = replace(train, batch_size=fewer, accumulate=repeated)
+    return replace(plan, recipe=replace(plan.recipe, train=smaller))

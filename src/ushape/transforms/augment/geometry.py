@@ -1,0 +1,335 @@
+"""Which way a patch is bent: flips, turns, scale, shift and elastic deformation as one warp."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch.nn import functional
+
+from ushape.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpaceConfig:
+    """How patches are deformed."""
+
+    flip_axes: tuple[int, ...] = ()
+    """Axes of S that are mirrored in half of the patches."""
+
+    transpose_probability: float = 0.0
+    """Of exchanging the last two axes."""
+
+    quarter_turn_probability: float = 0.0
+    """Of 1, 2 or 3 quarter turns in the plane of the last two axes, each as likely."""
+
+    rotation_degrees: float = 180.0
+    """Largest angle, drawn evenly from -angle to angle, in the plane of the last two axes."""
+
+    rotation_probability: float = 0.5
+
+    scale: float = 0.25
+    """Largest relative change of size: from 1 / (1 + scale) to 1 + scale."""
+
+    scale_probability: float = 0.3
+
+    shift_fraction: float = 0.0
+    """Largest shift, as a share of the patch. Patches are drawn anywhere already."""
+
+    elastic_px: float = 8.0
+    """Standard deviation of the displacements on a coarse grid, pixels."""
+
+    elastic_grid: int = 4
+    """Points of the coarse grid along each axis; the paper has 3."""
+
+    elastic_sigma_px: float | None = None
+    """Where given, displacements are drawn at every pixel instead, evenly from -elastic_px to
+    elastic_px, and smoothed by a Gaussian of this standard deviation (Simard et al. 2003: alpha
+    is elastic_px)."""
+
+    elastic_probability: float = 0.2
+
+    interpolation: Literal["linear", "cubic"] = "linear"
+    """Of the image; volumes are always linear."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "transpose_probability",
+            "quarter_turn_probability",
+            "rotation_probability",
+            "scale_probability",
+            "elastic_probability",
+        ):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(
+                    f"augment.space.{name} is {getattr(self, name)}, outside [0, 1].",
+                    hint="0 switches it off.",
+                )
+        for name in ("rotation_degrees", "scale", "shift_fraction", "elastic_px"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(
+                    f"augment.space.{name} is {getattr(self, name)}, below 0.",
+                    hint="It is the largest amount, drawn to both sides. 0 switches it off.",
+                )
+        if self.elastic_sigma_px is not None and not self.elastic_sigma_px > 0:
+            raise ConfigError(
+                f"augment.space.elastic_sigma_px is {self.elastic_sigma_px}.",
+                hint="Above 0 pixels; leave it out for displacements on a coarse grid.",
+            )
+        if self.elastic_grid < 2:
+            raise ConfigError(
+                f"augment.space.elastic_grid is {self.elastic_grid}, below 2.",
+                hint="The paper uses 3.",
+            )
+
+
+@dataclass(frozen=True)
+class Warp:
+    """Where each pixel of a patch comes from, relative to the centres of patch and cut."""
+
+    matrix: np.ndarray
+    """(D, D): offset in the patch -> offset in the image, pixels."""
+
+    shift: np.ndarray
+    """(D,) pixels, added to it."""
+
+    elastic: np.ndarray | None
+    """(D, g, ..., g) pixels, displacements on a coarse grid over the patch, or at each pixel."""
+
+    interpolation: Literal["linear", "cubic"]
+
+    @property
+    def is_grid_aligned(self) -> bool:
+        """Flips, quarter turns and whole shifts: pixels are moved, not mixed."""
+        turns = np.rint(self.matrix)
+        return (
+            self.elastic is None
+            and np.array_equal(self.shift, np.rint(self.shift))
+            # A sine of half a turn is 1e-16, not 0.
+            and np.allclose(self.matrix, turns, rtol=0, atol=1e-9)
+            and np.array_equal(np.abs(turns) @ np.abs(turns).T, np.eye(len(turns)))
+        )
+
+    @property
+    def is_identity(self) -> bool:
+        """Nothing moves."""
+        is_upright = np.array_equal(np.rint(self.matrix), np.eye(len(self.matrix)))
+        return self.is_grid_aligned and is_upright and not self.shift.any()
+
+
+def draw_warp(config: SpaceConfig, patch_shape: Sequence[int], rng: np.random.Generator) -> Warp:
+    """Draws a warp; the same number of random numbers whatever comes out.
+
+    Raises:
+        ConfigError: flip_axes names an axis that the patch does not have.
+    """
+    dims = len(patch_shape)
+    if not all(-dims <= axis < dims for axis in config.flip_axes):
+        raise ConfigError(
+            f"augment.space.flip_axes is {config.flip_axes}, but the patches have {dims} axes.",
+            hint="Axes count from 0: y, x in images; z, y, x in volumes.",
+        )
+    matrix = _draw_symmetry(config, dims, rng)
+    turn, scale, shift = rng.random(2), rng.random(2), rng.uniform(-1, 1, dims)
+    if turn[0] < config.rotation_probability:
+        angle = math.radians((2 * turn[1] - 1) * config.rotation_degrees)
+        matrix = _rotation(angle, dims) @ matrix
+    if scale[0] < config.scale_probability:
+        # A larger image is read from closer by.
+        matrix = matrix / (1 + config.scale) ** (2 * scale[1] - 1)
+    return Warp(
+        matrix=matrix,
+        shift=config.shift_fraction * shift * np.asarray(patch_shape),
+        elastic=_draw_elastic(config, patch_shape, rng),
+        interpolation=config.interpolation,
+    )
+
+
+def _draw_symmetry(config: SpaceConfig, dims: int, rng: np.random.Generator) -> np.ndarray:
+    """(D, D): mirrored axes, transposition, quarter turns."""
+    flips, transpose, turn = rng.random(dims), rng.random(), rng.random()
+    quarters = int(rng.integers(1, 4))
+    matrix = np.eye(dims)
+    for axis in config.flip_axes:
+        if flips[axis] < 0.5:
+            matrix[axis, axis] = -1
+    if transpose < config.transpose_probability:
+        matrix[[-2, -1]] = matrix[[-1, -2]]
+    if turn < config.quarter_turn_probability:
+        matrix = np.rint(_rotation(quarters * math.pi / 2, dims)) @ matrix
+    return matrix
+
+
+def _draw_elastic(
+    config: SpaceConfig, patch_shape: Sequence[int], rng: np.random.Generator
+) -> np.ndarray | None:
+    """Displacements (D, g, ..., g) on a coarse grid, or (D, *patch_shape) where smoothed."""
+    own = np.random.default_rng(rng.integers(2**63))
+    if rng.random() >= config.elastic_probability or config.elastic_px == 0:
+        return None
+    dims = len(patch_shape)
+    if config.elastic_sigma_px is None:
+        return own.normal(0, config.elastic_px, (dims, *[config.elastic_grid] * dims))
+    drawn = own.uniform(-1, 1, (dims, *patch_shape)).astype(np.float32)
+    sigma = [0.0, *[config.elastic_sigma_px] * dims]
+    return config.elastic_px * np.asarray(ndimage.gaussian_filter(drawn, sigma, mode="reflect"))
+
+
+def _rotation(angle: float, dims: int) -> np.ndarray:
+    """Turns the last two axes."""
+    matrix = np.eye(dims)
+    cosine, sine = math.cos(angle), math.sin(angle)
+    matrix[-2:, -2:] = [[cosine, -sine], [sine, cosine]]
+    return matrix
+
+
+def cut(
+    image: np.ndarray,
+    classes: np.ndarray | None,
+    centre: Sequence[float],
+    patch_shape: Sequence[int],
+    warp: Warp,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Cuts a warped patch; only the part of the image that it shows is touched.
+
+    Args:
+        centre: Pixels; an unwarped patch begins at centre - patch_shape / 2.
+
+    Shapes:
+        image: (C, *S), any dtype -> (C, *patch_shape) float32.
+        classes: (*S) uint8 -> (*patch_shape) uint8, no new values.
+    """
+    if warp.is_grid_aligned:
+        return _cut_straight(image, classes, centre, patch_shape, warp)
+    # Measured from a whole pixel nearby: far from 0, float32 would lose the fractions.
+    middle = np.asarray(centre) - 0.5 + warp.shift
+    origin = np.floor(middle).astype(int)
+    places = _find_places(middle - origin, patch_shape, warp)
+    flat = places.reshape(len(places), -1)
+    # Cubic interpolation looks at one pixel before and two after; one more for rounding.
+    lows = np.floor(flat.min(axis=1)).astype(int) - 2
+    highs = np.ceil(flat.max(axis=1)).astype(int) + 3
+    grid = _scale_to_box(places, lows, highs)
+
+    is_cubic = warp.interpolation == "cubic" and len(patch_shape) == 2
+    part = _take_box(image, origin + lows, origin + highs)
+    patch = _sample(part, grid, "bicubic" if is_cubic else "bilinear")
+    if classes is None:
+        return patch, None
+    part = _take_box(classes[None], origin + lows, origin + highs)
+    return patch, _sample(part, grid, "nearest")[0].astype(classes.dtype)
+
+
+def _find_places(middle: Sequence[float], patch_shape: Sequence[int], warp: Warp) -> np.ndarray:
+    """(D, *patch_shape) float32, where each pixel comes from; the patch's centre from `middle`."""
+    dims = len(patch_shape)
+    axes = [np.arange(size, dtype=np.float32) - (size - 1) / 2 for size in patch_shape]
+    places = np.empty((dims, *patch_shape), dtype=np.float32)
+    for row in range(dims):
+        # Offsets of each axis are added by broadcasting: no matrix product over all pixels.
+        total: np.ndarray | float = float(middle[row])
+        for column, axis in enumerate(axes):
+            shape = [-1 if a == column else 1 for a in range(dims)]
+            total = total + (np.float32(warp.matrix[row, column]) * axis).reshape(shape)
+        places[row] = total
+    if warp.elastic is not None:
+        places += _spread(warp.elastic, patch_shape)
+    return places
+
+
+def _spread(coarse: np.ndarray, patch_shape: Sequence[int]) -> np.ndarray:
+    """Displacements (D, g, ..., g) of the coarse grid at every pixel, cubic.
+
+    An axis at a time, as matrix products: some 25 times as fast as interpolating all pixels.
+    """
+    fine = coarse.astype(np.float32)
+    if fine.shape[1:] == tuple(patch_shape):
+        return fine
+    for size in patch_shape:
+        # Each product moves one fine axis to the end: after all, they are in order again.
+        # Not by BLAS, which would wake all its threads for so little.
+        fine = np.einsum("da...,sa->d...s", fine, _cubic_weights(fine.shape[1], size))
+    return fine
+
+
+def _cubic_weights(points: int, size: int) -> np.ndarray:
+    """(size, points) share of each coarse point in each pixel; outer points on outer pixels."""
+    unit = torch.eye(points)[None, None]
+    weights = functional.interpolate(unit, size=(size, points), mode="bicubic", align_corners=True)
+    return weights[0, 0].numpy()
+
+
+def _scale_to_box(places: np.ndarray, lows: np.ndarray, highs: np.ndarray) -> torch.Tensor:
+    """(*P, D) as grid_sample wants it: (x, y, z), -1 and 1 at the outer edges of the box."""
+    grid = np.empty((*places.shape[1:], len(places)), dtype=np.float32)
+    for axis, place in enumerate(places):
+        low, size = int(lows[axis]), int(highs[axis] - lows[axis])
+        column = grid[..., -1 - axis]
+        np.multiply(place, 2 / size, out=column)
+        column += (1 - 2 * low) / size - 1
+    return torch.from_numpy(grid)
+
+
+def _sample(
+    part: np.ndarray, grid: torch.Tensor, mode: Literal["nearest", "bilinear", "bicubic"]
+) -> np.ndarray:
+    """The values of part (C, *S) at the places of the grid, (C, *P) float32."""
+    values = torch.from_numpy(np.array(part, dtype=np.float32, order="C"))
+    sampled = functional.grid_sample(
+        values[None], grid[None], mode=mode, padding_mode="border", align_corners=False
+    )
+    return sampled[0].contiguous().numpy()
+
+
+def _cut_straight(
+    image: np.ndarray,
+    classes: np.ndarray | None,
+    centre: Sequence[float],
+    patch_shape: Sequence[int],
+    warp: Warp,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The patch by indexing alone: bit for bit what the file holds.
+
+    A corner between pixels is moved down to the next whole one.
+    """
+    turns = np.rint(warp.matrix).astype(int)
+    # Row: axis of the image; its entry that is not 0: the patch's axis that runs along it.
+    shown = np.abs(turns).argmax(axis=1)
+    sizes = np.asarray(patch_shape)[shown]
+    lows = np.floor(np.asarray(centre) - sizes / 2 + warp.shift).astype(int)
+    steps = tuple(slice(None, None, int(sign)) for sign in turns.sum(axis=1))
+    order = (0, *(np.abs(turns).argmax(axis=0) + 1))
+
+    def turn(array: np.ndarray) -> np.ndarray:
+        return _take_box(array, lows, lows + sizes)[(slice(None), *steps)].transpose(order)
+
+    patch = np.array(turn(image), dtype=np.float32, order="C")
+    return patch, None if classes is None else np.array(turn(classes[None])[0], order="C")
+
+
+def _take_box(array: np.ndarray, lows: np.ndarray, highs: np.ndarray) -> np.ndarray:
+    """The box [lows, highs) of array (C, *S), mirrored beyond the edges; a view where inside."""
+    windows = [
+        _mirror(np.arange(low, high), size)
+        for low, high, size in zip(lows, highs, array.shape[1:], strict=True)
+    ]
+    ranges = [(int(window.min()), int(window.max()) + 1) for window in windows]
+    part = array[(slice(None), *(slice(*touched) for touched in ranges))]
+    for axis, (window, touched) in enumerate(zip(windows, ranges, strict=True)):
+        if touched != (lows[axis], highs[axis]):
+            part = part.take(window - touched[0], axis=axis + 1)
+    return part
+
+
+def _mirror(places: np.ndarray, size: int) -> np.ndarray:
+    """Indices beyond the edges, mirrored about the outer pixels' centres, into 0 .. size - 1."""
+    if size == 1:
+        return np.zeros_like(places)
+    period = 2 * (size - 1)
+    folded = np.abs(places) % period
+    return np.where(folded < size, folded, period - folded)

@@ -1,0 +1,270 @@
+"""Resampling and padding. Arrays in, arrays out; images (C, *S), classes (*S)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from ushape.labels import IGNORE
+from ushape.types import Geometry
+
+
+def resample_image(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """An image on another grid: averages over areas where smaller, linear where larger.
+
+    Integers are rounded back to their dtype; floats come out as float32.
+
+    Shapes:
+        image: (C, *S) -> (C, *shape).
+    """
+    if tuple(image.shape[1:]) == tuple(shape):
+        is_integer = np.issubdtype(image.dtype, np.integer)
+        return image if is_integer else image.astype(np.float32, copy=False)
+    result = _shrink(image.astype(np.float32, order="C"), shape)
+    if result.shape[1:] != tuple(shape):
+        result = resample_probabilities(result, shape)
+    return _as_stored(result, image.dtype)
+
+
+def _as_stored(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Rounded back to an integer dtype; float32 stays."""
+    if not np.issubdtype(dtype, np.integer):
+        return values
+    limits = np.iinfo(dtype)
+    return np.rint(values).clip(limits.min, limits.max).astype(dtype)
+
+
+def shrink_rows(
+    strip: np.ndarray, shape: Sequence[int], rows: tuple[int, int], of: tuple[int, int]
+) -> np.ndarray:
+    """Some rows of `resample_image` for an image that shrinks, from the file rows beneath them.
+
+    Args:
+        strip: (C, n, ...), the rows of `rows_beneath` for the same rows.
+        shape: Axes of S after the first, as they shall be.
+        rows: First of the wanted rows, and the one after the last.
+        of: Rows of the whole image, and of the whole result.
+
+    Shapes:
+        returns: (C, rows[1] - rows[0], *shape), the strip's dtype if integer, else float32.
+    """
+    old, new = of
+    values = strip.astype(np.float32, order="C")
+    if old != new:
+        edges = np.arange(rows[0], rows[1] + 1) * old / new - rows_beneath(rows, of)[0]
+        values = _average_stretches(values, 1, edges, new / old)
+    values = _shrink(values, (rows[1] - rows[0], *shape))
+    return _as_stored(values, strip.dtype)
+
+
+def rows_beneath(rows: tuple[int, int], of: tuple[int, int]) -> tuple[int, int]:
+    """First row of the whole image that some rows of the result show, and the one after the last.
+
+    Args:
+        rows, of: As for `shrink_rows`.
+    """
+    old, new = of
+    return rows[0] * old // new, -(-rows[1] * old // new)
+
+
+def resample_probabilities(probabilities: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Probabilities on another grid, linear.
+
+    Shapes:
+        probabilities: (K, *S) -> (K, *shape) float32.
+    """
+    # torch warns of memory that it may not write to, such as a file mapped for reading.
+    values = np.require(probabilities, dtype=np.float32, requirements=["C", "W"])
+    mode = "bilinear" if len(shape) == 2 else "trilinear"
+    return functional.interpolate(
+        torch.from_numpy(values)[None], size=tuple(shape), mode=mode, align_corners=False
+    )[0].numpy()
+
+
+class RowGrower:
+    """`resample_probabilities` to a size that is not smaller, band by band along the first axis.
+
+    Args:
+        old: S of the whole.
+        new: S of the whole result, no axis smaller.
+    """
+
+    def __init__(self, old: Sequence[int], new: Sequence[int]):
+        self.old, self.new = tuple(old), tuple(new)
+        places = (np.arange(self.new[0]) + 0.5) * (self.old[0] / self.new[0]) - 0.5
+        places = places.clip(0)
+        self._lower = np.floor(places).astype(int)
+        self._upper = np.minimum(self._lower + 1, self.old[0] - 1)
+        self._weight = (places - self._lower).astype(np.float32)
+        self._seen = self._done = 0
+        self._last = np.zeros((0, 0), np.float32)
+
+    def add(self, band: np.ndarray) -> np.ndarray:
+        """The rows of the result that can be told by now: (K, n, *old[1:]) -> (K, m, *new[1:]).
+
+        With the last band the last rows come; m may be 0.
+        """
+        wide = self._widen(band)
+        known = np.concatenate([self._last, wide], axis=1) if self._seen else wide
+        first = self._seen - (known.shape[1] - wide.shape[1])  # Row of the whole.
+        self._seen += band.shape[1]
+        ready = slice(self._done, int(np.searchsorted(self._upper, self._seen)))
+        self._done = ready.stop
+        self._last = known[:, -1:].copy()
+        weight = self._weight[ready].reshape(-1, *[1] * (known.ndim - 2))
+        lower, upper = known[:, self._lower[ready] - first], known[:, self._upper[ready] - first]
+        return np.asarray(lower + (upper - lower) * weight)
+
+    def _widen(self, band: np.ndarray) -> np.ndarray:
+        """Along all axes but the first."""
+        if self.old[1:] == self.new[1:]:
+            return band
+        flat = torch.from_numpy(np.ascontiguousarray(band)).flatten(0, 1)[:, None]
+        mode = "linear" if len(self.new) == 2 else "bilinear"
+        wide = functional.interpolate(flat, size=self.new[1:], mode=mode, align_corners=False)
+        return wide[:, 0].unflatten(0, band.shape[:2]).numpy()
+
+
+def resample_classes(classes: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Class indices on another grid: the class of the largest area, the lower one if equal.
+
+    Along an axis that grows, the nearest pixel's. IGNORE where more than half is ignored.
+
+    Shapes:
+        classes: (*S) -> (*shape), the same dtype.
+    """
+    for axis, new in enumerate(shape):
+        old = classes.shape[axis]
+        if new > old:
+            classes = classes.take((2 * np.arange(new) + 1) * old // (2 * new), axis=axis)
+    if classes.shape == tuple(shape):
+        return classes
+    best = np.zeros(tuple(shape), dtype=np.float32)
+    result = np.zeros(tuple(shape), dtype=classes.dtype)
+    for value in np.unique(classes):  # Rising, so IGNORE comes last.
+        share = _shrink((classes == value)[None].astype(np.float32), shape)[0]
+        # Sums of areas are not exact: equal ones must not be told apart by their last digit.
+        wins = share > (0.5 if value == IGNORE else best) + 1e-6
+        result[wins] = value
+        best[wins] = share[wins]
+    return result
+
+
+def pad_mirrored(array: np.ndarray, before: Sequence[int], after: Sequence[int]) -> np.ndarray:
+    """Mirrors the edges outwards, again and again where the padding is longer than the image.
+
+    Shapes:
+        array: (C, *S); before, after: pixels along each axis of S, at least 0.
+    """
+    if not any(before) and not any(after):
+        return array
+    widths = [(0, 0), *zip(before, after, strict=True)]
+    return np.pad(array, widths, mode="reflect")
+
+
+def _shrink(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Averages (C, *S) float32 over areas, along the axes where `shape` is smaller."""
+    sizes = image.shape[1:]
+    whole = [new if old % new == 0 else old for old, new in zip(sizes, shape, strict=True)]
+    if tuple(whole) != sizes:
+        pooled = functional.interpolate(torch.from_numpy(image)[None], size=whole, mode="area")
+        image = pooled[0].numpy()
+    # torch's "area" bins whole pixels only: from 1918 to 480, it is off by up to half a pixel.
+    for axis, new in enumerate(shape, start=1):
+        if new < image.shape[axis]:
+            image = _average_along(image, axis, new)
+    return image
+
+
+def _average_along(image: np.ndarray, axis: int, new: int) -> np.ndarray:
+    """Means over `new` equal stretches of an axis; a pixel cut in two counts in parts."""
+    old = image.shape[axis]
+    return _average_stretches(image, axis, np.arange(new + 1) * old / new, new / old)
+
+
+def _average_stretches(
+    image: np.ndarray, axis: int, edges: np.ndarray, per_pixel: float
+) -> np.ndarray:
+    """Means over the stretches between neighbouring edges, given in pixels of the axis.
+
+    Args:
+        per_pixel: 1 / length of a stretch.
+    """
+    starts, ends, new = edges[:-1], edges[1:], len(edges) - 1
+    first, last = np.floor(starts).astype(int), np.ceil(ends).astype(int) - 1
+    column = [-1 if a == axis else 1 for a in range(image.ndim)]
+    total = np.zeros([new if a == axis else s for a, s in enumerate(image.shape)], np.float32)
+    for tap in range(int((last - first).max()) + 1):
+        pixel = first + tap
+        length = (np.minimum(ends, pixel + 1) - np.maximum(starts, pixel)).clip(min=0)
+        weight = (length * per_pixel).astype(np.float32).reshape(column)
+        # Where the stretch has ended, its last pixel counts 0 times: a NaN next door stays there.
+        total += weight * image.take(np.minimum(pixel, last), axis=axis)
+    return total
+
+
+def place_image(image: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """(C, *file) -> (C, *working)."""
+    part = _pad(image[(slice(None), *_slices(geometry))], geometry)
+    return np.ascontiguousarray(resample_image(part, geometry.working_shape))
+
+
+def place_classes(classes: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """(*file) -> (*working); the padding is background."""
+    part = _pad(classes[_slices(geometry)][None], geometry)[0]
+    return np.ascontiguousarray(resample_classes(part, geometry.working_shape))
+
+
+def restore_probabilities(probabilities: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """(K, *working) -> (K, *file); what was cropped away is background.
+
+    Probabilities, not labels: thin structures survive.
+    """
+    if probabilities.shape[1:] != geometry.padded_shape:
+        probabilities = resample_probabilities(probabilities, geometry.padded_shape)
+    sizes = [last - first for first, last in geometry.box]
+    inner = tuple(
+        slice((padded - size) // 2, (padded - size) // 2 + size)
+        for padded, size in zip(geometry.padded_shape, sizes, strict=True)
+    )
+    part = probabilities[(slice(None), *inner)]
+    if part.shape[1:] == geometry.file_shape:
+        return part
+    whole = np.zeros((len(part), *geometry.file_shape), dtype=np.float32)
+    if len(whole) > 1:
+        whole[0] = 1  # The background's own channel.
+    whole[(slice(None), *_slices(geometry))] = part
+    return whole
+
+
+def find_box(image: np.ndarray, share: float = 0.1) -> tuple[tuple[int, int], ...]:
+    """The smallest box around all pixels brighter than a share of the brightest.
+
+    Shapes:
+        image: (C, *S); any channel counts. A dark image: the whole.
+    """
+    bright: np.ndarray = np.any(image > share * float(image.max()), axis=0)
+    if not bright.any():
+        return tuple((0, size) for size in bright.shape)
+    box = []
+    for axis in range(bright.ndim):
+        rows = np.moveaxis(bright, axis, 0).reshape(bright.shape[axis], -1)
+        shown = np.flatnonzero(rows.any(axis=1))
+        box.append((int(shown[0]), int(shown[-1]) + 1))
+    return tuple(box)
+
+
+def _slices(geometry: Geometry) -> tuple[slice, ...]:
+    return tuple(slice(first, last) for first, last in geometry.box)
+
+
+def _pad(part: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """Zeros around (C, *S), as many before as after."""
+    widths = [(0, 0)]
+    for size, padded in zip(part.shape[1:], geometry.padded_shape, strict=True):
+        before = (padded - size) // 2
+        widths.append((before, padded - size - before))
+    return np.pad(part, widths) if any(map(any, widths)) else part

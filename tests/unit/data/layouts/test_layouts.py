@@ -1,0 +1,687 @@
+"""Each form of data folder on tiny files: what is found, how it is read, what is refused."""
+
+import csv
+import json
+import sys
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+from dicoms import save_series
+from ushape.data.discovery import discover
+from ushape.data.layouts import LAYOUTS
+from ushape.data.preprocessing import read_image
+from ushape.errors import DataError
+from ushape.io.annotations import _unpack_counts, read_annotation
+from ushape.types import CocoMask, MaskParts
+
+
+@pytest.fixture
+def put(tmp_path):
+    """Writes an array or text below tmp_path; returns the path."""
+
+    def write(name, content=None):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, str):
+            path.write_text(content)
+        elif isinstance(content, (dict, list)):
+            path.write_text(json.dumps(content))
+        elif path.suffix == ".tif":
+            tifffile.imwrite(path, PHOTO if content is None else content, photometric="minisblack")
+        else:
+            Image.fromarray(PHOTO if content is None else content).save(path)
+        return path
+
+    return write
+
+
+PHOTO = np.arange(64, dtype=np.uint8).reshape(8, 8)
+BOX = np.zeros((8, 8), np.uint8)
+BOX[2:5, 2:5] = 255
+LOW = np.zeros((8, 8), np.uint8)
+LOW[4:7, 4:7] = 255
+
+
+def ids(found):
+    return [case.id for case in found.cases]
+
+
+def codes(case):
+    return read_annotation(case.mask).codes
+
+
+@pytest.mark.parametrize("find", LAYOUTS.values(), ids=LAYOUTS)
+def test_an_empty_folder_has_no_form(find, tmp_path):
+    assert find(tmp_path) is None
+
+
+def test_the_order_of_the_files_on_disk_is_irrelevant(put, tmp_path):
+    for root, order in (("one", "abc"), ("two", "cab")):
+        for name in order:
+            put(f"{root}/images/{name}.png")
+            put(f"{root}/masks/dot/{name}.png", BOX)
+            put(f"{root}/masks/box/{name}.png", LOW)
+    one, two = discover(tmp_path / "one"), discover(tmp_path / "two")
+    assert ids(one) == ids(two) == ["a", "b", "c"]
+    assert one.class_names == two.class_names
+    assert [case.mask.values for case in one.cases] == [case.mask.values for case in two.cases]
+
+
+# Two folders of other names ----------------------------------------------------------------
+
+
+def test_parallel_trees_are_told_apart_by_their_values(put, tmp_path):
+    for name in ("p1/a.png", "p1/b.png", "p2/a.png"):
+        put(f"manual/{name}", BOX)
+        put(f"scans/{name}")
+    put("notes/readme.txt", "hello")
+    found = discover(tmp_path)
+    assert ids(found) == ["p1/a", "p1/b", "p2/a"]
+    assert found.cases[0].image == tmp_path / "scans/p1/a.png"
+    assert found.cases[0].mask == tmp_path / "manual/p1/a.png"
+    assert "few values" in found.layout
+
+
+def test_parallel_trees_of_images_alone_are_no_pairs(put, tmp_path):
+    for name in ("p1/1.png", "p2/1.png", "p3/1.png"):
+        put(name)
+    with pytest.raises(DataError, match="No pairs"):
+        discover(tmp_path)
+
+
+def test_parallel_trees_with_a_word_for_masks(put, tmp_path):
+    for name in "ab":
+        put(f"scans/{name}.png")
+        put(f"drawn/{name}_seg.png", BOX)
+    assert ids(discover(tmp_path)) == ["a", "b"]
+
+
+def test_three_trees_of_the_same_names_are_refused(put, tmp_path):
+    for name in ("scans/a.png", "reader1/a.png", "reader2/a.png"):
+        put(name, PHOTO if "scans" in name else BOX)
+    with pytest.raises(DataError, match="called the same in reader1/, reader2/, scans/") as caught:
+        discover(tmp_path)
+    assert "--masks" in caught.value.hint
+
+
+def test_two_trees_that_may_both_be_masks_are_refused(put, tmp_path):
+    put("one/a.png", BOX)
+    put("two/a.png", LOW)
+    with pytest.raises(DataError, match="one/, two/ may both be masks"):
+        discover(tmp_path)
+
+
+# Given splits ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("{}/images/a.png", "{}/masks/a.png"),
+        ("{}/a.png", "{}/a_mask.png"),
+        ("{}/a.png", "{}_masks/a.png"),
+        ("{}/a.png", "{}annot/a.png"),
+        ("images/{}/a.png", "masks/{}/a.png"),
+    ],
+)
+@pytest.mark.parametrize("words", [("train", "val", "test"), ("Training", "validation", "testing")])
+def test_folders_that_state_the_split(put, tmp_path, image, mask, words):
+    for word in words:
+        put(image.format(word))
+        put(mask.format(word), BOX)
+    found = discover(tmp_path)
+    assert {case.id: case.split for case in found.cases} == {
+        f"{words[0]}/a": "train",
+        f"{words[1]}/a": "validation",
+        f"{words[2]}/a": "test",
+    }
+
+
+def test_a_part_without_masks_is_left_out_and_named(put, tmp_path):
+    for name in ("train/images/a.png", "train/masks/a.png", "test/images/b.png"):
+        put(name, BOX)
+    found = discover(tmp_path)
+    assert [case.split for case in found.cases] == ["train"]
+    assert "test/ holds no pair" in " ".join(found.notes)
+
+
+def test_training_masks_beside_an_unannotated_test_are_no_split(put, tmp_path):
+    for name in ("train/a.png", "train_masks/a_mask.png", "test/b.png"):
+        put(name, BOX)
+    found = discover(tmp_path)
+    assert ids(found) == ["a"]
+    assert found.cases[0].split == ""
+
+
+def test_two_folders_for_one_part(put, tmp_path):
+    for part in ("train", "val", "valid"):
+        put(f"{part}/images/a.png")
+        put(f"{part}/masks/a.png", BOX)
+    with pytest.raises(DataError, match="val/ and valid/ are both for validation"):
+        discover(tmp_path)
+
+
+# Tables ------------------------------------------------------------------------------------
+
+
+def write_rows(path, rows, joint=","):
+    with path.open("w", newline="") as file:
+        csv.writer(file, delimiter=joint).writerows(rows)
+
+
+@pytest.mark.parametrize(("name", "joint"), [("t.csv", ","), ("t.csv", ";"), ("t.tsv", "\t")])
+def test_table(put, tmp_path, name, joint):
+    for letter in "abc":
+        put(f"x/{letter}.png")
+        put(f"y/{letter}_drawn.png", BOX)
+    rows = [["Image", "mask", "group", "split", "stain"]]
+    rows += [
+        ["x/a.png", "y/a_drawn.png", "p1", "train", "H&E"],
+        ["x/b.png", "y/b_drawn.png", "p2", "val", ""],
+        ["x/c.png", "", "p3", "test", "PAS"],
+    ]
+    write_rows(tmp_path / name, rows, joint)
+    for data in (tmp_path, tmp_path / name):
+        found = discover(data)
+        assert ids(found) == ["x/a", "x/b"]
+        first, second = found.cases
+        assert (first.group, first.split, first.metadata) == ("p1", "train", {"stain": "H&E"})
+        assert (second.group, second.split) == ("p2", "validation")
+        assert found.layout == f"the table {name}"
+        assert "1 image has no mask, e.g. c.png" in found.notes[0]
+
+
+def test_table_of_other_columns_is_no_layout(put, tmp_path):
+    put("images/a.png")
+    put("masks/a.png", BOX)
+    put("patients.csv", "patient,age\n1,40\n")
+    assert discover(tmp_path).layout == "images/ beside masks/"
+    with pytest.raises(DataError, match=r"no columns image and mask \(patient, age\)"):
+        discover(tmp_path / "patients.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image,mask\na.png,m.png\nz.png,m.png\n", "1 files are not there, first z.png"),
+        ("image,mask\na.png,z.png\n", "1 files are not there, first z.png"),
+        ("image,mask\n,m.png\n", "an empty cell"),
+        ("image,mask\na.png,m.png\na.png,m.png\n", "Two images are called a"),
+        ("image,mask,group\na.png,m.png,p\nb.png,m.png,\n", "1 images have no group, first b"),
+        ("image,mask,split\na.png,m.png,train\nb.png,m.png,\n", "1 images have no split, first b"),
+        ("image,mask,split\na.png,m.png,dev\n", "a.png has the split 'dev'"),
+        ("image,mask\na.png,m.png,more\n", "row 2 has 3 cells, the first row 2"),
+        ("", "no rows"),
+    ],
+)
+def test_mistakes_in_a_table(put, tmp_path, text, message):
+    put("a.png")
+    put("b.png")
+    put("m.png", BOX)
+    with pytest.raises(DataError, match=message.replace("(", r"\(")) as caught:
+        discover(put("t.csv", text))
+    assert "t.csv" in caught.value.message or "Two images" in caught.value.message
+    assert caught.value.hint
+
+
+def test_several_tables_are_refused(put, tmp_path):
+    put("a.png")
+    put("one.csv", "image,mask\na.png,a.png\n")
+    put("two.csv", "image,mask\na.png,a.png\n")
+    with pytest.raises(DataError, match=r"several tables of images and masks: one\.csv, two\.csv"):
+        discover(tmp_path)
+
+
+def test_a_table_without_any_mask(put):
+    put("a.png")
+    with pytest.raises(DataError, match=r"1 image has no mask, e\.g\. a\.png"):
+        discover(put("t.csv", "image,mask\na.png,\n"))
+
+
+def test_images_elsewhere_have_ids_of_their_own(put, tmp_path):
+    for name in ("x/a.png", "y/a.png", "t/a.png"):
+        put(name)
+    (tmp_path / "t" / "link.png").symlink_to(tmp_path / "t" / "a.png")
+    rows = "image,mask\na.png,a.png\nlink.png,a.png\n../x/a.png,a.png\n../y/../y/a.png,a.png\n"
+    found = discover(put("t/t.csv", rows))
+    root = tmp_path.as_posix().lstrip("/")
+    assert ids(found) == sorted(["a", "link", f"{root}/x/a", f"{root}/y/a"])
+
+
+def test_parquet_without_its_package(put, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(DataError, match="Parquet needs another package") as caught:
+        discover(put("t.parquet", "PAR1"))
+    assert "pip install pyarrow" in caught.value.hint
+
+
+# nnU-Net -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nnunet(put, tmp_path):
+    for name in ("k_001", "k_002"):
+        put(f"imagesTr/{name}_0000.tif")
+        put(f"imagesTr/{name}_0001.tif", PHOTO + 100)
+        put(f"labelsTr/{name}.tif", BOX // 255)
+    facts = {
+        "channel_names": {"0": "CT", "1": "PET"},
+        "labels": {"background": 0, "tumour": 2, "liver": 1, "ignore": 3},
+        "file_ending": ".tif",
+    }
+    put("dataset.json", facts)
+    return facts
+
+
+def test_nnunet_channels_and_classes(nnunet, tmp_path):
+    found = discover(tmp_path)
+    assert ids(found) == ["k_001", "k_002"]
+    assert found.class_names == ("background", "liver", "tumour")
+    assert (found.classes.values, found.classes.ignore) == ((0, 1, 2), 3)
+    image = read_image(found.cases[0])
+    assert image.shape == (2, 8, 8)
+    assert image[1, 0, 0] == 100
+
+
+def test_nnunet_test_images_with_labels_are_the_test_part(nnunet, put, tmp_path):
+    for channel in ("0000", "0001"):
+        put(f"imagesTs/k_003_{channel}.tif")
+    put("labelsTs/k_003.tif", BOX)
+    assert [case.split for case in discover(tmp_path).cases] == ["train", "train", "test"]
+
+
+def test_nnunet_of_the_first_version(nnunet, put, tmp_path):
+    put(
+        "dataset.json", {"labels": {"0": "background", "1": "cell"}, "modality": {"0": "a", "1": 0}}
+    )
+    assert discover(tmp_path).class_names == ("background", "cell")
+
+
+def test_nnunet_regions_the_largest_first(nnunet, put, tmp_path):
+    put("dataset.json", nnunet | {"labels": {"background": 0, "core": 2, "whole": [1, 2]}})
+    found = discover(tmp_path)
+    assert found.class_names is None
+    assert found.classes.regions == {"whole": (1, 2), "core": (2,)}
+
+
+def test_nnunet_mistakes(nnunet, put, tmp_path):
+    (tmp_path / "imagesTr/k_002_0000.tif").unlink()
+    with pytest.raises(DataError, match=r"k_002 has k_002_0001\.tif, not the 2 channels"):
+        discover(tmp_path)
+    put("imagesTr/k_002_0000.tif", PHOTO[:4])
+    with pytest.raises(DataError, match=r"k_002_0001\.tif is 8 × 8 pixels, .* 4 × 8"):
+        read_image(discover(tmp_path).cases[1])
+    put("dataset.json", nnunet | {"labels": {"background": 0, "x": "one"}})
+    with pytest.raises(DataError, match="label x has the value one"):
+        discover(tmp_path)
+    put("dataset.json", "{")
+    with pytest.raises(DataError, match=r"dataset\.json: not readable"):
+        discover(tmp_path)
+
+
+# One folder per class ----------------------------------------------------------------------
+
+
+def test_one_folder_per_class(put, tmp_path):
+    for name in "ab":
+        put(f"images/{name}.png")
+    put("masks/road/a.png", BOX)
+    put("masks/car/a.png", LOW)
+    put("masks/road/b.png", BOX)
+    found = discover(tmp_path)
+    assert found.class_names == ("background", "car", "road")
+    first, second = found.cases
+    # Boxes of 9 pixels share one, which the later class has.
+    assert np.bincount(codes(first).ravel()).tolist() == [64 - 17, 8, 9]
+    assert np.bincount(codes(second).ravel()).tolist() == [64 - 9, 0, 9]
+
+
+def test_class_folders_within_given_parts(put, tmp_path):
+    for part in ("train", "val"):
+        put(f"images/{part}/a.png")
+        put(f"masks/car/{part}/a.png", BOX)
+    assert [case.split for case in discover(tmp_path).cases] == ["train", "validation"]
+
+
+def test_a_class_mask_of_several_values_is_refused(put, tmp_path):
+    put("images/a.png")
+    path = put("masks/road/a.png", PHOTO)
+    with pytest.raises(DataError, match=r"several values beside 0, e\.g\. 1 and 63") as caught:
+        codes(discover(tmp_path).cases[0])
+    assert str(path) in caught.value.message
+
+
+def test_parts_of_different_sizes_are_refused(put, tmp_path):
+    put("images/a.png")
+    put("masks/car/a.png", BOX)
+    put("masks/road/a.png", BOX[:4])
+    with pytest.raises(DataError, match=r"\(4, 8\) pixels"):
+        codes(discover(tmp_path).cases[0])
+
+
+def test_two_masks_of_one_class(put, tmp_path):
+    put("images/a.png")
+    put("masks/car/a.png", BOX)
+    put("masks/car/a_mask.png", BOX)
+    with pytest.raises(DataError, match="Two masks belong to car/a"):
+        discover(tmp_path)
+
+
+# One mask per object -----------------------------------------------------------------------
+
+
+def test_one_mask_per_object(put, tmp_path):
+    for name, count in (("n1", 2), ("n2", 1), ("n3", 0)):
+        put(f"{name}/images/{name}.png")
+        for index in range(count):
+            put(f"{name}/masks/{index}.png", [BOX, LOW][index])
+    found = discover(tmp_path)
+    assert ids(found) == ["n1", "n2"]
+    assert found.classes.are_objects
+    assert isinstance(found.cases[0].mask, MaskParts)
+    assert np.bincount(codes(found.cases[0]).ravel()).tolist() == [64 - 17, 8, 9]
+    assert "1 image has no mask, e.g. n3.png" in found.notes[0]
+
+
+def test_more_objects_than_bytes_hold(put, tmp_path):
+    path = put("x/images/x.png")
+    masks = [put(f"m/{n}.png", BOX) for n in range(2)]
+    mask = MaskParts((masks[0], masks[1]), (1, 300))
+    assert path.exists()
+    assert read_annotation(mask).codes.max() == 300
+    assert read_annotation(mask).encoding.dtype == "uint16"
+
+
+def test_one_mask_file_for_each_image_is_a_plain_mask(put, tmp_path):
+    for name in ("n1", "n2"):
+        put(f"{name}/images/{name}.png")
+        put(f"{name}/masks/drawn.png", BOX)
+    found = discover(tmp_path)
+    assert found.classes is None
+    assert found.cases[0].mask == tmp_path / "n1/masks/drawn.png"
+
+
+# Stacks ------------------------------------------------------------------------------------
+
+
+def test_volumes_named_volume_and_labels(put, tmp_path):
+    put("train-volume.tif", np.stack([PHOTO] * 3))
+    put("train-labels.tif", np.stack([BOX] * 3))
+    put("test-volume.tif", np.stack([PHOTO] * 3))
+    found = discover(tmp_path)
+    assert ids(found) == ["train-volume"]
+    assert read_image(found.cases[0]).shape == (1, 3, 8, 8)
+    assert codes(found.cases[0]).shape == (3, 8, 8)
+    assert "1 image has no mask, e.g. test-volume.tif" in found.notes[0]
+
+
+def test_images_may_be_called_images(put, tmp_path):
+    for name in ("a_image.png", "b_image.png"):
+        put(name)
+    for name in ("a_mask.png", "b_label.png"):
+        put(name, BOX)
+    assert ids(discover(tmp_path)) == ["a_image", "b_image"]
+
+
+def test_an_image_word_that_two_images_share_is_none(put, tmp_path):
+    for name in ("a_image.png", "a_raw.png"):
+        put(name)
+    put("a_mask.png", BOX)
+    with pytest.raises(DataError, match="No pairs"):
+        discover(tmp_path)
+
+
+# COCO --------------------------------------------------------------------------------------
+
+SQUARE = [[2, 2, 5, 2, 5, 5, 2, 5]]
+"""Polygon (x, y) around rows and columns 2 to 4."""
+
+
+def coco_file(**changes):
+    rle = {"size": [8, 8], "counts": [0, 8, 56]}  # The first column.
+    return {
+        "images": [
+            {"id": 7, "file_name": "a.png", "height": 8, "width": 8},
+            {"id": 9, "file_name": "b.png", "height": 8, "width": 8},
+        ],
+        "annotations": [
+            {"id": 1, "image_id": 7, "category_id": 30, "segmentation": SQUARE},
+            {"id": 2, "image_id": 7, "category_id": 10, "segmentation": rle, "iscrowd": 1},
+        ],
+        "categories": [
+            {"id": 5, "name": "unused"},
+            {"id": 30, "name": "nucleus"},
+            {"id": 10, "name": "edge"},
+        ],
+    } | changes
+
+
+def test_coco_polygons_and_run_lengths(put, tmp_path):
+    path = put("labels.json", coco_file())
+    for name in "abc":
+        put(f"{name}.png")
+    for found in (discover(tmp_path), discover(path), discover(tmp_path, path)):
+        assert found.class_names == ("background", "nucleus", "edge")
+        assert found.classes.values == (0, 2, 3)
+        first, second = found.cases
+        assert first.mask == CocoMask(path, 7)
+        expected = np.zeros((8, 8), np.uint8)
+        expected[2:5, 2:5], expected[:, 0] = 2, 3
+        assert (codes(first) == expected).all()
+        assert not codes(second).any()
+        assert "1 image has no mask, e.g. c.png" in found.notes[0]
+
+
+def test_coco_compressed_run_lengths(put):
+    from pycocotools import mask as coco
+
+    runs = coco.encode(np.asfortranarray(BOX // 255))
+    runs = {"size": runs["size"], "counts": runs["counts"].decode()}
+    entry = {"id": 1, "image_id": 7, "category_id": 30, "segmentation": runs}
+    path = put("labels.json", coco_file(annotations=[entry]))
+    assert (read_annotation(CocoMask(path, 7)).codes == BOX // 255 * 2).all()
+
+
+@given(arrays(np.uint8, (7, 5), elements=st.integers(0, 1)))
+def test_run_lengths_are_read_as_pycocotools_writes_them(drawn):
+    from pycocotools import mask as coco
+
+    text = coco.encode(np.asfortranarray(drawn))["counts"].decode()
+    runs = np.repeat(np.arange(len(_unpack_counts(text))) % 2, _unpack_counts(text))
+    assert (drawn == runs.reshape(5, 7).T).all()
+
+
+def test_an_image_that_is_no_longer_listed(put):
+    with pytest.raises(DataError, match="image 99 is no longer listed"):
+        read_annotation(CocoMask(put("labels.json", coco_file()), 99))
+
+
+def test_coco_files_of_several_parts(put, tmp_path):
+    for part in ("train", "val"):
+        put(f"annotations/instances_{part}2017.json", coco_file())
+        for name in "ab":
+            put(f"{part}2017/{name}.png")
+    found = discover(tmp_path)
+    assert {case.id: case.split for case in found.cases} == {
+        "train/a": "train",
+        "train/b": "train",
+        "validation/a": "validation",
+        "validation/b": "validation",
+    }
+    assert found.class_names == ("background", "nucleus", "edge")
+
+
+def test_coco_in_folders_that_state_the_split(put, tmp_path):
+    for part in ("train", "valid"):
+        put(f"{part}/_annotations.coco.json", coco_file())
+        for name in "ab":
+            put(f"{part}/{name}.png")
+    assert [case.split for case in discover(tmp_path).cases] == ["train"] * 2 + ["validation"] * 2
+    categories = coco_file()["categories"]
+    put("valid/_annotations.coco.json", coco_file(categories=[*categories[1:], categories[0]]))
+    with pytest.raises(DataError, match=r"calls the value 2 edge, .* nucleus") as caught:
+        discover(tmp_path)
+    assert "Classes must be the same" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"categories": None}, "no list of categories"),
+        ({"images": [{"id": 7, "file_name": "a.png"}], "annotations": []}, "lacks 'height'"),
+        (
+            {"images": [i | {"height": 10**9, "width": 10**9} for i in coco_file()["images"]]},
+            "image 7 claims 1000000000 × 1000000000 pixels",
+        ),
+        ({"images": coco_file()["images"] + coco_file()["images"][:1]}, "two entries for image 7"),
+        (
+            {"images": [i | {"file_name": "a.png"} for i in coco_file()["images"]]},
+            "Two images are called a",
+        ),
+        (
+            {"images": [i | {"file_name": f"{i['id']}.png"} for i in coco_file()["images"]]},
+            r"2 of its 2 images are not in .*, first 7\.png",
+        ),
+        (
+            {"images": [i | {"file_name": "/no/a.png"} for i in coco_file()["images"]]},
+            r"2 of its 2 images are not in .*, first /no/a\.png",
+        ),
+        (
+            {"annotations": [{"id": 3, "image_id": 8, "category_id": 30}]},
+            "annotation 3 is of image 8, which is not listed",
+        ),
+        (
+            {"annotations": [{"id": 3, "image_id": 7, "category_id": 1}]},
+            "annotation 3 is of category 1, which is not listed",
+        ),
+        ({"annotations": []}, "no annotations in it"),
+        ({"categories": [{"id": k, "name": "same"} for k in (30, 10)]}, "two categories of one"),
+    ],
+)
+def test_mistakes_in_a_coco_file(put, tmp_path, changes, message):
+    path = put("labels.json", coco_file(**changes))
+    put("a.png")
+    put("b.png")
+    for data in (tmp_path, path):
+        with pytest.raises(DataError, match=message) as caught:
+            discover(data)
+        assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("drawn", "message"),
+    [
+        ([], "annotation 1 of image 7 has no segmentation"),
+        ([[1, 2, 3, 4]], "cannot be drawn: a polygon of 4 numbers"),
+        ([[1, 2, 3, 4, 5, 6, 7]], "a polygon of 7 numbers"),
+        ([[1, 2, 3, 4, 5, 1e9]], r"a polygon reaches to 1e\+09"),
+        ([[1, 2, 3, 4, 5, float("nan")]], "a polygon reaches to nan"),
+        ("text", "cannot be drawn"),
+        ({"size": [4, 4], "counts": [0, 16]}, r"drawn on \[4, 4\] pixels, .* \[8, 8\]"),
+        ({"size": [8, 8], "counts": [0, 16]}, "runs of 16 pixels in all, the image has 64"),
+        ({"size": [8, 8], "counts": [70, -6]}, "runs of 64 pixels in all"),
+        ({"size": [8, 8], "counts": "b0"}, "runs of 18 pixels in all"),
+        ({"size": [8, 8], "counts": "bo"}, "end in the middle"),
+        ({"size": [8, 8], "counts": "b ~"}, "' ' is no part of run lengths"),
+        ({"size": [8, 8]}, "cannot be drawn: 'counts'"),
+    ],
+)
+def test_annotations_that_cannot_be_drawn(put, drawn, message):
+    entry = {"id": 1, "image_id": 7, "category_id": 30, "segmentation": drawn}
+    path = put("labels.json", coco_file(annotations=[entry]))
+    with pytest.raises(DataError, match=message) as caught:
+        read_annotation(CocoMask(path, 7))
+    assert str(path) in caught.value.message
+
+
+def test_coco_without_its_package(put, monkeypatch):
+    path = put("labels.json", coco_file())
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    with pytest.raises(DataError, match="need another package") as caught:
+        read_annotation(CocoMask(path, 7))
+    assert "ushape[coco]" in caught.value.hint
+
+
+# Names of classes --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "values"),
+    [
+        ("classes.txt", "background\ncell\n\n", None),
+        ("classes.json", ["background", "cell"], None),
+        ("classes.json", {"255": "cell", "0": "background"}, (0, 255)),
+        ("classes.csv", "value,name\n255,cell\n0,background\n", (0, 255)),
+    ],
+)
+def test_names_of_classes_beside_the_data(put, tmp_path, name, content, values):
+    put("images/a.png")
+    put("masks/a.png", BOX)
+    put(name, content)
+    found = discover(tmp_path)
+    assert found.class_names == ("background", "cell")
+    assert found.classes.values == values
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("classes.txt", "cell\n", "names 1 classes"),
+        ("classes.txt", "a\na\n", "two classes are called a"),
+        ("classes.json", {"x": "cell", "0": "b"}, "'x' is no mask value"),
+        ("classes.json", "5", "neither a list of names nor"),
+        ("classes.json", "{", "not readable"),
+        ("classes.csv", "0,background\n1,cell\n", "no columns value and name"),
+        ("classes.csv", "value,name\n1,a\n1,b\n", "value 1 is listed twice"),
+    ],
+)
+def test_mistakes_in_the_names_of_classes(put, tmp_path, name, content, message):
+    put("images/a.png")
+    put("masks/a.png", BOX)
+    path = put(name, content)
+    with pytest.raises(DataError, match=message) as caught:
+        discover(tmp_path)
+    assert str(path) in caught.value.message
+    assert caught.value.hint
+
+
+def test_two_files_of_names(put, tmp_path):
+    put("images/a.png")
+    put("masks/a.png", BOX)
+    put("classes.txt", "a\nb\n")
+    put("classes.json", ["a", "b"])
+    with pytest.raises(DataError, match=r"several files name the classes: classes\.txt, cl"):
+        discover(tmp_path)
+
+
+def test_no_names_are_no_names(put, tmp_path):
+    put("images/a.png")
+    put("masks/a.png", BOX)
+    assert discover(tmp_path).class_names is None
+
+
+def test_a_folder_of_slices_is_a_volume_where_a_mask_is_called_like_it(tmp_path):
+    for name in ("p1", "p2"):
+        (tmp_path / "scans" / name).mkdir(parents=True)
+        save_series(tmp_path / "scans" / name / "series")
+        volume = np.ones((5, 6, 8), np.uint8)
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        tifffile.imwrite(tmp_path / "masks" / f"{name}_mask.tif", volume)
+    found = discover(tmp_path / "scans", tmp_path / "masks")
+    assert [case.id for case in found.cases] == ["p1", "p2"]
+    assert read_image(found.cases[0]).shape == (1, 5, 6, 8)
+    assert found.notes == []
+
+
+def test_slices_with_masks_of_their_own_stay_images(tmp_path):
+    save_series(tmp_path / "images", places=(0, 1))
+    (tmp_path / "masks").mkdir()
+    for path in (tmp_path / "images").iterdir():
+        Image.fromarray(np.ones((6, 8), np.uint8)).save(tmp_path / "masks" / f"{path.stem}.png")
+    assert [case.image.suffix for case in discover(tmp_path).cases] == [".dcm", ".dcm"]

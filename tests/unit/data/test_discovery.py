@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from ushape.data.discovery import discover
+from ushape.errors import DataError
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Makes small image files by their paths; returns the folder."""
+
+    def make_files(*names):
+        for name in names:
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.suffix in (".png", ".jpg", ".gif", ".tif", ".JPG"):
+                Image.fromarray(np.zeros((2, 2), np.uint8)).save(path)
+            else:
+                path.write_text("text")
+        return tmp_path
+
+    return make_files
+
+
+def pairs(discovery):
+    return {case.id: (case.image.name, case.mask.name) for case in discovery.cases}
+
+
+@pytest.mark.parametrize(
+    ("images", "masks"), [("images", "masks"), ("Images", "labels"), ("train", "train_masks")]
+)
+def test_two_folders(make, images, masks):
+    folder = make(f"{images}/a.jpg", f"{images}/b.jpg", f"{masks}/a.png", f"{masks}/b_mask.gif")
+    assert pairs(discover(folder)) == {"a": ("a.jpg", "a.png"), "b": ("b.jpg", "b_mask.gif")}
+
+
+def test_patients_in_subfolders(make):
+    folder = make("images/p1/s1.tif", "images/p2/s1.tif", "masks/p1/s1.tif", "masks/p2/s1.tif")
+    assert list(pairs(discover(folder))) == ["p1/s1", "p2/s1"]
+
+
+def test_one_tree_with_a_suffix(make):
+    folder = make("p1/x.tif", "p1/x_mask.tif", "p2/y.tif", "p2/y_mask.tif", "data.csv")
+    found = discover(folder)
+    assert pairs(found) == {"p1/x": ("x.tif", "x_mask.tif"), "p2/y": ("y.tif", "y_mask.tif")}
+    assert found.notes == []
+
+
+def test_one_folder_with_a_prefix(make):
+    assert list(pairs(discover(make("a.png", "mask_a.png", "b.png", "mask_b.png")))) == ["a", "b"]
+
+
+def test_masks_named_by_the_user(make):
+    folder = make("cars/a_01.jpg", "outlines/a_01_mask.gif")
+    found = discover(folder / "cars", folder / "outlines")
+    assert pairs(found) == {"a_01": ("a_01.jpg", "a_01_mask.gif")}
+
+
+def test_what_has_no_partner_is_named_with_the_nearest(make):
+    folder = make("images/cell1.png", "images/cell2.png", "masks/cell1.png", "masks/cel2.png")
+    found = discover(folder)
+    assert list(pairs(found)) == ["cell1"]
+    assert "1 image has no mask, e.g. cell2.png; the nearest mask is c" in found.notes[0]
+    assert "1 mask has no image, e.g. cel2.png" in found.notes[1]
+
+
+def test_hidden_and_foreign_files_are_left_out(make):
+    folder = make("images/a.png", "images/.b.png", "images/Thumbs.db", ".git/x.png", "masks/a.png")
+    assert list(pairs(discover(folder))) == ["a"]
+
+
+def test_no_pairs_says_what_was_seen(make):
+    folder = make("images/a.png", "masks/zebra.png", "masks/notes.docx")
+    with pytest.raises(DataError) as caught:
+        discover(folder)
+    for part in ("No pairs", "images/: 1 × .png, e.g. a.png", "zebra.png", ".docx", "(no reader)"):
+        assert part in caught.value.message
+    assert "--masks" in caught.value.hint
+
+
+def test_several_candidates(make):
+    folder = make("images/a.png", "train/a.png", "masks/a.png")
+    with pytest.raises(DataError, match="several image folders") as caught:
+        discover(folder)
+    assert "--masks" in caught.value.hint
+
+
+def test_two_files_of_one_name(make):
+    with pytest.raises(DataError, match=r"Two images are called a: .*a\.jpg and .*a\.png"):
+        discover(make("images/a.jpg", "images/a.png", "masks/a.png"))
+
+
+def test_two_masks_of_one_image(make):
+    with pytest.raises(DataError, match=r"Two masks belong to a: .*a\.png and .*a_mask\.png"):
+        discover(make("images/a.jpg", "masks/a.png", "masks/a_mask.png"))
+
+
+def test_empty_missing_and_a_file(make, tmp_path):
+    folder = make("images/a.png")
+    (tmp_path / "none").mkdir()
+    with pytest.raises(DataError, match="empty"):
+        discover(tmp_path / "none")
+    with pytest.raises(DataError, match="is not there"):
+        discover(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="a file, not a folder"):
+        discover(folder / "images" / "a.png")

@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from ushape.data.cache import SampleStore
+from ushape.data.preprocessing import Preparation, PreparationConfig, thin_out
+from ushape.errors import DataError
+from ushape.labels import LabelSpace
+from ushape.normalization import Scaling
+from ushape.types import Case
+
+SPACE = LabelSpace(values=(0, 255), names=("background", "foreground"))
+rng = np.random.default_rng(0)
+
+
+def prepare(downscale=1, scaling=None, channels=1):
+    config = PreparationConfig(downscale=downscale, intensity="data" if scaling else "image")
+    return Preparation(channels=channels, config=config, space=SPACE, scaling=scaling)
+
+
+@pytest.fixture
+def case(tmp_path):
+    Image.fromarray(rng.integers(256, size=(31, 42), dtype=np.uint8)).save(tmp_path / "i.png")
+    mask = np.zeros((31, 42), np.uint8)
+    mask[8:24, 10:30] = 255
+    Image.fromarray(mask).save(tmp_path / "m.png")
+    return Case(id="a", image=tmp_path / "i.png", mask=tmp_path / "m.png")
+
+
+def test_scaling_by_hand():
+    scaling = Scaling(low=(0.0,), high=(10.0,), mean=(4.0,), std=(2.0,))
+    image = np.array([[[-5, 0, 4, 10, 99]]], dtype=np.float32)
+    assert scaling.apply(image).tolist() == [[[-2, -2, 0, 3, 3]]]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+def test_measured_scaling_standardises_any_dtype(dtype):
+    pixels = (rng.random((3, 5000)) * 250 * np.array([[0.2], [0.5], [1]])).astype(dtype)
+    scaled = Scaling.measure(pixels).apply(pixels[:, :, None])
+    assert scaled.dtype == np.float32
+    np.testing.assert_allclose(scaled.mean(axis=(1, 2)), 0, atol=0.02)
+    np.testing.assert_allclose(scaled.std(axis=(1, 2)), 1, atol=0.02)
+
+
+def test_constant_and_broken_channels_become_zeros_not_nan():
+    pixels = np.array([[7.0] * 9, [np.nan] * 9, [np.inf] + [1.0] * 8])
+    scaled = Scaling.measure(pixels).apply(pixels[:, :, None])
+    assert np.isfinite(scaled).all()
+    assert not scaled[0].any()
+
+
+@pytest.mark.parametrize("downscale", [1, 2, 3])
+def test_there_and_back_lies_on_the_file_s_grid(case, downscale):
+    preparation = prepare(downscale)
+    sample = preparation.load(case)
+    assert sample.geometry.file_shape == (31, 42)
+    assert sample.image.shape[1:] == sample.classes.shape == sample.geometry.working_shape
+    back = preparation.restore(sample.classes[None].astype(np.float32), sample.geometry)
+    assert back.shape == (1, 31, 42)
+    truth = prepare().load(case).classes
+    guess = SPACE.decode(back)
+    assert 2 * (truth & guess).sum() / (truth.sum() + guess.sum()) > 0.9
+
+
+def test_prediction_prepares_as_training_does(case):
+    scaling = Scaling.measure(rng.random((1, 99)) * 255)
+    annotated = prepare(2, scaling).load(case)
+    plain = prepare(2, scaling).load(Case(id="a", image=case.image))
+    assert plain.classes is None
+    assert (plain.image == annotated.image).all()
+
+
+def test_each_image_by_its_own_numbers(case):
+    sample = prepare(scaling=None).load(case)
+    scaled = sample.scaling.apply(sample.image)
+    assert scaled.mean() == pytest.approx(0, abs=0.05)
+    assert scaled.std() == pytest.approx(1, abs=0.05)
+
+
+def test_other_channels_and_strange_values_name_the_file(case):
+    with pytest.raises(DataError, match=r"i\.png: the image has 1 channel, the model reads 3"):
+        prepare(channels=3).load(case)
+    Image.fromarray(np.full((31, 42), 7, np.uint8)).save(case.mask)
+    with pytest.raises(DataError, match=r"m\.png: mask value 7 in 1302 pixels is no class"):
+        prepare().load(case)
+
+
+def test_a_store_names_every_case_that_fails(case, tmp_path):
+    broken = [Case(id=n, image=tmp_path / f"{n}.png", mask=case.mask) for n in ("x", "y")]
+    store = SampleStore([case, *broken], prepare(), keep=True)
+    with pytest.raises(DataError, match="2 cases cannot be used") as caught:
+        store.load_all(2)
+    assert "x.png" in caught.value.message
+    assert "y.png" in caught.value.message
+
+
+def test_a_store_in_memory_gives_what_the_files_give(case):
+    kept = SampleStore([case, case], prepare(2), keep=True)
+    kept.load_all(2)
+    read = SampleStore([case, case], prepare(2), keep=False)
+    assert len(kept) == len(read) == 2
+    assert kept[0] is kept[0]
+    assert (kept[1].image == read[1].image).all()
+
+
+def test_thinned_pixels_are_spread_over_all_columns():
+    image = np.broadcast_to(np.arange(64), (1, 64, 64))
+    thin = thin_out(image, at_most=256)
+    assert 256 <= thin.shape[1] <= 512
+    assert len(np.unique(thin)) > 32

@@ -1,0 +1,124 @@
+"""What is measured of one case beside its counts: each against `metrics` or a sum by hand."""
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from ushape.evaluation.case_metrics import CaseTruth, Unit, common_unit, measure_case
+from ushape.instances.label import ObjectConfig
+from ushape.labels import IGNORE, LabelSpace
+from ushape.types import Prediction
+
+ONE = LabelSpace(values=(0, 1), names=("background", "cell"))
+TWO = LabelSpace(values=(0, 1, 2), names=("background", "a", "b"))
+
+
+def predict(probability):
+    shares = np.asarray(probability, dtype=np.float32)[None]
+    return Prediction(probabilities=shares, classes=(shares[0] >= 0.5).astype(np.uint8))
+
+
+def measure(prediction, truth, space=ONE, **options):
+    found = measure_case(prediction, CaseTruth(classes=truth, **options), space, how=ObjectConfig())
+    return [own.values for own in found]
+
+
+def test_a_square_that_lies_one_pixel_off():
+    truth, shares = np.zeros((8, 8), np.uint8), np.full((8, 8), 0.2)
+    truth[2:6, 2:6], shares[2:6, 3:7] = 1, 0.8
+    (values,) = measure(predict(shares), truth)
+    assert values["hausdorff95"] == 1
+    assert values["surface_dice"] == 1  # Within 2 pixels everywhere.
+    assert values["object_f1"] == 1  # IoU 12 / 20 = 0.6.
+    assert values["object_average_precision"] == pytest.approx(0.2)  # At 0.5 and 0.55 of ten.
+    assert values["panoptic_quality"] == pytest.approx(0.6)
+    assert (values["true_objects"], values["predicted_objects"]) == (1, 1)
+    # 12 of 16 and 44 of 48 pixels are 0.2 off, the others 0.8.
+    assert values["brier"] == pytest.approx((56 * 0.04 + 8 * 0.64) / 64)
+    assert values["mask_doubt"] == 0  # Nowhere 90 % sure.
+
+
+def test_distances_are_in_the_unit_of_the_spacing():
+    truth, shares = np.zeros((8, 8), np.uint8), np.zeros((8, 8))
+    truth[2:6, 2:6], shares[2:6, 3:7] = 1, 1
+    (values,) = measure(predict(shares), truth, spacing=(0.5, 3.0))
+    assert values["hausdorff95"] == 3
+    # 2 pixels of the finest axis are 1 mm: the moved sides are 3 mm off.
+    assert values["surface_dice"] < 1
+
+
+def test_a_sure_network_doubts_the_mask():
+    truth, shares = np.zeros((10, 10), np.uint8), np.zeros((10, 10))
+    truth[:5], shares[:4], shares[4, :3] = 1, 0.99, 0.95
+    (values,) = measure(predict(shares), truth)
+    assert values["mask_doubt"] == pytest.approx(7 / 50)
+    truth[4] = IGNORE
+    (values,) = measure(predict(shares), truth)
+    assert values["mask_doubt"] == 0
+
+
+def test_missed_false_alarm_and_empty():
+    full, empty = np.ones((6, 8), np.uint8), np.zeros((6, 8), np.uint8)
+    (missed,) = measure(predict(np.zeros((6, 8))), full)
+    (alarm,) = measure(predict(np.ones((6, 8))), empty)
+    (both,) = measure(predict(np.zeros((6, 8))), empty)
+    for values in (missed, alarm):
+        assert values["hausdorff95"] == values["average_surface_distance"] == 10  # The diagonal.
+        assert values["surface_dice"] == values["object_f1"] == 0
+        assert values["auroc"] is None
+        assert not any(v is not None and np.isnan(v) for v in values.values())
+    assert both["hausdorff95"] is both["object_f1"] is both["panoptic_quality"] is None
+    assert both["brier"] == both["mask_doubt"] == 0
+
+
+def test_masks_that_number_their_objects_are_not_cut_into_parts():
+    truth, numbers = np.ones((4, 8), np.uint8), np.ones((4, 8), np.int64)
+    numbers[:, 4:] = 2  # Two objects that touch.
+    (values,) = measure(predict(np.ones((4, 8))), truth, objects=numbers)
+    assert (values["true_objects"], values["predicted_objects"]) == (2, 1)
+    assert values["object_f1"] == 0  # IoU 0.5 is not above 0.5.
+    (values,) = measure(predict(np.ones((4, 8))), truth)
+    assert values["object_f1"] == 1
+
+
+def test_each_class_by_itself():
+    truth = np.zeros((8, 8), np.uint8)
+    truth[:4], truth[4:, :4] = 1, 2
+    shares = np.stack([truth == index for index in range(3)]).astype(np.float32)
+    swapped = Prediction(probabilities=shares[[0, 2, 1]], classes=np.array([0, 2, 1])[truth])
+    for values in measure(swapped, truth, TWO):
+        assert values["surface_dice"] < 0.5
+        assert values["object_f1"] == 0
+        assert values["auroc"] < 0.5
+    right = Prediction(probabilities=shares, classes=truth)
+    for values in measure(right, truth, TWO):
+        assert values["object_f1"] == values["auroc"] == values["surface_dice"] == 1
+        assert values["hausdorff95"] == values["brier"] == 0
+
+
+def test_a_unit_that_all_images_share(tmp_path):
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "plain.png")
+    for name, micrometres in (("fine", 0.5), ("coarse", 500)):
+        tifffile.imwrite(
+            tmp_path / f"{name}.ome.tif",
+            np.zeros((4, 4), np.uint8),
+            metadata={
+                "axes": "YX",
+                **{
+                    key: value
+                    for axis in "XY"
+                    for key, value in (
+                        (f"PhysicalSize{axis}", micrometres),
+                        (f"PhysicalSize{axis}Unit", "µm"),
+                    )
+                },
+            },
+        )
+    plain, fine, coarse = (tmp_path / n for n in ("plain.png", "fine.ome.tif", "coarse.ome.tif"))
+    assert common_unit([plain, fine]) == common_unit([fine, plain]) == common_unit([]) == Unit()
+    assert common_unit([fine, coarse]).name == "µm"
+    assert common_unit([coarse]).name == "mm"
+    assert Unit("µm").spacing_of(fine) == pytest.approx((0.5, 0.5))
+    assert Unit("mm").spacing_of(coarse) == pytest.approx((0.5, 0.5))
+    assert Unit().spacing_of(fine) is None

@@ -1,0 +1,410 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from ushape.config import from_dict, to_dict
+from ushape.errors import ConfigError, DataError
+from ushape.inference.decision_rule import ClassRule, DecisionRule, apply_rule
+from ushape.inference.threshold_search import GRID, ValidationCases, choose_rule
+from ushape.labels import IGNORE, LabelSpace, Region
+from ushape.metrics.overlap import count_overlap, dice
+from ushape.transforms.morphology import Cleaning
+
+BINARY = LabelSpace(values=(0, 255), names=("background", "lesion"))
+THREE = LabelSpace(values=(0, 1, 2), names=("background", "cell", "nucleus"))
+NESTED = LabelSpace(
+    values=(0, 1, 2),
+    names=("background", "oedema", "tumour"),
+    regions=(Region(name="whole", classes=(1, 2)), Region(name="core", classes=(2,))),
+)
+SPACES = {"binary": BINARY, "softmax": THREE, "regions": NESTED}
+# Tenths meet the thresholds of the grid exactly, and each other: ties are common.
+TENTHS = st.integers(0, 10).map(lambda tenth: tenth / 10)
+
+
+def probabilities_for(space, shape=(4, 5), dtype=np.float32):
+    return arrays(dtype, (space.channels, *shape), elements=TENTHS.map(lambda x: float(dtype(x))))
+
+
+def softmax(raw):
+    total = raw.sum(axis=0, keepdims=True)
+    return np.divide(raw, total, out=np.full_like(raw, 1 / len(raw)), where=total > 0)
+
+
+def drawn(space, data, dtype=np.float32):
+    raw = data.draw(probabilities_for(space, dtype=dtype))
+    return softmax(raw) if space.is_exclusive else raw
+
+
+@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64])
+@settings(max_examples=30)
+@given(data=st.data())
+def test_the_default_rule_is_the_likeliest_class(name, dtype, data):
+    space = SPACES[name]
+    probabilities = drawn(space, data, dtype)
+    classes = apply_rule(DecisionRule(), probabilities, space)
+    assert classes.dtype == np.uint8
+    assert (classes == space.decode(probabilities)).all()
+
+
+def test_stored_as_uint8_means_0_to_255():
+    stored = np.array([[[0, 127, 128, 255]]], np.uint8)
+    assert apply_rule(DecisionRule(), stored, BINARY).tolist() == [[0, 0, 1, 1]]
+    low = DecisionRule(classes={"lesion": ClassRule(threshold=0.4)})  # 0.4 of 255 is 102.
+    assert apply_rule(low, np.array([[[101, 103]]], np.uint8), BINARY).tolist() == [[0, 1]]
+
+
+def test_a_threshold_is_reached_by_its_own_value():
+    rule = DecisionRule(classes={"lesion": ClassRule(threshold=0.35)})
+    assert apply_rule(rule, np.array([[0.34, 0.35]], np.float32), BINARY).tolist() == [0, 1]
+
+
+@given(probabilities_for(BINARY), st.sampled_from(GRID), st.sampled_from(GRID))
+def test_a_higher_threshold_never_adds_pixels(probabilities, one, other):
+    low, high = (
+        apply_rule(DecisionRule(classes={"lesion": ClassRule(threshold=t)}), probabilities, BINARY)
+        for t in sorted((one, other))
+    )
+    assert not (high & ~low).any()
+
+
+@given(st.data(), st.sampled_from(GRID), st.sampled_from(GRID))
+def test_a_higher_threshold_never_adds_pixels_of_its_class_among_several(data, one, other):
+    probabilities = drawn(THREE, data)
+    low, high = (
+        apply_rule(DecisionRule(classes={"cell": ClassRule(threshold=t)}), probabilities, THREE)
+        for t in sorted((one, other))
+    )
+    assert not ((high == 1) & (low != 1)).any()
+
+
+def test_of_two_classes_with_a_channel_each_the_threshold_is_the_usual_one():
+    pair = LabelSpace(values=(0, 1), names=("background", "lesion"), softmax=True)
+    lesion = np.array([0.1, 0.24, 0.26, 0.6], np.float32)
+    rule = DecisionRule(classes={"lesion": ClassRule(threshold=0.25)})
+    assert apply_rule(rule, np.stack([1 - lesion, lesion]), pair).tolist() == [0, 0, 1, 1]
+
+
+def test_odds_weigh_classes_against_each_other():
+    # Cell at 0.2 counts four times: 4 * 0.15 = 0.6 beats 0.5, 4 * 0.1 = 0.4 does not.
+    probabilities = np.array([[0.5, 0.5], [0.15, 0.1], [0.35, 0.4]], np.float32)
+    rule = DecisionRule(classes={"cell": ClassRule(threshold=0.2)})
+    assert apply_rule(rule, probabilities, THREE).tolist() == [1, 0]
+
+
+def test_cleaning_follows_the_thresholds():
+    probabilities = np.array([[[0.9, 0.4, 0.0, 0.6, 0.0, 0.3]]], np.float32)
+    own = ClassRule(threshold=0.3, cleaning=Cleaning(smallest_px=2))
+    classes = apply_rule(DecisionRule(classes={"lesion": own}), probabilities, BINARY)
+    assert classes.tolist() == [[1, 1, 0, 0, 0, 0]]
+
+
+def test_a_rule_survives_json():
+    own = ClassRule(threshold=0.35, cleaning=Cleaning(smallest_px=16, largest_hole_px="all"))
+    rule = DecisionRule(classes={"lesion": own, "core": ClassRule()})
+    text = json.dumps(to_dict(rule))
+    assert from_dict(DecisionRule, json.loads(text), source="decision.json") == rule
+    assert from_dict(DecisionRule, {}, source="decision.json") == DecisionRule()
+
+
+def test_an_unknown_class_and_strange_channels_are_named():
+    rule = DecisionRule(classes={"leison": ClassRule()})
+    with pytest.raises(ConfigError, match=r"names leison[\s\S]*Known: lesion"):
+        apply_rule(rule, np.zeros((1, 2, 2), np.float32), BINARY)
+    with pytest.raises(DataError, match="2 channels of probabilities for 1: lesion"):
+        apply_rule(DecisionRule(), np.zeros((2, 2, 2), np.float32), BINARY)
+    with pytest.raises(ConfigError, match=r"threshold is 1\.0, not between 0 and 1"):
+        ClassRule(threshold=1.0)
+
+
+# Choosing. A faint object of `pixels` pixels at `level`, in a row of 100.
+
+
+def faint(level, pixels=40, noise=0.0, noisy=0):
+    truth = np.zeros((1, 100), np.uint8)
+    truth[0, :pixels] = 1
+    probabilities = np.where(truth, level, 0.0)
+    probabilities[0, 100 - noisy :] = noise
+    return probabilities[None].astype(np.float32), truth
+
+
+def empty(noise=0.0):
+    return np.full((1, 1, 100), noise, np.float32), np.zeros((1, 100), np.uint8)
+
+
+def test_a_threshold_counted_by_hand():
+    # At 0.5 nothing is found (Dice 0), from 0.3 down everything; of these 0.3 is nearest to 0.5.
+    cases = [faint(0.32), faint(0.34), faint(0.33)]
+    chosen = choose_rule(cases, BINARY, ["a", "b", "c"])
+    assert chosen.rule.of("lesion").threshold == 0.3
+    assert chosen.before == {"lesion": 0.0}
+    assert chosen.after == {"lesion": 1.0}
+    assert chosen.report[0] == (
+        "lesion: threshold 0.3 instead of 0.5: mean Dice 0.0000 -> 1.0000 on 3 groups "
+        "(3 better, 0 worse)."
+    )
+    assert "others gain somewhat less" in chosen.report[-1]
+
+
+def test_cases_of_a_group_are_pooled_and_two_groups_choose_nothing():
+    cases = [faint(0.3)] * 4
+    chosen = choose_rule(cases, BINARY, ["a", "a", "b", "b"])
+    assert chosen.rule == DecisionRule()
+    assert chosen.report == (
+        "lesion: left at threshold 0.5 without cleaning; validation groups with it: 2, fewer "
+        "than the 3 it takes to choose.",
+    )
+    # Pooled: 40 of 40 + 60 found: 2*40 / (40 + 100), not the mean of 1 and 0.
+    pooled = choose_rule([faint(0.9), faint(0.1, 60)], BINARY, ["a", "a"])
+    assert pooled.before == {"lesion": pytest.approx(80 / 140)}
+
+
+def test_groups_without_the_class_do_not_count_as_groups():
+    cases = [faint(0.3), faint(0.3), empty(), empty()]
+    assert choose_rule(cases, BINARY, list("abcd")).rule == DecisionRule()
+
+
+def test_no_step_for_less_than_two_thirds_of_the_groups_that_change():
+    # At 0.3 two of four groups go from 0 to 1, two from 1 to 80/110: the mean rises from 0.5
+    # to 0.86, but only half of the groups gain.
+    split = [faint(0.3), faint(0.3), *[faint(0.9, noise=0.35, noisy=30)] * 2]
+    chosen = choose_rule(split, BINARY, list("abcd"))
+    assert chosen.rule == DecisionRule()
+    assert "nothing else gains more than 0.002 mean Dice on 0.5000" in chosen.report[0]
+    # With four gaining of six, it is taken.
+    more = [*split, faint(0.3), faint(0.3)]
+    assert choose_rule(more, BINARY, list("abcdef")).rule.of("lesion").threshold == 0.3
+
+
+def test_no_step_for_a_gain_within_noise():
+    # One pixel of 40 each is missed at 0.5: 78/79 -> 1 is a gain of 0.0127; of 400, 0.0013.
+    truth = np.zeros((1, 500), np.uint8)
+    truth[0, :400] = 1
+    probabilities = truth[None].astype(np.float32)
+    probabilities[0, 0, 0] = 0.4
+    assert choose_rule([(probabilities, truth)] * 3, BINARY, list("abc")).rule == DecisionRule()
+    cut = (probabilities[..., :40], truth[:, :40])
+    assert choose_rule([cut] * 3, BINARY, list("abc")).rule.of("lesion").threshold == 0.4
+
+
+def test_a_threshold_may_not_raise_false_alarms():
+    found = [faint(0.3)] * 3
+    quiet = choose_rule([*found, empty(0.2)], BINARY, list("abcd"))
+    assert quiet.rule.of("lesion").threshold == 0.3
+    assert "false alarms 0 -> 0 of 1 where there is no lesion" in quiet.report[0]
+    loud = choose_rule([*found, empty(0.4)], BINARY, list("abcd"))
+    assert loud.rule == DecisionRule()
+    # One alarm more on 50 empty cases is 0.02 and allowed, on 49 it is not.
+    for others, threshold in ((49, 0.3), (48, 0.5)):
+        cases = [*found, empty(0.4), *[empty()] * others]
+        chosen = choose_rule(cases, BINARY, [str(n) for n in range(len(cases))])
+        assert chosen.rule.of("lesion").threshold == threshold
+
+
+def test_a_threshold_that_raises_false_alarms_gives_way_to_the_next_best():
+    # From 0.3 all is found, at 0.45 half: 2*20 / (40 + 20); only the first alarms at 0.4.
+    probabilities, truth = faint(0.32)
+    probabilities[0, 0, :20] = 0.47
+    chosen = choose_rule([(probabilities, truth)] * 3 + [empty(0.4)], BINARY, list("abcd"))
+    assert chosen.rule.of("lesion").threshold == 0.45
+    assert chosen.after == {"lesion": pytest.approx(2 / 3)}
+
+
+def test_of_equal_thresholds_above_one_half_the_lowest_is_taken():
+    chosen = choose_rule([faint(0.9, noise=0.62, noisy=20)] * 3, BINARY, list("abc"))
+    assert chosen.rule.of("lesion").threshold == 0.65
+
+
+def test_a_step_may_not_raise_false_alarms_of_another_class():
+    # Ten pixels beside the cell are at 0.42 cell, 0.38 nucleus, 0.2 background, which they are:
+    # a cell less than that would be a nucleus in cases that have none.
+    truth = np.array([[1] * 20 + [0] * 20], np.uint8)
+    found = np.zeros((3, 1, 40), np.float32)
+    found[1, 0, :20] = found[0, 0, 30:] = 1
+    found[:, 0, 20:30] = [[0.2], [0.42], [0.38]]
+    chosen = choose_rule([(found, truth)] * 3, THREE, list("abc"))
+    assert chosen.rule == DecisionRule()
+    # Where the rest is background, nothing is in the way.
+    found[:, 0, 20:30] = [[0.38], [0.42], [0.2]]
+    better = choose_rule([(found, truth)] * 3, THREE, list("abc"))
+    assert better.after == {"cell": 1.0}
+
+
+def test_cleaning_is_chosen_where_it_helps_and_said():
+    # 20 stray pixels in five parts of 4 beside an object of 36 with a hole of 4.
+    truth = np.zeros((16, 16), np.uint8)
+    truth[1:7, 1:7] = 1
+    probabilities = truth[None].astype(np.float32)
+    probabilities[0, 3:5, 3:5] = 0.0
+    for corner in range(5):
+        probabilities[0, 12:14, 3 * corner : 3 * corner + 2] = 1
+    chosen = choose_rule([(probabilities, truth)] * 3, BINARY, list("abc"))
+    own = chosen.rule.of("lesion")
+    assert own.threshold == 0.5
+    # Largest part and smallest size serve alike; the first of them is taken, and is enough.
+    assert own.cleaning == Cleaning(largest_only=True, largest_hole_px="all")
+    assert chosen.before == {"lesion": pytest.approx(64 / 88)}
+    assert chosen.after == {"lesion": 1.0}
+    # 2*32 / (36 + 52) -> 2*32 / (36 + 32) -> 1.
+    assert "only the largest part kept: mean Dice 0.7273 -> 0.9412" in chosen.report[0]
+    assert "holes filled: mean Dice 0.9412 -> 1.0000" in chosen.report[1]
+
+
+def test_two_objects_need_a_smallest_size_instead_of_the_largest_part():
+    truth = np.zeros((16, 16), np.uint8)
+    truth[1:6, 1:6] = truth[1:6, 9:14] = 1
+    probabilities = truth[None].astype(np.float32)
+    for column in range(0, 15, 3):
+        probabilities[0, 10:12, column : column + 2] = 1
+    chosen = choose_rule([(probabilities, truth)] * 3, BINARY, list("abc"))
+    assert chosen.rule.of("lesion").cleaning == Cleaning(smallest_px=16)
+
+
+def contested(nuclei_at_stake):
+    """Four of 20 cell pixels, and some of 10 of the nucleus, are at 0.44 cell, 0.56 nucleus."""
+    truth = np.array([[1] * 20 + [2] * 10], np.uint8)
+    found = np.zeros((3, 1, 30), np.float32)
+    found[1, 0, :20] = found[2, 0, 20:] = 1
+    found[:, 0, :4] = found[:, 0, 20 : 20 + nuclei_at_stake] = [[0], [0.44], [0.56]]
+    return found, truth
+
+
+def test_a_step_that_harms_another_class_more_is_refused():
+    # Cell at 0.4 gets its four pixels back: 32/36 -> 1.
+    helped = choose_rule([contested(0)] * 3, THREE, list("abc"))
+    assert helped.before == {"cell": pytest.approx(32 / 36), "nucleus": pytest.approx(20 / 24)}
+    assert helped.after == {"cell": 1.0, "nucleus": 1.0}
+    # And takes four from the nucleus: 32/36 -> 40/44 for one, 20/24 -> 12/16 for the other.
+    harmed = choose_rule([contested(4)] * 3, THREE, list("abc"))
+    assert harmed.rule.of("cell").threshold == 0.5
+    assert harmed.rule.of("nucleus").threshold == 0.5
+    # The four pixels away from the nucleus are a part of their own.
+    assert harmed.rule.of("nucleus").cleaning.largest_only
+    assert harmed.after["cell"] == harmed.before["cell"]
+
+
+def test_pixels_left_open_have_no_say():
+    probabilities, truth = faint(0.3, noise=0.9, noisy=30)
+    truth[0, 70:] = IGNORE
+    chosen = choose_rule([(probabilities, truth)] * 3, BINARY, list("abc"))
+    assert chosen.after == {"lesion": 1.0}
+
+
+def brute_force(cases, groups, space, name, threshold):
+    """Mean Dice of one class over groups, the others at 0.5, from the painted masks."""
+    rule = DecisionRule(classes={name: ClassRule(threshold=threshold)})
+    region = next(region for region in space.scored if region.name == name)
+    pooled = {}
+    for (probabilities, truth), group in zip(cases, groups, strict=True):
+        counts = count_overlap(apply_rule(rule, probabilities, space), truth, region)
+        pooled[group] = pooled[group] + counts if group in pooled else counts
+    values = [dice(counts) or 0.0 for counts in pooled.values() if counts.truth]
+    return np.mean(values) if values else None
+
+
+@pytest.mark.parametrize("name", SPACES)
+@settings(max_examples=25)
+@given(seed=st.integers(0, 10_000))
+def test_counts_in_one_pass_are_those_of_every_threshold_by_itself(name, seed):
+    space, rng = SPACES[name], np.random.default_rng(seed)
+    cases = []
+    for _ in range(4):
+        raw = rng.random((space.channels, 3, 4), dtype=np.float32)
+        if not space.is_exclusive:
+            raw = raw.round(1)  # On the thresholds themselves.
+        truth = rng.integers(0, len(space.values), (3, 4)).astype(np.uint8)
+        truth[0, 0] = IGNORE
+        cases.append((softmax(raw) if space.is_exclusive else raw, truth))
+    groups = ["a", "a", "b", "c"]
+    for class_name, curve in ValidationCases(cases, space, groups).threshold_curves().items():
+        for threshold, standing in zip(GRID, curve, strict=True):
+            expected = brute_force(cases, groups, space, class_name, threshold)
+            assert standing.mean == pytest.approx(expected or 0.0, abs=1e-12)
+
+
+@settings(max_examples=25)
+@given(st.data())
+def test_ties_at_one_half_count_as_they_are_decided(data):
+    probabilities = data.draw(probabilities_for(THREE)) / 2  # Many alike, and few add up to 1.
+    truth = np.array([[0, 1, 2, 0, 1]] * 4, np.uint8)
+    cases = [(probabilities, truth)]
+    for name, curve in ValidationCases(cases, THREE, ["a"]).threshold_curves().items():
+        expected = brute_force(cases, ["a"], THREE, name, 0.5)
+        assert curve[GRID.index(0.5)].mean == expected
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(arrays(np.float32, (1, 3, 4), elements=TENTHS.map(np.float32)), min_size=3, max_size=5)
+)
+def test_what_is_chosen_is_the_best_that_passes(found):
+    truth = np.array([[0, 0, 1, 1], [0, 1, 1, 0], [0, 0, 1, 0]], np.uint8)
+    cases, groups = [(p, truth) for p in found], [str(n) for n in range(len(found))]
+    chosen = choose_rule(cases, BINARY, groups)
+    dices = {t: brute_force(cases, groups, BINARY, "lesion", t) for t in GRID}
+    assert chosen.before["lesion"] == pytest.approx(dices[0.5])
+    assert chosen.after["lesion"] >= chosen.before["lesion"]
+    threshold = chosen.rule.of("lesion").threshold
+    assert threshold == 0.5 or dices[threshold] > dices[0.5] + 0.002
+
+
+def test_two_regions_are_chosen_one_by_one():
+    truth = np.zeros((1, 60), np.uint8)
+    truth[0, :40], truth[0, :10] = 1, 2
+    probabilities = np.zeros((2, 1, 60), np.float32)
+    probabilities[0, 0, :40], probabilities[1, 0, :10] = 0.41, 0.9
+    chosen = choose_rule([(probabilities, truth)] * 3, NESTED, list("abc"))
+    assert chosen.rule.of("whole").threshold == 0.4
+    assert chosen.rule.of("core") == ClassRule()
+    # Before: the ten of the core alone, 2*10 / (40 + 10).
+    assert chosen.before == {"whole": pytest.approx(0.4), "core": 1.0}
+    assert chosen.after == {"whole": 1.0, "core": 1.0}
+
+
+def test_float16_and_uint8_choose_as_float32_does():
+    cases = [faint(0.33), faint(0.34), faint(0.36, noise=0.2, noisy=9)]
+    half = [(p.astype(np.float16), t) for p, t in cases]
+    bytes_ = [((p * 255).round().astype(np.uint8), t) for p, t in cases]
+    wanted = choose_rule(cases, BINARY, list("abc")).rule
+    assert wanted.of("lesion").threshold == 0.3
+    assert choose_rule(half, BINARY, list("abc")).rule == wanted
+    assert choose_rule(bytes_, BINARY, list("abc")).rule == wanted
+
+
+def test_cases_are_read_anew_in_each_pass():
+    class Stored:
+        passes = 0
+
+        def __iter__(self):
+            self.passes += 1
+            return iter([faint(0.3)] * 3)
+
+    cases = Stored()
+    assert choose_rule(cases, BINARY, list("abc")).rule.of("lesion").threshold == 0.3
+    assert cases.passes >= 3  # Counts, the threshold by itself, then cleaning.
+
+
+def test_cases_that_do_not_fit_are_named():
+    good = faint(0.9)
+    wide = (np.zeros((1, 1, 90), np.float32), good[1])
+    with pytest.raises(DataError, match=r"case 2: probabilities have the shape \(1, 1, 90\)"):
+        choose_rule([good, wide], BINARY, ["a", "b"])
+    for value in (3.0, -0.1, np.nan):
+        scores = np.full((1, 1, 100), value, np.float32)
+        with pytest.raises(DataError, match="case 1: probabilities outside 0 to 1"):
+            choose_rule([(scores, good[1])], BINARY, ["a"])
+    with pytest.raises(AssertionError, match="only once"):
+        choose_rule(iter([good]), BINARY, ["a"])
+
+
+def test_thresholds_alone_need_no_whole_image():
+    rule = DecisionRule(
+        classes={"lesion": ClassRule(threshold=0.3, cleaning=Cleaning(smallest_px=9))}
+    )
+    bare = rule.without_cleaning()
+    assert bare.of("lesion") == ClassRule(threshold=0.3)

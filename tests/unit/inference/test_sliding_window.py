@@ -1,0 +1,169 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from ushape.inference import sliding_window
+from ushape.inference.network import Eager
+from ushape.inference.sliding_window import (
+    ArrayRows,
+    TileSettings,
+    count_pixels,
+    predict_alike,
+    predict_bands,
+    predict_probabilities,
+)
+from ushape.labels import LabelSpace
+from ushape.models import build_model
+from ushape.models.config import UNetConfig
+from ushape.transforms.symmetry import symmetries
+
+SPACE = LabelSpace(values=(0, 1), names=("background", "foreground"))
+rng = np.random.default_rng(0)
+
+
+class Identity(nn.Module):
+    """Gives its input back as logits; legal sizes are multiples of 4; may lose a margin."""
+
+    def __init__(self, margin=0):
+        super().__init__()
+        self.margin, self.unused = margin, nn.Parameter(torch.zeros(1))
+        self.shapes = []
+
+    def legal_size(self, at_least):
+        return -(-at_least // 4) * 4
+
+    def logits(self, tiles):
+        return self(tiles)
+
+    def forward(self, x):
+        assert all(size % 4 == 0 for size in x.shape[2:])
+        self.shapes += [tuple(x.shape[2:])] * len(x)
+        inner = [slice(self.margin, size - self.margin) for size in x.shape[2:]]
+        return x[(slice(None), slice(None), *inner)]
+
+
+def settings(*shape, overlap=0.25, average="none", axes=()):
+    return TileSettings(
+        shape=shape,
+        overlap_fraction=overlap,
+        symmetries=symmetries(average, axes, len(shape)),
+    )
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+@pytest.mark.parametrize("margin", [0, 6])
+@pytest.mark.parametrize("shape", [(8, 8), (33, 50), (3, 70), (1, 1), (9, 10, 11)])
+@pytest.mark.parametrize("average", ["none", "mirrored", "rotated_7", "all_8"])
+def test_identity_network_gives_the_image_back(shape, margin, average):
+    image = rng.standard_normal((1, *shape)).astype(np.float32)
+    network = Identity(margin).eval()
+    tile = (16,) * len(shape)
+    found = predict_probabilities(
+        network, image, SPACE, settings(*tile, average=average, axes=(0, 1))
+    )
+    np.testing.assert_allclose(found, sigmoid(image), atol=1e-5)
+
+
+def test_what_fits_is_predicted_in_one_pass():
+    network = Identity().eval()
+    predict_probabilities(network, np.zeros((1, 40, 31), np.float32), SPACE, settings(32, 32))
+    assert network.shapes == [(40, 32)]
+    network.shapes.clear()
+    predict_probabilities(network, np.zeros((1, 100, 31), np.float32), SPACE, settings(32, 32))
+    # (100 + 2 * 8) / 3 = 39 rows, in sizes that the network takes.
+    assert network.shapes == [(40, 32)] * 3
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_parts_equal_the_whole_where_the_network_sees_enough(padding):
+    """A shallow network whose view is smaller than the overlap: tiles change nothing inside."""
+    torch.manual_seed(0)
+    config = UNetConfig(widths=(4, 4), norm="batch", padding=padding)
+    module = build_model(config, 1, 1).eval()
+    network = Eager(module, "fp32", torch.contiguous_format)
+    image = rng.standard_normal((1, 96, 96)).astype(np.float32)
+    whole = predict_probabilities(network, image, SPACE, settings(96, 96))
+    tiled = predict_probabilities(network, image, SPACE, settings(48, 48, overlap=0.6))
+    if padding == "valid":
+        np.testing.assert_allclose(sliding_window, whole, atol=1e-5)
+    else:  # Zeros at a tile's edges disturb it there, where it is hardly trusted.
+        assert np.abs(tiled - whole)[:, 20:-20, 20:-20].max() < 0.02
+
+
+def test_mirroring_averages_what_the_network_says_of_each_side():
+    class Leaning(Identity):
+        def forward(self, x):
+            ramp = torch.linspace(-2, 2, x.shape[-1])
+            return x + ramp
+
+    image = np.zeros((1, 8, 8), np.float32)
+    found = predict_probabilities(
+        Leaning().eval(), image, SPACE, settings(8, 8, average="mirrored", axes=(1,))
+    )
+    np.testing.assert_allclose(found, 0.5, atol=1e-5)
+
+
+def test_a_network_in_training_is_refused():
+    with pytest.raises(AssertionError, match="prediction"):
+        Eager(Identity().train(), "fp32", torch.contiguous_format)
+
+
+@given(
+    shape=st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    tile=st.tuples(st.integers(4, 24), st.integers(4, 24)),
+    overlap=st.floats(0, 0.6),
+    margin=st.sampled_from([0, 6]),
+)
+def test_bands_are_the_image_from_top_to_bottom(shape, tile, overlap, margin):
+    image = rng.standard_normal((1, *shape)).astype(np.float32)
+    bands = list(
+        predict_bands(
+            Identity(margin).eval(), ArrayRows(image), SPACE, settings(*tile, overlap=overlap)
+        )
+    )
+    assert sum(band.shape[1] for band in bands) == shape[0]
+    np.testing.assert_allclose(np.concatenate(bands, axis=1), sigmoid(image), atol=1e-5)
+
+
+def test_images_of_one_size_are_predicted_together():
+    images = rng.standard_normal((3, 1, 14, 9)).astype(np.float32)
+    network = Identity(2).eval()
+    found = predict_alike(network, images, SPACE, settings(16, 16, average="all_8"))
+    np.testing.assert_allclose(found, sigmoid(images), atol=1e-5)
+    assert predict_alike(network, images, SPACE, settings(8, 8)) is None
+
+
+def test_pixels_are_counted_before_any_is_shown():
+    network = Identity(2).eval()
+    for shape in ((30, 31), (100, 50)):
+        network.shapes.clear()
+        predict_probabilities(network, np.zeros((1, *shape), np.float32), SPACE, settings(32, 32))
+        shown = sum(height * width for height, width in network.shapes)
+        assert count_pixels(network, shape, settings(32, 32)) == shown
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_shares_of_tiles_never_add_up_to_more_than_1(dims):
+    image = np.full((1, *(150, 130, 20)[:dims]), 40, np.float32)  # Its sigmoid is 1.
+    tiles = settings(*(32, 32, 16)[:dims], overlap=0.3)
+    found = predict_probabilities(Identity().eval(), image, SPACE, tiles)
+    assert found.max() == 1
+    assert found.min() == pytest.approx(1)
+
+
+def test_wide_images_get_lower_tiles_and_the_same_prediction(monkeypatch):
+    image = rng.standard_normal((1, 90, 200)).astype(np.float32)
+    cut = settings(40, 40, overlap=0.25)
+    expected = predict_probabilities(Identity().eval(), image, SPACE, cut)
+    monkeypatch.setattr(sliding_window, "LOWEST_TILE", 12)
+    monkeypatch.setattr(sliding_window, "BAND_PX", 200 * 16)
+    network = Identity().eval()
+    found = predict_probabilities(network, image, SPACE, cut)
+    assert max(shape[-2] for shape in network.shapes) <= 20
+    np.testing.assert_allclose(found, expected, atol=1e-6)

@@ -1,0 +1,163 @@
+"""Bands of a file against the whole image, and many images at once against one by one."""
+
+import itertools
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ushape.data.preprocessing import Preparation, PreparationConfig
+from ushape.errors import DataError
+from ushape.inference.prefetch import map_ahead, predict_images
+from ushape.inference.sliding_window import TileSettings, predict_probabilities
+from ushape.inference.streaming import FileRows, average_bands, measure_scaling, predict_file
+from ushape.io.streaming.reader import open_bands
+from ushape.labels import LabelSpace
+from ushape.transforms.resampling import (
+    RowGrower,
+    resample_image,
+    resample_probabilities,
+    rows_beneath,
+    shrink_rows,
+)
+from ushape.types import Case
+
+SPACE = LabelSpace(values=(0, 1), names=("background", "foreground"))
+rng = np.random.default_rng(0)
+
+
+class Sum:
+    """The sum of the channels as logit; any size is legal."""
+
+    margin = 0
+
+    def legal_size(self, at_least):
+        return at_least
+
+    def logits(self, tiles):
+        return tiles.sum(dim=1, keepdim=True)
+
+
+def prepare(**changes):
+    config = PreparationConfig(**{"downscale": 1, "intensity": "image", **changes})
+    return Preparation(channels=3, config=config, space=SPACE, scaling=None)
+
+
+@pytest.fixture
+def path(tmp_path):
+    image = rng.integers(0, 255, (203, 131, 3), dtype=np.uint8)
+    image[50:90] //= 3
+    tifffile.imwrite(tmp_path / "x.tif", image, tile=(32, 32), photometric="rgb")
+    return tmp_path / "x.tif"
+
+
+@pytest.mark.parametrize("downscale", [1, 2, 4])
+@pytest.mark.parametrize("intensity", ["image", "min_max"])
+def test_bands_of_a_file_are_the_prediction_of_the_whole(path, downscale, intensity):
+    preparation = prepare(downscale=downscale, intensity=intensity)
+    settings = TileSettings(shape=(24, 24), overlap_fraction=0.25)
+    sample = preparation.load(Case(id="x", image=path))
+    image = sample.scaling.apply(sample.image)
+    whole = preparation.restore(
+        predict_probabilities(Sum(), image, SPACE, settings), sample.geometry
+    )
+    with open_bands(path) as bands:
+        rows = FileRows(bands, sample.image.shape, None)
+        assert measure_scaling(rows, preparation) == sample.scaling
+        found = list(predict_file(Sum(), bands, preparation, settings))
+    assert len(found) > 1
+    np.testing.assert_allclose(np.concatenate(found, axis=1), whole, atol=1e-5)
+
+
+def test_the_mean_of_bands_that_end_at_different_rows():
+    one, two = rng.random((2, 2, 9, 3))
+    cuts = [iter(np.split(one, [2, 3, 7], axis=1)), iter(np.split(two, [5], axis=1))]
+    found = list(average_bands(cuts))
+    np.testing.assert_allclose(np.concatenate(found, axis=1), (one + two) / 2)
+    assert [band.shape[1] for band in found] == [2, 1, 2, 2, 2]
+    (alone,) = average_bands([iter([one])])
+    assert alone is one
+
+
+def test_what_needs_the_whole_image_is_refused(path):
+    with open_bands(path) as bands, pytest.raises(DataError, match="crops, pads or resizes"):
+        next(predict_file(Sum(), bands, prepare(square=True), TileSettings(shape=(24, 24))))
+    one = Preparation(channels=1, config=prepare().config, space=SPACE, scaling=None)
+    with open_bands(path) as bands, pytest.raises(DataError, match="3 channels, the model reads 1"):
+        next(predict_file(Sum(), bands, one, TileSettings(shape=(24, 24))))
+
+
+@given(
+    old=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    factor=st.floats(1, 5),
+    cut=st.floats(0, 1),
+    dtype=st.sampled_from(["uint8", "float32"]),
+)
+def test_rows_that_shrink_are_those_of_the_whole(old, factor, cut, dtype):
+    new = tuple(max(1, round(size / factor)) for size in old)
+    image = (rng.random((2, *old)) * 255).astype(dtype)
+    first = int(cut * (new[0] - 1))
+    rows, of = (first, new[0]), (old[0], new[0])
+    beneath = rows_beneath(rows, of)
+    found = shrink_rows(image[:, slice(*beneath)], new[1:], rows, of)
+    whole = resample_image(image, new)
+    assert found.dtype == whole.dtype
+    # Sums of areas in another order: a tie may be rounded the other way.
+    np.testing.assert_allclose(found, whole[:, first:], atol=1 if dtype == "uint8" else 1e-3)
+
+
+@given(
+    old=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    grow=st.tuples(st.integers(0, 30), st.integers(0, 30)),
+    cuts=st.lists(st.integers(1, 11), max_size=4),
+)
+def test_rows_that_grow_are_those_of_the_whole(old, grow, cuts):
+    new = (old[0] + grow[0], old[1] + grow[1])
+    values = rng.random((2, *old)).astype(np.float32)
+    grower = RowGrower(old, new)
+    edges = sorted({0, *(cut for cut in cuts if cut < old[0]), old[0]})
+    found = [grower.add(values[:, a:b]) for a, b in itertools.pairwise(edges)]
+    np.testing.assert_allclose(
+        np.concatenate(found, axis=1), resample_probabilities(values, new), atol=1e-5
+    )
+
+
+def test_many_images_are_those_one_by_one_in_their_order():
+    sizes = [(20, 20), (20, 20), (20, 20), (9, 30), (20, 20), (200, 100), (200, 100)]
+    images = [rng.standard_normal((3, *size)).astype(np.float32) for size in sizes]
+    broken = DataError("x is broken", hint="")
+    given_in = [*enumerate(images[:2]), (99, broken), *enumerate(images[2:], start=2)]
+    settings = TileSettings(shape=(64, 64))
+    found = list(predict_images(Sum(), given_in, SPACE, settings))
+    assert [item for item, _ in found] == [0, 1, 99, 2, 3, 4, 5, 6]
+    for item, probabilities in found:
+        if item == 99:
+            assert probabilities is broken
+        else:
+            expected = predict_probabilities(Sum(), images[item], SPACE, settings)
+            np.testing.assert_allclose(probabilities, expected, atol=1e-6)
+
+
+def test_map_ahead_keeps_order_hands_on_bad_data_and_raises_the_rest():
+    def work(number):
+        if number == 3:
+            raise DataError("three", hint="")
+        return number * number
+
+    found = list(map_ahead(work, range(20), ahead=4))
+    assert [item for item, _ in found] == list(range(20))
+    assert [result for item, result in found if item != 3] == [n * n for n in range(20) if n != 3]
+    assert isinstance(found[3][1], DataError)
+    with pytest.raises(ZeroDivisionError):
+        list(map_ahead(lambda number: 1 / number, [1, 0]))
+
+
+def test_map_ahead_reads_no_further_than_allowed():
+    started = []
+    results = map_ahead(started.append, range(100), ahead=4)
+    next(results)
+    assert len(started) <= 4
+    results.close()
+    assert len(started) <= 4

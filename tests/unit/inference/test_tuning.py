@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+
+from ushape.errors import RunError
+from ushape.inference.decision_rule import DecisionRule
+from ushape.inference.tuning import (
+    MOST_PX,
+    Tuning,
+    Validated,
+    choose_tuning,
+    load_tuning,
+    save_tuning,
+    thin_out_cases,
+)
+from ushape.labels import LabelSpace
+from ushape.planning.run import Run
+
+SPACE = LabelSpace(values=(0, 255), names=("background", "cell"))
+
+
+def cautious(number):
+    """A case whose probabilities stay below a half where the truth is."""
+    rng = np.random.default_rng(number)
+    truth = np.zeros((40, 40), np.uint8)
+    truth[10 : 20 + number, 10:30] = 1
+    shares = np.where(truth, 0.4, 0.1) + rng.normal(0, 0.01, truth.shape)
+    return Validated(f"dish {number}", np.rint(255 * shares[None]).astype(np.uint8), truth)
+
+
+def test_validation_lowers_the_threshold_of_a_cautious_network():
+    cases = [cautious(number) for number in range(5)]
+    tuned = choose_tuning(cases, SPACE, rule=True)
+    assert 0.1 < tuned.rule.of("cell").threshold < 0.4
+    assert tuned.report
+    assert max(tuned.calibrations[0].dice) == 1
+    left = choose_tuning(cases, SPACE, rule=False)
+    assert left.rule == DecisionRule()
+    assert max(left.calibrations[0].dice) == 0
+
+
+def test_what_was_chosen_comes_back(tmp_path):
+    run = Run(tmp_path)
+    assert load_tuning(run) == Tuning()
+    tuned = choose_tuning([cautious(number) for number in range(4)], SPACE, rule=True)
+    save_tuning(run, tuned)
+    assert load_tuning(run) == tuned
+    run.tuning_path.write_text("{]")
+    with pytest.raises(RunError, match=r"decision\.json: not what training wrote"):
+        load_tuning(run)
+
+
+def test_cases_beyond_the_limit_are_thinned_out():
+    assert list(thin_out_cases([100] * 7, 1)) == list(range(7))
+    assert list(thin_out_cases([MOST_PX] * 6, 1)) == [0]
+    assert list(thin_out_cases([MOST_PX // 4] * 8, 1)) == [0, 2, 4, 6]

@@ -1,0 +1,233 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from skimage import measure, morphology
+
+from ushape.errors import ConfigError, DataError
+from ushape.instances.label import ObjectConfig, by_class, fill_holes, label_objects, split_by_peaks
+from ushape.labels import IGNORE, LabelSpace, Region
+
+
+def rows(*text):
+    """One digit for each pixel."""
+    return np.array([[int(digit) for digit in row] for row in text], dtype=np.uint8)
+
+
+def disks(shape, radius, *centres):
+    places = np.indices(shape)
+    near = [sum((p - c) ** 2 for p, c in zip(places, one, strict=True)) for one in centres]
+    return (np.min(near, axis=0) <= radius**2).astype(np.uint8)
+
+
+def test_numbers_run_in_raster_order_through_all_classes():
+    found = label_objects(rows("0201", "0001", "1100", "0010"))
+    assert (found.labels == rows("0102", "0002", "3300", "0040")).all()
+    assert found.classes.tolist() == [2, 1, 1, 1]
+    assert found.labels.dtype == np.int32
+    assert len(found) == 4
+
+
+def test_corners_connect_where_asked():
+    found = label_objects(rows("1100", "0010"), ObjectConfig(corners_connect=True))
+    assert (found.labels == rows("1100", "0010")).all()
+
+
+def test_small_objects_leave_no_gap_in_the_numbers():
+    found = label_objects(rows("1011", "0000", "2220"), ObjectConfig(smallest_px=2))
+    assert (found.labels == rows("0011", "0000", "2220")).all()
+    assert found.classes.tolist() == [1, 2]
+
+
+def test_ignored_pixels_and_nothing_at_all():
+    classes = np.array([[1, IGNORE, 1]], dtype=np.uint8)
+    assert label_objects(classes).labels.tolist() == [[1, 0, 2]]
+    for split in ("none", "distance"):
+        nothing = label_objects(np.zeros((3, 4), np.uint8), ObjectConfig(split=split))
+        assert len(nothing) == 0
+        assert not nothing.labels.any()
+
+
+def test_a_volume_is_one_piece_not_planes():
+    volume = np.zeros((3, 2, 2), dtype=np.uint8)
+    volume[:, 0, 0] = volume[2, 1, 1] = 1
+    assert label_objects(volume).labels.max() == 2
+    assert label_objects(volume, ObjectConfig(corners_connect=True)).labels.max() == 1
+
+
+def test_holes_go_to_the_only_class_around_them():
+    classes = rows("1110222", "1010202", "1110222", "0000000", "1112000", "1002000", "1112000")
+    # The hole of the last ring touches two classes: it stays.
+    filled = fill_holes(classes, 9)
+    assert (filled - classes).sum() == 3
+    assert (filled[1, 1], filled[1, 5], filled[5, 1]) == (1, 2, 0)
+    assert (fill_holes(filled, 9) == filled).all()
+
+
+def test_holes_are_closed_by_corners_only_where_corners_connect():
+    diamond = rows("010", "101", "010")
+    assert (fill_holes(diamond, 1) == diamond).all()
+    assert fill_holes(diamond, 1, corners_connect=True)[1, 1] == 1
+
+
+def test_large_holes_and_bays_at_the_edge_stay():
+    classes = rows("11110", "10011", "11111")
+    assert (fill_holes(classes, 1) == classes).all()
+    assert (fill_holes(classes, 2) == rows("11110", "11111", "11111")).all()
+    assert (fill_holes(classes, 99) == fill_holes(classes, 2)).all()
+
+
+def test_holes_are_filled_before_objects_are_found():
+    classes = rows("11111", "10201", "11111")
+    found = label_objects(classes, ObjectConfig(largest_hole_px=1, smallest_px=2))
+    # The gaps beside class 2 touch both classes: theirs is nobody's.
+    assert (found.labels == rows("11111", "10001", "11111")).all()
+    ring = label_objects(rows("111", "101", "111"), ObjectConfig(largest_hole_px=1))
+    assert (ring.labels == 1).all()
+
+
+def test_touching_disks_part_at_their_neck():
+    classes = disks((21, 36), 8, (10, 10), (10, 24))
+    assert len(label_objects(classes)) == 1
+    found = label_objects(classes, ObjectConfig(split="distance"))
+    # The columns of the neck are 16 to 18, half-way.
+    assert len(found) == 2
+    assert (found.labels[:, :17][classes[:, :17] > 0] == 1).all()
+    assert (found.labels[:, 18:][classes[:, 18:] > 0] == 2).all()
+    deep = ObjectConfig(split="distance", rise_px=5.0)
+    assert len(label_objects(classes, deep)) == 1
+
+
+def test_touching_balls_part_where_planes_are_thick():
+    # Two balls of 8 mm, 14 mm apart, in planes of 2 mm: ellipsoids of 4 x 8 x 8 pixels.
+    z, y, x = np.indices((11, 21, 36))
+    near = [(2 * z - 10) ** 2 + (y - 10) ** 2 + (x - c) ** 2 for c in (10, 24)]
+    classes = (np.min(near, axis=0) <= 64).astype(np.uint8)
+    config = ObjectConfig(split="distance", rise_px=2.5)
+    found = label_objects(classes, config, spacing_mm=(2.0, 1.0, 1.0))
+    assert len(found) == 2
+    assert abs(int((found.labels == 1).sum()) - int((found.labels == 2).sum())) < 60
+    # Taken for cubes the pixels show less of a neck than asked for.
+    assert len(label_objects(classes, config)) == 1
+
+
+def test_distances_depend_on_the_ratio_of_spacings_only():
+    classes = disks((21, 36), 8, (10, 10), (10, 24))
+    config = ObjectConfig(split="distance")
+    for spacing in ((0.01, 0.01), (30.0, 30.0)):
+        found = label_objects(classes, config, spacing_mm=spacing)
+        assert (found.labels == label_objects(classes, config).labels).all()
+
+
+def test_probability_sinks_between_objects():
+    probability = np.array([[0.9, 0.95, 0.7, 0.9, 0.88, 0.89, 0.2]])
+    classes = (probability > 0.5).astype(np.uint8)
+    config = ObjectConfig(split="probability", rise_probability=0.1)
+    found = label_objects(classes, config, probabilities={1: probability})
+    assert found.labels[0].tolist()[:2] == [1, 1]
+    assert found.labels[0].tolist()[3:] == [2, 2, 2, 0]  # 0.88 is too shallow to cut.
+    steeper = ObjectConfig(split="probability", rise_probability=0.25)
+    assert len(label_objects(classes, steeper, probabilities={1: probability})) == 1
+
+
+@pytest.mark.parametrize("split", ["none", "distance", "probability"])
+def test_learned_borders_are_shared_by_the_objects_they_part(split):
+    # Class 2 is the border between and around; class 1 and class 3 are the interiors.
+    classes = rows("2222222", "2112332", "2222222", "0000000", "0222000")
+    inner = np.array([0, 0.8, 0.9, 0.4, 0.1, 0.1, 0]) * np.ones((5, 1))
+    other = np.array([0, 0.1, 0.1, 0.3, 0.8, 0.9, 0.5]) * np.ones((5, 1))
+    config = ObjectConfig(split=split, border_class=2)
+    found = label_objects(classes, config, probabilities={1: inner, 2: inner * 0, 3: other})
+    # Borders without any interior are no object.
+    expected = [*["1111222"] * 3, "0000000", "0000000"]
+    assert (found.labels == rows(*expected)).all()
+    assert found.classes.tolist() == [1, 3]
+
+
+def test_objects_meet_where_their_class_is_least_likely():
+    inner = np.array([[0.9, 0.2, 0.3, 0.8, 0.9]])
+    config = ObjectConfig(border_class=2)
+    found = label_objects(rows("12221"), config, probabilities={1: inner})
+    assert found.labels.tolist() == [[1, 1, 2, 2, 2]]
+
+
+@given(
+    relief=arrays.arrays(np.int64, (6, 7), elements=st.integers(0, 9)),
+    mask=arrays.arrays(bool, (6, 7)),
+    rise=st.integers(1, 5),
+    reach=st.sampled_from([1, 2]),
+)
+def test_peaks_are_the_h_maxima(relief, mask, rise, reach):
+    labels = split_by_peaks(relief, mask, rise, reach)
+    assert ((labels > 0) == mask).all()
+    # Independently: by reconstruction, in which a peak must rise above h by more than nothing.
+    structure = np.ones((3, 3)) if reach == 2 else np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]])
+    high = np.pad(np.where(mask, relief, -99.0), 1, constant_values=-99.0)
+    opened = morphology.reconstruction(high - (rise - 0.5), high, footprint=structure)
+    tops = morphology.local_maxima(opened, footprint=structure)[1:-1, 1:-1] & mask
+    peaks = measure.label(tops, connectivity=reach)
+    assert len(np.unique(labels[mask])) == peaks.max()
+    for number in range(1, peaks.max() + 1):
+        assert len(np.unique(labels[peaks == number])) == 1
+
+
+@given(
+    classes=arrays.arrays(np.uint8, (5, 6), elements=st.integers(0, 2)),
+    split=st.sampled_from(["none", "distance"]),
+    corners=st.booleans(),
+)
+def test_objects_are_connected_of_one_class_and_lose_no_pixel(classes, split, corners):
+    found = label_objects(classes, ObjectConfig(split=split, corners_connect=corners))
+    assert ((found.labels > 0) == (classes > 0)).all()
+    firsts = []
+    for number, own_class in enumerate(found.classes.tolist(), 1):
+        own = found.labels == number
+        assert (classes[own] == own_class).all()
+        assert measure.label(own, connectivity=2 if corners else 1).max() == 1
+        firsts.append(int(np.flatnonzero(own)[0]))
+    assert firsts == sorted(firsts)
+    assert len(found) == found.labels.max(initial=0)
+
+
+def test_probabilities_by_class_of_all_label_spaces():
+    stack = np.arange(6.0).reshape(3, 1, 2)
+    binary = LabelSpace(values=(0, 255), names=("b", "f"))
+    assert {k: v.tolist() for k, v in by_class(stack[:1], binary).items()} == {1: [[0, 1]]}
+    three = LabelSpace(values=(0, 5, 7), names=("b", "f", "g"))
+    assert {k: v.tolist() for k, v in by_class(stack, three).items()} == {1: [[2, 3]], 2: [[4, 5]]}
+    whole, core = Region(name="whole", classes=(2, 1)), Region(name="core", classes=(1,))
+    nested = LabelSpace(values=(0, 5, 7), names=("b", "f", "g"), regions=(whole, core))
+    found = {k: v.tolist() for k, v in by_class(stack[:2], nested).items()}
+    assert found == {2: [[0, 1]], 1: [[2, 3]]}
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"rise_px": 0}, "rise_px is 0"),
+        ({"rise_probability": float("nan")}, "rise_probability is nan"),
+        ({"smallest_px": -1}, "smallest_px is -1"),
+        ({"largest_hole_px": -3}, "largest_hole_px is -3"),
+        ({"border_class": 0}, "no foreground class"),
+    ],
+)
+def test_impossible_settings(setting, message):
+    with pytest.raises(ConfigError, match=message):
+        ObjectConfig(**setting)
+
+
+def test_what_does_not_fit_together():
+    classes = rows("0120")
+    by_probability = ObjectConfig(split="probability")
+    with pytest.raises(ConfigError, match="no probabilities"):
+        label_objects(classes, by_probability)
+    with pytest.raises(ConfigError, match="no probabilities"):
+        label_objects(classes, ObjectConfig(border_class=2))
+    with pytest.raises(DataError, match="class 2 is predicted"):
+        label_objects(classes, by_probability, probabilities={1: np.ones((1, 4))})
+    with pytest.raises(DataError, match=r"class 1: probabilities have shape \(4, 1\)"):
+        label_objects(classes, probabilities={1: np.ones((4, 1))})
+    for spacing in ((1.0,), (1.0, 0.0), (1.0, np.nan), (1.0, 1.0, 1.0)):
+        with pytest.raises(DataError, match="an image of 2 axes"):
+            label_objects(classes, spacing_mm=spacing)

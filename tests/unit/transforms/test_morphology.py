@@ -1,0 +1,153 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import ndimage
+from skimage.morphology import flood_fill
+
+from ushape.errors import ConfigError
+from ushape.labels import Region
+from ushape.transforms.morphology import Cleaning, clean_classes, fill_holes, remove_small
+
+SHAPES = st.sampled_from([(1, 1), (1, 7), (6, 7), (9, 9), (3, 4, 5)])
+MASKS = SHAPES.flatmap(lambda shape: arrays(bool, shape))
+CLASSES = (Region(name="cell", classes=(1,)), Region(name="nucleus", classes=(2,)))
+WHOLE_AND_CORE = (Region(name="whole", classes=(1, 2)), Region(name="core", classes=(2,)))
+IDLE = Cleaning()
+
+
+def pixels(text):
+    """Rows of digits, dots for 0, as class indices."""
+    return np.array([[int(c) for c in row.replace(".", "0")] for row in text.split()], np.uint8)
+
+
+def test_parts_below_the_smallest_size_go_and_corners_connect():
+    # Parts of 3 (over a corner), 1 and 2 pixels.
+    mask = pixels("11..1 ..1.. ..... 11...") > 0
+    assert (remove_small(mask, 3) == (pixels("11... ..1.. ..... .....") > 0)).all()
+    assert (remove_small(mask, 2) == (pixels("11... ..1.. ..... 11...") > 0)).all()
+    assert not remove_small(mask, 4).any()
+
+
+def test_small_parts_of_a_volume_connect_across_slices():
+    volume = np.zeros((3, 3, 3), bool)
+    volume[0, 0, 0] = volume[1, 1, 1] = volume[2, 2, 0] = True
+    assert (remove_small(volume, 3) == volume).all()
+    assert not remove_small(volume, 4).any()
+
+
+def test_holes_up_to_a_size_are_filled_and_those_at_the_border_are_none():
+    # Holes of 1 and 2 pixels; the gap on the left is open.
+    mask = pixels("1111111 .11.111 1111111 11..111 1111111") > 0
+    one, all_ = mask.copy(), mask.copy()
+    one[1, 3] = True
+    all_[1, 3] = all_[3, 2] = all_[3, 3] = True
+    assert (fill_holes(mask, 0) == mask).all()
+    assert (fill_holes(mask, 1) == one).all()
+    assert (fill_holes(mask, 2) == all_).all()
+    assert (fill_holes(mask) == all_).all()
+
+
+def test_a_hole_does_not_leak_out_over_a_corner():
+    ring = pixels(".1. 1.1 .1.") > 0
+    assert fill_holes(ring)[1, 1]
+    assert fill_holes(ring).sum() == 5
+
+
+def test_a_hole_of_a_slice_that_is_open_to_the_next_is_none_in_the_volume():
+    volume = np.ones((3, 3, 3), bool)
+    volume[1, 1, 1] = False
+    assert fill_holes(volume).all()
+    volume[2, 1, 1] = False
+    assert (fill_holes(volume) == volume).all()
+
+
+@given(MASKS)
+def test_filling_all_holes_agrees_with_scipy(mask):
+    assert (fill_holes(mask) == ndimage.binary_fill_holes(mask)).all()
+
+
+@given(arrays(bool, (6, 7)))
+def test_filling_all_holes_agrees_with_a_flood_from_outside(mask):
+    flooded = flood_fill(np.pad(mask, 1).astype(np.uint8), (0, 0), 2, connectivity=1)
+    assert (fill_holes(mask) == (flooded != 2)[1:-1, 1:-1]).all()
+
+
+@given(MASKS, st.integers(0, 9))
+def test_removing_only_removes_and_twice_is_once(mask, size):
+    once = remove_small(mask, size)
+    assert not (once & ~mask).any()
+    assert (remove_small(once, size) == once).all()
+
+
+@given(MASKS, st.integers(0, 9))
+def test_filling_only_adds_and_larger_holes_add_more(mask, size):
+    filled = fill_holes(mask, size)
+    assert not (mask & ~filled).any()
+    assert not (filled & ~fill_holes(mask, size + 1)).any()
+    assert not (filled & ~fill_holes(mask)).any()
+
+
+@given(MASKS.map(lambda mask: mask.astype(np.uint8)))
+def test_idle_cleaning_leaves_everything(classes):
+    assert (clean_classes(classes, CLASSES, [IDLE, IDLE]) == classes).all()
+
+
+def test_each_class_is_cleaned_by_itself_and_removed_pixels_are_background():
+    classes = pixels("11.2. 11... ....2 1..22")
+    only_cells = clean_classes(classes, CLASSES, [Cleaning(smallest_px=2), IDLE])
+    assert (only_cells == pixels("11.2. 11... ....2 ...22")).all()
+    both = clean_classes(classes, CLASSES, [Cleaning(smallest_px=5), Cleaning(largest_only=True)])
+    assert (both == pixels("..... ..... ....2 ...22")).all()
+
+
+def test_a_part_is_removed_to_background_even_inside_another_class():
+    classes = pixels("1111 1211 1111")
+    cleaned = clean_classes(classes, CLASSES, [IDLE, Cleaning(smallest_px=2)])
+    assert (cleaned == pixels("1111 1.11 1111")).all()
+    filled = [Cleaning(largest_hole_px="all"), Cleaning(smallest_px=2)]
+    assert (clean_classes(classes, CLASSES, filled) == 1).all()
+
+
+def test_holes_take_in_background_but_no_other_class():
+    # Around the nucleus one background pixel; all six are inside the cell.
+    classes = pixels("11111 12221 122.1 11111")
+    cleaned = clean_classes(classes, CLASSES, [Cleaning(largest_hole_px="all"), IDLE])
+    assert (cleaned == pixels("11111 12221 12211 11111")).all()
+    too_small = clean_classes(classes, CLASSES, [Cleaning(largest_hole_px=5), IDLE])
+    assert (too_small == classes).all()
+
+
+def test_a_core_that_is_removed_leaves_the_whole_as_it_was():
+    classes = pixels("1111. 12222 11111 2....")
+    cleaned = clean_classes(classes, WHOLE_AND_CORE, [IDLE, Cleaning(smallest_px=2)])
+    assert (cleaned == pixels("1111. 12222 11111 1....")).all()
+
+
+def test_a_whole_that_is_removed_takes_its_core_along():
+    classes = pixels("12... ..... ..111 ..121")
+    cleaned = clean_classes(classes, WHOLE_AND_CORE, [Cleaning(largest_only=True), IDLE])
+    assert (cleaned == pixels("..... ..... ..111 ..121")).all()
+
+
+def test_a_hole_in_the_core_becomes_core_and_one_in_the_whole_becomes_whole():
+    classes = pixels("11111 1.222 11212 11222")
+    holes = Cleaning(largest_hole_px="all")
+    cleaned = clean_classes(classes, WHOLE_AND_CORE, [holes, holes])
+    assert (cleaned == pixels("11111 11222 11222 11222")).all()
+
+
+@given(arrays(np.uint8, (7, 8), elements=st.integers(0, 2)), st.integers(2, 6))
+def test_after_cleaning_no_small_part_of_any_class_is_left(classes, size):
+    cleaned = clean_classes(classes, CLASSES, [Cleaning(smallest_px=size)] * 2)
+    for region in CLASSES:
+        parts, _ = ndimage.label(region.of(cleaned), np.ones((3, 3)))
+        assert (np.bincount(parts.ravel())[1:] >= size).all()
+
+
+def test_negative_sizes_are_refused():
+    with pytest.raises(ConfigError, match="smallest_px is -1 pixels"):
+        Cleaning(smallest_px=-1)
+    with pytest.raises(ConfigError, match="largest_hole_px is -2 pixels"):
+        Cleaning(largest_hole_px=-2)

@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+
+from ushape.labels import IGNORE
+from ushape.transforms.overlay import (
+    HIT_COLOUR,
+    PREDICTION_COLOUR,
+    TRUTH_COLOUR,
+    as_rgb,
+    judge,
+    outline,
+    overlay,
+)
+
+
+@pytest.fixture
+def square():
+    mask = np.zeros((12, 12), np.uint8)
+    mask[3:8, 3:8] = 1
+    return mask
+
+
+def test_hit_miss_and_false_alarm_have_their_colours():
+    image = np.full((3, 1, 5), 100, dtype=np.uint8)
+    truth = np.array([[1, 1, 0, 0, IGNORE]])
+    guess = np.array([[1, 0, 1, 0, 1]])
+    picture = judge(image, truth, guess)[0]
+    expected = [
+        (0.55 * 100 + 0.45 * np.asarray(colour)).astype(int)
+        for colour in (HIT_COLOUR, TRUTH_COLOUR, PREDICTION_COLOUR)
+    ]
+    np.testing.assert_array_equal(picture, [*expected, [100] * 3, [100] * 3])
+
+
+def test_another_class_than_the_true_one_is_a_miss():
+    image = np.full((1, 1, 4), 9, dtype=np.uint8)
+    picture = judge(image, np.array([[2, 2, 0, 0]]), np.array([[2, 1, 0, 0]]))[0]
+    assert picture[0][1] > picture[0][2]  # Greenish.
+    assert picture[1][2] > picture[1][1] > picture[1][0]  # Blue.
+
+
+def test_outlines_by_hand(square):
+    truth, guess = square, np.roll(square, 2, axis=1)
+    picture = outline(np.zeros((1, 12, 12), np.uint8), truth, guess)
+    assert tuple(picture[5, 3]) == TRUTH_COLOUR
+    assert tuple(picture[5, 9]) == PREDICTION_COLOUR
+    assert tuple(picture[3, 6]) == (255, 255, 255)
+    assert tuple(picture[0, 0]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+def test_any_image_becomes_a_picture(dtype, channels):
+    image = (np.random.default_rng(0).random((channels, 20, 24)) * 200).astype(dtype)
+    picture = as_rgb(image)
+    assert picture.shape == (20, 24, 3)
+    assert picture.dtype == np.uint8
+    assert picture.max() > 150
+    assert (as_rgb(np.full((1, 8, 8), 7, dtype)) == 0).all()
+
+
+def test_overlay_of_a_volume_shows_the_plane_with_most_foreground(square):
+    volume = np.zeros((1, 3, 12, 12), np.uint8)
+    volume[0, 2] = 90
+    mask = np.stack([0 * square, 0 * square, square])
+    picture = overlay(volume, mask)
+    assert picture.shape == (12, 12, 3)
+    assert tuple(picture[3, 3]) == PREDICTION_COLOUR

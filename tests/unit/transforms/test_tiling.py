@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ushape.errors import ConfigError
+from ushape.transforms.tiling import TilingConfig, blend_profile, cut_axis, even_tile, tile_starts
+
+
+@given(st.integers(1, 500), st.integers(1, 200), st.floats(0, 0.9))
+def test_tiles_cover_everything_and_stay_inside(size, tile, overlap):
+    starts = tile_starts(size, tile, overlap)
+    covered = np.zeros(max(size, tile), dtype=bool)
+    for start in starts:
+        assert 0 <= start <= max(0, size - tile)
+        covered[start : start + tile] = True
+    assert covered[:size].all()
+    assert starts == sorted(set(starts))
+
+
+def test_tiles_by_hand():
+    assert tile_starts(10, 4, 0.5) == [0, 2, 4, 6]
+    assert tile_starts(4, 4, 0.5) == [0]
+    assert tile_starts(3, 4, 0.5) == [0]
+
+
+@given(st.integers(1, 300), st.integers(1, 100), st.floats(0, 0.9))
+def test_shares_of_every_pixel_add_up_to_one(size, tile, overlap):
+    for blend in ("gaussian", "uniform"):
+        axis = cut_axis(size, tile, overlap, blend)
+        total = np.zeros(axis.size)
+        for start, shares in zip(axis.starts, axis.shares, strict=True):
+            assert (shares > 0).all()
+            total[start : start + tile] += shares
+        np.testing.assert_allclose(total, 1, atol=1e-6)
+
+
+def test_the_centre_of_a_tile_is_trusted_most():
+    profile = blend_profile(9, "gaussian")
+    assert profile[4] == profile.max() == 1
+    assert profile.min() > 0
+
+
+@given(st.integers(1, 3000), st.integers(8, 500), st.floats(0, 0.5))
+def test_even_tiles_are_no_longer_than_allowed_and_few(size, most, overlap):
+    tile = even_tile(size, most, overlap)
+    assert tile <= max(1, int(1.25 * most))
+    count = len(tile_starts(size, tile, overlap * most / tile))
+    assert count <= len(tile_starts(size, most, overlap))
+
+
+def test_even_tiles_by_hand():
+    assert even_tile(4096, 1024, 1 / 16) == 1072  # (4096 + 3 * 64) / 4
+    assert even_tile(1280, 1024, 1 / 16) == 1280
+    assert even_tile(100, 1024, 0.25) == 100
+
+
+def test_impossible_overlap():
+    with pytest.raises(ConfigError, match=r"overlap_fraction is 1.0, outside \[0, 1\)"):
+        TilingConfig(overlap_fraction=1.0)
+
+
+@given(st.integers(1, 500), st.integers(1, 100), st.floats(0, 0.9))
+def test_neighbours_overlap_as_far_as_promised(size, tile, overlap):
+    steps = np.diff(tile_starts(size, tile, overlap))
+    assert (steps <= max(1, tile * (1 - overlap))).all()
+    # Evenly spread: no two tiles lie much closer than others.
+    assert steps.size == 0 or steps.max() - steps.min() <= 1
+
+
+def test_trust_falls_as_a_gaussian_an_eighth_of_the_tile_wide():
+    profile = blend_profile(33, "gaussian")
+    # 33 / 8 pixels are one standard deviation; the centre is pixel 16.
+    assert profile[16 + 8] == pytest.approx(np.exp(-0.5 * (8 / (33 / 8)) ** 2), rel=1e-5)
+    assert (profile == profile[::-1]).all()
+
+
+def test_two_tiles_share_a_pixel_by_their_trust():
+    # Tiles of 3 pixels, trust 0.028..., 1, 0.028...: over the shared pixel both count the same.
+    axis = cut_axis(5, 3, 1 / 3, "gaussian")
+    assert axis.starts == (0, 2)
+    np.testing.assert_allclose(axis.shares, [[1, 1, 0.5], [0.5, 1, 1]])
