@@ -10,7 +10,7 @@ from scipy import ndimage
 from ushape.evaluation.case_images import CasePicture, make_picture
 from ushape.evaluation.scores import CaseScore, score_case
 from ushape.evaluation.storage import Report
-from ushape.evaluation.summary import summarise
+from ushape.evaluation.summary import summarize
 from ushape.inference.decision_rule import DecisionRule, apply_rule
 from ushape.labels import IGNORE, LabelSpace
 from ushape.metrics.probability import Reliability, measure_reliability
@@ -87,7 +87,7 @@ def make_report(cases: list[MadeCase], **changes: object) -> Report:
     scores = [score for case in cases for score in case.scores]
     values = {
         "title": "cells: test cases, used for nothing else",
-        "summary": summarise(scores, noun="dishes", reliability=cases and cases[0].reliability),
+        "summary": summarize(scores, noun="dishes", reliability=cases and cases[0].reliability),
         "scores": scores,
         "epochs": [
             {"epoch": str(n), "loss": f"{1 / n:.3f}", "validation_dice": f"{1 - 0.5 / n:.3f}"}

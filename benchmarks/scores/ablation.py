@@ -20,14 +20,14 @@ from real_data import SETS
 
 import ushape
 from ushape import config
-from ushape.data.preprocessing import PreparationConfig
+from ushape.data.preprocessing import PreprocessingConfig
 from ushape.planning.plan import Plan
 from ushape.planning.recipe import Recipe
 from ushape.planning.recipes import load_recipe
 from ushape.planning.run import Run
 from ushape.planning.step_time import measure_step_s
 from ushape.transforms.augment import AugmentConfig
-from ushape.transforms.augment.geometry import SpaceConfig
+from ushape.transforms.augment.geometry import GeometryConfig
 from ushape.transforms.augment.intensity import IntensityConfig
 
 AUTO = load_recipe("auto")
@@ -36,7 +36,7 @@ SAME_GREY_VALUES = IntensityConfig(
     tone_probability=0, gamma_probability=0, noise_probability=0, blur_probability=0
 )
 NO_AUGMENTATION = AugmentConfig(
-    space=SpaceConfig(
+    geometry=GeometryConfig(
         flip_axes=(), rotation_probability=0, scale_probability=0, elastic_probability=0
     ),
     intensity=SAME_GREY_VALUES,
@@ -44,7 +44,7 @@ NO_AUGMENTATION = AugmentConfig(
 
 VARIANTS: dict[str, Recipe] = {
     "auto": AUTO,
-    "full resolution": replace(AUTO, preparation=replace(AUTO.preparation, downscale=1)),
+    "full resolution": replace(AUTO, preprocessing=replace(AUTO.preprocessing, downscale=1)),
     "uniform sampling": replace(AUTO, sampling=replace(AUTO.sampling, draw="uniform")),
     "64 wide": replace(AUTO, network=replace(AUTO.network, widths=(64, 128, 256, 512, 1024))),
     "5 levels": replace(AUTO, network=replace(AUTO.network, widths=(16, 32, 64, 128, 256))),
@@ -128,7 +128,7 @@ def train_by_steps(options: argparse.Namespace, scratch: Path, budget: Budget, v
     recipe = VARIANTS[variant]
     if variant != "auto" and is_planned_anyway(recipe, budget.recipe):
         return "-"
-    recipe = replace(recipe, preparation=fixed_scale(recipe, budget))
+    recipe = replace(recipe, preprocessing=fixed_scale(recipe, budget))
     planned = ushape.plan(budget.images, masks=budget.masks, recipe=recipe, epochs=1)
     steps = max(1, round(budget.steps / slowness(planned, budget.recipe)))
     result = ushape.train(
@@ -142,22 +142,22 @@ def train_by_steps(options: argparse.Namespace, scratch: Path, budget: Budget, v
     return f"{result.summary.mean_dice or 0:.3f}"
 
 
-def fixed_scale(recipe: Recipe, budget: Budget) -> PreparationConfig:
+def fixed_scale(recipe: Recipe, budget: Budget) -> PreprocessingConfig:
     """By the clock, the planner may work at a coarser scale than for a number of epochs."""
-    scale = recipe.preparation.downscale
-    scale = budget.recipe.preparation.downscale if scale == "auto" else scale
-    return replace(recipe.preparation, downscale=scale)
+    scale = recipe.preprocessing.downscale
+    scale = budget.recipe.preprocessing.downscale if scale == "auto" else scale
+    return replace(recipe.preprocessing, downscale=scale)
 
 
 def slowness(plan: Plan, recipe: Recipe) -> float:
     """Seconds of a step of the plan, per second of the recipe's; taking turns."""
-    preparation, device = plan.preparation, plan.machine.device
+    preprocessing, device = plan.preprocessing, plan.machine.device
     times: list[list[float]] = [[], []]
     if replace(plan.recipe.network, norm="none") == replace(recipe.network, norm="none"):
         return 1.0
     for _ in range(3):
         for own, of in zip(times, (plan.recipe, recipe), strict=True):
-            own.append(measure_step_s(of, preparation.channels, preparation.space, device))
+            own.append(measure_step_s(of, preprocessing.channels, preprocessing.space, device))
     return statistics.median(times[0]) / statistics.median(times[1])
 
 

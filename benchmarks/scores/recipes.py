@@ -16,7 +16,7 @@ from pathlib import Path
 from real_data import SETS
 
 import ushape
-from ushape.config import settled
+from ushape.config import resolved
 from ushape.planning.run import Run
 
 RECIPES_OF = {
@@ -65,7 +65,7 @@ def row(folder: Path, data: str, name: str, run: Path, options: argparse.Namespa
     with (run / "metrics.csv").open(newline="") as file:
         epochs = list(csv.DictReader(file))
     steps = int(epochs[-1]["step"])
-    seen = steps * settled(train.batch_size) * train.accumulate
+    seen = steps * resolved(train.batch_size) * train.accumulate_grad_batches
     milliseconds = 1000 * sum(float(epoch["seconds"]) for epoch in epochs) / steps
     own = result.summary.classes[0]
     score = f"{own.mean_dice or 0:.3f}"

@@ -65,7 +65,7 @@ def build(folder: Path, masks: Path | None) -> tuple[SegmentationModule, Segment
     facts = {fact.case.id: fact for fact in found.facts}
     stores = []
     for ids in (splits.train, splits.validation):
-        store = SampleStore([facts[i].case for i in ids], plan.preparation, keep=True)
+        store = SampleStore([facts[i].case for i in ids], plan.preprocessing, keep=True)
         store.load_all(2)
         stores.append(store)
     class_pixels = np.asarray([facts[i].class_pixels for i in splits.train])

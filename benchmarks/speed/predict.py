@@ -108,7 +108,7 @@ def compare_memory(folder: Path, options: argparse.Namespace) -> None:
             write_mosaic(folder, size)
         found = run_side(folder, ["file", str(size), options.backend])
         print(
-            f"ushape predict, {size} x {size} grey: peak {found['gb']:.2f} GB, {found['s']:.0f} s"
+            f"ushape predict, {size} x {size} gray: peak {found['gb']:.2f} GB, {found['s']:.0f} s"
         )
 
 
@@ -184,7 +184,7 @@ def side_ours(folder: Path, size: str, backend: str) -> None:
     from ushape.planning.run import Run
 
     predictor = Predictor.open(folder / "run", "cpu", backend=backend)
-    member, space = predictor.members[0], predictor.plan.preparation.space
+    member, space = predictor.members[0], predictor.plan.preprocessing.space
     image = scaled(Run(folder / "run"), tifffile.imread(folder / f"{size}.tif"))
     network = Timed(member.network)
     list(predict_bands(network, ArrayRows(image[:, :1024, :1024]), space, member.settings))
@@ -229,7 +229,7 @@ def side_same(folder: Path, size: str) -> None:
     network = Computed(open_backend("torch", module), own.margin, own.legal_size)
     image = scaled(run, tifffile.imread(folder / f"{size}.tif"))
     settings = TileSettings(shape=(512, 512), overlap_fraction=0.25, blend="uniform", stretch=1.0)
-    space = predictor.plan.preparation.space
+    space = predictor.plan.preprocessing.space
     predict_probabilities(network, image[:, :512, :512], space, settings)
     started = time.perf_counter()
     probabilities = predict_probabilities(network, image, space, settings)
@@ -316,8 +316,8 @@ def scaled(run: Any, image: np.ndarray) -> np.ndarray:
     """(1, y, x) as the network takes it."""
     from ushape.types import Case
 
-    sample = run.load_plan().preparation.place(Case(id="x", image=Path("x")), image[None], None)
-    return sample.scaling.apply(sample.image)
+    sample = run.load_plan().preprocessing.place(Case(id="x", image=Path("x")), image[None], None)
+    return sample.normalization.apply(sample.image)
 
 
 TABLES: dict[str, Callable[[Path, argparse.Namespace], None]] = {

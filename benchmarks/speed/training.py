@@ -79,7 +79,7 @@ def ushape_training(width: int) -> dict[str, float]:
                 f"train.steps_per_epoch={STEPS}",
                 f"train.batch_size={BATCH}",
                 "train.validation_cases=1",
-                "preparation.downscale=1",
+                "preprocessing.downscale=1",
             ],
         )
         rows = list(csv.DictReader((run / "metrics.csv").open()))

@@ -327,7 +327,7 @@ def predict(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="predict.key=value, e.g. predict.average=all_8."),
+        typer.Option("--set", help="predict.key=value, e.g. predict.tta=all_8."),
     ] = None,
     backend: Annotated[
         str, typer.Option(help="torch, compile, onnx, openvino, openvino-int8, or auto.")

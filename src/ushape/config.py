@@ -31,6 +31,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any], *, source: str) -> T:
     Raises:
         ConfigError: an unknown key (the near ones are named) or an impossible value.
     """
+    values = _with_current_names(cls, values)
     _refuse_unknown_keys(cls, values, source, prefix="")
     try:
         return TypeAdapter(cls).validate_python(values)
@@ -61,7 +62,7 @@ def override(config: T, settings: Iterable[str]) -> T:
             raise ConfigError(
                 f"--set {setting}: no '=' in it.", hint="Write --set train.batch_size=2."
             )
-        *sections, key = path.strip().split(".")
+        *sections, key = _current_path(type(config), path.strip().split("."))
         changed: Any = {key: _parse_yaml(text, source=f"--set {setting}")}
         target = values
         for section in sections:
@@ -126,6 +127,33 @@ def _entries(hint: Any, value: Any) -> dict[str, tuple[type, Mapping[str, Any]]]
         return {}
     named = value.items() if isinstance(value, Mapping) else enumerate(value or ())
     return {str(name): (kind, own) for name, own in named if isinstance(own, Mapping)}
+
+
+def _with_current_names(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace keys and values of earlier versions, which `cls.RENAMED` lists, by today's.
+
+    `RENAMED` maps an old key to the new one, and "key=old value" to the new value.
+    """
+    renamed, sections, current = getattr(cls, "RENAMED", {}), _sections(cls), {}
+    for old, value in values.items():
+        key = renamed.get(old, old)
+        value = renamed.get(f"{key}={value}", value) if isinstance(value, str) else value
+        section = sections.get(key)
+        if section is not None and isinstance(value, Mapping):
+            value = _with_current_names(section, value)
+        elif key in sections and (entries := _entries(typing.get_type_hints(cls)[key], value)):
+            own = {name: _with_current_names(*entry) for name, entry in entries.items()}
+            value = own if isinstance(value, Mapping) else list(own.values())
+        current[key] = value
+    return current
+
+
+def _current_path(cls: type | None, path: list[str]) -> list[str]:
+    """Today's names of the sections and the key that lead to a setting."""
+    if cls is None or not path:
+        return path
+    key = getattr(cls, "RENAMED", {}).get(path[0], path[0])
+    return [key, *_current_path(_sections(cls).get(key), path[1:])]
 
 
 def _members(hint: Any) -> tuple[Any, ...]:
@@ -200,7 +228,7 @@ AUTO: Final = "auto"
 Auto = Literal["auto"]
 
 
-def settled(value: T | Auto) -> T:
+def resolved(value: T | Auto) -> T:
     """The value of a setting in a plan, where nothing is "auto" any more."""
     assert value != AUTO, "the planner leaves nothing open"
     return value

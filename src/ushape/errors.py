@@ -1,33 +1,52 @@
-"""Errors for the user's eyes: what is wrong, where, and what to do next."""
+"""Errors that a user can act on: what is wrong, where, and what to do next."""
+
+from __future__ import annotations
+
+from typing import ClassVar
 
 
 class UshapeError(Exception):
-    """Something the user can mend. The command line prints it without a traceback, exit code 2.
+    """Base class of all errors that a user can act on.
+
+    The command line prints them without a traceback and ends with exit code 2.
 
     Args:
-        message: What is wrong, and where (file, case, key).
-        hint: What to do next; empty when nothing can be advised.
+        message: What is wrong, and where (file, case or key).
+        code: Stable name of this kind of error in snake_case, for programs; by default that of
+            the class.
+        hint: What to do next; empty if nothing can be advised.
     """
 
-    def __init__(self, message: str, *, hint: str = ""):
+    default_code: ClassVar[str] = "ushape_error"
+
+    def __init__(self, message: str, *, code: str = "", hint: str = ""):
         super().__init__(message)
         self.message, self.hint = message, hint
+        self.code = code or self.default_code
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message
 
 
 class DataError(UshapeError):
-    """A file, a mask or a folder is not what segmentation needs."""
+    """A file, a mask or a folder cannot be used for segmentation."""
+
+    default_code = "data_error"
 
 
 class ConfigError(UshapeError):
     """A setting is unknown or has an impossible value."""
 
+    default_code = "config_error"
+
 
 class PlanError(UshapeError):
-    """Data, network and machine do not fit together."""
+    """The data, the network and the machine do not fit together."""
+
+    default_code = "plan_error"
 
 
 class RunError(UshapeError):
-    """A run folder is not one, is incomplete, or is in the way."""
+    """The run folder is missing, incomplete or damaged, or an output already exists."""
+
+    default_code = "run_error"

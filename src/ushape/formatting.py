@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 
-def counted(number: int, noun: str) -> str:
+def pluralize(number: int, noun: str) -> str:
     """`1 mask`, `3 masks`, `2 processes`, `20 epochs`."""
     if number == 1:
         return f"1 {noun}"
@@ -26,7 +26,7 @@ def singular(noun: str) -> str:
     return head.removesuffix("s") + of + rest
 
 
-def of_noun(number: int, noun: str) -> str:
+def group_label(number: int, noun: str) -> str:
     """`1 patient`, `3 patients`, `1 block of sections`; the noun is in the plural."""
     return f"{number} {singular(noun) if number == 1 else noun}"
 
@@ -54,7 +54,7 @@ def natural_order(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
-def as_csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bytes:
+def to_csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bytes:
     """UTF-8, a header first; what a row lacks is empty."""
     written = io.StringIO()
     writer = csv.DictWriter(written, columns, restval="", lineterminator="\n")

@@ -91,7 +91,7 @@ class LabelSpace:
     """
 
     values: tuple[int, ...]
-    """Mask value (or colour code) of each class, background first. Written to predictions."""
+    """Mask value (or color code) of each class, background first. Written to predictions."""
 
     names: tuple[str, ...]
     ignore: int | None = None

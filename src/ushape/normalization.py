@@ -8,8 +8,8 @@ import numpy as np
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scaling:
-    """Clips and standardises intensities, channel by channel. All numbers in file units."""
+class Normalization:
+    """Clips and standardizes intensities, channel by channel. All numbers in file units."""
 
     low: tuple[float, ...]
     high: tuple[float, ...]
@@ -17,7 +17,9 @@ class Scaling:
     std: tuple[float, ...]
 
     @classmethod
-    def measure(cls, pixels: np.ndarray, percentiles: tuple[float, float] = (0.5, 99.5)) -> Scaling:
+    def measure(
+        cls, pixels: np.ndarray, percentiles: tuple[float, float] = (0.5, 99.5)
+    ) -> Normalization:
         """From a sample of pixels: clips at two percentiles, then mean 0 and deviation 1.
 
         Args:
@@ -42,7 +44,7 @@ class Scaling:
         return cls(low=low_all, high=high_all, mean=mean_all, std=std_all)
 
     @classmethod
-    def min_max(cls, pixels: np.ndarray) -> Scaling:
+    def min_max(cls, pixels: np.ndarray) -> Normalization:
         """The smallest value of each channel becomes 0, the largest 1.
 
         Shapes:

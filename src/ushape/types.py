@@ -6,15 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from ushape.errors import DataError
-from ushape.normalization import Scaling
+from ushape.normalization import Normalization
 
 Palette = tuple[tuple[int, int, int], ...]
-"""Colour (red, green, blue), 0 to 255, of each palette index."""
+"""Color (red, green, blue), 0 to 255, of each palette index."""
 
 
 Box = tuple[tuple[int, int], ...]
@@ -87,7 +87,7 @@ class Pixels:
 
     palette: Palette | None = None
     spacing_mm: tuple[float, ...] | None = None
-    """Distance between pixel centres along each axis of S, where the file says so."""
+    """Distance between pixel centers along each axis of S, where the file says so."""
 
     origin_mm: tuple[float, ...] | None = None
     """Place of the first pixel in the patient, in ITK's order (x, y, z), where the file says so."""
@@ -100,8 +100,10 @@ class Pixels:
 class MaskEncoding:
     """How the user's mask files are written, so that predictions are written likewise."""
 
-    kind: Literal["values", "palette", "colours"] = "values"
-    """Plain grey values; palette indices; or red, green, blue."""
+    RENAMED: ClassVar = {"kind=colours": "colors"}
+
+    kind: Literal["values", "palette", "colors"] = "values"
+    """Plain gray values; palette indices; or red, green, blue."""
 
     dtype: str = "uint8"
     """NumPy name of the stored values."""
@@ -115,7 +117,7 @@ class MaskEncoding:
 class MaskPixels:
     """A mask file as one integer code per pixel.
 
-    Grey values and palette indices are their own code; the colour (r, g, b) has the code
+    Gray values and palette indices are their own code; the color (r, g, b) has the code
     r * 65536 + g * 256 + b.
     """
 
@@ -150,7 +152,7 @@ class Sample:
     image: np.ndarray
     """(C, *S), stored dtype or float32."""
 
-    scaling: Scaling
+    normalization: Normalization
     """Brings its intensities, or those of a part of it, to what the network sees."""
 
     classes: np.ndarray | None

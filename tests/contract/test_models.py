@@ -21,7 +21,7 @@ FORMS = [
         (("batch", {"dropout": 0.5, "dropout_place": p}) for p in ("between", "after", "bottom")),
         (("batch", {"up": "bilinear_3x3", "padding": "valid", "bias": "always"}),),
         (("batch", {"decoder_widths": (3, 5), "deep_supervision": 1}),),
-        (("none", {"convolutions": 3, "decoder_convolutions": 1, "centre_convolutions": 1}),),
+        (("none", {"convolutions": 3, "decoder_convolutions": 1, "center_convolutions": 1}),),
     )
 ]
 

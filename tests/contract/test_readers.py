@@ -28,13 +28,13 @@ FORMS = [
     for encoding, values in (
         (MaskEncoding(), (0, 255)),
         (MaskEncoding(kind="palette", palette=PALETTE), (0, 1, 7)),
-        (MaskEncoding(kind="colours"), (0, 0xFF0000, 0x00FF07)),
+        (MaskEncoding(kind="colors"), (0, 0xFF0000, 0x00FF07)),
         (MaskEncoding(dtype="uint16"), (0, 1, 40_000)),
     )
-    # GIF and BMP hold no 16 bits, GIF no true colours, volumes no colours.
+    # GIF and BMP hold no 16 bits, GIF no true colors, volumes no colors.
     if not (encoding.dtype == "uint16" and suffix in (".bmp", ".gif"))
-    and not (encoding.kind == "colours" and suffix == ".gif")
-    and not (encoding.kind == "colours" and suffix in io.volumes.WRITABLE)
+    and not (encoding.kind == "colors" and suffix == ".gif")
+    and not (encoding.kind == "colors" and suffix in io.volumes.WRITABLE)
 ]
 
 
@@ -232,7 +232,7 @@ def test_what_another_library_wrote_is_read_equal(name, written):
     pixels = io.read(written / name)
     assert pixels.array.shape[1:] == array.shape
     assert pixels.array.dtype == array.dtype
-    # GIF and WebP hold grey as colours, JPEG nearly.
+    # GIF and WebP hold gray as colors, JPEG nearly.
     assert len(pixels.array) == (3 if name in ("x.gif", "x.webp") else 1)
     assert name == "x.jpg" or (pixels.array == array).all()
     assert pixels.spacing_mm == (spacing and pytest.approx(spacing))

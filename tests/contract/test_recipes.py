@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from ushape import config
-from ushape.config import settled
+from ushape.config import resolved
 from ushape.data.cache import SampleStore
 from ushape.data.sampling import build_draw
 from ushape.data.scan import look_at_data
@@ -35,7 +35,7 @@ PUBLISHED = {
 
 @pytest.fixture(scope="module")
 def patients(tmp_path_factory):
-    """Four patients of three slices, grey levels in a range of their own, one slice empty."""
+    """Four patients of three slices, gray levels in a range of their own, one slice empty."""
     folder = tmp_path_factory.mktemp("patients")
     rng = np.random.default_rng(0)
     for patient in range(6):
@@ -60,7 +60,7 @@ def shrunk(recipe):
         narrow = None if network.decoder_widths is None else (4, 6)
         network = replace(network, widths=widths, decoder_widths=narrow)
     patch = (92, 92) if network.padding == "valid" else (32, 32)
-    shape = None if recipe.preparation.shape is None else (40, 40)
+    shape = None if recipe.preprocessing.shape is None else (40, 40)
     train = replace(
         recipe.train, minutes=None, epochs=1, steps_per_epoch=2, batch_size=2, precision="fp32"
     )
@@ -68,7 +68,7 @@ def shrunk(recipe):
         recipe,
         network=network,
         sampling=replace(recipe.sampling, patch_shape=patch),
-        preparation=replace(recipe.preparation, shape=shape, downscale=1),
+        preprocessing=replace(recipe.preprocessing, shape=shape, downscale=1),
         train=train,
     )
 
@@ -93,7 +93,7 @@ def test_a_step_of_every_recipe_changes_the_weights_and_stays_finite(name, patie
     planned = make_plan(found, recipe, inspect_machine("cpu"), elapsed_s=lambda: 0.0)
     plan, splits = planned.plan, planned.splits
     facts = {fact.case.id: fact for fact in found.facts}
-    store = SampleStore([facts[i].case for i in splits.train], plan.preparation, keep=False)
+    store = SampleStore([facts[i].case for i in splits.train], plan.preprocessing, keep=False)
     pixels = np.asarray([facts[i].class_pixels for i in splits.train])
     torch.manual_seed(0)
     module = SegmentationModule(plan, store, [case.group for case in store.cases])
@@ -102,7 +102,7 @@ def test_a_step_of_every_recipe_changes_the_weights_and_stays_finite(name, patie
     module.train()
     optimizer = module.configure_optimizers()["optimizer"]
     before = [parameter.clone() for parameter in module.network.parameters()]
-    loss_of = build_loss(plan.recipe.loss, plan.preparation.space, deep_supervision=False)
+    loss_of = build_loss(plan.recipe.loss, plan.preprocessing.space, deep_supervision=False)
     for batch in data.train_dataloader():
         optimizer.zero_grad()
         loss = loss_of(module.network(batch["image"]), batch["target"], batch["weight"])
@@ -120,7 +120,7 @@ def test_a_step_of_every_recipe_changes_the_weights_and_stays_finite(name, patie
     draw = build_draw(plan.recipe.sampling, pixels, [case.group for case in store.cases])
     rng = np.random.default_rng(0)
     assert {draw.draw(rng).case_index for _ in range(2000)} == set(range(len(pixels)))
-    assert settled(plan.recipe.train.batch_size) == 2
+    assert resolved(plan.recipe.train.batch_size) == 2
 
 
 def test_a_balanced_border_map_reaches_the_patches(patients):
@@ -129,7 +129,7 @@ def test_a_balanced_border_map_reaches_the_patches(patients):
     planned = make_plan(found, recipe, inspect_machine("cpu"), elapsed_s=lambda: 0.0)
     plan, splits = planned.plan, planned.splits
     facts = {fact.case.id: fact for fact in found.facts}
-    store = SampleStore([facts[i].case for i in splits.train], plan.preparation, keep=True)
+    store = SampleStore([facts[i].case for i in splits.train], plan.preprocessing, keep=True)
     store.load_all(1)
     pixels = np.asarray([facts[i].class_pixels for i in splits.train])
     dataset = SegmentationData(plan, store, store, pixels, 20).dataset

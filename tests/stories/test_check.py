@@ -71,7 +71,7 @@ def test_every_problem_at_once_and_a_corrected_copy(ushape, spoiled, tmp_path):
 
 
 def test_bad_input_of_check(ushape, tmp_path):
-    for arguments in ([tmp_path / "none"], [tmp_path], [tmp_path, "--set", "labels.colour=1"]):
+    for arguments in ([tmp_path / "none"], [tmp_path], [tmp_path, "--set", "labels.color=1"]):
         ended = ushape("check", *arguments, cwd=tmp_path)
         assert ended.code == 2
         assert "Hint" in ended.error

@@ -50,7 +50,14 @@ def test_weights_of_a_mask_and_of_objects(ushape, cells, tmp_path):
 def test_range_test_writes_its_curve_and_suggests_a_rate(ushape, cells, tmp_path, tiny):
     target = tmp_path / "lr.png"
     ended = ushape(
-        "lr", cells, "-o", target, "--steps=40", "--max=100000", *tiny, "--set=train.accumulate=2"
+        "lr",
+        cells,
+        "-o",
+        target,
+        "--steps=40",
+        "--max=100000",
+        *tiny,
+        "--set=train.accumulate_grad_batches=2",
     )
     assert ended.code == 0, ended.error
     assert "Suggested: --set train.learning_rate=" in ended.output

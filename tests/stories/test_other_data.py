@@ -1,4 +1,4 @@
-"""Colours, 16 bits, several classes, volumes, soft edges: nothing but another data folder."""
+"""Colors, 16 bits, several classes, volumes, soft edges: nothing but another data folder."""
 
 import csv
 import json
@@ -8,7 +8,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-COLOURS = np.array([[0, 0, 0], [255, 0, 0], [0, 200, 255]], dtype=np.uint8)
+COLORS = np.array([[0, 0, 0], [255, 0, 0], [0, 200, 255]], dtype=np.uint8)
 
 
 def blobs(rng, shape, classes):
@@ -42,14 +42,14 @@ def train(ushape, tmp_path):
     return run
 
 
-def test_16_bit_images_with_coloured_masks(train, ushape, tmp_path):
+def test_16_bit_images_with_colored_masks(train, ushape, tmp_path):
     rng = np.random.default_rng(0)
     for name in "abcdef":
         image, mask = blobs(rng, (40, 52), 3)
         for folder in ("images", "labels"):
             (tmp_path / "data" / folder).mkdir(parents=True, exist_ok=True)
         tifffile.imwrite(tmp_path / "data/images" / f"{name}.tif", (image * 100).astype(np.uint16))
-        Image.fromarray(COLOURS[mask]).save(tmp_path / "data/labels" / f"{name}.png")
+        Image.fromarray(COLORS[mask]).save(tmp_path / "data/labels" / f"{name}.png")
     run, said = train()
     assert "uint16" in said
     rows = list(csv.DictReader((run / "scores.csv").read_text().splitlines()))
@@ -60,7 +60,7 @@ def test_16_bit_images_with_coloured_masks(train, ushape, tmp_path):
         with Image.open(tmp_path / "out" / f"{name}.png") as opened:
             mask = np.asarray(opened)
         assert mask.shape == (40, 52, 3)
-        assert (mask[:, :, None] == COLOURS).all(axis=-1).any(axis=-1).all()
+        assert (mask[:, :, None] == COLORS).all(axis=-1).any(axis=-1).all()
 
 
 def test_volumes(train, ushape, tmp_path):

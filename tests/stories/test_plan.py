@@ -51,7 +51,7 @@ def test_plans_that_do_not_fit(ushape, cells, tiny, tmp_path):
 
     assert "taken as it is" in complaint("--minutes", 3)
     for change, expected in (
-        ({"preparation": {**values["preparation"], "channels": 3}}, "3 channels"),
+        ({"preprocessing": {**values["preprocessing"], "channels": 3}}, "3 channels"),
         ({"recipe": {**values["recipe"], "augment": "auto"}}, 'augment is "auto"'),
         ({"version": 0}, "version 0"),
     ):

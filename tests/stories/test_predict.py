@@ -129,7 +129,7 @@ def test_finished_images_are_kept_and_foreign_files_are_not_replaced(
     first.unlink()
     assert ushape("predict", trained, data, "-o", out).code == 2
     assert (out / "other.png").read_bytes() == b"mine as well"
-    assert ushape("predict", trained, data, "-o", out, "--set=predict.average=all_8").code == 2
+    assert ushape("predict", trained, data, "-o", out, "--set=predict.tta=all_8").code == 2
     assert second.exists()
     assert ushape("predict", trained, data, "-o", out, "--overwrite").code == 0
     assert (out / "other.png").read_bytes() != b"mine as well"
@@ -210,8 +210,8 @@ def test_two_processes_on_one_folder(trained, cells, ushape, tmp_path):
 
 
 def test_an_image_larger_than_memory_is_predicted_in_bands(trained, cells, monkeypatch, tmp_path):
-    grey = np.asarray(Image.open(min((cells / "images").iterdir())))
-    large = np.tile(grey, (5, 3))
+    gray = np.asarray(Image.open(min((cells / "images").iterdir())))
+    large = np.tile(gray, (5, 3))
     tifffile.imwrite(tmp_path / "x.tif", large, tile=(32, 32), resolution=(10000, 10000))
     settings = ["predict.tile_shape=[64,64]"]
     package.predict(trained, tmp_path / "x.tif", output=tmp_path / "whole", settings=settings)
@@ -230,7 +230,7 @@ def test_an_image_larger_than_memory_is_predicted_in_bands(trained, cells, monke
     assert package.predict(
         trained, tmp_path / "x.tif", output=out, settings=settings, probabilities="zarr"
     ) == [mask]
-    monkeypatch.setattr(predict, "MOST_BYTES", 1)
+    monkeypatch.setattr(predict, "MAX_BYTES", 1)
     with pytest.raises(DataError, match="too large for overlay"):
         package.predict(trained, tmp_path / "x.tif", output=tmp_path / "no", overlay=True)
 
@@ -375,8 +375,8 @@ def test_the_fastest_backend_is_measured_once_and_says_what_it_changes(
 def test_an_ensemble_in_bands_with_run_lengths_and_half_precision(
     trained, other, cells, monkeypatch, tmp_path
 ):
-    grey = np.asarray(Image.open(min((cells / "images").iterdir())))
-    large = np.tile(grey, (5, 3))
+    gray = np.asarray(Image.open(min((cells / "images").iterdir())))
+    large = np.tile(gray, (5, 3))
     tifffile.imwrite(tmp_path / "x.tif", large, tile=(32, 32))
     wishes = {
         "settings": ["predict.tile_shape=[64,64]", "predict.tune=false"],
@@ -430,16 +430,16 @@ def test_where_memory_is_short_one_network_of_an_ensemble_is_in_memory(
 
 
 def test_missing_pixels_are_said(trained, cells, ushape, tmp_path):
-    grey = np.asarray(Image.open(min((cells / "images").iterdir()))).astype(np.float32)
-    tifffile.imwrite(tmp_path / "good.tif", grey)
-    grey[3, 4] = np.nan
-    tifffile.imwrite(tmp_path / "gaps.tif", grey)
+    gray = np.asarray(Image.open(min((cells / "images").iterdir()))).astype(np.float32)
+    tifffile.imwrite(tmp_path / "good.tif", gray)
+    gray[3, 4] = np.nan
+    tifffile.imwrite(tmp_path / "gaps.tif", gray)
     ended = ushape("predict", trained, tmp_path, "-o", tmp_path / "out")
     assert ended.code == 0, ended.error
     assert "1 image with NaN or infinite pixels" in ended.output
     assert "gaps.tif" in ended.output
     assert "good.tif" not in ended.output
-    assert package.load(trained).predict(tmp_path / "gaps.tif").mask.shape == grey.shape
+    assert package.load(trained).predict(tmp_path / "gaps.tif").mask.shape == gray.shape
 
 
 def test_linked_folders_are_followed_once(trained, cells, ushape, tmp_path):
@@ -472,8 +472,8 @@ def test_an_image_in_bands_is_cleaned_as_a_whole(trained, cells, monkeypatch, tm
     middle = float(np.quantile(package.load(run).predict(image).probabilities, 0.6))
     tuning["rule"] = {"classes": {"foreground": {"threshold": middle, "cleaning": cleaning}}}
     (run / "decision.json").write_text(json.dumps(tuning))
-    grey = np.asarray(Image.open(image))
-    tifffile.imwrite(tmp_path / "x.tif", np.tile(grey, (5, 3)), tile=(32, 32))
+    gray = np.asarray(Image.open(image))
+    tifffile.imwrite(tmp_path / "x.tif", np.tile(gray, (5, 3)), tile=(32, 32))
     wishes = {"settings": ["predict.tile_shape=[64,64]"]}
     package.predict(run, tmp_path / "x.tif", output=tmp_path / "whole", **wishes)
     monkeypatch.setattr(predict, "WHOLE_BYTES", 1)

@@ -49,13 +49,13 @@ def test_sections_of_a_microscope(train, ushape, tmp_path):
         "30 pairs of image and mask (images/ beside labels/); 512 × 512 pixels, 1 channel" in said
     )
     assert "0: 22" in said
-    assert "one stack of 30 neighbouring sections" in said
+    assert "one stack of 30 neighboring sections" in said
     for part in parts_of(run):
         numbers = sorted(map(int, part))
         assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 
-    unlabelled = DATA / "isbi2012" / "test" / "images"
-    ended = ushape("predict", run, unlabelled / "00.png", "-o", tmp_path / "out")
+    unlabeled = DATA / "isbi2012" / "test" / "images"
+    ended = ushape("predict", run, unlabeled / "00.png", "-o", tmp_path / "out")
     assert ended.code == 0, ended.error
     with Image.open(tmp_path / "out" / "00.png") as mask:
         assert mask.size == (512, 512)

@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 
 from reports import CELL, make_case, make_report
 from ushape.evaluation.scores import score_case
-from ushape.evaluation.summary import summarise
+from ushape.evaluation.summary import summarize
 from ushape.reports.report import Breakdown, write_report
 
 HOSTILE = '</script><img src=x onerror="window.hacked = 1"><b>'
@@ -24,7 +24,7 @@ def test_loads_alone_and_fits_any_screen(page_file, opened, scheme, width):
         expect(page.locator("#by-size a")).to_have_count(10)
         expect(page.locator("#loss svg, #validation svg, .reliability svg")).to_have_count(3)
         expect(page.locator(".card canvas:visible")).to_have_count(6)
-        assert (colours_of(page, "body")[1] == "rgb(255, 255, 255)") == (scheme == "light")
+        assert (colors_of(page, "body")[1] == "rgb(255, 255, 255)") == (scheme == "light")
 
 
 def test_names_can_do_nothing(opened, tmp_path):
@@ -60,7 +60,7 @@ def test_on_paper(page_file, opened, scheme):
         page.emulate_media(media="print")
         expect(page.locator("input[type=range]").first).to_be_hidden()
         expect(page.locator("#chosen .outlines")).to_be_visible()
-        assert colours_of(page, "body") == ("rgb(0, 0, 0)", "rgb(255, 255, 255)")
+        assert colors_of(page, "body") == ("rgb(0, 0, 0)", "rgb(255, 255, 255)")
         page.evaluate("dispatchEvent(new Event('beforeprint'))")
         assert page.locator("details:not([open])").count() == 0
         page.evaluate("dispatchEvent(new Event('afterprint'))")
@@ -79,7 +79,7 @@ def test_without_javascript_there_are_numbers_and_pictures(page_file, opened):
 
 def test_a_report_of_little_is_whole(opened, tmp_path):
     empty = score_case("only", "g", np.zeros((8, 8), int), np.zeros((8, 8), int), CELL)
-    summary = summarise(empty, noun="images")
+    summary = summarize(empty, noun="images")
     write_report(
         tmp_path / "report.html",
         make_report([], scores=empty, summary=summary, epochs=[], breakdowns=[]),
@@ -93,25 +93,25 @@ def test_a_report_of_little_is_whole(opened, tmp_path):
 def test_text_stands_out_from_the_page(page_file, opened, scheme):
     """WCAG 2 AA: 4.5 to 1 for text."""
     with opened(page_file, color_scheme=scheme) as page:
-        grounds = [colours_of(page, name)[1] for name in ("body", "#chosen")]
+        grounds = [colors_of(page, name)[1] for name in ("body", "#chosen")]
         for name in (".verdict", ".note", "nav a", "summary", "h1", "td a", ".statement"):
-            ink = colours_of(page, name)[0]
+            ink = colors_of(page, name)[0]
             assert min(contrast(ink, ground) for ground in grounds) >= 4.5, name
 
 
-def colours_of(page, selector):
+def colors_of(page, selector):
     """Of text and ground."""
     style = "one => [getComputedStyle(one).color, getComputedStyle(one).backgroundColor]"
     return tuple(page.locator(selector).first.evaluate(style))
 
 
 def contrast(one, other):
-    """Of two colours as CSS writes them, 1 to 21."""
+    """Of two colors as CSS writes them, 1 to 21."""
     dark, light = sorted(map(luminance, (one, other)))
     return (light + 0.05) / (dark + 0.05)
 
 
-def luminance(colour):
-    shares = np.array([int(text) for text in re.findall(r"\d+", colour)[:3]]) / 255
+def luminance(color):
+    shares = np.array([int(text) for text in re.findall(r"\d+", color)[:3]]) / 255
     linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
     return linear @ [0.2126, 0.7152, 0.0722]

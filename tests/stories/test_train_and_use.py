@@ -62,8 +62,8 @@ def test_report_needs_no_network_and_says_the_verdict_first(trained):
 @pytest.mark.parametrize("size", [(64, 64), (41, 77), (9, 130)])
 def test_masks_have_the_image_s_name_size_and_encoding(trained, cells, ushape, tmp_path, size):
     (tmp_path / "in" / "below").mkdir(parents=True)
-    grey = load(min((cells / "images").iterdir()))
-    Image.fromarray(np.resize(grey, size)).save(tmp_path / "in" / "below" / "one.png")
+    gray = load(min((cells / "images").iterdir()))
+    Image.fromarray(np.resize(gray, size)).save(tmp_path / "in" / "below" / "one.png")
     out = tmp_path / "out"
 
     ended = ushape(

@@ -30,7 +30,11 @@ def train(ushape, cells, tiny, tmp_path):
 def test_accumulated_batches_are_one_big_batch(train):
     big, rows = train("big", "--epochs=1", *PLAIN, "--set=train.batch_size=4")
     small, same = train(
-        "small", "--epochs=1", *PLAIN, "--set=train.batch_size=2", "--set=train.accumulate=2"
+        "small",
+        "--epochs=1",
+        *PLAIN,
+        "--set=train.batch_size=2",
+        "--set=train.accumulate_grad_batches=2",
     )
     assert rows[-1]["step"] == same[-1]["step"] == "6"
     assert float(rows[-1]["loss"]) == pytest.approx(float(same[-1]["loss"]), abs=1e-5)

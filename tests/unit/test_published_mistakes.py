@@ -11,13 +11,13 @@ from PIL import Image
 from ushape.data.discovery import discover
 from ushape.data.splits import SplitConfig, make_splits
 from ushape.evaluation.scores import score_case
-from ushape.evaluation.summary import summarise
+from ushape.evaluation.summary import summarize
 from ushape.labels import LabelSpace
 from ushape.losses.entropy import CrossEntropyLoss
 from ushape.losses.overlap import DiceLoss
 from ushape.models import build_model
 from ushape.models.config import UNetConfig
-from ushape.transforms.augment.geometry import SpaceConfig, draw_warp
+from ushape.transforms.augment.geometry import GeometryConfig, draw_warp
 from ushape.types import Case
 
 TWO = LabelSpace(values=(0, 1), names=("background", "foreground"))
@@ -39,7 +39,7 @@ def test_a_weight_map_is_not_divided_out_again():
     assert not has_effect(mistaken_cross_entropy)
 
 
-def test_initialisation_is_sqrt_of_2_over_n_in_every_convolution():
+def test_initialization_is_sqrt_of_2_over_n_in_every_convolution():
     def is_he(layer):
         inputs = layer.in_channels * math.prod(layer.kernel_size)
         return math.isclose(layer.weight.detach().std(), math.sqrt(2 / inputs), rel_tol=0.1)
@@ -85,7 +85,7 @@ def test_pairs_do_not_depend_on_the_order_of_listings(tmp_path, monkeypatch):
 
 
 def test_rotation_goes_both_ways_as_far():
-    config = SpaceConfig(rotation_probability=1, rotation_degrees=10, scale_probability=0)
+    config = GeometryConfig(rotation_probability=1, rotation_degrees=10, scale_probability=0)
     rng = np.random.default_rng(0)
     warps = [draw_warp(config, (8, 8), rng).matrix for _ in range(500)]
     ours = np.degrees([math.atan2(matrix[1, 0], matrix[0, 0]) for matrix in warps])
@@ -123,7 +123,7 @@ def test_dice_is_not_a_mean_of_batches_or_of_empty_slices():
         for index, (truth, guess) in enumerate(slices)
         for score in score_case(str(index), "patient", guess.astype(int), truth.astype(int), TWO)
     ]
-    found = summarise(scores, noun="patients").mean_dice
+    found = summarize(scores, noun="patients").mean_dice
     assert found == pytest.approx(2 * 2 / (5 + 2))
 
     each = [1.0, 1.0, 1.0, 0.0]  # Empty slices as 1, in batches of three and of one.

@@ -15,8 +15,8 @@ from ushape.console import Console
 from ushape.evaluation.breakdowns import break_down
 from ushape.evaluation.evaluate_cases import Judged, judge_cases
 from ushape.evaluation.storage import Report, save_report
-from ushape.evaluation.summary import Summary, summarise
-from ushape.formatting import command_line, counted
+from ushape.evaluation.summary import Summary, summarize
+from ushape.formatting import command_line, pluralize
 from ushape.inference.predictor import Predictor
 from ushape.planning.plan import Plan
 from ushape.planning.run import Run
@@ -47,7 +47,7 @@ def judge_and_report(
     report = _make_report(run, predictor, cases, judged, what, noun, seen_cases)
     if (rank := report.summary.rank_correlation) is not None:
         console.say(
-            f"Confidence ranks {counted(len(judged.confidence), 'case')} as their Dice does with "
+            f"Confidence ranks {pluralize(len(judged.confidence), 'case')} as their Dice does with "
             f"a correlation of {rank:.2f} (Spearman)."
         )
     save_report(target, report)
@@ -66,7 +66,7 @@ def _make_report(
 ) -> Report:
     scores, plan = judged.scores, predictor.plan
     seed = plan.recipe.seed
-    summary = summarise(
+    summary = summarize(
         scores, noun=noun, seed=seed, seen_cases=seen_cases, reliability=judged.reliability
     )
     summary = replace(
@@ -98,7 +98,7 @@ def _leak_lines(run: Run, cases: Sequence[Case], seen_cases: int) -> list[str]:
     if not {paths[i] for i in splits.test} >= {case.image for case in cases}:
         line = "These are other data: their groups were not compared with those of training."
     elif shared := sorted(own & known):
-        line = f"{counted(len(shared), 'group')} of these cases also in training: "
+        line = f"{pluralize(len(shared), 'group')} of these cases also in training: "
         line += f"{', '.join(shared[:5])}."
     else:
         line = "No group of these cases was there in training or validation."
@@ -139,7 +139,7 @@ def _reproduce_lines(run: Run, plan: Plan) -> list[str]:
         f"{plan.machine.name}, {plan.machine.cores} cores, {plan.machine.device}",
         f"Seed {plan.recipe.seed}; weights of epoch {facts.get('epoch', '?')}",
         *_commands(run),
-        f"Trained on: {len(run.image_paths())} cases, checksum {run.data_digest or 'not taken'} "
+        f"Trained on: {len(run.image_paths())} cases, checksum {run.data_checksum or 'not taken'} "
         "(SHA-256 of names and contents; of files above 16 MiB of their length and ends)",
     ]
 

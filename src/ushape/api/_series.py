@@ -71,7 +71,7 @@ class Series:
         Raises:
             RunError: so it is.
         """
-        known = {run.data_digest for run in runs if run.plan_path.exists()} - {""}
+        known = {run.data_checksum for run in runs if run.plan_path.exists()} - {""}
         if not known:
             return
         folder = data.parent if data.is_file() else data

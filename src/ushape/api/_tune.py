@@ -23,7 +23,7 @@ def tune_on_validation(
 ) -> Tuning:
     """Chooses thresholds and cleaning on validation cases, and what Dice to expect."""
     plan, cases = predictor.plan, [fact.case for fact in facts]
-    space, groups = plan.preparation.space, by_group(cases)
+    space, groups = plan.preprocessing.space, by_group(cases)
     held = thin_out_cases([sum(fact.class_pixels) for fact in facts], space.channels)
     requests = [(cases[i], cases[i], groups[cases[i].group]) for i in held]
     validated = []

@@ -15,10 +15,10 @@ from ushape.api.train import train
 from ushape.console import Console
 from ushape.errors import ConfigError
 from ushape.evaluation.breakdowns import break_down
-from ushape.evaluation.case_images import CasePicture, Shelf
+from ushape.evaluation.case_images import CasePicture, ImageSelection
 from ushape.evaluation.scores import by_case
 from ushape.evaluation.storage import Report, load_report, save_report
-from ushape.evaluation.summary import Summary, join_summaries, summarise
+from ushape.evaluation.summary import Summary, join_summaries, summarize
 from ushape.io.files import write_bytes
 from ushape.planning.recipe import Recipe
 from ushape.planning.run import Run
@@ -138,7 +138,7 @@ def _sum_up(base: Path, runs: Sequence[Run], folds: int, console: Console) -> Su
     cases = [fact.case for fact in runs[0].load_cases()]
     noun, seed = plan.group_noun, plan.recipe.seed
     summary = join_summaries(
-        [report.summary for report in reports], summarise(scores, noun=noun, seed=seed)
+        [report.summary for report in reports], summarize(scores, noun=noun, seed=seed)
     )
     is_whole = len(runs) == folds
     tested = "each group tested once" if is_whole else "the others are not trained yet"
@@ -182,7 +182,7 @@ def _leak_lines(runs: Sequence[Run], reports: Sequence[Report]) -> list[str]:
 
 
 def _choose_pictures(reports: Sequence[Report]) -> list[CasePicture]:
-    shelf = Shelf()
+    shelf = ImageSelection()
     for report in reports:
         scores = by_case(report.scores)
         for picture in report.pictures:

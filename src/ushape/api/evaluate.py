@@ -13,7 +13,7 @@ from ushape.data.layouts.class_names import StatedClasses
 from ushape.errors import ConfigError, DataError, RunError
 from ushape.evaluation.storage import refuse_existing
 from ushape.evaluation.summary import Summary
-from ushape.formatting import counted
+from ushape.formatting import pluralize
 from ushape.inference.predictor import Predictor
 from ushape.labels import LabelSpace
 from ushape.planning.run import Run
@@ -61,7 +61,7 @@ def evaluate(
             )
     else:
         discovered = discover(Path(data), Path(masks) if masks else None)
-        refuse_other_classes(predictor.plan.preparation.space, discovered.classes)
+        refuse_other_classes(predictor.plan.preprocessing.space, discovered.classes)
         for line in discovered.notes:
             console.say(line)
         grouping = infer_groups(discovered.cases, thumbnail_of)
@@ -69,7 +69,7 @@ def evaluate(
         target = (
             Path(output) if output else opened.folder / "evaluations" / Path(data).resolve().name
         )
-        what = f"{counted(len(cases), 'case')} of {data}"
+        what = f"{pluralize(len(cases), 'case')} of {data}"
     if (data is not None or output) and not overwrite:
         refuse_existing(target)
     seen = count_seen(opened, cases)

@@ -10,7 +10,7 @@ from ushape import config
 from ushape.api._series import Series, ask
 from ushape.api.plan import Intent, plan_data
 from ushape.api.train import TrainResult, train
-from ushape.config import settled
+from ushape.config import resolved
 from ushape.console import Clock, Console
 from ushape.data.scan import Data
 from ushape.data.splits import Splits, nest_subsets
@@ -21,7 +21,7 @@ from ushape.planning.recipe import Recipe
 from ushape.planning.run import Run, write_json
 from ushape.reports.learning_curve import write_curve
 
-FEWEST_POINTS = 3
+MIN_POINTS = 3
 """A power law has as many numbers to find."""
 
 
@@ -78,8 +78,8 @@ def learning_curve(
         RunError: the output holds something else, or the curve of another question.
         KeyboardInterrupt: Ctrl-C ended a point before its time.
     """
-    if points < FEWEST_POINTS:
-        raise ConfigError(f"{points} points.", hint=f"At least {FEWEST_POINTS}; 4 are usual.")
+    if points < MIN_POINTS:
+        raise ConfigError(f"{points} points.", hint=f"At least {MIN_POINTS}; 4 are usual.")
     clock, console = Clock(), Console()
     intent = Intent.of(recipe, minutes, epochs, seed, settings, None, None)
     base = Path(output) if output else Path("runs") / f"{Path(data).resolve().name}-curve"
@@ -127,11 +127,11 @@ def _make_design(
     _refuse_empty_test(found, whole)
     splits = _thin_out(found, whole, points, intent.recipe.seed)
     groups = tuple(len(_groups_among(found, own.train)) for own in splits)
-    if len(groups) < FEWEST_POINTS:
+    if len(groups) < MIN_POINTS:
         raise DataError(
             f"{groups[-1]} {plan.group_noun} for training make {len(groups)} points: a learning "
-            f"curve has at least {FEWEST_POINTS}, for which it takes {FEWEST_POINTS} groups.",
-            hint=f"Annotate {FEWEST_POINTS - groups[-1]} more; beside them, validation and test "
+            f"curve has at least {MIN_POINTS}, for which it takes {MIN_POINTS} groups.",
+            hint=f"Annotate {MIN_POINTS - groups[-1]} more; beside them, validation and test "
             "need one each.",
         )
     train = intent.recipe.train
@@ -143,7 +143,7 @@ def _make_design(
         splits=tuple(splits),
         noun=plan.group_noun,
         minutes=minutes,
-        steps_per_epoch=None if minutes else settled(plan.recipe.train.steps_per_epoch),
+        steps_per_epoch=None if minutes else resolved(plan.recipe.train.steps_per_epoch),
     )
 
 

@@ -62,7 +62,7 @@ class Model:
     @property
     def class_names(self) -> tuple[str, ...]:
         """Background first."""
-        return self._predictor.plan.preparation.space.names
+        return self._predictor.plan.preprocessing.space.names
 
     def predict(self, image: Path | str | np.ndarray) -> Result:
         """One image: a file, or pixels with the intensities that the file would have.
@@ -114,7 +114,7 @@ class Model:
     def _channels_first(self, image: np.ndarray) -> np.ndarray:
         """(C, *S) of whatever form."""
         plan = self._predictor.plan
-        channels, dims = plan.preparation.channels, plan.recipe.network.dims
+        channels, dims = plan.preprocessing.channels, plan.recipe.network.dims
         if image.dtype.kind not in "buif" or 0 in image.shape:
             raise DataError(
                 f"An array of {image.dtype} of shape {image.shape}.",

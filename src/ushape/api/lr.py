@@ -72,7 +72,7 @@ def search_rate(plan: Plan, facts: Sequence[CaseFacts], folder: Path) -> Plan:
 
 
 def _sweep(plan: Plan, facts: Sequence[CaseFacts], limits: RangeConfig) -> RangeCurve:
-    store = SampleStore([fact.case for fact in facts], plan.preparation, keep=False)
+    store = SampleStore([fact.case for fact in facts], plan.preprocessing, keep=False)
     return range_test(plan, store, np.asarray([fact.class_pixels for fact in facts]), limits)
 
 

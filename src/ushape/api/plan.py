@@ -124,7 +124,7 @@ def plan(
         raise RunError(f"{target} exists.", hint="--overwrite replaces it; or name another -o.")
     intent = Intent.of(recipe, minutes, epochs, seed, settings, None, splits)
     _, planned = plan_data(Path(data), masks, intent, device, clock, console)
-    for decision in planned.decisions:
+    for decision in planned.results:
         console.say(decision.text)
         if explain:
             for what, line in (("from", decision.fact), ("next", decision.otherwise)):

@@ -14,7 +14,7 @@ from ushape.console import Console
 from ushape.data.discovery import Input, find_inputs
 from ushape.data.preprocessing import by_group
 from ushape.errors import ConfigError, DataError
-from ushape.formatting import counted
+from ushape.formatting import pluralize
 from ushape.inference.output import ContourFormat, OutputConfig, ProbabilityFormat
 from ushape.inference.output.writer import Outputs
 from ushape.inference.predictor import Predictor
@@ -29,7 +29,7 @@ from ushape.types import Case, Prediction
 WHOLE_BYTES = 1 << 28
 """An image whose prediction takes more memory is predicted in bands, where its outputs allow."""
 
-MOST_BYTES = 1 << 30
+MAX_BYTES = 1 << 30
 """And beyond this, in bands or not at all."""
 
 AHEAD_PX = 1 << 23
@@ -122,7 +122,7 @@ def inputs_for(predictor: Predictor, images: Iterable[Path | str] | Path | str) 
             hint="Arrays are predicted one by one: model.predict(array).",
         )
     plan = predictor.plan
-    channels, dims = plan.preparation.channels, plan.recipe.network.dims
+    channels, dims = plan.preprocessing.channels, plan.recipe.network.dims
     return find_inputs([Path(path) for path in named], channels=channels, dims=dims)
 
 
@@ -163,7 +163,7 @@ def _predict_all(
     gappy: list[Path] = []
     skipped = [one for one in found if outputs.is_done(one)]
     if skipped:
-        console.say(f"{counted(len(skipped), 'image')} finished by an earlier call.")
+        console.say(f"{pluralize(len(skipped), 'image')} finished by an earlier call.")
     with console.progress("Predicting") as on_progress:
         started, pixels = time.monotonic(), 0
         results = _results(predictor, found, outputs)
@@ -180,13 +180,13 @@ def _predict_all(
             on_progress(done, len(found), f"{speed:.1f} Mpixel/s")
     if gappy:
         console.say(
-            f"{counted(len(gappy), 'image')} with NaN or infinite pixels, predicted as if these "
+            f"{pluralize(len(gappy), 'image')} with NaN or infinite pixels, predicted as if these "
             f"were average or extreme: {', '.join(map(str, gappy[:3]))}"
             f"{', ...' if len(gappy) > 3 else ''}"
         )
     written = [*filter(None, (outputs.mask_path(one) for one in skipped)), *written]
     if outputs.config.folder is not None:
-        console.say(f"{counted(len(written), 'mask')} in {outputs.config.folder}")
+        console.say(f"{pluralize(len(written), 'mask')} in {outputs.config.folder}")
     if failures:
         outputs.write_images(found)
         listed = "\n".join(f"  {failure}" for failure in failures)
@@ -197,7 +197,7 @@ def _predict_all(
             hint=f"{others}Mend or remove these, and repeat the call.{rows}",
         )
     if outputs.config.submission is not None:
-        console.say(f"{counted(len(found), 'row')} in {outputs.config.submission}")
+        console.say(f"{pluralize(len(found), 'row')} in {outputs.config.submission}")
     return written
 
 
@@ -278,9 +278,9 @@ def _is_large(predictor: Predictor, case: Case, config: OutputConfig) -> bool:
             shape, size = bands.shape, bands.dtype.itemsize
     except DataError:
         return False  # The reader says what is wrong.
-    outputs = 3 * predictor.plan.preparation.space.channels
+    outputs = 3 * predictor.plan.preprocessing.space.channels
     needed = math.prod(shape[1:]) * (shape[0] * (size + 4) + 4 * outputs)
-    return needed > (MOST_BYTES if config.only_whole else WHOLE_BYTES)
+    return needed > (MAX_BYTES if config.only_whole else WHOLE_BYTES)
 
 
 def _digest_of(run: Run) -> str:

@@ -16,7 +16,7 @@ from ushape.console import Console
 from ushape.data.cache import SampleStore
 from ushape.data.scan import look_at_data
 from ushape.errors import ConfigError, DataError, RunError
-from ushape.formatting import counted
+from ushape.formatting import pluralize
 from ushape.io.files import write_bytes
 from ushape.models.sizes import valid_margin
 from ushape.planning.hardware import inspect_machine
@@ -46,7 +46,7 @@ def preview(
 ) -> Path:
     """Draws a training case as the network will see it: 24 patches with their masks outlined.
 
-    Beside them the whole image with its mask, grey values of image and patch as the network gets
+    Beside them the whole image with its mask, gray values of image and patch as the network gets
     them, and the weights of the first patch's pixels.
 
     Args:
@@ -107,12 +107,12 @@ def weights(
     shown = axes.imshow(_middle(found), cmap="inferno")
     axes.contour(_middle(objects) > 0, levels=[0.5], colors="white", linewidths=0.5)
     figure.colorbar(shown, label="added to the weight of the pixel's class")
-    axes.set_title(f"{counted(count, 'object')}, w0 = {w0:g}, sigma = {sigma:g} pixels")
+    axes.set_title(f"{pluralize(count, 'object')}, w0 = {w0:g}, sigma = {sigma:g} pixels")
     axes.axis("off")
     save_png(figure, target)
     alone = " (a border needs two objects)" if count == 1 else ""
     largest = f"largest weight {found.max():.2f}{alone}"
-    Console().say(f"{counted(count, 'object')}, {largest}: {target}")
+    Console().say(f"{pluralize(count, 'object')}, {largest}: {target}")
     return target
 
 
@@ -138,7 +138,7 @@ def plan_one_epoch(
 
 
 def _draw_preview(plan: Plan, shown: CaseFacts) -> Figure:
-    store = SampleStore([shown.case], plan.preparation, keep=True)
+    store = SampleStore([shown.case], plan.preprocessing, keep=True)
     store.load_all(1)
     margin = valid_margin(plan.recipe.network)
     data = SegmentationData(plan, store, store, np.asarray([shown.class_pixels]), margin)
@@ -152,14 +152,17 @@ def _draw_preview(plan: Plan, shown: CaseFacts) -> Figure:
     _show(cells[1], _middle(sample.classes), "mask")
     inner = tuple(slice(margin, size - margin) for size in plan.patch_shape)
     for cell, patch in zip(cells[2:], patches, strict=False):
-        classes = plan.preparation.space.decode(patch["target"].numpy())
+        classes = plan.preprocessing.space.decode(patch["target"].numpy())
         image = patch["image"].numpy()[(slice(None), *inner)]
         _show(cell, outline(image, classes, 0 * classes), "")
     first = patches[0]["image"].numpy()
-    for values, name in ((sample.scaling.apply(sample.image), "image"), (first, "first patch")):
+    for values, name in (
+        (sample.normalization.apply(sample.image), "image"),
+        (first, "first patch"),
+    ):
         cells[-2].hist(values.ravel(), bins=60, density=True, histtype="step", label=name)
     cells[-2].legend(fontsize="x-small")
-    cells[-2].set_title("grey values", fontsize="small")
+    cells[-2].set_title("gray values", fontsize="small")
     weight = _middle(patches[0]["weight"][0].numpy())
     if weight.min() < weight.max():
         span = f"{weight.min():.3g} to {weight.max():.3g}"
@@ -170,8 +173,8 @@ def _draw_preview(plan: Plan, shown: CaseFacts) -> Figure:
     return figure
 
 
-def _show(axes: Axes, picture: np.ndarray, title: str, colours: str = "gray") -> None:
-    axes.imshow(picture, cmap=colours)
+def _show(axes: Axes, picture: np.ndarray, title: str, colors: str = "gray") -> None:
+    axes.imshow(picture, cmap=colors)
     axes.set_title(title, fontsize="small")
     axes.axis("off")
 

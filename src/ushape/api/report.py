@@ -9,7 +9,7 @@ from ushape.console import Console
 from ushape.errors import ConfigError, RunError
 from ushape.evaluation.comparison import Comparison
 from ushape.evaluation.storage import CARD, PAGE, load_report
-from ushape.formatting import counted, of_noun
+from ushape.formatting import group_label, pluralize
 from ushape.reports.comparison import Side, compare_sides, most_changed, write_comparison
 from ushape.reports.model_card import write_card
 from ushape.reports.report import write_report
@@ -84,9 +84,9 @@ def compare(
 
 def _describe(name: str, first: str, found: Comparison, noun: str) -> list[str]:
     left = f", {found.left_out} of one only left out" if found.left_out else ""
-    lines = [f"{name} against {first}, on {counted(found.cases, 'case')} of both{left}:"]
+    lines = [f"{name} against {first}, on {pluralize(found.cases, 'case')} of both{left}:"]
     lines += [
-        f"  {own.name}: Dice {own.verdict} (of {of_noun(len(own.first), noun)})."
+        f"  {own.name}: Dice {own.verdict} (of {group_label(len(own.first), noun)})."
         for own in found.classes
     ]
     changed = most_changed(found)

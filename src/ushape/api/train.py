@@ -150,7 +150,7 @@ def finish_run(run: Run, console: Console, clock: Clock, *, resume: bool) -> Tra
     facts = {fact.case.id: fact for fact in run.load_cases()}
     load = partial(
         load_cases,
-        preparation=plan.preparation,
+        preprocessing=plan.preprocessing,
         dims=plan.recipe.network.dims,
         memory_bytes=plan.machine.main_memory_bytes,
         threads=plan.machine.cores,

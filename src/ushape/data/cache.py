@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import overload
 
-from ushape.config import settled
-from ushape.data.preprocessing import Preparation, by_group
+from ushape.config import resolved
+from ushape.data.preprocessing import Preprocessing, by_group
 from ushape.errors import DataError
 from ushape.types import Case, CaseFacts, Sample
 
@@ -18,12 +18,12 @@ class SampleStore(Sequence[Sample]):
 
     Args:
         cases: What to load.
-        preparation: How to load it.
+        preprocessing: How to load it.
         keep: Hold every sample in memory after `load_all`; else read at each access.
     """
 
-    def __init__(self, cases: Sequence[Case], preparation: Preparation, *, keep: bool):
-        self.cases, self.preparation, self.keep = tuple(cases), preparation, keep
+    def __init__(self, cases: Sequence[Case], preprocessing: Preprocessing, *, keep: bool):
+        self.cases, self.preprocessing, self.keep = tuple(cases), preprocessing, keep
         self._companions = by_group(cases)
         self._samples: list[Sample] | None = None
 
@@ -48,7 +48,7 @@ class SampleStore(Sequence[Sample]):
         self._samples = samples
 
     def _load(self, case: Case) -> Sample:
-        return self.preparation.load(case, self._companions[case.group])
+        return self.preprocessing.load(case, self._companions[case.group])
 
     def _try_load(self, case: Case) -> Sample | DataError:
         try:
@@ -91,21 +91,21 @@ KEEP_SHARE = 0.25
 
 def load_cases(
     facts: Sequence[CaseFacts],
-    preparation: Preparation,
+    preprocessing: Preprocessing,
     dims: int,
     *,
     memory_bytes: float,
     threads: int,
 ) -> SampleStore:
     """Return a store of the cases, read into memory if they fit into a quarter of it."""
-    config = preparation.config
+    config = preprocessing.config
     if config.shape is not None:
         pixels = float(len(facts) * math.prod(config.shape))
     else:
-        factor = settled(config.downscale) ** dims
+        factor = resolved(config.downscale) ** dims
         pixels = sum(sum(fact.class_pixels) for fact in facts) / factor
-    bytes_needed = pixels * (2 * preparation.channels + 1)
+    bytes_needed = pixels * (2 * preprocessing.channels + 1)
     keep = bytes_needed < KEEP_SHARE * memory_bytes
-    store = SampleStore([fact.case for fact in facts], preparation, keep=keep)
+    store = SampleStore([fact.case for fact in facts], preprocessing, keep=keep)
     store.load_all(threads)
     return store

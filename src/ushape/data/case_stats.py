@@ -17,7 +17,7 @@ from PIL import Image
 from scipy import ndimage
 from skimage import measure
 
-from ushape.data.duplicates import Twins, detail_of, digest_of, find_twins
+from ushape.data.duplicates import Duplicates, detail_of, digest_of, find_duplicate_images
 from ushape.data.preprocessing import read_image, thin_out
 from ushape.errors import DataError
 from ushape.formatting import natural_order
@@ -31,10 +31,10 @@ THUMBNAIL = 32
 REACH = 8
 """Shifts of a mask that are tried against the image's edges, in pixels."""
 
-MOST_EDGE_PIXELS = 600
+MAX_EDGE_PIXELS = 600
 """Of a mask's outline, evenly spread."""
 
-MOST_IDS = 5000
+MAX_IDS = 5000
 WORTH_PROCESSES = 64
 """Fewer cases are read sooner than processes are started."""
 
@@ -56,7 +56,7 @@ class Fit:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exam:
+class CaseStats:
     """What one case's files say. Where `error` is set, the fields after it are empty."""
 
     case: Case
@@ -82,7 +82,7 @@ class Exam:
     """(THUMBNAIL, THUMBNAIL) float32, all channels averaged; the middle plane of a volume."""
 
     detail: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
-    """(D,) float32 of `twins.detail_of`; tells images apart that only look alike from afar."""
+    """(D,) float32 of `duplicates.detail_of`; tells images apart that only look alike from afar."""
 
     pixels: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     """(C, N), some evenly spread pixels as stored."""
@@ -109,7 +109,7 @@ class Exam:
     """Longer side of the box around a part, in pixels: half of the area is in larger ones."""
 
     thin_share: float = 0.0
-    """Of the pixels that have neither of the two commonest values: share with a neighbour of
+    """Of the pixels that have neither of the two commonest values: share with a neighbor of
     another value. Near 1 for soft edges, small for classes."""
 
     border_share: float = 0.0
@@ -124,20 +124,20 @@ class Exam:
         return self.image_turn != 1 and self.mask_turn == 1
 
 
-def examine_all(cases: Sequence[Case], workers: int) -> Iterator[Exam]:
+def measure_cases(cases: Sequence[Case], workers: int) -> Iterator[CaseStats]:
     """In order, in processes: most of an exam is Python, which threads would do one at a time."""
     if workers < 2 or len(cases) < WORTH_PROCESSES:
-        yield from map(examine, cases)
+        yield from map(measure_case, cases)
         return
     # Forked workers start at once; where forking is not safe, the platform's own way.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
     with ProcessPoolExecutor(
         workers, context, initializer=torch.set_num_threads, initargs=(1,)
     ) as pool:
-        yield from pool.map(examine, cases, chunksize=8)
+        yield from pool.map(measure_case, cases, chunksize=8)
 
 
-def examine(case: Case) -> Exam:
+def measure_case(case: Case) -> CaseStats:
     """Reads a case's image and mask; never raises for what is wrong with them."""
     assert case.mask is not None, "only annotated cases are examined"
     try:
@@ -145,13 +145,13 @@ def examine(case: Case) -> Exam:
     except DataError as error:
         files = [path for path in (case.image, case.mask) if isinstance(path, Path)]
         empty = any(path.is_file() and path.stat().st_size == 0 for path in files)
-        return Exam(case=case, error=error.message, hint=error.hint, is_zero_bytes=empty)
+        return CaseStats(case=case, error=error.message, hint=error.hint, is_zero_bytes=empty)
     codes = mask.codes
     values, counts = count_values(codes)
     low, high, not_finite = _extremes(image)
     same_size = codes.shape == image.shape[1:]
     objects, object_size = measure_objects(codes, int(values[0]))
-    return Exam(
+    return CaseStats(
         case=case,
         channels=image.shape[0],
         shape=image.shape[1:],
@@ -181,7 +181,7 @@ def examine(case: Case) -> Exam:
 
 
 def thumbnail_of(case: Case) -> np.ndarray:
-    """A small grey picture of a case's image."""
+    """A small gray picture of a case's image."""
     return make_thumbnail(read_image(case))
 
 
@@ -191,8 +191,8 @@ def make_thumbnail(image: np.ndarray) -> np.ndarray:
     step = max(1, min(plane.shape[1:]) // (4 * THUMBNAIL))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # NaN in float images
-        grey = plane[:, ::step, ::step].mean(axis=0, dtype=np.float32)
-    small = resample_image(np.nan_to_num(grey)[None], (THUMBNAIL, THUMBNAIL))
+        gray = plane[:, ::step, ::step].mean(axis=0, dtype=np.float32)
+    small = resample_image(np.nan_to_num(gray)[None], (THUMBNAIL, THUMBNAIL))
     return np.asarray(small[0], dtype=np.float32)
 
 
@@ -205,7 +205,7 @@ def count_values(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.unique(codes, return_counts=True)
 
 
-def sum_values(exams: Iterable[Exam]) -> Counter[int]:
+def sum_values(exams: Iterable[CaseStats]) -> Counter[int]:
     """Pixels of each mask value over all cases."""
     total: Counter[int] = Counter()
     for exam in exams:
@@ -213,11 +213,11 @@ def sum_values(exams: Iterable[Exam]) -> Counter[int]:
     return total
 
 
-def twins_among(exams: Iterable[Exam]) -> tuple[Twins, ...]:
+def duplicates_among(exams: Iterable[CaseStats]) -> tuple[Duplicates, ...]:
     """Cases whose images are equal or nearly so; the first by name, a_2 before a_10."""
     ordered = sorted(exams, key=lambda exam: natural_order(exam.case.id))
     return tuple(
-        find_twins(
+        find_duplicate_images(
             [exam.case.id for exam in ordered],
             [exam.digest for exam in ordered],
             [exam.detail for exam in ordered],
@@ -225,8 +225,8 @@ def twins_among(exams: Iterable[Exam]) -> tuple[Twins, ...]:
     )
 
 
-def likeness_of(exams: Sequence[Exam]) -> tuple[float, float]:
-    """Median correlation of neighbours by name, and of images that are far apart."""
+def likeness_of(exams: Sequence[CaseStats]) -> tuple[float, float]:
+    """Median correlation of neighbors by name, and of images that are far apart."""
     ordered = sorted(exams, key=lambda exam: natural_order(exam.case.id))
     pictures = np.stack([exam.thumbnail.ravel() for exam in ordered])
     pictures = pictures - pictures.mean(axis=0)  # What all have in common says nothing.
@@ -246,14 +246,14 @@ def fit_outline(image: np.ndarray, codes: np.ndarray) -> Fit | None:
     """
     if codes.ndim == 3:
         image, codes = image[:, image.shape[1] // 2], codes[codes.shape[0] // 2]
-    grey = image.mean(axis=0, dtype=np.float32)
-    grey[~np.isfinite(grey)] = 0
+    gray = image.mean(axis=0, dtype=np.float32)
+    gray[~np.isfinite(gray)] = 0
     rows, columns = _outline_pixels(codes)
-    if len(rows) < 16 or min(grey.shape) <= 4 * REACH:
+    if len(rows) < 16 or min(gray.shape) <= 4 * REACH:
         return None
-    strength = np.zeros_like(grey)
-    strength[1:] += np.abs(np.diff(grey, axis=0))
-    strength[:, 1:] += np.abs(np.diff(grey, axis=1))
+    strength = np.zeros_like(gray)
+    strength[1:] += np.abs(np.diff(gray, axis=0))
+    strength[:, 1:] += np.abs(np.diff(gray, axis=1))
     average = float(strength.mean())
     if average == 0:
         return None
@@ -268,7 +268,7 @@ def fit_outline(image: np.ndarray, codes: np.ndarray) -> Fit | None:
 
 
 def _outline_pixels(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Some pixels that differ from their left or upper neighbour, away from the frame."""
+    """Some pixels that differ from their left or upper neighbor, away from the frame."""
     changes = np.zeros(codes.shape, dtype=bool)
     changes[1:] |= codes[1:] != codes[:-1]
     changes[:, 1:] |= codes[:, 1:] != codes[:, :-1]
@@ -276,7 +276,7 @@ def _outline_pixels(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         for side in (slice(0, REACH), slice(-REACH, None)):
             changes[(slice(None),) * axis + (side,)] = False
     found = np.flatnonzero(changes)
-    chosen = found[:: max(1, len(found) // MOST_EDGE_PIXELS)]
+    chosen = found[:: max(1, len(found) // MAX_EDGE_PIXELS)]
     rows, columns = np.unravel_index(chosen, codes.shape)
     return rows, columns
 
@@ -303,7 +303,7 @@ def _has_equal_channels(image: np.ndarray) -> bool:
 
 
 def _parts_per_value(codes: np.ndarray, values: np.ndarray, most: int = 24) -> float:
-    if not 3 <= len(values) <= MOST_IDS or codes.max() > MOST_IDS or codes.min() < 0:
+    if not 3 <= len(values) <= MAX_IDS or codes.max() > MAX_IDS or codes.min() < 0:
         return 0.0
     boxes = ndimage.find_objects(codes)
     shown = [value for value in values[1:].tolist() if value > 0][:: max(1, len(values) // most)]
@@ -312,7 +312,7 @@ def _parts_per_value(codes: np.ndarray, values: np.ndarray, most: int = 24) -> f
 
 
 def measure_objects(codes: np.ndarray, background: int) -> tuple[int, float]:
-    """Number and size of the connected parts of one value, as `Exam` has them."""
+    """Number and size of the connected parts of one value, as `CaseStats` has them."""
     parts = measure.label(codes, background=background, connectivity=1)
     boxes = ndimage.find_objects(parts)
     if not boxes:

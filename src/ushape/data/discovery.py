@@ -12,13 +12,13 @@ from pathlib import Path
 
 from ushape import io
 from ushape.data.layouts import LAYOUTS, coco, folders, table
-from ushape.data.layouts.base import Found, join_all_series
+from ushape.data.layouts.base import LayoutMatch, join_all_series
 from ushape.data.layouts.class_names import StatedClasses, read_class_names
 from ushape.data.layouts.names import images_below, key_below
 from ushape.data.layouts.nnunet import channels_of
 from ushape.data.layouts.table import TABLES, read_images
 from ushape.errors import DataError
-from ushape.formatting import counted
+from ushape.formatting import pluralize
 from ushape.io import is_image
 from ushape.types import Case, Mask
 
@@ -65,7 +65,7 @@ def discover(data: Path, masks: Path | None = None) -> Discovery:
     return Discovery(cases=found.cases, layout=found.layout, notes=notes, classes=stated)
 
 
-def _find_pairs(data: Path, masks: Path | None) -> Found | None:
+def _find_pairs(data: Path, masks: Path | None) -> LayoutMatch | None:
     """What the user names, else the first layout that finds pairs, else that finds anything."""
     if masks is None and data.is_file() and data.suffix.lower() in table.TABLES:
         return table.read(data)
@@ -80,7 +80,7 @@ def _find_pairs(data: Path, masks: Path | None) -> Found | None:
             )
     if masks is not None:
         return coco.pair(masks, [data]) if is_coco else folders.pair(data, masks)
-    seen: Found | None = None
+    seen: LayoutMatch | None = None
     for find in LAYOUTS.values():
         found = find(data)
         if found is not None and found.paired:
@@ -89,7 +89,7 @@ def _find_pairs(data: Path, masks: Path | None) -> Found | None:
     return seen
 
 
-def _describe_rest(found: Found) -> list[str]:
+def _describe_rest(found: LayoutMatch) -> list[str]:
     """Images without mask and masks without image, with the nearest names."""
     notes = []
     for what, other, ours, theirs in (
@@ -102,7 +102,7 @@ def _describe_rest(found: Found) -> list[str]:
             nearest = f"; the nearest {other} is {_name_of(theirs[near[0]])}" if near else ""
             name = _name_of(ours[alone[0]])
             lack = f"{'has' if len(alone) == 1 else 'have'} no {other}"
-            notes.append(f"Left out: {counted(len(alone), what)} {lack}, e.g. {name}{nearest}.")
+            notes.append(f"Left out: {pluralize(len(alone), what)} {lack}, e.g. {name}{nearest}.")
     return notes
 
 
@@ -110,7 +110,7 @@ def _name_of(file: Mask) -> str:
     return file.name if isinstance(file, Path) else str(file)
 
 
-def _no_pairs(folder: Path, masks: Path | None, found: Found | None) -> DataError:
+def _no_pairs(folder: Path, masks: Path | None, found: LayoutMatch | None) -> DataError:
     """Says what was seen, so that the user sees what is missing."""
     lines = [f"No pairs of image and mask in {folder}{f' and {masks}' if masks else ''}. Seen:"]
     for place in (folder, masks):

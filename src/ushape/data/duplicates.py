@@ -16,7 +16,7 @@ SIDE = 64
 
 ALIKE = 0.93
 """Correlation of details from which two images are one. Measured: JPEG copies of quality 30 keep
-0.99, neighbouring EM sections reach 0.6, different cars in one studio 0.8."""
+0.99, neighboring EM sections reach 0.6, different cars in one studio 0.8."""
 
 FLAT = 1e-3
 """Details weaker than this share of the image's contrast are noise."""
@@ -26,7 +26,7 @@ MOST = 20_000
 
 
 @dataclass(frozen=True)
-class Twins:
+class Duplicates:
     """Two images that are one."""
 
     first: str
@@ -53,9 +53,9 @@ def detail_of(image: np.ndarray) -> np.ndarray:
     """
     plane = image if image.ndim == 3 else image[:, image.shape[1] // 2]
     step = max(1, min(plane.shape[1:]) // (4 * SIDE))
-    grey = plane[:, ::step, ::step].mean(axis=0, dtype=np.float32)
-    grey[~np.isfinite(grey)] = 0
-    small = np.asarray(resample_image(grey[None], (SIDE, SIDE))[0], dtype=np.float32)
+    gray = plane[:, ::step, ::step].mean(axis=0, dtype=np.float32)
+    gray[~np.isfinite(gray)] = 0
+    small = np.asarray(resample_image(gray[None], (SIDE, SIDE))[0], dtype=np.float32)
     fine = small - ndimage.uniform_filter(small, 9)
     fine -= fine.mean()
     norm = float(np.linalg.norm(fine))
@@ -64,12 +64,12 @@ def detail_of(image: np.ndarray) -> np.ndarray:
     return np.asarray(fine / norm, dtype=np.float32).ravel()
 
 
-def find_twins(
+def find_duplicate_images(
     names: Sequence[str],
     digests: Sequence[bytes],
     details: Sequence[np.ndarray],
     block: int = 1024,
-) -> Iterator[Twins]:
+) -> Iterator[Duplicates]:
     """All pairs of equal or nearly equal images; images without details are left out.
 
     Args:
@@ -81,7 +81,7 @@ def find_twins(
     for index in np.flatnonzero(is_detailed).tolist():
         by_digest.setdefault(digests[index], []).append(index)
     for places in by_digest.values():
-        yield from (Twins(names[places[0]], names[other], True) for other in places[1:])
+        yield from (Duplicates(names[places[0]], names[other], True) for other in places[1:])
     if len(stack) > MOST:
         return
     for start in range(0, len(stack), block):
@@ -89,10 +89,10 @@ def find_twins(
         for i, j in np.argwhere(likeness > ALIKE).tolist():
             first, second = start + i, start + j
             if first < second and digests[first] != digests[second]:
-                yield Twins(names[first], names[second], False)
+                yield Duplicates(names[first], names[second], False)
 
 
-def join_groups(groups: Mapping[str, str], twins: Iterable[Twins]) -> dict[str, str]:
+def merge_groups(groups: Mapping[str, str], duplicates: Iterable[Duplicates]) -> dict[str, str]:
     """Groups that share an image become one, so that none of them is on another side of a split.
 
     Args:
@@ -108,7 +108,7 @@ def join_groups(groups: Mapping[str, str], twins: Iterable[Twins]) -> dict[str, 
             group = leader[group]
         return group
 
-    for pair in twins:
+    for pair in duplicates:
         first, second = sorted((lead(groups[pair.first]), lead(groups[pair.second])))
         leader[second] = first
     return {name: lead(group) for name, group in groups.items()}

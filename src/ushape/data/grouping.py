@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from ushape import io
-from ushape.data.duplicates import Twins, join_groups
+from ushape.data.duplicates import Duplicates, merge_groups
 from ushape.data.layouts.names import SPLIT_WORDS
 from ushape.io import dicom
 from ushape.types import Case
@@ -20,7 +20,7 @@ from ushape.types import Case
 Kind = Literal["table", "patient", "folder", "prefix", "stack", "single"]
 
 BLOCK = 3
-"""Neighbouring sections of a stack that are kept together."""
+"""Neighboring sections of a stack that are kept together."""
 
 _INDEX = re.compile(r"^(?P<prefix>.*?)(?P<joint>[_\-. ]?)(?P<number>\d+)$")
 
@@ -39,14 +39,14 @@ class Grouping:
 
 def infer_groups(cases: Sequence[Case], thumbnail_of: Callable[[Case], np.ndarray]) -> Grouping:
     """Groups that a table states, else the patients of DICOM files, else by folder, else by a
-    common name before the last number, else as a stack of neighbouring sections, else each image
+    common name before the last number, else as a stack of neighboring sections, else each image
     by itself.
 
     A folder that states the split (`train/`) is no group. The text says which rules were tried
     in vain.
 
     Args:
-        thumbnail_of: A small grey picture (T, T) of a case; tells a stack from single images.
+        thumbnail_of: A small gray picture (T, T) of a case; tells a stack from single images.
     """
     if all(case.group for case in cases):
         keys = [case.group for case in cases]
@@ -130,7 +130,7 @@ def _prefix_key(case: Case) -> str:
 def _is_stack(
     cases: Sequence[Case], thumbnail_of: Callable[[Case], np.ndarray], margin: float = 0.1
 ) -> bool:
-    """Numbered one after the other, and neighbours look clearly more alike than others."""
+    """Numbered one after the other, and neighbors look clearly more alike than others."""
     numbers = [_number_of(case) for case in cases]
     if len(cases) < 6 or any(number is None for number in numbers):
         return False
@@ -142,13 +142,13 @@ def _is_stack(
     pictures = pictures - pictures.mean(axis=0)  # What all have in common says nothing.
     pictures /= np.maximum(np.linalg.norm(pictures, axis=1, keepdims=True), 1e-9)
     alike = pictures @ pictures.T
-    neighbours = float(np.median(np.diag(alike, 1)))
+    neighbors = float(np.median(np.diag(alike, 1)))
     far = np.triu(np.ones_like(alike, dtype=bool), k=max(3, len(cases) // 4))
-    return neighbours > float(np.median(alike[far])) + margin and neighbours > _by_chance(alike)
+    return neighbors > float(np.median(alike[far])) + margin and neighbors > _by_chance(alike)
 
 
 def _by_chance(alike: np.ndarray, orders: int = 200) -> float:
-    """What neighbours reach in all but 3 % of random orders: a few images may be alike by luck."""
+    """What neighbors reach in all but 3 % of random orders: a few images may be alike by luck."""
     rng = np.random.default_rng(0)
     shuffled = (rng.permutation(len(alike)) for _ in range(orders))
     return float(np.quantile([np.median(alike[o[1:], o[:-1]]) for o in shuffled], 0.97))
@@ -176,19 +176,19 @@ def _group_stack(cases: Sequence[Case]) -> Grouping:
         cases=[replace(case, group=groups[case.id]) for case in cases],
         kind="stack",
         noun="blocks of sections",
-        text=f"one stack of {len(cases)} neighbouring sections (they look alike), cut into "
+        text=f"one stack of {len(cases)} neighboring sections (they look alike), cut into "
         f"{count} contiguous blocks{_mixed_sections(cases)}",
     )
 
 
 def _mixed_sections(cases: Sequence[Case]) -> str:
-    """Warns of a given split that tears neighbouring sections apart again and again."""
+    """Warns of a given split that tears neighboring sections apart again and again."""
     numbers = [_number_of(case) for case in cases]
     ordered = sorted(cases, key=lambda case: (_number_of(case) or 0, case.id))
     torn = sum(one.split != other.split for one, other in pairwise(ordered))
     if len(set(numbers)) < len(numbers) or torn < len({case.split for case in cases}):
         return ""
-    return f"; the given split tears {torn} pairs of neighbours apart, so its score is too good"
+    return f"; the given split tears {torn} pairs of neighbors apart, so its score is too good"
 
 
 def _number_of(case: Case) -> int | None:
@@ -196,11 +196,13 @@ def _number_of(case: Case) -> int | None:
     return int(match["number"]) if match else None
 
 
-def join_twins(grouping: Grouping, twins: Iterable[Twins]) -> Grouping:
+def merge_groups_sharing_duplicates(
+    grouping: Grouping, duplicates: Iterable[Duplicates]
+) -> Grouping:
     """Groups that share an image, if only nearly the same one, become one: else it could lie on
     two sides of a split."""
     before = {case.id: case.group for case in grouping.cases}
-    after = join_groups(before, twins)
+    after = merge_groups(before, duplicates)
     joined = len(set(before.values())) - len(set(after.values()))
     if grouping.kind == "stack" or not joined:
         return grouping  # Blocks of a stack touch anyway.

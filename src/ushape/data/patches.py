@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ushape.data.pixel_weights import PixelWeights
-from ushape.data.sampling import CaseDraw, Key, draw_centre
+from ushape.data.sampling import CaseDraw, Key, draw_center
 from ushape.labels import LabelSpace
 from ushape.transforms.augment import AugmentConfig
 from ushape.transforms.augment.geometry import cut, draw_warp
@@ -67,11 +67,11 @@ class PatchDataset(Dataset[Patch]):
         sample = self.samples[pick.case_index]
         assert sample.classes is not None, "a training case has a mask"
 
-        centre = draw_centre(sample.classes, pick.class_index, self.inner_shape, rng)
-        warp = draw_warp(self.augment.space, self.patch_shape, rng)
-        image, classes = cut(sample.image, sample.classes, centre, self.patch_shape, warp)
+        center = draw_center(sample.classes, pick.class_index, self.inner_shape, rng)
+        warp = draw_warp(self.augment.geometry, self.patch_shape, rng)
+        image, classes = cut(sample.image, sample.classes, center, self.patch_shape, warp)
         assert classes is not None
-        image = sample.scaling.apply(image)
+        image = sample.normalization.apply(image)
         image = change_intensity(image, self.augment.intensity, rng)
 
         inner = tuple(slice(self.margin, size - self.margin) for size in self.patch_shape)

@@ -12,7 +12,7 @@ from ushape.transforms.border_weights import border_weights, find_objects
 
 
 @dataclass(frozen=True, kw_only=True)
-class WeightConfig:
+class PixelWeightConfig:
     """Weights of pixels in the cross-entropy."""
 
     border_w0: float = 0.0
@@ -27,11 +27,11 @@ class WeightConfig:
     def __post_init__(self) -> None:
         if not self.border_w0 >= 0:
             raise ConfigError(
-                f"weights.border_w0 is {self.border_w0}, below 0.", hint="0 switches it off."
+                f"pixel_weights.border_w0 is {self.border_w0}, below 0.", hint="0 switches it off."
             )
         if not self.border_sigma_px > 0:
             raise ConfigError(
-                f"weights.border_sigma_px is {self.border_sigma_px}.",
+                f"pixel_weights.border_sigma_px is {self.border_sigma_px}.",
                 hint="Above 0; the paper has 5 pixels.",
             )
 
@@ -47,7 +47,7 @@ class PixelWeights:
         Ronneberger, Fischer, Brox 2015, arXiv 1505.04597, equation 2.
     """
 
-    def __init__(self, config: WeightConfig, class_pixels: np.ndarray):
+    def __init__(self, config: PixelWeightConfig, class_pixels: np.ndarray):
         self.config = config
         counts = class_pixels.sum(axis=0)
         # A class that no training case has weighs nothing: it is never seen.

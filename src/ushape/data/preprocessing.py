@@ -1,4 +1,4 @@
-"""Preparation: from a case's files to the network's grid and intensities, and the way back.
+"""Preprocessing: from a case's files to the network's grid and intensities, and the way back.
 
 Training and prediction use the same object, stored in the plan.
 """
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -18,13 +18,13 @@ from ushape.errors import ConfigError, DataError
 from ushape.formatting import size_text
 from ushape.io.annotations import read_annotation
 from ushape.labels import LabelSpace
-from ushape.normalization import Scaling
+from ushape.normalization import Normalization
 from ushape.transforms.resampling import find_box, place_classes, place_image, restore_probabilities
 from ushape.types import Box, Case, Geometry, Sample
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreparationConfig:
+class PreprocessingConfig:
     """How files become network input; predictions are brought back to the files' own size."""
 
     crop: bool = False
@@ -41,30 +41,30 @@ class PreparationConfig:
     where the time allows, else as small as the masks allow."""
 
     intensity: Literal["auto", "data", "image", "group", "min_max"] = "auto"
-    """Grey values are clipped, then brought to mean 0 and standard deviation 1: by numbers
+    """Gray values are clipped, then brought to mean 0 and standard deviation 1: by numbers
     from all training images (data), each image's own (image), or those of its group (group);
     or each image's own are brought to 0 .. 1 (min_max)."""
 
     percentiles: tuple[float, float] = (0.5, 99.5)
-    """Where grey values are clipped."""
+    """Where gray values are clipped."""
 
     def __post_init__(self) -> None:
         if self.downscale != "auto" and self.downscale < 1:
             raise ConfigError(
-                f"preparation.downscale is {self.downscale}, below 1.",
+                f"preprocessing.downscale is {self.downscale}, below 1.",
                 hint="1 keeps full size, 2 halves height and width.",
             )
         if self.shape is not None and (
             self.downscale not in ("auto", 1) or min(self.shape, default=0) < 1
         ):
             raise ConfigError(
-                f"preparation.shape is {list(self.shape)}, downscale {self.downscale}.",
+                f"preprocessing.shape is {list(self.shape)}, downscale {self.downscale}.",
                 hint="Give one of the two; a shape of at least one pixel, e.g. [512, 512].",
             )
         low, high = self.percentiles
         if not 0 <= low < high <= 100:
             raise ConfigError(
-                f"preparation.percentiles is {[low, high]}.", hint="0 <= low < high <= 100."
+                f"preprocessing.percentiles is {[low, high]}.", hint="0 <= low < high <= 100."
             )
 
     def padded_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -81,16 +81,18 @@ class PreparationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preparation:
+class Preprocessing:
     """Loads cases onto the network's grid, measures intensities, brings probabilities back."""
+
+    RENAMED: ClassVar = {"scaling": "normalization"}
 
     channels: int
     """C that every image must have."""
 
-    config: PreparationConfig
+    config: PreprocessingConfig
     space: LabelSpace
-    scaling: Scaling | None
-    """The training data's scaling, where `config.intensity` is data."""
+    normalization: Normalization | None
+    """The training data's normalization, where `config.intensity` is data."""
 
     @property
     def needs_group(self) -> bool:
@@ -110,19 +112,19 @@ class Preparation:
         image, classes = read_image(case, self.channels), read_classes(case, self.space)
         return self.place(case, image, classes, self.look(case, companions))
 
-    def look(self, case: Case, companions: Sequence[Case] = ()) -> GroupLook | None:
-        """What all images of the case's group show, where its preparation depends on it."""
+    def look(self, case: Case, companions: Sequence[Case] = ()) -> GroupStats | None:
+        """What all images of the case's group show, where its preprocessing depends on it."""
         if not self.needs_group:
             return None
         group = tuple(companions) or (case,)
-        return look_at_group(group, self.config.percentiles, self.config.crop)
+        return measure_group(group, self.config.percentiles, self.config.crop)
 
     def place(
         self,
         case: Case,
         image: np.ndarray,
         classes: np.ndarray | None,
-        look: GroupLook | None = None,
+        look: GroupStats | None = None,
     ) -> Sample:
         """Brings file pixels (C, *S) and classes (*S) onto the working grid."""
         file_shape = image.shape[1:]
@@ -133,7 +135,7 @@ class Preparation:
         return Sample(
             case=case,
             image=placed,
-            scaling=self._scaling(placed, look),
+            normalization=self._normalization(placed, look),
             classes=None if classes is None else place_classes(classes, geometry),
             geometry=geometry,
         )
@@ -151,19 +153,19 @@ class Preparation:
             working_shape=self.config.working_shape(inside),
         )
 
-    def _scaling(self, image: np.ndarray, look: GroupLook | None) -> Scaling:
-        if self.scaling is not None:
-            return self.scaling
+    def _normalization(self, image: np.ndarray, look: GroupStats | None) -> Normalization:
+        if self.normalization is not None:
+            return self.normalization
         if self.config.intensity == "group":
             assert look is not None
-            return look.scaling
+            return look.normalization
         return self.measure(thin_out(image))
 
-    def measure(self, pixels: np.ndarray) -> Scaling:
-        """An image's own scaling, from some of its pixels (C, N)."""
+    def measure(self, pixels: np.ndarray) -> Normalization:
+        """An image's own normalization, from some of its pixels (C, N)."""
         if self.config.intensity == "min_max":
-            return Scaling.min_max(pixels)
-        return Scaling.measure(pixels, self.config.percentiles)
+            return Normalization.min_max(pixels)
+        return Normalization.measure(pixels, self.config.percentiles)
 
     def restore(self, probabilities: np.ndarray, geometry: Geometry) -> np.ndarray:
         """(K, *working) -> (K, *file)."""
@@ -171,19 +173,19 @@ class Preparation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GroupLook:
+class GroupStats:
     """What all images of a group show together."""
 
     box: Box | None
     """Around what is bright in any of them; None: not cropped."""
 
-    scaling: Scaling
+    normalization: Normalization
 
 
 @lru_cache(maxsize=64)
-def look_at_group(
+def measure_group(
     cases: tuple[Case, ...], percentiles: tuple[float, float], crop: bool
-) -> GroupLook:
+) -> GroupStats:
     """Reads all images of a group: their common box, and the numbers of what lies within it.
 
     Raises:
@@ -195,9 +197,11 @@ def look_at_group(
     if len({len(part) for part in pixels}) > 1:
         raise DataError(
             f"{cases[0].image.parent}: the images of one group differ in their number of channels.",
-            hint="Convert them to one kind, e.g. all grey or all RGB.",
+            hint="Convert them to one kind, e.g. all gray or all RGB.",
         )
-    return GroupLook(box=box, scaling=Scaling.measure(np.concatenate(pixels, axis=1), percentiles))
+    return GroupStats(
+        box=box, normalization=Normalization.measure(np.concatenate(pixels, axis=1), percentiles)
+    )
 
 
 def _common_box(cases: Sequence[Case]) -> Box:

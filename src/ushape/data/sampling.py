@@ -24,13 +24,13 @@ class SamplingConfig:
     """Size of a training patch in working pixels, (y, x) or (z, y, x)."""
 
     draw: Literal["foreground", "uniform", "lesion", "patient_lesion"] = "foreground"
-    """How a patch's case is drawn. foreground: a planned share of the patches is centred on a
+    """How a patch's case is drawn. foreground: a planned share of the patches is centered on a
     foreground pixel. The others lie anywhere in a case that is drawn: uniform, each case as
     likely; lesion, cases with more foreground oftener; patient_lesion, each group as likely,
     then within it as lesion."""
 
     foreground_fraction: float | Literal["auto"] = "auto"
-    """Share of patches that are centred on a foreground pixel, where draw is foreground."""
+    """Share of patches that are centered on a foreground pixel, where draw is foreground."""
 
     def __post_init__(self) -> None:
         if self.patch_shape != "auto" and min(self.patch_shape, default=0) < 1:
@@ -47,7 +47,7 @@ class SamplingConfig:
 
 @dataclass(frozen=True)
 class Pick:
-    """One draw: a case, and the class its patch is centred on (None: anywhere)."""
+    """One draw: a case, and the class its patch is centered on (None: anywhere)."""
 
     case_index: int
     class_index: int | None
@@ -137,19 +137,19 @@ def patient_lesion_probabilities(lesion: np.ndarray, groups: Sequence[str]) -> n
     return probabilities / len(set(groups))
 
 
-def draw_centre(
+def draw_center(
     classes: np.ndarray,
     class_index: int | None,
     patch_shape: Sequence[int],
     rng: np.random.Generator,
 ) -> tuple[float, ...]:
-    """Centre of a patch in pixels; its first corner is centre - patch_shape / 2.
+    """Center of a patch in pixels; its first corner is center - patch_shape / 2.
 
     A patch never leaves the image, unless it is larger: then it lies in the middle.
 
     Args:
         classes: (*S) class indices.
-        class_index: Centre on a pixel of this class, as far as the image's edges allow.
+        class_index: Center on a pixel of this class, as far as the image's edges allow.
     """
     shape = np.asarray(classes.shape)
     patch = np.asarray(patch_shape)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ushape.data.cache import join_errors
-from ushape.data.case_stats import Exam, examine_all, sum_values, twins_among
+from ushape.data.case_stats import CaseStats, duplicates_among, measure_cases, sum_values
 from ushape.data.discovery import Discovery, discover
-from ushape.data.duplicates import Twins
-from ushape.data.grouping import Grouping, infer_groups, join_twins
+from ushape.data.duplicates import Duplicates
+from ushape.data.grouping import Grouping, infer_groups, merge_groups_sharing_duplicates
 from ushape.data.layouts.class_names import StatedClasses
 from ushape.data.preprocessing import mask_size_error
 from ushape.data.splits import refuse_too_few
@@ -24,7 +24,7 @@ from ushape.types import Case, CaseFacts
 class Survey:
     """All looks, in the order of the cases, and the label space they lead to."""
 
-    looks: tuple[Exam, ...]
+    looks: tuple[CaseStats, ...]
     space: LabelSpace
     rule: str
     """How the label space was found, in words."""
@@ -34,16 +34,16 @@ class Survey:
         """Pixels of each mask value over all cases."""
         return sum_values(self.looks)
 
-    def class_pixels(self, look: Exam) -> tuple[int, ...]:
+    def class_pixels(self, look: CaseStats) -> tuple[int, ...]:
         """Pixels of each class in a case."""
         return self.space.class_pixels(look.value_counts)
 
-    def foreground_classes(self, look: Exam) -> frozenset[int]:
+    def foreground_classes(self, look: CaseStats) -> frozenset[int]:
         """The foreground classes that a case has any pixel of."""
         pixels = self.class_pixels(look)
         return frozenset(index for index, count in enumerate(pixels) if index and count)
 
-    def foreground_share(self, look: Exam) -> float:
+    def foreground_share(self, look: CaseStats) -> float:
         """Share of a case's pixels that are of any foreground class, 0 to 1."""
         pixels = self.class_pixels(look)
         return sum(pixels[1:]) / max(1, sum(pixels))
@@ -67,9 +67,9 @@ def survey_cases(
         DataError: naming every case that cannot be used; different channel counts; mask
             values that make no sense.
     """
-    looks: list[Exam] = []
+    looks: list[CaseStats] = []
     failures: list[DataError] = []
-    for done, exam in enumerate(examine_all(cases, workers), start=1):
+    for done, exam in enumerate(measure_cases(cases, workers), start=1):
         trouble = _trouble_of(exam)
         if trouble is not None:
             failures.append(trouble)
@@ -135,7 +135,7 @@ def complete_labels(
     return replace(labels, values=values, names=labels.names or names, ignore=ignore)
 
 
-def _trouble_of(exam: Exam) -> DataError | None:
+def _trouble_of(exam: CaseStats) -> DataError | None:
     if exam.error is not None:
         return DataError(exam.error, hint=exam.hint)
     if exam.shape != exam.mask_shape:
@@ -143,9 +143,9 @@ def _trouble_of(exam: Exam) -> DataError | None:
     return None
 
 
-def _refuse_mixed_channels(looks: Sequence[Exam]) -> None:
+def _refuse_mixed_channels(looks: Sequence[CaseStats]) -> None:
     for what in ("channels", "dimensions"):
-        found: dict[int, Exam] = {}
+        found: dict[int, CaseStats] = {}
         for look in looks:
             key = look.channels if what == "channels" else len(look.shape)
             found.setdefault(key, look)
@@ -153,7 +153,7 @@ def _refuse_mixed_channels(looks: Sequence[Exam]) -> None:
             listed = "; ".join(f"{key}: {look.case.image}" for key, look in sorted(found.items()))
             raise DataError(
                 f"The images differ in their number of {what} ({listed}).",
-                hint="Convert them to one kind, e.g. all grey or all RGB.",
+                hint="Convert them to one kind, e.g. all gray or all RGB.",
             )
 
 
@@ -165,7 +165,7 @@ class Data:
     discovery: Discovery
     survey: Survey
     grouping: Grouping
-    twins: tuple[Twins, ...]
+    duplicates: tuple[Duplicates, ...]
     """Cases whose images are equal, or nearly."""
 
     @property
@@ -203,13 +203,13 @@ def look_at_data(
     )
     thumbnails = {look.case.id: look.thumbnail for look in survey.looks}
     grouping = infer_groups(discovery.cases, lambda case: thumbnails[case.id])
-    twins = twins_among(survey.looks)
+    duplicates = duplicates_among(survey.looks)
     return Data(
         folder=folder,
         discovery=discovery,
         survey=survey,
-        grouping=join_twins(grouping, twins),
-        twins=twins,
+        grouping=merge_groups_sharing_duplicates(grouping, duplicates),
+        duplicates=duplicates,
     )
 
 
@@ -221,7 +221,7 @@ def describe_data(data: Data) -> list[str]:
     size = " × ".join(map(str, common))
     sizes = f"{size} pixels" if several == 1 else f"{several} sizes, mostly {size} ({count})"
     channels = looks[0].channels
-    kind = {1: "1 channel (grey)", 3: "3 channels (RGB)"}.get(channels, f"{channels} channels")
+    kind = {1: "1 channel (gray)", 3: "3 channels (RGB)"}.get(channels, f"{channels} channels")
     lines = [
         f"{len(looks)} pairs of image and mask ({data.discovery.layout}); {sizes}, {kind}, "
         f"{', '.join(sorted({look.dtype for look in looks}))}.",

@@ -13,7 +13,7 @@ import numpy as np
 
 from ushape.data.grouping import Kind
 from ushape.errors import ConfigError, DataError, RunError
-from ushape.formatting import counted, reason
+from ushape.formatting import pluralize, reason
 from ushape.io.files import write_bytes
 from ushape.types import Case
 
@@ -174,7 +174,7 @@ def load_given_splits(path: Path, cases: Sequence[Case]) -> Splits:
     part_of = _part_of_group(members, part_of_case, str(path))
     ids = _ids(members, part_of)
     unused = tuple(sorted(parts[UNUSED]))
-    left = f" {counted(len(unused), 'case')} not used." if unused else ""
+    left = f" {pluralize(len(unused), 'case')} not used." if unused else ""
     text = f"{_describe_sizes(ids, part_of, 'table')}{left} As {path.name} says."
     return Splits(**ids, text=text, unused=unused)
 
@@ -484,7 +484,7 @@ def nest_subsets(
 
 
 def _halve(order: Sequence[str], preferred: Collection[str], rng: np.random.Generator) -> list[str]:
-    """One of each pair of neighbours; of an odd number, one anywhere has no neighbour.
+    """One of each pair of neighbors; of an odd number, one anywhere has no neighbor.
 
     Of a pair with only one that is preferred, this one: no subset is without foreground.
     """

@@ -30,7 +30,7 @@ class Source:
     """Where a data set comes from, and what it looks like when it is whole."""
 
     terms: str
-    """Licence and citation, in a line."""
+    """License and citation, in a line."""
 
     folders: tuple[str, ...]
     """Folders that lie side by side in it; where they are, the data are."""
@@ -70,7 +70,7 @@ class Source:
 
 SOURCES = {
     "lgg": Source(
-        terms="Brain MRI of TCGA-LGG. Licence: CC BY-NC-SA 4.0 as commonly cited; see the Kaggle "
+        terms="Brain MRI of TCGA-LGG. License: CC BY-NC-SA 4.0 as commonly cited; see the Kaggle "
         "page. Cite Buda et al. 2019 and Mazurowski et al. 2017.",
         folders=("kaggle_3m",),
         images="kaggle_3m/*/*[0-9].tif",
@@ -80,7 +80,7 @@ SOURCES = {
         dataset="mateuszbuda/lgg-mri-segmentation",
     ),
     "carvana": Source(
-        terms="Cars. Licence: the rules of Kaggle's Carvana Image Masking Challenge (2017).",
+        terms="Cars. License: the rules of Kaggle's Carvana Image Masking Challenge (2017).",
         folders=("train", "train_masks"),
         images="train/*.jpg",
         masks="train_masks/*_mask.gif",
@@ -90,7 +90,7 @@ SOURCES = {
         archives=(Archive(name="train.zip"), Archive(name="train_masks.zip")),
     ),
     "isbi2012": Source(
-        terms="EM sections. Licence: none stated with the data; the authors allowed research use. "
+        terms="EM sections. License: none stated with the data; the authors allowed research use. "
         "Cite Cardona et al. 2010 and Arganda-Carreras et al. 2015.",
         folders=("train",),
         images="train/image*/[!.]*",
@@ -131,7 +131,7 @@ def arrange(unpacked: Path, source: Source) -> Path:
         )
     place = _without_copies(places, source)
     if place != unpacked:
-        # What lies around it, such as a licence, comes along.
+        # What lies around it, such as a license, comes along.
         for path in unpacked.iterdir():
             if path.is_file() and not (place / path.name).exists():
                 path.replace(place / path.name)
@@ -203,7 +203,7 @@ def _split_stacks(folder: Path) -> None:
         if sections.ndim != 4 or sections.shape[0] != 1 or sections.dtype != "uint8":
             raise DataError(
                 f"{name} has shape {sections.shape} of {sections.dtype}, "
-                "not sections of 8-bit grey values.",
+                "not sections of 8-bit gray values.",
                 hint="This is another data set.",
             )
         (folder / below).mkdir(parents=True)

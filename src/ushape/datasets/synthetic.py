@@ -25,7 +25,7 @@ class SyntheticConfig:
     """Dishes; each has its own staining, light and membranes."""
 
     spacing_px: float = 34.0
-    """Distance between neighbouring cells' centres."""
+    """Distance between neighboring cells' centers."""
 
     presence: float = 0.75
     """Share of the places that a cell fills; the others are bare ground."""
@@ -107,19 +107,19 @@ def _grow_cells(
     axis = np.arange(-config.spacing_px, config.size + config.spacing_px, config.spacing_px)
     y, x = (grid.ravel() for grid in np.meshgrid(axis, axis, indexing="ij"))
     jitter = field.uniform(-0.42, 0.42, (2, len(y))) * config.spacing_px
-    centres = np.stack([y, x]) + jitter
+    centers = np.stack([y, x]) + jitter
     places = np.indices((config.size, config.size)).astype(np.float64)
     places += 3.0 * np.stack([_smooth_noise(config.size, 5, field) for _ in range(2)])
 
     weights = field.uniform(0, (0.35 * config.spacing_px) ** 2, len(y))
-    # The two cells that share a border are among the six nearest centres.
-    distances, nearest = KDTree(centres.T).query(np.moveaxis(places, 0, -1), k=6)
+    # The two cells that share a border are among the six nearest centers.
+    distances, nearest = KDTree(centers.T).query(np.moveaxis(places, 0, -1), k=6)
     power = distances**2 + weights[nearest]
     order = np.argsort(power, axis=-1)[..., :2]
     first, second = np.moveaxis(np.take_along_axis(power, order, axis=-1), -1, 0)
     owner, other = np.moveaxis(np.take_along_axis(nearest, order, axis=-1), -1, 0)
-    # Distance to the straight border between two centres of a power diagram.
-    apart = np.linalg.norm(centres[:, owner] - centres[:, other], axis=0)
+    # Distance to the straight border between two centers of a power diagram.
+    apart = np.linalg.norm(centers[:, owner] - centers[:, other], axis=0)
     return owner, other, np.abs(second - first) / (2 * np.maximum(apart, 1.0))
 
 

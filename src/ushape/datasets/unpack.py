@@ -15,7 +15,7 @@ from typing import IO
 
 from ushape.errors import DataError
 
-MOST_FILES = 200_000
+MAX_FILES = 200_000
 BLOCK = 1 << 20
 
 
@@ -106,9 +106,9 @@ def _check(
     for member in members:
         path = _safe(archive, member)
         total += member.size_bytes
-        if total > most_bytes or len(found) >= MOST_FILES:
+        if total > most_bytes or len(found) >= MAX_FILES:
             raise DataError(
-                f"{archive}: more than {most_bytes >> 20} MiB or {MOST_FILES} files when unpacked.",
+                f"{archive}: more than {most_bytes >> 20} MiB or {MAX_FILES} files when unpacked.",
                 hint="This is not the data set, and may be meant to fill your disk.",
             )
         if member.is_folder or path.parts[0] == "__MACOSX" or path.name == ".DS_Store":

@@ -40,7 +40,7 @@ def _is_number(text: str) -> bool:
     return not text or all(re.fullmatch(r"-?\d+(\.\d+)?", part.strip()) for part in parts)
 
 
-MOST_VALUES = 12
+MAX_VALUES = 12
 """Of a column; one with more is no category."""
 
 
@@ -57,7 +57,7 @@ def break_down(
     for column in dict.fromkeys(key for case in cases for key in case.metadata):
         value_of = {case.id: case.metadata.get(column, "") for case in cases}
         values = sorted(set(value_of.values()))
-        if 2 <= len(values) <= MOST_VALUES:
+        if 2 <= len(values) <= MAX_VALUES:
             rows = [
                 row
                 for value in values

@@ -255,19 +255,19 @@ def _from_webp(uri: str) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
-MOST_PICTURES = 100
+MAX_PICTURES = 100
 """Spread over the Dice. A picture takes up to 1.3 MB until it is stored."""
 
-MOST_DOUBTED = 24
+MAX_DOUBTED = 24
 """Of those masks that are most likely to be wrong."""
 
 
 @dataclass
-class Shelf:
+class ImageSelection:
     """Keeps pictures of cases whose Dice spreads over all that was seen, the extremes always, and
     of those whose masks are doubted most."""
 
-    most: int = MOST_PICTURES
+    most: int = MAX_PICTURES
     _shown: list[tuple[float, int, CasePicture]] = field(default_factory=list)
     """By Dice, then in the order of their arrival."""
 
@@ -277,7 +277,7 @@ class Shelf:
     _arrived: int = 0
 
     def add(self, scores: Sequence[CaseScore], picture: CasePicture) -> None:
-        """Makes room, where it is full, by what resembles its neighbours most.
+        """Makes room, where it is full, by what resembles its neighbors most.
 
         Args:
             scores: Of the case, one for each class. Where nothing was there and nothing was found,
@@ -291,7 +291,7 @@ class Shelf:
                 del self._shown[self._most_redundant()]
         if doubt > 0:
             self._insert(self._doubted, doubt, picture)
-            del self._doubted[:-MOST_DOUBTED]
+            del self._doubted[:-MAX_DOUBTED]
 
     @property
     def pictures(self) -> list[CasePicture]:
@@ -305,7 +305,7 @@ class Shelf:
         bisect.insort(row, (value, self._arrived, picture), key=lambda one: one[:2])
 
     def _most_redundant(self) -> int:
-        """The place between the two neighbours that are closest to each other."""
+        """The place between the two neighbors that are closest to each other."""
         dice = [value for value, _, _ in self._shown]
         gaps = [after - before for before, after in itertools.pairwise(dice)]
         wide = [left + right for left, right in itertools.pairwise(gaps)]

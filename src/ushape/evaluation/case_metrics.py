@@ -24,8 +24,8 @@ CONFIDENT = 0.9
 TOLERANCE_PX = 2.0
 """Of the surface Dice, in pixels of the finest axis."""
 
-MICROMETRES_BELOW = 0.01
-"""Millimetres between pixels, below which distances are told in micrometres."""
+MICROMETERS_BELOW = 0.01
+"""Millimeters between pixels, below which distances are told in micrometers."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def common_unit(images: Sequence[Path]) -> Unit:
     known = [spacing for spacing in found if spacing is not None]
     if len(known) < len(found):
         return Unit()
-    return Unit("µm" if min(min(spacing) for spacing in known) < MICROMETRES_BELOW else "mm")
+    return Unit("µm" if min(min(spacing) for spacing in known) < MICROMETERS_BELOW else "mm")
 
 
 def _spacing_mm(image: Path) -> tuple[float, ...] | None:
@@ -178,7 +178,7 @@ class Title:
     """How to read it; {unit} is that of the distances."""
 
 
-TITLES: Mapping[str, Title] = {
+METRIC_NAMES: Mapping[str, Title] = {
     "dice": Title("Dice"),
     "iou": Title("IoU"),
     "precision": Title("Precision", "share of the prediction that is right"),
@@ -207,7 +207,7 @@ TITLES: Mapping[str, Title] = {
 
 def title_of(name: str) -> Title:
     """Of a measure; one that we do not know is called by its name."""
-    return TITLES.get(name) or Title(name.replace("_", " ").capitalize(), "")
+    return METRIC_NAMES.get(name) or Title(name.replace("_", " ").capitalize(), "")
 
 
 def number_text(value: float | None, like: float | None = None) -> str:

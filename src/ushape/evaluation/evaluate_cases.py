@@ -10,7 +10,7 @@ import numpy as np
 
 from ushape.data.preprocessing import by_group, mask_size_error, read_classes, read_image
 from ushape.errors import DataError
-from ushape.evaluation.case_images import CasePicture, Shelf, make_picture
+from ushape.evaluation.case_images import CasePicture, ImageSelection, make_picture
 from ushape.evaluation.case_metrics import CaseTruth, Unit, common_unit, measure_case
 from ushape.evaluation.scores import CaseScore, mean_dice_by_case, score_case
 from ushape.evaluation.summary import BestScore
@@ -22,7 +22,7 @@ from ushape.labels import IGNORE, LabelSpace
 from ushape.metrics.probability import Reliability
 from ushape.metrics.topology import (
     FULL,
-    MOST_PX,
+    MAX_PX,
     ScoreName,
     best_threshold,
     label_cells,
@@ -70,9 +70,9 @@ def judge_cases(
     Raises:
         DataError: a file that cannot be read, a mask of another size, an unknown mask value.
     """
-    space = predictor.plan.preparation.space
+    space = predictor.plan.preprocessing.space
     judged = Judged(common_unit([case.image for case in cases]))
-    shelf, sections = Shelf(), Sections(space)
+    shelf, sections = ImageSelection(), Sections(space)
     for group in by_group(cases).values():
         for case, prediction in predict_group(predictor, group):
             truth = read_truth(case, space, judged.unit)
@@ -138,7 +138,7 @@ def _judge_case(
     judged: Judged, predictor: Predictor, case: Case, prediction: Prediction, truth: CaseTruth
 ) -> list[CaseScore]:
     """Scores one case, and adds it to what is known of all."""
-    space, how = predictor.plan.preparation.space, predictor.plan.recipe.predict.objects
+    space, how = predictor.plan.preprocessing.space, predictor.plan.recipe.predict.objects
     measured = measure_case(prediction, truth, space, how=how)
     for region, own in zip(space.scored, measured, strict=True):
         known = judged.reliability.get(region.name)
@@ -162,7 +162,7 @@ def _readable(
         yield case, prediction
 
 
-FEWEST_CELLS = 10
+MIN_CELLS = 10
 """In an image, on average."""
 
 SCORES: tuple[ScoreName, ...] = get_args(ScoreName)
@@ -186,7 +186,7 @@ class Sections:
             truth: (y, x) class indices.
         """
         fits = truth.ndim == 2 and len(self.space.scored) == 1 and not (truth == IGNORE).any()
-        if not fits or self._pixels + truth.size > MOST_PX:
+        if not fits or self._pixels + truth.size > MAX_PX:
             return
         (probability,) = prediction.probabilities[self.space.foreground]
         self._probabilities.append(np.rint(255 * probability).astype(np.uint8))
@@ -217,4 +217,4 @@ class Sections:
             return False
         share = np.mean([truth.mean() for truth in self._truths])
         cells = np.mean([label_cells(truth).max() for truth in self._truths])
-        return bool(share >= FULL and cells >= FEWEST_CELLS)
+        return bool(share >= FULL and cells >= MIN_CELLS)

@@ -11,7 +11,7 @@ from scipy.special import ndtr
 
 from ushape.errors import DataError, RunError
 from ushape.evaluation.scores import CaseScore, pool_groups
-from ushape.formatting import of_noun, singular
+from ushape.formatting import group_label, singular
 from ushape.metrics.stats import RELIABLE_FROM, Interval, bootstrap_mean, widened_half_width
 
 FACTORS = (2, 4)
@@ -64,7 +64,7 @@ class LearningCurve:
     def verdict(self) -> str:
         """The result in a few sentences."""
         first, last, noun = self.points[0], self.points[-1], self.group_noun
-        tested = of_noun(self.test_groups, f"test {noun}")
+        tested = group_label(self.test_groups, f"test {noun}")
         text = (
             f"Mean Dice on {tested}: {first.dice:.2f} after training on {first.groups}, "
             f"{last.dice:.2f} on {last.groups} {noun}. "

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from ushape.evaluation.scores import CaseScore, pool_groups
-from ushape.formatting import of_noun
+from ushape.formatting import group_label
 from ushape.metrics import METRICS
 from ushape.metrics.overlap import KINDS, Kind
 from ushape.metrics.probability import Reliability
@@ -118,7 +118,7 @@ class Summary:
         return text
 
 
-def summarise(
+def summarize(
     scores: Sequence[CaseScore],
     *,
     noun: str,
@@ -139,7 +139,7 @@ def summarise(
     by_case = {score.case: score.pixel_error for score in scores}
     return Summary(
         classes=tuple(
-            _summarise_class(name, scores, groups, seed, known.get(name)) for name in names
+            _summarize_class(name, scores, groups, seed, known.get(name)) for name in names
         ),
         cases=len(by_case),
         groups=len({score.group for score in groups}),
@@ -155,14 +155,14 @@ def join_summaries(parts: Sequence[Summary], whole: Summary) -> Summary:
     Reliability is pooled; scores of topology, each at its fold's best threshold, are averaged.
 
     Args:
-        whole: `summarise` of all scores.
+        whole: `summarize` of all scores.
     """
     classes = [
         replace(own, reliability=_pool([_class_of(part, own.name).reliability for part in parts]))
         for own in whole.classes
     ]
     units = {part.distance_unit for part in parts}
-    if len(units) > 1:  # Millimetres and pixels have no mean.
+    if len(units) > 1:  # Millimeters and pixels have no mean.
         classes = [replace(own, means=without_distances(own.means)) for own in classes]
     names = [name for name in parts[0].topology if all(name in part.topology for part in parts)]
     return replace(
@@ -200,7 +200,7 @@ def _mean_best(parts: Sequence[BestScore]) -> BestScore:
     )
 
 
-def _summarise_class(
+def _summarize_class(
     name: str,
     scores: Sequence[CaseScore],
     groups: Sequence[CaseScore],
@@ -245,7 +245,7 @@ def _judge_class(own: ClassSummary, whole: Summary) -> str:
         return f"{label}None of the {whole.cases} cases holds any {own.name} to be found." + (
             _alarm_text(own)
         )
-    among = of_noun(own.groups_with_truth, whole.group_noun)
+    among = group_label(own.groups_with_truth, whole.group_noun)
     known = "never seen in training"
     if whole.seen_cases:
         known = f"({whole.seen_cases} of {whole.cases} images were there in training)"

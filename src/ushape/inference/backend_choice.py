@@ -42,10 +42,10 @@ TILES = 8
 VALIDATION_CASES = 12
 """On which int8 must prove itself, at most."""
 
-MOST_CHANGED = 0.002
+MAX_CHANGED = 0.002
 """Share of pixels whose class a backend may change."""
 
-MOST_LOST = 0.002
+MAX_LOST = 0.002
 """Validation Dice that int8 may cost."""
 
 SLOW_TO_START = ("compile",)
@@ -111,7 +111,7 @@ def select_backend(
     """The fastest backend that changes little; measured once for each machine, then remembered.
 
     int8 is tried where the training data are still there, and taken only if validation Dice
-    falls by less than MOST_LOST.
+    falls by less than MAX_LOST.
     """
     path = run.folder / "backends" / "choice.json"
     there = tuple(name for name in installed() if name not in SLOW_TO_START)
@@ -134,7 +134,7 @@ def select_backend(
         except UshapeError:
             continue  # Not on this device, or not with this network.
     seconds = measure_speed(list(opened.values()), tiles[0])
-    space = plan.preparation.space
+    space = plan.preprocessing.space
     measured = []
     for name, backend in opened.items():
         difference = compare(reference, backend, tiles, space)
@@ -153,8 +153,8 @@ def select_backend(
 
 def _is_allowed(one: Measured) -> bool:
     if one.name.endswith("int8"):
-        return one.lost_dice is not None and one.lost_dice < MOST_LOST
-    return one.difference.changed_share <= MOST_CHANGED
+        return one.lost_dice is not None and one.lost_dice < MAX_LOST
+    return one.difference.changed_share <= MAX_CHANGED
 
 
 def _lost_dice(
@@ -172,14 +172,14 @@ def _lost_dice(
 def _mean_dice(
     plan: Plan, facts: Sequence[CaseFacts], network: Network, backend: Backend
 ) -> float | None:
-    space, found = plan.preparation.space, list[float]()
+    space, found = plan.preprocessing.space, list[float]()
     settings = TileSettings(shape=plan.tile_shape)
     for fact in facts:
-        sample = plan.preparation.load(fact.case)
-        image = sample.scaling.apply(sample.image)
+        sample = plan.preprocessing.load(fact.case)
+        image = sample.normalization.apply(sample.image)
         swapped = Computed(backend, network.margin, network.legal_size)
         working = predict_probabilities(swapped, image, space, settings)
-        classes = space.decode(plan.preparation.restore(working, sample.geometry))
+        classes = space.decode(plan.preprocessing.restore(working, sample.geometry))
         truth = read_classes(fact.case, space)
         assert truth is not None, "a validation case has a mask"
         counts: list[Counts] = [count_overlap(classes, truth, region) for region in space.scored]
@@ -194,14 +194,14 @@ def _tiles_or_noise(run: Run, plan: Plan, network: Network) -> list[np.ndarray]:
     except RunError:
         shape = _tile_shape(plan, network, plan.tile_shape)
         rng = np.random.default_rng(0)
-        channels = plan.preparation.channels
+        channels = plan.preprocessing.channels
         return [rng.standard_normal((1, channels, *shape), dtype=np.float32)]
 
 
 def _tile_of(plan: Plan, fact: CaseFacts, network: Network) -> np.ndarray:
     """The middle of a case."""
-    sample = plan.preparation.load(fact.case)
-    image = sample.scaling.apply(sample.image)
+    sample = plan.preprocessing.load(fact.case)
+    image = sample.normalization.apply(sample.image)
     shape = _tile_shape(plan, network, image.shape[1:])
     after = [max(0, tile - size) for tile, size in zip(shape, image.shape[1:], strict=True)]
     padded = pad_mirrored(image, [0] * len(after), after)

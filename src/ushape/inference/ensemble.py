@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ushape import config
-from ushape.config import settled
+from ushape.config import resolved
 from ushape.errors import ConfigError, PlanError
 from ushape.inference.backend_choice import calibration_tiles, select_backend
 from ushape.inference.backends import Backend, Precision, open_backend
@@ -41,10 +41,10 @@ class Member:
 
     def probabilities(self, sample: Sample) -> np.ndarray:
         """(K, *file) of a prepared case."""
-        image = sample.scaling.apply(sample.image)
-        space = self.plan.preparation.space
+        image = sample.normalization.apply(sample.image)
+        space = self.plan.preprocessing.space
         working = predict_probabilities(self.network, image, space, self.settings)
-        return self.plan.preparation.restore(working, sample.geometry)
+        return self.plan.preprocessing.restore(working, sample.geometry)
 
 
 def open_members(
@@ -73,18 +73,18 @@ def predict_sample(
     """
     layout = memory_format(plan.recipe.network.dims, channels_last=plan.recipe.train.channels_last)
     network = Eager(module, precision, layout)
-    image = sample.scaling.apply(sample.image)
+    image = sample.normalization.apply(sample.image)
     settings = tile_settings(plan, average)
-    return predict_probabilities(network, image, plan.preparation.space, settings)
+    return predict_probabilities(network, image, plan.preprocessing.space, settings)
 
 
 def tile_settings(plan: Plan, average: Average | None = None) -> TileSettings:
     """How the plan cuts up images, averaging other versions if these are named."""
     predict = plan.recipe.predict
-    chosen: Average = settled(predict.average) if average is None else average
+    chosen: Average = resolved(predict.tta) if average is None else average
     return TileSettings(
         shape=plan.tile_shape,
-        overlap_fraction=settled(predict.tiling.overlap_fraction),
+        overlap_fraction=resolved(predict.tiling.overlap_fraction),
         blend=predict.tiling.blend,
         symmetries=symmetries(chosen, predict.mirror_axes, plan.recipe.network.dims),
     )
@@ -98,8 +98,8 @@ def _is_memory_short(runs: Sequence[Run]) -> bool:
 
 def _refuse_other_classes(run: Run, plan: Plan, first_run: Run, first: Plan) -> None:
     for what, own, wanted in (
-        ("classes", plan.preparation.space, first.preparation.space),
-        ("channels", plan.preparation.channels, first.preparation.channels),
+        ("classes", plan.preprocessing.space, first.preprocessing.space),
+        ("channels", plan.preprocessing.channels, first.preprocessing.channels),
         ("dimensions", plan.recipe.network.dims, first.recipe.network.dims),
     ):
         if own != wanted:
@@ -155,6 +155,6 @@ def _with_settings(plan: Plan, settings: Sequence[str]) -> Plan:
     if strange:
         raise ConfigError(
             f"--set {strange[0]}: a trained network keeps its settings, but for predict.",
-            hint="E.g. --set predict.average=mirrored.",
+            hint="E.g. --set predict.tta=mirrored.",
         )
     return replace(plan, recipe=config.override(plan.recipe, settings))

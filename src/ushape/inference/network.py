@@ -24,7 +24,7 @@ class Eager:
     layout: torch.memory_format
 
     def __post_init__(self) -> None:
-        assert not self.module.training, "normalisation and dropout must be set to prediction"
+        assert not self.module.training, "normalization and dropout must be set to prediction"
 
     @property
     def margin(self) -> int:

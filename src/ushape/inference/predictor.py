@@ -97,7 +97,7 @@ class Predictor:
             DataError: other channels than the network's; a model that scales images by group.
         """
         case = Case(id="array", image=Path("array"))
-        if any(member.plan.preparation.needs_group for member in self.members):
+        if any(member.plan.preprocessing.needs_group for member in self.members):
             raise DataError(
                 "This model prepares images by what their group shows.",
                 hint="Predict files in a folder of their own, not arrays.",
@@ -106,7 +106,7 @@ class Predictor:
 
     def load(self, case: Case, companions: Sequence[Case] = ()) -> list[Sample]:
         """The case's image as each network takes it."""
-        image = read_image(case, self.plan.preparation.channels)
+        image = read_image(case, self.plan.preprocessing.channels)
         return self._place(replace(case, mask=None), image, companions)
 
     def _place(
@@ -114,7 +114,7 @@ class Predictor:
     ) -> list[Sample]:
         """The image, read once, as each network takes it."""
         refuse_dimensions(str(case.image), image.ndim - 1, self.plan.recipe.network.dims)
-        preparations = [member.plan.preparation for member in self.members]
+        preparations = [member.plan.preprocessing for member in self.members]
         return [one.place(case, image, None, one.look(case, companions)) for one in preparations]
 
     def predict_samples(self, samples: Sequence[Sample]) -> Prediction:
@@ -125,14 +125,14 @@ class Predictor:
         )
         if len(self.members) == 1:
             return self._decide(next(found), samples[0].missing_px)
-        spread = spread_over(found, self.plan.preparation.space)
+        spread = spread_over(found, self.plan.preprocessing.space)
         return self._decide(spread.probabilities, samples[0].missing_px, spread.disagreement)
 
     def _decide(
         self, probabilities: np.ndarray, missing_px: int, disagreement: np.ndarray | None = None
     ) -> Prediction:
         """(K, *file) probabilities -> classes, by the rule that validation chose."""
-        space = self.plan.preparation.space
+        space = self.plan.preprocessing.space
         classes = apply_rule(self.tuning.rule, probabilities, space)
         return Prediction(
             probabilities=probabilities,
@@ -166,17 +166,17 @@ class Predictor:
                     yield request[0], samples
                 else:
                     seen.append((samples[0].geometry, samples[0].missing_px))
-                    yield request[0], samples[0].scaling.apply(samples[0].image)
+                    yield request[0], samples[0].normalization.apply(samples[0].image)
 
-        preparation = member.plan.preparation
+        preprocessing = member.plan.preprocessing
         for item, found in predict_images(
-            member.network, images(), preparation.space, member.settings
+            member.network, images(), preprocessing.space, member.settings
         ):
             if isinstance(found, DataError):
                 yield item, found
             else:
                 geometry, missing_px = seen.popleft()
-                yield item, self._decide(preparation.restore(found, geometry), missing_px)
+                yield item, self._decide(preprocessing.restore(found, geometry), missing_px)
 
     def predict_bands(self, bands: Bands) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """An image larger than memory: probabilities (K, n, ...) and classes (n, ...) of bands.
@@ -187,9 +187,9 @@ class Predictor:
             DataError: as `stream.predict_file`.
         """
         refuse_dimensions(str(bands.path), len(bands.shape) - 1, self.plan.recipe.network.dims)
-        rule, space = self.tuning.rule.without_cleaning(), self.plan.preparation.space
+        rule, space = self.tuning.rule.without_cleaning(), self.plan.preprocessing.space
         members = [
-            predict_file(member.network, bands, member.plan.preparation, member.settings)
+            predict_file(member.network, bands, member.plan.preprocessing, member.settings)
             for member in self.members
         ]
         for band in average_bands(members):
@@ -198,7 +198,7 @@ class Predictor:
     @property
     def cleanings(self) -> list[Cleaning]:
         """What validation chose, for each of the scored classes or regions."""
-        rules = self.tuning.rule.for_space(self.plan.preparation.space)
+        rules = self.tuning.rule.for_space(self.plan.preprocessing.space)
         return [own.cleaning for own in rules]
 
     def expected_dice(self, prediction: Prediction) -> float | None:
@@ -208,7 +208,7 @@ class Predictor:
 
     def codes_of(self, classes: np.ndarray) -> np.ndarray:
         """Class indices in the user's own mask values (*S)."""
-        return self.plan.preparation.space.values_of(classes)
+        return self.plan.preprocessing.space.values_of(classes)
 
 
 def refuse_dimensions(name: str, found: int, wanted: int) -> None:

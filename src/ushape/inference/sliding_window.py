@@ -21,7 +21,7 @@ BATCH_PX = 1 << 18
 """Small tiles are predicted together, about so many pixels at once."""
 
 
-BAND_PX, LOWEST_TILE = 1 << 23, 256
+BAND_PX, MIN_TILE = 1 << 23, 256
 """Tiles of an image so wide that one row of them has more pixels are made lower, down to this."""
 
 
@@ -171,7 +171,7 @@ def _cut(network: Network, shape: Sequence[int], settings: TileSettings) -> list
     margin, axes = network.margin, []
     for place, (size, most) in enumerate(zip(shape, settings.shape, strict=True)):
         if place == 0 and len(shape) == 2:
-            most = min(most, max(LOWEST_TILE, BAND_PX // shape[1]))
+            most = min(most, max(MIN_TILE, BAND_PX // shape[1]))
         tile = even_tile(size, most, _overlap_of(settings, place, most), settings.stretch)
         tile = network.legal_size(tile + 2 * margin) - 2 * margin
         # Tiles of a legal size overlap a little more than asked for, if that spares none.

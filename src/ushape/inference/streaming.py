@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ushape.data.preprocessing import Preparation, thinning_step
+from ushape.data.preprocessing import Preprocessing, thinning_step
 from ushape.errors import DataError
 from ushape.inference.sliding_window import Network, TileSettings, predict_bands
 from ushape.io.streaming.reader import Bands
-from ushape.normalization import Scaling
+from ushape.normalization import Normalization
 from ushape.transforms.resampling import RowGrower, rows_beneath, shrink_rows
 
 LOOKED_AT_PX = 1 << 24
@@ -27,11 +27,11 @@ class FileRows:
     shape: tuple[int, ...]
     """(C, *working)."""
 
-    scaling: Scaling | None
+    normalization: Normalization | None
     """None: not measured yet, nothing can be scaled."""
 
     def read(self, first: int, last: int) -> np.ndarray:
-        """(C, last - first, ...), as `Preparation.load` would give these rows."""
+        """(C, last - first, ...), as `Preprocessing.load` would give these rows."""
         of = (self.bands.shape[1], self.shape[1])
         strip = self.bands.read(*rows_beneath((first, last), of))
         if self.bands.shape[1:] != self.shape[1:]:
@@ -40,12 +40,12 @@ class FileRows:
 
     def scale(self, part: np.ndarray) -> np.ndarray:
         """Intensities as the network sees them."""
-        assert self.scaling is not None, "measured before prediction"
-        return self.scaling.apply(part)
+        assert self.normalization is not None, "measured before prediction"
+        return self.normalization.apply(part)
 
 
 def predict_file(
-    network: Network, bands: Bands, preparation: Preparation, settings: TileSettings
+    network: Network, bands: Bands, preprocessing: Preprocessing, settings: TileSettings
 ) -> Iterator[np.ndarray]:
     """Class probabilities of an open file, in bands on its own grid.
 
@@ -55,21 +55,24 @@ def predict_file(
         yields: (K, n, *S[1:]) float32, rows that follow the last ones.
 
     Raises:
-        DataError: other channels than the network's; a preparation that must see whole images.
+        DataError: other channels than the network's; a preprocessing that must see whole images.
     """
-    refuse_whole_images(preparation, str(bands.path))
-    if bands.shape[0] != preparation.channels:
+    refuse_whole_images(preprocessing, str(bands.path))
+    if bands.shape[0] != preprocessing.channels:
         raise DataError(
             f"{bands.path}: the image has {bands.shape[0]} channels, the model reads "
-            f"{preparation.channels}.",
+            f"{preprocessing.channels}.",
             hint="Convert the image, or train a model on images like this one.",
         )
     file_shape = bands.shape[1:]
-    working = preparation.config.working_shape(file_shape)
+    working = preprocessing.config.working_shape(file_shape)
     rows = FileRows(bands, (bands.shape[0], *working), None)
-    rows = replace(rows, scaling=preparation.scaling or measure_scaling(rows, preparation))
+    rows = replace(
+        rows,
+        normalization=preprocessing.normalization or measure_normalization(rows, preprocessing),
+    )
     grower = RowGrower(working, file_shape) if working != file_shape else None
-    for band in predict_bands(network, rows, preparation.space, settings):
+    for band in predict_bands(network, rows, preprocessing.space, settings):
         whole = band if grower is None else grower.add(band)
         if whole.shape[1]:
             yield whole
@@ -95,10 +98,10 @@ def average_bands(members: Sequence[Iterator[np.ndarray]]) -> Iterator[np.ndarra
             return
 
 
-def refuse_whole_images(preparation: Preparation, name: str) -> None:
+def refuse_whole_images(preprocessing: Preprocessing, name: str) -> None:
     """Raises DataError where an image can only be prepared as a whole."""
-    config = preparation.config
-    if preparation.needs_group or config.square or config.shape is not None:
+    config = preprocessing.config
+    if preprocessing.needs_group or config.square or config.shape is not None:
         raise DataError(
             f"{name}: too large for this model, which crops, pads or resizes whole images.",
             hint="Cut the image up, or train with --recipe auto.",
@@ -116,8 +119,8 @@ def count_missing(bands: Bands) -> int:
     return sum(int((~np.isfinite(strip)).any(axis=0).sum()) for strip in strips)
 
 
-def measure_scaling(rows: FileRows, preparation: Preparation) -> Scaling:
-    """The scaling of the whole image, from the pixels that `Preparation` would look at."""
+def measure_normalization(rows: FileRows, preprocessing: Preprocessing) -> Normalization:
+    """The normalization of the whole image, from the pixels that `Preprocessing` would look at."""
     channels, height, *others = rows.shape
     row_px = math.prod(others)
     step = thinning_step(height * row_px, rows.shape[-1])
@@ -128,4 +131,4 @@ def measure_scaling(rows: FileRows, preparation: Preparation) -> Scaling:
         wanted = np.arange(-(-first * row_px // step) * step, last * row_px, step) - first * row_px
         if wanted.size:
             found.append(rows.read(first, last).reshape(channels, -1)[:, wanted])
-    return preparation.measure(np.concatenate(found, axis=1))
+    return preprocessing.measure(np.concatenate(found, axis=1))

@@ -19,16 +19,16 @@ GRID = tuple(round(0.05 * step, 2) for step in range(1, 20))
 SIZES_PX = (4, 16, 64, 256, 1024, 4096)
 """Smallest sizes of objects that are tried."""
 
-LEAST_GAIN = 0.002
+MIN_GAIN = 0.002
 """Mean Dice that a step must gain."""
 
-LEAST_BETTER = 2 / 3
+MIN_BETTER = 2 / 3
 """Share of the groups that a step changes, that must get better."""
 
-MOST_ALARMS = 0.02
+MAX_ALARMS = 0.02
 """By how much the share of empty cases with a false alarm may rise."""
 
-FEWEST_GROUPS = 3
+MIN_GROUPS = 3
 """Groups with truth below which nothing is chosen: a gain there may be one image's whim."""
 
 CLEANINGS: tuple[tuple[str, Any], ...] = (
@@ -62,9 +62,9 @@ def choose_rule(cases: Cases, space: LabelSpace, groups: Sequence[str]) -> Chose
     First a threshold for each class, from counts at all of GRID in one pass; then smallest
     object, largest part and holes, case by case. One step at a time is added, the one that gains
     most, and only if the class's mean Dice over groups (pixels of a group pooled, a miss is 0,
-    groups without the class left out) gains more than LEAST_GAIN, LEAST_BETTER of the groups that
+    groups without the class left out) gains more than MIN_GAIN, MIN_BETTER of the groups that
     change get better, the mean over all classes does not fall, and false alarms on cases without
-    the class rise by no more than MOST_ALARMS.
+    the class rise by no more than MAX_ALARMS.
 
     Args:
         cases: Gone through several times, one case in memory at a time: a list, or an object
@@ -78,7 +78,7 @@ def choose_rule(cases: Cases, space: LabelSpace, groups: Sequence[str]) -> Chose
     known = ValidationCases(cases, space, groups)
     curves = known.threshold_curves()
     default = {name: curve[GRID.index(0.5)] for name, curve in curves.items()}
-    names = [name for name in default if len(default[name].dice) >= FEWEST_GROUPS]
+    names = [name for name in default if len(default[name].dice) >= MIN_GROUPS]
     best = {name: _best_threshold(curves[name]) for name in names}
     thresholds = [_Step(name, "threshold", value) for name, value in best.items() if value]
     cleanings = [_Step(name, *change) for name in names for change in CLEANINGS]
@@ -117,7 +117,7 @@ class Standing:
         return float(np.mean(list(self.dice.values()))) if self.dice else 0.0
 
     def alarms_more_than(self, other: Standing) -> bool:
-        return self.false_alarms - other.false_alarms > MOST_ALARMS * self.empty_cases
+        return self.false_alarms - other.false_alarms > MAX_ALARMS * self.empty_cases
 
     def changes_from(self, other: Standing) -> list[float]:
         """Gain or loss of each group whose Dice is another."""
@@ -128,7 +128,7 @@ class Standing:
         """By more than noise."""
         changes = self.changes_from(other)
         better = sum(change > 0 for change in changes)
-        return self.mean - other.mean > LEAST_GAIN and better / len(changes) >= LEAST_BETTER
+        return self.mean - other.mean > MIN_GAIN and better / len(changes) >= MIN_BETTER
 
 
 Standings = dict[str, Standing]
@@ -263,15 +263,15 @@ def _best_threshold(curve: Sequence[Standing]) -> float | None:
 def _what_stays(rule: DecisionRule, default: Standings) -> Iterator[str]:
     """A line for each class that nothing was changed for, and how far to trust the numbers."""
     for name, standing in default.items():
-        if len(standing.dice) < FEWEST_GROUPS:
+        if len(standing.dice) < MIN_GROUPS:
             yield (
                 f"{name}: left at threshold 0.5 without cleaning; validation groups with it: "
-                f"{len(standing.dice)}, fewer than the {FEWEST_GROUPS} it takes to choose."
+                f"{len(standing.dice)}, fewer than the {MIN_GROUPS} it takes to choose."
             )
         elif name not in rule.classes:
             yield (
                 f"{name}: left at threshold 0.5 without cleaning; nothing else gains more than "
-                f"{LEAST_GAIN} mean Dice on {standing.mean:.4f} and helps most groups."
+                f"{MIN_GAIN} mean Dice on {standing.mean:.4f} and helps most groups."
             )
     if rule.classes:
         yield "Measured on the cases that it was chosen for: others gain somewhat less."

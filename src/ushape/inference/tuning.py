@@ -19,7 +19,7 @@ from ushape.metrics.overlap import count_overlap, dice
 from ushape.planning.run import Run
 from ushape.transforms.morphology import Cleaning
 
-MOST_PX = 48_000_000
+MAX_PX = 48_000_000
 """Validation pixels, times channels, that are held (a byte each) and decided on; of more, evenly
 spread cases."""
 
@@ -83,8 +83,8 @@ def join_tunings(tunings: Sequence[Tuning]) -> Tuning:
 
 
 def thin_out_cases(sizes: Sequence[int], channels: int) -> Iterator[int]:
-    """Places of the cases that are held: all, or so many evenly spread ones as MOST_PX allows."""
-    step = max(1, -(-sum(sizes) * channels // MOST_PX))
+    """Places of the cases that are held: all, or so many evenly spread ones as MAX_PX allows."""
+    step = max(1, -(-sum(sizes) * channels // MAX_PX))
     return iter(range(0, len(sizes), step))
 
 

@@ -13,7 +13,7 @@ from ushape.errors import ConfigError, DataError
 from ushape.inference.decision_rule import as_fractions
 from ushape.labels import LabelSpace
 
-FEWEST_CASES = 3
+MIN_CASES = 3
 """Cases below which neither a rank correlation nor a calibration says anything."""
 
 
@@ -131,7 +131,7 @@ def confidence_of(
         classes: (*S) class indices, decided from them.
 
     Returns:
-        0 to 1. Optimistic where the network is: `Calibration` says what Dice it stands for.
+        0 to 1. Optimiztic where the network is: `Calibration` says what Dice it stands for.
 
     Source:
         Borges, Pacheco, Silva 2024 (Soft Dice Confidence), arXiv 2402.10665; theirs is of one
@@ -162,10 +162,10 @@ def fit_calibration(
         None for fewer than 3 cases: nothing to calibrate with.
 
     Source:
-        Isotonic regression (Zadrozny, Elkan 2002), linear between the centres of its steps.
+        Isotonic regression (Zadrozny, Elkan 2002), linear between the centers of its steps.
     """
     x, y = _pairs(confidence, dice)
-    if len(x) < FEWEST_CASES:
+    if len(x) < MIN_CASES:
         return None
     # Imported here: SciPy's optimizers cost a prediction's start-up, and it only reads the result.
     from scipy.optimize import isotonic_regression
@@ -193,7 +193,7 @@ def rank_correlation(confidence: Sequence[float], dice: Sequence[float | None]) 
         None where it has no value: fewer than 3 cases, or all alike in one of the two.
     """
     x, y = _pairs(confidence, dice)
-    if len(x) < FEWEST_CASES or np.ptp(x) == 0 or np.ptp(y) == 0:
+    if len(x) < MIN_CASES or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
     # Imported here: SciPy's statistics cost a prediction's start-up.
     from scipy.stats import spearmanr

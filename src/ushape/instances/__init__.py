@@ -1,1 +1,1 @@
-"""Single objects out of a prediction: labelled, measured, outlined."""
+"""Single objects out of a prediction: labeled, measured, outlined."""

@@ -1,7 +1,7 @@
 """Outlines of objects as polygons with holes, along the edges of pixels.
 
 A point (y, x) is a corner of pixels: (0, 0) is the image's top left corner, (1, 1) the lower right
-corner of the first pixel, y runs down. QuPath and ImageJ count alike. Pixel centres lie at halves,
+corner of the first pixel, y runs down. QuPath and ImageJ count alike. Pixel centers lie at halves,
 so filling a polygon gives back exactly the pixels it was drawn around, and its area is their
 number. Smooth outlines would be shorter to write and could promise neither.
 """

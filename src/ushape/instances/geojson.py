@@ -27,7 +27,7 @@ def write_geojson(
     """Writes a FeatureCollection: one feature for each outline, a line of the file each.
 
     Points are (x, y) in pixels from the image's top left corner. A feature's name is the object's
-    number, its classification name and colour of the class, its measurements the numbers of the
+    number, its classification name and color of the class, its measurements the numbers of the
     table. Sections of a volume carry their plane.
 
     Args:
@@ -57,7 +57,7 @@ def write_geojson(
 
 
 def _classification(style: Style) -> dict[str, Any]:
-    return {"name": style.name, "color": list(style.colour)}
+    return {"name": style.name, "color": list(style.color)}
 
 
 def _numbers(row: Mapping[str, Cell]) -> dict[str, float]:

@@ -45,7 +45,7 @@ def write_rois(file: BinaryIO, outlines: Iterable[Outline], styles: Sequence[Sty
             region = _region(roifile, outline)
             region.name = name
             region.position = 0 if outline.plane is None else outline.plane + 1
-            region.stroke_color = bytes((255, *style.colour))
+            region.stroke_color = bytes((255, *style.color))
             entry = zipfile.ZipInfo(f"{name}.roi", FIRST_DAY)
             entry.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(entry, region.tobytes())

@@ -194,7 +194,7 @@ def _number(labels: np.ndarray, owners: np.ndarray, smallest_px: int) -> Objects
     """Drops small objects and numbers the others by their first pixel.
 
     Shapes:
-        labels: (*S), 0 outside; owners: (*S) class index of each labelled pixel.
+        labels: (*S), 0 outside; owners: (*S) class index of each labeled pixel.
     """
     flat = labels.ravel()
     inside = np.flatnonzero(flat)
@@ -210,7 +210,7 @@ def _number(labels: np.ndarray, owners: np.ndarray, smallest_px: int) -> Objects
 
 
 def _reach(config: ObjectConfig, dims: int) -> int:
-    """How many axes two neighbours may differ along."""
+    """How many axes two neighbors may differ along."""
     return dims if config.corners_connect else 1
 
 
@@ -247,11 +247,11 @@ def split_by_peaks(relief: np.ndarray, mask: np.ndarray, rise: float, reach: int
     A peak has a label of its own where it rises at least `rise` above the highest pass to a
     higher peak. The highest peak of each connected part always has one, so no part is lost. These
     are the h-maxima of the relief; instead of reconstructing it, which takes several times as long,
-    all peaks are flooded and the shallow ones joined to the neighbour across their highest pass.
+    all peaks are flooded and the shallow ones joined to the neighbor across their highest pass.
 
     Args:
         rise: In the units of the relief, above 0.
-        reach: How many axes two neighbours may differ along.
+        reach: How many axes two neighbors may differ along.
 
     Shapes:
         relief: (*S); mask: (*S) bool.
@@ -281,7 +281,7 @@ def _find_passes(
 ) -> list[tuple[int, int, float]]:
     """Pairs of basins that touch, with the height of the pass between them, highest first."""
     lows, highs, heights = [], [], []
-    for here, there in _neighbours(structure):
+    for here, there in _neighbors(structure):
         one, other = basins[here], basins[there]
         touch = (one != other) & (one > 0) & (other > 0)
         lows.append(np.minimum(one[touch], other[touch]))
@@ -295,8 +295,8 @@ def _find_passes(
     return list(zip(low[kept].tolist(), high[kept].tolist(), top[kept].tolist(), strict=True))
 
 
-def _neighbours(structure: np.ndarray) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
-    """For each direction, once: the pixels that have a neighbour there, and these neighbours."""
+def _neighbors(structure: np.ndarray) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
+    """For each direction, once: the pixels that have a neighbor there, and these neighbors."""
     steps = np.argwhere(structure) - 1
     for step in steps[len(steps) // 2 + 1 :].tolist():
         yield (

@@ -1,4 +1,4 @@
-"""Numbers of each object and of each class, in pixels and in millimetres."""
+"""Numbers of each object and of each class, in pixels and in millimeters."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Cell = int | float | str | None
 class ObjectTable:
     """The measured objects of one image; N of them, D axes.
 
-    Places count like array indices: 0 is the centre of the first pixel, the box ends after the
-    last one. In millimetres they are distances from the centre of the first pixel.
+    Places count like array indices: 0 is the center of the first pixel, the box ends after the
+    last one. In millimeters they are distances from the center of the first pixel.
     """
 
     class_names: tuple[str, ...]
@@ -44,7 +44,7 @@ class ObjectTable:
 
     perimeter_mm: np.ndarray | None
     spacing_mm: tuple[float, ...] | None
-    """Of each axis; None: unknown, and so is all that is in millimetres."""
+    """Of each axis; None: unknown, and so is all that is in millimeters."""
 
     @property
     def dims(self) -> int:
@@ -131,7 +131,7 @@ def measure_table(
     Args:
         class_names: By class index, background first.
         probabilities: (*S) of each class that has objects; None: no mean probability.
-        spacing_mm: Of each axis of S; None: nothing in millimetres.
+        spacing_mm: Of each axis of S; None: nothing in millimeters.
 
     Raises:
         DataError: spacing that does not fit; a class without probabilities.
@@ -157,7 +157,7 @@ def measure_table(
     )
 
 
-def summarise_classes(
+def summarize_classes(
     objects: Objects, table: ObjectTable, class_names: Sequence[str]
 ) -> tuple[ClassSummary, ...]:
     """Objects, size and share of each foreground class, those without objects too.
@@ -225,7 +225,7 @@ def _mean_probability(
     owner: np.ndarray,
     size: np.ndarray,
 ) -> np.ndarray | None:
-    """Args: inside: flat places of the labelled pixels; owner: place of each one's object."""
+    """Args: inside: flat places of the labeled pixels; owner: place of each one's object."""
     if probabilities is None:
         return None
     value = np.zeros(len(inside), dtype=np.float32)

@@ -58,7 +58,7 @@ TURNED_TAG, TURNED = 0x0112, (5, 6, 7, 8)
 
 
 def read(path: Path) -> Pixels:
-    """An image: (C, *S) as stored, palettes turned into their colours.
+    """An image: (C, *S) as stored, palettes turned into their colors.
 
     A folder that is no Zarr is read as a series of DICOM slices.
 
@@ -69,9 +69,9 @@ def read(path: Path) -> Pixels:
     if pixels.palette is None:
         array = pixels.array
         return replace(pixels, array=array.astype(np.uint8) if array.dtype == bool else array)
-    colours = np.asarray(pixels.palette, dtype=np.uint8)
-    indices = pixels.array[0].astype(np.intp).clip(0, len(colours) - 1)
-    array = np.ascontiguousarray(np.moveaxis(colours[indices], -1, 0))
+    colors = np.asarray(pixels.palette, dtype=np.uint8)
+    indices = pixels.array[0].astype(np.intp).clip(0, len(colors) - 1)
+    array = np.ascontiguousarray(np.moveaxis(colors[indices], -1, 0))
     return replace(pixels, array=array, palette=None)
 
 
@@ -90,15 +90,15 @@ def read_mask(path: Path) -> MaskPixels:
     if pixels.palette is not None:
         encoding = MaskEncoding(kind="palette", palette=pixels.palette, suffix=suffix)
         return MaskPixels(codes=array[0], encoding=encoding)
-    if array.shape[0] == 3 and not _is_grey(array):
+    if array.shape[0] == 3 and not _is_gray(array):
         if array.dtype != np.uint8:
             raise DataError(
                 f"{path}: a mask of 3 channels of {array.dtype}.",
-                hint="Masks hold one value per pixel, or 8-bit colours.",
+                hint="Masks hold one value per pixel, or 8-bit colors.",
             )
         red, green, blue = array.astype(np.int64)
-        can_colour = suffix in WRITERS and suffix != ".gif"
-        encoding = MaskEncoding(kind="colours", suffix=suffix if can_colour else ".png")
+        can_color = suffix in WRITERS and suffix != ".gif"
+        encoding = MaskEncoding(kind="colors", suffix=suffix if can_color else ".png")
         return MaskPixels(codes=red * 65536 + green * 256 + blue, encoding=encoding)
     if array.shape[0] not in (1, 3):
         raise DataError(
@@ -143,7 +143,7 @@ def write_mask(
         DataError: the mask has another shape than the image; a format that is not written.
     """
     suffix = suffix_of(path).removeprefix(".ome")
-    if encoding.kind == "colours":
+    if encoding.kind == "colors":
         array = np.stack([codes >> 16 & 255, codes >> 8 & 255, codes & 255], axis=-1)
         array = array.astype(np.uint8)
     else:
@@ -176,7 +176,7 @@ def read_grid(path: Path) -> itk.Grid | None:
 
 
 def write_rgb(path: Path, picture: np.ndarray) -> None:
-    """Writes (H, W, 3) or grey (H, W) uint8 as PNG; whole or not at all."""
+    """Writes (H, W, 3) or gray (H, W) uint8 as PNG; whole or not at all."""
     with replacing(path) as file:
         Image.fromarray(picture).save(file, format="PNG")
 
@@ -275,7 +275,7 @@ def _writable_suffix(suffix: str, array: np.ndarray) -> str:
     return ".png" if array.dtype in (np.uint8, np.uint16, bool) else ".tif"
 
 
-def _is_grey(array: np.ndarray) -> bool:
+def _is_gray(array: np.ndarray) -> bool:
     return bool((array[0] == array[1]).all() and (array[0] == array[2]).all())
 
 

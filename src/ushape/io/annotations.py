@@ -108,7 +108,7 @@ def _read_coco_once(path: Path, changed_ns: int) -> CocoFile:
 
 def _check_image(path: Path, entry: Mapping[str, Any]) -> None:
     pixels = int(entry["height"]) * int(entry["width"])
-    if not 0 < pixels <= safety.MOST_PIXELS or min(int(entry["height"]), int(entry["width"])) < 1:
+    if not 0 < pixels <= safety.MAX_PIXELS or min(int(entry["height"]), int(entry["width"])) < 1:
         raise DataError(
             f"{path}: image {entry['id']} claims {entry['height']} × {entry['width']} pixels.",
             hint="Height and width are those of the image's file.",

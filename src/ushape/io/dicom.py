@@ -34,18 +34,18 @@ PIXEL_ELEMENTS = (
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
-MOST_UNEVEN = 0.1
+MAX_UNEVEN = 0.1
 """Share of the slice distance by which a gap in a series may differ before a slice is missing."""
 
-MOST_TILT = 1e-3
+MAX_TILT = 1e-3
 """Largest difference of direction cosines within one series."""
 
 
 def read(path: Path) -> Pixels:
-    """One file: (1, y, x), colours (3, y, x), several frames (C, z, y, x).
+    """One file: (1, y, x), colors (3, y, x), several frames (C, z, y, x).
 
     Rescale slope and intercept are applied: whole ones give int32, others float32. MONOCHROME1,
-    where small values are bright, is inverted. Palettes become their colours.
+    where small values are bright, is inverted. Palettes become their colors.
 
     Raises:
         DataError: damaged, hostile, without pixels; compressed in a way that needs another
@@ -235,7 +235,7 @@ def _grid_of(data: Any, frames: int) -> Grid | None:
 
 
 def _spacing_of(data: Any, frames: int) -> tuple[float, ...] | None:
-    """Millimetres along z, y and x. That of a single slice is its thickness, or 1 if not said."""
+    """Millimeters along z, y and x. That of a single slice is its thickness, or 1 if not said."""
     told = _group(data, 0, "PixelMeasuresSequence") or data
     spacing = _numbers(told.get("PixelSpacing") or [])
     offsets = _numbers(data.get("GridFrameOffsetVector") or [])  # Doses have these.
@@ -283,7 +283,7 @@ def _is_slice(path: Path) -> bool:
 
 
 def _place_of(data: Any) -> float:
-    """Millimetres along the normal of its own plane."""
+    """Millimeters along the normal of its own plane."""
     normal = _axes_of(_numbers(data.ImageOrientationPatient))[2]
     return float(np.dot(normal, _numbers(data.ImagePositionPatient)))
 
@@ -304,7 +304,7 @@ def _stack_of(slices: list[tuple[Path, Any]]) -> Grid:
                 hint="Keep one series per folder, a file per slice.",
             )
         turned = np.abs(np.subtract(other.direction, flat.direction)).max()
-        if turned > MOST_TILT or not np.allclose(other.spacing_mm[1:], flat.spacing_mm[1:]):
+        if turned > MAX_TILT or not np.allclose(other.spacing_mm[1:], flat.spacing_mm[1:]):
             raise DataError(
                 f"{path}: another direction or spacing than {slices[0][0].name}.",
                 hint="Keep one series per folder: scouts and reformats apart.",
@@ -313,7 +313,7 @@ def _stack_of(slices: list[tuple[Path, Any]]) -> Grid:
     gaps = np.diff(places)
     usual = float(np.median(gaps))
     for gap, (path, _) in zip(gaps, slices[1:], strict=True):
-        if not abs(gap - usual) <= MOST_UNEVEN * usual or usual <= 0:
+        if not abs(gap - usual) <= MAX_UNEVEN * usual or usual <= 0:
             raise DataError(
                 f"{path}: {gap:g} mm from the slice before it, others {usual:g} mm.",
                 hint="A slice is missing, or there twice.",
@@ -331,7 +331,7 @@ def _axes_of(cosines: list[float]) -> np.ndarray:
     """Unit vectors in its rows: along a row (x), along a column (y), across the slice (z)."""
     along_x, along_y = np.reshape(cosines, (2, 3))
     lengths = np.linalg.norm([along_x, along_y], axis=1)
-    if np.abs(lengths - 1).max() > MOST_TILT or abs(along_x @ along_y) > MOST_TILT:
+    if np.abs(lengths - 1).max() > MAX_TILT or abs(along_x @ along_y) > MAX_TILT:
         raise ValueError(f"directions of rows and columns are not at right angles: {cosines}")
     along_x = along_x / lengths[0]
     across = np.cross(along_x, along_y)

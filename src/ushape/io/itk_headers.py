@@ -18,7 +18,7 @@ from typing import BinaryIO, cast
 from ushape.errors import DataError
 from ushape.io.safety import check_claim, damaged
 
-MOST_HEADER = 2**20
+MAX_HEADER = 2**20
 """Bytes in which the text header of NRRD or MetaImage must end."""
 
 NIFTI_BYTES = {
@@ -67,7 +67,7 @@ def check_nifti(path: Path) -> None:
         raise damaged(path, f"claims {axes} axes")
     if kind not in NIFTI_BYTES:
         raise damaged(path, f"values of NIfTI type {kind}, which are no real numbers")
-    if not 348 <= start <= MOST_HEADER:
+    if not 348 <= start <= MAX_HEADER:
         raise damaged(path, f"claims to begin at byte {start}")
     shape, value_bytes = lengths[:axes], NIFTI_BYTES[kind]
     check_claim(path, shape, value_bytes, path.stat().st_size)
@@ -81,7 +81,7 @@ def check_nifti(path: Path) -> None:
 def check_nrrd(path: Path) -> None:
     """Raises DataError unless a .nrrd is whole, in one file, and holds what it claims."""
     with path.open("rb") as file:
-        content = file.read(MOST_HEADER)
+        content = file.read(MAX_HEADER)
     if not re.match(rb"NRRD000\d\r?\n", content):
         raise damaged(path, "no NRRD")
     end = re.search(rb"\r?\n\r?\n", content)
@@ -124,7 +124,7 @@ def check_nrrd(path: Path) -> None:
 def check_meta(path: Path) -> None:
     """Raises DataError unless a .mha, or a .mhd with its one file beside it, is whole."""
     with path.open("rb") as file:
-        content = file.read(MOST_HEADER)
+        content = file.read(MAX_HEADER)
     end = re.search(rb"(?:\A|\n)ElementDataFile[ \t]*=[^\n]{1,255}(?:\n|\Z)", content)
     if end is None:
         raise damaged(path, "no MetaImage, or a header without end")

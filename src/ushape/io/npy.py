@@ -14,7 +14,7 @@ from ushape.errors import DataError
 from ushape.io import safety
 from ushape.types import Palette, Pixels
 
-MOST_SAMPLES = 4
+MAX_SAMPLES = 4
 """A last axis of up to this length holds channels, as in RGB."""
 
 
@@ -52,7 +52,7 @@ def read_npz(path: Path) -> Pixels:
 
 
 def write(file: BinaryIO, array: np.ndarray, palette: Palette | None, suffix: str) -> None:
-    """Writes (*S) grey values or palette indices, or (H, W, 3) colours, as .npy."""
+    """Writes (*S) gray values or palette indices, or (H, W, 3) colors, as .npy."""
     np.save(file, array, allow_pickle=False)
 
 
@@ -68,8 +68,8 @@ def channels_first(path: Path, array: np.ndarray) -> np.ndarray:
     if array.ndim == 2:
         return array[None]
     if array.ndim == 3:
-        is_colour = array.shape[-1] <= MOST_SAMPLES
-        return np.moveaxis(array, -1, 0) if is_colour else array[None]
+        is_color = array.shape[-1] <= MAX_SAMPLES
+        return np.moveaxis(array, -1, 0) if is_color else array[None]
     if array.ndim == 4:
         return array
     raise DataError(

@@ -25,18 +25,18 @@ MM = {
     "angstrom": 1e-7, "centimeter": 10.0, "inch": 25.4, "meter": 1e3, "micrometer": 1e-3,
     "millimeter": 1.0, "nanometer": 1e-6, "picometer": 1e-9,
 }  # fmt: skip
-"""Millimetres of OME's units of length."""
+"""Millimeters of OME's units of length."""
 
 EMPTY_CHUNKS, EMPTY_BYTES = 2**13, 2**30
 """An array of up to this many chunks and bytes may have no chunk at all: it is its fill value."""
 
-MOST_MISSING = 256
+MAX_MISSING = 256
 """Chunks, beyond that, for each that is there."""
 
 MISSING = 2**64 - 1
 """Where a shard's index says that a chunk lies that is not there."""
 
-MOST_METADATA = 2**24
+MAX_METADATA = 2**24
 """Bytes of a metadata file that are read."""
 
 
@@ -80,7 +80,7 @@ def attributes_of(folder: Path) -> dict[str, Any]:
 
 
 def metadata(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > MOST_METADATA:
+    if path.stat().st_size > MAX_METADATA:
         raise safety.damaged(path, f"metadata of {path.stat().st_size} bytes")
     found = json.loads(path.read_bytes())
     if not isinstance(found, dict):
@@ -158,9 +158,9 @@ def check_missing(
     if count <= EMPTY_CHUNKS and wanted <= EMPTY_BYTES:
         return
     sizes = [file.stat().st_size for file in level.rglob("*") if file.is_file()]
-    if count > max(EMPTY_CHUNKS, MOST_MISSING * len(sizes)):
+    if count > max(EMPTY_CHUNKS, MAX_MISSING * len(sizes)):
         raise safety.damaged(path, f"claims {count} chunks and holds {len(sizes)} files")
-    if wanted > max(EMPTY_BYTES, safety.MOST_INFLATION * sum(sizes)):
+    if wanted > max(EMPTY_BYTES, safety.MAX_INFLATION * sum(sizes)):
         raise safety.damaged(path, f"claims {wanted} bytes and holds {sum(sizes)}")
 
 

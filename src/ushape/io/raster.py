@@ -10,10 +10,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ushape.errors import DataError
 from ushape.io.safety import DAMAGED as DAMAGED
-from ushape.io.safety import MOST_PIXELS, check_claim, damaged, reading
+from ushape.io.safety import MAX_PIXELS, check_claim, damaged, reading
 from ushape.types import Palette, Pixels
 
-Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # Pillow refuses from twice this number on.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses from twice this number on.
 
 FORMATS = {".png": "PNG", ".bmp": "BMP", ".gif": "GIF"}
 """Lossless formats that masks are written in."""
@@ -25,7 +25,7 @@ def read(path: Path) -> Pixels:
     A photograph is turned upright as its EXIF says. Of an animation the first frame is read.
 
     Raises:
-        DataError: not an image, truncated, or larger than MOST_PIXELS.
+        DataError: not an image, truncated, or larger than MAX_PIXELS.
     """
     with reading(path):
         try:
@@ -38,7 +38,7 @@ def read(path: Path) -> Pixels:
             raise damaged(path, "no image, or damaged at its start") from None
         except Image.DecompressionBombError:
             raise DataError(
-                f"{path}: claims more than {MOST_PIXELS} pixels.", hint="Cut the image into parts."
+                f"{path}: claims more than {MAX_PIXELS} pixels.", hint="Cut the image into parts."
             ) from None
     palette = _palette_of(image)
     if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
@@ -51,12 +51,12 @@ def read(path: Path) -> Pixels:
 
 
 def write(file: BinaryIO, array: np.ndarray, palette: Palette | None, suffix: str) -> None:
-    """Writes (*S) grey values or palette indices, or (H, W, 3) colours."""
+    """Writes (*S) gray values or palette indices, or (H, W, 3) colors."""
     image = Image.fromarray(array)
     if palette is not None:
         image = Image.fromarray(array.astype(np.uint8), mode="P") if array.ndim == 2 else image
-        image.putpalette([level for colour in palette for level in colour])
-    # Pillow's optimiser would drop unused colours and renumber the others.
+        image.putpalette([level for color in palette for level in color])
+    # Pillow's optimizer would drop unused colors and renumber the others.
     options = {"optimize": False} if suffix == ".gif" else {}
     image.save(file, format=FORMATS[suffix], **options)
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from ushape.errors import DataError
 
-MOST_PIXELS = 2**31
+MAX_PIXELS = 2**31
 """Larger images are refused before they are decoded: a small file may claim any size."""
 
-MOST_INFLATION = 4096
+MAX_INFLATION = 4096
 """Bytes that one byte of a file may stand for, beyond SMALL_BYTES."""
 
 SMALL_BYTES = 2**28
@@ -58,18 +58,18 @@ def check_claim(path: Path, shape: Sequence[int], value_bytes: int, present_byte
         present_bytes: Bytes of the file that they are to come from.
 
     Raises:
-        DataError: an axis below 1, more than MOST_PIXELS values, or far more than the file's
+        DataError: an axis below 1, more than MAX_PIXELS values, or far more than the file's
             bytes can hold in any compression.
     """
     if not shape or min(shape) < 1:
         raise damaged(path, f"claims the shape {_text_of(shape)}")
     count = math.prod(shape)
-    if count > MOST_PIXELS:
+    if count > MAX_PIXELS:
         raise DataError(
-            f"{path}: claims the shape {_text_of(shape)}, more than {MOST_PIXELS} values.",
+            f"{path}: claims the shape {_text_of(shape)}, more than {MAX_PIXELS} values.",
             hint="Cut the image into parts.",
         )
-    if count * value_bytes > max(SMALL_BYTES, MOST_INFLATION * present_bytes):
+    if count * value_bytes > max(SMALL_BYTES, MAX_INFLATION * present_bytes):
         raise damaged(path, f"claims the shape {_text_of(shape)} in {present_bytes} bytes")
 
 

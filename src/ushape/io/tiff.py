@@ -19,7 +19,7 @@ MM = {
     "microns": 1e-3, "micrometer": 1e-3, "\\u00B5m": 1e-3, "mm": 1.0, "millimeter": 1.0, "cm": 10.0,
     "m": 1e3, "inch": 25.4, "in": 25.4,
 }  # fmt: skip
-"""Millimetres of the units of length that OME and ImageJ write."""
+"""Millimeters of the units of length that OME and ImageJ write."""
 
 ALPHA = (1, 2)
 """TIFF's ExtraSamples that are transparency; 0 is a channel like the others."""
@@ -79,15 +79,15 @@ def _read_open(path: Path, file: tifffile.TiffFile) -> Pixels:
 
 
 def write(file: BinaryIO, array: np.ndarray, palette: Palette | None, suffix: str) -> None:
-    """Writes (*S) grey values or palette indices, or (H, W, 3) colours; zlib-compressed."""
+    """Writes (*S) gray values or palette indices, or (H, W, 3) colors; zlib-compressed."""
     if palette is not None:
         table = np.zeros((3, 256), dtype=np.uint16)
         table[:, : len(palette)] = 257 * np.asarray(palette, dtype=np.uint16).T
         indices = array.astype(np.uint8)
         tifffile.imwrite(file, indices, photometric="palette", colormap=table, compression="zlib")
         return
-    is_colour = array.ndim == 3 and array.shape[-1] == 3 and array.dtype == np.uint8
-    photometric = "rgb" if is_colour else "minisblack"
+    is_color = array.ndim == 3 and array.shape[-1] == 3 and array.dtype == np.uint8
+    photometric = "rgb" if is_color else "minisblack"
     tifffile.imwrite(file, array, photometric=photometric, compression="zlib")
 
 
@@ -120,7 +120,7 @@ def check_description(path: Path, file: tifffile.TiffFile) -> None:
 def order_axes(path: Path, series: Any) -> tuple[np.ndarray, str]:
     """(C, *S) from tifffile's axes, and the names of S.
 
-    Channels are C (planes of colour) or S (samples); one more axis of any name is z.
+    Channels are C (planes of color) or S (samples); one more axis of any name is z.
     """
     array, names = series.asarray(), list(series.axes)
     page = series.keyframe
@@ -148,7 +148,7 @@ def order_axes(path: Path, series: Any) -> tuple[np.ndarray, str]:
 
 
 def steps_mm(file: tifffile.TiffFile) -> dict[str, float]:
-    """Millimetres between pixels along Z, Y and X, as far as OME or ImageJ say them."""
+    """Millimeters between pixels along Z, Y and X, as far as OME or ImageJ say them."""
     steps: dict[str, float] = {}
     if file.is_ome and file.ome_metadata:
         root = ElementTree.fromstring(file.ome_metadata)

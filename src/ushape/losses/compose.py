@@ -35,7 +35,7 @@ class DeepSupervision(nn.Module):
 
     Shapes:
         logits: one (B, K, *S), or a list of them, fine to coarse.
-        target, weight: of the finest head; nearest neighbours of it for the coarser ones.
+        target, weight: of the finest head; nearest neighbors of it for the coarser ones.
 
     Source:
         nnU-Net (Isensee et al. 2021), 10.1038/s41592-020-01008-z.

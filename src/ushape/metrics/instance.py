@@ -9,7 +9,7 @@ import numpy as np
 
 from ushape.errors import ConfigError, DataError
 
-LOWEST_IOU = 0.5
+MIN_IOU = 0.5
 """Above it an object has at most one partner, for no two can each cover more than half of it."""
 
 HIGHEST_NUMBER = 2**31 - 1
@@ -39,7 +39,7 @@ class ObjectCounts:
             ious=self.ious + other.ious,
         )
 
-    def true_positives(self, threshold: float = LOWEST_IOU) -> int:
+    def true_positives(self, threshold: float = MIN_IOU) -> int:
         """Matched pairs.
 
         Args:
@@ -48,27 +48,27 @@ class ObjectCounts:
         Raises:
             ConfigError: a threshold outside.
         """
-        if not LOWEST_IOU <= threshold < 1:
+        if not MIN_IOU <= threshold < 1:
             raise ConfigError(
-                f"The IoU threshold of objects is {threshold}, outside [{LOWEST_IOU}, 1).",
+                f"The IoU threshold of objects is {threshold}, outside [{MIN_IOU}, 1).",
                 hint="Below 0.5 an object may fit several others, and who fits is a choice.",
             )
         return sum(iou > threshold for iou in self.ious)
 
-    def false_positives(self, threshold: float = LOWEST_IOU) -> int:
+    def false_positives(self, threshold: float = MIN_IOU) -> int:
         """Predicted objects without partner."""
         return self.predicted - self.true_positives(threshold)
 
-    def false_negatives(self, threshold: float = LOWEST_IOU) -> int:
+    def false_negatives(self, threshold: float = MIN_IOU) -> int:
         """True objects without partner."""
         return self.truth - self.true_positives(threshold)
 
-    def f1(self, threshold: float = LOWEST_IOU) -> float | None:
+    def f1(self, threshold: float = MIN_IOU) -> float | None:
         """2 TP / (2 TP + FP + FN), as Dice of objects."""
         objects = self.truth + self.predicted
         return 2 * self.true_positives(threshold) / objects if objects else None
 
-    def average_precision(self, threshold: float = LOWEST_IOU) -> float | None:
+    def average_precision(self, threshold: float = MIN_IOU) -> float | None:
         """TP / (TP + FP + FN), as IoU of objects; not the area below a precision-recall curve.
 
         Source:
@@ -105,8 +105,8 @@ class ObjectCounts:
         Source:
             Kirillov et al. 2019, arXiv 1801.00868.
         """
-        recognised, segmented = self.recognition_quality, self.segmentation_quality
-        return None if recognised is None or segmented is None else recognised * segmented
+        recognized, segmented = self.recognition_quality, self.segmentation_quality
+        return None if recognized is None or segmented is None else recognized * segmented
 
 
 def count_objects(
@@ -132,7 +132,7 @@ def count_objects(
     there, of_true = np.unique(true_ids, return_inverse=True)
     found_sizes, true_sizes = np.bincount(of_predicted, overlaps), np.bincount(of_true, overlaps)
     ious = overlaps / (found_sizes[of_predicted] + true_sizes[of_true] - overlaps)
-    is_pair = (predicted_ids > 0) & (true_ids > 0) & (ious > LOWEST_IOU)
+    is_pair = (predicted_ids > 0) & (true_ids > 0) & (ious > MIN_IOU)
     is_object = found > 0
     if counted is not None:
         has_partner = np.isin(found, predicted_ids[is_pair])

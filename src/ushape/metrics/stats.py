@@ -11,7 +11,7 @@ from scipy.special import ndtr, ndtri, stdtrit
 RELIABLE_FROM = 10
 """Groups below which an interval is not to be relied on."""
 
-FEWEST_DIFFERENCES = 6
+MIN_DIFFERENCES = 6
 """Pairs that differ, below which no signed-rank test reaches 0.05: 5 give 2 / 2^5 at best."""
 
 EXACT_UP_TO = 50
@@ -146,7 +146,7 @@ def _bca_shares(numbers: np.ndarray, means: np.ndarray, level: float) -> np.ndar
 
 def _signed_rank_p(differences: np.ndarray) -> float | None:
     changed = differences != 0
-    if changed.sum() < FEWEST_DIFFERENCES:
+    if changed.sum() < MIN_DIFFERENCES:
         return None
     _, slot, ties = np.unique(np.abs(differences), return_inverse=True, return_counts=True)
     # Ranks are doubled: the mean rank of ties may be a half.

@@ -84,7 +84,7 @@ def measure_surfaces(
     *,
     counted: np.ndarray | None = None,
 ) -> SurfaceDistances:
-    """Distances from each surface to the other, between pixel centres.
+    """Distances from each surface to the other, between pixel centers.
 
     A surface is the pixels of a mask that share a side with a pixel outside of it; beyond the
     image is outside. Each pixel counts the same. This is MONAI's definition. DeepMind's

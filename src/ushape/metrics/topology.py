@@ -24,7 +24,7 @@ ScoreName = Literal["rand", "information", "variation", "warping_error"]
 FULL = 0.5
 """Share of an image from which its cells fill it."""
 
-MOST_PX = 8_000_000
+MAX_PX = 8_000_000
 """Pixels that are scored for all thresholds: 30 sections of 512 x 512, half a minute."""
 
 THRESHOLDS = tuple(tenths / 10 for tenths in range(10))
@@ -65,7 +65,7 @@ def score_section(predicted: np.ndarray, truth: np.ndarray) -> TopologyScores:
     """All scores of one section.
 
     For V_rand, V_info and the variation only the predicted membranes are thinned. The truth is
-    labelled as it is, and its membrane pixels do not count. So neither width matters: a line of
+    labeled as it is, and its membrane pixels do not count. So neither width matters: a line of
     the prediction costs only where it runs inside a true cell.
 
     Shapes:
@@ -152,7 +152,7 @@ def thin_membranes(cells: np.ndarray) -> np.ndarray:
         returns: (y, x) cells numbered from 1, 0 on the lines.
 
     Source:
-        Watershed of the binary image with 4 neighbours, as in Fiji's Trainable Segmentation.
+        Watershed of the binary image with 4 neighbors, as in Fiji's Trainable Segmentation.
     """
     if not cells.any():
         return np.ones(cells.shape, dtype=np.int32)

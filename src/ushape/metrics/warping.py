@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 SUBLATTICES = ((0, 0), (0, 1), (1, 0), (1, 1))
-"""Of rows and columns modulo 2: a pixel has no neighbour, straight or diagonal, on its own."""
+"""Of rows and columns modulo 2: a pixel has no neighbor, straight or diagonal, on its own."""
 
 
 def warping_error(predicted: np.ndarray, truth: np.ndarray) -> float:
@@ -45,8 +45,8 @@ def warp(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     while True:
         for row, column in SUBLATTICES:
             own = wrong[(wrong // step % 2 == row) & (wrong % step % 2 == column)]
-            neighbours = np.packbits(flat[own[:, None] + around], axis=1, bitorder="little")
-            flat[own[SIMPLE[neighbours[:, 0]]]] ^= True
+            neighbors = np.packbits(flat[own[:, None] + around], axis=1, bitorder="little")
+            flat[own[SIMPLE[neighbors[:, 0]]]] ^= True
         left = wrong[flat[wrong] != goal.reshape(-1)[wrong]]
         if len(left) == len(wrong):
             return warped[1:-1, 1:-1]
@@ -54,10 +54,10 @@ def warp(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def _find_simple() -> np.ndarray:
-    """Whether a pixel is simple, for each state of its neighbours.
+    """Whether a pixel is simple, for each state of its neighbors.
 
     Shapes:
-        returns: (256,) bool; bit 0 of the index is the neighbour above, the others follow
+        returns: (256,) bool; bit 0 of the index is the neighbor above, the others follow
             clockwise, 1 inside cells.
 
     Source:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ushape.errors import ConfigError
 
@@ -11,6 +11,8 @@ from ushape.errors import ConfigError
 @dataclass(frozen=True, kw_only=True)
 class UNetConfig:
     """The shape of a U-Net."""
+
+    RENAMED: ClassVar = {"centre_convolutions": "center_convolutions", "output=centre": "center"}
 
     dims: Literal[2, 3] = 2
     """Spatial dimensions."""
@@ -21,7 +23,7 @@ class UNetConfig:
     convolutions: int = 2
     """3 x 3 convolutions of each level on the way down, and of the coarsest one."""
 
-    centre_convolutions: int | None = None
+    center_convolutions: int | None = None
     """Convolutions of the coarsest level, where it differs from the others."""
 
     decoder_convolutions: int | None = None
@@ -34,12 +36,12 @@ class UNetConfig:
     padding: Literal["same", "valid"] = "same"
     """valid: convolutions shrink the image, as in the paper; same: zeros are added."""
 
-    output: Literal["centre", "stretched"] = "centre"
-    """What valid convolutions answer for: the centre of the image, as in the paper; or that
-    centre stretched over the whole image, as a notebook has it."""
+    output: Literal["center", "stretched"] = "center"
+    """What valid convolutions answer for: the center of the image, as in the paper; or that
+    center stretched over the whole image, as a notebook has it."""
 
     norm: Literal["auto", "none", "batch", "instance", "group"] = "auto"
-    """Normalisation after each convolution."""
+    """Normalization after each convolution."""
 
     bias: Literal["where_no_norm", "always"] = "where_no_norm"
     """Which 3 x 3 convolutions have a bias; a norm has an offset of its own, so that always
@@ -87,7 +89,7 @@ class UNetConfig:
                 hint="Valid heads cover different areas, so one target cannot serve them all.",
             )
         self._check_decoder_widths()
-        for name in ("convolutions", "centre_convolutions", "decoder_convolutions"):
+        for name in ("convolutions", "center_convolutions", "decoder_convolutions"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"network.{name} is {value}.", hint="1 is the fewest.")

@@ -52,7 +52,7 @@ def level_widths(config: UNetConfig) -> tuple[int, ...]:
 
 
 def crop_to(x: Tensor, shape: torch.Size) -> Tensor:
-    """The centre of x; valid convolutions leave the skip connection larger than the way up."""
+    """The center of x; valid convolutions leave the skip connection larger than the way up."""
     if x.shape[2:] == shape:
         return x
     for axis, size in enumerate(shape, start=2):

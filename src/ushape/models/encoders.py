@@ -77,8 +77,8 @@ class Encoder(nn.Module):
         self.downs = nn.ModuleList()
         for level, width in enumerate(config.widths):
             count = config.convolutions
-            if level == coarsest and config.centre_convolutions is not None:
-                count = config.centre_convolutions
+            if level == coarsest and config.center_convolutions is not None:
+                count = config.center_convolutions
             self.blocks.append(Block(config, in_channels, width, count, _dropout(config, level)))
             if level < coarsest:
                 self.downs.append(_build_down(config, width))

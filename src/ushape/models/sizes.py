@@ -10,9 +10,9 @@ def output_size(config: UNetConfig, size: int) -> int:
     assert config.widths != "auto"
     whole, levels = size, len(config.widths)
     lost = 2 if config.padding == "valid" else 0
-    centre = config.centre_convolutions or config.convolutions
+    center = config.center_convolutions or config.convolutions
     for level in range(levels):
-        size -= lost * (config.convolutions if level < levels - 1 else centre)
+        size -= lost * (config.convolutions if level < levels - 1 else center)
         if size <= 0 or (level < levels - 1 and size % 2):
             return 0
         if level < levels - 1:
@@ -49,7 +49,7 @@ def receptive_field(config: UNetConfig) -> int:
     coarsest = len(config.widths) - 1
     way_up = config.decoder_convolutions or config.convolutions
     convolutions = config.convolutions + way_up + (config.up == "bilinear_3x3")
-    seen = 2**coarsest + 2 * (config.centre_convolutions or config.convolutions) * 2**coarsest
+    seen = 2**coarsest + 2 * (config.center_convolutions or config.convolutions) * 2**coarsest
     seen += sum(2 * convolutions * 2**level for level in range(coarsest))
     if config.up in ("bilinear", "bilinear_3x3"):  # Reaches into the pixels beside.
         seen += sum(2 ** (level + 1) for level in range(coarsest))

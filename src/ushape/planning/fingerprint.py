@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ushape.data.case_stats import Exam, likeness_of
+from ushape.data.case_stats import CaseStats, likeness_of
 from ushape.data.grouping import Grouping
 from ushape.data.preprocessing import read_classes
 from ushape.data.scan import Survey
 from ushape.labels import IGNORE, LabelSpace
-from ushape.normalization import Scaling
+from ushape.normalization import Normalization
 from ushape.transforms.resampling import resample_image, resample_probabilities
 
-FEWEST_TO_COMPARE = 6
+MIN_TO_COMPARE = 6
 """Images, below which likeness says nothing."""
 
 DOWNSCALES = (2, 4)
@@ -33,7 +33,7 @@ class Fingerprint:
     pixels_per_epoch: int
     """Pixels of all training cases together."""
 
-    scaling: Scaling
+    normalization: Normalization
     foreground_cases: float
     """Share of the cases that hold any foreground."""
 
@@ -47,7 +47,7 @@ class Fingerprint:
     """Connected parts of a mask, median over the cases that hold any."""
 
     redundancy: float
-    """How much more neighbours within a group look alike than images far apart: 0 to 1."""
+    """How much more neighbors within a group look alike than images far apart: 0 to 1."""
 
     recordings: int
     """Groups that were recorded apart, such as patients or dishes; 1: a stack, in blocks."""
@@ -62,7 +62,7 @@ class Fingerprint:
     """By downscaling factor: Dice that a perfect network could still reach."""
 
 
-def take_fingerprint(survey: Survey, looks: Sequence[Exam], grouping: Grouping) -> Fingerprint:
+def take_fingerprint(survey: Survey, looks: Sequence[CaseStats], grouping: Grouping) -> Fingerprint:
     """Fingerprint of the training cases.
 
     Args:
@@ -83,7 +83,7 @@ def take_fingerprint(survey: Survey, looks: Sequence[Exam], grouping: Grouping) 
         median_shape=tuple(int(size) for size in np.median(shapes, axis=0)),
         largest_shape=tuple(int(size) for size in shapes.max(axis=0)),
         pixels_per_epoch=int(shapes.prod(axis=1).sum()),
-        scaling=Scaling.measure(pixels),
+        normalization=Normalization.measure(pixels),
         foreground_cases=_mean([survey.foreground_share(look) > 0 for look in looks]),
         foreground_share=_mean([survey.foreground_share(look) for look in looks]),
         object_size=_median([look.object_size for look in looks if look.objects]),
@@ -104,7 +104,7 @@ def find_symmetry(thumbnails: np.ndarray, groups: Sequence[str]) -> tuple[tuple[
     clearly more is left, the direction means something (wheels are below, faces in front), and
     augmentation must not lose it. Measured: brain MRI 13, cars 21, EM sections 2.3, cells 0.8
     times what chance leaves. Left and right are always exchanged, as is usual: few things
-    depend on it, and `augment.space.flip_axes` can say otherwise.
+    depend on it, and `augment.geometry.flip_axes` can say otherwise.
 
     Args:
         thumbnails: (cases, T, T).
@@ -126,9 +126,9 @@ def find_symmetry(thumbnails: np.ndarray, groups: Sequence[str]) -> tuple[tuple[
     return (0, 1), not keeps_direction(means.transpose(0, 2, 1))
 
 
-def _redundancy_of(looks: Sequence[Exam], groups: Sequence[str]) -> float:
+def _redundancy_of(looks: Sequence[CaseStats], groups: Sequence[str]) -> float:
     """0 where groups hold single images, or there are too few to compare."""
-    if len(looks) < FEWEST_TO_COMPARE or len(set(groups)) == len(groups):
+    if len(looks) < MIN_TO_COMPARE or len(set(groups)) == len(groups):
         return 0.0
     near, far = likeness_of(looks)
     return max(0.0, (near - far) / max(1e-6, 1 - far))
@@ -143,7 +143,9 @@ def _median(values: Sequence[float]) -> float:
     return float(np.median(values)) if values else 0.0
 
 
-def _measure_round_trips(looks: Sequence[Exam], survey: Survey, most: int = 12) -> dict[int, float]:
+def _measure_round_trips(
+    looks: Sequence[CaseStats], survey: Survey, most: int = 12
+) -> dict[int, float]:
     """Masks brought to a coarser grid and back, compared with themselves."""
     with_foreground = [look for look in looks if survey.foreground_share(look) > 0]
     step = max(1, len(with_foreground) // most)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ushape import config
-from ushape.config import AUTO, settled
-from ushape.data.preprocessing import Preparation
+from ushape.config import AUTO, resolved
+from ushape.data.preprocessing import Preprocessing
 from ushape.errors import ConfigError, RunError
 from ushape.formatting import reason
 from ushape.io import is_writable
@@ -25,8 +25,10 @@ PLAN_VERSION = 1
 class Plan:
     """All that training and prediction need to know."""
 
+    RENAMED: ClassVar = {"preparation": "preprocessing"}
+
     recipe: Recipe
-    preparation: Preparation
+    preprocessing: Preprocessing
     encoding: MaskEncoding
     """How predictions are written: as the user's own masks."""
 
@@ -50,15 +52,15 @@ class Plan:
 
     @property
     def augment(self) -> AugmentConfig:
-        return settled(self.recipe.augment)
+        return resolved(self.recipe.augment)
 
     @property
     def patch_shape(self) -> tuple[int, ...]:
-        return settled(self.recipe.sampling.patch_shape)
+        return resolved(self.recipe.sampling.patch_shape)
 
     @property
     def tile_shape(self) -> tuple[int, ...]:
-        return settled(self.recipe.predict.tile_shape)
+        return resolved(self.recipe.predict.tile_shape)
 
     def to_dict(self) -> dict[str, Any]:
         return config.to_dict(self)
@@ -74,9 +76,9 @@ class Plan:
                 hint="Use the ushape version that trained the run, or train again.",
             )
         plan = config.from_dict(cls, values, source=source)
-        if plan.preparation.channels < 1 or not is_writable(plan.encoding.suffix):
+        if plan.preprocessing.channels < 1 or not is_writable(plan.encoding.suffix):
             raise RunError(
-                f"{source}: {plan.preparation.channels} channels, masks as "
+                f"{source}: {plan.preprocessing.channels} channels, masks as "
                 f"{plan.encoding.suffix!r}: no plan of ushape.",
                 hint="Copy the run folder again, whole.",
             )

@@ -8,19 +8,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ushape.config import settled
-from ushape.data.preprocessing import Preparation
+from ushape.config import resolved
+from ushape.data.preprocessing import Preprocessing
 from ushape.data.scan import Data, Survey
 from ushape.data.splits import Splits, load_given_splits, make_splits
 from ushape.errors import DataError, PlanError
-from ushape.metrics.topology import FULL, MOST_PX
+from ushape.metrics.topology import FULL, MAX_PX
 from ushape.models.sizes import valid_margin
 from ushape.planning.fingerprint import Fingerprint, take_fingerprint
 from ushape.planning.hardware import Machine
 from ushape.planning.plan import Plan
 from ushape.planning.recipe import Recipe
 from ushape.planning.rules import RULES
-from ushape.planning.rules.result import Decision, Situation, source_of
+from ushape.planning.rules.result import RuleResult, Situation, source_of
 from ushape.planning.rules.schedule import judge_split, plan_duration
 from ushape.planning.step_time import FORWARD_SHARE, measure_step_s
 from ushape.transforms.symmetry import symmetries
@@ -36,7 +36,7 @@ class Planned:
 
     plan: Plan
     splits: Splits
-    decisions: tuple[Decision, ...]
+    results: tuple[RuleResult, ...]
 
 
 def make_plan(
@@ -68,7 +68,7 @@ def make_plan(
         )
     fingerprint = take_fingerprint(survey, looks, data.grouping)
     situation = Situation(data=fingerprint, machine=machine)
-    recipe, decisions = plan_recipe(recipe, situation)
+    recipe, results = plan_recipe(recipe, situation)
 
     step_s = training_s = evaluation_s = 0.0
     if recipe.train.epochs is None:
@@ -81,17 +81,17 @@ def make_plan(
         )
         training_s = max(5.0, 60 * recipe.train.minutes - elapsed_s() - evaluation_s)
     recipe, last = plan_duration(recipe, fingerprint, training_s, step_s)
-    decisions = [judge_split(recipe, fingerprint, data.grouping, splits), *decisions, last]
+    results = [judge_split(recipe, fingerprint, data.grouping, splits), *results, last]
     plan = Plan(
         recipe=recipe,
-        preparation=_preparation(recipe, fingerprint, survey),
+        preprocessing=_preprocessing(recipe, fingerprint, survey),
         encoding=_common_encoding(survey),
         machine=machine,
         evaluation_s=evaluation_s,
         group_noun=data.grouping.noun,
-        reasons=tuple(decision.text for decision in decisions),
+        reasons=tuple(decision.text for decision in results),
     )
-    return Planned(plan=plan, splits=splits, decisions=tuple(decisions))
+    return Planned(plan=plan, splits=splits, results=tuple(results))
 
 
 def adopt_plan(data: Data, plan: Plan, given_splits: Path | None = None) -> Planned:
@@ -103,9 +103,9 @@ def adopt_plan(data: Data, plan: Plan, given_splits: Path | None = None) -> Plan
     """
     look, space = data.survey.looks[0], data.survey.space
     for what, planned, found in (
-        ("channels", plan.preparation.channels, look.channels),
+        ("channels", plan.preprocessing.channels, look.channels),
         ("dimensions", plan.recipe.network.dims, len(look.shape)),
-        ("mask values", plan.preparation.space.values, space.values),
+        ("mask values", plan.preprocessing.space.values, space.values),
     ):
         if planned != found:
             raise PlanError(
@@ -113,7 +113,7 @@ def adopt_plan(data: Data, plan: Plan, given_splits: Path | None = None) -> Plan
                 hint="Make a plan of these data: ushape plan DATA -o plan.json.",
             )
     splits = _split(data, plan.recipe, given_splits)
-    return Planned(plan=plan, splits=splits, decisions=())
+    return Planned(plan=plan, splits=splits, results=())
 
 
 def _split(data: Data, recipe: Recipe, given_splits: Path | None) -> Splits:
@@ -137,13 +137,13 @@ def expected_evaluation_s(
     """Seconds to predict validation and test cases of these file shapes, to choose thresholds, and
     to write the report."""
     report_s, reading_s, choosing_s = 8.0, 0.02, 0.15e-6  # Of a pixel: benchmarks/README.md.
-    batch, patch = settled(recipe.train.batch_size), settled(recipe.sampling.patch_shape)
+    batch, patch = resolved(recipe.train.batch_size), resolved(recipe.sampling.patch_shape)
     predict = recipe.predict
-    versions = symmetries(settled(predict.average), predict.mirror_axes, recipe.network.dims)
+    versions = symmetries(resolved(predict.tta), predict.mirror_axes, recipe.network.dims)
     pixel_s = step_s * FORWARD_SHARE / (batch * math.prod(patch))
     margin = valid_margin(recipe.network)
     working = sum(
-        math.prod(size + 2 * margin for size in recipe.preparation.working_shape(shape))
+        math.prod(size + 2 * margin for size in recipe.preprocessing.working_shape(shape))
         for shape in shapes
     )
     files = choosing_s * sum(math.prod(shape) for shape in shapes)
@@ -156,16 +156,18 @@ def expected_scoring_s(data: Fingerprint, classes: int, shapes: Sequence[tuple[i
     measuring_s, topology_s = 0.5e-6, 4e-6  # Of a pixel.
     pixels = sum(math.prod(shape) for shape in shapes)
     are_cells = len(data.median_shape) == 2 and classes == 1 and data.foreground_share >= FULL
-    topology = topology_s * min(pixels, MOST_PX) if are_cells else 0.0
+    topology = topology_s * min(pixels, MAX_PX) if are_cells else 0.0
     return measuring_s * classes * pixels + topology
 
 
-def _preparation(recipe: Recipe, fingerprint: Fingerprint, survey: Survey) -> Preparation:
-    return Preparation(
+def _preprocessing(recipe: Recipe, fingerprint: Fingerprint, survey: Survey) -> Preprocessing:
+    return Preprocessing(
         channels=fingerprint.channels,
-        config=recipe.preparation,
+        config=recipe.preprocessing,
         space=survey.space,
-        scaling=fingerprint.scaling if recipe.preparation.intensity == "data" else None,
+        normalization=fingerprint.normalization
+        if recipe.preprocessing.intensity == "data"
+        else None,
     )
 
 
@@ -178,10 +180,10 @@ def _common_encoding(survey: Survey) -> MaskEncoding:
     return encoding
 
 
-def plan_recipe(recipe: Recipe, situation: Situation) -> tuple[Recipe, list[Decision]]:
+def plan_recipe(recipe: Recipe, situation: Situation) -> tuple[Recipe, list[RuleResult]]:
     """Applies all rules but the last, `plan_duration`, which needs the measured speed."""
-    decisions = []
+    results = []
     for rule in RULES:
         recipe, decision = rule(recipe, situation)
-        decisions.append(replace(decision, source=source_of(rule)))
-    return recipe, decisions
+        results.append(replace(decision, source=source_of(rule)))
+    return recipe, results

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeVar
+from typing import ClassVar, Literal
 
 from ushape.config import AUTO, Auto
-from ushape.data.pixel_weights import WeightConfig
-from ushape.data.preprocessing import PreparationConfig
+from ushape.data.pixel_weights import PixelWeightConfig
+from ushape.data.preprocessing import PreprocessingConfig
 from ushape.data.sampling import SamplingConfig
 from ushape.data.splits import SplitConfig
 from ushape.errors import ConfigError
@@ -20,15 +20,16 @@ from ushape.transforms.augment import AugmentConfig
 from ushape.transforms.symmetry import Average
 from ushape.transforms.tiling import TilingConfig
 
-T = TypeVar("T")
 
-MOST_SEED = 2**32
+MAX_SEED = 2**32
 """What all random generators take."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How long, how fast and with what the network is trained."""
+
+    RENAMED: ClassVar = {"accumulate": "accumulate_grad_batches"}
 
     minutes: float | None = None
     """Wall time for training and evaluation together. Used when epochs is not set; None: 30."""
@@ -37,12 +38,12 @@ class TrainConfig:
     """Number of epochs, whatever time they take."""
 
     steps_per_epoch: int | Auto = AUTO
-    """Optimiser steps in an epoch; weights are validated and saved after each."""
+    """Optimizer steps in an epoch; weights are validated and saved after each."""
 
     batch_size: int | Auto = AUTO
     """Patches that are computed at once."""
 
-    accumulate: int = 1
+    accumulate_grad_batches: int = 1
     """Batches whose gradients are averaged for one step: the effective batch is so many times
     larger than the memory that it needs."""
 
@@ -106,7 +107,7 @@ class TrainConfig:
             ("epochs", "Leave it out, and say how many minutes."),
             ("steps_per_epoch", "Leave it out for auto."),
             ("batch_size", "Leave it out for auto."),
-            ("accumulate", "1 is usual."),
+            ("accumulate_grad_batches", "1 is usual."),
             ("learning_rate", "Leave it out for 0.002; auto makes a range test."),
         ):
             value = getattr(self, name)
@@ -129,18 +130,20 @@ class TrainConfig:
 class PredictConfig:
     """How a whole image is predicted."""
 
+    RENAMED: ClassVar = {"average": "tta"}
+
     tile_shape: tuple[int, ...] | Auto = AUTO
     """Images up to about this size are predicted in one pass, larger ones in tiles of about it: up
     to a quarter larger where fewer tiles then do."""
 
     tiling: TilingConfig = field(default_factory=TilingConfig)
 
-    average: Average | Auto = AUTO
+    tta: Average | Auto = AUTO
     """Which turned versions of the image are predicted as well and averaged: none; mirrored
     along mirror_axes; all 8 symmetries of a square; or 7 of these."""
 
     mirror_axes: tuple[int, ...] = (-2, -1)
-    """Axes of S, where average is mirrored."""
+    """Axes of S, where tta is mirrored."""
 
     tune: bool = True
     """After training, validation chooses thresholds and cleaning, where these clearly help."""
@@ -164,6 +167,8 @@ class PredictConfig:
 class Recipe:
     """Everything that can be set; in a plan nothing of it is "auto"."""
 
+    RENAMED: ClassVar = {"preparation": "preprocessing", "weights": "pixel_weights"}
+
     name: str = AUTO
     """The recipe's name, for the report."""
 
@@ -172,21 +177,21 @@ class Recipe:
 
     labels: LabelConfig = field(default_factory=LabelConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
-    preparation: PreparationConfig = field(default_factory=PreparationConfig)
+    preprocessing: PreprocessingConfig = field(default_factory=PreprocessingConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     augment: AugmentConfig | Auto = AUTO
     """Random changes of patches; auto: as much as the data's symmetry allows."""
 
     network: UNetConfig = field(default_factory=UNetConfig)
     loss: LossConfig = field(default_factory=LossConfig)
-    weights: WeightConfig = field(default_factory=WeightConfig)
+    pixel_weights: PixelWeightConfig = field(default_factory=PixelWeightConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     predict: PredictConfig = field(default_factory=PredictConfig)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < MOST_SEED:
+        if not 0 <= self.seed < MAX_SEED:
             raise ConfigError(
-                f"seed is {self.seed}.", hint=f"A whole number from 0 to {MOST_SEED - 1}."
+                f"seed is {self.seed}.", hint=f"A whole number from 0 to {MAX_SEED - 1}."
             )
 
 

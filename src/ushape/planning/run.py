@@ -184,7 +184,7 @@ class Run:
         return {row["id"]: row["group"] for row in self._stored_cases()["cases"]}
 
     @property
-    def data_digest(self) -> str:
+    def data_checksum(self) -> str:
         """Checksum of the data as training found them; '' in runs that lack it."""
         return str(self._stored_cases().get("digest", ""))
 
@@ -225,7 +225,7 @@ class Run:
     def load_network(self, plan: Plan) -> nn.Module:
         """The trained network, ready to predict, on the CPU."""
         network = build_model(
-            plan.recipe.network, plan.preparation.channels, plan.preparation.space.channels
+            plan.recipe.network, plan.preprocessing.channels, plan.preprocessing.space.channels
         )
         try:
             network.load_state_dict(safetensors.torch.load_file(self.weights_path))

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 
 import torch
 
-from ushape.config import settled
+from ushape.config import resolved
 from ushape.labels import LabelSpace
 from ushape.losses import build_loss
 from ushape.models import build_model
@@ -46,15 +46,15 @@ def measure_step_s(recipe: Recipe, channels: int, space: LabelSpace, device: str
             started = time.perf_counter()
             step.run()
             times.append(time.perf_counter() - started)
-    return recipe.train.accumulate * sorted(times)[len(times) // 2]
+    return recipe.train.accumulate_grad_batches * sorted(times)[len(times) // 2]
 
 
 class _TrainingStep:
-    """Network, loss and optimiser on one random batch."""
+    """Network, loss and optimizer on one random batch."""
 
     def __init__(self, recipe: Recipe, channels: int, space: LabelSpace, device: str):
         train, network = recipe.train, recipe.network
-        batch_size, patch_shape = settled(train.batch_size), settled(recipe.sampling.patch_shape)
+        batch_size, patch_shape = resolved(train.batch_size), resolved(recipe.sampling.patch_shape)
         layout = memory_format(network.dims, channels_last=train.channels_last)
         built = build_model(network, channels, space.channels)
         dtype = torch.float64 if train.precision == "fp64" else torch.float32

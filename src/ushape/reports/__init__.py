@@ -23,8 +23,8 @@ FOLDER = files("ushape.reports") / "templates"
 PICTURE_PX = 512
 """Longest side of a picture."""
 
-BLUE, ORANGE, GREY = "#2f86c9", "#d9790b", "#808890"
-"""Readable on white and on dark grey."""
+BLUE, ORANGE, GRAY = "#2f86c9", "#d9790b", "#808890"
+"""Readable on white and on dark gray."""
 
 
 def write_page(
@@ -81,13 +81,13 @@ def _policy(program: str) -> str:
 
 
 def adapt(axes: Any) -> None:
-    """Colours that can be read on white and on dark grey."""
-    axes.grid(color=GREY, alpha=0.25)
-    axes.tick_params(colors=GREY)
+    """Colors that can be read on white and on dark gray."""
+    axes.grid(color=GRAY, alpha=0.25)
+    axes.tick_params(colors=GRAY)
     for spine in axes.spines.values():
-        spine.set_color(GREY)
+        spine.set_color(GRAY)
     for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
-        text.set_color(GREY)
+        text.set_color(GRAY)
 
 
 def as_svg(figure: Figure) -> str:

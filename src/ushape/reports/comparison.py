@@ -12,11 +12,11 @@ from ushape.evaluation.breakdowns import Breakdown
 from ushape.evaluation.case_metrics import number_text, title_of
 from ushape.evaluation.comparison import CaseChange, Comparison, compare_scores
 from ushape.evaluation.storage import Report
-from ushape.evaluation.summary import Mean, Summary, summarise, without_distances
-from ushape.reports import BLUE, GREY, ORANGE, adapt, as_svg, write_page
+from ushape.evaluation.summary import Mean, Summary, summarize, without_distances
+from ushape.reports import BLUE, GRAY, ORANGE, adapt, as_svg, write_page
 from ushape.reports.gallery import draw_still
 
-MOST_CHANGED = 4
+MAX_CHANGED = 4
 """Cases shown of the largest gains, and as many of the largest losses."""
 
 
@@ -79,7 +79,7 @@ def write_comparison(path: Path, sides: Sequence[Side], found: Sequence[Comparis
 def measure_tables(sides: Sequence[Side]) -> list[Breakdown]:
     """For each class the mean of each measure in each run, on the cases that all have."""
     found = []
-    summaries = [_summarise_shared(side, sides) for side in sides]
+    summaries = [_summarize_shared(side, sides) for side in sides]
     for own in summaries[0].classes:
         columns = [next((c for c in s.classes if c.name == own.name), None) for s in summaries]
         rows = []
@@ -98,17 +98,17 @@ def measure_tables(sides: Sequence[Side]) -> list[Breakdown]:
     return found
 
 
-def _summarise_shared(side: Side, sides: Sequence[Side]) -> Summary:
+def _summarize_shared(side: Side, sides: Sequence[Side]) -> Summary:
     shared = set.intersection(*({score.case for score in s.report.scores} for s in sides))
     scores = [score for score in side.report.scores if score.case in shared]
-    return summarise(scores, noun=sides[0].report.summary.group_noun)
+    return summarize(scores, noun=sides[0].report.summary.group_noun)
 
 
 def most_changed(comparison: Comparison) -> list[CaseChange]:
     """The largest gains, then the largest losses."""
     changes = comparison.changes
-    gains = [one for one in changes[:MOST_CHANGED] if one.change > 0]
-    losses = [one for one in changes[::-1][:MOST_CHANGED] if one.change < 0]
+    gains = [one for one in changes[:MAX_CHANGED] if one.change > 0]
+    losses = [one for one in changes[::-1][:MAX_CHANGED] if one.change < 0]
     return gains + losses
 
 
@@ -131,16 +131,16 @@ def _draw_pairs(comparison: Comparison, first: str, other: str) -> str:
     """Each group a dot: its Dice in the one and in the other."""
     figure = Figure(figsize=(4.6, 4.2), layout="constrained")
     axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color=GREY, lw=1)
-    for own, colour in zip(comparison.classes, [BLUE, ORANGE, GREY] * 30, strict=False):
-        axes.scatter(own.first, own.other, s=30, alpha=0.7, color=colour, label=_plain(own.name))
+    axes.plot([0, 1], [0, 1], color=GRAY, lw=1)
+    for own, color in zip(comparison.classes, [BLUE, ORANGE, GRAY] * 30, strict=False):
+        axes.scatter(own.first, own.other, s=30, alpha=0.7, color=color, label=_plain(own.name))
     lowest = min((min(own.first + own.other) for own in comparison.classes), default=0.0)
     axes.set_xlim(max(-0.02, lowest - 0.05), 1.02)
     axes.set_ylim(max(-0.02, lowest - 0.05), 1.02)
     axes.set_xlabel(f"Dice of {_plain(first)}")
     axes.set_ylabel(f"Dice of {_plain(other)}; above the line it is better")
     if len(comparison.classes) > 1:
-        axes.legend(frameon=False, labelcolor=GREY)
+        axes.legend(frameon=False, labelcolor=GRAY)
     adapt(axes)
     return as_svg(figure)
 

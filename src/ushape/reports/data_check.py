@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from ushape.data.case_stats import Exam
+from ushape.data.case_stats import CaseStats
 from ushape.data.checks.run import Checked
 from ushape.data.preprocessing import read_image
 from ushape.data.splits import PARTS
@@ -65,7 +65,7 @@ def write_check_page(path: Path, checked: Checked) -> None:
     )
 
 
-def _choose_cases(checked: Checked) -> list[tuple[Exam, list[str]]]:
+def _choose_cases(checked: Checked) -> list[tuple[CaseStats, list[str]]]:
     """Cases with findings, the worst kinds first, then evenly spread ones without."""
     names: dict[str, list[str]] = {}
     chosen: dict[str, None] = {}
@@ -81,7 +81,7 @@ def _choose_cases(checked: Checked) -> list[tuple[Exam, list[str]]]:
     return [(exams[case], names.get(case, [])) for case in chosen if case in exams]
 
 
-def _make_tile(exam: Exam, names: Sequence[str]) -> Tile:
+def _make_tile(exam: CaseStats, names: Sequence[str]) -> Tile:
     case = exam.case
     if exam.error is not None or exam.shape != exam.mask_shape:
         trouble = exam.error or f"image {size_text(exam.shape)}, mask {size_text(exam.mask_shape)}"
@@ -122,7 +122,7 @@ def _draw_histograms(checked: Checked) -> str:
     if not exams:
         return ""
     figure = Figure(figsize=(9, 2.6), layout="constrained")
-    sizes, grey, foreground = figure.subplots(1, 3)
+    sizes, gray, foreground = figure.subplots(1, 3)
     common = Counter(size_text(exam.shape) for exam in exams).most_common(6)
     sizes.barh([size for size, _ in common][::-1], [n for _, n in common][::-1], color=BLUE)
     sizes.set_title("Sizes, pixels")
@@ -132,9 +132,9 @@ def _draw_histograms(checked: Checked) -> str:
     values = values[np.isfinite(values)]
     if len(values):
         low, high = np.percentile(values, (0.1, 99.9))
-        grey.hist(values.clip(low, high), bins=64, color=BLUE)
-    grey.set_title("Intensities")
-    grey.set_yticks([])
+        gray.hist(values.clip(low, high), bins=64, color=BLUE)
+    gray.set_title("Intensities")
+    gray.set_yticks([])
 
     if checked.evidence.space is not None:
         pixels = [checked.evidence.class_pixels(exam) for exam in exams]
@@ -142,6 +142,6 @@ def _draw_histograms(checked: Checked) -> str:
         foreground.hist(shares, bins=32, color=ORANGE)
     foreground.set_title("Foreground, % of an image")
     foreground.set_ylabel("images")
-    for axes in (sizes, grey, foreground):
+    for axes in (sizes, gray, foreground):
         adapt(axes)
     return as_svg(figure)

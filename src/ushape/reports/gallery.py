@@ -15,7 +15,7 @@ from ushape.evaluation.case_images import CasePicture, encode_picture, reduce_pi
 from ushape.evaluation.scores import CaseScore
 from ushape.evaluation.summary import ClassSummary, Summary
 from ushape.reports import as_data
-from ushape.transforms.overlay import HIT_COLOUR, PREDICTION_COLOUR, TRUTH_COLOUR, outline
+from ushape.transforms.overlay import HIT_COLOR, PREDICTION_COLOR, TRUTH_COLOR, outline
 
 BYTES = 3_600_000
 """All pictures of a page together, as text."""
@@ -153,7 +153,7 @@ def draw_still(picture: CasePicture) -> str:
     return as_data(outline(image, small.truth, predicted), kind="webp")
 
 
-MOST_DOTS = 4000
+MAX_DOTS = 4000
 """Of more cases, evenly spread ones are drawn."""
 
 
@@ -168,10 +168,10 @@ def plot_data(
     group_of = {score.case: score.group for score in scores}
     picture_of = {picture["case"]: place for place, picture in enumerate(gallery.pictures)}
     return {
-        "colours": {
-            "truth": as_css(TRUTH_COLOUR),
-            "prediction": as_css(PREDICTION_COLOUR),
-            "hit": as_css(HIT_COLOUR),
+        "colors": {
+            "truth": as_css(TRUTH_COLOR),
+            "prediction": as_css(PREDICTION_COLOR),
+            "hit": as_css(HIT_COLOR),
         },
         "cases": [
             {"id": case, "group": group_of[case], "picture": picture_of.get(case)} for case in ids
@@ -195,8 +195,8 @@ def epoch_data(epochs: Sequence[Mapping[str, str]]) -> list[dict[str, float | No
     ]
 
 
-def as_css(colour: tuple[int, int, int]) -> str:
-    return f"rgb({colour[0]}, {colour[1]}, {colour[2]})"
+def as_css(color: tuple[int, int, int]) -> str:
+    return f"rgb({color[0]}, {color[1]}, {color[2]})"
 
 
 def _class_data(own: ClassSummary) -> dict[str, Any]:
@@ -220,7 +220,7 @@ def _score_data(
     scores: Sequence[CaseScore], ids: Sequence[str], classes: Sequence[str]
 ) -> list[dict[str, Any]]:
     place_of = {case: place for place, case in enumerate(ids)}
-    shown = scores[:: max(1, math.ceil(len(scores) / MOST_DOTS))]
+    shown = scores[:: max(1, math.ceil(len(scores) / MAX_DOTS))]
     return [
         {
             "case": place_of[score.case],

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ushape.evaluation.case_images import MOST_DOUBTED, CasePicture, doubt_about
+from ushape.evaluation.case_images import MAX_DOUBTED, CasePicture, doubt_about
 from ushape.evaluation.case_metrics import number_text
 from ushape.evaluation.scores import CaseScore, by_case, mean_dice
-from ushape.formatting import as_csv
+from ushape.formatting import to_csv
 from ushape.io.files import write_bytes
 from ushape.reports import write_page
 from ushape.reports.gallery import draw_still
@@ -36,7 +36,7 @@ def write_audit(
         }
         for case in ranked
     ]
-    write_bytes(folder / TABLE, as_csv(["case", "group", "mask_doubt", "dice"], rows))
+    write_bytes(folder / TABLE, to_csv(["case", "group", "mask_doubt", "dice"], rows))
     shown = {picture.case: picture for picture in pictures}
     doubted = [case for case in ranked if doubt_about(cases[case]) > 0 and case in shown]
     write_page(
@@ -52,6 +52,6 @@ def write_audit(
                 "dice": number_text(mean_dice(cases[case])),
                 "data": draw_still(shown[case]),
             }
-            for case in doubted[:MOST_DOUBTED]
+            for case in doubted[:MAX_DOUBTED]
         ],
     )

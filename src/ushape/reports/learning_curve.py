@@ -16,7 +16,7 @@ from ushape import config
 from ushape.evaluation.learning_curve import LearningCurve
 from ushape.io.files import write_bytes
 from ushape.metrics.stats import Interval
-from ushape.reports import BLUE, GREY, ORANGE, adapt, as_svg, write_page
+from ushape.reports import BLUE, GRAY, ORANGE, adapt, as_svg, write_page
 
 NAME = "learning_curve"
 
@@ -76,7 +76,7 @@ def _draw(curve: LearningCurve) -> Figure:
     axes.set_xlabel(f"{curve.group_noun} for training")
     axes.set_ylabel("Dice")
     adapt(axes)
-    axes.legend(frameon=False, labelcolor=GREY, loc="lower right")
+    axes.legend(frameon=False, labelcolor=GRAY, loc="lower right")
     return figure
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from ushape._version import __version__
 from ushape.evaluation.breakdowns import Breakdown
 from ushape.evaluation.storage import Report
-from ushape.formatting import of_noun
+from ushape.formatting import group_label
 from ushape.io.files import write_bytes
 from ushape.metrics.overlap import KINDS
 from ushape.reports.tables import mean_table
@@ -78,11 +78,11 @@ def _limits(report: Report) -> Iterator[str]:
     for own in summary.classes:
         if own.interval is None or not own.interval.is_reliable:
             yield (
-                f"{own.name}: tested on {of_noun(own.groups_with_truth, summary.group_noun)}, too "
-                "few for an interval that can be relied on."
+                f"{own.name}: tested on {group_label(own.groups_with_truth, summary.group_noun)}, "
+                "too few for an interval that can be relied on."
             )
         if own.missed_groups:
-            missed = of_noun(own.missed_groups, summary.group_noun)
+            missed = group_label(own.missed_groups, summary.group_noun)
             yield f"{own.name}: missed altogether in {missed}."
         alarms = own.case_kinds["false alarm"]
         if alarms:

@@ -12,7 +12,7 @@ from ushape.evaluation.scores import CaseScore
 from ushape.evaluation.summary import ClassSummary, Mean, Summary
 from ushape.metrics.overlap import KINDS
 
-MOST_ROWS = 1000
+MAX_ROWS = 1000
 """Rows of a table; scores.csv has the rest."""
 
 FIRST_MEASURES = (
@@ -112,7 +112,7 @@ def score_table(title: str, scores: Sequence[CaseScore], *, of_cases: bool) -> B
     measures = [name for name in CASE_MEASURES if name in measured]
     titles = [title_of(name).text for name in measures]
     names = ["case", "group"] if of_cases else ["group"]
-    hidden = len(scores) - MOST_ROWS
+    hidden = len(scores) - MAX_ROWS
     return Breakdown(
         title=title,
         columns=[*names, "class", "kind", "Dice", *titles, "truth px", "predicted px"],
@@ -126,7 +126,7 @@ def score_table(title: str, scores: Sequence[CaseScore], *, of_cases: bool) -> B
                 count_text(score.counts.truth),
                 count_text(score.counts.predicted),
             ]
-            for score in scores[:MOST_ROWS]
+            for score in scores[:MAX_ROWS]
         ],
         note=f"{count_text(hidden)} more rows are in scores.csv." if hidden > 0 else "",
     )

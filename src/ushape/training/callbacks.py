@@ -250,7 +250,7 @@ def _as_csv(rows: list[dict[str, Any]]) -> bytes:
 
 
 class ValidationPictures(lightning.Callback):
-    """Each image with hits, misses and false alarms in colours of their own."""
+    """Each image with hits, misses and false alarms in colors of their own."""
 
     def on_validation_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule

@@ -10,7 +10,7 @@ import lightning
 import numpy as np
 from torch.utils.data import DataLoader
 
-from ushape.config import settled
+from ushape.config import resolved
 from ushape.data.cache import SampleStore
 from ushape.data.patches import Patch, PatchDataset
 from ushape.data.pixel_weights import PixelWeights
@@ -39,9 +39,9 @@ class SegmentationData(lightning.LightningDataModule):
         self.plan, self.validation = plan, validation
         self.dataset = PatchDataset(
             training,
-            plan.preparation.space,
+            plan.preprocessing.space,
             build_draw(sampling, class_pixels, [case.group for case in training.cases]),
-            PixelWeights(plan.recipe.weights, class_pixels),
+            PixelWeights(plan.recipe.pixel_weights, class_pixels),
             plan.augment,
             patch_shape=plan.patch_shape,
             margin=margin,
@@ -50,12 +50,12 @@ class SegmentationData(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Patch]:
         train = self.plan.recipe.train
-        batch_size, workers = settled(train.batch_size), settled(train.workers)
+        batch_size, workers = resolved(train.batch_size), resolved(train.workers)
         rank, ranks = self._place
-        steps = settled(train.steps_per_epoch)
+        steps = resolved(train.steps_per_epoch)
         # Counted by steps: on resuming, Lightning hands samplers an epoch that is one too low.
         sampler = EpochSampler(
-            steps * train.accumulate * batch_size * ranks,
+            steps * train.accumulate_grad_batches * batch_size * ranks,
             lambda: self.trainer.global_step // steps if self.trainer else 0,
             rank=rank,
             world_size=ranks,
@@ -74,7 +74,7 @@ class SegmentationData(lightning.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[int]:
         """Indices of evenly spread validation cases, as many as planned."""
-        most = settled(self.plan.recipe.train.validation_cases)
+        most = resolved(self.plan.recipe.train.validation_cases)
         chosen = spread_evenly(len(self.validation), most)
         rank, ranks = self._place
         return DataLoader(chosen[rank::ranks], batch_size=None)  # type: ignore[arg-type]

@@ -32,7 +32,7 @@ SMOOTHING = 0.7
 
 SPREAD = 0.05
 """Standard deviation, in shares of all steps, over which losses are averaged to both sides before
-the steepest descent is looked for: single batches differ more than neighbouring rates."""
+the steepest descent is looked for: single batches differ more than neighboring rates."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,9 +165,9 @@ def _has_diverged(losses: Sequence[float], config: RangeConfig) -> bool:
 def _step(
     module: SegmentationModule, optimizer: torch.optim.Optimizer, batches: Iterator[Patch]
 ) -> float:
-    """One optimiser step over all batches that are accumulated; their mean loss."""
+    """One optimizer step over all batches that are accumulated; their mean loss."""
     optimizer.zero_grad()
-    total, count = 0.0, module.plan.recipe.train.accumulate
+    total, count = 0.0, module.plan.recipe.train.accumulate_grad_batches
     for _ in range(count):
         batch = module.transfer_batch_to_device(next(batches), module.device, 0)
         with precision_context(module.device.type, module.plan.recipe.train.precision):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from ushape.config import settled
+from ushape.config import resolved
 from ushape.data.patches import Patch
 from ushape.errors import RunError
 from ushape.inference.ensemble import predict_sample
@@ -39,21 +39,21 @@ class SegmentationModule(lightning.LightningModule):
 
     def __init__(self, plan: Plan, validation: Sequence[Sample], groups: Sequence[str]):
         super().__init__()
-        recipe, preparation = plan.recipe, plan.preparation
+        recipe, preprocessing = plan.recipe, plan.preprocessing
         train = recipe.train
         assert train.epochs is not None
         self.plan, self.validation = plan, validation
-        self.total_steps = train.epochs * settled(train.steps_per_epoch)
+        self.total_steps = train.epochs * resolved(train.steps_per_epoch)
         self.layout = memory_format(recipe.network.dims, channels_last=train.channels_last)
 
-        network = build_model(recipe.network, preparation.channels, preparation.space.channels)
+        network = build_model(recipe.network, preprocessing.channels, preprocessing.space.channels)
         self.network: nn.Module = network.to(memory_format=self.layout)  # type: ignore[call-overload]
         self.averaged = AveragedModel(
-            self.network, multi_avg_fn=moving_average(settled(train.ema_decay)), use_buffers=True
+            self.network, multi_avg_fn=moving_average(resolved(train.ema_decay)), use_buffers=True
         )
         self.averaged.requires_grad_(False)
         self.loss = build_loss(
-            recipe.loss, preparation.space, deep_supervision=recipe.network.deep_supervision > 0
+            recipe.loss, preprocessing.space, deep_supervision=recipe.network.deep_supervision > 0
         )
         self.shown: dict[int, np.ndarray] = {}
         """The latest guess (*S) for a few validation cases, by index."""
@@ -79,7 +79,7 @@ class SegmentationModule(lightning.LightningModule):
             )
         self.loss_sum += value
         self.batches += 1
-        seen = batch["target"][:, self.plan.preparation.space.foreground].flatten(1).any(dim=1)
+        seen = batch["target"][:, self.plan.preprocessing.space.foreground].flatten(1).any(dim=1)
         self.foreground_patches += int(seen.sum())
         self.patches += len(seen)
         self.log("train/loss", loss, prog_bar=True)
@@ -92,18 +92,18 @@ class SegmentationModule(lightning.LightningModule):
         self.loss_sum = 0.0
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_index: int) -> None:
-        if (batch_index + 1) % self.plan.recipe.train.accumulate == 0:
+        if (batch_index + 1) % self.plan.recipe.train.accumulate_grad_batches == 0:
             self.averaged.update_parameters(self.network)
 
     def on_validation_epoch_start(self) -> None:
-        scored = len(self.plan.preparation.space.scored)
+        scored = len(self.plan.preprocessing.space.scored)
         self._counts = torch.zeros(len(self._group_index), scored, 4, device=self.device)
         self._surprise = torch.zeros(2, device=self.device)  # Sum, and pixels.
 
     def validation_step(self, index: int, batch_index: int) -> None:
         sample = self.validation[index]
         assert sample.classes is not None, "a validation case has a mask"
-        space = self.plan.preparation.space
+        space = self.plan.preprocessing.space
         self.averaged.eval()
         # One version of each image is enough to compare epochs.
         precision = self.plan.recipe.train.precision
@@ -131,7 +131,7 @@ class SegmentationModule(lightning.LightningModule):
         self.log("train/epoch_loss", self.loss_sum / max(1, self.batches), rank_zero_only=True)
 
     def configure_gradient_clipping(self, *arguments: Any, **options: Any) -> None:
-        # Lightning refuses to clip for fused optimisers, for the sake of fp16's loss scaling,
+        # Lightning refuses to clip for fused optimizers, for the sake of fp16's loss normalization,
         # which bf16 and fp32 do without.
         largest = self.plan.recipe.train.gradient_clip
         if largest:

@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules, each a line in its table."""
+"""Optimizers and learning-rate schedules, each a line in its table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from ushape.config import settled
+from ushape.config import resolved
 from ushape.planning.recipe import TrainConfig
 
 Parameters = Iterable[nn.Parameter]
@@ -17,7 +17,7 @@ Parameters = Iterable[nn.Parameter]
 
 def _adam(kind: type[torch.optim.Adam]) -> Callable[[Parameters, TrainConfig, bool], Optimizer]:
     def build(parameters: Parameters, train: TrainConfig, fused: bool) -> Optimizer:
-        rate = settled(train.learning_rate)
+        rate = resolved(train.learning_rate)
         return kind(parameters, lr=rate, weight_decay=train.weight_decay, fused=fused)
 
     return build
@@ -26,7 +26,7 @@ def _adam(kind: type[torch.optim.Adam]) -> Callable[[Parameters, TrainConfig, bo
 def _sgd(parameters: Parameters, train: TrainConfig, fused: bool) -> Optimizer:
     return torch.optim.SGD(
         parameters,
-        lr=settled(train.learning_rate),
+        lr=resolved(train.learning_rate),
         momentum=train.momentum,
         weight_decay=train.weight_decay,
         fused=fused,
@@ -36,7 +36,7 @@ def _sgd(parameters: Parameters, train: TrainConfig, fused: bool) -> Optimizer:
 def _rmsprop(parameters: Parameters, train: TrainConfig, fused: bool) -> Optimizer:
     return torch.optim.RMSprop(  # Has no fused form.
         parameters,
-        lr=settled(train.learning_rate),
+        lr=resolved(train.learning_rate),
         momentum=train.momentum,
         weight_decay=train.weight_decay,
         foreach=True,
@@ -52,7 +52,7 @@ OPTIMIZERS: dict[str, Callable[[Parameters, TrainConfig, bool], Optimizer]] = {
 
 
 def build_optimizer(parameters: Parameters, train: TrainConfig, device: str) -> Optimizer:
-    """The recipe's optimiser; fused, one kernel for all weights, where there is one."""
+    """The recipe's optimizer; fused, one kernel for all weights, where there is one."""
     return OPTIMIZERS[train.optimizer](parameters, train, device in ("cpu", "cuda"))
 
 

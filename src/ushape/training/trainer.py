@@ -21,7 +21,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from ushape.config import settled
+from ushape.config import resolved
 from ushape.console import Console
 from ushape.data.cache import SampleStore
 from ushape.errors import PlanError, RunError
@@ -141,13 +141,13 @@ def _build_trainer(
     return lightning.Trainer(
         accelerator={"cuda": "gpu"}.get(plan.machine.device, plan.machine.device),
         devices=1,
-        precision=PRECISIONS[settled(train.precision)],
-        accumulate_grad_batches=train.accumulate,
+        precision=PRECISIONS[resolved(train.precision)],
+        accumulate_grad_batches=train.accumulate_grad_batches,
         max_epochs=-1,  # The pacer ends the training: it may revise the number of steps.
         callbacks=[*callbacks, *extras],
         logger=TensorBoardLogger(run.folder, name="tensorboard", version=""),
         plugins=[WholeFileCheckpoints()],
-        log_every_n_steps=min(10, settled(train.steps_per_epoch)),
+        log_every_n_steps=min(10, resolved(train.steps_per_epoch)),
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # EpochSampler knows its rank.
         enable_progress_bar=show_bar,
@@ -234,17 +234,17 @@ def _with_half_the_batch(plan: Plan, error: Exception, console: Console) -> Plan
     if not (isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error))):
         raise error
     train = plan.recipe.train
-    batch = settled(train.batch_size)
+    batch = resolved(train.batch_size)
     if batch == 1:
         raise PlanError(
             "Out of memory with a single patch.",
             hint="Use a smaller sampling.patch_shape, or narrower network.widths.",
         ) from None
     fewer = batch // 2
-    repeated = train.accumulate * math.ceil(batch / fewer)
+    repeated = train.accumulate_grad_batches * math.ceil(batch / fewer)
     console.say(f"Out of memory: goes on with {fewer} patches at a time, {repeated} times a step.")
     gc.collect()
     if plan.machine.device == "cuda":
         torch.cuda.empty_cache()
-    smaller = replace(train, batch_size=fewer, accumulate=repeated)
+    smaller = replace(train, batch_size=fewer, accumulate_grad_batches=repeated)
     return replace(plan, recipe=replace(plan.recipe, train=smaller))

@@ -21,7 +21,7 @@ small windows around each object are enough."""
 def find_objects(classes: np.ndarray) -> np.ndarray:
     """Connected foreground of a class mask, as ids from 1; 0 is background.
 
-    Sides connect, corners do not (4 neighbours in 2D, 6 in 3D): cells are often parted by a line
+    Sides connect, corners do not (4 neighbors in 2D, 6 in 3D): cells are often parted by a line
     one pixel wide, and across a slanting one they meet at corners. Ignored pixels belong to none.
 
     Shapes:
@@ -37,7 +37,7 @@ def separate_touching(objects: np.ndarray) -> np.ndarray:
     The line is taken from both sides: a pixel next to another object's becomes background.
 
     Shapes:
-        objects: (*S) integer ids, 0 background -> the same, dtype too, without touching neighbours.
+        objects: (*S) integer ids, 0 background -> the same, dtype too, without touching neighbors.
 
     Raises:
         DataError: the ids are not integers.

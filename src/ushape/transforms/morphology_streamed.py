@@ -30,7 +30,7 @@ class Parts:
     bands: Sequence[slice]
     read: Reader
     reach: np.ndarray
-    """Which neighbours connect, as in `ndimage.label`."""
+    """Which neighbors connect, as in `ndimage.label`."""
 
     part_of: Sequence[np.ndarray]
     """For each band: the part of each piece of it, 0 first."""

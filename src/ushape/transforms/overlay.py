@@ -7,10 +7,10 @@ from scipy import ndimage
 
 from ushape.labels import IGNORE
 
-TRUTH_COLOUR = (0, 158, 255)
-PREDICTION_COLOUR = (255, 140, 0)
-HIT_COLOUR = (0, 158, 115)
-"""Blue, orange and bluish green stay apart for every kind of colour vision (after Okabe and
+TRUTH_COLOR = (0, 158, 255)
+PREDICTION_COLOR = (255, 140, 0)
+HIT_COLOR = (0, 158, 115)
+"""Blue, orange and bluish green stay apart for every kind of color vision (after Okabe and
 Ito 2008)."""
 
 
@@ -24,9 +24,9 @@ def overlay(image: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     plane, (guess,) = _choose_plane(image, predicted)
     picture = as_rgb(plane)
     inside = (guess > 0) & (guess != IGNORE)
-    colour = np.asarray(PREDICTION_COLOUR, dtype=np.float32)
-    picture[inside] = (0.8 * picture[inside] + 0.2 * colour).astype(np.uint8)
-    picture[_outline(guess)] = PREDICTION_COLOUR
+    color = np.asarray(PREDICTION_COLOR, dtype=np.float32)
+    picture[inside] = (0.8 * picture[inside] + 0.2 * color).astype(np.uint8)
+    picture[_outline(guess)] = PREDICTION_COLOR
     return picture
 
 
@@ -40,8 +40,8 @@ def outline(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.n
     plane, (truth, predicted) = _choose_plane(image, truth, predicted)
     picture = as_rgb(plane)
     wanted, found = _outline(truth), _outline(predicted)
-    picture[wanted] = TRUTH_COLOUR
-    picture[found] = PREDICTION_COLOUR
+    picture[wanted] = TRUTH_COLOR
+    picture[found] = PREDICTION_COLOR
     picture[wanted & found] = (255, 255, 255)
     return picture
 
@@ -56,12 +56,12 @@ def judge(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.nda
     plane, (truth, predicted) = _choose_plane(image, truth, predicted)
     picture = as_rgb(plane)
     counted = truth != IGNORE
-    for where, colour in (
-        ((truth > 0) & (predicted == truth), HIT_COLOUR),
-        ((truth > 0) & (predicted != truth), TRUTH_COLOUR),
-        ((truth == 0) & (predicted > 0), PREDICTION_COLOUR),
+    for where, color in (
+        ((truth > 0) & (predicted == truth), HIT_COLOR),
+        ((truth > 0) & (predicted != truth), TRUTH_COLOR),
+        ((truth == 0) & (predicted > 0), PREDICTION_COLOR),
     ):
-        tint = 0.55 * picture[where & counted] + 0.45 * np.asarray(colour, dtype=np.float32)
+        tint = 0.55 * picture[where & counted] + 0.45 * np.asarray(color, dtype=np.float32)
         picture[where & counted] = tint.astype(np.uint8)
     return picture
 

@@ -188,7 +188,7 @@ def _average_along(image: np.ndarray, axis: int, new: int) -> np.ndarray:
 def _average_stretches(
     image: np.ndarray, axis: int, edges: np.ndarray, per_pixel: float
 ) -> np.ndarray:
-    """Means over the stretches between neighbouring edges, given in pixels of the axis.
+    """Means over the stretches between neighboring edges, given in pixels of the axis.
 
     Args:
         per_pixel: 1 / length of a stretch.

@@ -21,11 +21,11 @@ class TilingConfig:
     """How a large image is cut up and blended together."""
 
     overlap_fraction: float | Literal["auto"] = "auto"
-    """Share of a tile covered again by its neighbour, 0 <= value < 1. auto: 64 pixels, at most a
+    """Share of a tile covered again by its neighbor, 0 <= value < 1. auto: 64 pixels, at most a
     quarter."""
 
     blend: Blend = "gaussian"
-    """Trust in a pixel by its distance from the tile's centre."""
+    """Trust in a pixel by its distance from the tile's center."""
 
     def __post_init__(self) -> None:
         if self.overlap_fraction != "auto" and not 0 <= self.overlap_fraction < 1:
@@ -56,7 +56,7 @@ class TiledAxis:
 
 
 def cut_axis(size: int, tile: int, overlap_fraction: float, blend: Blend) -> TiledAxis:
-    """Tiles evenly spread over an axis; neighbours overlap at least so far.
+    """Tiles evenly spread over an axis; neighbors overlap at least so far.
 
     Args:
         size: Pixels to cover; an axis shorter than a tile is covered by one.
@@ -72,7 +72,7 @@ def cut_axis(size: int, tile: int, overlap_fraction: float, blend: Blend) -> Til
 
 
 def tile_starts(size: int, tile: int, overlap_fraction: float) -> list[int]:
-    """First pixels of the tiles along one axis, evenly spread; neighbours overlap at least so far.
+    """First pixels of the tiles along one axis, evenly spread; neighbors overlap at least so far.
 
     Args:
         size: Pixels to cover.

@@ -46,7 +46,7 @@ def test_numbered_images_that_differ_are_single():
     assert len(set(groups_of(found))) == 30
 
 
-def test_sections_that_look_like_their_neighbours_are_a_stack_in_blocks():
+def test_sections_that_look_like_their_neighbors_are_a_stack_in_blocks():
     found = infer_groups(cases(*(f"sec_{n}" for n in range(30))), alike)
     assert found.kind == "stack"
     blocks = {}
@@ -103,14 +103,14 @@ def test_a_stack_in_given_parts_has_blocks_in_each():
     assert "tears" not in found.text
 
 
-def test_a_given_split_of_neighbouring_sections_is_named():
+def test_a_given_split_of_neighboring_sections_is_named():
     mixed = [
         Case(id=f"{part}/sec_{n}", image=Path("x"), split=part)
         for n in range(30)
         for part in ["test" if n % 5 == 4 else "train"]
     ]
     found = infer_groups(mixed, alike)
-    assert "the given split tears 11 pairs of neighbours apart" in found.text
+    assert "the given split tears 11 pairs of neighbors apart" in found.text
 
 
 def test_dicom_files_of_one_patient_belong_together(tmp_path):

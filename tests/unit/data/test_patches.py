@@ -5,20 +5,20 @@ import pytest
 import torch
 
 from ushape.data.patches import PatchDataset
-from ushape.data.pixel_weights import PixelWeights, WeightConfig
+from ushape.data.pixel_weights import PixelWeightConfig, PixelWeights
 from ushape.data.preprocessing import thin_out
 from ushape.data.sampling import CaseDraw
 from ushape.datasets.synthetic import SyntheticConfig, make_cells, write_data_set
 from ushape.errors import DataError
 from ushape.labels import IGNORE, LabelSpace
-from ushape.normalization import Scaling
+from ushape.normalization import Normalization
 from ushape.transforms.augment import STRENGTHS, AugmentConfig
-from ushape.transforms.augment.geometry import SpaceConfig
+from ushape.transforms.augment.geometry import GeometryConfig
 from ushape.types import Case, Geometry, Sample
 
 SPACE = LabelSpace(values=(0, 255), names=("background", "foreground"))
 STRONG = AugmentConfig(
-    space=SpaceConfig(flip_axes=(0, 1), rotation_probability=1, elastic_probability=1)
+    geometry=GeometryConfig(flip_axes=(0, 1), rotation_probability=1, elastic_probability=1)
 )
 
 
@@ -33,7 +33,7 @@ def make_dataset(augment=STRONG, margin=0, seed=0, patch_shape=(24, 32)):
             Sample(
                 case=Case(id=str(index), image=Path("x")),
                 image=image,
-                scaling=Scaling.measure(thin_out(image)),
+                normalization=Normalization.measure(thin_out(image)),
                 classes=classes,
                 geometry=Geometry(
                     file_shape=(40, 44),
@@ -44,7 +44,7 @@ def make_dataset(augment=STRONG, margin=0, seed=0, patch_shape=(24, 32)):
             )
         )
     class_pixels = np.array([[9, 9]] * 3)
-    draw, weights = CaseDraw(class_pixels, 0.5), PixelWeights(WeightConfig(), class_pixels)
+    draw, weights = CaseDraw(class_pixels, 0.5), PixelWeights(PixelWeightConfig(), class_pixels)
     return PatchDataset(
         samples, SPACE, draw, weights, augment, patch_shape=patch_shape, margin=margin, seed=seed
     )

@@ -3,19 +3,21 @@ import pytest
 from PIL import Image
 
 from ushape.data.cache import SampleStore
-from ushape.data.preprocessing import Preparation, PreparationConfig, thin_out
+from ushape.data.preprocessing import Preprocessing, PreprocessingConfig, thin_out
 from ushape.errors import DataError
 from ushape.labels import LabelSpace
-from ushape.normalization import Scaling
+from ushape.normalization import Normalization
 from ushape.types import Case
 
 SPACE = LabelSpace(values=(0, 255), names=("background", "foreground"))
 rng = np.random.default_rng(0)
 
 
-def prepare(downscale=1, scaling=None, channels=1):
-    config = PreparationConfig(downscale=downscale, intensity="data" if scaling else "image")
-    return Preparation(channels=channels, config=config, space=SPACE, scaling=scaling)
+def prepare(downscale=1, normalization=None, channels=1):
+    config = PreprocessingConfig(
+        downscale=downscale, intensity="data" if normalization else "image"
+    )
+    return Preprocessing(channels=channels, config=config, space=SPACE, normalization=normalization)
 
 
 @pytest.fixture
@@ -28,15 +30,15 @@ def case(tmp_path):
 
 
 def test_scaling_by_hand():
-    scaling = Scaling(low=(0.0,), high=(10.0,), mean=(4.0,), std=(2.0,))
+    normalization = Normalization(low=(0.0,), high=(10.0,), mean=(4.0,), std=(2.0,))
     image = np.array([[[-5, 0, 4, 10, 99]]], dtype=np.float32)
-    assert scaling.apply(image).tolist() == [[[-2, -2, 0, 3, 3]]]
+    assert normalization.apply(image).tolist() == [[[-2, -2, 0, 3, 3]]]
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
-def test_measured_scaling_standardises_any_dtype(dtype):
+def test_measured_scaling_standardizes_any_dtype(dtype):
     pixels = (rng.random((3, 5000)) * 250 * np.array([[0.2], [0.5], [1]])).astype(dtype)
-    scaled = Scaling.measure(pixels).apply(pixels[:, :, None])
+    scaled = Normalization.measure(pixels).apply(pixels[:, :, None])
     assert scaled.dtype == np.float32
     np.testing.assert_allclose(scaled.mean(axis=(1, 2)), 0, atol=0.02)
     np.testing.assert_allclose(scaled.std(axis=(1, 2)), 1, atol=0.02)
@@ -44,18 +46,18 @@ def test_measured_scaling_standardises_any_dtype(dtype):
 
 def test_constant_and_broken_channels_become_zeros_not_nan():
     pixels = np.array([[7.0] * 9, [np.nan] * 9, [np.inf] + [1.0] * 8])
-    scaled = Scaling.measure(pixels).apply(pixels[:, :, None])
+    scaled = Normalization.measure(pixels).apply(pixels[:, :, None])
     assert np.isfinite(scaled).all()
     assert not scaled[0].any()
 
 
 @pytest.mark.parametrize("downscale", [1, 2, 3])
 def test_there_and_back_lies_on_the_file_s_grid(case, downscale):
-    preparation = prepare(downscale)
-    sample = preparation.load(case)
+    preprocessing = prepare(downscale)
+    sample = preprocessing.load(case)
     assert sample.geometry.file_shape == (31, 42)
     assert sample.image.shape[1:] == sample.classes.shape == sample.geometry.working_shape
-    back = preparation.restore(sample.classes[None].astype(np.float32), sample.geometry)
+    back = preprocessing.restore(sample.classes[None].astype(np.float32), sample.geometry)
     assert back.shape == (1, 31, 42)
     truth = prepare().load(case).classes
     guess = SPACE.decode(back)
@@ -63,16 +65,16 @@ def test_there_and_back_lies_on_the_file_s_grid(case, downscale):
 
 
 def test_prediction_prepares_as_training_does(case):
-    scaling = Scaling.measure(rng.random((1, 99)) * 255)
-    annotated = prepare(2, scaling).load(case)
-    plain = prepare(2, scaling).load(Case(id="a", image=case.image))
+    normalization = Normalization.measure(rng.random((1, 99)) * 255)
+    annotated = prepare(2, normalization).load(case)
+    plain = prepare(2, normalization).load(Case(id="a", image=case.image))
     assert plain.classes is None
     assert (plain.image == annotated.image).all()
 
 
 def test_each_image_by_its_own_numbers(case):
-    sample = prepare(scaling=None).load(case)
-    scaled = sample.scaling.apply(sample.image)
+    sample = prepare(normalization=None).load(case)
+    scaled = sample.normalization.apply(sample.image)
     assert scaled.mean() == pytest.approx(0, abs=0.05)
     assert scaled.std() == pytest.approx(1, abs=0.05)
 

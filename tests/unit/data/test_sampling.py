@@ -6,7 +6,7 @@ from ushape.data.sampling import (
     EpochSampler,
     SamplingConfig,
     build_draw,
-    draw_centre,
+    draw_center,
     lesion_probabilities,
     patient_lesion_probabilities,
 )
@@ -26,7 +26,7 @@ def test_planned_foreground_share_is_reached_among_mostly_empty_cases():
     assert {pick.case_index for pick in picks if pick.class_index} == {3, 17}
 
 
-def test_rare_class_is_centred_on_as_often_as_a_common_one():
+def test_rare_class_is_centered_on_as_often_as_a_common_one():
     class_pixels = np.array([[10, 900, 0]] * 9 + [[10, 0, 1]])
     draw = CaseDraw(class_pixels, 1.0)
     rng = np.random.default_rng(1)
@@ -44,7 +44,7 @@ def test_foreground_patch_holds_the_class():
     classes = np.zeros((40, 30), np.uint8)
     classes[39, 29] = 1  # In the corner: the patch is pushed back into the image.
     for seed in range(20):
-        y, x = draw_centre(classes, 1, (8, 8), np.random.default_rng(seed))
+        y, x = draw_center(classes, 1, (8, 8), np.random.default_rng(seed))
         corner = int(y - 4), int(x - 4)
         assert classes[corner[0] : corner[0] + 8, corner[1] : corner[1] + 8].any()
         assert corner == (32, 22)
@@ -53,12 +53,12 @@ def test_foreground_patch_holds_the_class():
 def test_patches_stay_inside_and_reach_every_corner():
     classes = np.zeros((10, 12), np.uint8)
     rng = np.random.default_rng(3)
-    corners = {draw_centre(classes, None, (8, 8), rng) for _ in range(500)}
+    corners = {draw_center(classes, None, (8, 8), rng) for _ in range(500)}
     assert corners == {(y + 4.0, x + 4.0) for y in range(3) for x in range(5)}
 
 
 def test_image_smaller_than_the_patch_lies_in_its_middle():
-    assert draw_centre(np.zeros((6, 20), np.uint8), None, (8, 20), np.random.default_rng(0)) == (
+    assert draw_center(np.zeros((6, 20), np.uint8), None, (8, 20), np.random.default_rng(0)) == (
         3.0,
         10.0,
     )

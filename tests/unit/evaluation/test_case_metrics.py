@@ -99,7 +99,7 @@ def test_each_class_by_itself():
 
 def test_a_unit_that_all_images_share(tmp_path):
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "plain.png")
-    for name, micrometres in (("fine", 0.5), ("coarse", 500)):
+    for name, micrometers in (("fine", 0.5), ("coarse", 500)):
         tifffile.imwrite(
             tmp_path / f"{name}.ome.tif",
             np.zeros((4, 4), np.uint8),
@@ -109,7 +109,7 @@ def test_a_unit_that_all_images_share(tmp_path):
                     key: value
                     for axis in "XY"
                     for key, value in (
-                        (f"PhysicalSize{axis}", micrometres),
+                        (f"PhysicalSize{axis}", micrometers),
                         (f"PhysicalSize{axis}Unit", "µm"),
                     )
                 },

@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from ushape.evaluation.case_images import MOST_DOUBTED, Shelf, doubt_about
+from ushape.evaluation.case_images import MAX_DOUBTED, ImageSelection, doubt_about
 from ushape.evaluation.scores import CaseScore
 from ushape.metrics.overlap import Counts
 
@@ -28,7 +28,7 @@ def fill(shelf, dice, doubt=None):
 
 def test_the_extremes_stay_and_the_rest_is_spread():
     dice = np.round(np.random.default_rng(0).beta(8, 1, 400), 3)
-    kept = fill(Shelf(most=10), dice)
+    kept = fill(ImageSelection(most=10), dice)
     values = [dice[int(name)] for name in kept]
     assert len(kept) == 10
     assert values == sorted(values)
@@ -40,13 +40,13 @@ def test_the_extremes_stay_and_the_rest_is_spread():
 def test_the_most_doubted_are_there_whatever_their_dice():
     doubt = np.zeros(200)
     doubt[50:80] = np.linspace(0.1, 0.4, 30)
-    kept = fill(Shelf(most=3), np.full(200, 0.9), doubt)
-    assert set(map(str, range(80 - MOST_DOUBTED, 80))) <= set(kept)
-    assert len(kept) <= 3 + MOST_DOUBTED
+    kept = fill(ImageSelection(most=3), np.full(200, 0.9), doubt)
+    assert set(map(str, range(80 - MAX_DOUBTED, 80))) <= set(kept)
+    assert len(kept) <= 3 + MAX_DOUBTED
 
 
 def test_what_holds_nothing_is_not_shown():
-    shelf = Shelf()
+    shelf = ImageSelection()
     empty = CaseScore(
         case="x",
         group="g",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ushape.evaluation.scores import pool_groups, score_case, write_scores
-from ushape.evaluation.summary import summarise
+from ushape.evaluation.summary import summarize
 from ushape.labels import LabelSpace
 
 SPACE = LabelSpace(values=(0, 255), names=("background", "lesion"))
@@ -21,7 +21,7 @@ def test_groups_are_pooled_not_averaged():
     scores = score("1", "p", HALF, FULL) + score("2", "p", FULL, FULL)
     (pooled,) = pool_groups(scores)
     assert pooled.dice == pytest.approx(24 / 28)
-    assert summarise(scores, noun="patients").classes[0].mean_dice == pytest.approx(24 / 28)
+    assert summarize(scores, noun="patients").classes[0].mean_dice == pytest.approx(24 / 28)
 
 
 def test_a_miss_scores_0_and_empty_pairs_are_averaged_in_nowhere():
@@ -31,7 +31,7 @@ def test_a_miss_scores_0_and_empty_pairs_are_averaged_in_nowhere():
         *score("alarm", "c", HALF, NONE),
         *score("empty", "d", NONE, NONE),
     ]
-    (own,) = summarise(scores, noun="patients").classes
+    (own,) = summarize(scores, noun="patients").classes
     assert own.mean_dice == own.mean_case_dice == 0.5
     assert own.case_kinds == {"both present": 1, "missed": 1, "false alarm": 1, "both empty": 1}
     assert (own.groups_with_truth, own.missed_groups) == (2, 1)
@@ -43,7 +43,7 @@ def test_verdict_says_how_sure_and_what_went_wrong():
         *score("2", "b", NONE, HALF),
         *score("3", "c", HALF, NONE),
     ]
-    verdict = summarise(scores, noun="patients").verdict
+    verdict = summarize(scores, noun="patients").verdict
     assert "On 2 patients never seen in training the mean Dice is 0.500 [0.000, 1.000]." in verdict
     assert "With 2 patients the interval is not to be relied on." in verdict
     assert "1 of them missed." in verdict
@@ -52,14 +52,14 @@ def test_verdict_says_how_sure_and_what_went_wrong():
 
 def test_ten_groups_are_relied_on_and_one_is_not_an_interval():
     many = [s for n in range(10) for s in score(str(n), str(n), HALF, FULL)]
-    assert "relied" not in summarise(many, noun="images").verdict
-    one = summarise(score("1", "a", HALF, FULL), noun="images").verdict
+    assert "relied" not in summarize(many, noun="images").verdict
+    one = summarize(score("1", "a", HALF, FULL), noun="images").verdict
     assert "On 1 image never" in one
     assert "nothing about the spread" in one
 
 
 def test_nothing_to_be_found_is_said():
-    summary = summarise(score("1", "a", NONE, NONE), noun="images")
+    summary = summarize(score("1", "a", NONE, NONE), noun="images")
     assert summary.mean_dice is None
     assert "None of the 1 cases holds any lesion" in summary.verdict
 

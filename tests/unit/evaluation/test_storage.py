@@ -12,7 +12,7 @@ from ushape.errors import RunError
 from ushape.evaluation.breakdowns import break_down
 from ushape.evaluation.scores import read_scores, score_case, write_scores
 from ushape.evaluation.storage import CARD, FACTS, load_report, refuse_existing, save_report
-from ushape.evaluation.summary import join_summaries, summarise
+from ushape.evaluation.summary import join_summaries, summarize
 from ushape.labels import LabelSpace
 from ushape.metrics.probability import measure_reliability
 from ushape.types import Case
@@ -95,7 +95,7 @@ def test_means_of_a_group_are_over_the_cases_that_hold_the_class():
         *score_case("c", "g", ones, 0 * ones, SPACE, [{"hausdorff95": 9.0}]),  # A false alarm.
         *score_case("d", "h", ones, ones, SPACE, [{"hausdorff95": None}]),
     ]
-    (own,) = summarise(scores, noun="groups").classes
+    (own,) = summarize(scores, noun="groups").classes
     mean = own.means["hausdorff95"]
     assert (mean.value, mean.groups) == (2.5, 1)  # (1 + 4) / 2; the other has none.
     assert own.means["recall"].value == pytest.approx((0.5 + 1) / 2)  # Pixels of a group pooled.
@@ -105,7 +105,7 @@ def test_folds_pool_their_reliability():
     shares, truth = np.array([0.2, 0.9, 0.7]), np.array([False, True, False])
     ones = np.ones((2, 2), np.uint8)
     parts = [
-        summarise(
+        summarize(
             score_case(name, name, ones, ones, SPACE),
             noun="groups",
             reliability={"cell": measure_reliability(shares[cut], truth[cut])},
@@ -114,7 +114,7 @@ def test_folds_pool_their_reliability():
         for name, cut in (("a", slice(0, 1)), ("b", slice(1, 3)))
     ]
     scores = [s for name in "ab" for s in score_case(name, name, ones, ones, SPACE)]
-    whole = join_summaries(parts, summarise(scores, noun="groups"))
+    whole = join_summaries(parts, summarize(scores, noun="groups"))
     pooled, at_once = whole.classes[0].reliability, measure_reliability(shares, truth)
     assert pooled.pixels == at_once.pixels
     assert pooled.brier == pytest.approx(at_once.brier)
@@ -124,7 +124,7 @@ def test_folds_pool_their_reliability():
 def test_folds_of_different_units_have_no_mean_distance():
     ones = np.ones((2, 2), np.uint8)
     scores = score_case("a", "a", ones, ones, SPACE, [{"hausdorff95": 1.0, "auroc": 0.5}])
-    part = summarise(scores, noun="groups")
+    part = summarize(scores, noun="groups")
     other = replace(part, distance_unit="mm")
     assert "hausdorff95" in join_summaries([part, part], part).classes[0].means
     means = join_summaries([part, other], part).classes[0].means

@@ -161,7 +161,7 @@ def test_wide_images_get_lower_tiles_and_the_same_prediction(monkeypatch):
     image = rng.standard_normal((1, 90, 200)).astype(np.float32)
     cut = settings(40, 40, overlap=0.25)
     expected = predict_probabilities(Identity().eval(), image, SPACE, cut)
-    monkeypatch.setattr(sliding_window, "LOWEST_TILE", 12)
+    monkeypatch.setattr(sliding_window, "MIN_TILE", 12)
     monkeypatch.setattr(sliding_window, "BAND_PX", 200 * 16)
     network = Identity().eval()
     found = predict_probabilities(network, image, SPACE, cut)

@@ -8,11 +8,11 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ushape.data.preprocessing import Preparation, PreparationConfig
+from ushape.data.preprocessing import Preprocessing, PreprocessingConfig
 from ushape.errors import DataError
 from ushape.inference.prefetch import map_ahead, predict_images
 from ushape.inference.sliding_window import TileSettings, predict_probabilities
-from ushape.inference.streaming import FileRows, average_bands, measure_scaling, predict_file
+from ushape.inference.streaming import FileRows, average_bands, measure_normalization, predict_file
 from ushape.io.streaming.reader import open_bands
 from ushape.labels import LabelSpace
 from ushape.transforms.resampling import (
@@ -41,8 +41,8 @@ class Sum:
 
 
 def prepare(**changes):
-    config = PreparationConfig(**{"downscale": 1, "intensity": "image", **changes})
-    return Preparation(channels=3, config=config, space=SPACE, scaling=None)
+    config = PreprocessingConfig(**{"downscale": 1, "intensity": "image", **changes})
+    return Preprocessing(channels=3, config=config, space=SPACE, normalization=None)
 
 
 @pytest.fixture
@@ -56,17 +56,17 @@ def path(tmp_path):
 @pytest.mark.parametrize("downscale", [1, 2, 4])
 @pytest.mark.parametrize("intensity", ["image", "min_max"])
 def test_bands_of_a_file_are_the_prediction_of_the_whole(path, downscale, intensity):
-    preparation = prepare(downscale=downscale, intensity=intensity)
+    preprocessing = prepare(downscale=downscale, intensity=intensity)
     settings = TileSettings(shape=(24, 24), overlap_fraction=0.25)
-    sample = preparation.load(Case(id="x", image=path))
-    image = sample.scaling.apply(sample.image)
-    whole = preparation.restore(
+    sample = preprocessing.load(Case(id="x", image=path))
+    image = sample.normalization.apply(sample.image)
+    whole = preprocessing.restore(
         predict_probabilities(Sum(), image, SPACE, settings), sample.geometry
     )
     with open_bands(path) as bands:
         rows = FileRows(bands, sample.image.shape, None)
-        assert measure_scaling(rows, preparation) == sample.scaling
-        found = list(predict_file(Sum(), bands, preparation, settings))
+        assert measure_normalization(rows, preprocessing) == sample.normalization
+        found = list(predict_file(Sum(), bands, preprocessing, settings))
     assert len(found) > 1
     np.testing.assert_allclose(np.concatenate(found, axis=1), whole, atol=1e-5)
 
@@ -84,7 +84,7 @@ def test_the_mean_of_bands_that_end_at_different_rows():
 def test_what_needs_the_whole_image_is_refused(path):
     with open_bands(path) as bands, pytest.raises(DataError, match="crops, pads or resizes"):
         next(predict_file(Sum(), bands, prepare(square=True), TileSettings(shape=(24, 24))))
-    one = Preparation(channels=1, config=prepare().config, space=SPACE, scaling=None)
+    one = Preprocessing(channels=1, config=prepare().config, space=SPACE, normalization=None)
     with open_bands(path) as bands, pytest.raises(DataError, match="3 channels, the model reads 1"):
         next(predict_file(Sum(), bands, one, TileSettings(shape=(24, 24))))
 

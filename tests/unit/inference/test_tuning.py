@@ -4,7 +4,7 @@ import pytest
 from ushape.errors import RunError
 from ushape.inference.decision_rule import DecisionRule
 from ushape.inference.tuning import (
-    MOST_PX,
+    MAX_PX,
     Tuning,
     Validated,
     choose_tuning,
@@ -51,5 +51,5 @@ def test_what_was_chosen_comes_back(tmp_path):
 
 def test_cases_beyond_the_limit_are_thinned_out():
     assert list(thin_out_cases([100] * 7, 1)) == list(range(7))
-    assert list(thin_out_cases([MOST_PX] * 6, 1)) == [0]
-    assert list(thin_out_cases([MOST_PX // 4] * 8, 1)) == [0, 2, 4, 6]
+    assert list(thin_out_cases([MAX_PX] * 6, 1)) == [0]
+    assert list(thin_out_cases([MAX_PX // 4] * 8, 1)) == [0, 2, 4, 6]

@@ -34,7 +34,7 @@ def fields(channels, shape=(2, 3)):
     return arrays(np.float32, (channels, *shape), elements=SHARES)
 
 
-def normalised(raw):
+def normalized(raw):
     raw = raw + np.float32(1e-3)
     return raw / raw.sum(axis=0)
 
@@ -65,7 +65,7 @@ def test_entropy_of_two_classes_is_symmetric_within_0_and_1_and_largest_at_one_h
 
 @given(fields(3), st.permutations([0, 1, 2]))
 def test_entropy_of_several_does_not_depend_on_their_order_and_is_largest_when_uniform(raw, order):
-    p = normalised(raw)
+    p = normalized(raw)
     found = entropy_map(p, THREE)
     assert ((found >= 0) & (found <= 1)).all()
     assert found == pytest.approx(entropy_map(p[order], THREE), abs=1e-5)
@@ -92,7 +92,7 @@ def test_members_that_are_sure_of_opposites_disagree_fully():
 def test_spread_is_what_numpy_says_of_all_members_together(space, data, count):
     members = [data.draw(fields(space.channels)) for _ in range(count)]
     if space.is_exclusive:
-        members = [normalised(member) for member in members]
+        members = [normalized(member) for member in members]
     spread, stack = spread_over(iter(members), space), np.stack(members).astype(np.float64)
     assert spread.probabilities == pytest.approx(stack.mean(axis=0), abs=1e-6)
     assert spread.deviation == pytest.approx(stack.std(axis=0).max(axis=0), abs=1e-3)

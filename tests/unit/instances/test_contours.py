@@ -24,7 +24,7 @@ def as_shape(outline: Outline):
 
 
 def fill(outlines, shape):
-    """By scikit-image, whose (0, 0) is the centre of the first pixel."""
+    """By scikit-image, whose (0, 0) is the center of the first pixel."""
     labels = np.zeros(shape, dtype=np.int32)
     for outline in outlines:
         for one in outline.polygons:

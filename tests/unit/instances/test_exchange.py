@@ -153,12 +153,12 @@ def test_without_roifile_the_error_says_what_to_install(monkeypatch):
         write_rois(io.BytesIO(), [], STYLES)
 
 
-def test_classes_keep_the_colours_of_the_users_masks():
+def test_classes_keep_the_colors_of_the_users_masks():
     names = ("background", "road", "tree")
-    by_colour = class_styles(names, (0, 0x80FF01, 3), MaskEncoding(kind="colours"))
-    assert by_colour[1] == Style("road", (128, 255, 1))
+    by_color = class_styles(names, (0, 0x80FF01, 3), MaskEncoding(kind="colors"))
+    assert by_color[1] == Style("road", (128, 255, 1))
     palette = ((0, 0, 0), (9, 9, 9), (7, 8, 9))
     by_palette = class_styles(names, (0, 2, 1), MaskEncoding(kind="palette", palette=palette))
-    assert [style.colour for style in by_palette] == [(0, 0, 0), (7, 8, 9), (9, 9, 9)]
-    grey = class_styles(names, (0, 128, 255), MaskEncoding())
-    assert [style.colour for style in grey[1:]] == list(DISTINCT[:2])
+    assert [style.color for style in by_palette] == [(0, 0, 0), (7, 8, 9), (9, 9, 9)]
+    gray = class_styles(names, (0, 128, 255), MaskEncoding())
+    assert [style.color for style in gray[1:]] == list(DISTINCT[:2])

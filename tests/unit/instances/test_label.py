@@ -15,9 +15,9 @@ def rows(*text):
     return np.array([[int(digit) for digit in row] for row in text], dtype=np.uint8)
 
 
-def disks(shape, radius, *centres):
+def disks(shape, radius, *centers):
     places = np.indices(shape)
-    near = [sum((p - c) ** 2 for p, c in zip(places, one, strict=True)) for one in centres]
+    near = [sum((p - c) ** 2 for p, c in zip(places, one, strict=True)) for one in centers]
     return (np.min(near, axis=0) <= radius**2).astype(np.uint8)
 
 

@@ -11,7 +11,7 @@ from ushape.instances.properties import (
     column_names,
     measure_perimeters,
     measure_table,
-    summarise_classes,
+    summarize_classes,
     summary_column_names,
 )
 
@@ -75,7 +75,7 @@ def test_a_volume_has_volumes_and_no_perimeter():
 def test_classes_summed_up():
     objects = label_objects(CLASSES)
     table = measure_table(objects, NAMES, spacing_mm=(0.5, 2.0))
-    cell, debris = (one.row() for one in summarise_classes(objects, table, NAMES))
+    cell, debris = (one.row() for one in summarize_classes(objects, table, NAMES))
     assert tuple(cell) == summary_column_names(2)
     assert cell == {"class": "cell", "objects": 1, "area_px": 3, "area_mm2": 3.0, "share": 0.25}
     assert (debris["objects"], debris["area_px"]) == (1, 2)
@@ -84,7 +84,7 @@ def test_classes_summed_up():
 
 def test_a_class_without_objects_has_its_row_too():
     objects = label_objects(np.zeros((2, 3, 4), np.uint8))
-    both = summarise_classes(objects, measure_table(objects, NAMES), NAMES)
+    both = summarize_classes(objects, measure_table(objects, NAMES), NAMES)
     assert [one.class_name for one in both] == ["cell", "debris"]
     empty = {"objects": 0, "volume_px": 0, "volume_mm3": None, "share": 0}
     assert all({**one.row(), **empty} == one.row() for one in both)

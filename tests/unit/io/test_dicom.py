@@ -102,12 +102,12 @@ def test_masks_in_dicom_are_predicted_in_a_format_that_holds_them(tmp_path):
     assert io.read_mask(tmp_path / "ct").encoding.suffix == ".nii.gz"
 
 
-def test_colours_and_frames(tmp_path):
-    colours = np.random.default_rng(0).integers(256, size=(2, 6, 8, 3), dtype=np.uint8)
+def test_colors_and_frames(tmp_path):
+    colors = np.random.default_rng(0).integers(256, size=(2, 6, 8, 3), dtype=np.uint8)
     form = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}
     bits = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "Rows": 6, "Columns": 8}
-    save(tmp_path / "x.dcm", colours, NumberOfFrames=2, **form, **bits)
-    assert (io.read(tmp_path / "x.dcm").array == colours.transpose(3, 0, 1, 2)).all()
+    save(tmp_path / "x.dcm", colors, NumberOfFrames=2, **form, **bits)
+    assert (io.read(tmp_path / "x.dcm").array == colors.transpose(3, 0, 1, 2)).all()
 
 
 def test_lossless_jpeg_of_archives_is_read(tmp_path):

@@ -10,9 +10,9 @@ from ushape.errors import DataError
 from ushape.types import MaskEncoding
 
 
-def save_palette(path, indices, colours):
+def save_palette(path, indices, colors):
     image = Image.fromarray(indices, mode="P")
-    image.putpalette([level for colour in colours for level in colour])
+    image.putpalette([level for color in colors for level in color])
     image.save(path)
 
 
@@ -31,7 +31,7 @@ def test_transparency_is_no_channel(tmp_path):
         assert (io.read(tmp_path / name).array == rgba[..., :3].transpose(2, 0, 1)).all()
 
 
-def test_palette_is_colour_for_images_and_index_for_masks(tmp_path):
+def test_palette_is_color_for_images_and_index_for_masks(tmp_path):
     indices = np.array([[0, 1, 2], [2, 1, 0]], dtype=np.uint8)
     save_palette(tmp_path / "x.png", indices, [(0, 0, 0), (255, 0, 0), (0, 0, 9)])
     assert io.read(tmp_path / "x.png").array[:, 0].T.tolist() == [[0, 0, 0], [255, 0, 0], [0, 0, 9]]
@@ -62,10 +62,10 @@ def test_photograph_is_turned_as_its_exif_says(tmp_path):
     assert io.read(tmp_path / "x.jpg").array.shape == (3, 9, 4)
 
 
-def test_grey_mask_saved_as_rgb_is_grey(tmp_path):
-    grey = np.array([[0, 255], [255, 0]], dtype=np.uint8)
-    Image.fromarray(np.stack([grey] * 3, axis=-1)).save(tmp_path / "m.png")
-    assert (io.read_mask(tmp_path / "m.png").codes == grey).all()
+def test_grey_mask_saved_as_rgb_is_gray(tmp_path):
+    gray = np.array([[0, 255], [255, 0]], dtype=np.uint8)
+    Image.fromarray(np.stack([gray] * 3, axis=-1)).save(tmp_path / "m.png")
+    assert (io.read_mask(tmp_path / "m.png").codes == gray).all()
 
 
 def test_whole_floats_are_classes_and_others_are_not(tmp_path):

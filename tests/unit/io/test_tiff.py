@@ -5,7 +5,7 @@ import tifffile
 from ushape import io
 from ushape.errors import DataError
 
-GREY = np.random.default_rng(0).integers(999, size=(20, 30), dtype=np.uint16)
+GRAY = np.random.default_rng(0).integers(999, size=(20, 30), dtype=np.uint16)
 STACK = np.random.default_rng(1).integers(999, size=(3, 2, 20, 30), dtype=np.uint16)
 
 
@@ -25,14 +25,14 @@ def read(tmp_path, array, name="x.tif", **options):
     ],
 )
 def test_how_a_tiff_is_laid_out_does_not_matter(options, tmp_path):
-    pixels = read(tmp_path, GREY, **options)
-    assert (pixels.array == GREY[None]).all()
+    pixels = read(tmp_path, GRAY, **options)
+    assert (pixels.array == GRAY[None]).all()
     assert pixels.array.dtype == np.uint16
 
 
 @pytest.mark.parametrize(("extra", "channels"), [("unassalpha", 3), ("unspecified", 4)])
 def test_transparency_is_no_channel_and_infrared_is(extra, channels, tmp_path):
-    deep = np.stack([GREY, GREY + 1, GREY + 2, GREY + 3], axis=-1)
+    deep = np.stack([GRAY, GRAY + 1, GRAY + 2, GRAY + 3], axis=-1)
     array = read(tmp_path, deep, photometric="rgb", extrasamples=[extra]).array
     assert (array == deep.transpose(2, 0, 1)[:channels]).all()
 
@@ -46,8 +46,8 @@ def test_hyperstack_of_imagej_has_channels_depth_and_spacing(tmp_path):
 
 
 def test_pixels_without_unit_have_no_spacing(tmp_path):
-    assert read(tmp_path, GREY, imagej=True, resolution=(4, 2)).spacing_mm is None
-    assert read(tmp_path, GREY, resolution=(72, 72), resolutionunit="INCH").spacing_mm is None
+    assert read(tmp_path, GRAY, imagej=True, resolution=(4, 2)).spacing_mm is None
+    assert read(tmp_path, GRAY, resolution=(72, 72), resolutionunit="INCH").spacing_mm is None
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_pixels_without_unit_have_no_spacing(tmp_path):
         ("CZYX", STACK, (3, 2, 20, 30), (2.0, 0.5, 0.25)),
         ("ZCYX", STACK, (2, 3, 20, 30), (2.0, 0.5, 0.25)),
         ("TCYX", STACK[:1], (2, 20, 30), (0.5, 0.25)),
-        ("YX", GREY, (1, 20, 30), (0.5, 0.25)),
+        ("YX", GRAY, (1, 20, 30), (0.5, 0.25)),
     ],
 )
 def test_axes_and_pixel_size_of_ome(axes, array, shape, spacing, tmp_path):
@@ -83,14 +83,14 @@ def test_planes_in_other_files_are_not_looked_for(tmp_path):
     )
     with pytest.raises(DataError, match=r"x.ome.tif: some of its planes lie in other files"):
         read(
-            *(tmp_path, GREY, "x.ome.tif"),
+            *(tmp_path, GRAY, "x.ome.tif"),
             description=ome + "</Pixels></Image></OME>",
             metadata=None,
         )
 
 
 def test_a_strip_that_is_missing_is_no_black_one(tmp_path):
-    tifffile.imwrite(tmp_path / "x.tif", GREY, rowsperstrip=5)
+    tifffile.imwrite(tmp_path / "x.tif", GRAY, rowsperstrip=5)
     with tifffile.TiffFile(tmp_path / "x.tif", mode="r+") as file:
         file.pages[0].tags["ImageLength"].overwrite(40)
     with pytest.raises(DataError, match=r"x.tif: 4 of 8 strips or tiles"):

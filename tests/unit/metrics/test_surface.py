@@ -59,7 +59,7 @@ def test_squares_counted_by_hand():
     guess = mask(".....", ".###.", ".###.", ".###.", ".....")
     found = measure_surfaces(guess, truth)
     # The truth's surface has 16 pixels, 4 of them corners at a distance of sqrt 2 to the inner
-    # corner, the others at 1. The prediction's has 8, all at 1; its centre is not surface.
+    # corner, the others at 1. The prediction's has 8, all at 1; its center is not surface.
     assert sorted(found.from_truth) == pytest.approx([1] * 12 + [2**0.5] * 4)
     assert found.from_predicted.tolist() == [1] * 8
     assert found.hausdorff95 == pytest.approx(2**0.5)
@@ -67,7 +67,7 @@ def test_squares_counted_by_hand():
     assert found.surface_dice(1) == pytest.approx(20 / 24)
 
 
-def test_two_pixels_in_millimetres():
+def test_two_pixels_in_millimeters():
     one, other = pixel((5, 6), 0, 0), pixel((5, 6), 3, 4)
     # 3 rows and 4 columns: 5. Rows of 4 mm, columns of 1.25 mm: 12 mm and 5 mm, 13.
     for spacing, distance in (None, 5), ((4, 1.25), 13):
@@ -77,11 +77,11 @@ def test_two_pixels_in_millimetres():
         assert found.surface_dice(distance - 0.01) == 0
 
 
-def test_a_cube_and_its_centre_with_thick_slices():
-    cube, centre = np.zeros((5, 5, 5), dtype=bool), pixel((5, 5, 5), 2, 2, 2)
+def test_a_cube_and_its_center_with_thick_slices():
+    cube, center = np.zeros((5, 5, 5), dtype=bool), pixel((5, 5, 5), 2, 2, 2)
     cube[1:4, 1:4, 1:4] = True
-    found = measure_surfaces(centre, cube, (2, 1, 1))
-    # 26 voxels around the centre. Faces: 2 at 2 (z), 4 at 1. Edges: 8 at sqrt(4 + 1),
+    found = measure_surfaces(center, cube, (2, 1, 1))
+    # 26 voxels around the center. Faces: 2 at 2 (z), 4 at 1. Edges: 8 at sqrt(4 + 1),
     # 4 at sqrt(1 + 1). Corners: 8 at sqrt(4 + 1 + 1). Back: 1.
     steps = [1] * 4 + [2**0.5] * 4 + [2] * 2 + [5**0.5] * 8 + [6**0.5] * 8
     assert sorted(found.from_truth) == pytest.approx(steps)
@@ -132,7 +132,11 @@ def test_uncounted_pixels_belong_to_neither():
     found = measure_surfaces(guess, truth, counted=counted)
     assert found.from_predicted.tolist() == [0, 0, 1, 2]
     assert found.from_truth.tolist() == [0, 0]
-    assert numbers(measure_surfaces(guess, truth, counted=counted & False)) == [None, None, None]
+    assert numbers(measure_surfaces(guess, truth, counted=counted & False)) == [
+        None,
+        None,
+        None,
+    ]
 
 
 def test_uncounted_pixels_have_no_say():

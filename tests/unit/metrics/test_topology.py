@@ -36,7 +36,7 @@ WALL = drawn(*["....#...."] * 6)
 
 
 def many_cells(seed=0, shape=(60, 64)):
-    """Cells around random centres, membranes two pixels wide between them."""
+    """Cells around random centers, membranes two pixels wide between them."""
     rng = np.random.default_rng(seed)
     seeds = np.ones(shape, dtype=bool)
     seeds[rng.integers(shape[0], size=20), rng.integers(shape[1], size=20)] = False
@@ -55,7 +55,7 @@ def test_thinned_by_hand():
     assert thin_membranes(wide).tolist() == [[1, 1, 1, 0, 2, 2, 2, 2, 2]] * 3
 
 
-def test_cells_grow_by_four_neighbours():
+def test_cells_grow_by_four_neighbors():
     cells = np.zeros((5, 11), dtype=bool)
     cells[0, 0] = cells[4, 10] = True
     # The pixel (4, 4) is 4 + 4 steps from the first cell, or 4 diagonal ones; 6 from the second.

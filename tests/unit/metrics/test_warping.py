@@ -25,7 +25,7 @@ def count_parts(cells):
 
 
 def is_simple(patch):
-    """By definition: one cell touches a side of the centre, and one membrane any neighbour."""
+    """By definition: one cell touches a side of the center, and one membrane any neighbor."""
     around, between = patch.copy(), ~patch
     around[1, 1] = between[1, 1] = False
     labels, _ = ndimage.label(around)

@@ -23,7 +23,7 @@ CARVANA_1024 = UNetConfig(
     widths=(24, 64, 128, 256, 512, 768, 768),
     decoder_widths=(24, 24, 64, 128, 256, 512),
     norm="batch",
-    centre_convolutions=1,
+    center_convolutions=1,
     decoder_convolutions=3,
     up="bilinear",
 )
@@ -141,7 +141,7 @@ def test_a_failed_pass_leaves_no_trace():
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-def test_he_initialisation_of_every_convolution(dims):
+def test_he_initialization_of_every_convolution(dims):
     torch.manual_seed(0)
     network = build_model(UNetConfig(dims=dims, widths=(32, 64), norm="none"), 16, 8)
     kinds = (torch.nn.modules.conv._ConvNd,)
@@ -205,8 +205,8 @@ def test_impossible_configs():
         UNetConfig(widths=(4, 4, 4), deep_supervision=3)
     with pytest.raises(ConfigError, match="dropout is 1"):
         UNetConfig(dropout=1.0)
-    with pytest.raises(ConfigError, match="centre_convolutions is 0"):
-        UNetConfig(centre_convolutions=0)
+    with pytest.raises(ConfigError, match="center_convolutions is 0"):
+        UNetConfig(center_convolutions=0)
     with pytest.raises(ConfigError, match=r"deep_supervision needs network.padding same"):
         UNetConfig(widths=(4, 4, 4), deep_supervision=1, padding="valid")
     for widths, decoder in (((4, 4, 4), (4,)), ((4, 4), (0,)), ("auto", (4,)), ("auto", ())):

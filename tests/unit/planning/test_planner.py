@@ -14,7 +14,7 @@ from ushape.labels import LabelSpace
 from ushape.models import build_model
 from ushape.models.config import UNetConfig
 from ushape.models.sizes import receptive_field
-from ushape.normalization import Scaling
+from ushape.normalization import Normalization
 from ushape.planning.fingerprint import Fingerprint, find_symmetry, round_trip_dice
 from ushape.planning.hardware import Machine, inspect_machine
 from ushape.planning.plan import find_auto
@@ -39,7 +39,7 @@ DATA = Fingerprint(
     median_shape=(512, 512),
     largest_shape=(512, 512),
     pixels_per_epoch=100 * 512 * 512,
-    scaling=Scaling(low=(0,), high=(1,), mean=(0,), std=(1,)),
+    normalization=Normalization(low=(0,), high=(1,), mean=(0,), std=(1,)),
     foreground_cases=1.0,
     foreground_share=0.3,
     object_size=40.0,
@@ -53,8 +53,8 @@ DATA = Fingerprint(
 
 
 def plan(data=DATA, machine=LAPTOP, recipe=None):
-    planned, decisions = plan_recipe(recipe or Recipe(), Situation(data=data, machine=machine))
-    return planned, [decision.text for decision in decisions]
+    planned, results = plan_recipe(recipe or Recipe(), Situation(data=data, machine=machine))
+    return planned, [decision.text for decision in results]
 
 
 @pytest.mark.parametrize("shape", [(512, 512), (37, 900), (9, 9), (24, 200, 180), (2000, 3000)])
@@ -75,7 +75,7 @@ def test_nothing_is_left_open_and_the_patch_is_legal(shape, device):
 def test_coarser_only_where_time_is_short_and_the_masks_survive_it():
     def factor(minutes=10, **changes):
         recipe = Recipe(train=TrainConfig(minutes=minutes))
-        return plan(replace(DATA, **changes), recipe=recipe)[0].preparation.downscale
+        return plan(replace(DATA, **changes), recipe=recipe)[0].preprocessing.downscale
 
     much = {"pixels_per_epoch": 400 * 512 * 512}
     smooth = {"round_trip_dice": {2: 0.998, 4: 0.99}}
@@ -88,9 +88,9 @@ def test_coarser_only_where_time_is_short_and_the_masks_survive_it():
 
 
 def test_an_absolute_scale_is_kept():
-    assert plan()[0].preparation.intensity == "image"
-    ct = Scaling(low=(-1000.0,), high=(400.0,), mean=(0.0,), std=(200.0,))
-    assert plan(replace(DATA, scaling=ct))[0].preparation.intensity == "data"
+    assert plan()[0].preprocessing.intensity == "image"
+    ct = Normalization(low=(-1000.0,), high=(400.0,), mean=(0.0,), std=(200.0,))
+    assert plan(replace(DATA, normalization=ct))[0].preprocessing.intensity == "data"
 
 
 def test_rare_foreground_is_sought():
@@ -120,14 +120,14 @@ def test_what_the_user_set_is_never_replaced():
             "network.norm=group",
             "sampling.patch_shape=[64,32]",
             "sampling.foreground_fraction=0.9",
-            "preparation={downscale: 2, intensity: data}",
+            "preprocessing={downscale: 2, intensity: data}",
             "train.batch_size=3",
             "train.learning_rate=0.5",
             "train.precision=fp32",
             "train.workers=0",
             "train.ema_decay=0.5",
             "predict.tile_shape=[96,96]",
-            "predict.average=all_8",
+            "predict.tta=all_8",
             "predict.tiling.overlap_fraction=0.3",
             "augment={space: {flip_axes: [1]}}",
         ],
@@ -138,7 +138,7 @@ def test_what_the_user_set_is_never_replaced():
 
 def test_no_mirror_where_the_data_have_an_upright():
     upright = replace(DATA, mirror_axes=(1,), turns_freely=False)
-    space = plan(upright)[0].augment.space
+    space = plan(upright)[0].augment.geometry
     assert space.flip_axes == (1,)
     assert space.rotation_degrees < 45
 
@@ -207,7 +207,7 @@ def test_a_batch_that_does_not_fit_is_halved_or_refused():
     with pytest.raises(PlanError, match="16 patches in a step need about") as caught:
         plan(machine=small, recipe=asked)
     batch = recipe.train.batch_size
-    assert f"--set train.batch_size={batch} --set train.accumulate={16 // batch}" in (
+    assert f"--set train.batch_size={batch} --set train.accumulate_grad_batches={16 // batch}" in (
         caught.value.hint
     )
     with pytest.raises(PlanError) as caught:
@@ -231,15 +231,15 @@ def test_a_patch_that_the_network_cannot_take_names_legal_ones():
 
 
 @pytest.mark.parametrize(("recordings", "norm"), [(1, "batch"), (2, "batch"), (3, "instance")])
-def test_recordings_that_differ_are_normalised_one_by_one(recordings, norm):
+def test_recordings_that_differ_are_normalized_one_by_one(recordings, norm):
     planned, reasons = plan(replace(DATA, recordings=recordings))
     assert planned.network.norm == norm
     assert any(f"{norm} norm" in reason for reason in reasons)
 
 
 def test_every_decision_says_from_which_fact_and_why():
-    _, decisions = plan_recipe(Recipe(), Situation(data=DATA, machine=LAPTOP))
-    for decision in decisions:
+    _, results = plan_recipe(Recipe(), Situation(data=DATA, machine=LAPTOP))
+    for decision in results:
         assert decision.text.endswith(".")
         assert decision.fact
         assert decision.otherwise
@@ -267,7 +267,7 @@ def test_volumes_keep_the_usual_layout():
     [
         UNetConfig(widths=(2, 2), norm="none"),
         UNetConfig(widths=(2, 2, 2), norm="none", decoder_convolutions=1),
-        UNetConfig(widths=(2, 2, 2), norm="none", centre_convolutions=1, convolutions=3),
+        UNetConfig(widths=(2, 2, 2), norm="none", center_convolutions=1, convolutions=3),
         UNetConfig(widths=(2, 2, 2), norm="none", up="bilinear"),
         UNetConfig(widths=(2, 2, 2), norm="none", up="bilinear_3x3"),
     ],

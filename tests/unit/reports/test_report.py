@@ -6,7 +6,7 @@ import pytest
 from reports import CELL, make_case, make_report
 from ushape.evaluation.case_metrics import count_text, number_text
 from ushape.evaluation.scores import mean_dice_by_case, score_case
-from ushape.evaluation.summary import BestScore, summarise
+from ushape.evaluation.summary import BestScore, summarize
 from ushape.reports import tables
 from ushape.reports.gallery import make_gallery
 from ushape.reports.report import write_report
@@ -80,7 +80,7 @@ def test_the_page_may_load_nothing(cases, written):
 def test_a_page_of_nothing_is_still_a_page(written):
     empty = score("c", 0, 0)
     report = make_report(
-        [], scores=empty, summary=summarise(empty, noun="images"), epochs=[], breakdowns=[]
+        [], scores=empty, summary=summarize(empty, noun="images"), epochs=[], breakdowns=[]
     )
     page = written(report)
     assert "None of the 1 cases holds any cell" in page
@@ -98,21 +98,21 @@ def test_of_thousands_of_cases_each_cell_is_looked_at_once(written, monkeypatch)
     asked, is_number = [], tables._is_number
     monkeypatch.setattr(tables, "_is_number", lambda text: asked.append(1) or is_number(text))
     page = written(make_report(many, pictures=[]))
-    assert len(asked) < 30 * tables.MOST_ROWS  # Some 10 columns of two tables.
+    assert len(asked) < 30 * tables.MAX_ROWS  # Some 10 columns of two tables.
     assert len(page) < 3_000_000
     assert "2\u202f000 more rows are in scores.csv." in page
 
 
 def test_kinds_and_false_alarms_by_hand():
     scores = [*score("a", 5, 5), *score("b", 5, 0), *score("c", 0, 3), *score("d", 0, 0)]
-    table = kind_table(summarise(scores, noun="images"))
+    table = kind_table(summarize(scores, noun="images"))
     assert table.rows == [["cell", "1", "1", "1", "1", "1 of 2 (50%)"]]
 
 
 def test_means_have_titles_units_and_no_rows_without_a_value():
     (one,) = score("a", 5, 5)
     one = replace(one, measures={"hausdorff95": 12.34, "own_idea": 0.5, "surface_dice": None})
-    summary = replace(summarise([one], noun="images"), distance_unit="mm")
+    summary = replace(summarize([one], noun="images"), distance_unit="mm")
     table, others = mean_tables(summary.classes[0], summary)
     assert table.rows[0] == ["Dice", "1.000", "", "1", "1 is best"]
     assert ["Hausdorff distance, 95 %", "12.3", "", "1", "mm; 0 is best"] in table.rows
@@ -123,7 +123,7 @@ def test_means_have_titles_units_and_no_rows_without_a_value():
 
 def test_topology_at_its_best_threshold():
     best = BestScore(value=0.97, threshold=0.35, at_rule=0.88, images=1)
-    summary = replace(summarise(score("a", 5, 5), noun="images"), topology={"rand": best})
+    summary = replace(summarize(score("a", 5, 5), noun="images"), topology={"rand": best})
     table = topology_table(summary)
     assert table.rows == [["V_rand", "0.9700", "0.35", "0.8800"]]
     assert table.note == ""

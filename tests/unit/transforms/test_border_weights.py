@@ -24,7 +24,7 @@ def scattered(count, shape, seed=0):
     seeds = np.zeros(shape, dtype=bool)
     seeds[tuple(rng.integers(size, size=count) for size in shape)] = True
     ids, _ = ndimage.label(seeds)
-    grown = ndimage.grey_dilation(ids, size=(3,) * len(shape))
+    grown = ndimage.gray_dilation(ids, size=(3,) * len(shape))
     return separate_touching(grown)
 
 

@@ -3,9 +3,9 @@ import pytest
 
 from ushape.labels import IGNORE
 from ushape.transforms.overlay import (
-    HIT_COLOUR,
-    PREDICTION_COLOUR,
-    TRUTH_COLOUR,
+    HIT_COLOR,
+    PREDICTION_COLOR,
+    TRUTH_COLOR,
     as_rgb,
     judge,
     outline,
@@ -20,14 +20,14 @@ def square():
     return mask
 
 
-def test_hit_miss_and_false_alarm_have_their_colours():
+def test_hit_miss_and_false_alarm_have_their_colors():
     image = np.full((3, 1, 5), 100, dtype=np.uint8)
     truth = np.array([[1, 1, 0, 0, IGNORE]])
     guess = np.array([[1, 0, 1, 0, 1]])
     picture = judge(image, truth, guess)[0]
     expected = [
-        (0.55 * 100 + 0.45 * np.asarray(colour)).astype(int)
-        for colour in (HIT_COLOUR, TRUTH_COLOUR, PREDICTION_COLOUR)
+        (0.55 * 100 + 0.45 * np.asarray(color)).astype(int)
+        for color in (HIT_COLOR, TRUTH_COLOR, PREDICTION_COLOR)
     ]
     np.testing.assert_array_equal(picture, [*expected, [100] * 3, [100] * 3])
 
@@ -42,8 +42,8 @@ def test_another_class_than_the_true_one_is_a_miss():
 def test_outlines_by_hand(square):
     truth, guess = square, np.roll(square, 2, axis=1)
     picture = outline(np.zeros((1, 12, 12), np.uint8), truth, guess)
-    assert tuple(picture[5, 3]) == TRUTH_COLOUR
-    assert tuple(picture[5, 9]) == PREDICTION_COLOUR
+    assert tuple(picture[5, 3]) == TRUTH_COLOR
+    assert tuple(picture[5, 9]) == PREDICTION_COLOR
     assert tuple(picture[3, 6]) == (255, 255, 255)
     assert tuple(picture[0, 0]) == (0, 0, 0)
 
@@ -65,4 +65,4 @@ def test_overlay_of_a_volume_shows_the_plane_with_most_foreground(square):
     mask = np.stack([0 * square, 0 * square, square])
     picture = overlay(volume, mask)
     assert picture.shape == (12, 12, 3)
-    assert tuple(picture[3, 3]) == PREDICTION_COLOUR
+    assert tuple(picture[3, 3]) == PREDICTION_COLOR

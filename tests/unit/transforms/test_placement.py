@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ushape.data.preprocessing import Preparation, PreparationConfig, look_at_group
+from ushape.data.preprocessing import Preprocessing, PreprocessingConfig, measure_group
 from ushape.labels import LabelSpace
-from ushape.normalization import Scaling
+from ushape.normalization import Normalization
 from ushape.transforms.resampling import find_box, restore_probabilities
 from ushape.types import Case
 
@@ -21,9 +21,9 @@ def write(folder, name, array):
     return path
 
 
-def prepare(space=TWO, scaling=None, **settings):
-    config = PreparationConfig(downscale=1, **{"intensity": "image", **settings})
-    return Preparation(channels=1, config=config, space=space, scaling=scaling)
+def prepare(space=TWO, normalization=None, **settings):
+    config = PreprocessingConfig(downscale=1, **{"intensity": "image", **settings})
+    return Preprocessing(channels=1, config=config, space=space, normalization=normalization)
 
 
 def brain(box, shape=(20, 30)):
@@ -53,9 +53,9 @@ def test_what_was_placed_comes_back_on_the_file_s_own_grid(tmp_path, settings, s
     path = write(tmp_path, "a", image)
     classes = np.zeros(image.shape, np.uint8)
     classes[5:8, 9:15] = len(space.values) - 1
-    preparation = prepare(space, **settings)
-    look = look_at_group((Case(id="a", image=path),), (0.5, 99.5), settings.get("crop", False))
-    sample = preparation.place(Case(id="a", image=path), image[None], classes, look)
+    preprocessing = prepare(space, **settings)
+    look = measure_group((Case(id="a", image=path),), (0.5, 99.5), settings.get("crop", False))
+    sample = preprocessing.place(Case(id="a", image=path), image[None], classes, look)
     assert sample.image.shape[1:] == sample.classes.shape == sample.geometry.working_shape
     if settings.get("square"):
         assert len(set(sample.classes.shape)) == 1
@@ -68,14 +68,14 @@ def test_what_was_placed_comes_back_on_the_file_s_own_grid(tmp_path, settings, s
 def test_a_group_shares_its_box_and_its_numbers(tmp_path):
     first, second = brain(np.s_[4:9, 7:20]), brain(np.s_[2:6, 10:25])
     paths = [write(tmp_path, "a", first), write(tmp_path, "b", second)]
-    preparation = prepare(crop=True, intensity="group", percentiles=(10, 99))
+    preprocessing = prepare(crop=True, intensity="group", percentiles=(10, 99))
     cases = [Case(id=path.stem, image=path) for path in paths]
-    samples = [preparation.load(case, cases) for case in cases]
+    samples = [preprocessing.load(case, cases) for case in cases]
     assert samples[0].geometry.box == samples[1].geometry.box == ((2, 9), (7, 25))
     seen = np.concatenate([image[2:9, 7:25].ravel() for image in (first, second)])
-    expected = Scaling.measure(seen[None], (10, 99))
-    assert samples[0].scaling == samples[1].scaling == expected
-    alone = preparation.load(Case(id="a", image=paths[0]))
+    expected = Normalization.measure(seen[None], (10, 99))
+    assert samples[0].normalization == samples[1].normalization == expected
+    alone = preprocessing.load(Case(id="a", image=paths[0]))
     assert alone.geometry.box == ((4, 9), (7, 20))
 
 
@@ -93,12 +93,12 @@ def test_channels_in_several_files_are_cropped_and_scaled_together(tmp_path):
     case = Case(id="a", image=files[0], channels=(files[1],))
     sample = replace(prepare(crop=True, intensity="group"), channels=2).load(case)
     assert sample.geometry.box == ((2, 9), (7, 25))
-    assert sample.scaling == Scaling.measure(
+    assert sample.normalization == Normalization.measure(
         np.stack([image[2:9, 7:25].ravel() for image in (first, second)]), (0.5, 99.5)
     )
 
 
 def test_min_max_by_hand():
-    scaling = Scaling.min_max(np.array([[2.0, 4.0, 10.0], [5.0, 5.0, np.nan]]))
+    normalization = Normalization.min_max(np.array([[2.0, 4.0, 10.0], [5.0, 5.0, np.nan]]))
     image = np.array([[[2.0, 4.0, 10.0, 12.0]], [[5.0, 5.0, 5.0, 6.0]]])
-    np.testing.assert_allclose(scaling.apply(image), [[[0, 0.25, 1, 1]], [[0, 0, 0, 1]]])
+    np.testing.assert_allclose(normalization.apply(image), [[[0, 0.25, 1, 1]], [[0, 0, 0, 1]]])

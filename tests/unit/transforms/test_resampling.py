@@ -31,7 +31,7 @@ def test_a_ramp_keeps_its_mean_and_its_order():
     assert small.mean() == pytest.approx(15.0, abs=0.5)
 
 
-def test_probabilities_go_down_and_up_between_their_neighbours():
+def test_probabilities_go_down_and_up_between_their_neighbors():
     up = resample_probabilities(np.array([[[0.0, 1.0]]]), (1, 4))
     assert up.tolist() == [[[0.0, 0.25, 0.75, 1.0]]]
 
@@ -50,7 +50,7 @@ def test_mirrored_edges_by_hand_also_beyond_the_image():
 
 
 def average_by_repeating(line, new):
-    """Each pixel `new` times over, then means of `old` neighbours: areas without fractions."""
+    """Each pixel `new` times over, then means of `old` neighbors: areas without fractions."""
     return line.repeat(new).reshape(new, len(line)).mean(axis=1)
 
 
@@ -74,10 +74,10 @@ def test_five_pixels_in_two_by_hand():
 def test_what_gets_smaller_stays_in_its_place(new):
     # Were pixels moved, masks brought back to full size would be beside their objects.
     ramp = np.arange(1918, dtype=np.float32)[None, None]
-    centres = (np.arange(new) + 0.5) * 1918 / new - 0.5
+    centers = (np.arange(new) + 0.5) * 1918 / new - 0.5
     # A pixel cut in two at both ends moves the mean by at most 2 / 8 of its share.
     at_most = 0.25 * new / 1918 + 1e-3
-    np.testing.assert_allclose(resample_image(ramp, (1, new))[0, 0], centres, atol=at_most)
+    np.testing.assert_allclose(resample_image(ramp, (1, new))[0, 0], centers, atol=at_most)
 
 
 def test_smaller_along_one_axis_and_larger_along_the_other():

@@ -35,7 +35,7 @@ def test_shares_of_every_pixel_add_up_to_one(size, tile, overlap):
         np.testing.assert_allclose(total, 1, atol=1e-6)
 
 
-def test_the_centre_of_a_tile_is_trusted_most():
+def test_the_center_of_a_tile_is_trusted_most():
     profile = blend_profile(9, "gaussian")
     assert profile[4] == profile.max() == 1
     assert profile.min() > 0
@@ -61,7 +61,7 @@ def test_impossible_overlap():
 
 
 @given(st.integers(1, 500), st.integers(1, 100), st.floats(0, 0.9))
-def test_neighbours_overlap_as_far_as_promised(size, tile, overlap):
+def test_neighbors_overlap_as_far_as_promised(size, tile, overlap):
     steps = np.diff(tile_starts(size, tile, overlap))
     assert (steps <= max(1, tile * (1 - overlap))).all()
     # Evenly spread: no two tiles lie much closer than others.
@@ -70,7 +70,7 @@ def test_neighbours_overlap_as_far_as_promised(size, tile, overlap):
 
 def test_trust_falls_as_a_gaussian_an_eighth_of_the_tile_wide():
     profile = blend_profile(33, "gaussian")
-    # 33 / 8 pixels are one standard deviation; the centre is pixel 16.
+    # 33 / 8 pixels are one standard deviation; the center is pixel 16.
     assert profile[16 + 8] == pytest.approx(np.exp(-0.5 * (8 / (33 / 8)) ** 2), rel=1e-5)
     assert (profile == profile[::-1]).all()
 

@@ -10,9 +10,9 @@ from typing import Literal
 
 import numpy as np
 
-from ushape.data.case_stats import Exam, sum_values
+from ushape.data.case_stats import CaseStats, sum_values
 from ushape.data.discovery import Discovery
-from ushape.data.duplicates import Twins
+from ushape.data.duplicates import Duplicates
 from ushape.data.grouping import Kind
 from ushape.labels import LabelConfig, LabelSpace
 
@@ -48,7 +48,7 @@ class Evidence:
     """All that the checks look at."""
 
     discovery: Discovery
-    exams: Sequence[Exam]
+    exams: Sequence[CaseStats]
     """In the order of the cases."""
 
     labels: LabelConfig
@@ -58,7 +58,7 @@ class Evidence:
     kind: Kind
     """How the groups were found."""
 
-    twins: Sequence[Twins] = ()
+    duplicates: Sequence[Duplicates] = ()
     """Cases whose images are equal, or nearly."""
 
     part_of: Mapping[str, str] = field(default_factory=dict)
@@ -73,12 +73,12 @@ class Evidence:
         return self.labels.threshold is not None or self.labels.values is not None
 
     @cached_property
-    def readable(self) -> list[Exam]:
+    def readable(self) -> list[CaseStats]:
         """Exams of cases whose image and mask could be read."""
         return [exam for exam in self.exams if exam.error is None]
 
     @cached_property
-    def fitting(self) -> list[Exam]:
+    def fitting(self) -> list[CaseStats]:
         """Those whose mask has the image's size, and lies on it."""
         return [
             exam
@@ -91,7 +91,7 @@ class Evidence:
         """Pixels of each mask value over all cases."""
         return sum_values(self.readable)
 
-    def class_pixels(self, exam: Exam) -> np.ndarray:
+    def class_pixels(self, exam: CaseStats) -> np.ndarray:
         """(classes,) pixels; only where there is a space."""
         assert self.space is not None
         space, counts = self.space, exam.value_counts

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ushape import io
-from ushape.data.case_stats import Exam
+from ushape.data.case_stats import CaseStats
 from ushape.data.checks.masks import sharp_values, threshold_between
 from ushape.data.checks.run import Checked
 from ushape.data.preprocessing import read_image
@@ -79,7 +79,7 @@ def write_fixed_copy(checked: Checked, folder: Path) -> list[Change]:
     return changes
 
 
-def _copy_case(exam: Exam, folder: Path, edges: tuple[int, int] | None) -> Iterator[str]:
+def _copy_case(exam: CaseStats, folder: Path, edges: tuple[int, int] | None) -> Iterator[str]:
     """Copies one pair; yields what was changed in it."""
     case = exam.case
     assert case.mask is not None
@@ -112,7 +112,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _corrected(
-    exam: Exam, mask: MaskPixels, edges: tuple[int, int] | None
+    exam: CaseStats, mask: MaskPixels, edges: tuple[int, int] | None
 ) -> tuple[MaskPixels, list[str]]:
     codes, changes = mask.codes, []
     if exam.is_turned_apart:
@@ -125,8 +125,8 @@ def _corrected(
     if edges is not None:
         low, high = edges
         odd = int(((codes != low) & (codes != high)).sum())
-        codes = nearest_of(codes, low, high, is_colour=encoding.kind == "colours")
-        encoding = encoding if encoding.kind == "colours" else MaskEncoding()
+        codes = nearest_of(codes, low, high, is_color=encoding.kind == "colors")
+        encoding = encoding if encoding.kind == "colors" else MaskEncoding()
         changes.append(f"{odd} pixels of soft edges set to the nearer of two values")
     return MaskPixels(codes=codes, encoding=encoding), changes
 
@@ -139,13 +139,13 @@ def turn_as_exif(array: np.ndarray, orientation: int) -> np.ndarray:
     return turned[:: -1 if mirrored_y else 1, :: -1 if mirrored_x else 1]
 
 
-def nearest_of(codes: np.ndarray, low: int, high: int, *, is_colour: bool) -> np.ndarray:
-    """Each pixel as the nearer of two values, or of two colours.
+def nearest_of(codes: np.ndarray, low: int, high: int, *, is_color: bool) -> np.ndarray:
+    """Each pixel as the nearer of two values, or of two colors.
 
     Shapes:
         codes: (*S) -> (*S), the same dtype.
     """
-    if not is_colour:
+    if not is_color:
         return np.where(codes >= threshold_between(low, high), high, low).astype(codes.dtype)
     apart = [
         sum(((codes >> shift & 255) - (code >> shift & 255)) ** 2 for shift in (16, 8, 0))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
-from ushape.data.case_stats import Exam
+from ushape.data.case_stats import CaseStats
 from ushape.data.checks.finding import Evidence, Finding
-from ushape.formatting import counted, size_text
+from ushape.formatting import pluralize, size_text
 from ushape.io.raster import DAMAGED
 
 TURNED_SIDEWAYS = range(5, 9)
@@ -32,7 +32,7 @@ def find_unreadable(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             check="zero_bytes",
             severity="error",
-            text=f"{counted(len(empty), 'pair')} with a file of 0 bytes.",
+            text=f"{pluralize(len(empty), 'pair')} with a file of 0 bytes.",
             fix="Copy these files again from their source.",
             cases=tuple(exam.case.id for exam in empty),
             in_copy="left out",
@@ -41,7 +41,7 @@ def find_unreadable(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             check="unreadable",
             severity="error",
-            text=f"{counted(len(damaged), 'pair')} with a file that cannot be read, e.g. "
+            text=f"{pluralize(len(damaged), 'pair')} with a file that cannot be read, e.g. "
             f"{damaged[0].error}",
             fix=damaged[0].hint or DAMAGED,
             cases=tuple(exam.case.id for exam in damaged),
@@ -60,7 +60,7 @@ def find_other_sizes(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             check="exif",
             severity="error",
-            text=f"{counted(len(turned), 'image')} turned by EXIF, and the mask does not turn "
+            text=f"{pluralize(len(turned), 'image')} turned by EXIF, and the mask does not turn "
             "with it.",
             fix="Turn the mask as the photograph is shown (--fix does), or remove the EXIF "
             "orientation where the mask was drawn on the pixels as stored.",
@@ -71,7 +71,7 @@ def find_other_sizes(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             check="transposed",
             severity="error",
-            text=f"{counted(len(transposed), 'image')} whose mask is transposed, "
+            text=f"{pluralize(len(transposed), 'image')} whose mask is transposed, "
             f"{_sizes_of(transposed[0])}.",
             fix="Exchange height and width of the mask; look whether it is mirrored as well.",
             cases=tuple(exam.case.id for exam in transposed),
@@ -81,7 +81,7 @@ def find_other_sizes(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             check="size",
             severity="error",
-            text=f"{counted(len(other), 'image')} whose mask has another size, "
+            text=f"{pluralize(len(other), 'image')} whose mask has another size, "
             f"{_sizes_of(other[0])}.",
             fix="Export the masks on the image's grid, pixel for pixel.",
             cases=tuple(exam.case.id for exam in other),
@@ -96,7 +96,7 @@ def find_mixed_kinds(evidence: Evidence) -> Iterator[Finding]:
             "channels",
             lambda exam: f"{exam.channels} channels",
             "error",
-            "Convert all images to one kind, e.g. all grey or all RGB.",
+            "Convert all images to one kind, e.g. all gray or all RGB.",
         ),
         (
             "dimensions",
@@ -123,7 +123,7 @@ def find_mixed_kinds(evidence: Evidence) -> Iterator[Finding]:
 
 
 def find_odd_images(evidence: Evidence) -> Iterator[Finding]:
-    def those(is_odd: Callable[[Exam], bool]) -> tuple[str, ...]:
+    def those(is_odd: Callable[[CaseStats], bool]) -> tuple[str, ...]:
         return tuple(exam.case.id for exam in evidence.readable if is_odd(exam))
 
     if cases := those(lambda exam: exam.not_finite > 0):
@@ -131,7 +131,7 @@ def find_odd_images(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             check="not_finite",
             severity="error",
-            text=f"{counted(len(cases), 'image')} with NaN or infinite values ({count} in all).",
+            text=f"{pluralize(len(cases), 'image')} with NaN or infinite values ({count} in all).",
             fix="Replace them, e.g. by the value of the background, or take the images out.",
             cases=cases,
             in_copy="left out",
@@ -140,7 +140,7 @@ def find_odd_images(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             check="constant",
             severity="warning",
-            text=f"{counted(len(cases), 'image')} of one value only.",
+            text=f"{pluralize(len(cases), 'image')} of one value only.",
             fix="Look whether the export failed; take them out if they show nothing.",
             cases=cases,
             in_copy="left out",
@@ -149,7 +149,7 @@ def find_odd_images(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             check="alpha",
             severity="note",
-            text=f"{counted(len(cases), 'image')} with a transparency channel, which is dropped.",
+            text=f"{pluralize(len(cases), 'image')} with a transparency channel, which is dropped.",
             fix="Nothing, unless the transparency means something.",
             cases=cases,
         )
@@ -157,20 +157,22 @@ def find_odd_images(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             check="equal_channels",
             severity="note",
-            text=f"{counted(len(cases), 'image')} in which two channels hold the same.",
-            fix="Nothing where a missing sequence was repeated; save grey images as grey "
+            text=f"{pluralize(len(cases), 'image')} in which two channels hold the same.",
+            fix="Nothing where a missing sequence was repeated; save gray images as gray "
             "otherwise.",
             cases=cases,
         )
 
 
-def _sizes_of(exam: Exam) -> str:
+def _sizes_of(exam: CaseStats) -> str:
     return f"e.g. image {size_text(exam.shape)}, mask {size_text(exam.mask_shape)}"
 
 
-def _minorities(exams: Iterable[Exam], key_of: Callable[[Exam], str]) -> tuple[list[Exam], str]:
+def _minorities(
+    exams: Iterable[CaseStats], key_of: Callable[[CaseStats], str]
+) -> tuple[list[CaseStats], str]:
     """Exams that are not of the commonest kind, and all kinds with their counts."""
-    by_key: dict[str, list[Exam]] = {}
+    by_key: dict[str, list[CaseStats]] = {}
     for exam in exams:
         by_key.setdefault(key_of(exam), []).append(exam)
     if len(by_key) < 2:

@@ -8,10 +8,10 @@ from ushape.data.case_stats import likeness_of
 from ushape.data.checks.finding import Evidence, Finding, Severity
 from ushape.formatting import natural_order
 
-NEIGHBOURS = 3
+NEIGHBORS = 3
 """Slices of one group that are so near each other may well look nearly alike."""
 
-FEWEST_FRAMES = 6
+MIN_FRAMES = 6
 """Images that must be there before their order says anything."""
 
 
@@ -19,10 +19,10 @@ def find_duplicates(evidence: Evidence) -> Iterator[Finding]:
     exams = sorted(evidence.readable, key=lambda exam: natural_order(exam.case.id))
     place = {exam.case.id: index for index, exam in enumerate(exams)}
     found: dict[tuple[bool, bool], list[tuple[str, str]]] = {}
-    for pair in evidence.twins:
+    for pair in evidence.duplicates:
         first, second = pair.first, pair.second
         is_across = evidence.groups.get(first, first) != evidence.groups.get(second, second)
-        if not (is_across or pair.is_exact) and place[second] - place[first] <= NEIGHBOURS:
+        if not (is_across or pair.is_exact) and place[second] - place[first] <= NEIGHBORS:
             continue
         found.setdefault((pair.is_exact, is_across), []).append((first, second))
     for (is_exact, is_across), pairs in sorted(found.items(), reverse=True):
@@ -58,16 +58,16 @@ def _describe_twins(
 
 
 def find_ungrouped(evidence: Evidence) -> Iterator[Finding]:
-    """Each image by itself, but neighbours in the order of their names look alike."""
+    """Each image by itself, but neighbors in the order of their names look alike."""
     exams = [exam for exam in evidence.readable if exam.detail.any()]
-    if evidence.kind != "single" or len(exams) < FEWEST_FRAMES:
+    if evidence.kind != "single" or len(exams) < MIN_FRAMES:
         return
     near, far = likeness_of(exams)
     if near > far + 0.25:
         yield Finding(
             check="ungrouped",
             severity="warning",
-            text=f"Each image is a group by itself, but neighbours in the order of their names "
+            text=f"Each image is a group by itself, but neighbors in the order of their names "
             f"look alike (correlation {near:.2f}, others {far:.2f}): slices of a volume or frames "
             "of a video?",
             fix="Put what belongs together into one folder each, or give it a common name before "

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from ushape.data.checks.finding import Evidence, Finding
-from ushape.formatting import counted
+from ushape.formatting import pluralize
 from ushape.labels import MAX_CLASSES
 
 SOFT = 0.9
@@ -18,7 +18,7 @@ SOFT = 0.9
 RARE = 1e-4
 """A class with a smaller share of all pixels will hardly be learned."""
 
-FEWEST_CASES = 8
+MIN_CASES = 8
 """A data set's own distribution needs so many cases."""
 
 NEAR_PX = 3.0
@@ -43,7 +43,7 @@ def find_empty(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             check="empty",
             severity="note",
-            text=f"{counted(len(empty), 'mask')} without foreground "
+            text=f"{pluralize(len(empty), 'mask')} without foreground "
             f"({len(empty) / len(exams):.0%}).",
             fix="Nothing where nothing is to be seen: sampling and scores take care of it.",
             cases=tuple(empty),
@@ -64,16 +64,16 @@ def find_soft_edges(evidence: Evidence) -> Iterator[Finding]:
         for value, count in exam.value_counts.items()
         if value not in (low, high)
     )
-    colours = any(exam.encoding.kind == "colours" for exam in soft)
+    colors = any(exam.encoding.kind == "colors" for exam in soft)
     yield Finding(
         check="soft_edges",
         severity="error",
-        text=f"{counted(len(soft), 'mask')} with soft edges: {odd} pixels are neither "
-        f"{_value(low, colours)} nor {_value(high, colours)}, which they most likely mean.",
+        text=f"{pluralize(len(soft), 'mask')} with soft edges: {odd} pixels are neither "
+        f"{_value(low, colors)} nor {_value(high, colors)}, which they most likely mean.",
         fix="Save masks without antialiasing and not as JPEG; "
         + (
-            "map the colours back to the two that are meant (--fix does)."
-            if colours
+            "map the colors back to the two that are meant (--fix does)."
+            if colors
             else f"--set labels.threshold={threshold_between(low, high)} cuts in the middle."
         ),
         cases=tuple(exam.case.id for exam in soft),
@@ -93,7 +93,7 @@ def threshold_between(low: int, high: int) -> int:
 
 
 def find_mixed_encodings(evidence: Evidence) -> Iterator[Finding]:
-    """Grey values in some masks, colours or a palette in others: their codes do not agree."""
+    """Gray values in some masks, colors or a palette in others: their codes do not agree."""
     kinds = Counter(exam.encoding.kind for exam in evidence.readable)
     if len(kinds) < 2:
         return
@@ -104,33 +104,33 @@ def find_mixed_encodings(evidence: Evidence) -> Iterator[Finding]:
         check="encoding",
         severity="warning",
         text=f"Masks are written in different ways: {listed}.",
-        fix="Save all masks in one way; grey values are safest.",
+        fix="Save all masks in one way; gray values are safest.",
         cases=tuple(exam.case.id for exam in rare),
     )
 
 
 def find_stray_values(evidence: Evidence) -> Iterator[Finding]:
-    """Values, or colours, that are no class: by the user's own list, or by their rarity."""
+    """Values, or colors, that are no class: by the user's own list, or by their rarity."""
     total = sum(evidence.value_counts.values())
     named = evidence.labels.values
     if named is not None:
         strange = set(evidence.value_counts) - {*named, evidence.labels.ignore}
     else:
         sharp = [exam for exam in evidence.readable if exam.thin_share < SOFT]
-        is_colour = any(exam.encoding.kind == "colours" for exam in sharp)
+        is_color = any(exam.encoding.kind == "colors" for exam in sharp)
         limit = RARE / 10 * total
         counts = evidence.value_counts
-        strange = {value for value, n in counts.items() if n < limit} if is_colour else set()
+        strange = {value for value, n in counts.items() if n < limit} if is_color else set()
     holders = [exam for exam in evidence.readable if strange & exam.value_counts.keys()]
     if not strange or not holders:
         return
-    is_colour = any(exam.encoding.kind == "colours" for exam in holders)
+    is_color = any(exam.encoding.kind == "colors" for exam in holders)
     pixels = sum(evidence.value_counts[value] for value in strange)
-    shown = ", ".join(_value(value, is_colour) for value in sorted(strange)[:5])
+    shown = ", ".join(_value(value, is_color) for value in sorted(strange)[:5])
     yield Finding(
         check="stray_values",
         severity="error" if named is not None else "warning",
-        text=f"{counted(len(holders), 'mask')} with {'colours' if is_colour else 'values'} that "
+        text=f"{pluralize(len(holders), 'mask')} with {'colors' if is_color else 'values'} that "
         f"are no class: {shown} ({pixels} pixels).",
         fix="Name all classes with --set labels.values=[...], or repaint these pixels.",
         cases=tuple(exam.case.id for exam in holders),
@@ -171,7 +171,8 @@ def find_class_trouble(evidence: Evidence) -> Iterator[Finding]:
                 check="rare_class",
                 severity="warning",
                 text=f"{_name(space.names[index])} has {share:.4%} of all pixels.",
-                fix="Annotate more of it; --set weights.balance=true makes its pixels count more.",
+                fix="Annotate more of it; "
+                "--set pixel_weights.balance=true makes its pixels count more.",
             )
 
 
@@ -206,7 +207,7 @@ def find_copies_of_images(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             check="mask_is_image",
             severity="error",
-            text=f"{counted(len(copies), 'mask')} identical to the image.",
+            text=f"{pluralize(len(copies), 'mask')} identical to the image.",
             fix="The image was saved in the mask's place: export the mask again.",
             cases=tuple(copies),
             in_copy="left out",
@@ -216,7 +217,7 @@ def find_copies_of_images(evidence: Evidence) -> Iterator[Finding]:
 def find_inverted(evidence: Evidence) -> Iterator[Finding]:
     """Masks whose foreground share is far from all others', and whose background's is not."""
     space = evidence.space
-    if space is None or len(space.values) != 2 or len(evidence.readable) < FEWEST_CASES:
+    if space is None or len(space.values) != 2 or len(evidence.readable) < MIN_CASES:
         return
     exams, shares = [], []
     for exam in evidence.readable:
@@ -224,7 +225,7 @@ def find_inverted(evidence: Evidence) -> Iterator[Finding]:
         if background and foreground:
             exams.append(exam)
             shares.append(foreground / (background + foreground))
-    if len(exams) < FEWEST_CASES:
+    if len(exams) < MIN_CASES:
         return
     logits = np.array([_logit(share) for share in shares])
     middle = float(np.median(logits))
@@ -242,7 +243,7 @@ def find_inverted(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             check="inverted",
             severity="warning",
-            text=f"{counted(len(odd), 'mask')} that may be inverted: foreground and background "
+            text=f"{pluralize(len(odd), 'mask')} that may be inverted: foreground and background "
             "would fit the other masks if they were exchanged.",
             fix="Look at them; exchange the two values where it is so.",
             cases=tuple(exam.case.id for _, exam in odd),
@@ -252,7 +253,7 @@ def find_inverted(evidence: Evidence) -> Iterator[Finding]:
 def find_misplaced(evidence: Evidence) -> Iterator[Finding]:
     """Outlines that lie beside the image's edges, where those of the others lie on them."""
     fitted = [exam for exam in evidence.fitting if exam.fit is not None]
-    if len(fitted) < FEWEST_CASES:
+    if len(fitted) < MIN_CASES:
         return
     # 1 is what any line through the image would find: how much of the rest is under the outline?
     kept = np.array([(e.fit.here - 1) / max(e.fit.best - 1, 1e-6) for e in fitted if e.fit])
@@ -274,7 +275,7 @@ def find_misplaced(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             check="misplaced",
             severity="warning",
-            text=f"{counted(len(odd), 'mask')} that may be shifted against the image, e.g. "
+            text=f"{pluralize(len(odd), 'mask')} that may be shifted against the image, e.g. "
             f"{first.case.id} by about {dy} pixels in y and {dx} in x.",
             fix="Look at them in check.html; register or annotate them again.",
             cases=tuple(exam.case.id for _, exam in odd),
@@ -290,8 +291,8 @@ def _name(name: str) -> str:
     return name.capitalize() if name.startswith("class ") else f"Class {name}"
 
 
-def _value(code: int, is_colour: bool) -> str:
-    return f"#{code:06x}" if is_colour else str(code)
+def _value(code: int, is_color: bool) -> str:
+    return f"#{code:06x}" if is_color else str(code)
 
 
 def _shorten(values: list[int], most: int = 6) -> str:

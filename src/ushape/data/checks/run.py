@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ushape.data.case_stats import Exam, examine_all, twins_among
+from ushape.data.case_stats import CaseStats, duplicates_among, measure_cases
 from ushape.data.checks import CHECKS, masks
 from ushape.data.checks.finding import SEVERITIES, Evidence, Finding
 from ushape.data.discovery import discover
-from ushape.data.grouping import Grouping, infer_groups, join_twins
+from ushape.data.grouping import Grouping, infer_groups, merge_groups_sharing_duplicates
 from ushape.data.scan import Data, complete_labels
 from ushape.data.splits import PARTS, SplitConfig, Splits, make_splits
 from ushape.errors import DataError
-from ushape.formatting import counted
+from ushape.formatting import pluralize
 from ushape.labels import LabelConfig, find_label_space
 
 SAID_ANYWAY = {"unpaired"}
@@ -42,12 +42,12 @@ class Checked:
     @property
     def verdict(self) -> str:
         """How many findings of each severity, in a sentence."""
-        pairs = f"{counted(len(self.evidence.exams), 'pair')} of image and mask"
+        pairs = f"{pluralize(len(self.evidence.exams), 'pair')} of image and mask"
         counts = Counter(finding.severity for finding in self.findings)
         if not counts:
             return f"{pairs}: nothing found."
         listed = ", ".join(
-            counted(counts[severity], severity) for severity in SEVERITIES if counts[severity]
+            pluralize(counts[severity], severity) for severity in SEVERITIES if counts[severity]
         )
         ready = "Training would stop." if self.has_errors else "Training can start."
         return f"{pairs}: {listed}. {ready}"
@@ -87,7 +87,7 @@ def check_data(
     """
     discovery = discover(folder, mask_folder)
     exams = []
-    for exam in examine_all(discovery.cases, workers):
+    for exam in measure_cases(discovery.cases, workers):
         exams.append(exam)
         on_progress(len(exams), len(discovery.cases))
     readable = [exam for exam in exams if exam.error is None]
@@ -98,7 +98,7 @@ def check_data(
         labels=labels,
         groups={case.id: case.group for case in grouping.cases} if grouping else {},
         kind=grouping.kind if grouping else "single",
-        twins=twins_among(readable),
+        duplicates=duplicates_among(readable),
     )
     findings: list[Finding] = []
     splits = None
@@ -106,7 +106,7 @@ def check_data(
         evidence, trouble = _find_space(evidence)
         findings += trouble
     if grouping is not None and evidence.space is not None:
-        grouping = join_twins(grouping, evidence.twins)
+        grouping = merge_groups_sharing_duplicates(grouping, evidence.duplicates)
         evidence, splits, trouble = _split(evidence, grouping, split, seed)
         findings += trouble
     findings += apply_checks(evidence)
@@ -140,7 +140,7 @@ def check_before_training(data: Data, labels: LabelConfig) -> list[str]:
         labels=complete_labels(labels, data.discovery.classes, data.survey.value_counts),
         groups={case.id: case.group for case in data.grouping.cases},
         kind=data.grouping.kind,
-        twins=data.twins,
+        duplicates=data.duplicates,
         space=data.survey.space,
     )
     findings = [f for f in apply_checks(evidence) if f.check not in SAID_ANYWAY]
@@ -153,7 +153,7 @@ def check_before_training(data: Data, labels: LabelConfig) -> list[str]:
     return [f"Warning: {finding.text}" for finding in findings if finding.severity == "warning"]
 
 
-def _group(exams: Sequence[Exam]) -> Grouping:
+def _group(exams: Sequence[CaseStats]) -> Grouping:
     thumbnails = {exam.case.id: exam.thumbnail for exam in exams}
     return infer_groups([exam.case for exam in exams], lambda case: thumbnails[case.id])
 

@@ -16,9 +16,9 @@ from ushape.data.layouts import (
     suffix,
     table,
 )
-from ushape.data.layouts.base import Found
+from ushape.data.layouts.base import LayoutMatch
 
-LAYOUTS: dict[str, Callable[[Path], Found | None]] = {
+LAYOUTS: dict[str, Callable[[Path], LayoutMatch | None]] = {
     "nnunet": nnunet.find,
     "table": table.find,
     "objects": mask_per_object.find,

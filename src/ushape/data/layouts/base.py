@@ -14,7 +14,7 @@ from ushape.types import Case, Mask, Split
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class LayoutMatch:
     """Images and masks of one layout, by key: the name that both have in common."""
 
     layout: str
@@ -104,7 +104,7 @@ def _without_image_words(images: Mapping[str, Path]) -> dict[str, str]:
     return {stripped: keys[0] for stripped, keys in found.items() if len(keys) == 1}
 
 
-def take_splits_from_keys(found: Found) -> Found:
+def take_splits_from_keys(found: LayoutMatch) -> LayoutMatch:
     """`images/train/a` beside `masks/train/a`: the first part of the key states the split.
 
     Only where every pair lies in such a folder, and these are of at least two parts.
@@ -120,18 +120,18 @@ T = TypeVar("T")
 
 
 def join_parts(
-    found: Mapping[Split, Found],
+    found: Mapping[Split, LayoutMatch],
     names: Mapping[Split, str],
     layout: str,
     notes: tuple[str, ...] = (),
-) -> Found:
+) -> LayoutMatch:
     """Keys get the part's name in front, since the same name may be in two parts.
 
     Raises:
         DataError: a mask value has different names in two parts.
     """
 
-    def join(values_of: Callable[[Found], Mapping[str, T]]) -> dict[str, T]:
+    def join(values_of: Callable[[LayoutMatch], Mapping[str, T]]) -> dict[str, T]:
         return {
             f"{names[part]}/{key}": value
             for part, own in found.items()
@@ -139,7 +139,7 @@ def join_parts(
         }
 
     parts = [(f"{names[part]}/{key}", part) for part, own in found.items() for key in own.images]
-    return Found(
+    return LayoutMatch(
         layout=layout,
         images=join(lambda own: own.images),
         masks=join(lambda own: own.masks),

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from ushape.data.layouts import folders
-from ushape.data.layouts.base import Found, index_images, index_masks, take_splits_from_keys
+from ushape.data.layouts.base import LayoutMatch, index_images, index_masks, take_splits_from_keys
 from ushape.data.layouts.class_names import StatedClasses
 from ushape.data.layouts.names import folders_below, images_below, stem_key
 from ushape.io import is_image
 from ushape.types import MaskParts
 
 
-def find(folder: Path) -> Found | None:
+def find(folder: Path) -> LayoutMatch | None:
     """Looks for folders, one per class, in the mask folder, in which masks are called as images.
 
     Classes are numbered from 1 in the order of their folders' names. An image without a file in
@@ -34,7 +34,7 @@ def find(folder: Path) -> Found | None:
         own = index_masks([(stem_key(path, place), path) for path in images_below(place)], indexed)
         for key, path in own.items():
             parts.setdefault(key, []).append((path, value))
-    found = Found(
+    found = LayoutMatch(
         layout=f"{images.name}/ beside {masks.name}/ with a folder per class",
         images=indexed,
         masks={

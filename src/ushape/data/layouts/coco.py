@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from ushape.data.layouts.base import Found, index_images, join_parts
+from ushape.data.layouts.base import LayoutMatch, index_images, join_parts
 from ushape.data.layouts.class_names import StatedClasses
 from ushape.data.layouts.names import SPLIT_WORDS, folders_below, images_below, key_below
 from ushape.errors import DataError
@@ -14,7 +14,7 @@ from ushape.io.annotations import CocoFile, read_coco
 from ushape.types import CocoMask, Split
 
 
-def find(folder: Path) -> Found | None:
+def find(folder: Path) -> LayoutMatch | None:
     """Looks for a .json with images and annotations in the folder or its annotations/.
 
     Several files, such as instances_train.json and instances_val.json, are given splits.
@@ -41,7 +41,7 @@ def find(folder: Path) -> Found | None:
     return join_parts(found, {part: part for part in parts}, layout="COCO files for each part")
 
 
-def read(path: Path) -> Found:
+def read(path: Path) -> LayoutMatch:
     """The images and annotations of a COCO file that the user names.
 
     Raises:
@@ -51,7 +51,7 @@ def read(path: Path) -> Found:
     return pair(path, _places_near(path, path.parent.parent if is_below else path.parent))
 
 
-def pair(path: Path, places: Sequence[Path]) -> Found:
+def pair(path: Path, places: Sequence[Path]) -> LayoutMatch:
     """The images of a COCO file, looked for in the first of some folders that has one of them.
 
     An image that is listed without annotations is background. Categories without annotations
@@ -73,7 +73,7 @@ def pair(path: Path, places: Sequence[Path]) -> Found:
     keys = {key: key_below(place / entry["file_name"], place) for key, entry in file.images.items()}
     listed = index_images([(keys[k], place / e["file_name"]) for k, e in file.images.items()])
     others = {key_below(image, place): image for image in images_below(place)}
-    return Found(
+    return LayoutMatch(
         layout=f"COCO annotations in {path.name}",
         images=others | listed,
         masks={keys[key]: CocoMask(path, key) for key in file.images},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ushape.data.layouts.base import (
-    Found,
+    LayoutMatch,
     index_images,
     index_masks,
     join_series,
@@ -21,7 +21,7 @@ from ushape.data.layouts.names import (
 from ushape.errors import DataError
 
 
-def find(folder: Path) -> Found | None:
+def find(folder: Path) -> LayoutMatch | None:
     """Looks for one image folder and one mask folder, by their names.
 
     Raises:
@@ -53,7 +53,7 @@ def find_folders(folder: Path) -> tuple[Path, Path] | None:
     return images[0], masks[0]
 
 
-def pair(images: Path, masks: Path) -> Found:
+def pair(images: Path, masks: Path) -> LayoutMatch:
     """Pairs the files of two folders by their paths below them."""
     keyed = [(stem_key(path, images), path) for path in images_below(images)]
     if masks != images and masks.is_relative_to(images):
@@ -63,5 +63,5 @@ def pair(images: Path, masks: Path) -> Found:
     indexed = index_images(join_series(keyed, [key for key, _ in keyed_masks]))
     found = index_masks(keyed_masks, indexed)
     return take_splits_from_keys(
-        Found(layout=f"{images.name}/ beside {masks.name}/", images=indexed, masks=found)
+        LayoutMatch(layout=f"{images.name}/ beside {masks.name}/", images=indexed, masks=found)
     )

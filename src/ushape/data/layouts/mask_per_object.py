@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ushape.data.layouts.base import Found
+from ushape.data.layouts.base import LayoutMatch
 from ushape.data.layouts.class_names import StatedClasses
 from ushape.data.layouts.names import folders_below, images_below
 from ushape.io import stem_of
 from ushape.types import Mask, MaskParts
 
 
-def find(folder: Path) -> Found | None:
+def find(folder: Path) -> LayoutMatch | None:
     """Looks for ID/images/ID.png with ID/masks/*.png.
 
     The objects of an image are numbered from 1 in the order of their files' names. Where every
@@ -39,7 +39,7 @@ def find(folder: Path) -> Found | None:
             for key, paths in files.items()
         }
         classes = StatedClasses(source=folder, are_objects=True)
-    return Found(
+    return LayoutMatch(
         layout="a folder per image, with a mask per object",
         images=images,
         masks=masks_of,

@@ -11,30 +11,30 @@ import numpy as np
 
 from ushape import io
 from ushape.data.layouts import folders
-from ushape.data.layouts.base import Found
+from ushape.data.layouts.base import LayoutMatch
 from ushape.data.layouts.names import folders_below, images_below, stem_key, strip_mask_word
 from ushape.errors import DataError
 
-MOST_FOLDERS = 20
+MAX_FOLDERS = 20
 """More folders than this are patients or plates, not one of images and one of masks."""
 
-MOST_VALUES = 32
+MAX_VALUES = 32
 """A folder of which some files together hold more values is one of images."""
 
 LOOKED_AT = 6
 """Files of each folder that are read to tell images from masks."""
 
 
-def find(folder: Path) -> Found | None:
+def find(folder: Path) -> LayoutMatch | None:
     """Takes the only two folders of which at least half of the files have a partner in the other.
 
-    Masks are those whose first files hold 2 to MOST_VALUES values; images hold more.
+    Masks are those whose first files hold 2 to MAX_VALUES values; images hold more.
 
     Raises:
         DataError: more than two folders fit, masks among them, or both look like masks.
     """
     below = folders_below(folder)
-    if len(below) > MOST_FOLDERS:
+    if len(below) > MAX_FOLDERS:
         return None
     filled = {place: paths for place in below if (paths := images_below(place))}
     keys = {place: _keys_of(place, paths) for place, paths in filled.items()}
@@ -75,6 +75,6 @@ def _holds_few_values(paths: Sequence[Path]) -> bool:
             values.update(np.unique(io.read_mask(paths[index]).codes).tolist())
         except DataError:  # Half values, four channels: no mask.
             return False
-        if len(values) > MOST_VALUES:
+        if len(values) > MAX_VALUES:
             return False
     return len(values) >= 2

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ushape.data.layouts.base import Found
+from ushape.data.layouts.base import LayoutMatch
 from ushape.data.layouts.class_names import StatedClasses, classes_by_value
 from ushape.data.layouts.names import images_below, stem_key
 from ushape.errors import DataError
@@ -17,7 +17,7 @@ from ushape.types import Split
 _CHANNEL = re.compile(r"^(?P<name>.+)_(?P<number>\d{4})$")
 
 
-def find(folder: Path) -> Found | None:
+def find(folder: Path) -> LayoutMatch | None:
     """Looks for imagesTr/ and labelsTr/; imagesTs/ are test cases where labelsTs/ is there.
 
     Raises:
@@ -49,7 +49,7 @@ def find(folder: Path) -> Found | None:
         splits |= dict.fromkeys(own, split)
     _refuse_other_channels(folder, channels, facts.get("channel_names", facts.get("modality")))
     classes, notes = _classes_of(path, facts.get("labels"))
-    return Found(
+    return LayoutMatch(
         layout="nnU-Net: imagesTr/ beside labelsTr/",
         images={key: paths[0] for key, paths in channels.items()},
         masks=masks,

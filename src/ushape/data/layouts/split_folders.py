@@ -13,7 +13,7 @@ from ushape.data.layouts import (
     suffix,
     table,
 )
-from ushape.data.layouts.base import Found, join_parts
+from ushape.data.layouts.base import LayoutMatch, join_parts
 from ushape.data.layouts.names import MASK_FOLDERS, SPLIT_WORDS, folders_below
 from ushape.errors import DataError
 from ushape.types import Split
@@ -24,7 +24,7 @@ INSIDE = (table, mask_per_object, folders, class_folders, coco, suffix, mirrored
 MASK_ENDINGS = (*MASK_FOLDERS, "annot")
 
 
-def find(folder: Path) -> Found | None:
+def find(folder: Path) -> LayoutMatch | None:
     """Looks for a training folder with pairs in it, beside another part's folder.
 
     The masks of a part may also lie beside it: train/ and train_masks/, val/ and val_masks/.
@@ -62,13 +62,13 @@ def find(folder: Path) -> Found | None:
     return join_parts(found, names, layout, without)
 
 
-def _inside(place: Path) -> Found | None:
+def _inside(place: Path) -> LayoutMatch | None:
     """What the first form finds that finds pairs."""
     tried = (form.find(place) for form in INSIDE)
     return next((found for found in tried if found is not None and found.paired), None)
 
 
-def _beside(place: Path) -> Found | None:
+def _beside(place: Path) -> LayoutMatch | None:
     """Masks in a folder whose name is the part's with a word for masks."""
     for other in folders_below(place.parent):
         start, ending = other.name[: len(place.name)], other.name[len(place.name) :].lower()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ushape.data.layouts.base import (
-    Found,
+    LayoutMatch,
     index_images,
     index_masks,
     join_series,
@@ -14,7 +14,7 @@ from ushape.data.layouts.base import (
 from ushape.data.layouts.names import images_below, stem_key, strip_mask_word
 
 
-def find(folder: Path) -> Found | None:
+def find(folder: Path) -> LayoutMatch | None:
     """Takes every file with a mask's name for a mask, the others for images."""
     masks: list[tuple[str, Path]] = []
     images: list[tuple[str, Path]] = []
@@ -26,7 +26,7 @@ def find(folder: Path) -> Found | None:
     indexed = index_images(join_series(images, [key for key, _ in masks]))
     example = masks[0][1].stem
     return take_splits_from_keys(
-        Found(
+        LayoutMatch(
             layout=f"one tree, masks named as {example}",
             images=indexed,
             masks=index_masks(masks, indexed),

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ushape.data.layouts.base import Found, index_images
+from ushape.data.layouts.base import LayoutMatch, index_images
 from ushape.data.layouts.names import SPLIT_WORDS, key_below
 from ushape.errors import DataError
 from ushape.formatting import reason
@@ -17,7 +17,7 @@ TABLES = (".csv", ".tsv", ".parquet")
 _OWN = ("image", "mask", "group", "split")
 
 
-def find(folder: Path) -> Found | None:
+def find(folder: Path) -> LayoutMatch | None:
     """Reads the only table in the folder that has the columns image and mask.
 
     Raises:
@@ -39,7 +39,7 @@ def find(folder: Path) -> Found | None:
     return read(fitting[0])
 
 
-def read(path: Path) -> Found:
+def read(path: Path) -> LayoutMatch:
     """The pairs that a table lists. Paths in it are relative to its folder.
 
     Columns group and split (train, validation or test) are used, others kept with the case. A row
@@ -59,7 +59,7 @@ def read(path: Path) -> Found:
     _refuse_missing(path, rows)
     keyed = [(key_below(path.parent / row["image"], path.parent), row) for row in rows]
     images = index_images([(key, path.parent / row["image"]) for key, row in keyed])
-    return Found(
+    return LayoutMatch(
         layout=f"the table {path.name}",
         images=images,
         masks={key: path.parent / row["mask"] for key, row in keyed if row["mask"]},

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from ushape import io
-from ushape.formatting import as_csv
+from ushape.formatting import to_csv
 from ushape.instances.colors import class_styles
 from ushape.instances.contours import trace_outlines
 from ushape.instances.geojson import write_geojson
 from ushape.instances.imagej import write_rois
 from ushape.instances.label import Objects, by_class, label_objects
-from ushape.instances.properties import ObjectTable, column_names, measure_table, summarise_classes
+from ushape.instances.properties import ObjectTable, column_names, measure_table, summarize_classes
 from ushape.io.files import replacing, write_bytes
 from ushape.io.streaming.reader import open_bands
 from ushape.planning.plan import Plan
@@ -31,7 +31,7 @@ def write_objects(
     Returns:
         A row for each class, for the table of all images.
     """
-    space, how = plan.preparation.space, plan.recipe.predict.objects
+    space, how = plan.preprocessing.space, plan.recipe.predict.objects
     with open_bands(case.image) as bands:
         spacing = bands.spacing_mm
     shares = by_class(prediction.probabilities, space)
@@ -45,12 +45,12 @@ def write_objects(
         _write_contours(paths["contours"], objects, table, plan)
     if "table" in paths:
         columns = column_names(prediction.classes.ndim)
-        write_bytes(paths["table"], as_csv(columns, table.rows()))
-    return [summary.row() for summary in summarise_classes(objects, table, space.names)]
+        write_bytes(paths["table"], to_csv(columns, table.rows()))
+    return [summary.row() for summary in summarize_classes(objects, table, space.names)]
 
 
 def _write_contours(path: Path, objects: Objects, table: ObjectTable, plan: Plan) -> None:
-    space = plan.preparation.space
+    space = plan.preprocessing.space
     styles = class_styles(space.names, space.values, plan.encoding)
     with replacing(path) as file:
         if path.suffix == ".geojson":

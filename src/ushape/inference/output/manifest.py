@@ -19,7 +19,7 @@ HEADER_BYTES = 256
 Line = dict[str, Any]
 
 
-class Journal:
+class Manifest:
     """A file in the output folder: a line for the call; then, for each image, one when its outputs
     are begun and one when they are all written.
 

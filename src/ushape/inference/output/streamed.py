@@ -23,7 +23,7 @@ def open_mask(
 ) -> Taker:
     """For bands of classes (n, ...), written as the user's masks are."""
     encoding = predictor.plan.encoding
-    dtype = "int64" if encoding.kind == "colours" else encoding.dtype
+    dtype = "int64" if encoding.kind == "colors" else encoding.dtype
     masks = stack.enter_context(open_band_writer(target, bands.shape[1:], encoding, image))
     return lambda classes: masks.write(predictor.codes_of(classes).astype(dtype))
 
@@ -37,7 +37,7 @@ def open_probabilities(
     image: Path,
 ) -> Taker:
     """For bands of probabilities (K, n, ...)."""
-    shape = (predictor.plan.preparation.space.channels, *bands.shape[1:])
+    shape = (predictor.plan.preprocessing.space.channels, *bands.shape[1:])
     return stack.enter_context(open_probability_writer(path, shape, dtype, image)).write
 
 
@@ -67,6 +67,6 @@ def classes_in_bands(
         held[row : row + len(classes)] = classes
         row += len(classes)
     if held is not None:
-        clean_stored(held, predictor.plan.preparation.space.scored, predictor.cleanings)
+        clean_stored(held, predictor.plan.preprocessing.space.scored, predictor.cleanings)
         for band in cut_rows(shape):
             yield np.asarray(held[band])

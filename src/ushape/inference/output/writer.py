@@ -13,10 +13,10 @@ from ushape import io
 from ushape.data.discovery import Input
 from ushape.data.preprocessing import read_image
 from ushape.errors import ConfigError, DataError, RunError
-from ushape.formatting import as_csv
+from ushape.formatting import to_csv
 from ushape.inference.output import OutputConfig
 from ushape.inference.output.instances import write_objects
-from ushape.inference.output.manifest import Journal
+from ushape.inference.output.manifest import Manifest
 from ushape.inference.output.streamed import classes_in_bands, open_mask, open_probabilities
 from ushape.inference.predictor import Predictor
 from ushape.inference.uncertainty import entropy_map
@@ -39,7 +39,7 @@ class Outputs:
         config: OutputConfig,
         predictor: Predictor,
         submission: SubmissionWriter | None,
-        journal: Journal | None,
+        journal: Manifest | None,
     ):
         self.config, self.predictor = config, predictor
         self.submission, self.journal = submission, journal
@@ -79,7 +79,7 @@ class Outputs:
                 kinds = {**config.endings, "submission": str(config.submission or "")}
                 if config.probabilities:
                     kinds["numbers"] = config.stored_type
-                journal = Journal(config.folder, {**made_by, "outputs": kinds})
+                journal = Manifest(config.folder, {**made_by, "outputs": kinds})
                 remove_leftovers(config.folder)
                 if config.overwrite:
                     journal.forget()
@@ -155,7 +155,7 @@ class Outputs:
         return target
 
     def _write_pictures(self, prediction: Prediction, case: Case, target: Path) -> None:
-        config, space = self.config, self.predictor.plan.preparation.space
+        config, space = self.config, self.predictor.plan.preprocessing.space
         if config.overlay:
             drawn = draw_overlay(read_image(case), prediction.classes)
             io.write_rgb(_beside(target, self.endings["overlay"]), drawn)
@@ -204,7 +204,7 @@ class Outputs:
         rows = self.journal.rows_of([*self.journal.finished, *(one.below for one in inputs)])
         columns = list(dict.fromkeys(key for row in rows for key in row))
         if rows:
-            write_bytes(self.journal.folder / IMAGES, as_csv(columns, rows))
+            write_bytes(self.journal.folder / IMAGES, to_csv(columns, rows))
 
     def mask_path(self, one: Input) -> Path | None:
         """Where the mask of an image lies; None where none is written."""
@@ -289,7 +289,7 @@ def _refuse_equal_rows(inputs: Sequence[Input]) -> None:
 
 
 def _refuse_what_rows_cannot_hold(predictor: Predictor) -> None:
-    classes, dims = predictor.plan.preparation.space.scored, predictor.plan.recipe.network.dims
+    classes, dims = predictor.plan.preprocessing.space.scored, predictor.plan.recipe.network.dims
     if len(classes) > 1 or dims == 3:
         kind = "volumes" if dims == 3 else f"{len(classes)} classes"
         raise ConfigError(

@@ -35,9 +35,9 @@ class Bands:
     bands that overlap unpack nothing twice. One thread may read at a time.
 
     Attributes:
-        shape: (C, *S), palettes turned into their colours.
+        shape: (C, *S), palettes turned into their colors.
         dtype: Of what `read` returns.
-        spacing_mm: Distance between pixel centres along each axis of S, where the file says so.
+        spacing_mm: Distance between pixel centers along each axis of S, where the file says so.
     """
 
     def __init__(self, path: Path, source: Source, closing: ExitStack):
@@ -80,7 +80,7 @@ class Bands:
             self._check_size(last - first)
             band = self._stored(first, last)
             if self._source.palette:
-                return self._in_colours(band)
+                return self._in_colors(band)
             return np.require(band, self.dtype, ["C", "W"])
 
     def _check_size(self, rows: int) -> None:
@@ -107,10 +107,10 @@ class Bands:
             band[:, above - first : below - first] = rows
         return band
 
-    def _in_colours(self, indices: np.ndarray) -> np.ndarray:
-        colours = np.asarray(self._source.palette, dtype=np.uint8)
-        known = indices[0].astype(np.intp).clip(0, len(colours) - 1)
-        return np.stack([levels[known] for levels in colours.T])
+    def _in_colors(self, indices: np.ndarray) -> np.ndarray:
+        colors = np.asarray(self._source.palette, dtype=np.uint8)
+        known = indices[0].astype(np.intp).clip(0, len(colors) - 1)
+        return np.stack([levels[known] for levels in colors.T])
 
 
 def open_bands(path: Path) -> Bands:

@@ -33,8 +33,8 @@ BIG_BYTES = 2**32 - 2**25
 LEVEL, ZARR_LEVEL = 6, 1
 """Of deflate, from 1, fast, to 9, small. numcodecs needs four times as long as tifffile for 6."""
 
-MICROMETRES, CENTIMETRES = 1e3, 0.1
-"""Of one millimetre."""
+MICROMETERS, CENTIMETERS = 1e3, 0.1
+"""Of one millimeter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,19 +208,19 @@ def _photometric_of(layout: Layout) -> dict[str, Any]:
 
 
 def _resolution_of(layout: Layout) -> dict[str, Any]:
-    """TIFF's own tags: pixels per centimetre along x and y."""
+    """TIFF's own tags: pixels per centimeter along x and y."""
     if layout.spacing_mm is None:
         return {}
-    x, y = (1 / (step * CENTIMETRES) for step in reversed(layout.spacing_mm[-2:]))
+    x, y = (1 / (step * CENTIMETERS) for step in reversed(layout.spacing_mm[-2:]))
     return {"resolution": (x, y), "resolutionunit": "CENTIMETER"}
 
 
 def _ome_of(layout: Layout) -> dict[str, Any]:
-    """Names of axes, and micrometres between pixels."""
+    """Names of axes, and micrometers between pixels."""
     has_samples = (layout.channels or 1) > 1
     told: dict[str, Any] = {"axes": layout.axes + "S" * has_samples}
     for name, step in zip(layout.axes, layout.spacing_mm or (), strict=True):
-        told[f"PhysicalSize{name}"] = step * MICROMETRES
+        told[f"PhysicalSize{name}"] = step * MICROMETERS
         told[f"PhysicalSize{name}Unit"] = "µm"
     return told
 
@@ -231,7 +231,7 @@ def _multiscale(layout: Layout) -> dict[str, Any]:
     axes: list[dict[str, str]] = [{"name": "c", "type": "channel"}] if layout.channels else []
     unit = {} if spacing is None else {"unit": "micrometer"}
     axes += [{"name": name, "type": "space", **unit} for name in layout.axes.lower()]
-    steps = [1.0] * len(layout.axes) if spacing is None else [s * MICROMETRES for s in spacing]
+    steps = [1.0] * len(layout.axes) if spacing is None else [s * MICROMETERS for s in spacing]
     scale = {"type": "scale", "scale": [1.0] * (len(axes) - len(steps)) + steps}
     level = {"path": "0", "coordinateTransformations": [scale]}
     return {"version": "0.4", "axes": axes, "datasets": [level]}

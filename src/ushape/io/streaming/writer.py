@@ -110,7 +110,7 @@ def open_band_writer(
     Raises:
         DataError: a format that is not written; rows that are missing at the end.
     """
-    suffix, is_colours = _plain_suffix(path), encoding.kind == "colours"
+    suffix, is_colors = _plain_suffix(path), encoding.kind == "colors"
     if suffix not in SINKS and not io.is_writable(suffix):
         raise DataError(
             f"{path}: masks cannot be written as {suffix or 'files without suffix'}.",
@@ -120,21 +120,21 @@ def open_band_writer(
     if suffix in SINKS:
         layout = Layout(
             path=path,
-            shape=(*shape, 3) if is_colours else tuple(shape),
+            shape=(*shape, 3) if is_colors else tuple(shape),
             dtype=dtype,
             axes="ZYX"[-len(shape) :],
             spacing_mm=_spacing_of(like),
             palette=encoding.palette if encoding.kind == "palette" else None,
-            is_rgb=is_colours,
+            is_rgb=is_colors,
         )
         sink = SINKS[suffix](layout)
     else:
-        codes = np.dtype(np.int32) if is_colours else dtype
+        codes = np.dtype(np.int32) if is_colors else dtype
         layout = Layout(path=path, shape=tuple(shape), dtype=codes, axes="ZYX"[-len(shape) :])
         sink = sinks.held(layout, encoding, like)
     with sink as opened:
-        is_split = is_colours and suffix in SINKS
-        writer = BandWriter(layout, opened, _colours_of if is_split else np.asarray)
+        is_split = is_colors and suffix in SINKS
+        writer = BandWriter(layout, opened, _colors_of if is_split else np.asarray)
         yield writer
         writer.finish()
 
@@ -193,7 +193,7 @@ def _spacing_of(like: Path | None) -> tuple[float, ...] | None:
         return bands.spacing_mm
 
 
-def _colours_of(codes: np.ndarray) -> np.ndarray:
+def _colors_of(codes: np.ndarray) -> np.ndarray:
     """(rows, *S[1:], 3) red, green, blue."""
     levels = [codes >> 16 & 255, codes >> 8 & 255, codes & 255]
     return np.stack(levels, axis=-1).astype(np.uint8)

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ushape.data.preprocessing import PreparationConfig
+from ushape.data.preprocessing import PreprocessingConfig
 from ushape.data.sampling import SamplingConfig
 from ushape.data.splits import SplitConfig
 from ushape.losses import LossConfig
 from ushape.models.config import UNetConfig
 from ushape.planning.recipe import PredictConfig, Recipe, TrainConfig
 from ushape.transforms.augment import STRENGTHS, AugmentConfig
-from ushape.transforms.augment.geometry import SpaceConfig
+from ushape.transforms.augment.geometry import GeometryConfig
 
 
 def carvana_original() -> Recipe:
     """Cars with valid convolutions, 572 -> 388 pixels, batch norm, bilinear upsampling.
 
     Published with image and mask resized to 572 and 388 pixels, so that the mask of the whole
-    image was compared with its centre. Meant: the image at 388 pixels, mirrored around to 572.
+    image was compared with its center. Meant: the image at 388 pixels, mirrored around to 572.
     """
     return Recipe(
         name="carvana-original",
         split=SplitConfig(test_fraction=0.2, validation_fraction=0.2),
-        preparation=PreparationConfig(shape=(388, 388), intensity="min_max"),
+        preprocessing=PreprocessingConfig(shape=(388, 388), intensity="min_max"),
         sampling=SamplingConfig(patch_shape=(572, 572), draw="uniform"),
         augment=AugmentConfig(
-            space=SpaceConfig(
+            geometry=GeometryConfig(
                 flip_axes=(-1,),
                 rotation_probability=0.5,
                 rotation_degrees=10.0,
@@ -67,13 +67,13 @@ def carvana_1024() -> Recipe:
     return replace(
         original,
         name="carvana-1024",
-        preparation=PreparationConfig(shape=(1024, 1024), intensity="min_max"),
+        preprocessing=PreprocessingConfig(shape=(1024, 1024), intensity="min_max"),
         sampling=SamplingConfig(patch_shape=(1024, 1024), draw="uniform"),
         network=UNetConfig(
             widths=(24, 64, 128, 256, 512, 768, 768),
             decoder_widths=(24, 24, 64, 128, 256, 512),
             norm="batch",
-            centre_convolutions=1,
+            center_convolutions=1,
             decoder_convolutions=3,
             up="bilinear",
         ),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ushape.data.pixel_weights import WeightConfig
-from ushape.data.preprocessing import PreparationConfig
+from ushape.data.pixel_weights import PixelWeightConfig
+from ushape.data.preprocessing import PreprocessingConfig
 from ushape.data.sampling import SamplingConfig
 from ushape.data.splits import SplitConfig
 from ushape.labels import LabelConfig
@@ -13,7 +13,7 @@ from ushape.losses import LossConfig
 from ushape.models.config import UNetConfig
 from ushape.planning.recipe import PredictConfig, Recipe, TrainConfig
 from ushape.transforms.augment import AugmentConfig
-from ushape.transforms.augment.geometry import SpaceConfig
+from ushape.transforms.augment.geometry import GeometryConfig
 from ushape.transforms.augment.intensity import IntensityConfig
 
 
@@ -21,16 +21,16 @@ def unet2015() -> Recipe:
     """The first U-Net on electron microscopy: valid convolutions, border weights, softmax.
 
     Ronneberger, Fischer, Brox 2015, arXiv 1505.04597. Where the paper gives no figure, ours:
-    learning rate 1e-3, dropout 0.5, shift within 5 %, grey values within 10 %. Its "average
+    learning rate 1e-3, dropout 0.5, shift within 5 %, gray values within 10 %. Its "average
     over 7 rotated versions" names no angles: seven symmetries, which need no interpolation.
     """
     return Recipe(
         name="unet2015",
         labels=LabelConfig(softmax=True),
-        preparation=PreparationConfig(downscale=1, intensity="min_max"),
+        preprocessing=PreprocessingConfig(downscale=1, intensity="min_max"),
         sampling=SamplingConfig(patch_shape=(572, 572), draw="uniform"),
         augment=AugmentConfig(
-            space=SpaceConfig(
+            geometry=GeometryConfig(
                 rotation_probability=1.0,
                 scale_probability=0.0,
                 shift_fraction=0.05,
@@ -44,10 +44,10 @@ def unet2015() -> Recipe:
         network=UNetConfig(
             widths=(64, 128, 256, 512, 1024), padding="valid", norm="none", dropout=0.5
         ),
-        weights=WeightConfig(border_w0=10.0, border_sigma_px=5.0, balance=True),
+        pixel_weights=PixelWeightConfig(border_w0=10.0, border_sigma_px=5.0, balance=True),
         loss=LossConfig(terms={"cross_entropy": 1.0}),
         train=_momentum_sgd(learning_rate=1e-3),
-        predict=PredictConfig(average="rotated_7", tune=False),
+        predict=PredictConfig(tta="rotated_7", tune=False),
     )
 
 
@@ -64,7 +64,7 @@ def isbi2012() -> Recipe:
         labels=LabelConfig(),
         split=SplitConfig(test_fraction=0.1, validation_fraction=0.1),
         augment=AugmentConfig(
-            space=SpaceConfig(
+            geometry=GeometryConfig(
                 flip_axes=(0, 1),
                 transpose_probability=0.5,
                 quarter_turn_probability=0.5,
@@ -87,8 +87,10 @@ def isbi2012() -> Recipe:
             ),
         ),
         network=replace(paper.network, dropout=0.0),
-        train=replace(_momentum_sgd(learning_rate=1e-2), accumulate=4, epochs=1000, patience=100),
-        predict=PredictConfig(average="none", tune=False),
+        train=replace(
+            _momentum_sgd(learning_rate=1e-2), accumulate_grad_batches=4, epochs=1000, patience=100
+        ),
+        predict=PredictConfig(tta="none", tune=False),
     )
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ushape.data.preprocessing import PreparationConfig
+from ushape.data.preprocessing import PreprocessingConfig
 from ushape.data.sampling import SamplingConfig
 from ushape.data.splits import SplitConfig
 from ushape.losses import LossConfig
 from ushape.models.config import UNetConfig
 from ushape.planning.recipe import PredictConfig, Recipe, TrainConfig
 from ushape.transforms.augment import STRENGTHS, AugmentConfig
-from ushape.transforms.augment.geometry import SpaceConfig
+from ushape.transforms.augment.geometry import GeometryConfig
 
 
 def lgg_onecycle() -> Recipe:
@@ -20,7 +20,7 @@ def lgg_onecycle() -> Recipe:
     return Recipe(
         name="lgg-onecycle",
         split=SplitConfig(test_fraction=0.2, validation_fraction=0.15),
-        preparation=PreparationConfig(downscale=1, intensity="min_max"),
+        preprocessing=PreprocessingConfig(downscale=1, intensity="min_max"),
         sampling=SamplingConfig(draw="lesion"),
         augment=_turn_and_scale(),
         network=UNetConfig(
@@ -51,7 +51,7 @@ def lgg_bce_dice() -> Recipe:
     """
     return Recipe(
         name="lgg-bce-dice",
-        preparation=PreparationConfig(downscale=1, intensity="min_max"),
+        preprocessing=PreprocessingConfig(downscale=1, intensity="min_max"),
         sampling=SamplingConfig(draw="uniform"),
         augment=STRENGTHS["none"],
         network=UNetConfig(widths=(64, 128, 256, 512), norm="none", up="bilinear"),
@@ -81,7 +81,7 @@ def lgg_buda() -> Recipe:
     """
     return Recipe(
         name="lgg-buda",
-        preparation=PreparationConfig(
+        preprocessing=PreprocessingConfig(
             crop=True, square=True, shape=(256, 256), intensity="group", percentiles=(10.0, 99.0)
         ),
         sampling=SamplingConfig(draw="patient_lesion"),
@@ -105,7 +105,7 @@ def lgg_buda() -> Recipe:
 def _turn_and_scale() -> AugmentConfig:
     """Within 15 degrees and 5 %, left and right exchanged."""
     return AugmentConfig(
-        space=SpaceConfig(
+        geometry=GeometryConfig(
             flip_axes=(-1,),
             rotation_probability=1.0,
             rotation_degrees=15.0,

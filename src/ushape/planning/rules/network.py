@@ -6,17 +6,17 @@ import math
 
 from ushape.config import AUTO
 from ushape.errors import PlanError
-from ushape.formatting import counted
+from ushape.formatting import pluralize
 from ushape.models.sizes import receptive_field
 from ushape.planning.recipe import Recipe
 from ushape.planning.rules.patches import patch_limit
-from ushape.planning.rules.result import Decision, Situation, change
+from ushape.planning.rules.result import RuleResult, Situation, change
 
 SEVERAL_RECORDINGS = 3
 """Training groups from which on they are expected to differ, and new ones to differ again."""
 
 
-def choose_network(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decision]:
+def choose_network(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
     """Depth: until the coarsest level is 16 pixels wide (volumes: 8), at most 6 levels. One level
     more was no better on any data, though objects were as large as what a pixel sees. Width by the
     machine: on a CPU, more steps of a narrower network learn more in the time (benchmarks/plan.md).
@@ -32,7 +32,7 @@ def choose_network(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decisi
         )
     widths = network.widths
     if widths == AUTO:
-        shape = recipe.preparation.working_shape(data.median_shape)
+        shape = recipe.preprocessing.working_shape(data.median_shape)
         smallest = min(*shape[-2:], patch_limit(situation))
         coarsest = 16 if len(shape) == 2 else 8
         levels = max(2, min(6, 1 + int(math.log2(max(2.0, smallest / coarsest)))))
@@ -41,22 +41,22 @@ def choose_network(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decisi
     recipe = change(recipe, "network", widths=widths, dims=len(data.median_shape))
     listed = ", ".join(map(str, widths))
     text = f"Network: U-Net, {len(widths)} levels of {listed} channels."
-    scale = recipe.preparation.working_shape(data.median_shape)[-1] / data.median_shape[-1]
+    scale = recipe.preprocessing.working_shape(data.median_shape)[-1] / data.median_shape[-1]
     fact = (
         f"{situation.machine.device}; objects of about {data.object_size * scale:.0f} pixels, a "
         f"pixel of the answer sees {receptive_field(recipe.network)}"
     )
-    return recipe, Decision(text, fact, "half or twice the width, a level more or less")
+    return recipe, RuleResult(text, fact, "half or twice the width, a level more or less")
 
 
-def choose_norm(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decision]:
+def choose_norm(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
     """Of each image by itself where the data come from several recordings, which differ in more
     than brightness; of the batch where all is one stack (benchmarks/README.md, Norm)."""
     norm, recordings = recipe.network.norm, situation.data.recordings
     if norm == AUTO:
         norm = "instance" if recordings >= SEVERAL_RECORDINGS else "batch"
     recipe = change(recipe, "network", norm=norm)
-    fact = f"training images come from {counted(recordings, 'recording')}"
+    fact = f"training images come from {pluralize(recordings, 'recording')}"
     other = "batch" if norm == "instance" else "instance"
     text = "Norm: none." if norm == "none" else f"Norm: {norm} norm after each convolution."
-    return recipe, Decision(text, fact, f"network.norm={other}")
+    return recipe, RuleResult(text, fact, f"network.norm={other}")

@@ -20,7 +20,7 @@ class Situation:
 
 
 @dataclass(frozen=True)
-class Decision:
+class RuleResult:
     """What a rule decided, in words."""
 
     text: str
@@ -36,7 +36,7 @@ class Decision:
     """Why the rule is so: its own docstring."""
 
 
-Rule = Callable[[Recipe, Situation], tuple[Recipe, Decision]]
+Rule = Callable[[Recipe, Situation], tuple[Recipe, RuleResult]]
 
 
 def source_of(rule: Callable[..., object]) -> str:

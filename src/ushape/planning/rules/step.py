@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import torch
 
-from ushape.config import AUTO, settled
+from ushape.config import AUTO, resolved
 from ushape.errors import PlanError
-from ushape.formatting import counted
+from ushape.formatting import pluralize
 from ushape.models.memory import memory_estimate
 from ushape.planning.recipe import Recipe
-from ushape.planning.rules.result import Decision, Situation, change
+from ushape.planning.rules.result import RuleResult, Situation, change
 
 MEMORY_SHARE = 0.7
 """Of the memory that a step may be expected to need; the estimate is no upper bound."""
 
 
-def choose_loss(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decision]:
+def choose_loss(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
     """Cross-entropy judges every pixel, Dice the overlap over the whole batch: where foreground is
     rare, the one alone would learn to say background (nnU-Net; benchmarks/plan.md)."""
     names = [
@@ -25,10 +25,10 @@ def choose_loss(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decision]
     ]
     fact = f"{situation.data.foreground_share:.1%} of the training pixels are foreground"
     text = f"Loss: {' + '.join(names)}."
-    return recipe, Decision(text, fact, "loss.terms={cross_entropy: 1, tversky: 1}")
+    return recipe, RuleResult(text, fact, "loss.terms={cross_entropy: 1, tversky: 1}")
 
 
-def choose_learning(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decision]:
+def choose_learning(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
     """One learning rate for all data. Weights are averaged over steps where the rate stays high;
     where it goes down to zero that was worth nothing, at the end or half-way
     (benchmarks/plan.md)."""
@@ -41,10 +41,10 @@ def choose_learning(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decis
     kept = f"moving average of weights ({decay:g})" if decay else "no average of weights"
     text = f"Learning: {train.optimizer}, rate {train.learning_rate:g} ({schedule}), {kept}."
     fact = f"{train.schedule} schedule"
-    return recipe, Decision(text, fact, "train.learning_rate=auto, a range test first")
+    return recipe, RuleResult(text, fact, "train.learning_rate=auto, a range test first")
 
 
-def choose_hardware(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decision]:
+def choose_hardware(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
     """bf16 where the processor has it; loading processes where there are cores to spare.
 
     A patch costs about 2 ms. On two cores that all work for the network, a second process takes
@@ -60,13 +60,13 @@ def choose_hardware(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decis
     text = (
         f"Machine: {machine.name}, {machine.cores} cores; {precision}"
         f"{', channels last' if train.channels_last and recipe.network.dims == 2 else ''}, "
-        f"{counted(workers, 'loading process')}."
+        f"{pluralize(workers, 'loading process')}."
     )
     fact = f"bf16 in hardware: {'yes' if machine.has_bf16 else 'no'}; {machine.cores} cores"
-    return recipe, Decision(text, fact, "train.precision=fp32")
+    return recipe, RuleResult(text, fact, "train.precision=fp32")
 
 
-def choose_batch(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decision]:
+def choose_batch(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
     """4 patches on a CPU, 16 elsewhere; fewer where they would not fit into memory.
 
     Raises:
@@ -81,7 +81,7 @@ def choose_batch(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decision
             recipe.network,
             situation.data.channels,
             batch,
-            settled(recipe.sampling.patch_shape),
+            resolved(recipe.sampling.patch_shape),
             dtype=dtype or torch.float32,
             device=machine.device,
         )
@@ -92,7 +92,9 @@ def choose_batch(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decision
         batch //= 2
     fits = needed(batch) <= limit
     if not fits or (asked != AUTO and batch < asked):
-        fewer = f"--set train.batch_size={batch} --set train.accumulate={first // batch}"
+        fewer = (
+            f"--set train.batch_size={batch} --set train.accumulate_grad_batches={first // batch}"
+        )
         raise PlanError(
             f"{first} patches in a step need about {needed(first) / 1e9:.1f} GB, the machine has "
             f"{machine.memory_bytes / 1e9:.1f}.",
@@ -101,8 +103,8 @@ def choose_batch(recipe: Recipe, situation: Situation) -> tuple[Recipe, Decision
             else "Not even one fits: a smaller sampling.patch_shape, or narrower network.widths.",
         )
     recipe = change(recipe, "train", batch_size=batch)
-    effective = batch * recipe.train.accumulate
+    effective = batch * recipe.train.accumulate_grad_batches
     more = f", {effective} with accumulation" if effective > batch else ""
     text = f"Step: {batch} patches{more}, about {needed(batch) / 1e9:.1f} GB."
     fact = f"{machine.memory_bytes / 1e9:.1f} GB of memory on {machine.device}"
-    return recipe, Decision(text, fact, f"{2 * batch} patches: {needed(2 * batch) / 1e9:.1f} GB")
+    return recipe, RuleResult(text, fact, f"{2 * batch} patches: {needed(2 * batch) / 1e9:.1f} GB")

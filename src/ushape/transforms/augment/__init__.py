@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
-from ushape.transforms.augment.geometry import SpaceConfig
+from ushape.transforms.augment.geometry import GeometryConfig
 from ushape.transforms.augment.intensity import IntensityConfig
 
 
@@ -12,7 +13,9 @@ from ushape.transforms.augment.intensity import IntensityConfig
 class AugmentConfig:
     """Random changes of patches."""
 
-    space: SpaceConfig = field(default_factory=SpaceConfig)
+    RENAMED: ClassVar = {"space": "geometry"}
+
+    geometry: GeometryConfig = field(default_factory=GeometryConfig)
     intensity: IntensityConfig = field(default_factory=IntensityConfig)
 
 
@@ -20,14 +23,14 @@ STRENGTHS = {
     # Microscopy: no direction is special.
     "full": AugmentConfig(),
     # Photographs, scans: things have an upright.
-    "upright": AugmentConfig(space=SpaceConfig(rotation_degrees=15.0)),
+    "upright": AugmentConfig(geometry=GeometryConfig(rotation_degrees=15.0)),
     # Much data, or an object whose shape must not be bent.
     "light": AugmentConfig(
-        space=SpaceConfig(rotation_degrees=10.0, scale=0.1, elastic_probability=0),
+        geometry=GeometryConfig(rotation_degrees=10.0, scale=0.1, elastic_probability=0),
         intensity=IntensityConfig(brightness=0.1, contrast=0.1, gamma=0.1, noise=0.05, blur_px=0.5),
     ),
     "none": AugmentConfig(
-        space=SpaceConfig(rotation_probability=0, scale_probability=0, elastic_probability=0),
+        geometry=GeometryConfig(rotation_probability=0, scale_probability=0, elastic_probability=0),
         intensity=IntensityConfig(
             tone_probability=0, gamma_probability=0, noise_probability=0, blur_probability=0
         ),
@@ -38,14 +41,14 @@ STRENGTHS = {
 
 def exaggerate(config: AugmentConfig, strength: float) -> AugmentConfig:
     """All amounts times the strength, as far as they make sense; probabilities stay."""
-    space, intensity = config.space, config.intensity
+    geometry, intensity = config.geometry, config.intensity
     return AugmentConfig(
-        space=replace(
-            space,
-            rotation_degrees=min(180.0, strength * space.rotation_degrees),
-            scale=strength * space.scale,
-            shift_fraction=strength * space.shift_fraction,
-            elastic_px=strength * space.elastic_px,
+        geometry=replace(
+            geometry,
+            rotation_degrees=min(180.0, strength * geometry.rotation_degrees),
+            scale=strength * geometry.scale,
+            shift_fraction=strength * geometry.shift_fraction,
+            elastic_px=strength * geometry.elastic_px,
         ),
         intensity=replace(
             intensity,

@@ -16,7 +16,7 @@ from ushape.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpaceConfig:
+class GeometryConfig:
     """How patches are deformed."""
 
     flip_axes: tuple[int, ...] = ()
@@ -67,30 +67,30 @@ class SpaceConfig:
         ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(
-                    f"augment.space.{name} is {getattr(self, name)}, outside [0, 1].",
+                    f"augment.geometry.{name} is {getattr(self, name)}, outside [0, 1].",
                     hint="0 switches it off.",
                 )
         for name in ("rotation_degrees", "scale", "shift_fraction", "elastic_px"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(
-                    f"augment.space.{name} is {getattr(self, name)}, below 0.",
+                    f"augment.geometry.{name} is {getattr(self, name)}, below 0.",
                     hint="It is the largest amount, drawn to both sides. 0 switches it off.",
                 )
         if self.elastic_sigma_px is not None and not self.elastic_sigma_px > 0:
             raise ConfigError(
-                f"augment.space.elastic_sigma_px is {self.elastic_sigma_px}.",
+                f"augment.geometry.elastic_sigma_px is {self.elastic_sigma_px}.",
                 hint="Above 0 pixels; leave it out for displacements on a coarse grid.",
             )
         if self.elastic_grid < 2:
             raise ConfigError(
-                f"augment.space.elastic_grid is {self.elastic_grid}, below 2.",
+                f"augment.geometry.elastic_grid is {self.elastic_grid}, below 2.",
                 hint="The paper uses 3.",
             )
 
 
 @dataclass(frozen=True)
 class Warp:
-    """Where each pixel of a patch comes from, relative to the centres of patch and cut."""
+    """Where each pixel of a patch comes from, relative to the centers of patch and cut."""
 
     matrix: np.ndarray
     """(D, D): offset in the patch -> offset in the image, pixels."""
@@ -122,7 +122,7 @@ class Warp:
         return self.is_grid_aligned and is_upright and not self.shift.any()
 
 
-def draw_warp(config: SpaceConfig, patch_shape: Sequence[int], rng: np.random.Generator) -> Warp:
+def draw_warp(config: GeometryConfig, patch_shape: Sequence[int], rng: np.random.Generator) -> Warp:
     """Draws a warp; the same number of random numbers whatever comes out.
 
     Raises:
@@ -131,7 +131,7 @@ def draw_warp(config: SpaceConfig, patch_shape: Sequence[int], rng: np.random.Ge
     dims = len(patch_shape)
     if not all(-dims <= axis < dims for axis in config.flip_axes):
         raise ConfigError(
-            f"augment.space.flip_axes is {config.flip_axes}, but the patches have {dims} axes.",
+            f"augment.geometry.flip_axes is {config.flip_axes}, but the patches have {dims} axes.",
             hint="Axes count from 0: y, x in images; z, y, x in volumes.",
         )
     matrix = _draw_symmetry(config, dims, rng)
@@ -150,7 +150,7 @@ def draw_warp(config: SpaceConfig, patch_shape: Sequence[int], rng: np.random.Ge
     )
 
 
-def _draw_symmetry(config: SpaceConfig, dims: int, rng: np.random.Generator) -> np.ndarray:
+def _draw_symmetry(config: GeometryConfig, dims: int, rng: np.random.Generator) -> np.ndarray:
     """(D, D): mirrored axes, transposition, quarter turns."""
     flips, transpose, turn = rng.random(dims), rng.random(), rng.random()
     quarters = int(rng.integers(1, 4))
@@ -166,7 +166,7 @@ def _draw_symmetry(config: SpaceConfig, dims: int, rng: np.random.Generator) -> 
 
 
 def _draw_elastic(
-    config: SpaceConfig, patch_shape: Sequence[int], rng: np.random.Generator
+    config: GeometryConfig, patch_shape: Sequence[int], rng: np.random.Generator
 ) -> np.ndarray | None:
     """Displacements (D, g, ..., g) on a coarse grid, or (D, *patch_shape) where smoothed."""
     own = np.random.default_rng(rng.integers(2**63))
@@ -191,23 +191,23 @@ def _rotation(angle: float, dims: int) -> np.ndarray:
 def cut(
     image: np.ndarray,
     classes: np.ndarray | None,
-    centre: Sequence[float],
+    center: Sequence[float],
     patch_shape: Sequence[int],
     warp: Warp,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Cuts a warped patch; only the part of the image that it shows is touched.
 
     Args:
-        centre: Pixels; an unwarped patch begins at centre - patch_shape / 2.
+        center: Pixels; an unwarped patch begins at center - patch_shape / 2.
 
     Shapes:
         image: (C, *S), any dtype -> (C, *patch_shape) float32.
         classes: (*S) uint8 -> (*patch_shape) uint8, no new values.
     """
     if warp.is_grid_aligned:
-        return _cut_straight(image, classes, centre, patch_shape, warp)
+        return _cut_straight(image, classes, center, patch_shape, warp)
     # Measured from a whole pixel nearby: far from 0, float32 would lose the fractions.
-    middle = np.asarray(centre) - 0.5 + warp.shift
+    middle = np.asarray(center) - 0.5 + warp.shift
     origin = np.floor(middle).astype(int)
     places = _find_places(middle - origin, patch_shape, warp)
     flat = places.reshape(len(places), -1)
@@ -226,7 +226,7 @@ def cut(
 
 
 def _find_places(middle: Sequence[float], patch_shape: Sequence[int], warp: Warp) -> np.ndarray:
-    """(D, *patch_shape) float32, where each pixel comes from; the patch's centre from `middle`."""
+    """(D, *patch_shape) float32, where each pixel comes from; the patch's center from `middle`."""
     dims = len(patch_shape)
     axes = [np.arange(size, dtype=np.float32) - (size - 1) / 2 for size in patch_shape]
     places = np.empty((dims, *patch_shape), dtype=np.float32)
@@ -289,7 +289,7 @@ def _sample(
 def _cut_straight(
     image: np.ndarray,
     classes: np.ndarray | None,
-    centre: Sequence[float],
+    center: Sequence[float],
     patch_shape: Sequence[int],
     warp: Warp,
 ) -> tuple[np.ndarray, np.ndarray | None]:
@@ -301,7 +301,7 @@ def _cut_straight(
     # Row: axis of the image; its entry that is not 0: the patch's axis that runs along it.
     shown = np.abs(turns).argmax(axis=1)
     sizes = np.asarray(patch_shape)[shown]
-    lows = np.floor(np.asarray(centre) - sizes / 2 + warp.shift).astype(int)
+    lows = np.floor(np.asarray(center) - sizes / 2 + warp.shift).astype(int)
     steps = tuple(slice(None, None, int(sign)) for sign in turns.sum(axis=1))
     order = (0, *(np.abs(turns).argmax(axis=0) + 1))
 
@@ -327,7 +327,7 @@ def _take_box(array: np.ndarray, lows: np.ndarray, highs: np.ndarray) -> np.ndar
 
 
 def _mirror(places: np.ndarray, size: int) -> np.ndarray:
-    """Indices beyond the edges, mirrored about the outer pixels' centres, into 0 .. size - 1."""
+    """Indices beyond the edges, mirrored about the outer pixels' centers, into 0 .. size - 1."""
     if size == 1:
         return np.zeros_like(places)
     period = 2 * (size - 1)

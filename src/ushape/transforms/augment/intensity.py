@@ -16,7 +16,7 @@ ChangeName = Literal["blur", "noise", "speckle", "tone", "gamma"]
 
 @dataclass(frozen=True, kw_only=True)
 class IntensityConfig:
-    """How grey values are changed; amounts in standard deviations of the data."""
+    """How gray values are changed; amounts in standard deviations of the data."""
 
     brightness: float = 0.3
     """Largest shift."""

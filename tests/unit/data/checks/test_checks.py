@@ -150,12 +150,12 @@ def test_classes_are_no_soft_edges(data):
     assert "object_ids" not in findings
 
 
-def test_strange_colours(data):
+def test_strange_colors(data):
     for path in sorted((data / "masks").iterdir()):
-        colour = np.where(load(path)[..., None], (0, 128, 0), (128, 0, 0)).astype(np.uint8)
+        color = np.where(load(path)[..., None], (0, 128, 0), (128, 0, 0)).astype(np.uint8)
         if path == mask(data):
-            colour[0, 0] = (12, 34, 56)
-        save(path, colour)
+            color[0, 0] = (12, 34, 56)
+        save(path, color)
     finding = found(data)["stray_values"]
     assert finding.cases == ("dish01_01",)
     assert "#0c2238" in finding.text
@@ -236,8 +236,8 @@ def test_inverted_masks(tmp_path):
     rng = np.random.default_rng(0)
     for index in range(12):
         y, x = np.indices((64, 64))
-        centre = rng.integers(20, 44, 2)
-        disc = (y - centre[0]) ** 2 + (x - centre[1]) ** 2 < rng.integers(8, 14) ** 2
+        center = rng.integers(20, 44, 2)
+        disc = (y - center[0]) ** 2 + (x - center[1]) ** 2 < rng.integers(8, 14) ** 2
         picture = 80 + 60 * disc + rng.normal(0, 12, (64, 64))
         mask = disc != (index == 5)
         for part, array in (("images", picture), ("masks", 255 * mask)):
@@ -272,7 +272,7 @@ def test_masks_written_in_different_ways(data):
     change(mask(data), lambda array: np.stack([array, 0 * array, 0 * array], axis=-1))
     finding = found(data)["encoding"]
     assert finding.cases == ("dish01_01",)
-    assert "19 as values, 1 as colours" in finding.text
+    assert "19 as values, 1 as colors" in finding.text
 
 
 @pytest.mark.parametrize("value", [0, 255])

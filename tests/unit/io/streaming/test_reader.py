@@ -18,7 +18,7 @@ from ushape.errors import DataError
 from ushape.io.streaming.reader import open_bands
 
 RANDOM = np.random.default_rng(0)
-GREY = RANDOM.integers(256, size=(37, 29), dtype=np.uint8)
+GRAY = RANDOM.integers(256, size=(37, 29), dtype=np.uint8)
 DEEP = RANDOM.integers(2**16, size=(37, 29), dtype=np.uint16)
 RGB = RANDOM.integers(256, size=(37, 29, 3), dtype=np.uint8)
 STACK = RANDOM.integers(2**16, size=(5, 37, 29), dtype=np.uint16)
@@ -50,22 +50,22 @@ FORMATS = {
 }
 
 TIFFS = {
-    "one strip": (GREY, {}),
+    "one strip": (GRAY, {}),
     "strips": (DEEP, {"rowsperstrip": 5, "compression": "zlib", "predictor": True}),
-    "strips, unpacked": (GREY, {"rowsperstrip": 7}),
-    "tiles": (GREY, {"tile": (16, 16), "compression": "zlib"}),
+    "strips, unpacked": (GRAY, {"rowsperstrip": 7}),
+    "tiles": (GRAY, {"tile": (16, 16), "compression": "zlib"}),
     "tiles, unpacked": (DEEP, {"tile": (16, 32)}),
-    "wide tiles": (GREY, {"tile": (32, 16), "compression": "lzw"}),
+    "wide tiles": (GRAY, {"tile": (32, 16), "compression": "lzw"}),
     "float": (STACK[0].astype(np.float32), {"tile": (16, 16), "compression": "zlib"}),
     "32 bits": (DEEP.astype(np.int32) - 9, {"rowsperstrip": 4, "compression": "packbits"}),
     "half floats": ((DEEP / 7).astype(np.float16), {"tile": (16, 16), "compression": "zlib"}),
     "big end first": (DEEP, {"byteorder": ">"}),
     "big end first, packed": (DEEP, {"byteorder": ">", "rowsperstrip": 6, "compression": "zlib"}),
     "BigTIFF": (DEEP, {"bigtiff": True, "tile": (16, 16)}),
-    "bits": (GREY > 99, {"photometric": "minisblack"}),
-    "bits, strips": (GREY > 99, {"photometric": "minisblack", "rowsperstrip": 5}),
-    "white is zero": (GREY, {"photometric": "miniswhite", "rowsperstrip": 5}),
-    "palette": (GREY, {"photometric": "palette", "colormap": TABLE, "tile": (16, 16)}),
+    "bits": (GRAY > 99, {"photometric": "minisblack"}),
+    "bits, strips": (GRAY > 99, {"photometric": "minisblack", "rowsperstrip": 5}),
+    "white is zero": (GRAY, {"photometric": "miniswhite", "rowsperstrip": 5}),
+    "palette": (GRAY, {"photometric": "palette", "colormap": TABLE, "tile": (16, 16)}),
     "RGB": (RGB, {"photometric": "rgb", "tile": (16, 16), "compression": "zlib"}),
     "RGB, strips": (RGB, {"photometric": "rgb", "rowsperstrip": 3, "compression": "zlib"}),
     "RGB planes": (RGB.transpose(2, 0, 1), {"photometric": "rgb", "tile": (16, 16)}),
@@ -80,11 +80,11 @@ TIFFS = {
     ),
     "JPEG": (RGB, {"photometric": "ycbcr", "compression": "jpeg", "tile": (16, 16)}),
     "transparent": (
-        np.dstack([RGB, GREY]),
+        np.dstack([RGB, GRAY]),
         {"photometric": "rgb", "extrasamples": ["unassalpha"], "rowsperstrip": 9},
     ),
     "infrared": (
-        np.dstack([RGB, GREY]),
+        np.dstack([RGB, GRAY]),
         {"photometric": "rgb", "extrasamples": ["unspecified"], "tile": (16, 16)},
     ),
     "pages": (STACK, {"photometric": "minisblack"}),
@@ -215,14 +215,14 @@ def test_ome_zarr_with_time_axis_spacing_and_shards(tmp_path):
 
 def test_the_largest_level_of_a_pyramid(tmp_path):
     with tifffile.TiffWriter(tmp_path / "x.tif") as writer:
-        writer.write(GREY, tile=(16, 16), subifds=1)
-        writer.write(GREY[::2, ::2], tile=(16, 16), subfiletype=1)
+        writer.write(GRAY, tile=(16, 16), subifds=1)
+        writer.write(GRAY[::2, ::2], tile=(16, 16), subfiletype=1)
     with open_bands(tmp_path / "x.tif") as bands:
-        assert np.array_equal(bands.read(20, 37)[0], GREY[20:])
+        assert np.array_equal(bands.read(20, 37)[0], GRAY[20:])
 
 
 def test_only_tiles_that_a_band_touches_are_unpacked_and_once(tmp_path, monkeypatch):
-    tifffile.imwrite(tmp_path / "x.tif", GREY, tile=(16, 16), compression="zlib")
+    tifffile.imwrite(tmp_path / "x.tif", GRAY, tile=(16, 16), compression="zlib")
     unpacked = []
     read = tifffile.FileHandle.read
     monkeypatch.setattr(
@@ -240,7 +240,7 @@ def test_only_tiles_that_a_band_touches_are_unpacked_and_once(tmp_path, monkeypa
 
 
 def huge_tiff(path, side, tile):
-    """A grey TIFF of any size, whose tiles are all the same few bytes of the file."""
+    """A gray TIFF of any size, whose tiles are all the same few bytes of the file."""
     tifffile.imwrite(
         path, np.full((tile, tile), 7, np.uint8), tile=(tile, tile), compression="zlib"
     )

@@ -23,7 +23,7 @@ RANDOM = np.random.default_rng(0)
 PALETTE = ((0, 0, 0), (255, 0, 0), (0, 9, 255))
 VALUES = MaskEncoding(dtype="uint16")
 INDICES = MaskEncoding(kind="palette", palette=PALETTE)
-COLOURS = MaskEncoding(kind="colours")
+COLORS = MaskEncoding(kind="colors")
 
 
 def write(path, codes, encoding, sizes=(7,), like=None):
@@ -47,12 +47,12 @@ def small_tiles(monkeypatch):
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     suffix=st.sampled_from([".tif", ".ome.tif", ".npy", ".png", ".nii.gz"]),
-    encoding=st.sampled_from([VALUES, INDICES, COLOURS]),
+    encoding=st.sampled_from([VALUES, INDICES, COLORS]),
     shape=st.tuples(st.integers(2, 50), st.integers(5, 50)),
     sizes=st.lists(st.integers(1, 40), min_size=1, max_size=4),
 )
 def test_bands_of_any_height_give_the_mask_of_one_piece(suffix, encoding, shape, sizes, tmp_path):
-    if encoding is COLOURS and suffix == ".nii.gz":
+    if encoding is COLORS and suffix == ".nii.gz":
         return
     codes = RANDOM.integers(3, size=shape) * (1 if encoding is INDICES else 257)
     codes[0, 0], codes[-1, -1] = (2, 1) if encoding is INDICES else (1, 300)
@@ -77,15 +77,15 @@ def test_a_volume_in_bands_of_planes(suffix, planes, tmp_path):
 
 
 @pytest.mark.usefixtures("small_tiles")
-@pytest.mark.parametrize("encoding", [VALUES, INDICES, COLOURS])
-def test_zarr_has_values_indices_or_colours(encoding, tmp_path):
+@pytest.mark.parametrize("encoding", [VALUES, INDICES, COLORS])
+def test_zarr_has_values_indices_or_colors(encoding, tmp_path):
     codes = RANDOM.integers(3, size=(37, 29))
-    codes[0, 0] = 2 if encoding is INDICES else 70000 if encoding is COLOURS else 999
+    codes[0, 0] = 2 if encoding is INDICES else 70000 if encoding is COLORS else 999
     write(tmp_path / "x.zarr", codes, encoding)
     assert np.array_equal(io.read_mask(tmp_path / "x.zarr").codes, codes)
     stored = zarr.open_array(tmp_path / "x.zarr" / "0", mode="r")
-    assert stored.shape == ((3, 37, 29) if encoding is COLOURS else (37, 29))
-    if encoding is not COLOURS:
+    assert stored.shape == ((3, 37, 29) if encoding is COLORS else (37, 29))
+    if encoding is not COLORS:
         assert np.array_equal(stored[...], codes)
 
 
@@ -96,7 +96,7 @@ def test_tiff_read_by_tifffile_alone(tmp_path):
         page = file.pages[0]
         assert (page.tile, page.compression) == ((256, 256), tifffile.COMPRESSION.ADOBE_DEFLATE)
         assert page.photometric == tifffile.PHOTOMETRIC.PALETTE
-        assert (page.colormap[:, :3].T // 257).tolist() == [list(colour) for colour in PALETTE]
+        assert (page.colormap[:, :3].T // 257).tolist() == [list(color) for color in PALETTE]
         assert np.array_equal(page.asarray(), codes)
         assert not file.is_bigtiff
 
@@ -112,7 +112,7 @@ def test_large_files_have_places_of_64_bits(tmp_path, monkeypatch):
     assert np.array_equal(io.read_mask(tmp_path / "big.tif").codes, codes)
 
 
-@pytest.mark.parametrize("encoding", [VALUES, INDICES, COLOURS])
+@pytest.mark.parametrize("encoding", [VALUES, INDICES, COLORS])
 @pytest.mark.parametrize("suffix", [".tif", ".ome.tif", ".zarr"])
 def test_pixel_size_of_the_image(encoding, suffix, tmp_path):
     told = {"axes": "YX", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.5}
@@ -123,7 +123,7 @@ def test_pixel_size_of_the_image(encoding, suffix, tmp_path):
     assert np.array_equal(io.read_mask(tmp_path / f"m{suffix}").codes, codes)
     if suffix != ".zarr":
         with tifffile.TiffFile(tmp_path / f"m{suffix}") as file:
-            # 4 pixels per micrometre along x, 2 along y, are so many per centimetre.
+            # 4 pixels per micrometer along x, 2 along y, are so many per centimeter.
             assert file.pages[0].get_resolution("CENTIMETER") == pytest.approx((40000, 20000))
 
 

@@ -5,7 +5,7 @@ from scipy import ndimage
 
 from ushape.errors import ConfigError
 from ushape.transforms.augment import STRENGTHS
-from ushape.transforms.augment.geometry import SpaceConfig, Warp, cut, draw_warp
+from ushape.transforms.augment.geometry import GeometryConfig, Warp, cut, draw_warp
 
 IDENTITY = Warp(np.eye(2), np.zeros(2), None, "linear")
 STILL = {"rotation_probability": 0, "scale_probability": 0, "elastic_probability": 0}
@@ -78,7 +78,7 @@ def test_elastic_of_no_amount_changes_nothing(picture):
     patch, classes = cut(picture, picture[0], (20, 25), (16, 20), still)
     np.testing.assert_allclose(patch, picture[:, 12:28, 15:35], atol=0.02)
     assert (classes == picture[0, 12:28, 15:35]).all()
-    config = SpaceConfig(**{**STILL, "elastic_probability": 1}, elastic_px=0)
+    config = GeometryConfig(**{**STILL, "elastic_probability": 1}, elastic_px=0)
     assert draw_warp(config, (16, 20), np.random.default_rng(0)).is_identity
 
 
@@ -86,7 +86,7 @@ def test_zoom_of_a_ramp_by_hand():
     ramp = np.arange(64, dtype=np.float32)[None, None].repeat(8, axis=1)
     twice = Warp(np.eye(2) / 2, np.zeros(2), None, "linear")
     patch, _ = cut(ramp, None, (4, 32), (4, 8), twice)
-    # Eight pixels, half a pixel apart, about the centre 31.5.
+    # Eight pixels, half a pixel apart, about the center 31.5.
     np.testing.assert_allclose(patch[0, 0], 31.5 + 0.5 * (np.arange(8) - 3.5), atol=1e-3)
 
 
@@ -101,7 +101,7 @@ def test_edges_are_mirrored():
 def test_image_and_mask_stay_together_and_no_value_is_new(seed):
     rng = np.random.default_rng(seed)
     blocks = rng.choice([0, 1, 2, 255], size=(8, 8)).astype(np.uint8).repeat(12, 0).repeat(12, 1)
-    everything = SpaceConfig(
+    everything = GeometryConfig(
         flip_axes=(0, 1), rotation_probability=1, scale_probability=1, elastic_probability=1
     )
     warp = draw_warp(everything, (64, 64), rng)
@@ -111,14 +111,14 @@ def test_image_and_mask_stay_together_and_no_value_is_new(seed):
     assert (np.abs(patch[0] - classes) < 1).mean() > 0.7
 
 
-def find_places(centre, patch_shape, warp):
+def find_places(center, patch_shape, warp):
     """Where each pixel comes from, once more and in float64."""
     offsets = np.stack(
         np.meshgrid(*[np.arange(s) - (s - 1) / 2 for s in patch_shape], indexing="ij")
     )
     column = (-1, *[1] * len(patch_shape))
     places = np.tensordot(warp.matrix, offsets, 1)
-    places += (np.asarray(centre) - 0.5 + warp.shift).reshape(column)
+    places += (np.asarray(center) - 0.5 + warp.shift).reshape(column)
     if warp.elastic is not None:
         places += torch.nn.functional.interpolate(
             torch.from_numpy(warp.elastic)[None],
@@ -130,14 +130,14 @@ def find_places(centre, patch_shape, warp):
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("centre", [(20, 25), (3.5, 47.0)])
-def test_scipy_finds_the_same_pixels_also_beyond_the_edges(picture, centre, seed):
-    config = SpaceConfig(
+@pytest.mark.parametrize("center", [(20, 25), (3.5, 47.0)])
+def test_scipy_finds_the_same_pixels_also_beyond_the_edges(picture, center, seed):
+    config = GeometryConfig(
         flip_axes=(1,), rotation_probability=1, scale_probability=1, elastic_probability=1
     )
     warp = draw_warp(config, (24, 31), np.random.default_rng(seed))
-    patch, classes = cut(picture, picture[0], centre, (24, 31), warp)
-    places = find_places(centre, (24, 31), warp)
+    patch, classes = cut(picture, picture[0], center, (24, 31), warp)
+    places = find_places(center, (24, 31), warp)
     for channel, found in zip(picture.astype(float), patch, strict=True):
         expected = ndimage.map_coordinates(channel, places, order=1, mode="mirror")
         np.testing.assert_allclose(found, expected, atol=0.05)
@@ -186,7 +186,7 @@ def test_a_patch_is_a_copy_and_the_image_may_be_read_only(warp):
 def test_draws_are_as_many_whatever_comes_out():
     states = []
     for chance in (0, 1):
-        config = SpaceConfig(
+        config = GeometryConfig(
             rotation_probability=chance, scale_probability=chance, elastic_probability=chance
         )
         rng = np.random.default_rng(2)
@@ -196,7 +196,7 @@ def test_draws_are_as_many_whatever_comes_out():
 
 
 def test_sizes_are_drawn_as_often_larger_as_smaller():
-    config = SpaceConfig(**{**STILL, "scale_probability": 1}, scale=0.5)
+    config = GeometryConfig(**{**STILL, "scale_probability": 1}, scale=0.5)
     rng = np.random.default_rng(0)
     logs = np.log([draw_warp(config, (8, 8), rng).matrix[0, 0] for _ in range(1000)])
     assert abs(logs.mean()) < 0.03
@@ -218,14 +218,14 @@ def test_strengths_give_patches_of_the_values_that_are_there(strength, picture):
 
 
 def test_the_same_seed_draws_the_same_patch(picture):
-    config = SpaceConfig(flip_axes=(0, 1))
+    config = GeometryConfig(flip_axes=(0, 1))
     warps = [draw_warp(config, (16, 16), np.random.default_rng(7)) for _ in range(2)]
     patches = [cut(picture, None, (20, 25), (16, 16), warp) for warp in warps]
     assert (patches[0][0] == patches[1][0]).all()
 
 
 def test_angles_are_drawn_evenly_to_both_sides():
-    config = SpaceConfig(rotation_degrees=30, rotation_probability=1, scale_probability=0)
+    config = GeometryConfig(rotation_degrees=30, rotation_probability=1, scale_probability=0)
     rng = np.random.default_rng(0)
     matrices = [draw_warp(config, (8, 8), rng).matrix for _ in range(1000)]
     angles = np.degrees([np.arctan2(m[1, 0], m[0, 0]) for m in matrices])
@@ -235,7 +235,7 @@ def test_angles_are_drawn_evenly_to_both_sides():
 
 
 def test_what_is_switched_off_leaves_the_patch_alone(picture):
-    warp = draw_warp(SpaceConfig(**STILL), (16, 16), np.random.default_rng(0))
+    warp = draw_warp(GeometryConfig(**STILL), (16, 16), np.random.default_rng(0))
     assert warp.is_grid_aligned
     assert (warp.matrix == np.eye(2)).all()
 
@@ -245,7 +245,7 @@ def test_volumes():
     still = Warp(np.eye(3), np.zeros(3), None, "linear")
     patch, _ = cut(volume, None, (6, 10, 10), (8, 8, 8), still)
     assert (patch == volume[:, 2:10, 6:14, 6:14]).all()
-    warp = draw_warp(SpaceConfig(rotation_probability=1), (8, 16, 16), np.random.default_rng(1))
+    warp = draw_warp(GeometryConfig(rotation_probability=1), (8, 16, 16), np.random.default_rng(1))
     patch, classes = cut(volume, volume[0], (6, 10, 10), (8, 16, 16), warp)
     assert patch.shape == (1, 8, 16, 16)
     assert classes.shape == (8, 16, 16)
@@ -253,30 +253,30 @@ def test_volumes():
 
 def test_impossible_settings():
     with pytest.raises(ConfigError, match="rotation_probability is 2"):
-        SpaceConfig(rotation_probability=2)
+        GeometryConfig(rotation_probability=2)
     with pytest.raises(ConfigError, match="elastic_grid is 1"):
-        SpaceConfig(elastic_grid=1)
+        GeometryConfig(elastic_grid=1)
     with pytest.raises(ConfigError, match=r"scale is -1.0, below 0"):
-        SpaceConfig(scale=-1.0)
+        GeometryConfig(scale=-1.0)
     with pytest.raises(ConfigError, match=r"flip_axes is \(2,\), but the patches have 2 axes"):
-        draw_warp(SpaceConfig(flip_axes=(2,)), (8, 8), np.random.default_rng(0))
+        draw_warp(GeometryConfig(flip_axes=(2,)), (8, 8), np.random.default_rng(0))
 
 
 def test_transposition_and_quarter_turns_move_pixels_without_mixing_them():
     image = np.random.default_rng(0).integers(256, size=(1, 12, 12)).astype(np.uint8)
-    config = SpaceConfig(**STILL, transpose_probability=1)
+    config = GeometryConfig(**STILL, transpose_probability=1)
     warp = draw_warp(config, (12, 12), np.random.default_rng(0))
     found, _ = cut(image, None, (6, 6), (12, 12), warp)
     np.testing.assert_array_equal(found, image.swapaxes(1, 2))
 
-    config = SpaceConfig(**STILL, quarter_turn_probability=1)
+    config = GeometryConfig(**STILL, quarter_turn_probability=1)
     turned = {np.rot90(image, k, axes=(1, 2)).astype(np.float32).tobytes() for k in (1, 2, 3)}
     draws = [draw_warp(config, (12, 12), np.random.default_rng(seed)) for seed in range(20)]
     assert {cut(image, None, (6, 6), (12, 12), warp)[0].tobytes() for warp in draws} == turned
 
 
 def test_smoothed_displacements_are_as_large_as_alpha_and_sigma_say():
-    config = SpaceConfig(
+    config = GeometryConfig(
         rotation_probability=0,
         scale_probability=0,
         elastic_probability=1,
@@ -295,4 +295,4 @@ def test_smoothed_displacements_are_as_large_as_alpha_and_sigma_say():
 
 def test_a_smoothed_field_needs_a_width():
     with pytest.raises(ConfigError, match="elastic_sigma_px is 0"):
-        SpaceConfig(elastic_sigma_px=0)
+        GeometryConfig(elastic_sigma_px=0)

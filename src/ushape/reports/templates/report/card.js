@@ -2,9 +2,9 @@
 
 /** Shows cases in an <article class="card">, one after the other. */
 class Card {
-  constructor(article, colours) {
+  constructor(article, colors) {
     this.article = article;
-    this.colours = colours;
+    this.colors = colors;
     this.body = article.querySelector(".body");
     this.body.replaceChildren(document.getElementById("card-body").content.cloneNode(true));
     this.part = (name) => this.body.querySelector(name);
@@ -49,8 +49,8 @@ class Card {
     const percent = this.planes.percents[this.choice.value];
     const threshold = this.slider.valueAsNumber;
     const found = compare(this.planes.truth, members, percent, threshold);
-    drawOutlines(this.part(".outlines"), this.planes, members, percent, threshold, this.colours);
-    drawErrors(this.part(".errors"), this.planes, found.verdicts, this.colours);
+    drawOutlines(this.part(".outlines"), this.planes, members, percent, threshold, this.colors);
+    drawErrors(this.part(".errors"), this.planes, found.verdicts, this.colors);
     this.describe(found, threshold, name);
   }
 

@@ -15,7 +15,7 @@ function hashOf(link) {
 function startChooser(page) {
   const article = document.getElementById("chosen");
   if (!article) return;
-  const chooser = { page, article, card: new Card(article, page.colours), ranked: rankCases(page) };
+  const chooser = { page, article, card: new Card(article, page.colors), ranked: rankCases(page) };
   fillCaseChoice(chooser);
   addEventListener("hashchange", () => followHash(chooser));
   document.addEventListener("click", ({ target }) => {
@@ -41,8 +41,8 @@ function fillCaseChoice({ page, ranked }) {
   choice.append(...ranked.map((place) => new Option(page.cases[place].id, place)));
   choice.addEventListener("change", () => goToCase(choice.value));
   for (const [name, step] of [["worse", -1], ["better", 1]]) {
-    const neighbour = () => ranked[ranked.indexOf(Number(choice.value)) + step];
-    document.getElementById(name).addEventListener("click", () => goToCase(neighbour()));
+    const neighbor = () => ranked[ranked.indexOf(Number(choice.value)) + step];
+    document.getElementById(name).addEventListener("click", () => goToCase(neighbor()));
   }
 }
 

@@ -1,4 +1,4 @@
-// Plots. Their colours are the page's variables, so that they follow light, dark and paper.
+// Plots. Their colors are the page's variables, so that they follow light, dark and paper.
 
 const KIND_MARKS = {
   missed: { symbol: "triangle", className: "missed", r: 5 },

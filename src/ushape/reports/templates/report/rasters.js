@@ -24,7 +24,7 @@ async function loadImage(source) {
   return image;
 }
 
-/** The red channel; grey pictures have three equal ones. */
+/** The red channel; gray pictures have three equal ones. */
 function readPlane(image) {
   const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight);
   const context = canvas.getContext("2d", { willReadFrequently: true });
@@ -62,20 +62,20 @@ function diceOf({ hits, misses, alarms }) {
 }
 
 /** The image with truth (solid) and prediction (dashed) outlined. */
-function drawOutlines(canvas, planes, members, percent, threshold, colours) {
+function drawOutlines(canvas, planes, members, percent, threshold, colors) {
   const context = startDrawing(canvas, planes);
   const width = canvas.width / 180; // Some two pixels of a screen.
-  strokePath(context, outlineOf(maskOf(planes.truth, members), planes, 0.5), colours.truth, width);
+  strokePath(context, outlineOf(maskOf(planes.truth, members), planes, 0.5), colors.truth, width);
   const path = outlineOf(percent, planes, threshold - 0.5);
-  strokePath(context, path, colours.prediction, width, [3.2 * width, 2 * width]);
+  strokePath(context, path, colors.prediction, width, [3.2 * width, 2 * width]);
 }
 
 /** The image tinted by the verdict on each pixel. */
-function drawErrors(canvas, planes, verdicts, colours) {
+function drawErrors(canvas, planes, verdicts, colors) {
   const context = startDrawing(canvas, planes);
   context.globalAlpha = 0.6;
   context.imageSmoothingEnabled = false;
-  context.drawImage(tintOf(verdicts, planes, colours), 0, 0, canvas.width, canvas.height);
+  context.drawImage(tintOf(verdicts, planes, colors), 0, 0, canvas.width, canvas.height);
   context.globalAlpha = 1;
 }
 
@@ -96,11 +96,11 @@ function outlineOf(plane, { width, height }, level) {
 }
 
 /** Strokes on a dark line that is wider, so that it shows on any image. */
-function strokePath(context, { path, width }, colour, lineWidth, dash = []) {
+function strokePath(context, { path, width }, color, lineWidth, dash = []) {
   const scale = context.canvas.width / width;
   context.save();
   context.scale(scale, scale);
-  for (const [style, factor, pattern] of [["rgba(0, 0, 0, 0.45)", 1.8, []], [colour, 1, dash]]) {
+  for (const [style, factor, pattern] of [["rgba(0, 0, 0, 0.45)", 1.8, []], [color, 1, dash]]) {
     context.strokeStyle = style;
     context.lineWidth = (factor * lineWidth) / scale;
     context.setLineDash(pattern.map((length) => length / scale));
@@ -109,11 +109,11 @@ function strokePath(context, { path, width }, colour, lineWidth, dash = []) {
   context.restore();
 }
 
-function tintOf(verdicts, { width, height }, colours) {
+function tintOf(verdicts, { width, height }, colors) {
   const canvas = new OffscreenCanvas(width, height);
   const context = canvas.getContext("2d");
   const pixels = context.createImageData(width, height);
-  const tints = [null, colours.hit, colours.truth, colours.prediction].map(channelsOf);
+  const tints = [null, colors.hit, colors.truth, colors.prediction].map(channelsOf);
   verdicts.forEach((verdict, pixel) => {
     if (verdict) pixels.data.set(tints[verdict], 4 * pixel);
   });
@@ -122,6 +122,6 @@ function tintOf(verdicts, { width, height }, colours) {
 }
 
 /** "rgb(1, 2, 3)" -> [1, 2, 3, 255] */
-function channelsOf(colour) {
-  return colour ? [...colour.match(/\d+/g).map(Number), 255] : null;
+function channelsOf(color) {
+  return color ? [...color.match(/\d+/g).map(Number), 255] : null;
 }

@@ -14,7 +14,7 @@ function unfoldForPaper() {
 
 function startHighlights(page) {
   for (const article of document.querySelectorAll(".card:not(.chosen)")) {
-    new Card(article, page.colours).show(page.pictures[article.dataset.picture]);
+    new Card(article, page.colors).show(page.pictures[article.dataset.picture]);
   }
 }
 
