@@ -70,6 +70,7 @@ def override(config: T, settings: Iterable[str]) -> T:
                 target[section] = {}
             target = target[section]
         target.update(changed)
+        values = _with_current_names(type(config), values)
         _refuse_unknown_keys(type(config), values, f"--set {setting}", prefix="")
     return from_dict(type(config), values, source="--set")
 

@@ -20,7 +20,6 @@ from ushape.transforms.augment import AugmentConfig
 from ushape.transforms.symmetry import Average
 from ushape.transforms.tiling import TilingConfig
 
-
 MAX_SEED = 2**32
 """What all random generators take."""
 
