@@ -281,7 +281,7 @@ def side_file(folder: Path, size: str, backend: str) -> None:
 
 def side_start(folder: Path, backend: str) -> None:
     code = (
-        "import sys, time, ushape.prediction.tiled as tiled\n"
+        "import sys, time, ushape.inference.sliding_window as tiled\n"
         "predict = tiled._predict_tiles\n"
         "def first(*arguments):\n"
         "    print(time.time()); sys.stdout.flush(); import os; os._exit(0)\n"

@@ -24,7 +24,7 @@ from ushape.types import MaskEncoding
 PALETTE = tuple((i, 255 - i, 3 * i % 256) for i in range(256))
 FORMS = [
     (suffix, encoding, values)
-    for suffix in (*io.WRITERS, *io.volumes.WRITABLE)
+    for suffix in (*io.WRITERS, *io.itk.WRITABLE)
     for encoding, values in (
         (MaskEncoding(), (0, 255)),
         (MaskEncoding(kind="palette", palette=PALETTE), (0, 1, 7)),
@@ -34,7 +34,7 @@ FORMS = [
     # GIF and BMP hold no 16 bits, GIF no true colors, volumes no colors.
     if not (encoding.dtype == "uint16" and suffix in (".bmp", ".gif"))
     and not (encoding.kind == "colors" and suffix == ".gif")
-    and not (encoding.kind == "colors" and suffix in io.volumes.WRITABLE)
+    and not (encoding.kind == "colors" and suffix in io.itk.WRITABLE)
 ]
 
 

@@ -372,7 +372,7 @@ def test_openvino_and_nncf_report_nothing_to_the_web(tmp_path):
     skip_without("nncf")
     script = (
         "import logging, sys; before = logging.getLoggerClass()\n"
-        "from ushape.prediction.backends.openvino import _silent\n"
+        "from ushape.inference.backends.openvino import _silent\n"
         "assert _silent('openvino').Core() and _silent('nncf').quantize\n"
         "import nncf.telemetry.wrapper as wrapper\n"
         "assert isinstance(wrapper.telemetry, wrapper.NNCFTelemetryStub)\n"

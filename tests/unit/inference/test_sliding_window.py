@@ -91,7 +91,7 @@ def test_parts_equal_the_whole_where_the_network_sees_enough(padding):
     whole = predict_probabilities(network, image, SPACE, settings(96, 96))
     tiled = predict_probabilities(network, image, SPACE, settings(48, 48, overlap=0.6))
     if padding == "valid":
-        np.testing.assert_allclose(sliding_window, whole, atol=1e-5)
+        np.testing.assert_allclose(tiled, whole, atol=1e-5)
     else:  # Zeros at a tile's edges disturb it there, where it is hardly trusted.
         assert np.abs(tiled - whole)[:, 20:-20, 20:-20].max() < 0.02
 

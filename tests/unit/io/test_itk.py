@@ -36,7 +36,7 @@ def test_place_in_the_patient_is_kept(suffix, tmp_path):
 
 
 @pytest.mark.parametrize("of_image", [".nii.gz", ".nrrd", ".mha"])
-@pytest.mark.parametrize("of_mask", io.volumes.WRITABLE)
+@pytest.mark.parametrize("of_mask", io.itk.WRITABLE)
 def test_a_mask_lies_where_its_image_lies(of_image, of_mask, tmp_path):
     image = save(tmp_path / f"image{of_image}", VOLUME)
     codes = (VOLUME % 3).astype(np.int64)

@@ -20,7 +20,7 @@ from ushape.planning.planner import make_plan
 from ushape.planning.recipe import TrainConfig
 from ushape.planning.recipes import load_recipe
 
-SHARED = Path(__file__).parents[4] / "shared" / "data"
+SHARED = Path(__file__).parents[5] / "shared" / "data"
 SIZE = 96
 
 
@@ -295,7 +295,7 @@ def test_two_dishes_are_too_few(data):
 def test_every_check_is_explained():
     source = "".join(path.read_text() for path in Path(checks.__file__).parent.glob("*.py"))
     names = set(re.findall(r'check="(\w+)"', source)) | {"channels", "dimensions", "depth"}
-    page = (Path(__file__).parents[3] / "docs" / "data.md").read_text()
+    page = (Path(__file__).parents[4] / "docs" / "data.md").read_text()
     assert len(names) > 20
     assert not [name for name in names if f"`{name}`" not in page]
 

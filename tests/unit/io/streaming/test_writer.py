@@ -257,7 +257,7 @@ import os, sys
 from contextlib import ExitStack
 from pathlib import Path
 import numpy as np
-from ushape.io.band_writers import open_band_writer
+from ushape.io.streaming.writer import open_band_writer
 from ushape.types import MaskEncoding
 with ExitStack() as stack:
     for path in map(Path, sys.argv[1:]):
@@ -285,8 +285,8 @@ COPY = """
 import resource, sys
 from pathlib import Path
 import numpy as np, tifffile, zarr
-from ushape.io.band_writers import open_band_writer
-from ushape.io.bands import open_bands
+from ushape.io.streaming.writer import open_band_writer
+from ushape.io.streaming.reader import open_bands
 from ushape.types import MaskEncoding
 def copy(source, target):
     with open_bands(source) as bands, open_band_writer(
