@@ -66,7 +66,11 @@ def command_line_page() -> str:
         if command.hidden:
             continue
         parts += [f"## ushape {name}", inspect.cleandoc(command.help or ""), _usage(name, command)]
-        parameters = [one for one in command.params if one.name != "help"]
+        parameters = [
+            one
+            for one in command.params
+            if one.name != "help" and not getattr(one, "hidden", False)
+        ]
         if parameters:
             parts.append(
                 _table(("Name", "Default", "Description"), map(_parameter_row, parameters))
