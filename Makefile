@@ -1,17 +1,17 @@
-# Each target does its own set-up: a .venv in this folder, made once, versions from constraints.txt.
+# Each target sets up a virtual environment in .venv if needed, with the versions of constraints.txt.
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: install browser demo test lint vendor clean
+.PHONY: install browser demo lint test test-slow coverage docs vendor clean
 
 install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt -e ".[dev,docs]"
 	@touch $@
 
-# The report is tested in a browser.
+# The tests marked "browser" open reports in Chromium.
 browser:
 	@command -v chromium >/dev/null || .ci/install-chromium
 
@@ -24,20 +24,34 @@ demo: install
 	$(BIN)/ushape predict demo/run demo/new/images -o demo/masks --overlay
 	@echo
 	@echo "Report: demo/run/report.html"
-	@echo "Masks:  demo/masks (the overlays beside them show the outlines)"
+	@echo "Masks:  demo/masks (with an overlay image for each mask)"
 
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint browser
-	$(BIN)/pytest -n auto --durations 8
+# Static checks and all quick tests.
+test: lint
+	$(BIN)/pytest -n auto -m "not slow" --durations 8
 
-# The library that the report draws with; needs Node. The result is committed.
+# Whole commands, interrupted processes, fuzzing, real data and reports in a browser.
+test-slow: install browser
+	$(BIN)/pytest -n auto -m slow --durations 8
+
+# All tests; fails if less than 90 % of the lines are covered. The details are in htmlcov/index.html.
+coverage: install browser
+	@rm -f .coverage .coverage.*
+	$(BIN)/pytest -n auto --cov --cov-report term --cov-report html
+
+# The website, in site/. Warnings, such as broken links, are errors.
+docs: install
+	$(BIN)/mkdocs build --strict
+
+# The plotting library of the report; needs Node.js. The result is committed.
 vendor:
 	cd src/ushape/reports/templates/vendor && npm ci --no-audit --no-fund && npm run build
 	rm -rf src/ushape/reports/templates/vendor/node_modules
 
 clean:
-	rm -rf .venv demo runs
+	rm -rf .venv demo runs site htmlcov .coverage .coverage.*

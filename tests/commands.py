@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-TIMEOUT_S = 240
+TIMEOUT_S = 1200
 
 
 @dataclass(frozen=True)

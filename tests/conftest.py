@@ -16,6 +16,20 @@ settings.register_profile(
 )
 settings.load_profile("same")
 
+STORIES = Path(__file__).parent / "stories"
+SLOW_TIMEOUT_S = 1500
+"""Limit of one slow test: generous, since a busy machine is no failure."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark whole-command tests as slow, and give slow tests more time."""
+    for item in items:
+        if STORIES in item.path.parents:
+            item.add_marker(pytest.mark.slow)
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
+
+
 Command = Callable[..., Outcome]
 
 

@@ -58,7 +58,8 @@ def predict(
 ) -> list[Path]:
     """Writes one mask per image, at the image's size, in the user's own encoding.
 
-    The same call, after a kill, goes on where it ended.
+    The same call, after a kill, goes on where it ended. The options from `overlay` to
+    `uncertainty` are described at `outputs.OutputConfig`.
 
     Args:
         run: A run's folder, that of a cross-validation, or several: the mean of their
@@ -66,8 +67,6 @@ def predict(
         images: Files; folders, whose sub-folders are kept below the output; patterns such as
             scans/*.tif; tables with a column image; - for names on standard input.
         output: Folder for the masks; may be left out with `rle`.
-        overlay, probabilities, probability_type, contours, instances, table, uncertainty: Beside
-            each mask; see `outputs.OutputConfig`.
         rle: A .csv or .csv.gz of run lengths, img,rle_mask, as Kaggle's Carvana takes it.
         rle_order: Pixels counted row by row or column by column.
         overwrite: Replace outputs that exist.
