@@ -26,9 +26,8 @@ from ushape.planning.recipe import Recipe
 from ushape.planning.recipes import load_recipe
 from ushape.planning.run import Run
 from ushape.planning.step_time import measure_step_s
-from ushape.transforms.augment import AugmentConfig
+from ushape.transforms.augment import AugmentConfig, IntensityConfig
 from ushape.transforms.augment.geometry import GeometryConfig
-from ushape.transforms.augment.intensity import IntensityConfig
 
 AUTO = load_recipe("auto")
 

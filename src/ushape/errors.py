@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import importlib
+from typing import Any, ClassVar
 
 
 class UshapeError(Exception):
@@ -50,3 +51,29 @@ class RunError(UshapeError):
     """The run folder is missing, incomplete or damaged, or an output already exists."""
 
     default_code = "run_error"
+
+
+class MissingPackageError(DataError, PlanError):
+    """An optional package is not installed: a file cannot be read, or a backend cannot be used."""
+
+    default_code = "missing_package"
+
+
+def require_package(module: str, extra: str, purpose: str) -> Any:
+    """Import an optional package.
+
+    Args:
+        module: Name of the module to import.
+        extra: Extra of ushape that installs it.
+        purpose: What needs the package, as the subject of a sentence ("Backend onnx").
+
+    Raises:
+        MissingPackageError: if the package is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise MissingPackageError(
+            f"{purpose} needs the package {module.partition('.')[0]}, which is not installed.",
+            hint=f'Install it with: pip install "ushape[{extra}]"',
+        ) from None

@@ -1,9 +1,13 @@
-"""The nouns that every room shares. Images are (C, *S), masks (*S), S = (y, x) or (z, y, x)."""
+"""Data classes shared by all packages.
+
+Images are (C, *S) and masks (*S), where S is (y, x) or (z, y, x).
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -18,19 +22,19 @@ Palette = tuple[tuple[int, int, int], ...]
 
 
 Box = tuple[tuple[int, int], ...]
-"""First pixel, and the one after the last, along each axis of S."""
+"""First pixel and the pixel after the last one, along each axis of S."""
 
 
 @dataclass(frozen=True)
 class MaskParts:
-    """A mask in several files of one image: one file for each class, or for each object."""
+    """The mask of an image in several files: one for each class or object."""
 
     paths: tuple[Path, ...]
-    """At least one. What is not 0 in a file is its class or object; a later file covers an
-    earlier one."""
+    """One or more files. Nonzero pixels belong to the class or object; later files cover earlier
+    ones."""
 
     values: tuple[int, ...]
-    """The code of each file's pixels, from 1. Pixels in no file are 0."""
+    """Code of the pixels of each file, from 1; pixels in no file are 0."""
 
     def __str__(self) -> str:
         rest = f" and {len(self.paths) - 1} more" if len(self.paths) > 1 else ""
@@ -41,7 +45,7 @@ class MaskParts:
 class CocoMask:
     """The polygons and run lengths of one image in a COCO JSON file.
 
-    The first category of the file has the code 1, the next 2; pixels of no annotation are 0.
+    The first category of the file has the code 1, the next one 2; pixels without annotation are 0.
     """
 
     path: Path
@@ -52,72 +56,97 @@ class CocoMask:
 
 
 Mask = Path | MaskParts | CocoMask
-"""Where a mask lies; `io.annotations.read_annotation` reads each kind."""
+"""Location of a mask; `io.annotations.read_annotation` reads each kind."""
 
 Split = Literal["", "train", "validation", "test"]
-"""The part of a case that the data state by themselves; '' where they say nothing."""
+"""Part of the split that the dataset assigns to a case; '' if it assigns none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """The files of one examination: one image and, where annotated, its mask."""
+    """The files of one examination: an image and, if annotated, its mask."""
 
     id: str
-    """Unique name: the image's path below the data folder, without suffix, with '/'."""
+    """Unique name: path of the image below the data folder, without suffix, separated by '/'."""
 
     image: Path
     mask: Mask | None = None
     group: str = ""
-    """What this case belongs to (patient, car); '' until groups were inferred."""
+    """Group that the case belongs to (patient, car); '' until groups are inferred."""
 
     channels: tuple[Path, ...] = ()
     """Further files of the same size, whose channels follow those of `image`."""
 
     split: Split = ""
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
-    """What a table says of the case in its other columns."""
+    """Values of further columns of a table, by column name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pixels:
-    """What an image file holds. A palette image holds indices: array (1, *S) and its palette."""
+    """Content of an image file. A palette image has indices (1, *S) and its palette."""
 
     array: np.ndarray
-    """(C, *S), unsigned integers, integers, floats or bool, as stored."""
+    """(C, *S) as stored: integers, floats or bool."""
 
     palette: Palette | None = None
     spacing_mm: tuple[float, ...] | None = None
-    """Distance between pixel centers along each axis of S, where the file says so."""
+    """Distance between pixel centers along each axis of S, if the file states it."""
 
     origin_mm: tuple[float, ...] | None = None
-    """Place of the first pixel in the patient, in ITK's order (x, y, z), where the file says so."""
+    """Position of the first pixel in the patient, in ITK's order (x, y, z), if stated."""
 
     direction: tuple[float, ...] | None = None
-    """Cosines of the file's axes: a matrix row by row, one column each for x, y, z, as in ITK."""
+    """Direction cosines: a matrix row by row with a column each for x, y and z, as in ITK."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowReader:
+    """An open image file whose rows along the first axis of S can be read separately."""
+
+    shape: tuple[int, ...]
+    """Stored shape, (C, *S)."""
+
+    dtype: np.dtype
+    """Stored type."""
+
+    read_rows: Callable[[int, int], np.ndarray]
+    """Function that returns the rows from a first one to before a last one, (C, rows, *S[1:])."""
+
+    block_rows: int | None = None
+    """Number of rows that are unpacked together, as those of a tile; None if any row can be read
+    alone."""
+
+    palette: Palette | None = None
+    spacing_mm: tuple[float, ...] | None = None
+
+    present_bytes: int = sys.maxsize
+    """Size of the file that rows are unpacked from; the largest integer if the size is known to
+    suffice."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskEncoding:
-    """How the user's mask files are written, so that predictions are written likewise."""
+    """How the user's mask files represent classes, so that predictions are written the same way."""
 
     RENAMED: ClassVar = {"kind=colours": "colors"}
 
     kind: Literal["values", "palette", "colors"] = "values"
-    """Plain gray values; palette indices; or red, green, blue."""
+    """Gray values, palette indices, or RGB colors."""
 
     dtype: str = "uint8"
-    """NumPy name of the stored values."""
+    """NumPy type of the stored values."""
 
     palette: Palette | None = None
     suffix: str = ".png"
-    """File suffix with dot, a lossless format."""
+    """File suffix of a lossless format, with its dot."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskPixels:
     """A mask file as one integer code per pixel.
 
-    Gray values and palette indices are their own code; the color (r, g, b) has the code
+    The code of a gray value or palette index is the value itself; that of the color (r, g, b) is
     r * 65536 + g * 256 + b.
     """
 
@@ -129,40 +158,40 @@ class MaskPixels:
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
-    """How a prepared sample lies on its file's grid; enough to go back."""
+    """Position of a preprocessed sample on the grid of its file; sufficient to invert it."""
 
     file_shape: tuple[int, ...]
-    """S of the file, in pixels."""
+    """S of the file."""
 
     box: Box
-    """The part of the file that the network sees."""
+    """Part of the file that the network receives."""
 
     padded_shape: tuple[int, ...]
-    """S of that part with zeros around it."""
+    """S of that part after padding with zeros."""
 
     working_shape: tuple[int, ...]
-    """S on which the network works: the padded one, or smaller by the plan's downscaling."""
+    """S of the network's input: the padded shape, or smaller if the plan downsamples."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """A loaded case on the network's grid. Intensities are still those of the file."""
+    """A loaded case on the network's grid, with the intensities of the file."""
 
     case: Case
     image: np.ndarray
-    """(C, *S), stored dtype or float32."""
+    """(C, *S), of the stored type or float32."""
 
     normalization: Normalization
-    """Brings its intensities, or those of a part of it, to what the network sees."""
+    """Normalization to apply to the image, or to a part of it, before the network."""
 
     classes: np.ndarray | None
-    """(*S) uint8 class indices, labels.IGNORE where the annotator left it open."""
+    """(*S) uint8 class indices, labels.IGNORE where there is no annotation."""
 
     geometry: Geometry
 
     @property
     def missing_px(self) -> int:
-        """Pixels of the network's grid that hold NaN or infinity, in some channel."""
+        """Number of pixels of the network's grid with NaN or infinity in any channel."""
         if self.image.dtype.kind != "f":
             return 0
         return int((~np.isfinite(self.image)).any(axis=0).sum())
@@ -170,7 +199,7 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What the network says about one image, on the image file's own grid."""
+    """Prediction for an image, on the grid of the image file."""
 
     probabilities: np.ndarray
     """(K, *S) float32."""
@@ -179,34 +208,36 @@ class Prediction:
     """(*S) uint8 class indices."""
 
     confidence: float = 0.0
-    """0 to 1; ranks images by the Dice to expect."""
+    """Confidence, 0 to 1; ranks images by their expected Dice."""
 
     disagreement: np.ndarray | None = None
-    """(*S) float32, 0 to 1: how far the networks of an ensemble differ; None for one network."""
+    """(*S) float32, 0 to 1: disagreement of the networks of an ensemble; None for one network."""
 
     missing_px: int = 0
-    """Pixels of the network's grid that held NaN or infinity."""
+    """Number of pixels of the network's grid with NaN or infinity."""
 
 
 def spacing_or_ones(spacing: Sequence[float] | None, dims: int) -> tuple[float, ...]:
-    """The spacing of each axis of S, 1 where it is unknown.
+    """Return the spacing along each axis of S, or 1 if it is unknown.
 
     Raises:
-        DataError: not one positive number for each axis.
+        DataError: if it is not one positive number for each axis.
     """
     if spacing is None:
         return (1.0,) * dims
     if len(spacing) != dims or not all(0 < length < math.inf for length in spacing):
         raise DataError(
-            f"The spacing is {tuple(spacing)} for an image of {dims} axes.",
-            hint="One positive number for each axis, in mm, as (y, x) or (z, y, x).",
+            f"The spacing is {tuple(spacing)}, but the image has {dims} axes.",
+            code="invalid_spacing",
+            hint="Pass one positive number in mm for each axis, as (y, x) or (z, y, x).",
         )
     return tuple(spacing)
 
 
 @dataclass(frozen=True)
 class CaseFacts:
-    """A case of the training folder, and how many pixels each class has in it."""
+    """A case of the training data and the number of pixels of each class in it."""
 
     case: Case
     class_pixels: tuple[int, ...]
+    """Number of pixels by class index."""

@@ -23,7 +23,7 @@ from ushape.errors import ConfigError, DataError, PlanError, RunError
 from ushape.inference import ensemble
 from ushape.inference.backends import installed
 from ushape.io.rle import decode_runs, read_submission
-from ushape.transforms import morphology_streamed
+from ushape.transforms import morphology
 
 EVERYTHING = ("--overlay", "--instances", "--table", "--uncertainty", "--probabilities=tif")
 
@@ -477,7 +477,7 @@ def test_an_image_in_bands_is_cleaned_as_a_whole(trained, cells, monkeypatch, tm
     wishes = {"settings": ["predict.tile_shape=[64,64]"]}
     package.predict(run, tmp_path / "x.tif", output=tmp_path / "whole", **wishes)
     monkeypatch.setattr(predict, "WHOLE_BYTES", 1)
-    monkeypatch.setattr(morphology_streamed, "BAND_PX", 1000)
+    monkeypatch.setattr(morphology, "BAND_PX", 1000)
     bands = tmp_path / "bands"
     (mask,) = package.predict(
         run, tmp_path / "x.tif", output=bands, rle=tmp_path / "x.csv", **wishes

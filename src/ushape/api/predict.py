@@ -22,7 +22,7 @@ from ushape.inference.prefetch import AHEAD, map_ahead
 from ushape.inference.streaming import count_missing
 from ushape.io import ProbabilityType
 from ushape.io.rle import Order
-from ushape.io.streaming.reader import open_bands
+from ushape.io.streaming import open_bands
 from ushape.planning.run import Run
 from ushape.types import Case, Prediction
 

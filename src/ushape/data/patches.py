@@ -13,9 +13,8 @@ from torch.utils.data import Dataset
 from ushape.data.pixel_weights import PixelWeights
 from ushape.data.sampling import CaseDraw, Key, draw_center
 from ushape.labels import LabelSpace
-from ushape.transforms.augment import AugmentConfig
+from ushape.transforms.augment import AugmentConfig, change_intensity
 from ushape.transforms.augment.geometry import cut, draw_warp
-from ushape.transforms.augment.intensity import change_intensity
 from ushape.types import Sample
 
 

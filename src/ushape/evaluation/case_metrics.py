@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from ushape.instances.label import ObjectConfig, by_class, label_objects
-from ushape.io.streaming.reader import open_bands
+from ushape.io.streaming import open_bands
 from ushape.labels import IGNORE, LabelSpace, Region
 from ushape.metrics.instance import count_objects
 from ushape.metrics.probability import Reliability, auroc, average_precision, measure_reliability

@@ -23,7 +23,7 @@ from ushape.planning.hardware import inspect_machine, keep_memory
 from ushape.planning.plan import Plan
 from ushape.planning.run import Run
 from ushape.planning.step_time import memory_format
-from ushape.transforms.symmetry import Average, symmetries
+from ushape.transforms.tiling import Average, symmetries
 from ushape.types import Sample
 
 WEIGHTS_SHARE = 0.25

@@ -18,7 +18,7 @@ from ushape.inference.prefetch import AHEAD, map_ahead, predict_images
 from ushape.inference.streaming import average_bands, predict_file
 from ushape.inference.tuning import Tuning, join_tunings, load_tuning
 from ushape.inference.uncertainty import confidence_of, expected_dice, spread_over
-from ushape.io.streaming.reader import Bands
+from ushape.io.streaming import Bands
 from ushape.planning.hardware import inspect_machine
 from ushape.planning.plan import Plan
 from ushape.planning.run import Run

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from ushape.labels import LabelSpace
-from ushape.transforms.resampling import pad_mirrored
-from ushape.transforms.symmetry import Symmetry
-from ushape.transforms.tiling import STRETCH, Blend, TiledAxis, cut_axis, even_tile
+from ushape.transforms.resampling import mirror_indices, pad_mirrored
+from ushape.transforms.tiling import STRETCH, Blend, Symmetry, TiledAxis, cut_axis, even_tile
 
 BATCH_PX = 1 << 18
 """Small tiles are predicted together, about so many pixels at once."""
@@ -187,20 +186,13 @@ def _overlap_of(settings: TileSettings, axis: int, tile: int) -> float:
 def _read_strip(rows: Rows, start: int, tile: int, sizes: Sequence[int], margin: int) -> np.ndarray:
     """(C, tile + 2 margin, ...) from a row on, mirrored at the image's edges."""
     shape = rows.shape[1:]
-    wanted = _mirror(np.arange(start - margin, start + tile + margin), shape[0])
+    wanted = mirror_indices(np.arange(start - margin, start + tile + margin), shape[0])
     first, last = int(wanted.min()), int(wanted.max()) + 1
     strip = rows.read(first, last)
     if len(wanted) != last - first or (np.diff(wanted) != 1).any():
         strip = strip[:, wanted - first]
     after = [size - own + margin for size, own in zip(sizes, shape[1:], strict=True)]
     return pad_mirrored(strip, [0] + [margin] * len(after), [0, *after])
-
-
-def _mirror(places: np.ndarray, size: int) -> np.ndarray:
-    """Pixels of an axis, for places that may lie outside: NumPy's reflect."""
-    period = max(1, 2 * (size - 1))
-    inside = places % period
-    return np.minimum(inside, period - inside) if size > 1 else np.zeros_like(places)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 from ushape.data.preprocessing import Preprocessing, thinning_step
 from ushape.errors import DataError
 from ushape.inference.sliding_window import Network, TileSettings, predict_bands
-from ushape.io.streaming.reader import Bands
+from ushape.io.streaming import Bands
 from ushape.normalization import Normalization
 from ushape.transforms.resampling import RowGrower, rows_beneath, shrink_rows
 

@@ -1,1 +1,1 @@
-"""Single objects out of a prediction: labeled, measured, outlined."""
+"""Instances: label, measure and outline the objects of a prediction."""

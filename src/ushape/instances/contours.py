@@ -1,9 +1,9 @@
 """Outlines of objects as polygons with holes, along the edges of pixels.
 
-A point (y, x) is a corner of pixels: (0, 0) is the image's top left corner, (1, 1) the lower right
-corner of the first pixel, y runs down. QuPath and ImageJ count alike. Pixel centers lie at halves,
-so filling a polygon gives back exactly the pixels it was drawn around, and its area is their
-number. Smooth outlines would be shorter to write and could promise neither.
+A point (y, x) is a corner of pixels: (0, 0) is the top left corner of the image, (1, 1) the lower
+right corner of the first pixel. QuPath and ImageJ use the same convention. Filling a polygon gives
+exactly the pixels of the object, and its area is their number, because pixel centers are at
+half-integer coordinates. Smoothed outlines would be shorter but have neither property.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from ushape.instances.label import Objects
 
 @dataclass(frozen=True, eq=False)
 class Polygon:
-    """Pixels that share sides; no ring touches itself, two touch at corners at most."""
+    """Pixels connected by their sides. No ring touches itself; two touch at most at corners."""
 
     shell: np.ndarray
-    """(P, 2) corners (y, x) from the topmost left one on, to the right first, each once."""
+    """(P, 2) corners (y, x) from the topmost left one, running right first; each listed once."""
 
     holes: tuple[np.ndarray, ...] = ()
-    """The same for each hole, downwards first: the object is always on the same hand."""
+    """Corners of each hole, running down first, so that the object is always on the same side."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,14 +35,14 @@ class Outline:
     object_id: int
     class_index: int
     plane: int | None
-    """z of a volume's plane, from 0; None: the image is flat."""
+    """Plane z of a volume, from 0; None for a 2D image."""
 
     polygons: tuple[Polygon, ...]
-    """Several where parts of an object touch at corners only, or meet in another plane."""
+    """Polygons; several if parts of an object touch only at corners, or meet in another plane."""
 
 
 def trace_outlines(objects: Objects) -> Iterator[Outline]:
-    """Outlines of all objects, by plane and number.
+    """Yield the outlines of all objects, by plane and number.
 
     Shapes:
         objects.labels: (y, x), or (z, y, x) plane by plane.
@@ -56,11 +56,11 @@ def trace_outlines(objects: Objects) -> Iterator[Outline]:
 
 
 def _trace_plane(labels: np.ndarray) -> dict[int, list[Polygon]]:
-    """(y, x) -> the polygons of each label, one for each part whose pixels share sides."""
+    """Return the polygons of each label (y, x), one for each part connected by sides."""
     parts = measure.label(labels, background=0, connectivity=1)
     shapes: list[tuple[np.ndarray, list[np.ndarray]]] = []
     for ring, is_shell in _trace_rings(parts):
-        # Rings come part by part, the shell first.
+        # Rings are yielded part by part, the shell first.
         if is_shell:
             shapes.append((ring, []))
         else:
@@ -73,14 +73,14 @@ def _trace_plane(labels: np.ndarray) -> dict[int, list[Polygon]]:
 
 
 def _trace_rings(parts: np.ndarray) -> Iterator[tuple[np.ndarray, bool]]:
-    """All rings around and within parts, and whether they are shells.
+    """Yield all rings around and within parts, and whether they are shells.
 
-    From a corner the outline runs along its row to one corner, along its column to another. In a
-    row of one part's corners the first is joined with the second, the third with the fourth, and
-    likewise in columns: no pixel edge needs to be followed.
+    From a corner the outline runs along its row to one corner, and along its column to another. In
+    a row, the first corner of a part is connected to the second, the third to the fourth, and so
+    on; likewise in columns. Edges of pixels need not be followed one by one.
 
     Shapes:
-        parts: (y, x) integers; pixels of a part share sides.
+        parts: (y, x) integers; pixels of a part are connected by their sides.
         returns: (P, 2) corners each.
     """
     part, points, goes_left, goes_up, is_convex = _find_corners(parts)
@@ -110,16 +110,17 @@ def _trace_rings(parts: np.ndarray) -> Iterator[tuple[np.ndarray, bool]]:
 
 
 def _find_corners(parts: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Where outlines turn.
+    """Find the corners where outlines turn.
 
     Of the four pixels around a corner (0 1 above 2 3), i ^ 1 is beside pixel i, i ^ 2 above or
-    below it, i ^ 3 opposite. Pixel i's part turns there if it has i alone, or all but the one
-    opposite, or the two opposite ones: then two outlines pass, one around each of the others.
+    below it, i ^ 3 opposite. The part of pixel i turns there if it contains only i, all pixels but
+    the opposite one, or i and the opposite one; in the last case two outlines pass the corner, one
+    around each of the other pixels.
 
     Shapes:
         parts: (y, x).
         returns: part (M,); points (M, 2) as (y, x); whether the outline goes left (else right)
-        and up (else down) from there (M,); whether pixel i is alone (M,).
+            and up (else down) from there (M,); whether pixel i is alone (M,).
     """
     framed = np.pad(parts, 1)
     four = (framed[:-1, :-1], framed[:-1, 1:], framed[1:, :-1], framed[1:, 1:])

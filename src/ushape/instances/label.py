@@ -1,4 +1,4 @@
-"""Labelled objects out of predicted classes."""
+"""Label the objects of a label map."""
 
 from __future__ import annotations
 
@@ -15,62 +15,67 @@ from ushape.labels import IGNORE, LabelSpace
 from ushape.types import spacing_or_ones
 
 Probabilities = Mapping[int, np.ndarray]
-"""(*S) probability of each foreground class, by class index."""
+"""Probability (*S) of each foreground class, by class index."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectConfig:
-    """What is one object."""
+    """How the pixels of a class are divided into objects."""
 
     split: Literal["none", "distance", "probability"] = "none"
-    """Where a connected part is cut into several objects: nowhere; at its necks; or where the
-    probability of its class sinks between two peaks, as it does in a model that learned borders."""
+    """Where a connected component is split into several objects: nowhere (none); at its
+    constrictions (distance); or where the probability of its class has a minimum between two
+    peaks, as predicted by a model that learned borders (probability)."""
 
     rise_px: float = 1.0
-    """For split=distance: how far a peak of the distance to the background rises above the pass
-    to a higher peak, to be an object of its own. Pixels of the finest axis."""
+    """For split=distance: height of a peak of the distance to the background, above the saddle to
+    a higher peak, from which it is a separate object; in pixels of the finest axis."""
 
     rise_probability: float = 0.1
-    """The same for split=probability."""
+    """The same height for split=probability, as a probability."""
 
     border_class: int | None = None
-    """Class index of drawn borders: never an object, its pixels go to the objects they touch."""
+    """Class index of annotated borders; they are assigned to the objects that they touch."""
 
     corners_connect: bool = False
-    """Pixels that touch only at a corner (in a volume: at an edge too) are of one object."""
+    """Whether pixels that touch only at a corner (in a volume, also at an edge) are connected."""
 
     smallest_px: int = 0
-    """Objects of fewer pixels are dropped."""
+    """Size in pixels below which objects are dropped."""
 
     largest_hole_px: int = 0
-    """Background of up to so many pixels, enclosed by a single class, becomes that class."""
+    """Largest hole, in pixels, that is filled with the class that encloses it."""
 
     def __post_init__(self) -> None:
         for name in ("rise_px", "rise_probability"):
             if not getattr(self, name) > 0:
                 raise ConfigError(
-                    f"objects.{name} is {getattr(self, name)}, not above 0.",
-                    hint="0.5 to 2 pixels, or 0.05 to 0.3 of probability; more splits less.",
+                    f"objects.{name} is {getattr(self, name)}; it must be above 0.",
+                    code="value_out_of_range",
+                    hint="Usual are 0.5 to 2 pixels, or probabilities of 0.05 to 0.3; larger "
+                    "values split less.",
                 )
         for name in ("smallest_px", "largest_hole_px"):
             if getattr(self, name) < 0:
                 raise ConfigError(
-                    f"objects.{name} is {getattr(self, name)}, below 0.",
-                    hint="It is a number of pixels; 0 switches it off.",
+                    f"objects.{name} is {getattr(self, name)}; it must be at least 0.",
+                    code="value_out_of_range",
+                    hint="It is a number of pixels; 0 disables it.",
                 )
         if self.border_class is not None and not 0 < self.border_class < IGNORE:
             raise ConfigError(
-                f"objects.border_class is {self.border_class}, which is no foreground class.",
-                hint="Name the index of the class that was drawn as border: 1 is the first.",
+                f"objects.border_class is {self.border_class}, which is not a foreground class.",
+                code="unknown_class",
+                hint="Pass the index of the class that was annotated as border; 1 is the first.",
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Objects:
-    """The objects of one image, numbered from 1 by their first pixel in raster order."""
+    """The objects of an image, numbered from 1 by their first pixel in raster order."""
 
     labels: np.ndarray
-    """(*S) int32: the object's number, 0 outside of all."""
+    """(*S) int32: number of the object of each pixel, 0 for background."""
 
     classes: np.ndarray
     """(N,) uint8: class index of object 1, 2, ..."""
@@ -80,10 +85,10 @@ class Objects:
 
 
 def by_class(probabilities: np.ndarray, space: LabelSpace) -> dict[int, np.ndarray]:
-    """Class index of each foreground channel -> its probabilities.
+    """Return the probabilities of each foreground channel by class index.
 
     Shapes:
-        probabilities: (K, *S) as the network gives them -> (*S) each.
+        probabilities: (K, *S) as predicted by the network -> (*S) each.
     """
     shown = probabilities[space.foreground]
     return {region.classes[0]: own for region, own in zip(space.scored, shown, strict=True)}
@@ -96,19 +101,20 @@ def label_objects(
     probabilities: Probabilities | None = None,
     spacing_mm: Sequence[float] | None = None,
 ) -> Objects:
-    """Cuts each foreground class into objects; objects of two classes never share a pixel.
+    """Divide each foreground class into objects; objects of different classes never overlap.
 
     Args:
-        config: What is one object; None: pixels of a class that share sides.
-        probabilities: For split=probability and for borders, all foreground classes.
-        spacing_mm: Of each axis of S, for distances; None: equal.
+        config: How to divide; None: pixels of a class that are connected by their sides.
+        probabilities: Probabilities of all foreground classes; needed for split=probability and
+            for borders.
+        spacing_mm: Spacing along each axis of S, for distances; None: equal.
 
     Shapes:
-        classes: (*S) class indices; IGNORE counts as background.
+        classes: (*S) class indices; IGNORE is treated as background.
 
     Raises:
-        ConfigError: probabilities are needed, and there are none.
-        DataError: shapes or spacing that do not fit.
+        ConfigError: if probabilities are needed but missing.
+        DataError: if shapes or spacing do not fit.
     """
     config = config or ObjectConfig()
     _check(classes, config, probabilities, spacing_mm)
@@ -138,13 +144,13 @@ def _split(
     probability: np.ndarray | None,
     spacing_mm: Sequence[float] | None,
 ) -> np.ndarray:
-    """Objects of one class: found in its own pixels, then grown over the borders it was given.
+    """Label the objects of a class in its own pixels, then grow them over the assigned borders.
 
-    Borders are flooded from the likeliest pixel to the unlikeliest, so that two objects meet
+    Borders are flooded from the most likely pixel to the least likely one, so that two objects meet
     where their class is least likely.
 
     Shapes:
-        all (*S); inner and territory: bool, inner is in territory.
+        all (*S); inner and territory: bool, inner is part of territory.
     """
     reach = _reach(config, inner.ndim)
     if config.split == "none":
@@ -152,11 +158,11 @@ def _split(
     elif config.split == "distance":
         labels = split_by_peaks(_depth(inner, spacing_mm), inner, config.rise_px, reach)
     else:
-        assert probability is not None, "checked before"
+        assert probability is not None, "_check refuses this"
         labels = split_by_peaks(probability, inner, config.rise_probability, reach)
     if config.border_class is None:
         return np.asarray(labels)
-    assert probability is not None, "checked before"
+    assert probability is not None, "_check refuses this"
     flood = segmentation.watershed(
         -probability.astype(np.float32), labels, connectivity=reach, mask=territory
     )
@@ -164,9 +170,9 @@ def _split(
 
 
 def _depth(mask: np.ndarray, spacing_mm: Sequence[float] | None) -> np.ndarray:
-    """Distance to the nearest pixel outside, in pixels of the finest axis.
+    """Return the distance to the nearest pixel outside, in pixels of the finest axis.
 
-    What lies beyond the image is unknown: it is no outside.
+    The region beyond the image is unknown and does not count as outside.
     """
     if mask.all():
         return np.zeros(mask.shape)
@@ -178,7 +184,7 @@ def _depth(mask: np.ndarray, spacing_mm: Sequence[float] | None) -> np.ndarray:
 def _territories(
     classes: np.ndarray, config: ObjectConfig, probabilities: Probabilities
 ) -> dict[int, np.ndarray]:
-    """Where the objects of each class may be: its pixels, and the borders where it is likeliest."""
+    """Return where objects of each class may be: its pixels, and its most likely borders."""
     found = [int(index) for index in np.unique(classes) if index not in (0, config.border_class)]
     own = {index: classes == index for index in found}
     if config.border_class is None or not found:
@@ -191,7 +197,7 @@ def _territories(
 
 
 def _number(labels: np.ndarray, owners: np.ndarray, smallest_px: int) -> Objects:
-    """Drops small objects and numbers the others by their first pixel.
+    """Drop small objects and number the others by their first pixel.
 
     Shapes:
         labels: (*S), 0 outside; owners: (*S) class index of each labeled pixel.
@@ -199,7 +205,7 @@ def _number(labels: np.ndarray, owners: np.ndarray, smallest_px: int) -> Objects
     flat = labels.ravel()
     inside = np.flatnonzero(flat)
     first = np.full(int(flat.max(initial=0)) + 1, flat.size)
-    # Of several values for one place NumPy keeps the last: backwards, that is the first pixel.
+    # NumPy keeps the last of several values for an index: in reverse order, the first pixel.
     first[flat[inside[::-1]]] = inside[::-1]
     areas = np.bincount(flat[inside], minlength=len(first))
     kept = np.flatnonzero(areas >= max(1, smallest_px))
@@ -210,7 +216,7 @@ def _number(labels: np.ndarray, owners: np.ndarray, smallest_px: int) -> Objects
 
 
 def _reach(config: ObjectConfig, dims: int) -> int:
-    """How many axes two neighbors may differ along."""
+    """Return the number of axes along which two neighbors may differ."""
     return dims if config.corners_connect else 1
 
 
@@ -222,36 +228,41 @@ def _check(
 ) -> None:
     if probabilities is None and (config.split == "probability" or config.border_class):
         raise ConfigError(
-            "Objects are to be split where they are least likely, and there are no probabilities.",
-            hint="Pass those of the prediction, or choose objects.split=distance without borders.",
+            "Probabilities are needed for objects.split=probability and for a border class, but "
+            "there are none.",
+            code="probabilities_required",
+            hint="Pass the predicted probabilities, or use objects.split=distance without borders.",
         )
     for index, own in (probabilities or {}).items():
         if own.shape != classes.shape:
             raise DataError(
-                f"class {index}: probabilities have shape {own.shape}, classes {classes.shape}.",
-                hint="Both lie on the image's grid: pass those of one prediction.",
+                f"Class {index}: the probabilities have shape {own.shape}, the label map "
+                f"{classes.shape}.",
+                code="shape_mismatch",
+                hint="Pass the label map and the probabilities of the same prediction.",
             )
     if probabilities is not None and (config.split == "probability" or config.border_class):
         present = set(np.unique(classes).tolist()) - {0, IGNORE, config.border_class}
         if missing := sorted(present - set(probabilities)):
             raise DataError(
-                f"class {missing[0]} is predicted and has no probabilities.",
-                hint="Pass those of all foreground classes.",
+                f"Class {missing[0]} is predicted but has no probabilities.",
+                code="probabilities_missing",
+                hint="Pass the probabilities of all foreground classes.",
             )
     spacing_or_ones(spacing_mm, classes.ndim)
 
 
 def split_by_peaks(relief: np.ndarray, mask: np.ndarray, rise: float, reach: int) -> np.ndarray:
-    """Labels each part of a mask by the peak above it.
+    """Label each part of a mask by the peak above it.
 
-    A peak has a label of its own where it rises at least `rise` above the highest pass to a
-    higher peak. The highest peak of each connected part always has one, so no part is lost. These
-    are the h-maxima of the relief; instead of reconstructing it, which takes several times as long,
-    all peaks are flooded and the shallow ones joined to the neighbor across their highest pass.
+    A peak gets a label of its own if it rises at least `rise` above the highest saddle to a higher
+    peak. The highest peak of each connected component always has one, so no component is lost.
+    These are the h-maxima of the relief. Instead of reconstructing it, which takes several times as
+    long, all peaks are flooded and shallow ones are joined across their highest saddle.
 
     Args:
-        rise: In the units of the relief, above 0.
-        reach: How many axes two neighbors may differ along.
+        rise: Height in the units of the relief, above 0.
+        reach: Number of axes along which two neighbors may differ.
 
     Shapes:
         relief: (*S); mask: (*S) bool.
@@ -262,7 +273,7 @@ def split_by_peaks(relief: np.ndarray, mask: np.ndarray, rise: float, reach: int
     """
     if not mask.any():
         return np.zeros(mask.shape, dtype=np.int32)
-    # A rim of lowest ground, for the image's edge must not hide a peak.
+    # Padded with the lowest value, so that peaks at the edge of the image are found.
     below_all = float(relief[mask].min()) - 1
     height = np.pad(np.where(mask, relief, below_all), 1, constant_values=below_all)
     structure = ndimage.generate_binary_structure(mask.ndim, reach)
@@ -279,7 +290,7 @@ def split_by_peaks(relief: np.ndarray, mask: np.ndarray, rise: float, reach: int
 def _find_passes(
     basins: np.ndarray, height: np.ndarray, structure: np.ndarray
 ) -> list[tuple[int, int, float]]:
-    """Pairs of basins that touch, with the height of the pass between them, highest first."""
+    """Return pairs of touching basins with the height of their saddle, highest first."""
     lows, highs, heights = [], [], []
     for here, there in _neighbors(structure):
         one, other = basins[here], basins[there]
@@ -296,7 +307,7 @@ def _find_passes(
 
 
 def _neighbors(structure: np.ndarray) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
-    """For each direction, once: the pixels that have a neighbor there, and these neighbors."""
+    """Yield for each direction once the pixels that have a neighbor there, and these neighbors."""
     steps = np.argwhere(structure) - 1
     for step in steps[len(steps) // 2 + 1 :].tolist():
         yield (
@@ -308,10 +319,10 @@ def _neighbors(structure: np.ndarray) -> Iterator[tuple[tuple[slice, ...], tuple
 def _join_shallow(
     peaks: np.ndarray, passes: list[tuple[int, int, float]], rise: float
 ) -> np.ndarray:
-    """The label of each basin, once the sea has sunk from the highest pass to the lowest.
+    """Return the label of each basin after joining shallow peaks from the highest saddle down.
 
-    At each pass two islands become one. Where the lower peak rises too little above the pass, the
-    basins on both sides are of one object as well.
+    At each saddle two groups of basins are merged. If the lower of their peaks rises too little
+    above the saddle, the basins on both sides belong to the same object.
 
     Shapes:
         peaks: (basins + 1,) heights -> labels, 0 for the first.
@@ -334,7 +345,7 @@ def _join_shallow(
                 one_object.append((first, second))
     ends = np.array(one_object, dtype=np.int64).reshape(-1, 2).T
     graph = sparse.coo_array((np.ones(ends.shape[1]), tuple(ends)), shape=(len(peaks),) * 2)
-    # Basin 0 is the ground outside, touches none, and so has the label 0.
+    # Basin 0 is the outside; it touches no other and therefore keeps the label 0.
     return np.asarray(sparse.csgraph.connected_components(graph, directed=False)[1])
 
 

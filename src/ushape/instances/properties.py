@@ -1,4 +1,4 @@
-"""Numbers of each object and of each class, in pixels and in millimeters."""
+"""Measure objects and classes, in pixels and in millimeters."""
 
 from __future__ import annotations
 
@@ -13,55 +13,56 @@ from ushape.instances.label import Objects, Probabilities
 from ushape.types import spacing_or_ones
 
 Cell = int | float | str | None
-"""One value of a table; None: unknown."""
+"""One value of a table; None if unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectTable:
-    """The measured objects of one image; N of them, D axes.
+    """Measurements of the N objects of an image with D axes.
 
-    Places count like array indices: 0 is the center of the first pixel, the box ends after the
-    last one. In millimeters they are distances from the center of the first pixel.
+    Positions are array indices: 0 is the center of the first pixel, and a box ends after its last
+    pixel. In millimeters they are distances from the center of the first pixel.
     """
 
     class_names: tuple[str, ...]
-    """Of each object."""
+    """Name of each object's class."""
 
     size_px: np.ndarray
-    """(N,) pixels: area, or volume."""
+    """(N,) number of pixels: area or volume."""
 
     centroid_px: np.ndarray
-    """(N, D)."""
+    """(N, D) centroid of each object."""
 
     box_px: np.ndarray
-    """(N, D, 2) first pixel and the one after the last."""
+    """(N, D, 2) first pixel and the pixel after the last one, along each axis."""
 
     mean_probability: np.ndarray | None
-    """(N,) of the object's class over its pixels."""
+    """(N,) mean probability of the object's class over its pixels."""
 
     perimeter_px: np.ndarray | None
-    """(N,) estimated length of the outline, holes included; None in volumes."""
+    """(N,) estimated length of the outline, including holes; None in volumes."""
 
     perimeter_mm: np.ndarray | None
     spacing_mm: tuple[float, ...] | None
-    """Of each axis; None: unknown, and so is all that is in millimeters."""
+    """Spacing along each axis; None if unknown: then nothing is given in millimeters."""
 
     @property
     def dims(self) -> int:
+        """Number of axes."""
         return self.centroid_px.shape[1]
 
     @property
     def size_mm(self) -> np.ndarray | None:
-        """(N,) mm2 or mm3."""
+        """(N,) area in mm2, or volume in mm3."""
         return None if self.spacing_mm is None else self.size_px * np.prod(self.spacing_mm)
 
     @property
     def centroid_mm(self) -> np.ndarray | None:
-        """(N, D)."""
+        """(N, D) centroid of each object."""
         return None if self.spacing_mm is None else self.centroid_px * self.spacing_mm
 
     def columns(self) -> dict[str, list[Cell]]:
-        """Everything by the name of its column, as in `column_names`."""
+        """Return all measurements by the name of their column, as in `column_names`."""
         size, size_mm = _size_names(self.dims)
         count = len(self.class_names)
         found: dict[str, list[Cell]] = {
@@ -87,28 +88,32 @@ class ObjectTable:
         return found
 
     def rows(self) -> list[dict[str, Cell]]:
-        """One for each object; the columns are the same with and without spacing."""
+        """Return one row for each object; the columns are the same with and without spacing."""
         columns = self.columns()
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassSummary:
-    """One class in one image."""
+class ClassTotals:
+    """Objects and size of a class in an image."""
 
     class_name: str
     objects: int
+    """Number of objects."""
+
     size_px: int
+    """Number of pixels."""
+
     size_mm: float | None
-    """mm2 or mm3; None: spacing unknown."""
+    """Area in mm2 or volume in mm3; None if the spacing is unknown."""
 
     share: float
-    """Of the image's pixels, 0 to 1."""
+    """Share of the image's pixels, 0 to 1."""
 
     dims: int
 
     def row(self) -> dict[str, Cell]:
-        """The columns of `summary_column_names`."""
+        """Return the values by column, as in `summary_column_names`."""
         size, size_mm = _size_names(self.dims)
         return {
             "class": self.class_name,
@@ -126,15 +131,15 @@ def measure_table(
     probabilities: Probabilities | None = None,
     spacing_mm: Sequence[float] | None = None,
 ) -> ObjectTable:
-    """Measures all objects at once.
+    """Measure all objects of an image.
 
     Args:
-        class_names: By class index, background first.
-        probabilities: (*S) of each class that has objects; None: no mean probability.
-        spacing_mm: Of each axis of S; None: nothing in millimeters.
+        class_names: Names by class index, background first.
+        probabilities: Probabilities (*S) of each class that has objects; None: no mean probability.
+        spacing_mm: Spacing along each axis of S; None: nothing in millimeters.
 
     Raises:
-        DataError: spacing that does not fit; a class without probabilities.
+        DataError: if the spacing does not fit, or a class has no probabilities.
     """
     labels, count = objects.labels, len(objects)
     spacing_or_ones(spacing_mm, labels.ndim)
@@ -159,19 +164,19 @@ def measure_table(
 
 def summarize_classes(
     objects: Objects, table: ObjectTable, class_names: Sequence[str]
-) -> tuple[ClassSummary, ...]:
-    """Objects, size and share of each foreground class, those without objects too.
+) -> tuple[ClassTotals, ...]:
+    """Return objects, size and share of each foreground class, including those without objects.
 
     Args:
-        table: Of these objects.
-        class_names: By class index, background first.
+        table: Measurements of these objects.
+        class_names: Names by class index, background first.
     """
     known = len(class_names)
     numbers = np.bincount(objects.classes, minlength=known)
     sizes = np.bincount(objects.classes, table.size_px, minlength=known)
     pixel_mm = None if table.spacing_mm is None else float(np.prod(table.spacing_mm))
     return tuple(
-        ClassSummary(
+        ClassTotals(
             class_name=class_names[index],
             objects=int(numbers[index]),
             size_px=int(sizes[index]),
@@ -184,17 +189,17 @@ def summarize_classes(
 
 
 def column_names(dims: int) -> tuple[str, ...]:
-    """The columns of an object table, for a header that needs no object.
+    """Return the columns of an object table, for the header of a table without objects.
 
     Args:
-        dims: Axes of S, 2 or 3.
+        dims: Number of axes of S, 2 or 3.
     """
     nothing = Objects(labels=np.zeros((1,) * dims, np.int32), classes=np.zeros(0, np.uint8))
     return tuple(measure_table(nothing, ()).columns())
 
 
 def summary_column_names(dims: int) -> tuple[str, ...]:
-    """The columns of a summary: one row for each image and class."""
+    """Return the columns of a summary, which has one row for each image and class."""
     return ("class", "objects", *_size_names(dims), "share")
 
 
@@ -204,7 +209,7 @@ def _size_names(dims: int) -> tuple[str, str]:
 
 
 def _diameter(size: np.ndarray, dims: int) -> np.ndarray:
-    """Of the disk, or ball, of the same size."""
+    """Return the diameter of the disk or ball of the same size."""
     return np.asarray((2 * dims * size / np.pi) ** (1 / dims))
 
 
@@ -225,7 +230,12 @@ def _mean_probability(
     owner: np.ndarray,
     size: np.ndarray,
 ) -> np.ndarray | None:
-    """Args: inside: flat places of the labeled pixels; owner: place of each one's object."""
+    """Average the probability of each object's class.
+
+    Args:
+        inside: Flat indices of the labeled pixels.
+        owner: Index of the object of each labeled pixel.
+    """
     if probabilities is None:
         return None
     value = np.zeros(len(inside), dtype=np.float32)
@@ -233,8 +243,9 @@ def _mean_probability(
     for index in np.unique(objects.classes).tolist():
         if index not in probabilities:
             raise DataError(
-                f"class {index} has objects and no probabilities.",
-                hint="Pass those of all foreground classes.",
+                f"Class {index} has objects but no probabilities.",
+                code="probabilities_missing",
+                hint="Pass the probabilities of all foreground classes.",
             )
         here = class_of_pixel == index
         value[here] = probabilities[index].ravel()[inside[here]]
@@ -244,16 +255,16 @@ def _mean_probability(
 def measure_perimeters(
     labels: np.ndarray, count: int, spacing: Sequence[float] = (1.0, 1.0)
 ) -> np.ndarray:
-    """Estimated length of each object's outline, its holes included.
+    """Estimate the length of each object's outline, including its holes.
 
-    Counts how often lines in four directions cross the outline (Cauchy-Crofton). That is right on
-    average over all directions, where counting pixel edges makes a disk 27 % too long. Equal to
-    `skimage.measure.perimeter_crofton` on each object, here for all objects at once and for
-    oblong pixels too.
+    Counts how often lines in four directions cross the outline (Cauchy-Crofton). The estimate is
+    unbiased on average over all directions, whereas counting pixel edges makes a disk 27 % too
+    long. Equal to `skimage.measure.perimeter_crofton` for each object, but computed for all objects
+    at once, and also for anisotropic pixels.
 
     Args:
-        count: Number of objects; those in labels are 1 to count.
-        spacing: Of y and x; the length is in its unit.
+        count: Number of objects, which are labeled 1 to count.
+        spacing: Spacing along y and x; the result has its unit.
 
     Shapes:
         labels: (y, x) integers, 0 outside.
@@ -267,7 +278,7 @@ def measure_perimeters(
         (1, 1): (framed[:-1, :-1], framed[1:, 1:]),
         (1, -1): (framed[:-1, 1:], framed[1:, :-1]),
     }
-    # Each direction stands for all angles up to half-way to the next one.
+    # Each direction represents all angles up to half-way to the next one.
     diagonal = np.arctan2(height, width)
     angle = {(0, 1): diagonal, (1, 0): np.pi / 2 - diagonal, (1, 1): np.pi / 4, (1, -1): np.pi / 4}
     length = np.zeros(count + 1)

@@ -1,4 +1,4 @@
-"""Files: read images and masks, write predictions. A new format is a file and a line in READERS."""
+"""Read images and masks, write predictions. A new format is a module and a line in READERS."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import numpy as np
 from PIL import Image
 
 from ushape.errors import DataError
-from ushape.io import dicom, itk, npy, ome_zarr, raster, safety, tiff
-from ushape.io.files import replacing
+from ushape.formatting import pluralize
+from ushape.io import dicom, itk, npy, ome_zarr, raster, tiff
+from ushape.io.files import damaged, replacing
 from ushape.types import MaskEncoding, MaskPixels, Palette, Pixels
 
 READERS: dict[str, Callable[[Path], Pixels]] = {
@@ -38,7 +39,7 @@ READERS: dict[str, Callable[[Path], Pixels]] = {
     ".zarr": ome_zarr.read,
     ".ome.zarr": ome_zarr.read,
 }
-"""By whole suffix. Each raises DataError, and nothing else, on a damaged or hostile file."""
+"""Reader by full suffix. On a damaged or hostile file each raises DataError and nothing else."""
 
 WRITERS: dict[str, Callable[[BinaryIO, np.ndarray, Palette | None, str], None]] = {
     ".png": raster.write,
@@ -48,41 +49,38 @@ WRITERS: dict[str, Callable[[BinaryIO, np.ndarray, Palette | None, str], None]] 
     ".tiff": tiff.write,
     ".npy": npy.write,
 }
-"""Lossless formats, for masks; beside them those of itk.WRITABLE."""
+"""Writer of masks by suffix, for lossless formats; itk.WRITABLE lists further ones."""
 
 ProbabilityType = Literal["uint8", "float16", "float32"]
-"""How probabilities are stored; uint8 holds round(255 p)."""
+"""Data type of stored probabilities; uint8 stores round(255 p)."""
 
-TURNED_TAG, TURNED = 0x0112, (5, 6, 7, 8)
-"""EXIF's orientation, and its values that exchange height and width."""
+ORIENTATION_TAG, TRANSPOSED = 0x0112, (5, 6, 7, 8)
+"""EXIF's orientation tag, and its values that exchange height and width."""
 
 
 def read(path: Path) -> Pixels:
-    """An image: (C, *S) as stored, palettes turned into their colors.
+    """Read an image: (C, *S) as stored, palettes converted to their colors.
 
-    A folder that is no Zarr is read as a series of DICOM slices.
+    A folder that is not a Zarr image is read as a series of DICOM slices.
 
     Raises:
-        DataError: an unknown format, or a damaged file.
+        DataError: if the format is unknown or the file is damaged.
     """
     pixels = _read(path)
     if pixels.palette is None:
         array = pixels.array
         return replace(pixels, array=array.astype(np.uint8) if array.dtype == bool else array)
-    colors = np.asarray(pixels.palette, dtype=np.uint8)
-    indices = pixels.array[0].astype(np.intp).clip(0, len(colors) - 1)
-    array = np.ascontiguousarray(np.moveaxis(colors[indices], -1, 0))
-    return replace(pixels, array=array, palette=None)
+    return replace(pixels, array=apply_palette(pixels.array, pixels.palette), palette=None)
 
 
 def read_mask(path: Path) -> MaskPixels:
-    """A mask: one integer code per pixel, and how the file writes them.
+    """Read a mask: one integer code per pixel, and how the file encodes it.
 
-    Where the format cannot be written, its encoding names one that can: .png, .tif for volumes
-    and for values beyond 16 bits, .nii.gz for DICOM volumes.
+    If masks cannot be written in the file's format, the encoding names one that is writable: .png,
+    .tif for volumes and for values beyond 16 bits, .nii.gz for DICOM volumes.
 
     Raises:
-        DataError: an unknown format, a damaged file, values that are no whole numbers.
+        DataError: if the format is unknown, the file is damaged, or values are not whole numbers.
     """
     pixels = _read(path)
     array = pixels.array
@@ -93,8 +91,9 @@ def read_mask(path: Path) -> MaskPixels:
     if array.shape[0] == 3 and not _is_gray(array):
         if array.dtype != np.uint8:
             raise DataError(
-                f"{path}: a mask of 3 channels of {array.dtype}.",
-                hint="Masks hold one value per pixel, or 8-bit colors.",
+                f"{path}: the mask has 3 channels of type {array.dtype}.",
+                code="mask_channels",
+                hint="Masks must have one value per pixel, or 8-bit colors.",
             )
         red, green, blue = array.astype(np.int64)
         can_color = suffix in WRITERS and suffix != ".gif"
@@ -102,8 +101,9 @@ def read_mask(path: Path) -> MaskPixels:
         return MaskPixels(codes=red * 65536 + green * 256 + blue, encoding=encoding)
     if array.shape[0] not in (1, 3):
         raise DataError(
-            f"{path}: a mask of {array.shape[0]} channels.",
-            hint="Masks hold one value per pixel, or red, green and blue.",
+            f"{path}: the mask has {array.shape[0]} channels.",
+            code="mask_channels",
+            hint="Masks must have one value per pixel, or red, green and blue.",
         )
     codes = _whole_numbers(path, array[0])
     codes = codes.astype(np.uint8) if codes.dtype == bool else codes
@@ -111,36 +111,36 @@ def read_mask(path: Path) -> MaskPixels:
 
 
 def read_size(path: Path) -> tuple[int, ...]:
-    """S of an image, without decoding it where Pillow can tell.
+    """Return S of an image, without decoding it if Pillow can read the size from the header.
 
     Raises:
-        DataError: as `read`.
+        DataError: as for `read`.
     """
     if READERS.get(suffix_of(path)) is raster.read:
         try:
             with Image.open(path) as image:
-                is_turned = image.getexif().get(TURNED_TAG) in TURNED
+                is_transposed = image.getexif().get(ORIENTATION_TAG) in TRANSPOSED
                 size = image.height, image.width
-                return size[::-1] if is_turned else size
+                return size[::-1] if is_transposed else size
         except Exception:
-            pass  # The reader says what is wrong.
+            pass  # The reader below raises the error.
     return tuple(read(path).array.shape[1:])
 
 
 def write_mask(
     path: Path, codes: np.ndarray, encoding: MaskEncoding, like: Path | None = None
 ) -> None:
-    """Writes codes (*S) as the user's masks are written; whole or not at all.
+    """Write codes (*S) in the encoding of the user's masks; whole or not at all.
 
     Args:
-        path: Its suffix decides the format: one of WRITERS or itk.WRITABLE.
+        path: Output file; its suffix selects the format, one of WRITERS or itk.WRITABLE.
         codes: (*S), integer.
-        encoding: How values are written.
-        like: The image that the mask belongs to. NIfTI, NRRD and MetaImage masks get its
-            spacing, origin and direction, and its axes of length 1, where it has them.
+        encoding: How codes are represented in the file.
+        like: Image that the mask belongs to. Masks in NIfTI, NRRD and MetaImage get its spacing,
+            origin and direction, and its axes of length 1.
 
     Raises:
-        DataError: the mask has another shape than the image; a format that is not written.
+        DataError: if mask and image differ in shape, or the format cannot be written.
     """
     suffix = suffix_of(path).removeprefix(".ome")
     if encoding.kind == "colors":
@@ -154,8 +154,9 @@ def write_mask(
             return itk.write(path, file, array, grid)
     if suffix not in WRITERS:
         raise DataError(
-            f"{path}: masks cannot be written as {suffix or 'files without suffix'}.",
-            hint=f"Known formats: {', '.join([*WRITERS, *itk.WRITABLE])}.",
+            f"{path}: masks cannot be written as {suffix or 'a file without suffix'}.",
+            code="unwritable_format",
+            hint=f"Supported formats: {', '.join([*WRITERS, *itk.WRITABLE])}.",
         )
     with replacing(path) as file:
         WRITERS[suffix](file, array, encoding.palette, suffix)
@@ -163,10 +164,10 @@ def write_mask(
 
 
 def read_grid(path: Path) -> itk.Grid | None:
-    """Where an image lies in the patient, from its header; None where its format cannot say.
+    """Return an image's position in the patient from its header; None if its format has none.
 
     Raises:
-        DataError: a damaged file.
+        DataError: if the file is damaged.
     """
     if suffix_of(path) in itk.ITK_READERS:
         return itk.read_grid(path)
@@ -176,7 +177,7 @@ def read_grid(path: Path) -> itk.Grid | None:
 
 
 def write_rgb(path: Path, picture: np.ndarray) -> None:
-    """Writes (H, W, 3) or gray (H, W) uint8 as PNG; whole or not at all."""
+    """Write (y, x, 3) or gray (y, x) uint8 as PNG; whole or not at all."""
     with replacing(path) as file:
         Image.fromarray(picture).save(file, format="PNG")
 
@@ -187,86 +188,125 @@ def write_probabilities(
     names: Sequence[str],
     dtype: ProbabilityType = "float32",
 ) -> None:
-    """Writes (K, *S) and the class names as .npz; whole or not at all."""
+    """Write (K, *S) and the class names as .npz; whole or not at all."""
     with replacing(path) as file:
-        shares = shares_as(probabilities, dtype)
-        np.savez_compressed(file, probabilities=shares, names=np.asarray(names))
+        stored = as_stored_probabilities(probabilities, dtype)
+        np.savez_compressed(file, probabilities=stored, names=np.asarray(names))
 
 
-def shares_as(probabilities: np.ndarray, dtype: ProbabilityType) -> np.ndarray:
-    """Probabilities as numbers of this type: round(255 p), or the nearest float."""
+def as_stored_probabilities(probabilities: np.ndarray, dtype: ProbabilityType) -> np.ndarray:
+    """Convert probabilities to the type they are stored in: round(255 p), or the nearest float."""
     if dtype == "uint8":
         return np.rint(probabilities * np.float32(255)).astype(np.uint8)
     return probabilities.astype(dtype, copy=False)
 
 
 def is_image(path: Path) -> bool:
-    """A name that a reader is there for, and not a hidden one. A `.zarr` folder is an image."""
+    """Whether a file name has a suffix that can be read, and is not hidden; also .zarr folders."""
     return suffix_of(path) in READERS and not path.name.startswith(".")
 
 
 def is_dicom(path: Path) -> bool:
-    """A .dcm file, or a folder that is read as a series of slices."""
+    """Whether a path is a .dcm file, or a folder that is read as a series of slices."""
     suffix = suffix_of(path)
     return suffix == ".dcm" or (suffix not in READERS and path.is_dir())
 
 
 def is_read_in_bands(path: Path) -> bool:
-    """A format of which parts are read without the whole: TIFF, NumPy, Zarr."""
+    """Whether parts of this format can be read without the rest: TIFF, NumPy, Zarr."""
     return READERS.get(suffix_of(path)) in (tiff.read, npy.read, ome_zarr.read)
 
 
 def is_writable(suffix: str) -> bool:
-    """Masks can be written in this format."""
+    """Whether masks can be written in this format."""
     return suffix in WRITERS or suffix in itk.WRITABLE
 
 
 def suffix_of(path: Path) -> str:
-    """The whole suffix in lower case with its dot: `.nii.gz` and `.ome.tif` are one."""
+    """Return the full suffix in lower case with its dot: `.nii.gz` and `.ome.tif` are one."""
     name = path.name.lower()
     double = (suffix for suffix in READERS if suffix.count(".") == 2 and name.endswith(suffix))
     return next(double, path.suffix.lower())
 
 
 def stem_of(path: Path) -> str:
-    """The file's name without its whole suffix: `a.1` for `a.1.nii.gz`, `x` for `x.png`."""
+    """Return the file name without its full suffix: `a.1` for `a.1.nii.gz`, `x` for `x.png`."""
     return path.name[: len(path.name) - len(suffix_of(path))]
 
 
+def check_pixels(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Check what every reader returns: (C, *S) of numbers with at most 64 bits.
+
+    Raises:
+        DataError: if shape or type are different.
+    """
+    if len(shape) not in (3, 4) or 0 in shape or dtype.kind not in "buif":
+        raise damaged(path, f"the file holds {dtype} of shape {shape}")
+    if dtype.itemsize > 8:
+        raise DataError(
+            f"{path}: the values are of type {dtype}.",
+            code="unsupported_values",
+            hint="Save values of at most 64 bits.",
+        )
+
+
+def plausible_spacing(spacing: tuple[float, ...] | None, dims: int) -> tuple[float, ...] | None:
+    """Return the spacing if it has one positive, finite number per axis of S, else None."""
+    has_all = spacing is not None and len(spacing) == dims
+    return spacing if has_all and all(0 < step < math.inf for step in spacing or ()) else None
+
+
+def apply_palette(indices: np.ndarray, palette: Palette) -> np.ndarray:
+    """Return the colors (3, *S) of palette indices (1, *S)."""
+    colors = np.asarray(palette, dtype=np.uint8)
+    known = indices[0].astype(np.intp).clip(0, len(colors) - 1)
+    return np.ascontiguousarray(np.moveaxis(colors[known], -1, 0))
+
+
 def _read(path: Path) -> Pixels:
-    """What the reader of a file found, held to what all readers promise."""
+    """Return what the reader of a file found, checked."""
     pixels = reader_of(path)(path)
-    array, spacing = pixels.array, pixels.spacing_mm
-    if array.ndim not in (3, 4) or 0 in array.shape or array.dtype.kind not in "buif":
-        raise safety.damaged(path, f"holds {array.dtype} of shape {array.shape}")
-    if array.dtype.itemsize > 8:
-        raise DataError(f"{path}: holds values of type {array.dtype}.", hint="Save 64 bits.")
+    array = pixels.array
+    check_pixels(path, array.shape, array.dtype)
     array = np.require(array, array.dtype.newbyteorder("="), ["C", "W"])
-    has_spacing = spacing is not None and len(spacing) == array.ndim - 1
-    is_sane = has_spacing and all(0 < step < math.inf for step in spacing or ())
-    return replace(pixels, array=array, spacing_mm=spacing if is_sane else None)
+    spacing = plausible_spacing(pixels.spacing_mm, array.ndim - 1)
+    return replace(pixels, array=array, spacing_mm=spacing)
 
 
 def reader_of(path: Path) -> Callable[[Path], Pixels]:
+    """Return the reader for a file or folder.
+
+    Raises:
+        DataError: if the format is unknown, or there is no such file, or it is empty.
+    """
     suffix = suffix_of(path)
     if is_dicom(path) and path.is_dir():
         return dicom.read_series
     if suffix not in READERS:
         raise DataError(
-            f"{path}: no reader for {suffix or 'files without suffix'}.",
-            hint=f"Known formats: {', '.join(READERS)}.",
+            f"{path}: {suffix or 'a file without suffix'} is not a supported image format.",
+            code="unknown_format",
+            hint=f"Supported formats: {', '.join(READERS)}.",
         )
     if not path.exists():
-        raise DataError(f"{path}: no such file.", hint="Check the spelling.")
+        raise DataError(
+            f"{path}: the file does not exist.",
+            code="file_not_found",
+            hint="Check the spelling of the path.",
+        )
     if not (path.is_file() or path.is_dir()):
-        raise DataError(f"{path}: a device or pipe, no file.", hint="Copy it into a file.")
+        raise DataError(
+            f"{path}: this is a device or pipe, not a file.",
+            code="not_a_file",
+            hint="Copy the content into a file.",
+        )
     if path.is_file() and path.stat().st_size == 0:
-        raise safety.damaged(path, "empty, 0 bytes")
+        raise damaged(path, "the file is empty (0 bytes)")
     return READERS[suffix]
 
 
 def _writable_suffix(suffix: str, array: np.ndarray) -> str:
-    """The suffix that masks (C, *S) read from a file of this one are written with."""
+    """Return the suffix for writing masks like those (C, *S) read from a file of a given suffix."""
     plain = {".mhd": ".mha", ".npz": ".npy"}.get(suffix, suffix.removeprefix(".ome"))
     if plain in WRITERS or plain in itk.WRITABLE:
         return plain
@@ -280,16 +320,17 @@ def _is_gray(array: np.ndarray) -> bool:
 
 
 def _whole_numbers(path: Path, values: np.ndarray) -> np.ndarray:
-    """Integers; floats only where they are whole."""
+    """Return integers; floats are accepted only if they are whole numbers."""
     if values.dtype.kind in "uib":
         return values
-    with np.errstate(invalid="ignore"):  # NaN is refused, not warned of.
+    with np.errstate(invalid="ignore"):  # NaN raises the error below, not a warning.
         is_odd = ~np.isfinite(values) | (values != np.rint(values))
     if is_odd.any():
         odd = values[is_odd]
         raise DataError(
-            f"{path}: a mask with values that are no whole numbers, e.g. {odd.flat[0]:g} "
-            f"({odd.size} pixels).",
-            hint="Save the classes as integers; probabilities need a threshold first.",
+            f"{path}: the mask has {pluralize(odd.size, 'value')} that are not whole numbers, for "
+            f"example {odd.flat[0]:g}.",
+            code="mask_not_integer",
+            hint="Save the classes as integers; apply a threshold to probabilities first.",
         )
     return values.astype(np.int32)

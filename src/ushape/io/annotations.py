@@ -1,4 +1,4 @@
-"""Masks in any of their forms: one file, a file for each class or object, a COCO JSON."""
+"""Read masks in any form: one file, a file for each class or object, a COCO JSON file."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from typing import Any
 import numpy as np
 
 from ushape import io
-from ushape.errors import DataError
+from ushape.errors import DataError, require_package
 from ushape.formatting import reason
-from ushape.io import safety
+from ushape.io.files import MAX_PIXELS
 from ushape.types import CocoMask, Mask, MaskEncoding, MaskParts, MaskPixels
 
 _LOCK = Lock()
 
 
 def read_annotation(mask: Mask) -> MaskPixels:
-    """A mask as one integer code per pixel.
+    """Read a mask as one integer code per pixel.
 
     Shapes:
-        returns: codes (*S). Of parts: 0, or the value of the last part that covers the pixel.
-            Of COCO: 0, or the place of the category, counted from 1.
+        returns: codes (*S). For parts: 0, or the value of the last part that covers the pixel.
+            For COCO: 0, or the position of the category, counted from 1.
 
     Raises:
-        DataError: a file that cannot be read; parts of different sizes or with more than two
-            values; an annotation that is neither polygon nor run lengths.
+        DataError: if a file cannot be read, parts differ in size or have more than two values, or
+            an annotation is neither a polygon nor run lengths.
     """
     if isinstance(mask, MaskParts):
         return _read_parts(mask)
@@ -43,31 +43,35 @@ def read_annotation(mask: Mask) -> MaskPixels:
 
 @dataclass(frozen=True, kw_only=True)
 class CocoFile:
-    """A COCO JSON file, by image."""
+    """Content of a COCO JSON file."""
 
     images: Mapping[int | str, Mapping[str, Any]]
-    """By id: file_name, height and width in pixels."""
+    """Entries of the images by id: file_name, height and width in pixels."""
 
     annotations: Mapping[int | str, list[Mapping[str, Any]]]
-    """By the id of their image, in the order of the file."""
+    """Annotations by the id of their image, in the order of the file."""
 
     categories: Mapping[int | str, str]
-    """Names by id, in the order of the file."""
+    """Names of the categories by id, in the order of the file."""
 
     used: frozenset[int | str]
-    """The ids of categories that any annotation has."""
+    """Ids of the categories that have annotations."""
 
 
 def read_coco(path: Path) -> CocoFile:
-    """Reads a COCO JSON file; the last one read is kept in memory.
+    """Read a COCO JSON file; the last four files are cached.
 
     Raises:
-        DataError: not readable; a part of it is missing; an image or category twice; an
-            annotation of an unknown image or category.
+        DataError: if the file cannot be read, an entry is missing or listed twice, or an annotation
+            belongs to an unknown image or category.
     """
     if not path.exists():
-        raise DataError(f"{path}: no such file.", hint="Check the spelling.")
-    with _LOCK:  # Threads that wait for the same large file must not read it once more.
+        raise DataError(
+            f"{path}: the file does not exist.",
+            code="file_not_found",
+            hint="Check the spelling of the path.",
+        )
+    with _LOCK:  # Threads that wait for the same large file must not read it again.
         return _read_coco_once(path, path.stat().st_mtime_ns)
 
 
@@ -77,8 +81,9 @@ def _read_coco_once(path: Path, changed_ns: int) -> CocoFile:
     for part in ("images", "annotations", "categories"):
         if not isinstance(values, dict) or not isinstance(values.get(part), list):
             raise DataError(
-                f"{path}: no list of {part} in it.",
-                hint="A COCO file holds images, annotations and categories.",
+                f"{path}: the file has no list of {part}.",
+                code="coco_invalid",
+                hint="A COCO file contains images, annotations and categories.",
             )
     try:
         images = _by_id(path, "image", values["images"])
@@ -88,9 +93,10 @@ def _read_coco_once(path: Path, changed_ns: int) -> CocoFile:
             for what, known in (("image", images), ("category", categories)):
                 if entry[f"{what}_id"] not in known:
                     raise DataError(
-                        f"{path}: annotation {entry.get('id', '?')} is of {what} "
+                        f"{path}: annotation {entry.get('id', '?')} belongs to {what} "
                         f"{entry[f'{what}_id']}, which is not listed.",
-                        hint=f"List the {what}, or take the annotation out.",
+                        code="coco_invalid",
+                        hint=f"List the {what}, or remove the annotation.",
                     )
             annotations[entry["image_id"]].append(entry)
         for entry in images.values():
@@ -99,6 +105,7 @@ def _read_coco_once(path: Path, changed_ns: int) -> CocoFile:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
             f"{path}: an entry lacks {error}.",
+            code="coco_invalid",
             hint="Images have id, file_name, height and width; annotations image_id, "
             "category_id and segmentation; categories id and name.",
         ) from None
@@ -108,22 +115,29 @@ def _read_coco_once(path: Path, changed_ns: int) -> CocoFile:
 
 def _check_image(path: Path, entry: Mapping[str, Any]) -> None:
     pixels = int(entry["height"]) * int(entry["width"])
-    if not 0 < pixels <= safety.MAX_PIXELS or min(int(entry["height"]), int(entry["width"])) < 1:
+    if not 0 < pixels <= MAX_PIXELS or min(int(entry["height"]), int(entry["width"])) < 1:
         raise DataError(
             f"{path}: image {entry['id']} claims {entry['height']} × {entry['width']} pixels.",
-            hint="Height and width are those of the image's file.",
+            code="coco_invalid",
+            hint="Height and width must be those of the image file.",
         )
     if not isinstance(entry["file_name"], str):
         raise TypeError("a file_name that is text")
 
 
 def read_json(path: Path) -> Any:
-    """The values of a JSON file. Raises DataError where it is none."""
+    """Return the content of a JSON file.
+
+    Raises:
+        DataError: if it cannot be read.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{path}: not readable: {reason(error)}.", hint="Write it as JSON, in UTF-8."
+            f"{path}: the file cannot be read ({reason(error)}).",
+            code="json_invalid",
+            hint="Write it as JSON, encoded in UTF-8.",
         ) from None
 
 
@@ -132,7 +146,9 @@ def _by_id(path: Path, what: str, entries: list[Any]) -> dict[int | str, Any]:
     for entry in entries:
         if entry["id"] in found:
             raise DataError(
-                f"{path}: two entries for {what} {entry['id']}.", hint="Ids must be unique."
+                f"{path}: there are two entries for {what} {entry['id']}.",
+                code="coco_invalid",
+                hint="Ids must be unique.",
             )
         found[entry["id"]] = entry
     return found
@@ -148,46 +164,52 @@ def _read_parts(mask: MaskParts) -> MaskPixels:
             codes, suffix = np.zeros(part.shape, dtype), read.encoding.suffix
         if part.shape != codes.shape:
             raise DataError(
-                f"{path} has {part.shape} pixels, {mask.paths[0]} {codes.shape}.",
-                hint="All masks of one image lie on its grid, pixel for pixel.",
+                f"{path} has {part.shape} pixels, {mask.paths[0]} has {codes.shape}.",
+                code="mask_size_mismatch",
+                hint="All masks of an image must have its size.",
             )
         inside = part != 0
         values = part[inside]
         if values.size and (values != values[0]).any():
             raise DataError(
-                f"{path}: several values beside 0, e.g. {values.min()} and {values.max()}; "
-                "the mask of one class or object holds one.",
+                f"{path}: the mask of a single class or object has several values besides 0, for "
+                f"example {values.min()} and {values.max()}.",
+                code="mask_part_values",
                 hint="Save it as black and white, without soft edges, in a lossless format.",
             )
         codes[inside] = value
-    assert codes is not None, "parts are at least one"
+    assert codes is not None, "a mask has at least one part"
     return MaskPixels(codes=codes, encoding=MaskEncoding(dtype=str(codes.dtype), suffix=suffix))
 
 
 def _read_coco(mask: CocoMask) -> MaskPixels:
-    """Draws the annotations of an image, later ones over earlier ones."""
+    """Draw the annotations of an image, later ones over earlier ones."""
     file = read_coco(mask.path)
     if mask.image_id not in file.images:
         raise DataError(
             f"{mask.path}: image {mask.image_id} is no longer listed.",
-            hint="Bring back the file that the training read.",
+            code="coco_image_missing",
+            hint="Restore the file that was used for training.",
         )
     image = file.images[mask.image_id]
     size = int(image["height"]), int(image["width"])
     code_of = {key: place for place, key in enumerate(file.categories, start=1)}
     codes = np.zeros(size, np.min_scalar_type(len(code_of)))
     for entry in file.annotations[mask.image_id]:
-        codes[_rasterise(mask, entry, size)] = code_of[entry["category_id"]]
+        codes[_rasterize(mask, entry, size)] = code_of[entry["category_id"]]
     return MaskPixels(codes=codes, encoding=MaskEncoding(dtype=str(codes.dtype)))
 
 
-def _rasterise(mask: CocoMask, entry: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
-    """Pixels (y, x) within an annotation, bool."""
+def _rasterize(mask: CocoMask, entry: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
+    """Return the pixels (y, x) within an annotation, bool."""
     drawn = entry.get("segmentation")
     where = f"{mask.path}: annotation {entry.get('id', '?')} of image {mask.image_id}"
     if not drawn:
         raise DataError(
-            f"{where} has no segmentation.", hint="A box alone does not say which pixels it means."
+            f"{where} has no segmentation.",
+            code="coco_invalid",
+            hint="A bounding box does not determine the pixels of an object. Draw its outline, or "
+            "remove the annotation.",
         )
     try:
         if isinstance(drawn, dict):
@@ -196,56 +218,60 @@ def _rasterise(mask: CocoMask, entry: Mapping[str, Any], size: tuple[int, int]) 
     except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise DataError(
             f"{where} cannot be drawn: {error}.",
+            code="coco_invalid",
             hint="A segmentation is a list of polygons [[x1, y1, x2, y2, x3, y3, ...]] or run "
             "lengths.",
         ) from None
 
 
 def _fill_polygons(path: Path, polygons: Any, size: tuple[int, int]) -> np.ndarray:
-    """Pixels within any polygon. ValueError on what pycocotools would misread or crash on."""
-    try:
-        from pycocotools import mask as coco
-    except ImportError:
-        raise DataError(
-            f"{path}: COCO polygons need another package.",
-            hint='pip install "ushape[coco]" installs it.',
-        ) from None
+    """Return the pixels within any polygon.
+
+    Raises:
+        ValueError: for polygons that pycocotools would misread or crash on.
+        MissingPackageError: if pycocotools is not installed.
+    """
+    coco = require_package("pycocotools.mask", "coco", f"{path} has polygons; drawing them")
     rows = [np.asarray(polygon, dtype=np.float64) for polygon in polygons]
     for row in rows:
         if row.ndim != 1 or row.size < 6 or row.size % 2:
-            raise ValueError(f"a polygon of {row.size} numbers, not x and y of 3 points or more")
+            raise ValueError(f"a polygon has {row.size} numbers, not x and y of at least 3 points")
         corners = row.reshape(-1, 2) / size[::-1]
-        if not ((corners >= -1) & (corners <= 2)).all():  # False for NaN, too.
+        if not ((corners >= -1) & (corners <= 2)).all():  # Also False for NaN.
             raise ValueError(f"a polygon reaches to {row[np.abs(row).argmax()]:g}")
     runs = coco.merge(coco.frPyObjects([row.tolist() for row in rows], *size))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # It is older than NumPy 2.
+        warnings.simplefilter("ignore", DeprecationWarning)  # pycocotools predates NumPy 2.
         return np.asarray(coco.decode(runs)).astype(bool)
 
 
 def _fill_runs(counts: Any, stated: Any, size: tuple[int, int]) -> np.ndarray:
-    """Run lengths, off and on in turn, down the columns. ValueError where they do not fit."""
+    """Return the pixels of run lengths that alternate off and on, down the columns.
+
+    Raises:
+        ValueError: if they do not fit the image.
+    """
     if tuple(stated) != size:
-        raise ValueError(f"it is drawn on {list(stated)} pixels, the image has {list(size)}")
+        raise ValueError(f"it has the size {list(stated)}, the image {list(size)}")
     runs = _unpack_counts(counts) if isinstance(counts, str) else [int(run) for run in counts]
     if min(runs, default=0) < 0 or sum(runs) != math.prod(size):
-        raise ValueError(f"runs of {sum(runs)} pixels in all, the image has {math.prod(size)}")
+        raise ValueError(f"its runs have {sum(runs)} pixels in total, the image {math.prod(size)}")
     inside = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
     return inside.reshape(size[::-1]).T
 
 
 def _unpack_counts(text: str) -> list[int]:
-    """COCO's compressed run lengths: five bits a character, differences from the third run on.
+    """Decode COCO's run lengths: five bits per character, differences from the third run on.
 
     Source:
-        rleFrString in maskApi.c of cocoapi. Its decoder reads beyond runs that are too short.
+        rleFrString in maskApi.c of cocoapi, whose decoder reads beyond the end of short input.
     """
     runs: list[int] = []
     value = shift = 0
     for character in text:
         bits = ord(character) - 48
         if not 0 <= bits < 64:
-            raise ValueError(f"{character!r} is no part of run lengths")
+            raise ValueError(f"{character!r} cannot occur in run lengths")
         value |= (bits & 0x1F) << shift
         shift += 5
         if bits & 0x20:

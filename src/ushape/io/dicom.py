@@ -1,4 +1,4 @@
-"""DICOM through pydicom: one file, or a folder of slices as one volume."""
+"""DICOM files, through pydicom: a single file, or a folder of slices as one volume."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from ushape.errors import DataError
-from ushape.io import safety
-from ushape.io.itk import Grid, on_grid
+from ushape.errors import DataError, require_package
+from ushape.io import files
+from ushape.io.itk import Grid, load_itk, on_grid
 from ushape.types import Pixels
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
-"""Transfer syntax that packs the whole file, so that nothing bounds what it unpacks to."""
+"""Transfer syntax that compresses the whole file, so that its unpacked size has no bound."""
 
 BY_ITK = {
     "1.2.840.10008.1.2.4.51",  # JPEG of 12 bits
@@ -24,34 +24,37 @@ BY_ITK = {
     "1.2.840.10008.1.2.4.80",  # JPEG-LS lossless
     "1.2.840.10008.1.2.4.81",  # JPEG-LS
 }
-"""Transfer syntaxes that pydicom leaves to packages beyond pillow, and SimpleITK unpacks."""
+"""Transfer syntaxes that SimpleITK unpacks; pydicom needs further packages for them."""
 
 PIXEL_ELEMENTS = (
     "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames",
     "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
 )  # fmt: skip
-"""What is needed to unpack pixels, beside them."""
+"""Elements that are needed to unpack the pixels."""
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+"""SOP class of the temporary files that ITK unpacks."""
 
 MAX_UNEVEN = 0.1
-"""Share of the slice distance by which a gap in a series may differ before a slice is missing."""
+"""Largest deviation of a gap in a series, as a share of the slice distance, before a slice counts
+as missing."""
 
 MAX_TILT = 1e-3
 """Largest difference of direction cosines within one series."""
 
 
 def read(path: Path) -> Pixels:
-    """One file: (1, y, x), colors (3, y, x), several frames (C, z, y, x).
+    """Read a single file: (1, y, x), colors (3, y, x), several frames (C, z, y, x).
 
-    Rescale slope and intercept are applied: whole ones give int32, others float32. MONOCHROME1,
-    where small values are bright, is inverted. Palettes become their colors.
+    Rescale slope and intercept are applied: integer ones give int32, others float32. MONOCHROME1,
+    in which small values are bright, is inverted. Palettes are converted to their colors.
 
     Raises:
-        DataError: damaged, hostile, without pixels; compressed in a way that needs another
-            package; pydicom is missing.
+        DataError: if the file is damaged or hostile, has no pixels, or its compression is not
+            supported.
+        MissingPackageError: if pydicom is not installed.
     """
-    with safety.reading(path):
+    with files.reading(path):
         data = _load(path)
         array = _pixels_of(path, data)
         frames = array.shape[1] if array.ndim == 4 else 1
@@ -64,36 +67,37 @@ def read(path: Path) -> Pixels:
 
 
 def read_series(folder: Path) -> Pixels:
-    """The slices in a folder as (C, z, y, x), ordered by their place along the slice normal.
+    """Read the slices in a folder as (C, z, y, x), ordered by position along the slice normal.
 
-    A single slice gives (C, y, x). Files that are not DICOM are left out.
+    A single slice gives (C, y, x). Files that are not DICOM are ignored.
 
     Raises:
-        DataError: no slice; several series; slices of different size or direction, twice in one
-            place, or missing in between; as `read`.
+        DataError: if there is no slice or several series; if slices differ in size or direction,
+            share a position, or one is missing in between; and as for `read`.
     """
-    with safety.reading(folder):
+    with files.reading(folder):
         slices = _slices_of(folder, pixels=True)
         if len(slices) == 1:
             return read(slices[0][0])
         grid = _stack_of(slices)
-        safety.check_claim(folder, grid.shape, 4, math.prod(grid.shape))
+        files.check_claim(folder, grid.shape, 4, math.prod(grid.shape))
         arrays = [_pixels_of(path, data) for path, data in slices]
         if len({array.shape for array in arrays}) > 1 or arrays[0].ndim != 3:
             raise DataError(
-                f"{folder}: slices of different kinds, or of several frames.",
+                f"{folder}: the slices differ in kind, or have several frames.",
+                code="dicom_series_uneven",
                 hint="Keep one series per folder.",
             )
         return on_grid(np.stack(arrays, axis=1), grid)
 
 
 def read_grid(path: Path) -> Grid | None:
-    """Where a file, or a folder of slices, lies in the patient; None where a file does not say.
+    """Return the position of a file, or of a folder of slices; None if the file does not state it.
 
     Raises:
-        DataError: as `read` and `read_series`.
+        DataError: as for `read` and `read_series`.
     """
-    with safety.reading(path):
+    with files.reading(path):
         slices = _slices_of(path, pixels=False) if path.is_dir() else []
         if len(slices) > 1:
             return _stack_of(slices)
@@ -102,41 +106,48 @@ def read_grid(path: Path) -> Grid | None:
 
 
 def patient_of(path: Path) -> str:
-    """PatientID of a file, or of a folder of slices, '' where there is none.
+    """Return the PatientID of a file, or of a folder of slices; '' if there is none.
 
     Raises:
-        DataError: no DICOM, damaged; pydicom is missing.
+        DataError: if it is not DICOM, or is damaged.
+        MissingPackageError: if pydicom is not installed.
     """
-    with safety.reading(path):
+    with files.reading(path):
         slices = _slices_of(path, pixels=False) if path.is_dir() else [(path, _load(path, False))]
         return str(slices[0][1].get("PatientID") or "").strip()
 
 
 def _load(path: Path, pixels: bool = True) -> Any:
-    """The data set of a file, not deflated."""
-    pydicom = safety.need("pydicom", "medical", path)
+    """Return the data set of a file."""
+    pydicom = _pydicom(path)
     with path.open("rb") as file:
         is_marked = file.read(132)[128:] == b"DICM"
-    # Old files lack the mark; from random bytes pydicom would make up elements.
+    # Old files lack this mark, but pydicom would invent elements from random bytes.
     if not is_marked:
-        raise safety.damaged(path, "no DICOM")
+        raise files.damaged(path, "the file is not DICOM")
     meta = pydicom.filereader.read_file_meta_info(path)
     if meta.get("TransferSyntaxUID") == DEFLATED:
         raise DataError(
-            f"{path}: deflated as a whole.", hint="Save it as explicit VR little endian."
+            f"{path}: files that are deflated as a whole are not supported.",
+            code="unsupported_compression",
+            hint="Save it as explicit VR little endian.",
         )
     return pydicom.dcmread(path, stop_before_pixels=not pixels)
 
 
 def _pixels_of(path: Path, data: Any) -> np.ndarray:
-    """(C, y, x) or (C, frames, y, x) with rescaling applied."""
-    pixels = safety.need("pydicom.pixels", "medical", path)
+    """Return (C, y, x) or (C, frames, y, x) with rescaling applied."""
+    pixels = _pydicom(path, ".pixels")
     if "PixelData" not in data:
-        raise DataError(f"{path}: a DICOM file without pixels.", hint="Take it out.")
+        raise DataError(
+            f"{path}: the DICOM file has no pixels.",
+            code="no_pixels",
+            hint="Remove it from the data.",
+        )
     frames = int(data.get("NumberOfFrames") or 1)
     samples = int(data.SamplesPerPixel)
     shape = (frames, int(data.Rows), int(data.Columns), samples)
-    safety.check_claim(path, shape, int(data.BitsAllocated) // 8 or 1, path.stat().st_size)
+    files.check_claim(path, shape, int(data.BitsAllocated) // 8 or 1, path.stat().st_size)
     is_by_itk = data.file_meta.TransferSyntaxUID in BY_ITK
     array = _unpack_by_itk(path, data, shape) if is_by_itk else pixels.pixel_array(data)
     kind = str(data.PhotometricInterpretation)
@@ -151,18 +162,18 @@ def _pixels_of(path: Path, data: Any) -> np.ndarray:
 
 
 def _unpack_by_itk(path: Path, data: Any, shape: tuple[int, int, int, int]) -> np.ndarray:
-    """The stored values (frames, y, x, C), unpacked by ITK from a copy that holds pixels only.
+    """Return the stored values (frames, y, x, C), unpacked by ITK from a copy with pixels only.
 
-    From the file itself ITK would take any length that any element claims for true.
+    In the file itself ITK would trust the length that any element claims.
     """
-    itk, pydicom = _itk(path), safety.need("pydicom", "medical", path)
-    encaps = safety.need("pydicom.encaps", "medical", path)
+    itk, pydicom = load_itk(path), _pydicom(path)
+    encaps = _pydicom(path, ".encaps")
     bare = pydicom.Dataset()
     for name in PIXEL_ELEMENTS:
         if data.get(name) is not None:
             setattr(bare, name, data.get(name))
     if str(data.PhotometricInterpretation).startswith("MONOCHROME"):
-        bare.PhotometricInterpretation = "MONOCHROME2"  # Or ITK would invert it.
+        bare.PhotometricInterpretation = "MONOCHROME2"  # Otherwise ITK would invert it.
     frames = list(encaps.generate_frames(data.PixelData, number_of_frames=shape[0]))
     bare.SOPClassUID = SECONDARY_CAPTURE
     bare.SOPInstanceUID = "1.2.826.0.1.3680043.8.498.1"
@@ -171,21 +182,19 @@ def _unpack_by_itk(path: Path, data: Any, shape: tuple[int, int, int, int]) -> n
     bare["PixelData"].is_undefined_length = True
     bare.file_meta = pydicom.dataset.FileMetaDataset()
     bare.file_meta.TransferSyntaxUID = data.file_meta.TransferSyntaxUID
-    with tempfile.TemporaryDirectory() as folder:  # ITK reads by name only.
+    with tempfile.TemporaryDirectory() as folder:  # ITK can only read from a path.
         copy = Path(folder, "pixels.dcm")
         bare.save_as(copy, enforce_file_format=True)
         image = itk.ReadImage(str(copy), imageIO="GDCMImageIO")
     return itk.GetArrayFromImage(image).reshape(shape)
 
 
-def _itk(path: Path) -> Any:
-    itk = safety.need("SimpleITK", "medical", path)
-    itk.ProcessObject.SetGlobalWarningDisplay(False)
-    return itk
+def _pydicom(path: Path, module: str = "") -> Any:
+    return require_package(f"pydicom{module}", "medical", str(path))
 
 
 def _rescale(data: Any, array: np.ndarray) -> np.ndarray:
-    """(1, frames, y, x) times slope plus intercept, as each frame, or the file, has them."""
+    """Return (1, frames, y, x) times slope plus intercept of each frame, or of the file."""
     factors = []
     for frame in range(array.shape[1]):
         told = _group(data, frame, "PixelValueTransformationSequence") or data
@@ -202,7 +211,7 @@ def _rescale(data: Any, array: np.ndarray) -> np.ndarray:
 
 
 def _group(data: Any, frame: int, name: str) -> Any:
-    """A functional group of an enhanced file: that of a frame, or the one of all frames."""
+    """Return a functional group of an enhanced file: that of a frame, or that of all frames."""
     own = data.get("PerFrameFunctionalGroupsSequence") or []
     for item in [*own[frame : frame + 1], *(data.get("SharedFunctionalGroupsSequence") or [])]:
         if item.get(name):
@@ -211,7 +220,7 @@ def _group(data: Any, frame: int, name: str) -> Any:
 
 
 def _grid_of(data: Any, frames: int) -> Grid | None:
-    """Where a file lies, if it says all of it."""
+    """Return the position of a file, if it states all of it."""
     spacing = _spacing_of(data, frames)
     plane = _group(data, 0, "PlaneOrientationSequence") or data
     place = _group(data, 0, "PlanePositionSequence") or data
@@ -235,10 +244,13 @@ def _grid_of(data: Any, frames: int) -> Grid | None:
 
 
 def _spacing_of(data: Any, frames: int) -> tuple[float, ...] | None:
-    """Millimeters along z, y and x. That of a single slice is its thickness, or 1 if not said."""
+    """Return the spacing in mm along z, y and x.
+
+    For a single slice, z is its thickness, or 1 if unknown.
+    """
     told = _group(data, 0, "PixelMeasuresSequence") or data
     spacing = _numbers(told.get("PixelSpacing") or [])
-    offsets = _numbers(data.get("GridFrameOffsetVector") or [])  # Doses have these.
+    offsets = _numbers(data.get("GridFrameOffsetVector") or [])  # Dose grids have these.
     between = float(told.get("SpacingBetweenSlices") or told.get("SliceThickness") or 0)
     between = abs(offsets[1] - offsets[0]) if len(offsets) > 1 else abs(between)
     if frames == 1 and not between > 0:
@@ -248,19 +260,24 @@ def _spacing_of(data: Any, frames: int) -> tuple[float, ...] | None:
 
 
 def _slices_of(folder: Path, pixels: bool) -> list[tuple[Path, Any]]:
-    """The DICOM files of a folder, of one series, ordered along the normal."""
-    files = [
+    """Return the DICOM files of a folder, of one series, ordered along the normal."""
+    found = [
         (path, _load(path, pixels))
         for path in sorted(folder.iterdir())
         if not path.name.startswith(".") and path.is_file() and _is_slice(path)
     ]
-    slices = [(path, data) for path, data in files if data.get("Rows")]  # Not reports and such.
+    slices = [(path, data) for path, data in found if data.get("Rows")]  # Leaves out reports.
     if not slices:
-        raise DataError(f"{folder}: no DICOM slices.", hint="Name the folder that holds them.")
+        raise DataError(
+            f"{folder}: the folder contains no DICOM slices.",
+            code="no_images",
+            hint="Name the folder that contains them.",
+        )
     series = sorted({str(data.get("SeriesInstanceUID")) for _, data in slices})
     if len(series) > 1:
         raise DataError(
-            f"{folder}: {len(series)} series: {', '.join(series[:3])}.",
+            f"{folder}: the folder contains {len(series)} series ({', '.join(series[:3])}).",
+            code="several_dicom_series",
             hint="Keep one series per folder.",
         )
     if len(slices) == 1:
@@ -268,14 +285,15 @@ def _slices_of(folder: Path, pixels: bool) -> list[tuple[Path, Any]]:
     for path, data in slices:
         if not data.get("ImagePositionPatient") or not data.get("ImageOrientationPatient"):
             raise DataError(
-                f"{path}: does not say where it lies in the patient.",
+                f"{path}: the slice does not state its position in the patient.",
+                code="dicom_series_uneven",
                 hint="A series needs ImagePositionPatient and ImageOrientationPatient.",
             )
     return sorted(slices, key=lambda pair: _place_of(pair[1]))
 
 
 def _is_slice(path: Path) -> bool:
-    """A .dcm, or a file of any name with DICOM's mark; an index of files is none."""
+    """Whether a file is a .dcm or carries the mark of DICOM; an index of files is not a slice."""
     if path.name == "DICOMDIR":
         return False
     with path.open("rb") as file:
@@ -283,31 +301,35 @@ def _is_slice(path: Path) -> bool:
 
 
 def _place_of(data: Any) -> float:
-    """Millimeters along the normal of its own plane."""
+    """Return the position in mm along the normal of the slice."""
     normal = _axes_of(_numbers(data.ImageOrientationPatient))[2]
     return float(np.dot(normal, _numbers(data.ImagePositionPatient)))
 
 
 def _stack_of(slices: list[tuple[Path, Any]]) -> Grid:
-    """The grid of two ordered slices or more; refuses what is no even stack."""
+    """Return the grid of ordered slices; raise DataError if they are not evenly spaced."""
     first = slices[0][1]
     flat = _grid_of(first, 1)
     if flat is None:
         raise DataError(
-            f"{slices[0][0]}: has no PixelSpacing.", hint="Keep slices of one scan in a folder."
+            f"{slices[0][0]}: the slice has no PixelSpacing.",
+            code="dicom_series_uneven",
+            hint="Keep the slices of one scan in a folder.",
         )
     for path, data in slices:
         other = _grid_of(data, 1)
         if other is None or other.shape != flat.shape or int(data.get("NumberOfFrames") or 1) > 1:
             raise DataError(
-                f"{path}: not of the size of {slices[0][0].name}.",
-                hint="Keep one series per folder, a file per slice.",
+                f"{path}: the slice differs in size from {slices[0][0].name}.",
+                code="dicom_series_uneven",
+                hint="Keep one series per folder, with one file per slice.",
             )
         turned = np.abs(np.subtract(other.direction, flat.direction)).max()
         if turned > MAX_TILT or not np.allclose(other.spacing_mm[1:], flat.spacing_mm[1:]):
             raise DataError(
-                f"{path}: another direction or spacing than {slices[0][0].name}.",
-                hint="Keep one series per folder: scouts and reformats apart.",
+                f"{path}: the slice differs in direction or spacing from {slices[0][0].name}.",
+                code="dicom_series_uneven",
+                hint="Keep one series per folder, without scouts and reformatted series.",
             )
     places = [_place_of(data) for _, data in slices]
     gaps = np.diff(places)
@@ -315,8 +337,10 @@ def _stack_of(slices: list[tuple[Path, Any]]) -> Grid:
     for gap, (path, _) in zip(gaps, slices[1:], strict=True):
         if not abs(gap - usual) <= MAX_UNEVEN * usual or usual <= 0:
             raise DataError(
-                f"{path}: {gap:g} mm from the slice before it, others {usual:g} mm.",
-                hint="A slice is missing, or there twice.",
+                f"{path}: the slice is {gap:g} mm from the previous one; the usual distance is "
+                f"{usual:g} mm.",
+                code="dicom_series_uneven",
+                hint="A slice is missing or present twice.",
             )
     mean = float(np.mean(gaps))
     return Grid(
@@ -328,11 +352,11 @@ def _stack_of(slices: list[tuple[Path, Any]]) -> Grid:
 
 
 def _axes_of(cosines: list[float]) -> np.ndarray:
-    """Unit vectors in its rows: along a row (x), along a column (y), across the slice (z)."""
+    """Return unit vectors in rows: along a row (x), along a column (y), across the slice (z)."""
     along_x, along_y = np.reshape(cosines, (2, 3))
     lengths = np.linalg.norm([along_x, along_y], axis=1)
     if np.abs(lengths - 1).max() > MAX_TILT or abs(along_x @ along_y) > MAX_TILT:
-        raise ValueError(f"directions of rows and columns are not at right angles: {cosines}")
+        raise ValueError(f"the directions of rows and columns are not perpendicular: {cosines}")
     along_x = along_x / lengths[0]
     across = np.cross(along_x, along_y)
     across = across / np.linalg.norm(across)
@@ -342,5 +366,5 @@ def _axes_of(cosines: list[float]) -> np.ndarray:
 def _numbers(values: Any) -> list[float]:
     numbers = [float(value) for value in values]
     if not all(map(math.isfinite, numbers)):
-        raise ValueError(f"numbers that are none: {numbers}")
+        raise ValueError(f"not all of these are finite numbers: {numbers}")
     return numbers

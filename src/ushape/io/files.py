@@ -1,28 +1,48 @@
-"""Files that are written whole or not at all."""
+"""Files: written whole or not at all, and read without trusting what they claim."""
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import threading
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+import psutil
+
+from ushape.errors import DataError, UshapeError
+from ushape.formatting import size_text
+
 LEFTOVER = re.compile(r"\.(?P<process>\d+)-\d+\.part$")
+"""Name of a file that a process has not finished writing."""
+
+MAX_PIXELS = 2**31
+"""Largest number of values in an image; a small file may claim any size in its header."""
+
+MAX_INFLATION = 4096
+"""Largest ratio of decoded to stored bytes, for images of more than SMALL_BYTES."""
+
+SMALL_BYTES = 2**28
+"""Decoded size up to which any ratio is accepted: an empty mask compresses very well."""
+
+DAMAGED = "The file is damaged or its suffix is wrong. Copy it again, or remove it from the data."
+"""Hint of every error about a damaged file."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to that takes the name `path` only when it is complete.
+    """Open a temporary file that replaces `path` when the block ends without an exception.
 
-    It is written under another name, flushed to the disk, then renamed: a kill, or a full disk,
-    leaves what was there before.
+    The content is flushed to the disk before the file is renamed: if the process is killed or the
+    disk is full, the former file is left as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Another name in each process and thread: two that write the same file replace one another's
-    # whole files, not each other's halves.
+    # The name is unique per process and thread, so that two writers of one file replace each
+    # other's complete files and never mix their contents.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
         with temporary.open("w+b") as file:
@@ -35,25 +55,86 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    with replacing(path) as file:
+        file.write(content)
+
+
 def remove_leftovers(folder: Path) -> None:
-    """Takes away what processes that were killed left half-written below a folder."""
+    """Remove the unfinished files below a folder whose processes no longer run."""
     for path in folder.rglob(".*.part") if folder.is_dir() else ():
         match = LEFTOVER.search(path.name)
-        if match and path.is_file() and not _is_alive(int(match["process"])):
+        if match and path.is_file() and not psutil.pid_exists(int(match["process"])):
             path.unlink(missing_ok=True)
 
 
-def _is_alive(process: int) -> bool:
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Convert every exception of a file format library into a DataError that names the path.
+
+    All exceptions are meant: on random bytes, parsers raise nearly every kind.
+
+    Raises:
+        DataError: if the file cannot be read, or does not fit into memory.
+    """
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True  # Somebody else's.
-    return True
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Unusual metadata do not make pixels unusable.
+            yield
+    except UshapeError:
+        raise
+    except MemoryError:
+        raise DataError(
+            f"{path}: reading this file needs more memory than is available.",
+            code="image_too_large",
+            hint="Cut the image into parts.",
+        ) from None
+    except Exception as error:
+        raise damaged(path, f"the file cannot be read ({last_line(error)})") from None
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all."""
-    with replacing(path) as file:
-        file.write(content)
+def damaged(path: Path, what: str) -> DataError:
+    """Return the error that a reader raises for a damaged file.
+
+    Args:
+        what: What is wrong, as a clause without a final period.
+    """
+    return DataError(f"{path}: {what}.", code="damaged_file", hint=DAMAGED)
+
+
+def check_claim(path: Path, shape: Sequence[int], value_bytes: int, present_bytes: int) -> None:
+    """Check the size that a header claims before memory is allocated for it.
+
+    Args:
+        shape: Length of every axis, channels included.
+        value_bytes: Bytes of one decoded value.
+        present_bytes: Stored bytes that the values are decoded from.
+
+    Raises:
+        DataError: if an axis is shorter than 1, if there are more than MAX_PIXELS values, or if
+            no compression could store that many values in the bytes present.
+    """
+    if not shape or min(shape) < 1:
+        raise damaged(path, f"the header claims the shape {size_text(shape)}")
+    count = math.prod(shape)
+    if count > MAX_PIXELS:
+        raise DataError(
+            f"{path}: the header claims the shape {size_text(shape)}, which is more than "
+            f"{MAX_PIXELS} values.",
+            code="image_too_large",
+            hint="Cut the image into parts.",
+        )
+    if count * value_bytes > max(SMALL_BYTES, MAX_INFLATION * present_bytes):
+        raise damaged(
+            path, f"the header claims the shape {size_text(shape)}, stored in {present_bytes} bytes"
+        )
+
+
+def last_line(error: Exception) -> str:
+    """Return the last line of an exception's message.
+
+    ITK lists the places in its source first and the reason last.
+    """
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1].strip().rstrip(".")[:300]

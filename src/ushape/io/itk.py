@@ -1,4 +1,4 @@
-"""NIfTI, NRRD and MetaImage through SimpleITK: pixels, spacing, and where they lie in space."""
+"""NIfTI, NRRD and MetaImage files, through SimpleITK: pixels, spacing and position in space."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ushape.errors import DataError
-from ushape.io import itk_headers, safety
+from ushape.errors import DataError, require_package
+from ushape.io import files, itk_headers
 from ushape.types import Pixels
 
 ITK_READERS = {
@@ -21,46 +21,49 @@ ITK_READERS = {
     ".mha": "MetaImageIO",
     ".mhd": "MetaImageIO",
 }
-"""Named, so that ITK does not try its readers for dozens of other formats on a damaged file."""
+"""Reader to use by suffix, so that ITK does not try dozens of other formats on a damaged file."""
 
 WRITABLE = (".nii.gz", ".nii", ".nrrd", ".mha")
+"""Suffixes that masks can be written with."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """Where the pixels of a file lie in the patient, as ITK says it: to write a mask there."""
+    """Position of a file's pixels in the patient, in ITK's terms."""
 
     shape: tuple[int, ...]
-    """Of the file, (y, x) or (z, y, x); axes of length 1 are there too."""
+    """Shape of the file, (y, x) or (z, y, x), including axes of length 1."""
 
     spacing_mm: tuple[float, ...]
-    """Along each axis of `shape`, in its order."""
+    """Distance between pixel centers along each axis of `shape`."""
 
     origin_mm: tuple[float, ...]
-    """Of the first pixel, (x, y) or (x, y, z), towards left, posterior, superior."""
+    """Position of the first pixel, (x, y) or (x, y, z), towards left, posterior, superior."""
 
     direction: tuple[float, ...]
-    """Cosines: a matrix row by row, a column for each axis of the file, x first."""
+    """Direction cosines: a matrix row by row, with a column for each axis of the file, x first."""
 
 
 def read(path: Path) -> Pixels:
-    """A volume: (C, z, y, x); one of a single slice, or a flat image: (C, y, x).
+    """Read a volume: (C, z, y, x); an image or a volume of a single slice: (C, y, x).
 
-    Several values per voxel are channels; of four axes the last (time, or the sequences of one
-    examination) are the channels. Spacing, origin and direction are kept.
+    Several values per voxel become channels; of four axes, the last one (time, or the sequences of
+    one examination) becomes the channels. Spacing, origin and direction are kept.
 
     Raises:
-        DataError: damaged or hostile; SimpleITK is missing; more axes than a volume has.
+        DataError: if the file is damaged or hostile, or has more axes.
+        MissingPackageError: if SimpleITK is not installed.
     """
-    with safety.reading(path):
+    with files.reading(path):
         image = _reader_of(path).Execute()
-        array = _itk(path).GetArrayFromImage(image)
+        array = load_itk(path).GetArrayFromImage(image)
         channels = image.GetNumberOfComponentsPerPixel()
         grid = _grid_of(path, image)
         if image.GetDimension() == 4 and channels > 1:
             raise DataError(
-                f"{path}: {channels} values per voxel and a fourth axis.",
-                hint="Save each time point as a file of its own.",
+                f"{path}: the volume has {channels} values per voxel and a fourth axis.",
+                code="several_time_points",
+                hint="Save each time point as a separate file.",
             )
         if channels > 1:
             array = np.moveaxis(array, -1, 0)
@@ -70,21 +73,21 @@ def read(path: Path) -> Pixels:
 
 
 def read_grid(path: Path) -> Grid:
-    """Where a volume lies, from its header.
+    """Return the position of a volume from its header.
 
     Raises:
-        DataError: as `read`.
+        DataError: as for `read`.
     """
-    with safety.reading(path):
+    with files.reading(path):
         reader = _reader_of(path)
         reader.ReadImageInformation()
         return _grid_of(path, reader)
 
 
 def on_grid(array: np.ndarray, grid: Grid) -> Pixels:
-    """Pixels (C, *S) of an array (C, *grid.shape): without the axes of one slice."""
+    """Return the pixels (C, *S) of an array (C, *grid.shape), without axes of length 1."""
     kept = [axis for axis, length in enumerate(grid.shape) if length > 1]
-    # A line of pixels stays an image: two axes at least, the last ones.
+    # A line of pixels stays an image: at least the last two axes are kept.
     kept = kept if len(kept) >= 2 else list(range(len(grid.shape)))[-2:]
     spacing = tuple(grid.spacing_mm[axis] for axis in kept)
     return Pixels(
@@ -96,22 +99,23 @@ def on_grid(array: np.ndarray, grid: Grid) -> Pixels:
 
 
 def write(path: Path, file: BinaryIO, codes: np.ndarray, grid: Grid | None) -> None:
-    """Writes a mask (*S), compressed where the format has it, on a grid.
+    """Write a mask (*S), compressed if the format supports it.
 
     Args:
-        path: The name it will have; its suffix is one of WRITABLE.
-        grid: Of the image; without one, pixels are 1 mm apart.
+        path: Final name of the file; its suffix is one of WRITABLE.
+        grid: Position of the image; without it, pixels are 1 mm apart.
 
     Raises:
-        DataError: the mask has not the shape of the grid; the format cannot hold its direction;
-            SimpleITK is missing.
+        DataError: if mask and grid differ in shape, or the format cannot store the direction.
+        MissingPackageError: if SimpleITK is not installed.
     """
-    itk = _itk(path)
+    itk = load_itk(path)
     if grid is not None:
         if [n for n in codes.shape if n > 1] != [n for n in grid.shape if n > 1]:
             raise DataError(
-                f"{path}: a mask of shape {codes.shape} for an image of {grid.shape}.",
-                hint="Masks lie on the image grid.",
+                f"{path}: the mask has shape {codes.shape}, its image {grid.shape}.",
+                code="mask_size_mismatch",
+                hint="A mask must have the size of its image.",
             )
         codes = codes.reshape(grid.shape)
     image = itk.GetImageFromArray(codes)
@@ -120,43 +124,55 @@ def write(path: Path, file: BinaryIO, codes: np.ndarray, grid: Grid | None) -> N
         image.SetOrigin(grid.origin_mm)
         image.SetDirection(grid.direction)
     suffix = next(suffix for suffix in WRITABLE if path.name.lower().endswith(suffix))
-    with tempfile.TemporaryDirectory() as folder:  # ITK writes by name only.
+    with tempfile.TemporaryDirectory() as folder:  # ITK can only write to a path.
         written = Path(folder, f"mask{suffix}")
         try:
             itk.WriteImage(image, str(written), suffix != ".nii")
         except RuntimeError as error:
-            said = safety.last_line(error)
-            raise DataError(f"{path}: cannot be written: {said}.", hint="Write .mha.") from None
+            raise DataError(
+                f"{path}: the mask cannot be written ({files.last_line(error)}).",
+                code="write_failed",
+                hint="Choose the format .mha.",
+            ) from None
         file.write(written.read_bytes())
 
 
 def _reader_of(path: Path) -> Any:
-    """ITK's reader for a file whose header holds what it claims."""
+    """Return ITK's reader for a file, after checking the header."""
     suffix = next(suffix for suffix in ITK_READERS if path.name.lower().endswith(suffix))
-    itk = _itk(path)
-    itk_headers.CHECKS[suffix](path)
+    itk = load_itk(path)
+    itk_headers.HEADER_CHECKS[suffix](path)
     reader = itk.ImageFileReader()
     reader.SetImageIO(ITK_READERS[suffix])
     reader.SetFileName(str(path))
     return reader
 
 
-def _itk(path: Path) -> Any:
-    itk = safety.need("SimpleITK", "medical", path)
+def load_itk(path: Path) -> Any:
+    """Import SimpleITK, with its warnings on the console switched off.
+
+    Raises:
+        MissingPackageError: if it is not installed.
+    """
+    itk = require_package("SimpleITK", "medical", str(path))
     itk.ProcessObject.SetGlobalWarningDisplay(False)
     return itk
 
 
 def _grid_of(path: Path, image: Any) -> Grid:
-    """The grid of an ITK image, or of a reader that has read its header."""
+    """Return the grid of an ITK image, or of a reader that has read its header."""
     axes = image.GetDimension()
     if axes not in (2, 3, 4):
-        raise DataError(f"{path}: {axes} axes.", hint="Images have two axes, volumes three.")
+        raise DataError(
+            f"{path}: the image has {axes} axes.",
+            code="unsupported_axes",
+            hint="Images must have two axes, volumes three.",
+        )
     used = min(axes, 3)
     spacing, origin = image.GetSpacing()[:used], image.GetOrigin()[:used]
     direction = np.reshape(image.GetDirection(), (axes, axes))[:used, :used].ravel()
     if not all(map(math.isfinite, (*spacing, *origin, *direction))) or min(spacing) <= 0:
-        raise safety.damaged(path, f"a spacing of {spacing} mm from {origin}")
+        raise files.damaged(path, f"the spacing {spacing} mm or the origin {origin} is impossible")
     return Grid(
         shape=tuple(image.GetSize()[:used][::-1]),
         spacing_mm=tuple(spacing[::-1]),

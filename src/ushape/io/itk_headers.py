@@ -1,7 +1,7 @@
-"""What the header of a NIfTI, NRRD or MetaImage file claims, checked before ITK sees the file.
+"""Check what the header of a NIfTI, NRRD or MetaImage file claims before ITK reads the file.
 
-ITK asks for as much memory as a header says, and follows headers to other files. Here a header is
-read with care, and only files that hold what they claim are let through.
+ITK allocates as much memory as a header claims, and follows references to other files. Only files
+that contain what their header claims pass these checks.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from ushape.errors import DataError
-from ushape.io.safety import check_claim, damaged
+from ushape.io.files import check_claim, damaged
 
 MAX_HEADER = 2**20
-"""Bytes in which the text header of NRRD or MetaImage must end."""
+"""Largest text header of an NRRD or MetaImage file, in bytes."""
 
 NIFTI_BYTES = {
     2: 1, 4: 2, 8: 4, 16: 4, 64: 8, 256: 1, 512: 2, 768: 4, 1024: 8, 1280: 8, 128: 3, 2304: 4,
 }  # fmt: skip
-"""Bytes of a value by NIfTI's datatype code, for the types that ITK reads."""
+"""Bytes per value by NIfTI's datatype code, for the types that ITK reads."""
 
 NRRD_BYTES = {
     "signed char": 1, "int8": 1, "int8_t": 1, "uchar": 1, "unsigned char": 1, "uint8": 1,
@@ -36,21 +36,24 @@ NRRD_BYTES = {
     "int64_t": 8, "ulonglong": 8, "unsigned long long": 8, "unsigned long long int": 8,
     "uint64": 8, "uint64_t": 8, "float": 4, "double": 8,
 }  # fmt: skip
+"""Bytes per value by NRRD's name of the type."""
+
 META_BYTES = {
     "MET_CHAR": 1, "MET_UCHAR": 1, "MET_SHORT": 2, "MET_USHORT": 2, "MET_INT": 4, "MET_UINT": 4,
     "MET_LONG": 4, "MET_ULONG": 4, "MET_LONG_LONG": 8, "MET_ULONG_LONG": 8, "MET_FLOAT": 4,
     "MET_DOUBLE": 8,
 }  # fmt: skip
+"""Bytes per value by MetaImage's name of the type."""
 
 
 def check_nifti(path: Path) -> None:
-    """Raises DataError unless a .nii or .nii.gz is a NIfTI 1 or 2 that holds what it claims."""
+    """Raise DataError unless a .nii or .nii.gz is NIfTI 1 or 2 and contains what it claims."""
     is_packed = path.name.lower().endswith(".gz")
     try:
         with cast(BinaryIO, gzip.open(path)) if is_packed else path.open("rb") as file:
             head = file.read(544)
     except (OSError, EOFError, zlib.error) as error:
-        raise damaged(path, f"cannot be unpacked: {error}") from None
+        raise damaged(path, f"the file cannot be unpacked ({error})") from None
     order = {b"\x5c\x01": "<", b"\x1c\x02": "<", b"\x00\x00": ">"}.get(head[:2], "<")
     if head[4:8] == b"n+2\0" and len(head) >= 540:
         kind, _ = struct.unpack_from(f"{order}hh", head, 12)
@@ -62,13 +65,13 @@ def check_nifti(path: Path) -> None:
         (start_as_float,) = struct.unpack_from(f"{order}f", head, 108)
         start = int(start_as_float) if math.isfinite(start_as_float) else -1
     else:
-        raise damaged(path, "no NIfTI")
+        raise damaged(path, "the file is not NIfTI")
     if not 1 <= axes <= 7:
-        raise damaged(path, f"claims {axes} axes")
+        raise damaged(path, f"the header claims {axes} axes")
     if kind not in NIFTI_BYTES:
-        raise damaged(path, f"values of NIfTI type {kind}, which are no real numbers")
+        raise damaged(path, f"values of NIfTI type {kind} are not supported")
     if not 348 <= start <= MAX_HEADER:
-        raise damaged(path, f"claims to begin at byte {start}")
+        raise damaged(path, f"the header claims that the pixels begin at byte {start}")
     shape, value_bytes = lengths[:axes], NIFTI_BYTES[kind]
     check_claim(path, shape, value_bytes, path.stat().st_size)
     wanted = start + math.prod(shape) * value_bytes
@@ -79,31 +82,32 @@ def check_nifti(path: Path) -> None:
 
 
 def check_nrrd(path: Path) -> None:
-    """Raises DataError unless a .nrrd is whole, in one file, and holds what it claims."""
+    """Raise DataError unless an .nrrd is a single file that contains what it claims."""
     with path.open("rb") as file:
         content = file.read(MAX_HEADER)
     if not re.match(rb"NRRD000\d\r?\n", content):
-        raise damaged(path, "no NRRD")
+        raise damaged(path, "the file is not NRRD")
     end = re.search(rb"\r?\n\r?\n", content)
     if end is None:
-        raise damaged(path, "a header without end")
+        raise damaged(path, "the header has no end")
     fields = _fields_of(path, content[: end.start()], ":")
-    # A header could name any file of this machine.
+    # A header could name any file on this machine.
     if "data file" in fields or "datafile" in fields:
         raise DataError(
-            f"{path}: its pixels lie in another file.",
+            f"{path}: the pixels are stored in another file.",
+            code="pixels_in_other_file",
             hint="Save header and pixels in one .nrrd file.",
         )
     if _whole(path, fields, "line skip", "lineskip", default=0) or _whole(
         path, fields, "byte skip", "byteskip", default=0
     ) not in (0, -1):
-        raise damaged(path, "skips lines or bytes of itself")
+        raise damaged(path, "the header skips lines or bytes of the file")
     value_bytes = NRRD_BYTES.get(fields.get("type", ""))
     if value_bytes is None:
-        raise damaged(path, f"values of type {fields.get('type')!r}")
+        raise damaged(path, f"values of type {fields.get('type')!r} are not supported")
     shape = _lengths(path, fields.get("sizes", ""))
     if len(shape) != _whole(path, fields, "dimension"):
-        raise damaged(path, "sizes that are not as many as its dimension")
+        raise damaged(path, "the number of sizes differs from the dimension")
     start, encoding = end.end(), fields.get("encoding", "").lower()
     present = path.stat().st_size - start
     check_claim(path, shape, value_bytes, present)
@@ -117,104 +121,116 @@ def check_nrrd(path: Path) -> None:
         _check_length(path, present, 2 * math.prod(shape) - 1)
     else:
         raise DataError(
-            f"{path}: encoded as {encoding!r}.", hint="Save it as raw, gzip or ascii NRRD."
+            f"{path}: the encoding {encoding!r} is not supported.",
+            code="unsupported_compression",
+            hint="Save it as raw, gzip or ascii NRRD.",
         )
 
 
 def check_meta(path: Path) -> None:
-    """Raises DataError unless a .mha, or a .mhd with its one file beside it, is whole."""
+    """Raise DataError unless a .mha, or a .mhd with its data file beside it, is complete."""
     with path.open("rb") as file:
         content = file.read(MAX_HEADER)
     end = re.search(rb"(?:\A|\n)ElementDataFile[ \t]*=[^\n]{1,255}(?:\n|\Z)", content)
     if end is None:
-        raise damaged(path, "no MetaImage, or a header without end")
+        raise damaged(path, "the file is not a MetaImage, or its header has no end")
     fields = _fields_of(path, content[: end.end()].rstrip(b"\r\n"), "=")
     shape = _lengths(path, fields.get("dimsize", ""))
     if len(shape) != _whole(path, fields, "ndims"):
-        raise damaged(path, "as many sizes as it has no axes")
+        raise damaged(path, "the number of sizes differs from the number of axes")
     value_bytes = META_BYTES.get(fields.get("elementtype", ""))
     channels = _whole(path, fields, "elementnumberofchannels", default=1)
     if value_bytes is None or not 1 <= channels <= 4096:
-        raise damaged(path, f"{channels} values of type {fields.get('elementtype')!r} per pixel")
+        raise damaged(
+            path,
+            f"{channels} values of type {fields.get('elementtype')!r} per pixel are not supported",
+        )
     if _whole(path, fields, "headersize", default=0) not in (0, -1):
-        raise damaged(path, "skips bytes of itself")
+        raise damaged(path, "the header skips bytes of the file")
     data, start = path, end.end()
     if fields["elementdatafile"].upper() != "LOCAL":
         data, start = path.parent / fields["elementdatafile"], 0
-        # A header could name any file of this machine, or patterns and lists of files.
+        # A header could name any file on this machine, or patterns and lists of files.
         is_beside = data.name == fields["elementdatafile"] and "%" not in data.name
         if not is_beside or data.suffix.lower() not in (".raw", ".zraw") or not data.is_file():
             raise DataError(
-                f"{path}: its pixels lie in {fields['elementdatafile']!r}, which cannot be read.",
-                hint="Keep the one .raw or .zraw file beside its .mhd, or save a .mha.",
+                f"{path}: the pixels are stored in {fields['elementdatafile']!r}, which cannot be "
+                "read.",
+                code="pixels_in_other_file",
+                hint="Keep the .raw or .zraw file in the folder of its .mhd, or save a .mha.",
             )
     present = data.stat().st_size - start
     check_claim(path, [channels, *shape], value_bytes, present)
     wanted = channels * math.prod(shape) * value_bytes
     if fields.get("binarydata", "true").lower() not in ("true", "1"):
-        raise DataError(f"{path}: pixels as text.", hint="Save it as binary MetaImage.")
+        raise DataError(
+            f"{path}: the pixels are stored as text.",
+            code="unsupported_compression",
+            hint="Save it as binary MetaImage.",
+        )
     if fields.get("compresseddata", "false").lower() not in ("true", "1"):
         return _check_length(path, present, wanted)
     packed = _whole(path, fields, "compresseddatasize")
     if not 0 < packed <= present:
-        raise damaged(path, f"cut off after {present} of {packed} packed bytes")
-    # ITK does not say so where unpacking fails: memory comes back as pixels.
+        raise damaged(path, f"the file is cut off after {present} of {packed} packed bytes")
+    # ITK does not report that unpacking failed: it returns uninitialized memory as pixels.
     count, is_sound = _count_unpacked(data, start, wanted, packed)
     if not is_sound:
-        raise damaged(path, "its packed pixels are cut off or damaged")
+        raise damaged(path, "the packed pixels are cut off or damaged")
     return _check_length(path, count, wanted)
 
 
-CHECKS: dict[str, Callable[[Path], None]] = {
+HEADER_CHECKS: dict[str, Callable[[Path], None]] = {
     ".nii": check_nifti,
     ".nii.gz": check_nifti,
     ".nrrd": check_nrrd,
     ".mha": check_meta,
     ".mhd": check_meta,
 }
+"""Check of a file's header by suffix."""
 
 
 def _fields_of(path: Path, header: bytes, joint: str) -> dict[str, str]:
-    """Lower-case keys of a text header and their values; NRRD's keys with `:=` and comments too."""
+    """Return the lower-case keys of a text header and their values."""
     if re.search(rb"[^\x20-\x7e\t\r\n\x80-\xff]", header):
-        raise damaged(path, "control characters in its header")
+        raise damaged(path, "the header contains control characters")
     fields: dict[str, str] = {}
     for line in header.decode("latin-1").splitlines():
         if len(line) > 4096:
-            raise damaged(path, "an endless line in its header")
+            raise damaged(path, "the header has an endless line")
         key, found, value = line.partition(joint)
         if found and not line.startswith("#"):
             key = key.strip().lower()
             if key in fields:
-                raise damaged(path, f"says {key!r} twice in its header")
+                raise damaged(path, f"the header states {key!r} twice")
             fields[key] = value.strip()
     return fields
 
 
 def _whole(path: Path, fields: dict[str, str], *keys: str, default: int | None = None) -> int:
-    """The whole number under the first of these keys."""
+    """Return the whole number under the first of these keys that is present."""
     text = next((fields[key] for key in keys if key in fields), None)
     if text is None and default is not None:
         return default
     if text is None or not re.fullmatch(r"-?\d{1,18}", text):
-        raise damaged(path, f"{keys[0]} is {text!r}, no whole number")
+        raise damaged(path, f"{keys[0]} is {text!r}, not a whole number")
     return int(text)
 
 
 def _lengths(path: Path, text: str) -> list[int]:
-    """Lengths of the axes, one to seven."""
+    """Return the lengths of one to seven axes."""
     if not re.fullmatch(r"\d{1,18}([ \t]+\d{1,18}){0,6}", text):
-        raise damaged(path, f"sizes are {text!r}")
+        raise damaged(path, f"the sizes are {text!r}")
     return [int(length) for length in text.split()]
 
 
 def _check_length(path: Path, present: int, wanted: int) -> None:
     if present < wanted:
-        raise damaged(path, f"cut off after {present} of {wanted} bytes")
+        raise damaged(path, f"the file is cut off after {present} of {wanted} bytes")
 
 
 def _is_gzip_of(path: Path, start: int, wanted: int) -> bool:
-    """Whether the last four bytes of a gzip stream say that it unpacks to what is wanted."""
+    """Whether the last four bytes of a gzip stream state the size that is wanted."""
     with path.open("rb") as file:
         file.seek(max(start, path.stat().st_size - 4))
         return file.read(4) == struct.pack("<I", wanted % 2**32)
@@ -223,9 +239,9 @@ def _is_gzip_of(path: Path, start: int, wanted: int) -> bool:
 def _count_unpacked(
     path: Path, start: int, wanted: int, packed: int | None = None
 ) -> tuple[int, bool]:
-    """Bytes that a zlib stream, or gzip streams in a row, unpack to, and whether it ended well.
+    """Return the unpacked size of a zlib or gzip stream, and whether it ended correctly.
 
-    Counts a little beyond `wanted` at most, and reads `packed` bytes at most.
+    Counts at most slightly beyond `wanted`, and reads at most `packed` bytes.
     """
     count, left = 0, path.stat().st_size if packed is None else packed
     with path.open("rb") as file:

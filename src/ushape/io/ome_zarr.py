@@ -10,101 +10,147 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ushape.errors import DataError
-from ushape.io import safety
-from ushape.io.npy import channels_first
-from ushape.types import Pixels
+from ushape.errors import DataError, require_package
+from ushape.io import files
+from ushape.io.npy import channels_first, placeholder
+from ushape.types import Pixels, RowReader
 
 CODECS = {
     "blosc", "bytes", "bz2", "crc32c", "delta", "gzip", "lz4", "lzma", "sharding_indexed",
     "shuffle", "transpose", "zlib", "zstd",
 }  # fmt: skip
-"""Ways of packing that only pack: others (pickle) run code."""
+"""Codecs that are accepted; others, such as pickle, can run code."""
 
-MM = {
+ZARR_UNIT_MM = {
     "angstrom": 1e-7, "centimeter": 10.0, "inch": 25.4, "meter": 1e3, "micrometer": 1e-3,
     "millimeter": 1.0, "nanometer": 1e-6, "picometer": 1e-9,
 }  # fmt: skip
-"""Millimeters of OME's units of length."""
+"""Length of OME-Zarr's units in millimeters."""
 
 EMPTY_CHUNKS, EMPTY_BYTES = 2**13, 2**30
-"""An array of up to this many chunks and bytes may have no chunk at all: it is its fill value."""
+"""Largest array, in chunks and bytes, that may have no chunk files."""
 
 MAX_MISSING = 256
-"""Chunks, beyond that, for each that is there."""
+"""Largest number of chunks per file that exists, in larger arrays."""
 
 MISSING = 2**64 - 1
-"""Where a shard's index says that a chunk lies that is not there."""
+"""Offset by which the index of a shard marks an empty chunk."""
 
 MAX_METADATA = 2**24
-"""Bytes of a metadata file that are read."""
+"""Largest size of a metadata file, in bytes."""
 
 
 def read(path: Path) -> Pixels:
-    """An image: (C, y, x) or (C, z, y, x), by the names of its axes where it has them.
+    """Read an image: (C, y, x) or (C, z, y, x), arranged by the names of its axes if it has any.
 
-    A time axis of length 1 is left out. Axes without names follow the rule of .npy. Spacing is
-    known where OME names both scale and unit. A chunk without a file is filled with the array's
-    fill value, as Zarr has it.
+    A time axis of length 1 is dropped. Axes without names are arranged as in a .npy. The spacing is
+    known if the OME metadata state both scale and unit. A chunk without a file consists of the
+    array's fill value, as defined by Zarr.
 
     Raises:
-        DataError: no Zarr array or OME-Zarr image, damaged, too large, several time points; zarr
-            is missing.
+        DataError: if the folder is not a Zarr array or OME-Zarr image, is damaged or too large, or
+            has several time points.
+        MissingPackageError: if zarr is not installed.
     """
-    with safety.reading(path):
-        zarr = safety.need("zarr", "zarr", path)
-        attributes = attributes_of(path)
-        if "bioformats2raw.layout" in attributes:
-            path = path / "0"
-            attributes = attributes_of(path)
-        level, axes, scales = level_0(path, attributes)
-        names = check_metadata(path, level)
-        version: Any = 3 if (level / "zarr.json").exists() else 2
-        array = np.asarray(zarr.open_array(store=str(level), mode="r", zarr_format=version)[...])
-        if not axes and names and len(set(names) & set("tczyx")) == array.ndim:
-            axes = [(name, None) for name in names]
-        if not axes:
-            return Pixels(array=channels_first(path, array))
-        return order_axes(path, array, axes, scales)
+    with files.reading(path):
+        array, axes, scales = _open(path, is_whole=True)
+        return _arrange(path, np.asarray(array[...]), axes, scales)
 
 
-def attributes_of(folder: Path) -> dict[str, Any]:
-    """User attributes of a group or array; OME's own level of version 0.5 is opened."""
+def open_rows(path: Path) -> RowReader:
+    """Open a Zarr array, or level 0 of an OME-Zarr image, to read parts of it.
+
+    Raises:
+        DataError: as for `read`, except for the size of the whole array.
+        MissingPackageError: if zarr is not installed.
+    """
+    stored, axes, scales = _open(path, is_whole=False)
+    whole = _arrange(path, placeholder(stored.shape, stored.dtype), axes, scales)
+    if axes:
+        first_of_s = "z" if whole.array.ndim == 4 else "y"
+        axis = [name.lower() for name, _ in axes].index(first_of_s)
+    else:
+        axis = 1 if stored.ndim == 4 else 0
+    channels, _, *rest = whole.array.shape
+
+    def read_rows(first: int, last: int) -> np.ndarray:
+        band = np.asarray(stored[(slice(None),) * axis + (slice(first, last),)])
+        return _arrange(path, band, axes, []).array.reshape(channels, last - first, *rest)
+
+    return RowReader(
+        shape=whole.array.shape,
+        dtype=stored.dtype,
+        read_rows=read_rows,
+        block_rows=int(stored.chunks[axis]),
+        spacing_mm=whole.spacing_mm,
+    )
+
+
+def _open(path: Path, *, is_whole: bool) -> tuple[Any, list[tuple[str, str | None]], list[float]]:
+    """Return the checked zarr array of level 0; name and unit of its axes; its scale along each."""
+    zarr = require_package("zarr", "zarr", str(path))
+    attributes = _attributes_of(path)
+    if "bioformats2raw.layout" in attributes:
+        path = path / "0"
+        attributes = _attributes_of(path)
+    level, axes, scales = _level_0(path, attributes)
+    names = _check_metadata(path, level, is_whole=is_whole)
+    version: Any = 3 if (level / "zarr.json").exists() else 2
+    array = zarr.open_array(store=str(level), mode="r", zarr_format=version)
+    if not axes and names and len(set(names) & set("tczyx")) == array.ndim:
+        axes = [(name, None) for name in names]
+    return array, axes, scales
+
+
+def _arrange(
+    path: Path, array: np.ndarray, axes: list[tuple[str, str | None]], scales: list[float]
+) -> Pixels:
+    """Return an array as (C, *S), by the names of its axes if it has any."""
+    if not axes:
+        return Pixels(array=channels_first(path, array))
+    return _arrange_by_name(path, array, axes, scales)
+
+
+def _attributes_of(folder: Path) -> dict[str, Any]:
+    """Return the user attributes of a group or array; those below `ome` in version 0.5."""
     if (folder / "zarr.json").exists():
-        attributes = metadata(folder / "zarr.json").get("attributes") or {}
+        attributes = _read_metadata(folder / "zarr.json").get("attributes") or {}
     elif (folder / ".zattrs").exists():
-        attributes = metadata(folder / ".zattrs")
+        attributes = _read_metadata(folder / ".zattrs")
     else:
         attributes = {}
     return attributes["ome"] if isinstance(attributes.get("ome"), dict) else attributes
 
 
-def metadata(path: Path) -> dict[str, Any]:
+def _read_metadata(path: Path) -> dict[str, Any]:
     if path.stat().st_size > MAX_METADATA:
-        raise safety.damaged(path, f"metadata of {path.stat().st_size} bytes")
+        raise files.damaged(path, f"the metadata take {path.stat().st_size} bytes")
     found = json.loads(path.read_bytes())
     if not isinstance(found, dict):
-        raise safety.damaged(path, "no metadata of a Zarr array or group")
+        raise files.damaged(path, "the file does not hold the metadata of a Zarr array or group")
     return found
 
 
-def level_0(
+def _level_0(
     path: Path, attributes: dict[str, Any]
 ) -> tuple[Path, list[tuple[str, str | None]], list[float]]:
-    """Folder of the largest array; name and unit of its axes; its scale along each."""
+    """Return the folder of the largest array, name and unit of its axes, and their scales."""
     if not attributes.get("multiscales"):
         if not (path / "zarr.json").exists() and not (path / ".zarray").exists():
             raise DataError(
-                f"{path}: no Zarr array, and no OME-Zarr image.",
-                hint="Name the folder that has .zarray, zarr.json or .zattrs in it.",
+                f"{path}: the folder is neither a Zarr array nor an OME-Zarr image.",
+                code="not_zarr",
+                hint="Name the folder that contains .zarray, zarr.json or .zattrs.",
             )
         return path, [], []
     image = attributes["multiscales"][0]
     dataset = image["datasets"][0]
     level = path / str(dataset["path"])
     if not level.resolve().is_relative_to(path.resolve()):
-        raise safety.damaged(path, f"names {dataset['path']!r}, outside itself, as its pixels")
-    # Version 0.3 has plain names, 0.2 none and always these five.
+        raise files.damaged(
+            path, f"the metadata name a folder outside the image ({dataset['path']!r})"
+        )
+    # In version 0.3 axes are plain names; in 0.2 there are always these five, without names.
     told = image.get("axes") or ["t", "c", "z", "y", "x"]
     axes = [(a, None) if isinstance(a, str) else (str(a["name"]), a.get("unit")) for a in told]
     steps = [
@@ -116,42 +162,51 @@ def level_0(
     return level, axes, scales.tolist() if factors else []
 
 
-def check_metadata(path: Path, level: Path, *, is_whole: bool = True) -> list[str]:
-    """Refuses arrays that are too large or packed by what runs code; names of axes, if any.
+def _check_metadata(path: Path, level: Path, *, is_whole: bool = True) -> list[str]:
+    """Check an array's size and codecs; return the names of its axes, if any.
 
     Args:
-        is_whole: All of it will be read; else only its chunks must not be too large.
+        is_whole: Whether the whole array will be read; if not, only the size of a chunk is limited.
+
+    Raises:
+        DataError: if the array is too large, holds no numbers, or uses an unknown codec.
     """
     is_new = (level / "zarr.json").exists()
-    told = metadata(level / ("zarr.json" if is_new else ".zarray"))
-    codecs = set(codecs_of(told) if is_new else old_codecs_of(told))
+    told = _read_metadata(level / ("zarr.json" if is_new else ".zarray"))
+    codecs = set(_codecs_of(told) if is_new else _old_codecs_of(told))
     if not codecs <= CODECS:
         raise DataError(
-            f"{path}: packed with {min(codecs - CODECS)!r}.",
-            hint=f"Known: {', '.join(sorted(CODECS))}.",
+            f"{path}: the codec {min(codecs - CODECS)!r} is not supported.",
+            code="unsupported_compression",
+            hint=f"Supported codecs: {', '.join(sorted(CODECS))}.",
         )
     kind = told["data_type"] if is_new else told["dtype"]
     dtype = np.dtype(kind)
     if dtype.kind not in "buif":
-        raise DataError(f"{path}: holds {kind}, not numbers.", hint="Save plain numbers.")
+        raise DataError(
+            f"{path}: the values are of type {kind}, not numbers.",
+            code="unsupported_values",
+            hint="Save plain numbers.",
+        )
     shape = [int(length) for length in told["shape"]]
     grid = told["chunk_grid"]["configuration"]["chunk_shape"] if is_new else told["chunks"]
     chunks = [int(length) for length in grid]
     for claim in (shape, chunks) if is_whole else (chunks,):
-        safety.check_claim(path, claim, 1, math.prod(claim))
-    check_missing(path, level, shape, chunks, dtype.itemsize)
+        files.check_claim(path, claim, 1, math.prod(claim))
+    _check_missing(path, level, shape, chunks, dtype.itemsize)
     if "blosc" in codecs:
-        check_blosc(path, level, told, math.prod(chunks))
+        _check_blosc(path, level, told, math.prod(chunks))
     names = told.get("dimension_names") or []
     return [str(name).lower() for name in names]
 
 
-def check_missing(
+def _check_missing(
     path: Path, level: Path, shape: list[int], chunks: list[int], value_bytes: int
 ) -> None:
-    """Refuses arrays that are large and nearly empty: a missing chunk is its fill value.
+    """Raise DataError if an array is large and nearly all of its chunks are missing.
 
-    So a few bytes may rightly stand for a whole array, but not for any size.
+    A missing chunk consists of the fill value, so a few bytes may stand for a small array, but not
+    for one of any size.
     """
     count = math.prod(-(-n // int(c)) for n, c in zip(shape, chunks, strict=True))
     wanted = math.prod(shape) * value_bytes
@@ -159,13 +214,15 @@ def check_missing(
         return
     sizes = [file.stat().st_size for file in level.rglob("*") if file.is_file()]
     if count > max(EMPTY_CHUNKS, MAX_MISSING * len(sizes)):
-        raise safety.damaged(path, f"claims {count} chunks and holds {len(sizes)} files")
-    if wanted > max(EMPTY_BYTES, safety.MAX_INFLATION * sum(sizes)):
-        raise safety.damaged(path, f"claims {wanted} bytes and holds {sum(sizes)}")
+        raise files.damaged(
+            path, f"the metadata claim {count} chunks, but there are {len(sizes)} files"
+        )
+    if wanted > max(EMPTY_BYTES, files.MAX_INFLATION * sum(sizes)):
+        raise files.damaged(path, f"the metadata claim {wanted} bytes, but {sum(sizes)} are stored")
 
 
-def check_blosc(path: Path, level: Path, told: dict[str, Any], most_values: int) -> None:
-    """Refuses chunks that are cut off: blosc reads as far as a chunk says that it goes."""
+def _check_blosc(path: Path, level: Path, told: dict[str, Any], chunk_values: int) -> None:
+    """Raise DataError if a chunk is cut off: blosc reads as many bytes as the chunk claims."""
     for file in level.rglob("*"):
         if file.name.startswith(".z") or file.name == "zarr.json" or not file.is_file():
             continue
@@ -176,61 +233,66 @@ def check_blosc(path: Path, level: Path, told: dict[str, Any], most_values: int)
                 head = opened.read(16)
                 said = int.from_bytes(head[12:], "little")
                 if len(head) < 16 or said != size or start + size > content_bytes:
-                    raise safety.damaged(path, f"chunk {name} is cut off")
-                if int.from_bytes(head[4:8], "little") > 8 * most_values:
-                    raise safety.damaged(path, f"chunk {name} unpacks to too much")
+                    raise files.damaged(path, f"chunk {name} is cut off")
+                if int.from_bytes(head[4:8], "little") > 8 * chunk_values:
+                    raise files.damaged(path, f"chunk {name} unpacks to more than its size")
 
 
 def _parts_of(file: BinaryIO, size: int, told: dict[str, Any]) -> list[tuple[int, int]]:
-    """First byte and length of each packed chunk in a file: one, or those of a shard's index."""
+    """Return first byte and length of each packed chunk in a file; several if it is a shard."""
     shards = [step for step in told.get("codecs") or [] if step["name"] == "sharding_indexed"]
     if not shards:
         return [(0, size)]
     says = shards[0]["configuration"]
     steps = {step["name"] for step in says["index_codecs"]}
-    if not steps <= {"bytes", "crc32c"} or "sharding_indexed" in codecs_of(says):
-        raise ValueError("shards within shards, or with a packed index")
+    if not steps <= {"bytes", "crc32c"} or "sharding_indexed" in _codecs_of(says):
+        raise ValueError("nested shards and compressed shard indices are not supported")
     outer = told["chunk_grid"]["configuration"]["chunk_shape"]
     count = math.prod(
         int(whole) // int(part) for whole, part in zip(outer, says["chunk_shape"], strict=True)
     )
     index_bytes = 16 * count + 4 * ("crc32c" in steps)
     if index_bytes > size:
-        raise ValueError(f"a shard of {size} bytes for {count} chunks")
+        raise ValueError(f"a shard of {count} chunks has only {size} bytes")
     file.seek(0 if says.get("index_location") == "start" else size - index_bytes)
     index = np.frombuffer(file.read(16 * count), "<u8").reshape(count, 2)
     return [(int(start), int(length)) for start, length in index if start != MISSING]
 
 
-def old_codecs_of(told: dict[str, Any]) -> list[str]:
-    """Names of all codecs in the metadata of an array of version 2."""
+def _old_codecs_of(told: dict[str, Any]) -> list[str]:
+    """Return the names of all codecs in the metadata of an array of version 2."""
     steps = [told.get("compressor"), *(told.get("filters") or [])]
     return [str(step["id"]) for step in steps if step]
 
 
-def codecs_of(told: dict[str, Any]) -> Iterator[str]:
-    """The same for version 3, with those within shards."""
+def _codecs_of(told: dict[str, Any]) -> Iterator[str]:
+    """Yield the names of all codecs in the metadata of an array of version 3, shards included."""
     for step in told.get("codecs") or []:
         name = step if isinstance(step, str) else step["name"]
         yield str(name)
         inner = {} if isinstance(step, str) else step.get("configuration") or {}
         for key in ("codecs", "index_codecs"):
-            yield from codecs_of({"codecs": inner.get(key)})
+            yield from _codecs_of({"codecs": inner.get(key)})
 
 
-def order_axes(
+def _arrange_by_name(
     path: Path, array: np.ndarray, axes: list[tuple[str, str | None]], scales: list[float]
 ) -> Pixels:
-    """(C, *S) from named axes."""
+    """Return an array with named axes as (C, *S), without a time axis of length 1."""
     names = [name.lower() for name, _ in axes]
     if sorted(names) != sorted(set(names) & set("tczyx")) or len(names) != array.ndim:
-        raise safety.damaged(path, f"axes {', '.join(names)} of shape {array.shape}")
+        raise files.damaged(path, f"the axes {', '.join(names)} do not fit the shape {array.shape}")
     if not {"y", "x"} <= set(names):
-        raise DataError(f"{path}: axes {', '.join(names)}.", hint="Images have y and x.")
+        raise DataError(
+            f"{path}: the axes are {', '.join(names)}.",
+            code="unsupported_axes",
+            hint="An image needs the axes y and x.",
+        )
     if "t" in names and array.shape[names.index("t")] > 1:
         raise DataError(
-            f"{path}: {array.shape[names.index('t')]} time points.",
-            hint="Save each time point as an image of its own.",
+            f"{path}: the image has {array.shape[names.index('t')]} time points.",
+            code="several_time_points",
+            hint="Save each time point as a separate image.",
         )
     kept = [name for name in "zyx" if name in names]
     if "z" in kept and array.shape[names.index("z")] == 1:
@@ -242,8 +304,8 @@ def order_axes(
     units = [axes[names.index(name)][1] for name in kept]
     steps = [scales[names.index(name)] for name in kept] if scales else []
     spacing = (
-        tuple(step * MM[str(unit)] for step, unit in zip(steps, units, strict=True))
-        if steps and all(unit in MM for unit in units)
+        tuple(step * ZARR_UNIT_MM[str(unit)] for step, unit in zip(steps, units, strict=True))
+        if steps and all(unit in ZARR_UNIT_MM for unit in units)
         else None
     )
     return Pixels(array=moved.reshape(shape), spacing_mm=spacing)

@@ -1,4 +1,4 @@
-"""PNG, JPEG, GIF, BMP, WebP through Pillow."""
+"""PNG, JPEG, GIF, BMP and WebP files, through Pillow."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ushape.errors import DataError
-from ushape.io.safety import DAMAGED as DAMAGED
-from ushape.io.safety import MAX_PIXELS, check_claim, damaged, reading
+from ushape.io.files import MAX_PIXELS, check_claim, damaged, reading
 from ushape.types import Palette, Pixels
 
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses from twice this number on.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow raises an error above twice this number.
 
 FORMATS = {".png": "PNG", ".bmp": "BMP", ".gif": "GIF"}
-"""Lossless formats that masks are written in."""
+"""Lossless formats in which masks are written, by suffix."""
 
 
 def read(path: Path) -> Pixels:
-    """The pixels as stored: (C, *S); a palette image gives its indices and the palette.
+    """Read the pixels as stored: (C, y, x); a palette image gives its indices and the palette.
 
-    A photograph is turned upright as its EXIF says. Of an animation the first frame is read.
+    Photographs are turned upright according to their EXIF orientation. Of an animation, the first
+    frame is read. Transparency is dropped.
 
     Raises:
-        DataError: not an image, truncated, or larger than MAX_PIXELS.
+        DataError: if the file is not an image, is truncated, or has more than MAX_PIXELS pixels.
     """
     with reading(path):
         try:
@@ -35,10 +35,12 @@ def read(path: Path) -> Pixels:
                 opened.load()
                 image = ImageOps.exif_transpose(opened)
         except UnidentifiedImageError:
-            raise damaged(path, "no image, or damaged at its start") from None
+            raise damaged(path, "the file is not an image, or its start is damaged") from None
         except Image.DecompressionBombError:
             raise DataError(
-                f"{path}: claims more than {MAX_PIXELS} pixels.", hint="Cut the image into parts."
+                f"{path}: the header claims more than {MAX_PIXELS} pixels.",
+                code="image_too_large",
+                hint="Cut the image into parts.",
             ) from None
     palette = _palette_of(image)
     if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
@@ -46,17 +48,17 @@ def read(path: Path) -> Pixels:
     array = np.asarray(image)
     array = array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
     if image.mode in ("LA", "La", "RGBA", "RGBa", "PA"):
-        array = array[:-1]  # Transparency is no intensity.
+        array = array[:-1]
     return Pixels(array=np.ascontiguousarray(array), palette=palette)
 
 
 def write(file: BinaryIO, array: np.ndarray, palette: Palette | None, suffix: str) -> None:
-    """Writes (*S) gray values or palette indices, or (H, W, 3) colors."""
+    """Write (y, x) gray values or palette indices, or (y, x, 3) colors."""
     image = Image.fromarray(array)
     if palette is not None:
         image = Image.fromarray(array.astype(np.uint8), mode="P") if array.ndim == 2 else image
         image.putpalette([level for color in palette for level in color])
-    # Pillow's optimizer would drop unused colors and renumber the others.
+    # Pillow's GIF optimizer would drop unused colors and renumber the others.
     options = {"optimize": False} if suffix == ".gif" else {}
     image.save(file, format=FORMATS[suffix], **options)
 

@@ -1,4 +1,4 @@
-"""Run lengths, and the submission files of Kaggle that hold them."""
+"""Run-length encoding, and Kaggle submission files."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ if sys.platform != "win32":
     import fcntl
 
 Order = Literal["row", "column"]
-"""Pixels counted from left to right, then top to bottom (Carvana); or down each column first."""
+"""Order in which pixels are counted: row by row (Carvana), or column by column."""
 
 HEADER = ("img", "rle_mask")
+"""Columns of a submission."""
 
 
 def encode_runs(mask: np.ndarray, order: Order = "row") -> str:
-    """One-based "start length start length ..."; an empty mask is the empty string.
+    """Encode a mask as one-based "start length start length ..."; an empty mask gives ''.
 
     Shapes:
         mask: (y, x), foreground where not 0.
@@ -41,14 +42,14 @@ def encode_runs(mask: np.ndarray, order: Order = "row") -> str:
 
 
 class RowRuns:
-    """Run lengths, row by row, of a mask that comes in bands."""
+    """Row-wise run lengths of a mask that is passed in bands."""
 
     def __init__(self) -> None:
         self._pixels, self._is_inside = 0, False
         self._edges: list[np.ndarray] = []
 
     def add(self, band: np.ndarray) -> None:
-        """The next rows (n, x), foreground where not 0."""
+        """Add the next rows (n, x), foreground where not 0."""
         flat = (band != 0).ravel()
         edges = np.flatnonzero(np.diff(flat, prepend=self._is_inside))
         self._edges.append(edges + self._pixels)
@@ -65,23 +66,26 @@ class RowRuns:
 
 
 def decode_runs(text: str, shape: tuple[int, int], order: Order = "row") -> np.ndarray:
-    """Inverse of `encode_runs`: (y, x) bool.
+    """Decode run lengths to a mask (y, x), bool; the inverse of `encode_runs`.
 
     Raises:
-        DataError: no numbers, an odd count, runs that overlap or leave the image.
+        DataError: if the text is not pairs of numbers, or runs overlap or leave the image.
     """
     words = text.split()
     for word in words:
-        # int() would also take 1_0, +1 and digits of other scripts; 18 digits fit in 64 bits.
+        # int() would also accept 1_0, +1 and digits of other scripts; 18 digits fit in 64 bits.
         if not (word.isascii() and word.isdigit() and len(word) <= 18):
             raise DataError(
-                f"Run lengths with {word[:30]!r}, which is no number of a pixel.",
-                hint="They read: start length start length ..., starts counted from 1.",
+                f"The run lengths contain {word[:30]!r}, which is not a pixel number.",
+                code="rle_invalid",
+                hint="The expected form is: start length start length ..., counted from 1.",
             )
     numbers = np.array(list(map(int, words)), dtype=np.int64)
     if len(numbers) % 2:
         raise DataError(
-            f"{len(numbers)} numbers are no pairs of start and length.",
+            f"The run lengths have {len(numbers)} numbers, which are not pairs of start and "
+            "length.",
+            code="rle_invalid",
             hint="The line may have been cut off.",
         )
     starts, lengths = numbers[::2] - 1, numbers[1::2]
@@ -90,14 +94,16 @@ def decode_runs(text: str, shape: tuple[int, int], order: Order = "row") -> np.n
     floor = np.concatenate([np.zeros(1, dtype=np.int64), ends])[: len(starts)]
     if (lengths < 1).any() or (starts < floor).any():
         raise DataError(
-            "Run lengths that overlap, run backwards or are empty.",
-            hint="Starts rise from 1, and each run ends before the next one begins.",
+            "The run lengths overlap, are not sorted, or contain an empty run.",
+            code="rle_invalid",
+            hint="Starts must increase from 1, and each run must end before the next one starts.",
         )
     if len(ends) and ends[-1] > pixels:
         raise DataError(
-            f"Run lengths reach pixel {ends[-1]}, an image of {shape[0]} × {shape[1]} has "
+            f"The run lengths reach pixel {ends[-1]}, but an image of {shape[0]} × {shape[1]} has "
             f"{pixels}.",
-            hint="Give the size of the image that they were made from.",
+            code="rle_invalid",
+            hint="Pass the size of the image that they were made from.",
         )
     steps = np.zeros(pixels + 1, dtype=np.int8)
     np.add.at(steps, starts, 1)
@@ -223,10 +229,11 @@ class SubmissionWriter:
 
 
 def read_submission(path: Path) -> Iterator[tuple[str, str]]:
-    """Name and run lengths of each row of a .csv or .csv.gz, one at a time.
+    """Yield name and run lengths of each row of a .csv or .csv.gz.
 
     Raises:
-        DataError: no such file, a damaged one, other columns than Kaggle's, a row that is none.
+        DataError: if the file is missing or damaged, has other columns than Kaggle's, or a row
+            is malformed.
     """
     opener = gzip.open if path.suffix == ".gz" else open
     number = 0
@@ -237,21 +244,24 @@ def read_submission(path: Path) -> Iterator[tuple[str, str]]:
                     yield _row_of(line)
                 elif tuple(column.strip('"') for column in line.strip().split(",")) != HEADER:
                     raise DataError(
-                        f"{path}: columns {line.strip()[:60]!r}, not {', '.join(HEADER)}.",
+                        f"{path}: the columns are {line.strip()[:60]!r}, not {', '.join(HEADER)}.",
+                        code="submission_invalid",
                         hint="A submission is a .csv or .csv.gz as `ushape predict --rle` writes.",
                     )
     except (EOFError, OSError, UnicodeError, zlib.error) as error:
         raise DataError(
-            f"{path}: missing, damaged or cut off after line {number} ({error}).",
+            f"{path}: the file is missing, damaged or cut off after line {number} ({error}).",
+            code="submission_invalid",
             hint="Write it again, or copy it again.",
         ) from None
     except ValueError as error:
         raise DataError(
-            f"{path}: line {number} is no row of a submission ({error}).",
-            hint="Rows read: image name, comma, run lengths.",
+            f"{path}: line {number} is not a row of a submission ({error}).",
+            code="submission_invalid",
+            hint="The expected form is: image name, comma, run lengths.",
         ) from None
     if number == 0:
-        raise DataError(f"{path} is empty.", hint="Write it again.")
+        raise DataError(f"{path} is empty.", code="submission_invalid", hint="Write it again.")
 
 
 def _lock(file: FileIO, path: Path) -> None:
@@ -272,7 +282,7 @@ def _lock(file: FileIO, path: Path) -> None:
 
 
 def _line_of(name: str, runs: str) -> bytes:
-    """A row as it stands in the file."""
+    """Return a row as a line of the file, encoded."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow((name, runs))
     try:
@@ -282,16 +292,20 @@ def _line_of(name: str, runs: str) -> bytes:
     if not name or not line or any(character in name for character in "\r\n\0"):
         raise DataError(
             f"{name!r} cannot be the name of an image in a submission.",
-            hint="Rename the file, without line breaks and undecodable bytes.",
+            code="submission_name",
+            hint="Rename the image file, without line breaks and undecodable bytes.",
         )
     return line
 
 
 def _row_of(line: str) -> tuple[str, str]:
-    """Name and run lengths of a line; ValueError if it is no row.
+    """Return name and run lengths of a line.
 
-    Only the name goes through the csv module: that refuses fields above 131072 characters, which
-    the run lengths of a noisy mask exceed.
+    Only the name is parsed by the csv module, which refuses fields of more than 131072 characters;
+    the run lengths of a noisy mask can be longer.
+
+    Raises:
+        ValueError: if the line is not a row.
     """
     name, comma, runs = line.rstrip("\r\n").rpartition(",")
     try:
@@ -299,5 +313,5 @@ def _row_of(line: str) -> tuple[str, str]:
     except csv.Error as error:
         raise ValueError(error) from None
     if not comma or len(fields) != 1 or not fields[0] or "\0" in line:
-        raise ValueError("not two columns")
+        raise ValueError("it does not have two columns")
     return fields[0], runs.strip('"')

@@ -1,4 +1,4 @@
-"""TIFF through tifffile, in its forms: tiled, several pages, 1 to 64 bits, BigTIFF, OME, ImageJ."""
+"""TIFF files, through tifffile: tiled, several pages, 1 to 64 bits, BigTIFF, OME, ImageJ."""
 
 from __future__ import annotations
 
@@ -10,34 +10,35 @@ from xml.etree import ElementTree
 import numpy as np
 import tifffile
 
-from ushape.errors import DataError
-from ushape.io import raster, safety
+from ushape.errors import DataError, MissingPackageError
+from ushape.io import files, raster
 from ushape.types import Palette, Pixels
 
-MM = {
+TIFF_UNIT_MM = {
     "Å": 1e-7, "nm": 1e-6, "nanometer": 1e-6, "µm": 1e-3, "μm": 1e-3, "um": 1e-3, "micron": 1e-3,
     "microns": 1e-3, "micrometer": 1e-3, "\\u00B5m": 1e-3, "mm": 1.0, "millimeter": 1.0, "cm": 10.0,
     "m": 1e3, "inch": 25.4, "in": 25.4,
 }  # fmt: skip
-"""Millimeters of the units of length that OME and ImageJ write."""
+"""Length in millimeters of the units that OME-TIFF and ImageJ write."""
 
 ALPHA = (1, 2)
-"""TIFF's ExtraSamples that are transparency; 0 is a channel like the others."""
+"""Values of TIFF's tag ExtraSamples that mean transparency; 0 is a channel like the others."""
 
 DESCRIPTION = 270
-"""TIFF's tag ImageDescription."""
+"""Number of TIFF's tag ImageDescription."""
 
 
 def read(path: Path) -> Pixels:
-    """The pixels as stored: (C, y, x), or (C, z, y, x) where the file has several planes.
+    """Read the pixels as stored: (C, y, x), or (C, z, y, x) if the file has several planes.
 
-    The first image series is read, at its full size. Spacing is known for OME-TIFF and ImageJ
-    files that name a unit; resolution for printing is none. Transparency is left out.
+    The first image series is read, at its full resolution. The spacing is known for OME-TIFF and
+    ImageJ files that name a unit; a resolution for printing is ignored. Transparency is dropped.
 
     Raises:
-        DataError: not a TIFF, truncated, or of a form that is not supported.
+        DataError: if the file is not a TIFF, is truncated, or has an unsupported structure.
+        MissingPackageError: if its compression needs imagecodecs, which is not installed.
     """
-    with safety.reading(path):
+    with files.reading(path):
         try:
             # An OME-TIFF could name any other file as the place of its planes.
             with tifffile.TiffFile(path, _multifile=False) as file:
@@ -49,26 +50,13 @@ def read(path: Path) -> Pixels:
 
 
 def _read_open(path: Path, file: tifffile.TiffFile) -> Pixels:
-    check_chain(path, file)
-    check_description(path, file)
-    if not file.series:
-        raise safety.damaged(path, "a TIFF without images")
-    series = file.series[0]
-    is_part = file.is_ome and series.kind != "ome"
-    if is_part or any(page is None for page in series.pages):
-        raise DataError(
-            f"{path}: some of its planes lie in other files, or its OME-XML is damaged.",
-            hint="Save it as one OME-TIFF file.",
-        )
+    series = first_series(path, file)
     value_bytes, present = series.dtype.itemsize, path.stat().st_size
-    safety.check_claim(path, series.shape, value_bytes, present)
     page = series.keyframe
-    safety.check_claim(path, page.chunks, value_bytes, present)
-    if len(page.dataoffsets) < math.prod(page.chunked):  # tifffile would fill up with zeros.
-        raise safety.damaged(
-            path, f"{len(page.dataoffsets)} of {math.prod(page.chunked)} strips or tiles"
-        )
-    array, names = order_axes(path, series)
+    files.check_claim(path, series.shape, value_bytes, present)
+    files.check_claim(path, page.chunks, value_bytes, present)
+    check_segment_count(path, page)
+    array, names = arrange_series(path, series)
     steps = steps_mm(file)
     known = all(name in steps for name in names)
     return Pixels(
@@ -79,7 +67,7 @@ def _read_open(path: Path, file: tifffile.TiffFile) -> Pixels:
 
 
 def write(file: BinaryIO, array: np.ndarray, palette: Palette | None, suffix: str) -> None:
-    """Writes (*S) gray values or palette indices, or (H, W, 3) colors; zlib-compressed."""
+    """Write (*S) gray values or palette indices, or (y, x, 3) colors, compressed with zlib."""
     if palette is not None:
         table = np.zeros((3, 256), dtype=np.uint16)
         table[:, : len(palette)] = 257 * np.asarray(palette, dtype=np.uint16).T
@@ -91,21 +79,53 @@ def write(file: BinaryIO, array: np.ndarray, palette: Palette | None, suffix: st
     tifffile.imwrite(file, array, photometric=photometric, compression="zlib")
 
 
-def check_chain(path: Path, file: tifffile.TiffFile) -> None:
-    """Each page says where the next one is, the last one 0: tifffile stops where that is nonsense.
+def first_series(path: Path, file: tifffile.TiffFile) -> Any:
+    """Return tifffile's first image series, after checking that no page or tag of it is missing.
 
-    A volume that was cut off would come out with fewer planes.
+    Raises:
+        DataError: if the file is cut off, has no images, or refers to other files.
     """
-    count = len(file.pages)  # Walks along the chain.
+    _check_chain(path, file)
+    _check_description(path, file)
+    if not file.series:
+        raise files.damaged(path, "the TIFF contains no images")
+    series = file.series[0]
+    is_part = file.is_ome and series.kind != "ome"
+    if is_part or any(page is None for page in series.pages):
+        raise DataError(
+            f"{path}: some planes are stored in other files, or the OME-XML is damaged.",
+            code="pixels_in_other_file",
+            hint="Save the image as a single OME-TIFF file.",
+        )
+    return series
+
+
+def check_segment_count(path: Path, page: Any) -> None:
+    """Raise DataError if strips or tiles of a page are missing: tifffile would return zeros."""
+    wanted = math.prod(page.chunked)
+    found = min(len(page.dataoffsets), len(page.databytecounts))
+    if found < wanted:
+        raise files.damaged(path, f"only {found} of {wanted} strips or tiles are present")
+
+
+def _check_chain(path: Path, file: tifffile.TiffFile) -> None:
+    """Raise DataError if the chain of pages does not end with the offset 0.
+
+    tifffile stops at an impossible offset, so a truncated volume would be read with fewer planes.
+    """
+    count = len(file.pages)  # Follows the chain.
     place = file.pages.next_page_offset
     if place is not None and count:
         file.filehandle.seek(place)
         if file.filehandle.read(file.tiff.offsetsize) != bytes(file.tiff.offsetsize):
-            raise safety.damaged(path, f"cut off or damaged after {count} pages")
+            raise files.damaged(path, f"the file is cut off or damaged after {count} pages")
 
 
-def check_description(path: Path, file: tifffile.TiffFile) -> None:
-    """OME and ImageJ describe axes in a tag, often at the end; without it they would be guessed."""
+def _check_description(path: Path, file: tifffile.TiffFile) -> None:
+    """Raise DataError if the tag in which OME and ImageJ describe the axes is unreadable.
+
+    It often stands at the end of the file; without it the axes would be guessed.
+    """
     form, page = file.tiff, file.pages.first
     order: Literal["little", "big"] = "little" if file.byteorder == "<" else "big"
     file.filehandle.seek(page.offset)
@@ -114,19 +134,23 @@ def check_description(path: Path, file: tifffile.TiffFile) -> None:
     starts = range(0, len(table), form.tagsize)
     codes = {int.from_bytes(table[start : start + 2], order) for start in starts}
     if DESCRIPTION in codes and DESCRIPTION not in page.tags:
-        raise safety.damaged(path, "its description is cut off")
+        raise files.damaged(path, "the description of the image is cut off")
 
 
-def order_axes(path: Path, series: Any) -> tuple[np.ndarray, str]:
-    """(C, *S) from tifffile's axes, and the names of S.
+def arrange_series(path: Path, series: Any) -> tuple[np.ndarray, str]:
+    """Return the array of a tifffile series as (C, *S), and the names of S (YX or ZYX).
 
-    Channels are C (planes of color) or S (samples); one more axis of any name is z.
+    Channels are the axis C (separate planes) or S (samples of a pixel); one further axis, whatever
+    its name, is z.
+
+    Raises:
+        DataError: if the series has more axes.
     """
     array, names = series.asarray(), list(series.axes)
     page = series.keyframe
     hidden = sum(kind in ALPHA for kind in page.extrasamples)
     if "S" in names and 0 < hidden < array.shape[names.index("S")]:
-        seen = array.shape[names.index("S")] - hidden  # Transparency comes last, and is none.
+        seen = array.shape[names.index("S")] - hidden  # Transparency comes last.
         array = array.take(range(seen), axis=names.index("S"))
     channel = next((name for name in ("S", "C") if name in names), None)
     if channel is None:
@@ -140,25 +164,26 @@ def order_axes(path: Path, series: Any) -> tuple[np.ndarray, str]:
             names.pop(place)
     if len(names) not in (2, 3) or names[-2:] != ["Y", "X"]:
         raise DataError(
-            f"{path}: axes {series.axes} of shape {series.shape}; images have y and x, "
-            "volumes z before.",
-            hint="Save each time point or position as a file of its own.",
+            f"{path}: the axes {series.axes} of shape {series.shape} are neither (y, x) nor "
+            "(z, y, x).",
+            code="unsupported_axes",
+            hint="Save each time point or position as a separate file.",
         )
     return array, "".join("Z" * (len(names) - 2)) + "YX"
 
 
 def steps_mm(file: tifffile.TiffFile) -> dict[str, float]:
-    """Millimeters between pixels along Z, Y and X, as far as OME or ImageJ say them."""
+    """Return the distance between pixels in millimeters along Z, Y and X, where it is stated."""
     steps: dict[str, float] = {}
     if file.is_ome and file.ome_metadata:
         root = ElementTree.fromstring(file.ome_metadata)
         told = next((e.attrib for e in root.iter() if e.tag.rpartition("}")[2] == "Pixels"), {})
         for name in "ZYX":
-            unit = MM.get(told.get(f"PhysicalSize{name}Unit", "µm"))
+            unit = TIFF_UNIT_MM.get(told.get(f"PhysicalSize{name}Unit", "µm"))
             if f"PhysicalSize{name}" in told and unit is not None:
                 steps[name] = float(told[f"PhysicalSize{name}"]) * unit
     elif file.is_imagej and file.imagej_metadata:
-        unit = MM.get(str(file.imagej_metadata.get("unit", "")))
+        unit = TIFF_UNIT_MM.get(str(file.imagej_metadata.get("unit", "")))
         tags = file.pages[0].tags  # type: ignore[union-attr]
         for name, tag in (("Y", "YResolution"), ("X", "XResolution")):
             if unit is not None and tag in tags:
@@ -170,17 +195,18 @@ def steps_mm(file: tifffile.TiffFile) -> dict[str, float]:
 
 
 def _read_compressed(path: Path) -> Pixels:
-    """tifffile needs imagecodecs for some compressions that Pillow reads by itself (LZW)."""
+    """Read a TIFF whose compression tifffile cannot unpack; Pillow reads some (LZW) itself."""
     try:
         return raster.read(path)
     except DataError:
-        raise DataError(
-            f"{path}: its compression needs another package.",
-            hint='pip install "ushape[tiff]" installs it.',
+        raise MissingPackageError(
+            f"{path}: the compression of this TIFF needs the package imagecodecs.",
+            hint='Install it with: pip install "ushape[tiff]"',
         ) from None
 
 
 def palette_of(file: tifffile.TiffFile) -> Palette | None:
+    """Return the palette of a palette image."""
     page = file.pages[0]
     table = getattr(page, "colormap", None)
     if table is None or getattr(page, "photometric", None) != tifffile.PHOTOMETRIC.PALETTE:

@@ -23,7 +23,7 @@ from ushape.planning.rules import RULES
 from ushape.planning.rules.result import RuleResult, Situation, source_of
 from ushape.planning.rules.schedule import judge_split, plan_duration
 from ushape.planning.step_time import FORWARD_SHARE, measure_step_s
-from ushape.transforms.symmetry import symmetries
+from ushape.transforms.tiling import symmetries
 from ushape.types import MaskEncoding
 
 Say = Callable[[str], None]

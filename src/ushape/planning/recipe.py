@@ -17,8 +17,7 @@ from ushape.labels import LabelConfig
 from ushape.losses import LossConfig
 from ushape.models.config import UNetConfig
 from ushape.transforms.augment import AugmentConfig
-from ushape.transforms.symmetry import Average
-from ushape.transforms.tiling import TilingConfig
+from ushape.transforms.tiling import Average, TilingConfig
 
 MAX_SEED = 2**32
 """What all random generators take."""

@@ -1,4 +1,4 @@
-"""The border weight map: background between two near objects counts more."""
+"""Border weight map: higher loss weights for background between two close objects."""
 
 from __future__ import annotations
 
@@ -11,36 +11,37 @@ from ushape.errors import ConfigError, DataError
 from ushape.labels import IGNORE
 
 NEGLIGIBLE = 1e-6
-"""A border weight below this is left out."""
+"""Border weights below this value are set to 0."""
 
 NEAR = 8
-"""Pixels. Where objects are dense, two of them are nearly everywhere nearer than this, and the
-small windows around each object are enough."""
+"""Distance in pixels that is searched first. In dense images two objects are almost everywhere
+closer than this, so that small windows around the objects suffice."""
 
 
-def find_objects(classes: np.ndarray) -> np.ndarray:
-    """Connected foreground of a class mask, as ids from 1; 0 is background.
+def find_objects(label_map: np.ndarray) -> np.ndarray:
+    """Label the connected foreground of a label map with ids from 1; 0 is background.
 
-    Sides connect, corners do not (4 neighbors in 2D, 6 in 3D): cells are often parted by a line
-    one pixel wide, and across a slanting one they meet at corners. Ignored pixels belong to none.
+    Pixels are connected by their sides, not corners (4 neighbors in 2D, 6 in 3D): cells are often
+    separated by a line one pixel wide, and touch at corners across a diagonal one. Ignored pixels
+    belong to no object.
 
     Shapes:
-        classes: (*S) class indices -> (*S) int32.
+        label_map: (*S) class indices -> (*S) int32.
     """
-    ids, _ = ndimage.label((classes > 0) & (classes != IGNORE))
+    ids, _ = ndimage.label((label_map > 0) & (label_map != IGNORE))
     return np.asarray(ids, dtype=np.int32)
 
 
 def separate_touching(objects: np.ndarray) -> np.ndarray:
-    """A background line between objects that touch, corners included, as in the paper.
+    """Insert a line of background between objects that touch, corners included.
 
-    The line is taken from both sides: a pixel next to another object's becomes background.
+    The line is taken from both objects: each pixel next to another object becomes background.
 
     Shapes:
-        objects: (*S) integer ids, 0 background -> the same, dtype too, without touching neighbors.
+        objects: (*S) integer ids, 0 background -> the same shape and type.
 
     Raises:
-        DataError: the ids are not integers.
+        DataError: if the ids are not integers.
 
     Source:
         Ronneberger, Fischer, Brox 2015, arXiv 1505.04597, section 3.
@@ -48,7 +49,7 @@ def separate_touching(objects: np.ndarray) -> np.ndarray:
     ids = _without_gaps(objects)
     size = (3,) * ids.ndim
     highest = ndimage.maximum_filter(ids, size=size, mode="nearest")
-    # The lowest object nearby: background must not count as the lowest, so it stands as the top.
+    # Background must not count as the lowest id nearby, so it is replaced by the highest one.
     lowest = ndimage.minimum_filter(
         np.where(ids == 0, ids.max(initial=0), ids), size=size, mode="nearest"
     )
@@ -56,24 +57,24 @@ def separate_touching(objects: np.ndarray) -> np.ndarray:
 
 
 def border_weights(objects: np.ndarray, *, w0: float, sigma: float) -> np.ndarray:
-    """w0 exp(-(d1 + d2)^2 / (2 sigma^2)) on background, d1 and d2 the Euclidean distances to
-    the two nearest objects; 0 on objects, and where there are fewer than two.
+    """Return w0 exp(-(d1 + d2)^2 / (2 sigma^2)) on background, and 0 on objects.
 
-    Each object's distances are computed only as far as they matter: as far as `NEAR`, then,
-    for pixels without two objects so near, as far as the weight is above `NEGLIGIBLE`.
+    d1 and d2 are the Euclidean distances to the two nearest objects. Where there are fewer than
+    two, the weight is 0. Distances are computed as far as `NEAR` first; for pixels without two
+    objects that close, as far as the weight is above `NEGLIGIBLE`.
 
     Args:
-        objects: Ids, 0 background. Touching ones stay as they are, with no background between
-            them to weigh: call `separate_touching` before.
-        w0: Largest weight, at least 0; 0 switches it off.
-        sigma: Pixels, above 0.
+        objects: Ids, 0 for background. Touching objects have no background between them to weight:
+            call `separate_touching` first.
+        w0: Largest weight, at least 0; 0 disables the weights.
+        sigma: Decay length in pixels, above 0.
 
     Shapes:
         objects: (*S) integer -> (*S) float32.
 
     Raises:
-        ConfigError: w0 or sigma is out of range.
-        DataError: the ids are not integers.
+        ConfigError: if w0 or sigma is out of range.
+        DataError: if the ids are not integers.
 
     Source:
         Ronneberger, Fischer, Brox 2015, arXiv 1505.04597, equation 2.
@@ -96,42 +97,52 @@ def border_weights(objects: np.ndarray, *, w0: float, sigma: float) -> np.ndarra
 def _check_curve(w0: float, sigma: float) -> None:
     if not 0 <= w0 < math.inf:
         raise ConfigError(
-            f"w0 is {w0}, no number from 0 up.", hint="The paper has 10; 0 is no border."
+            f"w0 is {w0}; it must be a number of at least 0.",
+            code="value_out_of_range",
+            hint="The paper uses 10; 0 disables the border weights.",
         )
     if not 0 < sigma < math.inf:
-        raise ConfigError(f"sigma is {sigma}, no number above 0.", hint="The paper has 5 pixels.")
+        raise ConfigError(
+            f"sigma is {sigma}; it must be a number above 0.",
+            code="value_out_of_range",
+            hint="The paper uses 5 pixels.",
+        )
 
 
 def _without_gaps(objects: np.ndarray) -> np.ndarray:
-    """Ids 0 to n, 0 staying background."""
+    """Renumber ids to 0 to n; 0 stays background."""
     if not np.issubdtype(objects.dtype, np.integer):
         raise DataError(
-            f"Objects are {objects.dtype}, not integer ids.",
-            hint="`find_objects` makes ids of a mask.",
+            f"The objects have type {objects.dtype}; ids must be integers.",
+            code="unsupported_values",
+            hint="Use `find_objects` to get ids from a label map.",
         )
     if objects.min(initial=0) >= 0 and objects.max(initial=0) < 1 << 20:
         is_object = np.bincount(objects.ravel().astype(np.intp), minlength=1) > 0
         is_object[0] = False
         ranks = objects
-    else:  # Sorts, ten times as slow.
+    else:  # Sorting is ten times slower.
         values, ranks = np.unique(objects, return_inverse=True)
         is_object = values != 0
     numbers = np.where(is_object, np.cumsum(is_object), 0)
     return np.asarray(numbers[ranks]).reshape(objects.shape)
 
 
-def _two_nearest(ids: np.ndarray, reach: int, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distances to the two nearest objects, right where asked and not beyond the reach.
+def _two_nearest(
+    ids: np.ndarray, reach: int, requested: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distances to the two nearest objects, exact where requested and within reach.
 
     Args:
         ids: (*S) 0 to n without gaps.
-        asked: (*S) bool; objects that are near none of these pixels are left out.
+        reach: Largest distance in pixels.
+        requested: (*S) bool; objects that are not near any of these pixels are skipped.
     """
     nearest = np.full(ids.shape, np.inf, dtype=np.float32)
     second = nearest.copy()
     for index, box in enumerate(ndimage.find_objects(ids), start=1):
         window = tuple(slice(max(0, edge.start - reach), edge.stop + reach) for edge in box)
-        if not asked[window].any():
+        if not requested[window].any():
             continue
         distance = ndimage.distance_transform_edt(ids[window] != index).astype(np.float32)
         closest = nearest[window]

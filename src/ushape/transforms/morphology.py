@@ -1,13 +1,18 @@
-"""Masks after the decision: small parts, stray parts and holes."""
+"""Clean class maps: small parts, stray parts and holes, in memory or band by band."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, sparse
+from scipy.sparse import csgraph
 
 from ushape.errors import ConfigError
 from ushape.labels import Region
@@ -15,34 +20,38 @@ from ushape.labels import Region
 
 @dataclass(frozen=True, kw_only=True)
 class Cleaning:
-    """What happens to the connected parts of one class; by default nothing.
+    """What happens to the connected components of one class; by default nothing.
 
-    Parts are removed first, then the holes of those that stay are filled.
+    Components are removed first, then the holes of the remaining ones are filled.
     """
 
     largest_only: bool = False
-    """Only the largest part stays."""
+    """Whether only the largest component is kept."""
 
     smallest_px: int = 0
-    """Parts of fewer pixels are removed."""
+    """Size in pixels below which components are removed."""
 
     largest_hole_px: int | Literal["all"] = 0
-    """Holes of up to so many pixels are filled; all: holes of any size."""
+    """Largest hole that is filled, in pixels; all: holes of any size."""
 
     def __post_init__(self) -> None:
         for name in ("smallest_px", "largest_hole_px"):
             value = getattr(self, name)
             if value != "all" and value < 0:
-                raise ConfigError(f"{name} is {value} pixels.", hint="0 switches it off.")
+                raise ConfigError(
+                    f"{name} is {value}; it must be at least 0 pixels.",
+                    code="value_out_of_range",
+                    hint="0 disables it.",
+                )
 
     @property
     def is_idle(self) -> bool:
-        """Nothing is removed and nothing filled."""
+        """Whether nothing is removed and nothing is filled."""
         return not (self.largest_only or self.smallest_px > 1 or self.largest_hole_px)
 
 
 def remove_small(mask: np.ndarray, smallest_px: int) -> np.ndarray:
-    """The mask without its parts of fewer pixels; corners connect.
+    """Remove the connected components with fewer pixels; corners connect.
 
     Shapes:
         mask: (*S) bool -> the same.
@@ -77,31 +86,32 @@ def fill_holes(mask: np.ndarray, largest_px: int | Literal["all"] = "all") -> np
 
 
 def remove_parts(mask: np.ndarray, cleaning: Cleaning) -> np.ndarray:
-    """(*S) bool without the parts that the cleaning does not leave."""
+    """Remove the components (*S) bool that the cleaning does not keep."""
     if cleaning.largest_only:
         mask = keep_largest(mask)
     return remove_small(mask, cleaning.smallest_px) if cleaning.smallest_px > 1 else mask
 
 
 def clean_classes(
-    classes: np.ndarray, regions: Sequence[Region], cleanings: Sequence[Cleaning]
+    label_map: np.ndarray, regions: Sequence[Region], cleanings: Sequence[Cleaning]
 ) -> np.ndarray:
-    """A class map, cleaned class by class or region by region.
+    """Clean a label map, class by class or region by region.
 
-    Removed pixels become what lies beneath: of a region within another, the other; else
-    background. Never a second likeliest class: noise would turn into objects of that class.
-    Holes take in background and what lies beneath, no other class: the nucleus in a cell stays.
+    Removed pixels get the class beneath: for a region within another one, the other region's class;
+    otherwise background. They never get the second most likely class, because noise would become
+    objects of that class. Holes are filled only where they contain background or the class
+    beneath: another class, such as a nucleus in a cell, is kept.
 
     Args:
-        regions: As in LabelSpace.scored, the largest first.
-        cleanings: One for each region.
+        regions: Regions as in LabelSpace.scored, the largest first.
+        cleanings: One cleaning for each region.
 
     Shapes:
-        classes: (*S) class indices -> the same.
+        label_map: (*S) class indices -> the same.
     """
     if all(cleaning.is_idle for cleaning in cleanings):
-        return classes
-    cleaned = classes.copy()
+        return label_map
+    cleaned = label_map.copy()
     beneath = classes_beneath(regions)
     for region, cleaning, under in zip(regions, cleanings, beneath, strict=True):
         own = region.of(cleaned)
@@ -114,8 +124,10 @@ def clean_classes(
 
 
 def classes_beneath(regions: Sequence[Region]) -> list[list[int]]:
-    """For each region: background, then what each region around it is painted with, the nearest
-    last."""
+    """Return for each region the classes beneath it, the closest one last.
+
+    These are background, and the class of each region that contains it.
+    """
     found = []
     for place, region in enumerate(regions):
         around = [one for one in regions[:place] if set(region.classes) < set(one.classes)]
@@ -123,16 +135,183 @@ def classes_beneath(regions: Sequence[Region]) -> list[list[int]]:
     return found
 
 
-def keep_largest(classes: np.ndarray) -> np.ndarray:
-    """Of each foreground class only the largest connected part; corners connect.
+def keep_largest(label_map: np.ndarray) -> np.ndarray:
+    """Keep only the largest connected component of each foreground class; corners connect.
 
     Shapes:
-        classes: (*S) class indices -> the same.
+        label_map: (*S) class indices -> the same.
     """
-    kept = np.zeros_like(classes)
-    for class_index in np.unique(classes[classes > 0]):
-        parts, count = ndimage.label(classes == class_index, np.ones((3,) * classes.ndim))
+    kept = np.zeros_like(label_map)
+    for class_index in np.unique(label_map[label_map > 0]):
+        parts, count = ndimage.label(label_map == class_index, np.ones((3,) * label_map.ndim))
         sizes = np.bincount(parts.ravel(), minlength=count + 1)
         sizes[0] = 0
         kept[parts == sizes.argmax()] = class_index
     return kept
+
+
+BAND_PX = 1 << 22
+"""Number of pixels that are processed together."""
+
+RowMask = Callable[[slice], np.ndarray]
+"""Function that returns rows of a mask, (n, ...) bool."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The connected components of a mask, numbered from 1 by their first pixel."""
+
+    bands: Sequence[slice]
+    read: RowMask
+    reach: np.ndarray
+    """Structuring element of connected neighbors, as in `ndimage.label`."""
+
+    part_of: Sequence[np.ndarray]
+    """For each band, the component of each of its pieces; that of piece 0 is 0."""
+
+    pixels: np.ndarray
+    """Size of each component in pixels; index 0 is unused."""
+
+    touches_edge: np.ndarray
+    """Whether each component touches the border of the map."""
+
+    def select(self, is_chosen: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield the pixels of the chosen components, band by band. A yielded band may be changed.
+
+        Shapes:
+            is_chosen: (components + 1,) bool.
+        """
+        for band, parts in zip(self.bands, self.part_of, strict=True):
+            pieces, _ = ndimage.label(self.read(band), self.reach)
+            yield band, is_chosen[parts][pieces]
+
+
+def find_parts(read: RowMask, shape: Sequence[int], *, corners_connect: bool) -> Parts:
+    """Label each band, and join components that touch across the border between two bands.
+
+    Args:
+        shape: (*S) of the map.
+    """
+    reach = ndimage.generate_binary_structure(len(shape), len(shape) if corners_connect else 1)
+    bands = cut_rows(shape)
+    counts, pixels, edges, pairs = [0], [np.zeros(1, np.int64)], [np.zeros(1, bool)], []
+    above: np.ndarray | None = None
+    for band in bands:
+        pieces, count = ndimage.label(read(band), reach)
+        pixels.append(np.bincount(pieces.ravel(), minlength=count + 1)[1:])
+        edges.append(_touching(pieces, count, band.start == 0, band.stop == shape[0]))
+        first, last = (np.where(row > 0, row + sum(counts), 0) for row in (pieces[0], pieces[-1]))
+        if above is not None:
+            pairs.append(_meeting(above, first, corners_connect=corners_connect))
+        above = last
+        counts.append(count)
+    roots = _join(sum(counts), pairs)
+    starts = np.cumsum(counts)
+    part_of = [
+        np.concatenate([[0], roots[start + 1 : start + 1 + count]])
+        for start, count in zip(starts, counts[1:], strict=False)
+    ]
+    return Parts(
+        bands=bands,
+        read=read,
+        reach=reach,
+        part_of=part_of,
+        pixels=np.bincount(roots, weights=np.concatenate(pixels)).astype(np.int64),
+        touches_edge=np.bincount(roots, weights=np.concatenate(edges)) > 0,
+    )
+
+
+def clean_stored(
+    label_map: np.ndarray, regions: Sequence[Region], cleanings: Sequence[Cleaning]
+) -> None:
+    """Apply `clean_classes` in place to a map on disk, with only bands of it in memory.
+
+    Shapes:
+        label_map: (*S) class indices, a memory map.
+    """
+    beneath = classes_beneath(regions)
+    for region, cleaning, under in zip(regions, cleanings, beneath, strict=True):
+        if cleaning.largest_only or cleaning.smallest_px > 1:
+            parts = find_parts(_reader(label_map, region), label_map.shape, corners_connect=True)
+            for band, pixels in parts.select(~_stays(parts, cleaning)):
+                label_map[band][pixels] = under[-1]
+    for region, cleaning, under in zip(regions, cleanings, beneath, strict=True):
+        if cleaning.largest_hole_px:
+            outside = _reader(label_map, region, inverted=True)
+            gaps = find_parts(outside, label_map.shape, corners_connect=False)
+            for band, pixels in gaps.select(_is_hole(gaps, cleaning)):
+                own = label_map[band]
+                own[pixels & np.isin(own, under)] = region.classes[0]
+
+
+def cut_rows(shape: Sequence[int]) -> list[slice]:
+    """Cut a map (*S) into bands of rows of about BAND_PX pixels."""
+    rows = max(1, BAND_PX // int(np.prod(shape[1:])))
+    return [slice(start, min(start + rows, shape[0])) for start in range(0, shape[0], rows)]
+
+
+@contextmanager
+def held_classes(shape: Sequence[int], folder: Path | None) -> Iterator[np.ndarray]:
+    """Yield a label map (*S), uint8, in a temporary file that is deleted with the process.
+
+    Args:
+        folder: Folder with enough free space; None: the system's temporary folder.
+    """
+    with tempfile.TemporaryFile(dir=folder) as file:
+        yield np.memmap(file, dtype=np.uint8, mode="w+", shape=tuple(shape))
+
+
+def _reader(classes: np.ndarray, region: Region, *, inverted: bool = False) -> RowMask:
+    return lambda band: region.of(np.asarray(classes[band])) != inverted
+
+
+def _stays(parts: Parts, cleaning: Cleaning) -> np.ndarray:
+    stays = np.ones(len(parts.pixels), dtype=bool)
+    if cleaning.largest_only:
+        stays = np.arange(len(stays)) == parts.pixels.argmax()
+    stays &= parts.pixels >= cleaning.smallest_px
+    stays[0] = True  # Index 0 is not a component.
+    return stays
+
+
+def _is_hole(gaps: Parts, cleaning: Cleaning) -> np.ndarray:
+    is_hole = ~gaps.touches_edge
+    if cleaning.largest_hole_px != "all":
+        is_hole &= gaps.pixels <= cleaning.largest_hole_px
+    is_hole[0] = False
+    return is_hole
+
+
+def _touching(pieces: np.ndarray, count: int, is_first: bool, is_last: bool) -> np.ndarray:
+    """Return for each piece whether it touches the border of the map, (count,)."""
+    found = np.zeros(count + 1, dtype=bool)
+    if is_first:
+        found[pieces[0]] = True
+    if is_last:
+        found[pieces[-1]] = True
+    for axis in range(1, pieces.ndim):
+        found[np.take(pieces, [0, -1], axis=axis)] = True
+    return found[1:]
+
+
+def _meeting(above: np.ndarray, below: np.ndarray, *, corners_connect: bool) -> np.ndarray:
+    """Return pairs (pairs, 2) of pieces that touch across the border between two bands."""
+    steps = (-1, 0, 1) if corners_connect else (0,)
+    found = []
+    for shift in itertools.product(steps, repeat=above.ndim):
+        upper = above[tuple(slice(max(0, s), s or None if s < 0 else None) for s in shift)]
+        lower = below[tuple(slice(max(0, -s), -s or None if s > 0 else None) for s in shift)]
+        both = (upper > 0) & (lower > 0)
+        found.append(np.stack([upper[both], lower[both]], axis=1))
+    return np.unique(np.concatenate(found), axis=0)
+
+
+def _join(count: int, pairs: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the component of each piece, (count + 1,); 0 stays 0, others by first appearance."""
+    met = np.concatenate([np.zeros((0, 2), dtype=np.int64), *pairs])
+    graph = sparse.coo_array(
+        (np.ones(len(met), dtype=bool), (met[:, 0], met[:, 1])), shape=(count + 1, count + 1)
+    )
+    _, labels = csgraph.connected_components(graph, directed=False)
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[inverse]

@@ -1,4 +1,4 @@
-"""Pictures: an image with truth and prediction outlined."""
+"""Draw ground truth and prediction on an image."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from ushape.labels import IGNORE
 TRUTH_COLOR = (0, 158, 255)
 PREDICTION_COLOR = (255, 140, 0)
 HIT_COLOR = (0, 158, 115)
-"""Blue, orange and bluish green stay apart for every kind of color vision (after Okabe and
+"""Blue, orange and bluish green, distinguishable with every kind of color vision (after Okabe and
 Ito 2008)."""
 
 
 def overlay(image: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """The image with the prediction outlined and lightly tinted.
+    """Outline and lightly tint the prediction on an image.
 
     Shapes:
-        image: (C, *S), any dtype; predicted: (*S) class indices.
-        returns: (y, x, 3) uint8; of a volume the plane with the most foreground.
+        image: (C, *S), any type; predicted: (*S) class indices.
+        returns: (y, x, 3) uint8; for a volume, the plane with the most predicted foreground.
     """
     plane, (guess,) = _choose_plane(image, predicted)
     picture = as_rgb(plane)
@@ -31,11 +31,11 @@ def overlay(image: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 
 
 def outline(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """The image with truth (blue) and prediction (orange) outlined; where both run, in white.
+    """Outline ground truth (blue) and prediction (orange) on an image; white where they coincide.
 
     Shapes:
-        image: (C, *S), any dtype; truth, predicted: (*S) class indices.
-        returns: (y, x, 3) uint8; of a volume the plane with the most foreground.
+        image: (C, *S), any type; truth, predicted: (*S) class indices.
+        returns: (y, x, 3) uint8; for a volume, the plane with the most annotated foreground.
     """
     plane, (truth, predicted) = _choose_plane(image, truth, predicted)
     picture = as_rgb(plane)
@@ -47,11 +47,11 @@ def outline(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.n
 
 
 def judge(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """The image tinted: hits green, misses blue, false alarms orange.
+    """Tint an image: true positives green, false negatives blue, false positives orange.
 
     Shapes:
-        image: (C, *S), any dtype; truth, predicted: (*S) class indices.
-        returns: (y, x, 3) uint8; of a volume the plane with the most foreground.
+        image: (C, *S), any type; truth, predicted: (*S) class indices.
+        returns: (y, x, 3) uint8; for a volume, the plane with the most annotated foreground.
     """
     plane, (truth, predicted) = _choose_plane(image, truth, predicted)
     picture = as_rgb(plane)
@@ -67,7 +67,7 @@ def judge(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.nda
 
 
 def as_rgb(image: np.ndarray) -> np.ndarray:
-    """(C, y, x) of any dtype -> (y, x, 3) uint8, from the 1st to the 99th percentile."""
+    """Convert (C, y, x) of any type to (y, x, 3) uint8, from the 1st to the 99th percentile."""
     chosen = image[:3] if image.shape[0] >= 3 else image[:1].repeat(3, axis=0)
     values = np.nan_to_num(chosen.astype(np.float32))
     if image.dtype == np.uint8 and image.shape[0] >= 3:
@@ -80,7 +80,7 @@ def as_rgb(image: np.ndarray) -> np.ndarray:
 
 
 def _outline(classes: np.ndarray) -> np.ndarray:
-    """Foreground pixels that touch another class."""
+    """Return the foreground pixels that touch another class."""
     foreground = (classes > 0) & (classes != IGNORE)
     lowest = ndimage.minimum_filter(classes, size=3, mode="nearest")
     highest = ndimage.maximum_filter(classes, size=3, mode="nearest")
@@ -88,7 +88,7 @@ def _outline(classes: np.ndarray) -> np.ndarray:
 
 
 def _choose_plane(image: np.ndarray, *masks: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-    """2D as it is; of a volume the plane with the most foreground in the first mask."""
+    """Return a 2D image, or the plane of a volume with the most foreground in the first mask."""
     if image.ndim == 3:
         return image, list(masks)
     plane = int((masks[0] > 0).sum(axis=(1, 2)).argmax())

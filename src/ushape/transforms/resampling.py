@@ -1,4 +1,4 @@
-"""Resampling and padding. Arrays in, arrays out; images (C, *S), classes (*S)."""
+"""Resample and pad images (C, *S) and label maps (*S)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ushape.types import Geometry
 
 
 def resample_image(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """An image on another grid: averages over areas where smaller, linear where larger.
+    """Resample an image to another shape: area averages where it shrinks, linear where it grows.
 
-    Integers are rounded back to their dtype; floats come out as float32.
+    Integers are rounded back to their type; floats are returned as float32.
 
     Shapes:
         image: (C, *S) -> (C, *shape).
@@ -30,7 +30,7 @@ def resample_image(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 
 
 def _as_stored(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Rounded back to an integer dtype; float32 stays."""
+    """Round back to an integer type; float32 is returned as is."""
     if not np.issubdtype(dtype, np.integer):
         return values
     limits = np.iinfo(dtype)
@@ -40,16 +40,16 @@ def _as_stored(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
 def shrink_rows(
     strip: np.ndarray, shape: Sequence[int], rows: tuple[int, int], of: tuple[int, int]
 ) -> np.ndarray:
-    """Some rows of `resample_image` for an image that shrinks, from the file rows beneath them.
+    """Compute some rows of `resample_image` for an image that shrinks, from the source rows below.
 
     Args:
-        strip: (C, n, ...), the rows of `rows_beneath` for the same rows.
-        shape: Axes of S after the first, as they shall be.
-        rows: First of the wanted rows, and the one after the last.
-        of: Rows of the whole image, and of the whole result.
+        strip: (C, n, ...), the source rows given by `rows_beneath`.
+        shape: Target length of the axes of S after the first.
+        rows: First of the target rows, and the row after the last.
+        of: Number of rows of the whole image, and of the whole result.
 
     Shapes:
-        returns: (C, rows[1] - rows[0], *shape), the strip's dtype if integer, else float32.
+        returns: (C, rows[1] - rows[0], *shape), of the strip's type if integer, else float32.
     """
     old, new = of
     values = strip.astype(np.float32, order="C")
@@ -61,7 +61,7 @@ def shrink_rows(
 
 
 def rows_beneath(rows: tuple[int, int], of: tuple[int, int]) -> tuple[int, int]:
-    """First row of the whole image that some rows of the result show, and the one after the last.
+    """Return the first source row that some target rows cover, and the row after the last.
 
     Args:
         rows, of: As for `shrink_rows`.
@@ -71,12 +71,12 @@ def rows_beneath(rows: tuple[int, int], of: tuple[int, int]) -> tuple[int, int]:
 
 
 def resample_probabilities(probabilities: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Probabilities on another grid, linear.
+    """Resample probabilities linearly to another shape.
 
     Shapes:
         probabilities: (K, *S) -> (K, *shape) float32.
     """
-    # torch warns of memory that it may not write to, such as a file mapped for reading.
+    # torch warns about read-only memory, such as a file that is mapped for reading.
     values = np.require(probabilities, dtype=np.float32, requirements=["C", "W"])
     mode = "bilinear" if len(shape) == 2 else "trilinear"
     return functional.interpolate(
@@ -85,11 +85,11 @@ def resample_probabilities(probabilities: np.ndarray, shape: Sequence[int]) -> n
 
 
 class RowGrower:
-    """`resample_probabilities` to a size that is not smaller, band by band along the first axis.
+    """Compute `resample_probabilities` in bands along the first axis, for an image that grows.
 
     Args:
-        old: S of the whole.
-        new: S of the whole result, no axis smaller.
+        old: S of the source.
+        new: S of the target, no axis smaller.
     """
 
     def __init__(self, old: Sequence[int], new: Sequence[int]):
@@ -103,13 +103,16 @@ class RowGrower:
         self._last = np.zeros((0, 0), np.float32)
 
     def add(self, band: np.ndarray) -> np.ndarray:
-        """The rows of the result that can be told by now: (K, n, *old[1:]) -> (K, m, *new[1:]).
+        """Add source rows and return the target rows that they complete.
 
-        With the last band the last rows come; m may be 0.
+        With the last band, the last rows are returned. The number of rows may be 0.
+
+        Shapes:
+            band: (K, n, *old[1:]) -> (K, m, *new[1:]).
         """
         wide = self._widen(band)
         known = np.concatenate([self._last, wide], axis=1) if self._seen else wide
-        first = self._seen - (known.shape[1] - wide.shape[1])  # Row of the whole.
+        first = self._seen - (known.shape[1] - wide.shape[1])  # Row number in the source.
         self._seen += band.shape[1]
         ready = slice(self._done, int(np.searchsorted(self._upper, self._seen)))
         self._done = ready.stop
@@ -119,7 +122,7 @@ class RowGrower:
         return np.asarray(lower + (upper - lower) * weight)
 
     def _widen(self, band: np.ndarray) -> np.ndarray:
-        """Along all axes but the first."""
+        """Resample along all axes but the first."""
         if self.old[1:] == self.new[1:]:
             return band
         flat = torch.from_numpy(np.ascontiguousarray(band)).flatten(0, 1)[:, None]
@@ -129,12 +132,13 @@ class RowGrower:
 
 
 def resample_classes(classes: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Class indices on another grid: the class of the largest area, the lower one if equal.
+    """Resample a label map: the class with the largest area, the lower index if areas are equal.
 
-    Along an axis that grows, the nearest pixel's. IGNORE where more than half is ignored.
+    Along an axis that grows, the nearest pixel is taken. The result is IGNORE where more than half
+    of the area is ignored.
 
     Shapes:
-        classes: (*S) -> (*shape), the same dtype.
+        classes: (*S) -> (*shape), of the same type.
     """
     for axis, new in enumerate(shape):
         old = classes.shape[axis]
@@ -144,9 +148,9 @@ def resample_classes(classes: np.ndarray, shape: Sequence[int]) -> np.ndarray:
         return classes
     best = np.zeros(tuple(shape), dtype=np.float32)
     result = np.zeros(tuple(shape), dtype=classes.dtype)
-    for value in np.unique(classes):  # Rising, so IGNORE comes last.
+    for value in np.unique(classes):  # Sorted, so IGNORE comes last.
         share = _shrink((classes == value)[None].astype(np.float32), shape)[0]
-        # Sums of areas are not exact: equal ones must not be told apart by their last digit.
+        # Sums of areas are inexact: equal areas must not differ by a rounding error.
         wins = share > (0.5 if value == IGNORE else best) + 1e-6
         result[wins] = value
         best[wins] = share[wins]
@@ -154,7 +158,7 @@ def resample_classes(classes: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 
 
 def pad_mirrored(array: np.ndarray, before: Sequence[int], after: Sequence[int]) -> np.ndarray:
-    """Mirrors the edges outwards, again and again where the padding is longer than the image.
+    """Pad an image by mirroring it at its edges, repeatedly if the padding exceeds the image.
 
     Shapes:
         array: (C, *S); before, after: pixels along each axis of S, at least 0.
@@ -165,14 +169,27 @@ def pad_mirrored(array: np.ndarray, before: Sequence[int], after: Sequence[int])
     return np.pad(array, widths, mode="reflect")
 
 
+def mirror_indices(positions: np.ndarray, size: int) -> np.ndarray:
+    """Return the indices (0 to size - 1) of positions that may lie outside an axis.
+
+    Positions outside are mirrored at the centers of the outermost pixels, as in `pad_mirrored`.
+    """
+    if size == 1:
+        return np.zeros_like(positions)
+    period = 2 * (size - 1)
+    folded = positions % period
+    return np.minimum(folded, period - folded)
+
+
 def _shrink(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Averages (C, *S) float32 over areas, along the axes where `shape` is smaller."""
+    """Average (C, *S) float32 over areas, along the axes where `shape` is smaller."""
     sizes = image.shape[1:]
     whole = [new if old % new == 0 else old for old, new in zip(sizes, shape, strict=True)]
     if tuple(whole) != sizes:
         pooled = functional.interpolate(torch.from_numpy(image)[None], size=whole, mode="area")
         image = pooled[0].numpy()
-    # torch's "area" bins whole pixels only: from 1918 to 480, it is off by up to half a pixel.
+    # The mode "area" of torch only averages whole pixels: from 1918 to 480, it is off by up to
+    # half a pixel.
     for axis, new in enumerate(shape, start=1):
         if new < image.shape[axis]:
             image = _average_along(image, axis, new)
@@ -180,7 +197,7 @@ def _shrink(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 
 
 def _average_along(image: np.ndarray, axis: int, new: int) -> np.ndarray:
-    """Means over `new` equal stretches of an axis; a pixel cut in two counts in parts."""
+    """Average over `new` equal intervals of an axis; a divided pixel counts in proportion."""
     old = image.shape[axis]
     return _average_stretches(image, axis, np.arange(new + 1) * old / new, new / old)
 
@@ -188,10 +205,10 @@ def _average_along(image: np.ndarray, axis: int, new: int) -> np.ndarray:
 def _average_stretches(
     image: np.ndarray, axis: int, edges: np.ndarray, per_pixel: float
 ) -> np.ndarray:
-    """Means over the stretches between neighboring edges, given in pixels of the axis.
+    """Average over the intervals between neighboring edges, given in pixels of the axis.
 
     Args:
-        per_pixel: 1 / length of a stretch.
+        per_pixel: 1 / length of an interval.
     """
     starts, ends, new = edges[:-1], edges[1:], len(edges) - 1
     first, last = np.floor(starts).astype(int), np.ceil(ends).astype(int) - 1
@@ -201,27 +218,29 @@ def _average_stretches(
         pixel = first + tap
         length = (np.minimum(ends, pixel + 1) - np.maximum(starts, pixel)).clip(min=0)
         weight = (length * per_pixel).astype(np.float32).reshape(column)
-        # Where the stretch has ended, its last pixel counts 0 times: a NaN next door stays there.
+        # Beyond its end, an interval repeats its last pixel with weight 0: a NaN in the neighboring
+        # pixel has no effect.
         total += weight * image.take(np.minimum(pixel, last), axis=axis)
     return total
 
 
 def place_image(image: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """(C, *file) -> (C, *working)."""
+    """Crop, pad and resample an image: (C, *file_shape) -> (C, *working_shape)."""
     part = _pad(image[(slice(None), *_slices(geometry))], geometry)
     return np.ascontiguousarray(resample_image(part, geometry.working_shape))
 
 
 def place_classes(classes: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """(*file) -> (*working); the padding is background."""
+    """Crop, pad with background and resample a label map: (*file_shape) -> (*working_shape)."""
     part = _pad(classes[_slices(geometry)][None], geometry)[0]
     return np.ascontiguousarray(resample_classes(part, geometry.working_shape))
 
 
 def restore_probabilities(probabilities: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """(K, *working) -> (K, *file); what was cropped away is background.
+    """Undo `place_image` for probabilities: (K, *working_shape) -> (K, *file_shape).
 
-    Probabilities, not labels: thin structures survive.
+    What was cropped away becomes background. Probabilities are resampled, not labels, so that thin
+    structures are preserved.
     """
     if probabilities.shape[1:] != geometry.padded_shape:
         probabilities = resample_probabilities(probabilities, geometry.padded_shape)
@@ -241,10 +260,11 @@ def restore_probabilities(probabilities: np.ndarray, geometry: Geometry) -> np.n
 
 
 def find_box(image: np.ndarray, share: float = 0.1) -> tuple[tuple[int, int], ...]:
-    """The smallest box around all pixels brighter than a share of the brightest.
+    """Return the smallest box that contains all pixels brighter than a share of the maximum.
 
     Shapes:
-        image: (C, *S); any channel counts. A dark image: the whole.
+        image: (C, *S); a pixel counts if any channel is bright. For a dark image, the box is the
+            whole image.
     """
     bright: np.ndarray = np.any(image > share * float(image.max()), axis=0)
     if not bright.any():
@@ -262,7 +282,7 @@ def _slices(geometry: Geometry) -> tuple[slice, ...]:
 
 
 def _pad(part: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """Zeros around (C, *S), as many before as after."""
+    """Pad (C, *S) with zeros, equally before and after."""
     widths = [(0, 0)]
     for size, padded in zip(part.shape[1:], geometry.padded_shape, strict=True):
         before = (padded - size) // 2

@@ -1,8 +1,10 @@
-"""How a large image is cut into tiles and blended together again, axis by axis."""
+"""Geometry of sliding-window prediction: tiles, their blending, and test-time augmentation."""
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,25 +15,26 @@ from ushape.errors import ConfigError
 Blend = Literal["gaussian", "uniform"]
 
 STRETCH = 1.25
-"""How many times longer than asked for a tile may be by default."""
+"""Largest ratio of a tile's length to the requested length, by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TilingConfig:
-    """How a large image is cut up and blended together."""
+    """How a large image is cut into tiles and blended together."""
 
     overlap_fraction: float | Literal["auto"] = "auto"
-    """Share of a tile covered again by its neighbor, 0 <= value < 1. auto: 64 pixels, at most a
+    """Share of a tile that the next tile overlaps, 0 <= value < 1; auto: 64 pixels, at most a
     quarter."""
 
     blend: Blend = "gaussian"
-    """Trust in a pixel by its distance from the tile's center."""
+    """Weight of a tile's pixels: gaussian decreases with the distance from the center."""
 
     def __post_init__(self) -> None:
         if self.overlap_fraction != "auto" and not 0 <= self.overlap_fraction < 1:
             raise ConfigError(
-                f"overlap_fraction is {self.overlap_fraction}, outside [0, 1).",
-                hint="0.25 is usual; 0.5 is safer at seams and needs twice the tiles per axis.",
+                f"overlap_fraction is {self.overlap_fraction}; it must be at least 0 and below 1.",
+                code="value_out_of_range",
+                hint="0.25 is usual; 0.5 blends seams better and needs twice the tiles per axis.",
             )
 
 
@@ -40,27 +43,27 @@ class TiledAxis:
     """Tiles along one axis."""
 
     tile: int
-    """Pixels of each."""
+    """Length of each tile in pixels."""
 
     starts: tuple[int, ...]
-    """First pixel of each, rising."""
+    """First pixel of each tile, in increasing order."""
 
     shares: np.ndarray
-    """(tiles, tile) float32: what each tile counts at each of its pixels. Over all tiles that
-    cover a pixel they add up to 1, so that a sum needs no division."""
+    """(tiles, tile) float32: weight of each pixel of each tile. The weights of all tiles that
+    cover a pixel add up to 1, so that no division is needed."""
 
     @property
     def size(self) -> int:
-        """Pixels that are covered."""
+        """Number of pixels that are covered."""
         return self.starts[-1] + self.tile
 
 
 def cut_axis(size: int, tile: int, overlap_fraction: float, blend: Blend) -> TiledAxis:
-    """Tiles evenly spread over an axis; neighbors overlap at least so far.
+    """Spread tiles evenly over an axis, with at least the given overlap.
 
     Args:
-        size: Pixels to cover; an axis shorter than a tile is covered by one.
-        tile: Pixels of a tile.
+        size: Pixels to cover; an axis shorter than a tile is covered by one tile.
+        tile: Length of a tile in pixels.
     """
     starts = tile_starts(size, tile, overlap_fraction)
     trust = np.broadcast_to(blend_profile(tile, blend), (len(starts), tile))
@@ -72,11 +75,11 @@ def cut_axis(size: int, tile: int, overlap_fraction: float, blend: Blend) -> Til
 
 
 def tile_starts(size: int, tile: int, overlap_fraction: float) -> list[int]:
-    """First pixels of the tiles along one axis, evenly spread; neighbors overlap at least so far.
+    """Return the first pixels of evenly spread tiles with at least the given overlap.
 
     Args:
         size: Pixels to cover.
-        tile: Pixels of a tile.
+        tile: Length of a tile in pixels.
     """
     if size <= tile:
         return [0]
@@ -86,14 +89,15 @@ def tile_starts(size: int, tile: int, overlap_fraction: float) -> list[int]:
 
 
 def even_tile(size: int, most: int, overlap_fraction: float, stretch: float = STRETCH) -> int:
-    """The tile with which few tiles cover an axis without covering much of it twice.
+    """Return the tile length that covers an axis with few tiles and little redundant overlap.
 
-    4096 pixels in tiles of about 1024 that overlap by 64: five of 1024 would, four of 1072 do.
+    Example: 4096 pixels in tiles of about 1024 that overlap by 64 need five tiles of 1024, or four
+    of 1072.
 
     Args:
         size: Pixels to cover.
-        most: Pixels of a tile, about.
-        stretch: How many times as long it may be.
+        most: Approximate tile length in pixels.
+        stretch: Largest ratio of the result to `most`.
     """
     longest = int(stretch * most)
     if size <= longest:
@@ -104,7 +108,7 @@ def even_tile(size: int, most: int, overlap_fraction: float, stretch: float = ST
 
 
 def blend_profile(tile: int, blend: Blend) -> np.ndarray:
-    """Trust in each pixel along a tile, at most 1, never 0.
+    """Return the weight of each pixel along a tile, at most 1 and never 0.
 
     nnU-Net uses sigma = tile / 8 (sliding_window_prediction.py).
 
@@ -115,3 +119,58 @@ def blend_profile(tile: int, blend: Blend) -> np.ndarray:
         return np.ones(tile)
     distance = (np.arange(tile) - (tile - 1) / 2) / (tile / 8)
     return np.maximum(np.exp(-0.5 * distance**2), 1e-4)
+
+
+Average = Literal["none", "mirrored", "rotated_7", "all_8"]
+"""Symmetries over which predictions are averaged (test-time augmentation)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Symmetry:
+    """A transposition of the last two axes, or none, followed by mirrored axes."""
+
+    mirror_axes: tuple[int, ...] = ()
+    """Axes of S that are mirrored, counted from 0, or backwards from -1."""
+
+    is_transposed: bool = False
+
+    def apply(self, array: np.ndarray) -> np.ndarray:
+        """Transform (C, *S) to (C, *S'), contiguous."""
+        turned = array.swapaxes(-1, -2) if self.is_transposed else array
+        return np.ascontiguousarray(np.flip(turned, self._axes))
+
+    def undo(self, array: np.ndarray) -> np.ndarray:
+        """Transform (K, *S') back to (K, *S), exactly; a view."""
+        turned = np.flip(array, self._axes)
+        return turned.swapaxes(-1, -2) if self.is_transposed else turned
+
+    @property
+    def _axes(self) -> tuple[int, ...]:
+        return tuple(axis + 1 if axis >= 0 else axis for axis in self.mirror_axes)
+
+
+def symmetries(average: Average, mirror_axes: Sequence[int], dims: int) -> tuple[Symmetry, ...]:
+    """Return the symmetries whose predictions are averaged; the identity comes first.
+
+    Args:
+        average: none; mirrored, all combinations of `mirror_axes`; all_8 symmetries of the square;
+            rotated_7, seven of these: four rotations, two reflections and one transposition.
+        dims: Number of axes of S; the square is in the last two.
+    """
+    if average == "none":
+        return (Symmetry(),)
+    if average == "mirrored":
+        return tuple(Symmetry(mirror_axes=axes) for axes in _subsets(mirror_axes))
+    y, x = dims - 2, dims - 1
+    every = tuple(
+        Symmetry(mirror_axes=axes, is_transposed=is_transposed)
+        for is_transposed in (False, True)
+        for axes in _subsets((y, x))
+    )
+    return every if average == "all_8" else every[:-1]
+
+
+def _subsets(axes: Sequence[int]) -> list[tuple[int, ...]]:
+    """Return all combinations of axes, starting with none."""
+    counts = range(len(axes) + 1)
+    return [found for count in counts for found in itertools.combinations(axes, count)]

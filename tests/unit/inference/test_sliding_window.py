@@ -18,7 +18,7 @@ from ushape.inference.sliding_window import (
 from ushape.labels import LabelSpace
 from ushape.models import build_model
 from ushape.models.config import UNetConfig
-from ushape.transforms.symmetry import symmetries
+from ushape.transforms.tiling import symmetries
 
 SPACE = LabelSpace(values=(0, 1), names=("background", "foreground"))
 rng = np.random.default_rng(0)

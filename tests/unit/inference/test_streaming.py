@@ -13,7 +13,7 @@ from ushape.errors import DataError
 from ushape.inference.prefetch import map_ahead, predict_images
 from ushape.inference.sliding_window import TileSettings, predict_probabilities
 from ushape.inference.streaming import FileRows, average_bands, measure_normalization, predict_file
-from ushape.io.streaming.reader import open_bands
+from ushape.io.streaming import open_bands
 from ushape.labels import LabelSpace
 from ushape.transforms.resampling import (
     RowGrower,

@@ -10,16 +10,19 @@ import pytest
 import roifile
 import shapely
 
+from codes import raises_code
 from ushape.errors import DataError
-from ushape.instances.colors import DISTINCT, Style, class_styles
 from ushape.instances.contours import Outline, Polygon, trace_outlines
-from ushape.instances.geojson import write_geojson
-from ushape.instances.imagej import write_rois
+from ushape.instances.exchange import DISTINCT, ClassStyle, class_styles, write_geojson, write_rois
 from ushape.instances.label import label_objects
 from ushape.instances.properties import measure_table
 from ushape.types import MaskEncoding
 
-STYLES = (Style("background", (0, 0, 0)), Style("cell", (1, 2, 3)), Style("in/out", (250, 0, 9)))
+STYLES = (
+    ClassStyle("background", (0, 0, 0)),
+    ClassStyle("cell", (1, 2, 3)),
+    ClassStyle("in/out", (250, 0, 9)),
+)
 CLASSES = np.array(
     [
         [1, 1, 1, 0, 0, 0],
@@ -149,14 +152,14 @@ def test_equal_objects_make_equal_bytes():
 
 def test_without_roifile_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "roifile", None)
-    with pytest.raises(DataError, match=r'pip install "ushape\[imagej\]"'):
+    with raises_code(DataError, "missing_package"):
         write_rois(io.BytesIO(), [], STYLES)
 
 
 def test_classes_keep_the_colors_of_the_users_masks():
     names = ("background", "road", "tree")
     by_color = class_styles(names, (0, 0x80FF01, 3), MaskEncoding(kind="colors"))
-    assert by_color[1] == Style("road", (128, 255, 1))
+    assert by_color[1] == ClassStyle("road", (128, 255, 1))
     palette = ((0, 0, 0), (9, 9, 9), (7, 8, 9))
     by_palette = class_styles(names, (0, 2, 1), MaskEncoding(kind="palette", palette=palette))
     assert [style.color for style in by_palette] == [(0, 0, 0), (7, 8, 9), (9, 9, 9)]

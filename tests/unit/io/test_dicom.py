@@ -3,6 +3,7 @@ import pydicom
 import pytest
 import SimpleITK
 
+from codes import raises_code
 from dicoms import COSINES, NORMAL, SLICES, save, save_series
 from ushape import io
 from ushape.errors import DataError
@@ -57,36 +58,29 @@ def test_a_series_of_one_slice_is_flat(tmp_path):
     assert io.dicom.read_series(tmp_path / "ct").array.shape == (1, 6, 8)
 
 
-@pytest.mark.parametrize(
-    ("places", "complaint"),
-    [
-        ((0, 1, 2, 4, 5), "5 mm from the slice before it, others 2.5 mm"),
-        ((0, 1, 2, 2, 3), "0 mm from the slice before it"),
-        ((0, 0), "0 mm from the slice before it"),
-    ],
-)
-def test_slices_missing_or_twice_are_named(places, complaint, tmp_path):
+@pytest.mark.parametrize("places", [(0, 1, 2, 4, 5), (0, 1, 2, 2, 3), (0, 0)])
+def test_read_series_refuses_missing_and_repeated_slices(places, tmp_path):
     save_series(tmp_path / "ct", places)
-    with pytest.raises(DataError, match=complaint):
+    with raises_code(DataError, "dicom_series_uneven"):
         io.dicom.read_series(tmp_path / "ct")
 
 
 @pytest.mark.parametrize(
-    ("elements", "complaint"),
+    ("elements", "code"),
     [
-        ({"SeriesInstanceUID": "9.9"}, "2 series: 1.2.3, 9.9"),
-        ({"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}, "another direction or spacing"),
-        ({"PixelSpacing": [1, 1]}, "another direction or spacing"),
-        ({"Rows": 3, "Columns": 16}, "not of the size"),
-        ({"ImagePositionPatient": None}, "does not say where it lies"),
+        ({"SeriesInstanceUID": "9.9"}, "several_dicom_series"),
+        ({"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}, "dicom_series_uneven"),
+        ({"PixelSpacing": [1, 1]}, "dicom_series_uneven"),
+        ({"Rows": 3, "Columns": 16}, "dicom_series_uneven"),
+        ({"ImagePositionPatient": None}, "dicom_series_uneven"),
     ],
 )
-def test_slices_that_do_not_belong_together_are_named(elements, complaint, tmp_path):
+def test_read_series_refuses_slices_that_do_not_belong_together(elements, code, tmp_path):
     save_series(tmp_path / "ct")
     position = [round(float(number), 6) for number in np.array([5, 6, 7]) - 2.5 * NORMAL]
     fitting = {"ImageOrientationPatient": COSINES, "ImagePositionPatient": position}
     save(tmp_path / "ct" / "odd.dcm", SLICES[0], **{**fitting, **elements})
-    with pytest.raises(DataError, match=complaint):
+    with raises_code(DataError, code):
         io.dicom.read_series(tmp_path / "ct")
 
 
@@ -129,8 +123,8 @@ def test_what_holds_no_picture_is_refused(tmp_path):
     data = pydicom.dcmread(tmp_path / "x.dcm")
     del data.PixelData
     data.save_as(tmp_path / "x.dcm")
-    with pytest.raises(DataError, match=r"x.dcm: a DICOM file without pixels"):
+    with raises_code(DataError, "no_pixels"):
         io.read(tmp_path / "x.dcm")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="empty: no DICOM slices"):
+    with raises_code(DataError, "no_images"):
         io.read(tmp_path / "empty")

@@ -5,6 +5,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from codes import raises_code
 from ushape import io
 from ushape.errors import DataError
 from ushape.types import MaskEncoding
@@ -72,7 +73,7 @@ def test_whole_floats_are_classes_and_others_are_not(tmp_path):
     tifffile.imwrite(tmp_path / "whole.tif", np.array([[0.0, 2.0]], np.float32))
     assert io.read_mask(tmp_path / "whole.tif").codes.tolist() == [[0, 2]]
     tifffile.imwrite(tmp_path / "odd.tif", np.array([[0.0, 0.25]], np.float32))
-    with pytest.raises(DataError, match=r"odd.tif: .*no whole numbers, e.g. 0.25 \(1 pixels\)"):
+    with raises_code(DataError, "mask_not_integer"):
         io.read_mask(tmp_path / "odd.tif")
 
 
@@ -101,12 +102,12 @@ def test_a_failed_write_leaves_what_was_there(tmp_path):
 
 
 def test_unknown_format_and_missing_file(tmp_path):
-    with pytest.raises(DataError, match=r"no reader for \.xyz"):
+    with raises_code(DataError, "unknown_format"):
         io.read(tmp_path / "a.xyz")
-    with pytest.raises(DataError, match="no such file"):
+    with raises_code(DataError, "file_not_found"):
         io.read(tmp_path / "a.png")
     (tmp_path / "zero.png").symlink_to("/dev/zero")
-    with pytest.raises(DataError, match="a device or pipe"):
+    with raises_code(DataError, "not_a_file"):
         io.read(tmp_path / "zero.png")
 
 
@@ -149,5 +150,5 @@ def test_masks_of_formats_that_are_not_written_get_one_that_is(tmp_path):
     assert io.read_mask(tmp_path / "m.npz").encoding.suffix == ".npy"
     tifffile.imwrite(tmp_path / "m.ome.tif", np.zeros((4, 6), np.uint8))
     assert io.read_mask(tmp_path / "m.ome.tif").encoding.suffix == ".tif"
-    with pytest.raises(DataError, match=r"m.zarr: masks cannot be written as .zarr"):
+    with raises_code(DataError, "unwritable_format"):
         io.write_mask(tmp_path / "m.zarr", np.zeros((4, 6), np.uint8), MaskEncoding())

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import SimpleITK
 
+from codes import raises_code
 from ushape import io
 from ushape.errors import DataError
 from ushape.types import MaskEncoding
@@ -98,7 +99,7 @@ def test_gzip_in_several_members_is_read(tmp_path):
     (tmp_path / "y.nii.gz").write_bytes(parts)
     assert (io.read(tmp_path / "y.nii.gz").array == VOLUME[None]).all()
     (tmp_path / "cut.nii.gz").write_bytes(gzip.compress(content[:-1]))
-    with pytest.raises(DataError, match=r"cut off after 735 of 736 bytes"):
+    with raises_code(DataError, "damaged_file"):
         io.read(tmp_path / "cut.nii.gz")
 
 
@@ -113,7 +114,7 @@ def test_masks_keep_their_format(tmp_path):
 
 def test_a_mask_of_another_shape_is_refused_and_nothing_is_written(tmp_path):
     save(tmp_path / "x.nrrd", VOLUME)
-    with pytest.raises(DataError, match=r"m.nrrd: a mask of shape \(4, 6, 7\) for an image of"):
+    with raises_code(DataError, "mask_size_mismatch"):
         io.write_mask(
             *(tmp_path / "m.nrrd", VOLUME[..., 1:], MaskEncoding()), like=tmp_path / "x.nrrd"
         )
@@ -126,5 +127,5 @@ def test_packed_pixels_that_were_changed_are_no_pixels(tmp_path):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1  # Of the checksum.
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"x.mha: its packed pixels are cut off or damaged"):
+    with raises_code(DataError, "damaged_file"):
         io.read(path)

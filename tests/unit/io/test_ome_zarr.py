@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import zarr
 
+from codes import raises_code
 from ushape import io
 from ushape.errors import DataError
 
@@ -61,7 +62,7 @@ def test_without_unit_there_is_no_spacing(tmp_path):
 
 def test_several_times_are_refused(tmp_path):
     save_image(tmp_path / "x.zarr", VOLUME, axes_of("tyx"))
-    with pytest.raises(DataError, match=r"x.zarr: 4 time points"):
+    with raises_code(DataError, "several_time_points"):
         io.read(tmp_path / "x.zarr")
 
 
@@ -99,7 +100,7 @@ def test_blosc_is_not_believed_how_long_a_chunk_is(shards, tmp_path):
     content = bytearray(chunk.read_bytes())
     content[12:16] = (10**6).to_bytes(4, "little")  # The bytes that the chunk says it has.
     chunk.write_bytes(content)
-    with pytest.raises(DataError, match=r"x.zarr: chunk c/0/0/0 is cut off"):
+    with raises_code(DataError, "damaged_file"):
         io.read(tmp_path / "x.zarr")
 
 
@@ -112,5 +113,5 @@ def test_a_folder_by_bioformats(tmp_path):
 
 def test_a_folder_that_is_no_zarr(tmp_path):
     (tmp_path / "x.zarr").mkdir()
-    with pytest.raises(DataError, match=r"x.zarr: no Zarr array, and no OME-Zarr image"):
+    with raises_code(DataError, "not_zarr"):
         io.read(tmp_path / "x.zarr")

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from codes import raises_code
 from ushape import io
 from ushape.errors import DataError
 
@@ -69,7 +70,7 @@ def test_axes_and_pixel_size_of_ome(axes, array, shape, spacing, tmp_path):
 
 
 def test_several_times_are_refused(tmp_path):
-    with pytest.raises(DataError, match=r"axes TZYX .*\n.*time point"):
+    with raises_code(DataError, "unsupported_axes"):
         read(tmp_path, STACK, "x.ome.tif", photometric="minisblack", metadata={"axes": "TZYX"})
 
 
@@ -81,7 +82,7 @@ def test_planes_in_other_files_are_not_looked_for(tmp_path):
         '<Pixels DimensionOrder="XYCZT" Type="uint16" SizeX="30" SizeY="20" SizeC="1" SizeZ="2" '
         'SizeT="1">' + plane.format(0, "x.ome.tif", 1) + plane.format(1, "other.ome.tif", 2)
     )
-    with pytest.raises(DataError, match=r"x.ome.tif: some of its planes lie in other files"):
+    with raises_code(DataError, "pixels_in_other_file"):
         read(
             *(tmp_path, GRAY, "x.ome.tif"),
             description=ome + "</Pixels></Image></OME>",
@@ -93,5 +94,5 @@ def test_a_strip_that_is_missing_is_no_black_one(tmp_path):
     tifffile.imwrite(tmp_path / "x.tif", GRAY, rowsperstrip=5)
     with tifffile.TiffFile(tmp_path / "x.tif", mode="r+") as file:
         file.pages[0].tags["ImageLength"].overwrite(40)
-    with pytest.raises(DataError, match=r"x.tif: 4 of 8 strips or tiles"):
+    with raises_code(DataError, "damaged_file"):
         io.read(tmp_path / "x.tif")

@@ -1,14 +1,24 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 from skimage.morphology import flood_fill
 
+from codes import raises_code
 from ushape.errors import ConfigError
 from ushape.labels import Region
-from ushape.transforms.morphology import Cleaning, clean_classes, fill_holes, remove_small
+from ushape.transforms import morphology
+from ushape.transforms.morphology import (
+    Cleaning,
+    clean_classes,
+    clean_stored,
+    fill_holes,
+    find_parts,
+    keep_largest,
+    remove_small,
+)
 
 SHAPES = st.sampled_from([(1, 1), (1, 7), (6, 7), (9, 9), (3, 4, 5)])
 MASKS = SHAPES.flatmap(lambda shape: arrays(bool, shape))
@@ -147,7 +157,82 @@ def test_after_cleaning_no_small_part_of_any_class_is_left(classes, size):
 
 
 def test_negative_sizes_are_refused():
-    with pytest.raises(ConfigError, match="smallest_px is -1 pixels"):
+    with raises_code(ConfigError, "value_out_of_range"):
         Cleaning(smallest_px=-1)
-    with pytest.raises(ConfigError, match="largest_hole_px is -2 pixels"):
+    with raises_code(ConfigError, "value_out_of_range"):
         Cleaning(largest_hole_px=-2)
+
+
+def test_the_largest_part_of_each_class_stays():
+    classes = np.array([[1, 1, 0, 1], [0, 0, 0, 2], [2, 2, 0, 0], [1, 0, 0, 2]])
+    expected = np.array([[1, 1, 0, 0], [0, 0, 0, 0], [2, 2, 0, 0], [0, 0, 0, 0]])
+    assert (keep_largest(classes) == expected).all()
+
+
+def test_slices_are_one_volume_and_corners_connect():
+    volume = np.zeros((3, 4, 4), dtype=np.uint8)
+    volume[0, 0, 0] = volume[1, 1, 1] = volume[2, 2, 2] = 1  # A diagonal of three.
+    volume[0, 3, 2:] = 1
+    kept = keep_largest(volume)
+    assert kept.sum() == 3
+    assert kept[0, 0, 0] == kept[2, 2, 2] == 1
+    assert not keep_largest(np.zeros((2, 3), np.uint8)).any()
+
+
+CELL = [Region(name="cell", classes=(1,))]
+NESTED = [Region(name="whole", classes=(1, 2)), Region(name="core", classes=(2,))]
+SIDE_BY_SIDE = [Region(name="a", classes=(1,)), Region(name="b", classes=(2,))]
+
+cleanings = st.builds(
+    Cleaning,
+    largest_only=st.booleans(),
+    smallest_px=st.integers(0, 6),
+    largest_hole_px=st.sampled_from([0, 1, 4, "all"]),
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    arrays(np.uint8, st.tuples(*[st.integers(1, 9)] * 2), elements=st.integers(0, 2)),
+    st.sampled_from([CELL, NESTED, SIDE_BY_SIDE]),
+    st.lists(cleanings, min_size=2, max_size=2),
+    st.integers(1, 20),
+)
+def test_bands_of_any_height_are_cleaned_as_the_whole(classes, regions, chosen, band_px):
+    classes = np.where(classes > len(regions), 0, classes).astype(np.uint8)
+    chosen = chosen[: len(regions)]
+    expected = clean_classes(classes, regions, chosen)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(morphology, "BAND_PX", band_px)
+        clean_stored(classes, regions, chosen)
+    assert (classes == expected).all()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    arrays(np.uint8, st.tuples(*[st.integers(1, 5)] * 3), elements=st.integers(0, 1)),
+    cleanings,
+)
+def test_volumes_too(classes, cleaning):
+    expected = clean_classes(classes, CELL, [cleaning])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(morphology, "BAND_PX", 1)
+        clean_stored(classes, CELL, [cleaning])
+    assert (classes == expected).all()
+
+
+def test_a_snake_through_many_bands_is_one_part(monkeypatch):
+    snake = np.zeros((40, 9), np.uint8)
+    snake[::4], snake[1:40:8, -1], snake[2:40:8, -1], snake[3:40:8, -1] = 1, 1, 1, 1
+    snake[5:40:8, 0], snake[6:40:8, 0], snake[7:40:8, 0] = 1, 1, 1
+    snake[38, 4] = 1  # And a pixel by itself.
+    monkeypatch.setattr(morphology, "BAND_PX", 9)
+    parts = find_parts(lambda band: snake[band] > 0, snake.shape, corners_connect=True)
+    assert parts.pixels.tolist() == [0, int(snake.sum()) - 1, 1]
+
+
+def test_a_file_is_cleaned_in_place(tmp_path):
+    stored = np.memmap(tmp_path / "c", dtype=np.uint8, mode="w+", shape=(20, 20))
+    stored[2:8, 2:8], stored[4, 4], stored[15, 15] = 1, 0, 1
+    clean_stored(stored, CELL, [Cleaning(smallest_px=5, largest_hole_px="all")])
+    assert (stored.sum(), stored[4, 4], stored[15, 15]) == (36, 1, 0)

@@ -3,8 +3,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from codes import raises_code
 from ushape.errors import ConfigError
-from ushape.transforms.tiling import TilingConfig, blend_profile, cut_axis, even_tile, tile_starts
+from ushape.transforms.tiling import (
+    TilingConfig,
+    blend_profile,
+    cut_axis,
+    even_tile,
+    symmetries,
+    tile_starts,
+)
 
 
 @given(st.integers(1, 500), st.integers(1, 200), st.floats(0, 0.9))
@@ -56,7 +64,7 @@ def test_even_tiles_by_hand():
 
 
 def test_impossible_overlap():
-    with pytest.raises(ConfigError, match=r"overlap_fraction is 1.0, outside \[0, 1\)"):
+    with raises_code(ConfigError, "value_out_of_range"):
         TilingConfig(overlap_fraction=1.0)
 
 
@@ -80,3 +88,32 @@ def test_two_tiles_share_a_pixel_by_their_trust():
     axis = cut_axis(5, 3, 1 / 3, "gaussian")
     assert axis.starts == (0, 2)
     np.testing.assert_allclose(axis.shares, [[1, 1, 0.5], [0.5, 1, 1]])
+
+
+IMAGE = np.arange(24.0).reshape(2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("average", "count"), [("none", 1), ("mirrored", 4), ("rotated_7", 7), ("all_8", 8)]
+)
+def test_each_version_is_another_and_comes_back_exactly(average, count):
+    found = symmetries(average, (0, 1), 2)
+    versions = {(turned := s.apply(IMAGE)).tobytes() + bytes(turned.shape) for s in found}
+    assert len(found) == len(versions) == count
+    assert (found[0].apply(IMAGE) == IMAGE).all()
+    for symmetry in found:
+        assert (symmetry.undo(symmetry.apply(IMAGE)) == IMAGE).all()
+
+
+def test_all_eight_are_the_quarter_turns_and_their_mirror_images():
+    turned = [np.rot90(IMAGE, quarter, axes=(1, 2)) for quarter in range(4)]
+    expected = {array.tobytes() for array in (*turned, *(a[:, :, ::-1] for a in turned))}
+    assert {s.apply(IMAGE).tobytes() for s in symmetries("all_8", (), 2)} == expected
+
+
+def test_axes_from_the_end_and_in_volumes():
+    volume = np.arange(48.0).reshape(2, 2, 3, 4)
+    last = symmetries("mirrored", (-1,), 3)[1]
+    assert (last.apply(volume) == volume[..., ::-1]).all()
+    for symmetry in symmetries("all_8", (), 3):  # Planes stay where they are.
+        assert symmetry.apply(volume)[:, 0].sum() == volume[:, 0].sum()

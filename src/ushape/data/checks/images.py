@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from ushape.data.case_stats import CaseStats
 from ushape.data.checks.finding import Evidence, Finding
 from ushape.formatting import pluralize, size_text
-from ushape.io.raster import DAMAGED
+from ushape.io.files import DAMAGED
 
 TURNED_SIDEWAYS = range(5, 9)
 """EXIF orientations that exchange height and width."""

@@ -8,14 +8,12 @@ from typing import Any
 
 from ushape import io
 from ushape.formatting import to_csv
-from ushape.instances.colors import class_styles
 from ushape.instances.contours import trace_outlines
-from ushape.instances.geojson import write_geojson
-from ushape.instances.imagej import write_rois
+from ushape.instances.exchange import class_styles, write_geojson, write_rois
 from ushape.instances.label import Objects, by_class, label_objects
 from ushape.instances.properties import ObjectTable, column_names, measure_table, summarize_classes
 from ushape.io.files import replacing, write_bytes
-from ushape.io.streaming.reader import open_bands
+from ushape.io.streaming import open_bands
 from ushape.planning.plan import Plan
 from ushape.types import Case, MaskEncoding, Prediction
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from ushape.inference.predictor import Predictor
 from ushape.io import ProbabilityType
-from ushape.io.streaming.reader import Bands
+from ushape.io.streaming import Bands
 from ushape.io.streaming.writer import open_band_writer, open_probability_writer
-from ushape.transforms.morphology_streamed import clean_stored, cut_rows, held_classes
+from ushape.transforms.morphology import clean_stored, cut_rows, held_classes
 
 Taker = Callable[[np.ndarray], None]
 """Writes the next band."""

@@ -22,7 +22,7 @@ from ushape.inference.predictor import Predictor
 from ushape.inference.uncertainty import entropy_map
 from ushape.io.files import remove_leftovers, write_bytes
 from ushape.io.rle import RowRuns, SubmissionWriter
-from ushape.io.streaming.reader import Bands
+from ushape.io.streaming import Bands
 from ushape.io.streaming.writer import open_probability_writer
 from ushape.transforms.overlay import overlay as draw_overlay
 from ushape.types import Case, MaskEncoding, Prediction

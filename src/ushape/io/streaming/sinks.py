@@ -1,6 +1,7 @@
-"""Files that take rows as they come: TIFF in tiles, Zarr in chunks, .npy; each whole or not at all.
+"""Files that are written row by row: TIFF in tiles, Zarr in chunks, .npy; each whole or not at all.
 
-Each is a context manager: at its end the file takes its name, after an exception nothing does.
+Each function is a context manager: the file gets its final name when the block ends, and nothing
+remains after an exception.
 """
 
 from __future__ import annotations
@@ -20,83 +21,85 @@ import numpy as np
 import tifffile
 
 from ushape import io
-from ushape.io import safety
+from ushape.errors import require_package
 from ushape.io.files import replacing
 from ushape.types import MaskEncoding, Palette
 
-TILE, CHUNK = 256, 512
-"""Most pixels along y and x that are packed together, in TIFF and in Zarr."""
+TIFF_TILE, ZARR_CHUNK = 256, 512
+"""Largest number of pixels along y and x that are packed together."""
 
-BIG_BYTES = 2**32 - 2**25
-"""Beyond it, unpacked, a TIFF is a BigTIFF: places in the file might not do with 32 bits."""
+BIGTIFF_BYTES = 2**32 - 2**25
+"""Unpacked size from which a TIFF is written as BigTIFF: offsets may exceed 32 bits."""
 
-LEVEL, ZARR_LEVEL = 6, 1
-"""Of deflate, from 1, fast, to 9, small. numcodecs needs four times as long as tifffile for 6."""
+TIFF_LEVEL, ZARR_LEVEL = 6, 1
+"""Deflate levels, from 1 (fast) to 9 (small); at 6, numcodecs takes four times as long as
+tifffile."""
 
 MICROMETERS, CENTIMETERS = 1e3, 0.1
-"""Of one millimeter."""
+"""Number of micrometers and centimeters in a millimeter."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
-    """What a file is to hold."""
+class RowLayout:
+    """Shape, type and metadata of a file that is written row by row."""
 
     path: Path
 
     shape: tuple[int, ...]
-    """(*S), or (*S, C) where there are channels."""
+    """(*S), or (*S, C) if there are channels."""
 
     dtype: np.dtype
 
     axes: str
-    """Names of S: YX or ZYX."""
+    """Names of the axes of S: YX or ZYX."""
 
     spacing_mm: tuple[float, ...] | None = None
     palette: Palette | None = None
     is_rgb: bool = False
-    """The channels are red, green and blue."""
+    """Whether the channels are red, green and blue."""
 
     @property
     def channels(self) -> int | None:
-        """C; None where there is no such axis."""
+        """C; None if there is no such axis."""
         return self.shape[-1] if len(self.shape) > len(self.axes) else None
 
 
 @dataclass(frozen=True)
-class Sink:
-    """An open file."""
+class RowSink:
+    """An open file that accepts rows in order."""
 
     put: Callable[[np.ndarray], object]
-    """Takes the next `grain` rows, or those that are left, to keep."""
+    """Function that stores the next `block_rows` rows, or the remaining ones, and owns them."""
 
-    grain: int
+    block_rows: int
+    """Number of rows that are packed together."""
 
 
 @contextmanager
-def held(layout: Layout, encoding: MaskEncoding, like: Path | None) -> Iterator[Sink]:
-    """A mask of any format of `io.write_mask`, in memory until it is whole."""
+def hold_mask(layout: RowLayout, encoding: MaskEncoding, like: Path | None) -> Iterator[RowSink]:
+    """Hold a mask in memory until it is complete, then write it with `io.write_mask`."""
     blocks: list[np.ndarray] = []
-    yield Sink(blocks.append, layout.shape[0])
+    yield RowSink(blocks.append, layout.shape[0])
     io.write_mask(layout.path, blocks[0], encoding, like)
 
 
 @contextmanager
-def npy(layout: Layout) -> Iterator[Sink]:
-    """A .npy, its rows one after the other."""
+def write_npy(layout: RowLayout) -> Iterator[RowSink]:
+    """Write a .npy, row after row."""
     with replacing(layout.path) as file:
         header = {"descr": layout.dtype.str, "fortran_order": False, "shape": layout.shape}
         np.lib.format.write_array_header_1_0(file, header)
-        yield Sink(lambda rows: file.write(rows.data), 1)
+        yield RowSink(lambda rows: file.write(rows.data), 1)
 
 
 @contextmanager
-def zarr(layout: Layout) -> Iterator[Sink]:
-    """An OME-Zarr image of version 0.4: (C, *S) in chunks of one channel and one plane."""
-    library = safety.need("zarr", "zarr", layout.path)
-    codecs = safety.need("numcodecs", "zarr", layout.path)
+def write_zarr(layout: RowLayout) -> Iterator[RowSink]:
+    """Write an OME-Zarr image of version 0.4: (C, *S) in chunks of one channel and one plane."""
+    library = require_package("zarr", "zarr", str(layout.path))
+    codecs = require_package("numcodecs", "zarr", str(layout.path))
     lead = () if layout.channels is None else (layout.channels,)
     space = layout.shape[: len(layout.axes)]
-    chunk = [1] * len((*lead, *space)[:-2]) + [min(CHUNK, length) for length in space[-2:]]
+    chunk = [1] * len((*lead, *space)[:-2]) + [min(ZARR_CHUNK, length) for length in space[-2:]]
     done = 0
     with _replacing_folder(layout.path) as folder:
         group = library.open_group(store=str(folder), mode="w", zarr_format=2)
@@ -108,7 +111,7 @@ def zarr(layout: Layout) -> Iterator[Sink]:
             chunks=tuple(chunk),
             compressors=codecs.Zlib(ZARR_LEVEL),
             chunk_key_encoding={"name": "v2", "separator": "/"},
-            # A large array without chunks looks to a reader like one that was lost.
+            # Readers take a large array without chunks for one whose chunks were lost.
             config={"write_empty_chunks": True},
         )
 
@@ -118,21 +121,21 @@ def zarr(layout: Layout) -> Iterator[Sink]:
             stored[place] = np.moveaxis(rows, -1, 0) if lead else rows
             done += len(rows)
 
-        yield Sink(put, chunk[len(lead)])
+        yield RowSink(put, chunk[len(lead)])
 
 
 @contextmanager
-def tiff(layout: Layout) -> Iterator[Sink]:
-    """A tiled TIFF, deflated; with a spacing an OME-TIFF, whatever its suffix.
+def write_tiff(layout: RowLayout) -> Iterator[RowSink]:
+    """Write a tiled, deflated TIFF; an OME-TIFF if the spacing is known.
 
-    tifffile asks for tiles when it wants them. So it works in a thread of its own, which packs
-    one block while the next is made.
+    tifffile pulls its tiles from an iterator. It therefore runs in a separate thread, which packs
+    one block while the next one is computed.
     """
     blocks: Queue[np.ndarray | None] = Queue(maxsize=1)
     with replacing(layout.path) as file, ThreadPoolExecutor(1) as pool:
-        written = pool.submit(_write_tiff, file, layout, blocks)
+        written = pool.submit(_run_tiff_writer, file, layout, blocks)
         try:
-            yield Sink(lambda rows: _hand_over(blocks, rows, written), _tile_of(layout)[0])
+            yield RowSink(lambda rows: _hand_over(blocks, rows, written), _tile_of(layout)[0])
             written.result()
         except BaseException:
             with suppress(Empty):
@@ -142,7 +145,7 @@ def tiff(layout: Layout) -> Iterator[Sink]:
 
 
 def _hand_over(blocks: Queue[np.ndarray | None], rows: np.ndarray, written: Future[None]) -> None:
-    """Waits until there is room; raises what the other thread has failed with."""
+    """Wait until the queue has room; raise the exception of the writing thread, if any."""
     while True:
         if written.done():
             written.result()
@@ -153,15 +156,16 @@ def _hand_over(blocks: Queue[np.ndarray | None], rows: np.ndarray, written: Futu
 
 
 class _StoppedError(Exception):
-    """No more rows will come."""
+    """The block was left with an exception, so no more rows will come."""
 
 
-def _write_tiff(file: BinaryIO, layout: Layout, blocks: Queue[np.ndarray | None]) -> None:
+def _run_tiff_writer(file: BinaryIO, layout: RowLayout, blocks: Queue[np.ndarray | None]) -> None:
+    """Write the blocks of a queue; runs in a separate thread."""
     size_bytes = math.prod(layout.shape) * layout.dtype.itemsize
-    # OME has no name for half a float.
+    # OME does not define float16.
     is_ome = layout.spacing_mm is not None and layout.dtype != np.float16
     shape = layout.shape[:-1] if layout.channels == 1 else layout.shape
-    with tifffile.TiffWriter(file, bigtiff=size_bytes >= BIG_BYTES, ome=is_ome) as writer:
+    with tifffile.TiffWriter(file, bigtiff=size_bytes >= BIGTIFF_BYTES, ome=is_ome) as writer:
         writer.write(
             _tiles(layout, blocks),
             shape=shape,
@@ -169,25 +173,25 @@ def _write_tiff(file: BinaryIO, layout: Layout, blocks: Queue[np.ndarray | None]
             tile=_tile_of(layout)[-2:],
             planarconfig="contig" if len(shape) > len(layout.axes) else None,
             compression="zlib",
-            compressionargs={"level": LEVEL},
-            maxworkers=1,  # More of them would collect half a gigabyte of tiles.
+            compressionargs={"level": TIFF_LEVEL},
+            maxworkers=1,  # More would collect half a gigabyte of tiles.
             metadata=_ome_of(layout) if is_ome else None,
             **_photometric_of(layout),
             **_resolution_of(layout),
         )
 
 
-def _tile_of(layout: Layout) -> tuple[int, ...]:
-    """Pixels that are packed together along each axis of S; multiples of 16 along y and x."""
+def _tile_of(layout: RowLayout) -> tuple[int, ...]:
+    """Return the pixels packed together along each axis of S; multiples of 16 along y and x."""
     space = layout.shape[: len(layout.axes)]
-    flat = [min(TILE, -(-length // 16) * 16) for length in space[-2:]]
+    flat = [min(TIFF_TILE, -(-length // 16) * 16) for length in space[-2:]]
     return (*[1] * (len(space) - 2), *flat)
 
 
-def _tiles(layout: Layout, blocks: Queue[np.ndarray | None]) -> Iterator[np.ndarray]:
-    """Tiles of the blocks of rows (planes), in the order of the file."""
-    grain, (high, wide) = _tile_of(layout)[0], _tile_of(layout)[-2:]
-    for _ in range(-(-layout.shape[0] // grain)):
+def _tiles(layout: RowLayout, blocks: Queue[np.ndarray | None]) -> Iterator[np.ndarray]:
+    """Yield the tiles of the blocks of rows (planes), in the order of the file."""
+    block_rows, (high, wide) = _tile_of(layout)[0], _tile_of(layout)[-2:]
+    for _ in range(-(-layout.shape[0] // block_rows)):
         rows = blocks.get()
         if rows is None:
             raise _StoppedError
@@ -198,8 +202,8 @@ def _tiles(layout: Layout, blocks: Queue[np.ndarray | None]) -> Iterator[np.ndar
                     yield plane[y : y + high, x : x + wide]
 
 
-def _photometric_of(layout: Layout) -> dict[str, Any]:
-    """What tifffile is told of the meaning of values."""
+def _photometric_of(layout: RowLayout) -> dict[str, Any]:
+    """Return the arguments of tifffile that state the meaning of the values."""
     if layout.palette is not None:
         table = np.zeros((3, 256), dtype=np.uint16)
         table[:, : len(layout.palette)] = 257 * np.asarray(layout.palette, dtype=np.uint16).T
@@ -207,26 +211,26 @@ def _photometric_of(layout: Layout) -> dict[str, Any]:
     return {"photometric": "rgb" if layout.is_rgb else "minisblack"}
 
 
-def _resolution_of(layout: Layout) -> dict[str, Any]:
-    """TIFF's own tags: pixels per centimeter along x and y."""
+def _resolution_of(layout: RowLayout) -> dict[str, Any]:
+    """Return the arguments of tifffile for the tags of resolution, in pixels per centimeter."""
     if layout.spacing_mm is None:
         return {}
     x, y = (1 / (step * CENTIMETERS) for step in reversed(layout.spacing_mm[-2:]))
     return {"resolution": (x, y), "resolutionunit": "CENTIMETER"}
 
 
-def _ome_of(layout: Layout) -> dict[str, Any]:
-    """Names of axes, and micrometers between pixels."""
+def _ome_of(layout: RowLayout) -> dict[str, Any]:
+    """Return the OME metadata: names of the axes and spacing in micrometers."""
     has_samples = (layout.channels or 1) > 1
-    told: dict[str, Any] = {"axes": layout.axes + "S" * has_samples}
+    ome: dict[str, Any] = {"axes": layout.axes + "S" * has_samples}
     for name, step in zip(layout.axes, layout.spacing_mm or (), strict=True):
-        told[f"PhysicalSize{name}"] = step * MICROMETERS
-        told[f"PhysicalSize{name}Unit"] = "µm"
-    return told
+        ome[f"PhysicalSize{name}"] = step * MICROMETERS
+        ome[f"PhysicalSize{name}Unit"] = "µm"
+    return ome
 
 
-def _multiscale(layout: Layout) -> dict[str, Any]:
-    """OME-Zarr's metadata of an image of one level."""
+def _multiscale(layout: RowLayout) -> dict[str, Any]:
+    """Return the OME-Zarr metadata of an image with one level."""
     spacing = layout.spacing_mm
     axes: list[dict[str, str]] = [{"name": "c", "type": "channel"}] if layout.channels else []
     unit = {} if spacing is None else {"unit": "micrometer"}
@@ -239,10 +243,10 @@ def _multiscale(layout: Layout) -> dict[str, Any]:
 
 @contextmanager
 def _replacing_folder(path: Path) -> Iterator[Path]:
-    """A folder's name to write to, which takes the name `path` when it is complete.
+    """Yield the name of a temporary folder that replaces `path` when the block ends.
 
-    Its name is its own, so that two processes do not mix their files. A kill leaves it there,
-    hidden; between two renames it may also leave the former `path` hidden.
+    The name is unique, so that two processes do not mix their files. If the process is killed, the
+    hidden folder remains; between the two renames, the former `path` may remain hidden, too.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     mark = uuid4().hex[:8]

@@ -1,4 +1,4 @@
-"""Rows of a TIFF, from the strips or tiles of its pages that they lie in."""
+"""Read rows of a TIFF from the strips or tiles that contain them."""
 
 from __future__ import annotations
 
@@ -12,36 +12,44 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from ushape.errors import DataError
-from ushape.io import safety, tiff
-from ushape.io.streaming.sources import Contiguous, Source, claimed
+from ushape.io import files, tiff
+from ushape.io.npy import placeholder
+from ushape.types import RowReader
 
 JPEG = (6, 7, 34892, 33007)
 """TIFF's compressions whose segments share tables."""
 
 
-def open_tiff(path: Path, closing: ExitStack) -> Source | None:
-    """The first series of a TIFF at its full size; None where that is only read whole.
+def open_rows(path: Path, closing: ExitStack) -> RowReader | None:
+    """Open the first series of a TIFF at its full resolution, to read parts of it.
+
+    Args:
+        closing: Closes the file.
+
+    Returns:
+        None if the series can only be read as a whole.
 
     Raises:
-        DataError: as `tiff.read`, but for the size of the whole.
+        DataError: as for `tiff.read`, except for the size of the whole image.
     """
     # An OME-TIFF could name any other file as the place of its planes.
     file = closing.enter_context(tifffile.TiffFile(path, _multifile=False))
-    series = _Series(path=path, file=file, stored=_check_tiff(path, file))
+    series = _Series(path=path, file=file, stored=tiff.first_series(path, file))
+    if min(series.stored.shape, default=0) < 1:
+        raise files.damaged(path, f"the header claims the shape {series.stored.shape}")
     if not series.is_separable():
         return None
     present = path.stat().st_size
     series.check_present(present)
     shape, names = series.ordered_shape()
     steps = tiff.steps_mm(file)
-    return Source(
+    return RowReader(
         shape=shape,
         dtype=series.stored.dtype,
         read_rows=lambda first, last: series.read_rows(first, last).reshape(
             shape[0], last - first, *shape[2:]
         ),
-        grain=series.grain(),
+        block_rows=series.block_rows(),
         palette=tiff.palette_of(file),
         spacing_mm=tuple(steps[name] for name in names) if set(names) <= set(steps) else None,
         present_bytes=present,
@@ -50,7 +58,7 @@ def open_tiff(path: Path, closing: ExitStack) -> Source | None:
 
 @dataclass(frozen=True)
 class _Part:
-    """Some rows of a TIFF series, in the form that `tiff.order_axes` takes."""
+    """Some rows of a TIFF series, in the form that `tiff.arrange_series` takes."""
 
     array: np.ndarray
     axes: str
@@ -63,21 +71,21 @@ class _Part:
 
 @dataclass(frozen=True, kw_only=True)
 class _Series:
-    """A series of TIFF pages that are stacked along the first of its axes."""
+    """A series of TIFF pages that are stacked along its first axes."""
 
     path: Path
     file: tifffile.TiffFile
     stored: Any
-    """tifffile's TiffPageSeries."""
+    """TiffPageSeries of tifffile."""
 
     @property
     def lead(self) -> int:
-        """Axes along which whole pages are stacked."""
+        """Number of axes along which whole pages are stacked."""
         return len(self.stored.shape) - len(self.stored.keyframe.shape)
 
     @property
     def axis(self) -> int:
-        """Of the series, the one that becomes the first of S."""
+        """Axis of the series that becomes the first axis of S."""
         names, lengths = self.stored.axes, self.stored.shape
         channel = "S" if "S" in names else "C"
         depth = [
@@ -88,22 +96,21 @@ class _Series:
         return depth[0] if depth else names.index("Y")
 
     @property
-    def whole(self) -> Contiguous | None:
-        """The series, where it lies in the file in one piece."""
+    def contiguous(self) -> _Contiguous | None:
+        """The series, if it is stored uncompressed in one piece."""
         if self.stored.dataoffset is None:
             return None
         dtype = np.dtype(self.file.byteorder + self.stored.dtype.char)
-        shape, start = self.stored.shape, self.stored.dataoffset
-        return Contiguous(start=start, shape=shape, dtype=dtype)
+        return _Contiguous(self.path, self.stored.dataoffset, self.stored.shape, dtype)
 
     def is_separable(self) -> bool:
-        """Rows can be read without the rest."""
+        """Whether rows can be read without the rest."""
         page, shape = self.stored.keyframe, self.stored.shape
         if self.stored.transform is not None or page.jpegheader is not None:
             return False
         if "Y" not in self.stored.axes:
             return False
-        if self.whole is not None:
+        if self.contiguous is not None:
             return True
         is_stack = shape[self.lead :] == page.shape
         is_stack = is_stack and math.prod(shape[: self.lead]) == len(self.stored)
@@ -111,34 +118,34 @@ class _Series:
         return is_stack and is_row and _is_decodable(page)
 
     def check_present(self, present_bytes: int) -> None:
-        """Refuses a file that is cut off."""
-        if self.whole is not None:
-            _check_count(self.path, self.stored.keyframe)
-            self.whole.check_present(self.path, present_bytes)
+        """Raise DataError if the file is cut off."""
+        if self.contiguous is not None:
+            tiff.check_segment_count(self.path, self.stored.keyframe)
+            self.contiguous.check_present(present_bytes)
             return
         for page in self.stored:
-            _check_count(self.path, page)
+            tiff.check_segment_count(self.path, page)
             _check_segments(self.path, page, present_bytes)
 
-    def grain(self) -> int | None:
-        """Rows, or planes, that are unpacked together."""
-        if self.whole is not None:
+    def block_rows(self) -> int | None:
+        """Return the number of rows, or planes, that are unpacked together."""
+        if self.contiguous is not None:
             return None
         return 1 if self.axis < self.lead else _rows_per_segment(self.stored.keyframe)
 
     def ordered_shape(self) -> tuple[tuple[int, ...], str]:
-        """(C, *S), and the names of S."""
+        """Return (C, *S) and the names of S."""
         axes, lengths = self.stored.axes, self.stored.shape
-        # A single pixel stands for all: to leave out transparency copies the array.
+        # A single pixel represents all: dropping transparency copies the array.
         shape = [1 if name in "YX" else n for name, n in zip(axes, lengths, strict=True)]
-        array, names = self._ordered(claimed(tuple(shape), self.stored.dtype))
+        array, names = self._ordered(placeholder(tuple(shape), self.stored.dtype))
         height, width = (lengths[axes.index(name)] for name in "YX")
         return (*array.shape[:-2], height, width), names
 
     def read_rows(self, first: int, last: int) -> np.ndarray:
-        """(C, rows, *S[1:]), or without the rows where S is three axes and there is one."""
-        if self.whole is not None:
-            return self._ordered(self.whole.read(self.file.filehandle, self.axis, first, last))[0]
+        """Return (C, rows, *S[1:]); an axis of length 1 may be missing."""
+        if self.contiguous is not None:
+            return self._ordered(self.contiguous.read(self.axis, first, last))[0]
         shape = list(self.stored.shape)
         pages = np.arange(len(self.stored)).reshape(shape[: self.lead])
         shape[self.axis] = last - first
@@ -151,58 +158,62 @@ class _Series:
     def _ordered(self, array: np.ndarray) -> tuple[np.ndarray, str]:
         stored = self.stored
         part = _Part(array, stored.axes, stored.shape, stored.keyframe)
-        return tiff.order_axes(self.path, part)
+        return tiff.arrange_series(self.path, part)
 
 
-def _check_tiff(path: Path, file: tifffile.TiffFile) -> Any:
-    """The first series of a file that is whole as far as its pages go."""
-    tiff.check_chain(path, file)
-    tiff.check_description(path, file)
-    if not file.series:
-        raise safety.damaged(path, "a TIFF without images")
-    series = file.series[0]
-    is_part = file.is_ome and series.kind != "ome"
-    if is_part or any(page is None for page in series):
-        raise DataError(
-            f"{path}: some of its planes lie in other files, or its OME-XML is damaged.",
-            hint="Save it as one OME-TIFF file.",
-        )
-    if not series.shape or min(series.shape) < 1:
-        raise safety.damaged(path, f"claims the shape {series.shape}")
-    return series
+@dataclass(frozen=True)
+class _Contiguous:
+    """An array that is stored uncompressed in one piece of a file."""
+
+    path: Path
+    start: int
+    """Offset of its first byte."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    """Type with the byte order of the file."""
+
+    def check_present(self, present_bytes: int) -> None:
+        """Raise DataError if the file ends before the array."""
+        wanted = math.prod(self.shape) * self.dtype.itemsize
+        if min(self.shape) < 1 or self.start + wanted > present_bytes:
+            present = max(present_bytes - self.start, 0)
+            raise files.damaged(self.path, f"the file is cut off after {present} of {wanted} bytes")
+
+    def read(self, axis: int, first: int, last: int) -> np.ndarray:
+        """Return the array from `first` to before `last` along an axis, in native byte order.
+
+        The file is mapped for this read only, so that the pages that were read do not add up to
+        its size.
+        """
+        stored = np.memmap(self.path, self.dtype, "r", self.start, self.shape)
+        rows = (slice(None),) * axis + (slice(first, last),)
+        return np.array(stored[rows], self.dtype.newbyteorder("="))
 
 
-def _contiguous_page(page: Any) -> Contiguous | None:
-    """A TIFF page (samples, z, y, x, samples) that lies in its file as it is in memory."""
+def _contiguous_page(page: Any) -> _Contiguous | None:
+    """Return a TIFF page (samples, z, y, x, samples) that is stored uncompressed in one piece."""
     if not page.is_final:
         return None
     key = page.keyframe
     dtype = np.dtype(key.parent.byteorder + key.dtype.char)
-    return Contiguous(start=page.dataoffsets[0], shape=key.shaped, dtype=dtype)
-
-
-def _check_count(path: Path, page: Any) -> None:
-    """Refuses a TIFF page without all of its strips or tiles: tifffile would fill up with zeros."""
-    wanted = math.prod(page.chunked)
-    found = min(len(page.dataoffsets), len(page.databytecounts))
-    if found < wanted:
-        raise safety.damaged(path, f"{found} of {wanted} strips or tiles")
+    return _Contiguous(Path(key.parent.filehandle.path), page.dataoffsets[0], key.shaped, dtype)
 
 
 def _check_segments(path: Path, page: Any, present_bytes: int) -> None:
-    """Refuses a TIFF page whose strips or tiles end behind the file, or claim too much."""
+    """Raise DataError if strips or tiles end beyond the file, or claim too large a size."""
     if (whole := _contiguous_page(page)) is not None:
-        whole.check_present(path, present_bytes)
+        whole.check_present(present_bytes)
         return
-    safety.check_claim(path, page.chunks, page.keyframe.dtype.itemsize, present_bytes)
+    files.check_claim(path, page.chunks, page.keyframe.dtype.itemsize, present_bytes)
     places = zip(page.dataoffsets, page.databytecounts, strict=False)
     end = max(start + size for start, size in places)
     if end > present_bytes:
-        raise safety.damaged(path, f"cut off after {present_bytes} of {end} bytes")
+        raise files.damaged(path, f"the file is cut off after {present_bytes} of {end} bytes")
 
 
 def _is_decodable(page: Any) -> bool:
-    """tifffile can unpack the strips or tiles of a page, with the packages that are there."""
+    """Whether tifffile can unpack the strips or tiles of a page with the installed packages."""
     if _contiguous_page(page) is not None:
         return True
     try:
@@ -214,28 +225,28 @@ def _is_decodable(page: Any) -> bool:
 
 
 def _rows_per_segment(page: Any) -> int | None:
-    """Rows of a strip or tile of a TIFF page; None where any row can be read alone."""
+    """Return the rows of a strip or tile of a page; None if any row can be read alone."""
     if _contiguous_page(page) is not None:
         return None
     return int(page.keyframe.tilelength if page.keyframe.is_tiled else page.keyframe.rowsperstrip)
 
 
 def _read_page(page: Any, first: int, last: int) -> np.ndarray:
-    """Rows of a TIFF page, from those of its strips or tiles that they lie in.
+    """Read rows of a page from the strips or tiles that contain them.
 
     Shapes:
-        returns: (samples, z, last - first, x, samples), one of the samples being 1.
+        returns: (samples, z, last - first, x, samples), one of the two samples axes being 1.
     """
-    file, key = page.parent.filehandle, page.keyframe
+    key = page.keyframe
     if (whole := _contiguous_page(page)) is not None:
-        return whole.read(file, 2, first, last)
+        return whole.read(2, first, last)
     separate, depth, _, width, samples = key.shaped
     band = np.empty((separate, depth, last - first, width, samples), key.dtype)
     for number in _segments_of(key, first, last):
         segment, (s, z, y, x, _), shape = _decode(page, number)
         above, below = max(y, first), min(y + shape[1], last)
         part = band[s, z : z + shape[0], above - first : below - first, x : x + shape[2]]
-        # A segment that was never written is `nodata`, as tifffile reads it.
+        # A segment that was never written has the value `nodata`, as in tifffile.
         part[...] = (
             key.nodata
             if segment is None
@@ -245,7 +256,7 @@ def _read_page(page: Any, first: int, last: int) -> np.ndarray:
 
 
 def _segments_of(key: Any, first: int, last: int) -> Iterator[int]:
-    """Numbers of the strips or tiles that hold some of these rows."""
+    """Yield the numbers of the strips or tiles that contain some of these rows."""
     separate, depth, length, width, _ = key.shaped
     if key.is_tiled:
         step, across = key.tilelength, -(-width // key.tilewidth)
@@ -259,7 +270,7 @@ def _segments_of(key: Any, first: int, last: int) -> Iterator[int]:
 
 
 def _decode(page: Any, number: int) -> tuple[np.ndarray | None, tuple[int, ...], tuple[int, ...]]:
-    """A strip or tile unpacked, its place and its shape."""
+    """Return an unpacked strip or tile, its position and its shape."""
     key, file = page.keyframe, page.parent.filehandle
     tables = {}
     if key.compression in JPEG:

@@ -12,9 +12,8 @@ from ushape.labels import LabelConfig
 from ushape.losses import LossConfig
 from ushape.models.config import UNetConfig
 from ushape.planning.recipe import PredictConfig, Recipe, TrainConfig
-from ushape.transforms.augment import AugmentConfig
+from ushape.transforms.augment import AugmentConfig, IntensityConfig
 from ushape.transforms.augment.geometry import GeometryConfig
-from ushape.transforms.augment.intensity import IntensityConfig
 
 
 def unet2015() -> Recipe:

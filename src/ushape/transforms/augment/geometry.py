@@ -1,4 +1,4 @@
-"""Which way a patch is bent: flips, turns, scale, shift and elastic deformation as one warp."""
+"""Geometric augmentation: flips, rotation, scaling, shift and elastic deformation as one warp."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from scipy import ndimage
 from torch.nn import functional
 
 from ushape.errors import ConfigError
+from ushape.transforms.resampling import mirror_indices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,42 +21,46 @@ class GeometryConfig:
     """How patches are deformed."""
 
     flip_axes: tuple[int, ...] = ()
-    """Axes of S that are mirrored in half of the patches."""
+    """Axes of S that are mirrored, each with probability 0.5."""
 
     transpose_probability: float = 0.0
-    """Of exchanging the last two axes."""
+    """Probability of exchanging the last two axes."""
 
     quarter_turn_probability: float = 0.0
-    """Of 1, 2 or 3 quarter turns in the plane of the last two axes, each as likely."""
+    """Probability of a rotation by 90, 180 or 270 degrees in the plane of the last two axes."""
 
     rotation_degrees: float = 180.0
-    """Largest angle, drawn evenly from -angle to angle, in the plane of the last two axes."""
+    """Largest rotation angle; drawn uniformly from -angle to angle, in the plane of the last two
+    axes."""
 
     rotation_probability: float = 0.5
+    """Probability of a rotation."""
 
     scale: float = 0.25
-    """Largest relative change of size: from 1 / (1 + scale) to 1 + scale."""
+    """Largest relative change of size: factors from 1 / (1 + scale) to 1 + scale."""
 
     scale_probability: float = 0.3
+    """Probability of a change of size."""
 
     shift_fraction: float = 0.0
-    """Largest shift, as a share of the patch. Patches are drawn anywhere already."""
+    """Largest shift, as a share of the patch size. Patches are drawn at random positions anyway."""
 
     elastic_px: float = 8.0
-    """Standard deviation of the displacements on a coarse grid, pixels."""
+    """Standard deviation of the elastic displacements on a coarse grid, in pixels."""
 
     elastic_grid: int = 4
-    """Points of the coarse grid along each axis; the paper has 3."""
+    """Number of points of the coarse grid along each axis; 3 in the U-Net paper."""
 
     elastic_sigma_px: float | None = None
-    """Where given, displacements are drawn at every pixel instead, evenly from -elastic_px to
-    elastic_px, and smoothed by a Gaussian of this standard deviation (Simard et al. 2003: alpha
-    is elastic_px)."""
+    """Standard deviation, in pixels, of a Gaussian that smooths displacements drawn uniformly at
+    every pixel, from -elastic_px to elastic_px (Simard et al. 2003: alpha is elastic_px); null:
+    displacements on a coarse grid."""
 
     elastic_probability: float = 0.2
+    """Probability of an elastic deformation."""
 
     interpolation: Literal["linear", "cubic"] = "linear"
-    """Of the image; volumes are always linear."""
+    """Interpolation of the image; volumes are always interpolated linearly."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -67,45 +72,50 @@ class GeometryConfig:
         ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(
-                    f"augment.geometry.{name} is {getattr(self, name)}, outside [0, 1].",
-                    hint="0 switches it off.",
+                    f"augment.geometry.{name} is {getattr(self, name)}; it must be from 0 to 1.",
+                    code="value_out_of_range",
+                    hint="0 disables it.",
                 )
         for name in ("rotation_degrees", "scale", "shift_fraction", "elastic_px"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(
-                    f"augment.geometry.{name} is {getattr(self, name)}, below 0.",
-                    hint="It is the largest amount, drawn to both sides. 0 switches it off.",
+                    f"augment.geometry.{name} is {getattr(self, name)}; it must be at least 0.",
+                    code="value_out_of_range",
+                    hint="It is the largest amount in both directions. 0 disables it.",
                 )
         if self.elastic_sigma_px is not None and not self.elastic_sigma_px > 0:
             raise ConfigError(
-                f"augment.geometry.elastic_sigma_px is {self.elastic_sigma_px}.",
-                hint="Above 0 pixels; leave it out for displacements on a coarse grid.",
+                f"augment.geometry.elastic_sigma_px is {self.elastic_sigma_px}; it must be above "
+                "0.",
+                code="value_out_of_range",
+                hint="Leave it out for displacements on a coarse grid.",
             )
         if self.elastic_grid < 2:
             raise ConfigError(
-                f"augment.geometry.elastic_grid is {self.elastic_grid}, below 2.",
+                f"augment.geometry.elastic_grid is {self.elastic_grid}; it must be at least 2.",
+                code="value_out_of_range",
                 hint="The paper uses 3.",
             )
 
 
 @dataclass(frozen=True)
 class Warp:
-    """Where each pixel of a patch comes from, relative to the centers of patch and cut."""
+    """Mapping from the pixels of a patch to positions in the image, relative to their centers."""
 
     matrix: np.ndarray
-    """(D, D): offset in the patch -> offset in the image, pixels."""
+    """(D, D): maps an offset in the patch to an offset in the image, in pixels."""
 
     shift: np.ndarray
-    """(D,) pixels, added to it."""
+    """(D,) shift in pixels, added to the mapped offset."""
 
     elastic: np.ndarray | None
-    """(D, g, ..., g) pixels, displacements on a coarse grid over the patch, or at each pixel."""
+    """(D, g, ..., g) displacements in pixels on a coarse grid over the patch, or at each pixel."""
 
     interpolation: Literal["linear", "cubic"]
 
     @property
     def is_grid_aligned(self) -> bool:
-        """Flips, quarter turns and whole shifts: pixels are moved, not mixed."""
+        """Whether pixels are only moved: by flips, rotations by 90 degrees and integer shifts."""
         turns = np.rint(self.matrix)
         return (
             self.elastic is None
@@ -123,16 +133,17 @@ class Warp:
 
 
 def draw_warp(config: GeometryConfig, patch_shape: Sequence[int], rng: np.random.Generator) -> Warp:
-    """Draws a warp; the same number of random numbers whatever comes out.
+    """Draw a warp. The number of random numbers drawn is always the same.
 
     Raises:
-        ConfigError: flip_axes names an axis that the patch does not have.
+        ConfigError: if flip_axes names an axis that the patch does not have.
     """
     dims = len(patch_shape)
     if not all(-dims <= axis < dims for axis in config.flip_axes):
         raise ConfigError(
             f"augment.geometry.flip_axes is {config.flip_axes}, but the patches have {dims} axes.",
-            hint="Axes count from 0: y, x in images; z, y, x in volumes.",
+            code="unknown_axis",
+            hint="Axes are counted from 0: y, x in images; z, y, x in volumes.",
         )
     matrix = _draw_symmetry(config, dims, rng)
     turn, scale, shift = rng.random(2), rng.random(2), rng.uniform(-1, 1, dims)
@@ -140,7 +151,7 @@ def draw_warp(config: GeometryConfig, patch_shape: Sequence[int], rng: np.random
         angle = math.radians((2 * turn[1] - 1) * config.rotation_degrees)
         matrix = _rotation(angle, dims) @ matrix
     if scale[0] < config.scale_probability:
-        # A larger image is read from closer by.
+        # To enlarge the image, positions are moved closer to the center.
         matrix = matrix / (1 + config.scale) ** (2 * scale[1] - 1)
     return Warp(
         matrix=matrix,
@@ -151,7 +162,7 @@ def draw_warp(config: GeometryConfig, patch_shape: Sequence[int], rng: np.random
 
 
 def _draw_symmetry(config: GeometryConfig, dims: int, rng: np.random.Generator) -> np.ndarray:
-    """(D, D): mirrored axes, transposition, quarter turns."""
+    """Draw mirrored axes, transposition and rotation by 90 degrees, (D, D)."""
     flips, transpose, turn = rng.random(dims), rng.random(), rng.random()
     quarters = int(rng.integers(1, 4))
     matrix = np.eye(dims)
@@ -168,7 +179,7 @@ def _draw_symmetry(config: GeometryConfig, dims: int, rng: np.random.Generator) 
 def _draw_elastic(
     config: GeometryConfig, patch_shape: Sequence[int], rng: np.random.Generator
 ) -> np.ndarray | None:
-    """Displacements (D, g, ..., g) on a coarse grid, or (D, *patch_shape) where smoothed."""
+    """Draw displacements (D, g, ..., g) on a coarse grid, or smoothed (D, *patch_shape)."""
     own = np.random.default_rng(rng.integers(2**63))
     if rng.random() >= config.elastic_probability or config.elastic_px == 0:
         return None
@@ -181,7 +192,7 @@ def _draw_elastic(
 
 
 def _rotation(angle: float, dims: int) -> np.ndarray:
-    """Turns the last two axes."""
+    """Return the matrix that rotates the last two axes."""
     matrix = np.eye(dims)
     cosine, sine = math.cos(angle), math.sin(angle)
     matrix[-2:, -2:] = [[cosine, -sine], [sine, cosine]]
@@ -190,28 +201,28 @@ def _rotation(angle: float, dims: int) -> np.ndarray:
 
 def cut(
     image: np.ndarray,
-    classes: np.ndarray | None,
+    label_map: np.ndarray | None,
     center: Sequence[float],
     patch_shape: Sequence[int],
     warp: Warp,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Cuts a warped patch; only the part of the image that it shows is touched.
+    """Cut a warped patch; only the part of the image that it shows is read.
 
     Args:
-        center: Pixels; an unwarped patch begins at center - patch_shape / 2.
+        center: Position in pixels; an unwarped patch begins at center - patch_shape / 2.
 
     Shapes:
-        image: (C, *S), any dtype -> (C, *patch_shape) float32.
-        classes: (*S) uint8 -> (*patch_shape) uint8, no new values.
+        image: (C, *S), any type -> (C, *patch_shape) float32.
+        label_map: (*S) uint8 -> (*patch_shape) uint8, without new values.
     """
     if warp.is_grid_aligned:
-        return _cut_straight(image, classes, center, patch_shape, warp)
-    # Measured from a whole pixel nearby: far from 0, float32 would lose the fractions.
+        return _cut_straight(image, label_map, center, patch_shape, warp)
+    # Relative to an integer position nearby: far from 0, float32 would lose the fractions.
     middle = np.asarray(center) - 0.5 + warp.shift
     origin = np.floor(middle).astype(int)
     places = _find_places(middle - origin, patch_shape, warp)
     flat = places.reshape(len(places), -1)
-    # Cubic interpolation looks at one pixel before and two after; one more for rounding.
+    # Cubic interpolation uses one pixel before and two after; one more for rounding.
     lows = np.floor(flat.min(axis=1)).astype(int) - 2
     highs = np.ceil(flat.max(axis=1)).astype(int) + 3
     grid = _scale_to_box(places, lows, highs)
@@ -219,53 +230,54 @@ def cut(
     is_cubic = warp.interpolation == "cubic" and len(patch_shape) == 2
     part = _take_box(image, origin + lows, origin + highs)
     patch = _sample(part, grid, "bicubic" if is_cubic else "bilinear")
-    if classes is None:
+    if label_map is None:
         return patch, None
-    part = _take_box(classes[None], origin + lows, origin + highs)
-    return patch, _sample(part, grid, "nearest")[0].astype(classes.dtype)
+    part = _take_box(label_map[None], origin + lows, origin + highs)
+    return patch, _sample(part, grid, "nearest")[0].astype(label_map.dtype)
 
 
 def _find_places(middle: Sequence[float], patch_shape: Sequence[int], warp: Warp) -> np.ndarray:
-    """(D, *patch_shape) float32, where each pixel comes from; the patch's center from `middle`."""
+    """Return the source position of each pixel, (D, *patch_shape) float32, around `middle`."""
     dims = len(patch_shape)
     axes = [np.arange(size, dtype=np.float32) - (size - 1) / 2 for size in patch_shape]
     places = np.empty((dims, *patch_shape), dtype=np.float32)
     for row in range(dims):
-        # Offsets of each axis are added by broadcasting: no matrix product over all pixels.
+        # The offsets of the axes are added by broadcasting, which avoids a matrix product.
         total: np.ndarray | float = float(middle[row])
         for column, axis in enumerate(axes):
             shape = [-1 if a == column else 1 for a in range(dims)]
             total = total + (np.float32(warp.matrix[row, column]) * axis).reshape(shape)
         places[row] = total
     if warp.elastic is not None:
-        places += _spread(warp.elastic, patch_shape)
+        places += _interpolate_displacements(warp.elastic, patch_shape)
     return places
 
 
-def _spread(coarse: np.ndarray, patch_shape: Sequence[int]) -> np.ndarray:
-    """Displacements (D, g, ..., g) of the coarse grid at every pixel, cubic.
+def _interpolate_displacements(coarse: np.ndarray, patch_shape: Sequence[int]) -> np.ndarray:
+    """Interpolate displacements (D, g, ..., g) of a coarse grid at every pixel, cubic.
 
-    An axis at a time, as matrix products: some 25 times as fast as interpolating all pixels.
+    Matrix products along one axis after the other are about 25 times faster than interpolating
+    each pixel.
     """
     fine = coarse.astype(np.float32)
     if fine.shape[1:] == tuple(patch_shape):
         return fine
     for size in patch_shape:
-        # Each product moves one fine axis to the end: after all, they are in order again.
-        # Not by BLAS, which would wake all its threads for so little.
+        # Each product moves one fine axis to the end, so that they are finally in order again.
+        # Without BLAS, which would start all its threads for a small product.
         fine = np.einsum("da...,sa->d...s", fine, _cubic_weights(fine.shape[1], size))
     return fine
 
 
 def _cubic_weights(points: int, size: int) -> np.ndarray:
-    """(size, points) share of each coarse point in each pixel; outer points on outer pixels."""
+    """Return the weight of each coarse point in each pixel, (size, points)."""
     unit = torch.eye(points)[None, None]
     weights = functional.interpolate(unit, size=(size, points), mode="bicubic", align_corners=True)
     return weights[0, 0].numpy()
 
 
 def _scale_to_box(places: np.ndarray, lows: np.ndarray, highs: np.ndarray) -> torch.Tensor:
-    """(*P, D) as grid_sample wants it: (x, y, z), -1 and 1 at the outer edges of the box."""
+    """Return positions (*P, D) as in grid_sample: (x, y, z), -1 and 1 at the edges of the box."""
     grid = np.empty((*places.shape[1:], len(places)), dtype=np.float32)
     for axis, place in enumerate(places):
         low, size = int(lows[axis]), int(highs[axis] - lows[axis])
@@ -278,7 +290,7 @@ def _scale_to_box(places: np.ndarray, lows: np.ndarray, highs: np.ndarray) -> to
 def _sample(
     part: np.ndarray, grid: torch.Tensor, mode: Literal["nearest", "bilinear", "bicubic"]
 ) -> np.ndarray:
-    """The values of part (C, *S) at the places of the grid, (C, *P) float32."""
+    """Sample part (C, *S) at the positions of the grid, (C, *P) float32."""
     values = torch.from_numpy(np.array(part, dtype=np.float32, order="C"))
     sampled = functional.grid_sample(
         values[None], grid[None], mode=mode, padding_mode="border", align_corners=False
@@ -288,17 +300,17 @@ def _sample(
 
 def _cut_straight(
     image: np.ndarray,
-    classes: np.ndarray | None,
+    label_map: np.ndarray | None,
     center: Sequence[float],
     patch_shape: Sequence[int],
     warp: Warp,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """The patch by indexing alone: bit for bit what the file holds.
+    """Cut a patch by indexing, so that its pixels are exactly those of the file.
 
-    A corner between pixels is moved down to the next whole one.
+    A fractional corner is rounded down.
     """
     turns = np.rint(warp.matrix).astype(int)
-    # Row: axis of the image; its entry that is not 0: the patch's axis that runs along it.
+    # The nonzero entry of each row tells which patch axis runs along that axis of the image.
     shown = np.abs(turns).argmax(axis=1)
     sizes = np.asarray(patch_shape)[shown]
     lows = np.floor(np.asarray(center) - sizes / 2 + warp.shift).astype(int)
@@ -309,13 +321,13 @@ def _cut_straight(
         return _take_box(array, lows, lows + sizes)[(slice(None), *steps)].transpose(order)
 
     patch = np.array(turn(image), dtype=np.float32, order="C")
-    return patch, None if classes is None else np.array(turn(classes[None])[0], order="C")
+    return patch, None if label_map is None else np.array(turn(label_map[None])[0], order="C")
 
 
 def _take_box(array: np.ndarray, lows: np.ndarray, highs: np.ndarray) -> np.ndarray:
-    """The box [lows, highs) of array (C, *S), mirrored beyond the edges; a view where inside."""
+    """Return the box [lows, highs) of array (C, *S), mirrored beyond the edges; maybe a view."""
     windows = [
-        _mirror(np.arange(low, high), size)
+        mirror_indices(np.arange(low, high), size)
         for low, high, size in zip(lows, highs, array.shape[1:], strict=True)
     ]
     ranges = [(int(window.min()), int(window.max()) + 1) for window in windows]
@@ -324,12 +336,3 @@ def _take_box(array: np.ndarray, lows: np.ndarray, highs: np.ndarray) -> np.ndar
         if touched != (lows[axis], highs[axis]):
             part = part.take(window - touched[0], axis=axis + 1)
     return part
-
-
-def _mirror(places: np.ndarray, size: int) -> np.ndarray:
-    """Indices beyond the edges, mirrored about the outer pixels' centers, into 0 .. size - 1."""
-    if size == 1:
-        return np.zeros_like(places)
-    period = 2 * (size - 1)
-    folded = np.abs(places) % period
-    return np.where(folded < size, folded, period - folded)

@@ -12,10 +12,10 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from codes import raises_code
 from ushape import io
 from ushape.errors import DataError
-from ushape.io.streaming import sinks
-from ushape.io.streaming.reader import open_bands
+from ushape.io.streaming import open_bands, sinks
 from ushape.io.streaming.writer import SINKS, open_band_writer, open_probability_writer
 from ushape.types import MaskEncoding
 
@@ -39,8 +39,8 @@ def write(path, codes, encoding, sizes=(7,), like=None):
 @pytest.fixture
 def small_tiles(monkeypatch):
     """Tiles and chunks that a small image has several of, along both axes."""
-    monkeypatch.setattr(sinks, "TILE", 16)
-    monkeypatch.setattr(sinks, "CHUNK", 16)
+    monkeypatch.setattr(sinks, "TIFF_TILE", 16)
+    monkeypatch.setattr(sinks, "ZARR_CHUNK", 16)
 
 
 @pytest.mark.usefixtures("small_tiles")
@@ -102,7 +102,7 @@ def test_tiff_read_by_tifffile_alone(tmp_path):
 
 
 def test_large_files_have_places_of_64_bits(tmp_path, monkeypatch):
-    monkeypatch.setattr(sinks, "BIG_BYTES", 37 * 29 * 2)
+    monkeypatch.setattr(sinks, "BIGTIFF_BYTES", 37 * 29 * 2)
     codes = RANDOM.integers(999, size=(37, 29))
     write(tmp_path / "big.tif", codes, VALUES)
     write(tmp_path / "small.tif", codes, MaskEncoding())
@@ -202,7 +202,7 @@ def test_a_second_writing_replaces_the_first(suffix, tmp_path):
 @pytest.mark.parametrize("suffix", [*SINKS, ".png"])
 def test_rows_that_are_missing(suffix, tmp_path):
     with (
-        pytest.raises(DataError, match=rf"x{suffix}: 7 of 20 rows written"),
+        raises_code(DataError, "bands_missing"),
         open_band_writer(tmp_path / f"x{suffix}", (20, 5), VALUES) as writer,
     ):
         writer.write(np.zeros((7, 5), int))
@@ -212,7 +212,7 @@ def test_rows_that_are_missing(suffix, tmp_path):
 @pytest.mark.parametrize("shape", [(8, 6), (21, 5), (8, 5, 1)])
 def test_bands_that_do_not_fit(shape, tmp_path):
     with (
-        pytest.raises(DataError, match=r"x.tif: a band of shape .*, with 20 of 20 rows of \(5,\)"),
+        raises_code(DataError, "band_mismatch"),
         open_band_writer(tmp_path / "x.tif", (20, 5), VALUES) as writer,
     ):
         writer.write(np.zeros(shape, int))
@@ -221,12 +221,12 @@ def test_bands_that_do_not_fit(shape, tmp_path):
 
 def test_formats_that_are_not_written(tmp_path):
     with (
-        pytest.raises(DataError, match=r"x.jpg: masks cannot be written as \.jpg"),
+        raises_code(DataError, "unwritable_format"),
         open_band_writer(tmp_path / "x.jpg", (20, 5), VALUES),
     ):
         pass
     with (
-        pytest.raises(DataError, match=r"x.png: probabilities in bands cannot be written as \.png"),
+        raises_code(DataError, "unwritable_format"),
         open_probability_writer(tmp_path / "x.png", (2, 20, 5)),
     ):
         pass
@@ -286,7 +286,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np, tifffile, zarr
 from ushape.io.streaming.writer import open_band_writer
-from ushape.io.streaming.reader import open_bands
+from ushape.io.streaming import open_bands
 from ushape.types import MaskEncoding
 def copy(source, target):
     with open_bands(source) as bands, open_band_writer(

@@ -12,10 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from codes import raises_code
 from dicoms import SLICES, save
 from ushape import io
 from ushape.errors import DataError
-from ushape.io.streaming.reader import open_bands
+from ushape.io.streaming import open_bands
 
 RANDOM = np.random.default_rng(0)
 GRAY = RANDOM.integers(256, size=(37, 29), dtype=np.uint8)
@@ -234,7 +235,7 @@ def test_only_tiles_that_a_band_touches_are_unpacked_and_once(tmp_path, monkeypa
         unpacked.clear()
         for first, last in ((0, 20), (10, 30), (16, 32)):  # Rows of tiles: 0 1, 0 1, 1.
             bands.read(first, last)
-        assert places.grain == 16
+        assert places.block_rows == 16
     assert len(unpacked) == 4  # Two rows of two tiles.
     assert len(set(unpacked)) == 4
 
@@ -261,11 +262,11 @@ def huge_tiff(path, side, tile):
 
 def test_an_image_that_is_too_large_to_be_read_whole(tmp_path):
     huge_tiff(tmp_path / "x.tif", 102400, 4096)
-    with pytest.raises(DataError, match="claims the shape 102400 x 102400, more than"):
+    with raises_code(DataError, "image_too_large"):
         io.read(tmp_path / "x.tif")
     with open_bands(tmp_path / "x.tif") as bands:
         assert bands.shape == (1, 102400, 102400)
-        with pytest.raises(DataError, match=r"x.tif: claims the shape 1 x 102400 x 102400, more"):
+        with raises_code(DataError, "image_too_large"):
             bands.read(0, 102400)
 
 
@@ -276,10 +277,10 @@ def test_a_zarr_that_is_too_large_to_be_read_whole(tmp_path):
     )
     stored[990:1010, 7:9] = 3
     # An array that is nearly all missing is refused.
-    with pytest.raises(DataError, match=r"x.zarr: claims 2500000000 bytes"):
+    with raises_code(DataError, "damaged_file"):
         open_bands(tmp_path / "x.zarr")
     (tmp_path / "x.zarr" / "c" / "ballast").write_bytes(bytes(2**20))
-    with pytest.raises(DataError, match="more than"):
+    with raises_code(DataError, "image_too_large"):
         io.read(tmp_path / "x.zarr")
     with open_bands(tmp_path / "x.zarr") as bands:
         band = bands.read(995, 1012)
@@ -295,7 +296,7 @@ def test_a_file_that_was_cut_off_is_refused(name, written, tmp_path):
     cut = tmp_path / path.name
     for share in (0.2, 0.5, 0.9):
         cut.write_bytes(content[: int(share * len(content))])
-        with pytest.raises(DataError, match=path.name), open_bands(cut) as bands:
+        with raises_code(DataError, "damaged_file"), open_bands(cut) as bands:
             bands.read(0, bands.shape[1])
 
 
@@ -319,16 +320,16 @@ def test_random_damage_raises_a_data_error_or_none(name, places, written, tmp_pa
 def test_rows_that_are_not_there(first, last, written):
     with (
         open_bands(written("tiles")[0]) as bands,
-        pytest.raises(DataError, match=f"tiles.tif: no rows {first} to {last}, it has 37"),
+        raises_code(DataError, "rows_out_of_range"),
     ):
         bands.read(first, last)
 
 
 def test_unknown_formats_and_missing_files(tmp_path):
-    with pytest.raises(DataError, match=r"no reader for \.xyz"):
+    with raises_code(DataError, "unknown_format"):
         open_bands(tmp_path / "x.xyz")
-    with pytest.raises(DataError, match="no such file"):
+    with raises_code(DataError, "file_not_found"):
         open_bands(Path("x.tif"))
     (tmp_path / "x.tif").write_bytes(b"")
-    with pytest.raises(DataError, match="empty, 0 bytes"):
+    with raises_code(DataError, "damaged_file"):
         open_bands(tmp_path / "x.tif")
