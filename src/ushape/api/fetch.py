@@ -11,9 +11,15 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from ushape.console import Console
-from ushape.datasets import SOURCES, Archive, Source, arrange, count_cases, kaggle
-from ushape.datasets.download import check, download
-from ushape.datasets.kaggle import KaggleClient
+from ushape.datasets import SOURCES, Archive, Source, arrange, count_cases
+from ushape.datasets.download import (
+    KaggleClient,
+    check_file,
+    download,
+    download_archive,
+    download_dataset,
+    kagglehub,
+)
 from ushape.datasets.unpack import NoRoomError, unpack
 from ushape.errors import ConfigError, DataError
 
@@ -63,7 +69,7 @@ def fetch(
         elif source.address is not None:
             _from_address(source.archives[0], source.address, source, work, say)
         else:
-            _from_kaggle(source, client or kaggle.kagglehub(), unpacked, say)
+            _from_kaggle(source, client or kagglehub(), unpacked, say)
         found = arrange(unpacked, source)
         cases = count_cases(found, source)
         _compare(cases, source, is_official=address is None, say=say)
@@ -130,7 +136,7 @@ def _from_address(
                 f"{file}: {'a folder' if file.is_dir() else 'no such file'}.",
                 hint="--from takes a zip or tar, or its web address. A folder is used as it is.",
             )
-        check(file, str(file), size_bytes=archive.size_bytes, sha256=archive.sha256)
+        check_file(file, str(file), size_bytes=archive.size_bytes, sha256=archive.sha256)
         unpack(file, unpacked, most_bytes=source.most_bytes)
         return
     # A folder of its own per address: the rest of one file must not continue another.
@@ -140,7 +146,7 @@ def _from_address(
     try:
         if file.exists():
             say(f"{file.name} has arrived before.")
-            check(file, address, size_bytes=archive.size_bytes, sha256=archive.sha256)
+            check_file(file, address, size_bytes=archive.size_bytes, sha256=archive.sha256)
         else:
             size, sha256 = archive.size_bytes, archive.sha256
             download(address, file, size_bytes=size, sha256=sha256, say=say)
@@ -157,12 +163,12 @@ def _from_kaggle(
 ) -> None:
     say(f"From {source.page}, with your Kaggle account")
     if source.dataset is not None:
-        cached = kaggle.download_dataset(source, client)
+        cached = download_dataset(source, client)
         shutil.copytree(cached, unpacked, dirs_exist_ok=True)
         say(f"Kaggle's client keeps its own copy in {cached}; you may delete it.")
         return
     for archive in source.archives:
-        file = kaggle.download_archive(source, archive.name, client)
-        check(file, archive.name, size_bytes=archive.size_bytes, sha256=archive.sha256)
+        file = download_archive(source, archive.name, client)
+        check_file(file, archive.name, size_bytes=archive.size_bytes, sha256=archive.sha256)
         unpack(file, unpacked, most_bytes=source.most_bytes)
         say(f"Kaggle's client keeps its own {archive.name} in {file.parent}; you may delete it.")

@@ -1,4 +1,4 @@
-"""The data sets that can be fetched. A new one is an entry in SOURCES."""
+"""Datasets that can be downloaded by name. A new one is an entry in SOURCES."""
 
 from __future__ import annotations
 
@@ -9,58 +9,59 @@ from pathlib import Path
 from ushape.errors import DataError
 
 GIB = 1 << 30
+"""Bytes of a gibibyte."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:
-    """A zip or tar that a source offers."""
+    """A zip or tar file of a source."""
 
     name: str
-    """Of a competition's file; of a web address, the last part."""
+    """Name of the file of a competition, or last part of the web address."""
 
     size_bytes: int | None = None
-    """None: the size that the server states is checked."""
+    """Expected size; None: the size that the server states."""
 
     sha256: str | None = None
-    """Hexadecimal; None: nobody has published one."""
+    """Expected checksum, hexadecimal; None if none is published."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where a data set comes from, and what it looks like when it is whole."""
+    """Where a dataset comes from, and how to recognize that it is complete."""
 
     terms: str
-    """License and citation, in a line."""
+    """License and citation."""
 
     folders: tuple[str, ...]
-    """Folders that lie side by side in it; where they are, the data are."""
+    """Names of the folders of the dataset, which have the same parent folder."""
 
     images: str
-    """Glob below the data set."""
+    """Glob pattern of the images below the dataset folder."""
 
     masks: str
-    """Glob below the data set."""
+    """Glob pattern of the masks below the dataset folder."""
 
     cases: int
-    """Annotated images in the whole data set."""
+    """Number of annotated images in the complete dataset."""
 
     most_bytes: int
-    """Unpacked; an archive that holds more is refused."""
+    """Largest accepted unpacked size."""
 
     dataset: str | None = None
-    """Handle of a Kaggle data set."""
+    """Handle of a Kaggle dataset."""
 
     competition: str | None = None
     """Handle of a Kaggle competition."""
 
     address: str | None = None
-    """Official web address; its archive is the only one in `archives`."""
+    """Official web address of the only archive in `archives`."""
 
     archives: tuple[Archive, ...] = ()
 
     @property
     def page(self) -> str:
-        """Where a person reads about it."""
+        """Address of a web page about the dataset."""
         if self.competition:
             return f"https://www.kaggle.com/c/{self.competition}"
         if self.dataset:
@@ -103,21 +104,21 @@ SOURCES = {
         archives=(Archive(name="ISBI-2012-challenge.zip"),),
     ),
 }
-
+"""Sources by the name of the dataset."""
 
 STACKS = {
     "train-volume.tif": "train/images",
     "train-labels.tif": "train/labels",
     "test-volume.tif": "test/images",
 }
-"""Volumes of the ISBI 2012 archive, and the folder of PNG files that each becomes."""
+"""Volumes of the ISBI 2012 archive, and the folders of PNG files they are converted to."""
 
 
 def arrange(unpacked: Path, source: Source) -> Path:
-    """The folder that holds the data set, put in order.
+    """Put the content of an unpacked archive in order, and return the folder of the dataset.
 
     Raises:
-        DataError: it is not in there; it is in there twice, with different files.
+        DataError: if the dataset is not found, or there are two copies with different files.
     """
     for volume in sorted(unpacked.rglob("train-volume.tif")):
         _split_stacks(volume.parent)
@@ -125,13 +126,14 @@ def arrange(unpacked: Path, source: Source) -> Path:
     if not places:
         seen = ", ".join(sorted(path.name for path in unpacked.iterdir())[:8]) or "nothing"
         raise DataError(
-            f"No {source.masks}, with {' beside '.join(source.folders)}, in what was fetched, "
-            f"only {seen}.",
-            hint="This is another data set.",
+            f"The archive does not contain the folders {', '.join(source.folders)} with masks "
+            f"{source.masks}, only {seen}.",
+            code="unexpected_dataset",
+            hint="This is a different dataset.",
         )
     place = _without_copies(places, source)
     if place != unpacked:
-        # What lies around it, such as a license, comes along.
+        # Files around it, such as a license, are kept.
         for path in unpacked.iterdir():
             if path.is_file() and not (place / path.name).exists():
                 path.replace(place / path.name)
@@ -139,18 +141,24 @@ def arrange(unpacked: Path, source: Source) -> Path:
 
 
 def count_cases(folder: Path, source: Source) -> int:
-    """Raises: DataError: images without masks, or the other way round."""
+    """Return the number of pairs of image and mask.
+
+    Raises:
+        DataError: if there are images without masks, or masks without images.
+    """
     images, masks = (len(list(folder.glob(glob))) for glob in (source.images, source.masks))
     if images != masks or not masks:
         raise DataError(
-            f"{folder} holds {images} images ({source.images}) and {masks} masks ({source.masks}).",
-            hint="It is not whole, or not this data set. Move it away and fetch it again.",
+            f"{folder} contains {images} images ({source.images}) and {masks} masks "
+            f"({source.masks}).",
+            code="unexpected_dataset",
+            hint="It is incomplete, or a different dataset. Move it away and fetch it again.",
         )
     return masks
 
 
 def _places(unpacked: Path, source: Source) -> list[Path]:
-    """Folders in which the data set's own folders lie side by side; the highest first."""
+    """Return the parent folders of the dataset's folders, the topmost first."""
     found = [
         path.parent
         for path in unpacked.rglob(source.folders[0])
@@ -161,7 +169,7 @@ def _places(unpacked: Path, source: Source) -> list[Path]:
 
 
 def _without_copies(places: list[Path], source: Source) -> Path:
-    """Kaggle's LGG archive holds everything twice; copies of other names are never removed."""
+    """Remove the second copy in Kaggle's LGG archive, and return the folder that is kept."""
     kept, *others = places
     for other in others:
         if any(other.is_relative_to(kept / name) for name in source.folders):
@@ -170,10 +178,11 @@ def _without_copies(places: list[Path], source: Source) -> Path:
             _names(kept, source) - _names(other, source)
         ):
             raise DataError(
-                f"{kept} and {other} are two different copies: {min(missing)} is only in one.",
-                hint="Unpack it by hand, and keep the one that you want.",
+                f"{kept} and {other} are different copies: only one contains {min(missing)}.",
+                code="unexpected_dataset",
+                hint="Unpack the archive manually, and keep one of the copies.",
             )
-        if missing:  # Then the other one has all that this one has, and more.
+        if missing:  # The other copy contains all files of this one, and more.
             kept, other = other, kept
         for name in source.folders:
             shutil.rmtree(other / name)
@@ -192,7 +201,7 @@ def _names(place: Path, source: Source) -> set[str]:
 
 
 def _split_stacks(folder: Path) -> None:
-    """Volumes to numbered sections, bit by bit the same, so that each section is a case."""
+    """Convert volumes to numbered PNG sections without loss, so that each section is a case."""
     from ushape import io
 
     for name, below in STACKS.items():
@@ -202,9 +211,10 @@ def _split_stacks(folder: Path) -> None:
         sections = io.read(volume).array
         if sections.ndim != 4 or sections.shape[0] != 1 or sections.dtype != "uint8":
             raise DataError(
-                f"{name} has shape {sections.shape} of {sections.dtype}, "
-                "not sections of 8-bit gray values.",
-                hint="This is another data set.",
+                f"{name} has shape {sections.shape} and type {sections.dtype}; sections of 8-bit "
+                "gray values are expected.",
+                code="unexpected_dataset",
+                hint="This is a different dataset.",
             )
         (folder / below).mkdir(parents=True)
         for number, section in enumerate(sections[0]):

@@ -1,4 +1,4 @@
-"""One file over HTTP(S): continued where it was cut off, checked, then renamed."""
+"""Download archives: over HTTP(S), resumable and checked, or through Kaggle's client."""
 
 from __future__ import annotations
 
@@ -9,14 +9,20 @@ import urllib.request
 from collections.abc import Callable
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+from typing import NoReturn, Protocol
 
-from ushape.errors import ConfigError, DataError
+from ushape.datasets import Source
+from ushape.errors import ConfigError, DataError, UshapeError, require_package
 
-BLOCK = 1 << 20
+RECEIVE_BYTES = 1 << 20
+"""Largest number of bytes that are received at once."""
+
 SAY_EVERY_BYTES = 64 << 20
+"""Number of bytes between two progress messages."""
+
 TIMEOUT_S = 30.0
 ATTEMPTS = 3
-"""Connections that may break before we give up; each continues the one before."""
+"""Number of connections; each continues where the previous one broke."""
 
 
 def download(
@@ -27,21 +33,23 @@ def download(
     sha256: str | None = None,
     say: Callable[[str], None],
 ) -> Path:
-    """Downloads to `target`, through `target`.partial, which a later call continues.
+    """Download a file through `target`.partial, which a later call continues.
 
     Args:
-        size_bytes: Of the whole file; None: what the server states.
-        sha256: Of the whole file, hexadecimal.
+        size_bytes: Size of the complete file; None: the size that the server states.
+        sha256: Checksum of the complete file, hexadecimal.
 
     Raises:
-        ConfigError: not an http(s) address.
-        DataError: not reachable, cut off, or not the file that was expected.
+        ConfigError: if the address is not http or https.
+        DataError: if the server cannot be reached, the download is cut off, or the file is not
+            the expected one.
     """
-    # urllib would read file:// and ftp:// as well.
+    # urllib would also read file:// and ftp://.
     if not address.lower().startswith(("https://", "http://")):
         raise ConfigError(
-            f"{address} is no web address.",
-            hint="Addresses begin with https://; a file of yours is named by its path.",
+            f"{address} is not a web address.",
+            code="invalid_address",
+            hint="Addresses begin with https://. A local file is named by its path.",
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     partial, marker = _beside(target, ".partial"), _beside(target, ".marker")
@@ -51,14 +59,15 @@ def download(
             break
         cut = f"after {partial.stat().st_size} of {expected or 'unknown'} bytes"
         if attempt < ATTEMPTS:
-            say(f"Cut off {cut}; continuing.")
+            say(f"The download was cut off {cut}; continuing.")
     else:
         raise DataError(
-            f"{address}: cut off {cut}.",
-            hint="What has arrived is kept. The same command continues it.",
+            f"{address}: the download was cut off {cut}.",
+            code="download_incomplete",
+            hint="What was received is kept. Run the same command again to continue.",
         )
     try:
-        check(partial, address, size_bytes=size_bytes or expected, sha256=sha256)
+        check_file(partial, address, size_bytes=size_bytes or expected, sha256=sha256)
     except DataError:
         _forget(partial, marker)
         raise
@@ -67,17 +76,18 @@ def download(
     return target
 
 
-def check(file: Path, origin: str, *, size_bytes: int | None, sha256: str | None) -> None:
-    """Compares a whole file with what was promised.
+def check_file(file: Path, origin: str, *, size_bytes: int | None, sha256: str | None) -> None:
+    """Compare a file with its expected size and checksum.
 
     Raises:
-        DataError: another size or checksum.
+        DataError: if they differ.
     """
     size = file.stat().st_size
     if size_bytes is not None and size != size_bytes:
         raise DataError(
-            f"{origin}: {size} bytes, expected {size_bytes}.",
-            hint="This is another file, or a damaged one. Try again, or another address.",
+            f"{origin}: the file has {size} bytes, expected {size_bytes}.",
+            code="download_mismatch",
+            hint="The file is damaged or a different one. Try again, or use another address.",
         )
     if sha256 is None:
         return
@@ -85,20 +95,21 @@ def check(file: Path, origin: str, *, size_bytes: int | None, sha256: str | None
         found = hashlib.file_digest(content, "sha256").hexdigest()
     if found != sha256.strip().lower():
         raise DataError(
-            f"{origin}: SHA-256 is {found}, expected {sha256.strip().lower()}.",
-            hint="This is another file, or a damaged one. Try again, or another address.",
+            f"{origin}: the SHA-256 checksum is {found}, expected {sha256.strip().lower()}.",
+            code="download_mismatch",
+            hint="The file is damaged or a different one. Try again, or use another address.",
         )
 
 
 def _receive(
-    address: str, partial: Path, marker: Path, say: Callable[[str], None], *, afresh: bool = False
+    address: str, partial: Path, marker: Path, say: Callable[[str], None], *, restart: bool = False
 ) -> tuple[bool, int | None]:
-    """Adds to `partial` what the server sends.
+    """Append to `partial` what the server sends.
 
     Returns:
-        Whether it is whole now; the whole size, None where the server does not state it.
+        Whether the file is complete, and its size; None if the server does not state it.
     """
-    if afresh:
+    if restart:
         _forget(partial, marker)
     begun = partial.stat().st_size if partial.exists() else 0
     try:
@@ -107,29 +118,29 @@ def _receive(
         error.close()
         if error.code != 416 or not begun:
             raise _unreachable(address, f"HTTP {error.code} {error.reason}") from None
-        # Nothing after `begun`: we have all of it, or more than there is.
-        whole = _number(r"\*/(\d+)", error.headers.get("Content-Range"))
+        # No bytes after `begun`: the file is complete, or longer than that of the server.
+        whole = _number_in(r"\*/(\d+)", error.headers.get("Content-Range"))
         if whole is None or whole == begun:
             return True, begun
-        return _receive(address, partial, marker, say, afresh=True)
+        return _receive(address, partial, marker, say, restart=True)
     except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise _unreachable(address, str(reason) or type(error).__name__) from None
 
     with answer:
         is_rest = answer.status == 206
-        if is_rest and _number(r"bytes (\d+)-", answer.headers.get("Content-Range")) != begun:
-            if afresh:
-                raise _unreachable(address, "the server sends another part than asked for")
-            return _receive(address, partial, marker, say, afresh=True)
+        if is_rest and _number_in(r"bytes (\d+)-", answer.headers.get("Content-Range")) != begun:
+            if restart:
+                raise _unreachable(address, "the server sent a different range than requested")
+            return _receive(address, partial, marker, say, restart=True)
         have = begun if is_rest else 0
-        length = _number(r"(\d+)$", answer.headers.get("Content-Length"))
+        length = _number_in(r"(\d+)$", answer.headers.get("Content-Length"))
         expected = None if length is None else have + length
         of = "" if expected is None else f" of {_mib(expected)}"
         say(f"{'Continuing' if have else 'Downloading'} {address}: {_mib(have)}{of} MiB")
         with partial.open("ab" if is_rest else "wb") as file:
-            if not is_rest:  # Only now: with the old bytes it would vouch for a mixture.
-                marker.write_text(_marker_of(answer))
+            if not is_rest:  # Not earlier: with the old bytes it would identify a mixture.
+                marker.write_text(_marker_of(answer), encoding="utf-8")
             is_whole = _copy(answer, file.write, have, of, say)
     return is_whole and (expected is None or partial.stat().st_size >= expected), expected
 
@@ -141,11 +152,11 @@ def _copy(
     of: str,
     say: Callable[[str], None],
 ) -> bool:
-    """False where the connection broke."""
+    """Write what the server sends; return False if the connection broke."""
     while True:
         try:
-            # read1 hands over what has come; read would lose it when the rest does not.
-            block = answer.read1(BLOCK)
+            # read1 returns what has been received; read would discard it if the rest is missing.
+            block = answer.read1(RECEIVE_BYTES)
         except (OSError, HTTPException):
             return False
         if not block:
@@ -160,15 +171,15 @@ def _open(address: str, begun: int, marker: Path) -> HTTPResponse:
     request = urllib.request.Request(address, headers={"User-Agent": "ushape"})
     if begun:
         request.add_header("Range", f"bytes={begun}-")
-        # If the file has changed since, the server sends all of it.
-        if marker.exists() and (version := marker.read_text()):
+        # If the file has changed since, the server sends the whole file.
+        if marker.exists() and (version := marker.read_text(encoding="utf-8")):
             request.add_header("If-Range", version)
     answer: HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT_S)
     return answer
 
 
 def _marker_of(answer: HTTPResponse) -> str:
-    """What tells this version of the file from others; weak tags are not allowed in If-Range."""
+    """Return what identifies this version of the file; weak tags are not allowed in If-Range."""
     tag = answer.headers.get("ETag", "")
     return tag if tag.startswith('"') else answer.headers.get("Last-Modified", "")
 
@@ -182,7 +193,7 @@ def _beside(target: Path, ending: str) -> Path:
     return target.with_name(target.name + ending)
 
 
-def _number(pattern: str, header: str | None) -> int | None:
+def _number_in(pattern: str, header: str | None) -> int | None:
     found = re.search(pattern, header or "")
     return int(found[1]) if found else None
 
@@ -193,7 +204,128 @@ def _mib(size_bytes: int) -> str:
 
 def _unreachable(address: str, reason: str) -> DataError:
     return DataError(
-        f"{address}: {reason}.",
-        hint="Check the address and the connection, then run the same command again; what has "
-        "arrived is kept. Or name another address, or an archive of yours, with --from.",
+        f"{address}: the file cannot be downloaded ({reason}).",
+        code="download_failed",
+        hint="Check the address and the connection, then run the same command again; what was "
+        "received is kept. Or name another address, or a local archive, with --from.",
     )
+
+
+BY_HAND = "Or download the archive manually from {page} and name it with --from."
+CREDENTIALS = (
+    "Create a token at kaggle.com under Settings, API. Save it as ~/.kaggle/kaggle.json, or set "
+    "KAGGLE_USERNAME and KAGGLE_KEY, or KAGGLE_API_TOKEN."
+)
+
+
+class KaggleClient(Protocol):
+    """The part of the kagglehub package that is used."""
+
+    def dataset_download(self, handle: str) -> str:
+        """Return a folder in the client's cache that contains the unpacked dataset."""
+        ...
+
+    def competition_download(self, handle: str, path: str) -> str:
+        """Return one file of a competition in the client's cache."""
+        ...
+
+
+def kagglehub() -> KaggleClient:
+    """Return the kagglehub package.
+
+    Raises:
+        MissingPackageError: if it is not installed.
+    """
+    client: KaggleClient = require_package(
+        "kagglehub", "kaggle", "Downloading from Kaggle (instead of naming an archive with --from)"
+    )
+    return client
+
+
+def download_dataset(source: Source, client: KaggleClient) -> Path:
+    """Download a Kaggle dataset and return its folder in the client's cache.
+
+    Raises:
+        ConfigError: if there is no Kaggle account.
+        DataError: if the download fails for another reason.
+    """
+    assert source.dataset is not None
+    try:
+        folder = Path(client.dataset_download(source.dataset))
+    except Exception as error:  # The client raises errors of many kinds.
+        _explain(source, error)
+    if not folder.is_dir():
+        raise DataError(
+            f"The Kaggle client did not create the folder {folder}.",
+            code="download_failed",
+            hint="Run the command again.",
+        )
+    return folder
+
+
+def download_archive(source: Source, name: str, client: KaggleClient) -> Path:
+    """Download a file of a Kaggle competition and return it in the client's cache.
+
+    Raises:
+        ConfigError: if there is no Kaggle account, or the rules were not accepted.
+        DataError: if the download fails for another reason.
+    """
+    assert source.competition is not None
+    try:
+        file = Path(client.competition_download(source.competition, name))
+    except Exception as error:
+        _explain(source, error)
+    if not file.is_file():
+        raise DataError(
+            f"The Kaggle client did not create the file {file}.",
+            code="download_failed",
+            hint="Run the command again.",
+        )
+    return file
+
+
+def _explain(source: Source, error: Exception) -> NoReturn:
+    """Raise an error that tells the user what to do."""
+    if isinstance(error, UshapeError):
+        raise error
+    by_hand = BY_HAND.format(page=source.page)
+    said = " ".join(str(error).split()) or type(error).__name__
+    kind, status = type(error).__name__, _status(error)
+    missing = kind in ("UnauthenticatedError", "CredentialError") or status == 401
+    if missing or "credential" in said.lower() or "not authenticated" in said.lower():
+        raise ConfigError(
+            f"Kaggle could not authenticate you: {said}.",
+            code="kaggle_credentials",
+            hint=f"{CREDENTIALS} {by_hand}",
+        ) from None
+    if status == 403:
+        rules = (
+            f"Log in and accept the rules at {source.page}/rules once."
+            if source.competition
+            else f"Log in and open {source.page}, which may ask for your consent."
+        )
+        raise ConfigError(
+            f"Kaggle denied access to {source.competition or source.dataset}: {said}.",
+            code="kaggle_consent",
+            hint=f"{rules} If you did, your token may have expired. {CREDENTIALS} {by_hand}",
+        ) from None
+    if status == 404:
+        raise DataError(
+            f"Kaggle no longer offers {source.competition or source.dataset}: {said}.",
+            code="download_failed",
+            hint=f"See {source.page}. A local archive can be named with --from.",
+        ) from None
+    raise DataError(
+        f"The Kaggle client failed: {said}.",
+        code="download_failed",
+        hint=f"Check the connection and run the same command again. {by_hand}",
+    ) from None
+
+
+def _status(error: Exception) -> int | None:
+    """Return the HTTP status of the response, or the one in the message."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(status, int):
+        return status
+    found = re.search(r"\b(401|403|404)\b", str(error))
+    return int(found[1]) if found else None

@@ -1,4 +1,4 @@
-"""Microscopy-like images of cells with exact masks, for the demo and for tests."""
+"""Generate microscopy-like images of cells with exact masks, for examples and tests."""
 
 from __future__ import annotations
 
@@ -16,39 +16,41 @@ from ushape.types import MaskEncoding
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticConfig:
-    """What the images look like; lengths in pixels."""
+    """Appearance of the images; lengths are in pixels."""
 
     size: int = 256
-    """Height and width."""
+    """Height and width of an image."""
 
     groups: int = 8
-    """Dishes; each has its own staining, light and membranes."""
+    """Number of dishes, which differ in staining, illumination and membranes."""
 
     spacing_px: float = 34.0
-    """Distance between neighboring cells' centers."""
+    """Distance between the centers of neighboring cells."""
 
     presence: float = 0.75
-    """Share of the places that a cell fills; the others are bare ground."""
+    """Share of the positions that contain a cell; the others are background."""
 
     membrane_px: float = 3.0
-    """Thickness of the membrane, which is background in the mask."""
+    """Thickness of the membranes, which are background in the mask."""
 
     blur_px: float = 1.0
+    """Standard deviation of the Gaussian blur."""
+
     photons: float = 100.0
-    """Mean count of a bright pixel: fewer make more shot noise."""
+    """Mean photon count of a bright pixel; fewer photons give more shot noise."""
 
 
 def make_cells(
     config: SyntheticConfig, dish: np.random.Generator, field: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One field of view.
+    """Generate one field of view.
 
     Args:
-        dish: Draws what all fields of a dish share.
-        field: Draws everything else.
+        dish: Random generator for what all fields of a dish have in common.
+        field: Random generator for everything else.
 
     Shapes:
-        returns: image (y, x) uint8; mask (y, x) uint8, 255 inside the cells.
+        returns: image (y, x) uint8; mask (y, x) uint8, 255 inside cells.
     """
     has_bright_membranes = bool(dish.random() < 0.5)
     contrast = dish.uniform(0.7, 1.0)
@@ -73,15 +75,22 @@ def make_cells(
 
 
 def write_data_set(folder: Path, count: int, config: SyntheticConfig, seed: int) -> None:
-    """Writes images/ and masks/ with names such as dish03_01.png.
+    """Write images/ and masks/ with file names such as dish03_01.png.
 
     Raises:
-        DataError: the folder holds something already.
+        ConfigError: if the seed is negative.
+        DataError: if the folder is not empty.
     """
     if seed < 0:
-        raise ConfigError(f"seed is {seed}.", hint="A whole number from 0 on.")
+        raise ConfigError(
+            f"The seed is {seed}; it must not be negative.",
+            code="value_out_of_range",
+            hint="Choose a whole number from 0.",
+        )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder} is not empty.", hint="Name a new folder.")
+        raise DataError(
+            f"{folder} is not empty.", code="folder_not_empty", hint="Name a new folder."
+        )
     for index in range(count):
         dish, number = index % config.groups, index // config.groups
         image, mask = make_cells(
@@ -98,11 +107,11 @@ def write_data_set(folder: Path, count: int, config: SyntheticConfig, seed: int)
 def _grow_cells(
     config: SyntheticConfig, field: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Touching cells with wavy outlines.
+    """Generate touching cells with irregular outlines.
 
     Shapes:
-        returns: owner (y, x) index of the cell; other (y, x) index of the nearest other one;
-            border (y, x) distance to the border between them, about, in pixels.
+        returns: owner (y, x), index of the cell; other (y, x), index of the nearest other cell;
+            border (y, x), approximate distance to the border between them in pixels.
     """
     axis = np.arange(-config.spacing_px, config.size + config.spacing_px, config.spacing_px)
     y, x = (grid.ravel() for grid in np.meshgrid(axis, axis, indexing="ij"))
@@ -112,7 +121,7 @@ def _grow_cells(
     places += 3.0 * np.stack([_smooth_noise(config.size, 5, field) for _ in range(2)])
 
     weights = field.uniform(0, (0.35 * config.spacing_px) ** 2, len(y))
-    # The two cells that share a border are among the six nearest centers.
+    # The two cells at a border are among the six with the nearest centers.
     distances, nearest = KDTree(centers.T).query(np.moveaxis(places, 0, -1), k=6)
     power = distances**2 + weights[nearest]
     order = np.argsort(power, axis=-1)[..., :2]
@@ -124,6 +133,6 @@ def _grow_cells(
 
 
 def _smooth_noise(size: int, sigma: float, rng: np.random.Generator) -> np.ndarray:
-    """Gaussian noise of mean 0 and standard deviation 1, smoothed over sigma pixels."""
+    """Return Gaussian noise of mean 0 and standard deviation 1, smoothed over sigma pixels."""
     noise = ndimage.gaussian_filter(rng.standard_normal((size, size)), sigma, mode="wrap")
     return (noise - noise.mean()) / noise.std()

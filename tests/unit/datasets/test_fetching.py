@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from codes import raises_code
 from ushape import io as images
 from ushape.api.fetch import fetch
 from ushape.data.discovery import discover
@@ -131,14 +132,14 @@ def test_what_is_cut_off_once_is_continued(server, tmp_path, ranges, chunks):
     found = download(server.address, tmp_path / "data.zip", say=said.append)
     assert found.read_bytes() == CONTENT
     assert server.asked == [None, "bytes=100000-"]
-    assert any("Cut off after 100000" in line for line in said)
+    assert any("cut off after 100000" in line for line in said)
 
 
 def test_what_is_cut_off_often_is_continued_by_the_next_call(server, tmp_path):
     server.stops = [10, 20, 30]
-    with pytest.raises(DataError, match=f"after 30 of {len(CONTENT)} bytes") as caught:
+    with raises_code(DataError, "download_incomplete") as caught:
         download(server.address, tmp_path / "data.zip", say=str)
-    assert "continues" in caught.value.hint
+    assert "to continue" in caught.value.hint
     assert not (tmp_path / "data.zip").exists()
     assert download(server.address, tmp_path / "data.zip", say=str).read_bytes() == CONTENT
     assert server.asked[-1] == "bytes=30-"
@@ -162,22 +163,22 @@ def test_killed_before_the_renaming(server, tmp_path, surplus):
 
 @pytest.mark.parametrize("wrong", [{"sha256": "0" * 64}, {"size_bytes": 5}])
 def test_another_file_than_expected_is_removed(server, tmp_path, wrong):
-    with pytest.raises(DataError, match="expected") as caught:
+    with raises_code(DataError, "download_mismatch") as caught:
         download(server.address, tmp_path / "data.zip", **wrong, say=str)
     assert server.address in caught.value.message
     assert not list(tmp_path.iterdir())
 
 
 def test_not_reachable(server, tmp_path):
-    with pytest.raises(DataError, match="HTTP 404"):
+    with raises_code(DataError, "download_failed"):
         download(server.address.replace("data.zip", "missing"), tmp_path / "x", say=str)
-    with pytest.raises(DataError, match=r"127\.0\.0\.1:9.*refused"):
+    with raises_code(DataError, "download_failed"):
         download("http://127.0.0.1:9/x", tmp_path / "x", say=str)
 
 
 @pytest.mark.parametrize("address", ["file:///etc/passwd", "ftp://host/x"])
 def test_only_web_addresses(tmp_path, address):
-    with pytest.raises(ConfigError, match="no web address"):
+    with raises_code(ConfigError, "invalid_address"):
         download(address, tmp_path / "x", say=str)
 
 
@@ -206,7 +207,7 @@ EVIL = ["../evil", "a/../../evil", "/evil", "C:\\evil", "C:evil", "..\\evil", "\
 def test_no_file_leaves_its_folder(tmp_path, name, form):
     archive = tmp_path / "bad"
     archive.write_bytes(zipped(["good", name]) if form == "zip" else tarred(entry(name, size=1)))
-    with pytest.raises(DataError, match="outside of its folder"):
+    with raises_code(DataError, "archive_unsafe"):
         unpack(archive, tmp_path / "in", most_bytes=1000)
     assert not (tmp_path / "in").exists()
 
@@ -217,11 +218,11 @@ def test_links_and_devices_are_refused(tmp_path):
     archive = tmp_path / "link.zip"
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr(link, "/etc/passwd")
-    with pytest.raises(DataError, match="link is a link"):
+    with raises_code(DataError, "archive_unsafe"):
         unpack(archive, tmp_path / "in", most_bytes=1000)
     for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE):
         archive.write_bytes(tarred(entry("link", kind, link="/etc/passwd")))
-        with pytest.raises(DataError, match="link is a link"):
+        with raises_code(DataError, "archive_unsafe"):
             unpack(archive, tmp_path / "in", most_bytes=1000)
 
 
@@ -229,7 +230,7 @@ def test_links_and_devices_are_refused(tmp_path):
 def test_bombs_are_refused_before_anything_is_written(tmp_path, form):
     archive = tmp_path / "bomb"
     archive.write_bytes(zipped("ab") if form == "zip" else tarred(entry("a", size=30)))
-    with pytest.raises(DataError, match="when unpacked"):
+    with raises_code(DataError, "archive_too_large"):
         unpack(archive, tmp_path / "in", most_bytes=20)
     assert not (tmp_path / "in").exists()
     unpack(archive, tmp_path / "in", most_bytes=30)
@@ -240,17 +241,17 @@ def test_a_full_disk_is_noticed_before(tmp_path, monkeypatch):
     archive.write_bytes(zipped(["a"]))
     usage = type("Usage", (), {"free": 3})
     monkeypatch.setattr("ushape.datasets.unpack.shutil.disk_usage", lambda folder: usage)
-    with pytest.raises(DataError, match="MiB free"):
+    with raises_code(DataError, "disk_full"):
         unpack(archive, tmp_path / "in", most_bytes=1000)
 
 
 def test_names_that_collide_are_refused(tmp_path):
     archive = tmp_path / "twice.zip"
     archive.write_bytes(zipped(["a/X.tif", "a/x.tif"]))
-    with pytest.raises(DataError, match="twice"):
+    with raises_code(DataError, "archive_unsafe"):
         unpack(archive, tmp_path / "in", most_bytes=1000)
     archive.write_bytes(zipped(["a", "a/b"]))
-    with pytest.raises(DataError, match="a file and a folder"):
+    with raises_code(DataError, "archive_unsafe"):
         unpack(archive, tmp_path / "in", most_bytes=1000)
 
 
@@ -259,10 +260,10 @@ def test_damage_is_told_from_web_pages(tmp_path):
     whole, packed = zipped(["a"]), tarred(entry("a", size=5000))
     for damaged in (whole[:-9], whole.replace(b"content", b"c0ntent"), packed[:-20], b"", b"abc"):
         archive.write_bytes(damaged)
-        with pytest.raises(DataError, match="damaged"):
+        with raises_code(DataError, "archive_damaged"):
             unpack(archive, tmp_path / "in", most_bytes=10_000)
     archive.write_text("\n<!DOCTYPE html><title>Log in</title>")
-    with pytest.raises(DataError, match="web page"):
+    with raises_code(DataError, "archive_damaged"):
         unpack(archive, tmp_path / "in", most_bytes=1000)
 
 
@@ -323,7 +324,7 @@ def test_lgg_without_its_second_copy_and_only_once(tmp_path, monkeypatch, rest):
 
 def test_copies_that_differ_are_not_removed(tmp_path):
     client = lgg(tmp_path, [*LGG, "r/r_1.tif"], [*LGG, "s/s_1.tif"])
-    with pytest.raises(DataError, match=r"two different copies: kaggle_3m/s/s_1\.tif"):
+    with raises_code(DataError, "unexpected_dataset"):
         fetch("lgg", tmp_path / "data", client=client, say=str)
     assert not list((tmp_path / "data").iterdir())
     assert len(files_in(client.cache)) == 10
@@ -339,7 +340,7 @@ def test_carvana_from_the_competition(tmp_path, monkeypatch):
 def test_too_few_cases_are_not_the_data_set(tmp_path):
     with pytest.raises(DataError, match="2 cases, expected 3929"):
         fetch("lgg", tmp_path / "data", client=lgg(tmp_path), say=str)
-    with pytest.raises(DataError, match=r"2 images .* and 1 masks"):
+    with raises_code(DataError, "unexpected_dataset"):
         fetch("lgg", tmp_path / "data", client=lgg(tmp_path / "b", LGG[:3], []), say=str)
     assert not list((tmp_path / "data").iterdir())
 
@@ -357,23 +358,23 @@ class UnauthenticatedError(Exception):
 
 
 @pytest.mark.parametrize(
-    ("error", "kind", "says", "advice"),
+    ("error", "kind", "code", "advice"),
     [
-        (UnauthenticatedError("User is not"), ConfigError, "not know you", "kaggle.json"),
-        (HTTPError("no", 401), ConfigError, "not know you", "KAGGLE_KEY"),
-        (HTTPError("no", 403), ConfigError, "not let you", "challenge/rules"),
-        (RuntimeError("403 Client Error.\n\nrules"), ConfigError, "not let you", "/rules"),
-        (HTTPError("no", 404), DataError, "any more", "kaggle.com/c/carvana"),
-        (ConnectionError("no route"), DataError, "no route", "connection"),
-        (OSError(28, "No space left"), DataError, "No space left", "--from"),
+        (UnauthenticatedError("User is not"), ConfigError, "kaggle_credentials", "kaggle.json"),
+        (HTTPError("no", 401), ConfigError, "kaggle_credentials", "KAGGLE_KEY"),
+        (HTTPError("no", 403), ConfigError, "kaggle_consent", "challenge/rules"),
+        (RuntimeError("403 Client Error.\n\nrules"), ConfigError, "kaggle_consent", "/rules"),
+        (HTTPError("no", 404), DataError, "download_failed", "kaggle.com/c/carvana"),
+        (ConnectionError("no route"), DataError, "download_failed", "connection"),
+        (OSError(28, "No space left"), DataError, "download_failed", "--from"),
     ],
 )
-def test_what_kaggle_refuses_says_what_to_do(tmp_path, error, kind, says, advice):
+def test_what_kaggle_refuses_says_what_to_do(tmp_path, error, kind, code, advice):
     class Refusing:
         def competition_download(self, handle, path):
             raise error
 
-    with pytest.raises(kind, match=says) as caught:
+    with raises_code(kind, code) as caught:
         fetch("carvana", tmp_path, client=Refusing(), say=str)
     assert advice in caught.value.hint
     assert "--from" in caught.value.hint
@@ -382,7 +383,7 @@ def test_what_kaggle_refuses_says_what_to_do(tmp_path, error, kind, says, advice
 
 def test_without_kaggle_s_client(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "kagglehub", None)
-    with pytest.raises(ConfigError, match="not installed") as caught:
+    with raises_code(DataError, "missing_package") as caught:
         fetch("lgg", tmp_path, say=str)
     assert "pip install" in caught.value.hint
 
@@ -426,10 +427,10 @@ def test_by_address_or_by_hand(server, tmp_path):
     (tmp_path / "b" / "isbi2012").mkdir(parents=True)  # An empty folder is in nobody's way.
     found = fetch("isbi2012", tmp_path / "b", address=str(by_hand), say=str)
     assert files_in(found) == ISBI
-    with pytest.raises(DataError, match=r"mine\.zip: SHA-256"):
+    with raises_code(DataError, "download_mismatch"):
         fetch("isbi2012", tmp_path / "c", address=str(by_hand), sha256="0" * 64, say=str)
     by_hand.write_bytes(zipped(["something/else.txt"]))
-    with pytest.raises(DataError, match="only something"):
+    with raises_code(DataError, "unexpected_dataset"):
         fetch("isbi2012", tmp_path / "c", address=str(by_hand), say=str)
     assert by_hand.exists()
     assert not list((tmp_path / "c").iterdir())
@@ -469,7 +470,7 @@ def test_killed_in_the_middle_of_unpacking(server, tmp_path):
 
 def test_an_archive_that_is_no_good_is_not_taken_again(server, tmp_path):
     server.content = zipped(ISBI)[:-9]
-    with pytest.raises(DataError, match="damaged"):
+    with raises_code(DataError, "archive_damaged"):
         fetch("isbi2012", tmp_path, address=server.address, say=str)
     assert not list(tmp_path.iterdir())
     server.content = zipped(ISBI)
@@ -478,7 +479,7 @@ def test_an_archive_that_is_no_good_is_not_taken_again(server, tmp_path):
 
 def test_the_rest_of_one_address_does_not_continue_another(server, tmp_path):
     server.content, server.stops = b"z" * 500, [10, 20, 30]
-    with pytest.raises(DataError, match="cut off"):
+    with raises_code(DataError, "download_incomplete"):
         fetch("isbi2012", tmp_path, address=server.address, say=str)
     server.content = zipped(ISBI)
     other = server.address.replace("data.zip", "other/data.zip")
@@ -507,4 +508,4 @@ def test_every_source_says_where_it_comes_from():
         assert sum(map(bool, (source.dataset, source.competition, source.address))) == 1
         assert source.page.startswith("https://")
         assert bool(source.archives) == (source.dataset is None)
-        assert "icence" in source.terms
+        assert "License" in source.terms
