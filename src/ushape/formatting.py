@@ -1,4 +1,4 @@
-"""Names and numbers in sentences."""
+"""Format names, numbers and tables as text."""
 
 from __future__ import annotations
 
@@ -13,49 +13,69 @@ from typing import Any
 
 
 def pluralize(number: int, noun: str) -> str:
-    """`1 mask`, `3 masks`, `2 processes`, `20 epochs`."""
+    """Return a number with its noun, in the plural unless the number is 1.
+
+    Examples: `1 mask`, `3 masks`, `2 processes`, `20 epochs`.
+
+    Args:
+        noun: Noun in the singular; its plural ends in s, or in es after s, x and ch.
+    """
     if number == 1:
         return f"1 {noun}"
-    hisses = noun.endswith(("s", "x", "ch")) and not noun.endswith("epoch")
-    return f"{number} {noun}{'es' if hisses else 's'}"
+    takes_es = noun.endswith(("s", "x", "ch")) and not noun.endswith("epoch")
+    return f"{number} {noun}{'es' if takes_es else 's'}"
 
 
 def singular(noun: str) -> str:
-    """`patients` -> `patient`, `blocks of sections` -> `block of sections`."""
+    """Return the singular of a plural noun: `block of sections` for `blocks of sections`."""
     head, of, rest = noun.partition(" of ")
     return head.removesuffix("s") + of + rest
 
 
 def group_label(number: int, noun: str) -> str:
-    """`1 patient`, `3 patients`, `1 block of sections`; the noun is in the plural."""
+    """Return a number with a noun that is given in the plural: `1 patient`, `3 patients`.
+
+    Unlike `pluralize`, this also handles nouns such as `blocks of sections`.
+    """
     return f"{number} {singular(noun) if number == 1 else noun}"
 
 
 def size_text(shape: Sequence[int]) -> str:
-    """`256 × 300`."""
+    """Return a shape as text: `256 × 300`."""
     return " × ".join(map(str, shape))
 
 
 def command_line() -> str:
-    """How this process was called, as it can be typed again."""
+    """Return the command line of this process in a form that can be entered again."""
     program, *arguments = sys.argv
     name = Path(program).name
     return shlex.join(["ushape" if name in ("ushape", "__main__.py") else name, *arguments])
 
 
 def reason(error: Exception) -> str:
-    """What an exception says, without the path that stands before it in our message."""
+    """Return the first line of an exception's message, without a path that precedes it."""
     said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return said.splitlines()[0].rstrip(".") if said else type(error).__name__
 
 
 def natural_order(name: str) -> list[tuple[int, str]]:
-    """Sorts a_2 before a_10."""
+    """Return a sort key that orders numbers in names by value: a_2 before a_10.
+
+    For `sorted(names, key=natural_order)`.
+    """
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
 def to_csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """UTF-8, a header first; what a row lacks is empty."""
+    """Write a CSV table with a header; missing values are empty fields.
+
+    Args:
+        columns: Column names, in order.
+        rows: Values by column name; None is written as an empty field.
+
+    Returns:
+        The table encoded in UTF-8, with Unix line ends.
+    """
     written = io.StringIO()
     writer = csv.DictWriter(written, columns, restval="", lineterminator="\n")
     writer.writeheader()

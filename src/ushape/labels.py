@@ -1,153 +1,160 @@
-"""LabelSpace: the user's mask values on one side, network channels on the other."""
+"""Map the mask values of the user's files to the channels of the network, and back."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ushape.errors import ConfigError, DataError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 IGNORE = 255
-"""Class index of pixels that have no say in loss and score."""
+"""Class index of pixels that are excluded from loss and scores."""
 
 MAX_CLASSES = 64
-"""More distinct values than this are object ids, soft edges or a photograph, not classes."""
+"""Largest number of classes; more distinct mask values are object ids, soft edges or a photo."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelConfig:
-    """Which mask value means what."""
+    """Which mask value means which class."""
 
     values: tuple[int, ...] | None = None
-    """Mask values in class order, background first; None: found in the masks, lowest first."""
+    """Mask values in class order, background first; null: the values found, in increasing order."""
 
     names: tuple[str, ...] | None = None
-    """One name per class, background first; None: made from the values."""
+    """Name of each class, background first; null: derived from the values."""
 
     ignore: int | None = None
-    """Mask value of pixels that have no say in loss and score."""
+    """Mask value of pixels that are excluded from loss and scores."""
 
     threshold: int | None = None
-    """Pixels of at least this value are foreground, all others background. For masks with
-    soft edges, or with object ids (threshold 1)."""
+    """Mask value from which pixels are foreground; all others are background. For masks with soft
+    edges, or with object ids (threshold 1)."""
 
     softmax: bool = False
-    """Two classes get a channel each, as several do; false: one channel, foreground or not."""
+    """Whether two classes get one channel each; false: a single channel for the foreground."""
 
     regions: dict[str, tuple[int, ...]] | None = None
-    """Classes that overlap, from the largest to the smallest: the mask values that each unites,
-    e.g. {whole: [1, 2, 3], core: [2, 3]}. Each is learned and scored by itself. A prediction is
-    painted in this order, each with the one value of its own that no later region has."""
+    """Overlapping regions from the largest to the smallest, with the mask values that each
+    contains, e.g. {whole: [1, 2, 3], core: [2, 3]}. Each is learned and scored separately. In
+    predicted masks they are drawn in this order, each with its value that no later region has."""
 
     def __post_init__(self) -> None:
         if self.regions is not None and (self.threshold is not None or self.softmax):
             raise ConfigError(
-                "labels.regions beside labels.threshold or labels.softmax.",
-                hint="Regions overlap, and each has a channel of its own: choose one of the two.",
+                "labels.regions cannot be combined with labels.threshold or labels.softmax.",
+                code="settings_conflict",
+                hint="Remove one of them: regions overlap, so each has a channel of its own.",
             )
         if self.threshold is not None and self.values is not None:
             raise ConfigError(
-                "labels.threshold and labels.values are both set.",
-                hint="A threshold makes two classes by itself: leave labels.values out.",
+                "labels.threshold and labels.values cannot be combined.",
+                code="settings_conflict",
+                hint="Remove labels.values: a threshold defines two classes.",
             )
         if self.values is not None and len(set(self.values)) < 2:
             raise ConfigError(
                 f"labels.values is {self.values}, which names fewer than two classes.",
+                code="too_few_classes",
                 hint="Name the background first, e.g. --set labels.values=[0,255].",
             )
         if self.values is not None and self.ignore in self.values:
             raise ConfigError(
-                f"labels.ignore is {self.ignore}, which labels.values names as a class.",
-                hint="A value is either a class or ignored.",
+                f"labels.ignore is {self.ignore}, which labels.values lists as a class.",
+                code="settings_conflict",
+                hint="A value can be a class or be ignored, not both.",
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Region:
-    """Some classes under one name."""
+    """One or more classes under one name."""
 
     name: str
     classes: tuple[int, ...]
-    """Class indices; the first is what its pixels are painted with."""
+    """Class indices; the first one is written to predicted masks."""
 
-    def of(self, classes: np.ndarray) -> np.ndarray:
-        """(*S) class indices -> (*S) bool."""
+    def of(self, label_map: np.ndarray) -> np.ndarray:
+        """Return where a label map (*S) contains the region, (*S) bool."""
         if len(self.classes) == 1:
-            return np.asarray(classes == self.classes[0])
-        return np.isin(classes, self.classes)
+            return np.asarray(label_map == self.classes[0])
+        return np.isin(label_map, self.classes)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSpace:
-    """Translates mask values to network channels and back.
+    """Mapping from mask values to network channels and back.
 
-    Two classes become one sigmoid channel, more (or with `softmax`) one softmax channel each,
-    regions one sigmoid channel each.
+    Two classes have one sigmoid channel; more classes (or two with `softmax`) have one softmax
+    channel each; regions have one sigmoid channel each.
     """
 
     values: tuple[int, ...]
-    """Mask value (or color code) of each class, background first. Written to predictions."""
+    """Mask value (or color code) of each class, background first; written to predicted masks."""
 
     names: tuple[str, ...]
     ignore: int | None = None
     threshold: int | None = None
     softmax: bool = False
     regions: tuple[Region, ...] = ()
-    """Classes that overlap, the largest first; none: each pixel is of one class."""
+    """Overlapping regions, the largest first; empty: each pixel has one class."""
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.values):
             raise ConfigError(
                 f"labels.names has {len(self.names)} names for {len(self.values)} classes.",
+                code="class_count_mismatch",
                 hint="Name every class, background first.",
             )
 
     @property
     def is_binary(self) -> bool:
-        """One channel, foreground or not."""
+        """Whether there is a single sigmoid channel for the foreground."""
         return len(self.values) == 2 and not self.softmax and not self.regions
 
     @property
     def is_exclusive(self) -> bool:
-        """Several channels of which one is right: softmax. Else each is right or wrong: sigmoid."""
+        """Whether the channels exclude each other (softmax), or are independent (sigmoid)."""
         return not (self.is_binary or self.regions)
 
     @property
     def scored(self) -> tuple[Region, ...]:
-        """What has a score: each foreground class, or each region."""
+        """The scored regions: each foreground class, or each region."""
         return self.regions or tuple(
             Region(name=name, classes=(index,)) for index, name in enumerate(self.names) if index
         )
 
     @property
     def channel_names(self) -> tuple[str, ...]:
-        """What each of the K channels is the probability of."""
+        """Names of the K channels."""
         return self.names if self.is_exclusive else tuple(region.name for region in self.scored)
 
     @property
     def channels(self) -> int:
-        """K, the number of network outputs."""
+        """Number K of channels."""
         return len(self.channel_names)
 
     @property
     def foreground(self) -> slice:
-        """The channels that are foreground."""
+        """Slice of the foreground channels."""
         return slice(1, None) if self.is_exclusive else slice(0, None)
 
     def classes_of(self, codes: np.ndarray) -> np.ndarray:
-        """Class index of every pixel.
+        """Convert mask values to class indices.
 
         Shapes:
             codes: (*S), integer mask values.
-            returns: (*S) uint8; IGNORE where the value is the ignored one.
+            returns: (*S) uint8; IGNORE for the ignored value.
 
         Raises:
-            DataError: a value that is no class.
+            DataError: if a value is not a class.
         """
         ignored = codes == self.ignore if self.ignore is not None else None
         if self.threshold is not None:
@@ -167,13 +174,13 @@ class LabelSpace:
         return classes
 
     def class_pixels(self, value_counts: Mapping[int, int]) -> tuple[int, ...]:
-        """Pixels of each class.
+        """Return the number of pixels of each class.
 
         Args:
-            value_counts: Pixels of each mask value.
+            value_counts: Number of pixels of each mask value.
 
         Raises:
-            DataError: a value that is no class.
+            DataError: if a value is not a class.
         """
         known = {*self.values, self.ignore}
         strange = [value for value in value_counts if value not in known]
@@ -186,30 +193,37 @@ class LabelSpace:
 
     def _no_classes(self, strange: Sequence[int], pixels: int) -> DataError:
         return DataError(
-            f"mask value {_shorten(strange)} in {pixels} pixels is no class "
-            f"(classes: {_shorten(self.values)}).",
-            hint="Name all classes with --set labels.values=[...], the ignored value "
-            "with --set labels.ignore=..., or cut at --set labels.threshold=...",
+            f"The mask value {_shorten(strange)} in {pixels} pixels is not a class "
+            f"(the classes are {_shorten(self.values)}).",
+            code="unknown_mask_value",
+            hint="List all classes with --set labels.values=[...], name the ignored value with "
+            "--set labels.ignore=..., or apply --set labels.threshold=...",
         )
 
-    def values_of(self, classes: np.ndarray) -> np.ndarray:
-        """The user's mask value of every pixel, in the smallest type that holds all of them;
-        inverse of `classes_of` on whole classes."""
+    def values_of(self, label_map: np.ndarray) -> np.ndarray:
+        """Convert class indices to mask values; inverse of `classes_of` without a threshold.
+
+        Shapes:
+            label_map: (*S).
+            returns: (*S), in the smallest unsigned type that holds all values.
+        """
         known = [*self.values, 0 if self.ignore is None else self.ignore]
         table = np.zeros(256, dtype=np.result_type(*map(np.min_scalar_type, known)))
         table[: len(self.values)] = self.values
         table[IGNORE] = self.values[0] if self.ignore is None else self.ignore
-        return table[classes]
+        return table[label_map]
 
-    def encode(self, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """Target and weight for the loss.
+    def encode(self, label_map: Tensor) -> tuple[Tensor, Tensor]:
+        """Convert a label map to the target and weight of the loss.
 
         Shapes:
-            classes: (*S) on the CPU, class indices or IGNORE.
+            label_map: (*S) on the CPU, class indices or IGNORE.
             returns: target (K, *S) float32, 0 or 1; weight (1, *S) float32, 0 where ignored.
         """
-        # In NumPy: torch would wake all its threads for these few pixels, ten times as slow.
-        pixels = classes.numpy()
+        # In NumPy: torch would start all its threads for few pixels, which is ten times slower.
+        import torch
+
+        pixels = label_map.numpy()
         if self.is_exclusive:
             shown = [pixels == index for index in range(len(self.values))]
         else:
@@ -219,11 +233,11 @@ class LabelSpace:
         return torch.from_numpy(target), torch.from_numpy(weight)
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """(B, K, *S) raw scores -> (B, K, *S) probabilities."""
+        """Convert logits (B, K, *S) to probabilities (B, K, *S)."""
         return logits.softmax(dim=1) if self.is_exclusive else logits.sigmoid()
 
     def decode(self, probabilities: np.ndarray) -> np.ndarray:
-        """The likeliest class.
+        """Return the most likely class.
 
         Shapes:
             probabilities: (K, *S).
@@ -238,26 +252,27 @@ class LabelSpace:
 
     @cached_property
     def _lookup(self) -> tuple[np.ndarray, np.ndarray]:
-        """Class index and mask value, both in rising order of the value."""
+        """Class indices and mask values, sorted by value."""
         order = np.argsort(self.values)
         return order.astype(np.uint8), np.asarray(self.values)[order]
 
 
 def find_label_space(counts: Mapping[int, int], config: LabelConfig) -> tuple[LabelSpace, str]:
-    """Decides which mask value is which class.
+    """Decide which mask value is which class.
 
-    Rule: values named in the config, else a threshold, else all values found, the lowest of
-    them (0, black) being background.
+    The values named in the config are used; else a threshold; else all values found, the lowest of
+    which (0, black) is background.
 
     Args:
-        counts: Pixels of each mask value over all annotated cases.
-        config: What the user laid down.
+        counts: Number of pixels of each mask value over all annotated cases.
+        config: The user's settings.
 
     Returns:
-        The space, and the rule in words.
+        The label space, and the applied rule in words.
 
     Raises:
-        DataError: one value only, or too many to be classes.
+        DataError: if the masks have a single value, or too many values to be classes.
+        ConfigError: if the regions do not fit the values.
     """
     found = sorted(value for value in counts if value != config.ignore)
     if config.threshold is not None:
@@ -285,20 +300,22 @@ def find_label_space(counts: Mapping[int, int], config: LabelConfig) -> tuple[La
 def _find_regions(
     regions: Mapping[str, Sequence[int]], values: Sequence[int]
 ) -> tuple[Region, ...]:
-    """Regions of mask values as regions of class indices, each with its own class first."""
+    """Convert regions of mask values to regions of class indices, each with its own class first."""
     found, later = [], [set(own) for own in regions.values()]
     for place, (name, own) in enumerate(regions.items()):
         if unknown := sorted(set(own) - set(values)):
             raise ConfigError(
-                f"labels.regions: {name} has the value {unknown[0]}, which is no class.",
+                f"labels.regions: {name} contains the value {unknown[0]}, which is not a class.",
+                code="unknown_class",
                 hint=f"The classes are {_shorten(values)}.",
             )
         alone = set(own).difference(*later[place + 1 :])
         if len(alone) != 1:
             raise ConfigError(
-                f"labels.regions: {name} has {len(alone)} values that no later region has; it "
-                "needs one, to be painted with.",
-                hint="Name large regions first: {whole: [1, 2, 3], core: [2, 3], active: [3]}.",
+                f"labels.regions: {name} has {len(alone)} values that no later region "
+                "contains; it needs exactly one, which is written to predicted masks.",
+                code="regions_ambiguous",
+                hint="List large regions first: {whole: [1, 2, 3], core: [2, 3], active: [3]}.",
             )
         order = [*alone, *(value for value in own if value not in alone)]
         index = {value: number for number, value in enumerate(values)}
@@ -309,20 +326,23 @@ def _find_regions(
 def _refuse_impossible(values: Sequence[int], counts: Mapping[int, int]) -> None:
     if len(values) < 2:
         raise DataError(
-            f"The masks hold one value only ({_shorten(values) or 'none'}): nothing to learn.",
-            hint="Check that the masks belong to these images, and that objects are drawn in them.",
+            f"The masks contain a single value ({_shorten(values) or 'none'}), so there is nothing "
+            "to learn.",
+            code="single_mask_value",
+            hint="Check that the masks belong to these images, and that objects are annotated.",
         )
     if len(values) > MAX_CLASSES:
         raise DataError(
-            f"The masks hold {len(values)} different values, too many to be classes.\n"
+            f"The masks contain {len(values)} different values, too many to be classes.\n"
             f"{value_histogram(counts)}",
-            hint="Soft edges or JPEG: --set labels.threshold=128. Object ids: "
-            "--set labels.threshold=1 takes every object as foreground.",
+            code="too_many_mask_values",
+            hint="For soft edges or JPEG files: --set labels.threshold=128. For object ids: "
+            "--set labels.threshold=1 makes every object foreground.",
         )
 
 
 def value_histogram(counts: Mapping[int, int], most: int = 8) -> str:
-    """The commonest mask values with their share of all pixels, a line of text each."""
+    """Return the most frequent mask values with their share of all pixels, one per line."""
     total = sum(counts.values())
     common = sorted(counts.items(), key=lambda item: -item[1])
     lines = [f"  {value}: {count / total:.1%}" for value, count in common[:most]]

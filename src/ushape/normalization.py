@@ -1,4 +1,4 @@
-"""How an image's intensities become network input."""
+"""Intensity normalization."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True)
 class Normalization:
-    """Clips and standardizes intensities, channel by channel. All numbers in file units."""
+    """Clip and standardize the intensities of each channel: (clip(x, low, high) - mean) / std.
+
+    All values are in the units of the image file, one per channel.
+    """
 
     low: tuple[float, ...]
     high: tuple[float, ...]
@@ -20,13 +23,13 @@ class Normalization:
     def measure(
         cls, pixels: np.ndarray, percentiles: tuple[float, float] = (0.5, 99.5)
     ) -> Normalization:
-        """From a sample of pixels: clips at two percentiles, then mean 0 and deviation 1.
+        """Derive the normalization from sampled pixels: clipped at percentiles, mean 0, std 1.
 
         Args:
-            percentiles: nnU-Net's by default.
+            percentiles: Lower and upper percentile; by default those of nnU-Net.
 
         Shapes:
-            pixels: (C, N). NaN and infinities are left out.
+            pixels: (C, N). NaN and infinity are ignored.
         """
         columns = []
         for channel in pixels.astype(np.float32):
@@ -36,7 +39,7 @@ class Normalization:
                 continue
             low, high = np.percentile(finite, percentiles)
             clipped = finite.clip(low, high)
-            # A constant channel carries nothing: std 1 turns it into zeros.
+            # A constant channel has no information: std 1 maps it to zeros.
             columns.append(
                 (float(low), float(high), float(clipped.mean()), float(clipped.std()) or 1.0)
             )
@@ -45,10 +48,10 @@ class Normalization:
 
     @classmethod
     def min_max(cls, pixels: np.ndarray) -> Normalization:
-        """The smallest value of each channel becomes 0, the largest 1.
+        """Derive the normalization that maps the minimum of each channel to 0 and the maximum to 1.
 
         Shapes:
-            pixels: (C, N). NaN and infinities are left out.
+            pixels: (C, N). NaN and infinity are ignored.
         """
         low, span = [], []
         for channel in pixels.astype(np.float32):
@@ -60,7 +63,7 @@ class Normalization:
         return cls(low=tuple(low), high=high, mean=tuple(low), std=tuple(map(float, span)))
 
     def apply(self, image: np.ndarray) -> np.ndarray:
-        """(C, *S) in file units -> float32."""
+        """Normalize an image (C, *S) to float32; NaN becomes 0."""
         column = (-1, *[1] * (image.ndim - 1))
         low, high, mean, std = (
             np.asarray(values, dtype=np.float32).reshape(column)
