@@ -18,11 +18,11 @@ from scipy import ndimage
 
 import ushape as package
 from commands import start_command
+from submissions import decode_runs, read_submission
 from ushape.api import predict
 from ushape.errors import ConfigError, DataError, PlanError, RunError
 from ushape.inference import ensemble
 from ushape.inference.backends import installed
-from ushape.io.rle import decode_runs, read_submission
 from ushape.transforms import morphology
 
 EVERYTHING = ("--overlay", "--instances", "--table", "--uncertainty", "--probabilities=tif")

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ushape.io.rle import decode_runs, read_submission
+from submissions import decode_runs, read_submission
 
 
 def test_run_folder_holds_what_is_promised(trained):

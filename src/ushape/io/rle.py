@@ -8,7 +8,6 @@ import io
 import os
 import shutil
 import sys
-import zlib
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
@@ -63,53 +62,6 @@ class RowRuns:
         edges = np.concatenate([*self._edges, *last]) if self._edges else np.empty(0, np.int64)
         starts, ends = edges[::2], edges[1::2]
         return " ".join(map(str, np.stack([starts + 1, ends - starts], axis=1).ravel().tolist()))
-
-
-def decode_runs(text: str, shape: tuple[int, int], order: Order = "row") -> np.ndarray:
-    """Decode run lengths to a mask (y, x), bool; the inverse of `encode_runs`.
-
-    Raises:
-        DataError: if the text is not pairs of numbers, or runs overlap or leave the image.
-    """
-    words = text.split()
-    for word in words:
-        # int() would also accept 1_0, +1 and digits of other scripts; 18 digits fit in 64 bits.
-        if not (word.isascii() and word.isdigit() and len(word) <= 18):
-            raise DataError(
-                f"The run lengths contain {word[:30]!r}, which is not a pixel number.",
-                code="rle_invalid",
-                hint="The expected form is: start length start length ..., counted from 1.",
-            )
-    numbers = np.array(list(map(int, words)), dtype=np.int64)
-    if len(numbers) % 2:
-        raise DataError(
-            f"The run lengths have {len(numbers)} numbers, which are not pairs of start and "
-            "length.",
-            code="rle_invalid",
-            hint="The line may have been cut off.",
-        )
-    starts, lengths = numbers[::2] - 1, numbers[1::2]
-    ends = starts + lengths
-    pixels = shape[0] * shape[1]
-    floor = np.concatenate([np.zeros(1, dtype=np.int64), ends])[: len(starts)]
-    if (lengths < 1).any() or (starts < floor).any():
-        raise DataError(
-            "The run lengths overlap, are not sorted, or contain an empty run.",
-            code="rle_invalid",
-            hint="Starts must increase from 1, and each run must end before the next one starts.",
-        )
-    if len(ends) and ends[-1] > pixels:
-        raise DataError(
-            f"The run lengths reach pixel {ends[-1]}, but an image of {shape[0]} × {shape[1]} has "
-            f"{pixels}.",
-            code="rle_invalid",
-            hint="Pass the size of the image that they were made from.",
-        )
-    steps = np.zeros(pixels + 1, dtype=np.int8)
-    np.add.at(steps, starts, 1)
-    np.add.at(steps, ends, -1)
-    flat = np.cumsum(steps[:-1], dtype=np.int8) > 0
-    return flat.reshape(shape, order="C" if order == "row" else "F")
 
 
 class SubmissionWriter:
@@ -226,42 +178,6 @@ class SubmissionWriter:
                 whole += len(line)
                 yield name
             file.truncate(whole)
-
-
-def read_submission(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield name and run lengths of each row of a .csv or .csv.gz.
-
-    Raises:
-        DataError: if the file is missing or damaged, has other columns than Kaggle's, or a row
-            is malformed.
-    """
-    opener = gzip.open if path.suffix == ".gz" else open
-    number = 0
-    try:
-        with opener(path, "rt", encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, start=1):
-                if number > 1:
-                    yield _row_of(line)
-                elif tuple(column.strip('"') for column in line.strip().split(",")) != HEADER:
-                    raise DataError(
-                        f"{path}: the columns are {line.strip()[:60]!r}, not {', '.join(HEADER)}.",
-                        code="submission_invalid",
-                        hint="A submission is a .csv or .csv.gz as `ushape predict --rle` writes.",
-                    )
-    except (EOFError, OSError, UnicodeError, zlib.error) as error:
-        raise DataError(
-            f"{path}: the file is missing, damaged or cut off after line {number} ({error}).",
-            code="submission_invalid",
-            hint="Write it again, or copy it again.",
-        ) from None
-    except ValueError as error:
-        raise DataError(
-            f"{path}: line {number} is not a row of a submission ({error}).",
-            code="submission_invalid",
-            hint="The expected form is: image name, comma, run lengths.",
-        ) from None
-    if number == 0:
-        raise DataError(f"{path} is empty.", code="submission_invalid", hint="Write it again.")
 
 
 def _lock(file: FileIO, path: Path) -> None:

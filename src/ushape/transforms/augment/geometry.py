@@ -125,12 +125,6 @@ class Warp:
             and np.array_equal(np.abs(turns) @ np.abs(turns).T, np.eye(len(turns)))
         )
 
-    @property
-    def is_identity(self) -> bool:
-        """Nothing moves."""
-        is_upright = np.array_equal(np.rint(self.matrix), np.eye(len(self.matrix)))
-        return self.is_grid_aligned and is_upright and not self.shift.any()
-
 
 def draw_warp(config: GeometryConfig, patch_shape: Sequence[int], rng: np.random.Generator) -> Warp:
     """Draw a warp. The number of random numbers drawn is always the same.
