@@ -46,7 +46,7 @@ FORMS = [
 
 
 @pytest.mark.parametrize(("suffix", "encoding", "values"), FORMS)
-def test_a_written_mask_is_read_back_equal(suffix, encoding, values, tmp_path):
+def test_write_mask_is_read_back_equal(suffix, encoding, values, tmp_path):
     codes = np.random.default_rng(0).choice(values, size=(9, 13))
     path = tmp_path / f"m{suffix}"
     io.write_mask(path, codes, encoding)
@@ -234,7 +234,7 @@ def files_of(path):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_what_another_library_wrote_is_read_equal(name, written):
+def test_read_equals_what_another_library_wrote(name, written):
     array, spacing, _ = FORMATS[name]
     pixels = io.read(written / name)
     assert pixels.array.shape[1:] == array.shape
@@ -296,7 +296,7 @@ def test_changed_byte_gives_pixels_or_an_error_with_the_path(name, place, writte
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data())
-def test_flipped_bytes_give_pixels_or_an_error_with_the_path(name, data, written, tmp_path):
+def test_mutated_file_gives_pixels_or_an_error_with_the_path(name, data, written, tmp_path):
     path = tmp_path / name
     copy(written / name, path)
     file = data.draw(st.sampled_from(files_of(path)[:4]))
@@ -343,7 +343,7 @@ def test_start_of_another_format_gives_an_image_or_an_error_with_the_path(suffix
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(content=st.binary(min_size=1, max_size=400), start=st.sampled_from(STARTS))
-def test_any_bytes_give_an_image_or_an_error_with_the_path(suffix, content, start, tmp_path):
+def test_random_file_gives_an_image_or_an_error_with_the_path(suffix, content, start, tmp_path):
     path = tmp_path / f"any{suffix}"
     path.write_bytes(start + content)
     assert is_answer(path)
@@ -505,7 +505,7 @@ def test_hostile_headers_are_refused_at_once(case, tmp_path):
         ("two.zarr", "zarr", "zarr"),
     ],
 )
-def test_a_missing_package_is_named_with_its_extra(name, package, extra, written, monkeypatch):
+def test_missing_package_is_named_with_its_extra(name, package, extra, written, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, package, None)
     with raises_code(DataError, "missing_package") as caught:
         io.read(written / name)

@@ -7,7 +7,7 @@ from ushape.errors import ConfigError, DataError
 from ushape.labels import IGNORE, LabelConfig, LabelSpace, find_label_space
 
 
-def test_black_and_white_masks_are_background_and_foreground():
+def test_find_label_space_of_black_and_white_masks():
     space, rule = find_label_space({0: 930, 255: 70}, LabelConfig())
 
     assert space.values == (0, 255)
@@ -17,7 +17,7 @@ def test_black_and_white_masks_are_background_and_foreground():
     assert "lowest value, 0, is background" in rule
 
 
-def test_white_is_never_taken_for_ignored_unless_said():
+def test_find_label_space_never_ignores_white_by_default():
     mask = np.array([0, 255, 7])
     space, _ = find_label_space({0: 1, 7: 1, 255: 1}, LabelConfig())
     assert space.classes_of(mask).tolist() == [0, 2, 1]
@@ -27,7 +27,7 @@ def test_white_is_never_taken_for_ignored_unless_said():
     assert said.values == (0, 7)
 
 
-def test_values_named_out_of_order_keep_their_order():
+def test_find_label_space_keeps_the_order_of_named_values():
     space, _ = find_label_space({0: 5, 255: 5}, LabelConfig(values=(255, 0)))
     assert space.classes_of(np.array([[255, 0]])).tolist() == [[0, 1]]
     assert space.values_of(np.array([[0, 1]])).tolist() == [[255, 0]]
@@ -41,14 +41,14 @@ def test_values_of_undoes_classes_of_for_any_values():
     assert (space.values_of(space.classes_of(mask)) == mask).all()
 
 
-def test_strange_value_is_named_with_its_count():
+def test_classes_of_reports_unknown_values():
     space = LabelSpace(values=(0, 255), names=("background", "foreground"))
     with raises_code(DataError, "unknown_mask_value") as caught:
         space.classes_of(np.array([0, 3, 3, 255]))
     assert "labels.values" in caught.value.hint
 
 
-def test_threshold_turns_soft_edges_into_two_classes():
+def test_threshold_gives_two_classes_of_soft_edges():
     counts = dict.fromkeys(range(256), 1)
     with raises_code(DataError, "too_many_mask_values"):
         find_label_space(counts, LabelConfig())
@@ -58,12 +58,12 @@ def test_threshold_turns_soft_edges_into_two_classes():
     assert space.values == (0, 255)
 
 
-def test_one_value_is_nothing_to_learn():
+def test_find_label_space_refuses_a_single_value():
     with raises_code(DataError, "single_mask_value"):
         find_label_space({0: 100}, LabelConfig())
 
 
-def test_contradictory_settings_are_refused():
+def test_label_config_refuses_contradictory_settings():
     with raises_code(ConfigError, "settings_conflict"):
         LabelConfig(threshold=1, values=(0, 1))
     with raises_code(ConfigError, "too_few_classes"):
@@ -121,11 +121,11 @@ def test_regions_by_hand():
         ({"whole": (1, 7)}, "unknown_class"),
     ],
 )
-def test_regions_that_cannot_be_drawn_are_refused(regions, code):
+def test_regions_refuse_ambiguous_values(regions, code):
     with raises_code(ConfigError, code):
         find_label_space({0: 9, 1: 3, 2: 2, 4: 1}, LabelConfig(regions=regions))
 
 
-def test_regions_and_a_threshold_contradict():
+def test_regions_refuse_a_threshold():
     with raises_code(ConfigError, "settings_conflict"):
         LabelConfig(regions={"a": (1,)}, threshold=1)

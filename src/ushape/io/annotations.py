@@ -254,7 +254,9 @@ def _fill_runs(counts: Any, stated: Any, size: tuple[int, int]) -> np.ndarray:
     if tuple(stated) != size:
         raise ValueError(f"it has the size {list(stated)}, the image {list(size)}")
     runs = _unpack_counts(counts) if isinstance(counts, str) else [int(run) for run in counts]
-    if min(runs, default=0) < 0 or sum(runs) != math.prod(size):
+    if min(runs, default=0) < 0:
+        raise ValueError("a run has a negative length")
+    if sum(runs) != math.prod(size):
         raise ValueError(f"its runs have {sum(runs)} pixels in total, the image {math.prod(size)}")
     inside = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
     return inside.reshape(size[::-1]).T

@@ -83,7 +83,7 @@ def test_other_channels_and_strange_values_name_the_file(case):
     with pytest.raises(DataError, match=r"i\.png: the image has 1 channel, the model reads 3"):
         prepare(channels=3).load(case)
     Image.fromarray(np.full((31, 42), 7, np.uint8)).save(case.mask)
-    with pytest.raises(DataError, match=r"m\.png: mask value 7 in 1302 pixels is no class"):
+    with pytest.raises(DataError, match=r"m\.png: The mask value 7 in 1302 pixels is not a class"):
         prepare().load(case)
 
 

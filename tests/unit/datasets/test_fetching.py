@@ -113,7 +113,7 @@ def cases(monkeypatch, name, count):
 # ---- download
 
 
-def test_a_file_is_downloaded_and_checked(server, tmp_path):
+def test_download_checks_the_file(server, tmp_path):
     checksum = hashlib.sha256(CONTENT).hexdigest().upper()
     target = tmp_path / "new" / "data.zip"
     said = []
@@ -126,7 +126,7 @@ def test_a_file_is_downloaded_and_checked(server, tmp_path):
 
 @pytest.mark.parametrize("ranges", [True, False])
 @pytest.mark.parametrize("chunks", [True, False])
-def test_what_is_cut_off_once_is_continued(server, tmp_path, ranges, chunks):
+def test_download_continues_after_one_interruption(server, tmp_path, ranges, chunks):
     server.ranges, server.chunks, server.stops = ranges, chunks, [100_000]
     said = []
     found = download(server.address, tmp_path / "data.zip", say=said.append)
@@ -135,7 +135,7 @@ def test_what_is_cut_off_once_is_continued(server, tmp_path, ranges, chunks):
     assert any("cut off after 100000" in line for line in said)
 
 
-def test_what_is_cut_off_often_is_continued_by_the_next_call(server, tmp_path):
+def test_download_is_continued_by_the_next_call(server, tmp_path):
     server.stops = [10, 20, 30]
     with raises_code(DataError, "download_incomplete") as caught:
         download(server.address, tmp_path / "data.zip", say=str)
@@ -145,7 +145,7 @@ def test_what_is_cut_off_often_is_continued_by_the_next_call(server, tmp_path):
     assert server.asked[-1] == "bytes=30-"
 
 
-def test_a_file_that_changed_meanwhile_is_not_mixed(server, tmp_path):
+def test_download_does_not_mix_versions_of_a_file(server, tmp_path):
     server.stops = [10, 20, 30]
     with pytest.raises(DataError):
         download(server.address, tmp_path / "data.zip", say=str)
@@ -154,7 +154,7 @@ def test_a_file_that_changed_meanwhile_is_not_mixed(server, tmp_path):
 
 
 @pytest.mark.parametrize("surplus", [b"", b"of a longer file"])
-def test_killed_before_the_renaming(server, tmp_path, surplus):
+def test_download_that_was_killed_before_renaming_is_finished(server, tmp_path, surplus):
     (tmp_path / "data.zip.partial").write_bytes(CONTENT + surplus)
     assert download(server.address, tmp_path / "data.zip", say=str).read_bytes() == CONTENT
     assert len(server.asked) == (2 if surplus else 1)
@@ -162,14 +162,14 @@ def test_killed_before_the_renaming(server, tmp_path, surplus):
 
 
 @pytest.mark.parametrize("wrong", [{"sha256": "0" * 64}, {"size_bytes": 5}])
-def test_another_file_than_expected_is_removed(server, tmp_path, wrong):
+def test_download_removes_an_unexpected_file(server, tmp_path, wrong):
     with raises_code(DataError, "download_mismatch") as caught:
         download(server.address, tmp_path / "data.zip", **wrong, say=str)
     assert server.address in caught.value.message
     assert not list(tmp_path.iterdir())
 
 
-def test_not_reachable(server, tmp_path):
+def test_download_reports_unreachable_addresses(server, tmp_path):
     with raises_code(DataError, "download_failed"):
         download(server.address.replace("data.zip", "missing"), tmp_path / "x", say=str)
     with raises_code(DataError, "download_failed"):
@@ -177,7 +177,7 @@ def test_not_reachable(server, tmp_path):
 
 
 @pytest.mark.parametrize("address", ["file:///etc/passwd", "ftp://host/x"])
-def test_only_web_addresses(tmp_path, address):
+def test_download_refuses_other_addresses_than_http(tmp_path, address):
     with raises_code(ConfigError, "invalid_address"):
         download(address, tmp_path / "x", say=str)
 
@@ -204,7 +204,7 @@ EVIL = ["../evil", "a/../../evil", "/evil", "C:\\evil", "C:evil", "..\\evil", "\
 
 @pytest.mark.parametrize("name", EVIL)
 @pytest.mark.parametrize("form", ["zip", "tar"])
-def test_no_file_leaves_its_folder(tmp_path, name, form):
+def test_unpack_refuses_paths_outside_the_folder(tmp_path, name, form):
     archive = tmp_path / "bad"
     archive.write_bytes(zipped(["good", name]) if form == "zip" else tarred(entry(name, size=1)))
     with raises_code(DataError, "archive_unsafe"):
@@ -212,7 +212,7 @@ def test_no_file_leaves_its_folder(tmp_path, name, form):
     assert not (tmp_path / "in").exists()
 
 
-def test_links_and_devices_are_refused(tmp_path):
+def test_unpack_refuses_links_and_devices(tmp_path):
     link = zipfile.ZipInfo("link")
     link.external_attr = 0o120777 << 16
     archive = tmp_path / "link.zip"
@@ -227,7 +227,7 @@ def test_links_and_devices_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["zip", "tar"])
-def test_bombs_are_refused_before_anything_is_written(tmp_path, form):
+def test_unpack_refuses_bombs_before_anything_is_written(tmp_path, form):
     archive = tmp_path / "bomb"
     archive.write_bytes(zipped("ab") if form == "zip" else tarred(entry("a", size=30)))
     with raises_code(DataError, "archive_too_large"):
@@ -236,7 +236,7 @@ def test_bombs_are_refused_before_anything_is_written(tmp_path, form):
     unpack(archive, tmp_path / "in", most_bytes=30)
 
 
-def test_a_full_disk_is_noticed_before(tmp_path, monkeypatch):
+def test_unpack_checks_free_space_first(tmp_path, monkeypatch):
     archive = tmp_path / "a.zip"
     archive.write_bytes(zipped(["a"]))
     usage = type("Usage", (), {"free": 3})
@@ -245,7 +245,7 @@ def test_a_full_disk_is_noticed_before(tmp_path, monkeypatch):
         unpack(archive, tmp_path / "in", most_bytes=1000)
 
 
-def test_names_that_collide_are_refused(tmp_path):
+def test_unpack_refuses_names_that_collide(tmp_path):
     archive = tmp_path / "twice.zip"
     archive.write_bytes(zipped(["a/X.tif", "a/x.tif"]))
     with raises_code(DataError, "archive_unsafe"):
@@ -255,7 +255,7 @@ def test_names_that_collide_are_refused(tmp_path):
         unpack(archive, tmp_path / "in", most_bytes=1000)
 
 
-def test_damage_is_told_from_web_pages(tmp_path):
+def test_unpack_distinguishes_damage_from_web_pages(tmp_path):
     archive = tmp_path / "data.zip"
     whole, packed = zipped(["a"]), tarred(entry("a", size=5000))
     for damaged in (whole[:-9], whole.replace(b"content", b"c0ntent"), packed[:-20], b"", b"abc"):
@@ -267,7 +267,7 @@ def test_damage_is_told_from_web_pages(tmp_path):
         unpack(archive, tmp_path / "in", most_bytes=1000)
 
 
-def test_leftovers_of_other_systems_stay_out(tmp_path):
+def test_unpack_skips_files_of_macos(tmp_path):
     archive = tmp_path / "mac.zip"
     archive.write_bytes(zipped(["a/x.tif", "__MACOSX/a/._x.tif", "a/.DS_Store", "b\\y.tif"]))
     unpack(archive, tmp_path / "in", most_bytes=1000)

@@ -35,14 +35,14 @@ def fill(outlines, shape):
     return labels
 
 
-def test_a_pixel_and_an_angle_drawn_by_hand():
+def test_outlines_of_a_pixel_and_an_angle_by_hand():
     one, two = trace_outlines(as_objects([[1, 0, 0, 0], [0, 0, 2, 0], [0, 2, 2, 0]]))
     assert one.polygons[0].shell.tolist() == [[0, 0], [0, 1], [1, 1], [1, 0]]
     assert two.polygons[0].shell.tolist() == [[1, 2], [1, 3], [3, 3], [3, 1], [2, 1], [2, 2]]
     assert (one.object_id, two.object_id, one.plane) == (1, 2, None)
 
 
-def test_a_hole_and_an_island_in_it():
+def test_outlines_of_a_hole_and_an_island_in_it():
     labels = np.ones((5, 5), dtype=np.int32)
     labels[1:4, 1:4] = 0
     labels[2, 2] = 2
@@ -52,7 +52,7 @@ def test_a_hole_and_an_island_in_it():
     assert as_shape(ring).area == 16
 
 
-def test_pixels_that_meet_at_a_corner_are_two_polygons():
+def test_outlines_of_pixels_that_meet_at_a_corner_are_two_polygons():
     (both,) = trace_outlines(as_objects([[1, 0], [0, 1]]))
     assert len(both.polygons) == 2
     assert as_shape(both).is_valid
@@ -67,7 +67,7 @@ def test_pixels_that_meet_at_a_corner_are_two_polygons():
         [[1, 1, 1, 1], [1, 1, 0, 1], [1, 0, 1, 1], [1, 1, 1, 1]],
     ],
 )
-def test_rings_that_meet_at_a_corner_stay_apart(labels):
+def test_outlines_that_meet_at_a_corner_stay_apart(labels):
     (outline,) = trace_outlines(as_objects(labels))
     (polygon,) = outline.polygons
     assert 1 <= len(polygon.holes) <= 2
@@ -78,7 +78,7 @@ def test_rings_that_meet_at_a_corner_stay_apart(labels):
 
 
 @given(labels=LABELS)
-def test_filled_outlines_are_the_labels(labels):
+def test_outlines_filled_are_the_labels(labels):
     outlines = list(trace_outlines(as_objects(labels)))
     assert (fill(outlines, labels.shape) == labels).all()
     assert [one.object_id for one in outlines] == [i for i in (1, 2) if (labels == i).any()]
@@ -96,7 +96,7 @@ def test_outlines_are_valid_and_as_large_as_the_objects(labels):
 
 
 @given(labels=LABELS)
-def test_only_corners_are_points_and_the_object_is_on_one_hand(labels):
+def test_outlines_have_only_corners_and_one_orientation(labels):
     for outline in trace_outlines(as_objects(labels)):
         for polygon in outline.polygons:
             assert shapely.LinearRing(polygon.shell[:, ::-1]).is_ccw
@@ -107,7 +107,7 @@ def test_only_corners_are_points_and_the_object_is_on_one_hand(labels):
                 assert ((steps[1:] == 0) != (steps[:-1] == 0)).all()
 
 
-def test_a_volume_plane_by_plane():
+def test_outlines_of_a_volume_plane_by_plane():
     labels = np.zeros((3, 4, 4), dtype=np.int32)
     labels[0, :2, :2] = labels[2, 1:, 1:] = 1
     labels[2, 0, 0] = 2
@@ -118,11 +118,11 @@ def test_a_volume_plane_by_plane():
         assert (fill(own, (4, 4)) == labels[z]).all()
 
 
-def test_nothing_to_outline():
+def test_outlines_of_nothing():
     assert list(trace_outlines(as_objects(np.zeros((3, 3))))) == []
 
 
-def test_a_large_and_ragged_object():
+def test_outlines_of_a_large_ragged_object():
     labels = (np.random.default_rng(0).random((60, 70)) < 0.6).astype(np.int32)
     (outline,) = trace_outlines(as_objects(labels))
     assert as_shape(outline).is_valid

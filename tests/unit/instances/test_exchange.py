@@ -48,7 +48,7 @@ def as_rois(outlines, tmp_path):
     return roifile.roiread(path)
 
 
-def test_geojson_as_qupath_wants_it():
+def test_geojson_has_the_form_of_qupath():
     objects = label_objects(CLASSES)
     table = measure_table(objects, [style.name for style in STYLES], spacing_mm=(0.5, 0.5))
     found = as_geojson(objects, table=table, object_type="detection")
@@ -123,7 +123,7 @@ def test_rois_have_area_and_place_of_the_objects(tmp_path):
     assert rois[1].position == 0
 
 
-def test_rois_of_a_volume_know_their_slice(tmp_path):
+def test_rois_of_a_volume_state_their_slice(tmp_path):
     volume = np.zeros((3, 2, 2), dtype=np.uint8)
     volume[1:, 0] = 1
     rois = as_rois(trace_outlines(label_objects(volume)), tmp_path)
@@ -141,7 +141,7 @@ def test_rois_far_out_on_a_large_image(edge, tmp_path):
     assert area_of(roi) == 20
 
 
-def test_equal_objects_make_equal_bytes():
+def test_rois_of_equal_objects_are_equal_bytes():
     files = [io.BytesIO(), io.BytesIO()]
     for file in files:
         write_rois(file, trace_outlines(label_objects(CLASSES)), STYLES)
@@ -150,13 +150,13 @@ def test_equal_objects_make_equal_bytes():
         assert archive.namelist()[1] == "00002-in_out.roi"
 
 
-def test_without_roifile_the_error_says_what_to_install(monkeypatch):
+def test_rois_without_roifile_are_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "roifile", None)
     with raises_code(DataError, "missing_package"):
         write_rois(io.BytesIO(), [], STYLES)
 
 
-def test_classes_keep_the_colors_of_the_users_masks():
+def test_class_styles_keep_the_colors_of_the_masks():
     names = ("background", "road", "tree")
     by_color = class_styles(names, (0, 0x80FF01, 3), MaskEncoding(kind="colors"))
     assert by_color[1] == ClassStyle("road", (128, 255, 1))

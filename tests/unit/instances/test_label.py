@@ -22,7 +22,7 @@ def disks(shape, radius, *centers):
     return (np.min(near, axis=0) <= radius**2).astype(np.uint8)
 
 
-def test_numbers_run_in_raster_order_through_all_classes():
+def test_label_objects_numbers_in_raster_order():
     found = label_objects(rows("0201", "0001", "1100", "0010"))
     assert (found.labels == rows("0102", "0002", "3300", "0040")).all()
     assert found.classes.tolist() == [2, 1, 1, 1]
@@ -30,18 +30,18 @@ def test_numbers_run_in_raster_order_through_all_classes():
     assert len(found) == 4
 
 
-def test_corners_connect_where_asked():
+def test_label_objects_connects_corners_on_request():
     found = label_objects(rows("1100", "0010"), ObjectConfig(corners_connect=True))
     assert (found.labels == rows("1100", "0010")).all()
 
 
-def test_small_objects_leave_no_gap_in_the_numbers():
+def test_label_objects_drops_small_objects_without_gaps():
     found = label_objects(rows("1011", "0000", "2220"), ObjectConfig(smallest_px=2))
     assert (found.labels == rows("0011", "0000", "2220")).all()
     assert found.classes.tolist() == [1, 2]
 
 
-def test_ignored_pixels_and_nothing_at_all():
+def test_label_objects_of_ignored_pixels_and_of_nothing():
     classes = np.array([[1, IGNORE, 1]], dtype=np.uint8)
     assert label_objects(classes).labels.tolist() == [[1, 0, 2]]
     for split in ("none", "distance"):
@@ -50,7 +50,7 @@ def test_ignored_pixels_and_nothing_at_all():
         assert not nothing.labels.any()
 
 
-def test_a_volume_is_one_piece_not_planes():
+def test_label_objects_of_a_volume_connects_planes():
     volume = np.zeros((3, 2, 2), dtype=np.uint8)
     volume[:, 0, 0] = volume[2, 1, 1] = 1
     assert label_objects(volume).labels.max() == 2
@@ -88,7 +88,7 @@ def test_holes_are_filled_before_objects_are_found():
     assert (ring.labels == 1).all()
 
 
-def test_touching_disks_part_at_their_neck():
+def test_split_by_distance_separates_touching_disks():
     classes = disks((21, 36), 8, (10, 10), (10, 24))
     assert len(label_objects(classes)) == 1
     found = label_objects(classes, ObjectConfig(split="distance"))
@@ -100,7 +100,7 @@ def test_touching_disks_part_at_their_neck():
     assert len(label_objects(classes, deep)) == 1
 
 
-def test_touching_balls_part_where_planes_are_thick():
+def test_split_by_distance_respects_the_spacing():
     # Two balls of 8 mm, 14 mm apart, in planes of 2 mm: ellipsoids of 4 x 8 x 8 pixels.
     z, y, x = np.indices((11, 21, 36))
     near = [(2 * z - 10) ** 2 + (y - 10) ** 2 + (x - c) ** 2 for c in (10, 24)]
@@ -113,7 +113,7 @@ def test_touching_balls_part_where_planes_are_thick():
     assert len(label_objects(classes, config)) == 1
 
 
-def test_distances_depend_on_the_ratio_of_spacings_only():
+def test_split_by_distance_depends_only_on_spacing_ratios():
     classes = disks((21, 36), 8, (10, 10), (10, 24))
     config = ObjectConfig(split="distance")
     for spacing in ((0.01, 0.01), (30.0, 30.0)):
@@ -121,7 +121,7 @@ def test_distances_depend_on_the_ratio_of_spacings_only():
         assert (found.labels == label_objects(classes, config).labels).all()
 
 
-def test_probability_sinks_between_objects():
+def test_split_by_probability_at_its_minimum():
     probability = np.array([[0.9, 0.95, 0.7, 0.9, 0.88, 0.89, 0.2]])
     classes = (probability > 0.5).astype(np.uint8)
     config = ObjectConfig(split="probability", rise_probability=0.1)
@@ -133,7 +133,7 @@ def test_probability_sinks_between_objects():
 
 
 @pytest.mark.parametrize("split", ["none", "distance", "probability"])
-def test_learned_borders_are_shared_by_the_objects_they_part(split):
+def test_borders_are_divided_among_objects(split):
     # Class 2 is the border between and around; class 1 and class 3 are the interiors.
     classes = rows("2222222", "2112332", "2222222", "0000000", "0222000")
     inner = np.array([0, 0.8, 0.9, 0.4, 0.1, 0.1, 0]) * np.ones((5, 1))
@@ -146,7 +146,7 @@ def test_learned_borders_are_shared_by_the_objects_they_part(split):
     assert found.classes.tolist() == [1, 3]
 
 
-def test_objects_meet_where_their_class_is_least_likely():
+def test_borders_are_divided_where_the_class_is_least_likely():
     inner = np.array([[0.9, 0.2, 0.3, 0.8, 0.9]])
     config = ObjectConfig(border_class=2)
     found = label_objects(rows("12221"), config, probabilities={1: inner})
@@ -159,7 +159,7 @@ def test_objects_meet_where_their_class_is_least_likely():
     rise=st.integers(1, 5),
     reach=st.sampled_from([1, 2]),
 )
-def test_peaks_are_the_h_maxima(relief, mask, rise, reach):
+def test_split_by_peaks_finds_the_h_maxima(relief, mask, rise, reach):
     labels = split_by_peaks(relief, mask, rise, reach)
     assert ((labels > 0) == mask).all()
     # Independently: by reconstruction, in which a peak must rise above h by more than nothing.
@@ -178,7 +178,7 @@ def test_peaks_are_the_h_maxima(relief, mask, rise, reach):
     split=st.sampled_from(["none", "distance"]),
     corners=st.booleans(),
 )
-def test_objects_are_connected_of_one_class_and_lose_no_pixel(classes, split, corners):
+def test_label_objects_are_connected_and_complete(classes, split, corners):
     found = label_objects(classes, ObjectConfig(split=split, corners_connect=corners))
     assert ((found.labels > 0) == (classes > 0)).all()
     firsts = []
@@ -191,7 +191,7 @@ def test_objects_are_connected_of_one_class_and_lose_no_pixel(classes, split, co
     assert len(found) == found.labels.max(initial=0)
 
 
-def test_probabilities_by_class_of_all_label_spaces():
+def test_by_class_of_all_label_spaces():
     stack = np.arange(6.0).reshape(3, 1, 2)
     binary = LabelSpace(values=(0, 255), names=("b", "f"))
     assert {k: v.tolist() for k, v in by_class(stack[:1], binary).items()} == {1: [[0, 1]]}
@@ -218,7 +218,7 @@ def test_object_config_refuses_impossible_values(setting, code):
         ObjectConfig(**setting)
 
 
-def test_what_does_not_fit_together():
+def test_label_objects_refuses_inconsistent_input():
     classes = rows("0120")
     by_probability = ObjectConfig(split="probability")
     with raises_code(ConfigError, "probabilities_required"):

@@ -20,7 +20,7 @@ NAMES = ("background", "cell", "debris")
 CLASSES = np.array([[0, 1, 1, 0], [0, 1, 0, 2], [0, 0, 0, 2]], dtype=np.uint8)
 
 
-def test_counted_by_hand():
+def test_measure_table_by_hand():
     probability = np.array([[0, 0.9, 0.8, 0], [0, 0.7, 0, 0], [0, 0, 0, 0]])
     debris = np.full((3, 4), 0.5)
     table = measure_table(
@@ -48,7 +48,7 @@ def test_counted_by_hand():
     assert rest["mean_probability"] == 0.5
 
 
-def test_columns_are_the_same_whatever_is_known():
+def test_columns_are_independent_of_what_is_known():
     objects = label_objects(CLASSES)
     bare = measure_table(objects, NAMES)
     full = measure_table(objects, NAMES, spacing_mm=(1.0, 1.0))
@@ -61,7 +61,7 @@ def test_columns_are_the_same_whatever_is_known():
     assert tuple(nothing.columns()) == column_names(2)
 
 
-def test_a_volume_has_volumes_and_no_perimeter():
+def test_measure_table_of_a_volume_has_no_perimeter():
     classes = np.zeros((4, 3, 3), dtype=np.uint8)
     classes[1:3, 0, :2] = 1
     table = measure_table(label_objects(classes), NAMES, spacing_mm=(3.0, 1.0, 0.5))
@@ -73,7 +73,7 @@ def test_a_volume_has_volumes_and_no_perimeter():
     assert (row["centroid_z_px"], row["centroid_z_mm"], row["box_z_stop_px"]) == (1.5, 4.5, 3)
 
 
-def test_classes_summed_up():
+def test_summarize_classes_by_hand():
     objects = label_objects(CLASSES)
     table = measure_table(objects, NAMES, spacing_mm=(0.5, 2.0))
     cell, debris = (one.row() for one in summarize_classes(objects, table, NAMES))
@@ -83,7 +83,7 @@ def test_classes_summed_up():
     assert debris["share"] == pytest.approx(1 / 6)
 
 
-def test_a_class_without_objects_has_its_row_too():
+def test_summarize_classes_includes_classes_without_objects():
     objects = label_objects(np.zeros((2, 3, 4), np.uint8))
     both = summarize_classes(objects, measure_table(objects, NAMES), NAMES)
     assert [one.class_name for one in both] == ["cell", "debris"]
@@ -96,7 +96,7 @@ def test_a_class_without_objects_has_its_row_too():
     shape=st.sampled_from([(6, 7), (3, 4, 5)]),
     data=st.data(),
 )
-def test_as_skimage_measures_them(shape, data):
+def test_measure_table_agrees_with_skimage(shape, data):
     classes = data.draw(arrays.arrays(np.uint8, shape, elements=st.integers(0, 2)))
     probability = data.draw(arrays.arrays(np.float32, shape, elements=st.floats(0, 1, width=32)))
     objects = label_objects(classes)
@@ -117,14 +117,14 @@ def test_as_skimage_measures_them(shape, data):
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0), (2.0, 1.0), (1.0, 1.5)])
-def test_a_round_disk_has_its_perimeter_in_oblong_pixels(spacing):
+def test_perimeter_of_a_disk_in_anisotropic_pixels(spacing):
     y, x = np.indices((201, 201)) - 100.0
     disk = ((y * spacing[0]) ** 2 + (x * spacing[1]) ** 2 <= 60**2).astype(np.int32)
     (length,) = measure_perimeters(disk, 1, spacing)
     assert length == pytest.approx(2 * np.pi * 60, rel=0.03)
 
 
-def test_a_hole_lengthens_the_perimeter():
+def test_perimeter_includes_holes():
     full = np.zeros((60, 60), dtype=np.int32)
     full[10:50, 10:50] = 1
     ring = full.copy()
@@ -133,7 +133,7 @@ def test_a_hole_lengthens_the_perimeter():
     assert both == pytest.approx(1.5 * outer, rel=0.02)
 
 
-def test_bad_input():
+def test_measure_table_refuses_bad_input():
     objects = label_objects(CLASSES)
     with raises_code(DataError, "probabilities_missing"):
         measure_table(objects, NAMES, probabilities={1: np.ones((3, 4))})
@@ -141,7 +141,7 @@ def test_bad_input():
         measure_table(objects, NAMES, spacing_mm=(1.0, -1.0))
 
 
-def test_objects_are_known_by_number_not_by_place():
+def test_measure_table_identifies_objects_by_number():
     labels = np.array([[2, 2, 1]], dtype=np.int32)
     table = measure_table(Objects(labels=labels, classes=np.array([2, 1], np.uint8)), NAMES)
     assert table.class_names == ("debris", "cell")

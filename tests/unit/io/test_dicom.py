@@ -10,7 +10,7 @@ from ushape.errors import DataError
 from ushape.types import MaskEncoding
 
 
-def test_one_slice_with_its_spacing(tmp_path):
+def test_dicom_slice_has_its_spacing(tmp_path):
     save(tmp_path / "x.dcm", SLICES[0])
     pixels = io.dicom.read(tmp_path / "x.dcm")
     assert (pixels.array == SLICES[:1]).all()
@@ -22,20 +22,20 @@ def test_one_slice_with_its_spacing(tmp_path):
 @pytest.mark.parametrize(
     ("slope", "intercept", "dtype"), [(1, -1024, np.int32), (0.25, 3, np.float32)]
 )
-def test_rescaling_counted_by_hand(tmp_path, slope, intercept, dtype):
+def test_dicom_rescaling_counted_by_hand(tmp_path, slope, intercept, dtype):
     save(tmp_path / "x.dcm", SLICES[0], RescaleSlope=slope, RescaleIntercept=intercept)
     array = io.read(tmp_path / "x.dcm").array
     assert array.dtype == dtype
     assert (array[0] == SLICES[0].astype(float) * slope + intercept).all()
 
 
-def test_small_values_are_dark_whatever_the_file_says(tmp_path):
+def test_monochrome1_is_inverted(tmp_path):
     save(tmp_path / "x.dcm", SLICES[0], PhotometricInterpretation="MONOCHROME1")
     # 12 bits are stored: 0 is the brightest, 4095.
     assert (io.read(tmp_path / "x.dcm").array[0] == 4095 - SLICES[0].astype(int)).all()
 
 
-def test_a_series_is_ordered_by_place_and_lies_where_gdcm_says(tmp_path):
+def test_read_series_orders_slices_and_agrees_with_gdcm(tmp_path):
     save_series(tmp_path / "ct")
     (tmp_path / "ct" / "notes.txt").write_text("no slice")
     pixels = io.dicom.read_series(tmp_path / "ct")
@@ -53,7 +53,7 @@ def test_a_series_is_ordered_by_place_and_lies_where_gdcm_says(tmp_path):
     assert mask.direction == pytest.approx(pixels.direction, abs=1e-4)
 
 
-def test_a_series_of_one_slice_is_flat(tmp_path):
+def test_read_series_of_one_slice_is_flat(tmp_path):
     save_series(tmp_path / "ct", places=[0])
     assert io.dicom.read_series(tmp_path / "ct").array.shape == (1, 6, 8)
 
@@ -84,7 +84,7 @@ def test_read_series_refuses_slices_that_do_not_belong_together(elements, code, 
         io.dicom.read_series(tmp_path / "ct")
 
 
-def test_masks_in_dicom_are_predicted_in_a_format_that_holds_them(tmp_path):
+def test_dicom_mask_encoding_names_a_writable_format(tmp_path):
     save(tmp_path / "x.dcm", SLICES[0])
     assert io.read_mask(tmp_path / "x.dcm").encoding == MaskEncoding(dtype="uint16")
     save(tmp_path / "y.dcm", SLICES[0], RescaleSlope=1, RescaleIntercept=-9)
@@ -96,7 +96,7 @@ def test_masks_in_dicom_are_predicted_in_a_format_that_holds_them(tmp_path):
     assert io.read_mask(tmp_path / "ct").encoding.suffix == ".nii.gz"
 
 
-def test_colors_and_frames(tmp_path):
+def test_dicom_colors_and_frames(tmp_path):
     colors = np.random.default_rng(0).integers(256, size=(2, 6, 8, 3), dtype=np.uint8)
     form = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}
     bits = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "Rows": 6, "Columns": 8}
@@ -104,7 +104,7 @@ def test_colors_and_frames(tmp_path):
     assert (io.read(tmp_path / "x.dcm").array == colors.transpose(3, 0, 1, 2)).all()
 
 
-def test_lossless_jpeg_of_archives_is_read(tmp_path):
+def test_dicom_lossless_jpeg_is_read(tmp_path):
     # pydicom cannot unpack it by itself; GDCM packs it here.
     image = SimpleITK.GetImageFromArray(SLICES[0])
     writer = SimpleITK.ImageFileWriter()
@@ -118,7 +118,7 @@ def test_lossless_jpeg_of_archives_is_read(tmp_path):
     assert (io.read(tmp_path / "x.dcm").array == SLICES[:1]).all()
 
 
-def test_what_holds_no_picture_is_refused(tmp_path):
+def test_dicom_without_pixels_is_refused(tmp_path):
     save(tmp_path / "x.dcm", SLICES[0])
     data = pydicom.dcmread(tmp_path / "x.dcm")
     del data.PixelData

@@ -7,7 +7,7 @@ import pytest
 from ushape.io.files import remove_leftovers, replacing, write_bytes
 
 
-def test_a_file_is_whole_or_as_it_was(tmp_path):
+def test_replacing_writes_whole_or_not_at_all(tmp_path):
     path = tmp_path / "below" / "x.txt"
     write_bytes(path, b"first")
 
@@ -22,7 +22,7 @@ def test_a_file_is_whole_or_as_it_was(tmp_path):
     assert [one.name for one in path.parent.iterdir()] == ["x.txt"]
 
 
-def test_what_dead_processes_left_is_taken_away(tmp_path):
+def test_remove_leftovers_removes_only_those_of_dead_processes(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     leftover = tmp_path / "p1" / f".x.png.{dead.pid}-1.part"

@@ -17,14 +17,14 @@ def save_palette(path, indices, colors):
     image.save(path)
 
 
-def test_images_come_channels_first(tmp_path):
+def test_read_returns_channels_first(tmp_path):
     rgb = np.random.default_rng(0).integers(256, size=(5, 7, 3), dtype=np.uint8)
     Image.fromarray(rgb).save(tmp_path / "x.png")
     assert (io.read(tmp_path / "x.png").array == rgb.transpose(2, 0, 1)).all()
     assert io.read_size(tmp_path / "x.png") == (5, 7)
 
 
-def test_transparency_is_no_channel(tmp_path):
+def test_read_drops_transparency(tmp_path):
     rgba = np.random.default_rng(0).integers(256, size=(5, 7, 4), dtype=np.uint8)
     Image.fromarray(rgba).save(tmp_path / "x.png")
     tifffile.imwrite(tmp_path / "x.tif", rgba, photometric="rgb", extrasamples=["unassalpha"])
@@ -32,7 +32,7 @@ def test_transparency_is_no_channel(tmp_path):
         assert (io.read(tmp_path / name).array == rgba[..., :3].transpose(2, 0, 1)).all()
 
 
-def test_palette_is_color_for_images_and_index_for_masks(tmp_path):
+def test_palette_gives_colors_of_images_and_indices_of_masks(tmp_path):
     indices = np.array([[0, 1, 2], [2, 1, 0]], dtype=np.uint8)
     save_palette(tmp_path / "x.png", indices, [(0, 0, 0), (255, 0, 0), (0, 0, 9)])
     assert io.read(tmp_path / "x.png").array[:, 0].T.tolist() == [[0, 0, 0], [255, 0, 0], [0, 0, 9]]
@@ -42,20 +42,20 @@ def test_palette_is_color_for_images_and_index_for_masks(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "float32", "int16"])
-def test_deep_tiff_keeps_its_numbers(tmp_path, dtype):
+def test_read_keeps_16_bit_values(tmp_path, dtype):
     array = (np.random.default_rng(0).random((6, 8)) * 1000).astype(dtype)
     tifffile.imwrite(tmp_path / "x.tif", array)
     assert (io.read(tmp_path / "x.tif").array[0] == array).all()
     assert io.read(tmp_path / "x.tif").array.dtype == dtype
 
 
-def test_pages_are_planes_of_a_volume(tmp_path):
+def test_tiff_pages_are_planes_of_a_volume(tmp_path):
     volume = np.random.default_rng(0).integers(999, size=(4, 6, 8), dtype=np.uint16)
     tifffile.imwrite(tmp_path / "x.tif", volume, photometric="minisblack")
     assert io.read(tmp_path / "x.tif").array.shape == (1, 4, 6, 8)
 
 
-def test_photograph_is_turned_as_its_exif_says(tmp_path):
+def test_photograph_is_turned_by_its_exif_orientation(tmp_path):
     image = Image.fromarray(np.zeros((4, 9, 3), np.uint8))
     exif = image.getexif()
     exif[0x0112] = 6  # Turned by a quarter.
@@ -63,13 +63,13 @@ def test_photograph_is_turned_as_its_exif_says(tmp_path):
     assert io.read(tmp_path / "x.jpg").array.shape == (3, 9, 4)
 
 
-def test_grey_mask_saved_as_rgb_is_gray(tmp_path):
+def test_read_mask_takes_gray_rgb_as_gray(tmp_path):
     gray = np.array([[0, 255], [255, 0]], dtype=np.uint8)
     Image.fromarray(np.stack([gray] * 3, axis=-1)).save(tmp_path / "m.png")
     assert (io.read_mask(tmp_path / "m.png").codes == gray).all()
 
 
-def test_whole_floats_are_classes_and_others_are_not(tmp_path):
+def test_read_mask_accepts_only_whole_floats(tmp_path):
     tifffile.imwrite(tmp_path / "whole.tif", np.array([[0.0, 2.0]], np.float32))
     assert io.read_mask(tmp_path / "whole.tif").codes.tolist() == [[0, 2]]
     tifffile.imwrite(tmp_path / "odd.tif", np.array([[0.0, 0.25]], np.float32))
@@ -77,19 +77,19 @@ def test_whole_floats_are_classes_and_others_are_not(tmp_path):
         io.read_mask(tmp_path / "odd.tif")
 
 
-def test_lossy_masks_are_predicted_as_png(tmp_path):
+def test_read_mask_encoding_of_lossy_formats_is_png(tmp_path):
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "m.jpg")
     assert io.read_mask(tmp_path / "m.jpg").encoding.suffix == ".png"
 
 
-def test_probabilities_come_with_their_names(tmp_path):
+def test_write_probabilities_stores_class_names(tmp_path):
     io.write_probabilities(tmp_path / "p.npz", np.full((1, 2, 2), 0.5, np.float32), ["a", "b"])
     stored = np.load(tmp_path / "p.npz")
     assert stored["probabilities"].tolist() == [[[0.5, 0.5], [0.5, 0.5]]]
     assert stored["names"].tolist() == ["a", "b"]
 
 
-def test_a_failed_write_leaves_what_was_there(tmp_path):
+def test_write_mask_failure_leaves_the_former_file(tmp_path):
     target = tmp_path / "m.png"
     io.write_mask(target, np.zeros((4, 4), np.uint8), MaskEncoding())
     before = target.read_bytes()
@@ -101,7 +101,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["m.png"]
 
 
-def test_unknown_format_and_missing_file(tmp_path):
+def test_read_refuses_unknown_formats_and_missing_files(tmp_path):
     with raises_code(DataError, "unknown_format"):
         io.read(tmp_path / "a.xyz")
     with raises_code(DataError, "file_not_found"):
@@ -123,18 +123,18 @@ def test_unknown_format_and_missing_file(tmp_path):
         ("plain", "plain", ""),
     ],
 )
-def test_a_suffix_of_two_parts_is_one(name, stem, suffix):
+def test_suffix_of_takes_double_suffixes_as_one(name, stem, suffix):
     assert io.stem_of(Path("folder.d", name)) == stem
     assert io.suffix_of(Path("folder.d", name)) == suffix
 
 
-def test_what_is_an_image():
+def test_is_image_by_name():
     names = ["x.nii.gz", "x.zarr", "x.PNG", "x.ome.tiff", "x.dcm"]
     assert all(io.is_image(Path("a", name)) for name in names)
     assert not any(io.is_image(Path(name)) for name in ("x.gz", ".x.png", "x", "x.csv", "zarr"))
 
 
-def test_size_is_that_of_the_image_as_it_is_read(tmp_path):
+def test_read_size_equals_the_shape_that_is_read(tmp_path):
     volume = np.zeros((4, 6, 8), np.uint16)
     tifffile.imwrite(tmp_path / "x.tif", volume, photometric="minisblack")
     assert io.read_size(tmp_path / "x.tif") == (4, 6, 8)
@@ -145,7 +145,7 @@ def test_size_is_that_of_the_image_as_it_is_read(tmp_path):
     assert io.read_size(tmp_path / "x.jpg") == (9, 4)
 
 
-def test_masks_of_formats_that_are_not_written_get_one_that_is(tmp_path):
+def test_read_mask_encoding_names_a_writable_format(tmp_path):
     np.savez(tmp_path / "m.npz", np.zeros((2, 3, 5), np.uint8))
     assert io.read_mask(tmp_path / "m.npz").encoding.suffix == ".npy"
     tifffile.imwrite(tmp_path / "m.ome.tif", np.zeros((4, 6), np.uint8))

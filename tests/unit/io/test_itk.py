@@ -27,7 +27,7 @@ def save(path, array, is_vector=False):
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha", ".mhd"])
-def test_place_in_the_patient_is_kept(suffix, tmp_path):
+def test_itk_position_in_the_patient_is_kept(suffix, tmp_path):
     save(tmp_path / f"x{suffix}", VOLUME)
     pixels = io.read(tmp_path / f"x{suffix}")
     assert (pixels.array == VOLUME[None]).all()
@@ -38,7 +38,7 @@ def test_place_in_the_patient_is_kept(suffix, tmp_path):
 
 @pytest.mark.parametrize("of_image", [".nii.gz", ".nrrd", ".mha"])
 @pytest.mark.parametrize("of_mask", io.itk.WRITABLE)
-def test_a_mask_lies_where_its_image_lies(of_image, of_mask, tmp_path):
+def test_itk_mask_gets_the_position_of_its_image(of_image, of_mask, tmp_path):
     image = save(tmp_path / f"image{of_image}", VOLUME)
     codes = (VOLUME % 3).astype(np.int64)
     path = tmp_path / f"mask{of_mask}"
@@ -53,7 +53,7 @@ def test_a_mask_lies_where_its_image_lies(of_image, of_mask, tmp_path):
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_a_single_slice_is_flat_and_its_mask_is_a_slice_again(axis, tmp_path):
+def test_itk_single_slice_is_flat_and_its_mask_is_a_slice(axis, tmp_path):
     flat = VOLUME.take([1], axis)
     image = save(tmp_path / "x.nii.gz", flat)
     pixels = io.read(tmp_path / "x.nii.gz")
@@ -67,7 +67,7 @@ def test_a_single_slice_is_flat_and_its_mask_is_a_slice_again(axis, tmp_path):
     assert (io.read_mask(tmp_path / "m.nii.gz").codes == codes).all()
 
 
-def test_values_of_a_voxel_and_a_fourth_axis_are_channels(tmp_path):
+def test_itk_components_and_a_fourth_axis_are_channels(tmp_path):
     several = np.stack([VOLUME, VOLUME + 1], axis=-1).astype(np.float32)
     save(tmp_path / "vector.nrrd", several, is_vector=True)
     save(tmp_path / "times.nii.gz", np.moveaxis(several, -1, 0))
@@ -77,14 +77,14 @@ def test_values_of_a_voxel_and_a_fourth_axis_are_channels(tmp_path):
         assert len(pixels.spacing_mm) == 3
 
 
-def test_flat_images_have_two_axes(tmp_path):
+def test_itk_flat_images_have_two_axes(tmp_path):
     save(tmp_path / "x.mha", VOLUME[0])
     pixels = io.read(tmp_path / "x.mha")
     assert (pixels.array == VOLUME[:1]).all()
     assert pixels.spacing_mm == (1.0, 1.0)
 
 
-def test_intensities_of_nifti_are_scaled_as_its_header_says(tmp_path):
+def test_nifti_intensities_are_scaled_by_the_header(tmp_path):
     save(tmp_path / "x.nii", VOLUME)
     content = bytearray((tmp_path / "x.nii").read_bytes())
     content[112:120] = np.array([0.5, -3], "<f4").tobytes()  # scl_slope, scl_inter
@@ -92,7 +92,7 @@ def test_intensities_of_nifti_are_scaled_as_its_header_says(tmp_path):
     assert io.read(tmp_path / "x.nii").array[0] == pytest.approx(VOLUME * 0.5 - 3)
 
 
-def test_gzip_in_several_members_is_read(tmp_path):
+def test_nifti_gzip_in_several_members_is_read(tmp_path):
     save(tmp_path / "x.nii", VOLUME)
     content = (tmp_path / "x.nii").read_bytes()
     parts = gzip.compress(content[:400]) + gzip.compress(content[400:])
@@ -103,7 +103,7 @@ def test_gzip_in_several_members_is_read(tmp_path):
         io.read(tmp_path / "cut.nii.gz")
 
 
-def test_masks_keep_their_format(tmp_path):
+def test_itk_masks_keep_their_format(tmp_path):
     save(tmp_path / "m.nii.gz", (VOLUME % 5).astype(np.float32))
     mask = io.read_mask(tmp_path / "m.nii.gz")
     assert (mask.codes == VOLUME % 5).all()
@@ -112,7 +112,7 @@ def test_masks_keep_their_format(tmp_path):
     assert io.read_mask(tmp_path / "m.mhd").encoding.suffix == ".mha"
 
 
-def test_a_mask_of_another_shape_is_refused_and_nothing_is_written(tmp_path):
+def test_itk_mask_of_another_shape_is_refused(tmp_path):
     save(tmp_path / "x.nrrd", VOLUME)
     with raises_code(DataError, "mask_size_mismatch"):
         io.write_mask(
@@ -121,7 +121,7 @@ def test_a_mask_of_another_shape_is_refused_and_nothing_is_written(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["x.nrrd"]
 
 
-def test_packed_pixels_that_were_changed_are_no_pixels(tmp_path):
+def test_itk_damaged_packed_pixels_are_refused(tmp_path):
     path = tmp_path / "x.mha"
     SimpleITK.WriteImage(SimpleITK.GetImageFromArray(VOLUME), str(path), True)
     content = bytearray(path.read_bytes())

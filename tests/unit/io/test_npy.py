@@ -17,7 +17,7 @@ from ushape.io.streaming import open_bands
         ((2, 5, 7, 9), (2, 5, 7, 9)),
     ],
 )
-def test_axes_by_their_number_and_the_last_length(shape, becomes, tmp_path):
+def test_npy_axes_follow_their_number_and_the_last_length(shape, becomes, tmp_path):
     array = np.random.default_rng(0).random(shape)
     np.save(tmp_path / "x.npy", array)
     np.savez(tmp_path / "x.npz", only=array)
@@ -29,7 +29,7 @@ def test_axes_by_their_number_and_the_last_length(shape, becomes, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [bool, ">u2", "<i8", np.float16, ">f8"])
-def test_numbers_keep_their_type_in_the_order_of_this_machine(dtype, tmp_path):
+def test_npy_type_is_kept_in_native_byte_order(dtype, tmp_path):
     array = (np.random.default_rng(0).random((5, 7)) * 9).astype(dtype)
     np.save(tmp_path / "x.npy", np.asfortranarray(array))
     read = io.read(tmp_path / "x.npy").array
@@ -63,7 +63,7 @@ def test_npy_with_objects_is_never_unpickled_in_bands(tmp_path):
         open_bands(tmp_path / "x.npy")
 
 
-def test_several_arrays_are_refused_by_name(tmp_path):
+def test_npz_with_several_arrays_is_refused(tmp_path):
     np.savez(tmp_path / "x.npz", image=np.zeros((2, 2)), mask=np.zeros((2, 2)))
     with raises_code(DataError, "several_arrays"):
         io.read(tmp_path / "x.npz")

@@ -30,7 +30,7 @@ def axes_of(names, unit="micrometer"):
     return [{"name": name, **({"unit": unit} if name in "zyx" else {})} for name in names]
 
 
-def test_the_largest_level_is_read_with_its_scale(tmp_path):
+def test_ome_zarr_largest_level_is_read_with_its_scale(tmp_path):
     scale = [1, 2, 0.5, 0.25]
     save_image(tmp_path / "x.zarr", np.stack([VOLUME] * 2), axes_of("czyx"), scale, levels=3)
     pixels = io.read(tmp_path / "x.zarr")
@@ -38,24 +38,24 @@ def test_the_largest_level_is_read_with_its_scale(tmp_path):
     assert pixels.spacing_mm == pytest.approx((0.002, 0.0005, 0.00025))
 
 
-def test_scales_of_level_and_image_are_multiplied(tmp_path):
+def test_ome_zarr_scales_of_level_and_image_are_multiplied(tmp_path):
     save_image(tmp_path / "x.zarr", VOLUME[0], axes_of("yx"), [2, 3], overall=[10, 100])
     assert io.read(tmp_path / "x.zarr").spacing_mm == pytest.approx((0.02, 0.3))
 
 
-def test_a_single_plane_is_flat(tmp_path):
+def test_ome_zarr_single_plane_is_flat(tmp_path):
     save_image(tmp_path / "x.zarr", VOLUME[None, None, :1], axes_of("tczyx"), [1, 1, 2, 3, 4])
     pixels = io.read(tmp_path / "x.zarr")
     assert (pixels.array == VOLUME[:1]).all()
     assert pixels.spacing_mm == pytest.approx((0.003, 0.004))
 
 
-def test_without_scale_there_is_no_spacing(tmp_path):
+def test_ome_zarr_without_scale_has_no_spacing(tmp_path):
     save_image(tmp_path / "x.zarr", VOLUME, axes_of("zyx"))
     assert io.read(tmp_path / "x.zarr").spacing_mm is None
 
 
-def test_without_unit_there_is_no_spacing(tmp_path):
+def test_ome_zarr_without_unit_has_no_spacing(tmp_path):
     save_image(tmp_path / "x.zarr", VOLUME, [{"name": name} for name in "zyx"], [1, 2, 3])
     assert io.read(tmp_path / "x.zarr").spacing_mm is None
 
@@ -66,14 +66,14 @@ def test_several_times_are_refused(tmp_path):
         io.read(tmp_path / "x.zarr")
 
 
-def test_names_of_axes_in_version_3(tmp_path):
+def test_zarr_version_3_axis_names(tmp_path):
     path = str(tmp_path / "x.zarr")
     names = ["c", "y", "x"]
     zarr.create_array(path, shape=(4, 6, 8), dtype="u2", dimension_names=names)[...] = VOLUME
     assert (io.read(tmp_path / "x.zarr").array == VOLUME).all()
 
 
-def test_shards_and_chunks_that_were_never_written(tmp_path):
+def test_zarr_shards_and_missing_chunks(tmp_path):
     path = str(tmp_path / "x.zarr")
     array = zarr.create_array(
         path, shape=(4, 6, 8), chunks=(2, 3, 4), shards=(4, 6, 4), dtype="u2", fill_value=7
@@ -85,7 +85,7 @@ def test_shards_and_chunks_that_were_never_written(tmp_path):
 
 
 @pytest.mark.parametrize("shards", [None, (4, 6, 8)])
-def test_blosc_is_not_believed_how_long_a_chunk_is(shards, tmp_path):
+def test_zarr_blosc_chunk_sizes_are_checked(shards, tmp_path):
     array = zarr.create_array(
         str(tmp_path / "x.zarr"),
         shape=(4, 6, 8),
@@ -104,14 +104,14 @@ def test_blosc_is_not_believed_how_long_a_chunk_is(shards, tmp_path):
         io.read(tmp_path / "x.zarr")
 
 
-def test_a_folder_by_bioformats(tmp_path):
+def test_ome_zarr_folder_of_bioformats_is_read(tmp_path):
     group = zarr.open_group(str(tmp_path / "x.zarr"), mode="w", zarr_format=2)
     group.attrs["bioformats2raw.layout"] = 3
     save_image(tmp_path / "x.zarr" / "0", VOLUME, axes_of("zyx"))
     assert (io.read(tmp_path / "x.zarr").array == VOLUME[None]).all()
 
 
-def test_a_folder_that_is_no_zarr(tmp_path):
+def test_zarr_refuses_other_folders(tmp_path):
     (tmp_path / "x.zarr").mkdir()
     with raises_code(DataError, "not_zarr"):
         io.read(tmp_path / "x.zarr")

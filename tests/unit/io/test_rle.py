@@ -16,7 +16,7 @@ from ushape.io.rle import RowRuns, SubmissionWriter, encode_runs
 MASK = np.array([[0, 1, 1], [1, 0, 1]])
 
 
-def test_runs_by_hand():
+def test_encode_runs_by_hand():
     assert encode_runs(MASK) == "2 3 6 1"  # 0 1 1 | 1 0 1
     assert encode_runs(MASK, "column") == "2 2 5 2"  # 0 1 | 1 0 | 1 1
     assert encode_runs(np.zeros((4, 5))) == ""
@@ -24,7 +24,7 @@ def test_runs_by_hand():
 
 
 @given(arrays.arrays(bool, arrays.array_shapes(min_dims=2, max_dims=2, max_side=9)))
-def test_decoding_gives_the_mask_back(mask):
+def test_encode_runs_can_be_decoded(mask):
     for order in ("row", "column"):
         assert (decode_runs(encode_runs(mask, order), mask.shape, order) == mask).all()
 
@@ -33,7 +33,7 @@ def test_decoding_gives_the_mask_back(mask):
     arrays.arrays(bool, arrays.array_shapes(min_dims=2, max_dims=2, max_side=9)),
     st.lists(st.integers(0, 9), max_size=3),
 )
-def test_runs_of_bands_are_those_of_the_whole(mask, cuts):
+def test_row_runs_of_bands_equal_those_of_the_whole_mask(mask, cuts):
     runs = RowRuns()
     for band in np.split(mask, sorted(cuts)):
         runs.add(band)
@@ -41,7 +41,7 @@ def test_runs_of_bands_are_those_of_the_whole(mask, cuts):
 
 
 @pytest.mark.parametrize("name", ["submit.csv", "submit.csv.gz"])
-def test_rows_are_read_back(tmp_path, name):
+def test_submission_rows_are_read_back(tmp_path, name):
     path = tmp_path / name
     with SubmissionWriter(path) as writer:
         writer.write("a,b.jpg", MASK)

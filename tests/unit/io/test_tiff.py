@@ -25,20 +25,20 @@ def read(tmp_path, array, name="x.tif", **options):
         {"compression": "zstd", "tile": (16, 16)},
     ],
 )
-def test_how_a_tiff_is_laid_out_does_not_matter(options, tmp_path):
+def test_tiff_layout_does_not_matter(options, tmp_path):
     pixels = read(tmp_path, GRAY, **options)
     assert (pixels.array == GRAY[None]).all()
     assert pixels.array.dtype == np.uint16
 
 
 @pytest.mark.parametrize(("extra", "channels"), [("unassalpha", 3), ("unspecified", 4)])
-def test_transparency_is_no_channel_and_infrared_is(extra, channels, tmp_path):
+def test_tiff_transparency_is_dropped_and_infrared_is_kept(extra, channels, tmp_path):
     deep = np.stack([GRAY, GRAY + 1, GRAY + 2, GRAY + 3], axis=-1)
     array = read(tmp_path, deep, photometric="rgb", extrasamples=[extra]).array
     assert (array == deep.transpose(2, 0, 1)[:channels]).all()
 
 
-def test_hyperstack_of_imagej_has_channels_depth_and_spacing(tmp_path):
+def test_imagej_hyperstack_has_channels_depth_and_spacing(tmp_path):
     metadata = {"axes": "ZCYX", "spacing": 3, "unit": "um"}
     pixels = read(tmp_path, STACK, imagej=True, resolution=(4, 2), metadata=metadata)
     assert (pixels.array == STACK.transpose(1, 0, 2, 3)).all()
@@ -46,7 +46,7 @@ def test_hyperstack_of_imagej_has_channels_depth_and_spacing(tmp_path):
     assert pixels.spacing_mm == pytest.approx((0.003, 0.0005, 0.00025))
 
 
-def test_pixels_without_unit_have_no_spacing(tmp_path):
+def test_tiff_without_unit_has_no_spacing(tmp_path):
     assert read(tmp_path, GRAY, imagej=True, resolution=(4, 2)).spacing_mm is None
     assert read(tmp_path, GRAY, resolution=(72, 72), resolutionunit="INCH").spacing_mm is None
 
@@ -60,7 +60,7 @@ def test_pixels_without_unit_have_no_spacing(tmp_path):
         ("YX", GRAY, (1, 20, 30), (0.5, 0.25)),
     ],
 )
-def test_axes_and_pixel_size_of_ome(axes, array, shape, spacing, tmp_path):
+def test_ome_tiff_axes_and_pixel_size(axes, array, shape, spacing, tmp_path):
     steps = {"PhysicalSizeZ": 2e6, "PhysicalSizeY": 5e5, "PhysicalSizeX": 2.5e5}
     units = {f"{name}Unit": "nm" for name in steps}
     metadata = {"axes": axes, **steps, **units}
@@ -74,7 +74,7 @@ def test_several_times_are_refused(tmp_path):
         read(tmp_path, STACK, "x.ome.tif", photometric="minisblack", metadata={"axes": "TZYX"})
 
 
-def test_planes_in_other_files_are_not_looked_for(tmp_path):
+def test_ome_tiff_planes_in_other_files_are_refused(tmp_path):
     tifffile.imwrite(tmp_path / "other.ome.tif", STACK[0], photometric="minisblack")
     plane = '<TiffData IFD="0" FirstZ="{}"><UUID FileName="{}">urn:uuid:{}</UUID></TiffData>'
     ome = (
@@ -90,7 +90,7 @@ def test_planes_in_other_files_are_not_looked_for(tmp_path):
         )
 
 
-def test_a_strip_that_is_missing_is_no_black_one(tmp_path):
+def test_tiff_with_a_missing_strip_is_refused(tmp_path):
     tifffile.imwrite(tmp_path / "x.tif", GRAY, rowsperstrip=5)
     with tifffile.TiffFile(tmp_path / "x.tif", mode="r+") as file:
         file.pages[0].tags["ImageLength"].overwrite(40)

@@ -196,7 +196,7 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(DataError, match="counted is bool of shape"):
         measure_surfaces(some, some, counted=some[0])
     for spacing in ((1, 1, 1), (1, 0), (1, np.nan)):
-        with pytest.raises(DataError, match="for an image of 2 axes"):
+        with pytest.raises(DataError, match="the image has 2 axes"):
             measure_surfaces(some, some, spacing)
     for tolerance in (-1, np.nan):
         with pytest.raises(ConfigError, match="not at least 0"):

@@ -29,7 +29,7 @@ def scattered(count, shape, seed=0):
     return separate_touching(grown)
 
 
-def test_two_pixels_by_hand():
+def test_border_weights_of_two_pixels_by_hand():
     objects = np.zeros((1, 6), dtype=int)
     objects[0, 0], objects[0, 5] = 1, 2
     found = border_weights(objects, w0=10, sigma=5)
@@ -38,7 +38,7 @@ def test_two_pixels_by_hand():
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_without_a_second_object_there_is_no_border(count):
+def test_border_weights_are_0_without_a_second_object(count):
     objects = np.zeros((20, 30), dtype=np.int32)
     objects[3:6, 4:9] = count
     assert not border_weights(objects, w0=10, sigma=5).any()
@@ -56,7 +56,7 @@ def test_without_a_second_object_there_is_no_border(count):
         (12, (20, 24, 30), 3),
     ],
 )
-def test_equal_to_the_definition(count, shape, sigma):
+def test_border_weights_equal_the_definition(count, shape, sigma):
     objects = scattered(count, shape)
     found = border_weights(objects, w0=10, sigma=sigma)
     assert found.dtype == np.float32
@@ -64,7 +64,7 @@ def test_equal_to_the_definition(count, shape, sigma):
     assert count < 3 or sigma < 1 or found.max() > 1
 
 
-def test_turning_and_renaming_change_nothing():
+def test_border_weights_are_independent_of_orientation_and_ids():
     objects = scattered(30, (50, 70))
     found = border_weights(objects, w0=10, sigma=4)
     flipped = border_weights(objects[::-1].T, w0=10, sigma=4)
@@ -74,14 +74,14 @@ def test_turning_and_renaming_change_nothing():
 
 
 @pytest.mark.parametrize("distance", [7, 8, 9, 15, 16, 17, 18, 27])
-def test_equal_to_the_definition_where_the_small_windows_end(distance):
+def test_border_weights_equal_the_definition_where_small_windows_end(distance):
     objects = np.zeros((33, 80), dtype=int)
     objects[16, 20], objects[16, 20 + distance] = 1, 2
     found = border_weights(objects, w0=10, sigma=5)
     np.testing.assert_allclose(found, by_definition(objects, 10, 5), atol=1e-5)
 
 
-def test_objects_alone_weigh_nothing():
+def test_border_weights_are_0_on_objects():
     objects = scattered(30, (50, 70))
     found = border_weights(objects, w0=10, sigma=5)
     assert not found[objects > 0].any()
@@ -91,7 +91,7 @@ def test_objects_alone_weigh_nothing():
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "int64", "uint64"])
-def test_every_integer_dtype_gives_the_same(dtype):
+def test_border_weights_accept_every_integer_type(dtype):
     objects = scattered(20, (40, 50))
     expected = border_weights(objects, w0=10, sigma=5)
     largest = np.where(objects == objects.max(), np.iinfo(dtype).max, objects).astype(dtype)
@@ -101,7 +101,7 @@ def test_every_integer_dtype_gives_the_same(dtype):
     assert (apart == largest).all()  # The highest id has no higher one to stand for background.
 
 
-def test_ids_below_zero_are_objects():
+def test_border_weights_accept_negative_ids():
     objects = scattered(20, (40, 50))
     mixed = np.where(objects % 2 == 1, -objects, objects)
     assert (border_weights(mixed, w0=10, sigma=5) == border_weights(objects, w0=10, sigma=5)).all()
@@ -109,7 +109,7 @@ def test_ids_below_zero_are_objects():
     assert separate_touching(touching).tolist() == [[-4, 0, 0, 5]]
 
 
-def test_a_mask_is_no_ids():
+def test_border_weights_refuse_masks():
     for function in (separate_touching, lambda ids: border_weights(ids, w0=10, sigma=5)):
         with raises_code(DataError, "unsupported_values") as caught:
             function(np.ones((3, 3), dtype=bool))
@@ -124,12 +124,12 @@ def test_border_weights_refuse_impossible_parameters(w0, sigma):
         border_weights(np.zeros((4, 4), dtype=int), w0=w0, sigma=sigma)
 
 
-def test_objects_are_connected_by_sides_not_by_corners():
+def test_find_objects_connects_sides_not_corners():
     classes = np.array([[1, 0, 0], [0, 1, 1], [IGNORE, 0, 2]], dtype=np.uint8)
     assert find_objects(classes).tolist() == [[1, 0, 0], [0, 2, 2], [0, 0, 2]]
 
 
-def test_a_slanting_line_of_one_pixel_separates():
+def test_find_objects_separates_at_a_diagonal_line():
     parted = ~np.eye(6, dtype=bool)
     assert find_objects(parted.astype(np.uint8)).max() == 2
     edges = np.zeros((2, 2, 2), dtype=np.uint8)
@@ -137,7 +137,7 @@ def test_a_slanting_line_of_one_pixel_separates():
     assert find_objects(edges).max() == 2
 
 
-def test_touching_objects_get_a_line_between_them():
+def test_separate_touching_inserts_a_line():
     objects = np.zeros((5, 8), dtype=int)
     objects[:, :4], objects[:, 4:] = 3, 9
     apart = separate_touching(objects)

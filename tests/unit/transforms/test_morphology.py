@@ -32,7 +32,7 @@ def pixels(text):
     return np.array([[int(c) for c in row.replace(".", "0")] for row in text.split()], np.uint8)
 
 
-def test_parts_below_the_smallest_size_go_and_corners_connect():
+def test_remove_small_connects_corners():
     # Parts of 3 (over a corner), 1 and 2 pixels.
     mask = pixels("11..1 ..1.. ..... 11...") > 0
     assert (remove_small(mask, 3) == (pixels("11... ..1.. ..... .....") > 0)).all()
@@ -40,14 +40,14 @@ def test_parts_below_the_smallest_size_go_and_corners_connect():
     assert not remove_small(mask, 4).any()
 
 
-def test_small_parts_of_a_volume_connect_across_slices():
+def test_remove_small_connects_across_slices():
     volume = np.zeros((3, 3, 3), bool)
     volume[0, 0, 0] = volume[1, 1, 1] = volume[2, 2, 0] = True
     assert (remove_small(volume, 3) == volume).all()
     assert not remove_small(volume, 4).any()
 
 
-def test_holes_up_to_a_size_are_filled_and_those_at_the_border_are_none():
+def test_fill_holes_respects_size_and_border():
     # Holes of 1 and 2 pixels; the gap on the left is open.
     mask = pixels("1111111 .11.111 1111111 11..111 1111111") > 0
     one, all_ = mask.copy(), mask.copy()
@@ -59,13 +59,13 @@ def test_holes_up_to_a_size_are_filled_and_those_at_the_border_are_none():
     assert (fill_holes(mask) == all_).all()
 
 
-def test_a_hole_does_not_leak_out_over_a_corner():
+def test_fill_holes_does_not_leak_over_a_corner():
     ring = pixels(".1. 1.1 .1.") > 0
     assert fill_holes(ring)[1, 1]
     assert fill_holes(ring).sum() == 5
 
 
-def test_a_hole_of_a_slice_that_is_open_to_the_next_is_none_in_the_volume():
+def test_fill_holes_of_a_volume_needs_closed_holes():
     volume = np.ones((3, 3, 3), bool)
     volume[1, 1, 1] = False
     assert fill_holes(volume).all()
@@ -74,25 +74,25 @@ def test_a_hole_of_a_slice_that_is_open_to_the_next_is_none_in_the_volume():
 
 
 @given(MASKS)
-def test_filling_all_holes_agrees_with_scipy(mask):
+def test_fill_holes_agrees_with_scipy(mask):
     assert (fill_holes(mask) == ndimage.binary_fill_holes(mask)).all()
 
 
 @given(arrays(bool, (6, 7)))
-def test_filling_all_holes_agrees_with_a_flood_from_outside(mask):
+def test_fill_holes_agrees_with_a_flood_from_outside(mask):
     flooded = flood_fill(np.pad(mask, 1).astype(np.uint8), (0, 0), 2, connectivity=1)
     assert (fill_holes(mask) == (flooded != 2)[1:-1, 1:-1]).all()
 
 
 @given(MASKS, st.integers(0, 9))
-def test_removing_only_removes_and_twice_is_once(mask, size):
+def test_remove_small_only_removes_and_is_idempotent(mask, size):
     once = remove_small(mask, size)
     assert not (once & ~mask).any()
     assert (remove_small(once, size) == once).all()
 
 
 @given(MASKS, st.integers(0, 9))
-def test_filling_only_adds_and_larger_holes_add_more(mask, size):
+def test_fill_holes_only_adds_and_is_monotonic(mask, size):
     filled = fill_holes(mask, size)
     assert not (mask & ~filled).any()
     assert not (filled & ~fill_holes(mask, size + 1)).any()
@@ -100,11 +100,11 @@ def test_filling_only_adds_and_larger_holes_add_more(mask, size):
 
 
 @given(MASKS.map(lambda mask: mask.astype(np.uint8)))
-def test_idle_cleaning_leaves_everything(classes):
+def test_clean_classes_without_cleaning_is_the_identity(classes):
     assert (clean_classes(classes, CLASSES, [IDLE, IDLE]) == classes).all()
 
 
-def test_each_class_is_cleaned_by_itself_and_removed_pixels_are_background():
+def test_clean_classes_cleans_each_class_separately():
     classes = pixels("11.2. 11... ....2 1..22")
     only_cells = clean_classes(classes, CLASSES, [Cleaning(smallest_px=2), IDLE])
     assert (only_cells == pixels("11.2. 11... ....2 ...22")).all()
@@ -112,7 +112,7 @@ def test_each_class_is_cleaned_by_itself_and_removed_pixels_are_background():
     assert (both == pixels("..... ..... ....2 ...22")).all()
 
 
-def test_a_part_is_removed_to_background_even_inside_another_class():
+def test_clean_classes_removes_to_background_inside_another_class():
     classes = pixels("1111 1211 1111")
     cleaned = clean_classes(classes, CLASSES, [IDLE, Cleaning(smallest_px=2)])
     assert (cleaned == pixels("1111 1.11 1111")).all()
@@ -120,7 +120,7 @@ def test_a_part_is_removed_to_background_even_inside_another_class():
     assert (clean_classes(classes, CLASSES, filled) == 1).all()
 
 
-def test_holes_take_in_background_but_no_other_class():
+def test_clean_classes_fills_holes_only_with_background():
     # Around the nucleus one background pixel; all six are inside the cell.
     classes = pixels("11111 12221 122.1 11111")
     cleaned = clean_classes(classes, CLASSES, [Cleaning(largest_hole_px="all"), IDLE])
@@ -129,19 +129,19 @@ def test_holes_take_in_background_but_no_other_class():
     assert (too_small == classes).all()
 
 
-def test_a_core_that_is_removed_leaves_the_whole_as_it_was():
+def test_clean_classes_removing_a_core_keeps_the_whole():
     classes = pixels("1111. 12222 11111 2....")
     cleaned = clean_classes(classes, WHOLE_AND_CORE, [IDLE, Cleaning(smallest_px=2)])
     assert (cleaned == pixels("1111. 12222 11111 1....")).all()
 
 
-def test_a_whole_that_is_removed_takes_its_core_along():
+def test_clean_classes_removing_a_whole_removes_its_core():
     classes = pixels("12... ..... ..111 ..121")
     cleaned = clean_classes(classes, WHOLE_AND_CORE, [Cleaning(largest_only=True), IDLE])
     assert (cleaned == pixels("..... ..... ..111 ..121")).all()
 
 
-def test_a_hole_in_the_core_becomes_core_and_one_in_the_whole_becomes_whole():
+def test_clean_classes_fills_holes_by_region():
     classes = pixels("11111 1.222 11212 11222")
     holes = Cleaning(largest_hole_px="all")
     cleaned = clean_classes(classes, WHOLE_AND_CORE, [holes, holes])
@@ -149,27 +149,27 @@ def test_a_hole_in_the_core_becomes_core_and_one_in_the_whole_becomes_whole():
 
 
 @given(arrays(np.uint8, (7, 8), elements=st.integers(0, 2)), st.integers(2, 6))
-def test_after_cleaning_no_small_part_of_any_class_is_left(classes, size):
+def test_clean_classes_leaves_no_small_component(classes, size):
     cleaned = clean_classes(classes, CLASSES, [Cleaning(smallest_px=size)] * 2)
     for region in CLASSES:
         parts, _ = ndimage.label(region.of(cleaned), np.ones((3, 3)))
         assert (np.bincount(parts.ravel())[1:] >= size).all()
 
 
-def test_negative_sizes_are_refused():
+def test_cleaning_refuses_negative_sizes():
     with raises_code(ConfigError, "value_out_of_range"):
         Cleaning(smallest_px=-1)
     with raises_code(ConfigError, "value_out_of_range"):
         Cleaning(largest_hole_px=-2)
 
 
-def test_the_largest_part_of_each_class_stays():
+def test_keep_largest_of_each_class():
     classes = np.array([[1, 1, 0, 1], [0, 0, 0, 2], [2, 2, 0, 0], [1, 0, 0, 2]])
     expected = np.array([[1, 1, 0, 0], [0, 0, 0, 0], [2, 2, 0, 0], [0, 0, 0, 0]])
     assert (keep_largest(classes) == expected).all()
 
 
-def test_slices_are_one_volume_and_corners_connect():
+def test_keep_largest_connects_slices_and_corners():
     volume = np.zeros((3, 4, 4), dtype=np.uint8)
     volume[0, 0, 0] = volume[1, 1, 1] = volume[2, 2, 2] = 1  # A diagonal of three.
     volume[0, 3, 2:] = 1
@@ -198,7 +198,7 @@ cleanings = st.builds(
     st.lists(cleanings, min_size=2, max_size=2),
     st.integers(1, 20),
 )
-def test_bands_of_any_height_are_cleaned_as_the_whole(classes, regions, chosen, band_px):
+def test_clean_stored_equals_clean_classes(classes, regions, chosen, band_px):
     classes = np.where(classes > len(regions), 0, classes).astype(np.uint8)
     chosen = chosen[: len(regions)]
     expected = clean_classes(classes, regions, chosen)
@@ -213,7 +213,7 @@ def test_bands_of_any_height_are_cleaned_as_the_whole(classes, regions, chosen, 
     arrays(np.uint8, st.tuples(*[st.integers(1, 5)] * 3), elements=st.integers(0, 1)),
     cleanings,
 )
-def test_volumes_too(classes, cleaning):
+def test_clean_stored_of_volumes(classes, cleaning):
     expected = clean_classes(classes, CELL, [cleaning])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(morphology, "BAND_PX", 1)
@@ -221,7 +221,7 @@ def test_volumes_too(classes, cleaning):
     assert (classes == expected).all()
 
 
-def test_a_snake_through_many_bands_is_one_part(monkeypatch):
+def test_find_parts_joins_a_component_across_many_bands(monkeypatch):
     snake = np.zeros((40, 9), np.uint8)
     snake[::4], snake[1:40:8, -1], snake[2:40:8, -1], snake[3:40:8, -1] = 1, 1, 1, 1
     snake[5:40:8, 0], snake[6:40:8, 0], snake[7:40:8, 0] = 1, 1, 1
@@ -231,7 +231,7 @@ def test_a_snake_through_many_bands_is_one_part(monkeypatch):
     assert parts.pixels.tolist() == [0, int(snake.sum()) - 1, 1]
 
 
-def test_a_file_is_cleaned_in_place(tmp_path):
+def test_clean_stored_changes_the_file(tmp_path):
     stored = np.memmap(tmp_path / "c", dtype=np.uint8, mode="w+", shape=(20, 20))
     stored[2:8, 2:8], stored[4, 4], stored[15, 15] = 1, 0, 1
     clean_stored(stored, CELL, [Cleaning(smallest_px=5, largest_hole_px="all")])

@@ -20,7 +20,7 @@ def square():
     return mask
 
 
-def test_hit_miss_and_false_alarm_have_their_colors():
+def test_judge_colors_hits_misses_and_false_positives():
     image = np.full((3, 1, 5), 100, dtype=np.uint8)
     truth = np.array([[1, 1, 0, 0, IGNORE]])
     guess = np.array([[1, 0, 1, 0, 1]])
@@ -32,14 +32,14 @@ def test_hit_miss_and_false_alarm_have_their_colors():
     np.testing.assert_array_equal(picture, [*expected, [100] * 3, [100] * 3])
 
 
-def test_another_class_than_the_true_one_is_a_miss():
+def test_judge_counts_a_wrong_class_as_a_miss():
     image = np.full((1, 1, 4), 9, dtype=np.uint8)
     picture = judge(image, np.array([[2, 2, 0, 0]]), np.array([[2, 1, 0, 0]]))[0]
     assert picture[0][1] > picture[0][2]  # Greenish.
     assert picture[1][2] > picture[1][1] > picture[1][0]  # Blue.
 
 
-def test_outlines_by_hand(square):
+def test_outline_by_hand(square):
     truth, guess = square, np.roll(square, 2, axis=1)
     picture = outline(np.zeros((1, 12, 12), np.uint8), truth, guess)
     assert tuple(picture[5, 3]) == TRUTH_COLOR
@@ -50,7 +50,7 @@ def test_outlines_by_hand(square):
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 @pytest.mark.parametrize("channels", [1, 2, 3, 5])
-def test_any_image_becomes_a_picture(dtype, channels):
+def test_as_rgb_accepts_any_image(dtype, channels):
     image = (np.random.default_rng(0).random((channels, 20, 24)) * 200).astype(dtype)
     picture = as_rgb(image)
     assert picture.shape == (20, 24, 3)

@@ -20,39 +20,39 @@ from ushape.transforms.resampling import (
 from ushape.types import Case
 
 
-def test_halving_averages_each_square():
+def test_resample_image_halving_averages_each_square():
     image = np.array([[[0, 2, 10, 10], [4, 6, 10, 10]]], dtype=np.float32)
     assert resample_image(image, (1, 2)).tolist() == [[[3.0, 10.0]]]
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16"])
-def test_integers_stay_what_they_are(dtype):
+def test_resample_image_keeps_integer_types(dtype):
     image = np.full((2, 9, 7), 200 if dtype == "uint8" else 1000, dtype=dtype)
     small = resample_image(image, (4, 3))
     assert small.dtype == image.dtype
     assert (small == image[0, 0, 0]).all()
 
 
-def test_a_ramp_keeps_its_mean_and_its_order():
+def test_resample_image_keeps_mean_and_order_of_a_ramp():
     ramp = np.arange(31, dtype=np.float32)[None, None].repeat(8, axis=1)
     small = resample_image(ramp, (8, 7))
     assert (np.diff(small[0, 0]) > 0).all()
     assert small.mean() == pytest.approx(15.0, abs=0.5)
 
 
-def test_probabilities_go_down_and_up_between_their_neighbors():
+def test_resample_probabilities_stays_between_neighbors():
     up = resample_probabilities(np.array([[[0.0, 1.0]]]), (1, 4))
     assert up.tolist() == [[[0.0, 0.25, 0.75, 1.0]]]
 
 
-def test_classes_by_majority_and_no_new_ones():
+def test_resample_classes_takes_the_majority():
     classes = np.array([[0, 0, 2, 2], [0, 1, 2, 255]], dtype=np.uint8)
     assert resample_classes(classes, (1, 2)).tolist() == [[0, 2]]
     back = resample_classes(classes, (5, 9))
     assert set(np.unique(back)) <= {0, 1, 2, 255}
 
 
-def test_mirrored_edges_by_hand_also_beyond_the_image():
+def test_pad_mirrored_by_hand_also_beyond_the_image():
     padded = pad_mirrored(np.array([[[1, 2, 3]]]), (0, 4), (0, 2))
     assert padded.tolist() == [[[1, 2, 3, 2, 1, 2, 3, 2, 1]]]
     assert pad_mirrored(np.ones((1, 1, 1)), (2, 3), (2, 3)).shape == (1, 5, 7)
@@ -64,7 +64,7 @@ def average_by_repeating(line, new):
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 99))
-def test_smaller_is_the_mean_over_the_exact_area(old, new, seed):
+def test_resample_image_averages_the_exact_area(old, new, seed):
     old, new = max(old, new), min(old, new)
     line = np.random.default_rng(seed).random(old, dtype=np.float32)
     expected = average_by_repeating(line, new)
@@ -73,14 +73,14 @@ def test_smaller_is_the_mean_over_the_exact_area(old, new, seed):
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_five_pixels_in_two_by_hand():
+def test_resample_image_five_pixels_to_two_by_hand():
     # The middle pixel is shared: (0 + 1 + 2/2) / 2.5 and (2/2 + 3 + 4) / 2.5.
     image = np.arange(5, dtype=np.float32)[None, None]
     np.testing.assert_allclose(resample_image(image, (1, 2)), [[[0.8, 3.2]]], atol=1e-6)
 
 
 @pytest.mark.parametrize("new", [480, 959, 100])
-def test_what_gets_smaller_stays_in_its_place(new):
+def test_resample_image_does_not_shift(new):
     # Were pixels moved, masks brought back to full size would be beside their objects.
     ramp = np.arange(1918, dtype=np.float32)[None, None]
     centers = (np.arange(new) + 0.5) * 1918 / new - 0.5
@@ -89,25 +89,25 @@ def test_what_gets_smaller_stays_in_its_place(new):
     np.testing.assert_allclose(resample_image(ramp, (1, new))[0, 0], centers, atol=at_most)
 
 
-def test_smaller_along_one_axis_and_larger_along_the_other():
+def test_resample_image_shrinks_and_grows_along_different_axes():
     stripes = np.array([[0, 90, 0], [0, 90, 0]], dtype=np.uint8).T[None]  # (1, 3, 2)
     assert resample_image(stripes, (1, 4)).tolist() == [[[30, 30, 30, 30]]]
     volume = np.full((1, 4, 9, 5), 77, dtype=np.uint16)
     assert (resample_image(volume, (6, 4, 5)) == 77).all()
 
 
-def test_the_same_grid_changes_the_dtype_of_floats_alone():
+def test_resample_image_to_the_same_shape_changes_only_float_types():
     assert resample_image(np.ones((1, 2, 2)), (2, 2)).dtype == np.float32
     assert resample_image(np.ones((1, 2, 2), np.uint16), (2, 2)).dtype == np.uint16
 
 
-def test_a_missing_value_spoils_only_what_it_lies_in():
+def test_resample_image_confines_nan_to_its_area():
     image = np.ones((1, 1, 10), dtype=np.float32)
     image[0, 0, 4] = np.nan  # In the second third of ten, 3.33 to 6.67.
     assert np.isnan(resample_image(image, (1, 3))).tolist() == [[[False, True, False]]]
 
 
-def test_ignored_only_where_more_than_half_is():
+def test_resample_classes_ignores_where_more_than_half_is_ignored():
     # Three of seven are ignored: the largest share, but class 1 leads among the four others.
     most_of_all = np.array([[255, 255, 255, 0, 1, 1, 2]], dtype=np.uint8)
     assert resample_classes(most_of_all, (1, 1)).tolist() == [[1]]
@@ -117,12 +117,12 @@ def test_ignored_only_where_more_than_half_is():
     assert resample_classes(half, (1, 1)).tolist() == [[3]]
 
 
-def test_larger_classes_are_the_nearest_pixel_s():
+def test_resample_classes_grows_by_nearest_pixel():
     classes = np.array([[0, 1, 255]], dtype=np.uint8)
     assert resample_classes(classes, (2, 7)).tolist() == [[0, 0, 1, 1, 1, 255, 255]] * 2
 
 
-def test_memory_that_may_only_be_read_is_left_alone():
+def test_resample_probabilities_accepts_read_only_memory():
     soft = np.array([[[0.0, 1.0]]], dtype=np.float32)
     soft.flags.writeable = False
     assert resample_probabilities(soft, (1, 2)).tolist() == soft.tolist()
@@ -151,7 +151,7 @@ def brain(box, shape=(20, 30)):
     return image
 
 
-def test_the_box_is_what_is_brighter_than_a_tenth():
+def test_find_box_contains_what_is_brighter_than_a_tenth():
     image = brain(np.s_[4:9, 7:20])[None]
     assert find_box(image) == ((4, 9), (7, 20))
     assert find_box(np.zeros((1, 5, 6))) == ((0, 5), (0, 6))
@@ -167,7 +167,7 @@ def test_the_box_is_what_is_brighter_than_a_tenth():
         {"crop": True, "square": True, "shape": (39, 39)},  # 3 times the square of 13.
     ],
 )
-def test_what_was_placed_comes_back_on_the_file_s_own_grid(tmp_path, settings, space):
+def test_restore_probabilities_undoes_place_image(tmp_path, settings, space):
     image = brain(np.s_[4:9, 7:20])
     path = write(tmp_path, "a", image)
     classes = np.zeros(image.shape, np.uint8)
@@ -217,7 +217,7 @@ def test_channels_in_several_files_are_cropped_and_scaled_together(tmp_path):
     )
 
 
-def test_min_max_by_hand():
+def test_normalization_min_max_by_hand():
     normalization = Normalization.min_max(np.array([[2.0, 4.0, 10.0], [5.0, 5.0, np.nan]]))
     image = np.array([[[2.0, 4.0, 10.0, 12.0]], [[5.0, 5.0, 5.0, 6.0]]])
     np.testing.assert_allclose(normalization.apply(image), [[[0, 0.25, 1, 1]], [[0, 0, 0, 1]]])

@@ -135,14 +135,14 @@ def bands_of(length):
     )
 
 
-def test_every_format_is_tried():
+def test_every_format_is_tested_in_bands():
     assert set(FORMATS) == set(io.READERS)
 
 
 @pytest.mark.parametrize("name", [*(f"x{suffix}" for suffix in FORMATS), *TIFFS])
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_a_band_is_that_of_the_whole(name, written, data):
+def test_band_equals_the_rows_of_the_whole_image(name, written, data):
     path, whole = written(name)
     with open_bands(path) as bands:
         assert bands.shape == whole.array.shape
@@ -156,14 +156,14 @@ def test_a_band_is_that_of_the_whole(name, written, data):
 
 
 @pytest.mark.parametrize("name", sorted({*TIFFS, "x.npy", "x.zarr"} - {"volume"}))
-def test_the_whole_is_never_read(name, written, monkeypatch):
+def test_bands_are_read_without_the_whole_image(name, written, monkeypatch):
     path, whole = written(name)
     monkeypatch.setattr(io, "read", None)
     with open_bands(path) as bands:
         assert np.array_equal(bands.read(1, 3), whole.array[:, 1:3])
 
 
-def test_what_tifffile_cannot_unpack_is_held(written, monkeypatch):
+def test_bands_of_a_tiff_that_tifffile_cannot_unpack_are_held(written, monkeypatch):
     path, whole = written("wide tiles")
     monkeypatch.setattr("ushape.io.streaming.tiff_segments._is_decodable", lambda page: False)
     with open_bands(path) as bands:
@@ -172,7 +172,7 @@ def test_what_tifffile_cannot_unpack_is_held(written, monkeypatch):
 
 @pytest.mark.parametrize("shape", [(37, 29), (37, 29, 3), (5, 37, 29), (2, 5, 37, 29)])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_npy_in_both_orders(shape, order, tmp_path):
+def test_bands_of_npy_in_c_and_fortran_order(shape, order, tmp_path):
     array = np.asarray(RANDOM.integers(999, size=shape), dtype=">i4", order=order)
     np.save(tmp_path / "x.npy", array)
     whole = io.read(tmp_path / "x.npy").array
@@ -183,7 +183,7 @@ def test_npy_in_both_orders(shape, order, tmp_path):
 
 @pytest.mark.parametrize("names", [None, ["c", "y", "x"], ["z", "y", "x"], ["x", "y", "z"]])
 @pytest.mark.parametrize("version", [2, 3])
-def test_zarr_by_its_axes(names, version, tmp_path):
+def test_bands_of_zarr_follow_its_axes(names, version, tmp_path):
     options = {"dimension_names": names} if version == 3 else {}
     zarr.create_array(
         tmp_path / "x.zarr", data=STACK, chunks=(2, 16, 16), zarr_format=version, **options
@@ -194,7 +194,7 @@ def test_zarr_by_its_axes(names, version, tmp_path):
     assert np.array_equal(np.concatenate(parts, axis=1), whole)
 
 
-def test_ome_zarr_with_time_axis_spacing_and_shards(tmp_path):
+def test_bands_of_ome_zarr_with_time_axis_spacing_and_shards(tmp_path):
     group = zarr.open_group(tmp_path / "x.zarr", mode="w", zarr_format=3)
     stored = group.create_array(
         "0",
@@ -214,7 +214,7 @@ def test_ome_zarr_with_time_axis_spacing_and_shards(tmp_path):
         assert np.array_equal(bands.read(1, 4), HYPER[1:4].transpose(1, 0, 2, 3))
 
 
-def test_the_largest_level_of_a_pyramid(tmp_path):
+def test_bands_of_a_pyramid_are_from_its_largest_level(tmp_path):
     with tifffile.TiffWriter(tmp_path / "x.tif") as writer:
         writer.write(GRAY, tile=(16, 16), subifds=1)
         writer.write(GRAY[::2, ::2], tile=(16, 16), subfiletype=1)
@@ -222,7 +222,7 @@ def test_the_largest_level_of_a_pyramid(tmp_path):
         assert np.array_equal(bands.read(20, 37)[0], GRAY[20:])
 
 
-def test_only_tiles_that_a_band_touches_are_unpacked_and_once(tmp_path, monkeypatch):
+def test_bands_unpack_only_their_tiles_and_only_once(tmp_path, monkeypatch):
     tifffile.imwrite(tmp_path / "x.tif", GRAY, tile=(16, 16), compression="zlib")
     unpacked = []
     read = tifffile.FileHandle.read
@@ -260,7 +260,7 @@ def huge_tiff(path, side, tile):
     )
 
 
-def test_an_image_that_is_too_large_to_be_read_whole(tmp_path):
+def test_bands_of_a_tiff_that_is_too_large_to_be_read_whole(tmp_path):
     huge_tiff(tmp_path / "x.tif", 102400, 4096)
     with raises_code(DataError, "image_too_large"):
         io.read(tmp_path / "x.tif")
@@ -270,7 +270,7 @@ def test_an_image_that_is_too_large_to_be_read_whole(tmp_path):
             bands.read(0, 102400)
 
 
-def test_a_zarr_that_is_too_large_to_be_read_whole(tmp_path):
+def test_bands_of_a_zarr_that_is_too_large_to_be_read_whole(tmp_path):
     side = 50_000
     stored = zarr.create_array(
         tmp_path / "x.zarr", shape=(side, side), chunks=(500, 10_000), dtype="u1"
@@ -290,7 +290,7 @@ def test_a_zarr_that_is_too_large_to_be_read_whole(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["strips", "tiles", "one strip", "pages, packed", "x.npy"])
-def test_a_file_that_was_cut_off_is_refused(name, written, tmp_path):
+def test_bands_of_a_truncated_file_are_refused(name, written, tmp_path):
     path, _ = written(name)
     content = path.read_bytes()
     cut = tmp_path / path.name
@@ -305,7 +305,7 @@ def test_a_file_that_was_cut_off_is_refused(name, written, tmp_path):
     name=st.sampled_from(["strips", "tiles", "RGB planes", "pages, packed", "OME", "x.npy"]),
     places=st.lists(st.tuples(st.integers(0), st.integers(0, 255)), min_size=1, max_size=8),
 )
-def test_random_damage_raises_a_data_error_or_none(name, places, written, tmp_path):
+def test_bands_of_a_randomly_damaged_file_raise_only_data_errors(name, places, written, tmp_path):
     path, _ = written(name)
     content = bytearray(path.read_bytes())
     for place, value in places:
@@ -317,7 +317,7 @@ def test_random_damage_raises_a_data_error_or_none(name, places, written, tmp_pa
 
 
 @pytest.mark.parametrize(("first", "last"), [(-1, 5), (5, 5), (0, 38)])
-def test_rows_that_are_not_there(first, last, written):
+def test_bands_out_of_range_are_refused(first, last, written):
     with (
         open_bands(written("tiles")[0]) as bands,
         raises_code(DataError, "rows_out_of_range"),
@@ -325,7 +325,7 @@ def test_rows_that_are_not_there(first, last, written):
         bands.read(first, last)
 
 
-def test_unknown_formats_and_missing_files(tmp_path):
+def test_open_bands_refuses_unknown_formats_and_missing_files(tmp_path):
     with raises_code(DataError, "unknown_format"):
         open_bands(tmp_path / "x.xyz")
     with raises_code(DataError, "file_not_found"):

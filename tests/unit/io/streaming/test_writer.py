@@ -51,7 +51,9 @@ def small_tiles(monkeypatch):
     shape=st.tuples(st.integers(2, 50), st.integers(5, 50)),
     sizes=st.lists(st.integers(1, 40), min_size=1, max_size=4),
 )
-def test_bands_of_any_height_give_the_mask_of_one_piece(suffix, encoding, shape, sizes, tmp_path):
+def test_band_writer_equals_write_mask_for_any_band_height(
+    suffix, encoding, shape, sizes, tmp_path
+):
     if encoding is COLORS and suffix == ".nii.gz":
         return
     codes = RANDOM.integers(3, size=shape) * (1 if encoding is INDICES else 257)
@@ -68,7 +70,7 @@ def test_bands_of_any_height_give_the_mask_of_one_piece(suffix, encoding, shape,
 @pytest.mark.usefixtures("small_tiles")
 @pytest.mark.parametrize("suffix", [*SINKS, ".nrrd"])
 @pytest.mark.parametrize("planes", [1, 2])
-def test_a_volume_in_bands_of_planes(suffix, planes, tmp_path):
+def test_band_writer_writes_volumes_plane_by_plane(suffix, planes, tmp_path):
     codes = RANDOM.integers(999, size=(5, 20, 37))
     write(tmp_path / f"x{suffix}", codes, VALUES, (planes,))
     mask = io.read_mask(tmp_path / f"x{suffix}")
@@ -78,7 +80,7 @@ def test_a_volume_in_bands_of_planes(suffix, planes, tmp_path):
 
 @pytest.mark.usefixtures("small_tiles")
 @pytest.mark.parametrize("encoding", [VALUES, INDICES, COLORS])
-def test_zarr_has_values_indices_or_colors(encoding, tmp_path):
+def test_zarr_mask_has_values_indices_or_colors(encoding, tmp_path):
     codes = RANDOM.integers(3, size=(37, 29))
     codes[0, 0] = 2 if encoding is INDICES else 70000 if encoding is COLORS else 999
     write(tmp_path / "x.zarr", codes, encoding)
@@ -89,7 +91,7 @@ def test_zarr_has_values_indices_or_colors(encoding, tmp_path):
         assert np.array_equal(stored[...], codes)
 
 
-def test_tiff_read_by_tifffile_alone(tmp_path):
+def test_written_tiff_is_read_by_tifffile_alone(tmp_path):
     codes = RANDOM.integers(3, size=(300, 530))
     write(tmp_path / "x.tif", codes, INDICES, (100,))
     with tifffile.TiffFile(tmp_path / "x.tif") as file:
@@ -101,7 +103,7 @@ def test_tiff_read_by_tifffile_alone(tmp_path):
         assert not file.is_bigtiff
 
 
-def test_large_files_have_places_of_64_bits(tmp_path, monkeypatch):
+def test_large_tiff_is_a_bigtiff(tmp_path, monkeypatch):
     monkeypatch.setattr(sinks, "BIGTIFF_BYTES", 37 * 29 * 2)
     codes = RANDOM.integers(999, size=(37, 29))
     write(tmp_path / "big.tif", codes, VALUES)
@@ -114,7 +116,7 @@ def test_large_files_have_places_of_64_bits(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("encoding", [VALUES, INDICES, COLORS])
 @pytest.mark.parametrize("suffix", [".tif", ".ome.tif", ".zarr"])
-def test_pixel_size_of_the_image(encoding, suffix, tmp_path):
+def test_band_writer_stores_the_spacing_of_the_image(encoding, suffix, tmp_path):
     told = {"axes": "YX", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.5}
     tifffile.imwrite(tmp_path / "i.ome.tif", np.zeros((37, 29), np.uint8), metadata=told)
     codes = RANDOM.integers(3, size=(37, 29))
@@ -127,7 +129,7 @@ def test_pixel_size_of_the_image(encoding, suffix, tmp_path):
             assert file.pages[0].get_resolution("CENTIMETER") == pytest.approx((40000, 20000))
 
 
-def test_metadata_of_ome_zarr_by_hand(tmp_path):
+def test_ome_zarr_metadata_by_hand(tmp_path):
     SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.zeros((5, 6, 7))), tmp_path / "i.nii")
     codes = RANDOM.integers(3, size=(5, 6, 7))
     write(tmp_path / "m.zarr", codes, VALUES, like=tmp_path / "i.nii")
@@ -139,7 +141,7 @@ def test_metadata_of_ome_zarr_by_hand(tmp_path):
     assert image["datasets"] == [{"path": "0", "coordinateTransformations": scale}]
 
 
-def test_a_volume_lies_where_its_image_lies(tmp_path):
+def test_band_writer_keeps_the_position_of_a_volume(tmp_path):
     image = SimpleITK.GetImageFromArray(np.zeros((5, 6, 7)))
     image.SetSpacing((0.5, 2, 3))
     image.SetOrigin((9, 8, 7))
@@ -154,7 +156,7 @@ def test_a_volume_lies_where_its_image_lies(tmp_path):
 @pytest.mark.parametrize("dtype", ["uint8", "float16"])
 @pytest.mark.parametrize("shape", [(1, 37, 29), (3, 37, 29), (5, 37, 29), (4, 3, 20, 18)])
 @pytest.mark.parametrize("rows", [1, 19])
-def test_probabilities(suffix, dtype, shape, rows, tmp_path):
+def test_probability_writer_values_are_read_back(suffix, dtype, shape, rows, tmp_path):
     probabilities = RANDOM.random(shape).astype(np.float32)
     probabilities.flat[:3] = 0, 1, 0.5
     path = tmp_path / f"p{suffix}"
@@ -173,7 +175,7 @@ def test_probabilities(suffix, dtype, shape, rows, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [*SINKS, ".png"])
-def test_an_exception_leaves_what_was_there(suffix, tmp_path):
+def test_band_writer_exception_leaves_the_former_file(suffix, tmp_path):
     path, codes = tmp_path / f"x{suffix}", RANDOM.integers(9, size=(600, 20))
     write(path, codes, VALUES)
 
@@ -191,7 +193,7 @@ def test_an_exception_leaves_what_was_there(suffix, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [*SINKS, ".png"])
-def test_a_second_writing_replaces_the_first(suffix, tmp_path):
+def test_band_writer_replaces_a_former_file(suffix, tmp_path):
     path, codes = tmp_path / f"x{suffix}", RANDOM.integers(9, size=(60, 20))
     write(path, codes, VALUES)
     write(path, codes[:50] + 1, VALUES)
@@ -200,7 +202,7 @@ def test_a_second_writing_replaces_the_first(suffix, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [*SINKS, ".png"])
-def test_rows_that_are_missing(suffix, tmp_path):
+def test_band_writer_refuses_missing_rows(suffix, tmp_path):
     with (
         raises_code(DataError, "bands_missing"),
         open_band_writer(tmp_path / f"x{suffix}", (20, 5), VALUES) as writer,
@@ -210,7 +212,7 @@ def test_rows_that_are_missing(suffix, tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(8, 6), (21, 5), (8, 5, 1)])
-def test_bands_that_do_not_fit(shape, tmp_path):
+def test_band_writer_refuses_bands_that_do_not_fit(shape, tmp_path):
     with (
         raises_code(DataError, "band_mismatch"),
         open_band_writer(tmp_path / "x.tif", (20, 5), VALUES) as writer,
@@ -219,7 +221,7 @@ def test_bands_that_do_not_fit(shape, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_formats_that_are_not_written(tmp_path):
+def test_band_writer_refuses_unwritable_formats(tmp_path):
     with (
         raises_code(DataError, "unwritable_format"),
         open_band_writer(tmp_path / "x.jpg", (20, 5), VALUES),
@@ -232,7 +234,7 @@ def test_formats_that_are_not_written(tmp_path):
         pass
 
 
-def test_a_disk_that_is_full_is_heard_of(tmp_path, monkeypatch):
+def test_band_writer_raises_when_the_disk_is_full(tmp_path, monkeypatch):
     class FullDisk(tifffile.TiffWriter):
         def write(self, tiles, **options):
             next(tiles)
@@ -244,7 +246,7 @@ def test_a_disk_that_is_full_is_heard_of(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_an_empty_mask_larger_than_a_reader_believes_unwritten(tmp_path):
+def test_large_empty_zarr_mask_is_read_back(tmp_path):
     # Beyond EMPTY_BYTES a Zarr without chunks is refused: each is there.
     with open_band_writer(tmp_path / "x.zarr", (1100, 600), MaskEncoding()) as writer:
         writer.write(np.zeros((1100, 600), int))
@@ -267,7 +269,7 @@ with ExitStack() as stack:
 """
 
 
-def test_a_kill_leaves_what_was_there_and_hidden_files(tmp_path):
+def test_killed_band_writer_leaves_the_former_file(tmp_path):
     paths = [tmp_path / f"x{suffix}" for suffix in (".tif", ".npy", ".zarr")]
     codes = RANDOM.integers(9, size=(60, 20))
     for path in paths:
@@ -303,7 +305,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 @pytest.mark.parametrize("suffix", [".tif", ".npy"])
-def test_memory_does_not_grow_with_the_height(suffix, tmp_path):
+def test_band_writer_memory_is_independent_of_the_height(suffix, tmp_path):
     row = np.tile(np.arange(256, dtype=np.uint8), (512, 4))
     for name, count in (("small", 2), ("large", 96)):  # The large one has 48 MB.
         array = np.tile(row, (count, 1))

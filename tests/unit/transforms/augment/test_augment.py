@@ -26,12 +26,12 @@ def only(**values):
     return IntensityConfig(**{**chances, **values})
 
 
-def test_switched_off_changes_nothing(image):
+def test_change_intensity_without_changes_is_the_identity(image):
     changed = change_intensity(image.copy(), OFF, np.random.default_rng(0))
     assert (changed == image).all()
 
 
-def test_brightness_shifts_by_at_most_its_amount(image):
+def test_tone_shifts_by_at_most_the_brightness(image):
     config = only(tone_probability=1, brightness=0.3, contrast=0.0)
     shifts = [
         float((change_intensity(image.copy(), config, np.random.default_rng(s)) - image).mean())
@@ -42,7 +42,7 @@ def test_brightness_shifts_by_at_most_its_amount(image):
     assert np.mean(shifts) == pytest.approx(0, abs=0.03)
 
 
-def test_contrast_keeps_the_mean(image):
+def test_tone_contrast_keeps_the_mean(image):
     config = only(tone_probability=1, brightness=0.0, contrast=0.5)
     changed = change_intensity(image.copy(), config, np.random.default_rng(3))
     assert changed.mean() == pytest.approx(image.mean(), abs=1e-5)
@@ -62,7 +62,7 @@ def test_blur_smooths(image):
     assert changed.std() < image.std()
 
 
-def test_gamma_by_hand():
+def test_change_gamma_by_hand():
     assert change_gamma(np.array([0, 2, 4], np.float32), 2.0).tolist() == [0, 1, 4]
     assert change_gamma(np.full(3, 7, np.float32), 2.0).tolist() == [7, 7, 7]
 
@@ -75,12 +75,12 @@ def test_the_same_seed_gives_the_same_image(image):
     assert (first == second).all()
 
 
-def test_impossible_probability():
+def test_intensity_config_refuses_impossible_probabilities():
     with raises_code(ConfigError, "value_out_of_range"):
         IntensityConfig(noise_probability=-1)
 
 
-def test_impossible_amount():
+def test_intensity_config_refuses_negative_amounts():
     with raises_code(ConfigError, "value_out_of_range"):
         IntensityConfig(contrast=-2.0)
 
@@ -94,7 +94,7 @@ def test_draws_are_as_many_whatever_comes_out(image):
     assert states[0] == states[1]
 
 
-def test_light_changes_less_than_full(image):
+def test_strength_light_changes_less_than_full(image):
     def mean_change(strength):
         config = STRENGTHS[strength].intensity
         changed = [
@@ -105,7 +105,7 @@ def test_light_changes_less_than_full(image):
     assert 0 < mean_change("light") < 0.6 * mean_change("full")
 
 
-def test_speckle_is_a_factor_of_what_is_above_the_darkest(image):
+def test_speckle_scales_the_difference_from_the_minimum(image):
     config = only(speckle_probability=1, speckle=0.2)
     changed = change_intensity(image.copy(), config, np.random.default_rng(0))
     above = image - image.min()
@@ -114,7 +114,7 @@ def test_speckle_is_a_factor_of_what_is_above_the_darkest(image):
     assert changed.min() == pytest.approx(image.min())
 
 
-def test_of_a_group_at_most_one_is_drawn_and_each_is():
+def test_one_of_draws_at_most_one_change_of_a_group():
     both = only(noise_probability=1, speckle_probability=1)
     grouped = replace(both, one_of=(("noise", "speckle"),))
     generator = np.random.default_rng(0)

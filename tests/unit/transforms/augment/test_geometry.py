@@ -18,21 +18,21 @@ def picture():
     return rng.integers(256, size=(3, 40, 50), dtype=np.uint8)
 
 
-def test_without_a_warp_the_patch_is_what_the_file_holds(picture):
+def test_cut_without_warp_equals_the_file(picture):
     patch, classes = cut(picture, picture[0], (20, 25), (16, 20), IDENTITY)
     assert (patch == picture[:, 12:28, 15:35]).all()
     assert patch.dtype == np.float32
     assert (classes == picture[0, 12:28, 15:35]).all()
 
 
-def test_flips_move_pixels_and_mix_none(picture):
+def test_cut_with_flips_only_moves_pixels(picture):
     warp = Warp(np.diag([-1.0, 1.0]), np.zeros(2), None, "linear")
     patch, classes = cut(picture, picture[1], (20, 25), (40, 50), warp)
     assert (patch == picture[:, ::-1]).all()
     assert (classes == picture[1, ::-1]).all()
 
 
-def test_quarter_turn_moves_pixels_and_mixes_none(picture):
+def test_cut_with_quarter_turn_only_moves_pixels(picture):
     # By sine and cosine, as drawn: they are 1e-16 beside 0 and 1.
     sine, cosine = np.sin(np.pi / 2), np.cos(np.pi / 2)
     quarter = Warp(np.array([[cosine, sine], [-sine, cosine]]), np.zeros(2), None, "linear")
@@ -42,7 +42,7 @@ def test_quarter_turn_moves_pixels_and_mixes_none(picture):
     assert (classes == np.rot90(picture[2], 1)).all()
 
 
-def test_quarter_turn_of_a_volume():
+def test_cut_with_quarter_turn_of_a_volume():
     volume = np.random.default_rng(0).integers(256, size=(2, 6, 8, 10), dtype=np.uint8)
     # z stays; y of the patch runs along x of the volume, x against y.
     matrix = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
@@ -51,14 +51,14 @@ def test_quarter_turn_of_a_volume():
     assert (patch == np.rot90(volume, -1, (2, 3))).all()
 
 
-def test_whole_shift_reads_from_further_on(picture):
+def test_cut_with_integer_shift(picture):
     warp = Warp(np.eye(2), np.array([3.0, -2.0]), None, "linear")
     assert warp.is_grid_aligned
     patch, _ = cut(picture, None, (20, 25), (8, 8), warp)
     assert (patch == picture[:, 19:27, 19:27]).all()
 
 
-def test_half_a_shift_is_the_mean_of_two(picture):
+def test_cut_with_half_pixel_shift_averages_two_pixels(picture):
     warp = Warp(np.eye(2), np.array([0.0, 0.5]), None, "linear")
     assert not warp.is_grid_aligned
     patch, _ = cut(picture, None, (20, 25), (8, 8), warp)
@@ -75,7 +75,7 @@ def test_warp_that_scales_is_not_grid_aligned():
     assert not Warp(2 * np.eye(2), np.zeros(2), None, "linear").is_grid_aligned
 
 
-def test_elastic_of_no_amount_changes_nothing(picture):
+def test_elastic_of_amount_0_is_the_identity(picture):
     still = Warp(np.eye(2), np.zeros(2), np.zeros((2, 4, 4)), "linear")
     patch, classes = cut(picture, picture[0], (20, 25), (16, 20), still)
     np.testing.assert_allclose(patch, picture[:, 12:28, 15:35], atol=0.02)
@@ -86,7 +86,7 @@ def test_elastic_of_no_amount_changes_nothing(picture):
     assert is_identity(warp)
 
 
-def test_zoom_of_a_ramp_by_hand():
+def test_cut_zoom_of_a_ramp_by_hand():
     ramp = np.arange(64, dtype=np.float32)[None, None].repeat(8, axis=1)
     twice = Warp(np.eye(2) / 2, np.zeros(2), None, "linear")
     patch, _ = cut(ramp, None, (4, 32), (4, 8), twice)
@@ -94,7 +94,7 @@ def test_zoom_of_a_ramp_by_hand():
     np.testing.assert_allclose(patch[0, 0], 31.5 + 0.5 * (np.arange(8) - 3.5), atol=1e-3)
 
 
-def test_edges_are_mirrored():
+def test_cut_mirrors_edges():
     row = np.array([[[1, 2, 3]]], dtype=np.uint8)
     patch, classes = cut(row, row[0], (0.5, 1.5), (1, 7), IDENTITY)
     assert patch.tolist() == [[[3, 2, 1, 2, 3, 2, 1]]]
@@ -102,7 +102,7 @@ def test_edges_are_mirrored():
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_image_and_mask_stay_together_and_no_value_is_new(seed):
+def test_cut_keeps_image_and_mask_aligned(seed):
     rng = np.random.default_rng(seed)
     blocks = rng.choice([0, 1, 2, 255], size=(8, 8)).astype(np.uint8).repeat(12, 0).repeat(12, 1)
     everything = GeometryConfig(
@@ -135,7 +135,7 @@ def find_places(center, patch_shape, warp):
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("center", [(20, 25), (3.5, 47.0)])
-def test_scipy_finds_the_same_pixels_also_beyond_the_edges(picture, center, seed):
+def test_cut_agrees_with_scipy_also_beyond_the_edges(picture, center, seed):
     config = GeometryConfig(
         flip_axes=(1,), rotation_probability=1, scale_probability=1, elastic_probability=1
     )
@@ -152,7 +152,7 @@ def test_scipy_finds_the_same_pixels_also_beyond_the_edges(picture, center, seed
     assert half_way.mean() < 0.05
 
 
-def test_far_from_the_corner_fractions_are_as_good():
+def test_cut_is_as_precise_far_from_the_corner():
     # As places in the image, 100000.25 has steps of 1/128 in float32.
     wide = np.zeros((1, 2, 100_040), dtype=np.float32)
     wide[..., 1::2] = 1
@@ -161,7 +161,7 @@ def test_far_from_the_corner_fractions_are_as_good():
     np.testing.assert_allclose(patch[0, 0], [0.251, 0.749] * 4, atol=1e-4)
 
 
-def test_cubic_is_sharper_than_linear():
+def test_cut_cubic_is_sharper_than_linear():
     dot = np.zeros((1, 9, 9), dtype=np.float32)
     dot[0, 4, 4] = 1
     shift = np.array([0.25, 0.0])
@@ -175,7 +175,7 @@ def test_cubic_is_sharper_than_linear():
 
 
 @pytest.mark.parametrize("warp", [IDENTITY, Warp(np.eye(2) / 2, np.zeros(2), None, "linear")])
-def test_a_patch_is_a_copy_and_the_image_may_be_read_only(warp):
+def test_cut_returns_a_copy_of_a_read_only_image(warp):
     image = np.random.default_rng(0).random((1, 12, 12), dtype=np.float32)
     mask = np.ones((12, 12), dtype=np.uint8)
     before = image.copy()
@@ -199,7 +199,7 @@ def test_draws_are_as_many_whatever_comes_out():
     assert states[0] == states[1]
 
 
-def test_sizes_are_drawn_as_often_larger_as_smaller():
+def test_draw_warp_scales_up_as_often_as_down():
     config = GeometryConfig(**{**STILL, "scale_probability": 1}, scale=0.5)
     rng = np.random.default_rng(0)
     logs = np.log([draw_warp(config, (8, 8), rng).matrix[0, 0] for _ in range(1000)])
@@ -208,7 +208,7 @@ def test_sizes_are_drawn_as_often_larger_as_smaller():
 
 
 @pytest.mark.parametrize("strength", STRENGTHS)
-def test_strengths_give_patches_of_the_values_that_are_there(strength, picture):
+def test_strengths_keep_the_range_of_values(strength, picture):
     mask = (picture[0] > 128).astype(np.uint8)
     rng = np.random.default_rng(0)
     for _ in range(10):
@@ -229,7 +229,7 @@ def test_the_same_seed_draws_the_same_patch(picture):
     assert (patches[0][0] == patches[1][0]).all()
 
 
-def test_angles_are_drawn_evenly_to_both_sides():
+def test_draw_warp_angles_are_uniform():
     config = GeometryConfig(rotation_degrees=30, rotation_probability=1, scale_probability=0)
     rng = np.random.default_rng(0)
     matrices = [draw_warp(config, (8, 8), rng).matrix for _ in range(1000)]
@@ -239,13 +239,13 @@ def test_angles_are_drawn_evenly_to_both_sides():
     assert 28 < angles.max() <= 30
 
 
-def test_what_is_switched_off_leaves_the_patch_alone(picture):
+def test_draw_warp_without_changes_is_the_identity(picture):
     warp = draw_warp(GeometryConfig(**STILL), (16, 16), np.random.default_rng(0))
     assert warp.is_grid_aligned
     assert (warp.matrix == np.eye(2)).all()
 
 
-def test_volumes():
+def test_cut_of_volumes():
     volume = np.random.default_rng(0).integers(256, size=(1, 12, 20, 20), dtype=np.uint8)
     still = Warp(np.eye(3), np.zeros(3), None, "linear")
     patch, _ = cut(volume, None, (6, 10, 10), (8, 8, 8), still)
@@ -280,7 +280,7 @@ def test_transposition_and_quarter_turns_move_pixels_without_mixing_them():
     assert {cut(image, None, (6, 6), (12, 12), warp)[0].tobytes() for warp in draws} == turned
 
 
-def test_smoothed_displacements_are_as_large_as_alpha_and_sigma_say():
+def test_smoothed_displacements_have_the_expected_size():
     config = GeometryConfig(
         rotation_probability=0,
         scale_probability=0,
@@ -298,6 +298,6 @@ def test_smoothed_displacements_are_as_large_as_alpha_and_sigma_say():
     np.testing.assert_allclose(found[0], places, atol=1e-2)
 
 
-def test_a_smoothed_field_needs_a_width():
+def test_geometry_config_refuses_a_sigma_of_0():
     with raises_code(ConfigError, "value_out_of_range"):
         GeometryConfig(elastic_sigma_px=0)
