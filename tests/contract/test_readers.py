@@ -24,7 +24,7 @@ from ushape.types import MaskEncoding
 
 
 def slow(value):
-    """A parameter that only the slow tests try."""
+    """A parameter that only `make test-slow` tries."""
     return pytest.param(value, marks=pytest.mark.slow)
 
 
@@ -291,6 +291,7 @@ def test_changed_byte_gives_pixels_or_an_error_with_the_path(name, place, writte
 
 
 @pytest.mark.slow
+@pytest.mark.fuzz
 @pytest.mark.parametrize("name", FORMATS)
 @settings(
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -338,6 +339,7 @@ def test_start_of_another_format_gives_an_image_or_an_error_with_the_path(suffix
 
 
 @pytest.mark.slow
+@pytest.mark.fuzz
 @pytest.mark.parametrize("suffix", io.READERS)
 @settings(
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

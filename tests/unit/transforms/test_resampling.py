@@ -11,6 +11,7 @@ from ushape.labels import LabelSpace
 from ushape.normalization import Normalization
 from ushape.transforms.resampling import (
     find_box,
+    mirror_indices,
     pad_mirrored,
     resample_classes,
     resample_image,
@@ -217,7 +218,8 @@ def test_channels_in_several_files_are_cropped_and_scaled_together(tmp_path):
     )
 
 
-def test_normalization_min_max_by_hand():
-    normalization = Normalization.min_max(np.array([[2.0, 4.0, 10.0], [5.0, 5.0, np.nan]]))
-    image = np.array([[[2.0, 4.0, 10.0, 12.0]], [[5.0, 5.0, 5.0, 6.0]]])
-    np.testing.assert_allclose(normalization.apply(image), [[[0, 0.25, 1, 1]], [[0, 0, 0, 1]]])
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_mirror_indices_agree_with_pad_mirrored(size):
+    image = np.arange(size)[None]
+    padded = pad_mirrored(image, [9], [11])[0]
+    assert (mirror_indices(np.arange(-9, size + 11), size) == padded).all()

@@ -300,6 +300,8 @@ def test_bands_of_a_truncated_file_are_refused(name, written, tmp_path):
             bands.read(0, bands.shape[1])
 
 
+@pytest.mark.slow
+@pytest.mark.fuzz
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     name=st.sampled_from(["strips", "tiles", "RGB planes", "pages, packed", "OME", "x.npy"]),
