@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from typing import Any, ClassVar
 
 
@@ -77,3 +78,18 @@ def require_package(module: str, extra: str, purpose: str) -> Any:
             f"{purpose} needs the package {module.partition('.')[0]}, which is not installed.",
             hint=f'Install it with: pip install "ushape[{extra}]"',
         ) from None
+
+
+def check_range(
+    name: str, value: float, low: float, high: float = math.inf, *, hint: str = "0 disables it."
+) -> None:
+    """Check that a setting is a number from `low` to `high`.
+
+    Raises:
+        ConfigError: if it is smaller, larger, or NaN.
+    """
+    if not low <= value <= high:
+        limits = f"from {low} to {high}" if high < math.inf else f"at least {low}"
+        raise ConfigError(
+            f"{name} is {value}; it must be {limits}.", code="value_out_of_range", hint=hint
+        )

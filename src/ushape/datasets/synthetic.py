@@ -10,7 +10,7 @@ from scipy import ndimage
 from scipy.spatial import KDTree
 
 from ushape import io
-from ushape.errors import ConfigError, DataError
+from ushape.errors import DataError, check_range
 from ushape.types import MaskEncoding
 
 
@@ -81,12 +81,7 @@ def write_data_set(folder: Path, count: int, config: SyntheticConfig, seed: int)
         ConfigError: if the seed is negative.
         DataError: if the folder is not empty.
     """
-    if seed < 0:
-        raise ConfigError(
-            f"The seed is {seed}; it must not be negative.",
-            code="value_out_of_range",
-            hint="Choose a whole number from 0.",
-        )
+    check_range("The seed", seed, 0, hint="Choose a whole number from 0.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(
             f"{folder} is not empty.", code="folder_not_empty", hint="Name a new folder."

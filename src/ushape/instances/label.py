@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage, sparse
 from skimage import measure, morphology, segmentation
 
-from ushape.errors import ConfigError, DataError
+from ushape.errors import ConfigError, DataError, check_range
 from ushape.labels import IGNORE, LabelSpace
 from ushape.types import spacing_or_ones
 
@@ -56,12 +56,7 @@ class ObjectConfig:
                     "values split less.",
                 )
         for name in ("smallest_px", "largest_hole_px"):
-            if getattr(self, name) < 0:
-                raise ConfigError(
-                    f"objects.{name} is {getattr(self, name)}; it must be at least 0.",
-                    code="value_out_of_range",
-                    hint="It is a number of pixels; 0 disables it.",
-                )
+            check_range(f"objects.{name}", getattr(self, name), 0)
         if self.border_class is not None and not 0 < self.border_class < IGNORE:
             raise ConfigError(
                 f"objects.border_class is {self.border_class}, which is not a foreground class.",

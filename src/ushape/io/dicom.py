@@ -197,8 +197,8 @@ def _rescale(data: Any, array: np.ndarray) -> np.ndarray:
     """Return (1, frames, y, x) times slope plus intercept of each frame, or of the file."""
     factors = []
     for frame in range(array.shape[1]):
-        told = _group(data, frame, "PixelValueTransformationSequence") or data
-        slope, intercept = told.get("RescaleSlope"), told.get("RescaleIntercept")
+        source = _group(data, frame, "PixelValueTransformationSequence") or data
+        slope, intercept = source.get("RescaleSlope"), source.get("RescaleIntercept")
         factors.append(
             (float(1 if slope is None else slope), float(0 if intercept is None else intercept))
         )
@@ -248,10 +248,10 @@ def _spacing_of(data: Any, frames: int) -> tuple[float, ...] | None:
 
     For a single slice, z is its thickness, or 1 if unknown.
     """
-    told = _group(data, 0, "PixelMeasuresSequence") or data
-    spacing = _numbers(told.get("PixelSpacing") or [])
+    measures = _group(data, 0, "PixelMeasuresSequence") or data
+    spacing = _numbers(measures.get("PixelSpacing") or [])
     offsets = _numbers(data.get("GridFrameOffsetVector") or [])  # Dose grids have these.
-    between = float(told.get("SpacingBetweenSlices") or told.get("SliceThickness") or 0)
+    between = float(measures.get("SpacingBetweenSlices") or measures.get("SliceThickness") or 0)
     between = abs(offsets[1] - offsets[0]) if len(offsets) > 1 else abs(between)
     if frames == 1 and not between > 0:
         between = 1.0

@@ -147,18 +147,9 @@ def check_meta(path: Path) -> None:
         )
     if _whole(path, fields, "headersize", default=0) not in (0, -1):
         raise damaged(path, "the header skips bytes of the file")
-    data, start = path, end.end()
-    if fields["elementdatafile"].upper() != "LOCAL":
-        data, start = path.parent / fields["elementdatafile"], 0
-        # A header could name any file on this machine, or patterns and lists of files.
-        is_beside = data.name == fields["elementdatafile"] and "%" not in data.name
-        if not is_beside or data.suffix.lower() not in (".raw", ".zraw") or not data.is_file():
-            raise DataError(
-                f"{path}: the pixels are stored in {fields['elementdatafile']!r}, which cannot be "
-                "read.",
-                code="pixels_in_other_file",
-                hint="Keep the .raw or .zraw file in the folder of its .mhd, or save a .mha.",
-            )
+    is_local = fields["elementdatafile"].upper() == "LOCAL"
+    data = path if is_local else _data_file(path, fields["elementdatafile"])
+    start = end.end() if is_local else 0
     present = data.stat().st_size - start
     check_claim(path, [channels, *shape], value_bytes, present)
     wanted = channels * math.prod(shape) * value_bytes
@@ -178,6 +169,20 @@ def check_meta(path: Path) -> None:
     if not is_sound:
         raise damaged(path, "the packed pixels are cut off or damaged")
     return _check_length(path, count, wanted)
+
+
+def _data_file(path: Path, name: str) -> Path:
+    """Return the data file that a MetaImage header names, if it is in the same folder."""
+    data = path.parent / name
+    # A header could name any file on this machine, or patterns and lists of files.
+    is_beside = data.name == name and "%" not in name
+    if not is_beside or data.suffix.lower() not in (".raw", ".zraw") or not data.is_file():
+        raise DataError(
+            f"{path}: the pixels are stored in {name!r}, which cannot be read.",
+            code="pixels_in_other_file",
+            hint="Keep the .raw or .zraw file in the folder of its .mhd, or save a .mha.",
+        )
+    return data
 
 
 HEADER_CHECKS: dict[str, Callable[[Path], None]] = {

@@ -151,8 +151,8 @@ def _level_0(
             path, f"the metadata name a folder outside the image ({dataset['path']!r})"
         )
     # In version 0.3 axes are plain names; in 0.2 there are always these five, without names.
-    told = image.get("axes") or ["t", "c", "z", "y", "x"]
-    axes = [(a, None) if isinstance(a, str) else (str(a["name"]), a.get("unit")) for a in told]
+    info = image.get("axes") or ["t", "c", "z", "y", "x"]
+    axes = [(a, None) if isinstance(a, str) else (str(a["name"]), a.get("unit")) for a in info]
     steps = [
         *(dataset.get("coordinateTransformations") or ()),
         *(image.get("coordinateTransformations") or ()),
@@ -172,15 +172,15 @@ def _check_metadata(path: Path, level: Path, *, is_whole: bool = True) -> list[s
         DataError: if the array is too large, holds no numbers, or uses an unknown codec.
     """
     is_new = (level / "zarr.json").exists()
-    told = _read_metadata(level / ("zarr.json" if is_new else ".zarray"))
-    codecs = set(_codecs_of(told) if is_new else _old_codecs_of(told))
+    info = _read_metadata(level / ("zarr.json" if is_new else ".zarray"))
+    codecs = set(_codecs_of(info) if is_new else _old_codecs_of(info))
     if not codecs <= CODECS:
         raise DataError(
             f"{path}: the codec {min(codecs - CODECS)!r} is not supported.",
             code="unsupported_compression",
             hint=f"Supported codecs: {', '.join(sorted(CODECS))}.",
         )
-    kind = told["data_type"] if is_new else told["dtype"]
+    kind = info["data_type"] if is_new else info["dtype"]
     dtype = np.dtype(kind)
     if dtype.kind not in "buif":
         raise DataError(
@@ -188,15 +188,15 @@ def _check_metadata(path: Path, level: Path, *, is_whole: bool = True) -> list[s
             code="unsupported_values",
             hint="Save plain numbers.",
         )
-    shape = [int(length) for length in told["shape"]]
-    grid = told["chunk_grid"]["configuration"]["chunk_shape"] if is_new else told["chunks"]
+    shape = [int(length) for length in info["shape"]]
+    grid = info["chunk_grid"]["configuration"]["chunk_shape"] if is_new else info["chunks"]
     chunks = [int(length) for length in grid]
     for claim in (shape, chunks) if is_whole else (chunks,):
         files.check_claim(path, claim, 1, math.prod(claim))
     _check_missing(path, level, shape, chunks, dtype.itemsize)
     if "blosc" in codecs:
-        _check_blosc(path, level, told, math.prod(chunks))
-    names = told.get("dimension_names") or []
+        _check_blosc(path, level, info, math.prod(chunks))
+    names = info.get("dimension_names") or []
     return [str(name).lower() for name in names]
 
 
@@ -221,14 +221,14 @@ def _check_missing(
         raise files.damaged(path, f"the metadata claim {wanted} bytes, but {sum(sizes)} are stored")
 
 
-def _check_blosc(path: Path, level: Path, told: dict[str, Any], chunk_values: int) -> None:
+def _check_blosc(path: Path, level: Path, info: dict[str, Any], chunk_values: int) -> None:
     """Raise DataError if a chunk is cut off: blosc reads as many bytes as the chunk claims."""
     for file in level.rglob("*"):
         if file.name.startswith(".z") or file.name == "zarr.json" or not file.is_file():
             continue
         name, content_bytes = file.relative_to(level), file.stat().st_size
         with file.open("rb") as opened:
-            for start, size in _parts_of(opened, content_bytes, told):
+            for start, size in _parts_of(opened, content_bytes, info):
                 opened.seek(start)
                 head = opened.read(16)
                 said = int.from_bytes(head[12:], "little")
@@ -238,36 +238,36 @@ def _check_blosc(path: Path, level: Path, told: dict[str, Any], chunk_values: in
                     raise files.damaged(path, f"chunk {name} unpacks to more than its size")
 
 
-def _parts_of(file: BinaryIO, size: int, told: dict[str, Any]) -> list[tuple[int, int]]:
+def _parts_of(file: BinaryIO, size: int, info: dict[str, Any]) -> list[tuple[int, int]]:
     """Return first byte and length of each packed chunk in a file; several if it is a shard."""
-    shards = [step for step in told.get("codecs") or [] if step["name"] == "sharding_indexed"]
+    shards = [step for step in info.get("codecs") or [] if step["name"] == "sharding_indexed"]
     if not shards:
         return [(0, size)]
-    says = shards[0]["configuration"]
-    steps = {step["name"] for step in says["index_codecs"]}
-    if not steps <= {"bytes", "crc32c"} or "sharding_indexed" in _codecs_of(says):
+    settings = shards[0]["configuration"]
+    steps = {step["name"] for step in settings["index_codecs"]}
+    if not steps <= {"bytes", "crc32c"} or "sharding_indexed" in _codecs_of(settings):
         raise ValueError("nested shards and compressed shard indices are not supported")
-    outer = told["chunk_grid"]["configuration"]["chunk_shape"]
+    outer = info["chunk_grid"]["configuration"]["chunk_shape"]
     count = math.prod(
-        int(whole) // int(part) for whole, part in zip(outer, says["chunk_shape"], strict=True)
+        int(whole) // int(part) for whole, part in zip(outer, settings["chunk_shape"], strict=True)
     )
     index_bytes = 16 * count + 4 * ("crc32c" in steps)
     if index_bytes > size:
         raise ValueError(f"a shard of {count} chunks has only {size} bytes")
-    file.seek(0 if says.get("index_location") == "start" else size - index_bytes)
+    file.seek(0 if settings.get("index_location") == "start" else size - index_bytes)
     index = np.frombuffer(file.read(16 * count), "<u8").reshape(count, 2)
     return [(int(start), int(length)) for start, length in index if start != MISSING]
 
 
-def _old_codecs_of(told: dict[str, Any]) -> list[str]:
+def _old_codecs_of(info: dict[str, Any]) -> list[str]:
     """Return the names of all codecs in the metadata of an array of version 2."""
-    steps = [told.get("compressor"), *(told.get("filters") or [])]
+    steps = [info.get("compressor"), *(info.get("filters") or [])]
     return [str(step["id"]) for step in steps if step]
 
 
-def _codecs_of(told: dict[str, Any]) -> Iterator[str]:
+def _codecs_of(info: dict[str, Any]) -> Iterator[str]:
     """Yield the names of all codecs in the metadata of an array of version 3, shards included."""
-    for step in told.get("codecs") or []:
+    for step in info.get("codecs") or []:
         name = step if isinstance(step, str) else step["name"]
         yield str(name)
         inner = {} if isinstance(step, str) else step.get("configuration") or {}

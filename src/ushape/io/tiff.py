@@ -177,11 +177,12 @@ def steps_mm(file: tifffile.TiffFile) -> dict[str, float]:
     steps: dict[str, float] = {}
     if file.is_ome and file.ome_metadata:
         root = ElementTree.fromstring(file.ome_metadata)
-        told = next((e.attrib for e in root.iter() if e.tag.rpartition("}")[2] == "Pixels"), {})
+        found = (e.attrib for e in root.iter() if e.tag.rpartition("}")[2] == "Pixels")
+        attributes = next(found, {})
         for name in "ZYX":
-            unit = TIFF_UNIT_MM.get(told.get(f"PhysicalSize{name}Unit", "µm"))
-            if f"PhysicalSize{name}" in told and unit is not None:
-                steps[name] = float(told[f"PhysicalSize{name}"]) * unit
+            unit = TIFF_UNIT_MM.get(attributes.get(f"PhysicalSize{name}Unit", "µm"))
+            if f"PhysicalSize{name}" in attributes and unit is not None:
+                steps[name] = float(attributes[f"PhysicalSize{name}"]) * unit
     elif file.is_imagej and file.imagej_metadata:
         unit = TIFF_UNIT_MM.get(str(file.imagej_metadata.get("unit", "")))
         tags = file.pages[0].tags  # type: ignore[union-attr]

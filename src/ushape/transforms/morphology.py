@@ -14,7 +14,7 @@ import numpy as np
 from scipy import ndimage, sparse
 from scipy.sparse import csgraph
 
-from ushape.errors import ConfigError
+from ushape.errors import check_range
 from ushape.labels import Region
 
 
@@ -35,14 +35,9 @@ class Cleaning:
     """Largest hole that is filled, in pixels; all: holes of any size."""
 
     def __post_init__(self) -> None:
-        for name in ("smallest_px", "largest_hole_px"):
-            value = getattr(self, name)
-            if value != "all" and value < 0:
-                raise ConfigError(
-                    f"{name} is {value}; it must be at least 0 pixels.",
-                    code="value_out_of_range",
-                    hint="0 disables it.",
-                )
+        check_range("smallest_px", self.smallest_px, 0)
+        if self.largest_hole_px != "all":
+            check_range("largest_hole_px", self.largest_hole_px, 0)
 
     @property
     def is_idle(self) -> bool:

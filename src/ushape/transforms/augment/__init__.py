@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from scipy import ndimage
 
-from ushape.errors import ConfigError
+from ushape.errors import check_range
 from ushape.transforms.augment.geometry import GeometryConfig
 
 ChangeName = Literal["blur", "noise", "speckle", "tone", "gamma"]
@@ -60,20 +60,11 @@ class IntensityConfig:
 
     def __post_init__(self) -> None:
         for change in CHANGES:
-            value = getattr(self, f"{change}_probability")
-            if not 0 <= value <= 1:
-                raise ConfigError(
-                    f"augment.intensity.{change}_probability is {value}; it must be from 0 to 1.",
-                    code="value_out_of_range",
-                    hint="0 disables it.",
-                )
+            name = f"{change}_probability"
+            check_range(f"augment.intensity.{name}", getattr(self, name), 0, 1)
         for name in ("brightness", "contrast", "gamma", "noise", "speckle", "blur_px"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(
-                    f"augment.intensity.{name} is {getattr(self, name)}; it must be at least 0.",
-                    code="value_out_of_range",
-                    hint="It is the largest amount. 0 disables it.",
-                )
+            hint = "It is the largest amount. 0 disables it."
+            check_range(f"augment.intensity.{name}", getattr(self, name), 0, hint=hint)
 
 
 def change_intensity(

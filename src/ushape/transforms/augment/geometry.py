@@ -12,7 +12,7 @@ import torch
 from scipy import ndimage
 from torch.nn import functional
 
-from ushape.errors import ConfigError
+from ushape.errors import ConfigError, check_range
 from ushape.transforms.resampling import mirror_indices
 
 
@@ -63,38 +63,19 @@ class GeometryConfig:
     """Interpolation of the image; volumes are always interpolated linearly."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "transpose_probability",
-            "quarter_turn_probability",
-            "rotation_probability",
-            "scale_probability",
-            "elastic_probability",
-        ):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(
-                    f"augment.geometry.{name} is {getattr(self, name)}; it must be from 0 to 1.",
-                    code="value_out_of_range",
-                    hint="0 disables it.",
-                )
+        for name in ("transpose", "quarter_turn", "rotation", "scale", "elastic"):
+            name = f"{name}_probability"
+            check_range(f"augment.geometry.{name}", getattr(self, name), 0, 1)
+        hint = "It is the largest amount in both directions. 0 disables it."
         for name in ("rotation_degrees", "scale", "shift_fraction", "elastic_px"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(
-                    f"augment.geometry.{name} is {getattr(self, name)}; it must be at least 0.",
-                    code="value_out_of_range",
-                    hint="It is the largest amount in both directions. 0 disables it.",
-                )
+            check_range(f"augment.geometry.{name}", getattr(self, name), 0, hint=hint)
+        check_range("augment.geometry.elastic_grid", self.elastic_grid, 2, hint="The paper uses 3.")
         if self.elastic_sigma_px is not None and not self.elastic_sigma_px > 0:
             raise ConfigError(
                 f"augment.geometry.elastic_sigma_px is {self.elastic_sigma_px}; it must be above "
                 "0.",
                 code="value_out_of_range",
                 hint="Leave it out for displacements on a coarse grid.",
-            )
-        if self.elastic_grid < 2:
-            raise ConfigError(
-                f"augment.geometry.elastic_grid is {self.elastic_grid}; it must be at least 2.",
-                code="value_out_of_range",
-                hint="The paper uses 3.",
             )
 
 
