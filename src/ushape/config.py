@@ -225,6 +225,20 @@ def _first_sentence(config: Any) -> str:
     return (type(config).__doc__ or "").strip().split("\n")[0]
 
 
+def is_custom(name: object) -> bool:
+    """Whether a name stands for an object of a user's Python file, such as mine.py:MyLoss."""
+    return isinstance(name, str) and ".py:" in name
+
+
+def missing_code(key: str, name: str) -> ConfigError:
+    """Return the error for an object of a user's Python file that is not loaded."""
+    return ConfigError(
+        f"{key} is {name}, and the Python file that defines it is not loaded.",
+        code="custom_code_missing",
+        hint="Name the file and its function again: --recipe FILE.py:FUNCTION.",
+    )
+
+
 AUTO: Final = "auto"
 Auto = Literal["auto"]
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from ushape.errors import PlanError
-from ushape.models import MODELS, build_model
-from ushape.models.config import UNetConfig
+from ushape.models import build_model
+from ushape.models.config import NetworkConfig
 
 SMALL = {"widths": (4, 6, 8)}
 FORMS = [
-    UNetConfig(**SMALL, norm=norm, **extra)
+    NetworkConfig(**SMALL, norm=norm, **extra)
     for norm, extra in itertools.chain(
         (("batch", {"dims": dims}) for dims in (2, 3)),
         (("group", {"down": down}) for down in ("max_pool", "average_pool", "stride")),
@@ -27,7 +27,7 @@ FORMS = [
 
 
 def describe(config):
-    return repr(config).removeprefix("UNetConfig")
+    return repr(config).removeprefix("NetworkConfig")
 
 
 @pytest.fixture(params=FORMS, ids=describe)
@@ -39,10 +39,6 @@ def network(request):
 def image_for(network, at_least=20):
     side = network.legal_size(at_least)
     return torch.randn(2, 2, *[side] * network.config.dims)
-
-
-def test_every_model_is_in_the_table(network):
-    assert type(network) in MODELS.values()
 
 
 def test_output_has_the_announced_size(network):
@@ -98,8 +94,9 @@ def test_a_refused_image_leaves_no_trace(network):
     image = image_for(network)
     before = network(image)
     side = image.shape[-1]
-    with pytest.raises(PlanError, match=f"{side + 1} is not legal") as caught:
+    with pytest.raises(PlanError) as caught:
         network(torch.zeros(1, 2, *[side + 1] * network.config.dims))
+    assert caught.value.code == "illegal_size"
     assert str(network.legal_size(side + 1)) in caught.value.hint
     assert torch.equal(network(image), before)
 

@@ -18,7 +18,7 @@ from ushape.data.scan import look_at_data
 from ushape.errors import ConfigError, DataError, RunError
 from ushape.formatting import pluralize
 from ushape.io.files import write_bytes
-from ushape.models.sizes import valid_margin
+from ushape.models import network_sizes
 from ushape.planning.hardware import inspect_machine
 from ushape.planning.plan import Plan
 from ushape.planning.planner import make_plan
@@ -140,7 +140,7 @@ def plan_one_epoch(
 def _draw_preview(plan: Plan, shown: CaseFacts) -> Figure:
     store = SampleStore([shown.case], plan.preprocessing, keep=True)
     store.load_all(1)
-    margin = valid_margin(plan.recipe.network)
+    margin = network_sizes(plan.recipe.network).margin
     data = SegmentationData(plan, store, store, np.asarray([shown.class_pixels]), margin)
     patches = [data.dataset[0, index] for index in range(DRAWS)]
 

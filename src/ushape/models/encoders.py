@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ushape.models.config import UNetConfig
+from ushape.models.config import NetworkConfig
 from ushape.models.layers import (
     ACTIVATIONS,
     AVERAGE_POOL,
@@ -15,7 +15,9 @@ from ushape.models.layers import (
 )
 
 
-def build_convolution(config: UNetConfig, in_channels: int, out_channels: int) -> list[nn.Module]:
+def build_convolution(
+    config: NetworkConfig, in_channels: int, out_channels: int
+) -> list[nn.Module]:
     """A 3 x 3 convolution with its norm and activation.
 
     By default it has no bias where a norm follows: the norm's own offset takes its place.
@@ -39,7 +41,7 @@ class Block(nn.Module):
     """
 
     def __init__(
-        self, config: UNetConfig, in_channels: int, out_channels: int, count: int, dropout: float
+        self, config: NetworkConfig, in_channels: int, out_channels: int, count: int, dropout: float
     ):
         super().__init__()
         layers: list[nn.Module] = []
@@ -69,7 +71,7 @@ class Encoder(nn.Module):
         returns: one (B, widths[i], *S_i) per level, fine to coarse.
     """
 
-    def __init__(self, config: UNetConfig, in_channels: int):
+    def __init__(self, config: NetworkConfig, in_channels: int):
         super().__init__()
         assert config.widths != "auto"
         coarsest = len(config.widths) - 1
@@ -91,13 +93,13 @@ class Encoder(nn.Module):
         return features
 
 
-def _dropout(config: UNetConfig, level: int) -> float:
+def _dropout(config: NetworkConfig, level: int) -> float:
     assert config.widths != "auto"
     everywhere = config.dropout_place != "bottom"
     return config.dropout if everywhere or level >= len(config.widths) - 2 else 0.0
 
 
-def _build_down(config: UNetConfig, width: int) -> nn.Module:
+def _build_down(config: NetworkConfig, width: int) -> nn.Module:
     if config.down == "max_pool":
         return MAX_POOL[config.dims](2)
     if config.down == "average_pool":

@@ -15,7 +15,7 @@ from ushape.errors import ConfigError
 from ushape.instances.label import ObjectConfig
 from ushape.labels import LabelConfig
 from ushape.losses import LossConfig
-from ushape.models.config import UNetConfig
+from ushape.models.config import NetworkConfig
 from ushape.transforms.augment import AugmentConfig
 from ushape.transforms.symmetry import Average
 from ushape.transforms.tiling import TilingConfig
@@ -181,7 +181,7 @@ class Recipe:
     augment: AugmentConfig | Auto = AUTO
     """Random changes of patches; auto: as much as the data's symmetry allows."""
 
-    network: UNetConfig = field(default_factory=UNetConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     pixel_weights: PixelWeightConfig = field(default_factory=PixelWeightConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

@@ -8,7 +8,7 @@ from ushape.data.preprocessing import PreprocessingConfig
 from ushape.data.sampling import SamplingConfig
 from ushape.data.splits import SplitConfig
 from ushape.losses import LossConfig
-from ushape.models.config import UNetConfig
+from ushape.models.config import NetworkConfig
 from ushape.planning.recipe import PredictConfig, Recipe, TrainConfig
 from ushape.transforms.augment import STRENGTHS, AugmentConfig
 from ushape.transforms.augment.geometry import GeometryConfig
@@ -37,7 +37,7 @@ def carvana_original() -> Recipe:
             ),
             intensity=STRENGTHS["none"].intensity,
         ),
-        network=UNetConfig(
+        network=NetworkConfig(
             widths=(64, 128, 256, 512, 1024),
             norm="batch",
             bias="always",
@@ -69,7 +69,7 @@ def carvana_1024() -> Recipe:
         name="carvana-1024",
         preprocessing=PreprocessingConfig(shape=(1024, 1024), intensity="min_max"),
         sampling=SamplingConfig(patch_shape=(1024, 1024), draw="uniform"),
-        network=UNetConfig(
+        network=NetworkConfig(
             widths=(24, 64, 128, 256, 512, 768, 768),
             decoder_widths=(24, 24, 64, 128, 256, 512),
             norm="batch",

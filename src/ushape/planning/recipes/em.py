@@ -10,7 +10,7 @@ from ushape.data.sampling import SamplingConfig
 from ushape.data.splits import SplitConfig
 from ushape.labels import LabelConfig
 from ushape.losses import LossConfig
-from ushape.models.config import UNetConfig
+from ushape.models.config import NetworkConfig
 from ushape.planning.recipe import PredictConfig, Recipe, TrainConfig
 from ushape.transforms.augment import AugmentConfig
 from ushape.transforms.augment.geometry import GeometryConfig
@@ -41,7 +41,7 @@ def unet2015() -> Recipe:
             ),
             intensity=_tone(0.1, 0.1),
         ),
-        network=UNetConfig(
+        network=NetworkConfig(
             widths=(64, 128, 256, 512, 1024), padding="valid", norm="none", dropout=0.5
         ),
         pixel_weights=PixelWeightConfig(border_w0=10.0, border_sigma_px=5.0, balance=True),

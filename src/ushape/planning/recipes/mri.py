@@ -6,7 +6,7 @@ from ushape.data.preprocessing import PreprocessingConfig
 from ushape.data.sampling import SamplingConfig
 from ushape.data.splits import SplitConfig
 from ushape.losses import LossConfig
-from ushape.models.config import UNetConfig
+from ushape.models.config import NetworkConfig
 from ushape.planning.recipe import PredictConfig, Recipe, TrainConfig
 from ushape.transforms.augment import STRENGTHS, AugmentConfig
 from ushape.transforms.augment.geometry import GeometryConfig
@@ -23,7 +23,7 @@ def lgg_onecycle() -> Recipe:
         preprocessing=PreprocessingConfig(downscale=1, intensity="min_max"),
         sampling=SamplingConfig(draw="lesion"),
         augment=_turn_and_scale(),
-        network=UNetConfig(
+        network=NetworkConfig(
             widths=(64, 128, 256, 512, 1024), norm="none", dropout=0.6, dropout_place="between"
         ),
         loss=LossConfig(terms={"dice": 0.3, "cross_entropy": 0.7}),
@@ -54,7 +54,7 @@ def lgg_bce_dice() -> Recipe:
         preprocessing=PreprocessingConfig(downscale=1, intensity="min_max"),
         sampling=SamplingConfig(draw="uniform"),
         augment=STRENGTHS["none"],
-        network=UNetConfig(widths=(64, 128, 256, 512), norm="none", up="bilinear"),
+        network=NetworkConfig(widths=(64, 128, 256, 512), norm="none", up="bilinear"),
         loss=LossConfig(terms={"cross_entropy": 1.0, "dice": 1.0}),
         train=TrainConfig(
             epochs=100,
@@ -86,7 +86,7 @@ def lgg_buda() -> Recipe:
         ),
         sampling=SamplingConfig(draw="patient_lesion"),
         augment=_turn_and_scale(),
-        network=UNetConfig(widths=(32, 64, 128, 256, 512), norm="batch"),
+        network=NetworkConfig(widths=(32, 64, 128, 256, 512), norm="batch"),
         loss=LossConfig(terms={"dice": 1.0}),
         train=TrainConfig(
             epochs=100,
