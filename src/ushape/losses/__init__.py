@@ -18,7 +18,6 @@ from ushape.losses.compose import DeepSupervision, WeightedSum
 from ushape.losses.entropy import CrossEntropyLoss, FocalLoss
 from ushape.losses.overlap import DiceLoss, JaccardLoss, TverskyLoss
 
-
 LossBuilder = Callable[..., nn.Module]
 """Builds a loss: (label space, config) -> module."""
 

@@ -22,7 +22,7 @@ class Areas:
 def measure_areas(
     space: LabelSpace, logits: Tensor, target: Tensor, weight: Tensor, *, per_image: bool
 ) -> Areas:
-    """Measure soft areas. Weights only tell which pixels are ignored: border weights have no effect.
+    """Measure soft areas; a weight of 0 ignores the pixel, and other weights have no effect.
 
     Shapes:
         logits, target: (B, K, *S); weight: (B, 1, *S), 0 ignores the pixel.

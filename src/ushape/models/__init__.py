@@ -5,8 +5,8 @@ A network is an `nn.Module` with two members beside `forward`:
 - `margin`: pixels lost on each side, S' = S - 2 margin;
 - `legal_size(at_least)`: the smallest input size along one axis that is not smaller.
 
-`receptive_field`, in pixels, is optional: the plan mentions it. The planner, training and prediction
-ask the network for these sizes and know no architecture.
+`receptive_field`, in pixels, is optional; the plan mentions it. The planner, training and
+prediction ask the network for these sizes and do not depend on its architecture.
 """
 
 from __future__ import annotations

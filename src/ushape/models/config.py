@@ -66,8 +66,8 @@ class NetworkConfig:
     """Probability that a channel is dropped during training."""
 
     dropout_place: Literal["between", "after", "bottom"] = "bottom"
-    """Position of dropout. between: between the convolutions of each level; after: after each level;
-    bottom: after the two coarsest levels."""
+    """Position of dropout. between: between the convolutions of each level; after: after each
+    level; bottom: after the two coarsest levels."""
 
     down: Literal["max_pool", "average_pool", "stride"] = "max_pool"
     """Downsampling between levels; stride is a convolution with stride 2."""
@@ -144,5 +144,5 @@ class NetworkConfig:
                 f"network.decoder_widths is {list(self.decoder_widths)}, network.widths "
                 f"{self.widths if self.widths == 'auto' else list(self.widths)}.",
                 code="value_out_of_range",
-                hint="Give both. decoder_widths needs one level fewer, with at least 1 channel each.",
+                hint="Give both; decoder_widths has one level fewer, each of at least 1 channel.",
             )

@@ -1,4 +1,4 @@
-"""Encoder: image -> features of each level, fine to coarse."""
+"""Encoder and its blocks: image -> features of each level, fine to coarse."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ushape.models.layers import (
 def build_convolution(
     config: NetworkConfig, in_channels: int, out_channels: int
 ) -> list[nn.Module]:
-    """A 3 x 3 convolution with its norm and activation.
+    """Build a 3 x 3 convolution with its norm and activation.
 
-    By default it has no bias where a norm follows: the norm's own offset takes its place.
+    By default it has no bias if a norm follows, because the norm has an offset of its own.
     """
     convolution = CONVOLUTION[config.dims](
         in_channels,
@@ -34,10 +34,10 @@ def build_convolution(
 
 
 class Block(nn.Module):
-    """The convolutions of one level, each with norm and activation.
+    """Convolutions of one level, each with norm and activation.
 
     Shapes:
-        x: (B, in, *S) -> (B, out, *S'), each valid convolution taking 2 pixels off S.
+        x: (B, in, *S) -> (B, out, *S'); each valid convolution removes 2 pixels from S.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Levels of convolutions, each half as large as the one before.
+    """Levels of convolutions, each at half the resolution of the previous one.
 
     Shapes:
         x: (B, C, *S).
