@@ -124,7 +124,7 @@ def plan_one_epoch(
     device: str,
 ) -> tuple[Plan, list[CaseFacts]]:
     """The plan that training would make, and its training cases; for one epoch of any length."""
-    chosen = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    chosen = load_recipe(recipe)
     chosen = with_some_rate(config.override(chosen, settings))
     train = replace(chosen.train, epochs=1, minutes=None)
     machine = inspect_machine(device)

@@ -27,9 +27,8 @@ def measure_areas(
     Shapes:
         logits, target: (B, K, *S); weight: (B, 1, *S), 0 ignores the pixel.
     """
-    full = (
-        logits.float() if logits.element_size() < 4 else logits
-    )  # Half precision loses single pixels.
+    # Sums in half precision lose single pixels.
+    full = logits.float() if logits.element_size() < 4 else logits
     counted = (weight > 0).to(full.dtype)
     guess = space.probabilities(full)[:, space.foreground] * counted
     truth = target[:, space.foreground] * counted

@@ -20,6 +20,7 @@ from ushape.errors import RunError
 from ushape.formatting import command_line, reason
 from ushape.io.files import write_bytes
 from ushape.models import build_model
+from ushape.planning.custom_code import loaded_source, require_code
 from ushape.planning.plan import Plan
 from ushape.types import Case, CaseFacts, CocoMask, Mask, MaskParts
 
@@ -141,7 +142,20 @@ class Run:
             raise
 
     def save_plan(self, plan: Plan) -> None:
+        """Write the plan, and a copy of the Python file of its recipe, if it has one."""
+        code = plan.recipe.code
+        source = loaded_source(code) if code is not None else None
+        if code is not None and source is not None:
+            write_bytes(self._code_folder / code.file, source)
         write_json(self.plan_path, plan.to_dict())
+
+    def require_code(self, plan: Plan, *, training: bool) -> None:
+        """Raise ConfigError if the plan needs a Python file that the user did not name."""
+        require_code(plan.recipe, self._code_folder, training=training)
+
+    @property
+    def _code_folder(self) -> Path:
+        return self.folder / "code"
 
     def load_plan(self) -> Plan:
         return Plan.from_dict(self._read_json(self.plan_path), source=str(self.plan_path))
@@ -223,7 +237,13 @@ class Run:
         write_bytes(path or self.weights_path, safetensors.torch.save(plain, header))
 
     def load_network(self, plan: Plan) -> nn.Module:
-        """The trained network, ready to predict, on the CPU."""
+        """Return the trained network on the CPU, ready to predict.
+
+        Raises:
+            RunError: if the weights are damaged or do not belong to the plan.
+            ConfigError: if the network is defined in a Python file that the user did not name.
+        """
+        self.require_code(plan, training=False)
         network = build_model(
             plan.recipe.network, plan.preprocessing.channels, plan.preprocessing.space.channels
         )

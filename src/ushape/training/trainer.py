@@ -84,6 +84,7 @@ def fit(
     Raises:
         RunError: a checkpoint cannot be written; the loss is no number any more.
     """
+    run.require_code(plan, training=True)
     _quieten()
     torch.manual_seed(plan.recipe.seed)
     groups = [case.group for case in validation.cases]
