@@ -2,19 +2,19 @@ import pytest
 import torch
 
 from ushape.planning.recipe import TrainConfig
-from ushape.training.optimizers import OPTIMIZERS, SCHEDULES, build_optimizer, rate_at
+from ushape.training.optimizers import OPTIMIZERS, SCHEDULES, Schedule, build_optimizer
 
 
 def rates(name, *places, warmup_fraction=0.1):
     train = TrainConfig(schedule=name, warmup_fraction=warmup_fraction)
-    return [rate_at(place, 1, train) for place in places]
+    return [Schedule(train, 1).factor(place) for place in places]
 
 
 def test_steps_of_warmup_instead_of_a_share():
     train = TrainConfig(schedule="warmup", warmup_steps=100)
-    found = [rate_at(step, 1000, train) for step in (0, 50, 100, 900)]
+    found = [Schedule(train, 1000).factor(step) for step in (0, 50, 100, 900)]
     assert found == pytest.approx([0.01, 0.505, 1, 1])
-    assert rate_at(5, 20, train) == pytest.approx(0.505)  # In a short training half of it.
+    assert Schedule(train, 20).factor(5) == pytest.approx(0.505)  # In a short training half of it.
 
 
 def test_cosine_rises_then_falls_to_zero():
