@@ -445,9 +445,9 @@ def lr(
 ) -> None:
     """Find a learning rate: sweep it through the real training step, draw the loss."""
     from ushape.api import lr as module
-    from ushape.training.lr_finder import RangeConfig
+    from ushape.training.lr_finder import LRFinderConfig
 
-    limits = RangeConfig(lowest=lowest, highest=highest, steps=steps, divergence=divergence)
+    limits = LRFinderConfig(lowest=lowest, highest=highest, steps=steps, divergence=divergence)
     module.lr(
         data,
         masks=masks,

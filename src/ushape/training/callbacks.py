@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ushape.errors import RunError
+from ushape.formatting import to_csv
 from ushape.io.files import replacing, write_bytes
 from ushape.planning.run import Run
 from ushape.training.module import SegmentationModule
@@ -94,7 +93,7 @@ class EpochLog(lightning.Callback):
         }
         self.rows.append(row)
         if trainer.is_global_zero:
-            write_bytes(self.run.metrics_path, _as_csv(self.rows))
+            write_bytes(self.run.metrics_path, to_csv(list(self.rows[0]), self.rows))
         self.on_row(row)
 
     def state_dict(self) -> dict[str, Any]:
@@ -248,14 +247,6 @@ class WholeFileCheckpoints(TorchCheckpointIO):
                 hint="Free some disk space, then continue with ushape train --resume "
                 f"{target.parent.parent}. The last good checkpoint is intact.",
             ) from error
-
-
-def _as_csv(rows: list[dict[str, Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
 
 
 class ValidationPictures(lightning.Callback):
