@@ -69,7 +69,7 @@ class LossConfig:
         if self.terms.get("tversky") and self.tversky_alpha == self.tversky_beta == 0:
             raise ConfigError(
                 "loss.tversky_alpha and loss.tversky_beta are both 0, so errors have no cost.",
-                code="conflicting_settings",
+                code="settings_conflict",
                 hint="Use 0.5 for both (Dice), or 0.3 and 0.7 to give false negatives more weight.",
             )
         if not any(factor > 0 for factor in self.terms.values()):

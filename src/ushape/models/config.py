@@ -118,13 +118,13 @@ class NetworkConfig:
         if self.block == "residual":
             raise ConfigError(
                 "network.block residual needs network.padding same.",
-                code="conflicting_settings",
+                code="settings_conflict",
                 hint="Valid convolutions shrink the image, so it cannot be added to the output.",
             )
         if self.deep_supervision:
             raise ConfigError(
                 "network.deep_supervision needs network.padding same.",
-                code="conflicting_settings",
+                code="settings_conflict",
                 hint="With valid convolutions each output covers another area of the image.",
             )
 

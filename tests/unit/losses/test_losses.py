@@ -226,7 +226,7 @@ def test_loss_config_refuses_a_tversky_loss_without_costs():
     free = {"tversky_alpha": 0.0, "tversky_beta": 0.0}
     with pytest.raises(ConfigError) as caught:
         LossConfig(terms={"tversky": 1}, **free)
-    assert caught.value.code == "conflicting_settings"
+    assert caught.value.code == "settings_conflict"
     LossConfig(terms={"dice": 1}, **free)
 
 

@@ -202,13 +202,13 @@ def test_deep_supervision_has_heads_in_training_only():
     ("values", "code"),
     [
         ({"widths": (8,)}, "value_out_of_range"),
-        ({"block": "residual", "padding": "valid"}, "conflicting_settings"),
+        ({"block": "residual", "padding": "valid"}, "settings_conflict"),
         ({"widths": (4, 4, 4), "deep_supervision": 3}, "value_out_of_range"),
         ({"dropout": 1.0}, "value_out_of_range"),
         ({"center_convolutions": 0}, "value_out_of_range"),
         (
             {"widths": (4, 4, 4), "deep_supervision": 1, "padding": "valid"},
-            "conflicting_settings",
+            "settings_conflict",
         ),
         ({"widths": (4, 4, 4), "decoder_widths": (4,)}, "value_out_of_range"),
         ({"widths": (4, 4), "decoder_widths": (0,)}, "value_out_of_range"),

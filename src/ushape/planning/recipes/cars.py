@@ -15,10 +15,11 @@ from ushape.transforms.augment.geometry import GeometryConfig
 
 
 def carvana_original() -> Recipe:
-    """Cars with valid convolutions, 572 -> 388 pixels, batch norm, bilinear upsampling.
+    """U-Net for cars with valid convolutions, 572 -> 388 pixels, batch norm, bilinear upsampling.
 
-    Published with image and mask resized to 572 and 388 pixels, so that the mask of the whole
-    image was compared with its center. Meant: the image at 388 pixels, mirrored around to 572.
+    The published code resizes image and mask to 572 and 388 pixels, so that it compares the mask of
+    the whole image with the center of the image. This recipe resizes the image to 388 pixels and
+    adds mirrored borders up to 572.
     """
     return Recipe(
         name="carvana-original",
@@ -62,7 +63,7 @@ def carvana_original() -> Recipe:
 
 
 def carvana_1024() -> Recipe:
-    """The same at 1024 x 1024 pixels, padded, seven levels of 24 to 768 channels, RMSprop."""
+    """U-Net for cars at 1024 x 1024 pixels with padding, seven levels and RMSprop."""
     original = carvana_original()
     return replace(
         original,
