@@ -239,8 +239,8 @@ def _explain_lines(
 
 
 def _default_of(field: dataclasses.Field[Any]) -> Any:
-    is_made = field.default_factory is not dataclasses.MISSING
-    return field.default_factory() if is_made else field.default  # type: ignore[misc]
+    factory = field.default_factory
+    return field.default if factory is dataclasses.MISSING else factory()
 
 
 def _first_sentence(config: Any) -> str:

@@ -22,7 +22,7 @@ from torch import nn
 
 from ushape.config import AUTO, is_custom
 from ushape.errors import ConfigError
-from ushape.losses import LOSSES, LossConfig
+from ushape.losses import LOSSES, LossBuilder, LossConfig
 from ushape.models import MODELS
 from ushape.planning.recipe import CodeReference, Recipe
 
@@ -186,19 +186,20 @@ def _run_user_code(path: Path, function: Callable[[], Any]) -> Any:
 
 def _with_names_for_objects(recipe: Recipe, prefix: str) -> Recipe:
     """Enter the objects of a recipe into MODELS and LOSSES, and put their names in their place."""
-    network, terms = recipe.network, {}
+    network = recipe.network
+    terms: dict[str | LossBuilder, float] = {}
     if callable(network.architecture):
         name = f"{prefix}.{_label_of(network.architecture)}"
         MODELS[name] = _network_builder(network.architecture)
         network = replace(network, architecture=name)
     for loss, factor in recipe.loss.terms.items():
-        name = loss
         if callable(loss):
             name = f"{prefix}.{_label_of(loss)}"
             if name in terms:
                 name = f"{name}_{len(terms) + 1}"
             LOSSES[name] = _loss_builder(loss)
-        terms[name] = factor
+            loss = name
+        terms[loss] = factor
     return replace(recipe, network=network, loss=replace(recipe.loss, terms=terms))
 
 

@@ -19,7 +19,7 @@ def choose_loss(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResul
     """Cross-entropy judges every pixel, Dice the overlap over the whole batch: where foreground is
     rare, the one alone would learn to say background (nnU-Net; benchmarks/plan.md)."""
     names = [
-        f"{'' if factor == 1 else f'{factor:g} × '}{name.replace('_', ' ')}"
+        f"{'' if factor == 1 else f'{factor:g} × '}{str(name).replace('_', ' ')}"
         for name, factor in recipe.loss.terms.items()
         if factor
     ]
