@@ -245,44 +245,20 @@ def with_some_rate(recipe: Recipe) -> Recipe:
     return replace(recipe, train=replace(recipe.train, learning_rate=1e-3))
 
 
-RARE_KEYS = frozenset(
-    {
-        "code",
-        "labels.softmax",
-        "preprocessing.crop",
-        "preprocessing.square",
-        "network.convolutions",
-        "network.center_convolutions",
-        "network.decoder_convolutions",
-        "network.decoder_widths",
-        "network.output",
-        "network.bias",
-        "network.activation",
-        "network.dropout_place",
-        "network.down",
-        "network.up",
-        "network.block",
-        "network.deep_supervision",
-        "loss.smooth",
-        "loss.focal_gamma",
-        "loss.tversky_alpha",
-        "loss.tversky_beta",
-        "train.steps_per_epoch",
-        "train.momentum",
-        "train.warmup_fraction",
-        "train.warmup_steps",
-        "train.patience_on",
-        "train.keep_epochs",
-        "train.validation_cases",
-        "train.channels_last",
-        "train.keep_memory",
-        "train.workers",
-        "predict.mirror_axes",
-        "augment.geometry.elastic_grid",
-        "augment.geometry.elastic_sigma_px",
-        "augment.geometry.interpolation",
-        "augment.intensity.one_of",
-    }
-)
+_RARE_KEYS_OF_SECTION = {
+    "labels": "softmax",
+    "preprocessing": "crop square",
+    "augment.geometry": "elastic_grid elastic_sigma_px interpolation",
+    "augment.intensity": "one_of",
+    "network": "convolutions center_convolutions decoder_convolutions decoder_widths output bias "
+    "activation dropout_place down up block deep_supervision",
+    "loss": "smooth focal_gamma tversky_alpha tversky_beta",
+    "train": "steps_per_epoch momentum warmup_fraction warmup_steps patience_on keep_epochs "
+    "validation_cases channels_last keep_memory workers",
+    "predict": "mirror_axes",
+}
+RARE_KEYS = {"code"} | {
+    f"{section}.{key}" for section, keys in _RARE_KEYS_OF_SECTION.items() for key in keys.split()
+}
 """Keys that mostly serve to reproduce published recipes, or that the planner handles well;
 `ushape recipes NAME` leaves them out unless they differ from their defaults."""
