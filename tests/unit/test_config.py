@@ -32,12 +32,12 @@ class Outer:
     inner: Inner | Literal["auto"] = field(default_factory=Inner)
 
 
-def test_setting_changes_one_value_and_leaves_the_rest():
+def test_override_changes_one_value_only():
     changed = config.override(Outer(), ["inner.size=8", "shape=[4, 5]"])
     assert changed == Outer(shape=(4, 5), inner=Inner(size=8))
 
 
-def test_setting_a_mapping_replaces_it_and_setting_its_key_adds_to_it():
+def test_override_replaces_a_mapping_or_adds_a_key_to_it():
     assert config.override(Outer(), ["inner.terms={focal: 2}"]).inner.terms == {"focal": 2.0}
     both = config.override(Outer(), ["inner.terms.focal=2"]).inner.terms
     assert both == {"dice": 1.0, "focal": 2.0}
@@ -75,7 +75,7 @@ def test_explain_leaves_hidden_keys_out_only_if_they_have_their_default():
     assert yaml.safe_load(text)["inner"] == {"size": 3, "terms": {"dice": 1.0}}
 
 
-def test_explained_config_carries_its_docs_and_reads_back_equal():
+def test_explain_contains_field_docs_and_can_be_parsed():
     mine = Outer(rate=0.25, shape=(3, 4), inner=Inner(size=7))
     text = config.explain(mine)
     assert "# Share of things." in text
@@ -84,6 +84,6 @@ def test_explained_config_carries_its_docs_and_reads_back_equal():
     assert yaml.safe_load(text)["inner"]["size"] == 7
 
 
-def test_dict_round_trip():
+def test_from_dict_inverts_to_dict():
     mine = Outer(inner="auto")
     assert config.from_dict(Outer, config.to_dict(mine), source="test") == mine

@@ -22,7 +22,7 @@ def test_moving_average_copies_counters():
     assert averaged[0].item() == 8
 
 
-def test_validation_dice_by_hand():
+def test_mean_group_dice_by_hand():
     found = [[4, 5, 5, 100]]  # Dice 8/10
     missed = [[0, 7, 0, 100]]  # Dice 0
     empty = [[0, 0, 9, 100]]  # no truth: no say

@@ -36,7 +36,7 @@ def test_rare_keys_exist():
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_setting_of_a_recipe_is_explained(name):
+def test_recipes_explain_every_setting(name):
     text = config.explain(load_recipe(name))
     lines = text.splitlines()
     for before, line in zip(["", *lines], lines, strict=False):
