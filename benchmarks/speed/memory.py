@@ -54,7 +54,7 @@ def measure(case: dict[str, Any]) -> tuple[int, int]:
     """Expected and peak bytes of a step."""
     import torch
 
-    from ushape.models.config import UNetConfig
+    from ushape.models.config import NetworkConfig
     from ushape.models.memory import memory_estimate
     from ushape.planning.hardware import keep_memory
 
@@ -62,9 +62,9 @@ def measure(case: dict[str, Any]) -> tuple[int, int]:
     patch = tuple(case["patch"])
     dtype = torch.bfloat16 if case["half"] else torch.float32
     kind = {"norm": case["norm"], "block": case["block"], "dims": len(patch)}
-    train(UNetConfig(widths=(2, 4), **kind), (1, 3, *[16] * len(patch)), dtype, steps=1)
+    train(NetworkConfig(widths=(2, 4), **kind), (1, 3, *[16] * len(patch)), dtype, steps=1)
     before = psutil.Process().memory_info().rss
-    config = UNetConfig(widths=tuple(case["widths"]), **kind)
+    config = NetworkConfig(widths=tuple(case["widths"]), **kind)
     expected = memory_estimate(config, 3, case["batch"], patch, dtype=dtype)
     peak, is_done = [0], threading.Event()
 

@@ -28,10 +28,10 @@ def plain_loop(width: int) -> dict[str, float]:
     from torch import nn
 
     from ushape.models import build_model
-    from ushape.models.config import UNetConfig
+    from ushape.models.config import NetworkConfig
 
     widths = tuple(width * 2**level for level in range(5))
-    network = build_model(UNetConfig(widths=widths, norm="batch"), 3, 1).train()
+    network = build_model(NetworkConfig(widths=widths, norm="batch"), 3, 1).train()
     optimizer = torch.optim.AdamW(network.parameters())
     loss_function = nn.BCEWithLogitsLoss()
     image = torch.randn(BATCH, 3, SIDE, SIDE)

@@ -28,7 +28,16 @@ Data = Annotated[
 Masks = Annotated[
     Path | None, typer.Option(help="Folder of the masks, where DATA holds the images only.")
 ]
-Recipe = Annotated[str, typer.Option(help="Name or YAML file; see `ushape recipes`.")]
+Recipe = Annotated[
+    str, typer.Option(help="Name, YAML file or FILE.py:FUNCTION; see `ushape recipes`.")
+]
+CustomCode = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        help="FILE.py:FUNCTION of a run with its own network or loss; executed only if named.",
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="key=value of the recipe, e.g. train.batch_size=2."),
@@ -94,14 +103,14 @@ def train(
     """Train on a folder, evaluate on cases that were set aside, write a run."""
     if resume is not None:
         others = [data, masks, output, minutes, epochs, seed, settings, folds, plan, splits]
-        if any(value is not None for value in others) or (recipe, device) != ("auto", "auto"):
+        if any(value is not None for value in others) or device != "auto":
             raise ConfigError(
                 "--resume continues a run as planned: it takes nothing else.",
                 hint="ushape train --resume RUN",
             )
         from ushape.api.train import resume as resume_run
 
-        resume_run(resume)
+        resume_run(resume, recipe=None if recipe == "auto" else recipe)
         return
     if data is None:
         raise ConfigError("Which data?", hint="ushape train DATA, or ushape train --resume RUN.")
@@ -242,11 +251,20 @@ def evaluate(
     ] = None,
     overwrite: Overwrite = False,
     device: Device = "auto",
+    recipe: CustomCode = None,
 ) -> None:
     """Score a run on its test cases, or on other annotated data."""
     from ushape.api import evaluate as module
 
-    module.evaluate(run, data, masks=masks, output=output, overwrite=overwrite, device=device)
+    module.evaluate(
+        run,
+        data,
+        masks=masks,
+        output=output,
+        overwrite=overwrite,
+        device=device,
+        recipe=recipe,
+    )
 
 
 @app.command()
@@ -337,6 +355,7 @@ def predict(
     ] = False,
     overwrite: Overwrite = False,
     device: Device = "auto",
+    recipe: CustomCode = None,
 ) -> None:
     """Write one mask per image, in the encoding of the masks that the run was trained on."""
     from ushape.api import predict as module
@@ -359,6 +378,7 @@ def predict(
         device=device,
         backend=backend,
         settings=settings or (),
+        recipe=recipe,
     )
 
 
@@ -425,9 +445,9 @@ def lr(
 ) -> None:
     """Find a learning rate: sweep it through the real training step, draw the loss."""
     from ushape.api import lr as module
-    from ushape.training.lr_finder import RangeConfig
+    from ushape.training.lr_finder import LRFinderConfig
 
-    limits = RangeConfig(lowest=lowest, highest=highest, steps=steps, divergence=divergence)
+    limits = LRFinderConfig(lowest=lowest, highest=highest, steps=steps, divergence=divergence)
     module.lr(
         data,
         masks=masks,
@@ -443,11 +463,14 @@ def lr(
 @app.command()
 def recipes(
     name: Annotated[str | None, typer.Argument(help="Print this one as a file to edit.")] = None,
+    all_keys: Annotated[
+        bool, typer.Option("--all", help="Include the keys that few users need.")
+    ] = False,
 ) -> None:
     """List the recipes, or print one as an editable file."""
     from ushape.api import recipes as module
 
-    print(module.recipes(name), end="")
+    print(module.recipes(name, all_keys=all_keys), end="")
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Load, save, change and explain any config dataclass."""
+"""Load, save, change and explain config dataclasses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import itertools
 import textwrap
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from typing import Any, Final, Literal, TypeVar
 
@@ -23,13 +23,13 @@ T = TypeVar("T")
 
 
 def from_dict(cls: type[T], values: Mapping[str, Any], *, source: str) -> T:
-    """Builds a config from nested plain values; keys left out take their defaults.
+    """Build a config from nested plain values; missing keys take their defaults.
 
     Args:
-        source: Where the values come from (a file, an option), for errors.
+        source: Origin of the values (a file or an option), for error messages.
 
     Raises:
-        ConfigError: an unknown key (the near ones are named) or an impossible value.
+        ConfigError: if a key is unknown (similar ones are named) or a value is impossible.
     """
     values = _with_current_names(cls, values)
     _refuse_unknown_keys(cls, values, source, prefix="")
@@ -40,12 +40,13 @@ def from_dict(cls: type[T], values: Mapping[str, Any], *, source: str) -> T:
         raise ConfigError(
             f"{source}: {_key_of(cls, first['loc'])}: {first['msg'].lower()}, "
             f"not {first['input']!r}.",
-            hint="`ushape recipes auto` lists every key with its meaning.",
+            code="invalid_value",
+            hint="`ushape recipes auto --all` lists every key with its meaning.",
         ) from None
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Nested plain values that JSON and YAML can hold; inverse of `from_dict`."""
+    """Return nested plain values that JSON and YAML can hold; the inverse of `from_dict`."""
     return typing.cast("dict[str, Any]", TypeAdapter(type(config)).dump_python(config, mode="json"))
 
 
@@ -60,7 +61,9 @@ def override(config: T, settings: Iterable[str]) -> T:
         path, equals, text = setting.partition("=")
         if not equals:
             raise ConfigError(
-                f"--set {setting}: no '=' in it.", hint="Write --set train.batch_size=2."
+                f"--set {setting}: it contains no '='.",
+                code="invalid_setting",
+                hint="Write --set KEY=VALUE, e.g. --set train.batch_size=2.",
             )
         *sections, key = _current_path(type(config), path.strip().split("."))
         changed: Any = {key: _parse_yaml(text, source=f"--set {setting}")}
@@ -76,23 +79,32 @@ def override(config: T, settings: Iterable[str]) -> T:
 
 
 def parse(cls: type[T], text: str, *, source: str) -> T:
-    """Reads a config from YAML text."""
+    """Read a config from YAML text.
+
+    Raises:
+        ConfigError: if the text is not YAML, or as for `from_dict`.
+    """
     values = _parse_yaml(text, source=source) or {}
     if not isinstance(values, dict):
         raise ConfigError(
-            f"{source}: holds {type(values).__name__}, not keys with values.",
-            hint="`ushape recipes auto` shows what such a file looks like.",
+            f"{source}: expected keys with values, found {type(values).__name__}.",
+            code="invalid_yaml",
+            hint="`ushape recipes auto` prints an example of such a file.",
         )
     return from_dict(cls, values, source=source)
 
 
-def explain(config: Any) -> str:
-    """The config as YAML in which each key carries its meaning as a comment."""
-    return "\n".join(_explain_lines(config, to_dict(config))) + "\n"
+def explain(config: Any, hidden: Collection[str] = ()) -> str:
+    """Return the config as YAML with a comment above each key.
+
+    Args:
+        hidden: Paths of keys to leave out if they have their default, e.g. "train.workers".
+    """
+    return "\n".join(_explain_lines(config, to_dict(config), hidden, "")) + "\n"
 
 
 def field_docs(cls: type) -> dict[str, str]:
-    """The string that stands under each field of a dataclass."""
+    """Return the docstring below each field of a dataclass."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
     body = typing.cast(ast.ClassDef, tree.body[0]).body
     docs = {}
@@ -109,7 +121,7 @@ def field_docs(cls: type) -> dict[str, str]:
 
 @cache
 def _sections(cls: type) -> dict[str, Any]:
-    """Each key of a config, with its config class where it is a section."""
+    """Return the keys of a config, each with its config class if it is a section."""
     hints = typing.get_type_hints(cls)
     return {
         field.name: next(
@@ -121,7 +133,7 @@ def _sections(cls: type) -> dict[str, Any]:
 
 
 def _entries(hint: Any, value: Any) -> dict[str, tuple[type, Mapping[str, Any]]]:
-    """What dict[str, Config] and tuple[Config, ...] hold: each config's class and values."""
+    """Return class and values of each config in a dict[str, Config] or tuple[Config, ...]."""
     kinds = (one for one in typing.get_args(hint) if isinstance(one, type))
     kind = next((one for one in kinds if dataclasses.is_dataclass(one)), None)
     if kind is None or typing.get_origin(hint) not in (dict, tuple):
@@ -131,7 +143,7 @@ def _entries(hint: Any, value: Any) -> dict[str, tuple[type, Mapping[str, Any]]]
 
 
 def _with_current_names(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace keys and values of earlier versions, which `cls.RENAMED` lists, by today's.
+    """Replace keys and values of earlier versions, which `cls.RENAMED` lists, by current ones.
 
     `RENAMED` maps an old key to the new one, and "key=old value" to the new value.
     """
@@ -150,7 +162,7 @@ def _with_current_names(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _current_path(cls: type | None, path: list[str]) -> list[str]:
-    """Today's names of the sections and the key that lead to a setting."""
+    """Return the current names of the sections and the key that lead to a setting."""
     if cls is None or not path:
         return path
     key = getattr(cls, "RENAMED", {}).get(path[0], path[0])
@@ -169,8 +181,9 @@ def _refuse_unknown_keys(cls: type, values: Mapping[str, Any], source: str, pref
             near = difflib.get_close_matches(str(key), sections, n=3, cutoff=0.5)
             known = ", ".join(prefix + name for name in near or sections)
             raise ConfigError(
-                f"{source}: no key {prefix}{key}.",
-                hint=f"{'Near' if near else 'Known'} keys: {known}.",
+                f"{source}: there is no key {prefix}{key}.",
+                code="unknown_key",
+                hint=f"{'Similar' if near else 'Known'} keys: {known}.",
             )
         section = sections[key]
         if section is not None and isinstance(value, Mapping):
@@ -180,15 +193,15 @@ def _refuse_unknown_keys(cls: type, values: Mapping[str, Any], source: str, pref
 
 
 def _key_of(cls: type, location: tuple[int | str, ...]) -> str:
-    """The user's key in pydantic's location, which also names the members of unions."""
+    """Return the key in a location of pydantic, which also names the members of unions."""
     parts: list[str] = []
     section: Any = cls
     for part in location:
         if section is None or part not in _sections(section):
-            continue  # The name of a union's member.
+            continue  # The name of a member of a union.
         parts.append(str(part))
         section = _sections(section)[str(part)]
-    return ".".join(parts) or "the whole"
+    return ".".join(parts) or "all keys"
 
 
 def _parse_yaml(text: str, *, source: str) -> Any:
@@ -196,20 +209,24 @@ def _parse_yaml(text: str, *, source: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(
-            f"{source}: not readable as YAML: {' '.join(str(error).split())}.",
-            hint="Lists are [0, 255]; text with a colon needs quotes.",
+            f"{source}: not valid YAML: {' '.join(str(error).split())}.",
+            code="invalid_yaml",
+            hint="Write lists as [0, 255], and put quotes around text with a colon.",
         ) from None
 
 
-def _explain_lines(config: Any, values: Mapping[str, Any], indent: str = "") -> list[str]:
-    docs = field_docs(type(config))
-    lines = []
+def _explain_lines(
+    config: Any, values: Mapping[str, Any], hidden: Collection[str], path: str
+) -> list[str]:
+    docs, indent, lines = field_docs(type(config)), "  " * path.count("."), []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         doc = docs.get(field.name, "")
+        if path + field.name in hidden and value == _default_of(field):
+            continue
         if dataclasses.is_dataclass(value):
             lines += ["", f"{indent}{field.name}:  # {doc or _first_sentence(value)}"]
-            lines += _explain_lines(value, values[field.name], indent + "  ")
+            lines += _explain_lines(value, values[field.name], hidden, f"{path}{field.name}.")
             continue
         lines += textwrap.wrap(
             doc, 96, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# "
@@ -221,8 +238,27 @@ def _explain_lines(config: Any, values: Mapping[str, Any], indent: str = "") -> 
     return lines
 
 
+def _default_of(field: dataclasses.Field[Any]) -> Any:
+    factory = field.default_factory
+    return field.default if factory is dataclasses.MISSING else factory()
+
+
 def _first_sentence(config: Any) -> str:
     return (type(config).__doc__ or "").strip().split("\n")[0]
+
+
+def is_custom(name: object) -> bool:
+    """Whether a name stands for an object of a user's Python file, such as mine.py:MyLoss."""
+    return isinstance(name, str) and ".py:" in name
+
+
+def missing_code(key: str, name: str) -> ConfigError:
+    """Return the error for an object of a user's Python file that is not loaded."""
+    return ConfigError(
+        f"{key} is {name}, and the Python file that defines it is not loaded.",
+        code="custom_code_missing",
+        hint="Name the file and its function again: --recipe FILE.py:FUNCTION.",
+    )
 
 
 AUTO: Final = "auto"
@@ -230,6 +266,6 @@ Auto = Literal["auto"]
 
 
 def resolved(value: T | Auto) -> T:
-    """The value of a setting in a plan, where nothing is "auto" any more."""
+    """Return the value of a setting in a plan, which contains no "auto"."""
     assert value != AUTO, "the planner leaves nothing open"
     return value

@@ -46,7 +46,7 @@ def sure(target, space):
     return 30 * target if space.is_exclusive else 30 * (2 * target - 1)
 
 
-def test_right_is_better_than_unsure_is_better_than_wrong(loss, case, space):
+def test_loss_orders_right_unsure_and_wrong(loss, case, space):
     target, weight = case
     right = loss(sure(target, space), target, weight)
     unsure = loss(torch.zeros_like(target), target, weight)
@@ -55,7 +55,7 @@ def test_right_is_better_than_unsure_is_better_than_wrong(loss, case, space):
     assert right < unsure < wrong
 
 
-def test_value_is_one_number_with_a_gradient_everywhere(loss, case):
+def test_loss_is_a_scalar_with_gradients_everywhere(loss, case):
     target, weight = case
     logits = torch.randn_like(target).requires_grad_()
     value = loss(logits, target, weight)
@@ -65,7 +65,7 @@ def test_value_is_one_number_with_a_gradient_everywhere(loss, case):
     assert (logits.grad != 0).any(dim=1).all()
 
 
-def test_ignored_pixels_have_no_say(loss, space):
+def test_loss_does_not_depend_on_ignored_pixels(loss, space):
     classes = torch.tensor([[0, 1, 1, IGNORE]])
     target, weight = (value[None] for value in space.encode(classes))
     logits = torch.randn(1, space.channels, 1, 4)
@@ -75,7 +75,7 @@ def test_ignored_pixels_have_no_say(loss, space):
     assert loss(logits, target, weight) == loss(other, target, weight)
 
 
-def test_all_ignored_costs_nothing_and_still_has_a_gradient(loss, case):
+def test_loss_of_ignored_pixels_only_is_zero_with_a_gradient(loss, case):
     target, weight = case
     logits = torch.randn_like(target).requires_grad_()
     value = loss(logits, target, 0 * weight)
@@ -84,7 +84,7 @@ def test_all_ignored_costs_nothing_and_still_has_a_gradient(loss, case):
     assert not logits.grad.any()
 
 
-def test_ignored_pixels_have_no_gradient(loss, case):
+def test_loss_has_no_gradient_at_ignored_pixels(loss, case):
     target, weight = case
     weight[0, :, :3] = 0
     logits = torch.randn_like(target).requires_grad_()
@@ -93,14 +93,14 @@ def test_ignored_pixels_have_no_gradient(loss, case):
     assert logits.grad[0, :, 3:].any()
 
 
-def test_order_in_the_batch_does_not_matter(loss, case):
+def test_loss_does_not_depend_on_the_order_in_the_batch(loss, case):
     target, weight = case
     logits = torch.randn_like(target)
     flipped = loss(logits.flip(0), target.flip(0), weight.flip(0))
     torch.testing.assert_close(flipped, loss(logits, target, weight))
 
 
-def test_double_precision_is_kept(loss, case):
+def test_loss_keeps_double_precision(loss, case):
     target, weight = (value.double() for value in case)
     logits = torch.randn_like(target)
     value = loss(logits, target, weight)
@@ -109,7 +109,7 @@ def test_double_precision_is_kept(loss, case):
     torch.testing.assert_close(value.float(), single, atol=1e-5, rtol=1e-5)
 
 
-def test_autocast_does_not_touch_the_sums(loss, case):
+def test_loss_sums_in_full_precision_under_autocast(loss, case):
     target, weight = case
     logits = torch.randn_like(target)
     with torch.autocast("cpu", torch.bfloat16):
@@ -119,7 +119,7 @@ def test_autocast_does_not_touch_the_sums(loss, case):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_a_heavier_pixel_counts_more_in_entropies_and_the_same_in_areas(name, case, space):
+def test_loss_weights_affect_entropies_and_not_overlaps(name, case, space):
     target, weight = case
     torch.manual_seed(1)
     logits = torch.randn_like(target)
@@ -133,7 +133,7 @@ def test_a_heavier_pixel_counts_more_in_entropies_and_the_same_in_areas(name, ca
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_the_gradient_is_the_derivative(name, case, space, smooth):
+def test_loss_gradient_is_the_derivative(name, case, space, smooth):
     target, weight = (value[:, :, :2, :3].double() for value in case)
     weight[0, :, 0] = torch.tensor([0.0, 3.0, 11.0])
     logits = torch.randn_like(target).requires_grad_()
@@ -144,7 +144,9 @@ def test_the_gradient_is_the_derivative(name, case, space, smooth):
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("scale", [1.0, -1.0, 100.0, -100.0])
 @pytest.mark.parametrize("is_empty", [True, False])
-def test_sure_networks_and_empty_masks_give_no_nan(name, case, space, smooth, scale, is_empty):
+def test_loss_of_extreme_logits_and_empty_masks_is_finite(
+    name, case, space, smooth, scale, is_empty
+):
     target, weight = case
     if is_empty:
         target, weight = (torch.stack([v, v]) for v in space.encode(torch.zeros(6, 7)))
@@ -155,7 +157,7 @@ def test_sure_networks_and_empty_masks_give_no_nan(name, case, space, smooth, sc
     assert logits.grad.isfinite().all()
 
 
-def test_half_precision_loses_nothing_much(loss, case):
+def test_loss_in_half_precision_is_close(loss, case):
     target, weight = case
     logits = torch.randn_like(target)
     half = loss(logits.bfloat16(), target, weight)

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from ushape.errors import PlanError
-from ushape.models import MODELS, build_model
-from ushape.models.config import UNetConfig
+from ushape.models import build_model
+from ushape.models.config import NetworkConfig
 
 SMALL = {"widths": (4, 6, 8)}
 FORMS = [
-    UNetConfig(**SMALL, norm=norm, **extra)
+    NetworkConfig(**SMALL, norm=norm, **extra)
     for norm, extra in itertools.chain(
         (("batch", {"dims": dims}) for dims in (2, 3)),
         (("group", {"down": down}) for down in ("max_pool", "average_pool", "stride")),
@@ -27,7 +27,7 @@ FORMS = [
 
 
 def describe(config):
-    return repr(config).removeprefix("UNetConfig")
+    return repr(config).removeprefix("NetworkConfig")
 
 
 @pytest.fixture(params=FORMS, ids=describe)
@@ -41,31 +41,27 @@ def image_for(network, at_least=20):
     return torch.randn(2, 2, *[side] * network.config.dims)
 
 
-def test_every_model_is_in_the_table(network):
-    assert type(network) in MODELS.values()
-
-
-def test_output_has_the_announced_size(network):
+def test_network_output_has_the_announced_size(network):
     image = image_for(network)
     side = image.shape[-1]
     assert network(image).shape[2:] == (side - 2 * network.margin,) * network.config.dims
     assert network.output_size(side) == side - 2 * network.margin
 
 
-def test_images_of_a_batch_do_not_mix_in_prediction(network):
+def test_network_does_not_mix_images_of_a_batch_in_prediction(network):
     image = image_for(network)
     together, apart = network(image), network(image[:1])
     torch.testing.assert_close(together[:1], apart, atol=1e-4, rtol=1e-4)
 
 
-def test_channels_last_changes_the_layout_and_not_the_result(network):
+def test_network_channels_last_does_not_change_the_result(network):
     image = image_for(network)
     layout = torch.channels_last if network.config.dims == 2 else torch.channels_last_3d
     other = network(image.to(memory_format=layout))
     torch.testing.assert_close(network(image), other, atol=1e-4, rtol=1e-4)
 
 
-def test_channels_last_lasts_from_layer_to_layer(network):
+def test_network_keeps_channels_last_in_all_layers(network):
     """A layer that drops it is right, and slows every convolution after it."""
     layout = torch.channels_last if network.config.dims == 2 else torch.channels_last_3d
     network = network.to(memory_format=layout)
@@ -84,33 +80,34 @@ def test_channels_last_lasts_from_layer_to_layer(network):
     assert not dropped
 
 
-def test_prediction_repeats_itself(network):
+def test_network_prediction_is_deterministic(network):
     image = image_for(network)
     assert torch.equal(network(image), network(image))
 
 
-def test_order_in_the_batch_does_not_matter_in_prediction(network):
+def test_network_prediction_does_not_depend_on_the_order_in_the_batch(network):
     image = image_for(network)
     torch.testing.assert_close(network(image.flip(0)).flip(0), network(image), atol=1e-5, rtol=1e-5)
 
 
-def test_a_refused_image_leaves_no_trace(network):
+def test_network_keeps_no_state_after_refusing_an_image(network):
     image = image_for(network)
     before = network(image)
     side = image.shape[-1]
-    with pytest.raises(PlanError, match=f"{side + 1} is not legal") as caught:
+    with pytest.raises(PlanError) as caught:
         network(torch.zeros(1, 2, *[side + 1] * network.config.dims))
+    assert caught.value.code == "illegal_size"
     assert str(network.legal_size(side + 1)) in caught.value.hint
     assert torch.equal(network(image), before)
 
 
-def test_a_legal_size_is_the_smallest_that_the_network_takes(network):
+def test_network_legal_size_is_the_smallest_it_accepts(network):
     legal = network.legal_size(20)
     assert network.legal_size(legal) == legal
     assert not any(network.output_size(size) for size in range(20, legal))
 
 
-def test_every_weight_gets_a_gradient(network):
+def test_network_weights_all_get_gradients(network):
     network.train()
     logits = network(image_for(network))
     heads = logits if isinstance(logits, list) else [logits]
@@ -118,7 +115,7 @@ def test_every_weight_gets_a_gradient(network):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
 
-def test_double_precision(network):
+def test_network_supports_double_precision(network):
     image = image_for(network)
     double = network.double()(image.double())
     assert double.dtype == torch.float64

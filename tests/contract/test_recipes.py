@@ -74,7 +74,7 @@ def shrunk(recipe):
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_the_network_is_the_published_one(name):
+def test_recipe_network_is_the_published_one(name):
     recipe = load_recipe(name)
     channels, outputs, weights, side, output = PUBLISHED[name]
     assert parameter_count(recipe.network, channels, outputs) == weights
@@ -87,7 +87,7 @@ def test_the_network_is_the_published_one(name):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_step_of_every_recipe_changes_the_weights_and_stays_finite(name, patients):
+def test_recipe_training_step_changes_the_weights_and_stays_finite(name, patients):
     recipe = shrunk(load_recipe(name))
     found = look_at_data(patients, None, recipe.labels, workers=1)
     planned = make_plan(found, recipe, inspect_machine("cpu"), elapsed_s=lambda: 0.0)
@@ -123,7 +123,7 @@ def test_a_step_of_every_recipe_changes_the_weights_and_stays_finite(name, patie
     assert resolved(plan.recipe.train.batch_size) == 2
 
 
-def test_a_balanced_border_map_reaches_the_patches(patients):
+def test_recipe_unet2015_weights_patches_by_border_and_class(patients):
     recipe = shrunk(load_recipe("unet2015"))
     found = look_at_data(patients, None, recipe.labels, workers=1)
     planned = make_plan(found, recipe, inspect_machine("cpu"), elapsed_s=lambda: 0.0)

@@ -89,7 +89,7 @@ def test_mask_values_that_make_no_sense(refused, own_cells, tmp_path):
 
 def test_not_a_run(refused, cells, tmp_path):
     said = refused("predict", cells, cells / "images", "-o", tmp_path / "out")
-    assert "is no run, or an incomplete one: no plan.json" in said
+    assert "has no plan.json" in said
 
 
 def test_image_with_other_channels_is_named_and_the_others_are_written(
@@ -109,7 +109,7 @@ def test_outputs_are_never_overwritten_unless_asked(
     refused, ushape, trained, cells, tiny, tmp_path
 ):
     said = refused("train", cells, "-o", trained, "--epochs", 1, *tiny)
-    assert "holds a run already" in said
+    assert "already contains a run" in said
 
     out = tmp_path / "out"
     one = first(cells / "images")

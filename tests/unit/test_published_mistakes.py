@@ -16,7 +16,7 @@ from ushape.labels import LabelSpace
 from ushape.losses.entropy import CrossEntropyLoss
 from ushape.losses.overlap import DiceLoss
 from ushape.models import build_model
-from ushape.models.config import UNetConfig
+from ushape.models.config import NetworkConfig
 from ushape.transforms.augment.geometry import GeometryConfig, draw_warp
 from ushape.types import Case
 
@@ -45,7 +45,7 @@ def test_initialization_is_sqrt_of_2_over_n_in_every_convolution():
         return math.isclose(layer.weight.detach().std(), math.sqrt(2 / inputs), rel_tol=0.1)
 
     torch.manual_seed(0)
-    network = build_model(UNetConfig(widths=(32, 64), norm="none"), 16, 8)
+    network = build_model(NetworkConfig(widths=(32, 64), norm="none"), 16, 8)
     layers = [layer for layer in network.modules() if isinstance(layer, torch.nn.Conv2d)]
     assert all(map(is_he, layers))
 
@@ -165,7 +165,7 @@ def test_a_failed_pass_does_not_corrupt_the_next():
             return torch.equal(network(good), before)
 
     torch.manual_seed(0)
-    network = build_model(UNetConfig(widths=(4, 8), norm="none"), 1, 1).eval()
+    network = build_model(NetworkConfig(widths=(4, 8), norm="none"), 1, 1).eval()
     good, bad = torch.randn(1, 1, 8, 8), torch.randn(1, 1, 8, 9)
     assert is_safe(network, good, bad)
     assert not is_safe(Mistaken(), good, torch.randn(1, 1, 1, 1))

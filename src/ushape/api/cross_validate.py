@@ -73,6 +73,12 @@ def cross_validate(
     question = _Question(Path(data), Path(masks) if masks else None, asked, devices, len(runs))
     console = Console()
     if len(devices.names) > 1 or ":" in device:
+        if asked.code is not None:
+            raise ConfigError(
+                f"The folds of {asked.code.name} cannot be trained on several devices.",
+                code="custom_code_several_devices",
+                hint="A recipe of a Python file is trained in one process: name one device.",
+            )
         _train_side_by_side(question, runs, console)
         return _sum_up(base, runs, folds, console)
     stopped = series.train(

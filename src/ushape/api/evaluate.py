@@ -16,6 +16,7 @@ from ushape.evaluation.summary import Summary
 from ushape.formatting import pluralize
 from ushape.inference.predictor import Predictor
 from ushape.labels import LabelSpace
+from ushape.planning.custom_code import allow_code
 from ushape.planning.run import Run
 
 
@@ -27,6 +28,7 @@ def evaluate(
     output: Path | str | None = None,
     overwrite: bool = False,
     device: str = "auto",
+    recipe: str | None = None,
 ) -> Summary:
     """Scores a run on its test cases, or on other annotated data.
 
@@ -35,6 +37,8 @@ def evaluate(
         output: Folder for scores.csv and report.html; default: a folder in the run, named
             after the data, or the run itself for its test cases.
         overwrite: Replace scores of other data that exist.
+        recipe: Python file and function, FILE.py:FUNCTION, of a run with its own network or loss;
+            it is executed only if it is named here.
 
     Raises:
         RunError: not a run; the output exists; the test cases are no longer there.
@@ -47,6 +51,7 @@ def evaluate(
             f"{run} is a cross-validation; its scores are in {Path(run) / 'report.html'}.",
             hint=f"Evaluate one of its runs, e.g. {Path(run) / 'fold-1'}.",
         )
+    allow_code(recipe)
     console, opened = Console(), Run.open(Path(run))
     predictor = Predictor.open(opened.folder, device)
     noun = predictor.plan.group_noun

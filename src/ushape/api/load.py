@@ -13,6 +13,7 @@ from ushape.api.predict import inputs_for, run_folders
 from ushape.data.preprocessing import by_group
 from ushape.errors import DataError, RunError
 from ushape.inference.predictor import Predictor
+from ushape.planning.custom_code import allow_code
 from ushape.types import Case, MaskEncoding, Prediction
 
 
@@ -149,6 +150,7 @@ def load(
     device: str = "auto",
     backend: str = "torch",
     settings: Iterable[str] = (),
+    recipe: str | None = None,
 ) -> Model:
     """A trained model; the arguments are those of `predict`.
 
@@ -156,6 +158,7 @@ def load(
         RunError: not a run, or one without weights.
         PlanError: the device or the backend is not there; runs of other classes.
     """
+    allow_code(recipe)
     folders = run_folders(run)
     settings = (settings,) if isinstance(settings, str) else tuple(settings)
     return Model(Predictor.open(folders, device, backend=backend, settings=settings))

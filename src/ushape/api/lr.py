@@ -16,7 +16,7 @@ from ushape.errors import PlanError
 from ushape.planning.hardware import keep_memory
 from ushape.planning.plan import Plan
 from ushape.planning.recipe import Recipe
-from ushape.training.lr_finder import RangeConfig, RangeCurve, range_test
+from ushape.training.lr_finder import LRFinderConfig, LRFinderResult, range_test
 from ushape.types import CaseFacts
 
 
@@ -26,11 +26,11 @@ def lr(
     masks: Path | str | None = None,
     output: Path | str = "lr.png",
     recipe: Recipe | str = "auto",
-    limits: RangeConfig | None = None,
+    limits: LRFinderConfig | None = None,
     device: str = "auto",
     settings: Iterable[str] = (),
     overwrite: bool = False,
-) -> RangeCurve:
+) -> LRFinderResult:
     """Sweeps the learning rate through the real training step; writes the curve, suggests a rate.
 
     Args:
@@ -45,7 +45,7 @@ def lr(
     keep_memory()
     console = Console()
     plan, facts = plan_one_epoch(data, masks, recipe, settings, device)
-    curve = _sweep(plan, facts, limits or RangeConfig())
+    curve = _sweep(plan, facts, limits or LRFinderConfig())
     draw_range(curve, target)
     console.say(f"Curve: {target}, numbers: {target.with_suffix('.csv')}")
     if curve.has_diverged:
@@ -63,7 +63,7 @@ def search_rate(plan: Plan, facts: Sequence[CaseFacts], folder: Path) -> Plan:
     Raises:
         PlanError: no rate at which the loss falls; the curve is written first.
     """
-    curve = _sweep(plan, facts, RangeConfig())
+    curve = _sweep(plan, facts, LRFinderConfig())
     draw_range(curve, folder / "learning_rate.png")
     rate = float(f"{curve.suggest():.2g}")
     recipe = replace(plan.recipe, train=replace(plan.recipe.train, learning_rate=rate))
@@ -71,12 +71,12 @@ def search_rate(plan: Plan, facts: Sequence[CaseFacts], folder: Path) -> Plan:
     return replace(plan, recipe=recipe, reasons=(*plan.reasons, line))
 
 
-def _sweep(plan: Plan, facts: Sequence[CaseFacts], limits: RangeConfig) -> RangeCurve:
+def _sweep(plan: Plan, facts: Sequence[CaseFacts], limits: LRFinderConfig) -> LRFinderResult:
     store = SampleStore([fact.case for fact in facts], plan.preprocessing, keep=False)
     return range_test(plan, store, np.asarray([fact.class_pixels for fact in facts]), limits)
 
 
-def draw_range(curve: RangeCurve, path: Path) -> None:
+def draw_range(curve: LRFinderResult, path: Path) -> None:
     """The curve as a PNG, and its numbers beside it as a CSV."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ushape import config
+from ushape.config import is_custom
 from ushape.console import Clock, Console
 from ushape.data.checks.run import check_before_training
 from ushape.data.scan import Data, describe_data, look_at_data
@@ -55,6 +56,9 @@ class Intent:
             chosen = _complete_recipe(recipe, minutes, epochs, seed, settings)
             return cls(chosen, None, laid_down)
         beside = [minutes, epochs, seed, *settings]
+        if isinstance(recipe, str) and is_custom(recipe):
+            load_recipe(recipe)  # Only for the network or loss that the plan uses.
+            recipe = "auto"
         if recipe != "auto" or any(value is not None for value in beside):
             raise ConfigError(
                 "A plan is taken as it is: no recipe, minutes, epochs, seed or settings beside it.",
@@ -158,7 +162,7 @@ def _complete_recipe(
     settings: Iterable[str],
 ) -> Recipe:
     """The recipe with the user's settings; options win over the recipe."""
-    chosen = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    chosen = load_recipe(recipe)
     settings = tuple(settings)
     chosen = config.override(chosen, settings)
     for given, other in ((minutes, "train.epochs"), (epochs, "train.minutes")):

@@ -23,6 +23,7 @@ from ushape.inference.streaming import count_missing
 from ushape.io import ProbabilityType
 from ushape.io.rle import Order
 from ushape.io.streaming import open_bands
+from ushape.planning.custom_code import allow_code
 from ushape.planning.run import Run
 from ushape.types import Case, Prediction
 
@@ -55,6 +56,7 @@ def predict(
     device: str = "auto",
     backend: str = "torch",
     settings: Iterable[str] = (),
+    recipe: str | None = None,
 ) -> list[Path]:
     """Writes one mask per image, at the image's size, in the user's own encoding.
 
@@ -73,6 +75,8 @@ def predict(
         strict: Stop at the first image that cannot be predicted.
         backend: torch, or one of `prediction.backends.BACKENDS` that is installed.
         settings: `predict.key=value` for each value of the plan to change.
+        recipe: Python file and function, FILE.py:FUNCTION, of a run with its own network or loss;
+            it is executed only if it is named here.
 
     Returns:
         The masks' paths, of this call and of the one that it continues.
@@ -95,6 +99,7 @@ def predict(
         order=rle_order,
         overwrite=overwrite,
     )
+    allow_code(recipe)
     folders = run_folders(run)
     settings = (settings,) if isinstance(settings, str) else tuple(settings)
     predictor = Predictor.open(folders, device, backend=backend, settings=settings)

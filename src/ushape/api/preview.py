@@ -18,7 +18,7 @@ from ushape.data.scan import look_at_data
 from ushape.errors import ConfigError, DataError, RunError
 from ushape.formatting import pluralize
 from ushape.io.files import write_bytes
-from ushape.models.sizes import valid_margin
+from ushape.models import network_sizes
 from ushape.planning.hardware import inspect_machine
 from ushape.planning.plan import Plan
 from ushape.planning.planner import make_plan
@@ -124,7 +124,7 @@ def plan_one_epoch(
     device: str,
 ) -> tuple[Plan, list[CaseFacts]]:
     """The plan that training would make, and its training cases; for one epoch of any length."""
-    chosen = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    chosen = load_recipe(recipe)
     chosen = with_some_rate(config.override(chosen, settings))
     train = replace(chosen.train, epochs=1, minutes=None)
     machine = inspect_machine(device)
@@ -140,7 +140,7 @@ def plan_one_epoch(
 def _draw_preview(plan: Plan, shown: CaseFacts) -> Figure:
     store = SampleStore([shown.case], plan.preprocessing, keep=True)
     store.load_all(1)
-    margin = valid_margin(plan.recipe.network)
+    margin = network_sizes(plan.recipe.network).margin
     data = SegmentationData(plan, store, store, np.asarray([shown.class_pixels]), margin)
     patches = [data.dataset[0, index] for index in range(DRAWS)]
 

@@ -21,6 +21,7 @@ from ushape.data.cache import load_cases
 from ushape.evaluation.summary import Summary
 from ushape.inference.predictor import Predictor
 from ushape.inference.tuning import save_tuning
+from ushape.planning.custom_code import allow_code
 from ushape.planning.hardware import inspect_machine, keep_memory
 from ushape.planning.plan import Plan
 from ushape.planning.recipe import Recipe
@@ -100,15 +101,22 @@ def _plan_run(
     run.save_plan(made)  # Last: a run with a plan is complete enough to be resumed.
 
 
-def resume(run: Path | str) -> TrainResult:
+def resume(run: Path | str, *, recipe: str | None = None) -> TrainResult:
     """Continues a training after any kill, to the weights it would have reached without.
+
+    Args:
+        recipe: Python file and function, FILE.py:FUNCTION, of a run with its own network or loss;
+            it is executed only if it is named here.
 
     Raises:
         RunError: not a run folder, or its data are no longer there.
+        ConfigError: if the run needs a Python file that is not named, or was changed.
     """
     clock, console = Clock(), Console()
     opened = Run(Path(run))
     plan = opened.load_plan()
+    allow_code(recipe)
+    opened.require_code(plan, training=True)
     if plan.recipe.train.keep_memory:
         keep_memory()
     inspect_machine(plan.machine.device)

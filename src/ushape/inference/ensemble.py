@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import psutil
@@ -18,7 +17,7 @@ from ushape.inference.backend_choice import calibration_tiles, select_backend
 from ushape.inference.backends import Backend, Precision, open_backend
 from ushape.inference.network import Computed, Eager, Slot, Swapped
 from ushape.inference.sliding_window import TileSettings, predict_probabilities
-from ushape.models.sizes import next_legal_size, valid_margin
+from ushape.models import network_sizes
 from ushape.planning.hardware import inspect_machine, keep_memory
 from ushape.planning.plan import Plan
 from ushape.planning.run import Run
@@ -141,8 +140,8 @@ def _open_member(
         opened = open_now(module)
     else:
         opened = Swapped(backend, slot, lambda: open_now(run.load_network(plan)))
-    shape = plan.recipe.network
-    network = Computed(opened, valid_margin(shape), partial(next_legal_size, shape))
+    sizes = network_sizes(plan.recipe.network)
+    network = Computed(opened, sizes.margin, sizes.legal_size)
     return Member(plan, network, tile_settings(plan)), lines
 
 

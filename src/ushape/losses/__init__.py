@@ -1,4 +1,7 @@
-"""Losses: loss(logits, target, weight) -> scalar. A new one is a class and a line in LOSSES."""
+"""Losses: loss(logits, target, weight) -> scalar. A new one is a class and a line in LOSSES.
+
+A loss with parameters of its own also needs a field in `LossConfig`.
+"""
 
 from __future__ import annotations
 
@@ -8,62 +11,76 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from ushape.config import is_custom, missing_code
 from ushape.errors import ConfigError
 from ushape.labels import LabelSpace
 from ushape.losses.compose import DeepSupervision, WeightedSum
 from ushape.losses.entropy import CrossEntropyLoss, FocalLoss
 from ushape.losses.overlap import DiceLoss, JaccardLoss, TverskyLoss
 
+LossBuilder = Callable[..., nn.Module]
+"""Builds a loss: (label space, config) -> module."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """What training makes small."""
+    """Loss that training minimizes."""
 
-    terms: dict[str, float] = field(default_factory=lambda: {"cross_entropy": 1.0, "dice": 1.0})
-    """Factor of each loss in the sum, at least 0. Losses: cross_entropy, focal, dice,
-    dice_per_image, jaccard, tversky."""
+    terms: dict[str | LossBuilder, float] = field(
+        default_factory=lambda: {"cross_entropy": 1.0, "dice": 1.0}
+    )
+    """Losses that are added up, each with its factor (at least 0): cross_entropy, focal, dice,
+    dice_per_image, jaccard, tversky. A recipe in a Python file can also use its own class, function
+    or module as a key."""
 
     smooth: float = 1.0
-    """Pixels added above and below in dice, jaccard and tversky."""
+    """Pixels added to numerator and denominator of dice, jaccard and tversky."""
 
     focal_gamma: float = 2.0
-    """How much less well classified pixels count."""
+    """Exponent of the focal loss; larger values give well-classified pixels less weight."""
 
     tversky_alpha: float = 0.3
-    """Cost of a pixel found by mistake."""
+    """Cost of a false positive pixel in the Tversky loss."""
 
     tversky_beta: float = 0.7
-    """Cost of a pixel missed."""
+    """Cost of a false negative pixel in the Tversky loss."""
 
     def __post_init__(self) -> None:
         for name, factor in self.terms.items():
-            if name not in LOSSES:
+            if isinstance(name, str) and name not in LOSSES and not is_custom(name):
                 raise ConfigError(
-                    f"loss.terms names {name}, which is no loss.",
-                    hint=f"Known names: {', '.join(LOSSES)}.",
+                    f"loss.terms contains {name}, which is not a known loss.",
+                    code="unknown_loss",
+                    hint=f"Known losses: {', '.join(LOSSES)}.",
                 )
             if not 0 <= factor < math.inf:
                 raise ConfigError(
                     f"loss.terms gives {name} the factor {factor}.",
-                    hint="At least 0; a loss below 0 would be made large.",
+                    code="value_out_of_range",
+                    hint="Use a factor of at least 0; a negative one would maximize the loss.",
                 )
         for name in ("smooth", "focal_gamma", "tversky_alpha", "tversky_beta"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(
-                    f"loss.{name} is {getattr(self, name)}.", hint="A number of at least 0."
+                    f"loss.{name} is {getattr(self, name)}.",
+                    code="value_out_of_range",
+                    hint="Use a number of at least 0.",
                 )
         if self.terms.get("tversky") and self.tversky_alpha == self.tversky_beta == 0:
             raise ConfigError(
-                "loss.tversky_alpha and loss.tversky_beta are both 0: no mistake costs anything.",
-                hint="Both 0.5 is Dice; 0.3 and 0.7 count a missed pixel more.",
+                "loss.tversky_alpha and loss.tversky_beta are both 0, so errors have no cost.",
+                code="settings_conflict",
+                hint="Use 0.5 for both (Dice), or 0.3 and 0.7 to give false negatives more weight.",
             )
         if not any(factor > 0 for factor in self.terms.values()):
             raise ConfigError(
-                "loss.terms leaves nothing to make small.", hint="Give one loss a factor above 0."
+                "loss.terms has no loss with a factor above 0.",
+                code="value_out_of_range",
+                hint="Give at least one loss a factor above 0.",
             )
 
 
-LOSSES: dict[str, Callable[[LabelSpace, LossConfig], nn.Module]] = {
+LOSSES: dict[str, LossBuilder] = {
     "cross_entropy": lambda space, config: CrossEntropyLoss(space),
     "focal": lambda space, config: FocalLoss(space, config.focal_gamma),
     "dice": lambda space, config: DiceLoss(space, config.smooth),
@@ -76,9 +93,17 @@ LOSSES: dict[str, Callable[[LabelSpace, LossConfig], nn.Module]] = {
 
 
 def build_loss(config: LossConfig, space: LabelSpace, *, deep_supervision: bool) -> nn.Module:
-    """The weighted sum, on every head where the network has several."""
-    terms = [
-        (factor, LOSSES[name](space, config)) for name, factor in config.terms.items() if factor
-    ]
+    """Build the weighted sum of the losses, for all heads if the network has several.
+
+    Raises:
+        ConfigError: if a loss comes from a Python file that is not loaded.
+    """
+    terms = []
+    for name, factor in config.terms.items():
+        assert isinstance(name, str), "load_recipe replaces the objects of a recipe by names"
+        if name not in LOSSES:
+            raise missing_code("loss.terms", name)
+        if factor:
+            terms.append((factor, LOSSES[name](space, config)))
     loss = WeightedSum(*terms)
     return DeepSupervision(loss) if deep_supervision else loss

@@ -1,4 +1,4 @@
-"""Losses made of losses."""
+"""Losses composed of other losses."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch.nn import functional
 
 
 class WeightedSum(nn.Module):
-    """Sum of losses, each times its factor.
+    """Weighted sum of losses.
 
     Args:
-        terms: Pairs of factor and loss.
+        terms: Pairs of a factor and a loss.
     """
 
     def __init__(self, *terms: tuple[float, nn.Module]):
@@ -28,14 +28,14 @@ class WeightedSum(nn.Module):
 
 
 class DeepSupervision(nn.Module):
-    """A loss on every head of a network; each coarser head counts half of the finer one.
+    """Apply a loss to every head of a network; each coarser head has half the weight of the finer.
 
     Args:
-        loss: Takes one head's logits, target and weight.
+        loss: Loss of one head: (logits, target, weight) -> scalar.
 
     Shapes:
         logits: one (B, K, *S), or a list of them, fine to coarse.
-        target, weight: of the finest head; nearest neighbors of it for the coarser ones.
+        target, weight: size of the finest head; coarser heads use nearest-neighbor samples.
 
     Source:
         nnU-Net (Isensee et al. 2021), 10.1038/s41592-020-01008-z.

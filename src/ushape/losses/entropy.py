@@ -1,4 +1,4 @@
-"""Losses that judge each pixel by itself."""
+"""Losses of single pixels: cross-entropy and focal loss."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from ushape.labels import LabelSpace
 
 
 class CrossEntropyLoss(nn.Module):
-    """Weighted mean of the cross-entropy over all pixels that count.
+    """Weighted mean of the cross-entropy over all pixels that are not ignored.
 
-    The sum is divided by the number of pixels with a weight above 0, not by the weights: a
-    border weight map has an effect.
+    The sum is divided by the number of pixels with a weight above 0, not by the sum of weights, so
+    that a border weight map has an effect.
 
     Args:
-        space: Label space; decides sigmoid or softmax.
+        space: Label space; determines sigmoid or softmax.
 
     Shapes:
         logits: (B, K, *S), raw scores.
@@ -40,18 +40,18 @@ class CrossEntropyLoss(nn.Module):
         return -(target * logits.log_softmax(dim=1)).sum(dim=1, keepdim=True)
 
     def mean_over_pixels(self, loss: Tensor, weight: Tensor) -> Tensor:
-        """Weighted sum, divided by the number of pixels that count."""
+        """Return the weighted sum divided by the number of pixels that are not ignored."""
         return (weight * loss).sum() / (weight > 0).sum().clamp(min=1)
 
 
 class FocalLoss(CrossEntropyLoss):
-    """Cross-entropy in which well classified pixels count less: times (1 - p)^gamma.
+    """Cross-entropy times (1 - p)^gamma, which gives well-classified pixels less weight.
 
     Args:
-        gamma: 0 is the cross-entropy; the paper has 2.
+        gamma: Exponent; 0 gives the cross-entropy, and the paper uses 2.
 
     Source:
-        Lin et al. 2017, arXiv 1708.02002; without their class weights alpha.
+        Lin et al. 2017, arXiv 1708.02002, without the class weights alpha.
     """
 
     def __init__(self, space: LabelSpace, gamma: float = 2.0):
@@ -60,14 +60,14 @@ class FocalLoss(CrossEntropyLoss):
 
     def of_pixels(self, logits: Tensor, target: Tensor) -> Tensor:
         if not self.space.is_exclusive:
-            # Of a pixel and its complement, each with its own probability.
+            # Foreground and background terms, each with its own probability.
             right = target * self._focused(functional.logsigmoid(logits))
             wrong = (1 - target) * self._focused(functional.logsigmoid(-logits))
             return (right + wrong).mean(dim=1, keepdim=True)
         return (target * self._focused(logits.log_softmax(dim=1))).sum(dim=1, keepdim=True)
 
     def _focused(self, log_probability: Tensor) -> Tensor:
-        # Below gamma 1 the power has an infinite slope at 0, where p is rounded to 1.
+        # For gamma < 1 the power has an infinite slope at 0, which occurs if p is rounded to 1.
         tiny = torch.finfo(log_probability.dtype).tiny
         focus = (-log_probability.expm1()).clamp(min=tiny) ** self.gamma
         return -focus * log_probability

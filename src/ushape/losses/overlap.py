@@ -1,4 +1,4 @@
-"""Losses that compare areas: soft Dice, Jaccard and Tversky."""
+"""Overlap losses: soft Dice, Jaccard and Tversky."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ushape.labels import LabelSpace
 
 @dataclass(frozen=True)
 class Areas:
-    """Pixels of each foreground class, (K',) over the batch or (B, K') image by image."""
+    """Soft pixel counts of each foreground class: (K',) per batch or (B, K') per image."""
 
     both: Tensor
     truth: Tensor
@@ -22,12 +22,13 @@ class Areas:
 def measure_areas(
     space: LabelSpace, logits: Tensor, target: Tensor, weight: Tensor, *, per_image: bool
 ) -> Areas:
-    """Soft areas. A pixel counts or is ignored: a border weight map is for the cross-entropy.
+    """Measure soft areas; a weight of 0 ignores the pixel, and other weights have no effect.
 
     Shapes:
         logits, target: (B, K, *S); weight: (B, 1, *S), 0 ignores the pixel.
     """
-    full = logits.float() if logits.element_size() < 4 else logits  # Half loses single pixels.
+    # Sums in half precision lose single pixels.
+    full = logits.float() if logits.element_size() < 4 else logits
     counted = (weight > 0).to(full.dtype)
     guess = space.probabilities(full)[:, space.foreground] * counted
     truth = target[:, space.foreground] * counted
@@ -39,16 +40,16 @@ class OverlapLoss(nn.Module):
     """One minus a soft overlap, averaged over foreground classes (and images).
 
     Args:
-        space: Label space; decides sigmoid or softmax, and what is foreground.
-        smooth: Pixels added above and below; a class absent from truth and prediction then
-            costs nothing. With 0 it costs 1, and has no gradient.
-        per_image: Each image by itself; otherwise pixels are pooled over the batch first, so that
-            an image without foreground cannot swing the loss by itself.
+        space: Label space; determines sigmoid or softmax, and which classes are foreground.
+        smooth: Pixels added to numerator and denominator, so that a class which is absent from
+            annotation and prediction costs nothing. With 0 it costs 1 and has no gradient.
+        per_image: Compute the overlap of each image separately. Otherwise pixels are pooled over
+            the batch first, so that an image without foreground cannot dominate the loss.
 
     Shapes:
         logits: (B, K, *S), raw scores.
         target: (B, K, *S), 0 to 1.
-        weight: (B, 1, *S); 0 ignores the pixel, all else counts alike.
+        weight: (B, 1, *S); 0 ignores the pixel, all other values have the same effect.
         returns: scalar in [0, 1].
     """
 
@@ -59,20 +60,20 @@ class OverlapLoss(nn.Module):
     def forward(self, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         areas = measure_areas(self.space, logits, target, weight, per_image=self.per_image)
         above, below = self.fraction(areas)
-        # Without smoothing, 0 / 0 must not become a NaN.
+        # Without smoothing, 0 / 0 must not become NaN.
         tiny = torch.finfo(below.dtype).tiny
         return 1 - ((above + self.smooth) / (below + self.smooth).clamp(min=tiny)).mean()
 
     def fraction(self, areas: Areas) -> tuple[Tensor, Tensor]:
-        """Numerator and denominator of the overlap, without smoothing."""
+        """Return numerator and denominator of the overlap without smoothing."""
         raise NotImplementedError
 
 
 class DiceLoss(OverlapLoss):
-    """2 |A B| / (|A| + |B|).
+    """Dice loss: one minus 2 |A B| / (|A| + |B|).
 
     Source:
-        Milletari et al. 2016 (V-Net), arXiv 1606.04797; without their squares.
+        Milletari et al. 2016 (V-Net), arXiv 1606.04797, without the squares in the denominator.
     """
 
     def fraction(self, areas: Areas) -> tuple[Tensor, Tensor]:
@@ -80,7 +81,7 @@ class DiceLoss(OverlapLoss):
 
 
 class JaccardLoss(OverlapLoss):
-    """|A B| / |A or B|, intersection over union.
+    """Jaccard loss: one minus |A B| / |A or B|, the intersection over union.
 
     Source:
         Rahman and Wang 2016, 10.1007/978-3-319-50835-1_22.
@@ -91,11 +92,11 @@ class JaccardLoss(OverlapLoss):
 
 
 class TverskyLoss(OverlapLoss):
-    """|A B| / (|A B| + alpha |false alarms| + beta |missed|); both 0.5 is Dice.
+    """Tversky loss: one minus TP / (TP + alpha FP + beta FN); 0.5 for both is Dice.
 
     Args:
-        alpha: Cost of a pixel found by mistake.
-        beta: Cost of a pixel missed.
+        alpha: Cost of a false positive pixel.
+        beta: Cost of a false negative pixel.
 
     Source:
         Salehi et al. 2017, arXiv 1706.05721.
@@ -114,5 +115,6 @@ class TverskyLoss(OverlapLoss):
         self.alpha, self.beta = alpha, beta
 
     def fraction(self, areas: Areas) -> tuple[Tensor, Tensor]:
-        false_alarm, missed = areas.guess - areas.both, areas.truth - areas.both
-        return areas.both, areas.both + self.alpha * false_alarm + self.beta * missed
+        false_positive, false_negative = areas.guess - areas.both, areas.truth - areas.both
+        below = areas.both + self.alpha * false_positive + self.beta * false_negative
+        return areas.both, below

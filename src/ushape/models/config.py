@@ -1,106 +1,141 @@
-"""Configuration of the U-Net."""
+"""Configuration of the network."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from torch import nn
+
+from ushape.config import is_custom
 from ushape.errors import ConfigError
+
+NetworkBuilder = Callable[["NetworkConfig", int, int], nn.Module]
+"""Builds a network with fresh weights: (config, input channels, output channels) -> module."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class UNetConfig:
-    """The shape of a U-Net."""
+class NetworkConfig:
+    """Architecture of the network. Fields that a network does not use have no effect on it."""
 
     RENAMED: ClassVar = {"centre_convolutions": "center_convolutions", "output=centre": "center"}
 
+    architecture: str | NetworkBuilder = "unet"
+    """Name of the network: unet. A recipe in a Python file (--recipe FILE.py:FUNCTION) can give its
+    own class, function or built network instead of a name."""
+
     dims: Literal[2, 3] = 2
-    """Spatial dimensions."""
+    """Number of spatial dimensions; the plan takes it from the data."""
 
     widths: tuple[int, ...] | Literal["auto"] = "auto"
-    """Channels of each level, fine to coarse; their number is the depth."""
+    """Channels of each level, from fine to coarse. The number of values is the depth."""
 
     convolutions: int = 2
-    """3 x 3 convolutions of each level on the way down, and of the coarsest one."""
+    """Number of 3 x 3 convolutions in each level of the encoder."""
 
     center_convolutions: int | None = None
-    """Convolutions of the coarsest level, where it differs from the others."""
+    """Number of convolutions in the coarsest level, if it differs from `convolutions`."""
 
     decoder_convolutions: int | None = None
-    """Convolutions of each level on the way up, where it differs from the way down."""
+    """Number of convolutions in each level of the decoder, if it differs from `convolutions`."""
 
     decoder_widths: tuple[int, ...] | None = None
-    """Channels of each level on the way up, fine to coarse and without the coarsest, where they
-    differ from the way down."""
+    """Channels of each decoder level, from fine to coarse and without the coarsest level, if they
+    differ from `widths`."""
 
     padding: Literal["same", "valid"] = "same"
-    """valid: convolutions shrink the image, as in the paper; same: zeros are added."""
+    """Padding of the convolutions. same: zeros keep the image size; valid: each convolution shrinks
+    the image, as in the original paper."""
 
     output: Literal["center", "stretched"] = "center"
-    """What valid convolutions answer for: the center of the image, as in the paper; or that
-    center stretched over the whole image, as a notebook has it."""
+    """Area that the output of valid convolutions covers. center: the center of the input, as in the
+    original paper; stretched: that center, resized to the whole input."""
 
     norm: Literal["auto", "none", "batch", "instance", "group"] = "auto"
-    """Normalization after each convolution."""
+    """Normalization layer after each convolution."""
 
     bias: Literal["where_no_norm", "always"] = "where_no_norm"
-    """Which 3 x 3 convolutions have a bias; a norm has an offset of its own, so that always
-    serves published networks only."""
+    """Convolutions that have a bias. A normalization layer has an offset of its own, so always is
+    only useful to reproduce published networks."""
 
     activation: Literal["relu", "leaky_relu", "gelu", "silu"] = "relu"
+    """Activation function after each convolution."""
 
     dropout: float = 0.0
-    """Share of channels that are dropped in training."""
+    """Probability that a channel is dropped during training."""
 
     dropout_place: Literal["between", "after", "bottom"] = "bottom"
-    """Between the convolutions of each level; after each level; after the two coarsest ones."""
+    """Position of dropout. between: between the convolutions of each level; after: after each
+    level; bottom: after the two coarsest levels."""
 
     down: Literal["max_pool", "average_pool", "stride"] = "max_pool"
-    """How a level is halved."""
+    """Downsampling between levels; stride is a convolution with stride 2."""
 
     up: Literal["transposed", "bilinear", "nearest", "bilinear_3x3"] = "transposed"
-    """How a level is doubled: transposed convolution to half the channels; interpolation;
-    interpolation and a 3 x 3 convolution (padding, norm, activation as anywhere) to half."""
+    """Upsampling between levels. transposed: transposed convolution that halves the channels;
+    bilinear, nearest: interpolation; bilinear_3x3: interpolation followed by a 3 x 3 convolution
+    that halves the channels."""
 
     block: Literal["plain", "residual"] = "plain"
-    """residual: each level's input is added to its output."""
+    """Block of convolutions in each level; residual adds the input of the level to its output."""
 
     deep_supervision: int = 0
-    """Further heads on the decoder's coarser levels, for training."""
+    """Number of additional outputs, on coarser levels of the decoder, that are trained as well."""
+
+    @property
+    def is_custom(self) -> bool:
+        """Whether the network comes from a Python file of the user."""
+        return is_custom(self.architecture)
 
     def __post_init__(self) -> None:
         if self.widths != "auto" and (len(self.widths) < 2 or min(self.widths) < 1):
             raise ConfigError(
                 f"network.widths is {list(self.widths)}.",
-                hint="At least two levels of at least one channel, e.g. [32, 64, 128, 256].",
+                code="value_out_of_range",
+                hint="Give at least two levels of at least one channel, e.g. [32, 64, 128, 256].",
             )
         if not 0 <= self.dropout < 1:
             raise ConfigError(
-                f"network.dropout is {self.dropout}, outside [0, 1).", hint="0 switches it off."
+                f"network.dropout is {self.dropout}, outside [0, 1).",
+                code="value_out_of_range",
+                hint="Use 0 for no dropout.",
             )
-        if self.block == "residual" and self.padding == "valid":
-            raise ConfigError(
-                "network.block residual needs network.padding same.",
-                hint="Valid convolutions shrink the image, so nothing could be added to it.",
-            )
-        if self.deep_supervision and self.padding == "valid":
-            raise ConfigError(
-                "network.deep_supervision needs network.padding same.",
-                hint="Valid heads cover different areas, so one target cannot serve them all.",
-            )
-        self._check_decoder_widths()
         for name in ("convolutions", "center_convolutions", "decoder_convolutions"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ConfigError(f"network.{name} is {value}.", hint="1 is the fewest.")
+                raise ConfigError(
+                    f"network.{name} is {value}.",
+                    code="value_out_of_range",
+                    hint="Use at least 1 convolution.",
+                )
+        self._check_valid_padding()
+        self._check_decoder()
+
+    def _check_valid_padding(self) -> None:
+        if self.padding == "same":
+            return
+        if self.block == "residual":
+            raise ConfigError(
+                "network.block residual needs network.padding same.",
+                code="settings_conflict",
+                hint="Valid convolutions shrink the image, so it cannot be added to the output.",
+            )
+        if self.deep_supervision:
+            raise ConfigError(
+                "network.deep_supervision needs network.padding same.",
+                code="settings_conflict",
+                hint="With valid convolutions each output covers another area of the image.",
+            )
+
+    def _check_decoder(self) -> None:
         levels = 99 if self.widths == "auto" else len(self.widths) - 2
         if not 0 <= self.deep_supervision <= levels:
             raise ConfigError(
                 f"network.deep_supervision is {self.deep_supervision}, outside 0 to {levels}.",
-                hint="There is one further head at most for each inner level of the decoder.",
+                code="value_out_of_range",
+                hint="There is at most one additional output for each inner level of the decoder.",
             )
-
-    def _check_decoder_widths(self) -> None:
         if self.decoder_widths is None:
             return
         levels = 0 if self.widths == "auto" else len(self.widths) - 1
@@ -108,5 +143,6 @@ class UNetConfig:
             raise ConfigError(
                 f"network.decoder_widths is {list(self.decoder_widths)}, network.widths "
                 f"{self.widths if self.widths == 'auto' else list(self.widths)}.",
-                hint="Give both, decoder_widths with one level fewer, each of at least 1 channel.",
+                code="value_out_of_range",
+                hint="Give both; decoder_widths has one level fewer, each of at least 1 channel.",
             )

@@ -1,10 +1,10 @@
-"""Encoder: image -> features of each level, fine to coarse."""
+"""Encoder and its blocks: image -> features of each level, fine to coarse."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ushape.models.config import UNetConfig
+from ushape.models.config import NetworkConfig
 from ushape.models.layers import (
     ACTIVATIONS,
     AVERAGE_POOL,
@@ -15,10 +15,12 @@ from ushape.models.layers import (
 )
 
 
-def build_convolution(config: UNetConfig, in_channels: int, out_channels: int) -> list[nn.Module]:
-    """A 3 x 3 convolution with its norm and activation.
+def build_convolution(
+    config: NetworkConfig, in_channels: int, out_channels: int
+) -> list[nn.Module]:
+    """Build a 3 x 3 convolution with its norm and activation.
 
-    By default it has no bias where a norm follows: the norm's own offset takes its place.
+    By default it has no bias if a norm follows, because the norm has an offset of its own.
     """
     convolution = CONVOLUTION[config.dims](
         in_channels,
@@ -32,14 +34,14 @@ def build_convolution(config: UNetConfig, in_channels: int, out_channels: int) -
 
 
 class Block(nn.Module):
-    """The convolutions of one level, each with norm and activation.
+    """Convolutions of one level, each with norm and activation.
 
     Shapes:
-        x: (B, in, *S) -> (B, out, *S'), each valid convolution taking 2 pixels off S.
+        x: (B, in, *S) -> (B, out, *S'); each valid convolution removes 2 pixels from S.
     """
 
     def __init__(
-        self, config: UNetConfig, in_channels: int, out_channels: int, count: int, dropout: float
+        self, config: NetworkConfig, in_channels: int, out_channels: int, count: int, dropout: float
     ):
         super().__init__()
         layers: list[nn.Module] = []
@@ -62,14 +64,14 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Levels of convolutions, each half as large as the one before.
+    """Levels of convolutions, each at half the resolution of the previous one.
 
     Shapes:
         x: (B, C, *S).
         returns: one (B, widths[i], *S_i) per level, fine to coarse.
     """
 
-    def __init__(self, config: UNetConfig, in_channels: int):
+    def __init__(self, config: NetworkConfig, in_channels: int):
         super().__init__()
         assert config.widths != "auto"
         coarsest = len(config.widths) - 1
@@ -91,13 +93,13 @@ class Encoder(nn.Module):
         return features
 
 
-def _dropout(config: UNetConfig, level: int) -> float:
+def _dropout(config: NetworkConfig, level: int) -> float:
     assert config.widths != "auto"
     everywhere = config.dropout_place != "bottom"
     return config.dropout if everywhere or level >= len(config.widths) - 2 else 0.0
 
 
-def _build_down(config: UNetConfig, width: int) -> nn.Module:
+def _build_down(config: NetworkConfig, width: int) -> nn.Module:
     if config.down == "max_pool":
         return MAX_POOL[config.dims](2)
     if config.down == "average_pool":

@@ -1,4 +1,4 @@
-"""Convolutions, norms, pooling and upsampling for 2D and 3D: one lookup."""
+"""Convolutions, norms, pooling and upsampling for 2D and 3D."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 class InstanceNorm(nn.Module):
-    """Instance norm, computed as the batch norm of each image by itself.
+    """Instance norm, computed as the batch norm of each image separately.
 
-    Torch's own, and batch norm over a (1, B * C, *S) view, lose the channels-last layout, and
-    every convolution after them pays for it. A single pixel has no spread: it becomes the offset.
+    PyTorch's instance norm, and batch norm over a (1, B * C, *S) view, lose the channels-last
+    layout, which slows down the convolutions that follow. A single pixel becomes the offset.
 
     Shapes:
         x: (B, C, *S) -> (B, C, *S), in the memory format of x.
@@ -48,9 +48,9 @@ class InstanceNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        # functional.batch_norm is the same but refuses a single pixel, which a legal size can have.
+        # functional.batch_norm is the same but refuses a single pixel, which can be a legal size.
         images = [self._norm_image(image) for image in x.split(1)]
-        return torch.cat(images) if len(images) > 1 else images[0]  # A copy less.
+        return torch.cat(images) if len(images) > 1 else images[0]  # Saves a copy.
 
     def _norm_image(self, image: Tensor) -> Tensor:
         return torch.batch_norm(
@@ -67,7 +67,7 @@ class InstanceNorm(nn.Module):
 
 
 def build_norm(name: str, channels: int, dims: int) -> nn.Module:
-    """The norm after a convolution; group norm has 8 groups where the channels allow it."""
+    """Build the norm after a convolution; group norm has 8 groups if the channels allow it."""
     if name == "batch":
         return BATCH_NORM[dims](channels)
     if name == "instance":
@@ -78,7 +78,7 @@ def build_norm(name: str, channels: int, dims: int) -> nn.Module:
 
 
 class Resize(nn.Module):
-    """Upsampling by two without parameters."""
+    """Upsampling by a factor of two without parameters."""
 
     def __init__(self, mode: str):
         super().__init__()
@@ -90,7 +90,7 @@ class Resize(nn.Module):
 
 
 def init_he(module: nn.Module) -> None:
-    """Normal weights with std sqrt(2 / N), N = kernel area x input channels; biases 0.
+    """Draw normal weights with std sqrt(2 / N), N = kernel area x input channels; set biases to 0.
 
     Source:
         He et al. 2015, arXiv 1502.01852; Ronneberger et al. 2015, section 3.

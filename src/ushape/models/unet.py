@@ -1,25 +1,26 @@
-"""The U-Net, 2D and 3D, valid or padded."""
+"""The U-Net, 2D and 3D, with valid or padded convolutions."""
 
 from __future__ import annotations
 
+import itertools
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ushape.errors import PlanError
-from ushape.models.config import UNetConfig
-from ushape.models.decoder import Decoder, level_widths
-from ushape.models.encoders import Encoder
-from ushape.models.layers import CONVOLUTION, LINEAR_MODE, init_he
-from ushape.models.sizes import next_legal_size, output_size, valid_margin
+from ushape.models.config import NetworkConfig
+from ushape.models.encoders import Block, Encoder, build_convolution
+from ushape.models.layers import CONVOLUTION, LINEAR_MODE, TRANSPOSED, Resize, init_he
 
 
 class UNet(nn.Module):
     """Encoder, decoder with skip connections, and a 1 x 1 head.
 
     Args:
-        config: Nothing in it is "auto".
-        in_channels: C.
-        out_channels: K.
+        config: Configuration without "auto" values.
+        in_channels: Number of image channels C.
+        out_channels: Number of output channels K.
 
     Shapes:
         x: (B, C, *S), every size legal (`legal_size`).
@@ -27,13 +28,13 @@ class UNet(nn.Module):
             list of logits, fine to coarse.
 
     Raises:
-        PlanError: an illegal input size; the message names the next legal ones.
+        PlanError: if an input size is not legal; the message names the next legal sizes.
 
     Source:
         Ronneberger, Fischer, Brox 2015, arXiv 1505.04597.
     """
 
-    def __init__(self, config: UNetConfig, in_channels: int, out_channels: int):
+    def __init__(self, config: NetworkConfig, in_channels: int, out_channels: int):
         super().__init__()
         assert config.widths != "auto", "the planner chooses the widths"
         assert config.norm != "auto", "the planner chooses the norm"
@@ -46,15 +47,15 @@ class UNet(nn.Module):
             for width in level_widths(config)[: 1 + config.deep_supervision]
         )
         self.margin = valid_margin(config)
-        self.divisor = 2 ** (len(config.widths) - 1)
+        self.receptive_field = receptive_field(config)
         init_he(self)
 
     def legal_size(self, at_least: int) -> int:
-        """The smallest legal input size that is not smaller, pixels."""
+        """Return the smallest legal input size that is not smaller, in pixels."""
         return next_legal_size(self.config, at_least)
 
     def output_size(self, size: int) -> int:
-        """Output pixels for a legal number of input pixels."""
+        """Return the output size for a legal input size, in pixels."""
         return output_size(self.config, size)
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
@@ -63,14 +64,11 @@ class UNet(nn.Module):
         if self.training and self.config.deep_supervision:
             return [head(level) for head, level in zip(self.heads, reversed(levels), strict=False)]
         logits: Tensor = self.heads[0](levels[-1])
-        if logits.shape[2:] == self._shape_of(x):
+        shape = tuple(self.output_size(size) for size in x.shape[2:])
+        if logits.shape[2:] == shape:
             return logits
         mode = LINEAR_MODE[self.config.dims]
-        return functional.interpolate(logits, self._shape_of(x), mode=mode, align_corners=False)
-
-    def _shape_of(self, x: Tensor) -> tuple[int, ...]:
-        """Of the logits."""
-        return tuple(self.output_size(size) for size in x.shape[2:])
+        return functional.interpolate(logits, shape, mode=mode, align_corners=False)
 
     def _refuse_illegal(self, shape: tuple[int, ...]) -> None:
         for size in shape:
@@ -79,5 +77,115 @@ class UNet(nn.Module):
                 raise PlanError(
                     f"The network cannot take an image of {' × '.join(map(str, shape))} pixels: "
                     f"{size} is not legal.",
+                    code="illegal_size",
                     hint=f"The next legal sizes are {legal} and {self.legal_size(legal + 1)}.",
                 )
+
+
+class Decoder(nn.Module):
+    """Upsample from the coarsest level back to the finest, joining the skip connections.
+
+    Shapes:
+        features: one (B, widths[i], *S_i) per level, fine to coarse.
+        returns: the features of each decoder level, coarse to fine, without the coarsest.
+    """
+
+    def __init__(self, config: NetworkConfig):
+        super().__init__()
+        assert config.widths != "auto"
+        count = config.decoder_convolutions or config.convolutions
+        dropout = config.dropout if config.dropout_place != "bottom" else 0.0
+        self.ups = nn.ModuleList()
+        self.blocks = nn.ModuleList()
+        coarsest = config.widths[-1]
+        widths = (*level_widths(config), coarsest)[::-1]
+        skips = config.widths[-2::-1]
+        for (coarse, fine), skip in zip(itertools.pairwise(widths), skips, strict=True):
+            up, width = _build_up(config, coarse, fine)
+            self.ups.append(up)
+            self.blocks.append(Block(config, skip + width, fine, count, dropout))
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        levels = []
+        x = features[-1]
+        for up, block, skip in zip(self.ups, self.blocks, features[-2::-1], strict=True):
+            x = up(x)
+            x = block(torch.cat([crop_to(skip, x.shape[2:]), x], dim=1))
+            levels.append(x)
+        return levels
+
+
+def level_widths(config: NetworkConfig) -> tuple[int, ...]:
+    """Return the output channels of each decoder level, fine to coarse."""
+    assert config.widths != "auto"
+    return config.widths[:-1] if config.decoder_widths is None else config.decoder_widths
+
+
+def crop_to(x: Tensor, shape: torch.Size) -> Tensor:
+    """Crop x to its center: valid convolutions leave skip connections larger than the decoder."""
+    if x.shape[2:] == shape:
+        return x
+    for axis, size in enumerate(shape, start=2):
+        x = x.narrow(axis, (x.shape[axis] - size) // 2, size)
+    return x
+
+
+def _build_up(config: NetworkConfig, coarse: int, fine: int) -> tuple[nn.Module, int]:
+    """Build the layer that doubles the size, and return it with its output channels."""
+    if config.up == "transposed":
+        return TRANSPOSED[config.dims](coarse, fine, 2, stride=2), fine
+    mode = "nearest" if config.up == "nearest" else LINEAR_MODE[config.dims]
+    if config.up == "bilinear_3x3":
+        return nn.Sequential(Resize(mode), *build_convolution(config, coarse, fine)), fine
+    return Resize(mode), coarse
+
+
+def output_size(config: NetworkConfig, size: int) -> int:
+    """Return the output pixels along one axis, or 0 if the input size is not legal."""
+    assert config.widths != "auto"
+    whole, levels = size, len(config.widths)
+    lost = 2 if config.padding == "valid" else 0
+    center = config.center_convolutions or config.convolutions
+    for level in range(levels):
+        size -= lost * (config.convolutions if level < levels - 1 else center)
+        if size <= 0 or (level < levels - 1 and size % 2):
+            return 0
+        if level < levels - 1:
+            size //= 2
+    way_up = config.decoder_convolutions or config.convolutions
+    if config.up == "bilinear_3x3":
+        way_up += 1
+    for _ in range(levels - 1):
+        size = 2 * size - lost * way_up
+        if size <= 0:
+            return 0
+    return whole if config.output == "stretched" else size
+
+
+def next_legal_size(config: NetworkConfig, at_least: int) -> int:
+    """Return the smallest legal input size that is not smaller, in pixels."""
+    size = max(1, at_least)
+    while not output_size(config, size):
+        size += 1
+    return size
+
+
+def valid_margin(config: NetworkConfig) -> int:
+    """Return the pixels lost on each side, which are the same for every legal size."""
+    if config.padding == "same":
+        return 0
+    size = next_legal_size(config, 1)
+    return (size - output_size(config, size)) // 2
+
+
+def receptive_field(config: NetworkConfig) -> int:
+    """Return how many input pixels along one axis an output pixel can depend on."""
+    assert config.widths != "auto"
+    coarsest = len(config.widths) - 1
+    way_up = config.decoder_convolutions or config.convolutions
+    convolutions = config.convolutions + way_up + (config.up == "bilinear_3x3")
+    seen = 2**coarsest + 2 * (config.center_convolutions or config.convolutions) * 2**coarsest
+    seen += sum(2 * convolutions * 2**level for level in range(coarsest))
+    if config.up in ("bilinear", "bilinear_3x3"):  # Uses neighboring pixels.
+        seen += sum(2 ** (level + 1) for level in range(coarsest))
+    return seen

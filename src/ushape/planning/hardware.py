@@ -1,10 +1,11 @@
-"""What this machine has, and the measures that make its CPU fast."""
+"""Properties of this machine, and settings that make its CPU fast."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import platform
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,40 +17,41 @@ from ushape.errors import PlanError
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """Cores, memory, accelerator."""
+    """Cores, memory and accelerator of a machine."""
 
     device: str
-    """cpu, cuda or mps."""
+    """Type of the device: cpu, cuda or mps."""
 
     name: str
-    """The device in words."""
+    """Name of the device."""
 
     cores: int
-    """CPU cores that this process may use."""
+    """Number of CPU cores that this process may use."""
 
     memory_bytes: int
-    """Memory for training: the accelerator's, or the main memory."""
+    """Memory for training: that of the accelerator, or the main memory."""
 
     main_memory_bytes: int
     has_bf16: bool
-    """The device computes bf16 in hardware."""
+    """Whether the device computes bf16 in hardware."""
 
 
 def inspect_machine(device: str = "auto") -> Machine:
-    """Looks at the machine.
+    """Return the properties of this machine.
 
     Args:
-        device: auto, cpu, cuda or mps.
+        device: Type of device: cpu, cuda, mps, or auto for the fastest one.
 
     Raises:
-        PlanError: a device that is not there.
+        PlanError: if the device is not available.
     """
     found = _available_devices()
     chosen = found[0] if device == "auto" else device
     if chosen not in found:
         raise PlanError(
-            f"Device {device} is not there; found: {', '.join(found)}.",
-            hint="--device auto takes the fastest one.",
+            f"Device {device} is not available; available: {', '.join(found)}.",
+            code="device_not_available",
+            hint="Use --device auto for the fastest available one.",
         )
     main_memory = _main_memory_bytes()
     if chosen == "cuda":
@@ -69,22 +71,24 @@ def inspect_machine(device: str = "auto") -> Machine:
 
 
 def keep_memory() -> bool:
-    """Tells glibc to keep freed memory for the next step.
+    """Tell glibc to keep freed memory for the next step, and return whether it does.
 
-    Otherwise every step returns its activations to the system and faults them in again, half of
-    the time of plain PyTorch on a CPU (benchmarks/README.md). Only works before large
-    allocations were made. Returns whether the C library took it.
+    Otherwise every step returns its activations to the system and requests them again, which takes
+    half of the time of plain PyTorch on a CPU (benchmarks/README.md). It has no effect after large
+    allocations and on systems without glibc (macOS, Windows, musl).
     """
+    if not sys.platform.startswith("linux"):
+        return False
     m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
     try:
         libc = ctypes.CDLL("libc.so.6")
         return bool(libc.mallopt(m_mmap_max, 0)) and bool(libc.mallopt(m_trim_threshold, -1))
-    except (OSError, AttributeError):  # Not glibc: macOS, Windows, musl.
+    except (OSError, AttributeError):  # Linux with another C library.
         return False
 
 
 def _available_devices() -> list[str]:
-    """Fastest first."""
+    """Return the types of available devices, fastest first."""
     found = ["cuda"] if torch.cuda.is_available() else []
     if torch.backends.mps.is_available():
         found.append("mps")
@@ -92,14 +96,14 @@ def _available_devices() -> list[str]:
 
 
 def _cores() -> int:
-    """Cores by affinity and by torch's own count, which respects OMP_NUM_THREADS."""
+    """Count the cores that affinity and PyTorch allow, which respects OMP_NUM_THREADS."""
     affinity = getattr(os, "sched_getaffinity", None)
     allowed = len(affinity(0)) if affinity else os.cpu_count() or 1
     return max(1, min(allowed, torch.get_num_threads()))
 
 
 def _main_memory_bytes() -> int:
-    """The system's memory, or the container's share of it."""
+    """Return the memory of the system, or the limit of its Linux container."""
     total = psutil.virtual_memory().total
     for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
@@ -120,8 +124,15 @@ def _cpu_name() -> str:
 
 
 def _cpu_has_bf16() -> bool:
-    """Without these instructions bf16 is slower than fp32 (0.37 of its speed)."""
-    try:
+    """Return whether the CPU has bf16 instructions; emulated bf16 is slower than fp32."""
+    capabilities = getattr(torch.cpu, "get_capabilities", None)
+    if capabilities is not None:
+        found = capabilities()
+        names = ["avx512_bf16", "amx_bf16"]
+        if sys.platform.startswith("linux"):
+            names.append("bf16")  # ARM, where PyTorch uses it through oneDNN.
+        return any(found.get(name, False) for name in names)
+    try:  # PyTorch before 2.13.
         flags = Path("/proc/cpuinfo").read_text()
     except OSError:
         return False

@@ -1,4 +1,4 @@
-"""Plan: a recipe in which nothing is "auto" any more, and what was found in the data."""
+"""Plan: a recipe without "auto", and the facts about data and machine that it depends on."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ PLAN_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """All that training and prediction need to know."""
+    """Everything that training and prediction need to know."""
 
     RENAMED: ClassVar = {"preparation": "preprocessing"}
 
     recipe: Recipe
     preprocessing: Preprocessing
     encoding: MaskEncoding
-    """How predictions are written: as the user's own masks."""
+    """Encoding of predictions, which is that of the user's masks."""
 
     machine: Machine
-    """Where the plan was made."""
+    """Machine on which the plan was made."""
 
     evaluation_s: float
-    """Seconds of the user's minutes that are kept for evaluation and report."""
+    """Seconds of the time limit that are reserved for evaluation and report."""
 
     group_noun: str
-    """What the data's groups are, for the report: "patients", "images"."""
+    """Plural noun for the groups of the data, such as "patients" or "images"."""
 
     reasons: tuple[str, ...]
-    """The plan in words, a line each."""
+    """Descriptions of the decisions, one line each."""
 
     version: int = PLAN_VERSION
 
@@ -67,49 +67,68 @@ class Plan:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], *, source: str) -> Plan:
-        """Raises RunError where the file was written by another version."""
+        """Build a plan from the values of a file.
+
+        Raises:
+            RunError: if the values are not a plan, or were written by another version.
+            ConfigError: if a key is unknown or a value impossible.
+        """
         if not isinstance(values, dict):
-            raise RunError(f"{source} holds no plan.", hint="Copy the run folder again, whole.")
+            raise RunError(
+                f"{source} does not contain a plan.",
+                code="invalid_plan",
+                hint="Copy the complete run folder again.",
+            )
         if values.get("version") != PLAN_VERSION:
             raise RunError(
-                f"{source} has version {values.get('version')}, this ushape reads {PLAN_VERSION}.",
-                hint="Use the ushape version that trained the run, or train again.",
+                f"{source} has version {values.get('version')}; this version of ushape reads "
+                f"{PLAN_VERSION}.",
+                code="unsupported_version",
+                hint="Use the version of ushape that trained the run, or train again.",
             )
         plan = config.from_dict(cls, values, source=source)
         if plan.preprocessing.channels < 1 or not is_writable(plan.encoding.suffix):
             raise RunError(
-                f"{source}: {plan.preprocessing.channels} channels, masks as "
-                f"{plan.encoding.suffix!r}: no plan of ushape.",
-                hint="Copy the run folder again, whole.",
+                f"{source} is not a plan of ushape: it has {plan.preprocessing.channels} channels "
+                f"and writes masks as {plan.encoding.suffix!r}.",
+                code="invalid_plan",
+                hint="Copy the complete run folder again.",
             )
         return plan
 
 
 def load_plan(path: Path) -> Plan:
-    """Reads a plan that `ushape plan` wrote, edited or not.
+    """Read a plan that `ushape plan` wrote, edited or not.
 
     Raises:
-        RunError: not readable, or of another version.
-        ConfigError: a value that is impossible, or still "auto".
+        RunError: if the file cannot be read, or was written by another version.
+        ConfigError: if a value is impossible or "auto".
     """
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunError(
-            f"{path}: not readable: {reason(error)}.", hint="A plan is what `ushape plan -o` wrote."
+            f"{path} cannot be read: {reason(error)}.",
+            code="unreadable_plan",
+            hint="Write a plan with `ushape plan DATA -o plan.json`.",
         ) from None
     if not isinstance(values, dict):
-        raise RunError(f"{path} holds no plan.", hint="A plan is what `ushape plan -o` wrote.")
+        raise RunError(
+            f"{path} does not contain a plan.",
+            code="invalid_plan",
+            hint="Write a plan with `ushape plan DATA -o plan.json`.",
+        )
     if left := find_auto(values.get("recipe")):
         raise ConfigError(
-            f'{path}: {", ".join(left)} is "auto": in a plan nothing is left open.',
-            hint="Give it a value; or leave it to a recipe: ushape train DATA --recipe FILE.",
+            f'{path}: {", ".join(left)} is "auto", which a plan cannot contain.',
+            code="auto_in_plan",
+            hint="Give it a value, or use a recipe instead: ushape train DATA --recipe FILE.",
         )
     return Plan.from_dict(values, source=str(path))
 
 
 def find_auto(values: Any, path: str = "") -> list[str]:
-    """Key paths whose value is "auto"; the recipe's name may be."""
+    """Return the paths of keys whose value is "auto", except for the name of the recipe."""
     if isinstance(values, dict):
         return [
             found

@@ -14,7 +14,7 @@ from ushape.data.scan import Data, Survey
 from ushape.data.splits import Splits, load_given_splits, make_splits
 from ushape.errors import DataError, PlanError
 from ushape.metrics.topology import FULL, MAX_PX
-from ushape.models.sizes import valid_margin
+from ushape.models import network_sizes
 from ushape.planning.fingerprint import Fingerprint, take_fingerprint
 from ushape.planning.hardware import Machine
 from ushape.planning.plan import Plan
@@ -141,7 +141,7 @@ def expected_evaluation_s(
     predict = recipe.predict
     versions = symmetries(resolved(predict.tta), predict.mirror_axes, recipe.network.dims)
     pixel_s = step_s * FORWARD_SHARE / (batch * math.prod(patch))
-    margin = valid_margin(recipe.network)
+    margin = network_sizes(recipe.network).margin
     working = sum(
         math.prod(size + 2 * margin for size in recipe.preprocessing.working_shape(shape))
         for shape in shapes

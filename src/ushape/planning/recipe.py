@@ -1,4 +1,4 @@
-"""Recipe: what is meant, with "auto" where the data and the machine shall decide."""
+"""Recipe: the settings of a training, with "auto" where data and machine decide."""
 
 from __future__ import annotations
 
@@ -15,172 +15,214 @@ from ushape.errors import ConfigError
 from ushape.instances.label import ObjectConfig
 from ushape.labels import LabelConfig
 from ushape.losses import LossConfig
-from ushape.models.config import UNetConfig
+from ushape.models.config import NetworkConfig
 from ushape.transforms.augment import AugmentConfig
 from ushape.transforms.tiling import Average, TilingConfig
 
 MAX_SEED = 2**32
-"""What all random generators take."""
+"""Seeds must be smaller, because some random generators accept no more."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How long, how fast and with what the network is trained."""
+    """Duration, optimizer and hardware settings of training."""
 
     RENAMED: ClassVar = {"accumulate": "accumulate_grad_batches"}
 
     minutes: float | None = None
-    """Wall time for training and evaluation together. Used when epochs is not set; None: 30."""
+    """Total wall time for training and evaluation in minutes. Used if epochs is null; 30 if
+    both are null."""
 
     epochs: int | None = None
-    """Number of epochs, whatever time they take."""
+    """Number of epochs, regardless of how long they take."""
 
     steps_per_epoch: int | Auto = AUTO
-    """Optimizer steps in an epoch; weights are validated and saved after each."""
+    """Optimizer steps per epoch. Validation runs, and weights are saved, after each epoch."""
 
     batch_size: int | Auto = AUTO
-    """Patches that are computed at once."""
+    """Number of patches per batch."""
 
     accumulate_grad_batches: int = 1
-    """Batches whose gradients are averaged for one step: the effective batch is so many times
-    larger than the memory that it needs."""
+    """Number of batches whose gradients are accumulated for one optimizer step. The effective
+    batch size grows by this factor, the memory does not."""
 
     optimizer: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
-    """How the weights follow their gradients."""
+    """Optimizer."""
 
     momentum: float = 0.9
-    """Of sgd and rmsprop."""
+    """Momentum of sgd and rmsprop."""
 
     learning_rate: float | Auto = 2e-3
-    """Highest learning rate. auto: found by a range test before the training."""
+    """Highest learning rate. auto: found by a learning-rate range test before training."""
 
     schedule: Literal["cosine", "constant", "warmup", "polynomial", "one_cycle"] = "cosine"
-    """How the learning rate goes over all steps: a rise, then half a cosine to zero; the same
-    all the time; a rise, then the same; a rise, then (1 - progress)^0.9; one cycle up and down."""
+    """Learning-rate schedule. cosine: linear warmup, then half a cosine to zero; constant: no
+    change; warmup: linear warmup, then constant; polynomial: linear warmup, then
+    (1 - progress)^0.9; one_cycle: one cycle up and down."""
 
     warmup_fraction: float = 0.05
-    """Share of all steps in which the learning rate rises (cosine, warmup, polynomial)."""
+    """Fraction of all steps used for warmup (cosine, warmup and polynomial)."""
 
     warmup_steps: int | None = None
-    """Steps in which it rises, instead of a share; at most half of all."""
+    """Number of warmup steps, in place of warmup_fraction; at most half of all steps are used."""
 
     weight_decay: float = 0.01
-    """Decoupled in adamw; part of the gradient in the others."""
+    """Weight decay; decoupled in adamw, added to the gradient in the other optimizers."""
 
     gradient_clip: float = 5.0
-    """Largest gradient norm; larger ones are shortened to it. 0 switches it off."""
+    """Largest norm of the gradient; larger gradients are scaled down to it. 0: no clipping."""
 
     ema_decay: float | Auto = AUTO
-    """The weights that are validated and kept are an exponential moving average of the
-    trained ones, with this decay per step (less in the first steps); 0 switches it off. auto:
-    0.99 where the learning rate does not go down to zero by itself."""
+    """Decay per step of the exponential moving average of the weights, which is what is
+    validated and saved; smaller in the first steps. 0: no average. auto: 0.99 if the schedule is
+    constant or warmup, otherwise 0."""
 
     patience: int | None = None
-    """Stop after so many epochs without a better `patience_on`; None: never."""
+    """Number of epochs without an improvement of patience_on after which training stops; null:
+    never."""
 
     patience_on: Literal["validation_dice", "validation_loss", "training_loss"] = "validation_dice"
-    """What must get better."""
+    """Quantity that patience observes."""
 
     keep_epochs: bool = False
-    """Also keeps the weights of every epoch, in the run's folder epochs."""
+    """Whether to save the weights of every epoch in the folder epochs of the run."""
 
     validation_cases: int | Auto = AUTO
-    """At most so many validation cases, evenly spread, are predicted after each epoch."""
+    """Largest number of validation cases that are predicted after each epoch; they are chosen
+    evenly."""
 
     precision: Literal["auto", "fp32", "bf16", "fp64"] = AUTO
-    """bf16: mixed precision; weights stay in fp32. auto: where the processor has it."""
+    """Numeric precision. bf16: mixed precision with weights in fp32; auto: bf16 if the hardware
+    supports it, otherwise fp32."""
 
     channels_last: bool = True
-    """Memory layout with channels innermost; faster almost everywhere."""
+    """Whether to use the channels-last memory layout, which is faster on most hardware."""
 
     keep_memory: bool = True
-    """Keeps freed memory for the next step instead of returning it to the system (glibc)."""
+    """Whether to keep freed memory for the next step instead of returning it to the system
+    (Linux with glibc only)."""
 
     workers: int | Auto = AUTO
-    """Processes that cut and augment patches; 0: the training process itself."""
+    """Number of processes that sample and augment patches; 0: the training process does it."""
 
     def __post_init__(self) -> None:
-        for name, hint in (
-            ("minutes", "Leave it out for 30 minutes."),
-            ("epochs", "Leave it out, and say how many minutes."),
-            ("steps_per_epoch", "Leave it out for auto."),
-            ("batch_size", "Leave it out for auto."),
-            ("accumulate_grad_batches", "1 is usual."),
-            ("learning_rate", "Leave it out for 0.002; auto makes a range test."),
+        for name in (
+            "minutes",
+            "epochs",
+            "steps_per_epoch",
+            "batch_size",
+            "accumulate_grad_batches",
+            "learning_rate",
         ):
             value = getattr(self, name)
             if value not in (AUTO, None) and not (value > 0 and math.isfinite(value)):
-                raise ConfigError(f"train.{name} is {value}; it must be above 0.", hint=hint)
+                raise ConfigError(
+                    f"train.{name} is {value}; it must be above 0.",
+                    code="value_out_of_range",
+                    hint="Leave it out to use the default.",
+                )
         if self.workers != AUTO and self.workers < 0:
             raise ConfigError(
-                f"train.workers is {self.workers}.", hint="0 loads in the training process."
+                f"train.workers is {self.workers}.",
+                code="value_out_of_range",
+                hint="Use 0 to load patches in the training process.",
             )
         for name in ("warmup_fraction", "ema_decay", "momentum"):
             value = getattr(self, name)
             if value != AUTO and not 0 <= value < 1:
                 raise ConfigError(
                     f"train.{name} is {value}, outside [0, 1).",
-                    hint="Leave it out for the default.",
+                    code="value_out_of_range",
+                    hint="Leave it out to use the default.",
                 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig:
-    """How a whole image is predicted."""
+    """Prediction of whole images."""
 
     RENAMED: ClassVar = {"average": "tta"}
 
     tile_shape: tuple[int, ...] | Auto = AUTO
-    """Images up to about this size are predicted in one pass, larger ones in tiles of about it: up
-    to a quarter larger where fewer tiles then do."""
+    """Size of the tiles in pixels. Images up to about this size are predicted in one pass. Tiles
+    can be up to a quarter larger if fewer of them are needed then."""
 
     tiling: TilingConfig = field(default_factory=TilingConfig)
 
     tta: Average | Auto = AUTO
-    """Which turned versions of the image are predicted as well and averaged: none; mirrored
-    along mirror_axes; all 8 symmetries of a square; or 7 of these."""
+    """Test-time augmentation: flipped and rotated versions of the image whose predictions are
+    averaged. none; mirrored: flips along mirror_axes; all_8: all symmetries of a square;
+    rotated_7: seven of them."""
 
     mirror_axes: tuple[int, ...] = (-2, -1)
-    """Axes of S, where tta is mirrored."""
+    """Axes of the image that test-time augmentation flips if tta is mirrored."""
 
     tune: bool = True
-    """After training, validation chooses thresholds and cleaning, where these clearly help."""
+    """Whether to choose thresholds and postprocessing on the validation cases after training,
+    where they clearly help."""
 
     objects: ObjectConfig = field(default_factory=ObjectConfig)
-    """What is one object, for instances, contours and tables."""
+    """Definition of a single object, for instances, contours and tables."""
 
     largest_component: bool = False
-    """When a group is scored, only the largest connected part of each class counts, slices of one
-    size taken as a volume. Masks that `predict` writes keep all parts."""
+    """Whether scores count only the largest connected component of each class per group; slices
+    of equal size form a volume. Masks that `predict` writes keep all components."""
 
     def __post_init__(self) -> None:
         if self.tile_shape != AUTO and min(self.tile_shape, default=0) < 1:
             raise ConfigError(
                 f"predict.tile_shape is {list(self.tile_shape)}.",
-                hint="At least one pixel along each axis, e.g. [512, 512].",
+                code="value_out_of_range",
+                hint="Use at least one pixel along each axis, e.g. [512, 512].",
             )
 
 
 @dataclass(frozen=True, kw_only=True)
+class CodeReference:
+    """Function of a Python file that made the recipe."""
+
+    file: str
+    """Name of the file, without its folder."""
+
+    function: str
+    """Name of the function."""
+
+    checksum: str
+    """SHA-256 of the file."""
+
+    @property
+    def name(self) -> str:
+        """Name of file and function, such as mine.py:small_lesions."""
+        return f"{self.file}:{self.function}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Everything that can be set; in a plan nothing of it is "auto"."""
+    """All settings of a training; a plan has the same settings without "auto".
+
+    A Python file can return a recipe with a network or loss of its own, see
+    `planning.custom_code.load_custom_recipe`.
+    """
 
     RENAMED: ClassVar = {"preparation": "preprocessing", "weights": "pixel_weights"}
 
     name: str = AUTO
-    """The recipe's name, for the report."""
+    """Name of the recipe, shown in the report."""
 
     seed: int = 0
-    """Fixes the split, the first weights and every patch."""
+    """Random seed for the split, weight initialization and patch sampling."""
+
+    code: CodeReference | None = None
+    """Python function that made this recipe (--recipe FILE.py:FUNCTION)."""
 
     labels: LabelConfig = field(default_factory=LabelConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     preprocessing: PreprocessingConfig = field(default_factory=PreprocessingConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     augment: AugmentConfig | Auto = AUTO
-    """Random changes of patches; auto: as much as the data's symmetry allows."""
+    """Random augmentation of patches. auto: as strong as the symmetry of the data allows."""
 
-    network: UNetConfig = field(default_factory=UNetConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     pixel_weights: PixelWeightConfig = field(default_factory=PixelWeightConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -189,12 +231,33 @@ class Recipe:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < MAX_SEED:
             raise ConfigError(
-                f"seed is {self.seed}.", hint=f"A whole number from 0 to {MAX_SEED - 1}."
+                f"seed is {self.seed}.",
+                code="value_out_of_range",
+                hint=f"Use a whole number from 0 to {MAX_SEED - 1}.",
             )
 
 
 def with_some_rate(recipe: Recipe) -> Recipe:
-    """The recipe with a learning rate to plan with, until the range test has found its own."""
+    """Return the recipe with a provisional learning rate if a range test will choose it."""
     if recipe.train.learning_rate != AUTO:
         return recipe
     return replace(recipe, train=replace(recipe.train, learning_rate=1e-3))
+
+
+_RARE_KEYS_OF_SECTION = {
+    "labels": "softmax",
+    "preprocessing": "crop square",
+    "augment.geometry": "elastic_grid elastic_sigma_px interpolation",
+    "augment.intensity": "one_of",
+    "network": "convolutions center_convolutions decoder_convolutions decoder_widths output bias "
+    "activation dropout_place down up block deep_supervision",
+    "loss": "smooth focal_gamma tversky_alpha tversky_beta",
+    "train": "steps_per_epoch momentum warmup_fraction warmup_steps patience_on keep_epochs "
+    "validation_cases channels_last keep_memory workers",
+    "predict": "mirror_axes",
+}
+RARE_KEYS = {"code"} | {
+    f"{section}.{key}" for section, keys in _RARE_KEYS_OF_SECTION.items() for key in keys.split()
+}
+"""Keys that mostly serve to reproduce published recipes, or that the planner handles well;
+`ushape recipes NAME` leaves them out unless they differ from their defaults."""

@@ -1,4 +1,4 @@
-"""Run: a folder of JSON and safetensors. Nothing in it runs code when it is loaded."""
+"""Run: the folder of a training, with JSON and safetensors. Loading a run executes no code."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from ushape.errors import RunError
 from ushape.formatting import command_line, reason
 from ushape.io.files import write_bytes
 from ushape.models import build_model
+from ushape.planning.custom_code import loaded_source, require_code
 from ushape.planning.plan import Plan
 from ushape.types import Case, CaseFacts, CocoMask, Mask, MaskParts
 
 
 @dataclass(frozen=True)
 class Run:
-    """The files of one training, by name."""
+    """Files of a training."""
 
     folder: Path
 
@@ -47,12 +48,12 @@ class Run:
         return self.folder / "model.safetensors"
 
     def epoch_weights_path(self, epoch: int) -> Path:
-        """Where the weights of one epoch lie, if the recipe keeps them."""
+        """Return the path of the weights of an epoch, which exist if the recipe keeps them."""
         return self.folder / "epochs" / f"{epoch:04d}.safetensors"
 
     @property
     def tuning_path(self) -> Path:
-        """Thresholds and such that validation chose after training."""
+        """Thresholds and postprocessing that were chosen on the validation cases."""
         return self.folder / "decision.json"
 
     @property
@@ -72,11 +73,12 @@ class Run:
         return self.folder / "checkpoints" / "last.ckpt"
 
     def has_ended(self, plan: Plan) -> bool:
-        """Its training came to the end of this plan."""
+        """Return whether the training of this plan is complete."""
         end = self._end_path
         return end.exists() and end.read_text() == str(plan.recipe.train.epochs)
 
     def note_end(self, plan: Plan) -> None:
+        """Record that the training of this plan is complete."""
         write_bytes(self._end_path, str(plan.recipe.train.epochs).encode())
 
     @property
@@ -85,10 +87,10 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path) -> Run:
-        """A run that can predict.
+        """Open a run that can predict.
 
         Raises:
-            RunError: the folder is none, or its training has not saved weights yet.
+            RunError: if the folder is not a run, or has no weights yet.
         """
         run = cls(folder)
         run._require(run.plan_path)
@@ -96,40 +98,47 @@ class Run:
         return run
 
     def require_weights(self) -> None:
-        """Raises RunError where there are none yet, or none any more."""
+        """Raise RunError if the run has no weights."""
         if self.weights_path.exists():
             return
         if self.metrics_path.exists():
             raise RunError(
-                f"{self.folder} has no {self.weights_path.name} any more.",
-                hint="Copy it from where the run was made, or train again.",
+                f"{self.folder} no longer has a file {self.weights_path.name}.",
+                code="weights_missing",
+                hint="Copy it from the original run, or train again.",
             )
         raise RunError(
             f"{self.folder} has no {self.weights_path.name}: its first epoch was not finished.",
-            hint=f"`ushape train --resume {self.folder}` continues it.",
+            code="weights_missing",
+            hint=f"`ushape train --resume {self.folder}` continues the training.",
         )
 
     @classmethod
     def create(cls, folder: Path) -> Run:
-        """A new run in an empty or absent folder; what exists is never overwritten.
+        """Create a run in a new or empty folder; nothing is overwritten.
 
         Raises:
-            RunError: something is there already.
+            RunError: if the folder contains a run or other files.
         """
         run = cls(folder)
         if run.plan_path.exists():
             raise RunError(
-                f"{folder} holds a run already.",
+                f"{folder} already contains a run.",
+                code="output_exists",
                 hint=f"Choose another folder with -o, or continue it with --resume {folder}.",
             )
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise RunError(f"{folder} is in the way.", hint="Choose another folder with -o.")
+            raise RunError(
+                f"{folder} already exists and is not empty.",
+                code="output_exists",
+                hint="Choose another folder with -o.",
+            )
         folder.mkdir(parents=True, exist_ok=True)
         return run
 
     @contextmanager
     def left_whole_or_not_at_all(self) -> Iterator[None]:
-        """Takes the folder away again where no plan comes about."""
+        """Remove the folder again if planning fails."""
         try:
             yield
         except BaseException:
@@ -141,13 +150,26 @@ class Run:
             raise
 
     def save_plan(self, plan: Plan) -> None:
+        """Write the plan, and a copy of the Python file of its recipe, if it has one."""
+        code = plan.recipe.code
+        source = loaded_source(code) if code is not None else None
+        if code is not None and source is not None:
+            write_bytes(self._code_folder / code.file, source)
         write_json(self.plan_path, plan.to_dict())
+
+    def require_code(self, plan: Plan, *, training: bool) -> None:
+        """Raise ConfigError if the plan needs a Python file that the user did not name."""
+        require_code(plan.recipe, self._code_folder, training=training)
+
+    @property
+    def _code_folder(self) -> Path:
+        return self.folder / "code"
 
     def load_plan(self) -> Plan:
         return Plan.from_dict(self._read_json(self.plan_path), source=str(self.plan_path))
 
     def save_cases(self, data: Path, facts: Sequence[CaseFacts]) -> None:
-        """Where the data lie: paths relative to their folder where possible."""
+        """Write the paths of the data, relative to their folder if possible, and its checksum."""
         data = data.parent if data.is_file() else data  # A table or a COCO file.
         rows = [
             {**_case_to_row(fact.case, data), "class_pixels": fact.class_pixels} for fact in facts
@@ -157,7 +179,11 @@ class Run:
         write_json(self.cases_path, {**stored, "cases": rows})
 
     def load_cases(self) -> list[CaseFacts]:
-        """Raises RunError where the data are no longer where they were at training."""
+        """Return the cases of the training.
+
+        Raises:
+            RunError: if images are no longer where they were during training.
+        """
         stored = self._stored_cases()
         data = Path(stored["folder"])
         facts = [
@@ -168,29 +194,31 @@ class Run:
         missing = [path for path in images if not path.exists()]
         if missing:
             raise RunError(
-                f"{len(missing)} images of {self.folder} are no longer there, first {missing[0]}.",
-                hint="Bring the data back, or name others: ushape evaluate RUN DATA.",
+                f"{len(missing)} images of {self.folder} no longer exist, the first is "
+                f"{missing[0]}.",
+                code="data_missing",
+                hint="Restore the data, or evaluate other data: ushape evaluate RUN DATA.",
             )
         return facts
 
     def image_paths(self) -> dict[str, Path]:
-        """The image file of each case id, whether it is still there or not."""
+        """Return the image file of each case, by id, whether it still exists or not."""
         stored = self._stored_cases()
         folder = Path(stored["folder"])
         return {row["id"]: folder / row["image"] for row in stored["cases"]}
 
     def groups(self) -> dict[str, str]:
-        """The group of each case id, whether its files are still there or not."""
+        """Return the group of each case, by id, whether its files still exist or not."""
         return {row["id"]: row["group"] for row in self._stored_cases()["cases"]}
 
     @property
     def data_checksum(self) -> str:
-        """Checksum of the data as training found them; '' in runs that lack it."""
+        """Checksum of the data at the time of training; '' in older runs."""
         return str(self._stored_cases().get("digest", ""))
 
     @property
     def command(self) -> str:
-        """The call that began the training; '' in runs that lack it."""
+        """Command that started the training; '' in older runs."""
         return str(self._stored_cases().get("command", ""))
 
     def _stored_cases(self) -> dict[str, Any]:
@@ -201,7 +229,9 @@ class Run:
             for row in stored["cases"]
         ):
             raise RunError(
-                f"{self.cases_path}: not what training wrote.", hint="Copy the run folder again."
+                f"{self.cases_path} is not a file that training wrote.",
+                code="damaged_run",
+                hint="Copy the complete run folder again.",
             )
         return stored
 
@@ -212,18 +242,25 @@ class Run:
     def save_weights(
         self, weights: Mapping[str, Tensor], facts: Mapping[str, Any], path: Path | None = None
     ) -> None:
-        """Writes the weights whole or not at all; the facts go into the file's header.
+        """Write the weights completely or not at all, with the facts in the header of the file.
 
         Args:
-            path: Another file than the run's own weights.
+            path: File to write; by default that of the run's weights.
         """
         plain = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-        # One entry: safetensors writes several in any order, and equal weights make equal files.
+        # A single entry, because safetensors writes several in any order: equal weights give equal
+        # files.
         header = {"ushape": json.dumps(facts, sort_keys=True)}
         write_bytes(path or self.weights_path, safetensors.torch.save(plain, header))
 
     def load_network(self, plan: Plan) -> nn.Module:
-        """The trained network, ready to predict, on the CPU."""
+        """Return the trained network on the CPU, ready to predict.
+
+        Raises:
+            RunError: if the weights are damaged or do not belong to the plan.
+            ConfigError: if the network is defined in a Python file that the user did not name.
+        """
+        self.require_code(plan, training=False)
         network = build_model(
             plan.recipe.network, plan.preprocessing.channels, plan.preprocessing.space.channels
         )
@@ -232,47 +269,53 @@ class Run:
         except (safetensors.SafetensorError, RuntimeError, OSError) as error:
             first = str(error).strip().splitlines()[0].rstrip(":")
             raise RunError(
-                f"{self.weights_path}: not the weights of {self.plan_path.name}: {first}.",
-                hint="Copy the run folder again, whole.",
+                f"{self.weights_path} does not fit {self.plan_path.name}: {first}.",
+                code="damaged_weights",
+                hint="Copy the complete run folder again.",
             ) from None
         return network.eval()
 
     def weight_facts(self) -> dict[str, Any]:
-        """What was stored with the weights: epoch and validation Dice."""
+        """Return what is stored with the weights: epoch and validation Dice."""
         with safetensors.safe_open(self.weights_path, framework="pt") as file:
             return dict(json.loads((file.metadata() or {}).get("ushape", "{}")))
 
     def load_metrics(self) -> list[dict[str, str]]:
-        """The rows of metrics.csv, one per epoch."""
+        """Return the rows of metrics.csv, one per epoch."""
         if not self.metrics_path.exists():
             return []
         try:
-            with self.metrics_path.open(newline="") as file:
+            with self.metrics_path.open(newline="", encoding="utf-8") as file:
                 return list(csv.DictReader(file))
         except (OSError, ValueError, csv.Error) as error:
             raise RunError(
-                f"{self.metrics_path}: not readable: {reason(error)}.", hint="Copy the run again."
+                f"{self.metrics_path} cannot be read: {reason(error)}.",
+                code="damaged_run",
+                hint="Copy the complete run folder again.",
             ) from None
 
     def _read_json(self, path: Path) -> Any:
         self._require(path)
         try:
-            return json.loads(path.read_text())
+            return json.loads(path.read_text(encoding="utf-8"))
         except (ValueError, OSError) as error:
             raise RunError(
-                f"{path}: not readable: {reason(error)}.", hint="Copy the run again."
+                f"{path} cannot be read: {reason(error)}.",
+                code="damaged_run",
+                hint="Copy the complete run folder again.",
             ) from None
 
     def _require(self, path: Path) -> None:
         if not path.exists():
             raise RunError(
-                f"{self.folder} is no run, or an incomplete one: no {path.name} in it.",
-                hint="A run is the folder that `ushape train` printed, e.g. runs/my_images.",
+                f"{self.folder} is not a complete run: it has no {path.name}.",
+                code="run_incomplete",
+                hint="Name the folder that `ushape train` printed, e.g. runs/my_images.",
             )
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Writes JSON whole or not at all."""
+    """Write JSON completely or not at all."""
     write_bytes(path, (json.dumps(values, indent=2, default=str) + "\n").encode())
 
 
@@ -305,7 +348,7 @@ def _case_from_row(row: Mapping[str, Any], data: Path) -> Case:
 
 
 def _mask_to_json(mask: Mask | None, data: Path) -> Any:
-    """A path, or an object that tells its kind by its keys."""
+    """Return a path, or an object whose keys tell the type of the mask."""
     if isinstance(mask, MaskParts):
         parts = [_relative(path, data) for path in mask.paths]
         return {"parts": parts, "values": list(mask.values)}
@@ -324,7 +367,7 @@ def _mask_from_json(stored: Any, data: Path) -> Mask | None:
 
 
 def _relative(path: Path, folder: Path) -> str:
-    """Relative to the folder where it lies below it, else absolute."""
+    """Return a path relative to the folder if it is inside, otherwise the absolute path."""
     try:
         return path.resolve().relative_to(folder.resolve()).as_posix()
     except ValueError:

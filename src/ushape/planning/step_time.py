@@ -1,4 +1,4 @@
-"""How long a training step takes on this machine, measured on the very network."""
+"""Measure the time of a training step on this machine."""
 
 from __future__ import annotations
 
@@ -14,34 +14,35 @@ from ushape.models import build_model
 from ushape.planning.recipe import Recipe
 
 FORWARD_SHARE = 0.25
-"""Seconds of a prediction per second of a training step on as many pixels (FACTS: 119 and 481
+"""Seconds of a prediction per second of a training step on as many pixels (measured: 119 and 481
 ms for 512 x 512 pixels)."""
 
 
 def precision_context(device: str, precision: str) -> AbstractContextManager[object]:
-    """Autocast for bf16; otherwise a context that changes nothing."""
+    """Return autocast for bf16, otherwise a context without effect."""
     return torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
 def memory_format(dims: int, *, channels_last: bool) -> torch.memory_format:
-    """Channels innermost, or the usual layout; volumes always have the usual one.
+    """Return the memory format: channels last only in 2D.
 
-    In torch 2.13 the bf16 gradients of channels-last 3D convolutions on a CPU read memory that
-    nobody wrote: with 2 to 32 channels about 1 step in 100 got NaN where freed memory held NaN.
+    In PyTorch 2.13, the bf16 gradients of channels-last 3D convolutions on a CPU read uninitialized
+    memory: with 2 to 32 channels, about 1 step in 100 became NaN if freed memory contained NaN.
     """
     return torch.channels_last if channels_last and dims == 2 else torch.contiguous_format
 
 
 def measure_step_s(recipe: Recipe, channels: int, space: LabelSpace, device: str) -> float:
-    """Median seconds of a training step, all of its batches, on random patches; loading apart.
+    """Return the median seconds of a training step with all its batches, without loading.
 
-    Leaves torch's random state as it was, so that a measured run starts from the same weights.
+    The step uses random patches. The random state of PyTorch does not change, so that a training
+    starts from the same weights with and without a measurement.
     """
     with torch.random.fork_rng(devices=[]):
         step = _TrainingStep(recipe, channels, space, device)
         times: list[float] = []
         for _ in range(2):
-            step.run()  # Memory is claimed, kernels are chosen.
+            step.run()  # Allocates memory and selects kernels.
         while len(times) < 4 or (len(times) < 12 and sum(times) < 1.5):
             started = time.perf_counter()
             step.run()
@@ -50,7 +51,7 @@ def measure_step_s(recipe: Recipe, channels: int, space: LabelSpace, device: str
 
 
 class _TrainingStep:
-    """Network, loss and optimizer on one random batch."""
+    """Network, loss and optimizer with a random batch."""
 
     def __init__(self, recipe: Recipe, channels: int, space: LabelSpace, device: str):
         train, network = recipe.train, recipe.network

@@ -1,9 +1,7 @@
-"""What happens at the end of each epoch: keep the best weights, log a row, mind the clock."""
+"""Callbacks of the trainer: save the best weights, log each epoch, keep the time limit."""
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,16 +15,18 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ushape.errors import RunError
+from ushape.formatting import to_csv
 from ushape.io.files import replacing, write_bytes
 from ushape.planning.run import Run
 from ushape.training.module import SegmentationModule
+from ushape.training.optimizers import Schedule
 from ushape.transforms.overlay import judge
 
 
 class KeepBest(lightning.Callback):
-    """Writes the averaged weights whenever validation Dice is better than ever.
+    """Save the averaged weights after each epoch with a new best validation Dice.
 
-    Those of every epoch as well, where the recipe keeps them.
+    The weights of every epoch are saved as well if `train.keep_epochs` is set.
     """
 
     def __init__(self, run: Run):
@@ -55,20 +55,26 @@ class KeepBest(lightning.Callback):
 
 
 class EpochLog(lightning.Callback):
-    """metrics.csv, one row per epoch; the rows travel in the checkpoint.
+    """Write metrics.csv with one row per epoch; checkpoints contain the rows.
 
     Args:
-        on_row: Called with each new row.
+        on_row: Function that is called with each new row.
+        clock: Function that returns seconds.
     """
 
-    def __init__(self, run: Run, on_row: Callable[[dict[str, Any]], None]):
-        self.run, self.on_row = run, on_row
+    def __init__(
+        self,
+        run: Run,
+        on_row: Callable[[dict[str, Any]], None],
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self.run, self.on_row, self.clock = run, on_row, clock
         self.rows: list[dict[str, Any]] = []
 
     def on_train_epoch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        self._started = time.monotonic()
+        self._started = self.clock()
 
     def on_train_epoch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
@@ -83,11 +89,11 @@ class EpochLog(lightning.Callback):
             "validation_dice": round(pl_module.validation_dice, 6),
             "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
             "foreground_patches": round(pl_module.foreground_patches / patches, 4),
-            "seconds": round(time.monotonic() - self._started, 2),
+            "seconds": round(self.clock() - self._started, 2),
         }
         self.rows.append(row)
         if trainer.is_global_zero:
-            write_bytes(self.run.metrics_path, _as_csv(self.rows))
+            write_bytes(self.run.metrics_path, to_csv(list(self.rows[0]), self.rows))
         self.on_row(row)
 
     def state_dict(self) -> dict[str, Any]:
@@ -98,41 +104,56 @@ class EpochLog(lightning.Callback):
 
 
 class Pacer(lightning.Callback):
-    """Ends training in time: plans the remaining steps anew when the machine's speed changed.
+    """End the training in time: change the number of remaining steps if the speed has changed.
 
-    The schedule follows the number of steps, so the learning rate reaches zero at the end even
-    then. Without a budget it only stops at the planned number of steps.
+    The learning-rate schedule spans the new number of steps, so that its end is reached in any
+    case. Without a time limit, training ends after the planned number of steps.
 
     Args:
+        schedule: Schedule of the module; its `total_steps` is changed.
         budget_s: Seconds from now until training must have ended; None: no limit.
+        clock: Function that returns seconds.
     """
 
     TOLERANCE = 0.04
-    """Remaining steps are planned anew only when they would miss the end by this share."""
+    """Relative change of the remaining steps from which on they are changed."""
 
     EVERY = 0.05
-    """After so much of the budget the pace is looked at, and at each epoch's end."""
+    """Fraction of the budget after which the speed is checked, in addition to each epoch's end."""
 
-    def __init__(self, budget_s: float | None):
-        self.budget_s = budget_s
+    def __init__(
+        self,
+        schedule: Schedule,
+        budget_s: float | None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self.schedule, self.budget_s, self.clock = schedule, budget_s, clock
         self.revisions: list[tuple[int, int]] = []
-        self._began = time.monotonic()
+        """Steps at which the number of steps was changed, each with the new number."""
+        self._began = clock()
         self._used_before = 0.0
         self._first_step: tuple[int, float] | None = None
         self._revised_at = 0.0
 
     @property
     def used_s(self) -> float:
-        """Seconds trained, those before an interruption included."""
-        return self._used_before + time.monotonic() - self._began
+        """Seconds of training, including those before an interruption."""
+        return self._used_before + self.clock() - self._began
 
-    def seconds_left(self, trainer: lightning.Trainer, total_steps: int) -> float | None:
-        """By the speed of this session, validation included."""
+    def seconds_left(self, trainer: lightning.Trainer) -> float | None:
+        """Estimate the remaining seconds by the speed so far, including validation."""
         if self._first_step is None or trainer.global_step == self._first_step[0]:
             return None
         step, since = self._first_step
-        a_step = (time.monotonic() - since) / (trainer.global_step - step)
-        return a_step * (total_steps - trainer.global_step)
+        step_s = (self.clock() - since) / (trainer.global_step - step)
+        return step_s * (self.schedule.total_steps - trainer.global_step)
+
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        if self.revisions:
+            self.schedule.total_steps = self.revisions[-1][1]
+        self._stop_if_over(trainer)  # The training was killed after its last step.
 
     def on_train_batch_end(
         self,
@@ -142,61 +163,49 @@ class Pacer(lightning.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        assert isinstance(pl_module, SegmentationModule)
         if self._first_step is None:
-            self._first_step = trainer.global_step, time.monotonic()
+            self._first_step = trainer.global_step, self.clock()
             self._revised_at = self.used_s
         elif self.budget_s and self.used_s - self._revised_at > self.EVERY * self.budget_s:
-            # Validation is not in the pace yet: that there is time for more may not be so.
-            self._revise(trainer, pl_module, may_extend=False)
-        self._stop_if_over(trainer, pl_module)
+            # The speed does not include validation yet, so steps may only be removed.
+            self._revise(trainer, may_extend=False)
+        self._stop_if_over(trainer)
 
     def on_train_epoch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        assert isinstance(pl_module, SegmentationModule)
-        self._revise(trainer, pl_module, may_extend=True)
-
-    def _revise(
-        self, trainer: lightning.Trainer, module: SegmentationModule, *, may_extend: bool
-    ) -> None:
-        """Plans the remaining steps by the speed so far, if the plan would miss the end."""
-        self._revised_at = self.used_s
-        left = self.seconds_left(trainer, module.total_steps)
-        if self.budget_s is None or left is None or trainer.should_stop:
-            return
-        remaining_steps = module.total_steps - trainer.global_step
-        allowed_s = max(0.0, self.budget_s - self.used_s)
-        possible = int(remaining_steps * allowed_s / max(left, 1e-9))
-        change = possible - remaining_steps if may_extend else min(0, possible - remaining_steps)
-        if abs(change) > self.TOLERANCE * remaining_steps:
-            module.total_steps = max(trainer.global_step + possible, trainer.global_step + 1)
-            self.revisions.append((trainer.global_step, module.total_steps))
+        self._revise(trainer, may_extend=True)
 
     def state_dict(self) -> dict[str, Any]:
         return {"used_s": self.used_s, "revisions": self.revisions}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._used_before = state_dict["used_s"]
-        self._began = time.monotonic()
+        self._began = self.clock()
         self.revisions = [(int(step), int(total)) for step, total in state_dict["revisions"]]
 
-    def on_train_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        assert isinstance(pl_module, SegmentationModule)
-        if self.revisions:
-            pl_module.total_steps = self.revisions[-1][1]
-        self._stop_if_over(trainer, pl_module)  # Killed after its last step.
+    def _revise(self, trainer: lightning.Trainer, *, may_extend: bool) -> None:
+        """Change the number of steps if the planned one would miss the time limit."""
+        self._revised_at = self.used_s
+        left = self.seconds_left(trainer)
+        if self.budget_s is None or left is None or trainer.should_stop:
+            return
+        remaining_steps = self.schedule.total_steps - trainer.global_step
+        allowed_s = max(0.0, self.budget_s - self.used_s)
+        possible = int(remaining_steps * allowed_s / max(left, 1e-9))
+        change = possible - remaining_steps if may_extend else min(0, possible - remaining_steps)
+        if abs(change) > self.TOLERANCE * remaining_steps:
+            self.schedule.total_steps = trainer.global_step + max(possible, 1)
+            self.revisions.append((trainer.global_step, self.schedule.total_steps))
 
-    def _stop_if_over(self, trainer: lightning.Trainer, module: SegmentationModule) -> None:
+    def _stop_if_over(self, trainer: lightning.Trainer) -> None:
         is_late = self.budget_s is not None and self.used_s > self.budget_s
-        if is_late or trainer.global_step >= module.total_steps:
+        if is_late or trainer.global_step >= self.schedule.total_steps:
             trainer.should_stop = True
 
 
 class TrainingBar(RichProgressBar):
-    """Lightning's bar with loss, validation Dice and the time left of the whole training."""
+    """Progress bar with loss, validation Dice and the remaining time of the whole training."""
 
     def __init__(self, pacer: Pacer):
         super().__init__(leave=False)
@@ -205,26 +214,24 @@ class TrainingBar(RichProgressBar):
     def get_metrics(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        assert isinstance(pl_module, SegmentationModule)
         found = super().get_metrics(trainer, pl_module)
         metrics = {
             short: found[name]
             for name, short in (("train/loss", "loss"), ("validation/dice", "Dice"))
             if name in found
         }
-        left = self.pacer.seconds_left(trainer, pl_module.total_steps)
+        left = self.pacer.seconds_left(trainer)
         if left is not None:
             metrics["left"] = f"{int(left) // 60}:{int(left) % 60:02d}"
         return metrics
 
     def _get_train_description(self, current_epoch: int) -> str:
-        # Lightning's own would count towards max_epochs, which is open: the pacer ends training.
+        # Lightning would show max_epochs, which is open because the pacer ends the training.
         return f"Epoch {current_epoch + 1}"
 
 
 class WholeFileCheckpoints(TorchCheckpointIO):
-    """Writes a checkpoint under another name, flushes it, renames it: a kill or a full disk
-    leaves the last good one."""
+    """Write checkpoints to another file first: a kill or a full disk leaves the last one intact."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
@@ -235,22 +242,15 @@ class WholeFileCheckpoints(TorchCheckpointIO):
                 torch.save(checkpoint, file)
         except (OSError, RuntimeError) as error:
             raise RunError(
-                f"{target}: cannot be written: {error}",
+                f"{target} cannot be written: {error}",
+                code="checkpoint_not_written",
                 hint="Free some disk space, then continue with ushape train --resume "
                 f"{target.parent.parent}. The last good checkpoint is intact.",
             ) from error
 
 
-def _as_csv(rows: list[dict[str, Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
-
-
 class ValidationPictures(lightning.Callback):
-    """Each image with hits, misses and false alarms in colors of their own."""
+    """Write validation images with true positives, misses and false positives to TensorBoard."""
 
     def on_validation_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule

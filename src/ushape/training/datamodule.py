@@ -1,9 +1,10 @@
-"""Stores of cases -> Lightning's loaders."""
+"""Data loaders of training patches and validation cases."""
 
 from __future__ import annotations
 
 import multiprocessing
 import signal
+import sys
 from typing import Any
 
 import lightning
@@ -22,7 +23,7 @@ class SegmentationData(lightning.LightningDataModule):
     """Training patches and whole validation cases.
 
     Args:
-        class_pixels: (cases, classes) of the training cases.
+        class_pixels: Pixels of each class in the training cases, (cases, classes).
         margin: Pixels that the network loses on each side.
     """
 
@@ -53,7 +54,7 @@ class SegmentationData(lightning.LightningDataModule):
         batch_size, workers = resolved(train.batch_size), resolved(train.workers)
         rank, ranks = self._place
         steps = resolved(train.steps_per_epoch)
-        # Counted by steps: on resuming, Lightning hands samplers an epoch that is one too low.
+        # The epoch follows from the step: after resuming, that of Lightning is one too low.
         sampler = EpochSampler(
             steps * train.accumulate_grad_batches * batch_size * ranks,
             lambda: self.trainer.global_step // steps if self.trainer else 0,
@@ -66,14 +67,13 @@ class SegmentationData(lightning.LightningDataModule):
             sampler=sampler,
             num_workers=workers,
             persistent_workers=workers > 0,
-            # Forked workers share the cases in memory; where there is no fork they get copies.
-            multiprocessing_context=_fork() if workers else None,
-            worker_init_fn=_leave_interrupts_to_the_trainer,
+            multiprocessing_context=worker_context() if workers else None,
+            worker_init_fn=_ignore_interrupts,
             pin_memory=self.plan.machine.device == "cuda",
         )
 
     def val_dataloader(self) -> DataLoader[int]:
-        """Indices of evenly spread validation cases, as many as planned."""
+        """Return a loader of the indices of the validation cases that are planned."""
         most = resolved(self.plan.recipe.train.validation_cases)
         chosen = spread_evenly(len(self.validation), most)
         rank, ranks = self._place
@@ -81,20 +81,24 @@ class SegmentationData(lightning.LightningDataModule):
 
     @property
     def _place(self) -> tuple[int, int]:
-        """This process, and how many there are."""
+        """Number of this process and number of processes."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
 
 def spread_evenly(count: int, most: int) -> list[int]:
-    """At most so many indices below count, evenly spread."""
+    """Return at most the given number of indices below count, evenly spread."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
 
 
-def _fork() -> Any:
-    has_fork = "fork" in multiprocessing.get_all_start_methods()
-    return multiprocessing.get_context("fork") if has_fork else None
+def worker_context() -> Any:
+    """Return how worker processes start.
+
+    On Linux they are forked, so that they share the cases in memory. Elsewhere fork is missing
+    (Windows) or unsafe (macOS): None starts them in the usual way, with copies of the cases.
+    """
+    return multiprocessing.get_context("fork") if sys.platform.startswith("linux") else None
 
 
-def _leave_interrupts_to_the_trainer(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the workers are still needed for a moment."""
+def _ignore_interrupts(worker: int) -> None:
+    """Ignore Ctrl-C, which reaches all processes of a terminal, so that the trainer can finish."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,13 +1,11 @@
-"""The learning-rate range test: which rate the training can bear.
+"""Learning-rate range test: train with a rising learning rate, and find where the loss falls.
 
-Lightning's own does not fit: it writes a checkpoint into the working directory, and a loss that
-becomes NaN ends it without a curve.
+Lightning's learning-rate finder is not used because it writes a checkpoint into the working
+directory and returns no curve if the loss becomes NaN.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +18,7 @@ from scipy import ndimage
 from ushape.data.cache import SampleStore
 from ushape.data.patches import Patch
 from ushape.errors import ConfigError, PlanError
+from ushape.formatting import to_csv
 from ushape.io.files import write_bytes
 from ushape.planning.plan import Plan
 from ushape.planning.step_time import precision_context
@@ -28,50 +27,54 @@ from ushape.training.module import SegmentationModule
 from ushape.training.optimizers import build_optimizer
 
 SMOOTHING = 0.7
-"""Share of the mean so far in the smoothed loss (bias corrected)."""
+"""Weight of the previous mean in the smoothed loss (bias corrected)."""
 
 SPREAD = 0.05
-"""Standard deviation, in shares of all steps, over which losses are averaged to both sides before
-the steepest descent is looked for: single batches differ more than neighboring rates."""
+"""Standard deviation of the Gaussian that smooths the losses before the steepest descent is
+determined, as a fraction of all steps: single batches differ more than neighboring rates."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RangeConfig:
-    """Which rates are tried."""
+class LRFinderConfig:
+    """Learning rates of the range test."""
 
     lowest: float = 1e-6
     highest: float = 10.0
     steps: int = 50
-    """Rates, each so many times higher than the one before."""
+    """Number of rates, which increase by a constant factor."""
 
     divergence: float = 4.0
-    """The test ends where the smoothed loss is so many times the best; a notebook of the ISBI
-    2012 network had 200."""
+    """The test ends once the smoothed loss exceeds the best one by this factor."""
 
     def __post_init__(self) -> None:
         if not 0 < self.lowest < self.highest:
             raise ConfigError(
-                f"The rates go from {self.lowest} to {self.highest}.",
-                hint="From a low one above 0 to a higher one, e.g. --min 1e-6 --max 10.",
+                f"The learning rates go from {self.lowest} to {self.highest}.",
+                code="value_out_of_range",
+                hint="Use a lowest rate above 0 and a higher one, e.g. --min 1e-6 --max 10.",
             )
         if self.steps < 10:
             raise ConfigError(
-                f"{self.steps} steps show no curve.", hint="At least 10, e.g. --steps 50."
+                f"The range test has {self.steps} steps, which are too few.",
+                code="value_out_of_range",
+                hint="Use at least 10, e.g. --steps 50.",
             )
         if not self.divergence > 1:
             raise ConfigError(
-                f"Divergence at {self.divergence} times the best loss is at once.", hint="E.g. 4."
+                f"The factor for divergence is {self.divergence}.",
+                code="value_out_of_range",
+                hint="Use a factor above 1, e.g. --divergence 4.",
             )
 
     @property
     def rates(self) -> np.ndarray:
-        """(steps,) rising by equal factors."""
+        """Learning rates (steps,), which increase by a constant factor."""
         return np.geomspace(self.lowest, self.highest, self.steps)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RangeCurve:
-    """What the test saw."""
+class LRFinderResult:
+    """Losses of a range test."""
 
     rates: tuple[float, ...]
     losses: tuple[float, ...]
@@ -79,15 +82,16 @@ class RangeCurve:
 
     @property
     def smoothed(self) -> np.ndarray:
-        """The losses, each averaged with those before it."""
+        """Exponential moving average of the losses."""
         return smooth(self.losses)
 
     def suggest(self) -> float:
-        """The rate at which the loss falls fastest along the logarithm of the rate, on the way
-        to its lowest value.
+        """Return the rate, up to that of the lowest loss, at which the loss falls most steeply.
+
+        The slope is measured along the logarithm of the rate.
 
         Raises:
-            PlanError: the loss falls nowhere.
+            PlanError: if the loss does not fall at any rate.
         """
         count = len(self.losses)
         even = ndimage.gaussian_filter1d(self.losses, max(1.0, SPREAD * count), mode="nearest")
@@ -95,22 +99,22 @@ class RangeCurve:
         falling = np.gradient(even[: best + 1]) if best >= 2 else np.zeros(1)
         if falling.min() >= 0:
             raise PlanError(
-                "The range test found no rate at which the loss falls.",
+                "The range test found no learning rate at which the loss falls.",
+                code="no_learning_rate",
                 hint="Try more steps or other limits, e.g. ushape lr --steps 200 --min 1e-8.",
             )
         return self.rates[int(falling.argmin())]
 
     def save(self, path: Path) -> None:
-        """A CSV of rate, loss and smoothed loss."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(("learning_rate", "loss", "smoothed"))
-        writer.writerows(zip(self.rates, self.losses, self.smoothed.tolist(), strict=True))
-        write_bytes(path, text.getvalue().encode())
+        """Write a CSV file of rate, loss and smoothed loss."""
+        columns = ("learning_rate", "loss", "smoothed")
+        values = zip(self.rates, self.losses, self.smoothed.tolist(), strict=True)
+        rows = [dict(zip(columns, row, strict=True)) for row in values]
+        write_bytes(path, to_csv(columns, rows))
 
 
 def smooth(losses: Sequence[float]) -> np.ndarray:
-    """Exponential mean of each loss and those before it, bias corrected."""
+    """Return the bias-corrected exponential moving average."""
     mean, found = 0.0, []
     for count, loss in enumerate(losses, start=1):
         mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
@@ -119,17 +123,14 @@ def smooth(losses: Sequence[float]) -> np.ndarray:
 
 
 def range_test(
-    plan: Plan, training: SampleStore, class_pixels: np.ndarray, config: RangeConfig
-) -> RangeCurve:
-    """Trains a fresh network, each step at a higher rate, accumulation included.
+    plan: Plan, training: SampleStore, class_pixels: np.ndarray, config: LRFinderConfig
+) -> LRFinderResult:
+    """Train a new network, increasing the learning rate after each optimizer step.
 
-    Nothing of it is left: the training that follows starts from its own first weights.
+    Random state and weights of a later training are not affected.
 
     Args:
-        class_pixels: (training cases, classes).
-
-    Raises:
-        ConfigError: impossible limits.
+        class_pixels: Pixels of each class, (training cases, classes).
     """
     train = replace(plan.recipe.train, steps_per_epoch=config.steps, learning_rate=1.0)
     plan = replace(plan, recipe=replace(plan.recipe, train=train))
@@ -150,22 +151,22 @@ def range_test(
             if _has_diverged(losses, config):
                 break
     finite = [loss for loss in losses if math.isfinite(loss)]
-    return RangeCurve(
+    return LRFinderResult(
         rates=tuple(config.rates[: len(finite)].tolist()),
         losses=tuple(finite),
         has_diverged=_has_diverged(losses, config),
     )
 
 
-def _has_diverged(losses: Sequence[float], config: RangeConfig) -> bool:
+def _has_diverged(losses: Sequence[float], config: LRFinderConfig) -> bool:
     smoothed = smooth(losses)
-    return not smoothed[-1] <= config.divergence * smoothed.min()  # NaN is no number to compare.
+    return not smoothed[-1] <= config.divergence * smoothed.min()  # True for NaN as well.
 
 
 def _step(
     module: SegmentationModule, optimizer: torch.optim.Optimizer, batches: Iterator[Patch]
 ) -> float:
-    """One optimizer step over all batches that are accumulated; their mean loss."""
+    """Make an optimizer step over all accumulated batches, and return their mean loss."""
     optimizer.zero_grad()
     total, count = 0.0, module.plan.recipe.train.accumulate_grad_batches
     for _ in range(count):

@@ -1,4 +1,4 @@
-"""The training step, the moving average of the weights, and validation on whole cases."""
+"""Training step, moving average of the weights, and validation on whole cases."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ from ushape.metrics.overlap import Counts, count_overlap, dice
 from ushape.models import build_model
 from ushape.planning.plan import Plan
 from ushape.planning.step_time import memory_format
-from ushape.training.optimizers import build_optimizer, rate_at
+from ushape.training.optimizers import Schedule, build_optimizer
 from ushape.types import Sample
 
 SHOWN = 4
-"""So many validation cases are drawn in TensorBoard."""
+"""Number of validation cases that are drawn in TensorBoard."""
 
 
 class SegmentationModule(lightning.LightningModule):
-    """Network and loss; what is validated and kept is the moving average of the weights.
+    """Network and loss; the moving average of the weights is what is validated and saved.
 
     Args:
-        plan: Everything that shapes the training.
-        validation: The cases that `validation_step` is given the indices of.
+        plan: Plan of the training.
+        validation: Cases whose indices `validation_step` receives.
+        groups: Group of each validation case.
     """
 
     def __init__(self, plan: Plan, validation: Sequence[Sample], groups: Sequence[str]):
@@ -43,7 +44,7 @@ class SegmentationModule(lightning.LightningModule):
         train = recipe.train
         assert train.epochs is not None
         self.plan, self.validation = plan, validation
-        self.total_steps = train.epochs * resolved(train.steps_per_epoch)
+        self.schedule = Schedule(train, train.epochs * resolved(train.steps_per_epoch))
         self.layout = memory_format(recipe.network.dims, channels_last=train.channels_last)
 
         network = build_model(recipe.network, preprocessing.channels, preprocessing.space.channels)
@@ -56,13 +57,13 @@ class SegmentationModule(lightning.LightningModule):
             recipe.loss, preprocessing.space, deep_supervision=recipe.network.deep_supervision > 0
         )
         self.shown: dict[int, np.ndarray] = {}
-        """The latest guess (*S) for a few validation cases, by index."""
+        """Latest prediction (*S) of a few validation cases, by index."""
         self._group_index = {group: index for index, group in enumerate(sorted(set(groups)))}
         self.foreground_patches = self.patches = self.batches = 0
         self.loss_sum = self.validation_dice = self.validation_loss = 0.0
 
     def loss_of(self, batch: Patch) -> Tensor:
-        """Of a batch on the network's device: a scalar with a gradient."""
+        """Return the loss of a batch, which is on the device of the network."""
         image = batch["image"].to(memory_format=self.layout)
         loss: Tensor = self.loss(self.network(image), batch["target"], batch["weight"])
         return loss
@@ -74,6 +75,7 @@ class SegmentationModule(lightning.LightningModule):
             raise RunError(
                 f"The loss became {value} in epoch {self.current_epoch + 1}, "
                 f"step {batch_index + 1}.",
+                code="loss_not_finite",
                 hint="Lower the learning rate, e.g. --set train.learning_rate=0.0005, or use "
                 "--set train.precision=fp32. The last epoch's checkpoint is intact.",
             )
@@ -86,7 +88,7 @@ class SegmentationModule(lightning.LightningModule):
         return loss
 
     def on_train_epoch_start(self) -> None:
-        # Dropout must not depend on how the training got here: a resumed one draws the same.
+        # Dropout must not depend on the number of interruptions before.
         torch.manual_seed(self.plan.recipe.seed * 1_000_003 + self.current_epoch)
         self.foreground_patches = self.patches = self.batches = 0
         self.loss_sum = 0.0
@@ -98,7 +100,7 @@ class SegmentationModule(lightning.LightningModule):
     def on_validation_epoch_start(self) -> None:
         scored = len(self.plan.preprocessing.space.scored)
         self._counts = torch.zeros(len(self._group_index), scored, 4, device=self.device)
-        self._surprise = torch.zeros(2, device=self.device)  # Sum, and pixels.
+        self._cross_entropy = torch.zeros(2, device=self.device)  # Sum and number of pixels.
 
     def validation_step(self, index: int, batch_index: int) -> None:
         sample = self.validation[index]
@@ -112,8 +114,8 @@ class SegmentationModule(lightning.LightningModule):
         if len(self.shown) < SHOWN or index in self.shown:
             self.shown[index] = guess
         row = self._group_index[sample.case.group]
-        surprise = surprise_of(found, sample.classes, space)
-        self._surprise += torch.tensor(surprise, device=self.device)
+        entropy = cross_entropy_sum(found, sample.classes, space)
+        self._cross_entropy += torch.tensor(entropy, device=self.device)
         for place, region in enumerate(space.scored):
             counts = count_overlap(guess, sample.classes, region)
             self._counts[row, place] += torch.tensor(
@@ -124,8 +126,8 @@ class SegmentationModule(lightning.LightningModule):
     def on_validation_epoch_end(self) -> None:
         counts = self.trainer.strategy.reduce(self._counts, reduce_op="sum").long().tolist()
         self.validation_dice = mean_group_dice(counts)
-        surprise, pixels = self.trainer.strategy.reduce(self._surprise, reduce_op="sum").tolist()
-        self.validation_loss = surprise / max(1.0, pixels)
+        entropy = self.trainer.strategy.reduce(self._cross_entropy, reduce_op="sum")
+        self.validation_loss = float(entropy[0]) / max(1.0, float(entropy[1]))
         self.log("validation/dice", self.validation_dice, prog_bar=True, rank_zero_only=True)
         self.log("validation/loss", self.validation_loss, rank_zero_only=True)
         self.log("train/epoch_loss", self.loss_sum / max(1, self.batches), rank_zero_only=True)
@@ -140,20 +142,17 @@ class SegmentationModule(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         train = self.plan.recipe.train
         optimizer = build_optimizer(self.network.parameters(), train, self.device.type)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate_at)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.schedule.factor)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
-    def _rate_at(self, step: int) -> float:
-        return rate_at(step, self.total_steps, self.plan.recipe.train)
 
-
-def surprise_of(
+def cross_entropy_sum(
     probabilities: np.ndarray, classes: np.ndarray, space: LabelSpace
 ) -> tuple[float, float]:
-    """Sum of the cross-entropy over all pixels that count, and their number.
+    """Return the summed cross-entropy of all pixels that are not ignored, and their number.
 
     Shapes:
         probabilities: (K, *S); classes: (*S) indices or IGNORE.
@@ -165,15 +164,15 @@ def surprise_of(
     else:
         shown = np.stack([region.of(truth) for region in space.scored])
         chance = np.where(shown, probabilities[:, counted], 1 - probabilities[:, counted])
-    surprise = -np.log(chance.clip(1e-7, None)).mean(axis=0).sum()
-    return float(surprise), float(truth.size)
+    entropy = -np.log(chance.clip(1e-7, None)).mean(axis=0).sum()
+    return float(entropy), float(truth.size)
 
 
 def moving_average(decay: float) -> Any:
-    """The update of `AveragedModel`: exponential, following closely in the first steps.
+    """Return the update of `AveragedModel`: an exponential moving average.
 
-    The decay of step t is min(decay, (1 + t) / (10 + t)), so that the random first weights are
-    forgotten at once (the TensorFlow moving average does the same).
+    The decay of step t is min(decay, (1 + t) / (10 + t)), as in TensorFlow, so that the initial
+    weights lose their influence quickly.
     """
 
     def update(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
@@ -181,19 +180,19 @@ def moving_average(decay: float) -> Any:
         follow = 1 - min(decay, (1 + step) / (10 + step))
         if averaged[0].is_floating_point():
             torch._foreach_lerp_(averaged, current, follow)
-        else:  # Counters, such as batch norm's.
+        else:  # Counters, such as that of batch norm.
             torch._foreach_copy_(averaged, current)
 
     return update
 
 
 def mean_group_dice(counts: Sequence[Sequence[Sequence[int]]]) -> float:
-    """Mean over classes of the mean over the groups that hold the class; a missed one scores 0.
+    """Return the mean over classes of the mean Dice over groups in which the class is annotated.
 
-    Where no group holds anything, 1 minus the share of pixels found by mistake.
+    If no class is annotated in any group, return 1 minus the fraction of false positive pixels.
 
     Args:
-        counts: groups x classes x (overlap, truth, predicted, pixels), without background.
+        counts: (groups, classes, 4): overlap, truth, predicted, pixels; without background.
     """
     class_means = []
     for class_index in range(len(counts[0])):

@@ -1,9 +1,10 @@
-"""Optimizers and learning-rate schedules, each a line in its table."""
+"""Optimizers and learning-rate schedules; a new one is a function and a line in its table."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -52,22 +53,22 @@ OPTIMIZERS: dict[str, Callable[[Parameters, TrainConfig, bool], Optimizer]] = {
 
 
 def build_optimizer(parameters: Parameters, train: TrainConfig, device: str) -> Optimizer:
-    """The recipe's optimizer; fused, one kernel for all weights, where there is one."""
+    """Build the optimizer of a recipe, with a fused kernel if there is one."""
     return OPTIMIZERS[train.optimizer](parameters, train, device in ("cpu", "cuda"))
 
 
 def constant(progress: float, warmup: float) -> float:
-    """The rate stays."""
+    """Keep the learning rate."""
     return 1.0
 
 
 def rise(progress: float, warmup: float) -> float:
-    """A linear rise from a hundredth, then constant."""
+    """Rise linearly from a hundredth of the rate, then keep it."""
     return 0.01 + 0.99 * progress / warmup if progress < warmup else 1.0
 
 
 def cosine(progress: float, warmup: float) -> float:
-    """The rise, then half a cosine down to zero.
+    """Rise, then fall to zero along half a cosine.
 
     Source:
         Loshchilov and Hutter 2017, arXiv 1608.03983, without restarts.
@@ -78,7 +79,7 @@ def cosine(progress: float, warmup: float) -> float:
 
 
 def polynomial(progress: float, warmup: float) -> float:
-    """The rise, then (1 - progress) ** 0.9 down to zero.
+    """Rise, then fall to zero as (1 - progress) ** 0.9.
 
     Source:
         nnU-Net (Isensee et al. 2021), 10.1038/s41592-020-01008-z.
@@ -89,12 +90,12 @@ def polynomial(progress: float, warmup: float) -> float:
 
 
 def one_cycle(progress: float, warmup: float) -> float:
-    """From 1/25 up along a cosine in the first 30 % of all steps, then down to 1/250000.
+    """Rise from 1/25 along a cosine in the first 30 % of all steps, then fall to 1/250000.
 
-    The momentum stays as it is.
+    The momentum does not change.
 
     Source:
-        Smith and Topin 2019, arXiv 1708.07120; figures of torch's OneCycleLR.
+        Smith and Topin 2019, arXiv 1708.07120; with the defaults of PyTorch's OneCycleLR.
     """
     first, last, peak = 1 / 25, 1 / 25e4, 0.3
     if progress < peak:
@@ -109,16 +110,23 @@ SCHEDULES: dict[str, Callable[[float, float], float]] = {
     "polynomial": polynomial,
     "one_cycle": one_cycle,
 }
-"""Share of the highest learning rate, by the share of all steps that is done and the share in
-which the rate rises."""
+"""Functions of (fraction of steps done, fraction of warmup steps) that return the learning rate
+relative to the highest one."""
 
 
-def rate_at(step: int, total_steps: int, train: TrainConfig) -> float:
-    """The schedule's share of the highest learning rate; after the last step it stays."""
-    warmup = train.warmup_fraction
-    if train.warmup_steps is not None:
-        warmup = min(train.warmup_steps / total_steps, 0.5)
-    return SCHEDULES[train.schedule](min(step / total_steps, 1.0), warmup)
+@dataclass
+class Schedule:
+    """Learning-rate schedule over a number of steps that the `Pacer` may change during training."""
+
+    train: TrainConfig
+    total_steps: int
+
+    def factor(self, step: int) -> float:
+        """Return the learning rate relative to the highest one; it is constant after the end."""
+        warmup = self.train.warmup_fraction
+        if self.train.warmup_steps is not None:
+            warmup = min(self.train.warmup_steps / self.total_steps, 0.5)
+        return SCHEDULES[self.train.schedule](min(step / self.total_steps, 1.0), warmup)
 
 
 def _half_cosine(share: float) -> float:

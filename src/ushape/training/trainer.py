@@ -1,4 +1,4 @@
-"""Plan + cases -> trained weights in a run, with Lightning's Trainer."""
+"""Train the network of a plan with Lightning's Trainer, and save its weights in a run."""
 
 from __future__ import annotations
 
@@ -39,26 +39,26 @@ from ushape.training.datamodule import SegmentationData
 from ushape.training.module import SegmentationModule
 
 PRECISIONS: dict[str, Any] = {"bf16": "bf16-mixed", "fp32": "32-true", "fp64": "64-true"}
-"""Lightning's names."""
+"""Names of the precisions in Lightning."""
 
 LOGGED = {
     "validation_dice": "validation/dice",
     "validation_loss": "validation/loss",
     "training_loss": "train/epoch_loss",
 }
-"""Under which name a quantity is logged."""
+"""Names under which quantities are logged."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitResult:
-    """How the training went."""
+    """Outcome of a training."""
 
     best_dice: float
     best_epoch: int
     epochs: int
     was_interrupted: bool
     foreground_patches: float
-    """Share of the patches of the last epoch that held foreground."""
+    """Fraction of the patches of the last epoch that contained foreground."""
 
 
 def fit(
@@ -73,24 +73,26 @@ def fit(
     show_bar: bool = False,
     on_row: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> FitResult:
-    """Trains, keeping the best weights and the last checkpoint in the run.
+    """Train, and save the best weights and the last checkpoint in the run.
 
     Args:
-        class_pixels: (training cases, classes).
-        budget_s: Seconds until training must have ended; None: the planned epochs.
-        resume: Continue from the run's last checkpoint, if there is one.
-        on_row: Called with each epoch's row of metrics.csv.
+        class_pixels: Pixels of each class, (training cases, classes).
+        budget_s: Seconds until training must have ended; None: as many epochs as planned.
+        resume: Whether to continue from the last checkpoint of the run, if there is one.
+        on_row: Function that is called with each row of metrics.csv.
 
     Raises:
-        RunError: a checkpoint cannot be written; the loss is no number any more.
+        RunError: if a checkpoint cannot be read or written, or the loss is not finite.
+        ConfigError: if network or loss are defined in a Python file that the user did not name.
     """
+    run.require_code(plan, training=True)
     _quieten()
     torch.manual_seed(plan.recipe.seed)
     groups = [case.group for case in validation.cases]
     module = SegmentationModule(plan, validation, groups)
     margin = int(module.network.margin)  # type: ignore[arg-type]
     data = SegmentationData(plan, training, validation, class_pixels, margin)
-    best, log, pacer = KeepBest(run), EpochLog(run, on_row), Pacer(budget_s)
+    best, log, pacer = KeepBest(run), EpochLog(run, on_row), Pacer(module.schedule, budget_s)
     callbacks = [best, log, pacer, *([TrainingBar(pacer)] if show_bar else [])]
     trainer = _build_trainer(plan, run, callbacks, show_bar)
 
@@ -109,7 +111,7 @@ def fit(
 
 
 def _refuse_damaged(checkpoint: Path) -> None:
-    """A checkpoint is a zip archive, with a checksum for each of its parts."""
+    """Check the checksums of a checkpoint, which is a zip archive."""
     try:
         with zipfile.ZipFile(checkpoint) as archive:
             is_whole = archive.testzip() is None
@@ -117,9 +119,10 @@ def _refuse_damaged(checkpoint: Path) -> None:
         is_whole = False
     if not is_whole:
         raise RunError(
-            f"{checkpoint}: damaged, the training cannot be continued from it.",
-            hint="The best weights so far are in model.safetensors, and predict. Delete the "
-            "checkpoint to train this run from its beginning.",
+            f"{checkpoint} is damaged, so the training cannot be continued from it.",
+            code="damaged_checkpoint",
+            hint="The best weights so far are in model.safetensors and can predict. Delete the "
+            "checkpoint to train this run from the beginning.",
         )
 
 
@@ -143,7 +146,7 @@ def _build_trainer(
         devices=1,
         precision=PRECISIONS[resolved(train.precision)],
         accumulate_grad_batches=train.accumulate_grad_batches,
-        max_epochs=-1,  # The pacer ends the training: it may revise the number of steps.
+        max_epochs=-1,  # The pacer ends the training, because it may change the number of steps.
         callbacks=[*callbacks, *extras],
         logger=TensorBoardLogger(run.folder, name="tensorboard", version=""),
         plugins=[WholeFileCheckpoints()],
@@ -165,7 +168,7 @@ class _Interrupt:
 
 @contextmanager
 def _stop_at_first_interrupt(trainer: lightning.Trainer) -> Iterator[_Interrupt]:
-    """Ctrl-C once: finish the step, validate, end. Twice: at once."""
+    """Finish the step, validate and end at the first Ctrl-C; stop immediately at the second."""
     interrupt = _Interrupt()
 
     def stop(signal_number: int, frame: Any) -> None:
@@ -175,7 +178,7 @@ def _stop_at_first_interrupt(trainer: lightning.Trainer) -> Iterator[_Interrupt]
 
     try:
         before = signal.signal(signal.SIGINT, stop)
-    except ValueError:  # Not the main thread: whoever owns it decides.
+    except ValueError:  # Only the main thread can handle signals.
         yield interrupt
         return
     try:
@@ -185,7 +188,7 @@ def _stop_at_first_interrupt(trainer: lightning.Trainer) -> Iterator[_Interrupt]
 
 
 def _quieten() -> None:
-    """Lightning's advice on its own set-up is for us, not for users."""
+    """Silence Lightning's messages on its own configuration, which users cannot change."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
@@ -193,7 +196,7 @@ def _quieten() -> None:
 @contextmanager
 def _known_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
-        # Workers are planned; a checkpoint is replaced on purpose; the model is one of ours.
+        # The plan chooses the workers, and the checkpoint is replaced on purpose.
         for message in (
             ".*does not have many workers.*",
             ".*Checkpoint directory .* exists and is not empty.*",
@@ -204,7 +207,7 @@ def _known_warnings() -> Iterator[None]:
 
 
 OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory", re.IGNORECASE)
-"""How torch's allocators say it, on accelerators and on a CPU."""
+"""Messages of PyTorch's allocators, on accelerators and on CPUs."""
 
 
 def train_within_memory(
@@ -215,7 +218,7 @@ def train_within_memory(
     *,
     resume: bool,
 ) -> tuple[FitResult, Plan]:
-    """Halves the batch until it fits, and goes on from the last epoch."""
+    """Train; if memory runs out, halve the batch and continue from the last epoch."""
     while True:
         try:
             return train(plan, resume), plan
@@ -225,11 +228,11 @@ def train_within_memory(
 
 
 def _with_half_the_batch(plan: Plan, error: Exception, console: Console) -> Plan:
-    """The plan with batches half as large and twice as many of them in a step.
+    """Return the plan with half the batch size and twice the number of accumulated batches.
 
     Raises:
-        PlanError: the batch is one patch already.
-        Exception: the error itself, where it is not about memory.
+        PlanError: if the batch size is 1 already.
+        Exception: the error itself, if it is not about memory.
     """
     if not (isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error))):
         raise error
@@ -237,12 +240,16 @@ def _with_half_the_batch(plan: Plan, error: Exception, console: Console) -> Plan
     batch = resolved(train.batch_size)
     if batch == 1:
         raise PlanError(
-            "Out of memory with a single patch.",
+            "A training step with a single patch does not fit into memory.",
+            code="out_of_memory",
             hint="Use a smaller sampling.patch_shape, or narrower network.widths.",
         ) from None
     fewer = batch // 2
     repeated = train.accumulate_grad_batches * math.ceil(batch / fewer)
-    console.say(f"Out of memory: goes on with {fewer} patches at a time, {repeated} times a step.")
+    console.say(
+        f"Out of memory: continuing with batch size {fewer} and {repeated} gradient-accumulation "
+        "steps."
+    )
     gc.collect()
     if plan.machine.device == "cuda":
         torch.cuda.empty_cache()

@@ -19,7 +19,7 @@ from ushape.inference.backends.export import digest
 from ushape.inference.backends.torch_backend import has_compiler, prepare
 from ushape.labels import LabelSpace
 from ushape.models import build_model
-from ushape.models.config import UNetConfig
+from ushape.models.config import NetworkConfig
 
 NORMS = ["none", "batch", "instance", "group"]
 PAIRS = [
@@ -38,7 +38,7 @@ def network_of(dims=2, norm="batch", padding="same", seed=0, **settings):
     """A small U-Net whose norms have seen data and learned something."""
     torch.manual_seed(seed)
     widths = (4, 8, 8) if dims == 2 else (4, 8)
-    config = UNetConfig(dims=dims, widths=widths, norm=norm, padding=padding, **settings)
+    config = NetworkConfig(dims=dims, widths=widths, norm=norm, padding=padding, **settings)
     network = build_model(config, 2, 3)
     for name, value in network.state_dict().items():
         if value.is_floating_point() and value.ndim == 1:
@@ -332,7 +332,7 @@ def discs(count, seed):
 def trained():
     """A network that finds discs."""
     torch.manual_seed(0)
-    network = build_model(UNetConfig(widths=(8, 16), norm="batch"), 1, 1).train()
+    network = build_model(NetworkConfig(widths=(8, 16), norm="batch"), 1, 1).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
     image, truth = (torch.from_numpy(array) for array in discs(64, 0))
     for step in range(40):

@@ -17,7 +17,7 @@ from ushape.inference.sliding_window import (
 )
 from ushape.labels import LabelSpace
 from ushape.models import build_model
-from ushape.models.config import UNetConfig
+from ushape.models.config import NetworkConfig
 from ushape.transforms.tiling import symmetries
 
 SPACE = LabelSpace(values=(0, 1), names=("background", "foreground"))
@@ -84,7 +84,7 @@ def test_what_fits_is_predicted_in_one_pass():
 def test_parts_equal_the_whole_where_the_network_sees_enough(padding):
     """A shallow network whose view is smaller than the overlap: tiles change nothing inside."""
     torch.manual_seed(0)
-    config = UNetConfig(widths=(4, 4), norm="batch", padding=padding)
+    config = NetworkConfig(widths=(4, 4), norm="batch", padding=padding)
     module = build_model(config, 1, 1).eval()
     network = Eager(module, "fp32", torch.contiguous_format)
     image = rng.standard_normal((1, 96, 96)).astype(np.float32)

@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import pytest
@@ -14,35 +13,39 @@ def run(tmp_path):
     return Run.create(tmp_path / "run")
 
 
-def test_what_exists_is_in_the_way(run):
-    assert Run.create(run.folder) == run  # Empty: nothing to lose.
-    run.plan_path.write_text("{}")
-    with pytest.raises(RunError, match="holds a run already"):
-        Run.create(run.folder)
-    (run.folder / "plan.json").rename(run.folder / "notes.json")
-    with pytest.raises(RunError, match="is in the way"):
-        Run.create(run.folder)
+def test_run_create_overwrites_nothing(run):
+    assert Run.create(run.folder) == run  # The folder is empty.
+    for name in ("plan.json", "notes.json"):
+        (run.folder / name).write_text("{}")
+        with pytest.raises(RunError) as caught:
+            Run.create(run.folder)
+        assert caught.value.code == "output_exists"
+        (run.folder / name).unlink()
 
 
-def test_a_folder_that_is_no_run_and_a_run_without_weights(run):
-    with pytest.raises(RunError, match=r"is no run, or an incomplete one: no plan\.json"):
+def test_run_open_refuses_other_folders_and_runs_without_weights(run):
+    with pytest.raises(RunError) as caught:
         Run.open(run.folder)
+    assert caught.value.code == "run_incomplete"
     run.plan_path.write_text("{}")
-    with pytest.raises(RunError, match=r"has no model\.safetensors") as caught:
+    with pytest.raises(RunError) as caught:
         Run.open(run.folder)
+    assert caught.value.code == "weights_missing"
     assert "--resume" in caught.value.hint
 
 
-def test_damaged_plan_and_plan_of_another_version(run):
-    run.plan_path.write_text("{")
-    with pytest.raises(RunError, match=r"plan\.json: not readable"):
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [("{", "damaged_run"), ('{"version": 99}', "unsupported_version"), ("[]", "invalid_plan")],
+)
+def test_run_load_plan_refuses_damaged_plans_and_other_versions(run, text, code):
+    run.plan_path.write_text(text)
+    with pytest.raises(RunError) as caught:
         run.load_plan()
-    run.plan_path.write_text(json.dumps({"version": 99}))
-    with pytest.raises(RunError, match="version 99, this ushape reads 1"):
-        run.load_plan()
+    assert caught.value.code == code
 
 
-def test_cases_are_found_again(run, tmp_path):
+def test_run_load_cases_returns_what_was_saved(run, tmp_path):
     data = tmp_path / "data"
     (data / "sub").mkdir(parents=True)
     for path in (data / "sub" / "a.png", data / "a_mask.png"):
@@ -51,12 +54,13 @@ def test_cases_are_found_again(run, tmp_path):
     run.save_cases(data, [CaseFacts(case, (5, 7))])
     assert run.load_cases() == [CaseFacts(case, (5, 7))]
     (data / "sub" / "a.png").unlink()
-    with pytest.raises(RunError, match=r"1 images of .* are no longer there") as caught:
+    with pytest.raises(RunError) as caught:
         run.load_cases()
+    assert caught.value.code == "data_missing"
     assert "evaluate RUN DATA" in caught.value.hint
 
 
-def test_weights_carry_their_facts_and_run_no_code(run):
+def test_run_save_weights_stores_facts_and_no_code(run):
     weights = {"a": torch.arange(6.0).view(2, 3).t()}
     run.save_weights(weights, {"epoch": 4, "dice": 0.5})
     assert run.weight_facts() == {"epoch": 4, "dice": 0.5}

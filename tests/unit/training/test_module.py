@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from ushape.training.datamodule import spread_evenly
 from ushape.training.module import mean_group_dice, moving_average
 
 
@@ -23,15 +22,9 @@ def test_moving_average_copies_counters():
     assert averaged[0].item() == 8
 
 
-def test_validation_dice_by_hand():
+def test_mean_group_dice_by_hand():
     found = [[4, 5, 5, 100]]  # Dice 8/10
     missed = [[0, 7, 0, 100]]  # Dice 0
     empty = [[0, 0, 9, 100]]  # no truth: no say
     assert mean_group_dice([found, missed, empty]) == pytest.approx(0.4)
     assert mean_group_dice([empty, empty]) == pytest.approx(1 - 0.09)
-
-
-def test_validation_cases_are_spread_evenly():
-    assert spread_evenly(10, 4) == [0, 3, 6, 9]
-    assert spread_evenly(3, 8) == [0, 1, 2]
-    assert spread_evenly(5, 1) == [0]

@@ -2,33 +2,33 @@ import pytest
 import torch
 
 from ushape.planning.recipe import TrainConfig
-from ushape.training.optimizers import OPTIMIZERS, SCHEDULES, build_optimizer, rate_at
+from ushape.training.optimizers import OPTIMIZERS, SCHEDULES, Schedule, build_optimizer
 
 
 def rates(name, *places, warmup_fraction=0.1):
     train = TrainConfig(schedule=name, warmup_fraction=warmup_fraction)
-    return [rate_at(place, 1, train) for place in places]
+    return [Schedule(train, 1).factor(place) for place in places]
 
 
-def test_steps_of_warmup_instead_of_a_share():
+def test_schedule_warmup_steps_replace_the_fraction():
     train = TrainConfig(schedule="warmup", warmup_steps=100)
-    found = [rate_at(step, 1000, train) for step in (0, 50, 100, 900)]
+    found = [Schedule(train, 1000).factor(step) for step in (0, 50, 100, 900)]
     assert found == pytest.approx([0.01, 0.505, 1, 1])
-    assert rate_at(5, 20, train) == pytest.approx(0.505)  # In a short training half of it.
+    assert Schedule(train, 20).factor(5) == pytest.approx(0.505)  # In a short training half of it.
 
 
-def test_cosine_rises_then_falls_to_zero():
+def test_schedule_cosine_rises_then_falls_to_zero():
     assert rates("cosine", 0.0, 0.1, 0.55, 1.0, 1.7) == pytest.approx([0.01, 1, 0.5, 0, 0])
     assert rates("cosine", 0.0, warmup_fraction=0.0) == pytest.approx([1.0])
 
 
-def test_the_other_schedules_by_hand():
+def test_schedules_by_hand():
     assert rates("constant", 0, 0.5, 2) == [1, 1, 1]
     assert rates("warmup", 0, 0.05, 0.1, 0.9) == pytest.approx([0.01, 0.505, 1, 1])
     assert rates("polynomial", 0.5, 1.0, warmup_fraction=0.0) == pytest.approx([0.5**0.9, 0])
 
 
-def test_one_cycle_is_torch_s():
+def test_schedule_one_cycle_equals_torch():
     steps = 100
     weight = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([weight], lr=1.0, momentum=0.9)
@@ -45,13 +45,13 @@ def test_one_cycle_is_torch_s():
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_every_schedule_stays_within_its_highest_rate(name):
+def test_schedules_never_exceed_the_highest_rate(name):
     found = rates(name, *[place / 50 for place in range(60)])
     assert 0 <= min(found) <= max(found) == pytest.approx(1.0, abs=0.01)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_optimizer_finds_the_bottom_of_a_bowl(name):
+def test_optimizers_minimize_a_quadratic_function(name):
     weight = torch.nn.Parameter(torch.tensor([3.0, -2.0]))
     train = TrainConfig(optimizer=name, learning_rate=0.02, weight_decay=0.0)
     optimizer = build_optimizer([weight], train, "cpu")
@@ -62,7 +62,7 @@ def test_every_optimizer_finds_the_bottom_of_a_bowl(name):
     assert weight.abs().max() < 0.05
 
 
-def test_momentum_and_decay_reach_the_optimizer():
+def test_build_optimizer_passes_momentum_and_weight_decay():
     weight = torch.nn.Parameter(torch.tensor([1.0]))
     train = TrainConfig(optimizer="sgd", learning_rate=0.1, momentum=0.5, weight_decay=0.2)
     optimizer = build_optimizer([weight], train, "cpu")

@@ -1,4 +1,4 @@
-"""Named recipes: short functions that return a Recipe, with their paper cited."""
+"""Named recipes: functions that return a Recipe and cite their paper."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ushape import config
+from ushape.config import is_custom
 from ushape.errors import ConfigError
 from ushape.formatting import reason
+from ushape.planning.custom_code import load_custom_recipe, refuse_objects
 from ushape.planning.recipe import Recipe
 from ushape.planning.recipes.cars import carvana_1024, carvana_original
 from ushape.planning.recipes.em import isbi2012, unet2015
@@ -16,7 +18,7 @@ from ushape.planning.recipes.mri import lgg_bce_dice, lgg_buda, lgg_onecycle
 
 
 def auto() -> Recipe:
-    """Planned from the data, the machine and the minutes. No paper: ours."""
+    """Planned from the data, the machine and the available time; not from a paper."""
     return Recipe(name="auto")
 
 
@@ -32,27 +34,38 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 }
 
 
-def load_recipe(name_or_file: str) -> Recipe:
-    """A recipe by its name, or from a YAML file that `ushape recipes NAME` wrote.
+def load_recipe(recipe: Recipe | str) -> Recipe:
+    """Return a recipe by its name, or read it from a file.
+
+    Args:
+        recipe: A recipe, which is returned as it is; a name; a YAML file that `ushape recipes NAME`
+            wrote; or a function of a Python file, FILE.py:FUNCTION, see `load_custom_recipe`.
 
     Raises:
-        ConfigError: neither a name nor a file; a key or a value in the file that is none.
+        ConfigError: if it is neither a name nor a file, or if the file has an unknown key or an
+            impossible value.
     """
-    if name_or_file in RECIPES:
-        return RECIPES[name_or_file]()
-    path = Path(name_or_file)
+    if isinstance(recipe, Recipe):
+        return refuse_objects(recipe)
+    if recipe in RECIPES:
+        return RECIPES[recipe]()
+    if is_custom(recipe):
+        return load_custom_recipe(recipe)
+    path = Path(recipe)
     if path.suffix in (".yaml", ".yml") and path.is_file():
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(
-                f"{path}: not readable: {reason(error)}.",
-                hint="A recipe is what `ushape recipes` prints.",
+                f"{path} cannot be read: {reason(error)}.",
+                code="unreadable_file",
+                hint="Write a recipe with `ushape recipes auto > mine.yaml`, and edit it.",
             ) from None
         return config.parse(Recipe, text, source=str(path))
-    near = difflib.get_close_matches(name_or_file, RECIPES, n=3, cutoff=0.4)
+    near = difflib.get_close_matches(recipe, RECIPES, n=3, cutoff=0.4)
     raise ConfigError(
-        f"No recipe {name_or_file}: neither a name nor a YAML file.",
-        hint=f"{'Near' if near else 'Known'} names: {', '.join(near or RECIPES)}. "
-        "`ushape recipes auto > mine.yaml` makes a file to edit.",
+        f"{recipe} is neither the name of a recipe nor a YAML file.",
+        code="unknown_recipe",
+        hint=f"{'Similar' if near else 'Known'} names: {', '.join(near or RECIPES)}. "
+        "`ushape recipes auto > mine.yaml` writes a file to edit.",
     )

@@ -8,17 +8,18 @@ from ushape.data.preprocessing import PreprocessingConfig
 from ushape.data.sampling import SamplingConfig
 from ushape.data.splits import SplitConfig
 from ushape.losses import LossConfig
-from ushape.models.config import UNetConfig
+from ushape.models.config import NetworkConfig
 from ushape.planning.recipe import PredictConfig, Recipe, TrainConfig
 from ushape.transforms.augment import STRENGTHS, AugmentConfig
 from ushape.transforms.augment.geometry import GeometryConfig
 
 
 def carvana_original() -> Recipe:
-    """Cars with valid convolutions, 572 -> 388 pixels, batch norm, bilinear upsampling.
+    """U-Net for cars with valid convolutions, 572 -> 388 pixels, batch norm, bilinear upsampling.
 
-    Published with image and mask resized to 572 and 388 pixels, so that the mask of the whole
-    image was compared with its center. Meant: the image at 388 pixels, mirrored around to 572.
+    The published code resizes image and mask to 572 and 388 pixels, so that it compares the mask of
+    the whole image with the center of the image. This recipe resizes the image to 388 pixels and
+    adds mirrored borders up to 572.
     """
     return Recipe(
         name="carvana-original",
@@ -37,7 +38,7 @@ def carvana_original() -> Recipe:
             ),
             intensity=STRENGTHS["none"].intensity,
         ),
-        network=UNetConfig(
+        network=NetworkConfig(
             widths=(64, 128, 256, 512, 1024),
             norm="batch",
             bias="always",
@@ -62,14 +63,14 @@ def carvana_original() -> Recipe:
 
 
 def carvana_1024() -> Recipe:
-    """The same at 1024 x 1024 pixels, padded, seven levels of 24 to 768 channels, RMSprop."""
+    """U-Net for cars at 1024 x 1024 pixels with padding, seven levels and RMSprop."""
     original = carvana_original()
     return replace(
         original,
         name="carvana-1024",
         preprocessing=PreprocessingConfig(shape=(1024, 1024), intensity="min_max"),
         sampling=SamplingConfig(patch_shape=(1024, 1024), draw="uniform"),
-        network=UNetConfig(
+        network=NetworkConfig(
             widths=(24, 64, 128, 256, 512, 768, 768),
             decoder_widths=(24, 24, 64, 128, 256, 512),
             norm="batch",

@@ -10,18 +10,19 @@ from ushape.data.sampling import SamplingConfig
 from ushape.data.splits import SplitConfig
 from ushape.labels import LabelConfig
 from ushape.losses import LossConfig
-from ushape.models.config import UNetConfig
+from ushape.models.config import NetworkConfig
 from ushape.planning.recipe import PredictConfig, Recipe, TrainConfig
 from ushape.transforms.augment import AugmentConfig, IntensityConfig
 from ushape.transforms.augment.geometry import GeometryConfig
 
 
 def unet2015() -> Recipe:
-    """The first U-Net on electron microscopy: valid convolutions, border weights, softmax.
+    """Original U-Net for electron microscopy: valid convolutions, border weights, softmax.
 
-    Ronneberger, Fischer, Brox 2015, arXiv 1505.04597. Where the paper gives no figure, ours:
-    learning rate 1e-3, dropout 0.5, shift within 5 %, gray values within 10 %. Its "average
-    over 7 rotated versions" names no angles: seven symmetries, which need no interpolation.
+    Ronneberger, Fischer, Brox 2015, arXiv 1505.04597. Values that the paper does not give are ours:
+    learning rate 1e-3, dropout 0.5, shifts up to 5 %, gray values within 10 %. The paper averages
+    "over 7 rotated versions" without naming the angles; we use seven symmetries, which need no
+    interpolation.
     """
     return Recipe(
         name="unet2015",
@@ -40,7 +41,7 @@ def unet2015() -> Recipe:
             ),
             intensity=_tone(0.1, 0.1),
         ),
-        network=UNetConfig(
+        network=NetworkConfig(
             widths=(64, 128, 256, 512, 1024), padding="valid", norm="none", dropout=0.5
         ),
         pixel_weights=PixelWeightConfig(border_w0=10.0, border_sigma_px=5.0, balance=True),
@@ -51,10 +52,10 @@ def unet2015() -> Recipe:
 
 
 def isbi2012() -> Recipe:
-    """The same in a notebook's form: one sigmoid channel, more augmentation, early stopping.
+    """U-Net for electron microscopy with a sigmoid output, more augmentation and early stopping.
 
-    27 sections for training and validation, 3 for test. The learning rate comes from a range
-    test (`ushape lr`); `--set train.learning_rate=auto` puts one in front of the training.
+    27 sections are used for training and validation, 3 for testing. The learning rate comes from a
+    range test; `--set train.learning_rate=auto` runs one before the training.
     """
     paper = unet2015()
     return replace(
@@ -94,7 +95,7 @@ def isbi2012() -> Recipe:
 
 
 def _tone(brightness: float, contrast: float) -> IntensityConfig:
-    """Brightness and contrast alone, in every patch."""
+    """Change only brightness and contrast, in every patch."""
     return IntensityConfig(
         brightness=brightness,
         contrast=contrast,
@@ -106,7 +107,7 @@ def _tone(brightness: float, contrast: float) -> IntensityConfig:
 
 
 def _momentum_sgd(learning_rate: float) -> TrainConfig:
-    """One image a step, and a momentum that averages over many of them, as in the paper."""
+    """Use one image per step, and a momentum that averages over many of them, as in the paper."""
     return TrainConfig(
         batch_size=1,
         optimizer="sgd",

@@ -6,16 +6,16 @@ from ushape.data.preprocessing import PreprocessingConfig
 from ushape.data.sampling import SamplingConfig
 from ushape.data.splits import SplitConfig
 from ushape.losses import LossConfig
-from ushape.models.config import UNetConfig
+from ushape.models.config import NetworkConfig
 from ushape.planning.recipe import PredictConfig, Recipe, TrainConfig
 from ushape.transforms.augment import STRENGTHS, AugmentConfig
 from ushape.transforms.augment.geometry import GeometryConfig
 
 
 def lgg_onecycle() -> Recipe:
-    """Brain MRI with a plain U-Net, strong dropout, SGD and one cycle of the learning rate.
+    """U-Net for brain MRI with strong dropout, SGD and a one-cycle learning rate.
 
-    Slices are drawn by the size of their lesion; 20 epochs, the weights of each are kept.
+    Slices are sampled by the size of their lesion. The weights of all 20 epochs are saved.
     """
     return Recipe(
         name="lgg-onecycle",
@@ -23,7 +23,7 @@ def lgg_onecycle() -> Recipe:
         preprocessing=PreprocessingConfig(downscale=1, intensity="min_max"),
         sampling=SamplingConfig(draw="lesion"),
         augment=_turn_and_scale(),
-        network=UNetConfig(
+        network=NetworkConfig(
             widths=(64, 128, 256, 512, 1024), norm="none", dropout=0.6, dropout_place="between"
         ),
         loss=LossConfig(terms={"dice": 0.3, "cross_entropy": 0.7}),
@@ -44,17 +44,17 @@ def lgg_onecycle() -> Recipe:
 
 
 def lgg_bce_dice() -> Recipe:
-    """Brain MRI with four levels, bilinear upsampling, cross-entropy + Dice, early stopping.
+    """U-Net for brain MRI with four levels, bilinear upsampling, cross-entropy + Dice loss.
 
-    Published with a split of slices, stratified by lesion or none, so that patients were on
-    both sides; here by patient. The learning rate is not published: Adam's usual 1e-3.
+    The published code splits by slice, so that patients occur in training and test; this recipe
+    splits by patient. The learning rate is not published; 1e-3 is the default of Adam.
     """
     return Recipe(
         name="lgg-bce-dice",
         preprocessing=PreprocessingConfig(downscale=1, intensity="min_max"),
         sampling=SamplingConfig(draw="uniform"),
         augment=STRENGTHS["none"],
-        network=UNetConfig(widths=(64, 128, 256, 512), norm="none", up="bilinear"),
+        network=NetworkConfig(widths=(64, 128, 256, 512), norm="none", up="bilinear"),
         loss=LossConfig(terms={"cross_entropy": 1.0, "dice": 1.0}),
         train=TrainConfig(
             epochs=100,
@@ -73,11 +73,11 @@ def lgg_bce_dice() -> Recipe:
 
 
 def lgg_buda() -> Recipe:
-    """Brain MRI prepared by volume: crop, contrast, z-score; batch norm, Dice loss, Adam.
+    """U-Net for brain MRI, normalized per volume: crop, contrast, z-score; batch norm, Dice, Adam.
 
-    Buda, Saha, Mazurowski 2019, 10.1016/j.compbiomed.2019.05.002. Percentiles are taken
-    channel by channel, where the published code takes them over all channels together. Their
-    protocol: `ushape train DATA --recipe lgg-buda --folds 22`, Dice per patient in 3D.
+    Buda, Saha, Mazurowski 2019, 10.1016/j.compbiomed.2019.05.002. Percentiles are computed per
+    channel, while the published code computes them over all channels. To follow the published
+    protocol, use 22 folds and the Dice per patient in 3D.
     """
     return Recipe(
         name="lgg-buda",
@@ -86,7 +86,7 @@ def lgg_buda() -> Recipe:
         ),
         sampling=SamplingConfig(draw="patient_lesion"),
         augment=_turn_and_scale(),
-        network=UNetConfig(widths=(32, 64, 128, 256, 512), norm="batch"),
+        network=NetworkConfig(widths=(32, 64, 128, 256, 512), norm="batch"),
         loss=LossConfig(terms={"dice": 1.0}),
         train=TrainConfig(
             epochs=100,
@@ -103,7 +103,7 @@ def lgg_buda() -> Recipe:
 
 
 def _turn_and_scale() -> AugmentConfig:
-    """Within 15 degrees and 5 %, left and right exchanged."""
+    """Rotate up to 15 degrees, scale up to 5 %, and flip left and right."""
     return AugmentConfig(
         geometry=GeometryConfig(
             flip_axes=(-1,),

@@ -7,7 +7,8 @@ import math
 from ushape.config import AUTO
 from ushape.errors import PlanError
 from ushape.formatting import pluralize
-from ushape.models.sizes import receptive_field
+from ushape.models import network_sizes
+from ushape.models.config import NetworkConfig
 from ushape.planning.recipe import Recipe
 from ushape.planning.rules.patches import patch_limit
 from ushape.planning.rules.result import RuleResult, Situation, change
@@ -40,13 +41,21 @@ def choose_network(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
         widths = tuple(min(base * 2**level, 16 * base) for level in range(levels))
     recipe = change(recipe, "network", widths=widths, dims=len(data.median_shape))
     listed = ", ".join(map(str, widths))
-    text = f"Network: U-Net, {len(widths)} levels of {listed} channels."
+    name = "U-Net" if network.architecture == "unet" else network.architecture
+    text = f"Network: {name}, {len(widths)} levels of {listed} channels."
+    if network.is_custom:  # It may use widths or not.
+        text = f"Network: {name}."
     scale = recipe.preprocessing.working_shape(data.median_shape)[-1] / data.median_shape[-1]
     fact = (
-        f"{situation.machine.device}; objects of about {data.object_size * scale:.0f} pixels, a "
-        f"pixel of the answer sees {receptive_field(recipe.network)}"
+        f"{situation.machine.device}; objects of about {data.object_size * scale:.0f} pixels"
+        f"{_receptive_field_text(recipe.network)}"
     )
     return recipe, RuleResult(text, fact, "half or twice the width, a level more or less")
+
+
+def _receptive_field_text(network: NetworkConfig) -> str:
+    pixels = network_sizes(network).receptive_field
+    return "" if pixels is None else f", a pixel of the answer sees {pixels}"
 
 
 def choose_norm(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
@@ -59,4 +68,6 @@ def choose_norm(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResul
     fact = f"training images come from {pluralize(recordings, 'recording')}"
     other = "batch" if norm == "instance" else "instance"
     text = "Norm: none." if norm == "none" else f"Norm: {norm} norm after each convolution."
+    if recipe.network.is_custom:
+        text = f"Norm: as the network defines it (network.norm is {norm})."
     return recipe, RuleResult(text, fact, f"network.norm={other}")

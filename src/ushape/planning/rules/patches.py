@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ushape.config import AUTO, resolved
 from ushape.formatting import size_text
-from ushape.models.sizes import next_legal_size, valid_margin
+from ushape.models import network_sizes
 from ushape.planning.fingerprint import Fingerprint
 from ushape.planning.recipe import Recipe
 from ushape.planning.rules.result import RuleResult, Situation, change
@@ -22,9 +22,9 @@ def choose_patch(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResu
         limit = patch_limit(situation)
         shape = recipe.preprocessing.working_shape(data.median_shape)
         sizes = [min(size, limit) for size in shape]
-        # A network without padding answers for less than it is shown.
-        margin = valid_margin(recipe.network)
-        patch = tuple(next_legal_size(recipe.network, size + 2 * margin) for size in sizes)
+        # The output of a network without padding is smaller than its input.
+        network = network_sizes(recipe.network)
+        patch = tuple(network.legal_size(size + 2 * network.margin) for size in sizes)
     recipe = change(recipe, "sampling", patch_shape=patch)
     fact = f"at most {patch_limit(situation)} pixels along a side on this device"
     text = f"Patches: {size_text(patch)} pixels."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ushape.config import AUTO, resolved
+from ushape.config import AUTO, is_custom, resolved
 from ushape.errors import PlanError
 from ushape.formatting import pluralize
 from ushape.models.memory import memory_estimate
@@ -19,7 +19,8 @@ def choose_loss(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResul
     """Cross-entropy judges every pixel, Dice the overlap over the whole batch: where foreground is
     rare, the one alone would learn to say background (nnU-Net; benchmarks/plan.md)."""
     names = [
-        f"{'' if factor == 1 else f'{factor:g} × '}{name.replace('_', ' ')}"
+        f"{'' if factor == 1 else f'{factor:g} × '}"
+        f"{name if is_custom(name) else str(name).replace('_', ' ')}"
         for name, factor in recipe.loss.terms.items()
         if factor
     ]

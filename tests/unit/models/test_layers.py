@@ -1,0 +1,57 @@
+import math
+
+import pytest
+import torch
+
+from ushape.models import build_model
+from ushape.models.config import NetworkConfig
+from ushape.models.layers import InstanceNorm
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_init_he_initializes_every_convolution(dims):
+    torch.manual_seed(0)
+    network = build_model(NetworkConfig(dims=dims, widths=(32, 64), norm="none"), 16, 8)
+    kinds = (torch.nn.modules.conv._ConvNd,)
+    layers = [layer for layer in network.modules() if isinstance(layer, kinds)]
+    assert len(layers) == 8  # Two levels and the way up of two each, one up, one head.
+    for layer in layers:
+        area = math.prod(layer.kernel_size)
+        expected = (2 / (area * layer.in_channels)) ** 0.5
+        assert layer.weight.std().item() == pytest.approx(expected, rel=0.12)
+        assert not layer.bias.any()
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 9, 7), (1, 4, 5, 6, 7)])
+def test_instance_norm_equals_torch(shape):
+    torch.manual_seed(0)
+    x = torch.randn(shape) * 3 + 2
+    theirs = {4: torch.nn.InstanceNorm2d, 5: torch.nn.InstanceNorm3d}[x.ndim](shape[1])
+    torch.testing.assert_close(InstanceNorm(shape[1])(x), theirs(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_instance_norm_gradients_equal_torch(layout):
+    torch.manual_seed(0)
+    x = torch.randn(3, 4, 6, 5).contiguous(memory_format=layout)
+    ours, theirs = InstanceNorm(4), torch.nn.InstanceNorm2d(4, affine=True)
+    weight, offset, towards = torch.rand(4) + 0.5, torch.randn(4), torch.randn(3, 4, 6, 5)
+    gradients = []
+    for norm in (ours, theirs):
+        with torch.no_grad():
+            norm.weight.copy_(weight)
+            norm.bias.copy_(offset)
+        leaf = x.clone().requires_grad_()
+        result = norm(leaf)
+        (result * towards).sum().backward()
+        gradients.append((result.detach(), leaf.grad, norm.weight.grad, norm.bias.grad))
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-5)
+
+
+def test_instance_norm_of_a_single_pixel_is_its_offset():
+    norm = InstanceNorm(2)
+    torch.nn.init.constant_(norm.bias, 3.0)
+    result = norm(torch.tensor([[[[5.0]], [[-7.0]]]]))
+    torch.testing.assert_close(result, torch.full((1, 2, 1, 1), 3.0), atol=1e-4, rtol=0)
+    network = build_model(NetworkConfig(widths=(4, 4, 4), norm="instance"), 1, 1).eval()
+    assert network(torch.randn(1, 1, 4, 4)).isfinite().all()

@@ -1,0 +1,62 @@
+import ctypes
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from ushape.planning import hardware
+from ushape.planning.hardware import inspect_machine, keep_memory
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "platform", "expected"),
+    [
+        ({"avx2": True}, "linux", False),
+        ({"avx512_bf16": True}, "win32", True),
+        ({"avx512_bf16": False, "amx_bf16": True}, "linux", True),
+        ({"neon": True, "bf16": True}, "linux", True),
+        ({"neon": True, "bf16": True}, "darwin", False),
+    ],
+)
+def test_inspect_machine_asks_torch_for_bf16(capabilities, platform, expected, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    monkeypatch.setattr(hardware, "sys", SimpleNamespace(platform=platform))
+    assert inspect_machine("cpu").has_bf16 is expected
+
+
+@pytest.mark.parametrize("flags", ["fma avx512_bf16", "fma"])
+def test_inspect_machine_reads_the_processor_flags_with_an_older_torch(flags, monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    monkeypatch.setattr(hardware, "Path", lambda name: SimpleNamespace(read_text=lambda: flags))
+    assert hardware._cpu_has_bf16() is ("bf16" in flags)
+
+
+def test_inspect_machine_needs_no_files_of_linux(monkeypatch):
+    def missing(name):
+        raise FileNotFoundError(name)
+
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    monkeypatch.setattr(hardware, "Path", missing)
+    monkeypatch.delattr(hardware.os, "sched_getaffinity", raising=False)
+    machine = inspect_machine("cpu")
+    assert not machine.has_bf16
+    assert machine.name
+    assert machine.cores >= 1
+    assert machine.main_memory_bytes > 0
+
+
+@pytest.mark.parametrize("platform", ["darwin", "win32"])
+def test_keep_memory_does_nothing_without_linux(platform, monkeypatch):
+    monkeypatch.setattr(sys, "platform", platform)
+    assert keep_memory() is False
+
+
+@pytest.mark.parametrize("error", [OSError, AttributeError])
+def test_keep_memory_does_nothing_without_glibc(error, monkeypatch):
+    def fail(name):
+        raise error(name)
+
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(ctypes, "CDLL", fail)
+    assert keep_memory() is False

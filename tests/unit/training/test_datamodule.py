@@ -1,0 +1,38 @@
+import multiprocessing
+import pickle
+import sys
+
+import numpy as np
+import pytest
+
+import ushape
+from ushape.data.cache import SampleStore
+from ushape.data.discovery import discover
+from ushape.datasets.synthetic import SyntheticConfig, write_data_set
+from ushape.training.datamodule import SegmentationData, spread_evenly, worker_context
+
+
+def test_spread_evenly_returns_validation_cases_over_the_whole_range():
+    assert spread_evenly(10, 4) == [0, 3, 6, 9]
+    assert spread_evenly(3, 8) == [0, 1, 2]
+    assert spread_evenly(5, 1) == [0]
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
+def test_worker_context_forks_only_on_linux(platform, monkeypatch):
+    if platform == "linux" and "fork" not in multiprocessing.get_all_start_methods():
+        pytest.skip("this system has no fork")
+    monkeypatch.setattr(sys, "platform", platform)
+    context = worker_context()
+    assert (context is not None) is (platform == "linux")
+
+
+def test_segmentation_data_can_be_sent_to_workers_that_are_not_forked(tmp_path):
+    write_data_set(tmp_path / "cells", 6, SyntheticConfig(size=48, groups=6), seed=0)
+    settings = ["network.widths=[4,8]", "sampling.patch_shape=[32,32]"]
+    plan = ushape.plan(tmp_path / "cells", epochs=1, settings=settings)
+    store = SampleStore(discover(tmp_path / "cells").cases, plan.preprocessing, keep=True)
+    data = SegmentationData(plan, store, store, np.full((6, 2), 100), margin=0)
+    copied = pickle.loads(pickle.dumps(data.dataset))
+    for index in ((0, 0), (1, 3)):
+        np.testing.assert_array_equal(copied[index]["image"], data.dataset[index]["image"])
