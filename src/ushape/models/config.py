@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from torch import nn
 
 from ushape.config import is_custom
-from ushape.errors import ConfigError
+from ushape.errors import ConfigError, check_range
 
 NetworkBuilder = Callable[["NetworkConfig", int, int], nn.Module]
 """Builds a network with fresh weights: (config, input channels, output channels) -> module."""
@@ -103,12 +103,8 @@ class NetworkConfig:
             )
         for name in ("convolutions", "center_convolutions", "decoder_convolutions"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(
-                    f"network.{name} is {value}.",
-                    code="value_out_of_range",
-                    hint="Use at least 1 convolution.",
-                )
+            if value is not None:
+                check_range(f"network.{name}", value, 1, hint="Use at least 1 convolution.")
         self._check_valid_padding()
         self._check_decoder()
 

@@ -11,7 +11,7 @@ from ushape.data.pixel_weights import PixelWeightConfig
 from ushape.data.preprocessing import PreprocessingConfig
 from ushape.data.sampling import SamplingConfig
 from ushape.data.splits import SplitConfig
-from ushape.errors import ConfigError
+from ushape.errors import ConfigError, check_range
 from ushape.instances.label import ObjectConfig
 from ushape.labels import LabelConfig
 from ushape.losses import LossConfig
@@ -121,12 +121,9 @@ class TrainConfig:
                     code="value_out_of_range",
                     hint="Leave it out to use the default.",
                 )
-        if self.workers != AUTO and self.workers < 0:
-            raise ConfigError(
-                f"train.workers is {self.workers}.",
-                code="value_out_of_range",
-                hint="Use 0 to load patches in the training process.",
-            )
+        if self.workers != AUTO:
+            hint = "Use 0 to load patches in the training process."
+            check_range("train.workers", self.workers, 0, hint=hint)
         for name in ("warmup_fraction", "ema_decay", "momentum"):
             value = getattr(self, name)
             if value != AUTO and not 0 <= value < 1:
@@ -229,12 +226,7 @@ class Recipe:
     predict: PredictConfig = field(default_factory=PredictConfig)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < MAX_SEED:
-            raise ConfigError(
-                f"seed is {self.seed}.",
-                code="value_out_of_range",
-                hint=f"Use a whole number from 0 to {MAX_SEED - 1}.",
-            )
+        check_range("seed", self.seed, 0, MAX_SEED - 1, hint="Leave it out for 0.")
 
 
 def with_some_rate(recipe: Recipe) -> Recipe:
