@@ -65,58 +65,70 @@ class RowRuns:
 
 
 class SubmissionWriter:
-    """Writes `img,rle_mask` rows to a .csv or .csv.gz, in constant memory; resumable.
+    """Writes `img,rle_mask` rows to a .csv or .csv.gz in constant memory; resumable.
 
-    Rows are collected in a file beside the output; a row is with the operating system when `write`
-    returns. `finish` turns it into the output. After a kill the next writer goes on after the last
-    whole row. One process at a time may write to an output.
+    Rows are collected in a partial file in the output's folder; when `write` returns, the row has
+    been passed to the operating system. `finish` converts the partial file to the output. If the
+    process is killed, the next writer continues after the last complete row. Only one process at a
+    time may write to an output.
 
     Args:
-        path: The output.
-        overwrite: Begin anew: drop rows that an earlier writer left, and replace the output once
-            the new one is whole.
+        path: Output file.
+        overwrite: Discard rows of an earlier writer, and replace the output when the new one is
+            complete.
 
     Raises:
-        ConfigError: not the name of a .csv or .csv.gz.
-        RunError: the output exists; rows that were begun in the other order.
+        ConfigError: if the name does not end in .csv or .csv.gz.
+        RunError: if the output exists, another process writes it, or rows were written in the
+            other order.
     """
 
     def __init__(self, path: Path, order: Order = "row", *, overwrite: bool = False):
         if not path.name.endswith((".csv", ".csv.gz")):
-            raise ConfigError(f"{path} is no .csv or .csv.gz.", hint="E.g. --rle submit.csv.gz.")
+            raise ConfigError(
+                f"{path} does not end in .csv or .csv.gz.",
+                code="unwritable_suffix",
+                hint="Use a name such as submit.csv.gz.",
+            )
         if path.exists() and not overwrite:
-            raise RunError(f"{path} exists.", hint="--overwrite replaces it; or choose another.")
+            raise RunError(
+                f"{path} already exists.",
+                code="output_exists",
+                hint="Use --overwrite to replace it, or choose another name.",
+            )
         self.path, self.order = path, order
         self.partial = self._partial_of(order)
         for other in get_args(Order):
             begun = self._partial_of(other)
             if other != order and begun.exists():
                 raise RunError(
-                    f"{begun} was begun with pixels counted by {other}, now by {order}.",
-                    hint=f"Continue with --rle-order {other}, or delete it.",
+                    f"{begun} was written with --rle-order {other}, not {order}.",
+                    code="rle_order_changed",
+                    hint=f"Continue with --rle-order {other}, or delete the file.",
                 )
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Unbuffered: what is written is out of this process.
+        # Unbuffered, so that a killed process loses no finished row.
         self._file = self.partial.open("ab", buffering=0)
         _lock(self._file, self.partial)
         if overwrite:
             self._file.truncate(0)
-        self.done = set(self._keep_whole_rows())  # Nobody else writes from here on.
+        self.done = set(self._keep_whole_rows())  # No other process writes from here on.
 
     def write(self, name: str, mask: np.ndarray) -> None:
-        """Adds the row of a mask (y, x) at the image's own size; as `write_runs`."""
+        """Add the row of a mask (y, x) of the image's size; see `write_runs`."""
         self.write_runs(name, encode_runs(mask, self.order))
 
     def write_runs(self, name: str, runs: str) -> None:
-        """Adds a row, whole or not at all.
+        """Add a row, whole or not at all.
 
         Raises:
-            DataError: a name that is there already, or that no row can hold.
+            DataError: if the name has a row already, or cannot be written to one.
         """
         if name in self.done:
             raise DataError(
-                f"{name}: a second row for this image in {self.path.name}.",
-                hint="A submission has one row per file name: rename one of the two.",
+                f"{name}: {self.path.name} already has a row for this image.",
+                code="duplicate_name",
+                hint="A submission has one row per file name. Rename one of the two files.",
             )
         rest = memoryview(_line_of(name, runs))
         whole = self.partial.stat().st_size
@@ -130,12 +142,12 @@ class SubmissionWriter:
         self.done.add(name)
 
     def finish(self) -> None:
-        """Writes the output, whole or not at all, and removes what it was collected in."""
+        """Write the output, whole or not at all, and remove the partial file."""
         os.fsync(self._file.fileno())
         self._file.close()
         with replacing(self.path) as target, self.partial.open("rb") as rows:
             if self.path.suffix == ".gz":
-                # No time stamp: equal masks make equal files.
+                # No time stamp, so that equal masks give equal files.
                 with gzip.GzipFile(fileobj=target, mode="wb", mtime=0, filename="") as packed:
                     packed.write((",".join(HEADER) + "\n").encode())
                     shutil.copyfileobj(rows, packed)
@@ -153,7 +165,7 @@ class SubmissionWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Finishes, unless there was an error: then the rows stay for the next time."""
+        """Finish, unless there was an error: then the rows are kept for the next writer."""
         if kind is None:
             self.finish()
         else:
@@ -181,10 +193,10 @@ class SubmissionWriter:
 
 
 def _lock(file: FileIO, path: Path) -> None:
-    """One process at a time; let go when it ends, however it ends.
+    """Lock a file until the process ends; Windows has no such lock, so nothing is locked there.
 
     Raises:
-        RunError: another one is at it.
+        RunError: if another process has locked it.
     """
     if sys.platform == "win32":
         return
@@ -193,6 +205,7 @@ def _lock(file: FileIO, path: Path) -> None:
     except OSError:
         raise RunError(
             f"{path} is being written by another process.",
+            code="output_locked",
             hint="Wait until it has ended, or choose another name for --rle.",
         ) from None
 
