@@ -12,7 +12,8 @@ from ushape import config
 from ushape.console import Console
 from ushape.data.checks.finding import Finding
 from ushape.data.checks.fix import refuse_target, write_fixed_copy
-from ushape.data.checks.run import Checked, check_data
+from ushape.data.checks.run import CheckResult, check_dataset
+from ushape.data.scan import scan_dataset
 from ushape.data.splits import PARTS
 from ushape.io.files import write_bytes
 from ushape.planning.hardware import inspect_machine
@@ -31,7 +32,7 @@ def check(
     fix: Path | str | None = None,
     settings: Iterable[str] = (),
     as_json: bool = False,
-) -> Checked:
+) -> CheckResult:
     """Finds every problem of a data set at once; changes nothing in it.
 
     Args:
@@ -51,54 +52,53 @@ def check(
     recipe = config.override(load_recipe("auto"), settings)
     console, folder = Console(), Path(data)
     with console.progress("Checking") as on_progress:
-        checked = check_data(
+        stats = scan_dataset(
             folder,
             Path(masks) if masks else None,
-            labels=recipe.labels,
-            split=recipe.split,
-            seed=recipe.seed,
+            recipe.labels,
             workers=inspect_machine("cpu").cores,
             on_progress=on_progress,
         )
+    result = check_dataset(stats, split=recipe.split, seed=recipe.seed)
     target = Path(output) if output else Path("checks") / folder.resolve().name
     target.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(as_values(checked), indent=2)
+    text = json.dumps(as_values(result), indent=2)
     write_bytes(target / "check.json", (text + "\n").encode())
-    write_check_page(target / "check.html", checked)
+    write_check_page(target / "check.html", result)
     if as_json:
         print(text)
     else:
-        _show(checked, console)
+        _show(result, console)
         console.say(f"Page: {target / 'check.html'}")
     if fix is not None:
-        changes = write_fixed_copy(checked, Path(fix))
+        changes = write_fixed_copy(result, Path(fix))
         if not as_json:
             console.say(f"{len(changes)} changes in {fix}, listed in {Path(fix) / 'changes.csv'}")
-    return checked
+    return result
 
 
-def as_values(checked: Checked) -> dict[str, Any]:
+def as_values(result: CheckResult) -> dict[str, Any]:
     """Everything as plain values, for JSON."""
-    splits = checked.splits
+    splits = result.splits
     return {
-        "folder": str(checked.folder),
-        "pairs": len(checked.evidence.exams),
-        "facts": checked.facts,
-        "findings": [asdict(finding) for finding in checked.findings],
+        "folder": str(result.stats.folder),
+        "pairs": len(result.stats.case_stats),
+        "facts": result.facts,
+        "findings": [asdict(finding) for finding in result.findings],
         "split": {part: list(getattr(splits, part)) for part in PARTS} if splits else None,
     }
 
 
-def _show(checked: Checked, console: Console) -> None:
-    for line in checked.facts:
+def _show(result: CheckResult, console: Console) -> None:
+    for line in result.facts:
         console.say(line)
-    if checked.findings:
+    if result.findings:
         rows = [
             (finding.severity, finding.check, str(len(finding.cases) or ""), _describe(finding))
-            for finding in checked.findings
+            for finding in result.findings
         ]
         console.table(("severity", "check", "cases", "what, and what to do"), rows)
-    console.say(checked.verdict)
+    console.say(result.verdict)
 
 
 def _describe(finding: Finding) -> str:

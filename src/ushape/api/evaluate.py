@@ -6,17 +6,16 @@ from pathlib import Path
 
 from ushape.api._score_run import count_seen, judge_and_report
 from ushape.console import Console
-from ushape.data.case_stats import thumbnail_of
-from ushape.data.discovery import discover
-from ushape.data.grouping import infer_groups
-from ushape.data.layouts.class_names import StatedClasses
+from ushape.data.layouts.names import StatedClasses
+from ushape.data.scan import scan_dataset
 from ushape.errors import ConfigError, DataError, RunError
 from ushape.evaluation.storage import refuse_existing
 from ushape.evaluation.summary import Summary
 from ushape.formatting import pluralize
 from ushape.inference.predictor import Predictor
-from ushape.labels import LabelSpace
+from ushape.labels import LabelConfig, LabelSpace
 from ushape.planning.custom_code import allow_code
+from ushape.planning.hardware import inspect_machine
 from ushape.planning.run import Run
 
 
@@ -65,12 +64,19 @@ def evaluate(
                 hint="Score it on other data: ushape evaluate RUN DATA.",
             )
     else:
-        discovered = discover(Path(data), Path(masks) if masks else None)
-        refuse_other_classes(predictor.plan.preprocessing.space, discovered.classes)
-        for line in discovered.notes:
+        with console.progress("Reading") as on_progress:
+            stats = scan_dataset(
+                Path(data),
+                Path(masks) if masks else None,
+                LabelConfig(),  # The run decides what the mask values mean.
+                workers=inspect_machine("cpu").cores,
+                on_progress=on_progress,
+            )
+        refuse_other_classes(predictor.plan.preprocessing.space, stats.listing.classes)
+        for line in stats.listing.notes:
             console.say(line)
-        grouping = infer_groups(discovered.cases, thumbnail_of)
-        cases, noun = grouping.cases, grouping.noun
+        stats.raise_unreadable()
+        cases, noun = stats.grouping.cases, stats.grouping.noun
         target = (
             Path(output) if output else opened.folder / "evaluations" / Path(data).resolve().name
         )

@@ -75,14 +75,14 @@ class SampleStore(Sequence[Sample]):
 
 
 def join_errors(failures: Sequence[DataError], most: int = 10) -> DataError:
-    """One error that lists them all; the hint is the first one's."""
+    """Combine errors into one that lists them all, with the hint of the first."""
     if len(failures) == 1:
         return failures[0]
     lines = [f"{len(failures)} cases cannot be used:"]
     lines += [f"  {error.message}" for error in failures[:most]]
     if len(failures) > most:
         lines.append(f"  ... and {len(failures) - most} more")
-    return DataError("\n".join(lines), hint=failures[0].hint)
+    return DataError("\n".join(lines), code="unusable_cases", hint=failures[0].hint)
 
 
 KEEP_SHARE = 0.25

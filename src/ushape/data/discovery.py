@@ -11,12 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ushape import io
-from ushape.data.layouts import LAYOUTS, coco, folders, table
+from ushape.data.layouts import LAYOUTS
 from ushape.data.layouts.base import LayoutMatch, join_all_series
-from ushape.data.layouts.class_names import StatedClasses, read_class_names
-from ushape.data.layouts.names import images_below, key_below
+from ushape.data.layouts.coco import pair_coco, read_coco_file
+from ushape.data.layouts.folders import pair_folders
+from ushape.data.layouts.names import (
+    StatedClasses,
+    images_below,
+    key_below,
+    read_class_names,
+)
 from ushape.data.layouts.nnunet import channels_of
-from ushape.data.layouts.table import TABLES, read_images
+from ushape.data.layouts.table import TABLES, read_images, read_table
 from ushape.errors import DataError
 from ushape.formatting import pluralize
 from ushape.io import is_image
@@ -24,7 +30,7 @@ from ushape.types import Case, Mask
 
 
 @dataclass(frozen=True, kw_only=True)
-class Discovery:
+class DatasetListing:
     """The annotated cases of a folder."""
 
     cases: list[Case]
@@ -43,7 +49,7 @@ class Discovery:
         return (self.classes.names or None) if self.classes else None
 
 
-def discover(data: Path, masks: Path | None = None) -> Discovery:
+def discover(data: Path, masks: Path | None = None) -> DatasetListing:
     """Finds images and their masks.
 
     Args:
@@ -62,15 +68,15 @@ def discover(data: Path, masks: Path | None = None) -> Discovery:
         if stated is None and place is not None and place.is_dir():
             stated = read_class_names(place)
     notes = [*_describe_rest(found), *found.notes]
-    return Discovery(cases=found.cases, layout=found.layout, notes=notes, classes=stated)
+    return DatasetListing(cases=found.cases, layout=found.layout, notes=notes, classes=stated)
 
 
 def _find_pairs(data: Path, masks: Path | None) -> LayoutMatch | None:
     """What the user names, else the first layout that finds pairs, else that finds anything."""
-    if masks is None and data.is_file() and data.suffix.lower() in table.TABLES:
-        return table.read(data)
+    if masks is None and data.is_file() and data.suffix.lower() in TABLES:
+        return read_table(data)
     if masks is None and data.is_file() and data.suffix.lower() == ".json":
-        return coco.read(data)
+        return read_coco_file(data)
     is_coco = masks is not None and masks.is_file() and masks.suffix.lower() == ".json"
     for given in (data, None if is_coco else masks):
         if given is not None and not given.is_dir():
@@ -79,7 +85,7 @@ def _find_pairs(data: Path, masks: Path | None) -> LayoutMatch | None:
                 hint="Name the folder that holds the images and masks, or a table or COCO file.",
             )
     if masks is not None:
-        return coco.pair(masks, [data]) if is_coco else folders.pair(data, masks)
+        return pair_coco(masks, [data]) if is_coco else pair_folders(data, masks)
     seen: LayoutMatch | None = None
     for find in LAYOUTS.values():
         found = find(data)

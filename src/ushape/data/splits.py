@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -11,16 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ushape.data.grouping import Kind
+from ushape.data.grouping import GroupingKind, refuse_too_few
+from ushape.data.scan import DatasetStats
 from ushape.errors import ConfigError, DataError, RunError
-from ushape.formatting import pluralize, reason
+from ushape.formatting import reason
 from ushape.io.files import write_bytes
 from ushape.types import Case
 
 PARTS = ("train", "validation", "test")
-
-UNUSED = "unused"
-"""Beside them in a file: cases in no part."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,12 +83,24 @@ class Splits:
             ) from None
 
 
+def split_dataset(stats: DatasetStats, config: SplitConfig, *, seed: int) -> Splits:
+    """Split the readable cases of a scanned data set; see `make_splits`."""
+    return make_splits(
+        stats.grouping.cases,
+        {one.case.id: stats.foreground_share(one) for one in stats.readable},
+        config,
+        kind=stats.grouping.kind,
+        seed=seed,
+        classes_present={one.case.id: stats.foreground_classes(one) for one in stats.readable},
+    )
+
+
 def make_splits(
     cases: Sequence[Case],
     foreground_share: Mapping[str, float],
     config: SplitConfig,
     *,
-    kind: Kind,
+    kind: GroupingKind,
     seed: int,
     classes_present: Mapping[str, Iterable[int]] | None = None,
 ) -> Splits:
@@ -132,65 +141,10 @@ def make_splits(
     )
     deal = _deal_ends if kind == "stack" else _deal_strata
     part_of = {**given, **deal(pool, config, np.random.default_rng(seed))}
-    ids = _ids(members, part_of)
-    text = _describe_sizes(ids, part_of, kind)
+    ids = ids_of_parts(members, part_of)
+    text = describe_sizes(ids, part_of, kind)
     text += _describe_given(lacking) if given else _describe_dealt(kind, config)
     return Splits(**ids, text=text)
-
-
-def load_given_splits(path: Path, cases: Sequence[Case]) -> Splits:
-    """A split that the user laid down: a splits.json of a run, as it is or edited.
-
-    Cases that it lists as "unused" are in no part.
-
-    Args:
-        cases: All cases, with their groups.
-
-    Raises:
-        RunError: not readable, or without the lists train, validation and test.
-        DataError: an empty part; an id that is unknown, listed twice or missing; a group on two
-            sides.
-    """
-    parts = _read_parts(path)
-    listed = [case_id for ids in parts.values() for case_id in ids]
-    known = {case.id: case.group for case in cases}
-    for wrong, what, hint in (
-        (sorted(set(listed) - known.keys()), "unknown cases", "Ids are those of cases.json."),
-        (sorted(i for i, n in Counter(listed).items() if n > 1), "cases twice", "Keep one."),
-        (sorted(known.keys() - set(listed)), "cases missing", "Each case is in a part, or unused."),
-    ):
-        if wrong:
-            near = difflib.get_close_matches(wrong[0], known.keys() - set(listed), n=1)
-            nearest = f"; the nearest is {near[0]}" if near and near[0] != wrong[0] else ""
-            raise DataError(f"{path}: {len(wrong)} {what}, first {wrong[0]}{nearest}.", hint=hint)
-    for part in PARTS:
-        if not parts[part]:
-            raise DataError(
-                f"{path}: no cases for {part}.",
-                hint="Training, validation and test need a group each.",
-            )
-    part_of_case = {case_id: part for part in PARTS for case_id in parts[part]}
-    members = members_of([case for case in cases if case.id in part_of_case])
-    part_of = _part_of_group(members, part_of_case, str(path))
-    ids = _ids(members, part_of)
-    unused = tuple(sorted(parts[UNUSED]))
-    left = f" {pluralize(len(unused), 'case')} not used." if unused else ""
-    text = f"{_describe_sizes(ids, part_of, 'table')}{left} As {path.name} says."
-    return Splits(**ids, text=text, unused=unused)
-
-
-def _read_parts(path: Path) -> dict[str, list[str]]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8-sig"))
-        parts = {part: values[part] for part in PARTS} | {UNUSED: values.get(UNUSED, [])}
-        if not all(isinstance(ids, list) for ids in parts.values()):
-            raise TypeError("train, validation and test must be lists")
-        return {part: [str(case_id) for case_id in ids] for part, ids in parts.items()}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"{path}: not a split: {reason(error)}.",
-            hint='Write {"train": [...], "validation": [...], "test": [...]} with ids of cases.',
-        ) from None
 
 
 def members_of(cases: Sequence[Case]) -> dict[str, list[str]]:
@@ -201,7 +155,7 @@ def members_of(cases: Sequence[Case]) -> dict[str, list[str]]:
     return members
 
 
-def _ids(
+def ids_of_parts(
     members: Mapping[str, list[str]], part_of: Mapping[str, str]
 ) -> dict[str, tuple[str, ...]]:
     """The case ids of each part, sorted."""
@@ -248,7 +202,7 @@ def _given_parts(cases: Sequence[Case], config: SplitConfig) -> dict[str, str]:
             "The data state their own split, folds would make others.",
             hint="Leave --folds out; or name the folders of images and masks by themselves.",
         )
-    return _part_of_group(members_of(cases), stated, "The given split")
+    return parts_of_groups(members_of(cases), stated, "The given split")
 
 
 def _training_groups(
@@ -265,7 +219,7 @@ def _training_groups(
     return free
 
 
-def _part_of_group(
+def parts_of_groups(
     members: Mapping[str, list[str]], part_of_case: Mapping[str, str], source: str
 ) -> dict[str, str]:
     """Raises DataError where a group is on two sides."""
@@ -289,18 +243,6 @@ def _part_of_group(
             "these are no groups, state the true ones in a table: image,mask,group,split.",
         )
     return found
-
-
-def refuse_too_few(groups: int, images: int) -> None:
-    """Raises DataError where no honest split is possible."""
-    if groups >= 3:
-        return
-    raise DataError(
-        f"{groups} {'group' if groups == 1 else 'groups'} of {images} "
-        f"{'image' if images == 1 else 'images'}: training, validation and test need one each.",
-        hint="Annotate images of at least three patients, dishes or scenes. Images of one group "
-        "on both sides would make the score worthless.",
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -425,8 +367,8 @@ def _deal_ends(pool: _Pool, config: SplitConfig, rng: np.random.Generator) -> di
     return part_of
 
 
-def _describe_sizes(
-    ids: Mapping[str, Sequence[str]], part_of: Mapping[str, str], kind: Kind
+def describe_sizes(
+    ids: Mapping[str, Sequence[str]], part_of: Mapping[str, str], kind: GroupingKind
 ) -> str:
     unit = {"single": "", "stack": " blocks"}.get(kind, " groups")
     parts = [
@@ -437,7 +379,7 @@ def _describe_sizes(
     return f"Split by {'image' if kind == 'single' else 'group'}: {', '.join(parts)}."
 
 
-def _describe_dealt(kind: Kind, config: SplitConfig) -> str:
+def _describe_dealt(kind: GroupingKind, config: SplitConfig) -> str:
     if config.folds is not None:
         return f" Fold {config.fold + 1} of {config.folds}."
     if kind == "stack":

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ushape.data.discovery import discover
-from ushape.data.layouts.class_names import StatedClasses
-from ushape.data.scan import complete_labels, survey_cases
+from ushape.data.layouts.names import StatedClasses
+from ushape.data.scan import complete_labels, scan_dataset
 from ushape.errors import DataError
 from ushape.labels import LabelConfig
 from ushape.planning.run import Run
@@ -35,13 +34,13 @@ def test_every_kind_of_case_is_found_again(tmp_path):
     (tmp_path / "run").mkdir()
     run = Run(tmp_path / "run")
     facts = [CaseFacts(case, (5, 7)) for case in cases]
-    run.save_cases(data, facts)
+    run.save_cases(data, facts, "checksum")
     assert run.load_cases() == facts
     first = json.loads(run.cases_path.read_text())["cases"][0]
     assert first["mask"] == {"parts": ["m1.png", str(tmp_path / "m2.png")], "values": [1, 3]}
 
     (data / "t.csv").write_text("image,mask\n")  # A table as data: paths below its folder.
-    run.save_cases(data / "t.csv", facts)
+    run.save_cases(data / "t.csv", facts, "checksum")
     assert run.load_cases() == facts
 
 
@@ -58,8 +57,9 @@ def test_names_without_values(tmp_path):
     assert complete(names, (0, 2)).values == (0, 1, 2)
     assert complete(names, (0, 100, 200)).values == (0, 100, 200)
     assert complete(names, (0, 1, 2, 255), ignore=255).values == (0, 1, 2)
-    with pytest.raises(DataError, match=r"names 3 classes, the masks hold 2 values \(0, 255\)"):
+    with pytest.raises(DataError) as error:
         complete(names, (0, 255))
+    assert error.value.code == "class_count_mismatch"
 
 
 def test_names_with_values(tmp_path):
@@ -88,8 +88,7 @@ def test_objects_are_foreground_however_many(tmp_path):
                 dot[2 * index, 2 * index] = 255
                 path = folder / (f"{name}.png" if kind == "images" else f"{index}.png")
                 Image.fromarray(dot).save(path)
-    found = discover(tmp_path)
-    survey = survey_cases(found.cases, LabelConfig(), workers=1, stated=found.classes)
-    assert survey.space.names == ("background", "foreground")
-    assert survey.rule == "one mask for each object, all of them foreground"
-    assert [survey.class_pixels(look) for look in survey.looks] == [(61, 3)] * 3
+    stats = scan_dataset(tmp_path, None, LabelConfig(), workers=1)
+    assert stats.space.names == ("background", "foreground")
+    assert stats.label_rule == "one mask for each object, all of them foreground"
+    assert [stats.class_pixels(one) for one in stats.case_stats] == [(61, 3)] * 3

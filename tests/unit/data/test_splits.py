@@ -6,7 +6,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ushape.data.splits import PARTS, SplitConfig, Splits, load_given_splits, make_splits
+from ushape.data.split_file import load_given_splits
+from ushape.data.splits import PARTS, SplitConfig, Splits, make_splits
 from ushape.errors import ConfigError, DataError, RunError
 from ushape.types import Case
 

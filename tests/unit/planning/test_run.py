@@ -51,7 +51,7 @@ def test_run_load_cases_returns_what_was_saved(run, tmp_path):
     for path in (data / "sub" / "a.png", data / "a_mask.png"):
         path.write_bytes(b"x")
     case = Case(id="a", image=data / "sub" / "a.png", mask=data / "a_mask.png", group="g")
-    run.save_cases(data, [CaseFacts(case, (5, 7))])
+    run.save_cases(data, [CaseFacts(case, (5, 7))], "checksum")
     assert run.load_cases() == [CaseFacts(case, (5, 7))]
     (data / "sub" / "a.png").unlink()
     with pytest.raises(RunError) as caught:

@@ -13,7 +13,7 @@ import numpy as np
 from ushape import io
 from ushape.data.case_stats import CaseStats
 from ushape.data.checks.masks import sharp_values, threshold_between
-from ushape.data.checks.run import Checked
+from ushape.data.checks.run import CheckResult
 from ushape.data.preprocessing import read_image
 from ushape.errors import RunError
 from ushape.io.annotations import read_annotation
@@ -21,7 +21,7 @@ from ushape.types import MaskEncoding, MaskPixels
 
 
 @dataclass(frozen=True)
-class Change:
+class CopyChange:
     """What differs in the copy."""
 
     case: str
@@ -36,7 +36,7 @@ def refuse_target(folder: Path, data: Path) -> None:
         raise RunError(f"{folder} lies in the data.", hint=f"Name a folder beside {data}.")
 
 
-def write_fixed_copy(checked: Checked, folder: Path) -> list[Change]:
+def write_fixed_copy(result: CheckResult, folder: Path) -> list[CopyChange]:
     """Writes images/, masks/ and changes.csv below a new folder.
 
     Returns:
@@ -45,32 +45,32 @@ def write_fixed_copy(checked: Checked, folder: Path) -> list[Change]:
     Raises:
         RunError: the folder holds something; images whose channels are several files.
     """
-    refuse_target(folder, checked.folder)
-    if any(exam.case.channels for exam in checked.evidence.exams):
+    refuse_target(folder, result.stats.folder)
+    if any(stats.case.channels for stats in result.stats.case_stats):
         raise RunError(
             "Images whose channels are several files are not rewritten.",
             hint="Mend the files that `ushape check` names, one by one.",
         )
     left_out = {
         case: finding.check.replace("_", " ")
-        for finding in checked.findings
+        for finding in result.findings
         if finding.in_copy == "left out"
         for case in finding.cases
     }
     soft = {
         case
-        for finding in checked.findings
+        for finding in result.findings
         if finding.check == "soft_edges"
         for case in finding.cases
     }
-    low, high = sharp_values(checked.evidence.value_counts) if soft else (0, 0)
+    low, high = sharp_values(result.stats.value_counts) if soft else (0, 0)
     changes = []
-    for exam in checked.evidence.exams:
-        if exam.case.id in left_out:
-            changes.append(Change(exam.case.id, f"left out: {left_out[exam.case.id]}"))
+    for stats in result.stats.case_stats:
+        if stats.case.id in left_out:
+            changes.append(CopyChange(stats.case.id, f"left out: {left_out[stats.case.id]}"))
             continue
-        edges = (low, high) if exam.case.id in soft else None
-        changes += [Change(exam.case.id, what) for what in _copy_case(exam, folder, edges)]
+        edges = (low, high) if stats.case.id in soft else None
+        changes += [CopyChange(stats.case.id, what) for what in _copy_case(stats, folder, edges)]
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "changes.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
@@ -79,12 +79,12 @@ def write_fixed_copy(checked: Checked, folder: Path) -> list[Change]:
     return changes
 
 
-def _copy_case(exam: CaseStats, folder: Path, edges: tuple[int, int] | None) -> Iterator[str]:
+def _copy_case(stats: CaseStats, folder: Path, edges: tuple[int, int] | None) -> Iterator[str]:
     """Copies one pair; yields what was changed in it."""
-    case = exam.case
+    case = stats.case
     assert case.mask is not None
     image_path = _place(folder / "images", case.id, io.suffix_of(case.image))
-    if exam.is_turned_apart:
+    if stats.is_turned_apart:
         image_path = image_path.with_name(f"{io.stem_of(image_path)}.png")
         upright = read_image(case)
         picture = upright[0] if len(upright) == 1 else np.moveaxis(upright, 0, -1)
@@ -92,7 +92,7 @@ def _copy_case(exam: CaseStats, folder: Path, edges: tuple[int, int] | None) -> 
         yield "image saved as it is shown, without EXIF"
     else:
         _copy(case.image, image_path)
-    mask, changes = _corrected(exam, read_annotation(case.mask), edges)
+    mask, changes = _corrected(stats, read_annotation(case.mask), edges)
     if isinstance(case.mask, Path) and not changes:
         target = _place(folder / "masks", case.id, io.suffix_of(case.mask))
         _copy(case.mask, target)
@@ -112,13 +112,13 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _corrected(
-    exam: CaseStats, mask: MaskPixels, edges: tuple[int, int] | None
+    stats: CaseStats, mask: MaskPixels, edges: tuple[int, int] | None
 ) -> tuple[MaskPixels, list[str]]:
     codes, changes = mask.codes, []
-    if exam.is_turned_apart:
-        codes = np.ascontiguousarray(turn_as_exif(codes, exam.image_turn))
+    if stats.is_turned_apart:
+        codes = np.ascontiguousarray(turn_as_exif(codes, stats.image_turn))
         changes.append("mask turned as the image's EXIF says")
-    elif exam.shape != codes.shape and exam.shape == codes.shape[::-1]:
+    elif stats.shape != codes.shape and stats.shape == codes.shape[::-1]:
         codes = np.ascontiguousarray(codes.T)
         changes.append("mask transposed")
     encoding = mask.encoding

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 from ushape.data.case_stats import CaseStats
-from ushape.data.checks.finding import Evidence, Finding
+from ushape.data.checks.finding import Finding
+from ushape.data.scan import DatasetStats
 from ushape.formatting import pluralize, size_text
 from ushape.io.files import DAMAGED
 
@@ -14,8 +15,8 @@ TURNED_SIDEWAYS = range(5, 9)
 """EXIF orientations that exchange height and width."""
 
 
-def find_unpaired(evidence: Evidence) -> Iterator[Finding]:
-    for note in evidence.discovery.notes:
+def find_unpaired(dataset: DatasetStats) -> Iterator[Finding]:
+    for note in dataset.listing.notes:
         yield Finding(
             check="unpaired",
             severity="warning",
@@ -24,17 +25,17 @@ def find_unpaired(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
-def find_unreadable(evidence: Evidence) -> Iterator[Finding]:
-    broken = [exam for exam in evidence.exams if exam.error is not None]
-    empty = [exam for exam in broken if exam.is_zero_bytes]
-    damaged = [exam for exam in broken if not exam.is_zero_bytes]
+def find_unreadable(dataset: DatasetStats) -> Iterator[Finding]:
+    broken = [stats for stats in dataset.case_stats if stats.error is not None]
+    empty = [stats for stats in broken if stats.is_zero_bytes]
+    damaged = [stats for stats in broken if not stats.is_zero_bytes]
     if empty:
         yield Finding(
             check="zero_bytes",
             severity="error",
             text=f"{pluralize(len(empty), 'pair')} with a file of 0 bytes.",
             fix="Copy these files again from their source.",
-            cases=tuple(exam.case.id for exam in empty),
+            cases=tuple(stats.case.id for stats in empty),
             in_copy="left out",
         )
     if damaged:
@@ -44,18 +45,18 @@ def find_unreadable(evidence: Evidence) -> Iterator[Finding]:
             text=f"{pluralize(len(damaged), 'pair')} with a file that cannot be read, e.g. "
             f"{damaged[0].error}",
             fix=damaged[0].hint or DAMAGED,
-            cases=tuple(exam.case.id for exam in damaged),
+            cases=tuple(stats.case.id for stats in damaged),
             in_copy="left out",
         )
 
 
-def find_other_sizes(evidence: Evidence) -> Iterator[Finding]:
+def find_other_sizes(dataset: DatasetStats) -> Iterator[Finding]:
     """Image and mask of different size: turned by EXIF, transposed, or simply another size."""
-    unlike = [exam for exam in evidence.readable if exam.shape != exam.mask_shape]
+    unlike = [stats for stats in dataset.readable if stats.shape != stats.mask_shape]
     # A square image, or one that is upside down, keeps its size when its EXIF turns it.
-    turned = [exam for exam in evidence.readable if exam.is_turned_apart]
+    turned = [stats for stats in dataset.readable if stats.is_turned_apart]
     transposed = [e for e in unlike if e not in turned and e.shape == e.mask_shape[::-1]]
-    other = [exam for exam in unlike if exam not in turned and exam not in transposed]
+    other = [stats for stats in unlike if stats not in turned and stats not in transposed]
     if turned:
         yield Finding(
             check="exif",
@@ -64,7 +65,7 @@ def find_other_sizes(evidence: Evidence) -> Iterator[Finding]:
             "with it.",
             fix="Turn the mask as the photograph is shown (--fix does), or remove the EXIF "
             "orientation where the mask was drawn on the pixels as stored.",
-            cases=tuple(exam.case.id for exam in turned),
+            cases=tuple(stats.case.id for stats in turned),
             in_copy="corrected",
         )
     if transposed:
@@ -74,7 +75,7 @@ def find_other_sizes(evidence: Evidence) -> Iterator[Finding]:
             text=f"{pluralize(len(transposed), 'image')} whose mask is transposed, "
             f"{_sizes_of(transposed[0])}.",
             fix="Exchange height and width of the mask; look whether it is mirrored as well.",
-            cases=tuple(exam.case.id for exam in transposed),
+            cases=tuple(stats.case.id for stats in transposed),
             in_copy="corrected",
         )
     if other:
@@ -84,50 +85,50 @@ def find_other_sizes(evidence: Evidence) -> Iterator[Finding]:
             text=f"{pluralize(len(other), 'image')} whose mask has another size, "
             f"{_sizes_of(other[0])}.",
             fix="Export the masks on the image's grid, pixel for pixel.",
-            cases=tuple(exam.case.id for exam in other),
+            cases=tuple(stats.case.id for stats in other),
             in_copy="left out",
         )
 
 
-def find_mixed_kinds(evidence: Evidence) -> Iterator[Finding]:
+def find_mixed_kinds(dataset: DatasetStats) -> Iterator[Finding]:
     """Different channel counts stop training, different depths are brought to one scale."""
     for check, key, severity, fix in (
         (
             "channels",
-            lambda exam: f"{exam.channels} channels",
+            lambda stats: f"{stats.channels} channels",
             "error",
             "Convert all images to one kind, e.g. all gray or all RGB.",
         ),
         (
             "dimensions",
-            lambda exam: f"{len(exam.shape)}D",
+            lambda stats: f"{len(stats.shape)}D",
             "error",
             "Train on images or on volumes, not on both.",
         ),
         (
             "depth",
-            lambda exam: exam.dtype,
+            lambda stats: stats.dtype,
             "warning",
             "Each image is scaled by itself, so that this may be meant; convert them if not.",
         ),
     ):
-        rare, text = _minorities(evidence.readable, key)
+        rare, text = _minorities(dataset.readable, key)
         if rare:
             yield Finding(
                 check=check,
                 severity=severity,  # type: ignore[arg-type]  # A literal of the table above.
                 text=f"Images of different kinds: {text}.",
                 fix=fix,
-                cases=tuple(exam.case.id for exam in rare),
+                cases=tuple(stats.case.id for stats in rare),
             )
 
 
-def find_odd_images(evidence: Evidence) -> Iterator[Finding]:
+def find_odd_images(dataset: DatasetStats) -> Iterator[Finding]:
     def those(is_odd: Callable[[CaseStats], bool]) -> tuple[str, ...]:
-        return tuple(exam.case.id for exam in evidence.readable if is_odd(exam))
+        return tuple(stats.case.id for stats in dataset.readable if is_odd(stats))
 
-    if cases := those(lambda exam: exam.not_finite > 0):
-        count = sum(exam.not_finite for exam in evidence.readable)
+    if cases := those(lambda stats: stats.not_finite > 0):
+        count = sum(stats.not_finite for stats in dataset.readable)
         yield Finding(
             check="not_finite",
             severity="error",
@@ -136,7 +137,7 @@ def find_odd_images(evidence: Evidence) -> Iterator[Finding]:
             cases=cases,
             in_copy="left out",
         )
-    if cases := those(lambda exam: exam.low == exam.high and exam.not_finite == 0):
+    if cases := those(lambda stats: stats.low == stats.high and stats.not_finite == 0):
         yield Finding(
             check="constant",
             severity="warning",
@@ -145,7 +146,7 @@ def find_odd_images(evidence: Evidence) -> Iterator[Finding]:
             cases=cases,
             in_copy="left out",
         )
-    if cases := those(lambda exam: exam.has_alpha):
+    if cases := those(lambda stats: stats.has_alpha):
         yield Finding(
             check="alpha",
             severity="note",
@@ -153,7 +154,7 @@ def find_odd_images(evidence: Evidence) -> Iterator[Finding]:
             fix="Nothing, unless the transparency means something.",
             cases=cases,
         )
-    if cases := those(lambda exam: exam.equal_channels):
+    if cases := those(lambda stats: stats.equal_channels):
         yield Finding(
             check="equal_channels",
             severity="note",
@@ -164,19 +165,19 @@ def find_odd_images(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
-def _sizes_of(exam: CaseStats) -> str:
-    return f"e.g. image {size_text(exam.shape)}, mask {size_text(exam.mask_shape)}"
+def _sizes_of(stats: CaseStats) -> str:
+    return f"e.g. image {size_text(stats.shape)}, mask {size_text(stats.mask_shape)}"
 
 
 def _minorities(
-    exams: Iterable[CaseStats], key_of: Callable[[CaseStats], str]
+    selected: Iterable[CaseStats], key_of: Callable[[CaseStats], str]
 ) -> tuple[list[CaseStats], str]:
     """Exams that are not of the commonest kind, and all kinds with their counts."""
     by_key: dict[str, list[CaseStats]] = {}
-    for exam in exams:
-        by_key.setdefault(key_of(exam), []).append(exam)
+    for stats in selected:
+        by_key.setdefault(key_of(stats), []).append(stats)
     if len(by_key) < 2:
         return [], ""
     counts = Counter({key: len(own) for key, own in by_key.items()}).most_common()
-    rare = [exam for key, _ in counts[:0:-1] for exam in by_key[key]]
+    rare = [stats for key, _ in counts[:0:-1] for stats in by_key[key]]
     return rare, ", ".join(f"{count} of {key}" for key, count in counts)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ushape.data.case_stats import likeness_of
-from ushape.data.checks.finding import Evidence, Finding, Severity
+from ushape.data.case_stats import correlation_of_neighbors
+from ushape.data.checks.finding import Finding, Severity
+from ushape.data.scan import DatasetStats
 from ushape.formatting import natural_order
 
 NEIGHBORS = 3
@@ -15,24 +16,25 @@ MIN_FRAMES = 6
 """Images that must be there before their order says anything."""
 
 
-def find_duplicates(evidence: Evidence) -> Iterator[Finding]:
-    exams = sorted(evidence.readable, key=lambda exam: natural_order(exam.case.id))
-    place = {exam.case.id: index for index, exam in enumerate(exams)}
+def find_duplicates(dataset: DatasetStats) -> Iterator[Finding]:
+    selected = sorted(dataset.readable, key=lambda stats: natural_order(stats.case.id))
+    place = {stats.case.id: index for index, stats in enumerate(selected)}
     found: dict[tuple[bool, bool], list[tuple[str, str]]] = {}
-    for pair in evidence.duplicates:
+    groups = dataset.inferred_groups
+    for pair in dataset.duplicates:
         first, second = pair.first, pair.second
-        is_across = evidence.groups.get(first, first) != evidence.groups.get(second, second)
+        is_across = groups[first] != groups[second]
         if not (is_across or pair.is_exact) and place[second] - place[first] <= NEIGHBORS:
             continue
         found.setdefault((pair.is_exact, is_across), []).append((first, second))
     for (is_exact, is_across), pairs in sorted(found.items(), reverse=True):
-        yield _describe_twins(evidence, pairs, is_exact, is_across)
+        yield _describe_twins(dataset, pairs, is_exact, is_across)
 
 
 def _describe_twins(
-    evidence: Evidence, pairs: Sequence[tuple[str, str]], is_exact: bool, is_across: bool
+    dataset: DatasetStats, pairs: Sequence[tuple[str, str]], is_exact: bool, is_across: bool
 ) -> Finding:
-    part_of = evidence.part_of
+    part_of = dataset.part_of
     leaks = [pair for pair in pairs if len({part_of.get(name, "") for name in pair}) > 1]
     severity: Severity = "error" if leaks else "warning" if is_across else "note"
     first, second = (leaks or pairs)[0]
@@ -57,12 +59,12 @@ def _describe_twins(
     )
 
 
-def find_ungrouped(evidence: Evidence) -> Iterator[Finding]:
+def find_ungrouped(dataset: DatasetStats) -> Iterator[Finding]:
     """Each image by itself, but neighbors in the order of their names look alike."""
-    exams = [exam for exam in evidence.readable if exam.detail.any()]
-    if evidence.kind != "single" or len(exams) < MIN_FRAMES:
+    selected = [stats for stats in dataset.readable if stats.detail.any()]
+    if dataset.grouping.kind != "single" or len(selected) < MIN_FRAMES:
         return
-    near, far = likeness_of(exams)
+    near, far = correlation_of_neighbors(selected)
     if near > far + 0.25:
         yield Finding(
             check="ungrouped",
@@ -72,5 +74,5 @@ def find_ungrouped(evidence: Evidence) -> Iterator[Finding]:
             "of a video?",
             fix="Put what belongs together into one folder each, or give it a common name before "
             "the number (a_01, a_02, b_01).",
-            cases=tuple(exam.case.id for exam in exams[:5]),
+            cases=tuple(stats.case.id for stats in selected[:5]),
         )

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from ushape.data.checks.finding import Evidence, Finding
+from ushape.data.checks.finding import Finding
+from ushape.data.scan import DatasetStats
 from ushape.formatting import pluralize
 from ushape.labels import MAX_CLASSES
 
@@ -34,37 +35,37 @@ MAD_TO_SIGMA = 1.4826
 """Of a normal distribution."""
 
 
-def find_empty(evidence: Evidence) -> Iterator[Finding]:
-    if evidence.space is None:
+def find_empty(dataset: DatasetStats) -> Iterator[Finding]:
+    if dataset.label_space is None:
         return
-    exams = evidence.readable
-    empty = [exam.case.id for exam in exams if evidence.class_pixels(exam)[1:].sum() == 0]
+    selected = dataset.readable
+    empty = [stats.case.id for stats in selected if dataset.foreground_share(stats) == 0]
     if empty:
         yield Finding(
             check="empty",
             severity="note",
             text=f"{pluralize(len(empty), 'mask')} without foreground "
-            f"({len(empty) / len(exams):.0%}).",
+            f"({len(empty) / len(selected):.0%}).",
             fix="Nothing where nothing is to be seen: sampling and scores take care of it.",
             cases=tuple(empty),
         )
 
 
-def find_soft_edges(evidence: Evidence) -> Iterator[Finding]:
+def find_soft_edges(dataset: DatasetStats) -> Iterator[Finding]:
     """Two values, and between them what antialiasing or JPEG made of their border."""
-    if evidence.meaning_is_laid_down:
+    if dataset.meaning_is_stated:
         return
-    soft = [e for e in evidence.readable if e.thin_share >= SOFT and not e.mask_is_image]
-    if not soft or len(evidence.value_counts) < 4:
+    soft = [e for e in dataset.readable if e.thin_share >= SOFT and not e.mask_is_image]
+    if not soft or len(dataset.value_counts) < 4:
         return
-    low, high = sharp_values(evidence.value_counts)
+    low, high = sharp_values(dataset.value_counts)
     odd = sum(
         count
-        for exam in soft
-        for value, count in exam.value_counts.items()
+        for stats in soft
+        for value, count in stats.value_counts.items()
         if value not in (low, high)
     )
-    colors = any(exam.encoding.kind == "colors" for exam in soft)
+    colors = any(stats.encoding.kind == "colors" for stats in soft)
     yield Finding(
         check="soft_edges",
         severity="error",
@@ -76,7 +77,7 @@ def find_soft_edges(evidence: Evidence) -> Iterator[Finding]:
             if colors
             else f"--set labels.threshold={threshold_between(low, high)} cuts in the middle."
         ),
-        cases=tuple(exam.case.id for exam in soft),
+        cases=tuple(stats.case.id for stats in soft),
         in_copy="corrected",
     )
 
@@ -92,40 +93,40 @@ def threshold_between(low: int, high: int) -> int:
     return (low + high + 1) // 2
 
 
-def find_mixed_encodings(evidence: Evidence) -> Iterator[Finding]:
+def find_mixed_encodings(dataset: DatasetStats) -> Iterator[Finding]:
     """Gray values in some masks, colors or a palette in others: their codes do not agree."""
-    kinds = Counter(exam.encoding.kind for exam in evidence.readable)
+    kinds = Counter(stats.encoding.kind for stats in dataset.readable)
     if len(kinds) < 2:
         return
     common = kinds.most_common(1)[0][0]
-    rare = [exam for exam in evidence.readable if exam.encoding.kind != common]
+    rare = [stats for stats in dataset.readable if stats.encoding.kind != common]
     listed = ", ".join(f"{count} as {kind}" for kind, count in kinds.most_common())
     yield Finding(
         check="encoding",
         severity="warning",
         text=f"Masks are written in different ways: {listed}.",
         fix="Save all masks in one way; gray values are safest.",
-        cases=tuple(exam.case.id for exam in rare),
+        cases=tuple(stats.case.id for stats in rare),
     )
 
 
-def find_stray_values(evidence: Evidence) -> Iterator[Finding]:
+def find_stray_values(dataset: DatasetStats) -> Iterator[Finding]:
     """Values, or colors, that are no class: by the user's own list, or by their rarity."""
-    total = sum(evidence.value_counts.values())
-    named = evidence.labels.values
+    total = sum(dataset.value_counts.values())
+    named = dataset.labels.values
     if named is not None:
-        strange = set(evidence.value_counts) - {*named, evidence.labels.ignore}
+        strange = set(dataset.value_counts) - {*named, dataset.labels.ignore}
     else:
-        sharp = [exam for exam in evidence.readable if exam.thin_share < SOFT]
-        is_color = any(exam.encoding.kind == "colors" for exam in sharp)
+        sharp = [stats for stats in dataset.readable if stats.thin_share < SOFT]
+        is_color = any(stats.encoding.kind == "colors" for stats in sharp)
         limit = RARE / 10 * total
-        counts = evidence.value_counts
+        counts = dataset.value_counts
         strange = {value for value, n in counts.items() if n < limit} if is_color else set()
-    holders = [exam for exam in evidence.readable if strange & exam.value_counts.keys()]
+    holders = [stats for stats in dataset.readable if strange & stats.value_counts.keys()]
     if not strange or not holders:
         return
-    is_color = any(exam.encoding.kind == "colors" for exam in holders)
-    pixels = sum(evidence.value_counts[value] for value in strange)
+    is_color = any(stats.encoding.kind == "colors" for stats in holders)
+    pixels = sum(dataset.value_counts[value] for value in strange)
     shown = ", ".join(_value(value, is_color) for value in sorted(strange)[:5])
     yield Finding(
         check="stray_values",
@@ -133,14 +134,14 @@ def find_stray_values(evidence: Evidence) -> Iterator[Finding]:
         text=f"{pluralize(len(holders), 'mask')} with {'colors' if is_color else 'values'} that "
         f"are no class: {shown} ({pixels} pixels).",
         fix="Name all classes with --set labels.values=[...], or repaint these pixels.",
-        cases=tuple(exam.case.id for exam in holders),
+        cases=tuple(stats.case.id for stats in holders),
     )
 
 
-def find_class_trouble(evidence: Evidence) -> Iterator[Finding]:
+def find_class_trouble(dataset: DatasetStats) -> Iterator[Finding]:
     """Gaps in the numbering; classes in one group only; classes with almost no pixels."""
-    space = evidence.space
-    if space is None or space.threshold is not None or _are_ids(evidence):
+    space = dataset.label_space
+    if space is None or space.threshold is not None or _are_ids(dataset):
         return
     values = space.values
     if len(values) > 2 and max(values) < 256 and max(values) - min(values) + 1 != len(values):
@@ -152,8 +153,8 @@ def find_class_trouble(evidence: Evidence) -> Iterator[Finding]:
             f"{max(values)} are in no mask.",
             fix="Nothing, unless a class should be there.",
         )
-    pixels = np.stack([evidence.class_pixels(exam) for exam in evidence.readable])
-    groups = [evidence.groups.get(exam.case.id, exam.case.id) for exam in evidence.readable]
+    pixels = np.stack([dataset.class_pixels(stats) for stats in dataset.readable])
+    groups = [dataset.inferred_groups[stats.case.id] for stats in dataset.readable]
     several = len(set(groups)) > 1
     for index in range(1, len(values)):
         owners = {groups[place] for place in np.flatnonzero(pixels[:, index])}
@@ -176,33 +177,33 @@ def find_class_trouble(evidence: Evidence) -> Iterator[Finding]:
             )
 
 
-def find_object_ids(evidence: Evidence) -> Iterator[Finding]:
-    if evidence.meaning_is_laid_down or not _are_ids(evidence):
+def find_object_ids(dataset: DatasetStats) -> Iterator[Finding]:
+    if dataset.meaning_is_stated or not _are_ids(dataset):
         return
-    most = max(len(exam.value_counts) - 1 for exam in evidence.readable)
+    most = max(len(stats.value_counts) - 1 for stats in dataset.readable)
     yield Finding(
         check="object_ids",
-        severity="error" if len(evidence.value_counts) > MAX_CLASSES else "warning",
+        severity="error" if len(dataset.value_counts) > MAX_CLASSES else "warning",
         text=f"The masks hold object ids rather than classes: up to {most} values in a mask, one "
         "connected object each, others in every image.",
         fix="--set labels.threshold=1 takes every object as foreground.",
-        cases=tuple(exam.case.id for exam in evidence.readable if exam.parts_per_value),
+        cases=tuple(stats.case.id for stats in dataset.readable if stats.parts_per_value),
     )
 
 
-def _are_ids(evidence: Evidence) -> bool:
+def _are_ids(dataset: DatasetStats) -> bool:
     """Each value is one connected object, and each image has its own number of them."""
-    several = [exam for exam in evidence.readable if exam.parts_per_value]
-    if len(several) < 2 or len(several) < len(evidence.readable) / 2:
+    several = [stats for stats in dataset.readable if stats.parts_per_value]
+    if len(several) < 2 or len(several) < len(dataset.readable) / 2:
         return False
-    highest = {max(exam.value_counts) for exam in several}
-    parts = float(np.median([exam.parts_per_value for exam in several]))
-    most = max(len(exam.value_counts) for exam in several)
+    highest = {max(stats.value_counts) for stats in several}
+    parts = float(np.median([stats.parts_per_value for stats in several]))
+    most = max(len(stats.value_counts) for stats in several)
     return most >= 4 and parts <= 1.25 and len(highest) > max(2, len(several) // 4)
 
 
-def find_copies_of_images(evidence: Evidence) -> Iterator[Finding]:
-    copies = [exam.case.id for exam in evidence.readable if exam.mask_is_image]
+def find_copies_of_images(dataset: DatasetStats) -> Iterator[Finding]:
+    copies = [stats.case.id for stats in dataset.readable if stats.mask_is_image]
     if copies:
         yield Finding(
             check="mask_is_image",
@@ -214,29 +215,29 @@ def find_copies_of_images(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
-def find_inverted(evidence: Evidence) -> Iterator[Finding]:
+def find_inverted(dataset: DatasetStats) -> Iterator[Finding]:
     """Masks whose foreground share is far from all others', and whose background's is not."""
-    space = evidence.space
-    if space is None or len(space.values) != 2 or len(evidence.readable) < MIN_CASES:
+    space = dataset.label_space
+    if space is None or len(space.values) != 2 or len(dataset.readable) < MIN_CASES:
         return
-    exams, shares = [], []
-    for exam in evidence.readable:
-        background, foreground = evidence.class_pixels(exam)
+    selected, shares = [], []
+    for stats in dataset.readable:
+        background, foreground = dataset.class_pixels(stats)
         if background and foreground:
-            exams.append(exam)
+            selected.append(stats)
             shares.append(foreground / (background + foreground))
-    if len(exams) < MIN_CASES:
+    if len(selected) < MIN_CASES:
         return
     logits = np.array([_logit(share) for share in shares])
     middle = float(np.median(logits))
     spread = max(0.5, MAD_TO_SIGMA * float(np.median(np.abs(logits - middle))))
-    framed = float(np.median([exam.border_share for exam in exams]))
+    framed = float(np.median([stats.border_share for stats in selected]))
     odd = [
-        (abs(value - middle), exam)
-        for value, exam in zip(logits, exams, strict=True)
+        (abs(value - middle), stats)
+        for value, stats in zip(logits, selected, strict=True)
         if abs(value - middle) > 3 * spread
         and abs(-value - middle) < 2 * spread
-        and (exam.border_share > 0.5) != (framed > 0.5)
+        and (stats.border_share > 0.5) != (framed > 0.5)
     ]
     if odd:
         odd.sort(key=lambda pair: -pair[0])
@@ -246,25 +247,25 @@ def find_inverted(evidence: Evidence) -> Iterator[Finding]:
             text=f"{pluralize(len(odd), 'mask')} that may be inverted: foreground and background "
             "would fit the other masks if they were exchanged.",
             fix="Look at them; exchange the two values where it is so.",
-            cases=tuple(exam.case.id for _, exam in odd),
+            cases=tuple(stats.case.id for _, stats in odd),
         )
 
 
-def find_misplaced(evidence: Evidence) -> Iterator[Finding]:
+def find_misplaced(dataset: DatasetStats) -> Iterator[Finding]:
     """Outlines that lie beside the image's edges, where those of the others lie on them."""
-    fitted = [exam for exam in evidence.fitting if exam.fit is not None]
+    fitted = [stats for stats in dataset.fitting if stats.fit is not None]
     if len(fitted) < MIN_CASES:
         return
     # 1 is what any line through the image would find: how much of the rest is under the outline?
     kept = np.array([(e.fit.here - 1) / max(e.fit.best - 1, 1e-6) for e in fitted if e.fit])
-    shifts = np.array([math.hypot(*exam.fit.shift) for exam in fitted if exam.fit])
+    shifts = np.array([math.hypot(*stats.fit.shift) for stats in fitted if stats.fit])
     # The data set must show that its outlines lie on edges, else a shift says nothing. Without
     # such a rule one in nine would be that near by chance.
     if np.mean(shifts < NEAR_PX) < MOSTLY:
         return
     odd = [
-        (value, exam)
-        for value, shift, exam in zip(kept, shifts, fitted, strict=True)
+        (value, stats)
+        for value, shift, stats in zip(kept, shifts, fitted, strict=True)
         if value < WEAK and shift >= NEAR_PX
     ]
     if odd:
@@ -278,7 +279,7 @@ def find_misplaced(evidence: Evidence) -> Iterator[Finding]:
             text=f"{pluralize(len(odd), 'mask')} that may be shifted against the image, e.g. "
             f"{first.case.id} by about {dy} pixels in y and {dx} in x.",
             fix="Look at them in check.html; register or annotate them again.",
-            cases=tuple(exam.case.id for _, exam in odd),
+            cases=tuple(stats.case.id for _, stats in odd),
         )
 
 

@@ -7,8 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from ushape.data.layouts.class_names import StatedClasses, merge_classes
-from ushape.data.layouts.names import SPLIT_WORDS, strip_image_word, strip_mask_word
+from ushape.data.layouts.names import (
+    SPLIT_WORDS,
+    StatedClasses,
+    merge_classes,
+    strip_image_word,
+    strip_mask_word,
+)
 from ushape.errors import DataError
 from ushape.types import Case, Mask, Split
 

@@ -7,14 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ushape.data.layouts.base import LayoutMatch, index_images, join_parts
-from ushape.data.layouts.class_names import StatedClasses
-from ushape.data.layouts.names import SPLIT_WORDS, folders_below, images_below, key_below
+from ushape.data.layouts.names import (
+    SPLIT_WORDS,
+    StatedClasses,
+    folders_below,
+    images_below,
+    key_below,
+)
 from ushape.errors import DataError
 from ushape.io.annotations import CocoFile, read_coco
 from ushape.types import CocoMask, Split
 
 
-def find(folder: Path) -> LayoutMatch | None:
+def find_coco(folder: Path) -> LayoutMatch | None:
     """Looks for a .json with images and annotations in the folder or its annotations/.
 
     Several files, such as instances_train.json and instances_val.json, are given splits.
@@ -27,7 +32,7 @@ def find(folder: Path) -> LayoutMatch | None:
     if not files:
         return None
     if len(files) == 1:
-        return pair(files[0], _places_near(files[0], folder))
+        return pair_coco(files[0], _places_near(files[0], folder))
     parts: dict[Split, Path] = {}
     for path in files:
         part = _part_of(path)
@@ -37,21 +42,21 @@ def find(folder: Path) -> LayoutMatch | None:
                 hint=f"Name one: ushape train {files[0]}",
             )
         parts[part] = path
-    found = {part: pair(path, _places_near(path, folder)) for part, path in parts.items()}
+    found = {part: pair_coco(path, _places_near(path, folder)) for part, path in parts.items()}
     return join_parts(found, {part: part for part in parts}, layout="COCO files for each part")
 
 
-def read(path: Path) -> LayoutMatch:
+def read_coco_file(path: Path) -> LayoutMatch:
     """The images and annotations of a COCO file that the user names.
 
     Raises:
         DataError: as `pair`.
     """
     is_below = path.parent.name.lower() == "annotations"
-    return pair(path, _places_near(path, path.parent.parent if is_below else path.parent))
+    return pair_coco(path, _places_near(path, path.parent.parent if is_below else path.parent))
 
 
-def pair(path: Path, places: Sequence[Path]) -> LayoutMatch:
+def pair_coco(path: Path, places: Sequence[Path]) -> LayoutMatch:
     """The images of a COCO file, looked for in the first of some folders that has one of them.
 
     An image that is listed without annotations is background. Categories without annotations

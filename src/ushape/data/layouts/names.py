@@ -1,12 +1,18 @@
-"""How people name what belongs together."""
+"""Names by which people keep files and classes: folders, mask words, and class lists."""
 
 from __future__ import annotations
 
+import csv
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from ushape.errors import DataError
+from ushape.formatting import reason
 from ushape.io import is_image, stem_of
+from ushape.io.annotations import read_json
 from ushape.types import Split
 
 IMAGE_FOLDERS = (
@@ -94,3 +100,147 @@ def _strip_word(key: str, words: Sequence[str]) -> str | None:
             if lower.startswith(word + joint) and len(name) > len(word) + 1:
                 return parent + slash + name[len(word) + 1 :]
     return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatedClasses:
+    """Names of classes, background first, and which mask values they are."""
+
+    source: Path
+    """The file or folder that says so."""
+
+    names: tuple[str, ...] = ()
+    values: tuple[int, ...] | None = None
+    """Mask value of each name; None: as they are found, in rising order."""
+
+    ignore: int | None = None
+    """Mask value of pixels that have no say in loss and score."""
+
+    regions: Mapping[str, tuple[int, ...]] | None = None
+    """Classes that overlap, the largest first: the mask values that each unites."""
+
+    are_objects: bool = False
+    """Mask values are the ids of objects: what is not 0 is foreground."""
+
+    @property
+    def rule(self) -> str:
+        """Where the classes come from, in words."""
+        if self.are_objects:
+            return "one mask for each object, all of them foreground"
+        return f"classes as named in {self.source.name}"
+
+
+def read_class_names(folder: Path) -> StatedClasses | None:
+    """classes.txt, classes.json or classes.csv in a folder; None where there is none.
+
+    One name per line of the text file, background first. JSON: {"0": "background", ...} or a
+    list of names. CSV: columns value and name.
+
+    Raises:
+        DataError: two such files, or one that cannot be understood.
+    """
+    readers = {"classes.txt": _read_lines, "classes.json": _read_json, "classes.csv": _read_csv}
+    there = [folder / name for name in readers if (folder / name).is_file()]
+    if not there:
+        return None
+    if len(there) > 1:
+        raise DataError(
+            f"{folder}: several files name the classes: {', '.join(p.name for p in there)}.",
+            hint="Keep one of them.",
+        )
+    stated = readers[there[0].name](there[0])
+    if len(stated.names) < 2:
+        raise DataError(
+            f"{there[0]} names {len(stated.names)} classes.",
+            hint="Name every class, background first.",
+        )
+    repeated = {name for name in stated.names if stated.names.count(name) > 1}
+    if repeated:
+        raise DataError(
+            f"{there[0]}: two classes are called {min(repeated)}.", hint="Names must be unique."
+        )
+    return stated
+
+
+def merge_classes(found: Iterable[StatedClasses | None]) -> StatedClasses | None:
+    """What several parts of a data set say together.
+
+    Raises:
+        DataError: one value has two names.
+    """
+    stated = [one for one in found if one is not None]
+    if not stated or any(one.values is None for one in stated):
+        return stated[0] if stated else None
+    name_of: dict[int, str] = {}
+    for one in stated:
+        for value, name in zip(one.values or (), one.names, strict=True):
+            if name_of.setdefault(value, name) != name:
+                raise DataError(
+                    f"{one.source} calls the value {value} {name}, {stated[0].source} "
+                    f"{name_of[value]}.",
+                    hint="Classes must be the same, in the same order, in all parts.",
+                )
+    return classes_by_value(stated[0].source, name_of, ignore=stated[0].ignore)
+
+
+def classes_by_value(
+    source: Path, name_of: Mapping[int, str], ignore: int | None = None
+) -> StatedClasses:
+    """Classes in the order of their values."""
+    values = tuple(sorted(name_of))
+    return StatedClasses(
+        source=source, names=tuple(name_of[v] for v in values), values=values, ignore=ignore
+    )
+
+
+def _read_lines(path: Path) -> StatedClasses:
+    lines = _text_of(path).splitlines()
+    return StatedClasses(source=path, names=tuple(line.strip() for line in lines if line.strip()))
+
+
+def _read_json(path: Path) -> StatedClasses:
+    stated: Any = read_json(path)
+    if isinstance(stated, list) and all(isinstance(name, str) for name in stated):
+        return StatedClasses(source=path, names=tuple(stated))
+    if isinstance(stated, dict):
+        return classes_by_value(
+            path, {_value(path, value): str(name) for value, name in stated.items()}
+        )
+    raise DataError(
+        f"{path}: neither a list of names nor values with names.",
+        hint='Write ["background", "cell"] or {"0": "background", "1": "cell"}.',
+    )
+
+
+def _read_csv(path: Path) -> StatedClasses:
+    rows = list(csv.DictReader(_text_of(path).splitlines(), skipinitialspace=True))
+    name_of: dict[int, str] = {}
+    for row in rows:
+        if not {"value", "name"} <= row.keys() or not row["name"]:
+            raise DataError(
+                f"{path}: no columns value and name, or a row without them.",
+                hint="The first line is value,name; then one class a line.",
+            )
+        value = _value(path, row["value"])
+        if value in name_of:
+            raise DataError(f"{path}: the value {value} is listed twice.", hint="Keep one row.")
+        name_of[value] = row["name"].strip()
+    return classes_by_value(path, name_of)
+
+
+def _value(path: Path, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise DataError(
+            f"{path}: {text!r} is no mask value.", hint="Values are whole numbers."
+        ) from None
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path}: not readable: {reason(error)}.", hint="Save it as UTF-8."
+        ) from None

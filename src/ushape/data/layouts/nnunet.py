@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ushape.data.layouts.base import LayoutMatch
-from ushape.data.layouts.class_names import StatedClasses, classes_by_value
-from ushape.data.layouts.names import images_below, stem_key
+from ushape.data.layouts.names import StatedClasses, classes_by_value, images_below, stem_key
 from ushape.errors import DataError
 from ushape.io.annotations import read_json
 from ushape.types import Split
@@ -17,7 +16,7 @@ from ushape.types import Split
 _CHANNEL = re.compile(r"^(?P<name>.+)_(?P<number>\d{4})$")
 
 
-def find(folder: Path) -> LayoutMatch | None:
+def find_nnunet(folder: Path) -> LayoutMatch | None:
     """Looks for imagesTr/ and labelsTr/; imagesTs/ are test cases where labelsTs/ is there.
 
     Raises:

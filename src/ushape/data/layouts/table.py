@@ -17,11 +17,11 @@ TABLES = (".csv", ".tsv", ".parquet")
 _OWN = ("image", "mask", "group", "split")
 
 
-def find(folder: Path) -> LayoutMatch | None:
+def find_table(folder: Path) -> LayoutMatch | None:
     """Reads the only table in the folder that has the columns image and mask.
 
     Raises:
-        DataError: several such tables, or as `read`.
+        DataError: several such tables, or as `read_table`.
     """
     there = [
         path
@@ -36,10 +36,10 @@ def find(folder: Path) -> LayoutMatch | None:
             f"{folder}: several tables of images and masks: {', '.join(p.name for p in fitting)}.",
             hint=f"Name one: ushape train {fitting[0]}",
         )
-    return read(fitting[0])
+    return read_table(fitting[0])
 
 
-def read(path: Path) -> LayoutMatch:
+def read_table(path: Path) -> LayoutMatch:
     """The pairs that a table lists. Paths in it are relative to its folder.
 
     Columns group and split (train, validation or test) are used, others kept with the case. A row

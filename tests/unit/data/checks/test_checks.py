@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from ushape.data import checks
-from ushape.data.checks.run import check_data
-from ushape.data.scan import look_at_data
+from ushape.data.checks.run import check_dataset
+from ushape.data.scan import scan_dataset
 from ushape.data.splits import SplitConfig
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
 from ushape.labels import LabelConfig
@@ -37,9 +37,8 @@ def data(clean, tmp_path):
 
 
 def check(folder, masks=None, **labels):
-    return check_data(
-        folder, masks, labels=LabelConfig(**labels), split=SplitConfig(), seed=0, workers=1
-    )
+    stats = scan_dataset(folder, masks, LabelConfig(**labels), workers=2)
+    return check_dataset(stats, split=SplitConfig(), seed=0)
 
 
 def found(folder, **labels):
@@ -184,7 +183,7 @@ def three_classes(data, third=3):
 def test_the_split_is_the_one_that_training_makes(data):
     three_classes(data, third=3)
     checked = check(data)
-    found = look_at_data(data, None, LabelConfig(), workers=1)
+    found = scan_dataset(data, None, LabelConfig(), workers=1)
     trained = make_plan(
         found,
         replace(load_recipe("auto"), train=TrainConfig(epochs=1)),
@@ -193,7 +192,7 @@ def test_the_split_is_the_one_that_training_makes(data):
     )
     assert checked.splits == trained.splits
     # The only group with the third class stays in training, where it can be learned.
-    assert checked.evidence.part_of["dish02_01"] == "train"
+    assert checked.stats.part_of["dish02_01"] == "train"
 
 
 def test_gaps_and_classes_of_one_group(data):
@@ -327,7 +326,7 @@ def test_copies_within_a_group_and_across(data):
     across = findings["duplicate_across_groups"]
     assert across.severity == "warning"
     assert "kept on one side" in across.text
-    part_of = checked.evidence.part_of
+    part_of = checked.stats.part_of
     assert len({part_of[case] for case in part_of if case[:6] in ("dish01", "dish03")}) == 1
 
 
@@ -368,13 +367,6 @@ def test_shifted_masks(data):
     ],
 )
 def test_clean_real_data_are_clean(images, masks, peculiar):
-    checked = check_data(
-        SHARED / images,
-        SHARED / masks if masks else None,
-        labels=LabelConfig(),
-        split=SplitConfig(),
-        seed=0,
-        workers=2,
-    )
+    checked = check(SHARED / images, SHARED / masks if masks else None)
     assert {finding.check for finding in checked.findings} == peculiar
     assert all(finding.severity == "note" for finding in checked.findings)
