@@ -67,7 +67,7 @@ def test_every_problem_at_once_and_a_corrected_copy(ushape, spoiled, tmp_path):
     assert "not empty" in ended.error
     ended = ushape("check", spoiled, "-o", "out", "--fix", spoiled / "copy", cwd=tmp_path)
     assert ended.code == 2
-    assert "lies in the data" in ended.error
+    assert "lies inside the data" in ended.error
 
 
 def test_bad_input_of_check(ushape, tmp_path):

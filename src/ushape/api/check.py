@@ -1,4 +1,4 @@
-"""The verb `check`: a data folder -> a table, a page, JSON, and if asked a corrected copy."""
+"""Check a data set: a table, a page, JSON, and optionally a corrected copy."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from ushape.data.checks.fix import refuse_target, write_fixed_copy
 from ushape.data.checks.run import CheckResult, check_dataset
 from ushape.data.scan import scan_dataset
 from ushape.data.splits import PARTS
+from ushape.formatting import pluralize
 from ushape.io.files import write_bytes
 from ushape.planning.hardware import inspect_machine
 from ushape.planning.recipes import load_recipe
 from ushape.reports.data_check import write_check_page
 
 EXAMPLES = 3
-"""Cases that the table names for each finding."""
+"""Number of cases that the table names for each finding."""
 
 
 def check(
@@ -33,19 +34,19 @@ def check(
     settings: Iterable[str] = (),
     as_json: bool = False,
 ) -> CheckResult:
-    """Finds every problem of a data set at once; changes nothing in it.
+    """Find every problem of a data set, without changing it.
 
     Args:
-        data: What `train` would be given.
-        masks: Folder of the masks, where `data` holds the images only.
-        output: Folder for check.html and check.json; default checks/NAME. These two are replaced.
+        data: Data folder, table or COCO file, as for `train`.
+        masks: Folder of the masks, if `data` holds only the images.
+        output: Folder for check.html and check.json, which are replaced; default checks/NAME.
         fix: New folder for a corrected copy.
         settings: "key.path=value" of the recipe, such as labels.threshold=128 or split.folds=5.
-        as_json: Print JSON in place of the table.
+        as_json: Print JSON instead of the table.
 
     Raises:
-        DataError: no pairs at all.
-        RunError: `fix` is not empty, or lies in the data.
+        DataError: if no pair of image and mask is found.
+        RunError: if `fix` is not empty or lies inside the data.
     """
     if fix is not None:
         refuse_target(Path(fix), Path(data))
@@ -73,12 +74,14 @@ def check(
     if fix is not None:
         changes = write_fixed_copy(result, Path(fix))
         if not as_json:
-            console.say(f"{len(changes)} changes in {fix}, listed in {Path(fix) / 'changes.csv'}")
+            console.say(
+                f"{pluralize(len(changes), 'change')}, listed in {Path(fix) / 'changes.csv'}"
+            )
     return result
 
 
 def as_values(result: CheckResult) -> dict[str, Any]:
-    """Everything as plain values, for JSON."""
+    """Return the result as plain values, for JSON."""
     splits = result.splits
     return {
         "folder": str(result.stats.folder),
@@ -97,7 +100,7 @@ def _show(result: CheckResult, console: Console) -> None:
             (finding.severity, finding.check, str(len(finding.cases) or ""), _describe(finding))
             for finding in result.findings
         ]
-        console.table(("severity", "check", "cases", "what, and what to do"), rows)
+        console.table(("severity", "check", "cases", "problem and fix"), rows)
     console.say(result.verdict)
 
 
@@ -107,6 +110,6 @@ def _describe(finding: Finding) -> str:
         rest = len(finding.cases) - EXAMPLES
         more = f" and {rest} more" if rest > 0 else ""
         lines.append(f"{', '.join(finding.cases[:EXAMPLES])}{more}")
-    by_itself = f" (--fix OUT: {finding.in_copy} in the copy)" if finding.in_copy else ""
-    lines.append(f"To do: {finding.fix}{by_itself}")
+    in_copy = f" (--fix OUT: {finding.in_copy} in the copy)" if finding.in_copy else ""
+    lines.append(f"Fix: {finding.fix}{in_copy}")
     return "\n".join(lines)

@@ -257,7 +257,7 @@ def complete_labels(
         raise DataError(
             f"{stated.source} names {len(names)} classes, but the masks hold {len(values)} "
             f"values ({shown}).",
-            code="class_count_mismatch",
+            code="class_names_mismatch",
             hint="Name every class, background first; exclude a value from training and scores "
             "with --set labels.ignore=VALUE.",
         )

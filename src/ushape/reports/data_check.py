@@ -1,4 +1,4 @@
-"""check.html: findings, histograms, the split, and a contact sheet with the worst cases first."""
+"""The page check.html: findings, histograms, split, and images with the worst cases first."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from ushape.io.annotations import read_annotation
 from ushape.reports import BLUE, ORANGE, adapt, as_data, as_svg, write_page
 from ushape.transforms.overlay import outline
 
-TILES = 48
-"""Pictures on the contact sheet."""
+MAX_TILES = 48
+"""Number of images on the page."""
 
-TILES_OF_ONE = 6
-"""Of one finding, so that it does not fill the sheet."""
+MAX_TILES_PER_FINDING = 6
+"""Maximum number of images of one finding."""
 
-TILE_PX = 224
+TILE_SIDE_PX = 224
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """A case on the contact sheet."""
+    """A case on the page."""
 
     case: str
     findings: Sequence[str]
     data: str = ""
-    """A data URI; '' where the case cannot be shown."""
+    """Image as a data URI; '' if it cannot be shown."""
 
     trouble: str = ""
 
@@ -46,11 +46,11 @@ class PartOfSplit:
     groups: int
     cases: int
     foreground: float
-    """Share of all pixels, 0 to 1."""
+    """Share of all pixels of the part, 0 to 1."""
 
 
 def write_check_page(path: Path, result: CheckResult) -> None:
-    """Writes the page, whole or not at all."""
+    """Write the page atomically."""
     write_page(
         path,
         "check.html.j2",
@@ -66,17 +66,17 @@ def write_check_page(path: Path, result: CheckResult) -> None:
 
 
 def _choose_cases(result: CheckResult) -> list[tuple[CaseStats, list[str]]]:
-    """Cases with findings, the worst kinds first, then evenly spread ones without."""
+    """Choose cases with findings, the most severe first, then evenly spread ones without."""
     names: dict[str, list[str]] = {}
     chosen: dict[str, None] = {}
     for finding in result.findings:
         for case in finding.cases:
             names.setdefault(case, []).append(finding.check)
         if finding.severity != "note":
-            chosen.update(dict.fromkeys(finding.cases[:TILES_OF_ONE]))
+            chosen.update(dict.fromkeys(finding.cases[:MAX_TILES_PER_FINDING]))
     case_stats = {stats.case.id: stats for stats in result.stats.case_stats}
     rest = [case for case in case_stats if case not in chosen]
-    wanted = max(TILES - len(chosen), TILES // 4)
+    wanted = max(MAX_TILES - len(chosen), MAX_TILES // 4)
     chosen.update(dict.fromkeys(rest[:: max(1, len(rest) // wanted)][:wanted]))
     return [(case_stats[case], names.get(case, [])) for case in chosen if case in case_stats]
 
@@ -90,11 +90,11 @@ def _make_tile(stats: CaseStats, names: Sequence[str]) -> Tile:
         return Tile(case=case.id, findings=names, trouble=trouble)
     assert case.mask is not None
     image, codes = read_image(case), read_annotation(case.mask).codes
-    step = max(1, min(codes.shape[-2:]) // (2 * TILE_PX))
+    step = max(1, min(codes.shape[-2:]) // (2 * TILE_SIDE_PX))
     image, codes = image[..., ::step, ::step], codes[..., ::step, ::step]
     classes = np.searchsorted(np.unique(codes), codes).clip(max=254).astype(np.uint8)
     picture = outline(image, classes, np.zeros_like(classes))
-    return Tile(case=case.id, findings=names, data=as_data(picture, TILE_PX, kind="webp"))
+    return Tile(case=case.id, findings=names, data=as_data(picture, TILE_SIDE_PX, kind="webp"))
 
 
 def _parts(result: CheckResult) -> list[PartOfSplit]:
@@ -120,7 +120,7 @@ def _parts(result: CheckResult) -> list[PartOfSplit]:
 
 
 def _draw_histograms(result: CheckResult) -> str:
-    """Sizes, intensities and foreground shares, as SVG; '' where nothing could be read."""
+    """Draw sizes, intensities and foreground shares as SVG; '' if nothing could be read."""
     case_stats = result.stats.readable
     if not case_stats:
         return ""

@@ -59,7 +59,7 @@ def test_names_without_values(tmp_path):
     assert complete(names, (0, 1, 2, 255), ignore=255).values == (0, 1, 2)
     with pytest.raises(DataError) as error:
         complete(names, (0, 255))
-    assert error.value.code == "class_count_mismatch"
+    assert error.value.code == "class_names_mismatch"
 
 
 def test_names_with_values(tmp_path):
@@ -90,5 +90,5 @@ def test_objects_are_foreground_however_many(tmp_path):
                 Image.fromarray(dot).save(path)
     stats = scan_dataset(tmp_path, None, LabelConfig(), workers=1)
     assert stats.space.names == ("background", "foreground")
-    assert stats.label_rule == "one mask for each object, all of them foreground"
+    assert stats.label_rule == "one mask per object, all of them foreground"
     assert [stats.class_pixels(one) for one in stats.case_stats] == [(61, 3)] * 3

@@ -1,4 +1,4 @@
-"""Checks of masks: what their values mean, and whether they lie where the image shows it."""
+"""Checks of masks: the meaning of their values, and their alignment with the images."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from ushape.formatting import pluralize
 from ushape.labels import MAX_CLASSES
 
 SOFT = 0.9
-"""Share of thin pixels among the odd ones from which they are soft edges and not classes."""
+"""Share of thin pixels among those of rare values above which they are soft edges, not classes."""
 
 RARE = 1e-4
-"""A class with a smaller share of all pixels will hardly be learned."""
+"""Share of all pixels below which a class can hardly be learned."""
 
-MIN_CASES = 8
-"""A data set's own distribution needs so many cases."""
+MIN_COMPARED_CASES = 8
+"""Smallest number of cases for which the distribution over a data set is meaningful."""
 
 NEAR_PX = 3.0
-"""An outline within this distance lies on its edge."""
+"""Distance in pixels within which an outline counts as aligned with an edge."""
 
 MOSTLY = 0.75
-"""Share of outlines on their edges from which a data set's others are suspects."""
+"""Share of aligned outlines above which the other outlines of a data set are suspicious."""
 
 WEAK = 0.5
-"""Of the edge strength nearby; outlines with less under them lie beside their edges."""
+"""Share of the edge strength nearby below which an outline counts as misaligned."""
 
 MAD_TO_SIGMA = 1.4826
-"""Of a normal distribution."""
+"""Ratio of standard deviation and median absolute deviation of a normal distribution."""
 
 
 def find_empty(dataset: DatasetStats) -> Iterator[Finding]:
@@ -46,13 +46,13 @@ def find_empty(dataset: DatasetStats) -> Iterator[Finding]:
             severity="note",
             text=f"{pluralize(len(empty), 'mask')} without foreground "
             f"({len(empty) / len(selected):.0%}).",
-            fix="Nothing where nothing is to be seen: sampling and scores take care of it.",
+            fix="No action if the images show nothing: sampling and scores allow for it.",
             cases=tuple(empty),
         )
 
 
 def find_soft_edges(dataset: DatasetStats) -> Iterator[Finding]:
-    """Two values, and between them what antialiasing or JPEG made of their border."""
+    """Find masks with intermediate values at borders, from antialiasing or JPEG."""
     if dataset.meaning_is_stated:
         return
     soft = [e for e in dataset.readable if e.thin_share >= SOFT and not e.mask_is_image]
@@ -70,12 +70,12 @@ def find_soft_edges(dataset: DatasetStats) -> Iterator[Finding]:
         check="soft_edges",
         severity="error",
         text=f"{pluralize(len(soft), 'mask')} with soft edges: {odd} pixels are neither "
-        f"{_value(low, colors)} nor {_value(high, colors)}, which they most likely mean.",
+        f"{_value(low, colors)} nor {_value(high, colors)}, the likely values of the two classes.",
         fix="Save masks without antialiasing and not as JPEG; "
         + (
-            "map the colors back to the two that are meant (--fix does)."
+            "map the colors back to the two that are meant (--fix does it)."
             if colors
-            else f"--set labels.threshold={threshold_between(low, high)} cuts in the middle."
+            else f"--set labels.threshold={threshold_between(low, high)} separates them."
         ),
         cases=tuple(stats.case.id for stats in soft),
         in_copy="corrected",
@@ -83,18 +83,18 @@ def find_soft_edges(dataset: DatasetStats) -> Iterator[Finding]:
 
 
 def sharp_values(counts: Mapping[int, int]) -> tuple[int, int]:
-    """The two commonest mask values, rising."""
+    """Return the two most common mask values in ascending order."""
     first, second = sorted(counts, key=lambda value: counts[value])[-2:]
     return min(first, second), max(first, second)
 
 
 def threshold_between(low: int, high: int) -> int:
-    """Values from this on are nearer to the higher one."""
+    """Return the smallest value that is nearer to the higher of two values."""
     return (low + high + 1) // 2
 
 
 def find_mixed_encodings(dataset: DatasetStats) -> Iterator[Finding]:
-    """Gray values in some masks, colors or a palette in others: their codes do not agree."""
+    """Find masks with gray values beside masks with colors or a palette."""
     kinds = Counter(stats.encoding.kind for stats in dataset.readable)
     if len(kinds) < 2:
         return
@@ -104,14 +104,14 @@ def find_mixed_encodings(dataset: DatasetStats) -> Iterator[Finding]:
     yield Finding(
         check="encoding",
         severity="warning",
-        text=f"Masks are written in different ways: {listed}.",
-        fix="Save all masks in one way; gray values are safest.",
+        text=f"Masks have different encodings: {listed}.",
+        fix="Save all masks with the same encoding, preferably as gray values.",
         cases=tuple(stats.case.id for stats in rare),
     )
 
 
 def find_stray_values(dataset: DatasetStats) -> Iterator[Finding]:
-    """Values, or colors, that are no class: by the user's own list, or by their rarity."""
+    """Find values or colors that are not a class, by the list of the user or by their rarity."""
     total = sum(dataset.value_counts.values())
     named = dataset.labels.values
     if named is not None:
@@ -132,14 +132,14 @@ def find_stray_values(dataset: DatasetStats) -> Iterator[Finding]:
         check="stray_values",
         severity="error" if named is not None else "warning",
         text=f"{pluralize(len(holders), 'mask')} with {'colors' if is_color else 'values'} that "
-        f"are no class: {shown} ({pixels} pixels).",
-        fix="Name all classes with --set labels.values=[...], or repaint these pixels.",
+        f"are not a class: {shown} ({pluralize(pixels, 'pixel')}).",
+        fix="Name all classes with --set labels.values=[...], or correct these pixels.",
         cases=tuple(stats.case.id for stats in holders),
     )
 
 
 def find_class_trouble(dataset: DatasetStats) -> Iterator[Finding]:
-    """Gaps in the numbering; classes in one group only; classes with almost no pixels."""
+    """Find gaps in the class values, classes in only one group, and rare classes."""
     space = dataset.label_space
     if space is None or space.threshold is not None or _are_ids(dataset):
         return
@@ -149,9 +149,9 @@ def find_class_trouble(dataset: DatasetStats) -> Iterator[Finding]:
         yield Finding(
             check="class_gaps",
             severity="note",
-            text=f"Mask values leave gaps: {_shorten(missing)} of {min(values)} to "
-            f"{max(values)} are in no mask.",
-            fix="Nothing, unless a class should be there.",
+            text=f"Mask values have gaps: {_shorten(missing)} of {min(values)} to "
+            f"{max(values)} do not occur.",
+            fix="No action, unless a class is missing.",
         )
     pixels = np.stack([dataset.class_pixels(stats) for stats in dataset.readable])
     groups = [dataset.inferred_groups[stats.case.id] for stats in dataset.readable]
@@ -163,9 +163,9 @@ def find_class_trouble(dataset: DatasetStats) -> Iterator[Finding]:
             yield Finding(
                 check="class_in_one_group",
                 severity="warning",
-                text=f"{_name(space.names[index])} is in group {next(iter(owners))} only: it can "
-                "be learned or tested, not both.",
-                fix="Annotate it in more groups, or leave the class out.",
+                text=f"{_name(space.names[index])} occurs only in group {next(iter(owners))}: it "
+                "can be learned or tested, but not both.",
+                fix="Annotate it in more groups, or remove the class.",
             )
         elif 0 < share < RARE:
             yield Finding(
@@ -173,7 +173,7 @@ def find_class_trouble(dataset: DatasetStats) -> Iterator[Finding]:
                 severity="warning",
                 text=f"{_name(space.names[index])} has {share:.4%} of all pixels.",
                 fix="Annotate more of it; "
-                "--set pixel_weights.balance=true makes its pixels count more.",
+                "--set pixel_weights.balance=true increases the weight of its pixels.",
             )
 
 
@@ -184,15 +184,15 @@ def find_object_ids(dataset: DatasetStats) -> Iterator[Finding]:
     yield Finding(
         check="object_ids",
         severity="error" if len(dataset.value_counts) > MAX_CLASSES else "warning",
-        text=f"The masks hold object ids rather than classes: up to {most} values in a mask, one "
-        "connected object each, others in every image.",
-        fix="--set labels.threshold=1 takes every object as foreground.",
+        text=f"The masks seem to hold object ids, not classes: up to {most} values in a mask, "
+        "one connected object each, and different values in each image.",
+        fix="Use --set labels.threshold=1 to treat every object as foreground.",
         cases=tuple(stats.case.id for stats in dataset.readable if stats.parts_per_value),
     )
 
 
 def _are_ids(dataset: DatasetStats) -> bool:
-    """Each value is one connected object, and each image has its own number of them."""
+    """Return whether each value is one connected object, with different numbers per image."""
     several = [stats for stats in dataset.readable if stats.parts_per_value]
     if len(several) < 2 or len(several) < len(dataset.readable) / 2:
         return False
@@ -209,16 +209,16 @@ def find_copies_of_images(dataset: DatasetStats) -> Iterator[Finding]:
             check="mask_is_image",
             severity="error",
             text=f"{pluralize(len(copies), 'mask')} identical to the image.",
-            fix="The image was saved in the mask's place: export the mask again.",
+            fix="Export the mask again; the image was saved instead of it.",
             cases=tuple(copies),
             in_copy="left out",
         )
 
 
 def find_inverted(dataset: DatasetStats) -> Iterator[Finding]:
-    """Masks whose foreground share is far from all others', and whose background's is not."""
+    """Find masks whose foreground share is unusual, but whose background share would not be."""
     space = dataset.label_space
-    if space is None or len(space.values) != 2 or len(dataset.readable) < MIN_CASES:
+    if space is None or len(space.values) != 2 or len(dataset.readable) < MIN_COMPARED_CASES:
         return
     selected, shares = [], []
     for stats in dataset.readable:
@@ -226,7 +226,7 @@ def find_inverted(dataset: DatasetStats) -> Iterator[Finding]:
         if background and foreground:
             selected.append(stats)
             shares.append(foreground / (background + foreground))
-    if len(selected) < MIN_CASES:
+    if len(selected) < MIN_COMPARED_CASES:
         return
     logits = np.array([_logit(share) for share in shares])
     middle = float(np.median(logits))
@@ -244,23 +244,23 @@ def find_inverted(dataset: DatasetStats) -> Iterator[Finding]:
         yield Finding(
             check="inverted",
             severity="warning",
-            text=f"{pluralize(len(odd), 'mask')} that may be inverted: foreground and background "
-            "would fit the other masks if they were exchanged.",
-            fix="Look at them; exchange the two values where it is so.",
+            text=f"{pluralize(len(odd), 'mask')} that may be inverted: they would match the other "
+            "masks if foreground and background were exchanged.",
+            fix="Check them in check.html; exchange the two values if they are inverted.",
             cases=tuple(stats.case.id for _, stats in odd),
         )
 
 
 def find_misplaced(dataset: DatasetStats) -> Iterator[Finding]:
-    """Outlines that lie beside the image's edges, where those of the others lie on them."""
+    """Find outlines beside the edges of the image, if those of the other cases lie on them."""
     fitted = [stats for stats in dataset.fitting if stats.fit is not None]
-    if len(fitted) < MIN_CASES:
+    if len(fitted) < MIN_COMPARED_CASES:
         return
-    # 1 is what any line through the image would find: how much of the rest is under the outline?
+    # A random line through the image has an edge strength of 1; compare what exceeds it.
     kept = np.array([(e.fit.here - 1) / max(e.fit.best - 1, 1e-6) for e in fitted if e.fit])
     shifts = np.array([math.hypot(*stats.fit.shift) for stats in fitted if stats.fit])
-    # The data set must show that its outlines lie on edges, else a shift says nothing. Without
-    # such a rule one in nine would be that near by chance.
+    # A shift is only meaningful if most outlines of the data set lie on edges. One in nine would
+    # be this near by chance.
     if np.mean(shifts < NEAR_PX) < MOSTLY:
         return
     odd = [
@@ -276,9 +276,9 @@ def find_misplaced(dataset: DatasetStats) -> Iterator[Finding]:
         yield Finding(
             check="misplaced",
             severity="warning",
-            text=f"{pluralize(len(odd), 'mask')} that may be shifted against the image, e.g. "
+            text=f"{pluralize(len(odd), 'mask')} that may be shifted relative to the image, e.g. "
             f"{first.case.id} by about {dy} pixels in y and {dx} in x.",
-            fix="Look at them in check.html; register or annotate them again.",
+            fix="Check them in check.html; register or annotate them again.",
             cases=tuple(stats.case.id for _, stats in odd),
         )
 
@@ -288,7 +288,7 @@ def _logit(share: float) -> float:
 
 
 def _name(name: str) -> str:
-    """A class without a name of its own is called "class 3" already."""
+    """Return the name of a class for the beginning of a sentence."""
     return name.capitalize() if name.startswith("class ") else f"Class {name}"
 
 

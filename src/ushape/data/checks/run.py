@@ -114,7 +114,7 @@ def check_before_training(stats: DatasetStats) -> list[str]:
 def interpret_masks(stats: DatasetStats) -> DatasetStats:
     """Return a copy whose soft edges or object ids are separated from the background."""
     error = stats.label_error
-    if stats.meaning_is_stated or (error is not None and error.code == "class_count_mismatch"):
+    if stats.meaning_is_stated or (error is not None and error.code == "class_names_mismatch"):
         return stats
     if any(masks.find_object_ids(stats)):
         threshold = 1

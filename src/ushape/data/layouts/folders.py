@@ -20,25 +20,26 @@ from ushape.data.layouts.names import (
     stem_key,
 )
 from ushape.errors import DataError
+from ushape.formatting import pluralize
 from ushape.io import is_image, stem_of
 from ushape.types import Mask, MaskParts
 
 
 def find_folders(folder: Path) -> LayoutMatch | None:
-    """Looks for one image folder and one mask folder, by their names.
+    """Find an image folder beside a mask folder, by their usual names.
 
     Raises:
-        DataError: several candidates.
+        DataError: if there are several candidates.
     """
     both = locate_folders(folder)
     return None if both is None else pair_folders(*both)
 
 
 def locate_folders(folder: Path) -> tuple[Path, Path] | None:
-    """The image folder and the mask folder.
+    """Return the image folder and the mask folder, None if one is missing.
 
     Raises:
-        DataError: several candidates.
+        DataError: if there are several candidates.
     """
     below = {path.name.lower(): path for path in folders_below(folder)}
     images = [below[name] for name in IMAGE_FOLDERS if name in below]
@@ -49,7 +50,8 @@ def locate_folders(folder: Path) -> tuple[Path, Path] | None:
         if len(several) > 1:
             listed = ", ".join(str(path) for path in several)
             raise DataError(
-                f"{folder}: several {kind} folders: {listed}.",
+                f"{folder}: there are several {kind} folders: {listed}.",
+                code="ambiguous_folders",
                 hint=f"Name the two that belong together: ushape train {images[0]} "
                 f"--masks {masks[0]}",
             )
@@ -57,10 +59,10 @@ def locate_folders(folder: Path) -> tuple[Path, Path] | None:
 
 
 def pair_folders(images: Path, masks: Path) -> LayoutMatch:
-    """Pairs the files of two folders by their paths below them."""
+    """Pair the files of two folders by their paths below them."""
     keyed = [(stem_key(path, images), path) for path in images_below(images)]
     if masks != images and masks.is_relative_to(images):
-        # A mask folder inside the image folder is no part of the images.
+        # A mask folder inside the image folder does not belong to the images.
         keyed = [(key, path) for key, path in keyed if not path.is_relative_to(masks)]
     keyed_masks = [(stem_key(path, masks), path) for path in images_below(masks)]
     indexed = index_images(join_series(keyed, [key for key, _ in keyed_masks]))
@@ -71,13 +73,13 @@ def pair_folders(images: Path, masks: Path) -> LayoutMatch:
 
 
 def find_class_folders(folder: Path) -> LayoutMatch | None:
-    """Looks for folders, one per class, in the mask folder, in which masks are called as images.
+    """Find images/NAME beside masks/CLASS/NAME, one binary mask per image and class.
 
-    Classes are numbered from 1 in the order of their folders' names. An image without a file in
-    a class folder has no pixel of that class; where classes overlap, the later one holds.
+    Classes are numbered from 1 in the order of their folder names. An image without a file in a
+    class folder has no pixel of that class; of overlapping classes the later one is used.
 
     Raises:
-        DataError: several folders of images or masks; two masks of one image and class.
+        DataError: if there are several image or mask folders, or two masks of one image and class.
     """
     both = locate_folders(folder)
     if both is None:
@@ -109,10 +111,10 @@ def find_class_folders(folder: Path) -> LayoutMatch | None:
 
 
 def find_object_folders(folder: Path) -> LayoutMatch | None:
-    """Looks for ID/images/ID.png with ID/masks/*.png.
+    """Find ID/images/ID.png with ID/masks/*.png, one mask per object (Data Science Bowl 2018).
 
-    The objects of an image are numbered from 1 in the order of their files' names. Where every
-    image has one mask file only, these are plain masks.
+    The objects of an image are numbered from 1 in the order of their file names. If every image
+    has only one mask file, these are ordinary masks.
     """
     images: dict[str, Path] = {}
     files: dict[str, list[Path]] = {}
@@ -141,5 +143,7 @@ def find_object_folders(folder: Path) -> LayoutMatch | None:
         images=images,
         masks=masks_of,
         classes=classes,
-        notes=(f"Left out: {foreign} folders of another form.",) if foreign else (),
+        notes=(f"Left out: {pluralize(foreign, 'folder')} with another layout.",)
+        if foreign
+        else (),
     )

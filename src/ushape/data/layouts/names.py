@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ushape.errors import DataError
-from ushape.formatting import reason
+from ushape.formatting import pluralize, reason
 from ushape.io import is_image, stem_of
 from ushape.io.annotations import read_json
 from ushape.types import Split
@@ -36,10 +36,10 @@ SPLIT_WORDS: dict[str, Split] = {
 
 
 def images_below(folder: Path) -> list[Path]:
-    """All readable images in a tree, sorted; hidden files and folders are left out.
+    """Return all readable images in a tree, sorted, without hidden files and folders.
 
-    A folder such as `a.zarr` is one image, whatever lies in it. Links to folders are followed,
-    but never into one that they lie in.
+    A folder such as `a.zarr` is one image. Links to folders are followed, except into a folder
+    that contains the link.
     """
     return sorted(_walk(folder, {folder.resolve()}))
 
@@ -55,14 +55,14 @@ def _walk(folder: Path, above: set[Path]) -> Iterator[Path]:
 
 
 def stem_key(path: Path, folder: Path) -> str:
-    """Path below the folder without suffix, with '/'."""
+    """Return the path below the folder without suffix, with '/'."""
     return path.relative_to(folder).with_name(stem_of(path)).as_posix()
 
 
 def key_below(path: Path, folder: Path) -> str:
-    """`stem_key`; of a file that lies elsewhere its whole path, so that keys stay unique.
+    """Return `stem_key`, or the whole path of a file that lies elsewhere, to keep keys unique.
 
-    Links are not followed: a linked file is called as its link.
+    Links are not followed: a linked file has the name of its link.
     """
     path, folder = (Path(os.path.normpath(one.absolute())) for one in (path, folder))
     if path.is_relative_to(folder):
@@ -71,14 +71,14 @@ def key_below(path: Path, folder: Path) -> str:
 
 
 def folders_below(folder: Path) -> list[Path]:
-    """The folders directly in a folder, sorted, without hidden ones."""
+    """Return the folders directly in a folder, sorted, without hidden ones."""
     return sorted(
         path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
     )
 
 
 def strip_mask_word(key: str) -> str | None:
-    """The key of the image that a mask of this key belongs to; None if it names no mask.
+    """Return the key of the image that a mask belongs to; None if the key does not name a mask.
 
     `a/x_mask`, `a/x-seg` and `a/mask_x` belong to `a/x`.
     """
@@ -86,7 +86,7 @@ def strip_mask_word(key: str) -> str | None:
 
 
 def strip_image_word(key: str) -> str | None:
-    """`a/x` of `a/x_image` and `a/x-volume`; None if the key has no such word."""
+    """Return `a/x` for `a/x_image` and `a/x-volume`; None if the key has no such word."""
     return _strip_word(key, IMAGE_WORDS)
 
 
@@ -104,40 +104,40 @@ def _strip_word(key: str, words: Sequence[str]) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class StatedClasses:
-    """Names of classes, background first, and which mask values they are."""
+    """Class names that a data folder states, background first, and their mask values."""
 
     source: Path
-    """The file or folder that says so."""
+    """File or folder that states them."""
 
     names: tuple[str, ...] = ()
     values: tuple[int, ...] | None = None
-    """Mask value of each name; None: as they are found, in rising order."""
+    """Mask value of each name; None for the values found in the masks, in ascending order."""
 
     ignore: int | None = None
-    """Mask value of pixels that have no say in loss and score."""
+    """Mask value of pixels that are excluded from loss and scores."""
 
     regions: Mapping[str, tuple[int, ...]] | None = None
-    """Classes that overlap, the largest first: the mask values that each unites."""
+    """Mask values of each overlapping region, the largest region first."""
 
     are_objects: bool = False
-    """Mask values are the ids of objects: what is not 0 is foreground."""
+    """Whether mask values are object ids, so that everything except 0 is foreground."""
 
     @property
     def rule(self) -> str:
-        """Where the classes come from, in words."""
+        """Origin of the classes, in words."""
         if self.are_objects:
-            return "one mask for each object, all of them foreground"
+            return "one mask per object, all of them foreground"
         return f"classes as named in {self.source.name}"
 
 
 def read_class_names(folder: Path) -> StatedClasses | None:
-    """classes.txt, classes.json or classes.csv in a folder; None where there is none.
+    """Read classes.txt, classes.json or classes.csv in a folder; None if there is none.
 
-    One name per line of the text file, background first. JSON: {"0": "background", ...} or a
-    list of names. CSV: columns value and name.
+    The text file has one name per line, background first. JSON holds {"0": "background", ...} or a
+    list of names. CSV has the columns value and name.
 
     Raises:
-        DataError: two such files, or one that cannot be understood.
+        DataError: if there are two such files, or one that cannot be interpreted.
     """
     readers = {"classes.txt": _read_lines, "classes.json": _read_json, "classes.csv": _read_csv}
     there = [folder / name for name in readers if (folder / name).is_file()]
@@ -146,27 +146,31 @@ def read_class_names(folder: Path) -> StatedClasses | None:
     if len(there) > 1:
         raise DataError(
             f"{folder}: several files name the classes: {', '.join(p.name for p in there)}.",
+            code="ambiguous_class_names",
             hint="Keep one of them.",
         )
     stated = readers[there[0].name](there[0])
     if len(stated.names) < 2:
         raise DataError(
-            f"{there[0]} names {len(stated.names)} classes.",
+            f"{there[0]} names {pluralize(len(stated.names), 'class')}.",
+            code="invalid_class_names",
             hint="Name every class, background first.",
         )
     repeated = {name for name in stated.names if stated.names.count(name) > 1}
     if repeated:
         raise DataError(
-            f"{there[0]}: two classes are called {min(repeated)}.", hint="Names must be unique."
+            f"{there[0]}: two classes are named {min(repeated)}.",
+            code="invalid_class_names",
+            hint="Use a unique name for each class.",
         )
     return stated
 
 
 def merge_classes(found: Iterable[StatedClasses | None]) -> StatedClasses | None:
-    """What several parts of a data set say together.
+    """Combine the classes that several parts of a data set state.
 
     Raises:
-        DataError: one value has two names.
+        DataError: if one value has two names.
     """
     stated = [one for one in found if one is not None]
     if not stated or any(one.values is None for one in stated):
@@ -176,9 +180,10 @@ def merge_classes(found: Iterable[StatedClasses | None]) -> StatedClasses | None
         for value, name in zip(one.values or (), one.names, strict=True):
             if name_of.setdefault(value, name) != name:
                 raise DataError(
-                    f"{one.source} calls the value {value} {name}, {stated[0].source} "
-                    f"{name_of[value]}.",
-                    hint="Classes must be the same, in the same order, in all parts.",
+                    f"The mask value {value} is named {name} in {one.source}, but {name_of[value]} "
+                    f"in {stated[0].source}.",
+                    code="conflicting_class_names",
+                    hint="Use the same classes in the same order in all parts.",
                 )
     return classes_by_value(stated[0].source, name_of, ignore=stated[0].ignore)
 
@@ -186,7 +191,7 @@ def merge_classes(found: Iterable[StatedClasses | None]) -> StatedClasses | None
 def classes_by_value(
     source: Path, name_of: Mapping[int, str], ignore: int | None = None
 ) -> StatedClasses:
-    """Classes in the order of their values."""
+    """Return the classes in the order of their values."""
     values = tuple(sorted(name_of))
     return StatedClasses(
         source=source, names=tuple(name_of[v] for v in values), values=values, ignore=ignore
@@ -207,7 +212,8 @@ def _read_json(path: Path) -> StatedClasses:
             path, {_value(path, value): str(name) for value, name in stated.items()}
         )
     raise DataError(
-        f"{path}: neither a list of names nor values with names.",
+        f"{path}: contains neither a list of names nor values with names.",
+        code="invalid_class_names",
         hint='Write ["background", "cell"] or {"0": "background", "1": "cell"}.',
     )
 
@@ -218,12 +224,17 @@ def _read_csv(path: Path) -> StatedClasses:
     for row in rows:
         if not {"value", "name"} <= row.keys() or not row["name"]:
             raise DataError(
-                f"{path}: no columns value and name, or a row without them.",
-                hint="The first line is value,name; then one class a line.",
+                f"{path}: a row lacks one of the columns value and name.",
+                code="invalid_class_names",
+                hint="Write value,name in the first line, then one class per line.",
             )
         value = _value(path, row["value"])
         if value in name_of:
-            raise DataError(f"{path}: the value {value} is listed twice.", hint="Keep one row.")
+            raise DataError(
+                f"{path}: the value {value} is listed twice.",
+                code="invalid_class_names",
+                hint="Keep one of the rows.",
+            )
         name_of[value] = row["name"].strip()
     return classes_by_value(path, name_of)
 
@@ -233,7 +244,9 @@ def _value(path: Path, text: str) -> int:
         return int(text)
     except ValueError:
         raise DataError(
-            f"{path}: {text!r} is no mask value.", hint="Values are whole numbers."
+            f"{path}: {text!r} is not a mask value.",
+            code="invalid_class_names",
+            hint="Write mask values as integers.",
         ) from None
 
 
@@ -242,5 +255,7 @@ def _text_of(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{path}: not readable: {reason(error)}.", hint="Save it as UTF-8."
+            f"{path}: cannot be read: {reason(error)}.",
+            code="unreadable_text",
+            hint="Save the file as UTF-8.",
         ) from None

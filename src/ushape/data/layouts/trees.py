@@ -38,19 +38,19 @@ from ushape.errors import DataError
 from ushape.types import Split
 
 MAX_FOLDERS = 20
-"""More folders than this are patients or plates, not one of images and one of masks."""
+"""More folders than this are taken for patients or plates, not for images and masks."""
 
-MAX_VALUES = 32
-"""A folder of which some files together hold more values is one of images."""
+MAX_MASK_VALUES = 32
+"""Number of values above which some files of a folder are taken for images, not masks."""
 
-LOOKED_AT = 6
-"""Files of each folder that are read to tell images from masks."""
+FILES_READ = 6
+"""Number of files of each folder that are read to distinguish images from masks."""
 
 MASK_ENDINGS = (*MASK_FOLDERS, "annot")
 
 
 def find_suffixed_masks(folder: Path) -> LayoutMatch | None:
-    """Takes every file with a mask's name for a mask, the others for images."""
+    """Find masks that lie beside their images and are named like them, as in `x_mask`."""
     masks: list[tuple[str, Path]] = []
     images: list[tuple[str, Path]] = []
     for path in images_below(folder):
@@ -70,12 +70,13 @@ def find_suffixed_masks(folder: Path) -> LayoutMatch | None:
 
 
 def find_mirrored_trees(folder: Path) -> LayoutMatch | None:
-    """Takes the only two folders of which at least half of the files have a partner in the other.
+    """Find two folders of any names in which files with equal names are images and masks.
 
-    Masks are those whose first files hold 2 to MAX_VALUES values; images hold more.
+    At least half of the files must have a partner. Masks hold 2 to MAX_MASK_VALUES values in the
+    first files, images hold more.
 
     Raises:
-        DataError: more than two folders fit, masks among them, or both look like masks.
+        DataError: if more than two folders match, or if both seem to hold masks.
     """
     below = folders_below(folder)
     if len(below) > MAX_FOLDERS:
@@ -87,14 +88,24 @@ def find_mirrored_trees(folder: Path) -> LayoutMatch | None:
         return None
     places = sorted({place for both in fitting for place in both})
     listed = ", ".join(f"{place.name}/" for place in places)
-    hint = f"Name the two that belong together: ushape train {places[0]} --masks {places[1]}"
+    hint = (
+        f"Name the two folders that belong together: ushape train {places[0]} --masks {places[1]}"
+    )
     few = [place for place in places if _holds_few_values(filled[place])]
     if not few:
         return None
     if len(places) > 2:
-        raise DataError(f"{folder}: files are called the same in {listed}.", hint=hint)
+        raise DataError(
+            f"{folder}: files have the same names in {listed}.",
+            code="ambiguous_folders",
+            hint=hint,
+        )
     if len(few) == 2:
-        raise DataError(f"{folder}: {listed} may both be masks; neither is called so.", hint=hint)
+        raise DataError(
+            f"{folder}: {listed} could both hold the masks.",
+            code="ambiguous_folders",
+            hint=hint,
+        )
     images = next(place for place in places if place != few[0])
     found = pair_folders(images, few[0])
     why = f"{images.name}/ beside {few[0].name}/, which holds few values: the masks"
@@ -102,24 +113,24 @@ def find_mirrored_trees(folder: Path) -> LayoutMatch | None:
 
 
 def _keys_of(place: Path, paths: Sequence[Path]) -> set[str]:
-    """Names of files below their folder, without words such as `_mask`."""
+    """Return the names of files below their folder, without words such as `_mask`."""
     keys = [stem_key(path, place) for path in paths]
     return {strip_mask_word(key) or key for key in keys}
 
 
 def _fit(one: set[str], other: set[str]) -> bool:
-    """At least half of the smaller folder has a partner."""
+    """Return whether at least half of the smaller folder has a partner."""
     return 0 < min(len(one), len(other)) <= 2 * len(one & other)
 
 
 def _holds_few_values(paths: Sequence[Path]) -> bool:
     values: set[int] = set()
-    for index in np.unique(np.linspace(0, len(paths) - 1, LOOKED_AT).astype(int)):
+    for index in np.unique(np.linspace(0, len(paths) - 1, FILES_READ).astype(int)):
         try:
             values.update(np.unique(io.read_mask(paths[index]).codes).tolist())
-        except DataError:  # Half values, four channels: no mask.
+        except DataError:  # Fractional values or four channels: not a mask.
             return False
-        if len(values) > MAX_VALUES:
+        if len(values) > MAX_MASK_VALUES:
             return False
     return len(values) >= 2
 
@@ -137,12 +148,12 @@ LAYOUTS_INSIDE = (
 
 
 def find_split_folders(folder: Path) -> LayoutMatch | None:
-    """Looks for a training folder with pairs in it, beside another part's folder.
+    """Find train/, val/ and test/, each with images and masks in one of the other layouts.
 
-    The masks of a part may also lie beside it: train/ and train_masks/, val/ and val_masks/.
+    The masks of a part may also lie in a folder beside it: train/ and train_masks/.
 
     Raises:
-        DataError: two folders for one part.
+        DataError: if there are two folders for one part.
     """
     parts: dict[Split, Path] = {}
     for place in folders_below(folder):
@@ -152,7 +163,8 @@ def find_split_folders(folder: Path) -> LayoutMatch | None:
         if part in parts:
             raise DataError(
                 f"{folder}: {parts[part].name}/ and {place.name}/ are both for {part}.",
-                hint="Put them into one folder.",
+                code="ambiguous_folders",
+                hint="Merge them into one folder.",
             )
         parts[part] = place
     if "train" not in parts or len(parts) < 2:
@@ -160,12 +172,12 @@ def find_split_folders(folder: Path) -> LayoutMatch | None:
     inside = {part: _inside(place) for part, place in parts.items()}
     tried = {part: own or _beside(parts[part]) for part, own in inside.items()}
     found = {part: own for part, own in tried.items() if own is not None}
-    # train/ with train_masks/ beside a test/ without masks is a data set without given split.
+    # train/ with train_masks/ beside a test/ without masks does not state a split.
     if "train" not in found or (len(found) == 1 and inside["train"] is None):
         return None
     forms = sorted({own.layout for own in found.values()})
     without = tuple(
-        f"Left out: {place.name}/ holds no pair of image and mask."
+        f"Left out: {place.name}/ contains no pair of image and mask."
         for part, place in parts.items()
         if part not in found
     )
@@ -175,13 +187,13 @@ def find_split_folders(folder: Path) -> LayoutMatch | None:
 
 
 def _inside(place: Path) -> LayoutMatch | None:
-    """What the first form finds that finds pairs."""
+    """Return the match of the first layout that finds pairs."""
     tried = (find(place) for find in LAYOUTS_INSIDE)
     return next((found for found in tried if found is not None and found.paired), None)
 
 
 def _beside(place: Path) -> LayoutMatch | None:
-    """Masks in a folder whose name is the part's with a word for masks."""
+    """Pair with the folder that is named like this one plus a word for masks."""
     for other in folders_below(place.parent):
         start, ending = other.name[: len(place.name)], other.name[len(place.name) :].lower()
         if start == place.name and ending.lstrip("_- ") in MASK_ENDINGS:

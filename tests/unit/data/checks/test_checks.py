@@ -199,7 +199,7 @@ def test_gaps_and_classes_of_one_group(data):
     three_classes(data, third=9)
     findings = found(data)
     assert "3, 4, 5, 6, 7, 8 of 0 to 9" in findings["class_gaps"].text
-    assert "in group dish02 only" in findings["class_in_one_group"].text
+    assert "only in group dish02" in findings["class_in_one_group"].text
 
 
 def test_a_class_of_a_few_pixels(data):
@@ -252,7 +252,7 @@ def test_mixed_kinds(data):
     assert findings["channels"].cases == ("dish01_01",)
     assert findings["channels"].severity == "error"
     assert findings["depth"].cases == ("dish01_02",)
-    assert "19 of 1 channels, 1 of 3 channels" in findings["channels"].text
+    assert "19 of 1 channel, 1 of 3 channels" in findings["channels"].text
 
 
 def test_images_beside_volumes(data):
@@ -325,7 +325,7 @@ def test_copies_within_a_group_and_across(data):
     assert findings["duplicate"].severity == "note"
     across = findings["duplicate_across_groups"]
     assert across.severity == "warning"
-    assert "kept on one side" in across.text
+    assert "kept in the same part" in across.text
     part_of = checked.stats.part_of
     assert len({part_of[case] for case in part_of if case[:6] in ("dish01", "dish03")}) == 1
 
