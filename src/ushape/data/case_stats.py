@@ -134,24 +134,24 @@ class CaseStats:
         return self.image_turn != 1 and self.mask_turn == 1
 
 
-def measure_cases(cases: Sequence[Case], workers: int) -> Iterator[CaseStats]:
+def scan_cases(cases: Sequence[Case], workers: int) -> Iterator[CaseStats]:
     """Measure cases in several processes, since most of the work holds the interpreter lock.
 
     Yields:
         The statistics, in the order of the cases.
     """
     if workers < 2 or len(cases) < WORTH_PROCESSES:
-        yield from map(measure_case, cases)
+        yield from map(scan_case, cases)
         return
     # Forked workers start immediately; elsewhere the default start method is used.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
     with ProcessPoolExecutor(
         workers, context, initializer=torch.set_num_threads, initargs=(1,)
     ) as pool:
-        yield from pool.map(measure_case, cases, chunksize=8)
+        yield from pool.map(scan_case, cases, chunksize=8)
 
 
-def measure_case(case: Case) -> CaseStats:
+def scan_case(case: Case) -> CaseStats:
     """Read and measure the files of a case; a damaged file is reported in `error`."""
     assert case.mask is not None, "only annotated cases are measured"
     try:

@@ -110,8 +110,8 @@ def _group_by(
 
 def _each(keys: Sequence[str]) -> str:
     sizes = Counter(keys).values()
-    each = f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
-    return f"{each} images each"
+    fewest = "" if min(sizes) == max(sizes) else f"{min(sizes)} to "
+    return f"{fewest}{pluralize(max(sizes), 'image')} each"
 
 
 def _own_name(case: Case) -> str:

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ushape.data.cache import join_errors
-from ushape.data.case_stats import CaseStats, duplicates_among, measure_cases, sum_values
+from ushape.data.case_stats import CaseStats, duplicates_among, scan_cases, sum_values
 from ushape.data.checksum import combine_checksums
 from ushape.data.discovery import DatasetListing, discover
 from ushape.data.duplicates import Duplicates
@@ -22,7 +22,7 @@ from ushape.data.grouping import (
 from ushape.data.layouts.names import StatedClasses
 from ushape.data.preprocessing import mask_size_error
 from ushape.errors import DataError
-from ushape.formatting import size_text
+from ushape.formatting import pluralize, size_text
 from ushape.labels import LabelConfig, LabelSpace, find_label_space
 from ushape.types import CaseFacts
 
@@ -183,7 +183,7 @@ def scan_dataset(
     """
     listing = discover(folder, masks)
     measured: list[CaseStats] = []
-    for stats in measure_cases(listing.cases, workers):
+    for stats in scan_cases(listing.cases, workers):
         measured.append(stats)
         on_progress(len(measured), len(listing.cases))
     readable = [stats for stats in measured if stats.error is None]
@@ -311,7 +311,7 @@ def describe_dataset(stats: DatasetStats) -> list[str]:
         lines.append(f"Regions, each predicted independently: {listed}.")
     empty = sum(stats.foreground_share(one) == 0 for one in stats.case_stats)
     if empty:
-        lines.append(f"{empty} masks ({empty / total:.0%}) have no foreground.")
+        lines.append(f"{pluralize(empty, 'mask')} ({empty / total:.0%}) without foreground.")
     lines.append(f"Groups: {stats.grouping.text}.")
     return lines + stats.listing.notes
 

@@ -396,10 +396,10 @@ def _deal_ends(pool: _Pool, config: SplitConfig, rng: np.random.Generator) -> di
 def describe_sizes(
     ids: Mapping[str, Sequence[str]], part_of: Mapping[str, str], kind: GroupingKind
 ) -> str:
-    unit = {"single": "", "stack": " blocks"}.get(kind, " groups")
+    unit = {"single": "", "stack": "block"}.get(kind, "group")
     parts = [
         f"{part} {len(ids[part])}"
-        + (f" ({sum(own == part for own in part_of.values())}{unit})" if unit else "")
+        + (f" ({pluralize(list(part_of.values()).count(part), unit)})" if unit else "")
         for part in PARTS
     ]
     return f"Split by {'image' if kind == 'single' else 'group'}: {', '.join(parts)}."

@@ -226,7 +226,7 @@ def test_a_whole_given_split_is_taken_over():
     assert groups(found.train) == set("abc")
     assert (groups(found.validation), groups(found.test)) == ({"d"}, set("ef"))
     assert found.text == (
-        "Split by group: train 6 (3 groups), validation 2 (1 groups), test 4 (2 groups)."
+        "Split by group: train 6 (3 groups), validation 2 (1 group), test 4 (2 groups)."
         " The data state this split."
     )
 
