@@ -1,13 +1,14 @@
-import json
+from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ushape.data.split_file import load_given_splits
-from ushape.data.splits import PARTS, SplitConfig, Splits, make_splits
+from ushape.data.splits import PARTS, SplitConfig, Splits, make_splits, nest_subsets
 from ushape.errors import ConfigError, DataError, RunError
 from ushape.types import Case
 
@@ -285,85 +286,71 @@ def test_given_splits_that_cannot_be_used():
     assert error.value.code == "folds_of_stated_split"
 
 
-# A split in a file -------------------------------------------------------------------------
+def nest(shares, *, points=4, seed=0, classes=None):
+    """One case for each group, named by its place."""
+    cases = [Case(id=f"g{n:03d}/0", image=Path("x"), group=f"g{n:03d}") for n in range(len(shares))]
+    share = {case.id: own for case, own in zip(cases, shares, strict=True)}
+    present = classes or {case.id: [1] if share[case.id] else [] for case in cases}
+    return nest_subsets(cases, share, present, points=points, seed=seed)
 
 
-def write_split(path, **changes):
-    parts = {"train": ["a/0", "a/1"], "validation": ["b/0", "b/1"], "test": ["c/0", "c/1"]}
-    path.write_text(json.dumps(parts | changes))
-    return path
+@given(
+    shares=st.lists(st.floats(0, 1), min_size=1, max_size=70),
+    points=st.integers(3, 9),
+    seed=st.integers(0, 99),
+)
+def test_each_set_is_half_of_the_next_and_inside_it(shares, points, seed):
+    subsets = nest(shares, points=points, seed=seed)
+    sizes = [len(own) for own in subsets]
+    assert sizes[-1] == len(shares)
+    assert 1 <= len(subsets) <= points
+    assert sizes[0] == 1 or len(subsets) == points
+    for smaller, larger in pairwise(subsets):
+        assert smaller < larger
+        assert len(smaller) == (len(larger) + 1) // 2
+    assert subsets == nest(shares, points=points, seed=seed)
 
 
-def test_a_split_in_a_file(tmp_path):
-    cases = [replace(case, split="") for case in stated(train="a b c")]
-    found = load_given_splits(write_split(tmp_path / "mine.json"), cases)
-    assert (found.train, found.test) == (("a/0", "a/1"), ("c/0", "c/1"))
-    assert found.text.endswith("mine.json states this split.")
-    again = tmp_path / "again.json"
-    found.save(again)
-    assert load_given_splits(again, cases).train == found.train
+@given(shares=st.lists(st.sampled_from([0.0, 0.0, 0.2]), min_size=1, max_size=40))
+def test_no_set_is_without_foreground_where_the_whole_has_some(shares):
+    subsets = nest([*shares, 0.1], points=9)
+    for kept in subsets:
+        assert any([*shares, 0.1][int(group[1:])] > 0 for group in kept)
+
+
+def test_a_subset_is_as_mixed_as_the_whole():
+    shares = np.linspace(0.01, 0.64, 64)
+    for seed in range(20):
+        eighth = nest(shares.tolist(), seed=seed)[0]
+        places = sorted(int(group[1:]) for group in eighth)
+        # One of each run of eight that follow one another by foreground.
+        assert [place // 8 for place in places] == list(range(8))
+
+
+def test_each_group_has_its_chance():
+    counts = Counter(
+        group
+        for seed in range(400)
+        for group in nest([0.1, 0.2, 0.3, 0.4, 0.5], points=3, seed=seed)[0]
+    )
+    # Two of five groups are kept: each some 160 times of 400, the richest not always.
+    assert len(counts) == 5
+    assert min(counts.values()) > 80
+    assert max(counts.values()) < 240
+
+
+def test_a_rare_class_is_halved_like_the_others():
+    # 8 of 32 groups hold class 2, whatever their foreground.
+    classes = {f"g{n:03d}/0": [1, 2] if n % 4 == 0 else [1] for n in range(32)}
+    shares = np.random.default_rng(0).random(32).tolist()
+    for seed in range(10):
+        subsets = nest(shares, seed=seed, classes=classes)
+        rare = [sum(int(group[1:]) % 4 == 0 for group in kept) for kept in subsets]
+        assert rare == [1, 2, 4, 8]
 
 
 @pytest.mark.parametrize(
-    ("changes", "code"),
-    [
-        ({"train": ["a/0", "a/1", "a/2"]}, "split_cases_mismatch"),
-        ({"train": ["a/0", "a/11"]}, "split_cases_mismatch"),
-        ({"train": ["a/0", "a/1", "b/1"]}, "split_cases_mismatch"),
-        ({"train": ["a/0", "a/1", "a/1"]}, "split_cases_mismatch"),
-        ({"train": ["a/0"]}, "split_cases_mismatch"),
-        (
-            {"train": ["a/0", "b/0"], "test": ["c/0", "c/1", "a/1"], "validation": ["b/1"]},
-            "split_separates_group",
-        ),
-        ({"validation": [], "train": ["a/0", "a/1", "b/0", "b/1"]}, "empty_part"),
-        ({"test": "c/0"}, "invalid_split_file"),
-        ({"test": None}, "invalid_split_file"),
-    ],
+    ("groups", "sizes"), [(24, [3, 6, 12, 24]), (5, [1, 2, 3, 5]), (3, [1, 2, 3])]
 )
-def test_mistakes_in_a_split_file(tmp_path, changes, code):
-    cases = [replace(case, split="") for case in stated(train="a b c")]
-    with pytest.raises((DataError, RunError)) as error:
-        load_given_splits(write_split(tmp_path / "mine.json", **changes), cases)
-    assert error.value.code == code
-    assert "mine.json" in error.value.message
-    assert error.value.hint
-
-
-def test_a_split_file_that_is_none(tmp_path):
-    for text in ("{", "[]", "{}"):
-        (tmp_path / "s.json").write_text(text)
-        with pytest.raises(RunError) as error:
-            load_given_splits(tmp_path / "s.json", [])
-        assert error.value.code == "invalid_split_file"
-    with pytest.raises(RunError) as error:
-        load_given_splits(tmp_path / "nothing.json", [])
-    assert error.value.code == "invalid_split_file"
-
-
-def test_cases_that_a_given_split_does_not_use_are_in_no_part(tmp_path):
-    cases = make_cases([2, 2, 2, 2])
-    path = tmp_path / "mine.json"
-    laid_down = {
-        "train": ["g000/0", "g000/1"],
-        "validation": ["g001/0", "g001/1"],
-        "test": ["g002/0"],
-        "unused": ["g003/0", "g003/1", "g002/1"],
-    }
-    path.write_text(json.dumps(laid_down))
-    found = load_given_splits(path, cases)
-    assert found.unused == ("g002/1", "g003/0", "g003/1")
-    assert found.test == ("g002/0",)
-    assert "3 cases not used" in found.text
-    found.save(tmp_path / "splits.json")
-    assert Splits.load(tmp_path / "splits.json") == found
-
-    for wrong in (
-        ["g003/0", "g003/1"],
-        ["g003/0", "g003/1", "g002/1", "g009/1"],
-        (["g003/0", "g003/1", "g002/1", "g000/1"], "1 cases twice, first g000/1"),
-    ):
-        path.write_text(json.dumps({**laid_down, "unused": wrong}))
-        with pytest.raises(DataError) as error:
-            load_given_splits(path, cases)
-        assert error.value.code == "split_cases_mismatch"
+def test_sizes(groups, sizes):
+    assert [len(kept) for kept in nest([0.1] * groups)] == sizes
