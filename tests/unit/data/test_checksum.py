@@ -14,7 +14,7 @@ def make(folder, contents):
     ]
 
 
-def test_the_same_files_elsewhere_and_changed_ones(tmp_path, monkeypatch):
+def test_checksum_depends_on_contents_and_not_on_the_place(tmp_path, monkeypatch):
     contents = {"a.png": b"0123456789", "m1": b"x", "m2": b"y"}
     first = dataset_checksum(make(tmp_path / "one", contents), tmp_path / "one")
     assert dataset_checksum(make(tmp_path / "two", contents), tmp_path / "two") == first

@@ -34,34 +34,34 @@ def pairs(discovery):
 @pytest.mark.parametrize(
     ("images", "masks"), [("images", "masks"), ("Images", "labels"), ("train", "train_masks")]
 )
-def test_two_folders(make, images, masks):
+def test_discover_two_folders(make, images, masks):
     folder = make(f"{images}/a.jpg", f"{images}/b.jpg", f"{masks}/a.png", f"{masks}/b_mask.gif")
     assert pairs(discover(folder)) == {"a": ("a.jpg", "a.png"), "b": ("b.jpg", "b_mask.gif")}
 
 
-def test_patients_in_subfolders(make):
+def test_discover_patients_in_subfolders(make):
     folder = make("images/p1/s1.tif", "images/p2/s1.tif", "masks/p1/s1.tif", "masks/p2/s1.tif")
     assert list(pairs(discover(folder))) == ["p1/s1", "p2/s1"]
 
 
-def test_one_tree_with_a_suffix(make):
+def test_discover_one_tree_with_a_suffix(make):
     folder = make("p1/x.tif", "p1/x_mask.tif", "p2/y.tif", "p2/y_mask.tif", "data.csv")
     found = discover(folder)
     assert pairs(found) == {"p1/x": ("x.tif", "x_mask.tif"), "p2/y": ("y.tif", "y_mask.tif")}
     assert found.notes == []
 
 
-def test_one_folder_with_a_prefix(make):
+def test_discover_one_folder_with_a_prefix(make):
     assert list(pairs(discover(make("a.png", "mask_a.png", "b.png", "mask_b.png")))) == ["a", "b"]
 
 
-def test_masks_named_by_the_user(make):
+def test_discover_masks_named_by_the_user(make):
     folder = make("cars/a_01.jpg", "outlines/a_01_mask.gif")
     found = discover(folder / "cars", folder / "outlines")
     assert pairs(found) == {"a_01": ("a_01.jpg", "a_01_mask.gif")}
 
 
-def test_what_has_no_partner_is_named_with_the_nearest(make):
+def test_discover_names_files_without_a_partner(make):
     folder = make("images/cell1.png", "images/cell2.png", "masks/cell1.png", "masks/cel2.png")
     found = discover(folder)
     assert list(pairs(found)) == ["cell1"]
@@ -69,12 +69,12 @@ def test_what_has_no_partner_is_named_with_the_nearest(make):
     assert "1 mask has no image, e.g. cel2.png" in found.notes[1]
 
 
-def test_hidden_and_foreign_files_are_left_out(make):
+def test_discover_skips_hidden_and_foreign_files(make):
     folder = make("images/a.png", "images/.b.png", "images/Thumbs.db", ".git/x.png", "masks/a.png")
     assert list(pairs(discover(folder))) == ["a"]
 
 
-def test_no_pairs_says_what_was_seen(make):
+def test_discover_describes_a_folder_without_pairs(make):
     folder = make("images/a.png", "masks/zebra.png", "masks/notes.docx")
     with pytest.raises(DataError) as caught:
         discover(folder)
@@ -83,7 +83,7 @@ def test_no_pairs_says_what_was_seen(make):
     assert "--masks" in caught.value.hint
 
 
-def test_several_candidates(make):
+def test_discover_refuses_several_candidates(make):
     folder = make("images/a.png", "train/a.png", "masks/a.png")
     with pytest.raises(DataError) as caught:
         discover(folder)
@@ -91,19 +91,19 @@ def test_several_candidates(make):
     assert "--masks" in caught.value.hint
 
 
-def test_two_files_of_one_name(make):
+def test_discover_refuses_two_images_of_one_name(make):
     with pytest.raises(DataError) as error:
         discover(make("images/a.jpg", "images/a.png", "masks/a.png"))
     assert error.value.code == "ambiguous_image"
 
 
-def test_two_masks_of_one_image(make):
+def test_discover_refuses_two_masks_of_one_image(make):
     with pytest.raises(DataError) as error:
         discover(make("images/a.jpg", "masks/a.png", "masks/a_mask.png"))
     assert error.value.code == "ambiguous_mask"
 
 
-def test_empty_missing_and_a_file(make, tmp_path):
+def test_discover_refuses_empty_and_missing_folders(make, tmp_path):
     folder = make("images/a.png")
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError) as error:
@@ -121,12 +121,12 @@ def below(*paths, channels=1, dims=2):
     return [str(one.below) for one in find_inputs(paths, channels=channels, dims=dims)]
 
 
-def test_subfolders_are_kept_and_files_are_not(make):
+def test_find_inputs_keeps_subfolders(make):
     folder = make("in/p1/a.png", "in/b.JPG", "other/c.png")
     assert below(folder / "in", folder / "other" / "c.png") == ["b.JPG", "p1/a.png", "c.png"]
 
 
-def test_patterns_keep_the_folders_below_their_first_wildcard(make):
+def test_find_inputs_keeps_folders_below_a_wildcard(make):
     folder = make("p1/scan/a.png", "p2/scan/a.png", "p2/scan/b.png", "p2/notes.png")
     assert below(folder / "*" / "scan" / "a.png") == ["p1/scan/a.png", "p2/scan/a.png"]
     assert below(folder / "**" / "b.png") == ["p2/scan/b.png"]
@@ -135,7 +135,7 @@ def test_patterns_keep_the_folders_below_their_first_wildcard(make):
     assert error.value.code == "no_images"
 
 
-def test_tables_and_standard_input_name_images(make, monkeypatch):
+def test_find_inputs_reads_tables_and_standard_input(make, monkeypatch):
     folder = make("p1/a.png", "p2/b.png")
     table = folder / "new.csv"
     table.write_text("image,group\np1/a.png,anna\np2/b.png,ben\n")
@@ -152,7 +152,7 @@ def test_tables_and_standard_input_name_images(make, monkeypatch):
     assert below(STANDARD_INPUT) == ["a.png", "b.png"]
 
 
-def test_files_of_one_channel_each_are_one_image_where_the_model_reads_more(make):
+def test_find_inputs_joins_channels_if_the_model_reads_more(make):
     folder = make(*(f"{name}_000{number}.png" for name in "ab" for number in range(2)))
     assert len(below(folder)) == 4
     found = find_inputs([folder], channels=2, dims=2)
@@ -164,7 +164,7 @@ def test_files_of_one_channel_each_are_one_image_where_the_model_reads_more(make
     assert [str(one.below) for one in found] == ["a.png", "b.png"]
 
 
-def test_slices_of_a_scan_are_one_volume_for_a_model_of_volumes(tmp_path):
+def test_find_inputs_joins_slices_for_a_model_of_volumes(tmp_path):
     (tmp_path / "in").mkdir()
     save_series(tmp_path / "in" / "p1")
     save_series(tmp_path / "in" / "p2")
@@ -173,7 +173,7 @@ def test_slices_of_a_scan_are_one_volume_for_a_model_of_volumes(tmp_path):
     assert below(tmp_path / "in" / "p1", dims=3) == ["p1"]
 
 
-def test_results_of_one_name_are_refused_before_any_work(make, tmp_path):
+def test_find_inputs_refuses_equal_output_names(make, tmp_path):
     folder = make("in/a.png", "in/a.jpg")
     with pytest.raises(DataError) as error:
         below(folder / "in")

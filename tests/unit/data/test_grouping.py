@@ -30,27 +30,27 @@ def groups_of(grouping):
     return [case.group for case in grouping.cases]
 
 
-def test_patients_by_folder():
+def test_groups_by_folder():
     found = infer(cases("p1/1", "p1/2", "p2/1", "p2/2"), unlike)
     assert found.kind == "folder"
     assert groups_of(found) == ["p1", "p1", "p2", "p2"]
     assert "2, by folder (2 images each)" in found.text
 
 
-def test_cars_by_the_name_before_the_number():
+def test_groups_by_the_name_before_the_number():
     found = infer(cases("car1_01", "car1_02", "car2_01", "car2_02", "car2_03"), unlike)
     assert found.kind == "prefix"
     assert groups_of(found) == ["car1"] * 2 + ["car2"] * 3
     assert "2 to 3 images each" in found.text
 
 
-def test_numbered_images_that_differ_are_single():
+def test_grouping_of_different_numbered_images_is_single():
     found = infer(cases(*(f"img_{n:03d}" for n in range(30))), unlike)
     assert found.kind == "single"
     assert len(set(groups_of(found))) == 30
 
 
-def test_sections_that_look_like_their_neighbors_are_a_stack_in_blocks():
+def test_grouping_of_similar_sections_is_a_stack_in_blocks():
     found = infer(cases(*(f"sec_{n}" for n in range(30))), alike)
     assert found.kind == "stack"
     blocks = {}
@@ -62,18 +62,18 @@ def test_sections_that_look_like_their_neighbors_are_a_stack_in_blocks():
     assert [min(blocks[group]) for group in sorted(blocks)] == list(range(0, 30, 3))
 
 
-def test_names_without_numbers_are_single():
+def test_grouping_of_names_without_numbers_is_single():
     assert infer(cases("anna", "berta", "clara"), unlike).kind == "single"
 
 
-def test_groups_that_a_table_states_win():
+def test_groups_of_a_table_take_precedence():
     stated = [Case(id=f"p1/{n}", image=Path("x"), group="ab"[n % 2]) for n in range(4)]
     found = infer(stated, unlike)
     assert (found.kind, groups_of(found)) == ("table", ["a", "b", "a", "b"])
     assert found.text == "2, as stated (2 images each)"
 
 
-def test_a_rule_that_fails_says_so():
+def test_grouping_text_names_the_rules_that_do_not_fit():
     found = infer(cases(*(f"img_{n:03d}" for n in range(5))), unlike)
     assert "by the name before the last number, all would be in one group, img" in found.text
     found = infer(cases("p1/a", "p2/b", "p3/c"), unlike)
@@ -87,7 +87,7 @@ def given(split, *ids):
     return [Case(id=f"{split}/{name}", image=Path("x"), split=split) for name in ids]
 
 
-def test_folders_that_state_the_split_are_no_groups():
+def test_grouping_ignores_folders_that_state_the_split():
     both = [*given("train", "p1/1", "p1/2"), *given("test", "p2/1", "p2/2")]
     assert groups_of(infer(both, unlike)) == ["p1", "p1", "p2", "p2"]
     both = [*given("train", "car1_1", "car2_1", "car2_2"), *given("test", "car3_1", "car3_2")]
@@ -96,7 +96,7 @@ def test_folders_that_state_the_split_are_no_groups():
     assert infer(both, unlike).kind == "single"
 
 
-def test_a_stack_in_given_parts_has_blocks_in_each():
+def test_grouping_cuts_each_stated_part_of_a_stack():
     train = given("train", *(f"sec_{n}" for n in range(20)))
     found = infer([*train, *given("test", *(f"sec_{n}" for n in range(20, 29)))], alike)
     assert found.kind == "stack"
@@ -107,7 +107,7 @@ def test_a_stack_in_given_parts_has_blocks_in_each():
     assert "tears" not in found.text
 
 
-def test_a_given_split_of_neighboring_sections_is_named():
+def test_grouping_text_names_a_split_of_neighboring_sections():
     mixed = [
         Case(id=f"{part}/sec_{n}", image=Path("x"), split=part)
         for n in range(30)
@@ -117,7 +117,7 @@ def test_a_given_split_of_neighboring_sections_is_named():
     assert "the stated split separates 11 pairs of neighbors" in found.text
 
 
-def test_dicom_files_of_one_patient_belong_together(tmp_path):
+def test_groups_by_dicom_patient(tmp_path):
     import pydicom
 
     cases = []

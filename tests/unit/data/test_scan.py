@@ -137,7 +137,7 @@ def stated(tmp_path, **changes):
     return StatedClasses(source=tmp_path / "classes.txt", **changes)
 
 
-def test_names_without_values(tmp_path):
+def test_class_names_without_values(tmp_path):
     names = stated(tmp_path, names=("back", "cell", "gap"))
     assert complete(names, (0, 2)).values == (0, 1, 2)
     assert complete(names, (0, 100, 200)).values == (0, 100, 200)
@@ -147,7 +147,7 @@ def test_names_without_values(tmp_path):
     assert error.value.code == "class_names_mismatch"
 
 
-def test_names_with_values(tmp_path):
+def test_class_names_with_values(tmp_path):
     found = complete(stated(tmp_path, names=("b", "c"), values=(0, 9), ignore=255), (0, 9, 255))
     assert (found.values, found.names, found.ignore) == ((0, 9), ("b", "c"), 255)
     void = stated(tmp_path, names=("b", "c", "void"), values=(0, 9, 255))
@@ -155,7 +155,7 @@ def test_names_with_values(tmp_path):
     assert (found.values, found.names, found.ignore) == ((0, 9), ("b", "c"), 255)
 
 
-def test_what_the_user_lays_down_wins(tmp_path):
+def test_label_settings_of_the_user_take_precedence(tmp_path):
     names = stated(tmp_path, names=("b", "c"), values=(0, 9))
     assert complete(names, (0, 9), values=(9, 0)) == LabelConfig(values=(9, 0))
     assert complete(names, (0, 9), threshold=5) == LabelConfig(threshold=5)
@@ -163,7 +163,7 @@ def test_what_the_user_lays_down_wins(tmp_path):
     assert complete(None, (0, 9)) == LabelConfig()
 
 
-def test_objects_are_foreground_however_many(tmp_path):
+def test_scan_takes_object_ids_for_foreground(tmp_path):
     for name in ("n1", "n2", "n3"):
         for kind, count in (("images", 1), ("masks", 3)):
             folder = tmp_path / name / kind

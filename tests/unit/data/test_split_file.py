@@ -36,7 +36,7 @@ def write_split(path, **changes):
     return path
 
 
-def test_a_split_in_a_file(tmp_path):
+def test_split_file_is_used(tmp_path):
     cases = [replace(case, split="") for case in stated(train="a b c")]
     found = load_given_splits(write_split(tmp_path / "mine.json"), cases)
     assert (found.train, found.test) == (("a/0", "a/1"), ("c/0", "c/1"))
@@ -63,7 +63,7 @@ def test_a_split_in_a_file(tmp_path):
         ({"test": None}, "invalid_split_file"),
     ],
 )
-def test_mistakes_in_a_split_file(tmp_path, changes, code):
+def test_split_file_with_mistakes_is_refused(tmp_path, changes, code):
     cases = [replace(case, split="") for case in stated(train="a b c")]
     with pytest.raises((DataError, RunError)) as error:
         load_given_splits(write_split(tmp_path / "mine.json", **changes), cases)
@@ -72,7 +72,7 @@ def test_mistakes_in_a_split_file(tmp_path, changes, code):
     assert error.value.hint
 
 
-def test_a_split_file_that_is_none(tmp_path):
+def test_split_file_without_lists_is_refused(tmp_path):
     for text in ("{", "[]", "{}"):
         (tmp_path / "s.json").write_text(text)
         with pytest.raises(RunError) as error:
@@ -83,7 +83,7 @@ def test_a_split_file_that_is_none(tmp_path):
     assert error.value.code == "invalid_split_file"
 
 
-def test_cases_that_a_given_split_does_not_use_are_in_no_part(tmp_path):
+def test_split_file_may_leave_cases_unused(tmp_path):
     cases = make_cases([2, 2, 2, 2])
     path = tmp_path / "mine.json"
     laid_down = {

@@ -35,7 +35,7 @@ def groups(ids):
     seed=st.integers(0, 99),
     kind=st.sampled_from(["folder", "stack", "single"]),
 )
-def test_every_case_is_on_one_side_and_no_group_on_two(sizes, seed, kind):
+def test_split_assigns_each_case_once_and_keeps_groups_together(sizes, seed, kind):
     cases = make_cases(sizes)
     found = split(cases, kind=kind, seed=seed)
     parts = [found.train, found.validation, found.test]
@@ -44,32 +44,32 @@ def test_every_case_is_on_one_side_and_no_group_on_two(sizes, seed, kind):
     assert sum(len(groups(part)) for part in parts) == len(sizes)
 
 
-def test_the_fractions_are_about_what_was_asked():
+def test_split_fractions_are_close_to_the_settings():
     found = split(make_cases([5] * 40))
     assert len(groups(found.test)) == 8
     assert len(groups(found.validation)) == 6
 
 
-def test_four_patients():
+def test_split_of_four_patients():
     found = split(make_cases([10, 12, 9, 11]))
     assert [len(groups(p)) for p in (found.train, found.validation, found.test)] == [2, 1, 1]
 
 
-def test_two_groups_are_too_few():
+def test_split_refuses_two_groups():
     with pytest.raises(DataError) as caught:
         split(make_cases([4, 4]))
     assert caught.value.code == "too_few_groups"
     assert "at least three" in caught.value.hint
 
 
-def test_seed_decides_and_the_order_of_the_cases_does_not():
+def test_split_depends_on_the_seed_and_not_on_the_order():
     cases = make_cases([3] * 20)
     assert split(cases) == split(cases[::-1])
     assert len({split(cases, seed=seed).test for seed in range(6)}) > 1
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_foreground_is_spread_over_the_parts(seed):
+def test_split_spreads_foreground_over_the_parts(seed):
     """Half of the patients are nearly empty: both kinds must be on each side."""
     cases = make_cases([4] * 20)
     shares = {case.id: 0.3 if int(case.group[1:]) < 10 else 0.001 for case in cases}
@@ -79,7 +79,7 @@ def test_foreground_is_spread_over_the_parts(seed):
         assert 0 < rich < len(groups(part))
 
 
-def test_a_stack_is_cut_into_contiguous_parts():
+def test_split_of_a_stack_is_contiguous():
     for seed in range(4):
         found = split(make_cases([3] * 10), kind="stack", seed=seed)
         for part in (found.train, found.validation, found.test):
@@ -89,7 +89,7 @@ def test_a_stack_is_cut_into_contiguous_parts():
         assert "next to a training section" in found.text
 
 
-def test_saved_and_loaded(tmp_path):
+def test_split_is_loaded_as_it_was_saved(tmp_path):
     found = split(make_cases([2] * 5))
     found.save(tmp_path / "splits.json")
     assert Splits.load(tmp_path / "splits.json") == found
@@ -99,7 +99,7 @@ def test_saved_and_loaded(tmp_path):
     assert error.value.code == "damaged_run"
 
 
-def test_impossible_fractions():
+def test_split_config_refuses_impossible_fractions():
     with pytest.raises(ConfigError) as error:
         SplitConfig(test_fraction=0)
     assert error.value.code == "value_out_of_range"
@@ -114,7 +114,7 @@ def test_impossible_fractions():
     seed=st.integers(0, 9),
     kind=st.sampled_from(["folder", "stack"]),
 )
-def test_over_all_folds_each_group_is_tested_once(count, folds, seed, kind):
+def test_folds_test_each_group_once(count, folds, seed, kind):
     assume(folds <= count)
     cases = make_cases([2] * count)
     tested = []
@@ -128,7 +128,7 @@ def test_over_all_folds_each_group_is_tested_once(count, folds, seed, kind):
     assert sorted(tested) == sorted(groups(case.id for case in cases))
 
 
-def test_every_fold_gets_rich_and_poor_groups():
+def test_folds_get_rich_and_poor_groups():
     cases = make_cases([1] * 20)
     shares = {case.id: index / 20 for index, case in enumerate(cases)}
     for fold in range(5):
@@ -137,7 +137,7 @@ def test_every_fold_gets_rich_and_poor_groups():
         assert 0.3 < mean < 0.65
 
 
-def test_more_folds_than_groups_are_refused():
+def test_folds_beyond_the_groups_are_refused():
     with pytest.raises(DataError) as error:
         split(make_cases([1] * 5), config=SplitConfig(folds=7))
     assert error.value.code == "too_many_folds"
@@ -153,9 +153,7 @@ def test_more_folds_than_groups_are_refused():
     test=st.floats(0.1, 0.4),
     validation=st.floats(0.1, 0.4),
 )
-def test_each_part_has_the_groups_that_were_asked_for_within_one(
-    sizes, seed, kind, test, validation
-):
+def test_split_has_the_requested_groups_within_one(sizes, seed, kind, test, validation):
     config = SplitConfig(test_fraction=test, validation_fraction=validation)
     found = split(make_cases(sizes), kind=kind, seed=seed, config=config)
     for part, fraction in ((found.test, test), (found.validation, validation)):
@@ -163,7 +161,7 @@ def test_each_part_has_the_groups_that_were_asked_for_within_one(
 
 
 @given(st.permutations(make_cases([3, 1, 2, 4, 2, 1, 5])), st.integers(0, 20), st.booleans())
-def test_the_order_of_the_cases_is_irrelevant(cases, seed, is_stack):
+def test_split_does_not_depend_on_the_order_of_the_cases(cases, seed, is_stack):
     kind = "stack" if is_stack else "folder"
     present = {case.id: {len(case.id) % 3} for case in cases}
     shares = {case.id: int(case.id[-1]) / 9 for case in cases}
@@ -178,7 +176,7 @@ def test_the_order_of_the_cases_is_irrelevant(cases, seed, is_stack):
 # Classes -----------------------------------------------------------------------------------
 
 
-def test_the_only_group_of_a_class_is_learned():
+def test_split_keeps_the_only_group_of_a_class_in_training():
     cases = make_cases([1] * 12)
     for seed in range(10):
         for rare in (0, 5, 11):
@@ -194,7 +192,7 @@ def test_the_only_group_of_a_class_is_learned():
             assert cases[rare].id in found.train
 
 
-def test_a_class_that_every_third_group_has_is_on_all_sides():
+def test_split_puts_a_common_class_into_all_parts():
     cases = make_cases([1] * 30)
     present = {case.id: {1, 2} if index % 3 == 0 else {1} for index, case in enumerate(cases)}
     for seed in range(10):
@@ -222,7 +220,7 @@ def stated(**parts):
     ]
 
 
-def test_a_whole_given_split_is_taken_over():
+def test_stated_split_is_used():
     found = split(stated(train="a b c", validation="d", test="e f"))
     assert groups(found.train) == set("abc")
     assert (groups(found.validation), groups(found.test)) == ({"d"}, set("ef"))
@@ -238,7 +236,7 @@ def test_a_whole_given_split_is_taken_over():
     kind=st.sampled_from(["folder", "stack", "single"]),
     seed=st.integers(0, 20),
 )
-def test_what_a_given_split_lacks_is_cut_from_training(sizes, lacking, kind, seed):
+def test_stated_split_is_completed_from_training(sizes, lacking, kind, seed):
     cases = make_cases(sizes)
     there = {"validation": "test", "test": "validation"}[lacking]
     cases = [replace(c, split=there if c.group == "g000" else "train") for c in cases]
@@ -252,7 +250,7 @@ def test_what_a_given_split_lacks_is_cut_from_training(sizes, lacking, kind, see
     )
 
 
-def test_a_training_part_alone_states_nothing():
+def test_stated_split_of_training_alone_is_ignored():
     cases = stated(train="a b c d")
     plain = [replace(case, split="") for case in cases]
     assert split(cases) == split(plain)
@@ -260,7 +258,7 @@ def test_a_training_part_alone_states_nothing():
     assert split(cases, config=folds) == split(plain, config=folds)
 
 
-def test_a_group_on_two_sides_of_a_given_split_is_named():
+def test_stated_split_must_not_separate_a_group():
     cases = stated(train="a b c", validation="d", test="e f")
     cases[0] = replace(cases[0], split="test")
     with pytest.raises(DataError) as caught:
@@ -270,7 +268,7 @@ def test_a_group_on_two_sides_of_a_given_split_is_named():
     assert "image,mask,group,split" in caught.value.hint
 
 
-def test_given_splits_that_cannot_be_used():
+def test_stated_splits_that_cannot_be_used():
     cases = stated(train="a b c", test="d")
     with pytest.raises(DataError) as error:
         split([replace(cases[0], split=""), *cases[1:]])
@@ -299,7 +297,7 @@ def nest(shares, *, points=4, seed=0, classes=None):
     points=st.integers(3, 9),
     seed=st.integers(0, 99),
 )
-def test_each_set_is_half_of_the_next_and_inside_it(shares, points, seed):
+def test_subset_is_half_of_the_next_and_inside_it(shares, points, seed):
     subsets = nest(shares, points=points, seed=seed)
     sizes = [len(own) for own in subsets]
     assert sizes[-1] == len(shares)
@@ -312,13 +310,13 @@ def test_each_set_is_half_of_the_next_and_inside_it(shares, points, seed):
 
 
 @given(shares=st.lists(st.sampled_from([0.0, 0.0, 0.2]), min_size=1, max_size=40))
-def test_no_set_is_without_foreground_where_the_whole_has_some(shares):
+def test_subset_has_foreground_if_the_whole_has_some(shares):
     subsets = nest([*shares, 0.1], points=9)
     for kept in subsets:
         assert any([*shares, 0.1][int(group[1:])] > 0 for group in kept)
 
 
-def test_a_subset_is_as_mixed_as_the_whole():
+def test_subset_is_as_varied_as_the_whole():
     shares = np.linspace(0.01, 0.64, 64)
     for seed in range(20):
         eighth = nest(shares.tolist(), seed=seed)[0]
@@ -327,7 +325,7 @@ def test_a_subset_is_as_mixed_as_the_whole():
         assert [place // 8 for place in places] == list(range(8))
 
 
-def test_each_group_has_its_chance():
+def test_subset_may_contain_any_group():
     counts = Counter(
         group
         for seed in range(400)
@@ -339,7 +337,7 @@ def test_each_group_has_its_chance():
     assert max(counts.values()) < 240
 
 
-def test_a_rare_class_is_halved_like_the_others():
+def test_subset_halves_a_rare_class_like_the_others():
     # 8 of 32 groups hold class 2, whatever their foreground.
     classes = {f"g{n:03d}/0": [1, 2] if n % 4 == 0 else [1] for n in range(32)}
     shares = np.random.default_rng(0).random(32).tolist()
@@ -352,5 +350,5 @@ def test_a_rare_class_is_halved_like_the_others():
 @pytest.mark.parametrize(
     ("groups", "sizes"), [(24, [3, 6, 12, 24]), (5, [1, 2, 3, 5]), (3, [1, 2, 3])]
 )
-def test_sizes(groups, sizes):
+def test_subset_sizes(groups, sizes):
     assert [len(kept) for kept in nest([0.1] * groups)] == sizes

@@ -57,11 +57,11 @@ def codes(case):
 
 
 @pytest.mark.parametrize("find", LAYOUTS.values(), ids=LAYOUTS)
-def test_an_empty_folder_has_no_form(find, tmp_path):
+def test_layouts_do_not_match_an_empty_folder(find, tmp_path):
     assert find(tmp_path) is None
 
 
-def test_the_order_of_the_files_on_disk_is_irrelevant(put, tmp_path):
+def test_layout_does_not_depend_on_the_order_on_disk(put, tmp_path):
     for root, order in (("one", "abc"), ("two", "cab")):
         for name in order:
             put(f"{root}/images/{name}.png")
@@ -76,7 +76,7 @@ def test_the_order_of_the_files_on_disk_is_irrelevant(put, tmp_path):
 # Two folders of other names ----------------------------------------------------------------
 
 
-def test_parallel_trees_are_told_apart_by_their_values(put, tmp_path):
+def test_mirrored_trees_are_distinguished_by_their_values(put, tmp_path):
     for name in ("p1/a.png", "p1/b.png", "p2/a.png"):
         put(f"manual/{name}", BOX)
         put(f"scans/{name}")
@@ -88,7 +88,7 @@ def test_parallel_trees_are_told_apart_by_their_values(put, tmp_path):
     assert "few values" in found.layout
 
 
-def test_parallel_trees_of_images_alone_are_no_pairs(put, tmp_path):
+def test_mirrored_trees_of_images_alone_are_not_pairs(put, tmp_path):
     for name in ("p1/1.png", "p2/1.png", "p3/1.png"):
         put(name)
     with pytest.raises(DataError) as error:
@@ -96,14 +96,14 @@ def test_parallel_trees_of_images_alone_are_no_pairs(put, tmp_path):
     assert error.value.code == "no_pairs"
 
 
-def test_parallel_trees_with_a_word_for_masks(put, tmp_path):
+def test_mirrored_trees_with_a_word_for_masks(put, tmp_path):
     for name in "ab":
         put(f"scans/{name}.png")
         put(f"drawn/{name}_seg.png", BOX)
     assert ids(discover(tmp_path)) == ["a", "b"]
 
 
-def test_three_trees_of_the_same_names_are_refused(put, tmp_path):
+def test_mirrored_trees_refuse_three_folders(put, tmp_path):
     for name in ("scans/a.png", "reader1/a.png", "reader2/a.png"):
         put(name, PHOTO if "scans" in name else BOX)
     with pytest.raises(DataError) as caught:
@@ -112,7 +112,7 @@ def test_three_trees_of_the_same_names_are_refused(put, tmp_path):
     assert "--masks" in caught.value.hint
 
 
-def test_two_trees_that_may_both_be_masks_are_refused(put, tmp_path):
+def test_mirrored_trees_refuse_two_folders_of_masks(put, tmp_path):
     put("one/a.png", BOX)
     put("two/a.png", LOW)
     with pytest.raises(DataError) as error:
@@ -134,7 +134,7 @@ def test_two_trees_that_may_both_be_masks_are_refused(put, tmp_path):
     ],
 )
 @pytest.mark.parametrize("words", [("train", "val", "test"), ("Training", "validation", "testing")])
-def test_folders_that_state_the_split(put, tmp_path, image, mask, words):
+def test_split_folders_state_the_split(put, tmp_path, image, mask, words):
     for word in words:
         put(image.format(word))
         put(mask.format(word), BOX)
@@ -146,7 +146,7 @@ def test_folders_that_state_the_split(put, tmp_path, image, mask, words):
     }
 
 
-def test_a_part_without_masks_is_left_out_and_named(put, tmp_path):
+def test_split_folders_leave_out_a_part_without_masks(put, tmp_path):
     for name in ("train/images/a.png", "train/masks/a.png", "test/images/b.png"):
         put(name, BOX)
     found = discover(tmp_path)
@@ -154,7 +154,7 @@ def test_a_part_without_masks_is_left_out_and_named(put, tmp_path):
     assert "test/ contains no pair" in " ".join(found.notes)
 
 
-def test_training_masks_beside_an_unannotated_test_are_no_split(put, tmp_path):
+def test_split_folders_need_an_annotated_second_part(put, tmp_path):
     for name in ("train/a.png", "train_masks/a_mask.png", "test/b.png"):
         put(name, BOX)
     found = discover(tmp_path)
@@ -162,7 +162,7 @@ def test_training_masks_beside_an_unannotated_test_are_no_split(put, tmp_path):
     assert found.cases[0].split == ""
 
 
-def test_two_folders_for_one_part(put, tmp_path):
+def test_split_folders_refuse_two_folders_for_one_part(put, tmp_path):
     for part in ("train", "val", "valid"):
         put(f"{part}/images/a.png")
         put(f"{part}/masks/a.png", BOX)
@@ -225,7 +225,7 @@ def test_table_of_other_columns_is_no_layout(put, tmp_path):
         ("", "missing_columns"),
     ],
 )
-def test_mistakes_in_a_table(put, tmp_path, text, code):
+def test_table_with_mistakes_is_refused(put, tmp_path, text, code):
     put("a.png")
     put("b.png")
     put("m.png", BOX)
@@ -236,7 +236,7 @@ def test_mistakes_in_a_table(put, tmp_path, text, code):
     assert caught.value.hint
 
 
-def test_several_tables_are_refused(put, tmp_path):
+def test_tables_beside_each_other_are_refused(put, tmp_path):
     put("a.png")
     put("one.csv", "image,mask\na.png,a.png\n")
     put("two.csv", "image,mask\na.png,a.png\n")
@@ -245,14 +245,14 @@ def test_several_tables_are_refused(put, tmp_path):
     assert error.value.code == "ambiguous_tables"
 
 
-def test_a_table_without_any_mask(put):
+def test_table_without_any_mask_is_refused(put):
     put("a.png")
     with pytest.raises(DataError) as error:
         discover(put("t.csv", "image,mask\na.png,\n"))
     assert error.value.code == "no_pairs"
 
 
-def test_images_elsewhere_have_ids_of_their_own(put, tmp_path):
+def test_table_of_images_elsewhere_keeps_ids_unique(put, tmp_path):
     for name in ("x/a.png", "y/a.png", "t/a.png"):
         put(name)
     (tmp_path / "t" / "link.png").symlink_to(tmp_path / "t" / "a.png")
@@ -262,7 +262,7 @@ def test_images_elsewhere_have_ids_of_their_own(put, tmp_path):
     assert ids(found) == sorted(["a", "link", f"{root}/x/a", f"{root}/y/a"])
 
 
-def test_parquet_without_its_package(put, monkeypatch):
+def test_table_in_parquet_needs_a_package(put, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(DataError) as caught:
         discover(put("t.parquet", "PAR1"))
@@ -340,7 +340,7 @@ def test_nnunet_mistakes(nnunet, put, tmp_path):
 # One folder per class ----------------------------------------------------------------------
 
 
-def test_one_folder_per_class(put, tmp_path):
+def test_class_folders(put, tmp_path):
     for name in "ab":
         put(f"images/{name}.png")
     put("masks/road/a.png", BOX)
@@ -361,7 +361,7 @@ def test_class_folders_within_given_parts(put, tmp_path):
     assert [case.split for case in discover(tmp_path).cases] == ["train", "validation"]
 
 
-def test_a_class_mask_of_several_values_is_refused(put, tmp_path):
+def test_class_folders_refuse_masks_of_several_values(put, tmp_path):
     put("images/a.png")
     path = put("masks/road/a.png", PHOTO)
     with pytest.raises(DataError, match=r"several values besides 0.* 1 and 63") as caught:
@@ -369,7 +369,7 @@ def test_a_class_mask_of_several_values_is_refused(put, tmp_path):
     assert str(path) in caught.value.message
 
 
-def test_parts_of_different_sizes_are_refused(put, tmp_path):
+def test_class_folders_refuse_masks_of_different_sizes(put, tmp_path):
     put("images/a.png")
     put("masks/car/a.png", BOX)
     put("masks/road/a.png", BOX[:4])
@@ -377,7 +377,7 @@ def test_parts_of_different_sizes_are_refused(put, tmp_path):
         codes(discover(tmp_path).cases[0])
 
 
-def test_two_masks_of_one_class(put, tmp_path):
+def test_class_folders_refuse_two_masks_of_one_class(put, tmp_path):
     put("images/a.png")
     put("masks/car/a.png", BOX)
     put("masks/car/a_mask.png", BOX)
@@ -389,7 +389,7 @@ def test_two_masks_of_one_class(put, tmp_path):
 # One mask per object -----------------------------------------------------------------------
 
 
-def test_one_mask_per_object(put, tmp_path):
+def test_object_folders(put, tmp_path):
     for name, count in (("n1", 2), ("n2", 1), ("n3", 0)):
         put(f"{name}/images/{name}.png")
         for index in range(count):
@@ -402,7 +402,7 @@ def test_one_mask_per_object(put, tmp_path):
     assert "1 image has no mask, e.g. n3.png" in found.notes[0]
 
 
-def test_more_objects_than_bytes_hold(put, tmp_path):
+def test_object_folders_with_more_than_255_objects(put, tmp_path):
     path = put("x/images/x.png")
     masks = [put(f"m/{n}.png", BOX) for n in range(2)]
     mask = MaskParts((masks[0], masks[1]), (1, 300))
@@ -411,7 +411,7 @@ def test_more_objects_than_bytes_hold(put, tmp_path):
     assert read_annotation(mask).encoding.dtype == "uint16"
 
 
-def test_one_mask_file_for_each_image_is_a_plain_mask(put, tmp_path):
+def test_object_folders_of_one_mask_are_ordinary_masks(put, tmp_path):
     for name in ("n1", "n2"):
         put(f"{name}/images/{name}.png")
         put(f"{name}/masks/drawn.png", BOX)
@@ -423,7 +423,7 @@ def test_one_mask_file_for_each_image_is_a_plain_mask(put, tmp_path):
 # Stacks ------------------------------------------------------------------------------------
 
 
-def test_volumes_named_volume_and_labels(put, tmp_path):
+def test_suffixed_masks_of_volumes(put, tmp_path):
     put("train-volume.tif", np.stack([PHOTO] * 3))
     put("train-labels.tif", np.stack([BOX] * 3))
     put("test-volume.tif", np.stack([PHOTO] * 3))
@@ -434,7 +434,7 @@ def test_volumes_named_volume_and_labels(put, tmp_path):
     assert "1 image has no mask, e.g. test-volume.tif" in found.notes[0]
 
 
-def test_images_may_be_called_images(put, tmp_path):
+def test_suffixed_masks_beside_names_with_an_image_word(put, tmp_path):
     for name in ("a_image.png", "b_image.png"):
         put(name)
     for name in ("a_mask.png", "b_label.png"):
@@ -442,7 +442,7 @@ def test_images_may_be_called_images(put, tmp_path):
     assert ids(discover(tmp_path)) == ["a_image", "b_image"]
 
 
-def test_an_image_word_that_two_images_share_is_none(put, tmp_path):
+def test_suffixed_masks_ignore_an_ambiguous_image_word(put, tmp_path):
     for name in ("a_image.png", "a_raw.png"):
         put(name)
     put("a_mask.png", BOX)
@@ -503,7 +503,7 @@ def test_coco_compressed_run_lengths(put):
 
 
 @given(arrays(np.uint8, (7, 5), elements=st.integers(0, 1)))
-def test_run_lengths_are_read_as_pycocotools_writes_them(drawn):
+def test_coco_run_lengths_equal_pycocotools(drawn):
     from pycocotools import mask as coco
 
     text = coco.encode(np.asfortranarray(drawn))["counts"].decode()
@@ -511,7 +511,7 @@ def test_run_lengths_are_read_as_pycocotools_writes_them(drawn):
     assert (drawn == runs.reshape(5, 7).T).all()
 
 
-def test_an_image_that_is_no_longer_listed(put):
+def test_coco_image_that_is_no_longer_listed(put):
     with pytest.raises(DataError, match="image 99 is no longer listed"):
         read_annotation(CocoMask(put("labels.json", coco_file()), 99))
 
@@ -578,7 +578,7 @@ def test_coco_in_folders_that_state_the_split(put, tmp_path):
         ({"categories": [{"id": k, "name": "same"} for k in (30, 10)]}, "coco_invalid"),
     ],
 )
-def test_mistakes_in_a_coco_file(put, tmp_path, changes, code):
+def test_coco_file_with_mistakes_is_refused(put, tmp_path, changes, code):
     path = put("labels.json", coco_file(**changes))
     put("a.png")
     put("b.png")
@@ -607,7 +607,7 @@ def test_mistakes_in_a_coco_file(put, tmp_path, changes, code):
         ({"size": [8, 8]}, "cannot be drawn: 'counts'"),
     ],
 )
-def test_annotations_that_cannot_be_drawn(put, drawn, message):
+def test_coco_annotations_that_cannot_be_drawn(put, drawn, message):
     entry = {"id": 1, "image_id": 7, "category_id": 30, "segmentation": drawn}
     path = put("labels.json", coco_file(annotations=[entry]))
     with pytest.raises(DataError, match=message) as caught:
@@ -635,7 +635,7 @@ def test_coco_without_its_package(put, monkeypatch):
         ("classes.csv", "value,name\n255,cell\n0,background\n", (0, 255)),
     ],
 )
-def test_names_of_classes_beside_the_data(put, tmp_path, name, content, values):
+def test_class_names_beside_the_data(put, tmp_path, name, content, values):
     put("images/a.png")
     put("masks/a.png", BOX)
     put(name, content)
@@ -656,7 +656,7 @@ def test_names_of_classes_beside_the_data(put, tmp_path, name, content, values):
         ("classes.csv", "value,name\n1,a\n1,b\n", "invalid_class_names"),
     ],
 )
-def test_mistakes_in_the_names_of_classes(put, tmp_path, name, content, code):
+def test_class_names_with_mistakes_are_refused(put, tmp_path, name, content, code):
     put("images/a.png")
     put("masks/a.png", BOX)
     path = put(name, content)
@@ -667,7 +667,7 @@ def test_mistakes_in_the_names_of_classes(put, tmp_path, name, content, code):
     assert caught.value.hint
 
 
-def test_two_files_of_names(put, tmp_path):
+def test_class_names_in_two_files_are_refused(put, tmp_path):
     put("images/a.png")
     put("masks/a.png", BOX)
     put("classes.txt", "a\nb\n")
@@ -677,13 +677,13 @@ def test_two_files_of_names(put, tmp_path):
     assert error.value.code == "ambiguous_class_names"
 
 
-def test_no_names_are_no_names(put, tmp_path):
+def test_class_names_are_optional(put, tmp_path):
     put("images/a.png")
     put("masks/a.png", BOX)
     assert discover(tmp_path).class_names is None
 
 
-def test_a_folder_of_slices_is_a_volume_where_a_mask_is_called_like_it(tmp_path):
+def test_dicom_folder_is_a_volume_if_a_mask_has_its_name(tmp_path):
     for name in ("p1", "p2"):
         (tmp_path / "scans" / name).mkdir(parents=True)
         save_series(tmp_path / "scans" / name / "series")
@@ -696,7 +696,7 @@ def test_a_folder_of_slices_is_a_volume_where_a_mask_is_called_like_it(tmp_path)
     assert found.notes == []
 
 
-def test_slices_with_masks_of_their_own_stay_images(tmp_path):
+def test_dicom_slices_with_masks_remain_images(tmp_path):
     save_series(tmp_path / "images", places=(0, 1))
     (tmp_path / "masks").mkdir()
     for path in (tmp_path / "images").iterdir():
