@@ -14,8 +14,9 @@ import time
 from pathlib import Path
 
 from ushape import io
-from ushape.data.checks.run import check_data
+from ushape.data.checks.run import check_dataset
 from ushape.data.discovery import discover
+from ushape.data.scan import scan_dataset
 from ushape.data.splits import SplitConfig
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
 from ushape.io.annotations import read_annotation
@@ -45,14 +46,8 @@ def main() -> None:
                     read_annotation(case.mask)
             read.append(len(cases) / (time.perf_counter() - started))
             started = time.perf_counter()
-            check_data(
-                data,
-                options.masks,
-                labels=LabelConfig(),
-                split=SplitConfig(),
-                seed=0,
-                workers=workers,
-            )
+            stats = scan_dataset(data, options.masks, LabelConfig(), workers=workers)
+            check_dataset(stats, split=SplitConfig(), seed=0)
             checked.append(len(cases) / (time.perf_counter() - started))
     print("| side | pairs/s, each round | median |")
     print("|---|---|---|")

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from ushape.data.cache import SampleStore
-from ushape.data.scan import look_at_data
+from ushape.data.scan import scan_dataset
 from ushape.planning.hardware import inspect_machine, keep_memory
 from ushape.planning.planner import make_plan
 from ushape.planning.recipes import load_recipe
@@ -59,7 +59,7 @@ def build(folder: Path, masks: Path | None) -> tuple[SegmentationModule, Segment
 
     recipe = load_recipe("auto")
     recipe = replace(recipe, train=replace(recipe.train, epochs=1, steps_per_epoch=STEPS + WARM_UP))
-    found = look_at_data(folder, masks, recipe.labels, workers=2)
+    found = scan_dataset(folder, masks, recipe.labels, workers=2)
     planned = make_plan(found, recipe, inspect_machine("cpu"), elapsed_s=lambda: 0.0)
     plan, splits = planned.plan, planned.splits
     facts = {fact.case.id: fact for fact in found.facts}

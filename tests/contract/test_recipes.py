@@ -11,7 +11,7 @@ from ushape import config
 from ushape.config import resolved
 from ushape.data.cache import SampleStore
 from ushape.data.sampling import build_draw
-from ushape.data.scan import look_at_data
+from ushape.data.scan import scan_dataset
 from ushape.losses import build_loss
 from ushape.models import build_model
 from ushape.models.memory import parameter_count
@@ -89,7 +89,7 @@ def test_recipe_network_is_the_published_one(name):
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_training_step_changes_the_weights_and_stays_finite(name, patients):
     recipe = shrunk(load_recipe(name))
-    found = look_at_data(patients, None, recipe.labels, workers=1)
+    found = scan_dataset(patients, None, recipe.labels, workers=1)
     planned = make_plan(found, recipe, inspect_machine("cpu"), elapsed_s=lambda: 0.0)
     plan, splits = planned.plan, planned.splits
     facts = {fact.case.id: fact for fact in found.facts}
@@ -125,7 +125,7 @@ def test_recipe_training_step_changes_the_weights_and_stays_finite(name, patient
 
 def test_recipe_unet2015_weights_patches_by_border_and_class(patients):
     recipe = shrunk(load_recipe("unet2015"))
-    found = look_at_data(patients, None, recipe.labels, workers=1)
+    found = scan_dataset(patients, None, recipe.labels, workers=1)
     planned = make_plan(found, recipe, inspect_machine("cpu"), elapsed_s=lambda: 0.0)
     plan, splits = planned.plan, planned.splits
     facts = {fact.case.id: fact for fact in found.facts}

@@ -37,7 +37,7 @@ def digest(folder):
     return hashlib.sha256(b"".join(str(p).encode() + p.read_bytes() for p in files)).digest()
 
 
-def test_every_problem_at_once_and_a_corrected_copy(ushape, spoiled, tmp_path):
+def test_check_reports_all_problems_and_writes_a_corrected_copy(ushape, spoiled, tmp_path):
     before = digest(spoiled)
     ended = ushape("check", spoiled, "-o", "out", "--fix", "fixed", cwd=tmp_path)
     assert ended.code == 1
@@ -67,10 +67,10 @@ def test_every_problem_at_once_and_a_corrected_copy(ushape, spoiled, tmp_path):
     assert "not empty" in ended.error
     ended = ushape("check", spoiled, "-o", "out", "--fix", spoiled / "copy", cwd=tmp_path)
     assert ended.code == 2
-    assert "lies in the data" in ended.error
+    assert "lies inside the data" in ended.error
 
 
-def test_bad_input_of_check(ushape, tmp_path):
+def test_check_refuses_bad_input(ushape, tmp_path):
     for arguments in ([tmp_path / "none"], [tmp_path], [tmp_path, "--set", "labels.color=1"]):
         ended = ushape("check", *arguments, cwd=tmp_path)
         assert ended.code == 2

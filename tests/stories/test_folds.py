@@ -42,7 +42,7 @@ def test_each_group_is_tested_once_and_a_kill_costs_one_fold_at_most(cells, tiny
     shutil.rmtree(run)
     ended = ushape(*(a if a != "--folds=2" else "--folds=9" for a in command))
     assert ended.code == 2
-    assert "9 folds of 4 groups" in ended.error
+    assert "9 folds were requested" in ended.error
     assert not (run / "folds.json").exists()
 
 
@@ -107,7 +107,7 @@ def test_folds_side_by_side_on_several_devices(cells, tiny, ushape, tmp_path):
     assert ended.code == 2
     assert "Fold 1 of 2: finished before" in ended.output
     assert "Fold 2 of 2 failed on cpu:" in ended.error
-    assert "splits.json: not readable" in ended.error
+    assert "splits.json cannot be read" in ended.error
     assert ushape(*command, "--device=cpu,gpu").code == 2
 
 

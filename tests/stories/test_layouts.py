@@ -46,7 +46,7 @@ def write_given_splits(data):
         save(data / part / f"images/{name}.png", image)
         save(data / part / f"masks/{name}.png", mask)
     (data / "classes.txt").write_text("background\nround\nlong\n")
-    return data, "train 3, validation 1, test 1. As the data state it.", {"round", "long"}
+    return data, "train 3, validation 1, test 1. The data state this split.", {"round", "long"}
 
 
 def write_table(data):

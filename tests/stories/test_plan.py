@@ -7,7 +7,7 @@ def test_a_plan_is_explained_written_edited_and_run(ushape, cells, tiny, tmp_pat
     plan = tmp_path / "plan.json"
     ended = ushape("plan", cells, "--epochs", 1, *tiny, "--explain", "-o", plan)
     assert ended.code == 0, ended.error
-    for part in ("Network: U-Net", "from: ", "next: ", "rule: Full size where the time allows"):
+    for part in ("Network: U-Net", "from: ", "next: ", "rule: Coarser images"):
         assert part in ended.output
     assert ushape("plan", cells, "--epochs", 1, *tiny, "-o", plan).code == 2
 

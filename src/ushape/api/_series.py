@@ -11,7 +11,7 @@ from typing import Any
 from ushape import config
 from ushape.api.train import TrainResult, resume
 from ushape.console import Console
-from ushape.data.checksum import digest_of
+from ushape.data.checksum import dataset_checksum
 from ushape.data.discovery import discover
 from ushape.errors import RunError, UshapeError
 from ushape.formatting import reason
@@ -74,8 +74,7 @@ class Series:
         known = {run.data_checksum for run in runs if run.plan_path.exists()} - {""}
         if not known:
             return
-        folder = data.parent if data.is_file() else data
-        if known != {digest_of(discover(data, masks).cases, folder)}:
+        if known != {dataset_checksum(discover(data, masks).cases, data)}:
             raise RunError(
                 f"{data} is not what {self.path.parent} was begun with: files were added, taken "
                 "away or changed.",

@@ -1,4 +1,4 @@
-"""The verb `check`: a data folder -> a table, a page, JSON, and if asked a corrected copy."""
+"""Check a data set: a table, a page, JSON, and optionally a corrected copy."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from ushape import config
 from ushape.console import Console
 from ushape.data.checks.finding import Finding
 from ushape.data.checks.fix import refuse_target, write_fixed_copy
-from ushape.data.checks.run import Checked, check_data
+from ushape.data.checks.run import CheckResult, check_dataset
+from ushape.data.scan import scan_dataset
 from ushape.data.splits import PARTS
+from ushape.formatting import pluralize
 from ushape.io.files import write_bytes
 from ushape.planning.hardware import inspect_machine
 from ushape.planning.recipes import load_recipe
 from ushape.reports.data_check import write_check_page
 
 EXAMPLES = 3
-"""Cases that the table names for each finding."""
+"""Number of cases that the table names for each finding."""
 
 
 def check(
@@ -31,74 +33,75 @@ def check(
     fix: Path | str | None = None,
     settings: Iterable[str] = (),
     as_json: bool = False,
-) -> Checked:
-    """Finds every problem of a data set at once; changes nothing in it.
+) -> CheckResult:
+    """Find every problem of a data set, without changing it.
 
     Args:
-        data: What `train` would be given.
-        masks: Folder of the masks, where `data` holds the images only.
-        output: Folder for check.html and check.json; default checks/NAME. These two are replaced.
+        data: Data folder, table or COCO file, as for `train`.
+        masks: Folder of the masks, if `data` holds only the images.
+        output: Folder for check.html and check.json, which are replaced; default checks/NAME.
         fix: New folder for a corrected copy.
         settings: "key.path=value" of the recipe, such as labels.threshold=128 or split.folds=5.
-        as_json: Print JSON in place of the table.
+        as_json: Print JSON instead of the table.
 
     Raises:
-        DataError: no pairs at all.
-        RunError: `fix` is not empty, or lies in the data.
+        DataError: if no pair of image and mask is found.
+        RunError: if `fix` is not empty or lies inside the data.
     """
     if fix is not None:
         refuse_target(Path(fix), Path(data))
     recipe = config.override(load_recipe("auto"), settings)
     console, folder = Console(), Path(data)
     with console.progress("Checking") as on_progress:
-        checked = check_data(
+        stats = scan_dataset(
             folder,
             Path(masks) if masks else None,
-            labels=recipe.labels,
-            split=recipe.split,
-            seed=recipe.seed,
+            recipe.labels,
             workers=inspect_machine("cpu").cores,
             on_progress=on_progress,
         )
+    result = check_dataset(stats, split=recipe.split, seed=recipe.seed)
     target = Path(output) if output else Path("checks") / folder.resolve().name
     target.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(as_values(checked), indent=2)
+    text = json.dumps(as_values(result), indent=2)
     write_bytes(target / "check.json", (text + "\n").encode())
-    write_check_page(target / "check.html", checked)
+    write_check_page(target / "check.html", result)
     if as_json:
         print(text)
     else:
-        _show(checked, console)
+        _show(result, console)
         console.say(f"Page: {target / 'check.html'}")
     if fix is not None:
-        changes = write_fixed_copy(checked, Path(fix))
+        changes = write_fixed_copy(result, Path(fix))
         if not as_json:
-            console.say(f"{len(changes)} changes in {fix}, listed in {Path(fix) / 'changes.csv'}")
-    return checked
+            console.say(
+                f"{pluralize(len(changes), 'change')}, listed in {Path(fix) / 'changes.csv'}"
+            )
+    return result
 
 
-def as_values(checked: Checked) -> dict[str, Any]:
-    """Everything as plain values, for JSON."""
-    splits = checked.splits
+def as_values(result: CheckResult) -> dict[str, Any]:
+    """Return the result as plain values, for JSON."""
+    splits = result.splits
     return {
-        "folder": str(checked.folder),
-        "pairs": len(checked.evidence.exams),
-        "facts": checked.facts,
-        "findings": [asdict(finding) for finding in checked.findings],
+        "folder": str(result.stats.folder),
+        "pairs": len(result.stats.case_stats),
+        "facts": result.facts,
+        "findings": [asdict(finding) for finding in result.findings],
         "split": {part: list(getattr(splits, part)) for part in PARTS} if splits else None,
     }
 
 
-def _show(checked: Checked, console: Console) -> None:
-    for line in checked.facts:
+def _show(result: CheckResult, console: Console) -> None:
+    for line in result.facts:
         console.say(line)
-    if checked.findings:
+    if result.findings:
         rows = [
             (finding.severity, finding.check, str(len(finding.cases) or ""), _describe(finding))
-            for finding in checked.findings
+            for finding in result.findings
         ]
-        console.table(("severity", "check", "cases", "what, and what to do"), rows)
-    console.say(checked.verdict)
+        console.table(("severity", "check", "cases", "problem and fix"), rows)
+    console.say(result.verdict)
 
 
 def _describe(finding: Finding) -> str:
@@ -107,6 +110,6 @@ def _describe(finding: Finding) -> str:
         rest = len(finding.cases) - EXAMPLES
         more = f" and {rest} more" if rest > 0 else ""
         lines.append(f"{', '.join(finding.cases[:EXAMPLES])}{more}")
-    by_itself = f" (--fix OUT: {finding.in_copy} in the copy)" if finding.in_copy else ""
-    lines.append(f"To do: {finding.fix}{by_itself}")
+    in_copy = f" (--fix OUT: {finding.in_copy} in the copy)" if finding.in_copy else ""
+    lines.append(f"Fix: {finding.fix}{in_copy}")
     return "\n".join(lines)

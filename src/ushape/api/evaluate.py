@@ -1,4 +1,4 @@
-"""Score a run on its test cases, or on other annotated data."""
+"""Evaluate a run on its test cases, or on other annotated data."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ from pathlib import Path
 
 from ushape.api._score_run import count_seen, judge_and_report
 from ushape.console import Console
-from ushape.data.case_stats import thumbnail_of
-from ushape.data.discovery import discover
-from ushape.data.grouping import infer_groups
-from ushape.data.layouts.class_names import StatedClasses
+from ushape.data.layouts.names import StatedClasses
+from ushape.data.scan import scan_dataset
 from ushape.errors import ConfigError, DataError, RunError
 from ushape.evaluation.storage import refuse_existing
 from ushape.evaluation.summary import Summary
 from ushape.formatting import pluralize
 from ushape.inference.predictor import Predictor
-from ushape.labels import LabelSpace
+from ushape.labels import LabelConfig, LabelSpace
 from ushape.planning.custom_code import allow_code
+from ushape.planning.hardware import inspect_machine
 from ushape.planning.run import Run
 
 
@@ -30,26 +29,34 @@ def evaluate(
     device: str = "auto",
     recipe: str | None = None,
 ) -> Summary:
-    """Scores a run on its test cases, or on other annotated data.
+    """Score a run on its test cases, or on other annotated data.
 
     Args:
-        data: Other annotated data, in any form that `train` reads.
-        output: Folder for scores.csv and report.html; default: a folder in the run, named
-            after the data, or the run itself for its test cases.
-        overwrite: Replace scores of other data that exist.
+        run: Run folder.
+        data: Other annotated data, in any layout that `train` reads.
+        masks: Folder of the masks, if `data` holds only the images.
+        output: Folder for scores.csv and report.html; default: a folder in the run named after the
+            data, or the run itself for its test cases.
+        overwrite: Replace existing scores of other data.
+        device: auto, cpu, cuda or mps.
         recipe: Python file and function, FILE.py:FUNCTION, of a run with its own network or loss;
             it is executed only if it is named here.
 
     Raises:
-        RunError: not a run; the output exists; the test cases are no longer there.
-        DataError: the data cannot be used.
+        RunError: if the folder is not a run, if the output exists, or if the test cases are gone.
+        DataError: if the data cannot be used.
     """
     if data is None and masks is not None:
-        raise ConfigError("Masks without data.", hint="ushape evaluate RUN DATA --masks MASKS")
+        raise ConfigError(
+            "Masks were given without data.",
+            code="missing_data",
+            hint="Name both: ushape evaluate RUN DATA --masks MASKS.",
+        )
     if (Path(run) / "folds.json").exists():
         raise RunError(
             f"{run} is a cross-validation; its scores are in {Path(run) / 'report.html'}.",
-            hint=f"Evaluate one of its runs, e.g. {Path(run) / 'fold-1'}.",
+            code="not_a_single_run",
+            hint=f"Evaluate one of its runs, for example {Path(run) / 'fold-1'}.",
         )
     allow_code(recipe)
     console, opened = Console(), Run.open(Path(run))
@@ -61,16 +68,24 @@ def evaluate(
         target, what = (Path(output) if output else opened.folder), "its own test cases"
         if not cases:
             raise RunError(
-                f"{opened.splits_path} names no test case of this run.",
-                hint="Score it on other data: ushape evaluate RUN DATA.",
+                f"{opened.splits_path} does not name any test case of this run.",
+                code="no_test_cases",
+                hint="Evaluate it on other data: ushape evaluate RUN DATA.",
             )
     else:
-        discovered = discover(Path(data), Path(masks) if masks else None)
-        refuse_other_classes(predictor.plan.preprocessing.space, discovered.classes)
-        for line in discovered.notes:
+        with console.progress("Reading") as on_progress:
+            stats = scan_dataset(
+                Path(data),
+                Path(masks) if masks else None,
+                LabelConfig(),  # The run decides what the mask values mean.
+                workers=inspect_machine("cpu").cores,
+                on_progress=on_progress,
+            )
+        refuse_other_classes(predictor.plan.preprocessing.space, stats.listing.classes)
+        for line in stats.listing.notes:
             console.say(line)
-        grouping = infer_groups(discovered.cases, thumbnail_of)
-        cases, noun = grouping.cases, grouping.noun
+        stats.raise_unreadable()
+        cases, noun = stats.grouping.cases, stats.grouping.noun
         target = (
             Path(output) if output else opened.folder / "evaluations" / Path(data).resolve().name
         )
@@ -87,10 +102,10 @@ def evaluate(
 
 
 def refuse_other_classes(space: LabelSpace, stated: StatedClasses | None) -> None:
-    """Refuses data that name the same mask values differently.
+    """Check that the data do not state other names for the mask values of the run.
 
     Raises:
-        DataError: they do.
+        DataError: if a mask value has another name.
     """
     if stated is None or not stated.names or stated.values is None:
         return
@@ -98,7 +113,8 @@ def refuse_other_classes(space: LabelSpace, stated: StatedClasses | None) -> Non
     for value, name in zip(stated.values, stated.names, strict=True):
         if ours.get(value, name) != name:
             raise DataError(
-                f"{stated.source} calls the mask value {value} {name}; in the run it is "
-                f"{ours[value]}.",
-                hint="Give the data the classes of the training, in the same order.",
+                f"The mask value {value} is named {name} in {stated.source}, but {ours[value]} in "
+                "the run.",
+                code="conflicting_class_names",
+                hint="Use the classes of the training data, in the same order.",
             )

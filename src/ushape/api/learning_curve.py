@@ -12,7 +12,7 @@ from ushape.api.plan import Intent, plan_data
 from ushape.api.train import TrainResult, train
 from ushape.config import resolved
 from ushape.console import Clock, Console
-from ushape.data.scan import Data
+from ushape.data.scan import DatasetStats
 from ushape.data.splits import Splits, nest_subsets
 from ushape.errors import ConfigError, DataError
 from ushape.evaluation.learning_curve import LearningCurve, make_curve
@@ -147,14 +147,13 @@ def _make_design(
     )
 
 
-def _thin_out(found: Data, whole: Splits, points: int, seed: int) -> list[Splits]:
+def _thin_out(found: DatasetStats, whole: Splits, points: int, seed: int) -> list[Splits]:
     """Splits with ever more of the training groups; the last is the whole."""
-    looks, survey = found.survey.looks, found.survey
     training = set(whole.train)
     subsets = nest_subsets(
         [case for case in found.grouping.cases if case.id in training],
-        {look.case.id: survey.foreground_share(look) for look in looks},
-        {look.case.id: survey.foreground_classes(look) for look in looks},
+        {one.case.id: found.foreground_share(one) for one in found.case_stats},
+        {one.case.id: found.foreground_classes(one) for one in found.case_stats},
         points=points,
         seed=seed,
     )
@@ -169,17 +168,15 @@ def _thin_out(found: Data, whole: Splits, points: int, seed: int) -> list[Splits
     ]
 
 
-def _groups_among(found: Data, ids: Iterable[str]) -> set[str]:
+def _groups_among(found: DatasetStats, ids: Iterable[str]) -> set[str]:
     wanted = set(ids)
     return {case.group for case in found.grouping.cases if case.id in wanted}
 
 
-def _refuse_empty_test(found: Data, splits: Splits) -> None:
+def _refuse_empty_test(found: DatasetStats, splits: Splits) -> None:
     """Before an hour of training, not after it."""
     test = set(splits.test)
-    shares = [
-        found.survey.foreground_share(look) for look in found.survey.looks if look.case.id in test
-    ]
+    shares = [found.foreground_share(one) for one in found.case_stats if one.case.id in test]
     if not any(shares):
         raise DataError(
             "No test group holds any foreground: there is no Dice to draw a curve of.",

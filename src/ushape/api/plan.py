@@ -10,7 +10,7 @@ from ushape import config
 from ushape.config import is_custom
 from ushape.console import Clock, Console
 from ushape.data.checks.run import check_before_training
-from ushape.data.scan import Data, describe_data, look_at_data
+from ushape.data.scan import DatasetStats, describe_dataset, scan_dataset
 from ushape.errors import ConfigError, RunError
 from ushape.planning.hardware import Machine, inspect_machine, keep_memory
 from ushape.planning.plan import Plan, load_plan
@@ -75,7 +75,7 @@ def plan_data(
     device: str,
     clock: Clock,
     console: Console,
-) -> tuple[Data, Planned]:
+) -> tuple[DatasetStats, Planned]:
     """Looks at the data, says what was found, splits and plans."""
     if intent.recipe.train.keep_memory:
         keep_memory()  # Before torch allocates anything large.
@@ -131,7 +131,7 @@ def plan(
     for decision in planned.results:
         console.say(decision.text)
         if explain:
-            for what, line in (("from", decision.fact), ("next", decision.otherwise)):
+            for what, line in (("from", decision.fact), ("next", decision.alternative)):
                 if line:
                     console.say(f"    {what}: {line}")
             console.say(f"    rule: {decision.source}")
@@ -143,13 +143,14 @@ def plan(
 
 def _look(
     folder: Path, masks: Path | None, recipe: Recipe, machine: Machine, console: Console
-) -> Data:
+) -> DatasetStats:
     """Reads the data and says what was found."""
     with console.progress("Reading") as on_progress:
-        found = look_at_data(
+        found = scan_dataset(
             folder, masks, recipe.labels, workers=machine.cores, on_progress=on_progress
         )
-    for line in [*describe_data(found), *check_before_training(found, recipe.labels)]:
+    found.raise_if_unusable()
+    for line in [*describe_dataset(found), *check_before_training(found)]:
         console.say(line)
     return found
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from ushape import config, io
 from ushape.console import Console
 from ushape.data.cache import SampleStore
-from ushape.data.scan import look_at_data
+from ushape.data.scan import scan_dataset
 from ushape.errors import ConfigError, DataError, RunError
 from ushape.formatting import pluralize
 from ushape.io.files import write_bytes
@@ -128,9 +128,10 @@ def plan_one_epoch(
     chosen = with_some_rate(config.override(chosen, settings))
     train = replace(chosen.train, epochs=1, minutes=None)
     machine = inspect_machine(device)
-    found = look_at_data(
+    found = scan_dataset(
         Path(data), Path(masks) if masks else None, chosen.labels, workers=machine.cores
     )
+    found.raise_if_unusable()
     planned = make_plan(found, replace(chosen, train=train), machine, elapsed_s=lambda: 0.0)
     plan, splits = planned.plan, planned.splits
     facts = {fact.case.id: fact for fact in found.facts}

@@ -96,7 +96,7 @@ def _plan_run(
         made = search_rate(made, facts, run.folder)
     for line in made.reasons:
         console.say(line)
-    run.save_cases(folder, found.facts)
+    run.save_cases(folder, found.facts, found.checksum)
     planned.splits.save(run.splits_path)
     run.save_plan(made)  # Last: a run with a plan is complete enough to be resumed.
 

@@ -1,4 +1,4 @@
-"""Prepared cases, kept in memory where the plan says so."""
+"""Preprocessed cases, kept in memory if they fit."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ushape.types import Case, CaseFacts, Sample
 
 
 class SampleStore(Sequence[Sample]):
-    """The samples of some cases, in order.
+    """Samples of some cases, in order.
 
     Args:
-        cases: What to load.
-        preprocessing: How to load it.
-        keep: Hold every sample in memory after `load_all`; else read at each access.
+        cases: Cases to load.
+        preprocessing: Preprocessing to apply.
+        keep: Whether `load_all` keeps the samples in memory; otherwise each access reads files.
     """
 
     def __init__(self, cases: Sequence[Case], preprocessing: Preprocessing, *, keep: bool):
@@ -28,10 +28,10 @@ class SampleStore(Sequence[Sample]):
         self._samples: list[Sample] | None = None
 
     def load_all(self, threads: int) -> None:
-        """Reads everything that is to be kept, before worker processes share it by forking.
+        """Load all samples that are kept, before worker processes are forked.
 
         Raises:
-            DataError: naming every case that cannot be loaded, not the first alone.
+            DataError: if cases cannot be loaded; it names all of them.
         """
         if not self.keep:
             return
@@ -75,14 +75,14 @@ class SampleStore(Sequence[Sample]):
 
 
 def join_errors(failures: Sequence[DataError], most: int = 10) -> DataError:
-    """One error that lists them all; the hint is the first one's."""
+    """Combine errors into one that lists them all, with the hint of the first."""
     if len(failures) == 1:
         return failures[0]
     lines = [f"{len(failures)} cases cannot be used:"]
     lines += [f"  {error.message}" for error in failures[:most]]
     if len(failures) > most:
         lines.append(f"  ... and {len(failures) - most} more")
-    return DataError("\n".join(lines), hint=failures[0].hint)
+    return DataError("\n".join(lines), code="unusable_cases", hint=failures[0].hint)
 
 
 KEEP_SHARE = 0.25

@@ -1,4 +1,4 @@
-"""One case, looked at from all sides: everything that the checks need, in one reading."""
+"""Statistics of one case: everything that planning and checks need, from one read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import multiprocessing
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,8 @@ from PIL import Image
 from scipy import ndimage
 from skimage import measure
 
-from ushape.data.duplicates import Duplicates, detail_of, digest_of, find_duplicate_images
+from ushape.data.checksum import case_checksums
+from ushape.data.duplicates import Duplicates, detail_of, find_duplicate_images, hash_pixels
 from ushape.data.preprocessing import read_image, thin_out
 from ushape.errors import DataError
 from ushape.formatting import natural_order
@@ -29,42 +30,49 @@ THUMBNAIL = 32
 """Side of a thumbnail in pixels."""
 
 REACH = 8
-"""Shifts of a mask that are tried against the image's edges, in pixels."""
+"""Largest shift of a mask that is tried against the edges of the image, in pixels."""
 
 MAX_EDGE_PIXELS = 600
-"""Of a mask's outline, evenly spread."""
+"""Number of evenly spread outline pixels of a mask that are compared with the image."""
 
 MAX_IDS = 5000
+"""Masks with more values, or with larger ones, are not tested for object ids."""
+
 WORTH_PROCESSES = 64
-"""Fewer cases are read sooner than processes are started."""
+"""For fewer cases, starting processes takes longer than reading the files."""
 
 EXIF_ORIENTATION = 274
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fit:
-    """How well a mask's outline lies on edges of the image."""
+class OutlineFit:
+    """Alignment of a mask's outline with the edges of the image."""
 
     here: float
-    """Mean edge strength under the outline; 1 is the image's average."""
+    """Mean edge strength under the outline, relative to the mean of the image."""
 
     best: float
-    """The same where it is largest, within REACH."""
+    """Largest value of the same over all shifts up to REACH."""
 
     shift: tuple[int, int]
-    """Where that is: (y, x) pixels."""
+    """Shift with the largest value, (y, x) in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaseStats:
-    """What one case's files say. Where `error` is set, the fields after it are empty."""
+    """Statistics of the files of one case; if `error` is set, the fields after it are empty."""
 
     case: Case
     error: str | None = None
-    """Why the image or the mask cannot be read."""
+    """Reason why the image or the mask cannot be read."""
+
+    error_code: str = ""
 
     hint: str = ""
     is_zero_bytes: bool = False
+    checksums: Mapping[Path, bytes] = field(default_factory=dict)
+    """Checksum of each file of the case, for the checksum of the data set."""
+
     channels: int = 0
     shape: tuple[int, ...] = ()
     mask_shape: tuple[int, ...] = ()
@@ -72,80 +80,92 @@ class CaseStats:
     low: float = 0.0
     high: float = 0.0
     not_finite: int = 0
-    """NaN or infinite values."""
+    """Number of values that are NaN or infinite."""
 
     equal_channels: bool = False
-    """Two channels hold the same, pixel by pixel."""
+    """Whether two channels are identical."""
 
     has_alpha: bool = False
     thumbnail: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
-    """(THUMBNAIL, THUMBNAIL) float32, all channels averaged; the middle plane of a volume."""
+    """(THUMBNAIL, THUMBNAIL) float32, mean of all channels; the middle plane of a volume."""
 
     detail: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
-    """(D,) float32 of `duplicates.detail_of`; tells images apart that only look alike from afar."""
+    """(D,) float32 from `duplicates.detail_of`; distinguishes images with similar thumbnails."""
 
     pixels: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
-    """(C, N), some evenly spread pixels as stored."""
+    """(C, N) evenly spread pixels, with their stored values."""
 
-    digest: bytes = b""
-    """Equal for images of equal pixels."""
+    pixel_hash: bytes = b""
+    """Hash from `duplicates.hash_pixels`, equal for images with equal pixels."""
 
     value_counts: dict[int, int] = field(default_factory=dict)
-    """Pixels of each mask value."""
+    """Number of pixels of each mask value."""
 
     encoding: MaskEncoding = field(default_factory=MaskEncoding)
     mask_is_image: bool = False
+    """Whether the mask file is a copy of the image."""
+
     image_turn: int = 1
-    """EXIF orientation of the image file, 1: upright."""
+    """EXIF orientation of the image file; 1 is upright."""
 
     mask_turn: int = 1
     parts_per_value: float = 0.0
-    """Connected parts of each mask value above the lowest, on average: 1 for object ids."""
+    """Mean number of connected parts of each mask value above the lowest: 1 for object ids."""
 
     objects: int = 0
-    """Connected parts of one value above the lowest."""
+    """Number of connected parts with one value above the lowest."""
 
     object_size: float = 0.0
-    """Longer side of the box around a part, in pixels: half of the area is in larger ones."""
+    """Longer side of the bounding box of a part in pixels: the area-weighted median."""
 
     thin_share: float = 0.0
-    """Of the pixels that have neither of the two commonest values: share with a neighbor of
-    another value. Near 1 for soft edges, small for classes."""
+    """Share of the pixels with neither of the two most common values that have a neighbor of
+    another value: near 1 for soft edges, small for classes."""
 
     border_share: float = 0.0
-    """Share of the image's frame that is not of the lowest mask value."""
+    """Share of the outermost pixels that do not have the lowest mask value."""
 
-    fit: Fit | None = None
-    """None: no outline, or another size than the image's."""
+    fit: OutlineFit | None = None
+    """Alignment of mask and image; None without an outline or if the sizes differ."""
 
     @property
     def is_turned_apart(self) -> bool:
-        """The image's EXIF turns it, the mask's does not."""
+        """Whether EXIF rotates the image but not the mask."""
         return self.image_turn != 1 and self.mask_turn == 1
 
 
-def measure_cases(cases: Sequence[Case], workers: int) -> Iterator[CaseStats]:
-    """In order, in processes: most of an exam is Python, which threads would do one at a time."""
+def scan_cases(cases: Sequence[Case], workers: int) -> Iterator[CaseStats]:
+    """Measure cases in several processes, since most of the work holds the interpreter lock.
+
+    Yields:
+        The statistics, in the order of the cases.
+    """
     if workers < 2 or len(cases) < WORTH_PROCESSES:
-        yield from map(measure_case, cases)
+        yield from map(scan_case, cases)
         return
-    # Forked workers start at once; where forking is not safe, the platform's own way.
+    # Forked workers start immediately; elsewhere the default start method is used.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
     with ProcessPoolExecutor(
         workers, context, initializer=torch.set_num_threads, initargs=(1,)
     ) as pool:
-        yield from pool.map(measure_case, cases, chunksize=8)
+        yield from pool.map(scan_case, cases, chunksize=8)
 
 
-def measure_case(case: Case) -> CaseStats:
-    """Reads a case's image and mask; never raises for what is wrong with them."""
-    assert case.mask is not None, "only annotated cases are examined"
+def scan_case(case: Case) -> CaseStats:
+    """Read and measure the files of a case; a damaged file is reported in `error`."""
+    assert case.mask is not None, "only annotated cases are measured"
     try:
         image, mask = read_image(case), read_annotation(case.mask)
     except DataError as error:
         files = [path for path in (case.image, case.mask) if isinstance(path, Path)]
         empty = any(path.is_file() and path.stat().st_size == 0 for path in files)
-        return CaseStats(case=case, error=error.message, hint=error.hint, is_zero_bytes=empty)
+        return CaseStats(
+            case=case,
+            error=error.message,
+            error_code=error.code,
+            hint=error.hint,
+            is_zero_bytes=empty,
+        )
     codes = mask.codes
     values, counts = count_values(codes)
     low, high, not_finite = _extremes(image)
@@ -153,6 +173,7 @@ def measure_case(case: Case) -> CaseStats:
     objects, object_size = measure_objects(codes, int(values[0]))
     return CaseStats(
         case=case,
+        checksums=case_checksums(case),
         channels=image.shape[0],
         shape=image.shape[1:],
         mask_shape=codes.shape,
@@ -165,7 +186,7 @@ def measure_case(case: Case) -> CaseStats:
         thumbnail=make_thumbnail(image),
         detail=detail_of(image),
         pixels=thin_out(image, at_most=2048).copy(),
-        digest=digest_of(image),
+        pixel_hash=hash_pixels(image),
         value_counts=dict(zip(values.tolist(), counts.tolist(), strict=True)),
         encoding=mask.encoding,
         mask_is_image=same_size and len(values) > 2 and bool((image[0] == codes).all()),
@@ -180,13 +201,8 @@ def measure_case(case: Case) -> CaseStats:
     )
 
 
-def thumbnail_of(case: Case) -> np.ndarray:
-    """A small gray picture of a case's image."""
-    return make_thumbnail(read_image(case))
-
-
 def make_thumbnail(image: np.ndarray) -> np.ndarray:
-    """(C, *S) -> (THUMBNAIL, THUMBNAIL) float32: area averages of the mean channel."""
+    """Reduce an image (C, *S) to (THUMBNAIL, THUMBNAIL) float32 by averaging."""
     plane = image if image.ndim == 3 else image[:, image.shape[1] // 2]
     step = max(1, min(plane.shape[1:]) // (4 * THUMBNAIL))
     with warnings.catch_warnings():
@@ -197,39 +213,39 @@ def make_thumbnail(image: np.ndarray) -> np.ndarray:
 
 
 def count_values(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The values of a mask, rising, and how many pixels have each."""
+    """Return the values of a mask in ascending order and the number of pixels of each."""
     if codes.size and codes.min() >= 0 and codes.max() < 65_536:
-        counts = np.bincount(codes.ravel())  # A hundred times faster than sorting.
+        counts = np.bincount(codes.ravel())  # About 100 times faster than sorting.
         values = np.flatnonzero(counts)
         return values, counts[values]
     return np.unique(codes, return_counts=True)
 
 
-def sum_values(exams: Iterable[CaseStats]) -> Counter[int]:
-    """Pixels of each mask value over all cases."""
+def sum_values(case_stats: Iterable[CaseStats]) -> Counter[int]:
+    """Return the number of pixels of each mask value over all cases."""
     total: Counter[int] = Counter()
-    for exam in exams:
-        total.update(exam.value_counts)
+    for stats in case_stats:
+        total.update(stats.value_counts)
     return total
 
 
-def duplicates_among(exams: Iterable[CaseStats]) -> tuple[Duplicates, ...]:
-    """Cases whose images are equal or nearly so; the first by name, a_2 before a_10."""
-    ordered = sorted(exams, key=lambda exam: natural_order(exam.case.id))
+def duplicates_among(case_stats: Iterable[CaseStats]) -> tuple[Duplicates, ...]:
+    """Return the pairs of cases with identical or nearly identical images, in natural order."""
+    ordered = sorted(case_stats, key=lambda stats: natural_order(stats.case.id))
     return tuple(
         find_duplicate_images(
-            [exam.case.id for exam in ordered],
-            [exam.digest for exam in ordered],
-            [exam.detail for exam in ordered],
+            [stats.case.id for stats in ordered],
+            [stats.pixel_hash for stats in ordered],
+            [stats.detail for stats in ordered],
         )
     )
 
 
-def likeness_of(exams: Sequence[CaseStats]) -> tuple[float, float]:
-    """Median correlation of neighbors by name, and of images that are far apart."""
-    ordered = sorted(exams, key=lambda exam: natural_order(exam.case.id))
-    pictures = np.stack([exam.thumbnail.ravel() for exam in ordered])
-    pictures = pictures - pictures.mean(axis=0)  # What all have in common says nothing.
+def correlation_of_neighbors(case_stats: Sequence[CaseStats]) -> tuple[float, float]:
+    """Return the median correlation of neighbors by name, and of images that are far apart."""
+    ordered = sorted(case_stats, key=lambda stats: natural_order(stats.case.id))
+    pictures = np.stack([stats.thumbnail.ravel() for stats in ordered])
+    pictures = pictures - pictures.mean(axis=0)  # Only differences between images matter.
     pictures /= np.maximum(np.linalg.norm(pictures, axis=1, keepdims=True), 1e-9)
     half = len(pictures) // 2
     near = (pictures[1:] * pictures[:-1]).sum(axis=1)
@@ -237,12 +253,15 @@ def likeness_of(exams: Sequence[CaseStats]) -> tuple[float, float]:
     return float(np.median(near)), float(np.median(far))
 
 
-def fit_outline(image: np.ndarray, codes: np.ndarray) -> Fit | None:
-    """Compares the edges under the mask's outline with those beside it.
+def fit_outline(image: np.ndarray, codes: np.ndarray) -> OutlineFit | None:
+    """Compare the edges under the outline of a mask with those beside it.
 
     Shapes:
-        image: (C, *S); codes: (*S). Of a volume the middle plane.
-        returns: None where there is no outline, or no edge.
+        image: (C, *S); of a volume the middle plane is used.
+        codes: (*S).
+
+    Returns:
+        None if there is no outline or no edge.
     """
     if codes.ndim == 3:
         image, codes = image[:, image.shape[1] // 2], codes[codes.shape[0] // 2]
@@ -260,7 +279,7 @@ def fit_outline(image: np.ndarray, codes: np.ndarray) -> Fit | None:
     steps = np.arange(-REACH, REACH + 1, 2)
     means = np.array([[strength[rows + dy, columns + dx].mean() for dx in steps] for dy in steps])
     place = np.unravel_index(int(means.argmax()), means.shape)
-    return Fit(
+    return OutlineFit(
         here=float(means[len(steps) // 2, len(steps) // 2]) / average,
         best=float(means.max()) / average,
         shift=(int(steps[place[0]]), int(steps[place[1]])),
@@ -268,7 +287,7 @@ def fit_outline(image: np.ndarray, codes: np.ndarray) -> Fit | None:
 
 
 def _outline_pixels(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Some pixels that differ from their left or upper neighbor, away from the frame."""
+    """Return some pixels away from the border that differ from their left or upper neighbor."""
     changes = np.zeros(codes.shape, dtype=bool)
     changes[1:] |= codes[1:] != codes[:-1]
     changes[:, 1:] |= codes[:, 1:] != codes[:, :-1]
@@ -282,7 +301,7 @@ def _outline_pixels(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _extremes(image: np.ndarray) -> tuple[float, float, int]:
-    """Smallest and largest finite value, and how many are not."""
+    """Return the smallest and largest finite value and the number of non-finite values."""
     if image.dtype.kind != "f":
         return float(image.min()), float(image.max()), 0
     finite = np.isfinite(image)
@@ -312,7 +331,7 @@ def _parts_per_value(codes: np.ndarray, values: np.ndarray, most: int = 24) -> f
 
 
 def measure_objects(codes: np.ndarray, background: int) -> tuple[int, float]:
-    """Number and size of the connected parts of one value, as `CaseStats` has them."""
+    """Return number and size of the connected parts of one value, as in `CaseStats`."""
     parts = measure.label(codes, background=background, connectivity=1)
     boxes = ndimage.find_objects(parts)
     if not boxes:
@@ -346,7 +365,7 @@ def _border_share(codes: np.ndarray, values: np.ndarray) -> float:
 
 
 def _turn_of(path: Path) -> int:
-    """EXIF orientation of a photograph; 1 where the file has none."""
+    """Return the EXIF orientation of a photograph; 1 if the file has none."""
     if path.suffix.lower() not in (".jpg", ".jpeg"):
         return 1
     try:

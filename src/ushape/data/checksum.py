@@ -1,32 +1,48 @@
-"""A checksum of the files that a training saw."""
+"""Checksum of the files of a data set."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ushape.types import Case, CocoMask, MaskParts
 
-WHOLE_BYTES = 1 << 24
-"""A larger file counts by its length, its first and its last so many bytes."""
+END_BYTES = 1 << 24
+"""Of a larger file only the size and this many bytes at each end enter the checksum."""
 
 
-def digest_of(cases: Iterable[Case], folder: Path) -> str:
-    """Of the names below the folder and the contents of all images and masks, 16 hex digits.
+def dataset_checksum(cases: Iterable[Case], folder: Path) -> str:
+    """Return a checksum of file names and contents of all images and masks, 16 hex digits.
 
-    The same files in another place have the same digest. Of a file above 16 MiB its length and both
-    ends count.
+    It does not depend on where the folder lies. Of a file above 16 MiB only the size and both ends
+    are read.
     """
+    return combine_checksums(cases, folder, {})
+
+
+def combine_checksums(cases: Iterable[Case], folder: Path, known: Mapping[Path, bytes]) -> str:
+    """Return `dataset_checksum`; only files without a known checksum are read.
+
+    Args:
+        known: Checksums from `case_checksums`, by path.
+    """
+    folder = folder.parent if folder.is_file() else folder  # A table or a COCO file.
     paths = sorted({path for case in cases for path in _files_of(case)})
     with ThreadPoolExecutor() as pool:
-        parts = pool.map(_digest_file, paths)
+        parts = pool.map(lambda path: known.get(path) or _file_checksum(path), paths)
         whole = hashlib.sha256()
         for path, part in zip(paths, parts, strict=True):
             whole.update(os.path.relpath(path, folder).replace(os.sep, "/").encode() + part)
     return whole.hexdigest()[:16]
+
+
+def case_checksums(case: Case) -> dict[Path, bytes]:
+    """Return the checksum of each file that belongs to this case alone."""
+    shared = case.mask.path if isinstance(case.mask, CocoMask) else None
+    return {path: _file_checksum(path) for path in _files_of(case) if path != shared}
 
 
 def _files_of(case: Case) -> Iterator[Path]:
@@ -44,14 +60,14 @@ def _files_of(case: Case) -> Iterator[Path]:
             yield path
 
 
-def _digest_file(path: Path) -> bytes:
-    if not path.exists():  # Taken away since it was read.
+def _file_checksum(path: Path) -> bytes:
+    if not path.exists():  # Removed since it was listed.
         return b""
-    digest, size = hashlib.sha256(), path.stat().st_size
-    digest.update(str(size).encode())
+    found, size = hashlib.sha256(), path.stat().st_size
+    found.update(str(size).encode())
     with path.open("rb") as file:
-        digest.update(file.read(WHOLE_BYTES))
-        if size > WHOLE_BYTES:
-            file.seek(max(WHOLE_BYTES, size - WHOLE_BYTES))
-            digest.update(file.read())
-    return digest.digest()
+        found.update(file.read(END_BYTES))
+        if size > END_BYTES:
+            file.seek(max(END_BYTES, size - END_BYTES))
+            found.update(file.read())
+    return found.digest()

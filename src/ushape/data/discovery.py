@@ -1,4 +1,4 @@
-"""A folder, a table or a COCO file -> its cases, in whatever form people keep them."""
+"""Listing of the cases in a folder, a table or a COCO file, and of images to predict."""
 
 from __future__ import annotations
 
@@ -11,12 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ushape import io
-from ushape.data.layouts import LAYOUTS, coco, folders, table
+from ushape.data.layouts import LAYOUTS
 from ushape.data.layouts.base import LayoutMatch, join_all_series
-from ushape.data.layouts.class_names import StatedClasses, read_class_names
-from ushape.data.layouts.names import images_below, key_below
+from ushape.data.layouts.coco import pair_coco, read_coco_file
+from ushape.data.layouts.folders import pair_folders
+from ushape.data.layouts.names import (
+    StatedClasses,
+    images_below,
+    key_below,
+    read_class_names,
+)
 from ushape.data.layouts.nnunet import channels_of
-from ushape.data.layouts.table import TABLES, read_images
+from ushape.data.layouts.table import TABLES, read_images, read_table
 from ushape.errors import DataError
 from ushape.formatting import pluralize
 from ushape.io import is_image
@@ -24,35 +30,37 @@ from ushape.types import Case, Mask
 
 
 @dataclass(frozen=True, kw_only=True)
-class Discovery:
-    """The annotated cases of a folder."""
+class DatasetListing:
+    """Annotated cases of a data set, before any image is read."""
 
     cases: list[Case]
-    """Sorted by id; groups and splits only where the data state them."""
+    """Cases sorted by id; groups and splits are set only if the data state them."""
 
     layout: str
+    """Layout that was found, in words."""
+
     notes: list[str]
-    """What was left out, a line each."""
+    """Files that were left out, one line each."""
 
     classes: StatedClasses | None = None
-    """What the data say about the values in their masks."""
+    """Classes that the data state."""
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """Names that the data state, background first, in the order of their values."""
+        """Class names that the data state, background first, in the order of their values."""
         return (self.classes.names or None) if self.classes else None
 
 
-def discover(data: Path, masks: Path | None = None) -> Discovery:
-    """Finds images and their masks.
+def discover(data: Path, masks: Path | None = None) -> DatasetListing:
+    """Find images and their masks.
 
     Args:
-        data: A folder; or a table with the columns image and mask; or a COCO JSON file.
-        masks: Folder of the masks, where `data` holds the images only; or their COCO JSON file.
+        data: A folder, a table with the columns image and mask, or a COCO JSON file.
+        masks: Folder or COCO JSON file of the masks, if `data` holds only the images.
 
     Raises:
-        DataError: no folder; nothing readable; no pair (says what was seen and the nearest
-            names); several candidates; a table or COCO file with mistakes.
+        DataError: if a folder does not exist, if no pair is found, if there are several
+            candidates, or if a table or COCO file is invalid.
     """
     found = _find_pairs(data, masks)
     if found is None or not found.paired:
@@ -62,24 +70,25 @@ def discover(data: Path, masks: Path | None = None) -> Discovery:
         if stated is None and place is not None and place.is_dir():
             stated = read_class_names(place)
     notes = [*_describe_rest(found), *found.notes]
-    return Discovery(cases=found.cases, layout=found.layout, notes=notes, classes=stated)
+    return DatasetListing(cases=found.cases, layout=found.layout, notes=notes, classes=stated)
 
 
 def _find_pairs(data: Path, masks: Path | None) -> LayoutMatch | None:
-    """What the user names, else the first layout that finds pairs, else that finds anything."""
-    if masks is None and data.is_file() and data.suffix.lower() in table.TABLES:
-        return table.read(data)
+    """Apply what the user names, otherwise the first layout that finds pairs, or anything."""
+    if masks is None and data.is_file() and data.suffix.lower() in TABLES:
+        return read_table(data)
     if masks is None and data.is_file() and data.suffix.lower() == ".json":
-        return coco.read(data)
+        return read_coco_file(data)
     is_coco = masks is not None and masks.is_file() and masks.suffix.lower() == ".json"
     for given in (data, None if is_coco else masks):
         if given is not None and not given.is_dir():
             raise DataError(
-                f"{given} is {'a file, not a folder' if given.exists() else 'not there'}.",
-                hint="Name the folder that holds the images and masks, or a table or COCO file.",
+                f"{given} {'is a file, not a folder' if given.exists() else 'does not exist'}.",
+                code="not_a_folder",
+                hint="Name the folder of images and masks, a table or a COCO file.",
             )
     if masks is not None:
-        return coco.pair(masks, [data]) if is_coco else folders.pair(data, masks)
+        return pair_coco(masks, [data]) if is_coco else pair_folders(data, masks)
     seen: LayoutMatch | None = None
     for find in LAYOUTS.values():
         found = find(data)
@@ -90,7 +99,7 @@ def _find_pairs(data: Path, masks: Path | None) -> LayoutMatch | None:
 
 
 def _describe_rest(found: LayoutMatch) -> list[str]:
-    """Images without mask and masks without image, with the nearest names."""
+    """Describe images without mask and masks without image, with the most similar names."""
     notes = []
     for what, other, ours, theirs in (
         ("image", "mask", found.images, found.masks),
@@ -99,7 +108,7 @@ def _describe_rest(found: LayoutMatch) -> list[str]:
         alone = sorted(ours.keys() - theirs.keys())
         if alone:
             near = difflib.get_close_matches(alone[0], list(theirs), n=1)
-            nearest = f"; the nearest {other} is {_name_of(theirs[near[0]])}" if near else ""
+            nearest = f"; the most similar {other} is {_name_of(theirs[near[0]])}" if near else ""
             name = _name_of(ours[alone[0]])
             lack = f"{'has' if len(alone) == 1 else 'have'} no {other}"
             notes.append(f"Left out: {pluralize(len(alone), what)} {lack}, e.g. {name}{nearest}.")
@@ -111,8 +120,9 @@ def _name_of(file: Mask) -> str:
 
 
 def _no_pairs(folder: Path, masks: Path | None, found: LayoutMatch | None) -> DataError:
-    """Says what was seen, so that the user sees what is missing."""
-    lines = [f"No pairs of image and mask in {folder}{f' and {masks}' if masks else ''}. Seen:"]
+    """Describe the files that were found, to show what is missing."""
+    where = f"{folder} and {masks}" if masks else str(folder)
+    lines = [f"No pairs of image and mask were found in {where}. It contains:"]
     for place in (folder, masks):
         if place is not None:
             lines += _describe_tree(place) if place.is_dir() else [f"  {place.name}: a file"]
@@ -120,8 +130,9 @@ def _no_pairs(folder: Path, masks: Path | None, found: LayoutMatch | None) -> Da
         lines += _describe_rest(found)
     return DataError(
         "\n".join(lines),
-        hint="images/ beside masks/ with equal names, x.png beside x_mask.png, or "
-        "ushape train IMAGES --masks MASKS, or a table with the columns image and mask.",
+        code="no_pairs",
+        hint="Use images/ and masks/ with equal file names, or x.png and x_mask.png, or "
+        "--masks MASKS, or a table with the columns image and mask.",
     )
 
 
@@ -142,7 +153,7 @@ def _describe_tree(folder: Path, most: int = 8) -> list[str]:
         for (parent, suffix), count in list(counts.items())[:most]
     ]
     if len(counts) > most:
-        lines.append(f"  ... and {len(counts) - most} more folders or kinds of file")
+        lines.append(f"  ... and {len(counts) - most} more folders or file types")
     return lines
 
 
@@ -151,27 +162,28 @@ STANDARD_INPUT = Path("-")
 
 @dataclass(frozen=True)
 class Input:
-    """One image, and where its results go."""
+    """An image to predict, and the location of its results."""
 
     case: Case
-    """Its group is what a table says, else its folder."""
+    """The image; its group is taken from a table, otherwise from its folder."""
 
     below: Path
-    """The image's path below what was named, and that of its results below the output folder."""
+    """Path of the image below the named folder, and of its results below the output folder."""
 
 
 def find_inputs(named: Sequence[Path], *, channels: int, dims: int) -> list[Input]:
-    """All images that are meant, in the order in which they were named, folders sorted.
+    """List the images to predict, in the order in which they are named; folders are sorted.
 
     Args:
-        named: Files; folders, whose sub-folders are kept; patterns such as `scans/*.tif`; tables
-            with a column image; `-` for names on standard input, one in a line.
-        channels: That the model reads. Files NAME_0000, NAME_0001, ... of fewer channels are
-            one image together.
-        dims: 3: several DICOM slices in a folder are one volume.
+        named: Files; folders, whose subfolders are preserved; patterns such as `scans/*.tif`;
+            tables with a column image; `-` for names on standard input, one per line.
+        channels: Number of channels that the model reads. Files NAME_0000, NAME_0001, ... with
+            fewer channels form one image.
+        dims: Number of spatial dimensions; if it is 3, the DICOM slices of a folder are one volume.
 
     Raises:
-        DataError: a path that is not there, no image in them, two results of one name.
+        DataError: if a path does not exist, if there are no images, or if two results would have
+            the same name.
     """
     found: list[Input] = []
     for path in named:
@@ -183,7 +195,11 @@ def find_inputs(named: Sequence[Path], *, channels: int, dims: int) -> list[Inpu
             found += _find_in(path, channels, dims)
     if not found:
         places = ", ".join(str(path) for path in named)
-        raise DataError(f"No images in {places}.", hint="Name image files, or folders of them.")
+        raise DataError(
+            f"No images were found in {places}.",
+            code="no_images",
+            hint="Name image files, or folders that contain them.",
+        )
     found = list({one.case.image.resolve(): one for one in reversed(found)}.values())[::-1]
     owners: dict[Path, Path] = {}
     for one in found:
@@ -192,6 +208,7 @@ def find_inputs(named: Sequence[Path], *, channels: int, dims: int) -> list[Inpu
         if target in owners:
             raise DataError(
                 f"{owners[target]} and {image} would both be written to {target}.",
+                code="equal_output_names",
                 hint="Rename one of them, or predict them into different folders.",
             )
         owners[target] = image
@@ -203,7 +220,7 @@ def _find_in(path: Path, channels: int, dims: int) -> Iterator[Input]:
         images = images_below(path)
         if dims == 3:
             images = join_all_series(images)
-        if images == [path]:  # A folder of slices by itself.
+        if images == [path]:  # The folder itself is a series of slices.
             yield _input(path, path.parent)
             return
         yield from _join_channels(images, path, channels)
@@ -217,17 +234,19 @@ def _find_in(path: Path, channels: int, dims: int) -> Iterator[Input]:
         matching = sorted(start.glob(str(path.relative_to(start))))
         yield from _join_channels([one for one in matching if io.is_image(one)], start, channels)
     else:
-        raise DataError(f"{path} is not there.", hint="Check the spelling.")
+        raise DataError(
+            f"{path} does not exist.", code="file_not_found", hint="Check the spelling."
+        )
 
 
 def _before_magic(path: Path) -> Path:
-    """The folders before the first part with a wildcard."""
+    """Return the folders before the first part with a wildcard."""
     first = next(index for index, part in enumerate(path.parts) if glob.has_magic(part))
     return Path(*path.parts[:first])
 
 
 def _join_channels(images: Sequence[Path], start: Path, channels: int) -> Iterator[Input]:
-    """Files of one channel each as one image, where they are called so and the model reads more."""
+    """Join files of one channel each if they are named so and the model reads more channels."""
     files = channels_of((key_below(path, start), path) for path in images)
     are_joined = (
         len(files) < len(images)

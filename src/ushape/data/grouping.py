@@ -1,10 +1,10 @@
-"""Which cases belong together (patient, car, stack), so that none is on two sides of a split."""
+"""Grouping of cases that belong together (patient, car, stack) and must not be split apart."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
@@ -14,40 +14,45 @@ import numpy as np
 from ushape import io
 from ushape.data.duplicates import Duplicates, merge_groups
 from ushape.data.layouts.names import SPLIT_WORDS
+from ushape.errors import DataError
+from ushape.formatting import pluralize
 from ushape.io import dicom
 from ushape.types import Case
 
-Kind = Literal["table", "patient", "folder", "prefix", "stack", "single"]
+GroupingKind = Literal["table", "patient", "folder", "prefix", "stack", "single"]
 
-BLOCK = 3
-"""Neighboring sections of a stack that are kept together."""
+SECTIONS_PER_BLOCK = 3
+"""Number of neighboring sections of a stack that form one group."""
 
 _INDEX = re.compile(r"^(?P<prefix>.*?)(?P<joint>[_\-. ]?)(?P<number>\d+)$")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grouping:
-    """The cases with their groups, and how these were inferred."""
+    """Cases with their groups, and the rule by which the groups were inferred."""
 
     cases: list[Case]
-    kind: Kind
+    kind: GroupingKind
     noun: str
-    """What a group is, in the plural, for sentences: "groups", "images", "blocks of sections"."""
+    """Plural noun for the groups in sentences: "groups", "images", "blocks of sections"."""
 
     text: str
+    """Number of groups and the rule, for the user."""
 
 
-def infer_groups(cases: Sequence[Case], thumbnail_of: Callable[[Case], np.ndarray]) -> Grouping:
-    """Groups that a table states, else the patients of DICOM files, else by folder, else by a
-    common name before the last number, else as a stack of neighboring sections, else each image
-    by itself.
+def infer_groups(cases: Sequence[Case], thumbnails: Mapping[str, np.ndarray]) -> Grouping:
+    """Infer the groups of the cases by the first rule that fits.
 
-    A folder that states the split (`train/`) is no group. The text says which rules were tried
-    in vain.
+    The rules are, in this order: groups stated in a table; patients of DICOM files; folders; a
+    common name before the last number; a stack of neighboring sections; each image by itself.
+    A folder that states the split (`train/`) is not a group. The text says which rules did not fit.
 
     Args:
-        thumbnail_of: A small gray picture (T, T) of a case; tells a stack from single images.
+        cases: Cases to group.
+        thumbnails: Small gray image (T, T) by case id; distinguishes a stack from single images.
     """
+    if not cases:
+        return Grouping(cases=[], kind="single", noun="images", text="none")
     if all(case.group for case in cases):
         keys = [case.group for case in cases]
         return _group_by(cases, keys, "table", f"{len(set(keys))}, as stated ({_each(keys)})")
@@ -56,43 +61,45 @@ def infer_groups(cases: Sequence[Case], thumbnail_of: Callable[[Case], np.ndarra
         if all(keys):
             text = f"{len(set(keys))}, by the PatientID of the DICOM files ({_each(keys)})"
             return _group_by(cases, keys, "patient", text)
-    rules: tuple[tuple[Kind, str, Callable[[Case], str]], ...] = (
+    rules: tuple[tuple[GroupingKind, str, Callable[[Case], str]], ...] = (
         ("folder", "folder", _folder_key),
         ("prefix", "the name before the last number", _prefix_key),
     )
-    in_vain = []
+    unfit = []
     for kind, words, key_of in rules:
         keys = [key_of(case) for case in cases]
         if _are_groups(keys):
             text = f"{len(set(keys))}, by {words} ({_each(keys)}), e.g. {keys[0]}"
             return _group_by(cases, keys, kind, text)
-        if why := _why_in_vain(keys, words):
-            in_vain.append(why)
-    if _is_stack(_one_part(cases), thumbnail_of):
+        if why := _why_unfit(keys, words):
+            unfit.append(why)
+    if _is_stack(_one_part(cases), thumbnails):
         return _group_stack(cases)
-    tried = f" ({'; '.join(in_vain)})" if in_vain else ""
-    text = f"none found, each of the {len(cases)} images by itself{tried}"
+    tried = f" ({'; '.join(unfit)})" if unfit else ""
+    text = f"none found, each of the {len(cases)} images is its own group{tried}"
     return _group_by(cases, [case.id for case in cases], "single", text)
 
 
 def _are_groups(keys: Sequence[str]) -> bool:
-    """At least two groups, of two images on average, and none left over."""
+    """Return whether there are at least two groups, two images per group on average, no rest."""
     count = len(set(keys))
     return count >= 2 and len(keys) >= 2 * count and "" not in keys
 
 
-def _why_in_vain(keys: Sequence[str], words: str) -> str:
-    """Says what a rule made of the names; '' where they do not fit it at all."""
+def _why_unfit(keys: Sequence[str], words: str) -> str:
+    """Describe the groups that a rule would make; '' if the names do not match it at all."""
     if "" in keys:
         return ""
     if len(set(keys)) == 1:
-        return f"by {words} all would be one group, {keys[0]}"
+        return f"by {words}, all would be in one group, {keys[0]}"
     if len(set(keys)) == len(keys):
-        return f"by {words} each would be alone"
-    return f"by {words} most would be alone, {len(set(keys))} groups"
+        return f"by {words}, each would be its own group"
+    return f"by {words}, there would be {len(set(keys))} groups, most of one image"
 
 
-def _group_by(cases: Sequence[Case], keys: Sequence[str], kind: Kind, text: str) -> Grouping:
+def _group_by(
+    cases: Sequence[Case], keys: Sequence[str], kind: GroupingKind, text: str
+) -> Grouping:
     return Grouping(
         cases=[replace(case, group=key) for case, key in zip(cases, keys, strict=True)],
         kind=kind,
@@ -103,12 +110,12 @@ def _group_by(cases: Sequence[Case], keys: Sequence[str], kind: Kind, text: str)
 
 def _each(keys: Sequence[str]) -> str:
     sizes = Counter(keys).values()
-    each = f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
-    return f"{each} images each"
+    fewest = "" if min(sizes) == max(sizes) else f"{min(sizes)} to "
+    return f"{fewest}{pluralize(max(sizes), 'image')} each"
 
 
 def _own_name(case: Case) -> str:
-    """The id without the folder that states the split: that is no patient."""
+    """Return the id without the folder that states the split, which is not a patient."""
     first, slash, rest = case.id.partition("/")
     return (
         rest if case.split and slash and SPLIT_WORDS.get(first.lower()) == case.split else case.id
@@ -120,7 +127,7 @@ def _folder_key(case: Case) -> str:
 
 
 def _prefix_key(case: Case) -> str:
-    """`car_04` -> `car`; '' where the name does not end in a number after something."""
+    """Return `car` for `car_04`; '' if the name does not end in a number after a prefix."""
     match = _INDEX.match(_own_name(case))
     if match is None or not match["joint"]:
         return ""
@@ -128,9 +135,9 @@ def _prefix_key(case: Case) -> str:
 
 
 def _is_stack(
-    cases: Sequence[Case], thumbnail_of: Callable[[Case], np.ndarray], margin: float = 0.1
+    cases: Sequence[Case], thumbnails: Mapping[str, np.ndarray], margin: float = 0.1
 ) -> bool:
-    """Numbered one after the other, and neighbors look clearly more alike than others."""
+    """Return whether cases are numbered consecutively and neighbors are clearly more similar."""
     numbers = [_number_of(case) for case in cases]
     if len(cases) < 6 or any(number is None for number in numbers):
         return False
@@ -138,34 +145,35 @@ def _is_stack(
     steps = np.diff(np.asarray(numbers, dtype=np.int64)[order])
     if np.median(steps) != 1:
         return False
-    pictures = np.stack([thumbnail_of(cases[index]).ravel() for index in order])
-    pictures = pictures - pictures.mean(axis=0)  # What all have in common says nothing.
+    pictures = np.stack([thumbnails[cases[index].id].ravel() for index in order])
+    pictures = pictures - pictures.mean(axis=0)  # Only differences between images matter.
     pictures /= np.maximum(np.linalg.norm(pictures, axis=1, keepdims=True), 1e-9)
-    alike = pictures @ pictures.T
-    neighbors = float(np.median(np.diag(alike, 1)))
-    far = np.triu(np.ones_like(alike, dtype=bool), k=max(3, len(cases) // 4))
-    return neighbors > float(np.median(alike[far])) + margin and neighbors > _by_chance(alike)
+    similarity = pictures @ pictures.T
+    neighbors = float(np.median(np.diag(similarity, 1)))
+    far = np.triu(np.ones_like(similarity, dtype=bool), k=max(3, len(cases) // 4))
+    least = max(float(np.median(similarity[far])) + margin, _by_chance(similarity))
+    return neighbors > least
 
 
-def _by_chance(alike: np.ndarray, orders: int = 200) -> float:
-    """What neighbors reach in all but 3 % of random orders: a few images may be alike by luck."""
+def _by_chance(similarity: np.ndarray, orders: int = 200) -> float:
+    """Return the 97 % quantile of the similarity of neighbors in random orders."""
     rng = np.random.default_rng(0)
-    shuffled = (rng.permutation(len(alike)) for _ in range(orders))
-    return float(np.quantile([np.median(alike[o[1:], o[:-1]]) for o in shuffled], 0.97))
+    shuffled = (rng.permutation(len(similarity)) for _ in range(orders))
+    return float(np.quantile([np.median(similarity[o[1:], o[:-1]]) for o in shuffled], 0.97))
 
 
 def _one_part(cases: Sequence[Case]) -> Sequence[Case]:
-    """The training cases where the split is given: other parts may count from 1 again."""
+    """Return the training cases if the data state a split: other parts may restart at 1."""
     return [case for case in cases if case.split == "train"] or cases
 
 
 def _group_stack(cases: Sequence[Case]) -> Grouping:
-    """Contiguous blocks of sections, of nearly equal size, of each given part by itself."""
+    """Cut each stated part of a stack into contiguous blocks of nearly equal size."""
     groups: dict[str, str] = {}
     for split in sorted({case.split for case in cases}):
         part = [case for case in cases if case.split == split]
         ordered = sorted(part, key=lambda case: (_number_of(case) or 0, case.id))
-        blocks = np.array_split(np.arange(len(ordered)), max(3, len(ordered) // BLOCK))
+        blocks = np.array_split(np.arange(len(ordered)), max(3, len(ordered) // SECTIONS_PER_BLOCK))
         for number, block in enumerate(block for block in blocks if len(block)):
             first, last = ordered[block[0]].id, ordered[block[-1]].id
             for index in block:
@@ -176,19 +184,19 @@ def _group_stack(cases: Sequence[Case]) -> Grouping:
         cases=[replace(case, group=groups[case.id]) for case in cases],
         kind="stack",
         noun="blocks of sections",
-        text=f"one stack of {len(cases)} neighboring sections (they look alike), cut into "
+        text=f"one stack of {len(cases)} neighboring sections (they look similar), cut into "
         f"{count} contiguous blocks{_mixed_sections(cases)}",
     )
 
 
 def _mixed_sections(cases: Sequence[Case]) -> str:
-    """Warns of a given split that tears neighboring sections apart again and again."""
+    """Describe how often a stated split separates neighboring sections; '' if rarely."""
     numbers = [_number_of(case) for case in cases]
     ordered = sorted(cases, key=lambda case: (_number_of(case) or 0, case.id))
     torn = sum(one.split != other.split for one, other in pairwise(ordered))
     if len(set(numbers)) < len(numbers) or torn < len({case.split for case in cases}):
         return ""
-    return f"; the given split tears {torn} pairs of neighbors apart, so its score is too good"
+    return f"; the stated split separates {torn} pairs of neighbors, so its score is too high"
 
 
 def _number_of(case: Case) -> int | None:
@@ -199,13 +207,29 @@ def _number_of(case: Case) -> int | None:
 def merge_groups_sharing_duplicates(
     grouping: Grouping, duplicates: Iterable[Duplicates]
 ) -> Grouping:
-    """Groups that share an image, if only nearly the same one, become one: else it could lie on
-    two sides of a split."""
+    """Merge groups that share a duplicate image, so that a split cannot separate the copies."""
     before = {case.id: case.group for case in grouping.cases}
     after = merge_groups(before, duplicates)
-    joined = len(set(before.values())) - len(set(after.values()))
-    if grouping.kind == "stack" or not joined:
-        return grouping  # Blocks of a stack touch anyway.
+    merged = len(set(before.values())) - len(set(after.values()))
+    if grouping.kind == "stack" or not merged:
+        return grouping  # Neighboring blocks of a stack are similar in any case.
     cases = [replace(case, group=after[case.id]) for case in grouping.cases]
-    text = f"{grouping.text}; {joined} of them joined to others with which they share images"
+    text = f"{grouping.text}; {merged} of them merged with others that share duplicate images"
     return replace(grouping, cases=cases, text=text)
+
+
+def refuse_too_few(groups: int, images: int) -> None:
+    """Check that the data can be split into training, validation and test groups.
+
+    Raises:
+        DataError: if there are fewer than three groups.
+    """
+    if groups >= 3:
+        return
+    raise DataError(
+        f"{pluralize(groups, 'group')} of {pluralize(images, 'image')}: training, validation and "
+        "test need at least one each.",
+        code="too_few_groups",
+        hint="Annotate images of at least three patients, dishes or scenes. Images of one group "
+        "in training and in test would make the scores worthless.",
+    )

@@ -1,4 +1,4 @@
-"""Prepared cases -> training patches, each drawn from (seed, epoch, index) alone."""
+"""Training patches, each determined by (seed, epoch, index)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ushape.data.pixel_weights import PixelWeights
-from ushape.data.sampling import CaseDraw, Key, draw_center
+from ushape.data.sampling import CaseDraw, PatchKey, draw_center
 from ushape.labels import LabelSpace
 from ushape.transforms.augment import AugmentConfig, change_intensity
 from ushape.transforms.augment.geometry import cut, draw_warp
@@ -19,27 +19,28 @@ from ushape.types import Sample
 
 
 class Patch(TypedDict):
-    """One training patch; a batch has one more axis in front."""
+    """One training patch; a batch has an additional first axis."""
 
     image: Tensor
-    """(C, *P) float32, intensities scaled."""
+    """(C, *P) float32, normalized intensities."""
     target: Tensor
     """(K, *P') float32, 0 or 1; P' is smaller than P for a network without padding."""
     weight: Tensor
-    """(1, *P') float32, how much each pixel counts; 0 where ignored."""
+    """(1, *P') float32, weight of each pixel in the loss; 0 for ignored pixels."""
 
 
 class PatchDataset(Dataset[Patch]):
     """Draws, cuts, augments and encodes patches.
 
     Args:
-        samples: The training cases.
-        space: For target and weight.
-        draw: Chooses the case of each patch.
-        weights: Of a patch's pixels.
+        samples: Training cases.
+        space: Label space, for target and weight.
+        draw: Draws the case of each patch.
+        weights: Computes the weights of the pixels.
+        augment: Random changes of the patches.
         patch_shape: P, in working pixels.
-        margin: Pixels that the network loses on each side.
-        seed: The run's seed.
+        margin: Number of pixels that the network loses on each side.
+        seed: Random seed of the run.
     """
 
     def __init__(
@@ -57,10 +58,10 @@ class PatchDataset(Dataset[Patch]):
         self.samples, self.space, self.draw = samples, space, draw
         self.weights, self.augment = weights, augment
         self.patch_shape, self.margin, self.seed = patch_shape, margin, seed
-        # What the network answers for lies within the image; its margin may reach beyond.
+        # The output of the network lies within the image; its margin may reach beyond.
         self.inner_shape = tuple(size - 2 * margin for size in patch_shape)
 
-    def __getitem__(self, key: Key) -> Patch:
+    def __getitem__(self, key: PatchKey) -> Patch:
         rng = np.random.default_rng([self.seed, *key])
         pick = self.draw.draw(rng)
         sample = self.samples[pick.case_index]
@@ -75,6 +76,6 @@ class PatchDataset(Dataset[Patch]):
 
         inner = tuple(slice(self.margin, size - self.margin) for size in self.patch_shape)
         target, _ = self.space.encode(torch.from_numpy(classes[inner]))
-        # Of the whole patch: objects beyond the network's margin have borders within it.
+        # Weights of the whole patch: objects in the margin may have borders within the output.
         weight = torch.from_numpy(self.weights.of(classes)[None, *inner])
         return Patch(image=torch.from_numpy(image), target=target, weight=weight)

@@ -1,6 +1,6 @@
-"""Preprocessing: from a case's files to the network's grid and intensities, and the way back.
+"""Preprocessing: files to the grid and intensities of the network, and its inverse.
 
-Training and prediction use the same object, stored in the plan.
+Training and prediction use the same object, which is stored in the plan.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from ushape import io
 from ushape.errors import ConfigError, DataError
-from ushape.formatting import size_text
+from ushape.formatting import pluralize, size_text
 from ushape.io.annotations import read_annotation
 from ushape.labels import LabelSpace
 from ushape.normalization import Normalization
@@ -25,54 +25,58 @@ from ushape.types import Box, Case, Geometry, Sample
 
 @dataclass(frozen=True, kw_only=True)
 class PreprocessingConfig:
-    """How files become network input; predictions are brought back to the files' own size."""
+    """Conversion of files to network input; predictions are resampled to the size of the file."""
 
     crop: bool = False
-    """Cut to what is brighter than a tenth of the brightest, over all images of a group."""
+    """Crop to the pixels above a tenth of the maximum, over all images of a group."""
 
     square: bool = False
-    """Zeros are added around the shorter side."""
+    """Pad the shorter side with zeros to a square."""
 
     shape: tuple[int, ...] | None = None
-    """All images are brought to this size; None: they keep their own, divided by downscale."""
+    """Size to which all images are resized; None for their own size divided by downscale."""
 
     downscale: int | Literal["auto"] = "auto"
-    """The network works on images this many times smaller along each axis. auto: full size
-    where the time allows, else as small as the masks allow."""
+    """Factor by which images are reduced along each axis. auto: full size if the time allows it,
+    otherwise as small as the masks allow."""
 
     intensity: Literal["auto", "data", "image", "group", "min_max"] = "auto"
-    """Gray values are clipped, then brought to mean 0 and standard deviation 1: by numbers
-    from all training images (data), each image's own (image), or those of its group (group);
-    or each image's own are brought to 0 .. 1 (min_max)."""
+    """Normalization of intensities. They are clipped and standardized to mean 0 and standard
+    deviation 1 by the statistics of all training images (data), of each image (image) or of its
+    group (group), or each image is rescaled from its own range to 0 .. 1 (min_max)."""
 
     percentiles: tuple[float, float] = (0.5, 99.5)
-    """Where gray values are clipped."""
+    """Percentiles at which intensities are clipped."""
 
     def __post_init__(self) -> None:
         if self.downscale != "auto" and self.downscale < 1:
             raise ConfigError(
                 f"preprocessing.downscale is {self.downscale}, below 1.",
-                hint="1 keeps full size, 2 halves height and width.",
+                code="value_out_of_range",
+                hint="1 keeps the full size, 2 halves height and width.",
             )
         if self.shape is not None and (
             self.downscale not in ("auto", 1) or min(self.shape, default=0) < 1
         ):
             raise ConfigError(
-                f"preprocessing.shape is {list(self.shape)}, downscale {self.downscale}.",
-                hint="Give one of the two; a shape of at least one pixel, e.g. [512, 512].",
+                f"preprocessing.shape is {list(self.shape)} and downscale is {self.downscale}.",
+                code="value_out_of_range",
+                hint="Set only one of them; a shape needs at least one pixel, as in [512, 512].",
             )
         low, high = self.percentiles
         if not 0 <= low < high <= 100:
             raise ConfigError(
-                f"preprocessing.percentiles is {[low, high]}.", hint="0 <= low < high <= 100."
+                f"preprocessing.percentiles is {[low, high]}.",
+                code="value_out_of_range",
+                hint="Use 0 <= low < high <= 100.",
             )
 
     def padded_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Pixels after zeros were added."""
+        """Return the shape after padding."""
         return (*shape[:-2], max(shape[-2:]), max(shape[-2:])) if self.square else shape
 
     def working_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """What the network sees of an image, or of the part of it that is left, of this size."""
+        """Return the shape on which the network works for a (cropped) image of this shape."""
         if self.shape is not None:
             return self.shape
         assert self.downscale != "auto", "the planner chooses the downscaling"
@@ -82,38 +86,39 @@ class PreprocessingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """Loads cases onto the network's grid, measures intensities, brings probabilities back."""
+    """Loads cases onto the network's grid, normalizes them, and restores probabilities."""
 
     RENAMED: ClassVar = {"scaling": "normalization"}
 
     channels: int
-    """C that every image must have."""
+    """Number of channels C that every image must have."""
 
     config: PreprocessingConfig
     space: LabelSpace
     normalization: Normalization | None
-    """The training data's normalization, where `config.intensity` is data."""
+    """Normalization of the training data, if `config.intensity` is data."""
 
     @property
     def needs_group(self) -> bool:
-        """An image is prepared by what all images of its group show."""
+        """Whether the preprocessing of an image depends on all images of its group."""
         return self.config.crop or self.config.intensity == "group"
 
     def load(self, case: Case, companions: Sequence[Case] = ()) -> Sample:
-        """Reads a case's files.
+        """Read and preprocess the files of a case.
 
         Args:
-            companions: All cases of its group, itself included; none: it stands alone.
+            case: Case to load.
+            companions: All cases of its group, itself included; empty if it stands alone.
 
         Raises:
-            DataError: unreadable, other channels than the network's, mask of another size,
-                mask values that are no class.
+            DataError: if a file cannot be read, if the image has another number of channels, if the
+                mask has another size, or if a mask value is not a class.
         """
         image, classes = read_image(case, self.channels), read_classes(case, self.space)
         return self.place(case, image, classes, self.look(case, companions))
 
     def look(self, case: Case, companions: Sequence[Case] = ()) -> GroupStats | None:
-        """What all images of the case's group show, where its preprocessing depends on it."""
+        """Return the statistics of the group of a case, if its preprocessing depends on them."""
         if not self.needs_group:
             return None
         group = tuple(companions) or (case,)
@@ -126,7 +131,7 @@ class Preprocessing:
         classes: np.ndarray | None,
         look: GroupStats | None = None,
     ) -> Sample:
-        """Brings file pixels (C, *S) and classes (*S) onto the working grid."""
+        """Bring the pixels of a file (C, *S) and classes (*S) onto the working grid."""
         file_shape = image.shape[1:]
         if classes is not None and classes.shape != file_shape:
             raise mask_size_error(case, file_shape, classes.shape)
@@ -142,7 +147,7 @@ class Preprocessing:
 
     def _geometry(self, file_shape: tuple[int, ...], box: Box | None) -> Geometry:
         ends = None if box is None else [last for _, last in box]
-        # Companions of another size may have moved the box beyond this image.
+        # The box of a group may reach beyond an image of another size.
         if box is None or ends is None or np.greater(ends, file_shape).any():
             box = tuple((0, size) for size in file_shape)
         inside = tuple(last - first for first, last in box)
@@ -162,22 +167,22 @@ class Preprocessing:
         return self.measure(thin_out(image))
 
     def measure(self, pixels: np.ndarray) -> Normalization:
-        """An image's own normalization, from some of its pixels (C, N)."""
+        """Measure the normalization of an image from some of its pixels (C, N)."""
         if self.config.intensity == "min_max":
             return Normalization.min_max(pixels)
         return Normalization.measure(pixels, self.config.percentiles)
 
     def restore(self, probabilities: np.ndarray, geometry: Geometry) -> np.ndarray:
-        """(K, *working) -> (K, *file)."""
+        """Resample probabilities (K, *working) to (K, *file)."""
         return restore_probabilities(probabilities, geometry)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GroupStats:
-    """What all images of a group show together."""
+    """Statistics of all images of a group."""
 
     box: Box | None
-    """Around what is bright in any of them; None: not cropped."""
+    """Bounding box of the bright pixels of all images; None without cropping."""
 
     normalization: Normalization
 
@@ -186,10 +191,10 @@ class GroupStats:
 def measure_group(
     cases: tuple[Case, ...], percentiles: tuple[float, float], crop: bool
 ) -> GroupStats:
-    """Reads all images of a group: their common box, and the numbers of what lies within it.
+    """Read all images of a group and measure their common box and the intensities within it.
 
     Raises:
-        DataError: unreadable, or other numbers of channels.
+        DataError: if a file cannot be read, or if the images differ in their number of channels.
     """
     box = _common_box(cases) if crop else None
     inside = tuple(slice(*edge) for edge in box) if box else ()
@@ -197,7 +202,8 @@ def measure_group(
     if len({len(part) for part in pixels}) > 1:
         raise DataError(
             f"{cases[0].image.parent}: the images of one group differ in their number of channels.",
-            hint="Convert them to one kind, e.g. all gray or all RGB.",
+            code="mixed_channels",
+            hint="Convert them to one kind, for example all gray or all RGB.",
         )
     return GroupStats(
         box=box, normalization=Normalization.measure(np.concatenate(pixels, axis=1), percentiles)
@@ -211,7 +217,7 @@ def _common_box(cases: Sequence[Case]) -> Box:
 
 
 def by_group(cases: Sequence[Case]) -> dict[str, list[Case]]:
-    """The cases of each group."""
+    """Return the cases of each group."""
     found: dict[str, list[Case]] = {}
     for case in cases:
         found.setdefault(case.group, []).append(case)
@@ -219,10 +225,11 @@ def by_group(cases: Sequence[Case]) -> dict[str, list[Case]]:
 
 
 def read_image(case: Case, channels: int | None = None) -> np.ndarray:
-    """The image file's pixels, (C, *S) as stored, then those of its further channels' files.
+    """Read the pixels of an image (C, *S) as stored, including further files with channels.
 
     Raises:
-        DataError: unreadable, not of so many channels, or files of different sizes.
+        DataError: if a file cannot be read, if the number of channels is wrong, or if the files of
+            the case differ in size.
     """
     image = io.read(case.image).array
     if case.channels:
@@ -231,7 +238,9 @@ def read_image(case: Case, channels: int | None = None) -> np.ndarray:
         )
     if channels is not None and image.shape[0] != channels:
         raise DataError(
-            f"{case.image}: the image has {_channels(image.shape[0])}, the model reads {channels}.",
+            f"{case.image}: the image has {pluralize(image.shape[0], 'channel')}, but the model "
+            f"expects {channels}.",
+            code="channel_count_mismatch",
             hint="Convert the image, or train a model on images like this one.",
         )
     return image
@@ -241,48 +250,46 @@ def _read_further(path: Path, first: np.ndarray, case: Case) -> np.ndarray:
     further = io.read(path).array
     if further.shape[1:] != first.shape[1:]:
         raise DataError(
-            f"{path} is {size_text(further.shape[1:])} pixels, {case.image} "
+            f"{path} has {size_text(further.shape[1:])} pixels, but {case.image} has "
             f"{size_text(first.shape[1:])}.",
-            hint="All channels of a case lie on one grid.",
+            code="channel_size_mismatch",
+            hint="Provide all channels of a case in the same size.",
         )
     return further
 
 
 def read_classes(case: Case, space: LabelSpace) -> np.ndarray | None:
-    """The mask, of whatever form, as class indices (*S); None for a case without mask."""
+    """Read the mask as class indices (*S); None for a case without a mask."""
     if case.mask is None:
         return None
     codes = read_annotation(case.mask).codes
     try:
         return space.classes_of(codes)
     except DataError as error:
-        raise DataError(f"{case.mask}: {error.message}", hint=error.hint) from None
+        raise DataError(f"{case.mask}: {error.message}", code=error.code, hint=error.hint) from None
 
 
 def mask_size_error(case: Case, image: Sequence[int], mask: Sequence[int]) -> DataError:
-    """Says both sizes, and whether one is the other's transpose."""
+    """Return an error that names both sizes, and whether one is the transpose of the other."""
     turned = tuple(mask) == tuple(image)[::-1]
     return DataError(
-        f"{case.id}: the image is {size_text(image)} pixels, its mask {size_text(mask)}"
-        f"{' (the transpose: height and width are exchanged)' if turned else ''}.",
-        hint="A mask lies on its image's grid, pixel for pixel. "
-        + ("Turn or transpose one of the two files." if turned else "Export the mask again."),
+        f"{case.id}: the image has {size_text(image)} pixels, but its mask has {size_text(mask)}"
+        f"{' (height and width are exchanged)' if turned else ''}.",
+        code="mask_size_mismatch",
+        hint="A mask needs the size of its image. "
+        + ("Transpose one of the two files." if turned else "Export the mask again."),
     )
 
 
 def thin_out(image: np.ndarray, at_most: int = 16_384) -> np.ndarray:
-    """About so many evenly spread pixels of an image (C, *S), as (C, N)."""
+    """Return about this many evenly spread pixels of an image (C, *S), as (C, N)."""
     flat = image.reshape(image.shape[0], -1)
     return flat[:, :: thinning_step(flat.shape[1], image.shape[-1], at_most)]
 
 
 def thinning_step(pixels: int, width: int, at_most: int = 16_384) -> int:
-    """Which of the pixels, counted row by row, `thin_out` takes: each so many-th."""
+    """Return the step between the pixels that `thin_out` takes, counted row by row."""
     step = max(1, pixels // at_most)
     while step > 1 and np.gcd(step, width) != 1:
         step -= 1  # A step that shares no factor with the width visits every column.
     return step
-
-
-def _channels(count: int) -> str:
-    return "1 channel" if count == 1 else f"{count} channels"

@@ -1,4 +1,4 @@
-"""Which case a patch comes from, and where it is cut: so that foreground is seen."""
+"""Sampling of training patches: the case of each patch, and its position."""
 
 from __future__ import annotations
 
@@ -10,59 +10,60 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from ushape.errors import ConfigError
-from ushape.labels import IGNORE
 
-Key = tuple[int, int]
-"""(epoch, index within the epoch): all that a patch is drawn from, beside the run's seed."""
+PatchKey = tuple[int, int]
+"""(epoch, index within the epoch); with the seed of the run it determines a patch."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
-    """Which patches the network sees."""
+    """Selection of the training patches."""
 
     patch_shape: tuple[int, ...] | Literal["auto"] = "auto"
     """Size of a training patch in working pixels, (y, x) or (z, y, x)."""
 
     draw: Literal["foreground", "uniform", "lesion", "patient_lesion"] = "foreground"
-    """How a patch's case is drawn. foreground: a planned share of the patches is centered on a
-    foreground pixel. The others lie anywhere in a case that is drawn: uniform, each case as
-    likely; lesion, cases with more foreground oftener; patient_lesion, each group as likely,
-    then within it as lesion."""
+    """How the case of a patch is drawn. foreground: a given share of the patches is centered on a
+    foreground pixel, the others are placed at random. With the other values all patches are placed
+    at random, in a case that is drawn uniformly (uniform), by its amount of foreground (lesion),
+    or by its amount of foreground within a uniformly drawn group (patient_lesion)."""
 
     foreground_fraction: float | Literal["auto"] = "auto"
-    """Share of patches that are centered on a foreground pixel, where draw is foreground."""
+    """Share of patches that are centered on a foreground pixel if draw is foreground."""
 
     def __post_init__(self) -> None:
         if self.patch_shape != "auto" and min(self.patch_shape, default=0) < 1:
             raise ConfigError(
                 f"sampling.patch_shape is {list(self.patch_shape)}.",
-                hint="At least one pixel along each axis, e.g. [256, 256].",
+                code="value_out_of_range",
+                hint="Use at least one pixel along each axis, for example [256, 256].",
             )
         if self.foreground_fraction != "auto" and not 0 <= self.foreground_fraction <= 1:
             raise ConfigError(
                 f"sampling.foreground_fraction is {self.foreground_fraction}, outside [0, 1].",
-                hint="0.33 suits most data; more where foreground is rare.",
+                code="value_out_of_range",
+                hint="0.33 suits most data; use more if foreground is rare.",
             )
 
 
 @dataclass(frozen=True)
 class Pick:
-    """One draw: a case, and the class its patch is centered on (None: anywhere)."""
+    """A drawn case, and the class that its patch is centered on (None for a random position)."""
 
     case_index: int
     class_index: int | None
 
 
 class CaseDraw:
-    """Draws cases, a planned share of them for their foreground.
+    """Draws cases, a given share of them for their foreground.
 
-    A foreground draw takes a foreground class first, each as likely as the others, then a case
-    that has it: rare classes, and cases among many empty ones, are seen as often as planned.
+    A foreground draw first takes a foreground class, uniformly, then a case that contains it, so
+    that rare classes and rare non-empty cases are seen as often as intended.
 
     Args:
-        class_pixels: (cases, classes), pixels of each class in each case, background first.
+        class_pixels: (cases, classes) pixels of each class in each case, background first.
         foreground_fraction: Share of foreground draws, 0 to 1.
-        probabilities: (cases,) of the other draws; None: each case as likely.
+        probabilities: (cases,) probabilities of the other draws; None for a uniform draw.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class CaseDraw:
         }
 
     def draw(self, rng: np.random.Generator) -> Pick:
-        """One case; the same generator state draws the same one."""
+        """Draw a case; it depends only on the state of the generator."""
         if self.cases_with and rng.random() < self.foreground_fraction:
             class_index = list(self.cases_with)[rng.integers(len(self.cases_with))]
             return Pick(int(rng.choice(self.cases_with[class_index])), class_index)
@@ -92,11 +93,12 @@ class CaseDraw:
 
 
 def build_draw(config: SamplingConfig, class_pixels: np.ndarray, groups: Sequence[str]) -> CaseDraw:
-    """The recipe's way to draw cases.
+    """Build the case sampler of a recipe.
 
     Args:
-        class_pixels: (cases, classes).
-        groups: The group of each case.
+        config: Settings of the recipe.
+        class_pixels: (cases, classes) pixels of each class in each case.
+        groups: Group of each case.
     """
     if config.draw == "foreground":
         assert config.foreground_fraction != "auto", "the planner leaves nothing open"
@@ -112,10 +114,11 @@ def build_draw(config: SamplingConfig, class_pixels: np.ndarray, groups: Sequenc
 
 
 def lesion_probabilities(lesion: np.ndarray) -> np.ndarray:
-    """(w + 0.1 mean(w)) / (1.1 sum(w)): slices with a larger lesion oftener, empty ones at times.
+    """Return (w + 0.1 mean(w)) / (1.1 sum(w)) for lesion sizes w; uniform if all are 0.
 
     Shapes:
-        lesion: (cases,) pixels, w -> (cases,) probabilities; even where no case has any.
+        lesion: (cases,) pixels.
+        returns: (cases,) probabilities.
     """
     total = lesion.sum()
     if total == 0:
@@ -124,7 +127,7 @@ def lesion_probabilities(lesion: np.ndarray) -> np.ndarray:
 
 
 def patient_lesion_probabilities(lesion: np.ndarray, groups: Sequence[str]) -> np.ndarray:
-    """Each group as likely, its cases by `lesion_probabilities` within it.
+    """Return uniform probabilities of groups, times `lesion_probabilities` within each group.
 
     Source:
         Buda, Saha, Mazurowski 2019, 10.1016/j.compbiomed.2019.05.002.
@@ -143,13 +146,13 @@ def draw_center(
     patch_shape: Sequence[int],
     rng: np.random.Generator,
 ) -> tuple[float, ...]:
-    """Center of a patch in pixels; its first corner is center - patch_shape / 2.
+    """Draw the center of a patch in pixels; its first corner is center - patch_shape / 2.
 
-    A patch never leaves the image, unless it is larger: then it lies in the middle.
+    A patch lies within the image; a larger patch is centered.
 
     Args:
         classes: (*S) class indices.
-        class_index: Center on a pixel of this class, as far as the image's edges allow.
+        class_index: Class to center on, as far as the edges allow; None for a random position.
     """
     shape = np.asarray(classes.shape)
     patch = np.asarray(patch_shape)
@@ -163,22 +166,16 @@ def draw_center(
     return tuple((corner + patch / 2).tolist())
 
 
-def class_pixels_of(classes: np.ndarray, class_count: int) -> np.ndarray:
-    """(class_count,) pixels of each class; ignored pixels count for none."""
-    counts = np.bincount(classes.ravel(), minlength=IGNORE + 1)
-    return counts[:class_count]
+class EpochSampler(Sampler[PatchKey]):
+    """Yields the keys of one epoch, for one of several processes.
 
-
-class EpochSampler(Sampler[Key]):
-    """The keys of one epoch, for one of several processes.
-
-    Training that resumes at an epoch's start draws exactly the patches of a training that was
-    never interrupted: nothing here depends on what happened before.
+    The keys depend only on the number of the epoch, so that a resumed training draws the same
+    patches as an uninterrupted one.
 
     Args:
-        patches_per_epoch: Over all processes.
-        find_epoch: Asked for the epoch's number whenever an epoch begins.
-        rank: This process, 0 <= rank < world_size.
+        patches_per_epoch: Number of patches over all processes.
+        find_epoch: Returns the number of the epoch; called at the beginning of each.
+        rank: Index of this process, 0 <= rank < world_size.
         world_size: Number of processes.
     """
 
@@ -192,7 +189,7 @@ class EpochSampler(Sampler[Key]):
         self.patches_per_epoch, self.find_epoch = patches_per_epoch, find_epoch
         self.rank, self.world_size = rank, world_size
 
-    def __iter__(self) -> Iterator[Key]:
+    def __iter__(self) -> Iterator[PatchKey]:
         epoch = self.find_epoch()
         for index in range(self.rank, self.patches_per_epoch, self.world_size):
             yield epoch, index
@@ -202,8 +199,8 @@ class EpochSampler(Sampler[Key]):
 
 
 def _find_pixel(classes: np.ndarray, class_index: int, rng: np.random.Generator) -> np.ndarray:
-    """A pixel of the class, each as likely as the others; anywhere if there is none."""
-    for _ in range(32):  # A few blind tries spare the search through the whole image.
+    """Draw a pixel of the class uniformly; any pixel if the class is absent."""
+    for _ in range(32):  # A few random tries usually avoid a search through the whole image.
         pixel = rng.integers(classes.shape)
         if classes[tuple(pixel)] == class_index:
             return pixel

@@ -1,112 +1,240 @@
-"""Survey: one pass over all files, before anything is decided."""
+"""The one scan of a data set: every file is read once, before anything is decided."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from ushape.data.cache import join_errors
-from ushape.data.case_stats import CaseStats, duplicates_among, measure_cases, sum_values
-from ushape.data.discovery import Discovery, discover
+from ushape.data.case_stats import CaseStats, duplicates_among, scan_cases, sum_values
+from ushape.data.checksum import combine_checksums
+from ushape.data.discovery import DatasetListing, discover
 from ushape.data.duplicates import Duplicates
-from ushape.data.grouping import Grouping, infer_groups, merge_groups_sharing_duplicates
-from ushape.data.layouts.class_names import StatedClasses
+from ushape.data.grouping import (
+    Grouping,
+    infer_groups,
+    merge_groups_sharing_duplicates,
+    refuse_too_few,
+)
+from ushape.data.layouts.names import StatedClasses
 from ushape.data.preprocessing import mask_size_error
-from ushape.data.splits import refuse_too_few
 from ushape.errors import DataError
+from ushape.formatting import pluralize, size_text
 from ushape.labels import LabelConfig, LabelSpace, find_label_space
-from ushape.types import Case, CaseFacts
+from ushape.types import CaseFacts
 
 
 @dataclass(frozen=True, kw_only=True)
-class Survey:
-    """All looks, in the order of the cases, and the label space they lead to."""
+class DatasetStats:
+    """Everything that one pass over the files of a data set has measured."""
 
-    looks: tuple[CaseStats, ...]
-    space: LabelSpace
-    rule: str
+    folder: Path
+    """Data folder, table or COCO file that the user named."""
+
+    listing: DatasetListing
+    case_stats: tuple[CaseStats, ...]
+    """Statistics of every case, in the order of the listing, unreadable ones included."""
+
+    labels: LabelConfig
+    """Label settings of the user, completed by what the data folder states."""
+
+    label_space: LabelSpace | None
+    """Meaning of the mask values; None if they cannot be interpreted."""
+
+    label_error: DataError | None
+    """Reason why the mask values cannot be interpreted."""
+
+    label_rule: str
     """How the label space was found, in words."""
 
+    grouping: Grouping
+    """Groups of the readable cases; groups that share duplicates are merged."""
+
+    inferred_groups: Mapping[str, str]
+    """Group of each readable case before groups were merged, by case id."""
+
+    duplicates: tuple[Duplicates, ...]
+    """Pairs of cases with identical or nearly identical images."""
+
+    part_of: Mapping[str, str] = field(default_factory=dict)
+    """Part of the split of each case id; empty before a split is made."""
+
     @property
+    def space(self) -> LabelSpace:
+        """The label space of a usable data set."""
+        assert self.label_space is not None, "call raise_if_unusable() first"
+        return self.label_space
+
+    @cached_property
+    def readable(self) -> list[CaseStats]:
+        """Statistics of the cases whose image and mask could be read."""
+        return [stats for stats in self.case_stats if stats.error is None]
+
+    @cached_property
+    def fitting(self) -> list[CaseStats]:
+        """Statistics of the readable cases whose mask has the size and orientation of the image."""
+        return [
+            stats
+            for stats in self.readable
+            if stats.shape == stats.mask_shape
+            and not (stats.mask_is_image or stats.is_turned_apart)
+        ]
+
+    @cached_property
     def value_counts(self) -> Counter[int]:
-        """Pixels of each mask value over all cases."""
-        return sum_values(self.looks)
+        """Number of pixels of each mask value over all readable cases."""
+        return sum_values(self.readable)
 
-    def class_pixels(self, look: CaseStats) -> tuple[int, ...]:
-        """Pixels of each class in a case."""
-        return self.space.class_pixels(look.value_counts)
+    @property
+    def facts(self) -> list[CaseFacts]:
+        """The cases with their groups and class sizes."""
+        by_id = {stats.case.id: self.class_pixels(stats) for stats in self.readable}
+        return [CaseFacts(case, by_id[case.id]) for case in self.grouping.cases]
 
-    def foreground_classes(self, look: CaseStats) -> frozenset[int]:
-        """The foreground classes that a case has any pixel of."""
-        pixels = self.class_pixels(look)
+    @property
+    def group_of(self) -> dict[str, str]:
+        """Group of each readable case by its id, after groups were merged."""
+        return {case.id: case.group for case in self.grouping.cases}
+
+    @property
+    def checksum(self) -> str:
+        """Checksum of all files of the data set, as `checksum.dataset_checksum` computes it."""
+        known = {path: own for stats in self.case_stats for path, own in stats.checksums.items()}
+        return combine_checksums(self.listing.cases, self.folder, known)
+
+    @property
+    def meaning_is_stated(self) -> bool:
+        """Whether the user or the data set states what the mask values mean."""
+        return self.labels.threshold is not None or self.labels.values is not None
+
+    def class_pixels(self, stats: CaseStats) -> tuple[int, ...]:
+        """Return the number of pixels of each class in a case; values of no class are skipped."""
+        space, counts = self.space, stats.value_counts
+        if space.threshold is None:
+            counts = {v: n for v, n in counts.items() if v in (*space.values, space.ignore)}
+        return space.class_pixels(counts)
+
+    def foreground_classes(self, stats: CaseStats) -> frozenset[int]:
+        """Return the foreground classes that have a pixel in a case."""
+        pixels = self.class_pixels(stats)
         return frozenset(index for index, count in enumerate(pixels) if index and count)
 
-    def foreground_share(self, look: CaseStats) -> float:
-        """Share of a case's pixels that are of any foreground class, 0 to 1."""
-        pixels = self.class_pixels(look)
+    def foreground_share(self, stats: CaseStats) -> float:
+        """Return the share of a case's pixels that belong to any foreground class, 0 to 1."""
+        pixels = self.class_pixels(stats)
         return sum(pixels[1:]) / max(1, sum(pixels))
 
+    def raise_unreadable(self) -> None:
+        """Raise one error for all cases whose files cannot be used.
 
-def survey_cases(
-    cases: Sequence[Case],
+        Raises:
+            DataError: if a file cannot be read, or if a mask and its image differ in size.
+        """
+        failures = [error for stats in self.case_stats if (error := _error_of(stats))]
+        if failures:
+            raise join_errors(failures)
+
+    def raise_if_unusable(self) -> None:
+        """Raise an error if a network cannot be trained on the data set.
+
+        Raises:
+            DataError: if there are too few cases, if a case cannot be used, if the images differ
+                in their number of channels or dimensions, or if a mask value has no meaning.
+        """
+        total = len(self.listing.cases)
+        refuse_too_few(total, total)
+        self.raise_unreadable()
+        _refuse_mixed_images(self.case_stats)
+        if self.label_error is not None:
+            raise self.label_error
+        for stats in self.case_stats:
+            try:
+                self.space.class_pixels(stats.value_counts)
+            except DataError as error:
+                raise DataError(
+                    f"{stats.case.mask}: {error.message}", code=error.code, hint=error.hint
+                ) from None
+
+
+def scan_dataset(
+    folder: Path,
+    masks: Path | None,
     labels: LabelConfig,
     *,
     workers: int,
-    stated: StatedClasses | None = None,
-    on_progress: Callable[[int], None] = lambda done: None,
-) -> Survey:
-    """Reads every image and mask once.
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> DatasetStats:
+    """List a data set, read every file once, and infer label space and groups.
+
+    Cases that cannot be read are collected, not raised: see `DatasetStats.raise_if_unusable`.
 
     Args:
-        stated: What the data say about the values in their masks; `labels` wins.
-        on_progress: Called with the number of cases done.
+        folder: Data folder, table or COCO file.
+        masks: Folder of the masks, if `folder` holds only the images.
+        labels: Label settings of the user; they take precedence over what the data state.
+        workers: Number of processes that read files.
+        on_progress: Called with the number of cases read and the total.
 
     Raises:
-        DataError: naming every case that cannot be used; different channel counts; mask
-            values that make no sense.
+        DataError: if no pair of image and mask is found.
     """
-    looks: list[CaseStats] = []
-    failures: list[DataError] = []
-    for done, exam in enumerate(measure_cases(cases, workers), start=1):
-        trouble = _trouble_of(exam)
-        if trouble is not None:
-            failures.append(trouble)
-        else:
-            looks.append(exam)
-        on_progress(done)
-    if failures:
-        raise join_errors(failures)
-    _refuse_mixed_channels(looks)
+    listing = discover(folder, masks)
+    measured: list[CaseStats] = []
+    for stats in scan_cases(listing.cases, workers):
+        measured.append(stats)
+        on_progress(len(measured), len(listing.cases))
+    readable = [stats for stats in measured if stats.error is None]
+    thumbnails = {stats.case.id: stats.thumbnail for stats in readable}
+    grouping = infer_groups([stats.case for stats in readable], thumbnails)
+    duplicates = duplicates_among(readable)
+    found = DatasetStats(
+        folder=folder,
+        listing=listing,
+        case_stats=tuple(measured),
+        labels=labels,
+        label_space=None,
+        label_error=None,
+        label_rule="",
+        grouping=merge_groups_sharing_duplicates(grouping, duplicates),
+        inferred_groups={case.id: case.group for case in grouping.cases},
+        duplicates=duplicates,
+    )
+    return with_labels(found, labels, stated=listing.classes) if readable else found
 
-    total = sum_values(looks)
-    completed = complete_labels(labels, stated, total)
-    space, rule = find_label_space(total, completed)
+
+def with_labels(
+    stats: DatasetStats, labels: LabelConfig, stated: StatedClasses | None = None
+) -> DatasetStats:
+    """Return a copy whose mask values are interpreted by other label settings."""
+    completed = labels
+    try:
+        completed = complete_labels(labels, stated, stats.value_counts)
+        space, rule = find_label_space(stats.value_counts, completed)
+    except DataError as error:
+        return replace(stats, labels=completed, label_space=None, label_error=error)
     if stated is not None and completed != labels:
         rule = stated.rule
-    survey = Survey(looks=tuple(looks), space=space, rule=rule)
-    for look in looks:  # Values that are no class are named with their file.
-        try:
-            survey.class_pixels(look)
-        except DataError as error:
-            raise DataError(f"{look.case.mask}: {error.message}", hint=error.hint) from None
-    return survey
+    return replace(stats, labels=completed, label_space=space, label_error=None, label_rule=rule)
 
 
 def complete_labels(
     labels: LabelConfig, stated: StatedClasses | None, counts: Mapping[int, int]
 ) -> LabelConfig:
-    """What the user lays down, and where that is open what the data folder states.
+    """Complete the label settings of the user by what the data folder states.
 
-    Names without values belong to 0, 1, ... where the masks hold no others, else to the values
-    found, in rising order.
+    Names without values belong to 0, 1, ... if the masks hold no other values, otherwise to the
+    values found, in ascending order.
 
     Args:
-        counts: Pixels of each mask value over all cases.
+        labels: Label settings of the user; they take precedence.
+        stated: Classes that the data folder states.
+        counts: Number of pixels of each mask value over all cases.
 
     Raises:
-        DataError: other names than values.
+        DataError: if the number of names differs from the number of values.
     """
     if stated is None or labels.values is not None or labels.threshold is not None:
         return labels
@@ -127,131 +255,82 @@ def complete_labels(
     if len(values) != len(names):
         shown = ", ".join(map(str, values[:8])) + (", ..." if len(values) > 8 else "")
         raise DataError(
-            f"{stated.source} names {len(names)} classes, the masks hold {len(values)} "
+            f"{stated.source} names {len(names)} classes, but the masks hold {len(values)} "
             f"values ({shown}).",
-            hint="Name every class, background first; a value to ignore with "
-            "--set labels.ignore=...",
+            code="class_names_mismatch",
+            hint="Name every class, background first; exclude a value from training and scores "
+            "with --set labels.ignore=VALUE.",
         )
     return replace(labels, values=values, names=labels.names or names, ignore=ignore)
 
 
-def _trouble_of(exam: CaseStats) -> DataError | None:
-    if exam.error is not None:
-        return DataError(exam.error, hint=exam.hint)
-    if exam.shape != exam.mask_shape:
-        return mask_size_error(exam.case, exam.shape, exam.mask_shape)
+def _error_of(stats: CaseStats) -> DataError | None:
+    if stats.error is not None:
+        return DataError(stats.error, code=stats.error_code, hint=stats.hint)
+    if stats.shape != stats.mask_shape:
+        return mask_size_error(stats.case, stats.shape, stats.mask_shape)
     return None
 
 
-def _refuse_mixed_channels(looks: Sequence[CaseStats]) -> None:
-    for what in ("channels", "dimensions"):
+def _refuse_mixed_images(case_stats: Sequence[CaseStats]) -> None:
+    for what, code in (("channels", "mixed_channels"), ("dimensions", "mixed_dimensions")):
         found: dict[int, CaseStats] = {}
-        for look in looks:
-            key = look.channels if what == "channels" else len(look.shape)
-            found.setdefault(key, look)
+        for stats in case_stats:
+            key = stats.channels if what == "channels" else len(stats.shape)
+            found.setdefault(key, stats)
         if len(found) > 1:
-            listed = "; ".join(f"{key}: {look.case.image}" for key, look in sorted(found.items()))
+            listed = "; ".join(f"{key}: {one.case.image}" for key, one in sorted(found.items()))
             raise DataError(
                 f"The images differ in their number of {what} ({listed}).",
-                hint="Convert them to one kind, e.g. all gray or all RGB.",
+                code=code,
+                hint="Convert them to one kind, for example all gray or all RGB.",
             )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Data:
-    """A data folder, looked at and grouped."""
-
-    folder: Path
-    discovery: Discovery
-    survey: Survey
-    grouping: Grouping
-    duplicates: tuple[Duplicates, ...]
-    """Cases whose images are equal, or nearly."""
-
-    @property
-    def facts(self) -> list[CaseFacts]:
-        """The cases with their groups and class sizes."""
-        by_id = {look.case.id: self.survey.class_pixels(look) for look in self.survey.looks}
-        return [CaseFacts(case, by_id[case.id]) for case in self.grouping.cases]
-
-
-def look_at_data(
-    folder: Path,
-    masks: Path | None,
-    labels: LabelConfig,
-    *,
-    workers: int,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Data:
-    """Finds the pairs, reads each once, infers the groups.
-
-    Args:
-        on_progress: Called with the cases read and their number.
-
-    Raises:
-        DataError: nothing found; pairs that do not fit; mask values that make no sense.
-    """
-    discovery = discover(folder, masks)
-    total = len(discovery.cases)
-    refuse_too_few(total, total)
-    survey = survey_cases(
-        discovery.cases,
-        labels,
-        workers=workers,
-        stated=discovery.classes,
-        on_progress=lambda done: on_progress(done, total),
-    )
-    thumbnails = {look.case.id: look.thumbnail for look in survey.looks}
-    grouping = infer_groups(discovery.cases, lambda case: thumbnails[case.id])
-    duplicates = duplicates_among(survey.looks)
-    return Data(
-        folder=folder,
-        discovery=discovery,
-        survey=survey,
-        grouping=merge_groups_sharing_duplicates(grouping, duplicates),
-        duplicates=duplicates,
-    )
-
-
-def describe_data(data: Data) -> list[str]:
-    """What was found, a line each."""
-    looks, survey, space = data.survey.looks, data.survey, data.survey.space
-    shapes = Counter(look.shape for look in looks)
-    (common, count), several = shapes.most_common(1)[0], len(shapes)
-    size = " × ".join(map(str, common))
-    sizes = f"{size} pixels" if several == 1 else f"{several} sizes, mostly {size} ({count})"
-    channels = looks[0].channels
+def describe_dataset(stats: DatasetStats) -> list[str]:
+    """Describe what the scan of a usable data set found, one line per subject."""
+    shapes = Counter(one.shape for one in stats.case_stats)
+    common, count = shapes.most_common(1)[0]
+    sizes = f"{size_text(common)} pixels"
+    if len(shapes) > 1:
+        sizes = f"{len(shapes)} sizes, mostly {size_text(common)} ({count})"
+    channels = stats.case_stats[0].channels
     kind = {1: "1 channel (gray)", 3: "3 channels (RGB)"}.get(channels, f"{channels} channels")
+    total = len(stats.case_stats)
     lines = [
-        f"{len(looks)} pairs of image and mask ({data.discovery.layout}); {sizes}, {kind}, "
-        f"{', '.join(sorted({look.dtype for look in looks}))}.",
+        f"{total} pairs of image and mask ({stats.listing.layout}); {sizes}, {kind}, "
+        f"{', '.join(sorted({one.dtype for one in stats.case_stats}))}.",
+        _describe_values(stats),
     ]
-    counts = survey.value_counts
-    total = sum(counts.values())
-    if space.threshold is None:
-        meaning = dict(zip(space.values, space.names, strict=True))
-        shares = [
-            f"{value}: {share_text(counts[value] / total)} → "
-            + ("ignored" if value == space.ignore else meaning.get(value, "no class"))
-            for value in sorted(counts)
-        ]
-        lines.append(f"Mask values {', '.join(shares)}; {survey.rule}.")
-    else:
-        above = sum(n for value, n in counts.items() if value >= space.threshold)
-        lines.append(f"Mask values: {survey.rule}, {share_text(above / total)} of all pixels.")
+    space = stats.space
     if space.regions:
         listed = "; ".join(
             f"{region.name} = {', '.join(str(space.values[index]) for index in region.classes)}"
             for region in space.regions
         )
-        lines.append(f"Regions, each learned by itself: {listed}.")
-    empty = sum(survey.foreground_share(look) == 0 for look in looks)
+        lines.append(f"Regions, each predicted independently: {listed}.")
+    empty = sum(stats.foreground_share(one) == 0 for one in stats.case_stats)
     if empty:
-        lines.append(f"{empty} masks ({empty / len(looks):.0%}) hold no foreground.")
-    lines.append(f"Groups: {data.grouping.text}.")
-    return lines + data.discovery.notes
+        lines.append(f"{pluralize(empty, 'mask')} ({empty / total:.0%}) without foreground.")
+    lines.append(f"Groups: {stats.grouping.text}.")
+    return lines + stats.listing.notes
+
+
+def _describe_values(stats: DatasetStats) -> str:
+    space, counts = stats.space, stats.value_counts
+    total = sum(counts.values())
+    if space.threshold is not None:
+        above = sum(n for value, n in counts.items() if value >= space.threshold)
+        return f"Mask values: {stats.label_rule}, {share_text(above / total)} of all pixels."
+    meaning = dict(zip(space.values, space.names, strict=True))
+    shares = [
+        f"{value}: {share_text(counts[value] / total)} → "
+        + ("ignored" if value == space.ignore else meaning.get(value, "no class"))
+        for value in sorted(counts)
+    ]
+    return f"Mask values {', '.join(shares)}; {stats.label_rule}."
 
 
 def share_text(share: float) -> str:
-    """A share as a percentage; never 0 % for something that is there."""
+    """Format a share as a percentage; a positive share is never shown as 0 %."""
     return "< 0.1 %" if 0 < share < 0.001 else f"{share:.1%}".replace("%", " %")

@@ -1,8 +1,7 @@
-"""Train, validation and test: by group, never by image; stratified by foreground; seeded."""
+"""Splits into training, validation and test: by group, stratified by classes and foreground."""
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -11,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ushape.data.grouping import Kind
+from ushape.data.grouping import GroupingKind, refuse_too_few
+from ushape.data.scan import DatasetStats
 from ushape.errors import ConfigError, DataError, RunError
 from ushape.formatting import pluralize, reason
 from ushape.io.files import write_bytes
@@ -19,71 +19,89 @@ from ushape.types import Case
 
 PARTS = ("train", "validation", "test")
 
-UNUSED = "unused"
-"""Beside them in a file: cases in no part."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class SplitConfig:
-    """How many cases are set aside."""
+    """Shares of the cases that are held out."""
 
     test_fraction: float = 0.2
-    """Share of the cases that are used once, for the scores."""
+    """Share of the cases in the test set, which is used once, for the scores."""
 
     validation_fraction: float = 0.15
-    """Share of the cases that choose the best weights."""
+    """Share of the cases in the validation set, which selects the best weights."""
 
     folds: int | None = None
-    """Cross-validation: test is one of so many parts, in place of test_fraction."""
+    """Number of folds of a cross-validation; it replaces test_fraction."""
 
     fold: int = 0
-    """Which part, from 0; over all of them each group is in test once."""
+    """Index of the fold that is the test set, from 0; over all folds each group is tested once."""
 
     def __post_init__(self) -> None:
         for name in ("test_fraction", "validation_fraction"):
             if not 0 < getattr(self, name) < 1:
                 raise ConfigError(
                     f"split.{name} is {getattr(self, name)}, outside (0, 1).",
-                    hint="0.2 is usual: without cases set aside there is no honest score.",
+                    code="value_out_of_range",
+                    hint="0.2 is usual; without held-out cases there is no honest score.",
                 )
         if self.folds is not None and not 0 <= self.fold < self.folds >= 2:
             raise ConfigError(
-                f"split.folds is {self.folds}, split.fold {self.fold}.",
-                hint="At least 2 folds, counted from 0, e.g. --folds 5 for all of them.",
+                f"split.folds is {self.folds} and split.fold is {self.fold}.",
+                code="value_out_of_range",
+                hint="Use at least 2 folds and count them from 0, or --folds 5 for all of them.",
             )
         if self.test_fraction + self.validation_fraction >= 0.9:
             raise ConfigError(
                 f"split: {self.test_fraction} for test and {self.validation_fraction} for "
                 "validation leave too little for training.",
+                code="value_out_of_range",
                 hint="The defaults are 0.2 and 0.15.",
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Splits:
-    """Case ids of each part, sorted, and the split in words."""
+    """Sorted case ids of each part, and a description of the split."""
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
     test: tuple[str, ...]
     text: str
     unused: tuple[str, ...] = ()
-    """Cases in no part, as the user laid down."""
+    """Cases that the user excluded from all parts."""
 
     def save(self, path: Path) -> None:
         write_bytes(path, (json.dumps(asdict(self), indent=2) + "\n").encode())
 
     @classmethod
     def load(cls, path: Path) -> Splits:
-        """Raises RunError where the file is not what `save` wrote."""
+        """Load a file that `save` wrote.
+
+        Raises:
+            RunError: if the file cannot be read.
+        """
         try:
             values = json.loads(path.read_text())
             parts = {part: tuple(values[part]) for part in PARTS}
             return cls(text=values["text"], unused=tuple(values.get("unused", ())), **parts)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(
-                f"{path}: not readable: {reason(error)}.", hint="Copy the run again."
+                f"{path} cannot be read: {reason(error)}.",
+                code="damaged_run",
+                hint="Copy the run again.",
             ) from None
+
+
+def split_dataset(stats: DatasetStats, config: SplitConfig, *, seed: int) -> Splits:
+    """Split the readable cases of a scanned data set; see `make_splits`."""
+    return make_splits(
+        stats.grouping.cases,
+        {one.case.id: stats.foreground_share(one) for one in stats.readable},
+        config,
+        kind=stats.grouping.kind,
+        seed=seed,
+        classes_present={one.case.id: stats.foreground_classes(one) for one in stats.readable},
+    )
 
 
 def make_splits(
@@ -91,34 +109,38 @@ def make_splits(
     foreground_share: Mapping[str, float],
     config: SplitConfig,
     *,
-    kind: Kind,
+    kind: GroupingKind,
     seed: int,
     classes_present: Mapping[str, Iterable[int]] | None = None,
 ) -> Splits:
-    """Distributes whole groups, or takes over the split that the data state.
+    """Distribute whole groups, or use the split that the data state.
 
-    Groups are ordered by the rarest class in them, then by their foreground share, and dealt out
-    in strata, so that each part gets rich and poor ones; a class is not taken from training
-    altogether while that can be helped. Of a stack, test is one end and validation the other. A
-    part that a given split lacks is cut from its training groups in the same way.
+    Groups are ordered by the rarest class in them, then by their foreground share, and assigned in
+    strata, so that each part gets groups with much and with little foreground; if possible, every
+    class remains in training. Of a stack, test is one end and validation the other. A part that a
+    stated split lacks is taken from its training groups in the same way.
 
     Args:
-        cases: With their groups.
-        foreground_share: By case id, 0 to 1.
-        classes_present: Foreground classes by case id; none: shares alone decide.
+        cases: Cases with their groups.
+        foreground_share: Foreground share by case id, 0 to 1.
+        config: Sizes of the parts.
+        kind: Rule by which the groups were inferred.
+        seed: Random seed.
+        classes_present: Foreground classes by case id; if omitted, only shares are used.
 
     Raises:
-        DataError: fewer than three groups; a given split that puts a group on two sides, leaves
-            cases out or has no training cases.
-        ConfigError: folds of a given split.
+        DataError: if there are fewer than three groups, or if a stated split separates a group,
+            omits cases or has no training cases.
+        ConfigError: if folds are requested although the data state a split.
     """
     members = members_of(cases)
     refuse_too_few(len(members), len(cases))
     given = _given_parts(cases, config)
     if config.folds is not None and config.folds > len(members):
         raise DataError(
-            f"{config.folds} folds of {len(members)} groups.",
-            hint=f"Each fold tests at least one group: at most --folds {len(members)}.",
+            f"{config.folds} folds were requested, but there are only {len(members)} groups.",
+            code="too_many_folds",
+            hint=f"Each fold tests at least one group: use at most --folds {len(members)}.",
         )
     lacking = tuple(part for part in ("test", "validation") if part not in given.values())
     free = _training_groups(members, given, lacking)
@@ -132,79 +154,24 @@ def make_splits(
     )
     deal = _deal_ends if kind == "stack" else _deal_strata
     part_of = {**given, **deal(pool, config, np.random.default_rng(seed))}
-    ids = _ids(members, part_of)
-    text = _describe_sizes(ids, part_of, kind)
+    ids = ids_of_parts(members, part_of)
+    text = describe_sizes(ids, part_of, kind)
     text += _describe_given(lacking) if given else _describe_dealt(kind, config)
     return Splits(**ids, text=text)
 
 
-def load_given_splits(path: Path, cases: Sequence[Case]) -> Splits:
-    """A split that the user laid down: a splits.json of a run, as it is or edited.
-
-    Cases that it lists as "unused" are in no part.
-
-    Args:
-        cases: All cases, with their groups.
-
-    Raises:
-        RunError: not readable, or without the lists train, validation and test.
-        DataError: an empty part; an id that is unknown, listed twice or missing; a group on two
-            sides.
-    """
-    parts = _read_parts(path)
-    listed = [case_id for ids in parts.values() for case_id in ids]
-    known = {case.id: case.group for case in cases}
-    for wrong, what, hint in (
-        (sorted(set(listed) - known.keys()), "unknown cases", "Ids are those of cases.json."),
-        (sorted(i for i, n in Counter(listed).items() if n > 1), "cases twice", "Keep one."),
-        (sorted(known.keys() - set(listed)), "cases missing", "Each case is in a part, or unused."),
-    ):
-        if wrong:
-            near = difflib.get_close_matches(wrong[0], known.keys() - set(listed), n=1)
-            nearest = f"; the nearest is {near[0]}" if near and near[0] != wrong[0] else ""
-            raise DataError(f"{path}: {len(wrong)} {what}, first {wrong[0]}{nearest}.", hint=hint)
-    for part in PARTS:
-        if not parts[part]:
-            raise DataError(
-                f"{path}: no cases for {part}.",
-                hint="Training, validation and test need a group each.",
-            )
-    part_of_case = {case_id: part for part in PARTS for case_id in parts[part]}
-    members = members_of([case for case in cases if case.id in part_of_case])
-    part_of = _part_of_group(members, part_of_case, str(path))
-    ids = _ids(members, part_of)
-    unused = tuple(sorted(parts[UNUSED]))
-    left = f" {pluralize(len(unused), 'case')} not used." if unused else ""
-    text = f"{_describe_sizes(ids, part_of, 'table')}{left} As {path.name} says."
-    return Splits(**ids, text=text, unused=unused)
-
-
-def _read_parts(path: Path) -> dict[str, list[str]]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8-sig"))
-        parts = {part: values[part] for part in PARTS} | {UNUSED: values.get(UNUSED, [])}
-        if not all(isinstance(ids, list) for ids in parts.values()):
-            raise TypeError("train, validation and test must be lists")
-        return {part: [str(case_id) for case_id in ids] for part, ids in parts.items()}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"{path}: not a split: {reason(error)}.",
-            hint='Write {"train": [...], "validation": [...], "test": [...]} with ids of cases.',
-        ) from None
-
-
 def members_of(cases: Sequence[Case]) -> dict[str, list[str]]:
-    """The ids of each group, sorted."""
+    """Return the sorted case ids of each group."""
     members: dict[str, list[str]] = {}
     for case in sorted(cases, key=lambda case: case.id):
         members.setdefault(case.group, []).append(case.id)
     return members
 
 
-def _ids(
+def ids_of_parts(
     members: Mapping[str, list[str]], part_of: Mapping[str, str]
 ) -> dict[str, tuple[str, ...]]:
-    """The case ids of each part, sorted."""
+    """Return the sorted case ids of each part."""
     return {
         part: tuple(sorted(i for g, ids in members.items() if part_of[g] == part for i in ids))
         for part in PARTS
@@ -230,45 +197,56 @@ def unite_classes(
 
 
 def _given_parts(cases: Sequence[Case], config: SplitConfig) -> dict[str, str]:
-    """The part of each group where the data state it; empty where they do not, or all is train."""
+    """Return the part of each group that the data state; empty if they state none or only train."""
     stated = {case.id: case.split for case in cases if case.split}
     if not stated:
         return {}
     if len(stated) < len(cases):
         bare = sorted(case.id for case in cases if not case.split)
         raise DataError(
-            f"The data state the split of {len(stated)} cases; {len(bare)} have none, first "
+            f"The data state the split of {len(stated)} cases, but not of {len(bare)}, first "
             f"{bare[0]}.",
+            code="incomplete_split",
             hint="State train, validation or test for each case, or for none.",
         )
     if set(stated.values()) == {"train"}:
-        return {}  # A training folder alone, as challenges hand it out, decides nothing.
+        return {}  # A training folder alone, as in challenges, does not state a split.
     if config.folds is not None:
         raise ConfigError(
-            "The data state their own split, folds would make others.",
-            hint="Leave --folds out; or name the folders of images and masks by themselves.",
+            "Folds were requested, but the data state a split.",
+            code="folds_of_stated_split",
+            hint="Omit --folds, or name the folders of images and masks separately.",
         )
-    return _part_of_group(members_of(cases), stated, "The given split")
+    return parts_of_groups(members_of(cases), stated, "The stated split")
 
 
 def _training_groups(
     members: Mapping[str, list[str]], given: Mapping[str, str], lacking: Sequence[str]
 ) -> dict[str, list[str]]:
-    """The groups from which parts are cut. Raises DataError where none would be left."""
+    """Return the groups from which the missing parts are taken.
+
+    Raises:
+        DataError: if none would be left for training.
+    """
     free = {group: ids for group, ids in members.items() if given.get(group, "train") == "train"}
     if len(free) <= len(lacking):
-        wanted = f", from which {' and '.join(lacking)} would be cut" if lacking else ""
+        wanted = f", from which {' and '.join(lacking)} would be taken" if lacking else ""
         raise DataError(
-            f"The given split has {len(free)} groups for training{wanted}.",
+            f"The stated split has {pluralize(len(free), 'group')} for training{wanted}.",
+            code="too_few_training_groups",
             hint="State train, validation and test, or annotate more groups.",
         )
     return free
 
 
-def _part_of_group(
+def parts_of_groups(
     members: Mapping[str, list[str]], part_of_case: Mapping[str, str], source: str
 ) -> dict[str, str]:
-    """Raises DataError where a group is on two sides."""
+    """Return the part of each group.
+
+    Raises:
+        DataError: if the cases of a group are in different parts.
+    """
     found: dict[str, str] = {}
     torn: list[str] = []
     for group, ids in members.items():
@@ -282,45 +260,34 @@ def _part_of_group(
             )
     if torn:
         more = [f"  ... and {len(torn) - 5} more"] if len(torn) > 5 else []
-        lines = [f"{source} puts {len(torn)} groups on two sides:", *torn[:5], *more]
+        lines = [f"{source} separates {pluralize(len(torn), 'group')}:", *torn[:5], *more]
         raise DataError(
             "\n".join(lines),
-            hint="Images of one group on both sides make the score worthless. Move them; or, if "
-            "these are no groups, state the true ones in a table: image,mask,group,split.",
+            code="split_separates_group",
+            hint="Images of one group in several parts make the scores worthless. Move them; if "
+            "these are not groups, state the correct ones in a table: image,mask,group,split.",
         )
     return found
 
 
-def refuse_too_few(groups: int, images: int) -> None:
-    """Raises DataError where no honest split is possible."""
-    if groups >= 3:
-        return
-    raise DataError(
-        f"{groups} {'group' if groups == 1 else 'groups'} of {images} "
-        f"{'image' if images == 1 else 'images'}: training, validation and test need one each.",
-        hint="Annotate images of at least three patients, dishes or scenes. Images of one group "
-        "on both sides would make the score worthless.",
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Pool:
-    """Groups to deal from, and what is wanted of them."""
+    """Groups that are distributed over the parts."""
 
     members: Mapping[str, list[str]]
     shares: Mapping[str, float]
     present: Mapping[str, frozenset[int]]
     parts: tuple[str, ...]
-    """What is to be cut from them: test, validation, or one of these."""
+    """Parts that are taken from them: test, validation, or one of the two."""
 
     all_groups: int
-    """Groups of the whole data set, of which fractions are meant."""
+    """Number of groups of the whole data set, to which the fractions refer."""
 
     all_cases: int
 
 
 def _deal_strata(pool: _Pool, config: SplitConfig, rng: np.random.Generator) -> dict[str, str]:
-    """Test and validation take groups evenly spread over the order by class and foreground."""
+    """Take test and validation groups evenly spread over the order by class and foreground."""
     members = pool.members
     noise = dict(zip(sorted(members), rng.random(len(members)), strict=True))
     order = order_groups(pool.shares, pool.present, noise)
@@ -334,12 +301,12 @@ def _deal_strata(pool: _Pool, config: SplitConfig, rng: np.random.Generator) -> 
     holders = Counter(found for group in training for found in pool.present[group])
     for place, (part, fraction) in enumerate(fractions.items(), start=1):
         free = [group for group in order if part_of[group] == "train"]
-        left = 1 + len(fractions) - place  # For training, and for the part that follows.
+        left = 1 + len(fractions) - place  # For training, and for the next part.
         wanted = max(1, min(round(fraction * pool.all_groups), len(free) - left))
         # One group of each stratum; the richest stratum always has foreground if any has.
         for stratum in np.array_split(np.arange(len(free)), wanted):
             candidates = [free[index] for index in stratum]
-            # Those without which training keeps every class, where there are such.
+            # Prefer groups without which training keeps every class.
             spare = [g for g in candidates if all(holders[c] > 1 for c in pool.present[g])]
             size = fraction * pool.all_cases / wanted
             chosen = _pick(spare or candidates, members, size, noise)
@@ -353,9 +320,9 @@ def order_groups(
     present: Mapping[str, frozenset[int]],
     noise: Mapping[str, float],
 ) -> list[str]:
-    """Groups by their rarest class, the commonest first, then by foreground share; else by noise.
+    """Sort groups by their rarest class, from common to rare, then by foreground share and noise.
 
-    Those without any class come first.
+    Groups without any class come first.
     """
     holders = Counter(found for own in present.values() for found in own)
     ranking = sorted(holders, key=lambda found: (-holders[found], found))
@@ -369,12 +336,12 @@ def order_groups(
 
 
 def _fold_of(order: Sequence[str], noise: Mapping[str, float], config: SplitConfig) -> list[str]:
-    """Of each stratum of as many groups as there are folds, one, by chance."""
+    """Choose one group at random from each stratum of as many groups as there are folds."""
     assert config.folds is not None
     found = []
     for start in range(0, len(order), config.folds):
         stratum = sorted(order[start : start + config.folds], key=noise.__getitem__)
-        # A last stratum that is too short must not always serve the same folds.
+        # A short last stratum must not always serve the same folds.
         place = (config.fold + start // config.folds) % config.folds
         found += stratum[place : place + 1]
     return found
@@ -386,16 +353,16 @@ def _pick(
     wanted: float,
     noise: Mapping[str, float],
 ) -> str:
-    """A group by chance among those that are not much larger than wanted."""
+    """Choose a random group among those that are not much larger than wanted."""
     sizes = {group: len(members[group]) for group in candidates}
     fitting = [group for group in candidates if sizes[group] <= 1.5 * wanted]
     pool = fitting or [min(candidates, key=lambda group: sizes[group])]
-    # The draw must not follow the order by foreground: take the noise's digits anew.
+    # The choice must not follow the order by foreground, hence other digits of the noise.
     return min(pool, key=lambda group: (noise[group] * 997) % 1)
 
 
 def _deal_ends(pool: _Pool, config: SplitConfig, rng: np.random.Generator) -> dict[str, str]:
-    """Contiguous blocks at the two ends of a stack; the seed decides which end is which."""
+    """Take contiguous blocks at both ends of a stack; the seed decides which is the test set."""
     order = sorted(pool.members)
     if rng.random() < 0.5:
         order.reverse()
@@ -407,13 +374,14 @@ def _deal_ends(pool: _Pool, config: SplitConfig, rng: np.random.Generator) -> di
             part_of.update(dict.fromkeys(order[:count], part))
         return part_of
     if config.folds is not None:
-        # What follows the fold comes first, what is before it last: there lies validation.
+        # The blocks after the fold come first; those before it, used for validation, come last.
         fold = np.array_split(np.arange(len(order)), config.folds)[config.fold].tolist()
         order = order[fold[0] :] + order[: fold[0]]
         test = len(fold)
         if len(order) - test < 2:
             raise DataError(
                 f"{config.folds} folds of {len(order)} blocks leave none for validation.",
+                code="too_many_folds",
                 hint=f"Use --folds {len(order)}, or annotate more sections.",
             )
     else:
@@ -425,32 +393,32 @@ def _deal_ends(pool: _Pool, config: SplitConfig, rng: np.random.Generator) -> di
     return part_of
 
 
-def _describe_sizes(
-    ids: Mapping[str, Sequence[str]], part_of: Mapping[str, str], kind: Kind
+def describe_sizes(
+    ids: Mapping[str, Sequence[str]], part_of: Mapping[str, str], kind: GroupingKind
 ) -> str:
-    unit = {"single": "", "stack": " blocks"}.get(kind, " groups")
+    unit = {"single": "", "stack": "block"}.get(kind, "group")
     parts = [
         f"{part} {len(ids[part])}"
-        + (f" ({sum(own == part for own in part_of.values())}{unit})" if unit else "")
+        + (f" ({pluralize(list(part_of.values()).count(part), unit)})" if unit else "")
         for part in PARTS
     ]
     return f"Split by {'image' if kind == 'single' else 'group'}: {', '.join(parts)}."
 
 
-def _describe_dealt(kind: Kind, config: SplitConfig) -> str:
+def _describe_dealt(kind: GroupingKind, config: SplitConfig) -> str:
     if config.folds is not None:
         return f" Fold {config.fold + 1} of {config.folds}."
     if kind == "stack":
         return (
-            " Test is one end of the stack: its first section touches a training section, the"
-            " others lie further away."
+            " The test set is one end of the stack: its first section is next to a training"
+            " section, the others are farther away."
         )
     return ""
 
 
 def _describe_given(lacking: Sequence[str]) -> str:
-    cut = f"; {' and '.join(lacking)} cut from the training groups" if lacking else ""
-    return f" As the data state it{cut}."
+    taken = f"; {' and '.join(lacking)} taken from the training groups" if lacking else ""
+    return f" The data state this split{taken}."
 
 
 def nest_subsets(
@@ -461,15 +429,17 @@ def nest_subsets(
     points: int,
     seed: int,
 ) -> list[frozenset[str]]:
-    """All groups, half of them, a quarter, ... down to one; the smallest set first.
+    """Return nested subsets: all groups, half of them, a quarter, ...; the smallest set first.
 
-    Of each two groups that follow one another in the splitter's order, by class and foreground,
-    one stays by chance: a subset is as mixed as the whole.
+    Of each two groups that are neighbors in the order by class and foreground, a random one is
+    kept, so that a subset is as varied as the whole.
 
     Args:
-        cases: The training cases, with their groups.
-        foreground_share, classes_present: By case id, as for `make_splits`.
-        points: At most so many sets.
+        cases: Training cases with their groups.
+        foreground_share: Foreground share by case id, as for `make_splits`.
+        classes_present: Foreground classes by case id, as for `make_splits`.
+        points: Maximum number of subsets.
+        seed: Random seed.
     """
     members = members_of(cases)
     shares = mean_shares(members, foreground_share)
@@ -484,9 +454,9 @@ def nest_subsets(
 
 
 def _halve(order: Sequence[str], preferred: Collection[str], rng: np.random.Generator) -> list[str]:
-    """One of each pair of neighbors; of an odd number, one anywhere has no neighbor.
+    """Keep one of each pair of neighbors; of an odd number, a random one has no neighbor.
 
-    Of a pair with only one that is preferred, this one: no subset is without foreground.
+    If only one of a pair is preferred, it is kept, so that no subset is without foreground.
     """
     sizes = np.full((len(order) + 1) // 2, 2)
     if len(order) % 2:

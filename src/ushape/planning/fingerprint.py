@@ -1,114 +1,115 @@
-"""Fingerprint: what the planner needs to know of the training data; never of test cases."""
+"""Fingerprint: what the planner knows about the training data. Test cases are never included."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ushape.data.case_stats import CaseStats, likeness_of
-from ushape.data.grouping import Grouping
+from ushape.data.case_stats import CaseStats, correlation_of_neighbors
 from ushape.data.preprocessing import read_classes
-from ushape.data.scan import Survey
+from ushape.data.scan import DatasetStats
 from ushape.labels import IGNORE, LabelSpace
 from ushape.normalization import Normalization
 from ushape.transforms.resampling import resample_image, resample_probabilities
 
 MIN_TO_COMPARE = 6
-"""Images, below which likeness says nothing."""
+"""Smallest number of images for which the similarity of neighbors is meaningful."""
 
 DOWNSCALES = (2, 4)
-"""Factors that the planner considers."""
+"""Downscaling factors that the planner considers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fingerprint:
-    """Numbers from the training cases."""
+    """Properties of the training cases."""
 
     cases: int
     channels: int
     median_shape: tuple[int, ...]
     largest_shape: tuple[int, ...]
     pixels_per_epoch: int
-    """Pixels of all training cases together."""
+    """Total number of pixels of all training cases."""
 
     normalization: Normalization
     foreground_cases: float
-    """Share of the cases that hold any foreground."""
+    """Share of the cases with any foreground."""
 
     foreground_share: float
-    """Share of all pixels that are of any foreground class."""
+    """Mean share of the pixels of a case that belong to any foreground class."""
 
     object_size: float
     """Longer side of a typical connected part of the masks, in pixels of the files."""
 
     objects_per_case: float
-    """Connected parts of a mask, median over the cases that hold any."""
+    """Median number of connected parts of a mask, over the cases that have any."""
 
     redundancy: float
-    """How much more neighbors within a group look alike than images far apart: 0 to 1."""
+    """Excess similarity of neighbors within a group over distant images, 0 to 1."""
 
     recordings: int
-    """Groups that were recorded apart, such as patients or dishes; 1: a stack, in blocks."""
+    """Number of independently recorded groups, such as patients or dishes; 1 for a stack."""
 
     mirror_axes: tuple[int, ...]
-    """Axes of S along which the data look alike when mirrored."""
+    """Axes of S along which the data may be mirrored."""
 
     turns_freely: bool
-    """No direction is special: the data may be rotated by any angle."""
+    """Whether the data may be rotated by any angle, because no direction is special."""
 
     round_trip_dice: dict[int, float]
-    """By downscaling factor: Dice that a perfect network could still reach."""
+    """Dice that a perfect network could reach, by downscaling factor."""
 
 
-def take_fingerprint(survey: Survey, looks: Sequence[CaseStats], grouping: Grouping) -> Fingerprint:
-    """Fingerprint of the training cases.
+def take_fingerprint(stats: DatasetStats, training: Collection[str]) -> Fingerprint:
+    """Compute the fingerprint of the training cases.
 
     Args:
-        survey: For the label space.
-        looks: The training cases.
-        grouping: Of all cases.
+        stats: Scanned data set.
+        training: Ids of the training cases.
     """
-    group_of = {case.id: case.group for case in grouping.cases}
-    groups = [group_of[look.case.id] for look in looks]
-    pixels = np.concatenate([look.pixels for look in looks], axis=1)
-    shapes = np.asarray([look.shape for look in looks])
-    thumbnails = np.stack([look.thumbnail for look in looks])
+    case_stats = [one for one in stats.case_stats if one.case.id in training]
+    group_of = stats.group_of
+    groups = [group_of[one.case.id] for one in case_stats]
+    pixels = np.concatenate([one.pixels for one in case_stats], axis=1)
+    shapes = np.asarray([one.shape for one in case_stats])
+    thumbnails = np.stack([one.thumbnail for one in case_stats])
     mirror_axes, turns_freely = find_symmetry(thumbnails, groups)
     offset = shapes.shape[1] - 2  # Thumbnails show the last two axes.
     return Fingerprint(
-        cases=len(looks),
-        channels=looks[0].channels,
+        cases=len(case_stats),
+        channels=case_stats[0].channels,
         median_shape=tuple(int(size) for size in np.median(shapes, axis=0)),
         largest_shape=tuple(int(size) for size in shapes.max(axis=0)),
         pixels_per_epoch=int(shapes.prod(axis=1).sum()),
         normalization=Normalization.measure(pixels),
-        foreground_cases=_mean([survey.foreground_share(look) > 0 for look in looks]),
-        foreground_share=_mean([survey.foreground_share(look) for look in looks]),
-        object_size=_median([look.object_size for look in looks if look.objects]),
-        objects_per_case=_median([look.objects for look in looks if look.objects]),
-        redundancy=_redundancy_of(looks, groups),
-        recordings=1 if grouping.kind == "stack" else len(set(groups)),
+        foreground_cases=_mean([stats.foreground_share(one) > 0 for one in case_stats]),
+        foreground_share=_mean([stats.foreground_share(one) for one in case_stats]),
+        object_size=_median([one.object_size for one in case_stats if one.objects]),
+        objects_per_case=_median([one.objects for one in case_stats if one.objects]),
+        redundancy=_redundancy_of(case_stats, groups),
+        recordings=1 if stats.grouping.kind == "stack" else len(set(groups)),
         mirror_axes=tuple(axis + offset for axis in mirror_axes),
         turns_freely=turns_freely,
-        round_trip_dice=_measure_round_trips(looks, survey),
+        round_trip_dice=_measure_round_trips(case_stats, stats),
     )
 
 
 def find_symmetry(thumbnails: np.ndarray, groups: Sequence[str]) -> tuple[tuple[int, ...], bool]:
-    """Along which axes the data may be mirrored, and whether they may be turned at will.
+    """Find the axes along which the data may be mirrored, and whether they may be rotated freely.
 
-    If up and down were drawn by chance in each of n independent groups, then what differs
-    between up and down would shrink to 1/n of its energy in the mean over the groups. Where
-    clearly more is left, the direction means something (wheels are below, faces in front), and
-    augmentation must not lose it. Measured: brain MRI 13, cars 21, EM sections 2.3, cells 0.8
-    times what chance leaves. Left and right are always exchanged, as is usual: few things
-    depend on it, and `augment.geometry.flip_axes` can say otherwise.
+    If up and down were random in each of n independent groups, the energy of the difference
+    between up and down would shrink to 1/n in the mean over the groups. If clearly more remains,
+    the direction has a meaning (wheels are below, faces in front), and augmentation must preserve
+    it. Measured, relative to that chance level: brain MRI 13, cars 21, EM sections 2.3, cells 0.8.
+    Left and right may always be exchanged, as is usual; `augment.geometry.flip_axes` overrides it.
 
     Args:
-        thumbnails: (cases, T, T).
-        groups: The group of each; fewer than 4 groups prove nothing.
+        thumbnails: Array (cases, T, T).
+        groups: Group of each case; with fewer than 4 groups no direction is detected.
+
+    Returns:
+        The axes, and whether any rotation is allowed.
     """
     names = np.asarray(groups)
     means = np.stack([thumbnails[names == name].mean(axis=0) for name in sorted(set(groups))])
@@ -117,20 +118,20 @@ def find_symmetry(thumbnails: np.ndarray, groups: Sequence[str]) -> tuple[tuple[
 
     def keeps_direction(turned: np.ndarray) -> bool:
         difference = means - turned
-        left = float((difference.mean(axis=0) ** 2).mean())
+        remaining = float((difference.mean(axis=0) ** 2).mean())
         by_chance = float((difference**2).mean()) / len(means)
-        return len(means) >= 4 and left > 4 * by_chance
+        return len(means) >= 4 and remaining > 4 * by_chance
 
     if keeps_direction(np.flip(means, 1)):
         return (1,), False
     return (0, 1), not keeps_direction(means.transpose(0, 2, 1))
 
 
-def _redundancy_of(looks: Sequence[CaseStats], groups: Sequence[str]) -> float:
-    """0 where groups hold single images, or there are too few to compare."""
-    if len(looks) < MIN_TO_COMPARE or len(set(groups)) == len(groups):
+def _redundancy_of(case_stats: Sequence[CaseStats], groups: Sequence[str]) -> float:
+    """Return 0 if all groups are single images, or if there are too few images to compare."""
+    if len(case_stats) < MIN_TO_COMPARE or len(set(groups)) == len(groups):
         return 0.0
-    near, far = likeness_of(looks)
+    near, far = correlation_of_neighbors(case_stats)
     return max(0.0, (near - far) / max(1e-6, 1 - far))
 
 
@@ -139,28 +140,28 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _median(values: Sequence[float]) -> float:
-    """0 of nothing."""
+    """Return the median, 0 for an empty sequence."""
     return float(np.median(values)) if values else 0.0
 
 
 def _measure_round_trips(
-    looks: Sequence[CaseStats], survey: Survey, most: int = 12
+    case_stats: Sequence[CaseStats], stats: DatasetStats, most: int = 12
 ) -> dict[int, float]:
-    """Masks brought to a coarser grid and back, compared with themselves."""
-    with_foreground = [look for look in looks if survey.foreground_share(look) > 0]
+    """Compare some masks with themselves after resampling to a coarser grid and back."""
+    with_foreground = [one for one in case_stats if stats.foreground_share(one) > 0]
     step = max(1, len(with_foreground) // most)
     chosen = with_foreground[::step][:most]
     found: dict[int, list[float]] = {factor: [] for factor in DOWNSCALES}
-    for look in chosen:
-        classes = read_classes(look.case, survey.space)
+    for one in chosen:
+        classes = read_classes(one.case, stats.space)
         assert classes is not None
         for factor in DOWNSCALES:
-            found[factor].append(round_trip_dice(classes, factor, survey.space))
+            found[factor].append(round_trip_dice(classes, factor, stats.space))
     return {factor: float(np.mean(values)) if values else 0.0 for factor, values in found.items()}
 
 
 def round_trip_dice(classes: np.ndarray, factor: int, space: LabelSpace) -> float:
-    """Mean Dice over the foreground classes that are there, after going down and up again.
+    """Return the mean Dice over the foreground classes present after down- and upsampling.
 
     Shapes:
         classes: (*S) class indices.

@@ -14,7 +14,6 @@ import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
-from ushape.data.checksum import digest_of
 from ushape.data.splits import Splits
 from ushape.errors import RunError
 from ushape.formatting import command_line, reason
@@ -168,14 +167,17 @@ class Run:
     def load_plan(self) -> Plan:
         return Plan.from_dict(self._read_json(self.plan_path), source=str(self.plan_path))
 
-    def save_cases(self, data: Path, facts: Sequence[CaseFacts]) -> None:
-        """Write the paths of the data, relative to their folder if possible, and its checksum."""
+    def save_cases(self, data: Path, facts: Sequence[CaseFacts], checksum: str) -> None:
+        """Save where the data lie, with paths relative to their folder where possible.
+
+        Args:
+            checksum: Checksum of the data set, from the scan.
+        """
         data = data.parent if data.is_file() else data  # A table or a COCO file.
         rows = [
             {**_case_to_row(fact.case, data), "class_pixels": fact.class_pixels} for fact in facts
         ]
-        digest = digest_of([fact.case for fact in facts], data)
-        stored = {"folder": str(data.resolve()), "digest": digest, "command": command_line()}
+        stored = {"folder": str(data.resolve()), "digest": checksum, "command": command_line()}
         write_json(self.cases_path, {**stored, "cases": rows})
 
     def load_cases(self) -> list[CaseFacts]:

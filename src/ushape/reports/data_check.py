@@ -1,4 +1,4 @@
-"""check.html: findings, histograms, the split, and a contact sheet with the worst cases first."""
+"""The page check.html: findings, histograms, split, and images with the worst cases first."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ushape.data.case_stats import CaseStats
-from ushape.data.checks.run import Checked
+from ushape.data.checks.run import CheckResult
 from ushape.data.preprocessing import read_image
 from ushape.data.splits import PARTS
 from ushape.formatting import size_text
@@ -19,23 +19,23 @@ from ushape.io.annotations import read_annotation
 from ushape.reports import BLUE, ORANGE, adapt, as_data, as_svg, write_page
 from ushape.transforms.overlay import outline
 
-TILES = 48
-"""Pictures on the contact sheet."""
+MAX_TILES = 48
+"""Number of images on the page."""
 
-TILES_OF_ONE = 6
-"""Of one finding, so that it does not fill the sheet."""
+MAX_TILES_PER_FINDING = 6
+"""Maximum number of images of one finding."""
 
-TILE_PX = 224
+TILE_SIDE_PX = 224
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """A case on the contact sheet."""
+    """A case on the page."""
 
     case: str
     findings: Sequence[str]
     data: str = ""
-    """A data URI; '' where the case cannot be shown."""
+    """Image as a data URI; '' if it cannot be shown."""
 
     trouble: str = ""
 
@@ -46,65 +46,68 @@ class PartOfSplit:
     groups: int
     cases: int
     foreground: float
-    """Share of all pixels, 0 to 1."""
+    """Share of all pixels of the part, 0 to 1."""
 
 
-def write_check_page(path: Path, checked: Checked) -> None:
-    """Writes the page, whole or not at all."""
+def write_check_page(path: Path, result: CheckResult) -> None:
+    """Write the page atomically."""
     write_page(
         path,
         "check.html.j2",
-        title=f"Check of {checked.folder.resolve().name}",
-        verdict=checked.verdict,
-        findings=checked.findings,
-        histograms=_draw_histograms(checked),
-        facts=checked.facts,
-        parts=_parts(checked),
-        split_text=checked.splits.text if checked.splits else "",
-        tiles=[_make_tile(exam, names) for exam, names in _choose_cases(checked)],
+        title=f"Check of {result.stats.folder.resolve().name}",
+        verdict=result.verdict,
+        findings=result.findings,
+        histograms=_draw_histograms(result),
+        facts=result.facts,
+        parts=_parts(result),
+        split_text=result.splits.text if result.splits else "",
+        tiles=[_make_tile(stats, names) for stats, names in _choose_cases(result)],
     )
 
 
-def _choose_cases(checked: Checked) -> list[tuple[CaseStats, list[str]]]:
-    """Cases with findings, the worst kinds first, then evenly spread ones without."""
+def _choose_cases(result: CheckResult) -> list[tuple[CaseStats, list[str]]]:
+    """Choose cases with findings, the most severe first, then evenly spread ones without."""
     names: dict[str, list[str]] = {}
     chosen: dict[str, None] = {}
-    for finding in checked.findings:
+    for finding in result.findings:
         for case in finding.cases:
             names.setdefault(case, []).append(finding.check)
         if finding.severity != "note":
-            chosen.update(dict.fromkeys(finding.cases[:TILES_OF_ONE]))
-    exams = {exam.case.id: exam for exam in checked.evidence.exams}
-    rest = [case for case in exams if case not in chosen]
-    wanted = max(TILES - len(chosen), TILES // 4)
+            chosen.update(dict.fromkeys(finding.cases[:MAX_TILES_PER_FINDING]))
+    case_stats = {stats.case.id: stats for stats in result.stats.case_stats}
+    rest = [case for case in case_stats if case not in chosen]
+    wanted = max(MAX_TILES - len(chosen), MAX_TILES // 4)
     chosen.update(dict.fromkeys(rest[:: max(1, len(rest) // wanted)][:wanted]))
-    return [(exams[case], names.get(case, [])) for case in chosen if case in exams]
+    return [(case_stats[case], names.get(case, [])) for case in chosen if case in case_stats]
 
 
-def _make_tile(exam: CaseStats, names: Sequence[str]) -> Tile:
-    case = exam.case
-    if exam.error is not None or exam.shape != exam.mask_shape:
-        trouble = exam.error or f"image {size_text(exam.shape)}, mask {size_text(exam.mask_shape)}"
+def _make_tile(stats: CaseStats, names: Sequence[str]) -> Tile:
+    case = stats.case
+    if stats.error is not None or stats.shape != stats.mask_shape:
+        trouble = (
+            stats.error or f"image {size_text(stats.shape)}, mask {size_text(stats.mask_shape)}"
+        )
         return Tile(case=case.id, findings=names, trouble=trouble)
     assert case.mask is not None
     image, codes = read_image(case), read_annotation(case.mask).codes
-    step = max(1, min(codes.shape[-2:]) // (2 * TILE_PX))
+    step = max(1, min(codes.shape[-2:]) // (2 * TILE_SIDE_PX))
     image, codes = image[..., ::step, ::step], codes[..., ::step, ::step]
     classes = np.searchsorted(np.unique(codes), codes).clip(max=254).astype(np.uint8)
     picture = outline(image, classes, np.zeros_like(classes))
-    return Tile(case=case.id, findings=names, data=as_data(picture, TILE_PX, kind="webp"))
+    return Tile(case=case.id, findings=names, data=as_data(picture, TILE_SIDE_PX, kind="webp"))
 
 
-def _parts(checked: Checked) -> list[PartOfSplit]:
-    if checked.splits is None:
+def _parts(result: CheckResult) -> list[PartOfSplit]:
+    if result.splits is None:
         return []
-    assert checked.grouping is not None
-    group_of = {case.id: case.group for case in checked.grouping.cases}
-    exams = {exam.case.id: exam for exam in checked.evidence.readable}
+    group_of = result.stats.group_of
+    by_id = {stats.case.id: stats for stats in result.stats.readable}
     found = []
     for part in PARTS:
-        ids = getattr(checked.splits, part)
-        pixels = sum((checked.evidence.class_pixels(exams[case]) for case in ids), np.zeros(1))
+        ids = getattr(result.splits, part)
+        pixels = sum(
+            (np.array(result.stats.class_pixels(by_id[case])) for case in ids), np.zeros(1)
+        )
         found.append(
             PartOfSplit(
                 name=part,
@@ -116,19 +119,19 @@ def _parts(checked: Checked) -> list[PartOfSplit]:
     return found
 
 
-def _draw_histograms(checked: Checked) -> str:
-    """Sizes, intensities and foreground shares, as SVG; '' where nothing could be read."""
-    exams = checked.evidence.readable
-    if not exams:
+def _draw_histograms(result: CheckResult) -> str:
+    """Draw sizes, intensities and foreground shares as SVG; '' if nothing could be read."""
+    case_stats = result.stats.readable
+    if not case_stats:
         return ""
     figure = Figure(figsize=(9, 2.6), layout="constrained")
     sizes, gray, foreground = figure.subplots(1, 3)
-    common = Counter(size_text(exam.shape) for exam in exams).most_common(6)
+    common = Counter(size_text(stats.shape) for stats in case_stats).most_common(6)
     sizes.barh([size for size, _ in common][::-1], [n for _, n in common][::-1], color=BLUE)
     sizes.set_title("Sizes, pixels")
     sizes.set_xlabel("images")
 
-    values = np.concatenate([exam.pixels.ravel() for exam in exams]).astype(np.float64)
+    values = np.concatenate([stats.pixels.ravel() for stats in case_stats]).astype(np.float64)
     values = values[np.isfinite(values)]
     if len(values):
         low, high = np.percentile(values, (0.1, 99.9))
@@ -136,9 +139,8 @@ def _draw_histograms(checked: Checked) -> str:
     gray.set_title("Intensities")
     gray.set_yticks([])
 
-    if checked.evidence.space is not None:
-        pixels = [checked.evidence.class_pixels(exam) for exam in exams]
-        shares = [100 * own[1:].sum() / max(1, own.sum()) for own in pixels]
+    if result.stats.label_space is not None:
+        shares = [100 * result.stats.foreground_share(stats) for stats in case_stats]
         foreground.hist(shares, bins=32, color=ORANGE)
     foreground.set_title("Foreground, % of an image")
     foreground.set_ylabel("images")

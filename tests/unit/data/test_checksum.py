@@ -1,7 +1,7 @@
 import shutil
 
 from ushape.data import checksum
-from ushape.data.checksum import digest_of
+from ushape.data.checksum import dataset_checksum
 from ushape.types import Case, MaskParts
 
 
@@ -14,17 +14,19 @@ def make(folder, contents):
     ]
 
 
-def test_the_same_files_elsewhere_and_changed_ones(tmp_path, monkeypatch):
+def test_checksum_depends_on_contents_and_not_on_the_place(tmp_path, monkeypatch):
     contents = {"a.png": b"0123456789", "m1": b"x", "m2": b"y"}
-    first = digest_of(make(tmp_path / "one", contents), tmp_path / "one")
-    assert digest_of(make(tmp_path / "two", contents), tmp_path / "two") == first
+    first = dataset_checksum(make(tmp_path / "one", contents), tmp_path / "one")
+    assert dataset_checksum(make(tmp_path / "two", contents), tmp_path / "two") == first
     for name, content in (("a.png", b"0123456780"), ("m2", b""), ("m1", b"xy")):
         other = tmp_path / f"{name}.d"
-        assert digest_of(make(other, {**contents, name: content}), other) != first
+        assert dataset_checksum(make(other, {**contents, name: content}), other) != first
     # Of large files the two ends count.
-    monkeypatch.setattr(checksum, "WHOLE_BYTES", 3)
-    large = digest_of(make(tmp_path / "three", contents), tmp_path / "three")
+    monkeypatch.setattr(checksum, "END_BYTES", 3)
+    large = dataset_checksum(make(tmp_path / "three", contents), tmp_path / "three")
     for changed, is_seen in ((b"012_456789", False), (b"0123456_89", True), (b"0_23456789", True)):
         other = tmp_path / "changed"
-        assert (digest_of(make(other, {**contents, "a.png": changed}), other) != large) == is_seen
+        assert (
+            dataset_checksum(make(other, {**contents, "a.png": changed}), other) != large
+        ) == is_seen
         shutil.rmtree(other)

@@ -1,8 +1,12 @@
+import io as streams
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from ushape.data.discovery import discover
+from dicoms import save_series
+from ushape.data.discovery import STANDARD_INPUT, discover, find_inputs
 from ushape.errors import DataError
 
 
@@ -30,47 +34,47 @@ def pairs(discovery):
 @pytest.mark.parametrize(
     ("images", "masks"), [("images", "masks"), ("Images", "labels"), ("train", "train_masks")]
 )
-def test_two_folders(make, images, masks):
+def test_discover_two_folders(make, images, masks):
     folder = make(f"{images}/a.jpg", f"{images}/b.jpg", f"{masks}/a.png", f"{masks}/b_mask.gif")
     assert pairs(discover(folder)) == {"a": ("a.jpg", "a.png"), "b": ("b.jpg", "b_mask.gif")}
 
 
-def test_patients_in_subfolders(make):
+def test_discover_patients_in_subfolders(make):
     folder = make("images/p1/s1.tif", "images/p2/s1.tif", "masks/p1/s1.tif", "masks/p2/s1.tif")
     assert list(pairs(discover(folder))) == ["p1/s1", "p2/s1"]
 
 
-def test_one_tree_with_a_suffix(make):
+def test_discover_one_tree_with_a_suffix(make):
     folder = make("p1/x.tif", "p1/x_mask.tif", "p2/y.tif", "p2/y_mask.tif", "data.csv")
     found = discover(folder)
     assert pairs(found) == {"p1/x": ("x.tif", "x_mask.tif"), "p2/y": ("y.tif", "y_mask.tif")}
     assert found.notes == []
 
 
-def test_one_folder_with_a_prefix(make):
+def test_discover_one_folder_with_a_prefix(make):
     assert list(pairs(discover(make("a.png", "mask_a.png", "b.png", "mask_b.png")))) == ["a", "b"]
 
 
-def test_masks_named_by_the_user(make):
+def test_discover_masks_named_by_the_user(make):
     folder = make("cars/a_01.jpg", "outlines/a_01_mask.gif")
     found = discover(folder / "cars", folder / "outlines")
     assert pairs(found) == {"a_01": ("a_01.jpg", "a_01_mask.gif")}
 
 
-def test_what_has_no_partner_is_named_with_the_nearest(make):
+def test_discover_names_files_without_a_partner(make):
     folder = make("images/cell1.png", "images/cell2.png", "masks/cell1.png", "masks/cel2.png")
     found = discover(folder)
     assert list(pairs(found)) == ["cell1"]
-    assert "1 image has no mask, e.g. cell2.png; the nearest mask is c" in found.notes[0]
+    assert "1 image has no mask, e.g. cell2.png; the most similar mask is c" in found.notes[0]
     assert "1 mask has no image, e.g. cel2.png" in found.notes[1]
 
 
-def test_hidden_and_foreign_files_are_left_out(make):
+def test_discover_skips_hidden_and_foreign_files(make):
     folder = make("images/a.png", "images/.b.png", "images/Thumbs.db", ".git/x.png", "masks/a.png")
     assert list(pairs(discover(folder))) == ["a"]
 
 
-def test_no_pairs_says_what_was_seen(make):
+def test_discover_describes_a_folder_without_pairs(make):
     folder = make("images/a.png", "masks/zebra.png", "masks/notes.docx")
     with pytest.raises(DataError) as caught:
         discover(folder)
@@ -79,29 +83,105 @@ def test_no_pairs_says_what_was_seen(make):
     assert "--masks" in caught.value.hint
 
 
-def test_several_candidates(make):
+def test_discover_refuses_several_candidates(make):
     folder = make("images/a.png", "train/a.png", "masks/a.png")
-    with pytest.raises(DataError, match="several image folders") as caught:
+    with pytest.raises(DataError) as caught:
         discover(folder)
+    assert caught.value.code == "ambiguous_folders"
     assert "--masks" in caught.value.hint
 
 
-def test_two_files_of_one_name(make):
-    with pytest.raises(DataError, match=r"Two images are called a: .*a\.jpg and .*a\.png"):
+def test_discover_refuses_two_images_of_one_name(make):
+    with pytest.raises(DataError) as error:
         discover(make("images/a.jpg", "images/a.png", "masks/a.png"))
+    assert error.value.code == "ambiguous_image"
 
 
-def test_two_masks_of_one_image(make):
-    with pytest.raises(DataError, match=r"Two masks belong to a: .*a\.png and .*a_mask\.png"):
+def test_discover_refuses_two_masks_of_one_image(make):
+    with pytest.raises(DataError) as error:
         discover(make("images/a.jpg", "masks/a.png", "masks/a_mask.png"))
+    assert error.value.code == "ambiguous_mask"
 
 
-def test_empty_missing_and_a_file(make, tmp_path):
+def test_discover_refuses_empty_and_missing_folders(make, tmp_path):
     folder = make("images/a.png")
     (tmp_path / "none").mkdir()
-    with pytest.raises(DataError, match="empty"):
+    with pytest.raises(DataError) as error:
         discover(tmp_path / "none")
-    with pytest.raises(DataError, match="is not there"):
+    assert error.value.code == "no_pairs"
+    with pytest.raises(DataError) as error:
         discover(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="a file, not a folder"):
+    assert error.value.code == "not_a_folder"
+    with pytest.raises(DataError) as error:
         discover(folder / "images" / "a.png")
+    assert error.value.code == "not_a_folder"
+
+
+def below(*paths, channels=1, dims=2):
+    return [str(one.below) for one in find_inputs(paths, channels=channels, dims=dims)]
+
+
+def test_find_inputs_keeps_subfolders(make):
+    folder = make("in/p1/a.png", "in/b.JPG", "other/c.png")
+    assert below(folder / "in", folder / "other" / "c.png") == ["b.JPG", "p1/a.png", "c.png"]
+
+
+def test_find_inputs_keeps_folders_below_a_wildcard(make):
+    folder = make("p1/scan/a.png", "p2/scan/a.png", "p2/scan/b.png", "p2/notes.png")
+    assert below(folder / "*" / "scan" / "a.png") == ["p1/scan/a.png", "p2/scan/a.png"]
+    assert below(folder / "**" / "b.png") == ["p2/scan/b.png"]
+    with pytest.raises(DataError) as error:
+        below(folder / "*.tif")
+    assert error.value.code == "no_images"
+
+
+def test_find_inputs_reads_tables_and_standard_input(make, monkeypatch):
+    folder = make("p1/a.png", "p2/b.png")
+    table = folder / "new.csv"
+    table.write_text("image,group\np1/a.png,anna\np2/b.png,ben\n")
+    found = find_inputs([table], channels=1, dims=2)
+    assert [(one.case.group, str(one.below)) for one in found] == [
+        ("anna", "p1/a.png"),
+        ("ben", "p2/b.png"),
+    ]
+    table.write_text("file\np1/a.png\n")
+    with pytest.raises(DataError) as error:
+        below(table)
+    assert error.value.code == "missing_columns"
+    monkeypatch.setattr(sys, "stdin", streams.StringIO(f"{folder}/p1/a.png\n\n{folder}/p2\n"))
+    assert below(STANDARD_INPUT) == ["a.png", "b.png"]
+
+
+def test_find_inputs_joins_channels_if_the_model_reads_more(make):
+    folder = make(*(f"{name}_000{number}.png" for name in "ab" for number in range(2)))
+    assert len(below(folder)) == 4
+    found = find_inputs([folder], channels=2, dims=2)
+    assert [one.case.image.name for one in found] == ["a_0000.png", "b_0000.png"]
+    assert [path.name for one in found for path in one.case.channels] == [
+        "a_0001.png",
+        "b_0001.png",
+    ]
+    assert [str(one.below) for one in found] == ["a.png", "b.png"]
+
+
+def test_find_inputs_joins_slices_for_a_model_of_volumes(tmp_path):
+    (tmp_path / "in").mkdir()
+    save_series(tmp_path / "in" / "p1")
+    save_series(tmp_path / "in" / "p2")
+    assert len(below(tmp_path / "in")) == 10
+    assert below(tmp_path / "in", dims=3) == ["p1", "p2"]
+    assert below(tmp_path / "in" / "p1", dims=3) == ["p1"]
+
+
+def test_find_inputs_refuses_equal_output_names(make, tmp_path):
+    folder = make("in/a.png", "in/a.jpg")
+    with pytest.raises(DataError) as error:
+        below(folder / "in")
+    assert error.value.code == "equal_output_names"
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError) as error:
+        below(tmp_path / "empty")
+    assert error.value.code == "no_images"
+    with pytest.raises(DataError) as error:
+        below(folder / "nothing.png")
+    assert error.value.code == "file_not_found"

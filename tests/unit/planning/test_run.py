@@ -5,7 +5,7 @@ import torch
 
 from ushape.errors import RunError
 from ushape.planning.run import Run
-from ushape.types import Case, CaseFacts
+from ushape.types import Case, CaseFacts, CocoMask, MaskParts
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_run_load_cases_returns_what_was_saved(run, tmp_path):
     for path in (data / "sub" / "a.png", data / "a_mask.png"):
         path.write_bytes(b"x")
     case = Case(id="a", image=data / "sub" / "a.png", mask=data / "a_mask.png", group="g")
-    run.save_cases(data, [CaseFacts(case, (5, 7))])
+    run.save_cases(data, [CaseFacts(case, (5, 7))], "checksum")
     assert run.load_cases() == [CaseFacts(case, (5, 7))]
     (data / "sub" / "a.png").unlink()
     with pytest.raises(RunError) as caught:
@@ -66,3 +66,33 @@ def test_run_save_weights_stores_facts_and_no_code(run):
     assert run.weight_facts() == {"epoch": 4, "dice": 0.5}
     assert run.weights_path.read_bytes()[8:9] == b"{"  # A JSON header, then plain numbers.
     assert [path.name for path in Path(run.folder).iterdir()] == ["model.safetensors"]
+
+
+def test_every_kind_of_case_is_found_again(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in ("a.png", "a1.png", "b.png", "c.png"):
+        (data / name).write_bytes(b"x")
+    cases = [
+        Case(
+            id="a",
+            image=data / "a.png",
+            channels=(data / "a1.png",),
+            mask=MaskParts((data / "m1.png", tmp_path / "m2.png"), (1, 3)),
+            split="test",
+            metadata={"stain": "PAS"},
+        ),
+        Case(id="b", image=data / "b.png", mask=CocoMask(data / "x.json", 5)),
+        Case(id="c", image=data / "c.png", mask=CocoMask(data / "x.json", "five"), group="g"),
+    ]
+    (tmp_path / "run").mkdir()
+    run = Run(tmp_path / "run")
+    facts = [CaseFacts(case, (5, 7)) for case in cases]
+    run.save_cases(data, facts, "checksum")
+    assert run.load_cases() == facts
+    first = json.loads(run.cases_path.read_text())["cases"][0]
+    assert first["mask"] == {"parts": ["m1.png", str(tmp_path / "m2.png")], "values": [1, 3]}
+
+    (data / "t.csv").write_text("image,mask\n")  # A table as data: paths below its folder.
+    run.save_cases(data / "t.csv", facts, "checksum")
+    assert run.load_cases() == facts

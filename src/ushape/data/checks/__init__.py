@@ -1,11 +1,8 @@
-"""Every problem of a data set at once: one pass over the files, then a table of checks.
-
-A new check is a function that yields findings, and a line in CHECKS.
-"""
+"""Checks of a scanned data set. A new one is a function and a line in CHECKS."""
 
 from __future__ import annotations
 
-from ushape.data.checks import images, leaks, masks
+from ushape.data.checks import images, masks
 from ushape.data.checks.finding import Check
 
 CHECKS: tuple[Check, ...] = (
@@ -23,6 +20,6 @@ CHECKS: tuple[Check, ...] = (
     masks.find_empty,
     masks.find_inverted,
     masks.find_misplaced,
-    leaks.find_duplicates,
-    leaks.find_ungrouped,
+    images.find_duplicates,
+    images.find_ungrouped,
 )

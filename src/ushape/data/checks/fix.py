@@ -1,8 +1,7 @@
-"""A corrected copy of a data set. The original is never touched."""
+"""A corrected copy of a data set. The original is never changed."""
 
 from __future__ import annotations
 
-import csv
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,86 +12,99 @@ import numpy as np
 from ushape import io
 from ushape.data.case_stats import CaseStats
 from ushape.data.checks.masks import sharp_values, threshold_between
-from ushape.data.checks.run import Checked
+from ushape.data.checks.run import CheckResult
 from ushape.data.preprocessing import read_image
 from ushape.errors import RunError
+from ushape.formatting import pluralize, to_csv
 from ushape.io.annotations import read_annotation
+from ushape.io.files import write_bytes
 from ushape.types import MaskEncoding, MaskPixels
 
 
 @dataclass(frozen=True)
-class Change:
-    """What differs in the copy."""
+class CopyChange:
+    """One difference between a data set and its corrected copy."""
 
     case: str
     what: str
 
 
 def refuse_target(folder: Path, data: Path) -> None:
-    """Raises RunError where a corrected copy must not be written."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"{folder} is not empty.", hint="Name a new folder for the corrected copy.")
-    if folder.resolve().is_relative_to(data.resolve()):
-        raise RunError(f"{folder} lies in the data.", hint=f"Name a folder beside {data}.")
-
-
-def write_fixed_copy(checked: Checked, folder: Path) -> list[Change]:
-    """Writes images/, masks/ and changes.csv below a new folder.
-
-    Returns:
-        What was changed or left out, in the order of the cases.
+    """Check that a corrected copy can be written to a folder.
 
     Raises:
-        RunError: the folder holds something; images whose channels are several files.
+        RunError: if the folder is not empty or lies inside the data.
     """
-    refuse_target(folder, checked.folder)
-    if any(exam.case.channels for exam in checked.evidence.exams):
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(
-            "Images whose channels are several files are not rewritten.",
-            hint="Mend the files that `ushape check` names, one by one.",
+            f"{folder} is not empty.",
+            code="output_exists",
+            hint="Name a new folder for the corrected copy.",
+        )
+    if folder.resolve().is_relative_to(data.resolve()):
+        raise RunError(
+            f"{folder} lies inside the data.",
+            code="output_in_data",
+            hint=f"Name a folder outside {data}.",
+        )
+
+
+def write_fixed_copy(result: CheckResult, folder: Path) -> list[CopyChange]:
+    """Write images/, masks/ and changes.csv below a new folder.
+
+    Returns:
+        The changed and the omitted cases, in their order.
+
+    Raises:
+        RunError: if the folder is not empty, or if the channels of an image are several files.
+    """
+    refuse_target(folder, result.stats.folder)
+    if any(stats.case.channels for stats in result.stats.case_stats):
+        raise RunError(
+            "Images whose channels are several files cannot be copied.",
+            code="several_channel_files",
+            hint="Correct the files that `ushape check` lists individually.",
         )
     left_out = {
         case: finding.check.replace("_", " ")
-        for finding in checked.findings
+        for finding in result.findings
         if finding.in_copy == "left out"
         for case in finding.cases
     }
     soft = {
         case
-        for finding in checked.findings
+        for finding in result.findings
         if finding.check == "soft_edges"
         for case in finding.cases
     }
-    low, high = sharp_values(checked.evidence.value_counts) if soft else (0, 0)
+    low, high = sharp_values(result.stats.value_counts) if soft else (0, 0)
     changes = []
-    for exam in checked.evidence.exams:
-        if exam.case.id in left_out:
-            changes.append(Change(exam.case.id, f"left out: {left_out[exam.case.id]}"))
+    for stats in result.stats.case_stats:
+        if stats.case.id in left_out:
+            changes.append(CopyChange(stats.case.id, f"left out: {left_out[stats.case.id]}"))
             continue
-        edges = (low, high) if exam.case.id in soft else None
-        changes += [Change(exam.case.id, what) for what in _copy_case(exam, folder, edges)]
+        edges = (low, high) if stats.case.id in soft else None
+        changes += [CopyChange(stats.case.id, what) for what in _copy_case(stats, folder, edges)]
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "changes.csv").open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(("case", "change"))
-        rows.writerows((change.case, change.what) for change in changes)
+    rows = [{"case": change.case, "change": change.what} for change in changes]
+    write_bytes(folder / "changes.csv", to_csv(("case", "change"), rows))
     return changes
 
 
-def _copy_case(exam: CaseStats, folder: Path, edges: tuple[int, int] | None) -> Iterator[str]:
-    """Copies one pair; yields what was changed in it."""
-    case = exam.case
+def _copy_case(stats: CaseStats, folder: Path, edges: tuple[int, int] | None) -> Iterator[str]:
+    """Copy one pair and yield its changes."""
+    case = stats.case
     assert case.mask is not None
     image_path = _place(folder / "images", case.id, io.suffix_of(case.image))
-    if exam.is_turned_apart:
+    if stats.is_turned_apart:
         image_path = image_path.with_name(f"{io.stem_of(image_path)}.png")
         upright = read_image(case)
         picture = upright[0] if len(upright) == 1 else np.moveaxis(upright, 0, -1)
         io.write_rgb(image_path, picture)
-        yield "image saved as it is shown, without EXIF"
+        yield "image saved as it is displayed, without EXIF"
     else:
         _copy(case.image, image_path)
-    mask, changes = _corrected(exam, read_annotation(case.mask), edges)
+    mask, changes = _corrected(stats, read_annotation(case.mask), edges)
     if isinstance(case.mask, Path) and not changes:
         target = _place(folder / "masks", case.id, io.suffix_of(case.mask))
         _copy(case.mask, target)
@@ -104,7 +116,7 @@ def _copy_case(exam: CaseStats, folder: Path, edges: tuple[int, int] | None) -> 
 
 
 def _copy(source: Path, target: Path) -> None:
-    """A file, or a folder that is one image: slices of a scan, a Zarr."""
+    """Copy a file, or a folder that is one image, such as DICOM slices or a Zarr."""
     if source.is_dir():
         shutil.copytree(source, target)
     else:
@@ -112,13 +124,13 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _corrected(
-    exam: CaseStats, mask: MaskPixels, edges: tuple[int, int] | None
+    stats: CaseStats, mask: MaskPixels, edges: tuple[int, int] | None
 ) -> tuple[MaskPixels, list[str]]:
     codes, changes = mask.codes, []
-    if exam.is_turned_apart:
-        codes = np.ascontiguousarray(turn_as_exif(codes, exam.image_turn))
-        changes.append("mask turned as the image's EXIF says")
-    elif exam.shape != codes.shape and exam.shape == codes.shape[::-1]:
+    if stats.is_turned_apart:
+        codes = np.ascontiguousarray(turn_as_exif(codes, stats.image_turn))
+        changes.append("mask rotated by the EXIF orientation of the image")
+    elif stats.shape != codes.shape and stats.shape == codes.shape[::-1]:
         codes = np.ascontiguousarray(codes.T)
         changes.append("mask transposed")
     encoding = mask.encoding
@@ -127,12 +139,12 @@ def _corrected(
         odd = int(((codes != low) & (codes != high)).sum())
         codes = nearest_of(codes, low, high, is_color=encoding.kind == "colors")
         encoding = encoding if encoding.kind == "colors" else MaskEncoding()
-        changes.append(f"{odd} pixels of soft edges set to the nearer of two values")
+        changes.append(f"{pluralize(odd, 'pixel')} of soft edges set to the nearer of two values")
     return MaskPixels(codes=codes, encoding=encoding), changes
 
 
 def turn_as_exif(array: np.ndarray, orientation: int) -> np.ndarray:
-    """(y, x) as stored -> as it is shown, by the EXIF orientation 1 to 8."""
+    """Rotate an array (y, x) as it is displayed, by the EXIF orientation 1 to 8."""
     turned = array.T if orientation >= 5 else array
     mirrored_y = orientation in (3, 4, 7, 8)
     mirrored_x = orientation in (2, 3, 6, 7)
@@ -140,10 +152,11 @@ def turn_as_exif(array: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def nearest_of(codes: np.ndarray, low: int, high: int, *, is_color: bool) -> np.ndarray:
-    """Each pixel as the nearer of two values, or of two colors.
+    """Replace each pixel by the nearer of two values, or of two colors.
 
     Shapes:
-        codes: (*S) -> (*S), the same dtype.
+        codes: (*S).
+        returns: (*S), the same dtype.
     """
     if not is_color:
         return np.where(codes >= threshold_between(low, high), high, low).astype(codes.dtype)

@@ -1,40 +1,44 @@
-"""Checks of files and images: readable, of one kind, of their mask's size."""
+"""Checks of files and images, and of images across cases: readable, consistent, not duplicated."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from ushape.data.case_stats import CaseStats
-from ushape.data.checks.finding import Evidence, Finding
-from ushape.formatting import pluralize, size_text
+from ushape.data.case_stats import CaseStats, correlation_of_neighbors
+from ushape.data.checks.finding import Finding, Severity
+from ushape.data.scan import DatasetStats
+from ushape.formatting import natural_order, pluralize, size_text
 from ushape.io.files import DAMAGED
 
-TURNED_SIDEWAYS = range(5, 9)
-"""EXIF orientations that exchange height and width."""
+NEIGHBORS = 3
+"""Distance up to which neighboring slices of one group may be nearly identical."""
+
+MIN_FRAMES = 6
+"""Smallest number of images for which their order is meaningful."""
 
 
-def find_unpaired(evidence: Evidence) -> Iterator[Finding]:
-    for note in evidence.discovery.notes:
+def find_unpaired(dataset: DatasetStats) -> Iterator[Finding]:
+    for note in dataset.listing.notes:
         yield Finding(
             check="unpaired",
             severity="warning",
             text=note.removeprefix("Left out: "),
-            fix="Give both files of a pair the same name, or take the lonely one out.",
+            fix="Give both files of a pair the same name, or remove the file without a partner.",
         )
 
 
-def find_unreadable(evidence: Evidence) -> Iterator[Finding]:
-    broken = [exam for exam in evidence.exams if exam.error is not None]
-    empty = [exam for exam in broken if exam.is_zero_bytes]
-    damaged = [exam for exam in broken if not exam.is_zero_bytes]
+def find_unreadable(dataset: DatasetStats) -> Iterator[Finding]:
+    broken = [stats for stats in dataset.case_stats if stats.error is not None]
+    empty = [stats for stats in broken if stats.is_zero_bytes]
+    damaged = [stats for stats in broken if not stats.is_zero_bytes]
     if empty:
         yield Finding(
             check="zero_bytes",
             severity="error",
-            text=f"{pluralize(len(empty), 'pair')} with a file of 0 bytes.",
+            text=f"{pluralize(len(empty), 'pair')} with an empty file.",
             fix="Copy these files again from their source.",
-            cases=tuple(exam.case.id for exam in empty),
+            cases=tuple(stats.case.id for stats in empty),
             in_copy="left out",
         )
     if damaged:
@@ -44,27 +48,26 @@ def find_unreadable(evidence: Evidence) -> Iterator[Finding]:
             text=f"{pluralize(len(damaged), 'pair')} with a file that cannot be read, e.g. "
             f"{damaged[0].error}",
             fix=damaged[0].hint or DAMAGED,
-            cases=tuple(exam.case.id for exam in damaged),
+            cases=tuple(stats.case.id for stats in damaged),
             in_copy="left out",
         )
 
 
-def find_other_sizes(evidence: Evidence) -> Iterator[Finding]:
-    """Image and mask of different size: turned by EXIF, transposed, or simply another size."""
-    unlike = [exam for exam in evidence.readable if exam.shape != exam.mask_shape]
-    # A square image, or one that is upside down, keeps its size when its EXIF turns it.
-    turned = [exam for exam in evidence.readable if exam.is_turned_apart]
+def find_other_sizes(dataset: DatasetStats) -> Iterator[Finding]:
+    """Find masks with another size than the image: rotated by EXIF, transposed, or different."""
+    unlike = [stats for stats in dataset.readable if stats.shape != stats.mask_shape]
+    # A square image, or one that is upside down, keeps its size if EXIF rotates it.
+    turned = [stats for stats in dataset.readable if stats.is_turned_apart]
     transposed = [e for e in unlike if e not in turned and e.shape == e.mask_shape[::-1]]
-    other = [exam for exam in unlike if exam not in turned and exam not in transposed]
+    other = [stats for stats in unlike if stats not in turned and stats not in transposed]
     if turned:
         yield Finding(
             check="exif",
             severity="error",
-            text=f"{pluralize(len(turned), 'image')} turned by EXIF, and the mask does not turn "
-            "with it.",
-            fix="Turn the mask as the photograph is shown (--fix does), or remove the EXIF "
-            "orientation where the mask was drawn on the pixels as stored.",
-            cases=tuple(exam.case.id for exam in turned),
+            text=f"{pluralize(len(turned), 'image')} rotated by EXIF, but not its mask.",
+            fix="Rotate the mask as the photograph is displayed (--fix does it), or remove the "
+            "EXIF orientation if the mask was drawn on the stored pixels.",
+            cases=tuple(stats.case.id for stats in turned),
             in_copy="corrected",
         )
     if transposed:
@@ -73,8 +76,8 @@ def find_other_sizes(evidence: Evidence) -> Iterator[Finding]:
             severity="error",
             text=f"{pluralize(len(transposed), 'image')} whose mask is transposed, "
             f"{_sizes_of(transposed[0])}.",
-            fix="Exchange height and width of the mask; look whether it is mirrored as well.",
-            cases=tuple(exam.case.id for exam in transposed),
+            fix="Transpose the mask, and check whether it is mirrored as well.",
+            cases=tuple(stats.case.id for stats in transposed),
             in_copy="corrected",
         )
     if other:
@@ -83,100 +86,161 @@ def find_other_sizes(evidence: Evidence) -> Iterator[Finding]:
             severity="error",
             text=f"{pluralize(len(other), 'image')} whose mask has another size, "
             f"{_sizes_of(other[0])}.",
-            fix="Export the masks on the image's grid, pixel for pixel.",
-            cases=tuple(exam.case.id for exam in other),
+            fix="Export the masks in the size of their images.",
+            cases=tuple(stats.case.id for stats in other),
             in_copy="left out",
         )
 
 
-def find_mixed_kinds(evidence: Evidence) -> Iterator[Finding]:
-    """Different channel counts stop training, different depths are brought to one scale."""
+def find_mixed_kinds(dataset: DatasetStats) -> Iterator[Finding]:
+    """Find images that differ in channels, dimensions or data type."""
     for check, key, severity, fix in (
         (
             "channels",
-            lambda exam: f"{exam.channels} channels",
+            lambda stats: pluralize(stats.channels, "channel"),
             "error",
             "Convert all images to one kind, e.g. all gray or all RGB.",
         ),
         (
             "dimensions",
-            lambda exam: f"{len(exam.shape)}D",
+            lambda stats: f"{len(stats.shape)}D",
             "error",
-            "Train on images or on volumes, not on both.",
+            "Use either images or volumes, not both.",
         ),
         (
             "depth",
-            lambda exam: exam.dtype,
+            lambda stats: stats.dtype,
             "warning",
-            "Each image is scaled by itself, so that this may be meant; convert them if not.",
+            "Each image is normalized by itself, so this may be intended; otherwise convert them.",
         ),
     ):
-        rare, text = _minorities(evidence.readable, key)
+        rare, text = _minorities(dataset.readable, key)
         if rare:
             yield Finding(
                 check=check,
                 severity=severity,  # type: ignore[arg-type]  # A literal of the table above.
                 text=f"Images of different kinds: {text}.",
                 fix=fix,
-                cases=tuple(exam.case.id for exam in rare),
+                cases=tuple(stats.case.id for stats in rare),
             )
 
 
-def find_odd_images(evidence: Evidence) -> Iterator[Finding]:
+def find_odd_images(dataset: DatasetStats) -> Iterator[Finding]:
     def those(is_odd: Callable[[CaseStats], bool]) -> tuple[str, ...]:
-        return tuple(exam.case.id for exam in evidence.readable if is_odd(exam))
+        return tuple(stats.case.id for stats in dataset.readable if is_odd(stats))
 
-    if cases := those(lambda exam: exam.not_finite > 0):
-        count = sum(exam.not_finite for exam in evidence.readable)
+    if cases := those(lambda stats: stats.not_finite > 0):
+        count = sum(stats.not_finite for stats in dataset.readable)
         yield Finding(
             check="not_finite",
             severity="error",
             text=f"{pluralize(len(cases), 'image')} with NaN or infinite values ({count} in all).",
-            fix="Replace them, e.g. by the value of the background, or take the images out.",
+            fix="Replace them, for example by the background value, or remove the images.",
             cases=cases,
             in_copy="left out",
         )
-    if cases := those(lambda exam: exam.low == exam.high and exam.not_finite == 0):
+    if cases := those(lambda stats: stats.low == stats.high and stats.not_finite == 0):
         yield Finding(
             check="constant",
             severity="warning",
-            text=f"{pluralize(len(cases), 'image')} of one value only.",
-            fix="Look whether the export failed; take them out if they show nothing.",
+            text=f"{pluralize(len(cases), 'image')} with only one value.",
+            fix="Check whether the export failed; remove them if they show nothing.",
             cases=cases,
             in_copy="left out",
         )
-    if cases := those(lambda exam: exam.has_alpha):
+    if cases := those(lambda stats: stats.has_alpha):
         yield Finding(
             check="alpha",
             severity="note",
-            text=f"{pluralize(len(cases), 'image')} with a transparency channel, which is dropped.",
-            fix="Nothing, unless the transparency means something.",
+            text=f"{pluralize(len(cases), 'image')} with an alpha channel, which is ignored.",
+            fix="No action, unless the transparency has a meaning.",
             cases=cases,
         )
-    if cases := those(lambda exam: exam.equal_channels):
+    if cases := those(lambda stats: stats.equal_channels):
         yield Finding(
             check="equal_channels",
             severity="note",
-            text=f"{pluralize(len(cases), 'image')} in which two channels hold the same.",
-            fix="Nothing where a missing sequence was repeated; save gray images as gray "
-            "otherwise.",
+            text=f"{pluralize(len(cases), 'image')} with two identical channels.",
+            fix="No action if a missing sequence was repeated; otherwise save gray images as gray.",
             cases=cases,
         )
 
 
-def _sizes_of(exam: CaseStats) -> str:
-    return f"e.g. image {size_text(exam.shape)}, mask {size_text(exam.mask_shape)}"
+def _sizes_of(stats: CaseStats) -> str:
+    return f"e.g. image {size_text(stats.shape)}, mask {size_text(stats.mask_shape)}"
 
 
 def _minorities(
-    exams: Iterable[CaseStats], key_of: Callable[[CaseStats], str]
+    case_stats: Iterable[CaseStats], key_of: Callable[[CaseStats], str]
 ) -> tuple[list[CaseStats], str]:
-    """Exams that are not of the commonest kind, and all kinds with their counts."""
+    """Return the cases that are not of the most common kind, and all kinds with their counts."""
     by_key: dict[str, list[CaseStats]] = {}
-    for exam in exams:
-        by_key.setdefault(key_of(exam), []).append(exam)
+    for stats in case_stats:
+        by_key.setdefault(key_of(stats), []).append(stats)
     if len(by_key) < 2:
         return [], ""
     counts = Counter({key: len(own) for key, own in by_key.items()}).most_common()
-    rare = [exam for key, _ in counts[:0:-1] for exam in by_key[key]]
+    rare = [stats for key, _ in counts[:0:-1] for stats in by_key[key]]
     return rare, ", ".join(f"{count} of {key}" for key, count in counts)
+
+
+def find_duplicates(dataset: DatasetStats) -> Iterator[Finding]:
+    selected = sorted(dataset.readable, key=lambda stats: natural_order(stats.case.id))
+    place = {stats.case.id: index for index, stats in enumerate(selected)}
+    found: dict[tuple[bool, bool], list[tuple[str, str]]] = {}
+    groups = dataset.inferred_groups
+    for pair in dataset.duplicates:
+        first, second = pair.first, pair.second
+        is_across = groups[first] != groups[second]
+        if not (is_across or pair.is_exact) and place[second] - place[first] <= NEIGHBORS:
+            continue
+        found.setdefault((pair.is_exact, is_across), []).append((first, second))
+    for (is_exact, is_across), pairs in sorted(found.items(), reverse=True):
+        yield _describe_duplicates(dataset, pairs, is_exact, is_across)
+
+
+def _describe_duplicates(
+    dataset: DatasetStats, pairs: Sequence[tuple[str, str]], is_exact: bool, is_across: bool
+) -> Finding:
+    part_of = dataset.part_of
+    leaks = [pair for pair in pairs if len({part_of.get(name, "") for name in pair}) > 1]
+    severity: Severity = "error" if leaks else "warning" if is_across else "note"
+    first, second = (leaks or pairs)[0]
+    like = "identical" if is_exact else "nearly identical"
+    count = f"{pluralize(len(pairs), 'image')} {'is' if len(pairs) == 1 else 'are'}"
+    where = "of another group" if is_across else "of the same group"
+    text = f"{count} {like} to one {where}, e.g. {second} to {first}."
+    if leaks:
+        text += f" {len(leaks)} of these pairs are separated by the split."
+    elif is_across:
+        text += " Their groups are kept in the same part of the split."
+    return Finding(
+        check=("duplicate" if is_exact else "near_duplicate")
+        + ("_across_groups" if is_across else ""),
+        severity=severity,
+        text=text,
+        fix="Keep one of them: an image in training and in test makes the scores worthless."
+        if is_across
+        else "No action, unless the same image was exported twice by mistake.",
+        cases=tuple(second for _, second in pairs),
+        in_copy="left out" if is_exact and is_across else "",
+    )
+
+
+def find_ungrouped(dataset: DatasetStats) -> Iterator[Finding]:
+    """Find images that are not grouped although neighbors in the order of names are similar."""
+    selected = [stats for stats in dataset.readable if stats.detail.any()]
+    if dataset.grouping.kind != "single" or len(selected) < MIN_FRAMES:
+        return
+    near, far = correlation_of_neighbors(selected)
+    if near > far + 0.25:
+        yield Finding(
+            check="ungrouped",
+            severity="warning",
+            text=f"Each image is its own group, but neighbors in the order of their names are "
+            f"similar (correlation {near:.2f}, others {far:.2f}): slices of a volume or frames of "
+            "a video?",
+            fix="Use one folder for images that belong together, or a common name before the "
+            "number (a_01, a_02, b_01).",
+            cases=tuple(stats.case.id for stats in selected[:5]),
+        )

@@ -1,4 +1,4 @@
-"""Checks of masks: what their values mean, and whether they lie where the image shows it."""
+"""Checks of masks: the meaning of their values, and their alignment with the images."""
 
 from __future__ import annotations
 
@@ -8,139 +8,140 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from ushape.data.checks.finding import Evidence, Finding
+from ushape.data.checks.finding import Finding
+from ushape.data.scan import DatasetStats
 from ushape.formatting import pluralize
 from ushape.labels import MAX_CLASSES
 
 SOFT = 0.9
-"""Share of thin pixels among the odd ones from which they are soft edges and not classes."""
+"""Share of thin pixels among those of rare values above which they are soft edges, not classes."""
 
 RARE = 1e-4
-"""A class with a smaller share of all pixels will hardly be learned."""
+"""Share of all pixels below which a class can hardly be learned."""
 
-MIN_CASES = 8
-"""A data set's own distribution needs so many cases."""
+MIN_COMPARED_CASES = 8
+"""Smallest number of cases for which the distribution over a data set is meaningful."""
 
 NEAR_PX = 3.0
-"""An outline within this distance lies on its edge."""
+"""Distance in pixels within which an outline counts as aligned with an edge."""
 
 MOSTLY = 0.75
-"""Share of outlines on their edges from which a data set's others are suspects."""
+"""Share of aligned outlines above which the other outlines of a data set are suspicious."""
 
 WEAK = 0.5
-"""Of the edge strength nearby; outlines with less under them lie beside their edges."""
+"""Share of the edge strength nearby below which an outline counts as misaligned."""
 
 MAD_TO_SIGMA = 1.4826
-"""Of a normal distribution."""
+"""Ratio of standard deviation and median absolute deviation of a normal distribution."""
 
 
-def find_empty(evidence: Evidence) -> Iterator[Finding]:
-    if evidence.space is None:
+def find_empty(dataset: DatasetStats) -> Iterator[Finding]:
+    if dataset.label_space is None:
         return
-    exams = evidence.readable
-    empty = [exam.case.id for exam in exams if evidence.class_pixels(exam)[1:].sum() == 0]
+    selected = dataset.readable
+    empty = [stats.case.id for stats in selected if dataset.foreground_share(stats) == 0]
     if empty:
         yield Finding(
             check="empty",
             severity="note",
             text=f"{pluralize(len(empty), 'mask')} without foreground "
-            f"({len(empty) / len(exams):.0%}).",
-            fix="Nothing where nothing is to be seen: sampling and scores take care of it.",
+            f"({len(empty) / len(selected):.0%}).",
+            fix="No action if the images show nothing: sampling and scores allow for it.",
             cases=tuple(empty),
         )
 
 
-def find_soft_edges(evidence: Evidence) -> Iterator[Finding]:
-    """Two values, and between them what antialiasing or JPEG made of their border."""
-    if evidence.meaning_is_laid_down:
+def find_soft_edges(dataset: DatasetStats) -> Iterator[Finding]:
+    """Find masks with intermediate values at borders, from antialiasing or JPEG."""
+    if dataset.meaning_is_stated:
         return
-    soft = [e for e in evidence.readable if e.thin_share >= SOFT and not e.mask_is_image]
-    if not soft or len(evidence.value_counts) < 4:
+    soft = [e for e in dataset.readable if e.thin_share >= SOFT and not e.mask_is_image]
+    if not soft or len(dataset.value_counts) < 4:
         return
-    low, high = sharp_values(evidence.value_counts)
+    low, high = sharp_values(dataset.value_counts)
     odd = sum(
         count
-        for exam in soft
-        for value, count in exam.value_counts.items()
+        for stats in soft
+        for value, count in stats.value_counts.items()
         if value not in (low, high)
     )
-    colors = any(exam.encoding.kind == "colors" for exam in soft)
+    colors = any(stats.encoding.kind == "colors" for stats in soft)
     yield Finding(
         check="soft_edges",
         severity="error",
         text=f"{pluralize(len(soft), 'mask')} with soft edges: {odd} pixels are neither "
-        f"{_value(low, colors)} nor {_value(high, colors)}, which they most likely mean.",
+        f"{_value(low, colors)} nor {_value(high, colors)}, the likely values of the two classes.",
         fix="Save masks without antialiasing and not as JPEG; "
         + (
-            "map the colors back to the two that are meant (--fix does)."
+            "map the colors back to the two that are meant (--fix does it)."
             if colors
-            else f"--set labels.threshold={threshold_between(low, high)} cuts in the middle."
+            else f"--set labels.threshold={threshold_between(low, high)} separates them."
         ),
-        cases=tuple(exam.case.id for exam in soft),
+        cases=tuple(stats.case.id for stats in soft),
         in_copy="corrected",
     )
 
 
 def sharp_values(counts: Mapping[int, int]) -> tuple[int, int]:
-    """The two commonest mask values, rising."""
+    """Return the two most common mask values in ascending order."""
     first, second = sorted(counts, key=lambda value: counts[value])[-2:]
     return min(first, second), max(first, second)
 
 
 def threshold_between(low: int, high: int) -> int:
-    """Values from this on are nearer to the higher one."""
+    """Return the smallest value that is nearer to the higher of two values."""
     return (low + high + 1) // 2
 
 
-def find_mixed_encodings(evidence: Evidence) -> Iterator[Finding]:
-    """Gray values in some masks, colors or a palette in others: their codes do not agree."""
-    kinds = Counter(exam.encoding.kind for exam in evidence.readable)
+def find_mixed_encodings(dataset: DatasetStats) -> Iterator[Finding]:
+    """Find masks with gray values beside masks with colors or a palette."""
+    kinds = Counter(stats.encoding.kind for stats in dataset.readable)
     if len(kinds) < 2:
         return
     common = kinds.most_common(1)[0][0]
-    rare = [exam for exam in evidence.readable if exam.encoding.kind != common]
+    rare = [stats for stats in dataset.readable if stats.encoding.kind != common]
     listed = ", ".join(f"{count} as {kind}" for kind, count in kinds.most_common())
     yield Finding(
         check="encoding",
         severity="warning",
-        text=f"Masks are written in different ways: {listed}.",
-        fix="Save all masks in one way; gray values are safest.",
-        cases=tuple(exam.case.id for exam in rare),
+        text=f"Masks have different encodings: {listed}.",
+        fix="Save all masks with the same encoding, preferably as gray values.",
+        cases=tuple(stats.case.id for stats in rare),
     )
 
 
-def find_stray_values(evidence: Evidence) -> Iterator[Finding]:
-    """Values, or colors, that are no class: by the user's own list, or by their rarity."""
-    total = sum(evidence.value_counts.values())
-    named = evidence.labels.values
+def find_stray_values(dataset: DatasetStats) -> Iterator[Finding]:
+    """Find values or colors that are not a class, by the list of the user or by their rarity."""
+    total = sum(dataset.value_counts.values())
+    named = dataset.labels.values
     if named is not None:
-        strange = set(evidence.value_counts) - {*named, evidence.labels.ignore}
+        strange = set(dataset.value_counts) - {*named, dataset.labels.ignore}
     else:
-        sharp = [exam for exam in evidence.readable if exam.thin_share < SOFT]
-        is_color = any(exam.encoding.kind == "colors" for exam in sharp)
+        sharp = [stats for stats in dataset.readable if stats.thin_share < SOFT]
+        is_color = any(stats.encoding.kind == "colors" for stats in sharp)
         limit = RARE / 10 * total
-        counts = evidence.value_counts
+        counts = dataset.value_counts
         strange = {value for value, n in counts.items() if n < limit} if is_color else set()
-    holders = [exam for exam in evidence.readable if strange & exam.value_counts.keys()]
+    holders = [stats for stats in dataset.readable if strange & stats.value_counts.keys()]
     if not strange or not holders:
         return
-    is_color = any(exam.encoding.kind == "colors" for exam in holders)
-    pixels = sum(evidence.value_counts[value] for value in strange)
+    is_color = any(stats.encoding.kind == "colors" for stats in holders)
+    pixels = sum(dataset.value_counts[value] for value in strange)
     shown = ", ".join(_value(value, is_color) for value in sorted(strange)[:5])
     yield Finding(
         check="stray_values",
         severity="error" if named is not None else "warning",
         text=f"{pluralize(len(holders), 'mask')} with {'colors' if is_color else 'values'} that "
-        f"are no class: {shown} ({pixels} pixels).",
-        fix="Name all classes with --set labels.values=[...], or repaint these pixels.",
-        cases=tuple(exam.case.id for exam in holders),
+        f"are not a class: {shown} ({pluralize(pixels, 'pixel')}).",
+        fix="Name all classes with --set labels.values=[...], or correct these pixels.",
+        cases=tuple(stats.case.id for stats in holders),
     )
 
 
-def find_class_trouble(evidence: Evidence) -> Iterator[Finding]:
-    """Gaps in the numbering; classes in one group only; classes with almost no pixels."""
-    space = evidence.space
-    if space is None or space.threshold is not None or _are_ids(evidence):
+def find_class_trouble(dataset: DatasetStats) -> Iterator[Finding]:
+    """Find gaps in the class values, classes in only one group, and rare classes."""
+    space = dataset.label_space
+    if space is None or space.threshold is not None or _are_ids(dataset):
         return
     values = space.values
     if len(values) > 2 and max(values) < 256 and max(values) - min(values) + 1 != len(values):
@@ -148,12 +149,12 @@ def find_class_trouble(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             check="class_gaps",
             severity="note",
-            text=f"Mask values leave gaps: {_shorten(missing)} of {min(values)} to "
-            f"{max(values)} are in no mask.",
-            fix="Nothing, unless a class should be there.",
+            text=f"Mask values have gaps: {_shorten(missing)} of {min(values)} to "
+            f"{max(values)} do not occur.",
+            fix="No action, unless a class is missing.",
         )
-    pixels = np.stack([evidence.class_pixels(exam) for exam in evidence.readable])
-    groups = [evidence.groups.get(exam.case.id, exam.case.id) for exam in evidence.readable]
+    pixels = np.stack([dataset.class_pixels(stats) for stats in dataset.readable])
+    groups = [dataset.inferred_groups[stats.case.id] for stats in dataset.readable]
     several = len(set(groups)) > 1
     for index in range(1, len(values)):
         owners = {groups[place] for place in np.flatnonzero(pixels[:, index])}
@@ -162,9 +163,9 @@ def find_class_trouble(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 check="class_in_one_group",
                 severity="warning",
-                text=f"{_name(space.names[index])} is in group {next(iter(owners))} only: it can "
-                "be learned or tested, not both.",
-                fix="Annotate it in more groups, or leave the class out.",
+                text=f"{_name(space.names[index])} occurs only in group {next(iter(owners))}: it "
+                "can be learned or tested, but not both.",
+                fix="Annotate it in more groups, or remove the class.",
             )
         elif 0 < share < RARE:
             yield Finding(
@@ -172,99 +173,99 @@ def find_class_trouble(evidence: Evidence) -> Iterator[Finding]:
                 severity="warning",
                 text=f"{_name(space.names[index])} has {share:.4%} of all pixels.",
                 fix="Annotate more of it; "
-                "--set pixel_weights.balance=true makes its pixels count more.",
+                "--set pixel_weights.balance=true increases the weight of its pixels.",
             )
 
 
-def find_object_ids(evidence: Evidence) -> Iterator[Finding]:
-    if evidence.meaning_is_laid_down or not _are_ids(evidence):
+def find_object_ids(dataset: DatasetStats) -> Iterator[Finding]:
+    if dataset.meaning_is_stated or not _are_ids(dataset):
         return
-    most = max(len(exam.value_counts) - 1 for exam in evidence.readable)
+    most = max(len(stats.value_counts) - 1 for stats in dataset.readable)
     yield Finding(
         check="object_ids",
-        severity="error" if len(evidence.value_counts) > MAX_CLASSES else "warning",
-        text=f"The masks hold object ids rather than classes: up to {most} values in a mask, one "
-        "connected object each, others in every image.",
-        fix="--set labels.threshold=1 takes every object as foreground.",
-        cases=tuple(exam.case.id for exam in evidence.readable if exam.parts_per_value),
+        severity="error" if len(dataset.value_counts) > MAX_CLASSES else "warning",
+        text=f"The masks seem to hold object ids, not classes: up to {most} values in a mask, "
+        "one connected object each, and different values in each image.",
+        fix="Use --set labels.threshold=1 to treat every object as foreground.",
+        cases=tuple(stats.case.id for stats in dataset.readable if stats.parts_per_value),
     )
 
 
-def _are_ids(evidence: Evidence) -> bool:
-    """Each value is one connected object, and each image has its own number of them."""
-    several = [exam for exam in evidence.readable if exam.parts_per_value]
-    if len(several) < 2 or len(several) < len(evidence.readable) / 2:
+def _are_ids(dataset: DatasetStats) -> bool:
+    """Return whether each value is one connected object, with different numbers per image."""
+    several = [stats for stats in dataset.readable if stats.parts_per_value]
+    if len(several) < 2 or len(several) < len(dataset.readable) / 2:
         return False
-    highest = {max(exam.value_counts) for exam in several}
-    parts = float(np.median([exam.parts_per_value for exam in several]))
-    most = max(len(exam.value_counts) for exam in several)
+    highest = {max(stats.value_counts) for stats in several}
+    parts = float(np.median([stats.parts_per_value for stats in several]))
+    most = max(len(stats.value_counts) for stats in several)
     return most >= 4 and parts <= 1.25 and len(highest) > max(2, len(several) // 4)
 
 
-def find_copies_of_images(evidence: Evidence) -> Iterator[Finding]:
-    copies = [exam.case.id for exam in evidence.readable if exam.mask_is_image]
+def find_copies_of_images(dataset: DatasetStats) -> Iterator[Finding]:
+    copies = [stats.case.id for stats in dataset.readable if stats.mask_is_image]
     if copies:
         yield Finding(
             check="mask_is_image",
             severity="error",
             text=f"{pluralize(len(copies), 'mask')} identical to the image.",
-            fix="The image was saved in the mask's place: export the mask again.",
+            fix="Export the mask again; the image was saved instead of it.",
             cases=tuple(copies),
             in_copy="left out",
         )
 
 
-def find_inverted(evidence: Evidence) -> Iterator[Finding]:
-    """Masks whose foreground share is far from all others', and whose background's is not."""
-    space = evidence.space
-    if space is None or len(space.values) != 2 or len(evidence.readable) < MIN_CASES:
+def find_inverted(dataset: DatasetStats) -> Iterator[Finding]:
+    """Find masks whose foreground share is unusual, but whose background share would not be."""
+    space = dataset.label_space
+    if space is None or len(space.values) != 2 or len(dataset.readable) < MIN_COMPARED_CASES:
         return
-    exams, shares = [], []
-    for exam in evidence.readable:
-        background, foreground = evidence.class_pixels(exam)
+    selected, shares = [], []
+    for stats in dataset.readable:
+        background, foreground = dataset.class_pixels(stats)
         if background and foreground:
-            exams.append(exam)
+            selected.append(stats)
             shares.append(foreground / (background + foreground))
-    if len(exams) < MIN_CASES:
+    if len(selected) < MIN_COMPARED_CASES:
         return
     logits = np.array([_logit(share) for share in shares])
     middle = float(np.median(logits))
     spread = max(0.5, MAD_TO_SIGMA * float(np.median(np.abs(logits - middle))))
-    framed = float(np.median([exam.border_share for exam in exams]))
+    framed = float(np.median([stats.border_share for stats in selected]))
     odd = [
-        (abs(value - middle), exam)
-        for value, exam in zip(logits, exams, strict=True)
+        (abs(value - middle), stats)
+        for value, stats in zip(logits, selected, strict=True)
         if abs(value - middle) > 3 * spread
         and abs(-value - middle) < 2 * spread
-        and (exam.border_share > 0.5) != (framed > 0.5)
+        and (stats.border_share > 0.5) != (framed > 0.5)
     ]
     if odd:
         odd.sort(key=lambda pair: -pair[0])
         yield Finding(
             check="inverted",
             severity="warning",
-            text=f"{pluralize(len(odd), 'mask')} that may be inverted: foreground and background "
-            "would fit the other masks if they were exchanged.",
-            fix="Look at them; exchange the two values where it is so.",
-            cases=tuple(exam.case.id for _, exam in odd),
+            text=f"{pluralize(len(odd), 'mask')} that may be inverted: they would match the other "
+            "masks if foreground and background were exchanged.",
+            fix="Check them in check.html; exchange the two values if they are inverted.",
+            cases=tuple(stats.case.id for _, stats in odd),
         )
 
 
-def find_misplaced(evidence: Evidence) -> Iterator[Finding]:
-    """Outlines that lie beside the image's edges, where those of the others lie on them."""
-    fitted = [exam for exam in evidence.fitting if exam.fit is not None]
-    if len(fitted) < MIN_CASES:
+def find_misplaced(dataset: DatasetStats) -> Iterator[Finding]:
+    """Find outlines beside the edges of the image, if those of the other cases lie on them."""
+    fitted = [stats for stats in dataset.fitting if stats.fit is not None]
+    if len(fitted) < MIN_COMPARED_CASES:
         return
-    # 1 is what any line through the image would find: how much of the rest is under the outline?
+    # A random line through the image has an edge strength of 1; compare what exceeds it.
     kept = np.array([(e.fit.here - 1) / max(e.fit.best - 1, 1e-6) for e in fitted if e.fit])
-    shifts = np.array([math.hypot(*exam.fit.shift) for exam in fitted if exam.fit])
-    # The data set must show that its outlines lie on edges, else a shift says nothing. Without
-    # such a rule one in nine would be that near by chance.
+    shifts = np.array([math.hypot(*stats.fit.shift) for stats in fitted if stats.fit])
+    # A shift is only meaningful if most outlines of the data set lie on edges. One in nine would
+    # be this near by chance.
     if np.mean(shifts < NEAR_PX) < MOSTLY:
         return
     odd = [
-        (value, exam)
-        for value, shift, exam in zip(kept, shifts, fitted, strict=True)
+        (value, stats)
+        for value, shift, stats in zip(kept, shifts, fitted, strict=True)
         if value < WEAK and shift >= NEAR_PX
     ]
     if odd:
@@ -275,10 +276,10 @@ def find_misplaced(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             check="misplaced",
             severity="warning",
-            text=f"{pluralize(len(odd), 'mask')} that may be shifted against the image, e.g. "
+            text=f"{pluralize(len(odd), 'mask')} that may be shifted relative to the image, e.g. "
             f"{first.case.id} by about {dy} pixels in y and {dx} in x.",
-            fix="Look at them in check.html; register or annotate them again.",
-            cases=tuple(exam.case.id for _, exam in odd),
+            fix="Check them in check.html; register or annotate them again.",
+            cases=tuple(stats.case.id for _, stats in odd),
         )
 
 
@@ -287,7 +288,7 @@ def _logit(share: float) -> float:
 
 
 def _name(name: str) -> str:
-    """A class without a name of its own is called "class 3" already."""
+    """Return the name of a class for the beginning of a sentence."""
     return name.capitalize() if name.startswith("class ") else f"Class {name}"
 
 

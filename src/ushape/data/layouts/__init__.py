@@ -1,33 +1,31 @@
-"""Forms in which people keep images and masks. A new one is a file and a line in LAYOUTS."""
+"""Layouts in which people keep images and masks. A new one is a function and a line in LAYOUTS."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-from ushape.data.layouts import (
-    class_folders,
-    coco,
-    folders,
-    mask_per_object,
-    mirrored_trees,
-    nnunet,
-    split_folders,
-    suffix,
-    table,
-)
 from ushape.data.layouts.base import LayoutMatch
+from ushape.data.layouts.coco import find_coco
+from ushape.data.layouts.folders import find_class_folders, find_folders, find_object_folders
+from ushape.data.layouts.nnunet import find_nnunet
+from ushape.data.layouts.table import find_table
+from ushape.data.layouts.trees import (
+    find_mirrored_trees,
+    find_split_folders,
+    find_suffixed_masks,
+)
 
 LAYOUTS: dict[str, Callable[[Path], LayoutMatch | None]] = {
-    "nnunet": nnunet.find,
-    "table": table.find,
-    "objects": mask_per_object.find,
-    "given_splits": split_folders.find,
-    "folders": folders.find,
-    "class_folders": class_folders.find,
-    "coco": coco.find,
-    "suffix": suffix.find,
-    "parallel": mirrored_trees.find,
+    "nnunet": find_nnunet,
+    "table": find_table,
+    "objects": find_object_folders,
+    "split_folders": find_split_folders,
+    "folders": find_folders,
+    "class_folders": find_class_folders,
+    "coco": find_coco,
+    "suffixed_masks": find_suffixed_masks,
+    "mirrored_trees": find_mirrored_trees,
 }
-"""Each returns None where the folder does not have its form. The first that finds pairs holds, so
-the form that says most stands first."""
+"""Each function returns None if the folder does not have its layout. The first that finds pairs is
+used, so the most specific layout stands first."""

@@ -1,4 +1,4 @@
-"""What a layout finds: pairs, and what is left over."""
+"""Result of a layout: pairs of image and mask, and the files without a partner."""
 
 from __future__ import annotations
 
@@ -7,25 +7,30 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from ushape.data.layouts.class_names import StatedClasses, merge_classes
-from ushape.data.layouts.names import SPLIT_WORDS, strip_image_word, strip_mask_word
+from ushape.data.layouts.names import (
+    SPLIT_WORDS,
+    StatedClasses,
+    merge_classes,
+    strip_image_word,
+    strip_mask_word,
+)
 from ushape.errors import DataError
 from ushape.types import Case, Mask, Split
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayoutMatch:
-    """Images and masks of one layout, by key: the name that both have in common."""
+    """Images and masks of one layout, by key: the name that image and mask share."""
 
     layout: str
-    """In words: "images/ beside masks/"."""
+    """Description for the user, for example "images/ beside masks/"."""
 
     images: Mapping[str, Path]
     masks: Mapping[str, Mask]
-    """By the key of the image that each belongs to."""
+    """Masks by the key of the image that they belong to."""
 
     channels: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
-    """Further files of an image, where it has several."""
+    """Additional files of images that consist of several."""
 
     splits: Mapping[str, Split] = field(default_factory=dict)
     groups: Mapping[str, str] = field(default_factory=dict)
@@ -39,7 +44,7 @@ class LayoutMatch:
 
     @property
     def cases(self) -> list[Case]:
-        """One per pair, sorted by id."""
+        """Cases, one per pair, sorted by id."""
         return [
             Case(
                 id=key,
@@ -55,29 +60,30 @@ class LayoutMatch:
 
 
 def index_images(paths: Sequence[tuple[str, Path]]) -> dict[str, Path]:
-    """Images by key.
+    """Return the images by key.
 
     Raises:
-        DataError: two images of one key.
+        DataError: if two images have the same key.
     """
     found: dict[str, Path] = {}
     for key, path in paths:
         if key in found:
             raise DataError(
-                f"Two images are called {key}: {found[key]} and {path}.",
-                hint="Take one of them out, or rename it: a mask must belong to one image.",
+                f"Two images are named {key}: {found[key]} and {path}.",
+                code="ambiguous_image",
+                hint="Remove or rename one of them: a mask must belong to one image.",
             )
         found[key] = path
     return found
 
 
 def index_masks(paths: Sequence[tuple[str, Path]], images: Mapping[str, Path]) -> dict[str, Path]:
-    """Masks by the key of their image: the same key, or one with a word such as `_mask`.
+    """Return the masks by the key of their image: the same key, or one with a word like `_mask`.
 
-    A mask `a_mask` or `a` belongs to the image `a`, else to `a_image` if that is the only one.
+    A mask `a_mask` or `a` belongs to the image `a`, otherwise to `a_image` if it is the only one.
 
     Raises:
-        DataError: two masks for one image.
+        DataError: if there are two masks for one image.
     """
     short = _without_image_words(images)
     found: dict[str, Path] = {}
@@ -88,14 +94,15 @@ def index_masks(paths: Sequence[tuple[str, Path]], images: Mapping[str, Path]) -
         if own in found:
             raise DataError(
                 f"Two masks belong to {own}: {found[own]} and {path}.",
-                hint="Take one of them out of the folder.",
+                code="ambiguous_mask",
+                hint="Remove one of them from the folder.",
             )
         found[own] = path
     return found
 
 
 def _without_image_words(images: Mapping[str, Path]) -> dict[str, str]:
-    """Key of each image by its name without a word such as `_image`; none that two share."""
+    """Return the key of each image by its name without a word like `_image`, if it is unique."""
     found: dict[str, list[str]] = {}
     for key in images:
         stripped = strip_image_word(key)
@@ -105,9 +112,9 @@ def _without_image_words(images: Mapping[str, Path]) -> dict[str, str]:
 
 
 def take_splits_from_keys(found: LayoutMatch) -> LayoutMatch:
-    """`images/train/a` beside `masks/train/a`: the first part of the key states the split.
+    """Take the split from the first part of the keys, as in `images/train/a` and `masks/train/a`.
 
-    Only where every pair lies in such a folder, and these are of at least two parts.
+    Every pair must lie in such a folder, and there must be at least two parts.
     """
     parts = {key: SPLIT_WORDS.get(key.partition("/")[0].lower()) for key in found.paired}
     stated = {key: part for key, part in parts.items() if part and "/" in key}
@@ -125,10 +132,10 @@ def join_parts(
     layout: str,
     notes: tuple[str, ...] = (),
 ) -> LayoutMatch:
-    """Keys get the part's name in front, since the same name may be in two parts.
+    """Join the parts of a split; keys are prefixed with the name of the part.
 
     Raises:
-        DataError: a mask value has different names in two parts.
+        DataError: if a mask value has different names in two parts.
     """
 
     def join(values_of: Callable[[LayoutMatch], Mapping[str, T]]) -> dict[str, T]:
@@ -156,10 +163,10 @@ SLICE = ".dcm"
 
 
 def join_series(images: Sequence[tuple[str, Path]], masks: Iterable[str]) -> list[tuple[str, Path]]:
-    """Where a mask is called like a folder of slices, that folder is the image.
+    """Join DICOM slices into one image if a mask is named like their folder.
 
-    `p1/0001.dcm`, `p1/0002.dcm`, ... beside a mask `p1.nii.gz`; the slices may lie deeper, as in
-    `p1/series/0001.dcm`. Slices with masks of their own stay images by themselves.
+    Example: `p1/0001.dcm`, `p1/0002.dcm`, ... beside a mask `p1.nii.gz`; the slices may lie deeper,
+    as in `p1/series/0001.dcm`. Slices with masks of their own remain single images.
 
     Args:
         images: Key and path of each file.
@@ -177,7 +184,7 @@ def join_series(images: Sequence[tuple[str, Path]], masks: Iterable[str]) -> lis
 
 
 def join_all_series(images: Sequence[Path]) -> list[Path]:
-    """Folders of slices in place of the slices; a folder with a single one keeps it."""
+    """Replace DICOM slices by their folder if it holds several."""
     slices: dict[Path, list[Path]] = {}
     for path in images:
         if path.suffix.lower() == SLICE:
@@ -187,7 +194,7 @@ def join_all_series(images: Sequence[Path]) -> list[Path]:
 
 
 def _owner_of(key: str, path: Path, wanted: set[str]) -> str | None:
-    """The nearest folder above a slice that is wanted as an image."""
+    """Return the key of the nearest folder above a slice that is named like a mask."""
     if path.suffix.lower() != SLICE:
         return None
     while "/" in key:

@@ -1,4 +1,4 @@
-"""A COCO JSON file of polygons or run lengths beside its images."""
+"""COCO JSON files with polygons or run lengths, beside their images."""
 
 from __future__ import annotations
 
@@ -7,58 +7,69 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ushape.data.layouts.base import LayoutMatch, index_images, join_parts
-from ushape.data.layouts.class_names import StatedClasses
-from ushape.data.layouts.names import SPLIT_WORDS, folders_below, images_below, key_below
+from ushape.data.layouts.names import (
+    SPLIT_WORDS,
+    StatedClasses,
+    folders_below,
+    images_below,
+    key_below,
+)
 from ushape.errors import DataError
 from ushape.io.annotations import CocoFile, read_coco
 from ushape.types import CocoMask, Split
 
 
-def find(folder: Path) -> LayoutMatch | None:
-    """Looks for a .json with images and annotations in the folder or its annotations/.
+def find_coco(folder: Path) -> LayoutMatch | None:
+    """Find a JSON file with images and annotations in the folder or in annotations/ below it.
 
-    Several files, such as instances_train.json and instances_val.json, are given splits.
+    Several files, such as instances_train.json and instances_val.json, state the split.
 
     Raises:
-        DataError: several files for one part; or as `read`.
+        DataError: if there are several files for one part, or as `pair_coco`.
     """
     places = [folder, *(p for p in folders_below(folder) if p.name.lower() == "annotations")]
     files = [path for place in places for path in sorted(place.glob("*.json")) if _is_coco(path)]
     if not files:
         return None
     if len(files) == 1:
-        return pair(files[0], _places_near(files[0], folder))
+        return pair_coco(files[0], _places_near(files[0], folder))
     parts: dict[Split, Path] = {}
     for path in files:
         part = _part_of(path)
         if part is None or part in parts:
             raise DataError(
-                f"{folder}: several COCO files: {', '.join(p.name for p in files)}.",
-                hint=f"Name one: ushape train {files[0]}",
+                f"{folder}: there are several COCO files: {', '.join(p.name for p in files)}.",
+                code="ambiguous_coco_files",
+                hint=f"Name one of them: ushape train {files[0]}",
             )
         parts[part] = path
-    found = {part: pair(path, _places_near(path, folder)) for part, path in parts.items()}
+    found = {part: pair_coco(path, _places_near(path, folder)) for part, path in parts.items()}
     return join_parts(found, {part: part for part in parts}, layout="COCO files for each part")
 
 
-def read(path: Path) -> LayoutMatch:
-    """The images and annotations of a COCO file that the user names.
+def read_coco_file(path: Path) -> LayoutMatch:
+    """Pair the images and annotations of a COCO file that the user names.
 
     Raises:
-        DataError: as `pair`.
+        DataError: as `pair_coco`.
     """
     is_below = path.parent.name.lower() == "annotations"
-    return pair(path, _places_near(path, path.parent.parent if is_below else path.parent))
+    return pair_coco(path, _places_near(path, path.parent.parent if is_below else path.parent))
 
 
-def pair(path: Path, places: Sequence[Path]) -> LayoutMatch:
-    """The images of a COCO file, looked for in the first of some folders that has one of them.
+def pair_coco(path: Path, places: Sequence[Path]) -> LayoutMatch:
+    """Pair the annotations of a COCO file with its images.
 
-    An image that is listed without annotations is background. Categories without annotations
-    are no classes.
+    Images that are listed without annotations are background. Categories without annotations are
+    not classes.
+
+    Args:
+        path: The COCO file.
+        places: Folders in which the images may lie; the first that contains one is used.
 
     Raises:
-        DataError: not a COCO file; images that are not there or listed twice; no annotations.
+        DataError: if the file is not a COCO file, if an image is missing or listed twice, or if
+            there are no annotations.
     """
     file = read_coco(path)
     names = [entry["file_name"] for entry in file.images.values()]
@@ -66,8 +77,9 @@ def pair(path: Path, places: Sequence[Path]) -> LayoutMatch:
     gone = [name for name in names if not (place / name).is_file()]
     if gone or not names:
         raise DataError(
-            f"{path}: {len(gone)} of its {len(names)} images are not in {place}"
+            f"{path}: {len(gone)} of the {len(names)} listed images are not in {place}"
             + (f", first {gone[0]}." if gone else "."),
+            code="coco_images_missing",
             hint="Put the images beside the file, in a folder beside it, or in images/.",
         )
     keys = {key: key_below(place / entry["file_name"], place) for key, entry in file.images.items()}
@@ -82,19 +94,20 @@ def pair(path: Path, places: Sequence[Path]) -> LayoutMatch:
 
 
 def _classes_of(path: Path, file: CocoFile) -> StatedClasses:
-    """Background and the used categories; a category's value is its place in the file."""
+    """Return background and the used categories; the value of a category is its position."""
     values = [n for n, key in enumerate(file.categories, start=1) if key in file.used]
     names = [name for key, name in file.categories.items() if key in file.used]
     if not names or len(set(names)) < len(names):
         raise DataError(
-            f"{path}: " + ("two categories of one name." if names else "no annotations in it."),
-            hint="Each category needs a name of its own, and an annotation.",
+            f"{path}: {'two categories share a name' if names else 'there are no annotations'}.",
+            code="coco_invalid",
+            hint="Give each category a unique name and at least one annotation.",
         )
     return StatedClasses(source=path, names=("background", *names), values=(0, *values))
 
 
 def _is_coco(path: Path) -> bool:
-    """Told by two words, before a large file is taken apart."""
+    """Return whether a file contains two typical words, without parsing it."""
     try:
         text = path.read_bytes()
     except OSError:
@@ -103,12 +116,12 @@ def _is_coco(path: Path) -> bool:
 
 
 def _part_of(path: Path) -> Split | None:
-    """`instances_val2017.json` is for validation."""
+    """Return the part that a file name states, validation for `instances_val2017.json`."""
     words = re.split(r"[^a-z]+", path.stem.lower())
     return next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), None)
 
 
 def _places_near(path: Path, folder: Path) -> list[Path]:
-    """Where the images of a file in this data folder may lie."""
+    """Return the folders in which the images of a COCO file may lie."""
     beside = [path.parent, *folders_below(path.parent)]
     return beside if path.parent == folder else [*beside, folder, *folders_below(folder)]

@@ -1,4 +1,4 @@
-"""nnU-Net: imagesTr/NAME_0000, labelsTr/NAME, and dataset.json with the names of the classes."""
+"""nnU-Net layout: imagesTr/NAME_0000, labelsTr/NAME, and dataset.json with the class names."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ushape.data.layouts.base import LayoutMatch
-from ushape.data.layouts.class_names import StatedClasses, classes_by_value
-from ushape.data.layouts.names import images_below, stem_key
+from ushape.data.layouts.names import StatedClasses, classes_by_value, images_below, stem_key
 from ushape.errors import DataError
 from ushape.io.annotations import read_json
 from ushape.types import Split
@@ -17,18 +16,22 @@ from ushape.types import Split
 _CHANNEL = re.compile(r"^(?P<name>.+)_(?P<number>\d{4})$")
 
 
-def find(folder: Path) -> LayoutMatch | None:
-    """Looks for imagesTr/ and labelsTr/; imagesTs/ are test cases where labelsTs/ is there.
+def find_nnunet(folder: Path) -> LayoutMatch | None:
+    """Find imagesTr/ and labelsTr/; imagesTs/ holds the test cases if labelsTs/ exists.
 
     Raises:
-        DataError: a case that lacks a channel; a dataset.json that cannot be understood.
+        DataError: if a case lacks a channel, or if dataset.json cannot be interpreted.
     """
     if not (folder / "imagesTr").is_dir() or not (folder / "labelsTr").is_dir():
         return None
     path = folder / "dataset.json"
     facts = read_json(path) if path.is_file() else {}
     if not isinstance(facts, dict):
-        raise DataError(f"{path}: no object of JSON.", hint="Copy it from the data set again.")
+        raise DataError(
+            f"{path}: is not a JSON object.",
+            code="invalid_dataset_json",
+            hint="Copy the file from the data set again.",
+        )
     channels: dict[str, list[Path]] = {}
     masks: dict[str, Path] = {}
     splits: dict[str, Split] = {}
@@ -41,7 +44,8 @@ def find(folder: Path) -> LayoutMatch | None:
         if twice:
             raise DataError(
                 f"{folder}: {twice[0]} is in imagesTr and in imagesTs.",
-                hint="Take one of them out.",
+                code="ambiguous_image",
+                hint="Remove one of them.",
             )
         channels |= own
         labels = folder / f"labels{ending}"
@@ -61,7 +65,7 @@ def find(folder: Path) -> LayoutMatch | None:
 
 
 def channels_of(keyed: Iterable[tuple[str, Path]]) -> dict[str, list[Path]]:
-    """The files of each case, NAME_0000, NAME_0001, ..., in the order of their channels."""
+    """Return the files of each case, NAME_0000, NAME_0001, ..., in the order of their channels."""
     numbered: dict[str, list[tuple[int, Path]]] = {}
     for key, path in keyed:
         match = _CHANNEL.match(key)
@@ -73,7 +77,10 @@ def channels_of(keyed: Iterable[tuple[str, Path]]) -> dict[str, list[Path]]:
 def _refuse_other_channels(
     folder: Path, channels: Mapping[str, Sequence[Path]], named: Any
 ) -> None:
-    """Every case has the channels 0000, 0001, ... that dataset.json names, or as many as most."""
+    """Check that every case has the channels 0000, 0001, ... that dataset.json names.
+
+    If it names none, every case must have as many as the case with the most.
+    """
     if not channels:
         return
     counts = [len(paths) for paths in channels.values()]
@@ -83,9 +90,10 @@ def _refuse_other_channels(
         if numbers != list(range(wanted)):
             has = ", ".join(path.name for path in paths)
             raise DataError(
-                f"{folder}: {key} has {has}, not the {wanted} channels from _0000 on.",
-                hint="Each case has one file per channel; dataset.json names them in "
-                "channel_names.",
+                f"{folder}: {key} has {has} instead of {wanted} channels from _0000 on.",
+                code="missing_channels",
+                hint="Provide one file per channel for each case; dataset.json names the channels "
+                "in channel_names.",
             )
 
 
@@ -95,11 +103,15 @@ def _number_of(path: Path, folder: Path) -> int:
 
 
 def _classes_of(path: Path, labels: Any) -> tuple[StatedClasses | None, tuple[str, ...]]:
-    """Names by value; the first version of the format has them the other way round."""
+    """Return the names by value; the first version of the format has values by name."""
     if not labels:
         return None, ()
     if not isinstance(labels, dict):
-        raise DataError(f"{path}: labels is no object.", hint='Write {"background": 0, "cell": 1}.')
+        raise DataError(
+            f"{path}: labels is not an object.",
+            code="invalid_dataset_json",
+            hint='Write {"background": 0, "cell": 1}.',
+        )
     if any(isinstance(value, list) for value in labels.values()):
         return _regions_of(path, labels), ()
     name_of: dict[int, str] = {}
@@ -107,7 +119,8 @@ def _classes_of(path: Path, labels: Any) -> tuple[StatedClasses | None, tuple[st
         name, code = (str(value), key) if str(key).isdigit() else (key, value)
         if not str(code).isdigit() or int(code) in name_of:
             raise DataError(
-                f"{path}: the label {name} has the value {code}, no whole number or used twice.",
+                f"{path}: the value {code} of the label {name} is not an integer or is used twice.",
+                code="invalid_dataset_json",
                 hint='Write {"background": 0, "cell": 1}.',
             )
         name_of[int(code)] = name
@@ -118,13 +131,14 @@ def _classes_of(path: Path, labels: Any) -> tuple[StatedClasses | None, tuple[st
 
 
 def _regions_of(path: Path, labels: Mapping[str, Any]) -> StatedClasses:
-    """Regions, the largest first; a single number is a region of one label."""
+    """Return the regions, the largest first; a single number is a region of one label."""
     ignore, found = None, {}
     for name, value in labels.items():
         own = value if isinstance(value, list) else [value]
         if not all(isinstance(code, int) and not isinstance(code, bool) for code in own):
             raise DataError(
-                f"{path}: the region {name} unites {own}, which are no whole numbers.",
+                f"{path}: the labels of the region {name}, {own}, are not integers.",
+                code="invalid_dataset_json",
                 hint='Write {"background": 0, "whole": [1, 2], "core": [2]}.',
             )
         if name.lower() == "ignore":

@@ -1,4 +1,4 @@
-"""A table of images and masks: CSV, TSV or Parquet with the columns image and mask."""
+"""Tables of images and masks: CSV, TSV or Parquet with the columns image and mask."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from ushape.data.layouts.base import LayoutMatch, index_images
 from ushape.data.layouts.names import SPLIT_WORDS, key_below
 from ushape.errors import DataError
-from ushape.formatting import reason
+from ushape.formatting import pluralize, reason
 from ushape.types import Split
 
 TABLES = (".csv", ".tsv", ".parquet")
@@ -17,11 +17,11 @@ TABLES = (".csv", ".tsv", ".parquet")
 _OWN = ("image", "mask", "group", "split")
 
 
-def find(folder: Path) -> LayoutMatch | None:
-    """Reads the only table in the folder that has the columns image and mask.
+def find_table(folder: Path) -> LayoutMatch | None:
+    """Find the table in the folder that has the columns image and mask.
 
     Raises:
-        DataError: several such tables, or as `read`.
+        DataError: if there are several such tables, or as `read_table`.
     """
     there = [
         path
@@ -33,28 +33,30 @@ def find(folder: Path) -> LayoutMatch | None:
         return None
     if len(fitting) > 1:
         raise DataError(
-            f"{folder}: several tables of images and masks: {', '.join(p.name for p in fitting)}.",
-            hint=f"Name one: ushape train {fitting[0]}",
+            f"{folder}: several tables list masks: {', '.join(path.name for path in fitting)}.",
+            code="ambiguous_tables",
+            hint=f"Name one of them: ushape train {fitting[0]}",
         )
-    return read(fitting[0])
+    return read_table(fitting[0])
 
 
-def read(path: Path) -> LayoutMatch:
-    """The pairs that a table lists. Paths in it are relative to its folder.
+def read_table(path: Path) -> LayoutMatch:
+    """Read the pairs that a table lists. Paths in it are relative to its folder.
 
-    Columns group and split (train, validation or test) are used, others kept with the case. A row
-    without mask is left out.
+    The columns group and split (train, validation or test) are used, other columns are kept with
+    the case. Rows without a mask are skipped.
 
     Raises:
-        DataError: not readable; columns missing; a file that is not there; an image listed
-            twice; a group or split left empty in some rows; an unknown split.
+        DataError: if the table cannot be read, if a column or a file is missing, if an image is
+            listed twice, if a group or split is empty in some rows, or if a split is unknown.
     """
     rows = _rows_of(path)
     if not rows or not {"image", "mask"} <= rows[0].keys():
         seen = ", ".join(rows[0]) if rows else "no rows"
         raise DataError(
-            f"{path}: no columns image and mask ({seen}).",
-            hint="The first line names the columns: image,mask, and if you like group,split.",
+            f"{path}: the columns image and mask are missing (found: {seen}).",
+            code="missing_columns",
+            hint="Name the columns in the first line: image,mask, and optionally group,split.",
         )
     _refuse_missing(path, rows)
     keyed = [(key_below(path.parent / row["image"], path.parent), row) for row in rows]
@@ -75,23 +77,25 @@ def read(path: Path) -> LayoutMatch:
 
 
 def read_images(path: Path) -> list[tuple[Path, str]]:
-    """The images that a table lists, with their group, '' where it states none.
+    """Return the images that a table lists, with their group, '' if it states none.
 
     Raises:
-        DataError: not readable; no column image; a file that is not there.
+        DataError: if the table cannot be read, or if the column image or a file is missing.
     """
     rows = _rows_of(path)
     if not rows or "image" not in rows[0]:
         seen = ", ".join(rows[0]) if rows else "no rows"
         raise DataError(
-            f"{path}: no column image ({seen}).", hint="The first line names the columns."
+            f"{path}: the column image is missing (found: {seen}).",
+            code="missing_columns",
+            hint="Name the columns in the first line.",
         )
     _refuse_missing(path, rows)
     return [(path.parent / row["image"], row.get("group", "")) for row in rows]
 
 
 def _refuse_missing(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
-    """Every named file is there, and a column of groups is full."""
+    """Check that every named file exists and that a column of groups is complete."""
     gone = [
         row[column]
         for row in rows
@@ -100,15 +104,18 @@ def _refuse_missing(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
         and ((not row[column] and column == "image") or not (path.parent / row[column]).exists())
     ]
     if gone:
+        first = gone[0] or "(an empty cell)"
         raise DataError(
-            f"{path}: {len(gone)} files are not there, first {gone[0] or '(an empty cell)'}.",
+            f"{path}: {pluralize(len(gone), 'file')} not found, first {first}.",
+            code="listed_files_missing",
             hint=f"Paths in the table are relative to {path.parent}.",
         )
     bare = [row["image"] for row in rows if not row.get("group", "x")]
     if bare:
         raise DataError(
-            f"{path}: {len(bare)} images have no group, first {bare[0]}.",
-            hint="Name a group for every image, or leave the column out.",
+            f"{path}: {pluralize(len(bare), 'image')} without a group, first {bare[0]}.",
+            code="incomplete_column",
+            hint="Name a group for every image, or omit the column.",
         )
 
 
@@ -116,8 +123,9 @@ def _has_splits(path: Path, rows: Sequence[Mapping[str, str]]) -> bool:
     empty = [row["image"] for row in rows if not row.get("split")]
     if empty and len(empty) < len(rows):
         raise DataError(
-            f"{path}: {len(empty)} images have no split, first {empty[0]}.",
-            hint="Name train, validation or test for every image, or leave the column out.",
+            f"{path}: {pluralize(len(empty), 'image')} without a split, first {empty[0]}.",
+            code="incomplete_column",
+            hint="Name train, validation or test for every image, or omit the column.",
         )
     return not empty
 
@@ -126,14 +134,15 @@ def _split_of(path: Path, row: Mapping[str, str]) -> Split:
     word = row["split"].lower()
     if word not in SPLIT_WORDS:
         raise DataError(
-            f"{path}: {row['image']} has the split {row['split']!r}.",
-            hint="Known are train, validation (val) and test.",
+            f"{path}: the split of {row['image']} is {row['split']!r}.",
+            code="unknown_split",
+            hint="Use train, validation (or val) and test.",
         )
     return SPLIT_WORDS[word]
 
 
 def _columns_of(path: Path) -> list[str]:
-    """The names of the columns; none where the file cannot be read."""
+    """Return the names of the columns; none if the file cannot be read."""
     try:
         if path.suffix.lower() == ".parquet":
             return list(_rows_of(path)[0])
@@ -145,10 +154,11 @@ def _columns_of(path: Path) -> list[str]:
 
 
 def _rows_of(path: Path) -> list[dict[str, str]]:
-    """Rows by the names of the columns, in small letters; cells stripped of blanks.
+    """Return the rows by lower-case column names, without whitespace around the cells.
 
     Raises:
-        DataError: not readable; a row of another length than the first; pyarrow is missing.
+        DataError: if the table cannot be read, if a row differs in length from the first, or if
+            pyarrow is missing.
     """
     if path.suffix.lower() == ".parquet":
         return _parquet_rows(path)
@@ -159,7 +169,9 @@ def _rows_of(path: Path) -> list[dict[str, str]]:
             lines = [line for line in csv.reader(file, delimiter=joint) if any(line)]
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(
-            f"{path}: not readable: {reason(error)}.", hint="Save the table as CSV in UTF-8."
+            f"{path}: cannot be read: {reason(error)}.",
+            code="unreadable_text",
+            hint="Save the table as CSV in UTF-8.",
         ) from None
     if not lines:
         return []
@@ -167,14 +179,15 @@ def _rows_of(path: Path) -> list[dict[str, str]]:
     for number, line in enumerate(lines[1:], start=2):
         if len(line) != len(names):
             raise DataError(
-                f"{path}: row {number} has {len(line)} cells, the first row {len(names)}.",
-                hint="Put cells that hold the separator in quotation marks.",
+                f"{path}: row {number} has {len(line)} cells, but the first row has {len(names)}.",
+                code="uneven_rows",
+                hint="Put cells that contain the separator in quotation marks.",
             )
     return [dict(zip(names, (cell.strip() for cell in line), strict=True)) for line in lines[1:]]
 
 
 def _joint_of(path: Path, first: str) -> str:
-    """What separates the cells; some spreadsheets write CSV with semicolons."""
+    """Return the separator of the cells; some spreadsheets write CSV with semicolons."""
     if path.suffix.lower() == ".tsv":
         return "\t"
     return ";" if first.count(";") > first.count(",") else ","
@@ -186,14 +199,17 @@ def _parquet_rows(path: Path) -> list[dict[str, str]]:
         from pyarrow import parquet
     except ImportError:
         raise DataError(
-            f"{path}: Parquet needs another package.",
-            hint="pip install pyarrow installs it; or save the table as CSV.",
+            f"{path}: reading Parquet requires the package pyarrow.",
+            code="missing_package",
+            hint="Install it with pip install pyarrow, or save the table as CSV.",
         ) from None
     try:
         rows = parquet.read_table(path).to_pylist()
     except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise DataError(
-            f"{path}: not readable: {reason(error)}.", hint="Save the table again."
+            f"{path}: cannot be read: {reason(error)}.",
+            code="damaged_file",
+            hint="Save the table again.",
         ) from None
     return [
         {

@@ -1,18 +1,32 @@
-"""The rules of the planner. A new one is a function, with its source, and a line in RULES.
+"""Rules of the planner. A new one is a function with its source, and a line in RULES.
 
-Each fills in the settings that are still "auto" and says why in one line.
+Each rule completes the settings that are still "auto" and explains its decision in one line.
 """
 
 from __future__ import annotations
 
-from ushape.planning.rules.images import choose_downscale, choose_intensity
+from ushape.planning.recipe import Recipe
+from ushape.planning.rules.images import (
+    choose_augmentation,
+    choose_downscale,
+    choose_intensity,
+    choose_patch,
+    choose_sampling,
+)
 from ushape.planning.rules.network import choose_network, choose_norm
-from ushape.planning.rules.patches import choose_augmentation, choose_patch, choose_sampling
-from ushape.planning.rules.result import Rule
-from ushape.planning.rules.schedule import choose_prediction
-from ushape.planning.rules.step import choose_batch, choose_hardware, choose_learning, choose_loss
+from ushape.planning.rules.result import Rule, RuleResult, Situation
+from ushape.planning.rules.training import (
+    choose_batch,
+    choose_duration,
+    choose_hardware,
+    choose_learning,
+    choose_loss,
+    choose_prediction,
+    choose_split,
+)
 
 RULES: tuple[Rule, ...] = (
+    choose_split,
     choose_downscale,
     choose_intensity,
     choose_network,
@@ -25,4 +39,14 @@ RULES: tuple[Rule, ...] = (
     choose_learning,
     choose_hardware,
     choose_batch,
+    choose_duration,
 )
+
+
+def apply_rules(recipe: Recipe, situation: Situation) -> tuple[Recipe, list[RuleResult]]:
+    """Apply all rules in order; return the complete recipe and the decisions."""
+    results = []
+    for rule in RULES:
+        recipe, result = rule(recipe, situation)
+        results.append(result)
+    return recipe, results

@@ -1,52 +1,75 @@
-"""What a rule looks at, and what it says."""
+"""Input and output of the planning rules."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from ushape.data.grouping import GroupingKind
 from ushape.planning.fingerprint import Fingerprint
 from ushape.planning.hardware import Machine
 from ushape.planning.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
+class TimeBudget:
+    """Measured speed and available time, in seconds."""
+
+    step_s: float
+    """One training step alone, with all of its batches."""
+
+    training_s: float
+    """Time left for training, validation included."""
+
+    evaluation_s: float
+    """Time reserved for the evaluation and the report."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitFacts:
+    """Sizes of the split that was made."""
+
+    kind: GroupingKind
+    images: int
+    groups: int
+    test_groups: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Situation:
-    """What the rules look at."""
+    """Everything that the rules depend on."""
 
     data: Fingerprint
     machine: Machine
+    split: SplitFacts
+    measure_time: Callable[[Recipe], TimeBudget]
+    """Measures the speed of an otherwise complete recipe; called only if its epochs are open."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RuleResult:
-    """What a rule decided, in words."""
+    """Decision of a rule, in words."""
 
     text: str
-    """What was decided, a line for the plan."""
+    """What was decided: one line of the plan."""
 
-    fact: str = ""
-    """What it follows from."""
+    fact: str
+    """Fact about data or machine that the decision follows from."""
 
-    otherwise: str = ""
-    """What would have been next."""
+    alternative: str = ""
+    """The next best choice."""
 
-    source: str = ""
-    """Why the rule is so: its own docstring."""
+    source: str
+    """Rationale of the rule, with its source."""
+
+    evaluation_s: float = 0.0
+    """Seconds of the user's minutes that the rule reserves for the evaluation."""
 
 
 Rule = Callable[[Recipe, Situation], tuple[Recipe, RuleResult]]
-
-
-def source_of(rule: Callable[..., object]) -> str:
-    """A rule's docstring without its formal part, in one line."""
-    text = inspect.getdoc(rule) or ""
-    for part in ("Args:", "Raises:"):
-        text = text.partition(part)[0]
-    return " ".join(text.split())
+"""Completes the settings of a recipe that are still "auto"."""
 
 
 def change(recipe: Recipe, section: str, **values: object) -> Recipe:
-    """A copy with some values of one section changed."""
+    """Return a copy with some values of one section changed."""
     return replace(recipe, **{section: replace(getattr(recipe, section), **values)})

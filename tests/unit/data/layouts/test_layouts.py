@@ -57,11 +57,11 @@ def codes(case):
 
 
 @pytest.mark.parametrize("find", LAYOUTS.values(), ids=LAYOUTS)
-def test_an_empty_folder_has_no_form(find, tmp_path):
+def test_layouts_do_not_match_an_empty_folder(find, tmp_path):
     assert find(tmp_path) is None
 
 
-def test_the_order_of_the_files_on_disk_is_irrelevant(put, tmp_path):
+def test_layout_does_not_depend_on_the_order_on_disk(put, tmp_path):
     for root, order in (("one", "abc"), ("two", "cab")):
         for name in order:
             put(f"{root}/images/{name}.png")
@@ -76,7 +76,7 @@ def test_the_order_of_the_files_on_disk_is_irrelevant(put, tmp_path):
 # Two folders of other names ----------------------------------------------------------------
 
 
-def test_parallel_trees_are_told_apart_by_their_values(put, tmp_path):
+def test_mirrored_trees_are_distinguished_by_their_values(put, tmp_path):
     for name in ("p1/a.png", "p1/b.png", "p2/a.png"):
         put(f"manual/{name}", BOX)
         put(f"scans/{name}")
@@ -88,33 +88,36 @@ def test_parallel_trees_are_told_apart_by_their_values(put, tmp_path):
     assert "few values" in found.layout
 
 
-def test_parallel_trees_of_images_alone_are_no_pairs(put, tmp_path):
+def test_mirrored_trees_of_images_alone_are_not_pairs(put, tmp_path):
     for name in ("p1/1.png", "p2/1.png", "p3/1.png"):
         put(name)
-    with pytest.raises(DataError, match="No pairs"):
+    with pytest.raises(DataError) as error:
         discover(tmp_path)
+    assert error.value.code == "no_pairs"
 
 
-def test_parallel_trees_with_a_word_for_masks(put, tmp_path):
+def test_mirrored_trees_with_a_word_for_masks(put, tmp_path):
     for name in "ab":
         put(f"scans/{name}.png")
         put(f"drawn/{name}_seg.png", BOX)
     assert ids(discover(tmp_path)) == ["a", "b"]
 
 
-def test_three_trees_of_the_same_names_are_refused(put, tmp_path):
+def test_mirrored_trees_refuse_three_folders(put, tmp_path):
     for name in ("scans/a.png", "reader1/a.png", "reader2/a.png"):
         put(name, PHOTO if "scans" in name else BOX)
-    with pytest.raises(DataError, match="called the same in reader1/, reader2/, scans/") as caught:
+    with pytest.raises(DataError) as caught:
         discover(tmp_path)
+    assert caught.value.code == "ambiguous_folders"
     assert "--masks" in caught.value.hint
 
 
-def test_two_trees_that_may_both_be_masks_are_refused(put, tmp_path):
+def test_mirrored_trees_refuse_two_folders_of_masks(put, tmp_path):
     put("one/a.png", BOX)
     put("two/a.png", LOW)
-    with pytest.raises(DataError, match="one/, two/ may both be masks"):
+    with pytest.raises(DataError) as error:
         discover(tmp_path)
+    assert error.value.code == "ambiguous_folders"
 
 
 # Given splits ------------------------------------------------------------------------------
@@ -131,7 +134,7 @@ def test_two_trees_that_may_both_be_masks_are_refused(put, tmp_path):
     ],
 )
 @pytest.mark.parametrize("words", [("train", "val", "test"), ("Training", "validation", "testing")])
-def test_folders_that_state_the_split(put, tmp_path, image, mask, words):
+def test_split_folders_state_the_split(put, tmp_path, image, mask, words):
     for word in words:
         put(image.format(word))
         put(mask.format(word), BOX)
@@ -143,15 +146,15 @@ def test_folders_that_state_the_split(put, tmp_path, image, mask, words):
     }
 
 
-def test_a_part_without_masks_is_left_out_and_named(put, tmp_path):
+def test_split_folders_leave_out_a_part_without_masks(put, tmp_path):
     for name in ("train/images/a.png", "train/masks/a.png", "test/images/b.png"):
         put(name, BOX)
     found = discover(tmp_path)
     assert [case.split for case in found.cases] == ["train"]
-    assert "test/ holds no pair" in " ".join(found.notes)
+    assert "test/ contains no pair" in " ".join(found.notes)
 
 
-def test_training_masks_beside_an_unannotated_test_are_no_split(put, tmp_path):
+def test_split_folders_need_an_annotated_second_part(put, tmp_path):
     for name in ("train/a.png", "train_masks/a_mask.png", "test/b.png"):
         put(name, BOX)
     found = discover(tmp_path)
@@ -159,12 +162,13 @@ def test_training_masks_beside_an_unannotated_test_are_no_split(put, tmp_path):
     assert found.cases[0].split == ""
 
 
-def test_two_folders_for_one_part(put, tmp_path):
+def test_split_folders_refuse_two_folders_for_one_part(put, tmp_path):
     for part in ("train", "val", "valid"):
         put(f"{part}/images/a.png")
         put(f"{part}/masks/a.png", BOX)
-    with pytest.raises(DataError, match="val/ and valid/ are both for validation"):
+    with pytest.raises(DataError) as error:
         discover(tmp_path)
+    assert error.value.code == "ambiguous_folders"
 
 
 # Tables ------------------------------------------------------------------------------------
@@ -202,49 +206,53 @@ def test_table_of_other_columns_is_no_layout(put, tmp_path):
     put("masks/a.png", BOX)
     put("patients.csv", "patient,age\n1,40\n")
     assert discover(tmp_path).layout == "images/ beside masks/"
-    with pytest.raises(DataError, match=r"no columns image and mask \(patient, age\)"):
+    with pytest.raises(DataError) as error:
         discover(tmp_path / "patients.csv")
+    assert error.value.code == "missing_columns"
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "code"),
     [
-        ("image,mask\na.png,m.png\nz.png,m.png\n", "1 files are not there, first z.png"),
-        ("image,mask\na.png,z.png\n", "1 files are not there, first z.png"),
-        ("image,mask\n,m.png\n", "an empty cell"),
-        ("image,mask\na.png,m.png\na.png,m.png\n", "Two images are called a"),
-        ("image,mask,group\na.png,m.png,p\nb.png,m.png,\n", "1 images have no group, first b"),
-        ("image,mask,split\na.png,m.png,train\nb.png,m.png,\n", "1 images have no split, first b"),
-        ("image,mask,split\na.png,m.png,dev\n", "a.png has the split 'dev'"),
-        ("image,mask\na.png,m.png,more\n", "row 2 has 3 cells, the first row 2"),
-        ("", "no rows"),
+        ("image,mask\na.png,m.png\nz.png,m.png\n", "listed_files_missing"),
+        ("image,mask\na.png,z.png\n", "listed_files_missing"),
+        ("image,mask\n,m.png\n", "listed_files_missing"),
+        ("image,mask\na.png,m.png\na.png,m.png\n", "ambiguous_image"),
+        ("image,mask,group\na.png,m.png,p\nb.png,m.png,\n", "incomplete_column"),
+        ("image,mask,split\na.png,m.png,train\nb.png,m.png,\n", "incomplete_column"),
+        ("image,mask,split\na.png,m.png,dev\n", "unknown_split"),
+        ("image,mask\na.png,m.png,more\n", "uneven_rows"),
+        ("", "missing_columns"),
     ],
 )
-def test_mistakes_in_a_table(put, tmp_path, text, message):
+def test_table_with_mistakes_is_refused(put, tmp_path, text, code):
     put("a.png")
     put("b.png")
     put("m.png", BOX)
-    with pytest.raises(DataError, match=message.replace("(", r"\(")) as caught:
+    with pytest.raises(DataError) as caught:
         discover(put("t.csv", text))
-    assert "t.csv" in caught.value.message or "Two images" in caught.value.message
+    assert caught.value.code == code
+    assert "t.csv" in caught.value.message or code == "ambiguous_image"
     assert caught.value.hint
 
 
-def test_several_tables_are_refused(put, tmp_path):
+def test_tables_beside_each_other_are_refused(put, tmp_path):
     put("a.png")
     put("one.csv", "image,mask\na.png,a.png\n")
     put("two.csv", "image,mask\na.png,a.png\n")
-    with pytest.raises(DataError, match=r"several tables of images and masks: one\.csv, two\.csv"):
+    with pytest.raises(DataError) as error:
         discover(tmp_path)
+    assert error.value.code == "ambiguous_tables"
 
 
-def test_a_table_without_any_mask(put):
+def test_table_without_any_mask_is_refused(put):
     put("a.png")
-    with pytest.raises(DataError, match=r"1 image has no mask, e\.g\. a\.png"):
+    with pytest.raises(DataError) as error:
         discover(put("t.csv", "image,mask\na.png,\n"))
+    assert error.value.code == "no_pairs"
 
 
-def test_images_elsewhere_have_ids_of_their_own(put, tmp_path):
+def test_table_of_images_elsewhere_keeps_ids_unique(put, tmp_path):
     for name in ("x/a.png", "y/a.png", "t/a.png"):
         put(name)
     (tmp_path / "t" / "link.png").symlink_to(tmp_path / "t" / "a.png")
@@ -254,10 +262,11 @@ def test_images_elsewhere_have_ids_of_their_own(put, tmp_path):
     assert ids(found) == sorted(["a", "link", f"{root}/x/a", f"{root}/y/a"])
 
 
-def test_parquet_without_its_package(put, monkeypatch):
+def test_table_in_parquet_needs_a_package(put, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(DataError, match="Parquet needs another package") as caught:
+    with pytest.raises(DataError) as caught:
         discover(put("t.parquet", "PAR1"))
+    assert caught.value.code == "missing_package"
     assert "pip install pyarrow" in caught.value.hint
 
 
@@ -312,14 +321,17 @@ def test_nnunet_regions_the_largest_first(nnunet, put, tmp_path):
 
 def test_nnunet_mistakes(nnunet, put, tmp_path):
     (tmp_path / "imagesTr/k_002_0000.tif").unlink()
-    with pytest.raises(DataError, match=r"k_002 has k_002_0001\.tif, not the 2 channels"):
+    with pytest.raises(DataError) as error:
         discover(tmp_path)
+    assert error.value.code == "missing_channels"
     put("imagesTr/k_002_0000.tif", PHOTO[:4])
-    with pytest.raises(DataError, match=r"k_002_0001\.tif is 8 × 8 pixels, .* 4 × 8"):
+    with pytest.raises(DataError) as error:
         read_image(discover(tmp_path).cases[1])
+    assert error.value.code == "channel_size_mismatch"
     put("dataset.json", nnunet | {"labels": {"background": 0, "x": "one"}})
-    with pytest.raises(DataError, match="label x has the value one"):
+    with pytest.raises(DataError) as error:
         discover(tmp_path)
+    assert error.value.code == "invalid_dataset_json"
     put("dataset.json", "{")
     with pytest.raises(DataError, match=r"dataset\.json: the file cannot be read"):
         discover(tmp_path)
@@ -328,7 +340,7 @@ def test_nnunet_mistakes(nnunet, put, tmp_path):
 # One folder per class ----------------------------------------------------------------------
 
 
-def test_one_folder_per_class(put, tmp_path):
+def test_class_folders(put, tmp_path):
     for name in "ab":
         put(f"images/{name}.png")
     put("masks/road/a.png", BOX)
@@ -349,7 +361,7 @@ def test_class_folders_within_given_parts(put, tmp_path):
     assert [case.split for case in discover(tmp_path).cases] == ["train", "validation"]
 
 
-def test_a_class_mask_of_several_values_is_refused(put, tmp_path):
+def test_class_folders_refuse_masks_of_several_values(put, tmp_path):
     put("images/a.png")
     path = put("masks/road/a.png", PHOTO)
     with pytest.raises(DataError, match=r"several values besides 0.* 1 and 63") as caught:
@@ -357,7 +369,7 @@ def test_a_class_mask_of_several_values_is_refused(put, tmp_path):
     assert str(path) in caught.value.message
 
 
-def test_parts_of_different_sizes_are_refused(put, tmp_path):
+def test_class_folders_refuse_masks_of_different_sizes(put, tmp_path):
     put("images/a.png")
     put("masks/car/a.png", BOX)
     put("masks/road/a.png", BOX[:4])
@@ -365,18 +377,19 @@ def test_parts_of_different_sizes_are_refused(put, tmp_path):
         codes(discover(tmp_path).cases[0])
 
 
-def test_two_masks_of_one_class(put, tmp_path):
+def test_class_folders_refuse_two_masks_of_one_class(put, tmp_path):
     put("images/a.png")
     put("masks/car/a.png", BOX)
     put("masks/car/a_mask.png", BOX)
-    with pytest.raises(DataError, match="Two masks belong to car/a"):
+    with pytest.raises(DataError) as error:
         discover(tmp_path)
+    assert error.value.code == "ambiguous_mask"
 
 
 # One mask per object -----------------------------------------------------------------------
 
 
-def test_one_mask_per_object(put, tmp_path):
+def test_object_folders(put, tmp_path):
     for name, count in (("n1", 2), ("n2", 1), ("n3", 0)):
         put(f"{name}/images/{name}.png")
         for index in range(count):
@@ -389,7 +402,7 @@ def test_one_mask_per_object(put, tmp_path):
     assert "1 image has no mask, e.g. n3.png" in found.notes[0]
 
 
-def test_more_objects_than_bytes_hold(put, tmp_path):
+def test_object_folders_with_more_than_255_objects(put, tmp_path):
     path = put("x/images/x.png")
     masks = [put(f"m/{n}.png", BOX) for n in range(2)]
     mask = MaskParts((masks[0], masks[1]), (1, 300))
@@ -398,7 +411,7 @@ def test_more_objects_than_bytes_hold(put, tmp_path):
     assert read_annotation(mask).encoding.dtype == "uint16"
 
 
-def test_one_mask_file_for_each_image_is_a_plain_mask(put, tmp_path):
+def test_object_folders_of_one_mask_are_ordinary_masks(put, tmp_path):
     for name in ("n1", "n2"):
         put(f"{name}/images/{name}.png")
         put(f"{name}/masks/drawn.png", BOX)
@@ -410,7 +423,7 @@ def test_one_mask_file_for_each_image_is_a_plain_mask(put, tmp_path):
 # Stacks ------------------------------------------------------------------------------------
 
 
-def test_volumes_named_volume_and_labels(put, tmp_path):
+def test_suffixed_masks_of_volumes(put, tmp_path):
     put("train-volume.tif", np.stack([PHOTO] * 3))
     put("train-labels.tif", np.stack([BOX] * 3))
     put("test-volume.tif", np.stack([PHOTO] * 3))
@@ -421,7 +434,7 @@ def test_volumes_named_volume_and_labels(put, tmp_path):
     assert "1 image has no mask, e.g. test-volume.tif" in found.notes[0]
 
 
-def test_images_may_be_called_images(put, tmp_path):
+def test_suffixed_masks_beside_names_with_an_image_word(put, tmp_path):
     for name in ("a_image.png", "b_image.png"):
         put(name)
     for name in ("a_mask.png", "b_label.png"):
@@ -429,12 +442,13 @@ def test_images_may_be_called_images(put, tmp_path):
     assert ids(discover(tmp_path)) == ["a_image", "b_image"]
 
 
-def test_an_image_word_that_two_images_share_is_none(put, tmp_path):
+def test_suffixed_masks_ignore_an_ambiguous_image_word(put, tmp_path):
     for name in ("a_image.png", "a_raw.png"):
         put(name)
     put("a_mask.png", BOX)
-    with pytest.raises(DataError, match="No pairs"):
+    with pytest.raises(DataError) as error:
         discover(tmp_path)
+    assert error.value.code == "no_pairs"
 
 
 # COCO --------------------------------------------------------------------------------------
@@ -489,7 +503,7 @@ def test_coco_compressed_run_lengths(put):
 
 
 @given(arrays(np.uint8, (7, 5), elements=st.integers(0, 1)))
-def test_run_lengths_are_read_as_pycocotools_writes_them(drawn):
+def test_coco_run_lengths_equal_pycocotools(drawn):
     from pycocotools import mask as coco
 
     text = coco.encode(np.asfortranarray(drawn))["counts"].decode()
@@ -497,7 +511,7 @@ def test_run_lengths_are_read_as_pycocotools_writes_them(drawn):
     assert (drawn == runs.reshape(5, 7).T).all()
 
 
-def test_an_image_that_is_no_longer_listed(put):
+def test_coco_image_that_is_no_longer_listed(put):
     with pytest.raises(DataError, match="image 99 is no longer listed"):
         read_annotation(CocoMask(put("labels.json", coco_file()), 99))
 
@@ -525,52 +539,53 @@ def test_coco_in_folders_that_state_the_split(put, tmp_path):
     assert [case.split for case in discover(tmp_path).cases] == ["train"] * 2 + ["validation"] * 2
     categories = coco_file()["categories"]
     put("valid/_annotations.coco.json", coco_file(categories=[*categories[1:], categories[0]]))
-    with pytest.raises(DataError, match=r"calls the value 2 edge, .* nucleus") as caught:
+    with pytest.raises(DataError) as caught:
         discover(tmp_path)
-    assert "Classes must be the same" in caught.value.hint
+    assert caught.value.code == "conflicting_class_names"
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "code"),
     [
-        ({"categories": None}, "no list of categories"),
-        ({"images": [{"id": 7, "file_name": "a.png"}], "annotations": []}, "lacks 'height'"),
+        ({"categories": None}, None),
+        ({"images": [{"id": 7, "file_name": "a.png"}], "annotations": []}, None),
         (
             {"images": [i | {"height": 10**9, "width": 10**9} for i in coco_file()["images"]]},
-            "image 7 claims 1000000000 × 1000000000 pixels",
+            None,
         ),
-        ({"images": coco_file()["images"] + coco_file()["images"][:1]}, "two entries for image 7"),
+        ({"images": coco_file()["images"] + coco_file()["images"][:1]}, None),
         (
             {"images": [i | {"file_name": "a.png"} for i in coco_file()["images"]]},
-            "Two images are called a",
+            "ambiguous_image",
         ),
         (
             {"images": [i | {"file_name": f"{i['id']}.png"} for i in coco_file()["images"]]},
-            r"2 of its 2 images are not in .*, first 7\.png",
+            "coco_images_missing",
         ),
         (
             {"images": [i | {"file_name": "/no/a.png"} for i in coco_file()["images"]]},
-            r"2 of its 2 images are not in .*, first /no/a\.png",
+            "coco_images_missing",
         ),
         (
             {"annotations": [{"id": 3, "image_id": 8, "category_id": 30}]},
-            "annotation 3 belongs to image 8, which is not listed",
+            None,
         ),
         (
             {"annotations": [{"id": 3, "image_id": 7, "category_id": 1}]},
-            "annotation 3 belongs to category 1, which is not listed",
+            None,
         ),
-        ({"annotations": []}, "no annotations in it"),
-        ({"categories": [{"id": k, "name": "same"} for k in (30, 10)]}, "two categories of one"),
+        ({"annotations": []}, "coco_invalid"),
+        ({"categories": [{"id": k, "name": "same"} for k in (30, 10)]}, "coco_invalid"),
     ],
 )
-def test_mistakes_in_a_coco_file(put, tmp_path, changes, message):
+def test_coco_file_with_mistakes_is_refused(put, tmp_path, changes, code):
     path = put("labels.json", coco_file(**changes))
     put("a.png")
     put("b.png")
     for data in (tmp_path, path):
-        with pytest.raises(DataError, match=message) as caught:
+        with pytest.raises(DataError) as caught:
             discover(data)
+        assert code in (None, caught.value.code)
         assert caught.value.hint
 
 
@@ -592,7 +607,7 @@ def test_mistakes_in_a_coco_file(put, tmp_path, changes, message):
         ({"size": [8, 8]}, "cannot be drawn: 'counts'"),
     ],
 )
-def test_annotations_that_cannot_be_drawn(put, drawn, message):
+def test_coco_annotations_that_cannot_be_drawn(put, drawn, message):
     entry = {"id": 1, "image_id": 7, "category_id": 30, "segmentation": drawn}
     path = put("labels.json", coco_file(annotations=[entry]))
     with pytest.raises(DataError, match=message) as caught:
@@ -620,7 +635,7 @@ def test_coco_without_its_package(put, monkeypatch):
         ("classes.csv", "value,name\n255,cell\n0,background\n", (0, 255)),
     ],
 )
-def test_names_of_classes_beside_the_data(put, tmp_path, name, content, values):
+def test_class_names_beside_the_data(put, tmp_path, name, content, values):
     put("images/a.png")
     put("masks/a.png", BOX)
     put(name, content)
@@ -630,43 +645,45 @@ def test_names_of_classes_beside_the_data(put, tmp_path, name, content, values):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
+    ("name", "content", "code"),
     [
-        ("classes.txt", "cell\n", "names 1 classes"),
-        ("classes.txt", "a\na\n", "two classes are called a"),
-        ("classes.json", {"x": "cell", "0": "b"}, "'x' is no mask value"),
-        ("classes.json", "5", "neither a list of names nor"),
-        ("classes.json", "{", "cannot be read"),
-        ("classes.csv", "0,background\n1,cell\n", "no columns value and name"),
-        ("classes.csv", "value,name\n1,a\n1,b\n", "value 1 is listed twice"),
+        ("classes.txt", "cell\n", "invalid_class_names"),
+        ("classes.txt", "a\na\n", "invalid_class_names"),
+        ("classes.json", {"x": "cell", "0": "b"}, "invalid_class_names"),
+        ("classes.json", "5", "invalid_class_names"),
+        ("classes.json", "{", None),
+        ("classes.csv", "0,background\n1,cell\n", "invalid_class_names"),
+        ("classes.csv", "value,name\n1,a\n1,b\n", "invalid_class_names"),
     ],
 )
-def test_mistakes_in_the_names_of_classes(put, tmp_path, name, content, message):
+def test_class_names_with_mistakes_are_refused(put, tmp_path, name, content, code):
     put("images/a.png")
     put("masks/a.png", BOX)
     path = put(name, content)
-    with pytest.raises(DataError, match=message) as caught:
+    with pytest.raises(DataError) as caught:
         discover(tmp_path)
+    assert code in (None, caught.value.code)
     assert str(path) in caught.value.message
     assert caught.value.hint
 
 
-def test_two_files_of_names(put, tmp_path):
+def test_class_names_in_two_files_are_refused(put, tmp_path):
     put("images/a.png")
     put("masks/a.png", BOX)
     put("classes.txt", "a\nb\n")
     put("classes.json", ["a", "b"])
-    with pytest.raises(DataError, match=r"several files name the classes: classes\.txt, cl"):
+    with pytest.raises(DataError) as error:
         discover(tmp_path)
+    assert error.value.code == "ambiguous_class_names"
 
 
-def test_no_names_are_no_names(put, tmp_path):
+def test_class_names_are_optional(put, tmp_path):
     put("images/a.png")
     put("masks/a.png", BOX)
     assert discover(tmp_path).class_names is None
 
 
-def test_a_folder_of_slices_is_a_volume_where_a_mask_is_called_like_it(tmp_path):
+def test_dicom_folder_is_a_volume_if_a_mask_has_its_name(tmp_path):
     for name in ("p1", "p2"):
         (tmp_path / "scans" / name).mkdir(parents=True)
         save_series(tmp_path / "scans" / name / "series")
@@ -679,7 +696,7 @@ def test_a_folder_of_slices_is_a_volume_where_a_mask_is_called_like_it(tmp_path)
     assert found.notes == []
 
 
-def test_slices_with_masks_of_their_own_stay_images(tmp_path):
+def test_dicom_slices_with_masks_remain_images(tmp_path):
     save_series(tmp_path / "images", places=(0, 1))
     (tmp_path / "masks").mkdir()
     for path in (tmp_path / "images").iterdir():

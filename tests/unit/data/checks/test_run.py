@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from ushape.data import checks
-from ushape.data.checks.run import check_data
-from ushape.data.scan import look_at_data
+from ushape.data.checks.run import check_dataset
+from ushape.data.scan import scan_dataset
 from ushape.data.splits import SplitConfig
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
 from ushape.labels import LabelConfig
@@ -37,9 +37,8 @@ def data(clean, tmp_path):
 
 
 def check(folder, masks=None, **labels):
-    return check_data(
-        folder, masks, labels=LabelConfig(**labels), split=SplitConfig(), seed=0, workers=1
-    )
+    stats = scan_dataset(folder, masks, LabelConfig(**labels), workers=2)
+    return check_dataset(stats, split=SplitConfig(), seed=0)
 
 
 def found(folder, **labels):
@@ -66,11 +65,11 @@ def mask(data, number=1, dish=1):
     return data / "masks" / f"dish{dish:02d}_{number:02d}.png"
 
 
-def test_clean_data_have_no_findings(clean):
+def test_check_of_clean_data_finds_nothing(clean):
     assert check(clean).findings == ()
 
 
-def test_lonely_files(data):
+def test_check_finds_files_without_a_partner(data):
     mask(data).unlink()
     image(data, 2).unlink()
     findings = [f for f in check(data).findings if f.check == "unpaired"]
@@ -80,7 +79,7 @@ def test_lonely_files(data):
     ]
 
 
-def test_damaged_and_empty_files(data):
+def test_check_finds_damaged_and_empty_files(data):
     image(data).write_bytes(image(data).read_bytes()[:200])
     mask(data, 2).write_bytes(b"")
     findings = found(data)
@@ -89,7 +88,7 @@ def test_damaged_and_empty_files(data):
     assert findings["unreadable"].severity == findings["zero_bytes"].severity == "error"
 
 
-def test_sizes_and_transposes(data):
+def test_check_finds_other_sizes_and_transposed_masks(data):
     for path in (image(data), image(data, 2)):
         change(path, lambda array: array[:80])
     change(mask(data), lambda array: array[:80].T)
@@ -100,7 +99,7 @@ def test_sizes_and_transposes(data):
 
 
 @pytest.mark.parametrize("orientation", [3, 6])
-def test_photographs_that_exif_turns(data, orientation):
+def test_check_finds_photographs_rotated_by_exif(data, orientation):
     for path in sorted((data / "images").iterdir()):
         picture = Image.open(path)
         exif = picture.getexif()
@@ -112,7 +111,7 @@ def test_photographs_that_exif_turns(data, orientation):
     assert "transposed" not in findings
 
 
-def test_empty_masks(data):
+def test_check_finds_empty_masks(data):
     change(mask(data), np.zeros_like)
     finding = found(data)["empty"]
     assert finding.cases == ("dish01_01",)
@@ -120,7 +119,7 @@ def test_empty_masks(data):
     assert "5%" in finding.text
 
 
-def test_soft_edges_of_antialiasing(data):
+def test_check_finds_soft_edges_of_antialiasing(data):
     for path in sorted((data / "masks").iterdir()):
         small = Image.open(path)
         big = small.resize((3 * SIZE, 3 * SIZE), Image.Resampling.BILINEAR)
@@ -132,14 +131,14 @@ def test_soft_edges_of_antialiasing(data):
     assert "mask_values" not in found(data)
 
 
-def test_soft_edges_of_jpeg(data):
+def test_check_finds_soft_edges_of_jpeg(data):
     for path in sorted((data / "masks").iterdir()):
         Image.open(path).save(path.with_suffix(".jpg"), quality=90)
         path.unlink()
     assert "soft_edges" in found(data)
 
 
-def test_classes_are_no_soft_edges(data):
+def test_check_does_not_take_classes_for_soft_edges(data):
     for path in sorted((data / "masks").iterdir()):
         change(
             path,
@@ -150,7 +149,7 @@ def test_classes_are_no_soft_edges(data):
     assert "object_ids" not in findings
 
 
-def test_strange_colors(data):
+def test_check_finds_rare_colors(data):
     for path in sorted((data / "masks").iterdir()):
         color = np.where(load(path)[..., None], (0, 128, 0), (128, 0, 0)).astype(np.uint8)
         if path == mask(data):
@@ -161,7 +160,7 @@ def test_strange_colors(data):
     assert "#0c2238" in finding.text
 
 
-def test_values_that_the_user_did_not_name(data):
+def test_check_finds_values_that_are_not_listed(data):
     change(mask(data), lambda array: np.where(array, 7, 0).astype("u1"))
     finding = found(data, values=(0, 255))["stray_values"]
     assert finding.severity == "error"
@@ -181,10 +180,10 @@ def three_classes(data, third=3):
             )
 
 
-def test_the_split_is_the_one_that_training_makes(data):
+def test_check_makes_the_split_of_a_training(data):
     three_classes(data, third=3)
     checked = check(data)
-    found = look_at_data(data, None, LabelConfig(), workers=1)
+    found = scan_dataset(data, None, LabelConfig(), workers=1)
     trained = make_plan(
         found,
         replace(load_recipe("auto"), train=TrainConfig(epochs=1)),
@@ -193,17 +192,17 @@ def test_the_split_is_the_one_that_training_makes(data):
     )
     assert checked.splits == trained.splits
     # The only group with the third class stays in training, where it can be learned.
-    assert checked.evidence.part_of["dish02_01"] == "train"
+    assert checked.stats.part_of["dish02_01"] == "train"
 
 
-def test_gaps_and_classes_of_one_group(data):
+def test_check_finds_gaps_and_classes_of_one_group(data):
     three_classes(data, third=9)
     findings = found(data)
     assert "3, 4, 5, 6, 7, 8 of 0 to 9" in findings["class_gaps"].text
-    assert "in group dish02 only" in findings["class_in_one_group"].text
+    assert "only in group dish02" in findings["class_in_one_group"].text
 
 
-def test_a_class_of_a_few_pixels(data):
+def test_check_finds_rare_classes(data):
     three_classes(data, third=0)
     for path in (mask(data), mask(data, 1, 2)):
 
@@ -216,7 +215,7 @@ def test_a_class_of_a_few_pixels(data):
     assert "Class 3" in found(data)["rare_class"].text
 
 
-def test_object_ids(data):
+def test_check_finds_object_ids(data):
     from ushape.transforms.border_weights import find_objects
 
     for path in sorted((data / "masks").iterdir()):
@@ -227,12 +226,12 @@ def test_object_ids(data):
     assert found(data, threshold=1) == {}
 
 
-def test_a_mask_that_is_the_image(data):
+def test_check_finds_masks_that_are_the_image(data):
     shutil.copy(image(data), mask(data))
     assert found(data)["mask_is_image"].cases == ("dish01_01",)
 
 
-def test_inverted_masks(tmp_path):
+def test_check_finds_inverted_masks(tmp_path):
     rng = np.random.default_rng(0)
     for index in range(12):
         y, x = np.indices((64, 64))
@@ -246,17 +245,17 @@ def test_inverted_masks(tmp_path):
     assert found(tmp_path)["inverted"].cases == ("x5",)
 
 
-def test_mixed_kinds(data):
+def test_check_finds_mixed_channels_and_depths(data):
     save(image(data), np.stack(3 * [load(image(data))], axis=-1))
     save(image(data, 2), load(image(data, 2)).astype(np.uint16) * 200)
     findings = found(data)
     assert findings["channels"].cases == ("dish01_01",)
     assert findings["channels"].severity == "error"
     assert findings["depth"].cases == ("dish01_02",)
-    assert "19 of 1 channels, 1 of 3 channels" in findings["channels"].text
+    assert "19 of 1 channel, 1 of 3 channels" in findings["channels"].text
 
 
-def test_images_beside_volumes(data):
+def test_check_finds_images_beside_volumes(data):
     import tifffile
 
     for path in (image(data), mask(data)):
@@ -268,7 +267,7 @@ def test_images_beside_volumes(data):
     assert findings["dimensions"].severity == "error"
 
 
-def test_masks_written_in_different_ways(data):
+def test_check_finds_mixed_encodings(data):
     change(mask(data), lambda array: np.stack([array, 0 * array, 0 * array], axis=-1))
     finding = found(data)["encoding"]
     assert finding.cases == ("dish01_01",)
@@ -276,7 +275,7 @@ def test_masks_written_in_different_ways(data):
 
 
 @pytest.mark.parametrize("value", [0, 255])
-def test_masks_of_one_value_mean_nothing(data, value):
+def test_check_finds_masks_of_one_value(data, value):
     for path in (data / "masks").iterdir():
         change(path, lambda array: np.full_like(array, value))
     finding = found(data)["mask_values"]
@@ -284,7 +283,7 @@ def test_masks_of_one_value_mean_nothing(data, value):
     assert str(value) in finding.text
 
 
-def test_two_dishes_are_too_few(data):
+def test_check_finds_too_few_groups(data):
     for path in data.rglob("dish0[345]*"):
         path.unlink()
     finding = found(data)["split"]
@@ -292,7 +291,7 @@ def test_two_dishes_are_too_few(data):
     assert "2 groups of 8 images" in finding.text
 
 
-def test_every_check_is_explained():
+def test_checks_are_all_documented():
     source = "".join(path.read_text() for path in Path(checks.__file__).parent.glob("*.py"))
     names = set(re.findall(r'check="(\w+)"', source)) | {"channels", "dimensions", "depth"}
     page = (Path(__file__).parents[4] / "docs" / "data.md").read_text()
@@ -300,7 +299,7 @@ def test_every_check_is_explained():
     assert not [name for name in names if f"`{name}`" not in page]
 
 
-def test_odd_images(data):
+def test_check_finds_odd_images(data):
     import tifffile
 
     change(image(data), lambda array: np.full_like(array, 7))
@@ -318,7 +317,7 @@ def test_odd_images(data):
     assert findings["equal_channels"].cases == ("dish01_03",)
 
 
-def test_copies_within_a_group_and_across(data):
+def test_check_finds_copies_within_and_across_groups(data):
     shutil.copy(image(data), image(data, 4))
     shutil.copy(image(data, 2), image(data, 2, dish=3))
     checked = check(data)
@@ -326,12 +325,12 @@ def test_copies_within_a_group_and_across(data):
     assert findings["duplicate"].severity == "note"
     across = findings["duplicate_across_groups"]
     assert across.severity == "warning"
-    assert "kept on one side" in across.text
-    part_of = checked.evidence.part_of
+    assert "kept in the same part" in across.text
+    part_of = checked.stats.part_of
     assert len({part_of[case] for case in part_of if case[:6] in ("dish01", "dish03")}) == 1
 
 
-def test_a_recompressed_and_resized_copy(data):
+def test_check_finds_recompressed_and_resized_copies(data):
     copy = Image.open(image(data)).convert("L").resize((120, 120)).resize((SIZE, SIZE))
     copy.save(image(data, 1, dish=4).with_suffix(".jpg"), quality=30)
     image(data, 1, dish=4).unlink()
@@ -339,7 +338,7 @@ def test_a_recompressed_and_resized_copy(data):
     assert finding.cases == ("dish04_01",)
 
 
-def test_frames_that_should_be_grouped(tmp_path):
+def test_check_finds_ungrouped_frames(tmp_path):
     rng = np.random.default_rng(0)
     scene = np.cumsum(rng.normal(0, 1, (64, 400)), axis=1)
     scene = (scene - scene.min()) / np.ptp(scene) * 255
@@ -351,7 +350,7 @@ def test_frames_that_should_be_grouped(tmp_path):
     assert "frames of a video" in found(tmp_path)["ungrouped"].text
 
 
-def test_shifted_masks(data):
+def test_check_finds_shifted_masks(data):
     for path in (mask(data, 2, dish=2), mask(data, 3, dish=1)):
         change(path, lambda array: np.roll(array, (6, -6), axis=(0, 1)))
     finding = found(data)["misplaced"]
@@ -367,14 +366,7 @@ def test_shifted_masks(data):
         ("carvana/train_512", "carvana/train_masks_512", set()),
     ],
 )
-def test_clean_real_data_are_clean(images, masks, peculiar):
-    checked = check_data(
-        SHARED / images,
-        SHARED / masks if masks else None,
-        labels=LabelConfig(),
-        split=SplitConfig(),
-        seed=0,
-        workers=2,
-    )
+def test_check_of_real_data_finds_only_notes(images, masks, peculiar):
+    checked = check(SHARED / images, SHARED / masks if masks else None)
     assert {finding.check for finding in checked.findings} == peculiar
     assert all(finding.severity == "note" for finding in checked.findings)

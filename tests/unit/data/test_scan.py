@@ -1,0 +1,179 @@
+"""The one scan of a data set: each file is read once, and errors are collected."""
+
+import shutil
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ushape import io
+from ushape.data.checksum import dataset_checksum
+from ushape.data.discovery import discover
+from ushape.data.layouts.names import StatedClasses
+from ushape.data.scan import complete_labels, describe_dataset, scan_dataset
+from ushape.datasets.synthetic import SyntheticConfig, write_data_set
+from ushape.errors import DataError
+from ushape.labels import LabelConfig
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cells") / "data"
+    write_data_set(folder, 12, SyntheticConfig(size=64, groups=4), seed=3)
+    return folder
+
+
+@pytest.fixture
+def data(cells, tmp_path):
+    return shutil.copytree(cells, tmp_path / "data")
+
+
+def scan(folder, **labels):
+    return scan_dataset(folder, None, LabelConfig(**labels), workers=1)
+
+
+def test_scan_reads_each_file_once(cells, monkeypatch):
+    reads = Counter()
+
+    def count(read):
+        def counting(path):
+            reads[path] += 1
+            return read(path)
+
+        return counting
+
+    for name in ("read", "read_mask"):
+        monkeypatch.setattr(io, name, count(getattr(io, name)))
+    seen = []
+    stats = scan_dataset(
+        cells, None, LabelConfig(), workers=1, on_progress=lambda *done: seen.append(done)
+    )
+    stats.raise_if_unusable()
+    assert len(stats.facts) == 12
+    assert seen[-1] == (12, 12)
+    assert set(reads.values()) == {1}
+    assert len(reads) == 24
+
+
+def test_scan_yields_the_checksum_of_the_files(cells):
+    stats = scan(cells)
+    assert all(len(one.checksums) == 2 for one in stats.case_stats)
+    assert stats.checksum == dataset_checksum(discover(cells).cases, cells)
+
+
+def test_scan_merges_groups_that_share_duplicates(data):
+    shutil.copy(data / "images" / "dish01_01.png", data / "images" / "dish03_02.png")
+    stats = scan(data)
+    assert [(pair.first, pair.second) for pair in stats.duplicates] == [("dish01_01", "dish03_02")]
+    assert stats.inferred_groups["dish03_02"] == "dish03"
+    assert {stats.group_of[case] for case in ("dish01_01", "dish03_02")} == {"dish01"}
+    assert "1 of them merged" in stats.grouping.text
+
+
+def test_scan_collects_unreadable_cases(data):
+    (data / "images" / "dish01_01.png").write_bytes(b"")
+    mask = data / "masks" / "dish01_02.png"
+    Image.fromarray(np.asarray(Image.open(mask))[:32]).save(mask)
+    stats = scan(data)
+    assert [one.case.id for one in stats.case_stats if one.error] == ["dish01_01"]
+    assert len(stats.readable) == len(stats.grouping.cases) == 11
+    with pytest.raises(DataError) as error:
+        stats.raise_if_unusable()
+    assert error.value.code == "unusable_cases"
+    assert all(name in error.value.message for name in ("dish01_01", "dish01_02"))
+
+
+def test_scan_of_unreadable_files_alone(data):
+    for path in (data / "images").iterdir():
+        path.write_bytes(b"")
+    stats = scan(data)
+    assert stats.readable == stats.grouping.cases == []
+    assert stats.label_space is None
+    with pytest.raises(DataError) as error:
+        stats.raise_unreadable()
+    assert error.value.code == "unusable_cases"
+
+
+def test_scan_collects_masks_of_one_value(data):
+    for path in (data / "masks").iterdir():
+        Image.fromarray(np.zeros((64, 64), np.uint8)).save(path)
+    stats = scan(data)
+    assert stats.label_space is None
+    with pytest.raises(DataError) as error:
+        stats.raise_if_unusable()
+    assert error.value is stats.label_error
+
+
+def test_scan_names_the_mask_with_an_unknown_value(data):
+    path = data / "masks" / "dish02_01.png"
+    Image.fromarray(np.full((64, 64), 7, np.uint8)).save(path)
+    with pytest.raises(DataError) as error:
+        scan(data, values=(0, 255)).raise_if_unusable()
+    assert error.value.message.startswith(str(path))
+
+
+def test_scan_refuses_images_of_different_kinds(data):
+    path = data / "images" / "dish01_01.png"
+    Image.open(path).convert("RGB").save(path)
+    with pytest.raises(DataError) as error:
+        scan(data).raise_if_unusable()
+    assert error.value.code == "mixed_channels"
+
+
+def test_description_of_a_dataset(cells):
+    lines = describe_dataset(scan(cells))
+    assert lines[0].startswith("12 pairs of image and mask (images/ beside masks/); 64 × 64 pixels")
+    assert (
+        lines[-1] == "Groups: 4, by the name before the last number (3 images each), e.g. dish01."
+    )
+
+
+def complete(stated, counts, **labels):
+    return complete_labels(LabelConfig(**labels), stated, dict.fromkeys(counts, 1))
+
+
+def stated(tmp_path, **changes):
+    return StatedClasses(source=tmp_path / "classes.txt", **changes)
+
+
+def test_class_names_without_values(tmp_path):
+    names = stated(tmp_path, names=("back", "cell", "gap"))
+    assert complete(names, (0, 2)).values == (0, 1, 2)
+    assert complete(names, (0, 100, 200)).values == (0, 100, 200)
+    assert complete(names, (0, 1, 2, 255), ignore=255).values == (0, 1, 2)
+    with pytest.raises(DataError) as error:
+        complete(names, (0, 255))
+    assert error.value.code == "class_names_mismatch"
+
+
+def test_class_names_with_values(tmp_path):
+    found = complete(stated(tmp_path, names=("b", "c"), values=(0, 9), ignore=255), (0, 9, 255))
+    assert (found.values, found.names, found.ignore) == ((0, 9), ("b", "c"), 255)
+    void = stated(tmp_path, names=("b", "c", "void"), values=(0, 9, 255))
+    found = complete(void, (0, 9, 255), ignore=255)
+    assert (found.values, found.names, found.ignore) == ((0, 9), ("b", "c"), 255)
+
+
+def test_label_settings_of_the_user_take_precedence(tmp_path):
+    names = stated(tmp_path, names=("b", "c"), values=(0, 9))
+    assert complete(names, (0, 9), values=(9, 0)) == LabelConfig(values=(9, 0))
+    assert complete(names, (0, 9), threshold=5) == LabelConfig(threshold=5)
+    assert complete(names, (0, 9), names=("x", "y")).names == ("x", "y")
+    assert complete(None, (0, 9)) == LabelConfig()
+
+
+def test_scan_takes_object_ids_for_foreground(tmp_path):
+    for name in ("n1", "n2", "n3"):
+        for kind, count in (("images", 1), ("masks", 3)):
+            folder = tmp_path / name / kind
+            folder.mkdir(parents=True)
+            for index in range(count):
+                dot = np.zeros((8, 8), np.uint8)
+                dot[2 * index, 2 * index] = 255
+                path = folder / (f"{name}.png" if kind == "images" else f"{index}.png")
+                Image.fromarray(dot).save(path)
+    stats = scan_dataset(tmp_path, None, LabelConfig(), workers=1)
+    assert stats.space.names == ("background", "foreground")
+    assert stats.label_rule == "one mask per object, all of them foreground"
+    assert [stats.class_pixels(one) for one in stats.case_stats] == [(61, 3)] * 3
