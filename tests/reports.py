@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import ndimage
 
+from ushape.evaluation.breakdowns import TextTable
 from ushape.evaluation.case_images import CasePicture, make_picture
 from ushape.evaluation.scores import CaseScore, score_case
 from ushape.evaluation.storage import Report
@@ -14,7 +15,6 @@ from ushape.evaluation.summary import summarize
 from ushape.inference.decision_rule import DecisionRule, apply_rule
 from ushape.labels import IGNORE, LabelSpace
 from ushape.metrics.probability import Reliability, measure_reliability
-from ushape.reports.report import Breakdown
 from ushape.types import Prediction
 
 CELL = LabelSpace(values=(0, 255), names=("background", "cell"))
@@ -55,11 +55,11 @@ def make_case(
         shares = odds / odds.sum(axis=0)
     image = (110 + 45 * blobs[0] + rng.normal(0, 10, (3, size, size))).clip(0, 255)
     prediction = Prediction(probabilities=shares, classes=apply_rule(DecisionRule(), shares, space))
-    measures = [{"hausdorff95": 12.3, "surface_dice": 0.8, "mask_doubt": None}] * len(blobs)
+    metrics = [{"hausdorff95": 12.3, "surface_dice": 0.8, "label_error_score": None}] * len(blobs)
     found = [measure_reliability(share, truth > 0) for share in shares[space.foreground]]
     names = [region.name for region in space.scored]
     return MadeCase(
-        score_case(name, group, prediction.classes, truth, space, measures),
+        score_case(name, group, prediction.classes, truth, space, metrics),
         make_picture(name, group, image.astype(np.uint8), truth, prediction, space),
         dict(zip(names, found, strict=True)),
     )
@@ -99,7 +99,7 @@ def make_report(cases: list[MadeCase], **changes: object) -> Report:
         "reproduce_lines": ["Seed 0", "ushape train cells"],
         "pictures": [case.picture for case in cases],
         "breakdowns": [
-            Breakdown(
+            TextTable(
                 title="By microscope",
                 columns=["microscope", "cases", "mean Dice"],
                 rows=[["A", "3", "0.912"], ["B", "9", "0.874"]],

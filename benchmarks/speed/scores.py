@@ -18,7 +18,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 from scipy import ndimage
 
-from ushape.evaluation.case_metrics import CaseTruth, measure_case
+from ushape.evaluation.case_metrics import CaseTruth, compute_case_metrics
 from ushape.evaluation.scores import score_case
 from ushape.instances.label import ObjectConfig
 from ushape.labels import LabelSpace
@@ -62,7 +62,7 @@ def make_pair(rng: np.random.Generator, sigma: float, cut: float) -> tuple[Predi
 
 
 def measure_all(prediction: Prediction, truth: np.ndarray) -> None:
-    measure_case(prediction, CaseTruth(classes=truth), SPACE, how=ObjectConfig())
+    compute_case_metrics(prediction, CaseTruth(classes=truth), SPACE, how=ObjectConfig())
     score_case("x", "x", prediction.classes, truth, SPACE)
 
 

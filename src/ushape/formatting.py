@@ -81,3 +81,19 @@ def to_csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bytes:
     writer.writeheader()
     writer.writerows(rows)
     return written.getvalue().encode()
+
+
+def number_text(value: float | None, like: float | None = None) -> str:
+    """Format a number with three decimals below 10 and one from there on; '' for None.
+
+    Args:
+        like: Number that determines the decimals; None: the value itself.
+    """
+    if value is None:
+        return ""
+    return f"{value:.3f}" if abs(value if like is None else like) < 10 else f"{value:.1f}"
+
+
+def count_text(count: int) -> str:
+    """Format an integer with a thin space between thousands."""
+    return f"{count:,}".replace(",", "\u202f")

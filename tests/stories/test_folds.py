@@ -18,7 +18,7 @@ def test_each_group_is_tested_once_and_a_kill_costs_one_fold_at_most(cells, tiny
     assert sorted(row["case"] for row in rows) == sorted(
         p.stem for p in (cells / "masks").iterdir()
     )
-    assert "On 4 groups never seen in training" in ended.output
+    assert "The mean Dice on 4 groups not used in training" in ended.output
     assert (run / "report.html").exists()
     assert len((run / "audit.csv").read_text().splitlines()) == 9
     assert "8 cases" in (run / "audit.html").read_text()
@@ -91,7 +91,7 @@ def test_folds_side_by_side_on_several_devices(cells, tiny, ushape, tmp_path):
     ended = ushape(*command, "--device=cpu,cpu")
     assert ended.code == 0, ended.error
     assert "Fold 2 of 2 on cpu" in ended.output
-    assert "On 4 groups never seen in training" in ended.output
+    assert "The mean Dice on 4 groups not used in training" in ended.output
     assert "Epoch 1/1" in (run / "fold-2.log").read_text()
     # One after another they are the same networks.
     ended = ushape(*command[:4], tmp_path / "one", *command[5:], "--device=cpu")

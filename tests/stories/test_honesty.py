@@ -16,12 +16,12 @@ def run(ushape, cells, tiny, tmp_path_factory):
 
 
 def test_images_of_the_training_are_not_called_unseen(run, cells, ushape, tmp_path):
-    assert "never seen in training" in ushape("evaluate", run).output
+    assert "not used in training" in ushape("evaluate", run).output
     copied = shutil.copytree(cells, tmp_path / "copied")
     for data in (cells, copied):
         ended = ushape("evaluate", run, data, "-o", tmp_path / data.name)
-        assert "never seen" not in ended.output
-        assert "images were there in training" in ended.output
+        assert "not used in training" not in ended.output
+        assert "images were used in training" in ended.output
 
 
 def test_a_finished_training_is_not_trained_on(run, ushape, tmp_path):

@@ -69,9 +69,9 @@ def _splits(folder, count):
 def test_each_point_is_a_run_and_the_last_one_has_all_groups(curve, dishes, ushape, tmp_path):
     folder, output = curve
     assert "training on 2, 3, 6 groups" in output
-    assert "test groups: " in output
-    assert "Twice the groups: +0." in output
-    assert "not to be relied on" in output
+    assert "test groups is" in output
+    assert "Predicted gain: +0." in output
+    assert "unreliable" in output
     small, middle, whole = (_splits(folder, count) for count in (2, 3, 6))
     for part in ("validation", "test"):
         assert small[part] == middle[part] == whole[part]
@@ -182,7 +182,7 @@ def test_minutes_are_shared_and_python_gets_the_numbers(dishes, tmp_path):
         settings=["network.widths=[4,8,8]", "sampling.patch_shape=[32,32]"],
     )
     assert [point.groups for point in found.points] == [2, 3, 6]
-    assert found.verdict.startswith("Mean Dice on 2 test groups:")
+    assert found.verdict.startswith("The mean Dice on 2 test groups is")
     assert [gain.factor for gain in found.gains] == [2, 4]
     minutes = [
         json.loads((point.folder / "plan.json").read_text())["recipe"]["train"]["minutes"]

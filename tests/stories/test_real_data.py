@@ -79,7 +79,8 @@ def test_patients_of_a_hospital(ushape, tmp_path):
     assert [len(part) for part in patients_of] == [3, 1, 1]
     assert not set.intersection(*patients_of)
     rows = read_csv(tmp_path / "run" / "scores.csv")
-    assert {row["kind"] for row in rows} <= {"both present", "missed", "false alarm", "both empty"}
+    kinds = {"both present", "missed", "false positive", "both empty"}
+    assert {row["kind"] for row in rows} <= kinds
     assert all(row["dice"] == "" for row in rows if row["kind"] == "both empty")
 
 

@@ -1,4 +1,4 @@
-"""The report in a browser, as a reader has it: Debian's Chromium, without a network."""
+"""The report page in a browser (Chromium, without network access)."""
 
 import base64
 import io
@@ -8,13 +8,17 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
 from reports import make_case, make_report
+from ushape.evaluation.breakdowns import TextTable
 from ushape.labels import IGNORE, LabelSpace
 from ushape.reports.gallery import make_gallery
-from ushape.reports.report import Breakdown, write_report
+from ushape.reports.report import write_report
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 TISSUE = LabelSpace(values=(0, 1, 2), names=("background", "edge", "core"))
 
@@ -91,7 +95,7 @@ def test_the_slider_moves_the_outline_and_tells_the_dice(page_file, opened):
             assert f"Dice {dice:.3f}" in label
             seen |= {drawn(card, ".outlines"), drawn(card, ".errors")}
         assert len(seen) == 8
-        card.get_by_role("button", name="As scored").click()
+        card.get_by_role("button", name="Reset").click()
         assert drawn(card, ".outlines") in seen
         expect(statement).to_contain_text(f"Dice {dice_in_picture(picture, 50):.3f} in")
 
@@ -137,7 +141,7 @@ def test_with_the_keyboard_alone(page_file, opened):
 
 
 def test_tables_sort_and_lead_to_the_pictures(opened, tmp_path, cases):
-    by_site = Breakdown(
+    by_site = TextTable(
         title="By site", columns=["site", "n"], rows=[["b", "9"], ["", ""], ["a", "10"]]
     )
     write_report(tmp_path / "report.html", make_report(cases, breakdowns=[by_site]))
@@ -151,7 +155,7 @@ def test_tables_sort_and_lead_to_the_pictures(opened, tmp_path, cases):
             table.get_by_role("button", name=button, exact=True).click()
             assert table.locator("tbody td:first-child").all_text_contents() == order
         expect(table.locator("th").first).to_have_attribute("aria-sort", "ascending")
-        dice = page.locator("#all-cases tbody tr td:nth-child(5)").all_text_contents()
+        dice = page.locator("#all-cases tbody tr td:nth-child(4)").all_text_contents()
         numbers = [float(text) for text in dice if text]
         assert numbers == sorted(numbers)
         assert dice[-1] == ""
@@ -181,13 +185,13 @@ def test_a_hundred_cases_of_512_px(opened, tmp_path):
 
 
 def test_says_how_many_pictures_it_shows(opened, tmp_path, cases, monkeypatch):
-    small = partial(make_gallery, most_bytes=40_000)
+    small = partial(make_gallery, max_bytes=40_000)
     monkeypatch.setattr("ushape.reports.report.make_gallery", small)
     write_report(tmp_path / "report.html", make_report(cases))
     shown = len(data_of(tmp_path / "report.html")["pictures"])
     assert 3 <= shown < len(cases)
     with opened(tmp_path / "report.html") as page:
-        expect(page.locator("#pictures > .note")).to_contain_text(f"{shown} of {len(cases)} cases")
+        expect(page.locator("#pictures > .note")).to_contain_text(f"{shown} of {len(cases)} images")
         page.locator("#case-choice").select_option(label="empty")
-        expect(page.locator("#chosen .facts")).to_contain_text("not in this page")
+        expect(page.locator("#chosen .facts")).to_contain_text("no picture of this image")
         expect(page.locator("#chosen canvas").first).to_be_hidden()

@@ -1,4 +1,4 @@
-"""The report on every screen, on paper, without scripts, and in the hands of an attacker."""
+"""The report page on all screens, in print, without JavaScript and with hostile content."""
 
 import re
 from dataclasses import replace
@@ -8,9 +8,12 @@ import pytest
 from playwright.sync_api import expect
 
 from reports import CELL, make_case, make_report
+from ushape.evaluation.breakdowns import TextTable
 from ushape.evaluation.scores import score_case
 from ushape.evaluation.summary import summarize
-from ushape.reports.report import Breakdown, write_report
+from ushape.reports.report import write_report
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 HOSTILE = '</script><img src=x onerror="window.hacked = 1"><b>'
 
@@ -30,7 +33,7 @@ def test_loads_alone_and_fits_any_screen(page_file, opened, scheme, width):
 def test_names_can_do_nothing(opened, tmp_path):
     space = replace(CELL, names=("background", HOSTILE))
     case = make_case(HOSTILE, 64, 1, space, group=HOSTILE)
-    table = Breakdown(title=HOSTILE, columns=[HOSTILE], rows=[[HOSTILE]])
+    table = TextTable(title=HOSTILE, columns=[HOSTILE], rows=[[HOSTILE]])
     texts = ("split_lines", "leak_lines", "plan_lines", "reproduce_lines")
     lines = {name: [HOSTILE] for name in texts}
     report = make_report([case], title=HOSTILE, breakdowns=[table], **lines)
@@ -70,8 +73,8 @@ def test_on_paper(page_file, opened, scheme):
 
 def test_without_javascript_there_are_numbers_and_pictures(page_file, opened):
     with opened(page_file, java_script_enabled=False) as page:
-        expect(page.locator(".verdict")).to_contain_text("mean Dice is")
-        expect(page.locator("noscript p").first).to_contain_text("need JavaScript")
+        expect(page.locator(".verdict")).to_contain_text("The mean Dice on")
+        expect(page.locator("noscript p").first).to_contain_text("require JavaScript")
         expect(page.locator(".still img")).to_have_count(3)
         expect(page.locator("#all-cases td").first).to_have_text("missed")
         expect(page.locator("#chosen")).to_be_hidden()

@@ -1,86 +1,85 @@
-"""Tables of scores by a column of the metadata."""
+"""Tables of text, and scores by the columns of the metadata."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ushape.evaluation.case_metrics import number_text
-from ushape.evaluation.scores import (
-    CaseScore,
-    pool_groups,
-)
+from ushape.evaluation.scores import CaseScore, pool_groups
+from ushape.formatting import number_text
 from ushape.metrics.stats import bootstrap_mean
 from ushape.types import Case
 
+MAX_CATEGORIES = 12
+"""Maximum number of values of a metadata column that is treated as categorical."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class Breakdown:
-    """A table: of scores by a column of the metadata, by size, or by case."""
+class TextTable:
+    """A table whose cells are ready to be displayed."""
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
-    """As many texts in each as there are columns; '' where there is no value."""
+    """Cells of each row, one for each column; '' where there is no value."""
 
     note: str = ""
 
     @property
     def is_number(self) -> tuple[bool, ...]:
-        """Whether a column holds numbers only."""
+        """Whether each column contains only numbers."""
         return tuple(
             all(_is_number(row[place]) for row in self.rows) for place in range(len(self.columns))
         )
 
 
-def _is_number(text: str) -> bool:
-    """Also of a range, `1.2 to 3.4`."""
-    parts = text.replace("\u202f", "").removesuffix("%").split(" to ")
-    return not text or all(re.fullmatch(r"-?\d+(\.\d+)?", part.strip()) for part in parts)
-
-
-MAX_VALUES = 12
-"""Of a column; one with more is no category."""
-
-
 def break_down(
     scores: Sequence[CaseScore], cases: Sequence[Case], *, noun: str, seed: int
-) -> list[Breakdown]:
-    """A table for each column of the metadata that divides the cases into 2 to 12 parts.
+) -> list[TextTable]:
+    """Return a table of scores for each metadata column with 2 to 12 different values.
 
     Args:
-        noun: What a group is, in the plural.
-        seed: Of the bootstrap.
+        scores: Scores of the cases.
+        cases: Cases with their metadata.
+        noun: Plural noun for the groups, e.g. "patients".
+        seed: Seed of the bootstrap.
     """
     found = []
     for column in dict.fromkeys(key for case in cases for key in case.metadata):
         value_of = {case.id: case.metadata.get(column, "") for case in cases}
         values = sorted(set(value_of.values()))
-        if 2 <= len(values) <= MAX_VALUES:
+        if 2 <= len(values) <= MAX_CATEGORIES:
             rows = [
                 row
                 for value in values
                 for row in _rows(value, [s for s in scores if value_of[s.case] == value], seed)
             ]
             found.append(
-                Breakdown(
+                TextTable(
                     title=f"By {column}",
-                    columns=[column, "class", "images", noun, "mean Dice", "95 %", "missed"],
+                    columns=[column, "class", "images", noun, "mean Dice", "95% CI", "missed"],
                     rows=rows,
                 )
             )
     return found
 
 
+def _is_number(text: str) -> bool:
+    """Return whether a text is empty, a number or a range such as `1.2 to 3.4`."""
+    parts = text.replace("\u202f", "").removesuffix("%").split(" to ")
+    return not text or all(re.fullmatch(r"-?\d+(\.\d+)?", part.strip()) for part in parts)
+
+
 def _rows(value: str, scores: Sequence[CaseScore], seed: int) -> list[list[str]]:
-    by_class: Mapping[str, list[CaseScore]] = {score.class_name: [] for score in scores}
+    """Return one row for each class."""
+    by_class: dict[str, list[CaseScore]] = {}
     for score in scores:
-        by_class[score.class_name].append(score)
-    return [[value or "(none)", name, *_columns(own, seed)] for name, own in by_class.items()]
+        by_class.setdefault(score.class_name, []).append(score)
+    return [[value or "(none)", name, *_cells(own, seed)] for name, own in by_class.items()]
 
 
-def _columns(scores: Sequence[CaseScore], seed: int) -> list[str]:
+def _cells(scores: Sequence[CaseScore], seed: int) -> list[str]:
     groups = [score for score in pool_groups(scores) if score.counts.truth]
     dice = [score.dice or 0.0 for score in groups]
     interval = bootstrap_mean(dice, seed=seed)

@@ -1,4 +1,4 @@
-"""A case as a page shows it: image, truth and probabilities, small, and kept in the run folder."""
+"""Reduced images of evaluated cases, stored in the run folder for the report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from PIL import Image
 from PIL.Image import Resampling
 
 from ushape.errors import RunError
-from ushape.evaluation.scores import CaseScore, mean_dice
+from ushape.evaluation.scores import CaseScore, case_dice
 from ushape.formatting import size_text
 from ushape.inference.decision_rule import DecisionRule
 from ushape.io.files import write_bytes
@@ -25,40 +25,46 @@ from ushape.labels import IGNORE, LabelSpace, Region
 from ushape.transforms.overlay import as_rgb
 from ushape.types import Prediction
 
-LONGEST_PX = 512
-"""Longest side of a picture that is kept."""
+MAX_SIDE_PX = 512
+"""Longest side of a stored picture."""
 
-QUALITY = 85
-"""Of the image, in WebP's measure; truth and probabilities are kept without loss."""
+WEBP_QUALITY = 85
+"""WebP quality of the stored image; ground truth and probabilities are stored losslessly."""
+
+MAX_PICTURES = 100
+"""Maximum number of pictures selected by Dice; each takes up to 1.3 MB before it is stored."""
+
+MAX_SUSPECT_PICTURES = 24
+"""Maximum number of pictures selected by label error score."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShownClass:
-    """One class or region of a picture, and how far each pixel is from being of it."""
+    """One class or region of a picture."""
 
     region: Region
     threshold: int
-    """Percent, 1 to 99."""
+    """Threshold of the decision rule in percent, 1 to 99."""
 
     percent: np.ndarray
-    """(h, w) uint8, 0 to 100. At least the threshold where the prediction has the class: that is
-    so before the picture is made smaller, cleaning and rival classes included."""
+    """(h, w) uint8, 0 to 100: threshold in percent up to which a pixel belongs to the class. Before
+    the picture is reduced, exactly the pixels of the predicted class reach `threshold`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CasePicture:
-    """A case to be shown."""
+    """Picture of a case."""
 
     case: str
     group: str
     part: str
-    """What of the case is shown, in words; '' for all of it, as it is."""
+    """Description of the part shown, e.g. "slice 3 of 20"; '' if the case is shown completely."""
 
     image: np.ndarray
     """(h, w, 3) uint8."""
 
     truth: np.ndarray
-    """(h, w) uint8 class indices, labels.IGNORE where the annotator left it open."""
+    """(h, w) uint8 class indices, IGNORE for unannotated pixels."""
 
     classes: tuple[ShownClass, ...]
 
@@ -76,12 +82,16 @@ def make_picture(
     prediction: Prediction,
     space: LabelSpace,
     rule: DecisionRule | None = None,
-    longest_px: int = LONGEST_PX,
+    max_side_px: int = MAX_SIDE_PX,
 ) -> CasePicture:
-    """The case, of a volume its plane with the most foreground, made smaller where it is larger.
+    """Make the picture of a case; for a volume, of the slice with the most foreground.
 
     Args:
-        rule: What made the prediction's classes; None: the likeliest class.
+        case_id, group: Identifiers of the case and its group.
+        prediction: Probabilities (K, *S) and class indices (*S).
+        space: Label space of truth and prediction.
+        rule: Decision rule that produced the predicted classes; None: the most probable class.
+        max_side_px: Longest side of the picture; larger images are reduced.
 
     Shapes:
         image: (C, *S), any dtype; truth: (*S) class indices.
@@ -89,11 +99,11 @@ def make_picture(
     probabilities, decided, part = prediction.probabilities, prediction.classes, ""
     if truth.ndim == 3:
         plane = _fullest_plane(truth, decided)
-        part = f"plane {plane + 1} of {len(truth)}"
+        part = f"slice {plane + 1} of {len(truth)}"
         image, probabilities = image[:, plane], probabilities[:, plane]
         truth, decided = truth[plane], decided[plane]
     thresholds = [own.threshold for own in (rule or DecisionRule()).for_space(space)]
-    nearness = _nearness(probabilities, space, thresholds)
+    membership = _membership(probabilities, space, thresholds)
     picture = CasePicture(
         case=case_id,
         group=group,
@@ -101,21 +111,25 @@ def make_picture(
         image=as_rgb(image),
         truth=truth.astype(np.uint8),
         classes=tuple(
-            _show_class(region, threshold, near, region.of(decided))
-            for region, threshold, near in zip(space.scored, thresholds, nearness, strict=True)
+            _show_class(region, threshold, share, region.of(decided))
+            for region, threshold, share in zip(space.scored, thresholds, membership, strict=True)
         ),
     )
-    reduced = reduce_picture(picture, longest_px)
+    reduced = reduce_picture(picture, max_side_px)
     if reduced is picture:
         return picture
     text = f"{size_text(picture.size)} px reduced to {size_text(reduced.size)}"
     return replace(reduced, part=f"{part}, {text}" if part else text)
 
 
-def reduce_picture(picture: CasePicture, longest_px: int) -> CasePicture:
-    """At most so many pixels a side: image and probabilities averaged, truth by its nearest."""
+def reduce_picture(picture: CasePicture, max_side_px: int) -> CasePicture:
+    """Reduce a picture: image and probabilities by averaging, truth by nearest neighbor.
+
+    Args:
+        max_side_px: Longest side in pixels; smaller pictures are returned as they are.
+    """
     height, width = picture.size
-    scale = longest_px / max(height, width)
+    scale = max_side_px / max(height, width)
     if scale >= 1:
         return picture
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -132,25 +146,29 @@ def reduce_picture(picture: CasePicture, longest_px: int) -> CasePicture:
 
 
 def save_pictures(folder: Path, pictures: Iterable[CasePicture]) -> None:
-    """Writes a file for each, whole or not at all, in place of those that were there."""
+    """Write one JSON file for each picture atomically, replacing those of an earlier call."""
     for old in folder.glob("[0-9]" * 5 + ".json"):
         old.unlink()
     for number, picture in enumerate(pictures, start=1):
-        content = json.dumps(encode_picture(picture, QUALITY))
+        content = json.dumps(encode_picture(picture, WEBP_QUALITY))
         write_bytes(folder / f"{number:05}.json", content.encode())
 
 
 def load_pictures(folder: Path) -> list[CasePicture]:
-    """What `save_pictures` wrote, in its order; none where there is no folder.
+    """Load the pictures of `save_pictures` in their order; none if the folder does not exist.
 
     Raises:
-        RunError: a file that is damaged, or something else.
+        RunError: if a file is damaged or not a picture.
     """
     return [_load_picture(path) for path in sorted(folder.glob("*.json"))]
 
 
 def encode_picture(picture: CasePicture, quality: int) -> dict[str, Any]:
-    """As JSON takes it; the planes are data URIs."""
+    """Return the picture as a JSON object in which images are data URIs.
+
+    Args:
+        quality: WebP quality of the image, 1 to 100.
+    """
     return {
         "case": picture.case,
         "group": picture.group,
@@ -174,13 +192,18 @@ def _load_picture(path: Path) -> CasePicture:
         return _decode_picture(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise RunError(
-            f"{path}: no picture of ushape ({type(error).__name__}: {error}).",
-            hint="ushape evaluate RUN makes the pictures anew.",
+            f"{path} is not a picture written by ushape ({type(error).__name__}: {error}).",
+            code="invalid_picture",
+            hint="Run `ushape evaluate RUN` to write the pictures again.",
         ) from None
 
 
 def _decode_picture(stored: Mapping[str, Any]) -> CasePicture:
-    """Raises any of the built-in errors where the content is not what was written."""
+    """Decode the result of `encode_picture`.
+
+    Raises:
+        OSError, ValueError, TypeError, KeyError, AttributeError: if the content is invalid.
+    """
     picture = CasePicture(
         case=str(stored["case"]),
         group=str(stored["group"]),
@@ -191,10 +214,10 @@ def _decode_picture(stored: Mapping[str, Any]) -> CasePicture:
     )
     shapes = {picture.image.shape[:2], picture.size, *(c.percent.shape for c in picture.classes)}
     if len(shapes) > 1:
-        raise ValueError("its planes have different sizes")
+        raise ValueError("its images have different sizes")
     members = [index for own in picture.classes for index in own.region.classes or (-1,)]
     if any(not 0 <= index < IGNORE for index in members):
-        raise ValueError("classes that are none")
+        raise ValueError("it has invalid class indices")
     return picture
 
 
@@ -207,19 +230,19 @@ def _decode_class(stored: Mapping[str, Any]) -> ShownClass:
 
 
 def _fullest_plane(truth: np.ndarray, decided: np.ndarray) -> int:
-    """The plane with the most foreground in the truth; if it has none, in the prediction."""
+    """Return the slice with the most foreground in the truth, or else in the prediction."""
     annotated = ((truth > 0) & (truth != IGNORE)).sum(axis=(1, 2))
     found = annotated if annotated.any() else (decided > 0).sum(axis=(1, 2))
     return int(found.argmax())
 
 
-def _nearness(
+def _membership(
     probabilities: np.ndarray, space: LabelSpace, thresholds: list[float]
 ) -> list[np.ndarray]:
-    """For each class or region the threshold up to which a pixel would be of it, 0 to 1.
+    """Return for each class or region the threshold up to which a pixel belongs to it, 0 to 1.
 
-    That is the probability itself, but where classes exclude each other: there it is the share
-    against the strongest rival, whose own threshold stays (`decision.ClassRule`).
+    For regions this is the probability. For mutually exclusive classes it is the probability
+    relative to the strongest other class, whose threshold stays fixed (see `decision_rule`).
     """
     if not space.is_exclusive:
         return list(probabilities)
@@ -227,17 +250,17 @@ def _nearness(
     odds = probabilities * factors[:, None, None]
     shares = []
     for index in range(1, len(odds)):
-        rival = np.delete(odds, index, axis=0).max(axis=0)
-        shares.append(probabilities[index] / np.maximum(probabilities[index] + rival, 1e-9))
+        strongest = np.delete(odds, index, axis=0).max(axis=0)
+        shares.append(probabilities[index] / np.maximum(probabilities[index] + strongest, 1e-9))
     return shares
 
 
 def _show_class(
-    region: Region, threshold: float, nearness: np.ndarray, is_decided: np.ndarray
+    region: Region, threshold: float, membership: np.ndarray, is_decided: np.ndarray
 ) -> ShownClass:
-    """Percent that agree with the decision at the threshold, whatever cleaning did after it."""
+    """Convert to percent such that the threshold gives the predicted mask, cleaning included."""
     level = min(99, max(1, round(100 * threshold)))
-    percent = (100 * nearness).clip(0, 100).astype(np.uint8)
+    percent = (100 * membership).clip(0, 100).astype(np.uint8)
     agreed = np.where(is_decided, percent.clip(min=level), percent.clip(max=level - 1))
     return ShownClass(region=region, threshold=level, percent=agreed.astype(np.uint8))
 
@@ -249,69 +272,62 @@ def _as_webp(plane: np.ndarray, **options: object) -> str:
 
 
 def _from_webp(uri: str) -> np.ndarray:
-    """(h, w, 3) uint8."""
+    """Decode a data URI to (h, w, 3) uint8."""
     content = base64.b64decode(uri.removeprefix("data:image/webp;base64,"), validate=True)
     with Image.open(io.BytesIO(content), formats=["WEBP"]) as image:
         return np.asarray(image.convert("RGB"))
 
 
-MAX_PICTURES = 100
-"""Spread over the Dice. A picture takes up to 1.3 MB until it is stored."""
-
-MAX_DOUBTED = 24
-"""Of those masks that are most likely to be wrong."""
-
-
 @dataclass
 class ImageSelection:
-    """Keeps pictures of cases whose Dice spreads over all that was seen, the extremes always, and
-    of those whose masks are doubted most."""
+    """Selects pictures whose Dice values cover the whole range, and those with likely label errors.
 
-    most: int = MAX_PICTURES
-    _shown: list[tuple[float, int, CasePicture]] = field(default_factory=list)
-    """By Dice, then in the order of their arrival."""
+    The cases with the lowest and the highest Dice are always kept.
+    """
 
-    _doubted: list[tuple[float, int, CasePicture]] = field(default_factory=list)
-    """The same by doubt."""
+    max_pictures: int = MAX_PICTURES
+    """Maximum number of pictures selected by Dice."""
 
-    _arrived: int = 0
+    _by_dice: list[tuple[float, int, CasePicture]] = field(default_factory=list)
+    _by_label_error: list[tuple[float, int, CasePicture]] = field(default_factory=list)
+    _added: int = 0
 
     def add(self, scores: Sequence[CaseScore], picture: CasePicture) -> None:
-        """Makes room, where it is full, by what resembles its neighbors most.
+        """Add the picture of a case and, if there are too many, drop the most redundant one.
 
         Args:
-            scores: Of the case, one for each class. Where nothing was there and nothing was found,
-                the picture is not kept.
+            scores: Scores of the case, one for each class. Cases without a Dice are not kept.
+            picture: Picture of the case.
         """
-        dice, doubt = mean_dice(scores), doubt_about(scores)
-        self._arrived += 1
+        dice, error_score = case_dice(scores), label_error_score(scores)
+        self._added += 1
         if dice is not None:
-            self._insert(self._shown, dice, picture)
-            if len(self._shown) > self.most:
-                del self._shown[self._most_redundant()]
-        if doubt > 0:
-            self._insert(self._doubted, doubt, picture)
-            del self._doubted[:-MAX_DOUBTED]
+            self._insert(self._by_dice, dice, picture)
+            if len(self._by_dice) > self.max_pictures:
+                del self._by_dice[self._most_redundant()]
+        if error_score > 0:
+            self._insert(self._by_label_error, error_score, picture)
+            del self._by_label_error[:-MAX_SUSPECT_PICTURES]
 
     @property
     def pictures(self) -> list[CasePicture]:
-        """From the worst to the best, then further ones of doubted masks."""
-        found = {picture.case: picture for _, _, picture in (*self._shown, *self._doubted)}
-        return list(found.values())
+        """Selected pictures by increasing Dice, followed by those with likely label errors."""
+        selected = (*self._by_dice, *self._by_label_error)
+        return list({picture.case: picture for _, _, picture in selected}.values())
 
     def _insert(
-        self, row: list[tuple[float, int, CasePicture]], value: float, picture: CasePicture
+        self, entries: list[tuple[float, int, CasePicture]], value: float, picture: CasePicture
     ) -> None:
-        bisect.insort(row, (value, self._arrived, picture), key=lambda one: one[:2])
+        bisect.insort(entries, (value, self._added, picture), key=lambda entry: entry[:2])
 
     def _most_redundant(self) -> int:
-        """The place between the two neighbors that are closest to each other."""
-        dice = [value for value, _, _ in self._shown]
+        """Return the index of the picture whose two neighbors have the most similar Dice."""
+        dice = [value for value, _, _ in self._by_dice]
         gaps = [after - before for before, after in itertools.pairwise(dice)]
-        wide = [left + right for left, right in itertools.pairwise(gaps)]
-        return 1 + wide.index(min(wide))
+        widths = [left + right for left, right in itertools.pairwise(gaps)]
+        return 1 + widths.index(min(widths))
 
 
-def doubt_about(scores: Sequence[CaseScore]) -> float:
-    """How likely a case's mask is wrong: the most doubted of its classes."""
-    return max((score.measures.get("mask_doubt") or 0.0 for score in scores), default=0.0)
+def label_error_score(scores: Sequence[CaseScore]) -> float:
+    """Return the highest label error score of a case over its classes; 0 if there is none."""
+    return max((score.metrics.get("label_error_score") or 0.0 for score in scores), default=0.0)

@@ -1,4 +1,4 @@
-"""Two runs on the same cases: by how much one is better, how sure that is, and where."""
+"""Paired comparison of two runs that were evaluated on the same cases."""
 
 from __future__ import annotations
 
@@ -6,47 +6,46 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ushape.errors import RunError
-from ushape.evaluation.scores import CaseScore, by_case, mean_dice, pool_groups
+from ushape.evaluation.scores import CaseScore, by_case, case_dice, pool_groups
 from ushape.metrics.stats import PairedComparison, compare_paired
-
-Key = tuple[str, str]
-"""Case and class."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassComparison:
-    """The Dice of one class, by group."""
+    """Dice of one class in both runs, by group."""
 
     name: str
     first: tuple[float, ...]
+    """Dice of the first run in each group in which the class is annotated."""
+
     other: tuple[float, ...]
-    """Of each group that holds the class, the same order in both."""
+    """Dice of the other run in the same groups."""
 
     paired: PairedComparison
-    """Of the other less the first."""
+    """Comparison of other minus first."""
 
     @property
     def verdict(self) -> str:
-        """E.g. "+0.021 [0.004, 0.038], signed-rank p = 0.012; 7 better, 2 worse"."""
+        """Summary such as "+0.021 (95% CI +0.004 to +0.038, p = 0.012); 7 higher, 2 lower"."""
         found, interval = self.paired, self.paired.interval
-        text = f"{found.mean_difference:+.3f}"
+        details = []
         if interval is not None:
-            text += f" [{interval.low:+.3f}, {interval.high:+.3f}]"
+            details.append(f"95% CI {interval.low:+.3f} to {interval.high:+.3f}")
         if found.p_value is not None:
-            text += f", signed-rank p = {p_text(found.p_value)}"
+            details.append(f"signed-rank p {p_text(found.p_value)}")
+        text = f"{found.mean_difference:+.3f}" + (f" ({', '.join(details)})" if details else "")
         changes = [b - a for a, b in zip(self.first, self.other, strict=True)]
-        better, worse = sum(c > 0 for c in changes), sum(c < 0 for c in changes)
-        text += f"; {better} better, {worse} worse"
+        text += f"; {sum(c > 0 for c in changes)} higher, {sum(c < 0 for c in changes)} lower"
         if interval is None:
-            text += "; one alone says nothing about the spread"
+            text += "; a confidence interval needs at least two groups"
         elif not interval.is_reliable:
-            text += f"; with {found.pairs} the interval is not to be relied on"
+            text += f"; this interval is unreliable: it rests on only {found.pairs} groups"
         return text
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaseChange:
-    """A case whose Dice differs."""
+    """Mean Dice of one case in both runs."""
 
     case: str
     group: str
@@ -55,46 +54,57 @@ class CaseChange:
 
     @property
     def change(self) -> float:
+        """Dice of the other run minus that of the first."""
         return self.other - self.first
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One run against another."""
+    """Comparison of a run with the first run."""
 
     classes: tuple[ClassComparison, ...]
+    """Classes that are annotated in at least one group."""
+
     changes: tuple[CaseChange, ...]
-    """From the largest gain to the largest loss; cases that hold nothing in either are left
-    out."""
+    """Cases from the largest gain to the largest loss, without cases that have no Dice in
+    either run."""
 
     cases: int
-    """Compared: those of both."""
+    """Number of cases that were evaluated in both runs."""
 
     left_out: int
-    """Only in one of the two."""
+    """Number of cases that were evaluated in only one of the runs."""
 
 
 def compare_scores(
     first: Sequence[CaseScore], other: Sequence[CaseScore], *, seed: int
 ) -> Comparison:
-    """Pairs the scores by case and class; groups are made of the cases that both have.
+    """Compare the scores of two runs, paired by case and class.
+
+    Groups consist of the cases that were evaluated in both runs.
+
+    Args:
+        first, other: Scores of the two runs.
+        seed: Seed of the bootstrap.
 
     Raises:
-        RunError: no case in common, or masks that differ.
+        RunError: if the runs have no case in common, or were evaluated on different masks.
     """
     ours, theirs = _by_key(first), _by_key(other)
     shared = [key for key in ours if key in theirs]
     if not shared:
         raise RunError(
-            "The two were not scored on the same cases.",
-            hint="Score both on the same data: ushape evaluate RUN DATA -o FOLDER.",
+            "The two runs were not evaluated on the same cases.",
+            code="no_common_cases",
+            hint="Evaluate both on the same data: `ushape evaluate RUN DATA -o FOLDER`.",
         )
     for key in shared:
         if ours[key].counts.truth != theirs[key].counts.truth:
             raise RunError(
-                f"{key[0]}: {key[1]} has {ours[key].counts.truth} pixels in the one's mask, "
-                f"{theirs[key].counts.truth} in the other's.",
-                hint="Score both on the same masks: ushape evaluate RUN DATA -o FOLDER.",
+                f"{key[0]}: the annotation of {key[1]} has {ours[key].counts.truth} pixels in the "
+                f"first run and {theirs[key].counts.truth} in the other.",
+                code="masks_differ",
+                hint="Evaluate both on the same masks: `ushape evaluate RUN DATA -o FOLDER`.",
             )
     pairs = [ours[key] for key in shared], [theirs[key] for key in shared]
     names = dict.fromkeys(name for _, name in shared)
@@ -107,17 +117,18 @@ def compare_scores(
 
 
 def p_text(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    """Format a p-value, e.g. "= 0.012" or "< 0.001"."""
+    return "< 0.001" if value < 0.001 else f"= {value:.3f}"
 
 
-def _by_key(scores: Sequence[CaseScore]) -> dict[Key, CaseScore]:
+def _by_key(scores: Sequence[CaseScore]) -> dict[tuple[str, str], CaseScore]:
     return {(score.case, score.class_name): score for score in scores}
 
 
 def _compare_class(
     name: str, first: Sequence[CaseScore], other: Sequence[CaseScore], seed: int
 ) -> ClassComparison | None:
-    """None where no group holds the class."""
+    """Compare one class; None if it is not annotated in any group."""
     ours, theirs = (
         {
             score.group: score.dice or 0.0
@@ -134,7 +145,7 @@ def _compare_class(
 
 
 def _with_groups(scores: Sequence[CaseScore], like: Sequence[CaseScore]) -> list[CaseScore]:
-    """In the groups of the first run."""
+    """Return the scores with the groups of the first run."""
     return [replace(score, group=model.group) for score, model in zip(scores, like, strict=True)]
 
 
@@ -142,9 +153,9 @@ def _changes(first: Sequence[CaseScore], other: Sequence[CaseScore]) -> tuple[Ca
     ours, theirs = by_case(first), by_case(other)
     found = []
     for case, scores in ours.items():
-        before, after = mean_dice(scores), mean_dice(theirs[case])
+        before, after = case_dice(scores), case_dice(theirs[case])
         if before is not None or after is not None:
-            # Nothing where nothing is: as good as can be.
+            # An empty prediction of an empty annotation is correct.
             found.append(
                 CaseChange(
                     case=case,

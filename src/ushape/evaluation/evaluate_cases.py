@@ -11,8 +11,8 @@ import numpy as np
 from ushape.data.preprocessing import by_group, mask_size_error, read_classes, read_image
 from ushape.errors import DataError
 from ushape.evaluation.case_images import CasePicture, ImageSelection, make_picture
-from ushape.evaluation.case_metrics import CaseTruth, Unit, common_unit, measure_case
-from ushape.evaluation.scores import CaseScore, mean_dice_by_case, score_case
+from ushape.evaluation.case_metrics import CaseTruth, Unit, common_unit, compute_case_metrics
+from ushape.evaluation.scores import CaseScore, dice_by_case, score_case
 from ushape.evaluation.summary import BestScore
 from ushape.formatting import natural_order
 from ushape.inference.predictor import Predictor
@@ -21,8 +21,8 @@ from ushape.io.annotations import read_annotation
 from ushape.labels import IGNORE, LabelSpace
 from ushape.metrics.probability import Reliability
 from ushape.metrics.topology import (
-    FULL,
-    MAX_PX,
+    MAX_TOPOLOGY_PX,
+    MIN_CELL_FRACTION,
     ScoreName,
     best_threshold,
     label_cells,
@@ -54,7 +54,7 @@ class Judged:
     @property
     def rank_correlation(self) -> float | None:
         """Spearman's, of confidence and true Dice; None where there are too few cases."""
-        true = mean_dice_by_case(self.scores)
+        true = dice_by_case(self.scores)
         return rank_correlation(
             list(self.confidence.values()), [true.get(case_id) for case_id in self.confidence]
         )
@@ -139,13 +139,13 @@ def _judge_case(
 ) -> list[CaseScore]:
     """Scores one case, and adds it to what is known of all."""
     space, how = predictor.plan.preprocessing.space, predictor.plan.recipe.predict.objects
-    measured = measure_case(prediction, truth, space, how=how)
+    measured = compute_case_metrics(prediction, truth, space, how=how)
     for region, own in zip(space.scored, measured, strict=True):
         known = judged.reliability.get(region.name)
         judged.reliability[region.name] = known + own.reliability if known else own.reliability
     values = [own.values for own in measured]
     scores = score_case(
-        case.id, case.group, prediction.classes, truth.classes, space, measures=values
+        case.id, case.group, prediction.classes, truth.classes, space, metrics=values
     )
     judged.scores += scores
     judged.confidence[case.id] = prediction.confidence
@@ -186,7 +186,7 @@ class Sections:
             truth: (y, x) class indices.
         """
         fits = truth.ndim == 2 and len(self.space.scored) == 1 and not (truth == IGNORE).any()
-        if not fits or self._pixels + truth.size > MAX_PX:
+        if not fits or self._pixels + truth.size > MAX_TOPOLOGY_PX:
             return
         (probability,) = prediction.probabilities[self.space.foreground]
         self._probabilities.append(np.rint(255 * probability).astype(np.uint8))
@@ -217,4 +217,4 @@ class Sections:
             return False
         share = np.mean([truth.mean() for truth in self._truths])
         cells = np.mean([label_cells(truth).max() for truth in self._truths])
-        return bool(share >= FULL and cells >= MIN_CELLS)
+        return bool(share >= MIN_CELL_FRACTION and cells >= MIN_CELLS)

@@ -1,4 +1,4 @@
-"""A learning curve: Dice by the number of training groups, and what more of them would bring."""
+"""Learning curve: Dice as a function of the number of training groups, and its extrapolation."""
 
 from __future__ import annotations
 
@@ -11,86 +11,78 @@ from scipy.special import ndtr
 
 from ushape.errors import DataError, RunError
 from ushape.evaluation.scores import CaseScore, pool_groups
-from ushape.formatting import group_label, singular
+from ushape.formatting import group_label
 from ushape.metrics.stats import RELIABLE_FROM, Interval, bootstrap_mean, widened_half_width
 
 FACTORS = (2, 4)
-"""So many times the groups are asked about."""
+"""Multiples of the available training groups for which the gain is predicted."""
 
-TIMES = {2: "Twice", 4: "four times"}
+TIMES = {2: "twice", 4: "four times"}
 
-HARDLY = 0.005
-"""A gain below it is +0.00 to two digits."""
+MIN_GAIN_DICE = 0.005
+"""Gain in Dice below which more training groups are not recommended; smaller ones round to 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CurvePoint:
-    """One training on some of the groups."""
+    """Result of training on a subset of the groups."""
 
     groups: int
     cases: int
     folder: Path
-    """The run."""
-
     dice: float
-    """Mean over the test groups."""
-
     interval: Interval | None
-    """None for one test group."""
+    """95% confidence interval of the mean; None for a single test group."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LearningCurve:
-    """Trainings on more and more groups, tested on the same others."""
+    """Results of training on increasing numbers of groups, evaluated on the same test groups."""
 
     points: tuple[CurvePoint, ...]
-    """By their groups, ascending; the last has them all."""
+    """Points by increasing number of groups; the last uses all of them."""
 
     law: PowerLaw
     gains: tuple[Gain, ...]
-    """Of twice and of four times the groups."""
-
     test_groups: int
-    """Those that hold something to be found."""
+    """Number of test groups with annotated foreground."""
 
     group_noun: str
-    """What a group is, in the plural."""
+    """Plural noun for the groups, e.g. "patients"."""
 
     @property
     def rises(self) -> bool:
+        """Whether Dice increases with the number of groups."""
         return self.law.scale > 0 and self.points[-1].dice > self.points[0].dice
 
     @property
     def verdict(self) -> str:
-        """The result in a few sentences."""
+        """Main results in a few sentences."""
         first, last, noun = self.points[0], self.points[-1], self.group_noun
         tested = group_label(self.test_groups, f"test {noun}")
         text = (
-            f"Mean Dice on {tested}: {first.dice:.2f} after training on {first.groups}, "
-            f"{last.dice:.2f} on {last.groups} {noun}. "
+            f"The mean Dice on {tested} is {first.dice:.2f} after training on "
+            f"{group_label(first.groups, noun)} and {last.dice:.2f} after training on "
+            f"{group_label(last.groups, noun)}. "
         )
         if self.rises:
-            gains = (f"{self._times(gain)}: {_gain_text(gain)}" for gain in self.gains)
-            text += "; ".join(gains) + "."
+            gains = [f"{_gain_text(gain)} with {TIMES[gain.factor]}" for gain in self.gains]
+            text += f"Predicted gain: {' and '.join(gains)} the number of {noun}."
         else:
-            text += "The curve does not rise: there is nothing to extrapolate."
-        if not self.rises or self.gains[0].dice < HARDLY:
+            text += "Dice does not increase with more training data, so it is not extrapolated."
+        if not self.rises or self.gains[0].dice < MIN_GAIN_DICE:
             text += (
-                f" Before you annotate more {noun}, train longer and look at the masks (ushape"
-                " check): that may do more."
+                f" Before annotating more {noun}, train longer and check the masks"
+                " (`ushape check`)."
             )
-        return text + self._doubt()
+        return text + self._reliability_note()
 
-    def _times(self, gain: Gain) -> str:
-        times = TIMES[gain.factor]
-        return f"{times} the {self.group_noun}" if gain.factor == FACTORS[0] else times
-
-    def _doubt(self) -> str:
+    def _reliability_note(self) -> str:
         if self.test_groups < 2:
-            return f" One test {singular(self.group_noun)} says nothing about the spread."
+            return f" Confidence intervals need at least two test {self.group_noun}."
         if self.test_groups < RELIABLE_FROM:
             count = f"{self.test_groups} test {self.group_noun}"
-            return f" With {count} the intervals are not to be relied on."
+            return f" These intervals are unreliable: they rest on only {count}."
         return ""
 
 
@@ -103,18 +95,18 @@ def make_curve(
     noun: str,
     seed: int,
 ) -> LearningCurve:
-    """Fits and extrapolates.
+    """Fit a power law to the scores of several runs and extrapolate it.
 
     Args:
-        groups, cases: How many each point was trained on; ascending.
-        folders: Each point's run.
-        scores: Each point's scores of the same test cases.
-        noun: What a group is, in the plural.
-        seed: Of the bootstrap.
+        groups, cases: Number of training groups and cases of each run, ascending.
+        folders: Run folder of each run.
+        scores: Scores of each run on the same test cases.
+        noun: Plural noun for the groups, e.g. "patients".
+        seed: Seed of the bootstrap.
 
     Raises:
-        DataError: no test group holds anything to be found.
-        RunError: the points were not tested on the same groups.
+        DataError: if no test group has annotated foreground.
+        RunError: if the runs were evaluated on different groups.
     """
     dice = _dice_table(scores)
     means = dice.mean(axis=1)
@@ -137,24 +129,27 @@ def make_curve(
 
 
 def _dice_table(scores: Sequence[Sequence[CaseScore]]) -> np.ndarray:
-    """(P, G) Dice of each point in each test group that holds something to be found."""
+    """Return the (P, G) Dice of each point in each test group with annotated foreground."""
     by_group = [_dice_by_group(own) for own in scores]
     tested = sorted(by_group[0])
     if not tested:
         raise DataError(
-            "No test group holds anything to be found: there is no Dice to draw a curve of.",
-            hint="Another --seed splits the groups differently.",
+            "No test group has annotated foreground, so there is no Dice for a learning curve.",
+            code="no_foreground",
+            hint="Choose another --seed to split the groups differently.",
         )
     if any(sorted(own) != tested for own in by_group):
         raise RunError(
-            "The points were not tested on the same groups: masks have changed in between.",
-            hint="Begin again in another folder.",
+            "The runs of the learning curve were evaluated on different groups, because masks were "
+            "changed in between.",
+            code="masks_differ",
+            hint="Start a new learning curve in another folder with -o.",
         )
     return np.asarray([[own[group] for group in tested] for own in by_group])
 
 
 def _dice_by_group(scores: Sequence[CaseScore]) -> dict[str, float]:
-    """The mean over the classes that a group holds; a missed one counts 0."""
+    """Return the mean Dice of each group over the classes annotated in it."""
     found: dict[str, list[float]] = {}
     for score in pool_groups(scores):
         if score.counts.truth:
@@ -165,54 +160,55 @@ def _dice_by_group(scores: Sequence[CaseScore]) -> dict[str, float]:
 def _gain_text(gain: Gain) -> str:
     interval = gain.interval
     text = f"+{gain.dice:.2f}"
-    return f"{text} [{interval.low:.2f}, {interval.high:.2f}]" if interval is not None else text
+    return text if interval is None else f"{text} [{interval.low:.2f}, {interval.high:.2f}]"
 
 
 EXPONENTS = np.geomspace(0.05, 2.0, 300)
-"""Tried one by one: a slower fall than the lowest, or a steeper one than the highest, cannot be
-told from them between a few points."""
+"""Exponents tried in the fit; values beyond them cannot be distinguished with a few points."""
 
 LEVEL = 0.95
+"""Confidence level of the predicted gains."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PowerLaw:
-    """error(groups) = scale * groups^-exponent + floor."""
+    """Power law of the error: 1 - Dice = scale * groups^-exponent + floor."""
 
     scale: float
+    """Error above the floor at one training group."""
+
     exponent: float
     floor: float
-    """What no number of groups takes away."""
+    """Error that remains with any number of groups."""
 
     def dice(self, groups: np.ndarray) -> np.ndarray:
+        """Return the predicted Dice for numbers of training groups."""
         return np.asarray(1 - self.floor - self.scale * groups**-self.exponent)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gain:
-    """What so many times the training groups would add to the mean Dice."""
+    """Predicted gain in mean Dice with a multiple of the training groups."""
 
     factor: int
     groups: int
-    """Training groups after that."""
-
     dice: float
-    """Added, at least 0."""
+    """Gain in mean Dice, at least 0."""
 
     interval: Interval | None
-    """Had other test groups been drawn; None for one test group."""
+    """95% confidence interval over test groups; None for a single test group."""
 
 
 def fit_power_law(groups: Sequence[int], dice: Sequence[float]) -> PowerLaw:
-    """The law with the least squared distance to the points. It never falls with more groups.
+    """Fit a power law by least squares; scale and floor are at least 0, so it never decreases.
 
     Args:
-        groups: Training groups of each point, at least 1.
+        groups: Number of training groups of each point, at least 1.
         dice: Mean Dice of each point, 0 to 1.
 
     Source:
         Cortes et al. 1994 (Learning Curves: Asymptotic Values and Rate of Convergence), NIPS 6;
-        Hestness et al. 2017, arXiv 1712.00409. Scale and floor are at least 0.
+        Hestness et al. 2017, arXiv 1712.00409.
     """
     errors = 1 - np.asarray(dice, dtype=np.float64)
     scale, exponent, floor = _fit(np.asarray(groups, dtype=np.float64), errors[None])
@@ -227,17 +223,22 @@ def predict_gains(
     seed: int,
     resamples: int = 4000,
 ) -> list[Gain]:
-    """What so many times the last point's groups would bring, with 95 % intervals.
+    """Predict the gain with multiples of the training groups of the last point.
 
-    Bootstrap over the test groups, the same ones for all points, widened for few groups as in
-    Hesterberg 2014, arXiv 1411.5279. It knows nothing of what another training would give.
+    The 95% intervals are a bootstrap over the test groups, with the same resamples for all
+    points. They do not include the variation between repeated trainings.
 
     Args:
-        groups: Training groups of each point, ascending.
-        factors: At least 1.
+        groups: Number of training groups of each point, ascending.
+        factors: Multiples of the groups of the last point, at least 1.
+        seed: Seed of the bootstrap.
+        resamples: Number of bootstrap samples.
 
     Shapes:
         scores: (P, G) Dice of each test group at each point.
+
+    Source:
+        Widened for few groups as in Hesterberg 2014, arXiv 1411.5279.
     """
     counts, (_, tested) = np.asarray(groups, dtype=np.float64), scores.shape
     draws = np.random.default_rng(seed).multinomial(
@@ -249,7 +250,7 @@ def predict_gains(
     for factor in factors:
         interval = None
         if tested > 1:
-            low, high = np.quantile(_gain(drawn, counts[-1], factor), _shares(tested))
+            low, high = np.quantile(_gain(drawn, counts[-1], factor), _quantiles(tested))
             interval = Interval(low=float(low), high=float(high), groups=tested)
         gain = float(_gain(whole, counts[-1], factor)[0])
         after = factor * groups[-1]
@@ -258,7 +259,7 @@ def predict_gains(
 
 
 def _fit(groups: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each exponent the best scale and floor in closed form; of these the best.
+    """Fit scale and floor in closed form for each exponent and return the best fit.
 
     Shapes:
         groups: (P,); errors: (R, P).
@@ -285,7 +286,7 @@ def _gain(law: tuple[np.ndarray, np.ndarray, np.ndarray], groups: float, factor:
     return np.asarray(scale * groups**-exponent * (1 - float(factor) ** -exponent))
 
 
-def _shares(tested: int) -> np.ndarray:
-    """(2,) shares of the resamples below the ends of the interval."""
+def _quantiles(tested: int) -> np.ndarray:
+    """Return the (2,) quantiles of the resamples at which the interval ends."""
     half_width = widened_half_width(tested, LEVEL)
     return np.asarray(ndtr([-half_width, half_width]))

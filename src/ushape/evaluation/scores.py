@@ -1,4 +1,4 @@
-"""One case -> its scores, and the file that holds those of all cases."""
+"""Scores of one case or group, and the CSV file that stores those of all cases."""
 
 from __future__ import annotations
 
@@ -8,41 +8,47 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ushape.errors import RunError
-from ushape.formatting import reason
+from ushape.formatting import reason, to_csv
 from ushape.io.files import write_bytes
 from ushape.labels import LabelSpace
 from ushape.metrics import METRICS
-from ushape.metrics.overlap import Counts, Kind, count_overlap, dice, kind_of, pixel_error
+from ushape.metrics.overlap import CaseKind, Counts, case_kind, count_overlap, dice, pixel_error
 
-COUNTED = ("truth_px", "predicted_px", "overlap_px", "counted_px", "pixel_error")
-"""Columns of scores.csv from which the scores of pixels can be made again."""
+COUNT_COLUMNS = ("truth_px", "predicted_px", "overlap_px", "counted_px", "pixel_error")
+"""Columns of scores.csv from which all overlap metrics can be recomputed."""
+
+RENAMED_METRICS = {"mask_doubt": "label_error_score"}
+"""Current names of metrics that earlier versions stored under another name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaseScore:
-    """One class in one case, or in one group (case is then empty)."""
+    """Scores of one class in one case, or in one group (then `case` is empty)."""
 
     case: str
     group: str
     class_name: str
     counts: Counts
     pixel_error: float
-    """Share of the case's pixels with a wrong class, whichever."""
+    """Fraction of the pixels of the case with a wrong class, whichever class it is."""
 
-    measures: Mapping[str, float | None] = field(default_factory=dict, hash=False)
-    """What `measures.measure_case` found; None where a measure has no value."""
+    metrics: Mapping[str, float | None] = field(default_factory=dict, hash=False)
+    """Results of `compute_case_metrics` by name; None where a metric is undefined."""
 
     @property
     def dice(self) -> float | None:
+        """Dice; None if the class is neither annotated nor predicted."""
         return dice(self.counts)
 
     @property
-    def kind(self) -> Kind:
-        return kind_of(self.counts)
+    def kind(self) -> CaseKind:
+        """Whether the class is present in annotation and prediction."""
+        return case_kind(self.counts)
 
 
 def score_case(
@@ -51,15 +57,17 @@ def score_case(
     predicted: np.ndarray,
     truth: np.ndarray,
     space: LabelSpace,
-    measures: Sequence[Mapping[str, float | None]] = (),
+    metrics: Sequence[Mapping[str, float | None]] = (),
 ) -> list[CaseScore]:
-    """One score for each foreground class or region.
+    """Score each foreground class or region of a case.
 
     Args:
-        measures: What else was measured, for each of them.
+        case_id, group: Identifiers of the case and its group.
+        space: Label space of both masks.
+        metrics: Further metrics of each class, in the order of `space.scored`.
 
     Shapes:
-        predicted, truth: (*S) class indices; IGNORE in the truth counts nowhere.
+        predicted, truth: (*S) class indices; pixels marked IGNORE in the truth are excluded.
     """
     error = pixel_error(predicted, truth)
     return [
@@ -69,16 +77,19 @@ def score_case(
             class_name=region.name,
             counts=count_overlap(predicted, truth, region),
             pixel_error=error,
-            measures=measures[place] if measures else {},
+            metrics=metrics[place] if metrics else {},
         )
         for place, region in enumerate(space.scored)
     ]
 
 
 def pool_groups(scores: Sequence[CaseScore]) -> list[CaseScore]:
-    """One score for each group and class: the pixels of all its cases together, as in 3D; of
-    measures that are no counts, the mean over its cases that hold the class, or over all where
-    none does."""
+    """Return one score for each group and class.
+
+    The pixel counts of all cases of a group are added, as for the slices of a volume. Other
+    metrics are averaged over the cases in which the class is annotated, or over all cases if
+    there is none.
+    """
     pooled: dict[tuple[str, str], list[CaseScore]] = {}
     for score in scores:
         pooled.setdefault((score.group, score.class_name), []).append(score)
@@ -89,95 +100,102 @@ def pool_groups(scores: Sequence[CaseScore]) -> list[CaseScore]:
             class_name=class_name,
             counts=sum((s.counts for s in own[1:]), own[0].counts),
             pixel_error=float(np.mean([s.pixel_error for s in own])),
-            measures=_mean_measures([s for s in own if s.counts.truth] or own),
+            metrics=_mean_metrics([s for s in own if s.counts.truth] or own),
         )
         for (group, class_name), own in pooled.items()
     ]
 
 
-def mean_dice(scores: Sequence[CaseScore]) -> float | None:
-    """Of one case, over its classes; None where none is in the truth or the prediction."""
+def case_dice(scores: Sequence[CaseScore]) -> float | None:
+    """Return the mean Dice of one case over its classes; None if no class has a Dice.
+
+    Args:
+        scores: Scores of the case, one for each class.
+    """
     known = [score.dice for score in scores if score.dice is not None]
     return sum(known) / len(known) if known else None
 
 
 def by_case(scores: Sequence[CaseScore]) -> dict[str, list[CaseScore]]:
-    """The scores of each case, one for each class."""
+    """Return the scores of each case, one for each class, by case identifier."""
     found: dict[str, list[CaseScore]] = {}
     for score in scores:
         found.setdefault(score.case, []).append(score)
     return found
 
 
-def mean_dice_by_case(scores: Sequence[CaseScore]) -> dict[str, float]:
-    """`mean_dice` of the cases that have one."""
-    dice = {case_id: mean_dice(own) for case_id, own in by_case(scores).items()}
+def dice_by_case(scores: Sequence[CaseScore]) -> dict[str, float]:
+    """Return `case_dice` by case identifier, without the cases that have none."""
+    dice = {case_id: case_dice(own) for case_id, own in by_case(scores).items()}
     return {case_id: value for case_id, value in dice.items() if value is not None}
 
 
 def write_scores(path: Path, scores: Sequence[CaseScore]) -> None:
-    """A row for each case and class; an empty field where a score has no value."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    measured = list(dict.fromkeys(name for score in scores for name in score.measures))
-    writer.writerow(["case", "group", "class", "kind", *METRICS, *COUNTED, *measured])
-    for score in scores:
-        values = [metric(score.counts) for metric in METRICS.values()]
-        writer.writerow(
-            [
-                score.case,
-                score.group,
-                score.class_name,
-                score.kind,
-                *map(_number_text, values),
-                score.counts.truth,
-                score.counts.predicted,
-                score.counts.overlap,
-                score.counts.pixels,
-                _number_text(score.pixel_error),
-                *(_number_text(score.measures.get(name)) for name in measured),
-            ]
-        )
-    write_bytes(path, text.getvalue().encode())
+    """Write one row for each case and class; undefined values are empty fields."""
+    names = dict.fromkeys(name for score in scores for name in score.metrics)
+    columns = ["case", "group", "class", "kind", *METRICS, *COUNT_COLUMNS, *names]
+    write_bytes(path, to_csv(columns, [_to_row(score) for score in scores]))
 
 
 def read_scores(path: Path) -> list[CaseScore]:
-    """What `write_scores` wrote.
+    """Read a file of `write_scores`.
 
     Raises:
-        RunError: missing, or another file.
+        RunError: if the file is missing, damaged, or not a table of scores.
     """
     try:
         rows = list(csv.DictReader(io.StringIO(path.read_text(), newline="")))
-        known = {"case", "group", "class", "kind", *METRICS, *COUNTED}
-        return [
-            CaseScore(
-                case=row["case"],
-                group=row["group"],
-                class_name=row["class"],
-                counts=_counts_of(row),
-                pixel_error=_number(row["pixel_error"]),
-                measures={
-                    name: _number(text) if text else None
-                    for name, text in row.items()
-                    if name not in known
-                },
-            )
-            for row in rows
-        ]
+        return [_from_row(row) for row in rows]
     except KeyError as error:
-        raise RunError(
-            f"{path}: no column {error.args[0]}.", hint="ushape evaluate RUN writes it anew."
-        ) from None
-    except (OSError, ValueError, TypeError, csv.Error) as error:  # TypeError: a cut row.
-        raise RunError(
-            f"{path}: no scores of ushape: {reason(error)}.",
-            hint="ushape evaluate RUN writes them anew.",
-        ) from None
+        problem = f"column {error.args[0]} is missing"
+    except (OSError, ValueError, TypeError, csv.Error) as error:  # TypeError: a truncated row.
+        problem = reason(error)
+    raise RunError(
+        f"{path} is not a table of scores written by ushape: {problem}.",
+        code="invalid_scores",
+        hint="Run `ushape evaluate RUN` to write it again.",
+    )
+
+
+def _to_row(score: CaseScore) -> dict[str, Any]:
+    counts = score.counts
+    return {
+        "case": score.case,
+        "group": score.group,
+        "class": score.class_name,
+        "kind": score.kind,
+        "truth_px": counts.truth,
+        "predicted_px": counts.predicted,
+        "overlap_px": counts.overlap,
+        "counted_px": counts.pixels,
+        "pixel_error": _field(score.pixel_error),
+        **{name: _field(metric(counts)) for name, metric in METRICS.items()},
+        **{name: _field(value) for name, value in score.metrics.items()},
+    }
+
+
+def _from_row(row: Mapping[str, str]) -> CaseScore:
+    known = {"case", "group", "class", "kind", *METRICS, *COUNT_COLUMNS}
+    return CaseScore(
+        case=row["case"],
+        group=row["group"],
+        class_name=row["class"],
+        counts=_counts_of(row),
+        pixel_error=_finite(row["pixel_error"]),
+        metrics={
+            RENAMED_METRICS.get(name, name): _finite(text) if text else None
+            for name, text in row.items()
+            if name not in known
+        },
+    )
 
 
 def _counts_of(row: Mapping[str, str]) -> Counts:
-    """Raises ValueError for counts that no case has."""
+    """Read the pixel counts of a row.
+
+    Raises:
+        ValueError: if the counts contradict each other.
+    """
     counts = Counts(
         overlap=int(row["overlap_px"]),
         truth=int(row["truth_px"]),
@@ -186,24 +204,24 @@ def _counts_of(row: Mapping[str, str]) -> Counts:
     )
     largest = max(counts.truth, counts.predicted)
     if not 0 <= counts.overlap <= min(counts.truth, counts.predicted) <= largest <= counts.pixels:
-        raise ValueError(f"impossible counts of {row['case']}")
+        raise ValueError(f"the pixel counts of {row['case']} contradict each other")
     return counts
 
 
-def _number(text: str) -> float:
+def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text} is no score")
+        raise ValueError(f"{text} is not a finite number")
     return value
 
 
-def _mean_measures(scores: Sequence[CaseScore]) -> dict[str, float | None]:
+def _field(value: float | None) -> str:
+    return "" if value is None else f"{value:.6f}"
+
+
+def _mean_metrics(scores: Sequence[CaseScore]) -> dict[str, float | None]:
     found: dict[str, float | None] = {}
-    for name in dict.fromkeys(name for score in scores for name in score.measures):
-        values = [v for score in scores if (v := score.measures.get(name)) is not None]
+    for name in dict.fromkeys(name for score in scores for name in score.metrics):
+        values = [v for score in scores if (v := score.metrics.get(name)) is not None]
         found[name] = float(np.mean(values)) if values else None
     return found
-
-
-def _number_text(value: float | None) -> str:
-    return "" if value is None else f"{value:.6f}"

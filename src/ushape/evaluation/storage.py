@@ -1,27 +1,24 @@
-"""A folder of scores: scores.csv, scores.json, pictures/, and the pages made of these alone."""
+"""Storage of evaluation results: scores.csv, groups.csv, scores.json and pictures/."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
+from pydantic import InstanceOf
+
 from ushape import config
 from ushape.errors import ConfigError, RunError
-from ushape.evaluation.breakdowns import Breakdown
+from ushape.evaluation.breakdowns import TextTable
 from ushape.evaluation.case_images import CasePicture, load_pictures, save_pictures
-from ushape.evaluation.scores import (
-    CaseScore,
-    pool_groups,
-    read_scores,
-    write_scores,
-)
+from ushape.evaluation.scores import CaseScore, pool_groups, read_scores, write_scores
 from ushape.evaluation.summary import Summary
 from ushape.formatting import reason
 from ushape.io.files import write_bytes
-from ushape.metrics.overlap import KINDS
+from ushape.metrics.overlap import CASE_KINDS
 from ushape.metrics.probability import BINS
 from ushape.metrics.topology import ScoreName
 
@@ -31,113 +28,122 @@ PAGE, CARD = "report.html", "model_card.md"
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Everything that stands in a report. Where something is empty, its section is left out."""
-
-    title: str
-    summary: Summary
-    scores: Sequence[CaseScore]
-    epochs: Sequence[Mapping[str, str]]
-    """Rows of metrics.csv."""
-
-    split_lines: Sequence[str]
-    leak_lines: Sequence[str]
-    """What could have let the networks know test cases."""
-
-    plan_lines: Sequence[str]
-    reproduce_lines: Sequence[str]
-    pictures: Sequence[CasePicture]
-    breakdowns: Sequence[Breakdown] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Facts:
-    """What scores.json holds: all of a report but its cases and pictures."""
+    """Everything that the report of an evaluation shows. Sections without content are omitted."""
 
     title: str
     summary: Summary
     epochs: Sequence[Mapping[str, str]]
     split_lines: Sequence[str]
     leak_lines: Sequence[str]
+    """Statements on leakage between training and test data."""
+
     plan_lines: Sequence[str]
+    """Description of the network and its training."""
+
     reproduce_lines: Sequence[str]
-    breakdowns: Sequence[Breakdown] = ()
+    """Software versions, machine, seed and commands."""
+
+    breakdowns: Sequence[TextTable] = ()
+    """Scores by the columns of the metadata."""
+
+    scores: Sequence[CaseScore] = ()
+    """Scores of all cases, stored in scores.csv."""
+
+    pictures: Sequence[InstanceOf[CasePicture]] = ()
+    """Pictures of some cases, stored in pictures/."""
 
 
 def save_report(folder: Path, report: Report) -> None:
-    """Write the scores and pictures of a report, each file whole or not at all.
+    """Write the scores and pictures of a report, each file atomically.
 
-    The pages made of them are written by `ushape.reports`.
+    The pages are written by `ushape.reports`.
     """
     write_scores(folder / CASES, report.scores)
     write_scores(folder / GROUPS, pool_groups(report.scores))
     save_pictures(folder / PICTURES, report.pictures)
-    names = _Facts.__dataclass_fields__
-    facts = config.to_dict(_Facts(**{name: getattr(report, name) for name in names}))
+    facts = config.to_dict(replace(report, scores=(), pictures=()))
+    del facts["scores"], facts["pictures"]
     write_bytes(folder / FACTS, (json.dumps(facts, indent=2) + "\n").encode())
 
 
 def refuse_existing(folder: Path) -> None:
-    """Raises RunError where `save_report` would replace something."""
+    """Check that a folder contains no results of an evaluation.
+
+    Raises:
+        RunError: if it contains a file that an evaluation writes.
+    """
     for name in (CASES, GROUPS, FACTS, PICTURES, CARD, PAGE):
         if (folder / name).exists():
-            raise RunError(f"{folder / name} exists.", hint="--overwrite replaces it; or name -o.")
+            raise RunError(
+                f"{folder / name} already exists.",
+                code="output_exists",
+                hint="Pass --overwrite to replace it, or choose another folder with -o.",
+            )
 
 
 def load_report(folder: Path) -> Report:
-    """What `save_report` wrote; neither the data nor the network are needed.
+    """Load the files of `save_report`; neither the data nor the network is needed.
 
     Raises:
-        RunError: something is missing or damaged.
+        RunError: if a file is missing or damaged, or scores.csv and scores.json do not match.
     """
     path = folder / FACTS
     try:
         values = json.loads(path.read_text(), parse_constant=_refuse_constant)
-        facts = config.from_dict(_Facts, values, source=str(path))
-        _check_summary(facts.summary)
-        _check_tables(facts.breakdowns)
+        report = config.from_dict(Report, values, source=str(path))
+        _check_summary(report.summary)
+        _check_tables(report.breakdowns)
     except (OSError, ValueError, TypeError, AttributeError, RecursionError, ConfigError) as error:
         raise RunError(
-            f"{path}: no scores of ushape ({reason(error)}).",
-            hint="ushape evaluate RUN writes them anew.",
+            f"{path} does not contain scores written by ushape: {reason(error)}.",
+            code="invalid_scores",
+            hint="Run `ushape evaluate RUN` to write them again.",
         ) from None
-    scores: list[CaseScore] = read_scores(folder / CASES)
-    _check_scores(folder / CASES, scores, facts.summary)
-    pictures = load_pictures(folder / PICTURES)
-    values = {name: getattr(facts, name) for name in _Facts.__dataclass_fields__}
-    return Report(**values, scores=scores, pictures=pictures)
+    scores = read_scores(folder / CASES)
+    _check_scores(folder / CASES, scores, report.summary)
+    return replace(report, scores=scores, pictures=load_pictures(folder / PICTURES))
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no score")
+    raise ValueError(f"{name} is not a valid score")
 
 
 def _check_summary(summary: Summary) -> None:
-    """Raises ValueError where a part is missing that every summary has."""
+    """Check that a summary is complete.
+
+    Raises:
+        ValueError: if it is not.
+    """
     for own in summary.classes:
         bins = own.reliability
         lengths = [] if bins is None else [bins.pixels, bins.probability_sum, bins.positives]
-        if "dice" not in own.means or set(own.case_kinds) != set(KINDS):
-            raise ValueError(f"the class {own.name} lacks Dice, or a kind of case")
+        if "dice" not in own.means or set(own.case_kinds) != set(CASE_KINDS):
+            raise ValueError(f"the Dice or the case counts of {own.name} are missing")
         if any(len(one) != BINS for one in lengths):
-            raise ValueError(f"the reliability of {own.name} has not {BINS} bins")
+            raise ValueError(f"the reliability of {own.name} does not have {BINS} bins")
     if summary.topology and set(summary.topology) != set(get_args(ScoreName)):
-        raise ValueError("scores of topology are missing")
+        raise ValueError("some topology metrics are missing")
 
 
-def _check_tables(tables: Sequence[Breakdown]) -> None:
+def _check_tables(tables: Sequence[TextTable]) -> None:
     for table in tables:
         if any(len(row) != len(table.columns) for row in table.rows):
-            raise ValueError(f"the table {table.title} has rows of another length")
+            raise ValueError(f"a row of the table {table.title} has the wrong number of cells")
 
 
 def _check_scores(path: Path, scores: Sequence[CaseScore], summary: Summary) -> None:
-    """Raises RunError where the table is not that of the summary."""
+    """Check that scores.csv has one row for each case and class of the summary.
+
+    Raises:
+        RunError: if it does not.
+    """
     keys = {(score.case, score.class_name) for score in scores}
     cases, names = {case for case, _ in keys}, {own.name for own in summary.classes}
-    is_whole = len(cases) == summary.cases and len(scores) == len(cases) * len(names)
-    if not is_whole or keys != {(case, name) for case in cases for name in names}:
+    is_complete = len(cases) == summary.cases and len(scores) == len(cases) * len(names)
+    if not is_complete or keys != {(case, name) for case in cases for name in names}:
         raise RunError(
-            f"{path}: {len(scores)} rows of {len(cases)} cases, where {FACTS} has {summary.cases} "
-            f"cases and {len(names)} classes.",
-            hint="The file was changed or cut off: ushape evaluate RUN writes it anew.",
+            f"{path} has {len(scores)} rows of {len(cases)} cases, but {FACTS} describes "
+            f"{summary.cases} cases and {len(names)} classes.",
+            code="scores_mismatch",
+            hint="The file was edited or truncated. Run `ushape evaluate RUN` to write it again.",
         )

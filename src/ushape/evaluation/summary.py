@@ -1,4 +1,4 @@
-"""Scores of cases -> means, intervals and a verdict that one can stand behind."""
+"""Means and confidence intervals over groups, and their summary in one sentence."""
 
 from __future__ import annotations
 
@@ -6,114 +6,134 @@ import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import BeforeValidator
 
-from ushape.evaluation.scores import CaseScore, pool_groups
-from ushape.formatting import group_label
+from ushape.evaluation.scores import RENAMED_METRICS, CaseScore, pool_groups
+from ushape.formatting import group_label, pluralize
 from ushape.metrics import METRICS
-from ushape.metrics.overlap import KINDS, Kind
+from ushape.metrics.overlap import CASE_KINDS, CaseKind
 from ushape.metrics.probability import Reliability
 from ushape.metrics.stats import Interval, bootstrap_mean
 
 DISTANCES = ("hausdorff95", "average_surface_distance")
-"""Measures in the unit of the summary."""
+"""Metrics that have the unit of the summary."""
+
+RENAMED_KINDS = {"false alarm": "false positive"}
+"""Current names of case kinds that earlier versions stored under another name."""
+
+StoredMetric = Annotated[str, BeforeValidator(lambda name: RENAMED_METRICS.get(name, name))]
+StoredKind = Annotated[CaseKind, BeforeValidator(lambda kind: RENAMED_KINDS.get(kind, kind))]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mean:
-    """The mean of a measure over groups."""
+    """Mean of a metric over groups."""
 
     value: float | None
-    """None where no group has the measure."""
-
     interval: Interval | None
+    """95% confidence interval; None for fewer than two groups."""
+
     groups: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassSummary:
-    """The scores of one foreground class.
+class ClassScores:
+    """Scores of one foreground class over all cases.
 
-    Means are over groups that hold the class in truth; a missed one scores the worst value. False
-    alarms and pairs of empty masks are counted, never averaged in.
+    Means are taken over the groups in which the class is annotated; a group in which it is not
+    found has the worst value. Cases without annotation are counted by `case_kinds` and excluded
+    from the means.
     """
 
     name: str
-    means: dict[str, Mean]
-    """By name of the measure, Dice first. Of pixel counts, the pixels of a group are pooled (3D);
-    of every other measure, a group has the mean over its cases that hold the class."""
+    means: dict[StoredMetric, Mean]
+    """Means by metric name, Dice first. For overlap metrics the pixels of each group are pooled;
+    for all others, the value of a group is the mean over its cases with the class annotated."""
 
     mean_case_dice: float | None
     groups_with_truth: int
     missed_groups: int
-    case_kinds: dict[Kind, int]
+    """Number of these groups in which no predicted pixel overlaps the annotation."""
+
+    case_kinds: dict[StoredKind, int]
     reliability: Reliability | None = None
-    """Of all cases' pixels together."""
+    """Sums for the calibration metrics over the pixels of all cases."""
 
     @property
     def mean_dice(self) -> float | None:
-        """Over groups; None where no group holds the class."""
+        """Mean Dice over groups; None if the class is not annotated in any group."""
         return self.means["dice"].value
 
     @property
     def interval(self) -> Interval | None:
-        """Of the mean Dice."""
+        """95% confidence interval of the mean Dice."""
         return self.means["dice"].interval
+
+    @property
+    def false_positives(self) -> int:
+        """Number of cases in which the class is predicted but not annotated."""
+        return self.case_kinds["false positive"]
+
+    @property
+    def cases_without_truth(self) -> int:
+        """Number of cases in which the class is not annotated."""
+        return self.false_positives + self.case_kinds["both empty"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class BestScore:
-    """A score of topology at the threshold that is best for it on these cases, as in ISBI 2012."""
+    """Topology metric at the threshold that is optimal for it on these cases, as in ISBI 2012."""
 
     value: float
     threshold: float
     at_rule: float
-    """The same score of the masks as they are predicted."""
+    """Value of the predicted masks, i.e. with the decision rule of the run."""
 
     images: int
-    """That were scored."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """The scores of all cases."""
+    """Scores of all classes and cases."""
 
-    classes: tuple[ClassSummary, ...]
+    classes: tuple[ClassScores, ...]
     cases: int
     groups: int
     group_noun: str
+    """Plural noun for the groups, e.g. "patients"."""
+
     pixel_error: float
-    """Mean over cases."""
+    """Fraction of pixels with a wrong class, mean over cases."""
 
     seen_cases: int = 0
-    """Cases whose image was there in training; their scores say nothing about new ones."""
+    """Number of cases whose image was used in training."""
 
     distance_unit: Literal["px", "mm", "µm"] = "px"
-
     rank_correlation: float | None = None
-    """Spearman's, of the networks' confidence in a case and its true Dice."""
+    """Spearman correlation between predicted confidence and Dice of the cases."""
 
     topology: dict[str, BestScore] = field(default_factory=dict)
-    """Where cells fill the image: Rand, information, variation, warping error."""
+    """Topology metrics by name; empty unless cells fill the images."""
 
     @property
     def mean_dice(self) -> float | None:
-        """Mean over the classes that occur."""
+        """Mean Dice over the annotated classes; None if there are none."""
         found = [summary.mean_dice for summary in self.classes if summary.mean_dice is not None]
         return float(np.mean(found)) if found else None
 
     @property
     def verdict(self) -> str:
-        """The result in a sentence or two."""
-        text = " ".join(_judge_class(summary, self) for summary in self.classes)
-        text += f" Pixel error {self.pixel_error:.4f}."
+        """Main results in a few sentences."""
+        text = " ".join(_class_verdict(own, self) for own in self.classes)
+        text += f" The pixel error is {self.pixel_error:.4f}."
         if self.topology:
             rand, information = self.topology["rand"], self.topology["information"]
             text += (
-                f" V_rand {rand.value:.4f} and V_info {information.value:.4f}, each at its best "
-                "threshold."
+                f" V_rand is {rand.value:.4f} and V_info is {information.value:.4f}, each at its "
+                "optimal threshold."
             )
         return text
 
@@ -126,13 +146,14 @@ def summarize(
     seen_cases: int = 0,
     reliability: Mapping[str, Reliability] | None = None,
 ) -> Summary:
-    """Means, intervals and counts.
+    """Compute means, confidence intervals and counts.
 
     Args:
-        noun: What a group is, in the plural.
-        seen_cases: Cases whose image was there in training.
-        seed: Of the bootstrap.
-        reliability: By class name, of all cases.
+        scores: Scores of all cases.
+        noun: Plural noun for the groups, e.g. "patients".
+        seed: Seed of the bootstrap.
+        seen_cases: Number of cases whose image was used in training.
+        reliability: Sums for the calibration metrics over all cases, by class name.
     """
     groups, known = pool_groups(scores), reliability or {}
     names = list(dict.fromkeys(score.class_name for score in scores))
@@ -150,19 +171,21 @@ def summarize(
 
 
 def join_summaries(parts: Sequence[Summary], whole: Summary) -> Summary:
-    """What the scores of all folds do not tell, from the summaries of each.
+    """Add to the summary of all folds what only the summaries of the folds contain.
 
-    Reliability is pooled; scores of topology, each at its fold's best threshold, are averaged.
+    Reliability is pooled. Topology metrics, each at the optimal threshold of its fold, are
+    averaged.
 
     Args:
-        whole: `summarize` of all scores.
+        parts: Summaries of the folds.
+        whole: Result of `summarize` for the scores of all folds.
     """
     classes = [
         replace(own, reliability=_pool([_class_of(part, own.name).reliability for part in parts]))
         for own in whole.classes
     ]
     units = {part.distance_unit for part in parts}
-    if len(units) > 1:  # Millimeters and pixels have no mean.
+    if len(units) > 1:  # Distances in mm and pixels cannot be averaged.
         classes = [replace(own, means=without_distances(own.means)) for own in classes]
     names = [name for name in parts[0].topology if all(name in part.topology for part in parts)]
     return replace(
@@ -175,11 +198,11 @@ def join_summaries(parts: Sequence[Summary], whole: Summary) -> Summary:
 
 
 def without_distances(means: Mapping[str, Mean]) -> dict[str, Mean]:
-    """The means that can be told without a unit."""
+    """Return the means of the metrics that have no unit."""
     return {name: mean for name, mean in means.items() if name not in DISTANCES}
 
 
-def _class_of(part: Summary, name: str) -> ClassSummary:
+def _class_of(part: Summary, name: str) -> ClassScores:
     return next(own for own in part.classes if own.name == name)
 
 
@@ -206,25 +229,25 @@ def _summarize_class(
     groups: Sequence[CaseScore],
     seed: int,
     reliability: Reliability | None,
-) -> ClassSummary:
+) -> ClassScores:
     cases = [score for score in scores if score.class_name == name]
     own_groups = [score for score in groups if score.class_name == name]
     with_truth = [score for score in own_groups if score.counts.truth]
     case_dice = [score.dice or 0.0 for score in cases if score.counts.truth]
     kinds = Counter(score.kind for score in cases)
     columns = {
-        measure: [metric(score.counts) for score in with_truth]
-        for measure, metric in METRICS.items()
+        metric: [compute(score.counts) for score in with_truth]
+        for metric, compute in METRICS.items()
     }
-    for measure in dict.fromkeys(one for score in own_groups for one in score.measures):
-        columns[measure] = [score.measures.get(measure) for score in with_truth]
-    return ClassSummary(
+    for metric in dict.fromkeys(one for score in own_groups for one in score.metrics):
+        columns[metric] = [score.metrics.get(metric) for score in with_truth]
+    return ClassScores(
         name=name,
-        means={measure: _mean_of(values, seed) for measure, values in columns.items()},
+        means={metric: _mean_of(values, seed) for metric, values in columns.items()},
         mean_case_dice=float(np.mean(case_dice)) if case_dice else None,
         groups_with_truth=len(with_truth),
         missed_groups=sum(score.kind == "missed" for score in with_truth),
-        case_kinds={kind: kinds[kind] for kind in KINDS},
+        case_kinds={kind: kinds[kind] for kind in CASE_KINDS},
         reliability=reliability,
     )
 
@@ -238,33 +261,33 @@ def _mean_of(values: Sequence[float | None], seed: int) -> Mean:
     )
 
 
-def _judge_class(own: ClassSummary, whole: Summary) -> str:
-    """E.g. "On 9 groups never seen in training the mean Dice is 0.81 [0.74, 0.87]"."""
+def _class_verdict(own: ClassScores, whole: Summary) -> str:
+    """Return e.g. "The mean Dice on 9 patients not used in training is 0.81 (95% CI ...)."."""
     label = "" if len(whole.classes) == 1 else f"{own.name}: "
     if own.mean_dice is None:
-        return f"{label}None of the {whole.cases} cases holds any {own.name} to be found." + (
-            _alarm_text(own)
-        )
-    among = group_label(own.groups_with_truth, whole.group_noun)
-    known = "never seen in training"
+        images = "the only image" if whole.cases == 1 else f"any of the {whole.cases} images"
+        text = f"The class {own.name} is not annotated in {images}, so its Dice is undefined."
+        return label + text + _false_positive_text(own)
+    groups = group_label(own.groups_with_truth, whole.group_noun)
+    context = "not used in training"
     if whole.seen_cases:
-        known = f"({whole.seen_cases} of {whole.cases} images were there in training)"
-    text = f"{label}On {among} {known} the mean Dice is {own.mean_dice:.3f}"
-    if own.interval is not None:
-        text += f" [{own.interval.low:.3f}, {own.interval.high:.3f}]"
-    text += "."
-    if own.interval is not None and not own.interval.is_reliable:
-        text += (
-            f" With {own.groups_with_truth} {whole.group_noun} the interval is not to be relied on."
-        )
-    elif own.interval is None:
-        text += " One alone says nothing about the spread."
+        context = f"({whole.seen_cases} of {whole.cases} images were used in training)"
+    text = f"{label}The mean Dice on {groups} {context} is {own.mean_dice:.3f}"
+    if own.interval is None:
+        text += f". A confidence interval needs at least two {whole.group_noun}."
+    else:
+        text += f" (95% CI {own.interval.low:.3f} to {own.interval.high:.3f})."
+        if not own.interval.is_reliable:
+            text += f" This interval is unreliable: it rests on only {groups}."
     if own.missed_groups:
-        text += f" {own.missed_groups} of them missed."
-    return text + _alarm_text(own)
+        text += f" In {own.missed_groups} of {groups}, {own.name} was not found."
+    return text + _false_positive_text(own)
 
 
-def _alarm_text(own: ClassSummary) -> str:
-    alarms = own.case_kinds["false alarm"]
-    empty = alarms + own.case_kinds["both empty"]
-    return f" False alarms on {alarms} of {empty} images without {own.name}." if empty else ""
+def _false_positive_text(own: ClassScores) -> str:
+    if not own.cases_without_truth:
+        return ""
+    images = pluralize(own.cases_without_truth, "image")
+    return (
+        f" False positives occur in {own.false_positives} of {images} without annotated {own.name}."
+    )

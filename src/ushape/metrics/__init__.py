@@ -1,4 +1,4 @@
-"""Numbers of one case. A new one is a function of Counts and a line in METRICS."""
+"""Metrics of one case. A new pixel metric is a function of `Counts` and a line in `METRICS`."""
 
 from __future__ import annotations
 
@@ -22,3 +22,4 @@ METRICS: dict[str, Callable[[Counts], float | None]] = {
     "volume_difference": volume_difference,
     "balanced_accuracy": balanced_accuracy,
 }
+"""Metrics computed from pixel counts, by name."""

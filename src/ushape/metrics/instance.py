@@ -1,4 +1,4 @@
-"""Objects found, missed and invented; `objects.label_objects` makes label images of classes."""
+"""Object-level metrics; `ushape.instances.label_objects` turns class maps into label maps."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import numpy as np
 from ushape.errors import ConfigError, DataError
 
 MIN_IOU = 0.5
-"""Above it an object has at most one partner, for no two can each cover more than half of it."""
+"""IoU above which an object matches at most one other object."""
 
-HIGHEST_NUMBER = 2**31 - 1
-"""Of an object; the code of a pair of numbers then fits in 64 bits."""
+MAX_LABEL = 2**31 - 1
+"""Largest object label, so that a pair of labels can be encoded in 64 bits."""
 
-THRESHOLDS = tuple(step / 20 for step in range(10, 20))
-"""0.5, 0.55 to 0.95, each the nearest double, so that an IoU of 3/5 is not above 0.6."""
+IOU_THRESHOLDS = tuple(step / 20 for step in range(10, 20))
+"""0.5, 0.55, ..., 0.95, each the nearest double, so that an IoU of 3/5 is not above 0.6."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectCounts:
-    """Objects of one class in one image; the sum over images is the count of the group.
+    """Object counts of one class in one image. Counts of images add up to those of their group.
 
-    A pair is matched at a threshold if its IoU is above it. Every score is None where there is
-    no object at all, and 0 where only one side has any.
+    Two objects match at a threshold if their IoU is above it. Every metric is None if there is
+    no object at all, and 0 if only truth or only prediction contains objects.
     """
 
     truth: int
     predicted: int
     ious: tuple[float, ...]
-    """IoU of each pair above 0.5; no object is in two of them."""
+    """IoU of each matched pair (above 0.5); an object is in at most one pair."""
 
     def __add__(self, other: ObjectCounts) -> ObjectCounts:
         return ObjectCounts(
@@ -40,40 +40,33 @@ class ObjectCounts:
         )
 
     def true_positives(self, threshold: float = MIN_IOU) -> int:
-        """Matched pairs.
+        """Return the number of matched pairs.
 
         Args:
-            threshold: 0.5 <= value < 1. Lower ones have no unique matching.
+            threshold: IoU threshold, 0.5 <= value < 1. The matching is not unique below 0.5.
 
         Raises:
-            ConfigError: a threshold outside.
+            ConfigError: if the threshold is outside this range.
         """
         if not MIN_IOU <= threshold < 1:
             raise ConfigError(
-                f"The IoU threshold of objects is {threshold}, outside [{MIN_IOU}, 1).",
-                hint="Below 0.5 an object may fit several others, and who fits is a choice.",
+                f"The IoU threshold for matching objects is {threshold}, outside [{MIN_IOU}, 1).",
+                code="value_out_of_range",
+                hint="Choose at least 0.5: below it, one object can match several others.",
             )
         return sum(iou > threshold for iou in self.ious)
 
-    def false_positives(self, threshold: float = MIN_IOU) -> int:
-        """Predicted objects without partner."""
-        return self.predicted - self.true_positives(threshold)
-
-    def false_negatives(self, threshold: float = MIN_IOU) -> int:
-        """True objects without partner."""
-        return self.truth - self.true_positives(threshold)
-
     def f1(self, threshold: float = MIN_IOU) -> float | None:
-        """2 TP / (2 TP + FP + FN), as Dice of objects."""
+        """Return 2 TP / (2 TP + FP + FN)."""
         objects = self.truth + self.predicted
         return 2 * self.true_positives(threshold) / objects if objects else None
 
     def average_precision(self, threshold: float = MIN_IOU) -> float | None:
-        """TP / (TP + FP + FN), as IoU of objects; not the area below a precision-recall curve.
+        """Return TP / (TP + FP + FN), which is not the area under a precision-recall curve.
 
         Source:
             Caicedo et al. 2019 (2018 Data Science Bowl); Schmidt et al. 2018 (StarDist),
-            arXiv 1806.03535, whose code also matches an IoU equal to the threshold.
+            arXiv 1806.03535, whose code also matches pairs with an IoU equal to the threshold.
         """
         found = self.true_positives(threshold)
         union = self.truth + self.predicted - found
@@ -81,26 +74,26 @@ class ObjectCounts:
 
     @property
     def mean_average_precision(self) -> float | None:
-        """Mean of the average precision over THRESHOLDS."""
-        scores = [self.average_precision(threshold) for threshold in THRESHOLDS]
+        """Mean of the average precision over `IOU_THRESHOLDS`."""
+        scores = [self.average_precision(threshold) for threshold in IOU_THRESHOLDS]
         known = [score for score in scores if score is not None]
         return math.fsum(known) / len(known) if known else None
 
     @property
     def recognition_quality(self) -> float | None:
-        """RQ: F1 at 0.5."""
+        """Recognition quality (RQ): F1 at an IoU threshold of 0.5."""
         return self.f1()
 
     @property
     def segmentation_quality(self) -> float | None:
-        """SQ: mean IoU of the matched pairs; 0 if there are objects and none is matched."""
+        """Segmentation quality (SQ): mean IoU of the matched pairs; 0 if no object is matched."""
         if not self.ious:
             return 0.0 if self.truth or self.predicted else None
         return math.fsum(self.ious) / len(self.ious)
 
     @property
     def panoptic_quality(self) -> float | None:
-        """PQ = SQ x RQ, of one class.
+        """Panoptic quality (PQ = SQ x RQ) of one class.
 
         Source:
             Kirillov et al. 2019, arXiv 1801.00868.
@@ -112,21 +105,21 @@ class ObjectCounts:
 def count_objects(
     predicted: np.ndarray, truth: np.ndarray, *, counted: np.ndarray | None = None
 ) -> ObjectCounts:
-    """Finds the objects that match.
+    """Match predicted and annotated objects.
 
     Args:
-        counted: Pixels that count; None: all. IoU is of these alone. A predicted object without
-            partner, more than half of which lies on others, is no false positive but left out
-            (Kirillov et al. 2019, void labels).
+        counted: Pixels to evaluate; None: all pixels. An unmatched predicted object of which more
+            than half lies outside is not a false positive; it is left out (Kirillov et al. 2019,
+            void labels).
 
     Shapes:
-        predicted, truth: (*S) integer object numbers, 0 outside of all; any order, with gaps.
+        predicted, truth: (*S) integer label maps, 0 for background; labels may have gaps.
         counted: (*S) bool.
 
     Raises:
-        DataError: shapes that do not fit; values that are no object numbers.
+        DataError: if the shapes differ or the values are not object labels.
     """
-    _check(predicted, truth, counted)
+    _check_label_maps(predicted, truth, counted)
     predicted_ids, true_ids, overlaps = _overlaps(predicted, truth, counted)
     found, of_predicted = np.unique(predicted_ids, return_inverse=True)
     there, of_true = np.unique(true_ids, return_inverse=True)
@@ -147,10 +140,10 @@ def count_objects(
 def _overlaps(
     predicted: np.ndarray, truth: np.ndarray, counted: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Each predicted number that meets a true one, and in how many pixels; 0 is a number too.
+    """Return the overlap in pixels of each pair of predicted and true labels, 0 included.
 
     Shapes:
-        (*S) each -> (N,) int64 three times: predicted number, true number, pixels.
+        (*S) each -> three (N,) int64 arrays: predicted label, true label, pixels.
     """
     inside = (predicted > 0) | (truth > 0)
     if counted is not None:
@@ -161,23 +154,26 @@ def _overlaps(
     return codes // factor, codes % factor, pixels
 
 
-def _sizes(labels: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """Pixels of each of the numbers, which are sorted and all among the labels."""
-    found, pixels = np.unique(labels, return_counts=True)
-    return np.asarray(pixels[np.searchsorted(found, numbers)])
+def _sizes(label_map: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the pixels of each of the sorted labels, all of which occur in the label map."""
+    found, pixels = np.unique(label_map, return_counts=True)
+    return np.asarray(pixels[np.searchsorted(found, labels)])
 
 
-def _check(predicted: np.ndarray, truth: np.ndarray, counted: np.ndarray | None) -> None:
+def _check_label_maps(predicted: np.ndarray, truth: np.ndarray, counted: np.ndarray | None) -> None:
     for name, other in (("predicted", predicted), ("counted", counted)):
         if other is not None and other.shape != truth.shape:
             raise DataError(
-                f"{name} has shape {other.shape}, truth {truth.shape}.",
-                hint="All label images lie on the image's grid.",
+                f"{name} has shape {other.shape}, but truth has shape {truth.shape}.",
+                code="mask_size_mismatch",
+                hint="All label maps must have the shape of the image.",
             )
     for name, labels in (("predicted", predicted), ("truth", truth)):
         least, most = labels.min(initial=0), labels.max(initial=0)
-        if labels.dtype.kind not in "iu" or least < 0 or most > HIGHEST_NUMBER:
+        if labels.dtype.kind not in "iu" or least < 0 or most > MAX_LABEL:
             raise DataError(
-                f"{name} is {labels.dtype} from {least} to {most}, which are no object numbers.",
-                hint="Integers from 0, the background; `label_objects` makes them of classes.",
+                f"{name} has {labels.dtype} values from {least} to {most}, which are not object "
+                "labels.",
+                code="invalid_object_labels",
+                hint="Use integers, 0 for background; `label_objects` makes a label map of a mask.",
             )

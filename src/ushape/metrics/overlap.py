@@ -1,27 +1,31 @@
-"""Counts of pixels, and the scores made of them. Never NaN: what has no value is None."""
+"""Pixel counts and the overlap metrics derived from them. Undefined values are None, never NaN."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 from ushape.labels import IGNORE, Region
 
-Kind = Literal["both present", "missed", "false alarm", "both empty"]
-KINDS: tuple[Kind, ...] = ("both present", "missed", "false alarm", "both empty")
+CaseKind = Literal["both present", "missed", "false positive", "both empty"]
+"""Whether a class is present in annotation and prediction of a case."""
+
+CASE_KINDS: tuple[CaseKind, ...] = get_args(CaseKind)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """Pixels of one class in one case; the sum over slices is the count of the volume."""
+    """Pixel counts of one class in one case. Counts of slices add up to those of the volume."""
 
     overlap: int
     truth: int
     predicted: int
+    """Pixels of the class in the prediction, ignored pixels excluded."""
+
     pixels: int
-    """All that count, of whatever class."""
+    """All pixels that are not ignored, of any class."""
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(
@@ -33,7 +37,7 @@ class Counts:
 
 
 def count_overlap(predicted: np.ndarray, truth: np.ndarray, region: Region) -> Counts:
-    """Counts of one class or region; pixels that the annotator left open count nowhere.
+    """Count the pixels of one class or region; pixels marked IGNORE in the truth are excluded.
 
     Shapes:
         predicted, truth: (*S) class indices.
@@ -50,61 +54,61 @@ def count_overlap(predicted: np.ndarray, truth: np.ndarray, region: Region) -> C
 
 
 def dice(counts: Counts) -> float | None:
-    """2 overlap / (truth + predicted); 0 for a miss and a false alarm, None if both are empty."""
+    """Return 2 overlap / (truth + predicted); None if both are empty."""
     size = counts.truth + counts.predicted
     return 2 * counts.overlap / size if size else None
 
 
 def iou(counts: Counts) -> float | None:
-    """Overlap / union; 0 for a miss and a false alarm, None if both are empty."""
+    """Return overlap / union; None if both are empty."""
     union = counts.truth + counts.predicted - counts.overlap
     return counts.overlap / union if union else None
 
 
 def precision(counts: Counts) -> float | None:
-    """Overlap / predicted; 0 also for a miss that predicts nothing, None if both are empty."""
+    """Return overlap / predicted; 0 if only the prediction is empty, None if both are empty."""
     if counts.predicted:
         return counts.overlap / counts.predicted
     return 0.0 if counts.truth else None
 
 
 def recall(counts: Counts) -> float | None:
-    """Overlap / truth; 0 for a miss, None without truth."""
+    """Return overlap / truth; None if the truth is empty."""
     return counts.overlap / counts.truth if counts.truth else None
 
 
 def volume_difference(counts: Counts) -> float | None:
-    """(predicted - truth) / truth; below 0 is too small, -1 nothing predicted; None without truth.
+    """Return (predicted - truth) / truth; negative if too small, None if the truth is empty.
 
-    Says nothing about the place, and in a mean too large and too small cancel.
+    The location is not considered, and positive and negative values cancel in a mean.
     """
     return (counts.predicted - counts.truth) / counts.truth if counts.truth else None
 
 
 def balanced_accuracy(counts: Counts) -> float | None:
-    """Mean of recall and specificity; 0.5 for predicting nothing, None where truth is all or none.
+    """Return the mean of recall and specificity; None if the truth is empty or covers all pixels.
 
     Source:
-        Brodersen et al. 2010.
+        Brodersen et al. 2010 (The Balanced Accuracy and Its Posterior Distribution), ICPR.
     """
     others = counts.pixels - counts.truth
     if not counts.truth or not others:
         return None
-    invented = counts.predicted - counts.overlap
-    return (counts.overlap / counts.truth + 1 - invented / others) / 2
+    false_positives = counts.predicted - counts.overlap
+    return (counts.overlap / counts.truth + 1 - false_positives / others) / 2
 
 
-def kind_of(counts: Counts) -> Kind:
-    """Whether the class is in the truth, in the prediction, in both or in neither.
+def case_kind(counts: Counts) -> CaseKind:
+    """Return whether the class is present in the truth, the prediction, both or neither.
 
-    A prediction that nowhere meets the truth is a miss, wherever it lies.
+    A class that is annotated counts as missed if no predicted pixel overlaps it.
     """
     if counts.truth:
         return "both present" if counts.overlap else "missed"
-    return "false alarm" if counts.predicted else "both empty"
+    return "false positive" if counts.predicted else "both empty"
 
 
 def pixel_error(predicted: np.ndarray, truth: np.ndarray) -> float:
-    """Share of the pixels with a wrong class, 0 to 1; 0 where no pixel counts."""
+    """Return the fraction of pixels with a wrong class; 0 if all pixels are ignored."""
     counted = truth != IGNORE
     return float((predicted != truth)[counted].mean()) if counted.any() else 0.0

@@ -1,4 +1,4 @@
-"""Splits and merges: how well two partitions of the same pixels agree."""
+"""Agreement of two partitions of the same pixels: Rand score and information scores."""
 
 from __future__ import annotations
 
@@ -10,62 +10,63 @@ from scipy import sparse
 
 @dataclass(frozen=True, kw_only=True)
 class Contingency:
-    """Pixels of each predicted segment in each true one, as shares of all that count.
+    """Joint distribution of true and predicted segments over the evaluated pixels.
 
-    The entries of each array are above 0 and add up to 1; no pixel counts: all are empty.
+    The entries of each array are positive and sum to 1; all are empty if no pixel is evaluated.
     """
 
     truth: np.ndarray
-    """(T,), one share for each true segment."""
+    """(T,) fraction of the pixels in each true segment."""
 
     predicted: np.ndarray
-    """(P,), one share for each predicted segment."""
+    """(P,) fraction of the pixels in each predicted segment."""
 
     joint: np.ndarray
-    """(J,), one share for each pair of segments with common pixels."""
+    """(J,) fraction of the pixels in each pair of overlapping segments."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitMerge:
-    """1 is perfect, 0 the worst."""
+    """Split and merge scores; 1 is best, 0 is worst."""
 
     split: float
-    """Lower, the more true segments are cut apart."""
+    """Score that decreases as true segments are split."""
 
     merge: float
-    """Lower, the more true segments are run together."""
+    """Score that decreases as true segments are merged."""
 
     @property
     def f_score(self) -> float:
-        """Harmonic mean of the two."""
+        """Harmonic mean of the two scores."""
         total = self.split + self.merge
         return 2 * self.split * self.merge / total if total else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variation:
-    """Bits per pixel; 0 is perfect."""
+    """Variation of information in bits; 0 is best."""
 
     split: float
-    """H(predicted | truth): rises as true segments are cut apart."""
+    """H(predicted | truth), which increases as true segments are split."""
 
     merge: float
-    """H(truth | predicted): rises as true segments are run together."""
+    """H(truth | predicted), which increases as true segments are merged."""
 
     @property
     def total(self) -> float:
+        """Sum of the two conditional entropies."""
         return self.split + self.merge
 
 
 def contingency_table(predicted: np.ndarray, truth: np.ndarray) -> Contingency:
-    """Contingency where the truth has a segment (foreground-restricted).
+    """Compute the contingency table of the pixels that have a segment in the truth.
 
-    A predicted pixel without a segment (0) is a segment of its own: one-pixel borders cost
-    little, broad ones much.
+    Each predicted pixel without a segment (0) is treated as a segment of its own, so that
+    one-pixel borders cost little and broad borders cost much.
 
     Args:
-        predicted, truth: Segments numbered from 1, 0 for none. Gaps in the numbers are
-            allowed, but memory grows with the highest.
+        predicted, truth: Segments labeled from 1, 0 for none. Labels may have gaps, but memory
+            grows with the largest label.
 
     Shapes:
         predicted, truth: (*S) integers.
@@ -89,11 +90,11 @@ def contingency_table(predicted: np.ndarray, truth: np.ndarray) -> Contingency:
 
 
 def rand_score(overlaps: Contingency) -> SplitMerge:
-    """V_rand: of the pairs of pixels together in one partition, the share also so in the other.
+    """Compute V_rand; its F-score is one minus the adapted Rand error. 1 if no pixel is evaluated.
 
-    Its F-score is one minus the adapted Rand error. Pairs are drawn with replacement, as in the
-    paper; scikit-image's `adapted_rand_error` draws pairs of different pixels, which differs by
-    some 1 / pixels. 1 if no pixel counts.
+    The score is the fraction of the pixel pairs in one segment of one partition that are also in
+    one segment of the other. Pairs are drawn with replacement, as in the paper; scikit-image's
+    `adapted_rand_error` draws without replacement, which differs by about 1 / pixels.
 
     Source:
         Arganda-Carreras et al. 2015, doi 10.3389/fnana.2015.00142: alpha = 0 is the split
@@ -107,9 +108,8 @@ def rand_score(overlaps: Contingency) -> SplitMerge:
 
 
 def information_score(overlaps: Contingency) -> SplitMerge:
-    """V_info: mutual information over the entropy of the prediction (split), of the truth (merge).
-
-    An entropy of 0 is one segment, which splits (merges) nothing: 1.
+    """Compute V_info: mutual information divided by the entropy of the prediction (split) and of
+    the truth (merge). The score is 1 where that entropy is 0, i.e. for a single segment.
 
     Source:
         Arganda-Carreras et al. 2015, doi 10.3389/fnana.2015.00142.
@@ -120,7 +120,7 @@ def information_score(overlaps: Contingency) -> SplitMerge:
 
 
 def variation_of_information(overlaps: Contingency) -> Variation:
-    """What one partition leaves open about the other. 0 if no pixel counts.
+    """Compute the conditional entropies of the two partitions; 0 if no pixel is evaluated.
 
     Source:
         Meila 2007, doi 10.1016/j.jmva.2006.11.013; split and merge as in scikit-image.
@@ -138,10 +138,10 @@ def _shares(counts: np.ndarray) -> np.ndarray:
 
 
 def _entropy(shares: np.ndarray) -> float:
-    """Bits."""
+    """Return the entropy in bits."""
     return float(-(shares * np.log2(shares)).sum())
 
 
 def _part(part: float, whole: float) -> float:
-    """Share of a whole; all of nothing is 1."""
+    """Return part / whole, clipped to at most 1; 1 if the whole is 0."""
     return min(1.0, part / whole) if whole else 1.0

@@ -1,4 +1,4 @@
-"""How far the surfaces of two masks lie apart."""
+"""Distances between the surfaces of two masks."""
 
 from __future__ import annotations
 
@@ -14,62 +14,63 @@ from ushape.types import spacing_or_ones
 
 @dataclass(frozen=True, kw_only=True)
 class SurfaceDistances:
-    """Distances between the surfaces of two masks; in mm, or in pixels if no spacing was given.
+    """Distances between the surfaces of two masks, in the unit of the spacing (default: pixels).
 
-    Every score is None where both masks are empty. Where one is, all its distances are the
-    `diagonal`, and no surface agrees.
+    Every metric is None if both masks are empty. If one mask is empty, all distances equal
+    `diagonal` and the surface Dice is 0.
     """
 
     from_predicted: np.ndarray
-    """(P,) float64: from each surface pixel of the prediction to the nearest of the truth."""
+    """(P,) float64, distance of each predicted surface pixel to the nearest true one."""
 
     from_truth: np.ndarray
-    """(T,) float64: from each surface pixel of the truth to the nearest of the prediction."""
+    """(T,) float64, distance of each true surface pixel to the nearest predicted one."""
 
     diagonal: float
-    """Of the image, from corner to corner: no distance is larger."""
+    """Diagonal of the image, the largest possible distance."""
 
     @property
     def hausdorff95(self) -> float | None:
-        """Symmetric: the larger of the two directed 95th percentiles, interpolated linearly.
+        """Larger of the two directed 95th percentiles, interpolated linearly.
 
         Source:
-            Huttenlocher et al. 1993, with a percentile for the maximum. MONAI has the same;
-            others take one percentile of both directions together, which is smaller.
+            Huttenlocher et al. 1993, with a percentile in place of the maximum, as in MONAI.
+            Other packages take one percentile of both directions together, which is smaller.
         """
         directed = [d for d in (self.from_predicted, self.from_truth) if d.size]
         return max((float(np.percentile(d, 95)) for d in directed), default=None)
 
     @property
     def average(self) -> float | None:
-        """Average symmetric surface distance: the mean over the pixels of both surfaces.
+        """Average symmetric surface distance: mean over the pixels of both surfaces.
 
         Source:
-            Heimann et al. 2009. Not the mean of the two directed means.
+            Heimann et al. 2009; it differs from the mean of the two directed means.
         """
         both = self._both
         return float(both.mean()) if both.size else None
 
     def surface_dice(self, tolerance: float) -> float | None:
-        """Share of both surfaces that lies within `tolerance` of the other, 0 to 1.
+        """Return the fraction of both surfaces that lies within `tolerance` of the other, 0 to 1.
 
         Args:
-            tolerance: At least 0, in the unit of the distances; a distance equal to it is within.
+            tolerance: Largest accepted distance, at least 0, in the unit of the distances.
 
         Raises:
-            ConfigError: a tolerance below 0.
+            ConfigError: if the tolerance is negative.
 
         Source:
-            Nikolov et al. 2018, arXiv 1809.04430, with pixels for their surface elements.
+            Nikolov et al. 2018, arXiv 1809.04430, with pixels in place of surface elements.
         """
         if not tolerance >= 0:
             raise ConfigError(
-                f"The tolerance of surface Dice is {tolerance}, not at least 0.",
-                hint="As far as two careful annotators differ, e.g. one to three pixels.",
+                f"The tolerance of the surface Dice is {tolerance}; it must be at least 0.",
+                code="value_out_of_range",
+                hint="Use the distance by which two annotators differ, e.g. 1 to 3 pixels.",
             )
         if not (self.from_predicted.size and self.from_truth.size):
             return 0.0 if self._both.size else None
-        # Three steps of 0.1 mm are 0.30000000000000004 mm: rounding must not decide.
+        # Allow for rounding: three steps of 0.1 mm are 0.30000000000000004 mm.
         return float((self._both <= tolerance * (1 + 1e-9)).mean())
 
     @property
@@ -84,23 +85,22 @@ def measure_surfaces(
     *,
     counted: np.ndarray | None = None,
 ) -> SurfaceDistances:
-    """Distances from each surface to the other, between pixel centers.
+    """Measure the distances from each surface to the other, between pixel centers.
 
-    A surface is the pixels of a mask that share a side with a pixel outside of it; beyond the
-    image is outside. Each pixel counts the same. This is MONAI's definition. DeepMind's
-    surface-distance instead weights pieces of a surface between the pixels by length or area;
-    with a spacing that differs between axes the two drift apart.
+    The surface of a mask consists of its pixels that share a side with a pixel outside; the area
+    beyond the image is outside. All surface pixels have equal weight, as in MONAI. DeepMind's
+    surface-distance weights surface elements by length or area instead; the two differ more the
+    more anisotropic the spacing is.
 
     Args:
-        spacing: Of each axis of S; None: 1, distances are in pixels.
-        counted: Pixels that count; None: all. The others belong to neither mask: where both
-            reach them, both end there, at distance 0.
+        spacing: Distance between pixels along each axis of S; None: 1, i.e. pixels.
+        counted: Pixels to evaluate; None: all. The other pixels belong to neither mask.
 
     Shapes:
         predicted, truth, counted: (*S) bool.
 
     Raises:
-        DataError: masks or spacing that do not fit.
+        DataError: if the shapes or data types of the masks, or the spacing, do not match.
     """
     _check_masks(predicted, truth, counted)
     steps = spacing_or_ones(spacing, truth.ndim)
@@ -117,20 +117,20 @@ def measure_surfaces(
 
 
 def _joint_box(one: np.ndarray, other: np.ndarray) -> tuple[slice, ...]:
-    """Around the pixels of both; nearest pixels are in it, and all outside is background."""
+    """Return the bounding box of the union of two masks."""
     boxes = ndimage.find_objects((one | other).astype(np.uint8))
     return boxes[0] if boxes else (slice(0),) * one.ndim
 
 
 def _surface(mask: np.ndarray) -> np.ndarray:
-    """(*S) bool -> (*S) bool."""
+    """Return the surface pixels of a mask; (*S) bool -> (*S) bool."""
     return mask & ~ndimage.binary_erosion(mask)
 
 
 def _distances(
     start: np.ndarray, end: np.ndarray, spacing: tuple[float, ...], diagonal: float
 ) -> np.ndarray:
-    """From each pixel of `start` to the nearest of `end`; the diagonal if there is none.
+    """Return the distance of each pixel of `start` to the nearest pixel of `end`, or `diagonal`.
 
     Shapes:
         start, end: (*S) bool -> (N,) float64.
@@ -138,7 +138,7 @@ def _distances(
     places = np.argwhere(start)
     if not end.any():
         return np.full(len(places), diagonal)
-    # Indices only: distances of all pixels would take four times the memory.
+    # Only the indices are computed: distances of all pixels take four times the memory.
     nearest = ndimage.distance_transform_edt(
         ~end, spacing, return_distances=False, return_indices=True
     )
@@ -151,5 +151,6 @@ def _check_masks(predicted: np.ndarray, truth: np.ndarray, counted: np.ndarray |
         if mask is not None and (mask.dtype != bool or mask.shape != truth.shape):
             raise DataError(
                 f"{name} is {mask.dtype} of shape {mask.shape}, not bool of shape {truth.shape}.",
-                hint="All lie on the image's grid; `classes == 1` makes a mask of class indices.",
+                code="mask_size_mismatch",
+                hint="Pass boolean masks of the shape of the image, e.g. `classes == 1`.",
             )

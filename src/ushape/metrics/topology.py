@@ -1,4 +1,4 @@
-"""Scores of electron microscopy: cells and the membranes between them, as in ISBI 2012."""
+"""Topology metrics of electron microscopy: cells separated by membranes, as in ISBI 2012."""
 
 from __future__ import annotations
 
@@ -16,57 +16,46 @@ from ushape.metrics.partitions import (
     rand_score,
     variation_of_information,
 )
-from ushape.metrics.warping import warping_error
 
 ScoreName = Literal["rand", "information", "variation", "warping_error"]
-"""Scores that have a best threshold."""
+"""Name of a metric that is reported at its optimal threshold."""
 
-FULL = 0.5
-"""Share of an image from which its cells fill it."""
+MIN_CELL_FRACTION = 0.5
+"""Fraction of foreground pixels from which cells are assumed to fill the image."""
 
-MAX_PX = 8_000_000
-"""Pixels that are scored for all thresholds: 30 sections of 512 x 512, half a minute."""
+MAX_TOPOLOGY_PX = 8_000_000
+"""Maximum number of pixels evaluated at all thresholds (30 sections of 512 x 512, about 30 s)."""
 
-THRESHOLDS = tuple(tenths / 10 for tenths in range(10))
-"""Those of the challenge but for the last, 1.0."""
+CELL_THRESHOLDS = tuple(tenths / 10 for tenths in range(10))
+"""Probability thresholds of the challenge, without the last one (1.0)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TopologyScores:
-    """Of one section, or means over sections. V_rand and V_info are after thinning."""
+    """Metrics of one section, or means over sections.
+
+    All but the warping error are computed with thinned membranes.
+    """
 
     rand: float
-    """V_rand: 1 is perfect. The table of the challenge is sorted by it."""
-
-    rand_split: float
-    rand_merge: float
+    """F-score of V_rand, 1 is best; the leaderboard of the challenge is sorted by it."""
 
     information: float
-    """V_info: 1 is perfect."""
+    """F-score of V_info, 1 is best."""
 
-    information_split: float
-    information_merge: float
-
-    variation_split: float
-    """Bits; 0 is perfect."""
-
-    variation_merge: float
+    variation: float
+    """Variation of information in bits, 0 is best."""
 
     warping_error: float
-    """Share of pixels; 0 is perfect."""
-
-    @property
-    def variation(self) -> float:
-        """Variation of information in bits; 0 is perfect."""
-        return self.variation_split + self.variation_merge
+    """Fraction of pixels, 0 is best."""
 
 
 def score_section(predicted: np.ndarray, truth: np.ndarray) -> TopologyScores:
-    """All scores of one section.
+    """Compute all metrics of one section.
 
-    For V_rand, V_info and the variation only the predicted membranes are thinned. The truth is
-    labeled as it is, and its membrane pixels do not count. So neither width matters: a line of
-    the prediction costs only where it runs inside a true cell.
+    For V_rand, V_info and the variation of information, the predicted membranes are thinned and
+    the membrane pixels of the truth are excluded. The width of membranes therefore has no
+    influence; a predicted membrane is penalized only where it lies inside a true cell.
 
     Shapes:
         predicted, truth: (y, x) bool, true inside cells.
@@ -76,17 +65,10 @@ def score_section(predicted: np.ndarray, truth: np.ndarray) -> TopologyScores:
         "Segmentation evaluation after border thinning".
     """
     overlaps = contingency_table(thin_membranes(predicted), label_cells(truth))
-    rand, information = rand_score(overlaps), information_score(overlaps)
-    variation = variation_of_information(overlaps)
     return TopologyScores(
-        rand=rand.f_score,
-        rand_split=rand.split,
-        rand_merge=rand.merge,
-        information=information.f_score,
-        information_split=information.split,
-        information_merge=information.merge,
-        variation_split=variation.split,
-        variation_merge=variation.merge,
+        rand=rand_score(overlaps).f_score,
+        information=information_score(overlaps).f_score,
+        variation=variation_of_information(overlaps).total,
         warping_error=warping_error(predicted, truth),
     )
 
@@ -94,16 +76,18 @@ def score_section(predicted: np.ndarray, truth: np.ndarray) -> TopologyScores:
 def score_thresholds(
     probabilities: Sequence[np.ndarray],
     truths: Sequence[np.ndarray],
-    thresholds: Sequence[float] = THRESHOLDS,
+    thresholds: Sequence[float] = CELL_THRESHOLDS,
 ) -> dict[float, TopologyScores]:
-    """Scores at each threshold, each the mean over all sections.
+    """Compute the mean metrics over all sections at each threshold.
 
     Args:
-        probabilities: Of being inside a cell: floats from 0 to 1, or uint8 up to 255. Cells are
-            what lies above the threshold.
+        probabilities: Probability of being inside a cell, float from 0 to 1 or uint8 from 0 to
+            255. Pixels above the threshold are cells.
+        truths: Ground truth, true inside cells.
+        thresholds: Probability thresholds, 0 to 1.
 
     Shapes:
-        probabilities, truths: (y, x) each, truths bool; a stack (z, y, x) is z of them.
+        probabilities: (y, x) each; truths: (y, x) bool each.
     """
     return {
         threshold: mean_scores(
@@ -120,36 +104,36 @@ def best_threshold(
     found: Mapping[float, TopologyScores],
     name: ScoreName,
 ) -> float:
-    """The threshold with the best value of a score, the first of several.
+    """Return the threshold with the best value of a metric, the first if there are several.
 
-    As in the challenge all sections share one threshold, and each score has its own. It is
-    chosen on the truth itself, so the value is a little better than a new image would get.
+    As in the challenge, all sections share one threshold and each metric has its own. It is
+    chosen on the test data, so the value is slightly optimistic.
     """
     choose = max if name in ("rand", "information") else min
     return choose(found, key=lambda threshold: getattr(found[threshold], name))
 
 
 def mean_scores(scores: Sequence[TopologyScores]) -> TopologyScores:
-    """Each section counts the same, whatever its number of pixels."""
+    """Return the mean of each metric; all sections have equal weight."""
     rows = [asdict(score) for score in scores]
     return TopologyScores(**{name: float(np.mean([row[name] for row in rows])) for name in rows[0]})
 
 
 def label_cells(cells: np.ndarray) -> np.ndarray:
-    """(y, x) bool, true inside cells -> (y, x) cells numbered from 1, corners do not connect."""
+    """Label the 4-connected cells from 1; (y, x) bool, true inside cells -> (y, x) labels."""
     labels, _ = ndimage.label(cells)
     return labels
 
 
 def thin_membranes(cells: np.ndarray) -> np.ndarray:
-    """Cells grown at equal speed until lines one pixel wide are left between them.
+    """Grow the cells until the membranes between them are one pixel wide.
 
-    What lies within one cell, such as the membrane of an organelle or an end of a broken line,
-    is filled. An image without cells is one segment.
+    Membranes inside a single cell, such as those of organelles and loose ends, are filled. An
+    image without cells becomes one segment.
 
     Shapes:
         cells: (y, x) bool, true inside cells.
-        returns: (y, x) cells numbered from 1, 0 on the lines.
+        returns: (y, x) cells labeled from 1, 0 on the membranes.
 
     Source:
         Watershed of the binary image with 4 neighbors, as in Fiji's Trainable Segmentation.
@@ -163,3 +147,72 @@ def thin_membranes(cells: np.ndarray) -> np.ndarray:
 def _above(probability: np.ndarray, threshold: float) -> np.ndarray:
     top = 255 if probability.dtype == np.uint8 else 1
     return np.asarray(probability > threshold * top)
+
+
+SUBLATTICES = ((0, 0), (0, 1), (1, 0), (1, 1))
+"""Sublattices of rows and columns modulo 2; no two pixels of one sublattice are neighbors."""
+
+
+def warping_error(predicted: np.ndarray, truth: np.ndarray) -> float:
+    """Compute the fraction of pixels that differ after warping the truth towards the prediction.
+
+    Do not select models by this metric alone: borders may move any distance, so a prediction of
+    membrane everywhere costs only one pixel per cell. The ISBI 2012 leaderboard counts regions
+    that split or merge cells instead of pixels.
+
+    Shapes:
+        predicted, truth: (y, x) bool, true inside cells.
+
+    Source:
+        Jain et al. 2010 (CVPR), doi 10.1109/CVPR.2010.5539950.
+    """
+    return float((warp(predicted, truth) != predicted).mean())
+
+
+def warp(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Deform the truth towards the prediction without changing its topology.
+
+    Flips differing pixels as long as one of them is simple, i.e. flipping it changes neither the
+    number of cells (4-connected) nor that of membranes (8-connected). The area outside the image
+    is membrane. All simple pixels of one sublattice are flipped at once, because they are not
+    neighbors. Fiji flips them one by one, the most confident prediction first; the few remaining
+    pixels depend on the order.
+
+    Shapes:
+        predicted, truth: (y, x) bool, true inside cells.
+        returns: (y, x) bool.
+    """
+    assert predicted.shape == truth.shape, (predicted.shape, truth.shape)
+    goal, warped = np.pad(predicted, 1), np.pad(truth, 1)
+    step = warped.shape[1]
+    around = np.array([-step, 1 - step, 1, step + 1, step, step - 1, -1, -step - 1])
+    wrong = np.flatnonzero(goal != warped)
+    flat = warped.reshape(-1)
+    while True:
+        for row, column in SUBLATTICES:
+            own = wrong[(wrong // step % 2 == row) & (wrong % step % 2 == column)]
+            neighbors = np.packbits(flat[own[:, None] + around], axis=1, bitorder="little")
+            flat[own[SIMPLE[neighbors[:, 0]]]] ^= True
+        left = wrong[flat[wrong] != goal.reshape(-1)[wrong]]
+        if len(left) == len(wrong):
+            return warped[1:-1, 1:-1]
+        wrong = left
+
+
+def _find_simple() -> np.ndarray:
+    """Tabulate for each neighborhood whether its center pixel is simple.
+
+    Shapes:
+        returns: (256,) bool; bit 0 of the index is the neighbor above, the others follow
+            clockwise; bits are 1 inside cells.
+
+    Source:
+        Yokoi, Toriwaki and Fukumura 1975: a pixel is simple if its 4-connectivity number is 1.
+    """
+    bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
+    side, corner = bits[:, 0::2], bits[:, 1::2]
+    following = np.roll(side, -1, axis=1)
+    return (side * (1 - corner * following)).sum(axis=1) == 1
+
+
+SIMPLE = _find_simple()

@@ -14,7 +14,7 @@ from ushape.data.scan import DatasetStats
 from ushape.data.split_file import load_given_splits
 from ushape.data.splits import Splits, split_dataset
 from ushape.errors import DataError, PlanError
-from ushape.metrics.topology import FULL, MAX_PX
+from ushape.metrics.topology import MAX_TOPOLOGY_PX, MIN_CELL_FRACTION
 from ushape.models import network_sizes
 from ushape.planning.fingerprint import Fingerprint, take_fingerprint
 from ushape.planning.hardware import Machine
@@ -176,8 +176,10 @@ def expected_scoring_s(data: Fingerprint, classes: int, shapes: Sequence[tuple[i
     """Estimate the seconds for scoring test cases of these shapes in one thread."""
     measuring_s, topology_s = 0.5e-6, 4e-6  # Per pixel: benchmarks/README.md.
     pixels = sum(math.prod(shape) for shape in shapes)
-    are_cells = len(data.median_shape) == 2 and classes == 1 and data.foreground_share >= FULL
-    topology = topology_s * min(pixels, MAX_PX) if are_cells else 0.0
+    are_cells = (
+        len(data.median_shape) == 2 and classes == 1 and data.foreground_share >= MIN_CELL_FRACTION
+    )
+    topology = topology_s * min(pixels, MAX_TOPOLOGY_PX) if are_cells else 0.0
     return measuring_s * classes * pixels + topology
 
 

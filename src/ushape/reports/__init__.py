@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: one look, pictures and plots inside the file."""
+"""Self-contained HTML pages with embedded pictures and plots."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from ushape.io.files import write_bytes
 FOLDER = files("ushape.reports") / "templates"
 
 PICTURE_PX = 512
-"""Longest side of a picture."""
+"""Default for the longest side of an embedded picture."""
 
 BLUE, ORANGE, GRAY = "#2f86c9", "#d9790b", "#808890"
-"""Readable on white and on dark gray."""
+"""Plot colors that are readable on white and on dark gray."""
 
 
 def write_page(
@@ -35,14 +35,16 @@ def write_page(
     scripts: Sequence[str] = (),
     **values: object,
 ) -> None:
-    """Fills a template of this folder; whole or not at all.
+    """Render a template and write the page atomically.
 
-    The page may load nothing, and runs no script but the ones named here.
+    The content security policy of the page allows no request and no script except `scripts`.
 
     Args:
-        styles: Files of this folder, beside the common base.css.
-        scripts: Files of this folder that make one program, in this order.
-        values: What stands in the template; `title` always.
+        path: HTML file to write.
+        template: Name of the template in the templates folder.
+        styles: CSS files of the templates folder, in addition to base.css.
+        scripts: JavaScript files of the templates folder, concatenated in this order.
+        values: Variables of the template; `title` is required.
     """
     program = _join_scripts(scripts)
     environment = jinja2.Environment(
@@ -66,13 +68,13 @@ def _read(name: str) -> str:
 
 
 def _join_scripts(names: Sequence[str]) -> str:
-    """One function that calls itself: its names are nobody else's."""
+    """Concatenate scripts in one function, so that their names are not global."""
     parts = "\n".join(map(_read, names))
     return f'(() => {{\n"use strict";\n{parts}\n}})();' if names else ""
 
 
 def _policy(program: str) -> str:
-    """Content security policy, by the checksum of the only script."""
+    """Return a content security policy that allows only this script, by its checksum."""
     checksum = base64.b64encode(hashlib.sha256(program.encode()).digest()).decode()
     return (
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; "
@@ -81,7 +83,7 @@ def _policy(program: str) -> str:
 
 
 def adapt(axes: Any) -> None:
-    """Colors that can be read on white and on dark gray."""
+    """Style Matplotlib axes with colors that are readable on white and on dark gray."""
     axes.grid(color=GRAY, alpha=0.25)
     axes.tick_params(colors=GRAY)
     for spine in axes.spines.values():
@@ -91,7 +93,7 @@ def adapt(axes: Any) -> None:
 
 
 def as_svg(figure: Figure) -> str:
-    """The plot as an element for the page."""
+    """Return a plot as an SVG element."""
     text = io.StringIO()
     figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     svg = text.getvalue()
@@ -99,10 +101,14 @@ def as_svg(figure: Figure) -> str:
 
 
 def as_data(picture: np.ndarray, longest_px: int = PICTURE_PX, *, kind: str = "png") -> str:
-    """A data URI of (H, W, 3) uint8, made smaller where it is larger.
+    """Return an image as a data URI.
 
     Args:
-        kind: png, pixel by pixel; or webp, a tenth of the size.
+        longest_px: Longest side in pixels; larger images are reduced.
+        kind: "png" (lossless) or "webp" (lossy, about a tenth of the size).
+
+    Shapes:
+        picture: (H, W, 3) uint8.
     """
     image = Image.fromarray(picture)
     image.thumbnail((longest_px, longest_px))

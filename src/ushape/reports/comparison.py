@@ -1,4 +1,4 @@
-"""Several runs side by side, each against the first, as one page."""
+"""HTML page that compares several runs with the first one."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from ushape.evaluation.breakdowns import Breakdown
-from ushape.evaluation.case_metrics import number_text, title_of
+from ushape.evaluation.breakdowns import TextTable
 from ushape.evaluation.comparison import CaseChange, Comparison, compare_scores
 from ushape.evaluation.storage import Report
 from ushape.evaluation.summary import Mean, Summary, summarize, without_distances
+from ushape.formatting import number_text
 from ushape.reports import BLUE, GRAY, ORANGE, adapt, as_svg, write_page
 from ushape.reports.gallery import draw_still
+from ushape.reports.tables import metric_name
 
-MAX_CHANGED = 4
-"""Cases shown of the largest gains, and as many of the largest losses."""
+MAX_CHANGED_CASES = 4
+"""Number of cases shown with the largest gains, and with the largest losses."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One of the runs."""
+    """Run in a comparison."""
 
     name: str
     report: Report
@@ -30,40 +31,40 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """A run against the first."""
+    """Comparison of a run with the first, as shown on the page."""
 
     name: str
     comparison: Comparison
     plot: str
-    """SVG."""
-
     changed: Sequence[dict[str, object]]
-    """The cases that changed most, with a picture of either side where there is one."""
+    """Cases with the largest changes, with the pictures of both runs if available."""
 
 
 def compare_sides(sides: Sequence[Side]) -> list[Comparison]:
-    """Each of the others against the first.
+    """Compare each run with the first.
 
     Raises:
-        RunError: other cases, or other masks.
+        RunError: if the runs were evaluated on different cases or masks.
     """
     first, *others = sides
     return [compare_scores(first.report.scores, side.report.scores, seed=0) for side in others]
 
 
 def write_comparison(path: Path, sides: Sequence[Side], found: Sequence[Comparison]) -> None:
-    """Writes the page, whole or not at all.
+    """Write the comparison page atomically.
 
     Args:
-        found: Of `compare_sides`.
+        path: HTML file to write.
+        sides: Runs, the first of which is the reference.
+        found: Result of `compare_sides`.
     """
     first, *others = sides
     write_page(
         path,
         "comparison.html.j2",
-        title=" against ".join(side.name for side in sides[::-1]),
+        title=" vs. ".join(side.name for side in sides[::-1]),
         sides=sides,
-        tables=measure_tables(sides),
+        tables=metric_tables(sides),
         pairs=[
             Pair(
                 name=side.name,
@@ -76,26 +77,25 @@ def write_comparison(path: Path, sides: Sequence[Side], found: Sequence[Comparis
     )
 
 
-def measure_tables(sides: Sequence[Side]) -> list[Breakdown]:
-    """For each class the mean of each measure in each run, on the cases that all have."""
-    found = []
+def metric_tables(sides: Sequence[Side]) -> list[TextTable]:
+    """Return a table of mean metrics for each class, over the cases that all runs share."""
+    tables = []
     summaries = [_summarize_shared(side, sides) for side in sides]
+    units = {side.report.summary.distance_unit for side in sides}
     for own in summaries[0].classes:
         columns = [next((c for c in s.classes if c.name == own.name), None) for s in summaries]
         rows = []
-        units = {side.report.summary.distance_unit for side in sides}
         for name in own.means if len(units) == 1 else without_distances(own.means):
-            means = [column.means.get(name) if column else None for column in columns]
-            texts = [_mean_text(mean) for mean in means]
+            texts = [_mean_text(column.means.get(name) if column else None) for column in columns]
             if any(texts):
-                title = title_of(name)
-                reading = title.reading.format(unit=sides[0].report.summary.distance_unit)
-                rows.append([title.text, *texts, reading])
+                metric = metric_name(name)
+                explanation = metric.explanation.format(unit=min(units))
+                rows.append([metric.text, *texts, explanation])
         names = [side.name for side in sides]
-        found.append(
-            Breakdown(title=own.name, columns=["measure", *names, "how to read it"], rows=rows)
+        tables.append(
+            TextTable(title=own.name, columns=["metric", *names, "interpretation"], rows=rows)
         )
-    return found
+    return tables
 
 
 def _summarize_shared(side: Side, sides: Sequence[Side]) -> Summary:
@@ -105,10 +105,10 @@ def _summarize_shared(side: Side, sides: Sequence[Side]) -> Summary:
 
 
 def most_changed(comparison: Comparison) -> list[CaseChange]:
-    """The largest gains, then the largest losses."""
+    """Return the cases with the largest gains, followed by those with the largest losses."""
     changes = comparison.changes
-    gains = [one for one in changes[:MAX_CHANGED] if one.change > 0]
-    losses = [one for one in changes[::-1][:MAX_CHANGED] if one.change < 0]
+    gains = [one for one in changes[:MAX_CHANGED_CASES] if one.change > 0]
+    losses = [one for one in changes[::-1][:MAX_CHANGED_CASES] if one.change < 0]
     return gains + losses
 
 
@@ -128,23 +128,25 @@ def _show_change(change: CaseChange, first: Side, other: Side) -> dict[str, obje
 
 
 def _draw_pairs(comparison: Comparison, first: str, other: str) -> str:
-    """Each group a dot: its Dice in the one and in the other."""
+    """Draw a scatter plot of the Dice of each group in both runs."""
     figure = Figure(figsize=(4.6, 4.2), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color=GRAY, lw=1)
     for own, color in zip(comparison.classes, [BLUE, ORANGE, GRAY] * 30, strict=False):
-        axes.scatter(own.first, own.other, s=30, alpha=0.7, color=color, label=_plain(own.name))
+        axes.scatter(
+            own.first, own.other, s=30, alpha=0.7, color=color, label=_escape_mathtext(own.name)
+        )
     lowest = min((min(own.first + own.other) for own in comparison.classes), default=0.0)
     axes.set_xlim(max(-0.02, lowest - 0.05), 1.02)
     axes.set_ylim(max(-0.02, lowest - 0.05), 1.02)
-    axes.set_xlabel(f"Dice of {_plain(first)}")
-    axes.set_ylabel(f"Dice of {_plain(other)}; above the line it is better")
+    axes.set_xlabel(f"Dice of {_escape_mathtext(first)}")
+    axes.set_ylabel(f"Dice of {_escape_mathtext(other)}")
     if len(comparison.classes) > 1:
         axes.legend(frameon=False, labelcolor=GRAY)
     adapt(axes)
     return as_svg(figure)
 
 
-def _plain(name: str) -> str:
-    """A name that Matplotlib neither reads as a formula nor leaves out of the legend."""
+def _escape_mathtext(name: str) -> str:
+    """Escape a name, so that Matplotlib neither parses it as mathtext nor hides it (leading _)."""
     return " " + name.replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""Which pictures a page shows, and how small they must be to fit into it."""
+"""Pictures and plot data that are embedded in the report page."""
 
 from __future__ import annotations
 
@@ -13,130 +13,139 @@ import numpy as np
 
 from ushape.evaluation.case_images import CasePicture, encode_picture, reduce_picture
 from ushape.evaluation.scores import CaseScore
-from ushape.evaluation.summary import ClassSummary, Summary
+from ushape.evaluation.summary import ClassScores, Summary
 from ushape.reports import as_data
 from ushape.transforms.overlay import HIT_COLOR, PREDICTION_COLOR, TRUTH_COLOR, outline
 
-BYTES = 3_600_000
-"""All pictures of a page together, as text."""
+MAX_GALLERY_BYTES = 3_600_000
+"""Maximum size of all pictures of a page as text."""
 
-LEVELS = ((512, 80), (384, 75), (320, 70), (256, 60), (192, 50))
-"""Longest side in pixels and quality of the image, from the best to the least."""
+QUALITY_LEVELS = ((512, 80), (384, 75), (320, 70), (256, 60), (192, 50))
+"""Longest side in pixels and WebP quality, from the highest to the lowest."""
 
-PLACES = ("Worst", "Median", "Best")
+HIGHLIGHTS = ("Lowest Dice", "Median Dice", "Highest Dice")
+
+MAX_DOTS = 4000
+"""Maximum number of cases in a plot; from more, an evenly spaced subset is drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Highlight:
-    """A picture that every reader is shown."""
+    """Picture that is always shown."""
 
-    place: str
-    """Worst, Median or Best."""
+    label: str
+    """One of `HIGHLIGHTS`."""
 
     case: str
     group: str
     dice: float
     picture: int
-    """Its place among the gallery's pictures."""
+    """Index in the pictures of the gallery."""
 
     still: str
-    """Data URI: truth and prediction outlined, for where no script runs."""
+    """Data URI of a static picture with outlines, for readers without JavaScript."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gallery:
-    """Pictures as a page takes them."""
+    """Pictures of a page."""
 
     pictures: Sequence[Mapping[str, Any]]
-    """As `pictures.encode_picture` makes them."""
+    """Results of `encode_picture`."""
 
     highlights: Sequence[Highlight]
 
 
 def make_gallery(
-    pictures: Sequence[CasePicture], dice: Mapping[str, float], most_bytes: int = BYTES
+    pictures: Sequence[CasePicture], dice: Mapping[str, float], max_bytes: int = MAX_GALLERY_BYTES
 ) -> Gallery:
-    """All pictures as large as they fit; where they do not fit, the worst, median, best first.
+    """Encode as many pictures as fit, at the highest quality at which they fit.
+
+    The pictures with the lowest, median and highest Dice come first.
 
     Args:
-        dice: Of all cases by their id, with a picture or without. Pictures of cases that have
-            no Dice come last and are no highlights.
+        pictures: Pictures of some or all cases.
+        dice: Dice by case identifier, including cases without a picture. Pictures of cases
+            without a Dice come last.
+        max_bytes: Maximum size of all pictures as text.
     """
     by_case = {picture.case: picture for picture in pictures}
     ranked = sorted((case for case in by_case if case in dice), key=lambda case: (dice[case], case))
-    chosen = _spread(ranked, dice)
+    chosen = _choose_highlights(ranked, dice)
     order = [*chosen.values(), *ranked, *(case for case in by_case if case not in dice)]
     ordered = [by_case[case] for case in dict.fromkeys(order)]
-    encoded = _encode_within(ordered, most_bytes)
+    encoded = _encode_within(ordered, max_bytes)
     place_of = {picture["case"]: number for number, picture in enumerate(encoded)}
     return Gallery(
         pictures=encoded,
         highlights=[
             Highlight(
-                place=place,
+                label=label,
                 case=case,
                 group=by_case[case].group,
                 dice=dice[case],
                 picture=place_of[case],
                 still=draw_still(by_case[case]),
             )
-            for place, case in chosen.items()
+            for label, case in chosen.items()
             if case in place_of
         ],
     )
 
 
-def _spread(ranked: Sequence[str], dice: Mapping[str, float]) -> dict[str, str]:
-    """Worst, nearest to the median of all, and best; fewer of fewer cases.
+def _choose_highlights(ranked: Sequence[str], dice: Mapping[str, float]) -> dict[str, str]:
+    """Return the cases with the lowest, median and highest Dice by label, each case once.
 
     Args:
-        ranked: Cases with a picture, by their Dice.
+        ranked: Cases with a picture, by increasing Dice.
+        dice: Dice of all cases; the median is that of all, not only of those with a picture.
     """
     if not ranked:
         return {}
     middle = statistics.median_low(dice.values())
     nearest = min(ranked, key=lambda case: abs(dice[case] - middle))
     found: dict[str, str] = {}
-    for place, case in zip(PLACES, (ranked[0], nearest, ranked[-1]), strict=True):
+    for label, case in zip(HIGHLIGHTS, (ranked[0], nearest, ranked[-1]), strict=True):
         if case not in found.values():
-            found[place] = case
+            found[label] = case
     return found
 
 
-def _encode_within(pictures: Sequence[CasePicture], most_bytes: int) -> list[dict[str, Any]]:
-    """At the best level at which all fit; as many as fit at the least."""
+def _encode_within(pictures: Sequence[CasePicture], max_bytes: int) -> list[dict[str, Any]]:
+    """Encode at the highest level at which all fit, or else as many as fit at the lowest."""
     found: list[dict[str, Any]] = []
-    for longest_px, quality in LEVELS:
-        if _exceeds(pictures, longest_px, quality, most_bytes):
+    for max_side_px, quality in QUALITY_LEVELS:
+        if _exceeds(pictures, max_side_px, quality, max_bytes):
             continue
-        found = list(_fill(pictures, longest_px, quality, most_bytes))
+        found = list(_fill(pictures, max_side_px, quality, max_bytes))
         if len(found) == len(pictures):
             return found
-    return found or list(_fill(pictures, *LEVELS[-1], most_bytes))
+    return found or list(_fill(pictures, *QUALITY_LEVELS[-1], max_bytes))
 
 
 def _exceeds(
-    pictures: Sequence[CasePicture], longest_px: int, quality: int, most_bytes: int
+    pictures: Sequence[CasePicture], max_side_px: int, quality: int, max_bytes: int
 ) -> bool:
-    """Some of them tell that all would need far more."""
+    """Estimate from a sample whether all pictures are far too large."""
     sample = pictures[:: max(1, len(pictures) // 8)]
-    size = sum(_size(_encode(picture, longest_px, quality)) for picture in sample)
-    return size * len(pictures) > 1.2 * most_bytes * len(sample)
+    size = sum(_size(_encode(picture, max_side_px, quality)) for picture in sample)
+    return size * len(pictures) > 1.2 * max_bytes * len(sample)
 
 
 def _fill(
-    pictures: Sequence[CasePicture], longest_px: int, quality: int, most_bytes: int
+    pictures: Sequence[CasePicture], max_side_px: int, quality: int, max_bytes: int
 ) -> Iterator[dict[str, Any]]:
+    """Encode pictures until the next one does not fit."""
     for picture in pictures:
-        encoded = _encode(picture, longest_px, quality)
-        most_bytes -= _size(encoded)
-        if most_bytes < 0:
+        encoded = _encode(picture, max_side_px, quality)
+        max_bytes -= _size(encoded)
+        if max_bytes < 0:
             return
         yield encoded
 
 
-def _encode(picture: CasePicture, longest_px: int, quality: int) -> dict[str, Any]:
-    return encode_picture(reduce_picture(picture, longest_px), quality)
+def _encode(picture: CasePicture, max_side_px: int, quality: int) -> dict[str, Any]:
+    return encode_picture(reduce_picture(picture, max_side_px), quality)
 
 
 def _size(encoded: Mapping[str, Any]) -> int:
@@ -144,7 +153,7 @@ def _size(encoded: Mapping[str, Any]) -> int:
 
 
 def draw_still(picture: CasePicture) -> str:
-    """All classes at once."""
+    """Draw the outlines of all classes and return them as a data URI."""
     small = reduce_picture(picture, 320)
     predicted = np.zeros_like(small.truth)
     for own in small.classes:
@@ -153,25 +162,24 @@ def draw_still(picture: CasePicture) -> str:
     return as_data(outline(image, small.truth, predicted), kind="webp")
 
 
-MAX_DOTS = 4000
-"""Of more cases, evenly spread ones are drawn."""
-
-
 def plot_data(
     scores: Sequence[CaseScore],
     summary: Summary,
     epochs: Sequence[Mapping[str, str]],
     gallery: Gallery,
 ) -> dict[str, Any]:
-    """Cases are named by their place in `cases`, classes by theirs in `classes`."""
+    """Return the data for the JavaScript of the report page.
+
+    Cases and classes are referenced by their index in `cases` and `classes`.
+    """
     ids = list(dict.fromkeys(score.case for score in scores))
     group_of = {score.case: score.group for score in scores}
     picture_of = {picture["case"]: place for place, picture in enumerate(gallery.pictures)}
     return {
         "colors": {
-            "truth": as_css(TRUTH_COLOR),
-            "prediction": as_css(PREDICTION_COLOR),
-            "hit": as_css(HIT_COLOR),
+            "truth": _css_color(TRUTH_COLOR),
+            "prediction": _css_color(PREDICTION_COLOR),
+            "hit": _css_color(HIT_COLOR),
         },
         "cases": [
             {"id": case, "group": group_of[case], "picture": picture_of.get(case)} for case in ids
@@ -184,7 +192,7 @@ def plot_data(
 
 
 def epoch_data(epochs: Sequence[Mapping[str, str]]) -> list[dict[str, float | None]]:
-    """Loss and Dice by epoch; None for what is no number."""
+    """Return loss and Dice of each epoch; None for values that are not finite numbers."""
     return [
         {
             "epoch": _finite(row.get("epoch")),
@@ -195,11 +203,11 @@ def epoch_data(epochs: Sequence[Mapping[str, str]]) -> list[dict[str, float | No
     ]
 
 
-def as_css(color: tuple[int, int, int]) -> str:
+def _css_color(color: tuple[int, int, int]) -> str:
     return f"rgb({color[0]}, {color[1]}, {color[2]})"
 
 
-def _class_data(own: ClassSummary) -> dict[str, Any]:
+def _class_data(own: ClassScores) -> dict[str, Any]:
     interval, reliability = own.interval, own.reliability
     return {
         "name": own.name,
@@ -208,7 +216,7 @@ def _class_data(own: ClassSummary) -> dict[str, Any]:
         "reliability": [
             {
                 "probability": point.mean_probability,
-                "share": point.truth_share,
+                "fraction": point.positive_fraction,
                 "pixels": point.pixels,
             }
             for point in (reliability.curve if reliability is not None else ())
@@ -234,7 +242,7 @@ def _score_data(
 
 
 def _finite(text: str | None) -> float | None:
-    """A number that JSON has."""
+    """Return a finite number, or None for any other text."""
     try:
         value = float(text or "")
     except ValueError:

@@ -1,9 +1,7 @@
-"""A learning curve as files: one page, JSON and CSV."""
+"""Learning curve as an HTML page, JSON and CSV."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,41 +12,44 @@ from matplotlib.figure import Figure
 
 from ushape import config
 from ushape.evaluation.learning_curve import LearningCurve
+from ushape.formatting import to_csv
 from ushape.io.files import write_bytes
 from ushape.metrics.stats import Interval
 from ushape.reports import BLUE, GRAY, ORANGE, adapt, as_svg, write_page
 
-NAME = "learning_curve"
+FILE_STEM = "learning_curve"
+COLUMNS = ("groups", "cases", "mean_dice", "low", "high", "run")
 
 
 def write_curve(folder: Path, curve: LearningCurve, title: str, notes: Sequence[str]) -> Path:
-    """Writes learning_curve.json, .csv and .html; returns the page.
+    """Write learning_curve.json, .csv and .html and return the path of the page.
 
     Args:
-        notes: How the curve was made, and what it does not know; a line each.
+        folder: Existing folder for the files.
+        curve: Result of `make_curve`.
+        title: Title of the page.
+        notes: Description of the method and its limitations, one paragraph each.
     """
     values = {"verdict": curve.verdict, **config.to_dict(curve), "notes": list(notes)}
     text = json.dumps(values, indent=2) + "\n"
-    write_bytes(folder / f"{NAME}.json", text.encode())
-    write_bytes(folder / f"{NAME}.csv", _as_csv(curve).encode())
-    page = folder / f"{NAME}.html"
-    write_page(
-        page, f"{NAME}.html.j2", title=title, curve=curve, plot=as_svg(_draw(curve)), notes=notes
-    )
+    write_bytes(folder / f"{FILE_STEM}.json", text.encode())
+    write_bytes(folder / f"{FILE_STEM}.csv", to_csv(COLUMNS, _csv_rows(curve)))
+    page, template = folder / f"{FILE_STEM}.html", f"{FILE_STEM}.html.j2"
+    write_page(page, template, title=title, curve=curve, plot=as_svg(_draw(curve)), notes=notes)
     return page
 
 
-def _as_csv(curve: LearningCurve) -> str:
-    """A row for each point; empty fields where there is no interval."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["groups", "cases", "mean_dice", "low", "high", "run"])
+def _csv_rows(curve: LearningCurve) -> list[dict[str, object]]:
+    """Return one row for each point; the interval is missing for a single test group."""
+    rows = []
     for point in curve.points:
-        ends = _ends(point.interval)
-        numbers = [f"{value:.6f}" for value in (point.dice, *ends)]
-        numbers += [""] * (3 - len(numbers))
-        writer.writerow([point.groups, point.cases, *numbers, point.folder.name])
-    return text.getvalue()
+        numbers = zip(
+            ("mean_dice", "low", "high"), (point.dice, *_ends(point.interval)), strict=False
+        )
+        texts = {name: f"{value:.6f}" for name, value in numbers}
+        run = {"groups": point.groups, "cases": point.cases, "run": point.folder.name}
+        rows.append({**run, **texts})
+    return rows
 
 
 def _ends(interval: Interval | None) -> tuple[float, ...]:
@@ -56,7 +57,7 @@ def _ends(interval: Interval | None) -> tuple[float, ...]:
 
 
 def _draw(curve: LearningCurve) -> Figure:
-    """Points with their intervals, the law through them, and where it leads."""
+    """Draw the points with their intervals, the fitted power law and its extrapolation."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
     groups = np.array([point.groups for point in curve.points], dtype=np.float64)
@@ -64,7 +65,7 @@ def _draw(curve: LearningCurve) -> Figure:
     for point in curve.points:
         if point.interval is not None:
             axes.plot([point.groups] * 2, _ends(point.interval), color=BLUE, lw=1.5, alpha=0.6)
-    axes.plot(groups, dice, "o", color=BLUE, label="mean Dice, 95 % interval")
+    axes.plot(groups, dice, "o", color=BLUE, label="mean Dice with 95% CI")
 
     ticks = [point.groups for point in curve.points]
     if curve.rises:
@@ -73,8 +74,8 @@ def _draw(curve: LearningCurve) -> Figure:
     axes.set_xscale("log")
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
-    axes.set_xlabel(f"{curve.group_noun} for training")
-    axes.set_ylabel("Dice")
+    axes.set_xlabel(f"number of training {curve.group_noun}")
+    axes.set_ylabel("mean Dice")
     adapt(axes)
     axes.legend(frameon=False, labelcolor=GRAY, loc="lower right")
     return figure
@@ -84,8 +85,8 @@ def _draw_law(axes: Any, curve: LearningCurve) -> None:
     first, last = curve.points[0].groups, curve.points[-1].groups
     known = np.geomspace(first, last, 64)
     beyond = np.geomspace(last, curve.gains[-1].groups, 64)
-    axes.plot(known, curve.law.dice(known), color=ORANGE, label="power law")
-    axes.plot(beyond, curve.law.dice(beyond), "--", color=ORANGE, label="extrapolated")
+    axes.plot(known, curve.law.dice(known), color=ORANGE, label="power law fit")
+    axes.plot(beyond, curve.law.dice(beyond), "--", color=ORANGE, label="extrapolation")
     start = float(curve.law.dice(np.array(float(last))))
     for gain in curve.gains:
         if gain.interval is not None:

@@ -1,4 +1,4 @@
-"""model_card.md: what a model is for, what it was made from, how good it is, and where it ends."""
+"""Model card: intended use, data, results and limitations of a model as Markdown."""
 
 from __future__ import annotations
 
@@ -6,109 +6,101 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ushape._version import __version__
-from ushape.evaluation.breakdowns import Breakdown
+from ushape.evaluation.breakdowns import TextTable
 from ushape.evaluation.storage import Report
-from ushape.formatting import group_label
+from ushape.evaluation.summary import Summary
+from ushape.formatting import group_label, pluralize
 from ushape.io.files import write_bytes
-from ushape.metrics.overlap import KINDS
+from ushape.metrics.overlap import CASE_KINDS
 from ushape.reports.tables import mean_table
 
 
 def write_card(path: Path, report: Report) -> None:
-    """Writes the card, whole or not at all.
+    """Write the model card atomically.
 
     Source:
         Mitchell et al. 2019 (Model Cards for Model Reporting), arXiv 1810.03993.
     """
-    write_bytes(path, ("\n".join(_lines(report)) + "\n").encode())
+    sections = (
+        ("Intended use", _intended_use(report.summary)),
+        ("Data", _items([*report.split_lines, *report.leak_lines])),
+        ("Results", _results(report.summary)),
+        ("Limitations", _items(_limitations(report))),
+        ("Model and training", _items(report.plan_lines)),
+        ("Reproducibility", _items(report.reproduce_lines)),
+    )
+    lines = [f"# {_escape_markdown(report.title)}", "", report.summary.verdict, ""]
+    for title, content in sections:
+        lines += [f"## {title}", "", *content, ""]
+    lines.append(f"Written by ushape {__version__}.")
+    write_bytes(path, ("\n".join(lines) + "\n").encode())
 
 
-def _lines(report: Report) -> Iterator[str]:
-    summary = report.summary
+def _intended_use(summary: Summary) -> Iterator[str]:
     names = ", ".join(own.name for own in summary.classes)
-    yield f"# {_plain(report.title)}"
-    yield ""
-    yield summary.verdict
-    yield ""
-    yield "## Intended use"
-    yield ""
+    label = "class" if len(summary.classes) == 1 else "classes"
     yield (
-        f"Finding {names} in images like those it was trained on: the same instrument, preparation "
-        "and resolution. A U-Net decides each pixel; it knows nothing of what it never saw, and "
-        "has no way to say that an image is of another kind."
-    )
-    yield (
-        "Its masks are proposals to a person who can judge them. It is no medical device, and no "
-        "decision about a patient may rest on it alone."
+        f"Segmentation of the {label} {names} in images that were acquired like the training "
+        "images, i.e. with the same instrument, sample preparation and resolution. The model does "
+        "not detect whether an image differs from the training data."
     )
     yield ""
-    yield "## Data"
-    yield ""
-    yield from _items(report.split_lines)
-    yield from _items(report.leak_lines)
-    yield ""
-    yield "## Scores"
-    yield ""
+    yield (
+        "Predicted masks need review by an expert. The model is not a medical device and must not "
+        "be the only basis of a clinical decision."
+    )
+
+
+def _results(summary: Summary) -> Iterator[str]:
     for own in summary.classes:
         yield f"### {own.name}"
         yield ""
         yield from _table(mean_table(own, summary))
         yield ""
-        counts = ", ".join(f"{own.case_kinds[kind]} {kind}" for kind in KINDS)
-        yield f"Of {summary.cases} images: {counts}. Distances are in {summary.distance_unit}."
+        counts = ", ".join(f"{own.case_kinds[kind]} {kind}" for kind in CASE_KINDS)
+        yield f"Detection in {pluralize(summary.cases, 'image')}: {counts}."
         yield ""
-    yield "## Limits"
-    yield ""
-    yield from _items(_limits(report))
-    yield ""
-    yield "## The network and its training"
-    yield ""
-    yield from _items(report.plan_lines)
-    yield ""
-    yield "## To make it again"
-    yield ""
-    yield from _items(report.reproduce_lines)
-    yield ""
-    yield f"Written by ushape {__version__}."
+    yield f"Distances are in {summary.distance_unit}."
 
 
-def _limits(report: Report) -> Iterator[str]:
-    """What these scores themselves say against relying on it."""
+def _limitations(report: Report) -> Iterator[str]:
+    """Return the limitations that follow from the results."""
     summary = report.summary
     for own in summary.classes:
+        groups = group_label(own.groups_with_truth, summary.group_noun)
         if own.interval is None or not own.interval.is_reliable:
-            yield (
-                f"{own.name}: tested on {group_label(own.groups_with_truth, summary.group_noun)}, "
-                "too few for an interval that can be relied on."
-            )
+            yield f"{own.name}: the confidence interval is unreliable; it rests on only {groups}."
         if own.missed_groups:
-            missed = group_label(own.missed_groups, summary.group_noun)
-            yield f"{own.name}: missed altogether in {missed}."
-        alarms = own.case_kinds["false alarm"]
-        if alarms:
-            empty = alarms + own.case_kinds["both empty"]
-            yield f"{own.name}: found in {alarms} of {empty} images that hold none."
+            yield f"{own.name}: not found at all in {own.missed_groups} of {groups}."
+        if own.false_positives:
+            empty = pluralize(own.cases_without_truth, "image")
+            yield f"{own.name}: false positives in {own.false_positives} of {empty} without it."
     if summary.seen_cases:
-        yield f"{summary.seen_cases} of the tested images were there in training."
-    ranked = [score for score in report.scores if score.counts.truth]
-    if ranked:
-        worst = min(ranked, key=lambda score: score.dice or 0.0)
-        yield f"The worst image, {worst.case}, has a Dice of {worst.dice or 0.0:.3f}."
-    yield "The interval knows the spread of the tested groups, not that of another hospital or lab."
+        yield (
+            f"{summary.seen_cases} of {summary.cases} evaluated images were used in training; "
+            "their scores do not apply to new images."
+        )
+    annotated = [score for score in report.scores if score.counts.truth]
+    if annotated:
+        worst = min(annotated, key=lambda score: score.dice or 0.0)
+        yield f"The lowest Dice of an image is {worst.dice or 0.0:.3f} ({worst.case})."
+    yield (
+        "Confidence intervals reflect the variation between the evaluated groups, not between "
+        "laboratories, instruments or repeated trainings."
+    )
 
 
-def _table(table: Breakdown) -> Iterator[str]:
+def _table(table: TextTable) -> Iterator[str]:
     yield f"| {' | '.join(table.columns)} |"
     yield "|" + "---|" * len(table.columns)
     for row in table.rows:
-        yield f"| {' | '.join(map(_plain, row))} |"
+        yield f"| {' | '.join(map(_escape_markdown, row))} |"
 
 
 def _items(lines: Iterable[str]) -> Iterator[str]:
     for line in lines:
-        yield f"- {_plain(line)}"
+        yield f"- {_escape_markdown(line)}"
 
 
-def _plain(text: str) -> str:
-    """Text that Markdown leaves as it is."""
+def _escape_markdown(text: str) -> str:
     return "".join(f"\\{c}" if c in "\\`*<|" else c for c in text)

@@ -1,73 +1,125 @@
-"""Scores -> tables of text, ready to be read."""
+"""Tables of the report: scores as text, and the display names of metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from ushape.evaluation.breakdowns import Breakdown
-from ushape.evaluation.case_metrics import count_text, number_text, title_of
+from ushape.evaluation.breakdowns import TextTable
 from ushape.evaluation.scores import CaseScore
-from ushape.evaluation.summary import ClassSummary, Mean, Summary
-from ushape.metrics.overlap import KINDS
+from ushape.evaluation.summary import ClassScores, Mean, Summary
+from ushape.formatting import count_text, number_text
+from ushape.metrics.overlap import CASE_KINDS
 
 MAX_ROWS = 1000
-"""Rows of a table; scores.csv has the rest."""
+"""Maximum number of rows of a table; scores.csv contains all of them."""
 
-FIRST_MEASURES = (
+MAIN_METRICS = (
     *("dice", "iou", "precision", "recall", "hausdorff95", "average_surface_distance"),
     *("surface_dice", "object_f1"),
 )
-"""In the table that everybody sees; the others are folded."""
+"""Metrics of the main table; the others are in a collapsed table."""
 
-CASE_MEASURES = ("hausdorff95", "surface_dice", "object_f1", "calibration_error", "mask_doubt")
-"""Columns beside Dice in a table of cases; scores.csv has the others."""
+CASE_METRICS = (
+    *("hausdorff95", "surface_dice", "object_f1", "calibration_error", "label_error_score"),
+)
+"""Columns of a table of cases in addition to Dice; scores.csv contains all metrics."""
 
-BANDS = 5
-"""Parts of equally many cases, from small to large objects."""
+SIZE_BINS = 5
+"""Number of bins of equally many cases in the table of Dice by object size."""
 
 
-def mean_table(
-    own: ClassSummary, summary: Summary, names: Iterable[str] | None = None
-) -> Breakdown:
-    """The means of a class and how to read them; what has none is left out.
+@dataclass(frozen=True)
+class MetricName:
+    """Display name of a metric."""
+
+    text: str
+    explanation: str = "1 is best"
+    """Unit and interpretation; {unit} stands for the unit of distances."""
+
+    short: str = ""
+    """Abbreviation for the columns of wide tables; '' for `text`."""
+
+
+METRIC_NAMES: Mapping[str, MetricName] = {
+    "dice": MetricName("Dice"),
+    "iou": MetricName("IoU"),
+    "precision": MetricName("Precision", "fraction of the predicted pixels that are correct"),
+    "recall": MetricName("Recall", "fraction of the annotated pixels that are found"),
+    "volume_difference": MetricName(
+        "Volume difference", "relative to the annotation; negative if too small"
+    ),
+    "balanced_accuracy": MetricName("Balanced accuracy", "mean of recall and specificity"),
+    "hausdorff95": MetricName(
+        "Hausdorff distance (95th percentile)", "{unit}; 0 is best", short="HD95"
+    ),
+    "average_surface_distance": MetricName("Average surface distance", "{unit}; 0 is best"),
+    "surface_dice": MetricName("Surface Dice", "fraction of both surfaces within 2 pixels"),
+    "object_f1": MetricName("Object F1", "objects matched at IoU 0.5; 1 is best"),
+    "object_average_precision": MetricName("Object AP", "mean over IoU 0.5 to 0.95; 1 is best"),
+    "panoptic_quality": MetricName("Panoptic quality"),
+    "true_objects": MetricName("Annotated objects", "mean number per image"),
+    "predicted_objects": MetricName("Predicted objects", "mean number per image"),
+    "rand": MetricName("V_rand"),
+    "information": MetricName("V_info"),
+    "variation": MetricName("Variation of information", "bits; 0 is best"),
+    "warping_error": MetricName("Warping error", "fraction of pixels; 0 is best"),
+    "auroc": MetricName("AUROC", "pixel-wise; 0.5 is chance level, 1 is best"),
+    "average_precision": MetricName("Average precision", "pixel-wise; 1 is best"),
+    "brier": MetricName("Brier score", "0 is best"),
+    "calibration_error": MetricName("Expected calibration error", "0 is best", short="ECE"),
+    "label_error_score": MetricName("Label error score", "high values indicate annotation errors"),
+}
+
+
+def metric_name(name: str) -> MetricName:
+    """Return the display name of a metric; for an unknown one, made of its name."""
+    return METRIC_NAMES.get(name) or MetricName(name.replace("_", " ").capitalize(), "")
+
+
+def mean_table(own: ClassScores, summary: Summary, names: Iterable[str] | None = None) -> TextTable:
+    """Return the mean metrics of a class, without undefined ones.
 
     Args:
-        names: Of measures, in this order; None: all.
+        own: Scores of the class.
+        summary: Summary that contains them.
+        names: Metrics in the order of the rows; None: all.
     """
     found = {name: mean for name, mean in own.means.items() if mean.value is not None}
     listed = [name for name in (found if names is None else names) if name in found]
-    return Breakdown(
+    return TextTable(
         title=own.name,
-        columns=["measure", "mean", "95 % interval", summary.group_noun, "how to read it"],
+        columns=["metric", "mean", "95% CI", summary.group_noun, "interpretation"],
         rows=[
             [
-                title_of(name).text,
+                metric_name(name).text,
                 number_text(found[name].value),
                 _interval_text(found[name]),
                 str(found[name].groups),
-                title_of(name).reading.format(unit=summary.distance_unit),
+                metric_name(name).explanation.format(unit=summary.distance_unit),
             ]
             for name in listed
         ],
     )
 
 
-def mean_tables(own: ClassSummary, summary: Summary) -> tuple[Breakdown, Breakdown]:
-    """The measures that everybody asks for, and the others."""
-    others = [name for name in own.means if name not in FIRST_MEASURES]
-    return mean_table(own, summary, FIRST_MEASURES), mean_table(own, summary, others)
+def mean_tables(own: ClassScores, summary: Summary) -> tuple[TextTable, TextTable]:
+    """Return the table of the main metrics and that of all others."""
+    others = [name for name in own.means if name not in MAIN_METRICS]
+    return mean_table(own, summary, MAIN_METRICS), mean_table(own, summary, others)
 
 
-def topology_table(summary: Summary) -> Breakdown:
-    """Scores of cells that fill the image, at the threshold that is best for each."""
-    return Breakdown(
-        title="Cells that fill the image",
-        columns=["score", "best over thresholds", "at threshold", "of the masks as predicted"],
+def topology_table(summary: Summary) -> TextTable:
+    """Return the topology metrics, each at its optimal threshold and for the predicted masks."""
+    return TextTable(
+        title="Topology of cells and membranes",
+        columns=["metric", "at optimal threshold", "optimal threshold", "predicted masks"],
         rows=[
             [
-                title_of(name).text,
+                metric_name(name).text,
                 f"{best.value:.4f}",
                 f"{best.threshold:.2f}",
                 f"{best.at_rule:.4f}",
@@ -80,85 +132,108 @@ def topology_table(summary: Summary) -> Breakdown:
 
 def _topology_note(summary: Summary) -> str:
     images = max((best.images for best in summary.topology.values()), default=0)
-    return "" if images == summary.cases else f"Of {images} of the {summary.cases} images."
+    if images == summary.cases:
+        return ""
+    return f"Computed for {images} of the {summary.cases} images."
 
 
-def kind_table(summary: Summary) -> Breakdown:
-    """How many cases of each kind a class has; what is empty is averaged in nowhere."""
+def kind_table(summary: Summary) -> TextTable:
+    """Return the number of images of each kind for each class."""
     rows = []
     for own in summary.classes:
-        alarms = own.case_kinds["false alarm"]
-        empty = alarms + own.case_kinds["both empty"]
-        rate = f"{alarms} of {empty} ({alarms / empty:.0%})" if empty else "no empty cases"
-        rows.append([own.name, *(str(own.case_kinds[kind]) for kind in KINDS), rate])
-    return Breakdown(
-        title="Cases by kind",
-        columns=["class", *KINDS, "false alarms on empty cases"],
+        found, empty = own.false_positives, own.cases_without_truth
+        rate = f"{found} of {empty} ({found / empty:.0%})" if empty else ""
+        rows.append([own.name, *(str(own.case_kinds[kind]) for kind in CASE_KINDS), rate])
+    return TextTable(
+        title="Detection per image",
+        columns=["class", *CASE_KINDS, "false positive rate"],
         rows=rows,
-        note="Missed: in the truth, and the prediction nowhere meets it; its Dice is 0 and counts "
-        "in the mean. False alarms and cases empty in both are counted here, never averaged in.",
+        note="Missed: the class is annotated, but no predicted pixel overlaps the annotation; the "
+        "Dice is 0 and included in the mean. Images without annotation (false positive, both "
+        "empty) are reported here and excluded from the mean.",
     )
 
 
-def score_table(title: str, scores: Sequence[CaseScore], *, of_cases: bool) -> Breakdown:
-    """A row for each score, in the order given.
+def score_table(
+    title: str, scores: Sequence[CaseScore], *, of_cases: bool, unit: str = "px"
+) -> TextTable:
+    """Return a table with one row for each score, at most `MAX_ROWS`.
+
+    The class and the group are omitted if they are the same, or the case, in all rows.
 
     Args:
-        of_cases: The scores are of single cases; else of groups.
+        title: Title of the table.
+        scores: Scores in the order of the rows.
+        of_cases: Whether the scores are those of cases (True) or groups (False).
+        unit: Unit of distances.
     """
-    measured = {
-        name for score in scores for name, value in score.measures.items() if value is not None
-    }
-    measures = [name for name in CASE_MEASURES if name in measured]
-    titles = [title_of(name).text for name in measures]
-    names = ["case", "group"] if of_cases else ["group"]
+    columns: dict[str, Callable[[CaseScore], str]] = {}
+    if of_cases:
+        columns["image"] = lambda score: score.case
+    if not of_cases or any(score.group != score.case for score in scores):
+        columns["group"] = lambda score: score.group
+    if len({score.class_name for score in scores}) > 1:
+        columns["class"] = lambda score: score.class_name
+    columns["result"] = lambda score: score.kind
+    columns["Dice"] = lambda score: number_text(score.dice)
+    metrics = [
+        name for name in CASE_METRICS if any(s.metrics.get(name) is not None for s in scores)
+    ]
+    for name in metrics:
+        columns[_short_name(name, unit)] = partial(_metric_text, name)
+    columns["annotated px"] = lambda score: count_text(score.counts.truth)
+    columns["predicted px"] = lambda score: count_text(score.counts.predicted)
+
     hidden = len(scores) - MAX_ROWS
-    return Breakdown(
+    notes = [f"{m.short}: {m.text}." for name in metrics if (m := metric_name(name)).short]
+    if hidden > 0:
+        notes.append(f"{count_text(hidden)} further rows are in scores.csv.")
+    return TextTable(
         title=title,
-        columns=[*names, "class", "kind", "Dice", *titles, "truth px", "predicted px"],
-        rows=[
-            [
-                *([score.case, score.group] if of_cases else [score.group]),
-                score.class_name,
-                score.kind,
-                number_text(score.dice),
-                *(number_text(score.measures.get(name)) for name in measures),
-                count_text(score.counts.truth),
-                count_text(score.counts.predicted),
-            ]
-            for score in scores[:MAX_ROWS]
-        ],
-        note=f"{count_text(hidden)} more rows are in scores.csv." if hidden > 0 else "",
+        columns=tuple(columns),
+        rows=[[text(score) for text in columns.values()] for score in scores[:MAX_ROWS]],
+        note=" ".join(notes),
     )
 
 
-def size_bands(scores: Sequence[CaseScore], class_name: str) -> Breakdown:
-    """Dice by the size of the truth: parts of equally many cases, from small to large."""
+def _metric_text(name: str, score: CaseScore) -> str:
+    return number_text(score.metrics.get(name))
+
+
+def _short_name(name: str, unit: str) -> str:
+    metric = metric_name(name)
+    short = metric.short or metric.text
+    return f"{short} ({unit})" if "{unit}" in metric.explanation else short
+
+
+def size_table(scores: Sequence[CaseScore], class_name: str) -> TextTable:
+    """Return the Dice by annotated size, in bins of equally many cases."""
     own = [score for score in scores if score.class_name == class_name and score.counts.truth]
     own.sort(key=lambda score: score.counts.truth)
     rows = []
-    for part in np.array_split(np.arange(len(own)), min(BANDS, len(own))) if own else ():
-        band = [own[place] for place in part]
-        dice = [score.dice or 0.0 for score in band]
+    for part in np.array_split(np.arange(len(own)), min(SIZE_BINS, len(own))) if own else ():
+        members = [own[place] for place in part]
+        sizes = [score.counts.truth for score in members]
+        dice = [score.dice or 0.0 for score in members]
         rows.append(
             [
-                f"{count_text(band[0].counts.truth)} to {count_text(band[-1].counts.truth)}",
-                str(len(band)),
+                f"{count_text(sizes[0])} to {count_text(sizes[-1])}",
+                str(len(members)),
                 number_text(float(np.median(dice))),
                 number_text(min(dice)),
-                str(sum(score.kind == "missed" for score in band)),
+                str(sum(score.kind == "missed" for score in members)),
             ]
         )
-    return Breakdown(
-        title=f"{class_name}: Dice by the size of the truth",
-        columns=["truth px", "cases", "median Dice", "lowest Dice", "missed"],
+    return TextTable(
+        title=f"{class_name}: Dice by annotated size",
+        columns=["annotated px", "images", "median Dice", "lowest Dice", "missed"],
         rows=rows,
     )
 
 
-def epoch_table(epochs: Sequence[Mapping[str, float | None]]) -> Breakdown:
-    """Loss and Dice of each epoch, as `plots.epoch_data` has them."""
-    return Breakdown(
+def epoch_table(epochs: Sequence[Mapping[str, float | None]]) -> TextTable:
+    """Return loss and Dice of each epoch, given as by `gallery.epoch_data`."""
+    return TextTable(
         title="Epochs",
         columns=["epoch", "training loss", "validation Dice"],
         rows=[
@@ -168,19 +243,19 @@ def epoch_table(epochs: Sequence[Mapping[str, float | None]]) -> Breakdown:
     )
 
 
-def reliability_table(own: ClassSummary) -> Breakdown | None:
-    """How often pixels of similar probability are of the class; None where nobody measured."""
+def reliability_table(own: ClassScores) -> TextTable | None:
+    """Return the points of the reliability diagram; None if there are no measurements."""
     if own.reliability is None:
         return None
     error, brier = own.reliability.expected_calibration_error, own.reliability.brier
-    return Breakdown(
+    return TextTable(
         title=f"{own.name}: expected calibration error {number_text(error) or '-'}, "
         f"Brier score {number_text(brier) or '-'}",
-        columns=["mean probability", "share that is true", "pixels"],
+        columns=["mean probability", "observed frequency", "pixels"],
         rows=[
             [
                 number_text(point.mean_probability),
-                number_text(point.truth_share),
+                number_text(point.positive_fraction),
                 count_text(point.pixels),
             ]
             for point in own.reliability.curve
@@ -189,12 +264,12 @@ def reliability_table(own: ClassSummary) -> Breakdown | None:
 
 
 def worst_first(scores: Sequence[CaseScore]) -> list[CaseScore]:
-    """By Dice; those without one at the end."""
+    """Return the scores by increasing Dice, those without a Dice at the end."""
     return sorted(scores, key=lambda score: (score.dice is None, score.dice or 0.0))
 
 
 def _interval_text(mean: Mean) -> str:
-    """'' where one group alone says nothing about the spread."""
+    """Return the interval as text; '' for fewer than two groups."""
     if mean.interval is None:
         return ""
     ends = (mean.interval.low, mean.interval.high)

@@ -1,13 +1,24 @@
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from ushape.errors import RunError
-from ushape.evaluation.case_images import load_pictures, make_picture, reduce_picture, save_pictures
+from ushape.evaluation.case_images import (
+    MAX_SUSPECT_PICTURES,
+    ImageSelection,
+    label_error_score,
+    load_pictures,
+    make_picture,
+    reduce_picture,
+    save_pictures,
+)
+from ushape.evaluation.scores import CaseScore
 from ushape.inference.decision_rule import ClassRule, DecisionRule, apply_rule
 from ushape.labels import IGNORE, LabelSpace, Region
+from ushape.metrics.overlap import Counts
 from ushape.types import Prediction
 
 BINARY = LabelSpace(values=(0, 255), names=("background", "lesion"))
@@ -30,7 +41,7 @@ def draw(probabilities, truth, space=BINARY, rule=None, classes=None, **options)
     return make_picture("a", "g", image, truth, prediction, space, rule, **options)
 
 
-def test_probabilities_are_percent_rounded_down_by_hand():
+def test_make_picture_rounds_probabilities_down_to_percent():
     picture = draw([[[0.0, 0.499, 0.5, 1.0]]], np.zeros((1, 4), np.uint8))
     (shown,) = picture.classes
     assert shown.percent.tolist() == [[0, 49, 50, 100]]
@@ -40,7 +51,7 @@ def test_probabilities_are_percent_rounded_down_by_hand():
 
 @pytest.mark.parametrize("space", [BINARY, THREE, NESTED], ids=["binary", "three", "nested"])
 @pytest.mark.parametrize("threshold", [0.5, 0.31])
-def test_the_threshold_of_the_scores_gives_the_scored_classes(space, threshold):
+def test_make_picture_reproduces_the_predicted_classes(space, threshold):
     rng = np.random.default_rng(0)
     shares = rng.random((space.channels, 20, 24)).astype(np.float32)
     if space.is_exclusive:
@@ -53,7 +64,7 @@ def test_the_threshold_of_the_scores_gives_the_scored_classes(space, threshold):
         np.testing.assert_array_equal(found, shown.region.of(classes))
 
 
-def test_another_threshold_of_exclusive_classes_is_that_of_the_rule():
+def test_make_picture_reproduces_other_thresholds_of_exclusive_classes():
     shares = np.random.default_rng(1).dirichlet(np.ones(3), (30, 30)).astype(np.float32)
     shares = np.moveaxis(shares, -1, 0)
     edge = draw(shares, np.zeros((30, 30), np.uint8), THREE).classes[0]
@@ -63,7 +74,7 @@ def test_another_threshold_of_exclusive_classes_is_that_of_the_rule():
         assert ((edge.percent >= percent) != expected).mean() < 0.01  # Rounded shares.
 
 
-def test_what_cleaning_removed_stays_away_at_the_threshold():
+def test_make_picture_includes_cleaning():
     shares = np.zeros((1, 4, 4), np.float32)
     shares[0, 0, 0] = 0.95
     cleaned = np.zeros((4, 4), np.uint8)
@@ -71,23 +82,23 @@ def test_what_cleaning_removed_stays_away_at_the_threshold():
     assert shown.percent[0, 0] == 49
 
 
-def test_of_a_volume_the_plane_with_most_truth_else_most_prediction():
+def test_make_picture_shows_the_slice_with_most_foreground():
     truth = np.zeros((3, 4, 4), np.uint8)
     shares = np.zeros((1, 3, 4, 4), np.float32)
     shares[0, 2, :2] = 1
-    assert draw(shares, truth).part == "plane 3 of 3"
+    assert draw(shares, truth).part == "slice 3 of 3"
     truth[1, 0, 0] = 1
     truth[0] = IGNORE
     picture = draw(shares, truth)
-    assert picture.part == "plane 2 of 3"
+    assert picture.part == "slice 2 of 3"
     assert picture.truth.sum() == 1
 
 
-def test_reduced_image_and_probabilities_are_averaged_and_truth_is_not():
+def test_reduce_picture_averages_all_but_the_truth():
     shares = np.tile(np.float32([[0, 1], [0, 1]]), (20, 40))[None]
     truth = np.zeros((40, 80), np.uint8)
     truth[:, 40:], truth[:20] = 1, IGNORE
-    picture = draw(shares, truth, longest_px=40)
+    picture = draw(shares, truth, max_side_px=40)
     assert picture.size == (20, 40)
     assert picture.image.shape == (20, 40, 3)
     assert set(np.unique(picture.truth)) == {0, 1, IGNORE}
@@ -96,7 +107,7 @@ def test_reduced_image_and_probabilities_are_averaged_and_truth_is_not():
     assert reduce_picture(picture, 40) is picture
 
 
-def test_saved_and_loaded_again(tmp_path):
+def test_load_pictures_restores_saved_pictures(tmp_path):
     rng = np.random.default_rng(0)
     shares = rng.random((2, 30, 40)).astype(np.float32)
     truth = rng.integers(3, size=(30, 40)).astype(np.uint8)
@@ -115,12 +126,12 @@ def test_saved_and_loaded_again(tmp_path):
     assert [path.suffix for path in (tmp_path / "pictures").iterdir()] == [".json"] * 2
 
 
-def test_without_a_folder_there_are_none(tmp_path):
+def test_load_pictures_without_folder(tmp_path):
     assert load_pictures(tmp_path / "pictures") == []
 
 
 @pytest.mark.parametrize("damage", ["cut", "list", "no key", "no image", "other size", "bytes"])
-def test_a_damaged_file_is_named(tmp_path, damage):
+def test_load_pictures_refuses_damaged_files(tmp_path, damage):
     picture = draw(np.zeros((1, 6, 6)), np.zeros((6, 6), np.uint8))
     save_pictures(tmp_path, [picture])
     (path,) = tmp_path.iterdir()
@@ -135,5 +146,58 @@ def test_a_damaged_file_is_named(tmp_path, damage):
         "other size": json.dumps({**stored, "truth": small["truth"]}),
     }
     path.write_bytes(contents[damage].encode() if damage in contents else b"\xff\xfe")
-    with pytest.raises(RunError, match=r"00001\.json: no picture of ushape"):
+    with pytest.raises(RunError, match=r"00001\.json") as error:
         load_pictures(tmp_path)
+    assert error.value.code == "invalid_picture"
+
+
+def score(name, dice, doubt=0.0):
+    counts = Counts(overlap=round(500 * dice), truth=500, predicted=500, pixels=10_000)
+    return CaseScore(
+        case=name,
+        group="g",
+        class_name="cell",
+        counts=counts,
+        pixel_error=0.0,
+        metrics={"label_error_score": doubt},
+    )
+
+
+def fill(selection, dice, doubt=None):
+    for place, value in enumerate(dice):
+        own = score(f"{place}", value, 0 if doubt is None else doubt[place])
+        selection.add([own], SimpleNamespace(case=f"{place}"))
+    return [picture.case for picture in selection.pictures]
+
+
+def test_image_selection_keeps_extremes_and_spreads_the_rest():
+    dice = np.round(np.random.default_rng(0).beta(8, 1, 400), 3)
+    kept = fill(ImageSelection(max_pictures=10), dice)
+    values = [dice[int(name)] for name in kept]
+    assert len(kept) == 10
+    assert values == sorted(values)
+    assert (values[0], values[-1]) == (dice.min(), dice.max())
+    # Most cases are good, and still the poor half of the scale is shown.
+    assert sum(value < 0.75 for value in values) >= 4
+
+
+def test_image_selection_keeps_the_highest_label_error_scores():
+    doubt = np.zeros(200)
+    doubt[50:80] = np.linspace(0.1, 0.4, 30)
+    kept = fill(ImageSelection(max_pictures=3), np.full(200, 0.9), doubt)
+    assert set(map(str, range(80 - MAX_SUSPECT_PICTURES, 80))) <= set(kept)
+    assert len(kept) <= 3 + MAX_SUSPECT_PICTURES
+
+
+def test_image_selection_ignores_empty_cases():
+    selection = ImageSelection()
+    empty = CaseScore(
+        case="x",
+        group="g",
+        class_name="cell",
+        counts=Counts(overlap=0, truth=0, predicted=0, pixels=9),
+        pixel_error=0.0,
+    )
+    selection.add([empty], SimpleNamespace(case="x"))
+    assert selection.pictures == []
+    assert label_error_score([]) == 0

@@ -1,11 +1,11 @@
-"""What is measured of one case beside its counts: each against `metrics` or a sum by hand."""
+"""Metrics of one case, compared with values computed by hand."""
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 
-from ushape.evaluation.case_metrics import CaseTruth, Unit, common_unit, measure_case
+from ushape.evaluation.case_metrics import CaseTruth, Unit, common_unit, compute_case_metrics
 from ushape.instances.label import ObjectConfig
 from ushape.labels import IGNORE, LabelSpace
 from ushape.types import Prediction
@@ -20,11 +20,13 @@ def predict(probability):
 
 
 def measure(prediction, truth, space=ONE, **options):
-    found = measure_case(prediction, CaseTruth(classes=truth, **options), space, how=ObjectConfig())
+    found = compute_case_metrics(
+        prediction, CaseTruth(classes=truth, **options), space, how=ObjectConfig()
+    )
     return [own.values for own in found]
 
 
-def test_a_square_that_lies_one_pixel_off():
+def test_metrics_of_a_square_shifted_by_one_pixel():
     truth, shares = np.zeros((8, 8), np.uint8), np.full((8, 8), 0.2)
     truth[2:6, 2:6], shares[2:6, 3:7] = 1, 0.8
     (values,) = measure(predict(shares), truth)
@@ -36,10 +38,10 @@ def test_a_square_that_lies_one_pixel_off():
     assert (values["true_objects"], values["predicted_objects"]) == (1, 1)
     # 12 of 16 and 44 of 48 pixels are 0.2 off, the others 0.8.
     assert values["brier"] == pytest.approx((56 * 0.04 + 8 * 0.64) / 64)
-    assert values["mask_doubt"] == 0  # Nowhere 90 % sure.
+    assert values["label_error_score"] == 0  # Nowhere 90 % sure.
 
 
-def test_distances_are_in_the_unit_of_the_spacing():
+def test_distances_have_the_unit_of_the_spacing():
     truth, shares = np.zeros((8, 8), np.uint8), np.zeros((8, 8))
     truth[2:6, 2:6], shares[2:6, 3:7] = 1, 1
     (values,) = measure(predict(shares), truth, spacing=(0.5, 3.0))
@@ -48,17 +50,17 @@ def test_distances_are_in_the_unit_of_the_spacing():
     assert values["surface_dice"] < 1
 
 
-def test_a_sure_network_doubts_the_mask():
+def test_label_error_score_counts_confident_contradictions():
     truth, shares = np.zeros((10, 10), np.uint8), np.zeros((10, 10))
     truth[:5], shares[:4], shares[4, :3] = 1, 0.99, 0.95
     (values,) = measure(predict(shares), truth)
-    assert values["mask_doubt"] == pytest.approx(7 / 50)
+    assert values["label_error_score"] == pytest.approx(7 / 50)
     truth[4] = IGNORE
     (values,) = measure(predict(shares), truth)
-    assert values["mask_doubt"] == 0
+    assert values["label_error_score"] == 0
 
 
-def test_missed_false_alarm_and_empty():
+def test_metrics_of_missed_false_positive_and_empty_masks():
     full, empty = np.ones((6, 8), np.uint8), np.zeros((6, 8), np.uint8)
     (missed,) = measure(predict(np.zeros((6, 8))), full)
     (alarm,) = measure(predict(np.ones((6, 8))), empty)
@@ -69,10 +71,10 @@ def test_missed_false_alarm_and_empty():
         assert values["auroc"] is None
         assert not any(v is not None and np.isnan(v) for v in values.values())
     assert both["hausdorff95"] is both["object_f1"] is both["panoptic_quality"] is None
-    assert both["brier"] == both["mask_doubt"] == 0
+    assert both["brier"] == both["label_error_score"] == 0
 
 
-def test_masks_that_number_their_objects_are_not_cut_into_parts():
+def test_object_metrics_use_object_labels_of_the_mask():
     truth, numbers = np.ones((4, 8), np.uint8), np.ones((4, 8), np.int64)
     numbers[:, 4:] = 2  # Two objects that touch.
     (values,) = measure(predict(np.ones((4, 8))), truth, objects=numbers)
@@ -82,7 +84,7 @@ def test_masks_that_number_their_objects_are_not_cut_into_parts():
     assert values["object_f1"] == 1
 
 
-def test_each_class_by_itself():
+def test_metrics_of_each_class():
     truth = np.zeros((8, 8), np.uint8)
     truth[:4], truth[4:, :4] = 1, 2
     shares = np.stack([truth == index for index in range(3)]).astype(np.float32)
@@ -97,7 +99,7 @@ def test_each_class_by_itself():
         assert values["hausdorff95"] == values["brier"] == 0
 
 
-def test_a_unit_that_all_images_share(tmp_path):
+def test_common_unit_requires_spacing_of_all_images(tmp_path):
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "plain.png")
     for name, micrometers in (("fine", 0.5), ("coarse", 500)):
         tifffile.imwrite(

@@ -51,7 +51,7 @@ def test_only_images_that_cells_fill(monkeypatch):
     collected.add(predict(grid()), ignored)
     collected.add(predict(volume), volume)
     assert collected.scores() == {}
-    monkeypatch.setattr(evaluate_cases, "MAX_PX", 2 * 1600)
+    monkeypatch.setattr(evaluate_cases, "MAX_TOPOLOGY_PX", 2 * 1600)
     collected, broken = Sections(CELLS), np.ones((40, 40), np.uint8)
     for guess in (grid(), grid(), broken):  # The third finds no room.
         collected.add(predict(guess), grid())

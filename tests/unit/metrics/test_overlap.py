@@ -7,10 +7,10 @@ from ushape.metrics import METRICS
 from ushape.metrics.overlap import (
     Counts,
     balanced_accuracy,
+    case_kind,
     count_overlap,
     dice,
     iou,
-    kind_of,
     pixel_error,
     precision,
     recall,
@@ -45,12 +45,12 @@ def test_counted_by_hand():
         (counts(3, 3, 3), "both present", 1.0),
         (counts(0, 5, 0), "missed", 0.0),
         (counts(0, 5, 9), "missed", 0.0),
-        (counts(0, 0, 2), "false alarm", 0.0),
+        (counts(0, 0, 2), "false positive", 0.0),
         (counts(0, 0, 0), "both empty", None),
     ],
 )
 def test_four_kinds_of_case(found, kind, value):
-    assert kind_of(found) == kind
+    assert case_kind(found) == kind
     assert dice(found) == iou(found) == value
 
 

@@ -5,8 +5,8 @@ import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from ushape.metrics.probability import (
-    CurvePoint,
     Reliability,
+    ReliabilityPoint,
     auroc,
     average_precision,
     measure_reliability,
@@ -81,9 +81,9 @@ def test_reliability_by_hand():
     assert found.expected_calibration_error == (2 * 0.25 + 1) / 4
     assert found.brier == (0.25**2 + 0.75**2 + 1) / 4
     assert found.curve == (
-        CurvePoint(mean_probability=0, truth_share=0, pixels=1),
-        CurvePoint(mean_probability=0.25, truth_share=0.5, pixels=2),
-        CurvePoint(mean_probability=1, truth_share=0, pixels=1),
+        ReliabilityPoint(mean_probability=0, positive_fraction=0, pixels=1),
+        ReliabilityPoint(mean_probability=0.25, positive_fraction=0.5, pixels=2),
+        ReliabilityPoint(mean_probability=1, positive_fraction=0, pixels=1),
     )
 
 
@@ -142,12 +142,12 @@ def test_half_precision_is_summed_in_full(score):
 @pytest.mark.parametrize(
     ("probability", "truth", "counted", "message"),
     [
-        ([0.5, np.nan], masks(0, 1), None, "reach from nan"),
+        ([0.5, np.nan], masks(0, 1), None, "range from nan"),
         ([0.5, 1.5], masks(0, 1), None, "from 0.5 to 1.5"),
         ([-0.5, 0.5], masks(0, 1), None, "from -0.5 to 0.5"),
         ([0, 255], masks(0, 1), None, "floats from 0 to 1, not int64"),
-        ([0.5, 0.5], np.array([0, 255]), None, r"bool \(2,\), not int64 \(2,\)"),
-        ([0.5, 0.5], masks(0, 1, 1), None, r"bool \(2,\), not bool \(3,\)"),
+        ([0.5, 0.5], np.array([0, 255]), None, r"bool of shape \(2,\), not int64 \(2,\)"),
+        ([0.5, 0.5], masks(0, 1, 1), None, r"bool of shape \(2,\), not bool \(3,\)"),
         ([0.5, 0.5], masks(0, 1), masks(1), r"bool \(2,\), bool \(1,\)"),
     ],
 )

@@ -171,7 +171,7 @@ def test_too_few_differences_for_a_test():
 
 @pytest.mark.parametrize(("a", "b"), [([1, 2], [1]), ([], [])])
 def test_what_does_not_pair_is_refused(a, b):
-    with pytest.raises(ValueError, match="do not make pairs"):
+    with pytest.raises(ValueError, match="cannot be paired"):
         compare_paired(a, b, seed=0)
 
 

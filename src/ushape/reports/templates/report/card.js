@@ -1,6 +1,6 @@
-// A card: one case's pictures, with a slider for the threshold.
+// Card: the pictures of one case with a slider for the probability threshold.
 
-/** Shows cases in an <article class="card">, one after the other. */
+/** Shows one case at a time in an <article class="card">. */
 class Card {
   constructor(article, colors) {
     this.article = article;
@@ -16,29 +16,29 @@ class Card {
     this.body.hidden = true;
   }
 
-  /** Decodes a picture and draws it as it was scored; null hides all. */
+  /** Decodes and draws a picture with the threshold of the evaluation; null hides the card. */
   async show(picture) {
     this.picture = picture;
     this.body.hidden = !picture;
     if (!picture) return;
     const planes = await loadPicture(picture);
-    if (this.picture !== picture) return; // Another was chosen meanwhile.
+    if (this.picture !== picture) return; // Another picture was selected in the meantime.
     this.planes = planes;
     this.part(".image").src = picture.image;
-    this.part(".image").alt = `${picture.case}: the image${picture.part && `, ${picture.part}`}`;
+    this.part(".image").alt = `${picture.case}: image${picture.part && `, ${picture.part}`}`;
     this.choice.replaceChildren(...picture.classes.map((own, place) => new Option(own.name, place)));
     this.choice.value = this.firstClass();
     this.part(".class-choice").hidden = picture.classes.length < 2;
     this.reset();
   }
 
-  /** The first class that is in the truth, else the first. */
+  /** Returns the index of the first annotated class, or else of the first class. */
   firstClass() {
     const isThere = ({ members }) => this.planes.truth.some((index) => members.includes(index));
     return Math.max(0, this.picture.classes.findIndex(isThere));
   }
 
-  /** Back to the threshold of the scores. */
+  /** Resets the slider to the threshold of the evaluation. */
   reset() {
     this.slider.value = this.picture.classes[this.choice.value].threshold;
     this.draw();
@@ -56,13 +56,16 @@ class Card {
 
   describe(found, threshold, name) {
     const dice = diceOf(found);
-    const score = dice === null ? "nothing to find, nothing found" : `Dice ${dice.toFixed(3)}`;
-    const counts = `${found.hits} pixels hit, ${found.misses} missed, ${found.alarms} false alarms`;
+    const score = dice === null ? "empty in annotation and prediction" : `Dice ${dice.toFixed(3)}`;
+    const counts = [
+      `${found.truePositives} true positive`, `${found.falseNegatives} false negative`,
+      `${found.falsePositives} false positive pixels`,
+    ].join(", ");
     const level = (threshold / 100).toFixed(2);
-    this.slider.setAttribute("aria-valuetext", level); // The statement tells the rest.
-    this.part(".statement").value = `Threshold ${level}: ${score} in this picture; ${counts}.`;
+    this.slider.setAttribute("aria-valuetext", level); // The other values are in the statement.
+    this.part(".statement").value = `Threshold ${level}: ${score} in this picture (${counts}).`;
     const label = `${this.picture.case}, ${name}, threshold ${level}, ${score}`;
-    this.part(".outlines").setAttribute("aria-label", `Outlines of truth and prediction: ${label}`);
+    this.part(".outlines").setAttribute("aria-label", `Outlines of annotation and prediction: ${label}`);
     this.part(".errors").setAttribute("aria-label", `Error map: ${label}; ${counts}`);
   }
 }

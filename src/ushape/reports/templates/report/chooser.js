@@ -1,4 +1,4 @@
-// Which case is shown: the page's address says so ("#case-3"), whoever changed it.
+// Selection of the case shown. It is stored in the fragment of the URL ("#case-3").
 
 const CASE_HASH = /^#case-(\d+)$/;
 
@@ -6,12 +6,12 @@ function caseHash(place) {
   return `#case-${place}`;
 }
 
-/** Where a link of the page leads; those in plots carry an older attribute. */
+/** Returns the target of a link; links in plots use the older attribute xlink:href. */
 function hashOf(link) {
   return link && (link.getAttribute("href") ?? link.getAttribute("xlink:href"));
 }
 
-/** Keeps the chosen card, the list of cases and the address together. */
+/** Keeps the selected card, the list of cases and the URL in sync. */
 function startChooser(page) {
   const article = document.getElementById("chosen");
   if (!article) return;
@@ -19,12 +19,12 @@ function startChooser(page) {
   fillCaseChoice(chooser);
   addEventListener("hashchange", () => followHash(chooser));
   document.addEventListener("click", ({ target }) => {
-    if (hashOf(target.closest("a")) === location.hash) followHash(chooser); // No change, no event.
+    if (hashOf(target.closest("a")) === location.hash) followHash(chooser); // The URL does not change, so there is no hashchange event.
   });
   followHash(chooser);
 }
 
-/** Places of all cases, by their mean Dice; those without one last. */
+/** Returns the indices of all cases by increasing mean Dice; cases without a Dice come last. */
 function rankCases({ cases, scores }) {
   const dice = cases.map(() => []);
   for (const score of scores) {
@@ -37,7 +37,7 @@ function rankCases({ cases, scores }) {
 
 function fillCaseChoice({ page, ranked }) {
   const choice = document.getElementById("case-choice");
-  choice.append(new Option("choose, worst first", ""));
+  choice.append(new Option("select (by increasing Dice)", ""));
   choice.append(...ranked.map((place) => new Option(page.cases[place].id, place)));
   choice.addEventListener("change", () => goToCase(choice.value));
   for (const [name, step] of [["worse", -1], ["better", 1]]) {
@@ -50,7 +50,7 @@ function goToCase(place) {
   location.hash = caseHash(place);
 }
 
-/** Shows the case that the address names, if it names one. */
+/** Shows the case given in the URL, if there is one. */
 async function followHash(chooser) {
   const place = Number(location.hash.match(CASE_HASH)?.[1] ?? NaN);
   const { page, article, card, ranked } = chooser;
@@ -71,7 +71,7 @@ function updateButtons(ranked, place) {
   document.getElementById("better").disabled = rank < 0 || rank === ranked.length - 1;
 }
 
-/** Marks the case's dots in all plots. */
+/** Highlights the marks of the case in all plots. */
 function markCurrent(place) {
   for (const link of document.querySelectorAll(".plot a")) {
     const isCurrent = hashOf(link) === caseHash(place);
@@ -88,9 +88,9 @@ function describeCase(article, page, place) {
   article.querySelector("h3").textContent = id;
   article.querySelector(".facts").textContent = [
     `Group ${group}.`,
-    `As scored: ${texts.join("; ")}.`,
+    `Result: ${texts.join("; ")}.`,
     part ? `Shown: ${part}.` : "",
-    picture === null ? "Its pictures are not in this page." : "",
+    picture === null ? "This page contains no picture of this image." : "",
   ].join(" ");
 }
 

@@ -1,14 +1,14 @@
-// Plots. Their colors are the page's variables, so that they follow light, dark and paper.
+// Plots. They use the CSS variables of the page as colors, and so adapt to light, dark and print.
 
 const KIND_MARKS = {
   missed: { symbol: "triangle", className: "missed", r: 5 },
-  "false alarm": { symbol: "times", className: "alarm", r: 4 },
+  "false positive": { symbol: "times", className: "false-positive", r: 4 },
   "both present": { symbol: "circle", className: "present", r: 5 },
 };
 const DICE_AXIS = { domain: [0, 1], label: "Dice", ticks: [0, 0.2, 0.4, 0.6, 0.8, 1] };
-const GOLDEN = 0.618034; // Multiples of it spread evenly, and the same each time.
+const GOLDEN = 0.618034; // Its multiples modulo 1 are evenly and reproducibly spread.
 
-/** Draws all plots, and again when the page's width changes. */
+/** Draws all plots, and redraws them when the width of the page changes. */
 function startPlots(page) {
   let width = 0;
   new ResizeObserver(() => {
@@ -29,7 +29,7 @@ function drawPlots(page) {
   });
 }
 
-/** Puts a plot of the right width into its place, where there is one and something to draw. */
+/** Inserts a plot of the available width into an element, if both exist. */
 function fill(place, draw) {
   const plot = place && draw(place.clientWidth);
   if (plot) place.replaceChildren(plot);
@@ -39,7 +39,7 @@ function plotOf(width, options) {
   return Plot.plot({ width, style: { fontSize: "13px", background: "none" }, ...options });
 }
 
-/** Each case a dot on Dice, a row for each class. */
+/** Strip plot of the Dice of all cases, one row for each class. */
 function drawDots(page, width) {
   const dots = page.scores.filter((score) => score.dice !== null);
   if (!dots.length) return null;
@@ -52,7 +52,7 @@ function drawDots(page, width) {
     marginLeft: 12,
     marginRight: 14,
     marginBottom: 38,
-    ariaLabel: "Dice of every case; each dot is a link to its pictures",
+    ariaLabel: "Dice of each image; each mark is a link to its pictures",
     x: DICE_AXIS,
     y: { axis: null, domain: [-1.2, named.length ? 2.1 : 1.6] },
     fy: { axis: null, domain: page.classes.map((own) => own.name) },
@@ -68,7 +68,7 @@ function drawDots(page, width) {
   }));
 }
 
-/** Dice against the size of the truth. */
+/** Scatter plot of Dice against annotated size. */
 function drawSizes(page, width) {
   const dots = page.scores.filter((score) => score.truth > 0);
   if (!dots.length) return null;
@@ -77,9 +77,9 @@ function drawSizes(page, width) {
     height: 300,
     marginRight: 28,
     marginBottom: 42,
-    ariaLabel: "Dice of every case against the pixels of its truth",
+    ariaLabel: "Dice of each image against its number of annotated pixels",
     x: {
-      type: "log", domain: [ticks[0], ticks.at(-1)], ticks: thinOut(ticks, width / 70), label: "truth, pixels",
+      type: "log", domain: [ticks[0], ticks.at(-1)], ticks: thinOut(ticks, width / 70), label: "annotated pixels",
       tickFormat: (value) => value.toLocaleString("en").replaceAll(",", "\u202f"),
     },
     y: DICE_AXIS,
@@ -87,7 +87,7 @@ function drawSizes(page, width) {
   }));
 }
 
-/** 1, 2, 5, 10, ... from below the least value to above the largest. */
+/** Returns 1, 2, 5, 10, ... from below the smallest to above the largest value. */
 function roundNumbers(values) {
   const least = values.reduce((a, b) => Math.min(a, b));
   const largest = values.reduce((a, b) => Math.max(a, b));
@@ -97,13 +97,13 @@ function roundNumbers(values) {
   return series.slice(first, last + 1);
 }
 
-/** At most so many of the values, evenly spread. */
+/** Returns at most `most` of the values, evenly spaced. */
 function thinOut(values, most) {
   const step = Math.ceil(values.length / Math.max(1, most));
   return values.filter((_, place) => place % step === 0);
 }
 
-/** A mark for each kind of case; every dot is a link that shows the case. */
+/** Returns the marks of each kind of case; each mark is a link that shows the case. */
 function caseDots(page, dots, channels) {
   return Object.entries(KIND_MARKS).map(([kind, { className, ...mark }]) =>
     Plot.dot(dots, {
@@ -116,7 +116,7 @@ function caseDots(page, dots, channels) {
     }));
 }
 
-/** A number over the epochs, the best one marked. */
+/** Line plot of a value over the epochs with the best value marked. */
 function drawCurve(page, width, name, best) {
   const rows = page.epochs.filter((row) => row[name] !== null && row.epoch !== null);
   if (!rows.length) return null;
@@ -127,9 +127,9 @@ function drawCurve(page, width, name, best) {
     marginLeft: 48,
     marginRight: 20,
     marginBottom: 38,
-    ariaLabel: `${name} over ${rows.length} epochs, best ${value.toFixed(3)} in epoch ${top.epoch}`,
+    ariaLabel: `${name} over ${rows.length} epochs; best value ${value.toFixed(3)} in epoch ${top.epoch}`,
     x: { label: "epoch", ticks: Math.min(rows.length, 8), tickFormat: "d" },
-    y: { label: null, nice: true, grid: true },
+    y: { label: null, nice: true, grid: true, inset: 14 },
     marks: [
       Plot.lineY(rows, { x: "epoch", y: name, stroke: "var(--blue)", strokeWidth: 2 }),
       Plot.dot([top], { x: "epoch", y: name, fill: "var(--blue)", r: 4 }),
@@ -141,26 +141,26 @@ function drawCurve(page, width, name, best) {
   });
 }
 
-/** The share of pixels that are of the class, by their probability. */
+/** Reliability diagram: observed frequency of the class by predicted probability. */
 function drawReliability({ name, reliability }, width) {
   const side = Math.min(width, 380);
   return plotOf(side, {
     height: side,
     marginLeft: 48,
     marginBottom: 42,
-    ariaLabel: `Reliability of the probabilities of ${name}; its numbers are in the table below`,
+    ariaLabel: `Reliability diagram of ${name}; its values are in the table`,
     x: { domain: [0, 1], label: "mean probability", grid: true, ticks: 5 },
-    y: { domain: [0, 1], label: "share that is true", grid: true, ticks: 5 },
+    y: { domain: [0, 1], label: "observed frequency", grid: true, ticks: 5 },
     r: { range: [0, 9] },
     marks: [
       Plot.link([0], { x1: 0, y1: 0, x2: 1, y2: 1, stroke: "var(--soft)", strokeDasharray: "4 4" }),
-      Plot.line(reliability, { x: "probability", y: "share", stroke: "var(--blue)", strokeWidth: 2 }),
-      Plot.dot(reliability, { x: "probability", y: "share", r: "pixels", fill: "var(--blue)", fillOpacity: 0.6 }),
+      Plot.line(reliability, { x: "probability", y: "fraction", stroke: "var(--blue)", strokeWidth: 2 }),
+      Plot.dot(reliability, { x: "probability", y: "fraction", r: "pixels", fill: "var(--blue)", fillOpacity: 0.6 }),
     ],
   });
 }
 
-/** One stop of the Tab key for all dots; arrows lead from dot to dot, by rising Dice. */
+/** Makes all marks one tab stop; the arrow keys move between them by increasing Dice. */
 function walkable(svg) {
   const links = [...svg.querySelectorAll("a")];
   links.forEach((link, place) => {
@@ -181,7 +181,7 @@ function walkable(svg) {
   return svg;
 }
 
-/** Tells the name of the dot under the pointer or the focus. */
+/** Shows the name of the mark under the pointer or with the focus. */
 function startTooltip() {
   const tooltip = document.getElementById("tooltip");
   const show = ({ target }) => {

@@ -1,10 +1,10 @@
-// Pictures: planes of pixels, compared and drawn. A plane is a Uint8Array, row by row.
+// Pictures: comparison and drawing of pixel planes. A plane is a row-major Uint8Array.
 
 const IGNORED = 255;
-const Verdict = { NOTHING: 0, HIT: 1, MISS: 2, FALSE_ALARM: 3 };
-const DRAWN_PX = 720; // Longest side of a canvas, so that outlines stay fine on small pictures.
+const Verdict = { NOTHING: 0, TRUE_POSITIVE: 1, FALSE_NEGATIVE: 2, FALSE_POSITIVE: 3 };
+const DRAWN_PX = 720; // Minimum of the longest side of a canvas, so that outlines of small pictures are thin.
 
-/** The planes of one of the page's pictures, decoded: {width, height, image, truth, percents}. */
+/** Decodes the planes of a picture: {width, height, image, truth, percents}. */
 async function loadPicture(picture) {
   const sources = [picture.image, picture.truth, ...picture.classes.map((own) => own.percent)];
   const [image, truth, ...percents] = await Promise.all(sources.map(loadImage));
@@ -24,7 +24,7 @@ async function loadImage(source) {
   return image;
 }
 
-/** The red channel; gray pictures have three equal ones. */
+/** Returns the red channel of a gray image. */
 function readPlane(image) {
   const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight);
   const context = canvas.getContext("2d", { willReadFrequently: true });
@@ -33,12 +33,12 @@ function readPlane(image) {
   return Uint8Array.from({ length: data.length / 4 }, (_, pixel) => data[4 * pixel]);
 }
 
-/** 1 where the pixel's class is one of the members. */
+/** Returns 1 where the class of a pixel is one of the members. */
 function maskOf(classes, members) {
   return classes.map((index) => (members.includes(index) ? 1 : 0));
 }
 
-/** The verdict on each pixel, and how many there are of each: {verdicts, hits, misses, alarms}. */
+/** Compares truth and prediction: {verdicts, truePositives, falseNegatives, falsePositives}. */
 function compare(truth, members, percent, threshold) {
   const counts = [0, 0, 0, 0];
   const verdicts = truth.map((index, pixel) => {
@@ -46,31 +46,31 @@ function compare(truth, members, percent, threshold) {
     counts[verdict] += 1;
     return verdict;
   });
-  return { verdicts, hits: counts[1], misses: counts[2], alarms: counts[3] };
+  return { verdicts, truePositives: counts[1], falseNegatives: counts[2], falsePositives: counts[3] };
 }
 
 function judge(index, isTrue, isFound) {
   if (index === IGNORED) return Verdict.NOTHING;
-  if (isTrue) return isFound ? Verdict.HIT : Verdict.MISS;
-  return isFound ? Verdict.FALSE_ALARM : Verdict.NOTHING;
+  if (isTrue) return isFound ? Verdict.TRUE_POSITIVE : Verdict.FALSE_NEGATIVE;
+  return isFound ? Verdict.FALSE_POSITIVE : Verdict.NOTHING;
 }
 
-/** Dice, or null where truth and prediction are empty. */
-function diceOf({ hits, misses, alarms }) {
-  const size = 2 * hits + misses + alarms;
-  return size ? (2 * hits) / size : null;
+/** Returns the Dice, or null if truth and prediction are empty. */
+function diceOf({ truePositives, falseNegatives, falsePositives }) {
+  const size = 2 * truePositives + falseNegatives + falsePositives;
+  return size ? (2 * truePositives) / size : null;
 }
 
-/** The image with truth (solid) and prediction (dashed) outlined. */
+/** Draws the image with the outlines of truth (solid) and prediction (dashed). */
 function drawOutlines(canvas, planes, members, percent, threshold, colors) {
   const context = startDrawing(canvas, planes);
-  const width = canvas.width / 180; // Some two pixels of a screen.
+  const width = canvas.width / 180; // About two screen pixels.
   strokePath(context, outlineOf(maskOf(planes.truth, members), planes, 0.5), colors.truth, width);
   const path = outlineOf(percent, planes, threshold - 0.5);
   strokePath(context, path, colors.prediction, width, [3.2 * width, 2 * width]);
 }
 
-/** The image tinted by the verdict on each pixel. */
+/** Draws the image tinted by the verdict of each pixel. */
 function drawErrors(canvas, planes, verdicts, colors) {
   const context = startDrawing(canvas, planes);
   context.globalAlpha = 0.6;
@@ -88,14 +88,14 @@ function startDrawing(canvas, { image, width, height }) {
   return context;
 }
 
-/** Where a plane crosses a level, as a path in pixels of the plane. */
+/** Returns the contour of a plane at a level as a path in plane coordinates. */
 function outlineOf(plane, { width, height }, level) {
   const [{ coordinates }] = Plot.contours().size([width, height]).thresholds([level])(plane);
   const rings = coordinates.flat().map((ring) => `M${ring.map((point) => point.join(" ")).join("L")}Z`);
   return { path: new Path2D(rings.join("")), width };
 }
 
-/** Strokes on a dark line that is wider, so that it shows on any image. */
+/** Strokes a path on top of a wider dark line, so that it is visible on any image. */
 function strokePath(context, { path, width }, color, lineWidth, dash = []) {
   const scale = context.canvas.width / width;
   context.save();

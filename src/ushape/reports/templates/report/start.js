@@ -1,6 +1,6 @@
-// The page comes to life.
+// Initialization of the page.
 
-/** Paper shows what is folded on the screen. */
+/** Expands collapsed content for printing. */
 function unfoldForPaper() {
   let unfolded = [];
   addEventListener("beforeprint", () => {

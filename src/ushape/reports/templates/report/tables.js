@@ -1,4 +1,4 @@
-// Tables that sort by a click on a column's head, and rows that lead to their case's pictures.
+// Tables that can be sorted by column, and links from rows to the pictures of their case.
 
 function startTables() {
   for (const table of document.querySelectorAll("table.sortable")) {
@@ -20,7 +20,7 @@ function addSortButton(table, head, column) {
   head.append(button);
 }
 
-/** Rows without a value stay at the end, whatever the direction. */
+/** Sorts the rows; rows without a value stay at the end in both directions. */
 function sortRows(body, column, direction) {
   const keyed = [...body.rows].map((row) => ({ row, text: row.cells[column].textContent.trim() }));
   keyed.sort((a, b) => {
@@ -30,7 +30,7 @@ function sortRows(body, column, direction) {
   body.append(...keyed.map(({ row }) => row));
 }
 
-/** Numbers by their value, texts with the numbers in them: a_2 before a_10. */
+/** Compares numbers by value and texts in natural order: a_2 before a_10. */
 function compareTexts(a, b) {
   const [first, second] = [a, b].map((text) => Number(text.replace(/[\s%]/g, "")));
   if (Number.isFinite(first) && Number.isFinite(second)) return first - second;

@@ -1,0 +1,92 @@
+from dataclasses import replace
+
+import numpy as np
+
+from reports import CELL, make_cases, make_report
+from ushape.evaluation.scores import score_case
+from ushape.evaluation.summary import BestScore, summarize
+from ushape.formatting import count_text, number_text
+from ushape.reports.tables import (
+    kind_table,
+    mean_table,
+    mean_tables,
+    score_table,
+    size_table,
+    topology_table,
+)
+
+
+def score(name, truth_px, found_px):
+    """A case whose first pixels are annotated, and whose first pixels are predicted."""
+    truth, found = np.zeros((2, 100), np.uint8)
+    truth[:truth_px], found[:found_px] = 1, 1
+    return score_case(name, "g", found, truth, CELL)
+
+
+def as_text(table):
+    rows = [table.title, *(" | ".join(row) for row in (table.columns, *table.rows)), table.note]
+    return "\n".join(row for row in rows if row) + "\n"
+
+
+def test_tables_have_the_stored_wording(golden):
+    report = make_report(make_cases())
+    own = report.summary.classes[0]
+    tables = [
+        mean_table(own, report.summary),
+        kind_table(report.summary),
+        size_table(report.scores, own.name),
+        score_table("Results of all images", report.scores, of_cases=True),
+    ]
+    golden("report_tables.txt", "\n".join(map(as_text, tables)))
+
+
+def test_kind_table_counts_each_kind():
+    scores = [*score("a", 5, 5), *score("b", 5, 0), *score("c", 0, 3), *score("d", 0, 0)]
+    table = kind_table(summarize(scores, noun="images"))
+    assert table.rows == [["cell", "1", "1", "1", "1", "1 of 2 (50%)"]]
+
+
+def test_mean_tables_have_names_and_units_and_no_undefined_rows():
+    (one,) = score("a", 5, 5)
+    one = replace(one, metrics={"hausdorff95": 12.34, "own_idea": 0.5, "surface_dice": None})
+    summary = replace(summarize([one], noun="images"), distance_unit="mm")
+    table, others = mean_tables(summary.classes[0], summary)
+    assert table.rows[0] == ["Dice", "1.000", "", "1", "1 is best"]
+    assert ["Hausdorff distance (95th percentile)", "12.3", "", "1", "mm; 0 is best"] in table.rows
+    assert ["Own idea", "0.500", "", "1", ""] in others.rows
+    assert "Surface Dice" not in [row[0] for row in table.rows]
+    assert table.is_number == (False, True, True, True, False)
+
+
+def test_topology_table_states_the_optimal_threshold():
+    best = BestScore(value=0.97, threshold=0.35, at_rule=0.88, images=1)
+    summary = replace(summarize(score("a", 5, 5), noun="images"), topology={"rand": best})
+    table = topology_table(summary)
+    assert table.rows == [["V_rand", "0.9700", "0.35", "0.8800"]]
+    assert table.note == ""
+    many = replace(summary, cases=40)
+    assert topology_table(many).note == "Computed for 1 of the 40 images."
+
+
+def test_size_table_has_bins_of_equally_many_cases():
+    scores = [one for size in (1, 2, 3, 10, 20, 50) for one in score(str(size), size, 2)]
+    rows = size_table(scores, "cell").rows
+    # Two pixels are predicted: Dice 2/3 for size 1, 1 for 2, then 4/5, 4/12, 4/22 and 4/52.
+    assert rows[0] == ["1 to 2", "2", "0.833", "0.667", "0"]
+    assert rows[-1] == ["50 to 50", "1", "0.077", "0.077", "0"]
+    assert size_table(score("empty", 0, 4), "cell").rows == []
+
+
+def test_score_table_states_how_many_rows_are_omitted():
+    many = score("a", 1, 1) * 2500
+    table = score_table("all", many, of_cases=True)
+    assert len(table.rows) == 1000
+    assert table.note == "1\u202f500 further rows are in scores.csv."
+
+
+def test_number_text_has_three_significant_places():
+    assert [number_text(value) for value in (None, 0.12345, 9.9996, 12.34)] == [
+        *("", "0.123", "10.000", "12.3")
+    ]
+    assert number_text(8.1, like=12.3) == "8.1"
+    assert count_text(1234567) == "1\u202f234\u202f567"
