@@ -58,7 +58,7 @@ def drawn(card, name):
     return card.locator(name).evaluate("canvas => canvas.toDataURL()")
 
 
-def test_a_click_on_a_dot_opens_its_pictures(page_file, opened):
+def test_plot_mark_opens_the_pictures_of_its_case(page_file, opened):
     with opened(page_file) as page:
         chosen = page.locator("#chosen")
         expect(chosen.locator("canvas").first).to_be_hidden()
@@ -78,7 +78,7 @@ def test_a_click_on_a_dot_opens_its_pictures(page_file, opened):
         expect(chosen.locator("h3")).to_have_text("cell_3")
 
 
-def test_the_slider_moves_the_outline_and_tells_the_dice(page_file, opened):
+def test_slider_updates_outlines_and_dice(page_file, opened):
     picture = picture_named(page_file, "cell_2")
     place = [one["id"] for one in data_of(page_file)["cases"]].index("cell_2")
     with opened(page_file, f"#case-{place}") as page:
@@ -100,7 +100,7 @@ def test_the_slider_moves_the_outline_and_tells_the_dice(page_file, opened):
         expect(statement).to_contain_text(f"Dice {dice_in_picture(picture, 50):.3f} in")
 
 
-def test_each_of_several_classes_has_its_outline(opened, tmp_path):
+def test_class_choice_updates_outlines_and_dice(opened, tmp_path):
     case = make_case("both", 64, 1, TISSUE, noise=0.6)
     other = make_case("other", 64, 2, TISSUE, noise=0.3)
     write_report(tmp_path / "report.html", make_report([case, other]))
@@ -117,7 +117,7 @@ def test_each_of_several_classes_has_its_outline(opened, tmp_path):
         expect(page.locator("#dots a")).to_have_count(4)
 
 
-def test_with_the_keyboard_alone(page_file, opened):
+def test_page_is_usable_with_the_keyboard(page_file, opened):
     with opened(page_file) as page:
         first = page.locator('#dots a[tabindex="0"]')
         expect(first).to_have_count(1)
@@ -140,7 +140,7 @@ def test_with_the_keyboard_alone(page_file, opened):
         expect(page.locator("#worse")).to_be_focused()
 
 
-def test_tables_sort_and_lead_to_the_pictures(opened, tmp_path, cases):
+def test_tables_sort_and_link_to_pictures(opened, tmp_path, cases):
     by_site = TextTable(
         title="By site", columns=["site", "n"], rows=[["b", "9"], ["", ""], ["a", "10"]]
     )
@@ -163,7 +163,7 @@ def test_tables_sort_and_lead_to_the_pictures(opened, tmp_path, cases):
         expect(page.locator("#chosen h3")).to_have_text("cell_4")
 
 
-def test_a_hundred_cases_of_512_px(opened, tmp_path):
+def test_page_with_a_hundred_large_pictures(opened, tmp_path):
     made = [make_case(f"a{n}", 512, n, group=f"g{n}", noise=0.4) for n in range(4)]
     many = [
         replace(
@@ -184,7 +184,7 @@ def test_a_hundred_cases_of_512_px(opened, tmp_path):
         expect(page.locator("#chosen .statement")).to_contain_text("Dice 0.")
 
 
-def test_says_how_many_pictures_it_shows(opened, tmp_path, cases, monkeypatch):
+def test_page_states_how_many_pictures_it_contains(opened, tmp_path, cases, monkeypatch):
     small = partial(make_gallery, max_bytes=40_000)
     monkeypatch.setattr("ushape.reports.report.make_gallery", small)
     write_report(tmp_path / "report.html", make_report(cases))

@@ -20,7 +20,7 @@ HOSTILE = '</script><img src=x onerror="window.hacked = 1"><b>'
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [320, 1200])
-def test_loads_alone_and_fits_any_screen(page_file, opened, scheme, width):
+def test_page_loads_nothing_and_fits_the_screen(page_file, opened, scheme, width):
     viewport = {"width": width, "height": 800}
     with opened(page_file, color_scheme=scheme, viewport=viewport) as page:
         expect(page.locator("#dots a")).to_have_count(11)
@@ -30,7 +30,7 @@ def test_loads_alone_and_fits_any_screen(page_file, opened, scheme, width):
         assert (colors_of(page, "body")[1] == "rgb(255, 255, 255)") == (scheme == "light")
 
 
-def test_names_can_do_nothing(opened, tmp_path):
+def test_hostile_names_are_escaped(opened, tmp_path):
     space = replace(CELL, names=("background", HOSTILE))
     case = make_case(HOSTILE, 64, 1, space, group=HOSTILE)
     table = TextTable(title=HOSTILE, columns=[HOSTILE], rows=[[HOSTILE]])
@@ -48,7 +48,7 @@ def test_names_can_do_nothing(opened, tmp_path):
         expect(page.locator('img[src="x"]')).to_have_count(0)
 
 
-def test_a_script_that_somehow_came_in_does_not_run(opened, tmp_path, page_file):
+def test_injected_script_is_blocked(opened, tmp_path, page_file):
     text = page_file.read_text().replace("<main>", "<main><script>window.hacked = 1</script>")
     (tmp_path / "report.html").write_text(text)
     with opened(tmp_path / "report.html", complaint="Content Security Policy") as page:
@@ -57,7 +57,7 @@ def test_a_script_that_somehow_came_in_does_not_run(opened, tmp_path, page_file)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_on_paper(page_file, opened, scheme):
+def test_print_layout(page_file, opened, scheme):
     with opened(page_file, "#case-1", color_scheme=scheme) as page:
         expect(page.locator("#chosen .statement")).to_contain_text("Threshold")
         page.emulate_media(media="print")
@@ -71,7 +71,7 @@ def test_on_paper(page_file, opened, scheme):
         assert page.pdf().startswith(b"%PDF")
 
 
-def test_without_javascript_there_are_numbers_and_pictures(page_file, opened):
+def test_page_without_javascript_has_values_and_pictures(page_file, opened):
     with opened(page_file, java_script_enabled=False) as page:
         expect(page.locator(".verdict")).to_contain_text("The mean Dice on")
         expect(page.locator("noscript p").first).to_contain_text("require JavaScript")
@@ -80,7 +80,7 @@ def test_without_javascript_there_are_numbers_and_pictures(page_file, opened):
         expect(page.locator("#chosen")).to_be_hidden()
 
 
-def test_a_report_of_little_is_whole(opened, tmp_path):
+def test_report_of_one_empty_case(opened, tmp_path):
     empty = score_case("only", "g", np.zeros((8, 8), int), np.zeros((8, 8), int), CELL)
     summary = summarize(empty, noun="images")
     write_report(
@@ -93,7 +93,7 @@ def test_a_report_of_little_is_whole(opened, tmp_path):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_from_the_page(page_file, opened, scheme):
+def test_text_contrast(page_file, opened, scheme):
     """WCAG 2 AA: 4.5 to 1 for text."""
     with opened(page_file, color_scheme=scheme) as page:
         grounds = [colors_of(page, name)[1] for name in ("body", "#chosen")]
