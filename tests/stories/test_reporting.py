@@ -154,7 +154,7 @@ def test_what_evaluate_refuses(trained, ushape, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
     ended = ushape("evaluate", run, "--masks", tmp_path)
     assert ended.code == 2
-    assert "Masks without data" in ended.error
+    assert "Masks were given without data" in ended.error
     splits = json.loads((run / "splits.json").read_text())
     (run / "splits.json").write_text(json.dumps({**splits, "test": []}))
     ended = ushape("evaluate", run)

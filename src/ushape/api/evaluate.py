@@ -49,7 +49,7 @@ def evaluate(
     if data is None and masks is not None:
         raise ConfigError(
             "Masks were given without data.",
-            code="missing_data",
+            code="missing_argument",
             hint="Name both: ushape evaluate RUN DATA --masks MASKS.",
         )
     if (Path(run) / "folds.json").exists():
