@@ -180,17 +180,17 @@ def side_ours(folder: Path, size: str, backend: str) -> None:
     import tifffile
 
     from ushape.inference.predictor import Predictor
-    from ushape.inference.sliding_window import ArrayRows, predict_bands
+    from ushape.inference.sliding_window import ArrayRows, sliding_bands
     from ushape.planning.run import Run
 
     predictor = Predictor.open(folder / "run", "cpu", backend=backend)
     member, space = predictor.members[0], predictor.plan.preprocessing.space
     image = scaled(Run(folder / "run"), tifffile.imread(folder / f"{size}.tif"))
     network = Timed(member.network)
-    list(predict_bands(network, ArrayRows(image[:, :1024, :1024]), space, member.settings))
+    list(sliding_bands(network, ArrayRows(image[:, :1024, :1024]), space, member.settings))
     network.seconds = 0.0
     started = time.perf_counter()
-    bands = predict_bands(network, ArrayRows(image), space, member.settings)
+    bands = sliding_bands(network, ArrayRows(image), space, member.settings)
     classes = np.concatenate([space.decode(band) for band in bands])
     took = time.perf_counter() - started
     np.save(folder / "ours.npy", classes)
@@ -217,22 +217,20 @@ def side_same(folder: Path, size: str) -> None:
     import tifffile
 
     from ushape.inference.backends import open_backend
-    from ushape.inference.network import Computed
     from ushape.inference.predictor import Predictor
-    from ushape.inference.sliding_window import TileSettings, predict_probabilities
+    from ushape.inference.sliding_window import TileSettings, sliding_window
     from ushape.planning.run import Run
 
     predictor = Predictor.open(folder / "run", "cpu")
     run = Run(folder / "run")
     module = run.load_network(predictor.plan)
-    own = predictor.members[0].network
-    network = Computed(open_backend("torch", module), own.margin, own.legal_size)
+    network = open_backend("torch", module)
     image = scaled(run, tifffile.imread(folder / f"{size}.tif"))
     settings = TileSettings(shape=(512, 512), overlap_fraction=0.25, blend="uniform", stretch=1.0)
     space = predictor.plan.preprocessing.space
-    predict_probabilities(network, image[:, :512, :512], space, settings)
+    sliding_window(network, image[:, :512, :512], space, settings)
     started = time.perf_counter()
-    probabilities = predict_probabilities(network, image, space, settings)
+    probabilities = sliding_window(network, image, space, settings)
     took = time.perf_counter() - started
     np.save(folder / "same-p.npy", probabilities)
     print(json.dumps({"s": took}))
@@ -282,10 +280,9 @@ def side_file(folder: Path, size: str, backend: str) -> None:
 def side_start(folder: Path, backend: str) -> None:
     code = (
         "import sys, time, ushape.inference.sliding_window as tiled\n"
-        "predict = tiled._predict_tiles\n"
         "def first(*arguments):\n"
         "    print(time.time()); sys.stdout.flush(); import os; os._exit(0)\n"
-        "tiled._predict_tiles = first\n"
+        "tiled._tile_probabilities = first\n"
         "from ushape.__main__ import main\n"
         "main()\n"
     )

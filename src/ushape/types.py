@@ -83,6 +83,23 @@ class Case:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Position of a file's pixels in the patient, as ITK defines it."""
+
+    shape: tuple[int, ...]
+    """Shape of the file, (y, x) or (z, y, x); axes of length 1 are included."""
+
+    spacing_mm: tuple[float, ...]
+    """Spacing along each axis of `shape`, in its order."""
+
+    origin_mm: tuple[float, ...]
+    """Position of the first pixel, (x, y) or (x, y, z), towards left, posterior, superior."""
+
+    direction: tuple[float, ...]
+    """Direction cosines: a matrix row by row, one column for each axis of the file, x first."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pixels:
     """Content of an image file. A palette image has indices (1, *S) and its palette."""
 
@@ -93,11 +110,8 @@ class Pixels:
     spacing_mm: tuple[float, ...] | None = None
     """Distance between pixel centers along each axis of S, if the file states it."""
 
-    origin_mm: tuple[float, ...] | None = None
-    """Position of the first pixel in the patient, in ITK's order (x, y, z), if stated."""
-
-    direction: tuple[float, ...] | None = None
-    """Direction cosines: a matrix row by row with a column each for x, y and z, as in ITK."""
+    grid: Grid | None = None
+    """Position in the patient, if the file states it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +228,10 @@ class Prediction:
     """(*S) float32, 0 to 1: disagreement of the networks of an ensemble; None for one network."""
 
     missing_px: int = 0
-    """Number of pixels of the network's grid with NaN or infinity."""
+    """Number of pixels of the network's grid that held NaN or infinity."""
+
+    source: Pixels | None = None
+    """The image as it was read: outputs that show it or lie on its grid need not open its file."""
 
 
 def spacing_or_ones(spacing: Sequence[float] | None, dims: int) -> tuple[float, ...]:

@@ -30,6 +30,7 @@ WITHIN_LEVEL = {
     ("types", "errors"),
     ("types", "normalization"),
     ("transforms", "io"),
+    ("instances", "transforms"),
     ("datasets", "data"),
     ("cli", "__init__"),
     ("__main__", "cli"),

@@ -13,7 +13,7 @@ import torch
 from ushape._version import __version__
 from ushape.console import Console
 from ushape.evaluation.breakdowns import break_down
-from ushape.evaluation.evaluate_cases import Judged, judge_cases
+from ushape.evaluation.evaluate_cases import Evaluation, evaluate_cases
 from ushape.evaluation.storage import Report, save_report
 from ushape.evaluation.summary import Summary, summarize
 from ushape.formatting import command_line, pluralize
@@ -43,7 +43,7 @@ def judge_and_report(
     """
     target.mkdir(parents=True, exist_ok=True)
     with console.progress("Evaluating") as on_progress:
-        judged = judge_cases(predictor, cases, on_progress)
+        judged = evaluate_cases(predictor, cases, on_progress)
     report = _make_report(run, predictor, cases, judged, what, noun, seen_cases)
     if (rank := report.summary.rank_correlation) is not None:
         console.say(
@@ -59,7 +59,7 @@ def _make_report(
     run: Run,
     predictor: Predictor,
     cases: Sequence[Case],
-    judged: Judged,
+    judged: Evaluation,
     what: str,
     noun: str,
     seen_cases: int,

@@ -9,17 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from ushape import io
-from ushape.api.predict import inputs_for, run_folders
-from ushape.data.preprocessing import by_group
+from ushape.api.predict import find_images, run_folders
 from ushape.errors import DataError, RunError
 from ushape.inference.predictor import Predictor
 from ushape.planning.custom_code import allow_code
-from ushape.types import Case, MaskEncoding, Prediction
+from ushape.types import Case, Grid, MaskEncoding, Prediction
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a model says about one image, on the image's own grid."""
+    """Prediction of one image, on the image's own grid."""
 
     mask: np.ndarray
     """(*S) in the values of the masks that the model was trained on."""
@@ -31,80 +30,93 @@ class Result:
     """(K, *S) float32."""
 
     expected_dice: float | None
-    """What validation cases of this confidence had, if there is something to find; None: there
-    were too few of them to say."""
+    """Dice of validation cases of this confidence, provided that the image contains an object;
+    None if there were too few cases."""
 
     image: Path | None
-    """The file, where it was one."""
+    """Path of the image, if it was a file."""
 
     encoding: MaskEncoding
 
+    grid: Grid | None = None
+    """Position of the image in the patient, if its file states it."""
+
     def save(self, path: Path | str, *, overwrite: bool = False) -> None:
-        """Writes the mask, whole or not at all; the suffix decides the format.
+        """Write the mask, whole or not at all; the suffix decides the format.
 
         Raises:
-            RunError: the file exists, and is not to be replaced; or it is the image itself.
-            DataError: a format that masks cannot be written in.
+            RunError: if the file exists and is not to be replaced, or is the image itself.
+            DataError: if masks cannot be written in this format.
         """
         target = Path(path)
         if self.image is not None and target.resolve() == self.image.resolve():
-            raise RunError(f"{target} is the image itself.", hint="Choose another name.")
+            raise RunError(
+                f"{target} is the image itself.",
+                code="output_is_input",
+                hint="Choose another name.",
+            )
         if target.exists() and not overwrite:
-            raise RunError(f"{target} exists.", hint="overwrite=True replaces it.")
-        io.write_mask(Path(path), self.mask, self.encoding, like=self.image)
+            raise RunError(
+                f"{target} exists already.",
+                code="output_exists",
+                hint="overwrite=True replaces it.",
+            )
+        io.write_mask(target, self.mask, self.encoding, like=self.grid)
 
 
 class Model:
-    """Trained networks, ready to predict. Several threads may ask at once."""
+    """Trained networks, ready to predict. Several threads may use a model at the same time."""
 
     def __init__(self, predictor: Predictor):
         self._predictor = predictor
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Background first."""
+        """Names of the classes, background first."""
         return self._predictor.plan.preprocessing.space.names
 
     def predict(self, image: Path | str | np.ndarray) -> Result:
-        """One image: a file, or pixels with the intensities that the file would have.
+        """Predict one image: a file, or pixels with the intensities that the file would have.
 
         Shapes:
             image: (*S) for one channel, (C, *S), or (*S, C).
 
         Raises:
-            DataError: unreadable, or other channels or dimensions than the model's.
+            DataError: if the image cannot be read, or its channels or dimensions are not those of
+                the model.
         """
         if not isinstance(image, (str, Path, np.ndarray)):
             raise DataError(
-                f"An image of type {type(image).__name__}.",
-                hint="Give a path, or a NumPy array: numpy.asarray(image).",
+                f"An image is of type {type(image).__name__}.",
+                code="not_an_image",
+                hint="Pass a path, or a NumPy array: numpy.asarray(image).",
             )
         if isinstance(image, np.ndarray):
-            return self._result(None, self._predictor.predict_array(self._channels_first(image)))
-        path = Path(image)
-        return self._result(path, self._predictor.predict(Case(id=path.stem, image=path)))
+            path, prepared = None, self._predictor.preprocess_array(self._channels_first(image))
+        else:
+            path = Path(image)
+            prepared = self._predictor.preprocess(Case(id=path.stem, image=path))
+        (prediction,) = self._predictor.predict([prepared])
+        return self._result(path, prediction)
 
     def predict_many(
         self,
         images: Iterable[Path | str] | Path | str,
-        *,
         on_error: Callable[[Path, DataError], None] | None = None,
     ) -> Iterator[Result]:
-        """Files, folders, patterns and tables as `ushape.predict` takes them, one after another.
+        """Predict files, folders, patterns and tables, as `ushape.predict` accepts them, in order.
 
-        The next ones are read while the network computes; small ones of one size share a batch.
+        The next images are read while the network computes; small ones of one size share a batch.
 
         Args:
-            on_error: Is told of each image that cannot be read, which is left out; None: the
-                first of them ends the iteration.
+            on_error: Function that is called for each image that cannot be read and is left out;
+                None: the first of them ends the iteration.
 
         Raises:
-            DataError: the first image that cannot be read, if nobody is to be told.
+            DataError: if an image cannot be read, and there is no `on_error`.
         """
-        found = inputs_for(self._predictor, images)
-        groups = by_group([one.case for one in found])
-        requests = ((one.case, one.case, groups[one.case.group]) for one in found)
-        for case, prediction in self._predictor.predict_many(requests):
+        cases = [image.case for image in find_images(self._predictor, images)]
+        for case, prediction in self._predictor.predict_many(cases):
             if not isinstance(prediction, DataError):
                 yield self._result(case.image, prediction)
             elif on_error is None:
@@ -113,13 +125,14 @@ class Model:
                 on_error(case.image, prediction)
 
     def _channels_first(self, image: np.ndarray) -> np.ndarray:
-        """(C, *S) of whatever form."""
+        """Return an array of any accepted form as (C, *S)."""
         plan = self._predictor.plan
         channels, dims = plan.preprocessing.channels, plan.recipe.network.dims
         if image.dtype.kind not in "buif" or 0 in image.shape:
             raise DataError(
-                f"An array of {image.dtype} of shape {image.shape}.",
-                hint="Give numbers, at least one pixel of them.",
+                f"The array has type {image.dtype} and shape {image.shape}.",
+                code="not_an_image",
+                hint="Pass an array of numbers with at least one pixel.",
             )
         image = image.astype(np.uint8) if image.dtype == bool else np.asarray(image)
         if image.ndim == dims and channels == 1:
@@ -129,8 +142,9 @@ class Model:
         if image.ndim == dims + 1 and image.shape[-1] == channels:
             return np.ascontiguousarray(np.moveaxis(image, -1, 0))
         raise DataError(
-            f"An array of shape {image.shape}; the model reads {channels} channels of {dims}D.",
-            hint=f"Give it as ({channels}, {'y, x' if dims == 2 else 'z, y, x'}).",
+            f"The array has shape {image.shape}; the model reads {channels} channels in {dims}D.",
+            code="array_shape_mismatch",
+            hint=f"Pass it as ({channels}, {'y, x' if dims == 2 else 'z, y, x'}).",
         )
 
     def _result(self, image: Path | None, prediction: Prediction) -> Result:
@@ -141,6 +155,7 @@ class Model:
             expected_dice=self._predictor.expected_dice(prediction),
             image=image,
             encoding=self._predictor.plan.encoding,
+            grid=prediction.source.grid if image and prediction.source else None,
         )
 
 
@@ -152,11 +167,11 @@ def load(
     settings: Iterable[str] = (),
     recipe: str | None = None,
 ) -> Model:
-    """A trained model; the arguments are those of `predict`.
+    """Load a trained model; the arguments are those of `predict`.
 
     Raises:
-        RunError: not a run, or one without weights.
-        PlanError: the device or the backend is not there; runs of other classes.
+        RunError: if a folder is not a run, or has no weights.
+        PlanError: if the device or the backend is missing, or the runs have different classes.
     """
     allow_code(recipe)
     folders = run_folders(run)

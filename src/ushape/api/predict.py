@@ -1,40 +1,34 @@
-"""The verb `predict`: masks, and what was asked for beside them, for many images."""
+"""Predict images: a mask for each, and what was asked for beside it."""
 
 from __future__ import annotations
 
 import hashlib
-import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from ushape import io
-from ushape.console import Console
+from ushape.console import Console, OnProgress
 from ushape.data.discovery import Input, find_inputs
 from ushape.data.preprocessing import by_group
 from ushape.errors import ConfigError, DataError
 from ushape.formatting import pluralize
 from ushape.inference.output import ContourFormat, OutputConfig, ProbabilityFormat
-from ushape.inference.output.writer import Outputs
-from ushape.inference.predictor import Predictor
-from ushape.inference.prefetch import AHEAD, map_ahead
-from ushape.inference.streaming import count_missing
+from ushape.inference.output.writer import PredictionWriter, Written
+from ushape.inference.predictor import Predictor, PreparedImage
+from ushape.inference.prefetch import overlap
+from ushape.inference.streaming import StreamedImage, StreamedPrediction
 from ushape.io import ProbabilityType
 from ushape.io.rle import Order
-from ushape.io.streaming import open_bands
 from ushape.planning.custom_code import allow_code
 from ushape.planning.run import Run
-from ushape.types import Case, Prediction
+from ushape.types import Prediction
 
-WHOLE_BYTES = 1 << 28
-"""An image whose prediction takes more memory is predicted in bands, where its outputs allow."""
+IN_MEMORY_BYTES = 1 << 28
+"""Memory of an image and its probabilities above which it is streamed, if its outputs allow it."""
 
-MAX_BYTES = 1 << 30
-"""And beyond this, in bands or not at all."""
-
-AHEAD_PX = 1 << 23
-"""Pixels of the images that are read ahead, and as many that wait to be written."""
+MAX_IN_MEMORY_BYTES = 1 << 30
+"""The same if the outputs need the whole image; a larger one is refused."""
 
 
 def predict(
@@ -58,33 +52,32 @@ def predict(
     settings: Iterable[str] = (),
     recipe: str | None = None,
 ) -> list[Path]:
-    """Writes one mask per image, at the image's size, in the user's own encoding.
+    """Write one mask per image, at the size of the image, in the encoding of the user's masks.
 
-    The same call, after a kill, goes on where it ended. The options from `overlay` to
-    `uncertainty` are described at `outputs.OutputConfig`.
+    If the call is interrupted, the same call continues where it stopped. The options from `overlay`
+    to `uncertainty` are described at `inference.output.OutputConfig`.
 
     Args:
-        run: A run's folder, that of a cross-validation, or several: the mean of their
-            probabilities decides.
+        run: Folder of a run or of a cross-validation, or several whose probabilities are averaged.
         images: Files; folders, whose sub-folders are kept below the output; patterns such as
             scans/*.tif; tables with a column image; - for names on standard input.
-        output: Folder for the masks; may be left out with `rle`.
-        rle: A .csv or .csv.gz of run lengths, img,rle_mask, as Kaggle's Carvana takes it.
-        rle_order: Pixels counted row by row or column by column.
+        output: Folder for the masks; may be omitted with `rle`.
+        rle: A .csv or .csv.gz of run lengths with the columns img and rle_mask (Kaggle, Carvana).
+        rle_order: Whether run lengths count pixels row by row or column by column.
         overwrite: Replace outputs that exist.
         strict: Stop at the first image that cannot be predicted.
-        backend: torch, or one of `prediction.backends.BACKENDS` that is installed.
-        settings: `predict.key=value` for each value of the plan to change.
+        backend: torch, auto, or one of `inference.backends.BACKENDS` that is installed.
+        settings: `predict.key=value` for each setting of the plan to change.
         recipe: Python file and function, FILE.py:FUNCTION, of a run with its own network or loss;
             it is executed only if it is named here.
 
     Returns:
-        The masks' paths, of this call and of the one that it continues.
+        Paths of the masks, of this call and of the one that it continues.
 
     Raises:
-        ConfigError: nowhere to write to; a setting that is not one of prediction.
-        RunError: not a run; an output exists, or is one of the images.
-        DataError: images that could not be predicted; the others are written first.
+        ConfigError: if there is no output, or a setting is not one of prediction.
+        RunError: if a folder is not a run, or an output exists or is one of the images.
+        DataError: if images could not be predicted; the others are written first.
     """
     config = OutputConfig(
         folder=Path(output) if output else None,
@@ -103,26 +96,131 @@ def predict(
     folders = run_folders(run)
     settings = (settings,) if isinstance(settings, str) else tuple(settings)
     predictor = Predictor.open(folders, device, backend=backend, settings=settings)
-    found = _without_own_outputs(inputs_for(predictor, images), config.folder)
+    inputs = _without_own_outputs(find_images(predictor, images), config.folder)
     made_by = {
-        "weights": [_digest_of(Run(folder)) for folder in folders],
+        "weights": [_run_digest(Run(folder)) for folder in folders],
         "backend": predictor.backends,
         "settings": sorted(settings),
     }
     console = Console()
     for line in predictor.notes:
         console.say(line)
-    with Outputs.open(config, predictor, found, made_by) as outputs:
-        return _predict_all(predictor, found, outputs, console, strict=strict)
+    with PredictionWriter.open(config, predictor, inputs, made_by) as writer:
+        return _write_masks(predictor, inputs, writer, console, strict=strict)
 
 
-def inputs_for(predictor: Predictor, images: Iterable[Path | str] | Path | str) -> list[Input]:
-    """The images that are named, as the predictor reads them; errors as `find_inputs`."""
+def _write_masks(
+    predictor: Predictor,
+    inputs: Sequence[Input],
+    writer: PredictionWriter,
+    console: Console,
+    *,
+    strict: bool,
+) -> list[Path]:
+    """Predict each image that is not finished, and return the paths of all masks."""
+    groups = by_group([image.case for image in inputs])
+    max_bytes = MAX_IN_MEMORY_BYTES if writer.config.only_whole else IN_MEMORY_BYTES
+
+    def preprocess(image: Input) -> PreparedImage | StreamedImage:
+        return predictor.preprocess_or_stream(image.case, groups[image.case.group], max_bytes)
+
+    def compute(
+        images: Sequence[PreparedImage | StreamedImage],
+    ) -> Sequence[Prediction | StreamedPrediction]:
+        prepared = [image for image in images if isinstance(image, PreparedImage)]
+        streamed = [image for image in images if isinstance(image, StreamedImage)]
+        return predictor.predict(prepared) if prepared else list(map(predictor.stream, streamed))
+
+    def write(image: Input, prediction: Prediction | StreamedPrediction) -> Written:
+        if isinstance(prediction, StreamedPrediction):
+            return writer.write_streamed(image, prediction)
+        return writer.write(image, prediction)
+
+    finished: list[Input] = []
+    left: list[Input] = []
+    for image in inputs:
+        (finished if writer.is_done(image) else left).append(image)
+    if finished:
+        console.say(f"{pluralize(len(finished), 'image')} finished by an earlier call.")
+    with console.progress("Predicting") as on_progress:
+        summary = _Summary(len(inputs), on_progress, len(finished))
+        for image, outcome in overlap(left, read=preprocess, compute=compute, write=write):
+            if strict and isinstance(outcome, DataError):
+                raise outcome
+            summary.add(image, outcome)
+    masks = [*filter(None, map(writer.mask_path, finished)), *summary.masks]
+    if summary.failures:
+        writer.write_images_table(inputs)
+    summary.report(writer, masks, console)
+    return masks
+
+
+@dataclass
+class _Summary:
+    """Progress and results of a call."""
+
+    total: int
+    on_progress: OnProgress
+    done: int = 0
+    pixels: int = 0
+    started: float = field(default_factory=time.monotonic)
+    masks: list[Path] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    with_missing: list[Path] = field(default_factory=list)
+    """Images with NaN or infinite pixels."""
+
+    def add(self, image: Input, outcome: Written | DataError) -> None:
+        self.done += 1
+        if isinstance(outcome, DataError):
+            self.failures.append(outcome.message)
+        else:
+            self.masks += [outcome.path] if outcome.path else []
+            self.pixels += outcome.pixels
+            self.with_missing += [image.case.image] if outcome.missing_px else []
+        speed = self.pixels / 1e6 / (time.monotonic() - self.started)
+        self.on_progress(self.done, self.total, f"{speed:.1f} Mpixel/s")
+
+    def report(self, writer: PredictionWriter, masks: Sequence[Path], console: Console) -> None:
+        """Print what was written.
+
+        Raises:
+            DataError: if there were failures.
+        """
+        config = writer.config
+        if self.with_missing:
+            more = ", ..." if len(self.with_missing) > 3 else ""
+            console.say(
+                f"{pluralize(len(self.with_missing), 'image')} with NaN or infinite pixels, which "
+                "were replaced by average or extreme values: "
+                f"{', '.join(map(str, self.with_missing[:3]))}{more}"
+            )
+        if config.folder is not None:
+            console.say(f"{pluralize(len(masks), 'mask')} in {config.folder}")
+        if self.failures:
+            listed = "\n".join(f"  {failure}" for failure in self.failures)
+            others = "The other masks were written. " if masks else ""
+            rows = " Run lengths are written when all images are done." if config.submission else ""
+            raise DataError(
+                f"{len(self.failures)} of {self.total} images could not be predicted:\n{listed}",
+                code="images_failed",
+                hint=f"{others}Fix or remove these images, and repeat the call.{rows}",
+            )
+        if config.submission is not None:
+            console.say(f"{pluralize(self.total, 'row')} in {config.submission}")
+
+
+def find_images(predictor: Predictor, images: Iterable[Path | str] | Path | str) -> list[Input]:
+    """Return the images that are named, as the predictor reads them.
+
+    Raises:
+        DataError: if a name is not a path, or `find_inputs` raises it.
+    """
     named = [images] if isinstance(images, (str, Path)) else list(images)
-    strange = [one for one in named if not isinstance(one, (str, Path))]
-    if strange:
+    other = [one for one in named if not isinstance(one, (str, Path))]
+    if other:
         raise DataError(
-            f"An image of type {type(strange[0]).__name__} among the names of files.",
+            f"An object of type {type(other[0]).__name__} is among the paths of the images.",
+            code="not_a_path",
             hint="Arrays are predicted one by one: model.predict(array).",
         )
     plan = predictor.plan
@@ -130,17 +228,12 @@ def inputs_for(predictor: Predictor, images: Iterable[Path | str] | Path | str) 
     return find_inputs([Path(path) for path in named], channels=channels, dims=dims)
 
 
-def _without_own_outputs(found: Sequence[Input], folder: Path | None) -> list[Input]:
-    """The masks of an earlier call are no images, where they lie below what was named."""
-    if folder is None:
-        return list(found)
-    place = folder.resolve()
-    others = [one for one in found if not one.case.image.resolve().is_relative_to(place)]
-    return others or list(found)  # All of them lie there: they were named.
-
-
 def run_folders(run: Path | str | Sequence[Path | str]) -> list[Path]:
-    """The runs that are meant: a cross-validation's folder stands for its folds."""
+    """Return the folders of the runs; the folder of a cross-validation stands for its folds.
+
+    Raises:
+        ConfigError: if a run is named twice, or none is named.
+    """
     named = [run] if isinstance(run, (str, Path)) else run
     found: list[Path] = []
     for folder in map(Path, named):
@@ -148,147 +241,31 @@ def run_folders(run: Path | str | Sequence[Path | str]) -> list[Path]:
         found += [folder] if Run(folder).plan_path.exists() or not folds else folds
     twice = [path for path in found if found.count(path) > 1]
     if twice:
-        raise ConfigError(f"{twice[0]} is named twice.", hint="Each run counts once.")
+        raise ConfigError(
+            f"The run {twice[0]} is named twice.",
+            code="run_named_twice",
+            hint="Name each run once.",
+        )
     if not found:
-        raise ConfigError("No run is named.", hint="Name the folder that `ushape train` printed.")
+        raise ConfigError(
+            "No run is named.",
+            code="no_run_named",
+            hint="Name the folder that `ushape train` printed.",
+        )
     return found
 
 
-def _predict_all(
-    predictor: Predictor,
-    found: Sequence[Input],
-    outputs: Outputs,
-    console: Console,
-    *,
-    strict: bool,
-) -> list[Path]:
-    written: list[Path] = []
-    failures: list[str] = []
-    gappy: list[Path] = []
-    skipped = [one for one in found if outputs.is_done(one)]
-    if skipped:
-        console.say(f"{pluralize(len(skipped), 'image')} finished by an earlier call.")
-    with console.progress("Predicting") as on_progress:
-        started, pixels = time.monotonic(), 0
-        results = _results(predictor, found, outputs)
-        for done, outcome in enumerate(results, start=len(skipped) + 1):
-            if isinstance(outcome, DataError):
-                if strict:
-                    raise outcome
-                failures.append(outcome.message)
-            else:
-                written += [outcome.path] if outcome.path else []
-                pixels += outcome.pixels
-                gappy += [outcome.input.case.image] if outcome.missing_px else []
-            speed = pixels / 1e6 / (time.monotonic() - started)
-            on_progress(done, len(found), f"{speed:.1f} Mpixel/s")
-    if gappy:
-        console.say(
-            f"{pluralize(len(gappy), 'image')} with NaN or infinite pixels, predicted as if these "
-            f"were average or extreme: {', '.join(map(str, gappy[:3]))}"
-            f"{', ...' if len(gappy) > 3 else ''}"
-        )
-    written = [*filter(None, (outputs.mask_path(one) for one in skipped)), *written]
-    if outputs.config.folder is not None:
-        console.say(f"{pluralize(len(written), 'mask')} in {outputs.config.folder}")
-    if failures:
-        outputs.write_images(found)
-        listed = "\n".join(f"  {failure}" for failure in failures)
-        others = "The other masks are written. " if written else ""
-        rows = " The run lengths wait until all images are there." if outputs.submission else ""
-        raise DataError(
-            f"{len(failures)} of {len(found)} images could not be predicted:\n{listed}",
-            hint=f"{others}Mend or remove these, and repeat the call.{rows}",
-        )
-    if outputs.config.submission is not None:
-        console.say(f"{pluralize(len(found), 'row')} in {outputs.config.submission}")
-    return written
+def _without_own_outputs(inputs: Sequence[Input], folder: Path | None) -> list[Input]:
+    """Leave out the masks of an earlier call, if the output folder is below the input folder."""
+    if folder is None:
+        return list(inputs)
+    place = folder.resolve()
+    others = [one for one in inputs if not one.case.image.resolve().is_relative_to(place)]
+    return others or list(inputs)  # All of them are in that folder, so they were named on purpose.
 
 
-@dataclass(frozen=True)
-class _Done:
-    """An image whose outputs are written."""
-
-    input: Input
-
-    path: Path | None
-    """Of the mask, if one was asked for."""
-
-    pixels: int
-    missing_px: int = 0
-    """Of the image: NaN or infinite."""
-
-
-def _results(
-    predictor: Predictor, found: Sequence[Input], outputs: Outputs
-) -> Iterator[_Done | DataError]:
-    """Each image that is not done yet, or why there is nothing of it."""
-    groups = by_group([one.case for one in found])
-    left = [one for one in found if not outputs.is_done(one)]
-    small: list[Input] = []
-    for one in left:
-        if not _is_large(predictor, one.case, outputs.config):
-            small.append(one)
-            continue
-        yield from _predict_small(predictor, small, groups, outputs)
-        small = []
-        try:
-            with open_bands(one.case.image) as bands:
-                path, pixels = outputs.write_bands(one, bands), math.prod(bands.shape[1:])
-                yield _Done(one, path, pixels, count_missing(bands))
-        except DataError as error:
-            yield error
-    yield from _predict_small(predictor, small, groups, outputs)
-
-
-def _predict_small(
-    predictor: Predictor,
-    small: Sequence[Input],
-    groups: dict[str, list[Case]],
-    outputs: Outputs,
-) -> Iterator[_Done | DataError]:
-    """Reading, network and writing at the same time."""
-
-    def write(pair: tuple[Input, Prediction | DataError]) -> _Done:
-        one, prediction = pair
-        if isinstance(prediction, DataError):
-            raise prediction
-        path = outputs.write(prediction, one)
-        return _Done(one, path, prediction.classes.size, prediction.missing_px)
-
-    requests = ((one, one.case, groups[one.case.group]) for one in small)
-    ahead = _ahead(small)
-    predicted = predictor.predict_many(requests, ahead=ahead)
-    # One thread writes: rows of a submission, and lines of the journal, in order.
-    for _, outcome in map_ahead(write, predicted, threads=1, ahead=ahead):
-        yield outcome
-
-
-def _ahead(some: Sequence[Input]) -> int:
-    """How many images may be in memory beside the one that the network sees."""
-    try:
-        pixels = math.prod(io.read_size(some[0].case.image)) if some else 1
-    except DataError:
-        pixels = 1
-    return max(1, min(AHEAD, AHEAD_PX // pixels))
-
-
-def _is_large(predictor: Predictor, case: Case, config: OutputConfig) -> bool:
-    """Better predicted in bands."""
-    if case.channels or not io.is_read_in_bands(case.image):
-        return False
-    try:
-        with open_bands(case.image) as bands:
-            shape, size = bands.shape, bands.dtype.itemsize
-    except DataError:
-        return False  # The reader says what is wrong.
-    outputs = 3 * predictor.plan.preprocessing.space.channels
-    needed = math.prod(shape[1:]) * (shape[0] * (size + 4) + 4 * outputs)
-    return needed > (MAX_BYTES if config.only_whole else WHOLE_BYTES)
-
-
-def _digest_of(run: Run) -> str:
-    """Of what decides a prediction: weights, plan, rule."""
+def _run_digest(run: Run) -> str:
+    """Return a checksum of what decides a prediction: weights, plan and rule."""
     digest = hashlib.sha256()
     for path in (run.weights_path, run.plan_path, run.tuning_path):
         if path.exists():

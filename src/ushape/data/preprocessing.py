@@ -6,7 +6,7 @@ Training and prediction use the same object, which is stored in the plan.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -20,7 +20,7 @@ from ushape.io.annotations import read_annotation
 from ushape.labels import LabelSpace
 from ushape.normalization import Normalization
 from ushape.transforms.resampling import find_box, place_classes, place_image, restore_probabilities
-from ushape.types import Box, Case, Geometry, Sample
+from ushape.types import Box, Case, Geometry, Pixels, Sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,7 +231,16 @@ def read_image(case: Case, channels: int | None = None) -> np.ndarray:
         DataError: if a file cannot be read, if the number of channels is wrong, or if the files of
             the case differ in size.
     """
-    image = io.read(case.image).array
+    return join_channels(case, io.read(case.image), channels).array
+
+
+def join_channels(case: Case, first: Pixels, channels: int | None = None) -> Pixels:
+    """Add the further channels of a case to the image that was read from its first file.
+
+    Raises:
+        DataError: if the number of channels is another one, or the files differ in size.
+    """
+    image = first.array
     if case.channels:
         image = np.concatenate(
             [image, *(_read_further(path, image, case) for path in case.channels)]
@@ -243,7 +252,7 @@ def read_image(case: Case, channels: int | None = None) -> np.ndarray:
             code="channel_count_mismatch",
             hint="Convert the image, or train a model on images like this one.",
         )
-    return image
+    return replace(first, array=image)
 
 
 def _read_further(path: Path, first: np.ndarray, case: Case) -> np.ndarray:

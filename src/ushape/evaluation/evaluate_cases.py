@@ -1,4 +1,4 @@
-"""A predictor and annotated cases -> scores and pictures, on the files' own grid."""
+"""Evaluation of a predictor on annotated cases: scores and pictures, on the grid of the files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import get_args
 
 import numpy as np
 
-from ushape.data.preprocessing import by_group, mask_size_error, read_classes, read_image
+from ushape.data.preprocessing import by_group, mask_size_error, read_classes
 from ushape.errors import DataError
 from ushape.evaluation.case_images import CasePicture, ImageSelection, make_picture
 from ushape.evaluation.case_metrics import CaseTruth, Unit, common_unit, compute_case_metrics
@@ -35,92 +35,96 @@ from ushape.types import Case, Prediction
 
 
 @dataclass
-class Judged:
-    """Annotated cases, predicted and compared."""
+class Evaluation:
+    """Scores and pictures of annotated cases."""
 
     unit: Unit
     scores: list[CaseScore] = field(default_factory=list)
     confidence: dict[str, float] = field(default_factory=dict)
-    """How sure the networks are, by case id."""
+    """Confidence of the prediction, by case id."""
 
     reliability: dict[str, Reliability] = field(default_factory=dict)
-    """By class name, the pixels of all cases together."""
+    """Reliability by class name, over the pixels of all cases."""
 
     pictures: Sequence[CasePicture] = ()
-    """Of some of the cases, from the worst to the best."""
+    """Pictures of some of the cases, from the worst to the best."""
 
     topology: dict[str, BestScore] = field(default_factory=dict)
 
     @property
     def rank_correlation(self) -> float | None:
-        """Spearman's, of confidence and true Dice; None where there are too few cases."""
+        """Spearman's correlation of confidence and true Dice; None if there are too few cases."""
         true = dice_by_case(self.scores)
         return rank_correlation(
             list(self.confidence.values()), [true.get(case_id) for case_id in self.confidence]
         )
 
 
-def judge_cases(
+def evaluate_cases(
     predictor: Predictor,
     cases: Sequence[Case],
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Judged:
-    """Predicts each case and compares with its mask, one case in memory at a time.
+) -> Evaluation:
+    """Predict each case and compare it with its mask, one case in memory at a time.
 
     Raises:
-        DataError: a file that cannot be read, a mask of another size, an unknown mask value.
+        DataError: if a file cannot be read, a mask differs in size from its image, or a mask has an
+            unknown value.
     """
     space = predictor.plan.preprocessing.space
-    judged = Judged(common_unit([case.image for case in cases]))
-    shelf, sections = ImageSelection(), Sections(space)
+    evaluation = Evaluation(common_unit([case.image for case in cases]))
+    selection, sections = ImageSelection(), SectionScores(space)
     for group in by_group(cases).values():
-        for case, prediction in predict_group(predictor, group):
-            truth = read_truth(case, space, judged.unit)
+        for case, prediction in _group_predictions(predictor, group):
+            truth = read_truth(case, space, evaluation.unit)
             if prediction.classes.shape != truth.classes.shape:
                 raise mask_size_error(case, prediction.classes.shape, truth.classes.shape)
             if not np.isfinite(prediction.probabilities).all():
                 raise DataError(
-                    f"{case.id}: the network gives probabilities that are no numbers.",
+                    f"{case.id}: the network computes probabilities that are NaN or infinite.",
+                    code="probabilities_not_finite",
                     hint="Train again with a lower train.learning_rate.",
                 )
-            scores = _judge_case(judged, predictor, case, prediction, truth)
+            scores = _score_prediction(evaluation, predictor, case, prediction, truth)
             sections.add(prediction, truth.classes)
             rule = predictor.tuning.rule
-            shelf.add(
+            assert prediction.source is not None, "predicted from a file"
+            image = prediction.source.array
+            selection.add(
                 scores,
-                make_picture(
-                    case.id, case.group, read_image(case), truth.classes, prediction, space, rule
-                ),
+                make_picture(case.id, case.group, image, truth.classes, prediction, space, rule),
             )
-            on_progress(len(judged.confidence), len(cases))
-    judged.pictures, judged.topology = shelf.pictures, sections.scores()
-    return judged
+            on_progress(len(evaluation.confidence), len(cases))
+    evaluation.pictures, evaluation.topology = selection.pictures, sections.scores()
+    return evaluation
 
 
 def read_truth(case: Case, space: LabelSpace, unit: Unit) -> CaseTruth:
-    """The mask of an annotated case, and its objects where it numbers them.
+    """Read the mask of an annotated case, and its objects if the mask numbers them.
 
     Raises:
-        DataError: as `read_classes`.
+        DataError: if `read_classes` raises it.
     """
     classes = read_classes(case, space)
-    assert classes is not None, "only annotated cases are judged"
+    assert classes is not None, "only annotated cases are evaluated"
     assert case.mask is not None, "as above"
     objects = None
-    if space.threshold == 1:  # So masks of object numbers are read (labels.threshold).
+    if space.threshold == 1:  # This is how masks of object numbers are read.
         codes = read_annotation(case.mask).codes
         if len(np.unique(codes[codes > 0])) > 1:
             objects = codes
     return CaseTruth(classes=classes, objects=objects, spacing=unit.spacing_of(case.image))
 
 
-def predict_group(predictor: Predictor, cases: Sequence[Case]) -> Iterator[tuple[Case, Prediction]]:
-    """Each case of one group, predicted.
+def _group_predictions(
+    predictor: Predictor, cases: Sequence[Case]
+) -> Iterator[tuple[Case, Prediction]]:
+    """Predict each case of one group.
 
-    Where the recipe keeps the largest component, slices of one size are one volume, in the order
-    of the numbers in their names; then all of the group's predictions are in memory at once.
+    If the recipe keeps the largest component, slices of one size form a volume in the order of the
+    numbers in their names; all predictions of the group are then in memory at the same time.
     """
-    found = _readable(predictor.predict_many((case, case, cases) for case in cases))
+    found = _readable(predictor.predict_many(cases))
     if not predictor.plan.recipe.predict.largest_component:
         yield from found
         return
@@ -134,28 +138,32 @@ def predict_group(predictor: Predictor, cases: Sequence[Case]) -> Iterator[tuple
         yield case, replace(prediction, classes=mask)
 
 
-def _judge_case(
-    judged: Judged, predictor: Predictor, case: Case, prediction: Prediction, truth: CaseTruth
+def _score_prediction(
+    evaluation: Evaluation,
+    predictor: Predictor,
+    case: Case,
+    prediction: Prediction,
+    truth: CaseTruth,
 ) -> list[CaseScore]:
-    """Scores one case, and adds it to what is known of all."""
+    """Score the prediction of a case, and add it to the evaluation."""
     space, how = predictor.plan.preprocessing.space, predictor.plan.recipe.predict.objects
     measured = compute_case_metrics(prediction, truth, space, how=how)
     for region, own in zip(space.scored, measured, strict=True):
-        known = judged.reliability.get(region.name)
-        judged.reliability[region.name] = known + own.reliability if known else own.reliability
+        known = evaluation.reliability.get(region.name)
+        evaluation.reliability[region.name] = known + own.reliability if known else own.reliability
     values = [own.values for own in measured]
     scores = score_case(
         case.id, case.group, prediction.classes, truth.classes, space, metrics=values
     )
-    judged.scores += scores
-    judged.confidence[case.id] = prediction.confidence
+    evaluation.scores += scores
+    evaluation.confidence[case.id] = prediction.confidence
     return scores
 
 
 def _readable(
     predicted: Iterable[tuple[Case, Prediction | DataError]],
 ) -> Iterator[tuple[Case, Prediction]]:
-    """Raises the first error: a score must not leave cases out."""
+    """Yield the predictions; raise the first error, because no case may be left out."""
     for case, prediction in predicted:
         if isinstance(prediction, DataError):
             raise prediction
@@ -163,15 +171,14 @@ def _readable(
 
 
 MIN_CELLS = 10
-"""In an image, on average."""
+"""Smallest mean number of cells per image for which topology is scored."""
 
-SCORES: tuple[ScoreName, ...] = get_args(ScoreName)
+TOPOLOGY_SCORES: tuple[ScoreName, ...] = get_args(ScoreName)
 
 
 @dataclass
-class Sections:
-    """Collects 2D cases of one foreground class, as many as there is room for; others are left
-    alone."""
+class SectionScores:
+    """Topology scores of 2D sections of one foreground class, up to a total number of pixels."""
 
     space: LabelSpace
     _probabilities: list[np.ndarray] = field(default_factory=list)
@@ -180,7 +187,7 @@ class Sections:
     _pixels: int = 0
 
     def add(self, prediction: Prediction, truth: np.ndarray) -> None:
-        """Takes a case for which there is room.
+        """Add a case, if it is such a section and the number of pixels allows it.
 
         Shapes:
             truth: (y, x) class indices.
@@ -195,13 +202,13 @@ class Sections:
         self._pixels += truth.size
 
     def scores(self) -> dict[str, BestScore]:
-        """The best value over thresholds, by name; none where cells do not fill the images."""
+        """Return the best value over thresholds by name; empty if cells do not fill the images."""
         if not self._are_cells():
             return {}
         found = score_thresholds(self._probabilities, self._truths)
         pairs = zip(self._predicted, self._truths, strict=True)
         at_rule = mean_scores([score_section(predicted, truth) for predicted, truth in pairs])
-        best = {name: best_threshold(found, name) for name in SCORES}
+        best = {name: best_threshold(found, name) for name in TOPOLOGY_SCORES}
         return {
             name: BestScore(
                 value=getattr(found[threshold], name),

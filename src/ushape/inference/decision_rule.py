@@ -1,4 +1,4 @@
-"""Probabilities -> classes: thresholds and cleaning."""
+"""Decision from probabilities to classes: thresholds and cleaning."""
 
 from __future__ import annotations
 
@@ -14,73 +14,77 @@ from ushape.transforms.morphology import Cleaning, clean_classes
 
 @dataclass(frozen=True, kw_only=True)
 class ClassRule:
-    """How one class or region is decided."""
+    """Threshold and cleaning of one class or region."""
 
     threshold: float = 0.5
-    """Probability from which a pixel is of the class, 0 < value < 1. Where one of several
-    classes is right (softmax), the odds p / (1 - p) at which it would win against one other:
-    each class's probability is multiplied by (1 - threshold) / threshold, and the largest wins."""
+    """Probability from which a pixel belongs to the class, 0 < value < 1. If classes exclude each
+    other (softmax), each probability is multiplied by (1 - threshold) / threshold, and the largest
+    product wins."""
 
     cleaning: Cleaning = field(default_factory=Cleaning)
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:
             raise ConfigError(
-                f"threshold is {self.threshold}, not between 0 and 1.", hint="0.5 is usual."
+                f"threshold is {self.threshold}, not between 0 and 1.",
+                code="threshold_out_of_range",
+                hint="0.5 is the usual value.",
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecisionRule:
-    """How probabilities become classes; by default the likeliest class, as LabelSpace.decode."""
+    """Rules of all classes; by default the most probable class wins, as in LabelSpace.decode."""
 
     classes: dict[str, ClassRule] = field(default_factory=dict)
-    """By name of class or region; those not named have the default."""
+    """Rule by name of class or region; those not named have the default rule."""
 
     def of(self, name: str) -> ClassRule:
         return self.classes.get(name, ClassRule())
 
     def without_cleaning(self) -> DecisionRule:
-        """The thresholds alone, which need no whole image."""
+        """Return the thresholds alone, which can be applied to parts of an image."""
         bare = {name: replace(own, cleaning=Cleaning()) for name, own in self.classes.items()}
         return DecisionRule(classes=bare)
 
     @property
     def cleans(self) -> bool:
-        """Some class is cleaned, for which the whole image must be seen."""
+        """Whether a class is cleaned, which needs the whole image."""
         return any(not own.cleaning.is_idle for own in self.classes.values())
 
     def for_space(self, space: LabelSpace) -> tuple[ClassRule, ...]:
-        """One for each of `space.scored`.
+        """Return the rule of each of `space.scored`.
 
         Raises:
-            ConfigError: a name that the space does not have.
+            ConfigError: if a rule names a class that the space does not have.
         """
         known = [region.name for region in space.scored]
-        if strange := [name for name in self.classes if name not in known]:
+        if unknown := [name for name in self.classes if name not in known]:
             raise ConfigError(
-                f"The decision rule names {strange[0]}, which is no foreground class.",
-                hint=f"Known: {', '.join(known)}.",
+                f"The decision rule names {unknown[0]}, which is not a foreground class.",
+                code="unknown_class",
+                hint=f"Known classes: {', '.join(known)}.",
             )
         return tuple(self.of(name) for name in known)
 
 
 def apply_rule(rule: DecisionRule, probabilities: np.ndarray, space: LabelSpace) -> np.ndarray:
-    """The class of each pixel.
+    """Decide the class of each pixel.
 
     Shapes:
         probabilities: (K, *S), floats, or uint8 for 0 to 255.
         returns: (*S) uint8 class indices.
 
     Raises:
-        ConfigError: the rule names an unknown class.
-        DataError: another number of channels than the space has.
+        ConfigError: if the rule names an unknown class.
+        DataError: if the number of channels is not that of the space.
     """
     own = rule.for_space(space)
     if len(probabilities) != space.channels:
         raise DataError(
-            f"{len(probabilities)} channels of probabilities for {space.channels}: "
-            f"{', '.join(space.channel_names)}.",
+            f"There are {len(probabilities)} channels of probabilities, but {space.channels} "
+            f"classes: {', '.join(space.channel_names)}.",
+            code="probability_shape_mismatch",
             hint="Rule and probabilities must come from runs with the same classes.",
         )
     thresholds = [one.threshold for one in own]
@@ -92,7 +96,7 @@ def apply_rule(rule: DecisionRule, probabilities: np.ndarray, space: LabelSpace)
 def _largest_odds(
     probabilities: np.ndarray, thresholds: Sequence[float], space: LabelSpace
 ) -> np.ndarray:
-    """Of classes of which one is right; background counts at 0.5, of equals the first wins."""
+    """Decide among classes that exclude each other; the first of equal ones wins."""
     best = probabilities[0].copy()
     classes = np.zeros(best.shape, dtype=np.uint8)
     for index, threshold in enumerate(thresholds, 1):
@@ -103,7 +107,7 @@ def _largest_odds(
 
 
 def _paint(probabilities: np.ndarray, thresholds: Sequence[float], space: LabelSpace) -> np.ndarray:
-    """One foreground, or regions: each that reaches its threshold over those before it."""
+    """Decide one class, or regions: each that reaches its threshold covers those before it."""
     classes = np.zeros(probabilities.shape[1:], dtype=np.uint8)
     for region, probability, threshold in zip(space.scored, probabilities, thresholds, strict=True):
         classes[probability >= threshold] = region.classes[0]
@@ -111,7 +115,7 @@ def _paint(probabilities: np.ndarray, thresholds: Sequence[float], space: LabelS
 
 
 def as_fractions(probabilities: np.ndarray) -> np.ndarray:
-    """Stored probabilities as float32 (float64 stays) from 0 to 1; uint8 means 0 to 255."""
+    """Return probabilities from 0 to 1 as float32 (or float64); uint8 is divided by 255."""
     if probabilities.dtype == np.uint8:
         return probabilities.astype(np.float32) / 255
     return probabilities.astype(np.result_type(probabilities.dtype, np.float32), copy=False)

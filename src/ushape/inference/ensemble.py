@@ -1,4 +1,4 @@
-"""A run, or several -> networks that are ready to predict."""
+"""Runs opened for prediction: the members of an ensemble, and the network during training."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import psutil
-import torch
 from torch import nn
 
 from ushape import config
 from ushape.config import resolved
 from ushape.errors import ConfigError, PlanError
 from ushape.inference.backend_choice import calibration_tiles, select_backend
-from ushape.inference.backends import Backend, Precision, open_backend
-from ushape.inference.network import Computed, Eager, Slot, Swapped
-from ushape.inference.sliding_window import TileSettings, predict_probabilities
+from ushape.inference.backends import open_backend
+from ushape.inference.network import LazyNetwork, Network, Precision, Slot, TorchNetwork
+from ushape.inference.sliding_window import TileSettings, sliding_window, sliding_window_batch
 from ushape.models import network_sizes
 from ushape.planning.hardware import inspect_machine, keep_memory
 from ushape.planning.plan import Plan
@@ -26,59 +25,64 @@ from ushape.transforms.tiling import Average, symmetries
 from ushape.types import Sample
 
 WEIGHTS_SHARE = 0.25
-"""Where the weights of an ensemble exceed this share of the free memory, one network is in memory
-at a time."""
+"""Share of the free memory above which the networks of an ensemble are loaded one at a time."""
 
 
 @dataclass(frozen=True)
-class Member:
+class EnsembleMember:
     """A trained network with its plan."""
 
     plan: Plan
-    network: Computed
+    network: Network
     settings: TileSettings
 
-    def probabilities(self, sample: Sample) -> np.ndarray:
-        """(K, *file) of a prepared case."""
-        image = sample.normalization.apply(sample.image)
-        space = self.plan.preprocessing.space
-        working = predict_probabilities(self.network, image, space, self.settings)
-        return self.plan.preprocessing.restore(working, sample.geometry)
+    def probabilities(self, samples: Sequence[Sample]) -> list[np.ndarray]:
+        """Return the probabilities (K, *file) of samples whose images have one shape."""
+        preprocessing = self.plan.preprocessing
+        images = [sample.normalization.apply(sample.image) for sample in samples]
+        working = sliding_window_batch(self.network, images, preprocessing.space, self.settings)
+        return [
+            preprocessing.restore(found, sample.geometry)
+            for found, sample in zip(working, samples, strict=True)
+        ]
 
 
 def open_members(
     runs: Sequence[Run], device: str, backend: str, settings: Sequence[str]
-) -> tuple[list[Member], list[str]]:
-    """Each run's network, and what is to be said about their backends.
+) -> tuple[list[EnsembleMember], list[str]]:
+    """Open the network of each run; return also the notes on the choice of their backends.
 
     Raises:
-        PlanError: the device or the backend is not there; runs of other classes.
+        PlanError: if the device or the backend is missing, or the runs have different classes.
     """
     slot = Slot() if _is_memory_short(runs) else None
     opened = [_open_member(run, device, backend, settings, slot) for run in runs]
     members = [member for member, _ in opened]
     for run, member in zip(runs, members, strict=True):
-        _refuse_other_classes(run, member.plan, runs[0], members[0].plan)
+        _check_same_classes(run, member.plan, runs[0], members[0].plan)
     return members, [line for _, lines in opened for line in lines]
 
 
-def predict_sample(
+def sample_probabilities(
     module: nn.Module, sample: Sample, plan: Plan, precision: str, *, average: Average | None = None
 ) -> np.ndarray:
-    """(K, *working) probabilities; training validates with this.
+    """Return the probabilities (K, *working) of a sample; training validates with this.
 
     Args:
-        average: Turned versions to average, in place of the plan's.
+        average: Transformed versions to average, in place of the plan's.
     """
     layout = memory_format(plan.recipe.network.dims, channels_last=plan.recipe.train.channels_last)
-    network = Eager(module, precision, layout)
+    network = TorchNetwork(module, layout, autocast=precision)
     image = sample.normalization.apply(sample.image)
-    settings = tile_settings(plan, average)
-    return predict_probabilities(network, image, plan.preprocessing.space, settings)
+    return sliding_window(network, image, plan.preprocessing.space, tile_settings(plan, average))
 
 
 def tile_settings(plan: Plan, average: Average | None = None) -> TileSettings:
-    """How the plan cuts up images, averaging other versions if these are named."""
+    """Return how the plan cuts images into tiles.
+
+    Args:
+        average: Transformed versions to average, in place of the plan's.
+    """
     predict = plan.recipe.predict
     chosen: Average = resolved(predict.tta) if average is None else average
     return TileSettings(
@@ -90,70 +94,73 @@ def tile_settings(plan: Plan, average: Average | None = None) -> TileSettings:
 
 
 def _is_memory_short(runs: Sequence[Run]) -> bool:
-    """All networks of an ensemble at once would take too much of the memory that is left."""
+    """Return whether all networks of an ensemble would take too much of the free memory."""
     weights = sum(run.weights_path.stat().st_size for run in runs)
     return len(runs) > 1 and weights > WEIGHTS_SHARE * psutil.virtual_memory().available
 
 
-def _refuse_other_classes(run: Run, plan: Plan, first_run: Run, first: Plan) -> None:
-    for what, own, wanted in (
+def _check_same_classes(run: Run, plan: Plan, first_run: Run, first: Plan) -> None:
+    for what, own, expected in (
         ("classes", plan.preprocessing.space, first.preprocessing.space),
         ("channels", plan.preprocessing.channels, first.preprocessing.channels),
         ("dimensions", plan.recipe.network.dims, first.recipe.network.dims),
     ):
-        if own != wanted:
+        if own != expected:
             raise PlanError(
-                f"{run.folder} has other {what} than {first_run.folder}.",
-                hint=f"Only runs on the same {what} can be averaged.",
+                f"{run.folder} and {first_run.folder} were trained with different {what}.",
+                code="incompatible_runs",
+                hint=f"Only runs with the same {what} can be averaged.",
             )
 
 
 def _open_member(
     run: Run, device: str, backend: str, settings: Sequence[str], slot: Slot | None
-) -> tuple[Member, list[str]]:
-    """With what is to be said about its backend."""
+) -> tuple[EnsembleMember, list[str]]:
+    """Open the network of a run; return also the notes on the choice of its backend."""
     plan = _with_settings(run.load_plan(), settings)
     if plan.recipe.train.keep_memory:
         keep_memory()
     machine = inspect_machine(device)
     module = run.load_network(plan)
-    # The training's precision, where this machine computes it in hardware as well.
+    # The precision of training, if this machine computes it in hardware as well.
     is_half = plan.recipe.train.precision == "bf16" and machine.has_bf16
     precision: Precision = "bf16" if is_half else "fp32"
     lines: list[str] = []
     if backend == "auto":
-        selected = select_backend(run, plan, module, _as_trained(module), machine, precision)
+        selected = select_backend(run, plan, module, machine, precision)
         backend, lines = selected.chosen, selected.lines
 
-    def open_now(module: nn.Module) -> Backend:
+    def open_now(module: nn.Module) -> Network:
         return open_backend(
             backend,
             module,
             device=machine.device,
             precision=precision,
             folder=run.folder / "backends",
-            calibration=calibration_tiles(run, plan, _as_trained(module)),
+            calibration=calibration_tiles(run, plan, module),
         )
 
-    opened: Backend
+    network: Network
     if slot is None:
-        opened = open_now(module)
+        network = open_now(module)
     else:
-        opened = Swapped(backend, slot, lambda: open_now(run.load_network(plan)))
-    sizes = network_sizes(plan.recipe.network)
-    network = Computed(opened, sizes.margin, sizes.legal_size)
-    return Member(plan, network, tile_settings(plan)), lines
-
-
-def _as_trained(module: nn.Module) -> Eager:
-    return Eager(module, "fp32", torch.contiguous_format)
+        sizes = network_sizes(plan.recipe.network)
+        network = LazyNetwork(
+            name=backend,
+            margin=sizes.margin,
+            legal_size=sizes.legal_size,
+            load=lambda: open_now(run.load_network(plan)),
+            slot=slot,
+        )
+    return EnsembleMember(plan, network, tile_settings(plan)), lines
 
 
 def _with_settings(plan: Plan, settings: Sequence[str]) -> Plan:
-    strange = [one for one in settings if not one.strip().startswith("predict.")]
-    if strange:
+    other = [one for one in settings if not one.strip().startswith("predict.")]
+    if other:
         raise ConfigError(
-            f"--set {strange[0]}: a trained network keeps its settings, but for predict.",
-            hint="E.g. --set predict.tta=mirrored.",
+            f"--set {other[0]}: only settings of predict can be changed for a trained network.",
+            code="not_a_prediction_setting",
+            hint="For example: --set predict.tta=mirrored.",
         )
     return replace(plan, recipe=config.override(plan.recipe, settings))

@@ -1,21 +1,27 @@
-"""Runs and an image -> a prediction on the image's own grid."""
+"""Trained runs as a predictor: preprocess an image, predict it, decide its classes."""
 
 from __future__ import annotations
 
-from collections import deque
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
-from ushape.data.preprocessing import read_image
+from ushape import io
+from ushape.data.preprocessing import by_group, join_channels
 from ushape.errors import DataError
 from ushape.inference.decision_rule import apply_rule
-from ushape.inference.ensemble import Member, open_members
-from ushape.inference.prefetch import AHEAD, map_ahead, predict_images
-from ushape.inference.streaming import average_bands, predict_file
+from ushape.inference.ensemble import EnsembleMember, open_members
+from ushape.inference.prefetch import compute_ahead
+from ushape.inference.streaming import (
+    StreamedImage,
+    StreamedPrediction,
+    average_bands,
+    read_or_open,
+    stream_probabilities,
+)
 from ushape.inference.tuning import Tuning, join_tunings, load_tuning
 from ushape.inference.uncertainty import confidence_of, expected_dice, spread_over
 from ushape.io.streaming import Bands
@@ -23,32 +29,46 @@ from ushape.planning.hardware import inspect_machine
 from ushape.planning.plan import Plan
 from ushape.planning.run import Run
 from ushape.transforms.morphology import Cleaning
-from ushape.types import Case, Geometry, Prediction, Sample
+from ushape.types import Case, Pixels, Prediction, Sample
 
-T = TypeVar("T")
 
-Request = tuple[T, Case, Sequence[Case]]
-"""Anything that tells the result, a case, and all cases of its group."""
+@dataclass(frozen=True)
+class PreparedImage:
+    """An image in memory, preprocessed for each network of the ensemble."""
+
+    samples: tuple[Sample, ...]
+    source: Pixels
+    """The image as it was read."""
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels of the largest sample."""
+        return max(math.prod(sample.image.shape[1:]) for sample in self.samples)
+
+    @property
+    def batch_key(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the samples: images with equal ones can share a batch."""
+        return tuple(sample.image.shape for sample in self.samples)
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """Trained networks, one or an ensemble, with the rule by which they decide."""
+    """Trained networks, one or an ensemble, with the rule that decides the classes."""
 
-    members: tuple[Member, ...]
+    members: tuple[EnsembleMember, ...]
     tuning: Tuning
     device: str
     notes: tuple[str, ...] = ()
-    """How a backend was chosen, a line each."""
+    """Lines that explain the choice of the backends."""
 
     @property
     def plan(self) -> Plan:
-        """Of the first network: mask values and encoding are the same in all."""
+        """Plan of the first network; classes and mask values are the same in all."""
         return self.members[0].plan
 
     @property
     def backends(self) -> list[str]:
-        """What computes each network."""
+        """Name of the backend of each network."""
         return [member.network.name for member in self.members]
 
     @classmethod
@@ -60,78 +80,166 @@ class Predictor:
         backend: str = "torch",
         settings: Iterable[str] = (),
     ) -> Predictor:
-        """From run folders alone, wherever they were copied to.
+        """Open run folders; nothing else is needed, wherever they were copied to.
 
         Args:
-            folders: One run, or several for the mean of their probabilities.
-            backend: One of backends.BACKENDS; or auto, the fastest that changes little.
-            settings: `predict.key=value` for each value of the plan to change.
+            folders: One run, or several whose probabilities are averaged.
+            backend: One of backends.BACKENDS, or auto for the fastest that changes little.
+            settings: `predict.key=value` for each setting of the plan to change.
 
         Raises:
-            ConfigError: a setting that is not one of prediction, or impossible.
-            RunError: not a run, or one without weights.
-            PlanError: the device or the backend is not there; runs of other classes.
+            ConfigError: if a setting is not one of prediction, or its value is impossible.
+            RunError: if a folder is not a run, or has no weights.
+            PlanError: if the device or the backend is missing, or the runs have different classes.
         """
         folders = [folders] if isinstance(folders, Path) else list(folders)
         runs = [Run.open(folder) for folder in folders]
-        settings = tuple(settings)
-        members, notes = open_members(runs, device, backend, settings)
+        members, notes = open_members(runs, device, backend, tuple(settings))
         tuning = join_tunings([load_tuning(run) for run in runs])
         return cls(tuple(members), tuning, inspect_machine(device).device, tuple(notes))
 
-    def predict(self, case: Case, companions: Sequence[Case] = ()) -> Prediction:
-        """Reads one case's image and predicts it.
+    def preprocess(self, case: Case, companions: Sequence[Case] = ()) -> PreparedImage:
+        """Read the image of a case and preprocess it for each network.
 
         Args:
-            companions: All cases of its group, itself included; none: it stands alone.
+            companions: All cases of its group, including itself; empty if it stands alone.
 
         Raises:
-            DataError: unreadable, or other channels than the network's.
+            DataError: if the image cannot be read, or its channels or dimensions are not those of
+                the model.
         """
-        return self.predict_samples(self.load(case, companions))
+        return self._prepare(case, io.read(case.image), companions)
 
-    def predict_array(self, image: np.ndarray) -> Prediction:
-        """Predicts pixels (C, *S) as a file would hold them.
+    def preprocess_or_stream(
+        self, case: Case, companions: Sequence[Case], max_bytes: int
+    ) -> PreparedImage | StreamedImage:
+        """Preprocess a case, or open its image to be streamed if it needs more memory.
+
+        Args:
+            max_bytes: Memory for the image and its probabilities.
 
         Raises:
-            DataError: other channels than the network's; a model that scales images by group.
+            DataError: if `preprocess` raises it.
         """
-        case = Case(id="array", image=Path("array"))
+        if case.channels:
+            return self.preprocess(case, companions)
+        source = read_or_open(case.image, lambda bands: self._memory_of(bands) > max_bytes)
+        if isinstance(source, Bands):
+            return StreamedImage(source)
+        return self._prepare(case, source, companions)
+
+    def preprocess_array(self, image: np.ndarray) -> PreparedImage:
+        """Preprocess pixels (C, *S) with the intensities that a file would have.
+
+        Raises:
+            DataError: if the channels or dimensions are not those of the model, or the model
+                preprocesses images by group.
+        """
         if any(member.plan.preprocessing.needs_group for member in self.members):
             raise DataError(
-                "This model prepares images by what their group shows.",
+                "This model preprocesses images together with the other images of their group.",
+                code="model_needs_groups",
                 hint="Predict files in a folder of their own, not arrays.",
             )
-        return self.predict_samples(self._place(case, image))
+        return self._prepare(Case(id="array", image=Path("array")), Pixels(array=image))
 
-    def load(self, case: Case, companions: Sequence[Case] = ()) -> list[Sample]:
-        """The case's image as each network takes it."""
-        image = read_image(case, self.plan.preprocessing.channels)
-        return self._place(replace(case, mask=None), image, companions)
-
-    def _place(
-        self, case: Case, image: np.ndarray, companions: Sequence[Case] = ()
-    ) -> list[Sample]:
-        """The image, read once, as each network takes it."""
-        refuse_dimensions(str(case.image), image.ndim - 1, self.plan.recipe.network.dims)
-        preparations = [member.plan.preprocessing for member in self.members]
-        return [one.place(case, image, None, one.look(case, companions)) for one in preparations]
-
-    def predict_samples(self, samples: Sequence[Sample]) -> Prediction:
-        """Predicts a case that was prepared for each network."""
-        found = (
-            member.probabilities(sample)
-            for member, sample in zip(self.members, samples, strict=True)
+    def predict(self, images: Sequence[PreparedImage]) -> list[Prediction]:
+        """Predict images whose samples have equal shapes, in one batch."""
+        found: Iterator[list[np.ndarray]] = (
+            member.probabilities([image.samples[index] for image in images])
+            for index, member in enumerate(self.members)
         )
         if len(self.members) == 1:
-            return self._decide(next(found), samples[0].missing_px)
-        spread = spread_over(found, self.plan.preprocessing.space)
-        return self._decide(spread.probabilities, samples[0].missing_px, spread.disagreement)
+            pairs = zip(next(found), images, strict=True)
+            return [self._postprocess(own, image) for own, image in pairs]
+        # Of a single image, the probabilities of one member are in memory at a time.
+        by_image: Iterable[Iterable[np.ndarray]] = (
+            [(own[0] for own in found)] if len(images) == 1 else zip(*found, strict=True)
+        )
+        space = self.plan.preprocessing.space
+        spreads = [spread_over(members, space) for members in by_image]
+        return [
+            self._postprocess(spread.probabilities, image, spread.disagreement)
+            for spread, image in zip(spreads, images, strict=True)
+        ]
 
-    def _decide(
-        self, probabilities: np.ndarray, missing_px: int, disagreement: np.ndarray | None = None
+    def predict_many(
+        self, cases: Iterable[Case], among: Sequence[Case] = ()
+    ) -> Iterator[tuple[Case, Prediction | DataError]]:
+        """Predict cases in order, while the next ones are read; small ones share a batch.
+
+        Args:
+            among: All cases that may be companions of these; by default these.
+        """
+        cases = list(cases)
+        groups = by_group(among or cases)
+        for one in compute_ahead(
+            cases,
+            read=lambda case: self.preprocess(case, groups[case.group]),
+            compute=self.predict,
+        ):
+            yield one.item, one.result
+
+    def stream(self, image: StreamedImage) -> StreamedPrediction:
+        """Predict an image larger than memory, band by band as the result is taken.
+
+        Thresholds are applied; cleaning needs the whole image: `clean_stored` with `cleanings`.
+
+        Raises:
+            DataError: if `stream_probabilities` raises it.
+        """
+        bands = image.bands
+        check_dimensions(str(bands.path), len(bands.shape) - 1, self.plan.recipe.network.dims)
+        rule, space = self.tuning.rule.without_cleaning(), self.plan.preprocessing.space
+        members = [
+            stream_probabilities(member.network, bands, member.plan.preprocessing, member.settings)
+            for member in self.members
+        ]
+        averaged = average_bands(members)
+        return StreamedPrediction(
+            bands, ((band, apply_rule(rule, band, space)) for band in averaged)
+        )
+
+    @property
+    def cleanings(self) -> list[Cleaning]:
+        """Cleaning of each of the scored classes or regions, as validation chose it."""
+        rules = self.tuning.rule.for_space(self.plan.preprocessing.space)
+        return [own.cleaning for own in rules]
+
+    def expected_dice(self, prediction: Prediction) -> float | None:
+        """Return the Dice of validation cases of this confidence; None if there were too few."""
+        found = [expected_dice(prediction.confidence, one) for one in self.tuning.calibrations]
+        return sum(found) / len(found) if found else None
+
+    def codes_of(self, classes: np.ndarray) -> np.ndarray:
+        """Convert class indices (*S) to the values of the user's masks."""
+        return self.plan.preprocessing.space.values_of(classes)
+
+    def _memory_of(self, bands: Bands) -> int:
+        """Return about how many bytes the image and its probabilities take."""
+        channels, *shape = bands.shape
+        outputs = 3 * self.plan.preprocessing.space.channels
+        return math.prod(shape) * (channels * (bands.dtype.itemsize + 4) + 4 * outputs)
+
+    def _prepare(
+        self, case: Case, source: Pixels, companions: Sequence[Case] = ()
+    ) -> PreparedImage:
+        source = join_channels(case, source, self.plan.preprocessing.channels)
+        image, case = source.array, replace(case, mask=None)
+        check_dimensions(str(case.image), image.ndim - 1, self.plan.recipe.network.dims)
+        samples = []
+        for preprocessing in (member.plan.preprocessing for member in self.members):
+            look = preprocessing.look(case, companions)
+            samples.append(preprocessing.place(case, image, None, look))
+        return PreparedImage(tuple(samples), source)
+
+    def _postprocess(
+        self,
+        probabilities: np.ndarray,
+        image: PreparedImage,
+        disagreement: np.ndarray | None = None,
     ) -> Prediction:
-        """(K, *file) probabilities -> classes, by the rule that validation chose."""
+        """Decide the classes from probabilities (K, *file), by the rule that validation chose."""
         space = self.plan.preprocessing.space
         classes = apply_rule(self.tuning.rule, probabilities, space)
         return Prediction(
@@ -139,84 +247,18 @@ class Predictor:
             classes=classes,
             confidence=confidence_of(probabilities, classes, space),
             disagreement=disagreement,
-            missing_px=missing_px,
+            missing_px=image.samples[0].missing_px,
+            source=image.source,
         )
 
-    def predict_many(
-        self, requests: Iterable[Request[T]], *, ahead: int = AHEAD
-    ) -> Iterator[tuple[T, Prediction | DataError]]:
-        """Many cases in order: images are read ahead, small ones of one size share a batch.
 
-        Args:
-            ahead: Images that are in memory before they are needed, at most.
-        """
-        loaded = map_ahead(lambda request: self.load(request[1], request[2]), requests, ahead=ahead)
-        if len(self.members) > 1:
-            for request, samples in loaded:
-                if isinstance(samples, DataError):
-                    yield request[0], samples
-                else:
-                    yield request[0], self.predict_samples(samples)
-            return
-        member, seen = self.members[0], deque[tuple[Geometry, int]]()
-
-        def images() -> Iterator[tuple[T, np.ndarray | DataError]]:
-            for request, samples in loaded:
-                if isinstance(samples, DataError):
-                    yield request[0], samples
-                else:
-                    seen.append((samples[0].geometry, samples[0].missing_px))
-                    yield request[0], samples[0].normalization.apply(samples[0].image)
-
-        preprocessing = member.plan.preprocessing
-        for item, found in predict_images(
-            member.network, images(), preprocessing.space, member.settings
-        ):
-            if isinstance(found, DataError):
-                yield item, found
-            else:
-                geometry, missing_px = seen.popleft()
-                yield item, self._decide(preprocessing.restore(found, geometry), missing_px)
-
-    def predict_bands(self, bands: Bands) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """An image larger than memory: probabilities (K, n, ...) and classes (n, ...) of bands.
-
-        Thresholds are applied; cleaning needs the whole: `clean_stored` with `cleanings`.
-
-        Raises:
-            DataError: as `stream.predict_file`.
-        """
-        refuse_dimensions(str(bands.path), len(bands.shape) - 1, self.plan.recipe.network.dims)
-        rule, space = self.tuning.rule.without_cleaning(), self.plan.preprocessing.space
-        members = [
-            predict_file(member.network, bands, member.plan.preprocessing, member.settings)
-            for member in self.members
-        ]
-        for band in average_bands(members):
-            yield band, apply_rule(rule, band, space)
-
-    @property
-    def cleanings(self) -> list[Cleaning]:
-        """What validation chose, for each of the scored classes or regions."""
-        rules = self.tuning.rule.for_space(self.plan.preprocessing.space)
-        return [own.cleaning for own in rules]
-
-    def expected_dice(self, prediction: Prediction) -> float | None:
-        """What validation cases of this confidence had; None where there were too few."""
-        found = [expected_dice(prediction.confidence, one) for one in self.tuning.calibrations]
-        return sum(found) / len(found) if found else None
-
-    def codes_of(self, classes: np.ndarray) -> np.ndarray:
-        """Class indices in the user's own mask values (*S)."""
-        return self.plan.preprocessing.space.values_of(classes)
-
-
-def refuse_dimensions(name: str, found: int, wanted: int) -> None:
-    """Raises DataError for a volume where the network sees images, or the other way round."""
-    if found != wanted:
+def check_dimensions(name: str, found: int, expected: int) -> None:
+    """Raise DataError for a volume where the network predicts images, or the reverse."""
+    if found != expected:
         kinds = {2: "an image", 3: "a volume"}
         raise DataError(
-            f"{name} is {kinds.get(found, f'of {found} dimensions')}, the model predicts "
-            f"{'volumes' if wanted == 3 else 'images'}.",
-            hint="Give it what it was trained on: single slices, or whole volumes.",
+            f"{name} is {kinds.get(found, f'an array of {found} dimensions')}, but the model "
+            f"predicts {'volumes' if expected == 3 else 'images'}.",
+            code="dimension_mismatch",
+            hint="Use data like those of the training: single slices, or whole volumes.",
         )

@@ -1,95 +1,167 @@
-"""Reading, network and writing at the same time; small images of one size share a batch."""
+"""Reading, computing and writing of many images at the same time."""
 
 from __future__ import annotations
 
-import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
-
-import numpy as np
+from dataclasses import dataclass
+from functools import partial
+from typing import Generic, Protocol, TypeVar
 
 from ushape.errors import DataError
-from ushape.inference.sliding_window import (
-    BATCH_PX,
-    Network,
-    TileSettings,
-    predict_alike,
-    predict_probabilities,
-)
-from ushape.labels import LabelSpace
+from ushape.inference.sliding_window import BATCH_PX
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 AHEAD = 8
-"""Images that are read before they are needed, and results that wait to be written, at most."""
+"""Largest number of images that are read in advance, and of results that wait to be written."""
+
+AHEAD_PX = 1 << 23
+"""Number of pixels in these images above which fewer of them are held."""
+
+
+class Loaded(Protocol):
+    """An image that was read."""
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels, channels not counted."""
+        ...
+
+    @property
+    def batch_key(self) -> object:
+        """Images with equal keys may share a batch; an image with None is processed alone."""
+        ...
+
+
+S = TypeVar("S", bound=Loaded)
+P = TypeVar("P")
+
+
+@dataclass(frozen=True)
+class Computed(Generic[T, P]):
+    """An item between computing and writing."""
+
+    item: T
+    result: P | DataError
+    is_alone: bool = False
+
+
+@dataclass
+class Limit:
+    """Number of images that may be held, from the size of the largest one that was read."""
+
+    largest_px: int = 0
+
+    def __call__(self) -> int:
+        # Before the first image was read, it must be expected to be large.
+        return max(1, min(AHEAD, AHEAD_PX // self.largest_px)) if self.largest_px else 1
+
+
+def overlap(
+    items: Iterable[T],
+    *,
+    read: Callable[[T], S],
+    compute: Callable[[Sequence[S]], Sequence[P]],
+    write: Callable[[T, P], R],
+) -> Iterator[tuple[T, R | DataError]]:
+    """Yield each item with what `write` returns for it, in order.
+
+    This is the loop `write(item, compute(read(item)))`. While this thread computes, the next items
+    are read and the last results are written in threads of their own. A DataError of `read` or
+    `write` takes the place of the result; any other exception is raised.
+    """
+
+    def write_one(one: Computed[T, P]) -> R:
+        if isinstance(one.result, DataError):
+            raise one.result
+        return write(one.item, one.result)
+
+    limit = Limit()
+    computed = compute_ahead(items, read=read, compute=compute, limit=limit)
+    # One thread writes, so that the outputs are in the order of the items.
+    for one, result in map_ahead(
+        write_one, computed, threads=1, ahead=limit, alone=lambda one: one.is_alone
+    ):
+        yield one.item, result
+
+
+def compute_ahead(
+    items: Iterable[T],
+    *,
+    read: Callable[[T], S],
+    compute: Callable[[Sequence[S]], Sequence[P]],
+    limit: Limit | None = None,
+) -> Iterator[Computed[T, P]]:
+    """Yield each item with what `compute` returns for it, in order; the next items are being read.
+
+    Small images with one key that follow each other are computed together.
+    """
+    limit = limit or Limit()
+    batch: list[tuple[T, S]] = []
+
+    def results() -> Iterator[Computed[T, P]]:
+        if batch:
+            is_alone = batch[0][1].batch_key is None
+            found = compute([image for _, image in batch])
+            for (item, _), result in zip(batch, found, strict=True):
+                yield Computed(item, result, is_alone)
+            batch.clear()
+
+    for item, image in map_ahead(read, items, ahead=limit):
+        if isinstance(image, DataError):
+            yield from results()
+            yield Computed(item, image)
+            continue
+        limit.largest_px = max(limit.largest_px, image.pixels)
+        if batch and batch[0][1].batch_key != image.batch_key:
+            yield from results()
+        batch.append((item, image))
+        is_full = (len(batch) + 1) * image.pixels > BATCH_PX
+        if is_full or image.batch_key is None:
+            yield from results()
+    yield from results()
 
 
 def map_ahead(
-    function: Callable[[T], R], items: Iterable[T], *, threads: int = 2, ahead: int = AHEAD
+    function: Callable[[T], R],
+    items: Iterable[T],
+    *,
+    threads: int = 2,
+    ahead: Callable[[], int] = lambda: AHEAD,
+    alone: Callable[[T], bool] = lambda item: False,
 ) -> Iterator[tuple[T, R | DataError]]:
-    """Each item with what the function makes of it, in order, computed in threads before it is
-    asked for. A DataError is handed on, any other error is raised."""
+    """Yield each item with what the function returns for it, in order, computed in threads.
+
+    Args:
+        ahead: Function that returns how many items may be in progress or waiting to be yielded.
+        alone: Function that returns whether an item is processed in the calling thread, when all
+            items before it were yielded.
+    """
     waiting: deque[tuple[T, Future[R]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
             for item in items:
-                waiting.append((item, pool.submit(function, item)))
-                if len(waiting) >= ahead:
-                    yield _settle(waiting.popleft())
+                is_alone = alone(item)
+                if not is_alone:
+                    waiting.append((item, pool.submit(function, item)))
+                while waiting and (is_alone or len(waiting) >= ahead()):
+                    first, future = waiting.popleft()
+                    yield first, _result_of(future.result)
+                if is_alone:
+                    yield item, _result_of(partial(function, item))
             while waiting:
-                yield _settle(waiting.popleft())
-        finally:  # Also where nobody wants the rest.
+                first, future = waiting.popleft()
+                yield first, _result_of(future.result)
+        finally:  # Also if the consumer stops early.
             for _, future in waiting:
                 future.cancel()
 
 
-def _settle(pair: tuple[T, Future[Any]]) -> tuple[T, Any]:
-    item, future = pair
+def _result_of(call: Callable[[], R]) -> R | DataError:
     try:
-        return item, future.result()
+        return call()
     except DataError as error:
-        return item, error
-
-
-def predict_images(
-    network: Network,
-    images: Iterable[tuple[T, np.ndarray | DataError]],
-    space: LabelSpace,
-    settings: TileSettings,
-) -> Iterator[tuple[T, np.ndarray | DataError]]:
-    """Probabilities of many prepared images, in order; those of one size that follow each other
-    are predicted together.
-
-    Shapes:
-        images: (C, *S) float32 each -> (K, *S) float32.
-    """
-    alike: list[tuple[T, np.ndarray]] = []
-    for item, image in images:
-        is_other = isinstance(image, DataError) or (alike and image.shape != alike[0][1].shape)
-        if is_other:
-            yield from _predict_alike(network, alike, space, settings)
-            alike = []
-        if isinstance(image, DataError):
-            yield item, image
-            continue
-        alike.append((item, image))
-        if (len(alike) + 1) * math.prod(image.shape[1:]) > BATCH_PX:
-            yield from _predict_alike(network, alike, space, settings)
-            alike = []
-    yield from _predict_alike(network, alike, space, settings)
-
-
-def _predict_alike(
-    network: Network, alike: list[tuple[T, np.ndarray]], space: LabelSpace, settings: TileSettings
-) -> Iterator[tuple[T, np.ndarray]]:
-    if len(alike) > 1:
-        images = np.stack([image for _, image in alike])
-        found = predict_alike(network, images, space, settings)
-        if found is not None:
-            yield from zip([item for item, _ in alike], found, strict=True)
-            return
-    for item, image in alike:
-        yield item, predict_probabilities(network, image, space, settings)
+        return error

@@ -1,4 +1,4 @@
-"""One image, one network -> probabilities: whole where it fits, else in tiles, band by band."""
+"""Sliding-window prediction: probabilities of an image, in one tile or in overlapping ones."""
 
 from __future__ import annotations
 
@@ -10,39 +10,24 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from ushape.inference.network import Network
 from ushape.labels import LabelSpace
 from ushape.transforms.resampling import mirror_indices, pad_mirrored
 from ushape.transforms.tiling import STRETCH, Blend, Symmetry, TiledAxis, cut_axis, even_tile
 
 BATCH_PX = 1 << 18
-"""Small tiles are predicted together, about so many pixels at once."""
+"""Number of pixels up to which small tiles are computed together."""
 
+MAX_STRIP_PX = 1 << 23
+"""Largest number of pixels in one row of tiles; the tiles of wider images are made lower."""
 
-BAND_PX, MIN_TILE = 1 << 23, 256
-"""Tiles of an image so wide that one row of them has more pixels are made lower, down to this."""
-
-
-class Network(Protocol):
-    """What predicts: a network, wherever and in whatever format it is computed."""
-
-    @property
-    def margin(self) -> int:
-        """Pixels that it loses on each side."""
-        ...
-
-    def legal_size(self, at_least: int) -> int:
-        """The smallest size, not smaller, that it takes."""
-        ...
-
-    def logits(self, tiles: Tensor) -> Tensor:
-        """(B, C, *T) float32 on the CPU -> (B, K, *T') float32 on the CPU."""
-        ...
+MIN_TILE = 256
+"""Height below which tiles of wide images are not reduced."""
 
 
 class Rows(Protocol):
-    """A prepared image, read in bands along the first axis of S."""
+    """A preprocessed image that is read in bands along the first axis of S."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -50,20 +35,20 @@ class Rows(Protocol):
         ...
 
     def read(self, first: int, last: int) -> np.ndarray:
-        """(C, last - first, ...) of any type; 0 <= first < last <= S[0]."""
+        """Return (C, last - first, ...) of any type; 0 <= first < last <= S[0]."""
         ...
 
     def scale(self, part: np.ndarray) -> np.ndarray:
-        """A part of what was read (C, *T), as float32, intensities scaled."""
+        """Return a part of what was read, (C, *T), as normalized float32."""
         ...
 
 
 @dataclass(frozen=True)
 class ArrayRows:
-    """An image that is in memory."""
+    """An image in memory."""
 
     image: np.ndarray
-    """(C, *S) float32, intensities scaled."""
+    """(C, *S) normalized float32."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -78,43 +63,67 @@ class ArrayRows:
 
 @dataclass(frozen=True, kw_only=True)
 class TileSettings:
-    """How a large image is cut up."""
+    """How a large image is cut into tiles."""
 
     shape: tuple[int, ...]
-    """About what the network is shown at once, in pixels, its margin not counted."""
+    """Approximate size of a tile in pixels, without the margin of the network."""
 
     overlap_fraction: float = 0.25
     stretch: float = STRETCH
-    """A tile may be so many times longer, where fewer tiles then do."""
+    """Factor by which a tile may be longer if fewer tiles then suffice."""
 
     blend: Blend = "gaussian"
     symmetries: tuple[Symmetry, ...] = (Symmetry(),)
-    """Each tile is predicted in each of these ways, all results averaged."""
+    """Transformed versions of each tile whose predictions are averaged."""
 
 
-def predict_probabilities(
+def sliding_window(
     network: Network, image: np.ndarray, space: LabelSpace, settings: TileSettings
 ) -> np.ndarray:
-    """Class probabilities of one prepared image.
+    """Return the class probabilities of one normalized image.
 
-    Edges are mirrored to the network's legal size, and by its margin where it does not pad.
+    The image is mirrored at its edges to a legal size, and by the margin of a network that does
+    not pad.
 
     Shapes:
-        image: (C, *S) float32, intensities scaled.
+        image: (C, *S) float32.
         returns: (K, *S) float32.
     """
-    bands = list(predict_bands(network, ArrayRows(image), space, settings))
+    bands = list(sliding_bands(network, ArrayRows(image), space, settings))
     return bands[0] if len(bands) == 1 else np.concatenate(bands, axis=1)
 
 
-def predict_bands(
-    network: Network, rows: Rows, space: LabelSpace, settings: TileSettings
-) -> Iterator[np.ndarray]:
-    """The same from the first row to the last, in bands; memory follows the image's width, not
-    its height.
+def sliding_window_batch(
+    network: Network, images: Sequence[np.ndarray], space: LabelSpace, settings: TileSettings
+) -> list[np.ndarray]:
+    """Return the class probabilities of images of one size.
+
+    Images that fit into a single tile are computed together, others one after the other.
 
     Shapes:
-        yields: (K, n, *S[1:]) float32, n >= 1 rows that follow the last ones.
+        images: (C, *S) float32 each.
+        returns: (K, *S) float32 each.
+    """
+    shape = images[0].shape[1:]
+    axes = _cut(network, shape, settings)
+    if len(images) == 1 or any(len(axis.starts) > 1 for axis in axes):
+        return [sliding_window(network, image, space, settings) for image in images]
+    after = [axis.size - size + network.margin for axis, size in zip(axes, shape, strict=True)]
+    padded = pad_mirrored(np.concatenate(images), [network.margin] * len(shape), after)
+    tiles = padded.reshape(len(images), -1, *padded.shape[1:])
+    found = _tile_probabilities(network, tiles, space, settings)
+    return list(found[(slice(None), slice(None), *(slice(size) for size in shape))])
+
+
+def sliding_bands(
+    network: Network, rows: Rows, space: LabelSpace, settings: TileSettings
+) -> Iterator[np.ndarray]:
+    """Yield the class probabilities of an image in bands, from the first row to the last.
+
+    The memory needed depends on the width of the image, not on its height.
+
+    Shapes:
+        yields: (K, n, *S[1:]) float32, n >= 1 rows that follow the previous ones.
     """
     shape = rows.shape[1:]
     first, *others = _cut(network, shape, settings)
@@ -124,14 +133,14 @@ def predict_bands(
     for index, start in enumerate(first.starts):
         strip = _read_strip(rows, start, first.tile, [axis.size for axis in others], network.margin)
         if len(first.starts) == 1 and all(len(axis.starts) == 1 for axis in others):
-            band = _predict_tiles(network, rows.scale(strip)[None], space, settings)[0]
+            band = _tile_probabilities(network, rows.scale(strip)[None], space, settings)[0]
         else:
             tiles = _TilesOfStrip(rows, strip, first.shares[index], others)
             _add_tiles(band, network, tiles, space, settings)
         last = index + 1 == len(first.starts)
         done = min(left, first.tile if last else first.starts[index + 1] - start)
-        del strip  # What follows has its memory.
-        np.minimum(band, 1, out=band)  # Shares in float32 add up to a little more than 1.
+        del strip  # Frees its memory for what follows.
+        np.minimum(band, 1, out=band)  # Weights in float32 may add up to slightly more than 1.
         yield band[(slice(None), slice(done), *inside)]
         left -= done
         rest = band[:, done:]
@@ -139,52 +148,26 @@ def predict_bands(
         band[:, : rest.shape[1]] = rest
 
 
-def predict_alike(
-    network: Network, images: np.ndarray, space: LabelSpace, settings: TileSettings
-) -> np.ndarray | None:
-    """Several images of one size at once; None where they do not fit into one tile.
-
-    Shapes:
-        images: (B, C, *S) -> (B, K, *S) float32.
-    """
-    shape = images.shape[2:]
-    axes = _cut(network, shape, settings)
-    if any(len(axis.starts) > 1 for axis in axes):
-        return None
-    after = [axis.size - size + network.margin for axis, size in zip(axes, shape, strict=True)]
-    padded = pad_mirrored(_merge(images), [network.margin] * len(shape), after)
-    tiles = padded.reshape(*images.shape[:2], *padded.shape[1:])
-    found = _predict_tiles(network, tiles, space, settings)
-    return found[(slice(None), slice(None), *(slice(size) for size in shape))]
-
-
-def count_pixels(network: Network, shape: Sequence[int], settings: TileSettings) -> int:
-    """Pixels that the network is shown in all for an image of this shape, margins included."""
-    axes = _cut(network, shape, settings)
-    each = math.prod(axis.tile + 2 * network.margin for axis in axes)
-    return each * math.prod(len(axis.starts) for axis in axes) * len(settings.symmetries)
-
-
 def _cut(network: Network, shape: Sequence[int], settings: TileSettings) -> list[TiledAxis]:
-    """The tiles along each axis, of sizes that the network takes."""
+    """Return the tiles along each axis, of sizes that are legal for the network."""
     margin, axes = network.margin, []
     for place, (size, most) in enumerate(zip(shape, settings.shape, strict=True)):
         if place == 0 and len(shape) == 2:
-            most = min(most, max(MIN_TILE, BAND_PX // shape[1]))
+            most = min(most, max(MIN_TILE, MAX_STRIP_PX // shape[1]))
         tile = even_tile(size, most, _overlap_of(settings, place, most), settings.stretch)
         tile = network.legal_size(tile + 2 * margin) - 2 * margin
-        # Tiles of a legal size overlap a little more than asked for, if that spares none.
+        # Tiles of a legal size overlap a little more than asked for, if that saves no tile.
         axes.append(cut_axis(size, tile, _overlap_of(settings, place, tile), settings.blend))
     return axes
 
 
 def _overlap_of(settings: TileSettings, axis: int, tile: int) -> float:
-    """The overlap in pixels that was meant, for tiles of another size."""
+    """Return the fraction that gives tiles of another size the intended overlap in pixels."""
     return min(0.99, settings.overlap_fraction * settings.shape[axis] / tile)
 
 
 def _read_strip(rows: Rows, start: int, tile: int, sizes: Sequence[int], margin: int) -> np.ndarray:
-    """(C, tile + 2 margin, ...) from a row on, mirrored at the image's edges."""
+    """Read (C, tile + 2 margin, ...) from a row on, mirrored at the edges of the image."""
     shape = rows.shape[1:]
     wanted = mirror_indices(np.arange(start - margin, start + tile + margin), shape[0])
     first, last = int(wanted.min()), int(wanted.max()) + 1
@@ -197,41 +180,41 @@ def _read_strip(rows: Rows, start: int, tile: int, sizes: Sequence[int], margin:
 
 @dataclass(frozen=True)
 class _TilesOfStrip:
-    """The tiles of one strip, each as far as it counts."""
+    """The tiles of one strip, with the weights of their pixels."""
 
     rows: Rows
     strip: np.ndarray
-    """(C, tile + 2 margin, ...) as read, mirrored at the image's edges."""
+    """(C, tile + 2 margin, ...) as read, mirrored at the edges of the image."""
 
     shares: np.ndarray
-    """(tile,) how much each row counts."""
+    """(tile,) weight of each row."""
 
     others: Sequence[TiledAxis]
 
     @property
     def places(self) -> list[tuple[int, ...]]:
-        """Numbers of the tiles along the other axes."""
+        """Indices of the tiles along the other axes."""
         return list(itertools.product(*(range(len(axis.starts)) for axis in self.others)))
 
     @property
     def pixels(self) -> int:
-        """Of one tile, without its margin."""
+        """Number of pixels of one tile, without its margin."""
         return math.prod([len(self.shares), *(axis.tile for axis in self.others)])
 
     def cut(self, place: tuple[int, ...], reach: int = 0) -> tuple[slice, ...]:
-        """Where a tile lies along the other axes, with so many pixels more at its end."""
+        """Return where a tile lies along the other axes, with `reach` more pixels at its end."""
         return tuple(
             slice(axis.starts[k], axis.starts[k] + axis.tile + reach)
             for k, axis in zip(place, self.others, strict=True)
         )
 
     def read(self, place: tuple[int, ...], margin: int) -> np.ndarray:
-        """(C, *T) float32, as the network sees it."""
+        """Return a tile (C, *T) as normalized float32."""
         cut = self.cut(place, 2 * margin)
         return self.rows.scale(self.strip[(slice(None), slice(None), *cut)])
 
     def weigh(self, tile: np.ndarray, place: tuple[int, ...]) -> None:
-        """Multiplies (K, *T') by how much each of its pixels counts."""
+        """Multiply the probabilities (K, *T') of a tile by the weights of its pixels."""
         shares = [
             self.shares,
             *(axis.shares[k] for k, axis in zip(place, self.others, strict=True)),
@@ -247,21 +230,21 @@ def _add_tiles(
     space: LabelSpace,
     settings: TileSettings,
 ) -> None:
-    """Predicts the tiles of a strip and adds them, each as far as it counts."""
+    """Compute the tiles of a strip and add them to the band with their weights."""
     places = tiles.places
     together = max(1, BATCH_PX // tiles.pixels)
     for some in (places[i : i + together] for i in range(0, len(places), together)):
         batch = np.stack([tiles.read(place, network.margin) for place in some])
-        found = _predict_tiles(network, batch, space, settings)
+        found = _tile_probabilities(network, batch, space, settings)
         for tile, place in zip(found, some, strict=True):
             tiles.weigh(tile, place)
             band[(slice(None), slice(None), *tiles.cut(place))] += tile
 
 
-def _predict_tiles(
+def _tile_probabilities(
     network: Network, tiles: np.ndarray, space: LabelSpace, settings: TileSettings
 ) -> np.ndarray:
-    """(B, C, *T) -> (B, K, *T') probabilities, float32, averaged over the symmetries."""
+    """Return the probabilities (B, K, *T') of tiles (B, C, *T), averaged over the symmetries."""
     total: np.ndarray | None = None
     for symmetry in settings.symmetries:
         turned = symmetry.apply(_merge(tiles))
@@ -275,5 +258,5 @@ def _predict_tiles(
 
 
 def _merge(batch: np.ndarray) -> np.ndarray:
-    """(B, C, *S) -> (B * C, *S)."""
+    """Reshape (B, C, *S) to (B * C, *S)."""
     return batch.reshape(-1, *batch.shape[2:])

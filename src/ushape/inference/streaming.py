@@ -1,37 +1,87 @@
-"""An image larger than memory -> its classes, band by band, on the file's own grid."""
+"""Images larger than memory: the steps of prediction, band by band, on the grid of the file."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
+from ushape import io
 from ushape.data.preprocessing import Preprocessing, thinning_step
 from ushape.errors import DataError
-from ushape.inference.sliding_window import Network, TileSettings, predict_bands
-from ushape.io.streaming import Bands
+from ushape.inference.network import Network
+from ushape.inference.sliding_window import TileSettings, sliding_bands
+from ushape.io.streaming import Bands, open_bands
 from ushape.normalization import Normalization
 from ushape.transforms.resampling import RowGrower, rows_beneath, shrink_rows
+from ushape.types import Pixels
 
-LOOKED_AT_PX = 1 << 24
-"""Pixels that are read at once to measure an image's intensities."""
+MEASURED_PX = 1 << 24
+"""Number of pixels that are read at once to measure the intensities of an image."""
+
+
+@dataclass(frozen=True)
+class StreamedImage:
+    """The open file of an image that is larger than memory."""
+
+    bands: Bands
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels, channels not counted."""
+        return math.prod(self.bands.shape[1:])
+
+    @property
+    def batch_key(self) -> None:
+        """Such an image never shares a batch."""
+        return
+
+
+@dataclass(frozen=True)
+class StreamedPrediction:
+    """Prediction of an image larger than memory, computed as its bands are taken."""
+
+    source: Bands
+    bands: Iterator[tuple[np.ndarray, np.ndarray]]
+    """Probabilities (K, n, ...) and classes (n, ...), not cleaned, of rows that follow each
+    other."""
+
+
+def read_or_open(path: Path, is_large: Callable[[Bands], bool]) -> Pixels | Bands:
+    """Return the image in memory, or its open file if it is large; it is opened only once.
+
+    Raises:
+        DataError: if the file cannot be read.
+    """
+    if io.is_read_in_bands(path):
+        try:
+            bands = open_bands(path)
+            if is_large(bands):
+                return bands
+            with bands:
+                whole = bands.read(0, bands.shape[1])
+                return Pixels(array=whole, spacing_mm=bands.spacing_mm)
+        except DataError:
+            pass  # The reader of whole images says what is wrong.
+    return io.read(path)
 
 
 @dataclass(frozen=True)
 class FileRows:
-    """A file's image on the network's grid, read in bands."""
+    """The image of a file on the grid of the network, read in bands."""
 
     bands: Bands
     shape: tuple[int, ...]
     """(C, *working)."""
 
     normalization: Normalization | None
-    """None: not measured yet, nothing can be scaled."""
+    """Normalization of the intensities; None before it was measured."""
 
     def read(self, first: int, last: int) -> np.ndarray:
-        """(C, last - first, ...), as `Preprocessing.load` would give these rows."""
+        """Return (C, last - first, ...), as `Preprocessing.load` gives these rows."""
         of = (self.bands.shape[1], self.shape[1])
         strip = self.bands.read(*rows_beneath((first, last), of))
         if self.bands.shape[1:] != self.shape[1:]:
@@ -39,29 +89,31 @@ class FileRows:
         return strip
 
     def scale(self, part: np.ndarray) -> np.ndarray:
-        """Intensities as the network sees them."""
+        """Return a part with normalized intensities."""
         assert self.normalization is not None, "measured before prediction"
         return self.normalization.apply(part)
 
 
-def predict_file(
+def stream_probabilities(
     network: Network, bands: Bands, preprocessing: Preprocessing, settings: TileSettings
 ) -> Iterator[np.ndarray]:
-    """Class probabilities of an open file, in bands on its own grid.
+    """Yield the class probabilities of an open file in bands, on its own grid.
 
-    The same as of the whole image, but for rounding.
+    They equal those of the whole image except for rounding.
 
     Shapes:
-        yields: (K, n, *S[1:]) float32, rows that follow the last ones.
+        yields: (K, n, *S[1:]) float32, rows that follow the previous ones.
 
     Raises:
-        DataError: other channels than the network's; a preprocessing that must see whole images.
+        DataError: if the number of channels differs from the network's, or the preprocessing
+            needs whole images.
     """
-    refuse_whole_images(preprocessing, str(bands.path))
+    check_streamable(preprocessing, str(bands.path))
     if bands.shape[0] != preprocessing.channels:
         raise DataError(
             f"{bands.path}: the image has {bands.shape[0]} channels, the model reads "
             f"{preprocessing.channels}.",
+            code="channel_count_mismatch",
             hint="Convert the image, or train a model on images like this one.",
         )
     file_shape = bands.shape[1:]
@@ -72,17 +124,18 @@ def predict_file(
         normalization=preprocessing.normalization or measure_normalization(rows, preprocessing),
     )
     grower = RowGrower(working, file_shape) if working != file_shape else None
-    for band in predict_bands(network, rows, preprocessing.space, settings):
+    for band in sliding_bands(network, rows, preprocessing.space, settings):
         whole = band if grower is None else grower.add(band)
         if whole.shape[1]:
             yield whole
 
 
 def average_bands(members: Sequence[Iterator[np.ndarray]]) -> Iterator[np.ndarray]:
-    """The mean of several predictions of one image, whose bands may end at different rows.
+    """Yield the mean of several predictions of one image, whose bands may end at different rows.
 
     Shapes:
-        members: (K, n, ...) bands each, all of one image -> (K, n, ...).
+        members: (K, n, ...) bands each, all of one image.
+        yields: (K, n, ...).
     """
     if len(members) == 1:
         yield from members[0]
@@ -98,37 +151,41 @@ def average_bands(members: Sequence[Iterator[np.ndarray]]) -> Iterator[np.ndarra
             return
 
 
-def refuse_whole_images(preprocessing: Preprocessing, name: str) -> None:
-    """Raises DataError where an image can only be prepared as a whole."""
+def check_streamable(preprocessing: Preprocessing, name: str) -> None:
+    """Raise DataError if images can only be preprocessed as a whole."""
     config = preprocessing.config
     if preprocessing.needs_group or config.square or config.shape is not None:
         raise DataError(
             f"{name}: too large for this model, which crops, pads or resizes whole images.",
-            hint="Cut the image up, or train with --recipe auto.",
+            code="image_too_large",
+            hint="Cut the image into parts, or train with --recipe auto.",
         )
 
 
 def count_missing(bands: Bands) -> int:
-    """Pixels of the file that hold NaN or infinity, in some channel."""
+    """Return the number of pixels of the file that hold NaN or infinity in some channel."""
     if bands.dtype.kind != "f":
         return 0
-    height, row_px = bands.shape[1], math.prod(bands.shape[2:])
-    together = max(1, LOOKED_AT_PX // row_px)
-    starts = range(0, height, together)
-    strips = (bands.read(first, min(height, first + together)) for first in starts)
+    strips = (bands.read(first, last) for first, last in _strips(bands.shape))
     return sum(int((~np.isfinite(strip)).any(axis=0).sum()) for strip in strips)
 
 
 def measure_normalization(rows: FileRows, preprocessing: Preprocessing) -> Normalization:
-    """The normalization of the whole image, from the pixels that `Preprocessing` would look at."""
+    """Return the normalization of the whole image, from the pixels that `Preprocessing` uses."""
     channels, height, *others = rows.shape
     row_px = math.prod(others)
     step = thinning_step(height * row_px, rows.shape[-1])
-    together = max(1, LOOKED_AT_PX // row_px)
     found = []
-    for first in range(0, height, together):
-        last = min(height, first + together)
+    for first, last in _strips(rows.shape):
         wanted = np.arange(-(-first * row_px // step) * step, last * row_px, step) - first * row_px
         if wanted.size:
             found.append(rows.read(first, last).reshape(channels, -1)[:, wanted])
     return preprocessing.measure(np.concatenate(found, axis=1))
+
+
+def _strips(shape: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield the first row of each strip of an image (C, *S), and the one after its last."""
+    height, row_px = shape[1], math.prod(shape[2:])
+    together = max(1, MEASURED_PX // row_px)
+    for first in range(0, height, together):
+        yield first, min(height, first + together)

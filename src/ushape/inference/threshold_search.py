@@ -1,4 +1,4 @@
-"""Thresholds and cleaning, chosen on validation cases."""
+"""Search of thresholds and cleaning on validation cases."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from ushape.labels import IGNORE, LabelSpace
 from ushape.metrics.overlap import Counts, count_overlap, dice
 
 GRID = tuple(round(0.05 * step, 2) for step in range(1, 20))
-"""Thresholds that are tried."""
+"""Thresholds that are compared."""
 
 SIZES_PX = (4, 16, 64, 256, 1024, 4096)
-"""Smallest sizes of objects that are tried."""
+"""Smallest object sizes that are compared."""
 
 MIN_GAIN = 0.002
-"""Mean Dice that a step must gain."""
+"""Smallest gain of mean Dice for which the rule is changed."""
 
 MIN_BETTER = 2 / 3
-"""Share of the groups that a step changes, that must get better."""
+"""Share of the groups changed by a step that must improve."""
 
 MAX_ALARMS = 0.02
-"""By how much the share of empty cases with a false alarm may rise."""
+"""Largest increase of the share of empty cases with a false positive."""
 
 MIN_GROUPS = 3
-"""Groups with truth below which nothing is chosen: a gain there may be one image's whim."""
+"""Number of groups with the class below which nothing is changed: a gain could be chance."""
 
 CLEANINGS: tuple[tuple[str, Any], ...] = (
     ("largest_only", True),
@@ -37,42 +37,42 @@ CLEANINGS: tuple[tuple[str, Any], ...] = (
     *(("smallest_px", size) for size in SIZES_PX),
 )
 
-Cases = Iterable[tuple[np.ndarray, np.ndarray]]
-"""Probabilities (K, *S), floats or uint8 for 0 to 255, and true class indices (*S) of each case."""
+PredictedCases = Iterable[tuple[np.ndarray, np.ndarray]]
+"""Probabilities (K, *S), floats or uint8 for 0 to 255, and true class indices (*S), by case."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chosen:
-    """A rule, and why it is so."""
+class RuleChoice:
+    """A chosen rule, and the reasons."""
 
     rule: DecisionRule
     report: tuple[str, ...]
-    """In words, with numbers, a line for each step taken or class left alone."""
+    """Explanation with numbers, a line for each change and each class that was not changed."""
 
     before: dict[str, float]
-    """Mean Dice of each class that occurs, with the default rule, on the cases chosen on."""
+    """Mean Dice of each class that occurs, with the default rule, on the given cases."""
 
     after: dict[str, float]
-    """The same with this rule. Somewhat too high for other cases: it was chosen for these."""
+    """The same with the chosen rule; biased upwards, because it was chosen on these cases."""
 
 
-def choose_rule(cases: Cases, space: LabelSpace, groups: Sequence[str]) -> Chosen:
-    """The rule that serves validation cases best, changed only where that clearly helps.
+def choose_rule(cases: PredictedCases, space: LabelSpace, groups: Sequence[str]) -> RuleChoice:
+    """Choose the rule that is best on validation cases; it is changed only if that clearly helps.
 
-    First a threshold for each class, from counts at all of GRID in one pass; then smallest
-    object, largest part and holes, case by case. One step at a time is added, the one that gains
-    most, and only if the class's mean Dice over groups (pixels of a group pooled, a miss is 0,
-    groups without the class left out) gains more than MIN_GAIN, MIN_BETTER of the groups that
-    change get better, the mean over all classes does not fall, and false alarms on cases without
-    the class rise by no more than MAX_ALARMS.
+    First a threshold is chosen for each class, from counts at all thresholds of GRID in one pass;
+    then smallest object, largest part and holes. Changes are added one at a time, the one with the
+    largest gain first. A change is accepted if the mean Dice of its class over groups (pixels of a
+    group pooled, a miss is 0, groups without the class left out) gains more than MIN_GAIN, at
+    least MIN_BETTER of the changed groups improve, the mean over all classes does not fall, and
+    the share of false positives in cases without the class rises by at most MAX_ALARMS.
 
     Args:
-        cases: Gone through several times, one case in memory at a time: a list, or an object
-            that reads or predicts anew whenever it is iterated.
-        groups: What each case belongs to, in the same order.
+        cases: Iterated several times with one case in memory at a time: a list, or an object that
+            reads or predicts again whenever it is iterated.
+        groups: Group of each case, in the same order.
 
     Raises:
-        DataError: shapes that do not fit, or values that are no probabilities.
+        DataError: if shapes do not fit, or values are not probabilities.
     """
     assert iter(cases) is not cases, "an iterator can be gone through only once"
     known = ValidationCases(cases, space, groups)
@@ -85,17 +85,17 @@ def choose_rule(cases: Cases, space: LabelSpace, groups: Sequence[str]) -> Chose
 
     rule, now, lines = known.add_steps(DecisionRule(), default, thresholds, default)
     rule, now, more = known.add_steps(rule, now, cleanings, default)
-    return Chosen(
+    return RuleChoice(
         rule=rule,
         report=(*lines, *more, *_what_stays(rule, default)),
-        before={name: standing.mean for name, standing in default.items() if standing.dice},
-        after={name: standing.mean for name, standing in now.items() if standing.dice},
+        before={name: score.mean for name, score in default.items() if score.dice},
+        after={name: score.mean for name, score in now.items() if score.dice},
     )
 
 
 @dataclass
-class Standing:
-    """How one class fares under one rule: counts, whatever the size of the images."""
+class RuleScore:
+    """Counts of one class under one rule."""
 
     groups: dict[str, Counts] = field(default_factory=dict)
     empty_cases: int = 0
@@ -109,35 +109,35 @@ class Standing:
 
     @property
     def dice(self) -> dict[str, float]:
-        """Of each group that holds the class."""
+        """Dice of each group that contains the class."""
         return {group: dice(own) or 0.0 for group, own in self.groups.items() if own.truth}
 
     @property
     def mean(self) -> float:
         return float(np.mean(list(self.dice.values()))) if self.dice else 0.0
 
-    def alarms_more_than(self, other: Standing) -> bool:
+    def alarms_more_than(self, other: RuleScore) -> bool:
         return self.false_alarms - other.false_alarms > MAX_ALARMS * self.empty_cases
 
-    def changes_from(self, other: Standing) -> list[float]:
-        """Gain or loss of each group whose Dice is another."""
+    def changes_from(self, other: RuleScore) -> list[float]:
+        """Return gain or loss of each group whose Dice changes."""
         now, then = self.dice, other.dice
         return [now[group] - then[group] for group in now if now[group] != then[group]]
 
-    def beats(self, other: Standing) -> bool:
-        """By more than noise."""
+    def beats(self, other: RuleScore) -> bool:
+        """Return whether the Dice is clearly higher."""
         changes = self.changes_from(other)
         better = sum(change > 0 for change in changes)
         return self.mean - other.mean > MIN_GAIN and better / len(changes) >= MIN_BETTER
 
 
-Standings = dict[str, Standing]
-"""By name of class."""
+RuleScores = dict[str, RuleScore]
+"""Score by name of class."""
 
 
 @dataclass(frozen=True)
 class _Step:
-    """One change of one class's rule."""
+    """One change of the rule of one class."""
 
     name: str
     key: str
@@ -151,8 +151,8 @@ class _Step:
             own = replace(own, cleaning=replace(own.cleaning, **{self.key: self.value}))
         return replace(rule, classes={**rule.classes, self.name: own})
 
-    def line(self, before: Standing, after: Standing) -> str:
-        """E.g. "lesion: threshold 0.35: mean Dice 0.8102 -> 0.8214 on 9 groups (7 better, ..."."""
+    def line(self, before: RuleScore, after: RuleScore) -> str:
+        """Describe the change and its effect on the Dice."""
         words = {
             "threshold": f"threshold {self.value} instead of 0.5",
             "smallest_px": f"objects under {self.value} pixels removed",
@@ -167,36 +167,36 @@ class _Step:
         )
         if after.empty_cases:
             text += (
-                f", false alarms {before.false_alarms} -> {after.false_alarms} of "
-                f"{after.empty_cases} where there is no {self.name}"
+                f", false positives in {before.false_alarms} -> {after.false_alarms} of "
+                f"{after.empty_cases} cases without {self.name}"
             )
         return text + "."
 
 
 @dataclass(frozen=True)
 class ValidationCases:
-    """Validation cases, gone through as often as need be, one in memory at a time."""
+    """Validation cases, iterated as often as needed, one in memory at a time."""
 
-    cases: Cases
+    cases: PredictedCases
     space: LabelSpace
     groups: Sequence[str]
 
-    def threshold_curves(self) -> dict[str, list[Standing]]:
-        """Each class at each threshold of GRID, the other classes at 0.5."""
-        curves = {region.name: [Standing() for _ in GRID] for region in self.space.scored}
+    def threshold_curves(self) -> dict[str, list[RuleScore]]:
+        """Score each class at each threshold of GRID, the other classes at 0.5."""
+        curves = {region.name: [RuleScore() for _ in GRID] for region in self.space.scored}
         for group, probabilities, truth in self._read():
             counted = truth != IGNORE
             shown = _evidence(probabilities, self.space)
             for region, evidence in zip(self.space.scored, shown, strict=True):
                 found = _counts_on_grid(evidence[counted], region.of(truth[counted]))
-                for standing, counts in zip(curves[region.name], found, strict=True):
-                    standing.add(group, counts)
+                for score, counts in zip(curves[region.name], found, strict=True):
+                    score.add(group, counts)
         return curves
 
     def add_steps(
-        self, rule: DecisionRule, now: Standings, steps: Sequence[_Step], default: Standings
-    ) -> tuple[DecisionRule, Standings, list[str]]:
-        """The rule with the steps that help, where it then stands, and a line for each."""
+        self, rule: DecisionRule, now: RuleScores, steps: Sequence[_Step], default: RuleScores
+    ) -> tuple[DecisionRule, RuleScores, list[str]]:
+        """Return the rule with the steps that help, its scores, and a line for each step."""
         report: list[str] = []
         while steps:
             trials = self.measure([step.on(rule) for step in steps])
@@ -213,15 +213,15 @@ class ValidationCases:
             steps = [s for s in steps if (s.name, s.key) != (taken.name, taken.key)]
         return rule, now, report
 
-    def measure(self, rules: Sequence[DecisionRule]) -> list[Standings]:
-        """All classes under each rule, in one pass."""
+    def measure(self, rules: Sequence[DecisionRule]) -> list[RuleScores]:
+        """Score all classes under each rule, in one pass."""
         names = [region.name for region in self.space.scored]
-        found = [{name: Standing() for name in names} for _ in rules]
+        found = [{name: RuleScore() for name in names} for _ in rules]
         for group, probabilities, truth in self._read():
-            for rule, standings in zip(rules, found, strict=True):
+            for rule, scores in zip(rules, found, strict=True):
                 classes = apply_rule(rule, probabilities, self.space)
                 for region in self.space.scored:
-                    standings[region.name].add(group, count_overlap(classes, truth, region))
+                    scores[region.name].add(group, count_overlap(classes, truth, region))
         return found
 
     def _read(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
@@ -230,60 +230,62 @@ class ValidationCases:
             shares = as_fractions(probabilities)
             if shares.shape != (self.space.channels, *truth.shape):
                 raise DataError(
-                    f"Validation case {number}: probabilities have the shape {shares.shape}, "
-                    f"the mask {truth.shape}, with {self.space.channels} channels expected.",
-                    hint="Both must lie on the same grid, the image file's.",
+                    f"Validation case {number}: the shape of the probabilities is {shares.shape}, "
+                    f"that of the mask {truth.shape}; {self.space.channels} channels are expected.",
+                    code="probability_shape_mismatch",
+                    hint="Both must lie on the grid of the image file.",
                 )
             if not (shares.min() >= 0 and shares.max() <= 1):  # NaN fails both.
                 raise DataError(
-                    f"Validation case {number}: probabilities outside 0 to 1, or not a number.",
-                    hint="LabelSpace.probabilities makes them of the network's raw scores.",
+                    f"Validation case {number}: probabilities are not between 0 and 1.",
+                    code="invalid_probabilities",
+                    hint="LabelSpace.probabilities computes them from the logits of the network.",
                 )
             yield group, shares, truth
 
 
-def _is_worth(name: str, now: Standings, after: Standings, default: Standings) -> bool:
-    """Whether a step for one class helps it, and harms nobody."""
+def _is_worth(name: str, now: RuleScores, after: RuleScores, default: RuleScores) -> bool:
+    """Return whether a step for one class improves it and no other class becomes worse."""
     gain = sum(after[other].mean - now[other].mean for other in now)
     alarms = any(after[other].alarms_more_than(default[other]) for other in now)
     return after[name].beats(now[name]) and gain > 0 and not alarms
 
 
-def _best_threshold(curve: Sequence[Standing]) -> float | None:
-    """The threshold of the highest mean Dice that beats 0.5; of equals the nearest to it."""
+def _best_threshold(curve: Sequence[RuleScore]) -> float | None:
+    """Return the threshold with the highest mean Dice if it beats 0.5; if equal, the nearest."""
     default = curve[GRID.index(0.5)]
     worth = [
-        (standing.mean, -abs(threshold - 0.5), threshold)
-        for threshold, standing in zip(GRID, curve, strict=True)
-        if standing.beats(default) and not standing.alarms_more_than(default)
+        (score.mean, -abs(threshold - 0.5), threshold)
+        for threshold, score in zip(GRID, curve, strict=True)
+        if score.beats(default) and not score.alarms_more_than(default)
     ]
     return max(worth)[-1] if worth else None
 
 
-def _what_stays(rule: DecisionRule, default: Standings) -> Iterator[str]:
-    """A line for each class that nothing was changed for, and how far to trust the numbers."""
-    for name, standing in default.items():
-        if len(standing.dice) < MIN_GROUPS:
+def _what_stays(rule: DecisionRule, default: RuleScores) -> Iterator[str]:
+    """Yield a line for each class that was not changed, and one on the bias of the numbers."""
+    for name, score in default.items():
+        if len(score.dice) < MIN_GROUPS:
             yield (
-                f"{name}: left at threshold 0.5 without cleaning; validation groups with it: "
-                f"{len(standing.dice)}, fewer than the {MIN_GROUPS} it takes to choose."
+                f"{name}: threshold 0.5 without cleaning; {len(score.dice)} validation groups "
+                f"contain it, and at least {MIN_GROUPS} are needed to choose."
             )
         elif name not in rule.classes:
             yield (
-                f"{name}: left at threshold 0.5 without cleaning; nothing else gains more than "
-                f"{MIN_GAIN} mean Dice on {standing.mean:.4f} and helps most groups."
+                f"{name}: threshold 0.5 without cleaning (mean Dice {score.mean:.4f}); no change "
+                f"gains more than {MIN_GAIN} and improves most groups."
             )
     if rule.classes:
-        yield "Measured on the cases that it was chosen for: others gain somewhat less."
+        yield "Measured on the cases used to choose the rule; the gain on other cases is smaller."
 
 
 def _counts_on_grid(evidence: np.ndarray, in_truth: np.ndarray) -> Iterator[Counts]:
-    """Counts of one class in one case at each threshold of GRID.
+    """Yield the counts of one class in one case at each threshold of GRID.
 
     Shapes:
-        evidence, in_truth: (N,), the pixels that count.
+        evidence, in_truth: (N,), the pixels that are counted.
     """
-    # Thresholds rounded as the probabilities are: 0.35 in float32 reaches 0.35.
+    # Thresholds have the type of the probabilities: 0.35 in float32 reaches 0.35.
     reached = np.searchsorted(np.asarray(GRID, evidence.dtype), evidence, side="right")
     everywhere = np.bincount(reached, minlength=len(GRID) + 1)
     inside = np.bincount(reached[in_truth], minlength=len(GRID) + 1)
@@ -297,10 +299,10 @@ def _counts_on_grid(evidence: np.ndarray, in_truth: np.ndarray) -> Iterator[Coun
 
 
 def _evidence(probabilities: np.ndarray, space: LabelSpace) -> Iterator[np.ndarray]:
-    """For each class (*S) the number whose reaching a threshold makes a pixel the class's.
+    """Yield for each class (*S) the number that a pixel of the class has at least at its threshold.
 
-    The other classes' thresholds are at 0.5. Exact at 0.5; elsewhere, of several exclusive
-    classes, up to rounding.
+    The thresholds of the other classes are 0.5. Exact at 0.5; at other thresholds of exclusive
+    classes, exact up to rounding.
     """
     scored, likeliest = space.scored, space.decode(probabilities)
     for place, region in enumerate(scored, 1):
@@ -311,7 +313,7 @@ def _evidence(probabilities: np.ndarray, space: LabelSpace) -> Iterator[np.ndarr
             yield np.where(region.of(likeliest), odds, np.minimum(odds, below))
             continue
         evidence = probabilities[place - 1].copy()
-        # Later ones are painted over it, each with a class that is in this region or is not.
+        # Later regions cover it, each with a class that belongs to this region or does not.
         for other, probability in zip(scored[place:], probabilities[place:], strict=True):
             evidence[probability >= 0.5] = 1 if other.classes[0] in region.classes else -1
         yield evidence

@@ -1,4 +1,4 @@
-"""What validation cases decide after training: thresholds, cleaning, and what Dice to expect."""
+"""Tuning on validation cases after training: thresholds, cleaning, and the expected Dice."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from ushape.metrics.overlap import count_overlap, dice
 from ushape.planning.run import Run
 from ushape.transforms.morphology import Cleaning
 
-MAX_PX = 48_000_000
-"""Validation pixels, times channels, that are held (a byte each) and decided on; of more, evenly
-spread cases."""
+MAX_TUNING_VALUES = 48_000_000
+"""Largest number of validation pixels times channels (a byte each) on which a rule is chosen; if
+there are more, cases are left out evenly."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning:
-    """What a run has learned from its validation cases."""
+    """Result of the tuning of a run on its validation cases."""
 
     rule: DecisionRule = field(default_factory=DecisionRule)
     calibrations: tuple[Calibration, ...] = ()
-    """One for each run that had enough cases; their mean counts."""
+    """Calibration of each run with enough cases; their predictions are averaged."""
 
     report: tuple[str, ...] = ()
-    """In words, a line each."""
+    """Explanation, in lines."""
 
 
 @dataclass(frozen=True)
-class Validated:
-    """A validation case, predicted."""
+class ValidatedCase:
+    """A validation case with its prediction."""
 
     group: str
     probabilities: np.ndarray
@@ -48,8 +48,8 @@ class Validated:
     """(*S) class indices."""
 
 
-def choose_tuning(cases: Sequence[Validated], space: LabelSpace, *, rule: bool) -> Tuning:
-    """Chooses a rule, if asked for, and fits the calibration to what it decides."""
+def choose_tuning(cases: Sequence[ValidatedCase], space: LabelSpace, *, rule: bool) -> Tuning:
+    """Choose a rule, if asked for, and fit the calibration to its decisions."""
     chosen, report = DecisionRule(), tuple[str, ...]()
     if rule:
         pairs = [(case.probabilities, case.truth) for case in cases]
@@ -66,7 +66,7 @@ def choose_tuning(cases: Sequence[Validated], space: LabelSpace, *, rule: bool) 
 
 
 def join_tunings(tunings: Sequence[Tuning]) -> Tuning:
-    """Of several runs: each class at the mean of their thresholds, cleaned as all of them agree."""
+    """Combine several runs: mean thresholds, and the cleaning if all of them agree on it."""
     if len(tunings) == 1:
         return tunings[0]
     names = sorted({name for one in tunings for name in one.rule.classes})
@@ -83,8 +83,8 @@ def join_tunings(tunings: Sequence[Tuning]) -> Tuning:
 
 
 def thin_out_cases(sizes: Sequence[int], channels: int) -> Iterator[int]:
-    """Places of the cases that are held: all, or so many evenly spread ones as MAX_PX allows."""
-    step = max(1, -(-sum(sizes) * channels // MAX_PX))
+    """Yield the indices of the cases to use: all, or as many as MAX_TUNING_VALUES allows."""
+    step = max(1, -(-sum(sizes) * channels // MAX_TUNING_VALUES))
     return iter(range(0, len(sizes), step))
 
 
@@ -94,10 +94,10 @@ def save_tuning(run: Run, tuning: Tuning) -> None:
 
 
 def load_tuning(run: Run) -> Tuning:
-    """What the run has learned; the likeliest class where it has not.
+    """Load the tuning of a run; without one, the most probable class wins.
 
     Raises:
-        RunError: a file that is not what training wrote.
+        RunError: if the file was not written by training.
     """
     path = run.tuning_path
     if not path.exists():
@@ -106,13 +106,14 @@ def load_tuning(run: Run) -> Tuning:
         return config.from_dict(Tuning, json.loads(path.read_text()), source=str(path))
     except (ValueError, OSError, TypeError, AttributeError, ConfigError) as error:
         raise RunError(
-            f"{path}: not what training wrote ({str(error).splitlines()[0].rstrip('.')}).",
-            hint=f"Copy the run again; without {path.name} the likeliest class is taken.",
+            f"{path} was not written by training ({str(error).splitlines()[0].rstrip('.')}).",
+            code="damaged_run_file",
+            hint=f"Copy the run again; without {path.name} the most probable class wins.",
         ) from None
 
 
 def _mean_dice(classes: np.ndarray, truth: np.ndarray, space: LabelSpace) -> float | None:
-    """Over what is in the truth or the prediction; None where nothing is."""
+    """Return the mean Dice of the classes in truth or prediction; None if there are none."""
     found = [dice(count_overlap(classes, truth, region)) for region in space.scored]
     known = [value for value in found if value is not None]
     return sum(known) / len(known) if known else None

@@ -1,4 +1,4 @@
-"""How sure a prediction is: maps for pixels, one number for an image, what Dice to expect."""
+"""Uncertainty of predictions: maps of pixels, confidence of an image, and the expected Dice."""
 
 from __future__ import annotations
 
@@ -13,52 +13,54 @@ from ushape.errors import ConfigError, DataError
 from ushape.inference.decision_rule import as_fractions
 from ushape.labels import LabelSpace
 
-MIN_CASES = 3
-"""Cases below which neither a rank correlation nor a calibration says anything."""
+MIN_CALIBRATION_CASES = 3
+"""Smallest number of cases for a calibration or a rank correlation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """How far the members of an ensemble differ, on the image's grid."""
+    """Mean of the members of an ensemble and their differences, on the grid of the image."""
 
     probabilities: np.ndarray
-    """(K, *S), the mean over members: what the ensemble predicts."""
+    """(K, *S), mean over members: the prediction of the ensemble."""
 
     deviation: np.ndarray
-    """(*S), standard deviation over members, 0 to 0.5, of the channel where it is largest."""
+    """(*S), standard deviation over members, 0 to 0.5, of the channel in which it is largest."""
 
     disagreement: np.ndarray
-    """(*S), mutual information of prediction and member, 0 to 1: the part of the mean's
-    entropy that is not in the members, high where each is sure of something else."""
+    """(*S), mutual information of prediction and member, 0 to 1: the entropy of the mean minus the
+    mean entropy, high where members are certain of different classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """The Dice to expect for a confidence, fitted on validation cases."""
+    """Map from confidence to expected Dice, fitted on validation cases."""
 
     confidence: tuple[float, ...]
-    """Rising; between these the Dice is interpolated, outside it stays."""
+    """Increasing values; the Dice is interpolated between them and constant outside."""
 
     dice: tuple[float, ...]
-    """At each of them, never falling."""
+    """Expected Dice at each confidence, never decreasing."""
 
     cases: int
     rank_correlation: float | None
-    """Spearman's, of confidence and Dice on the cases it was fitted on."""
+    """Spearman's correlation of confidence and Dice on the cases it was fitted on."""
 
     def __post_init__(self) -> None:
         if not 0 < len(self.confidence) == len(self.dice):
             raise ConfigError(
-                f"{len(self.confidence)} confidences for {len(self.dice)} values of Dice.",
-                hint="Let training choose them again.",
+                f"The calibration has {len(self.confidence)} confidences and {len(self.dice)} "
+                "values of Dice.",
+                code="invalid_calibration",
+                hint="Train again, or delete the calibration from the run.",
             )
 
 
 def entropy_map(probabilities: np.ndarray, space: LabelSpace) -> np.ndarray:
-    """How undecided each pixel is: entropy as a share of the greatest possible.
+    """Return the entropy of each pixel as a share of the largest possible one.
 
-    0 where one class is certain, 1 where all are equally likely. Regions are judged one by one
-    and averaged: 1 where each is as likely as not.
+    It is 0 where one class is certain and 1 where all are equally likely. For regions, the mean of
+    their binary entropies.
 
     Shapes:
         probabilities: (K, *S).
@@ -73,16 +75,16 @@ def entropy_map(probabilities: np.ndarray, space: LabelSpace) -> np.ndarray:
 
 
 def spread_over(members: Iterable[np.ndarray], space: LabelSpace) -> Spread:
-    """Mean and disagreement of several predictions of one image, one in memory at a time.
+    """Return mean and disagreement of several predictions, with one of them in memory at a time.
 
     Shapes:
         members: (K, *S) probabilities each.
 
     Raises:
-        DataError: no member, or members of different shapes.
+        DataError: if there is no member, or members differ in shape.
 
     Source:
-        Depeweg et al. 2018 (arXiv 1710.07283): entropy of the mean less mean of the entropies;
+        Depeweg et al. 2018 (arXiv 1710.07283): entropy of the mean minus mean of the entropies;
         members as in Lakshminarayanan et al. 2017 (arXiv 1612.01474). Variance as in Welford 1962.
     """
     count, mean, squares, within = 0, np.zeros(0), np.zeros(0), np.zeros(0)
@@ -93,8 +95,9 @@ def spread_over(members: Iterable[np.ndarray], space: LabelSpace) -> Spread:
             within = np.zeros(shares.shape[1:], dtype=np.float32)
         elif shares.shape != mean.shape:
             raise DataError(
-                f"Member {count} has probabilities of shape {shares.shape}, the first of "
-                f"{mean.shape}.",
+                f"The probabilities of member {count} have shape {shares.shape}, those of the "
+                f"first {mean.shape}.",
+                code="probability_shape_mismatch",
                 hint="All members must predict the same image with the same classes.",
             )
         change = shares - mean
@@ -104,7 +107,8 @@ def spread_over(members: Iterable[np.ndarray], space: LabelSpace) -> Spread:
     if not count:
         raise DataError(
             "There is no prediction to compare.",
-            hint="Name the runs or folds whose disagreement is asked for.",
+            code="no_predictions",
+            hint="Name the runs or folds to compare.",
         )
     return Spread(
         probabilities=mean,
@@ -116,26 +120,26 @@ def spread_over(members: Iterable[np.ndarray], space: LabelSpace) -> Spread:
 def confidence_of(
     probabilities: np.ndarray, classes: np.ndarray, space: LabelSpace, *, smooth: float = 1.0
 ) -> float:
-    """One number that ranks images by the Dice to expect: the prediction's soft Dice with itself.
+    """Return the soft Dice of a prediction with itself, which ranks images by the expected Dice.
 
-    For each class 2 sum(p m) / (sum(p) + sum(m)), m its predicted mask: close to the mean of the
-    Dice were each pixel drawn with its probability. Averaged over the classes that are predicted.
-    Where none is, over all: near 1 if the network is sure that nothing is there, near 0 if it
-    suspects something that it does not show.
+    For each class it is 2 sum(p m) / (sum(p) + sum(m)) with its predicted mask m, close to the mean
+    Dice if each pixel were drawn with its probability. It is averaged over the predicted classes;
+    if none is predicted, over all: near 1 if every probability is low, near 0 if some are almost
+    at the threshold.
 
     Args:
-        smooth: Pixels added above and below, as in the Dice loss.
+        smooth: Pixels added to numerator and denominator, as in the Dice loss.
 
     Shapes:
         probabilities: (K, *S).
         classes: (*S) class indices, decided from them.
 
     Returns:
-        0 to 1. Optimiztic where the network is: `Calibration` says what Dice it stands for.
+        0 to 1. It is too high for an overconfident network; `Calibration` maps it to a Dice.
 
     Source:
-        Borges, Pacheco, Silva 2024 (Soft Dice Confidence), arXiv 2402.10665; theirs is of one
-        class and without smoothing.
+        Borges, Pacheco, Silva 2024 (Soft Dice Confidence), arXiv 2402.10665; for one class and
+        without smoothing.
     """
     found: list[float] = []
     absent: list[float] = []
@@ -152,22 +156,22 @@ def confidence_of(
 def fit_calibration(
     confidence: Sequence[float], dice: Sequence[float | None]
 ) -> Calibration | None:
-    """The never falling map from confidence to Dice that is nearest to the cases.
+    """Fit the non-decreasing map from confidence to Dice that is nearest to the cases.
 
     Args:
-        confidence: Of each validation case.
-        dice: Its true Dice; 0 for a miss, None where there was nothing to find: left out.
+        confidence: Confidence of each validation case.
+        dice: Its true Dice; 0 for a miss, None for a case without objects, which is left out.
 
     Returns:
-        None for fewer than 3 cases: nothing to calibrate with.
+        The calibration; None for fewer than 3 cases.
 
     Source:
         Isotonic regression (Zadrozny, Elkan 2002), linear between the centers of its steps.
     """
     x, y = _pairs(confidence, dice)
-    if len(x) < MIN_CASES:
+    if len(x) < MIN_CALIBRATION_CASES:
         return None
-    # Imported here: SciPy's optimizers cost a prediction's start-up, and it only reads the result.
+    # Imported here: SciPy's optimizers slow down the start of predictions, which do not use them.
     from scipy.optimize import isotonic_regression
 
     places, slot, counts = np.unique(x, return_inverse=True, return_counts=True)
@@ -182,20 +186,20 @@ def fit_calibration(
 
 
 def expected_dice(confidence: float, calibration: Calibration) -> float:
-    """The Dice that validation cases of this confidence had, 0 to 1, if there is something."""
+    """Return the Dice, 0 to 1, of validation cases of this confidence with an object."""
     return float(np.interp(confidence, calibration.confidence, calibration.dice))
 
 
 def rank_correlation(confidence: Sequence[float], dice: Sequence[float | None]) -> float | None:
-    """Spearman's rank correlation, -1 to 1; cases without a Dice are left out.
+    """Return Spearman's rank correlation, -1 to 1; cases without a Dice are left out.
 
     Returns:
-        None where it has no value: fewer than 3 cases, or all alike in one of the two.
+        The correlation; None for fewer than 3 cases, or if one of the two is constant.
     """
     x, y = _pairs(confidence, dice)
-    if len(x) < MIN_CASES or np.ptp(x) == 0 or np.ptp(y) == 0:
+    if len(x) < MIN_CALIBRATION_CASES or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
-    # Imported here: SciPy's statistics cost a prediction's start-up.
+    # Imported here: SciPy's statistics slow down the start of predictions.
     from scipy.stats import spearmanr
 
     return float(spearmanr(x, y).statistic)
@@ -204,7 +208,7 @@ def rank_correlation(confidence: Sequence[float], dice: Sequence[float | None]) 
 def _pairs(
     confidence: Sequence[float], dice: Sequence[float | None]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Both as arrays, without the cases that have no Dice."""
+    """Return both as arrays, without the cases that have no Dice."""
     pairs = [(x, y) for x, y in zip(confidence, dice, strict=True) if y is not None]
     x, y = np.array(pairs, dtype=np.float64).reshape(-1, 2).T
     return x, y

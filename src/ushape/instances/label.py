@@ -12,6 +12,7 @@ from skimage import measure, morphology, segmentation
 
 from ushape.errors import ConfigError, DataError, check_range
 from ushape.labels import IGNORE, LabelSpace
+from ushape.transforms.morphology import find_holes
 from ushape.types import spacing_or_ones
 
 Probabilities = Mapping[int, np.ndarray]
@@ -360,12 +361,8 @@ def fill_holes(
         classes: (*S) uint8 class indices -> the same.
     """
     reach = 1 if corners_connect else classes.ndim
-    parts = measure.label(classes == 0, background=0, connectivity=reach)
-    is_hole = np.bincount(parts.ravel()) <= largest_px
-    is_hole[0] = False
-    for axis in range(classes.ndim):
-        is_hole[np.take(parts, [0, -1], axis=axis)] = False
-    pixels = is_hole[parts]
+    parts = find_holes(classes == 0, largest_px, reach=reach)
+    pixels = parts > 0
     if not pixels.any():
         return classes
     lowest, highest = _classes_beside(classes, parts, pixels)

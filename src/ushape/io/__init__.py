@@ -15,7 +15,7 @@ from ushape.errors import DataError
 from ushape.formatting import pluralize
 from ushape.io import dicom, itk, npy, ome_zarr, raster, tiff
 from ushape.io.files import damaged, replacing
-from ushape.types import MaskEncoding, MaskPixels, Palette, Pixels
+from ushape.types import Grid, MaskEncoding, MaskPixels, Palette, Pixels
 
 READERS: dict[str, Callable[[Path], Pixels]] = {
     ".png": raster.read,
@@ -128,7 +128,7 @@ def read_size(path: Path) -> tuple[int, ...]:
 
 
 def write_mask(
-    path: Path, codes: np.ndarray, encoding: MaskEncoding, like: Path | None = None
+    path: Path, codes: np.ndarray, encoding: MaskEncoding, like: Path | Grid | None = None
 ) -> None:
     """Write codes (*S) in the encoding of the user's masks; whole or not at all.
 
@@ -136,8 +136,8 @@ def write_mask(
         path: Output file; its suffix selects the format, one of WRITERS or itk.WRITABLE.
         codes: (*S), integer.
         encoding: How codes are represented in the file.
-        like: Image that the mask belongs to. Masks in NIfTI, NRRD and MetaImage get its spacing,
-            origin and direction, and its axes of length 1.
+        like: Image that the mask belongs to, or its grid. Masks in NIfTI, NRRD and MetaImage get
+            its spacing, origin and direction, and its axes of length 1.
 
     Raises:
         DataError: if mask and image differ in shape, or the format cannot be written.
@@ -149,7 +149,7 @@ def write_mask(
     else:
         array = codes.astype(encoding.dtype if encoding.kind == "values" else "uint8")
     if suffix in itk.WRITABLE:
-        grid = read_grid(like) if like is not None else None
+        grid = read_grid(like) if isinstance(like, Path) else like
         with replacing(path) as file:
             return itk.write(path, file, array, grid)
     if suffix not in WRITERS:
@@ -163,7 +163,7 @@ def write_mask(
     return None
 
 
-def read_grid(path: Path) -> itk.Grid | None:
+def read_grid(path: Path) -> Grid | None:
     """Return an image's position in the patient from its header; None if its format has none.
 
     Raises:

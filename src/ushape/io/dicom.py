@@ -11,8 +11,8 @@ import numpy as np
 
 from ushape.errors import DataError, require_package
 from ushape.io import files
-from ushape.io.itk import Grid, load_itk, on_grid
-from ushape.types import Pixels
+from ushape.io.itk import load_itk, on_grid
+from ushape.types import Grid, Pixels
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
 """Transfer syntax that compresses the whole file, so that its unpacked size has no bound."""

@@ -138,3 +138,29 @@ def last_line(error: Exception) -> str:
     """
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[-1].strip().rstrip(".")[:300]
+
+
+def append_line(file: int, line: bytes) -> None:
+    """Append a line to an open file, whole or not at all; it is with the operating system then.
+
+    Args:
+        file: Descriptor of a file opened with O_APPEND, so that lines of two processes do not mix.
+        line: With its line end.
+    """
+    size, rest = os.fstat(file).st_size, memoryview(line)
+    try:
+        while rest:
+            rest = rest[os.write(file, rest) :]
+    except BaseException:
+        # A full disk, Ctrl-C: the next line must not be appended to a torn one.
+        os.ftruncate(file, size)
+        raise
+
+
+def complete_lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a file; the last one is left out if a kill cut it off."""
+    if path.is_file():
+        with path.open("rb") as file:
+            for line in file:
+                if line.endswith(b"\n"):
+                    yield line

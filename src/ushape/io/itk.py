@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,7 +11,7 @@ import numpy as np
 
 from ushape.errors import DataError, require_package
 from ushape.io import files, itk_headers
-from ushape.types import Pixels
+from ushape.types import Grid, Pixels
 
 ITK_READERS = {
     ".nii": "NiftiImageIO",
@@ -25,23 +24,6 @@ ITK_READERS = {
 
 WRITABLE = (".nii.gz", ".nii", ".nrrd", ".mha")
 """Suffixes that masks can be written with."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Grid:
-    """Position of a file's pixels in the patient, in ITK's terms."""
-
-    shape: tuple[int, ...]
-    """Shape of the file, (y, x) or (z, y, x), including axes of length 1."""
-
-    spacing_mm: tuple[float, ...]
-    """Distance between pixel centers along each axis of `shape`."""
-
-    origin_mm: tuple[float, ...]
-    """Position of the first pixel, (x, y) or (x, y, z), towards left, posterior, superior."""
-
-    direction: tuple[float, ...]
-    """Direction cosines: a matrix row by row, with a column for each axis of the file, x first."""
 
 
 def read(path: Path) -> Pixels:
@@ -93,8 +75,7 @@ def on_grid(array: np.ndarray, grid: Grid) -> Pixels:
     return Pixels(
         array=array.reshape(len(array), *(grid.shape[axis] for axis in kept)),
         spacing_mm=spacing,
-        origin_mm=grid.origin_mm,
-        direction=grid.direction,
+        grid=grid,
     )
 
 

@@ -17,7 +17,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from ushape.errors import ConfigError, DataError, RunError
-from ushape.io.files import replacing
+from ushape.io.files import append_line, complete_lines, replacing
 
 if sys.platform != "win32":
     import fcntl
@@ -130,15 +130,7 @@ class SubmissionWriter:
                 code="duplicate_name",
                 hint="A submission has one row per file name. Rename one of the two files.",
             )
-        rest = memoryview(_line_of(name, runs))
-        whole = self.partial.stat().st_size
-        try:
-            while rest:
-                rest = rest[self._file.write(rest) :]
-        except BaseException:
-            # A full disk, Ctrl-C: a later row must not come to stand behind a torn one.
-            self._file.truncate(whole)
-            raise
+        append_line(self._file.fileno(), _line_of(name, runs))
         self.done.add(name)
 
     def finish(self) -> None:
@@ -176,20 +168,15 @@ class SubmissionWriter:
 
     def _keep_whole_rows(self) -> Iterator[str]:
         """Names of the rows that were written whole; what follows the last of them is cut off."""
-        if not self.partial.exists():
-            return
-        with self.partial.open("r+b") as file:
-            whole = 0
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                try:
-                    name, _ = _row_of(line.decode())
-                except ValueError:  # Holes that a power failure left.
-                    break
-                whole += len(line)
-                yield name
-            file.truncate(whole)
+        whole = 0
+        for line in complete_lines(self.partial):
+            try:
+                name, _ = _row_of(line.decode())
+            except ValueError:  # Holes that a power failure left.
+                break
+            whole += len(line)
+            yield name
+        self._file.truncate(whole)
 
 
 def _lock(file: FileIO, path: Path) -> None:

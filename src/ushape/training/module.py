@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from ushape.config import resolved
 from ushape.data.patches import Patch
 from ushape.errors import RunError
-from ushape.inference.ensemble import predict_sample
+from ushape.inference.ensemble import sample_probabilities
 from ushape.labels import IGNORE, LabelSpace
 from ushape.losses import build_loss
 from ushape.metrics.overlap import Counts, count_overlap, dice
@@ -109,7 +109,9 @@ class SegmentationModule(lightning.LightningModule):
         self.averaged.eval()
         # One version of each image is enough to compare epochs.
         precision = self.plan.recipe.train.precision
-        found = predict_sample(self.averaged.module, sample, self.plan, precision, average="none")
+        found = sample_probabilities(
+            self.averaged.module, sample, self.plan, precision, average="none"
+        )
         guess = space.decode(found)
         if len(self.shown) < SHOWN or index in self.shown:
             self.shown[index] = guess

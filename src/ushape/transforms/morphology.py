@@ -70,14 +70,31 @@ def fill_holes(mask: np.ndarray, largest_px: int | Literal["all"] = "all") -> np
     Shapes:
         mask: (*S) bool -> the same.
     """
-    gaps, count = ndimage.label(~mask)
-    is_filled = np.ones(count + 1, dtype=bool)
+    return mask | (find_holes(~mask, largest_px) > 0)
+
+
+def find_holes(
+    background: np.ndarray, largest_px: int | Literal["all"] = "all", *, reach: int = 1
+) -> np.ndarray:
+    """Label the connected parts of the background that do not touch the border of the array.
+
+    Args:
+        largest_px: Largest size of a hole.
+        reach: Number of axes along which neighbors within a hole may differ.
+
+    Shapes:
+        background: (*S) bool.
+        returns: (*S) integers, 0 outside of holes.
+    """
+    structure = ndimage.generate_binary_structure(background.ndim, reach)
+    parts, count = ndimage.label(background, structure)
+    is_hole = np.ones(count + 1, dtype=bool)
     if largest_px != "all":
-        is_filled = np.bincount(gaps.ravel(), minlength=count + 1) <= largest_px
-    for axis in range(mask.ndim):
-        is_filled[np.unique(np.take(gaps, [0, -1], axis=axis))] = False
-    is_filled[0] = True  # The mask itself.
-    return np.asarray(is_filled[gaps])
+        is_hole = np.bincount(parts.ravel(), minlength=count + 1) <= largest_px
+    for axis in range(background.ndim):
+        is_hole[np.unique(np.take(parts, [0, -1], axis=axis))] = False
+    is_hole[0] = False
+    return np.asarray(np.where(is_hole[parts], parts, 0))
 
 
 def remove_parts(mask: np.ndarray, cleaning: Cleaning) -> np.ndarray:

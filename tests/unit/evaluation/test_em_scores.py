@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ushape.evaluation import evaluate_cases
-from ushape.evaluation.evaluate_cases import Sections
+from ushape.evaluation.evaluate_cases import SectionScores
 from ushape.labels import IGNORE, LabelSpace
 from ushape.metrics.topology import score_section
 from ushape.types import Prediction
@@ -27,7 +27,7 @@ def test_a_gap_in_a_membrane_costs_and_the_best_threshold_closes_it():
     guess[15, 10] = 1  # Two cells run together.
     shares = np.where(guess > 0, 0.9, 0.05).astype(np.float32)
     shares[15, 10] = 0.6
-    collected = Sections(CELLS)
+    collected = SectionScores(CELLS)
     collected.add(Prediction(probabilities=shares[None], classes=guess), truth)
     found = collected.scores()
     assert found["rand"].at_rule == score_section(guess > 0, truth > 0).rand < 1
@@ -41,18 +41,18 @@ def test_only_images_that_cells_fill(monkeypatch):
     lonely = np.zeros((40, 40), np.uint8)
     lonely[3:9, 3:9] = 1
     for truth in (lonely, np.ones((40, 40), np.uint8)):
-        collected = Sections(CELLS)
+        collected = SectionScores(CELLS)
         collected.add(predict(truth), truth)
         assert collected.scores() == {}
     ignored = grid()
     ignored[0, 0] = IGNORE
     volume = np.stack([grid(), grid()])
-    collected = Sections(CELLS)
+    collected = SectionScores(CELLS)
     collected.add(predict(grid()), ignored)
     collected.add(predict(volume), volume)
     assert collected.scores() == {}
     monkeypatch.setattr(evaluate_cases, "MAX_TOPOLOGY_PX", 2 * 1600)
-    collected, broken = Sections(CELLS), np.ones((40, 40), np.uint8)
+    collected, broken = SectionScores(CELLS), np.ones((40, 40), np.uint8)
     for guess in (grid(), grid(), broken):  # The third finds no room.
         collected.add(predict(guess), grid())
     assert collected.scores()["rand"].at_rule == 1

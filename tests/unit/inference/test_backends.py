@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from ushape.errors import PlanError
-from ushape.inference.backend_choice import compare, measure_speed
-from ushape.inference.backends import BACKENDS, installed, open_backend
-from ushape.inference.backends.export import digest
-from ushape.inference.backends.torch_backend import has_compiler, prepare
+from ushape.inference.backend_choice import compare_networks, measure_speed
+from ushape.inference.backends import BACKENDS, has_compiler, installed, open_backend
+from ushape.inference.backends.export import network_digest
+from ushape.inference.network import prepare
 from ushape.labels import LabelSpace
 from ushape.models import build_model
 from ushape.models.config import NetworkConfig
@@ -130,8 +130,9 @@ def test_compiled_network_gives_what_the_network_gives():
 
 def test_without_a_compiler_compile_says_what_to_install(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: None)
-    with pytest.raises(PlanError, match=r"no compiler(.|\n)*Install g\+\+"):
+    with pytest.raises(PlanError) as error:
         open_backend("compile", network_of())
+    assert error.value.code == "missing_compiler"
     assert "compile" not in installed()
     assert "torch" in installed()
 
@@ -215,7 +216,7 @@ def test_a_network_is_exported_once_and_again_when_it_changed(tmp_path, monkeypa
 
 def test_the_digest_tells_networks_apart():
     names = {
-        digest(network)
+        network_digest(network)
         for network in (
             network_of(),
             network_of(seed=1),
@@ -226,70 +227,79 @@ def test_the_digest_tells_networks_apart():
         )
     }
     assert len(names) == 6
-    assert digest(network_of()) in names
-    assert digest(network_of().to(memory_format=torch.channels_last)) in names
+    assert network_digest(network_of()) in names
+    assert network_digest(network_of().to(memory_format=torch.channels_last)) in names
 
 
-def test_a_failed_export_leaves_nothing_behind(tmp_path):
-    skip_without("onnx", "onnxruntime")
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_a_failed_export_leaves_nothing_behind(name, tmp_path):
+    skip_without(*BACKENDS[name].packages)
 
     class DependsOnValues(OneConvolution):
         def forward(self, x):
             return super().forward(x) * len(x)  # Traced as the number 1.
 
-    with pytest.raises(PlanError, match=r"DependsOnValues cannot be exported(.|\n)*torch"):
-        open_backend("onnx", DependsOnValues(), folder=tmp_path)
+    with pytest.raises(PlanError) as error:
+        open_backend(name, DependsOnValues(), folder=tmp_path)
+    assert error.value.code == "export_failed"
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
 def test_a_stretched_output_is_refused(name, tmp_path):
     network = network_of(padding="valid", output="stretched")
-    with pytest.raises(PlanError, match="UNet cannot be exported to ONNX: for tiles"):
+    with pytest.raises(PlanError) as error:
         open_or_skip(name, network, folder=tmp_path)
+    assert error.value.code == "export_failed"
 
 
-@pytest.mark.parametrize("name", ["onnx", "openvino"])
-def test_a_damaged_export_is_named(name, tmp_path):
+@pytest.mark.parametrize(("name", "file"), [("onnx", "model.onnx"), ("openvino", "model.xml")])
+def test_a_damaged_export_is_named(name, file, tmp_path):
     network = network_of()
     open_or_skip(name, network, folder=tmp_path)
-    (path,) = tmp_path.glob("onnx-*/model.onnx")
+    (path,) = tmp_path.glob(f"{name}-*/{file}")
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(PlanError, match=r"model.onnx: cannot be loaded(.|\n)*Delete"):
+    with pytest.raises(PlanError, match=file) as error:
         open_backend(name, network, folder=tmp_path)
+    assert error.value.code == "export_unreadable"
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
     skip_without("onnxruntime")
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
-    with pytest.raises(PlanError, match="cannot be written to"):
+    with pytest.raises(PlanError) as error:
         open_backend("onnx", network_of(), folder=tmp_path)
+    assert error.value.code == "export_folder_unwritable"
 
 
 def test_a_file_in_place_of_the_folder_is_named(tmp_path):
     skip_without("onnx", "onnxruntime")
     path = tmp_path / "taken"
     path.write_text("")
-    with pytest.raises(PlanError, match="taken: cannot be written to"):
+    with pytest.raises(PlanError, match="taken") as error:
         open_backend("onnx", network_of(), folder=path)
+    assert error.value.code == "export_folder_unwritable"
 
 
 @pytest.mark.parametrize("name", ["torch", "onnx", "openvino"])
 def test_illegal_sizes_are_refused(name, tmp_path):
     backend = open_or_skip(name, network_of(), folder=tmp_path)
-    with pytest.raises(PlanError, match="17 is not legal"):
+    with pytest.raises(PlanError, match="17"):
         backend.logits(torch.zeros(1, 2, 16, 17))
 
 
 def test_what_cannot_be_opened_says_why(tmp_path):
     network = network_of()
-    with pytest.raises(PlanError, match=r"no backend tensorrt(.|\n)*torch, compile, onnx"):
+    with pytest.raises(PlanError, match="torch, compile, onnx") as error:
         open_backend("tensorrt", network)
-    with pytest.raises(PlanError, match="onnx runs on the CPU, not on cuda"):
+    assert error.value.code == "unknown_backend"
+    with pytest.raises(PlanError) as error:
         open_backend("onnx", network, device="cuda", folder=tmp_path)
-    with pytest.raises(PlanError, match="no convolution"):
+    assert error.value.code == "backend_needs_cpu"
+    with pytest.raises(PlanError) as error:
         open_backend("torch", nn.Linear(1, 1))
+    assert error.value.code == "network_without_convolution"
 
 
 @pytest.mark.parametrize(
@@ -298,21 +308,22 @@ def test_what_cannot_be_opened_says_why(tmp_path):
         ("onnx", "onnx", "onnx"),
         ("onnx", "onnxruntime", "onnx"),
         ("openvino", "openvino", "openvino"),
-        ("openvino", "onnx", "openvino"),
         ("openvino-int8", "nncf", "openvino"),
     ],
 )
 def test_a_missing_package_is_named(name, package, extra, tmp_path, monkeypatch):
     skip_without(*(set(BACKENDS[name].packages) - {package}))
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(PlanError, match=rf'needs {package},(.|\n)*"ushape\[{extra}\]"'):
+    with pytest.raises(PlanError, match=rf'{package}(.|\n)*"ushape\[{extra}\]"') as error:
         open_backend(name, network_of(), folder=tmp_path)
+    assert error.value.code == "missing_backend_package"
 
 
 def test_exported_backends_need_a_folder():
     skip_without("onnxruntime")
-    with pytest.raises(PlanError, match="Nowhere to keep"):
+    with pytest.raises(PlanError) as error:
         open_backend("onnx", network_of())
+    assert error.value.code == "missing_export_folder"
 
 
 def discs(count, seed):
@@ -350,7 +361,7 @@ def test_int8_changes_few_pixels_of_a_trained_network(trained, tmp_path):
     found = SPACE.probabilities(reference.logits(torch.from_numpy(tiles))).numpy() >= 0.5
     assert (found == truth).mean() > 0.98  # Else nothing would be said below.
     int8 = open_or_skip("openvino-int8", trained, folder=tmp_path, calibration=[discs(16, 0)[0]])
-    difference = compare(reference, int8, [tiles], SPACE)
+    difference = compare_networks(reference, int8, [tiles], SPACE)
     assert difference.tiles == 32
     assert 0 < difference.largest_probability < 1
     assert difference.changed_share < 0.005
@@ -364,16 +375,17 @@ def test_int8_changes_few_pixels_of_a_trained_network(trained, tmp_path):
 
 
 def test_int8_without_tiles_says_what_is_missing(tmp_path):
-    with pytest.raises(PlanError, match="int8 needs tiles"):
+    with pytest.raises(PlanError) as error:
         open_or_skip("openvino-int8", network_of(), folder=tmp_path)
+    assert error.value.code == "missing_calibration_tiles"
 
 
 def test_openvino_and_nncf_report_nothing_to_the_web(tmp_path):
     skip_without("nncf")
     script = (
         "import logging, sys; before = logging.getLoggerClass()\n"
-        "from ushape.inference.backends.openvino import _silent\n"
-        "assert _silent('openvino').Core() and _silent('nncf').quantize\n"
+        "from ushape.inference.backends.openvino import _import_silently\n"
+        "assert _import_silently('openvino').Core() and _import_silently('nncf').quantize\n"
         "import nncf.telemetry.wrapper as wrapper\n"
         "assert isinstance(wrapper.telemetry, wrapper.NNCFTelemetryStub)\n"
         "assert 'openvino_telemetry' not in sys.modules\n"
@@ -403,13 +415,13 @@ def test_difference_counted_by_hand():
     one = Fixed("one", [0.0, 9.0, -9.0, -9.0])
     two = Fixed("two", [float(np.log(3)), 9.0, -9.0, 9.0])
     tiles = [np.zeros((2, 1, 2, 2), np.float32), np.zeros((1, 1, 2, 2), np.float32)]
-    found = compare(one, two, tiles, SPACE)
+    found = compare_networks(one, two, tiles, SPACE)
     assert found.tiles == 3
     assert found.changed_share == 0.25
     assert found.largest_probability == pytest.approx(1 - 2 / (1 + np.exp(9)), abs=1e-6)
-    assert compare(one, Fixed("three", [float(np.log(3)), 9.0, -9.0, -9.0]), tiles, SPACE) == (
-        type(found)(largest_probability=pytest.approx(0.25), changed_share=0.0, tiles=3)
-    )
+    assert compare_networks(
+        one, Fixed("three", [float(np.log(3)), 9.0, -9.0, -9.0]), tiles, SPACE
+    ) == (type(found)(largest_probability=pytest.approx(0.25), changed_share=0.0, tiles=3))
 
 
 def test_speed_is_measured_of_each_in_turn():

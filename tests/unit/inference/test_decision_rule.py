@@ -114,12 +114,15 @@ def test_a_rule_survives_json():
 
 def test_an_unknown_class_and_strange_channels_are_named():
     rule = DecisionRule(classes={"leison": ClassRule()})
-    with pytest.raises(ConfigError, match=r"names leison[\s\S]*Known: lesion"):
+    with pytest.raises(ConfigError, match=r"leison[\s\S]*lesion") as error:
         apply_rule(rule, np.zeros((1, 2, 2), np.float32), BINARY)
-    with pytest.raises(DataError, match="2 channels of probabilities for 1: lesion"):
+    assert error.value.code == "unknown_class"
+    with pytest.raises(DataError) as error:
         apply_rule(DecisionRule(), np.zeros((2, 2, 2), np.float32), BINARY)
-    with pytest.raises(ConfigError, match=r"threshold is 1\.0, not between 0 and 1"):
+    assert error.value.code == "probability_shape_mismatch"
+    with pytest.raises(ConfigError) as error:
         ClassRule(threshold=1.0)
+    assert error.value.code == "threshold_out_of_range"
 
 
 # Choosing. A faint object of `pixels` pixels at `level`, in a row of 100.
@@ -148,7 +151,7 @@ def test_a_threshold_counted_by_hand():
         "lesion: threshold 0.3 instead of 0.5: mean Dice 0.0000 -> 1.0000 on 3 groups "
         "(3 better, 0 worse)."
     )
-    assert "others gain somewhat less" in chosen.report[-1]
+    assert "the gain on other cases is smaller" in chosen.report[-1]
 
 
 def test_cases_of_a_group_are_pooled_and_two_groups_choose_nothing():
@@ -156,8 +159,8 @@ def test_cases_of_a_group_are_pooled_and_two_groups_choose_nothing():
     chosen = choose_rule(cases, BINARY, ["a", "a", "b", "b"])
     assert chosen.rule == DecisionRule()
     assert chosen.report == (
-        "lesion: left at threshold 0.5 without cleaning; validation groups with it: 2, fewer "
-        "than the 3 it takes to choose.",
+        "lesion: threshold 0.5 without cleaning; 2 validation groups contain it, and at least "
+        "3 are needed to choose.",
     )
     # Pooled: 40 of 40 + 60 found: 2*40 / (40 + 100), not the mean of 1 and 0.
     pooled = choose_rule([faint(0.9), faint(0.1, 60)], BINARY, ["a", "a"])
@@ -175,7 +178,7 @@ def test_no_step_for_less_than_two_thirds_of_the_groups_that_change():
     split = [faint(0.3), faint(0.3), *[faint(0.9, noise=0.35, noisy=30)] * 2]
     chosen = choose_rule(split, BINARY, list("abcd"))
     assert chosen.rule == DecisionRule()
-    assert "nothing else gains more than 0.002 mean Dice on 0.5000" in chosen.report[0]
+    assert "(mean Dice 0.5000); no change gains more than 0.002" in chosen.report[0]
     # With four gaining of six, it is taken.
     more = [*split, faint(0.3), faint(0.3)]
     assert choose_rule(more, BINARY, list("abcdef")).rule.of("lesion").threshold == 0.3
@@ -196,7 +199,7 @@ def test_a_threshold_may_not_raise_false_alarms():
     found = [faint(0.3)] * 3
     quiet = choose_rule([*found, empty(0.2)], BINARY, list("abcd"))
     assert quiet.rule.of("lesion").threshold == 0.3
-    assert "false alarms 0 -> 0 of 1 where there is no lesion" in quiet.report[0]
+    assert "false positives in 0 -> 0 of 1 cases without lesion" in quiet.report[0]
     loud = choose_rule([*found, empty(0.4)], BINARY, list("abcd"))
     assert loud.rule == DecisionRule()
     # One alarm more on 50 empty cases is 0.02 and allowed, on 49 it is not.
@@ -392,12 +395,14 @@ def test_cases_are_read_anew_in_each_pass():
 def test_cases_that_do_not_fit_are_named():
     good = faint(0.9)
     wide = (np.zeros((1, 1, 90), np.float32), good[1])
-    with pytest.raises(DataError, match=r"case 2: probabilities have the shape \(1, 1, 90\)"):
+    with pytest.raises(DataError, match="case 2") as error:
         choose_rule([good, wide], BINARY, ["a", "b"])
+    assert error.value.code == "probability_shape_mismatch"
     for value in (3.0, -0.1, np.nan):
         scores = np.full((1, 1, 100), value, np.float32)
-        with pytest.raises(DataError, match="case 1: probabilities outside 0 to 1"):
+        with pytest.raises(DataError, match="case 1") as error:
             choose_rule([(scores, good[1])], BINARY, ["a"])
+        assert error.value.code == "invalid_probabilities"
     with pytest.raises(AssertionError, match="only once"):
         choose_rule(iter([good]), BINARY, ["a"])
 

@@ -6,14 +6,15 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ushape.inference import sliding_window
-from ushape.inference.network import Eager
+from ushape.inference.network import TorchNetwork
 from ushape.inference.sliding_window import (
     ArrayRows,
     TileSettings,
-    count_pixels,
-    predict_alike,
-    predict_bands,
-    predict_probabilities,
+    sliding_bands,
+    sliding_window_batch,
+)
+from ushape.inference.sliding_window import (
+    sliding_window as predict_image,
 )
 from ushape.labels import LabelSpace
 from ushape.models import build_model
@@ -64,18 +65,16 @@ def test_identity_network_gives_the_image_back(shape, margin, average):
     image = rng.standard_normal((1, *shape)).astype(np.float32)
     network = Identity(margin).eval()
     tile = (16,) * len(shape)
-    found = predict_probabilities(
-        network, image, SPACE, settings(*tile, average=average, axes=(0, 1))
-    )
+    found = predict_image(network, image, SPACE, settings(*tile, average=average, axes=(0, 1)))
     np.testing.assert_allclose(found, sigmoid(image), atol=1e-5)
 
 
 def test_what_fits_is_predicted_in_one_pass():
     network = Identity().eval()
-    predict_probabilities(network, np.zeros((1, 40, 31), np.float32), SPACE, settings(32, 32))
+    predict_image(network, np.zeros((1, 40, 31), np.float32), SPACE, settings(32, 32))
     assert network.shapes == [(40, 32)]
     network.shapes.clear()
-    predict_probabilities(network, np.zeros((1, 100, 31), np.float32), SPACE, settings(32, 32))
+    predict_image(network, np.zeros((1, 100, 31), np.float32), SPACE, settings(32, 32))
     # (100 + 2 * 8) / 3 = 39 rows, in sizes that the network takes.
     assert network.shapes == [(40, 32)] * 3
 
@@ -86,10 +85,10 @@ def test_parts_equal_the_whole_where_the_network_sees_enough(padding):
     torch.manual_seed(0)
     config = NetworkConfig(widths=(4, 4), norm="batch", padding=padding)
     module = build_model(config, 1, 1).eval()
-    network = Eager(module, "fp32", torch.contiguous_format)
+    network = TorchNetwork(module, torch.contiguous_format)
     image = rng.standard_normal((1, 96, 96)).astype(np.float32)
-    whole = predict_probabilities(network, image, SPACE, settings(96, 96))
-    tiled = predict_probabilities(network, image, SPACE, settings(48, 48, overlap=0.6))
+    whole = predict_image(network, image, SPACE, settings(96, 96))
+    tiled = predict_image(network, image, SPACE, settings(48, 48, overlap=0.6))
     if padding == "valid":
         np.testing.assert_allclose(tiled, whole, atol=1e-5)
     else:  # Zeros at a tile's edges disturb it there, where it is hardly trusted.
@@ -103,7 +102,7 @@ def test_mirroring_averages_what_the_network_says_of_each_side():
             return x + ramp
 
     image = np.zeros((1, 8, 8), np.float32)
-    found = predict_probabilities(
+    found = predict_image(
         Leaning().eval(), image, SPACE, settings(8, 8, average="mirrored", axes=(1,))
     )
     np.testing.assert_allclose(found, 0.5, atol=1e-5)
@@ -111,7 +110,7 @@ def test_mirroring_averages_what_the_network_says_of_each_side():
 
 def test_a_network_in_training_is_refused():
     with pytest.raises(AssertionError, match="prediction"):
-        Eager(Identity().train(), "fp32", torch.contiguous_format)
+        TorchNetwork(Identity().train(), torch.contiguous_format)
 
 
 @given(
@@ -123,7 +122,7 @@ def test_a_network_in_training_is_refused():
 def test_bands_are_the_image_from_top_to_bottom(shape, tile, overlap, margin):
     image = rng.standard_normal((1, *shape)).astype(np.float32)
     bands = list(
-        predict_bands(
+        sliding_bands(
             Identity(margin).eval(), ArrayRows(image), SPACE, settings(*tile, overlap=overlap)
         )
     )
@@ -133,26 +132,26 @@ def test_bands_are_the_image_from_top_to_bottom(shape, tile, overlap, margin):
 
 def test_images_of_one_size_are_predicted_together():
     images = rng.standard_normal((3, 1, 14, 9)).astype(np.float32)
-    network = Identity(2).eval()
-    found = predict_alike(network, images, SPACE, settings(16, 16, average="all_8"))
-    np.testing.assert_allclose(found, sigmoid(images), atol=1e-5)
-    assert predict_alike(network, images, SPACE, settings(8, 8)) is None
+    batches = []
 
+    class Watched(Identity):
+        def forward(self, x):
+            batches.append(len(x))
+            return super().forward(x)
 
-def test_pixels_are_counted_before_any_is_shown():
-    network = Identity(2).eval()
-    for shape in ((30, 31), (100, 50)):
-        network.shapes.clear()
-        predict_probabilities(network, np.zeros((1, *shape), np.float32), SPACE, settings(32, 32))
-        shown = sum(height * width for height, width in network.shapes)
-        assert count_pixels(network, shape, settings(32, 32)) == shown
+    network = Watched(2).eval()
+    for tiles, expected in ((settings(16, 16, average="all_8"), [3] * 8), (settings(8, 8), None)):
+        batches.clear()
+        found = sliding_window_batch(network, list(images), SPACE, tiles)
+        np.testing.assert_allclose(found, sigmoid(images), atol=1e-5)
+        assert expected in (batches, None)
 
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_shares_of_tiles_never_add_up_to_more_than_1(dims):
     image = np.full((1, *(150, 130, 20)[:dims]), 40, np.float32)  # Its sigmoid is 1.
     tiles = settings(*(32, 32, 16)[:dims], overlap=0.3)
-    found = predict_probabilities(Identity().eval(), image, SPACE, tiles)
+    found = predict_image(Identity().eval(), image, SPACE, tiles)
     assert found.max() == 1
     assert found.min() == pytest.approx(1)
 
@@ -160,10 +159,10 @@ def test_shares_of_tiles_never_add_up_to_more_than_1(dims):
 def test_wide_images_get_lower_tiles_and_the_same_prediction(monkeypatch):
     image = rng.standard_normal((1, 90, 200)).astype(np.float32)
     cut = settings(40, 40, overlap=0.25)
-    expected = predict_probabilities(Identity().eval(), image, SPACE, cut)
+    expected = predict_image(Identity().eval(), image, SPACE, cut)
     monkeypatch.setattr(sliding_window, "MIN_TILE", 12)
-    monkeypatch.setattr(sliding_window, "BAND_PX", 200 * 16)
+    monkeypatch.setattr(sliding_window, "MAX_STRIP_PX", 200 * 16)
     network = Identity().eval()
-    found = predict_probabilities(network, image, SPACE, cut)
+    found = predict_image(network, image, SPACE, cut)
     assert max(shape[-2] for shape in network.shapes) <= 20
     np.testing.assert_allclose(found, expected, atol=1e-6)

@@ -8,11 +8,17 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ushape import io
 from ushape.data.preprocessing import Preprocessing, PreprocessingConfig
 from ushape.errors import DataError
-from ushape.inference.prefetch import map_ahead, predict_images
-from ushape.inference.sliding_window import TileSettings, predict_probabilities
-from ushape.inference.streaming import FileRows, average_bands, measure_normalization, predict_file
+from ushape.inference.sliding_window import TileSettings, sliding_window
+from ushape.inference.streaming import (
+    FileRows,
+    average_bands,
+    measure_normalization,
+    read_or_open,
+    stream_probabilities,
+)
 from ushape.io.streaming import open_bands
 from ushape.labels import LabelSpace
 from ushape.transforms.resampling import (
@@ -60,13 +66,11 @@ def test_bands_of_a_file_are_the_prediction_of_the_whole(path, downscale, intens
     settings = TileSettings(shape=(24, 24), overlap_fraction=0.25)
     sample = preprocessing.load(Case(id="x", image=path))
     image = sample.normalization.apply(sample.image)
-    whole = preprocessing.restore(
-        predict_probabilities(Sum(), image, SPACE, settings), sample.geometry
-    )
+    whole = preprocessing.restore(sliding_window(Sum(), image, SPACE, settings), sample.geometry)
     with open_bands(path) as bands:
         rows = FileRows(bands, sample.image.shape, None)
         assert measure_normalization(rows, preprocessing) == sample.normalization
-        found = list(predict_file(Sum(), bands, preprocessing, settings))
+        found = list(stream_probabilities(Sum(), bands, preprocessing, settings))
     assert len(found) > 1
     np.testing.assert_allclose(np.concatenate(found, axis=1), whole, atol=1e-5)
 
@@ -82,11 +86,25 @@ def test_the_mean_of_bands_that_end_at_different_rows():
 
 
 def test_what_needs_the_whole_image_is_refused(path):
-    with open_bands(path) as bands, pytest.raises(DataError, match="crops, pads or resizes"):
-        next(predict_file(Sum(), bands, prepare(square=True), TileSettings(shape=(24, 24))))
+    with open_bands(path) as bands, pytest.raises(DataError) as error:
+        next(stream_probabilities(Sum(), bands, prepare(square=True), TileSettings(shape=(24, 24))))
     one = Preprocessing(channels=1, config=prepare().config, space=SPACE, normalization=None)
-    with open_bands(path) as bands, pytest.raises(DataError, match="3 channels, the model reads 1"):
-        next(predict_file(Sum(), bands, one, TileSettings(shape=(24, 24))))
+    assert error.value.code == "image_too_large"
+    with open_bands(path) as bands, pytest.raises(DataError) as error:
+        next(stream_probabilities(Sum(), bands, one, TileSettings(shape=(24, 24))))
+    assert error.value.code == "channel_count_mismatch"
+
+
+def test_a_large_image_stays_open_and_a_small_one_is_read(path):
+    whole = io.read(path)
+    pixels = read_or_open(path, lambda bands: False)
+    assert (pixels.array == whole.array).all()
+    assert pixels.spacing_mm == whole.spacing_mm
+    with read_or_open(path, lambda bands: True) as bands:
+        assert (bands.read(0, 203) == whole.array).all()
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(DataError):
+        read_or_open(path, lambda bands: False)
 
 
 @given(
@@ -122,42 +140,3 @@ def test_rows_that_grow_are_those_of_the_whole(old, grow, cuts):
     np.testing.assert_allclose(
         np.concatenate(found, axis=1), resample_probabilities(values, new), atol=1e-5
     )
-
-
-def test_many_images_are_those_one_by_one_in_their_order():
-    sizes = [(20, 20), (20, 20), (20, 20), (9, 30), (20, 20), (200, 100), (200, 100)]
-    images = [rng.standard_normal((3, *size)).astype(np.float32) for size in sizes]
-    broken = DataError("x is broken", hint="")
-    given_in = [*enumerate(images[:2]), (99, broken), *enumerate(images[2:], start=2)]
-    settings = TileSettings(shape=(64, 64))
-    found = list(predict_images(Sum(), given_in, SPACE, settings))
-    assert [item for item, _ in found] == [0, 1, 99, 2, 3, 4, 5, 6]
-    for item, probabilities in found:
-        if item == 99:
-            assert probabilities is broken
-        else:
-            expected = predict_probabilities(Sum(), images[item], SPACE, settings)
-            np.testing.assert_allclose(probabilities, expected, atol=1e-6)
-
-
-def test_map_ahead_keeps_order_hands_on_bad_data_and_raises_the_rest():
-    def work(number):
-        if number == 3:
-            raise DataError("three", hint="")
-        return number * number
-
-    found = list(map_ahead(work, range(20), ahead=4))
-    assert [item for item, _ in found] == list(range(20))
-    assert [result for item, result in found if item != 3] == [n * n for n in range(20) if n != 3]
-    assert isinstance(found[3][1], DataError)
-    with pytest.raises(ZeroDivisionError):
-        list(map_ahead(lambda number: 1 / number, [1, 0]))
-
-
-def test_map_ahead_reads_no_further_than_allowed():
-    started = []
-    results = map_ahead(started.append, range(100), ahead=4)
-    next(results)
-    assert len(started) <= 4
-    results.close()
-    assert len(started) <= 4

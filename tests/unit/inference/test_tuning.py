@@ -4,9 +4,9 @@ import pytest
 from ushape.errors import RunError
 from ushape.inference.decision_rule import DecisionRule
 from ushape.inference.tuning import (
-    MAX_PX,
+    MAX_TUNING_VALUES,
     Tuning,
-    Validated,
+    ValidatedCase,
     choose_tuning,
     load_tuning,
     save_tuning,
@@ -24,7 +24,7 @@ def cautious(number):
     truth = np.zeros((40, 40), np.uint8)
     truth[10 : 20 + number, 10:30] = 1
     shares = np.where(truth, 0.4, 0.1) + rng.normal(0, 0.01, truth.shape)
-    return Validated(f"dish {number}", np.rint(255 * shares[None]).astype(np.uint8), truth)
+    return ValidatedCase(f"dish {number}", np.rint(255 * shares[None]).astype(np.uint8), truth)
 
 
 def test_validation_lowers_the_threshold_of_a_cautious_network():
@@ -45,11 +45,12 @@ def test_what_was_chosen_comes_back(tmp_path):
     save_tuning(run, tuned)
     assert load_tuning(run) == tuned
     run.tuning_path.write_text("{]")
-    with pytest.raises(RunError, match=r"decision\.json: not what training wrote"):
+    with pytest.raises(RunError, match=r"decision\.json") as error:
         load_tuning(run)
+    assert error.value.code == "damaged_run_file"
 
 
 def test_cases_beyond_the_limit_are_thinned_out():
     assert list(thin_out_cases([100] * 7, 1)) == list(range(7))
-    assert list(thin_out_cases([MAX_PX] * 6, 1)) == [0]
-    assert list(thin_out_cases([MAX_PX // 4] * 8, 1)) == [0, 2, 4, 6]
+    assert list(thin_out_cases([MAX_TUNING_VALUES] * 6, 1)) == [0]
+    assert list(thin_out_cases([MAX_TUNING_VALUES // 4] * 8, 1)) == [0, 2, 4, 6]

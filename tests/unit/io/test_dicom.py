@@ -44,13 +44,13 @@ def test_read_series_orders_slices_and_agrees_with_gdcm(tmp_path):
     names = SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(tmp_path / "ct"))
     volume = SimpleITK.ReadImage(names)
     assert (SimpleITK.GetArrayFromImage(volume) == pixels.array[0]).all()
-    assert pixels.origin_mm == pytest.approx(volume.GetOrigin())
-    assert pixels.direction == pytest.approx(volume.GetDirection(), abs=1e-6)
+    assert pixels.grid.origin_mm == pytest.approx(volume.GetOrigin())
+    assert pixels.grid.direction == pytest.approx(volume.GetDirection(), abs=1e-6)
     assert (io.read(tmp_path / "ct").array == pixels.array).all()
     io.write_mask(tmp_path / "m.nii.gz", SLICES % 2, MaskEncoding(), like=tmp_path / "ct")
     mask = io.read(tmp_path / "m.nii.gz")
-    assert mask.origin_mm == pytest.approx(pixels.origin_mm, abs=1e-4)
-    assert mask.direction == pytest.approx(pixels.direction, abs=1e-4)
+    assert mask.grid.origin_mm == pytest.approx(pixels.grid.origin_mm, abs=1e-4)
+    assert mask.grid.direction == pytest.approx(pixels.grid.direction, abs=1e-4)
 
 
 def test_read_series_of_one_slice_is_flat(tmp_path):

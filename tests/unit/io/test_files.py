@@ -4,7 +4,13 @@ import sys
 
 import pytest
 
-from ushape.io.files import remove_leftovers, replacing, write_bytes
+from ushape.io.files import (
+    append_line,
+    complete_lines,
+    remove_leftovers,
+    replacing,
+    write_bytes,
+)
 
 
 def test_replacing_writes_whole_or_not_at_all(tmp_path):
@@ -35,3 +41,12 @@ def test_remove_leftovers_removes_only_those_of_dead_processes(tmp_path):
     assert ours.exists()
     assert other.exists()  # Rows of a submission, to be continued.
     remove_leftovers(tmp_path / "nothing there")
+
+
+def test_complete_lines_leave_out_a_line_that_was_cut_off(tmp_path):
+    path = tmp_path / "log"
+    assert list(complete_lines(path)) == []
+    for line in (b"one\n", b"two\n", b"thr"):
+        with path.open("ab") as file:
+            append_line(file.fileno(), line)
+    assert list(complete_lines(path)) == [b"one\n", b"two\n"]

@@ -32,8 +32,8 @@ def test_itk_position_in_the_patient_is_kept(suffix, tmp_path):
     pixels = io.read(tmp_path / f"x{suffix}")
     assert (pixels.array == VOLUME[None]).all()
     assert pixels.spacing_mm == pytest.approx(SPACING)
-    assert pixels.origin_mm == pytest.approx(ORIGIN)
-    assert pixels.direction == pytest.approx(DIRECTION)
+    assert pixels.grid.origin_mm == pytest.approx(ORIGIN)
+    assert pixels.grid.direction == pytest.approx(DIRECTION)
 
 
 @pytest.mark.parametrize("of_image", [".nii.gz", ".nrrd", ".mha"])

@@ -1,4 +1,5 @@
 import csv
+import os
 import subprocess
 import sys
 
@@ -122,30 +123,23 @@ def test_runs_longer_than_the_csv_module_allows(tmp_path):
     assert (decode_runs(runs, mask.shape) == mask).all()
 
 
-def test_a_full_disk_leaves_no_torn_row_in_the_middle(tmp_path):
-    class Full:
-        """Takes 5 bytes, then no more."""
+def test_a_full_disk_leaves_no_torn_row_in_the_middle(tmp_path, monkeypatch):
+    left, write = [5], os.write
 
-        def __init__(self, file):
-            self.file, self.left = file, 5
-
-        def write(self, content):
-            if self.left == 0:
-                raise OSError(28, "No space left on device")
-            taken = self.file.write(content[: self.left])
-            self.left -= taken
-            return taken
-
-        def truncate(self, size):
-            return self.file.truncate(size)
+    def write_until_full(file, content):
+        if left[0] == 0:
+            raise OSError(28, "No space left on device")
+        taken = write(file, content[: left[0]])
+        left[0] -= taken
+        return taken
 
     path = tmp_path / "submit.csv"
     with SubmissionWriter(path) as writer:
         writer.write("one.jpg", MASK)
-        disk, writer._file = writer._file, Full(writer._file)
-        with pytest.raises(OSError, match="No space"):
-            writer.write("two.jpg", MASK)
-        writer._file = disk
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", write_until_full)
+            with pytest.raises(OSError, match="No space"):
+                writer.write("two.jpg", MASK)
         assert writer.done == {"one.jpg"}
         writer.write("three.jpg", MASK)
     assert [name for name, _ in read_submission(path)] == ["one.jpg", "three.jpg"]

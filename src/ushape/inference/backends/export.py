@@ -1,4 +1,4 @@
-"""A network as an ONNX file: exported once, checked against the network, kept on disk."""
+"""Networks exported to files: made once, checked against PyTorch, kept on disk; ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -8,29 +8,178 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ushape.errors import PlanError
-from ushape.inference.backends.base import Backend, Request, input_of, need
-from ushape.inference.backends.torch_backend import prepare
+from ushape.inference.network import (
+    BackendOptions,
+    Network,
+    check_tile_size,
+    import_optional,
+    input_of,
+    prepare,
+)
 from ushape.models.layers import InstanceNorm
 
 FORMAT = 1
-"""To be raised whenever the exported graph changes, so that older files are not taken for it."""
+"""Version of the exported graphs; a new version makes files of older ones obsolete."""
 
 TOLERANCE = 1e-3
-"""Share of the largest logit by which an exported network may differ."""
+"""Largest difference of an exported network's logits, as a share of the largest logit."""
 
-FILE = "model.onnx"
+ONNX_FILE = "model.onnx"
 
-Reopen = Callable[[Path], Backend]
+ONNX_FATAL = 4
+"""Level of ONNX Runtime's log at which it prints fatal errors only."""
+
+
+@dataclass(frozen=True)
+class ExportedNetwork:
+    """A network that another library computes on the CPU."""
+
+    name: str
+    module: nn.Module
+    """Network that was exported; it says which sizes are legal."""
+
+    run: Callable[[np.ndarray], np.ndarray]
+    """Function of a batch, safe to call from several threads."""
+
+    @property
+    def margin(self) -> int:
+        return int(self.module.margin)  # type: ignore[arg-type]
+
+    def legal_size(self, at_least: int) -> int:
+        return int(self.module.legal_size(at_least))  # type: ignore[operator]
+
+    def logits(self, tiles: Tensor) -> Tensor:
+        check_tile_size(self.legal_size, tiles)
+        return torch.from_numpy(self.run(tiles.float().cpu().numpy()))
+
+
+def open_onnx(module: nn.Module, options: BackendOptions) -> Network:
+    """Open the network in ONNX Runtime, which computes in float32 whatever precision is asked for.
+
+    Raises:
+        PlanError: if the device is not the CPU, onnx or onnxruntime is not installed, or the
+            network cannot be exported.
+    """
+    options.require_cpu("onnx")
+    import_optional("onnxruntime", "onnx")
+
+    def build(folder: Path) -> None:
+        _export_onnx(module, folder / ONNX_FILE)
+        check_export(module, _open_session(module, folder / ONNX_FILE), "ONNX")
+
+    return _open_session(module, cached_export(module, options, "onnx", build) / ONNX_FILE)
+
+
+def cached_export(
+    module: nn.Module, options: BackendOptions, kind: str, build: Callable[[Path], None]
+) -> Path:
+    """Return a folder made from a network: the cached one, or a new one, complete or not at all.
+
+    Args:
+        kind: First part of the folder's name; the second is the digest of the network.
+        build: Function that fills an empty folder.
+
+    Raises:
+        PlanError: if no folder is given, or it cannot be written to.
+    """
+    if options.folder is None:
+        raise PlanError(
+            f"There is no folder for the {kind} file.",
+            code="missing_export_folder",
+            hint="Open the backend with folder=<a folder>.",
+        )
+    final = options.folder / f"{kind}-{network_digest(module)[:16]}"
+    if final.is_dir():
+        return final
+    with _writing(options.folder):
+        options.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{kind}-", dir=options.folder) as temporary:
+            part = Path(temporary) / kind
+            part.mkdir()
+            build(part)
+            _move_into_place(part, final)
+    return final
+
+
+def network_digest(module: nn.Module) -> str:
+    """Return a checksum of the weights and the layers of a network, in hexadecimal digits."""
+    found = hashlib.sha256(f"{FORMAT} {module!r} {getattr(module, 'config', '')}".encode())
+    for name, value in module.state_dict().items():
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        # As bytes, because NumPy has no bfloat16.
+        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+def check_export(module: nn.Module, exported: Network, target: str) -> None:
+    """Compare logits for another batch size and other tile sizes than those of the export.
+
+    Raises:
+        PlanError: if the exported network gives other logits than the network.
+    """
+    tiles = example_tiles(module, 3, larger=True)
+    with torch.inference_mode():
+        expected: Tensor = prepare(module).cpu()(tiles)
+    found = exported.logits(tiles)
+    if found.shape != expected.shape:
+        shapes = f"{tuple(found.shape)} instead of {tuple(expected.shape)}"
+        raise export_error(module, target, f"tiles {tuple(tiles.shape)} give logits {shapes}")
+    error = float((found - expected).abs().max() / expected.abs().max().clamp(min=1))
+    if not error <= TOLERANCE:
+        raise export_error(module, target, f"its logits differ by a share of {error:.2g}")
+
+
+def example_tiles(module: nn.Module, batch: int, *, larger: bool = False) -> Tensor:
+    """Return noise of the smallest legal size from 16 pixels on; larger: of two other sizes."""
+    channels, dims = input_of(module)
+    legal = module.legal_size
+    sizes = [legal(16)]  # type: ignore[operator]
+    while len(sizes) < dims + 1:
+        sizes.append(legal(sizes[-1] + 1))  # type: ignore[operator]
+    chosen = sizes[1:] if larger else sizes[:1] * dims
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(batch, channels, *chosen, generator=generator)
+
+
+def for_export(module: nn.Module) -> nn.Module:
+    """Return a copy on the CPU whose layers can be expressed by graphs of fixed operations."""
+    return _with_whole_instance_norm(prepare(module).cpu())
+
+
+def export_error(module: nn.Module, target: str, why: str) -> PlanError:
+    """Return the error for a network that cannot be exported."""
+    return PlanError(
+        f"This {type(module).__name__} cannot be exported to {target}: {why}.",
+        code="export_failed",
+        hint="Backends torch and compile run any network.",
+    )
+
+
+@contextmanager
+def loading(path: Path) -> Iterator[None]:
+    """Convert every exception of a runtime into a PlanError that names the damaged file."""
+    try:
+        yield
+    except PlanError:
+        raise
+    except Exception as error:
+        raise PlanError(
+            f"{path}: cannot be loaded: {str(error).strip().splitlines()[-1][:300]}.",
+            code="export_unreadable",
+            hint=f"Delete {path.parent}; it will be made again from the weights.",
+        ) from error
 
 
 class InstanceNormOfBatch(nn.Module):
-    """Instance norm as one operation on the whole batch, which ONNX has a word for.
+    """Instance norm as one operation on the whole batch, which ONNX and OpenVINO can express.
 
     Shapes:
         x: (B, C, *S) -> (B, C, *S).
@@ -47,131 +196,6 @@ class InstanceNormOfBatch(nn.Module):
         )
 
 
-def onnx_file(request: Request, reopen: Reopen, extra: str) -> Path:
-    """The ONNX file of a network, exported where the folder has none of these very weights.
-
-    Batch and spatial axes are free, batch norms folded; input (B, C, *T), output (B, K, *T').
-
-    Args:
-        reopen: Opens the file in float32, for comparison with the network.
-        extra: The extra of ushape that brings what is missing.
-
-    Raises:
-        PlanError: a network that ONNX cannot say, or a folder that cannot be written to.
-    """
-
-    def build(folder: Path) -> None:
-        path = folder / FILE
-        _export(request.network, path, extra)
-        _check(request.network, reopen(path))
-
-    return cached(request, "onnx", build) / FILE
-
-
-def cached(request: Request, kind: str, build: Callable[[Path], None]) -> Path:
-    """A folder made of a network: as it was left last time, or made now, whole or not at all.
-
-    Args:
-        kind: First part of the folder's name; the second is the digest of the network.
-        build: Fills an empty folder.
-
-    Raises:
-        PlanError: no folder given, or it cannot be written to.
-    """
-    if request.folder is None:
-        raise PlanError(
-            f"Nowhere to keep the {kind} file.", hint="Open the backend with folder=<a folder>."
-        )
-    final = request.folder / f"{kind}-{digest(request.network)[:16]}"
-    if final.is_dir():
-        return final
-    with _writing(request.folder):
-        request.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{kind}-", dir=request.folder) as temporary:
-            part = Path(temporary) / kind
-            part.mkdir()
-            build(part)
-            _put(part, final)
-    return final
-
-
-def digest(network: nn.Module) -> str:
-    """Names the weights and the layers of a network, in hexadecimal digits."""
-    found = hashlib.sha256(f"{FORMAT} {network!r} {getattr(network, 'config', '')}".encode())
-    for name, value in network.state_dict().items():
-        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        # Bytes, because NumPy has no bfloat16.
-        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return found.hexdigest()
-
-
-@contextmanager
-def loading(path: Path) -> Iterator[None]:
-    """Says which file is damaged; runtimes raise anything on one."""
-    try:
-        yield
-    except PlanError:
-        raise
-    except Exception as error:
-        raise PlanError(
-            f"{path}: cannot be loaded: {str(error).strip().splitlines()[-1][:300]}.",
-            hint=f"Delete {path.parent}: it is made again from the weights.",
-        ) from error
-
-
-def _export(network: nn.Module, path: Path, extra: str) -> None:
-    """Writes the ONNX file.
-
-    By tracing, deprecated in favour of torch.export: that takes 2 to 9 s for each of our small
-    networks instead of 0.2 s, and fails at the crops of valid convolutions (torch 2.13).
-    """
-    need("onnx", extra)
-    prepared = _with_whole_instance_norm(prepare(network).cpu())
-    free = [0, *range(2, 2 + input_of(network)[1])]
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # Of the deprecation, and of sizes compared in Python.
-            torch.onnx.export(
-                prepared,
-                (_example(network, 1),),
-                path,
-                dynamo=False,
-                input_names=["image"],
-                output_names=["logits"],
-                dynamic_axes={"image": free, "logits": free},
-            )
-    except OSError:
-        raise  # A full disk says nothing of the network.
-    except Exception as error:
-        raise _inexpressible(network, str(error).strip().splitlines()[0]) from error
-
-
-def _check(network: nn.Module, exported: Backend) -> None:
-    """Other sizes and another batch than the traced ones must give what the network gives."""
-    tiles = _example(network, 3, larger=True)
-    with torch.inference_mode():
-        wanted: Tensor = prepare(network).cpu()(tiles)
-    found = exported.logits(tiles)
-    if found.shape != wanted.shape:
-        shapes = f"{tuple(found.shape)} instead of {tuple(wanted.shape)}"
-        raise _inexpressible(network, f"for tiles {tuple(tiles.shape)} it gives {shapes}")
-    error = float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1))
-    if not error <= TOLERANCE:
-        raise _inexpressible(network, f"its logits differ by a share of {error:.2g}")
-
-
-def _example(network: nn.Module, batch: int, *, larger: bool = False) -> Tensor:
-    """Noise of the smallest legal size that fills a few pixels; larger: of two others."""
-    channels, dims = input_of(network)
-    legal = network.legal_size
-    sizes = [legal(16)]  # type: ignore[operator]
-    while len(sizes) < dims + 1:
-        sizes.append(legal(sizes[-1] + 1))  # type: ignore[operator]
-    chosen = sizes[1:] if larger else sizes[:1] * dims
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(batch, channels, *chosen, generator=generator)
-
-
 def _with_whole_instance_norm(module: nn.Module) -> nn.Module:
     for name, child in module.named_children():
         if isinstance(child, InstanceNorm):
@@ -181,8 +205,45 @@ def _with_whole_instance_norm(module: nn.Module) -> nn.Module:
     return module
 
 
-def _put(part: Path, final: Path) -> None:
-    """Gives a finished folder its name, unless another process was faster."""
+def _export_onnx(module: nn.Module, path: Path) -> None:
+    """Write an ONNX file: input (B, C, *T), output (B, K, *T'), batch and spatial axes dynamic.
+
+    By tracing, deprecated in favor of torch.export: that takes 2 to 9 s for each of our small
+    networks instead of 0.2 s, and fails at the crops of valid convolutions (torch 2.13).
+    """
+    import_optional("onnx", "onnx")
+    dynamic = [0, *range(2, 2 + input_of(module)[1])]
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            # Tracing is deprecated, and warns of sizes that are compared in Python.
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                for_export(module),
+                (example_tiles(module, 1),),
+                path,
+                dynamo=False,
+                input_names=["image"],
+                output_names=["logits"],
+                dynamic_axes={"image": dynamic, "logits": dynamic},
+            )
+    except OSError:
+        raise  # A full disk is not a fault of the network.
+    except Exception as error:
+        raise export_error(module, "ONNX", str(error).strip().splitlines()[0]) from error
+
+
+def _open_session(module: nn.Module, path: Path) -> ExportedNetwork:
+    runtime = import_optional("onnxruntime", "onnx")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = ONNX_FATAL
+    with loading(path):
+        session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return ExportedNetwork("onnx", module, lambda image: session.run(None, {"image": image})[0])
+
+
+def _move_into_place(part: Path, final: Path) -> None:
+    """Give a finished folder its name, unless another process was faster."""
     for path in part.iterdir():
         with path.open("rb+") as file:
             os.fsync(file.fileno())
@@ -200,12 +261,6 @@ def _writing(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise PlanError(
             f"{folder}: cannot be written to: {error.strerror or error}.",
-            hint="Exported networks are kept there: make room, copy the run, or take torch.",
+            code="export_folder_unwritable",
+            hint="Exported networks are kept there. Make room, copy the run, or use backend torch.",
         ) from error
-
-
-def _inexpressible(network: nn.Module, why: str) -> PlanError:
-    return PlanError(
-        f"This {type(network).__name__} cannot be exported to ONNX: {why}.",
-        hint="Backends torch and compile take any network.",
-    )

@@ -1,4 +1,4 @@
-"""OpenVINO on a CPU: float32, bfloat16, and int8 by quantisation after training."""
+"""OpenVINO on a CPU: float32, bfloat16, and int8 by quantization after training."""
 
 from __future__ import annotations
 
@@ -7,107 +7,122 @@ import io
 import logging
 import sys
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ushape.errors import PlanError
-from ushape.inference.backends.base import (
-    Precision,
-    Request,
-    need,
-    refuse_accelerator,
-    refuse_illegal,
+from ushape.inference.backends.export import (
+    ExportedNetwork,
+    cached_export,
+    check_export,
+    example_tiles,
+    export_error,
+    for_export,
+    loading,
 )
-from ushape.inference.backends.export import cached, loading, onnx_file
+from ushape.inference.network import BackendOptions, Network, Precision, import_optional
 
-FILE = "model.xml"
-HINTS: dict[Precision, str] = {"bf16": "bf16", "fp32": "f32"}
+OPENVINO_FILE = "model.xml"
 
-
-class OpenVinoBackend:
-    """A compiled network; each thread has a request of its own, as OpenVINO wants it."""
-
-    def __init__(self, network: nn.Module, path: Path, precision: Precision, name: str):
-        self.name, self._network = name, network
-        self._compiled = _compile(path, precision)
-        self._of_thread = threading.local()
-
-    def logits(self, tiles: Tensor) -> Tensor:
-        refuse_illegal(self._network, tiles)
-        if not hasattr(self._of_thread, "request"):
-            self._of_thread.request = self._compiled.create_infer_request()
-        found = self._of_thread.request.infer([tiles.float().cpu().numpy()])
-        return torch.from_numpy(found[0])
+PRECISION_HINTS: dict[Precision, str] = {"bf16": "bf16", "fp32": "f32"}
 
 
-def open_openvino(request: Request) -> OpenVinoBackend:
-    """The network in OpenVINO, in the precision asked for.
+def open_openvino(module: nn.Module, options: BackendOptions) -> Network:
+    """Open the network in OpenVINO, in the precision asked for.
 
     Raises:
-        PlanError: not on a CPU; onnx or openvino not installed; not exportable.
+        PlanError: if the device is not the CPU, openvino is not installed, or the network cannot
+            be converted.
     """
-    path = _onnx_file(request, "openvino")
-    return OpenVinoBackend(request.network, path, request.precision, "openvino")
+    path = _converted_file(module, options, "openvino")
+    return _open_file(module, path, options.precision, "openvino")
 
 
-def open_int8(request: Request) -> OpenVinoBackend:
-    """The network with weights and activations of 8 bits, the rest in the precision asked for.
+def open_int8(module: nn.Module, options: BackendOptions) -> Network:
+    """Open the network with 8-bit weights and activations.
 
-    Norms other than batch norm, the first and the last convolution are the rest.
-
-    The quantised network is kept with the weights' digest; calibration tiles are read only where
-    there is none yet.
+    Norms other than batch norm, the first and the last convolution keep the precision asked for.
+    The quantized network is kept in the folder; calibration tiles are read only if there is none.
 
     Raises:
-        PlanError: as `open_openvino`; nncf not installed; no calibration tiles.
+        PlanError: if `open_openvino` raises it, nncf is not installed, or there are no calibration
+            tiles.
     """
-    plain = _onnx_file(request, "openvino-int8")
+    plain = _converted_file(module, options, "openvino-int8")
 
     def build(folder: Path) -> None:
-        _silent("openvino").save_model(
-            _quantise(plain, request), folder / FILE, compress_to_fp16=False
+        quantized = _quantize(plain, options)
+        _import_silently("openvino").save_model(
+            quantized, folder / OPENVINO_FILE, compress_to_fp16=False
         )
 
-    path = cached(request, "int8", build) / FILE
-    return OpenVinoBackend(request.network, path, request.precision, "openvino-int8")
+    path = cached_export(module, options, "int8", build) / OPENVINO_FILE
+    return _open_file(module, path, options.precision, "openvino-int8")
 
 
-def _onnx_file(request: Request, name: str) -> Path:
-    refuse_accelerator(name, request.device)
-    _silent("openvino")
+def _converted_file(module: nn.Module, options: BackendOptions, name: str) -> Path:
+    """Return the OpenVINO file of a network, converted if the folder has none of these weights."""
+    options.require_cpu(name)
+    openvino = _import_silently("openvino")
 
-    def reopen(path: Path) -> OpenVinoBackend:
-        return OpenVinoBackend(request.network, path, "fp32", name)
+    def build(folder: Path) -> None:
+        path = folder / OPENVINO_FILE
+        openvino.save_model(_convert(openvino, module), path, compress_to_fp16=False)
+        check_export(module, _open_file(module, path, "fp32", name), "OpenVINO")
 
-    return onnx_file(request, reopen, "openvino")
+    return cached_export(module, options, "openvino", build) / OPENVINO_FILE
 
 
-def _compile(path: Path, precision: Precision) -> Any:
-    core = _silent("openvino").Core()
+def _convert(openvino: Any, module: nn.Module) -> Any:
+    """Return the network as an OpenVINO model with dynamic batch and spatial axes."""
+    tiles = example_tiles(module, 1)
+    free = [-1, tiles.shape[1], *[-1] * (tiles.ndim - 2)]
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            # Tracing is deprecated, and warns of sizes that are compared in Python.
+            warnings.simplefilter("ignore")
+            return openvino.convert_model(for_export(module), example_input=tiles, input=[free])
+    except Exception as error:
+        raise export_error(module, "OpenVINO", str(error).strip().splitlines()[0]) from error
+
+
+def _open_file(module: nn.Module, path: Path, precision: Precision, name: str) -> ExportedNetwork:
+    core = _import_silently("openvino").Core()
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "INFERENCE_PRECISION_HINT": HINTS[precision],
+        "INFERENCE_PRECISION_HINT": PRECISION_HINTS[precision],
     }
     with loading(path):
-        return core.compile_model(core.read_model(path), "CPU", settings)
+        compiled = core.compile_model(core.read_model(path), "CPU", settings)
+    of_thread = threading.local()
+
+    def run(image: np.ndarray) -> np.ndarray:
+        if not hasattr(of_thread, "request"):  # OpenVINO wants one request for each thread.
+            of_thread.request = compiled.create_infer_request()
+        return np.asarray(of_thread.request.infer([image])[0])
+
+    return ExportedNetwork(name, module, run)
 
 
-def _quantise(path: Path, request: Request) -> Any:
-    """The OpenVINO model of an ONNX file in int8, ranges by the calibration tiles."""
-    nncf = _silent("nncf")
+def _quantize(path: Path, options: BackendOptions) -> Any:
+    """Return the OpenVINO model of a file in int8, with ranges from the calibration tiles."""
+    nncf = _import_silently("nncf")
     nncf.set_log_level(logging.ERROR)
-    tiles = list(request.calibration)
+    tiles = list(options.calibration)
     if not tiles:
         raise PlanError(
-            "int8 needs tiles to calibrate on, and there are none.",
-            hint="Give calibration tiles of training images, 8 batches are enough.",
+            "Quantization to int8 needs calibration tiles, and there are none.",
+            code="missing_calibration_tiles",
+            hint="Pass tiles of training images as calibration; 8 batches are enough.",
         )
-    model = _silent("openvino").Core().read_model(path)
-    with contextlib.redirect_stdout(io.StringIO()):  # Its progress bars.
+    model = _import_silently("openvino").Core().read_model(path)
+    with contextlib.redirect_stdout(io.StringIO()):  # Hides the progress bars of NNCF.
         return nncf.quantize(
             model,
             nncf.Dataset(tiles),
@@ -119,7 +134,7 @@ def _quantise(path: Path, request: Request) -> Any:
 
 
 def _first_and_last_convolution(model: Any) -> list[str]:
-    """Their names; they see the image and make the logits, so that rounding them costs most.
+    """Return their names. They see the image and make the logits; rounding them costs most.
 
     Small U-Nets on synthetic cells, pixels whose class int8 changes: 0.14 instead of 0.23 % with
     batch norm, 0.23 instead of 0.24 % with instance norm, in the same time.
@@ -130,17 +145,17 @@ def _first_and_last_convolution(model: Any) -> list[str]:
     return sorted({names[0], names[-1]})
 
 
-def _silent(package: str) -> Any:
-    """OpenVINO or NNCF without its reports of use to a web service.
+def _import_silently(package: str) -> Any:
+    """Import OpenVINO or NNCF without its telemetry.
 
-    Each sends reports, and writes an id of the user into the home folder when it is imported,
-    unless openvino_telemetry is not there. NNCF also changes all loggers made after it.
+    On import, each sends usage reports and writes a user id into the home folder, unless
+    openvino_telemetry is missing. NNCF also changes the class of all loggers created after it.
     """
     logger_class = logging.getLoggerClass()
     reporter = sys.modules.get("openvino_telemetry")
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     try:
-        return need(package, "openvino")
+        return import_optional(package, "openvino")
     finally:
         logging.setLoggerClass(logger_class)
         del sys.modules["openvino_telemetry"]

@@ -1,3 +1,5 @@
+"""Outputs of prediction: which files are written for each image."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -14,49 +16,54 @@ ContourFormat = Literal["geojson", "imagej"]
 
 @dataclass(frozen=True, kw_only=True)
 class OutputConfig:
-    """What is written, and where.
+    """Outputs of a call of `predict`.
 
     Raises:
-        ConfigError: nowhere to write to; pictures or probabilities without a folder for them; an
-            unknown format; a type of probabilities that are not asked for.
+        ConfigError: if there is no output, an output has no folder, a format is unknown, or a type
+            is given for probabilities that are not written.
     """
 
     folder: Path | None
-    """For the masks; None: none are written."""
+    """Folder of the masks; None: no masks are written."""
 
     overlay: bool = False
-    """Also NAME_overlay.png beside each mask."""
+    """Write NAME_overlay.png beside each mask, the image with the prediction outlined."""
 
     probabilities: ProbabilityFormat | None = None
-    """Also NAME.npz, or NAME_probabilities.tif or .zarr."""
+    """Write NAME.npz, or NAME_probabilities.tif or .zarr."""
 
     probability_type: ProbabilityType | None = None
-    """Of their numbers; uint8 holds round(255 p). None: float32 in npz, else uint8."""
+    """Data type of the stored probabilities; uint8 holds round(255 p). None: float32 in npz,
+    otherwise uint8."""
 
     contours: ContourFormat | None = None
-    """Also NAME.geojson for QuPath, or NAME_rois.zip for ImageJ."""
+    """Write NAME.geojson for QuPath, or NAME_rois.zip for ImageJ."""
 
     instances: bool = False
-    """Also NAME_instances.tif, each object with its number."""
+    """Write NAME_instances.tif, in which the pixels of each object have its number."""
 
     table: bool = False
-    """Also NAME_objects.csv, a row for each object, and images.csv for all images."""
+    """Write NAME_objects.csv with a row for each object, and images.csv for all images."""
 
     uncertainty: bool = False
-    """Also NAME_uncertainty.png, 255 where the network cannot decide, and images.csv."""
+    """Write NAME_uncertainty.png, 255 where all classes are equally likely, and images.csv."""
 
     submission: Path | None = None
-    """A .csv or .csv.gz of run lengths."""
+    """Path of a .csv or .csv.gz of run lengths."""
 
     order: Order = "row"
-    """How the run lengths count pixels."""
+    """Order in which run lengths count pixels."""
 
     overwrite: bool = False
-    """Replace what exists."""
+    """Replace outputs that exist."""
 
     def __post_init__(self) -> None:
         if self.folder is None and self.submission is None:
-            raise ConfigError("Where shall the masks go?", hint="Name a folder with -o.")
+            raise ConfigError(
+                "There is no folder for the masks.",
+                code="missing_output",
+                hint="Name a folder with -o.",
+            )
         for name, value, known in (
             ("probabilities", self.probabilities, get_args(ProbabilityFormat)),
             ("probability_type", self.probability_type, get_args(ProbabilityType)),
@@ -64,21 +71,27 @@ class OutputConfig:
             ("order", self.order, get_args(Order)),
         ):
             if value is not None and value not in known:
-                raise ConfigError(f"{name} is {value!r}.", hint=f"Known: {', '.join(known)}.")
+                raise ConfigError(
+                    f"{name} is {value!r}, which is unknown.",
+                    code="unknown_output_format",
+                    hint=f"Known values: {', '.join(known)}.",
+                )
         if self.probability_type is not None and self.probabilities is None:
             raise ConfigError(
-                f"Probabilities as {self.probability_type}, but none are asked for.",
+                f"probability_type is {self.probability_type}, but no probabilities are written.",
+                code="probabilities_not_requested",
                 hint="Add --probabilities npz, tif or zarr.",
             )
         if self.folder is None and self.endings:
             raise ConfigError(
-                f"No folder is named for what lies beside the masks: {', '.join(self.endings)}.",
+                f"There is no folder for these outputs: {', '.join(self.endings)}.",
+                code="missing_output",
                 hint="Name one with -o; --rle alone writes run lengths only.",
             )
 
     @property
     def stored_type(self) -> ProbabilityType:
-        """The type of the numbers that are written."""
+        """Data type of the stored probabilities."""
         return self.probability_type or ("float32" if self.probabilities == "npz" else "uint8")
 
     @property
@@ -87,7 +100,7 @@ class OutputConfig:
 
     @property
     def endings(self) -> dict[str, str]:
-        """What files beside the mask are called, by kind."""
+        """Endings of the files beside the mask, by kind of output."""
         probabilities = {"npz": ".npz", "tif": "_probabilities.tif", "zarr": "_probabilities.zarr"}
         contours = {"geojson": ".geojson", "imagej": "_rois.zip"}
         wanted = {
@@ -102,7 +115,7 @@ class OutputConfig:
 
     @property
     def only_whole(self) -> list[str]:
-        """Kinds of output that need the whole image in memory."""
+        """Outputs that need the whole image in memory."""
         kinds = [kind for kind in self.endings if kind != "probabilities"]
         kinds += ["probabilities as npz"] if self.probabilities == "npz" else []
         by_column = self.submission is not None and self.order == "column"

@@ -1,36 +1,36 @@
-"""Which images of a prediction are finished, so that the same call goes on where it was killed."""
+"""Log of finished images, so that the same call continues where an earlier one was interrupted."""
 
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ushape.io.files import write_bytes
+from ushape.io.files import append_line, complete_lines, write_bytes
 from ushape.types import Case
 
-NAME = ".ushape-predict.jsonl"
+MANIFEST_FILE = ".ushape-predict.jsonl"
 
-HEADER_BYTES = 256
+MARKED_BYTES = 256
+"""Number of bytes at the beginning of an output file whose checksum is noted."""
 
 Line = dict[str, Any]
 
 
 class Manifest:
-    """A file in the output folder: a line for the call; then, for each image, one when its outputs
-    are begun and one when they are all written.
+    """A log in the output folder: a line for the call; then, for each image, one when the first of
+    its outputs is begun and one when all are written.
 
     Args:
-        folder: Of the outputs.
-        made_by: What the outputs depend on: weights, rule, kinds of output. Lines of another call
-            do not count, and are dropped.
+        folder: Output folder.
+        made_by: What the outputs depend on: weights, rule, kinds of output. Lines of a call that
+            depends on something else are ignored, and dropped.
     """
 
     def __init__(self, folder: Path, made_by: Mapping[str, Any]):
-        self.folder, self.path = folder, folder / NAME
+        self.folder, self.path = folder, folder / MANIFEST_FILE
         self.made_by = json.loads(json.dumps(made_by))
         self._begun: dict[str, Line] = {}
         self._done: dict[str, Line] = {}
@@ -41,13 +41,13 @@ class Manifest:
                 (self._done if "files" in line else self._begun)[line["image"]] = line
 
     def is_done(self, below: Path, case: Case) -> bool:
-        """The outputs are there as they were written, and the image is the one of that time."""
+        """Return whether the outputs are as they were written, and the image has not changed."""
         line = self._done.get(below.as_posix())
         return line is not None and line["source"] == _source_of(case) and self._is_whole(line)
 
     def may_replace(self, below: Path, case: Case) -> bool:
-        """What is there comes from this very file: a call was killed while it wrote it, or the file
-        has changed since and the outputs have not."""
+        """Return whether existing outputs were made from this image file: by a call that was
+        interrupted, or before the image changed, if the outputs did not change since."""
         name, path = below.as_posix(), _source_of(case)[0]
         done, begun = self._done.get(name), self._begun.get(name)
         if done is not None:
@@ -55,12 +55,12 @@ class Manifest:
         return begun is not None and bool(begun["source"][0] == path)
 
     def forget(self) -> None:
-        """All that was noted, because it is to be written anew."""
+        """Ignore all lines, because everything will be written again."""
         self._begun, self._done = {}, {}
 
     def begin(self, below: Path, case: Case) -> None:
-        """Notes an image before the first of its files is written."""
-        if not self.is_ours:  # Not before there is something to note.
+        """Note an image before the first of its files is written."""
+        if not self.is_ours:  # Written with the first image.
             write_bytes(self.path, (json.dumps({"made_by": self.made_by}) + "\n").encode())
             self.is_ours = True
         self._append(self._begun, {"image": below.as_posix(), "source": _source_of(case)})
@@ -68,10 +68,10 @@ class Manifest:
     def finish(
         self, below: Path, case: Case, files: Iterable[Path], rows: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Notes an image whose files are all written.
+        """Note an image whose files are all written.
 
         Args:
-            rows: For the table of all images.
+            rows: Its rows in the table of all images.
         """
         line = {
             "image": below.as_posix(),
@@ -83,11 +83,11 @@ class Manifest:
 
     @property
     def finished(self) -> list[Path]:
-        """The images of this and of equal calls, whose outputs are as they were written."""
+        """Images of this call and of equal ones whose outputs are as they were written."""
         return [Path(name) for name, line in self._done.items() if self._is_whole(line)]
 
     def rows_of(self, images: Iterable[Path]) -> list[Line]:
-        """The rows of these images, each with its name first."""
+        """Return the rows of these images, each with its name first."""
         return [
             {"image": below.as_posix(), **row}
             for below in sorted(set(images))
@@ -95,23 +95,17 @@ class Manifest:
         ]
 
     def _append(self, known: dict[str, Line], line: Line) -> None:
-        # One write to the end of the file: lines of two processes do not mix.
-        number = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        try:
-            os.write(number, (json.dumps(line) + "\n").encode())
-        finally:
-            os.close(number)
+        with self.path.open("ab", buffering=0) as file:
+            append_line(file.fileno(), (json.dumps(line) + "\n").encode())
         known[line["image"]] = line
 
     def _is_whole(self, line: Line) -> bool:
         return all(_mark_of(self.folder / name) == mark for name, mark in line["files"].items())
 
     def _lines(self) -> list[Line]:
-        """All that can be read; a line that a kill cut off is none."""
-        if not self.path.is_file():
-            return []
+        """Return all lines that can be read."""
         found = []
-        for line in self.path.read_text(errors="replace").splitlines():
+        for line in complete_lines(self.path):
             try:
                 values = json.loads(line)
             except ValueError:
@@ -121,7 +115,7 @@ class Manifest:
 
 
 def _source_of(case: Case) -> list[Any]:
-    """Where the image lies, and what tells its state: bytes and time of the last change."""
+    """Return paths, sizes and times of the last change of the files of an image."""
     files = [path.resolve() for path in (case.image, *case.channels)]
     found: list[Any] = [" ".join(map(str, files))]
     for path in files:
@@ -134,10 +128,10 @@ def _source_of(case: Case) -> list[Any]:
 
 
 def _mark_of(path: Path) -> list[int]:
-    """Bytes of a file, or of all files of a folder, and a checksum of its header."""
+    """Return the size of a file, or of all files in a folder, and a checksum of its beginning."""
     if path.is_dir():
         return [sum(one.stat().st_size for one in path.rglob("*") if one.is_file()), 0]
     if not path.is_file():
         return [-1, 0]
     with path.open("rb") as file:
-        return [path.stat().st_size, zlib.crc32(file.read(HEADER_BYTES))]
+        return [path.stat().st_size, zlib.crc32(file.read(MARKED_BYTES))]

@@ -1,48 +1,56 @@
-"""What `predict` writes for each image: a mask, and what was asked for beside it."""
+"""Writing of predictions: names of the outputs, what may be replaced, what is finished."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ushape import io
 from ushape.data.discovery import Input
-from ushape.data.preprocessing import read_image
 from ushape.errors import ConfigError, DataError, RunError
 from ushape.formatting import to_csv
 from ushape.inference.output import OutputConfig
-from ushape.inference.output.instances import write_objects
+from ushape.inference.output.files import write_files, write_streamed_files
 from ushape.inference.output.manifest import Manifest
-from ushape.inference.output.streamed import classes_in_bands, open_mask, open_probabilities
 from ushape.inference.predictor import Predictor
-from ushape.inference.uncertainty import entropy_map
+from ushape.inference.streaming import StreamedPrediction, count_missing
 from ushape.io.files import remove_leftovers, write_bytes
 from ushape.io.rle import RowRuns, SubmissionWriter
-from ushape.io.streaming import Bands
-from ushape.io.streaming.writer import open_probability_writer
-from ushape.transforms.overlay import overlay as draw_overlay
-from ushape.types import Case, MaskEncoding, Prediction
+from ushape.types import Prediction
 
-IMAGES = "images.csv"
-"""A row for each image and class."""
+IMAGES_TABLE = "images.csv"
+"""File with a row for each image and class."""
+
+EXISTS_HINT = "--overwrite replaces it; or choose another folder with -o."
 
 
-class Outputs:
-    """Writes predictions. Safe to use from several threads, one image each."""
+@dataclass(frozen=True)
+class Written:
+    """An image whose outputs are complete."""
+
+    path: Path | None
+    """Path of the mask, if one was asked for."""
+
+    pixels: int
+    missing_px: int = 0
+    """Number of pixels of the image that are NaN or infinite."""
+
+
+class PredictionWriter:
+    """Writes the outputs of each image. Safe to use from several threads, one image each."""
 
     def __init__(
         self,
         config: OutputConfig,
         predictor: Predictor,
         submission: SubmissionWriter | None,
-        journal: Manifest | None,
+        manifest: Manifest | None,
     ):
         self.config, self.predictor = config, predictor
-        self.submission, self.journal = submission, journal
+        self.submission, self.manifest = submission, manifest
         self.endings = dict(config.endings)
         if config.uncertainty and predictor.plan.recipe.network.dims == 3:
             self.endings["uncertainty"] = "_uncertainty.tif"
@@ -55,163 +63,120 @@ class Outputs:
         predictor: Predictor,
         inputs: Sequence[Input],
         made_by: Mapping[str, Any],
-    ) -> Iterator[Outputs]:
-        """Refuses to overwrite anything before the first image is predicted.
+    ) -> Iterator[PredictionWriter]:
+        """Open the outputs, and check that nothing would be overwritten.
 
         Args:
-            inputs: All that will be predicted.
+            inputs: All images that will be predicted.
             made_by: What the outputs depend on: finished ones of an equal call are kept.
 
         Raises:
-            RunError: an output exists, or is one of the images.
-            DataError: two images that would share a row of the submission.
+            RunError: if an output exists, or is one of the images.
+            DataError: if two images share an output.
         """
         with ExitStack() as stack:
-            submission = journal = None
+            submission = manifest = None
             if config.submission is not None:
-                _refuse_what_rows_cannot_hold(predictor)
-                _refuse_equal_rows(inputs)
-                writer = SubmissionWriter(
-                    config.submission, config.order, overwrite=config.overwrite
+                _check_one_class_in_2d(predictor)
+                _check_unique_names(inputs)
+                submission = stack.enter_context(
+                    SubmissionWriter(config.submission, config.order, overwrite=config.overwrite)
                 )
-                submission = stack.enter_context(writer)
             if config.folder is not None:
                 kinds = {**config.endings, "submission": str(config.submission or "")}
                 if config.probabilities:
                     kinds["numbers"] = config.stored_type
-                journal = Manifest(config.folder, {**made_by, "outputs": kinds})
+                manifest = Manifest(config.folder, {**made_by, "outputs": kinds})
                 remove_leftovers(config.folder)
                 if config.overwrite:
-                    journal.forget()
-            outputs = cls(config, predictor, submission, journal)
-            outputs._refuse_overwriting(inputs)
-            yield outputs
-            outputs.write_images(inputs)
+                    manifest.forget()
+            writer = cls(config, predictor, submission, manifest)
+            writer._check_nothing_overwritten(inputs)
+            yield writer
+            writer.write_images_table(inputs)
 
-    def is_done(self, one: Input) -> bool:
-        """An earlier, interrupted call has written all of this image."""
-        in_rows = self.submission is None or one.case.image.name in self.submission.done
-        in_folder = self.journal is None or self.journal.is_done(one.below, one.case)
+    def is_done(self, image: Input) -> bool:
+        """Return whether an earlier, interrupted call has written all outputs of this image."""
+        in_rows = self.submission is None or image.case.image.name in self.submission.done
+        in_folder = self.manifest is None or self.manifest.is_done(image.below, image.case)
         return in_rows and in_folder
 
-    def write(self, prediction: Prediction, one: Input) -> Path | None:
-        """All outputs of one image; returns the mask's path."""
-        target, rows = self._mask_path(one.below), list[dict[str, Any]]()
-        self._begin(one)
+    def write(self, image: Input, prediction: Prediction) -> Written:
+        """Write all outputs of an image."""
+        target, rows = self._mask_path(image.below), list[dict[str, Any]]()
+        self._begin(image)
         if target is not None:
             target.parent.mkdir(parents=True, exist_ok=True)
-            if self.config.has_objects:
-                rows = write_objects(
-                    prediction, one.case, self.predictor.plan, self._beside(target)
-                )
-            self._write_pictures(prediction, one.case, target)
-            codes = self.predictor.codes_of(prediction.classes)
-            encoding = self.predictor.plan.encoding
-            io.write_mask(target, codes, encoding, like=one.case.image)
+            beside = {kind: _beside(target, ending) for kind, ending in self.endings.items()}
+            rows = write_files(prediction, self.predictor, self.config, target, beside)
         if self.submission is not None:
-            self.submission.write(one.case.image.name, prediction.classes)
-        sure = self._confidence_row(prediction)
-        self._note(one, [{**row, **sure} for row in rows or [{}]])
-        return target
+            self.submission.write(image.case.image.name, prediction.classes)
+        confidence = {
+            "confidence": round(prediction.confidence, 4),
+            "expected_dice": self.predictor.expected_dice(prediction),
+        }
+        self._finish(image, [{**row, **confidence} for row in rows or [{}]])
+        return Written(target, prediction.classes.size, prediction.missing_px)
 
-    def write_bands(self, one: Input, bands: Bands) -> Path | None:
-        """Mask, run lengths and probabilities of an image larger than memory; the mask's path.
+    def write_streamed(self, image: Input, prediction: StreamedPrediction) -> Written:
+        """Write mask, run lengths and probabilities of an image larger than memory.
+
+        The image is predicted while its outputs are written, then its file is closed.
 
         Raises:
-            DataError: what was asked for needs the whole image.
+            DataError: if an output was asked for that needs the whole image, or a file exists.
         """
-        if self.config.only_whole:
-            raise DataError(
-                f"{one.case.image}: too large for {', '.join(self.config.only_whole)}.",
-                hint="Masks, and probabilities as tif or zarr, are written in bands; leave the "
-                "rest out, or cut the image up.",
-            )
-        target = self._band_path(one.below)
-        if target is not None and target.exists() and not self._may_replace(one):
-            raise DataError(
-                f"{target} exists.", hint="--overwrite replaces it; or choose another -o."
-            )
-        self._begin(one)
-        runs, image = RowRuns(), one.case.image
-        with ExitStack() as stack:
-            takers: list[Callable[[np.ndarray], None]] = []
-            shares = None
-            if self.submission is not None:
-                takers.append(runs.add)
+        with prediction.source:
+            target = self._streamed_target(image)
+            self._begin(image)
+            probabilities = None
             if target is not None:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                takers.append(open_mask(stack, self.predictor, bands, target, image))
                 if self.config.probabilities:
-                    path = _beside(target, self.endings["probabilities"])
-                    dtype = self.config.stored_type
-                    shares = open_probabilities(stack, self.predictor, bands, path, dtype, image)
-            room = target.parent if target is not None else None
-            for classes in classes_in_bands(stack, self.predictor, bands, shares, room):
-                for take in takers:
-                    take(classes)
-        if self.submission is not None:
-            self.submission.write_runs(image.name, runs.text)
-        self._note(one, [{}], target)
-        return target
+                    probabilities = _beside(target, self.endings["probabilities"])
+            runs, pixels = RowRuns(), [0]
 
-    def _write_pictures(self, prediction: Prediction, case: Case, target: Path) -> None:
-        config, space = self.config, self.predictor.plan.preprocessing.space
-        if config.overlay:
-            drawn = draw_overlay(read_image(case), prediction.classes)
-            io.write_rgb(_beside(target, self.endings["overlay"]), drawn)
-        if config.uncertainty:
-            undecided = prediction.disagreement
-            if undecided is None:
-                undecided = entropy_map(prediction.probabilities, space)
-            path = _beside(target, self.endings["uncertainty"])
-            levels = np.rint(255 * undecided).astype(np.uint8)
-            io.write_mask(path, levels, MaskEncoding(suffix=path.suffix))
-        if config.probabilities == "npz":
-            path = _beside(target, self.endings["probabilities"])
-            io.write_probabilities(
-                path, prediction.probabilities, space.channel_names, config.stored_type
+            def add_rows(classes: Any) -> None:
+                pixels[0] += classes.size
+                if self.submission is not None:
+                    runs.add(classes)
+
+            write_streamed_files(
+                prediction, self.predictor, self.config, target, probabilities, add_rows
             )
-        elif config.probabilities:
-            path = _beside(target, self.endings["probabilities"])
-            whole = prediction.probabilities.shape
-            with open_probability_writer(path, whole, config.stored_type, case.image) as writer:
-                writer.write(prediction.probabilities)
+            if self.submission is not None:
+                self.submission.write_runs(image.case.image.name, runs.text)
+            self._finish(image, [{}], target)
+            return Written(target, pixels[0], count_missing(prediction.source))
 
-    def _beside(self, target: Path) -> dict[str, Path]:
-        """Files beside a mask, by kind."""
-        return {kind: _beside(target, ending) for kind, ending in self.endings.items()}
-
-    def _confidence_row(self, prediction: Prediction) -> dict[str, Any]:
-        expected = self.predictor.expected_dice(prediction)
-        return {"confidence": round(prediction.confidence, 4), "expected_dice": expected}
-
-    def _begin(self, one: Input) -> None:
-        if self.journal is not None:
-            self.journal.begin(one.below, one.case)
-
-    def _note(
-        self, one: Input, rows: Sequence[Mapping[str, Any]], target: Path | None = None
-    ) -> None:
-        if self.journal is not None:
-            paths = [path for path in self._paths_of(one.below, target) if path.exists()]
-            self.journal.finish(one.below, one.case, paths, rows)
-
-    def write_images(self, inputs: Sequence[Input]) -> None:
-        """images.csv, if asked for: of this call, and of equal ones that are still there."""
+    def write_images_table(self, inputs: Sequence[Input]) -> None:
+        """Write images.csv, if asked for: of this call, and of equal ones that are still there."""
         config = self.config
-        if self.journal is None or not (config.table or config.uncertainty):
+        if self.manifest is None or not (config.table or config.uncertainty):
             return
-        rows = self.journal.rows_of([*self.journal.finished, *(one.below for one in inputs)])
+        images = [*self.manifest.finished, *(image.below for image in inputs)]
+        rows = self.manifest.rows_of(images)
         columns = list(dict.fromkeys(key for row in rows for key in row))
         if rows:
-            write_bytes(self.journal.folder / IMAGES, to_csv(columns, rows))
+            write_bytes(self.manifest.folder / IMAGES_TABLE, to_csv(columns, rows))
 
-    def mask_path(self, one: Input) -> Path | None:
-        """Where the mask of an image lies; None where none is written."""
-        target, banded = self._mask_path(one.below), self._band_path(one.below)
-        if target is not None and not target.exists() and banded is not None and banded.exists():
-            return banded
+    def mask_path(self, image: Input) -> Path | None:
+        """Return the path of an image's mask; None if no masks are written."""
+        target, streamed = self._mask_path(image.below), self._streamed_path(image.below)
+        if target and not target.exists() and streamed and streamed.exists():
+            return streamed
         return target
+
+    def _begin(self, image: Input) -> None:
+        if self.manifest is not None:
+            self.manifest.begin(image.below, image.case)
+
+    def _finish(
+        self, image: Input, rows: Sequence[Mapping[str, Any]], target: Path | None = None
+    ) -> None:
+        if self.manifest is not None:
+            paths = [path for path in self._paths_of(image.below, target) if path.exists()]
+            self.manifest.finish(image.below, image.case, paths, rows)
 
     def _mask_path(self, below: Path) -> Path | None:
         if self.config.folder is None:
@@ -219,52 +184,70 @@ class Outputs:
         suffix = self.predictor.plan.encoding.suffix
         return self.config.folder / below.with_name(io.stem_of(below) + suffix)
 
-    def _band_path(self, below: Path) -> Path | None:
-        """As the mask's, in a format that can be written in bands."""
+    def _streamed_path(self, below: Path) -> Path | None:
+        """Return the path of the mask in a format that can be written band by band."""
         target = self._mask_path(below)
         if target is None or target.suffix in (".tif", ".npy", ".zarr"):
             return target
         return target.with_suffix(".tif")
 
+    def _streamed_target(self, image: Input) -> Path | None:
+        """Return `_streamed_path`, after a check that it may be written."""
+        if self.config.only_whole:
+            raise DataError(
+                f"{image.case.image}: too large for {', '.join(self.config.only_whole)}.",
+                code="image_too_large",
+                hint="Masks, and probabilities as tif or zarr, are written band by band. Leave the "
+                "other outputs out, or cut the image into parts.",
+            )
+        target = self._streamed_path(image.below)
+        if target is not None and target.exists() and not self._may_replace(image):
+            raise DataError(
+                f"{target} exists already.", code="streamed_output_exists", hint=EXISTS_HINT
+            )
+        return target
+
     def _paths_of(self, below: Path, target: Path | None = None) -> list[Path]:
-        """All files that one image leads to, the mask last."""
+        """Return all files that one image leads to, the mask last."""
         target = target or self._mask_path(below)
         if target is None:
             return []
         return [*(_beside(target, ending) for ending in self.endings.values()), target]
 
-    def _refuse_overwriting(self, inputs: Sequence[Input]) -> None:
-        sources = {_without_suffix(one.case.image) for one in inputs}
+    def _check_nothing_overwritten(self, inputs: Sequence[Input]) -> None:
+        sources = {_without_suffix(image.case.image) for image in inputs}
         owners: dict[Path, Path] = {}
-        if self.journal is not None and not (self.journal.is_ours or self.config.overwrite):
-            self._refuse_table(self.journal.folder / IMAGES)
-        for one in inputs:
-            if self.is_done(one):
+        if self.manifest is not None and not (self.manifest.is_ours or self.config.overwrite):
+            self._check_no_table(self.manifest.folder / IMAGES_TABLE)
+        for image in inputs:
+            if self.is_done(image):
                 continue
-            image = one.case.image
-            for target in self._paths_of(one.below):
+            path = image.case.image
+            for target in self._paths_of(image.below):
                 if _without_suffix(target) in sources:
                     raise RunError(
-                        f"{target} would replace an image, or lie beside it under the same name.",
+                        f"{target} would replace an image, or get the same name beside it.",
+                        code="output_is_input",
                         hint="Choose another folder with -o.",
                     )
-                if owners.setdefault(target, image) != image:
+                if owners.setdefault(target, path) != path:
                     raise DataError(
-                        f"{owners[target]} and {image} would both be written to {target}.",
+                        f"{owners[target]} and {path} would both be written to {target}.",
+                        code="equal_output_names",
                         hint="Rename one of them, or predict them into different folders.",
                     )
-                if target.exists() and not self._may_replace(one):
+                if target.exists() and not self._may_replace(image):
                     raise RunError(
-                        f"{target} exists.", hint="--overwrite replaces it; or choose another -o."
+                        f"{target} exists already.", code="output_exists", hint=EXISTS_HINT
                     )
 
-    def _may_replace(self, one: Input) -> bool:
-        ours = self.journal is not None and self.journal.may_replace(one.below, one.case)
+    def _may_replace(self, image: Input) -> bool:
+        ours = self.manifest is not None and self.manifest.may_replace(image.below, image.case)
         return self.config.overwrite or ours
 
-    def _refuse_table(self, path: Path) -> None:
+    def _check_no_table(self, path: Path) -> None:
         if (self.config.table or self.config.uncertainty) and path.exists():
-            raise RunError(f"{path} exists.", hint="--overwrite replaces it; or choose another -o.")
+            raise RunError(f"{path} exists already.", code="output_exists", hint=EXISTS_HINT)
 
 
 def _beside(target: Path, ending: str) -> Path:
@@ -276,23 +259,26 @@ def _without_suffix(path: Path) -> Path:
     return resolved.with_name(io.stem_of(resolved))
 
 
-def _refuse_equal_rows(inputs: Sequence[Input]) -> None:
-    """A submission names images without their folders."""
+def _check_unique_names(inputs: Sequence[Input]) -> None:
+    """Raise DataError if two images have one name; a submission names them without folders."""
     owners: dict[str, Path] = {}
     for image in (one.case.image for one in inputs):
         first = owners.setdefault(image.name, image)
         if first != image:
             raise DataError(
                 f"{first} and {image} would share the row {image.name} of the submission.",
+                code="equal_output_names",
                 hint="Rename one of them, or make two submissions.",
             )
 
 
-def _refuse_what_rows_cannot_hold(predictor: Predictor) -> None:
+def _check_one_class_in_2d(predictor: Predictor) -> None:
+    """Raise ConfigError if run lengths cannot hold the predictions: a row holds one 2D class."""
     classes, dims = predictor.plan.preprocessing.space.scored, predictor.plan.recipe.network.dims
     if len(classes) > 1 or dims == 3:
         kind = "volumes" if dims == 3 else f"{len(classes)} classes"
         raise ConfigError(
-            f"Run lengths of {kind}: a row holds one class of one image.",
-            hint="Leave --rle out; masks, contours and instances hold them all.",
+            f"Run lengths cannot be written for {kind}: a row holds one class of one image.",
+            code="run_lengths_unsupported",
+            hint="Leave --rle out; masks, contours and instances can hold them.",
         )

@@ -14,9 +14,9 @@ import numpy as np
 from ushape import io
 from ushape.errors import DataError
 from ushape.io import itk
-from ushape.io.streaming import open_bands, sinks
+from ushape.io.streaming import Bands, open_bands, sinks
 from ushape.io.streaming.sinks import RowLayout, RowSink
-from ushape.types import MaskEncoding
+from ushape.types import MaskEncoding, Pixels
 
 SINKS: dict[str, Callable[[RowLayout], AbstractContextManager[RowSink]]] = {
     ".tif": sinks.write_tiff,
@@ -96,7 +96,7 @@ class BandWriter:
 
 @contextmanager
 def open_band_writer(
-    path: Path, shape: Sequence[int], encoding: MaskEncoding, like: Path | None = None
+    path: Path, shape: Sequence[int], encoding: MaskEncoding, like: Path | Bands | None = None
 ) -> Iterator[BandWriter]:
     """Open a file to write a mask in bands (rows, *S[1:]) of integer codes; whole or not at all.
 
@@ -137,7 +137,7 @@ def open_band_writer(
     else:
         codes = np.dtype(np.int32) if is_colors else dtype
         layout = RowLayout(path=path, shape=tuple(shape), dtype=codes, axes="ZYX"[-len(shape) :])
-        sink = sinks.hold_mask(layout, encoding, like)
+        sink = sinks.hold_mask(layout, encoding, like if isinstance(like, Path) else None)
     with sink as opened:
         is_split = is_colors and suffix in SINKS
         writer = BandWriter(layout, opened, _colors_of if is_split else np.asarray)
@@ -150,7 +150,7 @@ def open_probability_writer(
     path: Path,
     shape: Sequence[int],
     dtype: io.ProbabilityType = "uint8",
-    like: Path | None = None,
+    like: Path | Bands | Pixels | None = None,
 ) -> Iterator[BandWriter]:
     """Open a file to write probabilities in bands (K, rows, *S[1:]); whole or not at all.
 
@@ -196,9 +196,9 @@ def _plain_suffix(path: Path) -> str:
     return io.suffix_of(path).removeprefix(".ome")
 
 
-def _spacing_of(like: Path | None) -> tuple[float, ...] | None:
-    if like is None:
-        return None
+def _spacing_of(like: Path | Bands | Pixels | None) -> tuple[float, ...] | None:
+    if not isinstance(like, Path):
+        return like.spacing_mm if like is not None else None
     with open_bands(like) as bands:
         return bands.spacing_mm
 

@@ -1,0 +1,166 @@
+"""The files of one image: mask, and what was asked for beside it, in memory or band by band."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ushape import io
+from ushape.formatting import to_csv
+from ushape.inference.output import OutputConfig
+from ushape.inference.predictor import Predictor
+from ushape.inference.streaming import StreamedPrediction
+from ushape.inference.uncertainty import entropy_map
+from ushape.instances.contours import trace_outlines
+from ushape.instances.exchange import class_styles, write_geojson, write_rois
+from ushape.instances.label import Objects, by_class, label_objects
+from ushape.instances.properties import ObjectTable, column_names, measure_table, summarize_classes
+from ushape.io.files import replacing, write_bytes
+from ushape.io.streaming.writer import open_band_writer, open_probability_writer
+from ushape.planning.plan import Plan
+from ushape.transforms.morphology import clean_stored, cut_rows, held_classes
+from ushape.transforms.overlay import overlay as draw_overlay
+from ushape.types import MaskEncoding, Prediction
+
+
+def write_files(
+    prediction: Prediction,
+    predictor: Predictor,
+    config: OutputConfig,
+    target: Path,
+    beside: Mapping[str, Path],
+) -> list[dict[str, Any]]:
+    """Write the mask of an image in memory, and before it what was asked for beside it.
+
+    Args:
+        beside: Path of each kind of file that is wanted, as in `OutputConfig.endings`.
+
+    Returns:
+        A row for each class, for the table of all images; empty if no objects were asked for.
+    """
+    source, space = prediction.source, predictor.plan.preprocessing.space
+    assert source is not None, "predicted from a file"
+    rows = write_objects(prediction, predictor.plan, beside) if config.has_objects else []
+    if "overlay" in beside:
+        io.write_rgb(beside["overlay"], draw_overlay(source.array, prediction.classes))
+    if path := beside.get("uncertainty"):
+        uncertainty = prediction.disagreement
+        if uncertainty is None:
+            uncertainty = entropy_map(prediction.probabilities, space)
+        levels = np.rint(255 * uncertainty).astype(np.uint8)
+        io.write_mask(path, levels, MaskEncoding(suffix=path.suffix))
+    if path := beside.get("probabilities"):
+        probabilities, dtype = prediction.probabilities, config.stored_type
+        if config.probabilities == "npz":
+            io.write_probabilities(path, probabilities, space.channel_names, dtype)
+        else:
+            with open_probability_writer(path, probabilities.shape, dtype, source) as writer:
+                writer.write(probabilities)
+    codes = predictor.codes_of(prediction.classes)
+    io.write_mask(target, codes, predictor.plan.encoding, like=source.grid)
+    return rows
+
+
+def write_objects(
+    prediction: Prediction, plan: Plan, paths: Mapping[str, Path]
+) -> list[dict[str, Any]]:
+    """Write instances, contours and table of an image, as far as paths are given for them.
+
+    Returns:
+        A row for each class, for the table of all images.
+    """
+    space, how = plan.preprocessing.space, plan.recipe.predict.objects
+    spacing = prediction.source.spacing_mm if prediction.source else None
+    shares = by_class(prediction.probabilities, space)
+    objects = label_objects(prediction.classes, how, probabilities=shares, spacing_mm=spacing)
+    table = measure_table(objects, space.names, probabilities=shares, spacing_mm=spacing)
+    if "instances" in paths:
+        dtype = "uint16" if len(objects) < 1 << 16 else "uint32"
+        encoding = MaskEncoding(dtype=dtype, suffix=".tif")
+        io.write_mask(paths["instances"], objects.labels, encoding)
+    if "contours" in paths:
+        _write_contours(paths["contours"], objects, table, plan)
+    if "table" in paths:
+        columns = column_names(prediction.classes.ndim)
+        write_bytes(paths["table"], to_csv(columns, table.rows()))
+    return [summary.row() for summary in summarize_classes(objects, table, space.names)]
+
+
+def _write_contours(path: Path, objects: Objects, table: ObjectTable, plan: Plan) -> None:
+    space = plan.preprocessing.space
+    styles = class_styles(space.names, space.values, plan.encoding)
+    with replacing(path) as file:
+        if path.suffix == ".geojson":
+            write_geojson(file, trace_outlines(objects), styles, table=table)
+        else:
+            write_rois(file, trace_outlines(objects), styles)
+
+
+def write_streamed_files(
+    prediction: StreamedPrediction,
+    predictor: Predictor,
+    config: OutputConfig,
+    target: Path | None,
+    probabilities: Path | None,
+    add_rows: Callable[[np.ndarray], None],
+) -> None:
+    """Write mask and probabilities of an image larger than memory, while it is predicted.
+
+    Args:
+        target: Path of the mask; None: no mask is written.
+        probabilities: Path of the probabilities; None: none are written.
+        add_rows: Function that receives the classes (n, ...) of rows that follow each other.
+    """
+    source, encoding = prediction.source, predictor.plan.encoding
+    shape = source.shape[1:]
+    with ExitStack() as stack:
+        shares = masks = None
+        if target is not None:
+            masks = stack.enter_context(open_band_writer(target, shape, encoding, source))
+        if probabilities is not None:
+            of = (predictor.plan.preprocessing.space.channels, *shape)
+            shares = stack.enter_context(
+                open_probability_writer(probabilities, of, config.stored_type, source)
+            )
+        dtype = "int64" if encoding.kind == "colors" else encoding.dtype
+        folder = target.parent if target is not None else None
+        bands = _keep_probabilities(prediction, shares.write if shares else None)
+        for classes in _cleaned_classes(bands, predictor, shape, folder):
+            add_rows(classes)
+            if masks is not None:
+                masks.write(predictor.codes_of(classes).astype(dtype))
+
+
+def _keep_probabilities(
+    prediction: StreamedPrediction, write: Callable[[np.ndarray], None] | None
+) -> Iterator[np.ndarray]:
+    """Yield the classes of each band, after its probabilities were written."""
+    for probabilities, classes in prediction.bands:
+        if write is not None:
+            write(probabilities)
+        yield classes
+
+
+def _cleaned_classes(
+    bands: Iterator[np.ndarray], predictor: Predictor, shape: tuple[int, ...], folder: Path | None
+) -> Iterator[np.ndarray]:
+    """Yield the classes (n, ...) as they come, or, if they must be cleaned, from a file.
+
+    Args:
+        folder: Folder with space for a class map; None: the system's folder for temporary files.
+    """
+    if not predictor.tuning.rule.cleans:
+        yield from bands
+        return
+    with held_classes(shape, folder) as held:
+        row = 0
+        for classes in bands:
+            held[row : row + len(classes)] = classes
+            row += len(classes)
+        clean_stored(held, predictor.plan.preprocessing.space.scored, predictor.cleanings)
+        for band in cut_rows(shape):
+            yield np.asarray(held[band])
