@@ -13,6 +13,9 @@ import tempfile
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import NoReturn
+
+from ushape.errors import UshapeError
 
 TIMEOUT_S = 1200
 
@@ -22,8 +25,12 @@ class Outcome:
     """How a command ended."""
 
     code: int
+    """Exit code."""
+
     output: str
     error: str
+    error_code: str
+    """`UshapeError.code` of the error that ended the command."""
 
 
 def command_environment() -> dict[str, str]:
@@ -56,7 +63,9 @@ def run_command(arguments: list[str], cwd: Path | None) -> Outcome:
         if process.exitcode is None:
             process.kill()
             raise TimeoutError(f"ushape {' '.join(arguments)}: no end in {TIMEOUT_S} s")
-        return Outcome(process.exitcode, output.read_text(), error.read_text())
+        name = _code_path(error)
+        error_code = name.read_text() if name.exists() else ""
+        return Outcome(process.exitcode, output.read_text(), error.read_text(), error_code)
 
 
 def _be_the_command(arguments: list[str], cwd: Path, output: Path, error: Path) -> None:
@@ -64,6 +73,17 @@ def _be_the_command(arguments: list[str], cwd: Path, output: Path, error: Path) 
     for number, path in ((1, output), (2, error)):
         os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY), number)
     sys.argv = ["ushape", *arguments]
-    from ushape.cli import main
+    from ushape import cli
 
-    main()
+    print_error = cli.print_error
+
+    def store_code(failure: UshapeError) -> NoReturn:
+        _code_path(error).write_text(failure.code)
+        print_error(failure)
+
+    cli.print_error = store_code
+    cli.main()
+
+
+def _code_path(error: Path) -> Path:
+    return error.with_suffix(".code")

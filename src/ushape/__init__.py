@@ -1,9 +1,12 @@
-"""ushape: from a folder of images and masks to a segmentation model you can trust.
+"""ushape: U-Net segmentation, from a folder of images and masks to an evaluated model.
 
-from ushape._version import __version__
+import ushape
 
-run = ushape.train("my_images")
-ushape.predict(run.folder, ["new_images"], output="masks")
+result = ushape.train("my_images")
+ushape.predict(result.folder, ["new_images"], output="masks")
+
+Each function prints what it does. `quiet=True` silences one call, and
+`logging.getLogger("ushape").setLevel("WARNING")` all of them.
 """
 
 from __future__ import annotations
@@ -22,28 +25,27 @@ if TYPE_CHECKING:
     from ushape.api.fetch import fetch as fetch
     from ushape.api.learning_curve import learning_curve as learning_curve
     from ushape.api.load import load as load
-    from ushape.api.lr import lr as lr
+    from ushape.api.lr import find_learning_rate as find_learning_rate
     from ushape.api.plan import plan as plan
     from ushape.api.predict import predict as predict
     from ushape.api.preview import preview as preview
-    from ushape.api.preview import weights as weights
+    from ushape.api.preview import weight_map as weight_map
     from ushape.api.recipes import recipes as recipes
     from ushape.api.report import compare as compare
     from ushape.api.report import report as report
     from ushape.api.train import resume as resume
     from ushape.api.train import train as train
 
-
-_MODULES = {
+MODULES = {
     "check": "ushape.api.check",
     "compare": "ushape.api.report",
     "cross_validate": "ushape.api.cross_validate",
     "evaluate": "ushape.api.evaluate",
     "example": "ushape.api.example",
     "fetch": "ushape.api.fetch",
+    "find_learning_rate": "ushape.api.lr",
     "learning_curve": "ushape.api.learning_curve",
     "load": "ushape.api.load",
-    "lr": "ushape.api.lr",
     "plan": "ushape.api.plan",
     "predict": "ushape.api.predict",
     "preview": "ushape.api.preview",
@@ -51,10 +53,11 @@ _MODULES = {
     "report": "ushape.api.report",
     "resume": "ushape.api.train",
     "train": "ushape.api.train",
-    "weights": "ushape.api.preview",
+    "weight_map": "ushape.api.preview",
 }
-"""The module of each public function; loaded at its first use, and torch with it."""
+"""Module of each public function; it is imported when the function is first used."""
 
+_FORMER_NAMES = {"weights": "weight_map", "lr": "find_learning_rate"}
 
 __all__ = [
     "ConfigError",
@@ -63,13 +66,14 @@ __all__ = [
     "RunError",
     "UshapeError",
     "__version__",
-    *_MODULES,
+    *MODULES,
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return getattr(import_module(_MODULES[name]), name)
+    name = _FORMER_NAMES.get(name, name)
+    if name in MODULES:
+        return getattr(import_module(MODULES[name]), name)
     raise AttributeError(f"module 'ushape' has no attribute {name!r}")
 
 

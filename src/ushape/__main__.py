@@ -1,10 +1,14 @@
-"""The entry point, also as python -m ushape: quiet about Ctrl-C, even while it is loading."""
+"""Entry point of the command and of `python -m ushape`."""
 
+import signal
 import sys
 
 
 def main() -> None:
-    """Runs the command line; Ctrl-C ends with exit code 130."""
+    """Run the command line; Ctrl-C ends it with exit code 130, also while modules are loaded."""
+    # A shell may start background jobs with Ctrl-C ignored, which the processes that train
+    # cross-validation folds would inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         from ushape import cli
 
@@ -13,7 +17,7 @@ def main() -> None:
         print("\nStopped.", file=sys.stderr)
         sys.exit(130)
     except SystemExit as ended:
-        if ended.code == 130:  # Typer has caught it.
+        if ended.code == 130:  # Typer has caught the interrupt.
             print("\nStopped.", file=sys.stderr)
         raise
 

@@ -1,60 +1,104 @@
-"""The command line: the verbs of `ushape.api`. Heavy imports stand inside the functions."""
+"""Command line: one command for each public function, with the same parameters and help texts.
+
+The functions are imported when a command runs: torch takes seconds to load.
+"""
 
 from __future__ import annotations
 
+import inspect
+import re
 import sys
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin
 
 import typer
+from typer.models import ParameterInfo
 
-from ushape.errors import ConfigError, UshapeError
+import ushape
+from ushape.errors import UshapeError
+
+SUMMARY = "U-Net segmentation, from a folder of images and masks to an evaluated model."
+
+COMMANDS = {"find_learning_rate": "find-lr"}
+"""Names of commands that are not the name of their function with dashes."""
+
+Output = Annotated[Path | None, "-o"]
+Picture = Annotated[Path, "-o"]
+Settings = Annotated[list[str] | None, "--set"]
+Quiet = Annotated[bool, "-q"]
 
 app = typer.Typer(
     name="ushape",
-    help="U-Net segmentation: train on a folder, measure honestly, use at once.",
+    help=SUMMARY,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
-Data = Annotated[
-    Path, typer.Argument(help="Images and masks in one of the usual forms, or a table of them.")
-]
-Masks = Annotated[
-    Path | None, typer.Option(help="Folder of the masks, where DATA holds the images only.")
-]
-Recipe = Annotated[
-    str, typer.Option(help="Name, YAML file or FILE.py:FUNCTION; see `ushape recipes`.")
-]
-CustomCode = Annotated[
-    str | None,
-    typer.Option(
-        "--recipe",
-        help="FILE.py:FUNCTION of a run with its own network or loss; executed only if named.",
-    ),
-]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="key=value of the recipe, e.g. train.batch_size=2."),
-]
-Seed = Annotated[int | None, typer.Option(help="Split, first weights, patches.")]
-SplitsFile = Annotated[
-    Path | None, typer.Option(help="A run's splits.json, edited or not, in place of a new split.")
-]
-RunLengthOrder = Literal["row", "column"]
-RunFolder = Annotated[Path, typer.Argument(help="Folder that `ushape train` wrote.")]
+
+def read_docstring(name: str) -> tuple[str, dict[str, str]]:
+    """Read the docstring of a public function without importing its module.
+
+    Returns:
+        The text before the first section, and the text of each entry of `Args`.
+    """
+    parts = ushape.MODULES[name].split(".")[1:]
+    source = Path(__file__).parent.joinpath(*parts).with_suffix(".py").read_text(encoding="utf-8")
+    found = re.search(rf'^def {name}\(.*?"""(.*?)"""', source, re.DOTALL | re.MULTILINE)
+    assert found, f"{name} has a docstring"
+    text = inspect.cleandoc(found[1])
+    section = re.search(r"^Args:\n(.*?)(?=^\S|\Z)", text, re.DOTALL | re.MULTILINE)
+    entries = re.findall(
+        r"^ {4}(\w+): (.*?)(?=^ {4}\w|\Z)", section[1] if section else "", re.DOTALL | re.MULTILINE
+    )
+    summary = re.split(r"\n\n(?=[A-Z]\w+:\n)", text)[0]
+    return summary, {key: " ".join(entry.split()) for key, entry in entries}
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Register a command.
+
+    Parameters before `*` become arguments and those after it options. A string in `Annotated`
+    is a short flag, or the option's name if that differs from the parameter's.
+    """
+    name = function.__name__
+    summary, docs = read_docstring(name)
+    signature = inspect.signature(function, eval_str=True)
+    parameters = [_with_help(one, docs) for one in signature.parameters.values()]
+    function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    function.__annotations__ = {one.name: one.annotation for one in parameters}
+    app.command(COMMANDS.get(name, name.replace("_", "-")), help=summary)(function)
+    return function
+
+
+def _with_help(parameter: inspect.Parameter, docs: dict[str, str]) -> inspect.Parameter:
+    kind, *marks = (
+        get_args(parameter.annotation)
+        if get_origin(parameter.annotation) is Annotated
+        else (parameter.annotation,)
+    )
+    if any(isinstance(mark, ParameterInfo) for mark in marks):
+        return parameter
+    text = docs.get(parameter.name, "")
+    if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+        return parameter.replace(annotation=Annotated[kind, typer.Argument(help=text)])
+    names = marks
+    if not any(mark.startswith("--") for mark in marks):
+        names = ["--" + parameter.name.replace("_", "-"), *marks]
+    return parameter.replace(annotation=Annotated[kind, typer.Option(*names, help=text)])
+
+
+def call(name: str, /, *arguments: Any, **options: Any) -> Any:
+    """Call a public function with the options that were given or have a default."""
+    given = {key: value for key, value in options.items() if value is not None}
+    return getattr(ushape, name)(*arguments, **given)
 
 
 def _show_version(is_asked: bool) -> None:
     if is_asked:
-        from ushape._version import __version__
-
-        print(f"ushape {__version__}")
+        print(f"ushape {ushape.__version__}")
         raise typer.Exit
 
 
@@ -65,460 +109,272 @@ def options(
         typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
-    """U-Net segmentation: train on a folder, measure honestly, use at once."""
+    pass
 
 
-@app.command()
+@command
 def train(
-    data: Annotated[
-        Path | None, typer.Argument(help="Folder with images and masks in one of the usual forms.")
-    ] = None,
-    masks: Masks = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Run folder; default runs/NAME.")
-    ] = None,
-    recipe: Recipe = "auto",
-    minutes: Annotated[
-        float | None,
-        typer.Option(help="Wall time for everything; default 30, unless --epochs is given."),
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Train so many epochs instead.")] = None,
-    device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda or mps; for --folds several: cuda:0,cuda:1.")
-    ] = "auto",
-    seed: Seed = None,
+    data: Path,
+    *,
+    masks: Path | None = None,
+    output: Output = None,
+    recipe: str | None = None,
+    minutes: float | None = None,
+    epochs: int | None = None,
+    device: str = "auto",
+    seed: int | None = None,
     settings: Settings = None,
-    folds: Annotated[
-        int | None,
-        typer.Option(help="Cross-validation: so many runs, each group tested once."),
-    ] = None,
-    plan: Annotated[
-        Path | None, typer.Option(help="What `ushape plan -o` wrote, edited or not.")
-    ] = None,
-    splits: SplitsFile = None,
-    resume: Annotated[
-        Path | None, typer.Option(help="Continue this run instead; takes nothing else.")
-    ] = None,
+    plan: Path | None = None,
+    splits: Path | None = None,
+    quiet: Quiet = False,
 ) -> None:
-    """Train on a folder, evaluate on cases that were set aside, write a run."""
-    if resume is not None:
-        others = [data, masks, output, minutes, epochs, seed, settings, folds, plan, splits]
-        if any(value is not None for value in others) or device != "auto":
-            raise ConfigError(
-                "--resume continues a run as planned: it takes nothing else.",
-                hint="ushape train --resume RUN",
-            )
-        from ushape.api.train import resume as resume_run
-
-        resume_run(resume, recipe=None if recipe == "auto" else recipe)
-        return
-    if data is None:
-        raise ConfigError("Which data?", hint="ushape train DATA, or ushape train --resume RUN.")
-    from ushape.api import train as training
-    from ushape.api.cross_validate import cross_validate
-
-    if folds is not None and (plan or splits):
-        raise ConfigError(
-            "--folds makes its own plans and splits.", hint="Leave --plan and --splits out."
-        )
-    verb = (
-        partial(training.train, plan=plan, splits=splits)
-        if folds is None
-        else partial(cross_validate, folds=folds)
-    )
-    verb(
-        data,
-        masks=masks,
-        output=output,
-        recipe=recipe,
-        minutes=minutes,
-        epochs=epochs,
-        device=device,
-        seed=seed,
-        settings=settings or (),
-    )
+    call("train", **locals())
 
 
-@app.command("learning-curve")
+@command
+def resume(run: Path, *, recipe: str | None = None, quiet: Quiet = False) -> None:
+    call("resume", **locals())
+
+
+@command
+def cross_validate(
+    data: Path,
+    *,
+    folds: int,
+    masks: Path | None = None,
+    output: Output = None,
+    recipe: str = "auto",
+    minutes: float | None = None,
+    epochs: int | None = None,
+    device: str = "auto",
+    seed: int | None = None,
+    settings: Settings = None,
+    quiet: Quiet = False,
+) -> None:
+    call("cross_validate", **locals())
+
+
+@command
 def learning_curve(
-    data: Data,
-    masks: Masks = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Folder; default runs/NAME-curve.")
-    ] = None,
-    recipe: Recipe = "auto",
-    minutes: Annotated[
-        float | None, typer.Option(help="For all points together, shared evenly; default 30.")
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="Train each point for so many epochs instead.")
-    ] = None,
-    device: Device = "auto",
-    seed: Seed = None,
+    data: Path,
+    *,
+    masks: Path | None = None,
+    output: Output = None,
+    recipe: str = "auto",
+    minutes: float | None = None,
+    epochs: int | None = None,
+    device: str = "auto",
+    seed: int | None = None,
     settings: Settings = None,
-    points: Annotated[
-        int, typer.Option(help="At most so many: all groups, half of them, a quarter, ...")
-    ] = 4,
+    points: int = 4,
+    quiet: Quiet = False,
 ) -> None:
-    """Measure what more annotated groups would bring: train on ever more of those there are."""
-    from ushape.api import learning_curve as module
-
-    module.learning_curve(
-        data,
-        masks=masks,
-        output=output,
-        recipe=recipe,
-        minutes=minutes,
-        epochs=epochs,
-        device=device,
-        seed=seed,
-        settings=settings or (),
-        points=points,
-    )
+    call("learning_curve", **locals())
 
 
-@app.command()
+@command
 def plan(
-    data: Data,
-    masks: Masks = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="JSON file for `train --plan`.")
-    ] = None,
-    recipe: Recipe = "auto",
-    minutes: Annotated[float | None, typer.Option(help="As for `train`; default 30.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Train so many epochs instead.")] = None,
-    device: Device = "auto",
-    seed: Seed = None,
+    data: Path,
+    *,
+    masks: Path | None = None,
+    output: Output = None,
+    recipe: str = "auto",
+    minutes: float | None = None,
+    epochs: int | None = None,
+    device: str = "auto",
+    seed: int | None = None,
     settings: Settings = None,
-    splits: SplitsFile = None,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="From which fact, what was next, and why.")
-    ] = False,
-    overwrite: Overwrite = False,
+    splits: Path | None = None,
+    explain: bool = False,
+    overwrite: bool = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Show what `ushape train` would do; write it as a file to edit and run."""
-    from ushape.api import plan as module
-
-    module.plan(
-        data,
-        masks=masks,
-        output=output,
-        recipe=recipe,
-        minutes=minutes,
-        epochs=epochs,
-        device=device,
-        seed=seed,
-        settings=settings or (),
-        splits=splits,
-        explain=explain,
-        overwrite=overwrite,
-    )
+    call("plan", **locals())
 
 
-@app.command()
+@command
 def check(
-    data: Data,
-    masks: Masks = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="For check.html and check.json; default checks/NAME."),
-    ] = None,
-    fix: Annotated[
-        Path | None, typer.Option(help="New folder for a corrected copy; DATA stays as it is.")
-    ] = None,
+    data: Path,
+    *,
+    masks: Path | None = None,
+    output: Output = None,
+    fix: Path | None = None,
     settings: Settings = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+    as_json: Annotated[bool, "--json"] = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Find every problem of a data set at once; exit code 1 where training would stop."""
-    from ushape.api import check as module
-
-    checked = module.check(
-        data, masks=masks, output=output, fix=fix, settings=settings or (), as_json=as_json
-    )
-    if checked.has_errors:
+    if call("check", **locals()).has_errors:
         raise typer.Exit(1)
 
 
-@app.command()
+@command
 def evaluate(
-    run: RunFolder,
-    data: Annotated[
-        Path | None, typer.Argument(help="Other annotated data; default: the run's test cases.")
-    ] = None,
-    masks: Masks = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Folder for scores and report.")
-    ] = None,
-    overwrite: Overwrite = False,
-    device: Device = "auto",
-    recipe: CustomCode = None,
+    run: Path,
+    data: Path | None = None,
+    *,
+    masks: Path | None = None,
+    output: Output = None,
+    overwrite: bool = False,
+    device: str = "auto",
+    recipe: str | None = None,
+    quiet: Quiet = False,
 ) -> None:
-    """Score a run on its test cases, or on other annotated data."""
-    from ushape.api import evaluate as module
-
-    module.evaluate(
-        run,
-        data,
-        masks=masks,
-        output=output,
-        overwrite=overwrite,
-        device=device,
-        recipe=recipe,
-    )
+    call("evaluate", **locals())
 
 
-@app.command()
+@command
 def report(
-    runs: Annotated[
-        list[Path], typer.Argument(help="A run that was scored; several: side by side.")
-    ],
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The page; default in the run.")
-    ] = None,
-    overwrite: Overwrite = False,
+    runs: list[Path], *, output: Output = None, overwrite: bool = False, quiet: Quiet = False
 ) -> None:
-    """Make the report again from its scores, or put several runs on one page."""
-    from ushape.api import report as module
-
-    module.report(*runs, output=output, overwrite=overwrite)
+    call("report", *runs, output=output, overwrite=overwrite, quiet=quiet)
 
 
-@app.command()
+@command
 def compare(
-    runs: Annotated[
-        list[Path], typer.Argument(help="Two or more scored runs; each against the first.")
-    ],
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Also a page, comparison.html.")
-    ] = None,
-    overwrite: Overwrite = False,
+    runs: list[Path], *, output: Output = None, overwrite: bool = False, quiet: Quiet = False
 ) -> None:
-    """Compare runs case by case: difference, its interval, a signed-rank test."""
-    from ushape.api import report as module
-
-    module.compare(*runs, output=output, overwrite=overwrite)
+    call("compare", *runs, output=output, overwrite=overwrite, quiet=quiet)
 
 
-@app.command()
+@command
 def predict(
-    run: Annotated[Path, typer.Argument(help="A run, or the folder of a cross-validation.")],
-    images: Annotated[
-        list[Path],
-        typer.Argument(help="Files, folders, patterns, tables; - for names on standard input."),
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="Folder for the masks; may be left out with --rle."),
+    run: Path,
+    images: list[Path],
+    *,
+    output: Output = None,
+    overlay: bool = False,
+    probabilities: Literal["npz", "tif", "zarr"] | None = None,
+    probability_type: Literal["uint8", "float16", "float32"] | None = None,
+    contours: Literal["geojson", "imagej"] | None = None,
+    instances: bool = False,
+    table: bool = False,
+    uncertainty: bool = False,
+    rle: Path | None = None,
+    rle_order: Literal["row", "column"] = "row",
+    others: Annotated[
+        list[Path] | None,
+        typer.Option("--with", help="Another run to average with (repeatable)."),
     ] = None,
-    overlay: Annotated[
-        bool, typer.Option("--overlay", help="Also a PNG of the image with the mask outlined.")
-    ] = False,
-    probabilities: Annotated[
-        Literal["npz", "tif", "zarr"] | None,
-        typer.Option(help="Also the class probabilities, in this format."),
-    ] = None,
-    probability_type: Annotated[
-        Literal["uint8", "float16", "float32"] | None,
-        typer.Option(help="Of their numbers; default float32 in npz, else 0 to 255."),
-    ] = None,
-    contours: Annotated[
-        Literal["geojson", "imagej"] | None,
-        typer.Option(help="Also outlines: for QuPath, or as ROIs for ImageJ."),
-    ] = None,
-    instances: Annotated[
-        bool, typer.Option("--instances", help="Also a TIFF of numbered objects.")
-    ] = False,
-    table: Annotated[
-        bool, typer.Option("--table", help="Also a CSV of objects for each image, and one for all.")
-    ] = False,
-    uncertainty: Annotated[
-        bool, typer.Option("--uncertainty", help="Also where, and how much, the network hesitates.")
-    ] = False,
-    rle: Annotated[
-        Path | None, typer.Option(help="Also run lengths, img,rle_mask, as .csv or .csv.gz.")
-    ] = None,
-    rle_order: Annotated[
-        RunLengthOrder, typer.Option(help="Pixels counted row by row (Carvana) or by column.")
-    ] = "row",
-    also: Annotated[
-        list[Path] | None, typer.Option("--with", help="Another run, to average with; repeatable.")
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="predict.key=value, e.g. predict.tta=all_8."),
-    ] = None,
-    backend: Annotated[
-        str, typer.Option(help="torch, compile, onnx, openvino, openvino-int8, or auto.")
-    ] = "torch",
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Stop at the first image that cannot be predicted.")
-    ] = False,
-    overwrite: Overwrite = False,
-    device: Device = "auto",
-    recipe: CustomCode = None,
+    overwrite: bool = False,
+    strict: bool = False,
+    device: str = "auto",
+    backend: str = "torch",
+    settings: Settings = None,
+    recipe: str | None = None,
+    quiet: Quiet = False,
 ) -> None:
-    """Write one mask per image, in the encoding of the masks that the run was trained on."""
-    from ushape.api import predict as module
-
-    module.predict(
-        [run, *(also or ())],
-        images,
-        output=output,
-        overlay=overlay,
-        probabilities=probabilities,
-        probability_type=probability_type,
-        contours=contours,
-        instances=instances,
-        table=table,
-        uncertainty=uncertainty,
-        rle=rle,
-        rle_order=rle_order,
-        overwrite=overwrite,
-        strict=strict,
-        device=device,
-        backend=backend,
-        settings=settings or (),
-        recipe=recipe,
-    )
+    values = locals()
+    call("predict", [values.pop("run"), *(values.pop("others") or ())], **values)
 
 
-@app.command()
+@command
 def preview(
-    data: Data,
-    masks: Masks = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="A PNG.")] = Path("preview.png"),
-    recipe: Recipe = "auto",
-    strength: Annotated[
-        float, typer.Option(help="Multiplies how much is changed, to make it visible.")
-    ] = 1.0,
+    data: Path,
+    *,
+    masks: Path | None = None,
+    output: Picture = Path("preview.png"),
+    recipe: str = "auto",
+    strength: float = 1.0,
     settings: Settings = None,
-    overwrite: Overwrite = False,
+    overwrite: bool = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Draw a training case as the network will see it, with its augmentation."""
-    from ushape.api import preview as module
-
-    module.preview(
-        data,
-        masks=masks,
-        output=output,
-        recipe=recipe,
-        strength=strength,
-        settings=settings or (),
-        overwrite=overwrite,
-    )
+    call("preview", **locals())
 
 
-@app.command()
-def weights(
-    mask: Annotated[Path, typer.Argument(help="A mask.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="A PNG.")],
-    w0: Annotated[float, typer.Option(help="Largest border weight.")] = 10.0,
-    sigma: Annotated[float, typer.Option(help="Width of the border, pixels.")] = 5.0,
-    instances: Annotated[
-        bool, typer.Option("--instances", help="Each value of the mask is an object.")
-    ] = False,
-    overwrite: Overwrite = False,
+@command
+def weight_map(
+    mask: Path,
+    *,
+    output: Picture = Path("weights.png"),
+    w0: float = 10.0,
+    sigma: float = 5.0,
+    instances: bool = False,
+    overwrite: bool = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Draw the border weight map of a mask."""
-    from ushape.api import preview as module
-
-    module.weights(
-        mask, output=output, w0=w0, sigma=sigma, instances=instances, overwrite=overwrite
-    )
+    call("weight_map", **locals())
 
 
-@app.command()
-def lr(
-    data: Data,
-    masks: Masks = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="A PNG.")] = Path("lr.png"),
-    recipe: Recipe = "auto",
-    lowest: Annotated[float, typer.Option("--min", help="First learning rate.")] = 1e-6,
-    highest: Annotated[float, typer.Option("--max", help="Last learning rate.")] = 10.0,
-    steps: Annotated[int, typer.Option(help="Learning rates in between.")] = 50,
-    divergence: Annotated[
-        float, typer.Option(help="Ends where the loss is so many times the best.")
-    ] = 4.0,
-    device: Device = "auto",
+@command
+def find_learning_rate(
+    data: Path,
+    *,
+    masks: Path | None = None,
+    output: Picture = Path("lr.png"),
+    recipe: str = "auto",
+    min_rate: Annotated[float, "--min-rate", "--min"] = 1e-6,
+    max_rate: Annotated[float, "--max-rate", "--max"] = 10.0,
+    steps: int = 50,
+    divergence: float = 4.0,
+    device: str = "auto",
     settings: Settings = None,
-    overwrite: Overwrite = False,
+    overwrite: bool = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Find a learning rate: sweep it through the real training step, draw the loss."""
-    from ushape.api import lr as module
-    from ushape.training.lr_finder import LRFinderConfig
-
-    limits = LRFinderConfig(lowest=lowest, highest=highest, steps=steps, divergence=divergence)
-    module.lr(
-        data,
-        masks=masks,
-        output=output,
-        recipe=recipe,
-        limits=limits,
-        device=device,
-        settings=settings or (),
-        overwrite=overwrite,
-    )
+    call("find_learning_rate", **locals())
 
 
-@app.command()
-def recipes(
-    name: Annotated[str | None, typer.Argument(help="Print this one as a file to edit.")] = None,
-    all_keys: Annotated[
-        bool, typer.Option("--all", help="Include the keys that few users need.")
-    ] = False,
-) -> None:
-    """List the recipes, or print one as an editable file."""
-    from ushape.api import recipes as module
-
-    print(module.recipes(name, all_keys=all_keys), end="")
+@command
+def recipes(name: str | None = None, *, all_keys: Annotated[bool, "--all"] = False) -> None:
+    print(call("recipes", **locals()), end="")
 
 
-@app.command()
+@command
 def fetch(
-    name: Annotated[str, typer.Argument(help="lgg, isbi2012 or carvana.")],
-    to: Annotated[Path, typer.Option(help="Folder; the data set gets its own in it.")] = Path(
-        "data"
-    ),
-    address: Annotated[
-        str | None, typer.Option("--from", help="A zip or tar of yours: https address or file.")
-    ] = None,
-    sha256: Annotated[str | None, typer.Option(help="Checksum of that archive.")] = None,
+    name: str,
+    *,
+    to: Path = Path("data"),
+    address: Annotated[str | None, "--from"] = None,
+    sha256: str | None = None,
+    quiet: Quiet = False,
 ) -> None:
-    """Download, check and unpack a data set by name, with your own Kaggle account."""
-    from ushape.api.fetch import fetch
-
-    fetch(name, to, address=address, sha256=sha256)
+    call("fetch", **locals())
 
 
-@app.command()
-def example(
-    folder: Annotated[Path, typer.Argument(help="New folder; gets images/ and masks/.")],
-    count: Annotated[int, typer.Option(min=1, help="Number of images.")] = 48,
-    seed: Annotated[int, typer.Option(help="Other seeds give other images.")] = 0,
-) -> None:
-    """Make microscopy-like images of cells with exact masks, to try ushape on."""
-    from ushape.api import example as module
+@command
+def example(folder: Path, *, count: int = 48, seed: int = 0, quiet: Quiet = False) -> None:
+    call("example", **locals())
 
-    module.example(folder, count=count, seed=seed)
+
+def with_current_names(arguments: Sequence[str]) -> list[str]:
+    """Replace the former spellings of commands.
+
+    `weights` is `weight-map`, `lr` is `find-lr`, `train --resume RUN` is `resume RUN`, and
+    `train DATA --folds 5` is `cross-validate DATA --folds 5`.
+    """
+    name, *others = arguments or [""]
+    names = {one.partition("=")[0] for one in others}
+    if name == "train" and "--folds" in names:
+        return ["cross-validate", *others]
+    if name == "train" and "--resume" in names:
+        place = next(i for i, one in enumerate(others) if one.partition("=")[0] == "--resume")
+        value = others[place].partition("=")[2]
+        return ["resume", *others[:place], *([value] if value else []), *others[place + 1 :]]
+    current = {"weights": "weight-map", "lr": "find-lr"}.get(name, name)
+    return [current, *others] if arguments else []
 
 
 def main() -> None:
-    """Exit codes: 0 done, 1 findings of `check`, 2 the user's mistake, 130 stopped by Ctrl-C."""
+    """Run the command line.
+
+    Exit codes: 0 success, 1 errors found by `check`, 2 a mistake of the user, 130 Ctrl-C.
+    """
     try:
-        app()
+        app(with_current_names(sys.argv[1:]))
     except UshapeError as error:
-        _print_error(error.message, error.hint)
+        print_error(error)
     except OSError as error:
         if error.strerror is None:
             raise
         place = f"{error.filename}: " if error.filename else ""
-        _print_error(
-            f"{place}{error.strerror}.", "Check the path, the free space and that you may write."
-        )
+        hint = "Check the path, the free space and the permissions."
+        print_error(UshapeError(f"{place}{error.strerror}.", code="system_error", hint=hint))
 
 
-def _print_error(message: str, hint: str | None) -> NoReturn:
-    print(f"Error: {message}", file=sys.stderr)
-    if hint:
-        print(f"Hint: {hint}", file=sys.stderr)
+def print_error(error: UshapeError) -> NoReturn:
+    """Print an error with its hint, and exit with code 2."""
+    print(f"Error: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"Hint: {error.hint}", file=sys.stderr)
     sys.exit(2)

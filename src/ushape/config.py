@@ -50,14 +50,17 @@ def to_dict(config: Any) -> dict[str, Any]:
     return typing.cast("dict[str, Any]", TypeAdapter(type(config)).dump_python(config, mode="json"))
 
 
-def override(config: T, settings: Iterable[str]) -> T:
-    """A copy with `key.path=value` settings applied; values are read as YAML.
+def override(config: T, settings: Iterable[str] | str) -> T:
+    """Return a copy with `key.path=value` settings applied; values are read as YAML.
+
+    Args:
+        settings: Several settings, or one string.
 
     Raises:
-        ConfigError: a setting without '=', an unknown key, an impossible value.
+        ConfigError: if a setting lacks '=', or its key is unknown or its value impossible.
     """
     values = to_dict(config)
-    for setting in settings:
+    for setting in (settings,) if isinstance(settings, str) else settings:
         path, equals, text = setting.partition("=")
         if not equals:
             raise ConfigError(

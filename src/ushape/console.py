@@ -1,11 +1,12 @@
-"""What the verbs tell the user: lines, and a progress bar where there is a terminal."""
+"""Messages and progress bars of the public functions."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from rich import box
 from rich.console import Console as RichConsole
@@ -13,42 +14,51 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-if TYPE_CHECKING:
-    pass
+LOGGER = logging.getLogger("ushape")
+"""Receives every message at level INFO. A level above INFO silences the console as well."""
 
 
 class OnProgress(Protocol):
-    """Takes what is done and the total, and what else is worth showing."""
+    """Callback that receives the number of finished items, their total and an optional note."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None: ...
 
 
 class Console:
-    """Lines to standard output; bars only on a terminal."""
+    """Prints messages to standard output, and progress bars if that is a terminal.
 
-    def __init__(self) -> None:
-        self._rich = RichConsole(highlight=False, soft_wrap=True, markup=False)
+    Args:
+        quiet: Print nothing. Messages still go to the logger "ushape".
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.is_quiet = quiet or LOGGER.level > logging.INFO
+        self._rich = RichConsole(highlight=False, soft_wrap=True, markup=False, quiet=self.is_quiet)
 
     @property
     def is_terminal(self) -> bool:
-        return self._rich.is_terminal
+        """Whether progress bars are shown."""
+        return self._rich.is_terminal and not self.is_quiet
 
     def say(self, line: str = "") -> None:
+        """Print one message."""
+        LOGGER.info("%s", line)
         self._rich.print(line)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table as wide as the terminal; the last column takes what is left."""
+        """Print a table as wide as the terminal; the last column takes the remaining width."""
         table = Table(box=box.SIMPLE_HEAD, show_lines=True, pad_edge=False)
         for place, column in enumerate(columns):
             is_last = place == len(columns) - 1
             table.add_column(column, overflow="fold", ratio=1 if is_last else None)
         for row in rows:
+            LOGGER.info("%s", "; ".join(row))
             table.add_row(*map(Text, row))
         self._rich.print(table, soft_wrap=False)
 
     @contextmanager
     def progress(self, what: str) -> Iterator[OnProgress]:
-        """A bar with the time left; gone when done."""
+        """Show a progress bar with the remaining time, and remove it at the end."""
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -67,7 +77,7 @@ class Console:
 
 
 class Clock:
-    """Seconds since the user's call."""
+    """Measures the seconds since the public function was called."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()

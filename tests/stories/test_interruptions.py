@@ -1,4 +1,4 @@
-"""Killed at any moment, a training continues to the weights of one that was never interrupted."""
+"""A training that is killed at any moment is resumed to the same weights."""
 
 import contextlib
 import csv
@@ -36,12 +36,12 @@ def uninterrupted(cells, tiny, ushape, tmp_path_factory):
 
 
 @pytest.mark.parametrize("kills", [("plan",), (2, 4), ("scores",)])
-def test_killed_training_reaches_the_same_weights(start, uninterrupted, tmp_path, kills):
+def test_resume_after_a_kill_reaches_the_same_weights(start, uninterrupted, tmp_path, kills):
     folder = tmp_path / "run"
     process = start(folder)
     for moment in kills:
         _kill_when(process, folder, moment)
-        process = start(folder, "train", "--resume", folder)
+        process = start(folder, "resume", folder)
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 0, said
 
@@ -57,9 +57,9 @@ def test_killed_training_reaches_the_same_weights(start, uninterrupted, tmp_path
     assert (folder / "scores.csv").read_bytes() == (uninterrupted / "scores.csv").read_bytes()
 
 
-def test_resuming_a_finished_run_changes_nothing(uninterrupted, ushape):
+def test_resume_of_a_finished_run_changes_nothing(uninterrupted, ushape):
     before = (uninterrupted / "model.safetensors").read_bytes()
-    ended = ushape("train", "--resume", uninterrupted)
+    ended = ushape("train", "--resume", uninterrupted)  # Former spelling.
     assert ended.code == 0, ended.error
     assert (uninterrupted / "model.safetensors").read_bytes() == before
 
@@ -78,9 +78,9 @@ def test_interrupt_stops_evaluates_and_writes_the_run(start, tmp_path):
     assert 2 <= _epochs_done(folder) < 2000
 
 
-def test_interrupt_in_a_fold_sums_up_and_the_same_command_goes_on(start, cells, tiny, tmp_path):
+def test_interrupt_in_a_fold_writes_the_joint_report(start, cells, tiny, tmp_path):
     folder = tmp_path / "run"
-    command = ("train", cells, "--folds", 2, "-o", folder, "--epochs", 2000, *tiny)
+    command = ("cross-validate", cells, "--folds", 2, "-o", folder, "--epochs", 2000, *tiny)
     process = start(folder, *command)
     _wait_for(lambda: _epochs_done(folder / "fold-1") >= 2, process)
     process.send_signal(signal.SIGINT)
@@ -104,7 +104,7 @@ def _popen(arguments):
 
 
 def _kill_when(process, folder, moment):
-    """Kills the process and its loaders outright, as a power cut would."""
+    """Kill the process and its data loaders without a signal that they could handle."""
     if moment == "plan":
         _wait_for((folder / "plan.json").exists, process)
     elif moment == "scores":
@@ -116,7 +116,7 @@ def _kill_when(process, folder, moment):
 
 
 def _wait_for(is_reached, process):
-    """Looks again and again, until it is so or the process has ended."""
+    """Wait until a condition holds or the process has ended."""
     deadline = time.monotonic() + 120
     while not is_reached():
         if process.poll() is not None and not is_reached():

@@ -1,4 +1,4 @@
-"""What more groups would bring, as one command."""
+"""The benefit of more annotated groups, as one command."""
 
 import csv
 import json
@@ -66,12 +66,13 @@ def _splits(folder, count):
     return json.loads((folder / f"groups-{count}" / "splits.json").read_text())
 
 
-def test_each_point_is_a_run_and_the_last_one_has_all_groups(curve, dishes, ushape, tmp_path):
+def test_learning_curve_points_are_runs_and_the_last_has_all_groups(
+    curve, dishes, ushape, tmp_path
+):
     folder, output = curve
     assert "training on 2, 3, 6 groups" in output
-    assert "test groups is" in output
-    assert "Predicted gain: +0." in output
-    assert "unreliable" in output
+    assert "test groups: " in output
+    assert "Twice the groups: +0." in output
     small, middle, whole = (_splits(folder, count) for count in (2, 3, 6))
     for part in ("validation", "test"):
         assert small[part] == middle[part] == whole[part]
@@ -89,7 +90,7 @@ def test_each_point_is_a_run_and_the_last_one_has_all_groups(curve, dishes, usha
     assert {plan["recipe"]["train"]["steps_per_epoch"] for plan in plans} == {6}
 
 
-def test_the_files_agree(curve):
+def test_learning_curve_writes_page_and_tables_that_agree(curve):
     folder, output = curve
     stored = json.loads((folder / "learning_curve.json").read_text())
     assert stored["verdict"] in output
@@ -105,7 +106,9 @@ def test_the_files_agree(curve):
     assert stored["verdict"].split(":")[0] in page
 
 
-def test_finished_points_are_kept_and_other_questions_refused(curve, command, ushape, dishes):
+def test_learning_curve_keeps_finished_points_and_refuses_other_requests(
+    curve, command, ushape, dishes
+):
     folder, _ = curve
     kept = folder / "groups-2" / "model.safetensors"
     before, numbers = kept.stat().st_mtime_ns, (folder / "learning_curve.csv").read_bytes()
@@ -120,14 +123,13 @@ def test_finished_points_are_kept_and_other_questions_refused(curve, command, us
 
     for other, key in (("--seed=9", "recipe"), ("--points=4", "points")):
         ended = ushape(*command, other)
-        assert ended.code == 2
-        assert f"another learning curve: {key} was not the same" in ended.error
-    ended = ushape("train", dishes, "-o", folder, "--folds=2", "--epochs=1")
-    assert ended.code == 2
-    assert "no cross-validation" in ended.error
+        assert (ended.code, ended.error_code) == (2, "other_request")
+        assert f"different value of {key}" in ended.error
+    ended = ushape("cross-validate", dishes, "-o", folder, "--folds=2", "--epochs=1")
+    assert (ended.code, ended.error_code) == (2, "folder_not_empty")
 
 
-def test_ctrl_c_ends_a_point_that_the_same_command_goes_on_with(command, tmp_path):
+def test_ctrl_c_ends_a_point_that_the_same_command_continues(command, tmp_path):
     folder = tmp_path / "curve"
     endless = [*command[:3], folder, "--epochs=2000", *command[5:]]
     for epochs in (1, 3):
@@ -136,14 +138,14 @@ def test_ctrl_c_ends_a_point_that_the_same_command_goes_on_with(command, tmp_pat
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=120)
         assert process.returncode == 130, said
-        assert "Stopped in point 1 of 3, 2 of 6 groups for training; the same command" in said
+        assert "Stopped in point 1 of 3, 2 of 6 groups for training." in said
         assert "finished before" not in said
         assert (folder / "groups-2" / "report.html").exists()
         assert not (folder / "groups-3").exists()
         assert not (folder / "learning_curve.html").exists()
 
 
-def test_killed_and_gone_on_with_it_gives_the_same_curve(curve, command, ushape, tmp_path):
+def test_learning_curve_is_the_same_after_kills(curve, command, ushape, tmp_path):
     folder, _ = curve
     again = [*command[:3], tmp_path / "curve", *command[4:]]
     for moment in ("points.json", "groups-2/plan.json", "groups-3/metrics.csv"):
@@ -157,22 +159,23 @@ def test_killed_and_gone_on_with_it_gives_the_same_curve(curve, command, ushape,
         assert (tmp_path / "curve" / name).read_bytes() == (folder / name).read_bytes(), name
 
 
-def test_points_and_folders_that_make_no_sense(cells, dishes, tiny, ushape, tmp_path):
+def test_learning_curve_refuses_few_groups_few_points_and_other_folders(
+    cells, dishes, tiny, ushape, tmp_path
+):
     ended = ushape("learning-curve", cells, "-o", tmp_path / "few", "--epochs=1", *tiny)
-    assert ended.code == 2
-    assert "2 groups for training make 2 points" in ended.error
+    assert (ended.code, ended.error_code) == (2, "too_few_groups")
     assert "Annotate 1 more" in ended.error
     assert not (tmp_path / "few").exists()
 
-    assert ushape("learning-curve", dishes, "--points=2").code == 2
+    ended = ushape("learning-curve", dishes, "--points=2")
+    assert (ended.code, ended.error_code) == (2, "value_out_of_range")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     ended = ushape("learning-curve", dishes, "-o", tmp_path / "mine")
-    assert ended.code == 2
-    assert "no learning curve" in ended.error
+    assert (ended.code, ended.error_code) == (2, "folder_not_empty")
 
 
-def test_minutes_are_shared_and_python_gets_the_numbers(dishes, tmp_path):
+def test_learning_curve_shares_the_minutes_and_returns_the_numbers(dishes, tmp_path):
     found = package.learning_curve(
         dishes,
         output=tmp_path / "curve",
@@ -182,12 +185,13 @@ def test_minutes_are_shared_and_python_gets_the_numbers(dishes, tmp_path):
         settings=["network.widths=[4,8,8]", "sampling.patch_shape=[32,32]"],
     )
     assert [point.groups for point in found.points] == [2, 3, 6]
-    assert found.verdict.startswith("The mean Dice on 2 test groups is")
+    assert "2 test groups" in found.verdict
     assert [gain.factor for gain in found.gains] == [2, 4]
     minutes = [
         json.loads((point.folder / "plan.json").read_text())["recipe"]["train"]["minutes"]
         for point in found.points
     ]
     assert len(set(minutes)) == 1
-    assert 0.1 < minutes[0] < 0.2
+    # A third of what the scan has left, and on a slow machine at least a tenth of that.
+    assert 0.019 < minutes[0] < 0.2
     shutil.rmtree(tmp_path / "curve")

@@ -1,4 +1,4 @@
-"""What can be looked at before training."""
+"""Commands that show something before training: preview, weight-map, find-lr."""
 
 import csv
 
@@ -22,14 +22,13 @@ def test_preview_draws_a_case_and_its_patches(ushape, cells, tmp_path, recipe):
     assert ended.code == 0, ended.error
     assert size_of(target)[0] > 1000
     ended = ushape(*command)
-    assert ended.code == 2
-    assert "exists" in ended.error
+    assert (ended.code, ended.error_code) == (2, "output_exists")
     assert ushape(*command, "--overwrite").code == 0
 
 
-def test_weights_of_a_mask_and_of_objects(ushape, cells, tmp_path):
+def test_weight_map_of_a_mask_and_of_instances(ushape, cells, tmp_path):
     mask = next((cells / "masks").iterdir())
-    ended = ushape("weights", mask, "-o", tmp_path / "w.png")
+    ended = ushape("weight-map", mask, "-o", tmp_path / "w.png")
     assert ended.code == 0, ended.error
     assert "objects, largest weight" in ended.output
     assert size_of(tmp_path / "w.png")[0] > 500
@@ -37,25 +36,26 @@ def test_weights_of_a_mask_and_of_objects(ushape, cells, tmp_path):
     touching = np.zeros((20, 20), np.uint8)
     touching[5:15, 4:10], touching[5:15, 10:16] = 1, 2
     Image.fromarray(touching).save(tmp_path / "objects.png")
-    ended = ushape("weights", tmp_path / "objects.png", "-o", tmp_path / "o.png", "--instances")
-    # A line of two pixels: distances 1 and 2.
+    ended = ushape("weight-map", tmp_path / "objects.png", "-o", tmp_path / "o.png", "--instances")
+    # The gap is two pixels wide: the distances are 1 and 2.
     assert f"2 objects, largest weight {10 * np.exp(-9 / 50):.2f}" in ended.output
 
     Image.fromarray(np.zeros((20, 20), np.uint8)).save(tmp_path / "empty.png")
-    ended = ushape("weights", tmp_path / "empty.png", "-o", tmp_path / "e.png")
-    assert ended.code == 2
-    assert "no objects" in ended.error
+    ended = ushape("weights", tmp_path / "empty.png", "-o", tmp_path / "e.png")  # Former name.
+    assert (ended.code, ended.error_code) == (2, "no_foreground")
+    ended = ushape("weight-map", mask, "-o", tmp_path / "w.jpg")
+    assert (ended.code, ended.error_code) == (2, "not_png")
 
 
-def test_range_test_writes_its_curve_and_suggests_a_rate(ushape, cells, tmp_path, tiny):
+def test_find_lr_writes_its_curve_and_suggests_a_rate(ushape, cells, tmp_path, tiny):
     target = tmp_path / "lr.png"
     ended = ushape(
-        "lr",
+        "find-lr",
         cells,
         "-o",
         target,
         "--steps=40",
-        "--max=100000",
+        "--max-rate=100000",
         *tiny,
         "--set=train.accumulate_grad_batches=2",
     )
@@ -68,7 +68,7 @@ def test_range_test_writes_its_curve_and_suggests_a_rate(ushape, cells, tmp_path
     assert all(np.isfinite(float(row["loss"])) for row in rows)
 
 
-def test_a_rate_found_before_the_training(ushape, cells, tmp_path, tiny):
+def test_learning_rate_auto_is_found_before_the_training(ushape, cells, tmp_path, tiny):
     run = tmp_path / "run"
     ended = ushape("train", cells, "-o", run, "--epochs=1", *tiny, "--set=train.learning_rate=auto")
     assert ended.code == 0, ended.error

@@ -1,4 +1,4 @@
-"""Train, move the run, predict, evaluate: through the command, as a user would."""
+"""Train, move the run, predict and evaluate with the command, as a user would."""
 
 import csv
 import json
@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from submissions import decode_runs, read_submission
 
 
-def test_run_folder_holds_what_is_promised(trained):
+def test_train_writes_the_documented_files(trained):
     names = {path.name for path in trained.iterdir()}
     assert {
         "plan.json",
@@ -31,13 +31,13 @@ def test_run_folder_holds_what_is_promised(trained):
     assert all(0 <= float(row["validation_dice"]) <= 1 for row in epochs)
 
 
-def test_plan_leaves_nothing_open(trained):
+def test_plan_of_a_run_contains_no_auto(trained):
     plan = json.loads((trained / "plan.json").read_text())
     left = [key for key, value in _leaves(plan["recipe"]) if value == "auto"]
     assert left == ["name"]
 
 
-def test_test_cases_are_scored_and_no_group_is_on_two_sides(trained):
+def test_train_scores_test_cases_and_keeps_groups_together(trained):
     splits = json.loads((trained / "splits.json").read_text())
     dish_of = {part: {name[:6] for name in splits[part]} for part in _PARTS}
     assert all(dish_of[part] for part in _PARTS)
@@ -51,7 +51,7 @@ def test_test_cases_are_scored_and_no_group_is_on_two_sides(trained):
     assert scored == set(splits["test"])
 
 
-def test_report_needs_no_network_and_says_the_verdict_first(trained):
+def test_report_needs_no_network_and_begins_with_the_verdict(trained):
     page = (trained / "report.html").read_text()
     assert "mean Dice" in page
     assert page.index("mean Dice") < page.index("<table")
@@ -60,7 +60,7 @@ def test_report_needs_no_network_and_says_the_verdict_first(trained):
 
 
 @pytest.mark.parametrize("size", [(64, 64), (41, 77), (9, 130)])
-def test_masks_have_the_image_s_name_size_and_encoding(trained, cells, ushape, tmp_path, size):
+def test_predict_keeps_name_size_and_encoding(trained, cells, ushape, tmp_path, size):
     (tmp_path / "in" / "below").mkdir(parents=True)
     gray = load(min((cells / "images").iterdir()))
     Image.fromarray(np.resize(gray, size)).save(tmp_path / "in" / "below" / "one.png")
@@ -81,7 +81,7 @@ def test_masks_have_the_image_s_name_size_and_encoding(trained, cells, ushape, t
     assert ((probabilities[0] >= 0.5) == (mask == 255)).all()
 
 
-def test_moved_run_predicts_the_same(trained, cells, ushape, tmp_path):
+def test_predict_is_the_same_with_a_moved_run(trained, cells, ushape, tmp_path):
     moved = tmp_path / "elsewhere" / "renamed"
     shutil.copytree(trained, moved)
     for run, out in ((trained, tmp_path / "a"), (moved, tmp_path / "b")):
@@ -107,7 +107,9 @@ def test_evaluate_other_data(trained, cells, ushape, tmp_path):
     assert "mean Dice" in ended.output
 
 
-def test_recipe_file_leads_to_the_same_plan(trained, cells, ushape, tiny, tmp_path):
+def test_train_with_a_recipe_file_makes_the_same_plan_and_weights(
+    trained, cells, ushape, tiny, tmp_path
+):
     written = ushape("recipes", "auto")
     assert written.code == 0
     (tmp_path / "mine.yaml").write_text(written.output)
@@ -119,7 +121,7 @@ def test_recipe_file_leads_to_the_same_plan(trained, cells, ushape, tiny, tmp_pa
     assert json.loads((run / "plan.json").read_text()) == json.loads(
         (trained / "plan.json").read_text()
     )
-    # The same seed, the same machine: the same weights to the last bit.
+    # With the same seed and machine, the weights are bitwise equal.
     assert (run / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
 
 
@@ -139,7 +141,9 @@ def _leaves(values, path=""):
             yield path + key, value
 
 
-def test_run_lengths_hold_the_masks_and_go_on_after_a_kill(trained, cells, ushape, tmp_path):
+def test_predict_rle_contains_the_masks_and_continues_after_a_kill(
+    trained, cells, ushape, tmp_path
+):
     submission, masks = tmp_path / "submit.csv.gz", tmp_path / "masks"
     images = cells / "images"
     ended = ushape("predict", trained, images, "-o", masks, "--rle", submission)
@@ -150,7 +154,7 @@ def test_run_lengths_hold_the_masks_and_go_on_after_a_kill(trained, cells, ushap
         mask = np.asarray(Image.open(masks / name))
         assert (decode_runs(runs, mask.shape) == (mask > 0)).all()
 
-    # As a kill leaves it: three whole rows and a half.
+    # A kill leaves three complete rows and a part of the next.
     lines = [f"{name},{runs}\n" for name, runs in rows.items()]
     begun = tmp_path / ".again.csv.gz.row.part"
     begun.write_text("".join(lines[:3]) + lines[3][:9])
@@ -158,12 +162,11 @@ def test_run_lengths_hold_the_masks_and_go_on_after_a_kill(trained, cells, ushap
     assert ended.code == 0, ended.error
     assert (tmp_path / "again.csv.gz").read_bytes() == submission.read_bytes()
     ended = ushape("predict", trained, images, "--rle", submission)
-    assert ended.code == 2
-    assert "exists" in ended.error
+    assert (ended.code, ended.error_code) == (2, "output_exists")
     assert ushape("predict", trained, images).code == 2
 
 
-def test_pictures_and_weights_of_every_epoch(cells, tiny, ushape, tmp_path):
+def test_train_keeps_pictures_and_weights_of_every_epoch(cells, tiny, ushape, tmp_path):
     run = tmp_path / "run"
     ended = ushape("train", cells, "-o", run, "--epochs=3", *tiny, "--set=train.keep_epochs=true")
     assert ended.code == 0, ended.error

@@ -27,7 +27,7 @@ def train(ushape, cells, tiny, tmp_path):
     return run
 
 
-def test_accumulated_batches_are_one_big_batch(train):
+def test_accumulate_grad_batches_equals_one_large_batch(train):
     big, rows = train("big", "--epochs=1", *PLAIN, "--set=train.batch_size=4")
     small, same = train(
         "small",
@@ -44,8 +44,8 @@ def test_accumulated_batches_are_one_big_batch(train):
 
 
 @pytest.mark.parametrize("quantity", ["validation_dice", "validation_loss", "training_loss"])
-def test_training_stops_when_nothing_gets_better(train, quantity):
-    # A rate this low changes nothing: the first epoch stays the best but for chance.
+def test_patience_stops_a_training_that_does_not_improve(train, quantity):
+    # At this learning rate, no later epoch is better than the first, except by chance.
     _, rows = train(
         "run",
         "--epochs=60",
@@ -57,7 +57,7 @@ def test_training_stops_when_nothing_gets_better(train, quantity):
     assert 3 <= len(rows) < 60
 
 
-def test_double_precision(train):
+def test_precision_fp64_stores_double_weights(train):
     run, rows = train("run", "--epochs=1", "--set=train.precision=fp64")
     assert len(rows) == 1
     weights = safetensors.numpy.load_file(run / "model.safetensors")

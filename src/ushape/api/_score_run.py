@@ -1,4 +1,4 @@
-"""A run and annotated cases -> scores, report and model card: shared by train and evaluate."""
+"""Score a run on annotated cases and write scores, report and model card."""
 
 from __future__ import annotations
 
@@ -24,22 +24,24 @@ from ushape.reports.report import write_pages
 from ushape.types import Case
 
 
-def judge_and_report(
+def score_and_report(
     run: Run,
     predictor: Predictor,
     cases: Sequence[Case],
     target: Path,
     console: Console,
-    what: str,
     *,
+    what: str,
     noun: str,
     seen_cases: int,
 ) -> Summary:
-    """Scores cases, writes scores, report and model card into a folder.
+    """Score cases and write scores, report and model card into a folder.
 
     Args:
-        noun: What a group of them is, in the plural.
-        seen_cases: How many of them training has seen.
+        target: Folder to write to.
+        what: Description of the cases for the title of the report.
+        noun: Name of the groups, in the plural.
+        seen_cases: Number of cases that training or validation used.
     """
     target.mkdir(parents=True, exist_ok=True)
     with console.progress("Evaluating") as on_progress:
@@ -47,8 +49,8 @@ def judge_and_report(
     report = _make_report(run, predictor, cases, judged, what, noun, seen_cases)
     if (rank := report.summary.rank_correlation) is not None:
         console.say(
-            f"Confidence ranks {pluralize(len(judged.confidence), 'case')} as their Dice does with "
-            f"a correlation of {rank:.2f} (Spearman)."
+            f"Rank correlation of confidence and Dice over "
+            f"{pluralize(len(judged.confidence), 'case')}: {rank:.2f} (Spearman)."
         )
     save_report(target, report)
     write_pages(target, report)
@@ -90,30 +92,34 @@ def _make_report(
 
 
 def _leak_lines(run: Run, cases: Sequence[Case], seen_cases: int) -> list[str]:
-    """What could have let the network know the cases that it is judged on."""
+    """Describe whether the network may have seen the cases, or related ones, before.
+
+    The paths are resolved: those of a run that was loaded are absolute.
+    """
     splits, group_of = run.load_splits(), run.groups()
     known = {group_of[i] for i in (*splits.train, *splits.validation) if i in group_of}
     own = {case.group for case in cases}
     paths = run.image_paths()
-    if not {paths[i] for i in splits.test} >= {case.image for case in cases}:
+    test = {paths[i].resolve() for i in splits.test}
+    if not test >= {case.image.resolve() for case in cases}:
         line = "These are other data: their groups were not compared with those of training."
     elif shared := sorted(own & known):
         line = f"{pluralize(len(shared), 'group')} of these cases also in training: "
         line += f"{', '.join(shared[:5])}."
     else:
-        line = "No group of these cases was there in training or validation."
+        line = "No group of these cases was used in training or validation."
     copies = (
-        f"{seen_cases} of the images were there in training or validation, as the same file or a "
-        "copy of it: their scores say nothing about new ones."
+        f"{seen_cases} of the images were used in training or validation, as the same file or a "
+        "copy of it: their scores do not apply to new images."
         if seen_cases
-        else "No image is a copy of one of training or validation, byte by byte."
+        else "No image is an exact copy of one used in training or validation."
     )
-    chosen = "The best epoch, thresholds and cleaning were chosen on validation cases only."
+    chosen = "The best epoch and the postprocessing were chosen on validation cases only."
     return [line, copies, chosen]
 
 
 def count_seen(run: Run, cases: Sequence[Case]) -> int:
-    """Cases whose image is one that training or validation used: the same file, or its copy."""
+    """Count the cases whose image, or an exact copy of it, was used in training or validation."""
     splits = run.load_splits()
     known_ids = {*splits.train, *splits.validation}
     used = [path for case_id, path in run.image_paths().items() if case_id in known_ids]
@@ -139,13 +145,13 @@ def _reproduce_lines(run: Run, plan: Plan) -> list[str]:
         f"{plan.machine.name}, {plan.machine.cores} cores, {plan.machine.device}",
         f"Seed {plan.recipe.seed}; weights of epoch {facts.get('epoch', '?')}",
         *_commands(run),
-        f"Trained on: {len(run.image_paths())} cases, checksum {run.data_checksum or 'not taken'} "
-        "(SHA-256 of names and contents; of files above 16 MiB of their length and ends)",
+        f"Data: {len(run.image_paths())} cases, checksum {run.data_checksum or 'not computed'} "
+        "(SHA-256 of names and contents; for files above 16 MiB, of their length and ends)",
     ]
 
 
 def _commands(run: Run) -> list[str]:
-    """That of the training, and this one where it is another."""
+    """Return the command of the training, and that of the scoring if it is another one."""
     now = command_line()
     if run.command in ("", now):
         return [f"Command: {now}"]

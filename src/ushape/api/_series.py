@@ -1,30 +1,52 @@
-"""Several runs that answer one question: begun, killed at any moment, gone on with."""
+"""Several runs that belong together: cross-validation folds and points of a learning curve.
+
+They can be interrupted at any moment, and the same call continues them.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import os
+import queue
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ushape import config
+from ushape.api.plan import optional_path
 from ushape.api.train import TrainResult, resume
 from ushape.console import Console
 from ushape.data.checksum import dataset_checksum
 from ushape.data.discovery import discover
-from ushape.errors import RunError, UshapeError
+from ushape.errors import ConfigError, RunError, UshapeError
 from ushape.formatting import reason
 from ushape.io.files import remove_leftovers
+from ushape.planning.hardware import inspect_machine
 from ushape.planning.recipe import Recipe
 from ushape.planning.run import Run, write_json
 
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
-def ask(data: Path | str, masks: Path | str | None, recipe: Recipe, **more: Any) -> dict[str, Any]:
-    """A question, as JSON gives it back."""
+THREADS = "OMP_NUM_THREADS"
+
+SHOWN_LINES = 12
+"""Last lines of the log of a failed process that are shown."""
+
+
+def describe_request(
+    data: Path | str, masks: Path | str | None, recipe: Recipe, **more: Any
+) -> dict[str, Any]:
+    """Return what was asked for, as the JSON file of a series stores it."""
+    folder = optional_path(masks)
     return {
         "data": str(Path(data).resolve()),
-        "masks": str(Path(masks).resolve()) if masks else None,
+        "masks": str(folder.resolve()) if folder else None,
         **more,
         "recipe": config.to_dict(recipe),
     }
@@ -32,20 +54,20 @@ def ask(data: Path | str, masks: Path | str | None, recipe: Recipe, **more: Any)
 
 @dataclass(frozen=True)
 class Series:
-    """A folder of runs, and the file in it that says what was asked for.
+    """A folder of runs, and the file in it that stores what was asked for.
 
     The file is written before the first run begins.
     """
 
     path: Path
     noun: str
-    """What the runs are together, for errors: "cross-validation"."""
+    """Name of the whole in error messages: "cross-validation"."""
 
-    def find(self, question: Mapping[str, Any]) -> dict[str, Any] | None:
-        """What `begin` wrote, or None where nothing was begun.
+    def find(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return what `begin` has stored, or None if nothing was begun.
 
         Raises:
-            RunError: the folder holds something else, or an answer to another question.
+            RunError: if the folder contains other files, or runs of another request.
         """
         folder = self.path.parent
         remove_leftovers(folder)
@@ -53,38 +75,44 @@ class Series:
             return None
         if not self.path.exists():
             raise RunError(
-                f"{folder} holds something that is no {self.noun}.",
+                f"{folder} is not empty and does not contain a {self.noun}.",
+                code="folder_not_empty",
                 hint="Choose another folder with -o.",
             )
         stored = self._read()
-        other = next((key for key, value in question.items() if stored.get(key) != value), None)
+        other = next((key for key, value in request.items() if stored.get(key) != value), None)
         if other is not None:
             raise RunError(
-                f"{folder} holds another {self.noun}: {other} was not the same.",
-                hint="Continue with the command that began it, or choose another folder with -o.",
+                f"{folder} contains another {self.noun}, with a different value of {other}.",
+                code="other_request",
+                hint="Repeat the command that began it, or choose another folder with -o.",
             )
         return stored
 
-    def refuse_changed_data(self, data: Path, masks: Path | None, runs: Sequence[Run]) -> None:
-        """Some files are not what the runs that are there have seen: their groups might differ.
+    def refuse_changed_data(
+        self, data: Path | str, masks: Path | str | None, runs: Sequence[Run]
+    ) -> None:
+        """Check that the data are those of the existing runs; their groups might differ.
 
         Raises:
-            RunError: so it is.
+            RunError: if the data have changed since the first run.
         """
         known = {run.data_checksum for run in runs if run.plan_path.exists()} - {""}
         if not known:
             return
-        if known != {dataset_checksum(discover(data, masks).cases, data)}:
+        path = Path(data)
+        if known != {dataset_checksum(discover(path, optional_path(masks)).cases, path)}:
             raise RunError(
-                f"{data} is not what {self.path.parent} was begun with: files were added, taken "
-                "away or changed.",
-                hint="Bring the data back, or choose another folder with -o.",
+                f"{data} has changed since {self.path.parent} was begun: files were added, "
+                "removed or modified.",
+                code="data_changed",
+                hint="Restore the data, or choose another folder with -o.",
             )
 
-    def begin(self, question: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-        """Writes down the question, and more that is to be the same when it goes on."""
+    def begin(self, request: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+        """Store the request, and further values that must stay the same when it continues."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.path, {**question, **more})
+        write_json(self.path, {**request, **more})
         return self._read()
 
     def train(
@@ -95,11 +123,14 @@ class Series:
         *,
         titles: Sequence[str],
     ) -> int | None:
-        """Trains what is not finished; returns the number of a run that Ctrl-C stopped.
+        """Train the unfinished runs one after another.
 
         Args:
-            start: Trains the run of this number, from 0, anew.
-            titles: What each run is, e.g. "fold 1 of 5".
+            start: Trains the run of this index from the beginning.
+            titles: Name of each run, e.g. "fold 1 of 5".
+
+        Returns:
+            Index of a run that Ctrl-C stopped, or None.
         """
         for number, (run, title) in enumerate(zip(runs, titles, strict=True)):
             before = ": finished before" if is_finished(run) else ""
@@ -107,40 +138,199 @@ class Series:
             if before:
                 continue
             if run.plan_path.exists():
-                result = resume(run.folder)
+                result = resume(run.folder, quiet=console.is_quiet)
             else:
                 drop_unplanned(run)
                 try:
                     result = start(number)
                 except UshapeError:
                     if number == 0 and not run.plan_path.exists():
-                        self.path.unlink()  # Nothing has begun: the question may be another.
+                        self.path.unlink()  # Nothing has begun: another request may follow.
                     raise
             if result.was_interrupted:
-                console.say(f"Stopped in {title}; the same command goes on with it.")
+                console.say(f"Stopped in {title}. The same command continues it.")
                 return number
         return None
 
     def _read(self) -> dict[str, Any]:
         try:
-            stored = json.loads(self.path.read_text())
+            stored = json.loads(self.path.read_text(encoding="utf-8"))
             if not isinstance(stored, dict):
-                raise ValueError("not what was written here")
+                raise ValueError("the content is not an object")
         except (OSError, ValueError) as error:
             raise RunError(
-                f"{self.path}: not readable: {reason(error)}.", hint="Choose another folder."
+                f"{self.path} cannot be read: {reason(error)}.",
+                code="damaged_run",
+                hint="Choose another folder.",
             ) from None
         return stored
 
 
 def is_finished(run: Run) -> bool:
-    """Its report, which is written last, is there, and Ctrl-C did not end the training early."""
+    """Return whether the report exists and the training was not interrupted."""
     if not run.report_path.exists():
         return False
     return run.has_ended(run.load_plan()) or not run.checkpoint_path.exists()
 
 
 def drop_unplanned(run: Run) -> None:
-    """Killed before its plan was made: nothing in it is worth keeping."""
+    """Remove the files of a run that was killed before its plan was made."""
     for path in (run.cases_path, run.splits_path):
         path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training in a process of its own."""
+
+    name: str
+    arguments: Sequence[str]
+    """Arguments of the command `ushape`."""
+
+    log: Path
+    """File that receives the output of the process."""
+
+
+@dataclass
+class Devices:
+    """Devices that run one process each at a time."""
+
+    names: Sequence[str]
+    """cpu, cuda:0, cuda:1, ...; a device that is named twice runs two processes."""
+
+    _running: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @classmethod
+    def parse(cls, text: str) -> Devices:
+        """Read a list such as "cuda:0,cuda:1".
+
+        Raises:
+            ConfigError: if a device is unknown, or its index not a number.
+        """
+        names = [name.strip() for name in text.split(",")]
+        for name in names:
+            kind, colon, number = name.partition(":")
+            if kind not in ("auto", "cpu", "cuda", "mps") or (colon and not number.isdigit()):
+                raise ConfigError(
+                    f"--device {text}: unknown device {name!r}.",
+                    code="unknown_device",
+                    hint="Use auto, cpu, cuda or mps, or several devices such as cuda:0,cuda:1.",
+                )
+        return cls(names)
+
+    @property
+    def are_separate(self) -> bool:
+        """Whether the runs need processes of their own."""
+        return len(self.names) > 1 or ":" in self.names[0]
+
+    def run(self, jobs: Sequence[Job], console: Console) -> None:
+        """Run all jobs, each on the device that is free first.
+
+        Every Ctrl-C is passed on to the processes; once they have ended, it is raised again.
+        SIGTERM has the same effect.
+
+        Raises:
+            RunError: if a job fails; running jobs are completed and no other is started.
+        """
+        free: queue.Queue[str] = queue.Queue()
+        for name in self.names:
+            free.put(name)
+        with _sigterm_as_interrupt(), ThreadPoolExecutor(len(self.names)) as pool:
+            pending = [pool.submit(self._run_one, job, free, console) for job in jobs]
+            try:
+                for one in as_completed(pending):
+                    one.result()
+            except BaseException as error:
+                for one in pending:
+                    one.cancel()
+                if isinstance(error, KeyboardInterrupt):
+                    self._pass_on_interrupts(pending)
+                raise
+
+    def _pass_on_interrupts(self, pending: Sequence[Future[None]]) -> None:
+        """Interrupt all processes now and at each further Ctrl-C, until they have ended."""
+        while True:
+            for process in list(self._running) if os.name == "posix" else ():
+                process.send_signal(signal.SIGINT)  # On Windows the terminal has done it.
+            try:
+                wait(pending)
+                return
+            except KeyboardInterrupt:
+                continue
+
+    def _run_one(self, job: Job, free: queue.Queue[str], console: Console) -> None:
+        device = free.get()
+        console.say(f"{job.name} on {device}, log: {job.log}")
+        try:
+            with job.log.open("ab") as log, self._started(job, device, log.fileno()) as process:
+                code = process.wait()
+        finally:
+            free.put(device)
+        if code:
+            tail = job.log.read_text(errors="replace").splitlines()[-SHOWN_LINES:]
+            raise RunError(
+                f"{job.name} failed on {device}:\n" + "\n".join(tail),
+                code="fold_failed",
+                hint="Correct the cause and repeat the command; finished folds are kept.",
+            )
+        console.say(f"{job.name}: finished")
+
+    @contextmanager
+    def _started(self, job: Job, device: str, log: int) -> Iterator[subprocess.Popen[bytes]]:
+        kind, _, number = device.partition(":")
+        environment = {THREADS: str(self._threads()), **os.environ}
+        if number:
+            environment[VISIBLE] = _visible(number)
+        command = [sys.executable, "-m", "ushape", *job.arguments]
+        command += [] if job.arguments[0] == "resume" else ["--device", kind]
+        process = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            # Ctrl-C in the terminal reaches the processes only through this one, exactly once.
+            start_new_session=os.name == "posix",
+        )
+        self._running.append(process)
+        try:
+            yield process
+        finally:
+            self._running.remove(process)
+
+    def _threads(self) -> int:
+        """Return the number of threads of each process, so that together they use all cores."""
+        return max(1, inspect_machine("cpu").cores // len(self.names))
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Treat SIGTERM like Ctrl-C, so that no process is left running."""
+    try:
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    except ValueError:  # Signals belong to the main thread.
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _visible(number: str) -> str:
+    """Return the name of the GPU of this index among those that this process may use.
+
+    Raises:
+        ConfigError: if there are fewer.
+    """
+    allowed = os.environ.get(VISIBLE)
+    if not allowed:
+        return number
+    names = allowed.split(",")
+    if int(number) >= len(names):
+        raise ConfigError(
+            f"cuda:{number} is not available: {VISIBLE} is {allowed}.",
+            code="unknown_device",
+            hint=f"Devices are counted from 0 to {len(names) - 1}.",
+        )
+    return names[int(number)]

@@ -33,16 +33,20 @@ def check(
     fix: Path | str | None = None,
     settings: Iterable[str] = (),
     as_json: bool = False,
+    quiet: bool = False,
 ) -> CheckResult:
-    """Find every problem of a data set, without changing it.
+    """Find all problems of a dataset before training.
+
+    The exit code of the command is 1 if a training would stop.
 
     Args:
-        data: Data folder, table or COCO file, as for `train`.
-        masks: Folder of the masks, if `data` holds only the images.
-        output: Folder for check.html and check.json, which are replaced; default checks/NAME.
-        fix: New folder for a corrected copy.
-        settings: "key.path=value" of the recipe, such as labels.threshold=128 or split.folds=5.
-        as_json: Print JSON instead of the table.
+        data: Folder with images and masks, or a table of them.
+        masks: Folder with the masks, if the data folder contains only images.
+        output: Folder for check.html and check.json, replaced if present (default: checks/NAME).
+        fix: New folder for a corrected copy; the data folder is not changed.
+        settings: Recipe setting as key=value, e.g. labels.threshold=128 (repeatable).
+        as_json: Print JSON instead of a table.
+        quiet: Print nothing.
 
     Raises:
         DataError: if no pair of image and mask is found.
@@ -51,7 +55,7 @@ def check(
     if fix is not None:
         refuse_target(Path(fix), Path(data))
     recipe = config.override(load_recipe("auto"), settings)
-    console, folder = Console(), Path(data)
+    console, folder = Console(quiet=quiet), Path(data)
     with console.progress("Checking") as on_progress:
         stats = scan_dataset(
             folder,
@@ -67,7 +71,8 @@ def check(
     write_bytes(target / "check.json", (text + "\n").encode())
     write_check_page(target / "check.html", result)
     if as_json:
-        print(text)
+        if not quiet:
+            print(text)
     else:
         _show(result, console)
         console.say(f"Page: {target / 'check.html'}")

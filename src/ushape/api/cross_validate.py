@@ -1,4 +1,4 @@
-"""The verb `cross_validate`: every group is tested once, by a network that never saw it."""
+"""Cross-validation: every group is tested once, by a network that was not trained on it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ushape import config
-from ushape.api._devices import Devices, Job
-from ushape.api._series import Series, ask, drop_unplanned, is_finished
-from ushape.api.plan import Intent
+from ushape.api._series import (
+    Devices,
+    Job,
+    Series,
+    describe_request,
+    drop_unplanned,
+    is_finished,
+)
+from ushape.api.plan import TrainOptions, optional_path, output_folder
 from ushape.api.train import train
 from ushape.console import Console
-from ushape.errors import ConfigError
+from ushape.errors import ConfigError, check_range
 from ushape.evaluation.breakdowns import break_down
 from ushape.evaluation.case_images import CasePicture, ImageSelection
 from ushape.evaluation.scores import by_case
@@ -26,7 +32,7 @@ from ushape.reports.label_audit import PAGE, write_audit
 from ushape.reports.report import write_pages
 
 REQUEST = "folds.json"
-"""What was asked for."""
+"""File that stores what was asked for."""
 
 
 def cross_validate(
@@ -41,64 +47,44 @@ def cross_validate(
     device: str = "auto",
     seed: int | None = None,
     settings: Iterable[str] = (),
+    quiet: bool = False,
 ) -> Summary:
-    """Trains one run per fold, each tested on groups that it never saw; sums up over all groups.
+    """Train one run per fold, so that each group is tested once.
 
-    After a kill or Ctrl-C the same call, with the same output, goes on where it ended.
+    If the call is interrupted, the same call with the same output continues it.
 
     Args:
-        folds: Number of runs, at least 2.
-        output: Folder for the runs fold-1, fold-2, ... and for scores.csv and report.html of all;
-            default runs/NAME-folds.
-        minutes: Wall time of all folds together; 30 where nobody says how long.
-        epochs: Of each fold.
-        device: As for `train`; several, as cuda:0,cuda:1, train folds side by side.
+        data: Folder with images and masks, or a table of them.
+        folds: Number of folds, at least 2; 5 is usual.
+        masks: Folder with the masks, if the data folder contains only images.
+        output: Folder for fold-1, fold-2, ... and the joint report (default: runs/NAME-folds).
+        recipe: Name of a recipe, or a YAML file; see `ushape recipes`.
+        minutes: Wall time of all folds together (default: 30, unless epochs are given).
+        epochs: Number of epochs of each fold, in place of a time limit.
+        device: auto, cpu, cuda or mps; several, as in cuda:0,cuda:1, train folds in parallel.
+        seed: Random seed for the split, weight initialization and patch sampling.
+        settings: Recipe setting as key=value, e.g. train.batch_size=2 (repeatable).
+        quiet: Print nothing.
 
     Raises:
-        DataError: more folds than groups; the data cannot be used.
-        ConfigError: fewer than two folds; an unknown key or an impossible value.
-        RunError: the output holds something else, or folds of another question.
+        DataError: if there are more folds than groups, or if the data cannot be used.
+        ConfigError: if an option is unknown or impossible, or excludes another one.
+        RunError: if the output contains other files, or folds of another request.
     """
-    if folds < 2:
-        raise ConfigError(f"{folds} folds.", hint="At least 2; 5 is usual.")
-    devices = Devices.parse(device)
-    asked = Intent.of(recipe, minutes, epochs, seed, settings, None, None).recipe
-    base = Path(output) if output else Path("runs") / f"{Path(data).resolve().name}-folds"
-    runs = [Run(base / f"fold-{number}") for number in range(1, folds + 1)]
-    series = Series(base / REQUEST, "cross-validation")
-    asking = ask(data, masks, asked, folds=folds)
-    if series.find(asking) is None:
-        series.begin(asking)
-    series.refuse_changed_data(Path(data), Path(masks) if masks else None, runs)
-    question = _Question(Path(data), Path(masks) if masks else None, asked, devices, len(runs))
-    console = Console()
-    if len(devices.names) > 1 or ":" in device:
-        if asked.code is not None:
-            raise ConfigError(
-                f"The folds of {asked.code.name} cannot be trained on several devices.",
-                code="custom_code_several_devices",
-                hint="A recipe of a Python file is trained in one process: name one device.",
-            )
-        _train_side_by_side(question, runs, console)
-        return _sum_up(base, runs, folds, console)
-    stopped = series.train(
-        runs,
-        lambda place: train(
-            data,
-            masks=masks,
-            output=runs[place].folder,
-            recipe=question.recipe_of(place + 1),
-            device=device,
-        ),
-        console,
-        titles=[f"fold {number} of {folds}" for number in range(1, folds + 1)],
+    console, devices = Console(quiet=quiet), Devices.parse(device)
+    options = TrainOptions.resolve(
+        recipe=recipe, minutes=minutes, epochs=epochs, seed=seed, settings=settings
     )
-    return _sum_up(base, runs if stopped is None else runs[: stopped + 1], folds, console)
+    training = _FoldTraining(Path(data), optional_path(masks), options.recipe, devices, folds)
+    series = Series(output_folder(output, data, "-folds") / REQUEST, "cross-validation")
+    runs = training.begin(series)
+    finished = training.run_all(runs, series, console)
+    return _sum_up(series.path.parent, runs[:finished], folds, console)
 
 
 @dataclass(frozen=True)
-class _Question:
-    """What all folds are to answer."""
+class _FoldTraining:
+    """What the trainings of all folds have in common."""
 
     data: Path
     masks: Path | None
@@ -106,8 +92,63 @@ class _Question:
     devices: Devices
     folds: int
 
+    def __post_init__(self) -> None:
+        check_range("folds", self.folds, 2, hint="5 folds are usual.")
+
+    def begin(self, series: Series) -> list[Run]:
+        """Store what was asked for, or compare it with what is stored; return all runs."""
+        request = describe_request(self.data, self.masks, self.recipe, folds=self.folds)
+        if series.find(request) is None:
+            series.begin(request)
+        base = series.path.parent
+        runs = [Run(base / f"fold-{number}") for number in range(1, self.folds + 1)]
+        series.refuse_changed_data(self.data, self.masks, runs)
+        return runs
+
+    def run_all(self, runs: Sequence[Run], series: Series, console: Console) -> int:
+        """Train the unfinished folds; return the number of folds that have scores."""
+        if self.devices.are_separate:
+            self._refuse_custom_code()
+            self._run_in_parallel(runs, console)
+            return len(runs)
+        stopped = series.train(
+            runs,
+            lambda place: train(
+                self.data,
+                masks=self.masks,
+                output=runs[place].folder,
+                recipe=self.recipe_of(place + 1),
+                device=self.devices.names[0],
+                quiet=console.is_quiet,
+            ),
+            console,
+            titles=[f"fold {number} of {self.folds}" for number in range(1, self.folds + 1)],
+        )
+        return len(runs) if stopped is None else stopped + 1
+
+    def _refuse_custom_code(self) -> None:
+        if self.recipe.code is not None:
+            raise ConfigError(
+                f"The folds of {self.recipe.code.name} cannot be trained on several devices.",
+                code="custom_code_several_devices",
+                hint="A recipe of a Python file is trained in one process: name one device.",
+            )
+
+    def _run_in_parallel(self, runs: Sequence[Run], console: Console) -> None:
+        jobs = []
+        for number, run in enumerate(runs, start=1):
+            if is_finished(run):
+                console.say(f"Fold {number} of {len(runs)}: finished before")
+            else:
+                jobs.append(self.job_of(number, run))
+        try:
+            self.devices.run(jobs, console)
+        except KeyboardInterrupt:
+            console.say("Stopped. The same command continues the folds.")
+            raise
+
     def recipe_of(self, number: int) -> Recipe:
-        """The minutes are for all folds together, epochs for each."""
+        """Return the recipe of a fold; minutes are shared by all folds, epochs are not."""
         split = replace(self.recipe.split, folds=self.folds, fold=number - 1)
         own = self.recipe.train
         if own.minutes is not None:
@@ -116,10 +157,10 @@ class _Question:
         return replace(self.recipe, split=split, train=own)
 
     def job_of(self, number: int, run: Run) -> Job:
-        """The same as a call of the command line."""
+        """Return the training of a fold as a command in a process of its own."""
         name, log = f"Fold {number} of {self.folds}", run.folder.with_suffix(".log")
         if run.plan_path.exists():
-            return Job(name, ["train", "--resume", str(run.folder)], log)
+            return Job(name, ["resume", str(run.folder)], log)
         drop_unplanned(run)
         recipe = run.folder.with_suffix(".yaml")
         write_bytes(recipe, config.explain(self.recipe_of(number)).encode())
@@ -127,18 +168,8 @@ class _Question:
         return Job(name, arguments + (["--masks", str(self.masks)] if self.masks else []), log)
 
 
-def _train_side_by_side(question: _Question, runs: Sequence[Run], console: Console) -> None:
-    left = [(number, run) for number, run in enumerate(runs, start=1) if not is_finished(run)]
-    for number in sorted({*range(1, len(runs) + 1)} - {number for number, _ in left}):
-        console.say(f"Fold {number} of {len(runs)}: finished before")
-    try:
-        question.devices.run([question.job_of(number, run) for number, run in left], console.say)
-    except KeyboardInterrupt:
-        console.say("Stopped; the same command goes on.")
-        raise
-
-
 def _sum_up(base: Path, runs: Sequence[Run], folds: int, console: Console) -> Summary:
+    """Write the joint report of the folds and print its verdict."""
     reports, plan = [load_report(run.folder) for run in runs], runs[0].load_plan()
     scores = [score for report in reports for score in report.scores]
     cases = [fact.case for fact in runs[0].load_cases()]
@@ -147,7 +178,7 @@ def _sum_up(base: Path, runs: Sequence[Run], folds: int, console: Console) -> Su
         [report.summary for report in reports], summarize(scores, noun=noun, seed=seed)
     )
     is_whole = len(runs) == folds
-    tested = "each group tested once" if is_whole else "the others are not trained yet"
+    tested = "each group tested once" if is_whole else "the other folds are not trained yet"
     title = f"{base.resolve().name}: {len(runs)} of {folds} folds, {tested}"
     report = Report(
         title=title,
@@ -156,11 +187,11 @@ def _sum_up(base: Path, runs: Sequence[Run], folds: int, console: Console) -> Su
         epochs=(),
         split_lines=[f"{run.folder.name}: {run.load_splits().text}" for run in runs],
         leak_lines=_leak_lines(runs, reports),
-        # What the first line says of one fold's scores is not so of all.
+        # This line of the plan is about the scores of a single fold.
         plan_lines=[line for line in plan.reasons if not line.startswith("Scores:")],
         reproduce_lines=[
             *(line for line in reports[0].reproduce_lines if not line.startswith("Seed ")),
-            f"Seed {seed}; the weights' epochs stand in the report of each fold.",
+            f"Seed {seed}; the report of each fold names the epoch of its weights.",
         ],
         pictures=_choose_pictures(reports),
         breakdowns=break_down(scores, cases, noun=noun, seed=seed),
@@ -174,7 +205,7 @@ def _sum_up(base: Path, runs: Sequence[Run], folds: int, console: Console) -> Su
 
 
 def _leak_lines(runs: Sequence[Run], reports: Sequence[Report]) -> list[str]:
-    """What all folds say; what only some do, with their names."""
+    """Return the lines of all folds; lines that only some have begin with the folds' names."""
     lines = list(dict.fromkeys(line for report in reports for line in report.leak_lines))
     found = []
     for line in lines:
@@ -188,9 +219,10 @@ def _leak_lines(runs: Sequence[Run], reports: Sequence[Report]) -> list[str]:
 
 
 def _choose_pictures(reports: Sequence[Report]) -> list[CasePicture]:
-    shelf = ImageSelection()
+    """Return a selection of the pictures of all folds."""
+    selection = ImageSelection()
     for report in reports:
         scores = by_case(report.scores)
         for picture in report.pictures:
-            shelf.add(scores[picture.case], picture)
-    return shelf.pictures
+            selection.add(scores[picture.case], picture)
+    return selection.pictures

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ushape.api._score_run import count_seen, judge_and_report
+from ushape.api._score_run import count_seen, score_and_report
 from ushape.console import Console
+from ushape.data.grouping import Grouping
 from ushape.data.layouts.names import StatedClasses
 from ushape.data.scan import scan_dataset
 from ushape.errors import ConfigError, DataError, RunError
@@ -17,6 +18,7 @@ from ushape.labels import LabelConfig, LabelSpace
 from ushape.planning.custom_code import allow_code
 from ushape.planning.hardware import inspect_machine
 from ushape.planning.run import Run
+from ushape.types import Case
 
 
 def evaluate(
@@ -28,77 +30,99 @@ def evaluate(
     overwrite: bool = False,
     device: str = "auto",
     recipe: str | None = None,
+    quiet: bool = False,
 ) -> Summary:
     """Score a run on its test cases, or on other annotated data.
 
     Args:
-        run: Run folder.
-        data: Other annotated data, in any layout that `train` reads.
-        masks: Folder of the masks, if `data` holds only the images.
-        output: Folder for scores.csv and report.html; default: a folder in the run named after the
-            data, or the run itself for its test cases.
-        overwrite: Replace existing scores of other data.
+        run: Run folder that `ushape train` wrote.
+        data: Other annotated data, as for `train` (default: the test cases of the run).
+        masks: Folder with the masks, if the data folder contains only images.
+        output: Folder for scores and report (default: the run, or a folder in it for other data).
+        overwrite: Replace existing outputs.
         device: auto, cpu, cuda or mps.
-        recipe: Python file and function, FILE.py:FUNCTION, of a run with its own network or loss;
-            it is executed only if it is named here.
+        recipe: FILE.py:FUNCTION of a run with its own network or loss; executed only if named here.
+        quiet: Print nothing.
 
     Raises:
-        RunError: if the folder is not a run, if the output exists, or if the test cases are gone.
+        RunError: if the folder is not a run, if the output exists, or if the test cases do not.
         DataError: if the data cannot be used.
     """
+    _refuse_masks_alone_and_folds(Path(run), data, masks)
+    allow_code(recipe)
+    console, opened = Console(quiet=quiet), Run.open(Path(run))
+    predictor = Predictor.open(opened.folder, device)
+    noun = predictor.plan.group_noun
+    if data is None:
+        cases, target, what = _test_cases(opened), opened.folder, "its own test cases"
+    else:
+        grouping = _scan_other_data(data, masks, predictor.plan.preprocessing.space, console)
+        cases, noun = grouping.cases, grouping.noun
+        target = opened.folder / "evaluations" / Path(data).resolve().name
+        what = f"{pluralize(len(cases), 'case')} of {data}"
+    target = Path(output) if output else target
+    if (data is not None or output) and not overwrite:
+        refuse_existing(target)
+    seen = count_seen(opened, cases)
+    summary = score_and_report(
+        opened, predictor, cases, target, console, what=what, noun=noun, seen_cases=seen
+    )
+    console.say(summary.verdict)
+    console.say(f"Report: {target / opened.report_path.name}")
+    return summary
+
+
+def _refuse_masks_alone_and_folds(
+    run: Path, data: Path | str | None, masks: Path | str | None
+) -> None:
     if data is None and masks is not None:
         raise ConfigError(
             "Masks were given without data.",
             code="missing_argument",
             hint="Name both: ushape evaluate RUN DATA --masks MASKS.",
         )
-    if (Path(run) / "folds.json").exists():
+    if (run / "folds.json").exists():
         raise RunError(
-            f"{run} is a cross-validation; its scores are in {Path(run) / 'report.html'}.",
+            f"{run} is a cross-validation; its scores are in {run / 'report.html'}.",
             code="not_a_single_run",
-            hint=f"Evaluate one of its runs, for example {Path(run) / 'fold-1'}.",
+            hint=f"Evaluate one of its runs, for example {run / 'fold-1'}.",
         )
-    allow_code(recipe)
-    console, opened = Console(), Run.open(Path(run))
-    predictor = Predictor.open(opened.folder, device)
-    noun = predictor.plan.group_noun
-    if data is None:
-        test = set(opened.load_splits().test)
-        cases = [fact.case for fact in opened.load_cases() if fact.case.id in test]
-        target, what = (Path(output) if output else opened.folder), "its own test cases"
-        if not cases:
-            raise RunError(
-                f"{opened.splits_path} does not name any test case of this run.",
-                code="no_test_cases",
-                hint="Evaluate it on other data: ushape evaluate RUN DATA.",
-            )
-    else:
-        with console.progress("Reading") as on_progress:
-            stats = scan_dataset(
-                Path(data),
-                Path(masks) if masks else None,
-                LabelConfig(),  # The run decides what the mask values mean.
-                workers=inspect_machine("cpu").cores,
-                on_progress=on_progress,
-            )
-        refuse_other_classes(predictor.plan.preprocessing.space, stats.listing.classes)
-        for line in stats.listing.notes:
-            console.say(line)
-        stats.raise_unreadable()
-        cases, noun = stats.grouping.cases, stats.grouping.noun
-        target = (
-            Path(output) if output else opened.folder / "evaluations" / Path(data).resolve().name
+
+
+def _test_cases(run: Run) -> list[Case]:
+    """Return the test cases of a run.
+
+    Raises:
+        RunError: if there is none.
+    """
+    test = set(run.load_splits().test)
+    cases = [fact.case for fact in run.load_cases() if fact.case.id in test]
+    if not cases:
+        raise RunError(
+            f"{run.splits_path} does not name any test case of this run.",
+            code="no_test_cases",
+            hint="Evaluate it on other data: ushape evaluate RUN DATA.",
         )
-        what = f"{pluralize(len(cases), 'case')} of {data}"
-    if (data is not None or output) and not overwrite:
-        refuse_existing(target)
-    seen = count_seen(opened, cases)
-    summary = judge_and_report(
-        opened, predictor, cases, target, console, what, noun=noun, seen_cases=seen
-    )
-    console.say(summary.verdict)
-    console.say(f"Report: {target / opened.report_path.name}")
-    return summary
+    return cases
+
+
+def _scan_other_data(
+    data: Path | str, masks: Path | str | None, space: LabelSpace, console: Console
+) -> Grouping:
+    """Read other annotated data and return its cases in groups."""
+    with console.progress("Reading") as on_progress:
+        stats = scan_dataset(
+            Path(data),
+            Path(masks) if masks else None,
+            LabelConfig(),  # The run decides what the mask values mean.
+            workers=inspect_machine("cpu").cores,
+            on_progress=on_progress,
+        )
+    refuse_other_classes(space, stats.listing.classes)
+    for line in stats.listing.notes:
+        console.say(line)
+    stats.raise_unreadable()
+    return stats.grouping
 
 
 def refuse_other_classes(space: LabelSpace, stated: StatedClasses | None) -> None:

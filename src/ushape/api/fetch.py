@@ -1,4 +1,4 @@
-"""The verb: from a name to a folder with the data set, whole or not at all."""
+"""Fetch a data set by name into a folder, completely or not at all."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import difflib
 import hashlib
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -26,68 +27,100 @@ from ushape.errors import ConfigError, DataError
 
 def fetch(
     name: str,
-    to: Path | str = "data",
     *,
+    to: Path | str = "data",
     address: str | None = None,
     sha256: str | None = None,
     client: KaggleClient | None = None,
-    say: Callable[[str], None] | None = None,
+    quiet: bool = False,
 ) -> Path:
-    """Downloads, checks and unpacks a data set into `to`/`name`; what is there already is taken.
+    """Download, check and unpack a public data set.
 
-    All happens in a hidden folder beside, which is renamed at the end: the data set is there
-    whole or not at all. A download that was cut off is continued by the next call.
+    Some of them need your own Kaggle account. The work is done in a hidden folder beside the
+    target, which is renamed at the end: the data set is there completely or not at all. An
+    interrupted download is continued by the next call.
 
     Args:
-        address: Zip or tar, as web address or file, in place of the official source.
-        sha256: Of that archive, hexadecimal.
-        client: In place of the kagglehub package.
+        name: Name of the data set: lgg, isbi2012 or carvana.
+        to: Folder in which the folder of the data set is created.
+        address: Zip or tar archive, as https address or file, in place of the official source.
+        sha256: Expected checksum of that archive, hexadecimal.
+        client: Kaggle client, in place of the kagglehub package (only in Python).
+        quiet: Print nothing.
 
     Returns:
-        The data set's folder.
+        The folder of the data set.
 
     Raises:
-        ConfigError: an unknown name, a wrong address, no Kaggle client, account or consent.
-        DataError: the download failed, or is not the data set; the folder is taken.
+        ConfigError: if the name is unknown, or if the Kaggle client, account or consent is missing.
+        DataError: if the download fails or is not the data set, or if the folder exists.
     """
-    source, say = _source(name), say or Console().say
+    source, say = _source(name), Console(quiet=quiet).say
     if sha256 is not None and address is None:
         raise ConfigError(
-            "A checksum without an address.", hint="It is that of the archive named with --from."
+            "A checksum is given without an archive.",
+            code="missing_argument",
+            hint="Name the archive with --from.",
         )
     to = Path(to).expanduser()
     target, work = to / name, to / f".{name}.partial"
-    unpacked = work / "unpacked"
-    try:
+    with _working_in(work, to):
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            return _take(target, source, say)
-        say(source.terms)
-        shutil.rmtree(unpacked, ignore_errors=True)  # Of a killed attempt; downloads are kept.
-        unpacked.mkdir(parents=True)
-        if address is not None:
-            _from_address(Archive(name="", sha256=sha256), address, source, work, say)
-        elif source.address is not None:
-            _from_address(source.archives[0], source.address, source, work, say)
-        else:
-            _from_kaggle(source, client or kagglehub(), unpacked, say)
-        found = arrange(unpacked, source)
-        cases = count_cases(found, source)
-        _compare(cases, source, is_official=address is None, say=say)
-        if target.exists():
-            target.rmdir()  # An empty folder.
-        found.replace(target)
-        shutil.rmtree(work)
+            return _check_existing(target, source, say)
+        cases = _fetch_new(source, address, sha256, client, target, work, say)
+    say(f"{cases} cases in {target}")
+    return target
+
+
+@contextmanager
+def _working_in(work: Path, to: Path) -> Iterator[None]:
+    """Remove unpacked files at the end, and the work folder unless it contains a download.
+
+    Raises:
+        DataError: if a file cannot be written.
+    """
+    try:
+        yield
     except OSError as error:
         raise DataError(
             f"{error.filename or to}: {error.strerror or str(error)[:300]}.",
-            hint="Check the free space and that you may write there; what has arrived is kept.",
+            code="write_failed",
+            hint="Check the free space and the permissions; finished downloads are kept.",
         ) from None
     finally:
-        shutil.rmtree(unpacked, ignore_errors=True)
+        shutil.rmtree(work / "unpacked", ignore_errors=True)
         if work.is_dir() and not any(path.is_file() for path in work.rglob("*")):
             shutil.rmtree(work, ignore_errors=True)
-    say(f"{cases} cases in {target}")
-    return target
+
+
+def _fetch_new(
+    source: Source,
+    address: str | None,
+    sha256: str | None,
+    client: KaggleClient | None,
+    target: Path,
+    work: Path,
+    say: Callable[[str], None],
+) -> int:
+    """Download and unpack into the work folder, and rename it; return the number of cases."""
+    say(source.terms)
+    unpacked = work / "unpacked"
+    shutil.rmtree(unpacked, ignore_errors=True)  # Left by a killed attempt; downloads are kept.
+    unpacked.mkdir(parents=True)
+    if address is not None:
+        _from_address(Archive(name="", sha256=sha256), address, source, work, say)
+    elif source.address is not None:
+        _from_address(source.archives[0], source.address, source, work, say)
+    else:
+        _from_kaggle(source, client or kagglehub(), unpacked, say)
+    found = arrange(unpacked, source)
+    cases = count_cases(found, source)
+    _compare(cases, source, is_official=address is None, say=say)
+    if target.exists():
+        target.rmdir()  # It is an empty folder.
+    found.replace(target)
+    shutil.rmtree(work)
+    return cases
 
 
 def _source(name: str) -> Source:
@@ -95,31 +128,43 @@ def _source(name: str) -> Source:
         return SOURCES[name]
     near = difflib.get_close_matches(name.lower(), SOURCES, cutoff=0.4)
     raise ConfigError(
-        f"No data set {name}.",
-        hint=f"{f'Did you mean {near[0]}? ' if near else ''}Known are {', '.join(SOURCES)}.",
+        f"Unknown data set {name}.",
+        code="unknown_dataset",
+        hint=f"{f'Did you mean {near[0]}? ' if near else ''}Available: {', '.join(SOURCES)}.",
     )
 
 
-def _take(target: Path, source: Source, say: Callable[[str], None]) -> Path:
-    """Data that are there: a finished fetch, or the user's own copy in the same form."""
+def _check_existing(target: Path, source: Source, say: Callable[[str], None]) -> Path:
+    """Return a folder that already contains the data set: fetched before, or the user's copy.
+
+    Raises:
+        DataError: if its folders are missing.
+    """
     missing = [folder for folder in source.folders if not (target / folder).is_dir()]
     if missing:
         raise DataError(
-            f"{target} is there, but has no {' and no '.join(missing)} in it.",
+            f"{target} exists, but lacks the folder {' and the folder '.join(missing)}.",
+            code="unexpected_dataset",
             hint="Move it away, or choose another folder with --to.",
         )
     cases = count_cases(target, source)
-    say(f"{target} is there already, with {cases} of {source.cases} cases; nothing to do.")
+    say(f"{target} exists already, with {cases} of {source.cases} cases; nothing to do.")
     return target
 
 
 def _compare(cases: int, source: Source, *, is_official: bool, say: Callable[[str], None]) -> None:
+    """Compare the number of cases with the expected one.
+
+    Raises:
+        DataError: if the official source has another number.
+    """
     if cases == source.cases:
         return
     if is_official:
         raise DataError(
-            f"{source.page}: {cases} cases, expected {source.cases}.",
-            hint="The source has changed. To take it as it is, download it by hand and name the "
+            f"{source.page} has {cases} cases, but {source.cases} were expected.",
+            code="unexpected_dataset",
+            hint="The source has changed. To use it as it is, download it yourself and name the "
             "archive with --from.",
         )
     say(f"Note: {cases} cases; the whole data set has {source.cases}.")
@@ -133,19 +178,21 @@ def _from_address(
         file = Path(address).expanduser()
         if not file.is_file():
             raise DataError(
-                f"{file}: {'a folder' if file.is_dir() else 'no such file'}.",
-                hint="--from takes a zip or tar, or its web address. A folder is used as it is.",
+                f"{file} is a folder." if file.is_dir() else f"{file} does not exist.",
+                code="file_not_found",
+                hint="Name a zip or tar archive, or its web address, with --from. A folder needs "
+                "no fetching.",
             )
         check_file(file, str(file), size_bytes=archive.size_bytes, sha256=archive.sha256)
         unpack(file, unpacked, most_bytes=source.most_bytes)
         return
-    # A folder of its own per address: the rest of one file must not continue another.
+    # Each address has its own folder, so that one download never continues another.
     inbox = work / hashlib.sha256(address.encode()).hexdigest()[:12]
     last = unquote(urlsplit(address).path).rsplit("/", 1)[-1]
     file = inbox / (re.sub(r"[^\w.-]", "_", last).strip(".") or "archive")
     try:
         if file.exists():
-            say(f"{file.name} has arrived before.")
+            say(f"{file.name} was downloaded before.")
             check_file(file, address, size_bytes=archive.size_bytes, sha256=archive.sha256)
         else:
             size, sha256 = archive.size_bytes, archive.sha256
@@ -154,7 +201,7 @@ def _from_address(
     except NoRoomError:
         raise
     except DataError:
-        file.unlink(missing_ok=True)  # A whole file that is no good would be taken again.
+        file.unlink(missing_ok=True)  # Otherwise the next call would use it again.
         raise
 
 
@@ -165,10 +212,10 @@ def _from_kaggle(
     if source.dataset is not None:
         cached = download_dataset(source, client)
         shutil.copytree(cached, unpacked, dirs_exist_ok=True)
-        say(f"Kaggle's client keeps its own copy in {cached}; you may delete it.")
+        say(f"The Kaggle client keeps its own copy in {cached}, which you may delete.")
         return
     for archive in source.archives:
         file = download_archive(source, archive.name, client)
         check_file(file, archive.name, size_bytes=archive.size_bytes, sha256=archive.sha256)
         unpack(file, unpacked, most_bytes=source.most_bytes)
-        say(f"Kaggle's client keeps its own {archive.name} in {file.parent}; you may delete it.")
+        say(f"The Kaggle client keeps {archive.name} in {file.parent}; you may delete it.")

@@ -1,4 +1,4 @@
-"""The verb `learning_curve`: would more annotated groups help, and by how much?"""
+"""Learning curve: train on increasing fractions of the groups and extrapolate the Dice."""
 
 from __future__ import annotations
 
@@ -7,42 +7,43 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ushape import config
-from ushape.api._series import Series, ask
-from ushape.api.plan import Intent, plan_data
+from ushape.api._series import Series, describe_request
+from ushape.api.plan import TrainOptions, optional_path, output_folder, plan_data
 from ushape.api.train import TrainResult, train
 from ushape.config import resolved
 from ushape.console import Clock, Console
 from ushape.data.scan import DatasetStats
 from ushape.data.splits import Splits, nest_subsets
-from ushape.errors import ConfigError, DataError
+from ushape.errors import DataError, check_range
 from ushape.evaluation.learning_curve import LearningCurve, make_curve
 from ushape.evaluation.scores import read_scores
+from ushape.planning.planner import Planned
 from ushape.planning.recipe import Recipe
 from ushape.planning.run import Run, write_json
 from ushape.reports.learning_curve import write_curve
 
 MIN_POINTS = 3
-"""A power law has as many numbers to find."""
+"""A power law has three parameters."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Design:
-    """What each point is trained on, and for how long. Settled before the first one."""
+    """Training groups and duration of each point, decided before the first one is trained."""
 
     groups: tuple[int, ...]
-    """Training groups of each point, ascending."""
+    """Number of training groups of each point, ascending."""
 
     splits: tuple[Splits, ...]
-    """Of each point; validation and test are the same."""
+    """Splits of each point, with the same validation and test cases."""
 
     noun: str
-    """What a group is, in the plural."""
+    """Name of the groups, in the plural."""
 
     minutes: float | None
-    """Of each point."""
+    """Wall time of each point."""
 
     steps_per_epoch: int | None
-    """Of each point, where epochs are given: as many as all groups would have."""
+    """Steps in an epoch of each point if epochs are given: as many as with all groups."""
 
 
 def learning_curve(
@@ -57,85 +58,121 @@ def learning_curve(
     seed: int | None = None,
     settings: Iterable[str] = (),
     points: int = 4,
+    quiet: bool = False,
 ) -> LearningCurve:
-    """Trains on some of the groups, on twice as many, ... on all; extrapolates the Dice.
+    """Estimate the benefit of further annotations.
 
-    Each point is a run like any other. After a kill or Ctrl-C the same call, with the same
-    output, goes on where it ended.
+    A model is trained on increasing fractions of the groups; each point is a run like any other.
+    If the call is interrupted, the same call with the same output continues it.
 
     Args:
-        output: Folder for the runs groups-3, groups-6, ... and for learning_curve.html, .json
-            and .csv; default runs/NAME-curve.
-        minutes: Wall time of all points together, the same for each; 30 where nobody says how
-            long.
-        epochs: Of each point, with as many steps in each as all groups would have.
-        points: At most so many, at least 3: all groups, half of them, a quarter, ...
+        data: Folder with images and masks, or a table of them.
+        masks: Folder with the masks, if the data folder contains only images.
+        output: Folder for the runs and learning_curve.html (default: runs/NAME-curve).
+        recipe: Name of a recipe, or a YAML file; see `ushape recipes`.
+        minutes: Wall time of all points together (default: 30, unless epochs are given).
+        epochs: Number of epochs of each point, with as many steps as all groups would have.
+        device: auto, cpu, cuda or mps.
+        seed: Random seed for the split, weight initialization and patch sampling.
+        settings: Recipe setting as key=value, e.g. train.batch_size=2 (repeatable).
+        points: Largest number of points, at least 3: all groups, half of them, a quarter, ...
+        quiet: Print nothing.
 
     Raises:
-        DataError: fewer than three training groups; nothing to be found in the test groups; the
-            data cannot be used.
-        ConfigError: fewer than three points; an unknown key or an impossible value.
-        RunError: the output holds something else, or the curve of another question.
-        KeyboardInterrupt: Ctrl-C ended a point before its time.
+        DataError: if there are too few training groups, or if the data cannot be used.
+        ConfigError: if an option is unknown or impossible, or excludes another one.
+        RunError: if the output contains other files, or the points of another request.
+        KeyboardInterrupt: if Ctrl-C ended a point early.
     """
-    if points < MIN_POINTS:
-        raise ConfigError(f"{points} points.", hint=f"At least {MIN_POINTS}; 4 are usual.")
-    clock, console = Clock(), Console()
-    intent = Intent.of(recipe, minutes, epochs, seed, settings, None, None)
-    base = Path(output) if output else Path("runs") / f"{Path(data).resolve().name}-curve"
-    series = Series(base / "points.json", "learning curve")
-    question = ask(data, masks, intent.recipe, points=points)
-    stored = series.find(question)
-    if stored is None:
-        made = _make_design(Path(data), masks, intent, device, points, clock, console)
-        stored = series.begin(question, design=config.to_dict(made))
-    design = config.from_dict(Design, stored["design"], source=str(series.path))
+    clock, console = Clock(), Console(quiet=quiet)
+    options = TrainOptions.resolve(
+        recipe=recipe, minutes=minutes, epochs=epochs, seed=seed, settings=settings
+    )
+    series = Series(output_folder(output, data, "-curve") / "points.json", "learning curve")
+    training = _PointTraining(Path(data), optional_path(masks), options, device, points)
+    design = training.begin(series, clock, console)
     console.say(_describe(design))
-    runs = [Run(base / f"groups-{count}") for count in design.groups]
-    series.refuse_changed_data(Path(data), Path(masks) if masks else None, runs)
+    runs = training.run_all(design, series, console)
+    return _sum_up(series.path.parent, runs, design, options.recipe, console)
 
-    def train_point(number: int) -> TrainResult:
-        splits = base / "splits" / f"{runs[number].folder.name}.json"
-        write_json(splits, config.to_dict(design.splits[number]))
-        own = _recipe_of_point(intent.recipe, design)
-        return train(
-            data,
-            masks=masks,
-            output=runs[number].folder,
-            recipe=own,
-            device=device,
-            splits=splits,
-        )
 
-    if series.train(runs, train_point, console, titles=_titles(design)) is not None:
-        raise KeyboardInterrupt  # Points of unequal length make no curve.
-    return _sum_up(base, runs, design, intent.recipe, console)
+@dataclass(frozen=True)
+class _PointTraining:
+    """What the trainings of all points have in common."""
+
+    data: Path
+    masks: Path | None
+    options: TrainOptions
+    device: str
+    points: int
+
+    def __post_init__(self) -> None:
+        check_range("points", self.points, MIN_POINTS, hint="4 points are usual.")
+
+    def begin(self, series: Series, clock: Clock, console: Console) -> Design:
+        """Make and store the design, or load the stored one if the request is the same."""
+        recipe = self.options.recipe
+        request = describe_request(self.data, self.masks, recipe, points=self.points)
+        stored = series.find(request)
+        if stored is None:
+            found, planned = plan_data(
+                self.data, self.masks, self.options, self.device, clock, console
+            )
+            made = _make_design(found, planned, self.points, recipe, clock)
+            stored = series.begin(request, design=config.to_dict(made))
+        return config.from_dict(Design, stored["design"], source=str(series.path))
+
+    def run_all(self, design: Design, series: Series, console: Console) -> list[Run]:
+        """Train the unfinished points and return the runs of all.
+
+        Raises:
+            KeyboardInterrupt: if Ctrl-C ended a point early; points of different length do not
+                form a curve.
+        """
+        base = series.path.parent
+        runs = [Run(base / f"groups-{count}") for count in design.groups]
+        series.refuse_changed_data(self.data, self.masks, runs)
+        recipe = _recipe_of_points(self.options.recipe, design)
+
+        def train_point(number: int) -> TrainResult:
+            splits = base / "splits" / f"{runs[number].folder.name}.json"
+            write_json(splits, config.to_dict(design.splits[number]))
+            return train(
+                self.data,
+                masks=self.masks,
+                output=runs[number].folder,
+                recipe=recipe,
+                device=self.device,
+                splits=splits,
+                quiet=console.is_quiet,
+            )
+
+        if series.train(runs, train_point, console, titles=_titles(design)) is not None:
+            raise KeyboardInterrupt
+        return runs
 
 
 def _make_design(
-    folder: Path,
-    masks: Path | str | None,
-    intent: Intent,
-    device: str,
-    points: int,
-    clock: Clock,
-    console: Console,
+    found: DatasetStats, planned: Planned, points: int, recipe: Recipe, clock: Clock
 ) -> Design:
-    """Splits as `train` does, then thins the training groups out."""
-    found, planned = plan_data(folder, masks, intent, device, clock, console)
+    """Reduce the training groups of the split step by step, and share the minutes.
+
+    Raises:
+        DataError: if there are too few training groups, or no foreground in the test groups.
+    """
     plan, whole = planned.plan, planned.splits
     _refuse_empty_test(found, whole)
-    splits = _thin_out(found, whole, points, intent.recipe.seed)
+    splits = _thin_out(found, whole, points, recipe.seed)
     groups = tuple(len(_groups_among(found, own.train)) for own in splits)
     if len(groups) < MIN_POINTS:
         raise DataError(
-            f"{groups[-1]} {plan.group_noun} for training make {len(groups)} points: a learning "
-            f"curve has at least {MIN_POINTS}, for which it takes {MIN_POINTS} groups.",
-            hint=f"Annotate {MIN_POINTS - groups[-1]} more; beside them, validation and test "
-            "need one each.",
+            f"With {groups[-1]} {plan.group_noun} for training, the learning curve has "
+            f"{len(groups)} points; it needs {MIN_POINTS}.",
+            code="too_few_groups",
+            hint=f"Annotate {MIN_POINTS - groups[-1]} more, in addition to one for validation and "
+            "one for test.",
         )
-    train = intent.recipe.train
-    minutes = train.minutes
+    minutes = recipe.train.minutes
     if minutes is not None:
         minutes = max(minutes - clock.elapsed_s / 60, 0.1 * minutes) / len(groups)
     return Design(
@@ -148,7 +185,7 @@ def _make_design(
 
 
 def _thin_out(found: DatasetStats, whole: Splits, points: int, seed: int) -> list[Splits]:
-    """Splits with ever more of the training groups; the last is the whole."""
+    """Return nested splits with increasing numbers of training groups; the last has all."""
     training = set(whole.train)
     subsets = nest_subsets(
         [case for case in found.grouping.cases if case.id in training],
@@ -174,17 +211,22 @@ def _groups_among(found: DatasetStats, ids: Iterable[str]) -> set[str]:
 
 
 def _refuse_empty_test(found: DatasetStats, splits: Splits) -> None:
-    """Before an hour of training, not after it."""
+    """Check before the training that the test cases can be scored.
+
+    Raises:
+        DataError: if no test case contains foreground.
+    """
     test = set(splits.test)
     shares = [found.foreground_share(one) for one in found.case_stats if one.case.id in test]
     if not any(shares):
         raise DataError(
-            "No test group holds any foreground: there is no Dice to draw a curve of.",
-            hint="Another --seed splits the groups differently.",
+            "No test group contains foreground, so the Dice is undefined.",
+            code="no_foreground",
+            hint="Choose another --seed, which splits the groups differently.",
         )
 
 
-def _recipe_of_point(recipe: Recipe, design: Design) -> Recipe:
+def _recipe_of_points(recipe: Recipe, design: Design) -> Recipe:
     train = recipe.train
     if design.minutes is not None:
         train = replace(train, minutes=design.minutes)
@@ -207,12 +249,12 @@ def _describe(design: Design) -> str:
     each = (
         f"{design.minutes:.1f} minutes each"
         if design.minutes is not None
-        else f"{design.steps_per_epoch} steps in each epoch, however few the images"
+        else f"{design.steps_per_epoch} steps per epoch, whatever the number of images"
     )
     return (
-        f"Learning curve: training on {counts} {design.noun}, each set inside the next; {each}. "
-        f"Validation ({len(design.splits[0].validation)} images) and test "
-        f"({len(design.splits[0].test)}) are the same for all."
+        f"Learning curve: training on {counts} {design.noun}, each set part of the next; {each}. "
+        f"The {len(design.splits[0].validation)} validation images and "
+        f"{len(design.splits[0].test)} test images are the same for all."
     )
 
 
@@ -228,15 +270,15 @@ def _sum_up(
         seed=recipe.seed,
     )
     doubt = (
-        f"The intervals know how the test {design.noun} differ, not how trainings do: with "
-        "another seed each point would lie a little elsewhere."
+        f"The intervals reflect differences between the test {design.noun}, not between "
+        "trainings: another seed would move each point slightly."
     )
     notes = [
         _describe(design),
         doubt,
-        "Small sets are validated on more than they could spare themselves: their points may lie "
-        "a little too high.",
-        f"Seed {recipe.seed}; a report of each point lies in its folder.",
+        "Small training sets have more validation cases than they could provide themselves, so "
+        "their points may be slightly too high.",
+        f"Seed {recipe.seed}; the report of each point is in its folder.",
     ]
     page = write_curve(base, curve, f"{base.resolve().name}: learning curve", notes)
     console.say(curve.verdict)

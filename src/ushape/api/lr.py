@@ -20,34 +20,51 @@ from ushape.training.lr_finder import LRFinderConfig, LRFinderResult, range_test
 from ushape.types import CaseFacts
 
 
-def lr(
+def find_learning_rate(
     data: Path | str,
     *,
     masks: Path | str | None = None,
     output: Path | str = "lr.png",
     recipe: Recipe | str = "auto",
-    limits: LRFinderConfig | None = None,
+    min_rate: float = 1e-6,
+    max_rate: float = 10.0,
+    steps: int = 50,
+    divergence: float = 4.0,
     device: str = "auto",
     settings: Iterable[str] = (),
     overwrite: bool = False,
+    quiet: bool = False,
 ) -> LRFinderResult:
-    """Sweeps the learning rate through the real training step; writes the curve, suggests a rate.
+    """Find a learning rate with a range test.
+
+    The rate is raised after each training step, and the loss is plotted against it.
 
     Args:
-        output: A PNG; the numbers go beside it, as a CSV.
+        data: Folder with images and masks, or a table of them.
+        masks: Folder with the masks, if the data folder contains only images.
+        output: PNG file; the numbers are written beside it as CSV.
+        recipe: Name of a recipe, or a YAML file; see `ushape recipes`.
+        min_rate: First learning rate.
+        max_rate: Last learning rate.
+        steps: Number of learning rates, each higher than the previous one by the same factor.
+        divergence: Stop once the loss exceeds the best loss by this factor.
+        device: auto, cpu, cuda or mps.
+        settings: Recipe setting as key=value, e.g. train.batch_size=2 (repeatable).
+        overwrite: Replace existing outputs.
+        quiet: Print nothing.
 
     Raises:
-        DataError: the data cannot be used.
-        RunError: the output exists.
-        PlanError: no rate at which the loss falls; the curve is written first.
+        DataError: if the data cannot be used.
+        RunError: if the output exists.
+        PlanError: if the loss falls at no rate; the plot is written before.
     """
-    target = free_png(Path(output), overwrite)
+    console, target = Console(quiet=quiet), free_png(Path(output), overwrite)
+    limits = LRFinderConfig(lowest=min_rate, highest=max_rate, steps=steps, divergence=divergence)
     keep_memory()
-    console = Console()
-    plan, facts = plan_one_epoch(data, masks, recipe, settings, device)
-    curve = _sweep(plan, facts, limits or LRFinderConfig())
+    plan, facts = plan_one_epoch(data, masks, recipe, settings, device, console)
+    curve = _sweep(plan, facts, limits)
     draw_range(curve, target)
-    console.say(f"Curve: {target}, numbers: {target.with_suffix('.csv')}")
+    console.say(f"Plot: {target}, numbers: {target.with_suffix('.csv')}")
     if curve.has_diverged:
         console.say(f"The loss diverged at a learning rate of {curve.rates[-1]:.3g}.")
     console.say(f"Suggested: --set train.learning_rate={curve.suggest():.2g}")
@@ -55,13 +72,14 @@ def lr(
 
 
 def search_rate(plan: Plan, facts: Sequence[CaseFacts], folder: Path) -> Plan:
-    """The plan with the rate that a range test suggests; its curve goes into the folder.
+    """Return the plan with the learning rate that a range test suggests.
 
     Args:
-        facts: The training cases.
+        facts: Training cases.
+        folder: Folder that receives the plot.
 
     Raises:
-        PlanError: no rate at which the loss falls; the curve is written first.
+        PlanError: if the loss falls at no rate; the plot is written before.
     """
     curve = _sweep(plan, facts, LRFinderConfig())
     draw_range(curve, folder / "learning_rate.png")
@@ -77,7 +95,7 @@ def _sweep(plan: Plan, facts: Sequence[CaseFacts], limits: LRFinderConfig) -> LR
 
 
 def draw_range(curve: LRFinderResult, path: Path) -> None:
-    """The curve as a PNG, and its numbers beside it as a CSV."""
+    """Write the curve as PNG, and its numbers beside it as CSV."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     axes.plot(curve.rates, curve.losses, ".", color="0.6", label="loss of each step")
@@ -86,7 +104,7 @@ def draw_range(curve: LRFinderResult, path: Path) -> None:
         rate = curve.suggest()
         axes.axvline(rate, color="tab:orange", label=f"steepest descent, {rate:.2g}")
     except PlanError:
-        pass  # A curve that falls nowhere is worth seeing as well.
+        pass  # A curve without a minimum is drawn as well.
     axes.set_xscale("log")
     axes.set_xlabel("learning rate")
     axes.set_ylabel("loss")

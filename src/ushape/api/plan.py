@@ -1,4 +1,4 @@
-"""From what the user wants to a plan: shared by `train` and `plan`, which stops there."""
+"""Plan a training: scan the data, split them and apply the planning rules."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from ushape.config import is_custom
 from ushape.console import Clock, Console
 from ushape.data.checks.run import check_before_training
 from ushape.data.scan import DatasetStats, describe_dataset, scan_dataset
-from ushape.errors import ConfigError, RunError
-from ushape.planning.hardware import Machine, inspect_machine, keep_memory
+from ushape.errors import ConfigError
+from ushape.io.files import refuse_existing_output
+from ushape.labels import LabelConfig
+from ushape.planning.hardware import inspect_machine, keep_memory
 from ushape.planning.plan import Plan, load_plan
 from ushape.planning.planner import Planned, adopt_plan, make_plan
 from ushape.planning.recipe import Recipe, with_some_rate
@@ -20,79 +22,52 @@ from ushape.planning.recipes import load_recipe
 from ushape.planning.run import write_json
 
 DEFAULT_MINUTES = 30.0
-"""Wall time of a training whose length the user leaves open."""
+"""Wall time of a training if neither minutes nor epochs are given."""
 
 
-@dataclass(frozen=True)
-class Intent:
-    """What the user asks for."""
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Options of a training, checked and combined."""
 
     recipe: Recipe
-    plan: Plan | None
-    """Taken as it is, in place of a new plan."""
+    plan: Plan | None = None
+    """Plan to use in place of a new one."""
 
-    splits: Path | None
-    """Taken as it is, in place of a new split."""
+    splits: Path | None = None
+    """File of the splits to use in place of new ones."""
 
     @classmethod
-    def of(
+    def resolve(
         cls,
-        recipe: Recipe | str,
-        minutes: float | None,
-        epochs: int | None,
-        seed: int | None,
-        settings: Iterable[str],
-        plan: Path | str | None,
-        splits: Path | str | None,
-    ) -> Intent:
-        """Puts options together; they win over the recipe.
+        *,
+        recipe: Recipe | str | None = None,
+        minutes: float | None = None,
+        epochs: int | None = None,
+        seed: int | None = None,
+        settings: Iterable[str] = (),
+        plan: Path | str | None = None,
+        splits: Path | str | None = None,
+    ) -> TrainOptions:
+        """Combine the options of a call; they take precedence over the recipe.
 
         Raises:
-            ConfigError: an unknown key, an impossible value, options beside a plan.
+            ConfigError: if a key is unknown, a value impossible, or if options exclude each other.
         """
         settings = (settings,) if isinstance(settings, str) else tuple(settings)
-        laid_down = Path(splits) if splits is not None else None
         if plan is None:
             chosen = _complete_recipe(recipe, minutes, epochs, seed, settings)
-            return cls(chosen, None, laid_down)
-        beside = [minutes, epochs, seed, *settings]
+            return cls(recipe=chosen, splits=optional_path(splits))
         if isinstance(recipe, str) and is_custom(recipe):
             load_recipe(recipe)  # Only for the network or loss that the plan uses.
-            recipe = "auto"
-        if recipe != "auto" or any(value is not None for value in beside):
+            recipe = None
+        if settings or any(value is not None for value in (recipe, minutes, epochs, seed)):
             raise ConfigError(
-                "A plan is taken as it is: no recipe, minutes, epochs, seed or settings beside it.",
-                hint="Edit the file, or make another: ushape plan DATA -o plan.json.",
+                "A plan cannot be combined with a recipe, minutes, epochs, seed or settings.",
+                code="conflicting_options",
+                hint="Edit the plan, or make another one: ushape plan DATA -o plan.json",
             )
         given = load_plan(Path(plan))
-        return cls(given.recipe, given, laid_down)
-
-
-def plan_data(
-    folder: Path,
-    masks: Path | str | None,
-    intent: Intent,
-    device: str,
-    clock: Clock,
-    console: Console,
-) -> tuple[DatasetStats, Planned]:
-    """Looks at the data, says what was found, splits and plans."""
-    if intent.recipe.train.keep_memory:
-        keep_memory()  # Before torch allocates anything large.
-    machine = inspect_machine(device)
-    found = _look(folder, Path(masks) if masks else None, intent.recipe, machine, console)
-    if intent.plan is not None:
-        planned = adopt_plan(found, intent.plan, intent.splits)
-    else:
-        planned = make_plan(
-            found,
-            with_some_rate(intent.recipe),
-            machine,
-            elapsed_s=lambda: clock.elapsed_s,
-            given_splits=intent.splits,
-        )
-    console.say(planned.splits.text)
-    return found, planned
+        return cls(recipe=given.recipe, plan=given, splits=optional_path(splits))
 
 
 def plan(
@@ -109,74 +84,128 @@ def plan(
     splits: Path | str | None = None,
     explain: bool = False,
     overwrite: bool = False,
+    quiet: bool = False,
 ) -> Plan:
-    """What `train` would do with the same arguments, without doing it.
+    """Show what `train` would do with the same options.
 
     Args:
-        output: A JSON file for `train(..., plan=...)`; None: only printed.
-        explain: Also print from which fact each decision follows, what would have been next, and
-            the source of the rule.
-        overwrite: Replace the output.
+        data: Folder with images and masks, or a table of them.
+        masks: Folder with the masks, if the data folder contains only images.
+        output: JSON file for `train --plan`; without it the plan is only printed.
+        recipe: Name of a recipe, or a YAML file; see `ushape recipes`.
+        minutes: Wall time of training and evaluation (default: 30, unless epochs are given).
+        epochs: Number of epochs, in place of a time limit.
+        device: auto, cpu, cuda or mps.
+        seed: Random seed for the split, weight initialization and patch sampling.
+        settings: Recipe setting as key=value, e.g. train.batch_size=2 (repeatable).
+        splits: splits.json of a run, edited or not, in place of new splits.
+        explain: Show the evidence, the runner-up and the rule behind each decision.
+        overwrite: Replace existing outputs.
+        quiet: Print nothing.
 
     Raises:
-        DataError, ConfigError: as `train`.
-        RunError: the output exists.
+        DataError: if the data cannot be used.
+        ConfigError: if an option is unknown or impossible, or excludes another one.
+        RunError: if the output exists.
     """
-    clock, console = Clock(), Console()
-    target = Path(output) if output else None
-    if target is not None and target.exists() and not overwrite:
-        raise RunError(f"{target} exists.", hint="--overwrite replaces it; or name another -o.")
-    intent = Intent.of(recipe, minutes, epochs, seed, settings, None, splits)
-    _, planned = plan_data(Path(data), masks, intent, device, clock, console)
-    for decision in planned.results:
-        console.say(decision.text)
-        if explain:
-            for what, line in (("from", decision.fact), ("next", decision.alternative)):
-                if line:
-                    console.say(f"    {what}: {line}")
-            console.say(f"    rule: {decision.source}")
+    clock, console, target = Clock(), Console(quiet=quiet), optional_path(output)
+    refuse_existing_output(target, overwrite)
+    options = TrainOptions.resolve(
+        recipe=recipe, minutes=minutes, epochs=epochs, seed=seed, settings=settings, splits=splits
+    )
+    _, planned = plan_data(Path(data), masks, options, device, clock, console)
+    _print_results(planned, explain, console)
     if target is not None:
         write_json(target, planned.plan.to_dict())
         console.say(f"Plan: {target}")
     return planned.plan
 
 
-def _look(
-    folder: Path, masks: Path | None, recipe: Recipe, machine: Machine, console: Console
-) -> DatasetStats:
-    """Reads the data and says what was found."""
-    with console.progress("Reading") as on_progress:
-        found = scan_dataset(
-            folder, masks, recipe.labels, workers=machine.cores, on_progress=on_progress
-        )
-    found.raise_if_unusable()
+def _print_results(planned: Planned, explain: bool, console: Console) -> None:
+    for result in planned.results:
+        console.say(result.text)
+        if explain:
+            for what, line in (("from", result.fact), ("next", result.alternative)):
+                if line:
+                    console.say(f"    {what}: {line}")
+            console.say(f"    rule: {result.source}")
+
+
+def plan_data(
+    folder: Path,
+    masks: Path | str | None,
+    options: TrainOptions,
+    device: str,
+    clock: Clock,
+    console: Console,
+) -> tuple[DatasetStats, Planned]:
+    """Scan the data, print what was found, split the cases and make the plan."""
+    if options.recipe.train.keep_memory:
+        keep_memory()  # It has no effect once torch has allocated large blocks.
+    machine = inspect_machine(device)
+    labels = options.recipe.labels
+    found = scan(folder, masks, labels, cores=machine.cores, console=console)
     for line in [*describe_dataset(found), *check_before_training(found)]:
         console.say(line)
+    if options.plan is not None:
+        planned = adopt_plan(found, options.plan, options.splits)
+    else:
+        planned = make_plan(
+            found,
+            with_some_rate(options.recipe),
+            machine,
+            elapsed_s=lambda: clock.elapsed_s,
+            given_splits=options.splits,
+        )
+    console.say(planned.splits.text)
+    return found, planned
+
+
+def scan(
+    folder: Path, masks: Path | str | None, labels: LabelConfig, *, cores: int, console: Console
+) -> DatasetStats:
+    """Read every image and mask once, behind a progress bar."""
+    with console.progress("Reading") as on_progress:
+        found = scan_dataset(
+            folder, optional_path(masks), labels, workers=cores, on_progress=on_progress
+        )
+    found.raise_if_unusable()
     return found
 
 
+def optional_path(path: Path | str | None) -> Path | None:
+    """Return the path of an option, or None if it is missing or empty."""
+    return Path(path) if path else None
+
+
+def output_folder(output: Path | str | None, data: Path | str, suffix: str = "") -> Path:
+    """Return the output if it is given, else runs/NAME of the data with a suffix."""
+    return optional_path(output) or Path("runs") / (Path(data).resolve().name + suffix)
+
+
 def _complete_recipe(
-    recipe: Recipe | str,
+    recipe: Recipe | str | None,
     minutes: float | None,
     epochs: int | None,
     seed: int | None,
-    settings: Iterable[str],
+    settings: tuple[str, ...],
 ) -> Recipe:
-    """The recipe with the user's settings; options win over the recipe."""
-    chosen = load_recipe(recipe)
-    settings = tuple(settings)
-    chosen = config.override(chosen, settings)
-    for given, other in ((minutes, "train.epochs"), (epochs, "train.minutes")):
-        if given is not None and any(s.partition("=")[0].strip() == other for s in settings):
-            raise ConfigError("Both minutes and epochs are given.", hint="Choose one of them.")
-    if seed is not None:
-        chosen = replace(chosen, seed=seed)
+    """Return the recipe with the settings and the options applied."""
+    chosen = config.override(load_recipe(recipe or "auto"), settings)
+    keys = {setting.partition("=")[0].strip() for setting in settings}
+    is_minutes = minutes is not None or "train.minutes" in keys
+    is_epochs = epochs is not None or "train.epochs" in keys
+    train = chosen.train
     if minutes is not None:
-        chosen = replace(chosen, train=replace(chosen.train, minutes=minutes, epochs=None))
+        train = replace(train, minutes=minutes, epochs=None)
     if epochs is not None:
-        chosen = replace(chosen, train=replace(chosen.train, epochs=epochs, minutes=None))
-    if (minutes and epochs) or (chosen.train.minutes and chosen.train.epochs):
-        raise ConfigError("Both minutes and epochs are given.", hint="Choose one of them.")
-    if chosen.train.epochs is None and chosen.train.minutes is None:
-        chosen = replace(chosen, train=replace(chosen.train, minutes=DEFAULT_MINUTES))
-    return chosen
+        train = replace(train, epochs=epochs, minutes=None)
+    if (is_minutes and is_epochs) or (train.minutes is not None and train.epochs is not None):
+        raise ConfigError(
+            "Both minutes and epochs are given.",
+            code="conflicting_options",
+            hint="Give only one of them.",
+        )
+    if train.minutes is None and train.epochs is None:
+        train = replace(train, minutes=DEFAULT_MINUTES)
+    return replace(chosen, train=train, seed=chosen.seed if seed is None else seed)

@@ -51,25 +51,34 @@ def predict(
     backend: str = "torch",
     settings: Iterable[str] = (),
     recipe: str | None = None,
+    quiet: bool = False,
 ) -> list[Path]:
-    """Write one mask per image, at the size of the image, in the encoding of the user's masks.
+    """Write one mask for each image.
 
-    If the call is interrupted, the same call continues where it stopped. The options from `overlay`
-    to `uncertainty` are described at `inference.output.OutputConfig`.
+    It has the encoding of the masks that the run was trained on. If the call is interrupted, the
+    same call continues it.
 
     Args:
-        run: Folder of a run or of a cross-validation, or several whose probabilities are averaged.
-        images: Files; folders, whose sub-folders are kept below the output; patterns such as
-            scans/*.tif; tables with a column image; - for names on standard input.
-        output: Folder for the masks; may be omitted with `rle`.
-        rle: A .csv or .csv.gz of run lengths with the columns img and rle_mask (Kaggle, Carvana).
-        rle_order: Whether run lengths count pixels row by row or column by column.
-        overwrite: Replace outputs that exist.
+        run: Run or cross-validation folder; the probabilities of several runs are averaged.
+        images: Image files, folders, patterns such as scans/*.tif, tables, or - for standard input.
+        output: Folder for the masks; optional with --rle.
+        overlay: Also write a PNG of the image with the outlines of the mask.
+        probabilities: Also write the class probabilities, in this format.
+        probability_type: Data type of the stored probabilities (default: float32 for npz,
+            otherwise uint8).
+        contours: Also write outlines, as GeoJSON for QuPath or as ROIs for ImageJ.
+        instances: Also write a TIFF of numbered objects.
+        table: Also write a CSV table of the objects of each image, and one of all images.
+        uncertainty: Also write an uncertainty map.
+        rle: Also write run-length encoded masks, as a .csv or .csv.gz file with img,rle_mask.
+        rle_order: Order in which the pixels are counted: by row (Carvana) or by column.
+        overwrite: Replace existing outputs.
         strict: Stop at the first image that cannot be predicted.
-        backend: torch, auto, or one of `inference.backends.BACKENDS` that is installed.
-        settings: `predict.key=value` for each setting of the plan to change.
-        recipe: Python file and function, FILE.py:FUNCTION, of a run with its own network or loss;
-            it is executed only if it is named here.
+        device: auto, cpu, cuda or mps.
+        backend: torch, compile, onnx, openvino, openvino-int8, or auto for the fastest.
+        settings: Prediction setting as key=value, e.g. predict.tta=all_8 (repeatable).
+        recipe: FILE.py:FUNCTION of a run with its own network or loss; executed only if named here.
+        quiet: Print nothing.
 
     Returns:
         Paths of the masks, of this call and of the one that it continues.
@@ -102,7 +111,7 @@ def predict(
         "backend": predictor.backends,
         "settings": sorted(settings),
     }
-    console = Console()
+    console = Console(quiet=quiet)
     for line in predictor.notes:
         console.say(line)
     with PredictionWriter.open(config, predictor, inputs, made_by) as writer:

@@ -1,4 +1,4 @@
-"""Verbs that show before they train: preview, weights, and the learning-rate range test."""
+"""Draw what the network will see: augmented patches, and the border weights of a mask."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ushape import config, io
+from ushape.api.plan import scan
 from ushape.console import Console
 from ushape.data.cache import SampleStore
-from ushape.data.scan import scan_dataset
-from ushape.errors import ConfigError, DataError, RunError
+from ushape.errors import ConfigError, DataError, check_range
 from ushape.formatting import pluralize
-from ushape.io.files import write_bytes
+from ushape.io.files import refuse_existing_output, write_bytes
 from ushape.models import network_sizes
 from ushape.planning.hardware import inspect_machine
 from ushape.planning.plan import Plan
@@ -30,8 +30,9 @@ from ushape.transforms.border_weights import border_weights, find_objects, separ
 from ushape.transforms.overlay import outline
 from ushape.types import CaseFacts
 
-DRAWS, ROWS, COLUMNS = 24, 4, 7
-"""Of a preview: patches, and cells for them, the image, its mask, histogram and weights."""
+PATCHES, ROWS, COLUMNS = 24, 4, 7
+"""Number of patches of a preview, and its grid of cells; the other cells show the image, its
+mask, its histogram and the weights of the first patch."""
 
 
 def preview(
@@ -43,52 +44,65 @@ def preview(
     strength: float = 1.0,
     settings: Iterable[str] = (),
     overwrite: bool = False,
+    quiet: bool = False,
 ) -> Path:
-    """Draws a training case as the network will see it: 24 patches with their masks outlined.
+    """Draw augmented patches of a training case.
 
-    Beside them the whole image with its mask, gray values of image and patch as the network gets
-    them, and the weights of the first patch's pixels.
+    The picture shows 24 patches as the network will see them, the image with its mask, the
+    histograms of the normalized image and patch, and the pixel weights of the first patch.
 
     Args:
-        strength: Multiplies how much is changed, to make it visible; 1 is what trains.
+        data: Folder with images and masks, or a table of them.
+        masks: Folder with the masks, if the data folder contains only images.
+        output: PNG file.
+        recipe: Name of a recipe, or a YAML file; see `ushape recipes`.
+        strength: Factor that exaggerates the augmentation, to make it visible; 1 is as in training.
+        settings: Recipe setting as key=value, e.g. train.batch_size=2 (repeatable).
+        overwrite: Replace existing outputs.
+        quiet: Print nothing.
 
     Raises:
-        ConfigError: a strength below 0.
-        DataError: the data cannot be used.
-        RunError: the output exists.
+        ConfigError: if the strength is negative.
+        DataError: if the data cannot be used.
+        RunError: if the output exists.
     """
-    if not strength >= 0:
-        raise ConfigError(f"Strength {strength} is below 0.", hint="1 is what trains; try 4.")
-    target = free_png(Path(output), overwrite)
-    plan, facts = plan_one_epoch(data, masks, recipe, settings, "cpu")
+    check_range("strength", strength, 0, hint="1 is as in training; 4 makes the changes visible.")
+    console, target = Console(quiet=quiet), free_png(Path(output), overwrite)
+    plan, facts = plan_one_epoch(data, masks, recipe, settings, "cpu", console)
     shown = max(facts, key=lambda fact: sum(fact.class_pixels[1:]))
     stronger = replace(plan.recipe, augment=exaggerate(plan.augment, strength))
     figure = _draw_preview(replace(plan, recipe=stronger), shown)
-    exaggerated = "" if strength == 1 else f", changes {strength:g} times as strong"
-    figure.suptitle(f"{plan.recipe.name}: {shown.case.id}, {DRAWS} patches{exaggerated}")
+    exaggerated = "" if strength == 1 else f", augmentation multiplied by {strength:g}"
+    figure.suptitle(f"{plan.recipe.name}: {shown.case.id}, {PATCHES} patches{exaggerated}")
     save_png(figure, target)
-    Console().say(f"Preview: {target}")
+    console.say(f"Preview: {target}")
     return target
 
 
-def weights(
+def weight_map(
     mask: Path | str,
     *,
-    output: Path | str,
+    output: Path | str = "weights.png",
     w0: float = 10.0,
     sigma: float = 5.0,
     instances: bool = False,
     overwrite: bool = False,
+    quiet: bool = False,
 ) -> Path:
-    """Draws the border weight map of a mask, with its scale.
+    """Draw the border weight map of a mask.
 
     Args:
-        instances: The mask's values are objects; touching ones get a line between them. False:
-            everything above the lowest value is foreground, its connected parts are objects.
+        mask: Mask file.
+        output: PNG file.
+        w0: Largest border weight.
+        sigma: Width of the border in pixels.
+        instances: Treat each value of the mask as one object; touching objects are separated.
+        overwrite: Replace existing outputs.
+        quiet: Print nothing.
 
     Raises:
-        DataError: unreadable, or a mask without objects.
-        RunError: the output exists.
+        DataError: if the mask cannot be read, or contains no object.
+        RunError: if the output exists.
     """
     target = free_png(Path(output), overwrite)
     codes = io.read_mask(Path(mask)).codes
@@ -99,21 +113,28 @@ def weights(
     count = len(np.unique(objects[objects > 0]))
     if count == 0:
         raise DataError(
-            f"{mask}: no objects, so there are no borders.", hint="Choose a mask with foreground."
+            f"{mask} contains no objects, and therefore no borders.",
+            code="no_foreground",
+            hint="Choose a mask with foreground.",
         )
     found = border_weights(objects, w0=w0, sigma=sigma)
-    figure = Figure(figsize=(7, 6), layout="constrained")
-    axes = figure.subplots()
-    shown = axes.imshow(_middle(found), cmap="inferno")
-    axes.contour(_middle(objects) > 0, levels=[0.5], colors="white", linewidths=0.5)
-    figure.colorbar(shown, label="added to the weight of the pixel's class")
-    axes.set_title(f"{pluralize(count, 'object')}, w0 = {w0:g}, sigma = {sigma:g} pixels")
-    axes.axis("off")
-    save_png(figure, target)
+    save_png(_draw_weights(objects, found, f"w0 = {w0:g}, sigma = {sigma:g} pixels"), target)
     alone = " (a border needs two objects)" if count == 1 else ""
     largest = f"largest weight {found.max():.2f}{alone}"
-    Console().say(f"{pluralize(count, 'object')}, {largest}: {target}")
+    Console(quiet=quiet).say(f"{pluralize(count, 'object')}, {largest}: {target}")
     return target
+
+
+def _draw_weights(objects: np.ndarray, weights: np.ndarray, title: str) -> Figure:
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    axes = figure.subplots()
+    shown = axes.imshow(_middle(weights), cmap="inferno")
+    axes.contour(_middle(objects) > 0, levels=[0.5], colors="white", linewidths=0.5)
+    figure.colorbar(shown, label="added to the weight of the pixel's class")
+    count = len(np.unique(objects[objects > 0]))
+    axes.set_title(f"{pluralize(count, 'object')}, {title}")
+    axes.axis("off")
+    return figure
 
 
 def plan_one_epoch(
@@ -122,16 +143,14 @@ def plan_one_epoch(
     recipe: Recipe | str,
     settings: Iterable[str],
     device: str,
+    console: Console,
 ) -> tuple[Plan, list[CaseFacts]]:
-    """The plan that training would make, and its training cases; for one epoch of any length."""
+    """Return a plan for one epoch, without measuring the speed, and its training cases."""
     chosen = load_recipe(recipe)
     chosen = with_some_rate(config.override(chosen, settings))
     train = replace(chosen.train, epochs=1, minutes=None)
     machine = inspect_machine(device)
-    found = scan_dataset(
-        Path(data), Path(masks) if masks else None, chosen.labels, workers=machine.cores
-    )
-    found.raise_if_unusable()
+    found = scan(Path(data), masks, chosen.labels, cores=machine.cores, console=console)
     planned = make_plan(found, replace(chosen, train=train), machine, elapsed_s=lambda: 0.0)
     plan, splits = planned.plan, planned.splits
     facts = {fact.case.id: fact for fact in found.facts}
@@ -143,7 +162,7 @@ def _draw_preview(plan: Plan, shown: CaseFacts) -> Figure:
     store.load_all(1)
     margin = network_sizes(plan.recipe.network).margin
     data = SegmentationData(plan, store, store, np.asarray([shown.class_pixels]), margin)
-    patches = [data.dataset[0, index] for index in range(DRAWS)]
+    patches = [data.dataset[0, index] for index in range(PATCHES)]
 
     figure = Figure(figsize=(2 * COLUMNS, 2.1 * ROWS), layout="constrained")
     cells: list[Axes] = list(figure.subplots(ROWS, COLUMNS).ravel())
@@ -163,14 +182,14 @@ def _draw_preview(plan: Plan, shown: CaseFacts) -> Figure:
     ):
         cells[-2].hist(values.ravel(), bins=60, density=True, histtype="step", label=name)
     cells[-2].legend(fontsize="x-small")
-    cells[-2].set_title("gray values", fontsize="small")
+    cells[-2].set_title("normalized intensities", fontsize="small")
     weight = _middle(patches[0]["weight"][0].numpy())
     if weight.min() < weight.max():
         span = f"{weight.min():.3g} to {weight.max():.3g}"
         _show(cells[-1], weight, f"its weights, {span}", "inferno")
     else:
         cells[-1].axis("off")
-        cells[-1].text(0.5, 0.5, "all pixels\nweigh the same", ha="center", va="center")
+        cells[-1].text(0.5, 0.5, "all pixels have\nthe same weight", ha="center", va="center")
     return figure
 
 
@@ -181,19 +200,29 @@ def _show(axes: Axes, picture: np.ndarray, title: str, colors: str = "gray") -> 
 
 
 def _middle(array: np.ndarray) -> np.ndarray:
-    """2D as it is; of a volume the middle plane."""
+    """Return a 2D array unchanged, and the middle plane of a 3D one."""
     return array if array.ndim == 2 else array[len(array) // 2]
 
 
 def free_png(path: Path, overwrite: bool) -> Path:
+    """Return the path if a PNG file may be written there.
+
+    Raises:
+        ConfigError: if the suffix is not .png.
+        RunError: if the file exists and is not to be replaced.
+    """
     if path.suffix.lower() != ".png":
-        raise ConfigError(f"{path} is no .png.", hint="E.g. -o picture.png.")
-    if path.exists() and not overwrite:
-        raise RunError(f"{path} exists.", hint="--overwrite replaces it; or choose another -o.")
+        raise ConfigError(
+            f"{path} does not end in .png.",
+            code="not_png",
+            hint="Example: -o picture.png",
+        )
+    refuse_existing_output(path, overwrite)
     return path
 
 
 def save_png(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
     content = bytes_io.BytesIO()
     figure.savefig(content, format="png", dpi=120)
     write_bytes(path, content.getvalue())

@@ -1,4 +1,4 @@
-"""List the recipes, or print one as an editable file."""
+"""List the recipes, or show one as an editable file."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from ushape.planning.recipes import RECIPES, load_recipe
 
 
 def recipes(name: str | None = None, *, all_keys: bool = False) -> str:
-    """Return the names of all recipes with a line each, or one recipe as an editable YAML file.
+    """List the recipes, or show one as a YAML file to edit.
 
     Args:
-        all_keys: Whether to include keys that few users need and that have their defaults.
+        name: Recipe to show; without it, all recipes are listed.
+        all_keys: Also show keys that few users need, even if they have their default.
+
+    Returns:
+        The text that the command prints.
     """
     if name is not None:
         return config.explain(load_recipe(name), hidden=() if all_keys else RARE_KEYS)

@@ -1,4 +1,4 @@
-"""The verbs `report` and `compare`: pages and verdicts from scores that are there already."""
+"""Write reports and comparisons from stored scores; neither data nor networks are needed."""
 
 from __future__ import annotations
 
@@ -10,35 +10,45 @@ from ushape.errors import ConfigError, RunError
 from ushape.evaluation.comparison import Comparison
 from ushape.evaluation.storage import CARD, PAGE, load_report
 from ushape.formatting import group_label, pluralize
+from ushape.io.files import refuse_existing_output
 from ushape.reports.comparison import Side, compare_sides, most_changed, write_comparison
 from ushape.reports.model_card import write_card
 from ushape.reports.report import write_report
 
 
-def report(*folders: Path | str, output: Path | str | None = None, overwrite: bool = False) -> Path:
-    """Makes the page and the card of a scored run again, or one page of several side by side.
-
-    Neither the data nor the network are needed.
+def report(
+    *runs: Path | str,
+    output: Path | str | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> Path:
+    """Write the report of a run again, or compare several runs.
 
     Args:
-        folders: Runs, cross-validations, or folders that `evaluate` wrote.
-        output: The page; default report.html in the folder, of several comparison.html here.
+        runs: Scored run, cross-validation, or folder written by `evaluate`; several are compared.
+        output: HTML file (default: report.html in the run; for several runs, comparison.html).
+        overwrite: Replace existing outputs.
+        quiet: Print nothing.
+
+    Returns:
+        The page.
 
     Raises:
-        ConfigError: no run is named.
-        RunError: no scores there; the page that is named exists; other cases or masks.
+        ConfigError: if no run is given.
+        RunError: if a run has no scores, the output exists, or the runs cannot be compared.
     """
-    console = Console()
-    if len(folders) > 1:
+    if len(runs) > 1:
         page = Path(output or "comparison.html")
-        compare(*folders, output=page, overwrite=overwrite)
+        compare(*runs, output=page, overwrite=overwrite, quiet=quiet)
         return page
-    if not folders:
-        raise ConfigError("No run is named.", hint="ushape report RUN")
-    folder = Path(folders[0])
+    if not runs:
+        raise ConfigError(
+            "No run is given.", code="missing_argument", hint="Example: ushape report RUN"
+        )
+    console, folder = Console(quiet=quiet), Path(runs[0])
     found, page = load_report(folder), Path(output) if output else folder / PAGE
     if output is not None:
-        _refuse_existing(page, overwrite)
+        refuse_existing_output(page, overwrite)
     else:
         write_card(folder / CARD, found)
     write_report(page, found)
@@ -48,31 +58,44 @@ def report(*folders: Path | str, output: Path | str | None = None, overwrite: bo
 
 
 def compare(
-    *folders: Path | str, output: Path | str | None = None, overwrite: bool = False
+    *runs: Path | str,
+    output: Path | str | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
 ) -> list[Comparison]:
-    """Compares runs on the cases that both have scores of, each with the first.
+    """Compare runs case by case.
+
+    The mean difference of each class has a confidence interval and a signed-rank test.
 
     Args:
-        folders: Two or more: runs, cross-validations, or folders that `evaluate` wrote.
-        output: Also a page, with the cases that changed most.
+        runs: Two or more scored runs; each is compared with the first, on their common cases.
+        output: HTML file to write as well, with the cases that changed most.
+        overwrite: Replace existing outputs.
+        quiet: Print nothing.
+
+    Returns:
+        One comparison for each run but the first.
 
     Raises:
-        ConfigError: fewer than two.
-        RunError: no scores there; the page exists; no case in common; masks that differ; one run
-            that is named twice.
+        ConfigError: if fewer than two runs are given.
+        RunError: if a run has no scores, the output exists, the runs have no case in common or
+            different masks, or a run is given twice.
     """
-    if len(folders) < 2:
-        raise ConfigError("Two runs are compared.", hint="ushape compare RUN_A RUN_B")
+    if len(runs) < 2:
+        raise ConfigError(
+            "A comparison needs at least two runs.",
+            code="missing_argument",
+            hint="Example: ushape compare RUN_A RUN_B",
+        )
     page = Path(output) if output else None
-    if page is not None:
-        _refuse_existing(page, overwrite)
-    names = _short_names([Path(folder) for folder in folders])
+    refuse_existing_output(page, overwrite)
+    names = _short_names([Path(folder) for folder in runs])
     sides = [
         Side(name=name, report=load_report(Path(folder)))
-        for name, folder in zip(names, folders, strict=True)
+        for name, folder in zip(names, runs, strict=True)
     ]
     found = compare_sides(sides)
-    console = Console()
+    console = Console(quiet=quiet)
     for side, comparison in zip(sides[1:], found, strict=True):
         for line in _describe(side.name, names[0], comparison, sides[0].report.summary.group_noun):
             console.say(line)
@@ -83,30 +106,32 @@ def compare(
 
 
 def _describe(name: str, first: str, found: Comparison, noun: str) -> list[str]:
-    left = f", {found.left_out} of one only left out" if found.left_out else ""
-    lines = [f"{name} against {first}, on {pluralize(found.cases, 'case')} of both{left}:"]
+    """Return a comparison in words, a line per class and per changed case."""
+    left = f" ({pluralize(found.left_out, 'case')} of only one run)" if found.left_out else ""
+    lines = [f"{name} compared with {first} on {pluralize(found.cases, 'common case')}{left}:"]
     lines += [
-        f"  {own.name}: Dice {own.verdict} (of {group_label(len(own.first), noun)})."
+        f"  {own.name}: Dice {own.verdict} (on {group_label(len(own.first), noun)})."
         for own in found.classes
     ]
     changed = most_changed(found)
     if changed:
-        lines.append("  Changed most:")
+        lines.append("  Largest changes:")
     return lines + [
         f"    {one.case}: {one.first:.3f} to {one.other:.3f} ({one.change:+.3f})" for one in changed
     ]
 
 
 def _short_names(folders: Sequence[Path]) -> list[str]:
-    """The last parts of the paths that tell them apart."""
+    """Return the shortest ends of the paths that distinguish them.
+
+    Raises:
+        RunError: if a folder is given twice.
+    """
     parts = [folder.resolve().parts for folder in folders]
     for length in range(1, max(map(len, parts)) + 1):
         names = ["/".join(own[-length:]) for own in parts]
         if len(set(names)) == len(names):
             return names
-    raise RunError(f"{folders[0]} is named twice.", hint="Compare it with another run.")
-
-
-def _refuse_existing(page: Path, overwrite: bool) -> None:
-    if page.exists() and not overwrite:
-        raise RunError(f"{page} exists.", hint="--overwrite replaces it; or choose another -o.")
+    raise RunError(
+        f"{folders[0]} is given twice.", code="run_given_twice", hint="Compare it with another run."
+    )

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import psutil
 
-from ushape.errors import DataError, UshapeError
+from ushape.errors import DataError, RunError, UshapeError
 from ushape.formatting import size_text
 
 LEFTOVER = re.compile(r"\.(?P<process>\d+)-\d+\.part$")
@@ -59,6 +59,20 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
     with replacing(path) as file:
         file.write(content)
+
+
+def refuse_existing_output(path: Path | None, overwrite: bool) -> None:
+    """Check that an output may be written; None stands for no output.
+
+    Raises:
+        RunError: if the file or folder exists and `overwrite` is False.
+    """
+    if path is not None and path.exists() and not overwrite:
+        raise RunError(
+            f"{path} already exists.",
+            code="output_exists",
+            hint="Choose another output, or replace it with --overwrite (overwrite=True).",
+        )
 
 
 def remove_leftovers(folder: Path) -> None:

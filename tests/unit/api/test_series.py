@@ -1,0 +1,127 @@
+"""Runs that belong together: stored requests, devices and processes."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ushape.api import _series
+from ushape.api._series import Devices, Job, Series, describe_request
+from ushape.console import Console
+from ushape.errors import ConfigError, RunError
+from ushape.planning.recipe import Recipe
+
+
+@pytest.fixture
+def program(monkeypatch, tmp_path):
+    """Replaces `python -m ushape` by a script; returns the function that writes the script."""
+
+    def write(code):
+        (tmp_path / "ushape.py").write_text(code)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    return write
+
+
+def test_series_finds_the_same_request_only(tmp_path):
+    series = Series(tmp_path / "out" / "folds.json", "cross-validation")
+    request = describe_request("data", None, Recipe(), folds=2)
+    assert series.find(request) is None
+    series.begin(request, extra=1)
+    assert series.find(request)["extra"] == 1
+    with pytest.raises(RunError) as error:
+        series.find({**request, "folds": 3})
+    assert error.value.code == "other_request"
+    series.path.write_text("[]")
+    with pytest.raises(RunError) as error:
+        series.find(request)
+    assert error.value.code == "damaged_run"
+    series.path.rename(series.path.with_name("notes.txt"))
+    with pytest.raises(RunError) as error:
+        series.find(request)
+    assert error.value.code == "folder_not_empty"
+
+
+@pytest.mark.parametrize("text", ["gpu", "cuda:x", "cpu,,cpu"])
+def test_devices_refuse_unknown_names(text):
+    with pytest.raises(ConfigError) as error:
+        Devices.parse(text)
+    assert error.value.code == "unknown_device"
+
+
+def test_devices_need_processes_if_there_are_several_or_a_number():
+    assert not Devices.parse("cuda").are_separate
+    assert Devices.parse("cuda:1").are_separate
+    assert Devices.parse("cpu, cpu").names == ["cpu", "cpu"]
+
+
+def test_visible_gpu_is_counted_among_the_allowed_ones(monkeypatch):
+    monkeypatch.delenv(_series.VISIBLE, raising=False)
+    assert _series._visible("3") == "3"
+    monkeypatch.setenv(_series.VISIBLE, "4,7")
+    assert _series._visible("1") == "7"
+    with pytest.raises(ConfigError) as error:
+        _series._visible("2")
+    assert error.value.code == "unknown_device"
+
+
+def test_devices_share_the_cores(program, tmp_path, monkeypatch):
+    program("import os, sys; print(os.environ['OMP_NUM_THREADS'], *sys.argv[1:])")
+    monkeypatch.delenv(_series.THREADS, raising=False)
+    monkeypatch.setattr(_series, "inspect_machine", lambda device: type("M", (), {"cores": 6}))
+    log = tmp_path / "log"
+    Devices(["cpu", "cpu"]).run([Job("Fold 1", ["train"], log)], Console(quiet=True))
+    assert log.read_text().split() == ["3", "train", "--device", "cpu"]
+    monkeypatch.setenv(_series.THREADS, "1")
+    Devices(["cpu", "cpu"]).run([Job("Fold 1", ["resume", "x"], log)], Console(quiet=True))
+    assert log.read_text().split()[4:] == ["1", "resume", "x"]
+
+
+def test_failed_job_is_reported_with_its_log(program, tmp_path):
+    program("import sys; sys.exit('Error: broken')")
+    with pytest.raises(RunError, match="Error: broken") as error:
+        Devices(["cpu"]).run([Job("Fold 1", ["train"], tmp_path / "log")], Console(quiet=True))
+    assert error.value.code == "fold_failed"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_interrupt_ends_all_jobs(program, tmp_path, number):
+    program(
+        "import pathlib, sys, time\n"
+        "path = pathlib.Path(sys.argv[1])\n"
+        "try:\n"
+        "    path.write_text('started'); time.sleep(60)\n"
+        "except KeyboardInterrupt:\n"
+        "    path.write_text('interrupted')\n"
+    )
+    paths = [tmp_path / "a", tmp_path / "b"]
+    script = (
+        "import os, signal, threading, time, pathlib\n"
+        "from ushape.api._series import Devices, Job\n"
+        "from ushape.console import Console\n"
+        f"paths = {[str(path) for path in paths]}\n"
+        "jobs = [Job(path, [path], pathlib.Path(path + '.log')) for path in paths]\n"
+        "def send():\n"
+        "    while not all(os.path.exists(p) and open(p).read() for p in paths):\n"
+        "        time.sleep(0.05)\n"
+        f"    os.kill(os.getpid(), signal.{number})\n"
+        "threading.Thread(target=send).start()\n"
+        "try:\n"
+        "    Devices(['cpu', 'cpu']).run(jobs, Console(quiet=True))\n"
+        "except KeyboardInterrupt:\n"
+        "    print('ended')\n"
+    )
+    # The script itself imports the real package, its jobs the replaced one.
+    source = str(Path(_series.__file__).parents[2])
+    runner = f"import sys; sys.path.insert(0, {source!r})\n" + script
+    began = time.monotonic()
+    ended = subprocess.run(
+        [sys.executable, "-P", "-c", runner], capture_output=True, text=True, check=False
+    )
+    assert ended.stdout == "ended\n", ended.stderr
+    assert time.monotonic() - began < 50
+    assert [path.read_text() for path in paths] == ["interrupted", "interrupted"]

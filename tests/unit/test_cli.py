@@ -1,0 +1,95 @@
+"""The command line and the Python functions have the same names, parameters and help texts."""
+
+import inspect
+import re
+
+import pytest
+from typer.testing import CliRunner
+
+import ushape
+from ushape import cli
+
+NAMES = [name for name in ushape.MODULES if name != "load"]
+
+ONLY_IN_PYTHON = {"fetch": {"client"}}
+
+ONLY_IN_COMMAND = {"predict": {"others"}}
+
+COMMANDS = {command.callback.__name__: command for command in cli.app.registered_commands}
+
+
+def parameters_of(function, left_out=()):
+    return {
+        name: parameter
+        for name, parameter in inspect.signature(function).parameters.items()
+        if name not in left_out
+    }
+
+
+def plain(default):
+    """A default value in the form of the command line."""
+    if default in (None, (), inspect.Parameter.empty):
+        return None
+    return str(default)
+
+
+def test_every_public_function_is_a_command():
+    assert sorted(COMMANDS) == sorted(NAMES)
+    shown = CliRunner().invoke(cli.app, ["--help"]).output
+    for name in NAMES:
+        assert f"  {cli.COMMANDS.get(name, name.replace('_', '-'))} " in shown
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_command_has_the_parameters_and_defaults_of_the_function(name):
+    function = parameters_of(getattr(ushape, name), ONLY_IN_PYTHON.get(name, ()))
+    command = parameters_of(COMMANDS[name].callback, ONLY_IN_COMMAND.get(name, ()))
+    assert list(command) == list(function)
+    for key, parameter in function.items():
+        assert plain(command[key].default) == plain(parameter.default), key
+        is_argument = command[key].kind is not inspect.Parameter.KEYWORD_ONLY
+        assert is_argument == (parameter.kind is not inspect.Parameter.KEYWORD_ONLY), key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_parameter_has_a_help_text_in_the_docstring(name):
+    summary, docs = cli.read_docstring(name)
+    assert len(summary.split("\n")[0]) <= 60
+    assert docs.keys() == parameters_of(getattr(ushape, name)).keys()
+    command = cli.COMMANDS.get(name, name.replace("_", "-"))
+    shown = " ".join(CliRunner().invoke(cli.app, [command, "--help"]).output.split())
+    for key in docs.keys() - ONLY_IN_PYTHON.get(name, set()):
+        assert "".join(docs[key].split()) in shown.replace(" ", ""), key
+
+
+def test_read_docstring_agrees_with_the_imported_function():
+    for name in NAMES:
+        doc = inspect.getdoc(getattr(ushape, name))
+        summary, docs = cli.read_docstring(name)
+        assert doc.startswith(summary)
+        for text in docs.values():
+            assert text in re.sub(r"\s+", " ", doc)
+
+
+@pytest.mark.parametrize(
+    ("former", "current"),
+    [
+        ("weights mask.png -o w.png", "weight-map mask.png -o w.png"),
+        ("lr data --min 1e-6", "find-lr data --min 1e-6"),
+        ("train --resume run", "resume run"),
+        ("train --resume=run --quiet", "resume run --quiet"),
+        ("train data --folds 5 -o out", "cross-validate data --folds 5 -o out"),
+        ("train data --folds=5", "cross-validate data --folds=5"),
+        ("train data", "train data"),
+        ("resume run", "resume run"),
+        ("", ""),
+    ],
+)
+def test_former_spellings_are_replaced(former, current):
+    assert cli.with_current_names(former.split()) == current.split()
+
+
+def test_former_python_names_are_aliases():
+    assert ushape.weights is ushape.weight_map
+    assert ushape.lr is ushape.find_learning_rate
+    assert "weights" not in dir(ushape)
