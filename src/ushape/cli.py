@@ -51,7 +51,9 @@ def read_docstring(name: str) -> tuple[str, dict[str, str]]:
     text = inspect.cleandoc(found[1])
     section = re.search(r"^Args:\n(.*?)(?=^\S|\Z)", text, re.DOTALL | re.MULTILINE)
     entries = re.findall(
-        r"^ {4}(\w+): (.*?)(?=^ {4}\w|\Z)", section[1] if section else "", re.DOTALL | re.MULTILINE
+        r"^ {4}\*?(\w+): (.*?)(?=^ {4}\S|\Z)",
+        section[1] if section else "",
+        re.DOTALL | re.MULTILINE,
     )
     summary = re.split(r"\n\n(?=[A-Z]\w+:\n)", text)[0]
     return summary, {key: " ".join(entry.split()) for key, entry in entries}

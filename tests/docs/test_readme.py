@@ -49,8 +49,18 @@ def test_python_of_the_readme_runs(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "command",
     [
-        *("train", "evaluate", "report", "compare", "learning-curve", "predict", "recipes"),
-        *("example", "preview", "weights", "lr", "fetch"),
+        *(
+            "train",
+            "resume",
+            "cross-validate",
+            "evaluate",
+            "report",
+            "compare",
+            "learning-curve",
+            "predict",
+            "recipes",
+        ),
+        *("example", "preview", "weight-map", "find-lr", "fetch"),
     ],
 )
 def test_every_option_that_the_readme_names_exists(command):

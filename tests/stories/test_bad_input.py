@@ -1,4 +1,4 @@
-"""The user's mistakes: one paragraph, a hint, exit code 2, nothing lost."""
+"""Mistakes of the user end with a message, a hint and exit code 2, and nothing is lost."""
 
 import resource
 import shutil
@@ -12,14 +12,15 @@ from PIL import Image
 
 @pytest.fixture
 def refused(ushape, tmp_path):
-    """Runs a command that must be refused; returns what was said."""
+    """Run a command that must be refused; return the message, after a check of the code."""
 
-    def run(*arguments):
+    def run(*arguments, code=None):
         ended = ushape(*arguments)
         assert ended.code == 2, ended.output + ended.error
         assert "Traceback" not in ended.error
         assert ended.error.startswith("Error: ")
         assert "\nHint: " in ended.error
+        assert code in (None, ended.error_code)
         return ended.error
 
     return run
@@ -27,7 +28,7 @@ def refused(ushape, tmp_path):
 
 @pytest.fixture
 def own_cells(cells, tmp_path):
-    """A copy of the cells that a test may spoil."""
+    """A copy of the cells that a test may change."""
     return shutil.copytree(cells, tmp_path / "cells")
 
 
@@ -35,7 +36,7 @@ def first(folder):
     return min(folder.iterdir())
 
 
-def test_no_pairs(refused, own_cells, tmp_path):
+def test_train_refuses_data_without_pairs(refused, own_cells, tmp_path):
     for mask in (own_cells / "masks").iterdir():
         mask.rename(mask.with_name(f"zz{mask.stem[::-1]}.png"))
     said = refused("train", own_cells, "-o", tmp_path / "run")
@@ -43,20 +44,20 @@ def test_no_pairs(refused, own_cells, tmp_path):
     assert "masks" in said
 
 
-def test_folder_that_is_not_there(refused, tmp_path):
+def test_train_refuses_a_missing_folder(refused, tmp_path):
     said = refused("train", tmp_path / "nowhere", "-o", tmp_path / "run")
     assert "nowhere" in said
 
 
-def test_one_image_only(refused, own_cells, tmp_path):
+def test_train_refuses_a_single_image(refused, own_cells, tmp_path):
     for part in ("images", "masks"):
         for path in sorted((own_cells / part).iterdir())[1:]:
             path.unlink()
-    said = refused("train", own_cells, "-o", tmp_path / "run")
-    assert "1 group of 1 image" in said
+    refused("train", own_cells, "-o", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
-def test_mask_of_another_size_and_transposed(refused, own_cells, tmp_path):
+def test_train_reports_a_transposed_mask(refused, own_cells, tmp_path):
     image = first(own_cells / "images")
     mask = own_cells / "masks" / image.name
     Image.fromarray(np.zeros((64, 48), np.uint8)).save(image)
@@ -68,7 +69,7 @@ def test_mask_of_another_size_and_transposed(refused, own_cells, tmp_path):
     assert "exchanged" in said
 
 
-def test_every_unreadable_file_is_named(refused, own_cells, tmp_path):
+def test_train_lists_every_unreadable_file(refused, own_cells, tmp_path):
     broken = sorted((own_cells / "images").iterdir())[:3]
     broken[0].write_bytes(broken[0].read_bytes()[:300])
     broken[1].write_bytes(b"")
@@ -77,22 +78,21 @@ def test_every_unreadable_file_is_named(refused, own_cells, tmp_path):
     assert all(path.name in said for path in broken)
 
 
-def test_mask_values_that_make_no_sense(refused, own_cells, tmp_path):
+def test_train_refuses_masks_with_many_values(refused, own_cells, tmp_path):
     rng = np.random.default_rng(0)
     for mask in (own_cells / "masks").iterdir():
         Image.fromarray(rng.integers(256, size=(64, 64), dtype=np.uint8)).save(mask)
     said = refused("train", own_cells, "-o", tmp_path / "run")
-    assert "256 different values" in said
-    assert "%" in said
+    assert "256" in said
     assert "labels.threshold" in said
 
 
-def test_not_a_run(refused, cells, tmp_path):
+def test_predict_refuses_a_folder_that_is_not_a_run(refused, cells, tmp_path):
     said = refused("predict", cells, cells / "images", "-o", tmp_path / "out")
-    assert "has no plan.json" in said
+    assert "plan.json" in said
 
 
-def test_image_with_other_channels_is_named_and_the_others_are_written(
+def test_predict_writes_the_other_masks_if_one_image_has_other_channels(
     refused, trained, own_cells, tmp_path
 ):
     image = first(own_cells / "images")
@@ -101,35 +101,32 @@ def test_image_with_other_channels_is_named_and_the_others_are_written(
     said = refused("predict", trained, own_cells / "images", "-o", out)
     assert image.name in said
     assert "3 channels" in said
-    assert "the model expects 1" in said
     assert len(list(out.glob("*.png"))) == 7
 
 
-def test_outputs_are_never_overwritten_unless_asked(
-    refused, ushape, trained, cells, tiny, tmp_path
-):
-    said = refused("train", cells, "-o", trained, "--epochs", 1, *tiny)
-    assert "already contains a run" in said
+def test_outputs_are_only_replaced_with_overwrite(refused, ushape, trained, cells, tiny, tmp_path):
+    plan = (trained / "plan.json").read_bytes()
+    refused("train", cells, "-o", trained, "--epochs", 1, *tiny)
+    assert (trained / "plan.json").read_bytes() == plan
 
     out = tmp_path / "out"
     one = first(cells / "images")
     assert ushape("predict", trained, one, "-o", out).code == 0
     (out / one.name).write_bytes(b"precious")
-    assert "exists" in refused("predict", trained, one, "-o", out)
+    refused("predict", trained, one, "-o", out)
     assert (out / one.name).read_bytes() == b"precious"
     assert ushape("predict", trained, one, "-o", out, "--overwrite").code == 0
     assert (out / one.name).read_bytes() != b"precious"
 
 
-def test_masks_never_replace_the_images(refused, trained, own_cells):
-    said = refused(
-        "predict", trained, own_cells / "images", "-o", own_cells / "images", "--overwrite"
-    )
-    assert "would replace an image" in said
+def test_predict_never_replaces_the_images(refused, trained, own_cells):
+    before = first(own_cells / "images").read_bytes()
+    refused("predict", trained, own_cells / "images", "-o", own_cells / "images", "--overwrite")
+    assert first(own_cells / "images").read_bytes() == before
     beside = own_cells / "images" / "upper.PNG"
     first(own_cells / "images").rename(beside)
-    said = refused("predict", trained, beside, "-o", own_cells / "images")
-    assert "beside it under the same name" in said
+    refused("predict", trained, beside, "-o", own_cells / "images")
+    assert beside.read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -142,18 +139,18 @@ def test_masks_never_replace_the_images(refused, trained, own_cells):
         ("train", "="),
     ],
 )
-def test_wrong_settings(refused, cells, tmp_path, setting, expected):
+def test_train_names_the_wrong_setting(refused, cells, tmp_path, setting, expected):
     said = refused("train", cells, "-o", tmp_path / "run", "--set", setting)
     assert expected in said
 
 
-def test_unknown_recipe_and_device(refused, cells, tmp_path):
+def test_train_lists_the_known_recipes_and_devices(refused, cells, tmp_path):
     assert "auto" in refused("train", cells, "-o", tmp_path / "a", "--recipe", "autp")
     assert "cpu" in refused("train", cells, "-o", tmp_path / "b", "--device", "tpu")
 
 
-def test_full_disk_leaves_the_last_good_checkpoint(trained, ushape, tmp_path):
-    """A limit on the size of files stands for the full disk: writes fail the same way."""
+def test_resume_on_a_full_disk_keeps_the_last_checkpoint(trained, ushape, tmp_path):
+    """A limit on the size of files simulates the full disk: writing fails in the same way."""
     run = shutil.copytree(trained, tmp_path / "run")
     checkpoint = run / "checkpoints" / "last.ckpt"
     plan = (run / "plan.json").read_text()
@@ -161,7 +158,7 @@ def test_full_disk_leaves_the_last_good_checkpoint(trained, ushape, tmp_path):
     good = checkpoint.read_bytes()
 
     ended = subprocess.run(
-        [sys.executable, "-m", "ushape", "train", "--resume", str(run)],
+        [sys.executable, "-m", "ushape", "resume", str(run)],
         capture_output=True,
         text=True,
         check=False,
@@ -169,8 +166,7 @@ def test_full_disk_leaves_the_last_good_checkpoint(trained, ushape, tmp_path):
     )
 
     assert ended.returncode == 2, ended.stderr
-    assert "cannot be written" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert checkpoint.read_bytes() == good
     assert not list(run.rglob("*.part"))
-    assert ushape("train", "--resume", run).code == 0
+    assert ushape("resume", run).code == 0

@@ -27,7 +27,7 @@ def test_preview_draws_a_case_and_its_patches(ushape, cells, tmp_path, recipe):
 
 
 def test_weight_map_of_a_mask_and_of_instances(ushape, cells, tmp_path):
-    mask = next((cells / "masks").iterdir())
+    mask = max((cells / "masks").iterdir(), key=lambda path: path.stat().st_size)
     ended = ushape("weight-map", mask, "-o", tmp_path / "w.png")
     assert ended.code == 0, ended.error
     assert "objects, largest weight" in ended.output

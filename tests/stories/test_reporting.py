@@ -19,13 +19,13 @@ def other(cells, tiny, tmp_path_factory, ushape):
     return run
 
 
-def test_a_run_leaves_scores_as_data_and_a_card(trained):
+def test_train_writes_scores_as_data_and_a_model_card(trained):
     facts = json.loads((trained / "scores.json").read_text())
     (own,) = facts["summary"]["classes"]
     assert 0 <= own["means"]["dice"]["value"] <= 1
     assert own["means"]["hausdorff95"]["value"] >= 0
     assert sum(own["reliability"]["pixels"]) == facts["summary"]["cases"] * 64 * 64
-    assert facts["leak_lines"][0] == "No group of these cases was there in training or validation."
+    assert facts["leak_lines"][0].startswith("No group of these cases was used in training")
     header = (trained / "scores.csv").read_text().splitlines()[0].split(",")
     assert {"dice", "recall", "hausdorff95", "object_f1", "auroc", "label_error_score"} <= set(
         header
@@ -37,7 +37,7 @@ def test_a_run_leaves_scores_as_data_and_a_card(trained):
     assert list((trained / "pictures").iterdir())
 
 
-def test_the_report_is_made_again_without_data_and_network(trained, ushape, tmp_path):
+def test_report_is_written_again_without_data_and_network(trained, ushape, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(trained, run)
     for name in ("model.safetensors", "cases.json", "report.html", "model_card.md"):
@@ -49,23 +49,24 @@ def test_the_report_is_made_again_without_data_and_network(trained, ushape, tmp_
     assert (run / "model_card.md").read_text() == (trained / "model_card.md").read_text()
     ended = ushape("report", run, "-o", tmp_path / "x.html")
     assert ended.code == 0
-    assert ushape("report", run, "-o", tmp_path / "x.html").code == 2
+    ended = ushape("report", run, "-o", tmp_path / "x.html")
+    assert (ended.code, ended.error_code) == (2, "output_exists")
     (run / "scores.json").unlink()
     ended = ushape("report", run)
     assert ended.code == 2
     assert "ushape evaluate RUN" in ended.error
 
 
-def test_two_runs_side_by_side(trained, other, ushape, tmp_path, monkeypatch):
+def test_compare_two_runs(trained, other, ushape, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     ended = ushape("compare", trained, other, "-o", "pair.html")
     assert ended.code == 0, ended.error
-    assert "longer against cells, on" in ended.output
-    assert "a confidence interval needs at least two groups" in ended.output
+    assert "longer compared with cells on" in ended.output
     page = (tmp_path / "pair.html").read_text()
     assert "Largest changes" in page
     assert not re.search(r"(src|href)=.http", page)
-    assert ushape("compare", trained, other, "-o", "pair.html").code == 2
+    ended = ushape("compare", trained, other, "-o", "pair.html")
+    assert (ended.code, ended.error_code) == (2, "output_exists")
     assert ushape("report", trained, other).code == 0
     assert (tmp_path / "comparison.html").exists()
     (found,) = package.compare(trained, other)
@@ -75,96 +76,95 @@ def test_two_runs_side_by_side(trained, other, ushape, tmp_path, monkeypatch):
     )
 
 
-def test_what_cannot_be_compared(trained, cells, ushape, tmp_path):
-    with pytest.raises(ConfigError, match="Two runs are compared"):
-        package.compare(trained)
-    with pytest.raises(RunError, match="named twice"):
-        package.compare(trained, trained)
+def test_compare_refuses_one_run_and_folders_without_scores(trained, cells, ushape, tmp_path):
+    for function in (package.compare, package.report):
+        with pytest.raises(ConfigError) as error:
+            function()
+        assert error.value.code == "missing_argument"
     with pytest.raises(RunError) as error:
+        package.compare(trained, trained)
+    assert error.value.code == "run_given_twice"
+    with pytest.raises(RunError):
         package.compare(trained, tmp_path)
     assert error.value.code == "invalid_scores"
 
 
-def test_images_that_were_there_in_training_are_said(trained, cells, ushape, tmp_path):
+def test_evaluate_reports_images_used_in_training(trained, cells, ushape, tmp_path):
     ended = ushape("evaluate", trained, cells, "-o", tmp_path / "all")
     assert ended.code == 0, ended.error
     facts = json.loads((tmp_path / "all" / "scores.json").read_text())
     assert facts["summary"]["seen_cases"] > 0
     assert facts["leak_lines"][0].startswith("These are other data")
-    assert "were there in training" in " ".join(facts["leak_lines"])
+    assert "were used in training" in " ".join(facts["leak_lines"])
     assert "were used in training" in (tmp_path / "all" / "model_card.md").read_text()
 
 
-def test_a_copy_among_the_test_cases_is_told_each_time(trained, ushape, tmp_path):
+def test_evaluate_reports_copies_among_the_test_cases(trained, ushape, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
     splits = json.loads((run / "splits.json").read_text())
-    splits["train"] = [*splits["train"], splits["test"][0]]  # As if an image lay there twice.
+    splits["train"] = [
+        *splits["train"],
+        splits["test"][0],
+    ]  # As if a test image had been used for training.
     (run / "splits.json").write_text(json.dumps(splits))
     ended = ushape("evaluate", run)
     assert ended.code == 0, ended.error
-    assert "images were used in training)" in ended.output
     facts = json.loads((run / "scores.json").read_text())
     assert "also in training" in facts["leak_lines"][0]
+    assert facts["summary"]["seen_cases"] == 1
 
 
-def test_scores_that_were_changed_are_refused(trained, ushape, tmp_path):
+def test_report_refuses_scores_that_were_changed(trained, ushape, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
     scores, facts = (run / "scores.csv").read_text(), (run / "scores.json").read_text()
     header, first, *others = scores.splitlines()
     cells = first.split(",")
     cells[header.split(",").index("overlap_px")] = "999999"
-    for name, content, said in (
-        ("scores.csv", header + "\n", "0 rows of 0 cases"),
-        ("scores.csv", "\n".join([header, first, first, *others]), "rows of"),
-        ("scores.csv", "\n".join([header, ",".join(cells), *others]), "contradict each other"),
-        (
-            "scores.json",
-            facts.replace('"cases": ', '"cases": NaN, "was": ', 1),
-            "does not contain scores",
-        ),
-        ("scores.json", facts.replace('"missed"', '"mist"', 1), "does not contain scores"),
-        ("metrics.csv", "\udcff\udcfe", ""),
+    for name, content, is_refused in (
+        ("scores.csv", header + "\n", True),
+        ("scores.csv", "\n".join([header, first, first, *others]), True),
+        ("scores.csv", "\n".join([header, ",".join(cells), *others]), True),
+        ("scores.json", facts.replace('"cases": ', '"cases": NaN, "was": ', 1), True),
+        ("scores.json", facts.replace('"missed"', '"mist"', 1), True),
+        ("metrics.csv", "\udcff\udcfe", False),
     ):
         kept = (run / name).read_bytes()
         (run / name).write_bytes(content.encode("utf-8", "surrogateescape"))
         ended = ushape("report", run)
-        if said:
-            assert ended.code == 2, (name, said)
-            assert said in ended.error
+        assert ended.code == (2 if is_refused else 0), (name, content)
+        assert not is_refused or name in ended.error
         assert "Traceback" not in ended.error
         (run / name).write_bytes(kept)
 
 
-def test_names_that_a_plot_could_read_as_formulas(trained, ushape, tmp_path):
+def test_compare_draws_names_that_contain_formulas(trained, ushape, tmp_path):
     other = shutil.copytree(trained, tmp_path / "b$\\frac$_")
     ended = ushape("compare", trained, other, "-o", tmp_path / "c.html")
     assert ended.code == 0, ended.error
 
 
-def test_a_volume_is_no_image(trained, ushape, tmp_path):
+def test_predict_refuses_a_volume_if_the_model_is_2d(trained, ushape, tmp_path):
     itk = pytest.importorskip("SimpleITK")
     volume = itk.GetImageFromArray(np.zeros((5, 40, 40), np.uint8))
     itk.WriteImage(volume, str(tmp_path / "v.nii.gz"))
     ended = ushape("predict", trained, tmp_path / "v.nii.gz", "-o", tmp_path / "out")
     assert ended.code == 2
-    assert "v.nii.gz is a volume, the model predicts images" in ended.error
+    assert "v.nii.gz" in ended.error
 
 
-def test_what_evaluate_refuses(trained, ushape, tmp_path):
+def test_evaluate_refuses_masks_alone_no_test_cases_and_folds(trained, ushape, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
     ended = ushape("evaluate", run, "--masks", tmp_path)
     assert ended.code == 2
-    assert "Masks were given without data" in ended.error
     splits = json.loads((run / "splits.json").read_text())
     (run / "splits.json").write_text(json.dumps({**splits, "test": []}))
     ended = ushape("evaluate", run)
     assert ended.code == 2
-    assert "names no test case" in ended.error
     (run / "folds.json").write_text("{}")
-    assert "is a cross-validation" in ushape("evaluate", run).error
+    assert "fold-1" in ushape("evaluate", run).error
 
 
-def test_other_data_are_scored_where_the_training_data_are_not(trained, cells, ushape, tmp_path):
+def test_evaluate_scores_other_data_without_the_training_data(trained, cells, ushape, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
     stored = json.loads((run / "cases.json").read_text())
     (run / "cases.json").write_text(json.dumps({**stored, "folder": str(tmp_path / "gone")}))

@@ -25,7 +25,7 @@ def report(
     """Write the report of a run again, or compare several runs.
 
     Args:
-        runs: Scored run, cross-validation, or folder written by `evaluate`; several are compared.
+        *runs: Scored run, cross-validation, or folder written by `evaluate`; several are compared.
         output: HTML file (default: report.html in the run; for several runs, comparison.html).
         overwrite: Replace existing outputs.
         quiet: Print nothing.
@@ -68,7 +68,7 @@ def compare(
     The mean difference of each class has a confidence interval and a signed-rank test.
 
     Args:
-        runs: Two or more scored runs; each is compared with the first, on their common cases.
+        *runs: Two or more scored runs; each is compared with the first, on their common cases.
         output: HTML file to write as well, with the cases that changed most.
         overwrite: Replace existing outputs.
         quiet: Print nothing.
