@@ -75,6 +75,10 @@ class Comparison:
     left_out: int
     """Number of cases that were evaluated in only one of the runs."""
 
+    def __repr__(self) -> str:
+        found = ", ".join(f"{own.name}: {own.paired.mean_difference:+.3f}" for own in self.classes)
+        return f"Comparison(Dice difference on {self.cases} cases: {found})"
+
 
 def compare_scores(
     first: Sequence[CaseScore], other: Sequence[CaseScore], *, seed: int

@@ -50,6 +50,10 @@ class LearningCurve:
     group_noun: str
     """Plural noun for the groups, e.g. "patients"."""
 
+    def __repr__(self) -> str:
+        points = ", ".join(f"{point.groups}: {point.dice:.3f}" for point in self.points)
+        return f"LearningCurve(mean Dice by {self.group_noun}: {points})"
+
     @property
     def rises(self) -> bool:
         """Whether Dice increases with the number of groups."""

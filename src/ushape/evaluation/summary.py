@@ -124,6 +124,10 @@ class Summary:
         found = [summary.mean_dice for summary in self.classes if summary.mean_dice is not None]
         return float(np.mean(found)) if found else None
 
+    def __repr__(self) -> str:
+        dice = "None" if self.mean_dice is None else f"{self.mean_dice:.3f}"
+        return f"Summary(mean_dice={dice}, cases={self.cases}, groups={self.groups})"
+
     @property
     def verdict(self) -> str:
         """Main results in a few sentences."""

@@ -50,6 +50,10 @@ class Plan:
         left = find_auto(config.to_dict(self.recipe))
         assert not left, f"the planner left {left} open"
 
+    def __repr__(self) -> str:
+        recipe = self.recipe
+        return f"Plan({recipe.name!r}, patch={self.patch_shape}, epochs={recipe.train.epochs})"
+
     @property
     def augment(self) -> AugmentConfig:
         return resolved(self.recipe.augment)

@@ -80,6 +80,10 @@ class LRFinderResult:
     losses: tuple[float, ...]
     has_diverged: bool
 
+    def __repr__(self) -> str:
+        rates = f"{len(self.rates)} rates from {self.rates[0]:.2g} to {self.rates[-1]:.2g}"
+        return f"RangeCurve({rates}, has_diverged={self.has_diverged})"
+
     @property
     def smoothed(self) -> np.ndarray:
         """Exponential moving average of the losses."""
