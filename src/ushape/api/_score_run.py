@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import filecmp
 import platform
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from ushape._version import __version__
 from ushape.console import Console
+from ushape.data.splits import Splits
 from ushape.evaluation.breakdowns import break_down
 from ushape.evaluation.evaluate_cases import Evaluation, evaluate_cases
 from ushape.evaluation.storage import Report, save_report
@@ -24,29 +25,96 @@ from ushape.reports.report import write_pages
 from ushape.types import Case
 
 
+@dataclass(frozen=True, kw_only=True)
+class KnownCases:
+    """Cases of a run, and on which side of the split each of them was."""
+
+    splits: Splits
+    images: Mapping[str, Path]
+    """Image file of each case id, whether it still exists or not."""
+
+    groups: Mapping[str, str]
+    """Group of each case id."""
+
+    @classmethod
+    def of(cls, splits: Splits, cases: Iterable[Case]) -> KnownCases:
+        """Collect them from the cases of a training."""
+        images, groups = {}, {}
+        for case in cases:
+            images[case.id], groups[case.id] = case.image, case.group
+        return cls(splits=splits, images=images, groups=groups)
+
+    @classmethod
+    def load(cls, run: Run) -> KnownCases:
+        """Load them from a run folder; the data may be missing."""
+        return cls(splits=run.load_splits(), images=run.image_paths(), groups=run.groups())
+
+    @property
+    def used(self) -> list[str]:
+        """Ids of the cases of training and validation."""
+        return [i for i in (*self.splits.train, *self.splits.validation) if i in self.images]
+
+    def count_seen(self, cases: Sequence[Case]) -> int:
+        """Count the cases whose image, or an exact copy, was used in training or validation."""
+        used = [self.images[case_id] for case_id in self.used]
+        known = {path.resolve() for path in used}
+        by_size: dict[int, list[Path]] = {}
+        for path in used:
+            if path.is_file():
+                by_size.setdefault(path.stat().st_size, []).append(path)
+
+        def is_seen(image: Path) -> bool:
+            if image.resolve() in known or not image.is_file():
+                return image.resolve() in known
+            alike = by_size.get(image.stat().st_size, [])
+            return any(filecmp.cmp(image, path, shallow=False) for path in alike)
+
+        return sum(is_seen(case.image) for case in cases)
+
+    def describe_leaks(self, cases: Sequence[Case], seen_cases: int) -> list[str]:
+        """Describe whether the network may have seen the cases, or related ones, before."""
+        known = {self.groups[case_id] for case_id in self.used}
+        test = {self.images[case_id].resolve() for case_id in self.splits.test}
+        if not test >= {case.image.resolve() for case in cases}:
+            line = "These are other data: their groups were not compared with those of training."
+        elif shared := sorted({case.group for case in cases} & known):
+            line = f"{pluralize(len(shared), 'group')} of these cases also in training: "
+            line += f"{', '.join(shared[:5])}."
+        else:
+            line = "No group of these cases was used in training or validation."
+        copies = (
+            f"{seen_cases} of the images were used in training or validation, as the same file or "
+            "a copy of it: their scores do not apply to new images."
+            if seen_cases
+            else "No image is an exact copy of one used in training or validation."
+        )
+        chosen = "The best epoch and the postprocessing were chosen on validation cases only."
+        return [line, copies, chosen]
+
+
 def score_and_report(
     run: Run,
     predictor: Predictor,
     cases: Sequence[Case],
+    known: KnownCases,
     target: Path,
     console: Console,
     *,
     what: str,
     noun: str,
-    seen_cases: int,
 ) -> Summary:
     """Score cases and write scores, report and model card into a folder.
 
     Args:
+        known: Cases of the run, to report those that it has seen.
         target: Folder to write to.
         what: Description of the cases for the title of the report.
         noun: Name of the groups, in the plural.
-        seen_cases: Number of cases that training or validation used.
     """
     target.mkdir(parents=True, exist_ok=True)
     with console.progress("Evaluating") as on_progress:
-        judged = evaluate_cases(predictor, cases, on_progress)
-    report = _make_report(run, predictor, cases, judged, what, noun, seen_cases)
+        judged = judge_cases(predictor, cases, on_progress)
+    report = _make_report(run, predictor, cases, known, judged, what, noun)
     if (rank := report.summary.rank_correlation) is not None:
         console.say(
             f"Rank correlation of confidence and Dice over "
@@ -54,6 +122,7 @@ def score_and_report(
         )
     save_report(target, report)
     write_pages(target, report)
+    console.say(report.summary.verdict)
     return report.summary
 
 
@@ -61,13 +130,13 @@ def _make_report(
     run: Run,
     predictor: Predictor,
     cases: Sequence[Case],
-    judged: Evaluation,
+    known: KnownCases,
+    judged: Judged,
     what: str,
     noun: str,
-    seen_cases: int,
 ) -> Report:
     scores, plan = judged.scores, predictor.plan
-    seed = plan.recipe.seed
+    seed, seen_cases = plan.recipe.seed, known.count_seen(cases)
     summary = summarize(
         scores, noun=noun, seed=seed, seen_cases=seen_cases, reliability=judged.reliability
     )
@@ -82,60 +151,13 @@ def _make_report(
         summary=summary,
         scores=tuple(scores),
         epochs=tuple(run.load_metrics()),
-        split_lines=run.load_splits().text.splitlines(),
-        leak_lines=_leak_lines(run, cases, seen_cases),
+        split_lines=known.splits.text.splitlines(),
+        leak_lines=known.describe_leaks(cases, seen_cases),
         plan_lines=(*plan.reasons, *predictor.tuning.report),
         reproduce_lines=_reproduce_lines(run, plan),
         pictures=judged.pictures,
         breakdowns=break_down(scores, cases, noun=noun, seed=seed),
     )
-
-
-def _leak_lines(run: Run, cases: Sequence[Case], seen_cases: int) -> list[str]:
-    """Describe whether the network may have seen the cases, or related ones, before.
-
-    The paths are resolved: those of a run that was loaded are absolute.
-    """
-    splits, group_of = run.load_splits(), run.groups()
-    known = {group_of[i] for i in (*splits.train, *splits.validation) if i in group_of}
-    own = {case.group for case in cases}
-    paths = run.image_paths()
-    test = {paths[i].resolve() for i in splits.test}
-    if not test >= {case.image.resolve() for case in cases}:
-        line = "These are other data: their groups were not compared with those of training."
-    elif shared := sorted(own & known):
-        line = f"{pluralize(len(shared), 'group')} of these cases also in training: "
-        line += f"{', '.join(shared[:5])}."
-    else:
-        line = "No group of these cases was used in training or validation."
-    copies = (
-        f"{seen_cases} of the images were used in training or validation, as the same file or a "
-        "copy of it: their scores do not apply to new images."
-        if seen_cases
-        else "No image is an exact copy of one used in training or validation."
-    )
-    chosen = "The best epoch and the postprocessing were chosen on validation cases only."
-    return [line, copies, chosen]
-
-
-def count_seen(run: Run, cases: Sequence[Case]) -> int:
-    """Count the cases whose image, or an exact copy of it, was used in training or validation."""
-    splits = run.load_splits()
-    known_ids = {*splits.train, *splits.validation}
-    used = [path for case_id, path in run.image_paths().items() if case_id in known_ids]
-    known = {path.resolve() for path in used}
-    by_size: dict[int, list[Path]] = {}
-    for path in used:
-        if path.is_file():
-            by_size.setdefault(path.stat().st_size, []).append(path)
-
-    def is_seen(image: Path) -> bool:
-        if image.resolve() in known or not image.is_file():
-            return image.resolve() in known
-        alike = by_size.get(image.stat().st_size, [])
-        return any(filecmp.cmp(image, path, shallow=False) for path in alike)
-
-    return sum(is_seen(case.image) for case in cases)
 
 
 def _reproduce_lines(run: Run, plan: Plan) -> list[str]:

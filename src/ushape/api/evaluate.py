@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ushape.api._score_run import count_seen, score_and_report
+from ushape.api._score_run import KnownCases, score_and_report
 from ushape.console import Console
 from ushape.data.grouping import Grouping
 from ushape.data.layouts.names import StatedClasses
@@ -63,11 +63,10 @@ def evaluate(
     target = Path(output) if output else target
     if (data is not None or output) and not overwrite:
         refuse_existing(target)
-    seen = count_seen(opened, cases)
+    known = KnownCases.load(opened)
     summary = score_and_report(
-        opened, predictor, cases, target, console, what=what, noun=noun, seen_cases=seen
+        opened, predictor, cases, known, target, console, what=what, noun=noun
     )
-    console.say(summary.verdict)
     console.say(f"Report: {target / opened.report_path.name}")
     return summary
 

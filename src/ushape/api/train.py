@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ushape.api._score_run import count_seen, score_and_report
+from ushape.api._score_run import KnownCases, score_and_report
 from ushape.api._tune import tune_on_validation
 from ushape.api.plan import TrainOptions, output_folder, plan_data
 from ushape.config import AUTO
@@ -177,17 +177,11 @@ def _fit_and_score(
         result, plan = _fit(run, plan, training, validation, clock, console, resume=resume)
         was_interrupted = result.was_interrupted
     predictor = _tune(run, Predictor.open(run.folder, plan.machine.device), validation, console)
+    known = KnownCases.of(splits, [fact.case for fact in facts])
+    what = "test cases, used for nothing else"
     summary = score_and_report(
-        run,
-        predictor,
-        test,
-        run.folder,
-        console,
-        what="test cases, used for nothing else",
-        noun=plan.group_noun,
-        seen_cases=count_seen(run, test),
+        run, predictor, test, known, run.folder, console, what=what, noun=plan.group_noun
     )
-    console.say(summary.verdict)
     console.say(f"Report: {run.report_path} (after {clock.elapsed_s / 60:.1f} minutes)")
     return TrainResult(run.folder, summary, was_interrupted)
 
