@@ -1,7 +1,7 @@
-"""`ushape ...` as a user runs it, in a process of its own that has its imports already.
+"""Run `ushape ...` as a user does, in a process of its own that needs no time for its imports.
 
-A server process imports torch once; each command is a fork of it. So a command takes as long as
-its work, not the five seconds of its imports.
+A server process imports torch once, and each command is a fork of it. Where processes cannot be
+forked, each command imports torch, which takes some seconds.
 """
 
 from __future__ import annotations
@@ -34,19 +34,21 @@ class Outcome:
 
 
 def command_environment() -> dict[str, str]:
-    """One thread: the tests run side by side, and sums come out in one order."""
+    """Return the environment of a command: one thread, because the tests run in parallel."""
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
 
 def start_command(
     arguments: list[str], output: Path, error: Path, cwd: Path | None = None
 ) -> BaseProcess:
-    """Starts `ushape ARGUMENTS`; what it says goes to two files."""
-    os.environ.update(command_environment())  # The server takes it over when it starts.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["ushape.api.train", "ushape.api.predict", "ushape.training.trainer"]
-    )
+    """Start `ushape ARGUMENTS`; its output goes to two files."""
+    os.environ.update(command_environment())  # The server inherits it when it starts.
+    can_fork = "forkserver" in multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if can_fork else "spawn")
+    if can_fork:
+        context.set_forkserver_preload(
+            ["ushape.api.train", "ushape.api.predict", "ushape.training.trainer"]
+        )
     process = context.Process(
         target=_be_the_command, args=(arguments, cwd or Path.cwd(), output, error)
     )
@@ -55,14 +57,14 @@ def start_command(
 
 
 def run_command(arguments: list[str], cwd: Path | None) -> Outcome:
-    """Runs `ushape ARGUMENTS` and waits for it."""
+    """Run `ushape ARGUMENTS` and wait for it."""
     with tempfile.TemporaryDirectory() as folder:
         output, error = Path(folder, "output"), Path(folder, "error")
         process = start_command(arguments, output, error, cwd)
         process.join(TIMEOUT_S)
         if process.exitcode is None:
             process.kill()
-            raise TimeoutError(f"ushape {' '.join(arguments)}: no end in {TIMEOUT_S} s")
+            raise TimeoutError(f"ushape {' '.join(arguments)} did not end within {TIMEOUT_S} s")
         name = _code_path(error)
         error_code = name.read_text() if name.exists() else ""
         return Outcome(process.exitcode, output.read_text(), error.read_text(), error_code)

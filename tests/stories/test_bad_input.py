@@ -1,6 +1,5 @@
 """Mistakes of the user end with a message, a hint and exit code 2, and nothing is lost."""
 
-import resource
 import shutil
 import subprocess
 import sys
@@ -151,6 +150,7 @@ def test_train_lists_the_known_recipes_and_devices(refused, cells, tmp_path):
 
 def test_resume_on_a_full_disk_keeps_the_last_checkpoint(trained, ushape, tmp_path):
     """A limit on the size of files simulates the full disk: writing fails in the same way."""
+    resource = pytest.importorskip("resource")
     run = shutil.copytree(trained, tmp_path / "run")
     checkpoint = run / "checkpoints" / "last.ckpt"
     plan = (run / "plan.json").read_text()

@@ -15,6 +15,8 @@ from commands import command_environment
 
 EPOCHS = 5
 
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="sends signals to process groups")
+
 
 @pytest.fixture
 def start(cells, tiny):

@@ -16,6 +16,8 @@ import ushape as package
 from commands import command_environment
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
 
+POSIX = pytest.mark.skipif(os.name != "posix", reason="sends signals to process groups")
+
 
 @pytest.fixture(scope="module")
 def dishes(tmp_path_factory):
@@ -129,6 +131,7 @@ def test_learning_curve_keeps_finished_points_and_refuses_other_requests(
     assert (ended.code, ended.error_code) == (2, "folder_not_empty")
 
 
+@POSIX
 def test_ctrl_c_ends_a_point_that_the_same_command_continues(command, tmp_path):
     folder = tmp_path / "curve"
     endless = [*command[:3], folder, "--epochs=2000", *command[5:]]
@@ -145,6 +148,7 @@ def test_ctrl_c_ends_a_point_that_the_same_command_continues(command, tmp_path):
         assert not (folder / "learning_curve.html").exists()
 
 
+@POSIX
 def test_learning_curve_is_the_same_after_kills(curve, command, ushape, tmp_path):
     folder, _ = curve
     again = [*command[:3], tmp_path / "curve", *command[4:]]
