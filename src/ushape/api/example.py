@@ -1,4 +1,4 @@
-"""Write a generated data set to try ushape on."""
+"""Write a generated dataset to try ushape on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fetch a data set by name into a folder, completely or not at all."""
+"""Fetch a dataset by name into a folder, completely or not at all."""
 
 from __future__ import annotations
 
@@ -34,26 +34,26 @@ def fetch(
     client: KaggleClient | None = None,
     quiet: bool = False,
 ) -> Path:
-    """Download, check and unpack a public data set.
+    """Download, check and unpack a public dataset.
 
     Some of them need your own Kaggle account. The work is done in a hidden folder beside the
-    target, which is renamed at the end: the data set is there completely or not at all. An
+    target, which is renamed at the end: the dataset is there completely or not at all. An
     interrupted download is continued by the next call.
 
     Args:
-        name: Name of the data set: lgg, isbi2012 or carvana.
-        to: Folder in which the folder of the data set is created.
+        name: Name of the dataset: lgg, isbi2012 or carvana.
+        to: Folder in which the folder of the dataset is created.
         address: Zip or tar archive, as https address or file, in place of the official source.
         sha256: Expected checksum of that archive, hexadecimal.
         client: Kaggle client, in place of the kagglehub package (only in Python).
         quiet: Print nothing.
 
     Returns:
-        The folder of the data set.
+        The folder of the dataset.
 
     Raises:
         ConfigError: if the name is unknown, or if the Kaggle client, account or consent is missing.
-        DataError: if the download fails or is not the data set, or if the folder exists.
+        DataError: if the download fails or is not the dataset, or if the folder exists.
     """
     source, say = _source(name), Console(quiet=quiet).say
     if sha256 is not None and address is None:
@@ -128,14 +128,14 @@ def _source(name: str) -> Source:
         return SOURCES[name]
     near = difflib.get_close_matches(name.lower(), SOURCES, cutoff=0.4)
     raise ConfigError(
-        f"Unknown data set {name}.",
+        f"Unknown dataset {name}.",
         code="unknown_dataset",
         hint=f"{f'Did you mean {near[0]}? ' if near else ''}Available: {', '.join(SOURCES)}.",
     )
 
 
 def _check_existing(target: Path, source: Source, say: Callable[[str], None]) -> Path:
-    """Return a folder that already contains the data set: fetched before, or the user's copy.
+    """Return a folder that already contains the dataset: fetched before, or the user's copy.
 
     Raises:
         DataError: if its folders are missing.
@@ -167,7 +167,7 @@ def _compare(cases: int, source: Source, *, is_official: bool, say: Callable[[st
             hint="The source has changed. To use it as it is, download it yourself and name the "
             "archive with --from.",
         )
-    say(f"Note: {cases} cases; the whole data set has {source.cases}.")
+    say(f"Note: {cases} cases; the whole dataset has {source.cases}.")
 
 
 def _from_address(

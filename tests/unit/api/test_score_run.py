@@ -1,0 +1,50 @@
+"""Which cases a run has seen, and what the report says about it."""
+
+import shutil
+
+import pytest
+
+from ushape.api._score_run import KnownCases
+from ushape.data.splits import Splits
+from ushape.types import Case
+
+
+@pytest.fixture
+def cases(tmp_path):
+    """Five cases of five groups, each with an image of its own."""
+    made = []
+    for number in range(5):
+        image = tmp_path / f"{number}.png"
+        image.write_bytes(bytes([number]) * 10)
+        made.append(Case(id=str(number), image=image, group=f"g{number}"))
+    return made
+
+
+@pytest.fixture
+def known(cases):
+    splits = Splits(train=("0", "1"), validation=("2",), test=("3", "4"), text="Split.", unused=())
+    return KnownCases.of(splits, cases)
+
+
+def test_count_seen_finds_the_same_file_and_exact_copies(known, cases, tmp_path):
+    assert known.count_seen(cases) == 3
+    copy = shutil.copy(cases[1].image, tmp_path / "copy.png")
+    other = tmp_path / "other.png"
+    other.write_bytes(b"x" * 10)
+    assert known.count_seen([Case(id="a", image=tmp_path / copy), cases[3]]) == 1
+    assert known.count_seen([Case(id="b", image=other)]) == 0
+    assert known.count_seen([Case(id="c", image=tmp_path / "missing.png")]) == 0
+
+
+def test_describe_leaks_distinguishes_own_and_other_data(known, cases, tmp_path):
+    own = known.describe_leaks(cases[3:], 0)
+    assert own[0].startswith("No group of these cases")
+    other = known.describe_leaks([Case(id="a", image=tmp_path / "new.png")], 1)
+    assert other[0].startswith("These are other data")
+    assert other[1].startswith("1 of the images")
+
+
+def test_describe_leaks_names_shared_groups(cases):
+    splits = Splits(train=("0", "3"), validation=("2",), test=("3",), text="", unused=())
+    lines = KnownCases.of(splits, cases).describe_leaks([cases[3]], 1)
+    assert "g3" in lines[0]
