@@ -117,7 +117,7 @@ def test_unwritable_outputs_and_odd_numbers_are_one_paragraph(run, ushape, cells
         ("train", cells, "--set=sampling.patch_shape=[-8,0]"),
         ("train", cells, "--set=predict.tile_shape=[-1,5]"),
         ("train", cells, "--set=train.learning_rate=.nan"),
-        ("train", "--resume", run, "--device=cpu"),
+        ("cross-validate", cells, "--folds=1"),
     ):
         ended = ushape(*arguments, cwd=tmp_path)
         assert ended.code == 2, (arguments, ended.error)

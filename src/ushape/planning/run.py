@@ -109,7 +109,7 @@ class Run:
         raise RunError(
             f"{self.folder} has no {self.weights_path.name}: its first epoch was not finished.",
             code="weights_missing",
-            hint=f"`ushape train --resume {self.folder}` continues the training.",
+            hint=f"`ushape resume {self.folder}` continues the training.",
         )
 
     @classmethod
@@ -124,7 +124,7 @@ class Run:
             raise RunError(
                 f"{folder} already contains a run.",
                 code="output_exists",
-                hint=f"Choose another folder with -o, or continue it with --resume {folder}.",
+                hint=f"Choose another folder with -o, or continue it: ushape resume {folder}",
             )
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise RunError(

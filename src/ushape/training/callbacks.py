@@ -244,7 +244,7 @@ class WholeFileCheckpoints(TorchCheckpointIO):
             raise RunError(
                 f"{target} cannot be written: {error}",
                 code="checkpoint_not_written",
-                hint="Free some disk space, then continue with ushape train --resume "
+                hint="Free some disk space, then continue with ushape resume "
                 f"{target.parent.parent}. The last good checkpoint is intact.",
             ) from error
 

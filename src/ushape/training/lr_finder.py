@@ -82,7 +82,7 @@ class LRFinderResult:
 
     def __repr__(self) -> str:
         rates = f"{len(self.rates)} rates from {self.rates[0]:.2g} to {self.rates[-1]:.2g}"
-        return f"RangeCurve({rates}, has_diverged={self.has_diverged})"
+        return f"LRFinderResult({rates}, has_diverged={self.has_diverged})"
 
     @property
     def smoothed(self) -> np.ndarray:
@@ -105,7 +105,7 @@ class LRFinderResult:
             raise PlanError(
                 "The range test found no learning rate at which the loss falls.",
                 code="no_learning_rate",
-                hint="Try more steps or other limits, e.g. ushape lr --steps 200 --min 1e-8.",
+                hint="Try more steps or other limits, e.g. find-lr --steps 200 --min-rate 1e-8.",
             )
         return self.rates[int(falling.argmin())]
 

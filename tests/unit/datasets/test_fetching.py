@@ -436,7 +436,7 @@ def test_by_address_or_by_hand(server, tmp_path):
         "isbi2012", tmp_path / "a", address=server.address, sha256=checksum, say=said.append
     )
     assert files_in(found) == ISBI
-    assert any("whole data set has 30" in line for line in said)
+    assert any("whole dataset has 30" in line for line in said)
 
     by_hand = tmp_path / "mine.zip"
     by_hand.write_bytes(server.content)

@@ -32,7 +32,7 @@ def test_run_open_refuses_other_folders_and_runs_without_weights(run):
     with pytest.raises(RunError) as caught:
         Run.open(run.folder)
     assert caught.value.code == "weights_missing"
-    assert "--resume" in caught.value.hint
+    assert "ushape resume" in caught.value.hint
 
 
 @pytest.mark.parametrize(
