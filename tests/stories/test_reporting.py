@@ -84,7 +84,7 @@ def test_compare_refuses_one_run_and_folders_without_scores(trained, cells, usha
     with pytest.raises(RunError) as error:
         package.compare(trained, trained)
     assert error.value.code == "run_given_twice"
-    with pytest.raises(RunError):
+    with pytest.raises(RunError) as error:
         package.compare(trained, tmp_path)
     assert error.value.code == "invalid_scores"
 
