@@ -113,12 +113,12 @@ def score_and_report(
     """
     target.mkdir(parents=True, exist_ok=True)
     with console.progress("Evaluating") as on_progress:
-        judged = judge_cases(predictor, cases, on_progress)
-    report = _make_report(run, predictor, cases, known, judged, what, noun)
+        evaluation = evaluate_cases(predictor, cases, on_progress)
+    report = _make_report(run, predictor, cases, known, evaluation, what, noun)
     if (rank := report.summary.rank_correlation) is not None:
         console.say(
             f"Rank correlation of confidence and Dice over "
-            f"{pluralize(len(judged.confidence), 'case')}: {rank:.2f} (Spearman)."
+            f"{pluralize(len(evaluation.confidence), 'case')}: {rank:.2f} (Spearman)."
         )
     save_report(target, report)
     write_pages(target, report)
@@ -131,20 +131,20 @@ def _make_report(
     predictor: Predictor,
     cases: Sequence[Case],
     known: KnownCases,
-    judged: Judged,
+    evaluation: Evaluation,
     what: str,
     noun: str,
 ) -> Report:
-    scores, plan = judged.scores, predictor.plan
+    scores, plan = evaluation.scores, predictor.plan
     seed, seen_cases = plan.recipe.seed, known.count_seen(cases)
     summary = summarize(
-        scores, noun=noun, seed=seed, seen_cases=seen_cases, reliability=judged.reliability
+        scores, noun=noun, seed=seed, seen_cases=seen_cases, reliability=evaluation.reliability
     )
     summary = replace(
         summary,
-        distance_unit=judged.unit.name,
-        rank_correlation=judged.rank_correlation,
-        topology=judged.topology,
+        distance_unit=evaluation.unit.name,
+        rank_correlation=evaluation.rank_correlation,
+        topology=evaluation.topology,
     )
     return Report(
         title=f"{run.folder.resolve().name}: {what}",
@@ -155,7 +155,7 @@ def _make_report(
         leak_lines=known.describe_leaks(cases, seen_cases),
         plan_lines=(*plan.reasons, *predictor.tuning.report),
         reproduce_lines=_reproduce_lines(run, plan),
-        pictures=judged.pictures,
+        pictures=evaluation.pictures,
         breakdowns=break_down(scores, cases, noun=noun, seed=seed),
     )
 
