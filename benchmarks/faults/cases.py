@@ -634,8 +634,8 @@ class Row:
 def try_case(name: str, generators: Path, limits: Limits) -> Row:
     """Generate one input in a temporary folder and judge what ushape makes of it."""
     case = CASES[name]
-    with tempfile.TemporaryDirectory(prefix=f"{name}_") as folder:
-        data = Path(folder) / name
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "data"  # The name of the case must not be taken for a message.
         trial = Trial(generators, data, Commands(Path(folder), limits))
         try:
             if name not in ("nan_weights", "bombs_failing"):
