@@ -6,7 +6,9 @@ The reference pages are computed from the installed package at each build, so th
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import html
 import inspect
 import posixpath
 import re
@@ -25,6 +27,7 @@ from typer.main import get_command
 import ushape
 from ushape.cli import app
 from ushape.config import field_docs, to_dict
+from ushape.errors import UshapeError
 from ushape.planning.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
@@ -36,6 +39,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "command-line": command_line_page(),
         "recipe-settings": recipe_settings_page(),
         "python-api": python_api_page(),
+        "error-codes": error_codes_page(),
         "changelog": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
     }
     for name, text in pages.items():
@@ -101,6 +105,56 @@ def python_api_page() -> str:
     parts += ["## Results", *map(_documented, _results_of(functions))]
     parts += ["## Errors", *map(_documented, errors)]
     return "\n\n".join(parts) + "\n"
+
+
+def error_codes_page() -> str:
+    """Return each error code with its class, the modules that use it, and its messages."""
+    classes = {one.__name__: one for one in (UshapeError, *UshapeError.__subclasses__())}
+    found: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for path in sorted(Path(ushape.__file__).parent.rglob("*.py")):
+        module = path.relative_to(Path(ushape.__file__).parent).with_suffix("").as_posix()
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) in classes and call.args:
+                error = classes[ast.unparse(call.func)]
+                code = next((one.value for one in call.keywords if one.arg == "code"), None)
+                name = code.value if isinstance(code, ast.Constant) else error.default_code
+                place = (module.replace("/", "."), _message_of(call.args[0]))
+                found.setdefault((name, error.__name__), []).append(place)
+    rows = []
+    for (code, name), places in sorted(found.items()):
+        modules = dict.fromkeys(f"`{module}`" for module, _ in places)
+        messages = list(dict.fromkeys(message for _, message in places if message))
+        rows.append((f"`{code}`", f"`{name}`", "<br>".join(modules), "<br>".join(messages[:3])))
+    parts = [
+        "# Error codes",
+        "Every mistake that a user can correct raises a subclass of `ushape.UshapeError`. It has a "
+        "`message`, a `hint` about what to do next, and a `code` that does not change between "
+        "versions, so that programs can react to it. The command line prints the message and the "
+        "hint, and exits with status 2.",
+        "```python\n"
+        "import ushape\n\n"
+        "try:\n"
+        '    ushape.load("runs/missing")\n'
+        "except ushape.RunError as error:\n"
+        "    print(error.code, error.message, error.hint)\n"
+        "```",
+        "Up to three messages of each code are shown as examples; … stands for a name or a value. "
+        "The modules are relative to the package `ushape`.",
+        _table(("Code", "Exception", "Raised in", "Messages"), rows),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _message_of(node: ast.expr) -> str:
+    """Return the text of a message, with … in place of each value; empty if it is computed."""
+    if isinstance(node, ast.Constant):
+        return html.escape(str(node.value))
+    if isinstance(node, ast.JoinedStr):
+        parts = (
+            html.escape(one.value) if isinstance(one, ast.Constant) else "…" for one in node.values
+        )
+        return "".join(parts)
+    return ""
 
 
 def _usage(name: str, command: Any) -> str:
