@@ -14,7 +14,7 @@ import posixpath
 import re
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,10 @@ def error_codes_page() -> str:
                 error = classes[ast.unparse(call.func)]
                 code = next((one.value for one in call.keywords if one.arg == "code"), None)
                 name = code.value if isinstance(code, ast.Constant) else error.default_code
-                place = (module.replace("/", "."), _message_of(call.args[0]))
+                place = (
+                    module.removesuffix("/__init__").replace("/", "."),
+                    _message_of(call.args[0]),
+                )
                 found.setdefault((name, error.__name__), []).append(place)
     rows = []
     for (code, name), places in sorted(found.items()):
@@ -200,8 +203,17 @@ def _setting_sections(config: Any, prefix: str) -> Iterator[str]:
 def _default_section(hint: Any) -> Any:
     """Return the default config of an optional section, or None if there is no such section."""
     members = typing.get_args(hint) if typing.get_origin(hint) is not tuple else ()
-    found = [one for one in members if dataclasses.is_dataclass(one)]
+    found = [one for one in members if dataclasses.is_dataclass(one) and _has_defaults(one)]
     return found[0]() if found else None
+
+
+def _has_defaults(section: type) -> bool:
+    """Return whether every field has a default; the others are no settings of the user."""
+    missing = dataclasses.MISSING
+    return all(
+        one.default is not missing or one.default_factory is not missing
+        for one in dataclasses.fields(section)
+    )
 
 
 def _values_of(hint: Any) -> str:
@@ -220,6 +232,8 @@ def _values_of(hint: Any) -> str:
         return f"mapping of {_values_of(members[0])} to {_values_of(members[1])}"
     if dataclasses.is_dataclass(hint):
         return "section"
+    if typing.get_origin(hint) is Callable:
+        return "class or function"
     return getattr(hint, "__name__", str(hint))
 
 

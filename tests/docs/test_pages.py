@@ -167,6 +167,17 @@ def test_python_names_exist(path):
         ), name
 
 
+def test_every_data_check_is_described():
+    page = (ROOT / "docs" / "how-to" / "prepare-data.md").read_text(encoding="utf-8")
+    table = page.split("\n## Checks\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+    described = {name for row in rows for name in re.findall(r"`([a-z_]+)`", row)}
+    folder = Path(ushape.__file__).parent / "data" / "checks"
+    source = "".join(path.read_text(encoding="utf-8") for path in folder.glob("*.py"))
+    assert set(re.findall(r'check="(\w+)"', source)) <= described
+    assert all(f'"{name}"' in source for name in described)
+
+
 def run_as_reader(folder, *arguments):
     """Run Python with arguments in a folder, with the command `ushape` of this environment."""
     environment = {

@@ -28,6 +28,7 @@ def test_website_builds_strictly_and_has_the_generated_pages(tmp_path):
         "command-line": "ushape predict",
         "recipe-settings": "batch_size",
         "python-api": "learning_curve",
+        "error-codes": "RunError",
         "changelog": "0.1.0",
     }.items():
         assert text in (reference / page / "index.html").read_text(encoding="utf-8")
