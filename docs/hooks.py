@@ -127,7 +127,7 @@ def error_codes_page() -> str:
     for (code, name), places in sorted(found.items()):
         modules = dict.fromkeys(f"`{module}`" for module, _ in places)
         messages = list(dict.fromkeys(message for _, message in places if message))
-        rows.append((f"`{code}`", f"`{name}`", "<br>".join(modules), "<br>".join(messages[:3])))
+        rows.append((f"`{code}`", f"`{name}`", ", ".join(modules), "<br>".join(messages[:3])))
     parts = [
         "# Error codes",
         "Every mistake that a user can correct raises a subclass of `ushape.UshapeError`. It has a "
