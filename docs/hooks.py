@@ -87,7 +87,7 @@ def recipe_settings_page() -> str:
     parts = [
         "# Recipe settings",
         "These are the keys of a recipe file with the defaults of the recipe `auto`. "
-        "Change them in a copy (`ushape recipes auto > mine.yaml`) or on the command line "
+        "Change them in a copy (`ushape recipes auto --all > mine.yaml`) or on the command line "
         "(`--set train.batch_size=2`). The value `auto` is decided by the planner; "
         "`ushape plan DATA --explain` shows the decision.",
         *_setting_sections(Recipe(), ""),
