@@ -69,8 +69,8 @@ def choose_intensity(recipe: Recipe, situation: Situation) -> tuple[Recipe, Rule
     source = (
         "Scanners, staining and light differ between groups, so that each image is normalized by "
         "its own statistics, as nnU-Net does for all but CT: on brain MRI of unseen patients the "
-        "Dice is 0.79 instead of 0.42 (docs/results/intensities.md). Values below zero indicate "
-        "an absolute scale (Hounsfield units), which is preserved."
+        "Dice is 0.79 instead of 0.42 (docs/explanation/decisions/intensities.md). Values below "
+        "zero indicate an absolute scale (Hounsfield units), which is preserved."
     )
     lowest = min(situation.data.normalization.low)
     chosen = recipe.preprocessing.intensity
