@@ -125,9 +125,11 @@ def error_codes_page() -> str:
                 found.setdefault((name, error.__name__), []).append(place)
     rows = []
     for (code, name), places in sorted(found.items()):
-        modules = dict.fromkeys(f"`{module}`" for module, _ in places)
+        modules = dict.fromkeys(_breakable(module) for module, _ in places)
         messages = list(dict.fromkeys(message for _, message in places if message))
-        rows.append((f"`{code}`", f"`{name}`", ", ".join(modules), "<br>".join(messages[:3])))
+        rows.append(
+            (_breakable(code), _breakable(name), ", ".join(modules), "<br>".join(messages[:3]))
+        )
     parts = [
         "# Error codes",
         "Every mistake that a user can correct raises a subclass of `ushape.UshapeError`. It has a "
@@ -146,6 +148,12 @@ def error_codes_page() -> str:
         _table(("Code", "Exception", "Raised in", "Messages"), rows),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _breakable(code: str) -> str:
+    """Return a name as code that a narrow column breaks after _ and . only."""
+    text = code.replace("_", "_<wbr>").replace(".", ".<wbr>")
+    return f'<code style="word-break: keep-all">{text}</code>'
 
 
 def _message_of(node: ast.expr) -> str:
