@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import ndimage
 
-from ushape.evaluation.breakdowns import TextTable
 from ushape.evaluation.case_images import CasePicture, make_picture
 from ushape.evaluation.scores import CaseScore, score_case
 from ushape.evaluation.storage import Report
 from ushape.evaluation.summary import summarize
+from ushape.formatting import TextTable
 from ushape.inference.decision_rule import DecisionRule, apply_rule
 from ushape.labels import IGNORE, LabelSpace
 from ushape.metrics.probability import Reliability, measure_reliability

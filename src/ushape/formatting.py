@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +98,28 @@ def number_text(value: float | None, like: float | None = None) -> str:
 def count_text(count: int) -> str:
     """Format an integer with a thin space between thousands."""
     return f"{count:,}".replace(",", "\u202f")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextTable:
+    """A table whose cells are ready to be displayed."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    """Cells of each row, one for each column; '' where there is no value."""
+
+    note: str = ""
+
+    @property
+    def is_number(self) -> tuple[bool, ...]:
+        """Whether each column contains only numbers."""
+        return tuple(
+            all(_is_number(row[place]) for row in self.rows) for place in range(len(self.columns))
+        )
+
+
+def _is_number(text: str) -> bool:
+    """Return whether a text is empty, a number or a range such as `1.2 to 3.4`."""
+    parts = text.replace("\u202f", "").removesuffix("%").split(" to ")
+    return not text or all(re.fullmatch(r"-?\d+(\.\d+)?", part.strip()) for part in parts)

@@ -13,7 +13,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from reports import make_case, make_report
-from ushape.evaluation.breakdowns import TextTable
+from ushape.formatting import TextTable
 from ushape.labels import IGNORE, LabelSpace
 from ushape.reports.gallery import make_gallery
 from ushape.reports.report import write_report

@@ -8,9 +8,9 @@ import pytest
 from playwright.sync_api import expect
 
 from reports import CELL, make_case, make_report
-from ushape.evaluation.breakdowns import TextTable
 from ushape.evaluation.scores import score_case
 from ushape.evaluation.summary import summarize
+from ushape.formatting import TextTable
 from ushape.reports.report import write_report
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]

@@ -13,10 +13,9 @@ import torch
 from ushape._version import __version__
 from ushape.console import Console
 from ushape.data.splits import Splits
-from ushape.evaluation.breakdowns import break_down
 from ushape.evaluation.evaluate_cases import Evaluation, evaluate_cases
 from ushape.evaluation.storage import Report, save_report
-from ushape.evaluation.summary import Summary, summarize
+from ushape.evaluation.summary import Summary, break_down, summarize
 from ushape.formatting import command_line, pluralize
 from ushape.inference.predictor import Predictor
 from ushape.planning.plan import Plan

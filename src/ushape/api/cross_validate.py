@@ -20,16 +20,14 @@ from ushape.api.plan import TrainOptions, optional_path, output_folder
 from ushape.api.train import train
 from ushape.console import Console
 from ushape.errors import ConfigError, check_range
-from ushape.evaluation.breakdowns import break_down
 from ushape.evaluation.case_images import CasePicture, ImageSelection
 from ushape.evaluation.scores import by_case
 from ushape.evaluation.storage import Report, load_report, save_report
-from ushape.evaluation.summary import Summary, join_summaries, summarize
+from ushape.evaluation.summary import Summary, break_down, join_summaries, summarize
 from ushape.io.files import write_bytes
 from ushape.planning.recipe import Recipe
 from ushape.planning.run import Run
-from ushape.reports.label_audit import PAGE, write_audit
-from ushape.reports.report import write_pages
+from ushape.reports.report import AUDIT_PAGE, write_audit, write_pages
 
 REQUEST = "folds.json"
 """File that stores what was asked for."""
@@ -200,7 +198,7 @@ def _sum_up(base: Path, runs: Sequence[Run], folds: int, console: Console) -> Su
     save_report(base, report)
     write_pages(base, report)
     console.say(summary.verdict)
-    console.say(f"Report: {base / runs[0].report_path.name}; masks to check: {base / PAGE}")
+    console.say(f"Report: {base / runs[0].report_path.name}; masks to check: {base / AUDIT_PAGE}")
     return summary
 
 

@@ -12,8 +12,7 @@ from ushape.evaluation.storage import CARD, PAGE, load_report
 from ushape.formatting import group_label, pluralize
 from ushape.io.files import refuse_existing_output
 from ushape.reports.comparison import Side, compare_sides, most_changed, write_comparison
-from ushape.reports.model_card import write_card
-from ushape.reports.report import write_report
+from ushape.reports.report import write_card, write_report
 
 
 def report(

@@ -12,11 +12,10 @@ from pydantic import InstanceOf
 
 from ushape import config
 from ushape.errors import ConfigError, RunError
-from ushape.evaluation.breakdowns import TextTable
 from ushape.evaluation.case_images import CasePicture, load_pictures, save_pictures
 from ushape.evaluation.scores import CaseScore, pool_groups, read_scores, write_scores
 from ushape.evaluation.summary import Summary
-from ushape.formatting import reason
+from ushape.formatting import TextTable, reason
 from ushape.io.files import write_bytes
 from ushape.metrics.overlap import CASE_KINDS
 from ushape.metrics.probability import BINS

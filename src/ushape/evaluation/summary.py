@@ -1,4 +1,4 @@
-"""Means and confidence intervals over groups, and their summary in one sentence."""
+"""Means and confidence intervals over groups, also by metadata, and their summary in a sentence."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ import numpy as np
 from pydantic import BeforeValidator
 
 from ushape.evaluation.scores import RENAMED_METRICS, CaseScore, pool_groups
-from ushape.formatting import group_label, pluralize
+from ushape.formatting import TextTable, group_label, number_text, pluralize
 from ushape.metrics import METRICS
 from ushape.metrics.overlap import CASE_KINDS, CaseKind
 from ushape.metrics.probability import Reliability
 from ushape.metrics.stats import Interval, bootstrap_mean
+from ushape.types import Case
 
 DISTANCES = ("hausdorff95", "average_surface_distance")
 """Metrics that have the unit of the summary."""
+
+MAX_CATEGORIES = 12
+"""Maximum number of values of a metadata column that is treated as categorical."""
 
 RENAMED_KINDS = {"false alarm": "false positive"}
 """Current names of case kinds that earlier versions stored under another name."""
@@ -295,3 +299,59 @@ def _false_positive_text(own: ClassScores) -> str:
     return (
         f" False positives occur in {own.false_positives} of {images} without annotated {own.name}."
     )
+
+
+def break_down(
+    scores: Sequence[CaseScore], cases: Sequence[Case], *, noun: str, seed: int
+) -> list[TextTable]:
+    """Return a table of scores for each metadata column with 2 to 12 different values.
+
+    Args:
+        scores: Scores of the cases.
+        cases: Cases with their metadata.
+        noun: Plural noun for the groups, e.g. "patients".
+        seed: Seed of the bootstrap.
+    """
+    found = []
+    for column in dict.fromkeys(key for case in cases for key in case.metadata):
+        value_of = {case.id: case.metadata.get(column, "") for case in cases}
+        values = sorted(set(value_of.values()))
+        if 2 <= len(values) <= MAX_CATEGORIES:
+            rows = [
+                row
+                for value in values
+                for row in _breakdown_rows(
+                    value, [s for s in scores if value_of[s.case] == value], seed
+                )
+            ]
+            found.append(
+                TextTable(
+                    title=f"By {column}",
+                    columns=[column, "class", "images", noun, "mean Dice", "95% CI", "missed"],
+                    rows=rows,
+                )
+            )
+    return found
+
+
+def _breakdown_rows(value: str, scores: Sequence[CaseScore], seed: int) -> list[list[str]]:
+    """Return one row for each class."""
+    by_class: dict[str, list[CaseScore]] = {}
+    for score in scores:
+        by_class.setdefault(score.class_name, []).append(score)
+    return [
+        [value or "(none)", name, *_breakdown_cells(own, seed)] for name, own in by_class.items()
+    ]
+
+
+def _breakdown_cells(scores: Sequence[CaseScore], seed: int) -> list[str]:
+    groups = [score for score in pool_groups(scores) if score.counts.truth]
+    dice = [score.dice or 0.0 for score in groups]
+    interval = bootstrap_mean(dice, seed=seed)
+    return [
+        str(len(scores)),
+        str(len(groups)),
+        number_text(sum(dice) / len(dice) if dice else None),
+        f"{interval.low:.3f} to {interval.high:.3f}" if interval else "",
+        str(sum(score.kind == "missed" for score in groups)),
+    ]

@@ -1,20 +1,24 @@
-"""Report page of an evaluation: one self-contained HTML file."""
+"""Pages of an evaluation: report, model card and label audit."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from ushape.evaluation.breakdowns import TextTable
-from ushape.evaluation.scores import CaseScore, dice_by_case, pool_groups
+from ushape._version import __version__
+from ushape.evaluation.case_images import MAX_SUSPECT_PICTURES, CasePicture, label_error_score
+from ushape.evaluation.scores import CaseScore, by_case, case_dice, dice_by_case, pool_groups
 from ushape.evaluation.storage import CARD, PAGE, Report
 from ushape.evaluation.summary import Summary
+from ushape.formatting import TextTable, group_label, number_text, pluralize, to_csv
+from ushape.io.files import write_bytes
+from ushape.metrics.overlap import CASE_KINDS
 from ushape.reports import write_page
-from ushape.reports.gallery import make_gallery, plot_data
-from ushape.reports.model_card import write_card
+from ushape.reports.gallery import draw_still, make_gallery, plot_data
 from ushape.reports.tables import (
     epoch_table,
     kind_table,
+    mean_table,
     mean_tables,
     reliability_table,
     score_table,
@@ -72,3 +76,142 @@ def _group_table(scores: Sequence[CaseScore], summary: Summary) -> TextTable | N
         return None
     groups, title = worst_first(pool_groups(scores)), f"Results of all {summary.group_noun}"
     return score_table(title, groups, of_cases=False, unit=summary.distance_unit)
+
+
+def write_card(path: Path, report: Report) -> None:
+    """Write the model card atomically.
+
+    Source:
+        Mitchell et al. 2019 (Model Cards for Model Reporting), arXiv 1810.03993.
+    """
+    sections = (
+        ("Intended use", _intended_use(report.summary)),
+        ("Data", _items([*report.split_lines, *report.leak_lines])),
+        ("Results", _results(report.summary)),
+        ("Limitations", _items(_limitations(report))),
+        ("Model and training", _items(report.plan_lines)),
+        ("Reproducibility", _items(report.reproduce_lines)),
+    )
+    lines = [f"# {_escape_markdown(report.title)}", "", report.summary.verdict, ""]
+    for title, content in sections:
+        lines += [f"## {title}", "", *content, ""]
+    lines.append(f"Written by ushape {__version__}.")
+    write_bytes(path, ("\n".join(lines) + "\n").encode())
+
+
+def _intended_use(summary: Summary) -> Iterator[str]:
+    names = ", ".join(own.name for own in summary.classes)
+    label = "class" if len(summary.classes) == 1 else "classes"
+    yield (
+        f"Segmentation of the {label} {names} in images that were acquired like the training "
+        "images, i.e. with the same instrument, sample preparation and resolution. The model does "
+        "not detect whether an image differs from the training data."
+    )
+    yield ""
+    yield (
+        "Predicted masks need review by an expert. The model is not a medical device and must not "
+        "be the only basis of a clinical decision."
+    )
+
+
+def _results(summary: Summary) -> Iterator[str]:
+    for own in summary.classes:
+        yield f"### {own.name}"
+        yield ""
+        yield from _table(mean_table(own, summary))
+        yield ""
+        counts = ", ".join(f"{own.case_kinds[kind]} {kind}" for kind in CASE_KINDS)
+        yield f"Detection in {pluralize(summary.cases, 'image')}: {counts}."
+        yield ""
+    yield f"Distances are in {summary.distance_unit}."
+
+
+def _limitations(report: Report) -> Iterator[str]:
+    """Return the limitations that follow from the results."""
+    summary = report.summary
+    for own in summary.classes:
+        groups = group_label(own.groups_with_truth, summary.group_noun)
+        if own.interval is None or not own.interval.is_reliable:
+            yield f"{own.name}: the confidence interval is unreliable; it rests on only {groups}."
+        if own.missed_groups:
+            yield f"{own.name}: not found at all in {own.missed_groups} of {groups}."
+        if own.false_positives:
+            empty = pluralize(own.cases_without_truth, "image")
+            yield f"{own.name}: false positives in {own.false_positives} of {empty} without it."
+    if summary.seen_cases:
+        yield (
+            f"{summary.seen_cases} of {summary.cases} evaluated images were used in training; "
+            "their scores do not apply to new images."
+        )
+    annotated = [score for score in report.scores if score.counts.truth]
+    if annotated:
+        worst = min(annotated, key=lambda score: score.dice or 0.0)
+        yield f"The lowest Dice of an image is {worst.dice or 0.0:.3f} ({worst.case})."
+    yield (
+        "Confidence intervals reflect the variation between the evaluated groups, not between "
+        "laboratories, instruments or repeated trainings."
+    )
+
+
+def _table(table: TextTable) -> Iterator[str]:
+    yield f"| {' | '.join(table.columns)} |"
+    yield "|" + "---|" * len(table.columns)
+    for row in table.rows:
+        yield f"| {' | '.join(map(_escape_markdown, row))} |"
+
+
+def _items(lines: Iterable[str]) -> Iterator[str]:
+    for line in lines:
+        yield f"- {_escape_markdown(line)}"
+
+
+def _escape_markdown(text: str) -> str:
+    return "".join(f"\\{c}" if c in "\\`*<|" else c for c in text)
+
+
+AUDIT_TABLE, AUDIT_PAGE = "audit.csv", "audit.html"
+
+
+def write_audit(
+    folder: Path, title: str, scores: Sequence[CaseScore], pictures: Sequence[CasePicture]
+) -> None:
+    """Write audit.csv with all cases by decreasing label error score, and audit.html.
+
+    Args:
+        folder: Existing folder for both files.
+        title: Title of the page.
+        scores: Scores from networks that were not trained on the case. Networks rarely contradict
+            the masks that they were trained on.
+        pictures: Pictures of some of the cases.
+    """
+    cases = by_case(scores)
+    error_scores = {case: label_error_score(own) for case, own in cases.items()}
+    ranked = sorted(cases, key=lambda case: (-error_scores[case], case))
+    rows = [
+        {
+            "case": case,
+            "group": cases[case][0].group,
+            "label_error_score": round(error_scores[case], 6),
+            "dice": case_dice(cases[case]),
+        }
+        for case in ranked
+    ]
+    write_bytes(folder / AUDIT_TABLE, to_csv(["case", "group", "label_error_score", "dice"], rows))
+    shown = {picture.case: picture for picture in pictures}
+    suspects = [case for case in ranked if error_scores[case] > 0]
+    write_page(
+        folder / AUDIT_PAGE,
+        "audit.html.j2",
+        title=title,
+        cases=len(cases),
+        suspects=len(suspects),
+        tiles=[
+            {
+                "case": case,
+                "error_score": number_text(error_scores[case]),
+                "dice": number_text(case_dice(cases[case])),
+                "data": draw_still(shown[case]),
+            }
+            for case in [case for case in suspects if case in shown][:MAX_SUSPECT_PICTURES]
+        ],
+    )

@@ -8,10 +8,9 @@ from functools import partial
 
 import numpy as np
 
-from ushape.evaluation.breakdowns import TextTable
 from ushape.evaluation.scores import CaseScore
 from ushape.evaluation.summary import ClassScores, Mean, Summary
-from ushape.formatting import count_text, number_text
+from ushape.formatting import TextTable, count_text, number_text
 from ushape.metrics.overlap import CASE_KINDS
 
 MAX_ROWS = 1000

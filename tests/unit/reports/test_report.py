@@ -1,14 +1,18 @@
+import csv
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from reports import CELL, make_case, make_report
-from ushape.evaluation import breakdowns
-from ushape.evaluation.scores import score_case
+from ushape import formatting
+from ushape._version import __version__
+from ushape.evaluation.scores import CaseScore, score_case
 from ushape.evaluation.summary import summarize
+from ushape.metrics.overlap import Counts
 from ushape.reports import tables
-from ushape.reports.report import write_report
+from ushape.reports.report import AUDIT_PAGE, AUDIT_TABLE, write_audit, write_card, write_report
 
 
 @pytest.fixture(scope="module")
@@ -93,9 +97,63 @@ def test_write_report_checks_each_table_cell_once(written, monkeypatch):
         for n in range(3000)
         for one in own.scores
     ]
-    asked, is_number = [], breakdowns._is_number
-    monkeypatch.setattr(breakdowns, "_is_number", lambda text: asked.append(1) or is_number(text))
+    asked, is_number = [], formatting._is_number
+    monkeypatch.setattr(formatting, "_is_number", lambda text: asked.append(1) or is_number(text))
     page = written(make_report(many, pictures=[]))
     assert len(asked) < 30 * tables.MAX_ROWS  # About 10 columns in two tables.
     assert len(page) < 3_000_000
     assert "2\u202f000 further rows are in scores.csv." in page
+
+
+def test_write_card_has_the_stored_wording(golden, tmp_path):
+    report = make_report([make_case(f"c{n}", seed=n, group=f"g{n % 3}") for n in range(6)])
+    write_card(tmp_path / "card.md", report)
+    golden("model_card.md", (tmp_path / "card.md").read_text().replace(__version__, "VERSION"))
+
+
+def test_write_card_escapes_markdown(tmp_path):
+    report = make_report([make_case("c")], title="a|b `c` <d> *e*")
+    write_card(tmp_path / "card.md", report)
+    assert (tmp_path / "card.md").read_text().startswith("# a\\|b \\`c\\` \\<d> \\*e\\*\n")
+
+
+def audit_score(case, error_score, name="cell"):
+    counts = Counts(overlap=5, truth=10, predicted=10, pixels=100)
+    return CaseScore(
+        case=case,
+        group="g",
+        class_name=name,
+        counts=counts,
+        pixel_error=0,
+        metrics={"label_error_score": error_score},
+    )
+
+
+def test_write_audit_ranks_by_label_error_score(tmp_path):
+    scores = [
+        audit_score("a", 0.1),
+        audit_score("b", 0.7),
+        audit_score("c", 0.0),
+        audit_score("a", 0.9, "nucleus"),
+    ]
+    pictures = [make_case(name).picture for name in "abc"]
+    write_audit(tmp_path, "x & <y>", scores, pictures)
+    with (tmp_path / AUDIT_TABLE).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["case"], float(row["label_error_score"])) for row in rows] == [
+        ("a", 0.9),
+        ("b", 0.7),
+        ("c", 0.0),
+    ]
+    page = (tmp_path / AUDIT_PAGE).read_text()
+    assert re.findall(r"<figcaption>(\w): label error score ([\d.]+), Dice ([\d.]+)", page) == [
+        ("a", "0.900", "0.500"),
+        ("b", "0.700", "0.500"),
+    ]
+    assert "x &amp; &lt;y&gt;" in page
+    assert "2 of 3 cases" in page
+
+
+def test_write_audit_without_label_errors(tmp_path):
+    write_audit(tmp_path, "x", [audit_score("a", 0.0)], [make_case("a").picture])
+    assert "No annotation errors were found" in (tmp_path / AUDIT_PAGE).read_text()

@@ -15,12 +15,11 @@ from ushape.inference.output import OutputConfig
 from ushape.inference.predictor import Predictor
 from ushape.inference.streaming import StreamedPrediction
 from ushape.inference.uncertainty import entropy_map
-from ushape.instances.contours import trace_outlines
-from ushape.instances.exchange import class_styles, write_geojson, write_rois
+from ushape.instances.contours import class_styles, trace_outlines, write_geojson, write_rois
 from ushape.instances.label import Objects, by_class, label_objects
 from ushape.instances.properties import ObjectTable, column_names, measure_table, summarize_classes
 from ushape.io.files import replacing, write_bytes
-from ushape.io.streaming.writer import open_band_writer, open_probability_writer
+from ushape.io.streaming import open_band_writer, open_probability_writer
 from ushape.planning.plan import Plan
 from ushape.transforms.morphology import clean_stored, cut_rows, held_classes
 from ushape.transforms.overlay import overlay as draw_overlay

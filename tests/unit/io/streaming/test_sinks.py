@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from codes import raises_code
 from ushape import io
 from ushape.errors import DataError
-from ushape.io.streaming import open_bands, sinks
-from ushape.io.streaming.writer import SINKS, open_band_writer, open_probability_writer
+from ushape.io.streaming import SINKS, open_band_writer, open_bands, open_probability_writer, sinks
 from ushape.types import MaskEncoding
 
 RANDOM = np.random.default_rng(0)
@@ -259,7 +258,7 @@ import os, sys
 from contextlib import ExitStack
 from pathlib import Path
 import numpy as np
-from ushape.io.streaming.writer import open_band_writer
+from ushape.io.streaming import open_band_writer
 from ushape.types import MaskEncoding
 with ExitStack() as stack:
     for path in map(Path, sys.argv[1:]):
@@ -287,7 +286,7 @@ COPY = """
 import resource, sys
 from pathlib import Path
 import numpy as np, tifffile, zarr
-from ushape.io.streaming.writer import open_band_writer
+from ushape.io.streaming import open_band_writer
 from ushape.io.streaming import open_bands
 from ushape.types import MaskEncoding
 def copy(source, target):
