@@ -1,4 +1,4 @@
-"""Errors that a user can act on: what is wrong, where, and what to do next."""
+"""Errors that a user can act on, with a message, a stable code and a hint."""
 
 from __future__ import annotations
 

@@ -55,8 +55,8 @@ def command_line() -> str:
 
 def reason(error: Exception) -> str:
     """Return the first line of an exception's message, without a path that precedes it."""
-    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return said.splitlines()[0].rstrip(".") if said else type(error).__name__
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return text.splitlines()[0].rstrip(".") if text else type(error).__name__
 
 
 def natural_order(name: str) -> list[tuple[int, str]]:

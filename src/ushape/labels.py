@@ -166,8 +166,8 @@ class LabelSpace:
             if ignored is not None:
                 known |= ignored
             if not known.all():
-                strange, counts = np.unique(codes[~known], return_counts=True)
-                raise self._no_classes(strange.tolist(), int(counts.sum()))
+                unknown, counts = np.unique(codes[~known], return_counts=True)
+                raise self._unknown_value_error(unknown.tolist(), int(counts.sum()))
             classes = order[slot]
         if ignored is not None:
             classes[ignored] = IGNORE
@@ -183,17 +183,17 @@ class LabelSpace:
             DataError: if a value is not a class.
         """
         known = {*self.values, self.ignore}
-        strange = [value for value in value_counts if value not in known]
-        if strange and self.threshold is None:
-            raise self._no_classes(sorted(strange), sum(value_counts[v] for v in strange))
+        unknown = [value for value in value_counts if value not in known]
+        if unknown and self.threshold is None:
+            raise self._unknown_value_error(sorted(unknown), sum(value_counts[v] for v in unknown))
         pixels = np.zeros(256, dtype=np.int64)
         classes = self.classes_of(np.fromiter(value_counts, dtype=np.int64))
         np.add.at(pixels, classes, np.fromiter(value_counts.values(), dtype=np.int64))
         return tuple(pixels[: len(self.values)].tolist())
 
-    def _no_classes(self, strange: Sequence[int], pixels: int) -> DataError:
+    def _unknown_value_error(self, unknown: Sequence[int], pixels: int) -> DataError:
         return DataError(
-            f"The mask value {_shorten(strange)} in {pixels} pixels is not a class "
+            f"The mask value {_shorten(unknown)} in {pixels} pixels is not a class "
             f"(the classes are {_shorten(self.values)}).",
             code="unknown_mask_value",
             hint="List all classes with --set labels.values=[...], name the ignored value with "

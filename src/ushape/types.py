@@ -228,10 +228,10 @@ class Prediction:
     """(*S) float32, 0 to 1: disagreement of the networks of an ensemble; None for one network."""
 
     missing_px: int = 0
-    """Number of pixels of the network's grid that held NaN or infinity."""
+    """Number of pixels of the network's grid with NaN or infinity."""
 
     source: Pixels | None = None
-    """The image as it was read: outputs that show it or lie on its grid need not open its file."""
+    """The image as it was read, for outputs that show it or use its grid."""
 
 
 def spacing_or_ones(spacing: Sequence[float] | None, dims: int) -> tuple[float, ...]:

@@ -48,7 +48,7 @@ def test_classes_of_reports_unknown_values():
     assert "labels.values" in caught.value.hint
 
 
-def test_threshold_gives_two_classes_of_soft_edges():
+def test_find_label_space_with_a_threshold_has_two_classes():
     counts = dict.fromkeys(range(256), 1)
     with raises_code(DataError, "too_many_mask_values"):
         find_label_space(counts, LabelConfig())
@@ -72,7 +72,7 @@ def test_label_config_refuses_contradictory_settings():
         LabelConfig(values=(0, 255), ignore=255)
 
 
-def test_encode_by_hand():
+def test_label_space_encodes_by_hand():
     classes = torch.tensor([[0, 1], [2, IGNORE]])
     three = LabelSpace(values=(0, 1, 2), names=("a", "b", "c"))
     target, weight = three.encode(classes)
@@ -89,7 +89,7 @@ def test_encode_by_hand():
 
 
 @pytest.mark.parametrize("classes", [2, 3, 5])
-def test_decode_undoes_encode(classes):
+def test_label_space_decode_inverts_encode(classes):
     space = LabelSpace(values=tuple(range(classes)), names=tuple("abcde"[:classes]))
     truth = torch.from_numpy(np.random.default_rng(1).integers(classes, size=(6, 7)))
     target, _ = space.encode(truth)
@@ -99,7 +99,7 @@ def test_decode_undoes_encode(classes):
 NESTED = LabelConfig(regions={"whole": (1, 2, 4), "core": (2, 4), "active": (4,)})
 
 
-def test_regions_by_hand():
+def test_find_label_space_of_regions_by_hand():
     space, _ = find_label_space({0: 9, 1: 3, 2: 2, 4: 1}, NESTED)
     assert space.channels == 3
     assert space.channel_names == ("whole", "core", "active")
@@ -121,11 +121,11 @@ def test_regions_by_hand():
         ({"whole": (1, 7)}, "unknown_class"),
     ],
 )
-def test_regions_refuse_ambiguous_values(regions, code):
+def test_find_label_space_refuses_ambiguous_regions(regions, code):
     with raises_code(ConfigError, code):
         find_label_space({0: 9, 1: 3, 2: 2, 4: 1}, LabelConfig(regions=regions))
 
 
-def test_regions_refuse_a_threshold():
+def test_label_config_refuses_regions_with_a_threshold():
     with raises_code(ConfigError, "settings_conflict"):
         LabelConfig(regions={"a": (1,)}, threshold=1)

@@ -5,7 +5,6 @@ They can be interrupted at any moment, and the same call continues them.
 
 from __future__ import annotations
 
-import json
 import os
 import queue
 import signal
@@ -25,11 +24,10 @@ from ushape.console import Console
 from ushape.data.checksum import dataset_checksum
 from ushape.data.discovery import discover
 from ushape.errors import ConfigError, RunError, UshapeError
-from ushape.formatting import reason
-from ushape.io.files import remove_leftovers
+from ushape.io.files import read_json, remove_leftovers, write_json
 from ushape.planning.hardware import inspect_machine
 from ushape.planning.recipe import Recipe
-from ushape.planning.run import Run, write_json
+from ushape.planning.run import Run
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -153,16 +151,10 @@ class Series:
         return None
 
     def _read(self) -> dict[str, Any]:
-        try:
-            stored = json.loads(self.path.read_text(encoding="utf-8"))
-            if not isinstance(stored, dict):
-                raise ValueError("the content is not an object")
-        except (OSError, ValueError) as error:
-            raise RunError(
-                f"{self.path} cannot be read: {reason(error)}.",
-                code="damaged_run",
-                hint="Choose another folder.",
-            ) from None
+        hint = "Choose another folder."
+        stored = read_json(self.path, RunError, code="damaged_run", hint=hint)
+        if not isinstance(stored, dict):
+            raise RunError(f"{self.path} has no settings.", code="damaged_run", hint=hint)
         return stored
 
 

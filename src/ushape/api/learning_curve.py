@@ -17,9 +17,10 @@ from ushape.data.splits import Splits, nest_subsets
 from ushape.errors import DataError, check_range
 from ushape.evaluation.learning_curve import LearningCurve, make_curve
 from ushape.evaluation.scores import read_scores
+from ushape.io.files import write_json
 from ushape.planning.planner import Planned
 from ushape.planning.recipe import Recipe
-from ushape.planning.run import Run, write_json
+from ushape.planning.run import Run
 from ushape.reports.learning_curve import write_curve
 
 MIN_POINTS = 3

@@ -12,14 +12,13 @@ from ushape.console import Clock, Console
 from ushape.data.checks.run import check_before_training
 from ushape.data.scan import DatasetStats, describe_dataset, scan_dataset
 from ushape.errors import ConfigError
-from ushape.io.files import refuse_existing_output
+from ushape.io.files import refuse_existing_output, write_json
 from ushape.labels import LabelConfig
 from ushape.planning.hardware import inspect_machine, keep_memory
 from ushape.planning.plan import Plan, load_plan
 from ushape.planning.planner import Planned, adopt_plan, make_plan
 from ushape.planning.recipe import Recipe, with_some_rate
 from ushape.planning.recipes import load_recipe
-from ushape.planning.run import write_json
 
 DEFAULT_MINUTES = 30.0
 """Wall time of a training if neither minutes nor epochs are given."""

@@ -14,7 +14,7 @@ from ushape.data.grouping import GroupingKind, refuse_too_few
 from ushape.data.scan import DatasetStats
 from ushape.errors import ConfigError, DataError, RunError
 from ushape.formatting import pluralize, reason
-from ushape.io.files import write_bytes
+from ushape.io.files import write_json
 from ushape.types import Case
 
 PARTS = ("train", "validation", "test")
@@ -71,7 +71,7 @@ class Splits:
     """Cases that the user excluded from all parts."""
 
     def save(self, path: Path) -> None:
-        write_bytes(path, (json.dumps(asdict(self), indent=2) + "\n").encode())
+        write_json(path, asdict(self))
 
     @classmethod
     def load(cls, path: Path) -> Splits:

@@ -17,7 +17,7 @@ from ushape.errors import ConfigError, DataError, UshapeError, require_package
 RECEIVE_BYTES = 1 << 20
 """Largest number of bytes that are received at once."""
 
-SAY_EVERY_BYTES = 64 << 20
+PROGRESS_BYTES = 64 << 20
 """Number of bytes between two progress messages."""
 
 TIMEOUT_S = 30.0
@@ -113,7 +113,7 @@ def _receive(
         _forget(partial, marker)
     begun = partial.stat().st_size if partial.exists() else 0
     try:
-        answer = _open(address, begun, marker)
+        response = _open(address, begun, marker)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code != 416 or not begun:
@@ -127,26 +127,26 @@ def _receive(
         reason = getattr(error, "reason", None) or error
         raise _unreachable(address, str(reason) or type(error).__name__) from None
 
-    with answer:
-        is_rest = answer.status == 206
-        if is_rest and _number_in(r"bytes (\d+)-", answer.headers.get("Content-Range")) != begun:
+    with response:
+        is_rest = response.status == 206
+        if is_rest and _number_in(r"bytes (\d+)-", response.headers.get("Content-Range")) != begun:
             if restart:
                 raise _unreachable(address, "the server sent a different range than requested")
             return _receive(address, partial, marker, say, restart=True)
         have = begun if is_rest else 0
-        length = _number_in(r"(\d+)$", answer.headers.get("Content-Length"))
+        length = _number_in(r"(\d+)$", response.headers.get("Content-Length"))
         expected = None if length is None else have + length
         of = "" if expected is None else f" of {_mib(expected)}"
         say(f"{'Continuing' if have else 'Downloading'} {address}: {_mib(have)}{of} MiB")
         with partial.open("ab" if is_rest else "wb") as file:
             if not is_rest:  # Not earlier: with the old bytes it would identify a mixture.
-                marker.write_text(_marker_of(answer), encoding="utf-8")
-            is_whole = _copy(answer, file.write, have, of, say)
+                marker.write_text(_marker_of(response), encoding="utf-8")
+            is_whole = _copy(response, file.write, have, of, say)
     return is_whole and (expected is None or partial.stat().st_size >= expected), expected
 
 
 def _copy(
-    answer: HTTPResponse,
+    response: HTTPResponse,
     write: Callable[[bytes], object],
     have: int,
     of: str,
@@ -156,13 +156,13 @@ def _copy(
     while True:
         try:
             # read1 returns what has been received; read would discard it if the rest is missing.
-            block = answer.read1(RECEIVE_BYTES)
+            block = response.read1(RECEIVE_BYTES)
         except (OSError, HTTPException):
             return False
         if not block:
             return True
         write(block)
-        if have // SAY_EVERY_BYTES != (have + len(block)) // SAY_EVERY_BYTES:
+        if have // PROGRESS_BYTES != (have + len(block)) // PROGRESS_BYTES:
             say(f"{_mib(have + len(block))}{of} MiB")
         have += len(block)
 
@@ -174,14 +174,14 @@ def _open(address: str, begun: int, marker: Path) -> HTTPResponse:
         # If the file has changed since, the server sends the whole file.
         if marker.exists() and (version := marker.read_text(encoding="utf-8")):
             request.add_header("If-Range", version)
-    answer: HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT_S)
-    return answer
+    response: HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT_S)
+    return response
 
 
-def _marker_of(answer: HTTPResponse) -> str:
+def _marker_of(response: HTTPResponse) -> str:
     """Return what identifies this version of the file; weak tags are not allowed in If-Range."""
-    tag = answer.headers.get("ETag", "")
-    return tag if tag.startswith('"') else answer.headers.get("Last-Modified", "")
+    tag = response.headers.get("ETag", "")
+    return tag if tag.startswith('"') else response.headers.get("Last-Modified", "")
 
 
 def _forget(partial: Path, marker: Path) -> None:
@@ -289,12 +289,12 @@ def _explain(source: Source, error: Exception) -> NoReturn:
     if isinstance(error, UshapeError):
         raise error
     by_hand = BY_HAND.format(page=source.page)
-    said = " ".join(str(error).split()) or type(error).__name__
+    message = " ".join(str(error).split()) or type(error).__name__
     kind, status = type(error).__name__, _status(error)
     missing = kind in ("UnauthenticatedError", "CredentialError") or status == 401
-    if missing or "credential" in said.lower() or "not authenticated" in said.lower():
+    if missing or "credential" in message.lower() or "not authenticated" in message.lower():
         raise ConfigError(
-            f"Kaggle could not authenticate you: {said}.",
+            f"Kaggle could not authenticate you: {message}.",
             code="kaggle_credentials",
             hint=f"{CREDENTIALS} {by_hand}",
         ) from None
@@ -305,18 +305,18 @@ def _explain(source: Source, error: Exception) -> NoReturn:
             else f"Log in and open {source.page}, which may ask for your consent."
         )
         raise ConfigError(
-            f"Kaggle denied access to {source.competition or source.dataset}: {said}.",
+            f"Kaggle denied access to {source.competition or source.dataset}: {message}.",
             code="kaggle_consent",
             hint=f"{rules} If you did, your token may have expired. {CREDENTIALS} {by_hand}",
         ) from None
     if status == 404:
         raise DataError(
-            f"Kaggle no longer offers {source.competition or source.dataset}: {said}.",
+            f"Kaggle no longer offers {source.competition or source.dataset}: {message}.",
             code="download_failed",
             hint=f"See {source.page}. A local archive can be named with --from.",
         ) from None
     raise DataError(
-        f"The Kaggle client failed: {said}.",
+        f"The Kaggle client failed: {message}.",
         code="download_failed",
         hint=f"Check the connection and run the same command again. {by_hand}",
     ) from None

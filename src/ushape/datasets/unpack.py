@@ -1,4 +1,4 @@
-"""Unpack archives without trusting their content."""
+"""Unpack archives after checking their names, sizes and file types."""
 
 from __future__ import annotations
 

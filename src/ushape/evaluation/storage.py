@@ -16,7 +16,7 @@ from ushape.evaluation.case_images import CasePicture, load_pictures, save_pictu
 from ushape.evaluation.scores import CaseScore, pool_groups, read_scores, write_scores
 from ushape.evaluation.summary import Summary
 from ushape.formatting import TextTable, reason
-from ushape.io.files import write_bytes
+from ushape.io.files import refuse_existing_output, write_json
 from ushape.metrics.overlap import CASE_KINDS
 from ushape.metrics.probability import BINS
 from ushape.metrics.topology import ScoreName
@@ -62,7 +62,7 @@ def save_report(folder: Path, report: Report) -> None:
     save_pictures(folder / PICTURES, report.pictures)
     facts = config.to_dict(replace(report, scores=(), pictures=()))
     del facts["scores"], facts["pictures"]
-    write_bytes(folder / FACTS, (json.dumps(facts, indent=2) + "\n").encode())
+    write_json(folder / FACTS, facts)
 
 
 def refuse_existing(folder: Path) -> None:
@@ -72,12 +72,7 @@ def refuse_existing(folder: Path) -> None:
         RunError: if it contains a file that an evaluation writes.
     """
     for name in (CASES, GROUPS, FACTS, PICTURES, CARD, PAGE):
-        if (folder / name).exists():
-            raise RunError(
-                f"{folder / name} already exists.",
-                code="output_exists",
-                hint="Pass --overwrite to replace it, or choose another folder with -o.",
-            )
+        refuse_existing_output(folder / name, overwrite=False)
 
 
 def load_report(folder: Path) -> Report:

@@ -1,4 +1,4 @@
-"""Choice of the fastest backend for a run on this machine: measured once, and stored."""
+"""Choose the fastest backend for a run on this machine, from measurements that are stored."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ushape.errors import ConfigError, RunError, UshapeError
 from ushape.inference.backends import installed, open_backend
 from ushape.inference.network import Network, Precision
 from ushape.inference.sliding_window import TileSettings, sliding_window
-from ushape.io.files import write_bytes
+from ushape.io.files import write_json
 from ushape.labels import LabelSpace
 from ushape.metrics.overlap import Counts, count_overlap, dice
 from ushape.planning.hardware import Machine
@@ -44,7 +44,7 @@ MAX_LOST_DICE = 0.002
 """Largest loss of validation Dice that is accepted for int8."""
 
 SLOW_TO_START = ("compile",)
-"""Backends that pay off for many images only; they are used only if named."""
+"""Backends whose start takes long; they are used only if the user names them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ class BackendTiming:
 
     @property
     def is_accurate(self) -> bool:
-        """Whether the backend changes little enough to be chosen."""
+        """Whether the backend changes so few pixels that it may be chosen."""
         if self.name.endswith("int8"):
             return self.lost_dice is not None and self.lost_dice < MAX_LOST_DICE
         return self.difference.changed_share <= MAX_CHANGED_SHARE
@@ -119,9 +119,9 @@ def calibration_tiles(run: Run, plan: Plan, module: nn.Module) -> Iterator[np.nd
 def select_backend(
     run: Run, plan: Plan, module: nn.Module, machine: Machine, precision: Precision
 ) -> BackendChoice:
-    """Choose the fastest backend that changes little; it is measured once for each machine.
+    """Choose the fastest backend that changes few pixels; each machine is measured once.
 
-    int8 is measured if the training data are still there, and chosen only if validation Dice
+    int8 is measured if the training data are available, and chosen only if validation Dice
     falls by less than MAX_LOST_DICE.
     """
     path = run.folder / "backends" / "choice.json"
@@ -159,7 +159,7 @@ def select_backend(
     found = BackendChoice(
         chosen=chosen, machine=machine.name, packages=candidates, measured=tuple(measured)
     )
-    write_bytes(path, (json.dumps(config.to_dict(found), indent=2) + "\n").encode())
+    write_json(path, config.to_dict(found))
     return found
 
 
@@ -192,10 +192,10 @@ def measure_speed(
 ) -> dict[str, float]:
     """Return the median seconds of each network, by name of its backend.
 
-    The networks take turns, so that a busy machine affects all of them alike.
+    The networks are measured in turns, so that other load affects all of them alike.
 
     Args:
-        rounds: Number of turns of each, after one that is not counted.
+        rounds: Number of measurements of each network, after one that is not counted.
 
     Shapes:
         tiles: (B, C, *T) float32, T legal.

@@ -1,4 +1,4 @@
-"""Decision from probabilities to classes: thresholds and cleaning."""
+"""Decide classes from probabilities with thresholds and cleaning."""
 
 from __future__ import annotations
 
@@ -40,12 +40,13 @@ class DecisionRule:
     """Rule by name of class or region; those not named have the default rule."""
 
     def of(self, name: str) -> ClassRule:
+        """Return the rule of a class or region."""
         return self.classes.get(name, ClassRule())
 
     def without_cleaning(self) -> DecisionRule:
         """Return the thresholds alone, which can be applied to parts of an image."""
-        bare = {name: replace(own, cleaning=Cleaning()) for name, own in self.classes.items()}
-        return DecisionRule(classes=bare)
+        classes = {name: replace(own, cleaning=Cleaning()) for name, own in self.classes.items()}
+        return DecisionRule(classes=classes)
 
     @property
     def cleans(self) -> bool:
@@ -88,7 +89,7 @@ def apply_rule(rule: DecisionRule, probabilities: np.ndarray, space: LabelSpace)
             hint="Rule and probabilities must come from runs with the same classes.",
         )
     thresholds = [one.threshold for one in own]
-    decide = _largest_odds if space.is_exclusive else _paint
+    decide = _largest_odds if space.is_exclusive else _apply_thresholds
     classes = decide(as_fractions(probabilities), thresholds, space)
     return clean_classes(classes, space.scored, [one.cleaning for one in own])
 
@@ -96,7 +97,7 @@ def apply_rule(rule: DecisionRule, probabilities: np.ndarray, space: LabelSpace)
 def _largest_odds(
     probabilities: np.ndarray, thresholds: Sequence[float], space: LabelSpace
 ) -> np.ndarray:
-    """Decide among classes that exclude each other; the first of equal ones wins."""
+    """Decide among classes that exclude each other; of equal ones, the first is chosen."""
     best = probabilities[0].copy()
     classes = np.zeros(best.shape, dtype=np.uint8)
     for index, threshold in enumerate(thresholds, 1):
@@ -106,8 +107,10 @@ def _largest_odds(
     return classes
 
 
-def _paint(probabilities: np.ndarray, thresholds: Sequence[float], space: LabelSpace) -> np.ndarray:
-    """Decide one class, or regions: each that reaches its threshold covers those before it."""
+def _apply_thresholds(
+    probabilities: np.ndarray, thresholds: Sequence[float], space: LabelSpace
+) -> np.ndarray:
+    """Decide one class, or regions, each of which covers those before it."""
     classes = np.zeros(probabilities.shape[1:], dtype=np.uint8)
     for region, probability, threshold in zip(space.scored, probabilities, thresholds, strict=True):
         classes[probability >= threshold] = region.classes[0]

@@ -1,4 +1,4 @@
-"""Runs opened for prediction: the members of an ensemble, and the network during training."""
+"""Open runs as members of an ensemble, and predict with one network."""
 
 from __future__ import annotations
 

@@ -1,15 +1,14 @@
-"""Trained networks as prediction uses them: one protocol, whatever computes the logits."""
+"""Protocol of a trained network for prediction, and its implementation in PyTorch."""
 
 from __future__ import annotations
 
 import copy
-import importlib
 import itertools
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -121,7 +120,7 @@ class Slot:
 
 @dataclass(frozen=True, eq=False)
 class LazyNetwork:
-    """A network that is loaded when it is used, in place of the one that was in the slot before."""
+    """A network that is loaded when it is used and replaces the previous one in the slot."""
 
     name: str
     margin: int
@@ -160,22 +159,6 @@ class BackendOptions:
                 code="backend_needs_cpu",
                 hint="Use --device cpu, or backend torch or compile.",
             )
-
-
-def import_optional(module: str, extra: str) -> Any:
-    """Import an optional package.
-
-    Raises:
-        PlanError: if it is not installed; the hint names the extra of ushape that installs it.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise PlanError(
-            f"This backend needs {module}, which is not installed.",
-            code="missing_backend_package",
-            hint=f'pip install "ushape[{extra}]" installs it; backend torch needs nothing more.',
-        ) from None
 
 
 def check_tile_size(legal_size: Callable[[int], int], tiles: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Trained runs as a predictor: preprocess an image, predict it, decide its classes."""
+"""Predict images with trained runs: preprocess, compute probabilities, decide classes."""
 
 from __future__ import annotations
 
@@ -80,11 +80,11 @@ class Predictor:
         backend: str = "torch",
         settings: Iterable[str] = (),
     ) -> Predictor:
-        """Open run folders; nothing else is needed, wherever they were copied to.
+        """Open run folders; they contain everything that is needed.
 
         Args:
             folders: One run, or several whose probabilities are averaged.
-            backend: One of backends.BACKENDS, or auto for the fastest that changes little.
+            backend: One of backends.BACKENDS, or auto for the fastest that changes few pixels.
             settings: `predict.key=value` for each setting of the plan to change.
 
         Raises:
@@ -102,7 +102,7 @@ class Predictor:
         """Read the image of a case and preprocess it for each network.
 
         Args:
-            companions: All cases of its group, including itself; empty if it stands alone.
+            companions: All cases of its group, including itself; empty if it has no group.
 
         Raises:
             DataError: if the image cannot be read, or its channels or dimensions are not those of

@@ -1,4 +1,4 @@
-"""Reading, computing and writing of many images at the same time."""
+"""Read, compute and write many images at the same time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ AHEAD = 8
 """Largest number of images that are read in advance, and of results that wait to be written."""
 
 AHEAD_PX = 1 << 23
-"""Number of pixels in these images above which fewer of them are held."""
+"""Largest number of pixels of all images in memory, if there is more than one."""
 
 
 class Loaded(Protocol):
@@ -51,12 +51,12 @@ class Computed(Generic[T, P]):
 
 @dataclass
 class Limit:
-    """Number of images that may be held, from the size of the largest one that was read."""
+    """Number of images that may be in memory, derived from the largest one that was read."""
 
     largest_px: int = 0
 
     def __call__(self) -> int:
-        # Before the first image was read, it must be expected to be large.
+        # The first image may be large, so only one is read.
         return max(1, min(AHEAD, AHEAD_PX // self.largest_px)) if self.largest_px else 1
 
 
@@ -95,7 +95,7 @@ def compute_ahead(
     compute: Callable[[Sequence[S]], Sequence[P]],
     limit: Limit | None = None,
 ) -> Iterator[Computed[T, P]]:
-    """Yield each item with what `compute` returns for it, in order; the next items are being read.
+    """Yield each item with what `compute` returns for it, in order, while the next items are read.
 
     Small images with one key that follow each other are computed together.
     """

@@ -156,7 +156,7 @@ def _cut(network: Network, shape: Sequence[int], settings: TileSettings) -> list
             most = min(most, max(MIN_TILE, MAX_STRIP_PX // shape[1]))
         tile = even_tile(size, most, _overlap_of(settings, place, most), settings.stretch)
         tile = network.legal_size(tile + 2 * margin) - 2 * margin
-        # Tiles of a legal size overlap a little more than asked for, if that saves no tile.
+        # If the number of tiles is the same, tiles of a legal size overlap more than requested.
         axes.append(cut_axis(size, tile, _overlap_of(settings, place, tile), settings.blend))
     return axes
 

@@ -1,4 +1,4 @@
-"""Images larger than memory: the steps of prediction, band by band, on the grid of the file."""
+"""Predict images larger than memory band by band, on the grid of the file."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class StreamedImage:
 
     @property
     def batch_key(self) -> None:
-        """Such an image never shares a batch."""
+        """None: such an image never shares a batch."""
         return
 
 
@@ -65,7 +65,7 @@ def read_or_open(path: Path, is_large: Callable[[Bands], bool]) -> Pixels | Band
                 whole = bands.read(0, bands.shape[1])
                 return Pixels(array=whole, spacing_mm=bands.spacing_mm)
         except DataError:
-            pass  # The reader of whole images says what is wrong.
+            pass  # The reader of whole images raises the error.
     return io.read(path)
 
 
@@ -163,7 +163,7 @@ def check_streamable(preprocessing: Preprocessing, name: str) -> None:
 
 
 def count_missing(bands: Bands) -> int:
-    """Return the number of pixels of the file that hold NaN or infinity in some channel."""
+    """Return the number of pixels of the file that have NaN or infinity in any channel."""
     if bands.dtype.kind != "f":
         return 0
     strips = (bands.read(first, last) for first, last in _strips(bands.shape))

@@ -25,7 +25,7 @@ MIN_GAIN = 0.002
 MIN_BETTER = 2 / 3
 """Share of the groups changed by a step that must improve."""
 
-MAX_ALARMS = 0.02
+MAX_FALSE_POSITIVES = 0.02
 """Largest increase of the share of empty cases with a false positive."""
 
 MIN_GROUPS = 3
@@ -36,6 +36,7 @@ CLEANINGS: tuple[tuple[str, Any], ...] = (
     ("largest_hole_px", "all"),
     *(("smallest_px", size) for size in SIZES_PX),
 )
+"""Cleaning settings that are compared, each with its value."""
 
 PredictedCases = Iterable[tuple[np.ndarray, np.ndarray]]
 """Probabilities (K, *S), floats or uint8 for 0 to 255, and true class indices (*S), by case."""
@@ -64,7 +65,7 @@ def choose_rule(cases: PredictedCases, space: LabelSpace, groups: Sequence[str])
     largest gain first. A change is accepted if the mean Dice of its class over groups (pixels of a
     group pooled, a miss is 0, groups without the class left out) gains more than MIN_GAIN, at
     least MIN_BETTER of the changed groups improve, the mean over all classes does not fall, and
-    the share of false positives in cases without the class rises by at most MAX_ALARMS.
+    the share of false positives in cases without the class rises by at most MAX_FALSE_POSITIVES.
 
     Args:
         cases: Iterated several times with one case in memory at a time: a list, or an object that
@@ -74,7 +75,7 @@ def choose_rule(cases: PredictedCases, space: LabelSpace, groups: Sequence[str])
     Raises:
         DataError: if shapes do not fit, or values are not probabilities.
     """
-    assert iter(cases) is not cases, "an iterator can be gone through only once"
+    assert iter(cases) is not cases, "cases must be iterable several times"
     known = ValidationCases(cases, space, groups)
     curves = known.threshold_curves()
     default = {name: curve[GRID.index(0.5)] for name, curve in curves.items()}
@@ -87,7 +88,7 @@ def choose_rule(cases: PredictedCases, space: LabelSpace, groups: Sequence[str])
     rule, now, more = known.add_steps(rule, now, cleanings, default)
     return RuleChoice(
         rule=rule,
-        report=(*lines, *more, *_what_stays(rule, default)),
+        report=(*lines, *more, *_unchanged_lines(rule, default)),
         before={name: score.mean for name, score in default.items() if score.dice},
         after={name: score.mean for name, score in now.items() if score.dice},
     )
@@ -99,13 +100,13 @@ class RuleScore:
 
     groups: dict[str, Counts] = field(default_factory=dict)
     empty_cases: int = 0
-    false_alarms: int = 0
+    false_positives: int = 0
 
     def add(self, group: str, counts: Counts) -> None:
         self.groups[group] = self.groups[group] + counts if group in self.groups else counts
         if not counts.truth:
             self.empty_cases += 1
-            self.false_alarms += counts.predicted > 0
+            self.false_positives += counts.predicted > 0
 
     @property
     def dice(self) -> dict[str, float]:
@@ -116,15 +117,15 @@ class RuleScore:
     def mean(self) -> float:
         return float(np.mean(list(self.dice.values()))) if self.dice else 0.0
 
-    def alarms_more_than(self, other: RuleScore) -> bool:
-        return self.false_alarms - other.false_alarms > MAX_ALARMS * self.empty_cases
+    def has_more_false_positives(self, other: RuleScore) -> bool:
+        return self.false_positives - other.false_positives > MAX_FALSE_POSITIVES * self.empty_cases
 
     def changes_from(self, other: RuleScore) -> list[float]:
         """Return gain or loss of each group whose Dice changes."""
         now, then = self.dice, other.dice
         return [now[group] - then[group] for group in now if now[group] != then[group]]
 
-    def beats(self, other: RuleScore) -> bool:
+    def is_better_than(self, other: RuleScore) -> bool:
         """Return whether the Dice is clearly higher."""
         changes = self.changes_from(other)
         better = sum(change > 0 for change in changes)
@@ -167,7 +168,7 @@ class _Step:
         )
         if after.empty_cases:
             text += (
-                f", false positives in {before.false_alarms} -> {after.false_alarms} of "
+                f", false positives in {before.false_positives} -> {after.false_positives} of "
                 f"{after.empty_cases} cases without {self.name}"
             )
         return text + "."
@@ -200,14 +201,14 @@ class ValidationCases:
         report: list[str] = []
         while steps:
             trials = self.measure([step.on(rule) for step in steps])
-            worth = [
+            accepted = [
                 (after[step.name].mean - now[step.name].mean, step, after)
                 for step, after in zip(steps, trials, strict=True)
-                if _is_worth(step.name, now, after, default)
+                if _is_accepted(step.name, now, after, default)
             ]
-            if not worth:
+            if not accepted:
                 break
-            _, taken, after = max(worth, key=lambda trial: trial[0])
+            _, taken, after = max(accepted, key=lambda trial: trial[0])
             report.append(taken.line(now[taken.name], after[taken.name]))
             rule, now = taken.on(rule), after
             steps = [s for s in steps if (s.name, s.key) != (taken.name, taken.key)]
@@ -244,25 +245,25 @@ class ValidationCases:
             yield group, shares, truth
 
 
-def _is_worth(name: str, now: RuleScores, after: RuleScores, default: RuleScores) -> bool:
+def _is_accepted(name: str, now: RuleScores, after: RuleScores, default: RuleScores) -> bool:
     """Return whether a step for one class improves it and no other class becomes worse."""
     gain = sum(after[other].mean - now[other].mean for other in now)
-    alarms = any(after[other].alarms_more_than(default[other]) for other in now)
-    return after[name].beats(now[name]) and gain > 0 and not alarms
+    worse = any(after[other].has_more_false_positives(default[other]) for other in now)
+    return after[name].is_better_than(now[name]) and gain > 0 and not worse
 
 
 def _best_threshold(curve: Sequence[RuleScore]) -> float | None:
-    """Return the threshold with the highest mean Dice if it beats 0.5; if equal, the nearest."""
+    """Return the threshold with the highest mean Dice if better than 0.5; if equal, the nearest."""
     default = curve[GRID.index(0.5)]
-    worth = [
+    accepted = [
         (score.mean, -abs(threshold - 0.5), threshold)
         for threshold, score in zip(GRID, curve, strict=True)
-        if score.beats(default) and not score.alarms_more_than(default)
+        if score.is_better_than(default) and not score.has_more_false_positives(default)
     ]
-    return max(worth)[-1] if worth else None
+    return max(accepted)[-1] if accepted else None
 
 
-def _what_stays(rule: DecisionRule, default: RuleScores) -> Iterator[str]:
+def _unchanged_lines(rule: DecisionRule, default: RuleScores) -> Iterator[str]:
     """Yield a line for each class that was not changed, and one on the bias of the numbers."""
     for name, score in default.items():
         if len(score.dice) < MIN_GROUPS:
@@ -307,8 +308,8 @@ def _evidence(probabilities: np.ndarray, space: LabelSpace) -> Iterator[np.ndarr
     scored, likeliest = space.scored, space.decode(probabilities)
     for place, region in enumerate(scored, 1):
         if space.is_exclusive:
-            own, rival = probabilities[place], np.delete(probabilities, place, axis=0).max(axis=0)
-            odds = np.divide(own, own + rival, out=np.zeros_like(own), where=own + rival > 0)
+            own, other = probabilities[place], np.delete(probabilities, place, axis=0).max(axis=0)
+            odds = np.divide(own, own + other, out=np.zeros_like(own), where=own + other > 0)
             below = np.nextafter(own.dtype.type(0.5), own.dtype.type(0))
             yield np.where(region.of(likeliest), odds, np.minimum(odds, below))
             continue

@@ -13,7 +13,7 @@ from ushape.errors import ConfigError, RunError
 from ushape.inference.decision_rule import ClassRule, DecisionRule, apply_rule, as_fractions
 from ushape.inference.threshold_search import choose_rule
 from ushape.inference.uncertainty import Calibration, confidence_of, fit_calibration
-from ushape.io.files import write_bytes
+from ushape.io.files import write_json
 from ushape.labels import LabelSpace
 from ushape.metrics.overlap import count_overlap, dice
 from ushape.planning.run import Run
@@ -49,7 +49,7 @@ class ValidatedCase:
 
 
 def choose_tuning(cases: Sequence[ValidatedCase], space: LabelSpace, *, rule: bool) -> Tuning:
-    """Choose a rule, if asked for, and fit the calibration to its decisions."""
+    """Choose a rule if `rule` is set, and fit the calibration to its decisions."""
     chosen, report = DecisionRule(), tuple[str, ...]()
     if rule:
         pairs = [(case.probabilities, case.truth) for case in cases]
@@ -89,8 +89,8 @@ def thin_out_cases(sizes: Sequence[int], channels: int) -> Iterator[int]:
 
 
 def save_tuning(run: Run, tuning: Tuning) -> None:
-    content = json.dumps(config.to_dict(tuning), indent=2) + "\n"
-    write_bytes(run.tuning_path, content.encode())
+    """Write the tuning into the run folder."""
+    write_json(run.tuning_path, config.to_dict(tuning))
 
 
 def load_tuning(run: Run) -> Tuning:

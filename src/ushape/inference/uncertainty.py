@@ -24,9 +24,6 @@ class Spread:
     probabilities: np.ndarray
     """(K, *S), mean over members: the prediction of the ensemble."""
 
-    deviation: np.ndarray
-    """(*S), standard deviation over members, 0 to 0.5, of the channel in which it is largest."""
-
     disagreement: np.ndarray
     """(*S), mutual information of prediction and member, 0 to 1: the entropy of the mean minus the
     mean entropy, high where members are certain of different classes."""
@@ -85,13 +82,13 @@ def spread_over(members: Iterable[np.ndarray], space: LabelSpace) -> Spread:
 
     Source:
         Depeweg et al. 2018 (arXiv 1710.07283): entropy of the mean minus mean of the entropies;
-        members as in Lakshminarayanan et al. 2017 (arXiv 1612.01474). Variance as in Welford 1962.
+        members as in Lakshminarayanan et al. 2017 (arXiv 1612.01474).
     """
-    count, mean, squares, within = 0, np.zeros(0), np.zeros(0), np.zeros(0)
+    count, mean, within = 0, np.zeros(0), np.zeros(0)
     for count, member in enumerate(members, 1):
         shares = as_fractions(member)
         if count == 1:
-            mean, squares = np.zeros_like(shares), np.zeros_like(shares)
+            mean = np.zeros_like(shares)
             within = np.zeros(shares.shape[1:], dtype=np.float32)
         elif shares.shape != mean.shape:
             raise DataError(
@@ -100,9 +97,7 @@ def spread_over(members: Iterable[np.ndarray], space: LabelSpace) -> Spread:
                 code="probability_shape_mismatch",
                 hint="All members must predict the same image with the same classes.",
             )
-        change = shares - mean
-        mean += change / count
-        squares += change * (shares - mean)
+        mean += (shares - mean) / count
         within += entropy_map(shares, space)
     if not count:
         raise DataError(
@@ -112,7 +107,6 @@ def spread_over(members: Iterable[np.ndarray], space: LabelSpace) -> Spread:
         )
     return Spread(
         probabilities=mean,
-        deviation=np.sqrt(squares.max(axis=0).clip(min=0) / count).astype(np.float32),
         disagreement=(entropy_map(mean, space) - within / count).clip(0, 1),
     )
 

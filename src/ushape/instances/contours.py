@@ -1,4 +1,4 @@
-"""Trace the outlines of objects, and write them as GeoJSON for QuPath or as regions for ImageJ.
+"""Trace the outlines of objects and write them as GeoJSON for QuPath or as regions for ImageJ.
 
 Outlines are polygons with holes along the edges of pixels. A point (y, x) is a corner of pixels:
 (0, 0) is the top left corner of the image, (1, 1) the lower right corner of the first pixel. QuPath

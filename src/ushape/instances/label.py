@@ -116,7 +116,7 @@ def label_objects(
     _check(classes, config, probabilities, spacing_mm)
     classes = np.where(classes == IGNORE, 0, classes).astype(np.uint8)
     if config.largest_hole_px:
-        classes = fill_holes(
+        classes = fill_enclosed_holes(
             classes, config.largest_hole_px, corners_connect=config.corners_connect
         )
     if config.split == "none" and config.border_class is None:
@@ -168,7 +168,7 @@ def _split(
 def _depth(mask: np.ndarray, spacing_mm: Sequence[float] | None) -> np.ndarray:
     """Return the distance to the nearest pixel outside, in pixels of the finest axis.
 
-    The region beyond the image is unknown and does not count as outside.
+    The edge of the image does not count as background, because objects may continue beyond it.
     """
     if mask.all():
         return np.zeros(mask.shape)
@@ -345,17 +345,17 @@ def _join_shallow(
     return np.asarray(sparse.csgraph.connected_components(graph, directed=False)[1])
 
 
-def fill_holes(
+def fill_enclosed_holes(
     classes: np.ndarray, largest_px: int, *, corners_connect: bool = False
 ) -> np.ndarray:
-    """Gives a hole to the class around it.
+    """Fill holes with the class around them.
 
     A hole is background that is not connected to the image's edge and touches pixels of a single
-    class. Where two classes enclose it, nobody can say whose it is: it stays.
+    class. Background that is enclosed by two classes is kept.
 
     Args:
-        largest_px: Larger holes stay.
-        corners_connect: Foreground connects at corners, so background does not.
+        largest_px: Largest hole that is filled, in pixels.
+        corners_connect: Whether foreground connects at corners; if so, background does not.
 
     Shapes:
         classes: (*S) uint8 class indices -> the same.
@@ -365,19 +365,19 @@ def fill_holes(
     pixels = parts > 0
     if not pixels.any():
         return classes
-    lowest, highest = _classes_beside(classes, parts, pixels)
+    lowest, highest = _classes_around(classes, parts, pixels)
     filled = classes.copy()
     filled[pixels] = np.where(lowest == highest, lowest, 0)[parts[pixels]]
     return filled
 
 
-def _classes_beside(
+def _classes_around(
     classes: np.ndarray, parts: np.ndarray, pixels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest foreground class that shares a side with each part.
+    """Return the lowest and highest foreground class that shares a side with each part.
 
     Args:
-        pixels: Those of the parts that are asked for.
+        pixels: Pixels of the parts.
 
     Shapes:
         all (*S) -> (parts + 1,) twice.
@@ -385,9 +385,9 @@ def _classes_beside(
     sides = ndimage.generate_binary_structure(classes.ndim, 1)
     highest = np.zeros(int(parts.max()) + 1, dtype=np.uint8)
     lowest = np.full_like(highest, 255)
-    nothing_as_most = np.where(classes == 0, 255, classes).astype(np.uint8)
-    least = ndimage.minimum_filter(nothing_as_most, footprint=sides, mode="nearest")
-    most = ndimage.maximum_filter(classes, footprint=sides, mode="nearest")
-    np.minimum.at(lowest, parts[pixels], least[pixels])
-    np.maximum.at(highest, parts[pixels], most[pixels])
+    background_as_highest = np.where(classes == 0, 255, classes).astype(np.uint8)
+    minimum = ndimage.minimum_filter(background_as_highest, footprint=sides, mode="nearest")
+    maximum = ndimage.maximum_filter(classes, footprint=sides, mode="nearest")
+    np.minimum.at(lowest, parts[pixels], minimum[pixels])
+    np.maximum.at(highest, parts[pixels], maximum[pixels])
     return lowest, highest

@@ -54,9 +54,6 @@ WRITERS: dict[str, Callable[[BinaryIO, np.ndarray, Palette | None, str], None]] 
 ProbabilityType = Literal["uint8", "float16", "float32"]
 """Data type of stored probabilities; uint8 stores round(255 p)."""
 
-ORIENTATION_TAG, TRANSPOSED = 0x0112, (5, 6, 7, 8)
-"""EXIF's orientation tag, and its values that exchange height and width."""
-
 
 def read(path: Path) -> Pixels:
     """Read an image: (C, *S) as stored, palettes converted to their colors.
@@ -110,27 +107,10 @@ def read_mask(path: Path) -> MaskPixels:
     return MaskPixels(codes=codes, encoding=MaskEncoding(dtype=str(codes.dtype), suffix=suffix))
 
 
-def read_size(path: Path) -> tuple[int, ...]:
-    """Return S of an image, without decoding it if Pillow can read the size from the header.
-
-    Raises:
-        DataError: as for `read`.
-    """
-    if READERS.get(suffix_of(path)) is raster.read:
-        try:
-            with Image.open(path) as image:
-                is_transposed = image.getexif().get(ORIENTATION_TAG) in TRANSPOSED
-                size = image.height, image.width
-                return size[::-1] if is_transposed else size
-        except Exception:
-            pass  # The reader below raises the error.
-    return tuple(read(path).array.shape[1:])
-
-
 def write_mask(
     path: Path, codes: np.ndarray, encoding: MaskEncoding, like: Path | Grid | None = None
 ) -> None:
-    """Write codes (*S) in the encoding of the user's masks; whole or not at all.
+    """Write codes (*S) in the encoding of the user's masks, atomically.
 
     Args:
         path: Output file; its suffix selects the format, one of WRITERS or itk.WRITABLE.
@@ -177,7 +157,7 @@ def read_grid(path: Path) -> Grid | None:
 
 
 def write_rgb(path: Path, picture: np.ndarray) -> None:
-    """Write (y, x, 3) or gray (y, x) uint8 as PNG; whole or not at all."""
+    """Write (y, x, 3) or gray (y, x) uint8 as PNG, atomically."""
     with replacing(path) as file:
         Image.fromarray(picture).save(file, format="PNG")
 
@@ -188,7 +168,7 @@ def write_probabilities(
     names: Sequence[str],
     dtype: ProbabilityType = "float32",
 ) -> None:
-    """Write (K, *S) and the class names as .npz; whole or not at all."""
+    """Write (K, *S) and the class names as .npz, atomically."""
     with replacing(path) as file:
         stored = as_stored_probabilities(probabilities, dtype)
         np.savez_compressed(file, probabilities=stored, names=np.asarray(names))
@@ -238,7 +218,7 @@ def check_pixels(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
     """Check what every reader returns: (C, *S) of numbers with at most 64 bits.
 
     Raises:
-        DataError: if shape or type are different.
+        DataError: if the shape or the type is not supported.
     """
     if len(shape) not in (3, 4) or 0 in shape or dtype.kind not in "buif":
         raise damaged(path, f"the file holds {dtype} of shape {shape}")
@@ -264,7 +244,7 @@ def apply_palette(indices: np.ndarray, palette: Palette) -> np.ndarray:
 
 
 def _read(path: Path) -> Pixels:
-    """Return what the reader of a file found, checked."""
+    """Read a file with the reader of its format, and check the result."""
     pixels = reader_of(path)(path)
     array = pixels.array
     check_pixels(path, array.shape, array.dtype)
@@ -324,12 +304,12 @@ def _whole_numbers(path: Path, values: np.ndarray) -> np.ndarray:
     if values.dtype.kind in "uib":
         return values
     with np.errstate(invalid="ignore"):  # NaN raises the error below, not a warning.
-        is_odd = ~np.isfinite(values) | (values != np.rint(values))
-    if is_odd.any():
-        odd = values[is_odd]
+        is_fraction = ~np.isfinite(values) | (values != np.rint(values))
+    if is_fraction.any():
+        fractions = values[is_fraction]
         raise DataError(
-            f"{path}: the mask has {pluralize(odd.size, 'value')} that are not whole numbers, for "
-            f"example {odd.flat[0]:g}.",
+            f"{path}: {pluralize(fractions.size, 'value')} of the mask are not whole numbers, "
+            f"for example {fractions.flat[0]:g}.",
             code="mask_not_integer",
             hint="Save the classes as integers; apply a threshold to probabilities first.",
         )

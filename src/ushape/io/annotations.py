@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
 from collections.abc import Mapping
@@ -16,9 +15,11 @@ import numpy as np
 
 from ushape import io
 from ushape.errors import DataError, require_package
-from ushape.formatting import reason
-from ushape.io.files import MAX_PIXELS
+from ushape.io.files import MAX_PIXELS, read_json
 from ushape.types import CocoMask, Mask, MaskEncoding, MaskParts, MaskPixels
+
+JSON_HINT = "Write it as JSON, encoded in UTF-8."
+"""Hint of the error about a JSON file of the user that cannot be read."""
 
 _LOCK = Lock()
 
@@ -77,7 +78,7 @@ def read_coco(path: Path) -> CocoFile:
 
 @lru_cache(maxsize=4)
 def _read_coco_once(path: Path, changed_ns: int) -> CocoFile:
-    values = read_json(path)
+    values = read_json(path, DataError, code="json_invalid", hint=JSON_HINT)
     for part in ("images", "annotations", "categories"):
         if not isinstance(values, dict) or not isinstance(values.get(part), list):
             raise DataError(
@@ -123,22 +124,6 @@ def _check_image(path: Path, entry: Mapping[str, Any]) -> None:
         )
     if not isinstance(entry["file_name"], str):
         raise TypeError("a file_name that is text")
-
-
-def read_json(path: Path) -> Any:
-    """Return the content of a JSON file.
-
-    Raises:
-        DataError: if it cannot be read.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path}: the file cannot be read ({reason(error)}).",
-            code="json_invalid",
-            hint="Write it as JSON, encoded in UTF-8.",
-        ) from None
 
 
 def _by_id(path: Path, what: str, entries: list[Any]) -> dict[int | str, Any]:

@@ -122,7 +122,7 @@ def _load(path: Path, pixels: bool = True) -> Any:
     pydicom = _pydicom(path)
     with path.open("rb") as file:
         is_marked = file.read(132)[128:] == b"DICM"
-    # Old files lack this mark, but pydicom would invent elements from random bytes.
+    # Old files lack this mark, but pydicom would read elements from random bytes.
     if not is_marked:
         raise files.damaged(path, "the file is not DICOM")
     meta = pydicom.filereader.read_file_meta_info(path)
@@ -164,27 +164,27 @@ def _pixels_of(path: Path, data: Any) -> np.ndarray:
 def _unpack_by_itk(path: Path, data: Any, shape: tuple[int, int, int, int]) -> np.ndarray:
     """Return the stored values (frames, y, x, C), unpacked by ITK from a copy with pixels only.
 
-    In the file itself ITK would trust the length that any element claims.
+    In the original file, ITK would accept the length that any element claims.
     """
     itk, pydicom = load_itk(path), _pydicom(path)
     encaps = _pydicom(path, ".encaps")
-    bare = pydicom.Dataset()
+    dataset = pydicom.Dataset()
     for name in PIXEL_ELEMENTS:
         if data.get(name) is not None:
-            setattr(bare, name, data.get(name))
+            setattr(dataset, name, data.get(name))
     if str(data.PhotometricInterpretation).startswith("MONOCHROME"):
-        bare.PhotometricInterpretation = "MONOCHROME2"  # Otherwise ITK would invert it.
+        dataset.PhotometricInterpretation = "MONOCHROME2"  # Otherwise ITK would invert it.
     frames = list(encaps.generate_frames(data.PixelData, number_of_frames=shape[0]))
-    bare.SOPClassUID = SECONDARY_CAPTURE
-    bare.SOPInstanceUID = "1.2.826.0.1.3680043.8.498.1"
-    bare.PixelData = encaps.encapsulate(frames)
-    bare["PixelData"].VR = "OB"
-    bare["PixelData"].is_undefined_length = True
-    bare.file_meta = pydicom.dataset.FileMetaDataset()
-    bare.file_meta.TransferSyntaxUID = data.file_meta.TransferSyntaxUID
+    dataset.SOPClassUID = SECONDARY_CAPTURE
+    dataset.SOPInstanceUID = "1.2.826.0.1.3680043.8.498.1"
+    dataset.PixelData = encaps.encapsulate(frames)
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = data.file_meta.TransferSyntaxUID
     with tempfile.TemporaryDirectory() as folder:  # ITK can only read from a path.
         copy = Path(folder, "pixels.dcm")
-        bare.save_as(copy, enforce_file_format=True)
+        dataset.save_as(copy, enforce_file_format=True)
         image = itk.ReadImage(str(copy), imageIO="GDCMImageIO")
     return itk.GetArrayFromImage(image).reshape(shape)
 

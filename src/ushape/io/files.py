@@ -1,7 +1,8 @@
-"""Files: written whole or not at all, and read without trusting what they claim."""
+"""Write files atomically, and check the claims of files that are read."""
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -10,12 +11,12 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import psutil
 
 from ushape.errors import DataError, RunError, UshapeError
-from ushape.formatting import size_text
+from ushape.formatting import reason, size_text
 
 LEFTOVER = re.compile(r"\.(?P<process>\d+)-\d+\.part$")
 """Name of a file that a process has not finished writing."""
@@ -56,9 +57,30 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
+    """Write a file atomically."""
     with replacing(path) as file:
         file.write(content)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write JSON atomically; values of other types are written as text."""
+    write_bytes(path, (json.dumps(values, indent=2, default=str) + "\n").encode())
+
+
+def read_json(path: Path, error: type[UshapeError], *, code: str, hint: str) -> Any:
+    """Return the content of a JSON file.
+
+    Args:
+        error: Class of the exception that is raised if the file cannot be read.
+        code, hint: Attributes of that exception.
+
+    Raises:
+        UshapeError: if the file is missing, or is not JSON in UTF-8.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as problem:
+        raise error(f"{path} cannot be read: {reason(problem)}.", code=code, hint=hint) from None
 
 
 def refuse_existing_output(path: Path | None, overwrite: bool) -> None:
@@ -87,7 +109,7 @@ def remove_leftovers(folder: Path) -> None:
 def reading(path: Path) -> Iterator[None]:
     """Convert every exception of a file format library into a DataError that names the path.
 
-    All exceptions are meant: on random bytes, parsers raise nearly every kind.
+    On random bytes, parsers raise nearly every kind of exception.
 
     Raises:
         DataError: if the file cannot be read, or does not fit into memory.
@@ -155,18 +177,18 @@ def last_line(error: Exception) -> str:
 
 
 def append_line(file: int, line: bytes) -> None:
-    """Append a line to an open file, whole or not at all; it is with the operating system then.
+    """Append a line to an open file, completely or not at all, and pass it to the operating system.
 
     Args:
         file: Descriptor of a file opened with O_APPEND, so that lines of two processes do not mix.
-        line: With its line end.
+        line: Line with its line end.
     """
     size, rest = os.fstat(file).st_size, memoryview(line)
     try:
         while rest:
             rest = rest[os.write(file, rest) :]
     except BaseException:
-        # A full disk, Ctrl-C: the next line must not be appended to a torn one.
+        # On a full disk or Ctrl-C: the next line must not be appended to an incomplete one.
         os.ftruncate(file, size)
         raise
 

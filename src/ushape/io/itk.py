@@ -69,7 +69,7 @@ def read_grid(path: Path) -> Grid:
 def on_grid(array: np.ndarray, grid: Grid) -> Pixels:
     """Return the pixels (C, *S) of an array (C, *grid.shape), without axes of length 1."""
     kept = [axis for axis, length in enumerate(grid.shape) if length > 1]
-    # A line of pixels stays an image: at least the last two axes are kept.
+    # At least the last two axes are kept, so that a line of pixels is still an image.
     kept = kept if len(kept) >= 2 else list(range(len(grid.shape)))[-2:]
     spacing = tuple(grid.spacing_mm[axis] for axis in kept)
     return Pixels(

@@ -169,7 +169,7 @@ def _check_metadata(path: Path, level: Path, *, is_whole: bool = True) -> list[s
         is_whole: Whether the whole array will be read; if not, only the size of a chunk is limited.
 
     Raises:
-        DataError: if the array is too large, holds no numbers, or uses an unknown codec.
+        DataError: if the array is too large, is not numeric, or uses an unknown codec.
     """
     is_new = (level / "zarr.json").exists()
     info = _read_metadata(level / ("zarr.json" if is_new else ".zarray"))
@@ -231,8 +231,8 @@ def _check_blosc(path: Path, level: Path, info: dict[str, Any], chunk_values: in
             for start, size in _parts_of(opened, content_bytes, info):
                 opened.seek(start)
                 head = opened.read(16)
-                said = int.from_bytes(head[12:], "little")
-                if len(head) < 16 or said != size or start + size > content_bytes:
+                claimed = int.from_bytes(head[12:], "little")
+                if len(head) < 16 or claimed != size or start + size > content_bytes:
                     raise files.damaged(path, f"chunk {name} is cut off")
                 if int.from_bytes(head[4:8], "little") > 8 * chunk_values:
                     raise files.damaged(path, f"chunk {name} unpacks to more than its size")

@@ -17,7 +17,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from ushape.errors import ConfigError, DataError, RunError
-from ushape.io.files import append_line, complete_lines, replacing
+from ushape.io.files import append_line, complete_lines, refuse_existing_output, replacing
 
 if sys.platform != "win32":
     import fcntl
@@ -90,12 +90,7 @@ class SubmissionWriter:
                 code="unwritable_suffix",
                 hint="Use a name such as submit.csv.gz.",
             )
-        if path.exists() and not overwrite:
-            raise RunError(
-                f"{path} already exists.",
-                code="output_exists",
-                hint="Use --overwrite to replace it, or choose another name.",
-            )
+        refuse_existing_output(path, overwrite)
         self.path, self.order = path, order
         self.partial = self._partial_of(order)
         for other in get_args(Order):
@@ -112,14 +107,14 @@ class SubmissionWriter:
         _lock(self._file, self.partial)
         if overwrite:
             self._file.truncate(0)
-        self.done = set(self._keep_whole_rows())  # No other process writes from here on.
+        self.done = set(self._keep_complete_rows())  # No other process writes from here on.
 
     def write(self, name: str, mask: np.ndarray) -> None:
         """Add the row of a mask (y, x) of the image's size; see `write_runs`."""
         self.write_runs(name, encode_runs(mask, self.order))
 
     def write_runs(self, name: str, runs: str) -> None:
-        """Add a row, whole or not at all.
+        """Add a row, completely or not at all.
 
         Raises:
             DataError: if the name has a row already, or cannot be written to one.
@@ -134,7 +129,7 @@ class SubmissionWriter:
         self.done.add(name)
 
     def finish(self) -> None:
-        """Write the output, whole or not at all, and remove the partial file."""
+        """Write the output atomically and remove the partial file."""
         os.fsync(self._file.fileno())
         self._file.close()
         with replacing(self.path) as target, self.partial.open("rb") as rows:
@@ -166,13 +161,13 @@ class SubmissionWriter:
     def _partial_of(self, order: str) -> Path:
         return self.path.with_name(f".{self.path.name}.{order}.part")
 
-    def _keep_whole_rows(self) -> Iterator[str]:
-        """Names of the rows that were written whole; what follows the last of them is cut off."""
+    def _keep_complete_rows(self) -> Iterator[str]:
+        """Yield the names of the complete rows, and cut off what follows the last of them."""
         whole = 0
         for line in complete_lines(self.partial):
             try:
                 name, _ = _row_of(line.decode())
-            except ValueError:  # Holes that a power failure left.
+            except ValueError:  # Zeros that a power failure left.
                 break
             whole += len(line)
             yield name

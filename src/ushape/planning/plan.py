@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,8 +10,8 @@ from ushape import config
 from ushape.config import AUTO, resolved
 from ushape.data.preprocessing import Preprocessing
 from ushape.errors import ConfigError, RunError
-from ushape.formatting import reason
 from ushape.io import is_writable
+from ushape.io.files import read_json
 from ushape.planning.hardware import Machine
 from ushape.planning.recipe import Recipe
 from ushape.transforms.augment import AugmentConfig
@@ -108,19 +107,13 @@ def load_plan(path: Path) -> Plan:
         RunError: if the file cannot be read, or was written by another version.
         ConfigError: if a value is impossible or "auto".
     """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(
-            f"{path} cannot be read: {reason(error)}.",
-            code="unreadable_plan",
-            hint="Write a plan with `ushape plan DATA -o plan.json`.",
-        ) from None
+    hint = "Write a plan with `ushape plan DATA -o plan.json`."
+    values = read_json(path, RunError, code="unreadable_plan", hint=hint)
     if not isinstance(values, dict):
         raise RunError(
             f"{path} does not contain a plan.",
             code="invalid_plan",
-            hint="Write a plan with `ushape plan DATA -o plan.json`.",
+            hint=hint,
         )
     if left := find_auto(values.get("recipe")):
         raise ConfigError(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ushape.data.splits import Splits
 from ushape.errors import RunError
 from ushape.formatting import command_line, reason
-from ushape.io.files import write_bytes
+from ushape.io.files import read_json, write_bytes, write_json
 from ushape.models import build_model
 from ushape.planning.custom_code import loaded_source, require_code
 from ushape.planning.plan import Plan
@@ -298,14 +298,8 @@ class Run:
 
     def _read_json(self, path: Path) -> Any:
         self._require(path)
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, OSError) as error:
-            raise RunError(
-                f"{path} cannot be read: {reason(error)}.",
-                code="damaged_run",
-                hint="Copy the complete run folder again.",
-            ) from None
+        hint = "Copy the complete run folder again."
+        return read_json(path, RunError, code="damaged_run", hint=hint)
 
     def _require(self, path: Path) -> None:
         if not path.exists():
@@ -314,11 +308,6 @@ class Run:
                 code="run_incomplete",
                 hint="Name the folder that `ushape train` printed, e.g. runs/my_images.",
             )
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Write JSON completely or not at all."""
-    write_bytes(path, (json.dumps(values, indent=2, default=str) + "\n").encode())
 
 
 def _case_to_row(case: Case, data: Path) -> dict[str, Any]:

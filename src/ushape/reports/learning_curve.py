@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from matplotlib.figure import Figure
 from ushape import config
 from ushape.evaluation.learning_curve import LearningCurve
 from ushape.formatting import to_csv
-from ushape.io.files import write_bytes
+from ushape.io.files import write_bytes, write_json
 from ushape.metrics.stats import Interval
 from ushape.reports import BLUE, GRAY, ORANGE, adapt, as_svg, write_page
 
@@ -31,8 +30,7 @@ def write_curve(folder: Path, curve: LearningCurve, title: str, notes: Sequence[
         notes: Description of the method and its limitations, one paragraph each.
     """
     values = {"verdict": curve.verdict, **config.to_dict(curve), "notes": list(notes)}
-    text = json.dumps(values, indent=2) + "\n"
-    write_bytes(folder / f"{FILE_STEM}.json", text.encode())
+    write_json(folder / f"{FILE_STEM}.json", values)
     write_bytes(folder / f"{FILE_STEM}.csv", to_csv(COLUMNS, _csv_rows(curve)))
     page, template = folder / f"{FILE_STEM}.html", f"{FILE_STEM}.html.j2"
     write_page(page, template, title=title, curve=curve, plot=as_svg(_draw(curve)), notes=notes)

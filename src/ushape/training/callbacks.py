@@ -20,7 +20,7 @@ from ushape.io.files import replacing, write_bytes
 from ushape.planning.run import Run
 from ushape.training.module import SegmentationModule
 from ushape.training.optimizers import Schedule
-from ushape.transforms.overlay import judge
+from ushape.transforms.overlay import tint_errors
 
 
 class KeepBest(lightning.Callback):
@@ -261,7 +261,7 @@ class ValidationPictures(lightning.Callback):
         for index, guess in pl_module.shown.items():
             sample = pl_module.validation[index]
             assert sample.classes is not None, "a validation case has a mask"
-            picture = judge(sample.image, sample.classes, np.asarray(guess))
+            picture = tint_errors(sample.image, sample.classes, np.asarray(guess))
             trainer.logger.experiment.add_image(
                 f"validation/{sample.case.id}", picture, trainer.current_epoch, dataformats="HWC"
             )

@@ -1,4 +1,4 @@
-"""Clean class maps: small parts, stray parts and holes, in memory or band by band."""
+"""Clean label maps in memory or band by band: remove components, fill holes."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ def remove_small(mask: np.ndarray, smallest_px: int) -> np.ndarray:
 
 
 def fill_holes(mask: np.ndarray, largest_px: int | Literal["all"] = "all") -> np.ndarray:
-    """The mask with its holes filled.
+    """Fill the holes of a mask.
 
-    A hole is background that cannot get out to the border of the array. Corners connect the
-    mask, so they do not connect a hole with the outside. In a volume a hole is closed in all
-    three directions: what is one in a slice may be open to the next.
+    A hole is background that is not connected to the border of the array. Pixels of the mask that
+    touch at a corner are connected, so background pixels that do are not. In a volume, a hole is
+    closed in all three directions: a hole of one slice may be open in the next.
 
     Args:
-        largest_px: Larger holes stay.
+        largest_px: Largest hole that is filled, in pixels.
 
     Shapes:
         mask: (*S) bool -> the same.
@@ -211,10 +211,10 @@ def find_parts(read: RowMask, shape: Sequence[int], *, corners_connect: bool) ->
     for band in bands:
         pieces, count = ndimage.label(read(band), reach)
         pixels.append(np.bincount(pieces.ravel(), minlength=count + 1)[1:])
-        edges.append(_touching(pieces, count, band.start == 0, band.stop == shape[0]))
+        edges.append(_touches_edge(pieces, count, band.start == 0, band.stop == shape[0]))
         first, last = (np.where(row > 0, row + sum(counts), 0) for row in (pieces[0], pieces[-1]))
         if above is not None:
-            pairs.append(_meeting(above, first, corners_connect=corners_connect))
+            pairs.append(_touching_pairs(above, first, corners_connect=corners_connect))
         above = last
         counts.append(count)
     roots = _join(sum(counts), pairs)
@@ -245,7 +245,7 @@ def clean_stored(
     for region, cleaning, under in zip(regions, cleanings, beneath, strict=True):
         if cleaning.largest_only or cleaning.smallest_px > 1:
             parts = find_parts(_reader(label_map, region), label_map.shape, corners_connect=True)
-            for band, pixels in parts.select(~_stays(parts, cleaning)):
+            for band, pixels in parts.select(~_is_kept(parts, cleaning)):
                 label_map[band][pixels] = under[-1]
     for region, cleaning, under in zip(regions, cleanings, beneath, strict=True):
         if cleaning.largest_hole_px:
@@ -263,7 +263,7 @@ def cut_rows(shape: Sequence[int]) -> list[slice]:
 
 
 @contextmanager
-def held_classes(shape: Sequence[int], folder: Path | None) -> Iterator[np.ndarray]:
+def temporary_label_map(shape: Sequence[int], folder: Path | None) -> Iterator[np.ndarray]:
     """Yield a label map (*S), uint8, in a temporary file that is deleted with the process.
 
     Args:
@@ -277,13 +277,13 @@ def _reader(classes: np.ndarray, region: Region, *, inverted: bool = False) -> R
     return lambda band: region.of(np.asarray(classes[band])) != inverted
 
 
-def _stays(parts: Parts, cleaning: Cleaning) -> np.ndarray:
-    stays = np.ones(len(parts.pixels), dtype=bool)
+def _is_kept(parts: Parts, cleaning: Cleaning) -> np.ndarray:
+    is_kept = np.ones(len(parts.pixels), dtype=bool)
     if cleaning.largest_only:
-        stays = np.arange(len(stays)) == parts.pixels.argmax()
-    stays &= parts.pixels >= cleaning.smallest_px
-    stays[0] = True  # Index 0 is not a component.
-    return stays
+        is_kept = np.arange(len(is_kept)) == parts.pixels.argmax()
+    is_kept &= parts.pixels >= cleaning.smallest_px
+    is_kept[0] = True  # Index 0 is not a component.
+    return is_kept
 
 
 def _is_hole(gaps: Parts, cleaning: Cleaning) -> np.ndarray:
@@ -294,7 +294,7 @@ def _is_hole(gaps: Parts, cleaning: Cleaning) -> np.ndarray:
     return is_hole
 
 
-def _touching(pieces: np.ndarray, count: int, is_first: bool, is_last: bool) -> np.ndarray:
+def _touches_edge(pieces: np.ndarray, count: int, is_first: bool, is_last: bool) -> np.ndarray:
     """Return for each piece whether it touches the border of the map, (count,)."""
     found = np.zeros(count + 1, dtype=bool)
     if is_first:
@@ -306,7 +306,7 @@ def _touching(pieces: np.ndarray, count: int, is_first: bool, is_last: bool) -> 
     return found[1:]
 
 
-def _meeting(above: np.ndarray, below: np.ndarray, *, corners_connect: bool) -> np.ndarray:
+def _touching_pairs(above: np.ndarray, below: np.ndarray, *, corners_connect: bool) -> np.ndarray:
     """Return pairs (pairs, 2) of pieces that touch across the border between two bands."""
     steps = (-1, 0, 1) if corners_connect else (0,)
     found = []
@@ -320,9 +320,10 @@ def _meeting(above: np.ndarray, below: np.ndarray, *, corners_connect: bool) -> 
 
 def _join(count: int, pairs: Sequence[np.ndarray]) -> np.ndarray:
     """Return the component of each piece, (count + 1,); 0 stays 0, others by first appearance."""
-    met = np.concatenate([np.zeros((0, 2), dtype=np.int64), *pairs])
+    touching = np.concatenate([np.zeros((0, 2), dtype=np.int64), *pairs])
     graph = sparse.coo_array(
-        (np.ones(len(met), dtype=bool), (met[:, 0], met[:, 1])), shape=(count + 1, count + 1)
+        (np.ones(len(touching), dtype=bool), (touching[:, 0], touching[:, 1])),
+        shape=(count + 1, count + 1),
     )
     _, labels = csgraph.connected_components(graph, directed=False)
     _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)

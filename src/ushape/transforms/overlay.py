@@ -46,7 +46,7 @@ def outline(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.n
     return picture
 
 
-def judge(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+def tint_errors(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Tint an image: true positives green, false negatives blue, false positives orange.
 
     Shapes:

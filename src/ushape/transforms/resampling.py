@@ -151,9 +151,9 @@ def resample_classes(classes: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     for value in np.unique(classes):  # Sorted, so IGNORE comes last.
         share = _shrink((classes == value)[None].astype(np.float32), shape)[0]
         # Sums of areas are inexact: equal areas must not differ by a rounding error.
-        wins = share > (0.5 if value == IGNORE else best) + 1e-6
-        result[wins] = value
-        best[wins] = share[wins]
+        is_best = share > (0.5 if value == IGNORE else best) + 1e-6
+        result[is_best] = value
+        best[is_best] = share[is_best]
     return result
 
 
@@ -239,7 +239,7 @@ def place_classes(classes: np.ndarray, geometry: Geometry) -> np.ndarray:
 def restore_probabilities(probabilities: np.ndarray, geometry: Geometry) -> np.ndarray:
     """Undo `place_image` for probabilities: (K, *working_shape) -> (K, *file_shape).
 
-    What was cropped away becomes background. Probabilities are resampled, not labels, so that thin
+    The cropped area becomes background. Probabilities are resampled, not labels, so that thin
     structures are preserved.
     """
     if probabilities.shape[1:] != geometry.padded_shape:

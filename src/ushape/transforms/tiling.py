@@ -66,11 +66,11 @@ def cut_axis(size: int, tile: int, overlap_fraction: float, blend: Blend) -> Til
         tile: Length of a tile in pixels.
     """
     starts = tile_starts(size, tile, overlap_fraction)
-    trust = np.broadcast_to(blend_profile(tile, blend), (len(starts), tile))
+    weights = np.broadcast_to(blend_profile(tile, blend), (len(starts), tile))
     total = np.zeros(max(size, tile))
     for start in starts:
-        total[start : start + tile] += trust[0]
-    shares = [own / total[start : start + tile] for own, start in zip(trust, starts, strict=True)]
+        total[start : start + tile] += weights[0]
+    shares = [own / total[start : start + tile] for own, start in zip(weights, starts, strict=True)]
     return TiledAxis(tile, tuple(starts), np.stack(shares).astype(np.float32))
 
 

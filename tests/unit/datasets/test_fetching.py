@@ -323,7 +323,7 @@ def lgg(tmp_path, first=LGG, second=LGG):
 
 
 @pytest.mark.parametrize("rest", [[], ["data.csv"]])
-def test_lgg_without_its_second_copy_and_only_once(tmp_path, monkeypatch, rest):
+def test_fetch_lgg_removes_the_second_copy_and_downloads_once(tmp_path, monkeypatch, rest):
     cases(monkeypatch, "lgg", 2)
     said, client = [], lgg(tmp_path, LGG, LGG + rest)
     found = fetch("lgg", tmp_path / "data", client=client, say=said.append)
@@ -338,7 +338,7 @@ def test_lgg_without_its_second_copy_and_only_once(tmp_path, monkeypatch, rest):
     assert client.calls == 1
 
 
-def test_copies_that_differ_are_not_removed(tmp_path):
+def test_arrange_refuses_different_copies(tmp_path):
     client = lgg(tmp_path, [*LGG, "r/r_1.tif"], [*LGG, "s/s_1.tif"])
     with raises_code(DataError, "unexpected_dataset"):
         fetch("lgg", tmp_path / "data", client=client, say=str)
@@ -346,14 +346,14 @@ def test_copies_that_differ_are_not_removed(tmp_path):
     assert len(files_in(client.cache)) == 10
 
 
-def test_carvana_from_the_competition(tmp_path, monkeypatch):
+def test_fetch_carvana_from_the_competition(tmp_path, monkeypatch):
     cases(monkeypatch, "carvana", 1)
     found = fetch("carvana", tmp_path, client=Kaggle(tmp_path / "cache"), say=str)
     assert files_in(found) == ["train/a_01.jpg", "train_masks/a_01_mask.gif"]
     assert len(discover(found).cases) == 1
 
 
-def test_too_few_cases_are_not_the_data_set(tmp_path):
+def test_fetch_refuses_too_few_cases(tmp_path):
     with raises_code(DataError, "unexpected_dataset"):
         fetch("lgg", tmp_path / "data", client=lgg(tmp_path), say=str)
     with raises_code(DataError, "unexpected_dataset"):
@@ -385,7 +385,7 @@ class UnauthenticatedError(Exception):
         (OSError(28, "No space left"), DataError, "download_failed", "--from"),
     ],
 )
-def test_what_kaggle_refuses_says_what_to_do(tmp_path, error, kind, code, advice):
+def test_fetch_explains_errors_of_kaggle(tmp_path, error, kind, code, advice):
     class Refusing:
         def competition_download(self, handle, path):
             raise error
@@ -397,14 +397,14 @@ def test_what_kaggle_refuses_says_what_to_do(tmp_path, error, kind, code, advice
     assert not list(tmp_path.iterdir())
 
 
-def test_without_kaggle_s_client(tmp_path, monkeypatch):
+def test_fetch_requires_the_kaggle_client(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "kagglehub", None)
     with raises_code(DataError, "missing_package") as caught:
         fetch("lgg", tmp_path, say=str)
     assert "pip install" in caught.value.hint
 
 
-def test_isbi2012_as_its_organisers_offer_it(server, tmp_path, monkeypatch):
+def test_fetch_isbi2012_converts_the_official_archive(server, tmp_path, monkeypatch):
     # Two sections of 4 x 5 pixels in place of 30 of 512 x 512.
     volume = np.arange(40, dtype=np.uint8).reshape(2, 4, 5)
     labels = np.where(volume % 3 == 0, 0, 255).astype(np.uint8)
@@ -428,7 +428,7 @@ def test_isbi2012_as_its_organisers_offer_it(server, tmp_path, monkeypatch):
     assert [case.id for case in discover(found / "train").cases] == ["00", "01"]
 
 
-def test_by_address_or_by_hand(server, tmp_path):
+def test_fetch_from_an_address_or_a_local_archive(server, tmp_path):
     server.content = zipped(f"stuff/{name}" for name in ISBI)
     checksum = hashlib.sha256(server.content).hexdigest()
     said = []
@@ -458,7 +458,7 @@ def test_by_address_or_by_hand(server, tmp_path):
 
 
 @pytest.mark.parametrize("stopped", ["arrange", "count_cases"])
-def test_stopped_after_the_download(server, tmp_path, monkeypatch, stopped):
+def test_fetch_continues_after_the_download(server, tmp_path, monkeypatch, stopped):
     server.content = zipped(ISBI)
 
     def stop(*arguments):
@@ -476,7 +476,7 @@ def test_stopped_after_the_download(server, tmp_path, monkeypatch, stopped):
     assert [path.name for path in tmp_path.iterdir()] == ["isbi2012"]
 
 
-def test_killed_in_the_middle_of_unpacking(server, tmp_path):
+def test_fetch_continues_after_a_kill_while_unpacking(server, tmp_path):
     server.content = zipped(ISBI)
     rubbish = tmp_path / ".isbi2012.partial" / "unpacked" / "train" / "images" / "9.png"
     rubbish.parent.mkdir(parents=True)
@@ -484,7 +484,7 @@ def test_killed_in_the_middle_of_unpacking(server, tmp_path):
     assert files_in(fetch("isbi2012", tmp_path, address=server.address, say=str)) == ISBI
 
 
-def test_an_archive_that_is_no_good_is_not_taken_again(server, tmp_path):
+def test_fetch_discards_an_invalid_archive(server, tmp_path):
     server.content = zipped(ISBI)[:-9]
     with raises_code(DataError, "archive_damaged"):
         fetch("isbi2012", tmp_path, address=server.address, say=str)
@@ -493,7 +493,7 @@ def test_an_archive_that_is_no_good_is_not_taken_again(server, tmp_path):
     assert files_in(fetch("isbi2012", tmp_path, address=server.address, say=str)) == ISBI
 
 
-def test_the_rest_of_one_address_does_not_continue_another(server, tmp_path):
+def test_fetch_does_not_continue_a_download_from_another_address(server, tmp_path):
     server.content, server.stops = b"z" * 500, [10, 20, 30]
     with raises_code(DataError, "download_incomplete"):
         fetch("isbi2012", tmp_path, address=server.address, say=str)
@@ -503,13 +503,13 @@ def test_the_rest_of_one_address_does_not_continue_another(server, tmp_path):
     assert server.asked[-1] is None
 
 
-def test_a_folder_that_cannot_be_written(tmp_path):
+def test_fetch_refuses_an_unwritable_folder(tmp_path):
     (tmp_path / "file").touch()
     with raises_code(DataError, "write_failed"):
         fetch("lgg", tmp_path / "file", client=Kaggle(tmp_path / "cache"), say=str)
 
 
-def test_unknown_names_and_other_folders(tmp_path):
+def test_fetch_refuses_unknown_names_and_other_folders(tmp_path):
     with raises_code(ConfigError, "unknown_dataset") as caught:
         fetch("LGH", tmp_path, say=str)
     assert caught.value.hint == "Did you mean lgg? Available: lgg, carvana, isbi2012."
@@ -519,7 +519,7 @@ def test_unknown_names_and_other_folders(tmp_path):
     assert (tmp_path / "lgg" / "mine").exists()
 
 
-def test_every_source_says_where_it_comes_from():
+def test_sources_state_their_terms():
     for source in SOURCES.values():
         assert sum(map(bool, (source.dataset, source.competition, source.address))) == 1
         assert source.page.startswith("https://")

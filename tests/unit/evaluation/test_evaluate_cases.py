@@ -22,7 +22,7 @@ def predict(cells, sure=0.9):
     return Prediction(probabilities=shares, classes=cells)
 
 
-def test_a_gap_in_a_membrane_costs_and_the_best_threshold_closes_it():
+def test_section_scores_use_the_best_threshold():
     truth, guess = grid(), grid()
     guess[15, 10] = 1  # Two cells run together.
     shares = np.where(guess > 0, 0.9, 0.05).astype(np.float32)
@@ -37,7 +37,7 @@ def test_a_gap_in_a_membrane_costs_and_the_best_threshold_closes_it():
     assert set(found) == {"rand", "information", "variation", "warping_error"}
 
 
-def test_only_images_that_cells_fill(monkeypatch):
+def test_section_scores_require_images_filled_by_cells(monkeypatch):
     lonely = np.zeros((40, 40), np.uint8)
     lonely[3:9, 3:9] = 1
     for truth in (lonely, np.ones((40, 40), np.uint8)):

@@ -82,14 +82,14 @@ def open_or_skip(name, network, **settings):
 @pytest.mark.parametrize("padding", ["same", "valid"])
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_torch_gives_what_the_network_gives(norm, padding, dims, precision):
+def test_torch_backend_equals_the_network(norm, padding, dims, precision):
     network = network_of(dims, norm, padding)
     check_equal(open_backend("torch", network, precision=precision), network, precision)
 
 
 @pytest.mark.parametrize(("norm", "padding", "dims"), PAIRS)
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
-def test_exported_networks_give_what_the_network_gives(name, norm, padding, dims, tmp_path):
+def test_exported_backends_equal_the_network(name, norm, padding, dims, tmp_path):
     network = network_of(dims, norm, padding)
     check_equal(open_or_skip(name, network, folder=tmp_path), network)
 
@@ -104,19 +104,19 @@ def test_exported_networks_give_what_the_network_gives(name, norm, padding, dims
     ],
 )
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
-def test_every_part_of_a_network_can_be_exported(name, settings, tmp_path):
+def test_exported_backends_support_all_layers(name, settings, tmp_path):
     network = network_of(**settings)
     check_equal(open_or_skip(name, network, folder=tmp_path), network)
 
 
 @pytest.mark.parametrize("norm", ["batch", "instance"])
-def test_openvino_in_bf16(norm, tmp_path):
+def test_openvino_backend_in_bf16(norm, tmp_path):
     network = network_of(norm=norm)
     backend = open_or_skip("openvino", network, folder=tmp_path, precision="bf16")
     check_equal(backend, network, "bf16")
 
 
-def test_compiled_network_gives_what_the_network_gives():
+def test_compile_backend_equals_the_network():
     if not has_compiler():
         pytest.skip("no compiler")
     torch.manual_seed(0)
@@ -128,7 +128,7 @@ def test_compiled_network_gives_what_the_network_gives():
     assert backend.name == "compile"
 
 
-def test_without_a_compiler_compile_says_what_to_install(monkeypatch):
+def test_compile_backend_requires_a_compiler(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(PlanError) as error:
         open_backend("compile", network_of())
@@ -153,7 +153,7 @@ class OneConvolution(nn.Module):
         return self.layers(x)
 
 
-def test_folding_counted_by_hand():
+def test_prepare_folds_batch_norms_by_hand():
     # A convolution that doubles and adds 1, a norm (x - 3) / 2 * 5 + 7:
     # 4 -> 9 -> 22, so one convolution of weight 2 / 2 * 5 = 5 and bias (1 - 3) / 2 * 5 + 7 = 2.
     convolution, norm = nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1, eps=0)
@@ -169,7 +169,7 @@ def test_folding_counted_by_hand():
 
 
 @pytest.mark.parametrize("name", BACKENDS)
-def test_the_given_network_is_not_changed(name, tmp_path):
+def test_open_backend_does_not_change_the_network(name, tmp_path):
     network = network_of().train()
     before, layers = copy.deepcopy(network.state_dict()), repr(network)
     tiles = [tiles_for(network, 2, 16).numpy()]
@@ -182,7 +182,7 @@ def test_the_given_network_is_not_changed(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["torch", "onnx", "openvino"])
-def test_several_threads_give_the_same_results(name, tmp_path):
+def test_backends_give_equal_results_in_several_threads(name, tmp_path):
     backend = open_or_skip(name, network_of(norm="instance"), folder=tmp_path)
     batches = [torch.randn(1 + i % 3, 2, 16, 16 + 4 * (i % 4)) for i in range(24)]
     one_by_one = [backend.logits(tiles) for tiles in batches]
@@ -200,7 +200,7 @@ def exports(monkeypatch):
     return found
 
 
-def test_a_network_is_exported_once_and_again_when_it_changed(tmp_path, monkeypatch):
+def test_cached_export_is_renewed_when_the_network_changes(tmp_path, monkeypatch):
     skip_without("onnx", "onnxruntime")
     made, network = exports(monkeypatch), network_of()
     for _ in range(2):
@@ -214,7 +214,7 @@ def test_a_network_is_exported_once_and_again_when_it_changed(tmp_path, monkeypa
     assert not list(tmp_path.glob(".*"))
 
 
-def test_the_digest_tells_networks_apart():
+def test_network_digest_distinguishes_networks():
     names = {
         network_digest(network)
         for network in (
@@ -232,7 +232,7 @@ def test_the_digest_tells_networks_apart():
 
 
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
-def test_a_failed_export_leaves_nothing_behind(name, tmp_path):
+def test_cached_export_removes_a_failed_export(name, tmp_path):
     skip_without(*BACKENDS[name].packages)
 
     class DependsOnValues(OneConvolution):
@@ -246,7 +246,7 @@ def test_a_failed_export_leaves_nothing_behind(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
-def test_a_stretched_output_is_refused(name, tmp_path):
+def test_exported_backends_refuse_a_stretched_output(name, tmp_path):
     network = network_of(padding="valid", output="stretched")
     with pytest.raises(PlanError) as error:
         open_or_skip(name, network, folder=tmp_path)
@@ -254,7 +254,7 @@ def test_a_stretched_output_is_refused(name, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "file"), [("onnx", "model.onnx"), ("openvino", "model.xml")])
-def test_a_damaged_export_is_named(name, file, tmp_path):
+def test_exported_backends_name_a_damaged_file(name, file, tmp_path):
     network = network_of()
     open_or_skip(name, network, folder=tmp_path)
     (path,) = tmp_path.glob(f"{name}-*/{file}")
@@ -265,7 +265,7 @@ def test_a_damaged_export_is_named(name, file, tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
+def test_cached_export_names_an_unwritable_folder(tmp_path):
     skip_without("onnxruntime")
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
     with pytest.raises(PlanError) as error:
@@ -273,7 +273,7 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
     assert error.value.code == "export_folder_unwritable"
 
 
-def test_a_file_in_place_of_the_folder_is_named(tmp_path):
+def test_cached_export_refuses_a_file_as_folder(tmp_path):
     skip_without("onnx", "onnxruntime")
     path = tmp_path / "taken"
     path.write_text("")
@@ -283,13 +283,13 @@ def test_a_file_in_place_of_the_folder_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["torch", "onnx", "openvino"])
-def test_illegal_sizes_are_refused(name, tmp_path):
+def test_backends_refuse_illegal_sizes(name, tmp_path):
     backend = open_or_skip(name, network_of(), folder=tmp_path)
     with pytest.raises(PlanError, match="17"):
         backend.logits(torch.zeros(1, 2, 16, 17))
 
 
-def test_what_cannot_be_opened_says_why(tmp_path):
+def test_open_backend_refuses_unknown_names_and_devices(tmp_path):
     network = network_of()
     with pytest.raises(PlanError, match="torch, compile, onnx") as error:
         open_backend("tensorrt", network)
@@ -311,15 +311,15 @@ def test_what_cannot_be_opened_says_why(tmp_path):
         ("openvino-int8", "nncf", "openvino"),
     ],
 )
-def test_a_missing_package_is_named(name, package, extra, tmp_path, monkeypatch):
+def test_open_backend_names_a_missing_package(name, package, extra, tmp_path, monkeypatch):
     skip_without(*(set(BACKENDS[name].packages) - {package}))
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(PlanError, match=rf'{package}(.|\n)*"ushape\[{extra}\]"') as error:
         open_backend(name, network_of(), folder=tmp_path)
-    assert error.value.code == "missing_backend_package"
+    assert error.value.code == "missing_package"
 
 
-def test_exported_backends_need_a_folder():
+def test_exported_backends_require_a_folder():
     skip_without("onnxruntime")
     with pytest.raises(PlanError) as error:
         open_backend("onnx", network_of())
@@ -355,7 +355,7 @@ def trained():
     return network.eval()
 
 
-def test_int8_changes_few_pixels_of_a_trained_network(trained, tmp_path):
+def test_int8_backend_changes_few_pixels_of_a_trained_network(trained, tmp_path):
     tiles, truth = discs(32, 1)
     reference = open_backend("torch", trained)
     found = SPACE.probabilities(reference.logits(torch.from_numpy(tiles))).numpy() >= 0.5
@@ -374,13 +374,13 @@ def test_int8_changes_few_pixels_of_a_trained_network(trained, tmp_path):
     assert torch.equal(again.logits(torch.from_numpy(tiles)), int8.logits(torch.from_numpy(tiles)))
 
 
-def test_int8_without_tiles_says_what_is_missing(tmp_path):
+def test_int8_backend_requires_calibration_tiles(tmp_path):
     with pytest.raises(PlanError) as error:
         open_or_skip("openvino-int8", network_of(), folder=tmp_path)
     assert error.value.code == "missing_calibration_tiles"
 
 
-def test_openvino_and_nncf_report_nothing_to_the_web(tmp_path):
+def test_openvino_backends_send_no_telemetry(tmp_path):
     skip_without("nncf")
     script = (
         "import logging, sys; before = logging.getLoggerClass()\n"
@@ -410,7 +410,7 @@ class Fixed:
         return self.values.expand(len(tiles), -1, -1, -1)
 
 
-def test_difference_counted_by_hand():
+def test_compare_networks_by_hand():
     # Logits 0 and log 3 are probabilities 0.5 and 0.75; one of four pixels changes its class.
     one = Fixed("one", [0.0, 9.0, -9.0, -9.0])
     two = Fixed("two", [float(np.log(3)), 9.0, -9.0, 9.0])
@@ -424,7 +424,7 @@ def test_difference_counted_by_hand():
     ) == (type(found)(largest_probability=pytest.approx(0.25), changed_share=0.0, tiles=3))
 
 
-def test_speed_is_measured_of_each_in_turn():
+def test_measure_speed_takes_turns():
     backends = [Fixed("one", [0.0] * 4), Fixed("two", [0.0] * 4)]
     found = measure_speed(backends, np.zeros((1, 1, 2, 2), np.float32), rounds=3)
     assert list(found) == ["one", "two"]

@@ -44,7 +44,7 @@ def drawn(space, data, dtype=np.float32):
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64])
 @settings(max_examples=30)
 @given(data=st.data())
-def test_the_default_rule_is_the_likeliest_class(name, dtype, data):
+def test_apply_rule_by_default_decides_the_most_probable_class(name, dtype, data):
     space = SPACES[name]
     probabilities = drawn(space, data, dtype)
     classes = apply_rule(DecisionRule(), probabilities, space)
@@ -52,20 +52,20 @@ def test_the_default_rule_is_the_likeliest_class(name, dtype, data):
     assert (classes == space.decode(probabilities)).all()
 
 
-def test_stored_as_uint8_means_0_to_255():
+def test_apply_rule_accepts_uint8():
     stored = np.array([[[0, 127, 128, 255]]], np.uint8)
     assert apply_rule(DecisionRule(), stored, BINARY).tolist() == [[0, 0, 1, 1]]
     low = DecisionRule(classes={"lesion": ClassRule(threshold=0.4)})  # 0.4 of 255 is 102.
     assert apply_rule(low, np.array([[[101, 103]]], np.uint8), BINARY).tolist() == [[0, 1]]
 
 
-def test_a_threshold_is_reached_by_its_own_value():
+def test_apply_rule_threshold_includes_its_own_value():
     rule = DecisionRule(classes={"lesion": ClassRule(threshold=0.35)})
     assert apply_rule(rule, np.array([[0.34, 0.35]], np.float32), BINARY).tolist() == [0, 1]
 
 
 @given(probabilities_for(BINARY), st.sampled_from(GRID), st.sampled_from(GRID))
-def test_a_higher_threshold_never_adds_pixels(probabilities, one, other):
+def test_apply_rule_with_a_higher_threshold_never_adds_pixels(probabilities, one, other):
     low, high = (
         apply_rule(DecisionRule(classes={"lesion": ClassRule(threshold=t)}), probabilities, BINARY)
         for t in sorted((one, other))
@@ -74,7 +74,7 @@ def test_a_higher_threshold_never_adds_pixels(probabilities, one, other):
 
 
 @given(st.data(), st.sampled_from(GRID), st.sampled_from(GRID))
-def test_a_higher_threshold_never_adds_pixels_of_its_class_among_several(data, one, other):
+def test_apply_rule_with_a_higher_threshold_never_adds_pixels_of_a_softmax_class(data, one, other):
     probabilities = drawn(THREE, data)
     low, high = (
         apply_rule(DecisionRule(classes={"cell": ClassRule(threshold=t)}), probabilities, THREE)
@@ -83,28 +83,28 @@ def test_a_higher_threshold_never_adds_pixels_of_its_class_among_several(data, o
     assert not ((high == 1) & (low != 1)).any()
 
 
-def test_of_two_classes_with_a_channel_each_the_threshold_is_the_usual_one():
+def test_apply_rule_threshold_of_two_softmax_classes_is_that_of_one_channel():
     pair = LabelSpace(values=(0, 1), names=("background", "lesion"), softmax=True)
     lesion = np.array([0.1, 0.24, 0.26, 0.6], np.float32)
     rule = DecisionRule(classes={"lesion": ClassRule(threshold=0.25)})
     assert apply_rule(rule, np.stack([1 - lesion, lesion]), pair).tolist() == [0, 0, 1, 1]
 
 
-def test_odds_weigh_classes_against_each_other():
+def test_apply_rule_compares_odds_of_exclusive_classes():
     # Cell at 0.2 counts four times: 4 * 0.15 = 0.6 beats 0.5, 4 * 0.1 = 0.4 does not.
     probabilities = np.array([[0.5, 0.5], [0.15, 0.1], [0.35, 0.4]], np.float32)
     rule = DecisionRule(classes={"cell": ClassRule(threshold=0.2)})
     assert apply_rule(rule, probabilities, THREE).tolist() == [1, 0]
 
 
-def test_cleaning_follows_the_thresholds():
+def test_apply_rule_cleans_after_the_thresholds():
     probabilities = np.array([[[0.9, 0.4, 0.0, 0.6, 0.0, 0.3]]], np.float32)
     own = ClassRule(threshold=0.3, cleaning=Cleaning(smallest_px=2))
     classes = apply_rule(DecisionRule(classes={"lesion": own}), probabilities, BINARY)
     assert classes.tolist() == [[1, 1, 0, 0, 0, 0]]
 
 
-def test_a_rule_survives_json():
+def test_decision_rule_is_restored_from_json():
     own = ClassRule(threshold=0.35, cleaning=Cleaning(smallest_px=16, largest_hole_px="all"))
     rule = DecisionRule(classes={"lesion": own, "core": ClassRule()})
     text = json.dumps(to_dict(rule))
@@ -112,7 +112,7 @@ def test_a_rule_survives_json():
     assert from_dict(DecisionRule, {}, source="decision.json") == DecisionRule()
 
 
-def test_an_unknown_class_and_strange_channels_are_named():
+def test_apply_rule_refuses_unknown_classes_and_channels():
     rule = DecisionRule(classes={"leison": ClassRule()})
     with pytest.raises(ConfigError, match=r"leison[\s\S]*lesion") as error:
         apply_rule(rule, np.zeros((1, 2, 2), np.float32), BINARY)
@@ -140,7 +140,7 @@ def empty(noise=0.0):
     return np.full((1, 1, 100), noise, np.float32), np.zeros((1, 100), np.uint8)
 
 
-def test_a_threshold_counted_by_hand():
+def test_choose_rule_of_a_threshold_by_hand():
     # At 0.5 nothing is found (Dice 0), from 0.3 down everything; of these 0.3 is nearest to 0.5.
     cases = [faint(0.32), faint(0.34), faint(0.33)]
     chosen = choose_rule(cases, BINARY, ["a", "b", "c"])
@@ -154,7 +154,7 @@ def test_a_threshold_counted_by_hand():
     assert "the gain on other cases is smaller" in chosen.report[-1]
 
 
-def test_cases_of_a_group_are_pooled_and_two_groups_choose_nothing():
+def test_choose_rule_pools_groups_and_requires_three():
     cases = [faint(0.3)] * 4
     chosen = choose_rule(cases, BINARY, ["a", "a", "b", "b"])
     assert chosen.rule == DecisionRule()
@@ -167,12 +167,12 @@ def test_cases_of_a_group_are_pooled_and_two_groups_choose_nothing():
     assert pooled.before == {"lesion": pytest.approx(80 / 140)}
 
 
-def test_groups_without_the_class_do_not_count_as_groups():
+def test_choose_rule_ignores_groups_without_the_class():
     cases = [faint(0.3), faint(0.3), empty(), empty()]
     assert choose_rule(cases, BINARY, list("abcd")).rule == DecisionRule()
 
 
-def test_no_step_for_less_than_two_thirds_of_the_groups_that_change():
+def test_choose_rule_requires_two_thirds_of_changed_groups_to_improve():
     # At 0.3 two of four groups go from 0 to 1, two from 1 to 80/110: the mean rises from 0.5
     # to 0.86, but only half of the groups gain.
     split = [faint(0.3), faint(0.3), *[faint(0.9, noise=0.35, noisy=30)] * 2]
@@ -184,7 +184,7 @@ def test_no_step_for_less_than_two_thirds_of_the_groups_that_change():
     assert choose_rule(more, BINARY, list("abcdef")).rule.of("lesion").threshold == 0.3
 
 
-def test_no_step_for_a_gain_within_noise():
+def test_choose_rule_ignores_small_gains():
     # One pixel of 40 each is missed at 0.5: 78/79 -> 1 is a gain of 0.0127; of 400, 0.0013.
     truth = np.zeros((1, 500), np.uint8)
     truth[0, :400] = 1
@@ -195,7 +195,7 @@ def test_no_step_for_a_gain_within_noise():
     assert choose_rule([cut] * 3, BINARY, list("abc")).rule.of("lesion").threshold == 0.4
 
 
-def test_a_threshold_may_not_raise_false_alarms():
+def test_choose_rule_refuses_thresholds_with_more_false_positives():
     found = [faint(0.3)] * 3
     quiet = choose_rule([*found, empty(0.2)], BINARY, list("abcd"))
     assert quiet.rule.of("lesion").threshold == 0.3
@@ -209,7 +209,7 @@ def test_a_threshold_may_not_raise_false_alarms():
         assert chosen.rule.of("lesion").threshold == threshold
 
 
-def test_a_threshold_that_raises_false_alarms_gives_way_to_the_next_best():
+def test_choose_rule_takes_the_best_threshold_without_more_false_positives():
     # From 0.3 all is found, at 0.45 half: 2*20 / (40 + 20); only the first alarms at 0.4.
     probabilities, truth = faint(0.32)
     probabilities[0, 0, :20] = 0.47
@@ -218,12 +218,12 @@ def test_a_threshold_that_raises_false_alarms_gives_way_to_the_next_best():
     assert chosen.after == {"lesion": pytest.approx(2 / 3)}
 
 
-def test_of_equal_thresholds_above_one_half_the_lowest_is_taken():
+def test_choose_rule_takes_the_lowest_of_equal_thresholds_above_one_half():
     chosen = choose_rule([faint(0.9, noise=0.62, noisy=20)] * 3, BINARY, list("abc"))
     assert chosen.rule.of("lesion").threshold == 0.65
 
 
-def test_a_step_may_not_raise_false_alarms_of_another_class():
+def test_choose_rule_refuses_more_false_positives_of_another_class():
     # Ten pixels beside the cell are at 0.42 cell, 0.38 nucleus, 0.2 background, which they are:
     # a cell less than that would be a nucleus in cases that have none.
     truth = np.array([[1] * 20 + [0] * 20], np.uint8)
@@ -238,7 +238,7 @@ def test_a_step_may_not_raise_false_alarms_of_another_class():
     assert better.after == {"cell": 1.0}
 
 
-def test_cleaning_is_chosen_where_it_helps_and_said():
+def test_choose_rule_chooses_and_reports_useful_cleaning():
     # 20 stray pixels in five parts of 4 beside an object of 36 with a hole of 4.
     truth = np.zeros((16, 16), np.uint8)
     truth[1:7, 1:7] = 1
@@ -258,7 +258,7 @@ def test_cleaning_is_chosen_where_it_helps_and_said():
     assert "holes filled: mean Dice 0.9412 -> 1.0000" in chosen.report[1]
 
 
-def test_two_objects_need_a_smallest_size_instead_of_the_largest_part():
+def test_choose_rule_chooses_a_smallest_size_for_two_objects():
     truth = np.zeros((16, 16), np.uint8)
     truth[1:6, 1:6] = truth[1:6, 9:14] = 1
     probabilities = truth[None].astype(np.float32)
@@ -277,7 +277,7 @@ def contested(nuclei_at_stake):
     return found, truth
 
 
-def test_a_step_that_harms_another_class_more_is_refused():
+def test_choose_rule_refuses_a_step_that_lowers_the_mean_over_classes():
     # Cell at 0.4 gets its four pixels back: 32/36 -> 1.
     helped = choose_rule([contested(0)] * 3, THREE, list("abc"))
     assert helped.before == {"cell": pytest.approx(32 / 36), "nucleus": pytest.approx(20 / 24)}
@@ -291,7 +291,7 @@ def test_a_step_that_harms_another_class_more_is_refused():
     assert harmed.after["cell"] == harmed.before["cell"]
 
 
-def test_pixels_left_open_have_no_say():
+def test_choose_rule_excludes_ignored_pixels():
     probabilities, truth = faint(0.3, noise=0.9, noisy=30)
     truth[0, 70:] = IGNORE
     chosen = choose_rule([(probabilities, truth)] * 3, BINARY, list("abc"))
@@ -313,7 +313,7 @@ def brute_force(cases, groups, space, name, threshold):
 @pytest.mark.parametrize("name", SPACES)
 @settings(max_examples=25)
 @given(seed=st.integers(0, 10_000))
-def test_counts_in_one_pass_are_those_of_every_threshold_by_itself(name, seed):
+def test_threshold_curves_equal_separate_counts(name, seed):
     space, rng = SPACES[name], np.random.default_rng(seed)
     cases = []
     for _ in range(4):
@@ -332,7 +332,7 @@ def test_counts_in_one_pass_are_those_of_every_threshold_by_itself(name, seed):
 
 @settings(max_examples=25)
 @given(st.data())
-def test_ties_at_one_half_count_as_they_are_decided(data):
+def test_threshold_curves_count_ties_at_one_half_as_decided(data):
     probabilities = data.draw(probabilities_for(THREE)) / 2  # Many alike, and few add up to 1.
     truth = np.array([[0, 1, 2, 0, 1]] * 4, np.uint8)
     cases = [(probabilities, truth)]
@@ -345,7 +345,7 @@ def test_ties_at_one_half_count_as_they_are_decided(data):
 @given(
     st.lists(arrays(np.float32, (1, 3, 4), elements=TENTHS.map(np.float32)), min_size=3, max_size=5)
 )
-def test_what_is_chosen_is_the_best_that_passes(found):
+def test_choose_rule_chooses_the_best_accepted_threshold(found):
     truth = np.array([[0, 0, 1, 1], [0, 1, 1, 0], [0, 0, 1, 0]], np.uint8)
     cases, groups = [(p, truth) for p in found], [str(n) for n in range(len(found))]
     chosen = choose_rule(cases, BINARY, groups)
@@ -356,7 +356,7 @@ def test_what_is_chosen_is_the_best_that_passes(found):
     assert threshold == 0.5 or dices[threshold] > dices[0.5] + 0.002
 
 
-def test_two_regions_are_chosen_one_by_one():
+def test_choose_rule_of_two_regions():
     truth = np.zeros((1, 60), np.uint8)
     truth[0, :40], truth[0, :10] = 1, 2
     probabilities = np.zeros((2, 1, 60), np.float32)
@@ -369,7 +369,7 @@ def test_two_regions_are_chosen_one_by_one():
     assert chosen.after == {"whole": 1.0, "core": 1.0}
 
 
-def test_float16_and_uint8_choose_as_float32_does():
+def test_choose_rule_of_float16_and_uint8_equals_float32():
     cases = [faint(0.33), faint(0.34), faint(0.36, noise=0.2, noisy=9)]
     half = [(p.astype(np.float16), t) for p, t in cases]
     bytes_ = [((p * 255).round().astype(np.uint8), t) for p, t in cases]
@@ -379,7 +379,7 @@ def test_float16_and_uint8_choose_as_float32_does():
     assert choose_rule(bytes_, BINARY, list("abc")).rule == wanted
 
 
-def test_cases_are_read_anew_in_each_pass():
+def test_choose_rule_reads_cases_again_in_each_pass():
     class Stored:
         passes = 0
 
@@ -392,7 +392,7 @@ def test_cases_are_read_anew_in_each_pass():
     assert cases.passes >= 3  # Counts, the threshold by itself, then cleaning.
 
 
-def test_cases_that_do_not_fit_are_named():
+def test_choose_rule_refuses_inconsistent_cases():
     good = faint(0.9)
     wide = (np.zeros((1, 1, 90), np.float32), good[1])
     with pytest.raises(DataError, match="case 2") as error:
@@ -407,7 +407,7 @@ def test_cases_that_do_not_fit_are_named():
         choose_rule(iter([good]), BINARY, ["a"])
 
 
-def test_thresholds_alone_need_no_whole_image():
+def test_without_cleaning_keeps_the_thresholds():
     rule = DecisionRule(
         classes={"lesion": ClassRule(threshold=0.3, cleaning=Cleaning(smallest_px=9))}
     )

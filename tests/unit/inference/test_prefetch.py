@@ -22,7 +22,7 @@ def work(number):
     return number * number
 
 
-def test_map_ahead_keeps_order_hands_on_data_errors_and_raises_the_rest():
+def test_map_ahead_keeps_order_yields_data_errors_and_raises_others():
     found = list(map_ahead(work, range(20), ahead=lambda: 4))
     assert [item for item, _ in found] == list(range(20))
     assert [result for item, result in found if item != 3] == [n * n for n in range(20) if n != 3]
@@ -69,18 +69,18 @@ def batches_of(images):
     return batches
 
 
-def test_images_with_one_key_that_follow_each_other_share_a_batch():
+def test_compute_ahead_batches_consecutive_images_with_equal_keys():
     keys = ["a", "a", "a", "b", "a", None, None, "a"]
     images = [Image(number, 4, key) for number, key in enumerate(keys)]
     assert batches_of(images) == [[0, 1, 2], [3], [4], [5], [6], [7]]
 
 
-def test_batches_have_a_limited_number_of_pixels():
+def test_compute_ahead_limits_the_pixels_of_a_batch():
     images = [Image(number, BATCH_PX // 3, "a") for number in range(7)]
     assert batches_of(images) == [[0, 1, 2], [3, 4, 5], [6]]
 
 
-def test_overlap_writes_in_order_and_hands_on_data_errors():
+def test_overlap_writes_in_order_and_yields_data_errors():
     written = []
 
     def read(number):
@@ -103,7 +103,7 @@ def test_overlap_writes_in_order_and_hands_on_data_errors():
 
 
 @pytest.mark.parametrize(("pixels", "most"), [(4, AHEAD), (AHEAD_PX // 2, 2), (2 * AHEAD_PX, 1)])
-def test_large_images_are_not_held_in_advance(pixels, most):
+def test_compute_ahead_does_not_read_large_images_in_advance(pixels, most):
     read = []
 
     def read_one(number):

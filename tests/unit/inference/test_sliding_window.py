@@ -61,7 +61,7 @@ def sigmoid(x):
 @pytest.mark.parametrize("margin", [0, 6])
 @pytest.mark.parametrize("shape", [(8, 8), (33, 50), (3, 70), (1, 1), (9, 10, 11)])
 @pytest.mark.parametrize("average", ["none", "mirrored", "rotated_7", "all_8"])
-def test_identity_network_gives_the_image_back(shape, margin, average):
+def test_sliding_window_of_an_identity_network_is_the_identity(shape, margin, average):
     image = rng.standard_normal((1, *shape)).astype(np.float32)
     network = Identity(margin).eval()
     tile = (16,) * len(shape)
@@ -69,7 +69,7 @@ def test_identity_network_gives_the_image_back(shape, margin, average):
     np.testing.assert_allclose(found, sigmoid(image), atol=1e-5)
 
 
-def test_what_fits_is_predicted_in_one_pass():
+def test_sliding_window_uses_one_pass_for_a_small_image():
     network = Identity().eval()
     predict_image(network, np.zeros((1, 40, 31), np.float32), SPACE, settings(32, 32))
     assert network.shapes == [(40, 32)]
@@ -80,7 +80,7 @@ def test_what_fits_is_predicted_in_one_pass():
 
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
-def test_parts_equal_the_whole_where_the_network_sees_enough(padding):
+def test_sliding_window_equals_the_whole_image_if_tiles_overlap_enough(padding):
     """A shallow network whose view is smaller than the overlap: tiles change nothing inside."""
     torch.manual_seed(0)
     config = NetworkConfig(widths=(4, 4), norm="batch", padding=padding)
@@ -95,7 +95,7 @@ def test_parts_equal_the_whole_where_the_network_sees_enough(padding):
         assert np.abs(tiled - whole)[:, 20:-20, 20:-20].max() < 0.02
 
 
-def test_mirroring_averages_what_the_network_says_of_each_side():
+def test_sliding_window_averages_mirrored_predictions():
     class Leaning(Identity):
         def forward(self, x):
             ramp = torch.linspace(-2, 2, x.shape[-1])
@@ -108,7 +108,7 @@ def test_mirroring_averages_what_the_network_says_of_each_side():
     np.testing.assert_allclose(found, 0.5, atol=1e-5)
 
 
-def test_a_network_in_training_is_refused():
+def test_torch_network_refuses_training_mode():
     with pytest.raises(AssertionError, match="prediction"):
         TorchNetwork(Identity().train(), torch.contiguous_format)
 
@@ -119,7 +119,7 @@ def test_a_network_in_training_is_refused():
     overlap=st.floats(0, 0.6),
     margin=st.sampled_from([0, 6]),
 )
-def test_bands_are_the_image_from_top_to_bottom(shape, tile, overlap, margin):
+def test_sliding_bands_cover_the_image_in_order(shape, tile, overlap, margin):
     image = rng.standard_normal((1, *shape)).astype(np.float32)
     bands = list(
         sliding_bands(
@@ -130,7 +130,7 @@ def test_bands_are_the_image_from_top_to_bottom(shape, tile, overlap, margin):
     np.testing.assert_allclose(np.concatenate(bands, axis=1), sigmoid(image), atol=1e-5)
 
 
-def test_images_of_one_size_are_predicted_together():
+def test_sliding_window_batch_predicts_images_of_one_size_together():
     images = rng.standard_normal((3, 1, 14, 9)).astype(np.float32)
     batches = []
 
@@ -148,7 +148,7 @@ def test_images_of_one_size_are_predicted_together():
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-def test_shares_of_tiles_never_add_up_to_more_than_1(dims):
+def test_sliding_window_probabilities_are_at_most_1(dims):
     image = np.full((1, *(150, 130, 20)[:dims]), 40, np.float32)  # Its sigmoid is 1.
     tiles = settings(*(32, 32, 16)[:dims], overlap=0.3)
     found = predict_image(Identity().eval(), image, SPACE, tiles)
@@ -156,7 +156,7 @@ def test_shares_of_tiles_never_add_up_to_more_than_1(dims):
     assert found.min() == pytest.approx(1)
 
 
-def test_wide_images_get_lower_tiles_and_the_same_prediction(monkeypatch):
+def test_sliding_window_of_wide_images_uses_lower_tiles(monkeypatch):
     image = rng.standard_normal((1, 90, 200)).astype(np.float32)
     cut = settings(40, 40, overlap=0.25)
     expected = predict_image(Identity().eval(), image, SPACE, cut)

@@ -61,7 +61,7 @@ def path(tmp_path):
 
 @pytest.mark.parametrize("downscale", [1, 2, 4])
 @pytest.mark.parametrize("intensity", ["image", "min_max"])
-def test_bands_of_a_file_are_the_prediction_of_the_whole(path, downscale, intensity):
+def test_stream_probabilities_equals_the_prediction_of_the_whole_image(path, downscale, intensity):
     preprocessing = prepare(downscale=downscale, intensity=intensity)
     settings = TileSettings(shape=(24, 24), overlap_fraction=0.25)
     sample = preprocessing.load(Case(id="x", image=path))
@@ -75,7 +75,7 @@ def test_bands_of_a_file_are_the_prediction_of_the_whole(path, downscale, intens
     np.testing.assert_allclose(np.concatenate(found, axis=1), whole, atol=1e-5)
 
 
-def test_the_mean_of_bands_that_end_at_different_rows():
+def test_average_bands_that_end_at_different_rows():
     one, two = rng.random((2, 2, 9, 3))
     cuts = [iter(np.split(one, [2, 3, 7], axis=1)), iter(np.split(two, [5], axis=1))]
     found = list(average_bands(cuts))
@@ -85,7 +85,7 @@ def test_the_mean_of_bands_that_end_at_different_rows():
     assert alone is one
 
 
-def test_what_needs_the_whole_image_is_refused(path):
+def test_check_streamable_refuses_preprocessing_of_whole_images(path):
     with open_bands(path) as bands, pytest.raises(DataError) as error:
         next(stream_probabilities(Sum(), bands, prepare(square=True), TileSettings(shape=(24, 24))))
     one = Preprocessing(channels=1, config=prepare().config, space=SPACE, normalization=None)
@@ -95,7 +95,7 @@ def test_what_needs_the_whole_image_is_refused(path):
     assert error.value.code == "channel_count_mismatch"
 
 
-def test_a_large_image_stays_open_and_a_small_one_is_read(path):
+def test_read_or_open_reads_small_and_opens_large_images(path):
     whole = io.read(path)
     pixels = read_or_open(path, lambda bands: False)
     assert (pixels.array == whole.array).all()
@@ -113,7 +113,7 @@ def test_a_large_image_stays_open_and_a_small_one_is_read(path):
     cut=st.floats(0, 1),
     dtype=st.sampled_from(["uint8", "float32"]),
 )
-def test_rows_that_shrink_are_those_of_the_whole(old, factor, cut, dtype):
+def test_shrink_rows_equals_resample_image(old, factor, cut, dtype):
     new = tuple(max(1, round(size / factor)) for size in old)
     image = (rng.random((2, *old)) * 255).astype(dtype)
     first = int(cut * (new[0] - 1))
@@ -131,7 +131,7 @@ def test_rows_that_shrink_are_those_of_the_whole(old, factor, cut, dtype):
     grow=st.tuples(st.integers(0, 30), st.integers(0, 30)),
     cuts=st.lists(st.integers(1, 11), max_size=4),
 )
-def test_rows_that_grow_are_those_of_the_whole(old, grow, cuts):
+def test_row_grower_equals_resample_probabilities(old, grow, cuts):
     new = (old[0] + grow[0], old[1] + grow[1])
     values = rng.random((2, *old)).astype(np.float32)
     grower = RowGrower(old, new)

@@ -27,7 +27,7 @@ def cautious(number):
     return ValidatedCase(f"dish {number}", np.rint(255 * shares[None]).astype(np.uint8), truth)
 
 
-def test_validation_lowers_the_threshold_of_a_cautious_network():
+def test_choose_tuning_lowers_the_threshold_for_low_probabilities():
     cases = [cautious(number) for number in range(5)]
     tuned = choose_tuning(cases, SPACE, rule=True)
     assert 0.1 < tuned.rule.of("cell").threshold < 0.4
@@ -38,7 +38,7 @@ def test_validation_lowers_the_threshold_of_a_cautious_network():
     assert max(left.calibrations[0].dice) == 0
 
 
-def test_what_was_chosen_comes_back(tmp_path):
+def test_load_tuning_restores_what_was_saved(tmp_path):
     run = Run(tmp_path)
     assert load_tuning(run) == Tuning()
     tuned = choose_tuning([cautious(number) for number in range(4)], SPACE, rule=True)
@@ -50,7 +50,7 @@ def test_what_was_chosen_comes_back(tmp_path):
     assert error.value.code == "damaged_run_file"
 
 
-def test_cases_beyond_the_limit_are_thinned_out():
+def test_thin_out_cases_beyond_the_limit():
     assert list(thin_out_cases([100] * 7, 1)) == list(range(7))
     assert list(thin_out_cases([MAX_TUNING_VALUES] * 6, 1)) == [0]
     assert list(thin_out_cases([MAX_TUNING_VALUES // 4] * 8, 1)) == [0, 2, 4, 6]

@@ -42,7 +42,7 @@ def normalized(raw):
 # Maps.
 
 
-def test_entropy_by_hand():
+def test_entropy_map_by_hand():
     # A quarter: 0.25 * 2 + 0.75 * log2(4 / 3) = 0.8113 bits.
     found = entropy_map(np.array([[0, 0.25, 0.5, 0.75, 1]], np.float32), BINARY)
     assert found == pytest.approx([0, 0.8113, 1, 0.8113, 0], abs=1e-4)
@@ -54,7 +54,7 @@ def test_entropy_by_hand():
 
 
 @given(fields(1))
-def test_entropy_of_two_classes_is_symmetric_within_0_and_1_and_largest_at_one_half(p):
+def test_entropy_map_of_two_classes_is_symmetric_and_largest_at_one_half(p):
     found = entropy_map(p, BINARY)
     assert found.shape == p.shape[1:]
     assert ((found >= 0) & (found <= 1)).all()
@@ -64,7 +64,7 @@ def test_entropy_of_two_classes_is_symmetric_within_0_and_1_and_largest_at_one_h
 
 
 @given(fields(3), st.permutations([0, 1, 2]))
-def test_entropy_of_several_does_not_depend_on_their_order_and_is_largest_when_uniform(raw, order):
+def test_entropy_map_of_several_classes_is_symmetric_and_largest_if_uniform(raw, order):
     p = normalized(raw)
     found = entropy_map(p, THREE)
     assert ((found >= 0) & (found <= 1)).all()
@@ -73,38 +73,34 @@ def test_entropy_of_several_does_not_depend_on_their_order_and_is_largest_when_u
     assert entropy_map(np.full((3, 1), 1 / 3), THREE) == pytest.approx([1.0])
 
 
-def test_stored_bytes_have_an_entropy_without_nan():
+def test_entropy_map_of_uint8_has_no_nan():
     found = entropy_map(np.array([[0, 255, 128]], np.uint8), BINARY)
     assert found == pytest.approx([0, 0, 1], abs=1e-4)
 
 
-def test_members_that_are_sure_of_opposites_disagree_fully():
+def test_spread_over_certain_opposites_is_full_disagreement():
     # Pixels: opposites; both undecided; agreed.
     one, other = np.array([[0, 0.5, 0.9]], np.float32), np.array([[1, 0.5, 0.9]], np.float32)
     spread = spread_over([one, other], BINARY)
     assert spread.probabilities == pytest.approx(np.array([[0.5, 0.5, 0.9]]))
-    assert spread.deviation == pytest.approx([0.5, 0, 0])
     assert spread.disagreement == pytest.approx([1, 0, 0], abs=1e-6)
 
 
 @pytest.mark.parametrize("space", [BINARY, THREE, NESTED], ids=["binary", "softmax", "regions"])
 @given(data=st.data(), count=st.integers(1, 4))
-def test_spread_is_what_numpy_says_of_all_members_together(space, data, count):
+def test_spread_over_members_agrees_with_numpy(space, data, count):
     members = [data.draw(fields(space.channels)) for _ in range(count)]
     if space.is_exclusive:
         members = [normalized(member) for member in members]
     spread, stack = spread_over(iter(members), space), np.stack(members).astype(np.float64)
     assert spread.probabilities == pytest.approx(stack.mean(axis=0), abs=1e-6)
-    assert spread.deviation == pytest.approx(stack.std(axis=0).max(axis=0), abs=1e-3)
     within = np.mean([entropy_map(member, space) for member in stack], axis=0)
     whole = entropy_map(stack.mean(axis=0), space)
     assert spread.disagreement == pytest.approx(whole - within, abs=1e-5)
     assert ((spread.disagreement >= 0) & (spread.disagreement <= 1)).all()
-    if count == 1:
-        assert not spread.deviation.any()
 
 
-def test_one_member_at_a_time_is_in_memory():
+def test_spread_over_keeps_one_member_in_memory():
     earlier = []
 
     def members():
@@ -119,13 +115,13 @@ def test_one_member_at_a_time_is_in_memory():
     assert len(earlier) == 4
 
 
-def test_members_are_left_as_they_were():
+def test_spread_over_does_not_change_its_input():
     members = [np.full((1, 2, 2), value, np.float32) for value in (0.2, 0.8)]
     spread_over(members, BINARY)
     assert (members[0] == np.float32(0.2)).all()
 
 
-def test_no_member_and_different_members_are_refused():
+def test_spread_over_refuses_no_or_different_members():
     with pytest.raises(DataError) as error:
         spread_over([], BINARY)
     assert error.value.code == "no_predictions"
@@ -142,13 +138,13 @@ def confidence(probabilities, space=BINARY, smooth=0.0):
     return confidence_of(probabilities, space.decode(probabilities), space, smooth=smooth)
 
 
-def test_confidence_by_hand():
+def test_confidence_of_by_hand():
     # 2 (0.9 + 0.6) / (1.9 + 2) and, one pixel added above and below, 4 / 4.9.
     assert confidence([[0.9, 0.6, 0.4, 0]]) == pytest.approx(3 / 3.9)
     assert confidence([[0.9, 0.6, 0.4, 0]], smooth=1) == pytest.approx(4 / 4.9)
 
 
-def test_confidence_is_averaged_over_the_classes_that_are_predicted():
+def test_confidence_of_averages_over_predicted_classes():
     # Cell: 2 * 0.8 / (1.2 + 1); nucleus is nowhere the likeliest.
     one = [[0.1, 0.6], [0.8, 0.4], [0.1, 0]]
     assert confidence(one, THREE) == pytest.approx(1.6 / 2.2)
@@ -157,13 +153,13 @@ def test_confidence_is_averaged_over_the_classes_that_are_predicted():
     assert confidence(two, THREE) == pytest.approx((1.6 / 1.9 + 1.8 / 2.1) / 2)
 
 
-def test_confidence_of_a_region_counts_what_is_painted_over_it():
+def test_confidence_of_a_region_includes_later_regions():
     # The whole is predicted in both pixels, in the second by its core.
     found = confidence([[0.9, 0.8], [0.0, 0.7]], NESTED)
     assert found == pytest.approx((2 * 1.7 / (1.7 + 2) + 2 * 0.7 / (0.7 + 1)) / 2)
 
 
-def test_empty_full_and_single_pixels_have_a_number():
+def test_confidence_of_empty_full_and_single_pixel_predictions():
     assert confidence(np.ones((1, 4, 4)), smooth=1) == 1
     assert confidence(np.zeros((1, 4, 4)), smooth=1) == 1  # Sure that nothing is there.
     assert confidence(np.full((1, 10, 10), 0.4), smooth=1) == pytest.approx(1 / 41)
@@ -172,7 +168,7 @@ def test_empty_full_and_single_pixels_have_a_number():
 
 
 @given(fields(1, (3, 4)))
-def test_confidence_is_a_share_and_sharper_probabilities_never_lower_it(p):
+def test_confidence_of_sharper_probabilities_is_not_lower(p):
     classes = BINARY.decode(p)
     found = confidence_of(p, classes, BINARY)
     assert 0 <= found <= 1
@@ -180,7 +176,7 @@ def test_confidence_is_a_share_and_sharper_probabilities_never_lower_it(p):
     assert confidence_of(sharper, classes, BINARY) >= found - 1e-6
 
 
-def test_confidence_is_near_the_mean_dice_of_truths_drawn_from_it():
+def test_confidence_of_a_prediction_is_near_the_mean_dice_of_drawn_truths():
     rng = np.random.default_rng(0)
     p = rng.beta(0.3, 0.5, (1, 40, 40)).astype(np.float32)
     mask = BINARY.decode(p) == 1
@@ -192,7 +188,7 @@ def test_confidence_is_near_the_mean_dice_of_truths_drawn_from_it():
 # Calibration.
 
 
-def test_calibration_by_hand():
+def test_fit_calibration_by_hand():
     # 0.6 and 0.7 fall, so they share (0.8 + 0.4) / 2 at 0.65.
     found = fit_calibration([0.7, 0.2, 0.6, 0.9], [0.4, 0.1, 0.8, 0.9])
     assert found is not None
@@ -205,7 +201,7 @@ def test_calibration_by_hand():
     assert expected_dice(1.0, found) == pytest.approx(0.9)
 
 
-def test_equal_confidences_share_one_dice_and_empty_cases_are_left_out():
+def test_fit_calibration_pools_equal_confidences_and_drops_empty_cases():
     found = fit_calibration([0.5, 0.5, 0.8, 0.1], [0.2, 0.6, 1.0, None])
     assert found is not None
     assert found.cases == 3
@@ -213,7 +209,7 @@ def test_equal_confidences_share_one_dice_and_empty_cases_are_left_out():
     assert found.dice == pytest.approx((0.4, 1.0))
 
 
-def test_cases_weigh_alike_whether_their_confidence_is_shared_or_not():
+def test_fit_calibration_weights_cases_equally():
     # Three cases of mean 0.6 and one of 0.2 above them: (3 * 0.6 + 0.2) / 4.
     found = fit_calibration([0.5, 0.5, 0.5, 0.8], [0.5, 0.6, 0.7, 0.2])
     assert found is not None
@@ -221,12 +217,12 @@ def test_cases_weigh_alike_whether_their_confidence_is_shared_or_not():
     assert found.dice == pytest.approx((0.5,))
 
 
-def test_too_few_cases_calibrate_nothing():
+def test_fit_calibration_of_few_cases_is_none():
     assert fit_calibration([], []) is None
     assert fit_calibration([0.1, 0.9, 0.5], [0.1, 0.9, None]) is None
 
 
-def test_constant_cases_give_a_constant():
+def test_fit_calibration_of_constant_cases_is_constant():
     found = fit_calibration([0.5] * 4, [0.7] * 4)
     assert found is not None
     assert found.rank_correlation is None
@@ -237,7 +233,7 @@ PAIRS = st.lists(st.tuples(SHARES, SHARES), min_size=3, max_size=12)
 
 
 @given(PAIRS, SHARES, SHARES)
-def test_a_higher_confidence_never_means_a_lower_dice(pairs, one, other):
+def test_expected_dice_never_decreases_with_confidence(pairs, one, other):
     x, y = zip(*pairs, strict=True)
     found = fit_calibration(x, y)
     assert found is not None
@@ -246,7 +242,7 @@ def test_a_higher_confidence_never_means_a_lower_dice(pairs, one, other):
 
 
 @given(st.lists(SHARES, min_size=3, max_size=12, unique=True))
-def test_cases_that_already_rise_are_met_exactly(values):
+def test_fit_calibration_interpolates_increasing_cases_exactly(values):
     x = sorted(values)
     y = [value / 2 for value in x]
     found = fit_calibration(x, y)

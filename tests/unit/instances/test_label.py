@@ -7,7 +7,13 @@ from skimage import measure, morphology
 
 from codes import raises_code
 from ushape.errors import ConfigError, DataError
-from ushape.instances.label import ObjectConfig, by_class, fill_holes, label_objects, split_by_peaks
+from ushape.instances.label import (
+    ObjectConfig,
+    by_class,
+    fill_enclosed_holes,
+    label_objects,
+    split_by_peaks,
+)
 from ushape.labels import IGNORE, LabelSpace, Region
 
 
@@ -57,29 +63,29 @@ def test_label_objects_of_a_volume_connects_planes():
     assert label_objects(volume, ObjectConfig(corners_connect=True)).labels.max() == 1
 
 
-def test_holes_go_to_the_only_class_around_them():
+def test_fill_enclosed_holes_uses_the_only_class_around_them():
     classes = rows("1110222", "1010202", "1110222", "0000000", "1112000", "1002000", "1112000")
     # The hole of the last ring touches two classes: it stays.
-    filled = fill_holes(classes, 9)
+    filled = fill_enclosed_holes(classes, 9)
     assert (filled - classes).sum() == 3
     assert (filled[1, 1], filled[1, 5], filled[5, 1]) == (1, 2, 0)
-    assert (fill_holes(filled, 9) == filled).all()
+    assert (fill_enclosed_holes(filled, 9) == filled).all()
 
 
-def test_holes_are_closed_by_corners_only_where_corners_connect():
+def test_fill_enclosed_holes_is_closed_by_corners_only_if_corners_connect():
     diamond = rows("010", "101", "010")
-    assert (fill_holes(diamond, 1) == diamond).all()
-    assert fill_holes(diamond, 1, corners_connect=True)[1, 1] == 1
+    assert (fill_enclosed_holes(diamond, 1) == diamond).all()
+    assert fill_enclosed_holes(diamond, 1, corners_connect=True)[1, 1] == 1
 
 
-def test_large_holes_and_bays_at_the_edge_stay():
+def test_fill_enclosed_holes_keeps_large_holes_and_bays_at_the_edge():
     classes = rows("11110", "10011", "11111")
-    assert (fill_holes(classes, 1) == classes).all()
-    assert (fill_holes(classes, 2) == rows("11110", "11111", "11111")).all()
-    assert (fill_holes(classes, 99) == fill_holes(classes, 2)).all()
+    assert (fill_enclosed_holes(classes, 1) == classes).all()
+    assert (fill_enclosed_holes(classes, 2) == rows("11110", "11111", "11111")).all()
+    assert (fill_enclosed_holes(classes, 99) == fill_enclosed_holes(classes, 2)).all()
 
 
-def test_holes_are_filled_before_objects_are_found():
+def test_label_objects_fills_holes_first():
     classes = rows("11111", "10201", "11111")
     found = label_objects(classes, ObjectConfig(largest_hole_px=1, smallest_px=2))
     # The gaps beside class 2 touch both classes: theirs is nobody's.
@@ -133,7 +139,7 @@ def test_split_by_probability_at_its_minimum():
 
 
 @pytest.mark.parametrize("split", ["none", "distance", "probability"])
-def test_borders_are_divided_among_objects(split):
+def test_label_objects_divides_borders_among_objects(split):
     # Class 2 is the border between and around; class 1 and class 3 are the interiors.
     classes = rows("2222222", "2112332", "2222222", "0000000", "0222000")
     inner = np.array([0, 0.8, 0.9, 0.4, 0.1, 0.1, 0]) * np.ones((5, 1))
@@ -146,7 +152,7 @@ def test_borders_are_divided_among_objects(split):
     assert found.classes.tolist() == [1, 3]
 
 
-def test_borders_are_divided_where_the_class_is_least_likely():
+def test_label_objects_divides_borders_where_the_class_is_least_likely():
     inner = np.array([[0.9, 0.2, 0.3, 0.8, 0.9]])
     config = ObjectConfig(border_class=2)
     found = label_objects(rows("12221"), config, probabilities={1: inner})

@@ -48,7 +48,7 @@ def test_measure_table_by_hand():
     assert rest["mean_probability"] == 0.5
 
 
-def test_columns_are_independent_of_what_is_known():
+def test_column_names_are_independent_of_the_known_values():
     objects = label_objects(CLASSES)
     bare = measure_table(objects, NAMES)
     full = measure_table(objects, NAMES, spacing_mm=(1.0, 1.0))

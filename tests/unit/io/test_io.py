@@ -21,7 +21,6 @@ def test_read_returns_channels_first(tmp_path):
     rgb = np.random.default_rng(0).integers(256, size=(5, 7, 3), dtype=np.uint8)
     Image.fromarray(rgb).save(tmp_path / "x.png")
     assert (io.read(tmp_path / "x.png").array == rgb.transpose(2, 0, 1)).all()
-    assert io.read_size(tmp_path / "x.png") == (5, 7)
 
 
 def test_read_drops_transparency(tmp_path):
@@ -32,7 +31,7 @@ def test_read_drops_transparency(tmp_path):
         assert (io.read(tmp_path / name).array == rgba[..., :3].transpose(2, 0, 1)).all()
 
 
-def test_palette_gives_colors_of_images_and_indices_of_masks(tmp_path):
+def test_read_converts_palettes_of_images_but_not_of_masks(tmp_path):
     indices = np.array([[0, 1, 2], [2, 1, 0]], dtype=np.uint8)
     save_palette(tmp_path / "x.png", indices, [(0, 0, 0), (255, 0, 0), (0, 0, 9)])
     assert io.read(tmp_path / "x.png").array[:, 0].T.tolist() == [[0, 0, 0], [255, 0, 0], [0, 0, 9]]
@@ -49,13 +48,13 @@ def test_read_keeps_16_bit_values(tmp_path, dtype):
     assert io.read(tmp_path / "x.tif").array.dtype == dtype
 
 
-def test_tiff_pages_are_planes_of_a_volume(tmp_path):
+def test_read_treats_tiff_pages_as_planes(tmp_path):
     volume = np.random.default_rng(0).integers(999, size=(4, 6, 8), dtype=np.uint16)
     tifffile.imwrite(tmp_path / "x.tif", volume, photometric="minisblack")
     assert io.read(tmp_path / "x.tif").array.shape == (1, 4, 6, 8)
 
 
-def test_photograph_is_turned_by_its_exif_orientation(tmp_path):
+def test_read_applies_the_exif_orientation(tmp_path):
     image = Image.fromarray(np.zeros((4, 9, 3), np.uint8))
     exif = image.getexif()
     exif[0x0112] = 6  # Turned by a quarter.
@@ -132,17 +131,6 @@ def test_is_image_by_name():
     names = ["x.nii.gz", "x.zarr", "x.PNG", "x.ome.tiff", "x.dcm"]
     assert all(io.is_image(Path("a", name)) for name in names)
     assert not any(io.is_image(Path(name)) for name in ("x.gz", ".x.png", "x", "x.csv", "zarr"))
-
-
-def test_read_size_equals_the_shape_that_is_read(tmp_path):
-    volume = np.zeros((4, 6, 8), np.uint16)
-    tifffile.imwrite(tmp_path / "x.tif", volume, photometric="minisblack")
-    assert io.read_size(tmp_path / "x.tif") == (4, 6, 8)
-    image = Image.fromarray(np.zeros((4, 9, 3), np.uint8))
-    exif = image.getexif()
-    exif[0x0112] = 6  # Turned by a quarter.
-    image.save(tmp_path / "x.jpg", exif=exif)
-    assert io.read_size(tmp_path / "x.jpg") == (9, 4)
 
 
 def test_read_mask_encoding_names_a_writable_format(tmp_path):

@@ -60,7 +60,7 @@ def test_ome_zarr_without_unit_has_no_spacing(tmp_path):
     assert io.read(tmp_path / "x.zarr").spacing_mm is None
 
 
-def test_several_times_are_refused(tmp_path):
+def test_ome_zarr_with_several_time_points_is_refused(tmp_path):
     save_image(tmp_path / "x.zarr", VOLUME, axes_of("tyx"))
     with raises_code(DataError, "several_time_points"):
         io.read(tmp_path / "x.zarr")

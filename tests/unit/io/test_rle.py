@@ -54,7 +54,7 @@ def test_submission_rows_are_read_back(tmp_path, name):
         SubmissionWriter(path)
 
 
-def test_a_torn_row_is_written_again_wherever_it_was_torn(tmp_path):
+def test_submission_writer_rewrites_an_incomplete_row(tmp_path):
     names = ["one.jpg", "two.jpg", "three.jpg"]
     whole = tmp_path / "whole.csv"
     with SubmissionWriter(whole) as writer:
@@ -72,7 +72,7 @@ def test_a_torn_row_is_written_again_wherever_it_was_torn(tmp_path):
         assert path.read_bytes() == whole.read_bytes()
 
 
-def test_a_killed_writer_loses_no_finished_row(tmp_path):
+def test_submission_writer_that_was_killed_loses_no_finished_row(tmp_path):
     path = tmp_path / "submit.csv.gz"
     code = """
 import os, pathlib, signal, sys
@@ -98,7 +98,7 @@ with SubmissionWriter(pathlib.Path(sys.argv[1])) as writer:
     assert path.read_bytes() == first
 
 
-def test_an_error_keeps_the_rows_and_the_other_order_is_refused(tmp_path):
+def test_submission_writer_keeps_rows_after_an_error_and_refuses_the_other_order(tmp_path):
     path = tmp_path / "submit.csv"
     writer = SubmissionWriter(path)
     writer.write("a.jpg", MASK)
@@ -110,7 +110,7 @@ def test_an_error_keeps_the_rows_and_the_other_order_is_refused(tmp_path):
         assert writer.done == {"a.jpg"}
 
 
-def test_runs_longer_than_the_csv_module_allows(tmp_path):
+def test_submission_writer_reads_rows_longer_than_the_csv_module_allows(tmp_path):
     path = tmp_path / "submit.csv.gz"
     mask = np.indices((300, 300)).sum(axis=0) % 2
     writer = SubmissionWriter(path)
@@ -123,7 +123,7 @@ def test_runs_longer_than_the_csv_module_allows(tmp_path):
     assert (decode_runs(runs, mask.shape) == mask).all()
 
 
-def test_a_full_disk_leaves_no_torn_row_in_the_middle(tmp_path, monkeypatch):
+def test_submission_writer_leaves_no_incomplete_row_on_a_full_disk(tmp_path, monkeypatch):
     left, write = [5], os.write
 
     def write_until_full(file, content):
@@ -145,7 +145,7 @@ def test_a_full_disk_leaves_no_torn_row_in_the_middle(tmp_path, monkeypatch):
     assert [name for name, _ in read_submission(path)] == ["one.jpg", "three.jpg"]
 
 
-def test_a_hole_that_a_power_failure_left_is_no_row(tmp_path):
+def test_submission_writer_ignores_zeros_left_by_a_power_failure(tmp_path):
     path = tmp_path / "submit.csv"
     (tmp_path / ".submit.csv.row.part").write_bytes(b"one.jpg,1 2\n" + bytes(12) + b"3\nb,1 2\n")
     with SubmissionWriter(path) as writer:
@@ -153,7 +153,7 @@ def test_a_hole_that_a_power_failure_left_is_no_row(tmp_path):
     assert list(read_submission(path)) == [("one.jpg", "1 2")]
 
 
-def test_overwriting_begins_anew_and_replaces_only_when_whole(tmp_path):
+def test_submission_writer_overwrites_only_when_complete(tmp_path):
     path = tmp_path / "submit.csv"
     with SubmissionWriter(path) as writer:
         writer.write("a.jpg", MASK)
@@ -169,7 +169,7 @@ def test_overwriting_begins_anew_and_replaces_only_when_whole(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["", "a\nb.jpg", "a\0.jpg", "\udcff.jpg"])
-def test_names_that_no_row_can_hold(tmp_path, name):
+def test_submission_writer_refuses_invalid_names(tmp_path, name):
     with SubmissionWriter(tmp_path / "submit.csv") as writer:
         with raises_code(DataError, "submission_name"):
             writer.write(name, MASK)

@@ -69,7 +69,7 @@ def test_ome_tiff_axes_and_pixel_size(axes, array, shape, spacing, tmp_path):
     assert pixels.spacing_mm == pytest.approx(spacing)
 
 
-def test_several_times_are_refused(tmp_path):
+def test_tiff_with_several_time_points_is_refused(tmp_path):
     with raises_code(DataError, "unsupported_axes"):
         read(tmp_path, STACK, "x.ome.tif", photometric="minisblack", metadata={"axes": "TZYX"})
 

@@ -59,7 +59,7 @@ def best_matching(predicted, truth, threshold):
     return sorted(iou for iou in ious if iou > threshold)
 
 
-def test_counted_by_hand():
+def test_count_objects_by_hand():
     truth = rows("11110", "00000", "22222", "00000", "33000")
     guess = rows("44400", "00000", "55500", "00000", "00066")
     found = count_objects(guess, truth)
@@ -80,19 +80,19 @@ def test_counted_by_hand():
     assert found.panoptic_quality == pytest.approx(0.45)
 
 
-def test_half_is_no_match():
+def test_count_objects_requires_an_iou_above_one_half():
     # Two halves of one object: with 0.5 as a match it would have two partners.
     assert count_objects(rows("1122"), rows("3333")) == counts(1, 2)
     assert count_objects(rows("3333"), rows("1122")) == counts(2, 1)
 
 
-def test_a_merge_finds_the_larger_part():
+def test_count_objects_matches_a_merged_object_with_its_larger_part():
     # Of 8 pixels 5 are the one object (5/8), 3 the other (3/8).
     assert count_objects(rows("11111111"), rows("44444555")) == counts(2, 1, 5 / 8)
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (2, 3, 4)])
-def test_nothing_full_and_one_pixel(shape):
+def test_count_objects_of_empty_full_and_one_pixel_maps(shape):
     nothing, full, one = np.zeros(shape, int), np.ones(shape, int), np.zeros(shape, int)
     one.flat[-1] = 9
     assert count_objects(nothing, nothing) == counts(0, 0)
@@ -103,14 +103,14 @@ def test_nothing_full_and_one_pixel(shape):
     assert count_objects(one, nothing) == counts(0, 1)
 
 
-def test_scores_of_empty_cases():
+def test_object_counts_of_empty_cases():
     assert set(scores(counts(0, 0))) == {None}
     for one_sided in (counts(4, 0), counts(0, 4), counts(2, 3)):
         assert set(scores(one_sided)) == {0}
     assert set(scores(counts(2, 2, 1.0, 1.0))) == {1}
 
 
-def test_each_threshold_is_the_number_it_reads_as():
+def test_iou_thresholds_are_the_nearest_doubles():
     assert IOU_THRESHOLDS == (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
     for threshold in IOU_THRESHOLDS:
         hit = round(100 * threshold)
@@ -122,7 +122,7 @@ def test_each_threshold_is_the_number_it_reads_as():
         assert (exact.true_positives(threshold), above.true_positives(threshold)) == (0, 1)
 
 
-def test_images_add_up():
+def test_object_counts_of_images_add_up():
     first, second = counts(3, 2, 0.6, 0.9), counts(0, 1)
     assert first + second == counts(3, 3, 0.6, 0.9)
     # 2 pairs of 3 and 3 objects; not the mean of 0.8 and 0.
@@ -132,7 +132,7 @@ def test_images_add_up():
     assert list(scores(forward)) == list(scores(backward))
 
 
-def test_as_every_object_compared_with_every_other():
+def test_count_objects_equals_comparing_all_pairs():
     matched = 0
     for guess, truth in pairs(200):
         found = count_objects(guess, truth)
@@ -156,7 +156,7 @@ def test_as_every_object_compared_with_every_other():
     assert matched > 200
 
 
-def test_numbers_and_places_of_objects_do_not_matter():
+def test_count_objects_is_independent_of_labels_and_positions():
     rng = np.random.default_rng(0)
     for guess, truth in pairs(40):
         plain = count_objects(guess, truth)
@@ -170,12 +170,12 @@ def test_numbers_and_places_of_objects_do_not_matter():
         assert (swapped.truth, swapped.predicted) == (plain.predicted, plain.truth)
 
 
-def test_large_numbers_take_no_memory():
+def test_count_objects_accepts_large_labels_without_large_memory():
     large = np.array([[0, 2**31 - 1, 2**31 - 2]])
     assert count_objects(large, large) == counts(2, 2, 1.0, 1.0)
 
 
-def test_uncounted_pixels_have_no_say():
+def test_count_objects_ignores_uncounted_pixels():
     truth = rows("110000", "000000", "000000")
     guess = rows("333330", "044444", "005555")
     counted = rows("110001", "111000", "111100") > 0
@@ -188,7 +188,7 @@ def test_uncounted_pixels_have_no_say():
     assert count_objects(guess, truth, counted=guess >= 0) == count_objects(guess, truth)
 
 
-def test_objects_of_class_masks():
+def test_count_objects_of_labeled_class_masks():
     truth = np.array([[1, 1, 0, 2, 2, 0, 1]], dtype=np.uint8)
     guess = np.array([[1, 1, 0, 2, 0, 0, 0]], dtype=np.uint8)
     found = count_objects(label_objects(guess).labels, label_objects(truth).labels)
@@ -197,13 +197,13 @@ def test_objects_of_class_masks():
 
 
 @pytest.mark.parametrize("threshold", [0.3, 1.0, float("nan")])
-def test_thresholds_without_unique_matching_are_refused(threshold):
+def test_true_positives_refuses_thresholds_below_one_half(threshold):
     with pytest.raises(ConfigError) as error:
         counts(1, 1, 0.8).f1(threshold)
     assert error.value.code == "value_out_of_range"
 
 
-def test_what_is_no_label_image_is_refused():
+def test_count_objects_refuses_invalid_label_maps():
     labels = rows("012", "000")
     for predicted, counted in ((labels.T, None), (labels, labels[0] > 0)):
         with pytest.raises(DataError) as error:

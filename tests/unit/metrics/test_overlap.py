@@ -24,7 +24,7 @@ def counts(overlap, truth, predicted):
     return Counts(overlap=overlap, truth=truth, predicted=predicted, pixels=100)
 
 
-def test_counted_by_hand():
+def test_overlap_metrics_by_hand():
     truth = np.array([[0, 1, 1, 1], [2, 2, IGNORE, 0]])
     guess = np.array([[0, 1, 1, 0], [1, 2, 1, 1]])
     found = count_overlap(guess, truth, ONE)
@@ -49,7 +49,7 @@ def test_counted_by_hand():
         (counts(0, 0, 0), "both empty", None),
     ],
 )
-def test_four_kinds_of_case(found, kind, value):
+def test_case_kind_of_the_four_kinds(found, kind, value):
     assert case_kind(found) == kind
     assert dice(found) == iou(found) == value
 
@@ -67,18 +67,18 @@ def test_four_kinds_of_case(found, kind, value):
         (Counts(overlap=0, truth=0, predicted=0, pixels=0), (None, None, None, None)),
     ],
 )
-def test_what_has_no_value_is_none_and_a_miss_is_not_left_out(found, values):
+def test_overlap_metrics_are_none_if_undefined_and_0_for_a_miss(found, values):
     own = precision, recall, volume_difference, balanced_accuracy
     assert tuple(metric(found) for metric in own) == values
 
 
 @pytest.mark.parametrize("name", METRICS)
 @pytest.mark.parametrize("predicted", [0, 7])
-def test_a_miss_has_a_value_in_every_metric(name, predicted):
+def test_overlap_metrics_of_a_miss_are_all_defined(name, predicted):
     assert METRICS[name](counts(0, 5, predicted)) is not None
 
 
-def test_as_scikit_learn_on_random_pairs():
+def test_overlap_metrics_agree_with_scikit_learn():
     rng = np.random.default_rng(0)
     for _ in range(200):
         truth, guess = rng.random((2, 6, 6)) < rng.uniform(0.1, 0.9, size=(2, 1, 1))
@@ -89,12 +89,12 @@ def test_as_scikit_learn_on_random_pairs():
         assert balanced_accuracy(found) == pytest.approx(balanced_accuracy_score(*flat))
 
 
-def test_slices_add_up_to_their_volume():
+def test_counts_of_slices_add_up_to_those_of_the_volume():
     rng = np.random.default_rng(0)
     truth, guess = rng.integers(2, size=(2, 4, 9, 9))
     slices = [count_overlap(g, t, ONE) for g, t in zip(guess, truth, strict=True)]
     assert sum(slices[1:], slices[0]) == count_overlap(guess, truth, ONE)
 
 
-def test_everything_ignored_is_no_error():
+def test_pixel_error_of_a_fully_ignored_mask_is_0():
     assert pixel_error(np.zeros((2, 2)), np.full((2, 2), IGNORE)) == 0

@@ -29,7 +29,7 @@ def random_pairs(count):
         yield probability if number % 2 else probability.round(1), truth, counted
 
 
-def test_order_by_hand():
+def test_auroc_and_average_precision_by_hand():
     probability, truth = np.array([0.9, 0.8, 0.8, 0.3]), masks(1, 1, 0, 0)
     # Of 4 pairs of a true and another pixel 3 are in order, and 1 is a tie.
     assert auroc(probability, truth) == 3.5 / 4
@@ -41,29 +41,29 @@ def test_order_by_hand():
     ("probability", "area", "precision"),
     [([0.1, 0.2, 0.7, 0.8], 1, 1), ([0.8, 0.7, 0.2, 0.1], 0, (1 / 3 + 2 / 4) / 2)],
 )
-def test_all_in_order_and_all_in_reverse(probability, area, precision):
+def test_auroc_of_perfect_and_reversed_order(probability, area, precision):
     truth = masks(0, 0, 1, 1)
     assert auroc(np.array(probability), truth) == area
     assert average_precision(np.array(probability), truth) == pytest.approx(precision)
 
 
-def test_one_probability_for_all_is_chance():
+def test_auroc_of_equal_probabilities_is_one_half():
     probability, truth = np.full((2, 4), 0.5), np.arange(8).reshape(2, 4) < 2
     assert auroc(probability, truth) == 0.5
     assert average_precision(probability, truth) == 2 / 8
 
 
-def test_the_finest_difference_in_order_counts():
+def test_auroc_distinguishes_adjacent_floats():
     assert auroc(np.array([0.5, 0.5 + 1e-12]), masks(0, 1)) == 1
 
 
 @pytest.mark.parametrize("truth", [masks(), masks(0), masks(1), masks(0, 0), masks(1, 1)])
 @pytest.mark.parametrize("score", [auroc, average_precision])
-def test_one_class_alone_has_no_order(score, truth):
+def test_auroc_of_a_single_class_is_none(score, truth):
     assert score(np.linspace(0, 1, truth.size), truth) is None
 
 
-def test_order_as_scikit_learn_on_random_pairs():
+def test_auroc_and_average_precision_agree_with_scikit_learn():
     for probability, truth, counted in random_pairs(200):
         flat = truth[counted], probability[counted]
         assert auroc(probability, truth, counted) == pytest.approx(roc_auc_score(*flat))
@@ -71,7 +71,7 @@ def test_order_as_scikit_learn_on_random_pairs():
         assert average_precision(probability, truth, counted) == pytest.approx(expected)
 
 
-def test_reliability_by_hand():
+def test_measure_reliability_by_hand():
     found = measure_reliability(np.array([[0.0, 0.25], [0.25, 1.0]]), masks([0, 0], [1, 0]))
     # Bins are 1/15 wide: 0 lies in the first, 0.25 in the fourth, 1 in the last.
     assert found.pixels == (1, 0, 0, 2, *[0] * 10, 1)
@@ -88,19 +88,19 @@ def test_reliability_by_hand():
 
 
 @pytest.mark.parametrize(("truth", "error"), [(masks(1, 0), 0), (masks(0, 1), 1)])
-def test_sure_and_right_sure_and_wrong(truth, error):
+def test_reliability_of_certain_right_and_wrong_predictions(truth, error):
     found = measure_reliability(np.array([1.0, 0.0]), truth)
     assert found.expected_calibration_error == found.brier == error
 
 
-def test_no_pixels_have_no_reliability():
+def test_reliability_without_pixels_is_none():
     found = measure_reliability(np.full((2, 2), 0.5), np.ones((2, 2), bool), np.zeros((2, 2), bool))
     assert (found.expected_calibration_error, found.brier, found.curve) == (None, None, ())
     one = measure_reliability(np.array([0.5]), masks(1))
     assert one + found == one
 
 
-def test_cases_add_up_to_their_pool():
+def test_reliability_of_cases_adds_up_to_the_pool():
     rng = np.random.default_rng(0)
     probability, truth = rng.random((3, 8, 8)), rng.random((3, 8, 8)) < 0.3
     first, *others = map(measure_reliability, probability, truth)
@@ -111,7 +111,7 @@ def test_cases_add_up_to_their_pool():
     assert isinstance(pooled, Reliability)
 
 
-def test_reliability_counted_pixel_by_pixel_and_as_scikit_learn():
+def test_reliability_agrees_with_a_loop_and_scikit_learn():
     for probability, truth, counted in random_pairs(200):
         found = measure_reliability(probability, truth, counted)
         shares, is_true = probability[counted], truth[counted]
@@ -125,14 +125,14 @@ def test_reliability_counted_pixel_by_pixel_and_as_scikit_learn():
 
 
 @pytest.mark.parametrize("score", SCORES)
-def test_pixels_that_do_not_count_have_no_say(score):
+def test_probability_metrics_ignore_uncounted_pixels(score):
     probability, truth = np.array([[0.9, 0.4], [0.3, np.nan]]), masks([1, 0], [1, 1])
     counted = masks([1, 1], [1, 0])
     assert score(probability, truth, counted) == score(probability[counted], truth[counted])
 
 
 @pytest.mark.parametrize("score", SCORES)
-def test_half_precision_is_summed_in_full(score):
+def test_reliability_sums_float16_in_higher_precision(score):
     half = np.random.default_rng(0).random((64, 64)).astype(np.float16)
     truth = half > 0.3
     assert score(half, truth) == score(half.astype(np.float32), truth)
@@ -151,6 +151,6 @@ def test_half_precision_is_summed_in_full(score):
         ([0.5, 0.5], masks(0, 1), masks(1), r"bool \(2,\), bool \(1,\)"),
     ],
 )
-def test_what_is_no_probability_or_no_mask_is_refused(score, probability, truth, counted, message):
+def test_probability_metrics_refuse_invalid_input(score, probability, truth, counted, message):
     with pytest.raises(ValueError, match=message):
         score(np.array(probability), truth, counted)

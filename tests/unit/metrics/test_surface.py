@@ -41,7 +41,7 @@ def numbers(found):
     return [found.hausdorff95, found.average, found.surface_dice(1.5)]
 
 
-def test_a_strip_counted_by_hand():
+def test_measure_surfaces_of_a_strip_by_hand():
     truth, guess = mask("####...."), mask("######..")
     found = measure_surfaces(guess, truth)
     # A strip is all surface. From the prediction: 0 0 0 0 1 2; from the truth: 0 0 0 0.
@@ -54,7 +54,7 @@ def test_a_strip_counted_by_hand():
     assert [found.surface_dice(tolerance) for tolerance in (0, 1, 2)] == [0.8, 0.9, 1.0]
 
 
-def test_squares_counted_by_hand():
+def test_measure_surfaces_of_squares_by_hand():
     truth = mask("#####", "#####", "#####", "#####", "#####")
     guess = mask(".....", ".###.", ".###.", ".###.", ".....")
     found = measure_surfaces(guess, truth)
@@ -67,7 +67,7 @@ def test_squares_counted_by_hand():
     assert found.surface_dice(1) == pytest.approx(20 / 24)
 
 
-def test_two_pixels_in_millimeters():
+def test_measure_surfaces_uses_the_spacing():
     one, other = pixel((5, 6), 0, 0), pixel((5, 6), 3, 4)
     # 3 rows and 4 columns: 5. Rows of 4 mm, columns of 1.25 mm: 12 mm and 5 mm, 13.
     for spacing, distance in (None, 5), ((4, 1.25), 13):
@@ -77,7 +77,7 @@ def test_two_pixels_in_millimeters():
         assert found.surface_dice(distance - 0.01) == 0
 
 
-def test_a_cube_and_its_center_with_thick_slices():
+def test_measure_surfaces_of_a_cube_with_thick_slices():
     cube, center = np.zeros((5, 5, 5), dtype=bool), pixel((5, 5, 5), 2, 2, 2)
     cube[1:4, 1:4, 1:4] = True
     found = measure_surfaces(center, cube, (2, 1, 1))
@@ -89,13 +89,13 @@ def test_a_cube_and_its_center_with_thick_slices():
     assert found.average == pytest.approx((sum(steps) + 1) / 27)
 
 
-def test_nothing_in_both_has_no_value():
+def test_measure_surfaces_of_two_empty_masks_is_none():
     nothing = np.zeros((3, 4), dtype=bool)
     assert numbers(measure_surfaces(nothing, nothing)) == [None, None, None]
 
 
 @pytest.mark.parametrize("spacing", [None, (2.0, 2.0)])
-def test_a_miss_and_a_false_alarm_are_the_diagonal_away(spacing):
+def test_measure_surfaces_of_a_single_empty_mask_is_the_diagonal(spacing):
     some, nothing = mask("....", ".##.", "...."), np.zeros((3, 4), dtype=bool)
     # 3 by 4 pixels: 5 from corner to corner.
     diagonal = 5 * (2 if spacing else 1)
@@ -104,14 +104,14 @@ def test_a_miss_and_a_false_alarm_are_the_diagonal_away(spacing):
         assert found.surface_dice(1000) == 0
 
 
-def test_full_images_agree():
+def test_measure_surfaces_of_full_masks_is_0():
     full = np.ones((4, 4), dtype=bool)
     found = measure_surfaces(full, full)
     assert len(found.from_truth) == 12
     assert numbers(found) == [0, 0, 1]
 
 
-def test_the_images_edge_is_surface():
+def test_measure_surfaces_includes_the_edge_of_the_image():
     truth, guess = np.ones((3, 5), dtype=bool), pixel((3, 5), 1, 2)
     # All but the three inner pixels; the nearest are straight above and below, at 1.
     found = measure_surfaces(guess, truth)
@@ -119,13 +119,13 @@ def test_the_images_edge_is_surface():
     assert found.from_predicted.tolist() == [1]
 
 
-def test_rounding_does_not_decide_at_the_tolerance():
+def test_surface_dice_allows_for_rounding_at_the_tolerance():
     one, other = pixel((1, 9), 0, 0), pixel((1, 9), 0, 3)
     assert 3 * 0.1 > 0.3
     assert measure_surfaces(one, other, (0.1, 0.1)).surface_dice(0.3) == 1
 
 
-def test_uncounted_pixels_belong_to_neither():
+def test_measure_surfaces_excludes_uncounted_pixels():
     truth, guess = mask("##......"), mask("######.#")
     counted = mask("####..#.")
     # What is left: ## and ####. From the prediction 0 0 1 2; from the truth 0 0.
@@ -139,7 +139,7 @@ def test_uncounted_pixels_belong_to_neither():
     ]
 
 
-def test_uncounted_pixels_have_no_say():
+def test_measure_surfaces_is_independent_of_uncounted_pixels():
     rng = np.random.default_rng(0)
     truth, guess, counted, other = (blob(rng, (20, 20)) for _ in range(4))
     plain = measure_surfaces(guess, truth, counted=counted)
@@ -147,7 +147,7 @@ def test_uncounted_pixels_have_no_say():
     assert numbers(flipped) == numbers(plain)
 
 
-def test_exchange_move_stretch_and_turn():
+def test_measure_surfaces_is_symmetric_and_equivariant():
     for guess, truth, spacing in pairs(40):
         plain = measure_surfaces(guess, truth, spacing)
         swapped = measure_surfaces(truth, guess, spacing)
@@ -164,7 +164,7 @@ def test_exchange_move_stretch_and_turn():
         assert tripled.surface_dice(4.5) == plain.surface_dice(1.5)
 
 
-def test_no_distance_exceeds_the_diagonal():
+def test_measure_surfaces_is_at_most_the_diagonal():
     for guess, truth, spacing in pairs(40):
         found = measure_surfaces(guess, truth, spacing)
         furthest = max(found.from_predicted.max(), found.from_truth.max())
@@ -175,7 +175,7 @@ def test_no_distance_exceeds_the_diagonal():
 
 # MONAI warns of its own call.
 @pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")
-def test_as_monai_on_random_pairs():
+def test_measure_surfaces_agrees_with_monai():
     for guess, truth, spacing in pairs(200):
         found = measure_surfaces(guess, truth, spacing)
         both = [torch.from_numpy(part)[None, None].float() for part in (guess, truth)]
@@ -187,7 +187,7 @@ def test_as_monai_on_random_pairs():
         assert numbers(found) == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
-def test_what_does_not_fit_is_refused():
+def test_measure_surfaces_refuses_inconsistent_input():
     some = pixel((3, 4), 1, 1)
     for predicted, truth, counted in (
         (some.T, some, None),

@@ -40,7 +40,7 @@ def random_pair(seed, lowest=0):
     return [rng.integers(lowest, rng.integers(2, 9), size=shape) for _ in range(2)]
 
 
-def test_one_segment_cut_in_two():
+def test_partition_scores_of_a_split_segment_by_hand():
     rand, information, variation = scores([[1, 1, 2, 2], [3, 3, 3, 3]], HALVES)
     # Squares: truth 1/4 + 1/4 = 1/2; predicted and joint 1/16 + 1/16 + 1/4 = 3/8.
     assert (rand.split, rand.merge) == pytest.approx((3 / 4, 1))
@@ -51,7 +51,7 @@ def test_one_segment_cut_in_two():
     assert (variation.split, variation.merge, variation.total) == pytest.approx((0.5, 0, 0.5))
 
 
-def test_two_segments_run_together():
+def test_partition_scores_of_merged_segments_by_hand():
     rand, information, variation = scores(np.ones((2, 4), int), HALVES)
     # Squares: truth and joint 1/4 + 1/4 = 1/2; predicted 1.
     assert (rand.split, rand.merge, rand.f_score) == pytest.approx((1, 1 / 2, 2 / 3))
@@ -60,7 +60,7 @@ def test_two_segments_run_together():
     assert (variation.split, variation.merge) == pytest.approx((0, 1))
 
 
-def test_a_pixel_without_segment_is_one_of_its_own():
+def test_contingency_table_treats_unlabeled_pixels_as_segments():
     rand, information, variation = scores([[0, 0, 0, 0]], [[5, 5, 5, 5]])
     # Squares: truth 1; predicted and joint 4 * 1/16 = 1/4.
     assert (rand.split, rand.merge, rand.f_score) == pytest.approx((1 / 4, 1, 2 / 5))
@@ -68,21 +68,21 @@ def test_a_pixel_without_segment_is_one_of_its_own():
     assert variation.split == pytest.approx(2)
 
 
-def test_a_line_of_single_pixels_by_hand():
+def test_partition_scores_of_a_line_of_single_pixels_by_hand():
     rand, _, variation = scores([[1, 1, 0, 2]], [[1, 1, 1, 1]])
     # Squares: joint 4/16 + 1/16 + 1/16 = 3/8. H = 1/2 * 1 + 2 * 1/4 * 2 = 1.5 bits.
     assert rand.split == pytest.approx(3 / 8)
     assert variation.split == pytest.approx(1.5)
 
 
-def test_membrane_of_the_truth_does_not_count():
+def test_contingency_table_excludes_membranes_of_the_truth():
     truth = [[1, 1, 0, 2, 2]]
     for line in ([[1, 1, 1, 2, 2]], [[1, 1, 0, 2, 2]], [[1, 1, 9, 2, 2]]):
         rand, information, variation = scores(line, truth)
         assert (rand.f_score, information.f_score, variation.total) == (1, 1, 0)
 
 
-def test_rows_tell_nothing_about_columns():
+def test_partition_scores_of_independent_partitions():
     _, information, variation = scores([[1, 2], [1, 2]], [[1, 1], [2, 2]])
     assert (information.split, information.merge, information.f_score) == (0, 0, 0)
     assert (variation.split, variation.merge) == (1, 1)
@@ -91,13 +91,13 @@ def test_rows_tell_nothing_about_columns():
 @pytest.mark.parametrize(
     "truth", [HALVES, np.ones((3, 3), int), np.arange(1, 10), np.zeros((2, 2))]
 )
-def test_a_partition_agrees_with_itself(truth):
+def test_partition_scores_of_equal_partitions_are_perfect(truth):
     rand, information, variation = scores(truth, truth)
     assert rand == information == SplitMerge(split=1, merge=1)
     assert (rand.f_score, variation.total) == (1, 0)
 
 
-def test_numbers_of_segments_mean_nothing():
+def test_partition_scores_are_independent_of_labels():
     for seed in range(20):
         predicted, truth = random_pair(seed)
         names = np.random.default_rng(seed).permutation(np.arange(1, 40))
@@ -106,7 +106,7 @@ def test_numbers_of_segments_mean_nothing():
             assert vars(after) == pytest.approx(vars(before))
 
 
-def test_split_and_merge_change_places_with_the_images():
+def test_partition_scores_exchange_split_and_merge_with_the_images():
     for seed in range(20):
         one, other = random_pair(seed, lowest=1)
         for there, back in zip(scores(one, other), scores(other, one), strict=True):
@@ -114,7 +114,7 @@ def test_split_and_merge_change_places_with_the_images():
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_from_the_definitions(seed):
+def test_partition_scores_equal_the_definitions(seed):
     predicted, truth = random_pair(seed)
     truth[0, 0] = 1
     pixels = zip(predicted[truth > 0].tolist(), truth[truth > 0].tolist(), strict=True)
@@ -145,7 +145,7 @@ def test_from_the_definitions(seed):
 
 
 @pytest.mark.parametrize("seed", range(200))
-def test_as_scikit_image(seed):
+def test_partition_scores_agree_with_scikit_image(seed):
     predicted, truth = random_pair(seed, lowest=1)  # It takes 0 for one segment, not for many.
     truth[0, 0] = 0
     rand, _, variation = scores(predicted, truth)
@@ -179,31 +179,31 @@ def many_cells(seed=0, shape=(60, 64)):
     return ndimage.maximum_filter(owner, (2, 2)) == ndimage.minimum_filter(owner, (2, 2))
 
 
-def test_corners_do_not_connect_cells():
+def test_label_cells_does_not_connect_corners():
     assert label_cells(drawn(".#", "#.")).tolist() == [[1, 0], [0, 2]]
 
 
-def test_thinned_by_hand():
+def test_thin_membranes_by_hand():
     wide = drawn(*[".#####..."] * 3)
     # The wall has columns 1 to 5; from both sides two are filled, the middle one stays.
     assert thin_membranes(wide).tolist() == [[1, 1, 1, 0, 2, 2, 2, 2, 2]] * 3
 
 
-def test_cells_grow_by_four_neighbors():
+def test_thin_membranes_grows_cells_by_four_neighbors():
     cells = np.zeros((5, 11), dtype=bool)
     cells[0, 0] = cells[4, 10] = True
     # The pixel (4, 4) is 4 + 4 steps from the first cell, or 4 diagonal ones; 6 from the second.
     assert thin_membranes(cells)[4, 4] == 2
 
 
-def test_thinning_fills_what_separates_nothing():
+def test_thin_membranes_fills_what_separates_no_cells():
     organelle = drawn(".....", ".###.", ".###.", ".....")
     broken = drawn("..#..", "..#..", ".....", "..#..")
     for cells in (organelle, broken, np.ones((4, 5), bool), np.zeros((4, 5), bool)):
         assert (thin_membranes(cells) == 1).all()
 
 
-def test_thinning_keeps_every_cell_and_their_separation():
+def test_thin_membranes_keeps_all_cells_separate():
     cells = many_cells()
     thin = thin_membranes(cells)
     assert thin.max() == label_cells(cells).max() > 10
@@ -213,12 +213,12 @@ def test_thinning_keeps_every_cell_and_their_separation():
     assert 0 < (thin == 0).sum() < (~cells).sum()
 
 
-def test_the_truth_itself_is_perfect():
+def test_score_section_of_the_truth_is_perfect():
     for cells in (WALL, many_cells(), np.ones((4, 5), bool)):
         assert score_section(cells, cells) == PERFECT
 
 
-def test_the_width_of_membranes_does_not_matter():
+def test_score_section_is_independent_of_membrane_width():
     for wall in ("...###...", "..#####..", "..###....", "....####."):
         assert score_section(drawn(*[wall] * 6), WALL).warping_error == 0
     for wall in ("...###...", "..#####.."):  # The line in their middle is where the truth's is.
@@ -229,7 +229,7 @@ def test_the_width_of_membranes_does_not_matter():
         assert score_section(drawn(*[wall] * 6), broad).rand == 1
 
 
-def test_a_hole_in_a_membrane_merges_by_hand():
+def test_score_section_of_a_gap_by_hand():
     found = score_section(drawn(*["....#...."] * 5, "........."), WALL)
     # Two cells of 24 pixels become one: squares 1/4 + 1/4 of 1.
     assert found.rand == pytest.approx(2 / 3)  # Split score 1, merge score 1/2.
@@ -238,7 +238,7 @@ def test_a_hole_in_a_membrane_merges_by_hand():
     assert found.warping_error == pytest.approx(1 / 54)
 
 
-def test_a_membrane_too_many_splits_by_hand():
+def test_score_section_of_an_additional_membrane_by_hand():
     found = score_section(drawn(*[".#..#...."] * 6), WALL)
     # Of 48 pixels: the left cell of 24 falls into 6, 12 and a line of 6 single ones.
     joint = (6**2 + 12**2 + 6 * 1 + 24**2) / 48**2
@@ -250,7 +250,7 @@ def test_a_membrane_too_many_splits_by_hand():
     assert found.warping_error > 0
 
 
-def test_more_gaps_are_worse():
+def test_score_section_decreases_with_the_number_of_gaps():
     truth = many_cells()
     places = np.random.default_rng(1).permutation(np.argwhere(~truth))
     previous = PERFECT
@@ -266,7 +266,7 @@ def test_more_gaps_are_worse():
         previous = found
 
 
-def test_nothing_found_and_nothing_there():
+def test_score_section_of_empty_images():
     none = np.zeros_like(WALL)
     merged = score_section(none, WALL)
     assert (merged.rand, merged.information) == pytest.approx((2 / 3, 0))
@@ -274,14 +274,14 @@ def test_nothing_found_and_nothing_there():
     assert score_section(none, none) == PERFECT
 
 
-def test_each_section_counts_the_same():
+def test_mean_scores_weights_sections_equally():
     broken = score_section(np.ones_like(WALL), WALL)
     found = mean_scores([PERFECT, PERFECT, broken])
     assert found.rand == pytest.approx((1 + 1 + 2 / 3) / 3)
     assert found.warping_error == pytest.approx(broken.warping_error / 3)
 
 
-def test_one_threshold_for_all_sections():
+def test_score_thresholds_uses_one_threshold_for_all_sections():
     # Membranes of probability 0.35 and 0.65 in cells of 0.9: seen from 0.4 and from 0.7.
     stack = [np.where(WALL, 0.9, membrane) for membrane in (0.35, 0.65)]
     found = score_thresholds(stack, [WALL, WALL])
@@ -292,13 +292,13 @@ def test_one_threshold_for_all_sections():
     assert found[0.7] == PERFECT
 
 
-def test_bytes_as_fractions():
+def test_score_thresholds_accepts_uint8():
     stack = np.random.default_rng(0).integers(256, size=(2, 6, 9), dtype=np.uint8)
     truths = [WALL, WALL]
     assert score_thresholds(stack, truths) == score_thresholds(stack / 255, truths)
 
 
-def test_best_is_highest_or_lowest():
+def test_best_threshold_is_the_highest_or_lowest():
     found = {
         0.1: PERFECT,
         0.2: replace(PERFECT, rand=0.5, variation=1),
@@ -314,7 +314,7 @@ def test_best_is_highest_or_lowest():
     assert best_threshold({0.4: PERFECT, 0.2: PERFECT}, "rand") == 0.4  # The first of several.
 
 
-def test_a_section_too_many():
+def test_score_thresholds_refuses_different_numbers_of_sections():
     with pytest.raises(ValueError, match="longer"):
         score_thresholds([WALL * 1.0], [WALL, WALL])
 
@@ -357,7 +357,7 @@ def warp_one_by_one(predicted, truth):
     return warped[1:-1, 1:-1]
 
 
-def test_simple_as_defined():
+def test_simple_table_equals_the_definition():
     for code in range(256):
         patch = np.zeros((3, 3), dtype=bool)
         for bit, place in enumerate(CLOCKWISE):
@@ -366,7 +366,7 @@ def test_simple_as_defined():
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_all_at_once_as_one_by_one(seed):
+def test_warp_of_sublattices_equals_single_pixels(seed):
     rng = np.random.default_rng(seed)
     predicted, truth = blobs(rng), blobs(rng)
     warped = warp(predicted, truth)
@@ -376,7 +376,7 @@ def test_all_at_once_as_one_by_one(seed):
     np.testing.assert_array_equal(warped[kept], truth[kept])
 
 
-def test_a_moved_border_costs_nothing():
+def test_warping_error_of_a_moved_border_is_0():
     truth = drawn("...#...", "...#...", "...#...", "...#...")
     moved = drawn("..#....", "..##...", "...##..", "....#..")
     wide = drawn(".#####.", ".#####.", ".#####.", ".#####.")
@@ -384,7 +384,7 @@ def test_a_moved_border_costs_nothing():
         assert warping_error(predicted, truth) == 0
 
 
-def test_a_broken_membrane_costs_its_gap():
+def test_warping_error_of_a_broken_membrane_is_its_gap():
     truth = drawn("...#...", "...#...", "...#...", "...#...", "...#...")
     # Each of the 3 pixels would join the cells: 3 of 35 stay.
     assert warping_error(
@@ -396,7 +396,7 @@ def test_a_broken_membrane_costs_its_gap():
     assert warping_error(gap, broad) == pytest.approx(3 / 35)
 
 
-def test_what_appears_or_vanishes_costs_a_pixel():
+def test_warping_error_of_an_added_or_missing_cell_is_one_pixel():
     empty, dot = drawn(".....", ".....", "....."), drawn(".....", "..#..", ".....")
     assert warping_error(dot, empty) == warping_error(empty, dot) == pytest.approx(1 / 15)
     # A cell of 3 x 3 shrinks to a pixel, but not away.
@@ -404,14 +404,14 @@ def test_what_appears_or_vanishes_costs_a_pixel():
     assert warping_error(np.zeros_like(cell), cell) == pytest.approx(1 / 25)
 
 
-def test_cells_do_not_meet_at_corners_and_membranes_do():
+def test_warp_connects_membranes_but_not_cells_at_corners():
     stairs = drawn("..#", ".#.", "#..")
     assert count_parts(stairs) == (2, 1)
     # Without its middle the membrane is open: the cells are one.
     assert warping_error(drawn("..#", "...", "#.."), stairs) == pytest.approx(1 / 9)
 
 
-def test_outside_is_membrane():
+def test_warp_treats_the_outside_as_membrane():
     full = np.ones((4, 4), dtype=bool)
     # From the full image to none: all but the last pixel of the cell can go.
     assert warping_error(~full, full) == pytest.approx(1 / 16)
@@ -420,7 +420,7 @@ def test_outside_is_membrane():
     assert warping_error(frame, full) == warping_error(full, frame) == 0
 
 
-def test_inputs_stay_as_they_are():
+def test_warp_does_not_change_its_inputs():
     truth, predicted = drawn("..#..", "..#.."), drawn(".#...", ".#...")
     before = truth.copy(), predicted.copy()
     warp(predicted, truth)

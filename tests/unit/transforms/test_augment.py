@@ -31,7 +31,7 @@ def test_change_intensity_without_changes_is_the_identity(image):
     assert (changed == image).all()
 
 
-def test_tone_shifts_by_at_most_the_brightness(image):
+def test_change_tone_shifts_by_at_most_the_brightness(image):
     config = only(tone_probability=1, brightness=0.3, contrast=0.0)
     shifts = [
         float((change_intensity(image.copy(), config, np.random.default_rng(s)) - image).mean())
@@ -42,7 +42,7 @@ def test_tone_shifts_by_at_most_the_brightness(image):
     assert np.mean(shifts) == pytest.approx(0, abs=0.03)
 
 
-def test_tone_contrast_keeps_the_mean(image):
+def test_change_tone_contrast_keeps_the_mean(image):
     config = only(tone_probability=1, brightness=0.0, contrast=0.5)
     changed = change_intensity(image.copy(), config, np.random.default_rng(3))
     assert changed.mean() == pytest.approx(image.mean(), abs=1e-5)
@@ -67,7 +67,7 @@ def test_change_gamma_by_hand():
     assert change_gamma(np.full(3, 7, np.float32), 2.0).tolist() == [7, 7, 7]
 
 
-def test_the_same_seed_gives_the_same_image(image):
+def test_change_intensity_is_reproducible(image):
     config = only(tone_probability=1, gamma_probability=1, noise_probability=1, blur_probability=1)
     first, second = (
         change_intensity(image.copy(), config, np.random.default_rng(5)) for _ in range(2)
@@ -85,7 +85,7 @@ def test_intensity_config_refuses_negative_amounts():
         IntensityConfig(contrast=-2.0)
 
 
-def test_draws_are_as_many_whatever_comes_out(image):
+def test_change_intensity_always_draws_equally_many_numbers(image):
     states = []
     for config in (OFF, only(noise_probability=1, blur_probability=1, gamma_probability=1)):
         rng = np.random.default_rng(4)

@@ -7,9 +7,9 @@ from ushape.transforms.overlay import (
     PREDICTION_COLOR,
     TRUTH_COLOR,
     as_rgb,
-    judge,
     outline,
     overlay,
+    tint_errors,
 )
 
 
@@ -20,11 +20,11 @@ def square():
     return mask
 
 
-def test_judge_colors_hits_misses_and_false_positives():
+def test_tint_errors_colors_hits_misses_and_false_positives():
     image = np.full((3, 1, 5), 100, dtype=np.uint8)
     truth = np.array([[1, 1, 0, 0, IGNORE]])
     guess = np.array([[1, 0, 1, 0, 1]])
-    picture = judge(image, truth, guess)[0]
+    picture = tint_errors(image, truth, guess)[0]
     expected = [
         (0.55 * 100 + 0.45 * np.asarray(color)).astype(int)
         for color in (HIT_COLOR, TRUTH_COLOR, PREDICTION_COLOR)
@@ -32,9 +32,9 @@ def test_judge_colors_hits_misses_and_false_positives():
     np.testing.assert_array_equal(picture, [*expected, [100] * 3, [100] * 3])
 
 
-def test_judge_counts_a_wrong_class_as_a_miss():
+def test_tint_errors_treats_a_wrong_class_as_a_miss():
     image = np.full((1, 1, 4), 9, dtype=np.uint8)
-    picture = judge(image, np.array([[2, 2, 0, 0]]), np.array([[2, 1, 0, 0]]))[0]
+    picture = tint_errors(image, np.array([[2, 2, 0, 0]]), np.array([[2, 1, 0, 0]]))[0]
     assert picture[0][1] > picture[0][2]  # Greenish.
     assert picture[1][2] > picture[1][1] > picture[1][0]  # Blue.
 

@@ -185,7 +185,7 @@ def test_restore_probabilities_undoes_place_image(tmp_path, settings, space):
     assert (space.decode(back) == classes).all()
 
 
-def test_a_group_shares_its_box_and_its_numbers(tmp_path):
+def test_preprocessing_shares_box_and_normalization_in_a_group(tmp_path):
     first, second = brain(np.s_[4:9, 7:20]), brain(np.s_[2:6, 10:25])
     paths = [write(tmp_path, "a", first), write(tmp_path, "b", second)]
     preprocessing = prepare(crop=True, intensity="group", percentiles=(10, 99))
@@ -199,7 +199,7 @@ def test_a_group_shares_its_box_and_its_numbers(tmp_path):
     assert alone.geometry.box == ((4, 9), (7, 20))
 
 
-def test_companions_of_another_size_do_not_crop_beyond_the_image(tmp_path):
+def test_preprocessing_of_companions_of_another_size_stays_within_the_image(tmp_path):
     small, large = brain(np.s_[4:9, 7:20]), brain(np.s_[30:40, 50:60], (50, 70))
     paths = [write(tmp_path, "a", small), write(tmp_path, "b", large)]
     cases = [Case(id=path.stem, image=path) for path in paths]
@@ -207,7 +207,7 @@ def test_companions_of_another_size_do_not_crop_beyond_the_image(tmp_path):
     assert sample.image.shape[1:] == small.shape
 
 
-def test_channels_in_several_files_are_cropped_and_scaled_together(tmp_path):
+def test_preprocessing_crops_and_scales_channels_of_several_files_together(tmp_path):
     first, second = brain(np.s_[4:9, 7:20]), brain(np.s_[2:6, 10:25])
     files = [write(tmp_path, "a", first), write(tmp_path, "b", second)]
     case = Case(id="a", image=files[0], channels=(files[1],))

@@ -12,7 +12,8 @@ from typing import Any
 from ushape.errors import DataError
 from ushape.formatting import pluralize, reason
 from ushape.io import is_image, stem_of
-from ushape.io.annotations import read_json
+from ushape.io.annotations import JSON_HINT
+from ushape.io.files import read_json
 from ushape.types import Split
 
 IMAGE_FOLDERS = (
@@ -204,7 +205,7 @@ def _read_lines(path: Path) -> StatedClasses:
 
 
 def _read_json(path: Path) -> StatedClasses:
-    stated: Any = read_json(path)
+    stated: Any = read_json(path, DataError, code="json_invalid", hint=JSON_HINT)
     if isinstance(stated, list) and all(isinstance(name, str) for name in stated):
         return StatedClasses(source=path, names=tuple(stated))
     if isinstance(stated, dict):

@@ -10,7 +10,8 @@ from typing import Any
 from ushape.data.layouts.base import LayoutMatch
 from ushape.data.layouts.names import StatedClasses, classes_by_value, images_below, stem_key
 from ushape.errors import DataError
-from ushape.io.annotations import read_json
+from ushape.io.annotations import JSON_HINT
+from ushape.io.files import read_json
 from ushape.types import Split
 
 _CHANNEL = re.compile(r"^(?P<name>.+)_(?P<number>\d{4})$")
@@ -25,7 +26,9 @@ def find_nnunet(folder: Path) -> LayoutMatch | None:
     if not (folder / "imagesTr").is_dir() or not (folder / "labelsTr").is_dir():
         return None
     path = folder / "dataset.json"
-    facts = read_json(path) if path.is_file() else {}
+    facts = (
+        read_json(path, DataError, code="json_invalid", hint=JSON_HINT) if path.is_file() else {}
+    )
     if not isinstance(facts, dict):
         raise DataError(
             f"{path}: is not a JSON object.",

@@ -1,4 +1,4 @@
-"""Backends: what computes a trained network. A new one is an opener and a line in BACKENDS."""
+"""Backends that compute a trained network. To add one, write an opener and list it in BACKENDS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks exported to files: made once, checked against PyTorch, kept on disk; ONNX Runtime."""
+"""Export networks to files that are checked and cached, and run them with ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ushape.errors import PlanError
+from ushape.errors import PlanError, require_package
 from ushape.inference.network import (
     BackendOptions,
     Network,
     check_tile_size,
-    import_optional,
     input_of,
     prepare,
 )
@@ -44,7 +43,7 @@ class ExportedNetwork:
 
     name: str
     module: nn.Module
-    """Network that was exported; it says which sizes are legal."""
+    """Network that was exported; it determines the legal sizes."""
 
     run: Callable[[np.ndarray], np.ndarray]
     """Function of a batch, safe to call from several threads."""
@@ -62,14 +61,14 @@ class ExportedNetwork:
 
 
 def open_onnx(module: nn.Module, options: BackendOptions) -> Network:
-    """Open the network in ONNX Runtime, which computes in float32 whatever precision is asked for.
+    """Open the network in ONNX Runtime, which computes in float32 at any requested precision.
 
     Raises:
         PlanError: if the device is not the CPU, onnx or onnxruntime is not installed, or the
             network cannot be exported.
     """
     options.require_cpu("onnx")
-    import_optional("onnxruntime", "onnx")
+    require_package("onnxruntime", "onnx", "Backend onnx")
 
     def build(folder: Path) -> None:
         _export_onnx(module, folder / ONNX_FILE)
@@ -81,7 +80,7 @@ def open_onnx(module: nn.Module, options: BackendOptions) -> Network:
 def cached_export(
     module: nn.Module, options: BackendOptions, kind: str, build: Callable[[Path], None]
 ) -> Path:
-    """Return a folder made from a network: the cached one, or a new one, complete or not at all.
+    """Return the folder of an exported network: the cached one, or a new one, created atomically.
 
     Args:
         kind: First part of the folder's name; the second is the digest of the network.
@@ -138,7 +137,7 @@ def check_export(module: nn.Module, exported: Network, target: str) -> None:
 
 
 def example_tiles(module: nn.Module, batch: int, *, larger: bool = False) -> Tensor:
-    """Return noise of the smallest legal size from 16 pixels on; larger: of two other sizes."""
+    """Return noise of the smallest legal size from 16 pixels; with `larger`, of other sizes."""
     channels, dims = input_of(module)
     legal = module.legal_size
     sizes = [legal(16)]  # type: ignore[operator]
@@ -211,7 +210,7 @@ def _export_onnx(module: nn.Module, path: Path) -> None:
     By tracing, deprecated in favor of torch.export: that takes 2 to 9 s for each of our small
     networks instead of 0.2 s, and fails at the crops of valid convolutions (torch 2.13).
     """
-    import_optional("onnx", "onnx")
+    require_package("onnx", "onnx", "Backend onnx")
     dynamic = [0, *range(2, 2 + input_of(module)[1])]
     try:
         with warnings.catch_warnings(), torch.no_grad():
@@ -227,13 +226,13 @@ def _export_onnx(module: nn.Module, path: Path) -> None:
                 dynamic_axes={"image": dynamic, "logits": dynamic},
             )
     except OSError:
-        raise  # A full disk is not a fault of the network.
+        raise  # A full disk is not caused by the network.
     except Exception as error:
         raise export_error(module, "ONNX", str(error).strip().splitlines()[0]) from error
 
 
 def _open_session(module: nn.Module, path: Path) -> ExportedNetwork:
-    runtime = import_optional("onnxruntime", "onnx")
+    runtime = require_package("onnxruntime", "onnx", "Backend onnx")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = ONNX_FATAL
@@ -243,7 +242,7 @@ def _open_session(module: nn.Module, path: Path) -> ExportedNetwork:
 
 
 def _move_into_place(part: Path, final: Path) -> None:
-    """Give a finished folder its name, unless another process was faster."""
+    """Rename a finished folder, unless another process has already created it."""
     for path in part.iterdir():
         with path.open("rb+") as file:
             os.fsync(file.fileno())

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ushape.errors import PlanError
+from ushape.errors import PlanError, require_package
 from ushape.inference.backends.export import (
     ExportedNetwork,
     cached_export,
@@ -25,7 +25,7 @@ from ushape.inference.backends.export import (
     for_export,
     loading,
 )
-from ushape.inference.network import BackendOptions, Network, Precision, import_optional
+from ushape.inference.network import BackendOptions, Network, Precision
 
 OPENVINO_FILE = "model.xml"
 
@@ -33,7 +33,7 @@ PRECISION_HINTS: dict[Precision, str] = {"bf16": "bf16", "fp32": "f32"}
 
 
 def open_openvino(module: nn.Module, options: BackendOptions) -> Network:
-    """Open the network in OpenVINO, in the precision asked for.
+    """Open the network in OpenVINO, in the requested precision.
 
     Raises:
         PlanError: if the device is not the CPU, openvino is not installed, or the network cannot
@@ -46,7 +46,7 @@ def open_openvino(module: nn.Module, options: BackendOptions) -> Network:
 def open_int8(module: nn.Module, options: BackendOptions) -> Network:
     """Open the network with 8-bit weights and activations.
 
-    Norms other than batch norm, the first and the last convolution keep the precision asked for.
+    Norms other than batch norm, the first and the last convolution keep the requested precision.
     The quantized network is kept in the folder; calibration tiles are read only if there is none.
 
     Raises:
@@ -103,7 +103,7 @@ def _open_file(module: nn.Module, path: Path, precision: Precision, name: str) -
     of_thread = threading.local()
 
     def run(image: np.ndarray) -> np.ndarray:
-        if not hasattr(of_thread, "request"):  # OpenVINO wants one request for each thread.
+        if not hasattr(of_thread, "request"):  # OpenVINO requires one request per thread.
             of_thread.request = compiled.create_infer_request()
         return np.asarray(of_thread.request.infer([image])[0])
 
@@ -134,7 +134,7 @@ def _quantize(path: Path, options: BackendOptions) -> Any:
 
 
 def _first_and_last_convolution(model: Any) -> list[str]:
-    """Return their names. They see the image and make the logits; rounding them costs most.
+    """Return the names of the first and last convolution, where rounding changes most pixels.
 
     Small U-Nets on synthetic cells, pixels whose class int8 changes: 0.14 instead of 0.23 % with
     batch norm, 0.23 instead of 0.24 % with instance norm, in the same time.
@@ -155,7 +155,7 @@ def _import_silently(package: str) -> Any:
     reporter = sys.modules.get("openvino_telemetry")
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     try:
-        return import_optional(package, "openvino")
+        return require_package(package, "openvino", "This backend")
     finally:
         logging.setLoggerClass(logger_class)
         del sys.modules["openvino_telemetry"]

@@ -1,4 +1,4 @@
-"""The files of one image: mask, and what was asked for beside it, in memory or band by band."""
+"""Write the mask and the other files of one image, from memory or band by band."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ushape.instances.properties import ObjectTable, column_names, measure_table
 from ushape.io.files import replacing, write_bytes
 from ushape.io.streaming import open_band_writer, open_probability_writer
 from ushape.planning.plan import Plan
-from ushape.transforms.morphology import clean_stored, cut_rows, held_classes
+from ushape.transforms.morphology import clean_stored, cut_rows, temporary_label_map
 from ushape.transforms.overlay import overlay as draw_overlay
 from ushape.types import MaskEncoding, Prediction
 
@@ -33,13 +33,13 @@ def write_files(
     target: Path,
     beside: Mapping[str, Path],
 ) -> list[dict[str, Any]]:
-    """Write the mask of an image in memory, and before it what was asked for beside it.
+    """Write the files of an image in memory, the mask last.
 
     Args:
-        beside: Path of each kind of file that is wanted, as in `OutputConfig.endings`.
+        beside: Path of each further file by its kind, as in `OutputConfig.endings`.
 
     Returns:
-        A row for each class, for the table of all images; empty if no objects were asked for.
+        A row for each class, for the table of all images; empty if no output describes objects.
     """
     source, space = prediction.source, predictor.plan.preprocessing.space
     assert source is not None, "predicted from a file"
@@ -155,11 +155,11 @@ def _cleaned_classes(
     if not predictor.tuning.rule.cleans:
         yield from bands
         return
-    with held_classes(shape, folder) as held:
+    with temporary_label_map(shape, folder) as label_map:
         row = 0
         for classes in bands:
-            held[row : row + len(classes)] = classes
+            label_map[row : row + len(classes)] = classes
             row += len(classes)
-        clean_stored(held, predictor.plan.preprocessing.space.scored, predictor.cleanings)
+        clean_stored(label_map, predictor.plan.preprocessing.space.scored, predictor.cleanings)
         for band in cut_rows(shape):
-            yield np.asarray(held[band])
+            yield np.asarray(label_map[band])

@@ -14,19 +14,21 @@ from ushape.types import Case
 MANIFEST_FILE = ".ushape-predict.jsonl"
 
 MARKED_BYTES = 256
-"""Number of bytes at the beginning of an output file whose checksum is noted."""
+"""Number of bytes at the beginning of an output file that the stored checksum covers."""
 
 Line = dict[str, Any]
 
 
 class Manifest:
-    """A log in the output folder: a line for the call; then, for each image, one when the first of
-    its outputs is begun and one when all are written.
+    """Log in the output folder.
+
+    It has a line for the call and two for each image: one before the first output is written, and
+    one after the last.
 
     Args:
         folder: Output folder.
-        made_by: What the outputs depend on: weights, rule, kinds of output. Lines of a call that
-            depends on something else are ignored, and dropped.
+        made_by: Facts that determine the outputs: weights, rule, kinds of output. Lines of a call
+            with other facts are ignored, and dropped.
     """
 
     def __init__(self, folder: Path, made_by: Mapping[str, Any]):
@@ -41,13 +43,12 @@ class Manifest:
                 (self._done if "files" in line else self._begun)[line["image"]] = line
 
     def is_done(self, below: Path, case: Case) -> bool:
-        """Return whether the outputs are as they were written, and the image has not changed."""
+        """Return whether neither the outputs nor the image have changed since they were written."""
         line = self._done.get(below.as_posix())
         return line is not None and line["source"] == _source_of(case) and self._is_whole(line)
 
     def may_replace(self, below: Path, case: Case) -> bool:
-        """Return whether existing outputs were made from this image file: by a call that was
-        interrupted, or before the image changed, if the outputs did not change since."""
+        """Return whether existing outputs were made from this image file and not edited since."""
         name, path = below.as_posix(), _source_of(case)[0]
         done, begun = self._done.get(name), self._begun.get(name)
         if done is not None:
@@ -59,7 +60,7 @@ class Manifest:
         self._begun, self._done = {}, {}
 
     def begin(self, below: Path, case: Case) -> None:
-        """Note an image before the first of its files is written."""
+        """Record an image before the first of its files is written."""
         if not self.is_ours:  # Written with the first image.
             write_bytes(self.path, (json.dumps({"made_by": self.made_by}) + "\n").encode())
             self.is_ours = True
@@ -68,10 +69,10 @@ class Manifest:
     def finish(
         self, below: Path, case: Case, files: Iterable[Path], rows: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Note an image whose files are all written.
+        """Record an image whose files are all written.
 
         Args:
-            rows: Its rows in the table of all images.
+            rows: Rows of the image in the table of all images.
         """
         line = {
             "image": below.as_posix(),
@@ -83,7 +84,7 @@ class Manifest:
 
     @property
     def finished(self) -> list[Path]:
-        """Images of this call and of equal ones whose outputs are as they were written."""
+        """Images of this call and of equal ones whose outputs have not changed."""
         return [Path(name) for name, line in self._done.items() if self._is_whole(line)]
 
     def rows_of(self, images: Iterable[Path]) -> list[Line]:
@@ -115,7 +116,7 @@ class Manifest:
 
 
 def _source_of(case: Case) -> list[Any]:
-    """Return paths, sizes and times of the last change of the files of an image."""
+    """Return the paths, sizes and modification times of the files of an image."""
     files = [path.resolve() for path in (case.image, *case.channels)]
     found: list[Any] = [" ".join(map(str, files))]
     for path in files:

@@ -1,4 +1,4 @@
-"""Writing of predictions: names of the outputs, what may be replaced, what is finished."""
+"""Write predictions: name the outputs, protect existing files, and continue interrupted calls."""
 
 from __future__ import annotations
 
@@ -17,14 +17,12 @@ from ushape.inference.output.files import write_files, write_streamed_files
 from ushape.inference.output.manifest import Manifest
 from ushape.inference.predictor import Predictor
 from ushape.inference.streaming import StreamedPrediction, count_missing
-from ushape.io.files import remove_leftovers, write_bytes
+from ushape.io.files import refuse_existing_output, remove_leftovers, write_bytes
 from ushape.io.rle import RowRuns, SubmissionWriter
 from ushape.types import Prediction
 
 IMAGES_TABLE = "images.csv"
 """File with a row for each image and class."""
-
-EXISTS_HINT = "--overwrite replaces it; or choose another folder with -o."
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class Written:
     """An image whose outputs are complete."""
 
     path: Path | None
-    """Path of the mask, if one was asked for."""
+    """Path of the mask; None if no masks are written."""
 
     pixels: int
     missing_px: int = 0
@@ -68,7 +66,7 @@ class PredictionWriter:
 
         Args:
             inputs: All images that will be predicted.
-            made_by: What the outputs depend on: finished ones of an equal call are kept.
+            made_by: Facts that determine the outputs; finished images of an equal call are kept.
 
         Raises:
             RunError: if an output exists, or is one of the images.
@@ -97,9 +95,9 @@ class PredictionWriter:
 
     def is_done(self, image: Input) -> bool:
         """Return whether an earlier, interrupted call has written all outputs of this image."""
-        in_rows = self.submission is None or image.case.image.name in self.submission.done
-        in_folder = self.manifest is None or self.manifest.is_done(image.below, image.case)
-        return in_rows and in_folder
+        has_row = self.submission is None or image.case.image.name in self.submission.done
+        has_files = self.manifest is None or self.manifest.is_done(image.below, image.case)
+        return has_row and has_files
 
     def write(self, image: Input, prediction: Prediction) -> Written:
         """Write all outputs of an image."""
@@ -124,7 +122,7 @@ class PredictionWriter:
         The image is predicted while its outputs are written, then its file is closed.
 
         Raises:
-            DataError: if an output was asked for that needs the whole image, or a file exists.
+            DataError: if an output needs the whole image in memory, or a file exists.
         """
         with prediction.source:
             target = self._streamed_target(image)
@@ -150,7 +148,7 @@ class PredictionWriter:
             return Written(target, pixels[0], count_missing(prediction.source))
 
     def write_images_table(self, inputs: Sequence[Input]) -> None:
-        """Write images.csv, if asked for: of this call, and of equal ones that are still there."""
+        """Write images.csv, if requested, for the images of this and earlier equal calls."""
         config = self.config
         if self.manifest is None or not (config.table or config.uncertainty):
             return
@@ -203,12 +201,14 @@ class PredictionWriter:
         target = self._streamed_path(image.below)
         if target is not None and target.exists() and not self._may_replace(image):
             raise DataError(
-                f"{target} exists already.", code="streamed_output_exists", hint=EXISTS_HINT
+                f"{target} already exists.",
+                code="streamed_output_exists",
+                hint="Choose another folder with -o, or replace it with --overwrite.",
             )
         return target
 
     def _paths_of(self, below: Path, target: Path | None = None) -> list[Path]:
-        """Return all files that one image leads to, the mask last."""
+        """Return all output files of one image, the mask last."""
         target = target or self._mask_path(below)
         if target is None:
             return []
@@ -218,7 +218,8 @@ class PredictionWriter:
         sources = {_without_suffix(image.case.image) for image in inputs}
         owners: dict[Path, Path] = {}
         if self.manifest is not None and not (self.manifest.is_ours or self.config.overwrite):
-            self._check_no_table(self.manifest.folder / IMAGES_TABLE)
+            writes_table = self.config.table or self.config.uncertainty
+            refuse_existing_output(self.manifest.folder / IMAGES_TABLE, not writes_table)
         for image in inputs:
             if self.is_done(image):
                 continue
@@ -236,18 +237,12 @@ class PredictionWriter:
                         code="equal_output_names",
                         hint="Rename one of them, or predict them into different folders.",
                     )
-                if target.exists() and not self._may_replace(image):
-                    raise RunError(
-                        f"{target} exists already.", code="output_exists", hint=EXISTS_HINT
-                    )
+                if target.exists():
+                    refuse_existing_output(target, self._may_replace(image))
 
     def _may_replace(self, image: Input) -> bool:
         ours = self.manifest is not None and self.manifest.may_replace(image.below, image.case)
         return self.config.overwrite or ours
-
-    def _check_no_table(self, path: Path) -> None:
-        if (self.config.table or self.config.uncertainty) and path.exists():
-            raise RunError(f"{path} exists already.", code="output_exists", hint=EXISTS_HINT)
 
 
 def _beside(target: Path, ending: str) -> Path:
@@ -273,7 +268,7 @@ def _check_unique_names(inputs: Sequence[Input]) -> None:
 
 
 def _check_one_class_in_2d(predictor: Predictor) -> None:
-    """Raise ConfigError if run lengths cannot hold the predictions: a row holds one 2D class."""
+    """Raise ConfigError unless predictions have one class in 2D: a row of run lengths holds one."""
     classes, dims = predictor.plan.preprocessing.space.scored, predictor.plan.recipe.network.dims
     if len(classes) > 1 or dims == 3:
         kind = "volumes" if dims == 3 else f"{len(classes)} classes"

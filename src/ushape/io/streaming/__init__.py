@@ -31,9 +31,9 @@ returns None for a file that can only be read as a whole."""
 class Bands:
     """An open image that is read in bands along the first axis of S: of rows, or of planes.
 
-    Besides the band that `read` returns, only the strips, tiles or chunks of that band are held in
-    memory, so overlapping bands unpack nothing twice. Not safe for reading by several threads at
-    the same time.
+    Besides the band that `read` returns, only the strips, tiles or chunks of that band are kept in
+    memory, so that overlapping bands are unpacked only once. Not safe for reading by several
+    threads at the same time.
 
     Attributes:
         shape: (C, *S), palettes converted to their colors.
@@ -115,7 +115,7 @@ def open_bands(path: Path) -> Bands:
 
     `with open_bands(path) as bands: top = bands.read(0, 512)`. The whole image may be larger than
     the limit of `io.read`; a band may not. A TIFF that is compressed as a single strip, or that
-    only other libraries can unpack, is held in memory.
+    only other libraries can unpack, is kept in memory.
 
     Raises:
         DataError: as for `io.read`.
@@ -132,7 +132,7 @@ def open_bands(path: Path) -> Bands:
 
 
 def _hold(pixels: Pixels) -> RowReader:
-    """Return the rows of an image that is in memory."""
+    """Return a reader of the rows of an image that is in memory."""
     array = pixels.array
     return RowReader(
         shape=array.shape,
@@ -222,7 +222,7 @@ class BandWriter:
 def open_band_writer(
     path: Path, shape: Sequence[int], encoding: MaskEncoding, like: Path | Bands | None = None
 ) -> Iterator[BandWriter]:
-    """Open a file to write a mask in bands (rows, *S[1:]) of integer codes; whole or not at all.
+    """Open a file to write a mask in bands (rows, *S[1:]) of integer codes, atomically.
 
     `with open_band_writer(path, (height, width), encoding) as writer: writer.write(band)`. The
     file gets its name when the block ends and all rows were written. After an exception, a former
@@ -261,7 +261,7 @@ def open_band_writer(
     else:
         codes = np.dtype(np.int32) if is_colors else dtype
         layout = RowLayout(path=path, shape=tuple(shape), dtype=codes, axes="ZYX"[-len(shape) :])
-        sink = sinks.hold_mask(layout, encoding, like if isinstance(like, Path) else None)
+        sink = sinks.collect_mask(layout, encoding, like if isinstance(like, Path) else None)
     with sink as opened:
         is_split = is_colors and suffix in SINKS
         writer = BandWriter(layout, opened, _colors_of if is_split else np.asarray)
@@ -276,7 +276,7 @@ def open_probability_writer(
     dtype: io.ProbabilityType = "uint8",
     like: Path | Bands | Pixels | None = None,
 ) -> Iterator[BandWriter]:
-    """Open a file to write probabilities in bands (K, rows, *S[1:]); whole or not at all.
+    """Open a file to write probabilities in bands (K, rows, *S[1:]), atomically.
 
     As uint8 the file stores round(255 p), otherwise the nearest float. `io.read` returns (K, *S).
     In a TIFF the classes are the samples of a pixel, because they are written together.

@@ -1,4 +1,4 @@
-"""Files that are written row by row: TIFF in tiles, Zarr in chunks, .npy; each whole or not at all.
+"""Write files row by row, each atomically: TIFF in tiles, Zarr in chunks, and .npy.
 
 Each function is a context manager: the file gets its final name when the block ends, and nothing
 remains after an exception.
@@ -69,15 +69,15 @@ class RowSink:
     """An open file that accepts rows in order."""
 
     put: Callable[[np.ndarray], object]
-    """Function that stores the next `block_rows` rows, or the remaining ones, and owns them."""
+    """Function that stores the next `block_rows` rows, or the remaining ones, without a copy."""
 
     block_rows: int
     """Number of rows that are packed together."""
 
 
 @contextmanager
-def hold_mask(layout: RowLayout, encoding: MaskEncoding, like: Path | None) -> Iterator[RowSink]:
-    """Hold a mask in memory until it is complete, then write it with `io.write_mask`."""
+def collect_mask(layout: RowLayout, encoding: MaskEncoding, like: Path | None) -> Iterator[RowSink]:
+    """Collect a mask in memory until it is complete, then write it with `io.write_mask`."""
     blocks: list[np.ndarray] = []
     yield RowSink(blocks.append, layout.shape[0])
     io.write_mask(layout.path, blocks[0], encoding, like)
@@ -85,7 +85,7 @@ def hold_mask(layout: RowLayout, encoding: MaskEncoding, like: Path | None) -> I
 
 @contextmanager
 def write_npy(layout: RowLayout) -> Iterator[RowSink]:
-    """Write a .npy, row after row."""
+    """Write a .npy file row by row."""
     with replacing(layout.path) as file:
         header = {"descr": layout.dtype.str, "fortran_order": False, "shape": layout.shape}
         np.lib.format.write_array_header_1_0(file, header)
@@ -111,7 +111,7 @@ def write_zarr(layout: RowLayout) -> Iterator[RowSink]:
             chunks=tuple(chunk),
             compressors=codecs.Zlib(ZARR_LEVEL),
             chunk_key_encoding={"name": "v2", "separator": "/"},
-            # Readers take a large array without chunks for one whose chunks were lost.
+            # Without them, a large empty array looks to readers as if its chunks were lost.
             config={"write_empty_chunks": True},
         )
 
@@ -145,7 +145,7 @@ def write_tiff(layout: RowLayout) -> Iterator[RowSink]:
 
 
 def _hand_over(blocks: Queue[np.ndarray | None], rows: np.ndarray, written: Future[None]) -> None:
-    """Wait until the queue has room; raise the exception of the writing thread, if any."""
+    """Wait until the queue is not full; raise the exception of the writing thread, if any."""
     while True:
         if written.done():
             written.result()

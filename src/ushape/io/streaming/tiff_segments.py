@@ -104,7 +104,7 @@ class _Series:
         return _Contiguous(self.path, self.stored.dataoffset, self.stored.shape, dtype)
 
     def is_separable(self) -> bool:
-        """Whether rows can be read without the rest."""
+        """Whether rows can be read without the rest of the image."""
         page, shape = self.stored.keyframe, self.stored.shape
         if self.stored.transform is not None or page.jpegheader is not None:
             return False

@@ -92,8 +92,8 @@ def draw_changes(config: IntensityConfig, rng: np.random.Generator) -> set[str]:
         if value < getattr(config, f"{name}_probability")
     }
     for group in config.one_of:
-        rivals = sorted((name for name in group if name in drawn), key=drawn.__getitem__)
-        for name in rivals[1:]:
+        in_group = sorted((name for name in group if name in drawn), key=drawn.__getitem__)
+        for name in in_group[1:]:
             del drawn[name]
     return set(drawn)
 

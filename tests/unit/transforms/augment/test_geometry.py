@@ -187,7 +187,7 @@ def test_cut_returns_a_copy_of_a_read_only_image(warp):
     assert (mask == 1).all()
 
 
-def test_draws_are_as_many_whatever_comes_out():
+def test_draw_warp_always_draws_equally_many_numbers():
     states = []
     for chance in (0, 1):
         config = GeometryConfig(
@@ -222,7 +222,7 @@ def test_strengths_keep_the_range_of_values(strength, picture):
             assert is_identity(warp)
 
 
-def test_the_same_seed_draws_the_same_patch(picture):
+def test_draw_warp_is_reproducible(picture):
     config = GeometryConfig(flip_axes=(0, 1))
     warps = [draw_warp(config, (16, 16), np.random.default_rng(7)) for _ in range(2)]
     patches = [cut(picture, None, (20, 25), (16, 16), warp) for warp in warps]
@@ -256,7 +256,7 @@ def test_cut_of_volumes():
     assert classes.shape == (8, 16, 16)
 
 
-def test_impossible_settings():
+def test_geometry_config_refuses_impossible_settings():
     with raises_code(ConfigError, "value_out_of_range"):
         GeometryConfig(rotation_probability=2)
     with raises_code(ConfigError, "value_out_of_range"):
@@ -267,7 +267,7 @@ def test_impossible_settings():
         draw_warp(GeometryConfig(flip_axes=(2,)), (8, 8), np.random.default_rng(0))
 
 
-def test_transposition_and_quarter_turns_move_pixels_without_mixing_them():
+def test_cut_with_transposition_and_quarter_turns_only_moves_pixels():
     image = np.random.default_rng(0).integers(256, size=(1, 12, 12)).astype(np.uint8)
     config = GeometryConfig(**STILL, transpose_probability=1)
     warp = draw_warp(config, (12, 12), np.random.default_rng(0))
