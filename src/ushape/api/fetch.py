@@ -17,8 +17,7 @@ from ushape.datasets.download import (
     KaggleClient,
     check_file,
     download,
-    download_archive,
-    download_dataset,
+    download_from_kaggle,
     kagglehub,
 )
 from ushape.datasets.unpack import NoRoomError, unpack
@@ -210,12 +209,12 @@ def _from_kaggle(
 ) -> None:
     say(f"From {source.page}, with your Kaggle account")
     if source.dataset is not None:
-        cached = download_dataset(source, client)
+        cached = download_from_kaggle(source, client)
         shutil.copytree(cached, unpacked, dirs_exist_ok=True)
         say(f"The Kaggle client keeps its own copy in {cached}, which you may delete.")
         return
     for archive in source.archives:
-        file = download_archive(source, archive.name, client)
+        file = download_from_kaggle(source, client, archive.name)
         check_file(file, archive.name, size_bytes=archive.size_bytes, sha256=archive.sha256)
         unpack(file, unpacked, most_bytes=source.most_bytes)
         say(f"The Kaggle client keeps {archive.name} in {file.parent}; you may delete it.")

@@ -242,46 +242,32 @@ def kagglehub() -> KaggleClient:
     return client
 
 
-def download_dataset(source: Source, client: KaggleClient) -> Path:
-    """Download a Kaggle dataset and return its folder in the client's cache.
+def download_from_kaggle(source: Source, client: KaggleClient, name: str | None = None) -> Path:
+    """Download a dataset, or a file of a competition, and return it in the client's cache.
 
-    Raises:
-        ConfigError: if there is no Kaggle account.
-        DataError: if the download fails for another reason.
-    """
-    assert source.dataset is not None
-    try:
-        folder = Path(client.dataset_download(source.dataset))
-    except Exception as error:  # The client raises errors of many kinds.
-        _explain(source, error)
-    if not folder.is_dir():
-        raise DataError(
-            f"The Kaggle client did not create the folder {folder}.",
-            code="download_failed",
-            hint="Run the command again.",
-        )
-    return folder
-
-
-def download_archive(source: Source, name: str, client: KaggleClient) -> Path:
-    """Download a file of a Kaggle competition and return it in the client's cache.
+    Args:
+        name: File of the competition; None: the folder of the dataset.
 
     Raises:
         ConfigError: if there is no Kaggle account, or the rules were not accepted.
         DataError: if the download fails for another reason.
     """
-    assert source.competition is not None
     try:
-        file = Path(client.competition_download(source.competition, name))
-    except Exception as error:
+        if name is None:
+            assert source.dataset is not None
+            path = Path(client.dataset_download(source.dataset))
+        else:
+            assert source.competition is not None
+            path = Path(client.competition_download(source.competition, name))
+    except Exception as error:  # The client raises errors of many kinds.
         _explain(source, error)
-    if not file.is_file():
+    if not (path.is_dir() if name is None else path.is_file()):
         raise DataError(
-            f"The Kaggle client did not create the file {file}.",
+            f"The Kaggle client did not create {path}.",
             code="download_failed",
             hint="Run the command again.",
         )
-    return file
+    return path
 
 
 def _explain(source: Source, error: Exception) -> NoReturn:

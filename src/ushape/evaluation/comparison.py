@@ -133,24 +133,21 @@ def _compare_class(
     name: str, first: Sequence[CaseScore], other: Sequence[CaseScore], seed: int
 ) -> ClassComparison | None:
     """Compare one class; None if it is not annotated in any group."""
+    # Cases belong to the groups of the first run.
+    other = [replace(score, group=own.group) for score, own in zip(other, first, strict=True)]
     ours, theirs = (
         {
             score.group: score.dice or 0.0
             for score in pool_groups([score for score in scores if score.class_name == name])
             if score.counts.truth
         }
-        for scores in (first, _with_groups(other, first))
+        for scores in (first, other)
     )
     if not ours:
         return None
     a, b = list(ours.values()), [theirs[group] for group in ours]
     paired = compare_paired(b, a, seed=seed)
     return ClassComparison(name=name, first=tuple(a), other=tuple(b), paired=paired)
-
-
-def _with_groups(scores: Sequence[CaseScore], like: Sequence[CaseScore]) -> list[CaseScore]:
-    """Return the scores with the groups of the first run."""
-    return [replace(score, group=model.group) for score, model in zip(scores, like, strict=True)]
 
 
 def _changes(first: Sequence[CaseScore], other: Sequence[CaseScore]) -> tuple[CaseChange, ...]:

@@ -17,7 +17,15 @@ from ushape.formatting import reason, to_csv
 from ushape.io.files import write_bytes
 from ushape.labels import LabelSpace
 from ushape.metrics import METRICS
-from ushape.metrics.overlap import CaseKind, Counts, case_kind, count_overlap, dice, pixel_error
+from ushape.metrics.overlap import (
+    CaseKind,
+    Counts,
+    case_kind,
+    count_overlap,
+    dice,
+    mean_known,
+    pixel_error,
+)
 
 COUNT_COLUMNS = ("truth_px", "predicted_px", "overlap_px", "counted_px", "pixel_error")
 """Columns of scores.csv from which all overlap metrics can be recomputed."""
@@ -112,8 +120,7 @@ def case_dice(scores: Sequence[CaseScore]) -> float | None:
     Args:
         scores: Scores of the case, one for each class.
     """
-    known = [score.dice for score in scores if score.dice is not None]
-    return sum(known) / len(known) if known else None
+    return mean_known(score.dice for score in scores)
 
 
 def by_case(scores: Sequence[CaseScore]) -> dict[str, list[CaseScore]]:

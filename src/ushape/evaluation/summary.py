@@ -189,7 +189,12 @@ def join_summaries(parts: Sequence[Summary], whole: Summary) -> Summary:
         whole: Result of `summarize` for the scores of all folds.
     """
     classes = [
-        replace(own, reliability=_pool([_class_of(part, own.name).reliability for part in parts]))
+        replace(
+            own,
+            reliability=_pool(
+                [one.reliability for part in parts for one in part.classes if one.name == own.name]
+            ),
+        )
         for own in whole.classes
     ]
     units = {part.distance_unit for part in parts}
@@ -208,10 +213,6 @@ def join_summaries(parts: Sequence[Summary], whole: Summary) -> Summary:
 def without_distances(means: Mapping[str, Mean]) -> dict[str, Mean]:
     """Return the means of the metrics that have no unit."""
     return {name: mean for name, mean in means.items() if name not in DISTANCES}
-
-
-def _class_of(part: Summary, name: str) -> ClassScores:
-    return next(own for own in part.classes if own.name == name)
 
 
 def _pool(parts: Sequence[Reliability | None]) -> Reliability | None:

@@ -21,7 +21,7 @@ from ushape.inference.network import Network, Precision
 from ushape.inference.sliding_window import TileSettings, sliding_window
 from ushape.io.files import write_json
 from ushape.labels import LabelSpace
-from ushape.metrics.overlap import Counts, count_overlap, dice
+from ushape.metrics.overlap import count_overlap, dice, mean_known
 from ushape.planning.hardware import Machine
 from ushape.planning.plan import Plan
 from ushape.planning.run import Run
@@ -221,7 +221,7 @@ def _lost_dice(run: Run, plan: Plan, before: Network, after: Network) -> float |
 
 
 def _validation_dice(plan: Plan, facts: Sequence[CaseFacts], network: Network) -> float | None:
-    space, found = plan.preprocessing.space, list[float]()
+    space, found = plan.preprocessing.space, list[float | None]()
     settings = TileSettings(shape=plan.tile_shape)
     for fact in facts:
         sample = plan.preprocessing.load(fact.case)
@@ -230,9 +230,8 @@ def _validation_dice(plan: Plan, facts: Sequence[CaseFacts], network: Network) -
         classes = space.decode(plan.preprocessing.restore(working, sample.geometry))
         truth = read_classes(fact.case, space)
         assert truth is not None, "a validation case has a mask"
-        counts: list[Counts] = [count_overlap(classes, truth, region) for region in space.scored]
-        found += [value for value in map(dice, counts) if value is not None]
-    return sum(found) / len(found) if found else None
+        found += [dice(count_overlap(classes, truth, region)) for region in space.scored]
+    return mean_known(found)
 
 
 def _tiles_or_noise(run: Run, plan: Plan, module: nn.Module) -> list[np.ndarray]:

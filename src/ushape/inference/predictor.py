@@ -25,6 +25,7 @@ from ushape.inference.streaming import (
 from ushape.inference.tuning import Tuning, join_tunings, load_tuning
 from ushape.inference.uncertainty import confidence_of, expected_dice, spread_over
 from ushape.io.streaming import Bands
+from ushape.metrics.overlap import mean_known
 from ushape.planning.hardware import inspect_machine
 from ushape.planning.plan import Plan
 from ushape.planning.run import Run
@@ -208,8 +209,8 @@ class Predictor:
 
     def expected_dice(self, prediction: Prediction) -> float | None:
         """Return the Dice of validation cases of this confidence; None if there were too few."""
-        found = [expected_dice(prediction.confidence, one) for one in self.tuning.calibrations]
-        return sum(found) / len(found) if found else None
+        calibrations = self.tuning.calibrations
+        return mean_known(expected_dice(prediction.confidence, one) for one in calibrations)
 
     def codes_of(self, classes: np.ndarray) -> np.ndarray:
         """Convert class indices (*S) to the values of the user's masks."""

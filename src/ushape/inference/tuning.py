@@ -15,7 +15,7 @@ from ushape.inference.threshold_search import choose_rule
 from ushape.inference.uncertainty import Calibration, confidence_of, fit_calibration
 from ushape.io.files import write_json
 from ushape.labels import LabelSpace
-from ushape.metrics.overlap import count_overlap, dice
+from ushape.metrics.overlap import count_overlap, dice, mean_known
 from ushape.planning.run import Run
 from ushape.transforms.morphology import Cleaning
 
@@ -60,7 +60,8 @@ def choose_tuning(cases: Sequence[ValidatedCase], space: LabelSpace, *, rule: bo
         shares = as_fractions(case.probabilities)
         classes = apply_rule(chosen, shares, space)
         confidence.append(confidence_of(shares, classes, space))
-        scores.append(_mean_dice(classes, case.truth, space))
+        counts = [count_overlap(classes, case.truth, region) for region in space.scored]
+        scores.append(mean_known(map(dice, counts)))
     fitted = fit_calibration(confidence, scores)
     return Tuning(rule=chosen, calibrations=(fitted,) if fitted else (), report=report)
 
@@ -110,10 +111,3 @@ def load_tuning(run: Run) -> Tuning:
             code="damaged_run_file",
             hint=f"Copy the run again; without {path.name} the most probable class wins.",
         ) from None
-
-
-def _mean_dice(classes: np.ndarray, truth: np.ndarray, space: LabelSpace) -> float | None:
-    """Return the mean Dice of the classes in truth or prediction; None if there are none."""
-    found = [dice(count_overlap(classes, truth, region)) for region in space.scored]
-    known = [value for value in found if value is not None]
-    return sum(known) / len(known) if known else None

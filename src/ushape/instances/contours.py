@@ -223,10 +223,11 @@ def write_geojson(
     file.write(b'{"type":"FeatureCollection","features":[')
     separator = b"\n"
     for outline in outlines:
+        style = styles[outline.class_index]
         properties = {
             "objectType": object_type,
             "name": str(outline.object_id),
-            "classification": _classification(styles[outline.class_index]),
+            "classification": {"name": style.name, "color": list(style.color)},
         }
         if table is not None:
             properties["measurements"] = measured[outline.object_id]
@@ -234,10 +235,6 @@ def write_geojson(
         file.write(separator + json.dumps(feature, separators=(",", ":"), allow_nan=False).encode())
         separator = b",\n"
     file.write(b"\n]}\n")
-
-
-def _classification(style: ClassStyle) -> dict[str, Any]:
-    return {"name": style.name, "color": list(style.color)}
 
 
 def _measurements(row: Mapping[str, Cell]) -> dict[str, float]:
@@ -250,7 +247,8 @@ def _measurements(row: Mapping[str, Cell]) -> dict[str, float]:
 
 
 def _geometry(outline: Outline) -> dict[str, Any]:
-    parts = [_coordinates(polygon) for polygon in outline.polygons]
+    # Closed rings of (x, y), the shell first.
+    parts = [[_closed(ring) for ring in (one.shell, *one.holes)] for one in outline.polygons]
     geometry: dict[str, Any] = (
         {"type": "Polygon", "coordinates": parts[0]}
         if len(parts) == 1
@@ -259,11 +257,6 @@ def _geometry(outline: Outline) -> dict[str, Any]:
     if outline.plane is not None:
         geometry["plane"] = {"c": -1, "z": outline.plane, "t": 0}
     return geometry
-
-
-def _coordinates(polygon: Polygon) -> list[list[list[int]]]:
-    """Return closed rings of (x, y), the shell first."""
-    return [_closed(ring) for ring in (polygon.shell, *polygon.holes)]
 
 
 def _closed(ring: np.ndarray) -> list[list[int]]:

@@ -113,7 +113,7 @@ class ClassTotals:
     dims: int
 
     def row(self) -> dict[str, Cell]:
-        """Return the values by column, as in `summary_column_names`."""
+        """Return the values by column."""
         size, size_mm = _size_names(self.dims)
         return {
             "class": self.class_name,
@@ -196,11 +196,6 @@ def column_names(dims: int) -> tuple[str, ...]:
     """
     nothing = Objects(labels=np.zeros((1,) * dims, np.int32), classes=np.zeros(0, np.uint8))
     return tuple(measure_table(nothing, ()).columns())
-
-
-def summary_column_names(dims: int) -> tuple[str, ...]:
-    """Return the columns of a summary, which has one row for each image and class."""
-    return ("class", "objects", *_size_names(dims), "share")
 
 
 def _size_names(dims: int) -> tuple[str, str]:

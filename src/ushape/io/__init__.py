@@ -85,7 +85,7 @@ def read_mask(path: Path) -> MaskPixels:
     if pixels.palette is not None:
         encoding = MaskEncoding(kind="palette", palette=pixels.palette, suffix=suffix)
         return MaskPixels(codes=array[0], encoding=encoding)
-    if array.shape[0] == 3 and not _is_gray(array):
+    if array.shape[0] == 3 and not (array == array[:1]).all():
         if array.dtype != np.uint8:
             raise DataError(
                 f"{path}: the mask has 3 channels of type {array.dtype}.",
@@ -293,10 +293,6 @@ def _writable_suffix(suffix: str, array: np.ndarray) -> str:
     if array.ndim == 4:
         return ".nii.gz" if suffix == ".dcm" or suffix not in READERS else ".tif"
     return ".png" if array.dtype in (np.uint8, np.uint16, bool) else ".tif"
-
-
-def _is_gray(array: np.ndarray) -> bool:
-    return bool((array[0] == array[1]).all() and (array[0] == array[2]).all())
 
 
 def _whole_numbers(path: Path, values: np.ndarray) -> np.ndarray:

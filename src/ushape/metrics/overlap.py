@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -96,6 +97,12 @@ def balanced_accuracy(counts: Counts) -> float | None:
         return None
     false_positives = counts.predicted - counts.overlap
     return (counts.overlap / counts.truth + 1 - false_positives / others) / 2
+
+
+def mean_known(values: Iterable[float | None]) -> float | None:
+    """Return the mean of the values that are not None; None if there are none."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def case_kind(counts: Counts) -> CaseKind:

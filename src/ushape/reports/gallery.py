@@ -127,8 +127,8 @@ def _exceeds(
     pictures: Sequence[CasePicture], max_side_px: int, quality: int, max_bytes: int
 ) -> bool:
     """Estimate from a sample whether all pictures are far too large."""
-    sample = pictures[:: max(1, len(pictures) // 8)]
-    size = sum(_size(_encode(picture, max_side_px, quality)) for picture in sample)
+    sample = [reduce_picture(one, max_side_px) for one in pictures[:: max(1, len(pictures) // 8)]]
+    size = sum(len(json.dumps(encode_picture(picture, quality))) for picture in sample)
     return size * len(pictures) > 1.2 * max_bytes * len(sample)
 
 
@@ -137,19 +137,11 @@ def _fill(
 ) -> Iterator[dict[str, Any]]:
     """Encode pictures until the next one does not fit."""
     for picture in pictures:
-        encoded = _encode(picture, max_side_px, quality)
-        max_bytes -= _size(encoded)
+        encoded = encode_picture(reduce_picture(picture, max_side_px), quality)
+        max_bytes -= len(json.dumps(encoded))
         if max_bytes < 0:
             return
         yield encoded
-
-
-def _encode(picture: CasePicture, max_side_px: int, quality: int) -> dict[str, Any]:
-    return encode_picture(reduce_picture(picture, max_side_px), quality)
-
-
-def _size(encoded: Mapping[str, Any]) -> int:
-    return len(json.dumps(encoded))
 
 
 def draw_still(picture: CasePicture) -> str:
@@ -177,9 +169,9 @@ def plot_data(
     picture_of = {picture["case"]: place for place, picture in enumerate(gallery.pictures)}
     return {
         "colors": {
-            "truth": _css_color(TRUTH_COLOR),
-            "prediction": _css_color(PREDICTION_COLOR),
-            "hit": _css_color(HIT_COLOR),
+            "truth": f"rgb{TRUTH_COLOR}",
+            "prediction": f"rgb{PREDICTION_COLOR}",
+            "hit": f"rgb{HIT_COLOR}",
         },
         "cases": [
             {"id": case, "group": group_of[case], "picture": picture_of.get(case)} for case in ids
@@ -201,10 +193,6 @@ def epoch_data(epochs: Sequence[Mapping[str, str]]) -> list[dict[str, float | No
         }
         for row in epochs
     ]
-
-
-def _css_color(color: tuple[int, int, int]) -> str:
-    return f"rgb({color[0]}, {color[1]}, {color[2]})"
 
 
 def _class_data(own: ClassScores) -> dict[str, Any]:

@@ -9,19 +9,26 @@ from hypothesis.extra.numpy import arrays
 from ushape.config import from_dict, to_dict
 from ushape.errors import ConfigError, DataError
 from ushape.inference.decision_rule import ClassRule, DecisionRule, apply_rule
-from ushape.inference.threshold_search import GRID, ValidationCases, choose_rule
-from ushape.labels import IGNORE, LabelSpace, Region
-from ushape.metrics.overlap import count_overlap, dice
+from ushape.inference.threshold_search import GRID
+from ushape.labels import LabelSpace, Region
 from ushape.transforms.morphology import Cleaning
 
 BINARY = LabelSpace(values=(0, 255), names=("background", "lesion"))
+
+
 THREE = LabelSpace(values=(0, 1, 2), names=("background", "cell", "nucleus"))
+
+
 NESTED = LabelSpace(
     values=(0, 1, 2),
     names=("background", "oedema", "tumour"),
     regions=(Region(name="whole", classes=(1, 2)), Region(name="core", classes=(2,))),
 )
+
+
 SPACES = {"binary": BINARY, "softmax": THREE, "regions": NESTED}
+
+
 # Tenths meet the thresholds of the grid exactly, and each other: ties are common.
 TENTHS = st.integers(0, 10).map(lambda tenth: tenth / 10)
 
@@ -123,288 +130,6 @@ def test_apply_rule_refuses_unknown_classes_and_channels():
     with pytest.raises(ConfigError) as error:
         ClassRule(threshold=1.0)
     assert error.value.code == "threshold_out_of_range"
-
-
-# Choosing. A faint object of `pixels` pixels at `level`, in a row of 100.
-
-
-def faint(level, pixels=40, noise=0.0, noisy=0):
-    truth = np.zeros((1, 100), np.uint8)
-    truth[0, :pixels] = 1
-    probabilities = np.where(truth, level, 0.0)
-    probabilities[0, 100 - noisy :] = noise
-    return probabilities[None].astype(np.float32), truth
-
-
-def empty(noise=0.0):
-    return np.full((1, 1, 100), noise, np.float32), np.zeros((1, 100), np.uint8)
-
-
-def test_choose_rule_of_a_threshold_by_hand():
-    # At 0.5 nothing is found (Dice 0), from 0.3 down everything; of these 0.3 is nearest to 0.5.
-    cases = [faint(0.32), faint(0.34), faint(0.33)]
-    chosen = choose_rule(cases, BINARY, ["a", "b", "c"])
-    assert chosen.rule.of("lesion").threshold == 0.3
-    assert chosen.before == {"lesion": 0.0}
-    assert chosen.after == {"lesion": 1.0}
-    assert chosen.report[0] == (
-        "lesion: threshold 0.3 instead of 0.5: mean Dice 0.0000 -> 1.0000 on 3 groups "
-        "(3 better, 0 worse)."
-    )
-    assert "the gain on other cases is smaller" in chosen.report[-1]
-
-
-def test_choose_rule_pools_groups_and_requires_three():
-    cases = [faint(0.3)] * 4
-    chosen = choose_rule(cases, BINARY, ["a", "a", "b", "b"])
-    assert chosen.rule == DecisionRule()
-    assert chosen.report == (
-        "lesion: threshold 0.5 without cleaning; 2 validation groups contain it, and at least "
-        "3 are needed to choose.",
-    )
-    # Pooled: 40 of 40 + 60 found: 2*40 / (40 + 100), not the mean of 1 and 0.
-    pooled = choose_rule([faint(0.9), faint(0.1, 60)], BINARY, ["a", "a"])
-    assert pooled.before == {"lesion": pytest.approx(80 / 140)}
-
-
-def test_choose_rule_ignores_groups_without_the_class():
-    cases = [faint(0.3), faint(0.3), empty(), empty()]
-    assert choose_rule(cases, BINARY, list("abcd")).rule == DecisionRule()
-
-
-def test_choose_rule_requires_two_thirds_of_changed_groups_to_improve():
-    # At 0.3 two of four groups go from 0 to 1, two from 1 to 80/110: the mean rises from 0.5
-    # to 0.86, but only half of the groups gain.
-    split = [faint(0.3), faint(0.3), *[faint(0.9, noise=0.35, noisy=30)] * 2]
-    chosen = choose_rule(split, BINARY, list("abcd"))
-    assert chosen.rule == DecisionRule()
-    assert "(mean Dice 0.5000); no change gains more than 0.002" in chosen.report[0]
-    # With four gaining of six, it is taken.
-    more = [*split, faint(0.3), faint(0.3)]
-    assert choose_rule(more, BINARY, list("abcdef")).rule.of("lesion").threshold == 0.3
-
-
-def test_choose_rule_ignores_small_gains():
-    # One pixel of 40 each is missed at 0.5: 78/79 -> 1 is a gain of 0.0127; of 400, 0.0013.
-    truth = np.zeros((1, 500), np.uint8)
-    truth[0, :400] = 1
-    probabilities = truth[None].astype(np.float32)
-    probabilities[0, 0, 0] = 0.4
-    assert choose_rule([(probabilities, truth)] * 3, BINARY, list("abc")).rule == DecisionRule()
-    cut = (probabilities[..., :40], truth[:, :40])
-    assert choose_rule([cut] * 3, BINARY, list("abc")).rule.of("lesion").threshold == 0.4
-
-
-def test_choose_rule_refuses_thresholds_with_more_false_positives():
-    found = [faint(0.3)] * 3
-    quiet = choose_rule([*found, empty(0.2)], BINARY, list("abcd"))
-    assert quiet.rule.of("lesion").threshold == 0.3
-    assert "false positives in 0 -> 0 of 1 cases without lesion" in quiet.report[0]
-    loud = choose_rule([*found, empty(0.4)], BINARY, list("abcd"))
-    assert loud.rule == DecisionRule()
-    # One alarm more on 50 empty cases is 0.02 and allowed, on 49 it is not.
-    for others, threshold in ((49, 0.3), (48, 0.5)):
-        cases = [*found, empty(0.4), *[empty()] * others]
-        chosen = choose_rule(cases, BINARY, [str(n) for n in range(len(cases))])
-        assert chosen.rule.of("lesion").threshold == threshold
-
-
-def test_choose_rule_takes_the_best_threshold_without_more_false_positives():
-    # From 0.3 all is found, at 0.45 half: 2*20 / (40 + 20); only the first alarms at 0.4.
-    probabilities, truth = faint(0.32)
-    probabilities[0, 0, :20] = 0.47
-    chosen = choose_rule([(probabilities, truth)] * 3 + [empty(0.4)], BINARY, list("abcd"))
-    assert chosen.rule.of("lesion").threshold == 0.45
-    assert chosen.after == {"lesion": pytest.approx(2 / 3)}
-
-
-def test_choose_rule_takes_the_lowest_of_equal_thresholds_above_one_half():
-    chosen = choose_rule([faint(0.9, noise=0.62, noisy=20)] * 3, BINARY, list("abc"))
-    assert chosen.rule.of("lesion").threshold == 0.65
-
-
-def test_choose_rule_refuses_more_false_positives_of_another_class():
-    # Ten pixels beside the cell are at 0.42 cell, 0.38 nucleus, 0.2 background, which they are:
-    # a cell less than that would be a nucleus in cases that have none.
-    truth = np.array([[1] * 20 + [0] * 20], np.uint8)
-    found = np.zeros((3, 1, 40), np.float32)
-    found[1, 0, :20] = found[0, 0, 30:] = 1
-    found[:, 0, 20:30] = [[0.2], [0.42], [0.38]]
-    chosen = choose_rule([(found, truth)] * 3, THREE, list("abc"))
-    assert chosen.rule == DecisionRule()
-    # Where the rest is background, nothing is in the way.
-    found[:, 0, 20:30] = [[0.38], [0.42], [0.2]]
-    better = choose_rule([(found, truth)] * 3, THREE, list("abc"))
-    assert better.after == {"cell": 1.0}
-
-
-def test_choose_rule_chooses_and_reports_useful_cleaning():
-    # 20 stray pixels in five parts of 4 beside an object of 36 with a hole of 4.
-    truth = np.zeros((16, 16), np.uint8)
-    truth[1:7, 1:7] = 1
-    probabilities = truth[None].astype(np.float32)
-    probabilities[0, 3:5, 3:5] = 0.0
-    for corner in range(5):
-        probabilities[0, 12:14, 3 * corner : 3 * corner + 2] = 1
-    chosen = choose_rule([(probabilities, truth)] * 3, BINARY, list("abc"))
-    own = chosen.rule.of("lesion")
-    assert own.threshold == 0.5
-    # Largest part and smallest size serve alike; the first of them is taken, and is enough.
-    assert own.cleaning == Cleaning(largest_only=True, largest_hole_px="all")
-    assert chosen.before == {"lesion": pytest.approx(64 / 88)}
-    assert chosen.after == {"lesion": 1.0}
-    # 2*32 / (36 + 52) -> 2*32 / (36 + 32) -> 1.
-    assert "only the largest part kept: mean Dice 0.7273 -> 0.9412" in chosen.report[0]
-    assert "holes filled: mean Dice 0.9412 -> 1.0000" in chosen.report[1]
-
-
-def test_choose_rule_chooses_a_smallest_size_for_two_objects():
-    truth = np.zeros((16, 16), np.uint8)
-    truth[1:6, 1:6] = truth[1:6, 9:14] = 1
-    probabilities = truth[None].astype(np.float32)
-    for column in range(0, 15, 3):
-        probabilities[0, 10:12, column : column + 2] = 1
-    chosen = choose_rule([(probabilities, truth)] * 3, BINARY, list("abc"))
-    assert chosen.rule.of("lesion").cleaning == Cleaning(smallest_px=16)
-
-
-def contested(nuclei_at_stake):
-    """Four of 20 cell pixels, and some of 10 of the nucleus, are at 0.44 cell, 0.56 nucleus."""
-    truth = np.array([[1] * 20 + [2] * 10], np.uint8)
-    found = np.zeros((3, 1, 30), np.float32)
-    found[1, 0, :20] = found[2, 0, 20:] = 1
-    found[:, 0, :4] = found[:, 0, 20 : 20 + nuclei_at_stake] = [[0], [0.44], [0.56]]
-    return found, truth
-
-
-def test_choose_rule_refuses_a_step_that_lowers_the_mean_over_classes():
-    # Cell at 0.4 gets its four pixels back: 32/36 -> 1.
-    helped = choose_rule([contested(0)] * 3, THREE, list("abc"))
-    assert helped.before == {"cell": pytest.approx(32 / 36), "nucleus": pytest.approx(20 / 24)}
-    assert helped.after == {"cell": 1.0, "nucleus": 1.0}
-    # And takes four from the nucleus: 32/36 -> 40/44 for one, 20/24 -> 12/16 for the other.
-    harmed = choose_rule([contested(4)] * 3, THREE, list("abc"))
-    assert harmed.rule.of("cell").threshold == 0.5
-    assert harmed.rule.of("nucleus").threshold == 0.5
-    # The four pixels away from the nucleus are a part of their own.
-    assert harmed.rule.of("nucleus").cleaning.largest_only
-    assert harmed.after["cell"] == harmed.before["cell"]
-
-
-def test_choose_rule_excludes_ignored_pixels():
-    probabilities, truth = faint(0.3, noise=0.9, noisy=30)
-    truth[0, 70:] = IGNORE
-    chosen = choose_rule([(probabilities, truth)] * 3, BINARY, list("abc"))
-    assert chosen.after == {"lesion": 1.0}
-
-
-def brute_force(cases, groups, space, name, threshold):
-    """Mean Dice of one class over groups, the others at 0.5, from the painted masks."""
-    rule = DecisionRule(classes={name: ClassRule(threshold=threshold)})
-    region = next(region for region in space.scored if region.name == name)
-    pooled = {}
-    for (probabilities, truth), group in zip(cases, groups, strict=True):
-        counts = count_overlap(apply_rule(rule, probabilities, space), truth, region)
-        pooled[group] = pooled[group] + counts if group in pooled else counts
-    values = [dice(counts) or 0.0 for counts in pooled.values() if counts.truth]
-    return np.mean(values) if values else None
-
-
-@pytest.mark.parametrize("name", SPACES)
-@settings(max_examples=25)
-@given(seed=st.integers(0, 10_000))
-def test_threshold_curves_equal_separate_counts(name, seed):
-    space, rng = SPACES[name], np.random.default_rng(seed)
-    cases = []
-    for _ in range(4):
-        raw = rng.random((space.channels, 3, 4), dtype=np.float32)
-        if not space.is_exclusive:
-            raw = raw.round(1)  # On the thresholds themselves.
-        truth = rng.integers(0, len(space.values), (3, 4)).astype(np.uint8)
-        truth[0, 0] = IGNORE
-        cases.append((softmax(raw) if space.is_exclusive else raw, truth))
-    groups = ["a", "a", "b", "c"]
-    for class_name, curve in ValidationCases(cases, space, groups).threshold_curves().items():
-        for threshold, standing in zip(GRID, curve, strict=True):
-            expected = brute_force(cases, groups, space, class_name, threshold)
-            assert standing.mean == pytest.approx(expected or 0.0, abs=1e-12)
-
-
-@settings(max_examples=25)
-@given(st.data())
-def test_threshold_curves_count_ties_at_one_half_as_decided(data):
-    probabilities = data.draw(probabilities_for(THREE)) / 2  # Many alike, and few add up to 1.
-    truth = np.array([[0, 1, 2, 0, 1]] * 4, np.uint8)
-    cases = [(probabilities, truth)]
-    for name, curve in ValidationCases(cases, THREE, ["a"]).threshold_curves().items():
-        expected = brute_force(cases, ["a"], THREE, name, 0.5)
-        assert curve[GRID.index(0.5)].mean == expected
-
-
-@settings(max_examples=40)
-@given(
-    st.lists(arrays(np.float32, (1, 3, 4), elements=TENTHS.map(np.float32)), min_size=3, max_size=5)
-)
-def test_choose_rule_chooses_the_best_accepted_threshold(found):
-    truth = np.array([[0, 0, 1, 1], [0, 1, 1, 0], [0, 0, 1, 0]], np.uint8)
-    cases, groups = [(p, truth) for p in found], [str(n) for n in range(len(found))]
-    chosen = choose_rule(cases, BINARY, groups)
-    dices = {t: brute_force(cases, groups, BINARY, "lesion", t) for t in GRID}
-    assert chosen.before["lesion"] == pytest.approx(dices[0.5])
-    assert chosen.after["lesion"] >= chosen.before["lesion"]
-    threshold = chosen.rule.of("lesion").threshold
-    assert threshold == 0.5 or dices[threshold] > dices[0.5] + 0.002
-
-
-def test_choose_rule_of_two_regions():
-    truth = np.zeros((1, 60), np.uint8)
-    truth[0, :40], truth[0, :10] = 1, 2
-    probabilities = np.zeros((2, 1, 60), np.float32)
-    probabilities[0, 0, :40], probabilities[1, 0, :10] = 0.41, 0.9
-    chosen = choose_rule([(probabilities, truth)] * 3, NESTED, list("abc"))
-    assert chosen.rule.of("whole").threshold == 0.4
-    assert chosen.rule.of("core") == ClassRule()
-    # Before: the ten of the core alone, 2*10 / (40 + 10).
-    assert chosen.before == {"whole": pytest.approx(0.4), "core": 1.0}
-    assert chosen.after == {"whole": 1.0, "core": 1.0}
-
-
-def test_choose_rule_of_float16_and_uint8_equals_float32():
-    cases = [faint(0.33), faint(0.34), faint(0.36, noise=0.2, noisy=9)]
-    half = [(p.astype(np.float16), t) for p, t in cases]
-    bytes_ = [((p * 255).round().astype(np.uint8), t) for p, t in cases]
-    wanted = choose_rule(cases, BINARY, list("abc")).rule
-    assert wanted.of("lesion").threshold == 0.3
-    assert choose_rule(half, BINARY, list("abc")).rule == wanted
-    assert choose_rule(bytes_, BINARY, list("abc")).rule == wanted
-
-
-def test_choose_rule_reads_cases_again_in_each_pass():
-    class Stored:
-        passes = 0
-
-        def __iter__(self):
-            self.passes += 1
-            return iter([faint(0.3)] * 3)
-
-    cases = Stored()
-    assert choose_rule(cases, BINARY, list("abc")).rule.of("lesion").threshold == 0.3
-    assert cases.passes >= 3  # Counts, the threshold by itself, then cleaning.
-
-
-def test_choose_rule_refuses_inconsistent_cases():
-    good = faint(0.9)
-    wide = (np.zeros((1, 1, 90), np.float32), good[1])
-    with pytest.raises(DataError, match="case 2") as error:
-        choose_rule([good, wide], BINARY, ["a", "b"])
-    assert error.value.code == "probability_shape_mismatch"
-    for value in (3.0, -0.1, np.nan):
-        scores = np.full((1, 1, 100), value, np.float32)
-        with pytest.raises(DataError, match="case 1") as error:
-            choose_rule([(scores, good[1])], BINARY, ["a"])
-        assert error.value.code == "invalid_probabilities"
-    with pytest.raises(AssertionError, match="only once"):
-        choose_rule(iter([good]), BINARY, ["a"])
 
 
 def test_without_cleaning_keeps_the_thresholds():

@@ -4,16 +4,22 @@ import sys
 
 import pytest
 
+from codes import raises_code
+from ushape.errors import DataError, RunError
 from ushape.io.files import (
     append_line,
+    check_claim,
     complete_lines,
+    read_json,
+    refuse_existing_output,
     remove_leftovers,
     replacing,
     write_bytes,
+    write_json,
 )
 
 
-def test_replacing_writes_whole_or_not_at_all(tmp_path):
+def test_replacing_writes_atomically(tmp_path):
     path = tmp_path / "below" / "x.txt"
     write_bytes(path, b"first")
 
@@ -50,3 +56,41 @@ def test_complete_lines_leave_out_a_line_that_was_cut_off(tmp_path):
         with path.open("ab") as file:
             append_line(file.fileno(), line)
     assert list(complete_lines(path)) == [b"one\n", b"two\n"]
+
+
+def test_read_json_restores_what_was_written(tmp_path):
+    write_json(tmp_path / "x.json", {"a": [1, 2.5, None], "path": tmp_path})
+    values = read_json(tmp_path / "x.json", DataError, code="x", hint="y")
+    assert values == {"a": [1, 2.5, None], "path": str(tmp_path)}
+
+
+@pytest.mark.parametrize("content", [None, b"{", b"\xff", b"[" * 100_000])
+def test_read_json_raises_the_given_error(content, tmp_path):
+    if content is not None:
+        (tmp_path / "x.json").write_bytes(content)
+    with raises_code(RunError, "damaged_run") as error:
+        read_json(tmp_path / "x.json", RunError, code="damaged_run", hint="Copy it again.")
+    assert error.value.hint == "Copy it again."
+    assert "x.json" in error.value.message
+
+
+def test_refuse_existing_output_unless_it_may_be_replaced(tmp_path):
+    refuse_existing_output(None, overwrite=False)
+    refuse_existing_output(tmp_path / "new", overwrite=False)
+    refuse_existing_output(tmp_path, overwrite=True)
+    with raises_code(RunError, "output_exists"):
+        refuse_existing_output(tmp_path, overwrite=False)
+
+
+@pytest.mark.parametrize(
+    ("shape", "present", "code"),
+    [
+        ((0, 3), 100, "damaged_file"),
+        ((2**16, 2**16), 2**40, "image_too_large"),
+        ((2**15, 2**15), 1000, "damaged_file"),
+    ],
+)
+def test_check_claim_refuses_impossible_sizes(shape, present, code, tmp_path):
+    with raises_code(DataError, code):
+        check_claim(tmp_path, shape, 1, present)
+    check_claim(tmp_path, (100, 100), 1, 10)

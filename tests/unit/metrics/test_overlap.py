@@ -11,6 +11,7 @@ from ushape.metrics.overlap import (
     count_overlap,
     dice,
     iou,
+    mean_known,
     pixel_error,
     precision,
     recall,
@@ -98,3 +99,8 @@ def test_counts_of_slices_add_up_to_those_of_the_volume():
 
 def test_pixel_error_of_a_fully_ignored_mask_is_0():
     assert pixel_error(np.zeros((2, 2)), np.full((2, 2), IGNORE)) == 0
+
+
+def test_mean_known_leaves_out_undefined_values():
+    assert mean_known([0.5, None, 1.0]) == 0.75
+    assert mean_known([None]) is None

@@ -333,7 +333,7 @@ def test_nnunet_mistakes(nnunet, put, tmp_path):
         discover(tmp_path)
     assert error.value.code == "invalid_dataset_json"
     put("dataset.json", "{")
-    with pytest.raises(DataError, match=r"dataset\.json: the file cannot be read"):
+    with pytest.raises(DataError, match=r"dataset\.json cannot be read"):
         discover(tmp_path)
 
 

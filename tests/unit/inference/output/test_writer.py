@@ -1,0 +1,101 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from codes import raises_code
+from ushape import io
+from ushape.data.discovery import Input
+from ushape.errors import ConfigError, DataError, RunError
+from ushape.inference.output import OutputConfig
+from ushape.inference.output.writer import IMAGES_TABLE, PredictionWriter
+from ushape.instances.label import ObjectConfig
+from ushape.labels import LabelSpace
+from ushape.types import Case, MaskEncoding, Pixels, Prediction
+
+CLASSES = np.array([[0, 1, 1], [0, 0, 0]], np.uint8)
+PREDICTION = Prediction(
+    probabilities=np.where(CLASSES, 0.9, 0.2).astype(np.float32)[None],
+    classes=CLASSES,
+    confidence=0.75,
+    source=Pixels(array=np.zeros((1, 2, 3), np.uint8)),
+)
+
+
+def predictor_of(*values, dims=2):
+    names = ("background", *(f"class {value}" for value in values[1:]))
+    space = LabelSpace(values=values, names=names)
+    recipe = SimpleNamespace(
+        network=SimpleNamespace(dims=dims), predict=SimpleNamespace(objects=ObjectConfig())
+    )
+    return SimpleNamespace(
+        plan=SimpleNamespace(
+            preprocessing=SimpleNamespace(space=space), recipe=recipe, encoding=MaskEncoding()
+        ),
+        codes_of=space.values_of,
+        expected_dice=lambda prediction: 0.5,
+    )
+
+
+def inputs_of(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        io.write_rgb(folder / name, np.zeros((2, 3), np.uint8))
+    return [Input(case=Case(id=name, image=folder / name), below=Path(name)) for name in names]
+
+
+def write_all(inputs, predictor=None, made_by=None, **settings):
+    config = OutputConfig(**settings)
+    predictor = predictor or predictor_of(0, 255)
+    with PredictionWriter.open(config, predictor, inputs, made_by or {}) as writer:
+        todo = [image for image in inputs if not writer.is_done(image)]
+        return [writer.write(image, PREDICTION) for image in todo]
+
+
+def test_prediction_writer_writes_masks_and_a_table(tmp_path):
+    inputs = inputs_of(tmp_path / "in", "sub/a.png")
+    (written,) = write_all(inputs, folder=tmp_path / "out", table=True)
+    assert written.path == tmp_path / "out/sub/a.png"
+    assert written.pixels == 6
+    assert io.read_mask(written.path).codes.tolist() == [[0, 255, 255], [0, 0, 0]]
+    header, row = (tmp_path / "out" / IMAGES_TABLE).read_text().splitlines()
+    assert header == "image,class,objects,area_px,area_mm2,share,confidence,expected_dice"
+    assert row.startswith("sub/a.png,class 255,1,2,,0.333")
+    assert row.endswith(",0.75,0.5")
+
+
+def test_prediction_writer_continues_an_equal_call(tmp_path):
+    inputs = inputs_of(tmp_path / "in", "a.png", "b.png")
+    write_all(inputs[:1], folder=tmp_path / "out")
+    assert [one.path.name for one in write_all(inputs, folder=tmp_path / "out")] == ["b.png"]
+
+
+def test_prediction_writer_keeps_existing_outputs(tmp_path):
+    inputs = inputs_of(tmp_path / "in", "a.png")
+    write_all(inputs, folder=tmp_path / "out")
+    with raises_code(RunError, "output_exists"):
+        write_all(inputs, made_by={"weights": "others"}, folder=tmp_path / "out")
+    with raises_code(RunError, "output_is_input"):
+        write_all(inputs, folder=tmp_path / "in")
+    write_all(inputs, made_by={"weights": "others"}, folder=tmp_path / "out", overwrite=True)
+
+
+def test_prediction_writer_refuses_equal_output_names(tmp_path):
+    inputs = inputs_of(tmp_path / "in", "a.png", "a.jpg")
+    with raises_code(DataError, "equal_output_names"):
+        write_all(inputs, folder=tmp_path / "out")
+    inputs = inputs_of(tmp_path / "in", "x/a.png", "y/a.png")
+    with raises_code(DataError, "equal_output_names"):
+        write_all(inputs, folder=None, submission=tmp_path / "rows.csv")
+
+
+@pytest.mark.parametrize("predictor", [predictor_of(0, 1, 2), predictor_of(0, 1, dims=3)])
+def test_prediction_writer_refuses_run_lengths_of_several_classes_and_volumes(predictor, tmp_path):
+    with raises_code(ConfigError, "run_lengths_unsupported"):
+        write_all([], predictor, folder=None, submission=tmp_path / "rows.csv")
+
+
+def test_prediction_writer_writes_run_lengths(tmp_path):
+    write_all(inputs_of(tmp_path / "in", "a.png"), folder=None, submission=tmp_path / "rows.csv")
+    assert (tmp_path / "rows.csv").read_text() == "img,rle_mask\na.png,2 2\n"

@@ -1,0 +1,52 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+from codes import raises_code
+from ushape.errors import ConfigError, PlanError
+from ushape.inference import ensemble
+from ushape.inference.ensemble import EnsembleMember, open_members, tile_settings
+from ushape.labels import LabelSpace
+from ushape.transforms.tiling import TilingConfig
+
+SPACE = LabelSpace(values=(0, 255), names=("background", "cell"))
+
+
+def plan_of(space=SPACE, tta="mirrored"):
+    tiling = TilingConfig(overlap_fraction=0.5, blend="uniform")
+    predict = SimpleNamespace(tta=tta, mirror_axes=(0, 1), tiling=tiling)
+    return SimpleNamespace(
+        tile_shape=(32, 64),
+        preprocessing=SimpleNamespace(space=space, channels=1),
+        recipe=SimpleNamespace(predict=predict, network=SimpleNamespace(dims=2)),
+    )
+
+
+def test_tile_settings_come_from_the_plan():
+    found = tile_settings(plan_of())
+    assert (found.shape, found.overlap_fraction, found.blend) == ((32, 64), 0.5, "uniform")
+    assert [one.mirror_axes for one in found.symmetries] == [(), (0,), (1,), (0, 1)]
+    assert len(tile_settings(plan_of(), "none").symmetries) == 1
+
+
+def test_open_members_refuses_runs_with_different_classes(tmp_path, monkeypatch):
+    plans = [plan_of(), plan_of(LabelSpace(values=(0, 1), names=("background", "lesion")))]
+    runs = []
+    for number in range(2):
+        weights = tmp_path / f"{number}.safetensors"
+        weights.write_bytes(b"weights")
+        runs.append(SimpleNamespace(folder=Path(f"run{number}"), weights_path=weights))
+
+    def open_member(run, *settings):
+        return EnsembleMember(plans[runs.index(run)], None, None), [f"note on {run.folder}"]
+
+    monkeypatch.setattr(ensemble, "_open_member", open_member)
+    members, notes = open_members(runs[:1], "cpu", "torch", ())
+    assert (len(members), notes) == (1, ["note on run0"])
+    with raises_code(PlanError, "incompatible_runs"):
+        open_members(runs, "cpu", "torch", ())
+
+
+def test_open_members_changes_settings_of_prediction_only():
+    run = SimpleNamespace(load_plan=plan_of, weights_path=Path(__file__))
+    with raises_code(ConfigError, "not_a_prediction_setting"):
+        open_members([run], "cpu", "torch", ["train.epochs=3"])

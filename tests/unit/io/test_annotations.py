@@ -1,0 +1,102 @@
+import json
+
+import numpy as np
+import pytest
+
+from codes import raises_code
+from ushape import io
+from ushape.errors import DataError
+from ushape.io.annotations import read_annotation, read_coco
+from ushape.types import CocoMask, MaskEncoding, MaskParts
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """Two masks of parts, which overlap in one pixel."""
+    for name, rows in (("a", [[255, 255, 0]]), ("b", [[0, 255, 0]])):
+        io.write_mask(tmp_path / f"{name}.png", np.array(rows, np.uint8), MaskEncoding())
+    return tmp_path / "a.png", tmp_path / "b.png"
+
+
+@pytest.fixture
+def coco(tmp_path):
+    """Writes a COCO file of an image of 2 x 3 pixels, and returns its path."""
+
+    def write(*annotations, **changes):
+        content = {
+            "images": [{"id": 1, "file_name": "x.png", "height": 2, "width": 3}],
+            "categories": [{"id": 5, "name": "cell"}, {"id": 3, "name": "nucleus"}],
+            "annotations": [{"id": n, "image_id": 1, **a} for n, a in enumerate(annotations)],
+        }
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.json"
+        path.write_text(json.dumps(content | changes))
+        return path
+
+    return write
+
+
+def runs(*counts):
+    return {"segmentation": {"counts": list(counts), "size": [2, 3]}}
+
+
+def test_read_annotation_draws_later_parts_over_earlier_ones(parts):
+    assert read_annotation(MaskParts(parts, (1, 2))).codes.tolist() == [[1, 2, 0]]
+    assert read_annotation(MaskParts(parts[::-1], (2, 1))).codes.tolist() == [[1, 1, 0]]
+    assert read_annotation(MaskParts(parts, (1, 300))).codes.dtype == np.uint16
+
+
+def test_read_annotation_refuses_parts_of_other_sizes_and_several_values(parts, tmp_path):
+    io.write_mask(tmp_path / "c.png", np.array([[0, 1, 2]], np.uint8), MaskEncoding())
+    io.write_mask(tmp_path / "d.png", np.zeros((3, 3), np.uint8), MaskEncoding())
+    with raises_code(DataError, "mask_part_values"):
+        read_annotation(MaskParts((tmp_path / "c.png",), (1,)))
+    with raises_code(DataError, "mask_size_mismatch"):
+        read_annotation(MaskParts((*parts, tmp_path / "d.png"), (1, 2, 3)))
+
+
+def test_read_annotation_decodes_coco_runs_down_the_columns(coco):
+    # Columns: (0, 0), (1, 0), (0, 1), ...; one pixel off, three on, two off.
+    path = coco({"category_id": 5, **runs(1, 3, 2)}, {"category_id": 3, **runs(3, 1, 2)})
+    assert read_annotation(CocoMask(path, 1)).codes.tolist() == [[0, 1, 0], [1, 2, 0]]
+
+
+def test_read_annotation_draws_coco_polygons(coco):
+    pytest.importorskip("pycocotools")
+    path = coco({"category_id": 5, "segmentation": [[0, 0, 2, 0, 2, 2, 0, 2]]})
+    assert read_annotation(CocoMask(path, 1)).codes.tolist() == [[1, 1, 0], [1, 1, 0]]
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        {"category_id": 9, **runs(6)},
+        {"category_id": 5},
+        {"category_id": 5, **runs(1, 2)},
+        {"category_id": 5, "segmentation": [[0, 0, 1, 1]]},
+        {"category_id": 5, "segmentation": {"counts": "\x00", "size": [2, 3]}},
+    ],
+    ids=["category", "no segmentation", "length", "two points", "text"],
+)
+def test_read_annotation_refuses_invalid_coco_annotations(annotation, coco):
+    with raises_code(DataError, "coco_invalid"):
+        read_annotation(CocoMask(coco(annotation), 1))
+
+
+def test_read_coco_lists_categories_and_the_used_ones(coco):
+    found = read_coco(coco({"category_id": 3, **runs(6)}))
+    assert found.categories == {5: "cell", 3: "nucleus"}
+    assert found.used == {3}
+
+
+@pytest.mark.parametrize("images", [None, [{"id": 1}], 2 * [{"id": 1, "file_name": "x"}]])
+def test_read_coco_refuses_incomplete_files(images, coco):
+    with raises_code(DataError, "coco_invalid"):
+        read_coco(coco(images=images))
+
+
+def test_read_coco_refuses_missing_files_and_other_formats(tmp_path):
+    with raises_code(DataError, "file_not_found"):
+        read_coco(tmp_path / "x.json")
+    (tmp_path / "x.json").write_text("{")
+    with raises_code(DataError, "json_invalid"):
+        read_coco(tmp_path / "x.json")
