@@ -87,9 +87,7 @@ def make_picture(
     """Make the picture of a case; for a volume, of the slice with the most foreground.
 
     Args:
-        case_id, group: Identifiers of the case and its group.
         prediction: Probabilities (K, *S) and class indices (*S).
-        space: Label space of truth and prediction.
         rule: Decision rule that produced the predicted classes; None: the most probable class.
         max_side_px: Longest side of the picture; larger images are reduced.
 
@@ -297,7 +295,6 @@ class ImageSelection:
 
         Args:
             scores: Scores of the case, one for each class. Cases without a Dice are not kept.
-            picture: Picture of the case.
         """
         dice, error_score = case_dice(scores), label_error_score(scores)
         self._added += 1

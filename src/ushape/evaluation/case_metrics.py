@@ -104,9 +104,6 @@ def compute_case_metrics(
       high score indicates a possible annotation error.
 
     Args:
-        prediction: Probabilities and class indices.
-        truth: Ground truth of the case.
-        space: Label space of both.
         how: Definition of the objects of the prediction.
 
     Shapes:

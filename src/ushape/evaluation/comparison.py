@@ -87,10 +87,6 @@ def compare_scores(
 
     Groups consist of the cases that were evaluated in both runs.
 
-    Args:
-        first, other: Scores of the two runs.
-        seed: Seed of the bootstrap.
-
     Raises:
         RunError: if the runs have no case in common, or were evaluated on different masks.
     """

@@ -103,10 +103,8 @@ def make_curve(
 
     Args:
         groups, cases: Number of training groups and cases of each run, ascending.
-        folders: Run folder of each run.
         scores: Scores of each run on the same test cases.
         noun: Plural noun for the groups, e.g. "patients".
-        seed: Seed of the bootstrap.
 
     Raises:
         DataError: if no test group has annotated foreground.
@@ -235,8 +233,6 @@ def predict_gains(
     Args:
         groups: Number of training groups of each point, ascending.
         factors: Multiples of the groups of the last point, at least 1.
-        seed: Seed of the bootstrap.
-        resamples: Number of bootstrap samples.
 
     Shapes:
         scores: (P, G) Dice of each test group at each point.

@@ -70,8 +70,6 @@ def score_case(
     """Score each foreground class or region of a case.
 
     Args:
-        case_id, group: Identifiers of the case and its group.
-        space: Label space of both masks.
         metrics: Further metrics of each class, in the order of `space.scored`.
 
     Shapes:

@@ -157,9 +157,7 @@ def summarize(
     """Compute means, confidence intervals and counts.
 
     Args:
-        scores: Scores of all cases.
         noun: Plural noun for the groups, e.g. "patients".
-        seed: Seed of the bootstrap.
         seen_cases: Number of cases whose image was used in training.
         reliability: Sums for the calibration metrics over all cases, by class name.
     """
@@ -308,10 +306,7 @@ def break_down(
     """Return a table of scores for each metadata column with 2 to 12 different values.
 
     Args:
-        scores: Scores of the cases.
-        cases: Cases with their metadata.
         noun: Plural noun for the groups, e.g. "patients".
-        seed: Seed of the bootstrap.
     """
     found = []
     for column in dict.fromkeys(key for case in cases for key in case.metadata):

@@ -40,8 +40,6 @@ def write_page(
     The content security policy of the page allows no request and no script except `scripts`.
 
     Args:
-        path: HTML file to write.
-        template: Name of the template in the templates folder.
         styles: CSS files of the templates folder, in addition to base.css.
         scripts: JavaScript files of the templates folder, concatenated in this order.
         values: Variables of the template; `title` is required.

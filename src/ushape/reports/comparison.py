@@ -53,9 +53,7 @@ def write_comparison(path: Path, sides: Sequence[Side], found: Sequence[Comparis
     """Write the comparison page atomically.
 
     Args:
-        path: HTML file to write.
         sides: Runs, the first of which is the reference.
-        found: Result of `compare_sides`.
     """
     first, *others = sides
     write_page(

@@ -25,8 +25,6 @@ def write_curve(folder: Path, curve: LearningCurve, title: str, notes: Sequence[
 
     Args:
         folder: Existing folder for the files.
-        curve: Result of `make_curve`.
-        title: Title of the page.
         notes: Description of the method and its limitations, one paragraph each.
     """
     values = {"verdict": curve.verdict, **config.to_dict(curve), "notes": list(notes)}

@@ -179,7 +179,6 @@ def write_audit(
 
     Args:
         folder: Existing folder for both files.
-        title: Title of the page.
         scores: Scores from networks that were not trained on the case. Networks rarely contradict
             the masks that they were trained on.
         pictures: Pictures of some of the cases.

@@ -83,8 +83,6 @@ def mean_table(own: ClassScores, summary: Summary, names: Iterable[str] | None =
     """Return the mean metrics of a class, without undefined ones.
 
     Args:
-        own: Scores of the class.
-        summary: Summary that contains them.
         names: Metrics in the order of the rows; None: all.
     """
     found = {name: mean for name, mean in own.means.items() if mean.value is not None}
@@ -161,10 +159,8 @@ def score_table(
     The class and the group are omitted if they are the same, or the case, in all rows.
 
     Args:
-        title: Title of the table.
         scores: Scores in the order of the rows.
         of_cases: Whether the scores are those of cases (True) or groups (False).
-        unit: Unit of distances.
     """
     columns: dict[str, Callable[[CaseScore], str]] = {}
     if of_cases:
