@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, get_args
 
 import numpy as np
@@ -146,12 +145,7 @@ class SubmissionWriter:
     def __enter__(self) -> SubmissionWriter:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         """Finish, unless there was an error: then the rows are kept for the next writer."""
         if kind is None:
             self.finish()

@@ -28,17 +28,6 @@ class Side:
     report: Report
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pair:
-    """Comparison of a run with the first, as shown on the page."""
-
-    name: str
-    comparison: Comparison
-    plot: str
-    changed: Sequence[dict[str, object]]
-    """Cases with the largest changes, with the pictures of both runs if available."""
-
-
 def compare_sides(sides: Sequence[Side]) -> list[Comparison]:
     """Compare each run with the first.
 
@@ -63,12 +52,12 @@ def write_comparison(path: Path, sides: Sequence[Side], found: Sequence[Comparis
         sides=sides,
         tables=metric_tables(sides),
         pairs=[
-            Pair(
-                name=side.name,
-                comparison=own,
-                plot=_draw_pairs(own, first.name, side.name),
-                changed=[_show_change(change, first, side) for change in most_changed(own)],
-            )
+            {
+                "name": side.name,
+                "comparison": own,
+                "plot": _draw_pairs(own, first.name, side.name),
+                "changed": [_show_change(change, first, side) for change in most_changed(own)],
+            }
             for side, own in zip(others, found, strict=True)
         ],
     )

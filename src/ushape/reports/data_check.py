@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -26,27 +26,6 @@ MAX_TILES_PER_FINDING = 6
 """Maximum number of images of one finding."""
 
 TILE_SIDE_PX = 224
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tile:
-    """A case on the page."""
-
-    case: str
-    findings: Sequence[str]
-    data: str = ""
-    """Image as a data URI; '' if it cannot be shown."""
-
-    trouble: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PartOfSplit:
-    name: str
-    groups: int
-    cases: int
-    foreground: float
-    """Share of all pixels of the part, 0 to 1."""
 
 
 def write_check_page(path: Path, result: CheckResult) -> None:
@@ -81,23 +60,26 @@ def _choose_cases(result: CheckResult) -> list[tuple[CaseStats, list[str]]]:
     return [(case_stats[case], names.get(case, [])) for case in chosen if case in case_stats]
 
 
-def _make_tile(stats: CaseStats, names: Sequence[str]) -> Tile:
+def _make_tile(stats: CaseStats, names: Sequence[str]) -> dict[str, Any]:
+    """Return a case with its findings, and either its image or the reason why there is none."""
     case = stats.case
+    tile = {"case": case.id, "findings": names, "data": "", "trouble": ""}
     if stats.error is not None or stats.shape != stats.mask_shape:
         trouble = (
             stats.error or f"image {size_text(stats.shape)}, mask {size_text(stats.mask_shape)}"
         )
-        return Tile(case=case.id, findings=names, trouble=trouble)
+        return {**tile, "trouble": trouble}
     assert case.mask is not None
     image, codes = read_image(case), read_annotation(case.mask).codes
     step = max(1, min(codes.shape[-2:]) // (2 * TILE_SIDE_PX))
     image, codes = image[..., ::step, ::step], codes[..., ::step, ::step]
     classes = np.searchsorted(np.unique(codes), codes).clip(max=254).astype(np.uint8)
     picture = outline(image, classes, np.zeros_like(classes))
-    return Tile(case=case.id, findings=names, data=as_data(picture, TILE_SIDE_PX, kind="webp"))
+    return {**tile, "data": as_data(picture, TILE_SIDE_PX, kind="webp")}
 
 
-def _parts(result: CheckResult) -> list[PartOfSplit]:
+def _parts(result: CheckResult) -> list[dict[str, Any]]:
+    """Return name, groups, cases and share of foreground pixels of each part of the split."""
     if result.splits is None:
         return []
     group_of = result.stats.group_of
@@ -109,12 +91,12 @@ def _parts(result: CheckResult) -> list[PartOfSplit]:
             (np.array(result.stats.class_pixels(by_id[case])) for case in ids), np.zeros(1)
         )
         found.append(
-            PartOfSplit(
-                name=part,
-                groups=len({group_of[case] for case in ids}),
-                cases=len(ids),
-                foreground=float(pixels[1:].sum() / max(1, pixels.sum())),
-            )
+            {
+                "name": part,
+                "groups": len({group_of[case] for case in ids}),
+                "cases": len(ids),
+                "foreground": float(pixels[1:].sum() / max(1, pixels.sum())),
+            }
         )
     return found
 

@@ -57,7 +57,7 @@ def tiles_for(network, batch, at_least):
 
 @torch.no_grad()
 def check_equal(backend, network, precision="fp32", batches=(1, 3)):
-    """Odd batch sizes and several tile sizes give what the network itself gives."""
+    """Check that outputs equal those of the network for odd batch sizes and several tile sizes."""
     for batch, at_least in zip(batches, (8, 33), strict=True):
         tiles = tiles_for(network, batch, at_least)
         wanted, found = network(tiles), backend.logits(tiles)
@@ -399,7 +399,7 @@ def test_openvino_backends_send_no_telemetry(tmp_path):
 
 
 class Fixed:
-    """Gives the logits that it was made with."""
+    """Network that returns fixed logits."""
 
     def __init__(self, name, values):
         self.name, self.values = name, torch.tensor(values).reshape(1, 1, 2, 2)

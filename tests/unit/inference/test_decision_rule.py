@@ -29,7 +29,7 @@ NESTED = LabelSpace(
 SPACES = {"binary": BINARY, "softmax": THREE, "regions": NESTED}
 
 
-# Tenths meet the thresholds of the grid exactly, and each other: ties are common.
+# Tenths equal thresholds of the grid and each other, so that ties are common.
 TENTHS = st.integers(0, 10).map(lambda tenth: tenth / 10)
 
 

@@ -1,4 +1,4 @@
-"""Reading ahead, batches of images of one size, and writing behind."""
+"""Read images in advance, compute batches of one size, and write results in order."""
 
 import threading
 from dataclasses import dataclass

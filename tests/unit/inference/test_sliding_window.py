@@ -26,7 +26,7 @@ rng = np.random.default_rng(0)
 
 
 class Identity(nn.Module):
-    """Gives its input back as logits; legal sizes are multiples of 4; may lose a margin."""
+    """Network that returns its input without a margin as logits; legal sizes are multiples of 4."""
 
     def __init__(self, margin=0):
         super().__init__()
@@ -81,7 +81,7 @@ def test_sliding_window_uses_one_pass_for_a_small_image():
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
 def test_sliding_window_equals_the_whole_image_if_tiles_overlap_enough(padding):
-    """A shallow network whose view is smaller than the overlap: tiles change nothing inside."""
+    """A shallow network whose receptive field is smaller than the overlap of tiles."""
     torch.manual_seed(0)
     config = NetworkConfig(widths=(4, 4), norm="batch", padding=padding)
     module = build_model(config, 1, 1).eval()

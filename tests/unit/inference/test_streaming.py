@@ -1,4 +1,4 @@
-"""Bands of a file against the whole image, and many images at once against one by one."""
+"""Compare the prediction in bands with that of the whole image."""
 
 import itertools
 

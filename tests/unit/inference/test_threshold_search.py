@@ -27,7 +27,7 @@ NESTED = LabelSpace(
 SPACES = {"binary": BINARY, "softmax": THREE, "regions": NESTED}
 
 
-# Tenths meet the thresholds of the grid exactly, and each other: ties are common.
+# Tenths equal thresholds of the grid and each other, so that ties are common.
 TENTHS = st.integers(0, 10).map(lambda tenth: tenth / 10)
 
 
@@ -53,7 +53,7 @@ def empty(noise=0.0):
 
 
 def test_choose_rule_of_a_threshold_by_hand():
-    # At 0.5 nothing is found (Dice 0), from 0.3 down everything; of these 0.3 is nearest to 0.5.
+    # At 0.5 no pixel is found (Dice 0), from 0.3 down all; of these, 0.3 is nearest to 0.5.
     cases = [faint(0.32), faint(0.34), faint(0.33)]
     chosen = choose_rule(cases, BINARY, ["a", "b", "c"])
     assert chosen.rule.of("lesion").threshold == 0.3
@@ -91,7 +91,7 @@ def test_choose_rule_requires_two_thirds_of_changed_groups_to_improve():
     chosen = choose_rule(split, BINARY, list("abcd"))
     assert chosen.rule == DecisionRule()
     assert "(mean Dice 0.5000); no change gains more than 0.002" in chosen.report[0]
-    # With four gaining of six, it is taken.
+    # With four of six groups improving, it is accepted.
     more = [*split, faint(0.3), faint(0.3)]
     assert choose_rule(more, BINARY, list("abcdef")).rule.of("lesion").threshold == 0.3
 
@@ -114,7 +114,7 @@ def test_choose_rule_refuses_thresholds_with_more_false_positives():
     assert "false positives in 0 -> 0 of 1 cases without lesion" in quiet.report[0]
     loud = choose_rule([*found, empty(0.4)], BINARY, list("abcd"))
     assert loud.rule == DecisionRule()
-    # One alarm more on 50 empty cases is 0.02 and allowed, on 49 it is not.
+    # One more false positive in 50 empty cases is 0.02 and allowed, in 49 it is not.
     for others, threshold in ((49, 0.3), (48, 0.5)):
         cases = [*found, empty(0.4), *[empty()] * others]
         chosen = choose_rule(cases, BINARY, [str(n) for n in range(len(cases))])
@@ -122,7 +122,7 @@ def test_choose_rule_refuses_thresholds_with_more_false_positives():
 
 
 def test_choose_rule_takes_the_best_threshold_without_more_false_positives():
-    # From 0.3 all is found, at 0.45 half: 2*20 / (40 + 20); only the first alarms at 0.4.
+    # From 0.3 all is found, at 0.45 half: 2*20 / (40 + 20); only 0.3 gives a false positive.
     probabilities, truth = faint(0.32)
     probabilities[0, 0, :20] = 0.47
     chosen = choose_rule([(probabilities, truth)] * 3 + [empty(0.4)], BINARY, list("abcd"))
@@ -144,7 +144,7 @@ def test_choose_rule_refuses_more_false_positives_of_another_class():
     found[:, 0, 20:30] = [[0.2], [0.42], [0.38]]
     chosen = choose_rule([(found, truth)] * 3, THREE, list("abc"))
     assert chosen.rule == DecisionRule()
-    # Where the rest is background, nothing is in the way.
+    # If the other pixels are background, the threshold is accepted.
     found[:, 0, 20:30] = [[0.38], [0.42], [0.2]]
     better = choose_rule([(found, truth)] * 3, THREE, list("abc"))
     assert better.after == {"cell": 1.0}
@@ -161,7 +161,7 @@ def test_choose_rule_chooses_and_reports_useful_cleaning():
     chosen = choose_rule([(probabilities, truth)] * 3, BINARY, list("abc"))
     own = chosen.rule.of("lesion")
     assert own.threshold == 0.5
-    # Largest part and smallest size serve alike; the first of them is taken, and is enough.
+    # Largest part and smallest size are equally good; the first one is chosen and suffices.
     assert own.cleaning == Cleaning(largest_only=True, largest_hole_px="all")
     assert chosen.before == {"lesion": pytest.approx(64 / 88)}
     assert chosen.after == {"lesion": 1.0}
@@ -211,7 +211,7 @@ def test_choose_rule_excludes_ignored_pixels():
 
 
 def brute_force(cases, groups, space, name, threshold):
-    """Mean Dice of one class over groups, the others at 0.5, from the painted masks."""
+    """Mean Dice of one class over groups, the others at 0.5, from the decided masks."""
     rule = DecisionRule(classes={name: ClassRule(threshold=threshold)})
     region = next(region for region in space.scored if region.name == name)
     pooled = {}

@@ -19,7 +19,7 @@ SPACE = LabelSpace(values=(0, 255), names=("background", "cell"))
 
 
 def cautious(number):
-    """A case whose probabilities stay below a half where the truth is."""
+    """A case whose probabilities are below 0.5 within the annotation."""
     rng = np.random.default_rng(number)
     truth = np.zeros((40, 40), np.uint8)
     truth[10 : 20 + number, 10:30] = 1

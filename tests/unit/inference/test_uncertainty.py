@@ -145,7 +145,7 @@ def test_confidence_of_by_hand():
 
 
 def test_confidence_of_averages_over_predicted_classes():
-    # Cell: 2 * 0.8 / (1.2 + 1); nucleus is nowhere the likeliest.
+    # Cell: 2 * 0.8 / (1.2 + 1); nucleus is predicted nowhere.
     one = [[0.1, 0.6], [0.8, 0.4], [0.1, 0]]
     assert confidence(one, THREE) == pytest.approx(1.6 / 2.2)
     # And with nucleus: cell 2 * 0.8 / (0.9 + 1), nucleus 2 * 0.9 / (1.1 + 1).

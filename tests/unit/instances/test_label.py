@@ -88,7 +88,7 @@ def test_fill_enclosed_holes_keeps_large_holes_and_bays_at_the_edge():
 def test_label_objects_fills_holes_first():
     classes = rows("11111", "10201", "11111")
     found = label_objects(classes, ObjectConfig(largest_hole_px=1, smallest_px=2))
-    # The gaps beside class 2 touch both classes: theirs is nobody's.
+    # The gaps beside class 2 touch both classes and are kept.
     assert (found.labels == rows("11111", "10001", "11111")).all()
     ring = label_objects(rows("111", "101", "111"), ObjectConfig(largest_hole_px=1))
     assert (ring.labels == 1).all()
@@ -168,7 +168,7 @@ def test_label_objects_divides_borders_where_the_class_is_least_likely():
 def test_split_by_peaks_finds_the_h_maxima(relief, mask, rise, reach):
     labels = split_by_peaks(relief, mask, rise, reach)
     assert ((labels > 0) == mask).all()
-    # Independently: by reconstruction, in which a peak must rise above h by more than nothing.
+    # Independently: by reconstruction, in which a peak must rise by more than h.
     structure = np.ones((3, 3)) if reach == 2 else np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]])
     high = np.pad(np.where(mask, relief, -99.0), 1, constant_values=-99.0)
     opened = morphology.reconstruction(high - (rise - 0.5), high, footprint=structure)

@@ -1,4 +1,4 @@
-"""Bands give what the whole gives, of every format and layout; damaged files are refused."""
+"""Compare bands with the whole image for all formats and layouts; refuse damaged files."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -110,7 +110,7 @@ TIFFS = {
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """Each file once, with what `io.read` makes of it."""
+    """One file of each format with the result of `io.read`."""
     folder, found = tmp_path_factory.mktemp("bands"), {}
 
     def write(name):

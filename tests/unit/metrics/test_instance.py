@@ -9,7 +9,7 @@ from ushape.metrics.instance import IOU_THRESHOLDS, ObjectCounts, count_objects
 
 
 def rows(*text):
-    """One digit for each pixel."""
+    """Label map of rows of digits, one digit for each pixel."""
     return np.array([[int(digit) for digit in row] for row in text])
 
 
@@ -18,7 +18,7 @@ def counts(truth, predicted, *ious):
 
 
 def scores(found):
-    """All that is made of counts."""
+    """Return every metric that is derived from the counts."""
     yield from (found.f1(threshold) for threshold in IOU_THRESHOLDS)
     yield from (found.average_precision(threshold) for threshold in IOU_THRESHOLDS)
     yield found.mean_average_precision
@@ -26,7 +26,7 @@ def scores(found):
 
 
 def random_labels(rng, shape, objects):
-    """Boxes over each other, with numbers in any order."""
+    """Label map of overlapping boxes, with labels in random order."""
     labels = np.zeros(shape, dtype=np.int64)
     for number in rng.permutation(3 * objects)[:objects] + 1:
         start = [rng.integers(length) for length in shape]
@@ -35,13 +35,13 @@ def random_labels(rng, shape, objects):
 
 
 def shaken(rng, labels):
-    """The same objects one pixel off, with some pixels lost and other numbers."""
+    """The same objects shifted by one pixel, with missing pixels and other labels."""
     moved = np.roll(labels, 1, axis=rng.integers(labels.ndim))
     return np.where(rng.random(labels.shape) < 0.95, 7 * moved, 0)
 
 
 def pairs(count):
-    """Label images of planes and volumes: related, every fifth time unrelated."""
+    """Label maps of images and volumes: related, but unrelated every fifth time."""
     rng = np.random.default_rng(0)
     for index in range(count):
         shape = (24, 20) if index % 2 else (6, 9, 8)
@@ -50,7 +50,7 @@ def pairs(count):
 
 
 def best_matching(predicted, truth, threshold):
-    """IoUs of the pairs above the threshold, every object compared with every other."""
+    """IoUs of all pairs above the threshold, by comparing each object with each other."""
     ious = []
     for ours, theirs in itertools.product(np.unique(predicted), np.unique(truth)):
         if ours and theirs:
@@ -63,10 +63,10 @@ def test_count_objects_by_hand():
     truth = rows("11110", "00000", "22222", "00000", "33000")
     guess = rows("44400", "00000", "55500", "00000", "00066")
     found = count_objects(guess, truth)
-    # 1 and 4: 3 of 4 pixels; 2 and 5: 3 of 5; 3 is missed, 6 invented.
+    # 1 and 4: 3 of 4 pixels; 2 and 5: 3 of 5; 3 is missed, 6 is a false positive.
     assert (found.truth, found.predicted) == (3, 3)
     assert sorted(found.ious) == [0.6, 0.75]
-    # At 0.5: two pairs, one missed, one invented. At 0.6 only one, for 3/5 is not above it.
+    # At 0.5: two pairs, one missed, one false positive. At 0.6 one pair: 3/5 is not above it.
     assert [found.true_positives(iou) for iou in (0.5, 0.6, 0.75)] == [2, 1, 0]
     assert found.f1() == pytest.approx(2 * 2 / 6)
     assert found.f1(0.6) == pytest.approx(2 * 1 / 6)
@@ -81,7 +81,7 @@ def test_count_objects_by_hand():
 
 
 def test_count_objects_requires_an_iou_above_one_half():
-    # Two halves of one object: with 0.5 as a match it would have two partners.
+    # Two halves of one object: if 0.5 were a match, it would match both.
     assert count_objects(rows("1122"), rows("3333")) == counts(1, 2)
     assert count_objects(rows("3333"), rows("1122")) == counts(2, 1)
 
@@ -179,12 +179,12 @@ def test_count_objects_ignores_uncounted_pixels():
     truth = rows("110000", "000000", "000000")
     guess = rows("333330", "044444", "005555")
     counted = rows("110001", "111000", "111100") > 0
-    # 3 agrees with 1 where pixels count: IoU 2/2. 4 has 2 of 5 pixels that count: left out.
-    # 5 has 2 of 4, not less than half: a false positive.
+    # 3 equals 1 in the counted pixels: IoU 2/2. Of 4, only 2 of 5 pixels are counted: left out.
+    # Of 5, 2 of 4 pixels are counted, not less than half: a false positive.
     assert count_objects(guess, truth, counted=counted) == counts(1, 2, 1.0)
-    # No object lies on pixels that count.
+    # No object lies on counted pixels.
     assert count_objects(guess, truth, counted=guess == 0) == counts(0, 0)
-    # All count.
+    # All pixels are counted.
     assert count_objects(guess, truth, counted=guess >= 0) == count_objects(guess, truth)
 
 
@@ -192,7 +192,7 @@ def test_count_objects_of_labeled_class_masks():
     truth = np.array([[1, 1, 0, 2, 2, 0, 1]], dtype=np.uint8)
     guess = np.array([[1, 1, 0, 2, 0, 0, 0]], dtype=np.uint8)
     found = count_objects(label_objects(guess).labels, label_objects(truth).labels)
-    # 1 is found, of 2 half (no match), the last is missed.
+    # 1 is found, half of 2 is found (no match), the last is missed.
     assert found == counts(3, 2, 1.0)
 
 

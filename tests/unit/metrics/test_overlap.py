@@ -35,7 +35,7 @@ def test_overlap_metrics_by_hand():
     assert precision(found) == 2 / 4
     assert recall(found) == pytest.approx(2 / 3)
     assert volume_difference(found) == pytest.approx(1 / 3)
-    # Of the 4 pixels outside the truth 2 are left alone.
+    # Of the 4 background pixels, 2 are predicted as background.
     assert balanced_accuracy(found) == pytest.approx((2 / 3 + 2 / 4) / 2)
     assert pixel_error(guess, truth) == pytest.approx(3 / 7)
 

@@ -20,7 +20,7 @@ def masks(*values):
 
 
 def random_pairs(count):
-    """Probabilities with and without ties, their truth, and which pixels count."""
+    """Probabilities with and without ties, their ground truth, and the counted pixels."""
     rng = np.random.default_rng(0)
     for number in range(count):
         probability = rng.random((9, 11)).astype(rng.choice([np.float32, np.float64]))
@@ -31,9 +31,9 @@ def random_pairs(count):
 
 def test_auroc_and_average_precision_by_hand():
     probability, truth = np.array([0.9, 0.8, 0.8, 0.3]), masks(1, 1, 0, 0)
-    # Of 4 pairs of a true and another pixel 3 are in order, and 1 is a tie.
+    # Of 4 pairs of a positive and a negative pixel, 3 are in order, and 1 is a tie.
     assert auroc(probability, truth) == 3.5 / 4
-    # From 0.9 on recall 1/2 at precision 1, from 0.8 on all at 2/3.
+    # At 0.9, recall is 1/2 and precision 1; at 0.8, recall is 1 and precision 2/3.
     assert average_precision(probability, truth) == pytest.approx(1 / 2 * 1 + 1 / 2 * 2 / 3)
 
 

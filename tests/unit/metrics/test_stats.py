@@ -18,7 +18,7 @@ DISTRIBUTIONS = {
 
 
 def coverage(name, groups, level=0.95, simulations=1000):
-    """Share of simulations whose interval holds the true mean."""
+    """Share of simulations whose interval contains the true mean."""
     draw, truth = DISTRIBUTIONS[name]
     rng = np.random.default_rng(1)
     samples = [draw(rng, groups) for _ in range(simulations)]
@@ -33,7 +33,7 @@ def test_bootstrap_mean_of_30_groups_has_nominal_coverage(name):
 
 @pytest.mark.parametrize("name", ["normal", "exponential", "Dice"])
 def test_bootstrap_mean_of_10_groups_has_nominal_coverage(name):
-    # The plain percentile interval holds 90, 87 and 87 %, widened alone 94, 91 and 92 %.
+    # A percentile interval contains it in 90, 87 and 87 %, a widened one in 94, 91 and 92 %.
     assert 0.91 <= coverage(name, groups=10) <= 0.97
 
 
@@ -122,7 +122,7 @@ def test_bootstrap_mean_refuses_nan_and_infinity(wrong):
 def test_compare_paired_by_hand():
     found = compare_paired(np.arange(1, 9) / 10, np.zeros(8), seed=0)
     assert found.mean_difference == pytest.approx(0.45)
-    # All 8 the same way: 2 of 2^8 ways for the signs to fall.
+    # All 8 differences have one sign: 2 of 2^8 combinations of signs.
     assert (found.p_value, found.pairs) == (2 / 256, 8)
 
 

@@ -13,7 +13,7 @@ from ushape.metrics.surface import measure_surfaces
 
 
 def mask(*rows):
-    """One character for each pixel, '#' inside."""
+    """Mask of rows of characters, one for each pixel, '#' inside."""
     return np.array([[pixel == "#" for pixel in row] for row in rows])
 
 
@@ -24,13 +24,13 @@ def pixel(shape, *place):
 
 
 def blob(rng, shape):
-    """Smooth or ragged, never empty."""
+    """Random mask, smooth or ragged, never empty."""
     noise = ndimage.gaussian_filter(rng.normal(size=shape), rng.uniform(0, 3))
     return noise >= np.quantile(noise, rng.uniform(0.05, 0.99))
 
 
 def pairs(count):
-    """Random pairs, every second one of volumes, with the spacing of their axes."""
+    """Random pairs of masks with spacing; every second pair are volumes."""
     rng = np.random.default_rng(0)
     for index in range(count):
         shape = tuple(rng.integers(3, 25, size=2 + index % 2))
@@ -128,7 +128,7 @@ def test_surface_dice_allows_for_rounding_at_the_tolerance():
 def test_measure_surfaces_excludes_uncounted_pixels():
     truth, guess = mask("##......"), mask("######.#")
     counted = mask("####..#.")
-    # What is left: ## and ####. From the prediction 0 0 1 2; from the truth 0 0.
+    # The counted parts: ## and ####. From the prediction 0 0 1 2; from the truth 0 0.
     found = measure_surfaces(guess, truth, counted=counted)
     assert found.from_predicted.tolist() == [0, 0, 1, 2]
     assert found.from_truth.tolist() == [0, 0]
@@ -173,7 +173,7 @@ def test_measure_surfaces_is_at_most_the_diagonal():
         assert found.surface_dice(found.diagonal) == 1
 
 
-# MONAI warns of its own call.
+# MONAI warns about a call of its own.
 @pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")
 def test_measure_surfaces_agrees_with_monai():
     for guess, truth, spacing in pairs(200):

@@ -34,7 +34,7 @@ def scores(predicted, truth):
 
 
 def random_pair(seed, lowest=0):
-    """Two label images, sometimes of few segments, sometimes of many; 0 is membrane."""
+    """Two label maps with few or many segments; 0 is membrane."""
     rng = np.random.default_rng(seed)
     shape = rng.integers(2, 9, size=2)
     return [rng.integers(lowest, rng.integers(2, 9), size=shape) for _ in range(2)]
@@ -55,7 +55,7 @@ def test_partition_scores_of_merged_segments_by_hand():
     rand, information, variation = scores(np.ones((2, 4), int), HALVES)
     # Squares: truth and joint 1/4 + 1/4 = 1/2; predicted 1.
     assert (rand.split, rand.merge, rand.f_score) == pytest.approx((1, 1 / 2, 2 / 3))
-    # One segment tells nothing: 0 of 1 bit is mutual. It splits nothing either: 1.
+    # One segment has no information: 0 of 1 bit is mutual. It splits nothing: 1.
     assert (information.split, information.merge, information.f_score) == (1, 0, 0)
     assert (variation.split, variation.merge) == pytest.approx((0, 1))
 
@@ -146,12 +146,12 @@ def test_partition_scores_equal_the_definitions(seed):
 
 @pytest.mark.parametrize("seed", range(200))
 def test_partition_scores_agree_with_scikit_image(seed):
-    predicted, truth = random_pair(seed, lowest=1)  # It takes 0 for one segment, not for many.
+    predicted, truth = random_pair(seed, lowest=1)  # scikit-image treats 0 as one segment.
     truth[0, 0] = 0
     rand, _, variation = scores(predicted, truth)
     ones = np.ones(np.count_nonzero(truth))
     table = sparse.coo_array((ones, (truth[truth > 0], predicted[truth > 0]))).tocsr()
-    # It leaves out pairs of a pixel with itself; of a million-fold image these are nothing.
+    # scikit-image leaves out pairs of a pixel with itself, which are few in a repeated image.
     error, _, _ = peer.adapted_rand_error(table=table * 1e6)
     assert rand.f_score == pytest.approx(1 - error, abs=1e-5)
     split, merge = peer.variation_of_information(truth, predicted, ignore_labels=(0,))
@@ -223,7 +223,7 @@ def test_score_section_is_independent_of_membrane_width():
         assert score_section(drawn(*[wall] * 6), WALL).warping_error == 0
     for wall in ("...###...", "..#####.."):  # The line in their middle is where the truth's is.
         assert score_section(drawn(*[wall] * 6), WALL) == PERFECT
-    # A broad truth lets the line lie anywhere within.
+    # Within a broad membrane of the truth, the line may lie anywhere.
     broad = drawn(*["...###..."] * 6)
     for wall in ("...#.....", ".....#...", "...##...."):
         assert score_section(drawn(*[wall] * 6), broad).rand == 1
@@ -324,18 +324,18 @@ CORNERS = np.ones((3, 3))
 
 
 def blobs(rng, shape=(14, 15)):
-    """Random cells of some pixels' width."""
+    """Random cells that are several pixels wide."""
     return ndimage.gaussian_filter(rng.normal(size=shape), rng.uniform(0, 1.5)) > 0
 
 
 def count_parts(cells):
-    """Cells, and membranes with the outside among them: their numbers fix the holes."""
+    """Number of cells, and of membranes including the outside; they determine the holes."""
     padded = np.pad(cells, 1)
     return ndimage.label(padded)[1], ndimage.label(~padded, CORNERS)[1]
 
 
 def is_simple(patch):
-    """By definition: one cell touches a side of the center, and one membrane any neighbor."""
+    """Definition: one cell touches a side of the center, and one membrane any neighbor."""
     around, between = patch.copy(), ~patch
     around[1, 1] = between[1, 1] = False
     labels, _ = ndimage.label(around)
@@ -399,7 +399,7 @@ def test_warping_error_of_a_broken_membrane_is_its_gap():
 def test_warping_error_of_an_added_or_missing_cell_is_one_pixel():
     empty, dot = drawn(".....", ".....", "....."), drawn(".....", "..#..", ".....")
     assert warping_error(dot, empty) == warping_error(empty, dot) == pytest.approx(1 / 15)
-    # A cell of 3 x 3 shrinks to a pixel, but not away.
+    # A cell of 3 x 3 shrinks to one pixel, but does not vanish.
     cell = drawn("#####", "#...#", "#...#", "#...#", "#####")
     assert warping_error(np.zeros_like(cell), cell) == pytest.approx(1 / 25)
 
@@ -407,7 +407,7 @@ def test_warping_error_of_an_added_or_missing_cell_is_one_pixel():
 def test_warp_connects_membranes_but_not_cells_at_corners():
     stairs = drawn("..#", ".#.", "#..")
     assert count_parts(stairs) == (2, 1)
-    # Without its middle the membrane is open: the cells are one.
+    # Without its middle, the membrane is open, and the cells are one.
     assert warping_error(drawn("..#", "...", "#.."), stairs) == pytest.approx(1 / 9)
 
 
@@ -415,7 +415,7 @@ def test_warp_treats_the_outside_as_membrane():
     full = np.ones((4, 4), dtype=bool)
     # From the full image to none: all but the last pixel of the cell can go.
     assert warping_error(~full, full) == pytest.approx(1 / 16)
-    assert warping_error(full, ~full) == 1  # A cell out of nowhere is never simple.
+    assert warping_error(full, ~full) == 1  # A pixel of a new cell is never simple.
     frame = drawn("####", "#..#", "#..#", "####")
     assert warping_error(frame, full) == warping_error(full, frame) == 0
 

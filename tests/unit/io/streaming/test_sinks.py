@@ -1,4 +1,4 @@
-"""What is written in bands is what is written at once, is whole or not there, and stays small."""
+"""Write masks in bands: equal to writing at once, atomic, and in constant memory."""
 
 import json
 import subprocess

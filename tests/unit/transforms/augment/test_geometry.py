@@ -36,7 +36,7 @@ def test_cut_with_quarter_turn_only_moves_pixels(picture):
     # By sine and cosine, as drawn: they are 1e-16 beside 0 and 1.
     sine, cosine = np.sin(np.pi / 2), np.cos(np.pi / 2)
     quarter = Warp(np.array([[cosine, sine], [-sine, cosine]]), np.zeros(2), None, "linear")
-    # Turned, the whole picture (40, 50) fills a patch of (50, 40).
+    # After a quarter turn, the image (40, 50) fills a patch of (50, 40).
     patch, classes = cut(picture, picture[2], (20, 25), (50, 40), quarter)
     assert (patch == np.rot90(picture, 1, (1, 2))).all()
     assert (classes == np.rot90(picture[2], 1)).all()
@@ -116,7 +116,7 @@ def test_cut_keeps_image_and_mask_aligned(seed):
 
 
 def find_places(center, patch_shape, warp):
-    """Where each pixel comes from, once more and in float64."""
+    """Source position of each pixel, computed independently in float64."""
     offsets = np.stack(
         np.meshgrid(*[np.arange(s) - (s - 1) / 2 for s in patch_shape], indexing="ij")
     )
