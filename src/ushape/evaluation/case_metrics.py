@@ -135,12 +135,12 @@ def _measure_class(
     truth: CaseTruth,
 ) -> CaseMetrics:
     counted = truth.classes != IGNORE
-    in_truth, in_guess = region.of(truth.classes), region.of(predicted) & counted
+    in_truth, in_predicted = region.of(truth.classes), region.of(predicted) & counted
     if truth.objects is None:
         true_objects = label_objects(in_truth.astype(np.uint8)).labels
     else:
         true_objects = np.where(in_truth, truth.objects, 0)
-    surfaces = measure_surfaces(in_guess, in_truth, truth.spacing, counted=counted)
+    surfaces = measure_surfaces(in_predicted, in_truth, truth.spacing, counted=counted)
     objects = count_objects(predicted_objects, true_objects, counted=counted)
     reliability = measure_reliability(probability, in_truth, counted)
     return CaseMetrics(
@@ -157,15 +157,15 @@ def _measure_class(
             "average_precision": average_precision(probability, in_truth, counted),
             "brier": reliability.brier,
             "calibration_error": reliability.expected_calibration_error,
-            "label_error_score": _label_error_score(probability, in_truth, in_guess, counted),
+            "label_error_score": _label_error_score(probability, in_truth, in_predicted, counted),
         },
         reliability=reliability,
     )
 
 
 def _label_error_score(
-    probability: np.ndarray, in_truth: np.ndarray, in_guess: np.ndarray, counted: np.ndarray
+    probability: np.ndarray, in_truth: np.ndarray, in_predicted: np.ndarray, counted: np.ndarray
 ) -> float:
     given = np.where(in_truth, probability, 1 - probability)
     contradicted = int(((given < 1 - CONFIDENT) & counted).sum())
-    return contradicted / max(1, int(in_truth.sum()), int(in_guess.sum()))
+    return contradicted / max(1, int(in_truth.sum()), int(in_predicted.sum()))

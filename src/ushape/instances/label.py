@@ -125,8 +125,8 @@ def label_objects(
     known = probabilities or {}
     labels = np.zeros(classes.shape, dtype=np.int32)
     owners = np.zeros(classes.shape, dtype=np.uint8)
-    for index, territory in _territories(classes, config, known).items():
-        found = _split(classes == index, territory, config, known.get(index), spacing_mm)
+    for index, allowed in _allowed_pixels(classes, config, known).items():
+        found = _split(classes == index, allowed, config, known.get(index), spacing_mm)
         inside = found > 0
         labels[inside] = found[inside] + labels.max()
         owners[inside] = index
@@ -135,7 +135,7 @@ def label_objects(
 
 def _split(
     inner: np.ndarray,
-    territory: np.ndarray,
+    allowed: np.ndarray,
     config: ObjectConfig,
     probability: np.ndarray | None,
     spacing_mm: Sequence[float] | None,
@@ -146,7 +146,7 @@ def _split(
     where their class is least likely.
 
     Shapes:
-        all (*S); inner and territory: bool, inner is part of territory.
+        all (*S); inner and allowed: bool, inner is part of allowed.
     """
     reach = _reach(config, inner.ndim)
     if config.split == "none":
@@ -160,7 +160,7 @@ def _split(
         return np.asarray(labels)
     assert probability is not None, "_check refuses this"
     flood = segmentation.watershed(
-        -probability.astype(np.float32), labels, connectivity=reach, mask=territory
+        -probability.astype(np.float32), labels, connectivity=reach, mask=allowed
     )
     return np.asarray(flood)
 
@@ -177,7 +177,7 @@ def _depth(mask: np.ndarray, spacing_mm: Sequence[float] | None) -> np.ndarray:
     return np.asarray(ndimage.distance_transform_edt(mask, sampling))
 
 
-def _territories(
+def _allowed_pixels(
     classes: np.ndarray, config: ObjectConfig, probabilities: Probabilities
 ) -> dict[int, np.ndarray]:
     """Return where objects of each class may be: its pixels, and its most likely borders."""
@@ -323,20 +323,20 @@ def _join_shallow(
     Shapes:
         peaks: (basins + 1,) heights -> labels, 0 for the first.
     """
-    island = list(range(len(peaks)))
+    parent = list(range(len(peaks)))
     top = peaks.tolist()
 
-    def island_of(basin: int) -> int:
-        while island[basin] != basin:
-            island[basin] = island[island[basin]]
-            basin = island[basin]
+    def find_root(basin: int) -> int:
+        while parent[basin] != basin:
+            parent[basin] = parent[parent[basin]]
+            basin = parent[basin]
         return basin
 
     one_object = []
     for first, second, height in passes:
-        lower, higher = sorted((island_of(first), island_of(second)), key=lambda one: top[one])
+        lower, higher = sorted((find_root(first), find_root(second)), key=lambda one: top[one])
         if lower != higher:
-            island[lower] = higher
+            parent[lower] = higher
             if top[lower] - height < rise:
                 one_object.append((first, second))
     ends = np.array(one_object, dtype=np.int64).reshape(-1, 2).T

@@ -45,11 +45,11 @@ def count_overlap(predicted: np.ndarray, truth: np.ndarray, region: Region) -> C
     """
     counted = truth != IGNORE
     in_truth = region.of(truth)
-    in_guess = region.of(predicted) & counted
+    in_predicted = region.of(predicted) & counted
     return Counts(
-        overlap=int((in_truth & in_guess).sum()),
+        overlap=int((in_truth & in_predicted).sum()),
         truth=int(in_truth.sum()),
-        predicted=int(in_guess.sum()),
+        predicted=int(in_predicted.sum()),
         pixels=int(counted.sum()),
     )
 

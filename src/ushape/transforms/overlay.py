@@ -21,12 +21,12 @@ def overlay(image: np.ndarray, predicted: np.ndarray) -> np.ndarray:
         image: (C, *S), any type; predicted: (*S) class indices.
         returns: (y, x, 3) uint8; for a volume, the plane with the most predicted foreground.
     """
-    plane, (guess,) = _choose_plane(image, predicted)
+    plane, (predicted,) = _choose_plane(image, predicted)
     picture = as_rgb(plane)
-    inside = (guess > 0) & (guess != IGNORE)
+    inside = (predicted > 0) & (predicted != IGNORE)
     color = np.asarray(PREDICTION_COLOR, dtype=np.float32)
     picture[inside] = (0.8 * picture[inside] + 0.2 * color).astype(np.uint8)
-    picture[_outline(guess)] = PREDICTION_COLOR
+    picture[_outline(predicted)] = PREDICTION_COLOR
     return picture
 
 

@@ -1,7 +1,8 @@
 """Read and write images larger than memory, in bands along the first axis of S.
 
 TIFF, .npy and Zarr files are read and written in parts; files of every other format are kept in
-memory."""
+memory.
+"""
 
 from __future__ import annotations
 
