@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ushape.errors import PlanError
-from ushape.inference.backend_choice import compare_networks, measure_speed
+from ushape.inference.backend_choice import compare_networks
 from ushape.inference.backends import BACKENDS, has_compiler, installed, open_backend
 from ushape.inference.backends.export import network_digest
 from ushape.inference.network import prepare
@@ -22,16 +22,19 @@ from ushape.models import build_model
 from ushape.models.config import NetworkConfig
 
 NORMS = ["none", "batch", "instance", "group"]
+
+
 PAIRS = [
     (norm, ("same", "valid")[(index + dims) % 2], dims)
     for index, norm in enumerate(NORMS)
     for dims in (2, 3)
 ]
-"""Each norm with both dims and both paddings, as each dims with both paddings."""
+
 
 SPACE = LabelSpace(values=(0, 1), names=("background", "foreground"))
+
+
 BOUND = {"fp32": 1e-4, "bf16": 0.1}
-"""Largest difference of a logit, as a share of the largest logit."""
 
 
 def network_of(dims=2, norm="batch", padding="same", seed=0, **settings):
@@ -396,37 +399,3 @@ def test_openvino_backends_send_no_telemetry(tmp_path):
         [sys.executable, "-c", script], env=environment | {"HOME": str(tmp_path)}, check=True
     )
     assert list(tmp_path.iterdir()) == []  # Else it holds an id of this user.
-
-
-class Fixed:
-    """Network that returns fixed logits."""
-
-    def __init__(self, name, values):
-        self.name, self.values = name, torch.tensor(values).reshape(1, 1, 2, 2)
-        self.asked = 0
-
-    def logits(self, tiles):
-        self.asked += 1
-        return self.values.expand(len(tiles), -1, -1, -1)
-
-
-def test_compare_networks_by_hand():
-    # Logits 0 and log 3 are probabilities 0.5 and 0.75; one of four pixels changes its class.
-    one = Fixed("one", [0.0, 9.0, -9.0, -9.0])
-    two = Fixed("two", [float(np.log(3)), 9.0, -9.0, 9.0])
-    tiles = [np.zeros((2, 1, 2, 2), np.float32), np.zeros((1, 1, 2, 2), np.float32)]
-    found = compare_networks(one, two, tiles, SPACE)
-    assert found.tiles == 3
-    assert found.changed_share == 0.25
-    assert found.largest_probability == pytest.approx(1 - 2 / (1 + np.exp(9)), abs=1e-6)
-    assert compare_networks(
-        one, Fixed("three", [float(np.log(3)), 9.0, -9.0, -9.0]), tiles, SPACE
-    ) == (type(found)(largest_probability=pytest.approx(0.25), changed_share=0.0, tiles=3))
-
-
-def test_measure_speed_takes_turns():
-    backends = [Fixed("one", [0.0] * 4), Fixed("two", [0.0] * 4)]
-    found = measure_speed(backends, np.zeros((1, 1, 2, 2), np.float32), rounds=3)
-    assert list(found) == ["one", "two"]
-    assert all(seconds > 0 for seconds in found.values())
-    assert [backend.asked for backend in backends] == [4, 4]

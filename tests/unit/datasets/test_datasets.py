@@ -1,13 +1,7 @@
-"""Against a server of this machine and a stand-in for Kaggle's client: no network."""
-
-import functools
 import hashlib
-import http.server
 import io
 import logging
 import sys
-import tarfile
-import threading
 import zipfile
 from pathlib import Path
 
@@ -21,12 +15,11 @@ from ushape.api import fetch as fetch_module
 from ushape.console import LOGGER
 from ushape.data.discovery import discover
 from ushape.datasets import SOURCES
-from ushape.datasets.download import download
-from ushape.datasets.unpack import unpack
 from ushape.errors import ConfigError, DataError
 
-CONTENT = bytes(range(256)) * 1000
 LGG = ["p/p_1.tif", "p/p_1_mask.tif", "q/q_1.tif", "q/q_1_mask.tif"]
+
+
 ISBI = ["train/images/0.png", "train/labels/0.png"]
 
 
@@ -42,69 +35,6 @@ def fetch(name, to, *, say=str, **options):
     finally:
         LOGGER.removeHandler(handler)
         LOGGER.setLevel(level)
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves `server.content`; `server.stops` are the lengths after which it hangs up, in turn."""
-
-    def do_GET(self):
-        server, start = self.server, 0
-        wanted = self.headers.get("Range")
-        server.asked.append(wanted)
-        if self.path == "/missing":
-            return self.send_error(404)
-        is_same = self.headers.get("If-Range", server.tag) == server.tag
-        if server.ranges and wanted and is_same:
-            start = int(wanted.removeprefix("bytes=").rstrip("-"))
-            if start >= len(server.content):
-                self.send_response(416)
-                self.send_header("Content-Range", f"bytes */{len(server.content)}")
-                self.send_header("Content-Length", "0")
-                return self.end_headers()
-            self.send_response(206)
-            last = len(server.content) - 1
-            self.send_header("Content-Range", f"bytes {start}-{last}/{last + 1}")
-        else:
-            self.send_response(200)
-        self.send_header("ETag", server.tag)
-        if server.chunks:
-            self.send_header("Transfer-Encoding", "chunked")
-        else:
-            self.send_header("Content-Length", str(len(server.content) - start))
-        self.end_headers()
-        stop = server.stops.pop(0) if server.stops else None
-        body = server.content[start:stop]
-        if server.chunks:
-            body = b"%x\r\n%s\r\n" % (len(body), body) + (b"0\r\n\r\n" if stop is None else b"")
-        self.wfile.write(body)
-        return None
-
-    def log_message(self, *arguments):
-        pass
-
-
-class Http11(Handler):
-    """Chunks are of HTTP 1.1 only."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        self.close_connection = True
-        super().do_GET()
-        self.close_connection = True
-
-
-@pytest.fixture
-def server():
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Http11) as server:
-        server.content, server.ranges, server.tag = CONTENT, True, '"first"'
-        server.stops, server.asked, server.chunks = [], [], False
-        server.address = f"http://127.0.0.1:{server.server_port}/data.zip"
-        thread = threading.Thread(target=functools.partial(server.serve_forever, 0.01))
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
 
 
 def zipped(names):
@@ -124,173 +54,6 @@ def cases(monkeypatch, name, count):
     from dataclasses import replace
 
     monkeypatch.setitem(SOURCES, name, replace(SOURCES[name], cases=count))
-
-
-# ---- download
-
-
-def test_download_checks_the_file(server, tmp_path):
-    checksum = hashlib.sha256(CONTENT).hexdigest().upper()
-    target = tmp_path / "new" / "data.zip"
-    said = []
-    size = len(CONTENT)
-    found = download(server.address, target, size_bytes=size, sha256=checksum, say=said.append)
-    assert found.read_bytes() == CONTENT
-    assert files_in(tmp_path) == ["new/data.zip"]
-    assert server.address in said[0]
-
-
-@pytest.mark.parametrize("ranges", [True, False])
-@pytest.mark.parametrize("chunks", [True, False])
-def test_download_continues_after_one_interruption(server, tmp_path, ranges, chunks):
-    server.ranges, server.chunks, server.stops = ranges, chunks, [100_000]
-    said = []
-    found = download(server.address, tmp_path / "data.zip", say=said.append)
-    assert found.read_bytes() == CONTENT
-    assert server.asked == [None, "bytes=100000-"]
-    assert any("cut off after 100000" in line for line in said)
-
-
-def test_download_is_continued_by_the_next_call(server, tmp_path):
-    server.stops = [10, 20, 30]
-    with raises_code(DataError, "download_incomplete") as caught:
-        download(server.address, tmp_path / "data.zip", say=str)
-    assert "to continue" in caught.value.hint
-    assert not (tmp_path / "data.zip").exists()
-    assert download(server.address, tmp_path / "data.zip", say=str).read_bytes() == CONTENT
-    assert server.asked[-1] == "bytes=30-"
-
-
-def test_download_does_not_mix_versions_of_a_file(server, tmp_path):
-    server.stops = [10, 20, 30]
-    with pytest.raises(DataError):
-        download(server.address, tmp_path / "data.zip", say=str)
-    server.content, server.tag = CONTENT[::-1], '"second"'
-    assert download(server.address, tmp_path / "data.zip", say=str).read_bytes() == CONTENT[::-1]
-
-
-@pytest.mark.parametrize("surplus", [b"", b"of a longer file"])
-def test_download_that_was_killed_before_renaming_is_finished(server, tmp_path, surplus):
-    (tmp_path / "data.zip.partial").write_bytes(CONTENT + surplus)
-    assert download(server.address, tmp_path / "data.zip", say=str).read_bytes() == CONTENT
-    assert len(server.asked) == (2 if surplus else 1)
-    assert files_in(tmp_path) == ["data.zip"]
-
-
-@pytest.mark.parametrize("wrong", [{"sha256": "0" * 64}, {"size_bytes": 5}])
-def test_download_removes_an_unexpected_file(server, tmp_path, wrong):
-    with raises_code(DataError, "download_mismatch") as caught:
-        download(server.address, tmp_path / "data.zip", **wrong, say=str)
-    assert server.address in caught.value.message
-    assert not list(tmp_path.iterdir())
-
-
-def test_download_reports_unreachable_addresses(server, tmp_path):
-    with raises_code(DataError, "download_failed"):
-        download(server.address.replace("data.zip", "missing"), tmp_path / "x", say=str)
-    with raises_code(DataError, "download_failed"):
-        download("http://127.0.0.1:9/x", tmp_path / "x", say=str)
-
-
-@pytest.mark.parametrize("address", ["file:///etc/passwd", "ftp://host/x"])
-def test_download_refuses_other_addresses_than_http(tmp_path, address):
-    with raises_code(ConfigError, "invalid_address"):
-        download(address, tmp_path / "x", say=str)
-
-
-# ---- unpack
-
-
-def tarred(*entries):
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w:gz") as archive:
-        for entry in entries:
-            archive.addfile(entry, io.BytesIO(b"x" * entry.size) if entry.isreg() else None)
-    return file.getvalue()
-
-
-def entry(name, kind=tarfile.REGTYPE, size=0, link=""):
-    found = tarfile.TarInfo(name)
-    found.type, found.size, found.linkname = kind, size, link
-    return found
-
-
-EVIL = ["../evil", "a/../../evil", "/evil", "C:\\evil", "C:evil", "..\\evil", "\\\\host\\evil"]
-
-
-@pytest.mark.parametrize("name", EVIL)
-@pytest.mark.parametrize("form", ["zip", "tar"])
-def test_unpack_refuses_paths_outside_the_folder(tmp_path, name, form):
-    archive = tmp_path / "bad"
-    archive.write_bytes(zipped(["good", name]) if form == "zip" else tarred(entry(name, size=1)))
-    with raises_code(DataError, "archive_unsafe"):
-        unpack(archive, tmp_path / "in", most_bytes=1000)
-    assert not (tmp_path / "in").exists()
-
-
-def test_unpack_refuses_links_and_devices(tmp_path):
-    link = zipfile.ZipInfo("link")
-    link.external_attr = 0o120777 << 16
-    archive = tmp_path / "link.zip"
-    with zipfile.ZipFile(archive, "w") as file:
-        file.writestr(link, "/etc/passwd")
-    with raises_code(DataError, "archive_unsafe"):
-        unpack(archive, tmp_path / "in", most_bytes=1000)
-    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE):
-        archive.write_bytes(tarred(entry("link", kind, link="/etc/passwd")))
-        with raises_code(DataError, "archive_unsafe"):
-            unpack(archive, tmp_path / "in", most_bytes=1000)
-
-
-@pytest.mark.parametrize("form", ["zip", "tar"])
-def test_unpack_refuses_bombs_before_anything_is_written(tmp_path, form):
-    archive = tmp_path / "bomb"
-    archive.write_bytes(zipped("ab") if form == "zip" else tarred(entry("a", size=30)))
-    with raises_code(DataError, "archive_too_large"):
-        unpack(archive, tmp_path / "in", most_bytes=20)
-    assert not (tmp_path / "in").exists()
-    unpack(archive, tmp_path / "in", most_bytes=30)
-
-
-def test_unpack_checks_free_space_first(tmp_path, monkeypatch):
-    archive = tmp_path / "a.zip"
-    archive.write_bytes(zipped(["a"]))
-    usage = type("Usage", (), {"free": 3})
-    monkeypatch.setattr("ushape.datasets.unpack.shutil.disk_usage", lambda folder: usage)
-    with raises_code(DataError, "disk_full"):
-        unpack(archive, tmp_path / "in", most_bytes=1000)
-
-
-def test_unpack_refuses_names_that_collide(tmp_path):
-    archive = tmp_path / "twice.zip"
-    archive.write_bytes(zipped(["a/X.tif", "a/x.tif"]))
-    with raises_code(DataError, "archive_unsafe"):
-        unpack(archive, tmp_path / "in", most_bytes=1000)
-    archive.write_bytes(zipped(["a", "a/b"]))
-    with raises_code(DataError, "archive_unsafe"):
-        unpack(archive, tmp_path / "in", most_bytes=1000)
-
-
-def test_unpack_distinguishes_damage_from_web_pages(tmp_path):
-    archive = tmp_path / "data.zip"
-    whole, packed = zipped(["a"]), tarred(entry("a", size=5000))
-    for damaged in (whole[:-9], whole.replace(b"content", b"c0ntent"), packed[:-20], b"", b"abc"):
-        archive.write_bytes(damaged)
-        with raises_code(DataError, "archive_damaged"):
-            unpack(archive, tmp_path / "in", most_bytes=10_000)
-    archive.write_text("\n<!DOCTYPE html><title>Log in</title>")
-    with raises_code(DataError, "archive_damaged"):
-        unpack(archive, tmp_path / "in", most_bytes=1000)
-
-
-def test_unpack_skips_files_of_macos(tmp_path):
-    archive = tmp_path / "mac.zip"
-    archive.write_bytes(zipped(["a/x.tif", "__MACOSX/a/._x.tif", "a/.DS_Store", "b\\y.tif"]))
-    unpack(archive, tmp_path / "in", most_bytes=1000)
-    assert files_in(tmp_path / "in") == ["a/x.tif", "b/y.tif"]
-
-
-# ---- fetch
 
 
 class Kaggle:
