@@ -13,8 +13,7 @@ from ushape.data.cache import SampleStore
 from ushape.data.sampling import build_draw
 from ushape.data.scan import scan_dataset
 from ushape.losses import build_loss
-from ushape.models import build_model
-from ushape.models.memory import parameter_count
+from ushape.models import build_model, parameter_count
 from ushape.planning.hardware import inspect_machine
 from ushape.planning.planner import make_plan
 from ushape.planning.recipes import RECIPES, load_recipe

@@ -22,8 +22,8 @@ from ushape import config
 from ushape.api.plan import optional_path
 from ushape.api.train import TrainResult, resume
 from ushape.console import Console
-from ushape.data.checksum import dataset_checksum
 from ushape.data.discovery import discover
+from ushape.data.duplicates import dataset_checksum
 from ushape.errors import ConfigError, RunError, UshapeError
 from ushape.formatting import reason
 from ushape.io.files import remove_leftovers

@@ -10,9 +10,9 @@ from typing import Any
 
 from ushape import config
 from ushape.console import Console
+from ushape.data.checks import CheckResult, check_dataset
 from ushape.data.checks.finding import Finding
 from ushape.data.checks.fix import refuse_target, write_fixed_copy
-from ushape.data.checks.run import CheckResult, check_dataset
 from ushape.data.scan import scan_dataset
 from ushape.data.splits import PARTS
 from ushape.formatting import pluralize

@@ -9,7 +9,7 @@ from pathlib import Path
 from ushape import config
 from ushape.config import is_custom
 from ushape.console import Clock, Console
-from ushape.data.checks.run import check_before_training
+from ushape.data.checks import check_before_training
 from ushape.data.scan import DatasetStats, describe_dataset, scan_dataset
 from ushape.errors import ConfigError
 from ushape.io.files import refuse_existing_output

@@ -12,15 +12,22 @@ from pathlib import Path
 import numpy as np
 
 from ushape.api._score_run import KnownCases, score_and_report
-from ushape.api._tune import tune_on_validation
 from ushape.api.plan import TrainOptions, output_folder, plan_data
 from ushape.config import AUTO
 from ushape.console import Clock, Console
 from ushape.data.cache import load_cases
+from ushape.data.preprocessing import read_classes
 from ushape.data.splits import Splits
+from ushape.errors import DataError
 from ushape.evaluation.summary import Summary
 from ushape.inference.predictor import Predictor
-from ushape.inference.tuning import save_tuning
+from ushape.inference.tuning import (
+    Tuning,
+    ValidatedCase,
+    choose_tuning,
+    save_tuning,
+    thin_out_cases,
+)
 from ushape.planning.custom_code import allow_code
 from ushape.planning.hardware import inspect_machine, keep_memory
 from ushape.planning.plan import Plan
@@ -239,12 +246,33 @@ def _tune(
 ) -> Predictor:
     """Choose the postprocessing on validation cases, unless this has been done before."""
     if not run.tuning_path.exists():
-        tuning = tune_on_validation(predictor, validation, console)
+        tuning = _choose_tuning(predictor, validation, console)
         save_tuning(run, tuning)
         predictor = replace(predictor, tuning=tuning)
     for line in predictor.tuning.report:
         console.say(line)
     return predictor
+
+
+def _choose_tuning(predictor: Predictor, facts: Sequence[CaseFacts], console: Console) -> Tuning:
+    """Choose thresholds and cleaning on validation cases, and calibrate the expected Dice."""
+    plan, cases = predictor.plan, [fact.case for fact in facts]
+    space = plan.preprocessing.space
+    sizes = [sum(fact.class_pixels) for fact in facts]
+    chosen = [cases[index] for index in thin_out_cases(sizes, space.channels)]
+    validated = []
+    with console.progress("Validating") as on_progress:
+        for case, prediction in predictor.predict_many(chosen, among=cases):
+            if isinstance(prediction, DataError):
+                raise prediction
+            truth = read_classes(case, space)
+            assert truth is not None, "a validation case has a mask"
+            shares = np.rint(255 * prediction.probabilities).astype(np.uint8)
+            validated.append(ValidatedCase(case.group, shares, truth))
+            on_progress(len(validated), len(chosen))
+    predict = plan.recipe.predict
+    is_chosen = predict.tune and not predict.largest_component
+    return choose_tuning(validated, space, rule=is_chosen)
 
 
 def _with_found_rate(plan: Plan, facts: Sequence[CaseFacts], splits: Splits, run: Run) -> Plan:

@@ -17,8 +17,13 @@ from PIL import Image
 from scipy import ndimage
 from skimage import measure
 
-from ushape.data.checksum import case_checksums
-from ushape.data.duplicates import Duplicates, detail_of, find_duplicate_images, hash_pixels
+from ushape.data.duplicates import (
+    Duplicates,
+    case_checksums,
+    detail_of,
+    find_duplicate_images,
+    hash_pixels,
+)
 from ushape.data.preprocessing import read_image, thin_out
 from ushape.errors import DataError
 from ushape.formatting import natural_order

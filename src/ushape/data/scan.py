@@ -10,9 +10,8 @@ from pathlib import Path
 
 from ushape.data.cache import join_errors
 from ushape.data.case_stats import CaseStats, duplicates_among, scan_cases, sum_values
-from ushape.data.checksum import combine_checksums
 from ushape.data.discovery import DatasetListing, discover
-from ushape.data.duplicates import Duplicates
+from ushape.data.duplicates import Duplicates, combine_checksums
 from ushape.data.grouping import (
     Grouping,
     infer_groups,

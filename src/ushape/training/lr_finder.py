@@ -16,12 +16,12 @@ import torch
 from scipy import ndimage
 
 from ushape.data.cache import SampleStore
-from ushape.data.patches import Patch
+from ushape.data.sampling import Patch
 from ushape.errors import ConfigError, PlanError
 from ushape.formatting import to_csv
 from ushape.io.files import write_bytes
+from ushape.planning.hardware import precision_context
 from ushape.planning.plan import Plan
-from ushape.planning.step_time import precision_context
 from ushape.training.datamodule import SegmentationData
 from ushape.training.module import SegmentationModule
 from ushape.training.optimizers import build_optimizer

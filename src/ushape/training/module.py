@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from ushape.config import resolved
-from ushape.data.patches import Patch
+from ushape.data.sampling import Patch
 from ushape.errors import RunError
 from ushape.inference.ensemble import sample_probabilities
 from ushape.labels import IGNORE, LabelSpace
 from ushape.losses import build_loss
 from ushape.metrics.overlap import Counts, count_overlap, dice
 from ushape.models import build_model
+from ushape.planning.hardware import memory_format
 from ushape.planning.plan import Plan
-from ushape.planning.step_time import memory_format
 from ushape.training.optimizers import Schedule, build_optimizer
 from ushape.types import Sample
 

@@ -6,8 +6,7 @@ import torch
 
 from ushape.errors import ConfigError
 from ushape.labels import IGNORE, LabelSpace
-from ushape.losses import LossConfig, build_loss
-from ushape.losses.compose import DeepSupervision, WeightedSum
+from ushape.losses import DeepSupervision, LossConfig, WeightedSum, build_loss
 from ushape.losses.entropy import CrossEntropyLoss, FocalLoss
 from ushape.losses.overlap import DiceLoss, JaccardLoss, TverskyLoss
 

@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from ushape.errors import PlanError
-from ushape.models import build_model
+from ushape.models import build_model, parameter_count
 from ushape.models.config import NetworkConfig
-from ushape.models.memory import parameter_count
 
 CARVANA_ORIGINAL = NetworkConfig(
     widths=(64, 128, 256, 512, 1024),

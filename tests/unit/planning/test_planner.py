@@ -14,13 +14,12 @@ from ushape.models.config import NetworkConfig
 from ushape.models.unet import receptive_field
 from ushape.normalization import Normalization
 from ushape.planning.fingerprint import Fingerprint, find_symmetry, round_trip_dice
-from ushape.planning.hardware import Machine, inspect_machine
+from ushape.planning.hardware import Machine, inspect_machine, memory_format
 from ushape.planning.plan import find_auto
 from ushape.planning.recipe import Recipe, TrainConfig
 from ushape.planning.rules import apply_rules
 from ushape.planning.rules.result import Situation, SplitFacts, TimeBudget
 from ushape.planning.rules.training import choose_duration, choose_split
-from ushape.planning.step_time import memory_format
 
 LAPTOP = Machine(
     device="cpu",

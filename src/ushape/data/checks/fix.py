@@ -11,8 +11,8 @@ import numpy as np
 
 from ushape import io
 from ushape.data.case_stats import CaseStats
+from ushape.data.checks import CheckResult
 from ushape.data.checks.masks import sharp_values, threshold_between
-from ushape.data.checks.run import CheckResult
 from ushape.data.preprocessing import read_image
 from ushape.errors import RunError
 from ushape.formatting import pluralize, to_csv

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ushape.data import checks
-from ushape.data.checks.run import check_dataset
+from ushape.data.checks import check_dataset
 from ushape.data.scan import scan_dataset
 from ushape.data.splits import SplitConfig
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set

@@ -1,9 +1,8 @@
 import pytest
 import torch
 
-from ushape.models import build_model
+from ushape.models import build_model, memory_estimate, parameter_count
 from ushape.models.config import NetworkConfig
-from ushape.models.memory import memory_estimate, parameter_count
 
 CARVANA_ORIGINAL = NetworkConfig(
     widths=(64, 128, 256, 512, 1024),
