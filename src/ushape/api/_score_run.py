@@ -27,7 +27,7 @@ from ushape.types import Case
 
 @dataclass(frozen=True, kw_only=True)
 class KnownCases:
-    """Cases of a run, and on which side of the split each of them was."""
+    """Cases of a run, and the split that was made of them."""
 
     splits: Splits
     images: Mapping[str, Path]

@@ -42,7 +42,7 @@ SHOWN_LINES = 12
 def describe_request(
     data: Path | str, masks: Path | str | None, recipe: Recipe, **more: Any
 ) -> dict[str, Any]:
-    """Return what was asked for, as the JSON file of a series stores it."""
+    """Return the request as the JSON file of a series stores it."""
     folder = optional_path(masks)
     return {
         "data": str(Path(data).resolve()),
@@ -54,17 +54,17 @@ def describe_request(
 
 @dataclass(frozen=True)
 class Series:
-    """A folder of runs, and the file in it that stores what was asked for.
+    """A folder of runs, and the file in it that stores the request.
 
     The file is written before the first run begins.
     """
 
     path: Path
     noun: str
-    """Name of the whole in error messages: "cross-validation"."""
+    """Name of the series in error messages, such as "cross-validation"."""
 
     def find(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return what `begin` has stored, or None if nothing was begun.
+        """Return what `begin` stored, or None if the folder is new or empty.
 
         Raises:
             RunError: if the folder contains other files, or runs of another request.

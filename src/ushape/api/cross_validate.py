@@ -32,7 +32,7 @@ from ushape.reports.label_audit import PAGE, write_audit
 from ushape.reports.report import write_pages
 
 REQUEST = "folds.json"
-"""File that stores what was asked for."""
+"""File that stores the request."""
 
 
 def cross_validate(
@@ -84,7 +84,7 @@ def cross_validate(
 
 @dataclass(frozen=True)
 class _FoldTraining:
-    """What the trainings of all folds have in common."""
+    """Settings that the trainings of all folds share."""
 
     data: Path
     masks: Path | None
@@ -96,7 +96,7 @@ class _FoldTraining:
         check_range("folds", self.folds, 2, hint="5 folds are usual.")
 
     def begin(self, series: Series) -> list[Run]:
-        """Store what was asked for, or compare it with what is stored; return all runs."""
+        """Store the request, or compare it with the stored one; return the runs of all folds."""
         request = describe_request(self.data, self.masks, self.recipe, folds=self.folds)
         if series.find(request) is None:
             series.begin(request)

@@ -98,7 +98,7 @@ def learning_curve(
 
 @dataclass(frozen=True)
 class _PointTraining:
-    """What the trainings of all points have in common."""
+    """Settings that the trainings of all points share."""
 
     data: Path
     masks: Path | None

@@ -1,4 +1,4 @@
-"""A trained run in Python: `model = ushape.load(run)`; `model.predict(image)`."""
+"""Load a trained run in Python: `model = ushape.load(run)`, then `model.predict(image)`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draw what the network will see: augmented patches, and the border weights of a mask."""
+"""Draw augmented training patches, and the border weight map of a mask."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Statistics of one case: everything that planning and checks need, from one read."""
+"""Statistics of a case for planning and checks, measured while its files are read once."""
 
 from __future__ import annotations
 
@@ -110,10 +110,10 @@ class CaseStats:
     mask_is_image: bool = False
     """Whether the mask file is a copy of the image."""
 
-    image_turn: int = 1
+    image_orientation: int = 1
     """EXIF orientation of the image file; 1 is upright."""
 
-    mask_turn: int = 1
+    mask_orientation: int = 1
     parts_per_value: float = 0.0
     """Mean number of connected parts of each mask value above the lowest: 1 for object ids."""
 
@@ -134,9 +134,9 @@ class CaseStats:
     """Alignment of mask and image; None without an outline or if the sizes differ."""
 
     @property
-    def is_turned_apart(self) -> bool:
+    def is_rotated_apart(self) -> bool:
         """Whether EXIF rotates the image but not the mask."""
-        return self.image_turn != 1 and self.mask_turn == 1
+        return self.image_orientation != 1 and self.mask_orientation == 1
 
 
 def scan_cases(cases: Sequence[Case], workers: int) -> Iterator[CaseStats]:
@@ -195,8 +195,8 @@ def scan_case(case: Case) -> CaseStats:
         value_counts=dict(zip(values.tolist(), counts.tolist(), strict=True)),
         encoding=mask.encoding,
         mask_is_image=same_size and len(values) > 2 and bool((image[0] == codes).all()),
-        image_turn=_turn_of(case.image),
-        mask_turn=_turn_of(case.mask) if isinstance(case.mask, Path) else 1,
+        image_orientation=_orientation_of(case.image),
+        mask_orientation=_orientation_of(case.mask) if isinstance(case.mask, Path) else 1,
         parts_per_value=_parts_per_value(codes, values),
         objects=objects,
         object_size=object_size,
@@ -369,7 +369,7 @@ def _border_share(codes: np.ndarray, values: np.ndarray) -> float:
     return float((frame != values[0]).mean())
 
 
-def _turn_of(path: Path) -> int:
+def _orientation_of(path: Path) -> int:
     """Return the EXIF orientation of a photograph; 1 if the file has none."""
     if path.suffix.lower() not in (".jpg", ".jpeg"):
         return 1

@@ -24,7 +24,7 @@ GroupingKind = Literal["table", "patient", "folder", "prefix", "stack", "single"
 SECTIONS_PER_BLOCK = 3
 """Number of neighboring sections of a stack that form one group."""
 
-_INDEX = re.compile(r"^(?P<prefix>.*?)(?P<joint>[_\-. ]?)(?P<number>\d+)$")
+_INDEX = re.compile(r"^(?P<prefix>.*?)(?P<separator>[_\-. ]?)(?P<number>\d+)$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +129,7 @@ def _folder_key(case: Case) -> str:
 def _prefix_key(case: Case) -> str:
     """Return `car` for `car_04`; '' if the name does not end in a number after a prefix."""
     match = _INDEX.match(_own_name(case))
-    if match is None or not match["joint"]:
+    if match is None or not match["separator"]:
         return ""
     return match["prefix"]
 
@@ -193,10 +193,10 @@ def _mixed_sections(cases: Sequence[Case]) -> str:
     """Describe how often a stated split separates neighboring sections; '' if rarely."""
     numbers = [_number_of(case) for case in cases]
     ordered = sorted(cases, key=lambda case: (_number_of(case) or 0, case.id))
-    torn = sum(one.split != other.split for one, other in pairwise(ordered))
-    if len(set(numbers)) < len(numbers) or torn < len({case.split for case in cases}):
+    separated = sum(one.split != other.split for one, other in pairwise(ordered))
+    if len(set(numbers)) < len(numbers) or separated < len({case.split for case in cases}):
         return ""
-    return f"; the stated split separates {torn} pairs of neighbors, so its score is too high"
+    return f"; the stated split separates {separated} pairs of neighbors, so its score is too high"
 
 
 def _number_of(case: Case) -> int | None:

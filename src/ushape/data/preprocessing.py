@@ -1,4 +1,4 @@
-"""Preprocessing: files to the grid and intensities of the network, and its inverse.
+"""Preprocessing: bring files onto the grid and intensities of the network, and back.
 
 Training and prediction use the same object, which is stored in the plan.
 """
@@ -115,9 +115,9 @@ class Preprocessing:
                 mask has another size, or if a mask value is not a class.
         """
         image, classes = read_image(case, self.channels), read_classes(case, self.space)
-        return self.place(case, image, classes, self.look(case, companions))
+        return self.place(case, image, classes, self.group_stats(case, companions))
 
-    def look(self, case: Case, companions: Sequence[Case] = ()) -> GroupStats | None:
+    def group_stats(self, case: Case, companions: Sequence[Case] = ()) -> GroupStats | None:
         """Return the statistics of the group of a case, if its preprocessing depends on them."""
         if not self.needs_group:
             return None
@@ -129,18 +129,18 @@ class Preprocessing:
         case: Case,
         image: np.ndarray,
         classes: np.ndarray | None,
-        look: GroupStats | None = None,
+        group: GroupStats | None = None,
     ) -> Sample:
         """Bring the pixels of a file (C, *S) and classes (*S) onto the working grid."""
         file_shape = image.shape[1:]
         if classes is not None and classes.shape != file_shape:
             raise mask_size_error(case, file_shape, classes.shape)
-        geometry = self._geometry(file_shape, look.box if look else None)
+        geometry = self._geometry(file_shape, group.box if group else None)
         placed = place_image(image, geometry)
         return Sample(
             case=case,
             image=placed,
-            normalization=self._normalization(placed, look),
+            normalization=self._normalization(placed, group),
             classes=None if classes is None else place_classes(classes, geometry),
             geometry=geometry,
         )
@@ -158,12 +158,12 @@ class Preprocessing:
             working_shape=self.config.working_shape(inside),
         )
 
-    def _normalization(self, image: np.ndarray, look: GroupStats | None) -> Normalization:
+    def _normalization(self, image: np.ndarray, group: GroupStats | None) -> Normalization:
         if self.normalization is not None:
             return self.normalization
         if self.config.intensity == "group":
-            assert look is not None
-            return look.normalization
+            assert group is not None
+            return group.normalization
         return self.measure(thin_out(image))
 
     def measure(self, pixels: np.ndarray) -> Normalization:
@@ -297,7 +297,7 @@ def thin_out(image: np.ndarray, at_most: int = 16_384) -> np.ndarray:
 
 
 def thinning_step(pixels: int, width: int, at_most: int = 16_384) -> int:
-    """Return the step between the pixels that `thin_out` takes, counted row by row."""
+    """Return the step between the pixels that `thin_out` takes, in row-major order."""
     step = max(1, pixels // at_most)
     while step > 1 and np.gcd(step, width) != 1:
         step -= 1  # A step that shares no factor with the width visits every column.

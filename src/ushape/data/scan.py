@@ -1,4 +1,4 @@
-"""The one scan of a data set: every file is read once, before anything is decided."""
+"""Scan of a data set: read every file once, and infer label space and groups."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from ushape.types import CaseFacts
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetStats:
-    """Everything that one pass over the files of a data set has measured."""
+    """Results of the scan of a data set."""
 
     folder: Path
     """Data folder, table or COCO file that the user named."""
@@ -79,7 +79,7 @@ class DatasetStats:
             stats
             for stats in self.readable
             if stats.shape == stats.mask_shape
-            and not (stats.mask_is_image or stats.is_turned_apart)
+            and not (stats.mask_is_image or stats.is_rotated_apart)
         ]
 
     @cached_property

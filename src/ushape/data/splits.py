@@ -152,11 +152,11 @@ def make_splits(
         all_groups=len(members),
         all_cases=len(cases),
     )
-    deal = _deal_ends if kind == "stack" else _deal_strata
-    part_of = {**given, **deal(pool, config, np.random.default_rng(seed))}
+    assign = _assign_ends if kind == "stack" else _assign_strata
+    part_of = {**given, **assign(pool, config, np.random.default_rng(seed))}
     ids = ids_of_parts(members, part_of)
     text = describe_sizes(ids, part_of, kind)
-    text += _describe_given(lacking) if given else _describe_dealt(kind, config)
+    text += _describe_given(lacking) if given else _describe_assignment(kind, config)
     return Splits(**ids, text=text)
 
 
@@ -248,19 +248,19 @@ def parts_of_groups(
         DataError: if the cases of a group are in different parts.
     """
     found: dict[str, str] = {}
-    torn: list[str] = []
+    separated: list[str] = []
     for group, ids in members.items():
         parts = [part for part in PARTS if any(part_of_case[i] == part for i in ids)]
         found[group] = parts[0]
         if len(parts) > 1:
             sides = [next(i for i in ids if part_of_case[i] == part) for part in parts]
-            torn.append(
+            separated.append(
                 f"  {group}: "
                 + ", ".join(f"{i} in {part}" for i, part in zip(sides, parts, strict=True))
             )
-    if torn:
-        more = [f"  ... and {len(torn) - 5} more"] if len(torn) > 5 else []
-        lines = [f"{source} separates {pluralize(len(torn), 'group')}:", *torn[:5], *more]
+    if separated:
+        more = [f"  ... and {len(separated) - 5} more"] if len(separated) > 5 else []
+        lines = [f"{source} separates {pluralize(len(separated), 'group')}:", *separated[:5], *more]
         raise DataError(
             "\n".join(lines),
             code="split_separates_group",
@@ -286,7 +286,7 @@ class _Pool:
     all_cases: int
 
 
-def _deal_strata(pool: _Pool, config: SplitConfig, rng: np.random.Generator) -> dict[str, str]:
+def _assign_strata(pool: _Pool, config: SplitConfig, rng: np.random.Generator) -> dict[str, str]:
     """Take test and validation groups evenly spread over the order by class and foreground."""
     members = pool.members
     noise = dict(zip(sorted(members), rng.random(len(members)), strict=True))
@@ -361,7 +361,7 @@ def _pick(
     return min(pool, key=lambda group: (noise[group] * 997) % 1)
 
 
-def _deal_ends(pool: _Pool, config: SplitConfig, rng: np.random.Generator) -> dict[str, str]:
+def _assign_ends(pool: _Pool, config: SplitConfig, rng: np.random.Generator) -> dict[str, str]:
     """Take contiguous blocks at both ends of a stack; the seed decides which is the test set."""
     order = sorted(pool.members)
     if rng.random() < 0.5:
@@ -405,7 +405,7 @@ def describe_sizes(
     return f"Split by {'image' if kind == 'single' else 'group'}: {', '.join(parts)}."
 
 
-def _describe_dealt(kind: GroupingKind, config: SplitConfig) -> str:
+def _describe_assignment(kind: GroupingKind, config: SplitConfig) -> str:
     if config.folds is not None:
         return f" Fold {config.fold + 1} of {config.folds}."
     if kind == "stack":

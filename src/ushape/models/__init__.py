@@ -111,11 +111,11 @@ def memory_estimate(
 ) -> int:
     """Estimate the bytes that a training step needs; the estimate is not an upper bound.
 
-    It is the sum of what the forward pass keeps for the backward pass, counted on a network without
-    data, and the weights with their gradients and the two moments of AdamW. On a CPU, kernels
-    reorder weights and activations, and memory that was freed in pieces stays allocated: measured
-    factors bring the estimate within 20 % of the peak (benchmarks/README.md, Memory of a step). On
-    an accelerator, twice the largest array is added for the gradients of activations.
+    It is the sum of what the forward pass keeps for the backward pass, computed on a network
+    without data, and the weights with their gradients and the two moments of AdamW. On a CPU,
+    kernels reorder weights and activations, and memory that was freed in pieces stays allocated:
+    measured factors bring the estimate within 20 % of the peak (benchmarks/README.md, Memory of a
+    step). On an accelerator, twice the largest array is added for the gradients of activations.
 
     Args:
         patch: Shape S of one patch in pixels, legal for the network.

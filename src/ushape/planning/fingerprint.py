@@ -1,4 +1,4 @@
-"""Fingerprint: what the planner knows about the training data. Test cases are never included."""
+"""Fingerprint: properties of the training cases that the planner uses."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Fingerprint:
     mirror_axes: tuple[int, ...]
     """Axes of S along which the data may be mirrored."""
 
-    turns_freely: bool
+    rotates_freely: bool
     """Whether the data may be rotated by any angle, because no direction is special."""
 
     round_trip_dice: dict[int, float]
@@ -74,7 +74,7 @@ def take_fingerprint(stats: DatasetStats, training: Collection[str]) -> Fingerpr
     pixels = np.concatenate([one.pixels for one in case_stats], axis=1)
     shapes = np.asarray([one.shape for one in case_stats])
     thumbnails = np.stack([one.thumbnail for one in case_stats])
-    mirror_axes, turns_freely = find_symmetry(thumbnails, groups)
+    mirror_axes, rotates_freely = find_symmetry(thumbnails, groups)
     offset = shapes.shape[1] - 2  # Thumbnails show the last two axes.
     return Fingerprint(
         cases=len(case_stats),
@@ -90,7 +90,7 @@ def take_fingerprint(stats: DatasetStats, training: Collection[str]) -> Fingerpr
         redundancy=_redundancy_of(case_stats, groups),
         recordings=1 if stats.grouping.kind == "stack" else len(set(groups)),
         mirror_axes=tuple(axis + offset for axis in mirror_axes),
-        turns_freely=turns_freely,
+        rotates_freely=rotates_freely,
         round_trip_dice=_measure_round_trips(case_stats, stats),
     )
 
@@ -172,7 +172,7 @@ def round_trip_dice(classes: np.ndarray, factor: int, space: LabelSpace) -> floa
     valid = classes != IGNORE
     scores = []
     for index in range(1, len(space.values)):
-        truth, guess = (classes == index) & valid, (back == index) & valid
+        truth, predicted = (classes == index) & valid, (back == index) & valid
         if truth.any():
-            scores.append(2 * (truth & guess).sum() / (truth.sum() + guess.sum()))
+            scores.append(2 * (truth & predicted).sum() / (truth.sum() + predicted.sum()))
     return float(np.mean(scores)) if scores else 0.0

@@ -116,10 +116,10 @@ class Pacer(lightning.Callback):
     """
 
     TOLERANCE = 0.04
-    """Relative change of the remaining steps from which on they are changed."""
+    """Relative difference from the planned number of steps above which it is changed."""
 
     EVERY = 0.05
-    """Fraction of the budget after which the speed is checked, in addition to each epoch's end."""
+    """Fraction of the budget after which the speed is checked, in addition to each epoch end."""
 
     def __init__(
         self,
@@ -231,7 +231,7 @@ class TrainingBar(RichProgressBar):
 
 
 class WholeFileCheckpoints(TorchCheckpointIO):
-    """Write checkpoints to another file first: a kill or a full disk leaves the last one intact."""
+    """Write checkpoints to a temporary file first, so that a failure leaves the last one intact."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
@@ -258,10 +258,10 @@ class ValidationPictures(lightning.Callback):
         assert isinstance(pl_module, SegmentationModule)
         if trainer.sanity_checking or not isinstance(trainer.logger, TensorBoardLogger):
             return
-        for index, guess in pl_module.shown.items():
+        for index, predicted in pl_module.shown.items():
             sample = pl_module.validation[index]
             assert sample.classes is not None, "a validation case has a mask"
-            picture = judge(sample.image, sample.classes, np.asarray(guess))
+            picture = judge(sample.image, sample.classes, np.asarray(predicted))
             trainer.logger.experiment.add_image(
                 f"validation/{sample.case.id}", picture, trainer.current_epoch, dataformats="HWC"
             )

@@ -1,4 +1,4 @@
-"""Learning-rate range test: train with a rising learning rate, and find where the loss falls.
+"""Learning-rate range test: train with an increasing learning rate and find the steepest descent.
 
 Lightning's learning-rate finder is not used because it writes a checkpoint into the working
 directory and returns no curve if the loss becomes NaN.

@@ -112,14 +112,14 @@ class SegmentationModule(lightning.LightningModule):
         found = sample_probabilities(
             self.averaged.module, sample, self.plan, precision, average="none"
         )
-        guess = space.decode(found)
+        classes = space.decode(found)
         if len(self.shown) < SHOWN or index in self.shown:
-            self.shown[index] = guess
+            self.shown[index] = classes
         row = self._group_index[sample.case.group]
         entropy = cross_entropy_sum(found, sample.classes, space)
         self._cross_entropy += torch.tensor(entropy, device=self.device)
         for place, region in enumerate(space.scored):
-            counts = count_overlap(guess, sample.classes, region)
+            counts = count_overlap(classes, sample.classes, region)
             self._counts[row, place] += torch.tensor(
                 [counts.overlap, counts.truth, counts.predicted, counts.pixels],
                 device=self.device,
@@ -159,13 +159,13 @@ def cross_entropy_sum(
     Shapes:
         probabilities: (K, *S); classes: (*S) indices or IGNORE.
     """
-    counted = classes != IGNORE
-    truth = classes[counted]
+    valid = classes != IGNORE
+    truth = classes[valid]
     if space.is_exclusive:
-        chance = np.take_along_axis(probabilities[:, counted], truth[None].astype(int), axis=0)
+        chance = np.take_along_axis(probabilities[:, valid], truth[None].astype(int), axis=0)
     else:
         shown = np.stack([region.of(truth) for region in space.scored])
-        chance = np.where(shown, probabilities[:, counted], 1 - probabilities[:, counted])
+        chance = np.where(shown, probabilities[:, valid], 1 - probabilities[:, valid])
     entropy = -np.log(chance.clip(1e-7, None)).mean(axis=0).sum()
     return float(entropy), float(truth.size)
 

@@ -86,7 +86,7 @@ def fit(
         ConfigError: if network or loss are defined in a Python file that the user did not name.
     """
     run.require_code(plan, training=True)
-    _quieten()
+    _silence_lightning()
     torch.manual_seed(plan.recipe.seed)
     groups = [case.group for case in validation.cases]
     module = SegmentationModule(plan, validation, groups)
@@ -187,8 +187,8 @@ def _stop_at_first_interrupt(trainer: lightning.Trainer) -> Iterator[_Interrupt]
         signal.signal(signal.SIGINT, before)
 
 
-def _quieten() -> None:
-    """Silence Lightning's messages on its own configuration, which users cannot change."""
+def _silence_lightning() -> None:
+    """Silence Lightning's messages about its configuration, which users cannot change."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
 

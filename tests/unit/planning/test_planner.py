@@ -43,7 +43,7 @@ DATA = Fingerprint(
     redundancy=0.0,
     recordings=1,
     mirror_axes=(0, 1),
-    turns_freely=True,
+    rotates_freely=True,
     round_trip_dice={2: 0.9, 4: 0.8},
 )
 
@@ -145,7 +145,7 @@ def test_rules_never_replace_settings_of_the_user():
 
 
 def test_augmentation_does_not_mirror_upright_data():
-    upright = replace(DATA, mirror_axes=(1,), turns_freely=False)
+    upright = replace(DATA, mirror_axes=(1,), rotates_freely=False)
     space = plan(upright)[0].augment.geometry
     assert space.flip_axes == (1,)
     assert space.rotation_degrees < 45

@@ -1,4 +1,4 @@
-"""Layouts in which people keep images and masks. A new one is a function and a line in LAYOUTS."""
+"""Layouts of images and masks. A new one is a function and a line in LAYOUTS."""
 
 from __future__ import annotations
 

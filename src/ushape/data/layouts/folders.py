@@ -36,10 +36,10 @@ from ushape.io import is_image, stem_of
 from ushape.types import Mask, MaskParts, Split
 
 MAX_FOLDERS = 20
-"""More folders than this are taken for patients or plates, not for images and masks."""
+"""Number of folders above which they are regarded as patients or plates."""
 
 MAX_MASK_VALUES = 32
-"""Number of values above which some files of a folder are taken for images, not masks."""
+"""Number of values in some files of a folder above which they are regarded as images."""
 
 FILES_READ = 6
 """Number of files of each folder that are read to distinguish images from masks."""

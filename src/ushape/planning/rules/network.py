@@ -169,17 +169,17 @@ def choose_augmentation(recipe: Recipe, situation: Situation) -> tuple[Recipe, R
     if recipe.augment != AUTO:
         fact = "set by the recipe"
         return recipe, RuleResult(text="Augmentation: as set.", fact=fact, source=source)
-    chosen = STRENGTHS["full" if data.turns_freely else "upright"]
+    chosen = STRENGTHS["full" if data.rotates_freely else "upright"]
     chosen = AugmentConfig(
         geometry=replace(chosen.geometry, flip_axes=data.mirror_axes), intensity=chosen.intensity
     )
-    turning = "any angle" if data.turns_freely else "small angles (the data have an upright)"
+    turning = "any angle" if data.rotates_freely else "small angles (the data have an upright)"
     mirrored = "y and x" if len(data.mirror_axes) > 1 else "x" if data.mirror_axes else "no axis"
     return replace(recipe, augment=chosen), RuleResult(
         text=f"Augmentation: rotation by {turning}; mirrored along {mirrored}; scale, shift, "
         "elastic deformation, intensities.",
-        fact=f"groups look {'similar' if data.turns_freely else 'different'} when rotated",
-        alternative="small angles" if data.turns_freely else "any angle",
+        fact=f"groups look {'similar' if data.rotates_freely else 'different'} when rotated",
+        alternative="small angles" if data.rotates_freely else "any angle",
         source=source,
     )
 
