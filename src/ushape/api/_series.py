@@ -278,7 +278,9 @@ class Devices:
     @contextmanager
     def _started(self, job: Job, device: str, log: int) -> Iterator[subprocess.Popen[bytes]]:
         kind, _, number = device.partition(":")
-        environment = {THREADS: str(self._threads()), **os.environ}
+        # Together, the processes use all cores.
+        threads = max(1, inspect_machine("cpu").cores // len(self.names))
+        environment = {THREADS: str(threads), **os.environ}
         if number:
             environment[VISIBLE] = _visible(number)
         command = [sys.executable, "-m", "ushape", *job.arguments]
@@ -297,10 +299,6 @@ class Devices:
             yield process
         finally:
             self._running.remove(process)
-
-    def _threads(self) -> int:
-        """Return the number of threads of each process, so that together they use all cores."""
-        return max(1, inspect_machine("cpu").cores // len(self.names))
 
 
 @contextmanager

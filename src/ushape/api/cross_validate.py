@@ -8,14 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ushape import config
-from ushape.api._series import (
-    Devices,
-    Job,
-    Series,
-    describe_request,
-    drop_unplanned,
-    is_finished,
-)
+from ushape.api._series import Devices, Job, Series, describe_request, drop_unplanned, is_finished
 from ushape.api.plan import TrainOptions, optional_path, output_folder
 from ushape.api.train import train
 from ushape.console import Console
@@ -108,7 +101,6 @@ class _FoldTraining:
     def run_all(self, runs: Sequence[Run], series: Series, console: Console) -> int:
         """Train the unfinished folds; return the number of folds that have scores."""
         if self.devices.are_separate:
-            self._refuse_custom_code()
             self._run_in_parallel(runs, console)
             return len(runs)
         stopped = series.train(
@@ -126,15 +118,13 @@ class _FoldTraining:
         )
         return len(runs) if stopped is None else stopped + 1
 
-    def _refuse_custom_code(self) -> None:
+    def _run_in_parallel(self, runs: Sequence[Run], console: Console) -> None:
         if self.recipe.code is not None:
             raise ConfigError(
                 f"The folds of {self.recipe.code.name} cannot be trained on several devices.",
                 code="custom_code_several_devices",
                 hint="A recipe of a Python file is trained in one process: name one device.",
             )
-
-    def _run_in_parallel(self, runs: Sequence[Run], console: Console) -> None:
         jobs = []
         for number, run in enumerate(runs, start=1):
             if is_finished(run):

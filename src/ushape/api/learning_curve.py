@@ -163,7 +163,8 @@ def _make_design(
     plan, whole = planned.plan, planned.splits
     _refuse_empty_test(found, whole)
     splits = _thin_out(found, whole, points, recipe.seed)
-    groups = tuple(len(_groups_among(found, own.train)) for own in splits)
+    group_of = found.group_of
+    groups = tuple(len({group_of[case_id] for case_id in own.train}) for own in splits)
     if len(groups) < MIN_POINTS:
         raise DataError(
             f"With {groups[-1]} {plan.group_noun} for training, the learning curve has "
@@ -194,7 +195,7 @@ def _thin_out(found: DatasetStats, whole: Splits, points: int, seed: int) -> lis
         points=points,
         seed=seed,
     )
-    group_of = {case.id: case.group for case in found.grouping.cases}
+    group_of = found.group_of
     return [
         replace(
             whole,
@@ -203,11 +204,6 @@ def _thin_out(found: DatasetStats, whole: Splits, points: int, seed: int) -> lis
         )
         for kept in subsets
     ]
-
-
-def _groups_among(found: DatasetStats, ids: Iterable[str]) -> set[str]:
-    wanted = set(ids)
-    return {case.group for case in found.grouping.cases if case.id in wanted}
 
 
 def _refuse_empty_test(found: DatasetStats, splits: Splits) -> None:

@@ -213,9 +213,7 @@ def free_png(path: Path, overwrite: bool) -> Path:
     """
     if path.suffix.lower() != ".png":
         raise ConfigError(
-            f"{path} does not end in .png.",
-            code="not_png",
-            hint="Example: -o picture.png",
+            f"{path} does not end in .png.", code="not_png", hint="Example: -o picture.png"
         )
     refuse_existing_output(path, overwrite)
     return path

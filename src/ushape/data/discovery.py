@@ -15,12 +15,7 @@ from ushape.data.layouts import LAYOUTS
 from ushape.data.layouts.base import LayoutMatch, join_all_series
 from ushape.data.layouts.coco import pair_coco, read_coco_file
 from ushape.data.layouts.folders import pair_folders
-from ushape.data.layouts.names import (
-    StatedClasses,
-    images_below,
-    key_below,
-    read_class_names,
-)
+from ushape.data.layouts.names import StatedClasses, images_below, key_below, read_class_names
 from ushape.data.layouts.nnunet import channels_of
 from ushape.data.layouts.table import TABLES, read_images, read_table
 from ushape.errors import DataError

@@ -132,17 +132,13 @@ def detail_of(image: np.ndarray) -> np.ndarray:
 
 
 def find_duplicate_images(
-    names: Sequence[str],
-    hashes: Sequence[bytes],
-    details: Sequence[np.ndarray],
-    block: int = 1024,
+    names: Sequence[str], hashes: Sequence[bytes], details: Sequence[np.ndarray], block: int = 1024
 ) -> Iterator[Duplicates]:
     """Find all pairs of identical or nearly identical images; images without details are skipped.
 
     Above MAX_COMPARED images only identical ones are found.
 
     Args:
-        names: Name of each image.
         hashes: Result of `hash_pixels` for each image.
         details: Result of `detail_of` for each image.
         block: Number of images that are compared at a time.
@@ -166,10 +162,6 @@ def find_duplicate_images(
 
 def merge_groups(groups: Mapping[str, str], duplicates: Iterable[Duplicates]) -> dict[str, str]:
     """Merge groups that share duplicate images, so that a split cannot separate the duplicates.
-
-    Args:
-        groups: Group of each image, by its name.
-        duplicates: Pairs of duplicate images.
 
     Returns:
         Group of each image; a merged group takes the name that sorts first.

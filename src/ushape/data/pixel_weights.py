@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ushape.errors import ConfigError
+from ushape.errors import ConfigError, check_range
 from ushape.labels import IGNORE
 from ushape.transforms.border_weights import border_weights, find_objects
 
@@ -25,12 +25,8 @@ class PixelWeightConfig:
     """Weight classes by largest pixel count / pixel count, over the training cases."""
 
     def __post_init__(self) -> None:
-        if not self.border_w0 >= 0:
-            raise ConfigError(
-                f"pixel_weights.border_w0 is {self.border_w0}, below 0.",
-                code="value_out_of_range",
-                hint="0 disables the border weights.",
-            )
+        hint = "0 disables the border weights."
+        check_range("pixel_weights.border_w0", self.border_w0, 0, hint=hint)
         if not self.border_sigma_px > 0:
             raise ConfigError(
                 f"pixel_weights.border_sigma_px is {self.border_sigma_px}, not above 0.",
@@ -45,7 +41,6 @@ class PixelWeights:
     d1 and d2 are the distances to the two nearest objects.
 
     Args:
-        config: Settings of the recipe.
         class_pixels: (cases, classes) pixels of each class in the training cases.
 
     Source:

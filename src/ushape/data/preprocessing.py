@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from ushape import io
-from ushape.errors import ConfigError, DataError
+from ushape.errors import ConfigError, DataError, check_range
 from ushape.formatting import pluralize, size_text
 from ushape.io.annotations import read_annotation
 from ushape.labels import LabelSpace
@@ -49,12 +49,9 @@ class PreprocessingConfig:
     """Percentiles at which intensities are clipped."""
 
     def __post_init__(self) -> None:
-        if self.downscale != "auto" and self.downscale < 1:
-            raise ConfigError(
-                f"preprocessing.downscale is {self.downscale}, below 1.",
-                code="value_out_of_range",
-                hint="1 keeps the full size, 2 halves height and width.",
-            )
+        if self.downscale != "auto":
+            hint = "1 keeps the full size, 2 halves height and width."
+            check_range("preprocessing.downscale", self.downscale, 1, hint=hint)
         if self.shape is not None and (
             self.downscale not in ("auto", 1) or min(self.shape, default=0) < 1
         ):
@@ -107,7 +104,6 @@ class Preprocessing:
         """Read and preprocess the files of a case.
 
         Args:
-            case: Case to load.
             companions: All cases of its group, itself included; empty if it stands alone.
 
         Raises:
@@ -196,7 +192,10 @@ def measure_group(
     Raises:
         DataError: if a file cannot be read, or if the images differ in their number of channels.
     """
-    box = _common_box(cases) if crop else None
+    box: Box | None = None
+    if crop:
+        edges = zip(*(find_box(read_image(case)) for case in cases), strict=True)
+        box = tuple((min(e[0] for e in edge), max(e[1] for e in edge)) for edge in edges)
     inside = tuple(slice(*edge) for edge in box) if box else ()
     pixels = [thin_out(read_image(case)[(slice(None), *inside)], 4096) for case in cases]
     if len({len(part) for part in pixels}) > 1:
@@ -208,12 +207,6 @@ def measure_group(
     return GroupStats(
         box=box, normalization=Normalization.measure(np.concatenate(pixels, axis=1), percentiles)
     )
-
-
-def _common_box(cases: Sequence[Case]) -> Box:
-    boxes = [find_box(read_image(case)) for case in cases]
-    edges = zip(*boxes, strict=True)
-    return tuple((min(e[0] for e in edge), max(e[1] for e in edge)) for edge in edges)
 
 
 def by_group(cases: Sequence[Case]) -> dict[str, list[Case]]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from ushape.data.pixel_weights import PixelWeights
-from ushape.errors import ConfigError
+from ushape.errors import ConfigError, check_range
 from ushape.labels import LabelSpace
 from ushape.transforms.augment import AugmentConfig, change_intensity
 from ushape.transforms.augment.geometry import cut, draw_warp
@@ -45,12 +45,9 @@ class SamplingConfig:
                 code="value_out_of_range",
                 hint="Use at least one pixel along each axis, for example [256, 256].",
             )
-        if self.foreground_fraction != "auto" and not 0 <= self.foreground_fraction <= 1:
-            raise ConfigError(
-                f"sampling.foreground_fraction is {self.foreground_fraction}, outside [0, 1].",
-                code="value_out_of_range",
-                hint="0.33 suits most data; use more if foreground is rare.",
-            )
+        if self.foreground_fraction != "auto":
+            hint = "0.33 suits most data; use more if foreground is rare."
+            check_range("sampling.foreground_fraction", self.foreground_fraction, 0, 1, hint=hint)
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,6 @@ def build_draw(config: SamplingConfig, class_pixels: np.ndarray, groups: Sequenc
     """Build the case sampler of a recipe.
 
     Args:
-        config: Settings of the recipe.
         class_pixels: (cases, classes) pixels of each class in each case.
         groups: Group of each case.
     """
@@ -233,10 +229,6 @@ class PatchDataset(Dataset[Patch]):
 
     Args:
         samples: Training cases.
-        space: Label space, for target and weight.
-        draw: Draws the case of each patch.
-        weights: Computes the weights of the pixels.
-        augment: Random changes of the patches.
         patch_shape: P, in working pixels.
         margin: Number of pixels that the network loses on each side.
         seed: Random seed of the run.

@@ -174,7 +174,6 @@ def scan_dataset(
         folder: Data folder, table or COCO file.
         masks: Folder of the masks, if `folder` holds only the images.
         labels: Label settings of the user; they take precedence over what the data state.
-        workers: Number of processes that read files.
         on_progress: Called with the number of cases read and the total.
 
     Raises:
@@ -229,7 +228,6 @@ def complete_labels(
 
     Args:
         labels: Label settings of the user; they take precedence.
-        stated: Classes that the data folder states.
         counts: Number of pixels of each mask value over all cases.
 
     Raises:

@@ -121,11 +121,8 @@ def make_splits(
     stated split lacks is taken from its training groups in the same way.
 
     Args:
-        cases: Cases with their groups.
         foreground_share: Foreground share by case id, 0 to 1.
-        config: Sizes of the parts.
         kind: Rule by which the groups were inferred.
-        seed: Random seed.
         classes_present: Foreground classes by case id; if omitted, only shares are used.
 
     Raises:
@@ -316,9 +313,7 @@ def _assign_strata(pool: _Pool, config: SplitConfig, rng: np.random.Generator) -
 
 
 def order_groups(
-    shares: Mapping[str, float],
-    present: Mapping[str, frozenset[int]],
-    noise: Mapping[str, float],
+    shares: Mapping[str, float], present: Mapping[str, frozenset[int]], noise: Mapping[str, float]
 ) -> list[str]:
     """Sort groups by their rarest class, from common to rare, then by foreground share and noise.
 
@@ -436,10 +431,8 @@ def nest_subsets(
 
     Args:
         cases: Training cases with their groups.
-        foreground_share: Foreground share by case id, as for `make_splits`.
-        classes_present: Foreground classes by case id, as for `make_splits`.
+        foreground_share, classes_present: As for `make_splits`.
         points: Maximum number of subsets.
-        seed: Random seed.
     """
     members = members_of(cases)
     shares = mean_shares(members, foreground_share)

@@ -110,11 +110,7 @@ def build_loss(config: LossConfig, space: LabelSpace, *, deep_supervision: bool)
 
 
 class WeightedSum(nn.Module):
-    """Weighted sum of losses.
-
-    Args:
-        terms: Pairs of a factor and a loss.
-    """
+    """Weighted sum of losses, which are given as pairs of a factor and a loss."""
 
     def __init__(self, *terms: tuple[float, nn.Module]):
         super().__init__()

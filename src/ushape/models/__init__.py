@@ -120,7 +120,6 @@ def memory_estimate(
     Args:
         patch: Shape S of one patch in pixels, legal for the network.
         dtype: Data type of activations: bfloat16 under autocast.
-        device: Type of device: cpu, cuda or mps.
     """
     network = build_without_data(config, in_channels, out_channels, dtype).train()
     kept = _bytes_kept(network, torch.empty(batch, in_channels, *patch, device="meta", dtype=dtype))

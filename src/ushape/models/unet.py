@@ -90,7 +90,9 @@ class Encoder(nn.Module):
             count = config.convolutions
             if level == coarsest and config.center_convolutions is not None:
                 count = config.center_convolutions
-            self.blocks.append(Block(config, in_channels, width, count, _dropout(config, level)))
+            has_dropout = config.dropout_place != "bottom" or level >= coarsest - 1
+            dropout = config.dropout if has_dropout else 0.0
+            self.blocks.append(Block(config, in_channels, width, count, dropout))
             if level < coarsest:
                 self.downs.append(_build_down(config, width))
             in_channels = width
@@ -100,12 +102,6 @@ class Encoder(nn.Module):
         for down, block in zip(self.downs, list(self.blocks)[1:], strict=True):
             features.append(block(down(features[-1])))
         return features
-
-
-def _dropout(config: NetworkConfig, level: int) -> float:
-    assert config.widths != "auto"
-    everywhere = config.dropout_place != "bottom"
-    return config.dropout if everywhere or level >= len(config.widths) - 2 else 0.0
 
 
 def _build_down(config: NetworkConfig, width: int) -> nn.Module:
@@ -121,8 +117,6 @@ class UNet(nn.Module):
 
     Args:
         config: Configuration without "auto" values.
-        in_channels: Number of image channels C.
-        out_channels: Number of output channels K.
 
     Shapes:
         x: (B, C, *S), every size legal (`legal_size`).

@@ -65,7 +65,6 @@ def take_fingerprint(stats: DatasetStats, training: Collection[str]) -> Fingerpr
     """Compute the fingerprint of the training cases.
 
     Args:
-        stats: Scanned data set.
         training: Ids of the training cases.
     """
     case_stats = [one for one in stats.case_stats if one.case.id in training]
@@ -75,6 +74,7 @@ def take_fingerprint(stats: DatasetStats, training: Collection[str]) -> Fingerpr
     shapes = np.asarray([one.shape for one in case_stats])
     thumbnails = np.stack([one.thumbnail for one in case_stats])
     mirror_axes, rotates_freely = find_symmetry(thumbnails, groups)
+    shares = np.array([stats.foreground_share(one) for one in case_stats])
     offset = shapes.shape[1] - 2  # Thumbnails show the last two axes.
     return Fingerprint(
         cases=len(case_stats),
@@ -83,8 +83,8 @@ def take_fingerprint(stats: DatasetStats, training: Collection[str]) -> Fingerpr
         largest_shape=tuple(int(size) for size in shapes.max(axis=0)),
         pixels_per_epoch=int(shapes.prod(axis=1).sum()),
         normalization=Normalization.measure(pixels),
-        foreground_cases=_mean([stats.foreground_share(one) > 0 for one in case_stats]),
-        foreground_share=_mean([stats.foreground_share(one) for one in case_stats]),
+        foreground_cases=float(np.mean(shares > 0)),
+        foreground_share=float(shares.mean()),
         object_size=_median([one.object_size for one in case_stats if one.objects]),
         objects_per_case=_median([one.objects for one in case_stats if one.objects]),
         redundancy=_redundancy_of(case_stats, groups),
@@ -133,10 +133,6 @@ def _redundancy_of(case_stats: Sequence[CaseStats], groups: Sequence[str]) -> fl
         return 0.0
     near, far = correlation_of_neighbors(case_stats)
     return max(0.0, (near - far) / max(1e-6, 1 - far))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values))
 
 
 def _median(values: Sequence[float]) -> float:

@@ -56,7 +56,8 @@ def inspect_machine(device: str = "auto") -> Machine:
     Raises:
         PlanError: if the device is not available.
     """
-    found = _available_devices()
+    is_available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    found = [*(kind for kind, is_there in is_available.items() if is_there), "cpu"]
     chosen = found[0] if device == "auto" else device
     if chosen not in found:
         raise PlanError(
@@ -96,14 +97,6 @@ def keep_memory() -> bool:
         return bool(libc.mallopt(m_mmap_max, 0)) and bool(libc.mallopt(m_trim_threshold, -1))
     except (OSError, AttributeError):  # Linux with another C library.
         return False
-
-
-def _available_devices() -> list[str]:
-    """Return the types of available devices, fastest first."""
-    found = ["cuda"] if torch.cuda.is_available() else []
-    if torch.backends.mps.is_available():
-        found.append("mps")
-    return [*found, "cpu"]
 
 
 def _cores() -> int:

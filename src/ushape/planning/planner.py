@@ -150,11 +150,7 @@ def _measure_time(
 def expected_evaluation_s(
     recipe: Recipe, step_s: float, shapes: Sequence[tuple[int, ...]]
 ) -> float:
-    """Estimate the seconds for predicting validation and test cases, tuning, and the report.
-
-    Args:
-        shapes: Shapes of the image files.
-    """
+    """Estimate the seconds for predicting cases of these shapes, tuning, and the report."""
     # Seconds per report, file and pixel: benchmarks/README.md.
     report_s, reading_s, tuning_s = 8.0, 0.02, 0.15e-6
     batch, patch = resolved(recipe.train.batch_size), resolved(recipe.sampling.patch_shape)

@@ -59,7 +59,6 @@ class EpochLog(lightning.Callback):
 
     Args:
         on_row: Function that is called with each new row.
-        clock: Function that returns seconds.
     """
 
     def __init__(
@@ -112,7 +111,6 @@ class Pacer(lightning.Callback):
     Args:
         schedule: Schedule of the module; its `total_steps` is changed.
         budget_s: Seconds from now until training must have ended; None: no limit.
-        clock: Function that returns seconds.
     """
 
     TOLERANCE = 0.04

@@ -33,7 +33,6 @@ class SegmentationModule(lightning.LightningModule):
     """Network and loss; the moving average of the weights is what is validated and saved.
 
     Args:
-        plan: Plan of the training.
         validation: Cases whose indices `validation_step` receives.
         groups: Group of each validation case.
     """
@@ -121,8 +120,7 @@ class SegmentationModule(lightning.LightningModule):
         for place, region in enumerate(space.scored):
             counts = count_overlap(classes, sample.classes, region)
             self._counts[row, place] += torch.tensor(
-                [counts.overlap, counts.truth, counts.predicted, counts.pixels],
-                device=self.device,
+                [counts.overlap, counts.truth, counts.predicted, counts.pixels], device=self.device
             )
 
     def on_validation_epoch_end(self) -> None:

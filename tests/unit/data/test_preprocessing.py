@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ushape.data.cache import SampleStore
 from ushape.data.preprocessing import Preprocessing, PreprocessingConfig, thin_out
 from ushape.errors import DataError
 from ushape.labels import LabelSpace
@@ -86,25 +85,6 @@ def test_other_channels_and_strange_values_name_the_file(case):
     Image.fromarray(np.full((31, 42), 7, np.uint8)).save(case.mask)
     with pytest.raises(DataError, match=r"m\.png: The mask value 7 in 1302 pixels is not a class"):
         prepare().load(case)
-
-
-def test_a_store_names_every_case_that_fails(case, tmp_path):
-    broken = [Case(id=n, image=tmp_path / f"{n}.png", mask=case.mask) for n in ("x", "y")]
-    store = SampleStore([case, *broken], prepare(), keep=True)
-    with pytest.raises(DataError) as caught:
-        store.load_all(2)
-    assert caught.value.code == "unusable_cases"
-    assert "x.png" in caught.value.message
-    assert "y.png" in caught.value.message
-
-
-def test_a_store_in_memory_gives_what_the_files_give(case):
-    kept = SampleStore([case, case], prepare(2), keep=True)
-    kept.load_all(2)
-    read = SampleStore([case, case], prepare(2), keep=False)
-    assert len(kept) == len(read) == 2
-    assert kept[0] is kept[0]
-    assert (kept[1].image == read[1].image).all()
 
 
 def test_thinned_pixels_are_spread_over_all_columns():

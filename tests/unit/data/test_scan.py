@@ -1,4 +1,4 @@
-"""The one scan of a data set: each file is read once, and errors are collected."""
+"""Scan of a data set: each file is read once, and errors are collected."""
 
 import shutil
 from collections import Counter

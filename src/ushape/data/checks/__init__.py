@@ -86,8 +86,7 @@ def check_dataset(stats: DatasetStats, *, split: SplitConfig, seed: int) -> Chec
 
     Args:
         stats: Scanned data set; it may contain unreadable cases.
-        split: Settings of the split that a training would make.
-        seed: Random seed of that split.
+        split, seed: Settings of the split that a training would make.
     """
     stats = interpret_masks(stats)
     findings: list[Finding] = []

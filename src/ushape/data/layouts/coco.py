@@ -64,7 +64,6 @@ def pair_coco(path: Path, places: Sequence[Path]) -> LayoutMatch:
     not classes.
 
     Args:
-        path: The COCO file.
         places: Folders in which the images may lie; the first that contains one is used.
 
     Raises:

@@ -218,15 +218,11 @@ def find_mirrored_trees(folder: Path) -> LayoutMatch | None:
         return None
     if len(places) > 2:
         raise DataError(
-            f"{folder}: files have the same names in {listed}.",
-            code="ambiguous_folders",
-            hint=hint,
+            f"{folder}: files have the same names in {listed}.", code="ambiguous_folders", hint=hint
         )
     if len(few) == 2:
         raise DataError(
-            f"{folder}: {listed} could both hold the masks.",
-            code="ambiguous_folders",
-            hint=hint,
+            f"{folder}: {listed} could both hold the masks.", code="ambiguous_folders", hint=hint
         )
     images = next(place for place in places if place != few[0])
     found = pair_folders(images, few[0])

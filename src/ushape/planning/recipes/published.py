@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from ushape.data.pixel_weights import PixelWeightConfig
 from ushape.data.preprocessing import PreprocessingConfig
@@ -14,6 +15,9 @@ from ushape.models.config import NetworkConfig
 from ushape.planning.recipe import PredictConfig, Recipe, TrainConfig
 from ushape.transforms.augment import STRENGTHS, AugmentConfig, IntensityConfig
 from ushape.transforms.augment.geometry import GeometryConfig
+
+_PLAIN: dict[str, Any] = {"weight_decay": 0.0, "gradient_clip": 0.0, "ema_decay": 0.0}
+"""Settings of a training without the techniques that are not part of these publications."""
 
 
 def unet2015() -> Recipe:
@@ -114,9 +118,7 @@ def _momentum_sgd(learning_rate: float) -> TrainConfig:
         momentum=0.99,
         learning_rate=learning_rate,
         schedule="constant",
-        weight_decay=0.0,
-        gradient_clip=0.0,
-        ema_decay=0.0,
+        **_PLAIN,
     )
 
 
@@ -142,9 +144,7 @@ def lgg_onecycle() -> Recipe:
             momentum=0.9,
             learning_rate=0.1,
             schedule="one_cycle",
-            weight_decay=0.0,
-            gradient_clip=0.0,
-            ema_decay=0.0,
+            **_PLAIN,
             keep_epochs=True,
         ),
         predict=PredictConfig(tune=False),
@@ -172,9 +172,7 @@ def lgg_bce_dice() -> Recipe:
             learning_rate=1e-3,
             schedule="warmup",
             warmup_steps=100,
-            weight_decay=0.0,
-            gradient_clip=0.0,
-            ema_decay=0.0,
+            **_PLAIN,
         ),
         predict=PredictConfig(tune=False),
     )
@@ -202,9 +200,7 @@ def lgg_buda() -> Recipe:
             optimizer="adam",
             learning_rate=1e-4,
             schedule="constant",
-            weight_decay=0.0,
-            gradient_clip=0.0,
-            ema_decay=0.0,
+            **_PLAIN,
         ),
         predict=PredictConfig(largest_component=True, tune=False),
     )
@@ -265,9 +261,7 @@ def carvana_original() -> Recipe:
             momentum=0.99,
             learning_rate=0.01,
             schedule="constant",
-            weight_decay=0.0,
-            gradient_clip=0.0,
-            ema_decay=0.0,
+            **_PLAIN,
         ),
         predict=PredictConfig(tune=False),
     )

@@ -9,7 +9,6 @@ from ushape.config import AUTO, resolved
 from ushape.errors import PlanError
 from ushape.formatting import pluralize, size_text
 from ushape.models import network_sizes
-from ushape.models.config import NetworkConfig
 from ushape.planning.fingerprint import Fingerprint
 from ushape.planning.recipe import Recipe
 from ushape.planning.rules.result import RuleResult, Situation, change
@@ -215,23 +214,20 @@ def choose_network(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
     recipe = change(recipe, "network", widths=widths, dims=len(data.median_shape))
     scale = recipe.preprocessing.working_shape(data.median_shape)[-1] / data.median_shape[-1]
     name = "U-Net" if network.architecture == "unet" else network.architecture
+    field = network_sizes(recipe.network).receptive_field
+    field_text = "" if field is None else f", receptive field of {field} pixels"
     levels_text = f", {len(widths)} levels of {', '.join(map(str, widths))} channels"
     return recipe, RuleResult(
         # A custom network may ignore the widths.
         text=f"Network: {name}{'' if network.is_custom else levels_text}.",
         fact=f"{situation.machine.device}; objects of about {data.object_size * scale:.0f} pixels"
-        f"{_receptive_field_text(recipe.network)}",
+        f"{field_text}",
         alternative="half or twice the width, a level more or less",
         source="Levels are added until the coarsest is 16 pixels wide (volumes: 8), at most 6. One "
         "more level was no better on any data set, even if objects were as large as the receptive "
         "field. On a CPU, more steps of a narrower network learn more in the same time "
         "(benchmarks/plan.md).",
     )
-
-
-def _receptive_field_text(network: NetworkConfig) -> str:
-    pixels = network_sizes(network).receptive_field
-    return "" if pixels is None else f", receptive field of {pixels} pixels"
 
 
 def choose_norm(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
