@@ -14,7 +14,7 @@ from ushape.api.train import train
 from ushape.console import Console
 from ushape.errors import ConfigError, check_range
 from ushape.evaluation.breakdowns import break_down
-from ushape.evaluation.case_images import CasePicture, ImageSelection
+from ushape.evaluation.case_images import ImageSelection
 from ushape.evaluation.scores import by_case
 from ushape.evaluation.storage import Report, load_report, save_report
 from ushape.evaluation.summary import Summary, join_summaries, summarize
@@ -167,6 +167,9 @@ def _sum_up(base: Path, runs: Sequence[Run], folds: int, console: Console) -> Su
     summary = join_summaries(
         [report.summary for report in reports], summarize(scores, noun=noun, seed=seed)
     )
+    selection, of_case = ImageSelection(), by_case(scores)
+    for picture in (picture for report in reports for picture in report.pictures):
+        selection.add(of_case[picture.case], picture)
     is_whole = len(runs) == folds
     tested = "each group tested once" if is_whole else "the other folds are not trained yet"
     title = f"{base.resolve().name}: {len(runs)} of {folds} folds, {tested}"
@@ -183,7 +186,7 @@ def _sum_up(base: Path, runs: Sequence[Run], folds: int, console: Console) -> Su
             *(line for line in reports[0].reproduce_lines if not line.startswith("Seed ")),
             f"Seed {seed}; the report of each fold names the epoch of its weights.",
         ],
-        pictures=_choose_pictures(reports),
+        pictures=selection.pictures,
         breakdowns=break_down(scores, cases, noun=noun, seed=seed),
     )
     write_audit(base, title, scores, report.pictures)
@@ -206,13 +209,3 @@ def _leak_lines(runs: Sequence[Run], reports: Sequence[Report]) -> list[str]:
         ]
         found.append(line if len(names) == len(runs) else f"{', '.join(names)}: {line}")
     return found
-
-
-def _choose_pictures(reports: Sequence[Report]) -> list[CasePicture]:
-    """Return a selection of the pictures of all folds."""
-    selection = ImageSelection()
-    for report in reports:
-        scores = by_case(report.scores)
-        for picture in report.pictures:
-            selection.add(scores[picture.case], picture)
-    return selection.pictures

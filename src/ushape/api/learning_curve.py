@@ -147,7 +147,12 @@ class _PointTraining:
                 quiet=console.is_quiet,
             )
 
-        if series.train(runs, train_point, console, titles=_titles(design)) is not None:
+        titles = [
+            f"point {place} of {len(runs)}, {count} of {design.groups[-1]} {design.noun} "
+            "for training"
+            for place, count in enumerate(design.groups, start=1)
+        ]
+        if series.train(runs, train_point, console, titles=titles) is not None:
             raise KeyboardInterrupt
         return runs
 
@@ -230,14 +235,6 @@ def _recipe_of_points(recipe: Recipe, design: Design) -> Recipe:
         assert design.steps_per_epoch is not None, "either minutes or epochs are given"
         train = replace(train, steps_per_epoch=design.steps_per_epoch)
     return replace(recipe, train=train)
-
-
-def _titles(design: Design) -> list[str]:
-    total = len(design.groups)
-    return [
-        f"point {place} of {total}, {count} of {design.groups[-1]} {design.noun} for training"
-        for place, count in enumerate(design.groups, start=1)
-    ]
 
 
 def _describe(design: Design) -> str:

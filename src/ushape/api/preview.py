@@ -150,7 +150,8 @@ def plan_one_epoch(
     chosen = with_some_rate(config.override(chosen, settings))
     train = replace(chosen.train, epochs=1, minutes=None)
     machine = inspect_machine(device)
-    found = scan(Path(data), masks, chosen.labels, cores=machine.cores, console=console)
+    found = scan(data, masks, chosen.labels, console)
+    found.raise_if_unusable()
     planned = make_plan(found, replace(chosen, train=train), machine, elapsed_s=lambda: 0.0)
     plan, splits = planned.plan, planned.splits
     facts = {fact.case.id: fact for fact in found.facts}

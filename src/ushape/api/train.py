@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -117,11 +116,14 @@ def _plan_run(
     console: Console,
 ) -> tuple[Planned, list[CaseFacts]]:
     """Plan the training and store cases, splits and plan, or remove the run folder again."""
-    with run.left_whole_or_not_at_all():
+    with run.removed_on_failure():
         found, planned = plan_data(folder, masks, options, device, clock, console)
         facts, splits = found.facts, planned.splits
         if options.recipe.train.learning_rate == AUTO:
-            planned = replace(planned, plan=_with_found_rate(planned.plan, facts, splits, run))
+            from ushape.api.lr import search_rate  # Loads matplotlib.
+
+            training = [fact for fact in facts if fact.case.id in set(splits.train)]
+            planned = replace(planned, plan=search_rate(planned.plan, training, run.folder))
         for line in planned.plan.reasons:
             console.say(line)
         run.save_cases(folder, facts, found.checksum)
@@ -227,8 +229,11 @@ def _fit(
             on_row=lambda row: console.say(_epoch_line(row, plan)),
         )
 
-    with _advice_on_interrupt(run, console):
+    try:
         result, plan = train_within_memory(attempt, plan, run, console, resume=resume)
+    except KeyboardInterrupt:
+        console.say(f"Stopped. To continue: ushape resume {run.folder}")
+        raise
     run.require_weights()
     run.tuning_path.unlink(missing_ok=True)  # It was chosen for other weights.
     if not result.was_interrupted:
@@ -275,27 +280,10 @@ def _choose_tuning(predictor: Predictor, facts: Sequence[CaseFacts], console: Co
     return choose_tuning(validated, space, rule=is_chosen)
 
 
-def _with_found_rate(plan: Plan, facts: Sequence[CaseFacts], splits: Splits, run: Run) -> Plan:
-    """Return the plan with the learning rate that a range test suggests."""
-    from ushape.api.lr import search_rate
-
-    chosen = set(splits.train)
-    return search_rate(plan, [fact for fact in facts if fact.case.id in chosen], run.folder)
-
-
 def _free_folder(folder: Path) -> Path:
     """Return the folder, or the first of folder-2, folder-3, ... that does not exist."""
     names = itertools.chain([folder], (Path(f"{folder}-{n}") for n in itertools.count(2)))
     return next(path for path in names if not path.exists())
-
-
-@contextmanager
-def _advice_on_interrupt(run: Run, console: Console) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        console.say(f"Stopped. To continue: ushape resume {run.folder}")
-        raise
 
 
 def _training_budget_s(plan: Plan, clock: Clock) -> float | None:

@@ -69,7 +69,7 @@ def discover(data: Path, masks: Path | None = None) -> DatasetListing:
 
 
 def _find_pairs(data: Path, masks: Path | None) -> LayoutMatch | None:
-    """Apply what the user names, otherwise the first layout that finds pairs, or anything."""
+    """Pair what the user names; otherwise use the first layout that finds pairs, or any match."""
     if masks is None and data.is_file() and data.suffix.lower() in TABLES:
         return read_table(data)
     if masks is None and data.is_file() and data.suffix.lower() == ".json":

@@ -81,7 +81,7 @@ def infer_groups(cases: Sequence[Case], thumbnails: Mapping[str, np.ndarray]) ->
 
 
 def _are_groups(keys: Sequence[str]) -> bool:
-    """Return whether there are at least two groups, two images per group on average, no rest."""
+    """Return whether every image has a group, of at least two, with two images on average."""
     count = len(set(keys))
     return count >= 2 and len(keys) >= 2 * count and "" not in keys
 

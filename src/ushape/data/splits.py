@@ -152,9 +152,8 @@ def make_splits(
     assign = _assign_ends if kind == "stack" else _assign_strata
     part_of = {**given, **assign(pool, config, np.random.default_rng(seed))}
     ids = ids_of_parts(members, part_of)
-    text = describe_sizes(ids, part_of, kind)
-    text += _describe_given(lacking) if given else _describe_assignment(kind, config)
-    return Splits(**ids, text=text)
+    more = _describe_given(lacking) if given else _describe_assignment(kind, config)
+    return Splits(**ids, text=describe_sizes(ids, part_of, kind) + more)
 
 
 def members_of(cases: Sequence[Case]) -> dict[str, list[str]]:

@@ -93,12 +93,6 @@ def network_sizes(config: NetworkConfig) -> NetworkSizes:
     return NetworkSizes(int(network.margin), network.legal_size, field)  # type: ignore[arg-type]
 
 
-def parameter_count(config: NetworkConfig, in_channels: int, out_channels: int) -> int:
-    """Return the number of trainable parameters without allocating them."""
-    network = build_without_data(config, in_channels, out_channels)
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
 def memory_estimate(
     config: NetworkConfig,
     in_channels: int,

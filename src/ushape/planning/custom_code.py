@@ -190,7 +190,7 @@ def _with_names_for_objects(recipe: Recipe, prefix: str) -> Recipe:
     terms: dict[str | LossBuilder, float] = {}
     if callable(network.architecture):
         name = f"{prefix}.{_label_of(network.architecture)}"
-        made = network.architecture  # A built network is copied for each training.
+        made: Any = network.architecture  # A built network is copied for each training.
         is_built = isinstance(made, nn.Module)
         MODELS[name] = (lambda *_: copy.deepcopy(made)) if is_built else made
         network = replace(network, architecture=name)

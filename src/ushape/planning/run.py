@@ -136,8 +136,8 @@ class Run:
         return run
 
     @contextmanager
-    def left_whole_or_not_at_all(self) -> Iterator[None]:
-        """Remove the folder again if planning fails."""
+    def removed_on_failure(self) -> Iterator[None]:
+        """Remove the folder if planning fails."""
         try:
             yield
         except BaseException:

@@ -133,8 +133,8 @@ class SegmentationModule(lightning.LightningModule):
         self.log("train/epoch_loss", self.loss_sum / max(1, self.batches), rank_zero_only=True)
 
     def configure_gradient_clipping(self, *arguments: Any, **options: Any) -> None:
-        # Lightning refuses to clip for fused optimizers, for the sake of fp16's loss normalization,
-        # which bf16 and fp32 do without.
+        # Lightning refuses to clip gradients of fused optimizers because of the loss scaling of
+        # fp16, which bf16 and fp32 do not use.
         largest = self.plan.recipe.train.gradient_clip
         if largest:
             nn.utils.clip_grad_norm_(self.network.parameters(), largest, foreach=True)

@@ -7,6 +7,7 @@ import logging
 import math
 import re
 import signal
+import threading
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -105,7 +106,7 @@ def fit(
         best_dice=best.best_dice,
         best_epoch=best.best_epoch,
         epochs=len(log.rows),
-        was_interrupted=interrupt.has_come,
+        was_interrupted=interrupt.is_set(),
         foreground_patches=log.rows[-1]["foreground_patches"] if log.rows else 0.0,
     )
 
@@ -159,20 +160,13 @@ def _build_trainer(
     )
 
 
-@dataclass
-class _Interrupt:
-    """Whether Ctrl-C was pressed."""
-
-    has_come: bool = False
-
-
 @contextmanager
-def _stop_at_first_interrupt(trainer: lightning.Trainer) -> Iterator[_Interrupt]:
+def _stop_at_first_interrupt(trainer: lightning.Trainer) -> Iterator[threading.Event]:
     """Finish the step, validate and end at the first Ctrl-C; stop immediately at the second."""
-    interrupt = _Interrupt()
+    interrupt = threading.Event()
 
     def stop(signal_number: int, frame: Any) -> None:
-        interrupt.has_come = True
+        interrupt.set()
         trainer.should_stop = True
         signal.signal(signal.SIGINT, before)
 

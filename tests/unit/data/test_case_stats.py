@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ushape.data.case_stats import count_values, fit_outline, make_thumbnail, scan_case
+from ushape.data.case_stats import (
+    count_values,
+    fit_outline,
+    make_thumbnail,
+    measure_objects,
+    scan_case,
+)
 from ushape.types import Case
 
 
@@ -54,3 +60,12 @@ def test_scan_case_stores_the_error_of_a_damaged_file(tmp_path):
     assert stats.error
     assert stats.error_code
     assert stats.value_counts == {}
+
+
+def test_measure_objects_by_hand():
+    codes = np.zeros((20, 20), np.uint8)
+    codes[1:4, 1:9] = 1  # 24 pixels, 8 long.
+    codes[1:4, 9:11] = 2  # Touches it, another value: 6 pixels, 3 long.
+    codes[10:12, 10:12] = 1  # 4 pixels, 2 long.
+    assert measure_objects(codes, 0) == (3, 8.0)
+    assert measure_objects(np.full((4, 4), 7), 7) == (0, 0.0)

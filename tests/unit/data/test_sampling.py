@@ -30,7 +30,7 @@ STRONG = AugmentConfig(
 )
 
 
-def test_planned_foreground_share_is_reached_among_mostly_empty_cases():
+def test_case_draw_reaches_the_foreground_share_among_mostly_empty_cases():
     # 2 of 40 cases hold foreground: 5 % by chance, planned 60 % + 40 % x 5 % = 62 %.
     class_pixels = np.full((40, 2), [100, 0])
     class_pixels[[3, 17], 1] = 5
@@ -43,7 +43,7 @@ def test_planned_foreground_share_is_reached_among_mostly_empty_cases():
     assert {pick.case_index for pick in picks if pick.class_index} == {3, 17}
 
 
-def test_rare_class_is_centered_on_as_often_as_a_common_one():
+def test_case_draw_centers_on_rare_and_common_classes_equally_often():
     class_pixels = np.array([[10, 900, 0]] * 9 + [[10, 0, 1]])
     draw = CaseDraw(class_pixels, 1.0)
     rng = np.random.default_rng(1)
@@ -51,13 +51,13 @@ def test_rare_class_is_centered_on_as_often_as_a_common_one():
     assert np.mean(np.array(classes) == 2) == pytest.approx(0.5, abs=0.04)
 
 
-def test_without_any_foreground_every_case_is_drawn():
+def test_case_draw_without_any_foreground_draws_every_case():
     draw = CaseDraw(np.array([[5, 0], [5, 0], [5, 0]]), 0.9)
     rng = np.random.default_rng(2)
     assert {draw.draw(rng).case_index for _ in range(100)} == {0, 1, 2}
 
 
-def test_foreground_patch_holds_the_class():
+def test_draw_center_of_a_foreground_patch_contains_the_class():
     classes = np.zeros((40, 30), np.uint8)
     classes[39, 29] = 1  # In the corner: the patch is pushed back into the image.
     for seed in range(20):
@@ -67,35 +67,35 @@ def test_foreground_patch_holds_the_class():
         assert corner == (32, 22)
 
 
-def test_patches_stay_inside_and_reach_every_corner():
+def test_draw_center_stays_inside_and_reaches_every_corner():
     classes = np.zeros((10, 12), np.uint8)
     rng = np.random.default_rng(3)
     corners = {draw_center(classes, None, (8, 8), rng) for _ in range(500)}
     assert corners == {(y + 4.0, x + 4.0) for y in range(3) for x in range(5)}
 
 
-def test_image_smaller_than_the_patch_lies_in_its_middle():
+def test_draw_center_of_an_image_smaller_than_the_patch_is_its_middle():
     assert draw_center(np.zeros((6, 20), np.uint8), None, (8, 20), np.random.default_rng(0)) == (
         3.0,
         10.0,
     )
 
 
-def test_ranks_share_an_epoch_without_overlap():
+def test_epoch_sampler_ranks_share_an_epoch_without_overlap():
     samplers = [EpochSampler(10, lambda: 0, rank, 3) for rank in range(3)]
     parts = [list(sampler) for sampler in samplers]
     assert sorted(key for part in parts for key in part) == [(0, index) for index in range(10)]
     assert [len(part) for part in parts] == [len(sampler) for sampler in samplers]
 
 
-def test_each_epoch_has_its_own_keys():
+def test_epoch_sampler_yields_different_keys_in_each_epoch():
     epochs = iter([4, 5])
     sampler = EpochSampler(2, lambda: next(epochs))
     assert list(sampler) == [(4, 0), (4, 1)]
     assert list(sampler) == [(5, 0), (5, 1)]
 
 
-def test_impossible_share_is_refused():
+def test_sampling_config_refuses_impossible_shares():
     with pytest.raises(ConfigError) as error:
         SamplingConfig(foreground_fraction=1.5)
     assert error.value.code == "value_out_of_range"
@@ -109,7 +109,7 @@ def test_lesion_probabilities_by_hand():
     np.testing.assert_allclose(lesion_probabilities(np.zeros(4)), 0.25)
 
 
-def test_patient_first_then_lesion():
+def test_patient_lesion_probabilities_are_uniform_over_patients():
     lesion, groups = np.array([0, 3, 0, 0, 0]), ["b", "b", "a", "a", "a"]
     found = patient_lesion_probabilities(lesion, groups)
     # Patient b: mean 1.5, sum 3: 0.15 / 3.3 and 3.15 / 3.3 of one half; a has no lesion at all.
@@ -117,7 +117,7 @@ def test_patient_first_then_lesion():
 
 
 @pytest.mark.parametrize("name", ["uniform", "lesion", "patient_lesion"])
-def test_cases_are_drawn_as_often_as_the_formula_says(name):
+def test_build_draw_follows_the_lesion_probabilities(name):
     class_pixels = np.array([[9, 0], [5, 4], [1, 8], [9, 0], [8, 1]])
     groups = ["a", "a", "b", "b", "b"]
     expected = {
@@ -161,7 +161,7 @@ def make_dataset(augment=STRONG, margin=0, seed=0, patch_shape=(24, 32)):
     )
 
 
-def test_a_patch_depends_on_seed_epoch_and_index_alone():
+def test_patch_depends_only_on_seed_epoch_and_index():
     first, second = make_dataset(), make_dataset()
     _ = first[0, 7], first[5, 1]
     for name, value in second[3, 2].items():
@@ -171,7 +171,7 @@ def test_a_patch_depends_on_seed_epoch_and_index_alone():
     assert not torch.equal(first[3, 2]["image"], make_dataset(seed=1)[3, 2]["image"])
 
 
-def test_shapes_and_a_network_that_loses_a_margin():
+def test_patch_target_is_smaller_by_the_margin_of_the_network():
     plain = STRENGTHS["none"]
     whole = make_dataset(plain)
     wider = make_dataset(plain, margin=4, patch_shape=(32, 40))
@@ -187,7 +187,7 @@ def test_shapes_and_a_network_that_loses_a_margin():
     assert corners == {True, False}  # The image's very corner, which is ignored, is reached.
 
 
-def test_without_augmentation_the_target_is_the_image_s():
+def test_patch_without_augmentation_cuts_image_and_mask_alike():
     """Pixels above the threshold are those of the mask: image and mask are cut alike."""
     dataset = make_dataset(STRENGTHS["none"])
     for index in range(10):

@@ -121,7 +121,7 @@ def test_scan_refuses_images_of_different_kinds(data):
     assert error.value.code == "mixed_channels"
 
 
-def test_description_of_a_dataset(cells):
+def test_describe_dataset_writes_a_line_for_each_subject(cells):
     lines = describe_dataset(scan(cells))
     assert lines[0].startswith("12 pairs of image and mask (images/ beside masks/); 64 × 64 pixels")
     assert (
@@ -137,7 +137,7 @@ def stated(tmp_path, **changes):
     return StatedClasses(source=tmp_path / "classes.txt", **changes)
 
 
-def test_class_names_without_values(tmp_path):
+def test_complete_labels_by_names_without_values(tmp_path):
     names = stated(tmp_path, names=("back", "cell", "gap"))
     assert complete(names, (0, 2)).values == (0, 1, 2)
     assert complete(names, (0, 100, 200)).values == (0, 100, 200)
@@ -147,7 +147,7 @@ def test_class_names_without_values(tmp_path):
     assert error.value.code == "class_names_mismatch"
 
 
-def test_class_names_with_values(tmp_path):
+def test_complete_labels_by_names_with_values(tmp_path):
     found = complete(stated(tmp_path, names=("b", "c"), values=(0, 9), ignore=255), (0, 9, 255))
     assert (found.values, found.names, found.ignore) == ((0, 9), ("b", "c"), 255)
     void = stated(tmp_path, names=("b", "c", "void"), values=(0, 9, 255))

@@ -117,9 +117,9 @@ def test_refuse_damaged_checks_the_contents_of_a_checkpoint(tmp_path):
 def test_stop_at_first_interrupt_lets_the_step_finish_once():
     trainer, before = SimpleNamespace(should_stop=False), signal.getsignal(signal.SIGINT)
     with _stop_at_first_interrupt(trainer) as interrupt:
-        assert not interrupt.has_come
+        assert not interrupt.is_set()
         signal.raise_signal(signal.SIGINT)
         assert trainer.should_stop
-        assert interrupt.has_come
+        assert interrupt.is_set()
         assert signal.getsignal(signal.SIGINT) is before  # The second Ctrl-C ends at once.
     assert signal.getsignal(signal.SIGINT) is before

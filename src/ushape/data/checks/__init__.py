@@ -23,7 +23,7 @@ CHECKS: tuple[Check, ...] = (
     masks.find_stray_values,
     masks.find_mixed_encodings,
     masks.find_object_ids,
-    masks.find_class_trouble,
+    masks.find_class_problems,
     masks.find_empty,
     masks.find_inverted,
     masks.find_misplaced,
@@ -32,7 +32,7 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-ALREADY_SAID = {"unpaired"}
+ALREADY_REPORTED = {"unpaired"}
 """Checks whose findings `describe_dataset` has already printed when a training starts."""
 
 
@@ -119,7 +119,7 @@ def check_before_training(stats: DatasetStats) -> list[str]:
     Raises:
         DataError: if there are findings with which training makes no sense; it names all of them.
     """
-    findings = [finding for finding in apply_checks(stats) if finding.check not in ALREADY_SAID]
+    findings = [finding for finding in apply_checks(stats) if finding.check not in ALREADY_REPORTED]
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
         raise DataError(

@@ -138,7 +138,7 @@ def find_stray_values(dataset: DatasetStats) -> Iterator[Finding]:
     )
 
 
-def find_class_trouble(dataset: DatasetStats) -> Iterator[Finding]:
+def find_class_problems(dataset: DatasetStats) -> Iterator[Finding]:
     """Find gaps in the class values, classes in only one group, and rare classes."""
     space = dataset.label_space
     if space is None or space.threshold is not None or _are_ids(dataset):
