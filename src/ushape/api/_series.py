@@ -168,9 +168,9 @@ class Series:
 
 def is_finished(run: Run) -> bool:
     """Return whether the report exists and the training was not interrupted."""
-    if not run.report_path.exists():
-        return False
-    return run.has_ended(run.load_plan()) or not run.checkpoint_path.exists()
+    return run.report_path.exists() and (
+        run.has_ended(run.load_plan()) or not run.checkpoint_path.exists()
+    )
 
 
 def drop_unplanned(run: Run) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import glob
+import itertools
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -225,19 +226,13 @@ def _find_in(path: Path, channels: int, dims: int) -> Iterator[Input]:
     elif path.exists():
         yield _input(path, path.parent)
     elif glob.has_magic(str(path)):
-        start = _before_magic(path)
+        start = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
         matching = sorted(start.glob(str(path.relative_to(start))))
         yield from _join_channels([one for one in matching if io.is_image(one)], start, channels)
     else:
         raise DataError(
             f"{path} does not exist.", code="file_not_found", hint="Check the spelling."
         )
-
-
-def _before_magic(path: Path) -> Path:
-    """Return the folders before the first part with a wildcard."""
-    first = next(index for index, part in enumerate(path.parts) if glob.has_magic(part))
-    return Path(*path.parts[:first])
 
 
 def _join_channels(images: Sequence[Path], start: Path, channels: int) -> Iterator[Input]:

@@ -13,8 +13,7 @@ from torch.utils.data import DataLoader
 
 from ushape.config import resolved
 from ushape.data.cache import SampleStore
-from ushape.data.pixel_weights import PixelWeights
-from ushape.data.sampling import EpochSampler, Patch, PatchDataset, build_draw
+from ushape.data.sampling import EpochSampler, Patch, PatchDataset, PixelWeights, build_draw
 from ushape.planning.plan import Plan
 
 

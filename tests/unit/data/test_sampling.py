@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from ushape.data.pixel_weights import PixelWeightConfig, PixelWeights
 from ushape.data.preprocessing import thin_out
 from ushape.data.sampling import (
     CaseDraw,
     EpochSampler,
     PatchDataset,
+    PixelWeightConfig,
+    PixelWeights,
     SamplingConfig,
     build_draw,
     draw_center,

@@ -204,7 +204,10 @@ def find_mirrored_trees(folder: Path) -> LayoutMatch | None:
     if len(below) > MAX_FOLDERS:
         return None
     filled = {place: paths for place in below if (paths := images_below(place))}
-    keys = {place: _keys_of(place, paths) for place, paths in filled.items()}
+    keys = {
+        place: {strip_mask_word(key) or key for key in (stem_key(path, place) for path in paths)}
+        for place, paths in filled.items()
+    }
     fitting = [both for both in combinations(filled, 2) if _fit(*(keys[place] for place in both))]
     if not fitting:
         return None
@@ -228,12 +231,6 @@ def find_mirrored_trees(folder: Path) -> LayoutMatch | None:
     found = pair_folders(images, few[0])
     why = f"{images.name}/ beside {few[0].name}/, which holds few values: the masks"
     return replace(found, layout=why)
-
-
-def _keys_of(place: Path, paths: Sequence[Path]) -> set[str]:
-    """Return the names of files below their folder, without words such as `_mask`."""
-    keys = [stem_key(path, place) for path in paths]
-    return {strip_mask_word(key) or key for key in keys}
 
 
 def _fit(one: set[str], other: set[str]) -> bool:

@@ -199,8 +199,8 @@ def classes_by_value(
 
 
 def _read_lines(path: Path) -> StatedClasses:
-    lines = _text_of(path).splitlines()
-    return StatedClasses(source=path, names=tuple(line.strip() for line in lines if line.strip()))
+    names = filter(None, map(str.strip, _text_of(path).splitlines()))
+    return StatedClasses(source=path, names=tuple(names))
 
 
 def _read_json(path: Path) -> StatedClasses:
