@@ -294,7 +294,7 @@ def test_check_finds_too_few_groups(data):
 def test_checks_are_all_documented():
     source = "".join(path.read_text() for path in Path(checks.__file__).parent.glob("*.py"))
     names = set(re.findall(r'check="(\w+)"', source)) | {"channels", "dimensions", "depth"}
-    page = (Path(__file__).parents[4] / "docs" / "data.md").read_text()
+    page = (Path(__file__).parents[4] / "docs" / "how-to" / "prepare-data.md").read_text()
     assert len(names) > 20
     assert not [name for name in names if f"`{name}`" not in page]
 
