@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from ushape import io
-from ushape.data.checks.run import check_dataset
+from ushape.data.checks import check_dataset
 from ushape.data.discovery import discover
 from ushape.data.scan import scan_dataset
 from ushape.data.splits import SplitConfig

@@ -54,8 +54,8 @@ def measure(case: dict[str, Any]) -> tuple[int, int]:
     """Expected and peak bytes of a step."""
     import torch
 
+    from ushape.models import memory_estimate
     from ushape.models.config import NetworkConfig
-    from ushape.models.memory import memory_estimate
     from ushape.planning.hardware import keep_memory
 
     keep_memory()
@@ -87,7 +87,7 @@ def train(config: Any, shape: tuple[int, ...], dtype: Any, *, steps: int) -> Non
     from ushape.labels import LabelSpace
     from ushape.losses import LossConfig, build_loss
     from ushape.models import build_model
-    from ushape.planning.step_time import memory_format
+    from ushape.planning.hardware import memory_format
 
     layout = memory_format(config.dims, channels_last=True)
     network = build_model(config, shape[1], 1).to(memory_format=layout)

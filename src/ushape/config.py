@@ -225,10 +225,11 @@ def _explain_lines(
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         doc = docs.get(field.name, "")
-        if path + field.name in hidden and value == _default_of(field):
+        if path + field.name in hidden and value == getattr(type(config)(), field.name):
             continue
         if dataclasses.is_dataclass(value):
-            lines += ["", f"{indent}{field.name}:  # {doc or _first_sentence(value)}"]
+            doc = doc or (type(value).__doc__ or "").strip().split("\n")[0]
+            lines += ["", f"{indent}{field.name}:  # {doc}"]
             lines += _explain_lines(value, values[field.name], hidden, f"{path}{field.name}.")
             continue
         lines += textwrap.wrap(
@@ -239,15 +240,6 @@ def _explain_lines(
             f"{indent}{field.name}: {shown.removesuffix(chr(10)).removesuffix('...').strip()}"
         )
     return lines
-
-
-def _default_of(field: dataclasses.Field[Any]) -> Any:
-    factory = field.default_factory
-    return field.default if factory is dataclasses.MISSING else factory()
-
-
-def _first_sentence(config: Any) -> str:
-    return (type(config).__doc__ or "").strip().split("\n")[0]
 
 
 def is_custom(name: object) -> bool:

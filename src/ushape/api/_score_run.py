@@ -26,7 +26,7 @@ from ushape.types import Case
 
 @dataclass(frozen=True, kw_only=True)
 class KnownCases:
-    """Cases of a run, and on which side of the split each of them was."""
+    """Cases of a run, and the split that was made of them."""
 
     splits: Splits
     images: Mapping[str, Path]
@@ -160,20 +160,16 @@ def _make_report(
 
 
 def _reproduce_lines(run: Run, plan: Plan) -> list[str]:
-    facts = run.weight_facts()
+    facts, now = run.weight_facts(), command_line()
+    is_same = run.command in ("", now)
+    commands = (
+        [f"Command: {now}"] if is_same else [f"Trained with: {run.command}", f"Scored with: {now}"]
+    )
     return [
         f"ushape {__version__}, torch {torch.__version__}, Python {platform.python_version()}",
         f"{plan.machine.name}, {plan.machine.cores} cores, {plan.machine.device}",
         f"Seed {plan.recipe.seed}; weights of epoch {facts.get('epoch', '?')}",
-        *_commands(run),
+        *commands,
         f"Data: {len(run.image_paths())} cases, checksum {run.data_checksum or 'not computed'} "
         "(SHA-256 of names and contents; for files above 16 MiB, of their length and ends)",
     ]
-
-
-def _commands(run: Run) -> list[str]:
-    """Return the command of the training, and that of the scoring if it is another one."""
-    now = command_line()
-    if run.command in ("", now):
-        return [f"Command: {now}"]
-    return [f"Trained with: {run.command}", f"Scored with: {now}"]

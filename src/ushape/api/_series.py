@@ -21,8 +21,8 @@ from ushape import config
 from ushape.api.plan import optional_path
 from ushape.api.train import TrainResult, resume
 from ushape.console import Console
-from ushape.data.checksum import dataset_checksum
 from ushape.data.discovery import discover
+from ushape.data.duplicates import dataset_checksum
 from ushape.errors import ConfigError, RunError, UshapeError
 from ushape.io.files import read_json, remove_leftovers, write_json
 from ushape.planning.hardware import inspect_machine
@@ -40,7 +40,7 @@ SHOWN_LINES = 12
 def describe_request(
     data: Path | str, masks: Path | str | None, recipe: Recipe, **more: Any
 ) -> dict[str, Any]:
-    """Return what was asked for, as the JSON file of a series stores it."""
+    """Return the request as the JSON file of a series stores it."""
     folder = optional_path(masks)
     return {
         "data": str(Path(data).resolve()),
@@ -52,17 +52,17 @@ def describe_request(
 
 @dataclass(frozen=True)
 class Series:
-    """A folder of runs, and the file in it that stores what was asked for.
+    """A folder of runs, and the file in it that stores the request.
 
     The file is written before the first run begins.
     """
 
     path: Path
     noun: str
-    """Name of the whole in error messages: "cross-validation"."""
+    """Name of the series in error messages, such as "cross-validation"."""
 
     def find(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return what `begin` has stored, or None if nothing was begun.
+        """Return what `begin` stored, or None if the folder is new or empty.
 
         Raises:
             RunError: if the folder contains other files, or runs of another request.
@@ -160,9 +160,9 @@ class Series:
 
 def is_finished(run: Run) -> bool:
     """Return whether the report exists and the training was not interrupted."""
-    if not run.report_path.exists():
-        return False
-    return run.has_ended(run.load_plan()) or not run.checkpoint_path.exists()
+    return run.report_path.exists() and (
+        run.has_ended(run.load_plan()) or not run.checkpoint_path.exists()
+    )
 
 
 def drop_unplanned(run: Run) -> None:
@@ -270,7 +270,9 @@ class Devices:
     @contextmanager
     def _started(self, job: Job, device: str, log: int) -> Iterator[subprocess.Popen[bytes]]:
         kind, _, number = device.partition(":")
-        environment = {THREADS: str(self._threads()), **os.environ}
+        # Together, the processes use all cores.
+        threads = max(1, inspect_machine("cpu").cores // len(self.names))
+        environment = {THREADS: str(threads), **os.environ}
         if number:
             environment[VISIBLE] = _visible(number)
         command = [sys.executable, "-m", "ushape", *job.arguments]
@@ -289,10 +291,6 @@ class Devices:
             yield process
         finally:
             self._running.remove(process)
-
-    def _threads(self) -> int:
-        """Return the number of threads of each process, so that together they use all cores."""
-        return max(1, inspect_machine("cpu").cores // len(self.names))
 
 
 @contextmanager

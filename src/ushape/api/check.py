@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from ushape import config
+from ushape.api.plan import scan
 from ushape.console import Console
+from ushape.data.checks import CheckResult, check_dataset
 from ushape.data.checks.finding import Finding
 from ushape.data.checks.fix import refuse_target, write_fixed_copy
-from ushape.data.checks.run import CheckResult, check_dataset
-from ushape.data.scan import scan_dataset
 from ushape.data.splits import PARTS
 from ushape.formatting import pluralize
 from ushape.io.files import write_bytes
-from ushape.planning.hardware import inspect_machine
 from ushape.planning.recipes import load_recipe
 from ushape.reports.data_check import write_check_page
 
@@ -56,14 +55,7 @@ def check(
         refuse_target(Path(fix), Path(data))
     recipe = config.override(load_recipe("auto"), settings)
     console, folder = Console(quiet=quiet), Path(data)
-    with console.progress("Checking") as on_progress:
-        stats = scan_dataset(
-            folder,
-            Path(masks) if masks else None,
-            recipe.labels,
-            workers=inspect_machine("cpu").cores,
-            on_progress=on_progress,
-        )
+    stats = scan(folder, masks, recipe.labels, console)
     result = check_dataset(stats, split=recipe.split, seed=recipe.seed)
     target = Path(output) if output else Path("checks") / folder.resolve().name
     target.mkdir(parents=True, exist_ok=True)
@@ -79,9 +71,8 @@ def check(
     if fix is not None:
         changes = write_fixed_copy(result, Path(fix))
         if not as_json:
-            console.say(
-                f"{pluralize(len(changes), 'change')}, listed in {Path(fix) / 'changes.csv'}"
-            )
+            listed = Path(fix) / "changes.csv"
+            console.say(f"{pluralize(len(changes), 'change')}, listed in {listed}")
     return result
 
 

@@ -8,19 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ushape import config
-from ushape.api._series import (
-    Devices,
-    Job,
-    Series,
-    describe_request,
-    drop_unplanned,
-    is_finished,
-)
+from ushape.api._series import Devices, Job, Series, describe_request, drop_unplanned, is_finished
 from ushape.api.plan import TrainOptions, optional_path, output_folder
 from ushape.api.train import train
 from ushape.console import Console
 from ushape.errors import ConfigError, check_range
-from ushape.evaluation.case_images import CasePicture, ImageSelection
+from ushape.evaluation.case_images import ImageSelection
 from ushape.evaluation.scores import by_case
 from ushape.evaluation.storage import Report, load_report, save_report
 from ushape.evaluation.summary import Summary, break_down, join_summaries, summarize
@@ -30,7 +23,7 @@ from ushape.planning.run import Run
 from ushape.reports.report import AUDIT_PAGE, write_audit, write_pages
 
 REQUEST = "folds.json"
-"""File that stores what was asked for."""
+"""File that stores the request."""
 
 
 def cross_validate(
@@ -82,7 +75,7 @@ def cross_validate(
 
 @dataclass(frozen=True)
 class _FoldTraining:
-    """What the trainings of all folds have in common."""
+    """Settings that the trainings of all folds share."""
 
     data: Path
     masks: Path | None
@@ -94,7 +87,7 @@ class _FoldTraining:
         check_range("folds", self.folds, 2, hint="5 folds are usual.")
 
     def begin(self, series: Series) -> list[Run]:
-        """Store what was asked for, or compare it with what is stored; return all runs."""
+        """Store the request, or compare it with the stored one; return the runs of all folds."""
         request = describe_request(self.data, self.masks, self.recipe, folds=self.folds)
         if series.find(request) is None:
             series.begin(request)
@@ -106,7 +99,6 @@ class _FoldTraining:
     def run_all(self, runs: Sequence[Run], series: Series, console: Console) -> int:
         """Train the unfinished folds; return the number of folds that have scores."""
         if self.devices.are_separate:
-            self._refuse_custom_code()
             self._run_in_parallel(runs, console)
             return len(runs)
         stopped = series.train(
@@ -124,15 +116,13 @@ class _FoldTraining:
         )
         return len(runs) if stopped is None else stopped + 1
 
-    def _refuse_custom_code(self) -> None:
+    def _run_in_parallel(self, runs: Sequence[Run], console: Console) -> None:
         if self.recipe.code is not None:
             raise ConfigError(
                 f"The folds of {self.recipe.code.name} cannot be trained on several devices.",
                 code="custom_code_several_devices",
                 hint="A recipe of a Python file is trained in one process: name one device.",
             )
-
-    def _run_in_parallel(self, runs: Sequence[Run], console: Console) -> None:
         jobs = []
         for number, run in enumerate(runs, start=1):
             if is_finished(run):
@@ -175,6 +165,9 @@ def _sum_up(base: Path, runs: Sequence[Run], folds: int, console: Console) -> Su
     summary = join_summaries(
         [report.summary for report in reports], summarize(scores, noun=noun, seed=seed)
     )
+    selection, of_case = ImageSelection(), by_case(scores)
+    for picture in (picture for report in reports for picture in report.pictures):
+        selection.add(of_case[picture.case], picture)
     is_whole = len(runs) == folds
     tested = "each group tested once" if is_whole else "the other folds are not trained yet"
     title = f"{base.resolve().name}: {len(runs)} of {folds} folds, {tested}"
@@ -191,7 +184,7 @@ def _sum_up(base: Path, runs: Sequence[Run], folds: int, console: Console) -> Su
             *(line for line in reports[0].reproduce_lines if not line.startswith("Seed ")),
             f"Seed {seed}; the report of each fold names the epoch of its weights.",
         ],
-        pictures=_choose_pictures(reports),
+        pictures=selection.pictures,
         breakdowns=break_down(scores, cases, noun=noun, seed=seed),
     )
     write_audit(base, title, scores, report.pictures)
@@ -214,13 +207,3 @@ def _leak_lines(runs: Sequence[Run], reports: Sequence[Report]) -> list[str]:
         ]
         found.append(line if len(names) == len(runs) else f"{', '.join(names)}: {line}")
     return found
-
-
-def _choose_pictures(reports: Sequence[Report]) -> list[CasePicture]:
-    """Return a selection of the pictures of all folds."""
-    selection = ImageSelection()
-    for report in reports:
-        scores = by_case(report.scores)
-        for picture in report.pictures:
-            selection.add(scores[picture.case], picture)
-    return selection.pictures

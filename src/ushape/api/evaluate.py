@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from ushape.api._score_run import KnownCases, score_and_report
+from ushape.api.plan import scan
 from ushape.console import Console
 from ushape.data.grouping import Grouping
 from ushape.data.layouts.names import StatedClasses
-from ushape.data.scan import scan_dataset
 from ushape.errors import ConfigError, DataError, RunError
 from ushape.evaluation.storage import refuse_existing
 from ushape.evaluation.summary import Summary
@@ -16,7 +16,6 @@ from ushape.formatting import pluralize
 from ushape.inference.predictor import Predictor
 from ushape.labels import LabelConfig, LabelSpace
 from ushape.planning.custom_code import allow_code
-from ushape.planning.hardware import inspect_machine
 from ushape.planning.run import Run
 from ushape.types import Case
 
@@ -109,14 +108,7 @@ def _scan_other_data(
     data: Path | str, masks: Path | str | None, space: LabelSpace, console: Console
 ) -> Grouping:
     """Read other annotated data and return its cases in groups."""
-    with console.progress("Reading") as on_progress:
-        stats = scan_dataset(
-            Path(data),
-            Path(masks) if masks else None,
-            LabelConfig(),  # The run decides what the mask values mean.
-            workers=inspect_machine("cpu").cores,
-            on_progress=on_progress,
-        )
+    stats = scan(data, masks, LabelConfig(), console)  # The run defines the mask values.
     refuse_other_classes(space, stats.listing.classes)
     for line in stats.listing.notes:
         console.say(line)

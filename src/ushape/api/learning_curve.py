@@ -99,7 +99,7 @@ def learning_curve(
 
 @dataclass(frozen=True)
 class _PointTraining:
-    """What the trainings of all points have in common."""
+    """Settings that the trainings of all points share."""
 
     data: Path
     masks: Path | None
@@ -148,7 +148,12 @@ class _PointTraining:
                 quiet=console.is_quiet,
             )
 
-        if series.train(runs, train_point, console, titles=_titles(design)) is not None:
+        titles = [
+            f"point {place} of {len(runs)}, {count} of {design.groups[-1]} {design.noun} "
+            "for training"
+            for place, count in enumerate(design.groups, start=1)
+        ]
+        if series.train(runs, train_point, console, titles=titles) is not None:
             raise KeyboardInterrupt
         return runs
 
@@ -164,7 +169,8 @@ def _make_design(
     plan, whole = planned.plan, planned.splits
     _refuse_empty_test(found, whole)
     splits = _thin_out(found, whole, points, recipe.seed)
-    groups = tuple(len(_groups_among(found, own.train)) for own in splits)
+    group_of = found.group_of
+    groups = tuple(len({group_of[case_id] for case_id in own.train}) for own in splits)
     if len(groups) < MIN_POINTS:
         raise DataError(
             f"With {groups[-1]} {plan.group_noun} for training, the learning curve has "
@@ -195,7 +201,7 @@ def _thin_out(found: DatasetStats, whole: Splits, points: int, seed: int) -> lis
         points=points,
         seed=seed,
     )
-    group_of = {case.id: case.group for case in found.grouping.cases}
+    group_of = found.group_of
     return [
         replace(
             whole,
@@ -204,11 +210,6 @@ def _thin_out(found: DatasetStats, whole: Splits, points: int, seed: int) -> lis
         )
         for kept in subsets
     ]
-
-
-def _groups_among(found: DatasetStats, ids: Iterable[str]) -> set[str]:
-    wanted = set(ids)
-    return {case.group for case in found.grouping.cases if case.id in wanted}
 
 
 def _refuse_empty_test(found: DatasetStats, splits: Splits) -> None:
@@ -235,14 +236,6 @@ def _recipe_of_points(recipe: Recipe, design: Design) -> Recipe:
         assert design.steps_per_epoch is not None, "either minutes or epochs are given"
         train = replace(train, steps_per_epoch=design.steps_per_epoch)
     return replace(recipe, train=train)
-
-
-def _titles(design: Design) -> list[str]:
-    total = len(design.groups)
-    return [
-        f"point {place} of {total}, {count} of {design.groups[-1]} {design.noun} for training"
-        for place, count in enumerate(design.groups, start=1)
-    ]
 
 
 def _describe(design: Design) -> str:

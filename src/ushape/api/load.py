@@ -1,4 +1,4 @@
-"""A trained run in Python: `model = ushape.load(run)`; `model.predict(image)`."""
+"""Load a trained run in Python: `model = ushape.load(run)`, then `model.predict(image)`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ushape import io
 from ushape.api.predict import find_images, run_folders
 from ushape.errors import DataError, RunError
 from ushape.inference.predictor import Predictor
+from ushape.io.files import refuse_existing_output
 from ushape.planning.custom_code import allow_code
 from ushape.types import Case, Grid, MaskEncoding, Prediction
 
@@ -55,12 +56,7 @@ class Result:
                 code="output_is_input",
                 hint="Choose another name.",
             )
-        if target.exists() and not overwrite:
-            raise RunError(
-                f"{target} exists already.",
-                code="output_exists",
-                hint="overwrite=True replaces it.",
-            )
+        refuse_existing_output(target, overwrite)
         io.write_mask(target, self.mask, self.encoding, like=self.grid)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from ushape import config
 from ushape.config import is_custom
 from ushape.console import Clock, Console
-from ushape.data.checks.run import check_before_training
+from ushape.data.checks import check_before_training
 from ushape.data.scan import DatasetStats, describe_dataset, scan_dataset
 from ushape.errors import ConfigError
 from ushape.io.files import refuse_existing_output, write_json
@@ -142,8 +142,8 @@ def plan_data(
     if options.recipe.train.keep_memory:
         keep_memory()  # It has no effect once torch has allocated large blocks.
     machine = inspect_machine(device)
-    labels = options.recipe.labels
-    found = scan(folder, masks, labels, cores=machine.cores, console=console)
+    found = scan(folder, masks, options.recipe.labels, console)
+    found.raise_if_unusable()
     for line in [*describe_dataset(found), *check_before_training(found)]:
         console.say(line)
     if options.plan is not None:
@@ -161,15 +161,14 @@ def plan_data(
 
 
 def scan(
-    folder: Path, masks: Path | str | None, labels: LabelConfig, *, cores: int, console: Console
+    data: Path | str, masks: Path | str | None, labels: LabelConfig, console: Console
 ) -> DatasetStats:
-    """Read every image and mask once, behind a progress bar."""
+    """Read every image and mask once, and show a progress bar."""
+    workers = inspect_machine("cpu").cores
     with console.progress("Reading") as on_progress:
-        found = scan_dataset(
-            folder, optional_path(masks), labels, workers=cores, on_progress=on_progress
+        return scan_dataset(
+            Path(data), optional_path(masks), labels, workers=workers, on_progress=on_progress
         )
-    found.raise_if_unusable()
-    return found
 
 
 def optional_path(path: Path | str | None) -> Path | None:

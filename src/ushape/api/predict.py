@@ -1,4 +1,4 @@
-"""Predict images: a mask for each, and what was asked for beside it."""
+"""Predict images: write their masks and the other requested outputs."""
 
 from __future__ import annotations
 

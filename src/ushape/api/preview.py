@@ -1,4 +1,4 @@
-"""Draw what the network will see: augmented patches, and the border weights of a mask."""
+"""Draw augmented training patches, and the border weight map of a mask."""
 
 from __future__ import annotations
 
@@ -150,7 +150,8 @@ def plan_one_epoch(
     chosen = with_some_rate(config.override(chosen, settings))
     train = replace(chosen.train, epochs=1, minutes=None)
     machine = inspect_machine(device)
-    found = scan(Path(data), masks, chosen.labels, cores=machine.cores, console=console)
+    found = scan(data, masks, chosen.labels, console)
+    found.raise_if_unusable()
     planned = make_plan(found, replace(chosen, train=train), machine, elapsed_s=lambda: 0.0)
     plan, splits = planned.plan, planned.splits
     facts = {fact.case.id: fact for fact in found.facts}
@@ -213,9 +214,7 @@ def free_png(path: Path, overwrite: bool) -> Path:
     """
     if path.suffix.lower() != ".png":
         raise ConfigError(
-            f"{path} does not end in .png.",
-            code="not_png",
-            hint="Example: -o picture.png",
+            f"{path} does not end in .png.", code="not_png", hint="Example: -o picture.png"
         )
     refuse_existing_output(path, overwrite)
     return path

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,15 +11,22 @@ from pathlib import Path
 import numpy as np
 
 from ushape.api._score_run import KnownCases, score_and_report
-from ushape.api._tune import tune_on_validation
 from ushape.api.plan import TrainOptions, output_folder, plan_data
 from ushape.config import AUTO
 from ushape.console import Clock, Console
 from ushape.data.cache import load_cases
+from ushape.data.preprocessing import read_classes
 from ushape.data.splits import Splits
+from ushape.errors import DataError
 from ushape.evaluation.summary import Summary
 from ushape.inference.predictor import Predictor
-from ushape.inference.tuning import save_tuning
+from ushape.inference.tuning import (
+    Tuning,
+    ValidatedCase,
+    choose_tuning,
+    save_tuning,
+    thin_out_cases,
+)
 from ushape.planning.custom_code import allow_code
 from ushape.planning.hardware import inspect_machine, keep_memory
 from ushape.planning.plan import Plan
@@ -110,11 +116,14 @@ def _plan_run(
     console: Console,
 ) -> tuple[Planned, list[CaseFacts]]:
     """Plan the training and store cases, splits and plan, or remove the run folder again."""
-    with run.left_whole_or_not_at_all():
+    with run.removed_on_failure():
         found, planned = plan_data(folder, masks, options, device, clock, console)
         facts, splits = found.facts, planned.splits
         if options.recipe.train.learning_rate == AUTO:
-            planned = replace(planned, plan=_with_found_rate(planned.plan, facts, splits, run))
+            from ushape.api.lr import search_rate  # Loads matplotlib.
+
+            training = [fact for fact in facts if fact.case.id in set(splits.train)]
+            planned = replace(planned, plan=search_rate(planned.plan, training, run.folder))
         for line in planned.plan.reasons:
             console.say(line)
         run.save_cases(folder, facts, found.checksum)
@@ -220,8 +229,11 @@ def _fit(
             on_row=lambda row: console.say(_epoch_line(row, plan)),
         )
 
-    with _advice_on_interrupt(run, console):
+    try:
         result, plan = train_within_memory(attempt, plan, run, console, resume=resume)
+    except KeyboardInterrupt:
+        console.say(f"Stopped. To continue: ushape resume {run.folder}")
+        raise
     run.require_weights()
     run.tuning_path.unlink(missing_ok=True)  # It was chosen for other weights.
     if not result.was_interrupted:
@@ -239,7 +251,7 @@ def _tune(
 ) -> Predictor:
     """Choose the postprocessing on validation cases, unless this has been done before."""
     if not run.tuning_path.exists():
-        tuning = tune_on_validation(predictor, validation, console)
+        tuning = _choose_tuning(predictor, validation, console)
         save_tuning(run, tuning)
         predictor = replace(predictor, tuning=tuning)
     for line in predictor.tuning.report:
@@ -247,27 +259,31 @@ def _tune(
     return predictor
 
 
-def _with_found_rate(plan: Plan, facts: Sequence[CaseFacts], splits: Splits, run: Run) -> Plan:
-    """Return the plan with the learning rate that a range test suggests."""
-    from ushape.api.lr import search_rate
-
-    chosen = set(splits.train)
-    return search_rate(plan, [fact for fact in facts if fact.case.id in chosen], run.folder)
+def _choose_tuning(predictor: Predictor, facts: Sequence[CaseFacts], console: Console) -> Tuning:
+    """Choose thresholds and cleaning on validation cases, and calibrate the expected Dice."""
+    plan, cases = predictor.plan, [fact.case for fact in facts]
+    space = plan.preprocessing.space
+    sizes = [sum(fact.class_pixels) for fact in facts]
+    chosen = [cases[index] for index in thin_out_cases(sizes, space.channels)]
+    validated = []
+    with console.progress("Validating") as on_progress:
+        for case, prediction in predictor.predict_many(chosen, among=cases):
+            if isinstance(prediction, DataError):
+                raise prediction
+            truth = read_classes(case, space)
+            assert truth is not None, "a validation case has a mask"
+            shares = np.rint(255 * prediction.probabilities).astype(np.uint8)
+            validated.append(ValidatedCase(case.group, shares, truth))
+            on_progress(len(validated), len(chosen))
+    predict = plan.recipe.predict
+    is_chosen = predict.tune and not predict.largest_component
+    return choose_tuning(validated, space, rule=is_chosen)
 
 
 def _free_folder(folder: Path) -> Path:
     """Return the folder, or the first of folder-2, folder-3, ... that does not exist."""
     names = itertools.chain([folder], (Path(f"{folder}-{n}") for n in itertools.count(2)))
     return next(path for path in names if not path.exists())
-
-
-@contextmanager
-def _advice_on_interrupt(run: Run, console: Console) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        console.say(f"Stopped. To continue: ushape resume {run.folder}")
-        raise
 
 
 def _training_budget_s(plan: Plan, clock: Clock) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import overload
 
@@ -17,8 +17,6 @@ class SampleStore(Sequence[Sample]):
     """Samples of some cases, in order.
 
     Args:
-        cases: Cases to load.
-        preprocessing: Preprocessing to apply.
         keep: Whether `load_all` keeps the samples in memory; otherwise each access reads files.
     """
 
@@ -35,17 +33,12 @@ class SampleStore(Sequence[Sample]):
         """
         if not self.keep:
             return
-        samples: list[Sample] = []
-        failures: list[DataError] = []
         with ThreadPoolExecutor(threads) as pool:
-            for outcome in pool.map(self._try_load, self.cases):
-                if isinstance(outcome, DataError):
-                    failures.append(outcome)
-                else:
-                    samples.append(outcome)
+            outcomes = list(pool.map(self._try_load, self.cases))
+        failures = [outcome for outcome in outcomes if isinstance(outcome, DataError)]
         if failures:
             raise join_errors(failures)
-        self._samples = samples
+        self._samples = [outcome for outcome in outcomes if isinstance(outcome, Sample)]
 
     def _load(self, case: Case) -> Sample:
         return self.preprocessing.load(case, self._companions[case.group])
@@ -66,9 +59,6 @@ class SampleStore(Sequence[Sample]):
         if self._samples is not None:
             return self._samples[index]
         return self._load(self.cases[index])
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[index] for index in range(len(self)))
 
     def __len__(self) -> int:
         return len(self.cases)

@@ -1,4 +1,4 @@
-"""Statistics of one case: everything that planning and checks need, from one read."""
+"""Statistics of a case for planning and checks, measured while its files are read once."""
 
 from __future__ import annotations
 
@@ -17,8 +17,13 @@ from PIL import Image
 from scipy import ndimage
 from skimage import measure
 
-from ushape.data.checksum import case_checksums
-from ushape.data.duplicates import Duplicates, detail_of, find_duplicate_images, hash_pixels
+from ushape.data.duplicates import (
+    Duplicates,
+    case_checksums,
+    detail_of,
+    find_duplicate_images,
+    hash_pixels,
+)
 from ushape.data.preprocessing import read_image, thin_out
 from ushape.errors import DataError
 from ushape.formatting import natural_order
@@ -39,7 +44,7 @@ MAX_IDS = 5000
 """Masks with more values, or with larger ones, are not tested for object ids."""
 
 WORTH_PROCESSES = 64
-"""For fewer cases, starting processes takes longer than reading the files."""
+"""Number of cases below which one process is faster than several."""
 
 EXIF_ORIENTATION = 274
 
@@ -52,7 +57,7 @@ class OutlineFit:
     """Mean edge strength under the outline, relative to the mean of the image."""
 
     best: float
-    """Largest value of the same over all shifts up to REACH."""
+    """Largest such edge strength over all shifts up to REACH."""
 
     shift: tuple[int, int]
     """Shift with the largest value, (y, x) in pixels."""
@@ -105,10 +110,10 @@ class CaseStats:
     mask_is_image: bool = False
     """Whether the mask file is a copy of the image."""
 
-    image_turn: int = 1
+    image_orientation: int = 1
     """EXIF orientation of the image file; 1 is upright."""
 
-    mask_turn: int = 1
+    mask_orientation: int = 1
     parts_per_value: float = 0.0
     """Mean number of connected parts of each mask value above the lowest: 1 for object ids."""
 
@@ -129,9 +134,9 @@ class CaseStats:
     """Alignment of mask and image; None without an outline or if the sizes differ."""
 
     @property
-    def is_turned_apart(self) -> bool:
+    def is_rotated_apart(self) -> bool:
         """Whether EXIF rotates the image but not the mask."""
-        return self.image_turn != 1 and self.mask_turn == 1
+        return self.image_orientation != 1 and self.mask_orientation == 1
 
 
 def scan_cases(cases: Sequence[Case], workers: int) -> Iterator[CaseStats]:
@@ -171,6 +176,7 @@ def scan_case(case: Case) -> CaseStats:
     low, high, not_finite = _extremes(image)
     same_size = codes.shape == image.shape[1:]
     objects, object_size = measure_objects(codes, int(values[0]))
+    orientation, has_alpha = _read_header(case.image)
     return CaseStats(
         case=case,
         checksums=case_checksums(case),
@@ -182,7 +188,7 @@ def scan_case(case: Case) -> CaseStats:
         high=high,
         not_finite=not_finite,
         equal_channels=_has_equal_channels(image),
-        has_alpha=_has_alpha(case.image),
+        has_alpha=has_alpha,
         thumbnail=make_thumbnail(image),
         detail=detail_of(image),
         pixels=thin_out(image, at_most=2048).copy(),
@@ -190,8 +196,8 @@ def scan_case(case: Case) -> CaseStats:
         value_counts=dict(zip(values.tolist(), counts.tolist(), strict=True)),
         encoding=mask.encoding,
         mask_is_image=same_size and len(values) > 2 and bool((image[0] == codes).all()),
-        image_turn=_turn_of(case.image),
-        mask_turn=_turn_of(case.mask) if isinstance(case.mask, Path) else 1,
+        image_orientation=orientation,
+        mask_orientation=_read_header(case.mask)[0] if isinstance(case.mask, Path) else 1,
         parts_per_value=_parts_per_value(codes, values),
         objects=objects,
         object_size=object_size,
@@ -364,22 +370,15 @@ def _border_share(codes: np.ndarray, values: np.ndarray) -> float:
     return float((frame != values[0]).mean())
 
 
-def _turn_of(path: Path) -> int:
-    """Return the EXIF orientation of a photograph; 1 if the file has none."""
-    if path.suffix.lower() not in (".jpg", ".jpeg"):
-        return 1
+def _read_header(path: Path) -> tuple[int, bool]:
+    """Return the EXIF orientation of a photograph, and whether a picture has an alpha channel."""
+    is_photograph = path.suffix.lower() in (".jpg", ".jpeg")
+    if not is_photograph and path.suffix.lower() not in (".png", ".webp", ".gif"):
+        return 1, False
     try:
         with Image.open(path) as image:
-            return int(image.getexif().get(EXIF_ORIENTATION, 1))
+            if is_photograph:
+                return int(image.getexif().get(EXIF_ORIENTATION, 1)), False
+            return 1, image.mode in ("LA", "RGBA", "PA")
     except (OSError, SyntaxError, ValueError, TypeError):
-        return 1
-
-
-def _has_alpha(path: Path) -> bool:
-    if path.suffix.lower() not in (".png", ".webp", ".gif"):
-        return False
-    try:
-        with Image.open(path) as image:
-            return image.mode in ("LA", "RGBA", "PA")
-    except (OSError, SyntaxError, ValueError):
-        return False
+        return 1, False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import glob
+import itertools
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,12 +16,7 @@ from ushape.data.layouts import LAYOUTS
 from ushape.data.layouts.base import LayoutMatch, join_all_series
 from ushape.data.layouts.coco import pair_coco, read_coco_file
 from ushape.data.layouts.folders import pair_folders
-from ushape.data.layouts.names import (
-    StatedClasses,
-    images_below,
-    key_below,
-    read_class_names,
-)
+from ushape.data.layouts.names import StatedClasses, images_below, key_below, read_class_names
 from ushape.data.layouts.nnunet import channels_of
 from ushape.data.layouts.table import TABLES, read_images, read_table
 from ushape.errors import DataError
@@ -74,7 +70,7 @@ def discover(data: Path, masks: Path | None = None) -> DatasetListing:
 
 
 def _find_pairs(data: Path, masks: Path | None) -> LayoutMatch | None:
-    """Apply what the user names, otherwise the first layout that finds pairs, or anything."""
+    """Pair what the user names; otherwise use the first layout that finds pairs, or any match."""
     if masks is None and data.is_file() and data.suffix.lower() in TABLES:
         return read_table(data)
     if masks is None and data.is_file() and data.suffix.lower() == ".json":
@@ -230,19 +226,13 @@ def _find_in(path: Path, channels: int, dims: int) -> Iterator[Input]:
     elif path.exists():
         yield _input(path, path.parent)
     elif glob.has_magic(str(path)):
-        start = _before_magic(path)
+        start = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
         matching = sorted(start.glob(str(path.relative_to(start))))
         yield from _join_channels([one for one in matching if io.is_image(one)], start, channels)
     else:
         raise DataError(
             f"{path} does not exist.", code="file_not_found", hint="Check the spelling."
         )
-
-
-def _before_magic(path: Path) -> Path:
-    """Return the folders before the first part with a wildcard."""
-    first = next(index for index, part in enumerate(path.parts) if glob.has_magic(part))
-    return Path(*path.parts[:first])
 
 
 def _join_channels(images: Sequence[Path], start: Path, channels: int) -> Iterator[Input]:

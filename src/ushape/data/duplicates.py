@@ -1,15 +1,22 @@
-"""Duplicate images: identical ones, and recompressed or resized copies."""
+"""Checksums of the files of a data set, and duplicates among its images."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
 from ushape.transforms.resampling import resample_image
+from ushape.types import Case, CocoMask, MaskParts
+
+END_BYTES = 1 << 24
+"""Of a larger file only the size and this many bytes at each end enter the checksum."""
 
 COMPARED_PX = 64
 """Side of the reduced images that are compared, in pixels."""
@@ -23,6 +30,65 @@ FLAT = 1e-3
 
 MAX_COMPARED = 20_000
 """Number of images up to which all pairs are compared."""
+
+
+def dataset_checksum(cases: Iterable[Case], folder: Path) -> str:
+    """Return a checksum of file names and contents of all images and masks, 16 hex digits.
+
+    It does not depend on where the folder lies. Of a file above 16 MiB only the size and both ends
+    are read.
+    """
+    return combine_checksums(cases, folder, {})
+
+
+def combine_checksums(cases: Iterable[Case], folder: Path, known: Mapping[Path, bytes]) -> str:
+    """Return `dataset_checksum`; only files without a known checksum are read.
+
+    Args:
+        known: Checksums from `case_checksums`, by path.
+    """
+    folder = folder.parent if folder.is_file() else folder  # A table or a COCO file.
+    paths = sorted({path for case in cases for path in _files_of(case)})
+    with ThreadPoolExecutor() as pool:
+        parts = pool.map(lambda path: known.get(path) or _file_checksum(path), paths)
+        whole = hashlib.sha256()
+        for path, part in zip(paths, parts, strict=True):
+            whole.update(os.path.relpath(path, folder).replace(os.sep, "/").encode() + part)
+    return whole.hexdigest()[:16]
+
+
+def case_checksums(case: Case) -> dict[Path, bytes]:
+    """Return the checksum of each file that belongs to this case alone."""
+    shared = case.mask.path if isinstance(case.mask, CocoMask) else None
+    return {path: _file_checksum(path) for path in _files_of(case) if path != shared}
+
+
+def _files_of(case: Case) -> Iterator[Path]:
+    mask = case.mask
+    if isinstance(mask, MaskParts):
+        masks = mask.paths
+    elif isinstance(mask, CocoMask):
+        masks = (mask.path,)
+    else:
+        masks = (mask,) if mask else ()
+    for path in (case.image, *case.channels, *masks):
+        if path.is_dir():
+            yield from (one for one in path.rglob("*") if one.is_file())
+        else:
+            yield path
+
+
+def _file_checksum(path: Path) -> bytes:
+    if not path.exists():  # Removed since it was listed.
+        return b""
+    found, size = hashlib.sha256(), path.stat().st_size
+    found.update(str(size).encode())
+    with path.open("rb") as file:
+        found.update(file.read(END_BYTES))
+        if size > END_BYTES:
+            file.seek(max(END_BYTES, size - END_BYTES))
+            found.update(file.read())
+    return found.digest()
 
 
 @dataclass(frozen=True)
@@ -66,17 +132,13 @@ def detail_of(image: np.ndarray) -> np.ndarray:
 
 
 def find_duplicate_images(
-    names: Sequence[str],
-    hashes: Sequence[bytes],
-    details: Sequence[np.ndarray],
-    block: int = 1024,
+    names: Sequence[str], hashes: Sequence[bytes], details: Sequence[np.ndarray], block: int = 1024
 ) -> Iterator[Duplicates]:
     """Find all pairs of identical or nearly identical images; images without details are skipped.
 
     Above MAX_COMPARED images only identical ones are found.
 
     Args:
-        names: Name of each image.
         hashes: Result of `hash_pixels` for each image.
         details: Result of `detail_of` for each image.
         block: Number of images that are compared at a time.
@@ -100,10 +162,6 @@ def find_duplicate_images(
 
 def merge_groups(groups: Mapping[str, str], duplicates: Iterable[Duplicates]) -> dict[str, str]:
     """Merge groups that share duplicate images, so that a split cannot separate the duplicates.
-
-    Args:
-        groups: Group of each image, by its name.
-        duplicates: Pairs of duplicate images.
 
     Returns:
         Group of each image; a merged group takes the name that sorts first.

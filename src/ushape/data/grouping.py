@@ -24,7 +24,7 @@ GroupingKind = Literal["table", "patient", "folder", "prefix", "stack", "single"
 SECTIONS_PER_BLOCK = 3
 """Number of neighboring sections of a stack that form one group."""
 
-_INDEX = re.compile(r"^(?P<prefix>.*?)(?P<joint>[_\-. ]?)(?P<number>\d+)$")
+_INDEX = re.compile(r"^(?P<prefix>.*?)(?P<separator>[_\-. ]?)(?P<number>\d+)$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,6 @@ def infer_groups(cases: Sequence[Case], thumbnails: Mapping[str, np.ndarray]) ->
     A folder that states the split (`train/`) is not a group. The text says which rules did not fit.
 
     Args:
-        cases: Cases to group.
         thumbnails: Small gray image (T, T) by case id; distinguishes a stack from single images.
     """
     if not cases:
@@ -62,7 +61,7 @@ def infer_groups(cases: Sequence[Case], thumbnails: Mapping[str, np.ndarray]) ->
             text = f"{len(set(keys))}, by the PatientID of the DICOM files ({_each(keys)})"
             return _group_by(cases, keys, "patient", text)
     rules: tuple[tuple[GroupingKind, str, Callable[[Case], str]], ...] = (
-        ("folder", "folder", _folder_key),
+        ("folder", "folder", lambda case: _own_name(case).rpartition("/")[0]),
         ("prefix", "the name before the last number", _prefix_key),
     )
     unfit = []
@@ -73,7 +72,8 @@ def infer_groups(cases: Sequence[Case], thumbnails: Mapping[str, np.ndarray]) ->
             return _group_by(cases, keys, kind, text)
         if why := _why_unfit(keys, words):
             unfit.append(why)
-    if _is_stack(_one_part(cases), thumbnails):
+    # If the data state a split, other parts may restart at 1.
+    if _is_stack([case for case in cases if case.split == "train"] or cases, thumbnails):
         return _group_stack(cases)
     tried = f" ({'; '.join(unfit)})" if unfit else ""
     text = f"none found, each of the {len(cases)} images is its own group{tried}"
@@ -81,7 +81,7 @@ def infer_groups(cases: Sequence[Case], thumbnails: Mapping[str, np.ndarray]) ->
 
 
 def _are_groups(keys: Sequence[str]) -> bool:
-    """Return whether there are at least two groups, two images per group on average, no rest."""
+    """Return whether every image has a group, of at least two, with two images on average."""
     count = len(set(keys))
     return count >= 2 and len(keys) >= 2 * count and "" not in keys
 
@@ -122,16 +122,10 @@ def _own_name(case: Case) -> str:
     )
 
 
-def _folder_key(case: Case) -> str:
-    return _own_name(case).rpartition("/")[0]
-
-
 def _prefix_key(case: Case) -> str:
     """Return `car` for `car_04`; '' if the name does not end in a number after a prefix."""
     match = _INDEX.match(_own_name(case))
-    if match is None or not match["joint"]:
-        return ""
-    return match["prefix"]
+    return match["prefix"] if match and match["separator"] else ""
 
 
 def _is_stack(
@@ -162,11 +156,6 @@ def _by_chance(similarity: np.ndarray, orders: int = 200) -> float:
     return float(np.quantile([np.median(similarity[o[1:], o[:-1]]) for o in shuffled], 0.97))
 
 
-def _one_part(cases: Sequence[Case]) -> Sequence[Case]:
-    """Return the training cases if the data state a split: other parts may restart at 1."""
-    return [case for case in cases if case.split == "train"] or cases
-
-
 def _group_stack(cases: Sequence[Case]) -> Grouping:
     """Cut each stated part of a stack into contiguous blocks of nearly equal size."""
     groups: dict[str, str] = {}
@@ -193,10 +182,10 @@ def _mixed_sections(cases: Sequence[Case]) -> str:
     """Describe how often a stated split separates neighboring sections; '' if rarely."""
     numbers = [_number_of(case) for case in cases]
     ordered = sorted(cases, key=lambda case: (_number_of(case) or 0, case.id))
-    torn = sum(one.split != other.split for one, other in pairwise(ordered))
-    if len(set(numbers)) < len(numbers) or torn < len({case.split for case in cases}):
+    separated = sum(one.split != other.split for one, other in pairwise(ordered))
+    if len(set(numbers)) < len(numbers) or separated < len({case.split for case in cases}):
         return ""
-    return f"; the stated split separates {torn} pairs of neighbors, so its score is too high"
+    return f"; the stated split separates {separated} pairs of neighbors, so its score is too high"
 
 
 def _number_of(case: Case) -> int | None:
@@ -224,12 +213,11 @@ def refuse_too_few(groups: int, images: int) -> None:
     Raises:
         DataError: if there are fewer than three groups.
     """
-    if groups >= 3:
-        return
-    raise DataError(
-        f"{pluralize(groups, 'group')} of {pluralize(images, 'image')}: training, validation and "
-        "test need at least one each.",
-        code="too_few_groups",
-        hint="Annotate images of at least three patients, dishes or scenes. Images of one group "
-        "in training and in test would make the scores worthless.",
-    )
+    if groups < 3:
+        raise DataError(
+            f"{pluralize(groups, 'group')} of {pluralize(images, 'image')}: training, validation "
+            "and test need at least one each.",
+            code="too_few_groups",
+            hint="Annotate images of at least three patients, dishes or scenes. Images of one "
+            "group in training and in test would make the scores worthless.",
+        )

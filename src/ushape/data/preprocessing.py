@@ -1,4 +1,4 @@
-"""Preprocessing: files to the grid and intensities of the network, and its inverse.
+"""Preprocessing: bring files onto the grid and intensities of the network, and back.
 
 Training and prediction use the same object, which is stored in the plan.
 """
@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from ushape import io
-from ushape.errors import ConfigError, DataError
+from ushape.errors import ConfigError, DataError, check_range
 from ushape.formatting import pluralize, size_text
 from ushape.io.annotations import read_annotation
 from ushape.labels import LabelSpace
@@ -49,12 +49,9 @@ class PreprocessingConfig:
     """Percentiles at which intensities are clipped."""
 
     def __post_init__(self) -> None:
-        if self.downscale != "auto" and self.downscale < 1:
-            raise ConfigError(
-                f"preprocessing.downscale is {self.downscale}, below 1.",
-                code="value_out_of_range",
-                hint="1 keeps the full size, 2 halves height and width.",
-            )
+        if self.downscale != "auto":
+            hint = "1 keeps the full size, 2 halves height and width."
+            check_range("preprocessing.downscale", self.downscale, 1, hint=hint)
         if self.shape is not None and (
             self.downscale not in ("auto", 1) or min(self.shape, default=0) < 1
         ):
@@ -107,7 +104,6 @@ class Preprocessing:
         """Read and preprocess the files of a case.
 
         Args:
-            case: Case to load.
             companions: All cases of its group, itself included; empty if it stands alone.
 
         Raises:
@@ -115,9 +111,9 @@ class Preprocessing:
                 mask has another size, or if a mask value is not a class.
         """
         image, classes = read_image(case, self.channels), read_classes(case, self.space)
-        return self.place(case, image, classes, self.look(case, companions))
+        return self.place(case, image, classes, self.group_stats(case, companions))
 
-    def look(self, case: Case, companions: Sequence[Case] = ()) -> GroupStats | None:
+    def group_stats(self, case: Case, companions: Sequence[Case] = ()) -> GroupStats | None:
         """Return the statistics of the group of a case, if its preprocessing depends on them."""
         if not self.needs_group:
             return None
@@ -129,18 +125,18 @@ class Preprocessing:
         case: Case,
         image: np.ndarray,
         classes: np.ndarray | None,
-        look: GroupStats | None = None,
+        group: GroupStats | None = None,
     ) -> Sample:
         """Bring the pixels of a file (C, *S) and classes (*S) onto the working grid."""
         file_shape = image.shape[1:]
         if classes is not None and classes.shape != file_shape:
             raise mask_size_error(case, file_shape, classes.shape)
-        geometry = self._geometry(file_shape, look.box if look else None)
+        geometry = self._geometry(file_shape, group.box if group else None)
         placed = place_image(image, geometry)
         return Sample(
             case=case,
             image=placed,
-            normalization=self._normalization(placed, look),
+            normalization=self._normalization(placed, group),
             classes=None if classes is None else place_classes(classes, geometry),
             geometry=geometry,
         )
@@ -158,12 +154,12 @@ class Preprocessing:
             working_shape=self.config.working_shape(inside),
         )
 
-    def _normalization(self, image: np.ndarray, look: GroupStats | None) -> Normalization:
+    def _normalization(self, image: np.ndarray, group: GroupStats | None) -> Normalization:
         if self.normalization is not None:
             return self.normalization
         if self.config.intensity == "group":
-            assert look is not None
-            return look.normalization
+            assert group is not None
+            return group.normalization
         return self.measure(thin_out(image))
 
     def measure(self, pixels: np.ndarray) -> Normalization:
@@ -196,7 +192,10 @@ def measure_group(
     Raises:
         DataError: if a file cannot be read, or if the images differ in their number of channels.
     """
-    box = _common_box(cases) if crop else None
+    box: Box | None = None
+    if crop:
+        edges = zip(*(find_box(read_image(case)) for case in cases), strict=True)
+        box = tuple((min(e[0] for e in edge), max(e[1] for e in edge)) for edge in edges)
     inside = tuple(slice(*edge) for edge in box) if box else ()
     pixels = [thin_out(read_image(case)[(slice(None), *inside)], 4096) for case in cases]
     if len({len(part) for part in pixels}) > 1:
@@ -208,12 +207,6 @@ def measure_group(
     return GroupStats(
         box=box, normalization=Normalization.measure(np.concatenate(pixels, axis=1), percentiles)
     )
-
-
-def _common_box(cases: Sequence[Case]) -> Box:
-    boxes = [find_box(read_image(case)) for case in cases]
-    edges = zip(*boxes, strict=True)
-    return tuple((min(e[0] for e in edge), max(e[1] for e in edge)) for edge in edges)
 
 
 def by_group(cases: Sequence[Case]) -> dict[str, list[Case]]:
@@ -297,7 +290,7 @@ def thin_out(image: np.ndarray, at_most: int = 16_384) -> np.ndarray:
 
 
 def thinning_step(pixels: int, width: int, at_most: int = 16_384) -> int:
-    """Return the step between the pixels that `thin_out` takes, counted row by row."""
+    """Return the step between the pixels that `thin_out` takes, in row-major order."""
     step = max(1, pixels // at_most)
     while step > 1 and np.gcd(step, width) != 1:
         step -= 1  # A step that shares no factor with the width visits every column.

@@ -1,15 +1,22 @@
-"""Sampling of training patches: the case of each patch, and its position."""
+"""Training patches: the case, position, augmentation, encoding and pixel weights of each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypedDict
 
 import numpy as np
-from torch.utils.data import Sampler
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
 
-from ushape.errors import ConfigError
+from ushape.errors import ConfigError, check_range
+from ushape.labels import IGNORE, LabelSpace
+from ushape.transforms.augment import AugmentConfig, change_intensity
+from ushape.transforms.augment.geometry import cut, draw_warp
+from ushape.transforms.border_weights import border_weights, find_objects
+from ushape.types import Sample
 
 PatchKey = tuple[int, int]
 """(epoch, index within the epoch); with the seed of the run it determines a patch."""
@@ -38,12 +45,9 @@ class SamplingConfig:
                 code="value_out_of_range",
                 hint="Use at least one pixel along each axis, for example [256, 256].",
             )
-        if self.foreground_fraction != "auto" and not 0 <= self.foreground_fraction <= 1:
-            raise ConfigError(
-                f"sampling.foreground_fraction is {self.foreground_fraction}, outside [0, 1].",
-                code="value_out_of_range",
-                hint="0.33 suits most data; use more if foreground is rare.",
-            )
+        if self.foreground_fraction != "auto":
+            hint = "0.33 suits most data; use more if foreground is rare."
+            check_range("sampling.foreground_fraction", self.foreground_fraction, 0, 1, hint=hint)
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,6 @@ def build_draw(config: SamplingConfig, class_pixels: np.ndarray, groups: Sequenc
     """Build the case sampler of a recipe.
 
     Args:
-        config: Settings of the recipe.
         class_pixels: (cases, classes) pixels of each class in each case.
         groups: Group of each case.
     """
@@ -208,3 +211,122 @@ def _find_pixel(classes: np.ndarray, class_index: int, rng: np.random.Generator)
     if found.size == 0:  # Lost by downscaling.
         return rng.integers(classes.shape)
     return np.asarray(np.unravel_index(rng.choice(found), classes.shape))
+
+
+class Patch(TypedDict):
+    """One training patch; a batch has an additional first axis."""
+
+    image: Tensor
+    """(C, *P) float32, normalized intensities."""
+    target: Tensor
+    """(K, *P') float32, 0 or 1; P' is smaller than P for a network without padding."""
+    weight: Tensor
+    """(1, *P') float32, weight of each pixel in the loss; 0 for ignored pixels."""
+
+
+class PatchDataset(Dataset[Patch]):
+    """Draws, cuts, augments and encodes patches.
+
+    Args:
+        samples: Training cases.
+        patch_shape: P, in working pixels.
+        margin: Number of pixels that the network loses on each side.
+        seed: Random seed of the run.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        space: LabelSpace,
+        draw: CaseDraw,
+        weights: PixelWeights,
+        augment: AugmentConfig,
+        *,
+        patch_shape: tuple[int, ...],
+        margin: int = 0,
+        seed: int = 0,
+    ):
+        self.samples, self.space, self.draw = samples, space, draw
+        self.weights, self.augment = weights, augment
+        self.patch_shape, self.margin, self.seed = patch_shape, margin, seed
+        # The output of the network lies within the image; its margin may reach beyond.
+        self.inner_shape = tuple(size - 2 * margin for size in patch_shape)
+
+    def __getitem__(self, key: PatchKey) -> Patch:
+        rng = np.random.default_rng([self.seed, *key])
+        pick = self.draw.draw(rng)
+        sample = self.samples[pick.case_index]
+        assert sample.classes is not None, "a training case has a mask"
+
+        center = draw_center(sample.classes, pick.class_index, self.inner_shape, rng)
+        warp = draw_warp(self.augment.geometry, self.patch_shape, rng)
+        image, classes = cut(sample.image, sample.classes, center, self.patch_shape, warp)
+        assert classes is not None
+        image = sample.normalization.apply(image)
+        image = change_intensity(image, self.augment.intensity, rng)
+
+        inner = tuple(slice(self.margin, size - self.margin) for size in self.patch_shape)
+        target, _ = self.space.encode(torch.from_numpy(classes[inner]))
+        # Weights of the whole patch: objects in the margin may have borders within the output.
+        weight = torch.from_numpy(self.weights.of(classes)[None, *inner])
+        return Patch(image=torch.from_numpy(image), target=target, weight=weight)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelWeightConfig:
+    """Weights of the pixels in the cross-entropy."""
+
+    border_w0: float = 0.0
+    """Largest additional weight of background between two objects; 10 in the paper, 0 for none."""
+
+    border_sigma_px: float = 5.0
+    """Distance over which the additional weight decays, in pixels."""
+
+    balance: bool = False
+    """Weight classes by largest pixel count / pixel count, over the training cases."""
+
+    def __post_init__(self) -> None:
+        hint = "0 disables the border weights."
+        check_range("pixel_weights.border_w0", self.border_w0, 0, hint=hint)
+        if not self.border_sigma_px > 0:
+            raise ConfigError(
+                f"pixel_weights.border_sigma_px is {self.border_sigma_px}, not above 0.",
+                code="value_out_of_range",
+                hint="The paper uses 5 pixels.",
+            )
+
+
+class PixelWeights:
+    """Computes w = wc + w0 exp(-(d1 + d2)^2 / (2 sigma^2)), and 0 for ignored pixels.
+
+    d1 and d2 are the distances to the two nearest objects.
+
+    Args:
+        class_pixels: (cases, classes) pixels of each class in the training cases.
+
+    Source:
+        Ronneberger, Fischer, Brox 2015, arXiv 1505.04597, equation 2.
+    """
+
+    def __init__(self, config: PixelWeightConfig, class_pixels: np.ndarray):
+        self.config = config
+        counts = class_pixels.sum(axis=0)
+        # A class without pixels in the training cases has weight 0: it is never seen.
+        balanced = np.where(counts > 0, counts.max() / np.maximum(counts, 1), 0.0)
+        self._by_class = np.zeros(IGNORE + 1, dtype=np.float32)
+        self._by_class[: len(counts)] = balanced if config.balance else 1.0
+
+    def of(self, classes: np.ndarray) -> np.ndarray:
+        """Return the weights of a patch; objects are connected parts of the foreground.
+
+        Shapes:
+            classes: (*S) uint8 class indices.
+            returns: (*S) float32.
+        """
+        weights = self._by_class[classes]
+        if self.config.border_w0:
+            border = border_weights(
+                find_objects(classes), w0=self.config.border_w0, sigma=self.config.border_sigma_px
+            )
+            weights += np.where(classes == IGNORE, 0, border)
+        return weights

@@ -1,4 +1,4 @@
-"""The one scan of a data set: every file is read once, before anything is decided."""
+"""Scan of a data set: read every file once, and infer label space and groups."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from pathlib import Path
 
 from ushape.data.cache import join_errors
 from ushape.data.case_stats import CaseStats, duplicates_among, scan_cases, sum_values
-from ushape.data.checksum import combine_checksums
 from ushape.data.discovery import DatasetListing, discover
-from ushape.data.duplicates import Duplicates
+from ushape.data.duplicates import Duplicates, combine_checksums
 from ushape.data.grouping import (
     Grouping,
     infer_groups,
@@ -29,7 +28,7 @@ from ushape.types import CaseFacts
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetStats:
-    """Everything that one pass over the files of a data set has measured."""
+    """Results of the scan of a data set."""
 
     folder: Path
     """Data folder, table or COCO file that the user named."""
@@ -80,7 +79,7 @@ class DatasetStats:
             stats
             for stats in self.readable
             if stats.shape == stats.mask_shape
-            and not (stats.mask_is_image or stats.is_turned_apart)
+            and not (stats.mask_is_image or stats.is_rotated_apart)
         ]
 
     @cached_property
@@ -175,7 +174,6 @@ def scan_dataset(
         folder: Data folder, table or COCO file.
         masks: Folder of the masks, if `folder` holds only the images.
         labels: Label settings of the user; they take precedence over what the data state.
-        workers: Number of processes that read files.
         on_progress: Called with the number of cases read and the total.
 
     Raises:
@@ -230,7 +228,6 @@ def complete_labels(
 
     Args:
         labels: Label settings of the user; they take precedence.
-        stated: Classes that the data folder states.
         counts: Number of pixels of each mask value over all cases.
 
     Raises:

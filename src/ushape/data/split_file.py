@@ -31,7 +31,6 @@ def load_given_splits(path: Path, cases: Sequence[Case]) -> Splits:
 
     Args:
         path: File with the lists train, validation, test and optionally unused.
-        cases: All cases with their groups.
 
     Raises:
         RunError: if the file cannot be read or lacks a list.

@@ -121,11 +121,8 @@ def make_splits(
     stated split lacks is taken from its training groups in the same way.
 
     Args:
-        cases: Cases with their groups.
         foreground_share: Foreground share by case id, 0 to 1.
-        config: Sizes of the parts.
         kind: Rule by which the groups were inferred.
-        seed: Random seed.
         classes_present: Foreground classes by case id; if omitted, only shares are used.
 
     Raises:
@@ -152,12 +149,11 @@ def make_splits(
         all_groups=len(members),
         all_cases=len(cases),
     )
-    deal = _deal_ends if kind == "stack" else _deal_strata
-    part_of = {**given, **deal(pool, config, np.random.default_rng(seed))}
+    assign = _assign_ends if kind == "stack" else _assign_strata
+    part_of = {**given, **assign(pool, config, np.random.default_rng(seed))}
     ids = ids_of_parts(members, part_of)
-    text = describe_sizes(ids, part_of, kind)
-    text += _describe_given(lacking) if given else _describe_dealt(kind, config)
-    return Splits(**ids, text=text)
+    more = _describe_given(lacking) if given else _describe_assignment(kind, config)
+    return Splits(**ids, text=describe_sizes(ids, part_of, kind) + more)
 
 
 def members_of(cases: Sequence[Case]) -> dict[str, list[str]]:
@@ -248,19 +244,19 @@ def parts_of_groups(
         DataError: if the cases of a group are in different parts.
     """
     found: dict[str, str] = {}
-    torn: list[str] = []
+    separated: list[str] = []
     for group, ids in members.items():
         parts = [part for part in PARTS if any(part_of_case[i] == part for i in ids)]
         found[group] = parts[0]
         if len(parts) > 1:
             sides = [next(i for i in ids if part_of_case[i] == part) for part in parts]
-            torn.append(
+            separated.append(
                 f"  {group}: "
                 + ", ".join(f"{i} in {part}" for i, part in zip(sides, parts, strict=True))
             )
-    if torn:
-        more = [f"  ... and {len(torn) - 5} more"] if len(torn) > 5 else []
-        lines = [f"{source} separates {pluralize(len(torn), 'group')}:", *torn[:5], *more]
+    if separated:
+        more = [f"  ... and {len(separated) - 5} more"] if len(separated) > 5 else []
+        lines = [f"{source} separates {pluralize(len(separated), 'group')}:", *separated[:5], *more]
         raise DataError(
             "\n".join(lines),
             code="split_separates_group",
@@ -286,7 +282,7 @@ class _Pool:
     all_cases: int
 
 
-def _deal_strata(pool: _Pool, config: SplitConfig, rng: np.random.Generator) -> dict[str, str]:
+def _assign_strata(pool: _Pool, config: SplitConfig, rng: np.random.Generator) -> dict[str, str]:
     """Take test and validation groups evenly spread over the order by class and foreground."""
     members = pool.members
     noise = dict(zip(sorted(members), rng.random(len(members)), strict=True))
@@ -316,9 +312,7 @@ def _deal_strata(pool: _Pool, config: SplitConfig, rng: np.random.Generator) -> 
 
 
 def order_groups(
-    shares: Mapping[str, float],
-    present: Mapping[str, frozenset[int]],
-    noise: Mapping[str, float],
+    shares: Mapping[str, float], present: Mapping[str, frozenset[int]], noise: Mapping[str, float]
 ) -> list[str]:
     """Sort groups by their rarest class, from common to rare, then by foreground share and noise.
 
@@ -361,7 +355,7 @@ def _pick(
     return min(pool, key=lambda group: (noise[group] * 997) % 1)
 
 
-def _deal_ends(pool: _Pool, config: SplitConfig, rng: np.random.Generator) -> dict[str, str]:
+def _assign_ends(pool: _Pool, config: SplitConfig, rng: np.random.Generator) -> dict[str, str]:
     """Take contiguous blocks at both ends of a stack; the seed decides which is the test set."""
     order = sorted(pool.members)
     if rng.random() < 0.5:
@@ -405,7 +399,7 @@ def describe_sizes(
     return f"Split by {'image' if kind == 'single' else 'group'}: {', '.join(parts)}."
 
 
-def _describe_dealt(kind: GroupingKind, config: SplitConfig) -> str:
+def _describe_assignment(kind: GroupingKind, config: SplitConfig) -> str:
     if config.folds is not None:
         return f" Fold {config.fold + 1} of {config.folds}."
     if kind == "stack":
@@ -436,10 +430,8 @@ def nest_subsets(
 
     Args:
         cases: Training cases with their groups.
-        foreground_share: Foreground share by case id, as for `make_splits`.
-        classes_present: Foreground classes by case id, as for `make_splits`.
+        foreground_share, classes_present: As for `make_splits`.
         points: Maximum number of subsets.
-        seed: Random seed.
     """
     members = members_of(cases)
     shares = mean_shares(members, foreground_share)

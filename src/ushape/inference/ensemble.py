@@ -17,10 +17,9 @@ from ushape.inference.backends import open_backend
 from ushape.inference.network import LazyNetwork, Network, Precision, Slot, TorchNetwork
 from ushape.inference.sliding_window import TileSettings, sliding_window, sliding_window_batch
 from ushape.models import network_sizes
-from ushape.planning.hardware import inspect_machine, keep_memory
+from ushape.planning.hardware import inspect_machine, keep_memory, memory_format
 from ushape.planning.plan import Plan
 from ushape.planning.run import Run
-from ushape.planning.step_time import memory_format
 from ushape.transforms.tiling import Average, symmetries
 from ushape.types import Sample
 

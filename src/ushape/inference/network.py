@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ushape.errors import PlanError
-from ushape.planning.step_time import precision_context
+from ushape.planning.hardware import precision_context
 
 Precision = Literal["bf16", "fp32"]
 """Number format in which convolutions are computed."""

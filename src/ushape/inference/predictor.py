@@ -230,8 +230,8 @@ class Predictor:
         check_dimensions(str(case.image), image.ndim - 1, self.plan.recipe.network.dims)
         samples = []
         for preprocessing in (member.plan.preprocessing for member in self.members):
-            look = preprocessing.look(case, companions)
-            samples.append(preprocessing.place(case, image, None, look))
+            group = preprocessing.group_stats(case, companions)
+            samples.append(preprocessing.place(case, image, None, group))
         return PreparedImage(tuple(samples), source)
 
     def _postprocess(

@@ -6,15 +6,15 @@ A loss with parameters of its own also needs a field in `LossConfig`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from ushape.config import is_custom, missing_code
 from ushape.errors import ConfigError
 from ushape.labels import LabelSpace
-from ushape.losses.compose import DeepSupervision, WeightedSum
 from ushape.losses.entropy import CrossEntropyLoss, FocalLoss
 from ushape.losses.overlap import DiceLoss, JaccardLoss, TverskyLoss
 
@@ -107,3 +107,50 @@ def build_loss(config: LossConfig, space: LabelSpace, *, deep_supervision: bool)
             terms.append((factor, LOSSES[name](space, config)))
     loss = WeightedSum(*terms)
     return DeepSupervision(loss) if deep_supervision else loss
+
+
+class WeightedSum(nn.Module):
+    """Weighted sum of losses, which are given as pairs of a factor and a loss."""
+
+    def __init__(self, *terms: tuple[float, nn.Module]):
+        super().__init__()
+        self.factors = [factor for factor, _ in terms]
+        self.losses = nn.ModuleList(loss for _, loss in terms)
+
+    def forward(self, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+        parts = zip(self.factors, self.losses, strict=True)
+        return sum(
+            (factor * loss(logits, target, weight) for factor, loss in parts), logits.new_zeros(())
+        )
+
+
+class DeepSupervision(nn.Module):
+    """Apply a loss to every head of a network; each coarser head has half the weight of the finer.
+
+    Args:
+        loss: Loss of one head: (logits, target, weight) -> scalar.
+
+    Shapes:
+        logits: one (B, K, *S), or a list of them, fine to coarse.
+        target, weight: size of the finest head; coarser heads use nearest-neighbor samples.
+
+    Source:
+        nnU-Net (Isensee et al. 2021), 10.1038/s41592-020-01008-z.
+    """
+
+    def __init__(self, loss: nn.Module):
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, logits: Tensor | Sequence[Tensor], target: Tensor, weight: Tensor) -> Tensor:
+        heads = [logits] if isinstance(logits, Tensor) else list(logits)
+        shares = [0.5**level for level in range(len(heads))]
+        total = heads[0].new_zeros(())
+        for share, head in zip(shares, heads, strict=True):
+            size = head.shape[2:]
+            head_target, head_weight = (
+                value if value.shape[2:] == size else functional.interpolate(value, size=size)
+                for value in (target, weight)
+            )
+            total = total + share / sum(shares) * self.loss(head, head_target, head_weight)
+        return total

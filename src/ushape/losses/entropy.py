@@ -30,7 +30,9 @@ class CrossEntropyLoss(nn.Module):
         self.space = space
 
     def forward(self, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-        return self.mean_over_pixels(self.of_pixels(_full_precision(logits), target), weight)
+        full = logits.float() if logits.element_size() < 4 else logits
+        loss = self.of_pixels(full, target)
+        return (weight * loss).sum() / (weight > 0).sum().clamp(min=1)
 
     def of_pixels(self, logits: Tensor, target: Tensor) -> Tensor:
         """(B, K, *S) twice -> (B, 1, *S)."""
@@ -38,10 +40,6 @@ class CrossEntropyLoss(nn.Module):
             loss = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
             return loss.mean(dim=1, keepdim=True)
         return -(target * logits.log_softmax(dim=1)).sum(dim=1, keepdim=True)
-
-    def mean_over_pixels(self, loss: Tensor, weight: Tensor) -> Tensor:
-        """Return the weighted sum divided by the number of pixels that are not ignored."""
-        return (weight * loss).sum() / (weight > 0).sum().clamp(min=1)
 
 
 class FocalLoss(CrossEntropyLoss):
@@ -71,7 +69,3 @@ class FocalLoss(CrossEntropyLoss):
         tiny = torch.finfo(log_probability.dtype).tiny
         focus = (-log_probability.expm1()).clamp(min=tiny) ** self.gamma
         return -focus * log_probability
-
-
-def _full_precision(logits: Tensor) -> Tensor:
-    return logits.float() if logits.element_size() < 4 else logits

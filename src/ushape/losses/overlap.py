@@ -16,7 +16,7 @@ class Areas:
 
     both: Tensor
     truth: Tensor
-    guess: Tensor
+    predicted: Tensor
 
 
 def measure_areas(
@@ -29,11 +29,13 @@ def measure_areas(
     """
     # Sums in half precision lose single pixels.
     full = logits.float() if logits.element_size() < 4 else logits
-    counted = (weight > 0).to(full.dtype)
-    guess = space.probabilities(full)[:, space.foreground] * counted
-    truth = target[:, space.foreground] * counted
+    valid = (weight > 0).to(full.dtype)
+    predicted = space.probabilities(full)[:, space.foreground] * valid
+    truth = target[:, space.foreground] * valid
     axes = [*([] if per_image else [0]), *range(2, logits.ndim)]
-    return Areas(both=(guess * truth).sum(axes), truth=truth.sum(axes), guess=guess.sum(axes))
+    return Areas(
+        both=(predicted * truth).sum(axes), truth=truth.sum(axes), predicted=predicted.sum(axes)
+    )
 
 
 class OverlapLoss(nn.Module):
@@ -77,7 +79,7 @@ class DiceLoss(OverlapLoss):
     """
 
     def fraction(self, areas: Areas) -> tuple[Tensor, Tensor]:
-        return 2 * areas.both, areas.truth + areas.guess
+        return 2 * areas.both, areas.truth + areas.predicted
 
 
 class JaccardLoss(OverlapLoss):
@@ -88,7 +90,7 @@ class JaccardLoss(OverlapLoss):
     """
 
     def fraction(self, areas: Areas) -> tuple[Tensor, Tensor]:
-        return areas.both, areas.truth + areas.guess - areas.both
+        return areas.both, areas.truth + areas.predicted - areas.both
 
 
 class TverskyLoss(OverlapLoss):
@@ -115,6 +117,6 @@ class TverskyLoss(OverlapLoss):
         self.alpha, self.beta = alpha, beta
 
     def fraction(self, areas: Areas) -> tuple[Tensor, Tensor]:
-        false_positive, false_negative = areas.guess - areas.both, areas.truth - areas.both
+        false_positive, false_negative = areas.predicted - areas.both, areas.truth - areas.both
         below = areas.both + self.alpha * false_positive + self.beta * false_negative
         return areas.both, below

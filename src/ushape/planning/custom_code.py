@@ -190,7 +190,9 @@ def _with_names_for_objects(recipe: Recipe, prefix: str) -> Recipe:
     terms: dict[str | LossBuilder, float] = {}
     if callable(network.architecture):
         name = f"{prefix}.{_label_of(network.architecture)}"
-        MODELS[name] = _network_builder(network.architecture)
+        made: Any = network.architecture  # A built network is copied for each training.
+        is_built = isinstance(made, nn.Module)
+        MODELS[name] = (lambda *_: copy.deepcopy(made)) if is_built else made
         network = replace(network, architecture=name)
     for loss, factor in recipe.loss.terms.items():
         if callable(loss):
@@ -201,13 +203,6 @@ def _with_names_for_objects(recipe: Recipe, prefix: str) -> Recipe:
             loss = name
         terms[loss] = factor
     return replace(recipe, network=network, loss=replace(recipe.loss, terms=terms))
-
-
-def _network_builder(network: Any) -> Any:
-    """Return a function that builds the network, or copies a built one."""
-    if not isinstance(network, nn.Module):
-        return network
-    return lambda config, in_channels, out_channels: copy.deepcopy(network)
 
 
 def _loss_builder(loss: Any) -> Callable[..., nn.Module]:

@@ -1,4 +1,4 @@
-"""Fingerprint: what the planner knows about the training data. Test cases are never included."""
+"""Fingerprint: properties of the training cases that the planner uses."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Fingerprint:
     mirror_axes: tuple[int, ...]
     """Axes of S along which the data may be mirrored."""
 
-    turns_freely: bool
+    rotates_freely: bool
     """Whether the data may be rotated by any angle, because no direction is special."""
 
     round_trip_dice: dict[int, float]
@@ -65,7 +65,6 @@ def take_fingerprint(stats: DatasetStats, training: Collection[str]) -> Fingerpr
     """Compute the fingerprint of the training cases.
 
     Args:
-        stats: Scanned data set.
         training: Ids of the training cases.
     """
     case_stats = [one for one in stats.case_stats if one.case.id in training]
@@ -74,7 +73,8 @@ def take_fingerprint(stats: DatasetStats, training: Collection[str]) -> Fingerpr
     pixels = np.concatenate([one.pixels for one in case_stats], axis=1)
     shapes = np.asarray([one.shape for one in case_stats])
     thumbnails = np.stack([one.thumbnail for one in case_stats])
-    mirror_axes, turns_freely = find_symmetry(thumbnails, groups)
+    mirror_axes, rotates_freely = find_symmetry(thumbnails, groups)
+    shares = np.array([stats.foreground_share(one) for one in case_stats])
     offset = shapes.shape[1] - 2  # Thumbnails show the last two axes.
     return Fingerprint(
         cases=len(case_stats),
@@ -83,14 +83,14 @@ def take_fingerprint(stats: DatasetStats, training: Collection[str]) -> Fingerpr
         largest_shape=tuple(int(size) for size in shapes.max(axis=0)),
         pixels_per_epoch=int(shapes.prod(axis=1).sum()),
         normalization=Normalization.measure(pixels),
-        foreground_cases=_mean([stats.foreground_share(one) > 0 for one in case_stats]),
-        foreground_share=_mean([stats.foreground_share(one) for one in case_stats]),
+        foreground_cases=float(np.mean(shares > 0)),
+        foreground_share=float(shares.mean()),
         object_size=_median([one.object_size for one in case_stats if one.objects]),
         objects_per_case=_median([one.objects for one in case_stats if one.objects]),
         redundancy=_redundancy_of(case_stats, groups),
         recordings=1 if stats.grouping.kind == "stack" else len(set(groups)),
         mirror_axes=tuple(axis + offset for axis in mirror_axes),
-        turns_freely=turns_freely,
+        rotates_freely=rotates_freely,
         round_trip_dice=_measure_round_trips(case_stats, stats),
     )
 
@@ -135,10 +135,6 @@ def _redundancy_of(case_stats: Sequence[CaseStats], groups: Sequence[str]) -> fl
     return max(0.0, (near - far) / max(1e-6, 1 - far))
 
 
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values))
-
-
 def _median(values: Sequence[float]) -> float:
     """Return the median, 0 for an empty sequence."""
     return float(np.median(values)) if values else 0.0
@@ -172,7 +168,7 @@ def round_trip_dice(classes: np.ndarray, factor: int, space: LabelSpace) -> floa
     valid = classes != IGNORE
     scores = []
     for index in range(1, len(space.values)):
-        truth, guess = (classes == index) & valid, (back == index) & valid
+        truth, predicted = (classes == index) & valid, (back == index) & valid
         if truth.any():
-            scores.append(2 * (truth & guess).sum() / (truth.sum() + guess.sum()))
+            scores.append(2 * (truth & predicted).sum() / (truth.sum() + predicted.sum()))
     return float(np.mean(scores)) if scores else 0.0

@@ -17,12 +17,11 @@ from ushape.errors import DataError, PlanError
 from ushape.metrics.topology import MAX_TOPOLOGY_PX, MIN_CELL_FRACTION
 from ushape.models import network_sizes
 from ushape.planning.fingerprint import Fingerprint, take_fingerprint
-from ushape.planning.hardware import Machine
+from ushape.planning.hardware import FORWARD_SHARE, Machine, measure_step_s
 from ushape.planning.plan import Plan
 from ushape.planning.recipe import Recipe
 from ushape.planning.rules import apply_rules
 from ushape.planning.rules.result import RuleResult, Situation, SplitFacts, TimeBudget
-from ushape.planning.step_time import FORWARD_SHARE, measure_step_s
 from ushape.transforms.tiling import symmetries
 from ushape.types import MaskEncoding
 
@@ -151,11 +150,7 @@ def _measure_time(
 def expected_evaluation_s(
     recipe: Recipe, step_s: float, shapes: Sequence[tuple[int, ...]]
 ) -> float:
-    """Estimate the seconds for predicting validation and test cases, tuning, and the report.
-
-    Args:
-        shapes: Shapes of the image files.
-    """
+    """Estimate the seconds for predicting cases of these shapes, tuning, and the report."""
     # Seconds per report, file and pixel: benchmarks/README.md.
     report_s, reading_s, tuning_s = 8.0, 0.02, 0.15e-6
     batch, patch = resolved(recipe.train.batch_size), resolved(recipe.sampling.patch_shape)

@@ -136,8 +136,8 @@ class Run:
         return run
 
     @contextmanager
-    def left_whole_or_not_at_all(self) -> Iterator[None]:
-        """Remove the folder again if planning fails."""
+    def removed_on_failure(self) -> Iterator[None]:
+        """Remove the folder if planning fails."""
         try:
             yield
         except BaseException:
@@ -168,11 +168,7 @@ class Run:
         return Plan.from_dict(self._read_json(self.plan_path), source=str(self.plan_path))
 
     def save_cases(self, data: Path, facts: Sequence[CaseFacts], checksum: str) -> None:
-        """Save where the data lie, with paths relative to their folder where possible.
-
-        Args:
-            checksum: Checksum of the data set, from the scan.
-        """
+        """Save where the data lie, with paths relative to their folder where possible."""
         data = data.parent if data.is_file() else data  # A table or a COCO file.
         rows = [
             {**_case_to_row(fact.case, data), "class_pixels": fact.class_pixels} for fact in facts

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ushape.data.case_stats import CaseStats
-from ushape.data.checks.run import CheckResult
+from ushape.data.checks import CheckResult
 from ushape.data.preprocessing import read_image
 from ushape.data.splits import PARTS
 from ushape.formatting import size_text

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lightning
 import numpy as np
 import torch
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -23,7 +23,7 @@ from ushape.training.optimizers import Schedule
 from ushape.transforms.overlay import tint_errors
 
 
-class KeepBest(lightning.Callback):
+class KeepBest(Callback):
     """Save the averaged weights after each epoch with a new best validation Dice.
 
     The weights of every epoch are saved as well if `train.keep_epochs` is set.
@@ -32,9 +32,7 @@ class KeepBest(lightning.Callback):
     def __init__(self, run: Run):
         self.run, self.best_dice, self.best_epoch = run, -1.0, -1
 
-    def on_validation_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, SegmentationModule)
         dice, epoch = pl_module.validation_dice, trainer.current_epoch + 1
         facts = {"epoch": epoch, "validation_dice": dice}
@@ -54,12 +52,11 @@ class KeepBest(lightning.Callback):
         self.best_dice, self.best_epoch = state_dict["best_dice"], state_dict["best_epoch"]
 
 
-class EpochLog(lightning.Callback):
+class EpochLog(Callback):
     """Write metrics.csv with one row per epoch; checkpoints contain the rows.
 
     Args:
         on_row: Function that is called with each new row.
-        clock: Function that returns seconds.
     """
 
     def __init__(
@@ -71,14 +68,10 @@ class EpochLog(lightning.Callback):
         self.run, self.on_row, self.clock = run, on_row, clock
         self.rows: list[dict[str, Any]] = []
 
-    def on_train_epoch_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = self.clock()
 
-    def on_train_epoch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, SegmentationModule)
         patches = max(1, pl_module.patches)
         row = {
@@ -103,7 +96,7 @@ class EpochLog(lightning.Callback):
         self.rows = list(state_dict["rows"])
 
 
-class Pacer(lightning.Callback):
+class Pacer(Callback):
     """End the training in time: change the number of remaining steps if the speed has changed.
 
     The learning-rate schedule spans the new number of steps, so that its end is reached in any
@@ -112,14 +105,13 @@ class Pacer(lightning.Callback):
     Args:
         schedule: Schedule of the module; its `total_steps` is changed.
         budget_s: Seconds from now until training must have ended; None: no limit.
-        clock: Function that returns seconds.
     """
 
     TOLERANCE = 0.04
-    """Relative change of the remaining steps from which on they are changed."""
+    """Relative difference from the planned number of steps above which it is changed."""
 
     EVERY = 0.05
-    """Fraction of the budget after which the speed is checked, in addition to each epoch's end."""
+    """Fraction of the budget after which the speed is checked, in addition to each epoch end."""
 
     def __init__(
         self,
@@ -140,7 +132,7 @@ class Pacer(lightning.Callback):
         """Seconds of training, including those before an interruption."""
         return self._used_before + self.clock() - self._began
 
-    def seconds_left(self, trainer: lightning.Trainer) -> float | None:
+    def seconds_left(self, trainer: Trainer) -> float | None:
         """Estimate the remaining seconds by the speed so far, including validation."""
         if self._first_step is None or trainer.global_step == self._first_step[0]:
             return None
@@ -148,17 +140,15 @@ class Pacer(lightning.Callback):
         step_s = (self.clock() - since) / (trainer.global_step - step)
         return step_s * (self.schedule.total_steps - trainer.global_step)
 
-    def on_train_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.revisions:
             self.schedule.total_steps = self.revisions[-1][1]
         self._stop_if_over(trainer)  # The training was killed after its last step.
 
     def on_train_batch_end(
         self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
+        trainer: Trainer,
+        pl_module: LightningModule,
         outputs: Any,
         batch: Any,
         batch_idx: int,
@@ -171,9 +161,7 @@ class Pacer(lightning.Callback):
             self._revise(trainer, may_extend=False)
         self._stop_if_over(trainer)
 
-    def on_train_epoch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._revise(trainer, may_extend=True)
 
     def state_dict(self) -> dict[str, Any]:
@@ -184,7 +172,7 @@ class Pacer(lightning.Callback):
         self._began = self.clock()
         self.revisions = [(int(step), int(total)) for step, total in state_dict["revisions"]]
 
-    def _revise(self, trainer: lightning.Trainer, *, may_extend: bool) -> None:
+    def _revise(self, trainer: Trainer, *, may_extend: bool) -> None:
         """Change the number of steps if the planned one would miss the time limit."""
         self._revised_at = self.used_s
         left = self.seconds_left(trainer)
@@ -198,7 +186,7 @@ class Pacer(lightning.Callback):
             self.schedule.total_steps = trainer.global_step + max(possible, 1)
             self.revisions.append((trainer.global_step, self.schedule.total_steps))
 
-    def _stop_if_over(self, trainer: lightning.Trainer) -> None:
+    def _stop_if_over(self, trainer: Trainer) -> None:
         is_late = self.budget_s is not None and self.used_s > self.budget_s
         if is_late or trainer.global_step >= self.schedule.total_steps:
             trainer.should_stop = True
@@ -212,7 +200,7 @@ class TrainingBar(RichProgressBar):
         self.pacer = pacer
 
     def get_metrics(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+        self, trainer: Trainer, pl_module: LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
         found = super().get_metrics(trainer, pl_module)
         metrics = {
@@ -231,7 +219,7 @@ class TrainingBar(RichProgressBar):
 
 
 class WholeFileCheckpoints(TorchCheckpointIO):
-    """Write checkpoints to another file first: a kill or a full disk leaves the last one intact."""
+    """Write checkpoints to a temporary file first, so that a failure leaves the last one intact."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
@@ -249,19 +237,17 @@ class WholeFileCheckpoints(TorchCheckpointIO):
             ) from error
 
 
-class ValidationPictures(lightning.Callback):
-    """Write validation images with true positives, misses and false positives to TensorBoard."""
+class ValidationPictures(Callback):
+    """Write validation images, with their errors in color, to TensorBoard."""
 
-    def on_validation_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, SegmentationModule)
         if trainer.sanity_checking or not isinstance(trainer.logger, TensorBoardLogger):
             return
-        for index, guess in pl_module.shown.items():
+        for index, predicted in pl_module.shown.items():
             sample = pl_module.validation[index]
             assert sample.classes is not None, "a validation case has a mask"
-            picture = tint_errors(sample.image, sample.classes, np.asarray(guess))
+            picture = tint_errors(sample.image, sample.classes, np.asarray(predicted))
             trainer.logger.experiment.add_image(
                 f"validation/{sample.case.id}", picture, trainer.current_epoch, dataformats="HWC"
             )

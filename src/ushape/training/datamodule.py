@@ -13,9 +13,7 @@ from torch.utils.data import DataLoader
 
 from ushape.config import resolved
 from ushape.data.cache import SampleStore
-from ushape.data.patches import Patch, PatchDataset
-from ushape.data.pixel_weights import PixelWeights
-from ushape.data.sampling import EpochSampler, build_draw
+from ushape.data.sampling import EpochSampler, Patch, PatchDataset, PixelWeights, build_draw
 from ushape.planning.plan import Plan
 
 

@@ -1,4 +1,4 @@
-"""Learning-rate range test: train with a rising learning rate, and find where the loss falls.
+"""Learning-rate range test: train with an increasing learning rate and find the steepest descent.
 
 Lightning's learning-rate finder is not used because it writes a checkpoint into the working
 directory and returns no curve if the loss becomes NaN.
@@ -16,12 +16,12 @@ import torch
 from scipy import ndimage
 
 from ushape.data.cache import SampleStore
-from ushape.data.patches import Patch
-from ushape.errors import ConfigError, PlanError
+from ushape.data.sampling import Patch
+from ushape.errors import ConfigError, PlanError, check_range
 from ushape.formatting import to_csv
 from ushape.io.files import write_bytes
+from ushape.planning.hardware import precision_context
 from ushape.planning.plan import Plan
-from ushape.planning.step_time import precision_context
 from ushape.training.datamodule import SegmentationData
 from ushape.training.module import SegmentationModule
 from ushape.training.optimizers import build_optimizer
@@ -53,12 +53,7 @@ class LRFinderConfig:
                 code="value_out_of_range",
                 hint="Use a lowest rate above 0 and a higher one, e.g. --min 1e-6 --max 10.",
             )
-        if self.steps < 10:
-            raise ConfigError(
-                f"The range test has {self.steps} steps, which are too few.",
-                code="value_out_of_range",
-                hint="Use at least 10, e.g. --steps 50.",
-            )
+        check_range("steps", self.steps, 10, hint="50 steps are usual: --steps 50.")
         if not self.divergence > 1:
             raise ConfigError(
                 f"The factor for divergence is {self.divergence}.",
@@ -68,7 +63,7 @@ class LRFinderConfig:
 
     @property
     def rates(self) -> np.ndarray:
-        """Learning rates (steps,), which increase by a constant factor."""
+        """Learning rates (steps,)."""
         return np.geomspace(self.lowest, self.highest, self.steps)
 
 

@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from ushape.config import resolved
-from ushape.data.patches import Patch
+from ushape.data.sampling import Patch
 from ushape.errors import RunError
 from ushape.inference.ensemble import sample_probabilities
 from ushape.labels import IGNORE, LabelSpace
 from ushape.losses import build_loss
 from ushape.metrics.overlap import Counts, count_overlap, dice
 from ushape.models import build_model
+from ushape.planning.hardware import memory_format
 from ushape.planning.plan import Plan
-from ushape.planning.step_time import memory_format
 from ushape.training.optimizers import Schedule, build_optimizer
 from ushape.types import Sample
 
@@ -33,7 +33,6 @@ class SegmentationModule(lightning.LightningModule):
     """Network and loss; the moving average of the weights is what is validated and saved.
 
     Args:
-        plan: Plan of the training.
         validation: Cases whose indices `validation_step` receives.
         groups: Group of each validation case.
     """
@@ -112,17 +111,16 @@ class SegmentationModule(lightning.LightningModule):
         found = sample_probabilities(
             self.averaged.module, sample, self.plan, precision, average="none"
         )
-        guess = space.decode(found)
+        classes = space.decode(found)
         if len(self.shown) < SHOWN or index in self.shown:
-            self.shown[index] = guess
+            self.shown[index] = classes
         row = self._group_index[sample.case.group]
         entropy = cross_entropy_sum(found, sample.classes, space)
         self._cross_entropy += torch.tensor(entropy, device=self.device)
         for place, region in enumerate(space.scored):
-            counts = count_overlap(guess, sample.classes, region)
+            counts = count_overlap(classes, sample.classes, region)
             self._counts[row, place] += torch.tensor(
-                [counts.overlap, counts.truth, counts.predicted, counts.pixels],
-                device=self.device,
+                [counts.overlap, counts.truth, counts.predicted, counts.pixels], device=self.device
             )
 
     def on_validation_epoch_end(self) -> None:
@@ -135,8 +133,8 @@ class SegmentationModule(lightning.LightningModule):
         self.log("train/epoch_loss", self.loss_sum / max(1, self.batches), rank_zero_only=True)
 
     def configure_gradient_clipping(self, *arguments: Any, **options: Any) -> None:
-        # Lightning refuses to clip for fused optimizers, for the sake of fp16's loss normalization,
-        # which bf16 and fp32 do without.
+        # Lightning refuses to clip gradients of fused optimizers because of the loss scaling of
+        # fp16, which bf16 and fp32 do not use.
         largest = self.plan.recipe.train.gradient_clip
         if largest:
             nn.utils.clip_grad_norm_(self.network.parameters(), largest, foreach=True)
@@ -159,13 +157,13 @@ def cross_entropy_sum(
     Shapes:
         probabilities: (K, *S); classes: (*S) indices or IGNORE.
     """
-    counted = classes != IGNORE
-    truth = classes[counted]
+    valid = classes != IGNORE
+    truth = classes[valid]
     if space.is_exclusive:
-        chance = np.take_along_axis(probabilities[:, counted], truth[None].astype(int), axis=0)
+        chance = np.take_along_axis(probabilities[:, valid], truth[None].astype(int), axis=0)
     else:
         shown = np.stack([region.of(truth) for region in space.scored])
-        chance = np.where(shown, probabilities[:, counted], 1 - probabilities[:, counted])
+        chance = np.where(shown, probabilities[:, valid], 1 - probabilities[:, valid])
     entropy = -np.log(chance.clip(1e-7, None)).mean(axis=0).sum()
     return float(entropy), float(truth.size)
 

@@ -35,7 +35,7 @@ def _sgd(parameters: Parameters, train: TrainConfig, fused: bool) -> Optimizer:
 
 
 def _rmsprop(parameters: Parameters, train: TrainConfig, fused: bool) -> Optimizer:
-    return torch.optim.RMSprop(  # Has no fused form.
+    return torch.optim.RMSprop(  # RMSprop has no fused implementation.
         parameters,
         lr=resolved(train.learning_rate),
         momentum=train.momentum,

@@ -7,6 +7,7 @@ import logging
 import math
 import re
 import signal
+import threading
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -86,7 +87,7 @@ def fit(
         ConfigError: if network or loss are defined in a Python file that the user did not name.
     """
     run.require_code(plan, training=True)
-    _quieten()
+    _silence_lightning()
     torch.manual_seed(plan.recipe.seed)
     groups = [case.group for case in validation.cases]
     module = SegmentationModule(plan, validation, groups)
@@ -105,7 +106,7 @@ def fit(
         best_dice=best.best_dice,
         best_epoch=best.best_epoch,
         epochs=len(log.rows),
-        was_interrupted=interrupt.has_come,
+        was_interrupted=interrupt.is_set(),
         foreground_patches=log.rows[-1]["foreground_patches"] if log.rows else 0.0,
     )
 
@@ -159,20 +160,13 @@ def _build_trainer(
     )
 
 
-@dataclass
-class _Interrupt:
-    """Whether Ctrl-C was pressed."""
-
-    has_come: bool = False
-
-
 @contextmanager
-def _stop_at_first_interrupt(trainer: lightning.Trainer) -> Iterator[_Interrupt]:
+def _stop_at_first_interrupt(trainer: lightning.Trainer) -> Iterator[threading.Event]:
     """Finish the step, validate and end at the first Ctrl-C; stop immediately at the second."""
-    interrupt = _Interrupt()
+    interrupt = threading.Event()
 
     def stop(signal_number: int, frame: Any) -> None:
-        interrupt.has_come = True
+        interrupt.set()
         trainer.should_stop = True
         signal.signal(signal.SIGINT, before)
 
@@ -187,8 +181,8 @@ def _stop_at_first_interrupt(trainer: lightning.Trainer) -> Iterator[_Interrupt]
         signal.signal(signal.SIGINT, before)
 
 
-def _quieten() -> None:
-    """Silence Lightning's messages on its own configuration, which users cannot change."""
+def _silence_lightning() -> None:
+    """Silence Lightning's messages about its configuration, which users cannot change."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
 

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ushape.data.cache import SampleStore
 from ushape.data.preprocessing import Preprocessing, PreprocessingConfig, thin_out
 from ushape.errors import DataError
 from ushape.labels import LabelSpace
@@ -29,14 +28,14 @@ def case(tmp_path):
     return Case(id="a", image=tmp_path / "i.png", mask=tmp_path / "m.png")
 
 
-def test_scaling_by_hand():
+def test_normalization_by_hand():
     normalization = Normalization(low=(0.0,), high=(10.0,), mean=(4.0,), std=(2.0,))
     image = np.array([[[-5, 0, 4, 10, 99]]], dtype=np.float32)
     assert normalization.apply(image).tolist() == [[[-2, -2, 0, 3, 3]]]
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
-def test_measured_scaling_standardizes_any_dtype(dtype):
+def test_normalization_measured_on_any_dtype_standardizes(dtype):
     pixels = (rng.random((3, 5000)) * 250 * np.array([[0.2], [0.5], [1]])).astype(dtype)
     scaled = Normalization.measure(pixels).apply(pixels[:, :, None])
     assert scaled.dtype == np.float32
@@ -44,7 +43,7 @@ def test_measured_scaling_standardizes_any_dtype(dtype):
     np.testing.assert_allclose(scaled.std(axis=(1, 2)), 1, atol=0.02)
 
 
-def test_constant_and_broken_channels_become_zeros_not_nan():
+def test_normalization_of_constant_and_broken_channels_is_zero():
     pixels = np.array([[7.0] * 9, [np.nan] * 9, [np.inf] + [1.0] * 8])
     scaled = Normalization.measure(pixels).apply(pixels[:, :, None])
     assert np.isfinite(scaled).all()
@@ -52,7 +51,7 @@ def test_constant_and_broken_channels_become_zeros_not_nan():
 
 
 @pytest.mark.parametrize("downscale", [1, 2, 3])
-def test_there_and_back_lies_on_the_file_s_grid(case, downscale):
+def test_restore_returns_to_the_grid_of_the_file(case, downscale):
     preprocessing = prepare(downscale)
     sample = preprocessing.load(case)
     assert sample.geometry.file_shape == (31, 42)
@@ -64,7 +63,7 @@ def test_there_and_back_lies_on_the_file_s_grid(case, downscale):
     assert 2 * (truth & guess).sum() / (truth.sum() + guess.sum()) > 0.9
 
 
-def test_prediction_prepares_as_training_does(case):
+def test_preprocessing_is_the_same_in_training_and_prediction(case):
     normalization = Normalization.measure(rng.random((1, 99)) * 255)
     annotated = prepare(2, normalization).load(case)
     plain = prepare(2, normalization).load(Case(id="a", image=case.image))
@@ -72,14 +71,14 @@ def test_prediction_prepares_as_training_does(case):
     assert (plain.image == annotated.image).all()
 
 
-def test_each_image_by_its_own_numbers(case):
+def test_preprocessing_normalizes_each_image_by_its_own_statistics(case):
     sample = prepare(normalization=None).load(case)
     scaled = sample.normalization.apply(sample.image)
     assert scaled.mean() == pytest.approx(0, abs=0.05)
     assert scaled.std() == pytest.approx(1, abs=0.05)
 
 
-def test_other_channels_and_strange_values_name_the_file(case):
+def test_preprocessing_names_the_file_with_other_channels_or_values(case):
     with pytest.raises(DataError) as error:
         prepare(channels=3).load(case)
     assert error.value.code == "channel_count_mismatch"
@@ -88,26 +87,7 @@ def test_other_channels_and_strange_values_name_the_file(case):
         prepare().load(case)
 
 
-def test_a_store_names_every_case_that_fails(case, tmp_path):
-    broken = [Case(id=n, image=tmp_path / f"{n}.png", mask=case.mask) for n in ("x", "y")]
-    store = SampleStore([case, *broken], prepare(), keep=True)
-    with pytest.raises(DataError) as caught:
-        store.load_all(2)
-    assert caught.value.code == "unusable_cases"
-    assert "x.png" in caught.value.message
-    assert "y.png" in caught.value.message
-
-
-def test_a_store_in_memory_gives_what_the_files_give(case):
-    kept = SampleStore([case, case], prepare(2), keep=True)
-    kept.load_all(2)
-    read = SampleStore([case, case], prepare(2), keep=False)
-    assert len(kept) == len(read) == 2
-    assert kept[0] is kept[0]
-    assert (kept[1].image == read[1].image).all()
-
-
-def test_thinned_pixels_are_spread_over_all_columns():
+def test_thin_out_spreads_pixels_over_all_columns():
     image = np.broadcast_to(np.arange(64), (1, 64, 64))
     thin = thin_out(image, at_most=256)
     assert 256 <= thin.shape[1] <= 512

@@ -1,19 +1,37 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
+from ushape.data.preprocessing import thin_out
 from ushape.data.sampling import (
     CaseDraw,
     EpochSampler,
+    PatchDataset,
+    PixelWeightConfig,
+    PixelWeights,
     SamplingConfig,
     build_draw,
     draw_center,
     lesion_probabilities,
     patient_lesion_probabilities,
 )
-from ushape.errors import ConfigError
+from ushape.datasets.synthetic import SyntheticConfig, make_cells, write_data_set
+from ushape.errors import ConfigError, DataError
+from ushape.labels import IGNORE, LabelSpace
+from ushape.normalization import Normalization
+from ushape.transforms.augment import STRENGTHS, AugmentConfig
+from ushape.transforms.augment.geometry import GeometryConfig
+from ushape.types import Case, Geometry, Sample
+
+SPACE = LabelSpace(values=(0, 255), names=("background", "foreground"))
+STRONG = AugmentConfig(
+    geometry=GeometryConfig(flip_axes=(0, 1), rotation_probability=1, elastic_probability=1)
+)
 
 
-def test_planned_foreground_share_is_reached_among_mostly_empty_cases():
+def test_case_draw_reaches_the_foreground_share_among_mostly_empty_cases():
     # 2 of 40 cases hold foreground: 5 % by chance, planned 60 % + 40 % x 5 % = 62 %.
     class_pixels = np.full((40, 2), [100, 0])
     class_pixels[[3, 17], 1] = 5
@@ -26,7 +44,7 @@ def test_planned_foreground_share_is_reached_among_mostly_empty_cases():
     assert {pick.case_index for pick in picks if pick.class_index} == {3, 17}
 
 
-def test_rare_class_is_centered_on_as_often_as_a_common_one():
+def test_case_draw_centers_on_rare_and_common_classes_equally_often():
     class_pixels = np.array([[10, 900, 0]] * 9 + [[10, 0, 1]])
     draw = CaseDraw(class_pixels, 1.0)
     rng = np.random.default_rng(1)
@@ -34,13 +52,13 @@ def test_rare_class_is_centered_on_as_often_as_a_common_one():
     assert np.mean(np.array(classes) == 2) == pytest.approx(0.5, abs=0.04)
 
 
-def test_without_any_foreground_every_case_is_drawn():
+def test_case_draw_without_any_foreground_draws_every_case():
     draw = CaseDraw(np.array([[5, 0], [5, 0], [5, 0]]), 0.9)
     rng = np.random.default_rng(2)
     assert {draw.draw(rng).case_index for _ in range(100)} == {0, 1, 2}
 
 
-def test_foreground_patch_holds_the_class():
+def test_draw_center_of_a_foreground_patch_contains_the_class():
     classes = np.zeros((40, 30), np.uint8)
     classes[39, 29] = 1  # In the corner: the patch is pushed back into the image.
     for seed in range(20):
@@ -50,35 +68,35 @@ def test_foreground_patch_holds_the_class():
         assert corner == (32, 22)
 
 
-def test_patches_stay_inside_and_reach_every_corner():
+def test_draw_center_stays_inside_and_reaches_every_corner():
     classes = np.zeros((10, 12), np.uint8)
     rng = np.random.default_rng(3)
     corners = {draw_center(classes, None, (8, 8), rng) for _ in range(500)}
     assert corners == {(y + 4.0, x + 4.0) for y in range(3) for x in range(5)}
 
 
-def test_image_smaller_than_the_patch_lies_in_its_middle():
+def test_draw_center_of_an_image_smaller_than_the_patch_is_its_middle():
     assert draw_center(np.zeros((6, 20), np.uint8), None, (8, 20), np.random.default_rng(0)) == (
         3.0,
         10.0,
     )
 
 
-def test_ranks_share_an_epoch_without_overlap():
+def test_epoch_sampler_ranks_share_an_epoch_without_overlap():
     samplers = [EpochSampler(10, lambda: 0, rank, 3) for rank in range(3)]
     parts = [list(sampler) for sampler in samplers]
     assert sorted(key for part in parts for key in part) == [(0, index) for index in range(10)]
     assert [len(part) for part in parts] == [len(sampler) for sampler in samplers]
 
 
-def test_each_epoch_has_its_own_keys():
+def test_epoch_sampler_yields_different_keys_in_each_epoch():
     epochs = iter([4, 5])
     sampler = EpochSampler(2, lambda: next(epochs))
     assert list(sampler) == [(4, 0), (4, 1)]
     assert list(sampler) == [(5, 0), (5, 1)]
 
 
-def test_impossible_share_is_refused():
+def test_sampling_config_refuses_impossible_shares():
     with pytest.raises(ConfigError) as error:
         SamplingConfig(foreground_fraction=1.5)
     assert error.value.code == "value_out_of_range"
@@ -92,7 +110,7 @@ def test_lesion_probabilities_by_hand():
     np.testing.assert_allclose(lesion_probabilities(np.zeros(4)), 0.25)
 
 
-def test_patient_first_then_lesion():
+def test_patient_lesion_probabilities_are_uniform_over_patients():
     lesion, groups = np.array([0, 3, 0, 0, 0]), ["b", "b", "a", "a", "a"]
     found = patient_lesion_probabilities(lesion, groups)
     # Patient b: mean 1.5, sum 3: 0.15 / 3.3 and 3.15 / 3.3 of one half; a has no lesion at all.
@@ -100,7 +118,7 @@ def test_patient_first_then_lesion():
 
 
 @pytest.mark.parametrize("name", ["uniform", "lesion", "patient_lesion"])
-def test_cases_are_drawn_as_often_as_the_formula_says(name):
+def test_build_draw_follows_the_lesion_probabilities(name):
     class_pixels = np.array([[9, 0], [5, 4], [1, 8], [9, 0], [8, 1]])
     groups = ["a", "a", "b", "b", "b"]
     expected = {
@@ -114,3 +132,87 @@ def test_cases_are_drawn_as_often_as_the_formula_says(name):
     assert {pick.class_index for pick in picks} == {None}
     counts = np.bincount([pick.case_index for pick in picks], minlength=5)
     np.testing.assert_allclose(counts / 20_000, expected, atol=0.012)
+
+
+def make_dataset(augment=STRONG, margin=0, seed=0, patch_shape=(24, 32)):
+    rng = np.random.default_rng(0)
+    samples = []
+    for index in range(3):
+        image = rng.integers(256, size=(2, 40, 44), dtype=np.uint8)
+        classes = (image[0] > 200).astype(np.uint8)
+        classes[0, 0] = IGNORE
+        samples.append(
+            Sample(
+                case=Case(id=str(index), image=Path("x")),
+                image=image,
+                normalization=Normalization.measure(thin_out(image)),
+                classes=classes,
+                geometry=Geometry(
+                    file_shape=(40, 44),
+                    box=((0, 40), (0, 44)),
+                    padded_shape=(40, 44),
+                    working_shape=(40, 44),
+                ),
+            )
+        )
+    class_pixels = np.array([[9, 9]] * 3)
+    draw, weights = CaseDraw(class_pixels, 0.5), PixelWeights(PixelWeightConfig(), class_pixels)
+    return PatchDataset(
+        samples, SPACE, draw, weights, augment, patch_shape=patch_shape, margin=margin, seed=seed
+    )
+
+
+def test_patch_depends_only_on_seed_epoch_and_index():
+    first, second = make_dataset(), make_dataset()
+    _ = first[0, 7], first[5, 1]
+    for name, value in second[3, 2].items():
+        assert torch.equal(value, first[3, 2][name])
+    assert not torch.equal(first[3, 2]["image"], first[3, 3]["image"])
+    assert not torch.equal(first[3, 2]["image"], first[4, 2]["image"])
+    assert not torch.equal(first[3, 2]["image"], make_dataset(seed=1)[3, 2]["image"])
+
+
+def test_patch_target_is_smaller_by_the_margin_of_the_network():
+    plain = STRENGTHS["none"]
+    whole = make_dataset(plain)
+    wider = make_dataset(plain, margin=4, patch_shape=(32, 40))
+    corners = set()
+    for index in range(30):
+        patch, with_margin = whole[0, index], wider[0, index]
+        assert patch["image"].shape == (2, 24, 32)
+        assert with_margin["image"].shape == (2, 32, 40)
+        assert patch["target"].shape == patch["weight"].shape == (1, 24, 32)
+        assert torch.equal(with_margin["target"], patch["target"])
+        assert torch.equal(with_margin["image"][:, 4:-4, 4:-4], patch["image"])
+        corners.add(bool((patch["weight"] == 0).any()))
+    assert corners == {True, False}  # The image's very corner, which is ignored, is reached.
+
+
+def test_patch_without_augmentation_cuts_image_and_mask_alike():
+    """Pixels above the threshold are those of the mask: image and mask are cut alike."""
+    dataset = make_dataset(STRENGTHS["none"])
+    for index in range(10):
+        patch = dataset[0, index]
+        bright = patch["image"][0][patch["target"][0] == 1]
+        dark = patch["image"][0][(patch["target"][0] == 0) & (patch["weight"][0] == 1)]
+        assert bright.min() > dark.max()
+
+
+def test_generated_cells_are_seeded_and_the_mask_is_exact(tmp_path):
+    config = SyntheticConfig(size=96)
+    draws = [
+        make_cells(config, np.random.default_rng(0), np.random.default_rng(1)) for _ in range(2)
+    ]
+    for one, other in zip(*draws, strict=True):
+        assert (one == other).all()
+    image, mask = draws[0]
+    assert image.shape == mask.shape == (96, 96)
+    assert set(np.unique(mask)) == {0, 255}
+    assert 0.1 < (mask > 0).mean() < 0.9
+
+    write_data_set(tmp_path / "set", 5, SyntheticConfig(size=32, groups=2), seed=0)
+    names = sorted(path.name for path in (tmp_path / "set" / "images").iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "set" / "masks").iterdir())
+    assert names == [f"dish0{d}_0{n}.png" for d, n in ((1, 1), (1, 2), (1, 3), (2, 1), (2, 2))]
+    with pytest.raises(DataError, match="is not empty"):
+        write_data_set(tmp_path / "set", 1, config, seed=0)

@@ -1,4 +1,4 @@
-"""The one scan of a data set: each file is read once, and errors are collected."""
+"""Scan of a data set: each file is read once, and errors are collected."""
 
 import shutil
 from collections import Counter
@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from ushape import io
-from ushape.data.checksum import dataset_checksum
 from ushape.data.discovery import discover
+from ushape.data.duplicates import dataset_checksum
 from ushape.data.layouts.names import StatedClasses
 from ushape.data.scan import complete_labels, describe_dataset, scan_dataset
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
@@ -121,7 +121,7 @@ def test_scan_refuses_images_of_different_kinds(data):
     assert error.value.code == "mixed_channels"
 
 
-def test_description_of_a_dataset(cells):
+def test_describe_dataset_writes_a_line_for_each_subject(cells):
     lines = describe_dataset(scan(cells))
     assert lines[0].startswith("12 pairs of image and mask (images/ beside masks/); 64 × 64 pixels")
     assert (
@@ -137,7 +137,7 @@ def stated(tmp_path, **changes):
     return StatedClasses(source=tmp_path / "classes.txt", **changes)
 
 
-def test_class_names_without_values(tmp_path):
+def test_complete_labels_by_names_without_values(tmp_path):
     names = stated(tmp_path, names=("back", "cell", "gap"))
     assert complete(names, (0, 2)).values == (0, 1, 2)
     assert complete(names, (0, 100, 200)).values == (0, 100, 200)
@@ -147,7 +147,7 @@ def test_class_names_without_values(tmp_path):
     assert error.value.code == "class_names_mismatch"
 
 
-def test_class_names_with_values(tmp_path):
+def test_complete_labels_by_names_with_values(tmp_path):
     found = complete(stated(tmp_path, names=("b", "c"), values=(0, 9), ignore=255), (0, 9, 255))
     assert (found.values, found.names, found.ignore) == ((0, 9), ("b", "c"), 255)
     void = stated(tmp_path, names=("b", "c", "void"), values=(0, 9, 255))

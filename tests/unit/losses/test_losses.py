@@ -6,8 +6,7 @@ import torch
 
 from ushape.errors import ConfigError
 from ushape.labels import IGNORE, LabelSpace
-from ushape.losses import LossConfig, build_loss
-from ushape.losses.compose import DeepSupervision, WeightedSum
+from ushape.losses import DeepSupervision, LossConfig, WeightedSum, build_loss
 from ushape.losses.entropy import CrossEntropyLoss, FocalLoss
 from ushape.losses.overlap import DiceLoss, JaccardLoss, TverskyLoss
 
@@ -20,7 +19,7 @@ def encode(classes, space):
     return target[None], weight[None]
 
 
-def test_dice_counted_by_hand():
+def test_dice_by_hand():
     # Truth has 3 pixels; 2 are found, none invented: 2*2 / (2+3) = 0.8.
     target, weight = encode([[0, 1, 1, 1]], TWO)
     found, _ = encode([[0, 0, 1, 1]], TWO)
@@ -35,7 +34,7 @@ def test_dice_stays_between_0_and_1():
     assert 0 <= DiceLoss(TWO, smooth=5)(50 - 100 * target, target, weight) <= 1
 
 
-def test_jaccard_and_tversky_counted_by_hand():
+def test_jaccard_and_tversky_by_hand():
     # Truth has 3 pixels; 2 are found, 1 is missed, 2 are invented.
     target, weight = encode([[1, 1, 1, 0, 0, 0]], TWO)
     found, _ = encode([[0, 1, 1, 1, 1, 0]], TWO)

@@ -6,7 +6,7 @@ import torch
 from ushape.errors import PlanError
 from ushape.models import build_model
 from ushape.models.config import NetworkConfig
-from ushape.models.memory import parameter_count
+from ushape.models.unet import receptive_field
 
 CARVANA_ORIGINAL = NetworkConfig(
     widths=(64, 128, 256, 512, 1024),
@@ -104,7 +104,7 @@ def test_unet_output_stretched_has_the_size_of_the_input():
     network = build_on_meta(config, 1, 1)
     assert network.margin == 0
     assert network(torch.empty(1, 1, 572, 572, device="meta")).shape == (1, 1, 572, 572)
-    assert parameter_count(config, 1, 1) == 31_030_593
+    assert sum(parameter.numel() for parameter in network.parameters()) == 31_030_593
 
     torch.manual_seed(0)
     small = NetworkConfig(widths=(4, 8), norm="none", padding="valid")
@@ -116,3 +116,28 @@ def test_unet_output_stretched_has_the_size_of_the_input():
     x = torch.randn(1, 1, 20, 28)
     expected = torch.nn.functional.interpolate(plain(x), (20, 28), mode="bilinear")
     torch.testing.assert_close(stretched(x), expected)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        NetworkConfig(widths=(2, 2), norm="none"),
+        NetworkConfig(widths=(2, 2, 2), norm="none", decoder_convolutions=1),
+        NetworkConfig(widths=(2, 2, 2), norm="none", center_convolutions=1, convolutions=3),
+        NetworkConfig(widths=(2, 2, 2), norm="none", up="bilinear"),
+        NetworkConfig(widths=(2, 2, 2), norm="none", up="bilinear_3x3"),
+    ],
+)
+def test_receptive_field_is_where_gradients_come_from(config):
+    # All weights positive and no clipping by ReLU: every pixel that can matter has a gradient.
+    network = build_model(replace(config, activation="gelu"), 1, 1).double()
+    for parameter in network.parameters():
+        torch.nn.init.constant_(parameter, 0.1)
+    image = torch.ones(1, 1, 16, 160, dtype=torch.float64, requires_grad=True)
+    widest = 0
+    for column in range(80, 88):
+        (gradient,) = torch.autograd.grad(network(image)[0, 0, 8, column], image)
+        seen = gradient.abs().sum(dim=(0, 1, 2)).nonzero()
+        widest = max(widest, int(seen.max() - seen.min()) + 1)
+    assert receptive_field(config) - 2 ** (len(config.widths) - 1) < widest
+    assert widest <= receptive_field(config)

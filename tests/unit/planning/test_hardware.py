@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from ushape.errors import PlanError
 from ushape.planning import hardware
-from ushape.planning.hardware import inspect_machine, keep_memory
+from ushape.planning.hardware import inspect_machine, keep_memory, memory_format
 
 
 @pytest.mark.parametrize(
@@ -60,3 +61,25 @@ def test_keep_memory_does_nothing_without_glibc(error, monkeypatch):
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(ctypes, "CDLL", fail)
     assert keep_memory() is False
+
+
+def test_inspect_machine_respects_the_memory_limit_of_a_container(monkeypatch):
+    monkeypatch.setattr(hardware, "Path", lambda name: SimpleNamespace(read_text=lambda: "4096\n"))
+    monkeypatch.setattr(hardware.psutil, "virtual_memory", lambda: SimpleNamespace(total=10_000))
+    assert inspect_machine("cpu").main_memory_bytes == 4096
+
+
+def test_memory_format_is_channels_last_only_in_2d():
+    assert memory_format(2, channels_last=True) == torch.channels_last
+    assert memory_format(3, channels_last=True) == torch.contiguous_format
+    assert memory_format(2, channels_last=False) == torch.contiguous_format
+
+
+def test_inspect_machine_describes_this_machine_and_refuses_unknown_devices():
+    machine = inspect_machine("cpu")
+    assert machine.device == "cpu"
+    assert machine.cores >= 1
+    assert machine.main_memory_bytes > 1 << 30
+    with pytest.raises(PlanError) as caught:
+        inspect_machine("abacus")
+    assert caught.value.code == "device_not_available"

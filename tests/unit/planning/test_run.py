@@ -69,7 +69,7 @@ def test_run_save_weights_stores_facts_and_no_code(run):
     assert [path.name for path in Path(run.folder).iterdir()] == ["model.safetensors"]
 
 
-def test_every_kind_of_case_is_found_again(tmp_path):
+def test_run_load_cases_returns_every_kind_of_case(tmp_path):
     data = tmp_path / "data"
     data.mkdir()
     for name in ("a.png", "a1.png", "b.png", "c.png"):

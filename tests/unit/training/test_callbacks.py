@@ -57,7 +57,7 @@ def train(pacer, clock, step_s, *, epoch_steps=10, validation_s=0.0, until=10**9
     return trainer
 
 
-def test_pacer_leaves_a_plan_alone_that_is_kept():
+def test_pacer_does_not_change_a_plan_that_is_kept():
     clock, schedule = FakeClock(), schedule_of(100)
     pacer = Pacer(schedule, 100.0, clock)
     trainer = train(pacer, clock, lambda step: 1.0)

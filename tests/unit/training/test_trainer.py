@@ -1,14 +1,19 @@
-"""A batch that does not fit after all: half of it, twice, from where the training was."""
+"""Training within the memory, damaged checkpoints and Ctrl-C."""
 
 import csv
 import json
+import signal
+import zipfile
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import ushape
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
+from ushape.errors import RunError
 from ushape.training.module import SegmentationModule
+from ushape.training.trainer import OUT_OF_MEMORY, _refuse_damaged, _stop_at_first_interrupt
 
 TINY = [
     "network.widths=[4,8]",
@@ -26,7 +31,7 @@ def cells(tmp_path):
 
 
 def limit_memory(monkeypatch, patches, after_steps=0):
-    """As if more patches did not fit, from some step on."""
+    """Refuse larger batches after some steps, as if they did not fit into memory."""
     loss_of, seen = SegmentationModule.loss_of, []
 
     def refuse(module, batch):
@@ -81,3 +86,40 @@ def test_train_within_memory_raises_other_errors(cells, tmp_path, monkeypatch):
     monkeypatch.setattr(SegmentationModule, "loss_of", fail)
     with pytest.raises(RuntimeError, match="something else"):
         train(cells, tmp_path / "run", 2)
+
+
+@pytest.mark.parametrize(
+    ("message", "is_memory"),
+    [
+        ("CUDA out of memory. Tried to allocate 2.00 GiB.", True),
+        ("MPS backend out of memory (MPS allocated: 18 GB)", True),
+        ("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.", True),
+        ("mat1 and mat2 shapes cannot be multiplied", False),
+    ],
+)
+def test_out_of_memory_matches_the_allocators_of_all_devices(message, is_memory):
+    assert bool(OUT_OF_MEMORY.search(message)) is is_memory
+
+
+def test_refuse_damaged_checks_the_contents_of_a_checkpoint(tmp_path):
+    path = tmp_path / "last.ckpt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("data", b"x" * 1000)
+    _refuse_damaged(path)
+    whole = path.read_bytes()
+    for content in (whole[:500], whole.replace(b"xx", b"xy", 1)):
+        path.write_bytes(content)
+        with pytest.raises(RunError) as caught:
+            _refuse_damaged(path)
+        assert caught.value.code == "damaged_checkpoint"
+
+
+def test_stop_at_first_interrupt_lets_the_step_finish_once():
+    trainer, before = SimpleNamespace(should_stop=False), signal.getsignal(signal.SIGINT)
+    with _stop_at_first_interrupt(trainer) as interrupt:
+        assert not interrupt.is_set()
+        signal.raise_signal(signal.SIGINT)
+        assert trainer.should_stop
+        assert interrupt.is_set()
+        assert signal.getsignal(signal.SIGINT) is before  # The second Ctrl-C ends at once.
+    assert signal.getsignal(signal.SIGINT) is before

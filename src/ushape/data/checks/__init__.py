@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass, replace
+
 from ushape.data.checks import images, masks
-from ushape.data.checks.finding import Check
+from ushape.data.checks.finding import SEVERITIES, Check, Finding
+from ushape.data.scan import DatasetStats, with_labels
+from ushape.data.splits import PARTS, SplitConfig, Splits, split_dataset
+from ushape.errors import DataError
+from ushape.formatting import pluralize
 
 CHECKS: tuple[Check, ...] = (
     images.find_unpaired,
@@ -16,10 +23,127 @@ CHECKS: tuple[Check, ...] = (
     masks.find_stray_values,
     masks.find_mixed_encodings,
     masks.find_object_ids,
-    masks.find_class_trouble,
+    masks.find_class_problems,
     masks.find_empty,
     masks.find_inverted,
     masks.find_misplaced,
     images.find_duplicates,
     images.find_ungrouped,
 )
+
+
+ALREADY_REPORTED = {"unpaired"}
+"""Checks whose findings `describe_dataset` has already printed when a training starts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckResult:
+    """A data set with its findings, the most severe first."""
+
+    stats: DatasetStats
+    findings: tuple[Finding, ...]
+    splits: Splits | None
+    """The split that a training would make; None if none is possible."""
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether a training would stop."""
+        return any(finding.severity == "error" for finding in self.findings)
+
+    @property
+    def verdict(self) -> str:
+        """Number of findings of each severity, in a sentence."""
+        pairs = f"{pluralize(len(self.stats.case_stats), 'pair')} of image and mask"
+        counts = Counter(finding.severity for finding in self.findings)
+        if not counts:
+            return f"{pairs}: no problems found."
+        listed = ", ".join(
+            pluralize(counts[severity], severity) for severity in SEVERITIES if counts[severity]
+        )
+        ready = "Training would stop." if self.has_errors else "Training can start."
+        return f"{pairs}: {listed}. {ready}"
+
+    @property
+    def facts(self) -> list[str]:
+        """Layout, groups and meaning of the mask values, one line each."""
+        lines = [f"Layout: {self.stats.listing.layout}."]
+        if self.stats.readable:
+            lines.append(f"Groups: {self.stats.grouping.text}.")
+        space = self.stats.label_space
+        if space is not None:
+            classes = ", ".join(
+                f"{value} = {name}" for value, name in zip(space.values, space.names, strict=True)
+            )
+            lines.append(f"Mask values: {classes}.")
+        return lines
+
+
+def check_dataset(stats: DatasetStats, *, split: SplitConfig, seed: int) -> CheckResult:
+    """Find every problem of a data set.
+
+    Soft edges and object ids are interpreted in the most likely way, so that the other checks can
+    be applied as well.
+
+    Args:
+        stats: Scanned data set; it may contain unreadable cases.
+        split, seed: Settings of the split that a training would make.
+    """
+    stats = interpret_masks(stats)
+    findings: list[Finding] = []
+    splits = None
+    if stats.label_error is not None:
+        findings.append(_finding_of("mask_values", stats.label_error))
+    if stats.label_space is not None:
+        try:
+            splits = split_dataset(stats, split, seed=seed)
+            parts = {case_id: part for part in PARTS for case_id in getattr(splits, part)}
+            stats = replace(stats, part_of=parts)
+        except DataError as error:
+            findings.append(_finding_of("split", error))
+    findings += apply_checks(stats)
+    findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
+    return CheckResult(stats=stats, findings=tuple(findings), splits=splits)
+
+
+def apply_checks(stats: DatasetStats) -> list[Finding]:
+    """Return the findings of all checks, in the order of CHECKS."""
+    return [finding for check in CHECKS for finding in check(stats)]
+
+
+def check_before_training(stats: DatasetStats) -> list[str]:
+    """Apply the checks to a data set that is about to be used for training.
+
+    Returns:
+        One line for each warning.
+
+    Raises:
+        DataError: if there are findings with which training makes no sense; it names all of them.
+    """
+    findings = [finding for finding in apply_checks(stats) if finding.check not in ALREADY_REPORTED]
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if errors:
+        raise DataError(
+            "\n".join(finding.text for finding in errors),
+            code="failed_data_check",
+            hint=f"{errors[0].fix} `ushape check {stats.folder}` lists all problems.",
+        )
+    return [f"Warning: {finding.text}" for finding in findings if finding.severity == "warning"]
+
+
+def interpret_masks(stats: DatasetStats) -> DatasetStats:
+    """Return a copy whose soft edges or object ids are separated from the background."""
+    error = stats.label_error
+    if stats.meaning_is_stated or (error is not None and error.code == "class_names_mismatch"):
+        return stats
+    if any(masks.find_object_ids(stats)):
+        threshold = 1
+    elif any(masks.find_soft_edges(stats)):
+        threshold = masks.threshold_between(*masks.sharp_values(stats.value_counts))
+    else:
+        return stats
+    interpreted = with_labels(stats, replace(stats.labels, threshold=threshold))
+    return replace(interpreted, labels=stats.labels)  # The checks still report what they found.
+
+
+def _finding_of(check: str, error: DataError) -> Finding:
+    return Finding(check=check, severity="error", text=error.message, fix=error.hint)

@@ -9,7 +9,7 @@ from typing import Literal
 from ushape.data.scan import DatasetStats
 
 Severity = Literal["error", "warning", "note"]
-"""error: training stops; warning: scores will be wrong or low; note: worth knowing."""
+"""error: training stops; warning: scores may be wrong or low; note: for information."""
 
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 

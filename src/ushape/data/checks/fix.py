@@ -11,8 +11,8 @@ import numpy as np
 
 from ushape import io
 from ushape.data.case_stats import CaseStats
+from ushape.data.checks import CheckResult
 from ushape.data.checks.masks import sharp_values, threshold_between
-from ushape.data.checks.run import CheckResult
 from ushape.data.preprocessing import read_image
 from ushape.errors import RunError
 from ushape.formatting import pluralize, to_csv
@@ -96,7 +96,7 @@ def _copy_case(stats: CaseStats, folder: Path, edges: tuple[int, int] | None) ->
     case = stats.case
     assert case.mask is not None
     image_path = _place(folder / "images", case.id, io.suffix_of(case.image))
-    if stats.is_turned_apart:
+    if stats.is_rotated_apart:
         image_path = image_path.with_name(f"{io.stem_of(image_path)}.png")
         upright = read_image(case)
         picture = upright[0] if len(upright) == 1 else np.moveaxis(upright, 0, -1)
@@ -127,8 +127,8 @@ def _corrected(
     stats: CaseStats, mask: MaskPixels, edges: tuple[int, int] | None
 ) -> tuple[MaskPixels, list[str]]:
     codes, changes = mask.codes, []
-    if stats.is_turned_apart:
-        codes = np.ascontiguousarray(turn_as_exif(codes, stats.image_turn))
+    if stats.is_rotated_apart:
+        codes = np.ascontiguousarray(rotate_as_exif(codes, stats.image_orientation))
         changes.append("mask rotated by the EXIF orientation of the image")
     elif stats.shape != codes.shape and stats.shape == codes.shape[::-1]:
         codes = np.ascontiguousarray(codes.T)
@@ -143,7 +143,7 @@ def _corrected(
     return MaskPixels(codes=codes, encoding=encoding), changes
 
 
-def turn_as_exif(array: np.ndarray, orientation: int) -> np.ndarray:
+def rotate_as_exif(array: np.ndarray, orientation: int) -> np.ndarray:
     """Rotate an array (y, x) as it is displayed, by the EXIF orientation 1 to 8."""
     turned = array.T if orientation >= 5 else array
     mirrored_y = orientation in (3, 4, 7, 8)

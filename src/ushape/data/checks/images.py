@@ -57,7 +57,7 @@ def find_other_sizes(dataset: DatasetStats) -> Iterator[Finding]:
     """Find masks with another size than the image: rotated by EXIF, transposed, or different."""
     unlike = [stats for stats in dataset.readable if stats.shape != stats.mask_shape]
     # A square image, or one that is upside down, keeps its size if EXIF rotates it.
-    turned = [stats for stats in dataset.readable if stats.is_turned_apart]
+    turned = [stats for stats in dataset.readable if stats.is_rotated_apart]
     transposed = [e for e in unlike if e not in turned and e.shape == e.mask_shape[::-1]]
     other = [stats for stats in unlike if stats not in turned and stats not in transposed]
     if turned:

@@ -138,7 +138,7 @@ def find_stray_values(dataset: DatasetStats) -> Iterator[Finding]:
     )
 
 
-def find_class_trouble(dataset: DatasetStats) -> Iterator[Finding]:
+def find_class_problems(dataset: DatasetStats) -> Iterator[Finding]:
     """Find gaps in the class values, classes in only one group, and rare classes."""
     space = dataset.label_space
     if space is None or space.threshold is not None or _are_ids(dataset):
@@ -228,7 +228,7 @@ def find_inverted(dataset: DatasetStats) -> Iterator[Finding]:
             shares.append(foreground / (background + foreground))
     if len(selected) < MIN_COMPARED_CASES:
         return
-    logits = np.array([_logit(share) for share in shares])
+    logits = np.array([math.log(share / (1 - share)) for share in shares])
     middle = float(np.median(logits))
     spread = max(0.5, MAD_TO_SIGMA * float(np.median(np.abs(logits - middle))))
     framed = float(np.median([stats.border_share for stats in selected]))
@@ -281,10 +281,6 @@ def find_misplaced(dataset: DatasetStats) -> Iterator[Finding]:
             fix="Check them in check.html; register or annotate them again.",
             cases=tuple(stats.case.id for _, stats in odd),
         )
-
-
-def _logit(share: float) -> float:
-    return math.log(share / (1 - share))
 
 
 def _name(name: str) -> str:

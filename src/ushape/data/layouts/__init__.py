@@ -1,4 +1,4 @@
-"""Layouts in which people keep images and masks. A new one is a function and a line in LAYOUTS."""
+"""Layouts of images and masks. A new one is a function and a line in LAYOUTS."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from pathlib import Path
 
 from ushape.data.layouts.base import LayoutMatch
 from ushape.data.layouts.coco import find_coco
-from ushape.data.layouts.folders import find_class_folders, find_folders, find_object_folders
-from ushape.data.layouts.nnunet import find_nnunet
-from ushape.data.layouts.table import find_table
-from ushape.data.layouts.trees import (
+from ushape.data.layouts.folders import (
+    find_class_folders,
+    find_folders,
     find_mirrored_trees,
+    find_object_folders,
     find_split_folders,
     find_suffixed_masks,
 )
+from ushape.data.layouts.nnunet import find_nnunet
+from ushape.data.layouts.table import find_table
 
 LAYOUTS: dict[str, Callable[[Path], LayoutMatch | None]] = {
     "nnunet": find_nnunet,

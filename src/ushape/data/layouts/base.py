@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -85,7 +86,12 @@ def index_masks(paths: Sequence[tuple[str, Path]], images: Mapping[str, Path]) -
     Raises:
         DataError: if there are two masks for one image.
     """
-    short = _without_image_words(images)
+    short: dict[str, str] = {}
+    counts = Counter(map(strip_image_word, images))
+    for key in images:
+        stripped = strip_image_word(key)
+        if stripped is not None and counts[stripped] == 1:
+            short[stripped] = key
     found: dict[str, Path] = {}
     for key, path in paths:
         stripped = strip_mask_word(key)
@@ -99,16 +105,6 @@ def index_masks(paths: Sequence[tuple[str, Path]], images: Mapping[str, Path]) -
             )
         found[own] = path
     return found
-
-
-def _without_image_words(images: Mapping[str, Path]) -> dict[str, str]:
-    """Return the key of each image by its name without a word like `_image`, if it is unique."""
-    found: dict[str, list[str]] = {}
-    for key in images:
-        stripped = strip_image_word(key)
-        if stripped is not None:
-            found.setdefault(stripped, []).append(key)
-    return {stripped: keys[0] for stripped, keys in found.items() if len(keys) == 1}
 
 
 def take_splits_from_keys(found: LayoutMatch) -> LayoutMatch:
@@ -169,7 +165,6 @@ def join_series(images: Sequence[tuple[str, Path]], masks: Iterable[str]) -> lis
     as in `p1/series/0001.dcm`. Slices with masks of their own remain single images.
 
     Args:
-        images: Key and path of each file.
         masks: Keys of the masks.
     """
     names = {name for key in masks for name in (key, strip_mask_word(key)) if name}

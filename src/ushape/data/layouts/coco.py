@@ -35,7 +35,8 @@ def find_coco(folder: Path) -> LayoutMatch | None:
         return pair_coco(files[0], _places_near(files[0], folder))
     parts: dict[Split, Path] = {}
     for path in files:
-        part = _part_of(path)
+        words = re.split(r"[^a-z]+", path.stem.lower())  # `instances_val2017` states validation.
+        part = next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), None)
         if part is None or part in parts:
             raise DataError(
                 f"{folder}: there are several COCO files: {', '.join(p.name for p in files)}.",
@@ -64,7 +65,6 @@ def pair_coco(path: Path, places: Sequence[Path]) -> LayoutMatch:
     not classes.
 
     Args:
-        path: The COCO file.
         places: Folders in which the images may lie; the first that contains one is used.
 
     Raises:
@@ -113,12 +113,6 @@ def _is_coco(path: Path) -> bool:
     except OSError:
         return False
     return all(f'"{word}"'.encode() in text for word in ("images", "annotations"))
-
-
-def _part_of(path: Path) -> Split | None:
-    """Return the part that a file name states, validation for `instances_val2017.json`."""
-    words = re.split(r"[^a-z]+", path.stem.lower())
-    return next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), None)
 
 
 def _places_near(path: Path, folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Names by which people keep files and classes: folders, mask words, and class lists."""
+"""Usual names of folders and masks, and files that list the names of the classes."""
 
 from __future__ import annotations
 
@@ -95,10 +95,10 @@ def _strip_word(key: str, words: Sequence[str]) -> str | None:
     parent, slash, name = key.rpartition("/")
     lower = name.lower()
     for word in words:
-        for joint in ("_", "-", ".", " "):
-            if lower.endswith(joint + word) and len(name) > len(word) + 1:
+        for separator in ("_", "-", ".", " "):
+            if lower.endswith(separator + word) and len(name) > len(word) + 1:
                 return parent + slash + name[: -len(word) - 1]
-            if lower.startswith(word + joint) and len(name) > len(word) + 1:
+            if lower.startswith(word + separator) and len(name) > len(word) + 1:
                 return parent + slash + name[len(word) + 1 :]
     return None
 
@@ -200,8 +200,8 @@ def classes_by_value(
 
 
 def _read_lines(path: Path) -> StatedClasses:
-    lines = _text_of(path).splitlines()
-    return StatedClasses(source=path, names=tuple(line.strip() for line in lines if line.strip()))
+    names = filter(None, map(str.strip, _text_of(path).splitlines()))
+    return StatedClasses(source=path, names=tuple(names))
 
 
 def _read_json(path: Path) -> StatedClasses:

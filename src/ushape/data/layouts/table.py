@@ -150,7 +150,7 @@ def _columns_of(path: Path) -> list[str]:
             first = file.readline()
     except (OSError, ValueError, DataError, IndexError):
         return []
-    return [name.strip().lower() for name in first.strip().split(_joint_of(path, first))]
+    return [name.strip().lower() for name in first.strip().split(_separator_of(path, first))]
 
 
 def _rows_of(path: Path) -> list[dict[str, str]]:
@@ -164,9 +164,9 @@ def _rows_of(path: Path) -> list[dict[str, str]]:
         return _parquet_rows(path)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            joint = _joint_of(path, file.readline())
+            separator = _separator_of(path, file.readline())
             file.seek(0)
-            lines = [line for line in csv.reader(file, delimiter=joint) if any(line)]
+            lines = [line for line in csv.reader(file, delimiter=separator) if any(line)]
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(
             f"{path}: cannot be read: {reason(error)}.",
@@ -186,7 +186,7 @@ def _rows_of(path: Path) -> list[dict[str, str]]:
     return [dict(zip(names, (cell.strip() for cell in line), strict=True)) for line in lines[1:]]
 
 
-def _joint_of(path: Path, first: str) -> str:
+def _separator_of(path: Path, first: str) -> str:
     """Return the separator of the cells; some spreadsheets write CSV with semicolons."""
     if path.suffix.lower() == ".tsv":
         return "\t"

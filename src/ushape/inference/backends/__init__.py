@@ -27,7 +27,7 @@ from ushape.inference.network import (
     input_of,
     prepare,
 )
-from ushape.planning.step_time import memory_format
+from ushape.planning.hardware import memory_format
 
 DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
 

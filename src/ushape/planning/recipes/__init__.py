@@ -12,9 +12,15 @@ from ushape.errors import ConfigError
 from ushape.formatting import reason
 from ushape.planning.custom_code import load_custom_recipe, refuse_objects
 from ushape.planning.recipe import Recipe
-from ushape.planning.recipes.cars import carvana_1024, carvana_original
-from ushape.planning.recipes.em import isbi2012, unet2015
-from ushape.planning.recipes.mri import lgg_bce_dice, lgg_buda, lgg_onecycle
+from ushape.planning.recipes.published import (
+    carvana_1024,
+    carvana_original,
+    isbi2012,
+    lgg_bce_dice,
+    lgg_buda,
+    lgg_onecycle,
+    unet2015,
+)
 
 
 def auto() -> Recipe:

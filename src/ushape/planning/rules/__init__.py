@@ -6,14 +6,15 @@ Each rule completes the settings that are still "auto" and explains its decision
 from __future__ import annotations
 
 from ushape.planning.recipe import Recipe
-from ushape.planning.rules.images import (
+from ushape.planning.rules.network import (
     choose_augmentation,
     choose_downscale,
     choose_intensity,
+    choose_network,
+    choose_norm,
     choose_patch,
     choose_sampling,
 )
-from ushape.planning.rules.network import choose_network, choose_norm
 from ushape.planning.rules.result import Rule, RuleResult, Situation
 from ushape.planning.rules.training import (
     choose_batch,

@@ -1,20 +1,193 @@
-"""The network: depth, width and normalization layers."""
+"""Rules for the network and its input: image size, intensities, patches, augmentation, layers."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
-from ushape.config import AUTO
+from ushape.config import AUTO, resolved
 from ushape.errors import PlanError
-from ushape.formatting import pluralize
+from ushape.formatting import pluralize, size_text
 from ushape.models import network_sizes
-from ushape.models.config import NetworkConfig
+from ushape.planning.fingerprint import Fingerprint
 from ushape.planning.recipe import Recipe
-from ushape.planning.rules.images import patch_limit
 from ushape.planning.rules.result import RuleResult, Situation, change
+from ushape.transforms.augment import STRENGTHS, AugmentConfig
+
+ENOUGH_PASSES = 30
+"""Number of passes over each pixel below which coarser images are preferred."""
+
+PIXELS_PER_S = {"cpu": 0.7e6, "mps": 5e6, "cuda": 40e6}
+"""Assumed training speed before it is measured: per core on a CPU (21 patches of 256 x 256 pixels
+per second on two cores), per device otherwise (an estimate)."""
 
 SEVERAL_RECORDINGS = 3
 """Number of training groups from which on they, and new ones, are expected to differ."""
+
+
+def choose_downscale(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
+    """Choose full size if the time allows it, otherwise the coarsest size that the masks allow."""
+    source = (
+        "Coarser images are seen more often in the same time, with more context in each patch, "
+        "but few images that are seen hundreds of times in any case only lose detail: ISBI 2012 "
+        "at half size has a pixel error of 0.095 (benchmarks/README.md). A round trip of the "
+        "masks must keep a Dice of 0.995, and the shorter side 256 pixels."
+    )
+    data = situation.data
+    if recipe.preprocessing.shape is not None:
+        recipe = change(recipe, "preprocessing", downscale=1)
+        size = size_text(recipe.preprocessing.working_shape(data.median_shape))
+        text = f"Images: all resized to {size} pixels."
+        return recipe, RuleResult(text=text, fact="preprocessing.shape is set", source=source)
+    given = recipe.preprocessing.downscale
+    factor = 1 if given == AUTO else int(given)
+    if given == AUTO:
+        for candidate, dice in sorted(data.round_trip_dice.items()):
+            is_seen_enough = expected_passes(recipe, situation, factor) >= ENOUGH_PASSES
+            is_kept = dice >= 0.995 and min(data.median_shape[-2:]) >= 256 * candidate
+            if is_kept and not is_seen_enough:
+                factor = candidate
+    recipe = change(recipe, "preprocessing", downscale=factor)
+    size = size_text([round(size / factor) for size in data.median_shape])
+    passes = expected_passes(recipe, situation, 1)
+    fact = (
+        "set by the user"
+        if given != AUTO
+        else f"each pixel is seen about {passes:.0f} times at full size"
+    )
+    trips = ", ".join(f"{dice:.4f} at 1/{f}" for f, dice in sorted(data.round_trip_dice.items()))
+    trips = f"a round trip of the masks keeps a Dice of {trips or '-'}"
+    if factor == 1:
+        text = f"Images: at full size, {size} pixels (median)."
+        alternative = f"smaller images; {trips}"
+    else:
+        lost = data.round_trip_dice.get(factor)
+        kept = f"; a round trip of the masks keeps a Dice of {lost:.4f}" if lost else ""
+        text = f"Images: {factor} times smaller, {size} pixels{kept}."
+        alternative = f"full size, or another factor; {trips}"
+    return recipe, RuleResult(text=text, fact=fact, alternative=alternative, source=source)
+
+
+def choose_intensity(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
+    """Choose statistics of each image, or of the training data if the scale is absolute."""
+    source = (
+        "Scanners, staining and light differ between groups, so that each image is normalized by "
+        "its own statistics, as nnU-Net does for all but CT: on brain MRI of unseen patients the "
+        "Dice is 0.79 instead of 0.42 (docs/explanation/decisions/intensities.md). Values below "
+        "zero indicate an absolute scale (Hounsfield units), which is preserved."
+    )
+    lowest = min(situation.data.normalization.low)
+    chosen = recipe.preprocessing.intensity
+    if chosen == AUTO:
+        chosen = "data" if lowest < 0 else "image"
+    recipe = change(recipe, "preprocessing", intensity=chosen)
+    if chosen == "min_max":
+        text = "Intensities: each image rescaled from its own range to 0 .. 1."
+        return recipe, RuleResult(text=text, fact="set by the user", source=source)
+    basis = {"data": "the training data", "image": "each image", "group": "its group"}
+    text = f"Intensities: clipped and standardized by the statistics of {basis[chosen]}."
+    fact = f"the lowest values of the training data are {lowest:.4g}"
+    alternative = f"preprocessing.intensity={'image' if chosen == 'data' else 'data'}"
+    return recipe, RuleResult(text=text, fact=fact, alternative=alternative, source=source)
+
+
+def expected_passes(recipe: Recipe, situation: Situation, factor: int) -> float:
+    """Return how often training is expected to see each pixel of images downscaled by a factor."""
+    train, machine, data = recipe.train, situation.machine, situation.data
+    if train.epochs is not None:
+        return train.epochs
+    speed = PIXELS_PER_S[machine.device] * (machine.cores if machine.device == "cpu" else 1)
+    pixels = data.pixels_per_epoch / factor ** len(data.median_shape)
+    return 60 * (train.minutes or 0.0) * speed / pixels
+
+
+def choose_patch(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
+    """Choose the whole image if it is small enough, otherwise a window."""
+    sampling, data = recipe.sampling, situation.data
+    limit, patch = patch_limit(situation), sampling.patch_shape
+    if patch == AUTO:
+        shape = recipe.preprocessing.working_shape(data.median_shape)
+        sizes = [min(size, limit) for size in shape]
+        # The output of a network without padding is smaller than its input.
+        network = network_sizes(recipe.network)
+        patch = tuple(network.legal_size(size + 2 * network.margin) for size in sizes)
+    recipe = change(recipe, "sampling", patch_shape=patch)
+    return recipe, RuleResult(
+        text=f"Patches: {size_text(patch)} pixels.",
+        fact=f"at most {limit} pixels along a side on this device",
+        alternative="half the size, twice the number",
+        source="The whole image is used if it is small enough, otherwise a window, in a size that "
+        "the network accepts.",
+    )
+
+
+def choose_sampling(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
+    """Choose the share of patches centered on foreground, so that half of all patches show it."""
+    source = (
+        "Half of the patches should show foreground. If randomly placed patches do so, none is "
+        "centered on it: nnU-Net centers a third of them in any case, without a gain unless "
+        "foreground is rare (benchmarks/plan.md)."
+    )
+    share = recipe.sampling.foreground_fraction
+    if recipe.sampling.draw != "foreground":
+        recipe = change(recipe, "sampling", foreground_fraction=0.0)
+        text = f"Sampling: {recipe.sampling.draw.replace('_', ', then ')}."
+        return recipe, RuleResult(text=text, fact="set by the user", source=source)
+    present = situation.data.foreground_cases
+    seen = present * _chance_of_hit(recipe, situation.data)
+    if share == AUTO:
+        share = round(max(0.0, (0.5 - seen) / max(1e-6, 1 - seen)), 2)
+    recipe = change(recipe, "sampling", foreground_fraction=share)
+    return recipe, RuleResult(
+        text=f"Sampling: {share:.0%} of the patches are centered on foreground, which {present:.0%}"
+        " of the training cases contain.",
+        fact=f"about {seen:.0%} of randomly placed patches show foreground",
+        alternative="sampling.foreground_fraction=0.33",
+        source=source,
+    )
+
+
+def _chance_of_hit(recipe: Recipe, data: Fingerprint) -> float:
+    """Estimate the probability that a random patch shows foreground of a case that has some.
+
+    Objects are treated as boxes at random positions.
+    """
+    patch = resolved(recipe.sampling.patch_shape)
+    shape = recipe.preprocessing.working_shape(data.median_shape)
+    scale = shape[-1] / data.median_shape[-1]
+    reach = [
+        min(1.0, (p + data.object_size * scale) / s) for p, s in zip(patch, shape, strict=True)
+    ]
+    return min(1.0, data.objects_per_case * math.prod(reach))
+
+
+def choose_augmentation(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
+    """Choose free rotation if no direction is special, otherwise small angles."""
+    source = "Images are rotated and mirrored freely unless a direction has a meaning in the data."
+    data = situation.data
+    if recipe.augment != AUTO:
+        fact = "set by the recipe"
+        return recipe, RuleResult(text="Augmentation: as set.", fact=fact, source=source)
+    chosen = STRENGTHS["full" if data.rotates_freely else "upright"]
+    chosen = AugmentConfig(
+        geometry=replace(chosen.geometry, flip_axes=data.mirror_axes), intensity=chosen.intensity
+    )
+    turning = "any angle" if data.rotates_freely else "small angles (the data have an upright)"
+    mirrored = "y and x" if len(data.mirror_axes) > 1 else "x" if data.mirror_axes else "no axis"
+    return replace(recipe, augment=chosen), RuleResult(
+        text=f"Augmentation: rotation by {turning}; mirrored along {mirrored}; scale, shift, "
+        "elastic deformation, intensities.",
+        fact=f"groups look {'similar' if data.rotates_freely else 'different'} when rotated",
+        alternative="small angles" if data.rotates_freely else "any angle",
+        source=source,
+    )
+
+
+def patch_limit(situation: Situation) -> int:
+    """Return the longest side of a patch in pixels."""
+    if len(situation.data.median_shape) == 3:
+        return 96
+    return 256 if situation.machine.device == "cpu" else 512
 
 
 def choose_network(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
@@ -41,23 +214,20 @@ def choose_network(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
     recipe = change(recipe, "network", widths=widths, dims=len(data.median_shape))
     scale = recipe.preprocessing.working_shape(data.median_shape)[-1] / data.median_shape[-1]
     name = "U-Net" if network.architecture == "unet" else network.architecture
+    field = network_sizes(recipe.network).receptive_field
+    field_text = "" if field is None else f", receptive field of {field} pixels"
     levels_text = f", {len(widths)} levels of {', '.join(map(str, widths))} channels"
     return recipe, RuleResult(
         # A custom network may ignore the widths.
         text=f"Network: {name}{'' if network.is_custom else levels_text}.",
         fact=f"{situation.machine.device}; objects of about {data.object_size * scale:.0f} pixels"
-        f"{_receptive_field_text(recipe.network)}",
+        f"{field_text}",
         alternative="half or twice the width, a level more or less",
         source="Levels are added until the coarsest is 16 pixels wide (volumes: 8), at most 6. One "
         "more level was no better on any data set, even if objects were as large as the receptive "
         "field. On a CPU, more steps of a narrower network learn more in the same time "
         "(benchmarks/plan.md).",
     )
-
-
-def _receptive_field_text(network: NetworkConfig) -> str:
-    pixels = network_sizes(network).receptive_field
-    return "" if pixels is None else f", receptive field of {pixels} pixels"
 
 
 def choose_norm(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:

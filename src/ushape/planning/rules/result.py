@@ -51,7 +51,7 @@ class RuleResult:
     """Decision of a rule, in words."""
 
     text: str
-    """What was decided: one line of the plan."""
+    """The decision, as one line of the plan."""
 
     fact: str
     """Fact about data or machine that the decision follows from."""

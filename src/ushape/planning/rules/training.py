@@ -10,7 +10,7 @@ import torch
 from ushape.config import AUTO, is_custom, resolved
 from ushape.errors import PlanError
 from ushape.formatting import pluralize, size_text
-from ushape.models.memory import memory_estimate
+from ushape.models import memory_estimate
 from ushape.planning.recipe import Recipe
 from ushape.planning.rules.result import RuleResult, Situation, change
 

@@ -180,7 +180,7 @@ def write_rows(path, rows, joint=","):
 
 
 @pytest.mark.parametrize(("name", "joint"), [("t.csv", ","), ("t.csv", ";"), ("t.tsv", "\t")])
-def test_table(put, tmp_path, name, joint):
+def test_table_with_groups_and_splits(put, tmp_path, name, joint):
     for letter in "abc":
         put(f"x/{letter}.png")
         put(f"y/{letter}_drawn.png", BOX)
@@ -319,7 +319,7 @@ def test_nnunet_regions_the_largest_first(nnunet, put, tmp_path):
     assert found.classes.regions == {"whole": (1, 2), "core": (2,)}
 
 
-def test_nnunet_mistakes(nnunet, put, tmp_path):
+def test_nnunet_with_mistakes_is_refused(nnunet, put, tmp_path):
     (tmp_path / "imagesTr/k_002_0000.tif").unlink()
     with pytest.raises(DataError) as error:
         discover(tmp_path)
@@ -340,7 +340,7 @@ def test_nnunet_mistakes(nnunet, put, tmp_path):
 # One folder per class ----------------------------------------------------------------------
 
 
-def test_class_folders(put, tmp_path):
+def test_class_folders_by_hand(put, tmp_path):
     for name in "ab":
         put(f"images/{name}.png")
     put("masks/road/a.png", BOX)
@@ -389,7 +389,7 @@ def test_class_folders_refuse_two_masks_of_one_class(put, tmp_path):
 # One mask per object -----------------------------------------------------------------------
 
 
-def test_object_folders(put, tmp_path):
+def test_object_folders_by_hand(put, tmp_path):
     for name, count in (("n1", 2), ("n2", 1), ("n3", 0)):
         put(f"{name}/images/{name}.png")
         for index in range(count):

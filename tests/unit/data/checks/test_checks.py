@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ushape.data import checks
-from ushape.data.checks.run import check_dataset
+from ushape.data.checks import check_dataset
 from ushape.data.scan import scan_dataset
 from ushape.data.splits import SplitConfig
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
@@ -294,7 +294,7 @@ def test_check_finds_too_few_groups(data):
 def test_checks_are_all_documented():
     source = "".join(path.read_text() for path in Path(checks.__file__).parent.glob("*.py"))
     names = set(re.findall(r'check="(\w+)"', source)) | {"channels", "dimensions", "depth"}
-    page = (Path(__file__).parents[4] / "docs" / "data.md").read_text()
+    page = (Path(__file__).parents[4] / "docs" / "how-to" / "prepare-data.md").read_text()
     assert len(names) > 20
     assert not [name for name in names if f"`{name}`" not in page]
 

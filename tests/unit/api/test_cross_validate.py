@@ -1,0 +1,42 @@
+import pytest
+
+from ushape.api._series import Devices
+from ushape.api.cross_validate import _FoldTraining
+from ushape.config import parse
+from ushape.errors import ConfigError
+from ushape.planning.recipe import CodeReference, Recipe, TrainConfig
+from ushape.planning.run import Run
+
+
+def training_of(tmp_path, devices="cpu", folds=3, **values):
+    recipe = Recipe(train=TrainConfig(minutes=30), **values)
+    return _FoldTraining(tmp_path / "data", None, recipe, Devices.parse(devices), folds)
+
+
+@pytest.mark.parametrize(("devices", "minutes"), [("cpu", 10), ("cuda:0,cuda:1", 15)])
+def test_folds_share_the_minutes_of_their_device(tmp_path, devices, minutes):
+    # One device trains three folds in turn, two devices at most two each.
+    recipe = training_of(tmp_path, devices).recipe_of(2)
+    assert recipe.train.minutes == minutes
+    assert (recipe.split.folds, recipe.split.fold) == (3, 1)
+
+
+def test_fold_in_its_own_process_is_trained_with_the_same_recipe(tmp_path):
+    training, run = training_of(tmp_path, "cpu,cpu"), Run(tmp_path / "fold-1")
+    job = training.job_of(1, run)
+    assert job.arguments[:4] == ["train", str(tmp_path / "data"), "-o", str(run.folder)]
+    stored = (tmp_path / "fold-1.yaml").read_text()
+    assert parse(Recipe, stored, source="") == training.recipe_of(1)
+    run.folder.mkdir()
+    run.plan_path.write_text("{}")
+    assert training.job_of(1, run).arguments == ["resume", str(run.folder)]
+
+
+def test_one_fold_and_custom_code_on_several_devices_are_refused(tmp_path):
+    with pytest.raises(ConfigError) as error:
+        training_of(tmp_path, folds=1)
+    assert error.value.code == "value_out_of_range"
+    code = CodeReference(file="mine.py", function="f", checksum="")
+    with pytest.raises(ConfigError) as error:
+        training_of(tmp_path, "cpu,cpu", code=code).run_all([], None, None)
+    assert error.value.code == "custom_code_several_devices"

@@ -1,0 +1,64 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from ushape.api.load import Model, Result
+from ushape.errors import DataError, RunError
+from ushape.io import read_mask
+from ushape.types import MaskEncoding
+
+
+def model_of(channels, dims):
+    """Model without networks, which only knows the form of its images."""
+    recipe = SimpleNamespace(network=SimpleNamespace(dims=dims))
+    preprocessing = SimpleNamespace(channels=channels)
+    plan = SimpleNamespace(recipe=recipe, preprocessing=preprocessing)
+    return Model(SimpleNamespace(plan=plan, preprocess_array=lambda array: array))
+
+
+@pytest.mark.parametrize(
+    ("channels", "dims", "shape"),
+    [(1, 2, (5, 6)), (3, 2, (3, 5, 6)), (3, 2, (5, 6, 3)), (1, 3, (4, 5, 6)), (1, 2, (5, 6, 1))],
+)
+def test_model_accepts_channels_first_last_or_omitted(channels, dims, shape):
+    found = model_of(channels, dims)._channels_first(np.zeros(shape, np.uint8))
+    assert found.shape[0] == channels
+    assert found.ndim == dims + 1
+
+
+@pytest.mark.parametrize(
+    ("image", "code"),
+    [
+        ("names", "not_an_image"),
+        (np.array([["a"]]), "not_an_image"),
+        (np.zeros((0, 4)), "not_an_image"),
+        (np.zeros((4, 5, 6)), "array_shape_mismatch"),
+    ],
+)
+def test_model_refuses_other_arrays(image, code):
+    image = [image] if isinstance(image, str) else image
+    with pytest.raises(DataError) as error:
+        model_of(3, 2).predict(image)
+    assert error.value.code == code
+
+
+def test_result_save_replaces_nothing_unless_asked(tmp_path):
+    mask = np.array([[0, 255], [255, 0]])
+    result = Result(
+        mask=mask,
+        classes=(mask > 0).astype(np.uint8),
+        probabilities=np.zeros((1, 2, 2), np.float32),
+        expected_dice=None,
+        image=tmp_path / "image.png",
+        encoding=MaskEncoding(),
+    )
+    target = Path(tmp_path / "mask.png")
+    result.save(target)
+    assert read_mask(target).codes.tolist() == mask.tolist()
+    for path, code in ((target, "output_exists"), (tmp_path / "image.png", "output_is_input")):
+        with pytest.raises(RunError) as error:
+            result.save(path)
+        assert error.value.code == code
+    result.save(target, overwrite=True)

@@ -1,0 +1,45 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from ushape.api.predict import _without_own_outputs, find_images, run_folders
+from ushape.data.discovery import Input
+from ushape.errors import ConfigError, DataError
+from ushape.types import Case
+
+
+def make_run(folder):
+    folder.mkdir(parents=True)
+    (folder / "plan.json").write_text("{}")
+    return folder
+
+
+def test_run_folders_replaces_a_cross_validation_by_its_folds(tmp_path):
+    folds = [make_run(tmp_path / "folds" / f"fold-{number}") for number in (1, 2)]
+    (tmp_path / "folds" / "fold-3").mkdir()  # Not planned yet.
+    single = make_run(tmp_path / "single")
+    assert run_folders(str(single)) == [single]
+    assert run_folders([tmp_path / "folds", single]) == [*folds, single]
+
+
+@pytest.mark.parametrize(("runs", "code"), [(["a", "a"], "run_named_twice"), ([], "no_run_named")])
+def test_run_folders_refuses_no_run_and_the_same_run(runs, code):
+    with pytest.raises(ConfigError) as error:
+        run_folders(runs)
+    assert error.value.code == code
+
+
+def test_find_images_refuses_arrays():
+    with pytest.raises(DataError) as error:
+        find_images(SimpleNamespace(), [Path("a.png"), 3])
+    assert error.value.code == "not_a_path"
+
+
+def test_outputs_of_an_earlier_call_are_not_predicted(tmp_path):
+    inputs = [
+        Input(Case(id=name, image=tmp_path / name), Path(name)) for name in ("a.png", "masks/a.png")
+    ]
+    assert _without_own_outputs(inputs, tmp_path / "masks") == inputs[:1]
+    assert _without_own_outputs(inputs, None) == inputs
+    assert _without_own_outputs(inputs[1:], tmp_path / "masks") == inputs[1:]
