@@ -186,6 +186,12 @@ class Geometry:
     working_shape: tuple[int, ...]
     """S of the network's input: the padded shape, or smaller if the plan downsamples."""
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether the network receives the pixels of the file as they are."""
+        is_whole = self.box == tuple((0, size) for size in self.file_shape)
+        return is_whole and self.file_shape == self.padded_shape == self.working_shape
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:

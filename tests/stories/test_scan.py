@@ -41,12 +41,10 @@ def test_training_images_are_decoded_by_scan_and_preprocessing_only(reads):
     assert set(reads["train"]) == {2}
 
 
-@pytest.mark.xfail(reason="Tuning of the postprocessing reads validation images again.")
 def test_validation_images_are_decoded_at_most_twice(reads):
     assert max(reads["validation"]) <= 2
 
 
-@pytest.mark.xfail(reason="Spacing and pictures of the report read test images again.")
 def test_test_images_are_decoded_at_most_twice(reads):
     assert max(reads["test"]) <= 2
 

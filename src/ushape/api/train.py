@@ -14,10 +14,8 @@ from ushape.api._score_run import KnownCases, score_and_report
 from ushape.api.plan import TrainOptions, output_folder, plan_data
 from ushape.config import AUTO
 from ushape.console import Clock, Console
-from ushape.data.cache import load_cases
-from ushape.data.preprocessing import read_classes
+from ushape.data.cache import SampleStore, load_cases
 from ushape.data.splits import Splits
-from ushape.errors import DataError
 from ushape.evaluation.summary import Summary
 from ushape.inference.predictor import Predictor
 from ushape.inference.tuning import (
@@ -181,11 +179,9 @@ def _fit_and_score(
     training, validation = ([by_id[i] for i in ids] for ids in (splits.train, splits.validation))
     test = [by_id[i].case for i in splits.test]
 
-    was_interrupted = False
-    if not run.has_ended(plan):
-        result, plan = _fit(run, plan, training, validation, clock, console, resume=resume)
-        was_interrupted = result.was_interrupted
-    predictor = _tune(run, Predictor.open(run.folder, plan.machine.device), validation, console)
+    predictor, was_interrupted = _fit_and_tune(
+        run, plan, training, validation, clock, console, resume=resume
+    )
     known = KnownCases.of(splits, [fact.case for fact in facts])
     what = "test cases, used for nothing else"
     summary = score_and_report(
@@ -193,6 +189,27 @@ def _fit_and_score(
     )
     console.say(f"Report: {run.report_path} (after {clock.elapsed_s / 60:.1f} minutes)")
     return TrainResult(run.folder, summary, was_interrupted)
+
+
+def _fit_and_tune(
+    run: Run,
+    plan: Plan,
+    training: Sequence[CaseFacts],
+    validation: Sequence[CaseFacts],
+    clock: Clock,
+    console: Console,
+    *,
+    resume: bool,
+) -> tuple[Predictor, bool]:
+    """Return the trained and tuned network, and whether Ctrl-C ended the training early."""
+    was_interrupted = False
+    if run.has_ended(plan):
+        store = SampleStore([fact.case for fact in validation], plan.preprocessing, keep=False)
+    else:
+        result, plan, store = _fit(run, plan, training, validation, clock, console, resume=resume)
+        was_interrupted = result.was_interrupted
+    predictor = Predictor.open(run.folder, plan.machine.device)
+    return _tune(run, predictor, validation, store, console), was_interrupted
 
 
 def _fit(
@@ -204,8 +221,12 @@ def _fit(
     console: Console,
     *,
     resume: bool,
-) -> tuple[FitResult, Plan]:
-    """Train the network; the batch may be halved to fit into memory, which changes the plan."""
+) -> tuple[FitResult, Plan, SampleStore]:
+    """Train the network; the batch may be halved to fit into memory, which changes the plan.
+
+    Returns:
+        The result, the plan that was used, and the loaded validation cases.
+    """
     load = partial(
         load_cases,
         preprocessing=plan.preprocessing,
@@ -243,15 +264,24 @@ def _fit(
         f"{result.best_dice:.4f} in epoch {result.best_epoch} of {result.epochs}; "
         f"{result.foreground_patches:.0%} of the patches contained foreground."
     )
-    return result, plan
+    return result, plan, validation_store
 
 
 def _tune(
-    run: Run, predictor: Predictor, validation: Sequence[CaseFacts], console: Console
+    run: Run,
+    predictor: Predictor,
+    validation: Sequence[CaseFacts],
+    store: SampleStore,
+    console: Console,
 ) -> Predictor:
-    """Choose the postprocessing on validation cases, unless this has been done before."""
+    """Choose the postprocessing on validation cases, unless this has been done before.
+
+    Args:
+        store: The validation cases as they were loaded for the training.
+    """
     if not run.tuning_path.exists():
-        tuning = _choose_tuning(predictor, validation, console)
+        sizes = [sum(fact.class_pixels) for fact in validation]
+        tuning = _choose_tuning(predictor, store, sizes, console)
         save_tuning(run, tuning)
         predictor = replace(predictor, tuning=tuning)
     for line in predictor.tuning.report:
@@ -259,25 +289,24 @@ def _tune(
     return predictor
 
 
-def _choose_tuning(predictor: Predictor, facts: Sequence[CaseFacts], console: Console) -> Tuning:
-    """Choose thresholds and cleaning on validation cases, and calibrate the expected Dice."""
-    plan, cases = predictor.plan, [fact.case for fact in facts]
-    space = plan.preprocessing.space
-    sizes = [sum(fact.class_pixels) for fact in facts]
-    chosen = [cases[index] for index in thin_out_cases(sizes, space.channels)]
+def _choose_tuning(
+    predictor: Predictor, store: SampleStore, sizes: Sequence[int], console: Console
+) -> Tuning:
+    """Choose thresholds and cleaning on validation cases, and calibrate the expected Dice.
+
+    Args:
+        sizes: Number of pixels of each case.
+    """
+    predict, space = predictor.plan.recipe.predict, predictor.plan.preprocessing.space
+    chosen = list(thin_out_cases(sizes, space.channels))
     validated = []
     with console.progress("Validating") as on_progress:
-        for case, prediction in predictor.predict_many(chosen, among=cases):
-            if isinstance(prediction, DataError):
-                raise prediction
-            truth = read_classes(case, space)
-            assert truth is not None, "a validation case has a mask"
+        for index, prediction in predictor.predict_samples(store, chosen):
             shares = np.rint(255 * prediction.probabilities).astype(np.uint8)
-            validated.append(ValidatedCase(case.group, shares, truth))
+            group, truth = store.cases[index].group, store.file_classes(index)
+            validated.append(ValidatedCase(group, shares, truth))
             on_progress(len(validated), len(chosen))
-    predict = plan.recipe.predict
-    is_chosen = predict.tune and not predict.largest_component
-    return choose_tuning(validated, space, rule=is_chosen)
+    return choose_tuning(validated, space, rule=predict.tune and not predict.largest_component)
 
 
 def _free_folder(folder: Path) -> Path:

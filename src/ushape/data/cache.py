@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import overload
 
+import numpy as np
+
 from ushape.config import resolved
-from ushape.data.preprocessing import Preprocessing, by_group
+from ushape.data.preprocessing import Preprocessing, by_group, read_classes
 from ushape.errors import DataError
 from ushape.types import Case, CaseFacts, Sample
 
@@ -39,6 +41,16 @@ class SampleStore(Sequence[Sample]):
         if failures:
             raise join_errors(failures)
         self._samples = [outcome for outcome in outcomes if isinstance(outcome, Sample)]
+
+    def file_classes(self, index: int) -> np.ndarray:
+        """Return the classes of a case on the grid of its file; the mask is read if necessary."""
+        kept = self._samples[index] if self._samples is not None else None
+        if kept is not None and kept.geometry.is_identity:
+            classes = kept.classes
+        else:
+            classes = read_classes(self.cases[index], self.preprocessing.space)
+        assert classes is not None, "only annotated cases are stored"
+        return classes
 
     def _load(self, case: Case) -> Sample:
         return self.preprocessing.load(case, self._companions[case.group])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from ushape.instances.label import ObjectConfig, by_class, label_objects
-from ushape.io.streaming import open_bands
+from ushape.io.streaming import read_spacing
 from ushape.labels import IGNORE, LabelSpace, Region
 from ushape.metrics.instance import count_objects
 from ushape.metrics.probability import Reliability, auroc, average_precision, measure_reliability
@@ -38,26 +39,24 @@ class Unit:
         """Units in one millimeter."""
         return 1000.0 if self.name == "µm" else 1.0
 
-    def spacing_of(self, image: Path) -> tuple[float, ...] | None:
-        """Return the pixel spacing of an image file; None if distances are in pixels."""
-        spacing = None if self.name == "px" else _spacing_mm(image)
-        return None if spacing is None else tuple(self.per_mm * step for step in spacing)
+    def convert(self, spacing_mm: Sequence[float] | None) -> tuple[float, ...] | None:
+        """Convert the pixel spacing of an image; None if distances are in pixels."""
+        if self.name == "px" or spacing_mm is None:
+            return None
+        return tuple(self.per_mm * step for step in spacing_mm)
 
 
 def common_unit(images: Sequence[Path]) -> Unit:
     """Return the unit for distances: pixels unless every image file states its pixel spacing."""
-    if not images or _spacing_mm(images[0]) is None:
+    smallest = math.inf
+    for image in images:
+        spacing = read_spacing(image)
+        if spacing is None:
+            return Unit()
+        smallest = min(smallest, *spacing)
+    if not images:
         return Unit()
-    found = [_spacing_mm(image) for image in images]
-    known = [spacing for spacing in found if spacing is not None]
-    if len(known) < len(found):
-        return Unit()
-    return Unit("µm" if min(min(spacing) for spacing in known) < MICROMETERS_BELOW_MM else "mm")
-
-
-def _spacing_mm(image: Path) -> tuple[float, ...] | None:
-    with open_bands(image) as bands:
-        return bands.spacing_mm
+    return Unit("µm" if smallest < MICROMETERS_BELOW_MM else "mm")
 
 
 @dataclass(frozen=True, kw_only=True)

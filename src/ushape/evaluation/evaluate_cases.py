@@ -76,7 +76,9 @@ def evaluate_cases(
     selection, sections = ImageSelection(), SectionScores(space)
     for group in by_group(cases).values():
         for case, prediction in _group_predictions(predictor, group):
-            truth = read_truth(case, space, evaluation.unit)
+            source = prediction.source
+            assert source is not None, "predicted from a file"
+            truth = read_truth(case, space, evaluation.unit.convert(source.spacing_mm))
             if prediction.classes.shape != truth.classes.shape:
                 raise mask_size_error(case, prediction.classes.shape, truth.classes.shape)
             if not np.isfinite(prediction.probabilities).all():
@@ -88,19 +90,20 @@ def evaluate_cases(
             scores = _score_prediction(evaluation, predictor, case, prediction, truth)
             sections.add(prediction, truth.classes)
             rule = predictor.tuning.rule
-            assert prediction.source is not None, "predicted from a file"
-            image = prediction.source.array
-            selection.add(
-                scores,
-                make_picture(case.id, case.group, image, truth.classes, prediction, space, rule),
+            picture = make_picture(
+                case.id, case.group, source.array, truth.classes, prediction, space, rule
             )
+            selection.add(scores, picture)
             on_progress(len(evaluation.confidence), len(cases))
     evaluation.pictures, evaluation.topology = selection.pictures, sections.scores()
     return evaluation
 
 
-def read_truth(case: Case, space: LabelSpace, unit: Unit) -> CaseTruth:
+def read_truth(case: Case, space: LabelSpace, spacing: Sequence[float] | None) -> CaseTruth:
     """Read the mask of an annotated case, and its objects if the mask numbers them.
+
+    Args:
+        spacing: Pixel spacing of the image in the unit of the distances.
 
     Raises:
         DataError: if `read_classes` raises it.
@@ -113,7 +116,7 @@ def read_truth(case: Case, space: LabelSpace, unit: Unit) -> CaseTruth:
         codes = read_annotation(case.mask).codes
         if len(np.unique(codes[codes > 0])) > 1:
             objects = codes
-    return CaseTruth(classes=classes, objects=objects, spacing=unit.spacing_of(case.image))
+    return CaseTruth(classes=classes, objects=objects, spacing=spacing)
 
 
 def _group_predictions(

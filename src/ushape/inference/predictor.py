@@ -38,8 +38,8 @@ class PreparedImage:
     """An image in memory, preprocessed for each network of the ensemble."""
 
     samples: tuple[Sample, ...]
-    source: Pixels
-    """The image as it was read."""
+    source: Pixels | None = None
+    """The image as it was read; None if only its samples are known."""
 
     @property
     def pixels(self) -> int:
@@ -164,21 +164,33 @@ class Predictor:
             for spread, image in zip(spreads, images, strict=True)
         ]
 
-    def predict_many(
-        self, cases: Iterable[Case], among: Sequence[Case] = ()
-    ) -> Iterator[tuple[Case, Prediction | DataError]]:
+    def predict_many(self, cases: Iterable[Case]) -> Iterator[tuple[Case, Prediction | DataError]]:
         """Predict cases in order, while the next ones are read; small ones share a batch.
 
-        Args:
-            among: All cases that may be companions of these; by default these.
+        Cases of one group are companions.
         """
         cases = list(cases)
-        groups = by_group(among or cases)
+        groups = by_group(cases)
         for one in compute_ahead(
             cases,
             read=lambda case: self.preprocess(case, groups[case.group]),
             compute=self.predict,
         ):
+            yield one.item, one.result
+
+    def predict_samples(
+        self, samples: Sequence[Sample], indices: Iterable[int]
+    ) -> Iterator[tuple[int, Prediction]]:
+        """Predict some samples with a single network, in order; small ones share a batch.
+
+        Raises:
+            DataError: if a sample cannot be loaded.
+        """
+        for one in compute_ahead(
+            indices, read=lambda index: PreparedImage((samples[index],)), compute=self.predict
+        ):
+            if isinstance(one.result, DataError):
+                raise one.result
             yield one.item, one.result
 
     def stream(self, image: StreamedImage) -> StreamedPrediction:

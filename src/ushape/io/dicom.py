@@ -11,7 +11,7 @@ import numpy as np
 
 from ushape.errors import DataError, require_package
 from ushape.io import files
-from ushape.io.itk import load_itk, on_grid
+from ushape.io.itk import load_itk, on_grid, spacing_on
 from ushape.types import Grid, Pixels
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -97,12 +97,29 @@ def read_grid(path: Path) -> Grid | None:
     Raises:
         DataError: as for `read` and `read_series`.
     """
+    return _read_header(path)[0]
+
+
+def read_spacing(path: Path) -> tuple[float, ...] | None:
+    """Return the spacing in mm along each axis of S, if the file or folder states it.
+
+    Raises:
+        DataError: as for `read` and `read_series`.
+    """
+    grid, spacing = _read_header(path)
+    return spacing if grid is None else spacing_on(grid)
+
+
+def _read_header(path: Path) -> tuple[Grid | None, tuple[float, ...] | None]:
+    """Return position and spacing; the spacing is only used without a position."""
     with files.reading(path):
         slices = _slices_of(path, pixels=False) if path.is_dir() else []
         if len(slices) > 1:
-            return _stack_of(slices)
+            return _stack_of(slices), None
         data = slices[0][1] if slices else _load(path, pixels=False)
-        return _grid_of(data, int(data.get("NumberOfFrames") or 1))
+        frames = int(data.get("NumberOfFrames") or 1)
+        spacing = _spacing_of(data, frames)
+        return _grid_of(data, frames), spacing and spacing[-2 if frames == 1 else -3 :]
 
 
 def patient_of(path: Path) -> str:

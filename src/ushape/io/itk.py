@@ -68,15 +68,19 @@ def read_grid(path: Path) -> Grid:
 
 def on_grid(array: np.ndarray, grid: Grid) -> Pixels:
     """Return the pixels (C, *S) of an array (C, *grid.shape), without axes of length 1."""
+    shape = (grid.shape[axis] for axis in _axes_kept(grid))
+    return Pixels(array=array.reshape(len(array), *shape), spacing_mm=spacing_on(grid), grid=grid)
+
+
+def spacing_on(grid: Grid) -> tuple[float, ...]:
+    """Return the spacing in mm along each axis of S."""
+    return tuple(grid.spacing_mm[axis] for axis in _axes_kept(grid))
+
+
+def _axes_kept(grid: Grid) -> list[int]:
     kept = [axis for axis, length in enumerate(grid.shape) if length > 1]
     # At least the last two axes are kept, so that a line of pixels is still an image.
-    kept = kept if len(kept) >= 2 else list(range(len(grid.shape)))[-2:]
-    spacing = tuple(grid.spacing_mm[axis] for axis in kept)
-    return Pixels(
-        array=array.reshape(len(array), *(grid.shape[axis] for axis in kept)),
-        spacing_mm=spacing,
-        grid=grid,
-    )
+    return kept if len(kept) >= 2 else list(range(len(grid.shape)))[-2:]
 
 
 def write(path: Path, file: BinaryIO, codes: np.ndarray, grid: Grid | None) -> None:

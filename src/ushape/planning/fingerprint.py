@@ -143,7 +143,10 @@ def _median(values: Sequence[float]) -> float:
 def _measure_round_trips(
     case_stats: Sequence[CaseStats], stats: DatasetStats, most: int = 12
 ) -> dict[int, float]:
-    """Compare some masks with themselves after resampling to a coarser grid and back."""
+    """Compare some masks with themselves after resampling to a coarser grid and back.
+
+    They are read again, because the scan knows neither the classes nor the training cases.
+    """
     with_foreground = [one for one in case_stats if stats.foreground_share(one) > 0]
     step = max(1, len(with_foreground) // most)
     chosen = with_foreground[::step][:most]

@@ -121,6 +121,10 @@ def test_common_unit_requires_spacing_of_all_images(tmp_path):
     assert common_unit([plain, fine]) == common_unit([fine, plain]) == common_unit([]) == Unit()
     assert common_unit([fine, coarse]).name == "µm"
     assert common_unit([coarse]).name == "mm"
-    assert Unit("µm").spacing_of(fine) == pytest.approx((0.5, 0.5))
-    assert Unit("mm").spacing_of(coarse) == pytest.approx((0.5, 0.5))
-    assert Unit().spacing_of(fine) is None
+
+
+def test_unit_converts_spacing_from_millimeters():
+    assert Unit("µm").convert((0.0005, 0.001)) == pytest.approx((0.5, 1))
+    assert Unit("mm").convert((0.5, 0.5)) == (0.5, 0.5)
+    assert Unit("mm").convert(None) is None
+    assert Unit().convert((0.5, 0.5)) is None

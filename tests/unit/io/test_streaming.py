@@ -16,7 +16,7 @@ from codes import raises_code
 from dicoms import SLICES, save
 from ushape import io
 from ushape.errors import DataError
-from ushape.io.streaming import open_bands
+from ushape.io.streaming import open_bands, read_spacing
 
 RANDOM = np.random.default_rng(0)
 GRAY = RANDOM.integers(256, size=(37, 29), dtype=np.uint8)
@@ -153,6 +153,15 @@ def test_band_equals_the_rows_of_the_whole_image(name, written, data):
             assert band.dtype == whole.array.dtype
             assert np.array_equal(band, whole.array[:, first:last])
             band += 1  # It is the caller's own.
+
+
+@pytest.mark.parametrize(
+    "name", [*(f"x{suffix}" for suffix in FORMATS), *sorted(TIFFS.keys() - {"volume"})]
+)
+def test_spacing_is_read_without_the_pixels(name, written, monkeypatch):
+    path, whole = written(name)
+    monkeypatch.setattr(io, "read", None)
+    assert read_spacing(path) == whole.spacing_mm
 
 
 @pytest.mark.parametrize("name", sorted({*TIFFS, "x.npy", "x.zarr"} - {"volume"}))

@@ -15,7 +15,7 @@ import numpy as np
 
 from ushape import io
 from ushape.errors import DataError
-from ushape.io import files, itk, npy, ome_zarr, tiff
+from ushape.io import dicom, files, itk, npy, ome_zarr, raster, tiff
 from ushape.io.streaming import sinks, tiff_segments
 from ushape.io.streaming.sinks import RowLayout, RowSink
 from ushape.types import MaskEncoding, Pixels, RowReader
@@ -130,6 +130,24 @@ def open_bands(path: Path) -> Bands:
         source = source or _hold(io.read(path))
         io.check_pixels(path, source.shape, source.dtype)
         return Bands(path, source, closing.pop_all())
+
+
+def read_spacing(path: Path) -> tuple[float, ...] | None:
+    """Return the pixel spacing in mm along each axis of S, if the file states it.
+
+    Pixels are decoded only for a TIFF that cannot be read in bands.
+
+    Raises:
+        DataError: as for `io.read`.
+    """
+    if io.reader_of(path) in (raster.read, npy.read, npy.read_npz):
+        return None  # These formats do not store it.
+    if io.is_dicom(path):
+        return dicom.read_spacing(path)
+    if io.suffix_of(path) in itk.ITK_READERS:
+        return itk.spacing_on(itk.read_grid(path))
+    with open_bands(path) as bands:
+        return bands.spacing_mm
 
 
 def _hold(pixels: Pixels) -> RowReader:
@@ -324,8 +342,7 @@ def _plain_suffix(path: Path) -> str:
 def _spacing_of(like: Path | Bands | Pixels | None) -> tuple[float, ...] | None:
     if not isinstance(like, Path):
         return like.spacing_mm if like is not None else None
-    with open_bands(like) as bands:
-        return bands.spacing_mm
+    return read_spacing(like)
 
 
 def _colors_of(codes: np.ndarray) -> np.ndarray:
