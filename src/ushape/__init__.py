@@ -11,10 +11,10 @@ Each function prints what it does. `quiet=True` silences one call, and
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ushape._version import __version__
+from ushape.api import FUNCTIONS, load_function
 from ushape.errors import ConfigError, DataError, PlanError, RunError, UshapeError
 
 if TYPE_CHECKING:
@@ -36,27 +36,6 @@ if TYPE_CHECKING:
     from ushape.api.train import resume as resume
     from ushape.api.train import train as train
 
-MODULES = {
-    "check": "ushape.api.check",
-    "compare": "ushape.api.report",
-    "cross_validate": "ushape.api.cross_validate",
-    "evaluate": "ushape.api.evaluate",
-    "example": "ushape.api.example",
-    "fetch": "ushape.api.fetch",
-    "find_learning_rate": "ushape.api.lr",
-    "learning_curve": "ushape.api.learning_curve",
-    "load": "ushape.api.load",
-    "plan": "ushape.api.plan",
-    "predict": "ushape.api.predict",
-    "preview": "ushape.api.preview",
-    "recipes": "ushape.api.recipes",
-    "report": "ushape.api.report",
-    "resume": "ushape.api.train",
-    "train": "ushape.api.train",
-    "weight_map": "ushape.api.preview",
-}
-"""Module of each public function; it is imported when the function is first used."""
-
 _FORMER_NAMES = {"weights": "weight_map", "lr": "find_learning_rate"}
 
 __all__ = [
@@ -66,14 +45,14 @@ __all__ = [
     "RunError",
     "UshapeError",
     "__version__",
-    *MODULES,
+    *FUNCTIONS,
 ]
 
 
 def __getattr__(name: str) -> Any:
     name = _FORMER_NAMES.get(name, name)
-    if name in MODULES:
-        return getattr(import_module(MODULES[name]), name)
+    if name in FUNCTIONS:
+        return load_function(name)
     raise AttributeError(f"module 'ushape' has no attribute {name!r}")
 
 

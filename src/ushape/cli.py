@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin
 import typer
 from typer.models import ParameterInfo
 
-import ushape
+from ushape._version import __version__
+from ushape.api import FUNCTIONS, load_function
 from ushape.errors import UshapeError
 
 SUMMARY = "U-Net segmentation, from a folder of images and masks to an evaluated model."
@@ -42,13 +43,14 @@ def read_docstring(name: str) -> tuple[str, dict[str, str]]:
     """Read the docstring of a public function without importing its module.
 
     Returns:
-        The text before the first section, and the text of each entry of `Args`.
+        The text before the first section, and the text of each entry of `Args`; in place of
+        `**options: Unpack[KEYWORDS]`, that of each field of the class KEYWORDS.
     """
-    parts = ushape.MODULES[name].split(".")[1:]
-    source = Path(__file__).parent.joinpath(*parts).with_suffix(".py").read_text(encoding="utf-8")
-    found = re.search(rf'^def {name}\(.*?"""(.*?)"""', source, re.DOTALL | re.MULTILINE)
+    path = Path(__file__).parent / "api" / f"{FUNCTIONS[name]}.py"
+    source = path.read_text(encoding="utf-8")
+    found = re.search(rf'^def {name}\((.*?)"""(.*?)"""', source, re.DOTALL | re.MULTILINE)
     assert found, f"{name} has a docstring"
-    text = inspect.cleandoc(found[1])
+    text = inspect.cleandoc(found[2])
     section = re.search(r"^Args:\n(.*?)(?=^\S|\Z)", text, re.DOTALL | re.MULTILINE)
     entries = re.findall(
         r"^ {4}\*?(\w+): (.*?)(?=^ {4}\S|\Z)",
@@ -56,6 +58,10 @@ def read_docstring(name: str) -> tuple[str, dict[str, str]]:
         re.DOTALL | re.MULTILINE,
     )
     summary = re.split(r"\n\n(?=[A-Z]\w+:\n)", text)[0]
+    if unpacked := re.search(r"\*\*(\w+): Unpack\[(\w+)\]", found[1]):
+        keywords = source.partition(f"\nclass {unpacked[2]}(")[2].partition("\n\n\n")[0]
+        entries = [(key, entry) for key, entry in entries if key != unpacked[1]]
+        entries += re.findall(r'^ {4}(\w+): [^\n]+\n {4}"""(.*?)"""', keywords, re.DOTALL | re.M)
     return summary, {key: " ".join(entry.split()) for key, entry in entries}
 
 
@@ -95,12 +101,12 @@ def _with_help(parameter: inspect.Parameter, docs: dict[str, str]) -> inspect.Pa
 def call(name: str, /, *arguments: Any, **options: Any) -> Any:
     """Call a public function with the options that were given or have a default."""
     given = {key: value for key, value in options.items() if value is not None}
-    return getattr(ushape, name)(*arguments, **given)
+    return load_function(name)(*arguments, **given)
 
 
 def _show_version(is_asked: bool) -> None:
     if is_asked:
-        print(f"ushape {ushape.__version__}")
+        print(f"ushape {__version__}")
         raise typer.Exit
 
 

@@ -1,0 +1,33 @@
+"""The public functions, each of which is also a command.
+
+Their modules are imported when they are first used, because torch takes seconds to load.
+"""
+
+from importlib import import_module
+from typing import Any
+
+FUNCTIONS = {
+    "check": "check",
+    "compare": "report",
+    "cross_validate": "cross_validate",
+    "evaluate": "evaluate",
+    "example": "example",
+    "fetch": "fetch",
+    "find_learning_rate": "lr",
+    "learning_curve": "learning_curve",
+    "load": "load",
+    "plan": "plan",
+    "predict": "predict",
+    "preview": "preview",
+    "recipes": "recipes",
+    "report": "report",
+    "resume": "train",
+    "train": "train",
+    "weight_map": "preview",
+}
+"""Module in this package of each public function."""
+
+
+def load_function(name: str) -> Any:
+    """Import the module of a public function and return the function."""
+    return getattr(import_module(f"{__name__}.{FUNCTIONS[name]}"), name)

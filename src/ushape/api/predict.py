@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypedDict, Unpack
 
 from ushape.console import Console, OnProgress
 from ushape.data.discovery import Input, find_inputs
@@ -31,18 +32,37 @@ MAX_IN_MEMORY_BYTES = 1 << 30
 """The same if the outputs need the whole image; a larger one is refused."""
 
 
+class FilesBesideMask(TypedDict, total=False):
+    """Files that `predict` writes for each image NAME beside its mask, none by default."""
+
+    overlay: bool
+    """Also write NAME_overlay.png, the image with the outlines of the mask."""
+
+    probabilities: ProbabilityFormat | None
+    """Also write the class probabilities, as NAME.npz, NAME_probabilities.tif or .zarr."""
+
+    probability_type: ProbabilityType | None
+    """Data type of the stored probabilities p; uint8 stores round(255 p) (default: float32 for
+    npz, otherwise uint8)."""
+
+    contours: ContourFormat | None
+    """Also write outlines, as NAME.geojson for QuPath or as NAME_rois.zip for ImageJ."""
+
+    instances: bool
+    """Also write NAME_instances.tif, in which the pixels of each object have its number."""
+
+    table: bool
+    """Also write NAME_objects.csv with a row for each object, and images.csv for all images."""
+
+    uncertainty: bool
+    """Also write NAME_uncertainty.png, 255 where all classes are equally likely, and images.csv."""
+
+
 def predict(
     run: Path | str | Sequence[Path | str],
     images: Sequence[Path | str] | Path | str,
     *,
     output: Path | str | None = None,
-    overlay: bool = False,
-    probabilities: ProbabilityFormat | None = None,
-    probability_type: ProbabilityType | None = None,
-    contours: ContourFormat | None = None,
-    instances: bool = False,
-    table: bool = False,
-    uncertainty: bool = False,
     rle: Path | str | None = None,
     rle_order: Order = "row",
     overwrite: bool = False,
@@ -52,6 +72,7 @@ def predict(
     settings: Iterable[str] = (),
     recipe: str | None = None,
     quiet: bool = False,
+    **beside: Unpack[FilesBesideMask],
 ) -> list[Path]:
     """Write one mask for each image.
 
@@ -62,14 +83,6 @@ def predict(
         run: Run or cross-validation folder; the probabilities of several runs are averaged.
         images: Image files, folders, patterns such as scans/*.tif, tables, or - for standard input.
         output: Folder for the masks; optional with --rle.
-        overlay: Also write a PNG of the image with the outlines of the mask.
-        probabilities: Also write the class probabilities, in this format.
-        probability_type: Data type of the stored probabilities (default: float32 for npz,
-            otherwise uint8).
-        contours: Also write outlines, as GeoJSON for QuPath or as ROIs for ImageJ.
-        instances: Also write a TIFF of numbered objects.
-        table: Also write a CSV table of the objects of each image, and one of all images.
-        uncertainty: Also write an uncertainty map.
         rle: Also write run-length encoded masks, as a .csv or .csv.gz file with img,rle_mask.
         rle_order: Order in which the pixels are counted: by row (Carvana) or by column.
         overwrite: Replace existing outputs.
@@ -79,6 +92,7 @@ def predict(
         settings: Prediction setting as key=value, e.g. predict.tta=all_8 (repeatable).
         recipe: FILE.py:FUNCTION of a run with its own network or loss; executed only if named here.
         quiet: Print nothing.
+        **beside: Further files to write for each image; see `FilesBesideMask`.
 
     Returns:
         Paths of the masks, of this call and of the one that it continues.
@@ -90,32 +104,19 @@ def predict(
     """
     config = OutputConfig(
         folder=Path(output) if output else None,
-        overlay=overlay,
-        probabilities=probabilities,
-        probability_type=probability_type,
-        contours=contours,
-        instances=instances,
-        table=table,
-        uncertainty=uncertainty,
         submission=Path(rle) if rle else None,
         order=rle_order,
         overwrite=overwrite,
+        **beside,
     )
     allow_code(recipe)
     folders = run_folders(run)
     settings = (settings,) if isinstance(settings, str) else tuple(settings)
     predictor = Predictor.open(folders, device, backend=backend, settings=settings)
     inputs = _without_own_outputs(find_images(predictor, images), config.folder)
-    made_by = {
-        "weights": [_run_digest(Run(folder)) for folder in folders],
-        "backend": predictor.backends,
-        "settings": sorted(settings),
-    }
-    console = Console(quiet=quiet)
-    for line in predictor.notes:
-        console.say(line)
+    made_by = _describe_origin(folders, predictor, settings)
     with PredictionWriter.open(config, predictor, inputs, made_by) as writer:
-        return _write_masks(predictor, inputs, writer, console, strict=strict)
+        return _write_masks(predictor, inputs, writer, Console(quiet=quiet), strict=strict)
 
 
 def _write_masks(
@@ -127,6 +128,8 @@ def _write_masks(
     strict: bool,
 ) -> list[Path]:
     """Predict each image that is not finished, and return the paths of all masks."""
+    for line in predictor.notes:
+        console.say(line)
     groups = by_group([image.case for image in inputs])
     max_bytes = MAX_IN_MEMORY_BYTES if writer.config.only_whole else IN_MEMORY_BYTES
 
@@ -271,6 +274,17 @@ def _without_own_outputs(inputs: Sequence[Input], folder: Path | None) -> list[I
     place = folder.resolve()
     others = [one for one in inputs if not one.case.image.resolve().is_relative_to(place)]
     return others or list(inputs)  # All of them are in that folder, so they were named on purpose.
+
+
+def _describe_origin(
+    folders: Sequence[Path], predictor: Predictor, settings: Iterable[str]
+) -> dict[str, Any]:
+    """Return what the outputs depend on, for the log of finished images."""
+    return {
+        "weights": [_run_digest(Run(folder)) for folder in folders],
+        "backend": predictor.backends,
+        "settings": sorted(settings),
+    }
 
 
 def _run_digest(run: Run) -> str:

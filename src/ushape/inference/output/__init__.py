@@ -16,7 +16,7 @@ ContourFormat = Literal["geojson", "imagej"]
 
 @dataclass(frozen=True, kw_only=True)
 class OutputConfig:
-    """Outputs of a call of `predict`.
+    """Outputs of a call of `predict`, which describes the files beside the masks.
 
     Raises:
         ConfigError: if there is no output, an output has no folder, a format is unknown, or a type
@@ -27,26 +27,12 @@ class OutputConfig:
     """Folder of the masks; None: no masks are written."""
 
     overlay: bool = False
-    """Write NAME_overlay.png beside each mask, the image with the prediction outlined."""
-
     probabilities: ProbabilityFormat | None = None
-    """Write NAME.npz, or NAME_probabilities.tif or .zarr."""
-
     probability_type: ProbabilityType | None = None
-    """Data type of the stored probabilities; uint8 holds round(255 p). None: float32 in npz,
-    otherwise uint8."""
-
     contours: ContourFormat | None = None
-    """Write NAME.geojson for QuPath, or NAME_rois.zip for ImageJ."""
-
     instances: bool = False
-    """Write NAME_instances.tif, in which the pixels of each object have its number."""
-
     table: bool = False
-    """Write NAME_objects.csv with a row for each object, and images.csv for all images."""
-
     uncertainty: bool = False
-    """Write NAME_uncertainty.png, 255 where all classes are equally likely, and images.csv."""
 
     submission: Path | None = None
     """Path of a .csv or .csv.gz of run lengths."""
