@@ -133,12 +133,7 @@ def make_splits(
     members = members_of(cases)
     refuse_too_few(len(members), len(cases))
     given = _given_parts(cases, config)
-    if config.folds is not None and config.folds > len(members):
-        raise DataError(
-            f"{config.folds} folds were requested, but there are only {len(members)} groups.",
-            code="too_many_folds",
-            hint=f"Each fold tests at least one group: use at most --folds {len(members)}.",
-        )
+    _refuse_too_many_folds(config, len(members))
     lacking = tuple(part for part in ("test", "validation") if part not in given.values())
     free = _training_groups(members, given, lacking)
     pool = _Pool(
@@ -154,6 +149,15 @@ def make_splits(
     ids = ids_of_parts(members, part_of)
     more = _describe_given(lacking) if given else _describe_assignment(kind, config)
     return Splits(**ids, text=describe_sizes(ids, part_of, kind) + more)
+
+
+def _refuse_too_many_folds(config: SplitConfig, groups: int) -> None:
+    if config.folds is not None and config.folds > groups:
+        raise DataError(
+            f"{config.folds} folds were requested, but there are only {groups} groups.",
+            code="too_many_folds",
+            hint=f"Each fold tests at least one group: use at most --folds {groups}.",
+        )
 
 
 def members_of(cases: Sequence[Case]) -> dict[str, list[str]]:

@@ -56,24 +56,12 @@ def make_plan(
         PlanError: if recipe, data and machine do not fit together.
     """
     splits = _split(stats, recipe, given_splits)
-    training = set(splits.train)
-    if not any(stats.foreground_share(one) for one in stats.case_stats if one.case.id in training):
-        raise DataError(
-            "No training case has any foreground.",
-            code="no_foreground",
-            hint="Check the masks, or name the classes with --set labels.values=[...].",
-        )
-    fingerprint = take_fingerprint(stats, training)
-    group_of = stats.group_of
+    _refuse_empty_training(stats, splits)
+    fingerprint = take_fingerprint(stats, set(splits.train))
     situation = Situation(
         data=fingerprint,
         machine=machine,
-        split=SplitFacts(
-            kind=stats.grouping.kind,
-            images=len(group_of),
-            groups=len(set(group_of.values())),
-            test_groups=len({group_of[case_id] for case_id in splits.test}),
-        ),
+        split=_split_facts(stats, splits),
         measure_time=lambda recipe: _measure_time(
             stats, splits, recipe, fingerprint, machine, elapsed_s
         ),
@@ -95,6 +83,26 @@ def make_plan(
         reasons=tuple(result.text for result in results),
     )
     return Planned(plan=plan, splits=splits, results=tuple(results))
+
+
+def _refuse_empty_training(stats: DatasetStats, splits: Splits) -> None:
+    training = set(splits.train)
+    if not any(stats.foreground_share(one) for one in stats.case_stats if one.case.id in training):
+        raise DataError(
+            "No training case has any foreground.",
+            code="no_foreground",
+            hint="Check the masks, or name the classes with --set labels.values=[...].",
+        )
+
+
+def _split_facts(stats: DatasetStats, splits: Splits) -> SplitFacts:
+    group_of = stats.group_of
+    return SplitFacts(
+        kind=stats.grouping.kind,
+        images=len(group_of),
+        groups=len(set(group_of.values())),
+        test_groups=len({group_of[case_id] for case_id in splits.test}),
+    )
 
 
 def adopt_plan(stats: DatasetStats, plan: Plan, given_splits: Path | None = None) -> Planned:

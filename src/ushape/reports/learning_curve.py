@@ -17,7 +17,7 @@ from ushape.metrics.stats import Interval
 from ushape.reports import BLUE, GRAY, ORANGE, adapt, as_svg, write_page
 
 FILE_STEM = "learning_curve"
-COLUMNS = ("groups", "cases", "mean_dice", "low", "high", "run")
+CSV_COLUMNS = ("groups", "cases", "mean_dice", "low", "high", "run")
 
 
 def write_curve(folder: Path, curve: LearningCurve, title: str, notes: Sequence[str]) -> Path:
@@ -29,7 +29,7 @@ def write_curve(folder: Path, curve: LearningCurve, title: str, notes: Sequence[
     """
     values = {"verdict": curve.verdict, **config.to_dict(curve), "notes": list(notes)}
     write_json(folder / f"{FILE_STEM}.json", values)
-    write_bytes(folder / f"{FILE_STEM}.csv", to_csv(COLUMNS, _csv_rows(curve)))
+    write_bytes(folder / f"{FILE_STEM}.csv", to_csv(CSV_COLUMNS, _csv_rows(curve)))
     page, template = folder / f"{FILE_STEM}.html", f"{FILE_STEM}.html.j2"
     write_page(page, template, title=title, curve=curve, plot=as_svg(_draw(curve)), notes=notes)
     return page
