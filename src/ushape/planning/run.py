@@ -300,7 +300,7 @@ class Run:
         self._require(path)
         try:
             return json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, RecursionError) as error:
             raise RunError(
                 f"{path} cannot be read: {reason(error)}.",
                 code="damaged_run",
