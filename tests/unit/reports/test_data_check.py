@@ -3,8 +3,8 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
-from ushape.data.checks import check_dataset
 
+from ushape.data.checks import check_dataset
 from ushape.data.scan import scan_dataset
 from ushape.data.splits import SplitConfig
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
