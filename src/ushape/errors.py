@@ -86,10 +86,11 @@ def check_range(
     """Check that a setting is a number from `low` to `high`.
 
     Raises:
-        ConfigError: if it is smaller, larger, or NaN.
+        ConfigError: if it is smaller, larger, infinite, or NaN.
     """
-    if not low <= value <= high:
+    if not (low <= value <= high and value < math.inf):
         limits = f"from {low} to {high}" if high < math.inf else f"at least {low}"
+        limits += " and finite" if value == math.inf else ""
         raise ConfigError(
             f"{name} is {value}; it must be {limits}.", code="value_out_of_range", hint=hint
         )

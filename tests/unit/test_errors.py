@@ -3,7 +3,14 @@ import sys
 import pytest
 
 from codes import raises_code
-from ushape.errors import DataError, MissingPackageError, PlanError, require_package
+from ushape.errors import (
+    ConfigError,
+    DataError,
+    MissingPackageError,
+    PlanError,
+    check_range,
+    require_package,
+)
 
 
 @pytest.mark.parametrize("kind", [MissingPackageError, DataError, PlanError])
@@ -17,3 +24,9 @@ def test_require_package_names_package_and_extra(kind, monkeypatch):
 
 def test_require_package_imports_the_module():
     assert require_package("json.decoder", "none", "This").JSONDecoder
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), -1])
+def test_check_range_refuses_numbers_that_are_not_finite_or_too_small(value):
+    with raises_code(ConfigError, "value_out_of_range"):
+        check_range("strength", value, 0)

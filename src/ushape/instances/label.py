@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -49,9 +50,9 @@ class ObjectConfig:
 
     def __post_init__(self) -> None:
         for name in ("rise_px", "rise_probability"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(
-                    f"objects.{name} is {getattr(self, name)}; it must be above 0.",
+                    f"objects.{name} is {getattr(self, name)}; it must be a finite number above 0.",
                     code="value_out_of_range",
                     hint="Usual are 0.5 to 2 pixels, or probabilities of 0.05 to 0.3; larger "
                     "values split less.",

@@ -116,7 +116,7 @@ class TrainConfig:
             value = getattr(self, name)
             if value not in (AUTO, None) and not (value > 0 and math.isfinite(value)):
                 raise ConfigError(
-                    f"train.{name} is {value}; it must be above 0.",
+                    f"train.{name} is {value}; it must be a finite number above 0.",
                     code="value_out_of_range",
                     hint="Leave it out to use the default.",
                 )

@@ -47,7 +47,7 @@ class LRFinderConfig:
     """The test ends once the smoothed loss exceeds the best one by this factor."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.lowest < self.highest:
+        if not 0 < self.lowest < self.highest < math.inf:
             raise ConfigError(
                 f"The learning rates go from {self.lowest} to {self.highest}.",
                 code="value_out_of_range",

@@ -213,6 +213,7 @@ def test_by_class_of_all_label_spaces():
     ("setting", "code"),
     [
         ({"rise_px": 0}, "value_out_of_range"),
+        ({"rise_px": float("inf")}, "value_out_of_range"),
         ({"rise_probability": float("nan")}, "value_out_of_range"),
         ({"smallest_px": -1}, "value_out_of_range"),
         ({"largest_hole_px": -3}, "value_out_of_range"),

@@ -39,7 +39,14 @@ def test_suggest_refuses_a_loss_that_only_rises():
 
 
 @pytest.mark.parametrize(
-    "limits", [{"lowest": 1, "highest": 0.1}, {"lowest": 0}, {"steps": 3}, {"divergence": 1}]
+    "limits",
+    [
+        {"lowest": 1, "highest": 0.1},
+        {"highest": float("inf")},
+        {"lowest": 0},
+        {"steps": 3},
+        {"divergence": 1},
+    ],
 )
 def test_lr_finder_config_refuses_impossible_values(limits):
     with pytest.raises(ConfigError) as caught:
