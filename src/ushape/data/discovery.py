@@ -190,7 +190,7 @@ def find_inputs(named: Sequence[Path], *, channels: int, dims: int) -> list[Inpu
         else:
             found += _find_in(path, channels, dims)
     if not found:
-        places = ", ".join(str(path) for path in named)
+        places = ", ".join(str(path) for path in named) or "an empty list"
         raise DataError(
             f"No images were found in {places}.",
             code="no_images",

@@ -105,7 +105,7 @@ def load_tuning(run: Run) -> Tuning:
         return Tuning()
     try:
         return config.from_dict(Tuning, json.loads(path.read_text()), source=str(path))
-    except (ValueError, OSError, TypeError, AttributeError, ConfigError) as error:
+    except (ValueError, OSError, TypeError, AttributeError, RecursionError, ConfigError) as error:
         raise RunError(
             f"{path} was not written by training ({str(error).splitlines()[0].rstrip('.')}).",
             code="damaged_run_file",

@@ -185,3 +185,10 @@ def test_find_inputs_refuses_equal_output_names(make, tmp_path):
     with pytest.raises(DataError) as error:
         below(folder / "nothing.png")
     assert error.value.code == "file_not_found"
+
+
+def test_find_inputs_of_an_empty_list_is_refused():
+    with pytest.raises(DataError) as error:
+        find_inputs([], channels=1, dims=2)
+    assert error.value.code == "no_images"
+    assert error.value.message == "No images were found in an empty list."

@@ -37,7 +37,12 @@ def test_run_open_refuses_other_folders_and_runs_without_weights(run):
 
 @pytest.mark.parametrize(
     ("text", "code"),
-    [("{", "damaged_run"), ('{"version": 99}', "unsupported_version"), ("[]", "invalid_plan")],
+    [
+        ("{", "damaged_run"),
+        ("[" * 100_000, "damaged_run"),
+        ('{"version": 99}', "unsupported_version"),
+        ("[]", "invalid_plan"),
+    ],
 )
 def test_run_load_plan_refuses_damaged_plans_and_other_versions(run, text, code):
     run.plan_path.write_text(text)
