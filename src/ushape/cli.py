@@ -369,6 +369,7 @@ def main() -> None:
     Exit codes: 0 success, 1 errors found by `check`, 2 a mistake of the user, 130 Ctrl-C.
     """
     try:
+        _require_working_directory()
         app(with_current_names(sys.argv[1:]))
     except UshapeError as error:
         print_error(error)
@@ -378,6 +379,17 @@ def main() -> None:
         place = f"{error.filename}: " if error.filename else ""
         hint = "Check the path, the free space and the permissions."
         print_error(UshapeError(f"{place}{error.strerror}.", code="system_error", hint=hint))
+
+
+def _require_working_directory() -> None:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UshapeError(
+            "The current folder no longer exists.",
+            code="missing_working_directory",
+            hint="Change to another folder, e.g. cd ~",
+        ) from None
 
 
 def print_error(error: UshapeError) -> NoReturn:

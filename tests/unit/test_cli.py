@@ -99,3 +99,14 @@ def test_former_python_names_are_aliases():
     assert ushape.weights is ushape.weight_map
     assert ushape.lr is ushape.find_learning_rate
     assert "weights" not in dir(ushape)
+
+
+def test_main_names_a_missing_working_directory(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    with pytest.raises(SystemExit) as error:
+        cli.main()
+    assert error.value.code == 2
+    assert "current folder no longer exists" in capsys.readouterr().err
