@@ -221,7 +221,7 @@ def few_foreground(trial: Trial, case: Case) -> str:
     """The meaning of WhiteIsZero: 5 to 20 % of the pixels are foreground, and shown white."""
     # `check --json` should offer the share of each class; the copy of --fix has no class either.
     # Until then the line of `ushape train` that states it is read.
-    match = re.search(r"([\d.]+) ?% → foreground", trial.commands.training)
+    match = re.search(r"= foreground \(([\d.]+)%\)", trial.commands.training)
     share = float(match[1]) if match else float("nan")
     if not 5 <= share <= 20:
         raise WrongResultError(f"{share:.0f} % of the pixels are foreground instead of about 10 %")

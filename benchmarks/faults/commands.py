@@ -248,10 +248,11 @@ class Report:
         if self.group_of is not None:
             return len(set(self.group_of.values()))
         line = self._fact("Groups")
-        if match := re.match(r"(\d+), ", line):
-            joined = re.search(r"; (\d+) of them joined", line)
-            return int(match[1]) - (int(joined[1]) if joined else 0)
-        match = re.search(r"cut into (\d+) ", line)
+        match = (
+            re.search(r"; (\d+) remain after merging", line)
+            or re.match(r"(\d+), ", line)
+            or re.search(r"divided into (\d+) ", line)
+        )
         return int(match[1]) if match else self.pairs
 
     @property

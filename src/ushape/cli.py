@@ -255,7 +255,7 @@ def predict(
     rle_order: Literal["row", "column"] = "row",
     others: Annotated[
         list[Path] | None,
-        typer.Option("--with", help="Another run to average with (repeatable)."),
+        typer.Option("--with", help="Another run to average the probabilities with (repeatable)."),
     ] = None,
     overwrite: bool = False,
     strict: bool = False,

@@ -38,8 +38,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any], *, source: str) -> T:
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(
-            f"{source}: {_key_of(cls, first['loc'])}: {first['msg'].lower()}, "
-            f"not {first['input']!r}.",
+            f"{source}: {_key_of(cls, first['loc'])} cannot be {first['input']!r}: {first['msg']}.",
             code="invalid_value",
             hint="`ushape recipes auto --all` lists every key with its meaning.",
         ) from None
@@ -64,7 +63,7 @@ def override(config: T, settings: Iterable[str] | str) -> T:
         path, equals, text = setting.partition("=")
         if not equals:
             raise ConfigError(
-                f"--set {setting}: it contains no '='.",
+                f"--set {setting} does not contain '='.",
                 code="invalid_setting",
                 hint="Write --set KEY=VALUE, e.g. --set train.batch_size=2.",
             )

@@ -84,6 +84,11 @@ def to_csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bytes:
     return written.getvalue().encode()
 
 
+def memory_text(size_bytes: float) -> str:
+    """Format an amount of memory in GB, or in MB below 0.1 GB."""
+    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e8 else f"{size_bytes / 1e6:.0f} MB"
+
+
 def number_text(value: float | None, like: float | None = None) -> str:
     """Format a number with three decimals below 10 and one from there on; '' for None.
 

@@ -23,7 +23,7 @@ MAX_CLASSES = 64
 
 @dataclass(frozen=True, kw_only=True)
 class LabelConfig:
-    """Which mask value means which class."""
+    """Classes of the mask values."""
 
     values: tuple[int, ...] | None = None
     """Mask values in class order, background first; null: the values found, in increasing order."""
@@ -35,16 +35,16 @@ class LabelConfig:
     """Mask value of pixels that are excluded from loss and scores."""
 
     threshold: int | None = None
-    """Mask value from which pixels are foreground; all others are background. For masks with soft
+    """Lowest mask value that is foreground; lower values are background. Use it for masks with soft
     edges, or with object ids (threshold 1)."""
 
     softmax: bool = False
-    """Whether two classes get one channel each; false: a single channel for the foreground."""
+    """Whether two classes have one output channel each; false: one channel, for the foreground."""
 
     regions: dict[str, tuple[int, ...]] | None = None
     """Overlapping regions from the largest to the smallest, with the mask values that each
     contains, e.g. {whole: [1, 2, 3], core: [2, 3]}. Each is learned and scored separately. In
-    predicted masks they are drawn in this order, each with its value that no later region has."""
+    predicted masks they are drawn in this order, each with the value that is in no later region."""
 
     def __post_init__(self) -> None:
         if self.regions is not None and (self.threshold is not None or self.softmax):
@@ -193,7 +193,7 @@ class LabelSpace:
 
     def _unknown_value_error(self, unknown: Sequence[int], pixels: int) -> DataError:
         return DataError(
-            f"The mask value {_shorten(unknown)} in {pixels} pixels is not a class "
+            f"Masks contain values that are not classes: {_shorten(unknown)} in {pixels} pixels "
             f"(the classes are {_shorten(self.values)}).",
             code="unknown_mask_value",
             hint="List all classes with --set labels.values=[...], name the ignored value with "

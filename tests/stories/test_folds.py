@@ -55,7 +55,7 @@ def test_cross_validate_refuses_data_that_have_changed(cells, tiny, ushape, tmp_
     data = shutil.copytree(cells, tmp_path / "data")
     command = ("cross-validate", data, "--folds=2", "-o", tmp_path / "run", "--epochs=1", *tiny)
     assert ushape(*command).code == 0
-    assert "finished before" in ushape(*command).output
+    assert "already finished" in ushape(*command).output
     for folder in ("images", "masks"):
         first = min((data / folder).iterdir())
         shutil.copy(first, first.with_stem("dish09_01"))
@@ -74,7 +74,7 @@ def test_cross_validate_refuses_another_request(cells, tiny, ushape, tmp_path):
     ended = ushape("train", other, *command[2:])
     assert (ended.code, ended.error_code) == (2, "other_request")
     assert "different value of data" in ended.error
-    assert "finished before" in ushape(*command).output
+    assert "already finished" in ushape(*command).output
 
 
 def test_cross_validate_checks_the_duration(cells, tiny, ushape, tmp_path):
@@ -112,7 +112,7 @@ def test_cross_validate_trains_folds_in_parallel_on_several_devices(cells, tiny,
     (run / "report.html").unlink()
     ended = ushape(*command, "--device=cpu,cpu")
     assert (ended.code, ended.error_code) == (2, "fold_failed")
-    assert "Fold 1 of 2: finished before" in ended.output
+    assert "Fold 1 of 2: already finished" in ended.output
     assert "splits.json" in ended.error
     assert ushape(*command, "--device=cpu,gpu").code == 2
 

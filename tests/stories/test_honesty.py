@@ -135,4 +135,4 @@ def test_images_without_information_are_warned_of(ushape, cells, tiny, tmp_path)
     Image.fromarray(np.zeros_like(np.asarray(Image.open(first)))).save(first)
     ended = ushape("train", data, "-o", tmp_path / "run", "--epochs=1", *tiny)
     assert ended.code == 0, ended.error
-    assert "Warning: 1 image with only one value." in ended.output
+    assert "Warning: In 1 image, all pixels have the same value." in ended.output

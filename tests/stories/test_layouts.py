@@ -46,7 +46,11 @@ def write_given_splits(data):
         save(data / part / f"images/{name}.png", image)
         save(data / part / f"masks/{name}.png", mask)
     (data / "classes.txt").write_text("background\nround\nlong\n")
-    return data, "train 3, validation 1, test 1. The data state this split.", {"round", "long"}
+    return (
+        data,
+        "3 for training, 1 for validation, 1 for test. The data set defines this split.",
+        {"round", "long"},
+    )
 
 
 def write_table(data):
@@ -209,7 +213,7 @@ def test_regions_are_learned_scored_and_painted(ushape, tmp_path):
     assert {row["class"] for row in rows} == {"whole", "core"}
     by_class = {row["class"]: int(row["truth_px"]) for row in rows[:2]}
     assert by_class["whole"] > by_class["core"] > 0
-    assert "whole: On" in ended.output
+    assert "whole: The mean Dice on" in ended.output
 
 
 def test_scans_in_folders_of_slices_are_learned_and_come_back(ushape, tmp_path):

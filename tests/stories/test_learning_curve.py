@@ -117,7 +117,7 @@ def test_learning_curve_keeps_finished_points_and_refuses_other_requests(
         path.unlink()
     ended = ushape(*command)
     assert ended.code == 0, ended.error
-    assert ended.output.count("finished before") == 2
+    assert ended.output.count("already finished") == 2
     assert kept.stat().st_mtime_ns == before
     assert (folder / "learning_curve.csv").read_bytes() == numbers
 
@@ -140,7 +140,7 @@ def test_ctrl_c_ends_a_point_that_the_same_command_continues(command, tmp_path):
         said, _ = process.communicate(timeout=120)
         assert process.returncode == 130, said
         assert "Stopped in point 1 of 3, 2 of 6 groups for training." in said
-        assert "finished before" not in said
+        assert "already finished" not in said
         assert (folder / "groups-2" / "report.html").exists()
         assert not (folder / "groups-3").exists()
         assert not (folder / "learning_curve.html").exists()

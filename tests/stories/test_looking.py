@@ -60,7 +60,7 @@ def test_find_lr_writes_its_curve_and_suggests_a_rate(ushape, cells, tmp_path, t
         "--set=train.accumulate_grad_batches=2",
     )
     assert ended.code == 0, ended.error
-    assert "Suggested: --set train.learning_rate=" in ended.output
+    assert "Suggested setting: --set train.learning_rate=" in ended.output
     assert size_of(target)[0] > 500
     rows = list(csv.DictReader(target.with_suffix(".csv").read_text().splitlines()))
     assert "diverged" in ended.output
@@ -72,7 +72,7 @@ def test_learning_rate_auto_is_found_before_the_training(ushape, cells, tmp_path
     run = tmp_path / "run"
     ended = ushape("train", cells, "-o", run, "--epochs=1", *tiny, "--set=train.learning_rate=auto")
     assert ended.code == 0, ended.error
-    assert "Range test: learning rate" in ended.output
+    assert "found by a range test" in ended.output
     assert (run / "learning_rate.png").exists()
     plan = (run / "plan.json").read_text()
     assert '"learning_rate": "auto"' not in plan

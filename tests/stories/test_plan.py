@@ -7,7 +7,7 @@ def test_plan_is_explained_written_edited_and_run(ushape, cells, tiny, tmp_path)
     plan = tmp_path / "plan.json"
     ended = ushape("plan", cells, "--epochs", 1, *tiny, "--explain", "-o", plan)
     assert ended.code == 0, ended.error
-    for part in ("Network: U-Net", "from: ", "next: ", "rule: "):
+    for part in ("Network: U-Net", "evidence: ", "alternative: ", "rule: "):
         assert part in ended.output
     ended = ushape("plan", cells, "--epochs", 1, *tiny, "-o", plan)
     assert (ended.code, ended.error_code) == (2, "output_exists")

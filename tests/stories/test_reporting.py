@@ -94,8 +94,8 @@ def test_evaluate_reports_images_used_in_training(trained, cells, ushape, tmp_pa
     assert ended.code == 0, ended.error
     facts = json.loads((tmp_path / "all" / "scores.json").read_text())
     assert facts["summary"]["seen_cases"] > 0
-    assert facts["leak_lines"][0].startswith("These are other data")
-    assert "were used in training" in " ".join(facts["leak_lines"])
+    assert facts["leak_lines"][0].startswith("These cases are not the test set")
+    assert "also used in training" in " ".join(facts["leak_lines"])
     assert "were used in training" in (tmp_path / "all" / "model_card.md").read_text()
 
 
@@ -110,7 +110,7 @@ def test_evaluate_reports_copies_among_the_test_cases(trained, ushape, tmp_path)
     ended = ushape("evaluate", run)
     assert ended.code == 0, ended.error
     facts = json.loads((run / "scores.json").read_text())
-    assert "also in training" in facts["leak_lines"][0]
+    assert "also used in training" in facts["leak_lines"][0]
     assert facts["summary"]["seen_cases"] == 1
 
 

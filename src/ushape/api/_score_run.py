@@ -75,15 +75,15 @@ class KnownCases:
         known = {self.groups[case_id] for case_id in self.used}
         test = {self.images[case_id].resolve() for case_id in self.splits.test}
         if not test >= {case.image.resolve() for case in cases}:
-            line = "These are other data: their groups were not compared with those of training."
+            line = "These cases are not the test set; their groups were not compared with training."
         elif shared := sorted({case.group for case in cases} & known):
-            line = f"{pluralize(len(shared), 'group')} of these cases also in training: "
-            line += f"{', '.join(shared[:5])}."
+            line = f"Groups that were also used in training or validation: {len(shared)} "
+            line += f"({', '.join(shared[:5])}{', ...' if len(shared) > 5 else ''})."
         else:
             line = "No group of these cases was used in training or validation."
         copies = (
-            f"{seen_cases} of the images were used in training or validation, as the same file or "
-            "a copy of it: their scores do not apply to new images."
+            f"Images that were also used in training or validation, as the same file or a copy: "
+            f"{seen_cases}. Their scores do not apply to new images."
             if seen_cases
             else "No image is an exact copy of one used in training or validation."
         )
@@ -116,8 +116,8 @@ def score_and_report(
     report = _make_report(run, predictor, cases, known, evaluation, what, noun)
     if (rank := report.summary.rank_correlation) is not None:
         console.say(
-            f"Rank correlation of confidence and Dice over "
-            f"{pluralize(len(evaluation.confidence), 'case')}: {rank:.2f} (Spearman)."
+            "Spearman rank correlation between confidence and Dice over "
+            f"{pluralize(len(evaluation.confidence), 'case')}: {rank:.2f}."
         )
     save_report(target, report)
     write_pages(target, report)
@@ -167,9 +167,9 @@ def _reproduce_lines(run: Run, plan: Plan) -> list[str]:
     )
     return [
         f"ushape {__version__}, torch {torch.__version__}, Python {platform.python_version()}",
-        f"{plan.machine.name}, {plan.machine.cores} cores, {plan.machine.device}",
+        f"{plan.machine.name}, {pluralize(plan.machine.cores, 'core')}, {plan.machine.device}",
         f"Seed {plan.recipe.seed}; weights of epoch {facts.get('epoch', '?')}",
         *commands,
         f"Data: {len(run.image_paths())} cases, checksum {run.data_checksum or 'not computed'} "
-        "(SHA-256 of names and contents; for files above 16 MiB, of their length and ends)",
+        "(SHA-256 of names and contents; of files above 16 MiB, size, beginning and end)",
     ]

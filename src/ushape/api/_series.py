@@ -83,7 +83,7 @@ class Series:
             raise RunError(
                 f"{folder} contains another {self.noun}, with a different value of {other}.",
                 code="other_request",
-                hint="Repeat the command that began it, or choose another folder with -o.",
+                hint="Repeat the command that started it, or choose another folder with -o.",
             )
         return stored
 
@@ -101,7 +101,7 @@ class Series:
         path = Path(data)
         if known != {dataset_checksum(discover(path, optional_path(masks)).cases, path)}:
             raise RunError(
-                f"{data} has changed since {self.path.parent} was begun: files were added, "
+                f"{data} has changed since {self.path.parent} was started: files were added, "
                 "removed or modified.",
                 code="data_changed",
                 hint="Restore the data, or choose another folder with -o.",
@@ -131,7 +131,7 @@ class Series:
             Index of a run that Ctrl-C stopped, or None.
         """
         for number, (run, title) in enumerate(zip(runs, titles, strict=True)):
-            before = ": finished before" if is_finished(run) else ""
+            before = ": already finished" if is_finished(run) else ""
             console.say(f"{title[0].upper()}{title[1:]}{before}")
             if before:
                 continue
@@ -146,12 +146,12 @@ class Series:
                         self.path.unlink()  # Nothing has begun: another request may follow.
                     raise
             if result.was_interrupted:
-                console.say(f"Stopped in {title}. The same command continues it.")
+                console.say(f"Stopped in {title}. To continue, run the same command again.")
                 return number
         return None
 
     def _read(self) -> dict[str, Any]:
-        hint = "Choose another folder."
+        hint = "Choose another folder with -o."
         stored = read_json(self.path, RunError, code="damaged_run", hint=hint)
         if not isinstance(stored, dict):
             raise RunError(f"{self.path} has no settings.", code="damaged_run", hint=hint)
@@ -204,7 +204,7 @@ class Devices:
             kind, colon, number = name.partition(":")
             if kind not in ("auto", "cpu", "cuda", "mps") or (colon and not number.isdigit()):
                 raise ConfigError(
-                    f"--device {text}: unknown device {name!r}.",
+                    f"The device {name!r} in --device {text} is unknown.",
                     code="unknown_device",
                     hint="Use auto, cpu, cuda or mps, or several devices such as cuda:0,cuda:1.",
                 )
@@ -252,7 +252,7 @@ class Devices:
 
     def _run_one(self, job: Job, free: queue.Queue[str], console: Console) -> None:
         device = free.get()
-        console.say(f"{job.name} on {device}, log: {job.log}")
+        console.say(f"{job.name}: training on {device}, log in {job.log}")
         try:
             with job.log.open("ab") as log, self._started(job, device, log.fileno()) as process:
                 code = process.wait()
@@ -319,8 +319,8 @@ def _visible(number: str) -> str:
     names = allowed.split(",")
     if int(number) >= len(names):
         raise ConfigError(
-            f"cuda:{number} is not available: {VISIBLE} is {allowed}.",
+            f"cuda:{number} is not available, because {VISIBLE} is {allowed}.",
             code="unknown_device",
-            hint=f"Devices are counted from 0 to {len(names) - 1}.",
+            hint=f"Use an index from 0 to {len(names) - 1}.",
         )
     return names[int(number)]

@@ -67,12 +67,11 @@ def check(
             print(text)
     else:
         _show(result, console)
-        console.say(f"Page: {target / 'check.html'}")
+        console.say(f"Report: {target / 'check.html'}")
     if fix is not None:
         changes = write_fixed_copy(result, Path(fix))
         if not as_json:
-            listed = Path(fix) / "changes.csv"
-            console.say(f"{pluralize(len(changes), 'change')}, listed in {listed}")
+            console.say(f"Corrected copy: {fix} ({pluralize(len(changes), 'change')})")
     return result
 
 
@@ -106,6 +105,6 @@ def _describe(finding: Finding) -> str:
         rest = len(finding.cases) - EXAMPLES
         more = f" and {rest} more" if rest > 0 else ""
         lines.append(f"{', '.join(finding.cases[:EXAMPLES])}{more}")
-    in_copy = f" (--fix OUT: {finding.in_copy} in the copy)" if finding.in_copy else ""
+    in_copy = f" In a copy written by --fix, they are {finding.in_copy}." if finding.in_copy else ""
     lines.append(f"Fix: {finding.fix}{in_copy}")
     return "\n".join(lines)

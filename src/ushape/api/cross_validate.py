@@ -42,7 +42,7 @@ def cross_validate(
 ) -> Summary:
     """Train one run per fold, so that each group is tested once.
 
-    If the call is interrupted, the same call with the same output continues it.
+    Repeat an interrupted call with the same output to continue it.
 
     Args:
         data: Folder with images and masks, or a table of them.
@@ -50,9 +50,9 @@ def cross_validate(
         masks: Folder with the masks, if the data folder contains only images.
         output: Folder for fold-1, fold-2, ... and the joint report (default: runs/NAME-folds).
         recipe: Name of a recipe, or a YAML file; see `ushape recipes`.
-        minutes: Wall time of all folds together (default: 30, unless epochs are given).
-        epochs: Number of epochs of each fold, in place of a time limit.
-        device: auto, cpu, cuda or mps; several, as in cuda:0,cuda:1, train folds in parallel.
+        minutes: Wall time of all folds together in minutes (default: 30 without epochs).
+        epochs: Number of epochs of each fold, instead of a time limit.
+        device: Device: auto, cpu, cuda or mps; several (cuda:0,cuda:1) train folds in parallel.
         seed: Random seed for the split, weight initialization and patch sampling.
         settings: Recipe setting as key=value, e.g. train.batch_size=2 (repeatable).
         quiet: Print nothing.
@@ -121,18 +121,18 @@ class _FoldTraining:
             raise ConfigError(
                 f"The folds of {self.recipe.code.name} cannot be trained on several devices.",
                 code="custom_code_several_devices",
-                hint="A recipe of a Python file is trained in one process: name one device.",
+                hint="Give a single device; a recipe in a Python file is trained in one process.",
             )
         jobs = []
         for number, run in enumerate(runs, start=1):
             if is_finished(run):
-                console.say(f"Fold {number} of {len(runs)}: finished before")
+                console.say(f"Fold {number} of {len(runs)}: already finished")
             else:
                 jobs.append(self.job_of(number, run))
         try:
             self.devices.run(jobs, console)
         except KeyboardInterrupt:
-            console.say("Stopped. The same command continues the folds.")
+            console.say("Stopped. To continue, run the same command again.")
             raise
 
     def recipe_of(self, number: int) -> Recipe:
@@ -169,7 +169,7 @@ def _sum_up(base: Path, runs: Sequence[Run], folds: int, console: Console) -> Su
     for picture in (picture for report in reports for picture in report.pictures):
         selection.add(of_case[picture.case], picture)
     is_whole = len(runs) == folds
-    tested = "each group tested once" if is_whole else "the other folds are not trained yet"
+    tested = "each group tested once" if is_whole else "the other folds are not yet trained"
     title = f"{base.resolve().name}: {len(runs)} of {folds} folds, {tested}"
     report = Report(
         title=title,
@@ -191,7 +191,8 @@ def _sum_up(base: Path, runs: Sequence[Run], folds: int, console: Console) -> Su
     save_report(base, report)
     write_pages(base, report)
     console.say(summary.verdict)
-    console.say(f"Report: {base / runs[0].report_path.name}; masks to check: {base / AUDIT_PAGE}")
+    console.say(f"Report: {base / runs[0].report_path.name}")
+    console.say(f"Masks with possible annotation errors: {base / AUDIT_PAGE}")
     return summary
 
 

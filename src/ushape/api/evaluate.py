@@ -39,8 +39,8 @@ def evaluate(
         masks: Folder with the masks, if the data folder contains only images.
         output: Folder for scores and report (default: the run, or a folder in it for other data).
         overwrite: Replace existing outputs.
-        device: auto, cpu, cuda or mps.
-        recipe: FILE.py:FUNCTION of a run with its own network or loss; executed only if named here.
+        device: Device: auto, cpu, cuda or mps.
+        recipe: FILE.py:FUNCTION that defines the run's own network or loss; executed only if given.
         quiet: Print nothing.
 
     Raises:

@@ -13,7 +13,7 @@ from ushape.formatting import pluralize
 def example(folder: Path | str, *, count: int = 48, seed: int = 0, quiet: bool = False) -> Path:
     """Write generated images of cells with exact masks.
 
-    They look like microscopy and serve to try ushape.
+    The images resemble microscopy. Use them to try out ushape.
 
     Args:
         folder: New folder, in which images/ and masks/ are created.
@@ -26,5 +26,5 @@ def example(folder: Path | str, *, count: int = 48, seed: int = 0, quiet: bool =
     """
     check_range("count", count, 1, hint="48 images are enough for a first training.")
     write_data_set(Path(folder), count, SyntheticConfig(), seed)
-    Console(quiet=quiet).say(f"{pluralize(count, 'image')} with masks in {folder}")
+    Console(quiet=quiet).say(f"Wrote {pluralize(count, 'image')} with masks to {folder}")
     return Path(folder)

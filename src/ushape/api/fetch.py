@@ -35,15 +35,14 @@ def fetch(
 ) -> Path:
     """Download, check and unpack a public dataset.
 
-    Some of them need your own Kaggle account. The work is done in a hidden folder beside the
-    target, which is renamed at the end: the dataset is there completely or not at all. An
-    interrupted download is continued by the next call.
+    Some datasets require a Kaggle account. Files are downloaded to a hidden folder, which is
+    renamed once the dataset is complete. Repeat the call to continue an interrupted download.
 
     Args:
         name: Name of the dataset: lgg, isbi2012 or carvana.
         to: Folder in which the folder of the dataset is created.
-        address: Zip or tar archive, as https address or file, in place of the official source.
-        sha256: Expected checksum of that archive, hexadecimal.
+        address: Zip or tar archive (https address or file) to use instead of the official source.
+        sha256: Expected SHA-256 checksum of that archive, in hexadecimal.
         client: Kaggle client, in place of the kagglehub package (only in Python).
         quiet: Print nothing.
 
@@ -57,7 +56,7 @@ def fetch(
     source, say = _source(name), Console(quiet=quiet).say
     if sha256 is not None and address is None:
         raise ConfigError(
-            "A checksum is given without an archive.",
+            "--sha256 was given without an archive.",
             code="missing_argument",
             hint="Name the archive with --from.",
         )
@@ -67,7 +66,7 @@ def fetch(
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             return _check_existing(target, source, say)
         cases = _fetch_new(source, address, sha256, client, target, work, say)
-    say(f"{cases} cases in {target}")
+    say(f"Dataset: {target} ({cases} cases)")
     return target
 
 
@@ -147,7 +146,7 @@ def _check_existing(target: Path, source: Source, say: Callable[[str], None]) ->
             hint="Move it away, or choose another folder with --to.",
         )
     cases = count_cases(target, source)
-    say(f"{target} exists already, with {cases} of {source.cases} cases; nothing to do.")
+    say(f"{target} already exists, with {cases} of {source.cases} cases. Nothing was downloaded.")
     return target
 
 
@@ -163,10 +162,10 @@ def _compare(cases: int, source: Source, *, is_official: bool, say: Callable[[st
         raise DataError(
             f"{source.page} has {cases} cases, but {source.cases} were expected.",
             code="unexpected_dataset",
-            hint="The source has changed. To use it as it is, download it yourself and name the "
+            hint="The source has changed. To use it anyway, download it yourself and name the "
             "archive with --from.",
         )
-    say(f"Note: {cases} cases; the whole dataset has {source.cases}.")
+    say(f"Note: the archive has {cases} cases; the whole dataset has {source.cases}.")
 
 
 def _from_address(
@@ -179,8 +178,7 @@ def _from_address(
             raise DataError(
                 f"{file} is a folder." if file.is_dir() else f"{file} does not exist.",
                 code="file_not_found",
-                hint="Name a zip or tar archive, or its web address, with --from. A folder needs "
-                "no fetching.",
+                hint="Name a zip or tar archive, or its web address, with --from.",
             )
         check_file(file, str(file), size_bytes=archive.size_bytes, sha256=archive.sha256)
         unpack(file, unpacked, most_bytes=source.most_bytes)
@@ -191,7 +189,7 @@ def _from_address(
     file = inbox / (re.sub(r"[^\w.-]", "_", last).strip(".") or "archive")
     try:
         if file.exists():
-            say(f"{file.name} was downloaded before.")
+            say(f"{file.name} is already downloaded.")
             check_file(file, address, size_bytes=archive.size_bytes, sha256=archive.sha256)
         else:
             size, sha256 = archive.size_bytes, archive.sha256
@@ -207,7 +205,7 @@ def _from_address(
 def _from_kaggle(
     source: Source, client: KaggleClient, unpacked: Path, say: Callable[[str], None]
 ) -> None:
-    say(f"From {source.page}, with your Kaggle account")
+    say(f"Downloading from {source.page} with your Kaggle account.")
     if source.dataset is not None:
         cached = download_from_kaggle(source, client)
         shutil.copytree(cached, unpacked, dirs_exist_ok=True)

@@ -17,6 +17,7 @@ from ushape.data.splits import Splits, nest_subsets
 from ushape.errors import DataError, check_range
 from ushape.evaluation.learning_curve import LearningCurve, make_curve
 from ushape.evaluation.scores import read_scores
+from ushape.formatting import pluralize
 from ushape.io.files import write_json
 from ushape.planning.planner import Planned
 from ushape.planning.recipe import Recipe
@@ -64,16 +65,16 @@ def learning_curve(
     """Estimate the benefit of further annotations.
 
     A model is trained on increasing fractions of the groups; each point is a run like any other.
-    If the call is interrupted, the same call with the same output continues it.
+    Repeat an interrupted call with the same output to continue it.
 
     Args:
         data: Folder with images and masks, or a table of them.
         masks: Folder with the masks, if the data folder contains only images.
         output: Folder for the runs and learning_curve.html (default: runs/NAME-curve).
         recipe: Name of a recipe, or a YAML file; see `ushape recipes`.
-        minutes: Wall time of all points together (default: 30, unless epochs are given).
-        epochs: Number of epochs of each point, with as many steps as all groups would have.
-        device: auto, cpu, cuda or mps.
+        minutes: Wall time of all points together in minutes (default: 30 without epochs).
+        epochs: Number of epochs of each point; all points have the same number of steps per epoch.
+        device: Device: auto, cpu, cuda or mps.
         seed: Random seed for the split, weight initialization and patch sampling.
         settings: Recipe setting as key=value, e.g. train.batch_size=2 (repeatable).
         points: Largest number of points, at least 3: all groups, half of them, a quarter, ...
@@ -173,8 +174,8 @@ def _make_design(
     groups = tuple(len({group_of[case_id] for case_id in own.train}) for own in splits)
     if len(groups) < MIN_POINTS:
         raise DataError(
-            f"With {groups[-1]} {plan.group_noun} for training, the learning curve has "
-            f"{len(groups)} points; it needs {MIN_POINTS}.",
+            f"With {groups[-1]} {plan.group_noun} for training, the learning curve would have only "
+            f"{pluralize(len(groups), 'point')}; it needs {MIN_POINTS}.",
             code="too_few_groups",
             hint=f"Annotate {MIN_POINTS - groups[-1]} more, in addition to one for validation and "
             "one for test.",
@@ -241,14 +242,14 @@ def _recipe_of_points(recipe: Recipe, design: Design) -> Recipe:
 def _describe(design: Design) -> str:
     counts = ", ".join(map(str, design.groups))
     each = (
-        f"{design.minutes:.1f} minutes each"
+        f"{design.minutes:.1f} minutes per point"
         if design.minutes is not None
-        else f"{design.steps_per_epoch} steps per epoch, whatever the number of images"
+        else f"{pluralize(design.steps_per_epoch or 0, 'step')} per epoch at each point"
     )
     return (
-        f"Learning curve: training on {counts} {design.noun}, each set part of the next; {each}. "
-        f"The {len(design.splits[0].validation)} validation images and "
-        f"{len(design.splits[0].test)} test images are the same for all."
+        f"Learning curve: training on {counts} {design.noun}, where each set contains the previous "
+        f"one; {each}. All points use the same {len(design.splits[0].validation)} validation and "
+        f"{len(design.splits[0].test)} test images."
     )
 
 
@@ -264,18 +265,18 @@ def _sum_up(
         seed=recipe.seed,
     )
     doubt = (
-        f"The intervals reflect differences between the test {design.noun}, not between "
-        "trainings: another seed would move each point slightly."
+        f"The confidence intervals reflect the variation between test {design.noun}, not between "
+        "repeated trainings; another seed would change each point slightly."
     )
     notes = [
         _describe(design),
         doubt,
-        "Small training sets have more validation cases than they could provide themselves, so "
-        "their points may be slightly too high.",
+        "Small training sets are validated on more cases than a data set of their size would have, "
+        "so their points may be slightly too high.",
         f"Seed {recipe.seed}; the report of each point is in its folder.",
     ]
     page = write_curve(base, curve, f"{base.resolve().name}: learning curve", notes)
     console.say(curve.verdict)
     console.say(doubt)
-    console.say(f"Curve: {page}")
+    console.say(f"Learning curve: {page}")
     return curve

@@ -52,7 +52,7 @@ class Result:
         target = Path(path)
         if self.image is not None and target.resolve() == self.image.resolve():
             raise RunError(
-                f"{target} is the image itself.",
+                f"The output {target} is the input image.",
                 code="output_is_input",
                 hint="Choose another name.",
             )
@@ -83,7 +83,7 @@ class Model:
         """
         if not isinstance(image, (str, Path, np.ndarray)):
             raise DataError(
-                f"An image is of type {type(image).__name__}.",
+                f"An image cannot be of type {type(image).__name__}.",
                 code="not_an_image",
                 hint="Pass a path, or a NumPy array: numpy.asarray(image).",
             )

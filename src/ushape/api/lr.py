@@ -42,13 +42,13 @@ def find_learning_rate(
     Args:
         data: Folder with images and masks, or a table of them.
         masks: Folder with the masks, if the data folder contains only images.
-        output: PNG file; the numbers are written beside it as CSV.
+        output: PNG file; the values are written to a CSV file of the same name.
         recipe: Name of a recipe, or a YAML file; see `ushape recipes`.
         min_rate: First learning rate.
         max_rate: Last learning rate.
         steps: Number of learning rates, each higher than the previous one by the same factor.
         divergence: Stop once the loss exceeds the best loss by this factor.
-        device: auto, cpu, cuda or mps.
+        device: Device: auto, cpu, cuda or mps.
         settings: Recipe setting as key=value, e.g. train.batch_size=2 (repeatable).
         overwrite: Replace existing outputs.
         quiet: Print nothing.
@@ -64,10 +64,10 @@ def find_learning_rate(
     plan, facts = plan_one_epoch(data, masks, recipe, settings, device, console)
     curve = _sweep(plan, facts, limits)
     draw_range(curve, target)
-    console.say(f"Plot: {target}, numbers: {target.with_suffix('.csv')}")
+    console.say(f"Plot: {target}; values: {target.with_suffix('.csv')}")
     if curve.has_diverged:
         console.say(f"The loss diverged at a learning rate of {curve.rates[-1]:.3g}.")
-    console.say(f"Suggested: --set train.learning_rate={curve.suggest():.2g}")
+    console.say(f"Suggested setting: --set train.learning_rate={curve.suggest():.2g}")
     return curve
 
 
@@ -85,7 +85,7 @@ def search_rate(plan: Plan, facts: Sequence[CaseFacts], folder: Path) -> Plan:
     draw_range(curve, folder / "learning_rate.png")
     rate = float(f"{curve.suggest():.2g}")
     recipe = replace(plan.recipe, train=replace(plan.recipe.train, learning_rate=rate))
-    line = f"Range test: learning rate {rate:g} (learning_rate.png)."
+    line = f"Learning rate: {rate:g}, found by a range test (learning_rate.png)."
     return replace(plan, recipe=recipe, reasons=(*plan.reasons, line))
 
 

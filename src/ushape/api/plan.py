@@ -92,13 +92,13 @@ def plan(
         masks: Folder with the masks, if the data folder contains only images.
         output: JSON file for `train --plan`; without it the plan is only printed.
         recipe: Name of a recipe, or a YAML file; see `ushape recipes`.
-        minutes: Wall time of training and evaluation (default: 30, unless epochs are given).
-        epochs: Number of epochs, in place of a time limit.
-        device: auto, cpu, cuda or mps.
+        minutes: Wall time of training and evaluation in minutes (default: 30 without epochs).
+        epochs: Number of epochs, instead of a time limit.
+        device: Device: auto, cpu, cuda or mps.
         seed: Random seed for the split, weight initialization and patch sampling.
         settings: Recipe setting as key=value, e.g. train.batch_size=2 (repeatable).
-        splits: splits.json of a run, edited or not, in place of new splits.
-        explain: Show the evidence, the runner-up and the rule behind each decision.
+        splits: JSON file with the split, such as splits.json of a run (default: a new split).
+        explain: Show the evidence, the alternative and the rule behind each decision.
         overwrite: Replace existing outputs.
         quiet: Print nothing.
 
@@ -124,7 +124,7 @@ def _print_results(planned: Planned, explain: bool, console: Console) -> None:
     for result in planned.results:
         console.say(result.text)
         if explain:
-            for what, line in (("from", result.fact), ("next", result.alternative)):
+            for what, line in (("evidence", result.fact), ("alternative", result.alternative)):
                 if line:
                     console.say(f"    {what}: {line}")
             console.say(f"    rule: {result.source}")

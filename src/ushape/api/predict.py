@@ -55,8 +55,8 @@ def predict(
 ) -> list[Path]:
     """Write one mask for each image.
 
-    It has the encoding of the masks that the run was trained on. If the call is interrupted, the
-    same call continues it.
+    The masks have the same encoding as the training masks. Repeat an interrupted call to
+    continue it.
 
     Args:
         run: Run or cross-validation folder; the probabilities of several runs are averaged.
@@ -68,16 +68,16 @@ def predict(
             otherwise uint8).
         contours: Also write outlines, as GeoJSON for QuPath or as ROIs for ImageJ.
         instances: Also write a TIFF of numbered objects.
-        table: Also write a CSV table of the objects of each image, and one of all images.
+        table: Also write CSV tables of the objects, one for each image and one for all images.
         uncertainty: Also write an uncertainty map.
-        rle: Also write run-length encoded masks, as a .csv or .csv.gz file with img,rle_mask.
+        rle: Also write run-length encoded masks to a .csv or .csv.gz file (img,rle_mask).
         rle_order: Order in which the pixels are counted: by row (Carvana) or by column.
         overwrite: Replace existing outputs.
         strict: Stop at the first image that cannot be predicted.
-        device: auto, cpu, cuda or mps.
+        device: Device: auto, cpu, cuda or mps.
         backend: torch, compile, onnx, openvino, openvino-int8, or auto for the fastest.
         settings: Prediction setting as key=value, e.g. predict.tta=all_8 (repeatable).
-        recipe: FILE.py:FUNCTION of a run with its own network or loss; executed only if named here.
+        recipe: FILE.py:FUNCTION that defines the run's own network or loss; executed only if given.
         quiet: Print nothing.
 
     Returns:
@@ -150,7 +150,7 @@ def _write_masks(
     for image in inputs:
         (finished if writer.is_done(image) else left).append(image)
     if finished:
-        console.say(f"{pluralize(len(finished), 'image')} finished by an earlier call.")
+        console.say(f"Skipping {pluralize(len(finished), 'image')} finished by an earlier call.")
     with console.progress("Predicting") as on_progress:
         summary = _Summary(len(inputs), on_progress, len(finished))
         for image, outcome in overlap(left, read=preprocess, compute=compute, write=write):
@@ -199,16 +199,16 @@ class _Summary:
         if self.with_missing:
             more = ", ..." if len(self.with_missing) > 3 else ""
             console.say(
-                f"{pluralize(len(self.with_missing), 'image')} with NaN or infinite pixels, which "
-                "were replaced by average or extreme values: "
-                f"{', '.join(map(str, self.with_missing[:3]))}{more}"
+                "NaN or infinite pixels were replaced by average or extreme values in "
+                f"{pluralize(len(self.with_missing), 'image')}: "
+                f"{', '.join(map(str, self.with_missing[:3]))}{more}."
             )
         if config.folder is not None:
             console.say(f"{pluralize(len(masks), 'mask')} in {config.folder}")
         if self.failures:
             listed = "\n".join(f"  {failure}" for failure in self.failures)
             others = "The other masks were written. " if masks else ""
-            rows = " Run lengths are written when all images are done." if config.submission else ""
+            rows = " Run lengths are written once all images are done." if config.submission else ""
             raise DataError(
                 f"{len(self.failures)} of {self.total} images could not be predicted:\n{listed}",
                 code="images_failed",
@@ -230,7 +230,7 @@ def find_images(predictor: Predictor, images: Iterable[Path | str] | Path | str)
         raise DataError(
             f"An object of type {type(other[0]).__name__} is among the paths of the images.",
             code="not_a_path",
-            hint="Arrays are predicted one by one: model.predict(array).",
+            hint="Predict arrays one at a time: ushape.load(RUN).predict(array).",
         )
     plan = predictor.plan
     channels, dims = plan.preprocessing.channels, plan.recipe.network.dims
@@ -257,7 +257,7 @@ def run_folders(run: Path | str | Sequence[Path | str]) -> list[Path]:
         )
     if not found:
         raise ConfigError(
-            "No run is named.",
+            "No run was given.",
             code="no_run_named",
             hint="Name the folder that `ushape train` printed.",
         )

@@ -56,7 +56,7 @@ def preview(
         masks: Folder with the masks, if the data folder contains only images.
         output: PNG file.
         recipe: Name of a recipe, or a YAML file; see `ushape recipes`.
-        strength: Factor that exaggerates the augmentation, to make it visible; 1 is as in training.
+        strength: Factor by which the augmentation is exaggerated; 1 is the strength in training.
         settings: Recipe setting as key=value, e.g. train.batch_size=2 (repeatable).
         overwrite: Replace existing outputs.
         quiet: Print nothing.
@@ -119,9 +119,9 @@ def weight_map(
         )
     found = border_weights(objects, w0=w0, sigma=sigma)
     save_png(_draw_weights(objects, found, f"w0 = {w0:g}, sigma = {sigma:g} pixels"), target)
-    alone = " (a border needs two objects)" if count == 1 else ""
-    largest = f"largest weight {found.max():.2f}{alone}"
-    Console(quiet=quiet).say(f"{pluralize(count, 'object')}, {largest}: {target}")
+    alone = " (only pixels between two objects have a weight)" if count == 1 else ""
+    facts = f"{pluralize(count, 'object')}, largest weight {found.max():.2f}{alone}"
+    Console(quiet=quiet).say(f"Weight map: {target} ({facts})")
     return target
 
 

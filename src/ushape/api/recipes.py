@@ -12,7 +12,7 @@ def recipes(name: str | None = None, *, all_keys: bool = False) -> str:
 
     Args:
         name: Recipe to show; without it, all recipes are listed.
-        all_keys: Also show keys that few users need, even if they have their default.
+        all_keys: Also show rarely used keys that have their default value.
 
     Returns:
         The text that the command prints.

@@ -42,7 +42,7 @@ def report(
         return page
     if not runs:
         raise ConfigError(
-            "No run is given.", code="missing_argument", hint="Example: ushape report RUN"
+            "No run was given.", code="missing_argument", hint="Example: ushape report RUN"
         )
     console, folder = Console(quiet=quiet), Path(runs[0])
     found, page = load_report(folder), Path(output) if output else folder / PAGE
@@ -64,7 +64,7 @@ def compare(
 ) -> list[Comparison]:
     """Compare runs case by case.
 
-    The mean difference of each class has a confidence interval and a signed-rank test.
+    Prints the mean difference of each class with a confidence interval and a signed-rank test.
 
     Args:
         *runs: Two or more scored runs; each is compared with the first, on their common cases.
@@ -100,7 +100,7 @@ def compare(
             console.say(line)
     if page is not None:
         write_comparison(page, sides, found)
-        console.say(f"Page: {page}")
+        console.say(f"Comparison: {page}")
     return found
 
 
@@ -109,7 +109,7 @@ def _describe(name: str, first: str, found: Comparison, noun: str) -> list[str]:
     left = f" ({pluralize(found.left_out, 'case')} of only one run)" if found.left_out else ""
     lines = [f"{name} compared with {first} on {pluralize(found.cases, 'common case')}{left}:"]
     lines += [
-        f"  {own.name}: Dice {own.verdict} (on {group_label(len(own.first), noun)})."
+        f"  {own.name}, {group_label(len(own.first), noun)}: Dice {own.verdict}."
         for own in found.classes
     ]
     changed = most_changed(found)

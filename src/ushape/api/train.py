@@ -76,13 +76,13 @@ def train(
         masks: Folder with the masks, if the data folder contains only images.
         output: Run folder, new or empty (default: runs/NAME, numbered if it exists).
         recipe: Name of a recipe, or a YAML file; see `ushape recipes` (default: auto).
-        minutes: Wall time of training and evaluation (default: 30, unless epochs are given).
-        epochs: Number of epochs, in place of a time limit.
-        device: auto, cpu, cuda or mps.
+        minutes: Wall time of training and evaluation in minutes (default: 30 without epochs).
+        epochs: Number of epochs, instead of a time limit.
+        device: Device: auto, cpu, cuda or mps.
         seed: Random seed for the split, weight initialization and patch sampling.
         settings: Recipe setting as key=value, e.g. train.batch_size=2 (repeatable).
-        plan: File written by `ushape plan -o`, edited or not, in place of a recipe.
-        splits: splits.json of a run, edited or not, in place of new splits.
+        plan: Plan to use instead of a recipe: a file written by `ushape plan -o`, edited or not.
+        splits: JSON file with the split, such as splits.json of a run (default: a new split).
         quiet: Print nothing.
 
     Raises:
@@ -140,7 +140,7 @@ def resume(run: Path | str, *, recipe: str | None = None, quiet: bool = False) -
 
     Args:
         run: Run folder that `ushape train` wrote.
-        recipe: FILE.py:FUNCTION of a run with its own network or loss; executed only if named here.
+        recipe: FILE.py:FUNCTION that defines the run's own network or loss; executed only if given.
         quiet: Print nothing.
 
     Returns:
@@ -239,7 +239,7 @@ def _fit(
     if not result.was_interrupted:
         run.note_end(plan)
     console.say(
-        f"{'Stopped: ' if result.was_interrupted else ''}best validation Dice "
+        f"{'Stopped. ' if result.was_interrupted else ''}Best validation Dice "
         f"{result.best_dice:.4f} in epoch {result.best_epoch} of {result.epochs}; "
         f"{result.foreground_patches:.0%} of the patches contained foreground."
     )

@@ -127,8 +127,8 @@ def _no_pairs(folder: Path, masks: Path | None, found: LayoutMatch | None) -> Da
     return DataError(
         "\n".join(lines),
         code="no_pairs",
-        hint="Use images/ and masks/ with equal file names, or x.png and x_mask.png, or "
-        "--masks MASKS, or a table with the columns image and mask.",
+        hint="Use folders images/ and masks/ with equal file names, or names such as x.png and "
+        "x_mask.png, or give --masks MASKS, or a table with the columns image and mask.",
     )
 
 
@@ -145,7 +145,7 @@ def _describe_tree(folder: Path, most: int = 8) -> list[str]:
     lines = [
         f"  {folder.name}/{'' if parent == '.' else parent + '/'}: {count} × "
         f"{suffix or 'no suffix'}, e.g. {first[parent, suffix]}"
-        + ("" if is_image(Path(f"x{suffix}")) else " (no reader)")
+        + ("" if is_image(Path(f"x{suffix}")) else " (unsupported format)")
         for (parent, suffix), count in list(counts.items())[:most]
     ]
     if len(counts) > most:

@@ -75,8 +75,8 @@ def infer_groups(cases: Sequence[Case], thumbnails: Mapping[str, np.ndarray]) ->
     # If the data state a split, other parts may restart at 1.
     if _is_stack([case for case in cases if case.split == "train"] or cases, thumbnails):
         return _group_stack(cases)
-    tried = f" ({'; '.join(unfit)})" if unfit else ""
-    text = f"none found, each of the {len(cases)} images is its own group{tried}"
+    tried = "; ".join(unfit) or "neither folders nor file names indicate larger groups"
+    text = f"each of the {len(cases)} images is its own group, because {tried}"
     return _group_by(cases, [case.id for case in cases], "single", text)
 
 
@@ -87,14 +87,12 @@ def _are_groups(keys: Sequence[str]) -> bool:
 
 
 def _why_unfit(keys: Sequence[str], words: str) -> str:
-    """Describe the groups that a rule would make; '' if the names do not match it at all."""
-    if "" in keys:
+    """Describe the groups that a rule would make; '' if it would join no images."""
+    if "" in keys or len(set(keys)) == len(keys):
         return ""
     if len(set(keys)) == 1:
-        return f"by {words}, all would be in one group, {keys[0]}"
-    if len(set(keys)) == len(keys):
-        return f"by {words}, each would be its own group"
-    return f"by {words}, there would be {len(set(keys))} groups, most of one image"
+        return f"grouping by {words} would put all of them in one group ({keys[0]})"
+    return f"grouping by {words} would give {len(set(keys))} groups, most with a single image"
 
 
 def _group_by(
@@ -173,7 +171,7 @@ def _group_stack(cases: Sequence[Case]) -> Grouping:
         cases=[replace(case, group=groups[case.id]) for case in cases],
         kind="stack",
         noun="blocks of sections",
-        text=f"one stack of {len(cases)} neighboring sections (they look similar), cut into "
+        text=f"one stack of {len(cases)} similar neighboring sections, divided into "
         f"{count} contiguous blocks{_mixed_sections(cases)}",
     )
 
@@ -185,7 +183,7 @@ def _mixed_sections(cases: Sequence[Case]) -> str:
     separated = sum(one.split != other.split for one, other in pairwise(ordered))
     if len(set(numbers)) < len(numbers) or separated < len({case.split for case in cases}):
         return ""
-    return f"; the stated split separates {separated} pairs of neighbors, so its score is too high"
+    return f"; the given split separates {separated} pairs of neighbors, so its scores are too high"
 
 
 def _number_of(case: Case) -> int | None:
@@ -199,11 +197,11 @@ def merge_groups_sharing_duplicates(
     """Merge groups that share a duplicate image, so that a split cannot separate the copies."""
     before = {case.id: case.group for case in grouping.cases}
     after = merge_groups(before, duplicates)
-    merged = len(set(before.values())) - len(set(after.values()))
-    if grouping.kind == "stack" or not merged:
+    left = len(set(after.values()))
+    if grouping.kind == "stack" or left == len(set(before.values())):
         return grouping  # Neighboring blocks of a stack are similar in any case.
     cases = [replace(case, group=after[case.id]) for case in grouping.cases]
-    text = f"{grouping.text}; {merged} of them merged with others that share duplicate images"
+    text = f"{grouping.text}; {left} remain after merging those that share duplicate images"
     return replace(grouping, cases=cases, text=text)
 
 
@@ -215,9 +213,9 @@ def refuse_too_few(groups: int, images: int) -> None:
     """
     if groups < 3:
         raise DataError(
-            f"{pluralize(groups, 'group')} of {pluralize(images, 'image')}: training, validation "
-            "and test need at least one each.",
+            f"The data have {pluralize(images, 'image')} in {pluralize(groups, 'group')}; training,"
+            " validation and test need at least one group each.",
             code="too_few_groups",
-            hint="Annotate images of at least three patients, dishes or scenes. Images of one "
-            "group in training and in test would make the scores worthless.",
+            hint="Annotate images of at least three patients, dishes or scenes. With images of "
+            "one group in both training and test, the scores would be invalid.",
         )

@@ -28,25 +28,25 @@ class PreprocessingConfig:
     """Conversion of files to network input; predictions are resampled to the size of the file."""
 
     crop: bool = False
-    """Crop to the pixels above a tenth of the maximum, over all images of a group."""
+    """Whether to crop the images of a group to the pixels above a tenth of their maximum."""
 
     square: bool = False
-    """Pad the shorter side with zeros to a square."""
+    """Whether to pad the shorter side with zeros to obtain a square."""
 
     shape: tuple[int, ...] | None = None
-    """Size to which all images are resized; None for their own size divided by downscale."""
+    """Size to which all images are resized; null: their own size divided by downscale."""
 
     downscale: int | Literal["auto"] = "auto"
-    """Factor by which images are reduced along each axis. auto: full size if the time allows it,
-    otherwise as small as the masks allow."""
+    """Factor by which images are reduced along each axis. auto: 1 if there is time to train at full
+    size, otherwise the largest factor that preserves the masks."""
 
     intensity: Literal["auto", "data", "image", "group", "min_max"] = "auto"
-    """Normalization of intensities. They are clipped and standardized to mean 0 and standard
-    deviation 1 by the statistics of all training images (data), of each image (image) or of its
-    group (group), or each image is rescaled from its own range to 0 .. 1 (min_max)."""
+    """Normalization of intensities. data, image, group: clip, then standardize to mean 0 and
+    standard deviation 1, with the statistics of all training images, of each image, or of its
+    group; min_max: rescale each image from its own range to [0, 1]."""
 
     percentiles: tuple[float, float] = (0.5, 99.5)
-    """Percentiles at which intensities are clipped."""
+    """Lower and upper percentile at which intensities are clipped."""
 
     def __post_init__(self) -> None:
         if self.downscale != "auto":

@@ -27,16 +27,16 @@ class SamplingConfig:
     """Selection of the training patches."""
 
     patch_shape: tuple[int, ...] | Literal["auto"] = "auto"
-    """Size of a training patch in working pixels, (y, x) or (z, y, x)."""
+    """Size of a training patch in pixels after preprocessing, (y, x) or (z, y, x)."""
 
     draw: Literal["foreground", "uniform", "lesion", "patient_lesion"] = "foreground"
-    """How the case of a patch is drawn. foreground: a given share of the patches is centered on a
-    foreground pixel, the others are placed at random. With the other values all patches are placed
-    at random, in a case that is drawn uniformly (uniform), by its amount of foreground (lesion),
-    or by its amount of foreground within a uniformly drawn group (patient_lesion)."""
+    """Sampling of patches. foreground: a given fraction of the patches is centered on a foreground
+    pixel, the others are placed at random. With the other values all patches are placed at random,
+    in a case that is drawn uniformly (uniform), weighted by its amount of foreground (lesion), or
+    so weighted within a uniformly drawn group (patient_lesion)."""
 
     foreground_fraction: float | Literal["auto"] = "auto"
-    """Share of patches that are centered on a foreground pixel if draw is foreground."""
+    """Fraction of the patches that are centered on a foreground pixel if draw is foreground."""
 
     def __post_init__(self) -> None:
         if self.patch_shape != "auto" and min(self.patch_shape, default=0) < 1:
@@ -277,13 +277,13 @@ class PixelWeightConfig:
     """Weights of the pixels in the cross-entropy."""
 
     border_w0: float = 0.0
-    """Largest additional weight of background between two objects; 10 in the paper, 0 for none."""
+    """Largest additional weight of background pixels between objects; 0: none, 10 in the paper."""
 
     border_sigma_px: float = 5.0
-    """Distance over which the additional weight decays, in pixels."""
+    """Distance in pixels over which the additional weight decays."""
 
     balance: bool = False
-    """Weight classes by largest pixel count / pixel count, over the training cases."""
+    """Whether to weight classes inversely to their number of pixels in the training cases."""
 
     def __post_init__(self) -> None:
         hint = "0 disables the border weights."

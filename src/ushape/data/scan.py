@@ -21,7 +21,7 @@ from ushape.data.grouping import (
 from ushape.data.layouts.names import StatedClasses
 from ushape.data.preprocessing import mask_size_error
 from ushape.errors import DataError
-from ushape.formatting import pluralize, size_text
+from ushape.formatting import size_text
 from ushape.labels import LabelConfig, LabelSpace, find_label_space
 from ushape.types import CaseFacts
 
@@ -305,10 +305,10 @@ def describe_dataset(stats: DatasetStats) -> list[str]:
             f"{region.name} = {', '.join(str(space.values[index]) for index in region.classes)}"
             for region in space.regions
         )
-        lines.append(f"Regions, each predicted independently: {listed}.")
+        lines.append(f"Regions, which are predicted independently: {listed}.")
     empty = sum(stats.foreground_share(one) == 0 for one in stats.case_stats)
     if empty:
-        lines.append(f"{pluralize(empty, 'mask')} ({empty / total:.0%}) without foreground.")
+        lines.append(f"Masks without foreground: {empty} of {total} ({empty / total:.0%}).")
     lines.append(f"Groups: {stats.grouping.text}.")
     return lines + stats.listing.notes
 
@@ -321,13 +321,13 @@ def _describe_values(stats: DatasetStats) -> str:
         return f"Mask values: {stats.label_rule}, {share_text(above / total)} of all pixels."
     meaning = dict(zip(space.values, space.names, strict=True))
     shares = [
-        f"{value}: {share_text(counts[value] / total)} → "
-        + ("ignored" if value == space.ignore else meaning.get(value, "no class"))
+        f"{value} = {'ignored' if value == space.ignore else meaning.get(value, 'no class')} "
+        f"({share_text(counts[value] / total)})"
         for value in sorted(counts)
     ]
-    return f"Mask values {', '.join(shares)}; {stats.label_rule}."
+    return f"Mask values: {', '.join(shares)}; {stats.label_rule}."
 
 
 def share_text(share: float) -> str:
-    """Format a share as a percentage; a positive share is never shown as 0 %."""
-    return "< 0.1 %" if 0 < share < 0.001 else f"{share:.1%}".replace("%", " %")
+    """Format a share as a percentage; a positive share is never shown as 0%."""
+    return "< 0.1%" if 0 < share < 0.001 else f"{share:.1%}"

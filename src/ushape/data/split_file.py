@@ -38,15 +38,15 @@ def load_given_splits(path: Path, cases: Sequence[Case]) -> Splits:
             of a group are in different parts.
     """
     parts = _read_parts(path)
-    listed = [case_id for ids in parts.values() for case_id in ids]
+    listed = Counter(case_id for ids in parts.values() for case_id in ids)
     known = {case.id: case.group for case in cases}
     for wrong, what, hint in (
-        (sorted(set(listed) - known.keys()), "unknown cases", "Use the ids of cases.json."),
-        (sorted(i for i, n in Counter(listed).items() if n > 1), "repeated cases", "Keep one."),
-        (sorted(known.keys() - set(listed)), "missing cases", "List them in a part or as unused."),
+        (sorted(listed.keys() - known.keys()), "unknown cases", "Use the ids in cases.json."),
+        (sorted(i for i in listed if listed[i] > 1), "repeated cases", "List each case once."),
+        (sorted(known.keys() - listed.keys()), "missing cases", "Add them to a part or to unused."),
     ):
         if wrong:
-            near = difflib.get_close_matches(wrong[0], known.keys() - set(listed), n=1)
+            near = difflib.get_close_matches(wrong[0], known.keys() - listed.keys(), n=1)
             nearest = f"; the most similar is {near[0]}" if near and near[0] != wrong[0] else ""
             raise DataError(
                 f"{path}: {len(wrong)} {what}, first {wrong[0]}{nearest}.",
@@ -65,8 +65,8 @@ def load_given_splits(path: Path, cases: Sequence[Case]) -> Splits:
     part_of = parts_of_groups(members, part_of_case, str(path))
     ids = ids_of_parts(members, part_of)
     unused = tuple(sorted(parts[UNUSED]))
-    left = f" {pluralize(len(unused), 'case')} not used." if unused else ""
-    text = f"{describe_sizes(ids, part_of, 'table')}{left} {path.name} states this split."
+    left = f" Not used: {pluralize(len(unused), 'case')}." if unused else ""
+    text = f"{describe_sizes(ids, part_of, 'table')}{left} This split is defined in {path.name}."
     return Splits(**ids, text=text, unused=unused)
 
 

@@ -22,19 +22,19 @@ PARTS = ("train", "validation", "test")
 
 @dataclass(frozen=True, kw_only=True)
 class SplitConfig:
-    """Shares of the cases that are held out."""
+    """Division of the cases into training, validation and test sets."""
 
     test_fraction: float = 0.2
-    """Share of the cases in the test set, which is used once, for the scores."""
+    """Fraction of the cases in the test set, which is only used for the scores."""
 
     validation_fraction: float = 0.15
-    """Share of the cases in the validation set, which selects the best weights."""
+    """Fraction of the cases in the validation set, which is used to select the best weights."""
 
     folds: int | None = None
-    """Number of folds of a cross-validation; it replaces test_fraction."""
+    """Number of folds of a cross-validation; replaces test_fraction. null: a single split."""
 
     fold: int = 0
-    """Index of the fold that is the test set, from 0; over all folds each group is tested once."""
+    """Index of the fold that is the test set, counted from 0."""
 
     def __post_init__(self) -> None:
         for name in ("test_fraction", "validation_fraction"):
@@ -42,13 +42,13 @@ class SplitConfig:
                 raise ConfigError(
                     f"split.{name} is {getattr(self, name)}, outside (0, 1).",
                     code="value_out_of_range",
-                    hint="0.2 is usual; without held-out cases there is no honest score.",
+                    hint="0.2 is usual. Only scores of held-out cases are valid for new images.",
                 )
         if self.folds is not None and not 0 <= self.fold < self.folds >= 2:
             raise ConfigError(
                 f"split.folds is {self.folds} and split.fold is {self.fold}.",
                 code="value_out_of_range",
-                hint="Use at least 2 folds and count them from 0, or --folds 5 for all of them.",
+                hint="Use at least 2 folds, counted from 0; `ushape cross-validate` trains all.",
             )
         if self.test_fraction + self.validation_fraction >= 0.9:
             raise ConfigError(
@@ -200,20 +200,20 @@ def _given_parts(cases: Sequence[Case], config: SplitConfig) -> dict[str, str]:
     if len(stated) < len(cases):
         bare = sorted(case.id for case in cases if not case.split)
         raise DataError(
-            f"The data state the split of {len(stated)} cases, but not of {len(bare)}, first "
-            f"{bare[0]}.",
+            f"The data set defines the part of {len(stated)} cases, but not of {len(bare)} others, "
+            f"e.g. {bare[0]}.",
             code="incomplete_split",
-            hint="State train, validation or test for each case, or for none.",
+            hint="Assign every case to train, validation or test, or none of them.",
         )
     if set(stated.values()) == {"train"}:
         return {}  # A training folder alone, as in challenges, does not state a split.
     if config.folds is not None:
         raise ConfigError(
-            "Folds were requested, but the data state a split.",
+            "Folds were requested, but the data set already defines a split.",
             code="folds_of_stated_split",
-            hint="Omit --folds, or name the folders of images and masks separately.",
+            hint="Use `ushape train`, or name the image folder, and the mask folder with --masks.",
         )
-    return parts_of_groups(members_of(cases), stated, "The stated split")
+    return parts_of_groups(members_of(cases), stated, "The given split")
 
 
 def _training_groups(
@@ -228,9 +228,9 @@ def _training_groups(
     if len(free) <= len(lacking):
         wanted = f", from which {' and '.join(lacking)} would be taken" if lacking else ""
         raise DataError(
-            f"The stated split has {pluralize(len(free), 'group')} for training{wanted}.",
+            f"The given split has {pluralize(len(free), 'group')} for training{wanted}.",
             code="too_few_training_groups",
-            hint="State train, validation and test, or annotate more groups.",
+            hint="Assign groups to train, validation and test, or annotate more groups.",
         )
     return free
 
@@ -260,8 +260,8 @@ def parts_of_groups(
         raise DataError(
             "\n".join(lines),
             code="split_separates_group",
-            hint="Images of one group in several parts make the scores worthless. Move them; if "
-            "these are not groups, state the correct ones in a table: image,mask,group,split.",
+            hint="Images of one group in several parts make the scores invalid. Move them, or list "
+            "the correct groups in a table with the columns image,mask,group,split.",
         )
     return found
 
@@ -392,7 +392,7 @@ def describe_sizes(
 ) -> str:
     unit = {"single": "", "stack": "block"}.get(kind, "group")
     parts = [
-        f"{part} {len(ids[part])}"
+        f"{len(ids[part])} for {part if part != 'train' else 'training'}"
         + (f" ({pluralize(list(part_of.values()).count(part), unit)})" if unit else "")
         for part in PARTS
     ]
@@ -404,15 +404,15 @@ def _describe_assignment(kind: GroupingKind, config: SplitConfig) -> str:
         return f" Fold {config.fold + 1} of {config.folds}."
     if kind == "stack":
         return (
-            " The test set is one end of the stack: its first section is next to a training"
-            " section, the others are farther away."
+            " The test set is one end of the stack; only its first section is next to a training"
+            " section."
         )
     return ""
 
 
 def _describe_given(lacking: Sequence[str]) -> str:
     taken = f"; {' and '.join(lacking)} taken from the training groups" if lacking else ""
-    return f" The data state this split{taken}."
+    return f" The data set defines this split{taken}."
 
 
 def nest_subsets(

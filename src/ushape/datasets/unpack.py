@@ -210,7 +210,7 @@ def _damaged(archive: Path, error: Exception) -> DataError:
             hint="Use the address of the file itself, not that of a page about it.",
         )
     return DataError(
-        f"{archive} is not a zip or tar, or is damaged ({error}).",
+        f"{archive} is not a zip or tar archive, or is damaged ({error}).",
         code="archive_damaged",
         hint="Download it again, or use another archive.",
     )

@@ -39,7 +39,7 @@ class ClassComparison:
         if interval is None:
             text += "; a confidence interval needs at least two groups"
         elif not interval.is_reliable:
-            text += f"; this interval is unreliable: it rests on only {found.pairs} groups"
+            text += f"; the interval is unreliable, as it rests on only {found.pairs} groups"
         return text
 
 

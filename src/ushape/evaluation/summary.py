@@ -278,7 +278,9 @@ def _class_verdict(own: ClassScores, whole: Summary) -> str:
     groups = group_label(own.groups_with_truth, whole.group_noun)
     context = "not used in training"
     if whole.seen_cases:
-        context = f"({whole.seen_cases} of {whole.cases} images were used in training)"
+        context = (
+            f"({whole.seen_cases} of {whole.cases} images were used in training or validation)"
+        )
     text = f"{label}The mean Dice on {groups} {context} is {own.mean_dice:.3f}"
     if own.interval is None:
         text += f". A confidence interval needs at least two {whole.group_noun}."

@@ -103,7 +103,7 @@ class BackendChoice:
 
     @property
     def lines(self) -> list[str]:
-        return [f"Backend {self.chosen}, the fastest of:", *(one.line for one in self.measured)]
+        return [f"Backend {self.chosen} is the fastest of:", *(one.line for one in self.measured)]
 
 
 def calibration_tiles(run: Run, plan: Plan, module: nn.Module) -> Iterator[np.ndarray]:

@@ -194,5 +194,5 @@ def compiler_error(why: str) -> PlanError:
     return PlanError(
         f"torch.compile found no working compiler: {why}.",
         code="missing_compiler",
-        hint="Install g++ or name a compiler in CXX; backend torch needs none.",
+        hint="Install g++, name a compiler in CXX, or use backend torch.",
     )

@@ -140,7 +140,7 @@ class Predictor:
             raise DataError(
                 "This model preprocesses images together with the other images of their group.",
                 code="model_needs_groups",
-                hint="Predict files in a folder of their own, not arrays.",
+                hint="Predict image files, with one folder for each group, instead of arrays.",
             )
         return self._prepare(Case(id="array", image=Path("array")), Pixels(array=image))
 

@@ -156,8 +156,8 @@ class _Step:
         """Describe the change and its effect on the Dice."""
         words = {
             "threshold": f"threshold {self.value} instead of 0.5",
-            "smallest_px": f"objects under {self.value} pixels removed",
-            "largest_only": "only the largest part kept",
+            "smallest_px": f"objects below {self.value} pixels removed",
+            "largest_only": "only the largest component kept",
             "largest_hole_px": "holes filled",
         }
         changes = after.changes_from(before)
@@ -268,16 +268,17 @@ def _unchanged_lines(rule: DecisionRule, default: RuleScores) -> Iterator[str]:
     for name, score in default.items():
         if len(score.dice) < MIN_GROUPS:
             yield (
-                f"{name}: threshold 0.5 without cleaning; {len(score.dice)} validation groups "
-                f"contain it, and at least {MIN_GROUPS} are needed to choose."
+                f"{name}: threshold 0.5 without postprocessing; a choice requires {MIN_GROUPS} "
+                f"validation groups that contain the class, and {len(score.dice)} "
+                f"{'does' if len(score.dice) == 1 else 'do'}."
             )
         elif name not in rule.classes:
             yield (
-                f"{name}: threshold 0.5 without cleaning (mean Dice {score.mean:.4f}); no change "
-                f"gains more than {MIN_GAIN} and improves most groups."
+                f"{name}: threshold 0.5 without postprocessing (mean Dice {score.mean:.4f}); no "
+                f"change gains more than {MIN_GAIN} and improves most groups."
             )
     if rule.classes:
-        yield "Measured on the cases used to choose the rule; the gain on other cases is smaller."
+        yield "These gains were measured on the cases used to choose; expect less on other cases."
 
 
 def _counts_on_grid(evidence: np.ndarray, in_truth: np.ndarray) -> Iterator[Counts]:

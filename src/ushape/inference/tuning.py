@@ -109,5 +109,5 @@ def load_tuning(run: Run) -> Tuning:
         raise RunError(
             f"{path} was not written by training ({str(error).splitlines()[0].rstrip('.')}).",
             code="damaged_run_file",
-            hint=f"Copy the run again; without {path.name} the most probable class wins.",
+            hint="Copy the run again, or delete this file to predict the most probable class.",
         ) from None

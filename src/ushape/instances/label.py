@@ -24,28 +24,28 @@ class ObjectConfig:
     """How the pixels of a class are divided into objects."""
 
     split: Literal["none", "distance", "probability"] = "none"
-    """Where a connected component is split into several objects: nowhere (none); at its
-    constrictions (distance); or where the probability of its class has a minimum between two
-    peaks, as predicted by a model that learned borders (probability)."""
+    """Splitting of connected components into objects. none: each component is one object; distance:
+    split at constrictions; probability: split where the probability of the class has a minimum
+    between two peaks, for models that were trained to predict borders."""
 
     rise_px: float = 1.0
-    """For split=distance: height of a peak of the distance to the background, above the saddle to
-    a higher peak, from which it is a separate object; in pixels of the finest axis."""
+    """Minimum height of a separate object if split is distance: difference between a peak of the
+    distance to the background and the saddle to a higher peak, in pixels of the finest axis."""
 
     rise_probability: float = 0.1
-    """The same height for split=probability, as a probability."""
+    """Minimum height of such a peak in the map of probabilities if split is probability."""
 
     border_class: int | None = None
-    """Class index of annotated borders; they are assigned to the objects that they touch."""
+    """Class index of annotated borders, whose pixels are assigned to the objects they touch."""
 
     corners_connect: bool = False
     """Whether pixels that touch only at a corner (in a volume, also at an edge) are connected."""
 
     smallest_px: int = 0
-    """Size in pixels below which objects are dropped."""
+    """Size in pixels below which objects are removed."""
 
     largest_hole_px: int = 0
-    """Largest hole, in pixels, that is filled with the class that encloses it."""
+    """Size in pixels up to which holes are filled with the class that encloses them."""
 
     def __post_init__(self) -> None:
         for name in ("rise_px", "rise_probability"):
@@ -53,8 +53,7 @@ class ObjectConfig:
                 raise ConfigError(
                     f"objects.{name} is {getattr(self, name)}; it must be above 0.",
                     code="value_out_of_range",
-                    hint="Usual are 0.5 to 2 pixels, or probabilities of 0.05 to 0.3; larger "
-                    "values split less.",
+                    hint="Usual values are 0.5 to 2 pixels, or probabilities of 0.05 to 0.3.",
                 )
         for name in ("smallest_px", "largest_hole_px"):
             check_range(f"objects.{name}", getattr(self, name), 0)

@@ -118,7 +118,7 @@ def _check_image(path: Path, entry: Mapping[str, Any]) -> None:
     pixels = int(entry["height"]) * int(entry["width"])
     if not 0 < pixels <= MAX_PIXELS or min(int(entry["height"]), int(entry["width"])) < 1:
         raise DataError(
-            f"{path}: image {entry['id']} claims {entry['height']} × {entry['width']} pixels.",
+            f"{path}: image {entry['id']} states {entry['height']} × {entry['width']} pixels.",
             code="coco_invalid",
             hint="Height and width must be those of the image file.",
         )

@@ -152,18 +152,18 @@ def check_claim(path: Path, shape: Sequence[int], value_bytes: int, present_byte
             no compression could store that many values in the bytes present.
     """
     if not shape or min(shape) < 1:
-        raise damaged(path, f"the header claims the shape {size_text(shape)}")
+        raise damaged(path, f"the header states the shape {size_text(shape)}")
     count = math.prod(shape)
     if count > MAX_PIXELS:
         raise DataError(
-            f"{path}: the header claims the shape {size_text(shape)}, which is more than "
+            f"{path}: the header states the shape {size_text(shape)}, which is more than "
             f"{MAX_PIXELS} values.",
             code="image_too_large",
             hint="Cut the image into parts.",
         )
     if count * value_bytes > max(SMALL_BYTES, MAX_INFLATION * present_bytes):
         raise damaged(
-            path, f"the header claims the shape {size_text(shape)}, stored in {present_bytes} bytes"
+            path, f"the header states the shape {size_text(shape)}, stored in {present_bytes} bytes"
         )
 
 

@@ -67,11 +67,11 @@ def check_nifti(path: Path) -> None:
     else:
         raise damaged(path, "the file is not NIfTI")
     if not 1 <= axes <= 7:
-        raise damaged(path, f"the header claims {axes} axes")
+        raise damaged(path, f"the header states {axes} axes")
     if kind not in NIFTI_BYTES:
         raise damaged(path, f"values of NIfTI type {kind} are not supported")
     if not 348 <= start <= MAX_HEADER:
-        raise damaged(path, f"the header claims that the pixels begin at byte {start}")
+        raise damaged(path, f"the header states that the pixels begin at byte {start}")
     shape, value_bytes = lengths[:axes], NIFTI_BYTES[kind]
     check_claim(path, shape, value_bytes, path.stat().st_size)
     wanted = start + math.prod(shape) * value_bytes

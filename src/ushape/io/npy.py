@@ -65,7 +65,7 @@ def open_rows(path: Path) -> RowReader:
     with path.open("rb") as file:
         shape, _, dtype = _read_header(path, file)
     if min(shape, default=0) < 1:
-        raise files.damaged(path, f"the header claims the shape {shape}")
+        raise files.damaged(path, f"the header states the shape {shape}")
     axis = 1 if len(shape) == 4 else 0
     whole = channels_first(path, placeholder(shape, dtype))
 

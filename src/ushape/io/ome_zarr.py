@@ -215,10 +215,10 @@ def _check_missing(
     sizes = [file.stat().st_size for file in level.rglob("*") if file.is_file()]
     if count > max(EMPTY_CHUNKS, MAX_MISSING * len(sizes)):
         raise files.damaged(
-            path, f"the metadata claim {count} chunks, but there are {len(sizes)} files"
+            path, f"the metadata state {count} chunks, but there are {len(sizes)} files"
         )
     if wanted > max(EMPTY_BYTES, files.MAX_INFLATION * sum(sizes)):
-        raise files.damaged(path, f"the metadata claim {wanted} bytes, but {sum(sizes)} are stored")
+        raise files.damaged(path, f"the metadata state {wanted} bytes, but {sum(sizes)} are stored")
 
 
 def _check_blosc(path: Path, level: Path, info: dict[str, Any], chunk_values: int) -> None:

@@ -38,7 +38,7 @@ def read(path: Path) -> Pixels:
             raise damaged(path, "the file is not an image, or its start is damaged") from None
         except Image.DecompressionBombError:
             raise DataError(
-                f"{path}: the header claims more than {MAX_PIXELS} pixels.",
+                f"{path}: the header states more than {MAX_PIXELS} pixels.",
                 code="image_too_large",
                 hint="Cut the image into parts.",
             ) from None

@@ -87,8 +87,8 @@ class TrainConfig:
     """Whether to save the weights of every epoch in the folder epochs of the run."""
 
     validation_cases: int | Auto = AUTO
-    """Largest number of validation cases that are predicted after each epoch; they are chosen
-    evenly."""
+    """Maximum number of validation cases that are predicted after each epoch; if there are more, an
+    evenly spaced subset is used."""
 
     precision: Literal["auto", "fp32", "bf16", "fp64"] = AUTO
     """Numeric precision. bf16: mixed precision with weights in fp32; auto: bf16 if the hardware
@@ -141,7 +141,7 @@ class PredictConfig:
 
     tile_shape: tuple[int, ...] | Auto = AUTO
     """Size of the tiles in pixels. Images up to about this size are predicted in one pass. Tiles
-    can be up to a quarter larger if fewer of them are needed then."""
+    can be up to a quarter larger if this reduces their number."""
 
     tiling: TilingConfig = field(default_factory=TilingConfig)
 

@@ -140,8 +140,8 @@ def _limitations(report: Report) -> Iterator[str]:
             yield f"{own.name}: false positives in {own.false_positives} of {empty} without it."
     if summary.seen_cases:
         yield (
-            f"{summary.seen_cases} of {summary.cases} evaluated images were used in training; "
-            "their scores do not apply to new images."
+            f"{summary.seen_cases} of {summary.cases} evaluated images were used in training "
+            "or validation; their scores do not apply to new images."
         )
     annotated = [score for score in report.scores if score.counts.truth]
     if annotated:

@@ -20,14 +20,14 @@ STRETCH = 1.25
 
 @dataclass(frozen=True, kw_only=True)
 class TilingConfig:
-    """How a large image is cut into tiles and blended together."""
+    """Division of large images into overlapping tiles, and blending of their predictions."""
 
     overlap_fraction: float | Literal["auto"] = "auto"
-    """Share of a tile that the next tile overlaps, 0 <= value < 1; auto: 64 pixels, at most a
-    quarter."""
+    """Fraction of a tile that the next tile overlaps, at least 0 and below 1. auto: 64 pixels, at
+    most a quarter."""
 
     blend: Blend = "gaussian"
-    """Weight of a tile's pixels: gaussian decreases with the distance from the center."""
+    """Weight of the pixels of a tile. gaussian: decreases from the center; uniform: constant."""
 
     def __post_init__(self) -> None:
         if self.overlap_fraction != "auto" and not 0 <= self.overlap_fraction < 1:

@@ -40,8 +40,8 @@ def test_describe_leaks_distinguishes_own_and_other_data(known, cases, tmp_path)
     own = known.describe_leaks(cases[3:], 0)
     assert own[0].startswith("No group of these cases")
     other = known.describe_leaks([Case(id="a", image=tmp_path / "new.png")], 1)
-    assert other[0].startswith("These are other data")
-    assert other[1].startswith("1 of the images")
+    assert other[0].startswith("These cases are not the test set")
+    assert other[1].startswith("Images that were also used in training or validation")
 
 
 def test_describe_leaks_names_shared_groups(cases):

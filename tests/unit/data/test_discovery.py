@@ -78,7 +78,7 @@ def test_discover_describes_a_folder_without_pairs(make):
     folder = make("images/a.png", "masks/zebra.png", "masks/notes.docx")
     with pytest.raises(DataError) as caught:
         discover(folder)
-    for part in ("No pairs", "images/: 1 × .png, e.g. a.png", "zebra.png", ".docx", "(no reader)"):
+    for part in ("No pairs", "images/: 1 × .png, e.g. a.png", "zebra.png", ".docx", "(unsupported"):
         assert part in caught.value.message
     assert "--masks" in caught.value.hint
 

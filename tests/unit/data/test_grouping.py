@@ -75,11 +75,13 @@ def test_groups_of_a_table_take_precedence():
 
 def test_grouping_text_names_the_rules_that_do_not_fit():
     found = infer(cases(*(f"img_{n:03d}" for n in range(5))), unlike)
-    assert "by the name before the last number, all would be in one group, img" in found.text
+    assert (
+        "by the name before the last number would put all of them in one group (img)" in found.text
+    )
     found = infer(cases("p1/a", "p2/b", "p3/c"), unlike)
-    assert "by folder, each would be its own group" in found.text
+    assert "neither folders nor file names" in found.text
     found = infer(cases("p1/a", "p1/b", "p2/b", "p3/c"), unlike)
-    assert "by folder, there would be 3 groups, most of one image" in found.text
+    assert "by folder would give 3 groups, most with a single image" in found.text
     assert "(" not in infer(cases("anna", "berta"), unlike).text
 
 
@@ -114,7 +116,7 @@ def test_grouping_text_names_a_split_of_neighboring_sections():
         for part in ["test" if n % 5 == 4 else "train"]
     ]
     found = infer(mixed, alike)
-    assert "the stated split separates 11 pairs of neighbors" in found.text
+    assert "the given split separates 11 pairs of neighbors" in found.text
 
 
 def test_groups_by_dicom_patient(tmp_path):

@@ -68,7 +68,7 @@ def test_scan_merges_groups_that_share_duplicates(data):
     assert [(pair.first, pair.second) for pair in stats.duplicates] == [("dish01_01", "dish03_02")]
     assert stats.inferred_groups["dish03_02"] == "dish03"
     assert {stats.group_of[case] for case in ("dish01_01", "dish03_02")} == {"dish01"}
-    assert "1 of them merged" in stats.grouping.text
+    assert "remain after merging" in stats.grouping.text
 
 
 def test_scan_collects_unreadable_cases(data):

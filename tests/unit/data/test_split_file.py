@@ -40,7 +40,7 @@ def test_split_file_is_used(tmp_path):
     cases = [replace(case, split="") for case in stated(train="a b c")]
     found = load_given_splits(write_split(tmp_path / "mine.json"), cases)
     assert (found.train, found.test) == (("a/0", "a/1"), ("c/0", "c/1"))
-    assert found.text.endswith("mine.json states this split.")
+    assert found.text.endswith("This split is defined in mine.json.")
     again = tmp_path / "again.json"
     found.save(again)
     assert load_given_splits(again, cases).train == found.train
@@ -96,7 +96,7 @@ def test_split_file_may_leave_cases_unused(tmp_path):
     found = load_given_splits(path, cases)
     assert found.unused == ("g002/1", "g003/0", "g003/1")
     assert found.test == ("g002/0",)
-    assert "3 cases not used" in found.text
+    assert "Not used: 3 cases" in found.text
     found.save(tmp_path / "splits.json")
     assert Splits.load(tmp_path / "splits.json") == found
 

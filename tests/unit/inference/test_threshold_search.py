@@ -63,7 +63,7 @@ def test_choose_rule_of_a_threshold_by_hand():
         "lesion: threshold 0.3 instead of 0.5: mean Dice 0.0000 -> 1.0000 on 3 groups "
         "(3 better, 0 worse)."
     )
-    assert "the gain on other cases is smaller" in chosen.report[-1]
+    assert "less on other cases" in chosen.report[-1]
 
 
 def test_choose_rule_pools_groups_and_requires_three():
@@ -71,8 +71,8 @@ def test_choose_rule_pools_groups_and_requires_three():
     chosen = choose_rule(cases, BINARY, ["a", "a", "b", "b"])
     assert chosen.rule == DecisionRule()
     assert chosen.report == (
-        "lesion: threshold 0.5 without cleaning; 2 validation groups contain it, and at least "
-        "3 are needed to choose.",
+        "lesion: threshold 0.5 without postprocessing; a choice requires 3 validation groups that "
+        "contain the class, and 2 do.",
     )
     # Pooled: 40 of 40 + 60 found: 2*40 / (40 + 100), not the mean of 1 and 0.
     pooled = choose_rule([faint(0.9), faint(0.1, 60)], BINARY, ["a", "a"])
@@ -166,7 +166,7 @@ def test_choose_rule_chooses_and_reports_useful_cleaning():
     assert chosen.before == {"lesion": pytest.approx(64 / 88)}
     assert chosen.after == {"lesion": 1.0}
     # 2*32 / (36 + 52) -> 2*32 / (36 + 32) -> 1.
-    assert "only the largest part kept: mean Dice 0.7273 -> 0.9412" in chosen.report[0]
+    assert "only the largest component kept: mean Dice 0.7273 -> 0.9412" in chosen.report[0]
     assert "holes filled: mean Dice 0.9412 -> 1.0000" in chosen.report[1]
 
 

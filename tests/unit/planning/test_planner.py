@@ -236,8 +236,9 @@ def test_split_of_few_test_groups_advises_folds():
         return choose_split(recipe, situation(split=split))[1].text
 
     assert text_of(6) == (
-        "Scores: one split, on 1 group; --folds 5 would test on all 6, in 5 times the time."
+        "Scores: one split, tested on 1 group; `ushape cross-validate --folds 5` would test on "
+        "all 6, in 5 times the time."
     )
     assert "--folds 3" in text_of(3)
-    assert text_of(6, kind="stack") == "Scores: one split, on 1 group."
-    assert text_of(6, folds=3, fold=1) == "Scores: fold 2 of 3, on 1 group."
+    assert text_of(6, kind="stack") == "Scores: one split, tested on 1 group."
+    assert text_of(6, folds=3, fold=1) == "Scores: fold 2 of 3, tested on 1 group."

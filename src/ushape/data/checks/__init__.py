@@ -60,7 +60,7 @@ class CheckResult:
         listed = ", ".join(
             pluralize(counts[severity], severity) for severity in SEVERITIES if counts[severity]
         )
-        ready = "Training would stop." if self.has_errors else "Training can start."
+        ready = "Fix the errors before training." if self.has_errors else "Training can start."
         return f"{pairs}: {listed}. {ready}"
 
     @property

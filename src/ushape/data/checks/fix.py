@@ -43,7 +43,7 @@ def refuse_target(folder: Path, data: Path) -> None:
         )
     if folder.resolve().is_relative_to(data.resolve()):
         raise RunError(
-            f"{folder} lies inside the data.",
+            f"{folder} is inside the data folder.",
             code="output_in_data",
             hint=f"Name a folder outside {data}.",
         )
@@ -61,7 +61,7 @@ def write_fixed_copy(result: CheckResult, folder: Path) -> list[CopyChange]:
     refuse_target(folder, result.stats.folder)
     if any(stats.case.channels for stats in result.stats.case_stats):
         raise RunError(
-            "Images whose channels are several files cannot be copied.",
+            "A corrected copy cannot be written if the channels of an image are separate files.",
             code="several_channel_files",
             hint="Correct the files that `ushape check` lists individually.",
         )
@@ -139,7 +139,7 @@ def _corrected(
         odd = int(((codes != low) & (codes != high)).sum())
         codes = nearest_of(codes, low, high, is_color=encoding.kind == "colors")
         encoding = encoding if encoding.kind == "colors" else MaskEncoding()
-        changes.append(f"{pluralize(odd, 'pixel')} of soft edges set to the nearer of two values")
+        changes.append(f"{pluralize(odd, 'pixel')} of soft edges set to the nearest class value")
     return MaskPixels(codes=codes, encoding=encoding), changes
 
 

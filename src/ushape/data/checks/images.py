@@ -36,7 +36,7 @@ def find_unreadable(dataset: DatasetStats) -> Iterator[Finding]:
         yield Finding(
             check="zero_bytes",
             severity="error",
-            text=f"{pluralize(len(empty), 'pair')} with an empty file.",
+            text=f"In {pluralize(len(empty), 'pair')}, a file is empty (0 bytes).",
             fix="Copy these files again from their source.",
             cases=tuple(stats.case.id for stats in empty),
             in_copy="left out",
@@ -45,7 +45,7 @@ def find_unreadable(dataset: DatasetStats) -> Iterator[Finding]:
         yield Finding(
             check="unreadable",
             severity="error",
-            text=f"{pluralize(len(damaged), 'pair')} with a file that cannot be read, e.g. "
+            text=f"In {pluralize(len(damaged), 'pair')}, a file cannot be read, e.g. "
             f"{damaged[0].error}",
             fix=damaged[0].hint or DAMAGED,
             cases=tuple(stats.case.id for stats in damaged),
@@ -64,8 +64,8 @@ def find_other_sizes(dataset: DatasetStats) -> Iterator[Finding]:
         yield Finding(
             check="exif",
             severity="error",
-            text=f"{pluralize(len(turned), 'image')} rotated by EXIF, but not its mask.",
-            fix="Rotate the mask as the photograph is displayed (--fix does it), or remove the "
+            text=f"In {pluralize(len(turned), 'pair')}, only the image is rotated by EXIF.",
+            fix="Rotate the mask as the photograph is displayed (as --fix does), or remove the "
             "EXIF orientation if the mask was drawn on the stored pixels.",
             cases=tuple(stats.case.id for stats in turned),
             in_copy="corrected",
@@ -74,7 +74,7 @@ def find_other_sizes(dataset: DatasetStats) -> Iterator[Finding]:
         yield Finding(
             check="transposed",
             severity="error",
-            text=f"{pluralize(len(transposed), 'image')} whose mask is transposed, "
+            text=f"In {pluralize(len(transposed), 'pair')}, the mask is transposed, "
             f"{_sizes_of(transposed[0])}.",
             fix="Transpose the mask, and check whether it is mirrored as well.",
             cases=tuple(stats.case.id for stats in transposed),
@@ -84,7 +84,7 @@ def find_other_sizes(dataset: DatasetStats) -> Iterator[Finding]:
         yield Finding(
             check="size",
             severity="error",
-            text=f"{pluralize(len(other), 'image')} whose mask has another size, "
+            text=f"In {pluralize(len(other), 'pair')}, image and mask differ in size, "
             f"{_sizes_of(other[0])}.",
             fix="Export the masks in the size of their images.",
             cases=tuple(stats.case.id for stats in other),
@@ -119,7 +119,7 @@ def find_mixed_kinds(dataset: DatasetStats) -> Iterator[Finding]:
             yield Finding(
                 check=check,
                 severity=severity,  # type: ignore[arg-type]  # A literal of the table above.
-                text=f"Images of different kinds: {text}.",
+                text=f"The images are of different kinds: {text}.",
                 fix=fix,
                 cases=tuple(stats.case.id for stats in rare),
             )
@@ -134,7 +134,7 @@ def find_odd_images(dataset: DatasetStats) -> Iterator[Finding]:
         yield Finding(
             check="not_finite",
             severity="error",
-            text=f"{pluralize(len(cases), 'image')} with NaN or infinite values ({count} in all).",
+            text=f"In {pluralize(len(cases), 'image')}, there are {count} NaN or infinite values.",
             fix="Replace them, for example by the background value, or remove the images.",
             cases=cases,
             in_copy="left out",
@@ -143,8 +143,8 @@ def find_odd_images(dataset: DatasetStats) -> Iterator[Finding]:
         yield Finding(
             check="constant",
             severity="warning",
-            text=f"{pluralize(len(cases), 'image')} with only one value.",
-            fix="Check whether the export failed; remove them if they show nothing.",
+            text=f"In {pluralize(len(cases), 'image')}, all pixels have the same value.",
+            fix="Check whether the export failed, and remove images that show nothing.",
             cases=cases,
             in_copy="left out",
         )
@@ -152,16 +152,16 @@ def find_odd_images(dataset: DatasetStats) -> Iterator[Finding]:
         yield Finding(
             check="alpha",
             severity="note",
-            text=f"{pluralize(len(cases), 'image')} with an alpha channel, which is ignored.",
-            fix="No action, unless the transparency has a meaning.",
+            text=f"In {pluralize(len(cases), 'image')}, an alpha channel is ignored.",
+            fix="No action is needed, unless the transparency has a meaning.",
             cases=cases,
         )
     if cases := those(lambda stats: stats.equal_channels):
         yield Finding(
             check="equal_channels",
             severity="note",
-            text=f"{pluralize(len(cases), 'image')} with two identical channels.",
-            fix="No action if a missing sequence was repeated; otherwise save gray images as gray.",
+            text=f"In {pluralize(len(cases), 'image')}, two channels are identical.",
+            fix="Save gray images with one channel, unless one channel replaces a missing one.",
             cases=cases,
         )
 
@@ -208,20 +208,20 @@ def _describe_duplicates(
     first, second = (leaks or pairs)[0]
     like = "identical" if is_exact else "nearly identical"
     count = f"{pluralize(len(pairs), 'image')} {'is' if len(pairs) == 1 else 'are'}"
-    where = "of another group" if is_across else "of the same group"
-    text = f"{count} {like} to one {where}, e.g. {second} to {first}."
+    where = "another" if is_across else "the same"
+    text = f"{count} {like} to an image of {where} group, e.g. {second} and {first}."
     if leaks:
-        text += f" {len(leaks)} of these pairs are separated by the split."
+        text += f" The split separates {len(leaks)} of these pairs."
     elif is_across:
-        text += " Their groups are kept in the same part of the split."
+        text += " The split keeps their groups together."
     return Finding(
         check=("duplicate" if is_exact else "near_duplicate")
         + ("_across_groups" if is_across else ""),
         severity=severity,
         text=text,
-        fix="Keep one of them: an image in training and in test makes the scores worthless."
+        fix="Keep one of them; an image in both training and test makes the scores invalid."
         if is_across
-        else "No action, unless the same image was exported twice by mistake.",
+        else "No action is needed, unless an image was exported twice by mistake.",
         cases=tuple(second for _, second in pairs),
         in_copy="left out" if is_exact and is_across else "",
     )
@@ -238,9 +238,8 @@ def find_ungrouped(dataset: DatasetStats) -> Iterator[Finding]:
             check="ungrouped",
             severity="warning",
             text=f"Each image is its own group, but neighbors in the order of their names are "
-            f"similar (correlation {near:.2f}, others {far:.2f}): slices of a volume or frames of "
-            "a video?",
-            fix="Use one folder for images that belong together, or a common name before the "
+            f"similar (correlation {near:.2f}, others {far:.2f}), as in a volume or a video.",
+            fix="Put images that belong together in one folder, or use a common name before the "
             "number (a_01, a_02, b_01).",
             cases=tuple(stats.case.id for stats in selected[:5]),
         )

@@ -44,9 +44,9 @@ def find_empty(dataset: DatasetStats) -> Iterator[Finding]:
         yield Finding(
             check="empty",
             severity="note",
-            text=f"{pluralize(len(empty), 'mask')} without foreground "
-            f"({len(empty) / len(selected):.0%}).",
-            fix="No action if the images show nothing: sampling and scores allow for it.",
+            text=f"In {pluralize(len(empty), 'mask')} ({len(empty) / len(selected):.0%}), no pixel "
+            "is foreground.",
+            fix="No action is needed if these images show no objects.",
             cases=tuple(empty),
         )
 
@@ -69,11 +69,11 @@ def find_soft_edges(dataset: DatasetStats) -> Iterator[Finding]:
     yield Finding(
         check="soft_edges",
         severity="error",
-        text=f"{pluralize(len(soft), 'mask')} with soft edges: {odd} pixels are neither "
+        text=f"In {pluralize(len(soft), 'mask')}, edges are soft: {odd} pixels are neither "
         f"{_value(low, colors)} nor {_value(high, colors)}, the likely values of the two classes.",
         fix="Save masks without antialiasing and not as JPEG; "
         + (
-            "map the colors back to the two that are meant (--fix does it)."
+            "replace the other colors by the nearer of these two (as --fix does)."
             if colors
             else f"--set labels.threshold={threshold_between(low, high)} separates them."
         ),
@@ -104,7 +104,7 @@ def find_mixed_encodings(dataset: DatasetStats) -> Iterator[Finding]:
     yield Finding(
         check="encoding",
         severity="warning",
-        text=f"Masks have different encodings: {listed}.",
+        text=f"The masks have different encodings: {listed}.",
         fix="Save all masks with the same encoding, preferably as gray values.",
         cases=tuple(stats.case.id for stats in rare),
     )
@@ -131,9 +131,9 @@ def find_stray_values(dataset: DatasetStats) -> Iterator[Finding]:
     yield Finding(
         check="stray_values",
         severity="error" if named is not None else "warning",
-        text=f"{pluralize(len(holders), 'mask')} with {'colors' if is_color else 'values'} that "
-        f"are not a class: {shown} ({pluralize(pixels, 'pixel')}).",
-        fix="Name all classes with --set labels.values=[...], or correct these pixels.",
+        text=f"In {pluralize(len(holders), 'mask')}, some {'colors' if is_color else 'values'} "
+        f"are not classes: {shown} ({pluralize(pixels, 'pixel')}).",
+        fix="List all classes with --set labels.values=[...], or correct these pixels.",
         cases=tuple(stats.case.id for stats in holders),
     )
 
@@ -149,9 +149,9 @@ def find_class_problems(dataset: DatasetStats) -> Iterator[Finding]:
         yield Finding(
             check="class_gaps",
             severity="note",
-            text=f"Mask values have gaps: {_shorten(missing)} of {min(values)} to "
-            f"{max(values)} do not occur.",
-            fix="No action, unless a class is missing.",
+            text=f"The mask values have gaps. Missing between {min(values)} and {max(values)}: "
+            f"{_shorten(missing)}.",
+            fix="No action is needed, unless a class is missing.",
         )
     pixels = np.stack([dataset.class_pixels(stats) for stats in dataset.readable])
     groups = [dataset.inferred_groups[stats.case.id] for stats in dataset.readable]
@@ -163,17 +163,17 @@ def find_class_problems(dataset: DatasetStats) -> Iterator[Finding]:
             yield Finding(
                 check="class_in_one_group",
                 severity="warning",
-                text=f"{_name(space.names[index])} occurs only in group {next(iter(owners))}: it "
-                "can be learned or tested, but not both.",
+                text=f"{_name(space.names[index])} occurs only in group {next(iter(owners))}, "
+                "which can be used for training or for testing, but not for both.",
                 fix="Annotate it in more groups, or remove the class.",
             )
         elif 0 < share < RARE:
             yield Finding(
                 check="rare_class",
                 severity="warning",
-                text=f"{_name(space.names[index])} has {share:.4%} of all pixels.",
-                fix="Annotate more of it; "
-                "--set pixel_weights.balance=true increases the weight of its pixels.",
+                text=f"{_name(space.names[index])} covers only {share:.4%} of all pixels.",
+                fix="Annotate more of it, or increase the weight of its pixels with "
+                "--set pixel_weights.balance=true.",
             )
 
 
@@ -184,8 +184,8 @@ def find_object_ids(dataset: DatasetStats) -> Iterator[Finding]:
     yield Finding(
         check="object_ids",
         severity="error" if len(dataset.value_counts) > MAX_CLASSES else "warning",
-        text=f"The masks seem to hold object ids, not classes: up to {most} values in a mask, "
-        "one connected object each, and different values in each image.",
+        text="The masks seem to contain object ids instead of classes: each value is one connected "
+        f"object, and a mask has up to {most} values, which differ between images.",
         fix="Use --set labels.threshold=1 to treat every object as foreground.",
         cases=tuple(stats.case.id for stats in dataset.readable if stats.parts_per_value),
     )
@@ -208,8 +208,8 @@ def find_copies_of_images(dataset: DatasetStats) -> Iterator[Finding]:
         yield Finding(
             check="mask_is_image",
             severity="error",
-            text=f"{pluralize(len(copies), 'mask')} identical to the image.",
-            fix="Export the mask again; the image was saved instead of it.",
+            text=f"In {pluralize(len(copies), 'pair')}, the mask is identical to the image.",
+            fix="Export the mask again; the image seems to have been saved in its place.",
             cases=tuple(copies),
             in_copy="left out",
         )
@@ -244,9 +244,9 @@ def find_inverted(dataset: DatasetStats) -> Iterator[Finding]:
         yield Finding(
             check="inverted",
             severity="warning",
-            text=f"{pluralize(len(odd), 'mask')} that may be inverted: they would match the other "
-            "masks if foreground and background were exchanged.",
-            fix="Check them in check.html; exchange the two values if they are inverted.",
+            text=f"{pluralize(len(odd), 'mask')} may be inverted: with foreground and background "
+            "exchanged, the share of foreground would match the other masks.",
+            fix="View them in check.html, and exchange the two values if they are inverted.",
             cases=tuple(stats.case.id for _, stats in odd),
         )
 
@@ -276,9 +276,9 @@ def find_misplaced(dataset: DatasetStats) -> Iterator[Finding]:
         yield Finding(
             check="misplaced",
             severity="warning",
-            text=f"{pluralize(len(odd), 'mask')} that may be shifted relative to the image, e.g. "
+            text=f"{pluralize(len(odd), 'mask')} may be shifted relative to the image, e.g. "
             f"{first.case.id} by about {dy} pixels in y and {dx} in x.",
-            fix="Check them in check.html; register or annotate them again.",
+            fix="View them in check.html, and align or annotate them again if necessary.",
             cases=tuple(stats.case.id for _, stats in odd),
         )
 

@@ -184,7 +184,7 @@ def find_suffixed_masks(folder: Path) -> LayoutMatch | None:
     example = masks[0][1].stem
     return take_splits_from_keys(
         LayoutMatch(
-            layout=f"one tree, masks named as {example}",
+            layout=f"one folder tree, with masks named like {example}",
             images=indexed,
             masks=index_masks(masks, indexed),
         )

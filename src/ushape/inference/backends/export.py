@@ -158,7 +158,7 @@ def export_error(module: nn.Module, target: str, why: str) -> PlanError:
     return PlanError(
         f"This {type(module).__name__} cannot be exported to {target}: {why}.",
         code="export_failed",
-        hint="Backends torch and compile run any network.",
+        hint="Use backend torch or compile, which run any network.",
     )
 
 
@@ -173,7 +173,7 @@ def loading(path: Path) -> Iterator[None]:
         raise PlanError(
             f"{path}: cannot be loaded: {str(error).strip().splitlines()[-1][:300]}.",
             code="export_unreadable",
-            hint=f"Delete {path.parent}; it will be made again from the weights.",
+            hint=f"Delete {path.parent}; it is created again from the weights.",
         ) from error
 
 
@@ -261,5 +261,5 @@ def _writing(folder: Path) -> Iterator[None]:
         raise PlanError(
             f"{folder}: cannot be written to: {error.strerror or error}.",
             code="export_folder_unwritable",
-            hint="Exported networks are kept there. Make room, copy the run, or use backend torch.",
+            hint="Exported networks are stored there. Free some space, or use backend torch.",
         ) from error

@@ -275,5 +275,5 @@ def _check_one_class_in_2d(predictor: Predictor) -> None:
         raise ConfigError(
             f"Run lengths cannot be written for {kind}: a row holds one class of one image.",
             code="run_lengths_unsupported",
-            hint="Leave --rle out; masks, contours and instances can hold them.",
+            hint="Omit --rle; masks, contours and instances can represent them.",
         )

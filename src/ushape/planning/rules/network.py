@@ -28,16 +28,16 @@ SEVERAL_RECORDINGS = 3
 def choose_downscale(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
     """Choose full size if the time allows it, otherwise the coarsest size that the masks allow."""
     source = (
-        "Coarser images are seen more often in the same time, with more context in each patch, "
-        "but few images that are seen hundreds of times in any case only lose detail: ISBI 2012 "
-        "at half size has a pixel error of 0.095 (benchmarks/README.md). A round trip of the "
-        "masks must keep a Dice of 0.995, and the shorter side 256 pixels."
+        "Downscaled images are seen more often in the same time, with more context in each patch. "
+        "A small data set, whose images are seen hundreds of times in any case, only loses detail: "
+        "ISBI 2012 at half size has a pixel error of 0.095 (benchmarks/README.md). Masks that are "
+        "downscaled and restored must keep a Dice of 0.995, and the shorter side 256 pixels."
     )
     data = situation.data
     if recipe.preprocessing.shape is not None:
         recipe = change(recipe, "preprocessing", downscale=1)
         size = size_text(recipe.preprocessing.working_shape(data.median_shape))
-        text = f"Images: all resized to {size} pixels."
+        text = f"Images: resized to {size} pixels."
         return recipe, RuleResult(text=text, fact="preprocessing.shape is set", source=source)
     given = recipe.preprocessing.downscale
     factor = 1 if given == AUTO else int(given)
@@ -53,26 +53,26 @@ def choose_downscale(recipe: Recipe, situation: Situation) -> tuple[Recipe, Rule
     fact = (
         "set by the user"
         if given != AUTO
-        else f"each pixel is seen about {passes:.0f} times at full size"
+        else f"each pixel would be seen {passes:.1f} times on average at full size"
     )
     trips = ", ".join(f"{dice:.4f} at 1/{f}" for f, dice in sorted(data.round_trip_dice.items()))
-    trips = f"a round trip of the masks keeps a Dice of {trips or '-'}"
+    trips = f"; downscaled and restored masks have a Dice of {trips}" if trips else ""
     if factor == 1:
         text = f"Images: at full size, {size} pixels (median)."
-        alternative = f"smaller images; {trips}"
+        alternative = f"smaller images{trips}"
     else:
         lost = data.round_trip_dice.get(factor)
-        kept = f"; a round trip of the masks keeps a Dice of {lost:.4f}" if lost else ""
-        text = f"Images: {factor} times smaller, {size} pixels{kept}."
-        alternative = f"full size, or another factor; {trips}"
+        kept = f"; downscaled and restored masks have a Dice of {lost:.4f}" if lost else ""
+        text = f"Images: downscaled by a factor of {factor} to {size} pixels (median){kept}."
+        alternative = f"full size, or another factor{trips}"
     return recipe, RuleResult(text=text, fact=fact, alternative=alternative, source=source)
 
 
 def choose_intensity(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
     """Choose statistics of each image, or of the training data if the scale is absolute."""
     source = (
-        "Scanners, staining and light differ between groups, so that each image is normalized by "
-        "its own statistics, as nnU-Net does for all but CT: on brain MRI of unseen patients the "
+        "Scanners, staining and illumination differ between groups, so each image is normalized "
+        "by its own statistics, as nnU-Net does except for CT: on brain MRI of unseen patients the "
         "Dice is 0.79 instead of 0.42 (docs/explanation/decisions/intensities.md). Values below "
         "zero indicate an absolute scale (Hounsfield units), which is preserved."
     )
@@ -82,11 +82,11 @@ def choose_intensity(recipe: Recipe, situation: Situation) -> tuple[Recipe, Rule
         chosen = "data" if lowest < 0 else "image"
     recipe = change(recipe, "preprocessing", intensity=chosen)
     if chosen == "min_max":
-        text = "Intensities: each image rescaled from its own range to 0 .. 1."
+        text = "Intensities: each image is rescaled from its own range to [0, 1]."
         return recipe, RuleResult(text=text, fact="set by the user", source=source)
-    basis = {"data": "the training data", "image": "each image", "group": "its group"}
-    text = f"Intensities: clipped and standardized by the statistics of {basis[chosen]}."
-    fact = f"the lowest values of the training data are {lowest:.4g}"
+    basis = {"data": "the training data", "image": "each image", "group": "each group"}
+    text = f"Intensities: clipped and standardized with the statistics of {basis[chosen]}."
+    fact = f"the intensities of the training data begin at {lowest:.4g}"
     alternative = f"preprocessing.intensity={'image' if chosen == 'data' else 'data'}"
     return recipe, RuleResult(text=text, fact=fact, alternative=alternative, source=source)
 
@@ -115,23 +115,23 @@ def choose_patch(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResu
     return recipe, RuleResult(
         text=f"Patches: {size_text(patch)} pixels.",
         fact=f"at most {limit} pixels along a side on this device",
-        alternative="half the size, twice the number",
-        source="The whole image is used if it is small enough, otherwise a window, in a size that "
-        "the network accepts.",
+        alternative="half the size and twice the number of patches",
+        source="A patch is the whole image if it is small enough, otherwise a part of it, in a "
+        "size that the network accepts.",
     )
 
 
 def choose_sampling(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
     """Choose the share of patches centered on foreground, so that half of all patches show it."""
     source = (
-        "Half of the patches should show foreground. If randomly placed patches do so, none is "
-        "centered on it: nnU-Net centers a third of them in any case, without a gain unless "
-        "foreground is rare (benchmarks/plan.md)."
+        "Half of the patches should contain foreground. If randomly placed patches do so, none is "
+        "centered on it. nnU-Net always centers a third of the patches on foreground, which only "
+        "improves results if foreground is rare (benchmarks/plan.md)."
     )
     share = recipe.sampling.foreground_fraction
     if recipe.sampling.draw != "foreground":
         recipe = change(recipe, "sampling", foreground_fraction=0.0)
-        text = f"Sampling: {recipe.sampling.draw.replace('_', ', then ')}."
+        text = f"Sampling: random patches of cases that are drawn by {recipe.sampling.draw}."
         return recipe, RuleResult(text=text, fact="set by the user", source=source)
     present = situation.data.foreground_cases
     seen = present * _chance_of_hit(recipe, situation.data)
@@ -139,9 +139,9 @@ def choose_sampling(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleR
         share = round(max(0.0, (0.5 - seen) / max(1e-6, 1 - seen)), 2)
     recipe = change(recipe, "sampling", foreground_fraction=share)
     return recipe, RuleResult(
-        text=f"Sampling: {share:.0%} of the patches are centered on foreground, which {present:.0%}"
-        " of the training cases contain.",
-        fact=f"about {seen:.0%} of randomly placed patches show foreground",
+        text=f"Sampling: {f'{share:.0%} of' if share else 'none of'} the patches are centered on "
+        f"foreground, which is present in {present:.0%} of the training cases.",
+        fact=f"about {seen:.0%} of randomly placed patches contain foreground",
         alternative="sampling.foreground_fraction=0.33",
         source=source,
     )
@@ -167,16 +167,16 @@ def choose_augmentation(recipe: Recipe, situation: Situation) -> tuple[Recipe, R
     data = situation.data
     if recipe.augment != AUTO:
         fact = "set by the recipe"
-        return recipe, RuleResult(text="Augmentation: as set.", fact=fact, source=source)
+        return recipe, RuleResult(text="Augmentation: as in the recipe.", fact=fact, source=source)
     chosen = STRENGTHS["full" if data.rotates_freely else "upright"]
     chosen = AugmentConfig(
         geometry=replace(chosen.geometry, flip_axes=data.mirror_axes), intensity=chosen.intensity
     )
-    turning = "any angle" if data.rotates_freely else "small angles (the data have an upright)"
+    turning = "any angle" if data.rotates_freely else "small angles (images have an orientation)"
     mirrored = "y and x" if len(data.mirror_axes) > 1 else "x" if data.mirror_axes else "no axis"
     return replace(recipe, augment=chosen), RuleResult(
-        text=f"Augmentation: rotation by {turning}; mirrored along {mirrored}; scale, shift, "
-        "elastic deformation, intensities.",
+        text=f"Augmentation: rotation by {turning}, mirroring along {mirrored}, scaling, shifts, "
+        "elastic deformation, and changes of intensity.",
         fact=f"groups look {'similar' if data.rotates_freely else 'different'} when rotated",
         alternative="small angles" if data.rotates_freely else "any angle",
         source=source,
@@ -201,7 +201,7 @@ def choose_network(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
         raise PlanError(
             f"network.dims is {network.dims}, but the images have {len(data.median_shape)} axes.",
             code="dimensions_mismatch",
-            hint="Omit network.dims; it follows the data.",
+            hint="Omit network.dims; it is set to the number of axes of the images.",
         )
     widths = network.widths
     if widths == AUTO:
@@ -222,11 +222,11 @@ def choose_network(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
         text=f"Network: {name}{'' if network.is_custom else levels_text}.",
         fact=f"{situation.machine.device}; objects of about {data.object_size * scale:.0f} pixels"
         f"{field_text}",
-        alternative="half or twice the width, a level more or less",
-        source="Levels are added until the coarsest is 16 pixels wide (volumes: 8), at most 6. One "
-        "more level was no better on any data set, even if objects were as large as the receptive "
-        "field. On a CPU, more steps of a narrower network learn more in the same time "
-        "(benchmarks/plan.md).",
+        alternative="half or twice the width, or one level more or less",
+        source="Levels are added until the coarsest is 16 pixels wide (volumes: 8), up to 6. One "
+        "more level did not improve the Dice on any data set, even if objects were as large as the "
+        "receptive field. On a CPU, a narrower network with more steps has a higher Dice in the "
+        "same time (benchmarks/plan.md).",
     )
 
 
@@ -243,7 +243,6 @@ def choose_norm(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResul
         text=text,
         fact=f"training images come from {pluralize(recordings, 'recording')}",
         alternative=f"network.norm={'batch' if norm == 'instance' else 'instance'}",
-        source="Recordings differ in more than brightness, so that each image is normalized by "
-        "itself; within one stack the statistics of a batch are better (benchmarks/README.md, "
-        "Norm).",
+        source="Recordings differ in more than brightness, so each image is normalized by itself. "
+        "Within one stack the statistics of a batch are better (benchmarks/README.md, Norm).",
     )

@@ -9,7 +9,7 @@ import torch
 
 from ushape.config import AUTO, is_custom, resolved
 from ushape.errors import PlanError
-from ushape.formatting import pluralize, size_text
+from ushape.formatting import memory_text, pluralize, size_text
 from ushape.models import memory_estimate
 from ushape.planning.recipe import Recipe
 from ushape.planning.rules.result import RuleResult, Situation, change
@@ -40,21 +40,22 @@ def choose_split(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResu
     similar = f", in which neighbors are {data.redundancy:.0%} similar" if data.redundancy else ""
     fact = f"{split.images} images in {pluralize(split.groups, 'group')}{similar}"
     if folds is not None:
-        text = f"Scores: fold {recipe.split.fold + 1} of {folds}, on {tested}."
+        text = f"Scores: fold {recipe.split.fold + 1} of {folds}, tested on {tested}."
         alternative = "one split"
     else:
         more = min(USUAL_FOLDS, split.groups)
-        text, alternative = f"Scores: one split, on {tested}", f"--folds {more}"
+        text = f"Scores: one split, tested on {tested}"
+        alternative = f"ushape cross-validate --folds {more}"
         if split.test_groups < MIN_TEST_GROUPS and split.kind != "stack":
-            text += f"; --folds {more} would test on all {split.groups}, in {more} times the time"
+            text += f"; `{alternative}` would test on all {split.groups}, in {more} times the time"
         text += "."
     return recipe, RuleResult(
         text=text,
         fact=fact,
         alternative=alternative,
-        source="One training fits into the user's time; cross-validation tests on every group and "
-        "takes as many times longer as it has folds, so that the user decides. Slices that look "
-        "like their neighbors add little information, so that groups count, not images.",
+        source="Cross-validation tests on every group, but takes as many times longer as it has "
+        "folds, so it is only done on request. Slices that look like their neighbors add little "
+        "information, so groups are counted instead of images.",
     )
 
 
@@ -81,9 +82,9 @@ def choose_prediction(recipe: Recipe, situation: Situation) -> tuple[Recipe, Rul
         f"{overlap:.0%}, {versions}.",
         fact=f"{recipe.network.norm} norm",
         alternative="predict.tta=mirrored, four times slower",
-        source="Most of the time for a large image goes into pixels that are computed twice, so "
-        "that tiles are large and overlap by 64 pixels (benchmarks/README.md, Prediction speed). "
-        "Instance and group norm use the statistics of the tile: tiles have about the patch size.",
+        source="For a large image, most of the time is spent on pixels that are computed twice, so "
+        "tiles are large and overlap by 64 pixels (benchmarks/README.md, Prediction speed). With "
+        "instance or group norm, which depend on the tile, tiles are about as large as patches.",
     )
 
 
@@ -99,9 +100,9 @@ def choose_loss(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResul
         text=f"Loss: {' + '.join(names)}.",
         fact=f"{situation.data.foreground_share:.1%} of the training pixels are foreground",
         alternative="loss.terms={cross_entropy: 1, tversky: 1}",
-        source="Cross-entropy scores every pixel, Dice the overlap over the whole batch: if "
-        "foreground is rare, cross-entropy alone would learn to predict background (nnU-Net; "
-        "benchmarks/plan.md).",
+        source="Cross-entropy measures every pixel, Dice the overlap in the whole batch. If "
+        "foreground is rare, a model trained with cross-entropy alone may predict only "
+        "background (nnU-Net; benchmarks/plan.md).",
     )
 
 
@@ -115,12 +116,12 @@ def choose_learning(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleR
     kept = f"moving average of weights ({decay:g})" if decay else "no moving average of weights"
     schedule = train.schedule.replace("_", " ")
     return recipe, RuleResult(
-        text=f"Learning: {train.optimizer}, learning rate {train.learning_rate:g} ({schedule}), "
+        text=f"Optimizer: {train.optimizer}, learning rate {train.learning_rate:g} ({schedule}), "
         f"{kept}.",
         fact=f"{train.schedule} schedule",
         alternative="train.learning_rate=auto, which runs a learning-rate range test first",
-        source="One learning rate serves all data. Averaging the weights over steps helps if the "
-        "learning rate stays high, but not if it decays to zero, neither at the end nor half-way "
+        source="The default learning rate suits all data sets in the benchmarks. Averaging the "
+        "weights over steps helps if the learning rate stays high, but not if it decays to zero "
         "(benchmarks/plan.md).",
     )
 
@@ -138,12 +139,12 @@ def choose_hardware(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleR
     return recipe, RuleResult(
         text=f"Machine: {machine.name}, {cores}; {precision}"
         f"{', channels last' if train.channels_last and recipe.network.dims == 2 else ''}, "
-        f"{pluralize(workers, 'loading process')}.",
-        fact=f"bf16 in hardware: {'yes' if machine.has_bf16 else 'no'}; {cores}",
+        f"data loaded by {pluralize(workers, 'process') if workers else 'the training process'}.",
+        fact=f"bf16 {'is' if machine.has_bf16 else 'is not'} supported by the hardware; {cores}",
         alternative="train.precision=fp32",
-        source="bf16 is used if the processor has it. A patch takes about 2 ms to load: on two "
-        "cores that both compute the network, a second process costs more time than it saves "
-        "(benchmarks/README.md, Loading).",
+        source="bf16 is used if the hardware supports it. Loading a patch takes about 2 ms; if "
+        "both cores of a machine compute the network, a second process costs more time than it "
+        "saves (benchmarks/README.md, Loading).",
     )
 
 
@@ -177,21 +178,21 @@ def choose_batch(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResu
             f"--set train.batch_size={batch} --set train.accumulate_grad_batches={first // batch}"
         )
         raise PlanError(
-            f"A step of {pluralize(first, 'patch')} needs about {needed(first) / 1e9:.1f} GB, but "
-            f"the machine has {machine.memory_bytes / 1e9:.1f} GB.",
+            f"A batch of {pluralize(first, 'patch')} needs about {memory_text(needed(first))}, but "
+            f"the machine has {memory_text(machine.memory_bytes)}.",
             code="out_of_memory",
-            hint=f"A batch of {batch} fits: {fewer}."
+            hint=f"A batch of {batch} fits into memory: {fewer}."
             if fits
-            else "Not even one fits: use a smaller sampling.patch_shape or network.widths.",
+            else "Not even one patch fits: use a smaller sampling.patch_shape or network.widths.",
         )
     recipe = change(recipe, "train", batch_size=batch)
     effective = batch * recipe.train.accumulate_grad_batches
-    more = f", {effective} with gradient accumulation" if effective > batch else ""
+    more = f" ({effective} with gradient accumulation)" if effective > batch else ""
     return recipe, RuleResult(
-        text=f"Step: {pluralize(batch, 'patch')}{more}, about {needed(batch) / 1e9:.1f} GB.",
-        fact=f"{machine.memory_bytes / 1e9:.1f} GB of memory on {machine.device}",
-        alternative=f"{2 * batch} patches: {needed(2 * batch) / 1e9:.1f} GB",
-        source="4 patches on a CPU, 16 elsewhere, fewer if they would not fit into memory.",
+        text=f"Batch: {pluralize(batch, 'patch')}{more}, about {memory_text(needed(batch))}.",
+        fact=f"{memory_text(machine.memory_bytes)} of memory on {machine.device}",
+        alternative=f"{2 * batch} patches, about {memory_text(needed(2 * batch))}",
+        source="The batch size is 4 on a CPU and 16 elsewhere, or less if memory is short.",
     )
 
 
@@ -226,11 +227,10 @@ def choose_duration(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleR
     return recipe, RuleResult(
         text=f"Training: {pluralize(epochs, 'epoch')} of {pluralize(steps, 'step')}{speed}; the "
         "weights with the best validation Dice are kept.",
-        fact=f"{fact}; each pixel is seen about {passes:.0f} times",
-        alternative="more minutes",
-        source="In a given time: about twenty epochs, none shorter than 5 s or longer than 2 "
-        "minutes; three in a very short training, so that there is a choice of weights and a "
-        "point to resume from. With a given number of epochs: an epoch sees as many pixels as the "
-        "training cases have.",
+        fact=f"{fact}; each pixel is seen {passes:.1f} times on average",
+        alternative="more minutes or epochs",
+        source="A given time is divided into about twenty epochs of 5 s to 2 minutes, or three if "
+        "it is very short, so that there are several checkpoints to choose and resume from. If "
+        "the number of epochs is given, an epoch has as many pixels as the training cases.",
         evaluation_s=evaluation_s,
     )
