@@ -255,7 +255,7 @@ class Run:
         """Return the trained network on the CPU, ready to predict.
 
         Raises:
-            RunError: if the weights are damaged or do not belong to the plan.
+            RunError: if the weights are damaged, not finite, or do not belong to the plan.
             ConfigError: if the network is defined in a Python file that the user did not name.
         """
         self.require_code(plan, training=False)
@@ -263,7 +263,8 @@ class Run:
             plan.recipe.network, plan.preprocessing.channels, plan.preprocessing.space.channels
         )
         try:
-            network.load_state_dict(safetensors.torch.load_file(self.weights_path))
+            weights = safetensors.torch.load_file(self.weights_path)
+            network.load_state_dict(weights)
         except (safetensors.SafetensorError, RuntimeError, OSError) as error:
             first = str(error).strip().splitlines()[0].rstrip(":")
             raise RunError(
@@ -271,6 +272,13 @@ class Run:
                 code="damaged_weights",
                 hint="Copy the complete run folder again.",
             ) from None
+        if broken := [name for name, value in weights.items() if not value.isfinite().all()]:
+            raise RunError(
+                f"{self.weights_path} contains NaN or infinite weights in {broken[0]}: the network "
+                "cannot predict.",
+                code="weights_not_finite",
+                hint="Copy the complete run folder again, or train again.",
+            )
         return network.eval()
 
     def weight_facts(self) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -102,3 +103,15 @@ def test_run_load_cases_returns_every_kind_of_case(tmp_path):
     (data / "t.csv").write_text("image,mask\n")  # A table as data: paths below its folder.
     run.save_cases(data / "t.csv", facts, "checksum")
     assert run.load_cases() == facts
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_run_load_network_refuses_weights_that_are_not_finite(run, value, monkeypatch):
+    network = torch.nn.Linear(2, 1)
+    monkeypatch.setattr("ushape.planning.run.build_model", lambda *sizes: network)
+    monkeypatch.setattr(Run, "require_code", lambda *arguments, **options: None)
+    run.save_weights({"weight": torch.tensor([[1.0, value]]), "bias": torch.zeros(1)}, {})
+    with pytest.raises(RunError) as caught:
+        run.load_network(MagicMock())
+    assert caught.value.code == "weights_not_finite"
+    assert "weight" in caught.value.message
