@@ -91,11 +91,16 @@ def _with_help(parameter: inspect.Parameter, docs: dict[str, str]) -> inspect.Pa
         return parameter
     text = docs.get(parameter.name, "")
     if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
-        return parameter.replace(annotation=Annotated[kind, typer.Argument(help=text)])
+        return parameter.replace(
+            annotation=Annotated[kind, typer.Argument(help=text, metavar=parameter.name.upper())]
+        )
     names = marks
     if not any(mark.startswith("--") for mark in marks):
         names = ["--" + parameter.name.replace("_", "-"), *marks]
-    return parameter.replace(annotation=Annotated[kind, typer.Option(*names, help=text)])
+    metavar = "KEY=VALUE" if "--set" in names else None
+    return parameter.replace(
+        annotation=Annotated[kind, typer.Option(*names, help=text, metavar=metavar)]
+    )
 
 
 def call(name: str, /, *arguments: Any, **options: Any) -> Any:

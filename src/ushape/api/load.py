@@ -42,6 +42,10 @@ class Result:
     grid: Grid | None = None
     """Position of the image in the patient, if its file states it."""
 
+    def __repr__(self) -> str:
+        facts = f"image={self.image}, shape={self.mask.shape}"
+        return f"Result({facts}, expected_dice={self.expected_dice})"
+
     def save(self, path: Path | str, *, overwrite: bool = False) -> None:
         """Write the mask, whole or not at all; the suffix decides the format.
 
@@ -65,6 +69,9 @@ class Model:
 
     def __init__(self, predictor: Predictor):
         self._predictor = predictor
+
+    def __repr__(self) -> str:
+        return f"Model(classes={self.class_names}, networks={len(self._predictor.members)})"
 
     @property
     def class_names(self) -> tuple[str, ...]:

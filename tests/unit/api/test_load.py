@@ -62,3 +62,9 @@ def test_result_save_replaces_nothing_unless_asked(tmp_path):
             result.save(path)
         assert error.value.code == code
     result.save(target, overwrite=True)
+
+
+def test_result_repr_is_one_line_without_pixels():
+    zeros = np.zeros((4, 5), np.uint8)
+    result = Result(zeros, zeros, zeros[None], 0.5, Path("a.png"), MaskEncoding())
+    assert repr(result) == "Result(image=a.png, shape=(4, 5), expected_dice=0.5)"
