@@ -126,7 +126,7 @@ def test_learning_curve_keeps_finished_points_and_refuses_other_requests(
         assert (ended.code, ended.error_code) == (2, "other_request")
         assert f"different value of {key}" in ended.error
     ended = ushape("cross-validate", dishes, "-o", folder, "--folds=2", "--epochs=1")
-    assert (ended.code, ended.error_code) == (2, "folder_not_empty")
+    assert (ended.code, ended.error_code) == (2, "not_a_series")
 
 
 @POSIX
@@ -174,7 +174,7 @@ def test_learning_curve_refuses_few_groups_few_points_and_other_folders(
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     ended = ushape("learning-curve", dishes, "-o", tmp_path / "mine")
-    assert (ended.code, ended.error_code) == (2, "folder_not_empty")
+    assert (ended.code, ended.error_code) == (2, "not_a_series")
 
 
 def test_learning_curve_shares_the_minutes_and_returns_the_numbers(dishes, tmp_path):

@@ -74,7 +74,7 @@ class Series:
         if not self.path.exists():
             raise RunError(
                 f"{folder} is not empty and does not contain a {self.noun}.",
-                code="folder_not_empty",
+                code="not_a_series",
                 hint="Choose another folder with -o.",
             )
         stored = self._read()

@@ -42,7 +42,7 @@ def test_series_finds_the_same_request_only(tmp_path):
     series.path.rename(series.path.with_name("notes.txt"))
     with pytest.raises(RunError) as error:
         series.find(request)
-    assert error.value.code == "folder_not_empty"
+    assert error.value.code == "not_a_series"
 
 
 @pytest.mark.parametrize("text", ["gpu", "cuda:x", "cpu,,cpu"])

@@ -2,9 +2,9 @@
 
 import csv
 import json
-import signal
+import subprocess
+import sys
 import zipfile
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ import ushape
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
 from ushape.errors import RunError
 from ushape.training.module import SegmentationModule
-from ushape.training.trainer import OUT_OF_MEMORY, _refuse_damaged, _stop_at_first_interrupt
+from ushape.training.trainer import OUT_OF_MEMORY, _refuse_damaged
 
 TINY = [
     "network.widths=[4,8]",
@@ -115,11 +115,22 @@ def test_refuse_damaged_checks_the_contents_of_a_checkpoint(tmp_path):
 
 
 def test_stop_at_first_interrupt_lets_the_step_finish_once():
-    trainer, before = SimpleNamespace(should_stop=False), signal.getsignal(signal.SIGINT)
-    with _stop_at_first_interrupt(trainer) as interrupt:
-        assert not interrupt.is_set()
-        signal.raise_signal(signal.SIGINT)
-        assert trainer.should_stop
-        assert interrupt.is_set()
-        assert signal.getsignal(signal.SIGINT) is before  # The second Ctrl-C ends at once.
-    assert signal.getsignal(signal.SIGINT) is before
+    # In a process of its own: a signal in a process that has quantized with NNCF crashed it.
+    script = """
+import signal
+from types import SimpleNamespace
+from ushape.training.trainer import _stop_at_first_interrupt
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+trainer = SimpleNamespace(should_stop=False)
+with _stop_at_first_interrupt(trainer) as interrupt:
+    assert not interrupt.is_set()
+    signal.raise_signal(signal.SIGINT)
+    assert trainer.should_stop
+    assert interrupt.is_set()
+    # The second Ctrl-C ends at once.
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
