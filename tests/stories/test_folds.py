@@ -97,7 +97,7 @@ def test_cross_validate_trains_folds_in_parallel_on_several_devices(cells, tiny,
     command = ("cross-validate", cells, "--folds=2", "-o", run, "--epochs=1", *tiny)
     ended = ushape(*command, "--device=cpu,cpu")
     assert ended.code == 0, ended.error
-    assert "Fold 2 of 2 on cpu" in ended.output
+    assert "Fold 2 of 2: training on cpu" in ended.output
     assert "4 groups" in ended.output
     assert "Epoch 1/1" in (run / "fold-2.log").read_text()
     # Trained one after another, the folds have the same scores.

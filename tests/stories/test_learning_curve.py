@@ -81,7 +81,7 @@ def test_learning_curve_points_are_runs_and_the_last_has_all_groups(
     assert len({case.split("_")[0] for case in small["train"]}) == 2
     assert whole["unused"] == []
     assert sorted(small["unused"] + small["train"]) == whole["train"]
-    assert "8 cases not used" in small["text"]
+    assert "Not used: 8 cases" in small["text"]
 
     ended = ushape("predict", folder / "groups-2", dishes / "images", "-o", tmp_path / "masks")
     assert ended.code == 0, ended.error

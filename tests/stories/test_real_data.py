@@ -48,8 +48,8 @@ def test_sections_of_a_microscope(train, ushape, tmp_path):
     assert (
         "30 pairs of image and mask (images/ beside labels/); 512 × 512 pixels, 1 channel" in said
     )
-    assert "0: 22" in said
-    assert "one stack of 30 neighboring sections" in said
+    assert "0 = background (22" in said
+    assert "one stack of 30 similar neighboring sections" in said
     for part in parts_of(run):
         numbers = sorted(map(int, part))
         assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
