@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import ushape
+from ushape.api import FUNCTIONS
 
 SOURCE = Path(ushape.__file__).parent
 
@@ -141,5 +142,6 @@ def test_import_and_help_load_nothing_heavy():
 
 def test_every_public_name_exists():
     assert all(hasattr(ushape, name) for name in ushape.__all__)
+    assert {*FUNCTIONS, "UshapeError", "__version__"} <= set(ushape.__all__)
     assert set(ushape.__all__) <= set(dir(ushape))
     assert callable(ushape.predict)
