@@ -4,42 +4,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
+from probabilities import BINARY, SPACES, THREE, probabilities_for, softmax
 from ushape.config import from_dict, to_dict
 from ushape.errors import ConfigError, DataError
 from ushape.inference.decision_rule import ClassRule, DecisionRule, apply_rule
 from ushape.inference.threshold_search import GRID
-from ushape.labels import LabelSpace, Region
+from ushape.labels import LabelSpace
 from ushape.transforms.morphology import Cleaning
-
-BINARY = LabelSpace(values=(0, 255), names=("background", "lesion"))
-
-
-THREE = LabelSpace(values=(0, 1, 2), names=("background", "cell", "nucleus"))
-
-
-NESTED = LabelSpace(
-    values=(0, 1, 2),
-    names=("background", "oedema", "tumour"),
-    regions=(Region(name="whole", classes=(1, 2)), Region(name="core", classes=(2,))),
-)
-
-
-SPACES = {"binary": BINARY, "softmax": THREE, "regions": NESTED}
-
-
-# Tenths equal thresholds of the grid and each other, so that ties are common.
-TENTHS = st.integers(0, 10).map(lambda tenth: tenth / 10)
-
-
-def probabilities_for(space, shape=(4, 5), dtype=np.float32):
-    return arrays(dtype, (space.channels, *shape), elements=TENTHS.map(lambda x: float(dtype(x))))
-
-
-def softmax(raw):
-    total = raw.sum(axis=0, keepdims=True)
-    return np.divide(raw, total, out=np.full_like(raw, 1 / len(raw)), where=total > 0)
 
 
 def drawn(space, data, dtype=np.float32):

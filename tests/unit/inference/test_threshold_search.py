@@ -4,40 +4,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from probabilities import BINARY, NESTED, SPACES, TENTHS, THREE, probabilities_for, softmax
 from ushape.errors import DataError
 from ushape.inference.decision_rule import ClassRule, DecisionRule, apply_rule
 from ushape.inference.threshold_search import GRID, ValidationCases, choose_rule
-from ushape.labels import IGNORE, LabelSpace, Region
+from ushape.labels import IGNORE
 from ushape.metrics.overlap import count_overlap, dice
 from ushape.transforms.morphology import Cleaning
-
-BINARY = LabelSpace(values=(0, 255), names=("background", "lesion"))
-
-
-THREE = LabelSpace(values=(0, 1, 2), names=("background", "cell", "nucleus"))
-
-
-NESTED = LabelSpace(
-    values=(0, 1, 2),
-    names=("background", "oedema", "tumour"),
-    regions=(Region(name="whole", classes=(1, 2)), Region(name="core", classes=(2,))),
-)
-
-
-SPACES = {"binary": BINARY, "softmax": THREE, "regions": NESTED}
-
-
-# Tenths equal thresholds of the grid and each other, so that ties are common.
-TENTHS = st.integers(0, 10).map(lambda tenth: tenth / 10)
-
-
-def probabilities_for(space, shape=(4, 5), dtype=np.float32):
-    return arrays(dtype, (space.channels, *shape), elements=TENTHS.map(lambda x: float(dtype(x))))
-
-
-def softmax(raw):
-    total = raw.sum(axis=0, keepdims=True)
-    return np.divide(raw, total, out=np.full_like(raw, 1 / len(raw)), where=total > 0)
 
 
 def faint(level, pixels=40, noise=0.0, noisy=0):
