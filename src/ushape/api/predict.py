@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from ushape.console import Console, OnProgress
-from ushape.data.discovery import Input, find_inputs
+from ushape.data.inputs import Input, find_inputs
 from ushape.data.preprocessing import by_group
 from ushape.errors import ConfigError, DataError
 from ushape.formatting import pluralize

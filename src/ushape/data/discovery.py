@@ -1,24 +1,18 @@
-"""Listing of the cases in a folder, a table or a COCO file, and of images to predict."""
+"""Listing of the cases in a folder, a table or a COCO file."""
 
 from __future__ import annotations
 
 import difflib
-import glob
-import itertools
-import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ushape import io
 from ushape.data.layouts import LAYOUTS
-from ushape.data.layouts.base import LayoutMatch, join_all_series
+from ushape.data.layouts.base import LayoutMatch
 from ushape.data.layouts.coco import pair_coco, read_coco_file
 from ushape.data.layouts.folders import pair_folders
-from ushape.data.layouts.names import StatedClasses, images_below, key_below, read_class_names
-from ushape.data.layouts.nnunet import channels_of
-from ushape.data.layouts.table import TABLES, read_images, read_table
+from ushape.data.layouts.names import StatedClasses, read_class_names
+from ushape.data.layouts.table import TABLES, read_table
 from ushape.errors import DataError
 from ushape.formatting import pluralize
 from ushape.io import is_image
@@ -151,108 +145,3 @@ def _describe_tree(folder: Path, most: int = 8) -> list[str]:
     if len(counts) > most:
         lines.append(f"  ... and {len(counts) - most} more folders or file types")
     return lines
-
-
-STANDARD_INPUT = Path("-")
-
-
-@dataclass(frozen=True)
-class Input:
-    """An image to predict, and the location of its results."""
-
-    case: Case
-    """The image; its group is taken from a table, otherwise from its folder."""
-
-    below: Path
-    """Path of the image below the named folder, and of its results below the output folder."""
-
-
-def find_inputs(named: Sequence[Path], *, channels: int, dims: int) -> list[Input]:
-    """List the images to predict, in the order in which they are named; folders are sorted.
-
-    Args:
-        named: Files; folders, whose subfolders are preserved; patterns such as `scans/*.tif`;
-            tables with a column image; `-` for names on standard input, one per line.
-        channels: Number of channels that the model reads. Files NAME_0000, NAME_0001, ... with
-            fewer channels form one image.
-        dims: Number of spatial dimensions; if it is 3, the DICOM slices of a folder are one volume.
-
-    Raises:
-        DataError: if a path does not exist, if there are no images, or if two results would have
-            the same name.
-    """
-    found: list[Input] = []
-    for path in named:
-        if path == STANDARD_INPUT:
-            lines = [line.strip() for line in sys.stdin]
-            for listed in (Path(line) for line in lines if line):
-                found += _find_in(listed, channels, dims)
-        else:
-            found += _find_in(path, channels, dims)
-    if not found:
-        places = ", ".join(str(path) for path in named) or "an empty list"
-        raise DataError(
-            f"No images were found in {places}.",
-            code="no_images",
-            hint="Name image files, or folders that contain them.",
-        )
-    found = list({one.case.image.resolve(): one for one in reversed(found)}.values())[::-1]
-    owners: dict[Path, Path] = {}
-    for one in found:
-        target = one.below.with_name(io.stem_of(one.below))
-        image = one.case.image
-        if target in owners:
-            raise DataError(
-                f"{owners[target]} and {image} would both be written to {target}.",
-                code="equal_output_names",
-                hint="Rename one of them, or predict them into different folders.",
-            )
-        owners[target] = image
-    return found
-
-
-def _find_in(path: Path, channels: int, dims: int) -> Iterator[Input]:
-    if path.is_dir() and not io.is_image(path):
-        images = images_below(path)
-        if dims == 3:
-            images = join_all_series(images)
-        if images == [path]:  # The folder itself is a series of slices.
-            yield _input(path, path.parent)
-            return
-        yield from _join_channels(images, path, channels)
-    elif path.exists() and path.suffix.lower() in TABLES:
-        for image, group in read_images(path):
-            yield _input(image, path.parent, group)
-    elif path.exists():
-        yield _input(path, path.parent)
-    elif glob.has_magic(str(path)):
-        start = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
-        matching = sorted(start.glob(str(path.relative_to(start))))
-        yield from _join_channels([one for one in matching if io.is_image(one)], start, channels)
-    else:
-        raise DataError(
-            f"{path} does not exist.", code="file_not_found", hint="Check the spelling."
-        )
-
-
-def _join_channels(images: Sequence[Path], start: Path, channels: int) -> Iterator[Input]:
-    """Join files of one channel each if they are named so and the model reads more channels."""
-    files = channels_of((key_below(path, start), path) for path in images)
-    are_joined = (
-        len(files) < len(images)
-        and len({len(own) for own in files.values()}) == 1
-        and io.read(images[0]).array.shape[0] < channels
-    )
-    if not are_joined:
-        yield from (_input(path, start) for path in images)
-        return
-    for key, own in files.items():
-        below = Path(key + io.suffix_of(own[0]))
-        case = Case(id=key, image=own[0], channels=tuple(own[1:]), group=str(own[0].parent))
-        yield Input(case, below)
-
-
-def _input(image: Path, start: Path, group: str = "") -> Input:
-    key = key_below(image, start)
-    case = Case(id=key, image=image, group=group or str(image.parent))
-    return Input(case, Path(key).with_name(image.name))

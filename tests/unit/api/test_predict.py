@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 from ushape.api.predict import _without_own_outputs, find_images, run_folders
-from ushape.data.discovery import Input
+from ushape.data.inputs import Input
 from ushape.errors import ConfigError, DataError
 from ushape.types import Case
 

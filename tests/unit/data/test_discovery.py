@@ -1,12 +1,8 @@
-import io as streams
-import sys
-
 import numpy as np
 import pytest
 from PIL import Image
 
-from dicoms import save_series
-from ushape.data.discovery import STANDARD_INPUT, discover, find_inputs
+from ushape.data.discovery import discover
 from ushape.errors import DataError
 
 
@@ -115,80 +111,3 @@ def test_discover_refuses_empty_and_missing_folders(make, tmp_path):
     with pytest.raises(DataError) as error:
         discover(folder / "images" / "a.png")
     assert error.value.code == "not_a_folder"
-
-
-def below(*paths, channels=1, dims=2):
-    return [str(one.below) for one in find_inputs(paths, channels=channels, dims=dims)]
-
-
-def test_find_inputs_keeps_subfolders(make):
-    folder = make("in/p1/a.png", "in/b.JPG", "other/c.png")
-    assert below(folder / "in", folder / "other" / "c.png") == ["b.JPG", "p1/a.png", "c.png"]
-
-
-def test_find_inputs_keeps_folders_below_a_wildcard(make):
-    folder = make("p1/scan/a.png", "p2/scan/a.png", "p2/scan/b.png", "p2/notes.png")
-    assert below(folder / "*" / "scan" / "a.png") == ["p1/scan/a.png", "p2/scan/a.png"]
-    assert below(folder / "**" / "b.png") == ["p2/scan/b.png"]
-    with pytest.raises(DataError) as error:
-        below(folder / "*.tif")
-    assert error.value.code == "no_images"
-
-
-def test_find_inputs_reads_tables_and_standard_input(make, monkeypatch):
-    folder = make("p1/a.png", "p2/b.png")
-    table = folder / "new.csv"
-    table.write_text("image,group\np1/a.png,anna\np2/b.png,ben\n")
-    found = find_inputs([table], channels=1, dims=2)
-    assert [(one.case.group, str(one.below)) for one in found] == [
-        ("anna", "p1/a.png"),
-        ("ben", "p2/b.png"),
-    ]
-    table.write_text("file\np1/a.png\n")
-    with pytest.raises(DataError) as error:
-        below(table)
-    assert error.value.code == "missing_columns"
-    monkeypatch.setattr(sys, "stdin", streams.StringIO(f"{folder}/p1/a.png\n\n{folder}/p2\n"))
-    assert below(STANDARD_INPUT) == ["a.png", "b.png"]
-
-
-def test_find_inputs_joins_channels_if_the_model_reads_more(make):
-    folder = make(*(f"{name}_000{number}.png" for name in "ab" for number in range(2)))
-    assert len(below(folder)) == 4
-    found = find_inputs([folder], channels=2, dims=2)
-    assert [one.case.image.name for one in found] == ["a_0000.png", "b_0000.png"]
-    assert [path.name for one in found for path in one.case.channels] == [
-        "a_0001.png",
-        "b_0001.png",
-    ]
-    assert [str(one.below) for one in found] == ["a.png", "b.png"]
-
-
-def test_find_inputs_joins_slices_for_a_model_of_volumes(tmp_path):
-    (tmp_path / "in").mkdir()
-    save_series(tmp_path / "in" / "p1")
-    save_series(tmp_path / "in" / "p2")
-    assert len(below(tmp_path / "in")) == 10
-    assert below(tmp_path / "in", dims=3) == ["p1", "p2"]
-    assert below(tmp_path / "in" / "p1", dims=3) == ["p1"]
-
-
-def test_find_inputs_refuses_equal_output_names(make, tmp_path):
-    folder = make("in/a.png", "in/a.jpg")
-    with pytest.raises(DataError) as error:
-        below(folder / "in")
-    assert error.value.code == "equal_output_names"
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError) as error:
-        below(tmp_path / "empty")
-    assert error.value.code == "no_images"
-    with pytest.raises(DataError) as error:
-        below(folder / "nothing.png")
-    assert error.value.code == "file_not_found"
-
-
-def test_find_inputs_of_an_empty_list_is_refused():
-    with pytest.raises(DataError) as error:
-        find_inputs([], channels=1, dims=2)
-    assert error.value.code == "no_images"
-    assert error.value.message == "No images were found in an empty list."

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ushape import io
-from ushape.data.discovery import Input
+from ushape.data.inputs import Input
 from ushape.errors import ConfigError, DataError, RunError
 from ushape.formatting import to_csv
 from ushape.inference.output import OutputConfig

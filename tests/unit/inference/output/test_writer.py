@@ -6,7 +6,7 @@ import pytest
 
 from codes import raises_code
 from ushape import io
-from ushape.data.discovery import Input
+from ushape.data.inputs import Input
 from ushape.errors import ConfigError, DataError, RunError
 from ushape.inference.output import OutputConfig
 from ushape.inference.output.writer import IMAGES_TABLE, PredictionWriter
