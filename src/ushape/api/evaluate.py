@@ -7,8 +7,8 @@ from pathlib import Path
 from ushape.api._score_run import KnownCases, score_and_report
 from ushape.api.plan import scan
 from ushape.console import Console
+from ushape.data.class_names import StatedClasses
 from ushape.data.grouping import Grouping
-from ushape.data.layouts.names import StatedClasses
 from ushape.errors import ConfigError, DataError, RunError
 from ushape.evaluation.storage import refuse_existing
 from ushape.evaluation.summary import Summary

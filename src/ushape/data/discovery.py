@@ -7,11 +7,11 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from ushape.data.class_names import StatedClasses, read_class_names
 from ushape.data.layouts import LAYOUTS
 from ushape.data.layouts.base import LayoutMatch
 from ushape.data.layouts.coco import pair_coco, read_coco_file
 from ushape.data.layouts.folders import pair_folders
-from ushape.data.layouts.names import StatedClasses, read_class_names
 from ushape.data.layouts.table import TABLES, read_table
 from ushape.errors import DataError
 from ushape.formatting import pluralize

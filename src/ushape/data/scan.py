@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ushape.data.cache import join_errors
 from ushape.data.case_stats import CaseStats, duplicates_among, scan_cases, sum_values
+from ushape.data.class_names import StatedClasses
 from ushape.data.discovery import DatasetListing, discover
 from ushape.data.duplicates import Duplicates, combine_checksums
 from ushape.data.grouping import (
@@ -18,7 +19,6 @@ from ushape.data.grouping import (
     merge_groups_sharing_duplicates,
     refuse_too_few,
 )
-from ushape.data.layouts.names import StatedClasses
 from ushape.data.preprocessing import mask_size_error
 from ushape.errors import DataError
 from ushape.formatting import size_text

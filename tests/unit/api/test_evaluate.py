@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from ushape.api.evaluate import evaluate, refuse_other_classes
-from ushape.data.layouts.names import StatedClasses
+from ushape.data.class_names import StatedClasses
 from ushape.errors import ConfigError, DataError, RunError
 from ushape.labels import LabelSpace
 

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from ushape import io
+from ushape.data.class_names import StatedClasses
 from ushape.data.discovery import discover
 from ushape.data.duplicates import dataset_checksum
-from ushape.data.layouts.names import StatedClasses
 from ushape.data.scan import complete_labels, describe_dataset, scan_dataset
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
 from ushape.errors import DataError

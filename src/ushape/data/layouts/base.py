@@ -8,10 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
+from ushape.data.class_names import StatedClasses, merge_classes
 from ushape.data.layouts.names import (
     SPLIT_WORDS,
-    StatedClasses,
-    merge_classes,
     strip_image_word,
     strip_mask_word,
 )

@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from ushape.data.class_names import StatedClasses
 from ushape.data.layouts.base import LayoutMatch, index_images, join_parts
 from ushape.data.layouts.names import (
     SPLIT_WORDS,
-    StatedClasses,
     folders_below,
     images_below,
     key_below,

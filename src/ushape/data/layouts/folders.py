@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ushape import io
+from ushape.data.class_names import StatedClasses
 from ushape.data.layouts.base import (
     LayoutMatch,
     index_images,
@@ -23,7 +24,6 @@ from ushape.data.layouts.names import (
     IMAGE_FOLDERS,
     MASK_FOLDERS,
     SPLIT_WORDS,
-    StatedClasses,
     folders_below,
     images_below,
     stem_key,
