@@ -81,6 +81,10 @@ def as_values(result: CheckResult) -> dict[str, Any]:
     return {
         "folder": str(result.stats.folder),
         "pairs": len(result.stats.case_stats),
+        "cases": [
+            {"id": one.case.id, "image": str(one.case.image), "mask": str(one.case.mask)}
+            for one in result.stats.case_stats
+        ],
         "facts": result.facts,
         "findings": [asdict(finding) for finding in result.findings],
         "split": {part: list(getattr(splits, part)) for part in PARTS} if splits else None,

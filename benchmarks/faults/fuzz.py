@@ -1,0 +1,151 @@
+"""Check random combinations of names, layouts, formats, encodings and damage.
+
+    python benchmarks/faults/fuzz.py [--count 500] [--seed 0] [--only SEED ...] [--keep FOLDER]
+
+combinations.py makes each data set together with its right reading. `ushape.check` must find it:
+the pairs, the group of each image, the share of each class, and the damage, with the check that
+names it. A refusal without damage is wrong, too. Prints a Markdown table of what is wrong; the
+exit code is 1 if anything is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import multiprocessing
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import traceback
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import combinations
+
+from commands import SOURCE, shorten
+
+sys.path.insert(0, str(SOURCE))
+
+SECONDS = 60
+MEMORY = 12 * 2**30
+"""Limit of the address space, which is several times the memory in use."""
+
+TOLERANCE = {True: 1e-9, False: 0.01}
+"""Largest difference in the share of a class, for exact and for inexact encodings."""
+
+NEUTRAL = {"empty", "class_gaps", "duplicates", "ungrouped", "inverted", "misplaced", "rare_class"}
+"""Findings below an error that a sound data set may have, too."""
+
+
+def judge(combination: combinations.Combination, root: Path) -> str:
+    """Check one data set; returns '' if it is read right, otherwise what is wrong."""
+    import ushape
+    from ushape.api.check import as_values
+
+    truth = combinations.write(combination, root / "data")
+    try:
+        result = ushape.check(truth.data, output=root / "check", quiet=True)
+    except ushape.UshapeError as error:
+        return f"refused: {error}"
+    return compare(as_values(result), truth, combinations.MASKS[combination.mask].exact)
+
+
+def compare(values: dict[str, Any], truth: combinations.Truth, exact: bool) -> str:
+    """Return the first difference from what is right."""
+    if values["pairs"] != truth.pairs:
+        return f"{values['pairs']} pairs instead of {truth.pairs}"
+    reported = {one["check"]: one for one in values["findings"] if one["severity"] != "note"}
+    notes = {one["check"]: one for one in values["findings"]}
+    if truth.finding and truth.finding not in notes:
+        return f"{truth.finding} is not reported"
+    if truth.culprit and truth.culprit not in str(notes[truth.finding]):
+        return f"{truth.finding} does not name {truth.culprit}"
+    for name, finding in reported.items():
+        if name != truth.finding and finding["severity"] == "error":
+            return f"{name}: {finding['text']}"
+    shares = tuple(one["share"] for one in values["classes"])
+    if len(shares) != len(truth.shares):
+        return f"{len(shares)} classes instead of {len(truth.shares)}: {values['classes']}"
+    worst = max(abs(own - right) for own, right in zip(shares, truth.shares, strict=True))
+    if worst > TOLERANCE[exact]:
+        return f"the share of a class differs by {worst:.4f}"
+    return _compare_groups(values, truth)
+
+
+def _compare_groups(values: dict[str, Any], truth: combinations.Truth) -> str:
+    image_of = {one["id"]: one["image"] for one in values["cases"]}
+    if truth.groups is None:
+        return ""
+    groups: dict[str, set[str]] = {}
+    for case, group in values["groups"].items():
+        groups.setdefault(group, set()).add(image_of[case])
+    found = frozenset(frozenset(images) for images in groups.values())
+    if found == truth.groups:
+        return ""
+    return f"{len(found)} groups instead of {len(truth.groups)}: {sorted(groups)[:4]}"
+
+
+def try_one(task: tuple[int, Path | None]) -> tuple[combinations.Combination, str]:
+    """Judge the combination of a seed in a folder of its own, under limits."""
+    seed, keep = task
+    combination = combinations.draw(seed)
+    root = Path(tempfile.mkdtemp(prefix="fuzz-")) if keep is None else keep / str(seed)
+    (root / "data").mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGALRM, _stop)
+    signal.alarm(SECONDS)
+    quiet = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
+            wrong = judge(combination, root)
+    except Exception as error:  # Everything but an error of ushape is a finding here.
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        wrong = (
+            f"traceback: {type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})"
+        )
+    finally:
+        signal.alarm(0)
+        if keep is None:
+            shutil.rmtree(root, ignore_errors=True)
+    return combination, wrong
+
+
+def _stop(*_: object) -> None:
+    raise TimeoutError(f"more than {SECONDS} s")
+
+
+def _limit() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--count", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first combination")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--only", type=int, nargs="*", help="seeds of single combinations")
+    parser.add_argument("--keep", type=Path, help="folder in which the data sets remain")
+    chosen = parser.parse_args()
+    seeds = chosen.only or range(chosen.seed, chosen.seed + chosen.count)
+    wrong: list[tuple[combinations.Combination, str]] = []
+    with multiprocessing.Pool(chosen.jobs, _limit) as pool:
+        tasks = [(seed, chosen.keep) for seed in seeds]
+        for combination, text in pool.imap(try_one, tasks, chunksize=4):
+            if text:
+                wrong.append((combination, text))
+    print("| combination | what is wrong |\n|---|---|")
+    for combination, text in wrong:
+        print(f"| {shorten(str(combination))} | {shorten(text)} |")
+    kinds = Counter(text.partition(":")[0] for _, text in wrong)
+    print(f"\n{len(wrong)} of {len(seeds)} combinations are read wrong: {dict(kinds)}")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
