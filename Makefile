@@ -6,8 +6,13 @@ BIN := .venv/bin
 
 install: .venv/installed
 
-.venv/installed: pyproject.toml constraints.txt
+# ushape as its users install it, without extras.
+.venv/default: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+.venv/installed: .venv/default
 	$(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt -e ".[dev,docs]"
 	@touch $@
 
@@ -15,7 +20,7 @@ install: .venv/installed
 browser:
 	@command -v chromium >/dev/null || .ci/install-chromium
 
-demo: install
+demo: .venv/default
 	@rm -rf demo
 	$(BIN)/ushape example demo/cells --count 48
 	$(BIN)/ushape example demo/new --count 8 --seed 1

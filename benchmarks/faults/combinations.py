@@ -11,11 +11,13 @@ import io
 import json
 import random
 import string
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import SimpleITK
 import tifffile
 from PIL import Image
 
@@ -35,10 +37,10 @@ class Scene:
     """Path below the image folder, without suffix."""
 
     gray: np.ndarray
-    """(y, x) uint8."""
+    """(y, x) or (z, y, x) uint8."""
 
     classes: np.ndarray
-    """(y, x) uint8 class indices, 0 is the background."""
+    """Class indices of the same shape, uint8; 0 is the background."""
 
 
 @dataclass(kw_only=True)
@@ -233,6 +235,31 @@ IMAGES: dict[str, Callable[[np.ndarray, int], Stored]] = {
 """Function of the gray values and the index of the image among all."""
 
 
+def _itk(array: np.ndarray, suffix: str) -> Stored:
+    picture = SimpleITK.GetImageFromArray(array)
+    picture.SetSpacing((0.8, 0.8, 3.0))
+    picture.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, 1))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"x{suffix}"
+        SimpleITK.WriteImage(picture, str(path))
+        return Stored(suffix, path.read_bytes())
+
+
+VOLUMES: dict[str, Callable[[np.ndarray, int], Stored]] = {
+    "NIfTI": lambda gray, _: _itk(gray, ".nii"),
+    "NIfTI, gzip, 16 bits": lambda gray, _: _itk(gray.astype(np.int16) * 4 - 100, ".nii.gz"),
+    "NIfTI, float": lambda gray, _: _itk(gray.astype(np.float32) / 9, ".nii.gz"),
+    "NRRD": lambda gray, _: _itk(gray, ".nrrd"),
+    "MetaImage": lambda gray, _: _itk(gray.astype(np.uint16), ".mha"),
+    "TIFF stack": lambda gray, _: Stored(".tif", _tiff(gray)),
+    "TIFF stack, ImageJ": lambda gray, _: Stored(
+        ".tif", _tiff(gray.astype(np.uint16), imagej=True, metadata={"axes": "ZYX"})
+    ),
+    "TIFF stack, LZW": lambda gray, _: Stored(".tif", _tiff(gray, compression="lzw")),
+}
+"""Functions like those of IMAGES for (z, y, x)."""
+
+
 # --- Masks: how class indices are stored. ---
 
 COLORS = np.array([[0, 0, 0], [220, 20, 60], [0, 128, 255], [240, 230, 40]], dtype=np.uint8)
@@ -305,6 +332,19 @@ MASKS: dict[str, MaskForm] = {
     "colors": MaskForm(lambda c, _: Stored(".png", _pillow(COLORS[c], "PNG")), classes=4),
     "16-bit TIFF": MaskForm(lambda c, _: Stored(".tif", _tiff(c.astype(np.uint16))), classes=3),
 }
+
+
+VOLUME_MASKS: dict[str, MaskForm] = {
+    "NIfTI 0/1": MaskForm(lambda c, _: _itk(c, ".nii.gz")),
+    "NIfTI, two structures": MaskForm(lambda c, _: _itk(c, ".nii.gz"), classes=3),
+    "NIfTI 0.0/1.0": MaskForm(lambda c, _: _itk(c.astype(np.float64), ".nii")),
+    "NIfTI 0/255": MaskForm(lambda c, _: _itk(c * 255, ".nii.gz")),
+    "NRRD, two structures": MaskForm(lambda c, _: _itk(c.astype(np.int16), ".nrrd"), classes=3),
+    "TIFF stack 0/255": MaskForm(lambda c, _: Stored(".tif", _tiff(c * 255))),
+    "TIFF stack 0/1": MaskForm(lambda c, _: Stored(".tif", _tiff(c, compression="zlib"))),
+    "NPY stack": MaskForm(lambda c, _: Stored(".npy", _npy(c)), classes=3),
+}
+"""Encodings of masks (z, y, x)."""
 
 
 # --- Layouts: where images and masks lie. ---
@@ -468,7 +508,13 @@ def _other_size(folder: Folder, rng: random.Random) -> None:
     mask[20:50, 10:40] = 1
     path = folder.places[index][1]
     form = {".png": "PNG", ".jpg": "JPEG", ".tif": "TIFF"}.get(path.suffix)
-    path.write_bytes(_npy(mask) if form is None else _pillow(mask, form))
+    if form is not None:
+        path.write_bytes(_pillow(mask, form))
+    elif path.suffix == ".npy":
+        path.write_bytes(_npy(mask))
+    else:
+        suffix = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
+        path.write_bytes(_itk(np.stack([mask] * 7), suffix).content)
     _break(folder, index, "size")
 
 
@@ -500,6 +546,9 @@ DAMAGES: dict[str, Callable[[Folder, random.Random], None]] = {
 SOUND_SHARE = 0.6
 """Share of the combinations without damage."""
 
+VOLUME_SHARE = 0.15
+"""Share of the combinations of volumes."""
+
 
 def _break(folder: Folder, index: int, finding: str) -> None:
     folder.broken.add(index)
@@ -517,6 +566,8 @@ def draw(seed: int) -> Combination:
     damages = ["sound"] if sound else [name for name in DAMAGES if name != "sound"]
     layout, names = rng.choice(list(LAYOUTS)), rng.choice(list(NAMES))
     mask, image = rng.choice(list(MASKS)), rng.choice(list(IMAGES))
+    if rng.random() < VOLUME_SHARE:
+        mask, image = rng.choice(list(VOLUME_MASKS)), rng.choice(list(VOLUMES))
     if layout == "nnU-Net":  # Its masks hold 0, 1, 2, ... in one format.
         mask = rng.choice(["0/1", "three classes"])
         image = "gray PNG"
@@ -536,14 +587,16 @@ def draw(seed: int) -> Combination:
 def write(combination: Combination, root: Path) -> Truth:
     """Write the data set into an empty folder."""
     rng = random.Random(combination.seed + 1)
-    form = MASKS[combination.mask]
+    is_volume = combination.image in VOLUMES
+    form = form_of(combination)
+    store = (VOLUMES if is_volume else IMAGES)[combination.image]
     name, tells_subject = NAMES[combination.names]
     scenes = [
-        _scene(subject, number, name(subject, number, rng), form.classes, rng)
+        _scene(subject, number, name(subject, number, rng), form.classes, is_volume, rng)
         for subject in range(1, combination.subjects + 1)
         for number in range(1, combination.per_subject + 1)
     ]
-    images = [IMAGES[combination.image](scene.gray, n) for n, scene in enumerate(scenes)]
+    images = [store(scene.gray, n) for n, scene in enumerate(scenes)]
     masks = [form.store(scene.classes, n) for n, scene in enumerate(scenes)]
     files = Files(scenes, images, masks, combination.affix)
     places = LAYOUTS[combination.layout](root, files)
@@ -574,20 +627,32 @@ def _groups(
     return frozenset(frozenset(names) for names in found.values())
 
 
-def _scene(subject: int, number: int, stem: str, classes: int, rng: random.Random) -> Scene:
+def form_of(combination: Combination) -> MaskForm:
+    """Return the encoding of the masks."""
+    return (MASKS | VOLUME_MASKS)[combination.mask]
+
+
+def _scene(
+    subject: int, number: int, stem: str, classes: int, is_volume: bool, rng: random.Random
+) -> Scene:
     """Draw ellipses of each class on a background that is unlike that of any other scene."""
     noise = np.random.default_rng(rng.getrandbits(32))
-    height, width = SIDE + rng.randrange(0, 40), SIDE + rng.randrange(0, 40)
-    y, x = np.mgrid[:height, :width]
-    truth = np.zeros((height, width), dtype=np.uint8)
+    sides = [SIDE + rng.randrange(0, 40) for _ in range(2)]
+    shape = (rng.randrange(6, 12), *sides) if is_volume else tuple(sides)
+    axes = np.indices(shape).astype(np.float32)
+    truth = np.zeros(shape, dtype=np.uint8)
     for index in range(1, classes):
         for _ in range(rng.randint(1, 3)):
-            cy, cx = rng.uniform(12, height - 12), rng.uniform(12, width - 12)
-            ry, rx = rng.uniform(5, 12), rng.uniform(5, 12)
-            truth[((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 < 1] = index
+            distance = np.zeros(shape, dtype=np.float32)
+            for place, side in zip(axes, shape, strict=True):
+                margin = min(12, side // 3)
+                center = rng.uniform(margin, side - margin)
+                distance += ((place - center) / rng.uniform(margin / 2.4, margin)) ** 2
+            truth[distance < 1] = index
+    y, x = axes[-2:]
     angle, wave = rng.uniform(0, 3), rng.uniform(0.05, 0.3)
     ground = 60 + 25 * np.sin(wave * (x * np.cos(angle) + y * np.sin(angle)) + rng.uniform(0, 6))
-    gray = ground + 50 * truth + noise.normal(0, 6, truth.shape)
+    gray = ground + 50 * truth + noise.normal(0, 6, shape)
     return Scene(
         subject=subject,
         number=number,

@@ -51,7 +51,7 @@ def judge(combination: combinations.Combination, root: Path) -> str:
         result = ushape.check(truth.data, output=root / "check", quiet=True)
     except ushape.UshapeError as error:
         return f"refused: {error}"
-    return compare(as_values(result), truth, combinations.MASKS[combination.mask].exact)
+    return compare(as_values(result), truth, combinations.form_of(combination).exact)
 
 
 def compare(values: dict[str, Any], truth: combinations.Truth, exact: bool) -> str:
