@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -99,6 +99,27 @@ class Grid:
     """Direction cosines: a matrix row by row, one column for each axis of the file, x first."""
 
 
+TiffTag = tuple[int, int, int, Any, bool]
+"""Code, type, count and value of a tag, and whether only the first page has it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TiffMetadata:
+    """What a TIFF states about the place of its pixels, to be repeated in its prediction."""
+
+    geo_tags: tuple[TiffTag, ...] = ()
+    """Tags of GeoTIFF: coordinate system, and position and size of the pixels on the earth."""
+
+    imagej_axes: str = ""
+    """Names of the axes of S in a file of ImageJ, such as TYX; '' for other files."""
+
+    imagej: Mapping[str, Any] = field(default_factory=dict)
+    """Unit, spacing and frame interval, by their names in ImageJ."""
+
+    resolution: tuple[float, float] | None = None
+    """Pixels for each unit along x and y in a file of ImageJ."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pixels:
     """Content of an image file. A palette image has indices (1, *S) and its palette."""
@@ -112,6 +133,14 @@ class Pixels:
 
     grid: Grid | None = None
     """Position in the patient, if the file states it."""
+
+    alpha: np.ndarray | None = None
+    """(*S) opacity of each pixel, if the file has an alpha channel."""
+
+    white_is_zero: bool = False
+    """Whether the file stores white as 0; `array` holds the values as they are shown."""
+
+    tiff: TiffMetadata | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +162,7 @@ class RowReader:
 
     palette: Palette | None = None
     spacing_mm: tuple[float, ...] | None = None
+    tiff: TiffMetadata | None = None
 
     present_bytes: int = sys.maxsize
     """Size of the file that rows are unpacked from; the largest integer if the size is known to
@@ -145,13 +175,19 @@ class MaskEncoding:
 
     RENAMED: ClassVar = {"kind=colours": "colors"}
 
-    kind: Literal["values", "palette", "colors"] = "values"
-    """Gray values, palette indices, or RGB colors."""
+    kind: Literal["values", "palette", "colors", "alpha", "one_hot"] = "values"
+    """Gray values, palette indices, RGB colors, opacity of a picture of one color, or one channel
+    for each class, of which predictions have the number."""
 
     dtype: str = "uint8"
-    """NumPy type of the stored values."""
+    """NumPy type of the stored values; bool stands for 1 bit."""
 
     palette: Palette | None = None
+    """Color of each palette index; of a mask in the alpha channel, its only color."""
+
+    white_is_zero: bool = False
+    """Whether a TIFF stores white as 0."""
+
     suffix: str = ".png"
     """File suffix of a lossless format, with its dot."""
 
@@ -238,6 +274,16 @@ class Prediction:
 
     source: Pixels | None = None
     """The image as it was read, for outputs that show it or use its grid."""
+
+
+def files_of(case: Case) -> Iterator[Path]:
+    """Yield the image files of a case: those of the image and those of the mask."""
+    yield case.image
+    yield from case.channels
+    if isinstance(case.mask, Path):
+        yield case.mask
+    elif isinstance(case.mask, MaskParts):
+        yield from case.mask.paths
 
 
 def spacing_or_ones(spacing: Sequence[float] | None, dims: int) -> tuple[float, ...]:

@@ -37,11 +37,19 @@ FORMS = [
         (MaskEncoding(kind="palette", palette=PALETTE), (0, 1, 7)),
         (MaskEncoding(kind="colors"), (0, 0xFF0000, 0x00FF07)),
         (MaskEncoding(dtype="uint16"), (0, 1, 40_000)),
+        (MaskEncoding(dtype="bool"), (0, 1)),
+        (MaskEncoding(dtype="float32"), (0, 1, 3)),
+        (MaskEncoding(white_is_zero=True), (0, 255)),
+        (MaskEncoding(dtype="bool", white_is_zero=True), (0, 1)),
+        (MaskEncoding(kind="alpha", palette=((255, 0, 7),)), (0, 90, 255)),
     )
     # GIF and BMP hold no 16 bits, GIF no true colors, volumes no colors.
     if not (encoding.dtype == "uint16" and suffix in (".bmp", ".gif"))
     and not (encoding.kind == "colors" and suffix == ".gif")
     and not (encoding.kind == "colors" and suffix in io.itk.WRITABLE)
+    and not (encoding.dtype == "float32" and suffix in (".png", ".bmp", ".gif"))
+    and not (encoding.kind == "alpha" and suffix not in (".png", ".tif", ".tiff"))
+    and not (encoding.white_is_zero and suffix not in (".tif", ".tiff"))
 ]
 
 
@@ -53,6 +61,10 @@ def test_write_mask_is_read_back_equal(suffix, encoding, values, tmp_path):
     back = io.read_mask(path)
     assert (back.codes == codes).all()
     # And in a form in which it would be written the same again.
+    if suffix in (".png", ".bmp", ".tif", ".tiff"):
+        assert back.encoding.kind == encoding.kind
+        assert back.encoding.dtype == encoding.dtype
+        assert back.encoding.white_is_zero == encoding.white_is_zero
     assert back.encoding.suffix == suffix
     io.write_mask(tmp_path / f"again{suffix}", back.codes, back.encoding)
     assert (io.read_mask(tmp_path / f"again{suffix}").codes == codes).all()
@@ -178,6 +190,7 @@ FORMATS = {
     # Name of the file: what is stored, its spacing, who writes it.
     "x.png": (FLAT, None, save_picture),
     "x.bmp": (FLAT, None, save_picture),
+    "x.pgm": (FLAT, None, save_picture),
     "x.gif": (FLAT, None, save_picture),
     "x.jpg": (FLAT, None, save_picture),
     "x.webp": (FLAT, None, lambda path, it: Image.fromarray(it).save(path, lossless=True)),
@@ -250,7 +263,7 @@ def test_read_equals_what_another_library_wrote(name, written):
 
 def test_every_suffix_is_tested():
     assert {io.suffix_of(path) for path in map(io.Path, FORMATS)} | {
-        *(".jpeg", ".ome.tiff", ".mhd", ".zarr")
+        *(".jpeg", ".ome.tiff", ".mhd", ".zarr", ".ppm", ".pbm", ".pnm")
     } == set(io.READERS)
 
 

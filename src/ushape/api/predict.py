@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
+from ushape import io
 from ushape.console import Console, OnProgress
 from ushape.data.inputs import Input, find_inputs
 from ushape.data.preprocessing import by_group
@@ -23,7 +24,7 @@ from ushape.io import ProbabilityType
 from ushape.io.rle import Order
 from ushape.planning.custom_code import allow_code
 from ushape.planning.run import Run
-from ushape.types import Prediction
+from ushape.types import Prediction, files_of
 
 IN_MEMORY_BYTES = 1 << 28
 """Memory of an image and its probabilities above which it is streamed, if its outputs allow it."""
@@ -114,6 +115,7 @@ def predict(
     settings = (settings,) if isinstance(settings, str) else tuple(settings)
     predictor = Predictor.open(folders, device, backend=backend, settings=settings)
     inputs = _without_own_outputs(find_images(predictor, images), config.folder)
+    io.check_packages(path for image in inputs for path in files_of(image.case))
     made_by = _describe_origin(folders, predictor, settings)
     with PredictionWriter.open(config, predictor, inputs, made_by) as writer:
         return _write_masks(predictor, inputs, writer, Console(quiet=quiet), strict=strict)

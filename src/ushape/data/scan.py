@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from ushape import io
 from ushape.data.cache import join_errors
 from ushape.data.case_stats import CaseStats, duplicates_among, scan_cases, sum_values
 from ushape.data.class_names import StatedClasses
@@ -23,7 +24,7 @@ from ushape.data.preprocessing import mask_size_error
 from ushape.errors import DataError
 from ushape.formatting import size_text
 from ushape.labels import LabelConfig, LabelSpace, find_label_space
-from ushape.types import CaseFacts
+from ushape.types import CaseFacts, files_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +181,7 @@ def scan_dataset(
         DataError: if no pair of image and mask is found.
     """
     listing = discover(folder, masks)
+    io.check_packages(path for case in listing.cases for path in files_of(case))
     measured: list[CaseStats] = []
     for stats in scan_cases(listing.cases, workers):
         measured.append(stats)

@@ -218,6 +218,5 @@ def _split_stacks(folder: Path) -> None:
             )
         (folder / below).mkdir(parents=True)
         for number, section in enumerate(sections[0]):
-            with (folder / below / f"{number:02d}.png").open("wb") as file:
-                io.WRITERS[".png"](file, section, None, ".png")
+            io.write_rgb(folder / below / f"{number:02d}.png", section)
         volume.unlink()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -11,11 +11,11 @@ from typing import BinaryIO, Literal
 import numpy as np
 from PIL import Image
 
-from ushape.errors import DataError
-from ushape.formatting import pluralize
+from ushape.errors import DataError, require_package
 from ushape.io import dicom, itk, npy, ome_zarr, raster, tiff
 from ushape.io.files import damaged, replacing
-from ushape.types import Grid, MaskEncoding, MaskPixels, Palette, Pixels
+from ushape.io.mask_encoding import decode_mask, encode_mask
+from ushape.types import Grid, MaskEncoding, MaskPixels, Palette, Pixels, TiffMetadata
 
 READERS: dict[str, Callable[[Path], Pixels]] = {
     ".png": raster.read,
@@ -24,6 +24,10 @@ READERS: dict[str, Callable[[Path], Pixels]] = {
     ".bmp": raster.read,
     ".gif": raster.read,
     ".webp": raster.read,
+    ".ppm": raster.read,
+    ".pgm": raster.read,
+    ".pbm": raster.read,
+    ".pnm": raster.read,
     ".tif": tiff.read,
     ".tiff": tiff.read,
     ".ome.tif": tiff.read,
@@ -41,7 +45,21 @@ READERS: dict[str, Callable[[Path], Pixels]] = {
 }
 """Reader by full suffix. On a damaged or hostile file each raises DataError and nothing else."""
 
-WRITERS: dict[str, Callable[[BinaryIO, np.ndarray, Palette | None, str], None]] = {
+SIGNATURES = {
+    b"\x89PNG\r\n\x1a\n": ".png",
+    b"\xff\xd8\xff": ".jpg",
+    b"GIF8": ".gif",
+    b"BM": ".bmp",
+    b"II*\0": ".tif",
+    b"MM\0*": ".tif",
+    b"II+\0": ".tif",
+    b"MM\0+": ".tif",
+    b"\x93NUMPY": ".npy",
+}
+"""First bytes of a file by which its format is recognized if its suffix is wrong, and the suffix of
+this format."""
+
+WRITERS: dict[str, Callable[[BinaryIO, np.ndarray, MaskEncoding, TiffMetadata | None], None]] = {
     ".png": raster.write,
     ".bmp": raster.write,
     ".gif": raster.write,
@@ -66,7 +84,8 @@ def read(path: Path) -> Pixels:
     pixels = _read(path)
     if pixels.palette is None:
         array = pixels.array
-        return replace(pixels, array=array.astype(np.uint8) if array.dtype == bool else array)
+        # The two values of 1 bit are black and white.
+        return replace(pixels, array=array * np.uint8(255) if array.dtype == bool else array)
     return replace(pixels, array=apply_palette(pixels.array, pixels.palette), palette=None)
 
 
@@ -80,35 +99,16 @@ def read_mask(path: Path) -> MaskPixels:
         DataError: if the format is unknown, the file is damaged, or values are not whole numbers.
     """
     pixels = _read(path)
-    array = pixels.array
-    suffix = _writable_suffix(suffix_of(path), array)
-    if pixels.palette is not None:
-        encoding = MaskEncoding(kind="palette", palette=pixels.palette, suffix=suffix)
-        return MaskPixels(codes=array[0], encoding=encoding)
-    if array.shape[0] == 3 and not (array == array[:1]).all():
-        if array.dtype != np.uint8:
-            raise DataError(
-                f"{path}: the mask has 3 channels of type {array.dtype}.",
-                code="mask_channels",
-                hint="Masks must have one value per pixel, or 8-bit colors.",
-            )
-        red, green, blue = array.astype(np.int64)
-        can_color = suffix in WRITERS and suffix != ".gif"
-        encoding = MaskEncoding(kind="colors", suffix=suffix if can_color else ".png")
-        return MaskPixels(codes=red * 65536 + green * 256 + blue, encoding=encoding)
-    if array.shape[0] not in (1, 3):
-        raise DataError(
-            f"{path}: the mask has {array.shape[0]} channels.",
-            code="mask_channels",
-            hint="Masks must have one value per pixel, or red, green and blue.",
-        )
-    codes = _whole_numbers(path, array[0])
-    codes = codes.astype(np.uint8) if codes.dtype == bool else codes
-    return MaskPixels(codes=codes, encoding=MaskEncoding(dtype=str(codes.dtype), suffix=suffix))
+    suffix = _writable_suffix(suffix_of(path), pixels.array)
+    holds_colors = suffix in WRITERS and suffix != ".gif"
+    return decode_mask(path, pixels, suffix, holds_colors=holds_colors)
 
 
 def write_mask(
-    path: Path, codes: np.ndarray, encoding: MaskEncoding, like: Path | Grid | None = None
+    path: Path,
+    codes: np.ndarray,
+    encoding: MaskEncoding,
+    like: Path | Pixels | Grid | None = None,
 ) -> None:
     """Write codes (*S) in the encoding of the user's masks, atomically.
 
@@ -117,21 +117,21 @@ def write_mask(
         codes: (*S), integer.
         encoding: How codes are represented in the file.
         like: Image that the mask belongs to, or its grid. Masks in NIfTI, NRRD and MetaImage get
-            its spacing, origin and direction, and its axes of length 1.
+            its spacing, origin and direction, and its axes of length 1; masks in TIFF get the
+            place on the earth of a GeoTIFF, and the axes and spacing of a file of ImageJ.
 
     Raises:
         DataError: if mask and image differ in shape, or the format cannot be written.
     """
     suffix = suffix_of(path).removeprefix(".ome")
-    if encoding.kind == "colors":
-        array = np.stack([codes >> 16 & 255, codes >> 8 & 255, codes & 255], axis=-1)
-        array = array.astype(np.uint8)
-    else:
-        array = codes.astype(encoding.dtype if encoding.kind == "values" else "uint8")
+    array = encode_mask(codes, encoding)
     if suffix in itk.WRITABLE:
         grid = read_grid(like) if isinstance(like, Path) else like
+        grid = grid.grid if isinstance(grid, Pixels) else grid
         with replacing(path) as file:
-            return itk.write(path, file, array, grid)
+            return itk.write(
+                path, file, array * np.uint8(1) if array.dtype == bool else array, grid
+            )
     if suffix not in WRITERS:
         raise DataError(
             f"{path}: masks cannot be written as {suffix or 'a file without suffix'}.",
@@ -139,7 +139,8 @@ def write_mask(
             hint=f"Supported formats: {', '.join([*WRITERS, *itk.WRITABLE])}.",
         )
     with replacing(path) as file:
-        WRITERS[suffix](file, array, encoding.palette, suffix)
+        of_tiff = like.tiff if isinstance(like, Pixels) else None
+        WRITERS[suffix](file, array, replace(encoding, suffix=suffix), of_tiff)
     return None
 
 
@@ -282,7 +283,46 @@ def reader_of(path: Path) -> Callable[[Path], Pixels]:
         )
     if path.is_file() and path.stat().st_size == 0:
         raise damaged(path, "the file is empty (0 bytes)")
-    return READERS[suffix]
+    return READERS[content_suffix(path)]
+
+
+def content_suffix(path: Path) -> str:
+    """Return the suffix of the format that the first bytes of a file show.
+
+    Returns:
+        The suffix of the name, unless the content belongs to another reader.
+    """
+    suffix = suffix_of(path)
+    if not path.is_file() or suffix not in READERS:
+        return suffix
+    with path.open("rb") as file:
+        start = file.read(16)
+    is_webp = start.startswith(b"RIFF") and start[8:12] == b"WEBP"
+    found = ".webp" if is_webp else suffix
+    for signature, actual in SIGNATURES.items():
+        if start.startswith(signature):
+            found = actual
+    return found if READERS[found] is not READERS[suffix] else suffix
+
+
+def check_packages(paths: Iterable[Path]) -> None:
+    """Check, before any image is read, that the packages that files of these kinds need are there.
+
+    Raises:
+        MissingPackageError: if one of them is not installed.
+    """
+    by_suffix: dict[str, Path] = {}
+    for path in paths:
+        by_suffix.setdefault(suffix_of(path), path)
+        if not tiff.HAS_CODECS and READERS.get(suffix_of(path)) is tiff.read:
+            tiff.check_codecs(path)
+    for suffix, path in by_suffix.items():
+        if suffix in itk.ITK_READERS:
+            itk.load_itk(path)
+        elif READERS.get(suffix) is ome_zarr.read:
+            require_package("zarr", "zarr", str(path))
+        elif is_dicom(path):
+            require_package("pydicom", "medical", str(path))
 
 
 def _writable_suffix(suffix: str, array: np.ndarray) -> str:
@@ -293,20 +333,3 @@ def _writable_suffix(suffix: str, array: np.ndarray) -> str:
     if array.ndim == 4:
         return ".nii.gz" if suffix == ".dcm" or suffix not in READERS else ".tif"
     return ".png" if array.dtype in (np.uint8, np.uint16, bool) else ".tif"
-
-
-def _whole_numbers(path: Path, values: np.ndarray) -> np.ndarray:
-    """Return integers; floats are accepted only if they are whole numbers."""
-    if values.dtype.kind in "uib":
-        return values
-    with np.errstate(invalid="ignore"):  # NaN raises the error below, not a warning.
-        is_fraction = ~np.isfinite(values) | (values != np.rint(values))
-    if is_fraction.any():
-        fractions = values[is_fraction]
-        raise DataError(
-            f"{path}: {pluralize(fractions.size, 'value')} of the mask are not whole numbers, "
-            f"for example {fractions.flat[0]:g}.",
-            code="mask_not_integer",
-            hint="Save the classes as integers; apply a threshold to probabilities first.",
-        )
-    return values.astype(np.int32)

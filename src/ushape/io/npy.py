@@ -12,7 +12,7 @@ import numpy as np
 
 from ushape.errors import DataError
 from ushape.io import files
-from ushape.types import Palette, Pixels, RowReader
+from ushape.types import MaskEncoding, Pixels, RowReader, TiffMetadata
 
 MAX_CHANNELS = 4
 """Longest last axis of a three-axis array that is read as channels, as in RGB."""
@@ -78,8 +78,10 @@ def open_rows(path: Path) -> RowReader:
     return RowReader(shape=whole.shape, dtype=dtype, read_rows=read_rows)
 
 
-def write(file: BinaryIO, array: np.ndarray, palette: Palette | None, suffix: str) -> None:
-    """Write (*S) gray values or palette indices, or (y, x, 3) colors, as .npy."""
+def write(
+    file: BinaryIO, array: np.ndarray, encoding: MaskEncoding, like: TiffMetadata | None
+) -> None:
+    """Write (*S) gray values or palette indices, or (y, x, C) colors, as .npy."""
     np.save(file, array, allow_pickle=False)
 
 

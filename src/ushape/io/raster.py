@@ -1,4 +1,4 @@
-"""PNG, JPEG, GIF, BMP and WebP files, through Pillow."""
+"""PNG, JPEG, GIF, BMP, WebP and portable pixmap (PPM) files, through Pillow."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ushape.errors import DataError
 from ushape.io.files import MAX_PIXELS, check_claim, damaged, reading
-from ushape.types import Palette, Pixels
+from ushape.types import MaskEncoding, Palette, Pixels, TiffMetadata
 
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow raises an error above twice this number.
+
+ALPHA_MODES = ("LA", "La", "RGBA", "RGBa", "PA")
+"""Modes of Pillow whose last channel is opacity."""
 
 FORMATS = {".png": "PNG", ".bmp": "BMP", ".gif": "GIF"}
 """Lossless formats in which masks are written, by suffix."""
@@ -22,7 +25,7 @@ def read(path: Path) -> Pixels:
     """Read the pixels as stored: (C, y, x); a palette image gives its indices and the palette.
 
     Photographs are turned upright according to their EXIF orientation. Of an animation, the first
-    frame is read. Transparency is dropped.
+    frame is read. Transparency is returned separately.
 
     Raises:
         DataError: if the file is not an image, is truncated, or has more than MAX_PIXELS pixels.
@@ -47,20 +50,25 @@ def read(path: Path) -> Pixels:
         image = image.convert("RGB")
     array = np.asarray(image)
     array = array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
-    if image.mode in ("LA", "La", "RGBA", "RGBa", "PA"):
-        array = array[:-1]
-    return Pixels(array=np.ascontiguousarray(array), palette=palette)
+    alpha = None
+    if image.mode in ALPHA_MODES:
+        array, alpha = array[:-1], array[-1].copy()
+    return Pixels(array=np.ascontiguousarray(array), palette=palette, alpha=alpha)
 
 
-def write(file: BinaryIO, array: np.ndarray, palette: Palette | None, suffix: str) -> None:
-    """Write (y, x) gray values or palette indices, or (y, x, 3) colors."""
-    image = Image.fromarray(array)
-    if palette is not None:
-        image = Image.fromarray(array.astype(np.uint8), mode="P") if array.ndim == 2 else image
-        image.putpalette([level for color in palette for level in color])
+def write(
+    file: BinaryIO, array: np.ndarray, encoding: MaskEncoding, like: TiffMetadata | None
+) -> None:
+    """Write (y, x) gray values or palette indices, or (y, x, C) colors; bool takes 1 bit."""
+    # GIF has palettes only; Pillow would store 1 bit as 0 and 255.
+    is_gif = encoding.suffix == ".gif"
+    image = Image.fromarray(array.astype(np.uint8) if is_gif else array)
+    if encoding.kind == "palette" and encoding.palette is not None:
+        image = Image.fromarray(array.astype(np.uint8), mode="P")
+        image.putpalette([level for color in encoding.palette for level in color])
     # Pillow's GIF optimizer would drop unused colors and renumber the others.
-    options = {"optimize": False} if suffix == ".gif" else {}
-    image.save(file, format=FORMATS[suffix], **options)
+    options = {"optimize": False} if is_gif else {}
+    image.save(file, format=FORMATS[encoding.suffix], **options)
 
 
 def _palette_of(image: Image.Image) -> Palette | None:

@@ -11,8 +11,14 @@ import numpy as np
 import tifffile
 
 from ushape.errors import DataError, MissingPackageError
-from ushape.io import files, raster
-from ushape.types import Palette, Pixels
+from ushape.io import files
+from ushape.types import MaskEncoding, Palette, Pixels, TiffMetadata
+
+HAS_CODECS = tifffile.tifffile.imagecodecs.__name__ == "imagecodecs"
+"""Whether tifffile can unpack LZW, JPEG, Zstandard and further compressions."""
+
+IMAGEJ_TYPES = ("uint8", "uint16", "float32")
+"""Types of values that ImageJ reads."""
 
 TIFF_UNIT_MM = {
     "Å": 1e-7, "nm": 1e-6, "nanometer": 1e-6, "µm": 1e-3, "μm": 1e-3, "um": 1e-3, "micron": 1e-3,
@@ -27,12 +33,21 @@ ALPHA = (1, 2)
 DESCRIPTION = 270
 """Number of TIFF's tag ImageDescription."""
 
+GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 50844)
+"""Tags of GeoTIFF that state the place of the pixels on the earth: ModelPixelScale, ModelTiepoint,
+ModelTransformation, the three tags of GeoKeys, and GDAL's rational polynomial coefficients. The
+value for missing pixels (GDAL_NODATA) is that of the image and has no meaning in a mask."""
+
+IMAGEJ_KEYS = ("unit", "spacing", "finterval", "fps")
+"""Entries of ImageJ's description that are repeated in predictions."""
+
 
 def read(path: Path) -> Pixels:
     """Read the pixels as stored: (C, y, x), or (C, z, y, x) if the file has several planes.
 
     The first image series is read, at its full resolution. The spacing is known for OME-TIFF and
-    ImageJ files that name a unit; a resolution for printing is ignored. Transparency is dropped.
+    ImageJ files that name a unit; a resolution for printing is ignored.
+    Values of an image that stores white as 0 are inverted, so that they are those that are shown.
 
     Raises:
         DataError: if the file is not a TIFF, is truncated, or has an unsupported structure.
@@ -43,10 +58,10 @@ def read(path: Path) -> Pixels:
             # An OME-TIFF could name any other file as the place of its planes.
             with tifffile.TiffFile(path, _multifile=False) as file:
                 return _read_open(path, file)
-        except ValueError as error:
-            if "imagecodecs" not in str(error):
+        except (ValueError, ImportError) as error:
+            if not lacks_codec(error):
                 raise
-        return _read_compressed(path)
+        raise missing_codec(path)
 
 
 def _read_open(path: Path, file: tifffile.TiffFile) -> Pixels:
@@ -56,27 +71,93 @@ def _read_open(path: Path, file: tifffile.TiffFile) -> Pixels:
     files.check_claim(path, series.shape, value_bytes, present)
     files.check_claim(path, page.chunks, value_bytes, present)
     check_segment_count(path, page)
-    array, names = arrange_series(path, series)
+    array, names, alpha = arrange_series(path, series)
     steps = steps_mm(file)
     known = all(name in steps for name in names)
     return Pixels(
         array=array,
         palette=palette_of(file),
         spacing_mm=tuple(steps[name] for name in names) if known else None,
+        alpha=alpha,
+        white_is_zero=stores_white_as_zero(page),
+        tiff=metadata_of(file, series.axes),
     )
 
 
-def write(file: BinaryIO, array: np.ndarray, palette: Palette | None, suffix: str) -> None:
-    """Write (*S) gray values or palette indices, or (y, x, 3) colors, compressed with zlib."""
-    if palette is not None:
+def write(
+    file: BinaryIO, array: np.ndarray, encoding: MaskEncoding, like: TiffMetadata | None
+) -> None:
+    """Write (*S) gray values or palette indices, or (y, x, C) colors, compressed with zlib.
+
+    Args:
+        like: Metadata of the image, which are repeated.
+    """
+    like = like or TiffMetadata()
+    options: dict[str, Any] = {"extratags": like.geo_tags}
+    is_flat = encoding.kind in ("values", "one_hot") and not encoding.white_is_zero
+    # ImageJ defines no other types, and no palettes beside its axes.
+    if is_flat and len(like.imagej_axes) == array.ndim and str(array.dtype) in IMAGEJ_TYPES:
+        options["imagej"] = True
+        options["metadata"] = {"axes": like.imagej_axes, **like.imagej}
+        options["resolution"] = like.resolution
+    options |= photometric_of(encoding)
+    shown = invert(array) if encoding.white_is_zero else array
+    tifffile.imwrite(file, shown, compression="zlib", **options)
+
+
+def photometric_of(encoding: MaskEncoding) -> dict[str, Any]:
+    """Return the arguments of tifffile that state the meaning of the values."""
+    if encoding.kind == "palette" and encoding.palette:
         table = np.zeros((3, 256), dtype=np.uint16)
-        table[:, : len(palette)] = 257 * np.asarray(palette, dtype=np.uint16).T
-        indices = array.astype(np.uint8)
-        tifffile.imwrite(file, indices, photometric="palette", colormap=table, compression="zlib")
-        return
-    is_color = array.ndim == 3 and array.shape[-1] == 3 and array.dtype == np.uint8
-    photometric = "rgb" if is_color else "minisblack"
-    tifffile.imwrite(file, array, photometric=photometric, compression="zlib")
+        table[:, : len(encoding.palette)] = 257 * np.asarray(encoding.palette, dtype=np.uint16).T
+        return {"photometric": "palette", "colormap": table}
+    if encoding.kind == "alpha":
+        return {"photometric": "rgb", "extrasamples": ["unassalpha"]}
+    if encoding.kind == "colors":
+        return {"photometric": "rgb"}
+    return {"photometric": "miniswhite" if encoding.white_is_zero else "minisblack"}
+
+
+def stores_white_as_zero(page: Any) -> bool:
+    """Whether the unsigned values of a page are shown inverted."""
+    white = getattr(page, "photometric", None) == tifffile.PHOTOMETRIC.MINISWHITE
+    return white and page.dtype is not None and page.dtype.kind in "bu"
+
+
+def invert(values: np.ndarray, bits: int | None = None) -> np.ndarray:
+    """Exchange black and white in unsigned values.
+
+    Args:
+        bits: Bits of a stored value; None: those of the type.
+    """
+    if values.dtype == bool:
+        return ~values
+    highest = np.iinfo(values.dtype).max if bits is None else (1 << bits) - 1
+    return values.dtype.type(highest) - values
+
+
+def metadata_of(file: tifffile.TiffFile, axes: str) -> TiffMetadata:
+    """Return what the first page states about the place of the pixels.
+
+    Args:
+        axes: Names of the axes of the series.
+    """
+    tags = file.pages.first.tags
+    found = [tags[code] for code in GEO_TAGS if code in tags]
+    geo = tuple((tag.code, int(tag.dtype), tag.count, tag.value, True) for tag in found)
+    own = file.imagej_metadata if file.is_imagej else None
+    if not own:
+        return TiffMetadata(geo_tags=geo)
+    resolution = None
+    if "XResolution" in tags and "YResolution" in tags:
+        (x, x_units), (y, y_units) = (tags[f"{name}Resolution"].value for name in "XY")
+        resolution = (x / x_units, y / y_units) if x_units and y_units else None
+    return TiffMetadata(
+        geo_tags=geo,
+        imagej_axes="".join(name for name in axes if name not in "CS"),
+        imagej={key: own[key] for key in IMAGEJ_KEYS if key in own},
+        resolution=resolution,
+    )
 
 
 def first_series(path: Path, file: tifffile.TiffFile) -> Any:
@@ -137,8 +218,8 @@ def _check_description(path: Path, file: tifffile.TiffFile) -> None:
         raise files.damaged(path, "the description of the image is cut off")
 
 
-def arrange_series(path: Path, series: Any) -> tuple[np.ndarray, str]:
-    """Return the array of a tifffile series as (C, *S), and the names of S (YX or ZYX).
+def arrange_series(path: Path, series: Any) -> tuple[np.ndarray, str, np.ndarray | None]:
+    """Return a tifffile series as (C, *S), the names of S (YX or ZYX), and its opacity (*S).
 
     Channels are the axis C (separate planes) or S (samples of a pixel); one further axis, whatever
     its name, is z.
@@ -148,10 +229,14 @@ def arrange_series(path: Path, series: Any) -> tuple[np.ndarray, str]:
     """
     array, names = series.asarray(), list(series.axes)
     page = series.keyframe
-    hidden = sum(kind in ALPHA for kind in page.extrasamples)
+    alpha, hidden = None, sum(kind in ALPHA for kind in page.extrasamples)
     if "S" in names and 0 < hidden < array.shape[names.index("S")]:
         seen = array.shape[names.index("S")] - hidden  # Transparency comes last.
+        alpha = array.take(seen, axis=names.index("S"))
         array = array.take(range(seen), axis=names.index("S"))
+    if stores_white_as_zero(page):
+        bits = page.bitspersample
+        array = invert(array, bits if isinstance(bits, int) else None)
     channel = next((name for name in ("S", "C") if name in names), None)
     if channel is None:
         array = array[None]
@@ -169,7 +254,8 @@ def arrange_series(path: Path, series: Any) -> tuple[np.ndarray, str]:
             code="unsupported_axes",
             hint="Save each time point or position as a separate file.",
         )
-    return array, "".join("Z" * (len(names) - 2)) + "YX"
+    alpha = alpha.reshape(array.shape[1:]) if alpha is not None else None
+    return array, "".join("Z" * (len(names) - 2)) + "YX", alpha
 
 
 def steps_mm(file: tifffile.TiffFile) -> dict[str, float]:
@@ -195,15 +281,38 @@ def steps_mm(file: tifffile.TiffFile) -> dict[str, float]:
     return {name: step for name, step in steps.items() if math.isfinite(step) and step > 0}
 
 
-def _read_compressed(path: Path) -> Pixels:
-    """Read a TIFF whose compression tifffile cannot unpack; Pillow reads some (LZW) itself."""
+def lacks_codec(error: Exception) -> bool:
+    """Whether tifffile raised an exception because imagecodecs is not installed."""
+    # Without imagecodecs, tifffile imports the module for Zstandard of Python 3.14.
+    return "imagecodecs" in str(error) or (
+        isinstance(error, ImportError) and "compression" in str(error)
+    )
+
+
+def missing_codec(path: Path) -> MissingPackageError:
+    """Return the error for a compression that needs imagecodecs."""
+    return MissingPackageError(
+        f"{path}: the compression of this TIFF needs the package imagecodecs, which is not "
+        "installed.",
+        hint="Install it with: pip install imagecodecs",
+    )
+
+
+def check_codecs(path: Path) -> None:
+    """Check, without reading pixels, that the compression of a TIFF can be unpacked.
+
+    Raises:
+        MissingPackageError: if it needs imagecodecs, which is not installed.
+    """
     try:
-        return raster.read(path)
-    except DataError:
-        raise MissingPackageError(
-            f"{path}: the compression of this TIFF needs the package imagecodecs.",
-            hint='Install it with: pip install "ushape[tiff]"',
-        ) from None
+        with tifffile.TiffFile(path, _multifile=False) as file:
+            page = file.pages.first
+            page.decode(b"", 0)
+    except (ValueError, ImportError, NotImplementedError) as error:
+        if lacks_codec(error):
+            raise missing_codec(path) from None
+    except Exception:
+        return  # The reader reports what is wrong with the file.
 
 
 def palette_of(file: tifffile.TiffFile) -> Palette | None:

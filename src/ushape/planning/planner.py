@@ -190,6 +190,9 @@ def _common_encoding(stats: DatasetStats) -> MaskEncoding:
     """Return the most common encoding of the masks, able to hold every class value."""
     kinds = Counter(one.encoding for one in stats.case_stats)
     encoding = kinds.most_common(1)[0][0]
-    if encoding.kind == "values" and max(stats.space.values) > 255 and encoding.dtype == "uint8":
+    highest = max(stats.space.values)
+    if encoding.kind == "values" and highest > 1 and encoding.dtype == "bool":
+        encoding = replace(encoding, dtype="uint8")
+    if encoding.kind == "values" and highest > 255 and encoding.dtype == "uint8":
         encoding = replace(encoding, dtype="uint16", suffix=".png")
     return encoding

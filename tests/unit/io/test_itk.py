@@ -107,7 +107,7 @@ def test_itk_masks_keep_their_format(tmp_path):
     save(tmp_path / "m.nii.gz", (VOLUME % 5).astype(np.float32))
     mask = io.read_mask(tmp_path / "m.nii.gz")
     assert (mask.codes == VOLUME % 5).all()
-    assert mask.encoding == MaskEncoding(dtype="int32", suffix=".nii.gz")
+    assert mask.encoding == MaskEncoding(dtype="float32", suffix=".nii.gz")
     save(tmp_path / "m.mhd", (VOLUME % 5).astype(np.uint8))
     assert io.read_mask(tmp_path / "m.mhd").encoding.suffix == ".mha"
 

@@ -5,6 +5,7 @@ from PIL import Image
 from codes import raises_code
 from ushape.errors import DataError
 from ushape.io import raster
+from ushape.types import MaskEncoding
 
 PALETTE = ((0, 0, 0), (255, 0, 0), (0, 255, 0))
 
@@ -13,7 +14,8 @@ PALETTE = ((0, 0, 0), (255, 0, 0), (0, 255, 0))
 def test_raster_palettes_are_read_back(suffix, tmp_path):
     codes = np.array([[0, 1], [2, 1]], np.uint8)
     with (tmp_path / f"x{suffix}").open("wb") as file:
-        raster.write(file, codes, PALETTE, suffix)
+        encoding = MaskEncoding(kind="palette", palette=PALETTE, suffix=suffix)
+        raster.write(file, codes, encoding, None)
     found = raster.read(tmp_path / f"x{suffix}")
     assert found.array.tolist() == [codes.tolist()]
     assert found.palette[:3] == PALETTE

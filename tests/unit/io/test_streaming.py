@@ -39,8 +39,9 @@ def by_zarr(path):
     zarr.create_array(str(path), data=STACK, chunks=(2, 16, 16))
 
 
+PORTABLE = (".ppm", ".pgm", ".pbm", ".pnm")
 FORMATS = {
-    **dict.fromkeys((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"), by_pillow),
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", *PORTABLE), by_pillow),
     **dict.fromkeys((".nii", ".nii.gz", ".nrrd", ".mha", ".mhd"), by_itk),
     **dict.fromkeys((".tif", ".tiff"), lambda path: tifffile.imwrite(path, RGB)),
     **dict.fromkeys((".ome.tif", ".ome.tiff"), lambda path: tifffile.imwrite(path, STACK)),

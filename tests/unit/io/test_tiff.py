@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tifffile
@@ -5,6 +8,8 @@ import tifffile
 from codes import raises_code
 from ushape import io
 from ushape.errors import DataError
+from ushape.io.streaming import open_band_writer, open_bands, open_probability_writer
+from ushape.types import MaskEncoding
 
 GRAY = np.random.default_rng(0).integers(999, size=(20, 30), dtype=np.uint16)
 STACK = np.random.default_rng(1).integers(999, size=(3, 2, 20, 30), dtype=np.uint16)
@@ -96,3 +101,86 @@ def test_tiff_with_a_missing_strip_is_refused(tmp_path):
         file.pages[0].tags["ImageLength"].overwrite(40)
     with raises_code(DataError, "damaged_file"):
         io.read(tmp_path / "x.tif")
+
+
+GEO = [
+    (33550, "d", 3, (0.5, 0.5, 0.0), True),
+    (33922, "d", 6, (0.0, 0.0, 0.0, 5e5, 52e5, 0.0), True),
+    (34735, "H", 8, (1, 1, 0, 1, 1024, 0, 1, 1), True),
+    (34737, "s", 0, "WGS 84 / UTM zone 32N", True),
+]
+
+
+def test_masks_and_probabilities_keep_the_place_of_a_geotiff(tmp_path):
+    tifffile.imwrite(tmp_path / "x.tif", GRAY, extratags=GEO, metadata=None)
+    codes = (GRAY > 500).astype(np.uint8)
+    io.write_mask(tmp_path / "m.tif", codes, MaskEncoding(), like=io.read(tmp_path / "x.tif"))
+    with (
+        open_bands(tmp_path / "x.tif") as bands,
+        open_band_writer(tmp_path / "s.tif", codes.shape, MaskEncoding(), bands) as writer,
+        open_probability_writer(tmp_path / "p.tif", (1, *codes.shape), "uint8", bands) as shares,
+    ):
+        writer.write(codes)
+        shares.write(codes[None].astype(np.float32))
+    for name in ("m.tif", "s.tif", "p.tif"):
+        with tifffile.TiffFile(tmp_path / name) as file:
+            tags = file.pages.first.tags
+            assert [tags[code].value for code, *_ in GEO] == [value for *_, value, _ in GEO]
+
+
+def test_masks_keep_axes_and_spacing_of_imagej(tmp_path):
+    frames = STACK[0].repeat(3, axis=0)
+    metadata = {"axes": "TYX", "unit": "um", "finterval": 4.5}
+    tifffile.imwrite(tmp_path / "x.tif", frames, imagej=True, resolution=(4, 2), metadata=metadata)
+    image = io.read(tmp_path / "x.tif")
+    io.write_mask(tmp_path / "m.tif", (frames > 9).astype(np.uint8), MaskEncoding(), like=image)
+    with tifffile.TiffFile(tmp_path / "m.tif") as file:
+        assert file.series[0].axes == "TYX"
+        assert file.imagej_metadata["unit"] == "um"
+        assert file.imagej_metadata["finterval"] == 4.5
+        assert (file.asarray() == (frames > 9)).all()
+    again = io.read(tmp_path / "m.tif")
+    assert again.tiff == image.tiff
+    assert again.spacing_mm == image.spacing_mm
+
+
+WITHOUT_CODECS = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "imagecodecs":
+            raise ModuleNotFoundError(f"No module named {name!r}")
+sys.meta_path.insert(0, Blocked())
+from pathlib import Path
+from ushape import io
+from ushape.errors import DataError
+from ushape.io.streaming import open_bands
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    for function in (io.read, io.read_mask, open_bands, lambda path: io.check_packages([path])):
+        try:
+            function(path)
+            print(path.name, "read")
+        except DataError as error:
+            print(path.name, error.code, "imagecodecs" in error.hint)
+"""
+
+
+def test_compressions_that_need_imagecodecs_are_refused_without_it(tmp_path):
+    # Pillow would read the first page of the stack, and the 16-bit colors as 8 bits.
+    tifffile.imwrite(tmp_path / "lzw_stack.tif", STACK[0], compression="lzw")
+    tifffile.imwrite(tmp_path / "zstd.tif", GRAY, compression="zstd")
+    tifffile.imwrite(
+        tmp_path / "planar.tif", STACK[:, 0], compression="lzw", planarconfig="separate",
+        photometric="rgb",
+    )  # fmt: skip
+    tifffile.imwrite(tmp_path / "zlib.tif", GRAY, compression="zlib", predictor=True)
+    output = subprocess.run(
+        [sys.executable, "-c", WITHOUT_CODECS, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = [line.partition(" ")[::2] for line in output.stdout.splitlines()]
+    assert len(lines) == 16
+    for name, outcome in lines:
+        assert outcome == ("read" if name == "zlib.tif" else "missing_package True"), output.stdout

@@ -60,7 +60,7 @@ def write_files(
             with open_probability_writer(path, probabilities.shape, dtype, source) as writer:
                 writer.write(probabilities)
     codes = predictor.codes_of(prediction.classes)
-    io.write_mask(target, codes, predictor.plan.encoding, like=source.grid)
+    io.write_mask(target, codes, predictor.plan.encoding, like=source)
     return rows
 
 
@@ -125,13 +125,12 @@ def write_streamed_files(
             shares = stack.enter_context(
                 open_probability_writer(probabilities, of, config.stored_type, source)
             )
-        dtype = "int64" if encoding.kind == "colors" else encoding.dtype
         folder = target.parent if target is not None else None
         bands = _keep_probabilities(prediction, shares.write if shares else None)
         for classes in _cleaned_classes(bands, predictor, shape, folder):
             add_rows(classes)
             if masks is not None:
-                masks.write(predictor.codes_of(classes).astype(dtype))
+                masks.write(predictor.codes_of(classes))
 
 
 def _keep_probabilities(

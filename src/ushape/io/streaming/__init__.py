@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -16,9 +18,10 @@ import numpy as np
 from ushape import io
 from ushape.errors import DataError
 from ushape.io import dicom, files, itk, npy, ome_zarr, raster, tiff
+from ushape.io.mask_encoding import encode_mask, stored_dtype
 from ushape.io.streaming import sinks, tiff_segments
 from ushape.io.streaming.sinks import RowLayout, RowSink
-from ushape.types import MaskEncoding, Pixels, RowReader
+from ushape.types import MaskEncoding, Pixels, RowReader, TiffMetadata
 
 OPENERS: dict[Callable[[Path], Pixels], Callable[[Path, ExitStack], RowReader | None]] = {
     tiff.read: tiff_segments.open_rows,
@@ -40,6 +43,7 @@ class Bands:
         shape: (C, *S), palettes converted to their colors.
         dtype: Type of the bands.
         spacing_mm: Distance between pixel centers along each axis of S, if the file states it.
+        tiff: What a TIFF states about the place of its pixels.
     """
 
     def __init__(self, path: Path, source: RowReader, closing: ExitStack):
@@ -50,6 +54,7 @@ class Bands:
         is_8_bit = is_palette or source.dtype == bool
         self.dtype = np.dtype(np.uint8) if is_8_bit else source.dtype.newbyteorder("=")
         self.spacing_mm = io.plausible_spacing(spacing, len(source.shape) - 1)
+        self.tiff = source.tiff
 
     def __enter__(self) -> Self:
         return self
@@ -84,6 +89,7 @@ class Bands:
             band = self._stored(first, last)
             if self._source.palette:
                 return io.apply_palette(band, self._source.palette)
+            band = band * np.uint8(255) if band.dtype == bool else band
             return np.require(band, self.dtype, ["C", "W"])
 
     def _check_size(self, rows: int) -> None:
@@ -158,6 +164,7 @@ def _hold(pixels: Pixels) -> RowReader:
         dtype=array.dtype,
         read_rows=lambda first, last: array[:, first:last].copy(),
         spacing_mm=pixels.spacing_mm,
+        tiff=pixels.tiff,
     )
 
 
@@ -169,7 +176,9 @@ SINKS: dict[str, Callable[[RowLayout], AbstractContextManager[RowSink]]] = {
 }
 """Formats that are written band by band, by suffix without `.ome`."""
 
-STREAMED_PROBABILITIES = (".tif", ".tiff", ".zarr")
+TIFF = (".tif", ".tiff")
+
+STREAMED_PROBABILITIES = (*TIFF, ".zarr")
 """Suffixes of the formats in which probabilities can be written in bands."""
 
 
@@ -258,32 +267,35 @@ def open_band_writer(
     Raises:
         DataError: if the format cannot be written, or rows are missing at the end.
     """
-    suffix, is_colors = _plain_suffix(path), encoding.kind == "colors"
+    suffix = _plain_suffix(path)
     if suffix not in SINKS and not io.is_writable(suffix):
         raise DataError(
             f"{path}: masks cannot be written as {suffix or 'a file without suffix'}.",
             code="unwritable_format",
             hint=f"Supported formats: {', '.join([*io.WRITERS, *itk.WRITABLE, '.zarr'])}.",
         )
-    dtype = np.dtype(encoding.dtype if encoding.kind == "values" else "uint8")
+    encoding = replace(encoding, white_is_zero=encoding.white_is_zero and suffix in TIFF)
+    layout = RowLayout(
+        path=path,
+        shape=tuple(shape),
+        dtype=stored_dtype(encoding),
+        axes="ZYX"[-len(shape) :],
+        encoding=encoding,
+    )
     if suffix in SINKS:
-        layout = RowLayout(
-            path=path,
-            shape=(*shape, 3) if is_colors else tuple(shape),
-            dtype=dtype,
-            axes="ZYX"[-len(shape) :],
-            spacing_mm=_spacing_of(like),
-            palette=encoding.palette if encoding.kind == "palette" else None,
-            is_rgb=is_colors,
-        )
+        channels = {"colors": (3,), "alpha": (4,)}.get(encoding.kind, ())
+        whole = (*shape, *channels)
+        place = {"spacing_mm": _spacing_of(like), "tiff": _metadata_of(like)}
+        layout = replace(layout, shape=whole, **place)  # type: ignore[arg-type]
         sink = SINKS[suffix](layout)
+        to_rows: Callable[[np.ndarray], np.ndarray] = partial(_pixels_of, encoding)
     else:
-        codes = np.dtype(np.int32) if is_colors else dtype
-        layout = RowLayout(path=path, shape=tuple(shape), dtype=codes, axes="ZYX"[-len(shape) :])
-        sink = sinks.collect_mask(layout, encoding, like if isinstance(like, Path) else None)
+        codes = np.dtype(np.int32) if encoding.kind == "colors" else layout.dtype
+        layout = replace(layout, dtype=codes)
+        sink = sinks.collect_mask(layout, like if isinstance(like, Path) else None)
+        to_rows = np.asarray
     with sink as opened:
-        is_split = is_colors and suffix in SINKS
-        writer = BandWriter(layout, opened, _colors_of if is_split else np.asarray)
+        writer = BandWriter(layout, opened, to_rows)
         yield writer
         writer.finish()
 
@@ -324,6 +336,7 @@ def open_probability_writer(
         dtype=np.dtype(dtype),
         axes="ZYX"[-len(space) :],
         spacing_mm=_spacing_of(like),
+        tiff=_metadata_of(like),
     )
     with SINKS[suffix](layout) as opened:
         writer = BandWriter(
@@ -345,7 +358,16 @@ def _spacing_of(like: Path | Bands | Pixels | None) -> tuple[float, ...] | None:
     return read_spacing(like)
 
 
-def _colors_of(codes: np.ndarray) -> np.ndarray:
-    """Return the colors (rows, *S[1:], 3) of color codes."""
-    levels = [codes >> 16 & 255, codes >> 8 & 255, codes & 255]
-    return np.stack(levels, axis=-1).astype(np.uint8)
+def _metadata_of(like: Path | Bands | Pixels | None) -> TiffMetadata | None:
+    if not isinstance(like, Path):
+        return like.tiff if like is not None else None
+    if io.reader_of(like) is not tiff.read:
+        return None
+    with open_bands(like) as bands:
+        return bands.tiff
+
+
+def _pixels_of(encoding: MaskEncoding, codes: np.ndarray) -> np.ndarray:
+    """Return the stored values (rows, *S[1:]), or colors (rows, *S[1:], C), of codes."""
+    pixels = encode_mask(codes, encoding)
+    return tiff.invert(pixels) if encoding.white_is_zero else pixels

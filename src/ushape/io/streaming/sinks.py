@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, Full, Queue
 from typing import Any, BinaryIO
@@ -23,7 +23,8 @@ import tifffile
 from ushape import io
 from ushape.errors import require_package
 from ushape.io.files import replacing
-from ushape.types import MaskEncoding, Palette
+from ushape.io.tiff import photometric_of
+from ushape.types import MaskEncoding, TiffMetadata
 
 TIFF_TILE, ZARR_CHUNK = 256, 512
 """Largest number of pixels along y and x that are packed together."""
@@ -54,9 +55,11 @@ class RowLayout:
     """Names of the axes of S: YX or ZYX."""
 
     spacing_mm: tuple[float, ...] | None = None
-    palette: Palette | None = None
-    is_rgb: bool = False
-    """Whether the channels are red, green and blue."""
+    encoding: MaskEncoding = field(default_factory=MaskEncoding)
+    """Meaning of the values."""
+
+    tiff: TiffMetadata | None = None
+    """Metadata of the image, which a TIFF repeats."""
 
     @property
     def channels(self) -> int | None:
@@ -76,11 +79,11 @@ class RowSink:
 
 
 @contextmanager
-def collect_mask(layout: RowLayout, encoding: MaskEncoding, like: Path | None) -> Iterator[RowSink]:
+def collect_mask(layout: RowLayout, like: Path | None) -> Iterator[RowSink]:
     """Collect a mask in memory until it is complete, then write it with `io.write_mask`."""
     blocks: list[np.ndarray] = []
     yield RowSink(blocks.append, layout.shape[0])
-    io.write_mask(layout.path, blocks[0], encoding, like)
+    io.write_mask(layout.path, blocks[0], layout.encoding, like)
 
 
 @contextmanager
@@ -176,7 +179,8 @@ def _run_tiff_writer(file: BinaryIO, layout: RowLayout, blocks: Queue[np.ndarray
             compressionargs={"level": TIFF_LEVEL},
             maxworkers=1,  # More would collect half a gigabyte of tiles.
             metadata=_ome_of(layout) if is_ome else None,
-            **_photometric_of(layout),
+            extratags=layout.tiff.geo_tags if layout.tiff else (),
+            **photometric_of(layout.encoding),
             **_resolution_of(layout),
         )
 
@@ -200,15 +204,6 @@ def _tiles(layout: RowLayout, blocks: Queue[np.ndarray | None]) -> Iterator[np.n
             for y in range(0, plane.shape[0], high):
                 for x in range(0, plane.shape[1], wide):
                     yield plane[y : y + high, x : x + wide]
-
-
-def _photometric_of(layout: RowLayout) -> dict[str, Any]:
-    """Return the arguments of tifffile that state the meaning of the values."""
-    if layout.palette is not None:
-        table = np.zeros((3, 256), dtype=np.uint16)
-        table[:, : len(layout.palette)] = 257 * np.asarray(layout.palette, dtype=np.uint16).T
-        return {"photometric": "palette", "colormap": table}
-    return {"photometric": "rgb" if layout.is_rgb else "minisblack"}
 
 
 def _resolution_of(layout: RowLayout) -> dict[str, Any]:

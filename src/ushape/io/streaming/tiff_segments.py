@@ -32,6 +32,8 @@ def open_rows(path: Path, closing: ExitStack) -> RowReader | None:
     Raises:
         DataError: as for `tiff.read`, except for the size of the whole image.
     """
+    if not tiff.HAS_CODECS:
+        tiff.check_codecs(path)
     # An OME-TIFF could name any other file as the place of its planes.
     file = closing.enter_context(tifffile.TiffFile(path, _multifile=False))
     series = _Series(path=path, file=file, stored=tiff.first_series(path, file))
@@ -52,6 +54,7 @@ def open_rows(path: Path, closing: ExitStack) -> RowReader | None:
         block_rows=series.block_rows(),
         palette=tiff.palette_of(file),
         spacing_mm=tuple(steps[name] for name in names) if set(names) <= set(steps) else None,
+        tiff=tiff.metadata_of(file, series.stored.axes),
         present_bytes=present,
     )
 
@@ -138,7 +141,7 @@ class _Series:
         axes, lengths = self.stored.axes, self.stored.shape
         # A single pixel represents all: dropping transparency copies the array.
         shape = [1 if name in "YX" else n for name, n in zip(axes, lengths, strict=True)]
-        array, names = self._ordered(placeholder(tuple(shape), self.stored.dtype))
+        array, names, _ = self._ordered(placeholder(tuple(shape), self.stored.dtype))
         height, width = (lengths[axes.index(name)] for name in "YX")
         return (*array.shape[:-2], height, width), names
 
@@ -155,7 +158,7 @@ class _Series:
         rows = [_read_page(self.stored[int(page)], first, last) for page in pages.flat]
         return self._ordered(np.stack(rows).reshape(shape))[0]
 
-    def _ordered(self, array: np.ndarray) -> tuple[np.ndarray, str]:
+    def _ordered(self, array: np.ndarray) -> tuple[np.ndarray, str, np.ndarray | None]:
         stored = self.stored
         part = _Part(array, stored.axes, stored.shape, stored.keyframe)
         return tiff.arrange_series(self.path, part)

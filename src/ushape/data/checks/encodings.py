@@ -1,0 +1,68 @@
+"""Checks of how files store images and masks: what was read in another way than it is named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ushape import io
+from ushape.data.checks.finding import Finding
+from ushape.data.scan import DatasetStats
+from ushape.formatting import pluralize
+
+
+def find_wrong_suffixes(dataset: DatasetStats) -> Iterator[Finding]:
+    """Find files whose content is of another format than their suffix says."""
+    wrong: dict[str, Path] = {}
+    for stats in dataset.readable:
+        for path in (stats.case.image, stats.case.mask):
+            if isinstance(path, Path) and io.content_suffix(path) != io.suffix_of(path):
+                wrong.setdefault(stats.case.id, path)
+    if wrong:
+        first = next(iter(wrong.values()))
+        kind = io.content_suffix(first).lstrip(".").upper()
+        yield Finding(
+            check="wrong_suffix",
+            severity="note",
+            text=f"In {pluralize(len(wrong), 'pair')}, the suffix of a file is wrong, e.g. {first} "
+            f"is a file of type {kind}. These files are read by their content.",
+            fix="No action is needed; rename the files if other programs cannot open them.",
+            cases=tuple(wrong),
+        )
+
+
+def find_unusual_masks(dataset: DatasetStats) -> Iterator[Finding]:
+    """Find masks whose classes are not the gray values or colors of the file."""
+    for kind, text, fix in (
+        (
+            "alpha",
+            "all visible pixels have one color, so the alpha channel is read as the mask",
+            "No action is needed if opaque pixels are the objects; otherwise save the masks "
+            "without an alpha channel.",
+        ),
+        (
+            "one_hot",
+            "exactly one of the channels is set in each pixel, so its number, counted from 0, is "
+            "read as the class. Predictions have this number",
+            "No action is needed; save the number of the class of each pixel to avoid this note.",
+        ),
+    ):
+        cases = [stats.case.id for stats in dataset.readable if stats.encoding.kind == kind]
+        if cases:
+            yield Finding(
+                check=f"mask_{kind}",
+                severity="warning",
+                text=f"In {pluralize(len(cases), 'mask')}, {text}.",
+                fix=fix,
+                cases=tuple(cases),
+            )
+    inverted = [stats.case.id for stats in dataset.readable if stats.encoding.white_is_zero]
+    if inverted:
+        yield Finding(
+            check="white_is_zero",
+            severity="warning",
+            text=f"{pluralize(len(inverted), 'mask')} of type TIFF store white as 0. They are read "
+            "as viewers show them: white pixels have the highest value, black pixels are 0.",
+            fix="No action is needed if objects are shown white; otherwise invert the masks.",
+            cases=tuple(inverted),
+        )
