@@ -127,4 +127,4 @@ class TextTable:
 def _is_number(text: str) -> bool:
     """Return whether a text is empty, a number or a range such as `1.2 to 3.4`."""
     parts = text.replace("\u202f", "").removesuffix("%").split(" to ")
-    return not text or all(re.fullmatch(r"-?\d+(\.\d+)?", part.strip()) for part in parts)
+    return not text or all(re.fullmatch(r"[-+]?\d+(\.\d+)?", part.strip()) for part in parts)

@@ -135,3 +135,45 @@ def test_images_without_information_are_warned_of(ushape, cells, tiny, tmp_path)
     ended = ushape("train", data, "-o", tmp_path / "run", "--epochs=1", *tiny)
     assert ended.code == 0, ended.error
     assert "Warning: In 1 image, all pixels have the same value." in ended.output
+
+
+def write_pairs(folder, images, masks):
+    for name, arrays in (("images", images), ("masks", masks)):
+        (folder / name).mkdir(parents=True)
+        for number, pixels in enumerate(arrays):
+            Image.fromarray(pixels).save(folder / name / f"n{number:02d}.png")
+
+
+@pytest.mark.parametrize("kind", ["noise", "constant", "shuffled"])
+def test_a_verdict_says_when_nothing_was_learned(kind, cells, tiny, ushape, tmp_path):
+    rng = np.random.default_rng(0)
+    masks = [np.asarray(Image.open(path)) for path in sorted((cells / "masks").iterdir())]
+    images = [np.asarray(Image.open(path)) for path in sorted((cells / "images").iterdir())]
+    if kind == "noise":
+        images = [rng.integers(0, 255, mask.shape, np.uint8) for mask in masks]
+        masks = [(rng.random(mask.shape) < 0.8).astype(np.uint8) * 255 for mask in masks]
+    elif kind == "constant":
+        images = [np.full(mask.shape, 90, np.uint8) for mask in masks]
+    else:
+        images = images[3:] + images[:3]
+    write_pairs(tmp_path / "data", images, masks)
+    ended = ushape(
+        "train", tmp_path / "data", "-o", tmp_path / "run", "--epochs=2",
+        *tiny,
+    )  # fmt: skip
+    assert ended.code == 0, ended.error
+    assert "no better than a trivial baseline" in ended.output
+    assert "trivial baselines" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_run_without_baselines_and_data_is_evaluated_with_constant_ones(
+    run, cells, ushape, tmp_path
+):
+    copied = shutil.copytree(run, tmp_path / "run")
+    (copied / "baselines.json").unlink()
+    stored = (copied / "cases.json").read_text().replace(str(cells), str(tmp_path / "gone"))
+    (copied / "cases.json").write_text(stored)
+    ended = ushape("evaluate", copied, cells)
+    assert ended.code == 0, ended.error
+    assert "are not among the baselines" in ended.output
+    assert not (copied / "baselines.json").exists()

@@ -13,15 +13,23 @@ import torch
 from ushape._version import __version__
 from ushape.console import Console
 from ushape.data.splits import Splits
+from ushape.errors import DataError, RunError
+from ushape.evaluation.baselines import (
+    Baselines,
+    load_baselines,
+    measure_baselines,
+    save_baselines,
+)
+from ushape.evaluation.breakdown import break_down
 from ushape.evaluation.evaluate_cases import Evaluation, evaluate_cases
 from ushape.evaluation.storage import Report, save_report
-from ushape.evaluation.summary import Summary, break_down, summarize
+from ushape.evaluation.summary import Summary, summarize
 from ushape.formatting import command_line, pluralize
 from ushape.inference.predictor import Predictor
 from ushape.planning.plan import Plan
 from ushape.planning.run import Run
 from ushape.reports.report import write_pages
-from ushape.types import Case
+from ushape.types import Case, CaseFacts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +109,7 @@ def score_and_report(
     *,
     what: str,
     noun: str,
+    training: Sequence[CaseFacts] | None = None,
 ) -> Summary:
     """Score cases and write scores, report and model card into a folder.
 
@@ -109,20 +118,38 @@ def score_and_report(
         target: Folder to write to.
         what: Description of the cases for the title of the report.
         noun: Name of the groups, in the plural.
+        training: Training cases (default: loaded from the run if they are needed).
     """
     target.mkdir(parents=True, exist_ok=True)
+    baselines = _find_baselines(run, predictor.plan, training)
+    if baselines.note:
+        console.say(baselines.text)
+    elif target == run.folder:
+        save_baselines(run.baselines_path, baselines)
     with console.progress("Evaluating") as on_progress:
-        evaluation = evaluate_cases(predictor, cases, on_progress)
+        evaluation = evaluate_cases(predictor, cases, on_progress, baselines)
     report = _make_report(run, predictor, cases, known, evaluation, what, noun)
-    if (rank := report.summary.rank_correlation) is not None:
-        console.say(
-            "Spearman rank correlation between confidence and Dice over "
-            f"{pluralize(len(evaluation.confidence), 'case')}: {rank:.2f}."
-        )
+    report = replace(report, summary=replace(report.summary, baseline_note=baselines.text))
+    if line := report.summary.rank_text:
+        console.say(line)
     save_report(target, report)
     write_pages(target, report)
     console.say(report.summary.verdict)
     return report.summary
+
+
+def _find_baselines(run: Run, plan: Plan, training: Sequence[CaseFacts] | None) -> Baselines:
+    """Load the baselines of the training cases, or measure them if the run has none yet."""
+    space = plan.preprocessing.space
+    if run.baselines_path.exists():
+        return load_baselines(run.baselines_path, space, plan.preprocessing.channels)
+    try:
+        if training is None:
+            ids = set(run.load_splits().train)
+            training = [fact for fact in run.load_cases() if fact.case.id in ids]
+        return measure_baselines(training, space)
+    except (RunError, DataError) as error:
+        return Baselines(note=error.message)
 
 
 def _make_report(
@@ -137,13 +164,29 @@ def _make_report(
     scores, plan = evaluation.scores, predictor.plan
     seed, seen_cases = plan.recipe.seed, known.count_seen(cases)
     summary = summarize(
-        scores, noun=noun, seed=seed, seen_cases=seen_cases, reliability=evaluation.reliability
+        scores,
+        noun=noun,
+        seed=seed,
+        seen_cases=seen_cases,
+        reliability=evaluation.reliability,
+        baselines=evaluation.baselines,
     )
+    rule = predictor.tuning.rule
     summary = replace(
         summary,
+        classes=tuple(
+            replace(
+                own,
+                threshold_curve=evaluation.curves[own.name],
+                thresholds=(rule.of(own.name).threshold,),
+            )
+            for own in summary.classes
+        ),
         distance_unit=evaluation.unit.name,
         rank_correlation=evaluation.rank_correlation,
+        rank_cases=evaluation.rank_cases,
         topology=evaluation.topology,
+        confusion=evaluation.confusion,
     )
     return Report(
         title=f"{run.folder.resolve().name}: {what}",
@@ -154,6 +197,7 @@ def _make_report(
         leak_lines=known.describe_leaks(cases, seen_cases),
         plan_lines=(*plan.reasons, *predictor.tuning.report),
         reproduce_lines=_reproduce_lines(run, plan),
+        baselines=evaluation.baselines,
         pictures=evaluation.pictures,
         breakdowns=break_down(scores, cases, noun=noun, seed=seed),
     )

@@ -13,10 +13,12 @@ from ushape.api.plan import TrainOptions, optional_path, output_folder
 from ushape.api.train import train
 from ushape.console import Console
 from ushape.errors import ConfigError, check_range
+from ushape.evaluation.baselines import BaselineName
+from ushape.evaluation.breakdown import break_down
 from ushape.evaluation.case_images import ImageSelection
-from ushape.evaluation.scores import by_case
+from ushape.evaluation.scores import CaseScore, by_case
 from ushape.evaluation.storage import Report, load_report, save_report
-from ushape.evaluation.summary import Summary, break_down, join_summaries, summarize
+from ushape.evaluation.summary import Summary, join_summaries, summarize
 from ushape.io.files import write_bytes
 from ushape.planning.recipe import Recipe
 from ushape.planning.run import Run
@@ -162,8 +164,10 @@ def _sum_up(base: Path, runs: Sequence[Run], folds: int, console: Console) -> Su
     scores = [score for report in reports for score in report.scores]
     cases = [fact.case for fact in runs[0].load_cases()]
     noun, seed = plan.group_noun, plan.recipe.seed
+    baselines = _join_baselines(reports)
     summary = join_summaries(
-        [report.summary for report in reports], summarize(scores, noun=noun, seed=seed)
+        [report.summary for report in reports],
+        summarize(scores, noun=noun, seed=seed, baselines=baselines),
     )
     selection, of_case = ImageSelection(), by_case(scores)
     for picture in (picture for report in reports for picture in report.pictures):
@@ -184,6 +188,7 @@ def _sum_up(base: Path, runs: Sequence[Run], folds: int, console: Console) -> Su
             *(line for line in reports[0].reproduce_lines if not line.startswith("Seed ")),
             f"Seed {seed}; the report of each fold names the epoch of its weights.",
         ],
+        baselines=baselines,
         pictures=selection.pictures,
         breakdowns=break_down(scores, cases, noun=noun, seed=seed),
     )
@@ -194,6 +199,15 @@ def _sum_up(base: Path, runs: Sequence[Run], folds: int, console: Console) -> Su
     console.say(f"Report: {base / runs[0].report_path.name}")
     console.say(f"Masks with possible annotation errors: {base / AUDIT_PAGE}")
     return summary
+
+
+def _join_baselines(reports: Sequence[Report]) -> dict[BaselineName, list[CaseScore]]:
+    """Return the scores of the baselines that all folds have."""
+    return {
+        name: [score for report in reports for score in report.baselines[name]]
+        for name in reports[0].baselines
+        if all(name in report.baselines for report in reports)
+    }
 
 
 def _leak_lines(runs: Sequence[Run], reports: Sequence[Report]) -> list[str]:

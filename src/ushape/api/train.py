@@ -185,7 +185,15 @@ def _fit_and_score(
     known = KnownCases.of(splits, [fact.case for fact in facts])
     what = "test cases, used for nothing else"
     summary = score_and_report(
-        run, predictor, test, known, run.folder, console, what=what, noun=plan.group_noun
+        run,
+        predictor,
+        test,
+        known,
+        run.folder,
+        console,
+        what=what,
+        noun=plan.group_noun,
+        training=training,
     )
     console.say(f"Report: {run.report_path} (after {clock.elapsed_s / 60:.1f} minutes)")
     return TrainResult(run.folder, summary, was_interrupted)

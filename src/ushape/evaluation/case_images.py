@@ -17,7 +17,7 @@ from PIL import Image
 from PIL.Image import Resampling
 
 from ushape.errors import RunError
-from ushape.evaluation.scores import CaseScore, case_dice
+from ushape.evaluation.scores import CaseScore, case_dice, false_positive_px
 from ushape.formatting import size_text
 from ushape.inference.decision_rule import DecisionRule
 from ushape.io.files import write_bytes
@@ -33,6 +33,9 @@ WEBP_QUALITY = 85
 
 MAX_PICTURES = 100
 """Maximum number of pictures selected by Dice; each takes up to 1.3 MB before it is stored."""
+
+MAX_FALSE_POSITIVE_PICTURES = 12
+"""Maximum number of pictures of cases without annotation, those with the most predicted pixels."""
 
 MAX_SUSPECT_PICTURES = 24
 """Maximum number of pictures selected by label error score."""
@@ -278,7 +281,7 @@ def _from_webp(uri: str) -> np.ndarray:
 
 @dataclass
 class ImageSelection:
-    """Selects pictures whose Dice values cover the whole range, and those with likely label errors.
+    """Selects pictures whose Dice values cover the whole range, false positives, and label errors.
 
     The cases with the lowest and the highest Dice are always kept.
     """
@@ -287,6 +290,7 @@ class ImageSelection:
     """Maximum number of pictures selected by Dice."""
 
     _by_dice: list[tuple[float, int, CasePicture]] = field(default_factory=list)
+    _by_false_positive: list[tuple[float, int, CasePicture]] = field(default_factory=list)
     _by_label_error: list[tuple[float, int, CasePicture]] = field(default_factory=list)
     _added: int = 0
 
@@ -294,7 +298,8 @@ class ImageSelection:
         """Add the picture of a case and, if there are too many, drop the most redundant one.
 
         Args:
-            scores: Scores of the case, one for each class. Cases without a Dice are not kept.
+            scores: Scores of the case, one for each class. Cases in which nothing is annotated and
+                nothing is predicted are not kept.
         """
         dice, error_score = case_dice(scores), label_error_score(scores)
         self._added += 1
@@ -302,14 +307,17 @@ class ImageSelection:
             self._insert(self._by_dice, dice, picture)
             if len(self._by_dice) > self.max_pictures:
                 del self._by_dice[self._most_redundant()]
+        elif predicted := false_positive_px(scores):
+            self._insert(self._by_false_positive, predicted, picture)
+            del self._by_false_positive[:-MAX_FALSE_POSITIVE_PICTURES]
         if error_score > 0:
             self._insert(self._by_label_error, error_score, picture)
             del self._by_label_error[:-MAX_SUSPECT_PICTURES]
 
     @property
     def pictures(self) -> list[CasePicture]:
-        """Selected pictures by increasing Dice, followed by those with likely label errors."""
-        selected = (*self._by_dice, *self._by_label_error)
+        """Selected pictures by increasing Dice, then false positives and likely label errors."""
+        selected = (*self._by_dice, *self._by_false_positive, *self._by_label_error)
         return list({picture.case: picture for _, _, picture in selected}.values())
 
     def _insert(

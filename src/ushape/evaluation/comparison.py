@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ushape.errors import RunError
-from ushape.evaluation.scores import CaseScore, by_case, case_dice, pool_groups
+from ushape.evaluation.scores import CaseScore, by_case, pool_groups
 from ushape.metrics.stats import PairedComparison, compare_paired
 
 
@@ -45,7 +45,8 @@ class ClassComparison:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseChange:
-    """Mean Dice of one case in both runs."""
+    """Mean Dice over the classes of one case in both runs; 1 for a class absent from both masks and
+    0 for a false positive, so that new and removed false positives are changes."""
 
     case: str
     group: str
@@ -146,19 +147,16 @@ def _compare_class(
     return ClassComparison(name=name, first=tuple(a), other=tuple(b), paired=paired)
 
 
+def _agreement(scores: Sequence[CaseScore]) -> float:
+    """Return the mean Dice over classes; 1 for one that is neither annotated nor predicted."""
+    return sum(1.0 if one.dice is None else one.dice for one in scores) / len(scores)
+
+
 def _changes(first: Sequence[CaseScore], other: Sequence[CaseScore]) -> tuple[CaseChange, ...]:
     ours, theirs = by_case(first), by_case(other)
     found = []
     for case, scores in ours.items():
-        before, after = case_dice(scores), case_dice(theirs[case])
-        if before is not None or after is not None:
-            # An empty prediction of an empty annotation is correct.
-            found.append(
-                CaseChange(
-                    case=case,
-                    group=scores[0].group,
-                    first=1.0 if before is None else before,
-                    other=1.0 if after is None else after,
-                )
-            )
+        before, after = _agreement(scores), _agreement(theirs[case])
+        if any(one.dice is not None for one in (*scores, *theirs[case])):
+            found.append(CaseChange(case=case, group=scores[0].group, first=before, other=after))
     return tuple(sorted(found, key=lambda one: -one.change))

@@ -10,8 +10,10 @@ import numpy as np
 
 from ushape.data.preprocessing import by_group, mask_size_error, read_classes
 from ushape.errors import DataError
+from ushape.evaluation.baselines import BaselineName, Baselines, score_baselines
 from ushape.evaluation.case_images import CasePicture, ImageSelection, make_picture
 from ushape.evaluation.case_metrics import CaseTruth, Unit, common_unit, compute_case_metrics
+from ushape.evaluation.pixel_counts import Confusion, PixelCounts, ThresholdPoint
 from ushape.evaluation.scores import CaseScore, dice_by_case, score_case
 from ushape.evaluation.summary import BestScore
 from ushape.formatting import natural_order
@@ -33,6 +35,10 @@ from ushape.metrics.topology import (
 from ushape.transforms.morphology import keep_largest
 from ushape.types import Case, Prediction
 
+MIN_RANK_CASES = 5
+"""Number of cases below which no rank correlation is reported: any order of 4 cases may be chance
+(p >= 2 / 4! = 0.08)."""
+
 
 @dataclass
 class Evaluation:
@@ -50,10 +56,23 @@ class Evaluation:
     """Pictures of some of the cases, from the worst to the best."""
 
     topology: dict[str, BestScore] = field(default_factory=dict)
+    baselines: dict[BaselineName, list[CaseScore]] = field(default_factory=dict)
+    """Scores of the trivial baselines, by name."""
+
+    confusion: Confusion | None = None
+    curves: dict[str, tuple[ThresholdPoint, ...]] = field(default_factory=dict)
+    """Scores at each threshold, by class name."""
+
+    @property
+    def rank_cases(self) -> int:
+        """Number of cases with a Dice."""
+        return len(dice_by_case(self.scores))
 
     @property
     def rank_correlation(self) -> float | None:
-        """Spearman's correlation of confidence and true Dice; None if there are too few cases."""
+        """Spearman's correlation of confidence and true Dice; None for fewer than 5 cases."""
+        if self.rank_cases < MIN_RANK_CASES:
+            return None
         true = dice_by_case(self.scores)
         return rank_correlation(
             list(self.confidence.values()), [true.get(case_id) for case_id in self.confidence]
@@ -64,8 +83,12 @@ def evaluate_cases(
     predictor: Predictor,
     cases: Sequence[Case],
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    baselines: Baselines | None = None,
 ) -> Evaluation:
     """Predict each case and compare it with its mask, one case in memory at a time.
+
+    Args:
+        baselines: Baselines chosen on the training cases (default: only constant ones).
 
     Raises:
         DataError: if a file cannot be read, a mask differs in size from its image, or a mask has an
@@ -73,7 +96,8 @@ def evaluate_cases(
     """
     space = predictor.plan.preprocessing.space
     evaluation = Evaluation(common_unit([case.image for case in cases]))
-    selection, sections = ImageSelection(), SectionScores(space)
+    selection, sections, pixels = ImageSelection(), SectionScores(space), PixelCounts(space)
+    baselines = baselines or Baselines()
     for group in by_group(cases).values():
         for case, prediction in _group_predictions(predictor, group):
             source = prediction.source
@@ -89,6 +113,10 @@ def evaluate_cases(
                 )
             scores = _score_prediction(evaluation, predictor, case, prediction, truth)
             sections.add(prediction, truth.classes)
+            pixels.add(case.group, prediction.probabilities, prediction.classes, truth.classes)
+            trivial = score_baselines(baselines, case, source.array, truth.classes, space)
+            for name, own in trivial.items():
+                evaluation.baselines.setdefault(name, []).extend(own)
             rule = predictor.tuning.rule
             picture = make_picture(
                 case.id, case.group, source.array, truth.classes, prediction, space, rule
@@ -96,6 +124,7 @@ def evaluate_cases(
             selection.add(scores, picture)
             on_progress(len(evaluation.confidence), len(cases))
     evaluation.pictures, evaluation.topology = selection.pictures, sections.scores()
+    evaluation.confusion, evaluation.curves = pixels.confusion, pixels.curves
     return evaluation
 
 

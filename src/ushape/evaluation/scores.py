@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,12 +113,24 @@ def pool_groups(scores: Sequence[CaseScore]) -> list[CaseScore]:
 
 
 def case_dice(scores: Sequence[CaseScore]) -> float | None:
-    """Return the mean Dice of one case over its classes; None if no class has a Dice.
+    """Return the mean Dice of one case over the classes annotated in it; None if there are none.
+
+    Classes that are predicted but not annotated are counted as false positives, never averaged.
 
     Args:
         scores: Scores of the case, one for each class.
     """
-    return mean_known(score.dice for score in scores)
+    return mean_known(score.dice for score in scores if score.counts.truth)
+
+
+def false_positive_px(scores: Sequence[CaseScore]) -> int:
+    """Return the number of predicted pixels of a case in which no class is annotated, or else 0.
+
+    Args:
+        scores: Scores of the case, one for each class.
+    """
+    is_annotated = any(score.counts.truth for score in scores)
+    return 0 if is_annotated else sum(score.counts.predicted for score in scores)
 
 
 def by_case(scores: Sequence[CaseScore]) -> dict[str, list[CaseScore]]:
@@ -148,9 +160,42 @@ def read_scores(path: Path) -> list[CaseScore]:
     Raises:
         RunError: if the file is missing, damaged, or not a table of scores.
     """
+    return [score for _, score in _read_rows(path)]
+
+
+def write_baseline_scores(path: Path, scores: Iterable[tuple[str, Sequence[CaseScore]]]) -> None:
+    """Write one row for each baseline, case and class.
+
+    Args:
+        scores: Name and scores of each baseline.
+    """
+    columns = ["baseline", "case", "group", "class", "kind", *METRICS, *COUNT_COLUMNS]
+    rows = [{"baseline": name, **_to_row(one)} for name, own in scores for one in own]
+    write_bytes(path, to_csv(columns, rows))
+
+
+def read_baseline_scores(path: Path) -> dict[str, list[CaseScore]]:
+    """Read a file of `write_baseline_scores`; empty if it does not exist, as in older runs.
+
+    Raises:
+        RunError: if the file is damaged.
+    """
+    found: dict[str, list[CaseScore]] = {}
+    if path.exists():
+        for name, score in _read_rows(path):
+            found.setdefault(name, []).append(score)
+    return found
+
+
+def _read_rows(path: Path) -> list[tuple[str, CaseScore]]:
+    """Read the rows of a table of scores, each with the name of its baseline ('' without one).
+
+    Raises:
+        RunError: if the file is missing, damaged, or not a table of scores.
+    """
     try:
-        rows = list(csv.DictReader(io.StringIO(path.read_text(), newline="")))
-        return [_from_row(row) for row in rows]
+        rows = csv.DictReader(io.StringIO(path.read_text(), newline=""))
+        return [(row.pop("baseline", ""), _from_row(row)) for row in rows]
     except KeyError as error:
         problem = f"column {error.args[0]} is missing"
     except (OSError, ValueError, TypeError, csv.Error) as error:  # TypeError: a truncated row.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import get_args
 
@@ -12,8 +12,16 @@ from pydantic import InstanceOf
 
 from ushape import config
 from ushape.errors import ConfigError, RunError
+from ushape.evaluation.baselines import BASELINE_TEXTS, BaselineName
 from ushape.evaluation.case_images import CasePicture, load_pictures, save_pictures
-from ushape.evaluation.scores import CaseScore, pool_groups, read_scores, write_scores
+from ushape.evaluation.scores import (
+    CaseScore,
+    pool_groups,
+    read_baseline_scores,
+    read_scores,
+    write_baseline_scores,
+    write_scores,
+)
 from ushape.evaluation.summary import Summary
 from ushape.formatting import TextTable, reason
 from ushape.io.files import refuse_existing_output, write_json
@@ -22,6 +30,7 @@ from ushape.metrics.probability import BINS
 from ushape.metrics.topology import ScoreName
 
 CASES, GROUPS, FACTS, PICTURES = "scores.csv", "groups.csv", "scores.json", "pictures"
+BASELINE_SCORES = "baseline_scores.csv"
 PAGE, CARD = "report.html", "model_card.md"
 
 
@@ -48,6 +57,9 @@ class Report:
     scores: Sequence[CaseScore] = ()
     """Scores of all cases, stored in scores.csv."""
 
+    baselines: Mapping[BaselineName, Sequence[CaseScore]] = field(default_factory=dict)
+    """Scores of trivial baselines for all cases, stored in baseline_scores.csv."""
+
     pictures: Sequence[InstanceOf[CasePicture]] = ()
     """Pictures of some cases, stored in pictures/."""
 
@@ -59,9 +71,10 @@ def save_report(folder: Path, report: Report) -> None:
     """
     write_scores(folder / CASES, report.scores)
     write_scores(folder / GROUPS, pool_groups(report.scores))
+    write_baseline_scores(folder / BASELINE_SCORES, report.baselines.items())
     save_pictures(folder / PICTURES, report.pictures)
-    facts = config.to_dict(replace(report, scores=(), pictures=()))
-    del facts["scores"], facts["pictures"]
+    facts = config.to_dict(replace(report, scores=(), baselines={}, pictures=()))
+    del facts["scores"], facts["baselines"], facts["pictures"]
     write_json(folder / FACTS, facts)
 
 
@@ -71,7 +84,7 @@ def refuse_existing(folder: Path) -> None:
     Raises:
         RunError: if it contains a file that an evaluation writes.
     """
-    for name in (CASES, GROUPS, FACTS, PICTURES, CARD, PAGE):
+    for name in (CASES, GROUPS, BASELINE_SCORES, FACTS, PICTURES, CARD, PAGE):
         refuse_existing_output(folder / name, overwrite=False)
 
 
@@ -95,7 +108,18 @@ def load_report(folder: Path) -> Report:
         ) from None
     scores = read_scores(folder / CASES)
     _check_scores(folder / CASES, scores, report.summary)
-    return replace(report, scores=scores, pictures=load_pictures(folder / PICTURES))
+    return replace(
+        report,
+        scores=scores,
+        baselines=_load_baselines(folder / BASELINE_SCORES),
+        pictures=load_pictures(folder / PICTURES),
+    )
+
+
+def _load_baselines(path: Path) -> dict[BaselineName, list[CaseScore]]:
+    """Load the scores of the baselines that this version knows; older runs have none."""
+    found = read_baseline_scores(path)
+    return {name: found[name] for name in BASELINE_TEXTS if name in found}
 
 
 def _refuse_constant(name: str) -> None:

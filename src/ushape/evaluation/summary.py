@@ -1,4 +1,4 @@
-"""Means and confidence intervals over groups, also by metadata, and their summary in a sentence."""
+"""Means and confidence intervals over groups, and the comparison with trivial baselines."""
 
 from __future__ import annotations
 
@@ -6,85 +6,23 @@ import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import BeforeValidator
 
-from ushape.evaluation.scores import RENAMED_METRICS, CaseScore, pool_groups
-from ushape.formatting import TextTable, group_label, number_text, pluralize
+from ushape.evaluation.baselines import BaselineName
+from ushape.evaluation.class_scores import BaselineScores, ClassScores, Mean
+from ushape.evaluation.pixel_counts import Confusion, join_curves
+from ushape.evaluation.scores import CaseScore, pool_groups
+from ushape.evaluation.verdict import describe_class
+from ushape.formatting import pluralize
 from ushape.metrics import METRICS
-from ushape.metrics.overlap import CASE_KINDS, CaseKind
+from ushape.metrics.overlap import CASE_KINDS
 from ushape.metrics.probability import Reliability
-from ushape.metrics.stats import Interval, bootstrap_mean
-from ushape.types import Case
+from ushape.metrics.stats import RELIABLE_FROM, bootstrap_mean
 
 DISTANCES = ("hausdorff95", "average_surface_distance")
 """Metrics that have the unit of the summary."""
-
-MAX_CATEGORIES = 12
-"""Maximum number of values of a metadata column that is treated as categorical."""
-
-RENAMED_KINDS = {"false alarm": "false positive"}
-"""Current names of case kinds that earlier versions stored under another name."""
-
-StoredMetric = Annotated[str, BeforeValidator(lambda name: RENAMED_METRICS.get(name, name))]
-StoredKind = Annotated[CaseKind, BeforeValidator(lambda kind: RENAMED_KINDS.get(kind, kind))]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mean:
-    """Mean of a metric over groups."""
-
-    value: float | None
-    interval: Interval | None
-    """95% confidence interval; None for fewer than two groups."""
-
-    groups: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassScores:
-    """Scores of one foreground class over all cases.
-
-    Means are taken over the groups in which the class is annotated; a group in which it is not
-    found has the worst value. Cases without annotation are counted by `case_kinds` and excluded
-    from the means.
-    """
-
-    name: str
-    means: dict[StoredMetric, Mean]
-    """Means by metric name, Dice first. For overlap metrics the pixels of each group are pooled;
-    for all others, the value of a group is the mean over its cases with the class annotated."""
-
-    mean_case_dice: float | None
-    groups_with_truth: int
-    missed_groups: int
-    """Number of these groups in which no predicted pixel overlaps the annotation."""
-
-    case_kinds: dict[StoredKind, int]
-    reliability: Reliability | None = None
-    """Sums for the calibration metrics over the pixels of all cases."""
-
-    @property
-    def mean_dice(self) -> float | None:
-        """Mean Dice over groups; None if the class is not annotated in any group."""
-        return self.means["dice"].value
-
-    @property
-    def interval(self) -> Interval | None:
-        """95% confidence interval of the mean Dice."""
-        return self.means["dice"].interval
-
-    @property
-    def false_positives(self) -> int:
-        """Number of cases in which the class is predicted but not annotated."""
-        return self.case_kinds["false positive"]
-
-    @property
-    def cases_without_truth(self) -> int:
-        """Number of cases in which the class is not annotated."""
-        return self.false_positives + self.case_kinds["both empty"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +57,15 @@ class Summary:
     rank_correlation: float | None = None
     """Spearman correlation between predicted confidence and Dice of the cases."""
 
+    rank_cases: int = 0
+    """Number of cases that the rank correlation rests on; 0 in older runs."""
+
+    confusion: Confusion | None = None
+    """Confusion matrix over all pixels; None in older runs."""
+
+    baseline_note: str = ""
+    """How the baselines were chosen, or why some are missing."""
+
     topology: dict[str, BestScore] = field(default_factory=dict)
     """Topology metrics by name; empty unless cells fill the images."""
 
@@ -133,11 +80,30 @@ class Summary:
         return f"Summary(mean_dice={dice}, cases={self.cases}, groups={self.groups})"
 
     @property
+    def rank_text(self) -> str:
+        """Rank correlation in a sentence, with its caveat; '' if there is none."""
+        if self.rank_correlation is None:
+            return ""
+        text = "The Spearman rank correlation between confidence and Dice"
+        if self.rank_cases:
+            text += f" over {pluralize(self.rank_cases, 'case')}"
+        text += f" is {self.rank_correlation:.2f}."
+        if 0 < self.rank_cases < RELIABLE_FROM:
+            text += " With so few cases, it may be chance."
+        return text
+
+    def _describe(self, own: ClassScores) -> str:
+        label = "" if len(self.classes) == 1 else f"{own.name}: "
+        return label + describe_class(
+            own, noun=self.group_noun, cases=self.cases, seen_cases=self.seen_cases
+        )
+
+    @property
     def verdict(self) -> str:
         """Main results in a few sentences."""
-        text = " ".join(_class_verdict(own, self) for own in self.classes)
+        text = " ".join(self._describe(own) for own in self.classes)
         text += f" The pixel error is {self.pixel_error:.4f}."
-        if self.topology:
+        if self.topology and all(b.is_exceeded for o in self.classes if (b := o.best_baseline)):
             rand, information = self.topology["rand"], self.topology["information"]
             text += (
                 f" V_rand is {rand.value:.4f} and V_info is {information.value:.4f}, each at its "
@@ -153,6 +119,7 @@ def summarize(
     seed: int = 0,
     seen_cases: int = 0,
     reliability: Mapping[str, Reliability] | None = None,
+    baselines: Mapping[BaselineName, Sequence[CaseScore]] | None = None,
 ) -> Summary:
     """Compute means, confidence intervals and counts.
 
@@ -160,13 +127,19 @@ def summarize(
         noun: Plural noun for the groups, e.g. "patients".
         seen_cases: Number of cases whose image was used in training.
         reliability: Sums for the calibration metrics over all cases, by class name.
+        baselines: Scores of trivial baselines for the same cases, by name.
     """
     groups, known = pool_groups(scores), reliability or {}
+    trivial = {name: pool_groups(own) for name, own in (baselines or {}).items()}
     names = list(dict.fromkeys(score.class_name for score in scores))
     by_case = {score.case: score.pixel_error for score in scores}
     return Summary(
         classes=tuple(
-            _summarize_class(name, scores, groups, seed, known.get(name)) for name in names
+            replace(
+                _summarize_class(name, scores, groups, seed, known.get(name)),
+                baselines=_compare_baselines(name, groups, trivial, seed),
+            )
+            for name in names
         ),
         cases=len(by_case),
         groups=len({score.group for score in groups}),
@@ -179,19 +152,22 @@ def summarize(
 def join_summaries(parts: Sequence[Summary], whole: Summary) -> Summary:
     """Add to the summary of all folds what only the summaries of the folds contain.
 
-    Reliability is pooled. Topology metrics, each at the optimal threshold of its fold, are
-    averaged.
+    Reliability and confusion matrices are summed. Topology metrics, each at the optimal threshold
+    of its fold, and the scores at each threshold are averaged.
 
     Args:
         parts: Summaries of the folds.
         whole: Result of `summarize` for the scores of all folds.
     """
+    of_folds: dict[str, list[ClassScores]] = {own.name: [] for own in whole.classes}
+    for own in (own for part in parts for own in part.classes):
+        of_folds[own.name].append(own)
     classes = [
         replace(
             own,
-            reliability=_pool(
-                [one.reliability for part in parts for one in part.classes if one.name == own.name]
-            ),
+            reliability=_pool([one.reliability for one in of_folds[own.name]]),
+            threshold_curve=join_curves([one.threshold_curve for one in of_folds[own.name]]),
+            thresholds=tuple(own for one in of_folds[own.name] for own in one.thresholds),
         )
         for own in whole.classes
     ]
@@ -204,6 +180,8 @@ def join_summaries(parts: Sequence[Summary], whole: Summary) -> Summary:
         classes=tuple(classes),
         seen_cases=sum(part.seen_cases for part in parts),
         distance_unit=parts[0].distance_unit if len(units) == 1 else "px",
+        confusion=_sum_confusion([part.confusion for part in parts]),
+        baseline_note=" ".join(dict.fromkeys(filter(None, (p.baseline_note for p in parts)))),
         topology={name: _mean_best([part.topology[name] for part in parts]) for name in names},
     )
 
@@ -211,6 +189,12 @@ def join_summaries(parts: Sequence[Summary], whole: Summary) -> Summary:
 def without_distances(means: Mapping[str, Mean]) -> dict[str, Mean]:
     """Return the means of the metrics that have no unit."""
     return {name: mean for name, mean in means.items() if name not in DISTANCES}
+
+
+def _sum_confusion(parts: Sequence[Confusion | None]) -> Confusion | None:
+    known = [part for part in parts if part is not None]
+    complete = len(known) == len(parts)
+    return functools.reduce(Confusion.__add__, known) if known and complete else None
 
 
 def _pool(parts: Sequence[Reliability | None]) -> Reliability | None:
@@ -259,6 +243,31 @@ def _summarize_class(
     )
 
 
+def _compare_baselines(
+    name: str,
+    groups: Sequence[CaseScore],
+    trivial: Mapping[BaselineName, Sequence[CaseScore]],
+    seed: int,
+) -> tuple[BaselineScores, ...]:
+    """Compare a class with each baseline, over the groups in which it is annotated."""
+
+    def dice_of(scores: Sequence[CaseScore]) -> dict[str, float]:
+        own = [score for score in scores if score.class_name == name and score.counts.truth]
+        return {score.group: score.dice or 0.0 for score in own}
+
+    ours, found = dice_of(groups), []
+    for baseline, scores in trivial.items():
+        theirs = dice_of(scores)
+        if ours and theirs.keys() == ours.keys():
+            # Rounded, so that equal scores differ by exactly 0.
+            changes = [round(ours[group] - theirs[group], 12) for group in ours]
+            mean = float(np.mean(list(theirs.values())))
+            found.append(
+                BaselineScores(name=baseline, mean_dice=mean, difference=_mean_of(changes, seed))
+            )
+    return tuple(found)
+
+
 def _mean_of(values: Sequence[float | None], seed: int) -> Mean:
     known = [value for value in values if value is not None]
     return Mean(
@@ -266,90 +275,3 @@ def _mean_of(values: Sequence[float | None], seed: int) -> Mean:
         interval=bootstrap_mean(known, seed=seed),
         groups=len(known),
     )
-
-
-def _class_verdict(own: ClassScores, whole: Summary) -> str:
-    """Return e.g. "The mean Dice on 9 patients not used in training is 0.81 (95% CI ...)."."""
-    label = "" if len(whole.classes) == 1 else f"{own.name}: "
-    if own.mean_dice is None:
-        images = "the only image" if whole.cases == 1 else f"any of the {whole.cases} images"
-        text = f"The class {own.name} is not annotated in {images}, so its Dice is undefined."
-        return label + text + _false_positive_text(own)
-    groups = group_label(own.groups_with_truth, whole.group_noun)
-    context = "not used in training"
-    if whole.seen_cases:
-        context = (
-            f"({whole.seen_cases} of {whole.cases} images were used in training or validation)"
-        )
-    text = f"{label}The mean Dice on {groups} {context} is {own.mean_dice:.3f}"
-    if own.interval is None:
-        text += f". A confidence interval needs at least two {whole.group_noun}."
-    else:
-        text += f" (95% CI {own.interval.low:.3f} to {own.interval.high:.3f})."
-        if not own.interval.is_reliable:
-            text += f" This interval is unreliable: it rests on only {groups}."
-    if own.missed_groups:
-        text += f" In {own.missed_groups} of {groups}, {own.name} was not found."
-    return text + _false_positive_text(own)
-
-
-def _false_positive_text(own: ClassScores) -> str:
-    if not own.cases_without_truth:
-        return ""
-    images = pluralize(own.cases_without_truth, "image")
-    return (
-        f" False positives occur in {own.false_positives} of {images} without annotated {own.name}."
-    )
-
-
-def break_down(
-    scores: Sequence[CaseScore], cases: Sequence[Case], *, noun: str, seed: int
-) -> list[TextTable]:
-    """Return a table of scores for each metadata column with 2 to 12 different values.
-
-    Args:
-        noun: Plural noun for the groups, e.g. "patients".
-    """
-    found = []
-    for column in dict.fromkeys(key for case in cases for key in case.metadata):
-        value_of = {case.id: case.metadata.get(column, "") for case in cases}
-        values = sorted(set(value_of.values()))
-        if 2 <= len(values) <= MAX_CATEGORIES:
-            rows = [
-                row
-                for value in values
-                for row in _breakdown_rows(
-                    value, [s for s in scores if value_of[s.case] == value], seed
-                )
-            ]
-            found.append(
-                TextTable(
-                    title=f"By {column}",
-                    columns=[column, "class", "images", noun, "mean Dice", "95% CI", "missed"],
-                    rows=rows,
-                )
-            )
-    return found
-
-
-def _breakdown_rows(value: str, scores: Sequence[CaseScore], seed: int) -> list[list[str]]:
-    """Return one row for each class."""
-    by_class: dict[str, list[CaseScore]] = {}
-    for score in scores:
-        by_class.setdefault(score.class_name, []).append(score)
-    return [
-        [value or "(none)", name, *_breakdown_cells(own, seed)] for name, own in by_class.items()
-    ]
-
-
-def _breakdown_cells(scores: Sequence[CaseScore], seed: int) -> list[str]:
-    groups = [score for score in pool_groups(scores) if score.counts.truth]
-    dice = [score.dice or 0.0 for score in groups]
-    interval = bootstrap_mean(dice, seed=seed)
-    return [
-        str(len(scores)),
-        str(len(groups)),
-        number_text(sum(dice) / len(dice) if dice else None),
-        f"{interval.low:.3f} to {interval.high:.3f}" if interval else "",
-        str(sum(score.kind == "missed" for score in groups)),
-    ]

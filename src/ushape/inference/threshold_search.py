@@ -187,9 +187,9 @@ class ValidationCases:
         curves = {region.name: [RuleScore() for _ in GRID] for region in self.space.scored}
         for group, probabilities, truth in self._read():
             counted = truth != IGNORE
-            shown = _evidence(probabilities, self.space)
+            shown = evidence_of(probabilities, self.space)
             for region, evidence in zip(self.space.scored, shown, strict=True):
-                found = _counts_on_grid(evidence[counted], region.of(truth[counted]))
+                found = counts_on_grid(evidence[counted], region.of(truth[counted]))
                 for score, counts in zip(curves[region.name], found, strict=True):
                     score.add(group, counts)
         return curves
@@ -281,17 +281,23 @@ def _unchanged_lines(rule: DecisionRule, default: RuleScores) -> Iterator[str]:
         yield "These gains were measured on the cases used to choose; expect less on other cases."
 
 
-def _counts_on_grid(evidence: np.ndarray, in_truth: np.ndarray) -> Iterator[Counts]:
-    """Yield the counts of one class in one case at each threshold of GRID.
+def counts_on_grid(
+    evidence: np.ndarray, in_truth: np.ndarray, grid: Sequence[float] = GRID
+) -> Iterator[Counts]:
+    """Yield the counts of one class in one case at each threshold of the grid.
+
+    Args:
+        evidence: Result of `evidence_of` for the class.
+        grid: Increasing thresholds.
 
     Shapes:
         evidence, in_truth: (N,), the pixels that are counted.
     """
     # Thresholds have the type of the probabilities: 0.35 in float32 reaches 0.35.
-    reached = np.searchsorted(np.asarray(GRID, evidence.dtype), evidence, side="right")
-    everywhere = np.bincount(reached, minlength=len(GRID) + 1)
-    inside = np.bincount(reached[in_truth], minlength=len(GRID) + 1)
-    for place in range(1, len(GRID) + 1):
+    reached = np.searchsorted(np.asarray(grid, evidence.dtype), evidence, side="right")
+    everywhere = np.bincount(reached, minlength=len(grid) + 1)
+    inside = np.bincount(reached[in_truth], minlength=len(grid) + 1)
+    for place in range(1, len(grid) + 1):
         yield Counts(
             overlap=int(inside[place:].sum()),
             truth=int(inside.sum()),
@@ -300,7 +306,7 @@ def _counts_on_grid(evidence: np.ndarray, in_truth: np.ndarray) -> Iterator[Coun
         )
 
 
-def _evidence(probabilities: np.ndarray, space: LabelSpace) -> Iterator[np.ndarray]:
+def evidence_of(probabilities: np.ndarray, space: LabelSpace) -> Iterator[np.ndarray]:
     """Yield for each class (*S) the number that a pixel of the class has at least at its threshold.
 
     The thresholds of the other classes are 0.5. Exact at 0.5; at other thresholds of exclusive

@@ -25,6 +25,9 @@ from ushape.planning.rules.result import RuleResult, Situation, SplitFacts, Time
 from ushape.transforms.tiling import symmetries
 from ushape.types import MaskEncoding
 
+BASELINE_CASES = 100
+"""Maximum number of training cases on which trivial baselines are measured."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
@@ -151,6 +154,7 @@ def _measure_time(
     evaluation_s = expected_evaluation_s(recipe, step_s, predicted) + expected_scoring_s(
         fingerprint, len(stats.space.scored), [shapes[case_id] for case_id in splits.test]
     )
+    evaluation_s += expected_baselines_s([shapes[case_id] for case_id in splits.train])
     training_s = max(5.0, 60 * recipe.train.minutes - elapsed_s() - evaluation_s)
     return TimeBudget(step_s=step_s, training_s=training_s, evaluation_s=evaluation_s)
 
@@ -184,6 +188,13 @@ def expected_scoring_s(data: Fingerprint, classes: int, shapes: Sequence[tuple[i
     )
     topology = topology_s * min(pixels, MAX_TOPOLOGY_PX) if are_cells else 0.0
     return measuring_s * classes * pixels + topology
+
+
+def expected_baselines_s(shapes: Sequence[tuple[int, ...]]) -> float:
+    """Estimate the seconds for measuring trivial baselines on training cases of these shapes."""
+    reading_s, pixel_s = 0.02, 20e-9
+    step = max(1, math.ceil(len(shapes) / BASELINE_CASES))
+    return sum(reading_s + pixel_s * math.prod(shape) for shape in shapes[::step])
 
 
 def _common_encoding(stats: DatasetStats) -> MaskEncoding:

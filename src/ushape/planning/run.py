@@ -56,6 +56,11 @@ class Run:
         return self.folder / "decision.json"
 
     @property
+    def baselines_path(self) -> Path:
+        """Trivial baselines that were chosen on the training cases."""
+        return self.folder / "baselines.json"
+
+    @property
     def metrics_path(self) -> Path:
         return self.folder / "metrics.csv"
 

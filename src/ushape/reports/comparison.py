@@ -8,9 +8,10 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from ushape.evaluation.class_scores import Mean
 from ushape.evaluation.comparison import CaseChange, Comparison, compare_scores
 from ushape.evaluation.storage import Report
-from ushape.evaluation.summary import Mean, Summary, summarize, without_distances
+from ushape.evaluation.summary import Summary, summarize, without_distances
 from ushape.formatting import TextTable, number_text
 from ushape.reports import BLUE, GRAY, ORANGE, adapt, as_svg, write_page
 from ushape.reports.gallery import draw_still

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from ushape.evaluation.case_images import CasePicture, encode_picture, reduce_picture
+from ushape.evaluation.class_scores import ClassScores
 from ushape.evaluation.scores import CaseScore
-from ushape.evaluation.summary import ClassScores, Summary
+from ushape.evaluation.summary import Summary
+from ushape.formatting import count_text
 from ushape.reports import as_data
 from ushape.transforms.overlay import HIT_COLOR, PREDICTION_COLOR, TRUTH_COLOR, outline
 
@@ -25,6 +27,8 @@ QUALITY_LEVELS = ((512, 80), (384, 75), (320, 70), (256, 60), (192, 50))
 
 HIGHLIGHTS = ("Lowest Dice", "Median Dice", "Highest Dice")
 
+FALSE_POSITIVE = "Largest false positive"
+
 MAX_DOTS = 4000
 """Maximum number of cases in a plot; from more, an evenly spaced subset is drawn."""
 
@@ -34,11 +38,13 @@ class Highlight:
     """Picture that is always shown."""
 
     label: str
-    """One of `HIGHLIGHTS`."""
+    """One of `HIGHLIGHTS`, or `FALSE_POSITIVE`."""
 
     case: str
     group: str
-    dice: float
+    result: str
+    """Dice of the case, or a false positive in words."""
+
     picture: int
     """Index in the pictures of the gallery."""
 
@@ -57,21 +63,29 @@ class Gallery:
 
 
 def make_gallery(
-    pictures: Sequence[CasePicture], dice: Mapping[str, float], max_bytes: int = MAX_GALLERY_BYTES
+    pictures: Sequence[CasePicture],
+    dice: Mapping[str, float],
+    false_positives: Mapping[str, int] | None = None,
+    max_bytes: int = MAX_GALLERY_BYTES,
 ) -> Gallery:
     """Encode as many pictures as fit, at the highest quality at which they fit.
 
-    The pictures with the lowest, median and highest Dice come first.
+    The pictures with the lowest, median and highest Dice, and the largest false positive, come
+    first.
 
     Args:
         pictures: Pictures of some or all cases.
         dice: Dice by case identifier, including cases without a picture. Pictures of cases
             without a Dice come last.
+        false_positives: Predicted pixels of cases in which nothing is annotated, by identifier.
         max_bytes: Maximum size of all pictures as text.
     """
+    false_positives = false_positives or {}
     by_case = {picture.case: picture for picture in pictures}
     ranked = sorted((case for case in by_case if case in dice), key=lambda case: (dice[case], case))
     chosen = _choose_highlights(ranked, dice)
+    if alarms := [case for case in by_case if false_positives.get(case)]:
+        chosen[FALSE_POSITIVE] = max(alarms, key=lambda case: false_positives[case])
     order = [*chosen.values(), *ranked, *(case for case in by_case if case not in dice)]
     ordered = [by_case[case] for case in dict.fromkeys(order)]
     encoded = _encode_within(ordered, max_bytes)
@@ -83,7 +97,9 @@ def make_gallery(
                 label=label,
                 case=case,
                 group=by_case[case].group,
-                dice=dice[case],
+                result=f"Dice {dice[case]:.3f}"
+                if case in dice
+                else f"{count_text(false_positives[case])} pixels are predicted, none is annotated",
                 picture=place_of[case],
                 still=draw_still(by_case[case]),
             )

@@ -7,7 +7,14 @@ from pathlib import Path
 
 from ushape._version import __version__
 from ushape.evaluation.case_images import MAX_SUSPECT_PICTURES, CasePicture, label_error_score
-from ushape.evaluation.scores import CaseScore, by_case, case_dice, dice_by_case, pool_groups
+from ushape.evaluation.scores import (
+    CaseScore,
+    by_case,
+    case_dice,
+    dice_by_case,
+    false_positive_px,
+    pool_groups,
+)
 from ushape.evaluation.storage import CARD, PAGE, Report
 from ushape.evaluation.summary import Summary
 from ushape.formatting import TextTable, group_label, number_text, pluralize, to_csv
@@ -16,6 +23,7 @@ from ushape.metrics.overlap import CASE_KINDS
 from ushape.reports import write_page
 from ushape.reports.gallery import draw_still, make_gallery, plot_data
 from ushape.reports.tables import (
+    baseline_table,
     epoch_table,
     kind_table,
     mean_table,
@@ -43,7 +51,8 @@ def write_pages(folder: Path, report: Report) -> None:
 def write_report(path: Path, report: Report) -> None:
     """Write the report page atomically."""
     summary, scores = report.summary, worst_first(report.scores)
-    gallery = make_gallery(report.pictures, dice_by_case(scores))
+    alarms = {case: false_positive_px(own) for case, own in by_case(scores).items()}
+    gallery = make_gallery(report.pictures, dice_by_case(scores), alarms)
     page = plot_data(scores, summary, report.epochs, gallery)
     places = {case["id"]: place for place, case in enumerate(page["cases"])}
     write_page(
@@ -57,6 +66,7 @@ def write_report(path: Path, report: Report) -> None:
         gallery=gallery,
         page=page,
         means=[mean_tables(own, summary) for own in summary.classes],
+        baselines=[baseline_table(own, summary) for own in summary.classes if own.baselines],
         topology=topology_table(summary),
         kinds=kind_table(summary),
         epochs=epoch_table(page["epochs"]),
@@ -120,6 +130,11 @@ def _results(summary: Summary) -> Iterator[str]:
         yield ""
         yield from _table(mean_table(own, summary))
         yield ""
+        if own.baselines:
+            yield "Trivial baselines, scored in the same way:"
+            yield ""
+            yield from _table(baseline_table(own, summary))
+            yield ""
         counts = ", ".join(f"{own.case_kinds[kind]} {kind}" for kind in CASE_KINDS)
         yield f"Detection in {pluralize(summary.cases, 'image')}: {counts}."
         yield ""

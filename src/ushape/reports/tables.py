@@ -8,10 +8,13 @@ from functools import partial
 
 import numpy as np
 
+from ushape.evaluation.baselines import BASELINE_TEXTS
+from ushape.evaluation.class_scores import ClassScores, Mean
 from ushape.evaluation.scores import CaseScore
-from ushape.evaluation.summary import ClassScores, Mean, Summary
+from ushape.evaluation.summary import Summary
 from ushape.formatting import TextTable, count_text, number_text
 from ushape.metrics.overlap import CASE_KINDS
+from ushape.metrics.stats import RELIABLE_FROM
 
 MAX_ROWS = 1000
 """Maximum number of rows of a table; scores.csv contains all of them."""
@@ -28,7 +31,10 @@ CASE_METRICS = (
 """Columns of a table of cases in addition to Dice; scores.csv contains all metrics."""
 
 SIZE_BINS = 5
-"""Number of bins of equally many cases in the table of Dice by object size."""
+"""Maximum number of bins of equally many cases in the table of Dice by object size."""
+
+MIN_BIN_CASES = 4
+"""Minimum number of cases in a bin: a median of fewer says nothing about a size."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,27 @@ def mean_tables(own: ClassScores, summary: Summary) -> tuple[TextTable, TextTabl
     return mean_table(own, summary, MAIN_METRICS), mean_table(own, summary, others)
 
 
+def baseline_table(own: ClassScores, summary: Summary) -> TextTable:
+    """Return the Dice of the trivial baselines and its difference to that of the network."""
+    rows = [
+        [
+            BASELINE_TEXTS[base.name].format(name=own.name),
+            number_text(base.mean_dice),
+            f"{base.difference.value or 0:+.3f}",
+            _signed_interval(base.difference),
+            "yes" if base.is_exceeded else "no",
+        ]
+        for base in sorted(own.baselines, key=lambda one: -one.mean_dice)
+    ]
+    return TextTable(
+        title=f"{own.name}: trivial baselines",
+        columns=["baseline", "mean Dice", "gain of the network", "95% CI", "better"],
+        rows=rows,
+        note=f"On the same {summary.group_noun}, averaged in the same way; the gain is paired by "
+        f"group. {summary.baseline_note}".rstrip(),
+    )
+
+
 def topology_table(summary: Summary) -> TextTable:
     """Return the topology metrics, each at its optimal threshold and for the predicted masks."""
     return TextTable(
@@ -170,7 +197,7 @@ def score_table(
     if len({score.class_name for score in scores}) > 1:
         columns["class"] = lambda score: score.class_name
     columns["result"] = lambda score: score.kind
-    columns["Dice"] = lambda score: number_text(score.dice)
+    columns["Dice"] = lambda score: number_text(score.dice if score.counts.truth else None)
     metrics = [
         name for name in CASE_METRICS if any(s.metrics.get(name) is not None for s in scores)
     ]
@@ -202,11 +229,15 @@ def _short_name(name: str, unit: str) -> str:
 
 
 def size_table(scores: Sequence[CaseScore], class_name: str) -> TextTable:
-    """Return the Dice by annotated size, in bins of equally many cases."""
+    """Return the Dice by annotated size, in bins of equally many cases.
+
+    No rows if there are too few cases for two bins.
+    """
     own = [score for score in scores if score.class_name == class_name and score.counts.truth]
     own.sort(key=lambda score: score.counts.truth)
     rows = []
-    for part in np.array_split(np.arange(len(own)), min(SIZE_BINS, len(own))) if own else ():
+    bins = min(SIZE_BINS, len(own) // MIN_BIN_CASES)
+    for part in np.array_split(np.arange(len(own)), bins) if bins > 1 else ():
         members = [own[place] for place in part]
         sizes = [score.counts.truth for score in members]
         dice = [score.dice or 0.0 for score in members]
@@ -223,6 +254,9 @@ def size_table(scores: Sequence[CaseScore], class_name: str) -> TextTable:
         title=f"{class_name}: Dice by annotated size",
         columns=["annotated px", "images", "median Dice", "lowest Dice", "missed"],
         rows=rows,
+        note=f"Bins of fewer than {RELIABLE_FROM} images are unreliable."
+        if 0 < len(own) < RELIABLE_FROM * bins
+        else "",
     )
 
 
@@ -259,8 +293,22 @@ def reliability_table(own: ClassScores) -> TextTable | None:
 
 
 def worst_first(scores: Sequence[CaseScore]) -> list[CaseScore]:
-    """Return the scores by increasing Dice, those without a Dice at the end."""
-    return sorted(scores, key=lambda score: (score.dice is None, score.dice or 0.0))
+    """Return the scores by increasing Dice, then false positives by size, then empty cases.
+
+    Only the Dice of annotated classes is compared: that of any false positive is 0.
+    """
+
+    def rank(score: CaseScore) -> tuple[int, float]:
+        if score.counts.truth:
+            return 0, score.dice or 0.0
+        return (1, -score.counts.predicted) if score.counts.predicted else (2, 0.0)
+
+    return sorted(scores, key=rank)
+
+
+def _signed_interval(mean: Mean) -> str:
+    interval = mean.interval
+    return "" if interval is None else f"{interval.low:+.3f} to {interval.high:+.3f}"
 
 
 def _interval_text(mean: Mean) -> str:

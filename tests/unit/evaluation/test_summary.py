@@ -3,9 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ushape.evaluation.breakdown import break_down
 from ushape.evaluation.comparison import compare_scores
 from ushape.evaluation.scores import CaseScore, score_case
-from ushape.evaluation.summary import BestScore, break_down, join_summaries, summarize
+from ushape.evaluation.summary import BestScore, join_summaries, summarize
 from ushape.labels import LabelSpace
 from ushape.metrics.overlap import Counts
 from ushape.metrics.probability import measure_reliability

@@ -17,7 +17,7 @@ from ushape.reports.report import AUDIT_PAGE, AUDIT_TABLE, write_audit, write_ca
 
 @pytest.fixture(scope="module")
 def cases():
-    return [make_case(f"case<{n}>", 32, n, group=f"g{n % 3}") for n in range(7)]
+    return [make_case(f"case<{n}>", 32, n, group=f"g{n % 3}") for n in range(8)]
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from ushape.reports.tables import (
     score_table,
     size_table,
     topology_table,
+    worst_first,
 )
 
 
@@ -69,12 +70,38 @@ def test_topology_table_states_the_optimal_threshold():
 
 
 def test_size_table_has_bins_of_equally_many_cases():
-    scores = [one for size in (1, 2, 3, 10, 20, 50) for one in score(str(size), size, 2)]
-    rows = size_table(scores, "cell").rows
-    # Two pixels are predicted: Dice 2/3 for size 1, 1 for 2, then 4/5, 4/12, 4/22 and 4/52.
-    assert rows[0] == ["1 to 2", "2", "0.833", "0.667", "0"]
-    assert rows[-1] == ["50 to 50", "1", "0.077", "0.077", "0"]
+    sizes = (1, 2, 3, 4, 10, 20, 20, 50)
+    scores = [one for size in sizes for one in score(str(size), size, 2)]
+    table = size_table(scores, "cell")
+    # Two pixels are predicted: Dice 2/3 for size 1, 1 for 2, then 4/5, 4/6, 4/12, 4/22 and 4/52.
+    assert table.rows == [
+        ["1 to 4", "4", "0.733", "0.667", "0"],
+        ["10 to 50", "4", "0.182", "0.077", "0"],
+    ]
+    assert "unreliable" in table.note
     assert size_table(score("empty", 0, 4), "cell").rows == []
+
+
+def test_size_table_has_no_bins_of_few_cases():
+    scores = [one for size in range(1, 8) for one in score(str(size), size, 2)]
+    assert size_table(scores, "cell").rows == []
+
+
+def test_worst_first_lists_false_positives_after_annotated_cases():
+    scores = [
+        *score("empty", 0, 0),
+        *score("small alarm", 0, 1),
+        *score("good", 5, 5),
+        *score("large alarm", 0, 9),
+        *score("missed", 5, 0),
+    ]
+    ranked = worst_first(scores)
+    assert [one.case for one in ranked] == [
+        *("missed", "good", "large alarm", "small alarm", "empty")
+    ]
+    table = score_table("all", ranked, of_cases=True)
+    dice = table.columns.index("Dice")
+    assert [row[dice] for row in table.rows] == ["0.000", "1.000", "", "", ""]
 
 
 def test_score_table_states_how_many_rows_are_omitted():

@@ -24,11 +24,11 @@ function startChooser(page) {
   followHash(chooser);
 }
 
-/** Returns the indices of all cases by increasing mean Dice; cases without a Dice come last. */
+/** Returns the indices of all cases by increasing mean Dice of the annotated classes; cases without come last. */
 function rankCases({ cases, scores }) {
   const dice = cases.map(() => []);
   for (const score of scores) {
-    if (score.dice !== null) dice[score.case].push(score.dice);
+    if (score.truth) dice[score.case].push(score.dice);
   }
   const means = dice.map((own) => own.reduce((sum, value) => sum + value, 0) / own.length);
   const rank = (place) => (Number.isNaN(means[place]) ? Infinity : means[place]);
@@ -94,11 +94,11 @@ function describeCase(article, page, place) {
   ].join(" ");
 }
 
-/** "cell Dice 0.812", "cell missed, Dice 0.000", "cell both empty" */
-function scoreText(page, { class: own, dice, kind }) {
+/** "cell Dice 0.812", "cell missed, Dice 0.000", "cell false positive", "cell both empty" */
+function scoreText(page, { class: own, dice, kind, truth }) {
   const label = page.classes.length > 1 ? `${page.classes[own].name} ` : "";
   const what = kind === "both present" ? "" : kind;
-  const score = dice === null ? "" : `Dice ${dice.toFixed(3)}`;
+  const score = truth ? `Dice ${dice.toFixed(3)}` : "";
   return label + [what, score].filter(Boolean).join(", ");
 }
 

@@ -1,0 +1,57 @@
+"""Results of a class in a few sentences, with its false positives and the best trivial baseline."""
+
+from __future__ import annotations
+
+from ushape.evaluation.baselines import BASELINE_TEXTS
+from ushape.evaluation.class_scores import ClassScores
+from ushape.formatting import group_label, pluralize
+
+
+def describe_class(own: ClassScores, *, noun: str, cases: int, seen_cases: int) -> str:
+    """Return e.g. "The mean Dice on 9 patients not used in training is 0.81 (95% CI ...)."."""
+    if own.mean_dice is None:
+        images = "the only image" if cases == 1 else f"any of the {cases} images"
+        text = f"The class {own.name} is not annotated in {images}, so its Dice is undefined."
+        return text + _false_positive_text(own)
+    groups = group_label(own.groups_with_truth, noun)
+    context = "not used in training"
+    if seen_cases:
+        context = f"({seen_cases} of {cases} images were used in training or validation)"
+    text = f"The mean Dice on {groups} {context} is {own.mean_dice:.3f}"
+    if own.interval is None:
+        text += f". A confidence interval needs at least two {noun}."
+    else:
+        text += f" (95% CI {own.interval.low:.3f} to {own.interval.high:.3f})."
+        if not own.interval.is_reliable:
+            text += f" This interval is unreliable: it rests on only {groups}."
+    if own.missed_groups:
+        text += f" In {own.missed_groups} of {groups}, {own.name} was not found."
+    return text + _false_positive_text(own) + _baseline_text(own, noun)
+
+
+def _baseline_text(own: ClassScores, noun: str) -> str:
+    """Return how the class compares with the best trivial baseline; '' if there is none."""
+    best = own.best_baseline
+    if best is None:
+        return ""
+    what, change = BASELINE_TEXTS[best.name].format(name=own.name), best.difference
+    if best.is_exceeded:
+        return f" The best trivial baseline, {what}, has {best.mean_dice:.3f}."
+    text = f" This is no better than a trivial baseline: {what} has {best.mean_dice:.3f}"
+    text += f" (difference {change.value or 0:+.3f}"
+    if change.interval is not None:
+        text += f", 95% CI {change.interval.low:+.3f} to {change.interval.high:+.3f}"
+    if (change.value or 0) > 0:
+        return f"{text}). More test {noun} are needed to show a difference."
+    if best.name in ("mean_mask", "intensity", "mean_mask_argmax"):
+        return f"{text}). The network adds nothing to this rule."
+    return f"{text}). Nothing was learned about {own.name}."
+
+
+def _false_positive_text(own: ClassScores) -> str:
+    if not own.cases_without_truth:
+        return ""
+    images = pluralize(own.cases_without_truth, "image")
+    return (
+        f" False positives occur in {own.false_positives} of {images} without annotated {own.name}."
+    )
