@@ -42,3 +42,55 @@ def save_series(folder, places=(0, 1, 2, 3, 4), slices=SLICES, **elements):
                 **elements,
             },
         )
+
+
+def save_segmentation(path, frames, segments, start=(0, 0, 0), **elements):
+    """Saves a binary DICOM SEG.
+
+    Args:
+        frames: Position along the normal in mm, segment number, and pixels (y, x) of each frame.
+        segments: Names of the segments, from number 1.
+        start: Position 0 along the normal, (x, y, z) in mm.
+    """
+
+    def item(**values):
+        data = pydicom.Dataset()
+        for name, value in values.items():
+            setattr(data, name, value)
+        return data
+
+    def place(z):
+        return item(ImagePositionPatient=[round(float(n), 6) for n in start + z * NORMAL])
+
+    measures = item(PixelSpacing=[1, 1], SliceThickness=2.5, SpacingBetweenSlices=2.5)
+    masks = np.stack([mask for _, _, mask in frames]).astype(bool)
+    bits = np.packbits(masks.ravel(), bitorder="little").tobytes()
+    save(
+        path,
+        masks,
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.66.4",
+        Modality="SEG",
+        NumberOfFrames=len(frames),
+        BitsAllocated=1,
+        BitsStored=1,
+        HighBit=0,
+        SegmentSequence=[
+            item(SegmentNumber=number, SegmentLabel=name)
+            for number, name in enumerate(segments, start=1)
+        ],
+        SharedFunctionalGroupsSequence=[
+            item(
+                PixelMeasuresSequence=[measures],
+                PlaneOrientationSequence=[item(ImageOrientationPatient=COSINES)],
+            )
+        ],
+        PerFrameFunctionalGroupsSequence=[
+            item(
+                PlanePositionSequence=[place(z)],
+                SegmentIdentificationSequence=[item(ReferencedSegmentNumber=number)],
+            )
+            for z, number, _ in frames
+        ],
+        PixelData=bits + b"\0" * (len(bits) % 2),
+        **elements,
+    )

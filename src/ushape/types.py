@@ -82,6 +82,21 @@ class Case:
     """Values of further columns of a table, by column name."""
 
 
+GridRemark = Literal[
+    "reoriented", "cropped", "resampled", "shifted", "unpositioned", "sheared", "no_spacing"
+]
+"""What was done to read a file's position, or to bring a mask onto the grid of its image.
+
+- reoriented: the mask was mirrored, or its axes exchanged;
+- cropped: the mask covers another part of the same grid;
+- resampled: the mask has another spacing or direction, so the nearest of its pixels are used;
+- shifted: the positions differ by less than half a pixel, which was ignored;
+- unpositioned: one of the files states no real position, so pixels are compared by their index;
+- sheared: the axes of a file are slightly off right angles, which was corrected;
+- no_spacing: a file states no spacing, so 1 mm is assumed.
+"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Grid:
     """Position of a file's pixels in the patient, as ITK defines it."""
@@ -97,6 +112,19 @@ class Grid:
 
     direction: tuple[float, ...]
     """Direction cosines: a matrix row by row, one column for each axis of the file, x first."""
+
+    is_positioned: bool = field(default=True, compare=False)
+    """Whether origin and direction differ from those that programs write without a position."""
+
+    remarks: tuple[GridRemark, ...] = field(default=(), compare=False)
+    """What was corrected in the file's header."""
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """(D, D + 1) float64: indices in the order of `shape`, and 1, to positions in mm."""
+        dims = len(self.shape)
+        columns = np.reshape(self.direction, (dims, dims))[:, ::-1] * np.asarray(self.spacing_mm)
+        return np.column_stack([columns, self.origin_mm])
 
 
 TiffTag = tuple[int, int, int, Any, bool]
@@ -204,6 +232,11 @@ class MaskPixels:
     """(*S), integer."""
 
     encoding: MaskEncoding = field(default_factory=MaskEncoding)
+    grid: Grid | None = None
+    """Position in the patient, if the file states it."""
+
+    remarks: frozenset[GridRemark] = frozenset()
+    """What was done to bring the mask onto the grid of its image."""
 
 
 @dataclass(frozen=True, kw_only=True)

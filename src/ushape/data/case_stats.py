@@ -29,7 +29,7 @@ from ushape.errors import DataError
 from ushape.formatting import natural_order
 from ushape.io.annotations import read_annotation
 from ushape.transforms.resampling import resample_image
-from ushape.types import Case, MaskEncoding
+from ushape.types import Case, GridRemark, MaskEncoding
 
 THUMBNAIL = 32
 """Side of a thumbnail in pixels."""
@@ -107,6 +107,9 @@ class CaseStats:
     """Number of pixels of each mask value."""
 
     encoding: MaskEncoding = field(default_factory=MaskEncoding)
+    grid_remarks: frozenset[GridRemark] = frozenset()
+    """What was done to bring the mask onto the grid of the image."""
+
     mask_is_image: bool = False
     """Whether the mask file is a copy of the image."""
 
@@ -160,7 +163,7 @@ def scan_case(case: Case) -> CaseStats:
     """Read and measure the files of a case; a damaged file is reported in `error`."""
     assert case.mask is not None, "only annotated cases are measured"
     try:
-        image, mask = read_image(case), read_annotation(case.mask)
+        image, mask = read_image(case), read_annotation(case.mask, case.image)
     except DataError as error:
         files = [path for path in (case.image, case.mask) if isinstance(path, Path)]
         empty = any(path.is_file() and path.stat().st_size == 0 for path in files)
@@ -195,6 +198,7 @@ def scan_case(case: Case) -> CaseStats:
         pixel_hash=hash_pixels(image),
         value_counts=dict(zip(values.tolist(), counts.tolist(), strict=True)),
         encoding=mask.encoding,
+        grid_remarks=mask.remarks,
         mask_is_image=same_size and len(values) > 2 and bool((image[0] == codes).all()),
         image_orientation=orientation,
         mask_orientation=_read_header(case.mask)[0] if isinstance(case.mask, Path) else 1,

@@ -12,6 +12,7 @@ from ushape.data.layouts import LAYOUTS
 from ushape.data.layouts.base import LayoutMatch
 from ushape.data.layouts.coco import pair_coco, read_coco_file
 from ushape.data.layouts.folders import pair_folders
+from ushape.data.layouts.segments import segment_classes
 from ushape.data.layouts.table import TABLES, read_table
 from ushape.errors import DataError
 from ushape.formatting import pluralize
@@ -59,6 +60,7 @@ def discover(data: Path, masks: Path | None = None) -> DatasetListing:
     for place in (data if data.is_dir() else data.parent, masks):
         if stated is None and place is not None and place.is_dir():
             stated = read_class_names(place)
+    stated = stated or segment_classes(case.mask for case in found.cases)
     notes = [*_describe_rest(found), *found.notes]
     return DatasetListing(cases=found.cases, layout=found.layout, notes=notes, classes=stated)
 

@@ -17,6 +17,7 @@ from ushape import io
 from ushape.errors import ConfigError, DataError, check_range
 from ushape.formatting import pluralize, size_text
 from ushape.io.annotations import read_annotation
+from ushape.io.placement import AS_THEY_ARE, compare_grids
 from ushape.labels import LabelSpace
 from ushape.normalization import Normalization
 from ushape.transforms.resampling import find_box, place_classes, place_image, restore_probabilities
@@ -236,7 +237,7 @@ def join_channels(case: Case, first: Pixels, channels: int | None = None) -> Pix
     image = first.array
     if case.channels:
         image = np.concatenate(
-            [image, *(_read_further(path, image, case) for path in case.channels)]
+            [image, *(_read_further(path, first, case) for path in case.channels)]
         )
     if channels is not None and image.shape[0] != channels:
         raise DataError(
@@ -248,23 +249,31 @@ def join_channels(case: Case, first: Pixels, channels: int | None = None) -> Pix
     return replace(first, array=image)
 
 
-def _read_further(path: Path, first: np.ndarray, case: Case) -> np.ndarray:
-    further = io.read(path).array
-    if further.shape[1:] != first.shape[1:]:
+def _read_further(path: Path, first: Pixels, case: Case) -> np.ndarray:
+    further, shape = io.read(path), first.array.shape[1:]
+    if further.array.shape[1:] != shape:
         raise DataError(
-            f"{path} has {size_text(further.shape[1:])} pixels, but {case.image} has "
-            f"{size_text(first.shape[1:])}.",
+            f"{path} has {size_text(further.array.shape[1:])} pixels, but {case.image} has "
+            f"{size_text(shape)}.",
             code="channel_size_mismatch",
             hint="Provide all channels of a case in the same size.",
         )
-    return further
+    grid, other = first.grid, further.grid
+    if grid and other and compare_grids(grid, other) not in AS_THEY_ARE:
+        raise DataError(
+            f"{path} states another direction, spacing or origin than {case.image}.",
+            code="channel_grid_mismatch",
+            hint="Resample all channels of a case to the grid of the first one, or copy its header "
+            "if the pixels correspond by their index.",
+        )
+    return further.array
 
 
 def read_classes(case: Case, space: LabelSpace) -> np.ndarray | None:
     """Read the mask as class indices (*S); None for a case without a mask."""
     if case.mask is None:
         return None
-    codes = read_annotation(case.mask).codes
+    codes = read_annotation(case.mask, case.image).codes
     try:
         return space.classes_of(codes)
     except DataError as error:

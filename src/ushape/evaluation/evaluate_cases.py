@@ -142,7 +142,7 @@ def read_truth(case: Case, space: LabelSpace, spacing: Sequence[float] | None) -
     assert case.mask is not None, "as above"
     objects = None
     if space.threshold == 1:  # This is how masks of object numbers are read.
-        codes = read_annotation(case.mask).codes
+        codes = read_annotation(case.mask, case.image).codes
         if len(np.unique(codes[codes > 0])) > 1:
             objects = codes
     return CaseTruth(classes=classes, objects=objects, spacing=spacing)

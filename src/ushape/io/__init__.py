@@ -101,7 +101,8 @@ def read_mask(path: Path) -> MaskPixels:
     pixels = _read(path)
     suffix = _writable_suffix(suffix_of(path), pixels.array)
     holds_colors = suffix in WRITERS and suffix != ".gif"
-    return decode_mask(path, pixels, suffix, holds_colors=holds_colors)
+    mask = decode_mask(path, pixels, suffix, holds_colors=holds_colors)
+    return replace(mask, grid=pixels.grid)
 
 
 def write_mask(
@@ -183,14 +184,25 @@ def as_stored_probabilities(probabilities: np.ndarray, dtype: ProbabilityType) -
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file name has a suffix that can be read, and is not hidden; also .zarr folders."""
-    return suffix_of(path) in READERS and not path.name.startswith(".")
+    """Whether a path has a suffix that can be read, or is DICOM without suffix, and is not hidden.
+
+    A .zarr folder is an image, a folder of DICOM slices is not.
+    """
+    is_readable = suffix_of(path) in READERS or is_dicom_file(path)
+    return is_readable and not path.name.startswith(".")
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a path is a .dcm file, or a folder that is read as a series of slices."""
+    """Whether a path is a DICOM file, or a folder that is read as a series of slices."""
+    return is_dicom_file(path) or (suffix_of(path) not in READERS and path.is_dir())
+
+
+def is_dicom_file(path: Path) -> bool:
+    """Whether a path is a .dcm file, or a file without a suffix that has the mark of DICOM."""
     suffix = suffix_of(path)
-    return suffix == ".dcm" or (suffix not in READERS and path.is_dir())
+    return suffix == ".dcm" or (
+        suffix == "" and path.name != "DICOMDIR" and path.is_file() and dicom.is_marked(path)
+    )
 
 
 def is_read_in_bands(path: Path) -> bool:
@@ -204,10 +216,14 @@ def is_writable(suffix: str) -> bool:
 
 
 def suffix_of(path: Path) -> str:
-    """Return the full suffix in lower case with its dot: `.nii.gz` and `.ome.tif` are one."""
+    """Return the full suffix in lower case with its dot: `.nii.gz` and `.ome.tif` are one.
+
+    Digits are not a suffix: DICOM files are often named by numbers such as 1.2.840.
+    """
     name = path.name.lower()
     double = (suffix for suffix in READERS if suffix.count(".") == 2 and name.endswith(suffix))
-    return next(double, path.suffix.lower())
+    single = path.suffix.lower()
+    return next(double, "" if single[1:].isdigit() else single)
 
 
 def stem_of(path: Path) -> str:
@@ -263,6 +279,8 @@ def reader_of(path: Path) -> Callable[[Path], Pixels]:
     suffix = suffix_of(path)
     if is_dicom(path) and path.is_dir():
         return dicom.read_series
+    if suffix not in READERS and is_dicom_file(path):
+        return dicom.read
     if suffix not in READERS:
         raise DataError(
             f"{path}: {suffix or 'a file without suffix'} is not a supported image format.",

@@ -16,7 +16,8 @@ import numpy as np
 from ushape import io
 from ushape.errors import DataError, require_package
 from ushape.io.files import MAX_PIXELS, read_json
-from ushape.types import CocoMask, Mask, MaskEncoding, MaskParts, MaskPixels
+from ushape.io.placement import place_on
+from ushape.types import CocoMask, GridRemark, Mask, MaskEncoding, MaskParts, MaskPixels
 
 JSON_HINT = "Write it as JSON, encoded in UTF-8."
 """Hint of the error about a JSON file of the user that cannot be read."""
@@ -24,8 +25,12 @@ JSON_HINT = "Write it as JSON, encoded in UTF-8."
 _LOCK = Lock()
 
 
-def read_annotation(mask: Mask) -> MaskPixels:
+def read_annotation(mask: Mask, image: Path | None = None) -> MaskPixels:
     """Read a mask as one integer code per pixel.
+
+    Args:
+        image: Image that the mask belongs to; if both files state their position, the mask is
+            brought onto its grid.
 
     Shapes:
         returns: codes (*S). For parts: 0, or the value of the last part that covers the pixel.
@@ -36,10 +41,18 @@ def read_annotation(mask: Mask) -> MaskPixels:
             an annotation is neither a polygon nor run lengths.
     """
     if isinstance(mask, MaskParts):
-        return _read_parts(mask)
+        return _read_parts(mask, image)
     if isinstance(mask, CocoMask):
         return _read_coco(mask)
-    return io.read_mask(mask)
+    return _read_on_grid(mask, image)
+
+
+def _read_on_grid(path: Path, image: Path | None) -> MaskPixels:
+    mask = io.read_mask(path)
+    if mask.grid is None or image is None:
+        return mask
+    grid = io.read_grid(image)
+    return mask if grid is None else place_on(grid, mask, path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,12 +152,13 @@ def _by_id(path: Path, what: str, entries: list[Any]) -> dict[int | str, Any]:
     return found
 
 
-def _read_parts(mask: MaskParts) -> MaskPixels:
+def _read_parts(mask: MaskParts, image: Path | None) -> MaskPixels:
     codes: np.ndarray | None = None
+    remarks: frozenset[GridRemark] = frozenset()
     dtype = np.min_scalar_type(max(mask.values))
     for path, value in zip(mask.paths, mask.values, strict=True):
-        read = io.read_mask(path)
-        part = read.codes
+        read = _read_on_grid(path, image)
+        part, remarks = read.codes, remarks | read.remarks
         if codes is None:
             codes, suffix = np.zeros(part.shape, dtype), read.encoding.suffix
         if part.shape != codes.shape:
@@ -164,7 +178,8 @@ def _read_parts(mask: MaskParts) -> MaskPixels:
             )
         codes[inside] = value
     assert codes is not None, "a mask has at least one part"
-    return MaskPixels(codes=codes, encoding=MaskEncoding(dtype=str(codes.dtype), suffix=suffix))
+    encoding = MaskEncoding(dtype=str(codes.dtype), suffix=suffix)
+    return MaskPixels(codes=codes, encoding=encoding, remarks=remarks)
 
 
 def _read_coco(mask: CocoMask) -> MaskPixels:

@@ -10,7 +10,17 @@ from typing import Any
 import numpy as np
 
 from ushape.errors import DataError, require_package
-from ushape.io import files
+from ushape.io import dicom_seg, files
+from ushape.io.dicom_position import (
+    MAX_TILT,
+    MAX_UNEVEN,
+    axes_of,
+    frame_order,
+    functional_group,
+    grid_of,
+    numbers,
+    spacing_of,
+)
 from ushape.io.itk import load_itk, on_grid, spacing_on
 from ushape.types import Grid, Pixels
 
@@ -35,19 +45,13 @@ PIXEL_ELEMENTS = (
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 """SOP class of the temporary files that ITK unpacks."""
 
-MAX_UNEVEN = 0.1
-"""Largest deviation of a gap in a series, as a share of the slice distance, before a slice counts
-as missing."""
-
-MAX_TILT = 1e-3
-"""Largest difference of direction cosines within one series."""
-
 
 def read(path: Path) -> Pixels:
     """Read a single file: (1, y, x), colors (3, y, x), several frames (C, z, y, x).
 
     Rescale slope and intercept are applied: integer ones give int32, others float32. MONOCHROME1,
-    in which small values are bright, is inverted. Palettes are converted to their colors.
+    in which small values are bright, is inverted. Palettes are converted to their colors. Frames
+    are ordered by position; those of a segmentation (DICOM SEG) become a label map (1, z, y, x).
 
     Raises:
         DataError: if the file is damaged or hostile, has no pixels, or its compression is not
@@ -57,10 +61,13 @@ def read(path: Path) -> Pixels:
     with files.reading(path):
         data = _load(path)
         array = _pixels_of(path, data)
+        if dicom_seg.is_segmentation(data):
+            return dicom_seg.place_segments(path, data, array)
         frames = array.shape[1] if array.ndim == 4 else 1
-        grid = _grid_of(data, frames)
+        array = array[:, frame_order(data, frames)] if frames > 1 else array
+        grid = grid_of(data, frames)
         if grid is None:
-            spacing = _spacing_of(data, frames)
+            spacing = spacing_of(data, frames)
             flat = spacing[-(array.ndim - 1) :] if spacing is not None else None
             return Pixels(array=array, spacing_mm=flat)
         return on_grid(array.reshape(len(array), *grid.shape), grid)
@@ -118,8 +125,10 @@ def _read_header(path: Path) -> tuple[Grid | None, tuple[float, ...] | None]:
             return _stack_of(slices), None
         data = slices[0][1] if slices else _load(path, pixels=False)
         frames = int(data.get("NumberOfFrames") or 1)
-        spacing = _spacing_of(data, frames)
-        return _grid_of(data, frames), spacing and spacing[-2 if frames == 1 else -3 :]
+        if dicom_seg.is_segmentation(data):
+            return dicom_seg.slices_of(path, data, frames)[0], None
+        spacing = spacing_of(data, frames)
+        return grid_of(data, frames), spacing and spacing[-2 if frames == 1 else -3 :]
 
 
 def patient_of(path: Path) -> str:
@@ -134,13 +143,32 @@ def patient_of(path: Path) -> str:
         return str(slices[0][1].get("PatientID") or "").strip()
 
 
+def segment_names(path: Path) -> dict[int, str]:
+    """Return the names of the segments by their number, if a file is a segmentation.
+
+    Raises:
+        DataError: if it is not DICOM, or is damaged.
+        MissingPackageError: if pydicom is not installed.
+    """
+    with files.reading(path):
+        data = _load(path, pixels=False)
+        return dicom_seg.names_of(data) if dicom_seg.is_segmentation(data) else {}
+
+
+def is_marked(path: Path) -> bool:
+    """Whether a file carries the mark of DICOM, whatever its name is."""
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
 def _load(path: Path, pixels: bool = True) -> Any:
     """Return the data set of a file."""
     pydicom = _pydicom(path)
-    with path.open("rb") as file:
-        is_marked = file.read(132)[128:] == b"DICM"
     # Old files lack this mark, but pydicom would read elements from random bytes.
-    if not is_marked:
+    if not is_marked(path):
         raise files.damaged(path, "the file is not DICOM")
     meta = pydicom.filereader.read_file_meta_info(path)
     if meta.get("TransferSyntaxUID") == DEFLATED:
@@ -214,7 +242,7 @@ def _rescale(data: Any, array: np.ndarray) -> np.ndarray:
     """Return (1, frames, y, x) times slope plus intercept of each frame, or of the file."""
     factors = []
     for frame in range(array.shape[1]):
-        source = _group(data, frame, "PixelValueTransformationSequence") or data
+        source = functional_group(data, frame, "PixelValueTransformationSequence") or data
         slope, intercept = source.get("RescaleSlope"), source.get("RescaleIntercept")
         factors.append(
             (float(1 if slope is None else slope), float(0 if intercept is None else intercept))
@@ -225,55 +253,6 @@ def _rescale(data: Any, array: np.ndarray) -> np.ndarray:
     scaled = array * slopes + intercepts
     is_whole = all(number.is_integer() for pair in factors for number in pair)
     return scaled.astype(np.int32 if is_whole else np.float32)
-
-
-def _group(data: Any, frame: int, name: str) -> Any:
-    """Return a functional group of an enhanced file: that of a frame, or that of all frames."""
-    own = data.get("PerFrameFunctionalGroupsSequence") or []
-    for item in [*own[frame : frame + 1], *(data.get("SharedFunctionalGroupsSequence") or [])]:
-        if item.get(name):
-            return item.get(name)[0]
-    return None
-
-
-def _grid_of(data: Any, frames: int) -> Grid | None:
-    """Return the position of a file, if it states all of it."""
-    spacing = _spacing_of(data, frames)
-    plane = _group(data, 0, "PlaneOrientationSequence") or data
-    place = _group(data, 0, "PlanePositionSequence") or data
-    cosines = _numbers(plane.get("ImageOrientationPatient") or [])
-    origin = _numbers(place.get("ImagePositionPatient") or [])
-    if spacing is None or len(cosines) != 6 or len(origin) != 3:
-        return None
-    axes = _axes_of(cosines)
-    last = _group(data, frames - 1, "PlanePositionSequence")
-    if frames > 1 and last is not None:
-        step = np.dot(axes[2], np.subtract(_numbers(last.ImagePositionPatient), origin))
-        if step != 0:
-            spacing = (abs(float(step)) / (frames - 1), *spacing[1:])
-            axes[2] *= np.sign(step)
-    return Grid(
-        shape=(frames, int(data.Rows), int(data.Columns)),
-        spacing_mm=spacing,
-        origin_mm=tuple(origin),
-        direction=tuple(float(cosine) for cosine in axes.T.ravel()),
-    )
-
-
-def _spacing_of(data: Any, frames: int) -> tuple[float, ...] | None:
-    """Return the spacing in mm along z, y and x.
-
-    For a single slice, z is its thickness, or 1 if unknown.
-    """
-    measures = _group(data, 0, "PixelMeasuresSequence") or data
-    spacing = _numbers(measures.get("PixelSpacing") or [])
-    offsets = _numbers(data.get("GridFrameOffsetVector") or [])  # Dose grids have these.
-    between = float(measures.get("SpacingBetweenSlices") or measures.get("SliceThickness") or 0)
-    between = abs(offsets[1] - offsets[0]) if len(offsets) > 1 else abs(between)
-    if frames == 1 and not between > 0:
-        between = 1.0
-    steps = (between, *spacing)
-    return steps if len(steps) == 3 and min(steps) > 0 and max(steps) < math.inf else None
 
 
 def _slices_of(folder: Path, pixels: bool) -> list[tuple[Path, Any]]:
@@ -313,20 +292,19 @@ def _is_slice(path: Path) -> bool:
     """Whether a file is a .dcm or carries the mark of DICOM; an index of files is not a slice."""
     if path.name == "DICOMDIR":
         return False
-    with path.open("rb") as file:
-        return path.suffix.lower() == ".dcm" or file.read(132)[128:] == b"DICM"
+    return path.suffix.lower() == ".dcm" or is_marked(path)
 
 
 def _place_of(data: Any) -> float:
     """Return the position in mm along the normal of the slice."""
-    normal = _axes_of(_numbers(data.ImageOrientationPatient))[2]
-    return float(np.dot(normal, _numbers(data.ImagePositionPatient)))
+    normal = axes_of(numbers(data.ImageOrientationPatient))[2]
+    return float(np.dot(normal, numbers(data.ImagePositionPatient)))
 
 
 def _stack_of(slices: list[tuple[Path, Any]]) -> Grid:
     """Return the grid of ordered slices; raise DataError if they are not evenly spaced."""
     first = slices[0][1]
-    flat = _grid_of(first, 1)
+    flat = grid_of(first, 1)
     if flat is None:
         raise DataError(
             f"{slices[0][0]}: the slice has no PixelSpacing.",
@@ -334,7 +312,7 @@ def _stack_of(slices: list[tuple[Path, Any]]) -> Grid:
             hint="Keep the slices of one scan in a folder.",
         )
     for path, data in slices:
-        other = _grid_of(data, 1)
+        other = grid_of(data, 1)
         if other is None or other.shape != flat.shape or int(data.get("NumberOfFrames") or 1) > 1:
             raise DataError(
                 f"{path}: the slice differs in size from {slices[0][0].name}.",
@@ -366,22 +344,3 @@ def _stack_of(slices: list[tuple[Path, Any]]) -> Grid:
         origin_mm=flat.origin_mm,
         direction=flat.direction,
     )
-
-
-def _axes_of(cosines: list[float]) -> np.ndarray:
-    """Return unit vectors in rows: along a row (x), along a column (y), across the slice (z)."""
-    along_x, along_y = np.reshape(cosines, (2, 3))
-    lengths = np.linalg.norm([along_x, along_y], axis=1)
-    if np.abs(lengths - 1).max() > MAX_TILT or abs(along_x @ along_y) > MAX_TILT:
-        raise ValueError(f"the directions of rows and columns are not perpendicular: {cosines}")
-    along_x = along_x / lengths[0]
-    across = np.cross(along_x, along_y)
-    across = across / np.linalg.norm(across)
-    return np.stack([along_x, np.cross(across, along_x), across])
-
-
-def _numbers(values: Any) -> list[float]:
-    numbers = [float(value) for value in values]
-    if not all(map(math.isfinite, numbers)):
-        raise ValueError(f"not all of these are finite numbers: {numbers}")
-    return numbers

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from ushape.errors import DataError, require_package
-from ushape.io import files, itk_headers
-from ushape.types import Grid, Pixels
+from ushape.io import files, itk_headers, nifti
+from ushape.types import Grid, GridRemark, Pixels
 
 ITK_READERS = {
     ".nii": "NiftiImageIO",
@@ -36,11 +38,11 @@ def read(path: Path) -> Pixels:
         DataError: if the file is damaged or hostile, or has more axes.
         MissingPackageError: if SimpleITK is not installed.
     """
-    with files.reading(path):
-        image = _reader_of(path).Execute()
+    with files.reading(path), _opened(path) as (reader, remarks):
+        image = reader.Execute()
         array = load_itk(path).GetArrayFromImage(image)
         channels = image.GetNumberOfComponentsPerPixel()
-        grid = _grid_of(path, image)
+        grid = _grid_of(path, image, remarks)
         if image.GetDimension() == 4 and channels > 1:
             raise DataError(
                 f"{path}: the volume has {channels} values per voxel and a fourth axis.",
@@ -60,24 +62,24 @@ def read_grid(path: Path) -> Grid:
     Raises:
         DataError: as for `read`.
     """
-    with files.reading(path):
-        reader = _reader_of(path)
+    with files.reading(path), _opened(path) as (reader, remarks):
         reader.ReadImageInformation()
-        return _grid_of(path, reader)
+        return _grid_of(path, reader, remarks)
 
 
 def on_grid(array: np.ndarray, grid: Grid) -> Pixels:
     """Return the pixels (C, *S) of an array (C, *grid.shape), without axes of length 1."""
-    shape = (grid.shape[axis] for axis in _axes_kept(grid))
+    shape = (grid.shape[axis] for axis in axes_kept(grid))
     return Pixels(array=array.reshape(len(array), *shape), spacing_mm=spacing_on(grid), grid=grid)
 
 
 def spacing_on(grid: Grid) -> tuple[float, ...]:
     """Return the spacing in mm along each axis of S."""
-    return tuple(grid.spacing_mm[axis] for axis in _axes_kept(grid))
+    return tuple(grid.spacing_mm[axis] for axis in axes_kept(grid))
 
 
-def _axes_kept(grid: Grid) -> list[int]:
+def axes_kept(grid: Grid) -> list[int]:
+    """Return the axes of a file that are axes of S: those longer than 1, but at least two."""
     kept = [axis for axis, length in enumerate(grid.shape) if length > 1]
     # At least the last two axes are kept, so that a line of pixels is still an image.
     return kept if len(kept) >= 2 else list(range(len(grid.shape)))[-2:]
@@ -122,15 +124,21 @@ def write(path: Path, file: BinaryIO, codes: np.ndarray, grid: Grid | None) -> N
         file.write(written.read_bytes())
 
 
-def _reader_of(path: Path) -> Any:
-    """Return ITK's reader for a file, after checking the header."""
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, tuple[GridRemark, ...]]]:
+    """Yield ITK's reader for a file whose header was checked, and what was corrected in it."""
     suffix = next(suffix for suffix in ITK_READERS if path.name.lower().endswith(suffix))
     itk = load_itk(path)
     itk_headers.HEADER_CHECKS[suffix](path)
     reader = itk.ImageFileReader()
     reader.SetImageIO(ITK_READERS[suffix])
-    reader.SetFileName(str(path))
-    return reader
+    if ITK_READERS[suffix] != "NiftiImageIO":
+        reader.SetFileName(str(path))
+        yield reader, ()
+        return
+    with nifti.readable_by_itk(path) as (readable, remarks):
+        reader.SetFileName(str(readable))
+        yield reader, remarks
 
 
 def load_itk(path: Path) -> Any:
@@ -144,7 +152,7 @@ def load_itk(path: Path) -> Any:
     return itk
 
 
-def _grid_of(path: Path, image: Any) -> Grid:
+def _grid_of(path: Path, image: Any, remarks: tuple[GridRemark, ...]) -> Grid:
     """Return the grid of an ITK image, or of a reader that has read its header."""
     axes = image.GetDimension()
     if axes not in (2, 3, 4):
@@ -163,4 +171,12 @@ def _grid_of(path: Path, image: Any) -> Grid:
         spacing_mm=tuple(spacing[::-1]),
         origin_mm=tuple(origin),
         direction=tuple(float(cosine) for cosine in direction),
+        is_positioned=any(origin) or not _is_plain(direction, used),
+        remarks=remarks,
     )
+
+
+def _is_plain(direction: np.ndarray, axes: int) -> bool:
+    """Whether this is the identity of ITK or of NIfTI, in which x and y point the other way."""
+    turned = np.diag([-1.0, -1.0, 1.0][:axes])
+    return any(np.allclose(direction, plain.ravel()) for plain in (np.eye(axes), turned))

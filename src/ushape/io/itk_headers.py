@@ -6,16 +6,15 @@ that contain what their header claims pass these checks.
 
 from __future__ import annotations
 
-import gzip
 import math
 import re
 import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, cast
 
 from ushape.errors import DataError
+from ushape.io import nifti
 from ushape.io.files import check_claim, damaged
 
 MAX_HEADER = 2**20
@@ -47,35 +46,18 @@ META_BYTES = {
 
 
 def check_nifti(path: Path) -> None:
-    """Raise DataError unless a .nii or .nii.gz is NIfTI 1 or 2 and contains what it claims."""
-    is_packed = path.name.lower().endswith(".gz")
-    try:
-        with cast(BinaryIO, gzip.open(path)) if is_packed else path.open("rb") as file:
-            head = file.read(544)
-    except (OSError, EOFError, zlib.error) as error:
-        raise damaged(path, f"the file cannot be unpacked ({error})") from None
-    order = {b"\x5c\x01": "<", b"\x1c\x02": "<", b"\x00\x00": ">"}.get(head[:2], "<")
-    if head[4:8] == b"n+2\0" and len(head) >= 540:
-        kind, _ = struct.unpack_from(f"{order}hh", head, 12)
-        axes, *lengths = struct.unpack_from(f"{order}8q", head, 16)
-        (start,) = struct.unpack_from(f"{order}q", head, 168)
-    elif head[344:348] == b"n+1\0":
-        axes, *lengths = struct.unpack_from(f"{order}8h", head, 40)
-        (kind,) = struct.unpack_from(f"{order}h", head, 70)
-        (start_as_float,) = struct.unpack_from(f"{order}f", head, 108)
-        start = int(start_as_float) if math.isfinite(start_as_float) else -1
-    else:
-        raise damaged(path, "the file is not NIfTI")
-    if not 1 <= axes <= 7:
-        raise damaged(path, f"the header states {axes} axes")
-    if kind not in NIFTI_BYTES:
-        raise damaged(path, f"values of NIfTI type {kind} are not supported")
-    if not 348 <= start <= MAX_HEADER:
-        raise damaged(path, f"the header states that the pixels begin at byte {start}")
-    shape, value_bytes = lengths[:axes], NIFTI_BYTES[kind]
+    """Raise DataError unless a file, packed or not, is NIfTI 1 or 2 and contains what it claims."""
+    header = nifti.read_header(path)
+    if not 1 <= header.axes <= 7:
+        raise damaged(path, f"the header states {header.axes} axes")
+    if header.kind not in NIFTI_BYTES:
+        raise damaged(path, f"values of NIfTI type {header.kind} are not supported")
+    if not 348 <= header.start <= MAX_HEADER:
+        raise damaged(path, f"the header states that the pixels begin at byte {header.start}")
+    shape, value_bytes = header.lengths[: header.axes], NIFTI_BYTES[header.kind]
     check_claim(path, shape, value_bytes, path.stat().st_size)
-    wanted = start + math.prod(shape) * value_bytes
-    if not is_packed:
+    wanted = header.start + math.prod(shape) * value_bytes
+    if not header.is_packed:
         _check_length(path, path.stat().st_size, wanted)
     elif not _is_gzip_of(path, 0, wanted):
         _check_length(path, _count_unpacked(path, 0, wanted)[0], wanted)

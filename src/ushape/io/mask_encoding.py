@@ -11,6 +11,9 @@ from ushape.errors import DataError
 from ushape.formatting import pluralize
 from ushape.types import MaskEncoding, MaskPixels, Pixels
 
+ROUNDING = 0.01
+"""Largest distance of mask values from whole numbers: viewers store labels as scaled integers."""
+
 MAX_ONE_HOT_PLANES = 16
 """Largest number of planes of a volume that are tested for being classes, not slices."""
 
@@ -137,11 +140,11 @@ def _refuse_layers(path: Path, array: np.ndarray, *, is_medical: bool) -> None:
 
 
 def _whole_numbers(path: Path, values: np.ndarray) -> np.ndarray:
-    """Return integers; floats are accepted only if they are whole numbers."""
+    """Return integers; floats are rounded if they are within ROUNDING of whole numbers."""
     if values.dtype.kind in "uib":
         return values
     with np.errstate(invalid="ignore"):  # NaN raises the error below, not a warning.
-        is_fraction = ~np.isfinite(values) | (values != np.rint(values))
+        is_fraction = ~np.isfinite(values) | (np.abs(values - np.rint(values)) > ROUNDING)
     if is_fraction.any():
         fractions = values[is_fraction]
         raise DataError(
@@ -150,4 +153,4 @@ def _whole_numbers(path: Path, values: np.ndarray) -> np.ndarray:
             code="mask_not_integer",
             hint="Save the classes as integers; apply a threshold to probabilities first.",
         )
-    return values.astype(np.int32)
+    return np.rint(values).astype(np.int32)

@@ -70,7 +70,7 @@ def _make_tile(stats: CaseStats, names: Sequence[str]) -> dict[str, Any]:
         )
         return {**tile, "trouble": trouble}
     assert case.mask is not None
-    image, codes = read_image(case), read_annotation(case.mask).codes
+    image, codes = read_image(case), read_annotation(case.mask, case.image).codes
     step = max(1, min(codes.shape[-2:]) // (2 * TILE_SIDE_PX))
     image, codes = image[..., ::step, ::step], codes[..., ::step, ::step]
     classes = np.searchsorted(np.unique(codes), codes).clip(max=254).astype(np.uint8)

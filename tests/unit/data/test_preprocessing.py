@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+import SimpleITK
 from PIL import Image
 
-from ushape.data.preprocessing import Preprocessing, PreprocessingConfig, thin_out
+from codes import raises_code
+from ushape.data.preprocessing import Preprocessing, PreprocessingConfig, read_image, thin_out
 from ushape.errors import DataError
 from ushape.labels import LabelSpace
 from ushape.normalization import Normalization
@@ -92,3 +94,15 @@ def test_thin_out_spreads_pixels_over_all_columns():
     thin = thin_out(image, at_most=256)
     assert 256 <= thin.shape[1] <= 512
     assert len(np.unique(thin)) > 32
+
+
+def test_channels_on_other_grids_are_refused(tmp_path):
+    for number, direction in enumerate(("LPS", "LPS", "RAS")):
+        volume = SimpleITK.GetImageFromArray(np.zeros((3, 4, 5), np.int16))
+        volume.SetOrigin((1, 2, 3))
+        turned = SimpleITK.DICOMOrient(volume, direction)
+        SimpleITK.WriteImage(turned, str(tmp_path / f"{number}.nii"))
+    first, same, other = (tmp_path / f"{number}.nii" for number in range(3))
+    assert read_image(Case(id="a", image=first, channels=(same,))).shape == (2, 3, 4, 5)
+    with raises_code(DataError, "channel_grid_mismatch"):
+        read_image(Case(id="a", image=first, channels=(other,)))

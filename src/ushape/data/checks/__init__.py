@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from ushape.data.checks import encodings, images, masks
+from ushape.data.checks import encodings, grids, images, masks
 from ushape.data.checks.finding import SEVERITIES, Check, Finding
 from ushape.data.scan import DatasetStats, with_labels
 from ushape.data.splits import PARTS, SplitConfig, Splits, split_dataset
@@ -20,6 +20,7 @@ CHECKS: tuple[Check, ...] = (
     images.find_odd_images,
     encodings.find_wrong_suffixes,
     encodings.find_unusual_masks,
+    grids.find_other_grids,
     masks.find_copies_of_images,
     masks.find_soft_edges,
     masks.find_stray_values,

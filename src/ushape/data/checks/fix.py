@@ -104,14 +104,14 @@ def _copy_case(stats: CaseStats, folder: Path, edges: tuple[int, int] | None) ->
         yield "image saved as it is displayed, without EXIF"
     else:
         _copy(case.image, image_path)
-    mask, changes = _corrected(stats, read_annotation(case.mask), edges)
+    mask, changes = _corrected(stats, read_annotation(case.mask, case.image), edges)
     if isinstance(case.mask, Path) and not changes:
         target = _place(folder / "masks", case.id, io.suffix_of(case.mask))
         _copy(case.mask, target)
         return
     suffix = mask.encoding.suffix
     target = _place(folder / "masks", case.id, suffix)
-    io.write_mask(target, mask.codes, mask.encoding)
+    io.write_mask(target, mask.codes, mask.encoding, like=case.image)
     yield from changes
 
 
@@ -133,6 +133,8 @@ def _corrected(
     elif stats.shape != codes.shape and stats.shape == codes.shape[::-1]:
         codes = np.ascontiguousarray(codes.T)
         changes.append("mask transposed")
+    if mask.remarks & {"reoriented", "cropped", "resampled", "shifted", "unpositioned"}:
+        changes.append("mask saved on the grid of the image")
     encoding = mask.encoding
     if edges is not None:
         low, high = edges

@@ -15,6 +15,7 @@ from ushape.data.layouts.names import (
     strip_mask_word,
 )
 from ushape.errors import DataError
+from ushape.io import is_dicom_file
 from ushape.types import Case, Mask, Split
 
 
@@ -154,9 +155,6 @@ def join_parts(
     )
 
 
-SLICE = ".dcm"
-
-
 def join_series(images: Sequence[tuple[str, Path]], masks: Iterable[str]) -> list[tuple[str, Path]]:
     """Join DICOM slices into one image if a mask is named like their folder.
 
@@ -181,7 +179,7 @@ def join_all_series(images: Sequence[Path]) -> list[Path]:
     """Replace DICOM slices by their folder if it holds several."""
     slices: dict[Path, list[Path]] = {}
     for path in images:
-        if path.suffix.lower() == SLICE:
+        if is_dicom_file(path):
             slices.setdefault(path.parent, []).append(path)
     volumes = {folder for folder, paths in slices.items() if len(paths) > 1}
     return sorted({path.parent if path.parent in volumes else path for path in images})
@@ -189,7 +187,7 @@ def join_all_series(images: Sequence[Path]) -> list[Path]:
 
 def _owner_of(key: str, path: Path, wanted: set[str]) -> str | None:
     """Return the key of the nearest folder above a slice that is named like a mask."""
-    if path.suffix.lower() != SLICE:
+    if not is_dicom_file(path):
         return None
     while "/" in key:
         key = key.rpartition("/")[0]

@@ -1,0 +1,228 @@
+"""Headers of NIfTI files, and copies that ITK can read of files whose headers it refuses."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import shutil
+import struct
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+
+from ushape.errors import DataError
+from ushape.io.files import damaged
+from ushape.types import GridRemark
+
+MAX_SHEAR = 0.02
+"""Largest cosine between two axes of a file (about 1 degree) that is corrected. A scan with a
+tilted gantry has cosines above 0.1."""
+
+ITK_SHEAR = 1e-4
+"""Largest cosine between two axes that ITK reads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NiftiHeader:
+    """Fields of a NIfTI header, of version 1 or 2."""
+
+    is_packed: bool
+    """Whether the content is compressed with gzip, whatever the suffix says."""
+
+    version: int
+    order: str
+    """Byte order, as in `struct`."""
+
+    axes: int
+    lengths: tuple[int, ...]
+    """Length of seven axes, x first; only the first `axes` are valid."""
+
+    kind: int
+    """Code of the data type."""
+
+    start: int
+    """Position of the first pixel in the unpacked file; -1 if it is no number."""
+
+    spacing: tuple[float, ...]
+    """Spacing along x, y and z."""
+
+    qform: int
+    sform: int
+    """Codes that are above 0 if the file states its position as a rotation or as a matrix."""
+
+    matrix: np.ndarray
+    """(3, 4) float64, the matrix of sform: indices (x, y, z, 1) to positions."""
+
+    @property
+    def shear(self) -> float:
+        """Largest cosine between two axes of the matrix of sform; NaN if an axis has no length."""
+        axes = self.matrix[:, :3]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            axes = axes / np.linalg.norm(axes, axis=0)
+        return float(np.abs(axes.T @ axes - np.eye(3)).max())
+
+
+def read_header(path: Path) -> NiftiHeader:
+    """Read the header of a NIfTI file, packed or not.
+
+    Raises:
+        DataError: if the file is not NIfTI of version 1 or 2, or cannot be unpacked.
+    """
+    with path.open("rb") as file:
+        is_packed = file.read(2) == b"\x1f\x8b"
+    try:
+        with cast(BinaryIO, gzip.open(path)) if is_packed else path.open("rb") as file:
+            head = file.read(544)
+    except (OSError, EOFError, zlib.error) as error:
+        raise damaged(path, f"the file cannot be unpacked ({error})") from None
+    order = {b"\x5c\x01": "<", b"\x1c\x02": "<", b"\x00\x00": ">"}.get(head[:2], "<")
+    if head[4:8] == b"n+2\0" and len(head) >= 540:
+        return _parse(head, is_packed, 2, order, _PLACES_2)
+    if head[344:348] == b"n+1\0":
+        return _parse(head, is_packed, 1, order, _PLACES_1)
+    raise damaged(path, "the file is not NIfTI")
+
+
+_PLACES_1 = {
+    "dim": ("8h", 40), "datatype": ("2h", 70), "pixdim": ("8f", 76), "vox_offset": ("f", 108),
+    "slope": ("2f", 112), "units": ("b", 123), "forms": ("2h", 252), "quaternion": ("6f", 256),
+    "srow": ("12f", 280),
+}  # fmt: skip
+_PLACES_2 = {
+    "dim": ("8q", 16), "datatype": ("2h", 12), "pixdim": ("8d", 104), "vox_offset": ("q", 168),
+    "slope": ("2d", 176), "units": ("i", 500), "forms": ("2i", 344), "quaternion": ("6d", 352),
+    "srow": ("12d", 400),
+}  # fmt: skip
+"""Format and position of the fields in each version of the header. The data type is followed by its
+bits, the quaternion by its offset."""
+
+
+def _parse(
+    head: bytes, is_packed: bool, version: int, order: str, places: dict[str, tuple[str, int]]
+) -> NiftiHeader:
+    def field(name: str) -> tuple[float, ...]:
+        kind, place = places[name]
+        return struct.unpack_from(order + kind, head, place)
+
+    axes, *lengths = field("dim")
+    (start,) = field("vox_offset")
+    qform, sform = field("forms")
+    return NiftiHeader(
+        is_packed=is_packed,
+        version=version,
+        order=order,
+        axes=int(axes),
+        lengths=tuple(map(int, lengths)),
+        kind=int(field("datatype")[0]),
+        start=int(start) if math.isfinite(start) else -1,
+        spacing=field("pixdim")[1:4],
+        qform=int(qform),
+        sform=int(sform),
+        matrix=np.reshape(field("srow"), (3, 4)).astype(np.float64),
+    )
+
+
+@contextmanager
+def readable_by_itk(path: Path) -> Iterator[tuple[Path, tuple[GridRemark, ...]]]:
+    """Yield a file with the same content that ITK reads, and what was corrected in its header.
+
+    This is the file itself, or a temporary copy if the suffix does not tell whether it is packed,
+    if its axes are not quite at right angles, or if spacings are missing.
+
+    Raises:
+        DataError: if the file is not NIfTI, or its axes are far from right angles.
+    """
+    header = read_header(path)
+    changes, remarks = _corrections(path, header)
+    is_named_packed = path.name.lower().endswith(".gz")
+    if not changes and header.version == 1 and header.is_packed == is_named_packed:
+        yield path, ()
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, "copy.nii")
+        with (
+            cast(BinaryIO, gzip.open(path)) if header.is_packed else path.open("rb") as source,
+            copy.open("wb") as target,
+        ):
+            head = source.read(header.start)
+            written = bytearray(_as_version_1(path, head, header) if header.version == 2 else head)
+            for name, values in changes.items():
+                kind, place = _PLACES_1[name]
+                struct.pack_into(header.order + kind, written, place, *values)
+            target.write(written)
+            shutil.copyfileobj(source, target, 2**20)
+        yield copy, remarks
+
+
+def _as_version_1(path: Path, head: bytes, header: NiftiHeader) -> bytes:
+    """Return the header of version 1 with the content of version 2, which ITK does not read.
+
+    Raises:
+        DataError: if an axis has more pixels than version 1 can state.
+    """
+    if max(header.lengths) > 32_767:
+        raise DataError(
+            f"{path}: an axis has {max(header.lengths)} pixels; at most 32767 are supported.",
+            code="unsupported_axes",
+            hint="Save the volume as NRRD or MetaImage.",
+        )
+    version_1 = bytearray(352)
+    struct.pack_into(f"{header.order}i", version_1, 0, 348)
+    struct.pack_into("4s", version_1, 344, b"n+1\0")
+    for name, (kind, place) in _PLACES_2.items():
+        values = struct.unpack_from(header.order + kind, head, place)
+        to_kind, to_place = _PLACES_1[name]
+        values = (352,) if name == "vox_offset" else values
+        struct.pack_into(header.order + to_kind, version_1, to_place, *values)
+    return bytes(version_1)
+
+
+def _corrections(
+    path: Path, header: NiftiHeader
+) -> tuple[dict[str, tuple[float, ...]], tuple[GridRemark, ...]]:
+    """Return new values of the fields that ITK refuses, and a remark about each correction."""
+    if header.qform > 0:
+        return {}, ()  # ITK then ignores a matrix that it cannot read.
+    if header.sform > 0 and math.isfinite(header.shear):
+        return _correct_matrix(path, header)
+    changes: dict[str, tuple[float, ...]] = {"forms": (0, 0)} if header.sform > 0 else {}
+    used = header.spacing[: min(3, max(1, header.axes))]
+    if all(0 < abs(step) < math.inf for step in used):
+        return changes, ()
+    mended = [abs(step) if 0 < abs(step) < math.inf else 1.0 for step in header.spacing]
+    return {**changes, "pixdim": (1.0, *mended, 0.0, 0.0, 0.0, 0.0)}, ("no_spacing",)
+
+
+def _correct_matrix(
+    path: Path, header: NiftiHeader
+) -> tuple[dict[str, tuple[float, ...]], tuple[GridRemark, ...]]:
+    """Set the axes at right angles, and the spacing to their lengths, as other programs read it."""
+    if header.shear > MAX_SHEAR:
+        degrees = math.degrees(math.asin(min(1.0, header.shear)))
+        raise DataError(
+            f"{path}: the axes are sheared by {degrees:.1f} degrees (sform of the NIfTI header), "
+            "so the pixels do not lie on a grid with right angles.",
+            code="sheared_grid",
+            hint="Resample image and mask to a grid with right angles, for example with "
+            "`flirt -applyisoxfm` of FSL or with 3D Slicer.",
+        )
+    changes: dict[str, tuple[float, ...]] = {}
+    lengths = np.linalg.norm(header.matrix[:, :3], axis=0)
+    if not np.allclose(lengths, header.spacing, rtol=1e-3):
+        changes["pixdim"] = (1.0, *lengths, 0.0, 0.0, 0.0, 0.0)
+    if header.shear <= 0.9 * ITK_SHEAR:
+        return changes, ()
+    return {**changes, "srow": tuple(_with_right_angles(header.matrix).ravel())}, ("sheared",)
+
+
+def _with_right_angles(matrix: np.ndarray) -> np.ndarray:
+    """Return the matrix (3, 4) with the nearest axes at right angles, of the same lengths."""
+    lengths = np.linalg.norm(matrix[:, :3], axis=0)
+    left, _, right = np.linalg.svd(matrix[:, :3] / lengths)
+    return np.column_stack([left @ right * lengths, matrix[:, 3]])

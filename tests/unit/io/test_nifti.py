@@ -1,0 +1,130 @@
+import gzip
+import struct
+
+import numpy as np
+import pytest
+import SimpleITK
+
+from codes import raises_code
+from ushape import io
+from ushape.errors import DataError
+from ushape.types import MaskEncoding
+
+VOLUME = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+
+
+@pytest.fixture
+def save(tmp_path):
+    """Saves VOLUME as NIfTI 1 with other bytes at some positions; returns the path."""
+
+    def write(changes, name="x.nii", array=VOLUME):
+        path = tmp_path / name
+        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(array), str(path))
+        content = bytearray(path.read_bytes())
+        for place, replaced in changes.items():
+            content[place : place + len(replaced)] = replaced
+        path.write_bytes(content)
+        return path
+
+    return write
+
+
+def sform(*rows):
+    return {252: struct.pack("<hh", 0, 2), 280: struct.pack("<12f", *rows)}
+
+
+def test_slightly_sheared_axes_are_set_at_right_angles(save):
+    path = save(sform(-1, 0.004, 0, 24, 0, -1, 0, 24, 0.003, 0, 3, -10))
+    pixels = io.read(path)
+    assert (pixels.array[0] == VOLUME).all()
+    assert pixels.grid.remarks == ("sheared",)
+    assert pixels.grid.origin_mm == pytest.approx((-24, -24, -10))
+    assert pixels.spacing_mm == pytest.approx((3, 1, 1), abs=1e-4)
+    direction = np.reshape(pixels.grid.direction, (3, 3))
+    assert direction.T @ direction == pytest.approx(np.eye(3), abs=1e-6)
+    # The cosine of 0.004 between x and y is shared by both axes.
+    assert abs(direction[0, 1]) == pytest.approx(0.002, abs=1e-4)
+    assert io.read_grid(path) == pixels.grid
+
+
+def test_spacing_is_that_of_the_matrix(save):
+    # As in nibabel and FSL; pixdim states 1.
+    pixels = io.read(save(sform(-2, 0, 0, 24, 0, -2, 0, 24, 0, 0, 3, -10)))
+    assert pixels.spacing_mm == pytest.approx((3, 2, 2))
+    assert pixels.grid.remarks == ()
+
+
+def test_prediction_on_a_sheared_grid_can_be_written(save, tmp_path):
+    path = save(sform(-1, 0.004, 0, 24, 0, -1, 0, 24, 0.003, 0, 3, -10))
+    for suffix in (".nii.gz", ".nrrd", ".mha"):
+        io.write_mask(tmp_path / f"m{suffix}", VOLUME % 2, MaskEncoding(), like=path)
+        written = io.read_grid(tmp_path / f"m{suffix}")
+        assert written.direction == pytest.approx(io.read_grid(path).direction, abs=1e-5)
+
+
+def test_strongly_sheared_axes_are_refused(save):
+    path = save(sform(-1, 0.3, 0, 24, 0, -1, 0, 24, 0, 0, 3, -10))
+    with raises_code(DataError, "sheared_grid"):
+        io.read(path)
+
+
+def test_sform_of_zeros_gives_way_to_the_spacing(save):
+    path = save({**sform(*[0] * 12), 76: struct.pack("<4f", 1, 2, 3, 4)})
+    assert io.read(path).spacing_mm == (4, 3, 2)
+
+
+@pytest.mark.parametrize("spacing", [(0, 0, 0), (np.nan, 1, 1)])
+def test_missing_spacing_is_one_and_remarked(save, spacing):
+    path = save({252: struct.pack("<hh", 0, 0), 76: struct.pack("<4f", 1, *spacing)})
+    pixels = io.read(path)
+    assert pixels.spacing_mm == (1, 1, 1)
+    assert pixels.grid.remarks == ("no_spacing",)
+
+
+def test_suffix_does_not_decide_whether_a_file_is_packed(save, tmp_path):
+    content = save({}).read_bytes()
+    (tmp_path / "packed.nii").write_bytes(gzip.compress(content))
+    (tmp_path / "plain.nii.gz").write_bytes(content)
+    for name in ("packed.nii", "plain.nii.gz"):
+        assert (io.read(tmp_path / name).array[0] == VOLUME).all()
+        assert io.read_grid(tmp_path / name).shape == VOLUME.shape
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_nifti_2_is_read(tmp_path, is_packed):
+    head = bytearray(544)
+    struct.pack_into("<i8s", head, 0, 540, b"n+2\0\r\n\x1a\n")
+    struct.pack_into("<hh8q", head, 12, 4, 16, 3, 4, 3, 2, 1, 1, 1, 1)
+    struct.pack_into("<8d", head, 104, 1, 0.5, 1, 3, 0, 0, 0, 0)
+    struct.pack_into("<q3d", head, 168, 544, 1, 0, 0)
+    struct.pack_into("<2i", head, 344, 0, 2)
+    struct.pack_into("<12d", head, 400, -0.5, 0, 0, 7, 0, -1, 0, 8, 0, 0, 3, 9)
+    content = bytes(head) + VOLUME.tobytes()
+    path = tmp_path / ("x.nii.gz" if is_packed else "x.nii")
+    path.write_bytes(gzip.compress(content) if is_packed else content)
+    pixels = io.read(path)
+    assert (pixels.array[0] == VOLUME).all()
+    assert pixels.spacing_mm == (3, 1, 0.5)
+    assert pixels.grid.origin_mm == (-7, -8, 9)
+
+
+def test_labels_scaled_by_a_slope_are_rounded(save):
+    stored = np.array([[[0, 16384, 32767]] * 2], np.int16)
+    step = 2.00006 / 32767
+    path = save({112: struct.pack("<ff", step, 0)}, array=stored)
+    assert io.read_mask(path).codes.tolist() == [[0, 1, 2], [0, 1, 2]]
+
+
+def test_labels_between_whole_numbers_are_refused(save):
+    path = save({112: struct.pack("<ff", 0.98, 0)}, array=np.ones((2, 3, 4), np.int16))
+    with raises_code(DataError, "mask_not_integer"):
+        io.read_mask(path)
+
+
+def test_fourth_axis_of_length_one_is_a_single_channel(tmp_path):
+    image = SimpleITK.GetImageFromArray(VOLUME[None], isVector=False)
+    SimpleITK.WriteImage(image, str(tmp_path / "x.nii.gz"))
+    assert io.read(tmp_path / "x.nii.gz").array.shape == (1, 2, 3, 4)
+    assert io.read_mask(tmp_path / "x.nii.gz").codes.shape == (2, 3, 4)
+    io.write_mask(tmp_path / "m.nii.gz", VOLUME, MaskEncoding(), like=tmp_path / "x.nii.gz")
+    assert io.read_grid(tmp_path / "m.nii.gz").shape == (2, 3, 4)
