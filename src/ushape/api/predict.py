@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -114,11 +114,12 @@ def predict(
     folders = run_folders(run)
     settings = (settings,) if isinstance(settings, str) else tuple(settings)
     predictor = Predictor.open(folders, device, backend=backend, settings=settings)
-    inputs = _without_own_outputs(find_images(predictor, images), config.folder)
+    console = Console(quiet=quiet)
+    inputs = _without_own_outputs(find_images(predictor, images, console.say), config.folder)
     io.check_packages(path for image in inputs for path in files_of(image.case))
     made_by = _describe_origin(folders, predictor, settings)
     with PredictionWriter.open(config, predictor, inputs, made_by) as writer:
-        return _write_masks(predictor, inputs, writer, Console(quiet=quiet), strict=strict)
+        return _write_masks(predictor, inputs, writer, console, strict=strict)
 
 
 def _write_masks(
@@ -223,8 +224,15 @@ class _Summary:
             console.say(f"{pluralize(self.total, 'row')} in {config.submission}")
 
 
-def find_images(predictor: Predictor, images: Iterable[Path | str] | Path | str) -> list[Input]:
+def find_images(
+    predictor: Predictor,
+    images: Iterable[Path | str] | Path | str,
+    on_note: Callable[[str], None] = lambda note: None,
+) -> list[Input]:
     """Return the images that are named, as the predictor reads them.
+
+    Args:
+        on_note: Receives a line about files that were left out.
 
     Raises:
         DataError: if a name is not a path, or `find_inputs` raises it.
@@ -239,7 +247,8 @@ def find_images(predictor: Predictor, images: Iterable[Path | str] | Path | str)
         )
     plan = predictor.plan
     channels, dims = plan.preprocessing.channels, plan.recipe.network.dims
-    return find_inputs([Path(path) for path in named], channels=channels, dims=dims)
+    paths = [Path(path) for path in named]
+    return find_inputs(paths, channels=channels, dims=dims, on_note=on_note)
 
 
 def run_folders(run: Path | str | Sequence[Path | str]) -> list[Path]:

@@ -17,7 +17,7 @@ from ushape.data.layouts.table import TABLES, read_table
 from ushape.errors import DataError
 from ushape.formatting import pluralize
 from ushape.io import is_image
-from ushape.types import Case, Mask
+from ushape.types import Case, Mask, MaskParts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +63,26 @@ def discover(data: Path, masks: Path | None = None) -> DatasetListing:
     stated = stated or segment_classes(case.mask for case in found.cases)
     notes = [*_describe_rest(found), *found.notes]
     return DatasetListing(cases=found.cases, layout=found.layout, notes=notes, classes=stated)
+
+
+def find_masks(folder: Path) -> tuple[set[Path], str]:
+    """Return the files of all masks in a data folder, and its layout in words.
+
+    Without a layout that finds pairs, there are none.
+    """
+    try:
+        found = _find_pairs(folder, None)
+    except DataError:
+        return set(), ""
+    if found is None or not found.paired:
+        return set(), ""
+    files: set[Path] = set()
+    for mask in found.masks.values():
+        if isinstance(mask, Path):
+            files.add(mask)
+        elif isinstance(mask, MaskParts):
+            files.update(mask.paths)
+    return files, found.layout
 
 
 def _find_pairs(data: Path, masks: Path | None) -> LayoutMatch | None:

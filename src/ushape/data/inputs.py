@@ -5,19 +5,24 @@ from __future__ import annotations
 import glob
 import itertools
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ushape import io
+from ushape.data.discovery import find_masks
 from ushape.data.layouts.base import join_all_series
 from ushape.data.layouts.names import images_below, key_below
 from ushape.data.layouts.nnunet import channels_of
 from ushape.data.layouts.table import TABLES, read_images
 from ushape.errors import DataError
+from ushape.formatting import pluralize
 from ushape.types import Case
 
 STANDARD_INPUT = Path("-")
+
+FIRST_CHANNEL = "_0000"
+"""End of the names of nnU-Net's images; all of them if there is a single channel."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +36,17 @@ class Input:
     """Path of the image below the named folder, and of its results below the output folder."""
 
 
-def find_inputs(named: Sequence[Path], *, channels: int, dims: int) -> list[Input]:
+def find_inputs(
+    named: Sequence[Path],
+    *,
+    channels: int,
+    dims: int,
+    on_note: Callable[[str], None] = lambda note: None,
+) -> list[Input]:
     """List the images to predict, in the order in which they are named; folders are sorted.
+
+    Of a data folder in a layout that `discover` knows, the masks are left out. The `_0000` of
+    nnU-Net is not part of the names of the results.
 
     Args:
         named: Files; folders, whose subfolders are preserved; patterns such as `scans/*.tif`;
@@ -40,6 +54,7 @@ def find_inputs(named: Sequence[Path], *, channels: int, dims: int) -> list[Inpu
         channels: Number of channels that the model reads. Files NAME_0000, NAME_0001, ... with
             fewer channels form one image.
         dims: Number of spatial dimensions; if it is 3, the DICOM slices of a folder are one volume.
+        on_note: Receives a line about the masks that were left out.
 
     Raises:
         DataError: if a path does not exist, if there are no images, or if two results would have
@@ -50,9 +65,9 @@ def find_inputs(named: Sequence[Path], *, channels: int, dims: int) -> list[Inpu
         if path == STANDARD_INPUT:
             lines = [line.strip() for line in sys.stdin]
             for listed in (Path(line) for line in lines if line):
-                found += _find_in(listed, channels, dims)
+                found += _find_in(listed, channels, dims, on_note)
         else:
-            found += _find_in(path, channels, dims)
+            found += _find_in(path, channels, dims, on_note)
     if not found:
         places = ", ".join(str(path) for path in named) or "an empty list"
         raise DataError(
@@ -61,6 +76,7 @@ def find_inputs(named: Sequence[Path], *, channels: int, dims: int) -> list[Inpu
             hint="Name image files, or folders that contain them.",
         )
     found = list({one.case.image.resolve(): one for one in reversed(found)}.values())[::-1]
+    found = _without_channel_number(found)
     owners: dict[Path, Path] = {}
     for one in found:
         target = one.below.with_name(io.stem_of(one.below))
@@ -75,9 +91,11 @@ def find_inputs(named: Sequence[Path], *, channels: int, dims: int) -> list[Inpu
     return found
 
 
-def _find_in(path: Path, channels: int, dims: int) -> Iterator[Input]:
+def _find_in(
+    path: Path, channels: int, dims: int, on_note: Callable[[str], None]
+) -> Iterator[Input]:
     if path.is_dir() and not io.is_image(path):
-        images = images_below(path)
+        images = _without_masks(path, images_below(path), on_note)
         if dims == 3:
             images = join_all_series(images)
         if images == [path]:  # The folder itself is a series of slices.
@@ -97,6 +115,38 @@ def _find_in(path: Path, channels: int, dims: int) -> Iterator[Input]:
         raise DataError(
             f"{path} does not exist.", code="file_not_found", hint="Check the spelling."
         )
+
+
+def _without_masks(folder: Path, images: list[Path], on_note: Callable[[str], None]) -> list[Path]:
+    """Leave out the masks of a data folder, and say so."""
+    masks, layout = find_masks(folder)
+    others = [path for path in images if path not in masks]
+    if not others or len(others) == len(images):
+        return images
+    on_note(
+        f"{folder}: {pluralize(len(images) - len(others), 'mask')} beside the images "
+        f"{'is' if len(images) - len(others) == 1 else 'are'} left out ({layout}). To predict "
+        "these files as well, name them."
+    )
+    return others
+
+
+def _without_channel_number(inputs: list[Input]) -> list[Input]:
+    """Remove the `_0000` that nnU-Net adds to the names of all images."""
+
+    def is_numbered(one: Input) -> bool:
+        return io.stem_of(one.below).endswith(FIRST_CHANNEL)
+
+    in_folder = [one.case.image.parent.name.startswith("images") for one in inputs]
+    if not all(map(is_numbered, inputs)) or not (len(inputs) > 1 or all(in_folder)):
+        return inputs
+    renamed = []
+    for one in inputs:
+        stem = io.stem_of(one.below).removesuffix(FIRST_CHANNEL)
+        below = one.below.with_name(stem + io.suffix_of(one.below))
+        case = replace(one.case, id=one.case.id.removesuffix(FIRST_CHANNEL))
+        renamed.append(Input(case, below))
+    return renamed
 
 
 def _join_channels(images: Sequence[Path], start: Path, channels: int) -> Iterator[Input]:

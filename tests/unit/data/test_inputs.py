@@ -102,3 +102,42 @@ def test_find_inputs_of_an_empty_list_is_refused():
         find_inputs([], channels=1, dims=2)
     assert error.value.code == "no_images"
     assert error.value.message == "No images were found in an empty list."
+
+
+def test_find_inputs_leaves_out_the_masks_of_a_data_folder(make):
+    folder = make("volume-0.png", "segmentation-0.png", "volume-1.png", "segmentation-1.png")
+    notes = []
+    found = find_inputs([folder], channels=1, dims=2, on_note=notes.append)
+    assert [str(one.below) for one in found] == ["volume-0.png", "volume-1.png"]
+    assert len(notes) == 1
+    assert "2 masks" in notes[0]
+    # Files that are named are predicted, whatever they are.
+    assert len(below(folder / "*.png")) == 4
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (("images/a.png", "images/b.png", "masks/a.png"), ["images/a.png", "images/b.png"]),
+        (("a.png", "a_mask.png", "b.png"), ["a.png", "b.png"]),
+        (("x/images/x.png", "x/masks/1.png", "x/masks/2.png"), ["x/images/x.png"]),
+        (("imagesTr/a_0000.png", "labelsTr/a.png", "imagesTs/b_0000.png"), None),
+        (("p1/a.png", "p1/b.png", "p2/c.png"), ["p1/a.png", "p1/b.png", "p2/c.png"]),
+    ],
+)
+def test_find_inputs_leaves_out_masks_in_every_layout(make, files, expected):
+    expected = expected or ["imagesTr/a.png", "imagesTs/b.png"]
+    assert below(make(*files)) == expected
+
+
+def test_find_inputs_removes_the_channel_number_of_nnunet(make):
+    folder = make("imagesTr/a_0000.png", "imagesTr/b_0000.png", "one/s_0000.png")
+    assert below(folder / "imagesTr") == ["a.png", "b.png"]
+    assert below(folder / "imagesTr" / "a_0000.png") == ["a.png"]
+    # The number of a section, which might be the first of many.
+    assert below(folder / "one") == ["s_0000.png"]
+
+
+def test_find_inputs_keeps_the_numbers_of_sections(make):
+    folder = make("s_0000.png", "s_0001.png", "s_0002.png")
+    assert below(folder) == ["s_0000.png", "s_0001.png", "s_0002.png"]
