@@ -55,7 +55,45 @@ class CocoMask:
         return f"{self.path}, image {self.image_id}"
 
 
-Mask = Path | MaskParts | CocoMask
+ShapesFormat = Literal["labelme", "yolo", "cvat", "run_lengths"]
+"""Format of a file of shapes; `io.shape_files.SHAPE_READERS` has its reader."""
+
+
+@dataclass(frozen=True)
+class ShapesMask:
+    """The polygons, small masks or run lengths of one image in the file of an annotation tool.
+
+    Later shapes cover earlier ones; pixels in no shape are 0.
+    """
+
+    path: Path
+    format: ShapesFormat
+    image: Path
+    """The image, for files that do not state its size."""
+
+    entry: str = ""
+    """Name of the image in a file of several images, otherwise ''."""
+
+    classes: tuple[str, ...] = ()
+    """Labels in the file; the first one has the code 1, the next one 2."""
+
+    def __str__(self) -> str:
+        return f"{self.path}, image {self.entry}" if self.entry else str(self.path)
+
+
+@dataclass(frozen=True)
+class MaskPage:
+    """One page (plane) of a stack of masks."""
+
+    path: Path
+    page: int
+    """Number of the page, from 0."""
+
+    def __str__(self) -> str:
+        return f"{self.path}, page {self.page + 1}"
+
+
+Mask = Path | MaskParts | CocoMask | ShapesMask | MaskPage
 """Location of a mask; `io.annotations.read_annotation` reads each kind."""
 
 Split = Literal["", "train", "validation", "test"]
@@ -76,6 +114,9 @@ class Case:
 
     channels: tuple[Path, ...] = ()
     """Further files of the same size, whose channels follow those of `image`."""
+
+    page: int | None = None
+    """Number of the page (plane) of `image`, from 0, that is the image; None for the whole file."""
 
     split: Split = ""
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -237,6 +278,9 @@ class MaskPixels:
 
     remarks: frozenset[GridRemark] = frozenset()
     """What was done to bring the mask onto the grid of its image."""
+
+    shape_remarks: tuple[str, ...] = ()
+    """Sentences about shapes that may not have been drawn as they were meant."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -110,6 +110,9 @@ class CaseStats:
     grid_remarks: frozenset[GridRemark] = frozenset()
     """What was done to bring the mask onto the grid of the image."""
 
+    shape_remarks: tuple[str, ...] = ()
+    """Sentences about shapes that may not have been drawn as they were meant."""
+
     mask_is_image: bool = False
     """Whether the mask file is a copy of the image."""
 
@@ -199,6 +202,7 @@ def scan_case(case: Case) -> CaseStats:
         value_counts=dict(zip(values.tolist(), counts.tolist(), strict=True)),
         encoding=mask.encoding,
         grid_remarks=mask.remarks,
+        shape_remarks=mask.shape_remarks,
         mask_is_image=same_size and len(values) > 2 and bool((image[0] == codes).all()),
         image_orientation=orientation,
         mask_orientation=_read_header(case.mask)[0] if isinstance(case.mask, Path) else 1,

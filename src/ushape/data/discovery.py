@@ -12,11 +12,13 @@ from ushape.data.layouts import LAYOUTS
 from ushape.data.layouts.base import LayoutMatch
 from ushape.data.layouts.coco import pair_coco, read_coco_file
 from ushape.data.layouts.folders import pair_folders
+from ushape.data.layouts.run_lengths import pair_run_lengths
 from ushape.data.layouts.segments import segment_classes
 from ushape.data.layouts.table import TABLES, read_table
 from ushape.errors import DataError
 from ushape.formatting import pluralize
 from ushape.io import is_image
+from ushape.io.run_tables import find_run_columns
 from ushape.types import Case, Mask, MaskParts
 
 
@@ -88,7 +90,8 @@ def find_masks(folder: Path) -> tuple[set[Path], str]:
 def _find_pairs(data: Path, masks: Path | None) -> LayoutMatch | None:
     """Pair what the user names; otherwise use the first layout that finds pairs, or any match."""
     if masks is None and data.is_file() and data.suffix.lower() in TABLES:
-        return read_table(data)
+        is_run_table = data.suffix.lower() != ".parquet" and find_run_columns(data) is not None
+        return pair_run_lengths(data, data.parent) if is_run_table else read_table(data)
     if masks is None and data.is_file() and data.suffix.lower() == ".json":
         return read_coco_file(data)
     is_coco = masks is not None and masks.is_file() and masks.suffix.lower() == ".json"

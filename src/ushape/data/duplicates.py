@@ -13,7 +13,10 @@ import numpy as np
 from scipy import ndimage
 
 from ushape.transforms.resampling import resample_image
-from ushape.types import Case, CocoMask, MaskParts
+from ushape.types import Case, CocoMask, MaskPage, MaskParts, ShapesMask
+
+_IN_FILE = (CocoMask, MaskPage, ShapesMask)
+"""Masks in a file that may hold those of other cases, too."""
 
 END_BYTES = 1 << 24
 """Of a larger file only the size and this many bytes at each end enter the checksum."""
@@ -59,7 +62,7 @@ def combine_checksums(cases: Iterable[Case], folder: Path, known: Mapping[Path, 
 
 def case_checksums(case: Case) -> dict[Path, bytes]:
     """Return the checksum of each file that belongs to this case alone."""
-    shared = case.mask.path if isinstance(case.mask, CocoMask) else None
+    shared = case.mask.path if isinstance(case.mask, _IN_FILE) else None
     return {path: _file_checksum(path) for path in _files_of(case) if path != shared}
 
 
@@ -67,7 +70,7 @@ def _files_of(case: Case) -> Iterator[Path]:
     mask = case.mask
     if isinstance(mask, MaskParts):
         masks = mask.paths
-    elif isinstance(mask, CocoMask):
+    elif isinstance(mask, _IN_FILE):
         masks = (mask.path,)
     else:
         masks = (mask,) if mask else ()

@@ -18,6 +18,7 @@ from ushape.errors import ConfigError, DataError, check_range
 from ushape.formatting import pluralize, size_text
 from ushape.io.annotations import read_annotation
 from ushape.io.placement import AS_THEY_ARE, compare_grids
+from ushape.io.streaming import open_bands
 from ushape.labels import LabelSpace
 from ushape.normalization import Normalization
 from ushape.transforms.resampling import find_box, place_classes, place_image, restore_probabilities
@@ -225,7 +226,21 @@ def read_image(case: Case, channels: int | None = None) -> np.ndarray:
         DataError: if a file cannot be read, if the number of channels is wrong, or if the files of
             the case differ in size.
     """
-    return join_channels(case, io.read(case.image), channels).array
+    return join_channels(case, read_first_file(case), channels).array
+
+
+def read_first_file(case: Case) -> Pixels:
+    """Read the image of a case, or its page, without further files.
+
+    Raises:
+        DataError: if the file cannot be read, or has no such page.
+    """
+    if case.page is None:
+        return io.read(case.image)
+    with open_bands(case.image) as bands:
+        array = bands.read(case.page, case.page + 1)[:, 0]
+        spacing = bands.spacing_mm
+        return Pixels(array=array, spacing_mm=spacing[1:] if spacing else None)
 
 
 def join_channels(case: Case, first: Pixels, channels: int | None = None) -> Pixels:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ushape import io
-from ushape.data.preprocessing import by_group, join_channels
+from ushape.data.preprocessing import by_group, join_channels, read_first_file
 from ushape.errors import DataError
 from ushape.inference.decision_rule import apply_rule
 from ushape.inference.ensemble import EnsembleMember, open_members
@@ -109,7 +108,7 @@ class Predictor:
             DataError: if the image cannot be read, or its channels or dimensions are not those of
                 the model.
         """
-        return self._prepare(case, io.read(case.image), companions)
+        return self._prepare(case, read_first_file(case), companions)
 
     def preprocess_or_stream(
         self, case: Case, companions: Sequence[Case], max_bytes: int
@@ -122,7 +121,7 @@ class Predictor:
         Raises:
             DataError: if `preprocess` raises it.
         """
-        if case.channels:
+        if case.channels or case.page is not None:
             return self.preprocess(case, companions)
         source = read_or_open(case.image, lambda bands: self._memory_of(bands) > max_bytes)
         if isinstance(source, Bands):

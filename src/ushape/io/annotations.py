@@ -1,11 +1,11 @@
-"""Read masks in any form: one file, a file for each class or object, a COCO JSON file."""
+"""Read masks in any form: one file, a file for each class or object, shapes, run lengths."""
 
 from __future__ import annotations
 
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
@@ -17,7 +17,18 @@ from ushape import io
 from ushape.errors import DataError, require_package
 from ushape.io.files import MAX_PIXELS, read_json
 from ushape.io.placement import place_on
-from ushape.types import CocoMask, GridRemark, Mask, MaskEncoding, MaskParts, MaskPixels
+from ushape.io.shape_files import codes_of_labels, read_shapes
+from ushape.io.shapes import draw_shapes
+from ushape.types import (
+    CocoMask,
+    GridRemark,
+    Mask,
+    MaskEncoding,
+    MaskPage,
+    MaskParts,
+    MaskPixels,
+    ShapesMask,
+)
 
 JSON_HINT = "Write it as JSON, encoded in UTF-8."
 """Hint of the error about a JSON file of the user that cannot be read."""
@@ -34,16 +45,21 @@ def read_annotation(mask: Mask, image: Path | None = None) -> MaskPixels:
 
     Shapes:
         returns: codes (*S). For parts: 0, or the value of the last part that covers the pixel.
-            For COCO: 0, or the position of the category, counted from 1.
+            For COCO: 0, or the position of the category, counted from 1. For other shapes: 0, or
+            the position of the label in `classes`, counted from 1.
 
     Raises:
         DataError: if a file cannot be read, parts differ in size or have more than two values, or
-            an annotation is neither a polygon nor run lengths.
+            an annotation cannot be drawn.
     """
     if isinstance(mask, MaskParts):
         return _read_parts(mask, image)
     if isinstance(mask, CocoMask):
         return _read_coco(mask)
+    if isinstance(mask, ShapesMask):
+        return _read_shapes(mask)
+    if isinstance(mask, MaskPage):
+        return _read_page(mask)
     return _read_on_grid(mask, image)
 
 
@@ -180,6 +196,41 @@ def _read_parts(mask: MaskParts, image: Path | None) -> MaskPixels:
     assert codes is not None, "a mask has at least one part"
     encoding = MaskEncoding(dtype=str(codes.dtype), suffix=suffix)
     return MaskPixels(codes=codes, encoding=encoding, remarks=remarks)
+
+
+def _read_shapes(mask: ShapesMask) -> MaskPixels:
+    """Draw the shapes of an image, later ones over earlier ones."""
+    found = read_shapes(mask)
+    height, width = found.size or io.read(mask.image).array.shape[1:]
+    if height * width > MAX_PIXELS:
+        raise DataError(
+            f"{mask}: the file states {height} × {width} pixels.",
+            code="shapes_invalid",
+            hint="Height and width must be those of the image file.",
+        )
+    try:
+        codes, remarks = draw_shapes(found.shapes, (height, width), codes_of_labels(mask.classes))
+    except ValueError as error:
+        raise DataError(
+            f"{mask}: {error}.",
+            code="shapes_invalid",
+            hint="Correct or remove the shape in the annotation tool, and export it again.",
+        ) from None
+    return MaskPixels(
+        codes=codes, encoding=MaskEncoding(dtype=str(codes.dtype)), shape_remarks=tuple(remarks)
+    )
+
+
+def _read_page(mask: MaskPage) -> MaskPixels:
+    """Return one plane of a stack of masks."""
+    whole = io.read_mask(mask.path)
+    if whole.codes.ndim != 3 or mask.page >= len(whole.codes):
+        raise DataError(
+            f"{mask}: the file has no such page.",
+            code="mask_page_missing",
+            hint="Restore the file that was used for training.",
+        )
+    return replace(whole, codes=whole.codes[mask.page])
 
 
 def _read_coco(mask: CocoMask) -> MaskPixels:

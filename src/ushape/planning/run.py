@@ -21,7 +21,7 @@ from ushape.io.files import read_json, write_bytes, write_json
 from ushape.models import build_model
 from ushape.planning.custom_code import loaded_source, require_code
 from ushape.planning.plan import Plan
-from ushape.types import Case, CaseFacts, CocoMask, Mask, MaskParts
+from ushape.types import Case, CaseFacts, CocoMask, Mask, MaskPage, MaskParts, ShapesMask
 
 
 @dataclass(frozen=True)
@@ -326,6 +326,8 @@ def _case_to_row(case: Case, data: Path) -> dict[str, Any]:
         "image": _relative(case.image, data),
         "mask": _mask_to_json(case.mask, data),
     }
+    if case.page is not None:
+        row["page"] = case.page
     if case.channels:
         row["channels"] = [_relative(path, data) for path in case.channels]
     if case.split:
@@ -342,6 +344,7 @@ def _case_from_row(row: Mapping[str, Any], data: Path) -> Case:
         image=data / row["image"],
         mask=_mask_from_json(row["mask"], data),
         channels=tuple(data / path for path in row.get("channels", ())),
+        page=row.get("page"),
         split=row.get("split", ""),
         metadata=row.get("metadata", {}),
     )
@@ -354,6 +357,12 @@ def _mask_to_json(mask: Mask | None, data: Path) -> Any:
         return {"parts": parts, "values": list(mask.values)}
     if isinstance(mask, CocoMask):
         return {"coco": _relative(mask.path, data), "image_id": mask.image_id}
+    if isinstance(mask, ShapesMask):
+        paths = {"shapes": _relative(mask.path, data), "image": _relative(mask.image, data)}
+        kept = {"format": mask.format, "entry": mask.entry, "classes": list(mask.classes)}
+        return paths | kept
+    if isinstance(mask, MaskPage):
+        return {"stack": _relative(mask.path, data), "page": mask.page}
     return _relative(mask, data) if mask else None
 
 
@@ -361,6 +370,16 @@ def _mask_from_json(stored: Any, data: Path) -> Mask | None:
     if isinstance(stored, dict) and "parts" in stored:
         paths = tuple(data / path for path in stored["parts"])
         return MaskParts(paths, tuple(stored["values"]))
+    if isinstance(stored, dict) and "shapes" in stored:
+        return ShapesMask(
+            path=data / stored["shapes"],
+            format=stored["format"],
+            image=data / stored["image"],
+            entry=stored["entry"],
+            classes=tuple(stored["classes"]),
+        )
+    if isinstance(stored, dict) and "stack" in stored:
+        return MaskPage(data / stored["stack"], stored["page"])
     if isinstance(stored, dict):
         return CocoMask(data / stored["coco"], stored["image_id"])
     return data / stored if stored else None

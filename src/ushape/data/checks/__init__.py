@@ -22,6 +22,7 @@ CHECKS: tuple[Check, ...] = (
     encodings.find_unusual_masks,
     grids.find_other_grids,
     masks.find_copies_of_images,
+    masks.find_odd_shapes,
     masks.find_soft_edges,
     masks.find_stray_values,
     masks.find_mixed_encodings,

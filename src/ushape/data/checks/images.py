@@ -24,7 +24,8 @@ def find_unpaired(dataset: DatasetStats) -> Iterator[Finding]:
             check="unpaired",
             severity="warning",
             text=note.removeprefix("Left out: "),
-            fix="Give both files of a pair the same name, or remove the file without a partner.",
+            fix="Give both files of a pair the same name, complete the annotation, or remove the "
+            "files without a partner.",
         )
 
 

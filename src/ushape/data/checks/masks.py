@@ -51,6 +51,21 @@ def find_empty(dataset: DatasetStats) -> Iterator[Finding]:
         )
 
 
+def find_odd_shapes(dataset: DatasetStats) -> Iterator[Finding]:
+    """Find shapes of annotation tools that have no area or overlap themselves."""
+    odd = [stats for stats in dataset.readable if stats.shape_remarks]
+    if odd:
+        yield Finding(
+            check="odd_shapes",
+            severity="warning",
+            text=f"In {pluralize(len(odd), 'image')}, a shape may not be drawn as it was meant, "
+            f"e.g. {odd[0].case.mask}: {odd[0].shape_remarks[0]}.",
+            fix="Compare the outlines with the images in the report. Correct these shapes in the "
+            "annotation tool, or remove them.",
+            cases=tuple(stats.case.id for stats in odd),
+        )
+
+
 def find_soft_edges(dataset: DatasetStats) -> Iterator[Finding]:
     """Find masks with intermediate values at borders, from antialiasing or JPEG."""
     if dataset.meaning_is_stated:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ushape.data.layouts.base import LayoutMatch
 from ushape.data.layouts.coco import find_coco
+from ushape.data.layouts.cvat import find_cvat
 from ushape.data.layouts.folders import (
     find_class_folders,
     find_folders,
@@ -15,8 +16,11 @@ from ushape.data.layouts.folders import (
     find_split_folders,
     find_suffixed_masks,
 )
+from ushape.data.layouts.labelme import find_labelme, find_labelme_export
 from ushape.data.layouts.nnunet import find_nnunet
+from ushape.data.layouts.run_lengths import find_run_lengths
 from ushape.data.layouts.table import find_table
+from ushape.data.layouts.yolo import find_yolo
 
 LAYOUTS: dict[str, Callable[[Path], LayoutMatch | None]] = {
     "nnunet": find_nnunet,
@@ -26,6 +30,11 @@ LAYOUTS: dict[str, Callable[[Path], LayoutMatch | None]] = {
     "folders": find_folders,
     "class_folders": find_class_folders,
     "coco": find_coco,
+    "yolo": find_yolo,
+    "cvat": find_cvat,
+    "labelme_export": find_labelme_export,
+    "labelme": find_labelme,
+    "run_lengths": find_run_lengths,
     "suffixed_masks": find_suffixed_masks,
     "mirrored_trees": find_mirrored_trees,
 }

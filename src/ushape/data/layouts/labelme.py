@@ -1,0 +1,115 @@
+"""LabelMe: a JSON file for each image, or the folders that LabelMe exports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ushape.data.class_names import StatedClasses
+from ushape.data.layouts.base import LayoutMatch
+from ushape.data.layouts.names import images_below
+from ushape.data.layouts.shapes import ImageIndex, match_shapes
+from ushape.errors import DataError
+from ushape.io.labelme import read_labelme_json
+from ushape.types import ShapesMask
+
+HEAD_BYTES = 65536
+"""Bytes at the beginning of a JSON file in which LabelMe's keys are searched."""
+
+
+def find_labelme(folder: Path) -> LayoutMatch | None:
+    """Find JSON files of LabelMe and the images that they name.
+
+    The image is the file at `imagePath`, otherwise one with the name of the JSON file.
+    """
+    files = [path for path in sorted(folder.rglob("*.json")) if _is_labelme_file(path)]
+    if not files:
+        return None
+    index = ImageIndex(folder)
+    masks: dict[Path, ShapesMask] = {}
+    missing: list[str] = []
+    for path in files:
+        image = _image_of(path, index)
+        if image is None:
+            missing.append(str(path))
+        elif image in masks:
+            raise DataError(
+                f"Two files of LabelMe belong to {image}: {masks[image].path} and {path}.",
+                code="ambiguous_mask",
+                hint="Remove one of them.",
+            )
+        else:
+            masks[image] = ShapesMask(path, "labelme", image)
+    return match_shapes(
+        folder,
+        "JSON files of LabelMe",
+        masks,
+        source=folder,
+        missing=missing,
+        images=images_below(folder),
+    )
+
+
+def _image_of(path: Path, index: ImageIndex) -> Path | None:
+    try:
+        listed = str(read_labelme_json(path).get("imagePath") or "")
+    except DataError:
+        listed = ""
+    if listed:
+        beside = (path.parent / listed.replace("\\", "/")).resolve()
+        found = index.find(listed, near=[path.parent])
+        if found is not None and (found.resolve() == beside or not beside.is_file()):
+            return found
+    return index.find(path.stem, near=[path.parent])
+
+
+def _is_labelme_file(path: Path) -> bool:
+    if path.name.startswith("."):
+        return False
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    except OSError:
+        return False
+    return b'"shapes"' in head or (b'"imagePath"' in head and b'"imageData"' in head)
+
+
+def find_labelme_export(folder: Path) -> LayoutMatch | None:
+    """Find the folders that `labelme_export_json` writes: img.png, label.png, label_names.txt.
+
+    Raises:
+        DataError: if a value has different names in two folders.
+    """
+    places = [
+        path.parent
+        for path in sorted(folder.rglob("label_names.txt"))
+        if (path.parent / "img.png").is_file() and (path.parent / "label.png").is_file()
+    ]
+    if not places:
+        return None
+    names: dict[int, str] = {}
+    first: dict[int, Path] = {}
+    for place in places:
+        text = (place / "label_names.txt").read_text(encoding="utf-8-sig", errors="replace")
+        for value, name in enumerate(text.split("\n")):
+            if not name.strip():
+                continue
+            if names.setdefault(value, name.strip()) != name.strip():
+                raise DataError(
+                    f"The mask value {value} is {names[value]} in {first[value]}, but "
+                    f"{name.strip()} in {place}.",
+                    code="conflicting_class_names",
+                    hint="Export all files with one list of labels (labelme2voc), or use LabelMe's "
+                    "JSON files, which ushape reads directly.",
+                )
+            first.setdefault(value, place)
+    keys = {place.relative_to(folder).as_posix().removesuffix("_json"): place for place in places}
+    return LayoutMatch(
+        layout="folders exported from LabelMe, img.png beside label.png",
+        images={key: place / "img.png" for key, place in keys.items()},
+        masks={key: place / "label.png" for key, place in keys.items()},
+        classes=StatedClasses(
+            source=places[0] / "label_names.txt", names=tuple(names.values()), values=tuple(names)
+        )
+        if len(names) > 1
+        else None,
+    )
