@@ -18,6 +18,7 @@ from typer.models import ParameterInfo
 from ushape._version import __version__
 from ushape.api import FUNCTIONS, load_function
 from ushape.errors import UshapeError
+from ushape.formatting import printable
 
 SUMMARY = "U-Net segmentation, from a folder of images and masks to an evaluated model."
 
@@ -399,7 +400,7 @@ def _require_working_directory() -> None:
 
 def print_error(error: UshapeError) -> NoReturn:
     """Print an error with its hint, and exit with code 2."""
-    print(f"Error: {error.message}", file=sys.stderr)
+    print(f"Error: {printable(error.message)}", file=sys.stderr)
     if error.hint:
-        print(f"Hint: {error.hint}", file=sys.stderr)
+        print(f"Hint: {printable(error.hint)}", file=sys.stderr)
     sys.exit(2)

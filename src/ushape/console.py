@@ -14,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from ushape.formatting import one_line, printable
+
 LOGGER = logging.getLogger("ushape")
 """Receives every message at level INFO. A level above INFO silences the console as well."""
 
@@ -41,7 +43,8 @@ class Console:
         return self._rich.is_terminal and not self.is_quiet
 
     def say(self, line: str = "") -> None:
-        """Print one message."""
+        """Print one message; control characters of file names are shown as escapes."""
+        line = printable(line)
         LOGGER.info("%s", line)
         self._rich.print(line)
 
@@ -52,8 +55,9 @@ class Console:
             is_last = place == len(columns) - 1
             table.add_column(column, overflow="fold", ratio=1 if is_last else None)
         for row in rows:
-            LOGGER.info("%s", "; ".join(row))
-            table.add_row(*map(Text, row))
+            cells = [printable(cell) for cell in row]
+            LOGGER.info("%s", "; ".join(cells))
+            table.add_row(*map(Text, cells))
         self._rich.print(table, soft_wrap=False)
 
     @contextmanager
@@ -71,7 +75,12 @@ class Console:
             task = bar.add_task(what, total=None)
 
             def show(done: int, total: int, note: str = "") -> None:
-                bar.update(task, completed=done, total=total, description=f"{what} {note}".rstrip())
+                bar.update(
+                    task,
+                    completed=done,
+                    total=total,
+                    description=f"{what} {one_line(note)}".rstrip(),
+                )
 
             yield show
 

@@ -67,21 +67,97 @@ def natural_order(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
+FORMULA_STARTS = "=+-@\t\r\n＝＋－＠"
+"""First characters of a cell that spreadsheet programs read as a formula, or skip before one."""
+
+
+def escape_cell(text: str) -> str:
+    """Return a cell of a CSV table that no spreadsheet program runs as a formula.
+
+    An apostrophe is put before texts that begin like a formula; numbers are not changed.
+    `unescape_cell` restores the text.
+
+    Source:
+        OWASP, CSV Injection.
+    """
+    begins = text.lstrip("'")[:1]
+    return f"'{text}" if begins and begins in FORMULA_STARTS and not _is_plain(text) else text
+
+
+def unescape_cell(cell: str) -> str:
+    """Return the text of a cell that `escape_cell` wrote; other cells are not changed."""
+    begins = cell.lstrip("'")[:1]
+    is_escaped = cell.startswith("'") and begins and begins in FORMULA_STARTS
+    return cell[1:] if is_escaped else cell
+
+
+def _is_plain(text: str) -> bool:
+    return re.fullmatch(r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?", text) is not None
+
+
 def to_csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Write a CSV table with a header; missing values are empty fields.
+
+    Texts that spreadsheet programs would run as formulas are escaped; see `escape_cell`.
 
     Args:
         columns: Column names, in order.
         rows: Values by column name; None is written as an empty field.
 
     Returns:
-        The table encoded in UTF-8, with Unix line ends.
+        The table encoded in UTF-8, with Unix line ends. Bytes of names that are not UTF-8 are
+        written as they are.
     """
     written = io.StringIO()
-    writer = csv.DictWriter(written, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return written.getvalue().encode()
+    writer = csv.writer(written, lineterminator="\n")
+    writer.writerow(map(_cell, columns))
+    for row in rows:
+        assert row.keys() <= set(columns), "each value has a column"
+        writer.writerow(_cell(row.get(name)) for name in columns)
+    return written.getvalue().encode(errors="surrogateescape")
+
+
+def read_csv(content: bytes) -> list[dict[str, str]]:
+    """Return the rows of a table that `to_csv` wrote, with the texts as they were.
+
+    Raises:
+        csv.Error: if the text is not a CSV table.
+        ValueError: if a row has another number of cells than the header.
+    """
+    text = content.decode(errors="surrogateescape")
+    lines = csv.reader(io.StringIO(text, newline=""), strict=True)
+    columns = [unescape_cell(cell) for cell in next(lines, [])]
+    return [dict(zip(columns, map(unescape_cell, line), strict=True)) for line in lines if line]
+
+
+def _cell(value: Any) -> Any:
+    return escape_cell(value) if isinstance(value, str) else value
+
+
+def printable(text: str) -> str:
+    """Return a text without characters that change how it is displayed, as in hostile file names.
+
+    Control characters except line breaks, terminal sequences, marks of writing direction, and bytes
+    that cannot be decoded become visible escapes such as `\\x1b`.
+    """
+    return INVISIBLE.sub(lambda found: _visible(found[0]), text)
+
+
+def one_line(text: str) -> str:
+    """Return a name on one line, with visible escapes as in `printable`."""
+    return printable(text).replace("\n", "\\n")
+
+
+INVISIBLE = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    "\ud800-\udfff]"
+)
+"""Control characters except the line break, format characters, and surrogates."""
+
+
+def _visible(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def memory_text(size_bytes: float) -> str:

@@ -19,6 +19,13 @@ def test_console_prints_and_logs_each_message(capsys, records):
     assert records.messages == ["Run: [x]"]
 
 
+def test_console_shows_control_characters_as_escapes(capsys, records):
+    Console().say("a\x1b[31m\u202eb")
+    Console().table(("name",), [("a\x1b[31m",)])
+    assert not set(capsys.readouterr().out) & set("\x1b\u202e")
+    assert records.messages == [r"a\x1b[31m\u202eb", r"a\x1b[31m"]
+
+
 def test_quiet_console_only_logs(capsys, records):
     console = Console(quiet=True)
     console.say("50 % done")

@@ -3,7 +3,19 @@ import io
 
 import pytest
 
-from ushape.formatting import group_label, natural_order, pluralize, reason, singular, to_csv
+from ushape.formatting import (
+    escape_cell,
+    group_label,
+    natural_order,
+    one_line,
+    pluralize,
+    printable,
+    read_csv,
+    reason,
+    singular,
+    to_csv,
+    unescape_cell,
+)
 
 
 @pytest.mark.parametrize(
@@ -42,3 +54,46 @@ def test_to_csv_is_read_back_by_the_csv_module():
     text = to_csv(("a", "b"), rows).decode()
     assert "\r" not in text
     assert list(csv.reader(io.StringIO(text))) == [["a", "b"], ['x,"y"', "1.5"], ["", ""]]
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("=1+1", "'=1+1"),
+        ("+1+1", "'+1+1"),
+        ("-x", "'-x"),
+        ("@SUM(1)", "'@SUM(1)"),
+        ("\t=1", "'\t=1"),
+        ("\r=1", "'\r=1"),
+        ("'=1", "''=1"),
+        ("-5", "-5"),
+        ("-0.25", "-0.25"),
+        ("+1e-05", "+1e-05"),
+        ("'quoted'", "'quoted'"),
+        ("a=b", "a=b"),
+        ("", ""),
+    ],
+)
+def test_escape_cell_changes_formulas_only_and_is_undone(text, cell):
+    assert escape_cell(text) == cell
+    assert unescape_cell(cell) == text
+
+
+def test_to_csv_escapes_headers_and_texts_and_read_csv_restores_them():
+    rows = [{"=name": "-x,y", "n": -1.5}, {"=name": "line\nbreak", "n": None}]
+    written = to_csv(["=name", "n"], rows)
+    assert written.splitlines()[:2] == [b"'=name,n", b'"\'-x,y",-1.5']
+    assert read_csv(written) == [
+        {"=name": "-x,y", "n": "-1.5"},
+        {"=name": "line\nbreak", "n": ""},
+    ]
+    with pytest.raises(ValueError, match="zip"):
+        read_csv(b"a,b\n1\n")
+
+
+def test_printable_shows_control_characters_as_escapes():
+    assert printable("a\x1b[31m\nb\x07\u202ec\x85\udcfc") == (
+        "a\\x1b[31m\nb\\x07\\u202ec\\x85\\udcfc"
+    )
+    assert one_line("a\nb") == "a\\nb"
+    assert printable("Größe 256 × 300, 細胞") == "Größe 256 × 300, 細胞"

@@ -27,6 +27,7 @@ LEVELS = (
 
 WITHIN_LEVEL = {
     ("config", "errors"),
+    ("console", "formatting"),
     ("labels", "errors"),
     ("types", "errors"),
     ("types", "normalization"),

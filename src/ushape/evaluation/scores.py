@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ushape.errors import RunError
-from ushape.formatting import reason, to_csv
+from ushape.formatting import read_csv, reason, to_csv
 from ushape.io.files import write_bytes
 from ushape.labels import LabelSpace
 from ushape.metrics import METRICS
@@ -194,7 +193,7 @@ def _read_rows(path: Path) -> list[tuple[str, CaseScore]]:
         RunError: if the file is missing, damaged, or not a table of scores.
     """
     try:
-        rows = csv.DictReader(io.StringIO(path.read_text(), newline=""))
+        rows = read_csv(path.read_bytes())
         return [(row.pop("baseline", ""), _from_row(row)) for row in rows]
     except KeyError as error:
         problem = f"column {error.args[0]} is missing"

@@ -37,11 +37,12 @@ def _baseline_text(own: ClassScores, noun: str) -> str:
     what, change = BASELINE_TEXTS[best.name].format(name=own.name), best.difference
     if best.is_exceeded:
         return f" The best trivial baseline, {what}, has {best.mean_dice:.3f}."
-    text = f" This is no better than a trivial baseline: {what} has {best.mean_dice:.3f}"
-    text += f" (difference {change.value or 0:+.3f}"
+    is_higher = (change.value or 0) > 0
+    text = f" This {'may be' if is_higher else 'is'} no better than a trivial baseline: {what} has"
+    text += f" {best.mean_dice:.3f} (difference {change.value or 0:+.3f}"
     if change.interval is not None:
         text += f", 95% CI {change.interval.low:+.3f} to {change.interval.high:+.3f}"
-    if (change.value or 0) > 0:
+    if is_higher:
         return f"{text}). More test {noun} are needed to show a difference."
     if best.name in ("mean_mask", "intensity", "mean_mask_argmax"):
         return f"{text}). The network adds nothing to this rule."

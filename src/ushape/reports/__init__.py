@@ -16,6 +16,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
+from ushape.formatting import one_line, printable
 from ushape.io.files import write_bytes
 
 FOLDER = files("ushape.reports") / "templates"
@@ -51,6 +52,7 @@ def write_page(
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_finalize,
     )
     page = environment.get_template(template).render(
         style=Markup("\n".join(map(_read, ("base.css", *styles)))),
@@ -59,6 +61,21 @@ def write_page(
         **values,
     )
     write_bytes(path, page.encode())
+
+
+def printable_values(value: Any) -> Any:
+    """Return nested values with the texts made printable, as JavaScript displays them."""
+    if isinstance(value, dict):
+        return {key: printable_values(own) for key, own in value.items()}
+    if isinstance(value, list | tuple):
+        return [printable_values(own) for own in value]
+    return one_line(value) if isinstance(value, str) else value
+
+
+def _finalize(value: Any) -> Any:
+    """Make the texts of a page printable; markup, such as plots, contains none of the user's."""
+    is_text = isinstance(value, str) and not isinstance(value, Markup)
+    return printable(value) if is_text else value
 
 
 def _read(name: str) -> str:

@@ -12,7 +12,7 @@ from ushape.evaluation.class_scores import Mean
 from ushape.evaluation.comparison import CaseChange, Comparison, compare_scores
 from ushape.evaluation.storage import Report
 from ushape.evaluation.summary import Summary, summarize, without_distances
-from ushape.formatting import TextTable, number_text
+from ushape.formatting import TextTable, number_text, one_line
 from ushape.reports import BLUE, GRAY, ORANGE, adapt, as_svg, write_page
 from ushape.reports.gallery import draw_still
 from ushape.reports.tables import metric_name
@@ -136,4 +136,4 @@ def _draw_pairs(comparison: Comparison, first: str, other: str) -> str:
 
 def _escape_mathtext(name: str) -> str:
     """Escape a name, so that Matplotlib neither parses it as mathtext nor hides it (leading _)."""
-    return " " + name.replace("$", r"\$")
+    return " " + one_line(name).replace("$", r"\$")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -17,10 +18,10 @@ from ushape.evaluation.scores import (
 )
 from ushape.evaluation.storage import CARD, PAGE, Report
 from ushape.evaluation.summary import Summary
-from ushape.formatting import TextTable, group_label, number_text, pluralize, to_csv
+from ushape.formatting import TextTable, group_label, number_text, one_line, pluralize, to_csv
 from ushape.io.files import write_bytes
 from ushape.metrics.overlap import CASE_KINDS
-from ushape.reports import write_page
+from ushape.reports import printable_values, write_page
 from ushape.reports.gallery import draw_still, make_gallery, plot_data
 from ushape.reports.tables import (
     baseline_table,
@@ -64,7 +65,7 @@ def write_report(path: Path, report: Report) -> None:
         report=report,
         summary=summary,
         gallery=gallery,
-        page=page,
+        page=printable_values(page),
         means=[mean_tables(own, summary) for own in summary.classes],
         baselines=[baseline_table(own, summary) for own in summary.classes if own.baselines],
         topology=topology_table(summary),
@@ -102,7 +103,12 @@ def write_card(path: Path, report: Report) -> None:
         ("Model and training", _items(report.plan_lines)),
         ("Reproducibility", _items(report.reproduce_lines)),
     )
-    lines = [f"# {_escape_markdown(report.title)}", "", report.summary.verdict, ""]
+    lines = [
+        f"# {_escape_markdown(report.title)}",
+        "",
+        _escape_markdown(report.summary.verdict),
+        "",
+    ]
     for title, content in sections:
         lines += [f"## {title}", "", *content, ""]
     lines.append(f"Written by ushape {__version__}.")
@@ -110,7 +116,7 @@ def write_card(path: Path, report: Report) -> None:
 
 
 def _intended_use(summary: Summary) -> Iterator[str]:
-    names = ", ".join(own.name for own in summary.classes)
+    names = ", ".join(_escape_markdown(own.name) for own in summary.classes)
     label = "class" if len(summary.classes) == 1 else "classes"
     yield (
         f"Segmentation of the {label} {names} in images that were acquired like the training "
@@ -126,7 +132,7 @@ def _intended_use(summary: Summary) -> Iterator[str]:
 
 def _results(summary: Summary) -> Iterator[str]:
     for own in summary.classes:
-        yield f"### {own.name}"
+        yield f"### {_escape_markdown(own.name)}"
         yield ""
         yield from _table(mean_table(own, summary))
         yield ""
@@ -169,7 +175,7 @@ def _limitations(report: Report) -> Iterator[str]:
 
 
 def _table(table: TextTable) -> Iterator[str]:
-    yield f"| {' | '.join(table.columns)} |"
+    yield f"| {' | '.join(map(_escape_markdown, table.columns))} |"
     yield "|" + "---|" * len(table.columns)
     for row in table.rows:
         yield f"| {' | '.join(map(_escape_markdown, row))} |"
@@ -181,7 +187,9 @@ def _items(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _escape_markdown(text: str) -> str:
-    return "".join(f"\\{c}" if c in "\\`*<|" else c for c in text)
+    """Escape what Markdown or HTML would interpret; a line break of a name would end the line."""
+    special = r"[\\`*\[\]<>|~&$!]|^[#+=-]|(?<![^\W_])_|_(?![^\W_])"
+    return re.sub(special, r"\\\g<0>", one_line(text))
 
 
 AUDIT_TABLE, AUDIT_PAGE = "audit.csv", "audit.html"

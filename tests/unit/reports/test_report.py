@@ -1,4 +1,5 @@
 import csv
+import json
 import re
 from dataclasses import replace
 
@@ -8,10 +9,13 @@ import pytest
 from reports import CELL, make_case, make_report
 from ushape import formatting
 from ushape._version import __version__
-from ushape.evaluation.scores import CaseScore, score_case
+from ushape.evaluation.scores import CaseScore, read_scores, score_case, write_scores
 from ushape.evaluation.summary import summarize
+from ushape.formatting import TextTable
+from ushape.labels import LabelSpace
 from ushape.metrics.overlap import Counts
 from ushape.reports import tables
+from ushape.reports.comparison import Side, compare_sides, write_comparison
 from ushape.reports.report import AUDIT_PAGE, AUDIT_TABLE, write_audit, write_card, write_report
 
 
@@ -114,7 +118,69 @@ def test_write_card_has_the_stored_wording(golden, tmp_path):
 def test_write_card_escapes_markdown(tmp_path):
     report = make_report([make_case("c")], title="a|b `c` <d> *e*")
     write_card(tmp_path / "card.md", report)
-    assert (tmp_path / "card.md").read_text().startswith("# a\\|b \\`c\\` \\<d> \\*e\\*\n")
+    assert (tmp_path / "card.md").read_text().startswith("# a\\|b \\`c\\` \\<d\\> \\*e\\*\n")
+
+
+HOSTILE = "<img src=x onerror=alert(1)>a|b`c`\n# d\x1b[31m\u202e\udcfc=$x$ _e_"
+
+
+@pytest.fixture
+def hostile():
+    """A report in which every name is hostile."""
+    space = LabelSpace(values=(0, 1), names=("background", HOSTILE))
+    cases = [make_case(f"{HOSTILE}{n}", 32, n, space, group=HOSTILE) for n in range(2)]
+    table = TextTable(title=HOSTILE, columns=[HOSTILE, "n"], rows=[[HOSTILE, "1"]])
+    lines = {name: [HOSTILE] for name in ("split_lines", "leak_lines", "plan_lines")}
+    return make_report(cases, title=HOSTILE, breakdowns=[table], **lines)
+
+
+def check_page(page):
+    """Check that a page has no element, control character or direction mark of a name."""
+    assert not re.search(r"(?<!\\)<img src=x", page)
+    assert not set(page) & set("\x1b\u202e\udcfc")
+    assert r"\x1b" in page
+    assert r"\u202e" in page
+
+
+def test_write_report_shows_hostile_names_as_text(hostile, written):
+    page = written(hostile)
+    check_page(page)
+    data = json.loads(re.search(r'id="page-data">(.*?)</script>', page, re.S)[1])
+    assert "\\u202e" in data["classes"][0]["name"]
+    assert all(ord(character) >= 32 for case in data["cases"] for character in case["id"])
+
+
+def test_write_card_shows_hostile_names_as_text(hostile, tmp_path):
+    write_card(tmp_path / "card.md", hostile)
+    card = (tmp_path / "card.md").read_text()
+    check_page(card)
+    assert "\n# d" not in card
+    assert r"\[31m" in card
+    assert "<" not in card.replace("\\<", "")
+    assert "`" not in card.replace("\\`", "")
+    assert " _e_" not in card
+    rows = [line for line in card.splitlines() if line.startswith("|")]
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {6}
+
+
+def test_write_audit_and_comparison_show_hostile_names_as_text(hostile, tmp_path):
+    write_audit(tmp_path, HOSTILE, hostile.scores, hostile.pictures)
+    check_page((tmp_path / AUDIT_PAGE).read_text())
+    other = replace(
+        hostile, scores=[replace(one, counts=Counts(overlap=0, truth=one.counts.truth, predicted=0,
+        pixels=one.counts.pixels)) for one in hostile.scores]
+    )  # fmt: skip
+    sides = [Side(name=HOSTILE, report=hostile), Side(name=f"{HOSTILE}2", report=other)]
+    write_comparison(tmp_path / "comparison.html", sides, compare_sides(sides))
+    check_page((tmp_path / "comparison.html").read_text())
+
+
+def test_stored_scores_restore_hostile_names(tmp_path):
+    names = ["=1+1", "+x", "-x", "@x", "\tx", "'=x", "'x", "-5", "a\nb", 'a"b,c', "\udcfc", HOSTILE]
+    scores = [one for name in names for one in score(name, 5, 4)]
+    scores = [replace(one, group=one.case, class_name=one.case) for one in scores]
+    write_scores(tmp_path / "scores.csv", scores)
+    assert read_scores(tmp_path / "scores.csv") == scores
 
 
 def audit_score(case, error_score, name="cell"):
