@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import inspect
 import itertools
+import math
 import textwrap
 import types
 import typing
@@ -31,6 +32,13 @@ def from_dict(cls: type[T], values: Mapping[str, Any], *, source: str) -> T:
     Raises:
         ConfigError: if a key is unknown (similar ones are named) or a value is impossible.
     """
+    if not isinstance(values, Mapping):
+        raise ConfigError(
+            f"{source}: expected keys with values, found {type(values).__name__}.",
+            code="invalid_value",
+            hint="`ushape recipes auto` prints an example of the settings.",
+        )
+    _refuse_infinite(values, source, "")
     values = _with_current_names(cls, values)
     _refuse_unknown_keys(cls, values, source, prefix="")
     try:
@@ -140,7 +148,9 @@ def _entries(hint: Any, value: Any) -> dict[str, tuple[type, Mapping[str, Any]]]
     kind = next((one for one in kinds if dataclasses.is_dataclass(one)), None)
     if kind is None or typing.get_origin(hint) not in (dict, tuple):
         return {}
-    named = value.items() if isinstance(value, Mapping) else enumerate(value or ())
+    if not isinstance(value, Mapping | list | tuple):
+        return {}
+    named = value.items() if isinstance(value, Mapping) else enumerate(value)
     return {str(name): (kind, own) for name, own in named if isinstance(own, Mapping)}
 
 
@@ -192,6 +202,22 @@ def _refuse_unknown_keys(cls: type, values: Mapping[str, Any], source: str, pref
             _refuse_unknown_keys(section, value, source, f"{prefix}{key}.")
         for name, (entry, own) in _entries(typing.get_type_hints(cls)[key], value).items():
             _refuse_unknown_keys(entry, own, source, f"{prefix}{key}.{name}.")
+
+
+def _refuse_infinite(values: Any, source: str, path: str) -> None:
+    """Raise ConfigError if a number is infinite or NaN, which no setting may be."""
+    if isinstance(values, float) and not math.isfinite(values):
+        raise ConfigError(
+            f"{source}: {path} is {values}; it must be a finite number.",
+            code="value_out_of_range",
+            hint="`ushape recipes auto --all` lists every key with its meaning.",
+        )
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            _refuse_infinite(value, source, f"{path}.{key}" if path else str(key))
+    elif isinstance(values, list | tuple):
+        for value in values:
+            _refuse_infinite(value, source, path)
 
 
 def _key_of(cls: type, location: tuple[int | str, ...]) -> str:

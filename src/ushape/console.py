@@ -26,6 +26,14 @@ class OnProgress(Protocol):
     def __call__(self, done: int, total: int, note: str = "") -> None: ...
 
 
+class _Output(RichConsole):
+    """Standard output, which a reader such as `head` may close."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise BrokenPipeError, with which the command ends; rich would end the process."""
+        raise
+
+
 class Console:
     """Prints messages to standard output, and progress bars if that is a terminal.
 
@@ -35,7 +43,7 @@ class Console:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.is_quiet = quiet or LOGGER.level > logging.INFO
-        self._rich = RichConsole(highlight=False, soft_wrap=True, markup=False, quiet=self.is_quiet)
+        self._rich = _Output(highlight=False, soft_wrap=True, markup=False, quiet=self.is_quiet)
 
     @property
     def is_terminal(self) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 
@@ -28,6 +30,34 @@ class UshapeError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+class Terminated(KeyboardInterrupt):
+    """The system asked the command to end, with SIGTERM or SIGHUP.
+
+    It is treated like Ctrl-C, except that a training ends at once.
+
+    Args:
+        signal_number: Number of the signal.
+    """
+
+    def __init__(self, signal_number: int):
+        super().__init__()
+        self.signal_number = signal_number
+
+
+@contextmanager
+def way_on_after_interrupt(sentence: str) -> Iterator[None]:
+    """Attach a sentence to an interrupt of the block: how to continue. The outermost one counts."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        interrupt.__notes__ = [sentence]
+        raise
+
+
+REPEAT = "To continue, run the same command again."
+"""Way on after an interrupt of a command that keeps what is finished."""
 
 
 class DataError(UshapeError):

@@ -23,8 +23,9 @@ from ushape.api.train import TrainResult, resume
 from ushape.console import Console
 from ushape.data.discovery import discover
 from ushape.data.duplicates import dataset_checksum
-from ushape.errors import ConfigError, RunError, UshapeError
+from ushape.errors import REPEAT, ConfigError, RunError, UshapeError, way_on_after_interrupt
 from ushape.io.files import read_json, remove_leftovers, write_json
+from ushape.io.lock import is_unused, locked
 from ushape.planning.hardware import inspect_machine
 from ushape.planning.recipe import Recipe
 from ushape.planning.run import Run
@@ -61,6 +62,16 @@ class Series:
     noun: str
     """Name of the series in error messages, such as "cross-validation"."""
 
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Lock the folder, and say how to continue if the block is interrupted.
+
+        Raises:
+            RunError: if another process uses the folder.
+        """
+        with locked(self.path.parent), way_on_after_interrupt(REPEAT):
+            yield
+
     def find(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return what `begin` stored, or None if the folder is new or empty.
 
@@ -69,7 +80,7 @@ class Series:
         """
         folder = self.path.parent
         remove_leftovers(folder)
-        if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        if is_unused(folder):
             return None
         if not self.path.exists():
             raise RunError(
@@ -236,19 +247,22 @@ class Devices:
                 for one in pending:
                     one.cancel()
                 if isinstance(error, KeyboardInterrupt):
-                    self._pass_on_interrupts(pending)
+                    self._pass_on_interrupts(pending, error)
                 raise
 
-    def _pass_on_interrupts(self, pending: Sequence[Future[None]]) -> None:
-        """Interrupt all processes now and at each further Ctrl-C, until they have ended."""
+    def _pass_on_interrupts(
+        self, pending: Sequence[Future[None]], interrupt: KeyboardInterrupt
+    ) -> None:
+        """Interrupt all processes now and at each further signal, until they have ended."""
         while True:
+            number = getattr(interrupt, "signal_number", signal.SIGINT)
             for process in list(self._running) if os.name == "posix" else ():
-                process.send_signal(signal.SIGINT)  # On Windows the terminal has done it.
+                process.send_signal(number)  # On Windows the terminal has done it.
             try:
                 wait(pending)
                 return
-            except KeyboardInterrupt:
-                continue
+            except KeyboardInterrupt as further:
+                interrupt = further
 
     def _run_one(self, job: Job, free: queue.Queue[str], console: Console) -> None:
         device = free.get()
@@ -295,9 +309,11 @@ class Devices:
 
 @contextmanager
 def _sigterm_as_interrupt() -> Iterator[None]:
-    """Treat SIGTERM like Ctrl-C, so that no process is left running."""
+    """Treat SIGTERM like Ctrl-C, so that no process is left running; the command does it always."""
+    before = signal.getsignal(signal.SIGTERM)
     try:
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        if before is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
     except ValueError:  # Signals belong to the main thread.
         yield
         return

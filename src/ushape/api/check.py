@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -13,10 +14,12 @@ from ushape.api.plan import scan
 from ushape.console import Console
 from ushape.data.checks import CheckResult, check_dataset
 from ushape.data.checks.finding import Finding
-from ushape.data.checks.fix import refuse_target, write_fixed_copy
+from ushape.data.checks.fix import CopyChange, refuse_target, write_fixed_copy
 from ushape.data.splits import PARTS
+from ushape.errors import REPEAT, way_on_after_interrupt
 from ushape.formatting import pluralize
 from ushape.io.files import write_bytes
+from ushape.io.lock import locked
 from ushape.planning.recipes import load_recipe
 from ushape.reports.data_check import write_check_page
 
@@ -69,10 +72,27 @@ def check(
         _show(result, console)
         console.say(f"Report: {target / 'check.html'}")
     if fix is not None:
-        changes = write_fixed_copy(result, Path(fix))
+        changes = _write_fixed_copy(result, Path(fix))
         if not as_json:
             console.say(f"Corrected copy: {fix} ({pluralize(len(changes), 'change')})")
     return result
+
+
+def _write_fixed_copy(result: CheckResult, target: Path) -> list[CopyChange]:
+    """Write the corrected copy completely or not at all."""
+    work = target.with_name(f".{target.name}.partial")
+    copy = work / "copy"
+    with locked(work), way_on_after_interrupt(REPEAT):
+        shutil.rmtree(copy, ignore_errors=True)  # Left by a killed attempt.
+        try:
+            changes = write_fixed_copy(result, copy)
+            refuse_target(target, result.stats.folder)
+            if target.exists():
+                target.rmdir()
+            copy.replace(target)
+        finally:
+            shutil.rmtree(copy, ignore_errors=True)
+    return changes
 
 
 def as_values(result: CheckResult) -> dict[str, Any]:

@@ -70,9 +70,10 @@ def cross_validate(
     )
     training = _FoldTraining(Path(data), optional_path(masks), options.recipe, devices, folds)
     series = Series(output_folder(output, data, "-folds") / REQUEST, "cross-validation")
-    runs = training.begin(series)
-    finished = training.run_all(runs, series, console)
-    return _sum_up(series.path.parent, runs[:finished], folds, console)
+    with series.in_use():
+        runs = training.begin(series)
+        finished = training.run_all(runs, series, console)
+        return _sum_up(series.path.parent, runs[:finished], folds, console)
 
 
 @dataclass(frozen=True)
@@ -131,11 +132,7 @@ class _FoldTraining:
                 console.say(f"Fold {number} of {len(runs)}: already finished")
             else:
                 jobs.append(self.job_of(number, run))
-        try:
-            self.devices.run(jobs, console)
-        except KeyboardInterrupt:
-            console.say("Stopped. To continue, run the same command again.")
-            raise
+        self.devices.run(jobs, console)
 
     def recipe_of(self, number: int) -> Recipe:
         """Return the recipe of a fold; minutes are shared by all folds, epochs are not."""

@@ -9,11 +9,12 @@ from ushape.api.plan import scan
 from ushape.console import Console
 from ushape.data.class_names import StatedClasses
 from ushape.data.grouping import Grouping
-from ushape.errors import ConfigError, DataError, RunError
+from ushape.errors import REPEAT, ConfigError, DataError, RunError, way_on_after_interrupt
 from ushape.evaluation.storage import refuse_existing
 from ushape.evaluation.summary import Summary
 from ushape.formatting import pluralize
 from ushape.inference.predictor import Predictor
+from ushape.io.lock import locked
 from ushape.labels import LabelConfig, LabelSpace
 from ushape.planning.custom_code import allow_code
 from ushape.planning.run import Run
@@ -60,12 +61,13 @@ def evaluate(
         target = opened.folder / "evaluations" / Path(data).resolve().name
         what = f"{pluralize(len(cases), 'case')} of {data}"
     target = Path(output) if output else target
-    if (data is not None or output) and not overwrite:
-        refuse_existing(target)
-    known = KnownCases.load(opened)
-    summary = score_and_report(
-        opened, predictor, cases, known, target, console, what=what, noun=noun
-    )
+    with locked(target), way_on_after_interrupt(REPEAT):
+        if (data is not None or output) and not overwrite:
+            refuse_existing(target)
+        known = KnownCases.load(opened)
+        summary = score_and_report(
+            opened, predictor, cases, known, target, console, what=what, noun=noun
+        )
     console.say(f"Report: {target / opened.report_path.name}")
     return summary
 

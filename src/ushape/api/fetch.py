@@ -21,7 +21,8 @@ from ushape.datasets.download import (
     kagglehub,
 )
 from ushape.datasets.unpack import NoRoomError, unpack
-from ushape.errors import ConfigError, DataError
+from ushape.errors import REPEAT, ConfigError, DataError, way_on_after_interrupt
+from ushape.io.lock import LOCK_FILE, locked
 
 
 def fetch(
@@ -62,9 +63,9 @@ def fetch(
         )
     to = Path(to).expanduser()
     target, work = to / name, to / f".{name}.partial"
-    with _working_in(work, to):
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            return _check_existing(target, source, say)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        return _check_existing(target, source, say)
+    with locked(work), way_on_after_interrupt(REPEAT), _working_in(work, to):
         cases = _fetch_new(source, address, sha256, client, target, work, say)
     say(f"Dataset: {target} ({cases} cases)")
     return target
@@ -87,7 +88,8 @@ def _working_in(work: Path, to: Path) -> Iterator[None]:
         ) from None
     finally:
         shutil.rmtree(work / "unpacked", ignore_errors=True)
-        if work.is_dir() and not any(path.is_file() for path in work.rglob("*")):
+        files = [path for path in work.rglob("*") if path.is_file() and path.name != LOCK_FILE]
+        if work.is_dir() and not files:
             shutil.rmtree(work, ignore_errors=True)
 
 

@@ -92,10 +92,11 @@ def learning_curve(
     )
     series = Series(output_folder(output, data, "-curve") / "points.json", "learning curve")
     training = _PointTraining(Path(data), optional_path(masks), options, device, points)
-    design = training.begin(series, clock, console)
-    console.say(_describe(design))
-    runs = training.run_all(design, series, console)
-    return _sum_up(series.path.parent, runs, design, options.recipe, console)
+    with series.in_use():
+        design = training.begin(series, clock, console)
+        console.say(_describe(design))
+        runs = training.run_all(design, series, console)
+        return _sum_up(series.path.parent, runs, design, options.recipe, console)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -13,7 +14,7 @@ from ushape import io
 from ushape.console import Console, OnProgress
 from ushape.data.inputs import Input, find_inputs
 from ushape.data.preprocessing import by_group
-from ushape.errors import ConfigError, DataError
+from ushape.errors import REPEAT, ConfigError, DataError, way_on_after_interrupt
 from ushape.formatting import pluralize
 from ushape.inference.output import ContourFormat, OutputConfig, ProbabilityFormat
 from ushape.inference.output.writer import PredictionWriter, Written
@@ -21,6 +22,7 @@ from ushape.inference.predictor import Predictor, PreparedImage
 from ushape.inference.prefetch import overlap
 from ushape.inference.streaming import StreamedImage, StreamedPrediction
 from ushape.io import ProbabilityType
+from ushape.io.lock import locked
 from ushape.io.rle import Order
 from ushape.planning.custom_code import allow_code
 from ushape.planning.run import Run
@@ -118,7 +120,9 @@ def predict(
     inputs = _without_own_outputs(find_images(predictor, images, console.say), config.folder)
     io.check_packages(path for image in inputs for path in files_of(image.case))
     made_by = _describe_origin(folders, predictor, settings)
-    with PredictionWriter.open(config, predictor, inputs, made_by) as writer:
+    lock = locked(config.folder) if config.folder else nullcontext()
+    opened = PredictionWriter.open(config, predictor, inputs, made_by)
+    with way_on_after_interrupt(REPEAT), lock, opened as writer:
         return _write_masks(predictor, inputs, writer, console, strict=strict)
 
 
@@ -187,7 +191,8 @@ class _Summary:
     def add(self, image: Input, outcome: Written | DataError) -> None:
         self.done += 1
         if isinstance(outcome, DataError):
-            self.failures.append(outcome.message)
+            name, message = str(image.case.image), outcome.message
+            self.failures.append(message if name in message else f"{name}: {message}")
         else:
             self.masks += [outcome.path] if outcome.path else []
             self.pixels += outcome.pixels

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,11 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from ushape.api._score_run import KnownCases, score_and_report
-from ushape.api.plan import TrainOptions, output_folder, plan_data
+from ushape.api.plan import TrainOptions, optional_path, output_folder, plan_data
 from ushape.config import AUTO
 from ushape.console import Clock, Console
 from ushape.data.cache import SampleStore, load_cases
 from ushape.data.splits import Splits
+from ushape.errors import way_on_after_interrupt
 from ushape.evaluation.summary import Summary
 from ushape.inference.predictor import Predictor
 from ushape.inference.tuning import (
@@ -25,6 +28,7 @@ from ushape.inference.tuning import (
     save_tuning,
     thin_out_cases,
 )
+from ushape.io.lock import locked
 from ushape.planning.custom_code import allow_code
 from ushape.planning.hardware import inspect_machine, keep_memory
 from ushape.planning.plan import Plan
@@ -99,9 +103,13 @@ def train(
         plan=plan,
         splits=splits,
     )
-    run = Run.create(Path(output) if output else _free_folder(output_folder(None, data)))
-    planned, facts = _plan_run(run, Path(data), masks, options, device, clock, console)
-    return _fit_and_score(run, planned.plan, planned.splits, facts, clock, console, resume=False)
+    folder = Path(output) if output else _free_folder(output_folder(None, data))
+    with locked(folder):
+        run = Run.create(folder)
+        planned, facts = _plan_run(run, Path(data), masks, options, device, clock, console)
+        return _fit_and_score(
+            run, planned.plan, planned.splits, facts, clock, console, resume=False
+        )
 
 
 def _plan_run(
@@ -124,7 +132,8 @@ def _plan_run(
             planned = replace(planned, plan=search_rate(planned.plan, training, run.folder))
         for line in planned.plan.reasons:
             console.say(line)
-        run.save_cases(folder, facts, found.checksum)
+        files = found.file_checksums
+        run.save_cases(folder, facts, found.checksum, masks=optional_path(masks), files=files)
         splits.save(run.splits_path)
         run.save_plan(planned.plan)  # Written last: a run that has a plan can be resumed.
     console.say(f"Run: {run.folder}")
@@ -145,7 +154,7 @@ def resume(run: Path | str, *, recipe: str | None = None, quiet: bool = False) -
         The run folder and the scores.
 
     Raises:
-        RunError: if the folder is not a run, or if its data no longer exist.
+        RunError: if the folder is not a run, if its data were changed, or if it is in use.
         ConfigError: if the run needs a Python file that is not named, or that was changed.
         PlanError: if the device of the run is not available.
     """
@@ -157,8 +166,10 @@ def resume(run: Path | str, *, recipe: str | None = None, quiet: bool = False) -
     if plan.recipe.train.keep_memory:
         keep_memory()
     inspect_machine(plan.machine.device)  # Raises if the device is not available.
-    splits, facts = opened.load_splits(), opened.load_cases()
-    return _fit_and_score(opened, plan, splits, facts, clock, console, resume=True)
+    with locked(opened.folder):
+        splits, facts = opened.load_splits(), opened.load_cases()
+        opened.refuse_changed_data()
+        return _fit_and_score(opened, plan, splits, facts, clock, console, resume=True)
 
 
 def _fit_and_score(
@@ -179,22 +190,23 @@ def _fit_and_score(
     training, validation = ([by_id[i] for i in ids] for ids in (splits.train, splits.validation))
     test = [by_id[i].case for i in splits.test]
 
-    predictor, was_interrupted = _fit_and_tune(
-        run, plan, training, validation, clock, console, resume=resume
-    )
-    known = KnownCases.of(splits, [fact.case for fact in facts])
-    what = "test cases, used for nothing else"
-    summary = score_and_report(
-        run,
-        predictor,
-        test,
-        known,
-        run.folder,
-        console,
-        what=what,
-        noun=plan.group_noun,
-        training=training,
-    )
+    with way_on_after_interrupt(f"To continue: ushape resume {shlex.quote(str(run.folder))}"):
+        predictor, was_interrupted = _fit_and_tune(
+            run, plan, training, validation, clock, console, resume=resume
+        )
+        known = KnownCases.of(splits, [fact.case for fact in facts])
+        what = "test cases, used for nothing else"
+        summary = score_and_report(
+            run,
+            predictor,
+            test,
+            known,
+            run.folder,
+            console,
+            what=what,
+            noun=plan.group_noun,
+            training=training,
+        )
     console.say(f"Report: {run.report_path} (after {clock.elapsed_s / 60:.1f} minutes)")
     return TrainResult(run.folder, summary, was_interrupted)
 
@@ -258,11 +270,7 @@ def _fit(
             on_row=lambda row: console.say(_epoch_line(row, plan)),
         )
 
-    try:
-        result, plan = train_within_memory(attempt, plan, run, console, resume=resume)
-    except KeyboardInterrupt:
-        console.say(f"Stopped. To continue: ushape resume {run.folder}")
-        raise
+    result, plan = train_within_memory(attempt, plan, run, console, resume=resume)
     run.require_weights()
     run.tuning_path.unlink(missing_ok=True)  # It was chosen for other weights.
     if not result.was_interrupted:
@@ -318,9 +326,13 @@ def _choose_tuning(
 
 
 def _free_folder(folder: Path) -> Path:
-    """Return the folder, or the first of folder-2, folder-3, ... that does not exist."""
-    names = itertools.chain([folder], (Path(f"{folder}-{n}") for n in itertools.count(2)))
-    return next(path for path in names if not path.exists())
+    """Create the folder, or the first of folder-2, folder-3, ... that does not exist."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for path in itertools.chain([folder], (Path(f"{folder}-{n}") for n in itertools.count(2))):
+        with contextlib.suppress(FileExistsError):
+            path.mkdir()
+            return path
+    raise AssertionError("there is always another number")
 
 
 def _training_budget_s(plan: Plan, clock: Clock) -> float | None:

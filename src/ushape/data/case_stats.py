@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import sys
 import warnings
 from collections import Counter
@@ -156,10 +157,16 @@ def scan_cases(cases: Sequence[Case], workers: int) -> Iterator[CaseStats]:
         return
     # Forked workers start immediately; elsewhere the default start method is used.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
-    with ProcessPoolExecutor(
-        workers, context, initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=_start_worker) as pool:
         yield from pool.map(scan_case, cases, chunksize=8)
+
+
+def _start_worker() -> None:
+    """Use one thread, and leave the signals of the terminal to the main process."""
+    torch.set_num_threads(1)
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def scan_case(case: Case) -> CaseStats:

@@ -51,13 +51,22 @@ def combine_checksums(cases: Iterable[Case], folder: Path, known: Mapping[Path, 
         known: Checksums from `case_checksums`, by path.
     """
     folder = folder.parent if folder.is_file() else folder  # A table or a COCO file.
+    whole = hashlib.sha256()
+    for path, own in file_checksums(cases, known).items():
+        whole.update(os.path.relpath(path, folder).replace(os.sep, "/").encode() + own)
+    return whole.hexdigest()[:16]
+
+
+def file_checksums(cases: Iterable[Case], known: Mapping[Path, bytes]) -> dict[Path, bytes]:
+    """Return the checksum of each file of a data set; see `dataset_checksum`.
+
+    Args:
+        known: Checksums from `case_checksums`, by path.
+    """
     paths = sorted({path for case in cases for path in _files_of(case)})
     with ThreadPoolExecutor() as pool:
         parts = pool.map(lambda path: known.get(path) or _file_checksum(path), paths)
-        whole = hashlib.sha256()
-        for path, part in zip(paths, parts, strict=True):
-            whole.update(os.path.relpath(path, folder).replace(os.sep, "/").encode() + part)
-    return whole.hexdigest()[:16]
+        return dict(zip(paths, parts, strict=True))
 
 
 def case_checksums(case: Case) -> dict[Path, bytes]:

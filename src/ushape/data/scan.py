@@ -13,7 +13,7 @@ from ushape.data.cache import join_errors
 from ushape.data.case_stats import CaseStats, duplicates_among, scan_cases, sum_values
 from ushape.data.class_names import StatedClasses
 from ushape.data.discovery import DatasetListing, discover
-from ushape.data.duplicates import Duplicates, combine_checksums
+from ushape.data.duplicates import Duplicates, combine_checksums, file_checksums
 from ushape.data.grouping import (
     Grouping,
     infer_groups,
@@ -102,8 +102,13 @@ class DatasetStats:
     @property
     def checksum(self) -> str:
         """Checksum of all files of the data set, as `checksum.dataset_checksum` computes it."""
+        return combine_checksums(self.listing.cases, self.folder, self.file_checksums)
+
+    @cached_property
+    def file_checksums(self) -> dict[Path, bytes]:
+        """Checksum of each file of the data set."""
         known = {path: own for stats in self.case_stats for path, own in stats.checksums.items()}
-        return combine_checksums(self.listing.cases, self.folder, known)
+        return file_checksums(self.listing.cases, known)
 
     @property
     def meaning_is_stated(self) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ushape.config import from_dict
 from ushape.data.grouping import GroupingKind, refuse_too_few
 from ushape.data.scan import DatasetStats
 from ushape.errors import ConfigError, DataError, RunError
 from ushape.formatting import pluralize, reason
-from ushape.io.files import write_json
+from ushape.io.files import read_sealed_json, write_sealed_json
 from ushape.types import Case
 
 PARTS = ("train", "validation", "test")
@@ -71,24 +71,22 @@ class Splits:
     """Cases that the user excluded from all parts."""
 
     def save(self, path: Path) -> None:
-        write_json(path, asdict(self))
+        write_sealed_json(path, asdict(self))
 
     @classmethod
     def load(cls, path: Path) -> Splits:
         """Load a file that `save` wrote.
 
         Raises:
-            RunError: if the file cannot be read.
+            RunError: if the file cannot be read, or was changed.
         """
+        hint = "Copy the complete run folder again."
+        values = read_sealed_json(path, RunError, code="damaged_run", hint=hint)
         try:
-            values = json.loads(path.read_text())
-            parts = {part: tuple(values[part]) for part in PARTS}
-            return cls(text=values["text"], unused=tuple(values.get("unused", ())), **parts)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return from_dict(cls, values, source=str(path))
+        except ConfigError as error:
             raise RunError(
-                f"{path} cannot be read: {reason(error)}.",
-                code="damaged_run",
-                hint="Copy the run again.",
+                f"{path} cannot be read: {reason(error)}.", code="damaged_run", hint=hint
             ) from None
 
 

@@ -105,7 +105,7 @@ def compute_ahead(
     def results() -> Iterator[Computed[T, P]]:
         if batch:
             is_alone = batch[0][1].batch_key is None
-            found = compute([image for _, image in batch])
+            found = _compute_each(compute, [image for _, image in batch])
             for (item, _), result in zip(batch, found, strict=True):
                 yield Computed(item, result, is_alone)
             batch.clear()
@@ -123,6 +123,18 @@ def compute_ahead(
         if is_full or image.batch_key is None:
             yield from results()
     yield from results()
+
+
+def _compute_each(
+    compute: Callable[[Sequence[S]], Sequence[P]], images: Sequence[S]
+) -> Sequence[P | DataError]:
+    """Return the results of a batch; after a DataError, each image is computed alone."""
+    try:
+        return compute(images)
+    except DataError as error:
+        if len(images) == 1:
+            return [error]
+    return [found for image in images for found in _compute_each(compute, [image])]
 
 
 def map_ahead(

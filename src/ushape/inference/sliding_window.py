@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from ushape.errors import DataError
 from ushape.inference.network import Network
 from ushape.labels import LabelSpace
 from ushape.transforms.resampling import mirror_indices, pad_mirrored
@@ -254,6 +255,13 @@ def _tile_probabilities(
         total = back.copy() if total is None else np.add(total, back, out=total)
     assert total is not None
     total /= np.float32(len(settings.symmetries))
+    if not np.isfinite(total).all():
+        raise DataError(
+            "The network computes probabilities that are NaN.",
+            code="probabilities_not_finite",
+            hint="Its weights or the intensities of the image are extreme. Try --device cpu, or "
+            "train again.",
+        )
     return total.reshape(len(tiles), space.channels, *total.shape[1:])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -10,10 +9,11 @@ import numpy as np
 
 from ushape import config
 from ushape.errors import ConfigError, RunError
+from ushape.formatting import reason
 from ushape.inference.decision_rule import ClassRule, DecisionRule, apply_rule, as_fractions
 from ushape.inference.threshold_search import choose_rule
 from ushape.inference.uncertainty import Calibration, confidence_of, fit_calibration
-from ushape.io.files import write_json
+from ushape.io.files import read_sealed_json, write_sealed_json
 from ushape.labels import LabelSpace
 from ushape.metrics.overlap import count_overlap, dice, mean_known
 from ushape.planning.run import Run
@@ -91,7 +91,7 @@ def thin_out_cases(sizes: Sequence[int], channels: int) -> Iterator[int]:
 
 def save_tuning(run: Run, tuning: Tuning) -> None:
     """Write the tuning into the run folder."""
-    write_json(run.tuning_path, config.to_dict(tuning))
+    write_sealed_json(run.tuning_path, config.to_dict(tuning))
 
 
 def load_tuning(run: Run) -> Tuning:
@@ -103,11 +103,13 @@ def load_tuning(run: Run) -> Tuning:
     path = run.tuning_path
     if not path.exists():
         return Tuning()
+    hint = "Copy the run again, or delete this file to predict the most probable class."
+    values = read_sealed_json(path, RunError, code="damaged_run_file", hint=hint)
     try:
-        return config.from_dict(Tuning, json.loads(path.read_text()), source=str(path))
-    except (ValueError, OSError, TypeError, AttributeError, RecursionError, ConfigError) as error:
+        return config.from_dict(Tuning, values, source=str(path))
+    except ConfigError as error:
         raise RunError(
-            f"{path} was not written by training ({str(error).splitlines()[0].rstrip('.')}).",
+            f"{path} was not written by training ({reason(error)}).",
             code="damaged_run_file",
-            hint="Copy the run again, or delete this file to predict the most probable class.",
+            hint=hint,
         ) from None

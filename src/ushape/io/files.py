@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import math
 import os
 import re
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -30,6 +32,12 @@ MAX_INFLATION = 4096
 SMALL_BYTES = 2**28
 """Decoded size up to which any ratio is accepted: an empty mask compresses very well."""
 
+MAX_NAME_BYTES = 200
+"""Length above which the name of a temporary file is shortened; most systems allow 255 bytes."""
+
+CHECKSUM = "checksum"
+"""Key of the checksum in a JSON file that `write_sealed_json` wrote."""
+
 DAMAGED = "The file is damaged or its suffix is wrong. Copy it again, or remove it from the data."
 """Hint of every error about a damaged file."""
 
@@ -42,18 +50,30 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     disk is full, the former file is left as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The name is unique per process and thread, so that two writers of one file replace each
-    # other's complete files and never mix their contents.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    temporary = _temporary_name(path)
     try:
         with temporary.open("w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.strerror:
+            error.filename, error.filename2 = str(path), None  # Not the temporary file.
         raise
+
+
+def _temporary_name(path: Path) -> Path:
+    """Return a name beside the file that is unique per process and thread.
+
+    Two writers of one file therefore replace each other's complete files and never mix contents.
+    """
+    name = path.name
+    if len(os.fsencode(name)) > MAX_NAME_BYTES:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+    return path.with_name(f".{name}.{os.getpid()}-{threading.get_ident()}.part")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -81,6 +101,46 @@ def read_json(path: Path, error: type[UshapeError], *, code: str, hint: str) -> 
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as problem:
         raise error(f"{path} cannot be read: {reason(problem)}.", code=code, hint=hint) from None
+
+
+def write_sealed_json(path: Path, values: Mapping[str, Any], *, free: Sequence[str] = ()) -> None:
+    """Write a JSON object atomically, with a checksum of its values.
+
+    Args:
+        free: Keys that may be edited later, because the checksum does not cover them.
+    """
+    plain = json.loads(json.dumps(values, default=str))
+    write_json(path, {**plain, CHECKSUM: _checksum_of(plain, free)})
+
+
+def read_sealed_json(
+    path: Path, error: type[UshapeError], *, code: str, hint: str, free: Sequence[str] = ()
+) -> Any:
+    """Return the content of a JSON file, without its checksum if it has one.
+
+    Args:
+        error: Class of the exception that is raised if the file cannot be used.
+        code, hint: Attributes of that exception.
+        free: Keys that the checksum does not cover.
+
+    Raises:
+        UshapeError: if the file cannot be read, or was changed after it was written.
+    """
+    values = read_json(path, error, code=code, hint=hint)
+    if not isinstance(values, dict) or CHECKSUM not in values:  # Written by an earlier version.
+        return values
+    if values.pop(CHECKSUM) != _checksum_of(values, free):
+        raise error(
+            f"{path} was changed after it was written: its checksum does not match its content.",
+            code=code,
+            hint=f'{hint} To use the changed content, remove the key "{CHECKSUM}" from the file.',
+        )
+    return values
+
+
+def _checksum_of(values: Mapping[str, Any], free: Sequence[str]) -> str:
+    covered = {key: value for key, value in values.items() if key not in free}
+    return hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()
 
 
 def refuse_existing_output(path: Path | None, overwrite: bool) -> None:

@@ -15,6 +15,13 @@ NetworkBuilder = Callable[["NetworkConfig", int, int], nn.Module]
 """Builds a network with fresh weights: (config, input channels, output channels) -> module."""
 
 
+MAX_LEVELS = 16
+"""Largest depth of a network, which reduces an image by a factor of 32768."""
+
+MAX_WIDTH = 2**16
+"""Largest number of channels of a level."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
     """Architecture of the network. Fields that a network does not use have no effect on it."""
@@ -89,7 +96,10 @@ class NetworkConfig:
         return is_custom(self.architecture)
 
     def __post_init__(self) -> None:
-        if self.widths != "auto" and (len(self.widths) < 2 or min(self.widths) < 1):
+        if self.widths != "auto" and not (
+            2 <= len(self.widths) <= MAX_LEVELS
+            and 1 <= min(self.widths) <= max(self.widths) < 2**16
+        ):
             raise ConfigError(
                 f"network.widths is {list(self.widths)}.",
                 code="value_out_of_range",
@@ -104,7 +114,7 @@ class NetworkConfig:
         for name in ("convolutions", "center_convolutions", "decoder_convolutions"):
             value = getattr(self, name)
             if value is not None:
-                check_range(f"network.{name}", value, 1, hint="Use at least 1 convolution.")
+                check_range(f"network.{name}", value, 1, 64, hint="2 convolutions are usual.")
         self._check_valid_padding()
         self._check_decoder()
 

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
+
+import numpy as np
 
 from ushape import config
 from ushape.config import AUTO, resolved
 from ushape.data.preprocessing import Preprocessing
 from ushape.errors import ConfigError, RunError
 from ushape.io import is_writable
-from ushape.io.files import read_json
+from ushape.io.files import CHECKSUM, read_json
+from ushape.labels import IGNORE, LabelSpace
 from ushape.planning.hardware import Machine
 from ushape.planning.recipe import Recipe
 from ushape.transforms.augment import AugmentConfig
 from ushape.types import MaskEncoding
 
 PLAN_VERSION = 1
+
+MAX_CHANNELS = 4096
+"""Largest number of channels of an image."""
+
+MAX_SIDE = 2**20
+"""Largest side of a patch, a tile or a resized image in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,15 +99,74 @@ class Plan:
                 code="unsupported_version",
                 hint="Use the version of ushape that trained the run, or train again.",
             )
+        if left := find_auto(values.get("recipe")):
+            raise _invalid(source, f'{left[0]} is "auto"')
         plan = config.from_dict(cls, values, source=source)
-        if plan.preprocessing.channels < 1 or not is_writable(plan.encoding.suffix):
-            raise RunError(
-                f"{source} is not a plan of ushape: it has {plan.preprocessing.channels} channels "
-                f"and writes masks as {plan.encoding.suffix!r}.",
-                code="invalid_plan",
-                hint="Copy the complete run folder again.",
-            )
+        if problem := next(_problems_of(plan), None):
+            raise _invalid(source, problem)
         return plan
+
+
+def _invalid(source: str, problem: str) -> RunError:
+    return RunError(
+        f"{source} is not a plan that ushape wrote: {problem}.",
+        code="invalid_plan",
+        hint="Copy the complete run folder again.",
+    )
+
+
+def _problems_of(plan: Plan) -> Iterator[str]:
+    """Yield what does not fit together in a plan, although each value is possible."""
+    recipe, preprocessing = plan.recipe, plan.preprocessing
+    space, dims, channels = preprocessing.space, recipe.network.dims, preprocessing.channels
+    if not 1 <= channels <= MAX_CHANNELS:
+        yield f"there are {channels} channels"
+    for name, shape in (
+        ("sampling.patch_shape", plan.patch_shape),
+        ("predict.tile_shape", plan.tile_shape),
+        ("preprocessing.shape", preprocessing.config.shape),
+    ):
+        if shape is not None and (len(shape) != dims or max(shape) > MAX_SIDE):
+            yield f"{name} is {list(shape)} for images of {dims} dimensions"
+    if any(not -dims <= axis < 0 for axis in recipe.predict.mirror_axes):
+        yield f"predict.mirror_axes is {list(recipe.predict.mirror_axes)}"
+    if (scaling := preprocessing.normalization) is not None:
+        columns = (scaling.low, scaling.high, scaling.mean, scaling.std)
+        if any(len(column) != channels for column in columns) or min(scaling.std) <= 0:
+            yield f"the normalization does not describe {channels} channels"
+    if preprocessing.config.intensity == "data" and scaling is None:
+        yield "the normalization is missing"
+    yield from _problems_of_masks(space, plan.encoding)
+
+
+def _problems_of_masks(space: LabelSpace, encoding: MaskEncoding) -> Iterator[str]:
+    """Yield why masks of a label space could not be written."""
+    values = (*space.values, *([] if space.ignore is None else [space.ignore]))
+    if len(set(values)) < len(values) or not 2 <= len(space.values) <= IGNORE:
+        yield f"the mask values are {list(values)}"
+    if any(not 0 <= index < len(space.values) for one in space.regions for index in one.classes):
+        yield "a region contains an unknown class"
+    if any(not one.classes for one in space.regions):
+        yield "a region contains no class"
+    if not is_writable(encoding.suffix):
+        yield f"masks have the suffix {encoding.suffix!r}"
+    if not _can_hold(encoding, values):
+        yield f"masks of type {encoding.dtype} cannot hold the values {list(values)}"
+    if any(not 0 <= part < 256 for color in encoding.palette or () for part in color):
+        yield "a color of the palette is not from 0 to 255"
+
+
+def _can_hold(encoding: MaskEncoding, values: Sequence[int]) -> bool:
+    try:
+        dtype = np.dtype(encoding.dtype)
+    except TypeError:
+        return False
+    if dtype.kind not in "buif":
+        return False
+    if encoding.kind == "colors" or dtype.kind == "f":
+        return True
+    limits = np.iinfo(np.uint8 if dtype.kind == "b" else dtype)
+    return limits.min <= min(values) and max(values) <= limits.max
 
 
 def load_plan(path: Path) -> Plan:
@@ -115,6 +184,7 @@ def load_plan(path: Path) -> Plan:
             code="invalid_plan",
             hint=hint,
         )
+    values.pop(CHECKSUM, None)  # A run's plan may be edited before it is used for another one.
     if left := find_auto(values.get("recipe")):
         raise ConfigError(
             f'{path}: {", ".join(left)} is "auto", which a plan cannot contain.',

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from ushape.config import AUTO, Auto
@@ -20,6 +20,22 @@ from ushape.transforms.tiling import Average, TilingConfig
 
 MAX_SEED = 2**32
 """Seeds must be smaller, because some random generators accept no more."""
+
+
+MAX_WORKERS = 128
+"""Largest number of processes that load patches; each needs memory of its own."""
+
+MAX_OF_TRAINING = {
+    "minutes": 525_600,
+    "epochs": 10**6,
+    "steps_per_epoch": 10**6,
+    "batch_size": 2**16,
+    "accumulate_grad_batches": 2**16,
+    "learning_rate": 1e6,
+    "validation_cases": 2**31,
+    "patience": 2**31,
+}
+"""Largest value of settings that must be above 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,24 +121,21 @@ class TrainConfig:
     """Number of processes that sample and augment patches; 0: the training process does it."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "minutes",
-            "epochs",
-            "steps_per_epoch",
-            "batch_size",
-            "accumulate_grad_batches",
-            "learning_rate",
-        ):
+        for name, most in MAX_OF_TRAINING.items():
             value = getattr(self, name)
-            if value not in (AUTO, None) and not (value > 0 and math.isfinite(value)):
+            if value not in (AUTO, None) and not 0 < value <= most:
                 raise ConfigError(
-                    f"train.{name} is {value}; it must be a finite number above 0.",
+                    f"train.{name} is {value}; it must be a number above 0 and at most {most}.",
                     code="value_out_of_range",
                     hint="Leave it out to use the default.",
                 )
         if self.workers != AUTO:
             hint = "Use 0 to load patches in the training process."
-            check_range("train.workers", self.workers, 0, hint=hint)
+            check_range("train.workers", self.workers, 0, MAX_WORKERS, hint=hint)
+        for name in ("weight_decay", "gradient_clip"):
+            check_range(f"train.{name}", getattr(self, name), 0, 1e12)
+        if self.warmup_steps is not None:
+            check_range("train.warmup_steps", self.warmup_steps, 0, 2**31)
         for name in ("warmup_fraction", "ema_decay", "momentum"):
             value = getattr(self, name)
             if value != AUTO and not 0 <= value < 1:
@@ -185,6 +198,14 @@ class CodeReference:
 
     checksum: str
     """SHA-256 of the file."""
+
+    def __post_init__(self) -> None:
+        if Path(self.file).name != self.file:
+            raise ConfigError(
+                f"code.file is {self.file!r}, which is not the name of a file.",
+                code="invalid_value",
+                hint="Use a file name without a folder.",
+            )
 
     @property
     def name(self) -> str:

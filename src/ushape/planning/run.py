@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 from torch import Tensor, nn
 
+from ushape.data.discovery import discover
+from ushape.data.duplicates import dataset_checksum, file_checksums
 from ushape.data.splits import Splits
 from ushape.errors import RunError
 from ushape.formatting import command_line, reason
-from ushape.io.files import read_json, write_bytes, write_json
-from ushape.models import build_model
+from ushape.io.files import read_sealed_json, write_bytes, write_sealed_json
+from ushape.io.lock import is_unused
+from ushape.models import build_model, build_without_data
+from ushape.planning.case_file import (
+    StoredCases,
+    case_from_row,
+    case_to_row,
+    describe_changes,
+    name_files,
+    parse_cases,
+    relative_path,
+)
 from ushape.planning.custom_code import loaded_source, require_code
 from ushape.planning.plan import Plan
-from ushape.types import Case, CaseFacts, CocoMask, Mask, MaskPage, MaskParts, ShapesMask
+from ushape.planning.weights import load_weights, read_facts, save_weights
+from ushape.types import CaseFacts
+
+EDITABLE = ("folder", "data", "masks", "command")
+"""Keys of cases.json that may be edited, because data can be moved."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +117,7 @@ class Run:
 
     def require_weights(self) -> None:
         """Raise RunError if the run has no weights."""
-        if self.weights_path.exists():
+        if self.weights_path.is_file():
             return
         if self.metrics_path.exists():
             raise RunError(
@@ -131,7 +145,7 @@ class Run:
                 code="output_exists",
                 hint=f"Choose another folder with -o, or continue it: ushape resume {folder}",
             )
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if not is_unused(folder):
             raise RunError(
                 f"{folder} already exists and is not empty.",
                 code="output_exists",
@@ -149,7 +163,7 @@ class Run:
             if not self.plan_path.exists():
                 for path in (self.cases_path, self.splits_path):
                     path.unlink(missing_ok=True)
-                if not any(self.folder.iterdir()):
+                if self.folder.is_dir() and not any(self.folder.iterdir()):
                     self.folder.rmdir()
             raise
 
@@ -159,7 +173,7 @@ class Run:
         source = loaded_source(code) if code is not None else None
         if code is not None and source is not None:
             write_bytes(self._code_folder / code.file, source)
-        write_json(self.plan_path, plan.to_dict())
+        write_sealed_json(self.plan_path, plan.to_dict())
 
     def require_code(self, plan: Plan, *, training: bool) -> None:
         """Raise ConfigError if the plan needs a Python file that the user did not name."""
@@ -172,14 +186,34 @@ class Run:
     def load_plan(self) -> Plan:
         return Plan.from_dict(self._read_json(self.plan_path), source=str(self.plan_path))
 
-    def save_cases(self, data: Path, facts: Sequence[CaseFacts], checksum: str) -> None:
-        """Save where the data lie, with paths relative to their folder where possible."""
-        data = data.parent if data.is_file() else data  # A table or a COCO file.
-        rows = [
-            {**_case_to_row(fact.case, data), "class_pixels": fact.class_pixels} for fact in facts
-        ]
-        stored = {"folder": str(data.resolve()), "digest": checksum, "command": command_line()}
-        write_json(self.cases_path, {**stored, "cases": rows})
+    def save_cases(
+        self,
+        data: Path,
+        facts: Sequence[CaseFacts],
+        checksum: str,
+        *,
+        masks: Path | None = None,
+        files: Mapping[Path, bytes] | None = None,
+    ) -> None:
+        """Save where the data lie, with paths relative to their folder where possible.
+
+        Args:
+            data: Folder, table or COCO file that the user named.
+            masks: Folder of the masks that the user named.
+            files: Checksum of each file.
+        """
+        folder = data.parent if data.is_file() else data
+        values = {
+            "folder": str(folder.resolve()),
+            "data": relative_path(data, folder),
+            "masks": relative_path(masks, folder) if masks else None,
+            "digest": checksum,
+            "command": command_line(),
+            "files": name_files(files or {}, folder),
+            "cases": [case_to_row(fact, folder) for fact in facts],
+        }
+        write_sealed_json(self.cases_path, values, free=EDITABLE)
+        self.__dict__.pop("_stored_cases", None)
 
     def load_cases(self) -> list[CaseFacts]:
         """Return the cases of the training.
@@ -187,14 +221,10 @@ class Run:
         Raises:
             RunError: if images are no longer where they were during training.
         """
-        stored = self._stored_cases()
-        data = Path(stored["folder"])
-        facts = [
-            CaseFacts(_case_from_row(row, data), tuple(row["class_pixels"]))
-            for row in stored["cases"]
-        ]
+        stored = self._stored_cases
+        facts = [case_from_row(row, Path(stored.folder)) for row in stored.cases]
         images = [path for fact in facts for path in (fact.case.image, *fact.case.channels)]
-        missing = [path for path in images if not path.exists()]
+        missing = [path for path in images if not _exists(path)]
         if missing:
             raise RunError(
                 f"{len(missing)} images of {self.folder} no longer exist, the first is "
@@ -204,43 +234,81 @@ class Run:
             )
         return facts
 
+    def refuse_changed_data(self) -> None:
+        """Check that the files of the data are those that the run was planned with.
+
+        Raises:
+            RunError: if a file was modified, removed or added.
+            DataError: if no pair of image and mask is left.
+        """
+        stored = self._stored_cases
+        folder = Path(stored.folder)
+        before = stored.files
+        if before:
+            masks = stored.masks
+            found = discover(folder / stored.data, folder / masks if masks else None)
+            after = name_files(file_checksums(found.cases, {}), folder)
+            changes = describe_changes(before, after)
+        elif self.data_checksum:  # An older run, which does not tell which files changed.
+            cases = [case_from_row(row, folder).case for row in stored.cases]
+            is_same = dataset_checksum(cases, folder) == self.data_checksum
+            changes = [] if is_same else ["files were modified, removed or added"]
+        else:
+            changes = []
+        if changes:
+            raise RunError(
+                f"The data in {folder} have changed since {self.folder} was planned: "
+                f"{'; '.join(changes)}.",
+                code="data_changed",
+                hint="Restore the files to continue this training, or start a new one: ushape "
+                "train DATA -o FOLDER.",
+            )
+
     def image_paths(self) -> dict[str, Path]:
         """Return the image file of each case, by id, whether it still exists or not."""
-        stored = self._stored_cases()
-        folder = Path(stored["folder"])
-        return {row["id"]: folder / row["image"] for row in stored["cases"]}
+        stored = self._stored_cases
+        folder = Path(stored.folder)
+        return {row.id: folder / row.image for row in stored.cases}
 
     def groups(self) -> dict[str, str]:
         """Return the group of each case, by id, whether its files still exist or not."""
-        return {row["id"]: row["group"] for row in self._stored_cases()["cases"]}
+        return {row.id: row.group for row in self._stored_cases.cases}
 
     @property
     def data_checksum(self) -> str:
         """Checksum of the data at the time of training; '' in older runs."""
-        return str(self._stored_cases().get("digest", ""))
+        return self._stored_cases.digest
 
     @property
     def command(self) -> str:
         """Command that started the training; '' in older runs."""
-        return str(self._stored_cases().get("command", ""))
+        return self._stored_cases.command
 
-    def _stored_cases(self) -> dict[str, Any]:
-        stored = self._read_json(self.cases_path)
-        is_ours = isinstance(stored, dict) and {"folder", "cases"} <= stored.keys()
-        if not is_ours or not all(
-            isinstance(row, dict) and {"id", "group", "image", "mask"} <= row.keys()
-            for row in stored["cases"]
-        ):
+    @cached_property
+    def _stored_cases(self) -> StoredCases:
+        values = self._read_json(self.cases_path, free=EDITABLE)
+        return parse_cases(values, self.cases_path)
+
+    def load_splits(self) -> Splits:
+        """Load the split.
+
+        Raises:
+            RunError: if the file is damaged, or names cases that the run does not have.
+        """
+        self._require(self.splits_path)
+        splits = Splits.load(self.splits_path)
+        known = {row.id for row in self._stored_cases.cases}
+        parts = (splits.train, splits.validation, splits.test, splits.unused)
+        named = [case_id for part in parts for case_id in part]
+        unknown = [case_id for case_id in named if case_id not in known]
+        if unknown or len(set(named)) < len(named):
+            problem = f"the case {unknown[0]} is unknown" if unknown else "a case is named twice"
             raise RunError(
-                f"{self.cases_path} is not a file that training wrote.",
+                f"{self.splits_path} does not fit {self.cases_path.name}: {problem}.",
                 code="damaged_run",
                 hint="Copy the complete run folder again.",
             )
-        return stored
-
-    def load_splits(self) -> Splits:
-        self._require(self.splits_path)
-        return Splits.load(self.splits_path)
+        return splits
 
     def save_weights(
         self, weights: Mapping[str, Tensor], facts: Mapping[str, Any], path: Path | None = None
@@ -250,11 +318,7 @@ class Run:
         Args:
             path: File to write; by default that of the run's weights.
         """
-        plain = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-        # A single entry, because safetensors writes several in any order: equal weights give equal
-        # files.
-        header = {"ushape": json.dumps(facts, sort_keys=True)}
-        write_bytes(path or self.weights_path, safetensors.torch.save(plain, header))
+        save_weights(path or self.weights_path, weights, facts)
 
     def load_network(self, plan: Plan) -> nn.Module:
         """Return the trained network on the CPU, ready to predict.
@@ -264,32 +328,16 @@ class Run:
             ConfigError: if the network is defined in a Python file that the user did not name.
         """
         self.require_code(plan, training=False)
-        network = build_model(
-            plan.recipe.network, plan.preprocessing.channels, plan.preprocessing.space.channels
-        )
-        try:
-            weights = safetensors.torch.load_file(self.weights_path)
-            network.load_state_dict(weights)
-        except (safetensors.SafetensorError, RuntimeError, OSError) as error:
-            first = str(error).strip().splitlines()[0].rstrip(":")
-            raise RunError(
-                f"{self.weights_path} does not fit {self.plan_path.name}: {first}.",
-                code="damaged_weights",
-                hint="Copy the complete run folder again.",
-            ) from None
-        if broken := [name for name, value in weights.items() if not value.isfinite().all()]:
-            raise RunError(
-                f"{self.weights_path} contains NaN or infinite weights in {broken[0]}: the network "
-                "cannot predict.",
-                code="weights_not_finite",
-                hint="Copy the complete run folder again, or train again.",
-            )
+        channels = plan.preprocessing.channels, plan.preprocessing.space.channels
+        without_data = build_without_data(plan.recipe.network, *channels)
+        weights = load_weights(self.weights_path, without_data)
+        network = build_model(plan.recipe.network, *channels)
+        network.load_state_dict(weights)
         return network.eval()
 
     def weight_facts(self) -> dict[str, Any]:
         """Return what is stored with the weights: epoch and validation Dice."""
-        with safetensors.safe_open(self.weights_path, framework="pt") as file:
-            return dict(json.loads((file.metadata() or {}).get("ushape", "{}")))
+        return read_facts(self.weights_path)
 
     def load_metrics(self) -> list[dict[str, str]]:
         """Return the rows of metrics.csv, one per epoch."""
@@ -305,10 +353,10 @@ class Run:
                 hint="Copy the complete run folder again.",
             ) from None
 
-    def _read_json(self, path: Path) -> Any:
+    def _read_json(self, path: Path, free: Sequence[str] = ()) -> Any:
         self._require(path)
         hint = "Copy the complete run folder again."
-        return read_json(path, RunError, code="damaged_run", hint=hint)
+        return read_sealed_json(path, RunError, code="damaged_run", hint=hint, free=free)
 
     def _require(self, path: Path) -> None:
         if not path.exists():
@@ -319,75 +367,8 @@ class Run:
             )
 
 
-def _case_to_row(case: Case, data: Path) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "id": case.id,
-        "group": case.group,
-        "image": _relative(case.image, data),
-        "mask": _mask_to_json(case.mask, data),
-    }
-    if case.page is not None:
-        row["page"] = case.page
-    if case.channels:
-        row["channels"] = [_relative(path, data) for path in case.channels]
-    if case.split:
-        row["split"] = case.split
-    if case.metadata:
-        row["metadata"] = dict(case.metadata)
-    return row
-
-
-def _case_from_row(row: Mapping[str, Any], data: Path) -> Case:
-    return Case(
-        id=row["id"],
-        group=row["group"],
-        image=data / row["image"],
-        mask=_mask_from_json(row["mask"], data),
-        channels=tuple(data / path for path in row.get("channels", ())),
-        page=row.get("page"),
-        split=row.get("split", ""),
-        metadata=row.get("metadata", {}),
-    )
-
-
-def _mask_to_json(mask: Mask | None, data: Path) -> Any:
-    """Return a path, or an object whose keys tell the type of the mask."""
-    if isinstance(mask, MaskParts):
-        parts = [_relative(path, data) for path in mask.paths]
-        return {"parts": parts, "values": list(mask.values)}
-    if isinstance(mask, CocoMask):
-        return {"coco": _relative(mask.path, data), "image_id": mask.image_id}
-    if isinstance(mask, ShapesMask):
-        paths = {"shapes": _relative(mask.path, data), "image": _relative(mask.image, data)}
-        kept = {"format": mask.format, "entry": mask.entry, "classes": list(mask.classes)}
-        return paths | kept
-    if isinstance(mask, MaskPage):
-        return {"stack": _relative(mask.path, data), "page": mask.page}
-    return _relative(mask, data) if mask else None
-
-
-def _mask_from_json(stored: Any, data: Path) -> Mask | None:
-    if isinstance(stored, dict) and "parts" in stored:
-        paths = tuple(data / path for path in stored["parts"])
-        return MaskParts(paths, tuple(stored["values"]))
-    if isinstance(stored, dict) and "shapes" in stored:
-        return ShapesMask(
-            path=data / stored["shapes"],
-            format=stored["format"],
-            image=data / stored["image"],
-            entry=stored["entry"],
-            classes=tuple(stored["classes"]),
-        )
-    if isinstance(stored, dict) and "stack" in stored:
-        return MaskPage(data / stored["stack"], stored["page"])
-    if isinstance(stored, dict):
-        return CocoMask(data / stored["coco"], stored["image_id"])
-    return data / stored if stored else None
-
-
-def _relative(path: Path, folder: Path) -> str:
-    """Return a path relative to the folder if it is inside, otherwise the absolute path."""
+def _exists(path: Path) -> bool:
     try:
-        return path.resolve().relative_to(folder.resolve()).as_posix()
-    except ValueError:
-        return str(path.resolve())
+        return path.exists()
+    except OSError:  # A loop of links, or a name that the system does not accept.
+        return False

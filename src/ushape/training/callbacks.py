@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ushape.errors import RunError
-from ushape.formatting import to_csv
+from ushape.formatting import reason, to_csv
 from ushape.io.files import replacing, write_bytes
 from ushape.planning.run import Run
 from ushape.training.module import SegmentationModule
@@ -126,6 +126,12 @@ class Pacer(Callback):
         self._used_before = 0.0
         self._first_step: tuple[int, float] | None = None
         self._revised_at = 0.0
+        self._is_training = False
+
+    @property
+    def has_started(self) -> bool:
+        """Whether training has begun, after a checkpoint was restored."""
+        return self._is_training
 
     @property
     def used_s(self) -> float:
@@ -141,6 +147,7 @@ class Pacer(Callback):
         return step_s * (self.schedule.total_steps - trainer.global_step)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._is_training = True
         if self.revisions:
             self.schedule.total_steps = self.revisions[-1][1]
         self._stop_if_over(trainer)  # The training was killed after its last step.
@@ -229,12 +236,31 @@ class WholeFileCheckpoints(TorchCheckpointIO):
             with replacing(target) as file:
                 torch.save(checkpoint, file)
         except (OSError, RuntimeError) as error:
+            # PyTorch hides the reason of a failed write in its own error.
+            hidden = error.__context__
+            cause = hidden if isinstance(hidden, OSError) else error
             raise RunError(
-                f"{target} cannot be written: {error}",
+                f"{target} cannot be written: {reason(cause)}.",
                 code="checkpoint_not_written",
                 hint="Free some disk space, then continue with ushape resume "
                 f"{target.parent.parent}. The last good checkpoint is intact.",
-            ) from error
+            ) from None
+
+    def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
+        try:
+            return super().load_checkpoint(path, *arguments, **options)
+        except Exception as error:  # On damaged files, PyTorch raises nearly every exception.
+            raise damaged_checkpoint(Path(path)) from error
+
+
+def damaged_checkpoint(path: Path) -> RunError:
+    """Return the error for a checkpoint from which a training cannot be continued."""
+    return RunError(
+        f"{path} is damaged, so the training cannot be continued from it.",
+        code="damaged_checkpoint",
+        hint="The best weights so far are in model.safetensors and can predict. Delete the "
+        "checkpoint to train this run from the beginning.",
+    )
 
 
 class ValidationPictures(Callback):

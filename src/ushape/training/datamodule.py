@@ -98,5 +98,7 @@ def worker_context() -> Any:
 
 
 def _ignore_interrupts(worker: int) -> None:
-    """Ignore Ctrl-C, which reaches all processes of a terminal, so that the trainer can finish."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ignore signals that reach all processes of a terminal, so that the trainer can finish."""
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)

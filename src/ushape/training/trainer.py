@@ -35,6 +35,7 @@ from ushape.training.callbacks import (
     TrainingBar,
     ValidationPictures,
     WholeFileCheckpoints,
+    damaged_checkpoint,
 )
 from ushape.training.datamodule import SegmentationData
 from ushape.training.module import SegmentationModule
@@ -48,6 +49,10 @@ LOGGED = {
     "training_loss": "train/epoch_loss",
 }
 """Names under which quantities are logged."""
+
+
+KILLED_LOADER = re.compile("DataLoader worker .*(killed|exited unexpectedly)", re.DOTALL)
+"""Message of PyTorch if a process that loads patches has ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +106,16 @@ def fit(
     if checkpoint is not None:
         _refuse_damaged(checkpoint)
     with _stop_at_first_interrupt(trainer) as interrupt, _known_warnings():
-        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+        try:
+            trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+        except SystemExit as ended:  # Lightning replaces the exception of an interrupt.
+            raise ended.__context__ or ended from None
+        except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+            if checkpoint is not None and not pacer.has_started:  # It was being restored.
+                raise damaged_checkpoint(checkpoint) from error
+            if KILLED_LOADER.search(str(error)):
+                raise _killed_loader(run) from None
+            raise
     return FitResult(
         best_dice=best.best_dice,
         best_epoch=best.best_epoch,
@@ -111,20 +125,24 @@ def fit(
     )
 
 
+def _killed_loader(run: Run) -> RunError:
+    return RunError(
+        "A process that loads patches was killed, probably because memory ran out.",
+        code="loader_killed",
+        hint=f"Close other programs, then continue with ushape resume {run.folder}. If it happens "
+        "again, train with --set train.workers=0.",
+    )
+
+
 def _refuse_damaged(checkpoint: Path) -> None:
     """Check the checksums of a checkpoint, which is a zip archive."""
     try:
         with zipfile.ZipFile(checkpoint) as archive:
             is_whole = archive.testzip() is None
-    except (zipfile.BadZipFile, OSError):
+    except Exception:  # On random bytes, zipfile raises many kinds.
         is_whole = False
     if not is_whole:
-        raise RunError(
-            f"{checkpoint} is damaged, so the training cannot be continued from it.",
-            code="damaged_checkpoint",
-            hint="The best weights so far are in model.safetensors and can predict. Delete the "
-            "checkpoint to train this run from the beginning.",
-        )
+        raise damaged_checkpoint(checkpoint)
 
 
 def _build_trainer(

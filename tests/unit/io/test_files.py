@@ -11,11 +11,13 @@ from ushape.io.files import (
     check_claim,
     complete_lines,
     read_json,
+    read_sealed_json,
     refuse_existing_output,
     remove_leftovers,
     replacing,
     write_bytes,
     write_json,
+    write_sealed_json,
 )
 
 
@@ -94,3 +96,35 @@ def test_check_claim_refuses_impossible_sizes(shape, present, code, tmp_path):
     with raises_code(DataError, code):
         check_claim(tmp_path, shape, 1, present)
     check_claim(tmp_path, (100, 100), 1, 10)
+
+
+def test_read_sealed_json_refuses_what_was_changed(tmp_path):
+    path = tmp_path / "a.json"
+    write_sealed_json(path, {"value": 0.5, "place": "x"}, free=["place"])
+    given = {"code": "changed", "hint": "Copy it."}
+    assert read_sealed_json(path, RunError, **given, free=["place"]) == {"value": 0.5, "place": "x"}
+    text = path.read_text()
+    path.write_text(text.replace('"x"', '"y"'))
+    assert read_sealed_json(path, RunError, **given, free=["place"])["place"] == "y"
+    path.write_text(text.replace("0.5", "0.6"))
+    with pytest.raises(RunError) as caught:
+        read_sealed_json(path, RunError, **given, free=["place"])
+    assert caught.value.code == "changed"
+    path.write_text('{"value": 0.6}')  # Written by an earlier version.
+    assert read_sealed_json(path, RunError, **given) == {"value": 0.6}
+
+
+def test_write_bytes_accepts_the_longest_names(tmp_path):
+    for name in ("a" * 255, "ü" * 127):
+        write_bytes(tmp_path / name, b"content")
+        assert (tmp_path / name).read_bytes() == b"content"
+        (tmp_path / name).unlink()
+    assert not list(tmp_path.iterdir())
+
+
+def test_write_bytes_names_the_file_that_cannot_be_written(tmp_path):
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(IsADirectoryError) as caught:
+        write_bytes(tmp_path / "taken", b"content")
+    assert caught.value.filename == str(tmp_path / "taken")
+    assert not list((tmp_path / "taken").iterdir())

@@ -5,6 +5,10 @@ from unittest.mock import MagicMock
 import pytest
 import torch
 
+from ushape.data.discovery import discover
+from ushape.data.duplicates import dataset_checksum, file_checksums
+from ushape.data.splits import Splits
+from ushape.datasets.synthetic import SyntheticConfig, write_data_set
 from ushape.errors import RunError
 from ushape.planning.run import Run
 from ushape.types import Case, CaseFacts, CocoMask, MaskParts
@@ -108,10 +112,104 @@ def test_run_load_cases_returns_every_kind_of_case(tmp_path):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_run_load_network_refuses_weights_that_are_not_finite(run, value, monkeypatch):
     network = torch.nn.Linear(2, 1)
-    monkeypatch.setattr("ushape.planning.run.build_model", lambda *sizes: network)
+    for name in ("build_model", "build_without_data"):
+        monkeypatch.setattr(f"ushape.planning.run.{name}", lambda *sizes: network)
     monkeypatch.setattr(Run, "require_code", lambda *arguments, **options: None)
     run.save_weights({"weight": torch.tensor([[1.0, value]]), "bias": torch.zeros(1)}, {})
     with pytest.raises(RunError) as caught:
         run.load_network(MagicMock())
     assert caught.value.code == "weights_not_finite"
     assert "weight" in caught.value.message
+
+
+@pytest.fixture
+def planned(run, tmp_path):
+    """A run with the cases of a data set of three pairs."""
+    data = tmp_path / "data"
+    write_data_set(data, 3, SyntheticConfig(size=16, groups=3), seed=0)
+    found = discover(data)
+    files = file_checksums(found.cases, {})
+    facts = [CaseFacts(case, (1, 2)) for case in found.cases]
+    run.save_cases(data, facts, dataset_checksum(found.cases, data), files=files)
+    return run
+
+
+CHANGES = {
+    "modified": lambda image, mask: mask.write_bytes(image.read_bytes()),
+    "removed": lambda image, mask: (image.unlink(), mask.unlink()),
+    "added": lambda image, mask: [
+        (path.parent / "new.png").write_bytes(path.read_bytes()) for path in (image, mask)
+    ],
+    "renamed": lambda image, mask: [path.rename(path.parent / "x.png") for path in (image, mask)],
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_run_refuse_changed_data_names_each_kind_of_change(planned, tmp_path, change):
+    planned.refuse_changed_data()
+    image = sorted((tmp_path / "data" / "images").iterdir())[0]
+    CHANGES[change](image, tmp_path / "data" / "masks" / image.name)
+    with pytest.raises(RunError) as caught:
+        planned.refuse_changed_data()
+    assert caught.value.code == "data_changed"
+    kinds = {"renamed": ("removed", "added")}.get(change, (change,))
+    assert all(kind in caught.value.message for kind in kinds)
+
+
+def test_run_refuse_changed_data_accepts_moved_data(planned, tmp_path):
+    (tmp_path / "data").rename(tmp_path / "moved")
+    stored = json.loads(planned.cases_path.read_text())
+    planned.cases_path.write_text(json.dumps({**stored, "folder": str(tmp_path / "moved")}))
+    Run(planned.folder).refuse_changed_data()
+
+
+def test_run_refuse_changed_data_compares_older_runs_as_a_whole(planned, tmp_path):
+    stored = json.loads(planned.cases_path.read_text())
+    older = {key: stored[key] for key in ("folder", "digest", "command", "cases")}
+    planned.cases_path.write_text(json.dumps(older))
+    Run(planned.folder).refuse_changed_data()
+    CHANGES["modified"](
+        *[next((tmp_path / "data" / part).iterdir()) for part in ("images", "masks")]
+    )
+    with pytest.raises(RunError) as caught:
+        Run(planned.folder).refuse_changed_data()
+    assert caught.value.code == "data_changed"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cases": []},
+        {"folder": 3},
+        {"cases": [{"id": "a", "group": "", "image": "\x00", "mask": None}]},
+        {"cases": [{"id": "a", "group": "", "image": "a", "mask": {"parts": [], "values": []}}]},
+        {"cases": [{"id": "a", "group": "", "image": "a", "mask": None, "class_pixels": [-1]}]},
+        {"cases": 2 * [{"id": "a", "group": "", "image": "a", "mask": None}]},
+    ],
+)
+def test_run_refuses_cases_that_training_does_not_write(planned, change):
+    stored = json.loads(planned.cases_path.read_text())
+    del stored["checksum"]
+    planned.cases_path.write_text(json.dumps(stored | change))
+    with pytest.raises(RunError) as caught:
+        Run(planned.folder).load_cases()
+    assert caught.value.code == "damaged_run"
+
+
+def test_run_refuses_cases_that_were_changed(planned):
+    planned.cases_path.write_text(planned.cases_path.read_text().replace("masks/", "images/", 1))
+    with pytest.raises(RunError) as caught:
+        Run(planned.folder).load_cases()
+    assert caught.value.code == "damaged_run"
+    assert '"checksum"' in caught.value.hint
+
+
+def test_run_load_splits_refuses_unknown_and_repeated_cases(planned):
+    names = [fact.case.id for fact in planned.load_cases()]
+    for train in (("other",), (names[0], names[1]), (names[0], names[0])):
+        Splits(train=train, validation=(names[1],), test=(names[2],), text="").save(
+            planned.splits_path
+        )
+        with pytest.raises(RunError) as caught:
+            planned.load_splits()
+        assert caught.value.code == "damaged_run"

@@ -1,0 +1,193 @@
+"""Lock of a folder, so that two processes never write the same run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from ushape.errors import RunError
+from ushape.formatting import reason
+from ushape.io.files import LEFTOVER
+
+LOCK_FILE = ".ushape.lock"
+"""Name of the lock file in a folder, which exists while a process writes there."""
+
+_held: set[Path] = set()
+"""Folders that this process has locked. POSIX locks do not exclude their own process."""
+
+_guard = threading.Lock()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Lock a folder while the block runs.
+
+    The system releases the lock when the process ends, even after kill -9, so that a lock file that
+    is left over never matters, whatever process has its number now. On a network file system
+    without locks, only processes of the same machine exclude each other.
+
+    The folder is created, and removed at the end if nothing was written into it.
+
+    Raises:
+        RunError: if another process or thread has locked the folder, or if it is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise RunError(
+            f"{folder} is a file, but a folder is needed here.",
+            code="output_is_file",
+            hint="Choose another name for the folder, or move the file away.",
+        )
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_writable(folder, error) from None
+    key = folder.resolve()
+    with _guard:
+        if key in _held:
+            raise _in_use(folder, f"process {os.getpid()}")
+        _held.add(key)
+    try:
+        file = _acquire(folder)
+        try:
+            yield
+        finally:
+            _release(file, folder / LOCK_FILE)
+            for path in new or [folder]:
+                with contextlib.suppress(OSError):
+                    path.rmdir()  # Fails if the folder contains anything.
+    finally:
+        _held.discard(key)
+
+
+def is_unused(folder: Path) -> bool:
+    """Return whether a folder is missing or contains nothing but what a killed process left."""
+    if not folder.exists():
+        return True
+    return folder.is_dir() and all(
+        path.name == LOCK_FILE or LEFTOVER.search(path.name) for path in folder.iterdir()
+    )
+
+
+def _acquire(folder: Path) -> int:
+    """Return the descriptor of the lock file, which holds the lock and names its owner.
+
+    Raises:
+        RunError: if another process has the lock.
+    """
+    path = folder / LOCK_FILE
+    while True:
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+        except OSError as error:
+            raise _not_writable(folder, error) from None
+        try:
+            if not _try_lock(file, path):
+                raise _in_use(folder, _name_of(_owner(path)))
+            if not _is_same_file(file, path):  # The former owner has removed it in the meantime.
+                os.close(file)
+                continue
+            os.ftruncate(file, 0)
+            os.write(file, _own_facts())
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.close(file)
+            raise
+        return file
+
+
+def _release(file: int, path: Path) -> None:
+    """Remove the lock file and release the lock; the folder may have been removed."""
+    with contextlib.suppress(OSError):
+        if sys.platform != "win32" and _is_same_file(file, path):
+            path.unlink()
+    with contextlib.suppress(OSError):
+        os.close(file)
+    if sys.platform == "win32":  # An open file cannot be removed.
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _try_lock(file: int, path: Path) -> bool:
+    """Return whether the lock was free and now belongs to this process."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            os.lseek(file, 1 << 30, os.SEEK_SET)  # Beyond the text, which others may read.
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+            os.lseek(file, 0, os.SEEK_SET)
+        else:
+            import fcntl
+
+            # Not flock: processes that load data would inherit it and outlive a killed training.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:  # The file system has no locks.
+        return not _is_alive(_owner(path))
+    return True
+
+
+def _is_same_file(file: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _own_facts() -> bytes:
+    process = psutil.Process()
+    facts = {"process": process.pid, "started": process.create_time(), "host": socket.gethostname()}
+    return json.dumps(facts).encode()
+
+
+def _owner(path: Path) -> dict[str, Any]:
+    """Return what the owner of the lock has written; {} if it has not yet, or is unreadable."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _is_alive(owner: dict[str, Any]) -> bool:
+    """Return whether the owner runs on this machine: its number alone may be that of another."""
+    if owner.get("host") != socket.gethostname():
+        return False
+    try:
+        return bool(psutil.Process(owner["process"]).create_time() == owner["started"])
+    except (psutil.Error, KeyError, TypeError, ValueError):
+        return False
+
+
+def _name_of(owner: dict[str, Any]) -> str:
+    if "process" not in owner:
+        return "another process"
+    return f"process {owner['process']} on {owner.get('host', 'this machine')}"
+
+
+def _not_writable(folder: Path, error: OSError) -> RunError:
+    return RunError(
+        f"{folder} cannot be written to: {reason(error)}.",
+        code="output_not_writable",
+        hint="Check the permissions and the free space, or choose another folder.",
+    )
+
+
+def _in_use(folder: Path, owner: str) -> RunError:
+    return RunError(
+        f"{folder} is in use by {owner}.",
+        code="folder_in_use",
+        hint="Wait until that command has ended, or stop it.",
+    )

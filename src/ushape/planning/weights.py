@@ -1,0 +1,106 @@
+"""File with the weights of a network, and a checksum of them in its header."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from ushape.errors import RunError
+from ushape.io.files import write_bytes
+
+CHECKSUM = "sha256"
+"""Name of the checksum among the facts in the header; missing in older files."""
+
+COPY_AGAIN = "Copy the complete run folder again."
+
+
+def save_weights(path: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write the weights completely or not at all, with the facts in the header of the file."""
+    plain = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    # A single entry, because safetensors writes several in any order: equal weights give equal
+    # files.
+    stored = {**facts, CHECKSUM: _checksum_of(plain)}
+    header = {"ushape": json.dumps(stored, sort_keys=True)}
+    write_bytes(path, safetensors.torch.save(plain, header))
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """Return what is stored with the weights.
+
+    Raises:
+        RunError: if the file is damaged.
+    """
+    return {key: value for key, value in _read_header(path)[0].items() if key != CHECKSUM}
+
+
+def load_weights(path: Path, expected: nn.Module) -> dict[str, Tensor]:
+    """Load weights, once their names and sizes are those of a network.
+
+    Args:
+        expected: The network, possibly without data: nothing is allocated for weights that do not
+            fit.
+
+    Raises:
+        RunError: if the weights are damaged, not finite, or do not belong to the network.
+    """
+    facts, shapes = _read_header(path)
+    wanted = {name: tuple(value.shape) for name, value in expected.state_dict().items()}
+    for name in sorted(wanted.keys() | shapes.keys()):
+        if wanted.get(name) != shapes.get(name):
+            raise _damaged(
+                path,
+                f"it does not fit plan.json: {name} has the shape {shapes.get(name, 'none')} "
+                f"instead of {wanted.get(name, 'none')}",
+            )
+    try:
+        weights = safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise _damaged(path, _first_line(error)) from None
+    if broken := [name for name, value in weights.items() if not value.isfinite().all()]:
+        raise RunError(
+            f"{path} contains NaN or infinite weights in {broken[0]}: the network cannot predict.",
+            code="weights_not_finite",
+            hint="Copy the complete run folder again, or train again.",
+        )
+    if facts.get(CHECKSUM, _checksum_of(weights)) != _checksum_of(weights):
+        raise _damaged(path, "the weights were changed after training (their checksum differs)")
+    return weights
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
+    """Return the facts in the header, and the shape of each weight."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {}).get("ushape", "{}"))
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise _damaged(path, _first_line(error)) from None
+    if not isinstance(facts, dict):
+        raise _damaged(path, "its header does not describe the training")
+    return facts, shapes
+
+
+def _checksum_of(weights: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of the names, types, shapes and bytes of all weights."""
+    found = hashlib.sha256()
+    for name in sorted(weights):
+        value = weights[name]
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(":.")
+
+
+def _damaged(path: Path, problem: str) -> RunError:
+    return RunError(f"{path} cannot be used: {problem}.", code="damaged_weights", hint=COPY_AGAIN)

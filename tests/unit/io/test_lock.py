@@ -1,0 +1,103 @@
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from ushape.errors import RunError
+from ushape.io.lock import LOCK_FILE, is_unused, locked
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from ushape.io.lock import locked
+with locked(Path(sys.argv[1])):
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Process that has locked the folder `run`."""
+    command = [sys.executable, "-c", HOLD, tmp_path / "run"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "locked\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_locked_refuses_a_folder_of_another_process_until_it_is_killed(holder, tmp_path):
+    with pytest.raises(RunError) as caught, locked(tmp_path / "run"):
+        pass
+    assert caught.value.code == "folder_in_use"
+    assert f"process {holder.pid}" in caught.value.message
+    holder.kill()
+    holder.wait()
+    assert (tmp_path / "run" / LOCK_FILE).exists()  # It is left, and does not matter.
+    assert is_unused(tmp_path / "run")
+    with locked(tmp_path / "run"):
+        pass
+    assert not (tmp_path / "run").exists()
+
+
+def test_locked_refuses_a_folder_of_another_thread(tmp_path):
+    codes = []
+
+    def try_lock():
+        try:
+            with locked(tmp_path / "run"):
+                codes.append("locked")
+        except RunError as error:
+            codes.append(error.code)
+
+    with locked(tmp_path / "run"):
+        thread = threading.Thread(target=try_lock)
+        thread.start()
+        thread.join()
+    try_lock()
+    assert codes == ["folder_in_use", "locked"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="forks")
+def test_locked_is_not_inherited_by_forked_processes(tmp_path):
+    with locked(tmp_path / "run"):
+        (tmp_path / "run" / "file").touch()
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["file"]
+
+
+def test_locked_ignores_the_file_of_a_process_with_the_same_number(tmp_path):
+    (tmp_path / LOCK_FILE).write_text(f'{{"process": {os.getpid()}, "started": 1, "host": "x"}}')
+    with locked(tmp_path):
+        pass
+
+
+def test_locked_removes_only_folders_without_files(tmp_path):
+    with locked(tmp_path / "a" / "b"):
+        (tmp_path / "a" / "b" / "file").touch()
+    assert (tmp_path / "a" / "b" / "file").exists()
+    with locked(tmp_path / "c" / "d"):
+        pass
+    assert not (tmp_path / "c").exists()
+
+
+def test_locked_refuses_a_file(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError) as caught, locked(tmp_path / "file"):
+        pass
+    assert caught.value.code == "output_is_file"
+    with pytest.raises(RunError) as caught, locked(tmp_path / "file" / "below"):
+        pass
+    assert caught.value.code == "output_not_writable"
+
+
+def test_locked_survives_the_removal_of_its_folder(tmp_path):
+    with locked(tmp_path / "run"):
+        (tmp_path / "run" / LOCK_FILE).unlink()
+        (tmp_path / "run").rmdir()
