@@ -1,5 +1,6 @@
 """Mistakes of the user end with a message, a hint and exit code 2, and nothing is lost."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -7,6 +8,8 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+
+from codes import edit_sealed_json
 
 
 @pytest.fixture
@@ -153,8 +156,9 @@ def test_resume_on_a_full_disk_keeps_the_last_checkpoint(trained, ushape, tmp_pa
     resource = pytest.importorskip("resource")
     run = shutil.copytree(trained, tmp_path / "run")
     checkpoint = run / "checkpoints" / "last.ckpt"
-    plan = (run / "plan.json").read_text()
-    (run / "plan.json").write_text(plan.replace('"epochs": 2', '"epochs": 3'))
+    recipe = json.loads((run / "plan.json").read_text())["recipe"]
+    recipe["train"]["epochs"] = 3
+    edit_sealed_json(run / "plan.json", recipe=recipe)
     good = checkpoint.read_bytes()
 
     ended = subprocess.run(

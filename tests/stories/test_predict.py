@@ -18,6 +18,7 @@ from PIL import Image
 from scipy import ndimage
 
 import ushape as package
+from codes import edit_sealed_json
 from commands import start_command
 from submissions import decode_runs, read_submission
 from ushape import io
@@ -162,9 +163,8 @@ def test_what_validation_chose_counts_in_an_ensemble(trained, cells, tmp_path):
     for threshold in (0.9, 0.7):
         runs.append(tmp_path / f"{threshold}")
         shutil.copytree(trained, runs[-1])
-        tuning = json.loads((runs[-1] / "decision.json").read_text())
-        tuning["rule"] = {"classes": {"foreground": {"threshold": threshold}}}
-        (runs[-1] / "decision.json").write_text(json.dumps(tuning))
+        rule = {"classes": {"foreground": {"threshold": threshold}}}
+        edit_sealed_json(runs[-1] / "decision.json", rule=rule)
     result = package.load(runs).predict(image)
     assert ((result.probabilities[0] >= 0.8) == result.classes).all()
     for content in (
@@ -525,12 +525,11 @@ def test_the_bad_images_of_many_are_told_one_by_one(trained, cells, tmp_path):
 
 def test_an_image_in_bands_is_cleaned_as_a_whole(trained, cells, monkeypatch, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
-    tuning = json.loads((run / "decision.json").read_text())
     cleaning = {"smallest_px": 40, "largest_hole_px": 30}
     image = min((cells / "images").iterdir())
     middle = float(np.quantile(package.load(run).predict(image).probabilities, 0.6))
-    tuning["rule"] = {"classes": {"foreground": {"threshold": middle, "cleaning": cleaning}}}
-    (run / "decision.json").write_text(json.dumps(tuning))
+    rule = {"classes": {"foreground": {"threshold": middle, "cleaning": cleaning}}}
+    edit_sealed_json(run / "decision.json", rule=rule)
     gray = np.asarray(Image.open(image))
     tifffile.imwrite(tmp_path / "x.tif", np.tile(gray, (5, 3)), tile=(32, 32))
     wishes = {"settings": ["predict.tile_shape=[64,64]"]}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import ushape as package
+from codes import edit_sealed_json
 from ushape.errors import ConfigError, RunError
 
 
@@ -102,11 +103,12 @@ def test_evaluate_reports_images_used_in_training(trained, cells, ushape, tmp_pa
 def test_evaluate_reports_copies_among_the_test_cases(trained, ushape, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
     splits = json.loads((run / "splits.json").read_text())
-    splits["train"] = [
-        *splits["train"],
-        splits["test"][0],
-    ]  # As if a test image had been used for training.
-    (run / "splits.json").write_text(json.dumps(splits))
+    cases = json.loads((run / "cases.json").read_text())["cases"]
+    image = {case["id"]: case["image"] for case in cases}
+    for case in cases:  # As if a test image had been used for training.
+        if case["id"] == splits["train"][0]:
+            case["image"] = image[splits["test"][0]]
+    edit_sealed_json(run / "cases.json", cases=cases)
     ended = ushape("evaluate", run)
     assert ended.code == 0, ended.error
     facts = json.loads((run / "scores.json").read_text())
@@ -156,8 +158,7 @@ def test_evaluate_refuses_masks_alone_no_test_cases_and_folds(trained, ushape, t
     run = shutil.copytree(trained, tmp_path / "run")
     ended = ushape("evaluate", run, "--masks", tmp_path)
     assert ended.code == 2
-    splits = json.loads((run / "splits.json").read_text())
-    (run / "splits.json").write_text(json.dumps({**splits, "test": []}))
+    edit_sealed_json(run / "splits.json", test=[])
     ended = ushape("evaluate", run)
     assert ended.code == 2
     (run / "folds.json").write_text("{}")

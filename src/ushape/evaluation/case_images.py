@@ -6,7 +6,6 @@ import base64
 import bisect
 import io
 import itertools
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from ushape.errors import RunError
 from ushape.evaluation.scores import CaseScore, case_dice, false_positive_px
 from ushape.formatting import size_text
 from ushape.inference.decision_rule import DecisionRule
-from ushape.io.files import write_bytes
+from ushape.io.files import read_sealed_json, write_sealed_json
 from ushape.labels import IGNORE, LabelSpace, Region
 from ushape.transforms.overlay import as_rgb
 from ushape.types import Prediction
@@ -151,8 +150,7 @@ def save_pictures(folder: Path, pictures: Iterable[CasePicture]) -> None:
     for old in folder.glob("[0-9]" * 5 + ".json"):
         old.unlink()
     for number, picture in enumerate(pictures, start=1):
-        content = json.dumps(encode_picture(picture, WEBP_QUALITY))
-        write_bytes(folder / f"{number:05}.json", content.encode())
+        write_sealed_json(folder / f"{number:05}.json", encode_picture(picture, WEBP_QUALITY))
 
 
 def load_pictures(folder: Path) -> list[CasePicture]:
@@ -189,13 +187,15 @@ def encode_picture(picture: CasePicture, quality: int) -> dict[str, Any]:
 
 
 def _load_picture(path: Path) -> CasePicture:
+    hint = "Run `ushape evaluate RUN` to write the pictures again."
+    values = read_sealed_json(path, RunError, code="invalid_picture", hint=hint)
     try:
-        return _decode_picture(json.loads(path.read_text()))
+        return _decode_picture(values)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise RunError(
             f"{path} is not a picture written by ushape ({type(error).__name__}: {error}).",
             code="invalid_picture",
-            hint="Run `ushape evaluate RUN` to write the pictures again.",
+            hint=hint,
         ) from None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from ushape.evaluation.scores import (
 )
 from ushape.evaluation.summary import Summary
 from ushape.formatting import TextTable, reason
-from ushape.io.files import refuse_existing_output, write_json
+from ushape.io.files import read_sealed_json, refuse_existing_output, write_sealed_json
 from ushape.metrics.overlap import CASE_KINDS
 from ushape.metrics.probability import BINS
 from ushape.metrics.topology import ScoreName
@@ -32,6 +32,9 @@ from ushape.metrics.topology import ScoreName
 CASES, GROUPS, FACTS, PICTURES = "scores.csv", "groups.csv", "scores.json", "pictures"
 BASELINE_SCORES = "baseline_scores.csv"
 PAGE, CARD = "report.html", "model_card.md"
+
+TABLES = "tables"
+"""Key of the checksums of the tables in scores.json."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +78,8 @@ def save_report(folder: Path, report: Report) -> None:
     save_pictures(folder / PICTURES, report.pictures)
     facts = config.to_dict(replace(report, scores=(), baselines={}, pictures=()))
     del facts["scores"], facts["baselines"], facts["pictures"]
-    write_json(folder / FACTS, facts)
+    facts[TABLES] = {name: _checksum_of(folder / name) for name in (CASES, BASELINE_SCORES)}
+    write_sealed_json(folder / FACTS, facts)
 
 
 def refuse_existing(folder: Path) -> None:
@@ -95,8 +99,10 @@ def load_report(folder: Path) -> Report:
         RunError: if a file is missing or damaged, or scores.csv and scores.json do not match.
     """
     path = folder / FACTS
+    hint = "Run `ushape evaluate RUN` to write the scores again."
+    values = read_sealed_json(path, RunError, code="invalid_scores", hint=hint)
     try:
-        values = json.loads(path.read_text(), parse_constant=_refuse_constant)
+        checksums = values.pop(TABLES, {})
         report = config.from_dict(Report, values, source=str(path))
         _check_summary(report.summary)
         _check_tables(report.breakdowns)
@@ -104,10 +110,11 @@ def load_report(folder: Path) -> Report:
         raise RunError(
             f"{path} does not contain scores written by ushape: {reason(error)}.",
             code="invalid_scores",
-            hint="Run `ushape evaluate RUN` to write them again.",
+            hint=hint,
         ) from None
     scores = read_scores(folder / CASES)
     _check_scores(folder / CASES, scores, report.summary)
+    _check_tables_of_scores(folder, checksums)
     return replace(
         report,
         scores=scores,
@@ -122,8 +129,27 @@ def _load_baselines(path: Path) -> dict[BaselineName, list[CaseScore]]:
     return {name: found[name] for name in BASELINE_TEXTS if name in found}
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a valid score")
+def _checksum_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _check_tables_of_scores(folder: Path, checksums: Mapping[str, str]) -> None:
+    """Check that the tables are those that were written together with the summary.
+
+    Args:
+        checksums: SHA-256 of each table; empty in older folders.
+
+    Raises:
+        RunError: if a table was changed or is missing.
+    """
+    for name in (CASES, BASELINE_SCORES) if checksums else ():
+        path = folder / name
+        if not path.is_file() or _checksum_of(path) != checksums.get(name):
+            raise RunError(
+                f"{path} is missing, or was changed after it was written.",
+                code="invalid_scores",
+                hint="Run `ushape evaluate RUN` to write the scores again.",
+            )
 
 
 def _check_summary(summary: Summary) -> None:

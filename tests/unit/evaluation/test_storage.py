@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from codes import edit_sealed_json
 from reports import make_case, make_cases, make_report
 from ushape.errors import RunError
 from ushape.evaluation.storage import FACTS, load_report, refuse_existing, save_report
@@ -74,6 +75,7 @@ def test_save_report_keeps_other_files_in_pictures(report, tmp_path):
 def test_load_report_reads_the_names_of_earlier_versions(tmp_path):
     report = make_report(make_cases())
     save_report(tmp_path, report)
+    edit_sealed_json(tmp_path / FACTS)
     for name in ("scores.csv", FACTS):
         text = (tmp_path / name).read_text()
         for new, old in (("label_error_score", "mask_doubt"), ("false positive", "false alarm")):

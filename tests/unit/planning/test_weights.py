@@ -47,7 +47,7 @@ def test_load_weights_refuses_other_shapes_before_it_allocates_them(path):
     with pytest.raises(RunError) as caught:
         load_weights(path, huge)
     assert caught.value.code == "damaged_weights"
-    assert "weight has the shape (1, 2)" in caught.value.message
+    assert "bias has the shape (1,)" in caught.value.message
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 100, b"\xff" * 8 + b"{}"])
