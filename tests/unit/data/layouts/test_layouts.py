@@ -531,6 +531,56 @@ def test_coco_files_of_several_parts(put, tmp_path):
     assert found.class_names == ("background", "nucleus", "edge")
 
 
+@pytest.mark.parametrize("name", ["s\\{}.png", "C:\\data\\s\\{}.png", "/data/images/s/{}.png"])
+def test_coco_names_with_folders_of_another_machine(put, tmp_path, name):
+    entries = coco_file()["images"]
+    images = [one | {"file_name": name.format(one["file_name"][0])} for one in entries]
+    put("annotations/instances_default.json", coco_file(images=images))
+    for stem in "ab":
+        put(f"images/s/{stem}.png")
+        put(f"images/t/{stem}.png")
+    assert [case.image.parent.name for case in discover(tmp_path).cases] == ["s", "s"]
+
+
+def test_coco_images_that_are_missing_are_left_out_with_a_warning(put, tmp_path):
+    put("labels.json", coco_file())
+    put("b.png")
+    found = discover(tmp_path)
+    assert ids(found) == ["b"]
+    assert "1 of the 2 images" in found.notes[0]
+
+
+def test_coco_image_with_a_box_without_outline_is_left_out(put, tmp_path):
+    boxes = [{"id": 3, "image_id": 9, "category_id": 30, "bbox": [1, 1, 2, 2], "segmentation": []}]
+    path = put("labels.json", coco_file(annotations=coco_file()["annotations"] + boxes))
+    put("a.png")
+    put("b.png")
+    found = discover(tmp_path)
+    assert ids(found) == ["a"]
+    assert len(found.notes) == 1
+    everywhere = [one | {"image_id": key} for one in boxes for key in (7, 9)]
+    put(path.name, coco_file(annotations=everywhere))
+    with pytest.raises(DataError) as caught:
+        discover(tmp_path)
+    assert caught.value.code == "shapes_without_area"
+
+
+def test_coco_files_of_different_images_are_joined(put, tmp_path):
+    first, second = coco_file()["images"]
+    put("one.json", coco_file(images=[first]))
+    other = [one | {"image_id": 9} for one in coco_file()["annotations"]]
+    put("two.json", coco_file(images=[second], annotations=other))
+    for name in "abc":
+        put(f"{name}.png")
+    found = discover(tmp_path)
+    assert ids(found) == ["a", "b"]
+    assert "1 image has no mask" in found.notes[0]
+    put("two.json", coco_file(images=[first]))
+    with pytest.raises(DataError) as caught:
+        discover(tmp_path)
+    assert caught.value.code == "ambiguous_coco_files"
+
+
 def test_coco_in_folders_that_state_the_split(put, tmp_path):
     for part in ("train", "valid"):
         put(f"{part}/_annotations.coco.json", coco_file())
@@ -564,7 +614,7 @@ def test_coco_in_folders_that_state_the_split(put, tmp_path):
         ),
         (
             {"images": [i | {"file_name": "/no/a.png"} for i in coco_file()["images"]]},
-            "coco_images_missing",
+            "ambiguous_image",
         ),
         (
             {"annotations": [{"id": 3, "image_id": 8, "category_id": 30}]},
