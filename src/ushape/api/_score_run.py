@@ -63,6 +63,8 @@ class KnownCases:
 
     def count_seen(self, cases: Sequence[Case]) -> int:
         """Count the cases whose image, or an exact copy, was used in training or validation."""
+        if any(case.page is not None for case in cases):  # One file holds many images.
+            return len({case.id for case in cases} & set(self.used))
         used = [self.images[case_id] for case_id in self.used]
         known = {path.resolve() for path in used}
         by_size: dict[int, list[Path]] = {}

@@ -17,6 +17,7 @@ from ushape.inference.predictor import Predictor
 from ushape.io.lock import locked
 from ushape.labels import LabelConfig, LabelSpace
 from ushape.planning.custom_code import allow_code
+from ushape.planning.plan import Plan
 from ushape.planning.run import Run
 from ushape.types import Case
 
@@ -56,7 +57,7 @@ def evaluate(
     if data is None:
         cases, target, what = _test_cases(opened), opened.folder, "its own test cases"
     else:
-        grouping = _scan_other_data(data, masks, predictor.plan.preprocessing.space, console)
+        grouping = _scan_other_data(data, masks, predictor.plan, console)
         cases, noun = grouping.cases, grouping.noun
         target = opened.folder / "evaluations" / Path(data).resolve().name
         what = f"{pluralize(len(cases), 'case')} of {data}"
@@ -107,11 +108,12 @@ def _test_cases(run: Run) -> list[Case]:
 
 
 def _scan_other_data(
-    data: Path | str, masks: Path | str | None, space: LabelSpace, console: Console
+    data: Path | str, masks: Path | str | None, plan: Plan, console: Console
 ) -> Grouping:
     """Read other annotated data and return its cases in groups."""
-    stats = scan(data, masks, LabelConfig(), console)  # The run defines the mask values.
-    refuse_other_classes(space, stats.listing.classes)
+    dims = plan.recipe.network.dims
+    stats = scan(data, masks, LabelConfig(), console, dims)  # The run defines the mask values.
+    refuse_other_classes(plan.preprocessing.space, stats.listing.classes)
     for line in stats.listing.notes:
         console.say(line)
     stats.raise_unreadable()

@@ -161,13 +161,26 @@ def plan_data(
 
 
 def scan(
-    data: Path | str, masks: Path | str | None, labels: LabelConfig, console: Console
+    data: Path | str,
+    masks: Path | str | None,
+    labels: LabelConfig,
+    console: Console,
+    dims: int | None = None,
 ) -> DatasetStats:
-    """Read every image and mask once, and show a progress bar."""
+    """Read every image and mask once, and show a progress bar.
+
+    Args:
+        dims: Number of spatial dimensions of the network, if it is known.
+    """
     workers = inspect_machine("cpu").cores
     with console.progress("Reading") as on_progress:
         return scan_dataset(
-            Path(data), optional_path(masks), labels, workers=workers, on_progress=on_progress
+            Path(data),
+            optional_path(masks),
+            labels,
+            workers=workers,
+            on_progress=on_progress,
+            dims=dims,
         )
 
 

@@ -55,6 +55,8 @@ def infer_groups(cases: Sequence[Case], thumbnails: Mapping[str, np.ndarray]) ->
     if all(case.group for case in cases):
         keys = [case.group for case in cases]
         return _group_by(cases, keys, "table", f"{len(set(keys))}, as stated ({_each(keys)})")
+    if all(case.page is not None for case in cases):
+        return _group_stack(cases)
     if all(io.is_dicom(case.image) for case in cases):
         keys = [dicom.patient_of(case.image) for case in cases]
         if all(keys):
@@ -171,7 +173,7 @@ def _group_stack(cases: Sequence[Case]) -> Grouping:
         cases=[replace(case, group=groups[case.id]) for case in cases],
         kind="stack",
         noun="blocks of sections",
-        text=f"one stack of {len(cases)} similar neighboring sections, divided into "
+        text=f"one stack of {len(cases)} neighboring sections, divided into "
         f"{count} contiguous blocks{_mixed_sections(cases)}",
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import itertools
 import sys
@@ -15,14 +16,22 @@ from ushape.data.layouts.base import join_all_series
 from ushape.data.layouts.names import images_below, key_below
 from ushape.data.layouts.nnunet import channels_of
 from ushape.data.layouts.table import TABLES, read_images
+from ushape.data.layouts.volumes import join_modalities
 from ushape.errors import DataError
 from ushape.formatting import pluralize
+from ushape.io.streaming import open_bands
 from ushape.types import Case
 
 STANDARD_INPUT = Path("-")
 
 FIRST_CHANNEL = "_0000"
 """End of the names of nnU-Net's images; all of them if there is a single channel."""
+
+STACKS = (".tif", ".tiff")
+"""Suffixes of files whose pages may be images of their own."""
+
+MAX_STACKS = 20
+"""Number of files above which they are not opened to count their pages."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,8 @@ def find_inputs(
             tables with a column image; `-` for names on standard input, one per line.
         channels: Number of channels that the model reads. Files NAME_0000, NAME_0001, ... with
             fewer channels form one image.
-        dims: Number of spatial dimensions; if it is 3, the DICOM slices of a folder are one volume.
+        dims: Number of spatial dimensions; if it is 3, the DICOM slices of a folder are one volume,
+            if it is 2, each page of a TIFF stack is an image, unless there are many files.
         on_note: Receives a line about the masks that were left out.
 
     Raises:
@@ -76,6 +86,8 @@ def find_inputs(
             hint="Name image files, or folders that contain them.",
         )
     found = list({one.case.image.resolve(): one for one in reversed(found)}.values())[::-1]
+    if dims == 2 and len(found) <= MAX_STACKS:
+        found = [page for one in found for page in _pages_of(one)]
     found = _without_channel_number(found)
     owners: dict[Path, Path] = {}
     for one in found:
@@ -149,6 +161,22 @@ def _without_channel_number(inputs: list[Input]) -> list[Input]:
     return renamed
 
 
+def _pages_of(one: Input) -> Iterator[Input]:
+    """Yield an input for each page of a stack, named `stack/01`; other inputs as they are."""
+    count = 1
+    if io.suffix_of(one.case.image) in STACKS and not one.case.channels:
+        with contextlib.suppress(DataError), open_bands(one.case.image) as bands:
+            count = bands.shape[1] if len(bands.shape) == 4 else 1
+    if count == 1:
+        yield one
+        return
+    folder, suffix = one.below.with_name(io.stem_of(one.below)), io.suffix_of(one.below)
+    for page in range(count):
+        below = folder / f"{page + 1:0{len(str(count))}}{suffix}"
+        case = replace(one.case, id=f"{one.case.id}/{io.stem_of(below)}", page=page)
+        yield Input(case, below)
+
+
 def _join_channels(images: Sequence[Path], start: Path, channels: int) -> Iterator[Input]:
     """Join files of one channel each if they are named so and the model reads more channels."""
     files = channels_of((key_below(path, start), path) for path in images)
@@ -158,8 +186,10 @@ def _join_channels(images: Sequence[Path], start: Path, channels: int) -> Iterat
         and io.read(images[0]).array.shape[0] < channels
     )
     if not are_joined:
-        yield from (_input(path, start) for path in images)
-        return
+        files = join_modalities(images, start, channels)
+        if not files or io.read(images[0]).array.shape[0] > 1:
+            yield from (_input(path, start) for path in images)
+            return
     for key, own in files.items():
         below = Path(key + io.suffix_of(own[0]))
         case = Case(id=key, image=own[0], channels=tuple(own[1:]), group=str(own[0].parent))

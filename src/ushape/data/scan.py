@@ -21,6 +21,7 @@ from ushape.data.grouping import (
     refuse_too_few,
 )
 from ushape.data.preprocessing import mask_size_error
+from ushape.data.sections import split_into_sections
 from ushape.errors import DataError
 from ushape.formatting import size_text
 from ushape.labels import LabelConfig, LabelSpace, find_label_space
@@ -171,6 +172,7 @@ def scan_dataset(
     *,
     workers: int,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    dims: int | None = None,
 ) -> DatasetStats:
     """List a data set, read every file once, and infer label space and groups.
 
@@ -181,11 +183,15 @@ def scan_dataset(
         masks: Folder of the masks, if `folder` holds only the images.
         labels: Label settings of the user; they take precedence over what the data state.
         on_progress: Called with the number of cases read and the total.
+        dims: Number of spatial dimensions of the network, if it is known. Unless it is 3, each
+            section of a single volume is a case.
 
     Raises:
         DataError: if no pair of image and mask is found.
     """
     listing = discover(folder, masks)
+    if dims != 3:
+        listing = split_into_sections(listing)
     io.check_packages(path for case in listing.cases for path in files_of(case))
     measured: list[CaseStats] = []
     for stats in scan_cases(listing.cases, workers):

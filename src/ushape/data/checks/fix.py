@@ -65,6 +65,12 @@ def write_fixed_copy(result: CheckResult, folder: Path) -> list[CopyChange]:
             code="several_channel_files",
             hint="Correct the files that `ushape check` lists individually.",
         )
+    if any(stats.case.page is not None for stats in result.stats.case_stats):
+        raise RunError(
+            "A corrected copy cannot be written if the images are pages of one file.",
+            code="pages_of_one_file",
+            hint="Save each page as a file of its own, or correct the file.",
+        )
     left_out = {
         case: finding.check.replace("_", " ")
         for finding in result.findings

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ushape.data.layouts.base import LayoutMatch
+from ushape.data.layouts.bids import find_bids
+from ushape.data.layouts.cityscapes import find_cityscapes
 from ushape.data.layouts.coco import find_coco
 from ushape.data.layouts.cvat import find_cvat
 from ushape.data.layouts.folders import (
@@ -17,15 +19,26 @@ from ushape.data.layouts.folders import (
     find_suffixed_masks,
 )
 from ushape.data.layouts.labelme import find_labelme, find_labelme_export
+from ushape.data.layouts.mask_files import find_mask_files
 from ushape.data.layouts.nnunet import find_nnunet
 from ushape.data.layouts.run_lengths import find_run_lengths
 from ushape.data.layouts.table import find_table
+from ushape.data.layouts.trimaps import find_trimaps
+from ushape.data.layouts.voc import find_voc
+from ushape.data.layouts.volumes import find_class_files, find_modalities
 from ushape.data.layouts.yolo import find_yolo
 
 LAYOUTS: dict[str, Callable[[Path], LayoutMatch | None]] = {
     "nnunet": find_nnunet,
     "table": find_table,
+    "bids": find_bids,
+    "cityscapes": find_cityscapes,
+    "voc": find_voc,
+    "trimaps": find_trimaps,
+    "modalities": find_modalities,
+    "class_files": find_class_files,
     "objects": find_object_folders,
+    "mask_files": find_mask_files,
     "split_folders": find_split_folders,
     "folders": find_folders,
     "class_folders": find_class_folders,

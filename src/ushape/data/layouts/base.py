@@ -33,9 +33,6 @@ class LayoutMatch:
     channels: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
     """Additional files of images that consist of several."""
 
-    pages: Mapping[str, int] = field(default_factory=dict)
-    """Number of the page in the file of the image, from 0, if each page is a case."""
-
     splits: Mapping[str, Split] = field(default_factory=dict)
     groups: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -56,7 +53,6 @@ class LayoutMatch:
                 mask=self.masks[key],
                 group=self.groups.get(key, ""),
                 channels=self.channels.get(key, ()),
-                page=self.pages.get(key),
                 split=self.splits.get(key, ""),
                 metadata=self.metadata.get(key, {}),
             )
@@ -151,7 +147,6 @@ def join_parts(
         images=join(lambda own: own.images),
         masks=join(lambda own: own.masks),
         channels=join(lambda own: own.channels),
-        pages=join(lambda own: own.pages),
         groups=join(lambda own: own.groups),
         metadata=join(lambda own: own.metadata),
         splits=dict(parts),

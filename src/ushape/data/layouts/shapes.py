@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -108,9 +108,8 @@ def match_shapes(
     notes = _describe_left_out(masks, without_area, missing)
     if masks and not kept:
         raise DataError(notes[0], code="shapes_without_area", hint=NO_AREA_HINT)
-    ordered = tuple(names) if names is not None else tuple(sorted(labels, key=natural_order))
-    classes = tuple(label for label in ordered if label in labels)
-    classes += tuple(sorted(labels - set(classes), key=natural_order))
+    ordered = tuple(names or ())  # Also unused ones, so that other data have the same codes.
+    classes = ordered + tuple(sorted(labels - set(ordered), key=natural_order))
     listed = index_images(
         [
             (_key_of(image, folder), image)
@@ -126,7 +125,7 @@ def match_shapes(
         images=listed,
         masks=keyed,
         splits=splits_of(list(keyed)),
-        classes=_stated_classes(source, classes, names or {}),
+        classes=_stated_classes(source, classes, labels, names or {}),
         notes=tuple(notes),
     )
 
@@ -138,9 +137,9 @@ def _key_of(image: Path, folder: Path) -> str:
 
 
 def _stated_classes(
-    source: Path, classes: Sequence[str], names: Mapping[str, str]
+    source: Path, classes: tuple[str, ...], used: Collection[str], names: Mapping[str, str]
 ) -> StatedClasses | None:
-    codes = codes_of_labels(tuple(classes))
+    codes = {label: code for label, code in codes_of_labels(classes).items() if label in used}
     shown = {code: names.get(label, label) for label, code in codes.items() if code}
     ignore = IGNORE_CODE if shown.pop(codes.get(IGNORE_LABEL, -1), None) else None
     if not shown:

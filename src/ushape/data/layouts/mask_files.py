@@ -1,0 +1,103 @@
+"""Several mask files beside each image: one for each class, or one for each object."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ushape import io
+from ushape.data.class_names import StatedClasses
+from ushape.data.layouts.base import LayoutMatch, index_images, take_splits_from_keys
+from ushape.data.layouts.names import MASK_WORDS, images_below, stem_key
+from ushape.errors import DataError
+from ushape.formatting import pluralize
+from ushape.types import Mask, MaskParts
+
+UNITED = 255
+"""Code of the pixels in any of several masks of one class."""
+
+FILES_READ = 6
+"""Number of mask files that are read to check that they have two values."""
+
+_WORD = re.compile(rf"(?<![a-z])({'|'.join(MASK_WORDS)}|class)(?![a-z])", re.IGNORECASE)
+
+
+def find_mask_files(folder: Path) -> LayoutMatch | None:
+    """Find x.jpg with x_class_cell.png, x_class_debris.png, or with x_mask.png, x_mask_1.png.
+
+    The names of masks are that of their image, a word for masks or "class", and the name of a class
+    or a number. Numbered masks are united. Later classes, in alphabetical order, cover earlier
+    ones. At least one image has several masks.
+    """
+    paths = [(stem_key(path, folder), path) for path in images_below(folder)]
+    stems = {key for key, _ in paths}
+    owners = {path: own for key, path in paths if (own := _owner_of(key, stems)) is not None}
+    if not owners:
+        return None
+    images = index_images([(key, path) for key, path in paths if path not in owners])
+    parts: dict[str, list[tuple[str, Path]]] = {}
+    for path, (image, rest) in owners.items():
+        parts.setdefault(image, []).append((rest, path))
+    several = [own for own in parts.values() if len(own) > 1]
+    if not several or not parts.keys() <= images.keys() or not _have_two_values(list(owners)):
+        return None
+    names = sorted({rest for own in parts.values() for rest, _ in own if not _is_number(rest)})
+    if names and any(_is_number(rest) for own in parts.values() for rest, _ in own):
+        return None  # x_mask beside x_mask_cell: one of them is something else.
+    value_of = {name: value for value, name in enumerate(names, start=1)}
+    masks: dict[str, Mask] = {
+        key: MaskParts(
+            tuple(path for _, path in sorted(own)),
+            tuple(value_of.get(rest, UNITED) for rest, _ in sorted(own)),
+        )
+        for key, own in parts.items()
+    }
+    found = LayoutMatch(
+        layout=_describe(parts, names, several),
+        images=images,
+        masks=masks,
+        classes=StatedClasses(
+            source=folder, names=("background", *names), values=(0, *value_of.values())
+        )
+        if names
+        else None,
+    )
+    return take_splits_from_keys(found)
+
+
+def _owner_of(key: str, stems: set[str]) -> tuple[str, str] | None:
+    """Return the image of a mask and the rest of the mask's name: a class, a number or ''."""
+    place, slash, name = key.rpartition("/")
+    for end in range(len(name) - 1, 0, -1):
+        own = f"{place}{slash}{name[:end]}"
+        rest = name[end:]
+        if own in stems and rest[0] in "_-. " and _WORD.search(rest):
+            return own, _WORD.sub("", rest, count=1).strip("_-. ")
+    return None
+
+
+def _is_number(rest: str) -> bool:
+    return not rest or rest.isdigit()
+
+
+def _have_two_values(paths: Sequence[Path]) -> bool:
+    chosen = np.unique(np.linspace(0, len(paths) - 1, FILES_READ).astype(int))
+    try:
+        return all(len(np.unique(io.read_mask(paths[n]).codes)) <= 2 for n in chosen)
+    except DataError:
+        return False
+
+
+def _describe(
+    parts: Mapping[str, Sequence[object]], names: Sequence[str], several: Sequence[object]
+) -> str:
+    if names:
+        return f"a mask file for each class beside the image ({', '.join(names)})"
+    count = sum(map(len, parts.values()))
+    return (
+        f"{count} mask files beside {pluralize(len(parts), 'image')}; the {len(several)} images "
+        "with several masks have them united"
+    )

@@ -1,0 +1,46 @@
+"""Pascal VOC: JPEGImages beside SegmentationClass, and lists of names for the parts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from ushape.data.layouts.base import LayoutMatch
+from ushape.data.layouts.folders import pair_folders
+from ushape.data.layouts.names import SPLIT_WORDS
+from ushape.types import Split
+
+IMAGES, MASKS, LISTS = "JPEGImages", "SegmentationClass", "ImageSets/Segmentation"
+
+
+def find_voc(folder: Path) -> LayoutMatch | None:
+    """Find JPEGImages and SegmentationClass in the folder, or in VOCdevkit/VOC2012 below it.
+
+    The masks of single objects, SegmentationObject, are not used. Lists such as
+    ImageSets/Segmentation/train.txt state the split if each pair is in exactly one of them.
+    """
+    places = [folder, *sorted(folder.glob("VOC*")), *sorted(folder.glob("VOCdevkit/VOC*"))]
+    found = [p for p in places if (p / IMAGES).is_dir() and (p / MASKS).is_dir()]
+    if len(found) != 1:
+        return None
+    match = pair_folders(found[0] / IMAGES, found[0] / MASKS)
+    return replace(
+        match,
+        layout="Pascal VOC: JPEGImages/ beside SegmentationClass/",
+        splits=(match.splits or _stated_splits(found[0] / LISTS, match.paired)),
+    )
+
+
+def _stated_splits(lists: Path, keys: list[str]) -> dict[str, Split]:
+    """Return the part of each pair; {} unless the lists assign each of them to one part."""
+    splits: dict[str, Split] = {}
+    listed = 0
+    for path in sorted(lists.glob("*.txt")) if lists.is_dir() else ():
+        part = SPLIT_WORDS.get(path.stem.lower())
+        if part is not None:
+            text = path.read_text(encoding="utf-8-sig", errors="replace")
+            names = {line.strip() for line in text.splitlines()} & set(keys)
+            listed += len(names)
+            splits |= dict.fromkeys(names, part)
+    is_partition = listed == len(splits) == len(keys) and len(set(splits.values())) > 1
+    return splits if is_partition else {}

@@ -1,0 +1,51 @@
+"""Sections of a single volume as cases."""
+
+import numpy as np
+import pytest
+import tifffile
+
+from ushape.data.discovery import discover
+from ushape.data.grouping import infer_groups
+from ushape.data.preprocessing import read_image
+from ushape.data.sections import split_into_sections
+from ushape.io.annotations import read_annotation
+
+VOLUME = np.random.default_rng(0).integers(0, 255, (12, 8, 8), dtype=np.uint8)
+
+
+@pytest.fixture
+def put(tmp_path):
+    def write(name, array):
+        tifffile.imwrite(tmp_path / name, array, photometric="minisblack")
+
+    return write
+
+
+def test_sections_of_one_volume_are_cases_in_blocks(put, tmp_path):
+    labels = (VOLUME > 128).astype(np.uint8) * 255
+    put("train-volume.tif", VOLUME)
+    put("train-labels.tif", labels)
+    found = split_into_sections(discover(tmp_path))
+    assert [case.id for case in found.cases[:2]] == ["train-volume/01", "train-volume/02"]
+    for page, case in enumerate(found.cases):
+        assert (read_image(case) == VOLUME[page]).all()
+        assert (read_annotation(case.mask).codes == labels[page]).all()
+    grouping = infer_groups(found.cases, {case.id: np.zeros((2, 2)) for case in found.cases})
+    groups = [case.group for case in grouping.cases]
+    assert grouping.kind == "stack"
+    assert groups == sorted(groups)
+    assert len(set(groups)) == 4
+
+
+def test_several_volumes_remain_volumes(put, tmp_path):
+    for name in "ab":
+        put(f"{name}.tif", VOLUME)
+        put(f"{name}_mask.tif", VOLUME // 128)
+    assert [case.page for case in split_into_sections(discover(tmp_path)).cases] == [None] * 2
+
+
+@pytest.mark.parametrize("mask", [VOLUME[:3], VOLUME[0]])
+def test_volume_with_a_mask_of_another_size_is_not_cut(put, tmp_path, mask):
+    put("a.tif", VOLUME)
+    put("a_mask.tif", mask)
+    assert [case.page for case in split_into_sections(discover(tmp_path)).cases] == [None]
