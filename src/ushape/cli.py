@@ -140,6 +140,7 @@ def train(
     settings: Settings = None,
     plan: Path | None = None,
     splits: Path | None = None,
+    groups: str | None = None,
     quiet: Quiet = False,
 ) -> None:
     call("train", **locals())
@@ -163,6 +164,7 @@ def cross_validate(
     device: str = "auto",
     seed: int | None = None,
     settings: Settings = None,
+    groups: str | None = None,
     quiet: Quiet = False,
 ) -> None:
     call("cross_validate", **locals())
@@ -180,6 +182,7 @@ def learning_curve(
     device: str = "auto",
     seed: int | None = None,
     settings: Settings = None,
+    groups: str | None = None,
     points: int = 4,
     quiet: Quiet = False,
 ) -> None:
@@ -199,6 +202,7 @@ def plan(
     seed: int | None = None,
     settings: Settings = None,
     splits: Path | None = None,
+    groups: str | None = None,
     explain: bool = False,
     overwrite: bool = False,
     quiet: Quiet = False,
@@ -214,6 +218,7 @@ def check(
     output: Output = None,
     fix: Path | None = None,
     settings: Settings = None,
+    groups: str | None = None,
     as_json: Annotated[bool, "--json"] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -231,6 +236,7 @@ def evaluate(
     overwrite: bool = False,
     device: str = "auto",
     recipe: str | None = None,
+    groups: str | None = None,
     quiet: Quiet = False,
 ) -> None:
     call("evaluate", **locals())

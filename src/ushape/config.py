@@ -94,6 +94,15 @@ def parse(cls: type[T], text: str, *, source: str) -> T:
     Raises:
         ConfigError: if the text is not YAML, or as for `from_dict`.
     """
+    return from_dict(cls, parse_mapping(text, source=source), source=source)
+
+
+def parse_mapping(text: str, *, source: str) -> dict[str, Any]:
+    """Read keys and values from YAML text.
+
+    Raises:
+        ConfigError: if the text is not YAML, or something else than keys with values.
+    """
     values = _parse_yaml(text, source=source) or {}
     if not isinstance(values, dict):
         raise ConfigError(
@@ -101,7 +110,7 @@ def parse(cls: type[T], text: str, *, source: str) -> T:
             code="invalid_yaml",
             hint="`ushape recipes auto` prints an example of such a file.",
         )
-    return from_dict(cls, values, source=source)
+    return values
 
 
 def explain(config: Any, hidden: Collection[str] = ()) -> str:

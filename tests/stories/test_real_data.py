@@ -88,7 +88,7 @@ def test_cars_with_palette_masks(train, ushape, tmp_path):
     cars = DATA / "carvana"
     run, said = train(cars / "train_512", "--masks", cars / "train_masks_512")
     assert "512 pairs" in said
-    assert "32, by the name before the last number (16 images each)" in said
+    assert "32, by the beginning of the names (16 images each)" in said
     cars_of = [{case.split("_")[0] for case in part} for part in parts_of(run)]
     assert sum(map(len, cars_of)) == 32
 

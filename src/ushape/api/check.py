@@ -20,6 +20,7 @@ from ushape.errors import REPEAT, way_on_after_interrupt
 from ushape.formatting import pluralize
 from ushape.io.files import write_bytes
 from ushape.io.lock import locked
+from ushape.planning.data_settings import apply_data_settings
 from ushape.planning.recipes import load_recipe
 from ushape.reports.data_check import write_check_page
 
@@ -34,6 +35,7 @@ def check(
     output: Path | str | None = None,
     fix: Path | str | None = None,
     settings: Iterable[str] = (),
+    groups: str | None = None,
     as_json: bool = False,
     quiet: bool = False,
 ) -> CheckResult:
@@ -47,6 +49,8 @@ def check(
         output: Folder for check.html and check.json, replaced if present (default: checks/NAME).
         fix: New folder for a corrected copy; the data folder is not changed.
         settings: Recipe setting as key=value, e.g. labels.threshold=128 (repeatable).
+        groups: Groups that a split must not separate: a regular expression for the case ids, a
+            column of the table, or none for each image by itself (default: stated or inferred).
         as_json: Print JSON instead of a table.
         quiet: Print nothing.
 
@@ -56,9 +60,10 @@ def check(
     """
     if fix is not None:
         refuse_target(Path(fix), Path(data))
-    recipe = config.override(load_recipe("auto"), settings)
     console, folder = Console(quiet=quiet), Path(data)
-    stats = scan(folder, masks, recipe.labels, console)
+    base, note = apply_data_settings(load_recipe("auto"), folder)
+    recipe = config.override(base, settings)
+    stats = scan(folder, masks, recipe.labels, console, groups=groups or recipe.groups)
     result = check_dataset(stats, split=recipe.split, seed=recipe.seed)
     target = Path(output) if output else Path("checks") / folder.resolve().name
     target.mkdir(parents=True, exist_ok=True)
@@ -69,6 +74,8 @@ def check(
         if not quiet:
             print(text)
     else:
+        if note:
+            console.say(note)
         _show(result, console)
         console.say(f"Report: {target / 'check.html'}")
     if fix is not None:
@@ -97,7 +104,7 @@ def _write_fixed_copy(result: CheckResult, target: Path) -> list[CopyChange]:
 
 def as_values(result: CheckResult) -> dict[str, Any]:
     """Return the result as plain values, for JSON."""
-    splits = result.splits
+    splits, grouping = result.splits, result.stats.grouping
     return {
         "folder": str(result.stats.folder),
         "pairs": len(result.stats.case_stats),
@@ -106,6 +113,13 @@ def as_values(result: CheckResult) -> dict[str, Any]:
             for one in result.stats.case_stats
         ],
         "facts": result.facts,
+        "groups": result.stats.group_of,
+        "grouping": {
+            "kind": grouping.kind,
+            "is_stated": grouping.is_stated,
+            "text": grouping.text,
+            "warning": grouping.warning,
+        },
         "findings": [asdict(finding) for finding in result.findings],
         "split": {part: list(getattr(splits, part)) for part in PARTS} if splits else None,
     }

@@ -40,6 +40,7 @@ def cross_validate(
     device: str = "auto",
     seed: int | None = None,
     settings: Iterable[str] = (),
+    groups: str | None = None,
     quiet: bool = False,
 ) -> Summary:
     """Train one run per fold, so that each group is tested once.
@@ -57,6 +58,8 @@ def cross_validate(
         device: Device: auto, cpu, cuda or mps; several (cuda:0,cuda:1) train folds in parallel.
         seed: Random seed for the split, weight initialization and patch sampling.
         settings: Recipe setting as key=value, e.g. train.batch_size=2 (repeatable).
+        groups: Groups that a split must not separate: a regular expression for the case ids, a
+            column of the table, or none for each image by itself (default: stated or inferred).
         quiet: Print nothing.
 
     Raises:
@@ -66,7 +69,13 @@ def cross_validate(
     """
     console, devices = Console(quiet=quiet), Devices.parse(device)
     options = TrainOptions.resolve(
-        recipe=recipe, minutes=minutes, epochs=epochs, seed=seed, settings=settings
+        recipe=recipe,
+        minutes=minutes,
+        epochs=epochs,
+        seed=seed,
+        settings=settings,
+        groups=groups,
+        data=data,
     )
     training = _FoldTraining(Path(data), optional_path(masks), options.recipe, devices, folds)
     series = Series(output_folder(output, data, "-folds") / REQUEST, "cross-validation")

@@ -9,6 +9,7 @@ from ushape.api.plan import scan
 from ushape.console import Console
 from ushape.data.class_names import StatedClasses
 from ushape.data.grouping import Grouping
+from ushape.data.scan import with_groups
 from ushape.errors import REPEAT, ConfigError, DataError, RunError, way_on_after_interrupt
 from ushape.evaluation.storage import refuse_existing
 from ushape.evaluation.summary import Summary
@@ -17,7 +18,9 @@ from ushape.inference.predictor import Predictor
 from ushape.io.lock import locked
 from ushape.labels import LabelConfig, LabelSpace
 from ushape.planning.custom_code import allow_code
+from ushape.planning.data_settings import apply_data_settings
 from ushape.planning.plan import Plan
+from ushape.planning.recipe import Recipe
 from ushape.planning.run import Run
 from ushape.types import Case
 
@@ -31,6 +34,7 @@ def evaluate(
     overwrite: bool = False,
     device: str = "auto",
     recipe: str | None = None,
+    groups: str | None = None,
     quiet: bool = False,
 ) -> Summary:
     """Score a run on its test cases, or on other annotated data.
@@ -43,6 +47,8 @@ def evaluate(
         overwrite: Replace existing outputs.
         device: Device: auto, cpu, cuda or mps.
         recipe: FILE.py:FUNCTION that defines the run's own network or loss; executed only if given.
+        groups: Groups of other data: a regular expression for the case ids, a column of the table,
+            or none for each image by itself (default: as for the training data).
         quiet: Print nothing.
 
     Raises:
@@ -57,7 +63,7 @@ def evaluate(
     if data is None:
         cases, target, what = _test_cases(opened), opened.folder, "its own test cases"
     else:
-        grouping = _scan_other_data(data, masks, predictor.plan, console)
+        grouping = _scan_other_data(data, masks, predictor.plan, groups, console)
         cases, noun = grouping.cases, grouping.noun
         target = opened.folder / "evaluations" / Path(data).resolve().name
         what = f"{pluralize(len(cases), 'case')} of {data}"
@@ -108,12 +114,26 @@ def _test_cases(run: Run) -> list[Case]:
 
 
 def _scan_other_data(
-    data: Path | str, masks: Path | str | None, plan: Plan, console: Console
+    data: Path | str,
+    masks: Path | str | None,
+    plan: Plan,
+    groups: str | None,
+    console: Console,
 ) -> Grouping:
     """Read other annotated data and return its cases in groups."""
+    stated, note = apply_data_settings(Recipe(groups=groups), Path(data))
+    if note:
+        console.say(note)
     dims = plan.recipe.network.dims
-    stats = scan(data, masks, LabelConfig(), console, dims)  # The run defines the mask values.
+    # The run defines the mask values.
+    stats = scan(data, masks, LabelConfig(), console, dims=dims, groups=stated.groups)
     refuse_other_classes(plan.preprocessing.space, stats.listing.classes)
+    if stated.groups is None and plan.recipe.groups is not None:
+        try:
+            stats = with_groups(stats, plan.recipe.groups)
+        except DataError as error:
+            console.say(f"Warning: {error.message} The groups are inferred instead.")
+    console.say(stats.grouping.description)
     for line in stats.listing.notes:
         console.say(line)
     stats.raise_unreadable()

@@ -59,6 +59,7 @@ def learning_curve(
     device: str = "auto",
     seed: int | None = None,
     settings: Iterable[str] = (),
+    groups: str | None = None,
     points: int = 4,
     quiet: bool = False,
 ) -> LearningCurve:
@@ -77,6 +78,8 @@ def learning_curve(
         device: Device: auto, cpu, cuda or mps.
         seed: Random seed for the split, weight initialization and patch sampling.
         settings: Recipe setting as key=value, e.g. train.batch_size=2 (repeatable).
+        groups: Groups that a split must not separate: a regular expression for the case ids, a
+            column of the table, or none for each image by itself (default: stated or inferred).
         points: Largest number of points, at least 3: all groups, half of them, a quarter, ...
         quiet: Print nothing.
 
@@ -88,7 +91,13 @@ def learning_curve(
     """
     clock, console = Clock(), Console(quiet=quiet)
     options = TrainOptions.resolve(
-        recipe=recipe, minutes=minutes, epochs=epochs, seed=seed, settings=settings
+        recipe=recipe,
+        minutes=minutes,
+        epochs=epochs,
+        seed=seed,
+        settings=settings,
+        groups=groups,
+        data=data,
     )
     series = Series(output_folder(output, data, "-curve") / "points.json", "learning curve")
     training = _PointTraining(Path(data), optional_path(masks), options, device, points)

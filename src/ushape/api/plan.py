@@ -14,6 +14,7 @@ from ushape.data.scan import DatasetStats, describe_dataset, scan_dataset
 from ushape.errors import ConfigError
 from ushape.io.files import refuse_existing_output, write_json
 from ushape.labels import LabelConfig
+from ushape.planning.data_settings import apply_data_settings
 from ushape.planning.hardware import inspect_machine, keep_memory
 from ushape.planning.plan import Plan, load_plan
 from ushape.planning.planner import Planned, adopt_plan, make_plan
@@ -35,6 +36,9 @@ class TrainOptions:
     splits: Path | None = None
     """File of the splits to use in place of new ones."""
 
+    data_note: str = ""
+    """Sentence about the settings beside the data; '' if there are none."""
+
     @classmethod
     def resolve(
         cls,
@@ -46,22 +50,31 @@ class TrainOptions:
         settings: Iterable[str] = (),
         plan: Path | str | None = None,
         splits: Path | str | None = None,
+        groups: str | None = None,
+        data: Path | str | None = None,
     ) -> TrainOptions:
         """Combine the options of a call; they take precedence over the recipe.
+
+        The settings beside the data complete the recipe.
 
         Raises:
             ConfigError: if a key is unknown, a value impossible, or if options exclude each other.
         """
         settings = (settings,) if isinstance(settings, str) else tuple(settings)
         if plan is None:
-            chosen = _complete_recipe(recipe, minutes, epochs, seed, settings)
-            return cls(recipe=chosen, splits=optional_path(splits))
+            base, note = load_recipe(recipe or "auto"), ""
+            if data is not None:
+                base, note = apply_data_settings(base, Path(data))
+            chosen = _complete_recipe(base, minutes, epochs, seed, settings)
+            chosen = replace(chosen, groups=groups or chosen.groups)
+            return cls(recipe=chosen, splits=optional_path(splits), data_note=note)
         if isinstance(recipe, str) and is_custom(recipe):
             load_recipe(recipe)  # Only for the network or loss that the plan uses.
             recipe = None
-        if settings or any(value is not None for value in (recipe, minutes, epochs, seed)):
+        if settings or any(v is not None for v in (recipe, minutes, epochs, seed, groups)):
             raise ConfigError(
-                "A plan cannot be combined with a recipe, minutes, epochs, seed or settings.",
+                "A plan cannot be combined with a recipe, minutes, epochs, seed, groups or "
+                "settings.",
                 code="conflicting_options",
                 hint="Edit the plan, or make another one: ushape plan DATA -o plan.json",
             )
@@ -81,6 +94,7 @@ def plan(
     seed: int | None = None,
     settings: Iterable[str] = (),
     splits: Path | str | None = None,
+    groups: str | None = None,
     explain: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
@@ -98,6 +112,8 @@ def plan(
         seed: Random seed for the split, weight initialization and patch sampling.
         settings: Recipe setting as key=value, e.g. train.batch_size=2 (repeatable).
         splits: JSON file with the split, such as splits.json of a run (default: a new split).
+        groups: Groups that a split must not separate: a regular expression for the case ids, a
+            column of the table, or none for each image by itself (default: stated or inferred).
         explain: Show the evidence, the alternative and the rule behind each decision.
         overwrite: Replace existing outputs.
         quiet: Print nothing.
@@ -110,7 +126,14 @@ def plan(
     clock, console, target = Clock(), Console(quiet=quiet), optional_path(output)
     refuse_existing_output(target, overwrite)
     options = TrainOptions.resolve(
-        recipe=recipe, minutes=minutes, epochs=epochs, seed=seed, settings=settings, splits=splits
+        recipe=recipe,
+        minutes=minutes,
+        epochs=epochs,
+        seed=seed,
+        settings=settings,
+        splits=splits,
+        groups=groups,
+        data=data,
     )
     _, planned = plan_data(Path(data), masks, options, device, clock, console)
     _print_results(planned, explain, console)
@@ -142,7 +165,9 @@ def plan_data(
     if options.recipe.train.keep_memory:
         keep_memory()  # It has no effect once torch has allocated large blocks.
     machine = inspect_machine(device)
-    found = scan(folder, masks, options.recipe.labels, console)
+    if options.data_note:
+        console.say(options.data_note)
+    found = scan(folder, masks, options.recipe.labels, console, groups=options.recipe.groups)
     found.raise_if_unusable()
     for line in [*describe_dataset(found), *check_before_training(found)]:
         console.say(line)
@@ -165,7 +190,9 @@ def scan(
     masks: Path | str | None,
     labels: LabelConfig,
     console: Console,
+    *,
     dims: int | None = None,
+    groups: str | None = None,
 ) -> DatasetStats:
     """Read every image and mask once, and show a progress bar.
 
@@ -178,6 +205,7 @@ def scan(
             Path(data),
             optional_path(masks),
             labels,
+            groups,
             workers=workers,
             on_progress=on_progress,
             dims=dims,
@@ -195,14 +223,14 @@ def output_folder(output: Path | str | None, data: Path | str, suffix: str = "")
 
 
 def _complete_recipe(
-    recipe: Recipe | str | None,
+    recipe: Recipe,
     minutes: float | None,
     epochs: int | None,
     seed: int | None,
     settings: tuple[str, ...],
 ) -> Recipe:
     """Return the recipe with the settings and the options applied."""
-    chosen = config.override(load_recipe(recipe or "auto"), settings)
+    chosen = config.override(recipe, settings)
     keys = {setting.partition("=")[0].strip() for setting in settings}
     is_minutes = minutes is not None or "train.minutes" in keys
     is_epochs = epochs is not None or "train.epochs" in keys

@@ -19,6 +19,7 @@ from ushape.errors import ConfigError, DataError, check_range
 from ushape.formatting import pluralize
 from ushape.io.files import refuse_existing_output, write_bytes
 from ushape.models import network_sizes
+from ushape.planning.data_settings import apply_data_settings
 from ushape.planning.hardware import inspect_machine
 from ushape.planning.plan import Plan
 from ushape.planning.planner import make_plan
@@ -146,11 +147,11 @@ def plan_one_epoch(
     console: Console,
 ) -> tuple[Plan, list[CaseFacts]]:
     """Return a plan for one epoch, without measuring the speed, and its training cases."""
-    chosen = load_recipe(recipe)
+    chosen, _ = apply_data_settings(load_recipe(recipe), Path(data))
     chosen = with_some_rate(config.override(chosen, settings))
     train = replace(chosen.train, epochs=1, minutes=None)
     machine = inspect_machine(device)
-    found = scan(data, masks, chosen.labels, console)
+    found = scan(data, masks, chosen.labels, console, groups=chosen.groups)
     found.raise_if_unusable()
     planned = make_plan(found, replace(chosen, train=train), machine, elapsed_s=lambda: 0.0)
     plan, splits = planned.plan, planned.splits

@@ -69,6 +69,7 @@ def train(
     settings: Iterable[str] = (),
     plan: Path | str | None = None,
     splits: Path | str | None = None,
+    groups: str | None = None,
     quiet: bool = False,
 ) -> TrainResult:
     """Train a model and score it on test cases.
@@ -85,6 +86,8 @@ def train(
         settings: Recipe setting as key=value, e.g. train.batch_size=2 (repeatable).
         plan: Plan to use instead of a recipe: a file written by `ushape plan -o`, edited or not.
         splits: JSON file with the split, such as splits.json of a run (default: a new split).
+        groups: Groups that a split must not separate: a regular expression for the case ids, a
+            column of the table, or none for each image by itself (default: stated or inferred).
         quiet: Print nothing.
 
     Raises:
@@ -102,6 +105,8 @@ def train(
         settings=settings,
         plan=plan,
         splits=splits,
+        groups=groups,
+        data=data,
     )
     folder = Path(output) if output else _free_folder(output_folder(None, data))
     with locked(folder):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
@@ -14,22 +14,35 @@ import numpy as np
 from ushape import io
 from ushape.data.duplicates import Duplicates, merge_groups
 from ushape.data.layouts.names import SPLIT_WORDS
+from ushape.data.name_groups import MIN_GROUPS, NameGroups, find_name_groups
+from ushape.data.similarity import are_alike, are_neighbors_alike, centered_pictures
+from ushape.data.stated_groups import stated_keys
 from ushape.errors import DataError
-from ushape.formatting import pluralize
+from ushape.formatting import natural_order, pluralize
 from ushape.io import dicom
 from ushape.types import Case
 
-GroupingKind = Literal["table", "patient", "folder", "prefix", "stack", "single"]
+GroupingKind = Literal[
+    "table", "option", "patient", "folder", "prefix", "stack", "blocks", "single"
+]
 
 SECTIONS_PER_BLOCK = 3
 """Number of neighboring sections of a stack that form one group."""
+
+MAX_BLOCKS = 8
+"""Largest number of contiguous blocks of images that one of too few groups is divided into."""
+
+MIN_SECTIONS = 6
+"""Smallest number of images that can be a stack."""
+
+OVERRULE = "use --groups with a regular expression, a column of the table, or none"
 
 _INDEX = re.compile(r"^(?P<prefix>.*?)(?P<separator>[_\-. ]?)(?P<number>\d+)$")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grouping:
-    """Cases with their groups, and the rule by which the groups were inferred."""
+    """Cases with their groups, and the rule by which the groups were found."""
 
     cases: list[Case]
     kind: GroupingKind
@@ -39,72 +52,162 @@ class Grouping:
     text: str
     """Number of groups and the rule, for the user."""
 
+    is_stated: bool = False
+    """Whether the user or the data state the groups, so that they are not an inference."""
 
-def infer_groups(cases: Sequence[Case], thumbnails: Mapping[str, np.ndarray]) -> Grouping:
-    """Infer the groups of the cases by the first rule that fits.
+    warning: str = ""
+    """What the scores are worth, if groups were inferred that the split cannot respect."""
 
-    The rules are, in this order: groups stated in a table; patients of DICOM files; folders; a
-    common name before the last number; a stack of neighboring sections; each image by itself.
-    A folder that states the split (`train/`) is not a group. The text says which rules did not fit.
+    @property
+    def description(self) -> str:
+        """Sentences about number, rule, and how to overrule what was inferred."""
+        hint = "" if self.is_stated else f" To change this, {OVERRULE}."
+        return f"Groups: {self.text}.{hint}"
+
+
+def find_groups(
+    cases: Sequence[Case], thumbnails: Mapping[str, np.ndarray], option: str | None = None
+) -> Grouping:
+    """Return the groups that are stated, or infer them by the first rule that fits.
+
+    Groups are stated by the option, a table, or the patients of DICOM files. The rules are, in this
+    order: leading folders and fields of the names (see `name_groups`); a stack of neighboring
+    sections; each image by itself. A folder that states the split (`train/`) is not a group. If the
+    names indicate fewer than three groups, these are divided into blocks of neighbors, with a
+    warning.
 
     Args:
-        thumbnails: Small gray image (T, T) by case id; distinguishes a stack from single images.
+        thumbnails: Small gray image (T, T) by case id; shows which images are similar.
+        option: Regular expression, column of the table or "none"; see `stated_keys`.
+
+    Raises:
+        ConfigError: if the option is neither a column nor a valid expression.
+        DataError: if the option does not give every case a group.
     """
     if not cases:
         return Grouping(cases=[], kind="single", noun="images", text="none")
+    return _state_groups(cases, option) or _infer_groups(cases, thumbnails)
+
+
+def _state_groups(cases: Sequence[Case], option: str | None) -> Grouping | None:
+    if option is not None:
+        keys, rule = stated_keys(cases, option)
+        kind: GroupingKind = "single" if option == "none" else "option"
+        text = f"{len(set(keys))}, {rule} ({_each(keys)})"
+        return _group_by(cases, keys, kind, text, is_stated=True)
     if all(case.group for case in cases):
         keys = [case.group for case in cases]
-        return _group_by(cases, keys, "table", f"{len(set(keys))}, as stated ({_each(keys)})")
-    if all(case.page is not None for case in cases):
+        text = f"{len(set(keys))}, as stated ({_each(keys)})"
+        return _group_by(cases, keys, "table", text, is_stated=True)
+    if all(case.page is not None for case in cases) and len({case.image for case in cases}) == 1:
         return _group_stack(cases)
     if all(io.is_dicom(case.image) for case in cases):
         keys = [dicom.patient_of(case.image) for case in cases]
         if all(keys):
             text = f"{len(set(keys))}, by the PatientID of the DICOM files ({_each(keys)})"
-            return _group_by(cases, keys, "patient", text)
-    rules: tuple[tuple[GroupingKind, str, Callable[[Case], str]], ...] = (
-        ("folder", "folder", lambda case: _own_name(case).rpartition("/")[0]),
-        ("prefix", "the name before the last number", _prefix_key),
-    )
-    unfit = []
-    for kind, words, key_of in rules:
-        keys = [key_of(case) for case in cases]
-        if _are_groups(keys):
-            text = f"{len(set(keys))}, by {words} ({_each(keys)}), e.g. {keys[0]}"
-            return _group_by(cases, keys, kind, text)
-        if why := _why_unfit(keys, words):
-            unfit.append(why)
+            return _group_by(cases, keys, "patient", text, is_stated=True)
+    return None
+
+
+def _infer_groups(cases: Sequence[Case], thumbnails: Mapping[str, np.ndarray]) -> Grouping:
+    names = [_own_name(case) for case in cases]
+    first_of = {name: place for place, name in reversed(list(enumerate(names)))}
+    unique = list(first_of)
+    pictures = centered_pictures([thumbnails[cases[place].id] for place in first_of.values()])
+    found = find_name_groups(unique, lambda keys: are_alike(keys, pictures)) or NameGroups(())
+    if found.keys:
+        return _group_by_name(cases, names, dict(zip(unique, found.keys, strict=True)), found)
     # If the data state a split, other parts may restart at 1.
     if _is_stack([case for case in cases if case.split == "train"] or cases, thumbnails):
         return _group_stack(cases)
-    tried = "; ".join(unfit) or "neither folders nor file names indicate larger groups"
-    text = f"each of the {len(cases)} images is its own group, because {tried}"
+    coarse = dict(zip(unique, found.coarse, strict=True)) if found.coarse else {}
+    if coarse and all(_INDEX.match(name) for name in names):
+        return _group_blocks(cases, [coarse[name] for name in names])
+    return _group_singles(cases, found.kinds)
+
+
+def _group_by_name(
+    cases: Sequence[Case], names: Sequence[str], key_of: Mapping[str, str], found: NameGroups
+) -> Grouping:
+    keys = [key_of[name] for name in names]
+    is_folder = all(name.startswith(f"{key}/") for name, key in zip(names, keys, strict=True))
+    is_start = all(name.startswith(key) for name, key in zip(names, keys, strict=True))
+    rule = "folder" if is_folder else f"the {'beginning' if is_start else 'part'} of the names"
+    rule = rule.replace("the part", "a part")
+    sizes = Counter(keys)
+    example = max(sorted(sizes), key=lambda key: sizes[key])
+    members = [name for name, key in zip(names, keys, strict=True) if key == example][:2]
+    text = (
+        f"{len(sizes)}, by {rule} ({_each(keys)}), e.g. {example} for {' and '.join(members)}"
+        f"{_describe_kinds(found.kinds)}"
+    )
+    warning = ""
+    if found.coarse:
+        larger = sorted(set(found.coarse))
+        warning = (
+            f"The names also indicate {len(larger)} larger groups ({', '.join(larger)}), which are "
+            f"too few to split by. The split is by {len(sizes)} smaller groups, so that the scores "
+            f"apply to these larger groups and not to new ones. If this is wrong, {OVERRULE}."
+        )
+    kind: GroupingKind = "folder" if is_folder else "prefix"
+    return _keep_split(_group_by(cases, keys, kind, text, warning=warning), names)
+
+
+def _keep_split(grouping: Grouping, names: Sequence[str]) -> Grouping:
+    """Divide inferred groups that a stated split separates, and warn of them."""
+    parts: dict[str, set[str]] = {}
+    for case in grouping.cases:
+        parts.setdefault(case.group, set()).add(case.split)
+    torn = sorted(group for group, own in parts.items() if len(own) > 1)
+    if not torn:
+        return grouping
+    cases = [
+        replace(case, group=f"{case.group} ({case.split})") if case.group in torn else case
+        for case in grouping.cases
+    ]
+    if len(set(names)) < len(names):  # The names of each part begin anew.
+        return replace(grouping, cases=cases)
+    warning = (
+        f"The given split separates {pluralize(len(torn), 'group')} that the names indicate, e.g. "
+        f"{torn[0]}. If their images belong together, the scores are too high: move them to one "
+        f"part. If they do not, {OVERRULE}."
+    )
+    return replace(grouping, cases=cases, warning=f"{grouping.warning} {warning}".strip())
+
+
+def _group_singles(
+    cases: Sequence[Case],
+    kinds: Sequence[str],
+    reason: str = "; the names do not indicate larger groups",
+) -> Grouping:
+    why = _describe_kinds(kinds) or reason
+    text = f"each of the {len(cases)} images is its own group{why}"
     return _group_by(cases, [case.id for case in cases], "single", text)
 
 
-def _are_groups(keys: Sequence[str]) -> bool:
-    """Return whether every image has a group, of at least two, with two images on average."""
-    count = len(set(keys))
-    return count >= 2 and len(keys) >= 2 * count and "" not in keys
-
-
-def _why_unfit(keys: Sequence[str], words: str) -> str:
-    """Describe the groups that a rule would make; '' if it would join no images."""
-    if "" in keys or len(set(keys)) == len(keys):
+def _describe_kinds(kinds: Sequence[str]) -> str:
+    if not kinds:
         return ""
-    if len(set(keys)) == 1:
-        return f"grouping by {words} would put all of them in one group ({keys[0]})"
-    return f"grouping by {words} would give {len(set(keys))} groups, most with a single image"
+    more = ", ..." if len(kinds) > 5 else ""
+    return f"; {', '.join(kinds[:5])}{more} are taken for kinds of images, not for groups"
 
 
 def _group_by(
-    cases: Sequence[Case], keys: Sequence[str], kind: GroupingKind, text: str
+    cases: Sequence[Case],
+    keys: Sequence[str],
+    kind: GroupingKind,
+    text: str,
+    *,
+    is_stated: bool = False,
+    warning: str = "",
 ) -> Grouping:
     return Grouping(
         cases=[replace(case, group=key) for case, key in zip(cases, keys, strict=True)],
         kind=kind,
         noun="images" if kind == "single" else "groups",
         text=text,
+        is_stated=is_stated,
+        warning=warning,
     )
 
 
@@ -122,38 +225,45 @@ def _own_name(case: Case) -> str:
     )
 
 
-def _prefix_key(case: Case) -> str:
-    """Return `car` for `car_04`; '' if the name does not end in a number after a prefix."""
-    match = _INDEX.match(_own_name(case))
-    return match["prefix"] if match and match["separator"] else ""
-
-
-def _is_stack(
-    cases: Sequence[Case], thumbnails: Mapping[str, np.ndarray], margin: float = 0.1
-) -> bool:
-    """Return whether cases are numbered consecutively and neighbors are clearly more similar."""
-    numbers = [_number_of(case) for case in cases]
-    if len(cases) < 6 or any(number is None for number in numbers):
+def _is_stack(cases: Sequence[Case], thumbnails: Mapping[str, np.ndarray]) -> bool:
+    """Return whether the cases are numbered one by one and neighbors are clearly more similar."""
+    numbers = [number for case in cases if (number := _number_of(case)) is not None]
+    if len(cases) < MIN_SECTIONS or len(numbers) < len(cases):
         return False
     order = np.argsort(np.asarray(numbers, dtype=np.int64))
-    steps = np.diff(np.asarray(numbers, dtype=np.int64)[order])
-    if np.median(steps) != 1:
+    if np.median(np.diff(np.asarray(numbers, dtype=np.int64)[order])) != 1:
         return False
-    pictures = np.stack([thumbnails[cases[index].id].ravel() for index in order])
-    pictures = pictures - pictures.mean(axis=0)  # Only differences between images matter.
-    pictures /= np.maximum(np.linalg.norm(pictures, axis=1, keepdims=True), 1e-9)
-    similarity = pictures @ pictures.T
-    neighbors = float(np.median(np.diag(similarity, 1)))
-    far = np.triu(np.ones_like(similarity, dtype=bool), k=max(3, len(cases) // 4))
-    least = max(float(np.median(similarity[far])) + margin, _by_chance(similarity))
-    return neighbors > least
+    return are_neighbors_alike(centered_pictures([thumbnails[cases[i].id] for i in order]))
 
 
-def _by_chance(similarity: np.ndarray, orders: int = 200) -> float:
-    """Return the 97 % quantile of the similarity of neighbors in random orders."""
-    rng = np.random.default_rng(0)
-    shuffled = (rng.permutation(len(similarity)) for _ in range(orders))
-    return float(np.quantile([np.median(similarity[o[1:], o[:-1]]) for o in shuffled], 0.97))
+def _group_blocks(cases: Sequence[Case], coarse: Sequence[str]) -> Grouping:
+    """Divide too few groups into contiguous blocks of images, in each stated part separately."""
+    members: dict[tuple[str, str], list[Case]] = {}
+    for case, key in zip(cases, coarse, strict=True):
+        members.setdefault((key, case.split), []).append(case)
+    groups: dict[str, str] = {}
+    for (key, _), own in members.items():
+        ordered = sorted(own, key=lambda case: natural_order(case.id))
+        count = min(MAX_BLOCKS, max(MIN_GROUPS, len(own) // SECTIONS_PER_BLOCK), len(own))
+        for block in np.array_split(np.arange(len(ordered)), count):
+            first, last = ordered[block[0]].id, ordered[block[-1]].id
+            groups |= {ordered[index].id: f"{key} ({first} to {last})" for index in block}
+    blocks, larger = len(set(groups.values())), sorted(set(coarse))
+    shown = ", ".join(larger)
+    warning = (
+        f"The names indicate only {pluralize(len(larger), 'group')} ({shown}); training, validation"
+        f" and test need one each. The images are split by {blocks} blocks of neighbors within "
+        "them instead, so that the scores apply to further images of the same groups, not to new "
+        f"groups. If the images do not belong together in this way, {OVERRULE}."
+    )
+    return Grouping(
+        cases=[replace(case, group=groups[case.id]) for case in cases],
+        kind="blocks",
+        noun="blocks of images",
+        text=f"{blocks} blocks of neighboring images ({_each(list(groups.values()))}) within "
+        f"{pluralize(len(larger), 'group')} indicated by the names ({shown})",
+        warning=warning,
+    )
 
 
 def _group_stack(cases: Sequence[Case]) -> Grouping:
@@ -196,15 +306,46 @@ def _number_of(case: Case) -> int | None:
 def merge_groups_sharing_duplicates(
     grouping: Grouping, duplicates: Iterable[Duplicates]
 ) -> Grouping:
-    """Merge groups that share a duplicate image, so that a split cannot separate the copies."""
+    """Merge groups that share a duplicate image, so that a split cannot separate the copies.
+
+    Near duplicates never leave fewer than three groups: if merging would join nearly all groups
+    that names indicate, each image is a group; otherwise only identical images are joined.
+    """
+    if grouping.kind in ("stack", "blocks"):
+        return grouping  # Neighboring blocks are similar in any case.
+    pairs = tuple(duplicates)
+    whole = _merge(grouping, pairs)
+    if _count(whole) >= MIN_GROUPS or _count(grouping) < MIN_GROUPS:
+        return whole
+    if not grouping.is_stated and grouping.kind != "single":
+        reason = f", because most groups by name ({_names_of(grouping)}) share duplicate images"
+        single = _merge(_group_singles(grouping.cases, (), reason), pairs)
+        if _count(single) >= MIN_GROUPS:
+            return single
+    return _merge(grouping, [pair for pair in pairs if pair.is_exact])
+
+
+def _merge(grouping: Grouping, duplicates: Sequence[Duplicates]) -> Grouping:
+    split_of = {case.id: case.split for case in grouping.cases}
+    # A stated split is changed only for identical images.
+    joined = [d for d in duplicates if d.is_exact or split_of[d.first] == split_of[d.second]]
     before = {case.id: case.group for case in grouping.cases}
-    after = merge_groups(before, duplicates)
+    after = merge_groups(before, joined)
     left = len(set(after.values()))
-    if grouping.kind == "stack" or left == len(set(before.values())):
-        return grouping  # Neighboring blocks of a stack are similar in any case.
+    if left == len(set(before.values())):
+        return grouping
     cases = [replace(case, group=after[case.id]) for case in grouping.cases]
     text = f"{grouping.text}; {left} remain after merging those that share duplicate images"
     return replace(grouping, cases=cases, text=text)
+
+
+def _count(grouping: Grouping) -> int:
+    return len({case.group for case in grouping.cases})
+
+
+def _names_of(grouping: Grouping) -> str:
+    names = sorted({case.group for case in grouping.cases})
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def refuse_too_few(groups: int, images: int) -> None:
@@ -218,6 +359,7 @@ def refuse_too_few(groups: int, images: int) -> None:
             f"The data have {pluralize(images, 'image')} in {pluralize(groups, 'group')}; training,"
             " validation and test need at least one group each.",
             code="too_few_groups",
-            hint="Annotate images of at least three patients, dishes or scenes. With images of "
-            "one group in both training and test, the scores would be invalid.",
+            hint="Annotate images of at least three patients, dishes or scenes, or state smaller "
+            "groups with --groups. With images of one group in both training and test, the scores "
+            "would be invalid for new groups.",
         )

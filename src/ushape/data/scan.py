@@ -16,7 +16,7 @@ from ushape.data.discovery import DatasetListing, discover
 from ushape.data.duplicates import Duplicates, combine_checksums, file_checksums
 from ushape.data.grouping import (
     Grouping,
-    infer_groups,
+    find_groups,
     merge_groups_sharing_duplicates,
     refuse_too_few,
 )
@@ -169,6 +169,7 @@ def scan_dataset(
     folder: Path,
     masks: Path | None,
     labels: LabelConfig,
+    groups: str | None = None,
     *,
     workers: int,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -182,12 +183,14 @@ def scan_dataset(
         folder: Data folder, table or COCO file.
         masks: Folder of the masks, if `folder` holds only the images.
         labels: Label settings of the user; they take precedence over what the data state.
+        groups: Groups that the user states; see `stated_groups.stated_keys`.
         on_progress: Called with the number of cases read and the total.
         dims: Number of spatial dimensions of the network, if it is known. Unless it is 3, each
             section of a single volume is a case.
 
     Raises:
-        DataError: if no pair of image and mask is found.
+        DataError: if no pair of image and mask is found, or if `groups` does not fit the cases.
+        ConfigError: if `groups` is neither a column nor a regular expression.
     """
     listing = discover(folder, masks)
     if dims != 3:
@@ -198,9 +201,8 @@ def scan_dataset(
         measured.append(stats)
         on_progress(len(measured), len(listing.cases))
     readable = [stats for stats in measured if stats.error is None]
-    thumbnails = {stats.case.id: stats.thumbnail for stats in readable}
-    grouping = infer_groups([stats.case for stats in readable], thumbnails)
     duplicates = duplicates_among(readable)
+    grouping = _group(readable, groups)
     found = DatasetStats(
         folder=folder,
         listing=listing,
@@ -214,6 +216,26 @@ def scan_dataset(
         duplicates=duplicates,
     )
     return with_labels(found, labels, stated=listing.classes) if readable else found
+
+
+def with_groups(stats: DatasetStats, groups: str) -> DatasetStats:
+    """Return a copy with the groups that an option states; see `stated_groups.stated_keys`.
+
+    Raises:
+        DataError: if the option does not give every case a group.
+        ConfigError: if the option is neither a column nor a regular expression.
+    """
+    grouping = _group(stats.readable, groups)
+    return replace(
+        stats,
+        grouping=merge_groups_sharing_duplicates(grouping, stats.duplicates),
+        inferred_groups={case.id: case.group for case in grouping.cases},
+    )
+
+
+def _group(readable: Sequence[CaseStats], groups: str | None) -> Grouping:
+    thumbnails = {stats.case.id: stats.thumbnail for stats in readable}
+    return find_groups([stats.case for stats in readable], thumbnails, groups)
 
 
 def with_labels(
@@ -322,7 +344,7 @@ def describe_dataset(stats: DatasetStats) -> list[str]:
     empty = sum(stats.foreground_share(one) == 0 for one in stats.case_stats)
     if empty:
         lines.append(f"Masks without foreground: {empty} of {total} ({empty / total:.0%}).")
-    lines.append(f"Groups: {stats.grouping.text}.")
+    lines.append(stats.grouping.description)
     return lines + stats.listing.notes
 
 

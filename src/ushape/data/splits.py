@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -91,8 +91,11 @@ class Splits:
 
 
 def split_dataset(stats: DatasetStats, config: SplitConfig, *, seed: int) -> Splits:
-    """Split the readable cases of a scanned data set; see `make_splits`."""
-    return make_splits(
+    """Split the readable cases of a scanned data set; see `make_splits`.
+
+    The text of the split contains the warning of the groups, if there is one.
+    """
+    splits = make_splits(
         stats.grouping.cases,
         {one.case.id: stats.foreground_share(one) for one in stats.readable},
         config,
@@ -100,6 +103,8 @@ def split_dataset(stats: DatasetStats, config: SplitConfig, *, seed: int) -> Spl
         seed=seed,
         classes_present={one.case.id: stats.foreground_classes(one) for one in stats.readable},
     )
+    warning = stats.grouping.warning
+    return replace(splits, text=f"{splits.text}\nWarning: {warning}") if warning else splits
 
 
 def make_splits(
@@ -392,7 +397,7 @@ def _assign_ends(pool: _Pool, config: SplitConfig, rng: np.random.Generator) -> 
 def describe_sizes(
     ids: Mapping[str, Sequence[str]], part_of: Mapping[str, str], kind: GroupingKind
 ) -> str:
-    unit = {"single": "", "stack": "block"}.get(kind, "group")
+    unit = {"single": "", "stack": "block", "blocks": "block"}.get(kind, "group")
     parts = [
         f"{len(ids[part])} for {part if part != 'train' else 'training'}"
         + (f" ({pluralize(list(part_of.values()).count(part), unit)})" if unit else "")

@@ -232,6 +232,14 @@ class Recipe:
     code: CodeReference | None = None
     """Python function that made this recipe (--recipe FILE.py:FUNCTION)."""
 
+    groups: str | None = None
+    """Groups of cases that a split must not separate: a regular expression, of which the first part
+    in parentheses, or the whole match, in the id of a case is its group; a column of the table; or
+    none, for each image by itself. null: as the data state them, otherwise inferred."""
+
+    settings_file: str | None = None
+    """Name and checksum of the file beside the data whose settings this recipe contains."""
+
     labels: LabelConfig = field(default_factory=LabelConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     preprocessing: PreprocessingConfig = field(default_factory=PreprocessingConfig)
@@ -268,7 +276,7 @@ _RARE_KEYS_OF_SECTION = {
     "validation_cases channels_last keep_memory workers",
     "predict": "mirror_axes",
 }
-RARE_KEYS = {"code"} | {
+RARE_KEYS = {"code", "settings_file"} | {
     f"{section}.{key}" for section, keys in _RARE_KEYS_OF_SECTION.items() for key in keys.split()
 }
 """Keys that mostly serve to reproduce published recipes, or that the planner handles well;

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ushape.data.grouping import infer_groups
+from ushape.data.duplicates import Duplicates
+from ushape.data.grouping import find_groups, merge_groups_sharing_duplicates
 from ushape.types import Case
 
 
@@ -22,8 +23,8 @@ def alike(case):
     return np.sin(6 * x + 0.35 * number) + np.cos(6 * y - 0.2 * number)
 
 
-def infer(cases, thumbnail_of):
-    return infer_groups(cases, {case.id: thumbnail_of(case) for case in cases})
+def infer(cases, thumbnail_of, option=None):
+    return find_groups(cases, {case.id: thumbnail_of(case) for case in cases}, option)
 
 
 def groups_of(grouping):
@@ -31,17 +32,59 @@ def groups_of(grouping):
 
 
 def test_groups_by_folder():
-    found = infer(cases("p1/1", "p1/2", "p2/1", "p2/2"), unlike)
+    found = infer(cases("p1/1", "p1/2", "p2/1", "p2/2", "p3/1", "p3/2"), unlike)
     assert found.kind == "folder"
-    assert groups_of(found) == ["p1", "p1", "p2", "p2"]
-    assert "2, by folder (2 images each)" in found.text
+    assert groups_of(found) == ["p1", "p1", "p2", "p2", "p3", "p3"]
+    assert "3, by folder (2 images each)" in found.text
+    assert "--groups" in found.description
 
 
-def test_groups_by_the_name_before_the_number():
-    found = infer(cases("car1_01", "car1_02", "car2_01", "car2_02", "car2_03"), unlike)
+def test_groups_by_the_beginning_of_the_names():
+    found = infer(cases("car1_01", "car1_02", "car2_01", "car2_02", "car2_03", "car3_01"), unlike)
     assert found.kind == "prefix"
-    assert groups_of(found) == ["car1"] * 2 + ["car2"] * 3
-    assert "2 to 3 images each" in found.text
+    assert groups_of(found) == ["car1"] * 2 + ["car2"] * 3 + ["car3"]
+    assert "1 to 3 images each" in found.text
+    assert "car2 for car2_01 and car2_02" in found.text
+
+
+def test_groups_of_two_are_divided_into_blocks_with_a_warning():
+    ids = [f"d{group}_{number:03d}" for group in (1, 2) for number in range(12)]
+    found = infer(cases(*ids), unlike)
+    assert (found.kind, found.is_stated) == ("blocks", False)
+    assert len(set(groups_of(found))) == 8
+    blocks = {}
+    for case in found.cases:
+        blocks.setdefault(case.group, []).append(ids.index(case.id))
+    for members in blocks.values():
+        assert members == list(range(members[0], members[0] + 3))
+    assert "d1, d2" in found.warning
+    assert "--groups" in found.warning
+
+
+def test_groups_of_two_slides_are_divided_by_a_smaller_unit_with_a_warning():
+    ids = [f"slide{s}_x{x}_y{y}" for s in (1, 2) for x in range(3) for y in range(2)]
+    found = infer(cases(*ids), unlike)
+    assert groups_of(found) == [name.rpartition("_")[0] for name in ids]
+    assert "slide1, slide2" in found.warning
+
+
+def test_kinds_of_images_are_not_groups():
+    ids = [f"{kind}_{number:02d}" for kind in ("control", "treated") for number in range(20)]
+    found = infer(cases(*ids), unlike)
+    assert (found.kind, len(set(groups_of(found)))) == ("single", 40)
+    assert "control, treated are taken for kinds of images" in found.text
+
+
+def test_videos_are_groups_if_their_images_are_alike():
+    ids = [f"{video}/{number:05d}" for video in ("bear", "camel", "drift") for number in range(8)]
+
+    def scene(case):
+        rng = np.random.default_rng(len(case.id.partition("/")[0]))
+        return rng.standard_normal((8, 8)) + 0.3 * unlike(case)
+
+    assert infer(cases(*ids), unlike).kind == "single"
+    found = infer(cases(*ids), scene)
+    assert set(groups_of(found)) == {"bear", "camel", "drift"}
 
 
 def test_grouping_of_different_numbered_images_is_single():
@@ -70,19 +113,70 @@ def test_groups_of_a_table_take_precedence():
     stated = [Case(id=f"p1/{n}", image=Path("x"), group="ab"[n % 2]) for n in range(4)]
     found = infer(stated, unlike)
     assert (found.kind, groups_of(found)) == ("table", ["a", "b", "a", "b"])
-    assert found.text == "2, as stated (2 images each)"
+    assert found.description == "Groups: 2, as stated (2 images each)."
 
 
-def test_grouping_text_names_the_rules_that_do_not_fit():
-    found = infer(cases(*(f"img_{n:03d}" for n in range(5))), unlike)
-    assert (
-        "by the name before the last number would put all of them in one group (img)" in found.text
-    )
-    found = infer(cases("p1/a", "p2/b", "p3/c"), unlike)
-    assert "neither folders nor file names" in found.text
+def test_groups_of_few_images_are_kept():
     found = infer(cases("p1/a", "p1/b", "p2/b", "p3/c"), unlike)
-    assert "by folder would give 3 groups, most with a single image" in found.text
-    assert "(" not in infer(cases("anna", "berta"), unlike).text
+    assert groups_of(found) == ["p1", "p1", "p2", "p3"]
+
+
+def test_option_states_the_groups():
+    own = cases("a_01_x", "a_02_x", "b_01_x", "b_02_x")
+    found = infer(own, unlike, r"_(\d+)_")
+    assert (groups_of(found), found.kind, found.is_stated) == (["01", "02"] * 2, "option", True)
+    assert "--groups" not in found.description
+    assert groups_of(infer(own, unlike, "[ab]")) == ["a", "a", "b", "b"]
+    single = infer(own, unlike, "none")
+    assert (single.kind, single.is_stated, single.noun) == ("single", True, "images")
+    assert len(set(groups_of(single))) == 4
+
+
+def test_option_takes_precedence_over_a_table():
+    stated = [
+        Case(id=f"{n}", image=Path("x"), group="g", metadata={"scanner": "ab"[n % 2]})
+        for n in range(4)
+    ]
+    assert groups_of(infer(stated, unlike, "scanner")) == ["a", "b", "a", "b"]
+    assert groups_of(infer(stated, unlike, "Group")) == ["g"] * 4
+
+
+def test_groups_that_a_stated_split_separates_are_divided_with_a_warning():
+    both = [*given("train", "p1_1", "p1_2", "p2_1"), *given("test", "p1_3", "p3_1", "p3_2")]
+    found = infer(both, unlike)
+    assert groups_of(found) == ["p1 (train)"] * 2 + ["p2", "p1 (test)", "p3", "p3"]
+    assert "separates 1 group" in found.warning
+    again = [
+        *given("train", *(f"p{n}_{i}" for n in range(3) for i in range(2))),
+        *given("test", *(f"p{n}_{i}" for n in range(3) for i in range(2))),
+    ]
+    assert infer(again, unlike).warning == ""  # The numbers of each part begin anew.
+
+
+def near(first, second):
+    return Duplicates(first, second, is_exact=False)
+
+
+def test_near_duplicates_of_all_groups_by_name_make_each_image_a_group():
+    ids = [f"exp{group}_num_{number}" for number in range(6) for group in (1, 2, 3)]
+    found = infer(cases(*ids), unlike)
+    pairs = [near(f"exp1_num_{n}", f"exp{n % 2 + 2}_num_{n}") for n in range(6)]
+    merged = merge_groups_sharing_duplicates(found, pairs)
+    assert len(set(groups_of(merged))) == 12
+    assert "exp1, exp2, exp3" in merged.text
+
+
+def test_near_duplicates_never_leave_fewer_than_three_groups():
+    found = infer(cases("a", "b", "c", "d"), unlike)
+    pairs = [near("a", "b"), near("b", "c"), Duplicates("c", "d", is_exact=True)]
+    assert groups_of(merge_groups_sharing_duplicates(found, pairs)) == ["a", "b", "c", "c"]
+
+
+def test_near_duplicates_in_different_parts_of_a_stated_split_are_not_merged():
+    found = infer([*given("train", "a", "b", "c"), *given("test", "d", "e")], unlike)
+    pairs = [near("train/a", "test/d"), near("train/a", "train/b")]
+    merged = groups_of(merge_groups_sharing_duplicates(found, pairs))
+    assert merged == ["train/a", "train/a", "train/c", "test/d", "test/e"]
 
 
 def given(split, *ids):
@@ -90,10 +184,8 @@ def given(split, *ids):
 
 
 def test_grouping_ignores_folders_that_state_the_split():
-    both = [*given("train", "p1/1", "p1/2"), *given("test", "p2/1", "p2/2")]
-    assert groups_of(infer(both, unlike)) == ["p1", "p1", "p2", "p2"]
-    both = [*given("train", "car1_1", "car2_1", "car2_2"), *given("test", "car3_1", "car3_2")]
-    assert infer(both, unlike).kind == "single"
+    both = [*given("train", "p1/1", "p1/2", "p3/1"), *given("test", "p2/1", "p2/2")]
+    assert groups_of(infer(both, unlike)) == ["p1", "p1", "p3", "p2", "p2"]
     both = [*given("train", "img_1", "img_2"), *given("test", "img_3", "img_4")]
     assert infer(both, unlike).kind == "single"
 

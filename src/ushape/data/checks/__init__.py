@@ -33,6 +33,7 @@ CHECKS: tuple[Check, ...] = (
     masks.find_misplaced,
     images.find_duplicates,
     images.find_ungrouped,
+    images.find_doubtful_groups,
 )
 
 
@@ -72,7 +73,7 @@ class CheckResult:
         """Layout, groups and meaning of the mask values, one line each."""
         lines = [f"Layout: {self.stats.listing.layout}."]
         if self.stats.readable:
-            lines.append(f"Groups: {self.stats.grouping.text}.")
+            lines.append(self.stats.grouping.description)
         space = self.stats.label_space
         if space is not None:
             classes = ", ".join(

@@ -205,7 +205,9 @@ def _describe_duplicates(
 ) -> Finding:
     part_of = dataset.part_of
     leaks = [pair for pair in pairs if len({part_of.get(name, "") for name in pair}) > 1]
-    severity: Severity = "error" if leaks else "warning" if is_across else "note"
+    severity: Severity = "warning" if is_across else "note"
+    if leaks and is_exact:
+        severity = "error"  # That others are nearly identical is not certain.
     first, second = (leaks or pairs)[0]
     like = "identical" if is_exact else "nearly identical"
     count = f"{pluralize(len(pairs), 'image')} {'is' if len(pairs) == 1 else 'are'}"
@@ -228,10 +230,26 @@ def _describe_duplicates(
     )
 
 
+def find_doubtful_groups(dataset: DatasetStats) -> Iterator[Finding]:
+    """Find inferred groups for which scores are worth less than usual."""
+    if dataset.grouping.warning:
+        yield Finding(
+            check="doubtful_groups",
+            severity="warning",
+            text=dataset.grouping.warning,
+            fix="State the groups with --groups, or annotate images of more patients, dishes or "
+            "scenes.",
+        )
+
+
 def find_ungrouped(dataset: DatasetStats) -> Iterator[Finding]:
     """Find images that are not grouped although neighbors in the order of names are similar."""
     selected = [stats for stats in dataset.readable if stats.detail.any()]
-    if dataset.grouping.kind != "single" or len(selected) < MIN_FRAMES:
+    if (
+        dataset.grouping.kind != "single"
+        or dataset.grouping.is_stated
+        or len(selected) < MIN_FRAMES
+    ):
         return
     near, far = correlation_of_neighbors(selected)
     if near > far + 0.25:
@@ -240,7 +258,7 @@ def find_ungrouped(dataset: DatasetStats) -> Iterator[Finding]:
             severity="warning",
             text=f"Each image is its own group, but neighbors in the order of their names are "
             f"similar (correlation {near:.2f}, others {far:.2f}), as in a volume or a video.",
-            fix="Put images that belong together in one folder, or use a common name before the "
-            "number (a_01, a_02, b_01).",
+            fix="State what belongs together with --groups, or use one folder, or one name before "
+            "the number, for images that belong together (a_01, a_02, b_01).",
             cases=tuple(stats.case.id for stats in selected[:5]),
         )

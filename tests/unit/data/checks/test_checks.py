@@ -12,7 +12,7 @@ from PIL import Image
 from ushape.data import checks
 from ushape.data.checks import check_dataset
 from ushape.data.scan import scan_dataset
-from ushape.data.splits import SplitConfig
+from ushape.data.splits import SplitConfig, split_dataset
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
 from ushape.labels import LabelConfig
 from ushape.planning.hardware import inspect_machine
@@ -283,12 +283,28 @@ def test_check_finds_masks_of_one_value(data, value):
     assert str(value) in finding.text
 
 
-def test_check_finds_too_few_groups(data):
+def test_check_warns_of_too_few_inferred_groups(data):
     for path in data.rglob("dish0[345]*"):
         path.unlink()
-    finding = found(data)["split"]
+    findings = found(data)
+    assert "split" not in findings
+    assert findings["doubtful_groups"].severity == "warning"
+    assert "dish01, dish02" in findings["doubtful_groups"].text
+
+
+def test_check_finds_too_few_stated_groups(data):
+    stats = scan_dataset(data, None, LabelConfig(), "dish", workers=1)
+    findings = check_dataset(stats, split=SplitConfig(), seed=0).findings
+    finding = next(one for one in findings if one.check == "split")
     assert finding.severity == "error"
-    assert "8 images in 2 groups" in finding.text
+    assert "in 1 group;" in finding.text
+
+
+def test_warning_of_inferred_groups_is_part_of_the_split(data):
+    for path in data.rglob("dish0[345]*"):
+        path.unlink()
+    stats = scan_dataset(data, None, LabelConfig(), workers=1)
+    assert stats.grouping.warning in split_dataset(stats, SplitConfig(), seed=0).text
 
 
 def test_checks_are_all_documented():
