@@ -1,3 +1,4 @@
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ def cases(*ids):
 
 def unlike(case):
     """Every picture another one."""
-    return np.random.default_rng(abs(hash(case.id)) % 2**32).standard_normal((8, 8))
+    return np.random.default_rng(zlib.crc32(case.id.encode())).standard_normal((8, 8))
 
 
 def alike(case):
@@ -79,7 +80,7 @@ def test_videos_are_groups_if_their_images_are_alike():
     ids = [f"{video}/{number:05d}" for video in ("bear", "camel", "drift") for number in range(8)]
 
     def scene(case):
-        rng = np.random.default_rng(len(case.id.partition("/")[0]))
+        rng = np.random.default_rng(zlib.crc32(case.id[:3].encode()))
         return rng.standard_normal((8, 8)) + 0.3 * unlike(case)
 
     assert infer(cases(*ids), unlike).kind == "single"
