@@ -12,6 +12,7 @@ from ushape.data.layouts import LAYOUTS
 from ushape.data.layouts.base import LayoutMatch
 from ushape.data.layouts.coco import pair_coco, read_coco_file
 from ushape.data.layouts.folders import pair_folders
+from ushape.data.layouts.foreign import describe_foreign
 from ushape.data.layouts.run_lengths import pair_run_lengths
 from ushape.data.layouts.segments import segment_classes
 from ushape.data.layouts.table import TABLES, read_table
@@ -143,10 +144,12 @@ def _no_pairs(folder: Path, masks: Path | None, found: LayoutMatch | None) -> Da
             lines += _describe_tree(place) if place.is_dir() else [f"  {place.name}: a file"]
     if found is not None:
         lines += _describe_rest(found)
+    foreign = describe_foreign(masks or folder) if (masks or folder).is_dir() else None
     return DataError(
         "\n".join(lines),
         code="no_pairs",
-        hint="Use folders images/ and masks/ with equal file names, or names such as x.png and "
+        hint=foreign
+        or "Use folders images/ and masks/ with equal file names, or names such as x.png and "
         "x_mask.png, or give --masks MASKS, or a table with the columns image and mask.",
     )
 

@@ -11,7 +11,7 @@ from ushape.data.splits import Splits
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
 from ushape.errors import RunError
 from ushape.planning.run import Run
-from ushape.types import Case, CaseFacts, CocoMask, MaskParts
+from ushape.types import Case, CaseFacts, CocoMask, MaskPage, MaskParts, ShapesMask
 
 
 @pytest.fixture
@@ -95,6 +95,12 @@ def test_run_load_cases_returns_every_kind_of_case(tmp_path):
         ),
         Case(id="b", image=data / "b.png", mask=CocoMask(data / "x.json", 5)),
         Case(id="c", image=data / "c.png", mask=CocoMask(data / "x.json", "five"), group="g"),
+        Case(
+            id="d",
+            image=data / "d.png",
+            mask=ShapesMask(data / "x.csv", "run_lengths", data / "d.png", "d", ("cell",)),
+        ),
+        Case(id="e/2", image=data / "e.tif", mask=MaskPage(data / "f.tif", 1), page=1),
     ]
     (tmp_path / "run").mkdir()
     run = Run(tmp_path / "run")

@@ -1,0 +1,120 @@
+"""Annotation formats that are recognized, but not read, and how to convert them."""
+
+from __future__ import annotations
+
+import itertools
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+FILES_LOOKED_AT = 2000
+"""Number of files below a folder that are tested."""
+
+HEAD_BYTES = 65536
+"""Bytes at the beginning of a text file in which typical words are searched."""
+
+
+@dataclass(frozen=True)
+class ForeignFormat:
+    """A format of annotations that is not read."""
+
+    name: str
+    matches: Callable[[Path], bool]
+    """Function that returns whether a file has the format."""
+
+    conversion: str
+    """Sentence that says how to convert it."""
+
+
+def describe_foreign(folder: Path) -> str | None:
+    """Return a sentence about the first known format below a folder that is not read."""
+    paths = (path for path in folder.rglob("*") if not path.name.startswith("."))
+    for path in itertools.islice(paths, FILES_LOOKED_AT):
+        for one in FOREIGN if path.is_file() else ():
+            if one.matches(path):
+                return f"{path} is a file of {one.name}, which is not read. {one.conversion}"
+    return None
+
+
+def _has_suffix(*suffixes: str) -> Callable[[Path], bool]:
+    return lambda path: path.name.lower().endswith(suffixes)
+
+
+def _has_words(suffix: str, *words: str) -> Callable[[Path], bool]:
+    def matches(path: Path) -> bool:
+        if not path.name.lower().endswith(suffix):
+            return False
+        try:
+            with path.open("rb") as file:
+                head = file.read(HEAD_BYTES)
+        except OSError:
+            return False
+        return all(word.encode() in head for word in words)
+
+    return matches
+
+
+def _is_roi_set(path: Path) -> bool:
+    if path.suffix.lower() == ".roi":
+        return True
+    if path.suffix.lower() != ".zip":
+        return False
+    try:
+        with zipfile.ZipFile(path) as file:
+            return any(name.lower().endswith(".roi") for name in file.namelist()[:10])
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+FOREIGN = (
+    ForeignFormat(
+        "Cellpose with Python objects",
+        _has_suffix("_seg.npy"),
+        "Save the masks as images in Cellpose (File > Save masks as PNG or TIF), next to the "
+        "images as x_cp_masks.png.",
+    ),
+    ForeignFormat(
+        "ImageJ with regions of interest",
+        _is_roi_set,
+        "Convert the regions to masks in ImageJ (Edit > Selection > Create Mask), and save each as "
+        "x_mask.tif.",
+    ),
+    ForeignFormat(
+        "QuPath (GeoJSON)",
+        _has_words("json", '"Feature'),
+        "Export labeled images from QuPath (the script in its documentation under Exporting "
+        "annotations: LabeledImageServer), named x-labelled.png.",
+    ),
+    ForeignFormat(
+        "Label Studio",
+        _has_words(".json", '"annotations"', '"result"', '"data"'),
+        "Export the project from Label Studio as COCO, or as PNG for brush labels.",
+    ),
+    ForeignFormat(
+        "Supervisely",
+        _has_words(".json", '"objects"', '"classTitle"'),
+        "Export the project from Supervisely with the app Export to COCO or Export as masks.",
+    ),
+    ForeignFormat(
+        "VGG Image Annotator",
+        _has_words(".json", '"regions"', '"shape_attributes"'),
+        "Export the annotations from VGG Image Annotator as COCO.",
+    ),
+    ForeignFormat(
+        "Aperio ImageScope",
+        _has_words(".xml", "<Annotation", "<Vertex"),
+        "Open the slide and its annotations in QuPath, and export labeled images from there.",
+    ),
+    ForeignFormat(
+        "CVAT or Pascal VOC with bounding boxes",
+        _has_words(".xml", "<bndbox>"),
+        "Bounding boxes do not determine the pixels of an object. Draw polygons or masks.",
+    ),
+    ForeignFormat(
+        "MATLAB",
+        _has_suffix(".mat"),
+        "Write each mask as an image in MATLAB: imwrite(uint8(mask), 'x_mask.png').",
+    ),
+)
+"""Formats in the order in which they are tested."""

@@ -1,0 +1,57 @@
+"""Formats that are recognized, but not read."""
+
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ushape.data.discovery import discover
+from ushape.data.layouts.foreign import FOREIGN
+from ushape.errors import DataError
+
+FILES = {
+    "ImageJ with regions of interest": ("a.roi", "Iout"),
+    "QuPath (GeoJSON)": ("a.geojson", '{"type": "FeatureCollection", "features": []}'),
+    "Label Studio": ("a.json", '[{"annotations": [{"result": []}], "data": {}}]'),
+    "Supervisely": ("a.json", '{"objects": [{"classTitle": "cell"}]}'),
+    "VGG Image Annotator": ("a.json", '{"a": {"regions": [{"shape_attributes": {}}]}}'),
+    "Aperio ImageScope": ("a.xml", "<Annotations><Annotation><Vertex/></Annotation></Annotations>"),
+    "CVAT or Pascal VOC with bounding boxes": (
+        "a.xml",
+        "<annotation><bndbox></bndbox></annotation>",
+    ),
+    "MATLAB": ("a.mat", "MATLAB 5.0"),
+}
+
+
+READ_BY_NAME = [one for one in FOREIGN if "Cellpose" not in one.name]
+
+
+@pytest.mark.parametrize("one", READ_BY_NAME, ids=lambda one: one.name)
+def test_refusal_names_the_format_and_how_to_convert_it(tmp_path, one):
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "a.png")
+    name, content = FILES[one.name]
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError) as caught:
+        discover(tmp_path)
+    assert caught.value.code == "no_pairs"
+    assert one.name in caught.value.hint
+    assert one.conversion in caught.value.hint
+
+
+def test_set_of_regions_in_a_zip_is_recognized(tmp_path):
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "a.png")
+    with zipfile.ZipFile(tmp_path / "RoiSet.zip", "w") as file:
+        file.writestr("0001.roi", b"Iout")
+    with pytest.raises(DataError) as caught:
+        discover(tmp_path)
+    assert "ImageJ" in caught.value.hint
+
+
+def test_other_data_without_pairs_keep_the_usual_hint(tmp_path):
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "a.json").write_text("{}")
+    with pytest.raises(DataError) as caught:
+        discover(tmp_path)
+    assert "images/" in caught.value.hint
