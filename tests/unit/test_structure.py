@@ -29,6 +29,7 @@ WITHIN_LEVEL = {
     ("config", "errors"),
     ("console", "formatting"),
     ("labels", "errors"),
+    ("labels", "types"),
     ("types", "errors"),
     ("types", "normalization"),
     ("transforms", "io"),

@@ -26,6 +26,7 @@ from ushape.evaluation.storage import Report, save_report
 from ushape.evaluation.summary import Summary, summarize
 from ushape.formatting import command_line, pluralize
 from ushape.inference.predictor import Predictor
+from ushape.labels import LabelSpace
 from ushape.planning.plan import Plan
 from ushape.planning.run import Run
 from ushape.reports.report import write_pages
@@ -112,6 +113,7 @@ def score_and_report(
     what: str,
     noun: str,
     training: Sequence[CaseFacts] | None = None,
+    mask_space: LabelSpace | None = None,
 ) -> Summary:
     """Score cases and write scores, report and model card into a folder.
 
@@ -121,6 +123,7 @@ def score_and_report(
         what: Description of the cases for the title of the report.
         noun: Name of the groups, in the plural.
         training: Training cases (default: loaded from the run if they are needed).
+        mask_space: The classes with the mask values of these cases, if they differ from the run's.
     """
     target.mkdir(parents=True, exist_ok=True)
     baselines = _find_baselines(run, predictor.plan, training)
@@ -129,7 +132,7 @@ def score_and_report(
     elif target == run.folder:
         save_baselines(run.baselines_path, baselines)
     with console.progress("Evaluating") as on_progress:
-        evaluation = evaluate_cases(predictor, cases, on_progress, baselines)
+        evaluation = evaluate_cases(predictor, cases, on_progress, baselines, mask_space)
     report = _make_report(run, predictor, cases, known, evaluation, what, noun)
     report = replace(report, summary=replace(report.summary, baseline_note=baselines.text))
     if line := report.summary.rank_text:

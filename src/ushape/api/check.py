@@ -15,6 +15,7 @@ from ushape.console import Console
 from ushape.data.checks import CheckResult, check_dataset
 from ushape.data.checks.finding import Finding
 from ushape.data.checks.fix import CopyChange, refuse_target, write_fixed_copy
+from ushape.data.scan import class_shares
 from ushape.data.splits import PARTS
 from ushape.errors import REPEAT, way_on_after_interrupt
 from ushape.formatting import pluralize
@@ -23,6 +24,7 @@ from ushape.io.lock import locked
 from ushape.planning.data_settings import apply_data_settings
 from ushape.planning.recipes import load_recipe
 from ushape.reports.data_check import write_check_page
+from ushape.types import MaskParts
 
 EXAMPLES = 3
 """Number of cases that the table names for each finding."""
@@ -112,6 +114,13 @@ def as_values(result: CheckResult) -> dict[str, Any]:
             {"id": one.case.id, "image": str(one.case.image), "mask": str(one.case.mask)}
             for one in result.stats.case_stats
         ],
+        "masks": count_masks(result),
+        "classes": [
+            {"value": value, "name": name, "share": share}
+            for value, name, share in class_shares(result.stats)
+        ]
+        if result.stats.label_space is not None
+        else None,
         "facts": result.facts,
         "groups": result.stats.group_of,
         "grouping": {
@@ -123,6 +132,12 @@ def as_values(result: CheckResult) -> dict[str, Any]:
         "findings": [asdict(finding) for finding in result.findings],
         "split": {part: list(getattr(splits, part)) for part in PARTS} if splits else None,
     }
+
+
+def count_masks(result: CheckResult) -> int:
+    """Return the number of mask files in use; several may belong to an image."""
+    masks = [stats.case.mask for stats in result.stats.case_stats]
+    return sum(len(mask.paths) if isinstance(mask, MaskParts) else 1 for mask in masks)
 
 
 def _show(result: CheckResult, console: Console) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from ushape.api._score_run import KnownCases, score_and_report
@@ -9,14 +10,14 @@ from ushape.api.plan import scan
 from ushape.console import Console
 from ushape.data.class_names import StatedClasses
 from ushape.data.grouping import Grouping
-from ushape.data.scan import with_groups
+from ushape.data.scan import DatasetStats, with_groups
 from ushape.errors import REPEAT, ConfigError, DataError, RunError, way_on_after_interrupt
 from ushape.evaluation.storage import refuse_existing
 from ushape.evaluation.summary import Summary
 from ushape.formatting import pluralize
 from ushape.inference.predictor import Predictor
 from ushape.io.lock import locked
-from ushape.labels import LabelConfig, LabelSpace
+from ushape.labels import LabelSpace
 from ushape.planning.custom_code import allow_code
 from ushape.planning.data_settings import apply_data_settings
 from ushape.planning.plan import Plan
@@ -59,11 +60,11 @@ def evaluate(
     allow_code(recipe)
     console, opened = Console(quiet=quiet), Run.open(Path(run))
     predictor = Predictor.open(opened.folder, device)
-    noun = predictor.plan.group_noun
+    noun, mask_space = predictor.plan.group_noun, predictor.plan.preprocessing.space
     if data is None:
         cases, target, what = _test_cases(opened), opened.folder, "its own test cases"
     else:
-        grouping = _scan_other_data(data, masks, predictor.plan, groups, console)
+        grouping, mask_space = _scan_other_data(data, masks, predictor.plan, groups, console)
         cases, noun = grouping.cases, grouping.noun
         target = opened.folder / "evaluations" / Path(data).resolve().name
         what = f"{pluralize(len(cases), 'case')} of {data}"
@@ -73,7 +74,15 @@ def evaluate(
             refuse_existing(target)
         known = KnownCases.load(opened)
         summary = score_and_report(
-            opened, predictor, cases, known, target, console, what=what, noun=noun
+            opened,
+            predictor,
+            cases,
+            known,
+            target,
+            console,
+            what=what,
+            noun=noun,
+            mask_space=mask_space,
         )
     console.say(f"Report: {target / opened.report_path.name}")
     return summary
@@ -119,15 +128,14 @@ def _scan_other_data(
     plan: Plan,
     groups: str | None,
     console: Console,
-) -> Grouping:
-    """Read other annotated data and return its cases in groups."""
+) -> tuple[Grouping, LabelSpace]:
+    """Read other annotated data; return its cases in groups, and the classes of its masks."""
+    space = plan.preprocessing.space
     stated, note = apply_data_settings(Recipe(groups=groups), Path(data))
     if note:
         console.say(note)
     dims = plan.recipe.network.dims
-    # The run defines the mask values.
-    stats = scan(data, masks, LabelConfig(), console, dims=dims, groups=stated.groups)
-    refuse_other_classes(plan.preprocessing.space, stats.listing.classes)
+    stats = scan(data, masks, stated.labels, console, dims=dims, groups=stated.groups)
     if stated.groups is None and plan.recipe.groups is not None:
         try:
             stats = with_groups(stats, plan.recipe.groups)
@@ -137,7 +145,72 @@ def _scan_other_data(
     for line in stats.listing.notes:
         console.say(line)
     stats.raise_unreadable()
-    return stats.grouping
+    own, line = match_classes(space, stats)
+    if line:
+        console.say(line)
+    else:
+        refuse_other_classes(space, stats.listing.classes)
+    return stats.grouping, own
+
+
+def match_classes(space: LabelSpace, stats: DatasetStats) -> tuple[LabelSpace, str]:
+    """Return the classes of the run with the values of other masks, if these differ.
+
+    Two classes are matched by their order, more classes by their names or colors.
+
+    Returns:
+        The label space for the masks, and what was matched in words; '' if nothing differs.
+
+    Raises:
+        DataError: if the values of the masks differ, and their classes are not those of the run.
+    """
+    own, unknown = stats.label_space, set[int]()
+    for one in stats.readable:
+        unknown.update(space.unknown_values(one.value_counts, one.encoding))
+    is_below = space.threshold is not None and 0 < max(stats.value_counts) < space.threshold
+    if not unknown and not is_below:
+        return space, ""
+    order = _order_in(space, own) if own is not None and not space.regions else None
+    if own is None or order is None:
+        known = ", ".join(
+            f"{space.show_value(value)} = {name}"
+            for value, name in zip(space.values, space.names, strict=True)
+        )
+        listed = ", ".join(map(str, sorted(unknown)[:6]))
+        raise DataError(
+            f"The masks contain values that are no classes of the run: {listed}.",
+            code="unknown_mask_value",
+            hint=f"Save the masks with the values of the run ({known}).",
+        )
+    matched = replace(
+        space,
+        values=tuple(own.values[place] for place in order),
+        colors=None if own.colors is None else tuple(own.colors[place] for place in order),
+        further_values=tuple((value, order.index(index)) for value, index in own.further_values),
+        threshold=own.threshold,
+        nearest=own.nearest,
+        ignore=own.ignore if space.ignore is None else space.ignore,
+    )
+    listed = ", ".join(
+        f"{matched.show_value(value)} = {name}"
+        for value, name in zip(matched.values, space.names, strict=True)
+    )
+    notes = "".join(f"\n{note.text}" for note in stats.value_notes)
+    return matched, f"The masks have another encoding than those of the training: {listed}.{notes}"
+
+
+def _order_in(space: LabelSpace, own: LabelSpace) -> list[int] | None:
+    """Return the index in other data of each class of the run; None if the classes differ."""
+    if len(space.values) != len(own.values):
+        return None
+    names = {space.names[1], own.names[1]} - {"foreground"}
+    if len(space.values) == 2 and len(names) < 2:
+        return [0, 1] if sorted(space.values) == list(space.values) else None
+    if set(space.names) == set(own.names):
+        return [own.names.index(name) for name in space.names]
+    if space.colors is not None and own.colors is not None and {*space.colors} == {*own.colors}:
+        return [own.colors.index(color) for color in space.colors]
+    return None
 
 
 def refuse_other_classes(space: LabelSpace, stated: StatedClasses | None) -> None:

@@ -29,6 +29,8 @@ from ushape.data.preprocessing import read_image, thin_out
 from ushape.errors import DataError
 from ushape.formatting import natural_order
 from ushape.io.annotations import read_annotation
+from ushape.labels import MAX_CLASSES
+from ushape.labels.colors import channels_of
 from ushape.transforms.resampling import resample_image
 from ushape.types import Case, GridRemark, MaskEncoding
 
@@ -43,6 +45,18 @@ MAX_EDGE_PIXELS = 600
 
 MAX_IDS = 5000
 """Masks with more values, or with larger ones, are not tested for object ids."""
+
+COMPRESSION_NOISE = 12
+"""Difference of neighboring pixels, 0 to 255, that lossy compression adds to areas of one value."""
+
+MIDDLE = 0.3
+"""Lower end of the middle of the range of mask values, 0 to 0.5."""
+
+VOID = 255
+"""Mask value of the band around objects in PASCAL VOC."""
+
+VOID_REACH = 9
+"""Largest width of such a band in pixels."""
 
 WORTH_PROCESSES = 64
 """Number of cases below which one process is faster than several."""
@@ -130,9 +144,20 @@ class CaseStats:
     object_size: float = 0.0
     """Longer side of the bounding box of a part in pixels: the area-weighted median."""
 
-    thin_share: float = 0.0
-    """Share of the pixels with neither of the two most common values that have a neighbor of
-    another value: near 1 for soft edges, small for classes."""
+    inner_counts: dict[int, int] = field(default_factory=dict)
+    """Number of pixels of each mask value whose neighbors all have the same value, up to the noise
+    of lossy compression: few for soft edges, many for classes."""
+
+    blurred_share: float = 0.0
+    """Share of the pixels with values in the middle of the range that are more than two pixels
+    away from low or from high values: small for soft edges, large for smooth probabilities."""
+
+    void_share: float = 0.0
+    """Share of the pixels with the value 255 that lie in a thin band beside objects of another
+    value."""
+
+    frame_value: int = 0
+    """Most common mask value of the outermost pixels."""
 
     border_share: float = 0.0
     """Share of the outermost pixels that do not have the lowest mask value."""
@@ -216,7 +241,10 @@ def scan_case(case: Case) -> CaseStats:
         parts_per_value=_parts_per_value(codes, values),
         objects=objects,
         object_size=object_size,
-        thin_share=_thin_share(codes, values, counts),
+        inner_counts=_count_inner(codes, values, mask.encoding),
+        blurred_share=_blurred_share(codes, values, mask.encoding),
+        void_share=_void_share(codes, values),
+        frame_value=_frame_value(codes),
         border_share=_border_share(codes, values),
         fit=fit_outline(image, codes) if same_size and len(values) > 1 else None,
     )
@@ -365,24 +393,76 @@ def measure_objects(codes: np.ndarray, background: int) -> tuple[int, float]:
     return len(boxes), float(sides[order][half])
 
 
-def _thin_share(codes: np.ndarray, values: np.ndarray, counts: np.ndarray) -> float:
-    if len(values) < 3:
-        return 0.0
-    odd = ~np.isin(codes, values[np.argsort(counts)[-2:]])
+def _count_inner(codes: np.ndarray, values: np.ndarray, encoding: MaskEncoding) -> dict[int, int]:
+    """Return the number of pixels of each value in areas of one value, as in `CaseStats`."""
+    levels, noise = codes[None], 0
+    if encoding.kind == "colors" and len(values) > MAX_CLASSES:
+        levels, noise = np.moveaxis(channels_of(codes), -1, 0), COMPRESSION_NOISE
+    elif encoding.kind == "values" and _is_photographic(values):
+        levels, noise = codes[None].astype(np.int64), COMPRESSION_NOISE
     differs = np.zeros(codes.shape, dtype=bool)
     for axis in range(codes.ndim):
         before = (slice(None),) * axis + (slice(None, -1),)
         after = (slice(None),) * axis + (slice(1, None),)
-        change = codes[before] != codes[after]
+        if noise:
+            steps = np.abs(levels[(slice(None), *before)] - levels[(slice(None), *after)])
+            change = steps.max(axis=0) > noise
+        else:
+            change = codes[before] != codes[after]
         differs[before] |= change
         differs[after] |= change
-    return float(differs[odd].mean())
+    inner, counts = count_values(codes[~differs])
+    return dict(zip(inner.tolist(), counts.tolist(), strict=True))
+
+
+def _is_photographic(values: np.ndarray) -> bool:
+    """Return whether gray values may come from lossy compression."""
+    return len(values) > 16 and 128 <= values[-1] - values[0] <= 255
+
+
+def _blurred_share(codes: np.ndarray, values: np.ndarray, encoding: MaskEncoding) -> float:
+    """Return the share of blurred pixels as in `CaseStats`, of gray masks or of two colors."""
+    if len(values) < 4 or encoding.kind == "palette":
+        return 0.0
+    level = codes.astype(np.float32)
+    if encoding.kind == "colors":
+        inside, counts = count_values(codes)
+        first = channels_of(int(inside[counts.argmax()])).astype(np.float32)
+        level = np.linalg.norm(channels_of(codes) - first, axis=-1).astype(np.float32)
+    level = (level - level.min()) / max(float(np.ptp(level)), 1e-6)
+    is_middle = (level > MIDDLE) & (level < 1 - MIDDLE)
+    if not is_middle.any():
+        return 0.0
+    is_steep = (ndimage.minimum_filter(level, size=5) <= MIDDLE) & (
+        ndimage.maximum_filter(level, size=5) >= 1 - MIDDLE
+    )
+    return float((is_middle & ~is_steep).sum() / is_middle.sum())
+
+
+def _void_share(codes: np.ndarray, values: np.ndarray) -> float:
+    if len(values) < 3 or values[-1] != VOID:
+        return 0.0
+    void = codes == VOID
+    is_object = (codes > 0) & ~void
+    is_near = ndimage.maximum_filter(is_object, size=2 * VOID_REACH + 1)
+    is_thick = ndimage.minimum_filter(void, size=VOID_REACH, mode="nearest")
+    is_thick = ndimage.maximum_filter(is_thick, size=VOID_REACH)
+    return float((is_near & ~is_thick)[void].mean())
+
+
+def _frame_value(codes: np.ndarray) -> int:
+    values, counts = np.unique(_frame_of(codes), return_counts=True)
+    return int(values[counts.argmax()])
+
+
+def _frame_of(codes: np.ndarray) -> np.ndarray:
+    """Return the outermost pixels; of a volume, those of the middle plane."""
+    plane = codes if codes.ndim == 2 else codes[codes.shape[0] // 2]
+    return np.concatenate([plane[0], plane[-1], plane[:, 0], plane[:, -1]])
 
 
 def _border_share(codes: np.ndarray, values: np.ndarray) -> float:
-    plane = codes if codes.ndim == 2 else codes[codes.shape[0] // 2]
-    frame = np.concatenate([plane[0], plane[-1], plane[:, 0], plane[:, -1]])
-    return float((frame != values[0]).mean())
+    return float((_frame_of(codes) != values[0]).mean())
 
 
 def _read_header(path: Path) -> tuple[int, bool]:

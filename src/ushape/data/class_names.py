@@ -1,17 +1,14 @@
-"""Names of the classes that a data folder states, and the files that list them."""
+"""Names of the classes that a data folder states, and their use as label settings."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ushape.errors import DataError
-from ushape.formatting import pluralize, reason
-from ushape.io.annotations import JSON_HINT
-from ushape.io.files import read_json
+from ushape.labels import LabelConfig
+from ushape.labels.colors import color_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +25,15 @@ class StatedClasses:
     ignore: int | None = None
     """Mask value of pixels that are excluded from loss and scores."""
 
+    colors: tuple[int, ...] | None = None
+    """Color code of each name, if the file states colors."""
+
+    problem: str = ""
+    """Reason why the file is not used; then the other fields are empty."""
+
+    problem_fix: str = ""
+    """What to do about it."""
+
     regions: Mapping[str, tuple[int, ...]] | None = None
     """Mask values of each overlapping region, the largest region first."""
 
@@ -40,42 +46,6 @@ class StatedClasses:
         if self.are_objects:
             return "one mask per object, all of them foreground"
         return f"classes as named in {self.source.name}"
-
-
-def read_class_names(folder: Path) -> StatedClasses | None:
-    """Read classes.txt, classes.json or classes.csv in a folder; None if there is none.
-
-    The text file has one name per line, background first. JSON holds {"0": "background", ...} or a
-    list of names. CSV has the columns value and name.
-
-    Raises:
-        DataError: if there are two such files, or one that cannot be interpreted.
-    """
-    readers = {"classes.txt": _read_lines, "classes.json": _read_json, "classes.csv": _read_csv}
-    there = [folder / name for name in readers if (folder / name).is_file()]
-    if not there:
-        return None
-    if len(there) > 1:
-        raise DataError(
-            f"{folder}: several files name the classes: {', '.join(p.name for p in there)}.",
-            code="ambiguous_class_names",
-            hint="Keep one of them.",
-        )
-    stated = readers[there[0].name](there[0])
-    if len(stated.names) < 2:
-        raise DataError(
-            f"{there[0]} names {pluralize(len(stated.names), 'class')}.",
-            code="invalid_class_names",
-            hint="Name every class, background first.",
-        )
-    repeated = {name for name in stated.names if stated.names.count(name) > 1}
-    if repeated:
-        raise DataError(
-            f"{there[0]}: two classes are named {min(repeated)}.",
-            code="invalid_class_names",
-            hint="Use a unique name for each class.",
-        )
-    return stated
 
 
 def merge_classes(found: Iterable[StatedClasses | None]) -> StatedClasses | None:
@@ -110,64 +80,69 @@ def classes_by_value(
     )
 
 
-def _read_lines(path: Path) -> StatedClasses:
-    names = filter(None, map(str.strip, _text_of(path).splitlines()))
-    return StatedClasses(source=path, names=tuple(names))
+def complete_labels(
+    labels: LabelConfig,
+    stated: StatedClasses | None,
+    counts: Mapping[int, int],
+    *,
+    are_colors: bool = False,
+) -> LabelConfig:
+    """Complete the label settings of the user by what the data folder states.
 
+    Names without values belong to 0, 1, ... if the masks hold no other values, otherwise to the
+    values found, in ascending order. If there is one name less than values, the background, 0, has
+    no name.
 
-def _read_json(path: Path) -> StatedClasses:
-    stated: Any = read_json(path, DataError, code="json_invalid", hint=JSON_HINT)
-    if isinstance(stated, list) and all(isinstance(name, str) for name in stated):
-        return StatedClasses(source=path, names=tuple(stated))
-    if isinstance(stated, dict):
-        return classes_by_value(
-            path, {_value(path, value): str(name) for value, name in stated.items()}
+    Args:
+        labels: Label settings of the user; they take precedence.
+        counts: Number of pixels of each mask value over all cases.
+        are_colors: Whether the mask values are color codes.
+
+    Raises:
+        DataError: if the names do not fit the values.
+    """
+    if stated is None or labels.values is not None or labels.threshold is not None:
+        return labels
+    if stated.are_objects:
+        return replace(labels, threshold=1)
+    ignore = stated.ignore if labels.ignore is None else labels.ignore
+    if stated.regions is not None:
+        regions = labels.regions or dict(stated.regions)
+        return replace(labels, regions=regions, ignore=ignore)
+    found = tuple(sorted(value for value in counts if value != ignore))
+    names, values = _match(stated, found, ignore, are_colors=are_colors)
+    if len(values) != len(names) or (len(found) > 1 and not set(values) & set(found[1:])):
+        show = color_text if are_colors else str
+        shown = ", ".join(map(show, found[:8])) + (", ..." if len(found) > 8 else "")
+        raise DataError(
+            f"{stated.source} names {len(stated.names)} classes, which do not fit the "
+            f"{len(found)} values of the masks ({shown}). The names are not used.",
+            code="class_names_mismatch",
+            hint="Name every class, background first; exclude a value from training and scores "
+            "with --set labels.ignore=VALUE.",
         )
-    raise DataError(
-        f"{path}: contains neither a list of names nor values with names.",
-        code="invalid_class_names",
-        hint='Write ["background", "cell"] or {"0": "background", "1": "cell"}.',
-    )
+    return replace(labels, values=values, names=labels.names or names, ignore=ignore)
 
 
-def _read_csv(path: Path) -> StatedClasses:
-    rows = list(csv.DictReader(_text_of(path).splitlines(), skipinitialspace=True))
-    name_of: dict[int, str] = {}
-    for row in rows:
-        if not {"value", "name"} <= row.keys() or not row["name"]:
-            raise DataError(
-                f"{path}: a row lacks one of the columns value and name.",
-                code="invalid_class_names",
-                hint="Write value,name in the first line, then one class per line.",
-            )
-        value = _value(path, row["value"])
-        if value in name_of:
-            raise DataError(
-                f"{path}: the value {value} is listed twice.",
-                code="invalid_class_names",
-                hint="Keep one of the rows.",
-            )
-        name_of[value] = row["name"].strip()
-    return classes_by_value(path, name_of)
+def _match(
+    stated: StatedClasses, found: Sequence[int], ignore: int | None, *, are_colors: bool
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Return the names and their mask values; different numbers of them if they do not fit.
 
-
-def _value(path: Path, text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise DataError(
-            f"{path}: {text!r} is not a mask value.",
-            code="invalid_class_names",
-            hint="Write mask values as integers.",
-        ) from None
-
-
-def _text_of(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path}: cannot be read: {reason(error)}.",
-            code="unreadable_text",
-            hint="Save the file as UTF-8.",
-        ) from None
+    Args:
+        found: Values of the masks without the ignored one, in ascending order.
+    """
+    names, values = stated.names, stated.colors if are_colors else stated.values
+    if values is not None:
+        if ignore in values:
+            names = tuple(n for v, n in zip(values, names, strict=True) if v != ignore)
+            values = tuple(v for v in values if v != ignore)
+        if len(values) == len(found) == 2 and values[0] == found[0] == 0:
+            return names, tuple(found)  # 0 and 1 here, 0 and 255 there: the same two classes.
+        return names, values
+    if stated.values is not None:
+        return names, ()  # The masks have colors, and the table does not state them.
+    in_order = tuple(range(len(names)))
+    if len(names) == len(found) - 1 and found[0] == 0 and "background" not in names:
+        return ("background", *names), tuple(found)
+    return names, in_order if set(found) <= set(in_order) else tuple(found)

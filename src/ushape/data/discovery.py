@@ -7,7 +7,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from ushape.data.class_names import StatedClasses, read_class_names
+from ushape.data.class_names import StatedClasses
+from ushape.data.class_tables import folders_of_names, read_class_names
 from ushape.data.layouts import LAYOUTS
 from ushape.data.layouts.base import LayoutMatch
 from ushape.data.layouts.coco import pair_coco, read_coco_file
@@ -60,9 +61,9 @@ def discover(data: Path, masks: Path | None = None) -> DatasetListing:
     if found is None or not found.paired:
         raise _no_pairs(data, masks, found)
     stated = found.classes
-    for place in (data if data.is_dir() else data.parent, masks):
-        if stated is None and place is not None and place.is_dir():
-            stated = read_class_names(place)
+    if stated is None:
+        files = [mask for mask in found.masks.values() if isinstance(mask, Path)]
+        stated = read_class_names(*folders_of_names(data, masks, files))
     stated = stated or segment_classes(case.mask for case in found.cases)
     notes = [*_describe_rest(found), *found.notes]
     return DatasetListing(cases=found.cases, layout=found.layout, notes=notes, classes=stated)

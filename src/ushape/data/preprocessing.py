@@ -288,9 +288,9 @@ def read_classes(case: Case, space: LabelSpace) -> np.ndarray | None:
     """Read the mask as class indices (*S); None for a case without a mask."""
     if case.mask is None:
         return None
-    codes = read_annotation(case.mask, case.image).codes
+    mask = read_annotation(case.mask, case.image)
     try:
-        return space.classes_of(codes)
+        return space.classes_of(mask.codes, mask.encoding)
     except DataError as error:
         raise DataError(f"{case.mask}: {error.message}", code=error.code, hint=error.hint) from None
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from ushape import io
 from ushape.data.cache import join_errors
 from ushape.data.case_stats import CaseStats, duplicates_among, scan_cases, sum_values
@@ -20,12 +22,15 @@ from ushape.data.grouping import (
     merge_groups_sharing_duplicates,
     refuse_too_few,
 )
+from ushape.data.mask_values import interpret_masks
 from ushape.data.preprocessing import mask_size_error
 from ushape.data.sections import split_into_sections
+from ushape.data.value_notes import ValueNote
 from ushape.errors import DataError
 from ushape.formatting import size_text
-from ushape.labels import LabelConfig, LabelSpace, find_label_space
-from ushape.types import CaseFacts, files_of
+from ushape.labels import LabelConfig, LabelSpace
+from ushape.labels.colors import color_text
+from ushape.types import CaseFacts, MaskEncoding, files_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +64,15 @@ class DatasetStats:
 
     duplicates: tuple[Duplicates, ...]
     """Pairs of cases with identical or nearly identical images."""
+
+    encoding: MaskEncoding = field(default_factory=MaskEncoding)
+    """Encoding in which predictions are written: that of most masks."""
+
+    value_notes: tuple[ValueNote, ...] = ()
+    """Decisions on the mask values that the user should know."""
+
+    other_labels: tuple[str, ...] = ()
+    """Further labels in the folder and how to use them, one sentence each."""
 
     part_of: Mapping[str, str] = field(default_factory=dict)
     """Part of the split of each case id; empty before a split is made."""
@@ -118,10 +132,17 @@ class DatasetStats:
 
     def class_pixels(self, stats: CaseStats) -> tuple[int, ...]:
         """Return the number of pixels of each class in a case; values of no class are skipped."""
-        space, counts = self.space, stats.value_counts
-        if space.threshold is None:
-            counts = {v: n for v, n in counts.items() if v in (*space.values, space.ignore)}
-        return space.class_pixels(counts)
+        return self._class_pixels[stats.case.id]
+
+    @cached_property
+    def _class_pixels(self) -> dict[str, tuple[int, ...]]:
+        found = {}
+        for stats in self.readable:
+            counts = dict(stats.value_counts)
+            for value in self.space.unknown_values(counts, stats.encoding):
+                del counts[value]
+            found[stats.case.id] = self.space.class_pixels(counts, stats.encoding)
+        return found
 
     def foreground_classes(self, stats: CaseStats) -> frozenset[int]:
         """Return the foreground classes that have a pixel in a case."""
@@ -158,7 +179,7 @@ class DatasetStats:
             raise self.label_error
         for stats in self.case_stats:
             try:
-                self.space.class_pixels(stats.value_counts)
+                self.space.class_pixels(stats.value_counts, stats.encoding)
             except DataError as error:
                 raise DataError(
                     f"{stats.case.mask}: {error.message}", code=error.code, hint=error.hint
@@ -242,58 +263,16 @@ def with_labels(
     stats: DatasetStats, labels: LabelConfig, stated: StatedClasses | None = None
 ) -> DatasetStats:
     """Return a copy whose mask values are interpreted by other label settings."""
-    completed = labels
-    try:
-        completed = complete_labels(labels, stated, stats.value_counts)
-        space, rule = find_label_space(stats.value_counts, completed)
-    except DataError as error:
-        return replace(stats, labels=completed, label_space=None, label_error=error)
-    if stated is not None and completed != labels:
-        rule = stated.rule
-    return replace(stats, labels=completed, label_space=space, label_error=None, label_rule=rule)
-
-
-def complete_labels(
-    labels: LabelConfig, stated: StatedClasses | None, counts: Mapping[int, int]
-) -> LabelConfig:
-    """Complete the label settings of the user by what the data folder states.
-
-    Names without values belong to 0, 1, ... if the masks hold no other values, otherwise to the
-    values found, in ascending order.
-
-    Args:
-        labels: Label settings of the user; they take precedence.
-        counts: Number of pixels of each mask value over all cases.
-
-    Raises:
-        DataError: if the number of names differs from the number of values.
-    """
-    if stated is None or labels.values is not None or labels.threshold is not None:
-        return labels
-    if stated.are_objects:
-        return replace(labels, threshold=1)
-    ignore = stated.ignore if labels.ignore is None else labels.ignore
-    if stated.regions is not None:
-        regions = labels.regions or dict(stated.regions)
-        return replace(labels, regions=regions, ignore=ignore)
-    values, names = stated.values, stated.names
-    if values is None:
-        found = tuple(sorted(value for value in counts if value != ignore))
-        in_order = tuple(range(len(names)))
-        values = in_order if set(found) <= set(in_order) else found
-    elif ignore in values:
-        names = tuple(n for v, n in zip(values, names, strict=True) if v != ignore)
-        values = tuple(v for v in values if v != ignore)
-    if len(values) != len(names):
-        shown = ", ".join(map(str, values[:8])) + (", ..." if len(values) > 8 else "")
-        raise DataError(
-            f"{stated.source} names {len(names)} classes, but the masks hold {len(values)} "
-            f"values ({shown}).",
-            code="class_names_mismatch",
-            hint="Name every class, background first; exclude a value from training and scores "
-            "with --set labels.ignore=VALUE.",
-        )
-    return replace(labels, values=values, names=labels.names or names, ignore=ignore)
+    meaning = interpret_masks(stats.readable, labels, stated)
+    return replace(
+        stats,
+        labels=meaning.labels,
+        label_space=meaning.space,
+        label_error=meaning.error,
+        label_rule=meaning.rule,
+        encoding=meaning.encoding,
+        value_notes=meaning.notes,
+    )
 
 
 def _error_of(stats: CaseStats) -> DataError | None:
@@ -349,18 +328,25 @@ def describe_dataset(stats: DatasetStats) -> list[str]:
 
 
 def _describe_values(stats: DatasetStats) -> str:
-    space, counts = stats.space, stats.value_counts
-    total = sum(counts.values())
-    if space.threshold is not None:
-        above = sum(n for value, n in counts.items() if value >= space.threshold)
-        return f"Mask values: {stats.label_rule}, {share_text(above / total)} of all pixels."
-    meaning = dict(zip(space.values, space.names, strict=True))
-    shares = [
-        f"{value} = {'ignored' if value == space.ignore else meaning.get(value, 'no class')} "
-        f"({share_text(counts[value] / total)})"
-        for value in sorted(counts)
+    space, shares = stats.space, class_shares(stats)
+    listed = [f"{shown} = {name} ({share_text(share)})" for shown, name, share in shares]
+    if space.ignore is not None and (ignored := 1 - sum(share for *_, share in shares)) > 0:
+        listed.append(f"{space.show_value(space.ignore)} = ignored ({share_text(ignored)})")
+    return f"Mask values: {', '.join(listed)}; {stats.label_rule}."
+
+
+def class_shares(stats: DatasetStats) -> list[tuple[int | str, str, float]]:
+    """Return value, name and share of all pixels of each class, background first.
+
+    A value is a number, or a color as "#rrggbb".
+    """
+    space = stats.space
+    pixels = np.sum([stats.class_pixels(one) for one in stats.readable], axis=0)
+    total = max(1, stats.value_counts.total())
+    return [
+        (color_text(value) if space.values_are_colors else value, name, float(count / total))
+        for value, name, count in zip(space.values, space.names, pixels, strict=True)
     ]
-    return f"Mask values: {', '.join(shares)}; {stats.label_rule}."
 
 
 def share_text(share: float) -> str:

@@ -84,17 +84,21 @@ def evaluate_cases(
     cases: Sequence[Case],
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     baselines: Baselines | None = None,
+    mask_space: LabelSpace | None = None,
 ) -> Evaluation:
     """Predict each case and compare it with its mask, one case in memory at a time.
 
     Args:
         baselines: Baselines chosen on the training cases (default: only constant ones).
+        mask_space: The classes of the run, with the mask values of these cases if they are encoded
+            differently (default: as in the training).
 
     Raises:
         DataError: if a file cannot be read, a mask differs in size from its image, or a mask has an
             unknown value.
     """
     space = predictor.plan.preprocessing.space
+    mask_space = mask_space or space
     evaluation = Evaluation(common_unit([case.image for case in cases]))
     selection, sections, pixels = ImageSelection(), SectionScores(space), PixelCounts(space)
     baselines = baselines or Baselines()
@@ -102,7 +106,7 @@ def evaluate_cases(
         for case, prediction in _group_predictions(predictor, group):
             source = prediction.source
             assert source is not None, "predicted from a file"
-            truth = read_truth(case, space, evaluation.unit.convert(source.spacing_mm))
+            truth = read_truth(case, mask_space, evaluation.unit.convert(source.spacing_mm))
             if prediction.classes.shape != truth.classes.shape:
                 raise mask_size_error(case, prediction.classes.shape, truth.classes.shape)
             if not np.isfinite(prediction.probabilities).all():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -198,9 +197,8 @@ def expected_baselines_s(shapes: Sequence[tuple[int, ...]]) -> float:
 
 
 def _common_encoding(stats: DatasetStats) -> MaskEncoding:
-    """Return the most common encoding of the masks, able to hold every class value."""
-    kinds = Counter(one.encoding for one in stats.case_stats)
-    encoding = kinds.most_common(1)[0][0]
+    """Return the encoding of most masks, able to hold every class value."""
+    encoding = stats.encoding
     highest = max(stats.space.values)
     if encoding.kind == "values" and highest > 1 and encoding.dtype == "bool":
         encoding = replace(encoding, dtype="uint8")

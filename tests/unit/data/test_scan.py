@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from ushape import io
-from ushape.data.class_names import StatedClasses
+from ushape.data.class_names import StatedClasses, complete_labels
 from ushape.data.discovery import discover
 from ushape.data.duplicates import dataset_checksum
-from ushape.data.scan import complete_labels, describe_dataset, scan_dataset
+from ushape.data.scan import describe_dataset, scan_dataset
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
 from ushape.errors import DataError
 from ushape.labels import LabelConfig
@@ -144,8 +144,9 @@ def test_complete_labels_by_names_without_values(tmp_path):
     assert complete(names, (0, 2)).values == (0, 1, 2)
     assert complete(names, (0, 100, 200)).values == (0, 100, 200)
     assert complete(names, (0, 1, 2, 255), ignore=255).values == (0, 1, 2)
+    assert complete(stated(tmp_path, names=("cell", "gap")), (0, 3, 4)).names[0] == "background"
     with pytest.raises(DataError) as error:
-        complete(names, (0, 255))
+        complete(names, (0, 9, 20, 30, 255))
     assert error.value.code == "class_names_mismatch"
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ushape.data.checks import encodings, grids, images, masks
 from ushape.data.checks.finding import SEVERITIES, Check, Finding
-from ushape.data.scan import DatasetStats, with_labels
+from ushape.data.scan import DatasetStats, class_shares
 from ushape.data.splits import PARTS, SplitConfig, Splits, split_dataset
 from ushape.errors import DataError
 from ushape.formatting import pluralize
@@ -23,10 +23,8 @@ CHECKS: tuple[Check, ...] = (
     grids.find_other_grids,
     masks.find_copies_of_images,
     masks.find_odd_shapes,
-    masks.find_soft_edges,
+    masks.find_value_notes,
     masks.find_stray_values,
-    masks.find_mixed_encodings,
-    masks.find_object_ids,
     masks.find_class_problems,
     masks.find_empty,
     masks.find_inverted,
@@ -74,11 +72,8 @@ class CheckResult:
         lines = [f"Layout: {self.stats.listing.layout}."]
         if self.stats.readable:
             lines.append(self.stats.grouping.description)
-        space = self.stats.label_space
-        if space is not None:
-            classes = ", ".join(
-                f"{value} = {name}" for value, name in zip(space.values, space.names, strict=True)
-            )
+        if self.stats.label_space is not None:
+            classes = ", ".join(f"{value} = {name}" for value, name, _ in class_shares(self.stats))
             lines.append(f"Mask values: {classes}.")
         return lines
 
@@ -86,14 +81,10 @@ class CheckResult:
 def check_dataset(stats: DatasetStats, *, split: SplitConfig, seed: int) -> CheckResult:
     """Find every problem of a data set.
 
-    Soft edges and object ids are interpreted in the most likely way, so that the other checks can
-    be applied as well.
-
     Args:
         stats: Scanned data set; it may contain unreadable cases.
         split, seed: Settings of the split that a training would make.
     """
-    stats = interpret_masks(stats)
     findings: list[Finding] = []
     splits = None
     if stats.label_error is not None:
@@ -133,21 +124,6 @@ def check_before_training(stats: DatasetStats) -> list[str]:
             hint=f"{errors[0].fix} `ushape check {stats.folder}` lists all problems.",
         )
     return [f"Warning: {finding.text}" for finding in findings if finding.severity == "warning"]
-
-
-def interpret_masks(stats: DatasetStats) -> DatasetStats:
-    """Return a copy whose soft edges or object ids are separated from the background."""
-    error = stats.label_error
-    if stats.meaning_is_stated or (error is not None and error.code == "class_names_mismatch"):
-        return stats
-    if any(masks.find_object_ids(stats)):
-        threshold = 1
-    elif any(masks.find_soft_edges(stats)):
-        threshold = masks.threshold_between(*masks.sharp_values(stats.value_counts))
-    else:
-        return stats
-    interpreted = with_labels(stats, replace(stats.labels, threshold=threshold))
-    return replace(interpreted, labels=stats.labels)  # The checks still report what they found.
 
 
 def _finding_of(check: str, error: DataError) -> Finding:

@@ -12,13 +12,13 @@ import numpy as np
 from ushape import io
 from ushape.data.case_stats import CaseStats
 from ushape.data.checks import CheckResult
-from ushape.data.checks.masks import sharp_values, threshold_between
 from ushape.data.preprocessing import read_image
+from ushape.data.scan import DatasetStats
 from ushape.errors import RunError
 from ushape.formatting import pluralize, to_csv
 from ushape.io.annotations import read_annotation
 from ushape.io.files import write_bytes
-from ushape.types import MaskEncoding, MaskPixels
+from ushape.types import MaskPixels
 
 
 @dataclass(frozen=True)
@@ -71,34 +71,42 @@ def write_fixed_copy(result: CheckResult, folder: Path) -> list[CopyChange]:
             code="pages_of_one_file",
             hint="Save each page as a file of its own, or correct the file.",
         )
+    notes = result.stats.value_notes if result.stats.label_space is not None else ()
     left_out = {
         case: finding.check.replace("_", " ")
         for finding in result.findings
         if finding.in_copy == "left out"
         for case in finding.cases
     }
-    soft = {
-        case
+    corrected = {
+        case: finding.check.replace("_", " ")
         for finding in result.findings
-        if finding.check == "soft_edges"
+        if any(note.check == finding.check and note.is_corrected for note in notes)
         for case in finding.cases
     }
-    low, high = sharp_values(result.stats.value_counts) if soft else (0, 0)
     changes = []
     for stats in result.stats.case_stats:
         if stats.case.id in left_out:
             changes.append(CopyChange(stats.case.id, f"left out: {left_out[stats.case.id]}"))
             continue
-        edges = (low, high) if stats.case.id in soft else None
-        changes += [CopyChange(stats.case.id, what) for what in _copy_case(stats, folder, edges)]
+        what = corrected.get(stats.case.id, "")
+        changes += [
+            CopyChange(stats.case.id, one) for one in _copy_case(result.stats, stats, folder, what)
+        ]
     folder.mkdir(parents=True, exist_ok=True)
     rows = [{"case": change.case, "change": change.what} for change in changes]
     write_bytes(folder / "changes.csv", to_csv(("case", "change"), rows))
     return changes
 
 
-def _copy_case(stats: CaseStats, folder: Path, edges: tuple[int, int] | None) -> Iterator[str]:
-    """Copy one pair and yield its changes."""
+def _copy_case(
+    dataset: DatasetStats, stats: CaseStats, folder: Path, correction: str
+) -> Iterator[str]:
+    """Copy one pair and yield its changes.
+
+    Args:
+        correction: Reason why the values of the mask are replaced by those of the classes, or ''.
+    """
     case = stats.case
     assert case.mask is not None
     image_path = _place(folder / "images", case.id, io.suffix_of(case.image))
@@ -110,7 +118,8 @@ def _copy_case(stats: CaseStats, folder: Path, edges: tuple[int, int] | None) ->
         yield "image saved as it is displayed, without EXIF"
     else:
         _copy(case.image, image_path)
-    mask, changes = _corrected(stats, read_annotation(case.mask, case.image), edges)
+    pixels = read_annotation(case.mask, case.image)
+    mask, changes = _corrected(dataset, stats, pixels, correction)
     if isinstance(case.mask, Path) and not changes:
         target = _place(folder / "masks", case.id, io.suffix_of(case.mask))
         _copy(case.mask, target)
@@ -130,7 +139,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _corrected(
-    stats: CaseStats, mask: MaskPixels, edges: tuple[int, int] | None
+    dataset: DatasetStats, stats: CaseStats, mask: MaskPixels, correction: str
 ) -> tuple[MaskPixels, list[str]]:
     codes, changes = mask.codes, []
     if stats.is_rotated_apart:
@@ -142,12 +151,14 @@ def _corrected(
     if mask.remarks & {"reoriented", "cropped", "resampled", "shifted", "unpositioned"}:
         changes.append("mask saved on the grid of the image")
     encoding = mask.encoding
-    if edges is not None:
-        low, high = edges
-        odd = int(((codes != low) & (codes != high)).sum())
-        codes = nearest_of(codes, low, high, is_color=encoding.kind == "colors")
-        encoding = encoding if encoding.kind == "colors" else MaskEncoding()
-        changes.append(f"{pluralize(odd, 'pixel')} of soft edges set to the nearest class value")
+    if correction:
+        # Predictions are written in the same way.
+        written = dataset.space.values_of(dataset.space.classes_of(codes, encoding))
+        is_same = encoding == dataset.encoding and written.shape == codes.shape
+        moved = int((written != codes).sum()) if is_same else codes.size
+        codes, encoding = written, dataset.encoding
+        if moved:
+            changes.append(f"{correction}: {pluralize(moved, 'pixel')} set to the class values")
     return MaskPixels(codes=codes, encoding=encoding), changes
 
 
@@ -157,22 +168,6 @@ def rotate_as_exif(array: np.ndarray, orientation: int) -> np.ndarray:
     mirrored_y = orientation in (3, 4, 7, 8)
     mirrored_x = orientation in (2, 3, 6, 7)
     return turned[:: -1 if mirrored_y else 1, :: -1 if mirrored_x else 1]
-
-
-def nearest_of(codes: np.ndarray, low: int, high: int, *, is_color: bool) -> np.ndarray:
-    """Replace each pixel by the nearer of two values, or of two colors.
-
-    Shapes:
-        codes: (*S).
-        returns: (*S), the same dtype.
-    """
-    if not is_color:
-        return np.where(codes >= threshold_between(low, high), high, low).astype(codes.dtype)
-    apart = [
-        sum(((codes >> shift & 255) - (code >> shift & 255)) ** 2 for shift in (16, 8, 0))
-        for code in (low, high)
-    ]
-    return np.where(apart[1] <= apart[0], high, low).astype(codes.dtype)
 
 
 def _place(folder: Path, case: str, suffix: str) -> Path:

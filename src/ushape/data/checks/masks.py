@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 
 from ushape.data.checks.finding import Finding
 from ushape.data.scan import DatasetStats
 from ushape.formatting import pluralize
-from ushape.labels import MAX_CLASSES
-
-SOFT = 0.9
-"""Share of thin pixels among those of rare values above which they are soft edges, not classes."""
+from ushape.labels.colors import color_text
 
 RARE = 1e-4
 """Share of all pixels below which a class can hardly be learned."""
@@ -66,97 +62,56 @@ def find_odd_shapes(dataset: DatasetStats) -> Iterator[Finding]:
         )
 
 
-def find_soft_edges(dataset: DatasetStats) -> Iterator[Finding]:
-    """Find masks with intermediate values at borders, from antialiasing or JPEG."""
-    if dataset.meaning_is_stated:
-        return
-    soft = [e for e in dataset.readable if e.thin_share >= SOFT and not e.mask_is_image]
-    if not soft or len(dataset.value_counts) < 4:
-        return
-    low, high = sharp_values(dataset.value_counts)
-    odd = sum(
-        count
-        for stats in soft
-        for value, count in stats.value_counts.items()
-        if value not in (low, high)
-    )
-    colors = any(stats.encoding.kind == "colors" for stats in soft)
-    yield Finding(
-        check="soft_edges",
-        severity="error",
-        text=f"In {pluralize(len(soft), 'mask')}, edges are soft: {odd} pixels are neither "
-        f"{_value(low, colors)} nor {_value(high, colors)}, the likely values of the two classes.",
-        fix="Save masks without antialiasing and not as JPEG; "
-        + (
-            "replace the other colors by the nearer of these two (as --fix does)."
-            if colors
-            else f"--set labels.threshold={threshold_between(low, high)} separates them."
-        ),
-        cases=tuple(stats.case.id for stats in soft),
-        in_copy="corrected",
-    )
-
-
-def sharp_values(counts: Mapping[int, int]) -> tuple[int, int]:
-    """Return the two most common mask values in ascending order."""
-    first, second = sorted(counts, key=lambda value: counts[value])[-2:]
-    return min(first, second), max(first, second)
-
-
-def threshold_between(low: int, high: int) -> int:
-    """Return the smallest value that is nearer to the higher of two values."""
-    return (low + high + 1) // 2
-
-
-def find_mixed_encodings(dataset: DatasetStats) -> Iterator[Finding]:
-    """Find masks with gray values beside masks with colors or a palette."""
-    kinds = Counter(stats.encoding.kind for stats in dataset.readable)
-    if len(kinds) < 2:
-        return
-    common = kinds.most_common(1)[0][0]
-    rare = [stats for stats in dataset.readable if stats.encoding.kind != common]
-    listed = ", ".join(f"{count} as {kind}" for kind, count in kinds.most_common())
-    yield Finding(
-        check="encoding",
-        severity="warning",
-        text=f"The masks have different encodings: {listed}.",
-        fix="Save all masks with the same encoding, preferably as gray values.",
-        cases=tuple(stats.case.id for stats in rare),
-    )
+def find_value_notes(dataset: DatasetStats) -> Iterator[Finding]:
+    """Report the decisions on mask values: soft edges, mixed encodings, object ids, and others."""
+    for note in dataset.value_notes:
+        yield Finding(
+            check=note.check,
+            severity="warning",
+            text=note.text,
+            fix=note.fix,
+            cases=note.cases,
+            in_copy="corrected" if note.is_corrected else "",
+        )
 
 
 def find_stray_values(dataset: DatasetStats) -> Iterator[Finding]:
-    """Find values or colors that are not a class, by the list of the user or by their rarity."""
-    total = sum(dataset.value_counts.values())
-    named = dataset.labels.values
-    if named is not None:
-        strange = set(dataset.value_counts) - {*named, dataset.labels.ignore}
-    else:
-        sharp = [stats for stats in dataset.readable if stats.thin_share < SOFT]
-        is_color = any(stats.encoding.kind == "colors" for stats in sharp)
-        limit = RARE / 10 * total
-        counts = dataset.value_counts
-        strange = {value for value, n in counts.items() if n < limit} if is_color else set()
-    holders = [stats for stats in dataset.readable if strange & stats.value_counts.keys()]
-    if not strange or not holders:
+    """Find values or colors that are not a class, by the list of classes or by their rarity."""
+    space = dataset.label_space
+    if space is None:
         return
-    is_color = any(stats.encoding.kind == "colors" for stats in holders)
-    pixels = sum(dataset.value_counts[value] for value in strange)
-    shown = ", ".join(_value(value, is_color) for value in sorted(strange)[:5])
+    strange: dict[str, dict[int, int]] = {}
+    for stats in dataset.readable:
+        own = set(space.unknown_values(stats.value_counts, stats.encoding))
+        if space.values_are_colors and not space.nearest and dataset.labels.values is None:
+            own |= _rare_colors(dataset) & stats.value_counts.keys()
+        if own:
+            strange[stats.case.id] = {value: stats.value_counts[value] for value in own}
+    if not strange:
+        return
+    is_color = space.values_are_colors
+    values = sorted({value for own in strange.values() for value in own})
+    pixels = sum(sum(own.values()) for own in strange.values())
+    shown = ", ".join(color_text(value) if is_color else str(value) for value in values[:5])
     yield Finding(
         check="stray_values",
-        severity="error" if named is not None else "warning",
-        text=f"In {pluralize(len(holders), 'mask')}, some {'colors' if is_color else 'values'} "
+        severity="error" if dataset.labels.values is not None else "warning",
+        text=f"In {pluralize(len(strange), 'mask')}, some {'colors' if is_color else 'values'} "
         f"are not classes: {shown} ({pluralize(pixels, 'pixel')}).",
         fix="List all classes with --set labels.values=[...], or correct these pixels.",
-        cases=tuple(stats.case.id for stats in holders),
+        cases=tuple(strange),
     )
+
+
+def _rare_colors(dataset: DatasetStats) -> set[int]:
+    limit = RARE / 10 * dataset.value_counts.total()
+    return {value for value, count in dataset.value_counts.items() if count < limit}
 
 
 def find_class_problems(dataset: DatasetStats) -> Iterator[Finding]:
     """Find gaps in the class values, classes in only one group, and rare classes."""
     space = dataset.label_space
-    if space is None or space.threshold is not None or _are_ids(dataset):
+    if space is None or space.threshold is not None:
         return
     values = space.values
     if len(values) > 2 and max(values) < 256 and max(values) - min(values) + 1 != len(values):
@@ -190,31 +145,6 @@ def find_class_problems(dataset: DatasetStats) -> Iterator[Finding]:
                 fix="Annotate more of it, or increase the weight of its pixels with "
                 "--set pixel_weights.balance=true.",
             )
-
-
-def find_object_ids(dataset: DatasetStats) -> Iterator[Finding]:
-    if dataset.meaning_is_stated or not _are_ids(dataset):
-        return
-    most = max(len(stats.value_counts) - 1 for stats in dataset.readable)
-    yield Finding(
-        check="object_ids",
-        severity="error" if len(dataset.value_counts) > MAX_CLASSES else "warning",
-        text="The masks seem to contain object ids instead of classes: each value is one connected "
-        f"object, and a mask has up to {most} values, which differ between images.",
-        fix="Use --set labels.threshold=1 to treat every object as foreground.",
-        cases=tuple(stats.case.id for stats in dataset.readable if stats.parts_per_value),
-    )
-
-
-def _are_ids(dataset: DatasetStats) -> bool:
-    """Return whether each value is one connected object, with different numbers per image."""
-    several = [stats for stats in dataset.readable if stats.parts_per_value]
-    if len(several) < 2 or len(several) < len(dataset.readable) / 2:
-        return False
-    highest = {max(stats.value_counts) for stats in several}
-    parts = float(np.median([stats.parts_per_value for stats in several]))
-    most = max(len(stats.value_counts) for stats in several)
-    return most >= 4 and parts <= 1.25 and len(highest) > max(2, len(several) // 4)
 
 
 def find_copies_of_images(dataset: DatasetStats) -> Iterator[Finding]:
@@ -301,10 +231,6 @@ def find_misplaced(dataset: DatasetStats) -> Iterator[Finding]:
 def _name(name: str) -> str:
     """Return the name of a class for the beginning of a sentence."""
     return name.capitalize() if name.startswith("class ") else f"Class {name}"
-
-
-def _value(code: int, is_color: bool) -> str:
-    return f"#{code:06x}" if is_color else str(code)
 
 
 def _shorten(values: list[int], most: int = 6) -> str:

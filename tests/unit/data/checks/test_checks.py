@@ -126,7 +126,8 @@ def test_check_finds_soft_edges_of_antialiasing(data):
         big.resize((SIZE, SIZE), Image.Resampling.BOX).save(path)
     finding = found(data)["soft_edges"]
     assert len(finding.cases) == 20
-    assert "neither 0 nor 255" in finding.text
+    assert finding.severity == "warning"
+    assert "nearer one of 0 and 255" in finding.text
     assert "labels.threshold=128" in finding.fix
     assert "mask_values" not in found(data)
 
@@ -271,7 +272,7 @@ def test_check_finds_mixed_encodings(data):
     change(mask(data), lambda array: np.stack([array, 0 * array, 0 * array], axis=-1))
     finding = found(data)["encoding"]
     assert finding.cases == ("dish01_01",)
-    assert "19 as values, 1 as colors" in finding.text
+    assert "#ffffff in 19 masks, #ff0000 in 1 mask" in finding.text
 
 
 @pytest.mark.parametrize("value", [0, 255])

@@ -694,39 +694,6 @@ def test_class_names_beside_the_data(put, tmp_path, name, content, values):
     assert found.classes.values == values
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "code"),
-    [
-        ("classes.txt", "cell\n", "invalid_class_names"),
-        ("classes.txt", "a\na\n", "invalid_class_names"),
-        ("classes.json", {"x": "cell", "0": "b"}, "invalid_class_names"),
-        ("classes.json", "5", "invalid_class_names"),
-        ("classes.json", "{", None),
-        ("classes.csv", "0,background\n1,cell\n", "invalid_class_names"),
-        ("classes.csv", "value,name\n1,a\n1,b\n", "invalid_class_names"),
-    ],
-)
-def test_class_names_with_mistakes_are_refused(put, tmp_path, name, content, code):
-    put("images/a.png")
-    put("masks/a.png", BOX)
-    path = put(name, content)
-    with pytest.raises(DataError) as caught:
-        discover(tmp_path)
-    assert code in (None, caught.value.code)
-    assert str(path) in caught.value.message
-    assert caught.value.hint
-
-
-def test_class_names_in_two_files_are_refused(put, tmp_path):
-    put("images/a.png")
-    put("masks/a.png", BOX)
-    put("classes.txt", "a\nb\n")
-    put("classes.json", ["a", "b"])
-    with pytest.raises(DataError) as error:
-        discover(tmp_path)
-    assert error.value.code == "ambiguous_class_names"
-
-
 def test_class_names_are_optional(put, tmp_path):
     put("images/a.png")
     put("masks/a.png", BOX)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from pydantic import BeforeValidator
 
 from ushape.errors import ConfigError, DataError
+from ushape.labels.colors import color_text, colors_of, distances, name_color
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from ushape.types import MaskEncoding
 
 IGNORE = 255
 """Class index of pixels that are excluded from loss and scores."""
@@ -21,22 +26,38 @@ MAX_CLASSES = 64
 """Largest number of classes; more distinct mask values are object ids, soft edges or a photo."""
 
 
+def parse_mask_value(value: Any) -> Any:
+    """Return the code of a color that is written as "#rrggbb"; other values are returned as is."""
+    if isinstance(value, str) and re.fullmatch(r"#[0-9a-fA-F]{6}", value.strip()):
+        return int(value.strip()[1:], 16)
+    return value
+
+
+MaskValue = Annotated[int, BeforeValidator(parse_mask_value)]
+"""Gray value, palette index, or color (also as text, "#rrggbb")."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LabelConfig:
     """Classes of the mask values."""
 
-    values: tuple[int, ...] | None = None
-    """Mask values in class order, background first; null: the values found, in increasing order."""
+    values: tuple[MaskValue, ...] | None = None
+    """Mask values in class order, background first; null: the values found, in increasing order.
+    Colors are written as text, e.g. ["#000000", "#00ff00"]."""
 
     names: tuple[str, ...] | None = None
     """Name of each class, background first; null: derived from the values."""
 
-    ignore: int | None = None
+    ignore: MaskValue | None = None
     """Mask value of pixels that are excluded from loss and scores."""
 
     threshold: int | None = None
     """Lowest mask value that is foreground; lower values are background. Use it for masks with soft
     edges, or with object ids (threshold 1)."""
+
+    nearest: bool = False
+    """Whether pixels with a value that is not in labels.values belong to the class with the nearest
+    value or color. Use it for masks with soft edges, or saved as JPEG."""
 
     softmax: bool = False
     """Whether two classes have one output channel each; false: one channel, for the foreground."""
@@ -58,6 +79,13 @@ class LabelConfig:
                 "labels.threshold and labels.values cannot be combined.",
                 code="settings_conflict",
                 hint="Remove labels.values: a threshold defines two classes.",
+            )
+        if self.nearest and self.values is None:
+            raise ConfigError(
+                "labels.nearest is set, but labels.values is not.",
+                code="settings_conflict",
+                hint="List the value or color of each class, background first, for example "
+                "--set labels.values=[0,128,255].",
             )
         if self.values is not None and len(set(self.values)) < 2:
             raise ConfigError(
@@ -106,6 +134,17 @@ class LabelSpace:
     regions: tuple[Region, ...] = ()
     """Overlapping regions, the largest first; empty: each pixel has one class."""
 
+    colors: tuple[int, ...] | None = None
+    """Color code of each class, if the pixels of mask files are compared by the color that they
+    show, which is independent of the encoding; None if they are compared by their value."""
+
+    further_values: tuple[tuple[int, int], ...] = ()
+    """Further mask values with the index of their class, from masks in another encoding. They are
+    color codes if `colors` is set."""
+
+    nearest: bool = False
+    """Whether pixels with another value belong to the class with the nearest value or color."""
+
     def __post_init__(self) -> None:
         if len(self.names) != len(self.values):
             raise ConfigError(
@@ -146,8 +185,20 @@ class LabelSpace:
         """Slice of the foreground channels."""
         return slice(1, None) if self.is_exclusive else slice(0, None)
 
-    def classes_of(self, codes: np.ndarray) -> np.ndarray:
+    @property
+    def values_are_colors(self) -> bool:
+        """Whether the mask values are color codes."""
+        return self.colors is not None and self.colors == self.values
+
+    def show_value(self, value: int) -> str:
+        """Return a mask value as text; colors as "#rrggbb"."""
+        return color_text(value) if self.values_are_colors else str(value)
+
+    def classes_of(self, codes: np.ndarray, encoding: MaskEncoding | None = None) -> np.ndarray:
         """Convert mask values to class indices.
+
+        Args:
+            encoding: Encoding of the file; required if masks are compared by color.
 
         Shapes:
             codes: (*S), integer mask values.
@@ -156,45 +207,67 @@ class LabelSpace:
         Raises:
             DataError: if a value is not a class.
         """
-        ignored = codes == self.ignore if self.ignore is not None else None
+        if self.colors is not None and encoding is not None:
+            codes = colors_of(codes, encoding)
         if self.threshold is not None:
-            classes = (codes >= self.threshold).astype(np.uint8)
-        else:
-            order, sorted_values = self._lookup
-            slot = np.searchsorted(sorted_values, codes).clip(max=len(sorted_values) - 1)
-            known = sorted_values[slot] == codes
-            if ignored is not None:
-                known |= ignored
-            if not known.all():
-                unknown, counts = np.unique(codes[~known], return_counts=True)
-                raise self._unknown_value_error(unknown.tolist(), int(counts.sum()))
-            classes = order[slot]
-        if ignored is not None:
-            classes[ignored] = IGNORE
+            classes = np.asarray(codes >= self.threshold).astype(np.uint8)
+            if self.ignore is not None:
+                classes[codes == self.ignore] = IGNORE
+            return classes
+        known, meaning = self._lookup
+        slot = np.searchsorted(known, codes).clip(max=len(known) - 1)
+        is_unknown = known[slot] != codes
+        classes = meaning[slot]
+        if is_unknown.any():
+            others, counts = np.unique(codes[is_unknown], return_counts=True)
+            if not self.nearest:
+                raise self._unknown_value_error(others.tolist(), int(counts.sum()))
+            nearest = distances(others, known, are_colors=self.colors is not None).argmin(axis=1)
+            place = np.searchsorted(others, codes[is_unknown])
+            classes[is_unknown] = meaning[nearest][place]
         return classes
 
-    def class_pixels(self, value_counts: Mapping[int, int]) -> tuple[int, ...]:
-        """Return the number of pixels of each class.
+    def unknown_values(
+        self, values: Iterable[int], encoding: MaskEncoding | None = None
+    ) -> list[int]:
+        """Return the mask values of a file that are not classes.
+
+        Args:
+            encoding: Encoding of the file; required if masks are compared by color.
+        """
+        if self.threshold is not None or self.nearest:
+            return []
+        stored = np.array(list(values), dtype=np.int64)
+        is_shown = self.colors is not None and encoding is not None
+        codes = colors_of(stored, encoding) if is_shown and encoding is not None else stored
+        unknown: list[int] = stored[~np.isin(codes, self._lookup[0])].tolist()
+        return unknown
+
+    def class_pixels(
+        self, value_counts: Mapping[int, int], encoding: MaskEncoding | None = None
+    ) -> tuple[int, ...]:
+        """Return the number of pixels of each class; pixels of the ignored value are not counted.
 
         Args:
             value_counts: Number of pixels of each mask value.
+            encoding: Encoding of the file; required if masks are compared by color.
 
         Raises:
             DataError: if a value is not a class.
         """
-        known = {*self.values, self.ignore}
-        unknown = [value for value in value_counts if value not in known]
-        if unknown and self.threshold is None:
-            raise self._unknown_value_error(sorted(unknown), sum(value_counts[v] for v in unknown))
         pixels = np.zeros(256, dtype=np.int64)
-        classes = self.classes_of(np.fromiter(value_counts, dtype=np.int64))
-        np.add.at(pixels, classes, np.fromiter(value_counts.values(), dtype=np.int64))
+        codes = np.fromiter(value_counts, dtype=np.int64)
+        np.add.at(
+            pixels,
+            self.classes_of(codes, encoding),
+            np.fromiter(value_counts.values(), dtype=np.int64),
+        )
         return tuple(pixels[: len(self.values)].tolist())
 
     def _unknown_value_error(self, unknown: Sequence[int], pixels: int) -> DataError:
         return DataError(
-            f"Masks contain values that are not classes: {_shorten(unknown)} in {pixels} pixels "
-            f"(the classes are {_shorten(self.values)}).",
+            f"Masks contain values that are not classes: {self._shorten(unknown)} in {pixels} "
+            f"pixels (the classes are {self._shorten(self.colors or self.values)}).",
             code="unknown_mask_value",
             hint="List all classes with --set labels.values=[...], name the ignored value with "
             "--set labels.ignore=..., or apply --set labels.threshold=...",
@@ -250,14 +323,22 @@ class LabelSpace:
             classes[probability >= 0.5] = region.classes[0]
         return classes
 
+    def _shorten(self, values: Sequence[int]) -> str:
+        return _shorten(values, color_text if self.colors is not None else str)
+
     @cached_property
     def _lookup(self) -> tuple[np.ndarray, np.ndarray]:
-        """Class indices and mask values, sorted by value."""
-        order = np.argsort(self.values)
-        return order.astype(np.uint8), np.asarray(self.values)[order]
+        """Known mask values in increasing order, and the class index of each."""
+        meaning = {} if self.ignore is None else {self.ignore: IGNORE}
+        meaning |= dict(self.further_values)
+        meaning |= {value: index for index, value in enumerate(self.colors or self.values)}
+        known = sorted(meaning)
+        return np.asarray(known), np.asarray([meaning[value] for value in known], dtype=np.uint8)
 
 
-def find_label_space(counts: Mapping[int, int], config: LabelConfig) -> tuple[LabelSpace, str]:
+def find_label_space(
+    counts: Mapping[int, int], config: LabelConfig, *, are_colors: bool = False
+) -> tuple[LabelSpace, str]:
     """Decide which mask value is which class.
 
     The values named in the config are used; else a threshold; else all values found, the lowest of
@@ -266,6 +347,7 @@ def find_label_space(counts: Mapping[int, int], config: LabelConfig) -> tuple[La
     Args:
         counts: Number of pixels of each mask value over all annotated cases.
         config: The user's settings.
+        are_colors: Whether the mask values are color codes.
 
     Returns:
         The label space, and the applied rule in words.
@@ -283,9 +365,10 @@ def find_label_space(counts: Mapping[int, int], config: LabelConfig) -> tuple[La
         rule = "classes as named in labels.values"
     else:
         values = found
-        rule = f"the lowest value, {found[0] if found else '-'}, is background"
-        _refuse_impossible(values, counts)
-    names = config.names or _default_names(values)
+        shown = "-" if not found else color_text(found[0]) if are_colors else found[0]
+        rule = f"the lowest value, {shown}, is background"
+        _refuse_impossible(values, counts, are_colors=are_colors)
+    names = config.names or _default_names(values, are_colors=are_colors)
     space = LabelSpace(
         values=tuple(values),
         names=tuple(names),
@@ -293,6 +376,8 @@ def find_label_space(counts: Mapping[int, int], config: LabelConfig) -> tuple[La
         threshold=config.threshold,
         softmax=config.softmax,
         regions=_find_regions(config.regions or {}, values),
+        colors=tuple(values) if are_colors and config.threshold is None else None,
+        nearest=config.nearest,
     )
     return space, rule
 
@@ -323,41 +408,55 @@ def _find_regions(
     return tuple(found)
 
 
-def _refuse_impossible(values: Sequence[int], counts: Mapping[int, int]) -> None:
+def _refuse_impossible(
+    values: Sequence[int], counts: Mapping[int, int], *, are_colors: bool
+) -> None:
+    show = color_text if are_colors else str
     if len(values) < 2:
         raise DataError(
-            f"The masks contain a single value ({_shorten(values) or 'none'}), so there is nothing "
-            "to learn.",
+            f"The masks contain a single value ({_shorten(values, show) or 'none'}), so there is "
+            "nothing to learn.",
             code="single_mask_value",
             hint="Check that the masks belong to these images, and that objects are annotated.",
         )
     if len(values) > MAX_CLASSES:
+        noun = "colors" if are_colors else "values"
+        example = '["#000000","#ff0000"]' if are_colors else "[0,128,255]"
         raise DataError(
-            f"The masks contain {len(values)} different values, too many to be classes.\n"
-            f"{value_histogram(counts)}",
+            f"The masks contain {len(values)} different {noun}, too many to be classes.\n"
+            f"{value_histogram(counts, show=show)}",
             code="too_many_mask_values",
-            hint="For soft edges or JPEG files: --set labels.threshold=128. For object ids: "
-            "--set labels.threshold=1 makes every object foreground.",
+            hint="For masks with soft edges, or saved as JPEG, list the classes, background first: "
+            f"--set 'labels.values={example}' --set labels.nearest=true. For object ids: --set "
+            "labels.threshold=1 makes every object foreground.",
         )
 
 
-def value_histogram(counts: Mapping[int, int], most: int = 8) -> str:
+def value_histogram(
+    counts: Mapping[int, int], most: int = 8, *, show: Callable[[int], str] = str
+) -> str:
     """Return the most frequent mask values with their share of all pixels, one per line."""
     total = sum(counts.values())
     common = sorted(counts.items(), key=lambda item: -item[1])
-    lines = [f"  {value}: {count / total:.1%}" for value, count in common[:most]]
+    lines = [f"  {show(value)}: {count / total:.1%}" for value, count in common[:most]]
     if len(common) > most:
         rest = sum(count for _, count in common[most:])
         lines.append(f"  {len(common) - most} other values: {rest / total:.1%}")
     return "\n".join(lines)
 
 
-def _default_names(values: Sequence[int]) -> tuple[str, ...]:
+def _default_names(values: Sequence[int], *, are_colors: bool) -> tuple[str, ...]:
     if len(values) == 2:
         return ("background", "foreground")
+    if are_colors:
+        names = [name_color(value) for value in values[1:]]
+        is_unique = len(set(names)) == len(names)
+        return ("background", *(names if is_unique else map(color_text, values[1:])))
     return ("background", *(f"class {value}" for value in values[1:]))
 
 
-def _shorten(values: Sequence[int] | np.ndarray, most: int = 6) -> str:
-    shown = ", ".join(str(value) for value in list(values)[:most])
+def _shorten(
+    values: Sequence[int] | np.ndarray, show: Callable[[int], str] = str, most: int = 6
+) -> str:
+    shown = ", ".join(show(int(value)) for value in list(values)[:most])
     return f"{shown}, ..." if len(values) > most else shown

@@ -1,0 +1,137 @@
+"""Decisions on mask values that the user should know, with the option that overrules each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ushape.data.case_stats import VOID
+from ushape.data.mask_reading import MaskReading, form_of
+from ushape.data.soft_masks import SoftClasses
+from ushape.formatting import pluralize
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueNote:
+    """A decision on mask values that the user should know."""
+
+    check: str
+    """Short name, as that of a check."""
+
+    text: str
+    fix: str
+    """How to overrule it."""
+
+    cases: tuple[str, ...] = ()
+    is_corrected: bool = False
+    """Whether `ushape check --fix` writes the masks with the values of the classes."""
+
+
+def threshold_between(low: int, high: int) -> int:
+    """Return the smallest value that is nearer to the higher of two values."""
+    return (low + high + 1) // 2
+
+
+def note_united(reading: MaskReading, chosen: int, others: Sequence[int]) -> ValueNote:
+    """Return the note that several values mean foreground, in masks of different encodings."""
+    listed = ", ".join(
+        f"{reading.show(value)} in {pluralize(len(reading.owners([value])), 'mask')}"
+        for value in (chosen, *others)
+    )
+    return ValueNote(
+        check="encoding",
+        text=f"The masks have several encodings with one meaning. Foreground is {listed}. "
+        "Predictions have the encoding of most masks.",
+        fix="No action is needed if this is right. If they are different classes, list them: "
+        f"{reading.setting((0, *sorted((chosen, *others))))}.",
+        cases=reading.owners(others),
+        is_corrected=True,
+    )
+
+
+def note_compared_by_color(reading: MaskReading) -> ValueNote | None:
+    """Return the note that masks of different encodings are compared by color; None if none is."""
+    forms = {
+        stats.case.id: form_of(stats) for stats in reading.cases if stats.value_counts.keys() - {0}
+    }
+    counts = Counter(forms.values())
+    if not reading.are_colors or len(counts) < 2:
+        return None
+    common = counts.most_common(1)[0][0]
+    listed = ", ".join(f"{count} as {form}" for form, count in counts.most_common())
+    return ValueNote(
+        check="encoding",
+        text=f"The masks have several encodings: {listed}. Pixels that show the same color have "
+        "the same class. Predictions have the encoding of most masks.",
+        fix="No action is needed if this is right. Otherwise, save all masks with one encoding.",
+        cases=tuple(case for case, form in forms.items() if form != common),
+        is_corrected=True,
+    )
+
+
+def note_soft(reading: MaskReading, soft: SoftClasses) -> ValueNote:
+    """Return the note that pixels with intermediate values belong to the nearest class."""
+    values = soft.values
+    if reading.are_colors or len(values) > 2:
+        how = f"the nearest of {', '.join(map(reading.show, values))}"
+        other = f"{reading.setting(values)} --set labels.nearest=true"
+    else:
+        middle = threshold_between(values[0], values[1])
+        how = f"the nearer one of {values[0]} and {values[1]} (values from {middle} are foreground)"
+        other = f"--set labels.threshold={middle}, or another threshold"
+    return ValueNote(
+        check="soft_edges",
+        text=f"In {pluralize(len(soft.cases), 'mask')}, edges are soft, from antialiasing or lossy "
+        f"compression. {soft.moved_share:.2%} of all pixels have other values than the classes, "
+        f"and {soft.unsure_share:.2%} lie halfway between two classes. Each is read as {how}.",
+        fix="Save masks without antialiasing and not as JPEG, or confirm the classes with "
+        f"{other}.",
+        cases=soft.cases,
+        is_corrected=True,
+    )
+
+
+def note_objects(reading: MaskReading) -> ValueNote:
+    """Return the note that object ids are read as foreground."""
+    most = max(len(set(stats.value_counts) - {0}) for stats in reading.cases)
+    return ValueNote(
+        check="object_ids",
+        text="The masks contain object ids instead of classes: each value is one connected object, "
+        f"and a mask has up to {most} objects. All objects are read as foreground.",
+        fix="Confirm it with --set labels.threshold=1. If the values are classes, list them: "
+        "--set labels.values=[0,1,2].",
+        cases=tuple(stats.case.id for stats in reading.cases if stats.parts_per_value),
+    )
+
+
+def note_void(reading: MaskReading) -> ValueNote:
+    """Return the note that the band around objects is ignored."""
+    owners = reading.owners([VOID])
+    return ValueNote(
+        check="void",
+        text=f"In {pluralize(len(owners), 'mask')}, the value {VOID} is a thin band around objects "
+        f"({reading.share(VOID):.2%} of all pixels), as in PASCAL VOC. It is ignored in training "
+        "and scores.",
+        fix=f"Confirm it with --set labels.ignore={VOID}. If it is a class, list it: "
+        f"{reading.setting(sorted(reading.total))}.",
+        cases=owners,
+    )
+
+
+def note_background(reading: MaskReading, ordered: Sequence[int]) -> ValueNote:
+    """Return the note which value is taken for the background, as none is 0 or black.
+
+    Args:
+        ordered: Values of the classes, the background first.
+    """
+    first = ordered[0]
+    why = "the lowest one" if first == min(ordered) else "which most masks have at their border"
+    other = (ordered[1], first, *ordered[2:])
+    return ValueNote(
+        check="background",
+        text=f"No pixel of the masks is {'black' if reading.are_colors else '0'}. The value "
+        f"{reading.show(first)} ({reading.share(first):.1%} of all pixels), {why}, is taken for "
+        "the background.",
+        fix=f"If another value is the background, list it first: {reading.setting(other)}.",
+    )

@@ -1,0 +1,277 @@
+"""Meaning of mask values: one decision for every encoding, or a refusal."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import ndimage
+
+from ushape.data.class_names import StatedClasses
+from ushape.data.mask_values import interpret_masks
+from ushape.data.preprocessing import read_classes
+from ushape.data.scan import scan_dataset
+from ushape.labels import IGNORE, LabelConfig
+
+SIZE = 64
+CASES = 8
+PALETTE = np.array([(0, 0, 0), (0, 0, 255), (0, 255, 0), (255, 0, 0)], np.uint8)
+
+
+def disks(number, count=3, classes=1):
+    """Class map (y, x) uint8 of disks that do not touch, in changing places."""
+    rng = np.random.default_rng(number)
+    y, x = np.indices((SIZE, SIZE))
+    found = np.zeros((SIZE, SIZE), np.uint8)
+    places = rng.permutation(9)[:count]
+    for index, place in enumerate(places):
+        center = 11 + 21 * np.array(divmod(int(place), 3))
+        inside = (y - center[0]) ** 2 + (x - center[1]) ** 2 < rng.uniform(5, 8) ** 2
+        found[inside] = 1 + index % classes
+    return found
+
+
+@pytest.fixture
+def scan(tmp_path):
+    """Function that writes a data set of the masks that `draw` returns, and scans it."""
+
+    def write(draw, suffix=".png", **labels):
+        rng = np.random.default_rng(0)
+        for name in ("images", "masks"):
+            (tmp_path / name).mkdir(exist_ok=True)
+        for number in range(CASES):
+            mask = draw(number)
+            mask = mask if isinstance(mask, Image.Image) else Image.fromarray(mask)
+            noise = rng.integers(0, 255, (mask.height, mask.width), dtype=np.uint8)
+            Image.fromarray(noise).save(tmp_path / "images" / f"n{number}.png")
+            options = {"quality": 90} if suffix == ".jpg" else {}
+            mask.save(tmp_path / "masks" / f"n{number}{suffix}", **options)
+        return scan_dataset(tmp_path, None, LabelConfig(**labels), workers=1)
+
+    return write
+
+
+def classes_of(stats, number):
+    return read_classes(stats.case_stats[number].case, stats.space)
+
+
+def notes(stats):
+    return {note.check for note in stats.value_notes}
+
+
+def indexed(classes, palette=PALETTE):
+    image = Image.fromarray(classes, mode="P")
+    image.putpalette(palette.ravel().tolist())
+    return image
+
+
+BINARY = {
+    "0/1 beside 0/255": lambda n: disks(n) * (255 if n % 2 else 1),
+    "1 bit beside gray": lambda n: (
+        Image.fromarray(disks(n) > 0) if n % 2 else Image.fromarray(disks(n) * 255)
+    ),
+    "gray beside RGB": lambda n: np.stack([disks(n) * 255] * 3, -1) if n == 3 else disks(n) * 255,
+    "gray beside red": lambda n: (
+        np.stack([disks(n) * 255, 0 * disks(n), 0 * disks(n)], -1) if n % 3 else disks(n) * 255
+    ),
+    "palette beside gray": lambda n: indexed(disks(n)) if n % 2 else disks(n) * 255,
+    "0/254": lambda n: disks(n) * 254,
+    "bool": lambda n: Image.fromarray(disks(n) > 0),
+}
+
+
+@pytest.mark.parametrize("name", BINARY)
+def test_masks_of_two_values_have_one_foreground(scan, name):
+    stats = scan(BINARY[name])
+    stats.raise_if_unusable()
+    assert stats.space.names == ("background", "foreground")
+    for number in range(CASES):
+        np.testing.assert_array_equal(classes_of(stats, number), disks(number))
+    assert ("encoding" in notes(stats)) == ("beside" in name and name != "gray beside RGB")
+    assert stats.class_pixels(stats.readable[0])[1] == (disks(0) > 0).sum()
+
+
+def test_predictions_have_the_encoding_of_most_masks(scan):
+    stats = scan(lambda n: indexed(disks(n)) if n else disks(n) * 255)
+    assert stats.encoding.kind == "palette"
+    assert stats.space.values == (0, 1)
+    stats = scan(lambda n: disks(n) * (255 if n < 3 else 1))
+    assert stats.space.values == (0, 1)
+
+
+def test_values_listed_by_the_user_are_not_united(scan):
+    stats = scan(lambda n: disks(n) * (255 if n % 2 else 1), values=(0, 1, 255))
+    assert len(stats.space.values) == 3
+
+
+def test_classes_that_never_share_a_file_are_not_united(scan):
+    stats = scan(lambda n: disks(n) * (2 if n % 2 else 1))
+    assert stats.space.values == (0, 1, 2)
+
+
+def test_palettes_in_another_order_are_compared_by_color(scan):
+    def draw(number):
+        classes = disks(number, classes=3)
+        if number % 2:
+            return indexed(classes)
+        order = np.array([0, 3, 1, 2], np.uint8)  # Index of each class in the other palette.
+        return indexed(order[classes], PALETTE[np.argsort(order)])
+
+    stats = scan(draw)
+    assert stats.space.names == ("background", "blue", "green", "red")
+    for number in range(CASES):
+        np.testing.assert_array_equal(classes_of(stats, number), disks(number, classes=3))
+
+
+def test_values_of_three_areas_are_classes_not_soft_edges(scan):
+    stats = scan(lambda n: np.array([0, 128, 255], np.uint8)[disks(n, classes=2)])
+    assert stats.space.values == (0, 128, 255)
+    assert notes(stats) == set()
+
+
+def soften(classes):
+    return np.round(ndimage.uniform_filter(255.0 * classes, 3)).astype(np.uint8)
+
+
+def test_soft_edges_are_cut_at_the_middle(scan):
+    stats = scan(lambda n: soften(disks(n) > 0))
+    stats.raise_if_unusable()
+    assert notes(stats) == {"soft_edges"}
+    assert (stats.space.values, stats.space.threshold) == ((0, 255), 128)
+    for number in range(CASES):
+        np.testing.assert_array_equal(classes_of(stats, number), soften(disks(number) > 0) >= 128)
+
+
+def test_soft_edges_beside_classes_are_refused(scan):
+    def draw(number):
+        classes = 100 * disks(number, classes=2)
+        classes[:20] = soften(disks(number) > 0)[:20]
+        return classes
+
+    assert scan(draw).label_error.code == "ambiguous_soft_edges"
+    stats = scan(draw, values=(0, 100, 200), nearest=True)
+    stats.raise_if_unusable()
+
+
+def test_smooth_probabilities_are_refused(scan):
+    def draw(number):
+        smooth = ndimage.gaussian_filter(255.0 * (disks(number) > 0), 6)
+        return np.round(smooth * 255 / smooth.max()).astype(np.uint8)
+
+    assert scan(draw).label_error.code in ("ambiguous_soft_edges", "too_many_mask_values")
+
+
+def test_soft_masks_beside_0_and_1_are_refused(scan):
+    def draw(number):
+        return disks(number) if number < 3 else soften(disks(number) > 0)
+
+    assert scan(draw).label_error.code == "ambiguous_soft_edges"
+
+
+def enlarged(number, classes):
+    """Disks with a radius of 15 to 24 pixels."""
+    return np.kron(disks(number, count=4, classes=classes), np.ones((3, 3), np.uint8))
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+def test_jpeg_colors_belong_to_the_nearest_color(scan, classes):
+    stats = scan(lambda n: PALETTE[enlarged(n, classes)], suffix=".jpg")
+    stats.raise_if_unusable()
+    assert notes(stats) == {"soft_edges"}
+    assert len(stats.space.values) == classes + 1
+    # JPEG halves the resolution of colors, so that some pixels at edges are lost.
+    for number in range(CASES):
+        wrong = classes_of(stats, number) != enlarged(number, classes)
+        assert wrong.mean() < 0.005
+
+
+def test_jpeg_colors_between_two_others_are_refused(scan):
+    colors = np.array([(0, 0, 0), (255, 255, 255), (128, 128, 128), (255, 0, 0)], np.uint8)
+    stats = scan(lambda n: colors[disks(n, classes=3)], suffix=".jpg")
+    assert stats.label_error.code == "ambiguous_soft_edges"
+
+
+def test_object_ids_are_foreground(scan):
+    def draw(number):
+        return ndimage.label(disks(number, count=3 + number % 4))[0].astype(np.uint8)
+
+    stats = scan(draw)
+    assert notes(stats) == {"object_ids"}
+    assert stats.space.names == ("background", "foreground")
+    assert stats.class_pixels(stats.readable[1])[1] == (disks(1, count=4) > 0).sum()
+
+
+def test_classes_of_one_object_each_are_not_object_ids(scan):
+    stats = scan(lambda n: disks(n, count=5, classes=5))
+    assert stats.space.values == (0, 1, 2, 3, 4, 5)
+
+
+def voc(number):
+    """Disks of two classes in a band of 255."""
+    classes = disks(number, classes=2)
+    band = ndimage.binary_dilation(classes > 0, iterations=2) & (classes == 0)
+    return np.where(band, 255, classes).astype(np.uint8)
+
+
+def test_void_around_objects_is_ignored(scan):
+    stats = scan(voc)
+    assert notes(stats) == {"void"}
+    assert (stats.space.values, stats.space.ignore) == ((0, 1, 2), 255)
+    assert (classes_of(stats, 0) == IGNORE).any()
+    assert scan(voc, values=(0, 1, 2, 255)).space.ignore is None
+
+
+def test_white_beside_numbered_classes_is_refused(scan):
+    def draw(number):
+        classes = disks(number, classes=2)
+        classes[:, 50:] = 255
+        return classes
+
+    assert scan(draw).label_error.code == "ambiguous_white"
+    assert scan(draw, ignore=255).space.values == (0, 1, 2)
+
+
+def test_background_is_named_if_no_pixel_is_zero(scan):
+    stats = scan(lambda n: 1 + disks(n))
+    assert notes(stats) == {"background"}
+    assert stats.space.values == (1, 2)
+    # The value at the border is more likely the background than the lowest one.
+    stats = scan(lambda n: np.where(disks(n), 1, 2).astype(np.uint8))
+    assert stats.space.values == (2, 1)
+
+
+def test_colors_are_named_and_shown_as_hexadecimal(scan):
+    colors = np.array([(0, 0, 0), (0, 255, 0), (237, 34, 236)], np.uint8)
+    stats = scan(lambda n: colors[disks(n, classes=2)])
+    assert stats.space.names == ("background", "green", "magenta #ed22ec")
+    assert stats.space.show_value(stats.space.values[1]) == "#00ff00"
+
+
+def test_stated_colors_name_the_classes(scan, tmp_path):
+    stats = scan(lambda n: PALETTE[disks(n, classes=2)])
+    stated = StatedClasses(
+        source=tmp_path / "classes.csv", names=("none", "a", "b"), colors=(0, 0x0000FF, 0x00FF00)
+    )
+    meaning = interpret_masks(stats.readable, LabelConfig(), stated)
+    assert meaning.space.names == ("none", "a", "b")
+    # Index masks with a palette of these colors have the same names.
+    stats = scan(lambda n: indexed(disks(n, classes=2)))
+    meaning = interpret_masks(stats.readable, LabelConfig(), stated)
+    assert (meaning.space.names, meaning.space.values) == (("none", "a", "b"), (0, 1, 2))
+
+
+def test_names_that_do_not_fit_are_not_used(scan, tmp_path):
+    stats = scan(lambda n: disks(n, classes=2))
+    stated = StatedClasses(source=tmp_path / "classes.csv", names=("a", "b"), values=(7, 9))
+    meaning = interpret_masks(stats.readable, LabelConfig(), stated)
+    assert [note.check for note in meaning.notes] == ["class_names"]
+    assert meaning.space.names == ("background", "class 1", "class 2")
+
+
+def test_float_masks_of_zero_and_one_have_two_classes(tmp_path):
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    noise = np.random.default_rng(0)
+    for number in range(4):
+        np.save(tmp_path / "images" / f"n{number}.npy", noise.random((SIZE, SIZE)))
+        np.save(tmp_path / "masks" / f"n{number}.npy", disks(number).astype(np.float32))
+    stats = scan_dataset(tmp_path, None, LabelConfig(), workers=1)
+    assert stats.space.values == (0, 1)
