@@ -5,7 +5,7 @@ import pytest
 import tifffile
 
 from ushape.data.discovery import discover
-from ushape.data.grouping import infer_groups
+from ushape.data.grouping import find_groups
 from ushape.data.preprocessing import read_image
 from ushape.data.sections import split_into_sections
 from ushape.io.annotations import read_annotation
@@ -30,7 +30,7 @@ def test_sections_of_one_volume_are_cases_in_blocks(put, tmp_path):
     for page, case in enumerate(found.cases):
         assert (read_image(case) == VOLUME[page]).all()
         assert (read_annotation(case.mask).codes == labels[page]).all()
-    grouping = infer_groups(found.cases, {case.id: np.zeros((2, 2)) for case in found.cases})
+    grouping = find_groups(found.cases, {case.id: np.zeros((2, 2)) for case in found.cases})
     groups = [case.group for case in grouping.cases]
     assert grouping.kind == "stack"
     assert groups == sorted(groups)

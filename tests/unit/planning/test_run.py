@@ -82,7 +82,7 @@ def test_run_save_weights_stores_facts_and_no_code(run):
 def test_run_load_cases_returns_every_kind_of_case(tmp_path):
     data = tmp_path / "data"
     data.mkdir()
-    for name in ("a.png", "a1.png", "b.png", "c.png"):
+    for name in ("a.png", "a1.png", "b.png", "c.png", "d.png", "e.tif"):
         (data / name).write_bytes(b"x")
     cases = [
         Case(
