@@ -209,6 +209,9 @@ class Pixels:
     white_is_zero: bool = False
     """Whether the file stores white as 0; `array` holds the values as they are shown."""
 
+    is_repeated_gray: bool = False
+    """Whether the channels of `array` repeat the only one of the file."""
+
     tiff: TiffMetadata | None = None
 
 

@@ -152,7 +152,7 @@ def _find_baselines(run: Run, plan: Plan, training: Sequence[CaseFacts] | None) 
         if training is None:
             ids = set(run.load_splits().train)
             training = [fact for fact in run.load_cases() if fact.case.id in ids]
-        return measure_baselines(training, space)
+        return measure_baselines(training, space, plan.preprocessing.channels)
     except (RunError, DataError) as error:
         return Baselines(note=error.message)
 

@@ -188,6 +188,9 @@ class _Summary:
     with_missing: list[Path] = field(default_factory=list)
     """Images with NaN or infinite pixels."""
 
+    gray: list[Path] = field(default_factory=list)
+    """Gray images that were predicted by a network for color images."""
+
     def add(self, image: Input, outcome: Written | DataError) -> None:
         self.done += 1
         if isinstance(outcome, DataError):
@@ -197,6 +200,7 @@ class _Summary:
             self.masks += [outcome.path] if outcome.path else []
             self.pixels += outcome.pixels
             self.with_missing += [image.case.image] if outcome.missing_px else []
+            self.gray += [image.case.image] if outcome.is_gray else []
         speed = self.pixels / 1e6 / (time.monotonic() - self.started)
         self.on_progress(self.done, self.total, f"{speed:.1f} Mpixel/s")
 
@@ -208,11 +212,14 @@ class _Summary:
         """
         config = writer.config
         if self.with_missing:
-            more = ", ..." if len(self.with_missing) > 3 else ""
             console.say(
                 "NaN or infinite pixels were replaced by average or extreme values in "
-                f"{pluralize(len(self.with_missing), 'image')}: "
-                f"{', '.join(map(str, self.with_missing[:3]))}{more}."
+                f"{_count_and_name(self.with_missing)}."
+            )
+        if self.gray:
+            console.say(
+                "Warning: the model expects color images. Gray values were used for all three "
+                f"channels in {_count_and_name(self.gray)}."
             )
         if config.folder is not None:
             console.say(f"{pluralize(len(masks), 'mask')} in {config.folder}")
@@ -227,6 +234,11 @@ class _Summary:
             )
         if config.submission is not None:
             console.say(f"{pluralize(self.total, 'row')} in {config.submission}")
+
+
+def _count_and_name(images: Sequence[Path]) -> str:
+    more = ", ..." if len(images) > 3 else ""
+    return f"{pluralize(len(images), 'image')}: {', '.join(map(str, images[:3]))}{more}"
 
 
 def find_images(

@@ -9,8 +9,9 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from PIL import Image
 from scipy import ndimage
 from skimage import measure
 
+from ushape import io
 from ushape.data.duplicates import (
     Duplicates,
     case_checksums,
@@ -25,7 +27,7 @@ from ushape.data.duplicates import (
     find_duplicate_images,
     hash_pixels,
 )
-from ushape.data.preprocessing import read_image, thin_out
+from ushape.data.preprocessing import RGB, check_sizes, join_channels, thin_out
 from ushape.errors import DataError
 from ushape.formatting import natural_order
 from ushape.io.annotations import read_annotation
@@ -101,6 +103,10 @@ class CaseStats:
     high: float = 0.0
     not_finite: int = 0
     """Number of values that are NaN or infinite."""
+
+    stored_as: Literal["", "gray", "planes"] = ""
+    """How the file holds an image that is read in another form: a gray image among color images,
+    whose values are repeated, or planes that are channels."""
 
     equal_channels: bool = False
     """Whether two channels are identical."""
@@ -198,7 +204,9 @@ def scan_case(case: Case) -> CaseStats:
     """Read and measure the files of a case; a damaged file is reported in `error`."""
     assert case.mask is not None, "only annotated cases are measured"
     try:
-        image, mask = read_image(case), read_annotation(case.mask, case.image)
+        check_sizes(case)
+        stored = io.read(case.image)
+        image, mask = join_channels(case, stored).array, read_annotation(case.mask, case.image)
     except DataError as error:
         files = [path for path in (case.image, case.mask) if isinstance(path, Path)]
         empty = any(path.is_file() and path.stat().st_size == 0 for path in files)
@@ -225,6 +233,7 @@ def scan_case(case: Case) -> CaseStats:
         low=low,
         high=high,
         not_finite=not_finite,
+        stored_as="planes" if stored.array.ndim > image.ndim else "",
         equal_channels=_has_equal_channels(image),
         has_alpha=has_alpha,
         thumbnail=make_thumbnail(image),
@@ -247,6 +256,24 @@ def scan_case(case: Case) -> CaseStats:
         frame_value=_frame_value(codes),
         border_share=_border_share(codes, values),
         fit=fit_outline(image, codes) if same_size and len(values) > 1 else None,
+    )
+
+
+def convert_gray(case_stats: Sequence[CaseStats]) -> tuple[CaseStats, ...]:
+    """Return the statistics as they are if gray images among color images are repeated.
+
+    Nothing is converted unless most images have three channels and all others are gray.
+    """
+    readable = [stats for stats in case_stats if stats.error is None]
+    kinds = Counter((stats.channels, len(stats.shape)) for stats in readable)
+    is_mixed = kinds.keys() == {(1, 2), (RGB, 2)} and kinds[RGB, 2] > kinds[1, 2]
+    if not is_mixed or any(stats.case.channels for stats in readable):
+        return tuple(case_stats)
+    return tuple(
+        replace(stats, channels=RGB, pixels=np.repeat(stats.pixels, RGB, axis=0), stored_as="gray")
+        if stats.channels == 1
+        else stats
+        for stats in case_stats
     )
 
 

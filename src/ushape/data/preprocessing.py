@@ -5,6 +5,7 @@ Training and prediction use the same object, which is stored in the plan.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -16,13 +17,22 @@ import numpy as np
 from ushape import io
 from ushape.errors import ConfigError, DataError, check_range
 from ushape.formatting import pluralize, size_text
-from ushape.io.annotations import read_annotation
+from ushape.io.annotations import read_annotation, size_of
 from ushape.io.placement import AS_THEY_ARE, compare_grids
 from ushape.io.streaming import open_bands
 from ushape.labels import LabelSpace
 from ushape.normalization import Normalization
 from ushape.transforms.resampling import find_box, place_classes, place_image, restore_probabilities
 from ushape.types import Box, Case, Geometry, Pixels, Sample
+
+RGB = 3
+"""Number of channels for which a gray image is repeated."""
+
+LARGE_PX = 1 << 26
+"""Number of pixels of an image or mask above which sizes are compared before it is unpacked."""
+
+MAX_PLANES = 16
+"""Largest number of planes that are read as channels if the mask has one plane."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +130,7 @@ class Preprocessing:
         if not self.needs_group:
             return None
         group = tuple(companions) or (case,)
-        return measure_group(group, self.config.percentiles, self.config.crop)
+        return measure_group(group, self.config.percentiles, self.config.crop, self.channels)
 
     def place(
         self,
@@ -187,7 +197,10 @@ class GroupStats:
 
 @lru_cache(maxsize=64)
 def measure_group(
-    cases: tuple[Case, ...], percentiles: tuple[float, float], crop: bool
+    cases: tuple[Case, ...],
+    percentiles: tuple[float, float],
+    crop: bool,
+    channels: int | None = None,
 ) -> GroupStats:
     """Read all images of a group and measure their common box and the intensities within it.
 
@@ -196,10 +209,10 @@ def measure_group(
     """
     box: Box | None = None
     if crop:
-        edges = zip(*(find_box(read_image(case)) for case in cases), strict=True)
+        edges = zip(*(find_box(read_image(case, channels)) for case in cases), strict=True)
         box = tuple((min(e[0] for e in edge), max(e[1] for e in edge)) for edge in edges)
     inside = tuple(slice(*edge) for edge in box) if box else ()
-    pixels = [thin_out(read_image(case)[(slice(None), *inside)], 4096) for case in cases]
+    pixels = [thin_out(read_image(case, channels)[(slice(None), *inside)], 4096) for case in cases]
     if len({len(part) for part in pixels}) > 1:
         raise DataError(
             f"{cases[0].image.parent}: the images of one group differ in their number of channels.",
@@ -244,7 +257,10 @@ def read_first_file(case: Case) -> Pixels:
 
 
 def join_channels(case: Case, first: Pixels, channels: int | None = None) -> Pixels:
-    """Add the further channels of a case to the image that was read from its first file.
+    """Return the image of a case with all its channels, from the image that its first file holds.
+
+    Planes, such as pages of a TIFF, are channels if the mask has a single one, or if the model
+    expects as many channels. A gray image is repeated if three channels are expected.
 
     Raises:
         DataError: if the number of channels is another one, or the files differ in size.
@@ -254,6 +270,11 @@ def join_channels(case: Case, first: Pixels, channels: int | None = None) -> Pix
         image = np.concatenate(
             [image, *(_read_further(path, first, case) for path in case.channels)]
         )
+    elif _has_channels_as_planes(case, first, channels):
+        image = image[0]
+    is_gray = channels == RGB and len(image) == 1 and image.ndim == 3 and not case.channels
+    if is_gray:
+        image = np.repeat(image, RGB, axis=0)
     if channels is not None and image.shape[0] != channels:
         raise DataError(
             f"{case.image}: the image has {pluralize(image.shape[0], 'channel')}, but the model "
@@ -261,7 +282,18 @@ def join_channels(case: Case, first: Pixels, channels: int | None = None) -> Pix
             code="channel_count_mismatch",
             hint="Convert the image, or train a model on images like this one.",
         )
-    return replace(first, array=image)
+    return replace(first, array=image, is_repeated_gray=is_gray)
+
+
+def _has_channels_as_planes(case: Case, pixels: Pixels, channels: int | None) -> bool:
+    """Return whether the planes of a volume are channels of an image, saved as pages of a TIFF."""
+    is_stack = len(pixels.array) == 1 and pixels.array.ndim == 4
+    if not is_stack or pixels.grid is not None or pixels.array.shape[1] > MAX_PLANES:
+        return False
+    if channels is not None:
+        return channels == pixels.array.shape[1]
+    size = io.read_size(case.mask) if isinstance(case.mask, Path) else None
+    return size == pixels.array.shape[2:]
 
 
 def _read_further(path: Path, first: Pixels, case: Case) -> np.ndarray:
@@ -288,11 +320,30 @@ def read_classes(case: Case, space: LabelSpace) -> np.ndarray | None:
     """Read the mask as class indices (*S); None for a case without a mask."""
     if case.mask is None:
         return None
+    check_sizes(case)
     mask = read_annotation(case.mask, case.image)
     try:
         return space.classes_of(mask.codes, mask.encoding)
     except DataError as error:
         raise DataError(f"{case.mask}: {error.message}", code=error.code, hint=error.hint) from None
+
+
+def check_sizes(case: Case) -> None:
+    """Compare the sizes of a large image and its mask by their headers, before they are unpacked.
+
+    Raises:
+        DataError: if one of them has more than LARGE_PX pixels, and their sizes differ.
+    """
+    if case.mask is None or case.channels or not case.image.is_file():
+        return
+    sizes = io.read_size(case.image), size_of(case.mask)
+    image, mask = sizes
+    if isinstance(case.mask, Path) and io.read_grid(case.mask) and io.read_grid(case.image):
+        return  # Their positions decide which pixels belong together.
+    if image is None or mask is None or max(map(math.prod, (image, mask))) <= LARGE_PX:
+        return
+    if sorted(image) != sorted(mask) and image[1:] != mask:
+        raise mask_size_error(case, image, mask)
 
 
 def mask_size_error(case: Case, image: Sequence[int], mask: Sequence[int]) -> DataError:

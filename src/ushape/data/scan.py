@@ -12,7 +12,7 @@ import numpy as np
 
 from ushape import io
 from ushape.data.cache import join_errors
-from ushape.data.case_stats import CaseStats, duplicates_among, scan_cases, sum_values
+from ushape.data.case_stats import CaseStats, convert_gray, duplicates_among, scan_cases, sum_values
 from ushape.data.class_names import StatedClasses
 from ushape.data.discovery import DatasetListing, discover
 from ushape.data.duplicates import Duplicates, combine_checksums, file_checksums
@@ -227,7 +227,7 @@ def scan_dataset(
     found = DatasetStats(
         folder=folder,
         listing=listing,
-        case_stats=tuple(measured),
+        case_stats=convert_gray(measured),
         labels=labels,
         label_space=None,
         label_error=None,

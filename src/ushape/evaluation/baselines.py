@@ -122,7 +122,9 @@ class Baselines:
         )
 
 
-def measure_baselines(facts: Sequence[CaseFacts], space: LabelSpace) -> Baselines:
+def measure_baselines(
+    facts: Sequence[CaseFacts], space: LabelSpace, channels: int | None = None
+) -> Baselines:
     """Choose the baselines on training cases.
 
     At most 100 cases are read, evenly spread, and sampled on a grid of points. Thresholds are those
@@ -132,7 +134,7 @@ def measure_baselines(facts: Sequence[CaseFacts], space: LabelSpace) -> Baseline
         DataError: if a file cannot be read.
     """
     chosen = _thin_out(facts)
-    samples = [_sample(fact.case, space) for fact in chosen]
+    samples = [_sample(fact.case, space, channels) for fact in chosen]
     if not samples:
         return Baselines(note="there are no training cases")
     classes = np.stack([own for own, _ in samples])
@@ -249,11 +251,11 @@ def _thin_out(facts: Sequence[CaseFacts]) -> Sequence[CaseFacts]:
     return facts[::step]
 
 
-def _sample(case: Case, space: LabelSpace) -> tuple[np.ndarray, np.ndarray]:
+def _sample(case: Case, space: LabelSpace, channels: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Return class indices (*grid) and pixels (C, *grid) of a training case at the grid points."""
     classes = read_classes(case, space)
     assert classes is not None, "training cases are annotated"
-    image = read_image(case)
+    image = read_image(case, channels)
     points = _grid_points(classes.shape)
     return classes[points], np.stack([plane[points] for plane in image])
 

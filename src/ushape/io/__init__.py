@@ -145,6 +145,26 @@ def write_mask(
     return None
 
 
+def read_size(path: Path) -> tuple[int, ...] | None:
+    """Return S of an image from its header, without unpacking pixels.
+
+    Returns:
+        None for DICOM and Zarr.
+
+    Raises:
+        DataError: if the format is unknown or the header is damaged.
+    """
+    sizes: dict[Callable[[Path], Pixels], Callable[[Path], tuple[int, ...]]] = {
+        itk.read: itk.read_size,
+        raster.read: raster.read_size,
+        tiff.read: tiff.read_size,
+        npy.read: npy.read_size,
+        npy.read_npz: npy.read_npz_size,
+    }
+    read_header = sizes.get(reader_of(path))
+    return read_header(path) if read_header is not None else None
+
+
 def read_grid(path: Path) -> Grid | None:
     """Return an image's position in the patient from its header; None if its format has none.
 

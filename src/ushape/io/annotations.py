@@ -71,6 +71,19 @@ def _read_on_grid(path: Path, image: Path | None) -> MaskPixels:
     return mask if grid is None else place_on(grid, mask, path)
 
 
+def size_of(mask: Mask) -> tuple[int, ...] | None:
+    """Return S of a mask as its header states it; None if that is not known.
+
+    Raises:
+        DataError: if the format is unknown or the header is damaged.
+    """
+    if isinstance(mask, CocoMask):
+        image = read_coco(mask.path).images.get(mask.image_id)
+        return (int(image["height"]), int(image["width"])) if image is not None else None
+    file = mask.paths[0] if isinstance(mask, MaskParts) else mask
+    return io.read_size(file) if isinstance(file, Path) else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class CocoFile:
     """Content of a COCO JSON file."""

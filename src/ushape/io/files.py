@@ -8,10 +8,11 @@ import json
 import math
 import os
 import re
+import sys
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,6 +30,9 @@ MAX_PIXELS = 2**31
 MAX_INFLATION = 4096
 """Largest ratio of decoded to stored bytes, for images of more than SMALL_BYTES."""
 
+WORKING_BYTES = 16
+"""Memory for each value of a large image while it is read and measured, in bytes."""
+
 SMALL_BYTES = 2**28
 """Decoded size up to which any ratio is accepted: an empty mask compresses very well."""
 
@@ -37,6 +41,9 @@ MAX_NAME_BYTES = 200
 
 CHECKSUM = "checksum"
 """Key of the checksum in a JSON file that `write_sealed_json` wrote."""
+
+JSON_INFLATION = 16
+"""Largest usual ratio of the memory of JSON's values to their size in the file."""
 
 DAMAGED = "The file is damaged or its suffix is wrong. Copy it again, or remove it from the data."
 """Hint of every error about a damaged file."""
@@ -96,7 +103,10 @@ def read_json(path: Path, error: type[UshapeError], *, code: str, hint: str) -> 
 
     Raises:
         UshapeError: if the file is missing, or is not JSON in UTF-8.
+        DataError: if there is not enough memory for it.
     """
+    if path.is_file() and path.stat().st_size > SMALL_BYTES // JSON_INFLATION:
+        check_memory(path, JSON_INFLATION * path.stat().st_size, "JSON")
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as problem:
@@ -208,8 +218,9 @@ def check_claim(path: Path, shape: Sequence[int], value_bytes: int, present_byte
         present_bytes: Stored bytes that the values are decoded from.
 
     Raises:
-        DataError: if an axis is shorter than 1, if there are more than MAX_PIXELS values, or if
-            no compression could store that many values in the bytes present.
+        DataError: if an axis is shorter than 1, if there are more than MAX_PIXELS values, if no
+            compression could store that many values in the bytes present, or if there is not
+            enough memory.
     """
     if not shape or min(shape) < 1:
         raise damaged(path, f"the header states the shape {size_text(shape)}")
@@ -225,6 +236,45 @@ def check_claim(path: Path, shape: Sequence[int], value_bytes: int, present_byte
         raise damaged(
             path, f"the header states the shape {size_text(shape)}, stored in {present_bytes} bytes"
         )
+    if count * value_bytes > SMALL_BYTES:
+        check_memory(
+            path, count * max(WORKING_BYTES, 4 * value_bytes), f"{size_text(shape)} values"
+        )
+
+
+def check_memory(path: Path, wanted_bytes: int, content: str) -> None:
+    """Check that a file can be unpacked into the memory that is free.
+
+    Args:
+        content: What the file holds, for the message.
+
+    Raises:
+        DataError: if there is not enough memory.
+    """
+    free = free_memory_bytes()
+    if wanted_bytes > free:
+        raise DataError(
+            f"{path}: the file holds {content}, for which about {wanted_bytes / 1e9:.1f} GB of "
+            f"memory are needed; {free / 1e9:.1f} GB are free.",
+            code="image_too_large",
+            hint="Divide the file into parts, close other programs, or use a machine with more "
+            "memory.",
+        )
+
+
+def free_memory_bytes() -> int:
+    """Return how much memory this process can still use, within the limits that apply to it."""
+    free = int(psutil.virtual_memory().available)
+    limit, used = (Path("/sys/fs/cgroup", name) for name in ("memory.max", "memory.current"))
+    with suppress(OSError, ValueError):  # Not Linux, or "max": no limit.
+        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    if sys.platform != "win32":
+        import resource
+
+        address_space = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if address_space != resource.RLIM_INFINITY:
+            free = min(free, address_space - psutil.Process().memory_info().vms)
+    return max(0, free)
 
 
 def last_line(error: Exception) -> str:

@@ -67,6 +67,16 @@ def read_grid(path: Path) -> Grid:
         return _grid_of(path, reader, remarks)
 
 
+def read_size(path: Path) -> tuple[int, ...]:
+    """Return S, without axes of length 1, from the header.
+
+    Raises:
+        DataError: as for `read`.
+    """
+    grid = read_grid(path)
+    return tuple(grid.shape[axis] for axis in axes_kept(grid))
+
+
 def on_grid(array: np.ndarray, grid: Grid) -> Pixels:
     """Return the pixels (C, *S) of an array (C, *grid.shape), without axes of length 1."""
     shape = (grid.shape[axis] for axis in axes_kept(grid))

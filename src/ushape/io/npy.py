@@ -53,6 +53,32 @@ def read_npz(path: Path) -> Pixels:
             return Pixels(array=channels_first(path, array))
 
 
+def read_size(path: Path) -> tuple[int, ...]:
+    """Return S of the array of a .npy, from its header.
+
+    Raises:
+        DataError: as for `read`, except for the size.
+    """
+    with files.reading(path), path.open("rb") as file:
+        shape, _, dtype = _read_header(path, file)
+        return channels_first(path, placeholder(shape, dtype)).shape[1:]
+
+
+def read_npz_size(path: Path) -> tuple[int, ...]:
+    """Return S of the first array of a .npz, from its header.
+
+    Raises:
+        DataError: as for `read_npz`, except for the size.
+    """
+    with (
+        files.reading(path),
+        zipfile.ZipFile(path) as packed,
+        packed.open(packed.infolist()[0]) as file,
+    ):
+        shape, _, dtype = _read_header(path, cast(BufferedIOBase, file))
+        return channels_first(path, placeholder(shape, dtype)).shape[1:]
+
+
 def open_rows(path: Path) -> RowReader:
     """Open a .npy to read parts of it; the array may be stored in C or Fortran order.
 

@@ -14,6 +14,12 @@ from ushape.types import MaskEncoding, Palette, Pixels, TiffMetadata
 
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow raises an error above twice this number.
 
+ORIENTATION = 274
+"""Number of the tag Orientation in EXIF and TIFF."""
+
+SWAPPING = (5, 6, 7, 8)
+"""EXIF orientations that exchange height and width."""
+
 ALPHA_MODES = ("LA", "La", "RGBA", "RGBa", "PA")
 """Modes of Pillow whose last channel is opacity."""
 
@@ -54,6 +60,26 @@ def read(path: Path) -> Pixels:
     if image.mode in ALPHA_MODES:
         array, alpha = array[:-1], array[-1].copy()
     return Pixels(array=np.ascontiguousarray(array), palette=palette, alpha=alpha)
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """Return the size (y, x) that the header states, as the image is displayed.
+
+    Raises:
+        DataError: if the file is not an image.
+    """
+    with reading(path), Image.open(path) as opened:
+        width, height = opened.size
+        is_swapped = orientation_of(opened) in SWAPPING
+        return (width, height) if is_swapped else (height, width)
+
+
+def orientation_of(image: Image.Image) -> int:
+    """Return the EXIF orientation of an open image, 1 to 8, without unpacking its pixels."""
+    if image.format == "PNG" and not any("exif" in str(key) for key in image.info):
+        return 1  # Pillow would unpack the pixels, behind which it could stand.
+    stated = image.getexif().get(ORIENTATION, 1)
+    return int(stated) if stated in range(2, 9) else 1
 
 
 def write(

@@ -84,6 +84,18 @@ def _read_open(path: Path, file: tifffile.TiffFile) -> Pixels:
     )
 
 
+def read_size(path: Path) -> tuple[int, ...]:
+    """Return S as the header states it.
+
+    Raises:
+        DataError: as for `read`, except for the size.
+    """
+    with files.reading(path), tifffile.TiffFile(path, _multifile=False) as file:
+        series = first_series(path, file)
+        sizes = zip(series.axes, series.shape, strict=True)
+        return tuple(n for name, n in sizes if name in "YX" or (n > 1 and name not in "SC"))
+
+
 def write(
     file: BinaryIO, array: np.ndarray, encoding: MaskEncoding, like: TiffMetadata | None
 ) -> None:

@@ -82,7 +82,7 @@ def test_preprocessing_normalizes_each_image_by_its_own_statistics(case):
 
 def test_preprocessing_names_the_file_with_other_channels_or_values(case):
     with pytest.raises(DataError) as error:
-        prepare(channels=3).load(case)
+        prepare(channels=2).load(case)
     assert error.value.code == "channel_count_mismatch"
     Image.fromarray(np.full((31, 42), 7, np.uint8)).save(case.mask)
     with pytest.raises(DataError, match=r"m\.png: .* not classes: 7 in 1302 pixels"):

@@ -1,7 +1,9 @@
 """Scan of a data set: each file is read once, and errors are collected."""
 
 import shutil
+import zlib
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from ushape import io
 from ushape.data.class_names import StatedClasses, complete_labels
 from ushape.data.discovery import discover
 from ushape.data.duplicates import dataset_checksum
+from ushape.data.preprocessing import read_image
 from ushape.data.scan import describe_dataset, scan_dataset
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
 from ushape.errors import DataError
@@ -180,3 +183,51 @@ def test_scan_takes_object_ids_for_foreground(tmp_path):
     assert stats.space.names == ("background", "foreground")
     assert stats.label_rule == "one mask per object, all of them foreground"
     assert [stats.class_pixels(one) for one in stats.case_stats] == [(61, 3)] * 3
+
+
+def test_gray_images_among_color_images_become_color(data):
+    rng = np.random.default_rng(0)
+    paths = sorted((data / "images").glob("*.png"))
+    for path in paths[2:]:
+        colors = np.stack([np.asarray(Image.open(path))] * 3, axis=-1)
+        Image.fromarray(colors + rng.integers(9, size=colors.shape, dtype=np.uint8)).save(path)
+    stats = scan(data)
+    stats.raise_if_unusable()
+    assert {one.channels for one in stats.case_stats} == {3}
+    assert {len(one.pixels) for one in stats.case_stats} == {3}
+    gray = [one for one in stats.case_stats if one.stored_as == "gray"]
+    assert [one.case.image for one in gray] == paths[:2]
+    image = read_image(gray[0].case, channels=3)
+    assert (image == np.asarray(Image.open(paths[0]))).all()
+
+
+def test_pages_are_channels_if_the_mask_has_one_page(data):
+    import tifffile
+
+    for path in (data / "images").glob("*.png"):
+        plane = np.asarray(Image.open(path))
+        pages = np.stack([plane, 255 - plane, plane // 2])
+        tifffile.imwrite(path.with_suffix(".tif"), pages, photometric="minisblack")
+        path.unlink()
+    stats = scan(data)
+    stats.raise_if_unusable()
+    assert {(one.channels, one.shape, one.stored_as) for one in stats.case_stats} == {
+        (3, (64, 64), "planes")
+    }
+    # Without the mask, the channels that a model expects decide.
+    alone = replace(stats.case_stats[0].case, mask=None)
+    assert read_image(alone, channels=3).shape == (3, 64, 64)
+    assert read_image(alone).shape == (1, 3, 64, 64)
+
+
+@pytest.mark.parametrize("which", ["images", "masks"])
+def test_sizes_are_compared_before_a_large_file_is_unpacked(which, data):
+    # A PNG of one row of bytes whose header states 20000 x 20000 pixels.
+    path = data / which / "dish01_01.png"
+    content = bytearray(path.read_bytes())
+    header = b"IHDR" + (20_000).to_bytes(4, "big") * 2 + bytes(content[24:29])
+    content[12:33] = header + zlib.crc32(header).to_bytes(4, "big")
+    path.write_bytes(content)
+    broken = next(one for one in scan(data).case_stats if one.case.id == "dish01_01")
+    assert broken.error_code == "mask_size_mismatch"
+    assert "20000 × 20000" in broken.error

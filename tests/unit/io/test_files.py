@@ -6,6 +6,7 @@ import pytest
 
 from codes import raises_code
 from ushape.errors import DataError, RunError
+from ushape.io import files
 from ushape.io.files import (
     append_line,
     check_claim,
@@ -128,3 +129,36 @@ def test_write_bytes_names_the_file_that_cannot_be_written(tmp_path):
         write_bytes(tmp_path / "taken", b"content")
     assert caught.value.filename == str(tmp_path / "taken")
     assert not list((tmp_path / "taken").iterdir())
+
+
+def test_large_claims_are_compared_with_the_free_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "free_memory_bytes", lambda: 3_000_000_000)
+    side = 20_000
+    with raises_code(DataError, "image_too_large") as error:
+        files.check_claim(tmp_path / "x.png", (side, side), 1, side * side)
+    assert "6.4 GB" in error.value.message
+    assert "3.0 GB" in error.value.message
+    files.check_claim(tmp_path / "x.png", (side // 2, side // 2), 1, side * side)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_free_memory_respects_the_limit_of_the_process():
+    code = """
+import resource
+resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
+from ushape.io.files import free_memory_bytes
+print(free_memory_bytes())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 0 < int(done.stdout) < 3 << 30
+
+
+def test_json_that_needs_more_memory_than_is_free_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "free_memory_bytes", lambda: 100_000_000)
+    path = tmp_path / "large.json"
+    path.write_text("[" + "1," * 9_000_000 + "1]")
+    with raises_code(DataError, "image_too_large"):
+        files.read_json(path, DataError, code="unreadable_text", hint="Write JSON.")
+    path.write_text("[" * 100_000)
+    with raises_code(DataError, "unreadable_text"):
+        files.read_json(path, DataError, code="unreadable_text", hint="Write JSON.")

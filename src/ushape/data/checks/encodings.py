@@ -31,6 +31,33 @@ def find_wrong_suffixes(dataset: DatasetStats) -> Iterator[Finding]:
         )
 
 
+def find_converted_images(dataset: DatasetStats) -> Iterator[Finding]:
+    """Find gray images among color images, and planes that are read as channels."""
+    total = len(dataset.readable)
+    gray = [stats.case.id for stats in dataset.readable if stats.stored_as == "gray"]
+    if gray:
+        yield Finding(
+            check="gray",
+            severity="warning",
+            text=f"{pluralize(len(gray), 'image')} of {total} are gray, the others have three "
+            "channels. The gray values are used for all three channels.",
+            fix="No action is needed if the images show the same kind of scene; otherwise remove "
+            "the gray images.",
+            cases=tuple(gray),
+        )
+    planes = [stats for stats in dataset.readable if stats.stored_as == "planes"]
+    if planes:
+        yield Finding(
+            check="planes",
+            severity="warning",
+            text=f"In {pluralize(len(planes), 'image')}, the file has {planes[0].channels} planes "
+            "(pages of a TIFF), but the mask has one. The planes are read as channels.",
+            fix="No action is needed if the planes are channels; otherwise save a mask for each "
+            "plane, or each plane as an image.",
+            cases=tuple(stats.case.id for stats in planes),
+        )
+
+
 def find_unusual_masks(dataset: DatasetStats) -> Iterator[Finding]:
     """Find masks whose classes are not the gray values or colors of the file."""
     for kind, text, fix in (

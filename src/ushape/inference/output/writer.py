@@ -36,6 +36,9 @@ class Written:
     missing_px: int = 0
     """Number of pixels of the image that are NaN or infinite."""
 
+    is_gray: bool = False
+    """Whether the only channel of the image was used for all channels of the network."""
+
 
 class PredictionWriter:
     """Writes the outputs of each image. Safe to use from several threads, one image each."""
@@ -114,7 +117,8 @@ class PredictionWriter:
             "expected_dice": self.predictor.expected_dice(prediction),
         }
         self._finish(image, [{**row, **confidence} for row in rows or [{}]])
-        return Written(target, prediction.classes.size, prediction.missing_px)
+        is_gray = prediction.source is not None and prediction.source.is_repeated_gray
+        return Written(target, prediction.classes.size, prediction.missing_px, is_gray)
 
     def write_streamed(self, image: Input, prediction: StreamedPrediction) -> Written:
         """Write mask, run lengths and probabilities of an image larger than memory.
