@@ -8,9 +8,11 @@ import numpy as np
 from scipy import ndimage
 
 from ushape.evaluation.case_images import CasePicture, make_picture
+from ushape.evaluation.case_metrics import AP_IOUS
+from ushape.evaluation.pixel_counts import PixelCounts
 from ushape.evaluation.scores import CaseScore, score_case
 from ushape.evaluation.storage import Report
-from ushape.evaluation.summary import summarize
+from ushape.evaluation.summary import Summary, summarize
 from ushape.formatting import TextTable
 from ushape.inference.decision_rule import DecisionRule, apply_rule
 from ushape.labels import IGNORE, LabelSpace
@@ -27,6 +29,9 @@ class MadeCase:
     scores: list[CaseScore]
     picture: CasePicture
     reliability: dict[str, Reliability]
+    prediction: Prediction
+    truth: np.ndarray
+    space: LabelSpace = CELL
 
 
 def make_case(
@@ -55,13 +60,19 @@ def make_case(
         shares = odds / odds.sum(axis=0)
     image = (110 + 45 * blobs[0] + rng.normal(0, 10, (3, size, size))).clip(0, 255)
     prediction = Prediction(probabilities=shares, classes=apply_rule(DecisionRule(), shares, space))
-    metrics = [{"hausdorff95": 12.3, "surface_dice": 0.8, "label_error_score": None}] * len(blobs)
+    objects = {"true_objects": 5.0 + seed % 7, "predicted_objects": 6.0}
+    precision = {name: 1 - iou for name, iou in AP_IOUS.items()}
+    measured = {"hausdorff95": 12.3, "surface_dice": 0.8, "label_error_score": None}
+    metrics = [{**measured, **precision, **objects}] * len(blobs)
     found = [measure_reliability(share, truth > 0) for share in shares[space.foreground]]
     names = [region.name for region in space.scored]
     return MadeCase(
         score_case(name, group, prediction.classes, truth, space, metrics),
         make_picture(name, group, image.astype(np.uint8), truth, prediction, space),
         dict(zip(names, found, strict=True)),
+        prediction,
+        truth,
+        space,
     )
 
 
@@ -85,12 +96,19 @@ def make_cases() -> list[MadeCase]:
 def make_report(cases: list[MadeCase], **changes: object) -> Report:
     """A report of these cases in which every section is filled."""
     scores = [score for case in cases for score in case.scores]
+    reliability = cases and cases[0].reliability
+    summary = summarize(scores, noun="dishes", reliability=reliability)
     values = {
         "title": "cells: test cases, used for nothing else",
-        "summary": summarize(scores, noun="dishes", reliability=cases and cases[0].reliability),
+        "summary": _with_counts(summary, cases) if cases else summary,
         "scores": scores,
         "epochs": [
-            {"epoch": str(n), "loss": f"{1 / n:.3f}", "validation_dice": f"{1 - 0.5 / n:.3f}"}
+            {
+                "epoch": str(n),
+                "loss": f"{1 / n:.3f}",
+                "validation_loss": f"{0.5 / n:.3f}",
+                "validation_dice": f"{1 - 0.5 / n:.3f}",
+            }
             for n in range(1, 13)
         ],
         "split_lines": ["By dish: 8 for training, 3 for validation, 12 for the test."],
@@ -107,6 +125,19 @@ def make_report(cases: list[MadeCase], **changes: object) -> Report:
         ],
     }
     return Report(**{**values, **changes})
+
+
+def _with_counts(summary: Summary, cases: list[MadeCase]) -> Summary:
+    """Add what is measured from pixels: confusion matrix and scores at each threshold."""
+    pixels = PixelCounts(cases[0].space)
+    for case in cases:
+        shares, found = case.prediction.probabilities, case.prediction.classes
+        pixels.add(case.scores[0].group, shares, found, case.truth)
+    classes = [
+        replace(own, threshold_curve=pixels.curves[own.name], thresholds=(0.5,))
+        for own in summary.classes
+    ]
+    return replace(summary, classes=tuple(classes), confusion=pixels.confusion)
 
 
 def _blobs(rng: np.random.Generator, size: int) -> np.ndarray:

@@ -195,3 +195,41 @@ def test_page_states_how_many_pictures_it_contains(opened, tmp_path, cases, monk
         page.locator("#case-choice").select_option(label="empty")
         expect(page.locator("#chosen .facts")).to_contain_text("no picture of this image")
         expect(page.locator("#chosen canvas").first).to_be_hidden()
+
+
+@pytest.mark.parametrize("width", [500, 1200])
+def test_tables_keep_all_columns_and_their_first_one_in_view(opened, tmp_path, width):
+    names = ("background", *(f"tissue of kind {n}" for n in range(8)))
+    space = LabelSpace(values=tuple(range(9)), names=names)
+    made = [make_case(f"a_rather_long_name_of_a_case_{n}", 48, n, space) for n in range(3)]
+    write_report(tmp_path / "report.html", make_report(made))
+    with opened(tmp_path / "report.html", viewport={"width": width, "height": 900}) as page:
+        page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+        for table in page.locator(".scroll").all():
+            hidden = table.evaluate(
+                """region => {
+                    region.scrollLeft = region.scrollWidth;
+                    const frame = region.getBoundingClientRect();
+                    const rows = [...region.querySelectorAll("tr")].map((row) => [...row.cells]);
+                    const inside = (cell) => {
+                        const box = cell.getBoundingClientRect();
+                        return box.left >= frame.left - 1 && box.right <= frame.right + 1;
+                    };
+                    return rows.filter((row) => !inside(row[0]) || !inside(row.at(-1)))
+                        .filter((row) => getComputedStyle(row.at(-1)).display !== "none").length;
+                }"""
+            )
+            assert hidden == 0
+
+
+def test_new_plots_have_names_and_marks(opened, page_file):
+    with opened(page_file) as page:
+        for plot in ("object-precision", "object-counts", "loss", "validation-loss", "validation"):
+            svg = page.locator(f"#{plot} svg")
+            expect(svg).to_have_count(1)
+            assert svg.get_attribute("aria-label")
+        expect(page.locator("#threshold-curves svg")).to_have_count(1)
+        mark = page.locator('#object-counts a[aria-label^="cell_3:"]')
+        expect(mark).to_have_attribute("aria-label", "cell_3: 8 annotated, 6 predicted")
+        mark.click()
+        expect(page.locator("#chosen h3")).to_have_text("cell_3")

@@ -26,7 +26,7 @@ def test_page_loads_nothing_and_fits_the_screen(page_file, opened, scheme, width
         expect(page.locator("#dots a")).to_have_count(11)
         expect(page.locator("#by-size a")).to_have_count(10)
         expect(page.locator("#loss svg, #validation svg, .reliability svg")).to_have_count(3)
-        expect(page.locator(".card canvas:visible")).to_have_count(6)
+        expect(page.locator(".card canvas:visible")).to_have_count(8)
         assert (colors_of(page, "body")[1] == "rgb(255, 255, 255)") == (scheme == "light")
 
 
@@ -75,7 +75,7 @@ def test_page_without_javascript_has_values_and_pictures(page_file, opened):
     with opened(page_file, java_script_enabled=False) as page:
         expect(page.locator(".verdict")).to_contain_text("The mean Dice on")
         expect(page.locator("noscript p").first).to_contain_text("require JavaScript")
-        expect(page.locator(".still img")).to_have_count(3)
+        expect(page.locator(".still img")).to_have_count(4)
         expect(page.locator("#all-cases td").first).to_have_text("missed")
         expect(page.locator("#chosen")).to_be_hidden()
 

@@ -13,13 +13,16 @@ import numpy as np
 from ushape.instances.label import ObjectConfig, by_class, label_objects
 from ushape.io.streaming import read_spacing
 from ushape.labels import IGNORE, LabelSpace, Region
-from ushape.metrics.instance import count_objects
+from ushape.metrics.instance import IOU_THRESHOLDS, count_objects
 from ushape.metrics.probability import Reliability, auroc, average_precision, measure_reliability
 from ushape.metrics.surface import measure_surfaces
 from ushape.types import Prediction
 
 CONFIDENT = 0.9
 """Probability from which a prediction that contradicts the mask counts as confident."""
+
+AP_IOUS = {f"object_ap_{round(100 * iou)}": iou for iou in IOU_THRESHOLDS}
+"""IoU threshold of each metric that is a point of the curve of average precision against IoU."""
 
 TOLERANCE_PX = 2.0
 """Tolerance of the surface Dice in pixels of the finest axis."""
@@ -96,7 +99,8 @@ def compute_case_metrics(
       the class is only annotated or only predicted.
     - surface_dice: fraction of both surfaces that lies within 2 pixels of the other.
     - object_f1, object_average_precision, panoptic_quality: for objects matched at IoU 0.5; the
-      second is averaged over IoU 0.5 to 0.95. They are 0 if only one mask contains objects.
+      second is averaged over IoU 0.5 to 0.95, and object_ap_50 to object_ap_95 are its values at
+      each. They are 0 if only one mask contains objects.
     - auroc, average_precision, brier, calibration_error: for the probability of the class.
     - label_error_score: number of pixels at which the prediction contradicts the mask with a
       probability above 90%, divided by the size of the larger of annotation and prediction. A
@@ -150,6 +154,7 @@ def _measure_class(
             "object_f1": objects.f1(),
             "object_average_precision": objects.mean_average_precision,
             "panoptic_quality": objects.panoptic_quality,
+            **{name: objects.average_precision(iou) for name, iou in AP_IOUS.items()},
             "true_objects": float(objects.truth),
             "predicted_objects": float(objects.predicted),
             "auroc": auroc(probability, in_truth, counted),

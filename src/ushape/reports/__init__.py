@@ -16,7 +16,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ushape.formatting import one_line, printable
+from ushape.formatting import count_text, one_line, printable
 from ushape.io.files import write_bytes
 
 FOLDER = files("ushape.reports") / "templates"
@@ -54,6 +54,7 @@ def write_page(
         undefined=jinja2.StrictUndefined,
         finalize=_finalize,
     )
+    environment.filters["count_text"] = count_text
     page = environment.get_template(template).render(
         style=Markup("\n".join(map(_read, ("base.css", *styles)))),
         program=Markup(program),

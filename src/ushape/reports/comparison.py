@@ -8,6 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from ushape.evaluation.case_metrics import AP_IOUS
 from ushape.evaluation.class_scores import Mean
 from ushape.evaluation.comparison import CaseChange, Comparison, compare_scores
 from ushape.evaluation.storage import Report
@@ -73,6 +74,8 @@ def metric_tables(sides: Sequence[Side]) -> list[TextTable]:
         columns = [next((c for c in s.classes if c.name == own.name), None) for s in summaries]
         rows = []
         for name in own.means if len(units) == 1 else without_distances(own.means):
+            if name in AP_IOUS:
+                continue
             texts = [_mean_text(column.means.get(name) if column else None) for column in columns]
             if any(texts):
                 metric = metric_name(name)

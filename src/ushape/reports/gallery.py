@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ushape.evaluation.case_images import CasePicture, encode_picture, reduce_picture
+from ushape.evaluation.case_metrics import AP_IOUS
 from ushape.evaluation.class_scores import ClassScores
 from ushape.evaluation.scores import CaseScore
 from ushape.evaluation.summary import Summary
@@ -28,6 +29,9 @@ QUALITY_LEVELS = ((512, 80), (384, 75), (320, 70), (256, 60), (192, 50))
 HIGHLIGHTS = ("Lowest Dice", "Median Dice", "Highest Dice")
 
 FALSE_POSITIVE = "Largest false positive"
+
+MAX_CLASS_STILLS = 12
+"""Maximum number of classes of which static pictures are shown."""
 
 MAX_DOTS = 4000
 """Maximum number of cases in a plot; from more, an evenly spaced subset is drawn."""
@@ -160,14 +164,59 @@ def _fill(
         yield encoded
 
 
-def draw_still(picture: CasePicture) -> str:
-    """Draw the outlines of all classes and return them as a data URI."""
+def draw_still(picture: CasePicture, class_name: str | None = None) -> str:
+    """Draw the outlines of all classes, or of one, and return the picture as a data URI."""
     small = reduce_picture(picture, 320)
-    predicted = np.zeros_like(small.truth)
+    truth, predicted = small.truth, np.zeros_like(small.truth)
     for own in small.classes:
-        predicted[own.percent >= own.threshold] = own.region.classes[0]
+        if class_name in (None, own.region.name):
+            predicted[own.percent >= own.threshold] = own.region.classes[0]
+        if class_name == own.region.name:
+            truth = np.where(own.region.of(truth), own.region.classes[0], 0).astype(np.uint8)
     image = np.moveaxis(small.image, -1, 0)
-    return as_data(outline(image, small.truth, predicted), kind="webp")
+    return as_data(outline(image, truth, predicted), kind="webp")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassStill:
+    """Static picture of one class of a case."""
+
+    label: str
+    """One of `HIGHLIGHTS`."""
+
+    case: str
+    dice: float
+    data: str
+    """Data URI of the image with the outlines of this class alone."""
+
+
+def class_stills(
+    pictures: Sequence[CasePicture], scores: Sequence[CaseScore]
+) -> dict[str, list[ClassStill]]:
+    """Return the pictures with the lowest, median and highest Dice of each class.
+
+    Returns:
+        Pictures by class name; empty for a single class, whose pictures the gallery shows, and for
+        classes without an annotated case that has a picture.
+    """
+    by_case = {picture.case: picture for picture in pictures}
+    dice_of: dict[str, dict[str, float]] = {score.class_name: {} for score in scores}
+    for score in scores:
+        if score.counts.truth:
+            dice_of[score.class_name][score.case] = score.dice or 0.0
+    if not 1 < len(dice_of) <= MAX_CLASS_STILLS:
+        return {}
+    found = {}
+    for name, dice in dice_of.items():
+        ranked = sorted((case for case in dice if case in by_case), key=lambda case: dice[case])
+        chosen = _choose_highlights(ranked, dice)
+        found[name] = [
+            ClassStill(
+                label=label, case=case, dice=dice[case], data=draw_still(by_case[case], name)
+            )
+            for label, case in chosen.items()
+        ]
+    return {name: own for name, own in found.items() if own}
 
 
 def plot_data(
@@ -200,11 +249,12 @@ def plot_data(
 
 
 def epoch_data(epochs: Sequence[Mapping[str, str]]) -> list[dict[str, float | None]]:
-    """Return loss and Dice of each epoch; None for values that are not finite numbers."""
+    """Return losses and Dice of each epoch; None for values that are not finite numbers."""
     return [
         {
             "epoch": _finite(row.get("epoch")),
             "loss": _finite(row.get("loss")),
+            "validationLoss": _finite(row.get("validation_loss")),
             "dice": _finite(row.get("validation_dice")),
         }
         for row in epochs
@@ -217,6 +267,21 @@ def _class_data(own: ClassScores) -> dict[str, Any]:
         "name": own.name,
         "mean": own.mean_dice,
         "interval": [interval.low, interval.high] if interval is not None else None,
+        "curve": [
+            {
+                "threshold": point.threshold,
+                "Dice": point.dice,
+                "precision": point.precision,
+                "recall": point.recall,
+            }
+            for point in own.threshold_curve
+        ],
+        "thresholds": sorted(set(own.thresholds)),
+        "objectPrecision": [
+            {"iou": iou, "precision": own.means[name].value}
+            for name, iou in AP_IOUS.items()
+            if name in own.means and own.means[name].value is not None
+        ],
         "reliability": [
             {
                 "probability": point.mean_probability,
@@ -240,9 +305,17 @@ def _score_data(
             "dice": None if score.dice is None else round(score.dice, 6),
             "kind": score.kind,
             "truth": score.counts.truth,
+            "objects": _object_counts(score),
         }
         for score in shown
     ]
+
+
+def _object_counts(score: CaseScore) -> list[float] | None:
+    """Return the numbers of annotated and predicted objects; None in older runs."""
+    counts = [score.metrics.get(name) for name in ("true_objects", "predicted_objects")]
+    known = [count for count in counts if count is not None]
+    return known if len(known) == 2 else None
 
 
 def _finite(text: str | None) -> float | None:

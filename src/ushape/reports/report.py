@@ -22,16 +22,18 @@ from ushape.formatting import TextTable, group_label, number_text, one_line, plu
 from ushape.io.files import write_bytes
 from ushape.metrics.overlap import CASE_KINDS
 from ushape.reports import printable_values, write_page
-from ushape.reports.gallery import draw_still, make_gallery, plot_data
+from ushape.reports.gallery import class_stills, draw_still, make_gallery, plot_data
 from ushape.reports.tables import (
     baseline_table,
     epoch_table,
     kind_table,
     mean_table,
     mean_tables,
+    object_table,
     reliability_table,
     score_table,
     size_table,
+    threshold_table,
     topology_table,
     worst_first,
 )
@@ -70,6 +72,10 @@ def write_report(path: Path, report: Report) -> None:
         baselines=[baseline_table(own, summary) for own in summary.classes if own.baselines],
         topology=topology_table(summary),
         kinds=kind_table(summary),
+        confusion=summary.confusion,
+        thresholds=[own for own in map(threshold_table, summary.classes) if own.rows],
+        objects=object_table(summary),
+        stills=class_stills(report.pictures, scores),
         epochs=epoch_table(page["epochs"]),
         reliability=[table for own in summary.classes if (table := reliability_table(own))],
         sizes=[table for own in summary.classes if (table := size_table(scores, own.name)).rows],

@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 
 from ushape.evaluation.baselines import BASELINE_TEXTS
+from ushape.evaluation.case_metrics import AP_IOUS
 from ushape.evaluation.class_scores import ClassScores, Mean
 from ushape.evaluation.scores import CaseScore
 from ushape.evaluation.summary import Summary
@@ -86,13 +87,17 @@ def metric_name(name: str) -> MetricName:
 
 
 def mean_table(own: ClassScores, summary: Summary, names: Iterable[str] | None = None) -> TextTable:
-    """Return the mean metrics of a class, without undefined ones.
+    """Return the mean metrics of a class, without undefined ones and the points of curves.
 
     Args:
         names: Metrics in the order of the rows; None: all.
     """
     found = {name: mean for name, mean in own.means.items() if mean.value is not None}
-    listed = [name for name in (found if names is None else names) if name in found]
+    listed = [
+        name
+        for name in (found if names is None else names)
+        if name in found and name not in AP_IOUS
+    ]
     return TextTable(
         title=own.name,
         columns=["metric", "mean", "95% CI", summary.group_noun, "interpretation"],
@@ -261,12 +266,13 @@ def size_table(scores: Sequence[CaseScore], class_name: str) -> TextTable:
 
 
 def epoch_table(epochs: Sequence[Mapping[str, float | None]]) -> TextTable:
-    """Return loss and Dice of each epoch, given as by `gallery.epoch_data`."""
+    """Return losses and Dice of each epoch, given as by `gallery.epoch_data`."""
+    names = ("loss", "validationLoss", "dice")
     return TextTable(
         title="Epochs",
-        columns=["epoch", "training loss", "validation Dice"],
+        columns=["epoch", "training loss", "validation loss", "validation Dice"],
         rows=[
-            [f"{row['epoch'] or 0:.0f}", number_text(row["loss"]), number_text(row["dice"])]
+            [f"{row['epoch'] or 0:.0f}", *(number_text(row[name]) for name in names)]
             for row in epochs
         ],
     )
@@ -290,6 +296,37 @@ def reliability_table(own: ClassScores) -> TextTable | None:
             for point in own.reliability.curve
         ],
     )
+
+
+def threshold_table(own: ClassScores) -> TextTable:
+    """Return Dice, precision and recall at some thresholds; no rows for older runs."""
+    return TextTable(
+        title=f"{own.name}: scores at each probability threshold",
+        columns=["threshold", "mean Dice", "precision", "recall"],
+        rows=[
+            [f"{one.threshold:.2f}", *map(number_text, (one.dice, one.precision, one.recall))]
+            for one in own.threshold_curve[4::5]  # 0.1, 0.2, ..., 0.9.
+        ],
+    )
+
+
+def object_table(summary: Summary) -> TextTable:
+    """Return the average precision of objects at each IoU threshold; a column for each class."""
+    found = [own for own in summary.classes if _mean_value(own, "object_ap_50") is not None]
+    return TextTable(
+        title="Average precision of objects by IoU threshold",
+        columns=["IoU threshold", *(own.name for own in found)],
+        rows=[
+            [f"{iou:.2f}", *(number_text(_mean_value(own, name)) for own in found)]
+            for name, iou in AP_IOUS.items()
+        ]
+        if found
+        else [],
+    )
+
+
+def _mean_value(own: ClassScores, name: str) -> float | None:
+    return own.means[name].value if name in own.means else None
 
 
 def worst_first(scores: Sequence[CaseScore]) -> list[CaseScore]:

@@ -1,8 +1,9 @@
 import pytest
 
-from reports import make_case
+from reports import make_case, make_cases
 from ushape.evaluation.scores import dice_by_case
-from ushape.reports.gallery import make_gallery
+from ushape.labels import LabelSpace
+from ushape.reports.gallery import class_stills, make_gallery
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +51,33 @@ def test_make_gallery_reduces_pictures_and_then_their_number():
     fewer = make_gallery(pictures, dice, max_bytes=int(0.3 * whole))
     assert 1 <= len(fewer.pictures) < 4
     assert fewer.pictures[0]["case"] == min(dice, key=dice.__getitem__)
+
+
+def test_make_gallery_shows_the_largest_false_positive(cases):
+    pictures = [case.picture for case in cases[:4]]
+    alarms = {"case<2>": 12, "case<3>": 40, "other": 99}
+    gallery = make_gallery(pictures, {"case<0>": 0.5, "case<1>": 0.1}, alarms)
+    last = gallery.highlights[-1]
+    assert (last.label, last.case) == ("Largest false positive", "case<3>")
+    assert last.result == "40 pixels are predicted, none is annotated"
+    assert gallery.pictures[last.picture]["case"] == "case<3>"
+
+
+def test_class_stills_rank_the_cases_of_each_class():
+    space = LabelSpace(values=(0, 1, 2), names=("background", "edge", "core"))
+    cases = [make_case(f"c{n}", 32, n, space, noise=0.3 + n / 9) for n in range(5)]
+    scores = [score for case in cases for score in case.scores]
+    found = class_stills([case.picture for case in cases], scores)
+    assert list(found) == ["edge", "core"]
+    for name, stills in found.items():
+        dice = {one.case: one.dice for one in scores if one.class_name == name}
+        assert [still.label for still in stills] == ["Lowest Dice", "Median Dice", "Highest Dice"]
+        assert stills[0].case == min(dice, key=dice.__getitem__)
+        assert stills[-1].dice == max(dice.values())
+    assert found["edge"][0].data != found["core"][0].data
+
+
+def test_class_stills_of_a_single_class_are_left_to_the_gallery():
+    cases = make_cases()
+    scores = [score for case in cases for score in case.scores]
+    assert class_stills([case.picture for case in cases], scores) == {}

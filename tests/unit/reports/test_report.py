@@ -51,10 +51,13 @@ def test_write_report_has_all_sections_in_order(cases, written):
         "By dish: 8 for training",
         "No image of the test is a copy",
         "<h2>Results per image",
+        "<h2>Confusion matrix",
         "Lowest Dice: case&lt;",
         "Median Dice: case&lt;",
         "Highest Dice: case&lt;",
         "Validation Dice",
+        "<h2>Score by threshold",
+        "<h2>Objects",
         "expected calibration error",
         "Dice by annotated size",
         "By microscope",
@@ -90,7 +93,10 @@ def test_write_report_omits_empty_sections(written):
     )
     page = written(report)
     assert "is not annotated in the only image" in page
-    for section in ("pictures", "training", "sizes", "breakdowns", "all-groups"):
+    for section in (
+        *("pictures", "training", "sizes", "breakdowns", "all-groups"),
+        *("confusion", "thresholds", "objects"),
+    ):
         assert f'id="{section}"' not in page
 
 

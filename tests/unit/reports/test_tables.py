@@ -7,11 +7,14 @@ from ushape.evaluation.scores import score_case
 from ushape.evaluation.summary import BestScore, summarize
 from ushape.formatting import count_text, number_text
 from ushape.reports.tables import (
+    baseline_table,
     kind_table,
     mean_table,
     mean_tables,
+    object_table,
     score_table,
     size_table,
+    threshold_table,
     topology_table,
     worst_first,
 )
@@ -67,6 +70,34 @@ def test_topology_table_states_the_optimal_threshold():
     assert table.note == ""
     many = replace(summary, cases=40)
     assert topology_table(many).note == "Computed for 1 of the 40 images."
+
+
+def test_baseline_table_lists_the_best_first():
+    scores, trivial = score("a", 5, 5), {"all_background": score("a", 5, 0)}
+    trivial["all_foreground"] = score("a", 5, 20)
+    summary = summarize(scores, noun="images", baselines=trivial)
+    table = baseline_table(summary.classes[0], replace(summary, baseline_note="Chosen."))
+    assert table.rows == [
+        ["labeling every pixel as cell", "0.400", "+0.600", "", "yes"],
+        ["labeling no pixel as cell", "0.000", "+1.000", "", "yes"],
+    ]
+    assert table.note.endswith("Chosen.")
+
+
+def test_object_table_has_a_column_for_each_class_with_objects():
+    summary = make_report(make_cases()).summary
+    table = object_table(summary)
+    assert table.columns == ["IoU threshold", "cell"]
+    assert table.rows[0] == ["0.50", "0.500"]
+    assert table.rows[-1] == ["0.95", "0.050"]
+    assert object_table(summarize(score("a", 5, 5), noun="images")).rows == []
+    assert not any("Object ap" in row[0] for row in mean_table(summary.classes[0], summary).rows)
+
+
+def test_threshold_table_shows_every_tenth():
+    table = threshold_table(make_report(make_cases()).summary.classes[0])
+    assert [row[0] for row in table.rows] == [f"0.{n}0" for n in range(1, 10)]
+    assert threshold_table(summarize(score("a", 5, 5), noun="images").classes[0]).rows == []
 
 
 def test_size_table_has_bins_of_equally_many_cases():

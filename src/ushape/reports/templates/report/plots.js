@@ -6,6 +6,7 @@ const KIND_MARKS = {
   "both present": { symbol: "circle", className: "present", r: 5 },
 };
 const DICE_AXIS = { domain: [0, 1], label: "Dice", ticks: [0, 0.2, 0.4, 0.6, 0.8, 1] };
+const CURVE_NAMES = { loss: "Training loss", validationLoss: "Validation loss", dice: "Validation Dice" };
 const GOLDEN = 0.618034; // Its multiples modulo 1 are evenly and reproducibly spread.
 
 /** Draws all plots, and redraws them when the width of the page changes. */
@@ -22,7 +23,11 @@ function drawPlots(page) {
   fill(document.getElementById("dots"), (width) => drawDots(page, width));
   fill(document.getElementById("by-size"), (width) => drawSizes(page, width));
   fill(document.getElementById("loss"), (width) => drawCurve(page, width, "loss", Math.min));
+  fill(document.getElementById("validation-loss"), (width) => drawCurve(page, width, "validationLoss", Math.min));
   fill(document.getElementById("validation"), (width) => drawCurve(page, width, "dice", Math.max));
+  fill(document.getElementById("object-precision"), (width) => drawObjectPrecision(page, width));
+  fill(document.getElementById("object-counts"), (width) => drawObjectCounts(page, width));
+  drawThresholds(page);
   const measured = page.classes.filter((own) => own.reliability.length);
   document.querySelectorAll(".reliability").forEach((place, index) => {
     fill(place, (width) => drawReliability(measured[index], width));
@@ -127,7 +132,7 @@ function drawCurve(page, width, name, best) {
     marginLeft: 48,
     marginRight: 20,
     marginBottom: 38,
-    ariaLabel: `${name} over ${rows.length} epochs; best value ${value.toFixed(3)} in epoch ${top.epoch}`,
+    ariaLabel: `${CURVE_NAMES[name]} over ${rows.length} epochs; best value ${value.toFixed(3)} in epoch ${top.epoch}`,
     x: { label: "epoch", ticks: Math.min(rows.length, 8), tickFormat: "d" },
     y: { label: null, nice: true, grid: true, inset: 14 },
     marks: [
@@ -139,6 +144,112 @@ function drawCurve(page, width, name, best) {
       }),
     ],
   });
+}
+
+const SCORE_STYLES = {
+  Dice: { stroke: "var(--blue)", strokeWidth: 2.5 },
+  precision: { stroke: "var(--orange)", strokeDasharray: "6 3" },
+  recall: { stroke: "var(--soft)", strokeDasharray: "2 3" },
+};
+
+/** Draws a plot of Dice, precision and recall against the threshold for each class. */
+function drawThresholds(page) {
+  const place = document.getElementById("threshold-curves");
+  if (!place) return;
+  const measured = page.classes.filter((own) => own.curve.length);
+  while (place.children.length < measured.length) {
+    const figure = document.createElement("figure");
+    figure.append(document.createElement("figcaption"), document.createElement("div"));
+    figure.lastChild.className = "plot";
+    place.append(figure);
+  }
+  measured.forEach((own, index) => {
+    place.children[index].firstChild.textContent = own.name;
+    fill(place.children[index].lastChild, (width) => drawThreshold(own, width));
+  });
+}
+
+function drawThreshold({ name, curve, thresholds }, width) {
+  const last = curve.at(-1);
+  return plotOf(width, {
+    height: 260,
+    marginLeft: 40,
+    marginRight: 66,
+    marginBottom: 40,
+    ariaLabel: `Scores of ${name} against the probability threshold, used: ${thresholds.join(", ")}; values in the table`,
+    x: { domain: [0, 1], label: "probability threshold", ticks: 5 },
+    y: { domain: [0, 1], label: null, grid: true, ticks: 5 },
+    marks: [
+      Plot.link(thresholds, { x1: (value) => value, y1: 0, x2: (value) => value, y2: 1, stroke: "var(--ink)" }),
+      Plot.text(thresholds.slice(0, 1), { x: (value) => value, y: 1, dy: -8, text: (value) => value.toFixed(2), fill: "var(--ink)" }),
+      ...Object.entries(SCORE_STYLES).map(([key, style]) => Plot.line(curve, { x: "threshold", y: key, ...style })),
+      Plot.text(spread(Object.keys(SCORE_STYLES).map((key) => ({ key, value: last[key] })), 0.07), {
+        x: last.threshold, y: "value", text: "key", dx: 6, textAnchor: "start", fill: "var(--ink)",
+      }),
+    ],
+  });
+}
+
+/** Returns labels, the values of which are moved apart to a minimum distance. */
+function spread(labels, distance) {
+  const sorted = [...labels].sort((a, b) => a.value - b.value);
+  sorted.forEach((label, place) => {
+    if (place) label.value = Math.max(label.value, sorted[place - 1].value + distance);
+  });
+  const excess = Math.max(0, sorted.at(-1).value - 1);
+  sorted.forEach((label) => { label.value -= excess; });
+  return sorted;
+}
+
+/** Average precision of objects against the IoU threshold, a line for each class. */
+function drawObjectPrecision(page, width) {
+  const measured = page.classes.filter((own) => own.objectPrecision.length);
+  if (!measured.length) return null;
+  const points = measured.flatMap((own) => own.objectPrecision.map((point) => ({ ...point, name: own.name })));
+  const named = measured.length > 1 ? measured.map((own) => ({ key: own.name, value: own.objectPrecision[0].precision })) : [];
+  return plotOf(width, {
+    height: 260,
+    marginLeft: 40,
+    marginRight: 20,
+    marginBottom: 40,
+    ariaLabel: "Average precision of objects against the IoU threshold; values in the table",
+    x: { domain: [0.5, 0.95], label: "IoU threshold", tickFormat: (value) => value.toFixed(2) },
+    y: { domain: [0, 1], label: null, grid: true, ticks: 5 },
+    marks: [
+      Plot.line(points, { x: "iou", y: "precision", z: "name", stroke: "var(--blue)", strokeWidth: 2 }),
+      Plot.dot(points, { x: "iou", y: "precision", fill: "var(--blue)", r: 3 }),
+      Plot.text(named.length ? spread(named, 0.07) : [], {
+        x: 0.51, y: "value", text: "key", dy: -8, textAnchor: "start", fill: "var(--ink)",
+      }),
+    ],
+  });
+}
+
+/** Scatter plot of the numbers of predicted and annotated objects; each mark is a link to its case. */
+function drawObjectCounts(page, width) {
+  const dots = page.scores.filter((score) => score.objects);
+  if (!dots.length) return null;
+  const most = Math.max(1, ...dots.flatMap((score) => score.objects));
+  const label = (score) => {
+    const name = page.classes.length > 1 ? `${page.classes[score.class].name} ` : "";
+    return `${page.cases[score.case].id}: ${name}${score.objects[0]} annotated, ${score.objects[1]} predicted`;
+  };
+  return walkable(plotOf(width, {
+    height: 260,
+    marginLeft: 44,
+    marginRight: 20,
+    marginBottom: 40,
+    ariaLabel: "Number of predicted objects against that of annotated objects in each image",
+    x: { domain: [0, most], nice: true, label: "annotated objects", ticks: 5, tickFormat: "~s" },
+    y: { domain: [0, most], nice: true, label: "predicted objects", grid: true, ticks: 5, tickFormat: "~s" },
+    marks: [
+      Plot.link([0], { x1: 0, y1: 0, x2: most, y2: most, stroke: "var(--soft)", strokeDasharray: "4 4" }),
+      Plot.dot(dots, {
+        x: (score) => score.objects[0], y: (score) => score.objects[1], r: 4.5, className: "present",
+        href: (score) => caseHash(score.case), ariaLabel: label,
+      }),
+    ],
+  }));
 }
 
 /** Reliability diagram: observed frequency of the class by predicted probability. */
