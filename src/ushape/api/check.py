@@ -47,7 +47,8 @@ def check(
 
     Args:
         data: Folder with images and masks, or a table of them.
-        masks: Folder with the masks, if the data folder contains only images.
+        masks: Folder with the masks, if the data folder contains only images; or a pattern for
+            their names, such as 'DATA/*_mask.png'.
         output: Folder for check.html and check.json, replaced if present (default: checks/NAME).
         fix: New folder for a corrected copy; the data folder is not changed.
         settings: Recipe setting as key=value, e.g. labels.threshold=128 (repeatable).

@@ -50,7 +50,8 @@ def cross_validate(
     Args:
         data: Folder with images and masks, or a table of them.
         folds: Number of folds, at least 2; 5 is usual.
-        masks: Folder with the masks, if the data folder contains only images.
+        masks: Folder with the masks, if the data folder contains only images; or a pattern for
+            their names, such as 'DATA/*_mask.png'.
         output: Folder for fold-1, fold-2, ... and the joint report (default: runs/NAME-folds).
         recipe: Name of a recipe, or a YAML file; see `ushape recipes`.
         minutes: Wall time of all folds together in minutes (default: 30 without epochs).

@@ -43,7 +43,8 @@ def evaluate(
     Args:
         run: Run folder that `ushape train` wrote.
         data: Other annotated data, as for `train` (default: the test cases of the run).
-        masks: Folder with the masks, if the data folder contains only images.
+        masks: Folder with the masks, if the data folder contains only images; or a pattern for
+            their names, such as 'DATA/*_mask.png'.
         output: Folder for scores and report (default: the run, or a folder in it for other data).
         overwrite: Replace existing outputs.
         device: Device: auto, cpu, cuda or mps.

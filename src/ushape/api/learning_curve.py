@@ -70,7 +70,8 @@ def learning_curve(
 
     Args:
         data: Folder with images and masks, or a table of them.
-        masks: Folder with the masks, if the data folder contains only images.
+        masks: Folder with the masks, if the data folder contains only images; or a pattern for
+            their names, such as 'DATA/*_mask.png'.
         output: Folder for the runs and learning_curve.html (default: runs/NAME-curve).
         recipe: Name of a recipe, or a YAML file; see `ushape recipes`.
         minutes: Wall time of all points together in minutes (default: 30 without epochs).

@@ -41,7 +41,8 @@ def find_learning_rate(
 
     Args:
         data: Folder with images and masks, or a table of them.
-        masks: Folder with the masks, if the data folder contains only images.
+        masks: Folder with the masks, if the data folder contains only images; or a pattern for
+            their names, such as 'DATA/*_mask.png'.
         output: PNG file; the values are written to a CSV file of the same name.
         recipe: Name of a recipe, or a YAML file; see `ushape recipes`.
         min_rate: First learning rate.

@@ -103,7 +103,8 @@ def plan(
 
     Args:
         data: Folder with images and masks, or a table of them.
-        masks: Folder with the masks, if the data folder contains only images.
+        masks: Folder with the masks, if the data folder contains only images; or a pattern for
+            their names, such as 'DATA/*_mask.png'.
         output: JSON file for `train --plan`; without it the plan is only printed.
         recipe: Name of a recipe, or a YAML file; see `ushape recipes`.
         minutes: Wall time of training and evaluation in minutes (default: 30 without epochs).

@@ -54,7 +54,8 @@ def preview(
 
     Args:
         data: Folder with images and masks, or a table of them.
-        masks: Folder with the masks, if the data folder contains only images.
+        masks: Folder with the masks, if the data folder contains only images; or a pattern for
+            their names, such as 'DATA/*_mask.png'.
         output: PNG file.
         recipe: Name of a recipe, or a YAML file; see `ushape recipes`.
         strength: Factor by which the augmentation is exaggerated; 1 is the strength in training.

@@ -76,7 +76,8 @@ def train(
 
     Args:
         data: Folder with images and masks, or a table of them.
-        masks: Folder with the masks, if the data folder contains only images.
+        masks: Folder with the masks, if the data folder contains only images; or a pattern for
+            their names, such as 'DATA/*_mask.png'.
         output: Run folder, new or empty (default: runs/NAME, numbered if it exists).
         recipe: Name of a recipe, or a YAML file; see `ushape recipes` (default: auto).
         minutes: Wall time of training and evaluation in minutes (default: 30 without epochs).

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import glob
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from ushape import io
 from ushape.data.class_names import StatedClasses
 from ushape.data.class_tables import folders_of_names, read_class_names
 from ushape.data.layouts import LAYOUTS
 from ushape.data.layouts.base import LayoutMatch
 from ushape.data.layouts.coco import pair_coco, read_coco_file
-from ushape.data.layouts.folders import pair_folders
 from ushape.data.layouts.foreign import describe_foreign
+from ushape.data.layouts.named import pair_named
+from ushape.data.layouts.names import is_cellpose_result
 from ushape.data.layouts.run_lengths import pair_run_lengths
 from ushape.data.layouts.segments import segment_classes
 from ushape.data.layouts.table import TABLES, read_table
@@ -51,7 +54,8 @@ def discover(data: Path, masks: Path | None = None) -> DatasetListing:
 
     Args:
         data: A folder, a table with the columns image and mask, or a COCO JSON file.
-        masks: Folder or COCO JSON file of the masks, if `data` holds only the images.
+        masks: Folder or COCO JSON file of the masks, if `data` holds only the images, or a pattern
+            for their names, such as `data/*_mask.png`.
 
     Raises:
         DataError: if a folder does not exist, if no pair is found, if there are several
@@ -66,7 +70,8 @@ def discover(data: Path, masks: Path | None = None) -> DatasetListing:
         stated = read_class_names(*folders_of_names(data, masks, files))
     stated = stated or segment_classes(case.mask for case in found.cases)
     notes = [*_describe_rest(found), *found.notes]
-    return DatasetListing(cases=found.cases, layout=found.layout, notes=notes, classes=stated)
+    layout = f"{found.layout}; {found.example}" if found.example else found.layout
+    return DatasetListing(cases=found.cases, layout=layout, notes=notes, classes=stated)
 
 
 def find_masks(folder: Path) -> tuple[set[Path], str]:
@@ -97,7 +102,8 @@ def _find_pairs(data: Path, masks: Path | None) -> LayoutMatch | None:
     if masks is None and data.is_file() and data.suffix.lower() == ".json":
         return read_coco_file(data)
     is_coco = masks is not None and masks.is_file() and masks.suffix.lower() == ".json"
-    for given in (data, None if is_coco else masks):
+    is_pattern = masks is not None and glob.has_magic(str(masks)) and not masks.exists()
+    for given in (data, None if is_coco or is_pattern else masks):
         if given is not None and not given.is_dir():
             raise DataError(
                 f"{given} {'is a file, not a folder' if given.exists() else 'does not exist'}.",
@@ -105,7 +111,7 @@ def _find_pairs(data: Path, masks: Path | None) -> LayoutMatch | None:
                 hint="Name the folder of images and masks, a table or a COCO file.",
             )
     if masks is not None:
-        return pair_coco(masks, [data]) if is_coco else pair_folders(data, masks)
+        return pair_coco(masks, [data]) if is_coco else pair_named(data, masks)
     seen: LayoutMatch | None = None
     for find in LAYOUTS.values():
         found = find(data)
@@ -157,20 +163,26 @@ def _no_pairs(folder: Path, masks: Path | None, found: LayoutMatch | None) -> Da
 
 def _describe_tree(folder: Path, most: int = 8) -> list[str]:
     counts: Counter[tuple[str, str]] = Counter()
-    first: dict[tuple[str, str], str] = {}
+    first: dict[tuple[str, str], Path] = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and not path.name.startswith("."):
-            key = (path.parent.relative_to(folder).as_posix(), path.suffix.lower())
+        below = path.relative_to(folder)
+        is_hidden = any(part.startswith(".") or part == "__MACOSX" for part in below.parts)
+        if path.is_file() and not is_hidden:
+            key = (below.parent.as_posix(), io.suffix_of(path))
             counts[key] += 1
-            first.setdefault(key, path.name)
+            first.setdefault(key, path)
     if not counts:
         return [f"  {folder}: empty"]
     lines = [
         f"  {folder.name}/{'' if parent == '.' else parent + '/'}: {count} × "
-        f"{suffix or 'no suffix'}, e.g. {first[parent, suffix]}"
-        + ("" if is_image(Path(f"x{suffix}")) else " (unsupported format)")
+        f"{suffix or 'no suffix'}, e.g. {first[parent, suffix].name}"
+        + ("" if _is_read(first[parent, suffix]) else " (unsupported format)")
         for (parent, suffix), count in list(counts.items())[:most]
     ]
     if len(counts) > most:
         lines.append(f"  ... and {len(counts) - most} more folders or file types")
     return lines
+
+
+def _is_read(path: Path) -> bool:
+    return is_image(path) and not is_cellpose_result(path)

@@ -36,7 +36,7 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-ALREADY_REPORTED = {"unpaired"}
+ALREADY_REPORTED = {"unpaired", "unused_masks"}
 """Checks whose findings `describe_dataset` has already printed when a training starts."""
 
 

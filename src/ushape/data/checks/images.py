@@ -20,6 +20,14 @@ MIN_FRAMES = 6
 
 def find_unpaired(dataset: DatasetStats) -> Iterator[Finding]:
     for note in dataset.listing.notes:
+        if note.startswith("Not used: "):
+            yield Finding(
+                check="unused_masks",
+                severity="note",
+                text=note.removeprefix("Not used: "),
+                fix="Name the masks to use with --masks if these are the right ones.",
+            )
+            continue
         yield Finding(
             check="unpaired",
             severity="warning",

@@ -14,13 +14,14 @@ from ushape.data.layouts.folders import (
     find_class_folders,
     find_folders,
     find_mirrored_trees,
+    find_nested,
     find_object_folders,
     find_split_folders,
-    find_suffixed_masks,
 )
 from ushape.data.layouts.labelme import find_labelme, find_labelme_export
 from ushape.data.layouts.mask_files import find_mask_files
 from ushape.data.layouts.nnunet import find_nnunet
+from ushape.data.layouts.one_tree import find_one_tree
 from ushape.data.layouts.run_lengths import find_run_lengths
 from ushape.data.layouts.table import find_table
 from ushape.data.layouts.trimaps import find_trimaps
@@ -48,7 +49,8 @@ LAYOUTS: dict[str, Callable[[Path], LayoutMatch | None]] = {
     "labelme_export": find_labelme_export,
     "labelme": find_labelme,
     "run_lengths": find_run_lengths,
-    "suffixed_masks": find_suffixed_masks,
+    "nested": find_nested,
+    "one_tree": find_one_tree,
     "mirrored_trees": find_mirrored_trees,
 }
 """Each function returns None if the folder does not have its layout. The first that finds pairs is

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
 from ushape.data.class_names import StatedClasses, merge_classes
-from ushape.data.layouts.names import (
-    SPLIT_WORDS,
-    strip_image_word,
-    strip_mask_word,
-)
+from ushape.data.layouts.matching import match_names
+from ushape.data.layouts.names import SPLIT_WORDS, strip_mask_word
 from ushape.errors import DataError
-from ushape.io import is_dicom_file
+from ushape.io import is_dicom_file, stem_of
 from ushape.types import Case, Mask, Split
 
 
@@ -38,6 +34,11 @@ class LayoutMatch:
     metadata: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     classes: StatedClasses | None = None
     notes: tuple[str, ...] = ()
+    example: str = ""
+    """An image and a mask with different names, in words; empty if the names are equal."""
+
+    folders: tuple[str, str] | None = None
+    """Names of the folders of images and masks, if both lie in the data folder."""
 
     @property
     def paired(self) -> list[str]:
@@ -79,32 +80,69 @@ def index_images(paths: Sequence[tuple[str, Path]]) -> dict[str, Path]:
 
 
 def index_masks(paths: Sequence[tuple[str, Path]], images: Mapping[str, Path]) -> dict[str, Path]:
-    """Return the masks by the key of their image: the same key, or one with a word like `_mask`.
+    """Return the masks by the key of the image that they belong to, as `match_names` finds it.
 
-    A mask `a_mask` or `a` belongs to the image `a`, otherwise to `a_image` if it is the only one.
+    A mask without an image keeps its own key, without a word such as `_mask`.
 
     Raises:
-        DataError: if there are two masks for one image.
+        DataError: if there are two masks for one image, or two images for each mask.
     """
-    short: dict[str, str] = {}
-    counts = Counter(map(strip_image_word, images))
-    for key in images:
-        stripped = strip_image_word(key)
-        if stripped is not None and counts[stripped] == 1:
-            short[stripped] = key
+    return match_files(paths, images)[0]
+
+
+def match_files(
+    paths: Sequence[tuple[str, Path]], images: Mapping[str, Path]
+) -> tuple[dict[str, Path], str]:
+    """Return the masks as `index_masks`, and how their names differ from those of the images."""
     found: dict[str, Path] = {}
     for key, path in paths:
-        stripped = strip_mask_word(key)
-        own = key if key in images or stripped is None else stripped
-        own = own if own in images else short.get(own, own)
-        if own in found:
-            raise DataError(
-                f"Two masks belong to {own}: {found[own]} and {path}.",
-                code="ambiguous_mask",
-                hint="Remove one of them from the folder.",
-            )
-        found[own] = path
-    return found
+        _add_mask(found, key, path)
+    names = {
+        key: f"{key[: len(key) - len(stem_of(path))]}{path.name}" for key, path in images.items()
+    }
+    matching = match_names(names, list(found))
+    matched: dict[str, Path] = {}
+    for key, path in found.items():
+        if key in matching.image_of:
+            _add_mask(matched, matching.image_of[key], path)
+    for key, path in found.items():
+        if key not in matching.image_of:
+            own = strip_mask_word(key) or key
+            matched.setdefault(own if own not in images else key, path)
+    return matched, matching.example
+
+
+def _add_mask(found: dict[str, Path], key: str, path: Path) -> None:
+    if key in found:
+        raise DataError(
+            f"Two masks belong to {key}: {found[key]} and {path}.",
+            code="ambiguous_mask",
+            hint="Remove one of them from the folder.",
+        )
+    found[key] = path
+
+
+def pair_files(
+    layout: str, images: Sequence[tuple[str, Path]], masks: Sequence[tuple[str, Path]]
+) -> LayoutMatch:
+    """Pair images and masks by their keys; the slices of a series are joined.
+
+    If the images lie in folders of their own and have one name, as `s01/image` and `s02/image`,
+    the key is that of the folder.
+
+    Raises:
+        DataError: if two images have one key, or as `index_masks`.
+    """
+    indexed = index_images(join_series(images, [key for key, _ in masks]))
+    found, example = match_files(masks, indexed)
+    paired = indexed.keys() & found.keys()
+    if example and len(paired) > 1 and len({key.rpartition("/")[2] for key in paired}) == 1:
+        short = {key: key.rpartition("/")[0] for key in paired}
+        indexed = {short.get(key, key): path for key, path in indexed.items()}
+        found = {short.get(key, key): path for key, path in found.items()}
+    return take_splits_from_keys(
+        LayoutMatch(layout=layout, images=indexed, masks=found, example=example)
+    )
 
 
 def take_splits_from_keys(found: LayoutMatch) -> LayoutMatch:
@@ -151,6 +189,7 @@ def join_parts(
         metadata=join(lambda own: own.metadata),
         splits=dict(parts),
         classes=merge_classes(own.classes for own in found.values()),
+        example=next((own.example for own in found.values() if own.example), ""),
         notes=notes + tuple(note for own in found.values() for note in own.notes),
     )
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import shlex
+from collections.abc import Mapping
 from dataclasses import replace
-from itertools import combinations
 from pathlib import Path
 
-import numpy as np
-
-from ushape import io
 from ushape.data.class_names import StatedClasses
 from ushape.data.layouts.base import (
     LayoutMatch,
     index_images,
     index_masks,
     join_parts,
-    join_series,
+    pair_files,
     take_splits_from_keys,
+)
+from ushape.data.layouts.candidates import (
+    MAX_MASK_VALUES,
+    Candidate,
+    choose_masks,
+    holds_few_values,
+    values_of,
 )
 from ushape.data.layouts.coco import find_coco
 from ushape.data.layouts.names import (
@@ -25,10 +30,11 @@ from ushape.data.layouts.names import (
     MASK_FOLDERS,
     SPLIT_WORDS,
     folders_below,
+    has_mask_word,
     images_below,
     stem_key,
-    strip_mask_word,
 )
+from ushape.data.layouts.one_tree import find_one_tree
 from ushape.data.layouts.table import find_table
 from ushape.errors import DataError
 from ushape.formatting import pluralize
@@ -38,59 +44,95 @@ from ushape.types import Mask, MaskParts, Split
 MAX_FOLDERS = 20
 """Number of folders above which they are regarded as patients or plates."""
 
-MAX_MASK_VALUES = 32
-"""Number of values in some files of a folder above which they are regarded as images."""
-
-FILES_READ = 6
-"""Number of files of each folder that are read to distinguish images from masks."""
-
 MASK_ENDINGS = (*MASK_FOLDERS, "annot")
 
 
 def find_folders(folder: Path) -> LayoutMatch | None:
-    """Find an image folder beside a mask folder, by their usual names.
+    """Find an image folder beside a mask folder, of which one at least has a usual name.
 
     Raises:
         DataError: if there are several candidates.
     """
-    both = locate_folders(folder)
-    return None if both is None else pair_folders(*both)
-
-
-def locate_folders(folder: Path) -> tuple[Path, Path] | None:
-    """Return the image folder and the mask folder, None if one is missing.
-
-    Raises:
-        DataError: if there are several candidates.
-    """
-    below = {path.name.lower(): path for path in folders_below(folder)}
-    images = [below[name] for name in IMAGE_FOLDERS if name in below]
-    masks = [below[name] for name in MASK_FOLDERS if name in below]
-    if not images or not masks:
+    images = locate_images(folder)
+    if images is None:
         return None
-    for kind, several in (("image", images), ("mask", masks)):
-        if len(several) > 1:
-            listed = ", ".join(str(path) for path in several)
-            raise DataError(
-                f"{folder}: there are several {kind} folders: {listed}.",
-                code="ambiguous_folders",
-                hint=f"Name the two that belong together: ushape train {images[0]} "
-                f"--masks {masks[0]}",
-            )
-    return images[0], masks[0]
+    found: dict[Path, LayoutMatch] = {}
+    failed: list[DataError] = []
+    for place in folders_below(folder):
+        is_image_folder = place.name.lower() in IMAGE_FOLDERS
+        if place == images or is_image_folder or _holds_classes(images, place):
+            continue
+        try:
+            own = pair_folders(images, place)
+        except DataError as error:
+            failed.append(error)
+            continue
+        if has_mask_word(place.name) or _fit(own):
+            found[place] = own
+    if failed and not any(own.paired for own in found.values()):
+        raise failed[0]
+    return _choose_folder(folder, images, found)
+
+
+def _choose_folder(
+    folder: Path, images: Path, found: Mapping[Path, LayoutMatch]
+) -> LayoutMatch | None:
+    """Return the match of the folder that holds the masks; None if none does."""
+    candidates = [
+        Candidate(
+            f"{place.name}/",
+            shlex.quote(str(place)),
+            {key: path for key in own.paired if isinstance(path := own.masks[key], Path)},
+            has_mask_word(place.name),
+        )
+        for place, own in found.items()
+        if own.paired
+    ]
+    chosen, notes = choose_masks(folder, shlex.quote(str(images)), candidates)
+    if chosen is None:
+        return next((own for own in found.values() if not own.paired), None)
+    masks = next(place for place in found if f"{place.name}/" == chosen.name)
+    own = found[masks]
+    return replace(own, notes=(*own.notes, *notes), folders=(images.name, masks.name))
+
+
+def locate_images(folder: Path) -> Path | None:
+    """Return the image folder: the one with a usual name, or the only one beside usual masks.
+
+    Raises:
+        DataError: if there are several.
+    """
+    below = [place for place in folders_below(folder) if images_below(place)]
+    named = [place for place in below if place.name.lower() in IMAGE_FOLDERS]
+    masks = [place for place in below if has_mask_word(place.name) and place not in named]
+    if len(named) > 1:
+        named = [place for place in named if any(pair_folders(place, m).paired for m in masks)]
+    if len(named) > 1:
+        commands = "; ".join(f"ushape train {place} --masks {masks[0]}" for place in named)
+        raise DataError(
+            f"{folder}: there are several image folders: {', '.join(map(str, named))}.",
+            code="ambiguous_folders",
+            hint=f"Name the images and the masks that belong together, as in one of: {commands}",
+        )
+    others = [place for place in below if place not in masks]
+    if named:
+        return named[0]
+    return others[0] if masks and len(others) == 1 else None
+
+
+def _holds_classes(images: Path, masks: Path) -> bool:
+    """Return whether all masks lie in subfolders, one folder deeper than the images."""
+    depths = [stem_key(path, images).count("/") for path in images_below(images)]
+    below = [stem_key(path, masks).count("/") for path in images_below(masks)]
+    return bool(depths and below) and min(below) > max(depths)
 
 
 def pair_folders(images: Path, masks: Path) -> LayoutMatch:
     """Pair the files of two folders by their paths below them."""
-    keyed = [(stem_key(path, images), path) for path in images_below(images)]
-    if masks != images and masks.is_relative_to(images):
-        # A mask folder inside the image folder does not belong to the images.
-        keyed = [(key, path) for key, path in keyed if not path.is_relative_to(masks)]
-    keyed_masks = [(stem_key(path, masks), path) for path in images_below(masks)]
-    indexed = index_images(join_series(keyed, [key for key, _ in keyed_masks]))
-    found = index_masks(keyed_masks, indexed)
-    return take_splits_from_keys(
-        LayoutMatch(layout=f"{images.name}/ beside {masks.name}/", images=indexed, masks=found)
+    return pair_files(
+        f"{images.name}/ beside {masks.name}/",
+        [(stem_key(path, images), path) for path in images_below(images)],
+        [(stem_key(path, masks), path) for path in images_below(masks)],
     )
 
 
@@ -98,18 +140,20 @@ def find_class_folders(folder: Path) -> LayoutMatch | None:
     """Find images/NAME beside masks/CLASS/NAME, one binary mask per image and class.
 
     Classes are numbered from 1 in the order of their folder names. An image without a file in a
-    class folder has no pixel of that class; of overlapping classes the later one is used.
+    class folder has no pixel of that class; of overlapping classes the later one is used. A single
+    folder whose masks have several values holds ordinary masks.
 
     Raises:
-        DataError: if there are several image or mask folders, or two masks of one image and class.
+        DataError: if there are several image folders, or two masks of one image and class.
     """
-    both = locate_folders(folder)
-    if both is None:
+    images = locate_images(folder)
+    named = [place for place in folders_below(folder) if has_mask_word(place.name)]
+    if images is None or len(named) != 1 or not _holds_classes(images, named[0]):
         return None
-    images, masks = both
-    classes = folders_below(masks)
-    if not classes or any(is_image(path) for path in masks.iterdir() if path.is_file()):
-        return None
+    masks = named[0]
+    classes = [place for place in folders_below(masks) if images_below(place)]
+    if len(classes) == 1 and 2 < len(values_of(images_below(classes[0]))) <= MAX_MASK_VALUES:
+        return pair_folders(images, classes[0])
     indexed = index_images([(stem_key(path, images), path) for path in images_below(images)])
     parts: dict[str, list[tuple[Path, int]]] = {}
     for value, place in enumerate(classes, start=1):
@@ -171,28 +215,8 @@ def find_object_folders(folder: Path) -> LayoutMatch | None:
     )
 
 
-def find_suffixed_masks(folder: Path) -> LayoutMatch | None:
-    """Find masks that lie beside their images and are named like them, as in `x_mask`."""
-    masks: list[tuple[str, Path]] = []
-    images: list[tuple[str, Path]] = []
-    for path in images_below(folder):
-        key = stem_key(path, folder)
-        (images if strip_mask_word(key) is None else masks).append((key, path))
-    if not masks or not images:
-        return None
-    indexed = index_images(join_series(images, [key for key, _ in masks]))
-    example = masks[0][1].stem
-    return take_splits_from_keys(
-        LayoutMatch(
-            layout=f"one folder tree, with masks named like {example}",
-            images=indexed,
-            masks=index_masks(masks, indexed),
-        )
-    )
-
-
 def find_mirrored_trees(folder: Path) -> LayoutMatch | None:
-    """Find two folders of any names in which files with equal names are images and masks.
+    """Find two folders of any names whose files are images and masks, as their names match.
 
     At least half of the files must have a partner. Masks hold 2 to MAX_MASK_VALUES values in the
     first files, images hold more.
@@ -200,54 +224,49 @@ def find_mirrored_trees(folder: Path) -> LayoutMatch | None:
     Raises:
         DataError: if more than two folders match, or if both seem to hold masks.
     """
-    below = folders_below(folder)
-    if len(below) > MAX_FOLDERS:
+    filled = {place: paths for place in folders_below(folder) if (paths := images_below(place))}
+    if not 2 <= len(filled) <= MAX_FOLDERS:
         return None
-    filled = {place: paths for place in below if (paths := images_below(place))}
-    keys = {
-        place: {strip_mask_word(key) or key for key in (stem_key(path, place) for path in paths)}
-        for place, paths in filled.items()
-    }
-    fitting = [both for both in combinations(filled, 2) if _fit(*(keys[place] for place in both))]
-    if not fitting:
-        return None
+    failed: list[DataError] = []
+    fitting = [both for both in itertools.permutations(filled, 2) if _pair_if_fit(*both, failed)]
+    if failed and not fitting and len(filled) == 2:
+        # Several masks of an image in one direction are several images of a mask in the other.
+        raise min(failed, key=lambda error: error.code != "ambiguous_mask")
     places = sorted({place for both in fitting for place in both})
-    listed = ", ".join(f"{place.name}/" for place in places)
-    hint = (
-        f"Name the two folders that belong together: ushape train {places[0]} --masks {places[1]}"
-    )
-    few = [place for place in places if _holds_few_values(filled[place])]
+    few = [place for place in places if holds_few_values(filled[place])]
+    pictures = [place for place in places if place not in few]
     if not few:
         return None
-    if len(places) > 2:
+    if len(pictures) != 1:
+        listed = ", ".join(f"{place.name}/" for place in places)
+        what = "could all hold the images" if pictures else "could all hold the masks"
         raise DataError(
-            f"{folder}: files have the same names in {listed}.", code="ambiguous_folders", hint=hint
+            f"{folder}: {listed} {what}.",
+            code="ambiguous_folders",
+            hint="Name the two folders that belong together: "
+            f"ushape train {places[0]} --masks {places[1]}",
         )
-    if len(few) == 2:
-        raise DataError(
-            f"{folder}: {listed} could both hold the masks.", code="ambiguous_folders", hint=hint
-        )
-    images = next(place for place in places if place != few[0])
-    found = pair_folders(images, few[0])
-    why = f"{images.name}/ beside {few[0].name}/, which holds few values: the masks"
-    return replace(found, layout=why)
+    images = pictures[0]
+    found = {place: own for place in few if (own := _pair_if_fit(images, place, []))}
+    own = _choose_folder(folder, images, found)
+    if own is None:
+        return None
+    return replace(own, layout=f"{own.layout}, which holds few values: the masks")
 
 
-def _fit(one: set[str], other: set[str]) -> bool:
+def _pair_if_fit(images: Path, masks: Path, failed: list[DataError]) -> LayoutMatch | None:
+    try:
+        found = pair_folders(images, masks)
+    except DataError as error:  # Several files of one folder belong to one of the other.
+        failed.append(error)
+        return None
+    return found if _fit(found) else None
+
+
+def _fit(found: LayoutMatch) -> bool:
     """Return whether at least half of the smaller folder has a partner."""
-    return 0 < min(len(one), len(other)) <= 2 * len(one & other)
-
-
-def _holds_few_values(paths: Sequence[Path]) -> bool:
-    values: set[int] = set()
-    for index in np.unique(np.linspace(0, len(paths) - 1, FILES_READ).astype(int)):
-        try:
-            values.update(np.unique(io.read_mask(paths[index]).codes).tolist())
-        except DataError:  # Fractional values or four channels: not a mask.
-            return False
-        if len(values) > MAX_MASK_VALUES:
-            return False
-    return len(values) >= 2
+    count = len(found.paired)
+    return 0 < min(len(found.images), len(found.masks)) <= 2 * count
 
 
 LAYOUTS_INSIDE = (
@@ -256,7 +275,7 @@ LAYOUTS_INSIDE = (
     find_folders,
     find_class_folders,
     find_coco,
-    find_suffixed_masks,
+    find_one_tree,
     find_mirrored_trees,
 )
 """Layouts that a part of a split may have, in the order in which they are tried."""
@@ -284,7 +303,8 @@ def find_split_folders(folder: Path) -> LayoutMatch | None:
         parts[part] = place
     if "train" not in parts or len(parts) < 2:
         return None
-    inside = {part: _inside(place) for part, place in parts.items()}
+    first = _inside(parts["train"])
+    inside = {part: _inside(place, first) for part, place in parts.items()}
     tried = {part: own or _beside(parts[part]) for part, own in inside.items()}
     found = {part: own for part, own in tried.items() if own is not None}
     # train/ with train_masks/ beside a test/ without masks does not state a split.
@@ -301,8 +321,15 @@ def find_split_folders(folder: Path) -> LayoutMatch | None:
     return join_parts(found, names, layout, without)
 
 
-def _inside(place: Path) -> LayoutMatch | None:
-    """Return the match of the first layout that finds pairs."""
+def _inside(place: Path, like: LayoutMatch | None = None) -> LayoutMatch | None:
+    """Return the match of the first layout that finds pairs; the same folders as in another part.
+
+    The test part of a data set may have further folders, for example of a second annotator.
+    """
+    if like is not None and like.folders is not None:
+        images, masks = (place / name for name in like.folders)
+        if images.is_dir() and masks.is_dir():
+            return pair_folders(images, masks)
     tried = (find(place) for find in LAYOUTS_INSIDE)
     return next((found for found in tried if found is not None and found.paired), None)
 
@@ -316,3 +343,13 @@ def _beside(place: Path) -> LayoutMatch | None:
             if found.paired:
                 return found
     return None
+
+
+def find_nested(folder: Path) -> LayoutMatch | None:
+    """Find another layout in the only subfolder, as in an archive unpacked into its own name."""
+    below = [place for place in folders_below(folder) if images_below(place)]
+    if len(below) != 1 or any(is_image(path) for path in (*folder.iterdir(), *below[0].iterdir())):
+        return None
+    tried = (find(below[0]) for find in (find_split_folders, find_nested, *LAYOUTS_INSIDE))
+    found = next((found for found in tried if found is not None and found.paired), None)
+    return None if found is None else replace(found, layout=f"{below[0].name}/: {found.layout}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,10 +19,13 @@ MASK_FOLDERS = (
     "groundtruth", "truth",
 )  # fmt: skip
 MASK_WORDS = (
-    "mask", "masks", "label", "labels", "seg", "segmentation", "gt", "annotation",
-    "truth", "target",
+    "mask", "masks", "label", "labels", "seg", "segmentation", "segmentations", "gt", "annotation",
+    "annotations", "truth", "groundtruth", "target", "targets", "manual", "anno", "annot", "msk",
+    "lbl", "labelled", "labeled",
 )  # fmt: skip
-IMAGE_WORDS = ("image", "images", "img", "volume", "raw", "input")
+IMAGE_WORDS = (
+    "image", "images", "imaging", "img", "imgs", "volume", "raw", "input", "scan", "photo",
+)  # fmt: skip
 SPLIT_WORDS: dict[str, Split] = {
     "train": "train", "training": "train",
     "val": "validation", "valid": "validation", "validation": "validation",
@@ -33,16 +37,29 @@ def images_below(folder: Path) -> list[Path]:
     """Return all readable images in a tree, sorted, without hidden files and folders.
 
     A folder such as `a.zarr` is one image. Links to folders are followed, except into a folder
-    that contains the link.
+    that contains the link. The files x_seg.npy of Cellpose, which hold Python objects, are no
+    images.
     """
     return sorted(_walk(folder, {folder.resolve()}))
+
+
+def is_cellpose_result(path: Path) -> bool:
+    """Return whether a file holds Python objects, as the files x_seg.npy of Cellpose."""
+    if not path.name.lower().endswith("_seg.npy"):
+        return False
+    try:
+        with path.open("rb") as file:
+            return b"'|O'" in file.read(128)
+    except OSError:
+        return False
 
 
 def _walk(folder: Path, above: set[Path]) -> Iterator[Path]:
     for path in folder.iterdir():
         if is_image(path):
-            yield path
-        elif path.is_dir() and not path.name.startswith("."):
+            if not is_cellpose_result(path):
+                yield path
+        elif path.is_dir() and not _is_hidden(path):
             real = path.resolve()
             if real not in above:
                 yield from _walk(path, above | {real})
@@ -66,15 +83,33 @@ def key_below(path: Path, folder: Path) -> str:
 
 def folders_below(folder: Path) -> list[Path]:
     """Return the folders directly in a folder, sorted, without hidden ones."""
-    return sorted(
-        path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
-    )
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not _is_hidden(path))
+
+
+def _is_hidden(folder: Path) -> bool:
+    """Return whether a folder is hidden; archives of macOS contain a folder `__MACOSX`."""
+    return folder.name.startswith(".") or folder.name == "__MACOSX"
+
+
+def has_mask_word(name: str) -> bool:
+    """Return whether a name contains a usual word for masks, as `1st_manual` and `x-labels`."""
+    return any(word in (*MASK_WORDS, *MASK_FOLDERS) for word in words_of(name))
+
+
+def has_image_word(name: str) -> bool:
+    """Return whether a name contains a usual word for images."""
+    return any(word in IMAGE_WORDS for word in words_of(name))
+
+
+def words_of(name: str) -> set[str]:
+    """Return the words and numbers in a name, in lower case."""
+    return set(re.findall(r"\d+|[^\W\d_]+", name.lower()))
 
 
 def strip_mask_word(key: str) -> str | None:
     """Return the key of the image that a mask belongs to; None if the key does not name a mask.
 
-    `a/x_mask`, `a/x-seg` and `a/mask_x` belong to `a/x`.
+    `a/x_mask`, `a/x-seg` and `a/mask_x` belong to `a/x`, and `a/mask` to `a`.
     """
     return _strip_word(key, MASK_WORDS)
 
@@ -87,6 +122,8 @@ def strip_image_word(key: str) -> str | None:
 def _strip_word(key: str, words: Sequence[str]) -> str | None:
     parent, slash, name = key.rpartition("/")
     lower = name.lower()
+    if lower in words and parent:
+        return parent
     for word in words:
         for separator in ("_", "-", ".", " "):
             if lower.endswith(separator + word) and len(name) > len(word) + 1:

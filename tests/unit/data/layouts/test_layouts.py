@@ -78,13 +78,13 @@ def test_layout_does_not_depend_on_the_order_on_disk(put, tmp_path):
 
 def test_mirrored_trees_are_distinguished_by_their_values(put, tmp_path):
     for name in ("p1/a.png", "p1/b.png", "p2/a.png"):
-        put(f"manual/{name}", BOX)
+        put(f"drawn/{name}", BOX)
         put(f"scans/{name}")
     put("notes/readme.txt", "hello")
     found = discover(tmp_path)
     assert ids(found) == ["p1/a", "p1/b", "p2/a"]
     assert found.cases[0].image == tmp_path / "scans/p1/a.png"
-    assert found.cases[0].mask == tmp_path / "manual/p1/a.png"
+    assert found.cases[0].mask == tmp_path / "drawn/p1/a.png"
     assert "few values" in found.layout
 
 

@@ -1,0 +1,193 @@
+"""Images and masks beside each other, in one folder or in the folders of one tree."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+from pathlib import Path
+
+from ushape.data.layouts.base import LayoutMatch, index_masks, pair_files
+from ushape.data.layouts.candidates import Candidate, choose_masks, holds_few_values
+from ushape.data.layouts.differences import Difference, common_start, comparable, rank_differences
+from ushape.data.layouts.matching import MIN_SUPPORT
+from ushape.data.layouts.names import (
+    has_image_word,
+    has_mask_word,
+    images_below,
+    stem_key,
+    strip_mask_word,
+)
+from ushape.errors import DataError
+
+
+def find_one_tree(folder: Path) -> LayoutMatch | None:
+    """Find masks that lie beside their images and whose names differ from theirs in one way.
+
+    Examples: `x` and `x_mask`, `Mask of x` or `x_P`; `s1/image` and `s1/mask`; `x.jpg` and `x.png`.
+    Which of the files are the masks follows from usual words in their names, otherwise from the
+    number of values that they hold.
+
+    Raises:
+        DataError: if several kinds of file could be the masks or the images.
+    """
+    paths = images_below(folder)
+    is_unique = max(Counter(stem_key(path, folder) for path in paths).values(), default=1) == 1
+    files = {
+        stem_key(path, folder) if is_unique else path.relative_to(folder).as_posix(): path
+        for path in paths
+    }
+    kinds = _find_kinds(files)
+    images = _choose_images(folder, kinds)
+    if images is None:
+        masks = [path for name, path in files.items() if strip_mask_word(name) is not None]
+        return _pair(folder, paths, masks) if masks and len(masks) < len(paths) else None
+    candidates = [_candidate(folder, images, kind, kinds) for kind in kinds if kind != images]
+    fitting = [one for one in candidates if one.paths]
+    chosen, notes = choose_masks(folder, shlex.quote(str(folder)), fitting)
+    if chosen is None:
+        return None
+    known = {path for kind in kinds for path in kind.files.values()}
+    words = [path for name, path in files.items() if strip_mask_word(name) and path not in known]
+    others = known - set(images.files.values()) - set(chosen.paths.values())
+    kept = [path for path in paths if path not in others]
+    found = _pair(folder, kept, [*chosen.paths.values(), *words])
+    return replace(found, notes=(*found.notes, *notes))
+
+
+def _pair(folder: Path, paths: Sequence[Path], masks: Sequence[Path]) -> LayoutMatch:
+    keyed = [(stem_key(path, folder), path) for path in paths if path not in set(masks)]
+    return pair_files(
+        "one folder tree",
+        keyed,
+        [(stem_key(path, folder), path) for path in masks],
+    )
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """Files whose names have parts that those of the other kinds lack."""
+
+    start: str
+    end: str
+    is_addition: bool
+    """Whether the names are those of the images with these parts added."""
+
+    files: Mapping[str, Path]
+    """Files by the comparable form of their names."""
+
+    @property
+    def is_mask_named(self) -> bool:
+        return has_mask_word(f"{self.start} {self.end}")
+
+    @property
+    def is_image_named(self) -> bool:
+        return has_image_word(f"{self.start} {self.end}")
+
+
+def _pattern(folder: Path, kind: _Kind, kinds: Sequence[_Kind]) -> str:
+    """Return a pattern for the files of a kind, which files of other kinds do not match."""
+    names = [path.relative_to(folder).as_posix() for path in kind.files.values()]
+    others = [
+        path.relative_to(folder).as_posix()
+        for other in kinds
+        if other is not kind
+        for path in other.files.values()
+    ]
+    bare = [name.rpartition("/")[2] for name in names]
+    start, end = common_start(bare), common_start([name[::-1] for name in bare])[::-1]
+    tried = [f"*{end}", f"{start}*", f"{start}*{end}"]
+    if len(set(bare)) == 1:
+        tried.insert(0, bare[0])
+    before = "**/" if len(bare[0]) < len(names[0]) else ""
+    for pattern in tried:
+        if not any(fnmatch(other.rpartition("/")[2], pattern) for other in others):
+            return before + pattern
+    return f"**/*{kind.start}*/**/*"
+
+
+def _find_kinds(files: Mapping[str, Path]) -> list[_Kind]:
+    """Return the kinds of file of which each image has one, as far as names tell."""
+    names = {comparable(name): name for name in files}
+    ranked = [one for one in rank_differences(names, names) if _is_supported(*one)]
+    kinds: list[_Kind] = []
+    for difference, pairs in ranked:
+        if kinds and len(pairs) < max(MIN_SUPPORT, len(kinds[0].files) / 2):
+            continue
+        both = [
+            _kind(difference.image, False, pairs.values(), files),
+            _kind(difference.mask, not any(difference.image), pairs.keys(), files),
+        ]
+        new = [kind for kind in both if not any(_overlap(kind, other) for other in kinds)]
+        if not kinds or len(new) == 1:
+            kinds += new
+    return kinds
+
+
+def _kind(
+    parts: tuple[str, str], is_addition: bool, names: Iterable[str], files: Mapping[str, Path]
+) -> _Kind:
+    return _Kind(*parts, is_addition, {comparable(name): files[name] for name in names})
+
+
+def _overlap(one: _Kind, other: _Kind) -> bool:
+    return not one.files.keys().isdisjoint(other.files)
+
+
+def _is_supported(difference: Difference, pairs: Mapping[str, str]) -> bool:
+    """Whether enough pairs differ in this way; with a usual word for masks, one is enough."""
+    both = (difference.image, difference.mask)
+    places = [{name.partition("/")[0] for name in names} for names in (pairs, pairs.values())]
+    are_folders = all("/" in name for name in pairs) and all(len(place) == 1 for place in places)
+    if (are_folders and places[0] != places[1]) or not pairs.keys().isdisjoint(pairs.values()):
+        return False  # Two folders beside each other are another layout.
+    words = [has_mask_word(" ".join(parts)) for parts in both]
+    return len(pairs) >= MIN_SUPPORT or words == [False, True]
+
+
+def _choose_images(folder: Path, kinds: Sequence[_Kind]) -> _Kind | None:
+    """Return the kind of file that the images are; None if there are no masks.
+
+    Raises:
+        DataError: if several kinds hold images.
+    """
+    if len(kinds) < 2:
+        return None
+    others = [kind for kind in kinds if not kind.is_mask_named]
+    whole = kinds[:1] if all(kind.is_addition for kind in kinds[1:]) else []
+    for certain in (
+        others,
+        [kind for kind in whole if kind in others],
+        [kind for kind in others if kind.is_image_named],
+    ):
+        if len(certain) == 1 and (len(others) < len(kinds) or certain[0].is_image_named):
+            return certain[0]
+    pictures = [kind for kind in kinds if not holds_few_values(sorted(kind.files.values()))]
+    if len(pictures) == len(kinds) == len(others):
+        return None
+    for certain in (pictures, [kind for kind in pictures if kind in whole]):
+        if len(certain) == 1:
+            return certain[0]
+    if not pictures and not whole:
+        return None
+    names = [_pattern(folder, kind, kinds) for kind in pictures or kinds]
+    raise DataError(
+        f"{folder}: the images could be {', '.join(names[:-1])} or {names[-1]}.",
+        code="ambiguous_folders",
+        hint="Move the images and the masks into a folder each, or list the pairs in a table with "
+        "the columns image and mask.",
+    )
+
+
+def _candidate(folder: Path, images: _Kind, kind: _Kind, kinds: Sequence[_Kind]) -> Candidate:
+    keyed = [(stem_key(path, folder), path) for path in kind.files.values()]
+    own = {stem_key(path, folder): path for path in images.files.values()}
+    pattern = _pattern(folder, kind, kinds)
+    return Candidate(
+        pattern,
+        shlex.quote(str(folder / pattern)),
+        {key: path for key, path in index_masks(keyed, own).items() if key in own},
+        kind.is_mask_named,
+    )
