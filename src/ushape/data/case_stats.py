@@ -247,7 +247,7 @@ def scan_case(case: Case) -> CaseStats:
         mask_is_image=same_size and len(values) > 2 and bool((image[0] == codes).all()),
         image_orientation=orientation,
         mask_orientation=_read_header(case.mask)[0] if isinstance(case.mask, Path) else 1,
-        parts_per_value=_parts_per_value(codes, values),
+        parts_per_value=parts_per_value(codes, values),
         objects=objects,
         object_size=object_size,
         inner_counts=_count_inner(codes, values, mask.encoding),
@@ -397,7 +397,8 @@ def _has_equal_channels(image: np.ndarray) -> bool:
     )
 
 
-def _parts_per_value(codes: np.ndarray, values: np.ndarray, most: int = 24) -> float:
+def parts_per_value(codes: np.ndarray, values: np.ndarray, most: int = 24) -> float:
+    """Return the mean number of connected parts as in `CaseStats`; 0 if they are not counted."""
     if not 3 <= len(values) <= MAX_IDS or codes.max() > MAX_IDS or codes.min() < 0:
         return 0.0
     boxes = ndimage.find_objects(codes)

@@ -23,6 +23,7 @@ from ushape.data.grouping import (
     refuse_too_few,
 )
 from ushape.data.mask_values import interpret_masks
+from ushape.data.other_labels import find_other_labels
 from ushape.data.preprocessing import mask_size_error
 from ushape.data.sections import split_into_sections
 from ushape.data.value_notes import ValueNote
@@ -235,6 +236,7 @@ def scan_dataset(
         grouping=merge_groups_sharing_duplicates(grouping, duplicates),
         inferred_groups={case.id: case.group for case in grouping.cases},
         duplicates=duplicates,
+        other_labels=find_other_labels(folder, listing.cases) if masks is None else (),
     )
     return with_labels(found, labels, stated=listing.classes) if readable else found
 
@@ -324,6 +326,7 @@ def describe_dataset(stats: DatasetStats) -> list[str]:
     if empty:
         lines.append(f"Masks without foreground: {empty} of {total} ({empty / total:.0%}).")
     lines.append(stats.grouping.description)
+    lines += [f"Also found: {line}" for line in stats.other_labels]
     return lines + stats.listing.notes
 
 

@@ -26,6 +26,7 @@ CHECKS: tuple[Check, ...] = (
     masks.find_odd_shapes,
     masks.find_value_notes,
     masks.find_stray_values,
+    masks.find_other_labels,
     masks.find_class_problems,
     masks.find_empty,
     masks.find_inverted,

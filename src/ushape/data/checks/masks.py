@@ -75,6 +75,18 @@ def find_value_notes(dataset: DatasetStats) -> Iterator[Finding]:
         )
 
 
+def find_other_labels(dataset: DatasetStats) -> Iterator[Finding]:
+    """Report further labels of the same images, which are not used."""
+    for sentence in dataset.other_labels:
+        what, _, use = sentence.partition(" To use")
+        yield Finding(
+            check="other_labels",
+            severity="note",
+            text=f"{what} It is not used.",
+            fix=f"To use{use}",
+        )
+
+
 def find_stray_values(dataset: DatasetStats) -> Iterator[Finding]:
     """Find values or colors that are not a class, by the list of classes or by their rarity."""
     space = dataset.label_space
