@@ -108,6 +108,8 @@ def try_edits(place: Path, edits: int, seed: int, only: int | None, limits: Limi
         outcome = watch(lambda use=use, copy=copy: apply(use, copy, images, place), limits)
         verdict, text = judge(edit, use, outcome, right[use])
         counts[verdict] += 1
+        if sys.stderr.isatty() or number % 50 == 49:
+            print(f"{number + 1} edits: {dict(counts)}", file=sys.stderr, flush=True)
         if verdict == "wrong" or only is not None:
             cells = (number, edit.file, edit.what, use, text)
             row = " | ".join(shorten(str(cell), 300) for cell in cells)

@@ -6,6 +6,7 @@ The functions are imported when a command runs: torch takes seconds to load.
 from __future__ import annotations
 
 import inspect
+import logging
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -378,8 +379,11 @@ def with_current_names(arguments: Sequence[str]) -> list[str]:
 def main() -> None:
     """Run the command line.
 
-    Exit codes: 0 success, 1 errors found by `check`, 2 a mistake of the user, 130 Ctrl-C.
+    Exit codes: 0 success, 1 errors found by `check`, 2 a mistake of the user; see `__main__` for
+    those of signals.
     """
+    # It warns if the home folder is read-only, which does not matter for a few plots.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
         _require_working_directory()
         app(with_current_names(sys.argv[1:]))

@@ -275,6 +275,12 @@ def run_folders(run: Path | str | Sequence[Path | str]) -> list[Path]:
         ConfigError: if a run is named twice, or none is named.
     """
     named = [run] if isinstance(run, (str, Path)) else run
+    if not isinstance(named, Sequence):
+        raise ConfigError(
+            f"A run cannot be of type {type(run).__name__}.",
+            code="no_run_named",
+            hint="Name the folder that `ushape train` printed.",
+        )
     found: list[Path] = []
     for folder in map(Path, named):
         folds = sorted(path for path in folder.glob("fold-*") if Run(path).plan_path.exists())

@@ -99,6 +99,12 @@ def load_report(folder: Path) -> Report:
         RunError: if a file is missing or damaged, or scores.csv and scores.json do not match.
     """
     path = folder / FACTS
+    if not path.exists():
+        raise RunError(
+            f"{folder} contains no scores: it has no file {FACTS}.",
+            code="invalid_scores",
+            hint="Name a run folder, and run `ushape evaluate RUN` first if it has no scores yet.",
+        )
     hint = "Run `ushape evaluate RUN` to write the scores again."
     values = read_sealed_json(path, RunError, code="invalid_scores", hint=hint)
     try:

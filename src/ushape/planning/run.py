@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ushape.data.discovery import discover
 from ushape.data.duplicates import dataset_checksum, file_checksums
 from ushape.data.splits import Splits
-from ushape.errors import RunError
+from ushape.errors import ConfigError, RunError
 from ushape.formatting import command_line, reason
 from ushape.io.files import read_sealed_json, write_bytes, write_sealed_json
 from ushape.io.lock import is_unused
@@ -184,7 +184,21 @@ class Run:
         return self.folder / "code"
 
     def load_plan(self) -> Plan:
-        return Plan.from_dict(self._read_json(self.plan_path), source=str(self.plan_path))
+        """Load the plan.
+
+        Raises:
+            RunError: if it is damaged, was changed, or was written by another version.
+        """
+        values = self._read_json(self.plan_path)
+        try:
+            return Plan.from_dict(values, source=str(self.plan_path))
+        except ConfigError as error:
+            message = error.message.removeprefix(f"{self.plan_path}: ")
+            raise RunError(
+                f"{self.plan_path} is not a plan that ushape wrote: {message}",
+                code="invalid_plan",
+                hint="Copy the complete run folder again.",
+            ) from None
 
     def save_cases(
         self,

@@ -34,6 +34,8 @@ class KeepBest(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, SegmentationModule)
+        if not self.run.folder.is_dir():
+            raise removed_run(self.run)
         dice, epoch = pl_module.validation_dice, trainer.current_epoch + 1
         facts = {"epoch": epoch, "validation_dice": dice}
         weights = pl_module.averaged.module.state_dict()
@@ -251,6 +253,15 @@ class WholeFileCheckpoints(TorchCheckpointIO):
             return super().load_checkpoint(path, *arguments, **options)
         except Exception as error:  # On damaged files, PyTorch raises nearly every exception.
             raise damaged_checkpoint(Path(path)) from error
+
+
+def removed_run(run: Run) -> RunError:
+    """Return the error for a run folder that was removed during the training."""
+    return RunError(
+        f"{run.folder} was removed or renamed during the training.",
+        code="run_removed",
+        hint="Repeat the command that started it, or, if it was renamed: ushape resume RUN",
+    )
 
 
 def damaged_checkpoint(path: Path) -> RunError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import math
+import os
 import re
 import signal
 import threading
@@ -26,6 +27,7 @@ from ushape.config import resolved
 from ushape.console import Console
 from ushape.data.cache import SampleStore
 from ushape.errors import PlanError, RunError
+from ushape.formatting import reason
 from ushape.planning.plan import Plan
 from ushape.planning.run import Run
 from ushape.training.callbacks import (
@@ -36,6 +38,7 @@ from ushape.training.callbacks import (
     ValidationPictures,
     WholeFileCheckpoints,
     damaged_checkpoint,
+    removed_run,
 )
 from ushape.training.datamodule import SegmentationData
 from ushape.training.module import SegmentationModule
@@ -93,6 +96,7 @@ def fit(
     """
     run.require_code(plan, training=True)
     _silence_lightning()
+    _silence_tensorboard()
     torch.manual_seed(plan.recipe.seed)
     groups = [case.group for case in validation.cases]
     module = SegmentationModule(plan, validation, groups)
@@ -110,6 +114,8 @@ def fit(
             trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
         except SystemExit as ended:  # Lightning replaces the exception of an interrupt.
             raise ended.__context__ or ended from None
+        except OSError as error:
+            raise _not_written(run, error) from None
         except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
             if checkpoint is not None and not pacer.has_started:  # It was being restored.
                 raise damaged_checkpoint(checkpoint) from error
@@ -122,6 +128,22 @@ def fit(
         epochs=len(log.rows),
         was_interrupted=interrupt.is_set(),
         foreground_patches=log.rows[-1]["foreground_patches"] if log.rows else 0.0,
+    )
+
+
+def _not_written(run: Run, error: OSError) -> Exception:
+    """Return the error for a file of the run that cannot be written; others are returned as is."""
+    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+    is_of_run = not name or Path(name).resolve().is_relative_to(run.folder.resolve())
+    if not run.folder.is_dir():
+        return removed_run(run)
+    if not is_of_run:
+        return error
+    return RunError(
+        f"{name or run.folder} cannot be written: {reason(error)}.",
+        code="run_not_written",
+        hint=f"Free some disk space, then continue with ushape resume {run.folder}. What the last "
+        "complete epoch has written is intact.",
     )
 
 
@@ -203,6 +225,18 @@ def _silence_lightning() -> None:
     """Silence Lightning's messages about its configuration, which users cannot change."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _silence_tensorboard() -> None:
+    """Silence the traceback of TensorBoard's thread; the exception is raised in fit as well."""
+    before = threading.excepthook
+
+    def show(arguments: threading.ExceptHookArgs) -> None:
+        if not type(arguments.thread).__module__.startswith("tensorboard"):
+            before(arguments)
+
+    if before.__module__ != __name__:
+        threading.excepthook = show
 
 
 @contextmanager

@@ -114,3 +114,15 @@ def test_compute_ahead_does_not_read_large_images_in_advance(pixels, most):
     assert (
         max(len(read) - one.item for one in found) <= most + 1
     )  # The image that waits for others of its size.
+
+
+def test_compute_ahead_computes_the_images_of_a_failed_batch_alone():
+    def compute(batch):
+        if any(image.name == 1 for image in batch):
+            raise DataError("NaN")
+        return [10 * image.name for image in batch]
+
+    images = [Image(number, 4, "a") for number in range(3)]
+    found = list(compute_ahead(images, read=lambda image: image, compute=compute))
+    assert [one.result for one in found if one.item.name != 1] == [0, 20]
+    assert isinstance(found[1].result, DataError)

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from ushape.errors import DataError
 from ushape.inference import sliding_window
 from ushape.inference.network import TorchNetwork
 from ushape.inference.sliding_window import (
@@ -166,3 +167,12 @@ def test_sliding_window_of_wide_images_uses_lower_tiles(monkeypatch):
     found = predict_image(network, image, SPACE, cut)
     assert max(shape[-2] for shape in network.shapes) <= 20
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [16, 100])
+def test_sliding_window_refuses_probabilities_that_are_nan(size):
+    image = np.zeros((1, size, size), np.float32)
+    image[0, 3, 4] = np.nan
+    with pytest.raises(DataError) as caught:
+        predict_image(Identity().eval(), image, SPACE, settings(32, 32))
+    assert caught.value.code == "probabilities_not_finite"

@@ -1,9 +1,12 @@
+import copy
 import json
 
 import pytest
 
+import ushape
+from ushape.datasets.synthetic import SyntheticConfig, write_data_set
 from ushape.errors import ConfigError, RunError
-from ushape.planning.plan import find_auto, load_plan
+from ushape.planning.plan import Plan, find_auto, load_plan
 
 
 def test_find_auto_returns_the_paths_of_open_values():
@@ -26,3 +29,58 @@ def test_load_plan_refuses_other_files(tmp_path, text, kind, code):
     with pytest.raises(kind) as error:
         load_plan(tmp_path / "plan.json")
     assert error.value.code == code
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """The values of a plan, as a run stores them."""
+    data = tmp_path_factory.mktemp("data")
+    write_data_set(data, 6, SyntheticConfig(size=32, groups=6), seed=0)
+    settings = ["network.widths=[4,8]", "sampling.patch_shape=[32,32]", "train.precision=fp32"]
+    return ushape.plan(data, epochs=1, device="cpu", settings=settings, quiet=True).to_dict()
+
+
+IMPOSSIBLE = {
+    "preprocessing.channels": [0, -1, 10**9, None, "x", 1e308],
+    "preprocessing.space.values": [[0], [0, 0], [0, 70_000], [0, -1], list(range(300))],
+    "preprocessing.space.regions": [
+        [{"name": "a", "classes": [7]}],
+        [{"name": "a", "classes": []}],
+    ],
+    "preprocessing.normalization": [
+        {"low": [0], "high": [1], "mean": [0], "std": [0]},
+        {"low": [0, 0], "high": [1, 1], "mean": [0, 0], "std": [1, 1]},
+        {"low": [0], "high": [1], "mean": [float("nan")], "std": [1]},
+    ],
+    "encoding.suffix": ["", ".exe", ".jpg"],
+    "encoding.dtype": ["", "object", "str", "complex64"],
+    "recipe.sampling.patch_shape": [[32], [32, 32, 32], [0, 32], [32, 2**40]],
+    "recipe.predict.tile_shape": [[32], [-1, 32], "auto"],
+    "recipe.predict.mirror_axes": [[0], [-3]],
+    "recipe.train.workers": [100_000, -1, "many"],
+    "recipe.train.batch_size": [0, 10**9, float("inf")],
+    "recipe.train.steps_per_epoch": [10**12],
+    "recipe.network.widths": [[4], [4] * 1000, [4, 10**9]],
+    "recipe.network.convolutions": [0, 10**6],
+    "recipe.code": [{"file": "../a.py", "function": "f", "checksum": ""}],
+    "machine": [None, {}],
+    "version": [0, 2, None, "1"],
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [(key, value) for key, values in IMPOSSIBLE.items() for value in values]
+)
+def test_plan_refuses_impossible_values(stored, key, value):
+    values = copy.deepcopy(stored)
+    *sections, last = key.split(".")
+    target = values
+    for section in sections:
+        target = target[section]
+    target[last] = value
+    with pytest.raises((RunError, ConfigError)):
+        Plan.from_dict(values, source="plan.json")
+
+
+def test_plan_accepts_what_a_run_stores(stored):
+    assert Plan.from_dict(stored, source="plan.json").to_dict() == stored

@@ -96,8 +96,12 @@ class Manifest:
         ]
 
     def _append(self, known: dict[str, Line], line: Line) -> None:
-        with self.path.open("ab", buffering=0) as file:
-            append_line(file.fileno(), (json.dumps(line) + "\n").encode())
+        try:
+            with self.path.open("ab", buffering=0) as file:
+                append_line(file.fileno(), (json.dumps(line) + "\n").encode())
+        except OSError as error:
+            error.filename = str(self.folder)  # Users do not know the log.
+            raise
         known[line["image"]] = line
 
     def _is_whole(self, line: Line) -> bool:

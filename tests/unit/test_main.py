@@ -1,0 +1,65 @@
+"""Exit codes of the command for signals and closed pipes, in processes of their own."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="sends signals")
+
+SCRIPT = """
+import os, signal, sys, time
+from ushape import __main__, cli
+from ushape.errors import way_on_after_interrupt
+
+def receive():
+    with way_on_after_interrupt("To continue: repeat."):
+        os.kill(os.getpid(), signal.{signal})
+        time.sleep(1)
+
+cli.main = receive
+__main__.main()
+"""
+
+
+def run(script, **options):
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+@pytest.mark.parametrize(
+    ("signal", "code", "name"),
+    [("SIGTERM", 143, " by SIGTERM"), ("SIGHUP", 129, " by SIGHUP"), ("SIGINT", 130, "")],
+)
+def test_main_ends_with_the_code_of_the_signal_and_the_way_on(signal, code, name):
+    ended = run(SCRIPT.format(signal=signal))
+    assert ended.returncode == code
+    assert ended.stderr == f"\nStopped{name}. To continue: repeat.\n"
+
+
+def test_main_ignores_a_hangup_that_nohup_has_disabled():
+    ignore = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    ended = run(ignore + SCRIPT.format(signal="SIGHUP"))
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_main_ends_quietly_when_the_reader_closes_the_output():
+    script = "from ushape import __main__, cli; from ushape.console import Console\n"
+    script += "cli.main = lambda: [Console().say('line') for _ in range(100_000)]; __main__.main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout.readline() == b"line\n"
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 141
+    process.stderr.close()
+
+
+def test_main_prints_letters_that_the_terminal_lacks():
+    script = "from ushape import __main__, cli; from ushape.console import Console\n"
+    script += "cli.main = lambda: Console().say('3 × 4 ü'); __main__.main()"
+    ended = run(script, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout == "3 \\xd7 4 \\xfc\n"
