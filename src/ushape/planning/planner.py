@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ushape.config import resolved
 from ushape.data.preprocessing import Preprocessing
-from ushape.data.scan import DatasetStats
+from ushape.data.scan import DatasetStats, writes_as_stored
 from ushape.data.split_file import load_given_splits
 from ushape.data.splits import Splits, split_dataset
 from ushape.errors import DataError, PlanError
@@ -198,7 +198,8 @@ def expected_baselines_s(shapes: Sequence[tuple[int, ...]]) -> float:
 
 def _common_encoding(stats: DatasetStats) -> MaskEncoding:
     """Return the encoding of most masks, able to hold every class value."""
-    encoding = stats.encoding
+    is_stored = writes_as_stored(stats)
+    encoding = replace(stats.encoding, orientation="stored" if is_stored else "displayed")
     highest = max(stats.space.values)
     if encoding.kind == "values" and highest > 1 and encoding.dtype == "bool":
         encoding = replace(encoding, dtype="uint8")
