@@ -219,10 +219,7 @@ def shown_white(trial: Trial, case: Case) -> str:
 
 def few_foreground(trial: Trial, case: Case) -> str:
     """The meaning of WhiteIsZero: 5 to 20 % of the pixels are foreground, and shown white."""
-    # `check --json` should offer the share of each class; the copy of --fix has no class either.
-    # Until then the line of `ushape train` that states it is read.
-    match = re.search(r"= foreground \(([\d.]+)%\)", trial.commands.training)
-    share = float(match[1]) if match else float("nan")
+    share = 100 * trial.commands.check(trial.data).foreground_share
     if not 5 <= share <= 20:
         raise WrongResultError(f"{share:.0f} % of the pixels are foreground instead of about 10 %")
     return shown_white(trial, case)
@@ -485,8 +482,9 @@ def bombs(trial: Trial, case: Case) -> str:
 
 def several_masks(trial: Trial, case: Case) -> str:
     """Second masks of an image are used: none is left over."""
-    # `check --json` should offer the number of mask files that are used (here 25).
     report = trial.commands.check(trial.data)
+    if report.masks != 25:
+        raise WrongResultError(f"{report.masks} masks are used instead of 25")
     if any(one["check"] == "unpaired" for one in report.values["findings"]):
         raise WrongResultError("second masks of an image (_mask_1) are taken for images")
     return "25 masks are used"

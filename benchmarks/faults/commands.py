@@ -194,12 +194,8 @@ class Report:
     Facts that the JSON does not offer as values yet are taken from its sentences in one place, so
     that nothing else depends on their wording. It should offer:
 
-    - `classes`: a list of objects with `value`, `name` and `share` (of all pixels), background
-      first (here: `classes`, `foreground_share`);
     - `groups`: an object with the group of each case, the group's kind, and whether it was stated
-      or inferred (here: `group_count`, `group_of`);
-    - `masks`: the number of mask files that are used, which differs from `pairs` where several
-      masks belong to an image.
+      or inferred (here: `group_count`, `group_of`).
     """
 
     code: int
@@ -235,12 +231,17 @@ class Report:
     @property
     def classes(self) -> dict[str, str]:
         """Name of each class by its mask value or color, background first; empty if unknown."""
-        stated = self.values.get("classes")
-        if stated is not None:
-            return {str(one["value"]): str(one["name"]) for one in stated}
-        line = self._fact("Mask values")
-        pairs = re.findall(r"(?:^|, )(\S+) = (.+?)(?=, \S+ = |$)", line.removesuffix("."))
-        return dict(pairs)
+        return {str(one["value"]): str(one["name"]) for one in self.values["classes"] or ()}
+
+    @property
+    def foreground_share(self) -> float:
+        """Share of all pixels that belong to any class except the background."""
+        return sum(float(one["share"]) for one in (self.values["classes"] or ())[1:])
+
+    @property
+    def masks(self) -> int:
+        """Number of mask files in use."""
+        return int(self.values["masks"])
 
     @property
     def group_count(self) -> int:

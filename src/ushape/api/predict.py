@@ -21,10 +21,13 @@ from ushape.inference.output.writer import PredictionWriter, Written
 from ushape.inference.predictor import Predictor, PreparedImage
 from ushape.inference.prefetch import overlap
 from ushape.inference.streaming import StreamedImage, StreamedPrediction
+from ushape.instances.contours import class_styles, drawing_colors
 from ushape.io import ProbabilityType
 from ushape.io.lock import locked
 from ushape.io.rle import Order
+from ushape.labels.colors import name_color
 from ushape.planning.custom_code import allow_code
+from ushape.planning.plan import Plan
 from ushape.planning.run import Run
 from ushape.types import Prediction, files_of
 
@@ -223,6 +226,8 @@ class _Summary:
             )
         if config.folder is not None:
             console.say(f"{pluralize(len(masks), 'mask')} in {config.folder}")
+        if config.overlay and len(writer.predictor.plan.preprocessing.space.values) > 2:
+            console.say(f"Colors of the overlays: {_describe_colors(writer.predictor.plan)}.")
         if self.failures:
             listed = "\n".join(f"  {failure}" for failure in self.failures)
             others = "The other masks were written. " if masks else ""
@@ -234,6 +239,17 @@ class _Summary:
             )
         if config.submission is not None:
             console.say(f"{pluralize(self.total, 'row')} in {config.submission}")
+
+
+def _describe_colors(plan: Plan) -> str:
+    """Return the name of each foreground class with its color in pictures."""
+    space = plan.preprocessing.space
+    colors = drawing_colors(class_styles(space.names, space.values, plan.encoding))
+    codes = [red << 16 | green << 8 | blue for red, green, blue in colors]
+    return ", ".join(
+        f"{name} = {name_color(code)}"
+        for name, code in list(zip(space.names, codes, strict=True))[1:]
+    )
 
 
 def _count_and_name(images: Sequence[Path]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from ushape import config, io
 from ushape.api.plan import scan
@@ -17,6 +18,7 @@ from ushape.console import Console
 from ushape.data.cache import SampleStore
 from ushape.errors import ConfigError, DataError, check_range
 from ushape.formatting import pluralize
+from ushape.instances.contours import class_styles, drawing_colors
 from ushape.io.files import refuse_existing_output, write_bytes
 from ushape.models import network_sizes
 from ushape.planning.data_settings import apply_data_settings
@@ -28,7 +30,7 @@ from ushape.planning.recipes import load_recipe
 from ushape.training.datamodule import SegmentationData
 from ushape.transforms.augment import exaggerate
 from ushape.transforms.border_weights import border_weights, find_objects, separate_touching
-from ushape.transforms.overlay import outline
+from ushape.transforms.overlay import overlay
 from ushape.types import CaseFacts
 
 PATCHES, ROWS, COLUMNS = 24, 4, 7
@@ -171,13 +173,20 @@ def _draw_preview(plan: Plan, shown: CaseFacts) -> Figure:
     cells: list[Axes] = list(figure.subplots(ROWS, COLUMNS).ravel())
     sample = store[0]
     assert sample.classes is not None
-    _show(cells[0], outline(sample.image, 0 * sample.classes, 0 * sample.classes), "image")
-    _show(cells[1], _middle(sample.classes), "mask")
+    space = plan.preprocessing.space
+    colors = drawing_colors(class_styles(space.names, space.values, plan.encoding))
+    _show(cells[0], overlay(sample.image, 0 * sample.classes), "image")
+    _show(cells[1], overlay(0 * sample.image, sample.classes, colors, tint=1), "mask")
     inner = tuple(slice(margin, size - margin) for size in plan.patch_shape)
     for cell, patch in zip(cells[2:], patches, strict=False):
-        classes = plan.preprocessing.space.decode(patch["target"].numpy())
+        classes = space.decode(patch["target"].numpy())
         image = patch["image"].numpy()[(slice(None), *inner)]
-        _show(cell, outline(image, classes, 0 * classes), "")
+        _show(cell, overlay(image, classes, colors, tint=0), "")
+    handles = [
+        Patch(color="#{:02x}{:02x}{:02x}".format(*color), label=name)
+        for name, color in list(zip(space.names, colors, strict=True))[1:]
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=6, fontsize="small")
     first = patches[0]["image"].numpy()
     for values, name in (
         (sample.normalization.apply(sample.image), "image"),

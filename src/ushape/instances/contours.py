@@ -22,6 +22,7 @@ from skimage import measure
 from ushape.errors import require_package
 from ushape.instances.label import Objects
 from ushape.instances.properties import Cell, ObjectTable
+from ushape.transforms.overlay import DISTINCT, Color
 from ushape.types import MaskEncoding
 
 
@@ -149,15 +150,8 @@ def _find_corners(parts: np.ndarray) -> tuple[np.ndarray, ...]:
     return tuple(np.concatenate(values) for values in zip(*columns, strict=True))
 
 
-Color = tuple[int, int, int]
-"""Red, green, blue, 0 to 255."""
-
-DISTINCT: tuple[Color, ...] = (
-    *((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66)),
-    *((0, 114, 178), (213, 94, 0), (204, 121, 167)),
-)
-"""Colors that can be distinguished with every kind of color vision (Okabe and Ito 2008, without
-black)."""
+MIN_BRIGHTNESS = 64
+"""Smallest maximum of red, green and blue that is visible on dark images."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +176,20 @@ def class_styles(
         ClassStyle(name, _color_of(index, value, encoding))
         for index, (name, value) in enumerate(zip(names, values, strict=True))
     )
+
+
+def drawing_colors(styles: Sequence[ClassStyle]) -> tuple[Color, ...]:
+    """Return the color of each class for pictures: its own, if all are bright and different.
+
+    Otherwise all classes have colors of `DISTINCT`. The background, the first class, is not drawn.
+    """
+    own = tuple(style.color for style in styles)
+    is_visible = len(set(own)) == len(own) and all(
+        max(color) >= MIN_BRIGHTNESS for color in own[1:]
+    )
+    if is_visible:
+        return own
+    return own[:1] + tuple(DISTINCT[index % len(DISTINCT)] for index in range(len(own) - 1))
 
 
 def _color_of(index: int, value: int, encoding: MaskEncoding) -> Color:

@@ -13,11 +13,14 @@ from matplotlib.figure import Figure
 from ushape.data.case_stats import CaseStats
 from ushape.data.checks import CheckResult
 from ushape.data.preprocessing import read_image
+from ushape.data.scan import DatasetStats
 from ushape.data.splits import PARTS
 from ushape.formatting import size_text
+from ushape.instances.contours import class_styles, drawing_colors
 from ushape.io.annotations import read_annotation
+from ushape.labels import LabelSpace
 from ushape.reports import BLUE, ORANGE, adapt, as_data, as_svg, write_page
-from ushape.transforms.overlay import outline
+from ushape.transforms.overlay import DISTINCT, Color, overlay
 
 MAX_TILES = 48
 """Number of images on the page."""
@@ -30,6 +33,8 @@ TILE_SIDE_PX = 224
 
 def write_check_page(path: Path, result: CheckResult) -> None:
     """Write the page atomically."""
+    space, colors = result.stats.label_space, _class_colors(result.stats)
+    class_names = space.names if space is not None else ("", "mask")
     write_page(
         path,
         "check.html.j2",
@@ -40,7 +45,11 @@ def write_check_page(path: Path, result: CheckResult) -> None:
         facts=result.facts,
         parts=_parts(result),
         split_text=result.splits.text if result.splits else "",
-        tiles=[_make_tile(stats, names) for stats, names in _choose_cases(result)],
+        legend=[
+            {"name": name, "color": "#{:02x}{:02x}{:02x}".format(*color)}
+            for name, color in list(zip(class_names, colors, strict=True))[1:]
+        ],
+        tiles=[_make_tile(stats, names, space, colors) for stats, names in _choose_cases(result)],
     )
 
 
@@ -60,7 +69,17 @@ def _choose_cases(result: CheckResult) -> list[tuple[CaseStats, list[str]]]:
     return [(case_stats[case], names.get(case, [])) for case in chosen if case in case_stats]
 
 
-def _make_tile(stats: CaseStats, names: Sequence[str]) -> dict[str, Any]:
+def _class_colors(stats: DatasetStats) -> tuple[Color, ...]:
+    """Return the color of each class in the pictures, the background first."""
+    space = stats.label_space
+    if space is None:
+        return (DISTINCT[0], DISTINCT[0])
+    return drawing_colors(class_styles(space.names, space.values, stats.encoding))
+
+
+def _make_tile(
+    stats: CaseStats, names: Sequence[str], space: LabelSpace | None, colors: Sequence[Color]
+) -> dict[str, Any]:
     """Return a case with its findings, and either its image or the reason why there is none."""
     case = stats.case
     tile = {"case": case.id, "findings": names, "data": "", "trouble": ""}
@@ -70,11 +89,15 @@ def _make_tile(stats: CaseStats, names: Sequence[str]) -> dict[str, Any]:
         )
         return {**tile, "trouble": trouble}
     assert case.mask is not None
-    image, codes = read_image(case), read_annotation(case.mask, case.image).codes
-    step = max(1, min(codes.shape[-2:]) // (2 * TILE_SIDE_PX))
-    image, codes = image[..., ::step, ::step], codes[..., ::step, ::step]
-    classes = np.searchsorted(np.unique(codes), codes).clip(max=254).astype(np.uint8)
-    picture = outline(image, classes, np.zeros_like(classes))
+    image, mask = read_image(case), read_annotation(case.mask, case.image)
+    step = max(1, min(mask.codes.shape[-2:]) // (2 * TILE_SIDE_PX))
+    image, codes = image[..., ::step, ::step], mask.codes[..., ::step, ::step]
+    if space is None or space.unknown_values(np.unique(codes).tolist(), mask.encoding):
+        classes = np.searchsorted(np.unique(codes), codes).clip(max=254).astype(np.uint8)
+        colors = (DISTINCT[0],)
+    else:
+        classes = space.classes_of(codes, mask.encoding)
+    picture = overlay(image, classes, colors, tint=0)
     return {**tile, "data": as_data(picture, TILE_SIDE_PX, kind="webp")}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import ndimage
 
@@ -14,8 +16,28 @@ HIT_COLOR = (0, 158, 115)
 Ito 2008)."""
 
 
-def overlay(image: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Outline and lightly tint the prediction on an image.
+Color = tuple[int, int, int]
+"""Red, green, blue, 0 to 255."""
+
+DISTINCT: tuple[Color, ...] = (
+    *((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66)),
+    *((0, 114, 178), (213, 94, 0), (204, 121, 167)),
+)
+"""Colors that can be distinguished with every kind of color vision (Okabe and Ito 2008, without
+black)."""
+
+
+def overlay(
+    image: np.ndarray,
+    predicted: np.ndarray,
+    colors: Sequence[Color] = (),
+    tint: float = 0.2,
+) -> np.ndarray:
+    """Outline and tint the classes on an image.
+
+    Args:
+        colors: Color of each class, the background first (default: orange for all classes).
+        tint: Opacity of the color inside the outlines, 0 to 1.
 
     Shapes:
         image: (C, *S), any type; predicted: (*S) class indices.
@@ -23,10 +45,13 @@ def overlay(image: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """
     plane, (predicted,) = _choose_plane(image, predicted)
     picture = as_rgb(plane)
+    table = np.full((256, 3), PREDICTION_COLOR, dtype=np.float32)
+    table[: len(colors)] = np.reshape(colors, (-1, 3))
     inside = (predicted > 0) & (predicted != IGNORE)
-    color = np.asarray(PREDICTION_COLOR, dtype=np.float32)
-    picture[inside] = (0.8 * picture[inside] + 0.2 * color).astype(np.uint8)
-    picture[_outline(predicted)] = PREDICTION_COLOR
+    own = table[predicted]
+    picture[inside] = ((1 - tint) * picture[inside] + tint * own[inside]).astype(np.uint8)
+    edge = _outline(predicted)
+    picture[edge] = own[edge].astype(np.uint8)
     return picture
 
 

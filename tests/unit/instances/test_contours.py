@@ -20,6 +20,7 @@ from ushape.instances.contours import (
     Outline,
     Polygon,
     class_styles,
+    drawing_colors,
     trace_outlines,
     write_geojson,
     write_rois,
@@ -284,6 +285,14 @@ def test_rois_without_roifile_are_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "roifile", None)
     with raises_code(DataError, "missing_package"):
         write_rois(io.BytesIO(), [], STYLES)
+
+
+def test_drawing_colors_are_those_of_the_masks_if_they_are_visible():
+    encoding, names = MaskEncoding(kind="colors"), ("back", "a", "b")
+    bright = class_styles(names, (0, 0xFF0000, 0x00FF00), encoding)
+    assert drawing_colors(bright) == ((0, 0, 0), (255, 0, 0), (0, 255, 0))
+    dark = class_styles(names, (0, 0xFF0000, 0x000020), encoding)
+    assert drawing_colors(dark)[1:] == DISTINCT[:2]
 
 
 def test_class_styles_keep_the_colors_of_the_masks():

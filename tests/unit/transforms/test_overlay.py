@@ -66,3 +66,12 @@ def test_overlay_of_a_volume_shows_the_plane_with_most_foreground(square):
     picture = overlay(volume, mask)
     assert picture.shape == (12, 12, 3)
     assert tuple(picture[3, 3]) == PREDICTION_COLOR
+
+
+def test_overlay_has_a_color_for_each_class(square):
+    classes = square + square * (np.indices((12, 12))[1] > 5).astype(np.uint8)
+    colors = ((0, 0, 0), (10, 20, 30), (40, 50, 60))
+    picture = overlay(np.zeros((1, 12, 12), np.uint8), classes, colors, tint=0)
+    assert tuple(picture[3, 3]) == (10, 20, 30)
+    assert tuple(picture[7, 7]) == (40, 50, 60)
+    assert tuple(picture[5, 4]) == (0, 0, 0)

@@ -15,7 +15,13 @@ from ushape.inference.output import OutputConfig
 from ushape.inference.predictor import Predictor
 from ushape.inference.streaming import StreamedPrediction
 from ushape.inference.uncertainty import entropy_map
-from ushape.instances.contours import class_styles, trace_outlines, write_geojson, write_rois
+from ushape.instances.contours import (
+    class_styles,
+    drawing_colors,
+    trace_outlines,
+    write_geojson,
+    write_rois,
+)
 from ushape.instances.label import Objects, by_class, label_objects
 from ushape.instances.properties import ObjectTable, column_names, measure_table, summarize_classes
 from ushape.io.files import replacing, write_bytes
@@ -45,7 +51,9 @@ def write_files(
     assert source is not None, "predicted from a file"
     rows = write_objects(prediction, predictor.plan, beside) if config.has_objects else []
     if "overlay" in beside:
-        io.write_rgb(beside["overlay"], draw_overlay(source.array, prediction.classes))
+        styles = class_styles(space.names, space.values, predictor.plan.encoding)
+        picture = draw_overlay(source.array, prediction.classes, drawing_colors(styles))
+        io.write_rgb(beside["overlay"], picture)
     if path := beside.get("uncertainty"):
         uncertainty = prediction.disagreement
         if uncertainty is None:
