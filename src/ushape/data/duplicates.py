@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
 
-from ushape.transforms.resampling import resample_image
+from ushape.data.details import symmetric_views
 from ushape.types import Case, CocoMask, MaskPage, MaskParts, ShapesMask
 
 _IN_FILE = (CocoMask, MaskPage, ShapesMask)
@@ -21,15 +20,12 @@ _IN_FILE = (CocoMask, MaskPage, ShapesMask)
 END_BYTES = 1 << 24
 """Of a larger file only the size and this many bytes at each end enter the checksum."""
 
-COMPARED_PX = 64
-"""Side of the reduced images that are compared, in pixels."""
-
 MIN_CORRELATION = 0.93
-"""Correlation of details above which two images count as duplicates. Measured: JPEG copies of
-quality 30 reach 0.99, neighboring EM sections 0.6, different cars in one studio 0.8."""
+"""Correlation of details above which two images count as duplicates. Measured for different images
+of public sets: at most 0.91 (brain MRI of two patients); copies: `benchmarks/duplicates.py`."""
 
-FLAT = 1e-3
-"""Details weaker than this share of the image's contrast are treated as noise."""
+MAX_SYMMETRIC = 4000
+"""Number of images up to which rotated and mirrored copies are found as well."""
 
 MAX_COMPARED = 20_000
 """Number of images up to which all pairs are compared."""
@@ -123,53 +119,47 @@ def hash_pixels(image: np.ndarray) -> bytes:
     return found.digest()
 
 
-def detail_of(image: np.ndarray) -> np.ndarray:
-    """Return the fine details of a reduced image, without its shading, with mean 0 and norm 1.
-
-    Shapes:
-        image: (C, *S); of a volume the middle plane is used.
-        returns: (COMPARED_PX ** 2,) float32; zeros for an image without details.
-    """
-    plane = image if image.ndim == 3 else image[:, image.shape[1] // 2]
-    step = max(1, min(plane.shape[1:]) // (4 * COMPARED_PX))
-    gray = plane[:, ::step, ::step].mean(axis=0, dtype=np.float32)
-    gray[~np.isfinite(gray)] = 0
-    small = np.asarray(resample_image(gray[None], (COMPARED_PX, COMPARED_PX))[0], dtype=np.float32)
-    fine = small - ndimage.uniform_filter(small, 9)
-    fine -= fine.mean()
-    norm = float(np.linalg.norm(fine))
-    if norm <= FLAT * float(np.abs(small).max()) * COMPARED_PX or norm == 0:
-        return np.zeros(COMPARED_PX**2, dtype=np.float32)
-    return np.asarray(fine / norm, dtype=np.float32).ravel()
-
-
 def find_duplicate_images(
-    names: Sequence[str], hashes: Sequence[bytes], details: Sequence[np.ndarray], block: int = 1024
+    names: Sequence[str], hashes: Sequence[bytes], details: Sequence[np.ndarray]
 ) -> Iterator[Duplicates]:
     """Find all pairs of identical or nearly identical images; images without details are skipped.
 
-    Above MAX_COMPARED images only identical ones are found.
+    Above MAX_SYMMETRIC images, copies that are rotated or mirrored are not found, and above
+    MAX_COMPARED only identical ones.
 
     Args:
         hashes: Result of `hash_pixels` for each image.
-        details: Result of `detail_of` for each image.
-        block: Number of images that are compared at a time.
+        details: Result of `describe_details` for each image.
     """
-    stack = np.stack(details) if len(details) else np.zeros((0, COMPARED_PX**2), dtype=np.float32)
-    is_detailed = stack.any(axis=1)
     by_hash: dict[bytes, list[int]] = {}
-    for index in np.flatnonzero(is_detailed).tolist():
-        by_hash.setdefault(hashes[index], []).append(index)
+    for index, own in enumerate(details):
+        if own.any():
+            by_hash.setdefault(hashes[index], []).append(index)
     for places in by_hash.values():
         yield from (Duplicates(names[places[0]], names[other], True) for other in places[1:])
-    if len(stack) > MAX_COMPARED:
-        return
-    for start in range(0, len(stack), block):
-        correlation = stack[start : start + block] @ stack[start:].T
-        for i, j in np.argwhere(correlation > MIN_CORRELATION).tolist():
-            first, second = start + i, start + j
-            if first < second and hashes[first] != hashes[second]:
+    if 1 < len(details) <= MAX_COMPARED:
+        for first, second in sorted(_similar_pairs(details)):
+            if hashes[first] != hashes[second]:
                 yield Duplicates(names[first], names[second], False)
+
+
+def _similar_pairs(details: Sequence[np.ndarray], block: int = 1024) -> set[tuple[int, int]]:
+    """Return the places of all pairs of images whose details correlate, the first one first.
+
+    Args:
+        block: Number of views that are compared at a time.
+    """
+    stack = np.concatenate(list(details))
+    image_of = np.repeat(np.arange(len(details)), [len(own) for own in details])
+    found = set()
+    for start in range(0, len(stack), block):
+        part = stack[start : start + block]
+        for view in symmetric_views(part) if len(details) <= MAX_SYMMETRIC else (part,):
+            for i, j in np.argwhere(view @ stack[start:].T > MIN_CORRELATION).tolist():
+                pair = sorted((int(image_of[start + i]), int(image_of[start + j])))
+                if pair[0] < pair[1]:
+                    found.add((pair[0], pair[1]))
+    return found
 
 
 def merge_groups(groups: Mapping[str, str], duplicates: Iterable[Duplicates]) -> dict[str, str]:
