@@ -142,8 +142,8 @@ def _read_coco_once(path: Path, changed_ns: int) -> CocoFile:
                         hint=f"List the {what}, or remove the annotation.",
                     )
             annotations[entry["image_id"]].append(entry)
-        for entry in images.values():
-            _check_image(path, entry)
+        for key, entry in images.items():
+            _check_image(path, entry, len(annotations[key]))
         names = {key: str(entry["name"]) for key, entry in categories.items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
@@ -156,8 +156,14 @@ def _read_coco_once(path: Path, changed_ns: int) -> CocoFile:
     return CocoFile(images=images, annotations=annotations, categories=names, used=used)
 
 
-def _check_image(path: Path, entry: Mapping[str, Any]) -> None:
+def _check_image(path: Path, entry: Mapping[str, Any], annotations: int) -> None:
     pixels = int(entry["height"]) * int(entry["width"])
+    if annotations > max(pixels, 1):  # To draw them could take hours.
+        raise DataError(
+            f"{path}: image {entry['id']} has {annotations} annotations, but only {pixels} pixels.",
+            code="coco_invalid",
+            hint="Remove annotations that are listed again and again.",
+        )
     if not 0 < pixels <= MAX_PIXELS or min(int(entry["height"]), int(entry["width"])) < 1:
         raise DataError(
             f"{path}: image {entry['id']} states {entry['height']} × {entry['width']} pixels.",

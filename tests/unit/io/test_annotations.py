@@ -94,6 +94,13 @@ def test_read_coco_refuses_incomplete_files(images, coco):
         read_coco(coco(images=images))
 
 
+def test_read_coco_refuses_more_annotations_than_pixels(coco):
+    read_coco(coco(*6 * [{"category_id": 3, **runs(6)}]))
+    with raises_code(DataError, "coco_invalid") as error:
+        read_coco(coco(*7 * [{"category_id": 3, **runs(6)}]))
+    assert "7 annotations" in error.value.message
+
+
 def test_read_coco_refuses_missing_files_and_other_formats(tmp_path):
     with raises_code(DataError, "file_not_found"):
         read_coco(tmp_path / "x.json")

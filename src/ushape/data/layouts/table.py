@@ -58,6 +58,7 @@ def read_table(path: Path) -> LayoutMatch:
             code="missing_columns",
             hint="Name the columns in the first line: image,mask, and optionally group,split.",
         )
+    _refuse_repeated(path, rows)
     _refuse_missing(path, rows)
     keyed = [(key_below(path.parent / row["image"], path.parent), row) for row in rows]
     images = index_images([(key, path.parent / row["image"]) for key, row in keyed])
@@ -92,6 +93,19 @@ def read_images(path: Path) -> list[tuple[Path, str]]:
         )
     _refuse_missing(path, rows)
     return [(path.parent / row["image"], row.get("group", "")) for row in rows]
+
+
+def _refuse_repeated(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
+    """Check that no image is listed twice, before millions of files are looked for."""
+    seen: set[str] = set()
+    for number, row in enumerate(rows, start=2):
+        if row["image"] and row["image"] in seen:
+            raise DataError(
+                f"{path}: row {number} lists {row['image']} again.",
+                code="ambiguous_image",
+                hint="Remove one of the rows: a mask must belong to one image.",
+            )
+        seen.add(row["image"])
 
 
 def _refuse_missing(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
