@@ -3,12 +3,26 @@
 import os
 import signal
 import sys
+from collections.abc import MutableMapping
 from types import FrameType
 
 from ushape.errors import Terminated
 
 _received: list[int] = []
 """Signals that asked the command to end; typer replaces the exception that they raise."""
+
+SPIN_COUNT = 10_000
+"""How long threads of GNU OpenMP spin before they sleep. Without other programs, this costs up to
+3 %; if other programs use the processor, it is up to 9 times as fast as the default."""
+
+
+def limit_spinning(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Limit the time that OpenMP threads spin, unless the user has set how they wait.
+
+    It has no effect once PyTorch is loaded.
+    """
+    if "OMP_WAIT_POLICY" not in environment:
+        environment.setdefault("GOMP_SPINCOUNT", str(SPIN_COUNT))
 
 
 def main() -> None:
@@ -28,6 +42,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # A name may have letters that the terminal lacks.
             stream.reconfigure(errors="backslashreplace")
+    limit_spinning()
     try:
         from ushape import cli
 

@@ -168,6 +168,11 @@ class Grid:
         return np.column_stack([columns, self.origin_mm])
 
 
+Turn = Literal["", "displayed", "stored", "unclear"]
+"""How a mask relates to an image that EXIF turns: it fits the image as it is displayed, it fits the
+stored pixels, it could be either (and is taken as displayed); '' if the image is not turned."""
+
+
 TiffTag = tuple[int, int, int, Any, bool]
 """Code, type, count and value of a tag, and whether only the first page has it."""
 
@@ -209,6 +214,9 @@ class Pixels:
     white_is_zero: bool = False
     """Whether the file stores white as 0; `array` holds the values as they are shown."""
 
+    orientation: int = 1
+    """EXIF orientation of the file, 1 to 8; `array` is turned as it is displayed."""
+
     is_repeated_gray: bool = False
     """Whether the channels of `array` repeat the only one of the file."""
 
@@ -235,6 +243,8 @@ class RowReader:
     palette: Palette | None = None
     spacing_mm: tuple[float, ...] | None = None
     tiff: TiffMetadata | None = None
+    orientation: int = 1
+    """EXIF orientation of the file, 1 to 8; the rows are those of the displayed image."""
 
     present_bytes: int = sys.maxsize
     """Size of the file that rows are unpacked from; the largest integer if the size is known to
@@ -260,6 +270,9 @@ class MaskEncoding:
     white_is_zero: bool = False
     """Whether a TIFF stores white as 0."""
 
+    orientation: Literal["displayed", "stored"] = "displayed"
+    """Whether masks of photographs that EXIF turns fit the displayed image or its stored pixels."""
+
     suffix: str = ".png"
     """File suffix of a lossless format, with its dot."""
 
@@ -281,6 +294,8 @@ class MaskPixels:
 
     remarks: frozenset[GridRemark] = frozenset()
     """What was done to bring the mask onto the grid of its image."""
+
+    turn: Turn = ""
 
     shape_remarks: tuple[str, ...] = ()
     """Sentences about shapes that may not have been drawn as they were meant."""

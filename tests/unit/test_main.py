@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from ushape.__main__ import limit_spinning
+
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="sends signals")
 
 SCRIPT = """
@@ -63,3 +65,13 @@ def test_main_prints_letters_that_the_terminal_lacks():
     ended = run(script, env={**os.environ, "PYTHONIOENCODING": "ascii"})
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout == "3 \\xd7 4 \\xfc\n"
+
+
+def test_spinning_is_limited_unless_the_user_sets_how_threads_wait():
+    environment: dict[str, str] = {}
+    limit_spinning(environment)
+    assert int(environment["GOMP_SPINCOUNT"]) > 0
+    for own in ({"OMP_WAIT_POLICY": "active"}, {"GOMP_SPINCOUNT": "7"}):
+        environment = dict(own)
+        limit_spinning(environment)
+        assert environment == own

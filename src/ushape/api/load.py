@@ -13,8 +13,9 @@ from ushape.api.predict import find_images, run_folders
 from ushape.errors import DataError, RunError
 from ushape.inference.predictor import Predictor
 from ushape.io.files import refuse_existing_output
+from ushape.io.orientation import as_stored
 from ushape.planning.custom_code import allow_code
-from ushape.types import Case, Grid, MaskEncoding, Prediction
+from ushape.types import Case, Grid, MaskEncoding, Pixels, Prediction, TiffMetadata
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,10 @@ class Result:
     grid: Grid | None = None
     """Position of the image in the patient, if its file states it."""
 
+    tiff: TiffMetadata | None = None
+    orientation: int = 1
+    """EXIF orientation of the image file; all arrays are turned as the image is displayed."""
+
     def __repr__(self) -> str:
         facts = f"image={self.image}, shape={self.mask.shape}"
         return f"Result({facts}, expected_dice={self.expected_dice})"
@@ -61,7 +66,10 @@ class Result:
                 hint="Choose another name.",
             )
         refuse_existing_output(target, overwrite)
-        io.write_mask(target, self.mask, self.encoding, like=self.grid)
+        place = Pixels(array=np.empty(0), grid=self.grid, tiff=self.tiff)
+        is_stored = self.encoding.orientation == "stored"
+        mask = as_stored(self.mask, self.orientation) if is_stored else self.mask
+        io.write_mask(target, mask, self.encoding, like=place)
 
 
 class Model:
@@ -151,6 +159,7 @@ class Model:
         )
 
     def _result(self, image: Path | None, prediction: Prediction) -> Result:
+        source = prediction.source if image else None
         return Result(
             mask=self._predictor.codes_of(prediction.classes),
             classes=prediction.classes,
@@ -158,7 +167,9 @@ class Model:
             expected_dice=self._predictor.expected_dice(prediction),
             image=image,
             encoding=self._predictor.plan.encoding,
-            grid=prediction.source.grid if image and prediction.source else None,
+            grid=source.grid if source else None,
+            tiff=source.tiff if source else None,
+            orientation=source.orientation if source else 1,
         )
 
 

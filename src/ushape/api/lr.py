@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from ushape.api.preview import free_png, plan_one_epoch, save_png
 from ushape.console import Console
 from ushape.data.cache import SampleStore
 from ushape.errors import PlanError
+from ushape.formatting import pluralize
 from ushape.planning.hardware import keep_memory
 from ushape.planning.plan import Plan
 from ushape.planning.recipe import Recipe
@@ -63,7 +64,9 @@ def find_learning_rate(
     limits = LRFinderConfig(lowest=min_rate, highest=max_rate, steps=steps, divergence=divergence)
     keep_memory()
     plan, facts = plan_one_epoch(data, masks, recipe, settings, device, console)
-    curve = _sweep(plan, facts, limits)
+    console.say(f"Range test: {pluralize(steps, 'training step')} with increasing learning rates.")
+    with console.progress("Range test") as on_progress:
+        curve = _sweep(plan, facts, limits, on_progress)
     draw_range(curve, target)
     console.say(f"Plot: {target}; values: {target.with_suffix('.csv')}")
     if curve.has_diverged:
@@ -90,9 +93,15 @@ def search_rate(plan: Plan, facts: Sequence[CaseFacts], folder: Path) -> Plan:
     return replace(plan, recipe=recipe, reasons=(*plan.reasons, line))
 
 
-def _sweep(plan: Plan, facts: Sequence[CaseFacts], limits: LRFinderConfig) -> LRFinderResult:
+def _sweep(
+    plan: Plan,
+    facts: Sequence[CaseFacts],
+    limits: LRFinderConfig,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> LRFinderResult:
     store = SampleStore([fact.case for fact in facts], plan.preprocessing, keep=False)
-    return range_test(plan, store, np.asarray([fact.class_pixels for fact in facts]), limits)
+    class_pixels = np.asarray([fact.class_pixels for fact in facts])
+    return range_test(plan, store, class_pixels, limits, on_progress)
 
 
 def draw_range(curve: LRFinderResult, path: Path) -> None:

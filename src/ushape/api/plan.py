@@ -18,6 +18,7 @@ from ushape.planning.data_settings import apply_data_settings
 from ushape.planning.hardware import inspect_machine, keep_memory
 from ushape.planning.plan import Plan, load_plan
 from ushape.planning.planner import Planned, adopt_plan, make_plan
+from ushape.planning.processor import leave_cores_to_others
 from ushape.planning.recipe import Recipe, with_some_rate
 from ushape.planning.recipes import load_recipe
 
@@ -172,17 +173,22 @@ def plan_data(
     found.raise_if_unusable()
     for line in [*describe_dataset(found), *check_before_training(found)]:
         console.say(line)
+    busy = ""
+    if options.recipe.train.minutes is not None and machine.device == "cpu":
+        busy = leave_cores_to_others(machine.cores)
     if options.plan is not None:
         planned = adopt_plan(found, options.plan, options.splits)
     else:
-        planned = make_plan(
-            found,
-            with_some_rate(options.recipe),
-            machine,
-            elapsed_s=lambda: clock.elapsed_s,
-            given_splits=options.splits,
-        )
-    console.say(planned.splits.text)
+        with console.progress("Measuring the speed"):
+            planned = make_plan(
+                found,
+                with_some_rate(options.recipe),
+                machine,
+                elapsed_s=lambda: clock.elapsed_s,
+                given_splits=options.splits,
+            )
+    for line in filter(None, (busy, planned.splits.text)):
+        console.say(line)
     return found, planned
 
 

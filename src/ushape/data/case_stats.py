@@ -15,7 +15,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from scipy import ndimage
 from skimage import measure
 
@@ -34,7 +33,7 @@ from ushape.io.annotations import read_annotation
 from ushape.labels import MAX_CLASSES
 from ushape.labels.colors import channels_of
 from ushape.transforms.resampling import resample_image
-from ushape.types import Case, GridRemark, MaskEncoding
+from ushape.types import Case, GridRemark, MaskEncoding, Turn
 
 THUMBNAIL = 32
 """Side of a thumbnail in pixels."""
@@ -62,8 +61,6 @@ VOID_REACH = 9
 
 WORTH_PROCESSES = 64
 """Number of cases below which one process is faster than several."""
-
-EXIF_ORIENTATION = 274
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,10 +137,7 @@ class CaseStats:
     mask_is_image: bool = False
     """Whether the mask file is a copy of the image."""
 
-    image_orientation: int = 1
-    """EXIF orientation of the image file; 1 is upright."""
-
-    mask_orientation: int = 1
+    turn: Turn = ""
     parts_per_value: float = 0.0
     """Mean number of connected parts of each mask value above the lowest: 1 for object ids."""
 
@@ -173,11 +167,6 @@ class CaseStats:
 
     fit: OutlineFit | None = None
     """Alignment of mask and image; None without an outline or if the sizes differ."""
-
-    @property
-    def is_rotated_apart(self) -> bool:
-        """Whether EXIF rotates the image but not the mask."""
-        return self.image_orientation != 1 and self.mask_orientation == 1
 
 
 def scan_cases(cases: Sequence[Case], workers: int) -> Iterator[CaseStats]:
@@ -225,7 +214,6 @@ def scan_case(case: Case) -> CaseStats:
     low, high, not_finite = _extremes(image)
     same_size = codes.shape == image.shape[1:]
     objects, object_size = measure_objects(codes, int(values[0]))
-    orientation, has_alpha = _read_header(case.image)
     return CaseStats(
         case=case,
         checksums=case_checksums(case),
@@ -238,7 +226,7 @@ def scan_case(case: Case) -> CaseStats:
         not_finite=not_finite,
         stored_as="planes" if stored.array.ndim > image.ndim else "",
         equal_channels=_has_equal_channels(image),
-        has_alpha=has_alpha,
+        has_alpha=stored.alpha is not None,
         thumbnail=make_thumbnail(image),
         detail=describe_details(image),
         pixels=thin_out(image, at_most=2048).copy(),
@@ -248,8 +236,7 @@ def scan_case(case: Case) -> CaseStats:
         grid_remarks=mask.remarks,
         shape_remarks=mask.shape_remarks,
         mask_is_image=same_size and len(values) > 2 and bool((image[0] == codes).all()),
-        image_orientation=orientation,
-        mask_orientation=_read_header(case.mask)[0] if isinstance(case.mask, Path) else 1,
+        turn=mask.turn,
         parts_per_value=parts_per_value(codes, values),
         objects=objects,
         object_size=object_size,
@@ -494,17 +481,3 @@ def _frame_of(codes: np.ndarray) -> np.ndarray:
 
 def _border_share(codes: np.ndarray, values: np.ndarray) -> float:
     return float((_frame_of(codes) != values[0]).mean())
-
-
-def _read_header(path: Path) -> tuple[int, bool]:
-    """Return the EXIF orientation of a photograph, and whether a picture has an alpha channel."""
-    is_photograph = path.suffix.lower() in (".jpg", ".jpeg")
-    if not is_photograph and path.suffix.lower() not in (".png", ".webp", ".gif"):
-        return 1, False
-    try:
-        with Image.open(path) as image:
-            if is_photograph:
-                return int(image.getexif().get(EXIF_ORIENTATION, 1)), False
-            return 1, image.mode in ("LA", "RGBA", "PA")
-    except (OSError, SyntaxError, ValueError, TypeError):
-        return 1, False

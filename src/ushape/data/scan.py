@@ -95,8 +95,7 @@ class DatasetStats:
         return [
             stats
             for stats in self.readable
-            if stats.shape == stats.mask_shape
-            and not (stats.mask_is_image or stats.is_rotated_apart)
+            if stats.shape == stats.mask_shape and not (stats.mask_is_image)
         ]
 
     @cached_property
@@ -298,6 +297,12 @@ def _refuse_mixed_images(case_stats: Sequence[CaseStats]) -> None:
                 code=code,
                 hint="Convert them to one kind, for example all gray or all RGB.",
             )
+
+
+def writes_as_stored(stats: DatasetStats) -> bool:
+    """Return whether masks fit the stored pixels of most images that EXIF turns."""
+    counts = Counter(one.turn for one in stats.readable)
+    return counts["stored"] > counts["displayed"] + counts["unclear"]
 
 
 def describe_dataset(stats: DatasetStats) -> list[str]:

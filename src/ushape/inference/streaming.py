@@ -63,7 +63,12 @@ def read_or_open(path: Path, is_large: Callable[[Bands], bool]) -> Pixels | Band
                 return bands
             with bands:
                 whole = bands.read(0, bands.shape[1])
-                return Pixels(array=whole, spacing_mm=bands.spacing_mm, tiff=bands.tiff)
+                return Pixels(
+                    array=whole,
+                    spacing_mm=bands.spacing_mm,
+                    tiff=bands.tiff,
+                    orientation=bands.orientation,
+                )
         except DataError:
             pass  # The reader of whole images raises the error.
     return io.read(path)

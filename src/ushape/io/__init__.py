@@ -165,6 +165,20 @@ def read_size(path: Path) -> tuple[int, ...] | None:
     return read_header(path) if read_header is not None else None
 
 
+def read_orientation(path: Path) -> int:
+    """Return the EXIF orientation of an image from its header: 1 to 8, 1 if it states none.
+
+    Raises:
+        DataError: if the format is unknown or the header is damaged.
+    """
+    headers: dict[Callable[[Path], Pixels], Callable[[Path], int]] = {
+        raster.read: raster.read_orientation,
+        tiff.read: tiff.read_orientation,
+    }
+    read_header = headers.get(reader_of(path))
+    return read_header(path) if read_header is not None else 1
+
+
 def read_grid(path: Path) -> Grid | None:
     """Return an image's position in the patient from its header; None if its format has none.
 

@@ -16,6 +16,7 @@ import numpy as np
 from ushape import io
 from ushape.errors import DataError, require_package
 from ushape.io.files import MAX_PIXELS, read_json
+from ushape.io.photographs import turn_with_image
 from ushape.io.placement import place_on
 from ushape.io.shape_files import codes_of_labels, read_shapes
 from ushape.io.shapes import draw_shapes
@@ -65,8 +66,10 @@ def read_annotation(mask: Mask, image: Path | None = None) -> MaskPixels:
 
 def _read_on_grid(path: Path, image: Path | None) -> MaskPixels:
     mask = io.read_mask(path)
-    if mask.grid is None or image is None:
+    if image is None:
         return mask
+    if mask.grid is None:
+        return turn_with_image(mask, path, image)
     grid = io.read_grid(image)
     return mask if grid is None else place_on(grid, mask, path)
 

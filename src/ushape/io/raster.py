@@ -42,6 +42,7 @@ def read(path: Path) -> Pixels:
                 size = opened.height, opened.width
                 check_claim(path, size, len(opened.getbands()), path.stat().st_size)
                 opened.load()
+                orientation = orientation_of(opened)
                 image = ImageOps.exif_transpose(opened)
         except UnidentifiedImageError:
             raise damaged(path, "the file is not an image, or its start is damaged") from None
@@ -59,7 +60,9 @@ def read(path: Path) -> Pixels:
     alpha = None
     if image.mode in ALPHA_MODES:
         array, alpha = array[:-1], array[-1].copy()
-    return Pixels(array=np.ascontiguousarray(array), palette=palette, alpha=alpha)
+    return Pixels(
+        array=np.ascontiguousarray(array), palette=palette, alpha=alpha, orientation=orientation
+    )
 
 
 def read_size(path: Path) -> tuple[int, int]:
@@ -72,6 +75,16 @@ def read_size(path: Path) -> tuple[int, int]:
         width, height = opened.size
         is_swapped = orientation_of(opened) in SWAPPING
         return (width, height) if is_swapped else (height, width)
+
+
+def read_orientation(path: Path) -> int:
+    """Return the EXIF orientation, 1 to 8, from the header.
+
+    Raises:
+        DataError: if the file is not an image.
+    """
+    with reading(path), Image.open(path) as opened:
+        return orientation_of(opened)
 
 
 def orientation_of(image: Image.Image) -> int:

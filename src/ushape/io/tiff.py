@@ -11,7 +11,8 @@ import numpy as np
 import tifffile
 
 from ushape.errors import DataError, MissingPackageError
-from ushape.io import files
+from ushape.io import files, raster
+from ushape.io.orientation import as_displayed
 from ushape.types import MaskEncoding, Palette, Pixels, TiffMetadata
 
 HAS_CODECS = tifffile.tifffile.imagecodecs.__name__ == "imagecodecs"
@@ -72,6 +73,11 @@ def _read_open(path: Path, file: tifffile.TiffFile) -> Pixels:
     files.check_claim(path, page.chunks, value_bytes, present)
     check_segment_count(path, page)
     array, names, alpha = arrange_series(path, series)
+    orientation = orientation_of(page)
+    if orientation != 1:
+        array = as_displayed(array, orientation)
+        alpha = as_displayed(alpha, orientation) if alpha is not None else None
+        names = names[:-2] + "XY" if orientation in raster.SWAPPING else names
     steps = steps_mm(file)
     known = all(name in steps for name in names)
     return Pixels(
@@ -80,7 +86,9 @@ def _read_open(path: Path, file: tifffile.TiffFile) -> Pixels:
         spacing_mm=tuple(steps[name] for name in names) if known else None,
         alpha=alpha,
         white_is_zero=stores_white_as_zero(page),
-        tiff=metadata_of(file, series.axes),
+        # The place on the earth is that of the stored pixels.
+        tiff=metadata_of(file, series.axes) if orientation == 1 else None,
+        orientation=orientation,
     )
 
 
@@ -93,7 +101,25 @@ def read_size(path: Path) -> tuple[int, ...]:
     with files.reading(path), tifffile.TiffFile(path, _multifile=False) as file:
         series = first_series(path, file)
         sizes = zip(series.axes, series.shape, strict=True)
-        return tuple(n for name, n in sizes if name in "YX" or (n > 1 and name not in "SC"))
+        size = tuple(n for name, n in sizes if name in "YX" or (n > 1 and name not in "SC"))
+        is_swapped = orientation_of(series.keyframe) in raster.SWAPPING
+        return (*size[:-2], size[-1], size[-2]) if is_swapped else size
+
+
+def read_orientation(path: Path) -> int:
+    """Return the orientation that the tag states, 1 to 8.
+
+    Raises:
+        DataError: if the file is not a TIFF.
+    """
+    with files.reading(path), tifffile.TiffFile(path, _multifile=False) as file:
+        return orientation_of(file.pages.first)
+
+
+def orientation_of(page: Any) -> int:
+    """Return the orientation of a page, 1 to 8."""
+    tag = page.tags.get(raster.ORIENTATION)
+    return int(tag.value) if tag is not None and tag.value in range(2, 9) else 1
 
 
 def write(

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -132,7 +133,7 @@ class DeepSupervision(nn.Module):
 
     Shapes:
         logits: one (B, K, *S), or a list of them, fine to coarse.
-        target, weight: size of the finest head; coarser heads use nearest-neighbor samples.
+        target, weight: size of the finest head; coarser heads use means over blocks.
 
     Source:
         nnU-Net (Isensee et al. 2021), 10.1038/s41592-020-01008-z.
@@ -147,10 +148,25 @@ class DeepSupervision(nn.Module):
         shares = [0.5**level for level in range(len(heads))]
         total = heads[0].new_zeros(())
         for share, head in zip(shares, heads, strict=True):
-            size = head.shape[2:]
-            head_target, head_weight = (
-                value if value.shape[2:] == size else functional.interpolate(value, size=size)
-                for value in (target, weight)
-            )
-            total = total + share / sum(shares) * self.loss(head, head_target, head_weight)
+            own = shrink_target(target, weight, head.shape[2:])
+            total = total + share / sum(shares) * self.loss(head, *own)
         return total
+
+
+def shrink_target(target: Tensor, weight: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return the means of target and weight over the block of each coarser pixel.
+
+    A single pixel of each block would lie off its center, by half a block for the first one.
+    Ignored pixels have no part in the mean of the target.
+
+    Shapes:
+        target: (B, K, *S) -> (B, K, *size); weight: (B, 1, *S) -> (B, 1, *size).
+    """
+    if tuple(target.shape[2:]) == tuple(size):
+        return target, weight
+    valid = (weight > 0).to(target.dtype)
+    means, share, small_weight = (
+        functional.interpolate(value, size=tuple(size), mode="area")
+        for value in (target * valid, valid, weight)
+    )
+    return means / share.clamp(min=torch.finfo(share.dtype).tiny), small_weight

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import platform
 import sys
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -157,22 +159,60 @@ def memory_format(dims: int, *, channels_last: bool) -> torch.memory_format:
     return torch.channels_last if channels_last and dims == 2 else torch.contiguous_format
 
 
-def measure_step_s(recipe: Recipe, channels: int, space: LabelSpace, device: str) -> float:
-    """Return the median seconds of a training step with all its batches, without loading.
+def measure_step_s(
+    recipe: Recipe, channels: int, space: LabelSpace, device: str, limit_s: float = math.inf
+) -> float:
+    """Return the typical seconds of a training step with all its batches, without loading.
 
     The step uses random patches. The random state of PyTorch does not change, so that a training
     starts from the same weights with and without a measurement.
+
+    Args:
+        limit_s: Seconds that the measurement may take. If whole steps do not fit, steps with fewer
+            patches are measured and scaled.
     """
+    train = recipe.train
+    batch = resolved(train.batch_size)
+    started = time.perf_counter()
     with torch.random.fork_rng(devices=[]):
+        if batch > PROBE and limit_s < math.inf:
+            probe = replace(recipe, train=replace(train, batch_size=PROBE))
+            step = _TrainingStep(probe, channels, space, device)
+            scaled = typical_s(step.run, limit_s / 4) * batch / PROBE
+            left = limit_s - (time.perf_counter() - started)
+            if 2 * scaled > left:
+                return train.accumulate_grad_batches * scaled
+            limit_s = left
         step = _TrainingStep(recipe, channels, space, device)
-        times: list[float] = []
-        for _ in range(2):
-            step.run()  # Allocates memory and selects kernels.
-        while len(times) < 4 or (len(times) < 12 and sum(times) < 1.5):
-            started = time.perf_counter()
-            step.run()
-            times.append(time.perf_counter() - started)
-    return recipe.train.accumulate_grad_batches * sorted(times)[len(times) // 2]
+        return train.accumulate_grad_batches * typical_s(step.run, limit_s)
+
+
+PROBE = 2
+"""Number of patches of a trial step. Batch norm may need more than one."""
+
+WARM_UP = 2
+"""Number of calls that allocate memory and select kernels."""
+
+
+def typical_s(
+    run: Callable[[], None], limit_s: float, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Return the typical seconds of a call, not disturbed by single slow ones.
+
+    This is the median of the calls after the first two, the faster one of the middle two. If only
+    a few calls fit into the limit, it is the shortest one. At least one call is made.
+    """
+    began = clock()
+    times: list[float] = []
+    while True:
+        started = clock()
+        run()
+        times.append(clock() - started)
+        used, count = clock() - began, len(times) - WARM_UP
+        if count >= 12 or (count >= 5 and used >= 1.5) or used + min(times) > limit_s:
+            break
+    settled = sorted(times[WARM_UP:])
+    return settled[(len(settled) - 1) // 2] if len(settled) >= 3 else min(times)
 
 
 class _TrainingStep:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ushape.config import resolved
 from ushape.data.preprocessing import Preprocessing
-from ushape.data.scan import DatasetStats
+from ushape.data.scan import DatasetStats, writes_as_stored
 from ushape.data.split_file import load_given_splits
 from ushape.data.splits import Splits, split_dataset
 from ushape.errors import DataError, PlanError
@@ -26,6 +26,10 @@ from ushape.types import MaskEncoding
 
 BASELINE_CASES = 100
 """Maximum number of training cases on which trivial baselines are measured."""
+
+
+PLANNING_SHARE = 0.05
+"""Share of the user's minutes that measuring the speed may take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,15 +151,23 @@ def _measure_time(
 ) -> TimeBudget:
     """Measure a training step and share the user's minutes between training and evaluation."""
     assert recipe.train.minutes is not None, "either epochs or minutes are set"
-    step_s = measure_step_s(recipe, fingerprint.channels, stats.space, machine.device)
+    minutes_s = 60 * recipe.train.minutes
+    step_s = measure_step_s(
+        recipe, fingerprint.channels, stats.space, machine.device, PLANNING_SHARE * minutes_s
+    )
     shapes = {one.case.id: one.shape for one in stats.case_stats}
     predicted = [shapes[case_id] for case_id in (*splits.validation, *splits.test)]
     evaluation_s = expected_evaluation_s(recipe, step_s, predicted) + expected_scoring_s(
         fingerprint, len(stats.space.scored), [shapes[case_id] for case_id in splits.test]
     )
     evaluation_s += expected_baselines_s([shapes[case_id] for case_id in splits.train])
-    training_s = max(5.0, 60 * recipe.train.minutes - elapsed_s() - evaluation_s)
-    return TimeBudget(step_s=step_s, training_s=training_s, evaluation_s=evaluation_s)
+    before_s = elapsed_s()
+    return TimeBudget(
+        step_s=step_s,
+        training_s=max(step_s, minutes_s - before_s - evaluation_s),
+        evaluation_s=evaluation_s,
+        before_s=before_s,
+    )
 
 
 def expected_evaluation_s(
@@ -198,7 +210,8 @@ def expected_baselines_s(shapes: Sequence[tuple[int, ...]]) -> float:
 
 def _common_encoding(stats: DatasetStats) -> MaskEncoding:
     """Return the encoding of most masks, able to hold every class value."""
-    encoding = stats.encoding
+    is_stored = writes_as_stored(stats)
+    encoding = replace(stats.encoding, orientation="stored" if is_stored else "displayed")
     highest = max(stats.space.values)
     if encoding.kind == "values" and highest > 1 and encoding.dtype == "bool":
         encoding = replace(encoding, dtype="uint8")

@@ -17,9 +17,10 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from ushape.errors import RunError
 from ushape.formatting import reason, to_csv
 from ushape.io.files import replacing, write_bytes
+from ushape.planning.processor import LoadMeter, threads_beside
 from ushape.planning.run import Run
 from ushape.training.module import SegmentationModule
-from ushape.training.optimizers import Schedule
+from ushape.training.pacer import Pacer
 from ushape.transforms.overlay import tint_errors
 
 
@@ -98,107 +99,18 @@ class EpochLog(Callback):
         self.rows = list(state_dict["rows"])
 
 
-class Pacer(Callback):
-    """End the training in time: change the number of remaining steps if the speed has changed.
+class ThreadsBeside(Callback):
+    """Use as many threads as cores are free, and adapt their number after each epoch.
 
-    The learning-rate schedule spans the new number of steps, so that its end is reached in any
-    case. Without a time limit, training ends after the planned number of steps.
-
-    Args:
-        schedule: Schedule of the module; its `total_steps` is changed.
-        budget_s: Seconds from now until training must have ended; None: no limit.
+    Only for trainings with a time limit: the number of threads affects the last digits of the
+    weights, which are reproducible if the number of epochs is given.
     """
 
-    TOLERANCE = 0.04
-    """Relative difference from the planned number of steps above which it is changed."""
-
-    EVERY = 0.05
-    """Fraction of the budget after which the speed is checked, in addition to each epoch end."""
-
-    def __init__(
-        self,
-        schedule: Schedule,
-        budget_s: float | None,
-        clock: Callable[[], float] = time.monotonic,
-    ):
-        self.schedule, self.budget_s, self.clock = schedule, budget_s, clock
-        self.revisions: list[tuple[int, int]] = []
-        """Steps at which the number of steps was changed, each with the new number."""
-        self._began = clock()
-        self._used_before = 0.0
-        self._first_step: tuple[int, float] | None = None
-        self._revised_at = 0.0
-        self._is_training = False
-
-    @property
-    def has_started(self) -> bool:
-        """Whether training has begun, after a checkpoint was restored."""
-        return self._is_training
-
-    @property
-    def used_s(self) -> float:
-        """Seconds of training, including those before an interruption."""
-        return self._used_before + self.clock() - self._began
-
-    def seconds_left(self, trainer: Trainer) -> float | None:
-        """Estimate the remaining seconds by the speed so far, including validation."""
-        if self._first_step is None or trainer.global_step == self._first_step[0]:
-            return None
-        step, since = self._first_step
-        step_s = (self.clock() - since) / (trainer.global_step - step)
-        return step_s * (self.schedule.total_steps - trainer.global_step)
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._is_training = True
-        if self.revisions:
-            self.schedule.total_steps = self.revisions[-1][1]
-        self._stop_if_over(trainer)  # The training was killed after its last step.
-
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        if self._first_step is None:
-            self._first_step = trainer.global_step, self.clock()
-            self._revised_at = self.used_s
-        elif self.budget_s and self.used_s - self._revised_at > self.EVERY * self.budget_s:
-            # The speed does not include validation yet, so steps may only be removed.
-            self._revise(trainer, may_extend=False)
-        self._stop_if_over(trainer)
+    def __init__(self, cores: int, meter: LoadMeter | None = None):
+        self.cores, self.meter = cores, meter or LoadMeter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._revise(trainer, may_extend=True)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"used_s": self.used_s, "revisions": self.revisions}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._used_before = state_dict["used_s"]
-        self._began = self.clock()
-        self.revisions = [(int(step), int(total)) for step, total in state_dict["revisions"]]
-
-    def _revise(self, trainer: Trainer, *, may_extend: bool) -> None:
-        """Change the number of steps if the planned one would miss the time limit."""
-        self._revised_at = self.used_s
-        left = self.seconds_left(trainer)
-        if self.budget_s is None or left is None or trainer.should_stop:
-            return
-        remaining_steps = self.schedule.total_steps - trainer.global_step
-        allowed_s = max(0.0, self.budget_s - self.used_s)
-        possible = int(remaining_steps * allowed_s / max(left, 1e-9))
-        change = possible - remaining_steps if may_extend else min(0, possible - remaining_steps)
-        if abs(change) > self.TOLERANCE * remaining_steps:
-            self.schedule.total_steps = trainer.global_step + max(possible, 1)
-            self.revisions.append((trainer.global_step, self.schedule.total_steps))
-
-    def _stop_if_over(self, trainer: Trainer) -> None:
-        is_late = self.budget_s is not None and self.used_s > self.budget_s
-        if is_late or trainer.global_step >= self.schedule.total_steps:
-            trainer.should_stop = True
+        torch.set_num_threads(threads_beside(self.meter.cores_of_others(), self.cores))
 
 
 class TrainingBar(RichProgressBar):

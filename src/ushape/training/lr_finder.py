@@ -7,7 +7,7 @@ directory and returns no curve if the loss becomes NaN.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -122,7 +122,11 @@ def smooth(losses: Sequence[float]) -> np.ndarray:
 
 
 def range_test(
-    plan: Plan, training: SampleStore, class_pixels: np.ndarray, config: LRFinderConfig
+    plan: Plan,
+    training: SampleStore,
+    class_pixels: np.ndarray,
+    config: LRFinderConfig,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> LRFinderResult:
     """Train a new network, increasing the learning rate after each optimizer step.
 
@@ -130,6 +134,7 @@ def range_test(
 
     Args:
         class_pixels: Pixels of each class, (training cases, classes).
+        on_progress: Called with the number of steps done and the total.
     """
     train = replace(plan.recipe.train, steps_per_epoch=config.steps, learning_rate=1.0)
     plan = replace(plan, recipe=replace(plan.recipe, train=train))
@@ -147,6 +152,7 @@ def range_test(
             for group in optimizer.param_groups:
                 group["lr"] = float(rate)
             losses.append(_step(module, optimizer, batches))
+            on_progress(len(losses), config.steps)
             if _has_diverged(losses, config):
                 break
     finite = [loss for loss in losses if math.isfinite(loss)]

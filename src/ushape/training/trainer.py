@@ -33,7 +33,7 @@ from ushape.planning.run import Run
 from ushape.training.callbacks import (
     EpochLog,
     KeepBest,
-    Pacer,
+    ThreadsBeside,
     TrainingBar,
     ValidationPictures,
     WholeFileCheckpoints,
@@ -42,6 +42,7 @@ from ushape.training.callbacks import (
 )
 from ushape.training.datamodule import SegmentationData
 from ushape.training.module import SegmentationModule
+from ushape.training.pacer import Pacer
 
 PRECISIONS: dict[str, Any] = {"bf16": "bf16-mixed", "fp32": "32-true", "fp64": "64-true"}
 """Names of the precisions in Lightning."""
@@ -102,8 +103,13 @@ def fit(
     module = SegmentationModule(plan, validation, groups)
     margin = int(module.network.margin)  # type: ignore[arg-type]
     data = SegmentationData(plan, training, validation, class_pixels, margin)
-    best, log, pacer = KeepBest(run), EpochLog(run, on_row), Pacer(module.schedule, budget_s)
-    callbacks = [best, log, pacer, *([TrainingBar(pacer)] if show_bar else [])]
+    best, log = KeepBest(run), EpochLog(run, on_row)
+    pacer = Pacer(module.schedule, budget_s, evaluation_s=plan.evaluation_s)
+    callbacks: list[Callback] = [best, log, pacer]
+    if show_bar:
+        callbacks.append(TrainingBar(pacer))
+    if budget_s is not None and plan.machine.device == "cpu":
+        callbacks.append(ThreadsBeside(plan.machine.cores))
     trainer = _build_trainer(plan, run, callbacks, show_bar)
 
     checkpoint = run.checkpoint_path if resume and run.checkpoint_path.exists() else None

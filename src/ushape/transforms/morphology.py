@@ -1,4 +1,9 @@
-"""Clean label maps in memory or band by band: remove components, fill holes."""
+"""Clean label maps in memory or band by band: remove components, fill holes.
+
+Pixels of a component are connected by their sides, as in everything that is counted and drawn
+(`instances.label_objects`, outlines, tables). Pixels of a hole are also connected by their corners,
+so that no line of pixels that touch at corners encloses anything.
+"""
 
 from __future__ import annotations
 
@@ -46,12 +51,12 @@ class Cleaning:
 
 
 def remove_small(mask: np.ndarray, smallest_px: int) -> np.ndarray:
-    """Remove the connected components with fewer pixels; corners connect.
+    """Remove the connected components with fewer pixels; sides connect.
 
     Shapes:
         mask: (*S) bool -> the same.
     """
-    parts, count = ndimage.label(mask, np.ones((3,) * mask.ndim))
+    parts, count = ndimage.label(mask)
     is_kept = np.bincount(parts.ravel(), minlength=count + 1) >= smallest_px
     is_kept[0] = False
     return np.asarray(is_kept[parts])
@@ -60,9 +65,8 @@ def remove_small(mask: np.ndarray, smallest_px: int) -> np.ndarray:
 def fill_holes(mask: np.ndarray, largest_px: int | Literal["all"] = "all") -> np.ndarray:
     """Fill the holes of a mask.
 
-    A hole is background that is not connected to the border of the array. Pixels of the mask that
-    touch at a corner are connected, so background pixels that do are not. In a volume, a hole is
-    closed in all three directions: a hole of one slice may be open in the next.
+    A hole is background that is not connected to the border of the array, by sides or corners. In
+    a volume, a hole is closed in all three directions: a hole of one slice may be open in the next.
 
     Args:
         largest_px: Largest hole that is filled, in pixels.
@@ -74,19 +78,22 @@ def fill_holes(mask: np.ndarray, largest_px: int | Literal["all"] = "all") -> np
 
 
 def find_holes(
-    background: np.ndarray, largest_px: int | Literal["all"] = "all", *, reach: int = 1
+    background: np.ndarray,
+    largest_px: int | Literal["all"] = "all",
+    *,
+    reach: int | None = None,
 ) -> np.ndarray:
     """Label the connected parts of the background that do not touch the border of the array.
 
     Args:
         largest_px: Largest size of a hole.
-        reach: Number of axes along which neighbors within a hole may differ.
+        reach: Number of axes along which neighbors within a hole may differ; None: all.
 
     Shapes:
         background: (*S) bool.
         returns: (*S) integers, 0 outside of holes.
     """
-    structure = ndimage.generate_binary_structure(background.ndim, reach)
+    structure = ndimage.generate_binary_structure(background.ndim, reach or background.ndim)
     parts, count = ndimage.label(background, structure)
     is_hole = np.ones(count + 1, dtype=bool)
     if largest_px != "all":
@@ -148,14 +155,14 @@ def classes_beneath(regions: Sequence[Region]) -> list[list[int]]:
 
 
 def keep_largest(label_map: np.ndarray) -> np.ndarray:
-    """Keep only the largest connected component of each foreground class; corners connect.
+    """Keep only the largest connected component of each foreground class; sides connect.
 
     Shapes:
         label_map: (*S) class indices -> the same.
     """
     kept = np.zeros_like(label_map)
     for class_index in np.unique(label_map[label_map > 0]):
-        parts, count = ndimage.label(label_map == class_index, np.ones((3,) * label_map.ndim))
+        parts, count = ndimage.label(label_map == class_index)
         sizes = np.bincount(parts.ravel(), minlength=count + 1)
         sizes[0] = 0
         kept[parts == sizes.argmax()] = class_index
@@ -244,13 +251,13 @@ def clean_stored(
     beneath = classes_beneath(regions)
     for region, cleaning, under in zip(regions, cleanings, beneath, strict=True):
         if cleaning.largest_only or cleaning.smallest_px > 1:
-            parts = find_parts(_reader(label_map, region), label_map.shape, corners_connect=True)
+            parts = find_parts(_reader(label_map, region), label_map.shape, corners_connect=False)
             for band, pixels in parts.select(~_is_kept(parts, cleaning)):
                 label_map[band][pixels] = under[-1]
     for region, cleaning, under in zip(regions, cleanings, beneath, strict=True):
         if cleaning.largest_hole_px:
             outside = _reader(label_map, region, inverted=True)
-            gaps = find_parts(outside, label_map.shape, corners_connect=False)
+            gaps = find_parts(outside, label_map.shape, corners_connect=True)
             for band, pixels in gaps.select(_is_hole(gaps, cleaning)):
                 own = label_map[band]
                 own[pixels & np.isin(own, under)] = region.classes[0]

@@ -6,7 +6,7 @@ import torch
 
 from ushape.errors import ConfigError
 from ushape.labels import IGNORE, LabelSpace
-from ushape.losses import DeepSupervision, LossConfig, WeightedSum, build_loss
+from ushape.losses import DeepSupervision, LossConfig, WeightedSum, build_loss, shrink_target
 from ushape.losses.entropy import CrossEntropyLoss, FocalLoss
 from ushape.losses.overlap import DiceLoss, JaccardLoss, TverskyLoss
 
@@ -179,18 +179,40 @@ def test_dice_pools_the_batch_before_it_divides():
 
 
 @pytest.mark.parametrize("space", [TWO, THREE])
-def test_deep_supervision_uses_every_second_pixel_for_coarser_heads(space):
+def test_deep_supervision_compares_coarser_heads_with_means(space):
     torch.manual_seed(0)
-    classes = torch.randint(len(space.values), (1, 8, 8))
-    classes[0, :4, :4] = IGNORE
-    target, weight = (value[None] for value in space.encode(classes[0]))
-    coarse_target, coarse_weight = (value[None] for value in space.encode(classes[0, ::2, ::2]))
+    classes = torch.randint(len(space.values), (4, 4)).repeat_interleave(2, 0)
+    classes = classes.repeat_interleave(2, 1)
+    classes[:4, :4] = IGNORE
+    target, weight = (value[None] for value in space.encode(classes))
+    coarse_target, coarse_weight = (value[None] for value in space.encode(classes[::2, ::2]))
     fine, coarse = torch.randn(1, space.channels, 8, 8), torch.randn(1, space.channels, 4, 4)
     loss = build_loss(LossConfig(), space, deep_supervision=True)
     single = build_loss(LossConfig(), space, deep_supervision=False)
     expected = (2 * single(fine, target, weight) + single(coarse, coarse_target, coarse_weight)) / 3
     torch.testing.assert_close(loss([fine, coarse], target, weight), expected)
     torch.testing.assert_close(loss(fine, target, weight), single(fine, target, weight))
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_shrink_target_does_not_shift_objects(factor):
+    # The center of mass of a centered object, in the coordinates of the fine grid, stays 7.5.
+    target = torch.zeros(1, 1, 16, 16)
+    target[..., 5:11, 3:13] = 1
+    small, _ = shrink_target(target, torch.ones_like(target), (16 // factor, 16 // factor))
+    for axis in (2, 3):
+        edges = (torch.arange(16 // factor) + 0.5) * factor - 0.5
+        profile = small.sum(dim=5 - axis)[0, 0]
+        assert (profile * edges).sum() / profile.sum() == pytest.approx(7.5)
+    assert small.sum() * factor**2 == pytest.approx(target.sum().item())
+
+
+def test_shrink_target_leaves_out_ignored_pixels():
+    target = torch.tensor([[[[1.0, 0.0, 0.0, 0.0]] * 2]])
+    weight = torch.tensor([[[[3.0, 0.0, 0.0, 0.0]] * 2]])
+    small, small_weight = shrink_target(target, weight, (1, 2))
+    assert small.tolist() == [[[[1.0, 0.0]]]]
+    assert small_weight.tolist() == [[[[1.5, 0.0]]]]
 
 
 def test_loss_config_refuses_unknown_and_empty_terms():

@@ -13,7 +13,7 @@ from ushape.planning.plan import find_auto
 from ushape.planning.recipe import Recipe, TrainConfig
 from ushape.planning.rules import apply_rules
 from ushape.planning.rules.result import Situation, SplitFacts, TimeBudget
-from ushape.planning.rules.training import choose_duration, choose_split
+from ushape.planning.rules.training import choose_duration, choose_split, describe_shortage
 
 LAPTOP = Machine(
     device="cpu",
@@ -161,8 +161,23 @@ def test_duration_fills_the_time_with_epochs():
     steps = planned.train.epochs * planned.train.steps_per_epoch
     assert 500 * 0.75 < steps * 0.5 < 500 * 0.95
     assert 10 <= planned.train.epochs <= 30
+    assert "Warning" not in result.text
+    # Steps that took 2 s in a disturbed measurement: not 12 epochs of 2 steps.
+    few, _ = choose_duration(opened, situation(training_s=60.0, step_s=2.0))
+    assert (few.train.epochs, few.train.steps_per_epoch) == (3, 8)
     slow, _ = choose_duration(opened, situation(training_s=20.0, step_s=30.0))
-    assert (slow.train.epochs, slow.train.steps_per_epoch) == (4, 1)
+    assert (slow.train.epochs, slow.train.steps_per_epoch) == (3, 1)
+
+
+def test_duration_warns_if_too_few_steps_fit_and_names_the_minutes():
+    # 50 steps of 2 s, and 10 s for reading and evaluation: 110 s are 1.9 minutes.
+    budget = TimeBudget(step_s=1.6, training_s=60.0, evaluation_s=7.0, before_s=3.0)
+    warning = describe_shortage(30, 2.0, budget)
+    assert "30 steps" in warning
+    assert "1.9 minutes" in warning
+    assert "--minutes" in warning
+    assert describe_shortage(50, 2.0, budget) == ""
+    assert "hardly one step" in describe_shortage(0, 2.0, budget)
 
 
 def test_duration_by_epochs_sees_every_pixel_once():

@@ -8,6 +8,7 @@ from skimage.morphology import flood_fill
 
 from codes import raises_code
 from ushape.errors import ConfigError
+from ushape.instances.label import label_objects
 from ushape.labels import Region
 from ushape.transforms import morphology
 from ushape.transforms.morphology import (
@@ -32,17 +33,17 @@ def pixels(text):
     return np.array([[int(c) for c in row.replace(".", "0")] for row in text.split()], np.uint8)
 
 
-def test_remove_small_connects_corners():
-    # Parts of 3 (over a corner), 1 and 2 pixels.
-    mask = pixels("11..1 ..1.. ..... 11...") > 0
-    assert (remove_small(mask, 3) == (pixels("11... ..1.. ..... .....") > 0)).all()
-    assert (remove_small(mask, 2) == (pixels("11... ..1.. ..... 11...") > 0)).all()
+def test_remove_small_does_not_connect_corners():
+    # Parts of 3, 1 (at a corner of the first), 1 and 2 pixels.
+    mask = pixels("11..1 1.... .1... ...11") > 0
+    assert (remove_small(mask, 3) == (pixels("11... 1.... ..... .....") > 0)).all()
+    assert (remove_small(mask, 2) == (pixels("11... 1.... ..... ...11") > 0)).all()
     assert not remove_small(mask, 4).any()
 
 
 def test_remove_small_connects_across_slices():
     volume = np.zeros((3, 3, 3), bool)
-    volume[0, 0, 0] = volume[1, 1, 1] = volume[2, 2, 0] = True
+    volume[0, 0, 0] = volume[1, 0, 0] = volume[1, 0, 1] = True
     assert (remove_small(volume, 3) == volume).all()
     assert not remove_small(volume, 4).any()
 
@@ -59,10 +60,10 @@ def test_fill_holes_respects_size_and_border():
     assert (fill_holes(mask) == all_).all()
 
 
-def test_fill_holes_does_not_leak_over_a_corner():
-    ring = pixels(".1. 1.1 .1.") > 0
-    assert fill_holes(ring)[1, 1]
-    assert fill_holes(ring).sum() == 5
+def test_fill_holes_needs_a_ring_of_pixels_that_touch_by_their_sides():
+    assert fill_holes(pixels("111 1.1 111") > 0).all()
+    diamond = pixels(".1. 1.1 .1.") > 0  # Four objects.
+    assert (fill_holes(diamond) == diamond).all()
 
 
 def test_fill_holes_of_a_volume_needs_closed_holes():
@@ -75,12 +76,13 @@ def test_fill_holes_of_a_volume_needs_closed_holes():
 
 @given(MASKS)
 def test_fill_holes_agrees_with_scipy(mask):
-    assert (fill_holes(mask) == ndimage.binary_fill_holes(mask)).all()
+    corners = np.ones((3,) * mask.ndim)
+    assert (fill_holes(mask) == ndimage.binary_fill_holes(mask, corners)).all()
 
 
 @given(arrays(bool, (6, 7)))
 def test_fill_holes_agrees_with_a_flood_from_outside(mask):
-    flooded = flood_fill(np.pad(mask, 1).astype(np.uint8), (0, 0), 2, connectivity=1)
+    flooded = flood_fill(np.pad(mask, 1).astype(np.uint8), (0, 0), 2, connectivity=2)
     assert (fill_holes(mask) == (flooded != 2)[1:-1, 1:-1]).all()
 
 
@@ -152,7 +154,7 @@ def test_clean_classes_fills_holes_by_region():
 def test_clean_classes_leaves_no_small_component(classes, size):
     cleaned = clean_classes(classes, CLASSES, [Cleaning(smallest_px=size)] * 2)
     for region in CLASSES:
-        parts, _ = ndimage.label(region.of(cleaned), np.ones((3, 3)))
+        parts, _ = ndimage.label(region.of(cleaned))
         assert (np.bincount(parts.ravel())[1:] >= size).all()
 
 
@@ -169,13 +171,13 @@ def test_keep_largest_of_each_class():
     assert (keep_largest(classes) == expected).all()
 
 
-def test_keep_largest_connects_slices_and_corners():
+def test_keep_largest_connects_slices_but_not_corners():
     volume = np.zeros((3, 4, 4), dtype=np.uint8)
     volume[0, 0, 0] = volume[1, 1, 1] = volume[2, 2, 2] = 1  # A diagonal of three.
-    volume[0, 3, 2:] = 1
+    volume[:2, 3, 2] = 1
     kept = keep_largest(volume)
-    assert kept.sum() == 3
-    assert kept[0, 0, 0] == kept[2, 2, 2] == 1
+    assert kept.sum() == 2
+    assert kept[0, 3, 2] == kept[1, 3, 2] == 1
     assert not keep_largest(np.zeros((2, 3), np.uint8)).any()
 
 
@@ -227,7 +229,7 @@ def test_find_parts_joins_a_component_across_many_bands(monkeypatch):
     snake[5:40:8, 0], snake[6:40:8, 0], snake[7:40:8, 0] = 1, 1, 1
     snake[38, 4] = 1  # And a pixel by itself.
     monkeypatch.setattr(morphology, "BAND_PX", 9)
-    parts = find_parts(lambda band: snake[band] > 0, snake.shape, corners_connect=True)
+    parts = find_parts(lambda band: snake[band] > 0, snake.shape, corners_connect=False)
     assert parts.pixels.tolist() == [0, int(snake.sum()) - 1, 1]
 
 
@@ -236,3 +238,10 @@ def test_clean_stored_changes_the_file(tmp_path):
     stored[2:8, 2:8], stored[4, 4], stored[15, 15] = 1, 0, 1
     clean_stored(stored, CELL, [Cleaning(smallest_px=5, largest_hole_px="all")])
     assert (stored.sum(), stored[4, 4], stored[15, 15]) == (36, 1, 0)
+
+
+@given(arrays(np.uint8, (7, 8), elements=st.integers(0, 2)), st.integers(2, 6))
+def test_no_object_that_is_counted_is_smaller_than_cleaning_keeps(classes, size):
+    cleaned = clean_classes(classes, CLASSES, [Cleaning(smallest_px=size)] * 2)
+    objects = label_objects(cleaned)
+    assert (np.bincount(objects.labels.ravel())[1:] >= size).all()

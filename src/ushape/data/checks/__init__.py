@@ -19,6 +19,7 @@ CHECKS: tuple[Check, ...] = (
     images.find_mixed_kinds,
     images.find_odd_images,
     encodings.find_wrong_suffixes,
+    encodings.find_turned_photographs,
     encodings.find_converted_images,
     encodings.find_unusual_masks,
     grids.find_other_grids,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from ushape import io
 from ushape.data.checks.finding import Finding
-from ushape.data.scan import DatasetStats
+from ushape.data.scan import DatasetStats, writes_as_stored
 from ushape.formatting import pluralize
+from ushape.types import Turn
 
 
 def find_wrong_suffixes(dataset: DatasetStats) -> Iterator[Finding]:
@@ -56,6 +58,33 @@ def find_converted_images(dataset: DatasetStats) -> Iterator[Finding]:
             "plane, or each plane as an image.",
             cases=tuple(stats.case.id for stats in planes),
         )
+
+
+def find_turned_photographs(dataset: DatasetStats) -> Iterator[Finding]:
+    """Find images that EXIF turns, and how their masks fit them."""
+    turned = [stats for stats in dataset.readable if stats.turn]
+    if not turned:
+        return
+    counts = Counter(stats.turn for stats in turned)
+    odd = [stats.case.id for stats in turned if stats.turn != "displayed"]
+    texts: dict[Turn, str] = {
+        "displayed": "the mask fits the image as it is displayed",
+        "stored": "the mask fits the stored pixels and is turned with them",
+        "unclear": "the mask could fit both and is used on the image as it is displayed",
+    }
+    listed = "; ".join(f"in {counts[turn]}, {text}" for turn, text in texts.items() if counts[turn])
+    written = "stored pixels" if writes_as_stored(dataset) else "displayed image"
+    yield Finding(
+        check="exif",
+        severity="warning" if odd else "note",
+        text=f"In {pluralize(len(turned), 'pair')}, EXIF turns the image but not the mask: "
+        f"{listed}. Predicted masks fit the {written}.",
+        fix="View them in check.html. Save images without an EXIF orientation if a mask is turned "
+        "wrongly."
+        if odd
+        else "No action is needed.",
+        cases=tuple(odd or (stats.case.id for stats in turned)),
+    )
 
 
 def find_unusual_masks(dataset: DatasetStats) -> Iterator[Finding]:

@@ -12,7 +12,6 @@ import numpy as np
 from ushape import io
 from ushape.data.case_stats import CaseStats
 from ushape.data.checks import CheckResult
-from ushape.data.preprocessing import read_image
 from ushape.data.scan import DatasetStats
 from ushape.errors import RunError
 from ushape.formatting import pluralize, to_csv
@@ -110,14 +109,7 @@ def _copy_case(
     case = stats.case
     assert case.mask is not None
     image_path = _place(folder / "images", case.id, io.suffix_of(case.image))
-    if stats.is_rotated_apart:
-        image_path = image_path.with_name(f"{io.stem_of(image_path)}.png")
-        upright = read_image(case)
-        picture = upright[0] if len(upright) == 1 else np.moveaxis(upright, 0, -1)
-        io.write_rgb(image_path, picture)
-        yield "image saved as it is displayed, without EXIF"
-    else:
-        _copy(case.image, image_path)
+    _copy(case.image, image_path)
     pixels = read_annotation(case.mask, case.image)
     mask, changes = _corrected(dataset, stats, pixels, correction)
     if isinstance(case.mask, Path) and not changes:
@@ -142,10 +134,7 @@ def _corrected(
     dataset: DatasetStats, stats: CaseStats, mask: MaskPixels, correction: str
 ) -> tuple[MaskPixels, list[str]]:
     codes, changes = mask.codes, []
-    if stats.is_rotated_apart:
-        codes = np.ascontiguousarray(rotate_as_exif(codes, stats.image_orientation))
-        changes.append("mask rotated by the EXIF orientation of the image")
-    elif stats.shape != codes.shape and stats.shape == codes.shape[::-1]:
+    if stats.shape != codes.shape and stats.shape == codes.shape[::-1]:
         codes = np.ascontiguousarray(codes.T)
         changes.append("mask transposed")
     if mask.remarks & {"reoriented", "cropped", "resampled", "shifted", "unpositioned"}:
@@ -160,14 +149,6 @@ def _corrected(
         if moved:
             changes.append(f"{correction}: {pluralize(moved, 'pixel')} set to the class values")
     return MaskPixels(codes=codes, encoding=encoding), changes
-
-
-def rotate_as_exif(array: np.ndarray, orientation: int) -> np.ndarray:
-    """Rotate an array (y, x) as it is displayed, by the EXIF orientation 1 to 8."""
-    turned = array.T if orientation >= 5 else array
-    mirrored_y = orientation in (3, 4, 7, 8)
-    mirrored_x = orientation in (2, 3, 6, 7)
-    return turned[:: -1 if mirrored_y else 1, :: -1 if mirrored_x else 1]
 
 
 def _place(folder: Path, case: str, suffix: str) -> Path:

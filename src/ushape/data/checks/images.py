@@ -63,22 +63,10 @@ def find_unreadable(dataset: DatasetStats) -> Iterator[Finding]:
 
 
 def find_other_sizes(dataset: DatasetStats) -> Iterator[Finding]:
-    """Find masks with another size than the image: rotated by EXIF, transposed, or different."""
+    """Find masks with another size than the image: transposed, or different."""
     unlike = [stats for stats in dataset.readable if stats.shape != stats.mask_shape]
-    # A square image, or one that is upside down, keeps its size if EXIF rotates it.
-    turned = [stats for stats in dataset.readable if stats.is_rotated_apart]
-    transposed = [e for e in unlike if e not in turned and e.shape == e.mask_shape[::-1]]
-    other = [stats for stats in unlike if stats not in turned and stats not in transposed]
-    if turned:
-        yield Finding(
-            check="exif",
-            severity="error",
-            text=f"In {pluralize(len(turned), 'pair')}, only the image is rotated by EXIF.",
-            fix="Rotate the mask as the photograph is displayed (as --fix does), or remove the "
-            "EXIF orientation if the mask was drawn on the stored pixels.",
-            cases=tuple(stats.case.id for stats in turned),
-            in_copy="corrected",
-        )
+    transposed = [stats for stats in unlike if stats.shape == stats.mask_shape[::-1]]
+    other = [stats for stats in unlike if stats not in transposed]
     if transposed:
         yield Finding(
             check="transposed",

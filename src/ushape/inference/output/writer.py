@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ushape.inference.output.manifest import Manifest
 from ushape.inference.predictor import Predictor
 from ushape.inference.streaming import StreamedPrediction, count_missing
 from ushape.io.files import refuse_existing_output, remove_leftovers, write_bytes
+from ushape.io.orientation import as_stored
 from ushape.io.rle import RowRuns, SubmissionWriter
 from ushape.types import Prediction
 
@@ -103,7 +105,9 @@ class PredictionWriter:
         return has_row and has_files
 
     def write(self, image: Input, prediction: Prediction) -> Written:
-        """Write all outputs of an image."""
+        """Write all outputs of an image, in the orientation of the masks of the training."""
+        if self.predictor.plan.encoding.orientation == "stored":
+            prediction = _as_stored(prediction)
         target, rows = self._mask_path(image.below), list[dict[str, Any]]()
         self._begin(image)
         if target is not None:
@@ -129,6 +133,14 @@ class PredictionWriter:
             DataError: if an output needs the whole image in memory, or a file exists.
         """
         with prediction.source:
+            is_stored = self.predictor.plan.encoding.orientation == "stored"
+            if is_stored and prediction.source.orientation != 1:
+                raise DataError(
+                    f"{image.case.image}: the image is too large to turn its mask as the masks of "
+                    "the training were turned.",
+                    code="image_too_large",
+                    hint="Save the image without an orientation in EXIF or TIFF.",
+                )
             target = self._streamed_target(image)
             self._begin(image)
             probabilities = None
@@ -247,6 +259,21 @@ class PredictionWriter:
     def _may_replace(self, image: Input) -> bool:
         ours = self.manifest is not None and self.manifest.may_replace(image.below, image.case)
         return self.config.overwrite or ours
+
+
+def _as_stored(prediction: Prediction) -> Prediction:
+    """Return a prediction on the stored pixels of an image that EXIF turns."""
+    source = prediction.source
+    if source is None or source.orientation == 1:
+        return prediction
+    turn, other = partial(as_stored, orientation=source.orientation), prediction.disagreement
+    return replace(
+        prediction,
+        probabilities=turn(prediction.probabilities),
+        classes=turn(prediction.classes),
+        disagreement=turn(other) if other is not None else None,
+        source=replace(source, array=turn(source.array)),
+    )
 
 
 def _beside(target: Path, ending: str) -> Path:

@@ -44,6 +44,7 @@ class Bands:
         dtype: Type of the bands.
         spacing_mm: Distance between pixel centers along each axis of S, if the file states it.
         tiff: What a TIFF states about the place of its pixels.
+        orientation: EXIF orientation of the file, 1 to 8; bands are those of the displayed image.
     """
 
     def __init__(self, path: Path, source: RowReader, closing: ExitStack):
@@ -54,7 +55,7 @@ class Bands:
         is_8_bit = is_palette or source.dtype == bool
         self.dtype = np.dtype(np.uint8) if is_8_bit else source.dtype.newbyteorder("=")
         self.spacing_mm = io.plausible_spacing(spacing, len(source.shape) - 1)
-        self.tiff = source.tiff
+        self.tiff, self.orientation = source.tiff, source.orientation
 
     def __enter__(self) -> Self:
         return self
@@ -165,6 +166,7 @@ def _hold(pixels: Pixels) -> RowReader:
         read_rows=lambda first, last: array[:, first:last].copy(),
         spacing_mm=pixels.spacing_mm,
         tiff=pixels.tiff,
+        orientation=pixels.orientation,
     )
 
 

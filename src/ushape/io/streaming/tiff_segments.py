@@ -111,7 +111,7 @@ class _Series:
         page, shape = self.stored.keyframe, self.stored.shape
         if self.stored.transform is not None or page.jpegheader is not None:
             return False
-        if "Y" not in self.stored.axes:
+        if "Y" not in self.stored.axes or tiff.orientation_of(page) != 1:
             return False
         if self.contiguous is not None:
             return True

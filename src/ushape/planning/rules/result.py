@@ -24,6 +24,9 @@ class TimeBudget:
     evaluation_s: float
     """Time reserved for the evaluation and the report."""
 
+    before_s: float = 0.0
+    """Time that has passed before the training, for reading the data and planning."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SplitFacts:

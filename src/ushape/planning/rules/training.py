@@ -12,7 +12,7 @@ from ushape.errors import PlanError
 from ushape.formatting import memory_text, pluralize, size_text
 from ushape.models import memory_estimate
 from ushape.planning.recipe import Recipe
-from ushape.planning.rules.result import RuleResult, Situation, change
+from ushape.planning.rules.result import RuleResult, Situation, TimeBudget, change
 
 MEMORY_SHARE = 0.7
 """Share of the memory that a step is planned to use; the estimate is not an upper bound."""
@@ -23,6 +23,12 @@ STEP_OVERHEAD = 1.12
 VALIDATION_SHARE = 0.4
 """Validation pixels per training pixel in an epoch. A training step takes about four times as long
 as a prediction of as many pixels (481 against 119 ms), so validation takes a tenth of the time."""
+
+MIN_STEPS = 50
+"""Number of steps below which a network hardly learns anything."""
+
+MIN_EPOCH_STEPS = 10
+"""Number of steps of an epoch, if at least three such epochs fit into the time."""
 
 OVERLAP_PX = 64
 """Overlap of neighboring tiles; predictions within half of it of a tile's edge are not used."""
@@ -204,17 +210,21 @@ def choose_duration(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleR
     shape = recipe.preprocessing.working_shape(data.median_shape)
     working_pixels = data.pixels_per_epoch * math.prod(shape) / math.prod(data.median_shape)
     epochs, speed, fact, evaluation_s = train.epochs, "", "the number of epochs is set", 0.0
+    shortage = ""
     if epochs is not None:
         steps = max(1, math.ceil(working_pixels / batch_pixels))
     else:
         budget = situation.measure_time(recipe)
         training_s, step_s = budget.training_s, budget.step_s
-        total = training_s / (step_s * STEP_OVERHEAD / 0.9)  # A tenth is for validation.
+        whole_step_s = step_s * STEP_OVERHEAD / 0.9  # A tenth is for validation.
+        total = training_s / whole_step_s
         epoch_s = min(120.0, max(5.0, training_s / 20), training_s / 3)
-        epochs = max(1, round(training_s / epoch_s))
+        # If the measurement was disturbed, epochs of very few steps would mostly be validation.
+        epochs = max(1, min(round(training_s / epoch_s), max(3, int(total / MIN_EPOCH_STEPS))))
         steps = max(1, round(total / epochs))
         speed = f" at {step_s * 1000:.0f} ms per step ({patches / step_s:.1f} patches/s)"
         fact, evaluation_s = f"{training_s:.0f} s for training", budget.evaluation_s
+        shortage = describe_shortage(int(total), whole_step_s, budget)
         if train.steps_per_epoch != AUTO:
             epochs = max(1, round(total / train.steps_per_epoch))
     steps = steps if train.steps_per_epoch == AUTO else train.steps_per_epoch
@@ -226,11 +236,30 @@ def choose_duration(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleR
     passes = epochs * steps * batch_pixels / working_pixels
     return recipe, RuleResult(
         text=f"Training: {pluralize(epochs, 'epoch')} of {pluralize(steps, 'step')}{speed}; the "
-        "weights with the best validation Dice are kept.",
+        f"weights with the best validation Dice are kept.{shortage}",
         fact=f"{fact}; each pixel is seen {passes:.1f} times on average",
         alternative="more minutes or epochs",
         source="A given time is divided into about twenty epochs of 5 s to 2 minutes, or three if "
         "it is very short, so that there are several checkpoints to choose and resume from. If "
         "the number of epochs is given, an epoch has as many pixels as the training cases.",
         evaluation_s=evaluation_s,
+    )
+
+
+def describe_shortage(steps: int, step_s: float, budget: TimeBudget) -> str:
+    """Return a warning if too few steps fit into the minutes, and how many minutes would do.
+
+    Args:
+        steps: Number of steps that fit.
+        step_s: Seconds of a step, validation included.
+    """
+    if steps >= MIN_STEPS:
+        return ""
+    other_s = budget.before_s + budget.evaluation_s
+    minutes = math.ceil((other_s + MIN_STEPS * step_s) / 6) / 10
+    fit = f"only {pluralize(steps, 'step')} fit" if steps > 1 else "hardly one step fits"
+    return (
+        f" Warning: {fit} into the given time, of which reading the data and the evaluation take "
+        f"about {other_s:.0f} s. A network needs at least about {MIN_STEPS} steps to learn "
+        f"anything: allow {minutes:g} minutes or more per training (--minutes)."
     )

@@ -14,6 +14,8 @@ from ushape.data.checks import check_dataset
 from ushape.data.scan import scan_dataset
 from ushape.data.splits import SplitConfig, split_dataset
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
+from ushape.io.annotations import read_annotation
+from ushape.io.orientation import as_displayed
 from ushape.labels import LabelConfig
 from ushape.planning.hardware import inspect_machine
 from ushape.planning.planner import make_plan
@@ -99,16 +101,29 @@ def test_check_finds_other_sizes_and_transposed_masks(data):
 
 
 @pytest.mark.parametrize("orientation", [3, 6])
-def test_check_finds_photographs_rotated_by_exif(data, orientation):
-    for path in sorted((data / "images").iterdir()):
-        picture = Image.open(path)
-        exif = picture.getexif()
-        exif[274] = orientation if path == image(data) else 1
-        picture.save(path.with_suffix(".jpg"), exif=exif, quality=95)
-        path.unlink()
-    findings = found(data)
-    assert findings["exif"].cases == ("dish01_01",)
-    assert "transposed" not in findings
+@pytest.mark.parametrize("drawn_on", ["displayed", "stored"])
+def test_masks_fit_photographs_that_exif_turns_as_displayed_or_as_stored(
+    data, orientation, drawn_on
+):
+    # The image has the size of its mask in every orientation: the outline decides.
+    path, own_mask = image(data), mask(data)
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.open(path).save(path.with_suffix(".jpg"), exif=exif, quality=95)
+    path.unlink()
+    if drawn_on == "displayed":
+        change(own_mask, lambda codes: as_displayed(codes, orientation))
+    finding = found(data)["exif"]
+    assert finding.cases == ("dish01_01",)
+    assert not finding.in_copy
+    is_displayed = drawn_on == "displayed"
+    assert finding.severity == ("note" if is_displayed else "warning")
+    assert finding.text.endswith(
+        f"fit the {'displayed image' if is_displayed else 'stored pixels'}."
+    )
+    read, codes = read_annotation(own_mask, path.with_suffix(".jpg")), load(own_mask)
+    assert read.turn == drawn_on
+    assert (read.codes == (codes if is_displayed else as_displayed(codes, orientation))).all()
 
 
 def test_check_finds_empty_masks(data):
