@@ -475,6 +475,9 @@ class Folder:
     broken: set[int] = field(default_factory=set)
     """Indices of the pairs that cannot be used."""
 
+    copies: dict[int, int] = field(default_factory=dict)
+    """Indices of the pairs that were replaced by another pair."""
+
 
 def _none(folder: Folder, rng: random.Random) -> None:
     pass
@@ -499,13 +502,12 @@ def _truncated(folder: Folder, rng: random.Random) -> None:
 def _zero_bytes(folder: Folder, rng: random.Random) -> None:
     index = rng.randrange(len(folder.places))
     folder.places[index][1].write_bytes(b"")
-    _break(folder, index, "unreadable")
+    _break(folder, index, "zero_bytes")
 
 
 def _other_size(folder: Folder, rng: random.Random) -> None:
     index = rng.randrange(len(folder.places))
     mask = np.zeros((SIDE + 31, SIDE + 5), dtype=np.uint8)
-    mask[20:50, 10:40] = 1
     path = folder.places[index][1]
     form = {".png": "PNG", ".jpg": "JPEG", ".tif": "TIFF"}.get(path.suffix)
     if form is not None:
@@ -526,12 +528,14 @@ def _no_mask(folder: Folder, rng: random.Random) -> None:
 
 
 def _copy(folder: Folder, rng: random.Random) -> None:
-    """The same image in two groups."""
-    first, last = folder.places[0][0], folder.places[len(folder.places) - 1][0]
-    if first.suffix == last.suffix:
-        last.write_bytes(first.read_bytes())
-        folder.truth.finding = "duplicates"
+    """The same image and mask in two groups."""
+    first, last = folder.places[0], folder.places[len(folder.places) - 1]
+    if first[0].suffix == last[0].suffix and first[1].suffix == last[1].suffix:
+        for original, copy in zip(first, last, strict=True):
+            copy.write_bytes(original.read_bytes())
+        folder.truth.finding = "duplicate_across_groups"
         folder.truth.groups = None
+        folder.copies[len(folder.places) - 1] = 0
 
 
 DAMAGES: dict[str, Callable[[Folder, random.Random], None]] = {
@@ -553,7 +557,9 @@ VOLUME_SHARE = 0.15
 def _break(folder: Folder, index: int, finding: str) -> None:
     folder.broken.add(index)
     folder.truth.finding = finding
-    folder.truth.culprit = folder.places[index][0].stem
+    image = folder.places[index][0]
+    name = image.parent.name if image.stem == "image" else image.name
+    folder.truth.culprit = name.partition(".")[0].removesuffix("_0000")
 
 
 # --- A combination as a whole. ---
@@ -612,7 +618,11 @@ def write(combination: Combination, root: Path) -> Truth:
     if truth.groups is not None and folder.broken:
         kept = {index: both for index, both in places.items() if index not in folder.broken}
         truth.groups = _groups(kept, scenes)
-    usable = [scene.classes for index, scene in enumerate(scenes) if index not in folder.broken]
+    usable = [
+        scenes[folder.copies.get(index, index)].classes
+        for index in range(len(scenes))
+        if index not in folder.broken
+    ]
     counts = np.bincount(np.concatenate([one.ravel() for one in usable]), minlength=form.classes)
     truth.shares = tuple((counts / counts.sum()).tolist())
     return truth
