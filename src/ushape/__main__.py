@@ -6,7 +6,7 @@ import sys
 from collections.abc import MutableMapping
 from types import FrameType
 
-from ushape.errors import Terminated
+from ushape.errors import REPEAT, Terminated
 
 _received: list[int] = []
 """Signals that asked the command to end; typer replaces the exception that they raise."""
@@ -69,8 +69,8 @@ def _exit_stopped(error: BaseException | None) -> None:
     name = f" by {signal.Signals(_received[0]).name}" if _received else ""
     while error is not None and not getattr(error, "__notes__", None):
         error = error.__cause__ or error.__context__
-    way_on = " ".join(getattr(error, "__notes__", []))
-    print(f"\nStopped{name}. {way_on}".rstrip(), file=sys.stderr)
+    way_on = " ".join(getattr(error, "__notes__", [REPEAT]))
+    print(f"\nStopped{name}. {way_on}", file=sys.stderr)
     sys.exit(128 + _received[0] if _received else 130)
 
 

@@ -395,6 +395,11 @@ def main() -> None:
         place = f"{error.filename}: " if error.filename else ""
         hint = "Check the path, the free space and the permissions."
         print_error(UshapeError(f"{place}{error.strerror}.", code="system_error", hint=hint))
+    except RuntimeError as error:  # Python before 3.13 does not raise OSError.
+        if not str(error).startswith("Symlink loop"):
+            raise
+        hint = "Remove this link, which leads back to itself."
+        print_error(UshapeError(f"{error}.", code="link_loop", hint=hint))
 
 
 def _require_working_directory() -> None:

@@ -110,3 +110,12 @@ def test_main_names_a_missing_working_directory(tmp_path, monkeypatch, capsys):
         cli.main()
     assert error.value.code == 2
     assert "current folder no longer exists" in capsys.readouterr().err
+
+
+def test_main_names_a_link_that_leads_back_to_itself(tmp_path, monkeypatch, capsys):
+    (tmp_path / "loop").symlink_to("loop")
+    monkeypatch.setattr(cli, "app", lambda arguments: (tmp_path / "loop").resolve(strict=True))
+    with pytest.raises(SystemExit) as error:
+        cli.main()
+    assert error.value.code == 2
+    assert str(tmp_path / "loop") in capsys.readouterr().err

@@ -6,7 +6,6 @@ example, a network that labels every pixel as foreground has a Dice of 0.89.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,7 @@ from ushape.data.preprocessing import read_classes, read_image
 from ushape.errors import ConfigError, RunError
 from ushape.evaluation.scores import CaseScore, score_case
 from ushape.formatting import pluralize, reason
-from ushape.io.files import write_json
+from ushape.io.files import read_sealed_json, write_sealed_json
 from ushape.labels import IGNORE, LabelSpace
 from ushape.metrics.overlap import Counts
 from ushape.planning.planner import BASELINE_CASES
@@ -199,7 +198,7 @@ def score_baselines(
 
 def save_baselines(path: Path, baselines: Baselines) -> None:
     """Write the baselines of a run atomically."""
-    write_json(path, config.to_dict(baselines))
+    write_sealed_json(path, config.to_dict(baselines))
 
 
 def load_baselines(path: Path, space: LabelSpace, channels: int) -> Baselines:
@@ -211,14 +210,16 @@ def load_baselines(path: Path, space: LabelSpace, channels: int) -> Baselines:
     Raises:
         RunError: if the file is damaged, or its classes are not those of the run.
     """
+    hint = "Delete this file; ushape evaluate RUN measures the baselines again."
+    values = read_sealed_json(path, RunError, code="damaged_run_file", hint=hint)
     try:
-        found = config.from_dict(Baselines, json.loads(path.read_text()), source=str(path))
+        found = config.from_dict(Baselines, values, source=str(path))
         _check(found, space, channels)
     except (OSError, ValueError, TypeError, AttributeError, RecursionError, ConfigError) as error:
         raise RunError(
             f"{path} does not contain baselines written by ushape: {reason(error)}.",
             code="damaged_run_file",
-            hint="Delete this file; ushape evaluate RUN measures the baselines again.",
+            hint=hint,
         ) from None
     return found
 

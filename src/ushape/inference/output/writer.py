@@ -230,12 +230,26 @@ class PredictionWriter:
             return []
         return [*(_beside(target, ending) for ending in self.endings.values()), target]
 
+    def _refuse_links_to_elsewhere(self, inputs: Sequence[Input]) -> None:
+        """Raise RunError if a folder below the output is a link that leads out of it."""
+        if self.config.folder is None:
+            return
+        root = self.config.folder.resolve()
+        for folder in {self.config.folder / image.below.parent for image in inputs}:
+            if not folder.resolve().is_relative_to(root):
+                raise RunError(
+                    f"{folder} is a link to {folder.resolve()}, outside {self.config.folder}.",
+                    code="output_outside",
+                    hint="Remove the link, or choose another folder with -o.",
+                )
+
     def _check_nothing_overwritten(self, inputs: Sequence[Input]) -> None:
         sources = {_without_suffix(image.case.image) for image in inputs}
         owners: dict[Path, Path] = {}
         if self.manifest is not None and not (self.manifest.is_ours or self.config.overwrite):
             writes_table = self.config.table or self.config.uncertainty
             refuse_existing_output(self.manifest.folder / IMAGES_TABLE, not writes_table)
+        self._refuse_links_to_elsewhere(inputs)
         for image in inputs:
             if self.is_done(image):
                 continue

@@ -99,3 +99,13 @@ def test_prediction_writer_refuses_run_lengths_of_several_classes_and_volumes(pr
 def test_prediction_writer_writes_run_lengths(tmp_path):
     write_all(inputs_of(tmp_path / "in", "a.png"), folder=None, submission=tmp_path / "rows.csv")
     assert (tmp_path / "rows.csv").read_text() == "img,rle_mask\na.png,2 2\n"
+
+
+def test_prediction_writer_refuses_a_link_out_of_its_folder(tmp_path):
+    inputs = inputs_of(tmp_path / "in", "sub/a.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out" / "sub").symlink_to(tmp_path / "elsewhere")
+    with raises_code(RunError, "output_outside"):
+        write_all(inputs, folder=tmp_path / "out")
+    assert not list((tmp_path / "elsewhere").iterdir())
