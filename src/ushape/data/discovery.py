@@ -85,7 +85,7 @@ def find_masks(folder: Path) -> tuple[set[Path], str]:
         return set(), ""
     if found is None or not found.paired:
         return set(), ""
-    files: set[Path] = set()
+    files: set[Path] = set(found.other_masks)
     for mask in found.masks.values():
         if isinstance(mask, Path):
             files.add(mask)

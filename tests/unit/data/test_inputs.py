@@ -3,6 +3,7 @@ import sys
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from dicoms import save_series
@@ -123,6 +124,10 @@ def test_find_inputs_leaves_out_the_masks_of_a_data_folder(make):
         (("x/images/x.png", "x/masks/1.png", "x/masks/2.png"), ["x/images/x.png"]),
         (("imagesTr/a_0000.png", "labelsTr/a.png", "imagesTs/b_0000.png"), None),
         (("p1/a.png", "p1/b.png", "p2/c.png"), ["p1/a.png", "p1/b.png", "p2/c.png"]),
+        (
+            ("JPEGImages/a.jpg", "SegmentationClass/a.png", "SegmentationObject/a.png"),
+            ["JPEGImages/a.jpg"],
+        ),
     ],
 )
 def test_find_inputs_leaves_out_masks_in_every_layout(make, files, expected):
@@ -141,3 +146,23 @@ def test_find_inputs_removes_the_channel_number_of_nnunet(make):
 def test_find_inputs_keeps_the_numbers_of_sections(make):
     folder = make("s_0000.png", "s_0001.png", "s_0002.png")
     assert below(folder) == ["s_0000.png", "s_0001.png", "s_0002.png"]
+
+
+def test_find_inputs_takes_the_pages_of_a_stack_in_2d(tmp_path):
+    stack = np.zeros((12, 4, 4), np.uint8)
+    tifffile.imwrite(tmp_path / "s.tif", stack, photometric="minisblack")
+    found = find_inputs([tmp_path / "s.tif"], channels=1, dims=2)
+    assert [str(one.below) for one in found[:2]] == ["s/01.tif", "s/02.tif"]
+    assert [one.case.page for one in found] == list(range(12))
+    assert below(tmp_path / "s.tif", dims=3) == ["s.tif"]
+
+
+def test_find_inputs_joins_the_modalities_of_each_folder(make):
+    folder = make(*(f"{case}/{case}_{part}.png" for case in "ab" for part in ("t1", "t2")))
+    found = find_inputs([folder], channels=2, dims=2)
+    assert [(str(one.below), one.case.image.name) for one in found] == [
+        ("a.png", "a_t1.png"),
+        ("b.png", "b_t1.png"),
+    ]
+    assert [path.name for path in found[0].case.channels] == ["a_t2.png"]
+    assert len(below(folder, channels=1)) == 4

@@ -34,6 +34,10 @@ class LayoutMatch:
     metadata: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     classes: StatedClasses | None = None
     notes: tuple[str, ...] = ()
+
+    other_masks: tuple[Path, ...] = ()
+    """Further masks of the images, such as those of single objects, which are not used."""
+
     example: str = ""
     """An image and a mask with different names, in words; empty if the names are equal."""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ushape.data.class_names import StatedClasses
 from ushape.data.layouts.base import LayoutMatch
+from ushape.data.layouts.names import images_below
 from ushape.data.layouts.shapes import splits_of
 from ushape.types import Mask
 
@@ -51,6 +52,7 @@ def find_cityscapes(folder: Path) -> LayoutMatch | None:
         if is_train_ids
         else None,
         notes=() if is_train_ids else (note,),
+        other_masks=tuple(images_below(truth)),
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ushape.data.layouts.base import LayoutMatch
 from ushape.data.layouts.folders import pair_folders
-from ushape.data.layouts.names import SPLIT_WORDS
+from ushape.data.layouts.names import SPLIT_WORDS, images_below
 from ushape.types import Split
 
 IMAGES, MASKS, LISTS = "JPEGImages", "SegmentationClass", "ImageSets/Segmentation"
@@ -24,10 +24,12 @@ def find_voc(folder: Path) -> LayoutMatch | None:
     if len(found) != 1:
         return None
     match = pair_folders(found[0] / IMAGES, found[0] / MASKS)
+    objects = found[0] / "SegmentationObject"
     return replace(
         match,
         layout="Pascal VOC: JPEGImages/ beside SegmentationClass/",
         splits=(match.splits or _stated_splits(found[0] / LISTS, match.paired)),
+        other_masks=tuple(images_below(objects)) if objects.is_dir() else (),
     )
 
 

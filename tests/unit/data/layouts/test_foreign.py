@@ -11,6 +11,7 @@ from ushape.data.layouts.foreign import FOREIGN
 from ushape.errors import DataError
 
 FILES = {
+    "Cellpose with Python objects": ("a_seg.npy", {"masks": [1]}),
     "ImageJ with regions of interest": ("a.roi", "Iout"),
     "QuPath (GeoJSON)": ("a.geojson", '{"type": "FeatureCollection", "features": []}'),
     "Label Studio": ("a.json", '[{"annotations": [{"result": []}], "data": {}}]'),
@@ -25,14 +26,14 @@ FILES = {
 }
 
 
-READ_BY_NAME = [one for one in FOREIGN if "Cellpose" not in one.name]
-
-
-@pytest.mark.parametrize("one", READ_BY_NAME, ids=lambda one: one.name)
+@pytest.mark.parametrize("one", FOREIGN, ids=lambda one: one.name)
 def test_refusal_names_the_format_and_how_to_convert_it(tmp_path, one):
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "a.png")
     name, content = FILES[one.name]
-    (tmp_path / name).write_text(content)
+    if isinstance(content, str):
+        (tmp_path / name).write_text(content)
+    else:
+        np.save(tmp_path / name, content, allow_pickle=True)
     with pytest.raises(DataError) as caught:
         discover(tmp_path)
     assert caught.value.code == "no_pairs"
