@@ -131,12 +131,26 @@ def test_baselines_of_overlapping_regions_have_no_label_maps(make_case):
     assert [one.dice for one in scores["all_foreground"]] == [pytest.approx(2 / 3), 0.4]
 
 
-def test_baselines_of_a_constant_image_and_of_volumes(make_case):
+def test_baselines_of_a_constant_image(make_case):
     found = measure_baselines([make_case("a", np.full((64, 64), 7, np.uint8), left_half())], CELL)
     truth = (left_half() > 0).astype(np.uint8)
     flat = np.full((1, 64, 64), 7, np.uint8)
     scores = score_baselines(found, Case(id="t", image="t.png"), flat, truth, CELL)
     assert scores["intensity"] == scores["all_foreground"]
+
+
+def test_baselines_of_volumes(tmp_path):
+    truth = np.zeros((10, 30, 40), np.uint8)
+    truth[:5] = 1
+    np.save(tmp_path / "image.npy", np.where(truth, 300, 100).astype(np.int16))
+    np.save(tmp_path / "mask.npy", truth)
+    space = LabelSpace(values=(0, 1), names=("background", "cell"))
+    case = Case(id="a", image=tmp_path / "image.npy", mask=tmp_path / "mask.npy")
+    found = measure_baselines([CaseFacts(case, (6000, 6000))], space)
+    image = np.where(truth, 300, 100)[None]
+    scores = score_baselines(found, case, image, truth, space)
+    assert scores["mean_mask"][0].dice == scores["intensity"][0].dice == 1
+    assert scores["all_foreground"][0].dice == pytest.approx(2 / 3)
 
 
 def test_stored_baselines_are_restored_and_checked(make_case, tmp_path):
