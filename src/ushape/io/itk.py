@@ -144,7 +144,17 @@ def _opened(path: Path) -> Iterator[tuple[Any, tuple[GridRemark, ...]]]:
     reader.SetImageIO(ITK_READERS[suffix])
     if ITK_READERS[suffix] != "NiftiImageIO":
         reader.SetFileName(str(path))
-        yield reader, ()
+        try:
+            yield reader, () if itk_headers.states_spacing(path) else ("no_spacing",)
+        except RuntimeError as error:
+            if "spacing" not in str(error):
+                raise
+            raise DataError(
+                f"{path}: the header states a spacing that is not above 0.",
+                code="invalid_spacing",
+                hint="Set it in the header (ElementSpacing of MetaImage, space directions of "
+                "NRRD); without this field, a spacing of 1 mm is assumed.",
+            ) from None
         return
     with nifti.readable_by_itk(path) as (readable, remarks):
         reader.SetFileName(str(readable))

@@ -153,6 +153,14 @@ def check_meta(path: Path) -> None:
     return _check_length(path, count, wanted)
 
 
+def states_spacing(path: Path) -> bool:
+    """Whether the text header of an NRRD or MetaImage file states the spacing of its pixels."""
+    with path.open("rb") as file:
+        content = file.read(MAX_HEADER)
+    names = rb"(?im)^(ElementSpacing|ElementSize|space directions|spacings)[ \t]*[:=]"
+    return re.search(names, content) is not None
+
+
 def _data_file(path: Path, name: str) -> Path:
     """Return the data file that a MetaImage header names, if it is in the same folder."""
     data = path.parent / name

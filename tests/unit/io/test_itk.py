@@ -129,3 +129,28 @@ def test_itk_damaged_packed_pixels_are_refused(tmp_path):
     path.write_bytes(content)
     with raises_code(DataError, "damaged_file"):
         io.read(path)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "field", "zero"),
+    [
+        (".mha", b"ElementSpacing = 1 1 1\n", b"ElementSpacing = 0 1 1\n"),
+        (
+            ".nrrd",
+            b"space directions: (1,0,0) (0,1,0) (0,0,1)\n",
+            b"space directions: (0,0,0) (0,1,0) (0,0,1)\n",
+        ),
+    ],
+)
+def test_itk_missing_spacing_is_one_and_zero_is_refused(suffix, field, zero, tmp_path):
+    path = tmp_path / f"x{suffix}"
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(VOLUME), str(path))
+    assert io.read_grid(path).remarks == ()
+    content = path.read_bytes()
+    assert field in content
+    path.write_bytes(content.replace(field, b""))
+    assert io.read(path).spacing_mm == (1, 1, 1)
+    assert io.read_grid(path).remarks == ("no_spacing",)
+    path.write_bytes(content.replace(field, zero))
+    with raises_code(DataError, "invalid_spacing"):
+        io.read(path)
