@@ -61,6 +61,16 @@ def test_load_report_refuses_a_truncated_table(report, tmp_path):
         assert error.value.code == code
 
 
+def test_load_report_refuses_numbers_that_were_changed(report, tmp_path):
+    for name in ("scores.csv", FACTS, "pictures/00001.json"):
+        save_report(tmp_path, report)
+        text = (tmp_path / name).read_text()
+        digit = next(character for character in text if character in "12345678")
+        (tmp_path / name).write_text(text.replace(digit, str(int(digit) + 1), 1))
+        with pytest.raises(RunError):
+            load_report(tmp_path)
+
+
 def test_save_report_keeps_other_files_in_pictures(report, tmp_path):
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "mine.json").write_text("mine")
