@@ -143,6 +143,19 @@ def printable(text: str) -> str:
     return INVISIBLE.sub(lambda found: _visible(found[0]), text)
 
 
+def display_name(name: str) -> str:
+    """Return a file name in which bytes that are not UTF-8 are visible escapes, as `\\udcfc`.
+
+    Such names cannot be encoded, and therefore not be printed or written to files.
+    """
+    return name.encode(errors="backslashreplace").decode()
+
+
+def file_name(name: str) -> str:
+    """Return the file name of which `display_name` returned a text."""
+    return re.sub(r"\\u(dc[89a-f][0-9a-f])", lambda found: chr(int(found[1], 16)), name)
+
+
 def one_line(text: str) -> str:
     """Return a name on one line, with visible escapes as in `printable`."""
     return printable(text).replace("\n", "\\n")

@@ -4,7 +4,9 @@ import io
 import pytest
 
 from ushape.formatting import (
+    display_name,
     escape_cell,
+    file_name,
     group_label,
     natural_order,
     one_line,
@@ -97,3 +99,10 @@ def test_printable_shows_control_characters_as_escapes():
     )
     assert one_line("a\nb") == "a\\nb"
     assert printable("Größe 256 × 300, 細胞") == "Größe 256 × 300, 細胞"
+
+
+def test_display_name_of_bytes_that_are_not_utf8():
+    name = b"M\xfcller \xc3\xa9 \\1.png".decode(errors="surrogateescape")
+    assert display_name(name) == "M\\udcfcller é \\1.png"
+    assert file_name(display_name(name)) == name
+    assert display_name("Müller") == file_name("Müller") == "Müller"

@@ -49,7 +49,8 @@ def combine_checksums(cases: Iterable[Case], folder: Path, known: Mapping[Path, 
     folder = folder.parent if folder.is_file() else folder  # A table or a COCO file.
     whole = hashlib.sha256()
     for path, own in file_checksums(cases, known).items():
-        whole.update(os.path.relpath(path, folder).replace(os.sep, "/").encode() + own)
+        name = os.path.relpath(path, folder).replace(os.sep, "/")
+        whole.update(name.encode(errors="surrogateescape") + own)
     return whole.hexdigest()[:16]
 
 

@@ -18,7 +18,7 @@ from ushape.data.layouts.nnunet import channels_of
 from ushape.data.layouts.table import TABLES, read_images
 from ushape.data.layouts.volumes import join_modalities
 from ushape.errors import DataError
-from ushape.formatting import pluralize
+from ushape.formatting import display_name, pluralize
 from ushape.io.streaming import open_bands
 from ushape.types import Case
 
@@ -192,11 +192,13 @@ def _join_channels(images: Sequence[Path], start: Path, channels: int) -> Iterat
             return
     for key, own in files.items():
         below = Path(key + io.suffix_of(own[0]))
-        case = Case(id=key, image=own[0], channels=tuple(own[1:]), group=str(own[0].parent))
+        case = Case(
+            id=display_name(key), image=own[0], channels=tuple(own[1:]), group=str(own[0].parent)
+        )
         yield Input(case, below)
 
 
 def _input(image: Path, start: Path, group: str = "") -> Input:
     key = key_below(image, start)
-    case = Case(id=key, image=image, group=group or str(image.parent))
+    case = Case(id=display_name(key), image=image, group=group or str(image.parent))
     return Input(case, Path(key).with_name(image.name))

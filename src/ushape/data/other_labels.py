@@ -26,12 +26,15 @@ HEAD_BYTES = 100_000
 """Size of the beginning of a JSON file in which its keys are searched."""
 
 
-def find_other_labels(data: Path, cases: Sequence[Case]) -> tuple[str, ...]:
+def find_other_labels(
+    data: Path, cases: Sequence[Case], notes: Sequence[str] = ()
+) -> tuple[str, ...]:
     """Return a sentence for each folder or COCO file that holds labels of the same images.
 
     Args:
         data: Data folder that the user named, without a folder of masks.
         cases: The cases with the masks in use.
+        notes: Notes of the listing of cases; folders that they name are not repeated.
     """
     masks = [case.mask for case in cases if isinstance(case.mask, Path)]
     if not data.is_dir() or len(masks) < len(cases):
@@ -44,7 +47,11 @@ def find_other_labels(data: Path, cases: Sequence[Case]) -> tuple[str, ...]:
     within = [place for place in near if place.is_relative_to(data)]
     places = [one for place in within if place.is_dir() for one in folders_below(place)]
     names = {io.stem_of(path) for path in masks}
-    free = [place for place in dict.fromkeys(places) if place not in busy]
+    free = [
+        place
+        for place in dict.fromkeys(places)
+        if place not in busy and not any(f"Not used: {place.name}/" in note for note in notes)
+    ]
     if len(places) > MAX_FOLDERS:
         free = []
     found = [_describe(place, names, images, len(cases)) for place in free]

@@ -235,7 +235,9 @@ def scan_dataset(
         grouping=merge_groups_sharing_duplicates(grouping, duplicates),
         inferred_groups={case.id: case.group for case in grouping.cases},
         duplicates=duplicates,
-        other_labels=find_other_labels(folder, listing.cases) if masks is None else (),
+        other_labels=(
+            find_other_labels(folder, listing.cases, listing.notes) if masks is None else ()
+        ),
     )
     return with_labels(found, labels, stated=listing.classes) if readable else found
 

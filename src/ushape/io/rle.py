@@ -191,7 +191,7 @@ def _line_of(name: str, runs: str) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow((name, runs))
     try:
-        line = text.getvalue().encode()
+        line = text.getvalue().encode(errors="surrogateescape")
     except UnicodeEncodeError:
         line = b""
     if not name or not line or any(character in name for character in "\r\n\0"):

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from ushape.errors import RunError
-from ushape.formatting import pluralize
+from ushape.formatting import display_name, file_name, pluralize
 from ushape.types import (
     Case,
     CaseFacts,
@@ -153,9 +153,9 @@ def case_from_row(row: StoredCase, data: Path) -> CaseFacts:
     case = Case(
         id=row.id,
         group=row.group,
-        image=data / row.image,
+        image=_path(row.image, data),
         mask=_mask_from_row(row.mask, data),
-        channels=tuple(data / path for path in row.channels),
+        channels=tuple(_path(path, data) for path in row.channels),
         page=row.page,
         split=row.split,
         metadata=row.metadata,
@@ -181,35 +181,45 @@ def _mask_to_json(mask: Mask | None, data: Path) -> Any:
 
 def _mask_from_row(stored: _StoredMask, data: Path) -> Mask | None:
     if isinstance(stored, _StoredParts):
-        return MaskParts(tuple(data / path for path in stored.parts), stored.values)
+        return MaskParts(tuple(_path(path, data) for path in stored.parts), stored.values)
     if isinstance(stored, _StoredCoco):
-        return CocoMask(data / stored.coco, stored.image_id)
+        return CocoMask(_path(stored.coco, data), stored.image_id)
     if isinstance(stored, _StoredPage):
-        return MaskPage(data / stored.stack, stored.page)
+        return MaskPage(_path(stored.stack, data), stored.page)
     if isinstance(stored, _StoredShapes):
         return ShapesMask(
-            path=data / stored.shapes,
+            path=_path(stored.shapes, data),
             format=stored.format,
-            image=data / stored.image,
+            image=_path(stored.image, data),
             entry=stored.entry,
             classes=stored.classes,
         )
-    return data / stored if stored else None
+    return _path(stored, data) if stored else None
 
 
 def relative_path(path: Path, folder: Path) -> str:
-    """Return a path relative to the folder if it is inside, otherwise the absolute path."""
+    """Return a path relative to the folder if it is inside, otherwise the absolute path.
+
+    Bytes that are not UTF-8 are escaped as in `display_name`.
+    """
     try:
-        return path.resolve().relative_to(folder.resolve()).as_posix()
+        return display_name(path.resolve().relative_to(folder.resolve()).as_posix())
     except ValueError:
-        return str(path.resolve())
+        return display_name(str(path.resolve()))
+
+
+def _path(stored: str, data: Path) -> Path:
+    """Return the path that `relative_path` has stored."""
+    return data / file_name(stored)
 
 
 def name_files(files: Mapping[Path, bytes], data: Path) -> dict[str, str]:
     """Return checksums in hexadecimal, by the path of the file; links to folders are resolved."""
     names = (relative_path(path.parent, data) for path in files)
     pairs = zip(names, files.items(), strict=True)
-    return {(Path(name) / path.name).as_posix(): own.hex() for name, (path, own) in pairs}
+    return {
+        display_name((Path(name) / path.name).as_posix()): own.hex() for name, (path, own) in pairs
+    }
 
 
 def describe_changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:

@@ -16,7 +16,7 @@ from ushape.data.discovery import discover
 from ushape.data.duplicates import dataset_checksum, file_checksums
 from ushape.data.splits import Splits
 from ushape.errors import ConfigError, RunError
-from ushape.formatting import command_line, reason
+from ushape.formatting import command_line, display_name, file_name, reason
 from ushape.io.files import read_sealed_json, write_bytes, write_sealed_json
 from ushape.io.lock import is_unused
 from ushape.models import build_model, build_without_data
@@ -218,7 +218,7 @@ class Run:
         """
         folder = data.parent if data.is_file() else data
         values = {
-            "folder": str(folder.resolve()),
+            "folder": display_name(str(folder.resolve())),
             "data": relative_path(data, folder),
             "masks": relative_path(masks, folder) if masks else None,
             "digest": checksum,
@@ -236,7 +236,7 @@ class Run:
             RunError: if images are no longer where they were during training.
         """
         stored = self._stored_cases
-        facts = [case_from_row(row, Path(stored.folder)) for row in stored.cases]
+        facts = [case_from_row(row, Path(file_name(stored.folder))) for row in stored.cases]
         images = [path for fact in facts for path in (fact.case.image, *fact.case.channels)]
         missing = [path for path in images if not _exists(path)]
         if missing:
@@ -256,11 +256,13 @@ class Run:
             DataError: if no pair of image and mask is left.
         """
         stored = self._stored_cases
-        folder = Path(stored.folder)
+        folder = Path(file_name(stored.folder))
         before = stored.files
         if before:
             masks = stored.masks
-            found = discover(folder / stored.data, folder / masks if masks else None)
+            found = discover(
+                folder / file_name(stored.data), folder / file_name(masks) if masks else None
+            )
             after = name_files(file_checksums(found.cases, {}), folder)
             changes = describe_changes(before, after)
         elif self.data_checksum:  # An older run, which does not tell which files changed.
@@ -281,7 +283,7 @@ class Run:
     def image_paths(self) -> dict[str, Path]:
         """Return the image file of each case, by id, whether it still exists or not."""
         stored = self._stored_cases
-        folder = Path(stored.folder)
+        folder = Path(file_name(stored.folder))
         return {row.id: folder / row.image for row in stored.cases}
 
     def groups(self) -> dict[str, str]:

@@ -61,7 +61,7 @@ def write_page(
         policy=_policy(program),
         **values,
     )
-    write_bytes(path, page.encode())
+    write_bytes(path, page.encode(errors="backslashreplace"))
 
 
 def printable_values(value: Any) -> Any:

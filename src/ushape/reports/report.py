@@ -118,7 +118,7 @@ def write_card(path: Path, report: Report) -> None:
     for title, content in sections:
         lines += [f"## {title}", "", *content, ""]
     lines.append(f"Written by ushape {__version__}.")
-    write_bytes(path, ("\n".join(lines) + "\n").encode())
+    write_bytes(path, ("\n".join(lines) + "\n").encode(errors="backslashreplace"))
 
 
 def _intended_use(summary: Summary) -> Iterator[str]:

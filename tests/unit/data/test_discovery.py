@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -111,3 +113,23 @@ def test_discover_refuses_empty_and_missing_folders(make, tmp_path):
     with pytest.raises(DataError) as error:
         discover(folder / "images" / "a.png")
     assert error.value.code == "not_a_folder"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux only")
+def test_discover_names_that_are_not_utf8(make, tmp_path):
+    folder = make("images/plain.png", "masks/plain.png")
+    for place in ("images", "masks"):
+        path = folder / place / "plain.png"
+        path.rename(path.with_name(b"M\xfcller.png".decode(errors="surrogateescape")))
+    (case,) = discover(folder).cases
+    assert case.id == "M\\udcfcller"
+    assert case.image.exists()
+
+
+def test_discover_does_not_call_volumes_unsupported(make):
+    folder = make("scans/a.nii.gz", "notes/b.docx")
+    with pytest.raises(DataError) as error:
+        discover(folder)
+    lines = error.value.message.splitlines()
+    assert any(line.endswith("1 × .nii.gz, e.g. a.nii.gz") for line in lines)
+    assert any(line.endswith("b.docx (unsupported format)") for line in lines)

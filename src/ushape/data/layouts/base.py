@@ -11,6 +11,7 @@ from ushape.data.class_names import StatedClasses, merge_classes
 from ushape.data.layouts.matching import match_names
 from ushape.data.layouts.names import SPLIT_WORDS, strip_mask_word
 from ushape.errors import DataError
+from ushape.formatting import display_name
 from ushape.io import is_dicom_file, stem_of
 from ushape.types import Case, Mask, Split
 
@@ -53,7 +54,7 @@ class LayoutMatch:
         """Cases, one per pair, sorted by id."""
         return [
             Case(
-                id=key,
+                id=display_name(key),
                 image=self.images[key],
                 mask=self.masks[key],
                 group=self.groups.get(key, ""),

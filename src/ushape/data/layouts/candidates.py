@@ -77,7 +77,8 @@ def choose_masks(
         for one in read
         if one not in rest + same and one.candidate.is_named
     ]
-    moving = [one for one in rest if not one.is_constant]
+    rest, copies = _without_copies(rest)
+    moving = [one for one in rest if not one.is_constant] if len(rest) > 1 else []
     if moving:
         notes += [
             f"Not used: {one.candidate.name}, whose masks are nearly identical to each other, as "
@@ -86,7 +87,6 @@ def choose_masks(
             if one.is_constant
         ]
         rest = moving
-    rest, copies = _without_copies(rest)
     rest, other = _prefer_named(rest)
     if len(rest) > 1:
         raise _ambiguous(folder, images, [one.candidate for one in rest])

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from ushape.data.layouts.base import LayoutMatch, index_images
+from ushape.data.layouts.differences import comparable
 from ushape.data.layouts.names import SPLIT_WORDS, key_below
 from ushape.errors import DataError
 from ushape.formatting import pluralize, reason
 from ushape.types import Split
 
 TABLES = (".csv", ".tsv", ".parquet")
+
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+"""First bytes of a text in UTF-16."""
 
 _OWN = ("image", "mask", "group", "split")
 
@@ -59,6 +65,7 @@ def read_table(path: Path) -> LayoutMatch:
             hint="Name the columns in the first line: image,mask, and optionally group,split.",
         )
     _refuse_repeated(path, rows)
+    rows = _with_paths(path, rows)
     _refuse_missing(path, rows)
     keyed = [(key_below(path.parent / row["image"], path.parent), row) for row in rows]
     images = index_images([(key, path.parent / row["image"]) for key, row in keyed])
@@ -91,6 +98,7 @@ def read_images(path: Path) -> list[tuple[Path, str]]:
             code="missing_columns",
             hint="Name the columns in the first line.",
         )
+    rows = _with_paths(path, rows)
     _refuse_missing(path, rows)
     return [(path.parent / row["image"], row.get("group", "")) for row in rows]
 
@@ -106,6 +114,32 @@ def _refuse_repeated(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
                 hint="Remove one of the rows: a mask must belong to one image.",
             )
         seen.add(row["image"])
+
+
+def _with_paths(path: Path, rows: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Return the rows with the paths of existing files, as far as they can be found.
+
+    Tables of Windows separate folders by backslashes, and do not distinguish upper case.
+    """
+    names: dict[Path, dict[str, str]] = {}
+
+    def resolve(cell: str) -> str:
+        if not cell or cell.startswith("/") or (path.parent / cell).exists():
+            return cell
+        place = path.parent
+        for part in cell.replace("\\", "/").split("/"):
+            if place not in names:
+                inside = sorted(place.iterdir()) if place.is_dir() else []
+                names[place] = {comparable(one.name): one.name for one in inside}
+            place = place / (
+                part if (place / part).exists() else names[place].get(comparable(part), part)
+            )
+        return place.relative_to(path.parent).as_posix() if place.exists() else cell
+
+    return [
+        dict(row) | {column: resolve(row[column]) for column in ("image", "mask") if column in row}
+        for row in rows
+    ]
 
 
 def _refuse_missing(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
@@ -160,11 +194,32 @@ def _columns_of(path: Path) -> list[str]:
     try:
         if path.suffix.lower() == ".parquet":
             return list(_rows_of(path)[0])
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            first = file.readline()
+        with _open(path) as file:
+            first = _first_line(file)
     except (OSError, ValueError, DataError, IndexError):
         return []
-    return [name.strip().lower() for name in first.strip().split(_separator_of(path, first))]
+    names = first.strip().split(_separator_of(path, first))
+    return [name.strip().strip('"').lower() for name in names]
+
+
+def _open(path: Path) -> TextIO:
+    """Open a table in UTF-8, in UTF-16 (Unicode text of Excel), or in the encoding of Windows."""
+    with path.open("rb") as file:
+        head = file.read(2)
+        is_utf8 = True
+        try:
+            for line in itertools.chain([head + file.readline()], file):
+                line.decode()
+        except UnicodeDecodeError:
+            is_utf8 = False
+    encoding = "utf-16" if head in UTF_16 else "utf-8-sig" if is_utf8 else "cp1252"
+    return path.open(newline="", encoding=encoding)
+
+
+def _first_line(file: TextIO) -> str:
+    """Return the first line, after the line `sep=;` that Excel understands."""
+    first = file.readline()
+    return file.readline() if first.lower().startswith("sep=") else first
 
 
 def _rows_of(path: Path) -> list[dict[str, str]]:
@@ -177,10 +232,11 @@ def _rows_of(path: Path) -> list[dict[str, str]]:
     if path.suffix.lower() == ".parquet":
         return _parquet_rows(path)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            separator = _separator_of(path, file.readline())
-            file.seek(0)
-            lines = [line for line in csv.reader(file, delimiter=separator) if any(line)]
+        with _open(path) as file:
+            first = _first_line(file)
+            separator = _separator_of(path, first)
+            rest = csv.reader(itertools.chain([first], file), delimiter=separator)
+            lines = [line for line in rest if any(line)]
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(
             f"{path}: cannot be read: {reason(error)}.",
@@ -204,7 +260,7 @@ def _separator_of(path: Path, first: str) -> str:
     """Return the separator of the cells; some spreadsheets write CSV with semicolons."""
     if path.suffix.lower() == ".tsv":
         return "\t"
-    return ";" if first.count(";") > first.count(",") else ","
+    return max(",;\t", key=first.count)
 
 
 def _parquet_rows(path: Path) -> list[dict[str, str]]:
