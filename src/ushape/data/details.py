@@ -12,7 +12,7 @@ from ushape.transforms.resampling import resample_image
 COMPARED_PX = 64
 """Side of the reduced images that are compared, in pixels."""
 
-SMOOTHING_PX = 0.7
+SMOOTHING_PX = 0.5
 """Standard deviation of the Gaussian by which reduced images are smoothed, so that noise and slight
 blur have less influence."""
 

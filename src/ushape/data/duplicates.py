@@ -22,7 +22,7 @@ END_BYTES = 1 << 24
 
 MIN_CORRELATION = 0.93
 """Correlation of details above which two images count as duplicates. Measured for different images
-of public sets: at most 0.91 (brain MRI of two patients); copies: `benchmarks/duplicates.py`."""
+of public sets: at most 0.92 (two cars in one studio); copies: `benchmarks/duplicates.py`."""
 
 MAX_SYMMETRIC = 4000
 """Number of images up to which rotated and mirrored copies are found as well."""
