@@ -3,14 +3,17 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from codes import raises_code
 from ushape import io
+from ushape.api.load import Result
 from ushape.data.inputs import Input
 from ushape.errors import ConfigError, DataError, RunError
 from ushape.inference.output import OutputConfig
-from ushape.inference.output.writer import IMAGES_TABLE, PredictionWriter
+from ushape.inference.output.writer import IMAGES_TABLE, PredictionWriter, _as_stored
 from ushape.instances.label import ObjectConfig
+from ushape.io.orientation import as_displayed
 from ushape.labels import LabelSpace
 from ushape.types import Case, MaskEncoding, Pixels, Prediction
 
@@ -109,3 +112,38 @@ def test_prediction_writer_refuses_a_link_out_of_its_folder(tmp_path):
     with raises_code(RunError, "output_outside"):
         write_all(inputs, folder=tmp_path / "out")
     assert not list((tmp_path / "elsewhere").iterdir())
+
+
+STORED = np.arange(6, dtype=np.uint8).reshape(2, 3)
+
+
+def test_prediction_is_turned_back_to_the_stored_pixels():
+    shown = as_displayed(STORED, 6)
+    prediction = Prediction(
+        probabilities=shown[None].astype(np.float32),
+        classes=shown,
+        source=Pixels(array=shown[None], orientation=6),
+    )
+    turned = _as_stored(prediction)
+    assert (turned.classes == STORED).all()
+    assert (turned.probabilities == STORED).all()
+    assert turned.source is not None
+    assert (turned.source.array == STORED).all()
+
+
+def test_saved_result_has_the_orientation_of_the_training_masks(tmp_path):
+    shown = as_displayed(STORED, 6)
+    for orientation, expected in (("displayed", shown), ("stored", STORED)):
+        result = Result(
+            mask=shown,
+            classes=shown,
+            probabilities=shown[None].astype(np.float32),
+            expected_dice=None,
+            image=None,
+            encoding=MaskEncoding(orientation=orientation),
+            orientation=6,
+        )
+        result.save(tmp_path / f"{orientation}.png")
+        assert (io.read(tmp_path / f"{orientation}.png").array[0] == expected).all()
+        with Image.open(tmp_path / f"{orientation}.png") as image:
+            assert 274 not in image.getexif()
