@@ -126,7 +126,12 @@ def check_before_training(stats: DatasetStats) -> list[str]:
             code="failed_data_check",
             hint=f"{errors[0].fix} `ushape check {stats.folder}` lists all problems.",
         )
-    return [f"Warning: {finding.text}" for finding in findings if finding.severity == "warning"]
+    decisions = {note.check for note in stats.value_notes}
+    return [
+        f"Warning: {finding.text}" + (f" {finding.fix}" if finding.check in decisions else "")
+        for finding in findings
+        if finding.severity == "warning"
+    ]
 
 
 def _finding_of(check: str, error: DataError) -> Finding:
