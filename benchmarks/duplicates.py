@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 import ushape.io
-from ushape.data.details import describe_details
 from ushape.data.duplicates import find_duplicate_images
+from ushape.data.image_details import describe_details
 
 
 def recompressed(image: Image.Image) -> Image.Image:

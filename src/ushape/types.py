@@ -56,7 +56,7 @@ class CocoMask:
 
 
 ShapesFormat = Literal["labelme", "yolo", "cvat", "run_lengths"]
-"""Format of a file of shapes; `io.shape_files.SHAPE_READERS` has its reader."""
+"""Format of a file of shapes; `io.annotations.shape_files.SHAPE_READERS` has its reader."""
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from ushape import config
 from ushape.api.plan import optional_path
 from ushape.api.train import TrainResult, resume
 from ushape.console import Console
+from ushape.data.checksum import dataset_checksum
 from ushape.data.discovery import discover
-from ushape.data.duplicates import dataset_checksum
 from ushape.errors import REPEAT, ConfigError, RunError, UshapeError, way_on_after_interrupt
 from ushape.io.files import read_json, remove_leftovers, write_json
 from ushape.io.lock import is_unused, locked

@@ -8,7 +8,7 @@ from pathlib import Path
 from ushape.api._score_run import KnownCases, score_and_report
 from ushape.api.plan import scan
 from ushape.console import Console
-from ushape.data.class_names import StatedClasses
+from ushape.data.classes.names import StatedClasses
 from ushape.data.grouping import Grouping
 from ushape.data.scan import DatasetStats, with_groups
 from ushape.errors import REPEAT, ConfigError, DataError, RunError, way_on_after_interrupt

@@ -19,13 +19,9 @@ from scipy import ndimage
 from skimage import measure
 
 from ushape import io
-from ushape.data.details import COMPARED_PX, describe_details
-from ushape.data.duplicates import (
-    Duplicates,
-    case_checksums,
-    find_duplicate_images,
-    hash_pixels,
-)
+from ushape.data.checksum import case_checksums
+from ushape.data.duplicates import Duplicates, find_duplicate_images, hash_pixels
+from ushape.data.image_details import COMPARED_PX, describe_details
 from ushape.data.preprocessing import RGB, check_sizes, join_channels, thin_out
 from ushape.errors import DataError
 from ushape.formatting import natural_order

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ushape import io
-from ushape.data.class_names import StatedClasses
-from ushape.data.class_tables import folders_of_names, read_class_names
+from ushape.data.classes.names import StatedClasses
+from ushape.data.classes.tables import folders_of_names, read_class_names
 from ushape.data.layouts import LAYOUTS
 from ushape.data.layouts.base import LayoutMatch
 from ushape.data.layouts.coco import pair_coco, read_coco_file
@@ -23,7 +23,7 @@ from ushape.data.layouts.table import TABLES, read_table
 from ushape.errors import DataError
 from ushape.formatting import pluralize
 from ushape.io import is_image
-from ushape.io.run_tables import find_run_columns
+from ushape.io.annotations.run_tables import find_run_columns
 from ushape.types import Case, Mask, MaskParts
 
 

@@ -13,9 +13,10 @@ import numpy as np
 from ushape import io
 from ushape.data.cache import join_errors
 from ushape.data.case_stats import CaseStats, convert_gray, duplicates_among, scan_cases, sum_values
-from ushape.data.class_names import StatedClasses
+from ushape.data.checksum import combine_checksums, file_checksums
+from ushape.data.classes.names import StatedClasses
 from ushape.data.discovery import DatasetListing, discover
-from ushape.data.duplicates import Duplicates, combine_checksums, file_checksums
+from ushape.data.duplicates import Duplicates
 from ushape.data.grouping import (
     Grouping,
     find_groups,
@@ -23,10 +24,10 @@ from ushape.data.grouping import (
     refuse_too_few,
 )
 from ushape.data.mask_values import interpret_masks
+from ushape.data.mask_values.notes import ValueNote
 from ushape.data.other_labels import find_other_labels
 from ushape.data.preprocessing import mask_size_error
 from ushape.data.sections import split_into_sections
-from ushape.data.value_notes import ValueNote
 from ushape.errors import DataError
 from ushape.formatting import size_text
 from ushape.labels import LabelConfig, LabelSpace

@@ -94,6 +94,10 @@ def write_json(path: Path, values: Any) -> None:
     write_bytes(path, (json.dumps(values, indent=2, default=str) + "\n").encode())
 
 
+JSON_HINT = "Write it as JSON, encoded in UTF-8."
+"""Hint of the error about a JSON file of the user that cannot be read."""
+
+
 def read_json(path: Path, error: type[UshapeError], *, code: str, hint: str) -> Any:
     """Return the content of a JSON file.
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ushape.data.checksum import dataset_checksum, file_checksums
 from ushape.data.discovery import discover
-from ushape.data.duplicates import dataset_checksum, file_checksums
 from ushape.data.splits import Splits
 from ushape.errors import ConfigError, RunError
 from ushape.formatting import command_line, display_name, file_name, reason

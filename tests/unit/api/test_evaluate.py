@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from ushape.api.evaluate import evaluate, match_classes, refuse_other_classes
-from ushape.data.class_names import StatedClasses
+from ushape.data.classes.names import StatedClasses
 from ushape.data.preprocessing import read_classes
 from ushape.data.scan import scan_dataset
 from ushape.errors import ConfigError, DataError, RunError

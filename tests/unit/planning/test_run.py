@@ -5,8 +5,8 @@ from unittest.mock import MagicMock
 import pytest
 import torch
 
+from ushape.data.checksum import dataset_checksum, file_checksums
 from ushape.data.discovery import discover
-from ushape.data.duplicates import dataset_checksum, file_checksums
 from ushape.data.splits import Splits
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
 from ushape.errors import RunError

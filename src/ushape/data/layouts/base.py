@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from ushape.data.class_names import StatedClasses, merge_classes
+from ushape.data.classes.names import StatedClasses, merge_classes
 from ushape.data.layouts.matching import match_names
 from ushape.data.layouts.names import SPLIT_WORDS, strip_mask_word
 from ushape.errors import DataError

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ushape.data.class_names import StatedClasses, merge_classes
+from ushape.data.classes.names import StatedClasses, merge_classes
 from ushape.data.layouts.base import LayoutMatch, index_images, join_parts
 from ushape.data.layouts.names import (
     SPLIT_WORDS,
@@ -19,7 +19,7 @@ from ushape.data.layouts.names import (
 from ushape.data.layouts.shapes import NO_AREA_HINT, ImageIndex
 from ushape.errors import DataError
 from ushape.formatting import pluralize
-from ushape.io.annotations import CocoFile, read_coco
+from ushape.io.annotations.coco import CocoFile, read_coco
 from ushape.types import CocoMask, Split
 
 NAMES_TRIED = 20

@@ -8,7 +8,7 @@ from ushape.data.layouts.base import LayoutMatch
 from ushape.data.layouts.names import folders_below, images_below
 from ushape.data.layouts.shapes import ImageIndex, match_shapes
 from ushape.errors import DataError
-from ushape.io.cvat import is_cvat, read_cvat
+from ushape.io.annotations.cvat import is_cvat, read_cvat
 from ushape.types import ShapesMask
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ushape.data.class_names import StatedClasses
+from ushape.data.classes.names import StatedClasses
 from ushape.data.layouts.base import LayoutMatch
 from ushape.data.layouts.names import images_below
 from ushape.data.layouts.shapes import ImageIndex, match_shapes
 from ushape.errors import DataError
-from ushape.io.labelme import read_labelme_json
+from ushape.io.annotations.labelme import read_labelme_json
 from ushape.types import ShapesMask
 
 HEAD_BYTES = 65536

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ushape import io
-from ushape.data.class_names import StatedClasses
+from ushape.data.classes.names import StatedClasses
 from ushape.data.layouts.base import LayoutMatch, index_images, take_splits_from_keys
 from ushape.data.layouts.names import MASK_WORDS, images_below, stem_key
 from ushape.errors import DataError

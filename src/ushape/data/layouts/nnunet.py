@@ -7,12 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ushape.data.class_names import StatedClasses, classes_by_value
+from ushape.data.classes.names import StatedClasses, classes_by_value
 from ushape.data.layouts.base import LayoutMatch
 from ushape.data.layouts.names import images_below, stem_key
 from ushape.errors import DataError
-from ushape.io.annotations import JSON_HINT
-from ushape.io.files import read_json
+from ushape.io.files import JSON_HINT, read_json
 from ushape.types import Split
 
 _CHANNEL = re.compile(r"^(?P<name>.+)_(?P<number>\d{4})$")

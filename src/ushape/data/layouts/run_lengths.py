@@ -7,7 +7,7 @@ from pathlib import Path
 from ushape.data.layouts.base import LayoutMatch
 from ushape.data.layouts.shapes import ImageIndex, match_shapes
 from ushape.errors import DataError
-from ushape.io.run_tables import find_run_columns, read_run_table
+from ushape.io.annotations.run_tables import find_run_columns, read_run_table
 from ushape.types import ShapesMask
 
 

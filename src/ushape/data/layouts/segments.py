@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from ushape.data.class_names import StatedClasses, classes_by_value, merge_classes
+from ushape.data.classes.names import StatedClasses, classes_by_value, merge_classes
 from ushape.errors import UshapeError
 from ushape.io import dicom, is_dicom_file
 from ushape.types import Mask

@@ -6,14 +6,19 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from ushape.data.class_names import StatedClasses
+from ushape.data.classes.names import StatedClasses
 from ushape.data.layouts.base import LayoutMatch, index_images
 from ushape.data.layouts.names import SPLIT_WORDS, images_below, key_below
 from ushape.errors import DataError
 from ushape.formatting import natural_order, pluralize
 from ushape.io import stem_of
-from ushape.io.shape_files import IGNORE_CODE, IGNORE_LABEL, codes_of_labels, read_shapes
-from ushape.io.shapes import Shape
+from ushape.io.annotations.shape_files import (
+    IGNORE_CODE,
+    IGNORE_LABEL,
+    codes_of_labels,
+    read_shapes,
+)
+from ushape.io.annotations.shapes import Shape
 from ushape.types import Mask, ShapesMask, Split
 
 NO_AREA_HINT = (

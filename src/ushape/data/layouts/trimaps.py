@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ushape import io
-from ushape.data.class_names import StatedClasses
+from ushape.data.classes.names import StatedClasses
 from ushape.data.layouts.base import LayoutMatch
 from ushape.data.layouts.folders import pair_folders
 from ushape.errors import DataError

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ushape.data.class_names import StatedClasses
+from ushape.data.classes.names import StatedClasses
 from ushape.data.layouts.base import LayoutMatch
 from ushape.data.layouts.names import MASK_WORDS, folders_below, images_below, strip_mask_word
 from ushape.formatting import pluralize

@@ -14,7 +14,7 @@ from ushape.data.layouts.shapes import match_shapes
 from ushape.errors import DataError
 from ushape.formatting import reason
 from ushape.io import stem_of
-from ushape.io.yolo import is_yolo
+from ushape.io.annotations.yolo import is_yolo
 from ushape.types import ShapesMask
 
 FILES_READ = 20

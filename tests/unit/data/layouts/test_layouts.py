@@ -17,7 +17,8 @@ from ushape.data.discovery import discover
 from ushape.data.layouts import LAYOUTS
 from ushape.data.preprocessing import read_image
 from ushape.errors import DataError
-from ushape.io.annotations import _unpack_counts, read_annotation
+from ushape.io.annotations import read_annotation
+from ushape.io.annotations.coco import _unpack_counts
 from ushape.types import CocoMask, MaskParts
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ushape.data.class_tables import parse_color, read_class_names
+from ushape.data.classes.tables import parse_color, read_class_names
 
 RED, BLUE = 0xFA3253, 0x33DDFF
 NAMES = ("background", "cell", "debris")

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ushape.errors import DataError
-from ushape.io.cvat import read_cvat
-from ushape.io.labelme import read_labelme
-from ushape.io.run_tables import read_run_table
-from ushape.io.shapes import ImageShapes
-from ushape.io.yolo import read_yolo
+from ushape.io.annotations.cvat import read_cvat
+from ushape.io.annotations.labelme import read_labelme
+from ushape.io.annotations.run_tables import read_run_table
+from ushape.io.annotations.shapes import ImageShapes
+from ushape.io.annotations.yolo import read_yolo
 from ushape.types import ShapesFormat, ShapesMask
 
 SHAPE_READERS: dict[ShapesFormat, Callable[[Path], ImageShapes | Mapping[str, ImageShapes]]] = {

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from ushape.errors import DataError
-from ushape.io.cvat import read_cvat
-from ushape.io.shapes import draw_shapes
+from ushape.io.annotations.cvat import read_cvat
+from ushape.io.annotations.shapes import draw_shapes
 
 IMAGE = '<image id="0" name="sub\\a.png" width="20" height="10">{}</image>'
 

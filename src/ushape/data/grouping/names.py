@@ -15,7 +15,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Literal
 
-from ushape.data.name_words import INDICES, KIND_LABELS, KINDS, SUBJECTS, VIEWS
+from ushape.data.grouping.words import INDICES, KIND_LABELS, KINDS, SUBJECTS, VIEWS
 
 MIN_GROUPS = 3
 """Training, validation and test need a group each."""

@@ -1,7 +1,7 @@
 import shutil
 
-from ushape.data import duplicates
-from ushape.data.duplicates import dataset_checksum
+from ushape.data import checksum
+from ushape.data.checksum import dataset_checksum
 from ushape.types import Case, MaskParts
 
 
@@ -22,7 +22,7 @@ def test_checksum_depends_on_contents_and_not_on_the_place(tmp_path, monkeypatch
         other = tmp_path / f"{name}.d"
         assert dataset_checksum(make(other, {**contents, name: content}), other) != first
     # Only the two ends of a large file enter the checksum.
-    monkeypatch.setattr(duplicates, "END_BYTES", 3)
+    monkeypatch.setattr(checksum, "END_BYTES", 3)
     large = dataset_checksum(make(tmp_path / "three", contents), tmp_path / "three")
     for changed, is_seen in ((b"012_456789", False), (b"0123456_89", True), (b"0_23456789", True)):
         other = tmp_path / "changed"

@@ -1,6 +1,6 @@
 """Codes of labels."""
 
-from ushape.io.shape_files import codes_of_labels
+from ushape.io.annotations.shape_files import codes_of_labels
 
 
 def test_labels_are_numbered_from_one_except_background_and_ignored_areas():

@@ -3,7 +3,7 @@
 import pytest
 
 from ushape.errors import DataError
-from ushape.io.run_tables import find_run_columns, read_run_table
+from ushape.io.annotations.run_tables import find_run_columns, read_run_table
 
 
 def save(tmp_path, text):

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from ushape.data.class_names import StatedClasses
+from ushape.data.classes.names import StatedClasses
 from ushape.data.mask_values import interpret_masks
 from ushape.data.preprocessing import read_classes
 from ushape.data.scan import scan_dataset

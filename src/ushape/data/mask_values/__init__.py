@@ -12,10 +12,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ushape.data.case_stats import VOID, CaseStats
-from ushape.data.class_names import StatedClasses, complete_labels
-from ushape.data.mask_reading import MaskReading, find_equal_foreground, read_values
-from ushape.data.soft_masks import find_soft_classes
-from ushape.data.value_notes import (
+from ushape.data.classes.names import StatedClasses, complete_labels
+from ushape.data.mask_values.notes import (
     ValueNote,
     note_background,
     note_compared_by_color,
@@ -25,6 +23,8 @@ from ushape.data.value_notes import (
     note_void,
     threshold_between,
 )
+from ushape.data.mask_values.reading import MaskReading, find_equal_foreground, read_values
+from ushape.data.mask_values.soft_edges import find_soft_classes
 from ushape.errors import DataError
 from ushape.labels import LabelConfig, LabelSpace, find_label_space
 from ushape.labels.colors import colors_of

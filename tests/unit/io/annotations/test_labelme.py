@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from ushape.errors import DataError
-from ushape.io.labelme import read_labelme
-from ushape.io.shapes import draw_shapes
+from ushape.io.annotations.labelme import read_labelme
+from ushape.io.annotations.shapes import draw_shapes
 
 
 def save(path, *shapes, **changes):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ushape.data.case_stats import VOID
-from ushape.data.mask_reading import MaskReading, form_of
-from ushape.data.soft_masks import SoftClasses
+from ushape.data.mask_values.reading import MaskReading, form_of
+from ushape.data.mask_values.soft_edges import SoftClasses
 from ushape.formatting import pluralize
 
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from ushape.data.stated_groups import stated_keys
+from ushape.data.grouping.stated import stated_keys
 from ushape.errors import ConfigError, DataError
 from ushape.types import Case
 

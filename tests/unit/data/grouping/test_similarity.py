@@ -1,6 +1,6 @@
 import numpy as np
 
-from ushape.data.similarity import are_alike, are_neighbors_alike, centered_pictures
+from ushape.data.grouping.similarity import are_alike, are_neighbors_alike, centered_pictures
 
 
 def noise(*seed):

@@ -13,10 +13,10 @@ import numpy as np
 
 from ushape import io
 from ushape.data.duplicates import Duplicates, merge_groups
+from ushape.data.grouping.names import MIN_GROUPS, NameGroups, find_name_groups
+from ushape.data.grouping.similarity import are_alike, are_neighbors_alike, centered_pictures
+from ushape.data.grouping.stated import stated_keys
 from ushape.data.layouts.names import SPLIT_WORDS
-from ushape.data.name_groups import MIN_GROUPS, NameGroups, find_name_groups
-from ushape.data.similarity import are_alike, are_neighbors_alike, centered_pictures
-from ushape.data.stated_groups import stated_keys
 from ushape.errors import DataError
 from ushape.formatting import natural_order, pluralize
 from ushape.io import dicom

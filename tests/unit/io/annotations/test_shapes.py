@@ -6,8 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from ushape.io.annotations.shapes import (
+    Outline,
+    PixelPatch,
+    Runs,
+    Shape,
+    draw_shapes,
+    winding_numbers,
+)
 from ushape.io.rle import encode_runs
-from ushape.io.shapes import Outline, PixelPatch, Runs, Shape, draw_shapes, winding_numbers
 
 SIZE = (6, 8)
 

@@ -5,7 +5,7 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from ushape.data.name_groups import find_name_groups
+from ushape.data.grouping.names import find_name_groups
 
 
 def unlike(keys):

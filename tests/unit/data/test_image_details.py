@@ -2,8 +2,13 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from ushape.data.details import describe_details, find_field_of_view, symmetric_views, trim_border
 from ushape.data.duplicates import MIN_CORRELATION, find_duplicate_images
+from ushape.data.image_details import (
+    describe_details,
+    find_field_of_view,
+    symmetric_views,
+    trim_border,
+)
 
 
 def picture(seed, size=160, channels=1):

@@ -12,8 +12,8 @@ from threading import Lock
 
 from ushape.errors import DataError
 from ushape.formatting import reason
+from ushape.io.annotations.shapes import ImageShapes, Runs, Shape
 from ushape.io.rle import Order
-from ushape.io.shapes import ImageShapes, Runs, Shape
 
 RUN_COLUMNS: dict[str, Order] = {
     "encodedpixels": "column",

@@ -12,9 +12,9 @@ from xml.etree import ElementTree
 import numpy as np
 
 from ushape.errors import DataError
+from ushape.io.annotations.labelme import CIRCLE_POINTS
+from ushape.io.annotations.shapes import ImageShapes, Outline, PixelPatch, Shape
 from ushape.io.files import MAX_PIXELS, last_line
-from ushape.io.labelme import CIRCLE_POINTS
-from ushape.io.shapes import ImageShapes, Outline, PixelPatch, Shape
 
 KINDS = ("polygon", "mask", "ellipse", "box", "polyline", "points", "cuboid", "skeleton")
 """Elements of an image that are shapes; tags describe the whole image."""

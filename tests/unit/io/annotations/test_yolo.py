@@ -3,7 +3,7 @@
 import pytest
 
 from ushape.errors import DataError
-from ushape.io.yolo import is_yolo, read_yolo
+from ushape.io.annotations.yolo import is_yolo, read_yolo
 
 
 def read(tmp_path, text):

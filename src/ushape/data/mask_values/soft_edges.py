@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 
 from ushape.data.case_stats import COMPRESSION_NOISE
-from ushape.data.mask_reading import MaskReading
+from ushape.data.mask_values.reading import MaskReading
 from ushape.errors import DataError
 from ushape.labels import MAX_CLASSES, value_histogram
 from ushape.labels.colors import channels_of, color_text, distances

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from ushape.errors import DataError
+from ushape.io.annotations.shapes import ImageShapes, Outline, PixelPatch, Shape
 from ushape.io.files import last_line, read_json
-from ushape.io.shapes import ImageShapes, Outline, PixelPatch, Shape
 
 CIRCLE_POINTS = 180
 """Number of corners of the polygon that replaces a circle."""

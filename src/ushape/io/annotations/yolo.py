@@ -8,7 +8,7 @@ import numpy as np
 
 from ushape.errors import DataError
 from ushape.formatting import reason
-from ushape.io.shapes import ImageShapes, Outline, Shape
+from ushape.io.annotations.shapes import ImageShapes, Outline, Shape
 
 BOX_NUMBERS = 5
 """Numbers in the line of a bounding box: class, x, y, width and height."""

@@ -1,0 +1,86 @@
+"""Checksums of the files of a data set."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ushape.types import Case, CocoMask, MaskPage, MaskParts, ShapesMask
+
+_IN_FILE = (CocoMask, MaskPage, ShapesMask)
+"""Masks in a file that may hold those of other cases, too."""
+
+END_BYTES = 1 << 24
+"""Of a larger file only the size and this many bytes at each end enter the checksum."""
+
+
+def dataset_checksum(cases: Iterable[Case], folder: Path) -> str:
+    """Return a checksum of file names and contents of all images and masks, 16 hex digits.
+
+    It does not depend on where the folder lies. Of a file above 16 MiB only the size and both ends
+    are read.
+    """
+    return combine_checksums(cases, folder, {})
+
+
+def combine_checksums(cases: Iterable[Case], folder: Path, known: Mapping[Path, bytes]) -> str:
+    """Return `dataset_checksum`; only files without a known checksum are read.
+
+    Args:
+        known: Checksums from `case_checksums`, by path.
+    """
+    folder = folder.parent if folder.is_file() else folder  # A table or a COCO file.
+    whole = hashlib.sha256()
+    for path, own in file_checksums(cases, known).items():
+        name = os.path.relpath(path, folder).replace(os.sep, "/")
+        whole.update(name.encode(errors="surrogateescape") + own)
+    return whole.hexdigest()[:16]
+
+
+def file_checksums(cases: Iterable[Case], known: Mapping[Path, bytes]) -> dict[Path, bytes]:
+    """Return the checksum of each file of a data set; see `dataset_checksum`.
+
+    Args:
+        known: Checksums from `case_checksums`, by path.
+    """
+    paths = sorted({path for case in cases for path in _files_of(case)})
+    with ThreadPoolExecutor() as pool:
+        parts = pool.map(lambda path: known.get(path) or _file_checksum(path), paths)
+        return dict(zip(paths, parts, strict=True))
+
+
+def case_checksums(case: Case) -> dict[Path, bytes]:
+    """Return the checksum of each file that belongs to this case alone."""
+    shared = case.mask.path if isinstance(case.mask, _IN_FILE) else None
+    return {path: _file_checksum(path) for path in _files_of(case) if path != shared}
+
+
+def _files_of(case: Case) -> Iterator[Path]:
+    mask = case.mask
+    if isinstance(mask, MaskParts):
+        masks = mask.paths
+    elif isinstance(mask, _IN_FILE):
+        masks = (mask.path,)
+    else:
+        masks = (mask,) if mask else ()
+    for path in (case.image, *case.channels, *masks):
+        if path.is_dir():
+            yield from (one for one in path.rglob("*") if one.is_file())
+        else:
+            yield path
+
+
+def _file_checksum(path: Path) -> bytes:
+    if not path.exists():  # Removed since it was listed.
+        return b""
+    found, size = hashlib.sha256(), path.stat().st_size
+    found.update(str(size).encode())
+    with path.open("rb") as file:
+        found.update(file.read(END_BYTES))
+        if size > END_BYTES:
+            file.seek(max(END_BYTES, size - END_BYTES))
+            found.update(file.read())
+    return found.digest()

@@ -1,0 +1,142 @@
+"""Read masks in any form: one file, a file for each class or object, shapes, run lengths."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ushape import io
+from ushape.errors import DataError
+from ushape.io.annotations.coco import draw_coco, read_coco
+from ushape.io.annotations.shape_files import codes_of_labels, read_shapes
+from ushape.io.annotations.shapes import draw_shapes
+from ushape.io.files import MAX_PIXELS
+from ushape.io.photographs import turn_with_image
+from ushape.io.placement import place_on
+from ushape.types import (
+    CocoMask,
+    GridRemark,
+    Mask,
+    MaskEncoding,
+    MaskPage,
+    MaskParts,
+    MaskPixels,
+    ShapesMask,
+)
+
+
+def read_annotation(mask: Mask, image: Path | None = None) -> MaskPixels:
+    """Read a mask as one integer code per pixel.
+
+    Args:
+        image: Image that the mask belongs to; if both files state their position, the mask is
+            brought onto its grid.
+
+    Shapes:
+        returns: codes (*S). For parts: 0, or the value of the last part that covers the pixel.
+            For COCO: 0, or the position of the category, counted from 1. For other shapes: 0, or
+            the position of the label in `classes`, counted from 1.
+
+    Raises:
+        DataError: if a file cannot be read, parts differ in size or have more than two values, or
+            an annotation cannot be drawn.
+    """
+    if isinstance(mask, MaskParts):
+        return _read_parts(mask, image)
+    if isinstance(mask, CocoMask):
+        return draw_coco(mask)
+    if isinstance(mask, ShapesMask):
+        return _read_shapes(mask)
+    if isinstance(mask, MaskPage):
+        return _read_page(mask)
+    return _read_on_grid(mask, image)
+
+
+def _read_on_grid(path: Path, image: Path | None) -> MaskPixels:
+    mask = io.read_mask(path)
+    if image is None:
+        return mask
+    if mask.grid is None:
+        return turn_with_image(mask, path, image)
+    grid = io.read_grid(image)
+    return mask if grid is None else place_on(grid, mask, path)
+
+
+def size_of(mask: Mask) -> tuple[int, ...] | None:
+    """Return S of a mask as its header states it; None if that is not known.
+
+    Raises:
+        DataError: if the format is unknown or the header is damaged.
+    """
+    if isinstance(mask, CocoMask):
+        image = read_coco(mask.path).images.get(mask.image_id)
+        return (int(image["height"]), int(image["width"])) if image is not None else None
+    file = mask.paths[0] if isinstance(mask, MaskParts) else mask
+    return io.read_size(file) if isinstance(file, Path) else None
+
+
+def _read_parts(mask: MaskParts, image: Path | None) -> MaskPixels:
+    codes: np.ndarray | None = None
+    remarks: frozenset[GridRemark] = frozenset()
+    dtype = np.min_scalar_type(max(mask.values))
+    for path, value in zip(mask.paths, mask.values, strict=True):
+        read = _read_on_grid(path, image)
+        part, remarks = read.codes, remarks | read.remarks
+        if codes is None:
+            codes, suffix = np.zeros(part.shape, dtype), read.encoding.suffix
+        if part.shape != codes.shape:
+            raise DataError(
+                f"{path} has {part.shape} pixels, {mask.paths[0]} has {codes.shape}.",
+                code="mask_size_mismatch",
+                hint="All masks of an image must have its size.",
+            )
+        inside = part != 0
+        values = part[inside]
+        if values.size and (values != values[0]).any():
+            raise DataError(
+                f"{path}: the mask of a single class or object has several values besides 0, for "
+                f"example {values.min()} and {values.max()}.",
+                code="mask_part_values",
+                hint="Save it as black and white, without soft edges, in a lossless format.",
+            )
+        codes[inside] = value
+    assert codes is not None, "a mask has at least one part"
+    encoding = MaskEncoding(dtype=str(codes.dtype), suffix=suffix)
+    return MaskPixels(codes=codes, encoding=encoding, remarks=remarks)
+
+
+def _read_shapes(mask: ShapesMask) -> MaskPixels:
+    """Draw the shapes of an image, later ones over earlier ones."""
+    found = read_shapes(mask)
+    height, width = found.size or io.read(mask.image).array.shape[1:]
+    if height * width > MAX_PIXELS:
+        raise DataError(
+            f"{mask}: the file states {height} × {width} pixels.",
+            code="shapes_invalid",
+            hint="Height and width must be those of the image file.",
+        )
+    try:
+        codes, remarks = draw_shapes(found.shapes, (height, width), codes_of_labels(mask.classes))
+    except ValueError as error:
+        raise DataError(
+            f"{mask}: {error}.",
+            code="shapes_invalid",
+            hint="Correct or remove the shape in the annotation tool, and export it again.",
+        ) from None
+    return MaskPixels(
+        codes=codes, encoding=MaskEncoding(dtype=str(codes.dtype)), shape_remarks=tuple(remarks)
+    )
+
+
+def _read_page(mask: MaskPage) -> MaskPixels:
+    """Return one plane of a stack of masks."""
+    whole = io.read_mask(mask.path)
+    if whole.codes.ndim != 3 or mask.page >= len(whole.codes):
+        raise DataError(
+            f"{mask}: the file has no such page.",
+            code="mask_page_missing",
+            hint="Restore the file that was used for training.",
+        )
+    return replace(whole, codes=whole.codes[mask.page])
