@@ -17,6 +17,7 @@ from ushape.data.classes.names import StatedClasses
 from ushape.errors import DataError
 from ushape.formatting import reason
 from ushape.io.files import read_json
+from ushape.io.text_files import open_text, separator_of
 
 FILES = (
     "classes.csv", "class_dict.csv", "_classes.csv", "label_colors.csv", "labelmap.csv",
@@ -46,6 +47,10 @@ MAX_BYTES = 1_000_000
 """Size of a table above which it is something else."""
 
 
+MAX_MASKS = 50
+"""Number of masks in whose folders tables are searched."""
+
+
 @dataclass(frozen=True)
 class ClassRow:
     """One class of a table."""
@@ -53,10 +58,6 @@ class ClassRow:
     name: str
     value: int | None = None
     color: int | None = None
-
-
-MAX_MASKS = 50
-"""Number of masks in whose folders tables are searched."""
 
 
 def folders_of_names(data: Path, masks: Path | None, files: Sequence[Path]) -> list[Path]:
@@ -155,7 +156,7 @@ def _is_foreground(row: ClassRow) -> tuple[bool, bool]:
 
 def _rows_of_csv(path: Path, lines: Sequence[str]) -> list[ClassRow]:
     """Read columns by their titles; without titles, value and name."""
-    separator = max(",;\t", key=lambda one: lines[0].count(one) if lines else 0)
+    separator = separator_of(path, lines[0] if lines else "")
     table = list(csv.reader(io.StringIO("\n".join(lines)), delimiter=separator))
     table = [[cell.strip() for cell in row] for row in table if row]
     if not table:
@@ -299,21 +300,16 @@ def _row_of_pair(path: Path, key: str, value: Any) -> ClassRow:
 
 
 def _text_of(path: Path) -> str:
-    """Read text as UTF-8 or UTF-16 with a byte order mark, as UTF-8, or as Windows-1252.
+    """Read a text in any of the encodings of `open_text`.
 
     Raises:
         DataError: if the file cannot be read.
     """
     try:
-        content = path.read_bytes()
-    except OSError as error:
+        with open_text(path) as file:
+            return file.read()
+    except (OSError, ValueError) as error:
         raise _not_understood(path, f"it cannot be read: {reason(error)}") from None
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return content.decode("utf-16", errors="replace")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode("cp1252", errors="replace")
 
 
 def _not_understood(path: Path, why: str) -> DataError:

@@ -6,19 +6,16 @@ import csv
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TextIO
 
 from ushape.data.layouts.base import LayoutMatch, index_images
 from ushape.data.layouts.differences import comparable
 from ushape.data.layouts.names import SPLIT_WORDS, key_below
 from ushape.errors import DataError
 from ushape.formatting import pluralize, reason
+from ushape.io.text_files import first_line, open_text, separator_of
 from ushape.types import Split
 
 TABLES = (".csv", ".tsv", ".parquet")
-
-UTF_16 = (b"\xff\xfe", b"\xfe\xff")
-"""First bytes of a text in UTF-16."""
 
 _OWN = ("image", "mask", "group", "split")
 
@@ -194,32 +191,12 @@ def _columns_of(path: Path) -> list[str]:
     try:
         if path.suffix.lower() == ".parquet":
             return list(_rows_of(path)[0])
-        with _open(path) as file:
-            first = _first_line(file)
+        with open_text(path) as file:
+            first = first_line(file)
     except (OSError, ValueError, DataError, IndexError):
         return []
-    names = first.strip().split(_separator_of(path, first))
+    names = first.strip().split(separator_of(path, first))
     return [name.strip().strip('"').lower() for name in names]
-
-
-def _open(path: Path) -> TextIO:
-    """Open a table in UTF-8, in UTF-16 (Unicode text of Excel), or in the encoding of Windows."""
-    with path.open("rb") as file:
-        head = file.read(2)
-        is_utf8 = True
-        try:
-            for line in itertools.chain([head + file.readline()], file):
-                line.decode()
-        except UnicodeDecodeError:
-            is_utf8 = False
-    encoding = "utf-16" if head in UTF_16 else "utf-8-sig" if is_utf8 else "cp1252"
-    return path.open(newline="", encoding=encoding)
-
-
-def _first_line(file: TextIO) -> str:
-    """Return the first line, after the line `sep=;` that Excel understands."""
-    first = file.readline()
-    return file.readline() if first.lower().startswith("sep=") else first
 
 
 def _rows_of(path: Path) -> list[dict[str, str]]:
@@ -232,9 +209,9 @@ def _rows_of(path: Path) -> list[dict[str, str]]:
     if path.suffix.lower() == ".parquet":
         return _parquet_rows(path)
     try:
-        with _open(path) as file:
-            first = _first_line(file)
-            separator = _separator_of(path, first)
+        with open_text(path) as file:
+            first = first_line(file)
+            separator = separator_of(path, first)
             rest = csv.reader(itertools.chain([first], file), delimiter=separator)
             lines = [line for line in rest if any(line)]
     except (OSError, ValueError, csv.Error) as error:
@@ -254,13 +231,6 @@ def _rows_of(path: Path) -> list[dict[str, str]]:
                 hint="Put cells that contain the separator in quotation marks.",
             )
     return [dict(zip(names, (cell.strip() for cell in line), strict=True)) for line in lines[1:]]
-
-
-def _separator_of(path: Path, first: str) -> str:
-    """Return the separator of the cells; some spreadsheets write CSV with semicolons."""
-    if path.suffix.lower() == ".tsv":
-        return "\t"
-    return max(",;\t", key=first.count)
 
 
 def _parquet_rows(path: Path) -> list[dict[str, str]]:

@@ -14,6 +14,7 @@ from ushape.errors import DataError
 from ushape.formatting import reason
 from ushape.io.annotations.shapes import ImageShapes, Runs, Shape
 from ushape.io.rle import Order
+from ushape.io.text_files import first_line, open_text, separator_of
 
 RUN_COLUMNS: dict[str, Order] = {
     "encodedpixels": "column",
@@ -61,11 +62,11 @@ class RunColumns:
 def find_run_columns(path: Path) -> RunColumns | None:
     """Return the columns of a table by its first line, None if it has no run lengths."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            first = file.readline(4096)
+        with open_text(path) as file:
+            first = first_line(file)
     except (OSError, ValueError):
         return None
-    names = [name.strip().strip('"') for name in first.split(_separator_of(first))]
+    names = [name.strip().strip('"') for name in first.split(separator_of(path, first))]
     lower = [name.lower() for name in names]
     runs = next((lower.index(name) for name in RUN_COLUMNS if name in lower), None)
     image = next((lower.index(name) for name in (*IMAGE_COLUMNS, JOINED) if name in lower), None)
@@ -121,8 +122,8 @@ def _rows_of(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield the rows after the first line with their line numbers."""
     before = csv.field_size_limit(min(MAX_CELL, sys.maxsize))
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            separator = _separator_of(file.readline())
+        with open_text(path) as file:
+            separator = separator_of(path, first_line(file))
             for number, row in enumerate(csv.reader(file, delimiter=separator), start=2):
                 if any(row):
                     yield number, row
@@ -130,11 +131,6 @@ def _rows_of(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise _invalid(path, reason(error)) from None
     finally:
         csv.field_size_limit(before)
-
-
-def _separator_of(first: str) -> str:
-    """Return the separator of the cells; some spreadsheets write CSV with semicolons."""
-    return max(",;\t", key=first.count)
 
 
 def _invalid(path: Path, what: str) -> DataError:

@@ -53,3 +53,10 @@ def test_row_with_another_number_of_cells_is_named(tmp_path):
     with pytest.raises(DataError, match="row 3") as caught:
         read_run_table(save(tmp_path, "ImageId,EncodedPixels\na,1 2\nb\n"))
     assert caught.value.code == "shapes_invalid"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "cp1252"])
+def test_run_tables_of_windows_programs_are_read(encoding, tmp_path):
+    path = tmp_path / "runs.csv"
+    path.write_bytes("sep=;\r\nImageId;EncodedPixels\r\nä.png;1 2\r\n".encode(encoding))
+    assert list(read_run_table(path)) == ["ä.png"]
