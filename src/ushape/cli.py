@@ -297,6 +297,7 @@ def preview(
     recipe: str = "auto",
     strength: float = 1.0,
     settings: Settings = None,
+    groups: str | None = None,
     overwrite: bool = False,
     quiet: Quiet = False,
 ) -> None:
@@ -330,6 +331,7 @@ def find_learning_rate(
     divergence: float = 4.0,
     device: str = "auto",
     settings: Settings = None,
+    groups: str | None = None,
     overwrite: bool = False,
     quiet: Quiet = False,
 ) -> None:

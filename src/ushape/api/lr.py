@@ -33,6 +33,7 @@ def find_learning_rate(
     divergence: float = 4.0,
     device: str = "auto",
     settings: Iterable[str] = (),
+    groups: str | None = None,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> LRFinderResult:
@@ -52,6 +53,8 @@ def find_learning_rate(
         divergence: Stop once the loss exceeds the best loss by this factor.
         device: Device: auto, cpu, cuda or mps.
         settings: Recipe setting as key=value, e.g. train.batch_size=2 (repeatable).
+        groups: Groups that a split must not separate: a regular expression for the case ids, a
+            column of the table, or none for each image by itself (default: stated or inferred).
         overwrite: Replace existing outputs.
         quiet: Print nothing.
 
@@ -63,7 +66,7 @@ def find_learning_rate(
     console, target = Console(quiet=quiet), free_png(Path(output), overwrite)
     limits = LRFinderConfig(lowest=min_rate, highest=max_rate, steps=steps, divergence=divergence)
     keep_memory()
-    plan, facts = plan_one_epoch(data, masks, recipe, settings, device, console)
+    plan, facts = plan_one_epoch(data, masks, recipe, settings, device, console, groups)
     console.say(f"Range test: {pluralize(steps, 'training step')} with increasing learning rates.")
     with console.progress("Range test") as on_progress:
         curve = _sweep(plan, facts, limits, on_progress)

@@ -46,6 +46,7 @@ def preview(
     recipe: Recipe | str = "auto",
     strength: float = 1.0,
     settings: Iterable[str] = (),
+    groups: str | None = None,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> Path:
@@ -62,6 +63,8 @@ def preview(
         recipe: Name of a recipe, or a YAML file; see `ushape recipes`.
         strength: Factor by which the augmentation is exaggerated; 1 is the strength in training.
         settings: Recipe setting as key=value, e.g. train.batch_size=2 (repeatable).
+        groups: Groups that a split must not separate: a regular expression for the case ids, a
+            column of the table, or none for each image by itself (default: stated or inferred).
         overwrite: Replace existing outputs.
         quiet: Print nothing.
 
@@ -72,7 +75,7 @@ def preview(
     """
     check_range("strength", strength, 0, hint="1 is as in training; 4 makes the changes visible.")
     console, target = Console(quiet=quiet), free_png(Path(output), overwrite)
-    plan, facts = plan_one_epoch(data, masks, recipe, settings, "cpu", console)
+    plan, facts = plan_one_epoch(data, masks, recipe, settings, "cpu", console, groups)
     shown = max(facts, key=lambda fact: sum(fact.class_pixels[1:]))
     stronger = replace(plan.recipe, augment=exaggerate(plan.augment, strength))
     figure = _draw_preview(replace(plan, recipe=stronger), shown)
@@ -148,13 +151,16 @@ def plan_one_epoch(
     settings: Iterable[str],
     device: str,
     console: Console,
+    groups: str | None = None,
 ) -> tuple[Plan, list[CaseFacts]]:
     """Return a plan for one epoch, without measuring the speed, and its training cases."""
-    chosen, _ = apply_data_settings(load_recipe(recipe), Path(data))
+    chosen, note = apply_data_settings(load_recipe(recipe), Path(data))
+    if note:
+        console.say(note)
     chosen = with_some_rate(config.override(chosen, settings))
     train = replace(chosen.train, epochs=1, minutes=None)
     machine = inspect_machine(device)
-    found = scan(data, masks, chosen.labels, console, groups=chosen.groups)
+    found = scan(data, masks, chosen.labels, console, groups=groups or chosen.groups)
     found.raise_if_unusable()
     planned = make_plan(found, replace(chosen, train=train), machine, elapsed_s=lambda: 0.0)
     plan, splits = planned.plan, planned.splits
