@@ -109,7 +109,7 @@ def train(
         groups=groups,
         data=data,
     )
-    folder = Path(output) if output else _free_folder(output_folder(None, data))
+    folder = Path(output) if output else _create_free_folder(output_folder(None, data))
     with locked(folder):
         run = Run.create(folder)
         planned, facts = _plan_run(run, Path(data), masks, options, device, clock, console)
@@ -331,7 +331,7 @@ def _choose_tuning(
     return choose_tuning(validated, space, rule=predict.tune and not predict.largest_component)
 
 
-def _free_folder(folder: Path) -> Path:
+def _create_free_folder(folder: Path) -> Path:
     """Create the folder, or the first of folder-2, folder-3, ... that does not exist."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     for path in itertools.chain([folder], (Path(f"{folder}-{n}") for n in itertools.count(2))):

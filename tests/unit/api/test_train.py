@@ -2,7 +2,7 @@
 
 import pytest
 
-from ushape.api.train import _free_folder, resume, train
+from ushape.api.train import _create_free_folder, resume, train
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
 from ushape.errors import RunError
 from ushape.planning.run import Run
@@ -54,7 +54,7 @@ def test_resume_refuses_a_folder_that_is_not_a_run(tmp_path):
 
 def test_free_folder_is_numbered(tmp_path):
     folder = tmp_path / "cells"
-    assert _free_folder(folder) == folder
-    folder.mkdir()
+    assert _create_free_folder(folder) == folder
     (tmp_path / "cells-2").mkdir()
-    assert _free_folder(folder) == tmp_path / "cells-3"
+    assert _create_free_folder(folder) == tmp_path / "cells-3"
+    assert (tmp_path / "cells-3").is_dir()
