@@ -57,6 +57,11 @@ def to_dict(config: Any) -> dict[str, Any]:
     return typing.cast("dict[str, Any]", TypeAdapter(type(config)).dump_python(config, mode="json"))
 
 
+def setting_list(settings: Iterable[str] | str) -> tuple[str, ...]:
+    """Return settings as a tuple; one string is one setting."""
+    return (settings,) if isinstance(settings, str) else tuple(settings)
+
+
 def override(config: T, settings: Iterable[str] | str) -> T:
     """Return a copy with `key.path=value` settings applied; values are read as YAML.
 
@@ -67,7 +72,7 @@ def override(config: T, settings: Iterable[str] | str) -> T:
         ConfigError: if a setting lacks '=', or its key is unknown or its value impossible.
     """
     values = to_dict(config)
-    for setting in (settings,) if isinstance(settings, str) else settings:
+    for setting in setting_list(settings):
         path, equals, text = setting.partition("=")
         if not equals:
             raise ConfigError(

@@ -372,13 +372,13 @@ class Prediction:
 
 
 def files_of(case: Case) -> Iterator[Path]:
-    """Yield the image files of a case: those of the image and those of the mask."""
+    """Yield the files of a case: those of the image and those of the mask."""
     yield case.image
     yield from case.channels
-    if isinstance(case.mask, Path):
-        yield case.mask
-    elif isinstance(case.mask, MaskParts):
+    if isinstance(case.mask, MaskParts):
         yield from case.mask.paths
+    elif case.mask is not None:
+        yield case.mask if isinstance(case.mask, Path) else case.mask.path
 
 
 def spacing_or_ones(spacing: Sequence[float] | None, dims: int) -> tuple[float, ...]:

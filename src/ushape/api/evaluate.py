@@ -73,12 +73,11 @@ def evaluate(
     with locked(target), way_on_after_interrupt(REPEAT):
         if (data is not None or output) and not overwrite:
             refuse_existing(target)
-        known = KnownCases.load(opened)
         summary = score_and_report(
             opened,
             predictor,
             cases,
-            known,
+            KnownCases.load(opened),
             target,
             console,
             what=what,

@@ -10,6 +10,7 @@ import numpy as np
 
 from ushape import io
 from ushape.api.predict import find_images, run_folders
+from ushape.config import setting_list
 from ushape.errors import DataError, RunError
 from ushape.inference.predictor import Predictor
 from ushape.io.files import refuse_existing_output
@@ -188,6 +189,5 @@ def load(
         PlanError: if the device or the backend is missing, or the runs have different classes.
     """
     allow_code(recipe)
-    folders = run_folders(run)
-    settings = (settings,) if isinstance(settings, str) else tuple(settings)
-    return Model(Predictor.open(folders, device, backend=backend, settings=settings))
+    chosen = setting_list(settings)
+    return Model(Predictor.open(run_folders(run), device, backend=backend, settings=chosen))

@@ -61,7 +61,7 @@ class TrainOptions:
         Raises:
             ConfigError: if a key is unknown, a value impossible, or if options exclude each other.
         """
-        settings = (settings,) if isinstance(settings, str) else tuple(settings)
+        settings = config.setting_list(settings)
         if plan is None:
             base, note = load_recipe(recipe or "auto"), ""
             if data is not None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from ushape import io
+from ushape.config import setting_list
 from ushape.console import Console, OnProgress
 from ushape.data.inputs import Input, find_inputs
 from ushape.data.preprocessing import by_group
@@ -116,13 +117,11 @@ def predict(
         **beside,
     )
     allow_code(recipe)
-    folders = run_folders(run)
-    settings = (settings,) if isinstance(settings, str) else tuple(settings)
-    predictor = Predictor.open(folders, device, backend=backend, settings=settings)
-    console = Console(quiet=quiet)
+    console, folders, chosen = Console(quiet=quiet), run_folders(run), setting_list(settings)
+    predictor = Predictor.open(folders, device, backend=backend, settings=chosen)
     inputs = _without_own_outputs(find_images(predictor, images, console.say), config.folder)
     io.check_packages(path for image in inputs for path in files_of(image.case))
-    made_by = _describe_origin(folders, predictor, settings)
+    made_by = _describe_origin(folders, predictor, chosen)
     lock = locked(config.folder) if config.folder else nullcontext()
     opened = PredictionWriter.open(config, predictor, inputs, made_by)
     with way_on_after_interrupt(REPEAT), lock, opened as writer:

@@ -82,7 +82,6 @@ class CaseStats:
     """Reason why the image or the mask cannot be read."""
 
     error_code: str = ""
-
     hint: str = ""
     is_zero_bytes: bool = False
     checksums: Mapping[Path, bytes] = field(default_factory=dict)
@@ -111,7 +110,7 @@ class CaseStats:
     detail: np.ndarray = field(
         default_factory=lambda: np.zeros((0, COMPARED_PX**2), dtype=np.float32)
     )
-    """(V, D) float32 from `details.describe_details`; distinguishes images with similar
+    """(V, D) float32 from `image_details.describe_details`; distinguishes images with similar
     thumbnails."""
 
     pixels: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
@@ -301,18 +300,6 @@ def duplicates_among(case_stats: Iterable[CaseStats]) -> tuple[Duplicates, ...]:
             [stats.detail for stats in ordered],
         )
     )
-
-
-def correlation_of_neighbors(case_stats: Sequence[CaseStats]) -> tuple[float, float]:
-    """Return the median correlation of neighbors by name, and of images that are far apart."""
-    ordered = sorted(case_stats, key=lambda stats: natural_order(stats.case.id))
-    pictures = np.stack([stats.thumbnail.ravel() for stats in ordered])
-    pictures = pictures - pictures.mean(axis=0)  # Only differences between images matter.
-    pictures /= np.maximum(np.linalg.norm(pictures, axis=1, keepdims=True), 1e-9)
-    half = len(pictures) // 2
-    near = (pictures[1:] * pictures[:-1]).sum(axis=1)
-    far = (pictures[half:] * pictures[: len(pictures) - half]).sum(axis=1)
-    return float(np.median(near)), float(np.median(far))
 
 
 def fit_outline(image: np.ndarray, codes: np.ndarray) -> OutlineFit | None:

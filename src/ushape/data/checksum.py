@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ushape.types import Case, CocoMask, MaskPage, MaskParts, ShapesMask
+from ushape.types import Case, CocoMask, MaskPage, ShapesMask, files_of
 
 _IN_FILE = (CocoMask, MaskPage, ShapesMask)
 """Masks in a file that may hold those of other cases, too."""
@@ -46,7 +46,7 @@ def file_checksums(cases: Iterable[Case], known: Mapping[Path, bytes]) -> dict[P
     Args:
         known: Checksums from `case_checksums`, by path.
     """
-    paths = sorted({path for case in cases for path in _files_of(case)})
+    paths = sorted({path for case in cases for path in _files_within(case)})
     with ThreadPoolExecutor() as pool:
         parts = pool.map(lambda path: known.get(path) or _file_checksum(path), paths)
         return dict(zip(paths, parts, strict=True))
@@ -55,18 +55,12 @@ def file_checksums(cases: Iterable[Case], known: Mapping[Path, bytes]) -> dict[P
 def case_checksums(case: Case) -> dict[Path, bytes]:
     """Return the checksum of each file that belongs to this case alone."""
     shared = case.mask.path if isinstance(case.mask, _IN_FILE) else None
-    return {path: _file_checksum(path) for path in _files_of(case) if path != shared}
+    return {path: _file_checksum(path) for path in _files_within(case) if path != shared}
 
 
-def _files_of(case: Case) -> Iterator[Path]:
-    mask = case.mask
-    if isinstance(mask, MaskParts):
-        masks = mask.paths
-    elif isinstance(mask, _IN_FILE):
-        masks = (mask.path,)
-    else:
-        masks = (mask,) if mask else ()
-    for path in (case.image, *case.channels, *masks):
+def _files_within(case: Case) -> Iterator[Path]:
+    """Yield the files of a case, and those in a folder that is one image."""
+    for path in files_of(case):
         if path.is_dir():
             yield from (one for one in path.rglob("*") if one.is_file())
         else:

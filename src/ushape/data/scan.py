@@ -92,11 +92,11 @@ class DatasetStats:
 
     @cached_property
     def fitting(self) -> list[CaseStats]:
-        """Statistics of the readable cases whose mask has the size and orientation of the image."""
+        """Statistics of the readable cases whose mask has the size of the image and is no copy."""
         return [
             stats
             for stats in self.readable
-            if stats.shape == stats.mask_shape and not (stats.mask_is_image)
+            if stats.shape == stats.mask_shape and not stats.mask_is_image
         ]
 
     @cached_property
@@ -125,11 +125,6 @@ class DatasetStats:
         """Checksum of each file of the data set."""
         known = {path: own for stats in self.case_stats for path, own in stats.checksums.items()}
         return file_checksums(self.listing.cases, known)
-
-    @property
-    def meaning_is_stated(self) -> bool:
-        """Whether the user or the data set states what the mask values mean."""
-        return self.labels.threshold is not None or self.labels.values is not None
 
     def class_pixels(self, stats: CaseStats) -> tuple[int, ...]:
         """Return the number of pixels of each class in a case; values of no class are skipped."""
@@ -205,7 +200,7 @@ def scan_dataset(
         folder: Data folder, table or COCO file.
         masks: Folder of the masks, if `folder` holds only the images.
         labels: Label settings of the user; they take precedence over what the data state.
-        groups: Groups that the user states; see `stated_groups.stated_keys`.
+        groups: Groups that the user states; see `grouping.stated.stated_keys`.
         on_progress: Called with the number of cases read and the total.
         dims: Number of spatial dimensions of the network, if it is known. Unless it is 3, each
             section of a single volume is a case.
@@ -244,7 +239,7 @@ def scan_dataset(
 
 
 def with_groups(stats: DatasetStats, groups: str) -> DatasetStats:
-    """Return a copy with the groups that an option states; see `stated_groups.stated_keys`.
+    """Return a copy with the groups that an option states; see `grouping.stated.stated_keys`.
 
     Raises:
         DataError: if the option does not give every case a group.

@@ -9,6 +9,7 @@ import numpy as np
 
 from ushape.errors import DataError
 from ushape.formatting import pluralize
+from ushape.labels.colors import channels_of
 from ushape.types import MaskEncoding, MaskPixels, Pixels
 
 ROUNDING = 0.01
@@ -58,7 +59,7 @@ def decode_mask(path: Path, pixels: Pixels, suffix: str, *, holds_colors: bool) 
 def encode_mask(codes: np.ndarray, encoding: MaskEncoding) -> np.ndarray:
     """Return the pixels that represent codes (*S): (*S), or (*S, C) for colors and opacity."""
     if encoding.kind == "colors":
-        return colors_of(codes)
+        return channels_of(codes).astype(np.uint8)
     if encoding.kind == "alpha":
         assert encoding.palette, "the color of a mask in the alpha channel"
         opaque = np.broadcast_to(np.array(encoding.palette[0], np.uint8), (*codes.shape, 3))
@@ -69,12 +70,6 @@ def encode_mask(codes: np.ndarray, encoding: MaskEncoding) -> np.ndarray:
 def stored_dtype(encoding: MaskEncoding) -> np.dtype:
     """Return the type of the stored values."""
     return np.dtype(encoding.dtype if encoding.kind in ("values", "one_hot") else np.uint8)
-
-
-def colors_of(codes: np.ndarray) -> np.ndarray:
-    """Return the colors (*S, 3) of color codes (*S)."""
-    levels = [codes >> 16 & 255, codes >> 8 & 255, codes & 255]
-    return np.stack(levels, axis=-1).astype(np.uint8)
 
 
 def decode_one_hot(array: np.ndarray) -> np.ndarray | None:
@@ -132,7 +127,7 @@ def _refuse_layers(path: Path, array: np.ndarray, *, is_medical: bool) -> None:
         hint = (
             "Save one value per pixel: the number of the class. Give each combination of "
             "overlapping regions a value of its own, and describe the regions with "
-            "--set labels.regions={whole: [1, 2], core: [2]}."
+            "--set 'labels.regions={whole: [1, 2], core: [2]}'."
         )
         if is_medical:
             hint += " In 3D Slicer, use Export to files with the option for a single label map."

@@ -18,9 +18,6 @@ NetworkBuilder = Callable[["NetworkConfig", int, int], nn.Module]
 MAX_LEVELS = 16
 """Largest depth of a network, which reduces an image by a factor of 32768."""
 
-MAX_WIDTH = 2**16
-"""Largest number of channels of a level."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ushape.data.case_stats import CaseStats, correlation_of_neighbors
+from ushape.data.case_stats import CaseStats
+from ushape.data.grouping.similarity import correlation_of_neighbors
 from ushape.data.preprocessing import read_classes
 from ushape.data.scan import DatasetStats
 from ushape.labels import IGNORE, LabelSpace

@@ -105,13 +105,8 @@ def fit(
     data = SegmentationData(plan, training, validation, class_pixels, margin)
     best, log = KeepBest(run), EpochLog(run, on_row)
     pacer = Pacer(module.schedule, budget_s, evaluation_s=plan.evaluation_s)
-    callbacks: list[Callback] = [best, log, pacer]
-    if show_bar:
-        callbacks.append(TrainingBar(pacer))
-    if budget_s is not None and plan.machine.device == "cpu":
-        callbacks.append(ThreadsBeside(plan.machine.cores))
+    callbacks = [best, log, *_pacing(plan, pacer, budget_s, show_bar)]
     trainer = _build_trainer(plan, run, callbacks, show_bar)
-
     checkpoint = run.checkpoint_path if resume and run.checkpoint_path.exists() else None
     if checkpoint is not None:
         _refuse_damaged(checkpoint)
@@ -135,6 +130,15 @@ def fit(
         was_interrupted=interrupt.is_set(),
         foreground_patches=log.rows[-1]["foreground_patches"] if log.rows else 0.0,
     )
+
+
+def _pacing(plan: Plan, pacer: Pacer, budget_s: float | None, show_bar: bool) -> Iterator[Callback]:
+    """Yield the callbacks that keep the time limit, and show the progress."""
+    yield pacer
+    if show_bar:
+        yield TrainingBar(pacer)
+    if budget_s is not None and plan.machine.device == "cpu":
+        yield ThreadsBeside(plan.machine.cores)
 
 
 def _not_written(run: Run, error: OSError) -> Exception:

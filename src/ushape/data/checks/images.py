@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from ushape.data.case_stats import CaseStats, correlation_of_neighbors
+from ushape.data.case_stats import CaseStats
 from ushape.data.checks.finding import Finding, Severity
+from ushape.data.grouping.similarity import correlation_of_neighbors
 from ushape.data.scan import DatasetStats
 from ushape.formatting import natural_order, pluralize, size_text
 from ushape.io.files import DAMAGED

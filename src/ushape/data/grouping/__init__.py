@@ -71,7 +71,7 @@ def find_groups(
     """Return the groups that are stated, or infer them by the first rule that fits.
 
     Groups are stated by the option, a table, or the patients of DICOM files. The rules are, in this
-    order: leading folders and fields of the names (see `name_groups`); a stack of neighboring
+    order: leading folders and fields of the names (see `grouping.names`); a stack of neighboring
     sections; each image by itself. A folder that states the split (`train/`) is not a group. If the
     names indicate fewer than three groups, these are divided into blocks of neighbors, with a
     warning.
@@ -132,8 +132,8 @@ def _group_by_name(
     keys = [key_of[name] for name in names]
     is_folder = all(name.startswith(f"{key}/") for name, key in zip(names, keys, strict=True))
     is_start = all(name.startswith(key) for name, key in zip(names, keys, strict=True))
-    rule = "folder" if is_folder else f"the {'beginning' if is_start else 'part'} of the names"
-    rule = rule.replace("the part", "a part")
+    of_names = "the beginning of the names" if is_start else "a part of the names"
+    rule = "folder" if is_folder else of_names
     sizes = Counter(keys)
     example = max(sorted(sizes), key=lambda key: sizes[key])
     members = [name for name, key in zip(names, keys, strict=True) if key == example][:2]

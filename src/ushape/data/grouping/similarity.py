@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ushape.data.case_stats import CaseStats
+from ushape.formatting import natural_order
+
 COMPARED_PAIRS = 1000
 """Approximate number of pairs of images by which groups are tested for similarity."""
 
@@ -56,6 +59,16 @@ def are_alike(keys: Sequence[str], pictures: np.ndarray, margin: float = 0.1) ->
 
 def _correlate(pictures: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     return np.asarray((pictures[pairs[:, 0]] * pictures[pairs[:, 1]]).sum(axis=1))
+
+
+def correlation_of_neighbors(case_stats: Sequence[CaseStats]) -> tuple[float, float]:
+    """Return the median correlation of neighbors by name, and of images that are far apart."""
+    ordered = sorted(case_stats, key=lambda stats: natural_order(stats.case.id))
+    pictures = centered_pictures([stats.thumbnail for stats in ordered])
+    half = len(pictures) // 2
+    near = (pictures[1:] * pictures[:-1]).sum(axis=1)
+    far = (pictures[half:] * pictures[: len(pictures) - half]).sum(axis=1)
+    return float(np.median(near)), float(np.median(far))
 
 
 def are_neighbors_alike(pictures: np.ndarray, margin: float = 0.1) -> bool:

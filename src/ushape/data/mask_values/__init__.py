@@ -240,8 +240,7 @@ def _refuse_unclear_white(reading: MaskReading, labels: LabelConfig) -> None:
     listed = ", ".join(map(str, others[:6])) + (", ..." if len(others) > 6 else "")
     raise DataError(
         f"The masks contain the classes {listed} and the value 255 ({reading.share(VOID):.1%} of "
-        "all pixels), "
-        "which may be a class, or stand for pixels without annotation.",
+        "all pixels), which may be a class, or stand for pixels without annotation.",
         code="ambiguous_white",
         hint="Exclude it from training and scores with --set labels.ignore=255, or make it a class "
         f"with {reading.setting((*others, VOID))}.",

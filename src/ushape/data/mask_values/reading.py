@@ -14,7 +14,6 @@ from ushape.labels import LabelSpace
 from ushape.labels.colors import color_text, colors_of
 from ushape.types import MaskEncoding
 
-WHITE = 0xFFFFFF
 NEARLY_WHITE = 250
 """Lowest gray value that means the same as 255 if no file has both."""
 

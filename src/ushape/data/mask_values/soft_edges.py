@@ -12,7 +12,7 @@ from ushape.data.case_stats import COMPRESSION_NOISE
 from ushape.data.mask_values.reading import MaskReading
 from ushape.errors import DataError
 from ushape.labels import MAX_CLASSES, value_histogram
-from ushape.labels.colors import channels_of, color_text, distances
+from ushape.labels.colors import channels_of, distances
 
 MIN_BETWEEN = 3
 """Smallest number of thin values between the classes that are soft edges."""
@@ -175,7 +175,7 @@ def _find_centers(reading: MaskReading, thin: set[int]) -> list[int]:
             raise _ambiguous(
                 reading,
                 np.array([*centers, value]),
-                f"{_show(reading, value)} and {_show(reading, centers[place])} are similar",
+                f"{reading.show(value)} and {reading.show(centers[place])} are similar",
             )
     return centers
 
@@ -195,7 +195,7 @@ def _overlap(reading: MaskReading, values: np.ndarray, unsure: float) -> str | N
         codes = np.fromiter(own, dtype=np.int64)
         nearest = distances(codes, values, are_colors=reading.are_colors).argmin(axis=1)
         if len(codes) <= 3 and len(set(nearest.tolist())) < len(codes):
-            listed = ", ".join(_show(reading, code) for code in sorted(own))
+            listed = ", ".join(reading.show(code) for code in sorted(own))
             return f"the mask of {stats.case.id} has the values {listed} without soft edges"
     if len(values) < 3 or unsure < NEGLIGIBLE:
         return None
@@ -210,32 +210,26 @@ def _overlap(reading: MaskReading, values: np.ndarray, unsure: float) -> str | N
             beside = np.linalg.norm(places[other] - places[first] - along * line)
             if 0.1 < along < 0.9 and beside < BETWEEN * length:
                 return (
-                    f"an edge between {_show(reading, int(values[first]))} and "
-                    f"{_show(reading, int(values[last]))} has the color of "
-                    f"{_show(reading, int(values[other]))}"
+                    f"an edge between {reading.show(int(values[first]))} and "
+                    f"{reading.show(int(values[last]))} has the color of "
+                    f"{reading.show(int(values[other]))}"
                 )
     return None
 
 
 def _ambiguous(reading: MaskReading, values: np.ndarray, reason: str) -> DataError:
-    show = color_text if reading.are_colors else str
-    listed = ",".join(f'"{show(v)}"' if reading.are_colors else show(v) for v in values.tolist())
     if not reading.are_colors and len(values) <= 2:
         how = "--set labels.threshold=128 makes the values from 128 on foreground"
     else:
         how = (
-            f"--set 'labels.values=[{listed}]' --set labels.nearest=true assigns each pixel to the "
-            "nearest of these values"
+            f"{reading.setting(values.tolist())} --set labels.nearest=true assigns each pixel to "
+            "the nearest of these values"
         )
     return DataError(
         f"The masks have values between those of the classes, from soft edges or lossy compression "
         f"such as JPEG, and the class of a pixel is ambiguous: {reason}.\n"
-        f"{value_histogram(reading.total, show=show)}",
+        f"{value_histogram(reading.total, show=reading.show)}",
         code="ambiguous_soft_edges",
         hint="Export the masks again without antialiasing and not as JPEG. If that is impossible: "
         f"{how}.",
     )
-
-
-def _show(reading: MaskReading, value: int) -> str:
-    return color_text(value) if reading.are_colors else str(value)

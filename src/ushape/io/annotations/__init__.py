@@ -9,6 +9,7 @@ import numpy as np
 
 from ushape import io
 from ushape.errors import DataError
+from ushape.formatting import size_text
 from ushape.io.annotations.coco import draw_coco, read_coco
 from ushape.io.annotations.shape_files import codes_of_labels, read_shapes
 from ushape.io.annotations.shapes import draw_shapes
@@ -88,7 +89,8 @@ def _read_parts(mask: MaskParts, image: Path | None) -> MaskPixels:
             codes, suffix = np.zeros(part.shape, dtype), read.encoding.suffix
         if part.shape != codes.shape:
             raise DataError(
-                f"{path} has {part.shape} pixels, {mask.paths[0]} has {codes.shape}.",
+                f"{path} has {size_text(part.shape)} pixels, but {mask.paths[0]} has "
+                f"{size_text(codes.shape)}.",
                 code="mask_size_mismatch",
                 hint="All masks of an image must have its size.",
             )

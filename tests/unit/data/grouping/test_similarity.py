@@ -1,6 +1,15 @@
+from pathlib import Path
+
 import numpy as np
 
-from ushape.data.grouping.similarity import are_alike, are_neighbors_alike, centered_pictures
+from ushape.data.case_stats import CaseStats
+from ushape.data.grouping.similarity import (
+    are_alike,
+    are_neighbors_alike,
+    centered_pictures,
+    correlation_of_neighbors,
+)
+from ushape.types import Case
 
 
 def noise(*seed):
@@ -28,3 +37,14 @@ def test_neighbors_are_alike_only_in_a_sequence():
     assert are_neighbors_alike(centered_pictures(sections))
     order = np.random.default_rng(1).permutation(20)
     assert not are_neighbors_alike(centered_pictures([sections[n] for n in order]))
+
+
+def test_correlation_of_neighbors_is_higher_in_a_sequence():
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(24, 32, 32)).cumsum(axis=0)  # Each image resembles the one before.
+    stats = [
+        CaseStats(case=Case(id=f"a_{number}", image=Path("a.png")), thumbnail=picture)
+        for number, picture in enumerate(noise)
+    ]
+    near, far = correlation_of_neighbors(stats[::-1])
+    assert near > far + 0.25
