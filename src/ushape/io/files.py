@@ -45,6 +45,9 @@ CHECKSUM = "checksum"
 JSON_INFLATION = 16
 """Largest usual ratio of the memory of JSON's values to their size in the file."""
 
+HEAD_BYTES = 2**16
+"""Bytes at the beginning of a text file in which the typical words of a format are searched."""
+
 DAMAGED = "The file is damaged or its suffix is wrong. Copy it again, or remove it from the data."
 """Hint of every error about a damaged file."""
 
@@ -279,6 +282,15 @@ def free_memory_bytes() -> int:
         if address_space != resource.RLIM_INFINITY:
             free = min(free, address_space - psutil.Process().memory_info().vms)
     return max(0, free)
+
+
+def read_head(path: Path, size: int = HEAD_BYTES) -> bytes:
+    """Return the first bytes of a file; none if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(size)
+    except OSError:
+        return b""
 
 
 def last_line(error: Exception) -> str:

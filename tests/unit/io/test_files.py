@@ -162,3 +162,9 @@ def test_json_that_needs_more_memory_than_is_free_is_refused(tmp_path, monkeypat
     path.write_text("[" * 100_000)
     with raises_code(DataError, "unreadable_text"):
         files.read_json(path, DataError, code="unreadable_text", hint="Write JSON.")
+
+
+def test_read_head_returns_the_first_bytes_and_none_of_a_missing_file(tmp_path):
+    (tmp_path / "a").write_bytes(b"abcdef")
+    assert files.read_head(tmp_path / "a", 3) == b"abc"
+    assert files.read_head(tmp_path / "b") == b""

@@ -8,11 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ushape.io.files import read_head
+
 FILES_LOOKED_AT = 2000
 """Number of files below a folder that are tested."""
-
-HEAD_BYTES = 65536
-"""Bytes at the beginning of a text file in which typical words are searched."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +44,7 @@ def _has_words(suffix: str, *words: str) -> Callable[[Path], bool]:
     def matches(path: Path) -> bool:
         if not path.name.lower().endswith(suffix):
             return False
-        try:
-            with path.open("rb") as file:
-                head = file.read(HEAD_BYTES)
-        except OSError:
-            return False
+        head = read_head(path)
         return all(word.encode() in head for word in words)
 
     return matches

@@ -10,10 +10,8 @@ from ushape.data.layouts.names import images_below
 from ushape.data.layouts.shapes import ImageIndex, match_shapes
 from ushape.errors import DataError
 from ushape.io.annotations.labelme import read_labelme_json
+from ushape.io.files import read_head
 from ushape.types import ShapesMask
-
-HEAD_BYTES = 65536
-"""Bytes at the beginning of a JSON file in which LabelMe's keys are searched."""
 
 
 def find_labelme(folder: Path) -> LayoutMatch | None:
@@ -65,11 +63,7 @@ def _image_of(path: Path, index: ImageIndex) -> Path | None:
 def _is_labelme_file(path: Path) -> bool:
     if path.name.startswith("."):
         return False
-    try:
-        with path.open("rb") as file:
-            head = file.read(HEAD_BYTES)
-    except OSError:
-        return False
+    head = read_head(path)
     return b'"shapes"' in head or (b'"imagePath"' in head and b'"imageData"' in head)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ushape.io import is_image, stem_of
+from ushape.io.files import read_head
 from ushape.types import Split
 
 IMAGE_FOLDERS = (
@@ -45,13 +46,7 @@ def images_below(folder: Path) -> list[Path]:
 
 def is_cellpose_result(path: Path) -> bool:
     """Return whether a file holds Python objects, as the files x_seg.npy of Cellpose."""
-    if not path.name.lower().endswith("_seg.npy"):
-        return False
-    try:
-        with path.open("rb") as file:
-            return b"'|O'" in file.read(128)
-    except OSError:
-        return False
+    return path.name.lower().endswith("_seg.npy") and b"'|O'" in read_head(path, 128)
 
 
 def _walk(folder: Path, above: set[Path]) -> Iterator[Path]:

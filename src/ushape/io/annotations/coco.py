@@ -6,18 +6,15 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
 
 from ushape.errors import DataError, require_package
+from ushape.io.annotations.caching import keep_latest
 from ushape.io.files import JSON_HINT, MAX_PIXELS, read_json
 from ushape.types import CocoMask, MaskEncoding, MaskPixels
-
-_LOCK = Lock()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +34,7 @@ class CocoFile:
     """Ids of the categories that have annotations."""
 
 
+@keep_latest(files=4)
 def read_coco(path: Path) -> CocoFile:
     """Read a COCO JSON file; the last four files are cached.
 
@@ -44,18 +42,6 @@ def read_coco(path: Path) -> CocoFile:
         DataError: if the file cannot be read, an entry is missing or listed twice, or an annotation
             belongs to an unknown image or category.
     """
-    if not path.exists():
-        raise DataError(
-            f"{path}: the file does not exist.",
-            code="file_not_found",
-            hint="Check the spelling of the path.",
-        )
-    with _LOCK:  # Threads that wait for the same large file must not read it again.
-        return _read_coco_once(path, path.stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=4)
-def _read_coco_once(path: Path, changed_ns: int) -> CocoFile:
     values = read_json(path, DataError, code="json_invalid", hint=JSON_HINT)
     for part in ("images", "annotations", "categories"):
         if not isinstance(values, dict) or not isinstance(values.get(part), list):

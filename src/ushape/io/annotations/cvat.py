@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
-from threading import Lock
 from xml.etree import ElementTree
 
 import numpy as np
 
 from ushape.errors import DataError
+from ushape.io.annotations.caching import keep_latest
 from ushape.io.annotations.labelme import CIRCLE_POINTS
 from ushape.io.annotations.shapes import ImageShapes, Outline, PixelPatch, Shape
-from ushape.io.files import MAX_PIXELS, last_line
+from ushape.io.files import MAX_PIXELS, last_line, read_head
 
 KINDS = ("polygon", "mask", "ellipse", "box", "polyline", "points", "cuboid", "skeleton")
 """Elements of an image that are shapes; tags describe the whole image."""
 
-_LOCK = Lock()
 
-
+@keep_latest(files=2)
 def read_cvat(path: Path) -> Mapping[str, ImageShapes]:
     """Read all images of a file by their name; the last two files are cached.
 
@@ -31,26 +29,6 @@ def read_cvat(path: Path) -> Mapping[str, ImageShapes]:
         DataError: if the file cannot be read, declares entities, contains tracks of a video, or has
             an invalid entry.
     """
-    try:
-        changed_ns = path.stat().st_mtime_ns
-    except OSError as error:
-        raise _invalid(path, last_line(error)) from None
-    with _LOCK:  # Threads that wait for the same large file must not read it again.
-        return _read_once(path, changed_ns)
-
-
-def is_cvat(path: Path) -> bool:
-    """Return whether an XML file begins like one of CVAT."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(65536)
-    except OSError:
-        return False
-    return b"<annotations" in start and (b"<image" in start or b"<track" in start)
-
-
-@lru_cache(maxsize=2)
-def _read_once(path: Path, changed_ns: int) -> Mapping[str, ImageShapes]:
     _refuse_entities(path)
     images: dict[str, ImageShapes] = {}
     try:
@@ -70,6 +48,12 @@ def _read_once(path: Path, changed_ns: int) -> Mapping[str, ImageShapes]:
     except (ElementTree.ParseError, OSError, KeyError, TypeError, ValueError) as error:
         raise _invalid(path, last_line(error)) from None
     return images
+
+
+def is_cvat(path: Path) -> bool:
+    """Return whether an XML file begins like one of CVAT."""
+    start = read_head(path)
+    return b"<annotations" in start and (b"<image" in start or b"<track" in start)
 
 
 def _refuse_entities(path: Path) -> None:

@@ -6,12 +6,11 @@ import csv
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from threading import Lock
 
 from ushape.errors import DataError
 from ushape.formatting import reason
+from ushape.io.annotations.caching import keep_latest
 from ushape.io.annotations.shapes import ImageShapes, Runs, Shape
 from ushape.io.rle import Order
 from ushape.io.text_files import first_line, open_text, separator_of
@@ -39,8 +38,6 @@ NO_OBJECT = ("", "-1")
 
 MAX_CELL = 2**28
 """Largest number of characters in a cell; the csv module accepts 131072 by default."""
-
-_LOCK = Lock()
 
 
 @dataclass(frozen=True)
@@ -76,6 +73,7 @@ def find_run_columns(path: Path) -> RunColumns | None:
     return RunColumns(image, runs, label, RUN_COLUMNS[lower[runs]], tuple(names))
 
 
+@keep_latest(files=2)
 def read_run_table(path: Path) -> Mapping[str, ImageShapes]:
     """Read the runs of all images by the name in the table; the last two tables are cached.
 
@@ -86,16 +84,6 @@ def read_run_table(path: Path) -> Mapping[str, ImageShapes]:
         DataError: if the table cannot be read or has no run lengths, or if a row has another number
             of cells than the first line.
     """
-    try:
-        changed_ns = path.stat().st_mtime_ns
-    except OSError as error:
-        raise _invalid(path, reason(error)) from None
-    with _LOCK:  # Threads that wait for the same large file must not read it again.
-        return _read_once(path, changed_ns)
-
-
-@lru_cache(maxsize=2)
-def _read_once(path: Path, changed_ns: int) -> Mapping[str, ImageShapes]:
     columns = find_run_columns(path)
     if columns is None:
         raise _invalid(path, "the first line names no columns of images and run lengths")

@@ -374,8 +374,10 @@ def test_class_folders_refuse_masks_of_different_sizes(put, tmp_path):
     put("images/a.png")
     put("masks/car/a.png", BOX)
     put("masks/road/a.png", BOX[:4])
-    with pytest.raises(DataError, match=r"\(4, 8\) pixels"):
+    with pytest.raises(DataError) as error:
         codes(discover(tmp_path).cases[0])
+    assert error.value.code == "mask_size_mismatch"
+    assert "road/a.png has 4 × 8 pixels" in error.value.message
 
 
 def test_class_folders_refuse_two_masks_of_one_class(put, tmp_path):
