@@ -2,7 +2,7 @@
 
     python benchmarks/duplicates.py FOLDER [FOLDER ...] [--images N]
 
-Each folder contains images of one data set. Nine kinds of copies are made of each image, and
+Each folder contains images of one data set. Ten kinds of copies are made of each image, and
 compared with it as `ushape check` does; then all pairs of different images are compared. Prints
 two Markdown tables: the share of copies that are found, and the pairs of different images that are
 taken for near duplicates. Some of the latter are right: frames of one video, or one object twice.

@@ -20,6 +20,7 @@ from ushape.errors import ConfigError, DataError, check_range
 from ushape.formatting import pluralize
 from ushape.instances.contours import class_styles, drawing_colors
 from ushape.io.files import refuse_existing_output, write_bytes
+from ushape.labels.colors import rgb_text
 from ushape.models import network_sizes
 from ushape.planning.data_settings import apply_data_settings
 from ushape.planning.hardware import inspect_machine
@@ -189,7 +190,7 @@ def _draw_preview(plan: Plan, shown: CaseFacts) -> Figure:
         image = patch["image"].numpy()[(slice(None), *inner)]
         _show(cell, overlay(image, classes, colors, tint=0), "")
     handles = [
-        Patch(color="#{:02x}{:02x}{:02x}".format(*color), label=name)
+        Patch(color=rgb_text(color), label=name)
         for name, color in list(zip(space.names, colors, strict=True))[1:]
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=6, fontsize="small")

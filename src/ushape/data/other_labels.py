@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +27,21 @@ HEAD_BYTES = 100_000
 """Size of the beginning of a JSON file in which its keys are searched."""
 
 
+@dataclass(frozen=True)
+class OtherLabels:
+    """Labels of the images that are not used."""
+
+    text: str
+    """Sentence that describes them."""
+
+    use: str
+    """Sentence with the command that uses them."""
+
+
 def find_other_labels(
     data: Path, cases: Sequence[Case], notes: Sequence[str] = ()
-) -> tuple[str, ...]:
-    """Return a sentence for each folder or COCO file that holds labels of the same images.
+) -> tuple[OtherLabels, ...]:
+    """Describe each folder or COCO file that holds labels of the same images.
 
     Args:
         data: Data folder that the user named, without a folder of masks.
@@ -56,15 +68,18 @@ def find_other_labels(
         free = []
     found = [_describe(place, names, images, len(cases)) for place in free]
     found += [
-        f"{path.name} seems to be a COCO file. To use it: ushape train {images} --masks {path}."
+        OtherLabels(
+            f"{path.name} seems to be a COCO file.",
+            f"To use it: ushape train {images} --masks {path}.",
+        )
         for path in _coco_files(data)
         if path not in used
     ]
-    return tuple(filter(None, found))
+    return tuple(one for one in found if one is not None)
 
 
-def _describe(place: Path, names: set[str], images: Path, total: int) -> str:
-    """Describe the labels in a folder; '' if it holds none for at least half of the images."""
+def _describe(place: Path, names: set[str], images: Path, total: int) -> OtherLabels | None:
+    """Describe the labels in a folder; None if it has none for at least half of the images."""
     short = {strip_mask_word(name) or name for name in names}
     files = [
         path
@@ -72,13 +87,13 @@ def _describe(place: Path, names: set[str], images: Path, total: int) -> str:
         if (stem := io.stem_of(path)) in names or (strip_mask_word(stem) or stem) in short
     ]
     if 2 * len(files) < total:
-        return ""
+        return None
     kind = _kind_of(files[:: max(1, len(files) // FILES_READ)][:FILES_READ])
     if not kind:
-        return ""
-    return (
-        f"{place.name}/ holds {kind} of {pluralize(len(files), 'image')}. To use them: ushape "
-        f"train {images} --masks {place}."
+        return None
+    return OtherLabels(
+        f"{place.name}/ holds {kind} of {pluralize(len(files), 'image')}.",
+        f"To use them: ushape train {images} --masks {place}.",
     )
 
 

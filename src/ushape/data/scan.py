@@ -25,7 +25,7 @@ from ushape.data.grouping import (
 )
 from ushape.data.mask_values import interpret_masks
 from ushape.data.mask_values.notes import ValueNote
-from ushape.data.other_labels import find_other_labels
+from ushape.data.other_labels import OtherLabels, find_other_labels
 from ushape.data.preprocessing import mask_size_error
 from ushape.data.sections import split_into_sections
 from ushape.errors import DataError
@@ -73,8 +73,8 @@ class DatasetStats:
     value_notes: tuple[ValueNote, ...] = ()
     """Decisions on the mask values that the user should know."""
 
-    other_labels: tuple[str, ...] = ()
-    """Further labels in the folder and how to use them, one sentence each."""
+    other_labels: tuple[OtherLabels, ...] = ()
+    """Further labels in the folder, which are not used."""
 
     part_of: Mapping[str, str] = field(default_factory=dict)
     """Part of the split of each case id; empty before a split is made."""
@@ -329,7 +329,7 @@ def describe_dataset(stats: DatasetStats) -> list[str]:
     if empty:
         lines.append(f"Masks without foreground: {empty} of {total} ({empty / total:.0%}).")
     lines.append(stats.grouping.description)
-    lines += [f"Also found: {line}" for line in stats.other_labels]
+    lines += [f"Also found: {other.text} {other.use}" for other in stats.other_labels]
     return lines + stats.listing.notes
 
 

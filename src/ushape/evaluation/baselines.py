@@ -21,7 +21,7 @@ from ushape.evaluation.scores import CaseScore, score_case
 from ushape.formatting import pluralize, reason
 from ushape.io.files import read_sealed_json, write_sealed_json
 from ushape.labels import IGNORE, LabelSpace
-from ushape.metrics.overlap import Counts
+from ushape.metrics.overlap import count_masks
 from ushape.planning.planner import BASELINE_CASES
 from ushape.types import Case, CaseFacts
 
@@ -171,13 +171,7 @@ def score_baselines(
     for region in space.scored:
         in_truth = region.of(truth)
         for name, mask in _masks(baselines, region.name, image):
-            found = np.broadcast_to(mask, truth.shape) & counted
-            counts = Counts(
-                overlap=int((found & in_truth).sum()),
-                truth=int(in_truth.sum()),
-                predicted=int(found.sum()),
-                pixels=int(counted.sum()),
-            )
+            counts = count_masks(mask, in_truth, counted)
             wrong = counts.truth + counts.predicted - 2 * counts.overlap
             scores.setdefault(name, []).append(
                 CaseScore(

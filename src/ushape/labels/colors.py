@@ -49,6 +49,11 @@ def color_text(code: int) -> str:
     return f"#{code:06x}"
 
 
+def rgb_text(color: tuple[int, int, int]) -> str:
+    """Return red, green and blue, 0 to 255, as "#rrggbb"."""
+    return "#{:02x}{:02x}{:02x}".format(*color)
+
+
 BASIC_COLORS = {
     "black": 0x000000, "white": 0xFFFFFF, "gray": 0x808080, "red": 0xFF0000, "green": 0x00FF00,
     "blue": 0x0000FF, "yellow": 0xFFFF00, "cyan": 0x00FFFF, "magenta": 0xFF00FF,

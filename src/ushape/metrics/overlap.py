@@ -43,13 +43,21 @@ def count_overlap(predicted: np.ndarray, truth: np.ndarray, region: Region) -> C
     Shapes:
         predicted, truth: (*S) class indices.
     """
-    counted = truth != IGNORE
-    in_truth = region.of(truth)
-    in_predicted = region.of(predicted) & counted
+    return count_masks(region.of(predicted), region.of(truth), truth != IGNORE)
+
+
+def count_masks(predicted: np.ndarray, truth: np.ndarray, counted: np.ndarray) -> Counts:
+    """Count the pixels of two masks; pixels that are not counted are excluded.
+
+    Shapes:
+        predicted: (*S) bool, or one value for all pixels.
+        truth, counted: (*S) bool.
+    """
+    found = np.broadcast_to(predicted, counted.shape) & counted
     return Counts(
-        overlap=int((in_truth & in_predicted).sum()),
-        truth=int(in_truth.sum()),
-        predicted=int(in_predicted.sum()),
+        overlap=int((truth & found).sum()),
+        truth=int(truth.sum()),
+        predicted=int(found.sum()),
         pixels=int(counted.sum()),
     )
 

@@ -19,6 +19,7 @@ from ushape.formatting import size_text
 from ushape.instances.contours import class_styles, drawing_colors
 from ushape.io.annotations import read_annotation
 from ushape.labels import LabelSpace
+from ushape.labels.colors import rgb_text
 from ushape.reports import BLUE, ORANGE, adapt, as_data, as_svg, write_page
 from ushape.transforms.overlay import DISTINCT, Color, overlay
 
@@ -46,7 +47,7 @@ def write_check_page(path: Path, result: CheckResult) -> None:
         parts=_parts(result),
         split_text=result.splits.text if result.splits else "",
         legend=[
-            {"name": name, "color": "#{:02x}{:02x}{:02x}".format(*color)}
+            {"name": name, "color": rgb_text(color)}
             for name, color in list(zip(class_names, colors, strict=True))[1:]
         ],
         tiles=[_make_tile(stats, names, space, colors) for stats, names in _choose_cases(result)],

@@ -37,17 +37,17 @@ def test_numbers_of_objects_are_mentioned_with_their_use(data):
     for number in range(4):
         mask = np.asarray(Image.open(data / "images" / f"n{number}.png")) // 20
         write(data, "instances", number, mask)
-    (sentence,) = found(data)
-    assert sentence.startswith("instances/ holds numbers of the single objects of 4 images")
-    assert f"--masks {data / 'instances'}" in sentence
+    (other,) = found(data)
+    assert other.text == "instances/ holds numbers of the single objects of 4 images."
+    assert f"--masks {data / 'instances'}" in other.use
 
 
 def test_masks_of_a_second_annotator_are_mentioned(data):
     for number in range(4):
         mask = np.asarray(Image.open(data / "masks" / f"n{number}.png"))
         write(data, "second", number, mask)
-    (sentence,) = found(data)
-    assert sentence.startswith("second/ holds other masks of 4 images")
+    (other,) = found(data)
+    assert other.text == "second/ holds other masks of 4 images."
 
 
 def test_folders_of_images_or_of_other_names_are_not_mentioned(data):
@@ -61,5 +61,5 @@ def test_folders_of_images_or_of_other_names_are_not_mentioned(data):
 def test_coco_files_are_mentioned(data):
     content = {"images": [], "categories": [], "annotations": [{"segmentation": []}]}
     (data / "objects.json").write_text(json.dumps(content))
-    (sentence,) = found(data)
-    assert f"--masks {data / 'objects.json'}" in sentence
+    (other,) = found(data)
+    assert f"--masks {data / 'objects.json'}" in other.use

@@ -3,7 +3,7 @@ import pytest
 
 from ushape import config
 from ushape.labels import LabelConfig, LabelSpace
-from ushape.labels.colors import colors_of, name_color
+from ushape.labels.colors import colors_of, name_color, rgb_text
 from ushape.types import MaskEncoding
 
 PALETTE = MaskEncoding(kind="palette", palette=((0, 0, 0), (1, 2, 3)))
@@ -49,3 +49,7 @@ def test_label_space_with_further_and_nearest_values():
     assert space.class_pixels({0: 5, 1: 2, 255: 3}) == (5, 5)
     space = LabelSpace(values=(0, 100, 200), names=("a", "b", "c"), nearest=True)
     assert space.classes_of(np.array([49, 51, 160])).tolist() == [0, 1, 2]
+
+
+def test_rgb_text_shows_two_digits_of_each_channel():
+    assert rgb_text((0, 10, 255)) == "#000aff"

@@ -77,13 +77,12 @@ def find_value_notes(dataset: DatasetStats) -> Iterator[Finding]:
 
 def find_other_labels(dataset: DatasetStats) -> Iterator[Finding]:
     """Report further labels of the same images, which are not used."""
-    for sentence in dataset.other_labels:
-        what, _, use = sentence.partition(" To use")
+    for other in dataset.other_labels:
         yield Finding(
             check="other_labels",
             severity="note",
-            text=f"{what} It is not used.",
-            fix=f"To use{use}",
+            text=f"{other.text} It is not used.",
+            fix=other.use,
         )
 
 

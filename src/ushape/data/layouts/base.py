@@ -162,6 +162,17 @@ def take_splits_from_keys(found: LayoutMatch) -> LayoutMatch:
     return replace(found, splits=stated)
 
 
+def splits_of(keys: Sequence[str]) -> dict[str, Split]:
+    """Return the parts that folders named train, val or test state; {} unless all are in one."""
+    parts: dict[str, Split] = {}
+    for key in keys:
+        stated = [SPLIT_WORDS[word] for word in key.lower().split("/")[:-1] if word in SPLIT_WORDS]
+        if stated:
+            parts[key] = stated[0]
+    complete = len(parts) == len(keys) and len(set(parts.values())) > 1
+    return parts if complete else {}
+
+
 T = TypeVar("T")
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ushape.data.classes.names import StatedClasses
-from ushape.data.layouts.base import LayoutMatch
+from ushape.data.layouts.base import LayoutMatch, splits_of
 from ushape.data.layouts.names import images_below
-from ushape.data.layouts.shapes import splits_of
 from ushape.types import Mask
 
 TRAIN_NAMES = (

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from ushape.data.classes.names import StatedClasses
-from ushape.data.layouts.base import LayoutMatch, index_images
-from ushape.data.layouts.names import SPLIT_WORDS, images_below, key_below
+from ushape.data.layouts.base import LayoutMatch, index_images, splits_of
+from ushape.data.layouts.names import images_below, key_below
 from ushape.errors import DataError
 from ushape.formatting import natural_order, pluralize
 from ushape.io import stem_of
@@ -19,7 +19,7 @@ from ushape.io.annotations.shape_files import (
     read_shapes,
 )
 from ushape.io.annotations.shapes import Shape
-from ushape.types import Mask, ShapesMask, Split
+from ushape.types import Mask, ShapesMask
 
 NO_AREA_HINT = (
     "Bounding boxes, points and lines do not determine the pixels of an object. Draw polygons or "
@@ -172,14 +172,3 @@ def _describe_left_out(
             f"Left out: {pluralize(len(missing), 'annotated image')} not found, e.g. {missing[0]}."
         )
     return notes
-
-
-def splits_of(keys: Sequence[str]) -> dict[str, Split]:
-    """Return the parts that folders named train, val or test state; {} unless all are in one."""
-    parts: dict[str, Split] = {}
-    for key in keys:
-        stated = [SPLIT_WORDS[word] for word in key.lower().split("/")[:-1] if word in SPLIT_WORDS]
-        if stated:
-            parts[key] = stated[0]
-    complete = len(parts) == len(keys) and len(set(parts.values())) > 1
-    return parts if complete else {}
