@@ -120,7 +120,6 @@ def predict(
     console, folders, chosen = Console(quiet=quiet), run_folders(run), setting_list(settings)
     predictor = Predictor.open(folders, device, backend=backend, settings=chosen)
     inputs = _without_own_outputs(find_images(predictor, images, console.say), config.folder)
-    io.check_packages(path for image in inputs for path in files_of(image.case))
     made_by = _describe_origin(folders, predictor, chosen)
     lock = locked(config.folder) if config.folder else nullcontext()
     opened = PredictionWriter.open(config, predictor, inputs, made_by)
@@ -268,6 +267,7 @@ def find_images(
 
     Raises:
         DataError: if a name is not a path, or `find_inputs` raises it.
+        MissingPackageError: if a package that reads one of the files is not installed.
     """
     named = [images] if isinstance(images, (str, Path)) else list(images)
     other = [one for one in named if not isinstance(one, (str, Path))]
@@ -280,7 +280,9 @@ def find_images(
     plan = predictor.plan
     channels, dims = plan.preprocessing.channels, plan.recipe.network.dims
     paths = [Path(path) for path in named]
-    return find_inputs(paths, channels=channels, dims=dims, on_note=on_note)
+    found = find_inputs(paths, channels=channels, dims=dims, on_note=on_note)
+    io.check_packages(path for image in found for path in files_of(image.case))
+    return found
 
 
 def run_folders(run: Path | str | Sequence[Path | str]) -> list[Path]:

@@ -102,7 +102,14 @@ def spacing_of(data: Any, frames: int) -> tuple[float, ...] | None:
 
 
 def axes_of(cosines: list[float]) -> np.ndarray:
-    """Return unit vectors in rows: along a row (x), along a column (y), across the slice (z)."""
+    """Return unit vectors in rows: along a row (x), along a column (y), across the slice (z).
+
+    Shapes:
+        returns: (3, 3) float64.
+
+    Raises:
+        ValueError: if the two stated directions are not perpendicular.
+    """
     along_x, along_y = np.reshape(cosines, (2, 3))
     lengths = np.linalg.norm([along_x, along_y], axis=1)
     if np.abs(lengths - 1).max() > MAX_TILT or abs(along_x @ along_y) > MAX_TILT:
@@ -114,6 +121,11 @@ def axes_of(cosines: list[float]) -> np.ndarray:
 
 
 def numbers(values: Any) -> list[float]:
+    """Return the values of an element as numbers.
+
+    Raises:
+        ValueError: if one of them is not a finite number.
+    """
     found = [float(value) for value in values]
     if not all(map(math.isfinite, found)):
         raise ValueError(f"not all of these are finite numbers: {found}")

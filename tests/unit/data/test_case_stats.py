@@ -4,7 +4,6 @@ from PIL import Image
 
 from ushape.data.case_stats import (
     count_values,
-    fit_outline,
     make_thumbnail,
     measure_objects,
     scan_case,
@@ -27,18 +26,6 @@ def test_make_thumbnail_averages_channels_and_ignores_nan():
     assert thumbnail.shape == (32, 32)
     assert thumbnail[16, 16] == pytest.approx(4.0)
     assert np.isfinite(thumbnail).all()
-
-
-def test_fit_outline_measures_the_shift_of_a_mask():
-    image = np.zeros((1, 64, 64), dtype=np.float32)
-    image[0, 20:44, 20:44] = 100
-    codes = np.zeros((64, 64), dtype=np.uint8)
-    codes[16:40, 20:44] = 1  # Four pixels too high.
-    fit = fit_outline(image, codes)
-    assert fit.shift == (4, 0)
-    assert fit.best > fit.here
-    assert fit_outline(np.zeros_like(image), codes) is None
-    assert fit_outline(image, np.zeros_like(codes)) is None
 
 
 def test_scan_case_measures_values_and_objects(tmp_path):

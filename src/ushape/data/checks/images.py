@@ -20,6 +20,7 @@ MIN_FRAMES = 6
 
 
 def find_unpaired(dataset: DatasetStats) -> Iterator[Finding]:
+    """Report images without mask, masks without image, and masks that are not used."""
     for note in dataset.listing.notes:
         if note.startswith("Not used: "):
             yield Finding(
@@ -39,6 +40,7 @@ def find_unpaired(dataset: DatasetStats) -> Iterator[Finding]:
 
 
 def find_unreadable(dataset: DatasetStats) -> Iterator[Finding]:
+    """Find empty files and files that cannot be read."""
     broken = [stats for stats in dataset.case_stats if stats.error is not None]
     empty = [stats for stats in broken if stats.is_zero_bytes]
     damaged = [stats for stats in broken if not stats.is_zero_bytes]
@@ -124,6 +126,8 @@ def find_mixed_kinds(dataset: DatasetStats) -> Iterator[Finding]:
 
 
 def find_odd_images(dataset: DatasetStats) -> Iterator[Finding]:
+    """Find missing values, constant images, transparency, and channels that are identical."""
+
     def those(is_odd: Callable[[CaseStats], bool]) -> tuple[str, ...]:
         return tuple(stats.case.id for stats in dataset.readable if is_odd(stats))
 
@@ -183,6 +187,7 @@ def _minorities(
 
 
 def find_duplicates(dataset: DatasetStats) -> Iterator[Finding]:
+    """Find identical and nearly identical images; neighbors in one group may be similar."""
     selected = sorted(dataset.readable, key=lambda stats: natural_order(stats.case.id))
     place = {stats.case.id: index for index, stats in enumerate(selected)}
     found: dict[tuple[bool, bool], list[tuple[str, str]]] = {}

@@ -32,6 +32,7 @@ MAD_TO_SIGMA = 1.4826
 
 
 def find_empty(dataset: DatasetStats) -> Iterator[Finding]:
+    """Find masks without foreground."""
     if dataset.label_space is None:
         return
     selected = dataset.readable
@@ -159,6 +160,7 @@ def find_class_problems(dataset: DatasetStats) -> Iterator[Finding]:
 
 
 def find_copies_of_images(dataset: DatasetStats) -> Iterator[Finding]:
+    """Find masks that are copies of their image."""
     copies = [stats.case.id for stats in dataset.readable if stats.mask_is_image]
     if copies:
         yield Finding(

@@ -18,6 +18,9 @@ def find_labelme(folder: Path) -> LayoutMatch | None:
     """Find JSON files of LabelMe and the images that they name.
 
     The image is the file at `imagePath`, otherwise one with the name of the JSON file.
+
+    Raises:
+        DataError: if two files belong to one image, or if all images are left out.
     """
     files = [path for path in sorted(folder.rglob("*.json")) if _is_labelme_file(path)]
     if not files:
