@@ -88,8 +88,8 @@ def make_gallery(
     by_case = {picture.case: picture for picture in pictures}
     ranked = sorted((case for case in by_case if case in dice), key=lambda case: (dice[case], case))
     chosen = _choose_highlights(ranked, dice)
-    if alarms := [case for case in by_case if false_positives.get(case)]:
-        chosen[FALSE_POSITIVE] = max(alarms, key=lambda case: false_positives[case])
+    if wrong := [case for case in by_case if false_positives.get(case)]:
+        chosen[FALSE_POSITIVE] = max(wrong, key=lambda case: false_positives[case])
     order = [*chosen.values(), *ranked, *(case for case in by_case if case not in dice)]
     ordered = [by_case[case] for case in dict.fromkeys(order)]
     encoded = _encode_within(ordered, max_bytes)

@@ -54,8 +54,8 @@ def write_pages(folder: Path, report: Report) -> None:
 def write_report(path: Path, report: Report) -> None:
     """Write the report page atomically."""
     summary, scores = report.summary, worst_first(report.scores)
-    alarms = {case: false_positive_px(own) for case, own in by_case(scores).items()}
-    gallery = make_gallery(report.pictures, dice_by_case(scores), alarms)
+    false_positives = {case: false_positive_px(own) for case, own in by_case(scores).items()}
+    gallery = make_gallery(report.pictures, dice_by_case(scores), false_positives)
     page = plot_data(scores, summary, report.epochs, gallery)
     places = {case["id"]: place for place, case in enumerate(page["cases"])}
     write_page(

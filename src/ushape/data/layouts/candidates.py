@@ -46,8 +46,7 @@ class Candidate:
 
     def sample(self, keys: Iterable[str]) -> list[Path]:
         """Return up to FILES_READ files, evenly distributed over these keys."""
-        own = [self.paths[key] for key in sorted(keys)]
-        return [own[i] for i in np.unique(np.linspace(0, len(own) - 1, FILES_READ).astype(int))]
+        return spread([self.paths[key] for key in sorted(keys)])
 
 
 def choose_masks(
@@ -97,6 +96,12 @@ def choose_masks(
     return (rest[0].candidate if rest else None), notes
 
 
+def spread(paths: Sequence[Path]) -> list[Path]:
+    """Return up to FILES_READ files, evenly distributed over all of them."""
+    places = np.unique(np.linspace(0, len(paths) - 1, FILES_READ).astype(int))
+    return [paths[place] for place in places]
+
+
 def holds_few_values(paths: Sequence[Path]) -> bool:
     """Return whether some of these files, of which FILES_READ are read, could be masks.
 
@@ -108,9 +113,9 @@ def holds_few_values(paths: Sequence[Path]) -> bool:
 def values_of(paths: Sequence[Path]) -> set[int]:
     """Return the values of files, at least until there are too many; none if one is no mask."""
     values: set[int] = set()
-    for index in np.unique(np.linspace(0, len(paths) - 1, FILES_READ).astype(int)):
+    for path in spread(paths):
         try:
-            values.update(np.unique(io.read_mask(paths[index]).codes).tolist())
+            values.update(np.unique(io.read_mask(path).codes).tolist())
         except DataError:  # Fractional values or four channels: not a mask.
             return set()
         if len(values) > MAX_MASK_VALUES:

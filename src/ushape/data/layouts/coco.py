@@ -12,6 +12,7 @@ from ushape.data.classes.names import StatedClasses, merge_classes
 from ushape.data.layouts.base import LayoutMatch, index_images, join_parts
 from ushape.data.layouts.names import (
     SPLIT_WORDS,
+    annotation_folders,
     folders_below,
     images_below,
     key_below,
@@ -36,7 +37,7 @@ def find_coco(folder: Path) -> LayoutMatch | None:
     Raises:
         DataError: if there are several files for the same images, or as `pair_coco`.
     """
-    places = [folder, *(p for p in folders_below(folder) if p.name.lower() == "annotations")]
+    places = annotation_folders(folder)
     files = [path for place in places for path in sorted(place.glob("*.json")) if _is_coco(path)]
     if not files:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ushape.data.layouts.base import LayoutMatch
-from ushape.data.layouts.names import folders_below, images_below
+from ushape.data.layouts.names import annotation_folders, folders_below, images_below
 from ushape.data.layouts.shapes import ImageIndex, match_shapes
 from ushape.errors import DataError
 from ushape.io.annotations.cvat import is_cvat, read_cvat
@@ -18,7 +18,7 @@ def find_cvat(folder: Path) -> LayoutMatch | None:
     Raises:
         DataError: if there are several such files, or one that cannot be read.
     """
-    places = [folder, *(p for p in folders_below(folder) if p.name.lower() == "annotations")]
+    places = annotation_folders(folder)
     files = [path for place in places for path in sorted(place.glob("*.xml")) if is_cvat(path)]
     if not files:
         return None

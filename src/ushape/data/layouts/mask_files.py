@@ -11,6 +11,7 @@ import numpy as np
 from ushape import io
 from ushape.data.classes.names import StatedClasses
 from ushape.data.layouts.base import LayoutMatch, index_images, take_splits_from_keys
+from ushape.data.layouts.candidates import spread
 from ushape.data.layouts.names import MASK_WORDS, images_below, stem_key
 from ushape.errors import DataError
 from ushape.formatting import pluralize
@@ -18,9 +19,6 @@ from ushape.types import Mask, MaskParts
 
 UNITED = 255
 """Code of the pixels in any of several masks of one class."""
-
-FILES_READ = 6
-"""Number of mask files that are read to check that they have two values."""
 
 _WORD = re.compile(rf"(?<![a-z])({'|'.join(MASK_WORDS)}|class)(?![a-z])", re.IGNORECASE)
 
@@ -84,9 +82,8 @@ def _is_number(rest: str) -> bool:
 
 
 def _have_two_values(paths: Sequence[Path]) -> bool:
-    chosen = np.unique(np.linspace(0, len(paths) - 1, FILES_READ).astype(int))
     try:
-        return all(len(np.unique(io.read_mask(paths[n]).codes)) <= 2 for n in chosen)
+        return all(len(np.unique(io.read_mask(path).codes)) <= 2 for path in spread(paths))
     except DataError:
         return False
 

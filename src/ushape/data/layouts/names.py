@@ -81,6 +81,11 @@ def folders_below(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not _is_hidden(path))
 
 
+def annotation_folders(folder: Path) -> list[Path]:
+    """Return the folder and annotations/ in it, where tools put files about many images."""
+    return [folder, *(p for p in folders_below(folder) if p.name.lower() == "annotations")]
+
+
 def _is_hidden(folder: Path) -> bool:
     """Return whether a folder is hidden; archives of macOS contain a folder `__MACOSX`."""
     return folder.name.startswith(".") or folder.name == "__MACOSX"
