@@ -168,7 +168,10 @@ def differing_groups(folder: Path, wanted: DataSet, report: Report) -> list[str]
     found = []
     if not report.parts:
         found.append("no split is possible")
-    if not wanted.blocks and report.group_count != wanted.groups:
+    if wanted.blocks:
+        line = next((fact for fact in report.values["facts"] if fact.startswith("Groups: ")), "")
+        found += [] if "blocks of neighbor" in line else ["no blocks of neighbors"]
+    elif report.group_count != wanted.groups:
         found.append(f"{report.group_count} groups")
     if wanted.group_of is not None and report.parts:
         sides: dict[str, set[str]] = {}

@@ -14,6 +14,7 @@ import numpy as np
 from ushape import io
 from ushape.data.duplicates import Duplicates, merge_groups
 from ushape.data.grouping.names import MIN_GROUPS, NameGroups, find_name_groups
+from ushape.data.grouping.numbers import are_sampled_evenly, find_number_runs
 from ushape.data.grouping.similarity import are_alike, are_neighbors_alike, centered_pictures
 from ushape.data.grouping.stated import stated_keys
 from ushape.data.layouts.names import SPLIT_WORDS
@@ -71,10 +72,12 @@ def find_groups(
     """Return the groups that are stated, or infer them by the first rule that fits.
 
     Groups are stated by the option, a table, or the patients of DICOM files. The rules are, in this
-    order: leading folders and fields of the names (see `grouping.names`); a stack of neighboring
-    sections; each image by itself. A folder that states the split (`train/`) is not a group. If the
-    names indicate fewer than three groups, these are divided into blocks of neighbors, with a
-    warning.
+    order: runs of close numbers across the groups by name (`grouping.numbers`); leading folders and
+    fields of the names (`grouping.names`); a stack of neighboring sections; blocks of images that
+    are numbered in equal steps; runs of close numbers; each image by itself.
+
+    A folder that states the split (`train/`) is not a group. If the names indicate fewer than three
+    groups, these are divided into blocks of neighbors, with a warning.
 
     Args:
         thumbnails: Small gray image (T, T) by case id; shows which images are similar.
@@ -114,8 +117,14 @@ def _infer_groups(cases: Sequence[Case], thumbnails: Mapping[str, np.ndarray]) -
     first_of = {name: place for place, name in reversed(list(enumerate(names)))}
     unique = list(first_of)
     pictures = centered_pictures([thumbnails[cases[place].id] for place in first_of.values()])
-    found = find_name_groups(unique, lambda keys: are_alike(keys, pictures)) or NameGroups(())
+
+    def alike(keys: Sequence[str]) -> bool:
+        return are_alike(keys, pictures)
+
+    found = find_name_groups(unique, alike) or NameGroups(())
     if found.keys:
+        if runs := () if found.is_named else find_number_runs(unique, found.keys, alike):
+            return _group_runs(cases, names, dict(zip(unique, runs, strict=True)), found.keys)
         return _group_by_name(cases, names, dict(zip(unique, found.keys, strict=True)), found)
     # If the data state a split, other parts may restart at 1.
     if _is_stack([case for case in cases if case.split == "train"] or cases, thumbnails):
@@ -123,6 +132,10 @@ def _infer_groups(cases: Sequence[Case], thumbnails: Mapping[str, np.ndarray]) -
     coarse = dict(zip(unique, found.coarse, strict=True)) if found.coarse else {}
     if coarse and all(_INDEX.match(name) for name in names):
         return _group_blocks(cases, [coarse[name] for name in names])
+    if not coarse and are_sampled_evenly(unique):
+        return _group_blocks(cases, [""] * len(cases))
+    if not coarse and (runs := find_number_runs(unique, (), alike)):
+        return _group_runs(cases, names, dict(zip(unique, runs, strict=True)), found.kinds)
     return _group_singles(cases, found.kinds)
 
 
@@ -151,6 +164,21 @@ def _group_by_name(
         )
     kind: GroupingKind = "folder" if is_folder else "prefix"
     return _keep_split(_group_by(cases, keys, kind, text, warning=warning), names)
+
+
+def _group_runs(
+    cases: Sequence[Case], names: Sequence[str], run_of: Mapping[str, str], kinds: Sequence[str]
+) -> Grouping:
+    """Group cases with close numbers; `kinds` are fields that are not the groups."""
+    keys = [run_of[name] for name in names]
+    sizes = Counter(keys)
+    example = max(sorted(sizes, key=natural_order), key=lambda key: sizes[key])
+    members = [name for name, key in zip(names, keys, strict=True) if key == example][:2]
+    text = (
+        f"{len(sizes)}, by runs of close numbers in the names, whose images are alike "
+        f"({_each(keys)}), e.g. {' and '.join(members)}{_describe_kinds(sorted(set(kinds)))}"
+    )
+    return _keep_split(_group_by(cases, keys, "prefix", text), names)
 
 
 def _keep_split(grouping: Grouping, names: Sequence[str]) -> Grouping:
@@ -247,22 +275,33 @@ def _group_blocks(cases: Sequence[Case], coarse: Sequence[str]) -> Grouping:
         count = min(MAX_BLOCKS, max(MIN_GROUPS, len(own) // SECTIONS_PER_BLOCK), len(own))
         for block in np.array_split(np.arange(len(ordered)), count):
             first, last = ordered[block[0]].id, ordered[block[-1]].id
-            groups |= {ordered[index].id: f"{key} ({first} to {last})" for index in block}
-    blocks, larger = len(set(groups.values())), sorted(set(coarse))
-    shown = ", ".join(larger)
-    warning = (
+            groups |= {ordered[index].id: f"{key} ({first} to {last})".strip() for index in block}
+    return _describe_blocks([replace(case, group=groups[case.id]) for case in cases], coarse)
+
+
+def _describe_blocks(cases: list[Case], coarse: Sequence[str]) -> Grouping:
+    keys, larger = [case.group for case in cases], sorted(set(coarse))
+    blocks = f"{len(set(keys))} blocks of neighbor"
+    shown, noun = ", ".join(larger), "groups"
+    reason = (
         f"The names indicate only {pluralize(len(larger), 'group')} ({shown}); training, validation"
-        f" and test need one each. The images are split by {blocks} blocks of neighbors within "
-        "them instead, so that the scores apply to further images of the same groups, not to new "
-        f"groups. If the images do not belong together in this way, {OVERRULE}."
+        f" and test need one each. The images are split by {blocks}s within them instead"
     )
+    found = f"within {pluralize(len(larger), 'group')} indicated by the names ({shown})"
+    if larger == [""]:
+        noun = "videos"
+        reason = (
+            "The images are numbered in equal steps, as frames of a video are. They are split by "
+            f"{blocks}s"
+        )
+        found = "because they are numbered in equal steps"
     return Grouping(
-        cases=[replace(case, group=groups[case.id]) for case in cases],
+        cases=cases,
         kind="blocks",
         noun="blocks of images",
-        text=f"{blocks} blocks of neighboring images ({_each(list(groups.values()))}) within "
-        f"{pluralize(len(larger), 'group')} indicated by the names ({shown})",
-        warning=warning,
+        text=f"{blocks}ing images ({_each(keys)}) {found}",
+        warning=f"{reason}, so that the scores apply to further images of the same {noun}, not to "
+        f"new {noun}. If the images do not belong together in this way, {OVERRULE}.",
     )
 
 

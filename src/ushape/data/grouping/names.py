@@ -54,6 +54,9 @@ class NameGroups:
     kinds: tuple[str, ...] = ()
     """Words that are taken for kinds of images and not for groups."""
 
+    is_named: bool = False
+    """Whether an identifier, or a word such as patient beside a field, states the groups."""
+
 
 @dataclass(frozen=True)
 class _Token:
@@ -131,7 +134,7 @@ def find_name_groups(
         return found
     keys = tuple(_spread(names, usual, found.keys))
     coarse = tuple(_spread(names, usual, found.coarse)) if found.coarse else ()
-    return NameGroups(keys, coarse, found.kinds)
+    return NameGroups(keys, coarse, found.kinds, found.is_named)
 
 
 def _spread(names: Sequence[str], places: Sequence[int], keys: Sequence[str]) -> list[str]:
@@ -158,7 +161,8 @@ def _choose(
         if count == 1 or (last.role == "kind" and not (last.may_be_names and are_alike(keys))):
             continue
         if count >= MIN_GROUPS:
-            return NameGroups(keys, coarse, kinds)
+            is_named = any(columns[c].role == "subject" or columns[c].kind == "id" for c in chosen)
+            return NameGroups(keys, coarse, kinds, is_named)
         coarse = coarse or keys
     if coarse:
         return NameGroups((), coarse, kinds)

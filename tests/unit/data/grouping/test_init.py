@@ -88,10 +88,39 @@ def test_videos_are_groups_if_their_images_are_alike():
     assert set(groups_of(found)) == {"bear", "camel", "drift"}
 
 
+def test_images_of_close_numbers_are_a_group_if_they_are_alike():
+    """Exposures of one object share a counter; the exposure is not the group."""
+    members = cases(*(f"exp{e}_num_{1000 * n + 7 * e}" for n in range(1, 13) for e in (1, 2, 3)))
+
+    def exposure(case):
+        rng = np.random.default_rng(int(case.id.rpartition("_")[2]) // 1000)
+        return rng.standard_normal((8, 8)) + 0.3 * unlike(case)
+
+    found = infer(members, exposure)
+    assert [len(set(groups_of(found)[n : n + 3])) for n in range(0, 36, 3)] == [1] * 12
+    assert len(set(groups_of(found))) == 12
+    assert "exp1, exp2, exp3 are taken for kinds of images" in found.description
+    assert "--groups" in found.description
+    assert set(groups_of(infer(members, unlike))) == {"exp1", "exp2", "exp3"}
+    renamed = cases(*(case.id.replace("exp", "patient") for case in members))
+    assert set(groups_of(infer(renamed, exposure))) == {"patient1", "patient2", "patient3"}
+
+
 def test_grouping_of_different_numbered_images_is_single():
     found = infer(cases(*(f"img_{n:03d}" for n in range(30))), unlike)
     assert found.kind == "single"
     assert len(set(groups_of(found))) == 30
+
+
+def test_images_numbered_in_equal_steps_are_split_by_blocks_with_a_warning():
+    found = infer(cases(*(f"frame_{n:04d}" for n in range(0, 240, 10))), unlike)
+    assert (found.kind, found.noun) == ("blocks", "blocks of images")
+    assert groups_of(found)[:4] == ["(frame_0000 to frame_0020)"] * 3 + [
+        "(frame_0030 to frame_0050)"
+    ]
+    assert len(set(groups_of(found))) == 8
+    assert "numbered in equal steps" in found.warning
+    assert "--groups" in found.warning
 
 
 def test_grouping_of_similar_sections_is_a_stack_in_blocks():
