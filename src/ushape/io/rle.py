@@ -160,7 +160,7 @@ class SubmissionWriter:
         whole = 0
         for line in complete_lines(self.partial):
             try:
-                name, _ = _row_of(line.decode())
+                name, _ = _row_of(line.decode(errors="surrogateescape"))
             except ValueError:  # Zeros that a power failure left.
                 break
             whole += len(line)
@@ -198,7 +198,7 @@ def _line_of(name: str, runs: str) -> bytes:
         raise DataError(
             f"{name!r} cannot be the name of an image in a submission.",
             code="submission_name",
-            hint="Rename the image file, without line breaks and undecodable bytes.",
+            hint="Rename the image file, without line breaks and control characters.",
         )
     return line
 

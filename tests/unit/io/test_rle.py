@@ -168,7 +168,7 @@ def test_submission_writer_overwrites_only_when_complete(tmp_path):
     assert [name for name, _ in read_submission(path)] == ["c.jpg"]
 
 
-@pytest.mark.parametrize("name", ["", "a\nb.jpg", "a\0.jpg", "\udcff.jpg"])
+@pytest.mark.parametrize("name", ["", "a\nb.jpg", "a\0.jpg", "\ud800.jpg"])
 def test_submission_writer_refuses_invalid_names(tmp_path, name):
     with SubmissionWriter(tmp_path / "submit.csv") as writer:
         with raises_code(DataError, "submission_name"):
@@ -176,6 +176,16 @@ def test_submission_writer_refuses_invalid_names(tmp_path, name):
         writer.write("a.jpg", MASK)
         with raises_code(DataError, "duplicate_name"):
             writer.write("a.jpg", MASK)
+
+
+def test_submission_writer_keeps_the_bytes_of_names_that_are_not_utf_8(tmp_path):
+    path = tmp_path / "submit.csv"
+    writer = SubmissionWriter(path)
+    writer.write("\udcff.jpg", MASK)
+    writer.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    with SubmissionWriter(path) as writer:
+        assert writer.done == {"\udcff.jpg"}
+    assert path.read_bytes().splitlines()[1].startswith(b"\xff.jpg,")
 
 
 def test_submission_writer_refuses_other_suffixes(tmp_path):
