@@ -43,9 +43,10 @@ class Job:
 def jobs(place: Path) -> dict[str, Job]:
     """Return the commands by name, for inputs that `prepare` has made."""
     data, run = place / "data", place / "trained"
+    many = place / "many"
     return {
         "training": Job(lambda out: ["train", data, "-o", out, *TRAINING], RESULTS),
-        "prediction": Job(lambda out: ["predict", run, data / "images", "-o", out], ("*.png",)),
+        "prediction": Job(lambda out: ["predict", run, many / "images", "-o", out], ("*.png",)),
         "folds": Job(
             lambda out: ["cross-validate", data, "--folds", "2", "-o", out, *TRAINING],
             tuple(f"fold-*/{name}" for name in RESULTS),
@@ -55,7 +56,7 @@ def jobs(place: Path) -> dict[str, Job]:
             tuple(f"groups-*/{name}" for name in RESULTS),
         ),
         "check --fix": Job(
-            lambda out: ["check", data, "--fix", out, "-o", place / "check"], ("**/*",)
+            lambda out: ["check", many, "--fix", out, "-o", place / "check"], ("**/*",)
         ),
         "fetch": Job(
             lambda out: ["fetch", "isbi2012", "--from", place / "source.zip", "--to", out],
@@ -68,10 +69,11 @@ def prepare(commands: Commands) -> None:
     """Make the inputs of all commands."""
     place = commands.folder
     commands.run("example", place / "data", "--count", "12")
+    commands.run("example", place / "many", "--count", "100")
     commands.run("train", place / "data", "-o", place / "trained", *TRAINING)
     with zipfile.ZipFile(place / "source.zip", "w") as archive:
         for part, name in (("images", "image"), ("masks", "label")):
-            for path in sorted((place / "data" / part).iterdir()):
+            for path in sorted((place / "many" / part).iterdir()):
                 archive.write(path, f"train/{name}/{path.name}")
 
 

@@ -5,6 +5,9 @@ how to continue, no traceback may be shown, and the repeated command must succee
 the first Ctrl-C during training ends it early, with scores and exit code 0; and a command that is
 stopped for 35 s and continued must end as if nothing had happened.
 
+A signal counts only if it reached the command: if the command has ended before, it is repeated with
+an earlier signal, and is judged wrong if that does not help either.
+
 The full disk is a limit on the size of files (RLIMIT_FSIZE), with which writing fails in the same
 way.
 
@@ -14,6 +17,7 @@ way.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import resource
 import shutil
 import signal
@@ -31,6 +35,13 @@ from commands import Commands, Limits, RefusedError, WrongResultError, shorten
 ENDS = {"SIGTERM": 143, "SIGINT": 130, "SIGHUP": 129}
 """Exit code after each signal."""
 
+MOMENTS = (0.6, 0.45, 0.3)
+"""Moments of a signal, as shares of the duration; the next one is tried if the command has
+ended before the signal."""
+
+TRAININGS = ("training", "folds", "learning curve")
+"""Commands that the first Ctrl-C may end early with exit code 0."""
+
 FULL_DISK_BYTES = {"training": 20_000, "prediction": 300, "check --fix": 1000, "fetch": 1000}
 """Size of a file above which writing fails."""
 
@@ -41,6 +52,8 @@ def main() -> None:
     parser.add_argument("commands", nargs="*", help="Names of commands; all by default.")
     parser.add_argument("--stopped", type=float, default=35.0, help="Seconds of SIGSTOP.")
     given = parser.parse_args()
+    for name in ENDS:  # nohup and background jobs ignore signals, which the commands would inherit.
+        signal.signal(getattr(signal, name), signal.default_int_handler)
     wrong = 0
     with tempfile.TemporaryDirectory(prefix="signals_") as place:
         commands = Commands(Path(place), Limits(cpu_s=600, wall_s=1200))
@@ -73,45 +86,55 @@ def try_faults(
         out = commands.folder / "out"
         shutil.rmtree(out, ignore_errors=True)
         if fault == "SIGSTOP":
-            code, text = stop_and_continue(commands, job, out, duration / 2, stopped_s)
-            problem = "" if code == 0 and digests(out, job) == right else "another result"
+            code, text, problem = stop_and_continue(commands, job, out, duration, stopped_s)
+            if not problem and (code != 0 or digests(out, job) != right):
+                problem = "another result"
         elif fault == "full disk":
             code, text = on_full_disk(commands, name, job, out)
             problem = judge_refusal(code, text)
         elif fault == "two at once":
             code, text, problem = two_at_once(commands, job, out, right)
         else:
-            code, text = send(commands, job, out, getattr(signal, fault), 0.6 * duration)
+            code, text = send(commands, job, out, getattr(signal, fault), duration)
             problem = judge_end(name, fault, code, text)
         if not problem and fault != "two at once":
             problem = repeat(commands, name, job, out, right, fault)
         yield fault, code, last_line(text), problem
 
 
-def send(commands: Commands, job: Job, out: Path, number: int, after_s: float) -> tuple[int, str]:
+def send(
+    commands: Commands, job: Job, out: Path, number: int, duration_s: float
+) -> tuple[int, str]:
     """Start a command, send a signal to it, and return its exit code and output."""
-    process = commands.start(*job.arguments(out))
-    try:
-        process.wait(after_s)
-    except subprocess.TimeoutExpired:
-        process.send_signal(number)
-    text, _ = process.communicate()
+    for moment in MOMENTS:
+        shutil.rmtree(out, ignore_errors=True)
+        process = commands.start(*job.arguments(out))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(moment * duration_s)
+        process.send_signal(number)  # Does nothing if the command has ended.
+        text, _ = process.communicate()
+        if process.returncode != 0 or "Stopped" in text:
+            break
     return process.returncode, text
 
 
 def stop_and_continue(
-    commands: Commands, job: Job, out: Path, after_s: float, stopped_s: float
-) -> tuple[int, str]:
+    commands: Commands, job: Job, out: Path, duration_s: float, stopped_s: float
+) -> tuple[int, str, str]:
     """Stop a command for some time, and let it continue."""
-    process = commands.start(*job.arguments(out))
-    try:
-        process.wait(after_s)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGSTOP)
-        time.sleep(stopped_s)
-        process.send_signal(signal.SIGCONT)
-    text, _ = process.communicate()
-    return process.returncode, text
+    for moment in MOMENTS:
+        shutil.rmtree(out, ignore_errors=True)
+        process = commands.start(*job.arguments(out))
+        try:
+            process.wait(moment * duration_s)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGSTOP)
+            time.sleep(stopped_s)
+            process.send_signal(signal.SIGCONT)
+            text, _ = process.communicate()
+            return process.returncode, text, ""
+        text, _ = process.communicate()
+    return process.returncode, text, "it ended before the signal"
 
 
 def on_full_disk(commands: Commands, name: str, job: Job, out: Path) -> tuple[int, str]:
@@ -149,8 +172,10 @@ def judge_end(name: str, fault: str, code: int, text: str) -> str:
     """Return what is wrong with the end of a command after a signal; '' if nothing is."""
     if "Traceback" in text:
         return "traceback"
-    if code == 0 and (fault == "SIGINT" or "Stopped" not in text):
-        return ""  # Ctrl-C has ended a training early, or the command was faster.
+    if code == 0 and "Stopped" not in text:
+        return "it ended before the signal, or ignored it"
+    if code == 0 and fault == "SIGINT" and name in TRAININGS:
+        return ""
     if code != ENDS[fault]:
         return f"exit code {code} instead of {ENDS[fault]}"
     return "" if "Stopped" in text else "no message"
@@ -169,7 +194,7 @@ def repeat(
     commands: Commands, name: str, job: Job, out: Path, right: dict[str, str], fault: str
 ) -> str:
     """Repeat a command after a fault; return what is wrong, '' if nothing is."""
-    ended_early = fault == "SIGINT" and name in ("training", "folds", "learning curve")
+    ended_early = fault == "SIGINT" and name in TRAININGS
     if name == "check --fix" and out.exists():
         return "" if digests(out, job) == right else "another result"
     is_run = name == "training" and (out / "plan.json").exists()
