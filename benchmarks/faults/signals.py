@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kills import Job, digests, jobs, prepare
@@ -34,6 +34,8 @@ from commands import Commands, Limits, RefusedError, WrongResultError, shorten
 
 ENDS = {"SIGTERM": 143, "SIGINT": 130, "SIGHUP": 129}
 """Exit code after each signal."""
+
+FAULTS = (*ENDS, "SIGSTOP", "full disk", "two at once")
 
 MOMENTS = (0.6, 0.45, 0.3)
 """Moments of a signal, as shares of the duration; the next one is tried if the command has
@@ -50,6 +52,7 @@ def main() -> None:
     """Try every command with every signal, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("commands", nargs="*", help="Names of commands; all by default.")
+    parser.add_argument("--faults", nargs="+", choices=FAULTS, default=FAULTS)
     parser.add_argument("--stopped", type=float, default=35.0, help="Seconds of SIGSTOP.")
     given = parser.parse_args()
     for name in ENDS:  # nohup and background jobs ignore signals, which the commands would inherit.
@@ -64,7 +67,9 @@ def main() -> None:
         for name, job in jobs(Path(place)).items():
             if given.commands and name not in given.commands:
                 continue
-            for fault, code, message, problem in try_faults(commands, name, job, given.stopped):
+            for fault, code, message, problem in try_faults(
+                commands, name, job, given.faults, given.stopped
+            ):
                 wrong += bool(problem)
                 answer = f"no: {problem}" if problem else "yes"
                 shown = shorten(message, 200)
@@ -73,7 +78,7 @@ def main() -> None:
 
 
 def try_faults(
-    commands: Commands, name: str, job: Job, stopped_s: float
+    commands: Commands, name: str, job: Job, faults: Sequence[str], stopped_s: float
 ) -> Iterator[tuple[str, int, str, str]]:
     """Yield each fault with the exit code, the last line, and what is wrong with them."""
     expected = commands.folder / "expected"
@@ -82,7 +87,7 @@ def try_faults(
     commands.run(*job.arguments(expected))
     duration = time.monotonic() - started
     right = digests(expected, job)
-    for fault in (*ENDS, "SIGSTOP", "full disk", "two at once"):
+    for fault in faults:
         out = commands.folder / "out"
         shutil.rmtree(out, ignore_errors=True)
         if fault == "SIGSTOP":

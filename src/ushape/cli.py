@@ -18,7 +18,7 @@ from typer.models import ParameterInfo
 
 from ushape._version import __version__
 from ushape.api import FUNCTIONS, load_function
-from ushape.errors import UshapeError
+from ushape.errors import UshapeError, explained, require_address_space
 from ushape.formatting import printable
 
 SUMMARY = "U-Net segmentation, from a folder of images and masks to an evaluated model."
@@ -108,6 +108,7 @@ def _with_help(parameter: inspect.Parameter, docs: dict[str, str]) -> inspect.Pa
 def call(name: str, /, *arguments: Any, **options: Any) -> Any:
     """Call a public function with the options that were given or have a default."""
     given = {key: value for key, value in options.items() if value is not None}
+    require_address_space()
     return load_function(name)(*arguments, **given)
 
 
@@ -391,17 +392,11 @@ def main() -> None:
         app(with_current_names(sys.argv[1:]))
     except UshapeError as error:
         print_error(error)
-    except OSError as error:
-        if error.strerror is None:
+    except Exception as error:
+        known = explained(error)
+        if known is None:
             raise
-        place = f"{error.filename}: " if error.filename else ""
-        hint = "Check the path, the free space and the permissions."
-        print_error(UshapeError(f"{place}{error.strerror}.", code="system_error", hint=hint))
-    except RuntimeError as error:  # Python before 3.13 does not raise OSError.
-        if not str(error).startswith("Symlink loop"):
-            raise
-        hint = "Remove this link, which leads back to itself."
-        print_error(UshapeError(f"{error}.", code="link_loop", hint=hint))
+        print_error(known)
 
 
 def _require_working_directory() -> None:

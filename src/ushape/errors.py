@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -124,3 +125,53 @@ def check_range(
         raise ConfigError(
             f"{name} is {value}; it must be {limits}.", code="value_out_of_range", hint=hint
         )
+
+
+MINIMUM_ADDRESS_BYTES = 1_500_000_000
+"""Smallest limit of virtual memory that is accepted. PyTorch, SciPy and OpenCV map 0.8 GB when they
+are loaded, and a small training 1.8 GB. With less, OpenBLAS may request memory in an endless loop
+that no signal ends."""
+
+NO_MEMORY = re.compile(
+    "out of memory|can't allocate memory|cannot allocate memory|failed to map segment"
+    "|can't start new thread",
+    re.IGNORECASE,
+)
+"""Messages of allocators, of the loader of shared libraries, and of threads without a stack."""
+
+LESS_MEMORY = (
+    "Close other programs, or raise the limit: ulimit -v unlimited in a shell, or the memory of "
+    "the job on a cluster."
+)
+"""Hint of errors about memory."""
+
+
+def require_address_space() -> None:
+    """Check that the limit of virtual memory allows the libraries to be loaded.
+
+    Raises:
+        UshapeError: if the limit is too low.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit.
+        return
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < MINIMUM_ADDRESS_BYTES:
+        raise UshapeError(
+            f"The limit of virtual memory is {limit / 1e9:.1f} GB, but at least "
+            f"{MINIMUM_ADDRESS_BYTES / 1e9:.1f} GB are needed.",
+            code="memory_limit",
+            hint=LESS_MEMORY,
+        )
+
+
+def explained(error: Exception) -> UshapeError | None:
+    """Return the error with its cause and what to do, or None if it is of no known kind."""
+    if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+        return UshapeError("There is not enough memory.", code="memory_exhausted", hint=LESS_MEMORY)
+    if isinstance(error, OSError) and error.strerror is not None:
+        place = f"{error.filename}: " if error.filename else ""
+        hint = "Check the path, the free space and the permissions."
+        return UshapeError(f"{place}{error.strerror}.", code="system_error", hint=hint)
+    return None

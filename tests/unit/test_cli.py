@@ -114,7 +114,7 @@ def test_main_names_a_missing_working_directory(tmp_path, monkeypatch, capsys):
 
 def test_main_names_a_link_that_leads_back_to_itself(tmp_path, monkeypatch, capsys):
     (tmp_path / "loop").symlink_to("loop")
-    monkeypatch.setattr(cli, "app", lambda arguments: (tmp_path / "loop").resolve(strict=True))
+    monkeypatch.setattr(cli, "app", lambda arguments: (tmp_path / "loop").read_bytes())
     with pytest.raises(SystemExit) as error:
         cli.main()
     assert error.value.code == 2

@@ -1,14 +1,18 @@
+import errno
+import subprocess
 import sys
 
 import pytest
 
 from codes import raises_code
 from ushape.errors import (
+    MINIMUM_ADDRESS_BYTES,
     ConfigError,
     DataError,
     MissingPackageError,
     PlanError,
     check_range,
+    explained,
     require_package,
 )
 
@@ -30,3 +34,37 @@ def test_require_package_imports_the_module():
 def test_check_range_refuses_numbers_that_are_not_finite_or_too_small(value):
     with raises_code(ConfigError, "value_out_of_range"):
         check_range("strength", value, 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "x"), "system_error"),
+        (MemoryError(), "memory_exhausted"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "memory_exhausted"),
+        (ImportError("lib.so: failed to map segment from shared object"), "memory_exhausted"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "memory_exhausted"),
+    ],
+)
+def test_errors_of_the_system_are_explained(error, code):
+    assert explained(error).code == code
+    assert explained(error).hint
+
+
+def test_mistakes_in_the_code_are_not_explained():
+    assert explained(ValueError("a mistake")) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sets a limit of Linux")
+def test_low_limit_of_virtual_memory_is_refused_before_libraries_are_loaded():
+    limit = MINIMUM_ADDRESS_BYTES - 1
+    code = (
+        f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({limit}, {limit}));"
+        "import sys; sys.argv = ['ushape', 'train', 'data'];"
+        "from ushape.__main__ import main; main()"
+    )
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 2
+    assert "virtual memory is 1.5 GB" in found.stderr
+    assert "Hint: " in found.stderr

@@ -147,3 +147,9 @@ def test_every_public_name_exists():
     assert {*FUNCTIONS, "UshapeError", "__version__"} <= set(ushape.__all__)
     assert set(ushape.__all__) <= set(dir(ushape))
     assert callable(ushape.predict)
+
+
+@pytest.mark.parametrize("path", MODULES.values(), ids=MODULES)
+def test_paths_are_resolved_without_an_exception_for_link_loops(path):
+    """`Path.resolve` raises RuntimeError before Python 3.13; `real_path` does not."""
+    assert ".resolve()" not in path.read_text(encoding="utf-8")

@@ -26,6 +26,7 @@ from ushape.evaluation.storage import Report, save_report
 from ushape.evaluation.summary import Summary, summarize
 from ushape.formatting import command_line, pluralize
 from ushape.inference.predictor import Predictor
+from ushape.io.files import real_path
 from ushape.labels import LabelSpace
 from ushape.planning.plan import Plan
 from ushape.planning.run import Run
@@ -67,15 +68,15 @@ class KnownCases:
         if any(case.page is not None for case in cases):  # One file holds many images.
             return len({case.id for case in cases} & set(self.used))
         used = [self.images[case_id] for case_id in self.used]
-        known = {path.resolve() for path in used}
+        known = {real_path(path) for path in used}
         by_size: dict[int, list[Path]] = {}
         for path in used:
             if path.is_file():
                 by_size.setdefault(path.stat().st_size, []).append(path)
 
         def is_seen(image: Path) -> bool:
-            if image.resolve() in known or not image.is_file():
-                return image.resolve() in known
+            if real_path(image) in known or not image.is_file():
+                return real_path(image) in known
             alike = by_size.get(image.stat().st_size, [])
             return any(filecmp.cmp(image, path, shallow=False) for path in alike)
 
@@ -84,8 +85,8 @@ class KnownCases:
     def describe_leaks(self, cases: Sequence[Case], seen_cases: int) -> list[str]:
         """Describe whether the network may have seen the cases, or related ones, before."""
         known = {self.groups[case_id] for case_id in self.used}
-        test = {self.images[case_id].resolve() for case_id in self.splits.test}
-        if not test >= {case.image.resolve() for case in cases}:
+        test = {real_path(self.images[case_id]) for case_id in self.splits.test}
+        if not test >= {real_path(case.image) for case in cases}:
             line = "These cases are not the test set; their groups were not compared with training."
         elif shared := sorted({case.group for case in cases} & known):
             line = f"Groups that were also used in training or validation: {len(shared)} "
@@ -194,7 +195,7 @@ def _make_report(
         confusion=evaluation.confusion,
     )
     return Report(
-        title=f"{run.folder.resolve().name}: {what}",
+        title=f"{real_path(run.folder).name}: {what}",
         summary=summary,
         scores=tuple(scores),
         epochs=tuple(run.load_metrics()),

@@ -24,7 +24,7 @@ from ushape.console import Console
 from ushape.data.checksum import dataset_checksum
 from ushape.data.discovery import discover
 from ushape.errors import REPEAT, ConfigError, RunError, UshapeError, way_on_after_interrupt
-from ushape.io.files import read_json, remove_leftovers, write_json
+from ushape.io.files import read_json, real_path, remove_leftovers, write_json
 from ushape.io.lock import is_unused, locked
 from ushape.planning.hardware import inspect_machine
 from ushape.planning.recipe import Recipe
@@ -44,8 +44,8 @@ def describe_request(
     """Return the request as the JSON file of a series stores it."""
     folder = optional_path(masks)
     return {
-        "data": str(Path(data).resolve()),
-        "masks": str(folder.resolve()) if folder else None,
+        "data": str(real_path(Path(data))),
+        "masks": str(real_path(folder)) if folder else None,
         **more,
         "recipe": config.to_dict(recipe),
     }

@@ -19,7 +19,7 @@ from ushape.data.scan import class_shares
 from ushape.data.splits import PARTS
 from ushape.errors import REPEAT, way_on_after_interrupt
 from ushape.formatting import pluralize
-from ushape.io.files import write_bytes
+from ushape.io.files import real_path, write_bytes
 from ushape.io.lock import locked
 from ushape.planning.data_settings import apply_data_settings
 from ushape.planning.recipes import load_recipe
@@ -68,7 +68,7 @@ def check(
     recipe = config.override(base, settings)
     stats = scan(folder, masks, recipe.labels, console, groups=groups or recipe.groups)
     result = check_dataset(stats, split=recipe.split, seed=recipe.seed)
-    target = Path(output) if output else Path("checks") / folder.resolve().name
+    target = Path(output) if output else Path("checks") / real_path(folder).name
     target.mkdir(parents=True, exist_ok=True)
     text = json.dumps(as_values(result), indent=2)
     write_bytes(target / "check.json", (text + "\n").encode())

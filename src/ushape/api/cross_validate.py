@@ -19,7 +19,7 @@ from ushape.evaluation.case_images import ImageSelection
 from ushape.evaluation.scores import CaseScore, by_case
 from ushape.evaluation.storage import Report, load_report, save_report
 from ushape.evaluation.summary import Summary, join_summaries, summarize
-from ushape.io.files import write_bytes
+from ushape.io.files import real_path, write_bytes
 from ushape.planning.recipe import Recipe
 from ushape.planning.run import Run
 from ushape.reports.report import AUDIT_PAGE, write_audit, write_pages
@@ -181,7 +181,7 @@ def _sum_up(base: Path, runs: Sequence[Run], folds: int, console: Console) -> Su
         selection.add(of_case[picture.case], picture)
     is_whole = len(runs) == folds
     tested = "each group tested once" if is_whole else "the other folds are not yet trained"
-    title = f"{base.resolve().name}: {len(runs)} of {folds} folds, {tested}"
+    title = f"{real_path(base).name}: {len(runs)} of {folds} folds, {tested}"
     report = Report(
         title=title,
         summary=summary,

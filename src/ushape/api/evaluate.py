@@ -16,6 +16,7 @@ from ushape.evaluation.storage import refuse_existing
 from ushape.evaluation.summary import Summary
 from ushape.formatting import pluralize
 from ushape.inference.predictor import Predictor
+from ushape.io.files import real_path
 from ushape.io.lock import locked
 from ushape.labels import LabelSpace
 from ushape.planning.custom_code import allow_code
@@ -67,7 +68,7 @@ def evaluate(
     else:
         grouping, mask_space = _scan_other_data(data, masks, predictor.plan, groups, console)
         cases, noun = grouping.cases, grouping.noun
-        target = opened.folder / "evaluations" / Path(data).resolve().name
+        target = opened.folder / "evaluations" / real_path(Path(data)).name
         what = f"{pluralize(len(cases), 'case')} of {data}"
     target = Path(output) if output else target
     with locked(target), way_on_after_interrupt(REPEAT):

@@ -18,8 +18,9 @@ from ushape.errors import DataError, check_range
 from ushape.evaluation.learning_curve import LearningCurve, make_curve
 from ushape.evaluation.scores import read_scores
 from ushape.formatting import pluralize
-from ushape.io.files import write_json
+from ushape.io.files import real_path, write_json
 from ushape.planning.planner import Planned
+from ushape.planning.processor import threads_restored
 from ushape.planning.recipe import Recipe
 from ushape.planning.run import Run
 from ushape.reports.learning_curve import write_curve
@@ -48,6 +49,7 @@ class Design:
     """Steps in an epoch of each point if epochs are given: as many as with all groups."""
 
 
+@threads_restored()
 def learning_curve(
     data: Path | str,
     *,
@@ -286,7 +288,7 @@ def _sum_up(
         "so their points may be slightly too high.",
         f"Seed {recipe.seed}; the report of each point is in its folder.",
     ]
-    page = write_curve(base, curve, f"{base.resolve().name}: learning curve", notes)
+    page = write_curve(base, curve, f"{real_path(base).name}: learning curve", notes)
     console.say(curve.verdict)
     console.say(doubt)
     console.say(f"Learning curve: {page}")

@@ -13,7 +13,7 @@ from ushape.api.predict import find_images, run_folders
 from ushape.config import setting_list
 from ushape.errors import DataError, RunError
 from ushape.inference.predictor import Predictor
-from ushape.io.files import refuse_existing_output
+from ushape.io.files import real_path, refuse_existing_output
 from ushape.io.orientation import as_stored
 from ushape.planning.custom_code import allow_code
 from ushape.types import Case, Grid, MaskEncoding, Pixels, Prediction, TiffMetadata
@@ -60,7 +60,7 @@ class Result:
             DataError: if masks cannot be written in this format.
         """
         target = Path(path)
-        if self.image is not None and target.resolve() == self.image.resolve():
+        if self.image is not None and real_path(target) == real_path(self.image):
             raise RunError(
                 f"The output {target} is the input image.",
                 code="output_is_input",

@@ -12,13 +12,13 @@ from ushape.console import Clock, Console
 from ushape.data.checks import check_before_training
 from ushape.data.scan import DatasetStats, describe_dataset, scan_dataset
 from ushape.errors import ConfigError
-from ushape.io.files import refuse_existing_output, write_json
+from ushape.io.files import real_path, refuse_existing_output, write_json
 from ushape.labels import LabelConfig
 from ushape.planning.data_settings import apply_data_settings
 from ushape.planning.hardware import inspect_machine, keep_memory
 from ushape.planning.plan import Plan, load_plan
 from ushape.planning.planner import Planned, adopt_plan, make_plan
-from ushape.planning.processor import leave_cores_to_others
+from ushape.planning.processor import leave_cores_to_others, threads_restored
 from ushape.planning.recipe import Recipe, with_some_rate
 from ushape.planning.recipes import load_recipe
 
@@ -83,6 +83,7 @@ class TrainOptions:
         return cls(recipe=given.recipe, plan=given, splits=optional_path(splits))
 
 
+@threads_restored()
 def plan(
     data: Path | str,
     *,
@@ -226,7 +227,7 @@ def optional_path(path: Path | str | None) -> Path | None:
 
 def output_folder(output: Path | str | None, data: Path | str, suffix: str = "") -> Path:
     """Return the output if it is given, else runs/NAME of the data with a suffix."""
-    return optional_path(output) or Path("runs") / (Path(data).resolve().name + suffix)
+    return optional_path(output) or Path("runs") / (real_path(Path(data)).name + suffix)
 
 
 def _complete_recipe(

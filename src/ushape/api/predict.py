@@ -24,6 +24,7 @@ from ushape.inference.prefetch import overlap
 from ushape.inference.streaming import StreamedImage, StreamedPrediction
 from ushape.instances.contours import class_styles, drawing_colors
 from ushape.io import ProbabilityType
+from ushape.io.files import real_path
 from ushape.io.lock import locked
 from ushape.io.rle import Order
 from ushape.labels.colors import name_color
@@ -322,8 +323,8 @@ def _without_own_outputs(inputs: Sequence[Input], folder: Path | None) -> list[I
     """Leave out the masks of an earlier call, if the output folder is below the input folder."""
     if folder is None:
         return list(inputs)
-    place = folder.resolve()
-    others = [one for one in inputs if not one.case.image.resolve().is_relative_to(place)]
+    place = real_path(folder)
+    others = [one for one in inputs if not real_path(one.case.image).is_relative_to(place)]
     return others or list(inputs)  # All of them are in that folder, so they were named on purpose.
 
 

@@ -10,7 +10,7 @@ from ushape.errors import ConfigError, RunError
 from ushape.evaluation.comparison import Comparison
 from ushape.evaluation.storage import CARD, PAGE, load_report
 from ushape.formatting import group_label, pluralize
-from ushape.io.files import refuse_existing_output
+from ushape.io.files import real_path, refuse_existing_output
 from ushape.reports.comparison import Side, compare_sides, most_changed, write_comparison
 from ushape.reports.report import write_card, write_report
 
@@ -126,7 +126,7 @@ def _short_names(folders: Sequence[Path]) -> list[str]:
     Raises:
         RunError: if a folder is given twice.
     """
-    parts = [folder.resolve().parts for folder in folders]
+    parts = [real_path(folder).parts for folder in folders]
     for length in range(1, max(map(len, parts)) + 1):
         names = ["/".join(own[-length:]) for own in parts]
         if len(set(names)) == len(names):

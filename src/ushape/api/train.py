@@ -33,6 +33,7 @@ from ushape.planning.custom_code import allow_code
 from ushape.planning.hardware import inspect_machine, keep_memory
 from ushape.planning.plan import Plan
 from ushape.planning.planner import Planned
+from ushape.planning.processor import threads_restored
 from ushape.planning.recipe import Recipe
 from ushape.planning.run import Run
 from ushape.training.trainer import FitResult, fit, train_within_memory
@@ -56,6 +57,7 @@ class TrainResult:
         return f"TrainResult(folder={str(self.folder)!r}, summary={self.summary!r})"
 
 
+@threads_restored()
 def train(
     data: Path | str,
     *,
@@ -146,6 +148,7 @@ def _plan_run(
     return planned, facts
 
 
+@threads_restored()
 def resume(run: Path | str, *, recipe: str | None = None, quiet: bool = False) -> TrainResult:
     """Continue an interrupted training.
 

@@ -19,6 +19,7 @@ from ushape.data.layouts.table import TABLES, read_images
 from ushape.data.layouts.volumes import join_modalities
 from ushape.errors import DataError
 from ushape.formatting import display_name, pluralize
+from ushape.io.files import real_path
 from ushape.io.streaming import open_bands
 from ushape.types import Case
 
@@ -85,7 +86,7 @@ def find_inputs(
             code="no_images",
             hint="Name image files, or folders that contain them.",
         )
-    found = list({one.case.image.resolve(): one for one in reversed(found)}.values())[::-1]
+    found = list({real_path(one.case.image): one for one in reversed(found)}.values())[::-1]
     if dims == 2 and len(found) <= MAX_STACKS:
         found = [page for one in found for page in _pages_of(one)]
     found = _without_channel_number(found)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,11 +14,11 @@ from torch import nn
 
 from ushape import config
 from ushape.data.preprocessing import read_classes
-from ushape.errors import ConfigError, RunError, UshapeError
+from ushape.errors import RunError, UshapeError
 from ushape.inference.backends import installed, open_backend
 from ushape.inference.network import Network, Precision
 from ushape.inference.sliding_window import TileSettings, sliding_window
-from ushape.io.files import write_json
+from ushape.io.files import read_sealed_json, write_sealed_json
 from ushape.labels import LabelSpace
 from ushape.metrics.overlap import count_overlap, dice, mean_known
 from ushape.planning.hardware import Machine
@@ -159,7 +158,7 @@ def select_backend(
     found = BackendChoice(
         chosen=chosen, machine=machine.name, packages=candidates, measured=tuple(measured)
     )
-    write_json(path, config.to_dict(found))
+    write_sealed_json(path, config.to_dict(found))
     return found
 
 
@@ -278,7 +277,10 @@ def _spread(facts: Sequence[CaseFacts], most: int) -> list[CaseFacts]:
 
 
 def _load_choice(path: Path) -> BackendChoice | None:
+    """Return the stored choice, or None if there is none that can be used."""
     try:
-        return config.from_dict(BackendChoice, json.loads(path.read_text()), source=str(path))
-    except (OSError, ValueError, ConfigError):
+        values = read_sealed_json(path, RunError, code="damaged_backend_choice", hint="")
+        known = config.from_dict(BackendChoice, values, source=str(path))
+    except UshapeError:
         return None
+    return known if known.chosen in known.packages else None

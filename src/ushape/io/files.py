@@ -52,6 +52,14 @@ DAMAGED = "The file is damaged or its suffix is wrong. Copy it again, or remove 
 """Hint of every error about a damaged file."""
 
 
+def real_path(path: Path) -> Path:
+    """Return the absolute path without links; a link that leads back to itself stays as it is.
+
+    `Path.resolve` raises RuntimeError for such a link before Python 3.13.
+    """
+    return Path(os.path.realpath(path))
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file that replaces `path` when the block ends without an exception.

@@ -17,7 +17,7 @@ import psutil
 
 from ushape.errors import RunError
 from ushape.formatting import reason
-from ushape.io.files import LEFTOVER
+from ushape.io.files import LEFTOVER, real_path
 
 LOCK_FILE = ".ushape.lock"
 """Name of the lock file in a folder, which exists while a process writes there."""
@@ -52,7 +52,7 @@ def locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _not_writable(folder, error) from None
-    key = folder.resolve()
+    key = real_path(folder)
     with _guard:
         if key in _held:
             raise _in_use(folder, f"process {os.getpid()}")

@@ -12,6 +12,7 @@ import numpy as np
 
 from ushape.errors import DataError, require_package
 from ushape.io import files
+from ushape.io.files import real_path
 from ushape.io.npy import channels_first, placeholder
 from ushape.types import Pixels, RowReader
 
@@ -146,7 +147,7 @@ def _level_0(
     image = attributes["multiscales"][0]
     dataset = image["datasets"][0]
     level = path / str(dataset["path"])
-    if not level.resolve().is_relative_to(path.resolve()):
+    if not real_path(level).is_relative_to(real_path(path)):
         raise files.damaged(
             path, f"the metadata name a folder outside the image ({dataset['path']!r})"
         )

@@ -11,6 +11,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from ushape.errors import RunError
 from ushape.formatting import display_name, file_name, pluralize
+from ushape.io.files import real_path
 from ushape.types import (
     Case,
     CaseFacts,
@@ -203,9 +204,9 @@ def relative_path(path: Path, folder: Path) -> str:
     Bytes that are not UTF-8 are escaped as in `display_name`.
     """
     try:
-        return display_name(path.resolve().relative_to(folder.resolve()).as_posix())
+        return display_name(real_path(path).relative_to(real_path(folder)).as_posix())
     except ValueError:
-        return display_name(str(path.resolve()))
+        return display_name(str(real_path(path)))
 
 
 def _path(stored: str, data: Path) -> Path:

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import psutil
 import torch
@@ -68,6 +69,16 @@ def leave_cores_to_others(cores: int, meter: LoadMeter | None = None) -> str:
         f"The training starts with {threads} of {cores} threads, and makes fewer steps in the same "
         "time."
     )
+
+
+@contextmanager
+def threads_restored() -> Iterator[None]:
+    """Restore the number of PyTorch's threads when the block or the decorated function ends."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _read_seconds() -> tuple[float, float]:

@@ -17,7 +17,7 @@ from ushape.data.discovery import discover
 from ushape.data.splits import Splits
 from ushape.errors import ConfigError, RunError
 from ushape.formatting import command_line, display_name, file_name, reason
-from ushape.io.files import read_sealed_json, write_bytes, write_sealed_json
+from ushape.io.files import read_sealed_json, real_path, write_bytes, write_sealed_json
 from ushape.io.lock import is_unused
 from ushape.models import build_model, build_without_data
 from ushape.planning.case_file import (
@@ -218,7 +218,7 @@ class Run:
         """
         folder = data.parent if data.is_file() else data
         values = {
-            "folder": display_name(str(folder.resolve())),
+            "folder": display_name(str(real_path(folder))),
             "data": relative_path(data, folder),
             "masks": relative_path(masks, folder) if masks else None,
             "digest": checksum,

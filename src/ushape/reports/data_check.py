@@ -18,6 +18,7 @@ from ushape.data.splits import PARTS
 from ushape.formatting import size_text
 from ushape.instances.contours import class_styles, drawing_colors
 from ushape.io.annotations import read_annotation
+from ushape.io.files import real_path
 from ushape.labels import LabelSpace
 from ushape.labels.colors import rgb_text
 from ushape.reports import BLUE, ORANGE, adapt, as_data, as_svg, write_page
@@ -39,7 +40,7 @@ def write_check_page(path: Path, result: CheckResult) -> None:
     write_page(
         path,
         "check.html.j2",
-        title=f"Check of {result.stats.folder.resolve().name}",
+        title=f"Check of {real_path(result.stats.folder).name}",
         verdict=result.verdict,
         findings=result.findings,
         histograms=_draw_histograms(result),

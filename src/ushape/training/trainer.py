@@ -28,6 +28,7 @@ from ushape.console import Console
 from ushape.data.cache import SampleStore
 from ushape.errors import PlanError, RunError
 from ushape.formatting import reason
+from ushape.io.files import real_path
 from ushape.planning.plan import Plan
 from ushape.planning.run import Run
 from ushape.training.callbacks import (
@@ -144,7 +145,7 @@ def _pacing(plan: Plan, pacer: Pacer, budget_s: float | None, show_bar: bool) ->
 def _not_written(run: Run, error: OSError) -> Exception:
     """Return the error for a file of the run that cannot be written; others are returned as is."""
     name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
-    is_of_run = not name or Path(name).resolve().is_relative_to(run.folder.resolve())
+    is_of_run = not name or real_path(Path(name)).is_relative_to(real_path(run.folder))
     if not run.folder.is_dir():
         return removed_run(run)
     if not is_of_run:

@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 import torch
 
-from ushape.inference.backend_choice import compare_networks, measure_speed
+from ushape import config
+from ushape.inference.backend_choice import (
+    BackendChoice,
+    _load_choice,
+    compare_networks,
+    measure_speed,
+)
+from ushape.io.files import write_sealed_json
 from ushape.labels import LabelSpace
 
 SPACE = LabelSpace(values=(0, 1), names=("background", "foreground"))
@@ -40,3 +47,19 @@ def test_measure_speed_takes_turns():
     assert list(found) == ["one", "two"]
     assert all(seconds > 0 for seconds in found.values())
     assert [backend.asked for backend in backends] == [4, 4]
+
+
+def test_stored_choice_that_was_changed_is_not_used(tmp_path):
+    path = tmp_path / "choice.json"
+    choice = BackendChoice(chosen="torch", machine="cpu", packages=("torch", "onnx"), measured=())
+    write_sealed_json(path, config.to_dict(choice))
+    assert _load_choice(path) == choice
+    path.write_text(path.read_text().replace('"chosen": "torch"', '"chosen": "onnx"'))
+    assert _load_choice(path) is None
+
+
+def test_stored_choice_names_an_installed_backend(tmp_path):
+    path = tmp_path / "choice.json"
+    choice = BackendChoice(chosen="other", machine="cpu", packages=("torch",), measured=())
+    write_sealed_json(path, config.to_dict(choice))
+    assert _load_choice(path) is None

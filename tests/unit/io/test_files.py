@@ -13,6 +13,7 @@ from ushape.io.files import (
     complete_lines,
     read_json,
     read_sealed_json,
+    real_path,
     refuse_existing_output,
     remove_leftovers,
     replacing,
@@ -168,3 +169,11 @@ def test_read_head_returns_the_first_bytes_and_none_of_a_missing_file(tmp_path):
     (tmp_path / "a").write_bytes(b"abcdef")
     assert files.read_head(tmp_path / "a", 3) == b"abc"
     assert files.read_head(tmp_path / "b") == b""
+
+
+def test_real_path_of_a_link_loop_raises_nothing(tmp_path):
+    loop = tmp_path / "loop"
+    loop.symlink_to("loop")
+    assert real_path(loop).name == "loop"
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    assert real_path(tmp_path / "link") == real_path(tmp_path) / "folder"

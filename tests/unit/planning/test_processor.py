@@ -2,7 +2,12 @@ import pytest
 import torch
 
 from ushape.planning import processor
-from ushape.planning.processor import LoadMeter, leave_cores_to_others, threads_beside
+from ushape.planning.processor import (
+    LoadMeter,
+    leave_cores_to_others,
+    threads_beside,
+    threads_restored,
+)
 
 
 @pytest.mark.parametrize(
@@ -52,3 +57,16 @@ def test_busy_processor_is_stated_with_its_figure(threads, monkeypatch):
     assert torch.get_num_threads() == 2
     assert leave_cores_to_others(4, meter_of((0.0, 0.0), (1.0, 0.1))) == ""
     assert torch.get_num_threads() == 4
+
+
+@threads_restored()
+def divide_with_other_threads(one, other):
+    torch.set_num_threads(1)
+    return one / other
+
+
+def test_number_of_threads_is_restored_after_an_error(threads):
+    torch.set_num_threads(3)
+    with pytest.raises(ZeroDivisionError):
+        divide_with_other_threads(1, 0)
+    assert torch.get_num_threads() == 3

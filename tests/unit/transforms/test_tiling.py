@@ -63,9 +63,10 @@ def test_even_tile_by_hand():
     assert even_tile(100, 1024, 0.25) == 100
 
 
-def test_tiling_config_refuses_impossible_overlaps():
+@pytest.mark.parametrize("overlap", [-0.1, 0.9999, 1.0, float("nan")])
+def test_tiling_config_refuses_overlaps_that_repeat_too_many_pixels(overlap):
     with raises_code(ConfigError, "value_out_of_range"):
-        TilingConfig(overlap_fraction=1.0)
+        TilingConfig(overlap_fraction=overlap)
 
 
 @given(st.integers(1, 500), st.integers(1, 100), st.floats(0, 0.9))

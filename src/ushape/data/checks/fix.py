@@ -16,7 +16,7 @@ from ushape.data.scan import DatasetStats
 from ushape.errors import RunError
 from ushape.formatting import pluralize, to_csv
 from ushape.io.annotations import read_annotation
-from ushape.io.files import write_bytes
+from ushape.io.files import real_path, write_bytes
 from ushape.types import MaskPixels
 
 
@@ -40,7 +40,7 @@ def refuse_target(folder: Path, data: Path) -> None:
             code="output_exists",
             hint="Name a new folder for the corrected copy.",
         )
-    if folder.resolve().is_relative_to(data.resolve()):
+    if real_path(folder).is_relative_to(real_path(data)):
         raise RunError(
             f"{folder} is inside the data folder.",
             code="output_in_data",

@@ -10,7 +10,7 @@ from ushape.data.layouts.names import images_below
 from ushape.data.layouts.shapes import ImageIndex, match_shapes
 from ushape.errors import DataError
 from ushape.io.annotations.labelme import read_labelme_json
-from ushape.io.files import read_head
+from ushape.io.files import read_head, real_path
 from ushape.types import ShapesMask
 
 
@@ -56,9 +56,9 @@ def _image_of(path: Path, index: ImageIndex) -> Path | None:
     except DataError:
         listed = ""
     if listed:
-        beside = (path.parent / listed.replace("\\", "/")).resolve()
+        beside = real_path(path.parent / listed.replace("\\", "/"))
         found = index.find(listed, near=[path.parent])
-        if found is not None and (found.resolve() == beside or not beside.is_file()):
+        if found is not None and (real_path(found) == beside or not beside.is_file()):
             return found
     return index.find(path.stem, near=[path.parent])
 

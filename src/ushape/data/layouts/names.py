@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ushape.io import is_image, stem_of
-from ushape.io.files import read_head
+from ushape.io.files import read_head, real_path
 from ushape.types import Split
 
 IMAGE_FOLDERS = (
@@ -41,7 +41,7 @@ def images_below(folder: Path) -> list[Path]:
     that contains the link. The files x_seg.npy of Cellpose, which hold Python objects, are no
     images.
     """
-    return sorted(_walk(folder, {folder.resolve()}))
+    return sorted(_walk(folder, {real_path(folder)}))
 
 
 def is_cellpose_result(path: Path) -> bool:
@@ -55,7 +55,7 @@ def _walk(folder: Path, above: set[Path]) -> Iterator[Path]:
             if not is_cellpose_result(path):
                 yield path
         elif path.is_dir() and not _is_hidden(path):
-            real = path.resolve()
+            real = real_path(path)
             if real not in above:
                 yield from _walk(path, above | {real})
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ushape.io.files import append_line, complete_lines, write_bytes
+from ushape.io.files import append_line, complete_lines, real_path, write_bytes
 from ushape.types import Case
 
 MANIFEST_FILE = ".ushape-predict.jsonl"
@@ -121,7 +121,7 @@ class Manifest:
 
 def _source_of(case: Case) -> list[Any]:
     """Return the paths, sizes and modification times of the files of an image."""
-    files = [path.resolve() for path in (case.image, *case.channels)]
+    files = [real_path(path) for path in (case.image, *case.channels)]
     found: list[Any] = [" ".join(map(str, files))]
     for path in files:
         inside = sorted(path.rglob("*")) if path.is_dir() else [path]

@@ -18,7 +18,7 @@ from ushape.inference.output.files import write_files, write_streamed_files
 from ushape.inference.output.manifest import Manifest
 from ushape.inference.predictor import Predictor
 from ushape.inference.streaming import StreamedPrediction, count_missing
-from ushape.io.files import refuse_existing_output, remove_leftovers, write_bytes
+from ushape.io.files import real_path, refuse_existing_output, remove_leftovers, write_bytes
 from ushape.io.orientation import as_stored
 from ushape.io.rle import RowRuns, SubmissionWriter
 from ushape.types import Prediction
@@ -234,11 +234,11 @@ class PredictionWriter:
         """Raise RunError if a folder below the output is a link that leads out of it."""
         if self.config.folder is None:
             return
-        root = self.config.folder.resolve()
+        root = real_path(self.config.folder)
         for folder in {self.config.folder / image.below.parent for image in inputs}:
-            if not folder.resolve().is_relative_to(root):
+            if not real_path(folder).is_relative_to(root):
                 raise RunError(
-                    f"{folder} is a link to {folder.resolve()}, outside {self.config.folder}.",
+                    f"{folder} is a link to {real_path(folder)}, outside {self.config.folder}.",
                     code="output_outside",
                     hint="Remove the link, or choose another folder with -o.",
                 )
@@ -295,7 +295,7 @@ def _beside(target: Path, ending: str) -> Path:
 
 
 def _without_suffix(path: Path) -> Path:
-    resolved = path.resolve()
+    resolved = real_path(path)
     return resolved.with_name(io.stem_of(resolved))
 
 
