@@ -536,7 +536,7 @@ CASES: dict[str, Case] = {
     "geotiff": Case(pairs=12, classes=2, trains=True, further=georeferenced),
     "grey_among_rgb": Case(pairs=16, classes=2, warns=r"gr[ae]y", trains=True, further=predicts),
     "ilastik_names": Case(pairs=12, classes=2),
-    "isbi_two_stacks": Case(pairs=30, classes=2, refusal=r"section|slice|pages?\b|planes?\b"),
+    "isbi_two_stacks": Case(pairs=30, classes=2, trains=True),
     "kaggle_rle": Case(pairs=12, classes=2, refusal=r"train\.csv"),
     "labelme_json": Case(pairs=12, names=(("background", "cell"),), refusal=r"LabelMe"),
     "lits": Case(pairs=9, values=("0", "1", "2"), dims=3, trains=True, further=images_only),

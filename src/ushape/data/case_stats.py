@@ -18,12 +18,17 @@ import torch
 from scipy import ndimage
 from skimage import measure
 
-from ushape import io
 from ushape.data.checksum import case_checksums
 from ushape.data.duplicates import Duplicates, find_duplicate_images, hash_pixels
 from ushape.data.image_details import COMPARED_PX, describe_details
 from ushape.data.outline_fit import OutlineFit, fit_outline
-from ushape.data.preprocessing import RGB, check_sizes, join_channels, thin_out
+from ushape.data.preprocessing import (
+    RGB,
+    check_sizes,
+    join_channels,
+    read_first_file,
+    thin_out,
+)
 from ushape.errors import DataError
 from ushape.formatting import natural_order
 from ushape.io.annotations import read_annotation
@@ -173,7 +178,7 @@ def scan_case(case: Case) -> CaseStats:
     assert case.mask is not None, "only annotated cases are measured"
     try:
         check_sizes(case)
-        stored = io.read(case.image)
+        stored = read_first_file(case)
         image, mask = join_channels(case, stored).array, read_annotation(case.mask, case.image)
     except DataError as error:
         files = [path for path in (case.image, case.mask) if isinstance(path, Path)]

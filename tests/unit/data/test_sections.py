@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from ushape.data.case_stats import scan_case
 from ushape.data.discovery import discover
 from ushape.data.grouping import find_groups
 from ushape.data.preprocessing import read_image
@@ -35,6 +36,15 @@ def test_sections_of_one_volume_are_cases_in_blocks(put, tmp_path):
     assert grouping.kind == "stack"
     assert groups == sorted(groups)
     assert len(set(groups)) == 4
+
+
+def test_sections_are_measured_one_by_one(put, tmp_path):
+    put("train-volume.tif", VOLUME)
+    put("train-labels.tif", (VOLUME > 128).astype(np.uint8) * 255)
+    measured = [scan_case(case) for case in split_into_sections(discover(tmp_path)).cases]
+    assert {(stats.error, stats.channels, stats.shape) for stats in measured} == {(None, 1, (8, 8))}
+    assert [stats.low for stats in measured] == [float(page.min()) for page in VOLUME]
+    assert len({stats.pixel_hash for stats in measured}) == len(VOLUME)
 
 
 def test_several_volumes_remain_volumes(put, tmp_path):
