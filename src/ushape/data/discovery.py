@@ -108,7 +108,10 @@ def _find_pairs(data: Path, masks: Path | None) -> LayoutMatch | None:
             raise DataError(
                 f"{given} {'is a file, not a folder' if given.exists() else 'does not exist'}.",
                 code="not_a_folder",
-                hint="Name the folder of images and masks, a table or a COCO file.",
+                hint="Name the folder of images and masks, a table or a COCO file."
+                if given is data
+                else "With --masks, name the folder of the masks, a pattern of their names in "
+                "quotes, or a COCO file.",
             )
     if masks is not None:
         return pair_coco(masks, [data]) if is_coco else pair_named(data, masks)

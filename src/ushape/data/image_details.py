@@ -57,7 +57,7 @@ def trim_border(gray: np.ndarray) -> np.ndarray:
     for axis in (1, 0):
         low, high = np.percentile(gray, (2, 98), axis=axis)
         places = np.flatnonzero(high - low > limit)
-        if len(places) < gray.shape[1 - axis] // 3:  # Nearly all of it is plain.
+        if len(places) < max(1, gray.shape[1 - axis] // 3):  # Nearly all of it is plain.
             return gray
         edges.append(slice(int(places[0]), int(places[-1]) + 1))
     return gray[edges[0], edges[1]]

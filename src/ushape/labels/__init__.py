@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import BeforeValidator
 
 from ushape.errors import ConfigError, DataError
+from ushape.formatting import pluralize
 from ushape.labels.colors import color_text, colors_of, distances, name_color
 
 if TYPE_CHECKING:
@@ -148,7 +149,8 @@ class LabelSpace:
     def __post_init__(self) -> None:
         if len(self.names) != len(self.values):
             raise ConfigError(
-                f"labels.names has {len(self.names)} names for {len(self.values)} classes.",
+                f"labels.names has {pluralize(len(self.names), 'name')} for "
+                f"{pluralize(len(self.values), 'class')}.",
                 code="class_count_mismatch",
                 hint="Name every class, background first.",
             )
@@ -426,7 +428,9 @@ def _refuse_impossible(
             f"The masks contain {len(values)} different {noun}, too many to be classes.\n"
             f"{value_histogram(counts, show=show)}",
             code="too_many_mask_values",
-            hint="For masks with soft edges, or saved as JPEG, list the classes, background first: "
+            hint="If these files are the images, exchange the folders of images and masks, or name "
+            "the masks with --masks. For masks with soft edges, or saved as JPEG, list the classes "
+            "with the background first: "
             f"--set 'labels.values={example}' --set labels.nearest=true. For object ids: --set "
             "labels.threshold=1 makes every object foreground.",
         )

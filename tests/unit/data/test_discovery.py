@@ -113,6 +113,10 @@ def test_discover_refuses_empty_and_missing_folders(make, tmp_path):
     with pytest.raises(DataError) as error:
         discover(folder / "images" / "a.png")
     assert error.value.code == "not_a_folder"
+    with pytest.raises(DataError) as error:
+        discover(folder / "images", tmp_path / "nowhere")
+    assert error.value.code == "not_a_folder"
+    assert "--masks" in error.value.hint
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux only")

@@ -72,6 +72,13 @@ def test_border_is_trimmed_on_each_side():
     assert trim_border(plain) is plain
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (2, 1), (2, 2), (1, 40), (40, 2)])
+def test_images_of_one_or_two_pixels_along_a_side_are_described(shape):
+    noise = np.random.default_rng(0).integers(0, 255, (1, *shape)).astype(float)
+    for image in (noise, np.full((1, *shape), 7.0)):
+        assert np.isfinite(describe_details(image)).all()
+
+
 def test_details_have_mean_0_and_norm_1():
     for image in (picture(0), fundus(0), np.pad(picture(1), ((0, 0), (20, 20), (20, 20)))):
         for own in describe_details(image):

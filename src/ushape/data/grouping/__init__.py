@@ -209,7 +209,8 @@ def _group_singles(
     reason: str = "; the names do not indicate larger groups",
 ) -> Grouping:
     why = _describe_kinds(kinds) or reason
-    text = f"each of the {len(cases)} images is its own group{why}"
+    each = f"each of the {len(cases)} images" if len(cases) > 1 else "the only image"
+    text = f"{each} is its own group{why}"
     return _group_by(cases, [case.id for case in cases], "single", text)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from ushape.errors import ConfigError
+from ushape.errors import ConfigError, require_package
 from ushape.io import ProbabilityType
 from ushape.io.rle import Order
 
@@ -21,6 +21,7 @@ class OutputConfig:
     Raises:
         ConfigError: if there is no output, an output has no folder, a format is unknown, or a type
             is given for probabilities that are not written.
+        MissingPackageError: if a format needs a package that is not installed.
     """
 
     folder: Path | None
@@ -74,6 +75,10 @@ class OutputConfig:
                 code="missing_output",
                 hint="Name one with -o; --rle alone writes run lengths only.",
             )
+        if self.contours == "imagej":
+            require_package("roifile", "imagej", "Writing regions for ImageJ (--contours imagej)")
+        if self.probabilities == "zarr":
+            require_package("zarr", "zarr", "Writing probabilities with --probabilities zarr")
 
     @property
     def stored_type(self) -> ProbabilityType:

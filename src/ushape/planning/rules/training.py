@@ -261,5 +261,5 @@ def describe_shortage(steps: int, step_s: float, budget: TimeBudget) -> str:
     return (
         f" Warning: {fit} into the given time, of which reading the data and the evaluation take "
         f"about {other_s:.0f} s. A network needs at least about {MIN_STEPS} steps to learn "
-        f"anything: allow {minutes:g} minutes or more per training (--minutes)."
+        f"anything: allow at least --minutes {minutes:g} per training."
     )

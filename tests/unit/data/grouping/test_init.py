@@ -32,6 +32,12 @@ def groups_of(grouping):
     return [case.group for case in grouping.cases]
 
 
+def test_a_single_image_is_its_own_group():
+    found = infer(cases("x"), unlike)
+    assert groups_of(found) == ["x"]
+    assert "the only image is its own group" in found.text
+
+
 def test_groups_by_folder():
     found = infer(cases("p1/1", "p1/2", "p2/1", "p2/2", "p3/1", "p3/2"), unlike)
     assert found.kind == "folder"

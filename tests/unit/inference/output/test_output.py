@@ -1,9 +1,10 @@
+import sys
 from pathlib import Path
 
 import pytest
 
 from codes import raises_code
-from ushape.errors import ConfigError
+from ushape.errors import ConfigError, MissingPackageError
 from ushape.inference.output import OutputConfig
 
 
@@ -34,3 +35,14 @@ def test_output_config_lists_endings_and_outputs_of_whole_images():
 def test_output_config_refuses_contradictory_settings(settings, code):
     with raises_code(ConfigError, code):
         OutputConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "package", "extra"),
+    [({"contours": "imagej"}, "roifile", "imagej"), ({"probabilities": "zarr"}, "zarr", "zarr")],
+)
+def test_output_config_names_the_extra_of_a_missing_package(settings, package, extra, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with raises_code(MissingPackageError, "missing_package") as caught:
+        OutputConfig(folder=Path("masks"), **settings)
+    assert f"ushape[{extra}]" in caught.value.hint
