@@ -22,6 +22,9 @@ from ushape.data.layouts.names import (
 )
 from ushape.errors import DataError
 
+NEARLY_ALL = 0.8
+"""Share of all files in two folders from which these are a folder of images and one of masks."""
+
 
 def find_one_tree(folder: Path) -> LayoutMatch | None:
     """Find masks that lie beside their images and whose names differ from theirs in one way.
@@ -39,7 +42,10 @@ def find_one_tree(folder: Path) -> LayoutMatch | None:
         stem_key(path, folder) if is_unique else path.relative_to(folder).as_posix(): path
         for path in paths
     }
-    kinds = _find_kinds(files)
+    ranked = rank_differences(*[{comparable(name): name for name in files}] * 2)
+    if any(_are_two_folders(*one, files) for one in ranked):
+        return None
+    kinds = _find_kinds(files, ranked)
     images = _choose_images(folder, kinds)
     if images is None:
         masks = [path for name, path in files.items() if strip_mask_word(name) is not None]
@@ -108,12 +114,42 @@ def _pattern(folder: Path, kind: _Kind, kinds: Sequence[_Kind]) -> str:
     return f"**/*{kind.start}*/**/*"
 
 
-def _find_kinds(files: Mapping[str, Path]) -> list[_Kind]:
-    """Return the kinds of file of which each image has one, as far as names tell."""
-    names = {comparable(name): name for name in files}
-    ranked = [one for one in rank_differences(names, names) if _is_supported(*one)]
+def _are_two_folders(
+    difference: Difference, pairs: Mapping[str, str], files: Mapping[str, Path]
+) -> bool:
+    """Return whether a folder of images lies beside a folder with a mask of nearly each image.
+
+    Names that differ within one of these folders do not distinguish images from masks.
+    """
+    if 2 * len(pairs) < NEARLY_ALL * len(files) or len(pairs) < MIN_SUPPORT:
+        return False
+    places = _places(pairs)
+    if places is None or places[0] == places[1]:
+        return False
+    masks, images = ([files[name] for name in sorted(names)] for names in (pairs, pairs.values()))
+    return holds_few_values(masks) != holds_few_values(images)
+
+
+def _places(pairs: Mapping[str, str]) -> tuple[str, str] | None:
+    """Return the folder of all masks and that of all images; None if there are several."""
+    places = [{name.partition("/")[0] for name in names} for names in (pairs, pairs.values())]
+    is_below = all("/" in name for name in pairs)
+    return (*places[0], *places[1]) if is_below and all(len(own) == 1 for own in places) else None
+
+
+def _find_kinds(
+    files: Mapping[str, Path], ranked: Sequence[tuple[Difference, Mapping[str, str]]]
+) -> list[_Kind]:
+    """Return the kinds of file of which each image has one, as far as names tell.
+
+    Args:
+        files: File of each name.
+        ranked: Differences between names and the pairs that each explains, the best first.
+    """
     kinds: list[_Kind] = []
     for difference, pairs in ranked:
+        if not _is_supported(difference, pairs):
+            continue
         if kinds and len(pairs) < max(MIN_SUPPORT, len(kinds[0].files) / 2):
             continue
         both = [
@@ -139,9 +175,8 @@ def _overlap(one: _Kind, other: _Kind) -> bool:
 def _is_supported(difference: Difference, pairs: Mapping[str, str]) -> bool:
     """Whether enough pairs differ in this way; with a usual word for masks, one is enough."""
     both = (difference.image, difference.mask)
-    places = [{name.partition("/")[0] for name in names} for names in (pairs, pairs.values())]
-    are_folders = all("/" in name for name in pairs) and all(len(place) == 1 for place in places)
-    if (are_folders and places[0] != places[1]) or not pairs.keys().isdisjoint(pairs.values()):
+    places = _places(pairs)
+    if (places and places[0] != places[1]) or not pairs.keys().isdisjoint(pairs.values()):
         return False  # Two folders beside each other are another layout.
     words = [has_mask_word(" ".join(parts)) for parts in both]
     return len(pairs) >= MIN_SUPPORT or words == [False, True]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ushape.data.case_stats import VOID, CaseStats
+from ushape.data.case_stats import COMPRESSION_NOISE, VOID, CaseStats
 from ushape.data.classes.names import StatedClasses, complete_labels
 from ushape.data.mask_values.notes import (
     ValueNote,
@@ -41,6 +41,10 @@ MOSTLY = 0.9
 
 VOID_SHARE = 0.8
 """Share of the pixels of 255 in thin bands around objects from which the value is ignored."""
+
+NUMBERED = 64
+"""Value below which few values may be numbers of classes; higher ones must be at least half used.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,10 +218,14 @@ def _ignore_void(
     stated: StatedClasses | None,
     notes: list[ValueNote],
 ) -> LabelConfig:
-    """Ignore the value 255 if it is the band around objects, as in PASCAL VOC."""
+    """Ignore the value 255 if it is the band around objects with numbers, as in PASCAL VOC."""
     is_named = VOID in (labels.values or (stated.values if stated is not None else None) or ())
     if is_named or reading.are_colors or labels.threshold is not None or VOID not in reading.total:
         return labels
+    others = sorted(set(reading.total) - {0, VOID})
+    highest = min(max(NUMBERED, 2 * len(others)), VOID - COMPRESSION_NOISE)
+    if not others or others[-1] >= highest:
+        return labels  # Gray levels such as 0, 128 and 255, or soft edges: 255 is a class.
     owners = [stats for stats in reading.cases if VOID in stats.value_counts]
     pixels = np.array([stats.value_counts[VOID] for stats in owners])
     share = float((pixels * [stats.void_share for stats in owners]).sum() / pixels.sum())

@@ -92,11 +92,12 @@ def find_soft_classes(
         for value in total
         if inner[value] < THIN * total[value] and value not in (known or ())
     ]
-    if not _are_edges(thin, total, are_colors=reading.are_colors):
+    extremes = () if reading.are_colors else _noisy_extremes(total)
+    if not extremes and not _are_edges(thin, total, are_colors=reading.are_colors):
         return None
     if known is not None and not _are_noise(reading, set(total) - {*thin, *known}, known):
         return None
-    centers = list(known) if known is not None else _find_centers(reading, set(thin))
+    centers = known if known is not None else extremes or _find_centers(reading, set(thin))
     values = np.array(sorted(centers))
     others = np.fromiter(total, dtype=np.int64)
     counts = np.fromiter(total.values(), dtype=np.int64)
@@ -123,6 +124,18 @@ def find_soft_classes(
         if not set(own) <= set(values.tolist())
     ]
     return SoftClasses(tuple(values.tolist()), tuple(soft), float(moved), float(unsure))
+
+
+def _noisy_extremes(total: Mapping[int, int]) -> tuple[int, ...]:
+    """Return black and white if all values are one of them with compression noise, else ().
+
+    White must have noise: 255 beside a few small values may be ignored pixels beside classes.
+    """
+    white = 255
+    ends = [[value for value in total if abs(value - end) <= NOISE] for end in (0, white)]
+    if sum(map(len, ends)) < len(total) or min(map(len, ends)) < 2 or len(total) < 2 + MIN_BETWEEN:
+        return ()
+    return tuple(max(own, key=total.__getitem__) for own in ends)
 
 
 def _are_edges(thin: Sequence[int], total: Mapping[int, int], *, are_colors: bool) -> bool:

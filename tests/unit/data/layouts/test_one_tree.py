@@ -65,6 +65,28 @@ def test_one_tree_with_folders_of_images_and_masks_in_each_folder(draw, tmp_path
     assert {case.mask.parent.name for case in cases} == {"masks"}
 
 
+@pytest.mark.parametrize("end", ["", "_cp_masks"])
+def test_one_tree_does_not_distinguish_files_within_a_folder_of_images(draw, tmp_path, end):
+    for subject in range(5):
+        for side in ("left", "right", "right1"):
+            draw(f"scans/{subject}_{side}.tif")
+            draw(f"outlines/{subject}_{side}{end}.png", subject)
+    cases = discover(tmp_path).cases
+    assert len(cases) == 15
+    assert {(case.image.parent.name, case.mask.parent.name) for case in cases} == {
+        ("scans", "outlines")
+    }
+
+
+def test_one_tree_with_equal_names_in_two_folders(draw, tmp_path):
+    for site in ("hospital_a", "hospital_b"):
+        for number in range(4):
+            draw(f"{site}/{number}.tif")
+            draw(f"{site}/{number}_P.tif", number)
+    assert pairs(discover(tmp_path)) == {f"{n}.tif": f"{n}_P.tif" for n in range(4)}
+    assert len(discover(tmp_path).cases) == 8
+
+
 def test_one_tree_states_the_difference(draw, tmp_path):
     for number in range(3):
         draw(f"x{number}.png")

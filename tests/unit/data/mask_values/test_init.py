@@ -219,6 +219,31 @@ def test_void_around_objects_is_ignored(scan):
     assert scan(voc, values=(0, 1, 2, 255)).space.ignore is None
 
 
+@pytest.mark.parametrize("levels", [(0, 128, 255), (0, 85, 170), (0, 127, 254)])
+def test_bands_of_gray_levels_are_classes(scan, levels):
+    """The second class surrounds the first one as a void band would."""
+
+    def draw(number):
+        codes = voc(number)
+        return np.array(levels, np.uint8)[np.select([codes == 255, codes > 0], [2, 1])]
+
+    stats = scan(draw)
+    assert (stats.space.values, stats.space.ignore) == (levels, None)
+
+
+@pytest.mark.parametrize("width", [2, 3, 4])
+def test_lines_in_lossy_masks_are_one_class(scan, width):
+    def draw(number):
+        lines = np.zeros((SIZE, SIZE), np.uint8)
+        for start in range(4 + number, SIZE, 16):
+            lines[start : start + width, 4:60] = 255
+        return lines
+
+    stats = scan(draw, ".jpg")
+    assert stats.space.ignore is None
+    assert stats.class_pixels(stats.readable[0])[1] == (draw(0) > 0).sum()
+
+
 def test_white_beside_numbered_classes_is_refused(scan):
     def draw(number):
         classes = disks(number, classes=2)
