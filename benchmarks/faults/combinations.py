@@ -12,6 +12,7 @@ import json
 import random
 import string
 import tempfile
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -58,6 +59,15 @@ class Truth:
     shares: tuple[float, ...]
     """Share of each class over all readable masks, background first."""
 
+    names: tuple[str, ...] = ()
+    """Names of the classes, background first, if the data state them."""
+
+    classes: dict[str, np.ndarray] = field(default_factory=dict)
+    """True classes of each usable image, by the path of the image."""
+
+    parts: dict[str, str] = field(default_factory=dict)
+    """Part of the split of each image by its path, if the data state a split."""
+
     finding: str = ""
     """A check that must report a problem; '' if there is none."""
 
@@ -81,11 +91,15 @@ class Combination:
     subjects: int
     per_subject: int
 
+    has_empty: bool
+    """Whether the masks of some images are empty."""
+
     def __str__(self) -> str:
         affix = "…".join(self.affix)
         return (
             f"{self.seed}: {self.names}; {self.layout}; {self.image}; {self.mask}; "
-            f"affix {affix!r}; {self.subjects} x {self.per_subject}; {self.damage}"
+            f"affix {affix!r}; {self.subjects} x {self.per_subject}"
+            f"{', some empty' if self.has_empty else ''}; {self.damage}"
         )
 
 
@@ -136,6 +150,14 @@ def _dashes(subject: int, number: int, _: random.Random) -> str:
     return f"TCGA-{subject:04d}-{number}"
 
 
+def _umlauts(subject: int, number: int, _: random.Random) -> str:
+    return f"Größe {subject} Aufnahme {number}"
+
+
+def _dots(subject: int, number: int, _: random.Random) -> str:
+    return f"scan.{subject}.{number}"
+
+
 def _numbered(subject: int, number: int, _: random.Random) -> str:
     return f"img_{subject * 10 + number:04d}"
 
@@ -163,6 +185,8 @@ NAMES: dict[str, tuple[Name, bool]] = {
     "A_1X7O4T_ED": (_codes, True),
     "case01/001": (_folders, True),
     "TCGA-0001-1": (_dashes, True),
+    "Größe 1 Aufnahme 1": (_umlauts, True),
+    "scan.1.1": (_dots, False),
     "img_0010": (_numbered, False),
     "hash": (_hashes, False),
     "10": (_bare, False),
@@ -209,12 +233,26 @@ def _with_alpha(gray: np.ndarray) -> np.ndarray:
     return np.concatenate([rgb, np.full_like(rgb[..., :1], 255)], axis=-1)
 
 
+def _turned(gray: np.ndarray, index: int) -> bytes:
+    """Photograph of a camera that was turned, except for every third one."""
+    exif = Image.Exif()
+    exif[0x0112] = 6 if index % 3 else 1
+    stored = np.rot90(_colored(gray)) if index % 3 else _colored(gray)
+    return _pillow(np.ascontiguousarray(stored), "JPEG", quality=90, exif=exif)
+
+
 IMAGES: dict[str, Callable[[np.ndarray, int], Stored]] = {
     "gray PNG": lambda gray, _: Stored(".png", _pillow(gray, "PNG")),
     "RGB PNG": lambda gray, _: Stored(".png", _pillow(_colored(gray), "PNG")),
     "RGBA PNG": lambda gray, _: Stored(".png", _pillow(_with_alpha(gray), "PNG")),
     "RGB JPEG": lambda gray, _: Stored(".jpg", _pillow(_colored(gray), "JPEG", quality=90)),
     "gray JPEG, .JPG": lambda gray, _: Stored(".JPG", _pillow(gray, "JPEG", quality=90)),
+    "RGB JPEG, turned by EXIF": lambda gray, index: Stored(".jpg", _turned(gray, index)),
+    "gray PNG, .PNG": lambda gray, _: Stored(".PNG", _pillow(gray, "PNG")),
+    "RGBA TIFF": lambda gray, _: Stored(
+        ".tif", _tiff(_with_alpha(gray), photometric="rgb", extrasamples=["unassalpha"])
+    ),
+    "TIFF, .TIF": lambda gray, _: Stored(".TIF", _tiff(gray)),
     "BMP": lambda gray, _: Stored(".bmp", _pillow(_colored(gray), "BMP")),
     "WebP": lambda gray, _: Stored(".webp", _pillow(_colored(gray), "WEBP", lossless=True)),
     "PGM": lambda gray, _: Stored(".pgm", _pillow(gray, "PPM")),
@@ -235,10 +273,13 @@ IMAGES: dict[str, Callable[[np.ndarray, int], Stored]] = {
 """Function of the gray values and the index of the image among all."""
 
 
-def _itk(array: np.ndarray, suffix: str) -> Stored:
+def _itk(array: np.ndarray, suffix: str, orientation: str = "") -> Stored:
+    """Store a volume; with an orientation, its axes are exchanged and mirrored to that one."""
     picture = SimpleITK.GetImageFromArray(array)
     picture.SetSpacing((0.8, 0.8, 3.0))
     picture.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, 1))
+    if orientation:
+        picture = SimpleITK.DICOMOrient(picture, orientation)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"x{suffix}"
         SimpleITK.WriteImage(picture, str(path))
@@ -279,6 +320,12 @@ def _one_bit(classes: np.ndarray, form: str, **options: object) -> bytes:
     return target.getvalue()
 
 
+def _black_and_white_alpha(classes: np.ndarray) -> np.ndarray:
+    white = np.repeat(classes[..., None] * 255, 4, axis=2)
+    white[..., 3] = 255
+    return white
+
+
 def _soft(classes: np.ndarray) -> bytes:
     return _pillow(classes * 255, "JPEG", quality=85)
 
@@ -291,6 +338,12 @@ class MaskForm:
     classes: int = 2
     exact: bool = True
     """Whether the true classes can be recovered without any wrong pixel."""
+
+    are_colors: bool = False
+    """Whether each class has a color of COLORS, and no number."""
+
+    is_oriented: bool = False
+    """Whether the axes have other directions than those of the image, as both headers state."""
 
 
 MASKS: dict[str, MaskForm] = {
@@ -305,7 +358,14 @@ MASKS: dict[str, MaskForm] = {
     "black and white as RGB": MaskForm(
         lambda c, _: Stored(".png", _pillow(np.repeat(c[..., None] * 255, 3, axis=2), "PNG"))
     ),
-    "one color": MaskForm(lambda c, _: Stored(".png", _pillow(COLORS[c], "PNG"))),
+    "one color": MaskForm(lambda c, _: Stored(".png", _pillow(COLORS[c], "PNG")), are_colors=True),
+    "0/255, .PNG": MaskForm(lambda c, _: Stored(".PNG", _pillow(c * 255, "PNG"))),
+    "black and white as RGBA": MaskForm(
+        lambda c, _: Stored(".png", _pillow(_black_and_white_alpha(c), "PNG"))
+    ),
+    "16-bit PNG 0/65535": MaskForm(
+        lambda c, _: Stored(".png", _pillow(c.astype(np.uint16) * 65535, "PNG"))
+    ),
     "float TIFF": MaskForm(lambda c, _: Stored(".tif", _tiff(c.astype(np.float32)))),
     "TIFF 0/255": MaskForm(lambda c, _: Stored(".tif", _tiff(c * 255))),
     "TIFF, LZW": MaskForm(lambda c, _: Stored(".tif", _tiff(c, compression="lzw"))),
@@ -327,9 +387,12 @@ MASKS: dict[str, MaskForm] = {
     ),
     "JPEG": MaskForm(lambda c, _: Stored(".jpg", _soft(c)), exact=False),
     "three classes": MaskForm(lambda c, _: Stored(".png", _pillow(c, "PNG")), classes=3),
+    "0, 128, 255": MaskForm(
+        lambda c, _: Stored(".png", _pillow(np.array([0, 128, 255], np.uint8)[c], "PNG")), classes=3
+    ),
     "0, 100, 200": MaskForm(lambda c, _: Stored(".png", _pillow(c * 100, "PNG")), classes=3),
     "palette of three": MaskForm(lambda c, _: Stored(".png", _palette_png(c)), classes=3),
-    "colors": MaskForm(lambda c, _: Stored(".png", _pillow(COLORS[c], "PNG")), classes=4),
+    "colors": MaskForm(lambda c, _: Stored(".png", _pillow(COLORS[c], "PNG")), 4, are_colors=True),
     "16-bit TIFF": MaskForm(lambda c, _: Stored(".tif", _tiff(c.astype(np.uint16))), classes=3),
 }
 
@@ -337,6 +400,12 @@ MASKS: dict[str, MaskForm] = {
 VOLUME_MASKS: dict[str, MaskForm] = {
     "NIfTI 0/1": MaskForm(lambda c, _: _itk(c, ".nii.gz")),
     "NIfTI, two structures": MaskForm(lambda c, _: _itk(c, ".nii.gz"), classes=3),
+    "NIfTI, mirrored": MaskForm(
+        lambda c, _: _itk(c, ".nii.gz", "LPS"), classes=3, is_oriented=True
+    ),
+    "NRRD, axes exchanged": MaskForm(
+        lambda c, _: _itk(c, ".nrrd", "PIR"), classes=2, is_oriented=True
+    ),
     "NIfTI 0.0/1.0": MaskForm(lambda c, _: _itk(c.astype(np.float64), ".nii")),
     "NIfTI 0/255": MaskForm(lambda c, _: _itk(c * 255, ".nii.gz")),
     "NRRD, two structures": MaskForm(lambda c, _: _itk(c.astype(np.int16), ".nrrd"), classes=3),
@@ -360,10 +429,14 @@ class Files:
     affix: tuple[str, str]
 
     def mask_name(self, index: int) -> str:
-        """Path of a mask below its folder: the name of its image with the affix."""
+        """Path of a mask below its folder: the name of its image with the affix.
+
+        Accents are decomposed, as some systems write them.
+        """
         folder, slash, name = self.scenes[index].stem.rpartition("/")
         before, after = self.affix
-        return f"{folder}{slash}{before}{name}{after}{self.masks[index].suffix}"
+        path = f"{folder}{slash}{before}{name}{after}{self.masks[index].suffix}"
+        return unicodedata.normalize("NFD", path)
 
     def image_name(self, index: int) -> str:
         return self.scenes[index].stem + self.images[index].suffix
@@ -416,7 +489,7 @@ def _table(root: Path, files: Files) -> dict[int, tuple[Path, Path]]:
         rows.append(
             ";".join(str(path.relative_to(root)).replace("/", "\\") for path in (image, mask))
         )
-    (root / "pairs.csv").write_bytes("\r\n".join([*rows, ""]).encode("cp1252"))
+    (root / "pairs.csv").write_bytes("\r\n".join([*rows, ""]).encode())
     return places
 
 
@@ -440,6 +513,77 @@ def _nnunet(root: Path, files: Files) -> dict[int, tuple[Path, Path]]:
     }
 
 
+def _split(root: Path, files: Files) -> dict[int, tuple[Path, Path]]:
+    """Folders of the parts of a split, with whole subjects."""
+    places = {}
+    for index, scene in enumerate(files.scenes):
+        part = root / SPLIT_FOLDERS[min(max(scene.subject - 3, 0), 2)]
+        places[index] = (
+            part / "images" / files.image_name(index), part / "masks" / files.mask_name(index),
+        )  # fmt: skip
+    return places
+
+
+def _folder_per_class(root: Path, files: Files) -> dict[int, tuple[Path, Path]]:
+    """One mask of black and white for each image and class; those of class 1 are the places."""
+    for index, scene in enumerate(files.scenes):
+        for value, name in enumerate(CLASS_NAMES[1:3], start=1):
+            content = _pillow((scene.classes == value).astype(np.uint8) * 255, "PNG")
+            path = root / "masks" / name / f"{scene.stem}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+            if value == 1:
+                files.masks[index] = Stored(".png", content)
+    masks = root / "masks" / CLASS_NAMES[1]
+    return {
+        index: (root / "images" / files.image_name(index), masks / f"{scene.stem}.png")
+        for index, scene in enumerate(files.scenes)
+    }
+
+
+def _coco(root: Path, files: Files) -> dict[int, tuple[Path, Path]]:
+    """Run lengths in the file of COCO; it is the place of every mask."""
+    info: dict[str, list[dict[str, object]]] = {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": 5 * n, "name": CLASS_NAMES[n]} for n in (1, 2)],
+    }
+    for index, scene in enumerate(files.scenes):
+        height, width = scene.classes.shape
+        name = files.image_name(index)
+        info["images"].append({"id": index, "file_name": name, "height": height, "width": width})
+        for value in (1, 2):
+            drawn = (scene.classes == value).ravel(order="F").astype(np.int8)
+            if not drawn.any():
+                continue
+            changes = np.flatnonzero(np.diff(drawn)) + 1
+            counts = np.diff([0, *([0] if drawn[0] else []), *changes, drawn.size]).tolist()
+            info["annotations"].append(
+                {
+                    "id": len(info["annotations"]) + 1,
+                    "image_id": index,
+                    "category_id": 5 * value,
+                    "segmentation": {"size": [height, width], "counts": counts},
+                    "area": int(drawn.sum()),
+                    "bbox": [0, 0, width, height],
+                    "iscrowd": 1,
+                }
+            )
+    path = root / "annotations" / "instances.json"
+    files.masks[:] = [Stored(".json", json.dumps(info).encode())] * len(files.scenes)
+    return {
+        index: (root / "images" / files.image_name(index), path)
+        for index in range(len(files.scenes))
+    }
+
+
+SPLIT_FOLDERS = {0: "train", 1: "val", 2: "test"}
+PARTS = {"train": "train", "val": "validation", "test": "test"}
+CLASS_NAMES = ("background", "nucleus", "vessel", "debris")
+
+SEVERAL_MASKS = ("folder per class", "COCO")
+"""Layouts in which one file is not the mask of one image; they have a form of their own."""
+
 LAYOUTS: dict[str, Layout] = {
     "images/ masks/": _two_folders("images", "masks"),
     "Images/ Labels/": _two_folders("Images", "Labels"),
@@ -452,6 +596,9 @@ LAYOUTS: dict[str, Layout] = {
     "nested once": _nested,
     "table": _table,
     "nnU-Net": _nnunet,
+    "train/ val/ test/": _split,
+    "folder per class": _folder_per_class,
+    "COCO": _coco,
 }
 
 
@@ -472,6 +619,7 @@ class Folder:
     root: Path
     places: dict[int, tuple[Path, Path]]
     truth: Truth
+    form: MaskForm
     broken: set[int] = field(default_factory=set)
     """Indices of the pairs that cannot be used."""
 
@@ -490,6 +638,18 @@ def _junk(folder: Folder, rng: random.Random) -> None:
     (mask.parent / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
     (folder.root / "README.txt").write_text("Images of cells.\n")
     (folder.root / "LICENSE").write_text("CC BY 4.0\n")
+
+
+def _class_table(folder: Folder, rng: random.Random) -> None:
+    """A table of the classes, by color if the masks have no numbers."""
+    names = folder.truth.names = CLASS_NAMES[: folder.form.classes]
+    if folder.form.are_colors:
+        colors = [",".join(map(str, color)) for color in COLORS[: len(names)].tolist()]
+        rows = [f"{name}:{color}::" for name, color in zip(names, colors, strict=True)]
+        text = "\n".join(["# label:color_rgb:parts:actions", *rows, ""])
+        (folder.root / "labelmap.txt").write_text(text)
+    else:
+        (folder.root / "classes.txt").write_text("\n".join([*names, ""]))
 
 
 def _truncated(folder: Folder, rng: random.Random) -> None:
@@ -533,7 +693,8 @@ def _copy(folder: Folder, rng: random.Random) -> None:
     if first[0].suffix == last[0].suffix and first[1].suffix == last[1].suffix:
         for original, copy in zip(first, last, strict=True):
             copy.write_bytes(original.read_bytes())
-        folder.truth.finding = "duplicate_across_groups"
+        parts = {folder.truth.parts.get(str(image)) for image in (first[0], last[0])}
+        folder.truth.finding = "duplicate_across_groups" if len(parts) == 1 else "split"
         folder.truth.groups = None
         folder.copies[len(folder.places) - 1] = 0
 
@@ -541,14 +702,19 @@ def _copy(folder: Folder, rng: random.Random) -> None:
 DAMAGES: dict[str, Callable[[Folder, random.Random], None]] = {
     "sound": _none,
     "further files": _junk,
+    "class table": _class_table,
     "truncated image": _truncated,
     "empty mask file": _zero_bytes,
     "mask of another size": _other_size,
     "image without mask": _no_mask,
     "copied image": _copy,
 }
+DAMAGES_OF_IMAGES = ("sound", "further files", "truncated image")
 SOUND_SHARE = 0.6
 """Share of the combinations without damage."""
+
+EMPTY_SHARE = 0.25
+"""Share of the combinations in which some masks are empty."""
 
 VOLUME_SHARE = 0.15
 """Share of the combinations of volumes."""
@@ -574,9 +740,20 @@ def draw(seed: int) -> Combination:
     mask, image = rng.choice(list(MASKS)), rng.choice(list(IMAGES))
     if rng.random() < VOLUME_SHARE:
         mask, image = rng.choice(list(VOLUME_MASKS)), rng.choice(list(VOLUMES))
+        if VOLUME_MASKS[mask].is_oriented:
+            image = rng.choice([name for name in VOLUMES if "TIFF" not in name])
     if layout == "nnU-Net":  # Its masks hold 0, 1, 2, ... in one format.
         mask = rng.choice(["0/1", "three classes"])
         image = "gray PNG"
+    if layout in SEVERAL_MASKS:
+        mask, image = "three classes", rng.choice(list(IMAGES))
+    whole_files = [
+        name for name in damages if name in ("sound", "further files", "truncated image")
+    ]
+    if layout in SEVERAL_MASKS:
+        damages = whole_files
+    if layout == "nnU-Net":  # Its dataset.json names the classes.
+        damages = [name for name in damages if name != "class table"]
     return Combination(
         seed=seed,
         names=names,
@@ -587,6 +764,7 @@ def draw(seed: int) -> Combination:
         affix=rng.choice(AFFIXES),
         subjects=rng.randint(5, 7),
         per_subject=rng.randint(2, 4),
+        has_empty=rng.random() < EMPTY_SHARE,
     )
 
 
@@ -602,6 +780,9 @@ def write(combination: Combination, root: Path) -> Truth:
         for subject in range(1, combination.subjects + 1)
         for number in range(1, combination.per_subject + 1)
     ]
+    if combination.has_empty:
+        for scene in scenes[1::4]:
+            scene.classes[:] = 0
     images = [store(scene.gray, n) for n, scene in enumerate(scenes)]
     masks = [form.store(scene.classes, n) for n, scene in enumerate(scenes)]
     files = Files(scenes, images, masks, combination.affix)
@@ -611,19 +792,24 @@ def write(combination: Combination, root: Path) -> Truth:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(stored.content)
     truth = Truth(data=root, pairs=len(scenes), groups=None, shares=())
-    folder = Folder(root, places, truth)
+    folder = Folder(root, places, truth, form)
     if tells_subject:
         truth.groups = _groups(places, scenes)
+    if combination.layout in SEVERAL_MASKS:
+        truth.names = CLASS_NAMES[:3]
+    if combination.layout == "train/ val/ test/":
+        truth.parts = {str(i): PARTS[i.relative_to(root).parts[0]] for i, _ in places.values()}
     DAMAGES[combination.damage](folder, rng)
     if truth.groups is not None and folder.broken:
         kept = {index: both for index, both in places.items() if index not in folder.broken}
         truth.groups = _groups(kept, scenes)
-    usable = [
-        scenes[folder.copies.get(index, index)].classes
+    truth.classes = {
+        str(places[index][0]): scenes[folder.copies.get(index, index)].classes
         for index in range(len(scenes))
         if index not in folder.broken
-    ]
-    counts = np.bincount(np.concatenate([one.ravel() for one in usable]), minlength=form.classes)
+    }
+    usable = np.concatenate([one.ravel() for one in truth.classes.values()])
+    counts = np.bincount(usable, minlength=form.classes)
     truth.shares = tuple((counts / counts.sum()).tolist())
     return truth
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import glob
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,15 +135,20 @@ def _describe_rest(found: LayoutMatch) -> list[str]:
         alone = sorted(ours.keys() - theirs.keys())
         if alone:
             near = difflib.get_close_matches(alone[0], list(theirs), n=1)
-            nearest = f"; the most similar {other} is {_name_of(theirs[near[0]])}" if near else ""
-            name = _name_of(ours[alone[0]])
+            nearest = f"; the most similar {other} is {_name_of(near[0], theirs)}" if near else ""
+            name = _name_of(alone[0], ours)
             lack = f"{'has' if len(alone) == 1 else 'have'} no {other}"
             notes.append(f"Left out: {pluralize(len(alone), what)} {lack}, e.g. {name}{nearest}.")
     return notes
 
 
-def _name_of(file: Mask) -> str:
-    return file.name if isinstance(file, Path) else str(file)
+def _name_of(key: str, files: Mapping[str, Mask]) -> str:
+    """Return the name of a file, with its folder if other files have the same name."""
+    file = files[key]
+    if not isinstance(file, Path):
+        return str(file)
+    names = Counter(own.name for own in files.values() if isinstance(own, Path))
+    return file.name if names[file.name] == 1 else f"{file.parent.name}/{file.name}"
 
 
 def _no_pairs(folder: Path, masks: Path | None, found: LayoutMatch | None) -> DataError:

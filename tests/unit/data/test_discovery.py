@@ -67,6 +67,12 @@ def test_discover_names_files_without_a_partner(make):
     assert "1 mask has no image, e.g. cel2.png" in found.notes[1]
 
 
+def test_note_on_a_missing_mask_names_the_folder_of_files_with_equal_names(make):
+    folder = make("a/image.png", "a/mask.png", "b/image.png", "b/mask.png", "c/image.png")
+    (note,) = discover(folder).notes
+    assert "e.g. c/image.png" in note
+
+
 def test_discover_skips_hidden_and_foreign_files(make):
     folder = make("images/a.png", "images/.b.png", "images/Thumbs.db", ".git/x.png", "masks/a.png")
     assert list(pairs(discover(folder))) == ["a"]

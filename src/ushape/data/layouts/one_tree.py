@@ -132,9 +132,10 @@ def _are_two_folders(
 
 def _places(pairs: Mapping[str, str]) -> tuple[str, str] | None:
     """Return the folder of all masks and that of all images; None if there are several."""
-    places = [{name.partition("/")[0] for name in names} for names in (pairs, pairs.values())]
-    is_below = all("/" in name for name in pairs)
-    return (*places[0], *places[1]) if is_below and all(len(own) == 1 for own in places) else None
+    masks, images = ({name.partition("/")[0] for name in own} for own in (pairs, pairs.values()))
+    if len(masks) > 1 or len(images) > 1 or not all("/" in name for name in pairs):
+        return None
+    return masks.pop(), images.pop()
 
 
 def _find_kinds(
