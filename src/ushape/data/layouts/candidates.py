@@ -111,13 +111,18 @@ def holds_few_values(paths: Sequence[Path]) -> bool:
 
 
 def values_of(paths: Sequence[Path]) -> set[int]:
-    """Return the values of files, at least until there are too many; none if one is no mask."""
+    """Return the values of files, at least until there are too many; none if one is no mask.
+
+    Damaged files are skipped.
+    """
     values: set[int] = set()
     for path in spread(paths):
         try:
             values.update(np.unique(io.read_mask(path).codes).tolist())
-        except DataError:  # Fractional values or four channels: not a mask.
-            return set()
+        except DataError as error:
+            if error.code == "damaged_file":
+                continue
+            return set()  # Fractional values or several channels: not a mask.
         if len(values) > MAX_MASK_VALUES:
             break
     return values

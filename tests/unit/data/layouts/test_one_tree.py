@@ -65,12 +65,15 @@ def test_one_tree_with_folders_of_images_and_masks_in_each_folder(draw, tmp_path
     assert {case.mask.parent.name for case in cases} == {"masks"}
 
 
+@pytest.mark.parametrize("is_damaged", [False, True])
 @pytest.mark.parametrize("end", ["", "_cp_masks"])
-def test_one_tree_does_not_distinguish_files_within_a_folder_of_images(draw, tmp_path, end):
+def test_one_tree_does_not_distinguish_files_within_a_folder(draw, tmp_path, end, is_damaged):
     for subject in range(5):
         for side in ("left", "right", "right1"):
             draw(f"scans/{subject}_{side}.tif")
-            draw(f"outlines/{subject}_{side}{end}.png", subject)
+            path = draw(f"outlines/{subject}_{side}{end}.png", subject)
+    if is_damaged:
+        path.write_bytes(b"")
     cases = discover(tmp_path).cases
     assert len(cases) == 15
     assert {(case.image.parent.name, case.mask.parent.name) for case in cases} == {
