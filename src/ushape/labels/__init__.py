@@ -12,7 +12,6 @@ import numpy as np
 from pydantic import BeforeValidator
 
 from ushape.errors import ConfigError, DataError
-from ushape.formatting import pluralize
 from ushape.labels.colors import color_text, colors_of, distances, name_color
 
 if TYPE_CHECKING:
@@ -149,8 +148,7 @@ class LabelSpace:
     def __post_init__(self) -> None:
         if len(self.names) != len(self.values):
             raise ConfigError(
-                f"labels.names has {pluralize(len(self.names), 'name')} for "
-                f"{pluralize(len(self.values), 'class')}.",
+                f"There are {len(self.values)} classes, but labels.names has {len(self.names)}.",
                 code="class_count_mismatch",
                 hint="Name every class, background first.",
             )
