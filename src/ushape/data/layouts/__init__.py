@@ -18,6 +18,7 @@ from ushape.data.layouts.folders import (
     find_object_folders,
     find_split_folders,
 )
+from ushape.data.layouts.inside import find_masks_inside
 from ushape.data.layouts.labelme import find_labelme, find_labelme_export
 from ushape.data.layouts.mask_files import find_mask_files
 from ushape.data.layouts.nnunet import find_nnunet
@@ -49,6 +50,7 @@ LAYOUTS: dict[str, Callable[[Path], LayoutMatch | None]] = {
     "labelme_export": find_labelme_export,
     "labelme": find_labelme,
     "run_lengths": find_run_lengths,
+    "masks_inside": find_masks_inside,
     "nested": find_nested,
     "one_tree": find_one_tree,
     "mirrored_trees": find_mirrored_trees,

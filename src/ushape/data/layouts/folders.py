@@ -25,6 +25,7 @@ from ushape.data.layouts.candidates import (
     values_of,
 )
 from ushape.data.layouts.coco import find_coco
+from ushape.data.layouts.inside import find_masks_inside
 from ushape.data.layouts.names import (
     IMAGE_FOLDERS,
     MASK_FOLDERS,
@@ -275,6 +276,7 @@ LAYOUTS_INSIDE = (
     find_folders,
     find_class_folders,
     find_coco,
+    find_masks_inside,
     find_one_tree,
     find_mirrored_trees,
 )
@@ -348,8 +350,11 @@ def _beside(place: Path) -> LayoutMatch | None:
 def find_nested(folder: Path) -> LayoutMatch | None:
     """Find another layout in the only subfolder, as in an archive unpacked into its own name."""
     below = [place for place in folders_below(folder) if images_below(place)]
-    if len(below) != 1 or any(is_image(path) for path in (*folder.iterdir(), *below[0].iterdir())):
+    if len(below) != 1 or any(is_image(path) for path in folder.iterdir()):
         return None
-    tried = (find(below[0]) for find in (find_split_folders, find_nested, *LAYOUTS_INSIDE))
+    layouts = (find_split_folders, find_nested, *LAYOUTS_INSIDE)
+    if any(is_image(path) for path in below[0].iterdir()):  # Maybe a case with all of its images.
+        layouts = (find_masks_inside,)
+    tried = (find(below[0]) for find in layouts)
     found = next((found for found in tried if found is not None and found.paired), None)
     return None if found is None else replace(found, layout=f"{below[0].name}/: {found.layout}")

@@ -118,3 +118,23 @@ def test_single_folder_of_masks_with_several_values_is_no_class(draw, tmp_path):
     found = discover(tmp_path)
     assert folder_of(found) == "trimaps"
     assert found.class_names is None
+
+
+@pytest.mark.parametrize("place", ["", "train/", "archive/train/"])
+@pytest.mark.parametrize("affix", ["", "_mask"])
+def test_folder_of_masks_among_the_images_is_found(draw, tmp_path, place, affix):
+    for number in NUMBERS:
+        draw(f"{place}x{number:02d}.png")
+        draw(f"{place}masks/x{number:02d}{affix}.png", number)
+    found = discover(tmp_path)
+    assert [case.id for case in found.cases] == [f"x{number:02d}" for number in NUMBERS]
+    assert folder_of(found) == "masks"
+
+
+def test_parts_of_a_split_may_hold_their_masks_in_a_subfolder(draw, tmp_path):
+    for part in ("train", "test"):
+        for number in NUMBERS:
+            draw(f"{part}/x{number:02d}.png")
+            draw(f"{part}/masks/x{number:02d}.png", number)
+    found = discover(tmp_path)
+    assert [case.split for case in found.cases] == ["test"] * 5 + ["train"] * 5
