@@ -140,7 +140,9 @@ SETS: dict[str, DataSet] = {
         classes={"0": "background", "1": "LV", "2": "MYO", "3": "RV"},
     ),
     "ph2_skin": DataSet(pairs=28, groups=28, classes=BINARY),
-    "usiigaci_cells": DataSet(pairs=20, groups=20, classes=BINARY, mentions=r"instances"),
+    "usiigaci_cells": DataSet(
+        pairs=20, groups=20, blocks=True, classes=BINARY, mentions=r"instances"
+    ),
     "wbc_smears": DataSet(
         pairs=56,
         groups=2,
