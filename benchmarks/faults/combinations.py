@@ -71,6 +71,9 @@ class Truth:
     finding: str = ""
     """A check that must report a problem; '' if there is none."""
 
+    refusal: str = ""
+    """Code of the error that refuses the data; '' if they must be read."""
+
     culprit: str = ""
     """Name of the damaged file's case, which that finding must mention."""
 
@@ -800,6 +803,8 @@ def write(combination: Combination, root: Path) -> Truth:
     if combination.layout == "train/ val/ test/":
         truth.parts = {str(i): PARTS[i.relative_to(root).parts[0]] for i, _ in places.values()}
     DAMAGES[combination.damage](folder, rng)
+    if combination.layout == "table" and combination.damage == "image without mask":
+        truth.refusal = "listed_files_missing"
     if truth.groups is not None and folder.broken:
         kept = {index: both for index, both in places.items() if index not in folder.broken}
         truth.groups = _groups(kept, scenes)

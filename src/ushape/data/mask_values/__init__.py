@@ -310,5 +310,9 @@ def _complete(
     except DataError as error:
         if error.code != "class_names_mismatch":
             raise
+        soft = find_soft_classes(reading)
+        if soft is not None and stated is not None and len(stated.names) == len(soft.values):
+            centers = {value: reading.total[value] for value in soft.values}
+            return complete_labels(labels, stated, centers, are_colors=reading.are_colors)
         notes.append(ValueNote(check="class_names", text=error.message, fix=error.hint))
         return labels

@@ -132,7 +132,7 @@ def _noisy_extremes(total: Mapping[int, int]) -> tuple[int, ...]:
     White must have noise: 255 beside a few small values may be ignored pixels beside classes.
     """
     white = 255
-    ends = [[value for value in total if abs(value - end) <= NOISE] for end in (0, white)]
+    ends = [[value for value in total if abs(value - end) <= 2 * NOISE] for end in (0, white)]
     if sum(map(len, ends)) < len(total) or min(map(len, ends)) < 2 or len(total) < 2 + MIN_BETWEEN:
         return ()
     return tuple(max(own, key=total.__getitem__) for own in ends)

@@ -244,6 +244,13 @@ def test_lines_in_lossy_masks_are_one_class(scan, width):
     assert stats.class_pixels(stats.readable[0])[1] == (draw(0) > 0).sum()
 
 
+def test_names_without_values_belong_to_the_classes_of_lossy_masks(scan, tmp_path):
+    stats = scan(lambda n: disks(n) * 255, ".jpg")
+    stated = StatedClasses(source=tmp_path / "classes.txt", names=("background", "nucleus"))
+    meaning = interpret_masks(stats.readable, LabelConfig(), stated)
+    assert (meaning.space.names, meaning.space.values) == (("background", "nucleus"), (0, 255))
+
+
 def test_white_beside_numbered_classes_is_refused(scan):
     def draw(number):
         classes = disks(number, classes=2)
