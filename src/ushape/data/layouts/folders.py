@@ -352,9 +352,11 @@ def find_nested(folder: Path) -> LayoutMatch | None:
     below = [place for place in folders_below(folder) if images_below(place)]
     if len(below) != 1 or any(is_image(path) for path in folder.iterdir()):
         return None
-    layouts = (find_split_folders, find_nested, *LAYOUTS_INSIDE)
-    if any(is_image(path) for path in below[0].iterdir()):  # Maybe a case with all of its images.
-        layouts = (find_masks_inside,)
-    tried = (find(below[0]) for find in layouts)
+    has_images = any(is_image(path) for path in below[0].iterdir())  # It may be a single case.
+    tried = (
+        (find_masks_inside(below[0]),)
+        if has_images
+        else (find(below[0]) for find in (find_split_folders, find_nested, *LAYOUTS_INSIDE))
+    )
     found = next((found for found in tried if found is not None and found.paired), None)
     return None if found is None else replace(found, layout=f"{below[0].name}/: {found.layout}")
