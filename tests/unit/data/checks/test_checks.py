@@ -378,7 +378,7 @@ def test_check_finds_ungrouped_frames(tmp_path):
         picture = scene[:, 4 * index : 4 * index + 64].astype(np.uint8)
         for part, array in (("images", picture), ("masks", np.uint8(255) * (picture > 128))):
             (tmp_path / part).mkdir(exist_ok=True)
-            save(tmp_path / part / f"{10 * index:04d}.png", array)
+            save(tmp_path / part / f"{index * index + 10:04d}.png", array)
     assert "as in a volume" in found(tmp_path)["ungrouped"].text
 
 
