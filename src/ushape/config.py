@@ -248,13 +248,30 @@ def _key_of(cls: type, location: tuple[int | str, ...]) -> str:
 
 def _parse_yaml(text: str, *, source: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _UniqueKeys)
     except yaml.YAMLError as error:
+        problem = str(getattr(error, "problem", None) or error)
+        mark = getattr(error, "problem_mark", None)
+        line = "" if mark is None else f", line {mark.line + 1}"
         raise ConfigError(
-            f"{source}: not valid YAML: {' '.join(str(error).split())}.",
+            f"{source}{line}: this is not valid YAML: {' '.join(problem.split())}.",
             code="invalid_yaml",
             hint="Write lists as [0, 255], and put quotes around text with a colon.",
         ) from None
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Safe loader that refuses a key that stands twice in a section."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"the key {key.value} stands twice", problem_mark=key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def _explain_lines(

@@ -146,6 +146,7 @@ def _whole_numbers(path: Path, values: np.ndarray) -> np.ndarray:
             f"{path}: {pluralize(fractions.size, 'value')} of the mask are not whole numbers, "
             f"for example {fractions.flat[0]:g}.",
             code="mask_not_integer",
-            hint="Save the classes as integers; apply a threshold to probabilities first.",
+            hint="Save the classes as integers. Of probabilities, save those above 0.5 as 1 and "
+            "the others as 0.",
         )
     return np.rint(values).astype(np.int32)

@@ -33,7 +33,7 @@ def apply_data_settings(recipe: Recipe, data: Path) -> tuple[Recipe, str]:
         ConfigError: if the file cannot be read, if a key is unknown, or if a value is impossible.
     """
     path = (data if data.is_dir() else data.parent) / SETTINGS_FILE
-    if not path.is_file():
+    if not path.exists():
         return recipe, ""
     try:
         content = path.read_bytes()
@@ -47,14 +47,24 @@ def apply_data_settings(recipe: Recipe, data: Path) -> tuple[Recipe, str]:
     mark = f"{SETTINGS_FILE} {hashlib.sha256(content).hexdigest()[:12]}"
     if recipe.settings_file == mark:
         return recipe, ""
-    stated = config.from_dict(
-        Recipe, _nested(config.parse_mapping(text, source=str(path))), source=str(path)
-    )
+    stated = _parse(text, path)
     default, own = config.to_dict(Recipe()), config.to_dict(stated)
     completed = _complete(config.to_dict(recipe), own, default)
     applied = [f"{key}={value}" for key, value in _differences(own, default, "")]
     found = config.from_dict(Recipe, {**completed, "settings_file": mark}, source=str(path))
     return found, f"Settings in {path}: {', '.join(applied) or 'none'}."
+
+
+def _parse(text: str, path: Path) -> Recipe:
+    """Return the settings of the file; errors name it."""
+    values = _nested(config.parse_mapping(text, source=str(path)))
+    try:
+        return config.from_dict(Recipe, values, source=str(path))
+    except ConfigError as error:
+        if str(path) in error.message:
+            raise
+        message = f"{path}: {error.message}"
+        raise ConfigError(message, code=error.code, hint=error.hint) from None
 
 
 def _nested(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -67,6 +67,12 @@ def test_discover_names_files_without_a_partner(make):
     assert "1 mask has no image, e.g. cel2.png" in found.notes[1]
 
 
+def test_discover_suggests_no_mask_that_has_its_image(make):
+    (note,) = discover(make("images/x01.png", "images/x11.png", "masks/x11.png")).notes
+    assert "x01.png" in note
+    assert "most similar" not in note
+
+
 def test_note_on_a_missing_mask_names_the_folder_of_files_with_equal_names(make):
     folder = make("a/image.png", "a/mask.png", "b/image.png", "b/mask.png", "c/image.png")
     (note,) = discover(folder).notes

@@ -58,6 +58,9 @@ def test_settings_are_applied_once(tmp_path):
         ("seed: x", "invalid_value"),
         ("- a", "invalid_yaml"),
         ("a: [", "invalid_yaml"),
+        ("seed: 1\nseed: 2", "invalid_yaml"),
+        ("labels: {ignore: 1, ignore: 2}", "invalid_yaml"),
+        ("train.epochs: -3", "value_out_of_range"),
     ],
 )
 def test_settings_that_are_invalid_are_refused(tmp_path, text, code):

@@ -145,8 +145,18 @@ class _Content:
 
     @cached_property
     def drawn(self) -> list[np.ndarray]:
-        """Foreground of each file, sampled to at most SIDE_PX pixels along each axis."""
-        return [_sampled(io.read_mask(path).codes != 0) for path in self.paths]
+        """Foreground of each file, sampled to at most SIDE_PX pixels along each axis.
+
+        A file that cannot be read has a shape that no other has.
+        """
+        return [self._drawn_in(path) for path in self.paths]
+
+    @staticmethod
+    def _drawn_in(path: Path) -> np.ndarray:
+        try:
+            return _sampled(io.read_mask(path).codes != 0)
+        except DataError:
+            return np.zeros(0, dtype=bool)
 
     @property
     def is_constant(self) -> bool:

@@ -54,10 +54,9 @@ def read_table(path: Path) -> LayoutMatch:
             listed twice, if a group or split is empty in some rows, or if a split is unknown.
     """
     rows = _rows_of(path)
-    if not rows or not {"image", "mask"} <= rows[0].keys():
-        seen = ", ".join(rows[0]) if rows else "no rows"
+    if not {"image", "mask"} <= rows[0].keys():
         raise DataError(
-            f"{path}: the columns image and mask are missing (found: {seen}).",
+            f"{path}: the columns image and mask are missing (found: {', '.join(rows[0])}).",
             code="missing_columns",
             hint="Name the columns in the first line: image,mask, and optionally group,split.",
         )
@@ -88,10 +87,9 @@ def read_images(path: Path) -> list[tuple[Path, str]]:
         DataError: if the table cannot be read, or if the column image or a file is missing.
     """
     rows = _rows_of(path)
-    if not rows or "image" not in rows[0]:
-        seen = ", ".join(rows[0]) if rows else "no rows"
+    if "image" not in rows[0]:
         raise DataError(
-            f"{path}: the column image is missing (found: {seen}).",
+            f"{path}: the column image is missing (found: {', '.join(rows[0])}).",
             code="missing_columns",
             hint="Name the columns in the first line.",
         )
@@ -203,11 +201,21 @@ def _rows_of(path: Path) -> list[dict[str, str]]:
     """Return the rows by lower-case column names, without whitespace around the cells.
 
     Raises:
-        DataError: if the table cannot be read, if a row differs in length from the first, or if
-            pyarrow is missing.
+        DataError: if the table cannot be read, if it has no rows, if a row differs in length from
+            the first, or if pyarrow is missing.
     """
-    if path.suffix.lower() == ".parquet":
-        return _parquet_rows(path)
+    rows = _parquet_rows(path) if path.suffix.lower() == ".parquet" else _text_rows(path)
+    if not rows:
+        raise DataError(
+            f"{path}: the table has no rows.",
+            code="empty_table",
+            hint="Write the names of the columns (image, mask) in the first line, and one pair of "
+            "files in each further line.",
+        )
+    return rows
+
+
+def _text_rows(path: Path) -> list[dict[str, str]]:
     try:
         with open_text(path) as file:
             first = first_line(file)

@@ -223,7 +223,8 @@ def test_table_of_other_columns_is_no_layout(put, tmp_path):
         ("image,mask,split\na.png,m.png,train\nb.png,m.png,\n", "incomplete_column"),
         ("image,mask,split\na.png,m.png,dev\n", "unknown_split"),
         ("image,mask\na.png,m.png,more\n", "uneven_rows"),
-        ("", "missing_columns"),
+        ("", "empty_table"),
+        ("image,mask\n", "empty_table"),
     ],
 )
 def test_table_with_mistakes_is_refused(put, tmp_path, text, code):
