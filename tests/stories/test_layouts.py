@@ -36,7 +36,7 @@ def write_parallel(data):
         image, mask = draw(index)
         save(data / f"scans/{name}.png", image)
         save(data / f"manual/{name}.png", mask)
-    return data, "manual/, which holds few values", {"class 1", "class 2"}
+    return data, "scans/ beside manual/", {"class 1", "class 2"}
 
 
 def write_given_splits(data):

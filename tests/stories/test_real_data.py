@@ -49,7 +49,7 @@ def test_sections_of_a_microscope(train, ushape, tmp_path):
         "30 pairs of image and mask (images/ beside labels/); 512 × 512 pixels, 1 channel" in said
     )
     assert "0 = background (22" in said
-    assert "one stack of 30 similar neighboring sections" in said
+    assert "one stack of 30 neighboring sections" in said
     for part in parts_of(run):
         numbers = sorted(map(int, part))
         assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
@@ -74,7 +74,7 @@ def test_patients_of_a_hospital(ushape, tmp_path):
     ended = ushape("train", tmp_path / "some", "-o", tmp_path / "run", *STEPS)
     assert ended.code == 0, ended.error
     assert "3 channels (RGB)" in ended.output
-    assert "Groups: 5, by folder" in ended.output
+    assert "Groups: 5, by the beginning of the names" in ended.output
     patients_of = [{case.split("/")[0] for case in part} for part in parts_of(tmp_path / "run")]
     assert [len(part) for part in patients_of] == [3, 1, 1]
     assert not set.intersection(*patients_of)

@@ -141,7 +141,9 @@ def _problems_of(plan: Plan) -> Iterator[str]:
 
 def _problems_of_masks(space: LabelSpace, encoding: MaskEncoding) -> Iterator[str]:
     """Yield why masks of a label space could not be written."""
-    values = (*space.values, *([] if space.ignore is None else [space.ignore]))
+    values = space.values
+    if space.ignore is not None and space.threshold is None:  # Else both may be the highest value.
+        values = (*values, space.ignore)
     if len(set(values)) < len(values) or not 2 <= len(space.values) <= IGNORE:
         yield f"the mask values are {list(values)}"
     if any(not 0 <= index < len(space.values) for one in space.regions for index in one.classes):
