@@ -19,6 +19,7 @@ from ushape.console import Clock, Console
 from ushape.data.cache import SampleStore, load_cases
 from ushape.data.splits import Splits
 from ushape.errors import way_on_after_interrupt
+from ushape.evaluation.baselines import BaselineSampler, save_baselines
 from ushape.evaluation.summary import Summary
 from ushape.inference.predictor import Predictor
 from ushape.inference.tuning import (
@@ -263,7 +264,10 @@ def _fit(
         memory_bytes=plan.machine.main_memory_bytes,
         threads=plan.machine.cores,
     )
-    training_store, validation_store = load(training), load(validation)
+    sampler = BaselineSampler(training)
+    training_store, validation_store = load(training, on_read=sampler.add), load(validation)
+    if sampler.is_complete and not run.baselines_path.exists():
+        save_baselines(run.baselines_path, sampler.choose(plan.preprocessing.space))
     class_pixels = np.asarray([fact.class_pixels for fact in training])
 
     def attempt(plan: Plan, resume: bool) -> FitResult:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import overload
 
 import numpy as np
 
 from ushape.config import resolved
-from ushape.data.preprocessing import Preprocessing, by_group, read_classes
+from ushape.data.preprocessing import OnRead, Preprocessing, by_group, read_classes
 from ushape.errors import DataError
 from ushape.types import Case, CaseFacts, Sample
 
@@ -27,8 +28,11 @@ class SampleStore(Sequence[Sample]):
         self._companions = by_group(cases)
         self._samples: list[Sample] | None = None
 
-    def load_all(self, threads: int) -> None:
+    def load_all(self, threads: int, on_read: OnRead | None = None) -> None:
         """Load all samples that are kept, before worker processes are forked.
+
+        Args:
+            on_read: Receives each image that is read, from several threads.
 
         Raises:
             DataError: if cases cannot be loaded; it names all of them.
@@ -36,7 +40,7 @@ class SampleStore(Sequence[Sample]):
         if not self.keep:
             return
         with ThreadPoolExecutor(threads) as pool:
-            outcomes = list(pool.map(self._try_load, self.cases))
+            outcomes = list(pool.map(partial(self._try_load, on_read=on_read), self.cases))
         failures = [outcome for outcome in outcomes if isinstance(outcome, DataError)]
         if failures:
             raise join_errors(failures)
@@ -52,12 +56,12 @@ class SampleStore(Sequence[Sample]):
         assert classes is not None, "only annotated cases are stored"
         return classes
 
-    def _load(self, case: Case) -> Sample:
-        return self.preprocessing.load(case, self._companions[case.group])
+    def _load(self, case: Case, on_read: OnRead | None = None) -> Sample:
+        return self.preprocessing.load(case, self._companions[case.group], on_read)
 
-    def _try_load(self, case: Case) -> Sample | DataError:
+    def _try_load(self, case: Case, on_read: OnRead | None) -> Sample | DataError:
         try:
-            return self._load(case)
+            return self._load(case, on_read)
         except DataError as error:
             return error
 
@@ -98,8 +102,13 @@ def load_cases(
     *,
     memory_bytes: float,
     threads: int,
+    on_read: OnRead | None = None,
 ) -> SampleStore:
-    """Return a store of the cases, read into memory if they fit into a quarter of it."""
+    """Return a store of the cases, read into memory if they fit into a quarter of it.
+
+    Args:
+        on_read: Receives each image that is read, from several threads.
+    """
     config = preprocessing.config
     if config.shape is not None:
         pixels = float(len(facts) * math.prod(config.shape))
@@ -109,5 +118,5 @@ def load_cases(
     bytes_needed = pixels * (2 * preprocessing.channels + 1)
     keep = bytes_needed < KEEP_SHARE * memory_bytes
     store = SampleStore([fact.case for fact in facts], preprocessing, keep=keep)
-    store.load_all(threads)
+    store.load_all(threads, on_read)
     return store

@@ -6,7 +6,7 @@ Training and prediction use the same object, which is stored in the plan.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -93,6 +93,10 @@ class PreprocessingConfig:
         return tuple(max(1, round(size / self.downscale)) for size in padded)
 
 
+OnRead = Callable[[Case, np.ndarray, np.ndarray | None], None]
+"""Function that receives a case, its image and its classes."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
     """Loads cases onto the network's grid, normalizes them, and restores probabilities."""
@@ -112,18 +116,24 @@ class Preprocessing:
         """Whether the preprocessing of an image depends on all images of its group."""
         return self.config.crop or self.config.intensity == "group"
 
-    def load(self, case: Case, companions: Sequence[Case] = ()) -> Sample:
+    def load(
+        self, case: Case, companions: Sequence[Case] = (), on_read: OnRead | None = None
+    ) -> Sample:
         """Read and preprocess the files of a case.
 
         Args:
             companions: All cases of its group, itself included; empty if it stands alone.
+            on_read: Receives the case, its image (C, *S) and its classes (*S) as stored.
 
         Raises:
             DataError: if a file cannot be read, if the image has another number of channels, if the
                 mask has another size, or if a mask value is not a class.
         """
         image, classes = read_image(case, self.channels), read_classes(case, self.space)
-        return self.place(case, image, classes, self.group_stats(case, companions))
+        sample = self.place(case, image, classes, self.group_stats(case, companions))
+        if on_read is not None:
+            on_read(case, image, classes)
+        return sample
 
     def group_stats(self, case: Case, companions: Sequence[Case] = ()) -> GroupStats | None:
         """Return the statistics of the group of a case, if its preprocessing depends on them."""

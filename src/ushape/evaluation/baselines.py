@@ -121,19 +121,55 @@ class Baselines:
         )
 
 
+class BaselineSampler:
+    """Samples training cases at the points of a grid, to choose the baselines on them.
+
+    At most 100 cases are sampled, evenly spread.
+    """
+
+    def __init__(self, facts: Sequence[CaseFacts]):
+        self.cases = [fact.case for fact in _thin_out(facts)]
+        self._samples: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self._wanted = {case.id for case in self.cases}
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all cases were sampled that the baselines are chosen on."""
+        return len(self._samples) == len(self._wanted)
+
+    def add(self, case: Case, image: np.ndarray, classes: np.ndarray | None) -> None:
+        """Sample a case, unless the baselines are chosen without it.
+
+        Shapes:
+            image: (C, *S) as stored; classes: (*S) class indices.
+        """
+        if case.id in self._wanted:
+            assert classes is not None, "training cases are annotated"
+            points = _grid_points(classes.shape)
+            self._samples[case.id] = classes[points], np.stack([plane[points] for plane in image])
+
+    def choose(self, space: LabelSpace) -> Baselines:
+        """Return the baselines with the highest Dice over the pooled samples."""
+        return _choose([self._samples[case.id] for case in self.cases], space)
+
+
 def measure_baselines(
     facts: Sequence[CaseFacts], space: LabelSpace, channels: int | None = None
 ) -> Baselines:
-    """Choose the baselines on training cases.
-
-    At most 100 cases are read, evenly spread, and sampled on a grid of points. Thresholds are those
-    with the highest Dice over the pooled samples.
+    """Read training cases and choose the baselines on them, as `BaselineSampler` does.
 
     Raises:
         DataError: if a file cannot be read.
     """
-    chosen = _thin_out(facts)
-    samples = [_sample(fact.case, space, channels) for fact in chosen]
+    sampler = BaselineSampler(facts)
+    for case in sampler.cases:
+        classes = read_classes(case, space)
+        sampler.add(case, read_image(case, channels), classes)
+    return sampler.choose(space)
+
+
+def _choose(samples: Sequence[tuple[np.ndarray, np.ndarray]], space: LabelSpace) -> Baselines:
+    """Choose the baselines on class indices (*grid) and pixels (C, *grid) of some cases."""
     if not samples:
         return Baselines(note="there are no training cases")
     classes = np.stack([own for own, _ in samples])
@@ -150,7 +186,7 @@ def measure_baselines(
         )
     numbers = np.stack([(classes == index).sum(axis=0) for index in range(len(space.values))])
     return Baselines(
-        cases=len(chosen),
+        cases=len(samples),
         grid=classes.shape[1:],
         classes=found,
         majority_class=int(numbers.reshape(len(numbers), -1).sum(axis=1).argmax()),
@@ -244,15 +280,6 @@ def _thin_out(facts: Sequence[CaseFacts]) -> Sequence[CaseFacts]:
     pixels = sum(sum(fact.class_pixels) for fact in facts)
     step = max(1, math.ceil(len(facts) / BASELINE_CASES), math.ceil(pixels / MAX_PIXELS))
     return facts[::step]
-
-
-def _sample(case: Case, space: LabelSpace, channels: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return class indices (*grid) and pixels (C, *grid) of a training case at the grid points."""
-    classes = read_classes(case, space)
-    assert classes is not None, "training cases are annotated"
-    image = read_image(case, channels)
-    points = _grid_points(classes.shape)
-    return classes[points], np.stack([plane[points] for plane in image])
 
 
 def _grid_points(shape: Sequence[int]) -> tuple[np.ndarray, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -347,14 +348,25 @@ def content_suffix(path: Path) -> str:
     suffix = suffix_of(path)
     if not path.is_file() or suffix not in READERS:
         return suffix
-    with path.open("rb") as file:
-        start = file.read(16)
+    facts = path.stat()
+    start = _start_of(path, (facts.st_ino, facts.st_size, facts.st_mtime_ns))
     is_webp = start.startswith(b"RIFF") and start[8:12] == b"WEBP"
     found = ".webp" if is_webp else suffix
     for signature, actual in SIGNATURES.items():
         if start.startswith(signature):
             found = actual
     return found if READERS[found] is not READERS[suffix] else suffix
+
+
+@lru_cache(maxsize=2**14)
+def _start_of(path: Path, version: tuple[int, int, int]) -> bytes:
+    """Return the first bytes of a file, which is opened once for them.
+
+    Args:
+        version: Inode, size and time of the last change, by which a changed file is recognized.
+    """
+    with path.open("rb") as file:
+        return file.read(16)
 
 
 def check_packages(paths: Iterable[Path]) -> None:

@@ -139,10 +139,10 @@ def _opened(path: Path) -> Iterator[tuple[Any, tuple[GridRemark, ...]]]:
     """Yield ITK's reader for a file whose header was checked, and what was corrected in it."""
     suffix = next(suffix for suffix in ITK_READERS if path.name.lower().endswith(suffix))
     itk = load_itk(path)
-    itk_headers.HEADER_CHECKS[suffix](path)
+    header = itk_headers.HEADER_CHECKS[suffix](path)
     reader = itk.ImageFileReader()
     reader.SetImageIO(ITK_READERS[suffix])
-    if ITK_READERS[suffix] != "NiftiImageIO":
+    if header is None:
         reader.SetFileName(str(path))
         try:
             yield reader, () if itk_headers.states_spacing(path) else ("no_spacing",)
@@ -156,7 +156,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, tuple[GridRemark, ...]]]:
                 "NRRD); without this field, a spacing of 1 mm is assumed.",
             ) from None
         return
-    with nifti.readable_by_itk(path) as (readable, remarks):
+    with nifti.readable_by_itk(path, header) as (readable, remarks):
         reader.SetFileName(str(readable))
         yield reader, remarks
 

@@ -45,8 +45,12 @@ META_BYTES = {
 """Bytes per value by MetaImage's name of the type."""
 
 
-def check_nifti(path: Path) -> None:
-    """Raise DataError unless a file, packed or not, is NIfTI 1 or 2 and contains what it claims."""
+def check_nifti(path: Path) -> nifti.NiftiHeader:
+    """Return the header of a file, packed or not.
+
+    Raises:
+        DataError: unless the file is NIfTI 1 or 2 and contains what it claims.
+    """
     header = nifti.read_header(path)
     if not 1 <= header.axes <= 7:
         raise damaged(path, f"the header states {header.axes} axes")
@@ -61,6 +65,7 @@ def check_nifti(path: Path) -> None:
         _check_length(path, path.stat().st_size, wanted)
     elif not _is_gzip_of(path, 0, wanted):
         _check_length(path, _count_unpacked(path, 0, wanted)[0], wanted)
+    return header
 
 
 def check_nrrd(path: Path) -> None:
@@ -175,14 +180,14 @@ def _data_file(path: Path, name: str) -> Path:
     return data
 
 
-HEADER_CHECKS: dict[str, Callable[[Path], None]] = {
+HEADER_CHECKS: dict[str, Callable[[Path], nifti.NiftiHeader | None]] = {
     ".nii": check_nifti,
     ".nii.gz": check_nifti,
     ".nrrd": check_nrrd,
     ".mha": check_meta,
     ".mhd": check_meta,
 }
-"""Check of a file's header by suffix."""
+"""Check of a file's header by suffix; it returns the header of a NIfTI file."""
 
 
 def _fields_of(path: Path, header: bytes, joint: str) -> dict[str, str]:

@@ -74,11 +74,11 @@ def read_header(path: Path) -> NiftiHeader:
     Raises:
         DataError: if the file is not NIfTI of version 1 or 2, or cannot be unpacked.
     """
-    with path.open("rb") as file:
-        is_packed = file.read(2) == b"\x1f\x8b"
     try:
-        with cast(BinaryIO, gzip.open(path)) if is_packed else path.open("rb") as file:
-            head = file.read(544)
+        with path.open("rb") as file:
+            is_packed = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            head = (gzip.GzipFile(fileobj=file) if is_packed else file).read(544)
     except (OSError, EOFError, zlib.error) as error:
         raise damaged(path, f"the file cannot be unpacked ({error})") from None
     order = {b"\x5c\x01": "<", b"\x1c\x02": "<", b"\x00\x00": ">"}.get(head[:2], "<")
@@ -129,16 +129,17 @@ def _parse(
 
 
 @contextmanager
-def readable_by_itk(path: Path) -> Iterator[tuple[Path, tuple[GridRemark, ...]]]:
+def readable_by_itk(
+    path: Path, header: NiftiHeader
+) -> Iterator[tuple[Path, tuple[GridRemark, ...]]]:
     """Yield a file with the same content that ITK reads, and what was corrected in its header.
 
     This is the file itself, or a temporary copy if the suffix does not tell whether it is packed,
     if its axes are not quite at right angles, or if spacings are missing.
 
     Raises:
-        DataError: if the file is not NIfTI, or its axes are far from right angles.
+        DataError: if the axes are far from right angles.
     """
-    header = read_header(path)
     changes, remarks = _corrections(path, header)
     is_named_packed = path.name.lower().endswith(".gz")
     if not changes and header.version == 1 and header.is_packed == is_named_packed:

@@ -23,10 +23,12 @@ def facts(tmp_path):
     return found
 
 
-def load(facts, memory_bytes, **changes):
+def load(facts, memory_bytes, on_read=None, **changes):
     config = PreprocessingConfig(**{"downscale": 1, "intensity": "image", **changes})
     preprocessing = Preprocessing(channels=1, config=config, space=SPACE, normalization=None)
-    return load_cases(facts, preprocessing, dims=2, memory_bytes=memory_bytes, threads=1)
+    return load_cases(
+        facts, preprocessing, dims=2, memory_bytes=memory_bytes, threads=1, on_read=on_read
+    )
 
 
 @pytest.mark.parametrize(
@@ -49,6 +51,16 @@ def test_sample_store_returns_equal_samples_from_memory_and_from_files(facts):
     assert kept[0].image.shape == (1, 8, 8)
     with pytest.raises(DataError):
         read[0]
+
+
+def test_load_cases_passes_on_each_kept_image_as_stored(facts):
+    seen = {}
+    load(facts, 1e9, lambda case, *arrays: seen.update({case.id: arrays}), downscale=2)
+    assert sorted(seen) == ["a", "b"]
+    image, classes = seen["a"]
+    np.testing.assert_array_equal(image[0], np.arange(64).reshape(8, 8))
+    np.testing.assert_array_equal(classes, np.eye(8))
+    load(facts, 0, lambda case, *arrays: pytest.fail("nothing is kept"))
 
 
 def test_load_cases_names_every_case_that_fails(facts):

@@ -7,6 +7,7 @@ from PIL import Image
 from ushape.errors import RunError
 from ushape.evaluation.baselines import (
     Baselines,
+    BaselineSampler,
     best_threshold,
     load_baselines,
     measure_baselines,
@@ -90,6 +91,20 @@ def test_mean_mask_and_intensity_find_what_needs_no_network(make_case):
     scores = score_baselines(found, case, other, truth, CELL)
     assert scores["intensity"][0].dice == pytest.approx(1, abs=0.01)
     assert scores["mean_mask"][0].dice < 0.8
+
+
+def test_sampled_cases_give_the_measured_baselines_in_any_order(make_case):
+    rng = np.random.default_rng(2)
+    images = [rng.integers(0, 255, (48, 80), np.uint8) for _ in range(3)]
+    masks = [np.where(image > 90, 255, 0).astype(np.uint8) for image in images]
+    facts = [make_case(f"c{n}", *pair) for n, pair in enumerate(zip(images, masks, strict=True))]
+    sampler = BaselineSampler(facts)
+    sampler.add(Case(id="other", image="other.png"), images[0][None], masks[0] // 255)
+    for fact, image, mask in list(zip(facts, images, masks, strict=True))[::-1]:
+        assert not sampler.is_complete
+        sampler.add(fact.case, image[None], mask // 255)
+    assert sampler.is_complete
+    assert sampler.choose(CELL) == measure_baselines(facts, CELL)
 
 
 def test_intensity_baseline_chooses_channel_and_relative_intensity(make_case):

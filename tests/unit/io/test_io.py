@@ -140,3 +140,12 @@ def test_read_mask_encoding_names_a_writable_format(tmp_path):
     assert io.read_mask(tmp_path / "m.ome.tif").encoding.suffix == ".tif"
     with raises_code(DataError, "unwritable_format"):
         io.write_mask(tmp_path / "m.zarr", np.zeros((4, 6), np.uint8), MaskEncoding())
+
+
+def test_content_suffix_follows_a_file_that_is_replaced(tmp_path):
+    path = tmp_path / "x.npy"
+    Image.new("L", (4, 4)).save(path, format="PNG")
+    assert [io.content_suffix(path) for _ in range(2)] == [".png", ".png"]
+    path.unlink()
+    np.save(path, np.zeros((4, 4), np.uint8))
+    assert io.content_suffix(path) == ".npy"
