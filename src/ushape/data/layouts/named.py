@@ -43,7 +43,8 @@ def pair_named(data: Path, masks: Path) -> LayoutMatch:
     if start != data and start.is_relative_to(data):
         usual = [p for p in folders_below(data) if p.name.lower() in IMAGE_FOLDERS and p != start]
         images = usual[0] if len(usual) == 1 and not start.is_relative_to(usual[0]) else data
-    files = [path for path in images_below(images) if path not in set(chosen)]
+    used = set(chosen)
+    files = [path for path in images_below(images) if path not in used]
     _refuse_images(data, masks, files, chosen)
     start = images if start.is_relative_to(images) and not masks.is_dir() else start
     return pair_files(

@@ -64,10 +64,10 @@ def find_one_tree(folder: Path) -> LayoutMatch | None:
 
 
 def _pair(folder: Path, paths: Sequence[Path], masks: Sequence[Path]) -> LayoutMatch:
-    keyed = [(stem_key(path, folder), path) for path in paths if path not in set(masks)]
+    used = set(masks)
     return pair_files(
         "one folder tree",
-        keyed,
+        [(stem_key(path, folder), path) for path in paths if path not in used],
         [(stem_key(path, folder), path) for path in masks],
     )
 

@@ -142,13 +142,14 @@ def _are_edges(thin: Sequence[int], total: Mapping[int, int], *, are_colors: boo
     """Return whether values that occur only in thin lines are soft edges, not classes."""
     if are_colors:
         return len(thin) >= MIN_BETWEEN
-    rare = sum(count < MIN_CLASS * sum(total.values()) for count in total.values())
+    few = MIN_CLASS * sum(total.values())
+    rare = sum(count < few for count in total.values())
     is_noisy = max(total) - min(total) >= 128 and rare > max(8, len(total) // 3)
     if len(thin) < MIN_BETWEEN and len(total) <= MAX_CLASSES and not is_noisy:
         return False
     # Numbered classes have no values between them.
     is_numbered = max(total) - min(total) + 1 == len(total) and max(total) < 64
-    wide = [value for value in total if value not in set(thin)] or [0]
+    wide = sorted(set(total) - set(thin)) or [0]
     is_between = all(min(wide) - NOISE <= value <= max(wide) + NOISE for value in thin)
     return is_between and not is_numbered
 
