@@ -69,8 +69,8 @@ def _exit_stopped(error: BaseException | None) -> None:
     name = f" by {signal.Signals(_received[0]).name}" if _received else ""
     while error is not None and not getattr(error, "__notes__", None):
         error = error.__cause__ or error.__context__
-    way_on = " ".join(getattr(error, "__notes__", [REPEAT]))
-    print(f"\nStopped{name}. {way_on}", file=sys.stderr)
+    hint = " ".join(getattr(error, "__notes__", [REPEAT]))
+    print(f"\nStopped{name}. {hint}", file=sys.stderr)
     sys.exit(128 + _received[0] if _received else 130)
 
 

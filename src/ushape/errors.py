@@ -48,8 +48,11 @@ class Terminated(KeyboardInterrupt):
 
 
 @contextmanager
-def way_on_after_interrupt(sentence: str) -> Iterator[None]:
-    """Attach a sentence to an interrupt of the block: how to continue. The outermost one counts."""
+def hint_after_interrupt(sentence: str) -> Iterator[None]:
+    """Attach a sentence to an interrupt of the block that says how to continue.
+
+    Of nested blocks, the sentence of the outermost one is kept.
+    """
     try:
         yield
     except KeyboardInterrupt as interrupt:
@@ -58,7 +61,7 @@ def way_on_after_interrupt(sentence: str) -> Iterator[None]:
 
 
 REPEAT = "To continue, run the same command again."
-"""Way on after an interrupt of a command that keeps what is finished."""
+"""Hint after an interrupt of a command that keeps what is finished."""
 
 
 class DataError(UshapeError):

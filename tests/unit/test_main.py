@@ -13,10 +13,10 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="sends signals")
 SCRIPT = """
 import os, signal, sys, time
 from ushape import __main__, cli
-from ushape.errors import way_on_after_interrupt
+from ushape.errors import hint_after_interrupt
 
 def receive():
-    with way_on_after_interrupt("To continue: repeat."):
+    with hint_after_interrupt("To continue: repeat."):
         os.kill(os.getpid(), signal.{signal})
         time.sleep(1)
 
@@ -34,7 +34,7 @@ def run(script, **options):
     ("signal", "code", "name"),
     [("SIGTERM", 143, " by SIGTERM"), ("SIGHUP", 129, " by SIGHUP"), ("SIGINT", 130, "")],
 )
-def test_main_ends_with_the_code_of_the_signal_and_the_way_on(signal, code, name):
+def test_main_ends_with_the_code_of_the_signal_and_a_hint(signal, code, name):
     ended = run(SCRIPT.format(signal=signal))
     assert ended.returncode == code
     assert ended.stderr == f"\nStopped{name}. To continue: repeat.\n"

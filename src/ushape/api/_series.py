@@ -23,7 +23,7 @@ from ushape.api.train import TrainResult, resume
 from ushape.console import Console
 from ushape.data.checksum import dataset_checksum
 from ushape.data.discovery import discover
-from ushape.errors import REPEAT, ConfigError, RunError, UshapeError, way_on_after_interrupt
+from ushape.errors import REPEAT, ConfigError, RunError, UshapeError, hint_after_interrupt
 from ushape.io.files import read_json, real_path, remove_leftovers, write_json
 from ushape.io.lock import is_unused, locked
 from ushape.planning.hardware import inspect_machine
@@ -69,7 +69,7 @@ class Series:
         Raises:
             RunError: if another process uses the folder.
         """
-        with locked(self.path.parent), way_on_after_interrupt(REPEAT):
+        with locked(self.path.parent), hint_after_interrupt(REPEAT):
             yield
 
     def find(self, request: Mapping[str, Any]) -> dict[str, Any] | None:

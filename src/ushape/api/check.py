@@ -17,7 +17,7 @@ from ushape.data.checks.finding import Finding
 from ushape.data.checks.fix import CopyChange, refuse_target, write_fixed_copy
 from ushape.data.scan import class_shares
 from ushape.data.splits import PARTS
-from ushape.errors import REPEAT, way_on_after_interrupt
+from ushape.errors import REPEAT, hint_after_interrupt
 from ushape.formatting import pluralize
 from ushape.io.files import real_path, write_bytes
 from ushape.io.lock import locked
@@ -92,7 +92,7 @@ def _write_fixed_copy(result: CheckResult, target: Path) -> list[CopyChange]:
     """Write the corrected copy completely or not at all."""
     work = target.with_name(f".{target.name}.partial")
     copy = work / "copy"
-    with locked(work), way_on_after_interrupt(REPEAT):
+    with locked(work), hint_after_interrupt(REPEAT):
         shutil.rmtree(copy, ignore_errors=True)  # Left by a killed attempt.
         try:
             changes = write_fixed_copy(result, copy)

@@ -11,7 +11,7 @@ from ushape.console import Console
 from ushape.data.classes.names import StatedClasses
 from ushape.data.grouping import Grouping
 from ushape.data.scan import DatasetStats, with_groups
-from ushape.errors import REPEAT, ConfigError, DataError, RunError, way_on_after_interrupt
+from ushape.errors import REPEAT, ConfigError, DataError, RunError, hint_after_interrupt
 from ushape.evaluation.storage import refuse_existing
 from ushape.evaluation.summary import Summary
 from ushape.formatting import pluralize
@@ -71,7 +71,7 @@ def evaluate(
         target = opened.folder / "evaluations" / real_path(Path(data)).name
         what = f"{pluralize(len(cases), 'case')} of {data}"
     target = Path(output) if output else target
-    with locked(target), way_on_after_interrupt(REPEAT):
+    with locked(target), hint_after_interrupt(REPEAT):
         if (data is not None or output) and not overwrite:
             refuse_existing(target)
         summary = score_and_report(

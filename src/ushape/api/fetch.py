@@ -21,7 +21,7 @@ from ushape.datasets.download import (
     kagglehub,
 )
 from ushape.datasets.unpack import NoRoomError, unpack
-from ushape.errors import REPEAT, ConfigError, DataError, way_on_after_interrupt
+from ushape.errors import REPEAT, ConfigError, DataError, hint_after_interrupt
 from ushape.io.lock import LOCK_FILE, locked
 
 
@@ -65,7 +65,7 @@ def fetch(
     target, work = to / name, to / f".{name}.partial"
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         return _check_existing(target, source, say)
-    with locked(work), way_on_after_interrupt(REPEAT), _working_in(work, to):
+    with locked(work), hint_after_interrupt(REPEAT), _working_in(work, to):
         cases = _fetch_new(source, address, sha256, client, target, work, say)
     say(f"Dataset: {target} ({cases} cases)")
     return target

@@ -15,7 +15,7 @@ from ushape.config import setting_list
 from ushape.console import Console, OnProgress
 from ushape.data.inputs import Input, find_inputs
 from ushape.data.preprocessing import by_group
-from ushape.errors import REPEAT, ConfigError, DataError, way_on_after_interrupt
+from ushape.errors import REPEAT, ConfigError, DataError, hint_after_interrupt
 from ushape.formatting import pluralize
 from ushape.inference.output import ContourFormat, OutputConfig, ProbabilityFormat
 from ushape.inference.output.writer import PredictionWriter, Written
@@ -124,7 +124,7 @@ def predict(
     made_by = _describe_origin(folders, predictor, chosen)
     lock = locked(config.folder) if config.folder else nullcontext()
     opened = PredictionWriter.open(config, predictor, inputs, made_by)
-    with way_on_after_interrupt(REPEAT), lock, opened as writer:
+    with hint_after_interrupt(REPEAT), lock, opened as writer:
         return _write_masks(predictor, inputs, writer, console, strict=strict)
 
 

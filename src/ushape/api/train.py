@@ -18,7 +18,7 @@ from ushape.config import AUTO
 from ushape.console import Clock, Console
 from ushape.data.cache import SampleStore, load_cases
 from ushape.data.splits import Splits
-from ushape.errors import way_on_after_interrupt
+from ushape.errors import hint_after_interrupt
 from ushape.evaluation.baselines import BaselineSampler, save_baselines
 from ushape.evaluation.summary import Summary
 from ushape.inference.predictor import Predictor
@@ -137,7 +137,8 @@ def _plan_run(
         if options.recipe.train.learning_rate == AUTO:
             from ushape.api.lr import search_rate  # Loads matplotlib.
 
-            training = [fact for fact in facts if fact.case.id in set(splits.train)]
+            chosen = set(splits.train)
+            training = [fact for fact in facts if fact.case.id in chosen]
             planned = replace(planned, plan=search_rate(planned.plan, training, run.folder))
         for line in planned.plan.reasons:
             console.say(line)
@@ -200,7 +201,7 @@ def _fit_and_score(
     training, validation = ([by_id[i] for i in ids] for ids in (splits.train, splits.validation))
     test = [by_id[i].case for i in splits.test]
 
-    with way_on_after_interrupt(f"To continue: ushape resume {shlex.quote(str(run.folder))}"):
+    with hint_after_interrupt(f"To continue: ushape resume {shlex.quote(str(run.folder))}"):
         predictor, was_interrupted = _fit_and_tune(
             run, plan, training, validation, clock, console, resume=resume
         )

@@ -13,7 +13,7 @@ import numpy as np
 
 from ushape import io
 from ushape.data.duplicates import Duplicates, merge_groups
-from ushape.data.grouping.names import MIN_GROUPS, NameGroups, find_name_groups
+from ushape.data.grouping.names import MIN_SPLIT_GROUPS, NameGroups, find_name_groups
 from ushape.data.grouping.numbers import are_sampled_evenly, find_number_runs
 from ushape.data.grouping.similarity import are_alike, are_neighbors_alike, centered_pictures
 from ushape.data.grouping.stated import stated_keys
@@ -272,11 +272,10 @@ def _group_blocks(cases: Sequence[Case], coarse: Sequence[str]) -> Grouping:
         members.setdefault((key, case.split), []).append(case)
     groups: dict[str, str] = {}
     for (key, _), own in members.items():
-        ordered = sorted(own, key=lambda case: natural_order(case.id))
-        count = min(MAX_BLOCKS, max(MIN_GROUPS, len(own) // SECTIONS_PER_BLOCK), len(own))
-        for block in np.array_split(np.arange(len(ordered)), count):
-            first, last = ordered[block[0]].id, ordered[block[-1]].id
-            groups |= {ordered[index].id: f"{key} ({first} to {last})".strip() for index in block}
+        ids = sorted((case.id for case in own), key=natural_order)
+        count = min(MAX_BLOCKS, max(MIN_SPLIT_GROUPS, len(ids) // SECTIONS_PER_BLOCK))
+        for block in _cut(ids, count):
+            groups |= dict.fromkeys(block, f"{key} ({block[0]} to {block[-1]})".strip())
     return _describe_blocks([replace(case, group=groups[case.id]) for case in cases], coarse)
 
 
@@ -306,18 +305,22 @@ def _describe_blocks(cases: list[Case], coarse: Sequence[str]) -> Grouping:
     )
 
 
+def _cut(ids: Sequence[str], count: int) -> list[list[str]]:
+    """Cut ids into contiguous blocks of nearly equal size, fewer if there are not as many ids."""
+    blocks = np.array_split(np.arange(len(ids)), count)
+    return [[ids[index] for index in block] for block in blocks if len(block)]
+
+
 def _group_stack(cases: Sequence[Case]) -> Grouping:
     """Cut each stated part of a stack into contiguous blocks of nearly equal size."""
     groups: dict[str, str] = {}
     for split in sorted({case.split for case in cases}):
         part = [case for case in cases if case.split == split]
-        ordered = sorted(part, key=lambda case: (_number_of(case) or 0, case.id))
-        blocks = np.array_split(np.arange(len(ordered)), max(3, len(ordered) // SECTIONS_PER_BLOCK))
-        for number, block in enumerate(block for block in blocks if len(block)):
-            first, last = ordered[block[0]].id, ordered[block[-1]].id
-            for index in block:
-                # The number first, so that sorting the groups keeps the order of the sections.
-                groups[ordered[index].id] = f"{number:04d} ({first} to {last})"
+        ids = [case.id for case in sorted(part, key=lambda one: (_number_of(one) or 0, one.id))]
+        count = max(MIN_SPLIT_GROUPS, len(ids) // SECTIONS_PER_BLOCK)
+        for number, block in enumerate(_cut(ids, count)):
+            # The number first, so that sorting the groups keeps the order of the sections.
+            groups |= dict.fromkeys(block, f"{number:04d} ({block[0]} to {block[-1]})")
     count = len(set(groups.values()))
     return Grouping(
         cases=[replace(case, group=groups[case.id]) for case in cases],
@@ -355,12 +358,12 @@ def merge_groups_sharing_duplicates(
         return grouping  # Neighboring blocks are similar in any case.
     pairs = tuple(duplicates)
     whole = _merge(grouping, pairs)
-    if _count(whole) >= MIN_GROUPS or _count(grouping) < MIN_GROUPS:
+    if _count(whole) >= MIN_SPLIT_GROUPS or _count(grouping) < MIN_SPLIT_GROUPS:
         return whole
     if not grouping.is_stated and grouping.kind != "single":
         reason = f", because most groups by name ({_names_of(grouping)}) share duplicate images"
         single = _merge(_group_singles(grouping.cases, (), reason), pairs)
-        if _count(single) >= MIN_GROUPS:
+        if _count(single) >= MIN_SPLIT_GROUPS:
             return single
     return _merge(grouping, [pair for pair in pairs if pair.is_exact])
 
@@ -394,7 +397,7 @@ def refuse_too_few(groups: int, images: int) -> None:
     Raises:
         DataError: if there are fewer than three groups.
     """
-    if groups < 3:
+    if groups < MIN_SPLIT_GROUPS:
         raise DataError(
             f"The data have {pluralize(images, 'image')} in {pluralize(groups, 'group')}; training,"
             " validation and test need at least one group each.",

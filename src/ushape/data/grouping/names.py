@@ -17,7 +17,7 @@ from typing import Literal
 
 from ushape.data.grouping.words import INDICES, KIND_LABELS, KINDS, SUBJECTS, VIEWS
 
-MIN_GROUPS = 3
+MIN_SPLIT_GROUPS = 3
 """Training, validation and test need a group each."""
 
 MAX_KINDS = 5
@@ -160,7 +160,7 @@ def _choose(
         last = columns[chosen[-1]]
         if count == 1 or (last.role == "kind" and not (last.may_be_names and are_alike(keys))):
             continue
-        if count >= MIN_GROUPS:
+        if count >= MIN_SPLIT_GROUPS:
             is_named = any(columns[c].role == "subject" or columns[c].kind == "id" for c in chosen)
             return NameGroups(keys, coarse, kinds, is_named)
         coarse = coarse or keys
@@ -169,7 +169,7 @@ def _choose(
     # The same names below several words, as T1/p01 and T2/p01, may be of the same subject.
     plain = [place for place, column in enumerate(columns) if column.role not in ("kind", "view")]
     keys = _join(names, columns, plain)
-    if MIN_GROUPS <= len(set(keys)) < len(names) and are_alike(keys):
+    if MIN_SPLIT_GROUPS <= len(set(keys)) < len(names) and are_alike(keys):
         return NameGroups(keys, (), kinds)
     return NameGroups((), (), kinds) if kinds else None
 
