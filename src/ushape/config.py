@@ -176,7 +176,8 @@ def _with_current_names(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     renamed, sections, current = getattr(cls, "RENAMED", {}), _sections(cls), {}
     for old, value in values.items():
         key = renamed.get(old, old)
-        value = renamed.get(f"{key}={value}", value) if isinstance(value, str) else value
+        if isinstance(value, str | bool):
+            value = renamed.get(f"{key}={value}", value)
         section = sections.get(key)
         if section is not None and isinstance(value, Mapping):
             value = _with_current_names(section, value)

@@ -46,6 +46,9 @@ MAX_IDS = 5000
 COMPRESSION_NOISE = 12
 """Difference of neighboring pixels, 0 to 255, that lossy compression adds to areas of one value."""
 
+MAX_VALUES = 256
+"""Largest number of mask values whose parts are measured separately."""
+
 MIDDLE = 0.3
 """Lower end of the middle of the range of mask values, 0 to 0.5."""
 
@@ -128,6 +131,9 @@ class CaseStats:
     object_size: float = 0.0
     """Longer side of the bounding box of a part in pixels: the area-weighted median."""
 
+    objects_by_value: Mapping[int, tuple[int, float]] = field(default_factory=dict)
+    """The same two numbers for the parts of each mask value; empty if there are more than 256."""
+
     inner_counts: dict[int, int] = field(default_factory=dict)
     """Number of pixels of each mask value whose neighbors all have the same value, up to the noise
     of lossy compression: few for soft edges, many for classes."""
@@ -194,7 +200,8 @@ def scan_case(case: Case) -> CaseStats:
     values, counts = count_values(codes)
     low, high, not_finite = _extremes(image)
     same_size = codes.shape == image.shape[1:]
-    objects, object_size = measure_objects(codes, int(values[0]))
+    sizes = measure_objects(codes, int(values[0]))
+    objects, object_size = sizes.summary
     return CaseStats(
         case=case,
         checksums=case_checksums(case),
@@ -221,6 +228,7 @@ def scan_case(case: Case) -> CaseStats:
         parts_per_value=parts_per_value(codes, values),
         objects=objects,
         object_size=object_size,
+        objects_by_value=sizes.by_value if len(values) <= MAX_VALUES else {},
         inner_counts=_count_inner(codes, values, mask.encoding),
         blurred_share=_blurred_share(codes, values, mask.encoding),
         void_share=_void_share(codes, values),
@@ -319,18 +327,52 @@ def parts_per_value(codes: np.ndarray, values: np.ndarray, most: int = 24) -> fl
     return sum(parts) / max(1, len(parts))
 
 
-def measure_objects(codes: np.ndarray, background: int) -> tuple[int, float]:
-    """Return number and size of the connected parts of one value, as in `CaseStats`."""
-    parts = measure.label(codes, background=background, connectivity=1)
-    boxes = ndimage.find_objects(parts)
-    if not boxes:
-        return 0, 0.0
-    areas = np.bincount(parts.ravel())[1:]
-    sides = np.array([max(edge.stop - edge.start for edge in box) for box in boxes])
-    order = np.argsort(sides)
-    below = np.cumsum(areas[order])
-    half = int(np.searchsorted(below, below[-1] / 2))
-    return len(boxes), float(sides[order][half])
+@dataclass(frozen=True)
+class ObjectSizes:
+    """Connected parts of one mask value each, (N,) arrays."""
+
+    values: np.ndarray
+    areas: np.ndarray
+    """Number of pixels."""
+
+    sides: np.ndarray
+    """Longer side of the bounding box in pixels."""
+
+    @property
+    def summary(self) -> tuple[int, float]:
+        """Number and size of the parts, as in `CaseStats`."""
+        if not len(self.sides):
+            return 0, 0.0
+        order = np.argsort(self.sides)
+        below = np.cumsum(self.areas[order])
+        half = int(np.searchsorted(below, below[-1] / 2))
+        return len(self.sides), float(self.sides[order][half])
+
+    @property
+    def by_value(self) -> dict[int, tuple[int, float]]:
+        """Number and size of the parts of each mask value."""
+        return {
+            value: ObjectSizes(self.values[own], self.areas[own], self.sides[own]).summary
+            for value in np.unique(self.values).tolist()
+            for own in [self.values == value]
+        }
+
+
+def measure_objects(codes: np.ndarray, background: int) -> ObjectSizes:
+    """Measure the connected parts of all values but the background.
+
+    Shapes:
+        codes: (*S) mask values.
+    """
+    labels = measure.label(codes, background=background, connectivity=1)
+    boxes = ndimage.find_objects(labels)
+    values = np.zeros(len(boxes) + 1, dtype=codes.dtype)
+    values[labels.ravel()] = codes.ravel()
+    return ObjectSizes(
+        values=values[1:],
+        areas=np.bincount(labels.ravel(), minlength=len(values))[1:],
+        sides=np.array([max(edge.stop - edge.start for edge in box) for box in boxes], dtype=int),
+    )
 
 
 def _count_inner(codes: np.ndarray, values: np.ndarray, encoding: MaskEncoding) -> dict[int, int]:

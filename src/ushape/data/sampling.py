@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import ClassVar, Literal, TypedDict
 
 import numpy as np
 import torch
@@ -38,7 +39,19 @@ class SamplingConfig:
     foreground_fraction: float | Literal["auto"] = "auto"
     """Fraction of the patches that are centered on a foreground pixel if draw is foreground."""
 
+    class_shares: tuple[float, ...] | None = None
+    """Share of each foreground class in the patches that are centered on foreground, relative to
+    the others; null: all classes have the same share, or as the planner chooses it together with
+    foreground_fraction."""
+
     def __post_init__(self) -> None:
+        shares = self.class_shares
+        if shares is not None and not (min(shares, default=0) >= 0 < sum(shares) < math.inf):
+            raise ConfigError(
+                f"sampling.class_shares is {list(shares)}.",
+                code="value_out_of_range",
+                hint="Give each foreground class a share of at least 0, and one of them more.",
+            )
         if self.patch_shape != "auto" and min(self.patch_shape, default=0) < 1:
             raise ConfigError(
                 f"sampling.patch_shape is {list(self.patch_shape)}.",
@@ -61,13 +74,18 @@ class Pick:
 class CaseDraw:
     """Draws cases, a given share of them for their foreground.
 
-    A foreground draw first takes a foreground class, uniformly, then a case that contains it, so
-    that rare classes and rare non-empty cases are seen as often as intended.
+    A foreground draw first takes a foreground class, then a case that contains it, so that rare
+    classes and rare non-empty cases are seen as often as intended.
 
     Args:
         class_pixels: (cases, classes) pixels of each class in each case, background first.
         foreground_fraction: Share of foreground draws, 0 to 1.
         probabilities: (cases,) probabilities of the other draws; None for a uniform draw.
+        class_shares: Share of each foreground class in the foreground draws, relative to the
+            others; None for equal shares. Classes that occur in no case are left out.
+
+    Raises:
+        ConfigError: if the number of shares is not that of the foreground classes.
     """
 
     def __init__(
@@ -75,25 +93,56 @@ class CaseDraw:
         class_pixels: np.ndarray,
         foreground_fraction: float,
         probabilities: np.ndarray | None = None,
+        class_shares: Sequence[float] | None = None,
     ):
+        classes = class_pixels.shape[1] - 1
+        shares = np.ones(classes) if class_shares is None else np.asarray(class_shares)
+        check_shares(shares, classes)
         self.case_count = len(class_pixels)
         self.foreground_fraction = foreground_fraction
         self.cumulative = None if probabilities is None else np.cumsum(probabilities)
         self.cases_with = {
             class_index: np.flatnonzero(class_pixels[:, class_index])
             for class_index in range(1, class_pixels.shape[1])
-            if class_pixels[:, class_index].any()
+            if class_pixels[:, class_index].any() and shares[class_index - 1] > 0
         }
+        self.cumulative_shares = (
+            None
+            if class_shares is None
+            else np.cumsum([shares[index - 1] for index in self.cases_with])
+        )
 
     def draw(self, rng: np.random.Generator) -> Pick:
         """Draw a case; it depends only on the state of the generator."""
         if self.cases_with and rng.random() < self.foreground_fraction:
-            class_index = list(self.cases_with)[rng.integers(len(self.cases_with))]
+            class_index = list(self.cases_with)[self._draw_place(rng)]
             return Pick(int(rng.choice(self.cases_with[class_index])), class_index)
         if self.cumulative is None:
             return Pick(int(rng.integers(self.case_count)), None)
         place = rng.random() * self.cumulative[-1]
         return Pick(int(np.searchsorted(self.cumulative, place, side="right")), None)
+
+    def _draw_place(self, rng: np.random.Generator) -> int:
+        """Draw the place of a class in `cases_with`."""
+        if self.cumulative_shares is None:
+            return int(rng.integers(len(self.cases_with)))
+        place = rng.random() * self.cumulative_shares[-1]
+        return int(np.searchsorted(self.cumulative_shares, place, side="right"))
+
+
+def check_shares(shares: Sequence[float] | np.ndarray, classes: int) -> None:
+    """Raise an error if there is not one share for each foreground class.
+
+    Raises:
+        ConfigError: if the numbers differ.
+    """
+    if len(shares) != classes:
+        raise ConfigError(
+            f"sampling.class_shares has {len(shares)} shares, but there are {classes} foreground "
+            "classes.",
+            code="class_count_mismatch",
+            hint="Give each foreground class a share, or leave it out for equal shares.",
+        )
 
 
 def build_draw(config: SamplingConfig, class_pixels: np.ndarray, groups: Sequence[str]) -> CaseDraw:
@@ -105,7 +154,7 @@ def build_draw(config: SamplingConfig, class_pixels: np.ndarray, groups: Sequenc
     """
     if config.draw == "foreground":
         assert config.foreground_fraction != "auto", "the planner leaves nothing open"
-        return CaseDraw(class_pixels, config.foreground_fraction)
+        return CaseDraw(class_pixels, config.foreground_fraction, class_shares=config.class_shares)
     lesion = class_pixels[:, 1:].sum(axis=1)
     if config.draw == "uniform":
         probabilities = None
@@ -276,24 +325,73 @@ class PatchDataset(Dataset[Patch]):
 class PixelWeightConfig:
     """Weights of the pixels in the cross-entropy."""
 
+    RENAMED: ClassVar = {
+        "balance": "class_weights",
+        "class_weights=True": "inverse",
+        "class_weights=False": "none",
+    }
+
     border_w0: float = 0.0
     """Largest additional weight of background pixels between objects; 0: none, 10 in the paper."""
 
     border_sigma_px: float = 5.0
     """Distance in pixels over which the additional weight decays."""
 
-    balance: bool = False
-    """Whether to weight classes inversely to their number of pixels in the training cases."""
+    class_weights: Literal["none", "inverse", "inverse_log"] | tuple[float, ...] = "none"
+    """Weight of the pixels of each class. inverse: inversely proportional to the number of its
+    pixels in the training cases, 1 for the most common class; inverse_log: 1 / ln(1.02 + share of
+    its pixels) as in ENet, 1 for the mean pixel; or a number for each class, background first."""
 
     def __post_init__(self) -> None:
         hint = "0 disables the border weights."
         check_range("pixel_weights.border_w0", self.border_w0, 0, hint=hint)
+        if not isinstance(self.class_weights, str):
+            for weight in self.class_weights:
+                hint = "Use 1 for the usual weight; 0 excludes the class from the loss."
+                check_range("pixel_weights.class_weights", weight, 0, 1e12, hint=hint)
         if not self.border_sigma_px > 0:
             raise ConfigError(
                 f"pixel_weights.border_sigma_px is {self.border_sigma_px}, not above 0.",
                 code="value_out_of_range",
                 hint="The paper uses 5 pixels.",
             )
+
+
+def weigh_classes(
+    how: Literal["none", "inverse", "inverse_log"] | Sequence[float], counts: np.ndarray
+) -> np.ndarray:
+    """Return the weight of each class.
+
+    A class without pixels in the training cases has the weight 0 unless all weights are 1 or
+    given: it is never seen.
+
+    Args:
+        how: Value of `PixelWeightConfig.class_weights`.
+        counts: (classes,) pixels of each class in the training cases.
+
+    Raises:
+        ConfigError: if the number of given weights is not that of the classes.
+
+    Source:
+        inverse_log: Paszke et al. 2016 (ENet), arXiv 1606.02147, divided by the mean over all
+        pixels, so that the cross-entropy keeps its size beside other losses.
+    """
+    if how == "none":
+        return np.ones(len(counts))
+    if how == "inverse":
+        return np.where(counts > 0, counts.max() / np.maximum(counts, 1), 0.0)
+    if how == "inverse_log":
+        shares = counts / max(1, counts.sum())
+        weights = np.where(counts > 0, 1 / np.log(1.02 + shares), 0.0)
+        return np.asarray(weights / max((weights * shares).sum(), np.finfo(float).tiny))
+    if len(how) != len(counts):
+        raise ConfigError(
+            f"pixel_weights.class_weights has {len(how)} weights, but there are {len(counts)} "
+            "classes.",
+            code="class_count_mismatch",
+            hint="Give each class a weight, background first, or use inverse_log.",
+        )
+    return np.asarray(how, dtype=float)
 
 
 class PixelWeights:
@@ -311,10 +409,8 @@ class PixelWeights:
     def __init__(self, config: PixelWeightConfig, class_pixels: np.ndarray):
         self.config = config
         counts = class_pixels.sum(axis=0)
-        # A class without pixels in the training cases has weight 0: it is never seen.
-        balanced = np.where(counts > 0, counts.max() / np.maximum(counts, 1), 0.0)
         self._by_class = np.zeros(IGNORE + 1, dtype=np.float32)
-        self._by_class[: len(counts)] = balanced if config.balance else 1.0
+        self._by_class[: len(counts)] = weigh_classes(config.class_weights, counts)
 
     def of(self, classes: np.ndarray) -> np.ndarray:
         """Return the weights of a patch; objects are connected parts of the foreground.

@@ -41,10 +41,14 @@ def measure_areas(
 class OverlapLoss(nn.Module):
     """One minus a soft overlap, averaged over foreground classes (and images).
 
+    With two foreground classes or more, those that are not annotated in the batch (or the image)
+    are left out of the mean: few classes are in a batch of patches, so the others would mostly
+    be pushed down. A single class always counts, which reduces false positives.
+
     Args:
         space: Label space; determines sigmoid or softmax, and which classes are foreground.
-        smooth: Pixels added to numerator and denominator, so that a class which is absent from
-            annotation and prediction costs nothing. With 0 it costs 1 and has no gradient.
+        smooth: Pixels added to numerator and denominator, so that a single class which is absent
+            from annotation and prediction costs nothing. With 0 it costs 1 and has no gradient.
         per_image: Compute the overlap of each image separately. Otherwise pixels are pooled over
             the batch first, so that an image without foreground cannot dominate the loss.
 
@@ -64,7 +68,11 @@ class OverlapLoss(nn.Module):
         above, below = self.fraction(areas)
         # Without smoothing, 0 / 0 must not become NaN.
         tiny = torch.finfo(below.dtype).tiny
-        return 1 - ((above + self.smooth) / (below + self.smooth).clamp(min=tiny)).mean()
+        losses = 1 - (above + self.smooth) / (below + self.smooth).clamp(min=tiny)
+        if len(self.space.scored) == 1:
+            return losses.mean()
+        is_annotated = areas.truth > 0
+        return (losses * is_annotated).sum() / is_annotated.sum().clamp(min=1)
 
     def fraction(self, areas: Areas) -> tuple[Tensor, Tensor]:
         """Return numerator and denominator of the overlap without smoothing."""

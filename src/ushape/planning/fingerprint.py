@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,25 @@ MIN_TO_COMPARE = 6
 
 DOWNSCALES = (2, 4)
 """Downscaling factors that the planner considers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassFacts:
+    """Properties of one foreground class in the training cases."""
+
+    name: str
+    cases: float
+    """Share of the cases that contain the class."""
+
+    pixels: float
+    """Share of all pixels that belong to the class."""
+
+    object_size: float
+    """Longer side of a typical connected part, in pixels of the files; the longer side of a case if
+    it is unknown."""
+
+    objects_per_case: float
+    """Median number of connected parts, over the cases that contain the class."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +80,9 @@ class Fingerprint:
     round_trip_dice: dict[int, float]
     """Dice that a perfect network could reach, by downscaling factor."""
 
+    classes: tuple[ClassFacts, ...] = ()
+    """Properties of each foreground class, in class order."""
+
 
 def take_fingerprint(stats: DatasetStats, training: Collection[str]) -> Fingerprint:
     """Compute the fingerprint of the training cases.
@@ -93,6 +115,7 @@ def take_fingerprint(stats: DatasetStats, training: Collection[str]) -> Fingerpr
         mirror_axes=tuple(axis + offset for axis in mirror_axes),
         rotates_freely=rotates_freely,
         round_trip_dice=_measure_round_trips(case_stats, stats),
+        classes=_measure_classes(case_stats, stats),
     )
 
 
@@ -134,6 +157,47 @@ def _redundancy_of(case_stats: Sequence[CaseStats], groups: Sequence[str]) -> fl
         return 0.0
     near, far = correlation_of_neighbors(case_stats)
     return max(0.0, (near - far) / max(1e-6, 1 - far))
+
+
+def _measure_classes(
+    case_stats: Sequence[CaseStats], stats: DatasetStats
+) -> tuple[ClassFacts, ...]:
+    """Measure each foreground class; cases in which its parts were not measured are left out."""
+    pixels = np.array([stats.class_pixels(one) for one in case_stats])
+    parts: list[list[tuple[int, float]]] = [[] for _ in stats.space.values]
+    for one in case_stats:
+        for index, own in _parts_of_classes(one, stats.space).items():
+            parts[index].append(own)
+    longest = float(np.median([max(one.shape) for one in case_stats]))
+    return tuple(
+        ClassFacts(
+            name=name,
+            cases=float((pixels[:, index] > 0).mean()),
+            pixels=float(pixels[:, index].sum() / max(1, pixels.sum())),
+            object_size=_median([size for _, size in parts[index]] or [longest]),
+            objects_per_case=_median([count for count, _ in parts[index]] or [1]),
+        )
+        for index, name in enumerate(stats.space.names)
+        if index
+    )
+
+
+def _parts_of_classes(one: CaseStats, space: LabelSpace) -> dict[int, tuple[int, float]]:
+    """Return number and size of the connected parts of each foreground class in a case.
+
+    Values between classes, from soft edges or lossy compression, are left out.
+    """
+    exact = replace(space, nearest=False)
+    unknown = set(exact.unknown_values(one.objects_by_value, one.encoding))
+    values = [value for value in one.objects_by_value if value not in unknown]
+    classes = exact.classes_of(np.array(values, dtype=np.int64), one.encoding)
+    found: dict[int, tuple[int, float]] = {}
+    for value, index in zip(values, classes.tolist(), strict=True):
+        if index not in (0, IGNORE):
+            count, size = found.get(index, (0, 0.0))
+            more, other = one.objects_by_value[value]
+            found[index] = count + more, max(size, other)
+    return found
 
 
 def _median(values: Sequence[float]) -> float:

@@ -267,6 +267,7 @@ def with_some_rate(recipe: Recipe) -> Recipe:
 _RARE_KEYS_OF_SECTION = {
     "labels": "softmax",
     "preprocessing": "crop square",
+    "sampling": "class_shares",
     "augment.geometry": "elastic_grid elastic_sigma_px interpolation",
     "augment.intensity": "one_of",
     "network": "convolutions center_convolutions decoder_convolutions decoder_widths output bias "

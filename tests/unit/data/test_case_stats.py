@@ -54,5 +54,9 @@ def test_measure_objects_by_hand():
     codes[1:4, 1:9] = 1  # 24 pixels, 8 long.
     codes[1:4, 9:11] = 2  # Touches it, another value: 6 pixels, 3 long.
     codes[10:12, 10:12] = 1  # 4 pixels, 2 long.
-    assert measure_objects(codes, 0) == (3, 8.0)
-    assert measure_objects(np.full((4, 4), 7), 7) == (0, 0.0)
+    found = measure_objects(codes, 0)
+    assert found.summary == (3, 8.0)
+    assert found.by_value == {1: (2, 8.0), 2: (1, 3.0)}
+    empty = measure_objects(np.full((4, 4), 7), 7)
+    assert empty.summary == (0, 0.0)
+    assert empty.by_value == {}

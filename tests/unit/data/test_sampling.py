@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from ushape import config
 from ushape.data.preprocessing import thin_out
 from ushape.data.sampling import (
     CaseDraw,
@@ -16,11 +17,13 @@ from ushape.data.sampling import (
     draw_center,
     lesion_probabilities,
     patient_lesion_probabilities,
+    weigh_classes,
 )
 from ushape.datasets.synthetic import SyntheticConfig, make_cells, write_data_set
 from ushape.errors import ConfigError, DataError
 from ushape.labels import IGNORE, LabelSpace
 from ushape.normalization import Normalization
+from ushape.planning.recipe import Recipe
 from ushape.transforms.augment import STRENGTHS, AugmentConfig
 from ushape.transforms.augment.geometry import GeometryConfig
 from ushape.types import Case, Geometry, Sample
@@ -50,6 +53,19 @@ def test_case_draw_centers_on_rare_and_common_classes_equally_often():
     rng = np.random.default_rng(1)
     classes = [draw.draw(rng).class_index for _ in range(2000)]
     assert np.mean(np.array(classes) == 2) == pytest.approx(0.5, abs=0.04)
+
+
+def test_case_draw_centers_on_classes_by_their_shares():
+    # The second class is not sought, the fourth occurs in no case: 1 : 3 for the others.
+    class_pixels = np.array([[10, 900, 5, 5, 0]] * 3)
+    draw = CaseDraw(class_pixels, 1.0, class_shares=(0.2, 0, 0.6, 5))
+    rng = np.random.default_rng(1)
+    classes = np.array([draw.draw(rng).class_index for _ in range(2000)])
+    assert set(classes) == {1, 3}
+    assert np.mean(classes == 3) == pytest.approx(0.75, abs=0.03)
+    with pytest.raises(ConfigError) as error:
+        CaseDraw(class_pixels, 1.0, class_shares=(1, 2))
+    assert error.value.code == "class_count_mismatch"
 
 
 def test_case_draw_without_any_foreground_draws_every_case():
@@ -96,9 +112,36 @@ def test_epoch_sampler_yields_different_keys_in_each_epoch():
     assert list(sampler) == [(5, 0), (5, 1)]
 
 
-def test_sampling_config_refuses_impossible_shares():
+@pytest.mark.parametrize(
+    "values", [{"foreground_fraction": 1.5}, {"class_shares": (0, 0)}, {"class_shares": (1, -1)}]
+)
+def test_sampling_config_refuses_impossible_shares(values):
     with pytest.raises(ConfigError) as error:
-        SamplingConfig(foreground_fraction=1.5)
+        SamplingConfig(**values)
+    assert error.value.code == "value_out_of_range"
+
+
+def test_weigh_classes_by_hand():
+    counts = np.array([600, 300, 100, 0])
+    np.testing.assert_array_equal(weigh_classes("none", counts), 1)
+    np.testing.assert_allclose(weigh_classes("inverse", counts), [1, 2, 6, 0])
+    # 1 / ln(1.62), 1 / ln(1.32) and 1 / ln(1.12) are 2.0729, 3.6018 and 8.8239; their mean over the
+    # pixels is 3.2067.
+    weights = weigh_classes("inverse_log", counts)
+    np.testing.assert_allclose(weights, np.array([2.0729, 3.6018, 8.8239, 0]) / 3.2067, rtol=1e-4)
+    np.testing.assert_array_equal(weigh_classes((1, 2, 0, 4), counts), [1, 2, 0, 4])
+    with pytest.raises(ConfigError) as error:
+        weigh_classes((1, 2), counts)
+    assert error.value.code == "class_count_mismatch"
+
+
+def test_pixel_weights_accept_the_former_name():
+    found = config.override(Recipe(), "pixel_weights.balance=true").pixel_weights
+    assert found.class_weights == "inverse"
+    found = config.override(Recipe(), "pixel_weights={balance: false, border_w0: 2}").pixel_weights
+    assert (found.class_weights, found.border_w0) == ("none", 2)
+    with pytest.raises(ConfigError) as error:
+        PixelWeightConfig(class_weights=(1, -1))
     assert error.value.code == "value_out_of_range"
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ushape.errors import ConfigError
-from ushape.labels import IGNORE, LabelSpace
+from ushape.labels import IGNORE, LabelSpace, Region
 from ushape.losses import DeepSupervision, LossConfig, WeightedSum, build_loss, shrink_target
 from ushape.losses.entropy import CrossEntropyLoss, FocalLoss
 from ushape.losses.overlap import DiceLoss, JaccardLoss, TverskyLoss
@@ -62,6 +62,44 @@ def test_dice_of_an_absent_class_is_zero_with_smoothing_and_finite_without():
     value.backward()
     assert value.item() == 1
     assert sure.grad.isfinite().all()
+
+
+def test_dice_leaves_out_classes_that_are_not_annotated():
+    # The third class is invented in one pixel: the second one alone counts, 2*1 / (2+1).
+    target, weight = encode([[0, 1, 1, 0]], THREE)
+    found, _ = encode([[0, 0, 1, 2]], THREE)
+    logits = (100 * found - 50).requires_grad_()
+    loss = DiceLoss(THREE, smooth=0)
+    value = loss(logits, target, weight)
+    assert value.item() == pytest.approx(1 / 3, abs=1e-5)
+    nested = LabelSpace(
+        values=(0, 1, 2),
+        names=("a", "b", "c"),
+        regions=(Region(name="both", classes=(1, 2)), Region(name="core", classes=(2,))),
+    )
+    target, weight = encode([[0, 1, 1, 0]], nested)
+    invented = torch.tensor([[[[-50.0, -50, 50, -50]], [[-50, 50, -50, -50]]]])
+    value = DiceLoss(nested, smooth=0)(invented, target, weight)
+    assert value.item() == pytest.approx(1 / 3, abs=1e-5)
+
+
+@pytest.mark.parametrize("per_image", [False, True])
+def test_dice_of_several_absent_classes_has_no_gradient(per_image):
+    target, weight = encode([[0, 0, 0, 0]], THREE)
+    logits = torch.zeros_like(target).requires_grad_()
+    value = DiceLoss(THREE, per_image=per_image)(logits, target, weight)
+    value.backward()
+    assert value.item() == 0
+    assert not logits.grad.any()
+
+
+def test_dice_per_image_averages_the_annotated_classes_of_each_image():
+    # First image: half of class 1 found, 2/3. Second: class 2 found, 1.
+    target = torch.cat([encode(one, THREE)[0] for one in ([[0, 1, 1]], [[0, 0, 2]])])
+    found = torch.cat([encode(one, THREE)[0] for one in ([[0, 0, 1]], [[0, 0, 2]])])
+    loss = DiceLoss(THREE, smooth=0, per_image=True)
+    value = loss(100 * found - 50, target, torch.ones(2, 1, 1, 3))
+    assert value.item() == pytest.approx((1 / 3 + 0) / 2, abs=1e-5)
 
 
 def test_focal_by_hand():

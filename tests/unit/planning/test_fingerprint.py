@@ -1,7 +1,37 @@
 import numpy as np
+import pytest
+from PIL import Image
 
-from ushape.labels import LabelSpace
-from ushape.planning.fingerprint import find_symmetry, round_trip_dice
+from ushape.data.scan import scan_dataset
+from ushape.labels import LabelConfig, LabelSpace
+from ushape.planning.fingerprint import (
+    ClassFacts,
+    find_symmetry,
+    round_trip_dice,
+    take_fingerprint,
+)
+
+
+@pytest.mark.parametrize("noise", [0, 3])
+def test_take_fingerprint_measures_each_class(tmp_path, noise):
+    """Values between the classes, as JPEG leaves them, are no parts of their own."""
+    rng = np.random.default_rng(0)
+    for name in "abcdef":
+        codes = np.zeros((40, 60), np.uint8)
+        codes[20:, :] = 100  # 60 long, in all cases.
+        if name in "ab":
+            codes[2:6, 2:4] = codes[2:6, 12:14] = 200  # Two parts, 4 long.
+        codes[30, 30] += noise
+        for folder, pixels in (("images", rng.integers(0, 255, codes.shape)), ("masks", codes)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / folder / f"{name}.png")
+    labels = LabelConfig(values=(0, 100, 200), names=("no", "road", "pole"), nearest=bool(noise))
+    stats = scan_dataset(tmp_path, None, labels, workers=1)
+    found = take_fingerprint(stats, {"a", "b", "c", "d"}).classes
+    assert found == (
+        ClassFacts(name="road", cases=1, pixels=0.5, object_size=60, objects_per_case=1),
+        ClassFacts(name="pole", cases=0.5, pixels=16 * 2 / 9600, object_size=4, objects_per_case=2),
+    )
 
 
 def test_find_symmetry_of_random_and_upright_images():

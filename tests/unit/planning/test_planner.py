@@ -1,18 +1,20 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from ushape import config
 from ushape.data.splits import SplitConfig
-from ushape.errors import PlanError
+from ushape.errors import ConfigError, PlanError
 from ushape.models import build_model
 from ushape.normalization import Normalization
-from ushape.planning.fingerprint import Fingerprint
+from ushape.planning.fingerprint import ClassFacts, Fingerprint
 from ushape.planning.hardware import Machine
 from ushape.planning.plan import find_auto
 from ushape.planning.recipe import Recipe, TrainConfig
 from ushape.planning.rules import apply_rules
 from ushape.planning.rules.result import Situation, SplitFacts, TimeBudget
+from ushape.planning.rules.sampling import Draws, draw_classes
 from ushape.planning.rules.training import choose_duration, choose_split, describe_shortage
 
 LAPTOP = Machine(
@@ -105,6 +107,69 @@ def test_sampling_centers_on_small_objects_in_large_images():
     chance = (272 / 1024) ** 2
     expected = round((0.5 - chance) / (1 - chance), 2)
     assert planned.sampling.foreground_fraction == expected
+
+
+def class_facts(name, cases=1.0, size=40.0, count=1.0):
+    return ClassFacts(name=name, cases=cases, pixels=0.1, object_size=size, objects_per_case=count)
+
+
+def test_sampling_of_several_classes_seeks_the_rare_ones():
+    # Patches of 256 in images of 512. The sky is in all of them. The pole is in half of the cases,
+    # and there its center is in a quarter of the patches: 1/8 of the random patches.
+    known = (class_facts("sky", size=600), class_facts("pole", cases=0.5, size=56))
+    recipe, results = apply_rules(Recipe(), situation(replace(DATA, classes=known)))
+    wanted = (1 / 3 - 1 / 8) / (1 - 1 / 8)
+    assert recipe.sampling.foreground_fraction == round(wanted, 2) == 0.24
+    assert recipe.sampling.class_shares == (0, 1)
+    (own,) = [one for one in results if one.text.startswith("Sampling")]
+    assert "24% of the patches are centered on foreground (100% on pole)" in own.text
+    assert "12% the rarest class, pole" in own.fact
+
+
+def test_sampling_of_several_common_classes_seeks_nothing():
+    known = (class_facts("sky", size=600), class_facts("road", size=600))
+    sampling = plan(replace(DATA, classes=known))[0].sampling
+    assert (sampling.foreground_fraction, sampling.class_shares) == (0, None)
+
+
+def test_sampling_keeps_the_shares_and_the_fraction_of_the_user():
+    known = (class_facts("sky", size=600), class_facts("pole", cases=0.1, size=56))
+    data = replace(DATA, classes=known)
+    mine = config.override(Recipe(), "sampling.foreground_fraction=0.2")
+    sampling = plan(data, recipe=mine)[0].sampling
+    assert (sampling.foreground_fraction, sampling.class_shares) == (0.2, None)
+    # Half of the draws are for the pole, so they have to be twice as many.
+    mine = config.override(Recipe(), "sampling.class_shares=[2,2]")
+    sampling = plan(data, recipe=mine)[0].sampling
+    assert sampling.foreground_fraction == 0.5 < 2 * (1 / 3 - 1 / 40) / (1 - 1 / 40)
+    assert sampling.class_shares == (2, 2)
+    with pytest.raises(ConfigError) as error:
+        plan(data, recipe=config.override(Recipe(), "sampling.class_shares=[1,2,3]"))
+    assert error.value.code == "class_count_mismatch"
+
+
+def test_draw_classes_by_hand():
+    # 1/3 = 0.2 + 0.8 x, so x = 1/6; the class that does not occur is not sought.
+    found = draw_classes(1.0, [0.2, 0.9, 0.0])
+    assert found == Draws(0.17, (1.0, 0.0, 0.0))
+    # Foreground is seldom seen: more draws than the classes need, in the same proportion.
+    found = draw_classes(0.1, [0.2, 0.2])
+    assert found.fraction == 0.44
+    assert found.class_shares == (0.5, 0.5)
+    # Both classes in half of the patches, but those are not enough for any foreground.
+    assert draw_classes(0.4, [0.4, 0.4]) == Draws(0.17, None)
+
+
+def test_draw_classes_lowers_the_goal_for_many_rare_classes():
+    # 100 classes that are never seen by chance get 0.5 % of the patches each.
+    found = draw_classes(1.0, [1e-9] * 100 + [0.9])
+    assert found.fraction == 0.5
+    assert found.class_shares == (*[0.01] * 100, 0)
+    # 4 classes: x + x + x + (x - 0.1) / 0.9 = 0.5, so x = 0.1486.
+    found = draw_classes(1.0, [1e-9] * 3 + [0.1])
+    goal = (0.5 + 0.1 / 0.9) / (3 + 1 / 0.9)
+    assert found.fraction == 0.5
+    np.testing.assert_allclose(found.class_shares[0], goal / 0.5, atol=1e-3)
 
 
 def test_rules_never_replace_settings_of_the_user():

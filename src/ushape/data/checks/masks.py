@@ -155,7 +155,7 @@ def find_class_problems(dataset: DatasetStats) -> Iterator[Finding]:
                 severity="warning",
                 text=f"{_name(space.names[index])} covers only {share:.4%} of all pixels.",
                 fix="Annotate more of it, or increase the weight of its pixels with "
-                "--set pixel_weights.balance=true.",
+                "--set pixel_weights.class_weights=inverse_log.",
             )
 
 

@@ -47,7 +47,9 @@ def unet2015() -> Recipe:
         network=NetworkConfig(
             widths=(64, 128, 256, 512, 1024), padding="valid", norm="none", dropout=0.5
         ),
-        pixel_weights=PixelWeightConfig(border_w0=10.0, border_sigma_px=5.0, balance=True),
+        pixel_weights=PixelWeightConfig(
+            border_w0=10.0, border_sigma_px=5.0, class_weights="inverse"
+        ),
         loss=LossConfig(terms={"cross_entropy": 1.0}),
         train=_momentum_sgd(learning_rate=1e-3),
         predict=PredictConfig(tta="rotated_7", tune=False),

@@ -13,9 +13,9 @@ from ushape.planning.rules.network import (
     choose_network,
     choose_norm,
     choose_patch,
-    choose_sampling,
 )
 from ushape.planning.rules.result import Rule, RuleResult, Situation
+from ushape.planning.rules.sampling import choose_sampling
 from ushape.planning.rules.training import (
     choose_batch,
     choose_duration,

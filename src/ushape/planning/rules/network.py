@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from ushape.config import AUTO, resolved
+from ushape.config import AUTO
 from ushape.errors import PlanError
 from ushape.formatting import pluralize, size_text
 from ushape.models import network_sizes
-from ushape.planning.fingerprint import Fingerprint
 from ushape.planning.recipe import Recipe
 from ushape.planning.rules.result import RuleResult, Situation, change
 from ushape.transforms.augment import STRENGTHS, AugmentConfig
@@ -120,46 +119,6 @@ def choose_patch(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResu
         source="A patch is the whole image if it is small enough, otherwise a part of it, in a "
         "size that the network accepts.",
     )
-
-
-def choose_sampling(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
-    """Choose the share of patches centered on foreground, so that half of all patches show it."""
-    source = (
-        "Half of the patches should contain foreground. If randomly placed patches do so, none is "
-        "centered on it. nnU-Net always centers a third of the patches on foreground, which only "
-        "improves results if foreground is rare (benchmarks/plan.md)."
-    )
-    share = recipe.sampling.foreground_fraction
-    if recipe.sampling.draw != "foreground":
-        recipe = change(recipe, "sampling", foreground_fraction=0.0)
-        text = f"Sampling: random patches of cases that are drawn by {recipe.sampling.draw}."
-        return recipe, RuleResult(text=text, fact="set by the user", source=source)
-    present = situation.data.foreground_cases
-    seen = present * _chance_of_hit(recipe, situation.data)
-    if share == AUTO:
-        share = round(max(0.0, (0.5 - seen) / max(1e-6, 1 - seen)), 2)
-    recipe = change(recipe, "sampling", foreground_fraction=share)
-    return recipe, RuleResult(
-        text=f"Sampling: {f'{share:.0%} of' if share else 'none of'} the patches are centered on "
-        f"foreground, which is present in {present:.0%} of the training cases.",
-        fact=f"about {seen:.0%} of randomly placed patches contain foreground",
-        alternative="sampling.foreground_fraction=0.33",
-        source=source,
-    )
-
-
-def _chance_of_hit(recipe: Recipe, data: Fingerprint) -> float:
-    """Estimate the probability that a random patch shows foreground of a case that has some.
-
-    Objects are treated as boxes at random positions.
-    """
-    patch = resolved(recipe.sampling.patch_shape)
-    shape = recipe.preprocessing.working_shape(data.median_shape)
-    scale = shape[-1] / data.median_shape[-1]
-    reach = [
-        min(1.0, (p + data.object_size * scale) / s) for p, s in zip(patch, shape, strict=True)
-    ]
-    return min(1.0, data.objects_per_case * math.prod(reach))
 
 
 def choose_augmentation(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
