@@ -313,15 +313,31 @@ def evidence_of(probabilities: np.ndarray, space: LabelSpace) -> Iterator[np.nda
     classes, exact up to rounding.
     """
     scored, likeliest = space.scored, space.decode(probabilities)
+    if space.is_exclusive:
+        most = probabilities.max(axis=0)
+        second = _second_largest(probabilities, likeliest)
+        below = np.nextafter(most.dtype.type(0.5), most.dtype.type(0))
     for place, region in enumerate(scored, 1):
         if space.is_exclusive:
-            own, other = probabilities[place], np.delete(probabilities, place, axis=0).max(axis=0)
-            odds = np.divide(own, own + other, out=np.zeros_like(own), where=own + other > 0)
-            below = np.nextafter(own.dtype.type(0.5), own.dtype.type(0))
-            yield np.where(region.of(likeliest), odds, np.minimum(odds, below))
+            own, is_likeliest = probabilities[place], likeliest == place
+            whole = own + np.where(is_likeliest, second, most)
+            odds = np.divide(own, whole, out=np.zeros_like(own), where=whole > 0)
+            yield np.where(is_likeliest, odds, np.minimum(odds, below))
             continue
         evidence = probabilities[place - 1].copy()
         # Later regions cover it, each with a class that belongs to this region or does not.
         for other, probability in zip(scored[place:], probabilities[place:], strict=True):
             evidence[probability >= 0.5] = 1 if other.classes[0] in region.classes else -1
         yield evidence
+
+
+def _second_largest(probabilities: np.ndarray, likeliest: np.ndarray) -> np.ndarray:
+    """Return the largest probability of all classes but the likeliest.
+
+    Shapes:
+        probabilities: (K, *S); likeliest: (*S) class indices -> (*S).
+    """
+    found = np.zeros(likeliest.shape, probabilities.dtype)
+    for index, own in enumerate(probabilities):
+        np.maximum(found, own, out=found, where=likeliest != index)
+    return found
