@@ -37,7 +37,7 @@ ENDS = {"SIGTERM": 143, "SIGINT": 130, "SIGHUP": 129}
 
 FAULTS = (*ENDS, "SIGSTOP", "full disk", "two at once")
 
-MOMENTS = (0.6, 0.45, 0.3)
+MOMENTS = (0.6, 0.35, 0.2, 0.12, 0.07)
 """Moments of a signal, as shares of the duration; the next one is tried if the command has
 ended before the signal."""
 
@@ -118,8 +118,8 @@ def send(
             process.wait(moment * duration_s)
         process.send_signal(number)  # Does nothing if the command has ended.
         text, _ = process.communicate()
-        if process.returncode != 0 or "Stopped" in text:
-            break
+        if process.returncode > 0 or "Stopped" in text:
+            break  # Otherwise it had ended, or had only its exit left.
     return process.returncode, text
 
 

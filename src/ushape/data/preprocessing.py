@@ -48,9 +48,9 @@ class PreprocessingConfig:
     shape: tuple[int, ...] | None = None
     """Size to which all images are resized; null: their own size divided by downscale."""
 
-    downscale: int | Literal["auto"] = "auto"
-    """Factor by which images are reduced along each axis. auto: 1 if there is time to train at full
-    size, otherwise the largest factor that preserves the masks."""
+    downscale: float | Literal["auto"] = "auto"
+    """Factor by which images are reduced along each axis, such as 1.5. auto: 1, or more if patches
+    would show too little of an image, or if its pixels would be seen too rarely."""
 
     intensity: Literal["auto", "data", "image", "group", "min_max"] = "auto"
     """Normalization of intensities. data, image, group: clip, then standardize to mean 0 and

@@ -35,6 +35,12 @@ class NetworkConfig:
     widths: tuple[int, ...] | Literal["auto"] = "auto"
     """Channels of each level, from fine to coarse. The number of values is the depth."""
 
+    stem: int | Literal["auto"] = "auto"
+    """Factor by which the first level is coarser than the image. 1: as fine as the image; 2 or 4:
+    blocks of pixels become the channels of one pixel (space to depth), and the last layer predicts
+    all pixels of a block, which makes a step several times faster. auto: 2 if widths are auto and
+    the time is short, otherwise 1."""
+
     convolutions: int = 2
     """Number of 3 x 3 convolutions in each level of the encoder."""
 
@@ -88,6 +94,11 @@ class NetworkConfig:
     """Number of additional outputs, on coarser levels of the decoder, that are trained as well."""
 
     @property
+    def stem_factor(self) -> int:
+        """Pixels along each axis that the stem combines; 1 unless a stem is stated or planned."""
+        return 1 if self.stem == "auto" else self.stem
+
+    @property
     def is_custom(self) -> bool:
         """Whether the network comes from a Python file of the user."""
         return is_custom(self.architecture)
@@ -112,6 +123,12 @@ class NetworkConfig:
             value = getattr(self, name)
             if value is not None:
                 check_range(f"network.{name}", value, 1, 64, hint="2 convolutions are usual.")
+        if self.stem not in ("auto", 1, 2, 4):
+            raise ConfigError(
+                f"network.stem is {self.stem}.",
+                code="value_out_of_range",
+                hint="Use 1, 2, 4, or auto.",
+            )
         self._check_valid_padding()
         self._check_decoder()
 
@@ -129,6 +146,12 @@ class NetworkConfig:
                 "network.deep_supervision needs network.padding same.",
                 code="settings_conflict",
                 hint="With valid convolutions each output covers another area of the image.",
+            )
+        if self.stem_factor > 1:
+            raise ConfigError(
+                f"network.stem {self.stem} needs network.padding same.",
+                code="settings_conflict",
+                hint="Valid convolutions have no stem: omit network.stem.",
             )
 
     def _check_decoder(self) -> None:

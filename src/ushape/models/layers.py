@@ -66,6 +66,30 @@ class InstanceNorm(nn.Module):
         )
 
 
+def space_to_depth(x: Tensor, factor: int) -> Tensor:
+    """Move blocks of pixels into channels: (B, C, *S) -> (B, C * factor^dims, *S / factor)."""
+    if x.dim() == 4:
+        return functional.pixel_unshuffle(x, factor)
+    batch, channels, *shape = x.shape
+    z, y, width = (size // factor for size in shape)
+    blocks = x.reshape(batch, channels, z, factor, y, factor, width, factor)
+    return blocks.permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(batch, -1, z, y, width)
+
+
+def depth_to_space(x: Tensor, factor: int) -> Tensor:
+    """Move channels into blocks of pixels; the inverse of `space_to_depth`.
+
+    Source:
+        Shi et al. 2016, arXiv 1609.05158 (sub-pixel convolution).
+    """
+    if x.dim() == 4:
+        return functional.pixel_shuffle(x, factor)
+    batch, channels, z, y, width = x.shape
+    blocks = x.reshape(batch, channels // factor**3, factor, factor, factor, z, y, width)
+    blocks = blocks.permute(0, 1, 5, 2, 6, 3, 7, 4)
+    return blocks.reshape(batch, -1, z * factor, y * factor, width * factor)
+
+
 def build_norm(name: str, channels: int, dims: int) -> nn.Module:
     """Build the norm after a convolution; group norm has 8 groups if the channels allow it."""
     if name == "batch":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,9 @@ from ushape.models.layers import (
     TRANSPOSED,
     Resize,
     build_norm,
+    depth_to_space,
     init_he,
+    space_to_depth,
 )
 
 
@@ -127,20 +130,23 @@ class UNet(nn.Module):
         PlanError: if an input size is not legal; the message names the next legal sizes.
 
     Source:
-        Ronneberger, Fischer, Brox 2015, arXiv 1505.04597.
+        Ronneberger, Fischer, Brox 2015, arXiv 1505.04597; the stem is that of Shi et al. 2016,
+        arXiv 1609.05158, in both directions.
     """
 
     def __init__(self, config: NetworkConfig, in_channels: int, out_channels: int):
         super().__init__()
         assert config.widths != "auto", "the planner chooses the widths"
         assert config.norm != "auto", "the planner chooses the norm"
-        self.config = config
-        self.encoder = Encoder(config, in_channels)
+        self.config, self.factor = config, config.stem_factor
+        pixels = self.factor**config.dims
+        self.encoder = Encoder(config, in_channels * pixels)
         self.decoder = Decoder(config)
         head = CONVOLUTION[config.dims]
+        widths = level_widths(config)[: 1 + config.deep_supervision]
         self.heads = nn.ModuleList(
-            head(width, out_channels, 1)
-            for width in level_widths(config)[: 1 + config.deep_supervision]
+            head(width, out_channels * (1 if index else pixels), 1)
+            for index, width in enumerate(widths)
         )
         self.margin = valid_margin(config)
         self.receptive_field = receptive_field(config)
@@ -156,11 +162,17 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         self._refuse_illegal(x.shape[2:])
+        whole = x.shape[2:]
+        if self.factor > 1:
+            x = space_to_depth(x, self.factor)
         levels = self.decoder(self.encoder(x))  # Coarse to fine.
-        if self.training and self.config.deep_supervision:
-            return [head(level) for head, level in zip(self.heads, reversed(levels), strict=False)]
         logits: Tensor = self.heads[0](levels[-1])
-        shape = tuple(self.output_size(size) for size in x.shape[2:])
+        if self.factor > 1:
+            logits = depth_to_space(logits, self.factor)
+        if self.training and self.config.deep_supervision:
+            coarser = zip(list(self.heads)[1:], levels[-2::-1], strict=False)
+            return [logits, *(head(level) for head, level in coarser)]
+        shape = tuple(self.output_size(size) for size in whole)
         if logits.shape[2:] == shape:
             return logits
         mode = LINEAR_MODE[self.config.dims]
@@ -239,6 +251,9 @@ def _build_up(config: NetworkConfig, coarse: int, fine: int) -> tuple[nn.Module,
 def output_size(config: NetworkConfig, size: int) -> int:
     """Return the output pixels along one axis, or 0 if the input size is not legal."""
     assert config.widths != "auto"
+    if config.stem_factor > 1:
+        factor, behind = config.stem_factor, replace(config, stem=1)
+        return 0 if size % factor else factor * output_size(behind, size // factor)
     whole, levels = size, len(config.widths)
     lost = 2 if config.padding == "valid" else 0
     center = config.center_convolutions or config.convolutions
@@ -277,6 +292,8 @@ def valid_margin(config: NetworkConfig) -> int:
 def receptive_field(config: NetworkConfig) -> int:
     """Return how many input pixels along one axis an output pixel can depend on."""
     assert config.widths != "auto"
+    if config.stem_factor > 1:
+        return config.stem_factor * receptive_field(replace(config, stem=1))
     coarsest = len(config.widths) - 1
     way_up = config.decoder_convolutions or config.convolutions
     convolutions = config.convolutions + way_up + (config.up == "bilinear_3x3")

@@ -18,7 +18,7 @@ from ushape.transforms.resampling import resample_image, resample_probabilities
 MIN_TO_COMPARE = 6
 """Smallest number of images for which the similarity of neighbors is meaningful."""
 
-DOWNSCALES = (2, 4)
+DOWNSCALES = (1.5, 2.0, 3.0, 4.0)
 """Downscaling factors that the planner considers."""
 
 
@@ -77,7 +77,7 @@ class Fingerprint:
     rotates_freely: bool
     """Whether the data may be rotated by any angle, because no direction is special."""
 
-    round_trip_dice: dict[int, float]
+    round_trip_dice: dict[float, float]
     """Dice that a perfect network could reach, by downscaling factor."""
 
     classes: tuple[ClassFacts, ...] = ()
@@ -207,7 +207,7 @@ def _median(values: Sequence[float]) -> float:
 
 def _measure_round_trips(
     case_stats: Sequence[CaseStats], stats: DatasetStats, most: int = 12
-) -> dict[int, float]:
+) -> dict[float, float]:
     """Compare some masks with themselves after resampling to a coarser grid and back.
 
     They are read again, because the scan knows neither the classes nor the training cases.
@@ -215,7 +215,7 @@ def _measure_round_trips(
     with_foreground = [one for one in case_stats if stats.foreground_share(one) > 0]
     step = max(1, len(with_foreground) // most)
     chosen = with_foreground[::step][:most]
-    found: dict[int, list[float]] = {factor: [] for factor in DOWNSCALES}
+    found: dict[float, list[float]] = {factor: [] for factor in DOWNSCALES}
     for one in chosen:
         classes = read_classes(one.case, stats.space)
         assert classes is not None
@@ -224,7 +224,7 @@ def _measure_round_trips(
     return {factor: float(np.mean(values)) if values else 0.0 for factor, values in found.items()}
 
 
-def round_trip_dice(classes: np.ndarray, factor: int, space: LabelSpace) -> float:
+def round_trip_dice(classes: np.ndarray, factor: float, space: LabelSpace) -> float:
     """Return the mean Dice over the foreground classes present after down- and upsampling.
 
     Shapes:

@@ -99,12 +99,21 @@ class Plan:
                 code="unsupported_version",
                 hint="Use the version of ushape that trained the run, or train again.",
             )
+        _complete_older(values)
         if left := find_auto(values.get("recipe")):
             raise _invalid(source, f'{left[0]} is "auto"')
         plan = config.from_dict(cls, values, source=source)
         if problem := next(_problems_of(plan), None):
             raise _invalid(source, problem)
         return plan
+
+
+def _complete_older(values: dict[str, Any]) -> None:
+    """Add the settings that plans of earlier versions lack, and whose default is open."""
+    recipe = values.get("recipe")
+    network = recipe.get("network") if isinstance(recipe, dict) else None
+    if isinstance(network, dict):
+        network.setdefault("stem", 1)
 
 
 def _invalid(source: str, problem: str) -> RunError:

@@ -10,7 +10,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from ushape.training.optimizers import Schedule
 
-VALIDATION_SHARE = 0.1
+VALIDATION_SHARE = 0.06
 """Share of the time that validation takes in a plan; used until a validation has been timed."""
 
 

@@ -5,7 +5,7 @@ import torch
 
 from ushape.models import build_model
 from ushape.models.config import NetworkConfig
-from ushape.models.layers import InstanceNorm
+from ushape.models.layers import InstanceNorm, depth_to_space, space_to_depth
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -55,3 +55,19 @@ def test_instance_norm_of_a_single_pixel_is_its_offset():
     torch.testing.assert_close(result, torch.full((1, 2, 1, 1), 3.0), atol=1e-4, rtol=0)
     network = build_model(NetworkConfig(widths=(4, 4, 4), norm="instance"), 1, 1).eval()
     assert network(torch.randn(1, 1, 4, 4)).isfinite().all()
+
+
+@pytest.mark.parametrize(("shape", "factor"), [((2, 3, 8, 12), 4), ((2, 3, 4, 6, 8), 2)])
+def test_depth_to_space_is_the_inverse_of_space_to_depth(shape, factor):
+    x = torch.randn(shape)
+    blocks = space_to_depth(x, factor)
+    coarse = [size // factor for size in shape[2:]]
+    assert list(blocks.shape) == [2, 3 * factor ** len(coarse), *coarse]
+    assert torch.equal(depth_to_space(blocks, factor), x)
+
+
+def test_space_to_depth_orders_a_block_row_by_row():
+    x = torch.arange(16.0).reshape(1, 1, 4, 4)
+    assert space_to_depth(x, 2)[0, :, 0, 0].tolist() == [0, 1, 4, 5]
+    volume = torch.arange(8.0).reshape(1, 1, 2, 2, 2)
+    assert space_to_depth(volume, 2).flatten().tolist() == list(range(8))

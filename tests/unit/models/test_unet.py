@@ -6,6 +6,7 @@ import torch
 from ushape.errors import PlanError
 from ushape.models import build_model
 from ushape.models.config import NetworkConfig
+from ushape.models.layers import space_to_depth
 from ushape.models.unet import receptive_field
 
 CARVANA_ORIGINAL = NetworkConfig(
@@ -92,6 +93,37 @@ def test_unet_deep_supervision_has_outputs_in_training_only():
     assert network.eval()(x).shape == (2, 3, 32, 32)
 
 
+@pytest.mark.parametrize(("dims", "block"), [(2, 2), (2, 4), (3, 2)])
+def test_unet_with_a_stem_is_the_network_of_blocks_of_pixels(dims, block):
+    config = NetworkConfig(dims=dims, widths=(4, 8), norm="instance", stem=block)
+    torch.manual_seed(0)
+    network = build_model(config, 3, 2).eval()
+    inner = build_model(replace(config, stem=1), 3 * block**dims, 2 * block**dims).eval()
+    inner.load_state_dict(network.state_dict())
+    assert [network.legal_size(size) for size in (1, 2 * block, 2 * block + 1)] == [
+        2 * block,
+        2 * block,
+        4 * block,
+    ]
+    x = torch.randn(2, 3, *[4 * block] * dims)
+    outputs = network(x)
+    assert outputs.shape == (2, 2, *x.shape[2:])
+    # The first pixel of each block, and the last one, along all axes.
+    first, last = (slice(None), slice(None)), block**dims - 1
+    channels = inner(space_to_depth(x, block))
+    for offset, number in ((0, 0), (block - 1, last)):
+        found = outputs[(*first, *[slice(offset, None, block)] * dims)]
+        torch.testing.assert_close(found, channels[:, number :: block**dims])
+
+
+def test_unet_with_a_stem_has_coarser_heads_behind_it():
+    config = NetworkConfig(widths=(4, 4, 4), norm="batch", stem=2, deep_supervision=1)
+    network = build_model(config, 1, 3)
+    x = torch.randn(2, 1, 32, 32)
+    assert [head.shape for head in network.train()(x)] == [(2, 3, 32, 32), (2, 3, 8, 8)]
+    assert network.eval()(x).shape == (2, 3, 32, 32)
+
+
 def test_unet_refuses_auto():
     with pytest.raises(AssertionError, match="chooses the widths"):
         build_model(NetworkConfig(norm="none"), 1, 1)
@@ -126,6 +158,7 @@ def test_unet_output_stretched_has_the_size_of_the_input():
         NetworkConfig(widths=(2, 2, 2), norm="none", center_convolutions=1, convolutions=3),
         NetworkConfig(widths=(2, 2, 2), norm="none", up="bilinear"),
         NetworkConfig(widths=(2, 2, 2), norm="none", up="bilinear_3x3"),
+        NetworkConfig(widths=(2, 2), norm="none", stem=2),
     ],
 )
 def test_receptive_field_is_where_gradients_come_from(config):
@@ -139,5 +172,6 @@ def test_receptive_field_is_where_gradients_come_from(config):
         (gradient,) = torch.autograd.grad(network(image)[0, 0, 8, column], image)
         seen = gradient.abs().sum(dim=(0, 1, 2)).nonzero()
         widest = max(widest, int(seen.max() - seen.min()) + 1)
-    assert receptive_field(config) - 2 ** (len(config.widths) - 1) < widest
+    coarsest = config.stem_factor * 2 ** (len(config.widths) - 1)
+    assert receptive_field(config) - coarsest < widest
     assert widest <= receptive_field(config)

@@ -30,7 +30,7 @@ def unet2015() -> Recipe:
     return Recipe(
         name="unet2015",
         labels=LabelConfig(softmax=True),
-        preprocessing=PreprocessingConfig(downscale=1, intensity="min_max"),
+        preprocessing=PreprocessingConfig(downscale=1.0, intensity="min_max"),
         sampling=SamplingConfig(patch_shape=(572, 572), draw="uniform"),
         augment=AugmentConfig(
             geometry=GeometryConfig(
@@ -131,7 +131,7 @@ def lgg_onecycle() -> Recipe:
     return Recipe(
         name="lgg-onecycle",
         split=SplitConfig(test_fraction=0.2, validation_fraction=0.15),
-        preprocessing=PreprocessingConfig(downscale=1, intensity="min_max"),
+        preprocessing=PreprocessingConfig(downscale=1.0, intensity="min_max"),
         sampling=SamplingConfig(draw="lesion"),
         augment=_turn_and_scale(),
         network=NetworkConfig(
@@ -160,7 +160,7 @@ def lgg_bce_dice() -> Recipe:
     """
     return Recipe(
         name="lgg-bce-dice",
-        preprocessing=PreprocessingConfig(downscale=1, intensity="min_max"),
+        preprocessing=PreprocessingConfig(downscale=1.0, intensity="min_max"),
         sampling=SamplingConfig(draw="uniform"),
         augment=STRENGTHS["none"],
         network=NetworkConfig(widths=(64, 128, 256, 512), norm="none", up="bilinear"),

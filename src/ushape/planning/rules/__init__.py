@@ -8,12 +8,11 @@ from __future__ import annotations
 from ushape.planning.recipe import Recipe
 from ushape.planning.rules.network import (
     choose_augmentation,
-    choose_downscale,
     choose_intensity,
     choose_network,
     choose_norm,
-    choose_patch,
 )
+from ushape.planning.rules.resolution import choose_downscale, choose_patch
 from ushape.planning.rules.result import Rule, RuleResult, Situation
 from ushape.planning.rules.sampling import choose_sampling
 from ushape.planning.rules.training import (

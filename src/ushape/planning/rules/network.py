@@ -1,4 +1,4 @@
-"""Rules for the network and its input: image size, intensities, patches, augmentation, layers."""
+"""Rules for the network and its input: intensities, sampling, augmentation, layers."""
 
 from __future__ import annotations
 
@@ -10,62 +10,12 @@ from ushape.errors import PlanError
 from ushape.formatting import pluralize, size_text
 from ushape.models import network_sizes
 from ushape.planning.recipe import Recipe
+from ushape.planning.rules.resolution import choose_stem, patch_limit
 from ushape.planning.rules.result import RuleResult, Situation, change
 from ushape.transforms.augment import STRENGTHS, AugmentConfig
 
-ENOUGH_PASSES = 30
-"""Number of passes over each pixel below which coarser images are preferred."""
-
-PIXELS_PER_S = {"cpu": 0.7e6, "mps": 5e6, "cuda": 40e6}
-"""Assumed training speed before it is measured: per core on a CPU (21 patches of 256 x 256 pixels
-per second on two cores), per device otherwise (an estimate)."""
-
 SEVERAL_RECORDINGS = 3
 """Number of training groups from which on they, and new ones, are expected to differ."""
-
-
-def choose_downscale(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
-    """Choose full size if the time allows it, otherwise the coarsest size that the masks allow."""
-    source = (
-        "Downscaled images are seen more often in the same time, with more context in each patch. "
-        "A small data set, whose images are seen hundreds of times in any case, only loses detail: "
-        "ISBI 2012 at half size has a pixel error of 0.095 (benchmarks/README.md). Masks that are "
-        "downscaled and restored must have a Dice of at least 0.995, and the shorter side must "
-        "have at least 256 pixels."
-    )
-    data = situation.data
-    if recipe.preprocessing.shape is not None:
-        recipe = change(recipe, "preprocessing", downscale=1)
-        size = size_text(recipe.preprocessing.working_shape(data.median_shape))
-        text = f"Images: resized to {size} pixels."
-        return recipe, RuleResult(text=text, fact="preprocessing.shape is set", source=source)
-    given = recipe.preprocessing.downscale
-    factor = 1 if given == AUTO else int(given)
-    if given == AUTO:
-        for candidate, dice in sorted(data.round_trip_dice.items()):
-            is_seen_enough = expected_passes(recipe, situation, factor) >= ENOUGH_PASSES
-            is_kept = dice >= 0.995 and min(data.median_shape[-2:]) >= 256 * candidate
-            if is_kept and not is_seen_enough:
-                factor = candidate
-    recipe = change(recipe, "preprocessing", downscale=factor)
-    size = size_text([round(size / factor) for size in data.median_shape])
-    passes = expected_passes(recipe, situation, 1)
-    fact = (
-        "set by the user"
-        if given != AUTO
-        else f"each pixel would be seen {passes:.1f} times on average at full size"
-    )
-    trips = ", ".join(f"{dice:.4f} at 1/{f}" for f, dice in sorted(data.round_trip_dice.items()))
-    trips = f"; downscaled and restored masks have a Dice of {trips}" if trips else ""
-    if factor == 1:
-        text = f"Images: at full size, {size} pixels (median)."
-        alternative = f"smaller images{trips}"
-    else:
-        lost = data.round_trip_dice.get(factor)
-        kept = f"; downscaled and restored masks have a Dice of {lost:.4f}" if lost else ""
-        text = f"Images: downscaled by a factor of {factor} to {size} pixels (median){kept}."
-        alternative = f"full size, or another factor{trips}"
-    return recipe, RuleResult(text=text, fact=fact, alternative=alternative, source=source)
 
 
 def choose_intensity(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
@@ -91,36 +41,6 @@ def choose_intensity(recipe: Recipe, situation: Situation) -> tuple[Recipe, Rule
     return recipe, RuleResult(text=text, fact=fact, alternative=alternative, source=source)
 
 
-def expected_passes(recipe: Recipe, situation: Situation, factor: int) -> float:
-    """Return how often training is expected to see each pixel of images downscaled by a factor."""
-    train, machine, data = recipe.train, situation.machine, situation.data
-    if train.epochs is not None:
-        return train.epochs
-    speed = PIXELS_PER_S[machine.device] * (machine.cores if machine.device == "cpu" else 1)
-    pixels = data.pixels_per_epoch / factor ** len(data.median_shape)
-    return 60 * (train.minutes or 0.0) * speed / pixels
-
-
-def choose_patch(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
-    """Choose the whole image if it is small enough, otherwise a window."""
-    sampling, data = recipe.sampling, situation.data
-    limit, patch = patch_limit(situation), sampling.patch_shape
-    if patch == AUTO:
-        shape = recipe.preprocessing.working_shape(data.median_shape)
-        sizes = [min(size, limit) for size in shape]
-        # The output of a network without padding is smaller than its input.
-        network = network_sizes(recipe.network)
-        patch = tuple(network.legal_size(size + 2 * network.margin) for size in sizes)
-    recipe = change(recipe, "sampling", patch_shape=patch)
-    return recipe, RuleResult(
-        text=f"Patches: {size_text(patch)} pixels.",
-        fact=f"at most {limit} pixels along a side on this device",
-        alternative="half the size and twice the number of patches",
-        source="A patch is the whole image if it is small enough, otherwise a part of it, in a "
-        "size that the network accepts.",
-    )
-
-
 def choose_augmentation(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
     """Choose free rotation if no direction is special, otherwise small angles."""
     source = "Images are rotated and mirrored freely unless a direction has a meaning in the data."
@@ -143,13 +63,6 @@ def choose_augmentation(recipe: Recipe, situation: Situation) -> tuple[Recipe, R
     )
 
 
-def patch_limit(situation: Situation) -> int:
-    """Return the longest side of a patch in pixels."""
-    if len(situation.data.median_shape) == 3:
-        return 96
-    return 256 if situation.machine.device == "cpu" else 512
-
-
 def choose_network(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
     """Choose depth by the size of images and patches, width by the device.
 
@@ -163,20 +76,23 @@ def choose_network(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
             code="dimensions_mismatch",
             hint="Omit network.dims; it is set to the number of axes of the images.",
         )
-    widths = network.widths
+    widths, stem = network.widths, choose_stem(recipe, situation)
     if widths == AUTO:
         shape = recipe.preprocessing.working_shape(data.median_shape)
-        smallest = min(*shape[-2:], patch_limit(situation))
+        smallest = min(*shape[-2:], patch_limit(recipe, situation))
         coarsest = 16 if len(shape) == 2 else 8
         levels = max(2, min(6, 1 + int(math.log2(max(2.0, smallest / coarsest)))))
         base = 32 if situation.machine.device != "cpu" else 16
         widths = tuple(min(base * 2**level, 16 * base) for level in range(levels))
-    recipe = change(recipe, "network", widths=widths, dims=len(data.median_shape))
+    recipe = change(recipe, "network", widths=widths, stem=stem, dims=len(data.median_shape))
     scale = recipe.preprocessing.working_shape(data.median_shape)[-1] / data.median_shape[-1]
     name = "U-Net" if network.architecture == "unet" else network.architecture
     field = network_sizes(recipe.network).receptive_field
     field_text = "" if field is None else f", receptive field of {field} pixels"
     levels_text = f", {len(widths)} levels of {', '.join(map(str, widths))} channels"
+    if stem > 1:
+        block = size_text([stem] * len(data.median_shape))
+        levels_text += f", the first of which combines blocks of {block} pixels"
     return recipe, RuleResult(
         # A custom network may ignore the widths.
         text=f"Network: {name}{'' if network.is_custom else levels_text}.",
@@ -186,7 +102,8 @@ def choose_network(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
         source="Levels are added until the coarsest is 16 pixels wide (volumes: 8), up to 6. One "
         "more level did not improve the Dice on any data set, even if objects were as large as the "
         "receptive field. On a CPU, a narrower network with more steps has a higher Dice in the "
-        "same time (benchmarks/plan.md).",
+        "same time (benchmarks/plan.md). Blocks of pixels make a step 3.5 times as fast, which is "
+        "worth more than the finest level in up to about an hour (benchmarks/speedrun.md).",
     )
 
 

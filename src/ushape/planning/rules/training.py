@@ -11,6 +11,7 @@ from ushape.config import AUTO, is_custom, resolved
 from ushape.errors import PlanError
 from ushape.formatting import memory_text, pluralize, size_text
 from ushape.models import memory_estimate
+from ushape.planning.hardware import FORWARD_SHARE
 from ushape.planning.recipe import Recipe
 from ushape.planning.rules.result import RuleResult, Situation, TimeBudget, change
 
@@ -20,9 +21,11 @@ MEMORY_SHARE = 0.7
 STEP_OVERHEAD = 1.12
 """Duration of a step in training relative to one measured alone: loading, averaging, logging."""
 
-VALIDATION_SHARE = 0.4
-"""Validation pixels per training pixel in an epoch. A training step takes about four times as long
-as a prediction of as many pixels (481 against 119 ms), so validation takes a tenth of the time."""
+VALIDATION_SHARE = 0.06
+"""Share of the training time that is planned for validation."""
+
+USUAL_EPOCHS = 10
+"""Number of epochs of a training with a time limit, each with a validation and a checkpoint."""
 
 MIN_STEPS = 50
 """Number of steps below which a network hardly learns anything."""
@@ -32,6 +35,9 @@ MIN_EPOCH_STEPS = 10
 
 OVERLAP_PX = 64
 """Overlap of neighboring tiles; predictions within half of it of a tile's edge are not used."""
+
+MIN_VALIDATION = 2
+"""Smallest number of cases of a validation."""
 
 MIN_TEST_GROUPS = 10
 """Number of test groups below which the confidence interval is unreliable."""
@@ -155,26 +161,26 @@ def choose_hardware(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleR
 
 
 def choose_batch(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
-    """Choose 4 patches on a CPU, 16 elsewhere, fewer if they would not fit into memory.
+    """Choose a batch by the size of the patches, smaller if it would not fit into memory.
 
     Raises:
         PlanError: if the batch that was asked for, or a single patch, does not fit.
     """
     machine, asked = situation.machine, recipe.train.batch_size
     dtype = {"bf16": torch.bfloat16, "fp64": torch.float64}.get(recipe.train.precision)
-    limit = MEMORY_SHARE * machine.memory_bytes
+    limit, patch = MEMORY_SHARE * machine.memory_bytes, resolved(recipe.sampling.patch_shape)
 
     def needed(batch: int) -> int:
         return memory_estimate(
             recipe.network,
             situation.data.channels,
             batch,
-            resolved(recipe.sampling.patch_shape),
+            patch,
             dtype=dtype or torch.float32,
             device=machine.device,
         )
 
-    first = (4 if machine.device == "cpu" else 16) if asked == AUTO else asked
+    first = usual_batch(machine.device, patch) if asked == AUTO else asked
     batch = first
     while batch > 1 and needed(batch) > limit:
         batch //= 2
@@ -198,8 +204,20 @@ def choose_batch(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResu
         text=f"Batch: {pluralize(batch, 'patch')}{more}, about {memory_text(needed(batch))}.",
         fact=f"{memory_text(machine.memory_bytes)} of memory on {machine.device}",
         alternative=f"{2 * batch} patches, about {memory_text(needed(2 * batch))}",
-        source="The batch size is 4 on a CPU and 16 elsewhere, or less if memory is short.",
+        source="On a CPU, a batch has 4 patches of 256 x 256 pixels or 2 of 64 x 64 x 64, and more "
+        "of smaller ones, by the square root; elsewhere it has 16, or fewer if memory is short.",
     )
+
+
+def usual_batch(device: str, patch: tuple[int, ...]) -> int:
+    """Return the number of patches in a batch if memory suffices.
+
+    Smaller patches make a step cheaper and a batch larger, both by the square root of their size.
+    """
+    if device != "cpu":
+        return 16
+    count, pixels = (4, 256**2) if len(patch) == 2 else (2, 64**3)
+    return max(1, min(16, round(count * math.sqrt(pixels / math.prod(patch)))))
 
 
 def choose_duration(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
@@ -209,6 +227,8 @@ def choose_duration(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleR
     batch_pixels = patches * math.prod(resolved(recipe.sampling.patch_shape))
     shape = recipe.preprocessing.working_shape(data.median_shape)
     working_pixels = data.pixels_per_epoch * math.prod(shape) / math.prod(data.median_shape)
+    # Seconds for the validation of a case, in steps.
+    case_steps = FORWARD_SHARE * predicted_pixels(recipe, shape) / batch_pixels
     epochs, speed, fact, evaluation_s = train.epochs, "", "the number of epochs is set", 0.0
     shortage = ""
     if epochs is not None:
@@ -216,12 +236,9 @@ def choose_duration(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleR
     else:
         budget = situation.measure_time(recipe)
         training_s, step_s = budget.training_s, budget.step_s
-        whole_step_s = step_s * STEP_OVERHEAD / 0.9  # A tenth is for validation.
+        whole_step_s = step_s * STEP_OVERHEAD / (1 - VALIDATION_SHARE)
         total = training_s / whole_step_s
-        epoch_s = min(120.0, max(5.0, training_s / 20), training_s / 3)
-        # If the measurement was disturbed, epochs of very few steps would mostly be validation.
-        epochs = max(1, min(round(training_s / epoch_s), max(3, int(total / MIN_EPOCH_STEPS))))
-        steps = max(1, round(total / epochs))
+        epochs, steps = divide_into_epochs(total, training_s, MIN_VALIDATION * case_steps)
         speed = f" at {step_s * 1000:.0f} ms per step ({patches / step_s:.1f} patches/s)"
         fact, evaluation_s = f"{training_s:.0f} s for training", budget.evaluation_s
         shortage = describe_shortage(int(total), whole_step_s, budget)
@@ -230,8 +247,7 @@ def choose_duration(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleR
     steps = steps if train.steps_per_epoch == AUTO else train.steps_per_epoch
     cases = train.validation_cases
     if cases == AUTO:
-        case_pixels = working_pixels / data.cases
-        cases = max(2, round(VALIDATION_SHARE * steps * batch_pixels / case_pixels))
+        cases = max(MIN_VALIDATION, round(VALIDATION_SHARE * steps / case_steps))
     recipe = change(recipe, "train", epochs=epochs, steps_per_epoch=steps, validation_cases=cases)
     passes = epochs * steps * batch_pixels / working_pixels
     return recipe, RuleResult(
@@ -239,11 +255,33 @@ def choose_duration(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleR
         f"weights with the best validation Dice are kept.{shortage}",
         fact=f"{fact}; each pixel is seen {passes:.1f} times on average",
         alternative="more minutes or epochs",
-        source="A given time is divided into about twenty epochs of 5 s to 2 minutes, or three if "
-        "it is very short, so that there are several checkpoints to choose and resume from. If "
-        "the number of epochs is given, an epoch has as many pixels as the training cases.",
+        source="A given time is divided into about ten epochs of 5 s to 2 minutes, or three if it "
+        f"is very short, so that validation takes about {VALIDATION_SHARE:.0%} of the time. If the "
+        "number of epochs is given, an epoch has as many pixels as the training cases.",
         evaluation_s=evaluation_s,
     )
+
+
+def divide_into_epochs(total: float, training_s: float, validation: float) -> tuple[int, int]:
+    """Return the number of epochs and of steps per epoch for a given time.
+
+    Args:
+        total: Number of steps that fit.
+        validation: Seconds of the smallest validation, in steps.
+    """
+    epoch_s = min(120.0, max(5.0, training_s / USUAL_EPOCHS), training_s / 3)
+    # If the measurement was disturbed, epochs of very few steps would mostly be validation.
+    longest = max(MIN_EPOCH_STEPS, validation / VALIDATION_SHARE)
+    epochs = max(1, min(round(training_s / epoch_s), max(3, int(total / longest))))
+    return epochs, max(1, round(total / epochs))
+
+
+def predicted_pixels(recipe: Recipe, shape: tuple[int, ...]) -> float:
+    """Return the pixels that the network sees to predict an image once, in overlapping tiles."""
+    tile, share = resolved(recipe.predict.tile_shape), recipe.predict.tiling.overlap_fraction
+    overlap = 0.25 if share == AUTO else share
+    whole = zip(shape, tile, strict=True)
+    return math.prod(size if size <= side else size / (1 - overlap) for size, side in whole)
 
 
 def describe_shortage(steps: int, step_s: float, budget: TimeBudget) -> str:

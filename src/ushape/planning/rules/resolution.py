@@ -1,0 +1,215 @@
+"""Rules for the resolution at which the network sees the images: stem, image size and patches."""
+
+from __future__ import annotations
+
+import math
+
+from ushape.config import AUTO
+from ushape.formatting import pluralize, size_text
+from ushape.models import network_sizes
+from ushape.planning.fingerprint import Fingerprint
+from ushape.planning.recipe import Recipe
+from ushape.planning.rules.result import RuleResult, Situation, change
+
+PIXELS_PER_S = {"cpu": 0.7e6, "mps": 5e6, "cuda": 40e6}
+"""Assumed training speed before it is measured: per core on a CPU (21 patches of 256 x 256 pixels
+per second on two cores), per device otherwise (an estimate)."""
+
+STEM_SPEEDUP = 3.5
+"""Pixels per second with a stem of factor 2, relative to those without (benchmarks/speedrun.md)."""
+
+SHORT_STEPS = 20_000
+"""Number of steps, of 4 patches of 256 x 256 pixels without a stem, below which it is used."""
+
+ENOUGH_PASSES = 30
+"""Number of passes over each pixel below which coarser images are preferred."""
+
+FEW_OBJECTS = 4
+"""Number of objects per image up to which each is expected to need the whole image as context,
+unless they are thin."""
+
+THIN_PX = 5
+"""Thickness below which objects, such as vessels and cracks, are recognized by what is near."""
+
+WIDE_PX = 64
+"""Thickness from which a window shows too little beside the objects."""
+
+SCENE_CLASSES = 3
+"""Number of foreground classes from which on they are expected to depend on the whole scene."""
+
+LOST_SHARE = 0.15
+"""Share of the expected error that smaller images may add to it."""
+
+MIN_SIDE = 128
+"""Shortest side of a downscaled image in pixels."""
+
+
+def choose_stem(recipe: Recipe, situation: Situation) -> int:
+    """Return the factor of the stem: 2 for a short training of a planned U-Net on a CPU."""
+    network, shape = recipe.network, situation.data.median_shape
+    if network.stem != AUTO:
+        return network.stem
+    is_planned = network.widths == AUTO and network.architecture == "unet"
+    fits = network.padding == "same" and min(shape[-2:]) >= 32 and min(shape) >= 4
+    is_thin = len(shape) == 3 and shape[0] < 32  # Halving leaves too few slices.
+    is_cpu = situation.machine.device == "cpu"
+    is_possible = is_planned and fits and not is_thin and is_cpu
+    return 2 if is_possible and _is_short(recipe, situation) else 1
+
+
+def _is_short(recipe: Recipe, situation: Situation) -> bool:
+    """Return whether few steps of patches of 256 x 256 pixels are expected."""
+    return _pixels_of_training(recipe, situation, stem=1) < SHORT_STEPS * 4 * 256**2
+
+
+def _pixels_of_training(recipe: Recipe, situation: Situation, stem: int) -> float:
+    """Return the number of pixels that the training is expected to see, at full size."""
+    train, machine = recipe.train, situation.machine
+    if train.epochs is not None:
+        return float(train.epochs * situation.data.pixels_per_epoch)
+    speed = PIXELS_PER_S[machine.device] * (machine.cores if machine.device == "cpu" else 1)
+    return 60 * (train.minutes or 0.0) * speed * (STEM_SPEEDUP if stem > 1 else 1)
+
+
+def expected_passes(recipe: Recipe, situation: Situation, factor: float) -> float:
+    """Return how often training is expected to see each pixel of images downscaled by a factor."""
+    data = situation.data
+    if recipe.train.epochs is not None:
+        return recipe.train.epochs
+    seen = _pixels_of_training(recipe, situation, choose_stem(recipe, situation))
+    return seen / (data.pixels_per_epoch / factor ** len(data.median_shape))
+
+
+def expected_error(pixels: float) -> float:
+    """Return 1 - Dice that is usual after training on a number of pixels, 0.03 to 0.2.
+
+    It falls by about a fifth with each doubling (benchmarks/plan.md).
+    """
+    return min(0.2, max(0.03, 0.1 * (max(pixels, 1.0) / 1e9) ** -0.3))
+
+
+def object_thickness(data: Fingerprint) -> float:
+    """Estimate the thickness of typical objects in pixels from what downscaled masks lose.
+
+    A disk of diameter t that is downscaled by a factor f and restored loses about f / (12 t) of its
+    Dice, for t of at least 8 f; long objects lose half as much as disks of their thickness.
+    """
+    factor = max(data.round_trip_dice, default=0)
+    lost = 1 - data.round_trip_dice[factor] if factor else 1.0
+    return factor / (12 * max(lost, 1e-4))
+
+
+def choose_downscale(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
+    """Choose the largest size at which patches show enough context and pixels are seen enough."""
+    source = (
+        "A patch of a smaller image shows more of its surroundings, which counts if objects are "
+        "large or single, as lesions and cars are, and its pixels are seen more often. Detail is "
+        f"lost: at most {LOST_SHARE:.0%} of the error that is expected after the given time. "
+        "Images of many small objects keep their size (benchmarks/speedrun.md)."
+    )
+    data = situation.data
+    if recipe.preprocessing.shape is not None:
+        recipe = change(recipe, "preprocessing", downscale=1.0)
+        size = size_text(recipe.preprocessing.working_shape(data.median_shape))
+        text = f"Images: resized to {size} pixels."
+        return recipe, RuleResult(text=text, fact="preprocessing.shape is set", source=source)
+    given = recipe.preprocessing.downscale
+    factor = _find_factor(recipe, situation) if given == AUTO else given
+    recipe = change(recipe, "preprocessing", downscale=factor)
+    size = size_text(recipe.preprocessing.working_shape(data.median_shape))
+    passes = expected_passes(recipe, situation, 1)
+    fact = (
+        "set by the user"
+        if given != AUTO
+        else f"about {pluralize(round(data.objects_per_case), 'object')} per image, about "
+        f"{object_thickness(data):.0f} pixels thick; each pixel would be seen {passes:.1f} times "
+        "at full size"
+    )
+    trips = ", ".join(f"{dice:.4f} at 1/{f:g}" for f, dice in sorted(data.round_trip_dice.items()))
+    trips = f"; downscaled and restored masks have a Dice of {trips}" if trips else ""
+    if factor == 1:
+        text = f"Images: at full size, {size} pixels (median)."
+        alternative = f"smaller images{trips}"
+    else:
+        lost = data.round_trip_dice.get(factor)
+        kept = f"; downscaled and restored masks have a Dice of {lost:.4f}" if lost else ""
+        text = f"Images: downscaled by a factor of {factor:g} to {size} pixels (median){kept}."
+        alternative = f"full size, or another factor{trips}"
+    return recipe, RuleResult(text=text, fact=fact, alternative=alternative, source=source)
+
+
+def needs_context(data: Fingerprint) -> bool:
+    """Return whether the network should see whole images, even if they have to be smaller."""
+    thickness = object_thickness(data)
+    is_single = data.objects_per_case <= FEW_OBJECTS and thickness >= THIN_PX
+    return is_single or thickness >= WIDE_PX or len(data.classes) >= SCENE_CLASSES
+
+
+def _find_factor(recipe: Recipe, situation: Situation) -> float:
+    """Return the smallest factor that suffices, or else the largest one that is allowed."""
+    data, limit = situation.data, patch_limit(recipe, situation)
+    pixels = _pixels_of_training(recipe, situation, choose_stem(recipe, situation))
+    lost = LOST_SHARE * expected_error(pixels)
+    best = 1.0
+    for factor in (1.0, *sorted(data.round_trip_dice)):
+        shape = [size / factor for size in data.median_shape]
+        is_lossy = factor > 1 and 1 - data.round_trip_dice[factor] > lost
+        if is_lossy or (factor > 1 and min(shape[-2:]) < MIN_SIDE):
+            break
+        best = factor
+        is_whole = math.prod(shape) <= limit ** len(shape)
+        is_seen = expected_passes(recipe, situation, factor) >= ENOUGH_PASSES
+        if is_seen and (is_whole or not needs_context(data)):
+            break
+    return best
+
+
+def patch_limit(recipe: Recipe, situation: Situation) -> int:
+    """Return the side of the square (cube) with as many pixels as a patch may have."""
+    dims, is_cpu = len(situation.data.median_shape), situation.machine.device == "cpu"
+    is_short = is_cpu and _is_short(recipe, situation)
+    if dims == 3:
+        if not is_short:
+            return 96
+        return 64 if choose_stem(recipe, situation) > 1 else 48
+    if is_short and not needs_context(situation.data):
+        return 128
+    return 256 if is_cpu else 512
+
+
+def choose_patch(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
+    """Choose the whole image if it is small enough, otherwise a window."""
+    sampling, data = recipe.sampling, situation.data
+    limit, patch = patch_limit(recipe, situation), sampling.patch_shape
+    if patch == AUTO:
+        shape = recipe.preprocessing.working_shape(data.median_shape)
+        # The output of a network without padding is smaller than its input.
+        network = network_sizes(recipe.network)
+        patch = tuple(
+            network.legal_size(size + 2 * network.margin) for size in window_shape(shape, limit)
+        )
+    recipe = change(recipe, "sampling", patch_shape=patch)
+    context = "need" if needs_context(data) else "do not need"
+    return recipe, RuleResult(
+        text=f"Patches: {size_text(patch)} pixels.",
+        fact=f"about {limit ** len(patch):,} pixels on this device; the objects {context} much "
+        "context",
+        alternative="half the size and twice the number of patches",
+        source="A patch is the whole image if it is small enough, otherwise a part of it, in a "
+        "size that the network accepts. In a short training, patches of many or thin objects are "
+        "small, because more steps are worth more than larger ones (benchmarks/speedrun.md).",
+    )
+
+
+def window_shape(shape: tuple[int, ...], side: int) -> tuple[int, ...]:
+    """Return the largest window in an image that has at most side^dims pixels.
+
+    It is as close to a square (cube) as the image allows: (100, 900) with a side of 256 becomes
+    (100, 655).
+    """
+    window, left = list(shape), float(side ** len(shape))
+    order = sorted(range(len(shape)), key=lambda axis: shape[axis])
+    for done, axis in enumerate(order):
+        window[axis] = max(1, min(shape[axis], int(left ** (1 / (len(shape) - done)) + 1e-6)))
+        left /= window[axis]
+    return tuple(window)
