@@ -21,11 +21,11 @@ from real_data import SETS
 import ushape
 from ushape import config
 from ushape.data.preprocessing import PreprocessingConfig
-from ushape.planning.hardware import measure_step_s
 from ushape.planning.plan import Plan
 from ushape.planning.recipe import Recipe
 from ushape.planning.recipes import load_recipe
 from ushape.planning.run import Run
+from ushape.planning.timing import measure_step_s
 from ushape.transforms.augment import AugmentConfig, IntensityConfig
 from ushape.transforms.augment.geometry import GeometryConfig
 

@@ -70,7 +70,9 @@ def sample_probabilities(
     Args:
         average: Transformed versions to average, in place of the plan's.
     """
-    layout = memory_format(plan.recipe.network.dims, channels_last=plan.recipe.train.channels_last)
+    layout = memory_format(
+        plan.recipe.network.dims, channels_last=resolved(plan.recipe.train.channels_last)
+    )
     network = TorchNetwork(module, layout, autocast=precision)
     image = sample.normalization.apply(sample.image)
     return sliding_window(network, image, plan.preprocessing.space, tile_settings(plan, average))

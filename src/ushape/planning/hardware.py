@@ -1,31 +1,19 @@
-"""Properties of this machine, settings that make its CPU fast, and the time of a training step."""
+"""Properties of this machine, and settings that make its CPU fast."""
 
 from __future__ import annotations
 
 import ctypes
-import math
 import os
 import platform
 import sys
-import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import torch
 
-from ushape.config import resolved
 from ushape.errors import PlanError
-from ushape.labels import LabelSpace
-from ushape.losses import build_loss
-from ushape.models import build_model
-from ushape.planning.recipe import Recipe
-
-FORWARD_SHARE = 0.25
-"""Seconds of a prediction per second of a training step on as many pixels (measured: 119 and 481
-ms for 512 x 512 pixels)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,89 +145,3 @@ def memory_format(dims: int, *, channels_last: bool) -> torch.memory_format:
     memory: with 2 to 32 channels, about 1 step in 100 became NaN if freed memory contained NaN.
     """
     return torch.channels_last if channels_last and dims == 2 else torch.contiguous_format
-
-
-def measure_step_s(
-    recipe: Recipe, channels: int, space: LabelSpace, device: str, limit_s: float = math.inf
-) -> float:
-    """Return the typical seconds of a training step with all its batches, without loading.
-
-    The step uses random patches. The random state of PyTorch does not change, so that a training
-    starts from the same weights with and without a measurement.
-
-    Args:
-        limit_s: Seconds that the measurement may take. If whole steps do not fit, steps with fewer
-            patches are measured and scaled.
-    """
-    train = recipe.train
-    batch = resolved(train.batch_size)
-    started = time.perf_counter()
-    with torch.random.fork_rng(devices=[]):
-        if batch > PROBE and limit_s < math.inf:
-            probe = replace(recipe, train=replace(train, batch_size=PROBE))
-            step = _TrainingStep(probe, channels, space, device)
-            scaled = typical_s(step.run, limit_s / 4) * batch / PROBE
-            left = limit_s - (time.perf_counter() - started)
-            if 2 * scaled > left:
-                return train.accumulate_grad_batches * scaled
-            limit_s = left
-        step = _TrainingStep(recipe, channels, space, device)
-        return train.accumulate_grad_batches * typical_s(step.run, limit_s)
-
-
-PROBE = 2
-"""Number of patches of a trial step. Batch norm may need more than one."""
-
-WARM_UP = 2
-"""Number of calls that allocate memory and select kernels."""
-
-
-def typical_s(
-    run: Callable[[], None], limit_s: float, clock: Callable[[], float] = time.perf_counter
-) -> float:
-    """Return the typical seconds of a call, not disturbed by single slow ones.
-
-    This is the median of the calls after the first two, the faster one of the middle two. If only
-    a few calls fit into the limit, it is the shortest one. At least one call is made.
-    """
-    began = clock()
-    times: list[float] = []
-    while True:
-        started = clock()
-        run()
-        times.append(clock() - started)
-        used, count = clock() - began, len(times) - WARM_UP
-        if count >= 12 or (count >= 5 and used >= 1.5) or used + min(times) > limit_s:
-            break
-    settled = sorted(times[WARM_UP:])
-    return settled[(len(settled) - 1) // 2] if len(settled) >= 3 else min(times)
-
-
-class _TrainingStep:
-    """Network, loss and optimizer with a random batch."""
-
-    def __init__(self, recipe: Recipe, channels: int, space: LabelSpace, device: str):
-        train, network = recipe.train, recipe.network
-        batch_size, patch_shape = resolved(train.batch_size), resolved(recipe.sampling.patch_shape)
-        layout = memory_format(network.dims, channels_last=train.channels_last)
-        built = build_model(network, channels, space.channels)
-        dtype = torch.float64 if train.precision == "fp64" else torch.float32
-        self.network = built.to(device, dtype, memory_format=layout)  # type: ignore[call-overload]
-        self.loss = build_loss(recipe.loss, space, deep_supervision=network.deep_supervision > 0)
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), fused=device != "mps")
-        self.device, self.precision = device, train.precision
-
-        image = torch.randn(batch_size, channels, *patch_shape)
-        self.image = image.to(device, dtype, memory_format=layout)
-        margin = int(built.margin)  # type: ignore[arg-type]
-        inner = [size - 2 * margin for size in patch_shape]
-        self.target = torch.zeros(batch_size, space.channels, *inner, device=device)
-        self.weight = torch.ones(batch_size, 1, *inner, device=device)
-
-    def run(self) -> None:
-        self.optimizer.zero_grad()
-        with precision_context(self.device, self.precision):
-            loss = self.loss(self.network(self.image), self.target, self.weight)
-        loss.backward()
-        self.optimizer.step()
-        loss.item()  # Waits for the accelerator.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from ushape.config import resolved
@@ -16,11 +17,18 @@ from ushape.errors import DataError, PlanError
 from ushape.metrics.topology import MAX_TOPOLOGY_PX, MIN_CELL_FRACTION
 from ushape.models import network_sizes
 from ushape.planning.fingerprint import Fingerprint, take_fingerprint
-from ushape.planning.hardware import FORWARD_SHARE, Machine, measure_step_s
+from ushape.planning.hardware import Machine
 from ushape.planning.plan import Plan
 from ushape.planning.recipe import Recipe
 from ushape.planning.rules import apply_rules
 from ushape.planning.rules.result import RuleResult, Situation, SplitFacts, TimeBudget
+from ushape.planning.timing import (
+    FORWARD_SHARE,
+    Format,
+    fastest_format,
+    measure_step_s,
+    with_format,
+)
 from ushape.transforms.tiling import symmetries
 from ushape.types import MaskEncoding
 
@@ -28,8 +36,11 @@ BASELINE_CASES = 100
 """Maximum number of training cases on which trivial baselines are measured."""
 
 
-PLANNING_SHARE = 0.05
+PLANNING_SHARE = 0.03
 """Share of the user's minutes that measuring the speed may take."""
+
+FORMAT_SHARE = 0.02
+"""Share of the user's minutes that measuring the number formats may take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +82,7 @@ def make_plan(
         measure_time=lambda recipe: _measure_time(
             stats, splits, recipe, fingerprint, machine, elapsed_s
         ),
+        find_format=partial(_find_format, stats, machine),
     )
     recipe, results = apply_rules(recipe, situation)
     is_data = recipe.preprocessing.intensity == "data"
@@ -139,6 +151,22 @@ def _split(stats: DatasetStats, recipe: Recipe, given_splits: Path | None) -> Sp
     if given_splits is not None:
         return load_given_splits(given_splits, stats.grouping.cases)
     return split_dataset(stats, recipe.split, seed=recipe.seed)
+
+
+def _find_format(
+    stats: DatasetStats, machine: Machine, recipe: Recipe, formats: Sequence[Format]
+) -> tuple[Format, dict[Format, float]]:
+    """Measure a training step in several formats, for a small share of the user's minutes."""
+    assert recipe.train.minutes is not None, "formats are measured only with a time limit"
+    limit_s = FORMAT_SHARE * 60 * recipe.train.minutes
+    channels = stats.case_stats[0].channels
+
+    def measure(one: Format) -> float:
+        tried = with_format(recipe, one)
+        each_s = limit_s / len(formats)
+        return measure_step_s(tried, channels, stats.space, machine.device, each_s)
+
+    return fastest_format(formats, measure, limit_s)
 
 
 def _measure_time(

@@ -18,6 +18,8 @@ from ushape.models.config import NetworkConfig
 from ushape.transforms.augment import AugmentConfig
 from ushape.transforms.tiling import Average, TilingConfig
 
+Precision = Literal["fp32", "bf16", "fp64"]
+
 MAX_SEED = 2**32
 """Seeds must be smaller, because some random generators accept no more."""
 
@@ -106,12 +108,13 @@ class TrainConfig:
     """Maximum number of validation cases that are predicted after each epoch; if there are more, an
     evenly spaced subset is used."""
 
-    precision: Literal["auto", "fp32", "bf16", "fp64"] = AUTO
+    precision: Precision | Auto = AUTO
     """Numeric precision. bf16: mixed precision with weights in fp32; auto: bf16 if the hardware
-    supports it, otherwise fp32."""
+    supports it, otherwise fp32; on a CPU with a time limit, the faster of both."""
 
-    channels_last: bool = True
-    """Whether to use the channels-last memory layout, which is faster on most hardware."""
+    channels_last: bool | Auto = AUTO
+    """Whether to use the channels-last memory layout, which is faster on most hardware. auto: yes;
+    on a CPU with a time limit, whether it is faster."""
 
     keep_memory: bool = True
     """Whether to keep freed memory for the next step instead of returning it to the system

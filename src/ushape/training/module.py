@@ -44,7 +44,9 @@ class SegmentationModule(lightning.LightningModule):
         assert train.epochs is not None
         self.plan, self.validation = plan, validation
         self.schedule = Schedule(train, train.epochs * resolved(train.steps_per_epoch))
-        self.layout = memory_format(recipe.network.dims, channels_last=train.channels_last)
+        self.layout = memory_format(
+            recipe.network.dims, channels_last=resolved(train.channels_last)
+        )
 
         network = build_model(recipe.network, preprocessing.channels, preprocessing.space.channels)
         self.network: nn.Module = network.to(memory_format=self.layout)  # type: ignore[call-overload]

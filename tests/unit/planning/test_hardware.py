@@ -5,10 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fakes import FakeClock
 from ushape.errors import PlanError
 from ushape.planning import hardware
-from ushape.planning.hardware import inspect_machine, keep_memory, memory_format, typical_s
+from ushape.planning.hardware import inspect_machine, keep_memory, memory_format
 
 
 @pytest.mark.parametrize(
@@ -84,32 +83,3 @@ def test_inspect_machine_describes_this_machine_and_refuses_unknown_devices():
     with pytest.raises(PlanError) as caught:
         inspect_machine("abacus")
     assert caught.value.code == "device_not_available"
-
-
-def measure(durations, limit_s=float("inf")):
-    """Return the typical duration of calls on a fake clock, and how many were made."""
-    clock, calls = FakeClock(), []
-
-    def run():
-        clock.now += durations[min(len(calls), len(durations) - 1)]
-        calls.append(clock.now)
-
-    return typical_s(run, limit_s, clock), len(calls)
-
-
-def test_typical_s_leaves_out_the_first_calls_and_one_disturbed_one():
-    value, _ = measure([3.0, 1.0, 0.5, 0.5, 2.055, 0.5, 0.52])
-    assert value == pytest.approx(0.5)
-
-
-def test_typical_s_keeps_the_limit():
-    # 1 minute allows 3 s: three calls fit, of which the first is slow.
-    value, calls = measure([1.2, 0.8, 0.75, 0.75], limit_s=3.0)
-    assert (value, calls) == (pytest.approx(0.75), 3)
-    assert measure([20.0], limit_s=3.0) == (pytest.approx(20.0), 1)
-    assert measure([0.2], limit_s=0.0) == (pytest.approx(0.2), 1)
-
-
-def test_typical_s_makes_few_calls():
-    assert measure([2.0])[1] == 7
-    assert measure([0.01])[1] == 14

@@ -57,7 +57,13 @@ SPLIT = SplitFacts(kind="prefix", images=100, groups=20, test_groups=4)
 
 def situation(data=DATA, machine=LAPTOP, split=SPLIT, training_s=300.0, step_s=0.5):
     budget = TimeBudget(step_s=step_s, training_s=training_s, evaluation_s=7.0)
-    return Situation(data=data, machine=machine, split=split, measure_time=lambda recipe: budget)
+    return Situation(
+        data=data,
+        machine=machine,
+        split=split,
+        measure_time=lambda recipe: budget,
+        find_format=lambda recipe, formats: (formats[0], {}),
+    )
 
 
 def plan(data=DATA, machine=LAPTOP, recipe=None):
@@ -259,6 +265,7 @@ def test_rules_never_replace_settings_of_the_user():
             "train.batch_size=3",
             "train.learning_rate=0.5",
             "train.precision=fp32",
+            "train.channels_last=false",
             "train.workers=0",
             "train.ema_decay=0.5",
             "predict.tile_shape=[96,96]",
@@ -289,6 +296,27 @@ def test_augmentation_does_not_mirror_upright_data():
 def test_hardware_without_bf16():
     assert plan(machine=replace(LAPTOP, has_bf16=False))[0].train.precision == "fp32"
     assert plan()[0].train.precision == "bf16"
+
+
+def test_formats_are_measured_only_on_a_cpu_with_a_time_limit():
+    asked = []
+
+    def find_format(recipe, formats):
+        asked.append(recipe.train.batch_size)
+        return formats[-1], {formats[0]: 0.3, formats[-1]: 0.1}
+
+    def planned(machine=LAPTOP, **changes):
+        asked.clear()
+        facts = replace(situation(machine=machine), find_format=find_format)
+        return apply_rules(Recipe(train=TrainConfig(**changes)), facts)
+
+    recipe, results = planned(minutes=5)
+    assert (recipe.train.precision, recipe.train.channels_last) == ("fp32", False)
+    assert asked == [recipe.train.batch_size]
+    assert any("300 ms per step; fp32: 100 ms per step" in one.fact for one in results)
+    for recipe, _ in (planned(epochs=5), planned(replace(LAPTOP, device="cuda"), minutes=5)):
+        assert (recipe.train.precision, recipe.train.channels_last) == ("bf16", True)
+        assert asked == []
 
 
 def test_duration_fills_the_time_with_epochs():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ushape.data.grouping import GroupingKind
 from ushape.planning.fingerprint import Fingerprint
 from ushape.planning.hardware import Machine
 from ushape.planning.recipe import Recipe
+from ushape.planning.timing import Format
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,9 @@ class Situation:
     split: SplitFacts
     measure_time: Callable[[Recipe], TimeBudget]
     """Measures the speed of an otherwise complete recipe; called only if its epochs are open."""
+
+    find_format: Callable[[Recipe, Sequence[Format]], tuple[Format, dict[Format, float]]]
+    """Measures a step of a recipe in several formats, and returns the fastest one and the times."""
 
 
 @dataclass(frozen=True, kw_only=True)

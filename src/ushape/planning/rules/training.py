@@ -11,9 +11,9 @@ from ushape.config import AUTO, is_custom, resolved
 from ushape.errors import PlanError
 from ushape.formatting import memory_text, pluralize, size_text
 from ushape.models import memory_estimate
-from ushape.planning.hardware import FORWARD_SHARE
 from ushape.planning.recipe import Recipe
 from ushape.planning.rules.result import RuleResult, Situation, TimeBudget, change
+from ushape.planning.timing import FORWARD_SHARE, Format, formats_of, with_format
 
 MEMORY_SHARE = 0.7
 """Share of the memory that a step is planned to use; the estimate is not an upper bound."""
@@ -139,24 +139,30 @@ def choose_learning(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleR
 
 
 def choose_hardware(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
-    """Choose bf16 if the processor has it, and loading processes if there are spare cores."""
-    machine, train = situation.machine, recipe.train
-    precision = train.precision
-    if precision == AUTO:
-        precision = "bf16" if machine.has_bf16 else "fp32"
+    """Choose number format and layout by measurement, and loading processes by spare cores."""
+    machine = situation.machine
+    formats, times = formats_of(recipe, has_bf16=machine.has_bf16), dict[Format, float]()
+    chosen = formats[0]
+    if len(formats) > 1 and machine.device == "cpu" and recipe.train.epochs is None:
+        batch = usual_batch(machine.device, resolved(recipe.sampling.patch_shape))
+        trial = change(recipe, "train", batch_size=batch)
+        chosen, times = situation.find_format(trial, formats)
+    recipe = with_format(recipe, chosen)
     spare = machine.cores - 1 if machine.device != "cpu" else machine.cores // 4
-    workers = min(spare, 8) if train.workers == AUTO else train.workers
-    recipe = change(recipe, "train", precision=precision, workers=workers)
+    workers = min(spare, 8) if recipe.train.workers == AUTO else recipe.train.workers
+    recipe = change(recipe, "train", workers=workers)
     cores = pluralize(machine.cores, "core")
+    measured = "; ".join(f"{one}: {1000 * time:.0f} ms per step" for one, time in times.items())
     return recipe, RuleResult(
-        text=f"Machine: {machine.name}, {cores}; {precision}"
-        f"{', channels last' if train.channels_last and recipe.network.dims == 2 else ''}, "
+        text=f"Machine: {machine.name}, {cores}; {chosen}, "
         f"data loaded by {pluralize(workers, 'process') if workers else 'the training process'}.",
-        fact=f"bf16 {'is' if machine.has_bf16 else 'is not'} supported by the hardware; {cores}",
+        fact=f"bf16 {'is' if machine.has_bf16 else 'is not'} supported by the hardware; {cores}"
+        f"{f'; {measured}' if measured else ''}",
         alternative="train.precision=fp32",
-        source="bf16 is used if the hardware supports it. Loading a patch takes about 2 ms; if "
-        "both cores of a machine compute the network, a second process costs more time than it "
-        "saves (benchmarks/README.md, Loading).",
+        source="bf16 is used if the hardware supports it, and channels last in 2D, unless the time "
+        "is limited and a trial on this processor is at least 10 % faster otherwise. Loading a "
+        "patch takes about 2 ms; if both cores of a machine compute the network, a second process "
+        "costs more time than it saves (benchmarks/README.md, Loading).",
     )
 
 

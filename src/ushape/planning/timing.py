@@ -1,0 +1,160 @@
+"""Time of a training step on this machine, and the number format in which it is fastest."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from ushape.config import AUTO, resolved
+from ushape.labels import LabelSpace
+from ushape.losses import build_loss
+from ushape.models import build_model
+from ushape.planning.hardware import memory_format, precision_context
+from ushape.planning.recipe import Precision, Recipe
+
+FORWARD_SHARE = 0.25
+"""Seconds of a prediction per second of a training step on as many pixels (measured: 119 and 481
+ms for 512 x 512 pixels)."""
+
+CLEARLY_FASTER = 0.9
+"""Share of the time of the usual format that another one may take to be preferred."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """Number format and memory layout of a training."""
+
+    precision: Precision
+    channels_last: bool
+
+    def __str__(self) -> str:
+        return f"{self.precision}{', channels last' if self.channels_last else ''}"
+
+
+def fastest_format(
+    formats: Sequence[Format], measure: Callable[[Format], float], limit_s: float
+) -> tuple[Format, dict[Format, float]]:
+    """Return the fastest format, and the seconds of a step in those that were measured.
+
+    The first format is the usual one. Another one is chosen only if it is clearly faster, so that
+    a single disturbed measurement rarely decides.
+
+    Args:
+        measure: Returns the seconds of a step in a format.
+        limit_s: Seconds after which no further format is measured.
+    """
+    began, found = time.perf_counter(), dict[Format, float]()
+    for one in formats:
+        found[one] = measure(one)
+        if time.perf_counter() - began > limit_s:
+            break
+    best = min(found, key=lambda one: found[one])
+    usual = formats[0]
+    return (best if found[best] < CLEARLY_FASTER * found[usual] else usual), found
+
+
+def formats_of(recipe: Recipe, *, has_bf16: bool) -> list[Format]:
+    """Return the formats that the recipe leaves open, the usual one first."""
+    train = recipe.train
+    possible: list[Precision] = ["bf16", "fp32"] if has_bf16 else ["fp32"]
+    precisions = possible if train.precision == AUTO else [train.precision]
+    layouts = [True, False] if train.channels_last == AUTO else [train.channels_last]
+    if recipe.network.dims == 3:
+        layouts = layouts[:1]  # Channels last has no effect in 3D.
+    return [Format(precision, last) for last in layouts for precision in precisions]
+
+
+def with_format(recipe: Recipe, chosen: Format) -> Recipe:
+    """Return the recipe with a number format and a memory layout."""
+    train = replace(recipe.train, precision=chosen.precision, channels_last=chosen.channels_last)
+    return replace(recipe, train=train)
+
+
+def measure_step_s(
+    recipe: Recipe, channels: int, space: LabelSpace, device: str, limit_s: float = math.inf
+) -> float:
+    """Return the typical seconds of a training step with all its batches, without loading.
+
+    The step uses random patches. The random state of PyTorch does not change, so that a training
+    starts from the same weights with and without a measurement.
+
+    Args:
+        limit_s: Seconds that the measurement may take. If whole steps do not fit, steps with fewer
+            patches are measured and scaled.
+    """
+    train = recipe.train
+    batch = resolved(train.batch_size)
+    started = time.perf_counter()
+    with torch.random.fork_rng(devices=[]):
+        if batch > PROBE and limit_s < math.inf:
+            probe = replace(recipe, train=replace(train, batch_size=PROBE))
+            step = _TrainingStep(probe, channels, space, device)
+            scaled = typical_s(step.run, limit_s / 4) * batch / PROBE
+            left = limit_s - (time.perf_counter() - started)
+            if 2 * scaled > left:
+                return train.accumulate_grad_batches * scaled
+            limit_s = left
+        step = _TrainingStep(recipe, channels, space, device)
+        return train.accumulate_grad_batches * typical_s(step.run, limit_s)
+
+
+PROBE = 2
+"""Number of patches of a trial step. Batch norm may need more than one."""
+
+WARM_UP = 2
+"""Number of calls that allocate memory and select kernels."""
+
+
+def typical_s(
+    run: Callable[[], None], limit_s: float, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Return the typical seconds of a call, not disturbed by single slow ones.
+
+    This is the median of the calls after the first two, the faster one of the middle two. If only
+    a few calls fit into the limit, it is the shortest one. At least one call is made.
+    """
+    began = clock()
+    times: list[float] = []
+    while True:
+        started = clock()
+        run()
+        times.append(clock() - started)
+        used, count = clock() - began, len(times) - WARM_UP
+        if count >= 12 or (count >= 5 and used >= 1.5) or used + min(times) > limit_s:
+            break
+    settled = sorted(times[WARM_UP:])
+    return settled[(len(settled) - 1) // 2] if len(settled) >= 3 else min(times)
+
+
+class _TrainingStep:
+    """Network, loss and optimizer with a random batch."""
+
+    def __init__(self, recipe: Recipe, channels: int, space: LabelSpace, device: str):
+        train, network = recipe.train, recipe.network
+        batch_size, patch_shape = resolved(train.batch_size), resolved(recipe.sampling.patch_shape)
+        layout = memory_format(network.dims, channels_last=resolved(train.channels_last))
+        built = build_model(network, channels, space.channels)
+        dtype = torch.float64 if train.precision == "fp64" else torch.float32
+        self.network = built.to(device, dtype, memory_format=layout)  # type: ignore[call-overload]
+        self.loss = build_loss(recipe.loss, space, deep_supervision=network.deep_supervision > 0)
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), fused=device != "mps")
+        self.device, self.precision = device, train.precision
+
+        image = torch.randn(batch_size, channels, *patch_shape)
+        self.image = image.to(device, dtype, memory_format=layout)
+        margin = int(built.margin)  # type: ignore[arg-type]
+        inner = [size - 2 * margin for size in patch_shape]
+        self.target = torch.zeros(batch_size, space.channels, *inner, device=device)
+        self.weight = torch.ones(batch_size, 1, *inner, device=device)
+
+    def run(self) -> None:
+        self.optimizer.zero_grad()
+        with precision_context(self.device, self.precision):
+            loss = self.loss(self.network(self.image), self.target, self.weight)
+        loss.backward()
+        self.optimizer.step()
+        loss.item()  # Waits for the accelerator.
