@@ -1,0 +1,349 @@
+"""Programs that `peers.py` compares ushape with; it runs this script in their environment.
+
+- smp-resnet18, smp-resnet34: the U-Net of segmentation_models_pytorch as an expert would train it:
+  AdamW with a one-cycle rate, batches of 8 crops of 256 x 256, flips and quarter turns,
+  cross-entropy and Dice, channels last, and bf16 where the processor has instructions for it.
+- monai: the U-Net of MONAI's tutorial unet_training_dict.py: 8 crops of 96 x 96, half of them
+  around foreground, quarter turns, Adam with a rate of 1e-3, Dice loss, fp32; the best weights on
+  the validation images, predicted in windows of 96 x 96.
+- plain: the U-Net of milesial/Pytorch-UNet with its defaults: 64 to 1,024 channels, RMSprop with a
+  rate of 1e-5, single images of half the size, cross-entropy and Dice, fp32; the last weights.
+
+A program has until the end of its minutes, including imports and the prediction of the test images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peer_arrays import (
+    Slices,
+    crop,
+    cross_entropy_and_dice,
+    load_slices,
+    predict_whole,
+    stack,
+    standardize,
+    to_imagenet,
+    to_unit,
+    turned,
+)
+from torch import Tensor, nn
+from torch.nn import functional
+
+CROP, TUTORIAL_CROP, BATCH = 256, 96, 8
+
+
+class Deadline:
+    """The wall time of a program.
+
+    Args:
+        started: Time at which its process was started.
+        seconds: Seconds that it has.
+    """
+
+    def __init__(self, started: float, seconds: float):
+        self.end, self._began = started + seconds, time.time()
+
+    def reserve(self, seconds: float) -> None:
+        """Leave time for the prediction after the training."""
+        self.end -= seconds
+
+    @property
+    def progress(self) -> float:
+        """Fraction of the training time that is over; at least 1 at the end."""
+        return (time.time() - self._began) / max(1e-6, self.end - self._began)
+
+
+def one_cycle(progress: float, highest: float, warm_up: float = 0.3) -> float:
+    """Return the learning rate of PyTorch's OneCycleLR at a fraction of the training."""
+    first, last = highest / 25, highest / 25e4
+    if progress < warm_up:
+        return highest + (first - highest) * (1 + math.cos(math.pi * progress / warm_up)) / 2
+    rest = min(1.0, (progress - warm_up) / (1 - warm_up))
+    return last + (highest - last) * (1 + math.cos(math.pi * rest)) / 2
+
+
+def has_bf16() -> bool:
+    """Return whether the processor has instructions for bf16."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    network.eval()
+    with torch.inference_mode():
+        yield
+    network.train()
+
+
+Predict = Callable[[np.ndarray], np.ndarray]
+"""Class indices (y, x) of an image (C, y, x)."""
+
+
+def reserve_prediction(deadline: Deadline, predict: Predict, images: list[np.ndarray]) -> None:
+    """Time one prediction, and leave time for all."""
+    began = time.time()
+    largest = max(images, key=lambda image: image.size)
+    predict(largest)
+    each = (time.time() - began) / largest.size
+    deadline.reserve(1.2 * each * sum(image.size for image in images) + 1)
+
+
+def train_smp(options: argparse.Namespace, deadline: Deadline, encoder: str) -> Outcome:
+    """Train the U-Net of segmentation_models_pytorch as an expert would."""
+    smp = import_smp()
+    data = load_slices(options.arrays, to_imagenet if options.weights else standardize)
+    channels = len(data.test[0])
+    network = smp.Unet(encoder, encoder_weights=None, in_channels=channels, classes=data.classes)
+    note = f"segmentation_models_pytorch {smp.__version__}"
+    if options.weights:
+        own = network.encoder.state_dict()
+        found = torch.load(options.weights, map_location="cpu", weights_only=True)
+        fitting = {key: value for key, value in found.items() if key in own}
+        network.encoder.load_state_dict(fitting, strict=False)
+        note += f", {len(fitting)} of {len(own)} tensors of the encoder loaded"
+    network = network.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-3, weight_decay=1e-2)
+    bf16, rng, steps = has_bf16(), np.random.default_rng(options.seed), 0
+
+    def run(image: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            scores: Tensor = network(image.to(memory_format=torch.channels_last))
+        return scores
+
+    def predict(image: np.ndarray) -> np.ndarray:
+        with evaluating(network):
+            return predict_whole(run, image).argmax(0)
+
+    reserve_prediction(deadline, predict, data.test)
+    while (progress := deadline.progress) < 1:
+        chosen = rng.integers(len(data.training), size=BATCH)
+        crops = [crop(*data.training[i], CROP, rng, around=False) for i in chosen]
+        images, truth = stack([turned(pair, rng, flips=True) for pair in crops])
+        for group in optimizer.param_groups:
+            group["lr"] = one_cycle(progress, 1e-3)
+        optimizer.zero_grad()
+        cross_entropy_and_dice(run(images), truth).backward()
+        optimizer.step()
+        steps += 1
+    return Outcome(predict, data, steps, f"{note}, {'bf16' if bf16 else 'fp32'}")
+
+
+def import_smp() -> Any:
+    """Import segmentation_models_pytorch, also beside a PyTorch without CUDA.
+
+    torchvision of PyPI is built for CUDA. Without its compiled operators, only the module that
+    registers them cannot be imported, and nothing here needs it.
+    """
+    if not torch.version.cuda:
+        name = "torchvision._meta_registrations"
+        sys.modules[name] = types.ModuleType(name)
+    import segmentation_models_pytorch
+
+    return segmentation_models_pytorch
+
+
+def train_monai(options: argparse.Namespace, deadline: Deadline) -> Outcome:
+    """Train MONAI's U-Net as its tutorial unet_training_dict.py does."""
+    import monai
+
+    data = load_slices(options.arrays, to_unit)
+    is_binary = data.classes == 2
+    network = monai.networks.nets.UNet(
+        spatial_dims=2,
+        in_channels=len(data.test[0]),
+        out_channels=1 if is_binary else data.classes,
+        channels=(16, 32, 64, 128, 256),
+        strides=(2, 2, 2, 2),
+        num_res_units=2,
+    )
+    loss_of = monai.losses.DiceLoss(
+        sigmoid=is_binary, softmax=not is_binary, to_onehot_y=not is_binary
+    )
+    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
+    rng, steps, best, best_weights = np.random.default_rng(options.seed), 0, -1.0, None
+
+    def predict(image: np.ndarray) -> np.ndarray:
+        window = (TUTORIAL_CROP, TUTORIAL_CROP)
+        with evaluating(network):
+            inputs = torch.from_numpy(image.astype(np.float32))[None]
+            scores = monai.inferers.sliding_window_inference(inputs, window, 4, network)[0].numpy()
+        return (scores[0] > 0).astype(np.uint8) if is_binary else scores.argmax(0)
+
+    reserve_prediction(deadline, predict, data.test)
+    next_validation = 0.1
+    while (progress := deadline.progress) < 1:
+        chosen = np.repeat(rng.integers(len(data.training), size=BATCH // 4), 4)
+        crops = [
+            crop(*data.training[i], TUTORIAL_CROP, rng, around=bool(rng.integers(2)))
+            for i in chosen
+        ]
+        images, truth = stack([turned(pair, rng, flips=False) for pair in crops])
+        optimizer.zero_grad()
+        loss_of(network(images), truth[:, None]).backward()
+        optimizer.step()
+        steps += 1
+        if progress > next_validation:
+            next_validation = progress + 0.1
+            score = validation_dice(predict, data)
+            if score > best:
+                best = score
+                best_weights = {k: v.clone() for k, v in network.state_dict().items()}
+    if best_weights is not None:
+        network.load_state_dict(best_weights)
+    return Outcome(predict, data, steps, f"MONAI {monai.__version__}, fp32")
+
+
+def validation_dice(predict: Predict, data: Slices, most: int = 20) -> float:
+    """Return the mean Dice of up to so many validation images over foreground classes."""
+    places = np.unique(np.linspace(0, len(data.validation) - 1, most).round().astype(int))
+    scores = []
+    for place in places:
+        image, truth = data.validation[place]
+        found = predict(image)
+        for index in np.unique(truth[truth > 0]):
+            overlap = np.sum((found == index) & (truth == index))
+            scores.append(2 * overlap / (np.sum(found == index) + np.sum(truth == index)))
+    return float(np.mean(scores)) if scores else 0.0
+
+
+def build_plain_unet(channels: int, classes: int) -> nn.Module:
+    """Return the U-Net of milesial/Pytorch-UNet with transposed convolutions."""
+
+    def double(before: int, after: int) -> nn.Sequential:
+        layers: list[nn.Module] = []
+        for inside in (before, after):
+            layers += [
+                nn.Conv2d(inside, after, 3, padding=1, bias=False),
+                nn.BatchNorm2d(after),
+                nn.ReLU(inplace=True),
+            ]
+        return nn.Sequential(*layers)
+
+    class PlainUNet(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            widths = (64, 128, 256, 512, 1024)
+            self.down = nn.ModuleList(
+                double(before, after)
+                for before, after in zip((channels, *widths), widths, strict=False)
+            )
+            pairs = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
+            self.up = nn.ModuleList(nn.ConvTranspose2d(a, b, 2, stride=2) for a, b in pairs)
+            self.join = nn.ModuleList(double(a, b) for a, b in pairs)
+            self.head = nn.Conv2d(widths[0], classes, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            kept = []
+            for level, block in enumerate(self.down):
+                x = block(functional.max_pool2d(x, 2) if level else x)
+                kept.append(x)
+            for up, join, skip in zip(self.up, self.join, kept[-2::-1], strict=True):
+                x = join(torch.cat([skip, up(x)], dim=1))
+            scores: Tensor = self.head(x)
+            return scores
+
+    return PlainUNet()
+
+
+def train_plain(options: argparse.Namespace, deadline: Deadline) -> Outcome:
+    """Train the plain U-Net with the defaults of milesial/Pytorch-UNet."""
+    data = load_slices(options.arrays, lambda image: image / 255 if image.max() > 1 else image)
+    network = build_plain_unet(len(data.test[0]), data.classes)
+    network = network.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.RMSprop(
+        network.parameters(), lr=1e-5, weight_decay=1e-8, momentum=0.999, foreach=True
+    )
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, "max", patience=5)
+    rng, steps = np.random.default_rng(options.seed), 0
+    every = max(1, len(data.training) // 5)
+
+    def half(image: np.ndarray) -> Tensor:
+        inputs = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None]
+        size = [16 * max(1, round(length / 32)) for length in image.shape[1:]]
+        return functional.interpolate(inputs, size=size, mode="bicubic", antialias=True)
+
+    def predict(image: np.ndarray) -> np.ndarray:
+        with evaluating(network):
+            scores = network(half(image).to(memory_format=torch.channels_last))
+            full = functional.interpolate(scores, size=image.shape[1:], mode="bilinear")
+        return full[0].argmax(0).numpy()
+
+    reserve_prediction(deadline, predict, data.test)
+    while deadline.progress < 1:
+        image, mask = data.training[rng.integers(len(data.training))]
+        inputs = half(image)
+        truth = torch.from_numpy(mask.astype(np.float32))[None, None]
+        truth = functional.interpolate(truth, size=inputs.shape[2:], mode="nearest")[:, 0].long()
+        optimizer.zero_grad(set_to_none=True)
+        scores = network(inputs.to(memory_format=torch.channels_last))
+        cross_entropy_and_dice(scores, truth).backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        steps += 1
+        if steps % every == 0 and deadline.progress < 1:
+            plateau.step(validation_dice(predict, data, most=5))
+    return Outcome(predict, data, steps, "milesial/Pytorch-UNet, own copy of its network, fp32")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A trained program."""
+
+    predict: Predict
+    data: Slices
+    steps: int
+    note: str
+
+
+PEERS: dict[str, Callable[[argparse.Namespace, Deadline], Outcome]] = {
+    "smp-resnet18": lambda options, deadline: train_smp(options, deadline, "resnet18"),
+    "smp-resnet34": lambda options, deadline: train_smp(options, deadline, "resnet34"),
+    "monai": train_monai,
+    "plain": train_plain,
+}
+
+
+def save_predictions(outcome: Outcome, path: Path) -> None:
+    """Predict the test images, join the slices of volumes, and save the class indices."""
+    slices = iter(outcome.data.test)
+    found = {}
+    for index, length in enumerate(outcome.data.lengths):
+        own = [outcome.predict(next(slices)).astype(np.uint8) for _ in range(max(1, length))]
+        found[f"{index:05d}"] = np.stack(own) if length else own[0]
+    np.savez(path, **found)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("peer", choices=PEERS)
+    parser.add_argument("arrays", type=Path)
+    parser.add_argument("found", type=Path)
+    parser.add_argument("--started", type=float, default=time.time())
+    parser.add_argument("--minutes", type=float, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--weights", type=Path)
+    options = parser.parse_args()
+    torch.manual_seed(options.seed)
+    outcome = PEERS[options.peer](options, Deadline(options.started, 60 * options.minutes))
+    save_predictions(outcome, options.found)
+    print(json.dumps({"steps": outcome.steps, "note": outcome.note}))
+
+
+if __name__ == "__main__":
+    main()
