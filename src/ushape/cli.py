@@ -29,6 +29,7 @@ COMMANDS = {"find_learning_rate": "find-lr"}
 Output = Annotated[Path | None, "-o"]
 Picture = Annotated[Path, "-o"]
 Settings = Annotated[list[str] | None, "--set"]
+StartFrom = Annotated[Path | None, "--from"]
 Quiet = Annotated[bool, "-q"]
 
 app = typer.Typer(
@@ -142,6 +143,7 @@ def train(
     settings: Settings = None,
     plan: Path | None = None,
     splits: Path | None = None,
+    start_from: StartFrom = None,
     groups: str | None = None,
     quiet: Quiet = False,
 ) -> None:
@@ -166,6 +168,7 @@ def cross_validate(
     device: str = "auto",
     seed: int | None = None,
     settings: Settings = None,
+    start_from: StartFrom = None,
     groups: str | None = None,
     quiet: Quiet = False,
 ) -> None:
@@ -184,6 +187,7 @@ def learning_curve(
     device: str = "auto",
     seed: int | None = None,
     settings: Settings = None,
+    start_from: StartFrom = None,
     groups: str | None = None,
     points: int = 4,
     quiet: Quiet = False,
@@ -204,6 +208,7 @@ def plan(
     seed: int | None = None,
     settings: Settings = None,
     splits: Path | None = None,
+    start_from: StartFrom = None,
     groups: str | None = None,
     explain: bool = False,
     overwrite: bool = False,

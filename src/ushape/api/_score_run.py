@@ -30,6 +30,7 @@ from ushape.io.files import real_path
 from ushape.labels import LabelSpace
 from ushape.planning.plan import Plan
 from ushape.planning.run import Run
+from ushape.planning.start_decision import start_lines
 from ushape.reports.report import write_pages
 from ushape.types import Case, CaseFacts
 
@@ -200,13 +201,20 @@ def _make_report(
         scores=tuple(scores),
         epochs=tuple(run.load_metrics()),
         split_lines=known.splits.text.splitlines(),
-        leak_lines=known.describe_leaks(cases, seen_cases),
-        plan_lines=(*plan.reasons, *predictor.tuning.report),
+        leak_lines=[*known.describe_leaks(cases, seen_cases), *_start_leaks(plan, known, cases)],
+        plan_lines=(*plan.reasons, *start_lines(run), *predictor.tuning.report),
         reproduce_lines=_reproduce_lines(run, plan),
         baselines=evaluation.baselines,
         pictures=evaluation.pictures,
         breakdowns=break_down(scores, cases, noun=noun, seed=seed),
     )
+
+
+def _start_leaks(plan: Plan, known: KnownCases, cases: Sequence[Case]) -> list[str]:
+    """Describe whether the starting weights have seen cases of the test set, if it is scored."""
+    warning = "" if plan.start is None else plan.start.warning
+    is_test = {case.id for case in cases} <= set(known.splits.test)
+    return [warning] if warning and is_test else []
 
 
 def _reproduce_lines(run: Run, plan: Plan) -> list[str]:

@@ -40,6 +40,7 @@ def cross_validate(
     device: str = "auto",
     seed: int | None = None,
     settings: Iterable[str] = (),
+    start_from: Path | str | None = None,
     groups: str | None = None,
     quiet: bool = False,
 ) -> Summary:
@@ -59,6 +60,8 @@ def cross_validate(
         device: Device: auto, cpu, cuda or mps; several (cuda:0,cuda:1) train folds in parallel.
         seed: Random seed for the split, weight initialization and patch sampling.
         settings: Recipe setting as key=value, e.g. train.batch_size=2 (repeatable).
+        start_from: Run folder or .safetensors file whose weights the training starts from; the
+            network is that of the run (default: random weights).
         groups: Groups that a split must not separate: a regular expression for the case ids, a
             column of the table, or none for each image by itself (default: stated or inferred).
         quiet: Print nothing.
@@ -76,6 +79,7 @@ def cross_validate(
         seed=seed,
         settings=settings,
         groups=groups,
+        start_from=start_from,
         data=data,
     )
     training = _FoldTraining(Path(data), optional_path(masks), options.recipe, devices, folds)

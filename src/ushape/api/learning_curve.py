@@ -61,6 +61,7 @@ def learning_curve(
     device: str = "auto",
     seed: int | None = None,
     settings: Iterable[str] = (),
+    start_from: Path | str | None = None,
     groups: str | None = None,
     points: int = 4,
     quiet: bool = False,
@@ -81,6 +82,8 @@ def learning_curve(
         device: Device: auto, cpu, cuda or mps.
         seed: Random seed for the split, weight initialization and patch sampling.
         settings: Recipe setting as key=value, e.g. train.batch_size=2 (repeatable).
+        start_from: Run folder or .safetensors file whose weights the training starts from; the
+            network is that of the run (default: random weights).
         groups: Groups that a split must not separate: a regular expression for the case ids, a
             column of the table, or none for each image by itself (default: stated or inferred).
         points: Largest number of points, at least 3: all groups, half of them, a quarter, ...
@@ -100,6 +103,7 @@ def learning_curve(
         seed=seed,
         settings=settings,
         groups=groups,
+        start_from=start_from,
         data=data,
     )
     series = Series(output_folder(output, data, "-curve") / "points.json", "learning curve")

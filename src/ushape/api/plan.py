@@ -21,6 +21,7 @@ from ushape.planning.planner import Planned, adopt_plan, make_plan
 from ushape.planning.processor import leave_cores_to_others, threads_restored
 from ushape.planning.recipe import Recipe, with_some_rate
 from ushape.planning.recipes import load_recipe
+from ushape.planning.start import adopt_network
 
 DEFAULT_MINUTES = 30.0
 """Wall time of a training if neither minutes nor epochs are given."""
@@ -52,6 +53,7 @@ class TrainOptions:
         plan: Path | str | None = None,
         splits: Path | str | None = None,
         groups: str | None = None,
+        start_from: Path | str | None = None,
         data: Path | str | None = None,
     ) -> TrainOptions:
         """Combine the options of a call; they take precedence over the recipe.
@@ -60,6 +62,7 @@ class TrainOptions:
 
         Raises:
             ConfigError: if a key is unknown, a value impossible, or if options exclude each other.
+            RunError: if there are no weights to start from.
         """
         settings = config.setting_list(settings)
         if plan is None:
@@ -67,15 +70,21 @@ class TrainOptions:
             if data is not None:
                 base, note = apply_data_settings(base, Path(data))
             chosen = _complete_recipe(base, minutes, epochs, seed, settings)
-            chosen = replace(chosen, groups=groups or chosen.groups)
+            chosen = replace(
+                chosen,
+                groups=groups or chosen.groups,
+                start_from=str(start_from) if start_from else chosen.start_from,
+            )
+            chosen = adopt_network(chosen)
             return cls(recipe=chosen, splits=optional_path(splits), data_note=note)
         if isinstance(recipe, str) and is_custom(recipe):
             load_recipe(recipe)  # Only for the network or loss that the plan uses.
             recipe = None
-        if settings or any(v is not None for v in (recipe, minutes, epochs, seed, groups)):
+        others = (recipe, minutes, epochs, seed, groups, start_from)
+        if settings or any(value is not None for value in others):
             raise ConfigError(
-                "A plan cannot be combined with a recipe, minutes, epochs, seed, groups or "
-                "settings.",
+                "A plan cannot be combined with a recipe, minutes, epochs, seed, groups, settings "
+                "or weights to start from.",
                 code="conflicting_options",
                 hint="Edit the plan, or make another one: ushape plan DATA -o plan.json",
             )
@@ -96,6 +105,7 @@ def plan(
     seed: int | None = None,
     settings: Iterable[str] = (),
     splits: Path | str | None = None,
+    start_from: Path | str | None = None,
     groups: str | None = None,
     explain: bool = False,
     overwrite: bool = False,
@@ -115,6 +125,8 @@ def plan(
         seed: Random seed for the split, weight initialization and patch sampling.
         settings: Recipe setting as key=value, e.g. train.batch_size=2 (repeatable).
         splits: JSON file with the split, such as splits.json of a run (default: a new split).
+        start_from: Run folder or .safetensors file whose weights the training starts from; the
+            network is that of the run (default: random weights).
         groups: Groups that a split must not separate: a regular expression for the case ids, a
             column of the table, or none for each image by itself (default: stated or inferred).
         explain: Show the evidence, the alternative and the rule behind each decision.
@@ -136,6 +148,7 @@ def plan(
         settings=settings,
         splits=splits,
         groups=groups,
+        start_from=start_from,
         data=data,
     )
     _, planned = plan_data(Path(data), masks, options, device, clock, console)

@@ -38,6 +38,7 @@ from ushape.planning.processor import threads_restored
 from ushape.planning.recipe import Recipe
 from ushape.planning.run import Run
 from ushape.training.trainer import FitResult, fit, train_within_memory
+from ushape.training.trials import Train, Weights, decide_start, weights_after_trials
 from ushape.types import CaseFacts
 
 
@@ -72,6 +73,7 @@ def train(
     settings: Iterable[str] = (),
     plan: Path | str | None = None,
     splits: Path | str | None = None,
+    start_from: Path | str | None = None,
     groups: str | None = None,
     quiet: bool = False,
 ) -> TrainResult:
@@ -90,6 +92,8 @@ def train(
         settings: Recipe setting as key=value, e.g. train.batch_size=2 (repeatable).
         plan: Plan to use instead of a recipe: a file written by `ushape plan -o`, edited or not.
         splits: JSON file with the split, such as splits.json of a run (default: a new split).
+        start_from: Run folder or .safetensors file whose weights the training starts from; the
+            network is that of the run (default: random weights).
         groups: Groups that a split must not separate: a regular expression for the case ids, a
             column of the table, or none for each image by itself (default: stated or inferred).
         quiet: Print nothing.
@@ -110,6 +114,7 @@ def train(
         plan=plan,
         splits=splits,
         groups=groups,
+        start_from=start_from,
         data=data,
     )
     folder = Path(output) if output else _create_free_folder(output_folder(None, data))
@@ -271,18 +276,24 @@ def _fit(
         save_baselines(run.baselines_path, sampler.choose(plan.preprocessing.space))
     class_pixels = np.asarray([fact.class_pixels for fact in training])
 
-    def attempt(plan: Plan, resume: bool) -> FitResult:
+    def train_in(
+        plan: Plan, run: Run, initial: Weights | None, budget_s: float | None, resume: bool = True
+    ) -> FitResult:
         return fit(
             plan,
             run,
             training_store,
             validation_store,
             class_pixels,
-            budget_s=_training_budget_s(plan, clock),
+            initial=initial,
+            budget_s=budget_s,
             resume=resume,
             show_bar=console.is_terminal,
             on_row=lambda row: console.say(_epoch_line(row, plan)),
         )
+
+    def attempt(plan: Plan, resume: bool) -> FitResult:
+        return _fit_from_start(plan, run, train_in, clock, console, resume=resume)
 
     result, plan = train_within_memory(attempt, plan, run, console, resume=resume)
     run.require_weights()
@@ -295,6 +306,21 @@ def _fit(
         f"{result.foreground_patches:.0%} of the patches contained foreground."
     )
     return result, plan, validation_store
+
+
+def _fit_from_start(
+    plan: Plan, run: Run, train_in: Train, clock: Clock, console: Console, *, resume: bool
+) -> FitResult:
+    """Train from random weights, or from the better one of two trials if the plan names weights."""
+    initial, elapsed_s = None, clock.elapsed_s
+    budget_s = _training_budget_s(plan, elapsed_s)
+    if plan.start is not None:
+        decision = decide_start(plan, run, train_in, budget_s, console)
+        initial = weights_after_trials(run, decision)
+        # The trials may have ended just now, or before an interruption.
+        elapsed_s = max(clock.elapsed_s, elapsed_s + decision.seconds)
+        budget_s = _training_budget_s(plan, elapsed_s)
+    return train_in(plan, run, initial, budget_s, resume)
 
 
 def _tune(
@@ -349,12 +375,12 @@ def _create_free_folder(folder: Path) -> Path:
     raise AssertionError("there is always another number")
 
 
-def _training_budget_s(plan: Plan, clock: Clock) -> float | None:
+def _training_budget_s(plan: Plan, elapsed_s: float) -> float | None:
     """Return the seconds left for training, so that the evaluation ends in the user's minutes."""
     minutes = plan.recipe.train.minutes
     if minutes is None:
         return None
-    return max(1.0, 60 * minutes - plan.evaluation_s - clock.elapsed_s)
+    return max(1.0, 60 * minutes - plan.evaluation_s - elapsed_s)
 
 
 def _epoch_line(row: dict[str, object], plan: Plan) -> str:

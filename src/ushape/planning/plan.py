@@ -13,6 +13,7 @@ from ushape import config
 from ushape.config import AUTO, resolved
 from ushape.data.preprocessing import Preprocessing
 from ushape.errors import ConfigError, RunError
+from ushape.formatting import pluralize
 from ushape.io import is_writable
 from ushape.io.files import CHECKSUM, read_json
 from ushape.labels import IGNORE, LabelSpace
@@ -26,8 +27,68 @@ PLAN_VERSION = 1
 MAX_CHANNELS = 4096
 """Largest number of channels of an image."""
 
+SHOWN_NAMES = 3
+"""Number of tensors that a message names."""
+
 MAX_SIDE = 2**20
 """Largest side of a patch, a tile or a resized image in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartingWeights:
+    """File of weights that a training starts from, and how it fits the network."""
+
+    path: str
+    checksum: str
+    """SHA-256 of the file in hexadecimal."""
+
+    loaded: int
+    """Number of tensors that are taken over, adapted ones included."""
+
+    tensors: int
+    """Number of tensors of the network."""
+
+    adapted: tuple[str, ...]
+    """What is converted to another number of channels or classes: parts or names of tensors."""
+
+    fresh: tuple[str, ...]
+    """What has random initial values: parts or names of tensors."""
+
+    seen_validation: int = 0
+    """Number of validation images that the weights were trained or selected on."""
+
+    seen_test: int = 0
+    """Number of test images that the weights were trained or selected on."""
+
+    @property
+    def text(self) -> str:
+        parts = ""
+        for what, names in (("adapted", self.adapted), ("fresh", self.fresh)):
+            rest = len(names) - SHOWN_NAMES
+            more = f" and {rest} more" if rest > 0 else ""
+            parts += f"; {what}: {', '.join(names[:SHOWN_NAMES])}{more}" if names else ""
+        name = "/".join(Path(self.path).parts[-2:])
+        return (
+            f"Start: loaded {self.loaded} of {self.tensors} tensors from {name} (SHA-256 "
+            f"{self.checksum[:12]}){parts}."
+        )
+
+    @property
+    def warning(self) -> str:
+        """Sentences about images that the weights have seen; '' if there are none."""
+        found = []
+        if self.seen_test:
+            found.append(
+                f"Warning: {pluralize(self.seen_test, 'test image')} also trained or selected "
+                "these weights, so the scores do not apply to new images. To keep the split of the "
+                "earlier run, give its splits.json with --splits."
+            )
+        if self.seen_validation:
+            found.append(
+                f"{pluralize(self.seen_validation, 'validation image')} also trained or selected "
+                "these weights, which favors them in the comparison."
+            )
+        return " ".join(found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +113,9 @@ class Plan:
 
     reasons: tuple[str, ...]
     """Descriptions of the decisions, one line each."""
+
+    start: StartingWeights | None = None
+    """Weights that the training starts from; None: random weights."""
 
     version: int = PLAN_VERSION
 

@@ -22,6 +22,8 @@ from ushape.planning.plan import Plan
 from ushape.planning.recipe import Recipe
 from ushape.planning.rules import apply_rules
 from ushape.planning.rules.result import RuleResult, Situation, SplitFacts, TimeBudget
+from ushape.planning.start import describe_start, refuse_other_dimensions, start_of_given_plan
+from ushape.planning.start_decision import TRIAL_SHARE
 from ushape.planning.timing import (
     FORWARD_SHARE,
     Format,
@@ -75,6 +77,7 @@ def make_plan(
     splits = _split(stats, recipe, given_splits)
     _refuse_empty_training(stats, splits)
     fingerprint = take_fingerprint(stats, set(splits.train))
+    refuse_other_dimensions(recipe, len(fingerprint.median_shape))
     situation = Situation(
         data=fingerprint,
         machine=machine,
@@ -85,6 +88,8 @@ def make_plan(
         find_format=partial(_find_format, stats, machine),
     )
     recipe, results = apply_rules(recipe, situation)
+    start, start_results = describe_start(recipe, fingerprint.channels, stats, splits)
+    results += start_results
     is_data = recipe.preprocessing.intensity == "data"
     plan = Plan(
         recipe=recipe,
@@ -99,6 +104,7 @@ def make_plan(
         evaluation_s=sum(result.evaluation_s for result in results),
         group_noun=stats.grouping.noun,
         reasons=tuple(result.text for result in results),
+        start=start,
     )
     return Planned(plan=plan, splits=splits, results=tuple(results))
 
@@ -129,6 +135,7 @@ def adopt_plan(stats: DatasetStats, plan: Plan, given_splits: Path | None = None
     Raises:
         PlanError: if the plan is for other channels, dimensions or mask values than the data have.
         DataError: if there are too few groups.
+        RunError: if the weights to start from are missing or have changed.
     """
     first, space = stats.case_stats[0], stats.space
     for what, planned, found in (
@@ -143,6 +150,7 @@ def adopt_plan(stats: DatasetStats, plan: Plan, given_splits: Path | None = None
                 hint="Make a plan for these data: ushape plan DATA -o plan.json.",
             )
     splits = _split(stats, plan.recipe, given_splits)
+    plan = replace(plan, start=start_of_given_plan(plan, stats, splits))
     return Planned(plan=plan, splits=splits, results=())
 
 
@@ -190,9 +198,10 @@ def _measure_time(
     )
     evaluation_s += expected_baselines_s([shapes[case_id] for case_id in splits.train])
     before_s = elapsed_s()
+    parts = 1.0 if recipe.start_from is None else 1 + 2 * TRIAL_SHARE
     return TimeBudget(
         step_s=step_s,
-        training_s=max(step_s, minutes_s - before_s - evaluation_s),
+        training_s=max(step_s, (minutes_s - before_s - evaluation_s) / parts),
         evaluation_s=evaluation_s,
         before_s=before_s,
     )

@@ -240,6 +240,10 @@ class Recipe:
     in parentheses, or the whole match, in the id of a case is its group; a column of the table; or
     none, for each image by itself. null: as the data state them, otherwise inferred."""
 
+    start_from: str | None = None
+    """Run folder or .safetensors file whose weights the training starts from (--from); null: random
+    weights. The settings of network that are left out are those of the run."""
+
     settings_file: str | None = None
     """Name and checksum of the file beside the data whose settings this recipe contains."""
 

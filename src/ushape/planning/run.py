@@ -75,6 +75,11 @@ class Run:
         return self.folder / "baselines.json"
 
     @property
+    def start_decision_path(self) -> Path:
+        """Outcome of the trials of a training that starts from other weights."""
+        return self.folder / "start" / "decision.json"
+
+    @property
     def metrics_path(self) -> Path:
         return self.folder / "metrics.csv"
 
@@ -285,6 +290,15 @@ class Run:
         stored = self._stored_cases
         folder = Path(file_name(stored.folder))
         return {row.id: folder / row.image for row in stored.cases}
+
+    def image_checksums(self) -> dict[str, tuple[str, int | None]]:
+        """Return checksum and page of the image of each case, by id; older runs have none."""
+        stored = self._stored_cases
+        return {
+            row.id: (stored.files[row.image], row.page)
+            for row in stored.cases
+            if row.image in stored.files
+        }
 
     def groups(self) -> dict[str, str]:
         """Return the group of each case, by id, whether its files still exist or not."""

@@ -51,7 +51,7 @@ def load_weights(path: Path, expected: nn.Module) -> dict[str, Tensor]:
     Raises:
         RunError: if the weights are damaged, not finite, or do not belong to the network.
     """
-    facts, shapes = _read_header(path)
+    shapes = read_shapes(path)
     wanted = {name: tuple(value.shape) for name, value in expected.state_dict().items()}
     for name in sorted(wanted.keys() | shapes.keys()):
         if wanted.get(name) != shapes.get(name):
@@ -60,31 +60,59 @@ def load_weights(path: Path, expected: nn.Module) -> dict[str, Tensor]:
                 f"it does not fit plan.json: {name} has the shape {shapes.get(name, 'none')} "
                 f"instead of {wanted.get(name, 'none')}",
             )
+    return read_weights(path)
+
+
+def read_weights(path: Path, hint: str = COPY_AGAIN) -> dict[str, Tensor]:
+    """Read all weights of a file.
+
+    Args:
+        hint: What to do if they cannot be used.
+
+    Raises:
+        RunError: if the weights are damaged or not finite.
+    """
+    facts, _ = _read_header(path, hint)
     try:
         weights = safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise _damaged(path, _first_line(error)) from None
+        raise _damaged(path, _first_line(error), hint) from None
     if broken := [name for name, value in weights.items() if not value.isfinite().all()]:
         raise RunError(
             f"{path} contains NaN or infinite weights in {broken[0]}: the network cannot predict.",
             code="weights_not_finite",
-            hint="Copy the complete run folder again, or train again.",
+            hint=f"{hint.removesuffix('.')}, or train again.",
         )
     if facts.get(CHECKSUM, _checksum_of(weights)) != _checksum_of(weights):
-        raise _damaged(path, "the weights were changed after training (their checksum differs)")
+        problem = "the weights were changed after training (their checksum differs)"
+        raise _damaged(path, problem, hint)
     return weights
 
 
-def _read_header(path: Path) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
+def read_shapes(path: Path, hint: str = COPY_AGAIN) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each weight of a file, without reading the weights.
+
+    Args:
+        hint: What to do if the file cannot be used.
+
+    Raises:
+        RunError: if the file is damaged.
+    """
+    return _read_header(path, hint)[1]
+
+
+def _read_header(
+    path: Path, hint: str = COPY_AGAIN
+) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
     """Return the facts in the header, and the shape of each weight."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {}).get("ushape", "{}"))
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise _damaged(path, _first_line(error)) from None
+        raise _damaged(path, _first_line(error), hint) from None
     if not isinstance(facts, dict):
-        raise _damaged(path, "its header does not describe the training")
+        raise _damaged(path, "its header does not describe the training", hint)
     return facts, shapes
 
 
@@ -102,5 +130,5 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(":.")
 
 
-def _damaged(path: Path, problem: str) -> RunError:
-    return RunError(f"{path} cannot be used: {problem}.", code="damaged_weights", hint=COPY_AGAIN)
+def _damaged(path: Path, problem: str, hint: str = COPY_AGAIN) -> RunError:
+    return RunError(f"{path} cannot be used: {problem}.", code="damaged_weights", hint=hint)

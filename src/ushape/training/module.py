@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning
@@ -35,9 +35,16 @@ class SegmentationModule(lightning.LightningModule):
     Args:
         validation: Cases whose indices `validation_step` receives.
         groups: Group of each validation case.
+        initial: Initial weights by name; None: random weights.
     """
 
-    def __init__(self, plan: Plan, validation: Sequence[Sample], groups: Sequence[str]):
+    def __init__(
+        self,
+        plan: Plan,
+        validation: Sequence[Sample],
+        groups: Sequence[str],
+        initial: Mapping[str, Tensor] | None = None,
+    ):
         super().__init__()
         recipe, preprocessing = plan.recipe, plan.preprocessing
         train = recipe.train
@@ -49,6 +56,8 @@ class SegmentationModule(lightning.LightningModule):
         )
 
         network = build_model(recipe.network, preprocessing.channels, preprocessing.space.channels)
+        if initial is not None:
+            network.load_state_dict(initial)
         self.network: nn.Module = network.to(memory_format=self.layout)  # type: ignore[call-overload]
         self.averaged = AveragedModel(
             self.network, multi_avg_fn=moving_average(resolved(train.ema_decay)), use_buffers=True

@@ -11,7 +11,7 @@ import signal
 import threading
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
 
 from ushape.config import resolved
 from ushape.console import Console
@@ -79,6 +80,7 @@ def fit(
     validation: SampleStore,
     class_pixels: np.ndarray,
     *,
+    initial: Mapping[str, Tensor] | None = None,
     budget_s: float | None = None,
     resume: bool = False,
     show_bar: bool = False,
@@ -88,6 +90,7 @@ def fit(
 
     Args:
         class_pixels: Pixels of each class, (training cases, classes).
+        initial: Weights to start from by name; None: random weights of the seed.
         budget_s: Seconds until training must have ended; None: as many epochs as planned.
         resume: Whether to continue from the last checkpoint of the run, if there is one.
         on_row: Function that is called with each row of metrics.csv.
@@ -101,7 +104,7 @@ def fit(
     _silence_tensorboard()
     torch.manual_seed(plan.recipe.seed)
     groups = [case.group for case in validation.cases]
-    module = SegmentationModule(plan, validation, groups)
+    module = SegmentationModule(plan, validation, groups, initial)
     margin = int(module.network.margin)  # type: ignore[arg-type]
     data = SegmentationData(plan, training, validation, class_pixels, margin)
     best, log = KeepBest(run), EpochLog(run, on_row)

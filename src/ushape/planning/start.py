@@ -1,0 +1,285 @@
+"""Weights of an earlier training that a training starts from (--from)."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ushape import config
+from ushape.data.scan import DatasetStats
+from ushape.data.splits import Splits
+from ushape.errors import ConfigError, PlanError, RunError
+from ushape.io.files import read_head, real_path
+from ushape.labels import LabelSpace
+from ushape.models import build_model
+from ushape.models.config import NetworkConfig
+from ushape.models.transfer import Transfer, have_equal_bodies, transfer_weights
+from ushape.planning.plan import Plan, StartingWeights
+from ushape.planning.recipe import Recipe
+from ushape.planning.rules.result import RuleResult
+from ushape.planning.run import Run
+from ushape.planning.weights import read_shapes, read_weights
+
+PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+"""First bytes of the files that torch.save writes: a zip archive or a pickle."""
+
+COPY_AGAIN = "Copy the file again."
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file of weights, and the run that it belongs to, if any."""
+
+    weights_path: Path
+    run: Run | None
+
+    @classmethod
+    def find(cls, name: str) -> Source:
+        """Find the weights of a run folder, or a file of weights.
+
+        Raises:
+            RunError: if there are none, or if the file is a pickle.
+        """
+        path = Path(name)
+        if not path.exists():
+            raise RunError(
+                f"{path} does not exist, so no training can start from it.",
+                code="weights_missing",
+                hint="Name a run folder, such as runs/my_images, or a file of weights "
+                "(.safetensors).",
+            )
+        if path.is_dir():
+            run = Run.open(path)
+            return cls(run.weights_path, run)
+        if read_head(path, 4).startswith(PICKLES):
+            raise _pickle_refused(path)
+        above = (path.parent, path.parent.parent)  # The weights of each epoch lie in epochs.
+        runs = (Run(folder) for folder in above if Run(folder).plan_path.is_file())
+        return cls(path, next(runs, None))
+
+    def load_plan(self) -> Plan | None:
+        """Return the plan of the run, or None if the weights do not belong to a run."""
+        return None if self.run is None else self.run.load_plan()
+
+
+def _pickle_refused(path: Path) -> RunError:
+    target = shlex.quote(str(path.with_suffix(".safetensors")))
+    return RunError(
+        f"{path} is a pickle, which could execute code when it is loaded, so it is not read.",
+        code="weights_are_pickle",
+        hint="Convert its dictionary of tensors once: python -c 'import torch, safetensors.torch "
+        "as st; st.save_file(torch.load("
+        f'"{path}", weights_only=True), "{target}")\'. Of a run, name the folder.',
+    )
+
+
+def adopt_network(recipe: Recipe) -> Recipe:
+    """Return the recipe with the network of the run that it starts from, if any.
+
+    Settings of the network in which the recipe differs from the defaults are kept.
+
+    Raises:
+        RunError: if there are no weights to start from.
+        ConfigError: if a setting of the network does not fit the weights of the run.
+    """
+    if recipe.start_from is None:
+        return recipe
+    recipe = replace(recipe, start_from=str(real_path(Path(recipe.start_from))))
+    source = Source.find(recipe.start_from or "")
+    plan = source.load_plan()
+    if plan is None:
+        return recipe
+    theirs, default = plan.recipe.network, NetworkConfig()
+    own = {
+        one.name: getattr(recipe.network, one.name)
+        for one in fields(NetworkConfig)
+        if one.name != "dims" and getattr(recipe.network, one.name) != getattr(default, one.name)
+    }
+    merged = replace(theirs, **own)
+    if not have_equal_bodies(merged, theirs):
+        differing = {key: value for key, value in own.items() if value != getattr(theirs, key)}
+        raise _other_network(source, theirs, differing)
+    return replace(recipe, network=replace(merged, dims=recipe.network.dims))
+
+
+def _other_network(
+    source: Source, theirs: NetworkConfig, differing: Mapping[str, object]
+) -> ConfigError:
+    mine, trained = config.to_dict(replace(theirs, **differing)), config.to_dict(theirs)  # type: ignore[arg-type]
+    pairs = [f"network.{key} is {mine[key]} instead of {trained[key]}" for key in differing]
+    return ConfigError(
+        f"The weights of {source.weights_path} do not fit the recipe: {', '.join(pairs)}.",
+        code="start_network_differs",
+        hint=f"Leave out network.{' and network.'.join(differing)}: the network of the run is "
+        "used. Or train without --from.",
+    )
+
+
+def refuse_other_dimensions(recipe: Recipe, dims: int) -> None:
+    """Check that weights for 2D are not used for volumes, or the reverse.
+
+    Raises:
+        PlanError: if they are for another number of dimensions.
+        RunError: if the file of weights cannot be read.
+    """
+    if recipe.start_from is None:
+        return
+    path = Source.find(recipe.start_from).weights_path
+    found = {len(shape) - 2 for shape in read_shapes(path, COPY_AGAIN).values() if len(shape) > 3}
+    if found and dims not in found:
+        raise PlanError(
+            f"{path} contains the weights of a {max(found)}D network, but the images have {dims} "
+            "axes.",
+            code="dimensions_mismatch",
+            hint="Start from a network that was trained on images with as many axes, or leave out "
+            "--from.",
+        )
+
+
+def describe_start(
+    recipe: Recipe, channels: int, stats: DatasetStats, splits: Splits
+) -> tuple[StartingWeights | None, list[RuleResult]]:
+    """Compare the weights to start from with the planned network.
+
+    Args:
+        recipe: Recipe without "auto" values.
+        channels: Number of channels of the images.
+
+    Raises:
+        PlanError: if no convolution fits.
+        RunError: if the weights are damaged or not finite.
+    """
+    if recipe.start_from is None:
+        return None, []
+    source = Source.find(recipe.start_from)
+    found = _transfer(source, recipe, channels, stats.space)
+    start = StartingWeights(
+        path=str(source.weights_path),
+        checksum=_checksum_of(source.weights_path),
+        loaded=found.loaded,
+        tensors=len(found.weights),
+        adapted=found.adapted,
+        fresh=found.fresh,
+        seen_validation=count_seen(source, stats, splits.validation),
+        seen_test=count_seen(source, stats, splits.test),
+    )
+    result = RuleResult(
+        text=f"{start.text} A short trial from these weights and one from random weights decide "
+        f"which of them are trained on. {start.warning}".strip(),
+        fact=f"SHA-256 of the file: {start.checksum}",
+        alternative="a training from random weights, without --from",
+        source="Features of related images save most of a short training, and rarely harm "
+        "(Raghu et al. 2019, arXiv 1902.07208); each trial has an eighth of the training's steps, "
+        "and the higher validation Dice decides.",
+    )
+    return start, [result]
+
+
+def count_seen(source: Source, stats: DatasetStats, case_ids: Collection[str]) -> int:
+    """Count the cases whose image the weights were trained or selected on."""
+    run = source.run
+    if run is None or not (run.cases_path.is_file() and run.splits_path.is_file()):
+        return 0
+    splits, known = run.load_splits(), run.image_checksums()
+    seen = {known[i] for i in (*splits.train, *splits.validation) if i in known}
+    files, chosen = stats.file_checksums, set(case_ids)
+    cases = (case for case in stats.grouping.cases if case.id in chosen)
+    return sum((files.get(case.image, b"").hex(), case.page) in seen for case in cases)
+
+
+def start_of_given_plan(plan: Plan, stats: DatasetStats, splits: Splits) -> StartingWeights | None:
+    """Return what a plan states about its starting weights, for the split that is used.
+
+    Raises:
+        RunError: if the file of weights is missing, or is not the one of the plan.
+    """
+    if plan.start is None or plan.recipe.start_from is None:
+        return None
+    source = Source.find(plan.recipe.start_from)
+    _refuse_changed(source, plan.start)
+    return replace(
+        plan.start,
+        seen_validation=count_seen(source, stats, splits.validation),
+        seen_test=count_seen(source, stats, splits.test),
+    )
+
+
+def initial_weights(plan: Plan) -> dict[str, Tensor]:
+    """Return the weights that the training of a plan starts from.
+
+    Raises:
+        RunError: if the file of weights is missing, or is not the one of the plan.
+    """
+    assert plan.start is not None
+    assert plan.recipe.start_from is not None
+    source = Source.find(plan.recipe.start_from)
+    _refuse_changed(source, plan.start)
+    preprocessing = plan.preprocessing
+    return _transfer(source, plan.recipe, preprocessing.channels, preprocessing.space).weights
+
+
+def _refuse_changed(source: Source, start: StartingWeights) -> None:
+    if _checksum_of(source.weights_path) != start.checksum:
+        raise RunError(
+            f"{source.weights_path} has changed since the plan was made.",
+            code="start_weights_changed",
+            hint="Restore the file, or make a new plan.",
+        )
+
+
+def _transfer(source: Source, recipe: Recipe, channels: int, space: LabelSpace) -> Transfer:
+    """Take over what fits; the rest has the initial values of the recipe's seed."""
+    path = source.weights_path
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        fresh = build_model(recipe.network, channels, space.channels).state_dict()
+    plan = source.load_plan()
+    found = transfer_weights(
+        read_weights(path, COPY_AGAIN),
+        fresh,
+        recipe.network,
+        channels,
+        space.channels,
+        rows=None if plan is None else match_classes(plan.preprocessing.space, space),
+    )
+    if found.has_kernels:
+        return found
+    name = next(iter(fresh))
+    shape = read_shapes(path).get(name)
+    has = "it has no such tensor" if shape is None else f"there it has the shape {shape}"
+    raise PlanError(
+        f"No convolution of {path} fits the network: {name} needs the shape "
+        f"{tuple(fresh[name].shape)}, and {has}.",
+        code="no_weights_fit",
+        hint="Name the folder of a run, whose network is then used, or choose the network of the "
+        "weights, e.g. --set network.widths=[16,32,64].",
+    )
+
+
+def match_classes(before: LabelSpace, now: LabelSpace) -> list[int | None] | None:
+    """Return the output channel of each class in an earlier network, None for a new class.
+
+    Classes are compared by name.
+
+    Returns:
+        None if no name is known but the number of classes is the same: the head is kept as it is.
+    """
+    nothing: list[int | None] = [None] * now.channels
+    if before.is_exclusive != now.is_exclusive:
+        return nothing
+    places = {name: place for place, name in enumerate(before.channel_names)}
+    rows = [places.get(name) for name in now.channel_names]
+    if any(row is not None for row in rows[now.foreground]):
+        return [0, *rows[1:]] if now.is_exclusive else rows
+    return None if before.channels == now.channels else nothing
+
+
+def _checksum_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

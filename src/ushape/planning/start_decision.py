@@ -1,0 +1,77 @@
+"""Outcome of the two trials before a training that starts from earlier weights (--from)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ushape import config
+from ushape.errors import ConfigError, RunError
+from ushape.formatting import pluralize
+from ushape.io.files import read_sealed_json, write_sealed_json
+from ushape.planning.run import Run
+
+TRIAL_SHARE = 0.125
+"""Steps of each of the two trials, relative to those of the training that follows."""
+
+Origin = Literal["loaded", "random"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartDecision:
+    """Outcome of the two trials at the beginning of a training."""
+
+    loaded_dice: float
+    """Validation Dice after the trial from the loaded weights."""
+
+    random_dice: float
+    """Validation Dice after the trial from random weights."""
+
+    loaded_steps: int
+    random_steps: int
+    seconds: float
+    """Duration of both trials."""
+
+    @property
+    def taken(self) -> Origin:
+        """Weights with which the training goes on; the loaded ones if both are equal."""
+        return "loaded" if self.loaded_dice >= self.random_dice else "random"
+
+    @property
+    def text(self) -> str:
+        steps = pluralize(self.loaded_steps, "step")
+        if self.random_steps != self.loaded_steps:
+            steps += f" and {pluralize(self.random_steps, 'step')}"
+        return (
+            f"Trials of {steps}: validation Dice {self.loaded_dice:.4f} from the loaded weights, "
+            f"{self.random_dice:.4f} from random weights. The training goes on from the trial with "
+            f"the {self.taken} weights."
+        )
+
+
+def save_decision(run: Run, decision: StartDecision) -> None:
+    """Write the decision, which is final: a resumed training reads it."""
+    write_sealed_json(run.start_decision_path, config.to_dict(decision))
+
+
+def load_decision(run: Run) -> StartDecision | None:
+    """Return the decision of a run, or None if the trials have not ended or were not needed.
+
+    Raises:
+        RunError: if the file is damaged.
+    """
+    path = run.start_decision_path
+    if not path.exists():
+        return None
+    hint = "Copy the complete run folder again."
+    values = read_sealed_json(path, RunError, code="damaged_run", hint=hint)
+    try:
+        return config.from_dict(StartDecision, values, source=str(path))
+    except ConfigError as error:
+        raise RunError(error.message, code="damaged_run", hint=hint) from None
+
+
+def start_lines(run: Run) -> list[str]:
+    """Return what the report says about the trials of a run."""
+    decision = load_decision(run)
+    return [] if decision is None else [decision.text]

@@ -1,0 +1,150 @@
+"""Two short trials, from loaded and from random weights, that decide what a training starts from.
+
+They end before the training itself begins. The decision is a file of the run, so that a training
+that was interrupted goes on from the same weights.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Protocol
+
+from torch import Tensor
+
+from ushape.config import resolved
+from ushape.console import Console
+from ushape.errors import UshapeError
+from ushape.planning.plan import Plan
+from ushape.planning.recipe import MAX_SEED
+from ushape.planning.run import Run
+from ushape.planning.start import initial_weights
+from ushape.planning.start_decision import (
+    TRIAL_SHARE,
+    Origin,
+    StartDecision,
+    load_decision,
+    save_decision,
+)
+from ushape.planning.weights import read_weights, save_weights
+from ushape.training.trainer import FitResult
+
+MIN_TRIAL_STEPS = 20
+"""Number of steps of a trial of a short training, unless the training itself has fewer."""
+
+
+Weights = Mapping[str, Tensor]
+"""Tensors of a network by name."""
+
+
+class Train(Protocol):
+    """Trains as planned in a run folder, and continues there after an interruption."""
+
+    def __call__(
+        self,
+        plan: Plan,
+        run: Run,
+        initial: Weights | None,
+        budget_s: float | None,
+        resume: bool = True,
+        /,
+    ) -> FitResult: ...
+
+
+def decide_start(
+    plan: Plan, run: Run, train: Train, budget_s: float | None, console: Console
+) -> StartDecision:
+    """Return the stored decision, or run the trials that have not ended, and store their outcome.
+
+    Both trials have the same patches, in the same order, which differ from those of the training.
+
+    Args:
+        budget_s: Seconds for trials and training together; None: no limit.
+
+    Raises:
+        KeyboardInterrupt: if Ctrl-C ended a trial.
+        RunError: if the weights to start from are missing, damaged or have changed.
+    """
+    decision = load_decision(run)
+    if decision is None:
+        share = None if budget_s is None else budget_s * TRIAL_SHARE / (1 + 2 * TRIAL_SHARE)
+        for origin in ("loaded", "random"):
+            console.say(f"Trial from {origin} weights:")
+            _run_trial(plan, run, origin, train, share)
+        decision = _compare(run)
+        save_decision(run, decision)
+    console.say(decision.text)
+    _remove_leftovers(run, decision)
+    return decision
+
+
+def weights_after_trials(run: Run, decision: StartDecision) -> dict[str, Tensor]:
+    """Return the weights with which the training begins."""
+    return read_weights(_trial(run, decision.taken).weights_path)
+
+
+def plan_trial(plan: Plan) -> Plan:
+    """Return the plan of a trial: an eighth of the steps, with patches of another seed."""
+    recipe = plan.recipe
+    train = recipe.train
+    assert train.epochs is not None
+    whole = train.epochs * resolved(train.steps_per_epoch)
+    steps = min(whole, max(MIN_TRIAL_STEPS, round(TRIAL_SHARE * whole)))
+    epochs = max(1, min(round(TRIAL_SHARE * train.epochs), steps))
+    short = replace(
+        train, epochs=epochs, steps_per_epoch=-(-steps // epochs), patience=None, keep_epochs=False
+    )
+    return replace(plan, recipe=replace(recipe, seed=(recipe.seed + 1) % MAX_SEED, train=short))
+
+
+def _trial(run: Run, origin: Origin) -> Run:
+    return Run(run.start_decision_path.with_name(origin))
+
+
+def _run_trial(plan: Plan, run: Run, origin: Origin, train: Train, budget_s: float | None) -> None:
+    trial, own = _trial(run, origin), plan_trial(plan)
+    if trial.has_ended(own):
+        return
+    trial.folder.mkdir(parents=True, exist_ok=True)
+    initial = _keep_initial_weights(plan, run) if origin == "loaded" else None
+    try:
+        result = train(own, trial, initial, budget_s)
+    except UshapeError as error:  # Only the run itself can be resumed.
+        error.hint = error.hint.replace(str(trial.folder), str(run.folder))
+        raise
+    if result.was_interrupted:
+        shutil.rmtree(trial.folder)
+        raise KeyboardInterrupt
+    trial.note_end(own)
+
+
+def _keep_initial_weights(plan: Plan, run: Run) -> dict[str, Tensor]:
+    """Store the weights to start from in the run, and return them: their file may be removed."""
+    path = run.start_decision_path.with_name("initial.safetensors")
+    if not path.exists():
+        save_weights(path, initial_weights(plan), {})
+    return read_weights(path)
+
+
+def _compare(run: Run) -> StartDecision:
+    loaded, random = _trial(run, "loaded"), _trial(run, "random")
+    rows = [trial.load_metrics() for trial in (loaded, random)]
+    return StartDecision(
+        loaded_dice=loaded.weight_facts()["validation_dice"],
+        random_dice=random.weight_facts()["validation_dice"],
+        loaded_steps=int(rows[0][-1]["step"]),
+        random_steps=int(rows[1][-1]["step"]),
+        seconds=sum(float(row["seconds"]) for own in rows for row in own),
+    )
+
+
+def _remove_leftovers(run: Run, decision: StartDecision) -> None:
+    """Remove what is not needed after the decision: all weights but those that were taken."""
+    folder = run.start_decision_path.parent
+    (folder / "initial.safetensors").unlink(missing_ok=True)
+    for origin in ("loaded", "random"):
+        trial = _trial(run, origin)
+        shutil.rmtree(trial.checkpoint_path.parent, ignore_errors=True)
+        if origin != decision.taken:
+            trial.weights_path.unlink(missing_ok=True)

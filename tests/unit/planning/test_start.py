@@ -1,0 +1,214 @@
+"""Weights that a training starts from: where they are found, and what does not fit."""
+
+import json
+
+import pytest
+import safetensors.torch
+import torch
+
+import ushape
+from codes import raises_code
+from ushape.api.plan import TrainOptions
+from ushape.datasets.synthetic import SyntheticConfig, write_data_set
+from ushape.errors import ConfigError, PlanError, RunError
+from ushape.labels import LabelSpace, Region
+from ushape.models import build_model
+from ushape.planning.run import Run
+from ushape.planning.start import Source, match_classes
+
+SETTINGS = [
+    "network.widths=[4,8]",
+    "sampling.patch_shape=[32,32]",
+    "train.steps_per_epoch=2",
+    "train.precision=fp32",
+]
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "cells"
+    write_data_set(folder, 6, SyntheticConfig(size=48, groups=6), seed=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(cells, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "cells"
+    ushape.train(cells, output=folder, epochs=1, settings=SETTINGS, device="cpu", quiet=True)
+    return folder
+
+
+def plan_from(cells, source, *settings, **options):
+    return ushape.plan(
+        cells,
+        start_from=source,
+        epochs=1,
+        settings=["sampling.patch_shape=[32,32]", *settings],
+        device="cpu",
+        quiet=True,
+        **options,
+    )
+
+
+def test_plan_adopts_the_network_of_the_run_and_records_the_weights(cells, run):
+    plan = plan_from(cells, run)
+    stored = Run(run).load_plan()
+    assert plan.recipe.network == stored.recipe.network
+    assert plan.recipe.network.widths == (4, 8)
+    assert plan.start.path == str(run / "model.safetensors")
+    assert plan.start.loaded == plan.start.tensors
+    assert (plan.start.adapted, plan.start.fresh) == ((), ())
+    assert plan.reasons[-1].startswith(f"Start: loaded {plan.start.loaded} of ")
+    # The split has the same seed: validation images were seen, test images were not.
+    assert plan.start.seen_test == 0
+    assert plan.start.seen_validation > 0
+    assert "Warning" not in plan.start.warning
+    assert f"{plan.start.seen_validation} validation image" in plan.start.warning
+
+
+def test_plan_counts_test_images_that_the_weights_have_seen(cells, run, tmp_path):
+    splits = json.loads((run / "splits.json").read_text())
+    splits.pop("checksum", None)
+    splits["train"], splits["test"] = splits["train"][1:] + splits["test"], splits["train"][:1]
+    (tmp_path / "splits.json").write_text(json.dumps(splits))
+    plan = plan_from(cells, run, splits=tmp_path / "splits.json")
+    assert plan.start.seen_test == 1
+    assert "1 test image also trained" in plan.start.warning
+    assert "--splits" in plan.start.warning
+
+
+def test_plan_finds_the_run_of_a_file_of_weights(cells, run):
+    plan = plan_from(cells, run / "model.safetensors")
+    assert plan.recipe.network.widths == (4, 8)
+    (run / "epochs").mkdir(exist_ok=True)
+    kept = run / "epochs" / "0001.safetensors"
+    kept.write_bytes((run / "model.safetensors").read_bytes())
+    assert Source.find(str(kept)).run == Run(run)
+
+
+def test_settings_that_keep_the_tensors_are_kept(cells, run):
+    network = plan_from(cells, run, "network.dropout=0.2").recipe.network
+    assert (network.dropout, network.widths) == (0.2, (4, 8))
+
+
+@pytest.mark.parametrize("setting", ["network.widths=[8,16]", "network.block=residual"])
+def test_settings_that_change_the_tensors_are_refused_by_name(run, setting):
+    with raises_code(ConfigError, "start_network_differs") as caught:
+        TrainOptions.resolve(start_from=run, settings=[setting])
+    assert setting.partition("=")[0] in caught.value.message
+    assert setting.partition("=")[0] in caught.value.hint
+
+
+def test_recipe_with_adopted_network_is_not_changed_again(run):
+    recipe = TrainOptions.resolve(start_from=run, epochs=1).recipe
+    assert TrainOptions.resolve(recipe=recipe).recipe == recipe
+
+
+def test_plan_and_weights_exclude_each_other(run):
+    with raises_code(ConfigError, "conflicting_options"):
+        TrainOptions.resolve(plan="plan.json", start_from=run)
+
+
+def test_stored_plan_states_its_weights_and_refuses_others(cells, run, tmp_path):
+    plan_from(cells, run, output=tmp_path / "plan.json")
+    weights = run / "model.safetensors"
+    content = weights.read_bytes()
+    options = {"plan": tmp_path / "plan.json", "output": tmp_path / "run", "quiet": True}
+    try:
+        weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        with raises_code(RunError, "start_weights_changed"):
+            ushape.train(cells, **options)
+    finally:
+        weights.write_bytes(content)
+
+
+def test_plans_of_earlier_versions_start_from_random_weights(run, tmp_path):
+    values = json.loads((run / "plan.json").read_text())
+    for section, key in ((values, "start"), (values, "checksum"), (values["recipe"], "start_from")):
+        del section[key]
+    (tmp_path / "plan.json").write_text(json.dumps(values))
+    assert Run(tmp_path).load_plan().start is None
+
+
+def bare_weights(path, *, dims=2, widths=(4, 8), value=None):
+    from ushape.models.config import NetworkConfig
+
+    config = NetworkConfig(dims=dims, widths=widths, norm="instance")
+    weights = build_model(config, 1, 1).state_dict()
+    if value is not None:
+        next(iter(weights.values())).fill_(value)
+    safetensors.torch.save_file(weights, path)
+    return path
+
+
+def test_bare_weights_are_loaded_by_name_and_shape(cells, tmp_path):
+    path = bare_weights(tmp_path / "other.safetensors")
+    plan = plan_from(cells, path, "network.widths=[4,8]", "network.norm=instance")
+    assert plan.start.loaded == plan.start.tensors
+    assert plan.start.seen_test == 0
+
+
+def test_bare_weights_that_fit_nowhere_are_refused(cells, tmp_path):
+    path = bare_weights(tmp_path / "other.safetensors", widths=(6, 12))
+    with raises_code(PlanError, "no_weights_fit") as caught:
+        plan_from(cells, path, "network.widths=[4,8]")
+    assert "encoder.blocks.0.layers.0.weight" in caught.value.message
+
+
+def test_weights_of_another_dimension_are_refused(cells, tmp_path):
+    with raises_code(PlanError, "dimensions_mismatch"):
+        plan_from(cells, bare_weights(tmp_path / "volume.safetensors", dims=3))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(cells, tmp_path, value):
+    path = bare_weights(tmp_path / "other.safetensors", value=value)
+    with raises_code(RunError, "weights_not_finite"):
+        plan_from(cells, path, "network.widths=[4,8]", "network.norm=instance")
+
+
+def test_damaged_weights_are_refused(cells, tmp_path):
+    path = bare_weights(tmp_path / "other.safetensors")
+    path.write_bytes(path.read_bytes()[:-100])
+    with raises_code(RunError, "damaged_weights"):
+        plan_from(cells, path)
+
+
+def test_pickles_are_refused_with_the_way_to_convert_them(tmp_path):
+    for name, is_zip in (("new.pt", True), ("old.pth", False)):
+        state = {"a": torch.zeros(1)}
+        torch.save(state, tmp_path / name, _use_new_zipfile_serialization=is_zip)
+        with raises_code(RunError, "weights_are_pickle") as caught:
+            TrainOptions.resolve(start_from=tmp_path / name)
+        assert "weights_only=True" in caught.value.hint
+
+
+def test_missing_paths_and_other_folders_are_refused(tmp_path):
+    with raises_code(RunError, "weights_missing"):
+        TrainOptions.resolve(start_from=tmp_path / "nothing")
+    with raises_code(RunError, "run_incomplete"):
+        TrainOptions.resolve(start_from=tmp_path)
+
+
+def space(*names, regions=()):
+    return LabelSpace(values=tuple(range(len(names))), names=names, regions=regions)
+
+
+def test_classes_are_matched_by_name():
+    before = space("background", "nucleus", "cell")
+    assert match_classes(before, space("background", "cell", "nucleus")) == [0, 2, 1]
+    assert match_classes(before, space("nothing", "cell", "gap", "wall")) == [0, 2, None, None]
+
+
+def test_unknown_classes_keep_a_head_of_the_same_size_only():
+    before = space("background", "nucleus", "cell")
+    assert match_classes(before, space("background", "a", "b")) is None
+    assert match_classes(before, space("background", "a", "b", "c")) == [None] * 4
+    # One sigmoid channel, whatever its name.
+    assert match_classes(space("background", "a"), space("background", "b")) is None
+
+
+def test_channels_of_another_kind_are_not_matched():
+    regions = (Region(name="cell", classes=(1, 2)), Region(name="nucleus", classes=(2,)))
+    before = space("background", "rim", "nucleus", regions=regions)
+    assert match_classes(before, space("background", "cell", "nucleus")) == [None] * 3

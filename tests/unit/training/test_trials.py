@@ -1,0 +1,141 @@
+"""Trials before a training that starts from other weights, with trainings that are made up."""
+
+import shutil
+
+import pytest
+import torch
+
+import ushape
+from codes import raises_code
+from ushape.console import Console
+from ushape.datasets.synthetic import SyntheticConfig, write_data_set
+from ushape.errors import RunError
+from ushape.planning.run import Run
+from ushape.planning.start_decision import TRIAL_SHARE
+from ushape.training.trainer import FitResult
+from ushape.training.trials import decide_start, plan_trial, weights_after_trials
+
+QUIET = Console(quiet=True)
+TINY = ["network.widths=[4,8]", "sampling.patch_shape=[32,32]", "train.steps_per_epoch=10"]
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory):
+    """Plan of 32 epochs of 10 steps, from weights in a file."""
+    base = tmp_path_factory.mktemp("base")
+    write_data_set(base / "cells", 6, SyntheticConfig(size=48, groups=6), seed=0)
+    ushape.train(base / "cells", output=base / "run", epochs=1, settings=TINY, quiet=True)
+    return ushape.plan(
+        base / "cells", start_from=base / "run", epochs=32, settings=TINY[1:], quiet=True
+    )
+
+
+class FakeTraining:
+    """Stores weights and a validation Dice, in the order of the calls."""
+
+    def __init__(self, dice, interrupt_at=None):
+        self.dice, self.interrupt_at = list(dice), interrupt_at
+        self.calls = []
+
+    def __call__(self, plan, run, initial, budget_s, resume=True):
+        self.calls.append((run.folder.name, initial, budget_s))
+        dice = self.dice[len(self.calls) - 1]
+        run.save_weights({"a": torch.tensor([dice])}, {"epoch": 1, "validation_dice": dice})
+        run.metrics_path.write_text(f"epoch,step,seconds\n1,{40},2.5\n")
+        return FitResult(
+            best_dice=dice,
+            best_epoch=1,
+            epochs=1,
+            was_interrupted=len(self.calls) == self.interrupt_at,
+            foreground_patches=1.0,
+        )
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run.create(tmp_path / "run")
+
+
+@pytest.mark.parametrize(("dice", "taken"), [((0.75, 0.5), "loaded"), ((0.25, 0.5), "random")])
+def test_decide_start_takes_the_better_trial_and_keeps_its_weights_only(plan, run, dice, taken):
+    train = FakeTraining(dice)
+    decision = decide_start(plan, run, train, 100.0, QUIET)
+    assert decision.taken == taken
+    assert (decision.loaded_steps, decision.seconds) == (40, 5.0)
+    assert [name for name, _, _ in train.calls] == ["loaded", "random"]
+    assert train.calls[0][1] is not None
+    assert train.calls[1][1] is None
+    assert weights_after_trials(run, decision)["a"].item() == max(dice)
+    kept = {path.relative_to(run.folder / "start").as_posix() for path in files_in(run)}
+    assert {name for name in kept if "safetensors" in name} == {f"{taken}/model.safetensors"}
+
+
+def files_in(run):
+    return [path for path in (run.folder / "start").rglob("*") if path.is_file()]
+
+
+def test_decide_start_is_final(plan, run):
+    decision = decide_start(plan, run, FakeTraining([0.75, 0.5]), None, QUIET)
+    assert decide_start(plan, run, FakeTraining([]), None, QUIET) == decision
+
+
+def test_a_trial_that_has_ended_is_not_repeated(plan, run):
+    class Killed(Exception):
+        pass
+
+    def die(plan, folder, initial, budget_s):
+        if folder.folder.name == "random":
+            raise Killed
+        return first(plan, folder, initial, budget_s)
+
+    first = FakeTraining([0.75])
+    with pytest.raises(Killed):
+        decide_start(plan, run, die, None, QUIET)
+    second = FakeTraining([0.5])
+    assert decide_start(plan, run, second, None, QUIET).loaded_dice == 0.75
+    assert [name for name, _, _ in second.calls] == ["random"]
+
+
+def test_an_interrupted_trial_begins_again(plan, run):
+    with pytest.raises(KeyboardInterrupt):
+        decide_start(plan, run, FakeTraining([0.75], interrupt_at=1), None, QUIET)
+    assert not (run.folder / "start" / "loaded").exists()
+    again = FakeTraining([0.75, 0.5])
+    assert decide_start(plan, run, again, None, QUIET).taken == "loaded"
+    assert len(again.calls) == 2
+
+
+def test_trials_need_the_source_only_once(plan, run, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        decide_start(plan, run, FakeTraining([0.75], interrupt_at=1), None, QUIET)
+    hidden = tmp_path / "hidden"
+    shutil.move(plan.start.path, hidden)
+    try:
+        assert decide_start(plan, run, FakeTraining([0.75, 0.5]), None, QUIET).taken == "loaded"
+    finally:
+        shutil.move(hidden, plan.start.path)
+
+
+def test_errors_of_a_trial_name_the_run(plan, run):
+    def fail(plan, folder, initial, budget_s):
+        raise RunError("Full.", code="run_not_written", hint=f"ushape resume {folder.folder}")
+
+    with raises_code(RunError, "run_not_written") as caught:
+        decide_start(plan, run, fail, None, QUIET)
+    assert caught.value.hint == f"ushape resume {run.folder}"
+
+
+def test_trials_and_training_share_the_time(plan, run):
+    train = FakeTraining([0.75, 0.5])
+    decide_start(plan, run, train, 100.0, QUIET)
+    # Each trial has an eighth of the training: 10 + 10 + 80 s.
+    assert TRIAL_SHARE == 0.125
+    assert [budget_s for _, _, budget_s in train.calls] == [10.0, 10.0]
+
+
+def test_plan_trial_has_an_eighth_of_the_steps_and_other_patches(plan):
+    trial = plan_trial(plan).recipe
+    # 32 epochs of 10 steps: 40 steps in 4 epochs.
+    assert (trial.train.epochs, trial.train.steps_per_epoch) == (4, 10)
+    assert trial.seed == plan.recipe.seed + 1
+    assert trial.network == plan.recipe.network
