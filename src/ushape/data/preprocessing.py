@@ -48,7 +48,7 @@ class PreprocessingConfig:
     shape: tuple[int, ...] | None = None
     """Size to which all images are resized; null: their own size divided by downscale."""
 
-    downscale: float | Literal["auto"] = "auto"
+    downscale: int | float | Literal["auto"] = "auto"
     """Factor by which images are reduced along each axis, such as 1.5. auto: 1, or more if patches
     would show too little of an image, or if its pixels would be seen too rarely."""
 
