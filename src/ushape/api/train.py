@@ -20,6 +20,7 @@ from ushape.data.cache import SampleStore, load_cases
 from ushape.data.splits import Splits
 from ushape.errors import hint_after_interrupt
 from ushape.evaluation.baselines import BaselineSampler, save_baselines
+from ushape.evaluation.evaluate_cases import read_objects
 from ushape.evaluation.summary import Summary
 from ushape.inference.predictor import Predictor
 from ushape.inference.tuning import (
@@ -359,10 +360,17 @@ def _choose_tuning(
     with console.progress("Validating") as on_progress:
         for index, prediction in predictor.predict_samples(store, chosen):
             shares = np.rint(255 * prediction.probabilities).astype(np.uint8)
-            group, truth = store.cases[index].group, store.file_classes(index)
-            validated.append(ValidatedCase(group, shares, truth))
+            case, truth = store.cases[index], store.file_classes(index)
+            objects = read_objects(case, space)
+            validated.append(ValidatedCase(case.group, shares, truth, objects))
             on_progress(len(validated), len(chosen))
-    return choose_tuning(validated, space, rule=predict.tune and not predict.largest_component)
+    return choose_tuning(
+        validated,
+        space,
+        rule=predict.tune and not predict.largest_component,
+        tune_for=predict.tune_for,
+        how=predict.objects,
+    )
 
 
 def _create_free_folder(folder: Path) -> Path:

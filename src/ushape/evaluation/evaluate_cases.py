@@ -143,13 +143,16 @@ def read_truth(case: Case, space: LabelSpace, spacing: Sequence[float] | None) -
     """
     classes = read_classes(case, space)
     assert classes is not None, "only annotated cases are evaluated"
-    assert case.mask is not None, "as above"
-    objects = None
-    if space.threshold == 1:  # This is how masks of object numbers are read.
-        codes = read_annotation(case.mask, case.image).codes
-        if len(np.unique(codes[codes > 0])) > 1:
-            objects = codes
-    return CaseTruth(classes=classes, objects=objects, spacing=spacing)
+    return CaseTruth(classes=classes, objects=read_objects(case, space), spacing=spacing)
+
+
+def read_objects(case: Case, space: LabelSpace) -> np.ndarray | None:
+    """Return the numbers of the objects (*S) if the mask of an annotated case has them."""
+    assert case.mask is not None, "only annotated cases have objects"
+    if space.threshold != 1:  # This is how masks of object numbers are read.
+        return None
+    codes = read_annotation(case.mask, case.image).codes
+    return codes if len(np.unique(codes[codes > 0])) > 1 else None
 
 
 def _group_predictions(
@@ -251,6 +254,7 @@ class SectionScores:
                 threshold=threshold,
                 at_rule=getattr(at_rule, name),
                 images=len(self._truths),
+                at_default=getattr(found[0.5], name),
             )
             for name, threshold in best.items()
         }

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ushape.inference.decision_rule import as_fractions
-from ushape.inference.threshold_search import counts_on_grid, evidence_of
+from ushape.inference.evidence import counts_on_grid, evidence_of
 from ushape.labels import IGNORE, LabelSpace
 from ushape.metrics import METRICS
 from ushape.metrics.overlap import Counts, mean_known

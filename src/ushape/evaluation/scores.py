@@ -20,7 +20,7 @@ from ushape.metrics.overlap import (
     CaseKind,
     Counts,
     case_kind,
-    count_overlap,
+    count_classes,
     dice,
     mean_known,
     pixel_error,
@@ -75,12 +75,13 @@ def score_case(
         predicted, truth: (*S) class indices; pixels marked IGNORE in the truth are excluded.
     """
     error = pixel_error(predicted, truth)
+    counts = count_classes(predicted, truth, space.scored)
     return [
         CaseScore(
             case=case_id,
             group=group,
             class_name=region.name,
-            counts=count_overlap(predicted, truth, region),
+            counts=counts[place],
             pixel_error=error,
             metrics=metrics[place] if metrics else {},
         )

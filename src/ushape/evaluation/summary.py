@@ -35,6 +35,8 @@ class BestScore:
     """Value of the predicted masks, i.e. with the decision rule of the run."""
 
     images: int
+    at_default: float | None = None
+    """Value at the threshold 0.5; None in older runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +109,8 @@ class Summary:
             rand, information = self.topology["rand"], self.topology["information"]
             text += (
                 f" V_rand is {rand.value:.4f} and V_info is {information.value:.4f}, each at its "
-                "optimal threshold."
+                f"optimal threshold ({rand.at_rule:.4f} and {information.at_rule:.4f} for the "
+                "predicted masks)."
             )
         return text
 
@@ -211,6 +214,7 @@ def _mean_best(parts: Sequence[BestScore]) -> BestScore:
         threshold=mean("threshold"),
         at_rule=mean("at_rule"),
         images=sum(part.images for part in parts),
+        at_default=None if any(part.at_default is None for part in parts) else mean("at_default"),
     )
 
 

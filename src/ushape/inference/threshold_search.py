@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from ushape.errors import DataError
-from ushape.inference.decision_rule import DecisionRule, apply_rule, as_fractions
+from ushape.formatting import pluralize
+from ushape.inference.decision_rule import ClassRule, DecisionRule, apply_rule, as_fractions
+from ushape.inference.evidence import counts_on_grid, evidence_of
+from ushape.inference.object_search import ObjectCurve
+from ushape.inference.rule_scores import (
+    MIN_GAIN,
+    MIN_UNITS,
+    UNIT_NOUNS,
+    Basis,
+    RuleScore,
+    RuleScores,
+    Unit,
+    choose_unit,
+    quarters,
+)
 from ushape.labels import IGNORE, LabelSpace
-from ushape.metrics.overlap import Counts, count_overlap, dice
+from ushape.metrics.overlap import count_classes
+from ushape.transforms.morphology import clean_classes
 
 GRID = tuple(round(0.05 * step, 2) for step in range(1, 20))
 """Thresholds that are compared."""
@@ -19,17 +34,15 @@ GRID = tuple(round(0.05 * step, 2) for step in range(1, 20))
 SIZES_PX = (4, 16, 64, 256, 1024, 4096)
 """Smallest object sizes that are compared."""
 
-MIN_GAIN = 0.002
-"""Smallest gain of mean Dice for which the rule is changed."""
+MAX_THRESHOLDS = 10
+"""Largest number of classes whose threshold is changed, those with the largest gain."""
 
-MIN_BETTER = 2 / 3
-"""Share of the groups changed by a step that must improve."""
+MAX_DICE_LOSS = 0.05
+"""Largest loss of mean Dice for a threshold that separates objects better."""
 
-MAX_FALSE_POSITIVES = 0.02
-"""Largest increase of the share of empty cases with a false positive."""
-
-MIN_GROUPS = 3
-"""Number of groups with the class below which nothing is changed: a gain could be chance."""
+MAX_CLEANED = 20
+"""Largest number of foreground classes for which cleaning is tried: each setting of each class is
+applied to all cases."""
 
 CLEANINGS: tuple[tuple[str, Any], ...] = (
     ("largest_only", True),
@@ -56,8 +69,16 @@ class RuleChoice:
     after: dict[str, float]
     """The same with the chosen rule; biased upwards, because it was chosen on these cases."""
 
+    basis: dict[str, Basis] = field(default_factory=dict)
+    """Units on which each class was compared; classes in too few of them are missing."""
 
-def choose_rule(cases: PredictedCases, space: LabelSpace, groups: Sequence[str]) -> RuleChoice:
+
+def choose_rule(
+    cases: PredictedCases,
+    space: LabelSpace,
+    groups: Sequence[str],
+    objects: Mapping[str, ObjectCurve] | None = None,
+) -> RuleChoice:
     """Choose the rule that is best on validation cases; it is changed only if that clearly helps.
 
     First a threshold is chosen for each class, from counts at all thresholds of GRID in one pass;
@@ -67,10 +88,17 @@ def choose_rule(cases: PredictedCases, space: LabelSpace, groups: Sequence[str])
     least MIN_BETTER of the changed groups improve, the mean over all classes does not fall, and
     the share of false positives in cases without the class rises by at most MAX_FALSE_POSITIVES.
 
+    If fewer than MIN_UNITS groups contain a class, images are compared instead of groups; if there
+    are too few of them, quarters of images. Then no group and no image may become worse.
+
+    The threshold of a class in `objects` is chosen for its metric instead of the Dice, which may
+    fall by at most MAX_DICE_LOSS.
+
     Args:
         cases: Iterated several times with one case in memory at a time: a list, or an object that
             reads or predicts again whenever it is iterated.
         groups: Group of each case, in the same order.
+        objects: Values of a metric of objects at each threshold, by class name.
 
     Raises:
         DataError: if shapes do not fit, or values are not probabilities.
@@ -79,61 +107,28 @@ def choose_rule(cases: PredictedCases, space: LabelSpace, groups: Sequence[str])
     known = ValidationCases(cases, space, groups)
     curves = known.threshold_curves()
     default = {name: curve[GRID.index(0.5)] for name, curve in curves.items()}
-    names = [name for name in default if len(default[name].dice) >= MIN_GROUPS]
-    best = {name: _best_threshold(curves[name]) for name in names}
-    thresholds = [_Step(name, "threshold", value) for name, value in best.items() if value]
-    cleanings = [_Step(name, *change) for name in names for change in CLEANINGS]
+    basis = known.choose_units(curves)
+    best = {name: _best_threshold(curves[name]) for name in basis}
+    gains = {
+        name: curves[name][GRID.index(value)].mean - default[name].mean
+        for name, value in best.items()
+        if value and name not in (objects or {})
+    }
+    changed = sorted(gains, key=lambda name: -gains[name])[:MAX_THRESHOLDS]
+    thresholds = [_Step(name, "threshold", best[name]) for name in best if name in changed]
+    cleaned = basis if len(space.scored) <= MAX_CLEANED else ()
+    cleanings = [_Step(name, *change) for name in cleaned for change in CLEANINGS]
 
-    rule, now, lines = known.add_steps(DecisionRule(), default, thresholds, default)
+    rule, now, object_lines = known.start(curves, objects or {})
+    rule, now, lines = known.add_steps(rule, now, thresholds, default)
     rule, now, more = known.add_steps(rule, now, cleanings, default)
     return RuleChoice(
         rule=rule,
-        report=(*lines, *more, *_unchanged_lines(rule, default)),
-        before={name: score.mean for name, score in default.items() if score.dice},
-        after={name: score.mean for name, score in now.items() if score.dice},
+        report=(*object_lines, *lines, *more, *_unchanged_lines(rule, default, basis)),
+        before={name: score.mean for name, score in default.items() if score.annotated},
+        after={name: score.mean for name, score in now.items() if score.annotated},
+        basis=basis | {name: found.basis for name, found in (objects or {}).items()},
     )
-
-
-@dataclass
-class RuleScore:
-    """Counts of one class under one rule."""
-
-    groups: dict[str, Counts] = field(default_factory=dict)
-    empty_cases: int = 0
-    false_positives: int = 0
-
-    def add(self, group: str, counts: Counts) -> None:
-        self.groups[group] = self.groups[group] + counts if group in self.groups else counts
-        if not counts.truth:
-            self.empty_cases += 1
-            self.false_positives += counts.predicted > 0
-
-    @property
-    def dice(self) -> dict[str, float]:
-        """Dice of each group that contains the class."""
-        return {group: dice(own) or 0.0 for group, own in self.groups.items() if own.truth}
-
-    @property
-    def mean(self) -> float:
-        return float(np.mean(list(self.dice.values()))) if self.dice else 0.0
-
-    def has_more_false_positives(self, other: RuleScore) -> bool:
-        return self.false_positives - other.false_positives > MAX_FALSE_POSITIVES * self.empty_cases
-
-    def changes_from(self, other: RuleScore) -> list[float]:
-        """Return gain or loss of each group whose Dice changes."""
-        now, then = self.dice, other.dice
-        return [now[group] - then[group] for group in now if now[group] != then[group]]
-
-    def is_better_than(self, other: RuleScore) -> bool:
-        """Return whether the Dice is clearly higher."""
-        changes = self.changes_from(other)
-        better = sum(change > 0 for change in changes)
-        return self.mean - other.mean > MIN_GAIN and better / len(changes) >= MIN_BETTER
-
-
-RuleScores = dict[str, RuleScore]
-"""Score by name of class."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +159,8 @@ class _Step:
         better = sum(change > 0 for change in changes)
         text = (
             f"{self.name}: {words[self.key]}: mean Dice {before.mean:.4f} -> {after.mean:.4f} on "
-            f"{len(after.dice)} groups ({better} better, {len(changes) - better} worse)"
+            f"{len(after.dice)} {UNIT_NOUNS[after.unit]} ({better} better, "
+            f"{len(changes) - better} worse)"
         )
         if after.empty_cases:
             text += (
@@ -181,18 +177,66 @@ class ValidationCases:
     cases: PredictedCases
     space: LabelSpace
     groups: Sequence[str]
+    units: dict[str, Unit] = field(default_factory=dict)
+    """Unit on which each class is compared; groups if it is not listed."""
+
+    def choose_units(self, curves: Mapping[str, Sequence[RuleScore]]) -> dict[str, Basis]:
+        """Choose the unit of each class, note it in the scores, and return where there are enough.
+
+        Args:
+            curves: Result of `threshold_curves`.
+        """
+        found = {}
+        for name, scores in curves.items():
+            if (basis := choose_unit(scores[0].annotated)) is not None:
+                found[name] = basis
+                self.units[name] = basis.unit
+                for score in scores:
+                    score.unit = basis.unit
+        return found
 
     def threshold_curves(self) -> dict[str, list[RuleScore]]:
         """Score each class at each threshold of GRID, the other classes at 0.5."""
         curves = {region.name: [RuleScore() for _ in GRID] for region in self.space.scored}
-        for group, probabilities, truth in self._read():
+        for number, (group, probabilities, truth) in enumerate(self._read()):
             counted = truth != IGNORE
+            parts = list(quarters(truth.shape))
             shown = evidence_of(probabilities, self.space)
             for region, evidence in zip(self.space.scored, shown, strict=True):
-                found = counts_on_grid(evidence[counted], region.of(truth[counted]))
-                for score, counts in zip(curves[region.name], found, strict=True):
-                    score.add(group, counts)
+                in_truth = region.of(truth)
+                found = [
+                    counts_on_grid(evidence[where][valid], in_truth[where][valid], GRID)
+                    for where in parts
+                    for valid in [counted[where]]
+                ]
+                for score, counts in zip(
+                    curves[region.name], zip(*found, strict=True), strict=True
+                ):
+                    score.add(group, number, counts)
         return curves
+
+    def start(
+        self, curves: Mapping[str, Sequence[RuleScore]], objects: Mapping[str, ObjectCurve]
+    ) -> tuple[DecisionRule, RuleScores, list[str]]:
+        """Return the rule with the thresholds chosen for objects, its scores, and their lines."""
+        default = {name: curve[GRID.index(0.5)] for name, curve in curves.items()}
+        classes, lines = {}, []
+        for name, found in objects.items():
+            scores = dict(zip(GRID, curves[name], strict=True))
+            allowed = {
+                threshold: gain
+                for threshold, gain in found.clear_gains().items()
+                if scores[threshold].mean >= default[name].mean - MAX_DICE_LOSS
+                and not scores[threshold].has_more_false_positives(default[name])
+            }
+            chosen = max(allowed, key=lambda threshold: allowed[threshold], default=0.5)
+            line = found.line(name, chosen)
+            if chosen != 0.5:
+                classes[name] = ClassRule(threshold=chosen)
+                line += f" Mean Dice {default[name].mean:.4f} -> {scores[chosen].mean:.4f}."
+            lines.append(line)
+        rule = DecisionRule(classes=classes)
+        return rule, self.measure([rule])[0] if classes else default, lines
 
     def add_steps(
         self, rule: DecisionRule, now: RuleScores, steps: Sequence[_Step], default: RuleScores
@@ -216,13 +260,22 @@ class ValidationCases:
 
     def measure(self, rules: Sequence[DecisionRule]) -> list[RuleScores]:
         """Score all classes under each rule, in one pass."""
-        names = [region.name for region in self.space.scored]
-        found = [{name: RuleScore() for name in names} for _ in rules]
-        for group, probabilities, truth in self._read():
+        scored = self.space.scored
+        names = [region.name for region in scored]
+        found = [{name: RuleScore(self.units.get(name, "group")) for name in names} for _ in rules]
+        for number, (group, probabilities, truth) in enumerate(self._read()):
+            parts = list(quarters(truth.shape))
+            decided: dict[tuple[float, ...], np.ndarray] = {}
             for rule, scores in zip(rules, found, strict=True):
-                classes = apply_rule(rule, probabilities, self.space)
-                for region in self.space.scored:
-                    scores[region.name].add(group, count_overlap(classes, truth, region))
+                bare = rule.without_cleaning()
+                key = tuple(one.threshold for one in bare.for_space(self.space))
+                if key not in decided:
+                    decided[key] = apply_rule(bare, probabilities, self.space)
+                cleanings = [one.cleaning for one in rule.for_space(self.space)]
+                classes = clean_classes(decided[key], scored, cleanings)
+                counts = [count_classes(classes[part], truth[part], scored) for part in parts]
+                for name, own in zip(names, zip(*counts, strict=True), strict=True):
+                    scores[name].add(group, number, own)
         return found
 
     def _read(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
@@ -263,81 +316,28 @@ def _best_threshold(curve: Sequence[RuleScore]) -> float | None:
     return max(accepted)[-1] if accepted else None
 
 
-def _unchanged_lines(rule: DecisionRule, default: RuleScores) -> Iterator[str]:
-    """Yield a line for each class that was not changed, and one on the bias of the numbers."""
+def _unchanged_lines(
+    rule: DecisionRule, default: RuleScores, basis: Mapping[str, Basis]
+) -> Iterator[str]:
+    """Yield a line for each class that was not changed, and caveats on the numbers."""
     for name, score in default.items():
-        if len(score.dice) < MIN_GROUPS:
+        if name not in basis:
             yield (
-                f"{name}: threshold 0.5 without postprocessing; a choice requires {MIN_GROUPS} "
-                f"validation groups that contain the class, and {len(score.dice)} "
-                f"{'does' if len(score.dice) == 1 else 'do'}."
+                f"{name}: threshold 0.5 without postprocessing; a choice requires {MIN_UNITS} "
+                "validation groups, images or quarters of images that contain the class."
             )
         elif name not in rule.classes:
+            noun = UNIT_NOUNS[score.unit]
             yield (
                 f"{name}: threshold 0.5 without postprocessing (mean Dice {score.mean:.4f}); no "
-                f"change gains more than {MIN_GAIN} and improves most groups."
+                f"change gains more than {MIN_GAIN} and improves most {noun}."
+            )
+        if name in rule.classes and score.unit != "group":
+            groups = pluralize(len(score.dice_of("group")), "validation group")
+            yield (
+                f"{name}: occurs in only {groups}, so the rule was chosen on "
+                f"{basis[name].count} {UNIT_NOUNS[score.unit]}. It may not suit other groups; "
+                "--set predict.tune=false trains with threshold 0.5."
             )
     if rule.classes:
         yield "These gains were measured on the cases used to choose; expect less on other cases."
-
-
-def counts_on_grid(
-    evidence: np.ndarray, in_truth: np.ndarray, grid: Sequence[float] = GRID
-) -> Iterator[Counts]:
-    """Yield the counts of one class in one case at each threshold of the grid.
-
-    Args:
-        evidence: Result of `evidence_of` for the class.
-        grid: Increasing thresholds.
-
-    Shapes:
-        evidence, in_truth: (N,), the pixels that are counted.
-    """
-    # Thresholds have the type of the probabilities: 0.35 in float32 reaches 0.35.
-    reached = np.searchsorted(np.asarray(grid, evidence.dtype), evidence, side="right")
-    everywhere = np.bincount(reached, minlength=len(grid) + 1)
-    inside = np.bincount(reached[in_truth], minlength=len(grid) + 1)
-    for place in range(1, len(grid) + 1):
-        yield Counts(
-            overlap=int(inside[place:].sum()),
-            truth=int(inside.sum()),
-            predicted=int(everywhere[place:].sum()),
-            pixels=len(evidence),
-        )
-
-
-def evidence_of(probabilities: np.ndarray, space: LabelSpace) -> Iterator[np.ndarray]:
-    """Yield for each class (*S) the number that a pixel of the class has at least at its threshold.
-
-    The thresholds of the other classes are 0.5. Exact at 0.5; at other thresholds of exclusive
-    classes, exact up to rounding.
-    """
-    scored, likeliest = space.scored, space.decode(probabilities)
-    if space.is_exclusive:
-        most = probabilities.max(axis=0)
-        second = _second_largest(probabilities, likeliest)
-        below = np.nextafter(most.dtype.type(0.5), most.dtype.type(0))
-    for place, region in enumerate(scored, 1):
-        if space.is_exclusive:
-            own, is_likeliest = probabilities[place], likeliest == place
-            whole = own + np.where(is_likeliest, second, most)
-            odds = np.divide(own, whole, out=np.zeros_like(own), where=whole > 0)
-            yield np.where(is_likeliest, odds, np.minimum(odds, below))
-            continue
-        evidence = probabilities[place - 1].copy()
-        # Later regions cover it, each with a class that belongs to this region or does not.
-        for other, probability in zip(scored[place:], probabilities[place:], strict=True):
-            evidence[probability >= 0.5] = 1 if other.classes[0] in region.classes else -1
-        yield evidence
-
-
-def _second_largest(probabilities: np.ndarray, likeliest: np.ndarray) -> np.ndarray:
-    """Return the largest probability of all classes but the likeliest.
-
-    Shapes:
-        probabilities: (K, *S); likeliest: (*S) class indices -> (*S).
-    """
-    found = np.zeros(likeliest.shape, probabilities.dtype)
-    for index, own in enumerate(probabilities):
-        np.maximum(found, own, out=found, where=likeliest != index)
-    return found

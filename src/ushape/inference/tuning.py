@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-
-import numpy as np
+from typing import Literal
 
 from ushape import config
 from ushape.errors import ConfigError, RunError
 from ushape.formatting import reason
 from ushape.inference.decision_rule import ClassRule, DecisionRule, apply_rule, as_fractions
+from ushape.inference.object_search import (
+    ObjectMetric,
+    ValidatedCase,
+    measure_objects_by_threshold,
+)
+from ushape.inference.rule_scores import Basis
 from ushape.inference.threshold_search import choose_rule
 from ushape.inference.uncertainty import Calibration, confidence_of, fit_calibration
+from ushape.instances.label import ObjectConfig
 from ushape.io.files import read_sealed_json, write_sealed_json
 from ushape.labels import LabelSpace
-from ushape.metrics.overlap import count_overlap, dice, mean_known
+from ushape.metrics.overlap import count_classes, dice, mean_known
 from ushape.planning.run import Run
 from ushape.transforms.morphology import Cleaning
 
@@ -35,35 +41,48 @@ class Tuning:
     report: tuple[str, ...] = ()
     """Explanation, in lines."""
 
-
-@dataclass(frozen=True)
-class ValidatedCase:
-    """A validation case with its prediction."""
-
-    group: str
-    probabilities: np.ndarray
-    """(K, *S) uint8, 0 to 255."""
-
-    truth: np.ndarray
-    """(*S) class indices."""
+    basis: dict[str, Basis] = field(default_factory=dict)
+    """Validation data on which the rule of each class was chosen; empty in older runs."""
 
 
-def choose_tuning(cases: Sequence[ValidatedCase], space: LabelSpace, *, rule: bool) -> Tuning:
-    """Choose a rule if `rule` is set, and fit the calibration to its decisions."""
-    chosen, report = DecisionRule(), tuple[str, ...]()
+def choose_tuning(
+    cases: Sequence[ValidatedCase],
+    space: LabelSpace,
+    *,
+    rule: bool,
+    tune_for: Literal["dice"] | ObjectMetric | None = None,
+    how: ObjectConfig | None = None,
+) -> Tuning:
+    """Choose a rule if `rule` is set, and fit the calibration to its decisions.
+
+    Args:
+        tune_for: Metric that the thresholds are chosen for; None: as the masks suggest.
+        how: Definition of the objects of a prediction.
+    """
+    chosen, report, basis = DecisionRule(), tuple[str, ...](), dict[str, Basis]()
     if rule:
+        objects = (
+            {}
+            if tune_for == "dice"
+            else measure_objects_by_threshold(cases, space, how or ObjectConfig(), tune_for)
+        )
         pairs = [(case.probabilities, case.truth) for case in cases]
-        found = choose_rule(pairs, space, [case.group for case in cases])
-        chosen, report = found.rule, found.report
+        found = choose_rule(pairs, space, [case.group for case in cases], objects)
+        chosen, report, basis = found.rule, found.report, found.basis
     confidence, scores = [], []
     for case in cases:
         shares = as_fractions(case.probabilities)
         classes = apply_rule(chosen, shares, space)
         confidence.append(confidence_of(shares, classes, space))
-        counts = [count_overlap(classes, case.truth, region) for region in space.scored]
+        counts = count_classes(classes, case.truth, space.scored)
         scores.append(mean_known(map(dice, counts)))
     fitted = fit_calibration(confidence, scores)
-    return Tuning(rule=chosen, calibrations=(fitted,) if fitted else (), report=report)
+    return Tuning(
+        rule=chosen,
+        calibrations=(fitted,) if fitted else (),
+        report=report,
+        basis=basis,
+    )
 
 
 def join_tunings(tunings: Sequence[Tuning]) -> Tuning:

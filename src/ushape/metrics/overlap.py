@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -44,6 +44,34 @@ def count_overlap(predicted: np.ndarray, truth: np.ndarray, region: Region) -> C
         predicted, truth: (*S) class indices.
     """
     return count_masks(region.of(predicted), region.of(truth), truth != IGNORE)
+
+
+def count_classes(
+    predicted: np.ndarray, truth: np.ndarray, scored: Sequence[Region]
+) -> list[Counts]:
+    """Count the pixels of each class or region as `count_overlap` does, in one pass over classes.
+
+    Shapes:
+        predicted, truth: (*S) uint8 class indices.
+    """
+    if any(len(region.classes) > 1 for region in scored):
+        return [count_overlap(predicted, truth, region) for region in scored]
+    counted = truth != IGNORE
+    own, found = truth[counted], predicted[counted]
+    overlap, in_truth, in_predicted = (
+        np.bincount(classes, minlength=IGNORE + 1).tolist()
+        for classes in (own[own == found], own, found)
+    )
+    return [
+        Counts(
+            overlap=overlap[index],
+            truth=in_truth[index],
+            predicted=in_predicted[index],
+            pixels=len(own),
+        )
+        for region in scored
+        for index in region.classes
+    ]
 
 
 def count_masks(predicted: np.ndarray, truth: np.ndarray, counted: np.ndarray) -> Counts:

@@ -14,6 +14,7 @@ from ushape.data.scan import DatasetStats, writes_as_stored
 from ushape.data.split_file import load_given_splits
 from ushape.data.splits import Splits, split_dataset
 from ushape.errors import DataError, PlanError
+from ushape.inference.object_search import MANY_OBJECTS, MAX_OBJECT_PX
 from ushape.metrics.topology import MAX_TOPOLOGY_PX, MIN_CELL_FRACTION
 from ushape.models import network_sizes
 from ushape.planning.fingerprint import Fingerprint, take_fingerprint
@@ -197,6 +198,8 @@ def _measure_time(
         fingerprint, len(stats.space.scored), [shapes[case_id] for case_id in splits.test]
     )
     evaluation_s += expected_baselines_s([shapes[case_id] for case_id in splits.train])
+    if fingerprint.objects_per_case > MANY_OBJECTS and recipe.predict.tune_for != "dice":
+        evaluation_s += expected_objects_s([shapes[case_id] for case_id in splits.validation])
     before_s = elapsed_s()
     parts = 1.0 if recipe.start_from is None else 1 + 2 * TRIAL_SHARE
     return TimeBudget(
@@ -243,6 +246,12 @@ def expected_baselines_s(shapes: Sequence[tuple[int, ...]]) -> float:
     reading_s, pixel_s = 0.02, 20e-9
     step = max(1, math.ceil(len(shapes) / BASELINE_CASES))
     return sum(reading_s + pixel_s * math.prod(shape) for shape in shapes[::step])
+
+
+def expected_objects_s(shapes: Sequence[tuple[int, ...]]) -> float:
+    """Estimate the seconds for choosing a threshold that separates objects in validation cases."""
+    pixel_s = 3e-6  # All thresholds: as the topology of as many, without its warping error.
+    return pixel_s * min(sum(map(math.prod, shapes)), MAX_OBJECT_PX)
 
 
 def _common_encoding(stats: DatasetStats) -> MaskEncoding:

@@ -173,6 +173,10 @@ class PredictConfig:
     """Whether to choose thresholds and postprocessing on the validation cases after training,
     where they clearly help."""
 
+    tune_for: Literal["dice", "object_f1", "rand"] | None = None
+    """Metric that the thresholds are chosen for: Dice, object F1 or V_rand. null: Dice, except for
+    masks of many touching objects: object F1, or V_rand if they fill 2D images."""
+
     objects: ObjectConfig = field(default_factory=ObjectConfig)
     """Definition of a single object, for instances, contours and tables."""
 
@@ -282,7 +286,7 @@ _RARE_KEYS_OF_SECTION = {
     "loss": "smooth focal_gamma tversky_alpha tversky_beta",
     "train": "steps_per_epoch momentum warmup_fraction warmup_steps patience_on keep_epochs "
     "validation_cases channels_last keep_memory workers",
-    "predict": "mirror_axes",
+    "predict": "mirror_axes tune_for",
 }
 RARE_KEYS = {"code", "settings_file"} | {
     f"{section}.{key}" for section, keys in _RARE_KEYS_OF_SECTION.items() for key in keys.split()

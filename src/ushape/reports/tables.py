@@ -145,13 +145,20 @@ def topology_table(summary: Summary) -> TextTable:
     """Return the topology metrics, each at its optimal threshold and for the predicted masks."""
     return TextTable(
         title="Topology of cells and membranes",
-        columns=["metric", "at optimal threshold", "optimal threshold", "predicted masks"],
+        columns=[
+            "metric",
+            "predicted masks",
+            "at threshold 0.5",
+            "at optimal threshold",
+            "optimal threshold",
+        ],
         rows=[
             [
                 metric_name(name).text,
+                f"{best.at_rule:.4f}",
+                "" if best.at_default is None else f"{best.at_default:.4f}",
                 f"{best.value:.4f}",
                 f"{best.threshold:.2f}",
-                f"{best.at_rule:.4f}",
             ]
             for name, best in summary.topology.items()
         ],

@@ -18,7 +18,7 @@ from ushape.errors import RunError
 from ushape.inference.ensemble import sample_probabilities
 from ushape.labels import IGNORE, LabelSpace
 from ushape.losses import build_loss
-from ushape.metrics.overlap import Counts, count_overlap, dice
+from ushape.metrics.overlap import Counts, count_classes, dice
 from ushape.models import build_model
 from ushape.planning.hardware import memory_format
 from ushape.planning.plan import Plan
@@ -128,11 +128,11 @@ class SegmentationModule(lightning.LightningModule):
         row = self._group_index[sample.case.group]
         entropy = cross_entropy_sum(found, sample.classes, space)
         self._cross_entropy += torch.tensor(entropy, device=self.device)
-        for place, region in enumerate(space.scored):
-            counts = count_overlap(classes, sample.classes, region)
-            self._counts[row, place] += torch.tensor(
-                [counts.overlap, counts.truth, counts.predicted, counts.pixels], device=self.device
-            )
+        counts = count_classes(classes, sample.classes, space.scored)
+        self._counts[row] += torch.tensor(
+            [[own.overlap, own.truth, own.predicted, own.pixels] for own in counts],
+            device=self.device,
+        )
 
     def on_validation_epoch_end(self) -> None:
         counts = self.trainer.strategy.reduce(self._counts, reduce_op="sum").long().tolist()

@@ -7,6 +7,7 @@ from hypothesis.extra.numpy import arrays
 from probabilities import BINARY, NESTED, SPACES, TENTHS, THREE, probabilities_for, softmax
 from ushape.errors import DataError
 from ushape.inference.decision_rule import ClassRule, DecisionRule, apply_rule
+from ushape.inference.rule_scores import Basis
 from ushape.inference.threshold_search import GRID, ValidationCases, choose_rule
 from ushape.labels import IGNORE
 from ushape.metrics.overlap import count_overlap, dice
@@ -39,16 +40,52 @@ def test_choose_rule_of_a_threshold_by_hand():
     assert "less on other cases" in chosen.report[-1]
 
 
-def test_choose_rule_pools_groups_and_requires_three():
-    cases = [faint(0.3)] * 4
-    chosen = choose_rule(cases, BINARY, ["a", "a", "b", "b"])
+def test_choose_rule_compares_images_if_fewer_than_three_groups_contain_the_class():
+    chosen = choose_rule([faint(0.3)] * 4, BINARY, ["a", "a", "b", "b"])
+    assert chosen.rule.of("lesion").threshold == 0.3
+    assert chosen.basis == {"lesion": Basis(unit="image", count=4)}
+    assert "on 4 images (4 better, 0 worse)" in chosen.report[0]
+    assert "lesion: occurs in only 2 validation groups" in chosen.report[1]
+
+
+def test_choose_rule_of_images_makes_no_group_worse():
+    # At 0.35, 40 pixels more are found in each image of group a, and 30 false ones in that of b.
+    cases = [faint(0.4)] * 3 + [faint(0.9, noise=0.4, noisy=30)]
+    assert choose_rule(cases, BINARY, list("abcd")).rule.of("lesion").threshold == 0.4
+    assert choose_rule(cases, BINARY, list("aaab")).rule == DecisionRule()
+
+
+def test_choose_rule_compares_quarters_of_a_single_image():
+    truth = np.zeros((20, 20), np.uint8)
+    truth[6:14, 6:14] = 1  # A part in each quarter.
+    probabilities = np.where(truth, 0.32, 0.1).astype(np.float32)[None]
+    chosen = choose_rule([(probabilities, truth)], BINARY, ["a"])
+    assert chosen.rule.of("lesion").threshold == 0.3
+    assert chosen.basis == {"lesion": Basis(unit="quarter", count=4)}
+    assert "on 4 quarters of images" in chosen.report[0]
+    truth[:10], truth[:, :10] = 0, 0  # In one quarter only.
+    chosen = choose_rule([(probabilities, truth)], BINARY, ["a"])
     assert chosen.rule == DecisionRule()
+    assert chosen.basis == {}
     assert chosen.report == (
-        "lesion: threshold 0.5 without postprocessing; a choice requires 3 validation groups that "
-        "contain the class, and 2 do.",
+        "lesion: threshold 0.5 without postprocessing; a choice requires 3 validation groups, "
+        "images or quarters of images that contain the class.",
     )
+
+
+def test_choose_rule_ignores_noise_of_few_images():
+    """Probabilities that do not depend on the truth do not change the rule."""
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        truth = (rng.random((4, 16, 16)) < 0.3).astype(np.uint8)
+        guess = np.where(truth, 0.6, 0.4) + rng.normal(0, 0.05, truth.shape)
+        cases = [(own[None].astype(np.float32), of) for own, of in zip(guess, truth, strict=True)]
+        assert choose_rule(cases, BINARY, ["a"] * 4).rule.of("lesion").threshold == 0.5
+
+
+def test_choose_rule_pools_groups():
     # Pooled: 40 of 40 + 60 found: 2*40 / (40 + 100), not the mean of 1 and 0.
-    pooled = choose_rule([faint(0.9), faint(0.1, 60)], BINARY, ["a", "a"])
+    pooled = choose_rule([faint(0.9), faint(0.1, 60)] * 3, BINARY, list("aabbcc"))
     assert pooled.before == {"lesion": pytest.approx(80 / 140)}
 
 
