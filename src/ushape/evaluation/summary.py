@@ -14,12 +14,15 @@ from ushape.evaluation.baselines import BaselineName
 from ushape.evaluation.class_scores import BaselineScores, ClassScores, Mean
 from ushape.evaluation.pixel_counts import Confusion, join_curves
 from ushape.evaluation.scores import CaseScore, pool_groups
-from ushape.evaluation.verdict import describe_class
+from ushape.evaluation.verdict import describe_class, describe_classes
 from ushape.formatting import pluralize
 from ushape.metrics import METRICS
 from ushape.metrics.overlap import CASE_KINDS
 from ushape.metrics.probability import Reliability
 from ushape.metrics.stats import RELIABLE_FROM, bootstrap_mean
+
+MAX_DESCRIBED = 12
+"""Largest number of classes that the verdict describes one by one."""
 
 DISTANCES = ("hausdorff95", "average_surface_distance")
 """Metrics that have the unit of the summary."""
@@ -103,7 +106,15 @@ class Summary:
     @property
     def verdict(self) -> str:
         """Main results in a few sentences."""
-        text = " ".join(self._describe(own) for own in self.classes)
+        if len(self.classes) > MAX_DESCRIBED:
+            text = describe_classes(
+                self.classes,
+                noun=self.group_noun,
+                cases=self.cases,
+                seen_cases=self.seen_cases,
+            )
+        else:
+            text = " ".join(self._describe(own) for own in self.classes)
         text += f" The pixel error is {self.pixel_error:.4f}."
         if self.topology and all(b.is_exceeded for o in self.classes if (b := o.best_baseline)):
             rand, information = self.topology["rand"], self.topology["information"]

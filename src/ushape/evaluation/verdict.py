@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ushape.evaluation.baselines import BASELINE_TEXTS
 from ushape.evaluation.class_scores import ClassScores
 from ushape.formatting import group_label, pluralize
@@ -27,6 +29,30 @@ def describe_class(own: ClassScores, *, noun: str, cases: int, seen_cases: int) 
     if own.missed_groups:
         text += f" In {own.missed_groups} of {groups}, {own.name} was not found."
     return text + _false_positive_text(own) + _baseline_text(own, noun)
+
+
+def describe_classes(
+    classes: Sequence[ClassScores], *, noun: str, cases: int, seen_cases: int
+) -> str:
+    """Return the result of many classes in a few sentences, without a sentence for each."""
+    known = sorted((own.mean_dice, own.name) for own in classes if own.mean_dice is not None)
+    if not known:
+        return f"None of the {len(classes)} classes is annotated, so the Dice is undefined."
+    (low, worst), (high, best) = known[0], known[-1]
+    context = f"on {noun} not used in training"
+    if seen_cases:
+        context = f"({seen_cases} of {cases} images were used in training or validation)"
+    mean = sum(value for value, _ in known) / len(known)
+    text = (
+        f"The mean Dice of {len(known)} classes {context} is {mean:.3f}: from {low:.3f} ({worst}) "
+        f"to {high:.3f} ({best})."
+    )
+    if len(known) < len(classes):
+        text += f" Not annotated in these images: {pluralize(len(classes) - len(known), 'class')}."
+    trivial = sum(not one.is_exceeded for own in classes if (one := own.best_baseline))
+    if trivial:
+        text += f" No better than a trivial baseline: {pluralize(trivial, 'class')}."
+    return text
 
 
 def _baseline_text(own: ClassScores, noun: str) -> str:

@@ -24,13 +24,15 @@ def counts_on_grid(
     """
     # Thresholds have the type of the probabilities: 0.35 in float32 reaches 0.35.
     reached = np.searchsorted(np.asarray(grid, evidence.dtype), evidence, side="right")
-    everywhere = np.bincount(reached, minlength=len(grid) + 1)
-    inside = np.bincount(reached[in_truth], minlength=len(grid) + 1)
+    everywhere, inside = (
+        np.bincount(own, minlength=len(grid) + 1)[::-1].cumsum()[::-1].tolist()
+        for own in (reached, reached[in_truth])
+    )
     for place in range(1, len(grid) + 1):
         yield Counts(
-            overlap=int(inside[place:].sum()),
-            truth=int(inside.sum()),
-            predicted=int(everywhere[place:].sum()),
+            overlap=inside[place],
+            truth=inside[0],
+            predicted=everywhere[place],
             pixels=len(evidence),
         )
 

@@ -23,7 +23,7 @@ from ushape.inference.rule_scores import (
 )
 from ushape.instances.label import ObjectConfig, by_class, label_objects
 from ushape.labels import IGNORE, LabelSpace, Region
-from ushape.metrics.instance import count_objects
+from ushape.metrics.instance import MANY_OBJECTS, MAX_OBJECT_PX, count_objects
 from ushape.metrics.topology import (
     MIN_CELL_FRACTION,
     contingency_table,
@@ -43,18 +43,11 @@ OBJECT_THRESHOLDS = tuple(tenths / 10 for tenths in range(1, 10))
 TOUCHING_PX = 4
 """Largest gap in pixels between objects that touch, or nearly so."""
 
-MANY_OBJECTS = 10
-"""Mean number of objects of a case above which there are many."""
-
 MOSTLY_TOUCHING = 0.5
 """Share of the objects that touch another one from which objects are hard to separate."""
 
 MAX_COMPARED = 10
 """Largest number of cases in which gaps between objects are measured."""
-
-MAX_OBJECT_PX = 2_000_000
-"""Largest number of pixels on which objects are compared at all thresholds (about 10 s); if there
-are more, cases are left out evenly."""
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,9 @@ MAX_THRESHOLDS = 10
 MAX_DICE_LOSS = 0.05
 """Largest loss of mean Dice for a threshold that separates objects better."""
 
+MAX_LINES = 5
+"""Largest number of classes for each reason that are listed as not changed."""
+
 MAX_CLEANED = 20
 """Largest number of foreground classes for which cleaning is tried: each setting of each class is
 applied to all cases."""
@@ -320,18 +323,23 @@ def _unchanged_lines(
     rule: DecisionRule, default: RuleScores, basis: Mapping[str, Basis]
 ) -> Iterator[str]:
     """Yield a line for each class that was not changed, and caveats on the numbers."""
+    unknown = [name for name in default if name not in basis]
+    unchanged = [name for name in basis if name not in rule.classes]
+    for name in unknown[:MAX_LINES]:
+        yield (
+            f"{name}: threshold 0.5 without postprocessing; a choice requires {MIN_UNITS} "
+            "validation groups, images or quarters of images that contain the class."
+        )
+    for name in unchanged[:MAX_LINES]:
+        score = default[name]
+        yield (
+            f"{name}: threshold 0.5 without postprocessing (mean Dice {score.mean:.4f}); no "
+            f"change gains more than {MIN_GAIN} and improves most {UNIT_NOUNS[score.unit]}."
+        )
+    more = len(unknown[MAX_LINES:]) + len(unchanged[MAX_LINES:])
+    if more:
+        yield f"The same applies to {pluralize(more, 'further class')}."
     for name, score in default.items():
-        if name not in basis:
-            yield (
-                f"{name}: threshold 0.5 without postprocessing; a choice requires {MIN_UNITS} "
-                "validation groups, images or quarters of images that contain the class."
-            )
-        elif name not in rule.classes:
-            noun = UNIT_NOUNS[score.unit]
-            yield (
-                f"{name}: threshold 0.5 without postprocessing (mean Dice {score.mean:.4f}); no "
-                f"change gains more than {MIN_GAIN} and improves most {noun}."
-            )
         if name in rule.classes and score.unit != "group":
             groups = pluralize(len(score.dice_of("group")), "validation group")
             yield (

@@ -297,12 +297,15 @@ class LabelSpace:
         import torch
 
         pixels = label_map.numpy()
-        if self.is_exclusive:
-            shown = [pixels == index for index in range(len(self.values))]
+        is_known = pixels != IGNORE
+        weight = is_known[None].astype(np.float32)
+        if self.is_exclusive:  # One pass, however many classes there are.
+            target = np.zeros((len(self.values), pixels.size), dtype=np.float32)
+            places = np.flatnonzero(is_known)
+            target[pixels.ravel()[places], places] = 1
+            target = target.reshape(-1, *pixels.shape)
         else:
-            shown = [region.of(pixels) for region in self.scored]
-        target = np.stack(shown).astype(np.float32)
-        weight = (pixels[None] != IGNORE).astype(np.float32)
+            target = np.stack([region.of(pixels) for region in self.scored]).astype(np.float32)
         return torch.from_numpy(target), torch.from_numpy(weight)
 
     def probabilities(self, logits: Tensor) -> Tensor:

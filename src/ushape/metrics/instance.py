@@ -18,6 +18,13 @@ MAX_LABEL = 2**31 - 1
 IOU_THRESHOLDS = tuple(step / 20 for step in range(10, 20))
 """0.5, 0.55, ..., 0.95, each the nearest double, so that an IoU of 3/5 is not above 0.6."""
 
+MANY_OBJECTS = 10
+"""Mean number of objects of a case above which there are many."""
+
+MAX_OBJECT_PX = 2_000_000
+"""Largest number of pixels on which objects are compared at all thresholds (about 10 s); if there
+are more, cases are left out evenly."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectCounts:

@@ -14,7 +14,7 @@ from ushape.data.scan import DatasetStats, writes_as_stored
 from ushape.data.split_file import load_given_splits
 from ushape.data.splits import Splits, split_dataset
 from ushape.errors import DataError, PlanError
-from ushape.inference.object_search import MANY_OBJECTS, MAX_OBJECT_PX
+from ushape.metrics.instance import MANY_OBJECTS, MAX_OBJECT_PX
 from ushape.metrics.topology import MAX_TOPOLOGY_PX, MIN_CELL_FRACTION
 from ushape.models import network_sizes
 from ushape.planning.fingerprint import Fingerprint, take_fingerprint

@@ -51,7 +51,7 @@ def test_verdicts_have_the_stored_wording(golden):
     ]
     both = [*many, *(made_score(one.case, 0.5 + 0.01 * n, "edema") for n, one in enumerate(many))]
     empty = [made_score("a", 0, truth=0, predicted=0), made_score("b", 0, truth=0)]
-    best = BestScore(value=0.97, threshold=0.35, at_rule=0.88, images=12)
+    best = BestScore(value=0.97, threshold=0.35, at_rule=0.88, images=12, at_default=0.86)
     topology = {"rand": best, "information": replace(best, value=0.98)}
     summaries = {
         "reliable": summarize(many, noun="patients"),
@@ -138,3 +138,22 @@ def test_break_down_uses_columns_with_few_values():
     assert table.title == "By scanner"
     assert table.rows[0] == ["A", "cell", "10", "10", "0.000", "0.000 to 0.000", "10"]
     assert table.rows[1] == ["B", "cell", "10", "10", "1.000", "1.000 to 1.000", "0"]
+
+
+def test_summary_verdict_of_many_classes_names_the_best_and_the_worst():
+    # Dice 0.1 to 0.9 and three times 1; the last class does not occur.
+    sizes = [(min(index, 10), 10, 10) for index in range(1, 13)] + [(0, 0, 0)]
+    scores = [
+        CaseScore(
+            case="a",
+            group="a",
+            class_name=f"class {index}",
+            counts=Counts(overlap=overlap, truth=truth, predicted=predicted, pixels=100),
+            pixel_error=0.25,
+        )
+        for index, (overlap, truth, predicted) in enumerate(sizes, 1)
+    ]
+    assert summarize(scores, noun="images").verdict == (
+        "The mean Dice of 12 classes on images not used in training is 0.625: from 0.100 (class 1) "
+        "to 1.000 (class 12). Not annotated in these images: 1 class. The pixel error is 0.2500."
+    )

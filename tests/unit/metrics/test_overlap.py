@@ -8,6 +8,7 @@ from ushape.metrics.overlap import (
     Counts,
     balanced_accuracy,
     case_kind,
+    count_classes,
     count_overlap,
     dice,
     iou,
@@ -104,3 +105,14 @@ def test_pixel_error_of_a_fully_ignored_mask_is_0():
 def test_mean_known_leaves_out_undefined_values():
     assert mean_known([0.5, None, 1.0]) == 0.75
     assert mean_known([None]) is None
+
+
+def test_count_classes_equals_count_overlap_of_each_class():
+    rng = np.random.default_rng(0)
+    predicted, truth = rng.integers(0, 4, (2, 20, 20)).astype(np.uint8)
+    truth[:4] = IGNORE
+    single = [Region(name=str(index), classes=(index,)) for index in (1, 2, 3)]
+    nested = [Region(name="all", classes=(1, 2, 3)), Region(name="core", classes=(3,))]
+    for scored in (single, nested):
+        expected = [count_overlap(predicted, truth, region) for region in scored]
+        assert count_classes(predicted, truth, scored) == expected

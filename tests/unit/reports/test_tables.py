@@ -63,10 +63,10 @@ def test_mean_tables_have_names_and_units_and_no_undefined_rows():
 
 
 def test_topology_table_states_the_optimal_threshold():
-    best = BestScore(value=0.97, threshold=0.35, at_rule=0.88, images=1)
+    best = BestScore(value=0.97, threshold=0.35, at_rule=0.88, images=1, at_default=0.86)
     summary = replace(summarize(score("a", 5, 5), noun="images"), topology={"rand": best})
     table = topology_table(summary)
-    assert table.rows == [["V_rand", "0.9700", "0.35", "0.8800"]]
+    assert table.rows == [["V_rand", "0.8800", "0.8600", "0.9700", "0.35"]]
     assert table.note == ""
     many = replace(summary, cases=40)
     assert topology_table(many).note == "Computed for 1 of the 40 images."
