@@ -29,7 +29,7 @@ from ushape.planning.weights import read_shapes, read_weights
 PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 """First bytes of the files that torch.save writes: a zip archive or a pickle."""
 
-COPY_AGAIN = "Copy the file again."
+OTHER_FILE = "Name the folder of a run, or an intact file of weights (.safetensors)."
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,14 @@ def adopt_network(recipe: Recipe) -> Recipe:
     Settings of the network in which the recipe differs from the defaults are kept.
 
     Raises:
-        RunError: if there are no weights to start from.
+        RunError: if there are no weights to start from, or if they are damaged.
         ConfigError: if a setting of the network does not fit the weights of the run.
     """
     if recipe.start_from is None:
         return recipe
     recipe = replace(recipe, start_from=str(real_path(Path(recipe.start_from))))
     source = Source.find(recipe.start_from or "")
+    read_shapes(source.weights_path, OTHER_FILE)  # A damaged file is refused before data are read.
     plan = source.load_plan()
     if plan is None:
         return recipe
@@ -131,7 +132,7 @@ def refuse_other_dimensions(recipe: Recipe, dims: int) -> None:
     if recipe.start_from is None:
         return
     path = Source.find(recipe.start_from).weights_path
-    found = {len(shape) - 2 for shape in read_shapes(path, COPY_AGAIN).values() if len(shape) > 3}
+    found = {len(shape) - 2 for shape in read_shapes(path, OTHER_FILE).values() if len(shape) > 3}
     if found and dims not in found:
         raise PlanError(
             f"{path} contains the weights of a {max(found)}D network, but the images have {dims} "
@@ -174,9 +175,9 @@ def describe_start(
         f"which of them are trained on. {start.warning}".strip(),
         fact=f"SHA-256 of the file: {start.checksum}",
         alternative="a training from random weights, without --from",
-        source="Features of related images save most of a short training, and rarely harm "
-        "(Raghu et al. 2019, arXiv 1902.07208); each trial has an eighth of the training's steps, "
-        "and the higher validation Dice decides.",
+        source="Earlier weights mainly speed up the convergence (Raghu et al. 2019, arXiv "
+        "1902.07208), and those of different images can be worse than random ones. Each trial has "
+        "an eighth of the training's steps, and the higher validation Dice decides.",
     )
     return start, [result]
 
@@ -241,7 +242,7 @@ def _transfer(source: Source, recipe: Recipe, channels: int, space: LabelSpace) 
         fresh = build_model(recipe.network, channels, space.channels).state_dict()
     plan = source.load_plan()
     found = transfer_weights(
-        read_weights(path, COPY_AGAIN),
+        read_weights(path, OTHER_FILE),
         fresh,
         recipe.network,
         channels,

@@ -167,11 +167,11 @@ def test_weights_that_are_not_finite_are_refused(cells, tmp_path, value):
         plan_from(cells, path, "network.widths=[4,8]", "network.norm=instance")
 
 
-def test_damaged_weights_are_refused(cells, tmp_path):
+def test_damaged_weights_are_refused_before_data_are_read(tmp_path):
     path = bare_weights(tmp_path / "other.safetensors")
     path.write_bytes(path.read_bytes()[:-100])
     with raises_code(RunError, "damaged_weights"):
-        plan_from(cells, path)
+        TrainOptions.resolve(start_from=path)
 
 
 def test_pickles_are_refused_with_the_way_to_convert_them(tmp_path):
