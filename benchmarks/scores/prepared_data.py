@@ -73,6 +73,15 @@ class PreparedData:
     table: Path
     """Table of the cases with the split."""
 
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """Arguments of `ushape train` and `ushape plan`: the table, and the values of the masks.
+
+        Older commits take many gray values for soft edges.
+        """
+        values = ",".join(str(value) for value in self.values)
+        return str(self.table), "--set", f"labels.values=[{values}]"
+
 
 def prepare(name: str, work: Path, seed: int, data: Path = DATA) -> PreparedData:
     """Prepare a data set once, and split it; both are reused if they exist.

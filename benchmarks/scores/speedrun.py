@@ -179,7 +179,7 @@ def prepare_for_all(
             for variant in variants:
                 accepted = prepared.table.with_suffix(f".{variant.commit}")
                 if not accepted.exists():
-                    call(variant, ["plan", str(prepared.table), "--minutes", "1"])
+                    call(variant, ["plan", *prepared.arguments, "--minutes", "1"])
                     accepted.touch()
             return prepared
         except FailedCommandError as error:
@@ -198,7 +198,7 @@ def train_and_score(
     with tempfile.TemporaryDirectory(prefix="run-", dir=work) as folder:
         run, masks = Path(folder) / "run", Path(folder) / "masks"
         started = time.time()
-        arguments = ["train", str(prepared.table), "-o", str(run), "--minutes", f"{minutes:g}"]
+        arguments = ["train", *prepared.arguments, "-o", str(run), "--minutes", f"{minutes:g}"]
         settings = [part for setting in variant.settings for part in ("--set", setting)]
         call(variant, [*arguments, "--seed", str(seed), *settings])
         wall_s = time.time() - started

@@ -42,9 +42,13 @@ def _print_table(
         own = [one for one in results if one["data"] == name]
         runs = {(one["side"], one["seed"]): one for one in own if "error" not in one}
         seeds = sorted({seed for _, seed in runs if {("a", seed), ("b", seed)} <= runs.keys()})
+        failed = {
+            (one["side"], one["seed"]): one["error"]
+            for one in own
+            if "error" in one and (one["side"], one["seed"]) not in runs
+        }
+        notes += [f"{name}, {side}, seed {seed}: {text}" for (side, seed), text in failed.items()]
         if not seeds:
-            failed = [one for one in own if "error" in one]
-            notes.append(f"{name}: {failed[-1]['error'] if failed else 'one side is missing'}")
             continue
         pairs = [[runs[side, seed] for seed in seeds] for side in ("a", "b")]
         losses[name] = np.array([[1 - one["dice"] for one in side] for side in pairs])
@@ -61,6 +65,8 @@ def _print_table(
             f"\nGeometric mean of the ratios of {len(losses)} sets: **{ratio:.3f}** "
             f"[{low:.3f}, {high:.3f}] (95 %, resampled over sets and seeds)."
         )
+        worst = max(losses, key=lambda name: _log_ratio(losses[name]))
+        print(f"Largest ratio: {loss_ratio({worst: losses[worst]}):.3f} ({worst}).")
     loads = [one["load"] for one in results if "load" in one]
     if loads:
         print(f"Load average before each training: {min(loads):.1f} to {max(loads):.1f}.")
