@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -37,10 +38,14 @@ class Confusion:
         total = np.add(self.counts, other.counts).tolist()
         return Confusion(names=self.names, counts=tuple(map(tuple, total)))
 
-    @property
+    @cached_property
     def shares(self) -> list[list[float | None]]:
         """Counts as fractions of the pixels of the true class; None for a class without any."""
-        return [[n / sum(row) if any(row) else None for n in row] for row in self.counts]
+        totals = [sum(row) for row in self.counts]  # Once: pages read each of K x K shares.
+        return [
+            [count / total if total else None for count in row]
+            for row, total in zip(self.counts, totals, strict=True)
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
