@@ -77,13 +77,13 @@ class ObjectCurve:
         """Return the mean over units at a threshold."""
         return float(np.mean(list(self.values[threshold].values())))
 
-    def clear_gains(self) -> dict[float, float]:
-        """Return the gain of each threshold that is clearly better than 0.5."""
-        default, found = self.values[0.5], {}
+    def clear_gains(self) -> list[float]:
+        """Return the thresholds that are clearly better than 0.5."""
+        default, found = self.values[0.5], []
         for threshold, own in self.values.items():
             changes = [own[key] - default[key] for key in own if own[key] != default[key]]
             if is_clear_gain(changes, len(own)):
-                found[threshold] = self.mean(threshold) - self.mean(0.5)
+                found.append(threshold)
         return found
 
     def line(self, name: str, threshold: float) -> str:

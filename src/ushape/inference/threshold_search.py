@@ -37,8 +37,8 @@ SIZES_PX = (4, 16, 64, 256, 1024, 4096)
 MAX_THRESHOLDS = 10
 """Largest number of classes whose threshold is changed, those with the largest gain."""
 
-MAX_DICE_LOSS = 0.05
-"""Largest loss of mean Dice for a threshold that separates objects better."""
+MAX_DICE_ERROR = 1.1
+"""Largest ratio of 1 - Dice, against that at 0.5, at a threshold that separates objects better."""
 
 MAX_LINES = 5
 """Largest number of classes for each reason that are listed as not changed."""
@@ -226,13 +226,14 @@ class ValidationCases:
         classes, lines = {}, []
         for name, found in objects.items():
             scores = dict(zip(GRID, curves[name], strict=True))
-            allowed = {
-                threshold: gain
-                for threshold, gain in found.clear_gains().items()
-                if scores[threshold].mean >= default[name].mean - MAX_DICE_LOSS
+            largest = MAX_DICE_ERROR * (1 - default[name].mean)
+            allowed = [
+                threshold
+                for threshold in found.clear_gains()
+                if 1 - scores[threshold].mean <= largest
                 and not scores[threshold].has_more_false_positives(default[name])
-            }
-            chosen = max(allowed, key=lambda threshold: allowed[threshold], default=0.5)
+            ]
+            chosen = max(allowed, key=found.mean, default=0.5)
             line = found.line(name, chosen)
             if chosen != 0.5:
                 classes[name] = ClassRule(threshold=chosen)
