@@ -149,7 +149,9 @@ def test_loss_of_extreme_logits_and_empty_masks_is_finite(
 ):
     target, weight = case
     if is_empty:
-        target, weight = (torch.stack([v, v]) for v in space.encode(torch.zeros(6, 7)))
+        target, weight = (
+            torch.stack([v, v]) for v in space.encode(torch.zeros(6, 7, dtype=torch.uint8))
+        )
     logits = (scale * (2 * target - 1)).requires_grad_()
     value = LOSSES[name](space, LossConfig(smooth=smooth))(logits, target, weight)
     value.backward()
