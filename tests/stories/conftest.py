@@ -33,9 +33,9 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(cells: Path, tiny, tmp_path_factory: pytest.TempPathFactory, ushape) -> Path:
-    """A finished run on the cells."""
+    """A finished run on the cells, with a threshold of 0.5."""
     run = tmp_path_factory.mktemp("runs") / "cells"
-    ended = ushape("train", cells, "-o", run, "--epochs", 2, *tiny)
+    ended = ushape("train", cells, "-o", run, "--epochs", 2, *tiny, "--set", "predict.tune=false")
     assert ended.code == 0, ended.error
     return run
 
