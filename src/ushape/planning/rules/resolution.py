@@ -15,7 +15,7 @@ PIXELS_PER_S = {"cpu": 0.7e6, "mps": 5e6, "cuda": 40e6}
 """Assumed training speed before it is measured: per core on a CPU (21 patches of 256 x 256 pixels
 per second on two cores), per device otherwise (an estimate)."""
 
-STEM_SPEEDUP = 3.5
+STEM_SPEEDUP = 3.0
 """Pixels per second with a stem of factor 2, relative to those without (benchmarks/speedrun.md)."""
 
 SHORT_STEPS = 20_000
