@@ -102,8 +102,8 @@ def choose_network(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
         source="Levels are added until the coarsest is 16 pixels wide (volumes: 8), up to 6. One "
         "more level did not improve the Dice on any data set, even if objects were as large as the "
         "receptive field. On a CPU, a narrower network with more steps has a higher Dice in the "
-        "same time (benchmarks/plan.md). Blocks of pixels make steps about three times as fast, which "
-        "is worth more than the finest level in a short training (benchmarks/speedrun.md).",
+        "same time (benchmarks/plan.md). Blocks of pixels make steps about three times as fast, "
+        "which is worth more than the finest level in a short training (benchmarks/speedrun.md).",
     )
 
 
