@@ -6,14 +6,20 @@ forked, each command imports torch, which takes some seconds.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NoReturn
+
+import pytest
 
 from ushape.errors import UshapeError
 
@@ -89,3 +95,17 @@ def _be_the_command(arguments: list[str], cwd: Path, output: Path, error: Path) 
 
 def _code_path(error: Path) -> Path:
     return error.with_suffix(".code")
+
+
+def wait_for(
+    is_reached: Callable[[], bool], process: subprocess.Popen[str], limit_s: float = 120
+) -> None:
+    """Wait until a condition holds; the test fails if the process ends before."""
+    deadline = time.monotonic() + limit_s
+    while not is_reached():
+        if process.poll() is not None and not is_reached():
+            assert process.stdout is not None
+            pytest.fail(f"ended too early:\n{process.stdout.read()}")
+        assert time.monotonic() < deadline
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.02)

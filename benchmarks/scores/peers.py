@@ -28,8 +28,16 @@ from typing import Any
 
 import numpy as np
 from peer_training import PEERS
-from prepared_data import DATA, NAMES, PreparedData, mean_dice, prepare, read_mask_classes
-from speedrun import FailedCommandError, Variant, checked_out, read_results, train_and_score
+from prepared_data import PreparedData, mean_dice, prepare, read_mask_classes
+from speedrun import (
+    FailedCommandError,
+    Variant,
+    add_common_options,
+    append_result,
+    checked_out,
+    read_results,
+    train_and_score,
+)
 
 from ushape import io
 
@@ -54,19 +62,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--peers", nargs="+", choices=names, default=names, metavar="PEER")
     text = "ImageNet weights of the encoder of a peer: a state dict with torchvision's names."
     parser.add_argument("--weights", nargs="+", default=[], metavar="PEER=FILE", help=text)
-    text = f"Names of sets, or data folders (default: {', '.join(NAMES)})."
-    parser.add_argument("--data", nargs="+", default=NAMES, metavar="NAME|FOLDER", help=text)
-    parser.add_argument("--folder", type=Path, default=DATA, help="Folder of the named sets.")
-    parser.add_argument("--minutes", nargs="+", type=float, default=[3.0])
-    parser.add_argument("--seeds", type=int, default=1, help="Number of seeds, from 0.")
-    parser.add_argument("--results", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--report", action="store_true", help="Only print the report.")
-    parser.add_argument(
-        "--work",
-        type=Path,
-        default=Path(tempfile.gettempdir()) / "ushape-speedrun",
-        help="Folder for the prepared data, which are kept, and the runs, which are not.",
-    )
+    add_common_options(parser)
     return parser.parse_args()
 
 
@@ -101,8 +97,7 @@ def run_all(variant: Variant, options: argparse.Namespace) -> None:
                             result |= train_peer(peer, file, prepared, minutes, seed, options)
                     except FailedCommandError as error:
                         result["error"] = str(error)
-                    with options.results.open("a", encoding="utf-8") as lines:
-                        lines.write(json.dumps(result) + "\n")
+                    append_result(options.results, result)
                     summary = result.get("error") or f"Dice {result['dice']:.4f}"
                     print(f"{data}, {minutes:g} min, seed {seed}, {label}: {summary}", flush=True)
 

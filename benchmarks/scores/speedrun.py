@@ -85,6 +85,15 @@ def read_options() -> argparse.Namespace:
     for side in ("a", "b"):
         text = f"Recipe settings of variant {side.upper()}."
         parser.add_argument(f"--{side}-set", nargs="+", default=[], metavar="KEY=VALUE", help=text)
+    add_common_options(parser)
+    parser.add_argument("--dice", type=float, help="Validation Dice whose time is reported.")
+    text = "Instead of --dice: fraction of the best validation Dice of A, for each set."
+    parser.add_argument("--factor", type=float, default=0.98, help=text)
+    return parser.parse_args()
+
+
+def add_common_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of data, time and results, which `peers.py` has as well."""
     text = f"Names of sets, or data folders (default: {', '.join(NAMES)})."
     parser.add_argument("--data", nargs="+", default=NAMES, metavar="NAME|FOLDER", help=text)
     parser.add_argument("--folder", type=Path, default=DATA, help="Folder of the named sets.")
@@ -92,16 +101,12 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=1, help="Number of seeds, from 0.")
     parser.add_argument("--results", type=Path, required=True, metavar="FILE")
     parser.add_argument("--report", action="store_true", help="Only print the report.")
-    parser.add_argument("--dice", type=float, help="Validation Dice whose time is reported.")
-    text = "Instead of --dice: fraction of the best validation Dice of A, for each set."
-    parser.add_argument("--factor", type=float, default=0.98, help=text)
     parser.add_argument(
         "--work",
         type=Path,
         default=Path(tempfile.gettempdir()) / "ushape-speedrun",
         help="Folder for the prepared data, which are kept, and the runs, which are not.",
     )
-    return parser.parse_args()
 
 
 @contextmanager
@@ -124,6 +129,12 @@ def read_results(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+
+def append_result(path: Path, result: dict[str, Any]) -> None:
+    """Append a line to a file of results."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(result) + "\n")
 
 
 def refuse_other_variants(results: Sequence[dict[str, Any]], variants: dict[str, Variant]) -> None:
@@ -159,8 +170,7 @@ def run_all(variants: dict[str, Variant], options: argparse.Namespace) -> None:
                         result |= train_and_score(variants[side], prepared, minutes, seed, work)
                     except FailedCommandError as error:
                         result["error"] = str(error)
-                    with options.results.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(result) + "\n")
+                    append_result(options.results, result)
                     summary = result.get("error") or f"Dice {result['dice']:.4f}"
                     print(f"{name}, {minutes:g} min, seed {seed}, {side}: {summary}", flush=True)
 

@@ -1,17 +1,15 @@
 """A training that is killed at any moment is resumed to the same weights."""
 
-import contextlib
 import csv
 import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
 
-from commands import command_environment
+from commands import command_environment, wait_for
 
 EPOCHS = 5
 
@@ -69,7 +67,7 @@ def test_resume_of_a_finished_run_changes_nothing(uninterrupted, ushape):
 def test_interrupt_stops_evaluates_and_writes_the_run(start, tmp_path):
     folder = tmp_path / "run"
     process = start(folder, epochs=2000)
-    _wait_for(lambda: _epochs_done(folder) >= 2, process)
+    wait_for(lambda: _epochs_done(folder) >= 2, process)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=120)
 
@@ -84,7 +82,7 @@ def test_interrupt_in_a_fold_writes_the_joint_report(start, cells, tiny, tmp_pat
     folder = tmp_path / "run"
     command = ("cross-validate", cells, "--folds", 2, "-o", folder, "--epochs", 2000, *tiny)
     process = start(folder, *command)
-    _wait_for(lambda: _epochs_done(folder / "fold-1") >= 2, process)
+    wait_for(lambda: _epochs_done(folder / "fold-1") >= 2, process)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=120)
 
@@ -108,24 +106,13 @@ def _popen(arguments):
 def _kill_when(process, folder, moment):
     """Kill the process and its data loaders without a signal that they could handle."""
     if moment == "plan":
-        _wait_for((folder / "plan.json").exists, process)
+        wait_for((folder / "plan.json").exists, process)
     elif moment == "scores":
-        _wait_for(lambda: _epochs_done(folder) >= EPOCHS, process)
+        wait_for(lambda: _epochs_done(folder) >= EPOCHS, process)
     else:
-        _wait_for(lambda: _epochs_done(folder) >= moment, process)
+        wait_for(lambda: _epochs_done(folder) >= moment, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-
-
-def _wait_for(is_reached, process):
-    """Wait until a condition holds or the process has ended."""
-    deadline = time.monotonic() + 120
-    while not is_reached():
-        if process.poll() is not None and not is_reached():
-            pytest.fail(f"ended too early:\n{process.stdout.read()}")
-        assert time.monotonic() < deadline
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=0.02)
 
 
 def _epochs_done(folder):

@@ -1,6 +1,5 @@
 """A training starts from the weights of another one: `ushape train --from`."""
 
-import contextlib
 import csv
 import json
 import os
@@ -8,13 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from commands import command_environment
+from commands import command_environment, wait_for
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
 
 CELLS = SyntheticConfig(size=96, groups=4, spacing_px=20, membrane_px=2)
@@ -154,7 +152,7 @@ def test_training_that_is_killed_at_any_moment_ends_with_the_same_weights(
     )
     process = start(*command, "-o", run)
     for moment in moments:
-        wait_for(moment.exists, process)
+        wait_for(moment.exists, process, limit_s=240)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         shutil.rmtree(given, ignore_errors=True)
@@ -182,22 +180,12 @@ def start(*arguments):
     )
 
 
-def wait_for(is_reached, process):
-    deadline = time.monotonic() + 240
-    while not is_reached():
-        if process.poll() is not None and not is_reached():
-            pytest.fail(f"ended too early:\n{process.stdout.read()}")
-        assert time.monotonic() < deadline
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=0.02)
-
-
 @pytest.mark.skipif(os.name != "posix", reason="sends signals to process groups")
 def test_interrupt_in_a_trial_says_how_to_continue(source, cells, tmp_path):
     options = ("--epochs=4000", "--set=train.steps_per_epoch=6", *SMALL)
     run = tmp_path / "run"
     process = start("train", cells, "-o", run, "--from", source, *options)
-    wait_for((run / "start" / "loaded" / "metrics.csv").exists, process)
+    wait_for((run / "start" / "loaded" / "metrics.csv").exists, process, limit_s=240)
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=240)
     assert process.returncode == 130, said

@@ -19,7 +19,8 @@ STEM_SPEEDUP = 3.0
 """Pixels per second with a stem of factor 2, relative to those without (benchmarks/speedrun.md)."""
 
 SHORT_STEPS = 20_000
-"""Number of steps, of 4 patches of 256 x 256 pixels without a stem, below which it is used."""
+"""Number of steps, of 4 patches of 256 x 256 pixels without a stem, below which a training is
+planned as a short one."""
 
 ENOUGH_PASSES = 30
 """Number of passes over each pixel below which coarser images are preferred."""
@@ -50,15 +51,13 @@ def choose_stem(recipe: Recipe, situation: Situation) -> int:
     if network.stem != AUTO:
         return network.stem
     is_planned = network.widths == AUTO and network.architecture == "unet"
-    fits = network.padding == "same" and min(shape[-2:]) >= 32 and min(shape) >= 4
-    is_thin = len(shape) == 3 and shape[0] < 32  # Halving leaves too few slices.
+    fits = network.padding == "same" and min(shape) >= 32  # Halving leaves enough pixels or slices.
     is_cpu = situation.machine.device == "cpu"
-    is_possible = is_planned and fits and not is_thin and is_cpu
-    return 2 if is_possible and _is_short(recipe, situation) else 1
+    return 2 if is_planned and fits and is_cpu and _is_short(recipe, situation) else 1
 
 
 def _is_short(recipe: Recipe, situation: Situation) -> bool:
-    """Return whether few steps of patches of 256 x 256 pixels are expected."""
+    """Return whether fewer than SHORT_STEPS steps are expected."""
     return _pixels_of_training(recipe, situation, stem=1) < SHORT_STEPS * 4 * 256**2
 
 
