@@ -63,11 +63,15 @@ class TrainConfig:
     """Number of batches whose gradients are accumulated for one optimizer step. The effective
     batch size grows by this factor, the memory does not."""
 
-    optimizer: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
-    """Optimizer."""
+    optimizer: Literal["adamw", "adam", "muon", "sgd", "rmsprop"] = "adamw"
+    """Optimizer. muon: Muon for the kernels of all convolutions but the first one and those of one
+    pixel, adamw for the other parameters."""
 
     momentum: float = 0.9
-    """Momentum of sgd and rmsprop."""
+    """Momentum of sgd, rmsprop and muon."""
+
+    beta2: float = 0.999
+    """Decay of the mean squared gradient in adamw, adam and muon."""
 
     learning_rate: float | Auto = 2e-3
     """Highest learning rate. auto: found by a learning-rate range test before training."""
@@ -84,7 +88,7 @@ class TrainConfig:
     """Number of warmup steps, in place of warmup_fraction; at most half of all steps are used."""
 
     weight_decay: float = 0.01
-    """Weight decay; decoupled in adamw, added to the gradient in the other optimizers."""
+    """Weight decay; decoupled in adamw and muon, added to the gradient in the other optimizers."""
 
     gradient_clip: float = 5.0
     """Largest norm of the gradient; larger gradients are scaled down to it. 0: no clipping."""
@@ -139,7 +143,7 @@ class TrainConfig:
             check_range(f"train.{name}", getattr(self, name), 0, 1e12)
         if self.warmup_steps is not None:
             check_range("train.warmup_steps", self.warmup_steps, 0, 2**31)
-        for name in ("warmup_fraction", "ema_decay", "momentum"):
+        for name in ("warmup_fraction", "ema_decay", "momentum", "beta2"):
             value = getattr(self, name)
             if value != AUTO and not 0 <= value < 1:
                 raise ConfigError(
@@ -284,7 +288,7 @@ _RARE_KEYS_OF_SECTION = {
     "network": "convolutions center_convolutions decoder_convolutions decoder_widths output bias "
     "activation dropout_place down up block deep_supervision",
     "loss": "smooth focal_gamma tversky_alpha tversky_beta",
-    "train": "steps_per_epoch momentum warmup_fraction warmup_steps patience_on keep_epochs "
+    "train": "steps_per_epoch momentum beta2 warmup_fraction warmup_steps patience_on keep_epochs "
     "validation_cases channels_last keep_memory workers",
     "predict": "mirror_axes tune_for",
 }

@@ -12,16 +12,37 @@ from torch.optim import Optimizer
 
 from ushape.config import resolved
 from ushape.planning.recipe import TrainConfig
+from ushape.training.muon import Muon
 
 Parameters = Iterable[nn.Parameter]
+
+BETA1 = 0.9
+"""Decay of the mean gradient in adamw and adam."""
 
 
 def _adam(kind: type[torch.optim.Adam]) -> Callable[[Parameters, TrainConfig, bool], Optimizer]:
     def build(parameters: Parameters, train: TrainConfig, fused: bool) -> Optimizer:
-        rate = resolved(train.learning_rate)
-        return kind(parameters, lr=rate, weight_decay=train.weight_decay, fused=fused)
+        return kind(
+            parameters,
+            lr=resolved(train.learning_rate),
+            betas=(BETA1, train.beta2),
+            weight_decay=train.weight_decay,
+            fused=fused,
+        )
 
     return build
+
+
+def _muon(parameters: Parameters, train: TrainConfig, fused: bool) -> Optimizer:
+    return Muon(
+        list(parameters),
+        lr=resolved(train.learning_rate),
+        betas=(BETA1, train.beta2),
+        momentum=train.momentum,
+        weight_decay=train.weight_decay,
+        fused=fused,
+        dtype=torch.bfloat16 if train.precision == "bf16" else None,
+    )
 
 
 def _sgd(parameters: Parameters, train: TrainConfig, fused: bool) -> Optimizer:
@@ -47,13 +68,18 @@ def _rmsprop(parameters: Parameters, train: TrainConfig, fused: bool) -> Optimiz
 OPTIMIZERS: dict[str, Callable[[Parameters, TrainConfig, bool], Optimizer]] = {
     "adamw": _adam(torch.optim.AdamW),
     "adam": _adam(torch.optim.Adam),
+    "muon": _muon,
     "sgd": _sgd,
     "rmsprop": _rmsprop,
 }
 
 
 def build_optimizer(parameters: Parameters, train: TrainConfig, device: str) -> Optimizer:
-    """Build the optimizer of a recipe, with a fused kernel if there is one."""
+    """Build the optimizer of a recipe, with a fused kernel if there is one.
+
+    Args:
+        parameters: All parameters of the network, in its order.
+    """
     return OPTIMIZERS[train.optimizer](parameters, train, device in ("cpu", "cuda"))
 
 
