@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
+from ushape.data.batches import PatchKey
 from ushape.errors import ConfigError, check_range
 from ushape.labels import IGNORE, LabelSpace
 from ushape.transforms.augment import AugmentConfig, change_intensity
 from ushape.transforms.augment.geometry import cut, draw_warp
 from ushape.transforms.border_weights import border_weights, find_objects
 from ushape.types import Sample
-
-PatchKey = tuple[int, int]
-"""(epoch, index within the epoch); with the seed of the run it determines a patch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +27,10 @@ class SamplingConfig:
 
     patch_shape: tuple[int, ...] | Literal["auto"] = "auto"
     """Size of a training patch in pixels after preprocessing, (y, x) or (z, y, x)."""
+
+    growing_patches: bool = False
+    """Whether patches have a quarter of the size in the first quarter of the steps and half of it
+    in the second one, at least 64 pixels, or 32 in 3D. A batch then has more of them."""
 
     draw: Literal["foreground", "uniform", "lesion", "patient_lesion"] = "foreground"
     """Sampling of patches. foreground: a given fraction of the patches is centered on a foreground
@@ -218,38 +220,6 @@ def draw_center(
     return tuple((corner + patch / 2).tolist())
 
 
-class EpochSampler(Sampler[PatchKey]):
-    """Yields the keys of one epoch, for one of several processes.
-
-    The keys depend only on the number of the epoch, so that a resumed training draws the same
-    patches as an uninterrupted one.
-
-    Args:
-        patches_per_epoch: Number of patches over all processes.
-        find_epoch: Returns the number of the epoch; called at the beginning of each.
-        rank: Index of this process, 0 <= rank < world_size.
-        world_size: Number of processes.
-    """
-
-    def __init__(
-        self,
-        patches_per_epoch: int,
-        find_epoch: Callable[[], int],
-        rank: int = 0,
-        world_size: int = 1,
-    ):
-        self.patches_per_epoch, self.find_epoch = patches_per_epoch, find_epoch
-        self.rank, self.world_size = rank, world_size
-
-    def __iter__(self) -> Iterator[PatchKey]:
-        epoch = self.find_epoch()
-        for index in range(self.rank, self.patches_per_epoch, self.world_size):
-            yield epoch, index
-
-    def __len__(self) -> int:
-        return len(range(self.rank, self.patches_per_epoch, self.world_size))
-
-
 def _find_pixel(classes: np.ndarray, class_index: int, rng: np.random.Generator) -> np.ndarray:
     """Draw a pixel of the class uniformly; any pixel if the class is absent."""
     for _ in range(32):  # A few random tries usually avoid a search through the whole image.
@@ -298,23 +268,24 @@ class PatchDataset(Dataset[Patch]):
         self.samples, self.space, self.draw = samples, space, draw
         self.weights, self.augment = weights, augment
         self.patch_shape, self.margin, self.seed = patch_shape, margin, seed
-        # The output of the network lies within the image; its margin may reach beyond.
-        self.inner_shape = tuple(size - 2 * margin for size in patch_shape)
 
     def __getitem__(self, key: PatchKey) -> Patch:
-        rng = np.random.default_rng([self.seed, *key])
+        patch_shape = key[2] if len(key) == 3 else self.patch_shape
+        # The output of the network lies within the image; its margin may reach beyond.
+        inner_shape = tuple(size - 2 * self.margin for size in patch_shape)
+        rng = np.random.default_rng([self.seed, *key[:2]])
         pick = self.draw.draw(rng)
         sample = self.samples[pick.case_index]
         assert sample.classes is not None, "a training case has a mask"
 
-        center = draw_center(sample.classes, pick.class_index, self.inner_shape, rng)
-        warp = draw_warp(self.augment.geometry, self.patch_shape, rng)
-        image, classes = cut(sample.image, sample.classes, center, self.patch_shape, warp)
+        center = draw_center(sample.classes, pick.class_index, inner_shape, rng)
+        warp = draw_warp(self.augment.geometry, patch_shape, rng)
+        image, classes = cut(sample.image, sample.classes, center, patch_shape, warp)
         assert classes is not None
         image = sample.normalization.apply(image)
         image = change_intensity(image, self.augment.intensity, rng)
 
-        inner = tuple(slice(self.margin, size - self.margin) for size in self.patch_shape)
+        inner = tuple(slice(self.margin, size - self.margin) for size in patch_shape)
         target, _ = self.space.encode(torch.from_numpy(classes[inner]))
         # Weights of the whole patch: objects in the margin may have borders within the output.
         weight = torch.from_numpy(self.weights.of(classes)[None, *inner])

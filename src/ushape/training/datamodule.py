@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import lightning
@@ -12,9 +13,12 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from ushape.config import resolved
+from ushape.data.batches import EpochBatches, growing_shape
 from ushape.data.cache import SampleStore
-from ushape.data.sampling import EpochSampler, Patch, PatchDataset, PixelWeights, build_draw
+from ushape.data.sampling import Patch, PatchDataset, PixelWeights, build_draw
+from ushape.models import network_sizes
 from ushape.planning.plan import Plan
+from ushape.training.module import SegmentationModule
 
 
 class SegmentationData(lightning.LightningDataModule):
@@ -49,20 +53,26 @@ class SegmentationData(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Patch]:
         train = self.plan.recipe.train
-        batch_size, workers = resolved(train.batch_size), resolved(train.workers)
-        rank, ranks = self._place
+        workers = resolved(train.workers)
         steps = resolved(train.steps_per_epoch)
-        # The epoch follows from the step: after resuming, that of Lightning is one too low.
-        sampler = EpochSampler(
-            steps * train.accumulate_grad_batches * batch_size * ranks,
-            lambda: self.trainer.global_step // steps if self.trainer else 0,
-            rank=rank,
-            world_size=ranks,
-        )
+
+        def find_progress() -> tuple[int, float]:
+            # The epoch follows from the step: after resuming, that of Lightning is one too low.
+            if not self.trainer:
+                return 0, 1.0
+            module = self.trainer.lightning_module
+            assert isinstance(module, SegmentationModule)
+            return self.trainer.global_step // steps, module.schedule.total_steps / steps
+
         return DataLoader(
             self.dataset,
-            batch_size=batch_size,
-            sampler=sampler,
+            batch_sampler=EpochBatches(
+                steps * train.accumulate_grad_batches,
+                resolved(train.batch_size),
+                find_progress,
+                patch_size(self.plan),
+                *self._place,
+            ),
             num_workers=workers,
             persistent_workers=workers > 0,
             multiprocessing_context=worker_context() if workers else None,
@@ -81,6 +91,15 @@ class SegmentationData(lightning.LightningDataModule):
     def _place(self) -> tuple[int, int]:
         """Number of this process and number of processes."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+
+def patch_size(plan: Plan) -> Callable[[float], tuple[int, ...]]:
+    """Return a function of the fraction of steps done that returns the size of the patches."""
+    whole = plan.patch_shape
+    if not plan.recipe.sampling.growing_patches:
+        return lambda progress: whole
+    legal_size = network_sizes(plan.recipe.network).legal_size
+    return lambda progress: growing_shape(progress, whole, legal_size)
 
 
 def spread_evenly(count: int, most: int) -> list[int]:

@@ -137,7 +137,8 @@ def range_test(
         on_progress: Called with the number of steps done and the total.
     """
     train = replace(plan.recipe.train, steps_per_epoch=config.steps, learning_rate=1.0)
-    plan = replace(plan, recipe=replace(plan.recipe, train=train))
+    sampling = replace(plan.recipe.sampling, growing_patches=False)
+    plan = replace(plan, recipe=replace(plan.recipe, train=train, sampling=sampling))
     device = plan.machine.device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.recipe.seed)

@@ -8,7 +8,6 @@ from ushape import config
 from ushape.data.preprocessing import thin_out
 from ushape.data.sampling import (
     CaseDraw,
-    EpochSampler,
     PatchDataset,
     PixelWeightConfig,
     PixelWeights,
@@ -96,20 +95,6 @@ def test_draw_center_of_an_image_smaller_than_the_patch_is_its_middle():
         3.0,
         10.0,
     )
-
-
-def test_epoch_sampler_ranks_share_an_epoch_without_overlap():
-    samplers = [EpochSampler(10, lambda: 0, rank, 3) for rank in range(3)]
-    parts = [list(sampler) for sampler in samplers]
-    assert sorted(key for part in parts for key in part) == [(0, index) for index in range(10)]
-    assert [len(part) for part in parts] == [len(sampler) for sampler in samplers]
-
-
-def test_epoch_sampler_yields_different_keys_in_each_epoch():
-    epochs = iter([4, 5])
-    sampler = EpochSampler(2, lambda: next(epochs))
-    assert list(sampler) == [(4, 0), (4, 1)]
-    assert list(sampler) == [(5, 0), (5, 1)]
 
 
 @pytest.mark.parametrize(
@@ -213,6 +198,14 @@ def test_patch_depends_only_on_seed_epoch_and_index():
     assert not torch.equal(first[3, 2]["image"], first[3, 3]["image"])
     assert not torch.equal(first[3, 2]["image"], first[4, 2]["image"])
     assert not torch.equal(first[3, 2]["image"], make_dataset(seed=1)[3, 2]["image"])
+
+
+def test_patch_of_another_size_is_cut_within_the_image():
+    for key in ((0, 1), (0, 1, (16, 8))):
+        patch = make_dataset(margin=2)[key]
+        height, width = key[2] if len(key) == 3 else (24, 32)
+        assert patch["image"].shape == (2, height, width)
+        assert patch["target"].shape == patch["weight"].shape == (1, height - 4, width - 4)
 
 
 def test_patch_target_is_smaller_by_the_margin_of_the_network():
