@@ -193,6 +193,7 @@ def _make_report(
         rank_correlation=evaluation.rank_correlation,
         rank_cases=evaluation.rank_cases,
         topology=evaluation.topology,
+        is_about_objects=evaluation.is_about_objects,
         confusion=evaluation.confusion,
     )
     return Report(
@@ -206,6 +207,7 @@ def _make_report(
         reproduce_lines=_reproduce_lines(run, plan),
         baselines=evaluation.baselines,
         pictures=evaluation.pictures,
+        object_pictures=evaluation.object_pictures,
         breakdowns=break_down(scores, cases, noun=noun, seed=seed),
     )
 

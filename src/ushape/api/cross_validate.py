@@ -16,6 +16,7 @@ from ushape.errors import ConfigError, check_range
 from ushape.evaluation.baselines import BaselineName
 from ushape.evaluation.breakdown import break_down
 from ushape.evaluation.case_images import ImageSelection
+from ushape.evaluation.object_pictures import ObjectSelection
 from ushape.evaluation.scores import CaseScore, by_case
 from ushape.evaluation.storage import Report, load_report, save_report
 from ushape.evaluation.summary import Summary, join_summaries, summarize
@@ -183,6 +184,9 @@ def _sum_up(base: Path, runs: Sequence[Run], folds: int, console: Console) -> Su
     selection, of_case = ImageSelection(), by_case(scores)
     for picture in (picture for report in reports for picture in report.pictures):
         selection.add(of_case[picture.case], picture)
+    objects = ObjectSelection()
+    for shown in (shown for report in reports for shown in report.object_pictures):
+        objects.insert(shown)
     is_whole = len(runs) == folds
     tested = "each group tested once" if is_whole else "the other folds are not yet trained"
     title = f"{real_path(base).name}: {len(runs)} of {folds} folds, {tested}"
@@ -201,6 +205,7 @@ def _sum_up(base: Path, runs: Sequence[Run], folds: int, console: Console) -> Su
         ],
         baselines=baselines,
         pictures=selection.pictures,
+        object_pictures=objects.pictures,
         breakdowns=break_down(scores, cases, noun=noun, seed=seed),
     )
     write_audit(base, title, scores, report.pictures)

@@ -172,14 +172,14 @@ def encode_picture(picture: CasePicture, quality: int) -> dict[str, Any]:
         "case": picture.case,
         "group": picture.group,
         "part": picture.part,
-        "image": _as_webp(picture.image, quality=quality),
-        "truth": _as_webp(picture.truth, lossless=True),
+        "image": encode_webp(picture.image, quality=quality),
+        "truth": encode_webp(picture.truth, lossless=True),
         "classes": [
             {
                 "name": own.region.name,
                 "members": list(own.region.classes),
                 "threshold": own.threshold,
-                "percent": _as_webp(own.percent, lossless=True),
+                "percent": encode_webp(own.percent, lossless=True),
             }
             for own in picture.classes
         ],
@@ -209,8 +209,8 @@ def _decode_picture(stored: Mapping[str, Any]) -> CasePicture:
         case=str(stored["case"]),
         group=str(stored["group"]),
         part=str(stored["part"]),
-        image=_from_webp(stored["image"]),
-        truth=_from_webp(stored["truth"])[..., 0],
+        image=decode_webp(stored["image"]),
+        truth=decode_webp(stored["truth"])[..., 0],
         classes=tuple(_decode_class(own) for own in stored["classes"]),
     )
     shapes = {picture.image.shape[:2], picture.size, *(c.percent.shape for c in picture.classes)}
@@ -226,7 +226,7 @@ def _decode_class(stored: Mapping[str, Any]) -> ShownClass:
     return ShownClass(
         region=Region(name=str(stored["name"]), classes=tuple(map(int, stored["members"]))),
         threshold=int(stored["threshold"]),
-        percent=_from_webp(stored["percent"])[..., 0],
+        percent=decode_webp(stored["percent"])[..., 0],
     )
 
 
@@ -266,13 +266,14 @@ def _show_class(
     return ShownClass(region=region, threshold=level, percent=agreed.astype(np.uint8))
 
 
-def _as_webp(plane: np.ndarray, **options: object) -> str:
+def encode_webp(plane: np.ndarray, **options: object) -> str:
+    """Encode an image (h, w) or (h, w, 3) uint8 as a data URI."""
     content = io.BytesIO()
     Image.fromarray(plane).save(content, format="WEBP", **options)
     return "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode()
 
 
-def _from_webp(uri: str) -> np.ndarray:
+def decode_webp(uri: str) -> np.ndarray:
     """Decode a data URI to (h, w, 3) uint8."""
     content = base64.b64decode(uri.removeprefix("data:image/webp;base64,"), validate=True)
     with Image.open(io.BytesIO(content), formats=["WEBP"]) as image:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,7 @@ import numpy as np
 from ushape.instances.label import ObjectConfig, by_class, label_objects
 from ushape.io.streaming import read_spacing
 from ushape.labels import IGNORE, LabelSpace, Region
-from ushape.metrics.instance import IOU_THRESHOLDS, count_objects
+from ushape.metrics.instance import IOU_THRESHOLDS, ObjectMatches, match_objects
 from ushape.metrics.probability import Reliability, auroc, average_precision, measure_reliability
 from ushape.metrics.surface import measure_surfaces
 from ushape.types import Prediction
@@ -29,6 +29,10 @@ TOLERANCE_PX = 2.0
 
 MICROMETERS_BELOW_MM = 0.01
 """Pixel spacing in mm below which distances are reported in micrometers."""
+
+
+OnObjects = Callable[[str, np.ndarray, np.ndarray, ObjectMatches], None]
+"""Function of the name of a class, its predicted and annotated objects (*S), and their matches."""
 
 
 @dataclass(frozen=True)
@@ -92,15 +96,20 @@ def compute_case_metrics(
     space: LabelSpace,
     *,
     how: ObjectConfig,
+    on_objects: OnObjects = lambda name, predicted, truth, matches: None,
 ) -> list[CaseMetrics]:
     """Compute the metrics of each class of `space.scored`, in their order.
 
     - hausdorff95, average_surface_distance: in the unit of the spacing; the image diagonal if
       the class is only annotated or only predicted.
     - surface_dice: fraction of both surfaces that lies within 2 pixels of the other.
-    - object_f1, object_average_precision, panoptic_quality: for objects matched at IoU 0.5; the
-      second is averaged over IoU 0.5 to 0.95, and object_ap_50 to object_ap_95 are its values at
-      each. They are 0 if only one mask contains objects.
+    - object_f1, panoptic_quality, segmentation_quality: for objects with an IoU above 0.5.
+    - object_ap_50 to object_ap_95: TP / (TP + FP + FN) of objects at each IoU threshold, as in
+      StarDist; object_ap_mean is its mean over 0.5 to 0.9. object_average_precision is the score of
+      the 2018 Data Science Bowl, the mean over 0.5 to 0.95. All are 0 if only one mask contains
+      objects.
+    - seg, object_splits, object_merges, object_count_error, object_count_difference: see
+      `ObjectCounts`; missed_objects, false_positive_objects: see `ObjectMatches`.
     - auroc, average_precision, brier, calibration_error: for the probability of the class.
     - label_error_score: number of pixels at which the prediction contradicts the mask with a
       probability above 90%, divided by the size of the larger of annotation and prediction. A
@@ -108,6 +117,7 @@ def compute_case_metrics(
 
     Args:
         how: Definition of the objects of the prediction.
+        on_objects: Function that receives the objects of each class.
 
     Shapes:
         all arrays on the grid of the image file, (*S).
@@ -125,6 +135,7 @@ def compute_case_metrics(
             np.where(region.of(prediction.classes), found.labels, 0),
             shares[region.classes[0]],
             truth,
+            on_objects,
         )
         for region in space.scored
     ]
@@ -136,6 +147,7 @@ def _measure_class(
     predicted_objects: np.ndarray,
     probability: np.ndarray,
     truth: CaseTruth,
+    on_objects: OnObjects,
 ) -> CaseMetrics:
     counted = truth.classes != IGNORE
     in_truth, in_predicted = region.of(truth.classes), region.of(predicted) & counted
@@ -144,7 +156,9 @@ def _measure_class(
     else:
         true_objects = np.where(in_truth, truth.objects, 0)
     surfaces = measure_surfaces(in_predicted, in_truth, truth.spacing, counted=counted)
-    objects = count_objects(predicted_objects, true_objects, counted=counted)
+    matches = match_objects(predicted_objects, true_objects, counted=counted)
+    on_objects(region.name, predicted_objects, true_objects, matches)
+    objects = matches.counts
     reliability = measure_reliability(probability, in_truth, counted)
     return CaseMetrics(
         values={
@@ -152,11 +166,20 @@ def _measure_class(
             "average_surface_distance": surfaces.average,
             "surface_dice": surfaces.surface_dice(TOLERANCE_PX * min(truth.spacing or (1.0,))),
             "object_f1": objects.f1(),
-            "object_average_precision": objects.mean_average_precision,
+            "object_ap_mean": objects.mean_average_precision,
+            "object_average_precision": objects.bowl_score,
             "panoptic_quality": objects.panoptic_quality,
+            "segmentation_quality": objects.segmentation_quality,
+            "seg": objects.seg,
             **{name: objects.average_precision(iou) for name, iou in AP_IOUS.items()},
             "true_objects": float(objects.truth),
             "predicted_objects": float(objects.predicted),
+            "missed_objects": float(matches.is_missed.sum()),
+            "false_positive_objects": float(matches.is_false_positive.sum()),
+            "object_splits": float(objects.splits),
+            "object_merges": float(objects.merges),
+            "object_count_error": float(objects.count_error),
+            "object_count_difference": objects.count_difference,
             "auroc": auroc(probability, in_truth, counted),
             "average_precision": average_precision(probability, in_truth, counted),
             "brier": reliability.brier,

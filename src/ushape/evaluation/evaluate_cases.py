@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import get_args
 
 import numpy as np
@@ -12,7 +13,14 @@ from ushape.data.preprocessing import by_group, mask_size_error, read_classes
 from ushape.errors import DataError
 from ushape.evaluation.baselines import BaselineName, Baselines, score_baselines
 from ushape.evaluation.case_images import CasePicture, ImageSelection, make_picture
-from ushape.evaluation.case_metrics import CaseTruth, Unit, common_unit, compute_case_metrics
+from ushape.evaluation.case_metrics import (
+    CaseTruth,
+    OnObjects,
+    Unit,
+    common_unit,
+    compute_case_metrics,
+)
+from ushape.evaluation.object_pictures import ObjectPicture, ObjectSelection
 from ushape.evaluation.pixel_counts import Confusion, PixelCounts, ThresholdPoint
 from ushape.evaluation.scores import CaseScore, dice_by_case, score_case
 from ushape.evaluation.summary import BestScore
@@ -54,6 +62,12 @@ class Evaluation:
 
     pictures: Sequence[CasePicture] = ()
     """Pictures of some of the cases, from the worst to the best."""
+
+    object_pictures: Sequence[ObjectPicture] = ()
+    """Pictures of missed, merged and split objects, from the most errors to the fewest."""
+
+    is_about_objects: bool = False
+    """Whether masks number the objects, or contain many that touch, or the run divides them."""
 
     topology: dict[str, BestScore] = field(default_factory=dict)
     baselines: dict[BaselineName, list[CaseScore]] = field(default_factory=dict)
@@ -101,6 +115,7 @@ def evaluate_cases(
     mask_space = mask_space or space
     evaluation = Evaluation(common_unit([case.image for case in cases]))
     selection, sections, pixels = ImageSelection(), SectionScores(space), PixelCounts(space)
+    objects, is_numbered = ObjectSelection(), False
     baselines = baselines or Baselines()
     for group in by_group(cases).values():
         for case, prediction in _group_predictions(predictor, group):
@@ -115,7 +130,9 @@ def evaluate_cases(
                     code="probabilities_not_finite",
                     hint="Train again with a lower train.learning_rate.",
                 )
-            scores = _score_prediction(evaluation, predictor, case, prediction, truth)
+            is_numbered |= truth.objects is not None
+            on_objects = partial(objects.add, case.id, source.array)
+            scores = _score_prediction(evaluation, predictor, case, prediction, truth, on_objects)
             sections.add(prediction, truth.classes)
             pixels.add(case.group, prediction.probabilities, prediction.classes, truth.classes)
             trivial = score_baselines(baselines, case, source.array, truth.classes, space)
@@ -129,6 +146,9 @@ def evaluate_cases(
             on_progress(len(evaluation.confidence), len(cases))
     evaluation.pictures, evaluation.topology = selection.pictures, sections.scores()
     evaluation.confusion, evaluation.curves = pixels.confusion, pixels.curves
+    evaluation.object_pictures = objects.pictures
+    are_divided = predictor.plan.recipe.predict.objects.split != "none"
+    evaluation.is_about_objects = is_numbered or are_divided or objects.are_many_touching
     return evaluation
 
 
@@ -183,10 +203,11 @@ def _score_prediction(
     case: Case,
     prediction: Prediction,
     truth: CaseTruth,
+    on_objects: OnObjects,
 ) -> list[CaseScore]:
     """Score the prediction of a case, and add it to the evaluation."""
     space, how = predictor.plan.preprocessing.space, predictor.plan.recipe.predict.objects
-    measured = compute_case_metrics(prediction, truth, space, how=how)
+    measured = compute_case_metrics(prediction, truth, space, how=how, on_objects=on_objects)
     for region, own in zip(space.scored, measured, strict=True):
         known = evaluation.reliability.get(region.name)
         evaluation.reliability[region.name] = known + own.reliability if known else own.reliability

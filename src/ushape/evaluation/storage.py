@@ -1,4 +1,4 @@
-"""Storage of evaluation results: scores.csv, groups.csv, scores.json and pictures/."""
+"""Storage of evaluation results: scores.csv, groups.csv, scores.json and pictures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from pydantic import InstanceOf
 
@@ -14,6 +14,11 @@ from ushape import config
 from ushape.errors import ConfigError, RunError
 from ushape.evaluation.baselines import BASELINE_TEXTS, BaselineName
 from ushape.evaluation.case_images import CasePicture, load_pictures, save_pictures
+from ushape.evaluation.object_pictures import (
+    ObjectPicture,
+    load_object_pictures,
+    save_object_pictures,
+)
 from ushape.evaluation.scores import (
     CaseScore,
     pool_groups,
@@ -30,7 +35,7 @@ from ushape.metrics.probability import BINS
 from ushape.metrics.topology import ScoreName
 
 CASES, GROUPS, FACTS, PICTURES = "scores.csv", "groups.csv", "scores.json", "pictures"
-BASELINE_SCORES = "baseline_scores.csv"
+BASELINE_SCORES, OBJECT_PICTURES = "baseline_scores.csv", "object_pictures"
 PAGE, CARD = "report.html", "model_card.md"
 
 TABLES = "tables"
@@ -66,6 +71,9 @@ class Report:
     pictures: Sequence[InstanceOf[CasePicture]] = ()
     """Pictures of some cases, stored in pictures/."""
 
+    object_pictures: Sequence[InstanceOf[ObjectPicture]] = ()
+    """Pictures of missed, merged and split objects, stored in object_pictures/."""
+
 
 def save_report(folder: Path, report: Report) -> None:
     """Write the scores and pictures of a report, each file atomically.
@@ -76,8 +84,15 @@ def save_report(folder: Path, report: Report) -> None:
     write_scores(folder / GROUPS, pool_groups(report.scores))
     write_baseline_scores(folder / BASELINE_SCORES, report.baselines.items())
     save_pictures(folder / PICTURES, report.pictures)
-    facts = config.to_dict(replace(report, scores=(), baselines={}, pictures=()))
-    del facts["scores"], facts["baselines"], facts["pictures"]
+    save_object_pictures(folder / OBJECT_PICTURES, report.object_pictures)
+    stored_apart: dict[str, Any] = {
+        "scores": (),
+        "baselines": {},
+        "pictures": (),
+        "object_pictures": (),
+    }
+    facts = config.to_dict(replace(report, **stored_apart))
+    facts = {name: value for name, value in facts.items() if name not in stored_apart}
     facts[TABLES] = {name: _checksum_of(folder / name) for name in (CASES, BASELINE_SCORES)}
     write_sealed_json(folder / FACTS, facts)
 
@@ -88,7 +103,7 @@ def refuse_existing(folder: Path) -> None:
     Raises:
         RunError: if it contains a file that an evaluation writes.
     """
-    for name in (CASES, GROUPS, BASELINE_SCORES, FACTS, PICTURES, CARD, PAGE):
+    for name in (CASES, GROUPS, BASELINE_SCORES, FACTS, PICTURES, OBJECT_PICTURES, CARD, PAGE):
         refuse_existing_output(folder / name, overwrite=False)
 
 
@@ -126,6 +141,7 @@ def load_report(folder: Path) -> Report:
         scores=scores,
         baselines=_load_baselines(folder / BASELINE_SCORES),
         pictures=load_pictures(folder / PICTURES),
+        object_pictures=load_object_pictures(folder / OBJECT_PICTURES),
     )
 
 

@@ -14,7 +14,12 @@ from ushape.evaluation.baselines import BaselineName
 from ushape.evaluation.class_scores import BaselineScores, ClassScores, Mean
 from ushape.evaluation.pixel_counts import Confusion, join_curves
 from ushape.evaluation.scores import CaseScore, pool_groups
-from ushape.evaluation.verdict import describe_class, describe_classes
+from ushape.evaluation.verdict import (
+    describe_class,
+    describe_classes,
+    describe_objects,
+    describe_objects_of_classes,
+)
 from ushape.formatting import pluralize
 from ushape.metrics import METRICS
 from ushape.metrics.overlap import CASE_KINDS
@@ -74,6 +79,9 @@ class Summary:
     topology: dict[str, BestScore] = field(default_factory=dict)
     """Topology metrics by name; empty unless cells fill the images."""
 
+    is_about_objects: bool = False
+    """Whether the objects are what the masks are about, so that their scores come first."""
+
     @property
     def mean_dice(self) -> float | None:
         """Mean Dice over the annotated classes; None if there are none."""
@@ -99,9 +107,10 @@ class Summary:
 
     def _describe(self, own: ClassScores) -> str:
         label = "" if len(self.classes) == 1 else f"{own.name}: "
-        return label + describe_class(
-            own, noun=self.group_noun, cases=self.cases, seen_cases=self.seen_cases
-        )
+        noun, cases, seen = self.group_noun, self.cases, self.seen_cases
+        if self.is_about_objects:
+            label += describe_objects(own, noun=noun, cases=cases, seen_cases=seen)
+        return label + describe_class(own, noun=noun, cases=cases, seen_cases=seen)
 
     @property
     def verdict(self) -> str:
@@ -113,6 +122,8 @@ class Summary:
                 cases=self.cases,
                 seen_cases=self.seen_cases,
             )
+            if self.is_about_objects:
+                text = describe_objects_of_classes(self.classes) + text
         else:
             text = " ".join(self._describe(own) for own in self.classes)
         text += f" The pixel error is {self.pixel_error:.4f}."
@@ -193,6 +204,7 @@ def join_summaries(parts: Sequence[Summary], whole: Summary) -> Summary:
         whole,
         classes=tuple(classes),
         seen_cases=sum(part.seen_cases for part in parts),
+        is_about_objects=any(part.is_about_objects for part in parts),
         distance_unit=parts[0].distance_unit if len(units) == 1 else "px",
         confusion=_sum_confusion([part.confusion for part in parts]),
         baseline_note=" ".join(dict.fromkeys(filter(None, (p.baseline_note for p in parts)))),

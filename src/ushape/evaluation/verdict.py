@@ -8,6 +8,12 @@ from ushape.evaluation.baselines import BASELINE_TEXTS
 from ushape.evaluation.class_scores import ClassScores
 from ushape.formatting import group_label, pluralize
 
+OBJECT_COUNTS = (
+    *("true_objects", "predicted_objects"),
+    *("missed_objects", "object_splits", "object_merges"),
+)
+"""Numbers of objects per image that `describe_objects` states, in this order."""
+
 
 def describe_class(own: ClassScores, *, noun: str, cases: int, seen_cases: int) -> str:
     """Return e.g. "The mean Dice on 9 patients not used in training is 0.81 (95% CI ...)."."""
@@ -16,9 +22,7 @@ def describe_class(own: ClassScores, *, noun: str, cases: int, seen_cases: int) 
         text = f"The class {own.name} is not annotated in {images}, so its Dice is undefined."
         return text + _false_positive_text(own)
     groups = group_label(own.groups_with_truth, noun)
-    context = "not used in training"
-    if seen_cases:
-        context = f"({seen_cases} of {cases} images were used in training or validation)"
+    context = _context(cases, seen_cases)
     text = f"The mean Dice on {groups} {context} is {own.mean_dice:.3f}"
     if own.interval is None:
         text += f". A confidence interval needs at least two {noun}."
@@ -53,6 +57,43 @@ def describe_classes(
     if trivial:
         text += f" No better than a trivial baseline: {pluralize(trivial, 'class')}."
     return text
+
+
+def _context(cases: int, seen_cases: int) -> str:
+    """Return whether the network has seen the images."""
+    if seen_cases:
+        return f"({seen_cases} of {cases} images were used in training or validation)"
+    return "not used in training"
+
+
+def describe_objects(own: ClassScores, *, noun: str, cases: int, seen_cases: int) -> str:
+    """Return e.g. "The mean object F1 at IoU 0.5 on 9 patients is 0.81. "; '' if unknown."""
+    score = own.means.get("object_f1")
+    if score is None or score.value is None:
+        return ""
+    groups = f"{group_label(score.groups, noun)} {_context(cases, seen_cases)}"
+    text = f"The mean object F1 at IoU 0.5 on {groups} is {score.value:.3f}"
+    if score.interval is not None:
+        text += f" (95% CI {score.interval.low:.3f} to {score.interval.high:.3f})"
+    counts = [own.means[name] for name in OBJECT_COUNTS if name in own.means]
+    known = [f"{mean.value:.1f}" for mean in counts if mean.value is not None]
+    if len(known) < len(OBJECT_COUNTS):  # A run of an earlier version.
+        return f"{text}. "
+    true, predicted, missed, splits, merges = known
+    return (
+        f"{text}. On average, an image has {true} annotated and {predicted} predicted objects; "
+        f"{missed} are missed, {splits} are split, and {merges} predicted objects join several. "
+    )
+
+
+def describe_objects_of_classes(classes: Sequence[ClassScores]) -> str:
+    """Return the mean object F1 of many classes in a sentence; '' if none is known."""
+    means = [own.means["object_f1"].value for own in classes if "object_f1" in own.means]
+    known = [value for value in means if value is not None]
+    if not known:
+        return ""
+    mean = sum(known) / len(known)
+    return f"The mean object F1 at IoU 0.5 of {pluralize(len(known), 'class')} is {mean:.3f}. "
 
 
 def _baseline_text(own: ClassScores, noun: str) -> str:

@@ -14,9 +14,10 @@ import numpy as np
 from ushape.evaluation.case_images import CasePicture, encode_picture, reduce_picture
 from ushape.evaluation.case_metrics import AP_IOUS
 from ushape.evaluation.class_scores import ClassScores
+from ushape.evaluation.object_pictures import FATE_COLORS, ObjectPicture
 from ushape.evaluation.scores import CaseScore
 from ushape.evaluation.summary import Summary
-from ushape.formatting import count_text
+from ushape.formatting import count_text, pluralize
 from ushape.reports import as_data
 from ushape.transforms.overlay import HIT_COLOR, PREDICTION_COLOR, TRUTH_COLOR, outline
 
@@ -219,6 +220,38 @@ def class_stills(
     return {name: own for name, own in found.items() if own}
 
 
+@dataclass(frozen=True, kw_only=True)
+class ObjectStill:
+    """Pictures of the annotated and the predicted objects of a part of a case."""
+
+    case: str
+    title: str
+    """Case, class and part."""
+
+    errors: str
+    """Numbers of the errors in words."""
+
+    annotated: str
+    """Data URI."""
+
+    predicted: str
+
+
+def draw_object_stills(pictures: Sequence[ObjectPicture]) -> list[ObjectStill]:
+    """Return the pictures of missed, merged and split objects as data URIs."""
+    return [
+        ObjectStill(
+            case=one.case,
+            title=", ".join(filter(None, (one.case, one.class_name, one.part))),
+            errors=f"In the whole image: {one.missed} missed, {one.merged} merged, {one.split} "
+            f"split, {pluralize(one.false_positives, 'false positive')}",
+            annotated=as_data(one.annotated, kind="webp"),
+            predicted=as_data(one.predicted, kind="webp"),
+        )
+        for one in pictures
+    ]
+
+
 def plot_data(
     scores: Sequence[CaseScore],
     summary: Summary,
@@ -237,6 +270,7 @@ def plot_data(
             "truth": f"rgb{TRUTH_COLOR}",
             "prediction": f"rgb{PREDICTION_COLOR}",
             "hit": f"rgb{HIT_COLOR}",
+            "fates": [f"rgb{color}" for color in FATE_COLORS],
         },
         "cases": [
             {"id": case, "group": group_of[case], "picture": picture_of.get(case)} for case in ids

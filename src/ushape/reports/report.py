@@ -22,13 +22,20 @@ from ushape.formatting import TextTable, group_label, number_text, one_line, plu
 from ushape.io.files import write_bytes
 from ushape.metrics.overlap import CASE_KINDS
 from ushape.reports import printable_values, write_page
-from ushape.reports.gallery import class_stills, draw_still, make_gallery, plot_data
+from ushape.reports.gallery import (
+    class_stills,
+    draw_object_stills,
+    draw_still,
+    make_gallery,
+    plot_data,
+)
 from ushape.reports.tables import (
     baseline_table,
     epoch_table,
     kind_table,
     mean_table,
     mean_tables,
+    object_count_table,
     object_table,
     reliability_table,
     score_table,
@@ -75,6 +82,8 @@ def write_report(path: Path, report: Report) -> None:
         confusion=summary.confusion,
         thresholds=[own for own in map(threshold_table, summary.classes) if own.rows],
         objects=object_table(summary),
+        object_counts=object_count_table(report.scores),
+        object_stills=draw_object_stills(report.object_pictures),
         stills=class_stills(report.pictures, scores),
         epochs=epoch_table(page["epochs"]),
         reliability=[table for own in summary.classes if (table := reliability_table(own))],

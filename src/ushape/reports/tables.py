@@ -26,6 +26,13 @@ MAIN_METRICS = (
 )
 """Metrics of the main table; the others are in a collapsed table."""
 
+OBJECT_METRICS = (
+    *("object_f1", "object_ap_mean", "object_average_precision", "panoptic_quality", "seg"),
+    *("true_objects", "predicted_objects", "missed_objects", "false_positive_objects"),
+    *("object_splits", "object_merges", "object_count_error"),
+)
+"""Metrics that come first in the main table if the masks are about objects."""
+
 CASE_METRICS = (
     *("hausdorff95", "surface_dice", "object_f1", "calibration_error", "label_error_score"),
 )
@@ -65,10 +72,35 @@ METRIC_NAMES: Mapping[str, MetricName] = {
     "average_surface_distance": MetricName("Average surface distance", "{unit}; 0 is best"),
     "surface_dice": MetricName("Surface Dice", "fraction of both surfaces within 2 pixels"),
     "object_f1": MetricName("Object F1", "objects matched at IoU 0.5; 1 is best"),
-    "object_average_precision": MetricName("Object AP", "mean over IoU 0.5 to 0.95; 1 is best"),
-    "panoptic_quality": MetricName("Panoptic quality"),
+    "object_ap_mean": MetricName(
+        "Object AP (StarDist)", "mean over IoU 0.5 to 0.9; 1 is best", short="Object AP"
+    ),
+    "object_average_precision": MetricName(
+        "Object AP (Data Science Bowl 2018)", "mean over IoU 0.5 to 0.95; 1 is best"
+    ),
+    "panoptic_quality": MetricName("Panoptic quality (PQ)", "object F1 times SQ; 1 is best"),
+    "segmentation_quality": MetricName(
+        "Segmentation quality (SQ)", "mean IoU of the objects found; 1 is best"
+    ),
+    "seg": MetricName(
+        "SEG (Cell Tracking Challenge)", "mean IoU of the annotated objects; 1 is best"
+    ),
     "true_objects": MetricName("Annotated objects", "mean number per image"),
     "predicted_objects": MetricName("Predicted objects", "mean number per image"),
+    "missed_objects": MetricName("Missed objects", "mean number per image; 0 is best"),
+    "false_positive_objects": MetricName(
+        "False positive objects", "mean number per image; 0 is best"
+    ),
+    "object_splits": MetricName("Splits", "mean number of split objects per image; 0 is best"),
+    "object_merges": MetricName(
+        "Merges", "mean number per image of predicted objects that join several; 0 is best"
+    ),
+    "object_count_error": MetricName(
+        "Count error", "absolute difference in objects per image; 0 is best"
+    ),
+    "object_count_difference": MetricName(
+        "Count difference", "relative to the annotated objects; negative if too few"
+    ),
     "rand": MetricName("V_rand"),
     "information": MetricName("V_info"),
     "variation": MetricName("Variation of information", "bits; 0 is best"),
@@ -116,8 +148,9 @@ def mean_table(own: ClassScores, summary: Summary, names: Iterable[str] | None =
 
 def mean_tables(own: ClassScores, summary: Summary) -> tuple[TextTable, TextTable]:
     """Return the table of the main metrics and that of all others."""
-    others = [name for name in own.means if name not in MAIN_METRICS]
-    return mean_table(own, summary, MAIN_METRICS), mean_table(own, summary, others)
+    first = (*OBJECT_METRICS, *MAIN_METRICS) if summary.is_about_objects else MAIN_METRICS
+    others = [name for name in own.means if name not in first]
+    return mean_table(own, summary, dict.fromkeys(first)), mean_table(own, summary, others)
 
 
 def baseline_table(own: ClassScores, summary: Summary) -> TextTable:
@@ -314,6 +347,33 @@ def threshold_table(own: ClassScores) -> TextTable:
             [f"{one.threshold:.2f}", *map(number_text, (one.dice, one.precision, one.recall))]
             for one in own.threshold_curve[4::5]  # 0.1, 0.2, ..., 0.9.
         ],
+    )
+
+
+def object_count_table(scores: Sequence[CaseScore]) -> TextTable:
+    """Return the numbers of objects of each class in all images; no rows for older runs."""
+    columns = {
+        "annotated": "true_objects",
+        "missed": "missed_objects",
+        "splits": "object_splits",
+        "predicted": "predicted_objects",
+        "false positives": "false_positive_objects",
+        "merges": "object_merges",
+    }
+    rows = []
+    for class_name in dict.fromkeys(score.class_name for score in scores):
+        own = [score.metrics for score in scores if score.class_name == class_name]
+        if all(name in metrics for metrics in own for name in columns.values()):
+            sums = [sum(metrics[name] or 0 for metrics in own) for name in columns.values()]
+            rows.append([class_name, *(count_text(round(total)) for total in sums)])
+    return TextTable(
+        title="Objects in all images",
+        columns=["class", *columns],
+        rows=rows,
+        note="Splits are annotated objects in which most of at least two predicted objects lies, "
+        "each with at least a tenth of its size. Merges are predicted objects in which most of at "
+        "least two annotated objects lies. Missed objects and false positives have no IoU above "
+        "0.5 and no part in a split or merge.",
     )
 
 

@@ -34,8 +34,10 @@ def test_metrics_of_a_square_shifted_by_one_pixel():
     assert values["surface_dice"] == 1  # Within 2 pixels everywhere.
     assert values["object_f1"] == 1  # IoU 12 / 20 = 0.6.
     assert values["object_average_precision"] == pytest.approx(0.2)  # At 0.5 and 0.55 of ten.
-    assert values["panoptic_quality"] == pytest.approx(0.6)
+    assert values["object_ap_mean"] == pytest.approx(3 / 9)  # At 0.5, 0.55 and 0.6 of nine.
+    assert values["panoptic_quality"] == values["seg"] == pytest.approx(0.6)
     assert (values["true_objects"], values["predicted_objects"]) == (1, 1)
+    assert values["object_count_error"] == values["object_count_difference"] == 0
     # 12 of 16 and 44 of 48 pixels are 0.2 off, the others 0.8.
     assert values["brier"] == pytest.approx((56 * 0.04 + 8 * 0.64) / 64)
     assert values["label_error_score"] == 0  # Nowhere 90 % sure.
@@ -70,6 +72,8 @@ def test_metrics_of_missed_false_positive_and_empty_masks():
         assert values["surface_dice"] == values["object_f1"] == 0
         assert values["auroc"] is None
         assert not any(v is not None and np.isnan(v) for v in values.values())
+    assert (missed["missed_objects"], missed["seg"]) == (1, 0)
+    assert (alarm["false_positive_objects"], alarm["seg"]) == (1, None)
     assert both["hausdorff95"] is both["object_f1"] is both["panoptic_quality"] is None
     assert both["brier"] == both["label_error_score"] == 0
 
@@ -80,6 +84,9 @@ def test_object_metrics_use_object_labels_of_the_mask():
     (values,) = measure(predict(np.ones((4, 8))), truth, objects=numbers)
     assert (values["true_objects"], values["predicted_objects"]) == (2, 1)
     assert values["object_f1"] == 0  # IoU 0.5 is not above 0.5.
+    assert (values["object_merges"], values["object_splits"]) == (1, 0)
+    assert (values["missed_objects"], values["false_positive_objects"]) == (0, 0)
+    assert (values["object_count_error"], values["object_count_difference"]) == (1, -0.5)
     (values,) = measure(predict(np.ones((4, 8))), truth)
     assert values["object_f1"] == 1
 

@@ -1,12 +1,15 @@
 """Storage of reports: save, load and refuse damaged files."""
 
 import shutil
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from codes import edit_sealed_json
 from reports import make_case, make_cases, make_report
 from ushape.errors import RunError
+from ushape.evaluation.object_pictures import KINDS, ObjectPicture
 from ushape.evaluation.storage import FACTS, load_report, refuse_existing, save_report
 from ushape.labels import LabelSpace
 
@@ -19,8 +22,14 @@ def report():
 
 
 def test_load_report_restores_what_was_saved(report, tmp_path):
-    save_report(tmp_path, report)
+    blank = np.zeros((8, 8, 3), np.uint8)
+    numbers = dict.fromkeys(KINDS, 1)
+    picture = ObjectPicture(
+        case="c1", class_name="cell", part="", **numbers, annotated=blank, predicted=blank
+    )
+    save_report(tmp_path, replace(report, object_pictures=[picture]))
     found = load_report(tmp_path)
+    assert [one.case for one in found.object_pictures] == ["c1"]
     assert found.summary == report.summary
     for name in ("split_lines", "leak_lines", "plan_lines", "reproduce_lines", "epochs"):
         assert list(getattr(found, name)) == list(getattr(report, name)), name

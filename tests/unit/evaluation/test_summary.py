@@ -41,6 +41,15 @@ def test_summarize_counts_missed_groups_as_0_and_excludes_empty_ones():
     assert (own.groups_with_truth, own.missed_groups) == (2, 1)
 
 
+def with_objects(scores):
+    """The scores with an object F1 that falls and numbers of objects that rise."""
+    names = ("true_objects", "predicted_objects", "missed_objects", "object_splits")
+    return [
+        replace(one, metrics={"object_f1": 1 - place / 20, **dict.fromkeys(names, place)})
+        for place, one in enumerate(scores)
+    ]
+
+
 def test_verdicts_have_the_stored_wording(golden):
     many = [made_score(f"p{n:02}", 0.7 + 0.02 * n) for n in range(12)]
     few = [
@@ -63,6 +72,16 @@ def test_verdicts_have_the_stored_wording(golden):
         "one image without foreground": summarize(empty[:1], noun="images"),
         "cells and membranes": replace(summarize(many, noun="blocks"), topology=topology),
     }
+    counted = [
+        replace(one, metrics={**one.metrics, "object_merges": 2.0}) for one in with_objects(both)
+    ]
+    for name, scores in (
+        ("objects", counted[:12]),
+        ("objects of two classes, one group", [counted[0], counted[12]]),
+        ("objects of an earlier version", with_objects(many)),
+        ("objects without scores", many),
+    ):
+        summaries[name] = replace(summarize(scores, noun="patients"), is_about_objects=True)
     lines = [f"{name}: {summary.verdict}" for name, summary in summaries.items()]
     better = [made_score(one.case, one.dice + 0.02) for one in many]
     for name, pair in (
@@ -157,3 +176,16 @@ def test_summary_verdict_of_many_classes_names_the_best_and_the_worst():
         "The mean Dice of 12 classes on images not used in training is 0.625: from 0.100 (class 1) "
         "to 1.000 (class 12). Not annotated in these images: 1 class. The pixel error is 0.2500."
     )
+    objects = replace(summarize(with_objects(scores), noun="images"), is_about_objects=True)
+    # 1, 0.95, ..., 0.45.
+    assert objects.verdict.startswith("The mean object F1 at IoU 0.5 of 12 classes is 0.725. The ")
+    plain = replace(summarize(scores, noun="images"), is_about_objects=True)
+    assert plain.verdict.startswith("The mean Dice")
+
+
+def test_join_summaries_is_about_objects_if_a_fold_is():
+    parts = [summarize([made_score(name, 0.5)], noun="dishes") for name in "ab"]
+    whole = summarize([made_score("a", 0.5), made_score("b", 0.5)], noun="dishes")
+    assert not join_summaries(parts, whole).is_about_objects
+    parts[1] = replace(parts[1], is_about_objects=True)
+    assert join_summaries(parts, whole).is_about_objects

@@ -9,6 +9,7 @@ import pytest
 from reports import CELL, make_case, make_report
 from ushape import formatting
 from ushape._version import __version__
+from ushape.evaluation.object_pictures import ObjectPicture
 from ushape.evaluation.scores import CaseScore, read_scores, score_case, write_scores
 from ushape.evaluation.summary import summarize
 from ushape.formatting import TextTable
@@ -98,6 +99,25 @@ def test_write_report_omits_empty_sections(written):
         *("confusion", "thresholds", "objects"),
     ):
         assert f'id="{section}"' not in page
+
+
+def test_write_report_shows_objects_first_if_the_masks_are_about_them(cases, written):
+    blank = np.zeros((8, 8, 3), np.uint8)
+    numbers = {"missed": 1, "merged": 2, "split": 3, "false_positives": 4}
+    picture = ObjectPicture(
+        case="x<y", class_name="cell", part="", **numbers, annotated=blank, predicted=blank
+    )
+    report = make_report(cases, object_pictures=[picture])
+    page = written(report)
+    assert (
+        page.index('id="split"') < page.index('id="objects"') < page.index('id="object-pictures"')
+    )
+    page = written(replace(report, summary=replace(report.summary, is_about_objects=True)))
+    assert page.index('id="scores"') < page.index('id="object-pictures"') < page.index('id="split"')
+    assert page.count('id="object-pictures"') == 1
+    assert "1 missed, 2 merged, 3 split, 4 false positives" in page
+    assert "x&lt;y, cell" in page
+    assert 'id="object-pictures"' not in written(make_report(cases))
 
 
 def test_write_report_checks_each_table_cell_once(written, monkeypatch):

@@ -7,10 +7,12 @@ from ushape.evaluation.scores import score_case
 from ushape.evaluation.summary import BestScore, summarize
 from ushape.formatting import count_text, number_text
 from ushape.reports.tables import (
+    OBJECT_METRICS,
     baseline_table,
     kind_table,
     mean_table,
     mean_tables,
+    object_count_table,
     object_table,
     score_table,
     size_table,
@@ -92,6 +94,31 @@ def test_object_table_has_a_column_for_each_class_with_objects():
     assert table.rows[-1] == ["0.95", "0.050"]
     assert object_table(summarize(score("a", 5, 5), noun="images")).rows == []
     assert not any("Object ap" in row[0] for row in mean_table(summary.classes[0], summary).rows)
+
+
+def with_objects(name, **numbers):
+    metrics = dict.fromkeys(OBJECT_METRICS, 0.0) | numbers
+    return [replace(one, metrics=metrics) for one in score(name, 5, 5)]
+
+
+def test_object_count_table_adds_the_numbers_of_all_images():
+    scores = with_objects("a", true_objects=1000.0, missed_objects=2.0, object_splits=3.0)
+    scores += with_objects("b", true_objects=500.0, predicted_objects=7.0, object_merges=4.0)
+    table = object_count_table(scores)
+    names = ["annotated", "missed", "splits", "predicted", "false positives", "merges"]
+    assert table.columns == ["class", *names]
+    assert table.rows == [[scores[0].class_name, "1\u202f500", "2", "3", "7", "0", "4"]]
+    assert object_count_table(score("a", 5, 5)).rows == []
+
+
+def test_mean_tables_begin_with_the_objects_if_the_masks_are_about_them():
+    plain = summarize(with_objects("a") + with_objects("b"), noun="images")
+    about = replace(plain, is_about_objects=True)
+    first, others = mean_tables(about.classes[0], about)
+    assert [row[0] for row in first.rows][:2] == ["Object F1", "Object AP (StarDist)"]
+    assert mean_tables(plain.classes[0], plain)[0].rows[0][0] == "Dice"
+    names = [row[0] for row in (*first.rows, *others.rows)]
+    assert len(names) == len(set(names))
 
 
 def test_threshold_table_shows_every_tenth():
