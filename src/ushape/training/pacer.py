@@ -19,8 +19,8 @@ class Pacer(Callback):
 
     The speed is that of the latest steps, so that neither a slow start nor a machine that became
     busy is averaged away; validation is timed separately. The learning-rate schedule spans the new
-    number of steps, so that its end is reached in any case. Without a time limit, training ends
-    after the planned number of steps.
+    number of steps, so that its end is reached in any case. At least one step is made. Without a
+    time limit, training ends after the planned number of steps.
 
     Args:
         schedule: Schedule of the module; its `total_steps` is changed.
@@ -178,8 +178,11 @@ class Pacer(Callback):
         return (whole, whole) if ends_whole else (possible, possible)
 
     def _stop_if_over(self, trainer: Trainer) -> None:
-        is_late = self.budget_s is not None and (
-            self.used_s + (self._validation_s or 0.0) > self._limit_s
+        """End the training, but not before its first step: without it, no weights are saved."""
+        is_late = (
+            self.budget_s is not None
+            and trainer.global_step > 0
+            and self.used_s + (self._validation_s or 0.0) > self._limit_s
         )
         if is_late or trainer.global_step >= self.schedule.total_steps:
             trainer.should_stop = True

@@ -131,6 +131,17 @@ def test_pacer_makes_one_step_without_any_time():
     assert trainer.global_step == 1
 
 
+def test_pacer_makes_one_step_if_the_time_is_over_before_the_first():
+    clock, schedule = FakeClock(), schedule_of(100)
+    pacer = Pacer(schedule, 1.0, clock)
+    clock.now += 5.0  # A busy machine takes this long to start the training.
+    trainer = FakeTrainer()
+    pacer.on_train_start(trainer, None)
+    pacer.on_train_batch_end(trainer, None, None, None, 0)  # Gradients are accumulated.
+    assert not trainer.should_stop
+    assert train(pacer, clock, lambda step: 1.0, trainer=trainer).global_step == 1
+
+
 def test_pacer_without_a_limit_ends_after_the_planned_steps():
     clock, schedule = FakeClock(), schedule_of(30)
     trainer = train(Pacer(schedule, None, clock), clock, lambda step: 1000.0)

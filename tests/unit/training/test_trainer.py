@@ -1,10 +1,12 @@
 """Training within the memory, damaged checkpoints and Ctrl-C."""
 
 import csv
+import itertools
 import json
 import subprocess
 import sys
 import zipfile
+from functools import partial
 
 import pytest
 import torch
@@ -12,7 +14,9 @@ import torch
 import ushape
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
 from ushape.errors import RunError
+from ushape.training import trainer
 from ushape.training.module import SegmentationModule
+from ushape.training.pacer import Pacer
 from ushape.training.trainer import OUT_OF_MEMORY, _refuse_damaged
 
 TINY = [
@@ -86,6 +90,18 @@ def test_train_within_memory_raises_other_errors(cells, tmp_path, monkeypatch):
     monkeypatch.setattr(SegmentationModule, "loss_of", fail)
     with pytest.raises(RuntimeError, match="something else"):
         train(cells, tmp_path / "run", 2)
+
+
+def test_training_whose_time_is_over_before_its_first_step_leaves_usable_weights(
+    cells, tmp_path, monkeypatch
+):
+    clock = itertools.count(step=100.0)  # Each look at the clock takes longer than the training.
+    monkeypatch.setattr(trainer, "Pacer", partial(Pacer, clock=lambda: next(clock)))
+    result = ushape.train(cells, output=tmp_path / "run", minutes=0.05, settings=TINY)
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["1"]
+    assert result.summary is not None
+    assert load(tmp_path / "run")
 
 
 @pytest.mark.parametrize(
