@@ -433,8 +433,19 @@ def _refuse_impossible(
             "the masks with --masks. For masks with soft edges, or saved as JPEG, list the classes "
             "with the background first: "
             f"--set 'labels.values={example}' --set labels.nearest=true. For object ids: --set "
-            "labels.threshold=1 makes every object foreground.",
+            f"labels.threshold=1 makes every object foreground.{state_all_classes(len(values))}",
         )
+
+
+def state_all_classes(count: int) -> str:
+    """Return the sentence that says how to state many classes; "" if the values are too many."""
+    if not MAX_CLASSES < count <= IGNORE:
+        return ""
+    return (
+        f" If all {count} values are classes, list them in a file classes.csv in the data folder, "
+        "with value,name or name,r,g,b in its first line, then one class per line, background "
+        "first; or in labels.values of a file ushape.yaml there."
+    )
 
 
 def value_histogram(

@@ -48,10 +48,20 @@ def test_classes_of_reports_unknown_values():
     assert "labels.values" in caught.value.hint
 
 
+def test_find_label_space_says_how_to_state_many_classes():
+    counts = dict.fromkeys(range(150), 1)
+    with raises_code(DataError, "too_many_mask_values") as caught:
+        find_label_space(counts, LabelConfig())
+    assert "all 150 values are classes" in caught.value.hint
+    space, _ = find_label_space(counts, LabelConfig(values=tuple(counts)))
+    assert space.channels == 150
+
+
 def test_find_label_space_with_a_threshold_has_two_classes():
     counts = dict.fromkeys(range(256), 1)
-    with raises_code(DataError, "too_many_mask_values"):
+    with raises_code(DataError, "too_many_mask_values") as caught:
         find_label_space(counts, LabelConfig())
+    assert "classes.csv" not in caught.value.hint  # A mask file cannot have so many classes.
 
     space, _ = find_label_space(counts, LabelConfig(threshold=128))
     assert space.classes_of(np.array([0, 127, 128, 255])).tolist() == [0, 0, 1, 1]

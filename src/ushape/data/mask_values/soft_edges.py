@@ -11,7 +11,7 @@ import numpy as np
 from ushape.data.case_stats import COMPRESSION_NOISE
 from ushape.data.mask_values.reading import MaskReading
 from ushape.errors import DataError
-from ushape.labels import MAX_CLASSES, value_histogram
+from ushape.labels import MAX_CLASSES, state_all_classes, value_histogram
 from ushape.labels.colors import channels_of, distances
 
 MIN_BETWEEN = 3
@@ -147,8 +147,9 @@ def _are_edges(thin: Sequence[int], total: Mapping[int, int], *, are_colors: boo
     is_noisy = max(total) - min(total) >= 128 and rare > max(8, len(total) // 3)
     if len(thin) < MIN_BETWEEN and len(total) <= MAX_CLASSES and not is_noisy:
         return False
-    # Numbered classes have no values between them.
-    is_numbered = max(total) - min(total) + 1 == len(total) and max(total) < 64
+    # Numbered classes have no values between them; more of them than usual cover areas.
+    is_complete = max(total) - min(total) + 1 == len(total)
+    is_numbered = is_complete and (max(total) < MAX_CLASSES or len(thin) < MIN_BETWEEN)
     wide = sorted(set(total) - set(thin)) or [0]
     is_between = all(min(wide) - NOISE <= value <= max(wide) + NOISE for value in thin)
     return is_between and not is_numbered
@@ -245,5 +246,5 @@ def _ambiguous(reading: MaskReading, values: np.ndarray, reason: str) -> DataErr
         f"{value_histogram(reading.total, show=reading.show)}",
         code="ambiguous_soft_edges",
         hint="Export the masks again without antialiasing and not as JPEG. If that is impossible: "
-        f"{how}.",
+        f"{how}.{state_all_classes(len(reading.total))}",
     )

@@ -159,6 +159,19 @@ def test_smooth_probabilities_are_refused(scan):
     assert scan(draw).label_error.code in ("ambiguous_soft_edges", "too_many_mask_values")
 
 
+def test_many_numbers_that_cover_areas_are_not_called_soft_edges(scan):
+    def draw(number):
+        areas = np.random.default_rng(number).permutation(100).astype(np.uint8)
+        return np.kron(areas.reshape(10, 10), np.ones((8, 8), np.uint8))
+
+    error = scan(draw).label_error
+    assert error.code == "too_many_mask_values"
+    assert "all 100 values are classes" in error.hint
+    stated = scan(draw, values=tuple(range(100)))
+    stated.raise_if_unusable()
+    assert len(stated.space.values) == 100
+
+
 def test_soft_masks_beside_0_and_1_are_refused(scan):
     def draw(number):
         return disks(number) if number < 3 else soften(disks(number) > 0)
