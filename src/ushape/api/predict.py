@@ -17,7 +17,12 @@ from ushape.data.inputs import Input, find_inputs
 from ushape.data.preprocessing import by_group
 from ushape.errors import REPEAT, ConfigError, DataError, hint_after_interrupt
 from ushape.formatting import pluralize
-from ushape.inference.output import ContourFormat, OutputConfig, ProbabilityFormat
+from ushape.inference.output import (
+    ContourFormat,
+    OutputConfig,
+    ProbabilityFormat,
+    TableColumns,
+)
 from ushape.inference.output.writer import PredictionWriter, Written
 from ushape.inference.predictor import Predictor, PreparedImage
 from ushape.inference.prefetch import overlap
@@ -54,13 +59,18 @@ class FilesBesideMask(TypedDict, total=False):
     npz, otherwise uint8)."""
 
     contours: ContourFormat | None
-    """Also write outlines, as NAME.geojson for QuPath or as NAME_rois.zip for ImageJ."""
+    """Also write outlines, as NAME.geojson for QuPath, NAME_rois.zip for ImageJ, or
+    NAME_coco.json."""
 
     instances: bool
     """Also write NAME_instances.tif, in which the pixels of each object have its number."""
 
     table: bool
     """Also write NAME_objects.csv with a row for each object, and images.csv for all images."""
+
+    columns: TableColumns
+    """Columns of this table; full adds axes, eccentricity, orientation, solidity, and the mean,
+    lowest and highest intensity of each channel."""
 
     uncertainty: bool
     """Also write NAME_uncertainty.png, 255 where all classes are equally likely, and images.csv."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,8 +89,7 @@ class ObjectTable:
 
     def rows(self) -> list[dict[str, Cell]]:
         """Return one row for each object; the columns are the same with and without spacing."""
-        columns = self.columns()
-        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        return to_rows(self.columns())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +121,11 @@ class ClassTotals:
             size_mm: self.size_mm,
             "share": self.share,
         }
+
+
+def to_rows(columns: Mapping[str, Sequence[Cell]]) -> list[dict[str, Cell]]:
+    """Return the rows of a table that is given by its columns."""
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def measure_table(

@@ -11,7 +11,8 @@ from ushape.io import ProbabilityType
 from ushape.io.rle import Order
 
 ProbabilityFormat = Literal["npz", "tif", "zarr"]
-ContourFormat = Literal["geojson", "imagej"]
+ContourFormat = Literal["geojson", "imagej", "coco"]
+TableColumns = Literal["basic", "full"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,7 @@ class OutputConfig:
 
     Raises:
         ConfigError: if there is no output, an output has no folder, a format is unknown, or a type
-            is given for probabilities that are not written.
+            or columns are given for probabilities or a table that are not written.
         MissingPackageError: if a format needs a package that is not installed.
     """
 
@@ -33,6 +34,7 @@ class OutputConfig:
     contours: ContourFormat | None = None
     instances: bool = False
     table: bool = False
+    columns: TableColumns = "basic"
     uncertainty: bool = False
 
     submission: Path | None = None
@@ -55,6 +57,7 @@ class OutputConfig:
             ("probabilities", self.probabilities, get_args(ProbabilityFormat)),
             ("probability_type", self.probability_type, get_args(ProbabilityType)),
             ("contours", self.contours, get_args(ContourFormat)),
+            ("columns", self.columns, get_args(TableColumns)),
             ("order", self.order, get_args(Order)),
         ):
             if value is not None and value not in known:
@@ -68,6 +71,12 @@ class OutputConfig:
                 f"probability_type is {self.probability_type}, but no probabilities are written.",
                 code="probabilities_not_requested",
                 hint="Add --probabilities npz, tif or zarr.",
+            )
+        if self.columns != "basic" and not self.table:
+            raise ConfigError(
+                f"columns is {self.columns}, but no table is written.",
+                code="table_not_requested",
+                hint="Add --table.",
             )
         if self.folder is None and self.endings:
             raise ConfigError(
@@ -93,7 +102,7 @@ class OutputConfig:
     def endings(self) -> dict[str, str]:
         """Endings of the files beside the mask, by kind of output."""
         probabilities = {"npz": ".npz", "tif": "_probabilities.tif", "zarr": "_probabilities.zarr"}
-        contours = {"geojson": ".geojson", "imagej": "_rois.zip"}
+        contours = {"geojson": ".geojson", "imagej": "_rois.zip", "coco": "_coco.json"}
         wanted = {
             "overlay": "_overlay.png" if self.overlay else "",
             "probabilities": probabilities.get(self.probabilities or "", ""),

@@ -15,6 +15,7 @@ from ushape.inference.output import OutputConfig
 from ushape.inference.predictor import Predictor
 from ushape.inference.streaming import StreamedPrediction
 from ushape.inference.uncertainty import entropy_map
+from ushape.instances.coco import write_coco
 from ushape.instances.contours import (
     class_styles,
     drawing_colors,
@@ -23,7 +24,8 @@ from ushape.instances.contours import (
     write_rois,
 )
 from ushape.instances.label import Objects, by_class, label_objects
-from ushape.instances.properties import ObjectTable, column_names, measure_table, summarize_classes
+from ushape.instances.properties import ObjectTable, measure_table, summarize_classes, to_rows
+from ushape.instances.shapes import measure_shapes
 from ushape.io.files import replacing, write_bytes
 from ushape.io.streaming import open_band_writer, open_probability_writer
 from ushape.planning.plan import Plan
@@ -38,18 +40,22 @@ def write_files(
     config: OutputConfig,
     target: Path,
     beside: Mapping[str, Path],
+    image_name: str,
 ) -> list[dict[str, Any]]:
     """Write the files of an image in memory, the mask last.
 
     Args:
         beside: Path of each further file by its kind, as in `OutputConfig.endings`.
+        image_name: Path of the image file, for files that name it.
 
     Returns:
         A row for each class, for the table of all images; empty if no output describes objects.
     """
     source, space = prediction.source, predictor.plan.preprocessing.space
     assert source is not None, "predicted from a file"
-    rows = write_objects(prediction, predictor.plan, beside) if config.has_objects else []
+    rows = []
+    if config.has_objects:
+        rows = write_objects(prediction, predictor.plan, beside, config, image_name)
     if "overlay" in beside:
         styles = class_styles(space.names, space.values, predictor.plan.encoding)
         picture = draw_overlay(source.array, prediction.classes, drawing_colors(styles))
@@ -73,7 +79,11 @@ def write_files(
 
 
 def write_objects(
-    prediction: Prediction, plan: Plan, paths: Mapping[str, Path]
+    prediction: Prediction,
+    plan: Plan,
+    paths: Mapping[str, Path],
+    config: OutputConfig,
+    image_name: str,
 ) -> list[dict[str, Any]]:
     """Write instances, contours and table of an image, as far as paths are given for them.
 
@@ -90,19 +100,28 @@ def write_objects(
         encoding = MaskEncoding(dtype=dtype, suffix=".tif")
         io.write_mask(paths["instances"], objects.labels, encoding)
     if "contours" in paths:
-        _write_contours(paths["contours"], objects, table, plan)
+        _write_contours(paths["contours"], objects, table, plan, image_name)
     if "table" in paths:
-        columns = column_names(prediction.classes.ndim)
-        write_bytes(paths["table"], to_csv(columns, table.rows()))
+        columns = table.columns()
+        if config.columns == "full" and prediction.source is not None:
+            is_gray = prediction.source.is_repeated_gray
+            image = prediction.source.array[:1] if is_gray else prediction.source.array
+            columns |= measure_shapes(objects.labels, image, spacing_mm=spacing)
+        write_bytes(paths["table"], to_csv(tuple(columns), to_rows(columns)))
     return [summary.row() for summary in summarize_classes(objects, table, space.names)]
 
 
-def _write_contours(path: Path, objects: Objects, table: ObjectTable, plan: Plan) -> None:
+def _write_contours(
+    path: Path, objects: Objects, table: ObjectTable, plan: Plan, image_name: str
+) -> None:
     space = plan.preprocessing.space
     styles = class_styles(space.names, space.values, plan.encoding)
     with replacing(path) as file:
         if path.suffix == ".geojson":
             write_geojson(file, trace_outlines(objects), styles, table=table)
+        elif path.suffix == ".json":
+            outlines = trace_outlines(objects)
+            write_coco(file, objects, outlines, styles, table=table, image_name=image_name)
         else:
             write_rois(file, trace_outlines(objects), styles)
 

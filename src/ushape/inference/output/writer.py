@@ -76,7 +76,15 @@ class PredictionWriter:
         Raises:
             RunError: if an output exists, or is one of the images.
             DataError: if two images share an output.
+            ConfigError: if COCO files are requested for volumes.
         """
+        dims = predictor.plan.recipe.network.dims
+        if config.contours == "coco" and dims == 3:
+            raise ConfigError(
+                "COCO files cannot describe objects of volumes.",
+                code="coco_unsupported",
+                hint="Write them with --instances, or slice by slice with --contours geojson.",
+            )
         with ExitStack() as stack:
             submission = manifest = None
             if config.submission is not None:
@@ -89,6 +97,8 @@ class PredictionWriter:
                 kinds = {**config.endings, "submission": str(config.submission or "")}
                 if config.probabilities:
                     kinds["numbers"] = config.stored_type
+                if config.columns != "basic":
+                    kinds["columns"] = config.columns
                 manifest = Manifest(config.folder, {**made_by, "outputs": kinds})
                 remove_leftovers(config.folder)
                 if config.overwrite:
@@ -113,7 +123,8 @@ class PredictionWriter:
         if target is not None:
             target.parent.mkdir(parents=True, exist_ok=True)
             beside = {kind: _beside(target, ending) for kind, ending in self.endings.items()}
-            rows = write_files(prediction, self.predictor, self.config, target, beside)
+            name = image.below.as_posix()
+            rows = write_files(prediction, self.predictor, self.config, target, beside, name)
         if self.submission is not None:
             self.submission.write(image.case.image.name, prediction.classes)
         confidence = {

@@ -30,6 +30,8 @@ def test_output_config_lists_endings_and_outputs_of_whole_images():
         ({"folder": None, "submission": Path("x.csv"), "overlay": True}, "missing_output"),
         ({"folder": Path("out"), "contours": "svg"}, "unknown_output_format"),
         ({"folder": Path("out"), "probability_type": "uint8"}, "probabilities_not_requested"),
+        ({"folder": Path("out"), "columns": "full"}, "table_not_requested"),
+        ({"folder": Path("out"), "table": True, "columns": "all"}, "unknown_output_format"),
     ],
 )
 def test_output_config_refuses_contradictory_settings(settings, code):

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -66,6 +67,29 @@ def test_prediction_writer_writes_masks_and_a_table(tmp_path):
     assert header == "image,class,objects,area_px,area_mm2,share,confidence,expected_dice"
     assert row.startswith("sub/a.png,class 255,1,2,,0.333")
     assert row.endswith(",0.75,0.5")
+
+
+def test_prediction_writer_writes_a_full_table_and_coco(tmp_path):
+    inputs = inputs_of(tmp_path / "in", "sub/a.png")
+    asked = {"folder": tmp_path / "out", "table": True, "contours": "coco"}
+    write_all(inputs, **asked, columns="full")
+    header, row = (tmp_path / "out/sub/a_objects.csv").read_text().splitlines()
+    cells = dict(zip(header.split(","), row.split(","), strict=True))
+    assert (cells["area_px"], float(cells["orientation_deg"])) == ("2", 0)
+    assert (cells["mean_intensity"], cells["solidity"]) == ("0.0", "1.0")
+    assert cells["axis_major_mm"] == ""
+    found = json.loads((tmp_path / "out/sub/a_coco.json").read_text())
+    assert found["images"][0]["file_name"] == "sub/a.png"
+    assert found["annotations"][0]["segmentation"] == [[1, 0, 3, 0, 3, 1, 1, 1]]
+    # Other columns are another call.
+    with raises_code(RunError, "output_exists"):
+        write_all(inputs, **asked)
+
+
+def test_prediction_writer_refuses_coco_for_volumes(tmp_path):
+    inputs = inputs_of(tmp_path / "in", "a.png")
+    with raises_code(ConfigError, "coco_unsupported"):
+        write_all(inputs, predictor_of(0, 255, dims=3), folder=tmp_path / "o", contours="coco")
 
 
 def test_prediction_writer_continues_an_equal_call(tmp_path):
