@@ -16,7 +16,6 @@ from ushape.data.splits import Splits, split_dataset
 from ushape.errors import DataError, PlanError
 from ushape.metrics.instance import MANY_OBJECTS, MAX_OBJECT_PX
 from ushape.metrics.topology import MAX_TOPOLOGY_PX, MIN_CELL_FRACTION
-from ushape.models import network_sizes
 from ushape.planning.fingerprint import Fingerprint, take_fingerprint
 from ushape.planning.hardware import Machine
 from ushape.planning.plan import Plan
@@ -30,6 +29,7 @@ from ushape.planning.timing import (
     Format,
     fastest_format,
     measure_step_s,
+    predicted_pixels,
     with_format,
 )
 from ushape.transforms.tiling import symmetries
@@ -220,13 +220,9 @@ def expected_evaluation_s(
     predict = recipe.predict
     versions = symmetries(resolved(predict.tta), predict.mirror_axes, recipe.network.dims)
     pixel_s = step_s * FORWARD_SHARE / (batch * math.prod(patch))
-    margin = network_sizes(recipe.network).margin
-    working = sum(
-        math.prod(size + 2 * margin for size in recipe.preprocessing.working_shape(shape))
-        for shape in shapes
-    )
+    working = predicted_pixels(recipe, map(recipe.preprocessing.working_shape, shapes))
     files = tuning_s * sum(math.prod(shape) for shape in shapes)
-    predicting_s = 1.3 * pixel_s * working * len(versions)
+    predicting_s = pixel_s * working * len(versions)
     return report_s + reading_s * len(shapes) + files + predicting_s
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,9 +12,10 @@ import torch
 from ushape.config import AUTO, resolved
 from ushape.labels import LabelSpace
 from ushape.losses import build_loss
-from ushape.models import build_model
+from ushape.models import build_model, network_sizes
 from ushape.planning.hardware import memory_format, precision_context
 from ushape.planning.recipe import Precision, Recipe
+from ushape.transforms.tiling import even_tile, tile_starts
 
 FORWARD_SHARE = 0.25
 """Seconds of a prediction per second of a training step on as many pixels (measured: 119 and 481
@@ -100,6 +101,23 @@ def measure_step_s(
             limit_s = left
         step = _TrainingStep(recipe, channels, space, device)
         return train.accumulate_grad_batches * typical_s(step.run, limit_s)
+
+
+def predicted_pixels(recipe: Recipe, shapes: Iterable[tuple[int, ...]]) -> float:
+    """Return the pixels that the network sees to predict images once each, in overlapping tiles.
+
+    Args:
+        shapes: Size of each image after preprocessing, in pixels.
+    """
+    margin = network_sizes(recipe.network).margin
+    overlap = resolved(recipe.predict.tiling.overlap_fraction)
+
+    def seen(size: int, most: int) -> int:
+        tile = even_tile(size, most, overlap)
+        return len(tile_starts(size, tile, overlap * most / tile)) * (tile + 2 * margin)
+
+    tiles = resolved(recipe.predict.tile_shape)
+    return sum(math.prod(map(seen, shape, tiles)) for shape in shapes)
 
 
 PROBE = 2

@@ -5,7 +5,14 @@ import pytest
 from fakes import FakeClock
 from ushape import config
 from ushape.planning.recipe import Recipe, TrainConfig
-from ushape.planning.timing import Format, fastest_format, formats_of, typical_s, with_format
+from ushape.planning.timing import (
+    Format,
+    fastest_format,
+    formats_of,
+    predicted_pixels,
+    typical_s,
+    with_format,
+)
 
 BF16, FP32 = Format("bf16", True), Format("fp32", True)
 
@@ -32,6 +39,23 @@ def test_typical_s_keeps_the_limit():
     assert (value, calls) == (pytest.approx(0.75), 3)
     assert measure([20.0], limit_s=3.0) == (pytest.approx(20.0), 1)
     assert measure([0.2], limit_s=0.0) == (pytest.approx(0.2), 1)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "padding", "expected"),
+    [
+        pytest.param([(100, 120)], "same", 100 * 120, id="one pass"),
+        pytest.param([(100, 120), (10, 10)], "same", 100 * 120 + 10 * 10, id="two images"),
+        # Two tiles of 160 that overlap by half of 128 cover 256.
+        pytest.param([(256, 120)], "same", 2 * 160 * 120, id="overlapping tiles"),
+        pytest.param([(100, 120)], "valid", 116 * 136, id="margin"),
+    ],
+)
+def test_predicted_pixels_by_hand(shapes, padding, expected):
+    settings = ["network.widths=[4,8]", f"network.padding={padding}", "network.convolutions=2"]
+    settings += ["predict.tile_shape=[128,128]", "predict.tiling.overlap_fraction=0.5"]
+    recipe = config.override(Recipe(), settings)
+    assert predicted_pixels(recipe, shapes) == expected
 
 
 def test_typical_s_makes_few_calls():

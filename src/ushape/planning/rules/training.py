@@ -13,7 +13,13 @@ from ushape.formatting import memory_text, pluralize, size_text
 from ushape.models import memory_estimate
 from ushape.planning.recipe import Recipe
 from ushape.planning.rules.result import RuleResult, Situation, TimeBudget, change
-from ushape.planning.timing import FORWARD_SHARE, Format, formats_of, with_format
+from ushape.planning.timing import (
+    FORWARD_SHARE,
+    Format,
+    formats_of,
+    predicted_pixels,
+    with_format,
+)
 
 MEMORY_SHARE = 0.7
 """Share of the memory that a step is planned to use; the estimate is not an upper bound."""
@@ -234,7 +240,7 @@ def choose_duration(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleR
     shape = recipe.preprocessing.working_shape(data.median_shape)
     working_pixels = data.pixels_per_epoch * math.prod(shape) / math.prod(data.median_shape)
     # Seconds for the validation of a case, in steps.
-    case_steps = FORWARD_SHARE * predicted_pixels(recipe, shape) / batch_pixels
+    case_steps = FORWARD_SHARE * predicted_pixels(recipe, [shape]) / batch_pixels
     epochs, speed, fact, evaluation_s = train.epochs, "", "the number of epochs is set", 0.0
     shortage = ""
     if epochs is not None:
@@ -280,14 +286,6 @@ def divide_into_epochs(total: float, training_s: float, validation: float) -> tu
     longest = max(MIN_EPOCH_STEPS, validation / VALIDATION_SHARE)
     epochs = max(1, min(round(training_s / epoch_s), max(3, int(total / longest))))
     return epochs, max(1, round(total / epochs))
-
-
-def predicted_pixels(recipe: Recipe, shape: tuple[int, ...]) -> float:
-    """Return the pixels that the network sees to predict an image once, in overlapping tiles."""
-    tile, share = resolved(recipe.predict.tile_shape), recipe.predict.tiling.overlap_fraction
-    overlap = 0.25 if share == AUTO else share
-    whole = zip(shape, tile, strict=True)
-    return math.prod(size if size <= side else size / (1 - overlap) for size, side in whole)
 
 
 def describe_shortage(steps: int, step_s: float, budget: TimeBudget) -> str:
