@@ -109,10 +109,7 @@ def learning_curve(
     series = Series(output_folder(output, data, "-curve") / "points.json", "learning curve")
     training = _PointTraining(Path(data), optional_path(masks), options, device, points)
     with series.in_use():
-        design = training.begin(series, clock, console)
-        console.say(_describe(design))
-        runs = training.run_all(design, series, console)
-        return _sum_up(series.path.parent, runs, design, options.recipe, console)
+        return training.find_curve(series, clock, console)
 
 
 @dataclass(frozen=True)
@@ -127,6 +124,17 @@ class _PointTraining:
 
     def __post_init__(self) -> None:
         check_range("points", self.points, MIN_POINTS, hint="4 points are usual.")
+
+    def find_curve(self, series: Series, clock: Clock, console: Console) -> LearningCurve:
+        """Train all points and sum them up.
+
+        Raises:
+            KeyboardInterrupt: if Ctrl-C ended a point early.
+        """
+        design = self.begin(series, clock, console)
+        console.say(_describe(design))
+        runs = self.run_all(design, series, console)
+        return _sum_up(series.path.parent, runs, design, self.options.recipe, console)
 
     def begin(self, series: Series, clock: Clock, console: Console) -> Design:
         """Make and store the design, or load the stored one if the request is the same."""

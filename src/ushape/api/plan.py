@@ -152,14 +152,12 @@ def plan(
         data=data,
     )
     _, planned = plan_data(Path(data), masks, options, device, clock, console)
-    _print_results(planned, explain, console)
-    if target is not None:
-        write_json(target, planned.plan.to_dict())
-        console.say(f"Plan: {target}")
-    return planned.plan
+    return _print_and_write(planned, explain, target, console)
 
 
-def _print_results(planned: Planned, explain: bool, console: Console) -> None:
+def _print_and_write(
+    planned: Planned, explain: bool, target: Path | None, console: Console
+) -> Plan:
     for result in planned.results:
         console.say(result.text)
         if explain:
@@ -167,6 +165,10 @@ def _print_results(planned: Planned, explain: bool, console: Console) -> None:
                 if line:
                     console.say(f"    {what}: {line}")
             console.say(f"    rule: {result.source}")
+    if target is not None:
+        write_json(target, planned.plan.to_dict())
+        console.say(f"Plan: {target}")
+    return planned.plan
 
 
 def plan_data(

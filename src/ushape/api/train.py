@@ -120,11 +120,21 @@ def train(
     )
     folder = Path(output) if output else _create_free_folder(output_folder(None, data))
     with locked(folder):
-        run = Run.create(folder)
-        planned, facts = _plan_run(run, Path(data), masks, options, device, clock, console)
-        return _fit_and_score(
-            run, planned.plan, planned.splits, facts, clock, console, resume=False
-        )
+        return _train_new(Run.create(folder), Path(data), masks, options, device, clock, console)
+
+
+def _train_new(
+    run: Run,
+    folder: Path,
+    masks: Path | str | None,
+    options: TrainOptions,
+    device: str,
+    clock: Clock,
+    console: Console,
+) -> TrainResult:
+    """Plan, train and score in a new run."""
+    planned, facts = _plan_run(run, folder, masks, options, device, clock, console)
+    return _fit_and_score(run, planned.plan, planned.splits, facts, clock, console, resume=False)
 
 
 def _plan_run(

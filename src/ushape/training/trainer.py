@@ -103,8 +103,7 @@ def fit(
     _silence_lightning()
     _silence_tensorboard()
     torch.manual_seed(plan.recipe.seed)
-    groups = [case.group for case in validation.cases]
-    module = SegmentationModule(plan, validation, groups, initial)
+    module = SegmentationModule(plan, validation, [one.group for one in validation.cases], initial)
     margin = int(module.network.margin)  # type: ignore[arg-type]
     data = SegmentationData(plan, training, validation, class_pixels, margin)
     best, log = KeepBest(run), EpochLog(run, on_row)
