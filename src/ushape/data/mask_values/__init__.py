@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ushape.data.case_stats import COMPRESSION_NOISE, VOID, CaseStats
+from ushape.data.case_stats import CaseStats
 from ushape.data.classes.names import StatedClasses, complete_labels
+from ushape.data.mask_stats import COMPRESSION_NOISE, VOID
 from ushape.data.mask_values.notes import (
     ValueNote,
     note_background,

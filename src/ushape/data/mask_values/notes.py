@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ushape.data.case_stats import VOID
+from ushape.data.mask_stats import VOID
 from ushape.data.mask_values.reading import MaskReading, form_of
 from ushape.data.mask_values.soft_edges import SoftClasses
 from ushape.formatting import pluralize

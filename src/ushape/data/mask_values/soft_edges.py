@@ -8,7 +8,7 @@ from itertools import combinations
 
 import numpy as np
 
-from ushape.data.case_stats import COMPRESSION_NOISE
+from ushape.data.mask_stats import COMPRESSION_NOISE
 from ushape.data.mask_values.reading import MaskReading
 from ushape.errors import DataError
 from ushape.labels import MAX_CLASSES, state_all_classes, value_histogram
