@@ -2,10 +2,10 @@
 
     python benchmarks/faults/fuzz.py [--count 500] [--seed 0] [--only SEED ...] [--keep FOLDER]
 
-combinations.py makes each data set together with its right reading. `ushape.check` must find it:
-the pairs, the group and the part of each image, the share and the name of each class, the class of
-each pixel, and the damage, with the check that names it. A refusal without damage is wrong, too.
-Prints a Markdown table of what is wrong; the exit code is 1 if anything is.
+The package combinations makes each data set together with its right reading. `ushape.check` must
+find it: the pairs, the group and the part of each image, the share and the name of each class, the
+class of each pixel, and the damage, with the check that names it. A refusal without damage is
+wrong, too. Prints a Markdown table of what is wrong; the exit code is 1 if anything is.
 """
 
 from __future__ import annotations
