@@ -26,7 +26,7 @@ def shown_white(trial: Trial, case: Case) -> str:
     """Predicted objects look white in Pillow, as the user's do, and so does their meaning."""
     folder = next(path for path in (trial.data / "images", trial.data) if path.is_dir())
     output = trial.commands.predict(folder, "--probabilities", "npz")
-    agreement = []
+    is_right = []
     for path in _files(output, ".png", ".tif"):
         with Image.open(path) as opened:
             shown = np.asarray(opened.convert("L"))
@@ -34,9 +34,10 @@ def shown_white(trial: Trial, case: Case) -> str:
             values = ", ".join(map(str, np.unique(shown)[:4]))
             raise WrongResultError(f"predictions are shown as {values}, not as black and white")
         with np.load(next(iter(output.rglob(f"{path.stem}*.npz")))) as stored:
-            object_ = stored["probabilities"][-1] >= 0.5
-        agreement.append(float(((shown == 255) == object_).mean()))
-    if not agreement or np.mean(agreement) < 0.9:
+            chance = stored["probabilities"][-1]
+        if np.ptp(shown):  # Threshold and postprocessing are tuned, so single pixels may differ.
+            is_right.append(chance[shown == 255].mean() > chance[shown == 0].mean())
+    if not is_right or not all(is_right):
         raise WrongResultError("predicted objects are shown black: their meaning is inverted")
     return "predictions are black and white"
 
