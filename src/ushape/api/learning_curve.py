@@ -13,7 +13,8 @@ from ushape.api.train import TrainResult, train
 from ushape.config import resolved
 from ushape.console import Clock, Console
 from ushape.data.scan import DatasetStats
-from ushape.data.splits import Splits, nest_subsets
+from ushape.data.splits import Splits
+from ushape.data.subsets import nest_subsets
 from ushape.errors import DataError, check_range
 from ushape.evaluation.learning_curve import LearningCurve, make_curve
 from ushape.evaluation.scores import read_scores

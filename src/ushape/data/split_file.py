@@ -8,14 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ushape.data.splits import (
-    PARTS,
-    Splits,
-    describe_sizes,
-    ids_of_parts,
-    members_of,
-    parts_of_groups,
-)
+from ushape.data.assignment import members_of
+from ushape.data.splits import PARTS, Splits, describe_sizes, ids_of_parts, parts_of_groups
 from ushape.errors import DataError, RunError
 from ushape.formatting import pluralize, reason
 from ushape.types import Case
