@@ -340,6 +340,10 @@ class Sample:
 
     geometry: Geometry
 
+    objects: np.ndarray | None = None
+    """(*S) int32 number of the object of each pixel, 0 outside; None unless the network learns to
+    separate objects."""
+
     @property
     def missing_px(self) -> int:
         """Number of pixels of the network's grid with NaN or infinity in any channel."""
@@ -363,6 +367,13 @@ class Prediction:
 
     disagreement: np.ndarray | None = None
     """(*S) float32, 0 to 1: disagreement of the networks of an ensemble; None for one network."""
+
+    distance: np.ndarray | None = None
+    """(*S) float32, 0 to 1: distance to the border of the object; None if it is not predicted."""
+
+    labels: np.ndarray | None = None
+    """(*S) int32 number of the object of each pixel, 0 outside, if the network separates objects;
+    None: objects are found in `classes`."""
 
     missing_px: int = 0
     """Number of pixels of the network's grid with NaN or infinity."""

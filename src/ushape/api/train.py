@@ -17,10 +17,10 @@ from ushape.api.plan import TrainOptions, optional_path, output_folder, plan_dat
 from ushape.config import AUTO
 from ushape.console import Clock, Console
 from ushape.data.cache import SampleStore, load_cases
+from ushape.data.preprocessing import read_objects
 from ushape.data.splits import Splits
 from ushape.errors import hint_after_interrupt
 from ushape.evaluation.baselines import BaselineSampler, save_baselines
-from ushape.evaluation.evaluate_cases import read_objects
 from ushape.evaluation.summary import Summary
 from ushape.inference.predictor import Predictor
 from ushape.inference.tuning import (
@@ -365,14 +365,17 @@ def _choose_tuning(
         sizes: Number of pixels of each case.
     """
     predict, space = predictor.plan.recipe.predict, predictor.plan.preprocessing.space
-    chosen = list(thin_out_cases(sizes, space.channels))
+    chosen = list(thin_out_cases(sizes, space.outputs))
     validated = []
     with console.progress("Validating") as on_progress:
         for index, prediction in predictor.predict_samples(store, chosen):
             shares = np.rint(255 * prediction.probabilities).astype(np.uint8)
             case, truth = store.cases[index], store.file_classes(index)
+            distance = prediction.distance
+            if distance is not None:
+                distance = np.rint(255 * distance).astype(np.uint8)
             objects = read_objects(case, space)
-            validated.append(ValidatedCase(case.group, shares, truth, objects))
+            validated.append(ValidatedCase(case.group, shares, truth, objects, distance))
             on_progress(len(validated), len(chosen))
     return choose_tuning(
         validated,

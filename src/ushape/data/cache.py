@@ -115,7 +115,7 @@ def load_cases(
     else:
         factor = resolved(config.downscale) ** dims
         pixels = sum(sum(fact.class_pixels) for fact in facts) / factor
-    bytes_needed = pixels * (2 * preprocessing.channels + 1)
+    bytes_needed = pixels * (2 * preprocessing.channels + 1 + 4 * preprocessing.space.has_distance)
     keep = bytes_needed < KEEP_SHARE * memory_bytes
     store = SampleStore([fact.case for fact in facts], preprocessing, keep=keep)
     store.load_all(threads, on_read)

@@ -17,12 +17,19 @@ import numpy as np
 from ushape import io
 from ushape.errors import ConfigError, DataError, check_range
 from ushape.formatting import pluralize, size_text
+from ushape.instances.label import label_objects
 from ushape.io.annotations import read_annotation, size_of
 from ushape.io.placement import AS_THEY_ARE, compare_grids
 from ushape.io.streaming import open_bands
-from ushape.labels import LabelSpace
+from ushape.labels import IGNORE, LabelSpace
 from ushape.normalization import Normalization
-from ushape.transforms.resampling import find_box, place_classes, place_image, restore_probabilities
+from ushape.transforms.resampling import (
+    find_box,
+    place_classes,
+    place_image,
+    place_objects,
+    restore_probabilities,
+)
 from ushape.types import Box, Case, Geometry, Pixels, Sample
 
 RGB = 3
@@ -131,6 +138,9 @@ class Preprocessing:
         """
         image, classes = read_image(case, self.channels), read_classes(case, self.space)
         sample = self.place(case, image, classes, self.group_stats(case, companions))
+        if self.space.has_distance and classes is not None:
+            objects = place_objects(find_true_objects(case, classes, self.space), sample.geometry)
+            sample = replace(sample, objects=objects)
         if on_read is not None:
             on_read(case, image, classes)
         return sample
@@ -191,8 +201,12 @@ class Preprocessing:
         return Normalization.measure(pixels, self.config.percentiles)
 
     def restore(self, probabilities: np.ndarray, geometry: Geometry) -> np.ndarray:
-        """Resample probabilities (K, *working) to (K, *file)."""
-        return restore_probabilities(probabilities, geometry)
+        """Resample probabilities, or all outputs of a network, (K, *working) to (K, *file)."""
+        own, distance = self.space.split_outputs(probabilities)
+        restored = restore_probabilities(own, geometry)
+        if distance is None:
+            return restored
+        return np.concatenate([restored, restore_probabilities(distance[None], geometry)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -336,6 +350,29 @@ def read_classes(case: Case, space: LabelSpace) -> np.ndarray | None:
         return space.classes_of(mask.codes, mask.encoding)
     except DataError as error:
         raise DataError(f"{case.mask}: {error.message}", code=error.code, hint=error.hint) from None
+
+
+def read_objects(case: Case, space: LabelSpace) -> np.ndarray | None:
+    """Return the numbers of the objects (*S) if the mask of an annotated case has them."""
+    assert case.mask is not None, "only annotated cases have objects"
+    if space.threshold != 1:  # This is how masks of object numbers are read.
+        return None
+    codes = read_annotation(case.mask, case.image).codes
+    return codes if len(np.unique(codes[codes > 0])) > 1 else None
+
+
+def find_true_objects(case: Case, classes: np.ndarray, space: LabelSpace) -> np.ndarray:
+    """Number the objects of an annotated case: as its mask does, or else its connected parts.
+
+    Shapes:
+        classes: (*S) class indices -> (*S) int32, 0 outside of objects.
+    """
+    numbers = read_objects(case, space)
+    foreground = np.where(classes == IGNORE, 0, classes)
+    if numbers is None:
+        return label_objects(foreground).labels
+    found, ranks = np.unique(np.where(foreground > 0, numbers, 0), return_inverse=True)
+    return (ranks.reshape(classes.shape) + (found[0] > 0)).astype(np.int32)
 
 
 def check_sizes(case: Case) -> None:

@@ -16,8 +16,9 @@ from ushape.data.batches import PatchKey
 from ushape.errors import ConfigError, check_range
 from ushape.labels import IGNORE, LabelSpace
 from ushape.transforms.augment import AugmentConfig, change_intensity
-from ushape.transforms.augment.geometry import cut, draw_warp
+from ushape.transforms.augment.geometry import cut_together, draw_warp
 from ushape.transforms.border_weights import border_weights, find_objects
+from ushape.transforms.object_distance import border_distance
 from ushape.types import Sample
 
 
@@ -238,7 +239,8 @@ class Patch(TypedDict):
     image: Tensor
     """(C, *P) float32, normalized intensities."""
     target: Tensor
-    """(K, *P') float32, 0 or 1; P' is smaller than P for a network without padding."""
+    """(K, *P') float32, 0 or 1; P' is smaller than P for a network without padding. If the network
+    learns the distance to the border of the object, it follows as another channel, 0 to 1."""
     weight: Tensor
     """(1, *P') float32, weight of each pixel in the loss; 0 for ignored pixels."""
 
@@ -251,6 +253,7 @@ class PatchDataset(Dataset[Patch]):
         patch_shape: P, in working pixels.
         margin: Number of pixels that the network loses on each side.
         seed: Random seed of the run.
+        reach_px: Largest distance to the border of an object that is learned, if the space has it.
     """
 
     def __init__(
@@ -264,10 +267,12 @@ class PatchDataset(Dataset[Patch]):
         patch_shape: tuple[int, ...],
         margin: int = 0,
         seed: int = 0,
+        reach_px: float | None = None,
     ):
         self.samples, self.space, self.draw = samples, space, draw
         self.weights, self.augment = weights, augment
         self.patch_shape, self.margin, self.seed = patch_shape, margin, seed
+        self.reach_px = reach_px
 
     def __getitem__(self, key: PatchKey) -> Patch:
         patch_shape = key[2] if len(key) == 3 else self.patch_shape
@@ -280,13 +285,18 @@ class PatchDataset(Dataset[Patch]):
 
         center = draw_center(sample.classes, pick.class_index, inner_shape, rng)
         warp = draw_warp(self.augment.geometry, patch_shape, rng)
-        image, classes = cut(sample.image, sample.classes, center, patch_shape, warp)
-        assert classes is not None
+        maps = [one for one in (sample.classes, sample.objects) if one is not None]
+        image, (classes, *objects) = cut_together(sample.image, maps, center, patch_shape, warp)
         image = sample.normalization.apply(image)
         image = change_intensity(image, self.augment.intensity, rng)
 
         inner = tuple(slice(self.margin, size - self.margin) for size in patch_shape)
         target, _ = self.space.encode(torch.from_numpy(classes[inner]))
+        if objects:
+            assert self.reach_px is not None, "the planner chooses it"
+            # Measured after the warp, which would change the distances.
+            distance = border_distance(objects[0], self.reach_px)[None, *inner]
+            target = torch.cat([target, torch.from_numpy(distance)])
         # Weights of the whole patch: objects in the margin may have borders within the output.
         weight = torch.from_numpy(self.weights.of(classes)[None, *inner])
         return Patch(image=torch.from_numpy(image), target=target, weight=weight)

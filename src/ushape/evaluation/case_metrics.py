@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from ushape.instances.label import ObjectConfig, by_class, label_objects
+from ushape.instances.label import ObjectConfig, by_class, label_objects, label_prediction
 from ushape.io.streaming import read_spacing
 from ushape.labels import IGNORE, LabelSpace, Region
 from ushape.metrics.instance import IOU_THRESHOLDS, ObjectMatches, match_objects
@@ -127,7 +127,7 @@ def compute_case_metrics(
         Learning), doi 10.1613/jair.1.12125.
     """
     shares = by_class(prediction.probabilities, space)
-    found = label_objects(prediction.classes, how, probabilities=shares, spacing_mm=truth.spacing)
+    found = label_prediction(prediction, space, how, truth.spacing)
     return [
         _measure_class(
             region,

@@ -9,7 +9,7 @@ from typing import get_args
 
 import numpy as np
 
-from ushape.data.preprocessing import by_group, mask_size_error, read_classes
+from ushape.data.preprocessing import by_group, mask_size_error, read_classes, read_objects
 from ushape.errors import DataError
 from ushape.evaluation.baselines import BaselineName, Baselines, score_baselines
 from ushape.evaluation.case_images import CasePicture, ImageSelection, make_picture
@@ -27,7 +27,6 @@ from ushape.evaluation.summary import BestScore
 from ushape.formatting import natural_order
 from ushape.inference.predictor import Predictor
 from ushape.inference.uncertainty import rank_correlation
-from ushape.io.annotations import read_annotation
 from ushape.labels import IGNORE, LabelSpace
 from ushape.metrics.probability import Reliability
 from ushape.metrics.topology import (
@@ -164,15 +163,6 @@ def read_truth(case: Case, space: LabelSpace, spacing: Sequence[float] | None) -
     classes = read_classes(case, space)
     assert classes is not None, "only annotated cases are evaluated"
     return CaseTruth(classes=classes, objects=read_objects(case, space), spacing=spacing)
-
-
-def read_objects(case: Case, space: LabelSpace) -> np.ndarray | None:
-    """Return the numbers of the objects (*S) if the mask of an annotated case has them."""
-    assert case.mask is not None, "only annotated cases have objects"
-    if space.threshold != 1:  # This is how masks of object numbers are read.
-        return None
-    codes = read_annotation(case.mask, case.image).codes
-    return codes if len(np.unique(codes[codes > 0])) > 1 else None
 
 
 def _group_predictions(

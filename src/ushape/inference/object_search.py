@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-from skimage.segmentation import expand_labels
 
 from ushape.inference.decision_rule import as_fractions
 from ushape.inference.evidence import evidence_of
@@ -22,6 +21,7 @@ from ushape.inference.rule_scores import (
     quarters,
 )
 from ushape.instances.label import ObjectConfig, by_class, label_objects
+from ushape.instances.touching import MAX_COMPARED, MOSTLY_TOUCHING, touching_share
 from ushape.labels import IGNORE, LabelSpace, Region
 from ushape.metrics.instance import MANY_OBJECTS, MAX_OBJECT_PX, count_objects
 from ushape.metrics.topology import (
@@ -40,15 +40,6 @@ METRIC_TEXTS: dict[ObjectMetric, str] = {"object_f1": "object F1", "rand": "V_ra
 OBJECT_THRESHOLDS = tuple(tenths / 10 for tenths in range(1, 10))
 """Thresholds that are compared."""
 
-TOUCHING_PX = 4
-"""Largest gap in pixels between objects that touch, or nearly so."""
-
-MOSTLY_TOUCHING = 0.5
-"""Share of the objects that touch another one from which objects are hard to separate."""
-
-MAX_COMPARED = 10
-"""Largest number of cases in which gaps between objects are measured."""
-
 
 @dataclass(frozen=True)
 class ValidatedCase:
@@ -63,6 +54,10 @@ class ValidatedCase:
 
     objects: np.ndarray | None = None
     """(*S) object labels, 0 for background; None: objects are the connected components."""
+
+    distance: np.ndarray | None = None
+    """(*S) uint8, 0 to 255: predicted distance to the border of the object; None if the network
+    does not predict it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +119,7 @@ def measure_objects_by_threshold(
     chosen, found = cases[::step], {}
     shown = [list(evidence_of(as_fractions(case.probabilities), space)) for case in chosen]
     for place, region in enumerate(space.scored):
-        labels = [_true_objects(case, region) for case in chosen]
+        labels = [true_objects(case, region) for case in chosen]
         metric = wanted or _find_metric(chosen, labels, space)
         parts = [
             _Part((case.group, number, quarter), case, shown[number][place], own, where)
@@ -200,7 +195,8 @@ def _mean_by_unit(pairs: Sequence[tuple[UnitKey, float]]) -> dict[UnitKey, float
     return {key: float(np.mean(values)) for key, values in found.items()}
 
 
-def _true_objects(case: ValidatedCase, region: Region) -> np.ndarray:
+def true_objects(case: ValidatedCase, region: Region) -> np.ndarray:
+    """Return the annotated objects of a class (*S), 0 outside."""
     in_truth = region.of(case.truth)
     if case.objects is not None:
         return np.where(in_truth, case.objects, 0)
@@ -220,19 +216,3 @@ def _find_metric(
     is_flat = labels[0].ndim == 2 and not any((case.truth == IGNORE).any() for case in cases)
     fills_image = is_flat and len(space.scored) == 1 and share >= MIN_CELL_FRACTION
     return "rand" if fills_image else "object_f1"
-
-
-def touching_share(labels: np.ndarray) -> float:
-    """Return the share of the objects whose gap to another one is at most TOUCHING_PX; 0 for none.
-
-    Shapes:
-        labels: (*S) integers, 0 for background.
-    """
-    grown = expand_labels(labels, TOUCHING_PX / 2)
-    touching: set[int] = set()
-    for axis in range(labels.ndim):
-        before = grown[(slice(None),) * axis + (slice(None, -1),)]
-        after = grown[(slice(None),) * axis + (slice(1, None),)]
-        meets = (before != after) & (before > 0) & (after > 0)
-        touching.update(np.unique(before[meets]).tolist(), np.unique(after[meets]).tolist())
-    return len(touching) / max(1, len(np.unique(labels[labels > 0])))

@@ -14,6 +14,7 @@ from ushape.errors import DataError
 from ushape.inference.decision_rule import apply_rule
 from ushape.inference.ensemble import EnsembleMember, open_members
 from ushape.inference.prefetch import compute_ahead
+from ushape.inference.separation import separate
 from ushape.inference.streaming import (
     StreamedImage,
     StreamedPrediction,
@@ -21,8 +22,9 @@ from ushape.inference.streaming import (
     read_or_open,
     stream_probabilities,
 )
-from ushape.inference.tuning import Tuning, join_tunings, load_tuning
+from ushape.inference.tuning import SEPARATED, Tuning, join_tunings, load_tuning
 from ushape.inference.uncertainty import confidence_of, expected_dice, spread_over
+from ushape.instances.label import ObjectConfig
 from ushape.io.streaming import Bands
 from ushape.metrics.overlap import mean_known
 from ushape.planning.hardware import inspect_machine
@@ -203,14 +205,22 @@ class Predictor:
         bands = image.bands
         check_dimensions(str(bands.path), len(bands.shape) - 1, self.plan.recipe.network.dims)
         rule, space = self.tuning.rule.without_cleaning(), self.plan.preprocessing.space
+        # TODO objects
         members = [
             stream_probabilities(member.network, bands, member.plan.preprocessing, member.settings)
             for member in self.members
         ]
         averaged = average_bands(members)
         return StreamedPrediction(
-            bands, ((band, apply_rule(rule, band, space)) for band in averaged)
+            bands,
+            ((own, apply_rule(rule, own, space)) for own, _ in map(space.split_outputs, averaged)),
         )
+
+    @property
+    def objects(self) -> ObjectConfig:
+        """Definition of an object: as the user states it, otherwise as validation chose it."""
+        planned = self.plan.recipe.predict.objects
+        return self.tuning.objects or planned if planned == SEPARATED else planned
 
     @property
     def cleanings(self) -> list[Cleaning]:
@@ -230,7 +240,7 @@ class Predictor:
     def _memory_of(self, bands: Bands) -> int:
         """Return about how many bytes the image and its probabilities take."""
         channels, *shape = bands.shape
-        outputs = 3 * self.plan.preprocessing.space.channels
+        outputs = 3 * self.plan.preprocessing.space.outputs
         return math.prod(shape) * (channels * (bands.dtype.itemsize + 4) + 4 * outputs)
 
     def _prepare(
@@ -247,18 +257,23 @@ class Predictor:
 
     def _postprocess(
         self,
-        probabilities: np.ndarray,
+        outputs: np.ndarray,
         image: PreparedImage,
         disagreement: np.ndarray | None = None,
     ) -> Prediction:
-        """Decide the classes from probabilities (K, *file), by the rule that validation chose."""
-        space = self.plan.preprocessing.space
+        """Decide classes and objects from outputs (K or K + 1, *file), as validation chose it."""
+        space, labels = self.plan.preprocessing.space, None
+        probabilities, distance = space.split_outputs(outputs)
         classes = apply_rule(self.tuning.rule, probabilities, space)
+        if distance is not None and self.objects.split == "learned":
+            classes, labels = separate(classes, distance, space, self.objects)
         return Prediction(
             probabilities=probabilities,
             classes=classes,
             confidence=confidence_of(probabilities, classes, space),
             disagreement=disagreement,
+            distance=distance,
+            labels=labels,
             missing_px=image.samples[0].missing_px,
             source=image.source,
         )

@@ -128,7 +128,7 @@ def sliding_bands(
     """
     shape = rows.shape[1:]
     first, *others = _cut(network, shape, settings)
-    band = np.zeros((space.channels, first.tile, *(axis.size for axis in others)), np.float32)
+    band = np.zeros((space.outputs, first.tile, *(axis.size for axis in others)), np.float32)
     inside = tuple(slice(size) for size in shape[1:])
     left = shape[0]
     for index, start in enumerate(first.starts):
@@ -262,7 +262,7 @@ def _tile_probabilities(
             hint="Its weights or the intensities of the image are extreme. Try --device cpu, or "
             "train again.",
         )
-    return total.reshape(len(tiles), space.channels, *total.shape[1:])
+    return total.reshape(len(tiles), space.outputs, *total.shape[1:])
 
 
 def _merge(batch: np.ndarray) -> np.ndarray:

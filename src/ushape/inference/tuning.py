@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from statistics import median
 from typing import Literal
 
 from ushape import config
@@ -16,6 +17,7 @@ from ushape.inference.object_search import (
     measure_objects_by_threshold,
 )
 from ushape.inference.rule_scores import Basis
+from ushape.inference.separation import choose_separation
 from ushape.inference.threshold_search import choose_rule
 from ushape.inference.uncertainty import Calibration, confidence_of, fit_calibration
 from ushape.instances.label import ObjectConfig
@@ -28,6 +30,9 @@ from ushape.transforms.morphology import Cleaning
 MAX_TUNING_VALUES = 48_000_000
 """Largest number of validation pixels times channels (a byte each) on which a rule is chosen; if
 there are more, cases are left out evenly."""
+
+SEPARATED = ObjectConfig(split="learned")
+"""Definition of objects that the planner chooses if the network predicts their distance."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +48,9 @@ class Tuning:
 
     basis: dict[str, Basis] = field(default_factory=dict)
     """Validation data on which the rule of each class was chosen; empty in older runs."""
+
+    objects: ObjectConfig | None = None
+    """How objects are separated if the network predicts their distance; None: as planned."""
 
 
 def choose_tuning(
@@ -60,15 +68,22 @@ def choose_tuning(
         how: Definition of the objects of a prediction.
     """
     chosen, report, basis = DecisionRule(), tuple[str, ...](), dict[str, Basis]()
+    # What the user states is not changed.
+    separates = space.has_distance and how == SEPARATED
+    separation = None
     if rule:
         objects = (
             {}
-            if tune_for == "dice"
+            if tune_for == "dice" or (separates and tune_for != "rand")
             else measure_objects_by_threshold(cases, space, how or ObjectConfig(), tune_for)
         )
         pairs = [(case.probabilities, case.truth) for case in cases]
         found = choose_rule(pairs, space, [case.group for case in cases], objects)
         chosen, report, basis = found.rule, found.report, found.basis
+        if separates:
+            keeps = tune_for not in (None, "object_f1")
+            own = choose_separation(cases, space, chosen, SEPARATED, keep_thresholds=keeps)
+            chosen, report, separation = own.rule, (*report, *own.report), own.how
     confidence, scores = [], []
     for case in cases:
         shares = as_fractions(case.probabilities)
@@ -82,6 +97,7 @@ def choose_tuning(
         calibrations=(fitted,) if fitted else (),
         report=report,
         basis=basis,
+        objects=separation,
     )
 
 
@@ -99,6 +115,18 @@ def join_tunings(tunings: Sequence[Tuning]) -> Tuning:
     return Tuning(
         rule=DecisionRule(classes=classes),
         calibrations=tuple(fitted for one in tunings for fitted in one.calibrations),
+        objects=_mean_objects([one.objects for one in tunings if one.objects is not None]),
+    )
+
+
+def _mean_objects(chosen: Sequence[ObjectConfig]) -> ObjectConfig | None:
+    """Return the mean rise and the median smallest size; None if nothing was chosen."""
+    if not chosen:
+        return None
+    return replace(
+        chosen[0],
+        rise_learned=sum(one.rise_learned for one in chosen) / len(chosen),
+        smallest_px=int(median(one.smallest_px for one in chosen)),
     )
 
 

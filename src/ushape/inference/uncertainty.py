@@ -75,7 +75,7 @@ def spread_over(members: Iterable[np.ndarray], space: LabelSpace) -> Spread:
     """Return mean and disagreement of several predictions, with one of them in memory at a time.
 
     Shapes:
-        members: (K, *S) probabilities each.
+        members: (K, *S) probabilities each, or all outputs of the network.
 
     Raises:
         DataError: if there is no member, or members differ in shape.
@@ -87,6 +87,7 @@ def spread_over(members: Iterable[np.ndarray], space: LabelSpace) -> Spread:
     count, mean, within = 0, np.zeros(0), np.zeros(0)
     for count, member in enumerate(members, 1):
         shares = as_fractions(member)
+        own, _ = space.split_outputs(shares)
         if count == 1:
             mean = np.zeros_like(shares)
             within = np.zeros(shares.shape[1:], dtype=np.float32)
@@ -98,7 +99,7 @@ def spread_over(members: Iterable[np.ndarray], space: LabelSpace) -> Spread:
                 hint="All members must predict the same image with the same classes.",
             )
         mean += (shares - mean) / count
-        within += entropy_map(shares, space)
+        within += entropy_map(own, space)
     if not count:
         raise DataError(
             "There is no prediction to compare.",
@@ -107,7 +108,7 @@ def spread_over(members: Iterable[np.ndarray], space: LabelSpace) -> Spread:
         )
     return Spread(
         probabilities=mean,
-        disagreement=(entropy_map(mean, space) - within / count).clip(0, 1),
+        disagreement=(entropy_map(mean[: space.channels], space) - within / count).clip(0, 1),
     )
 
 

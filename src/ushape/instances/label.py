@@ -14,7 +14,7 @@ from skimage import measure, morphology, segmentation
 from ushape.errors import ConfigError, DataError, check_range
 from ushape.labels import IGNORE, LabelSpace
 from ushape.transforms.morphology import find_holes
-from ushape.types import spacing_or_ones
+from ushape.types import Prediction, spacing_or_ones
 
 Probabilities = Mapping[int, np.ndarray]
 """Probability (*S) of each foreground class, by class index."""
@@ -24,10 +24,11 @@ Probabilities = Mapping[int, np.ndarray]
 class ObjectConfig:
     """How the pixels of a class are divided into objects."""
 
-    split: Literal["none", "distance", "probability"] = "none"
+    split: Literal["none", "distance", "probability", "learned"] = "none"
     """Splitting of connected components into objects. none: each component is one object; distance:
     split at constrictions; probability: split where the probability of the class has a minimum
-    between two peaks, for models that were trained to predict borders."""
+    between two peaks, for models that were trained to predict borders; learned: split where the
+    distance to the border that the network predicts has such a minimum (labels.objects)."""
 
     rise_px: float = 1.0
     """Minimum height of a separate object if split is distance: difference between a peak of the
@@ -35,6 +36,9 @@ class ObjectConfig:
 
     rise_probability: float = 0.1
     """Minimum height of such a peak in the map of probabilities if split is probability."""
+
+    rise_learned: float = 0.2
+    """Minimum height of such a peak in the predicted distance, 0 to 1, if split is learned."""
 
     border_class: int | None = None
     """Class index of annotated borders, whose pixels are assigned to the objects they touch."""
@@ -49,7 +53,7 @@ class ObjectConfig:
     """Size in pixels up to which holes are filled with the class that encloses them."""
 
     def __post_init__(self) -> None:
-        for name in ("rise_px", "rise_probability"):
+        for name in ("rise_px", "rise_probability", "rise_learned"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(
                     f"objects.{name} is {getattr(self, name)}; it must be a finite number above 0.",
@@ -95,6 +99,7 @@ def label_objects(
     config: ObjectConfig | None = None,
     *,
     probabilities: Probabilities | None = None,
+    distance: np.ndarray | None = None,
     spacing_mm: Sequence[float] | None = None,
 ) -> Objects:
     """Divide each foreground class into objects; objects of different classes never overlap.
@@ -103,17 +108,26 @@ def label_objects(
         config: How to divide; None: pixels of a class that are connected by their sides.
         probabilities: Probabilities of all foreground classes; needed for split=probability and
             for borders.
+        distance: Predicted distance to the border of the object, 0 to 1, (*S); needed for
+            split=learned.
         spacing_mm: Spacing along each axis of S, for distances; None: equal.
 
     Shapes:
         classes: (*S) class indices; IGNORE is treated as background.
 
     Raises:
-        ConfigError: if probabilities are needed but missing.
+        ConfigError: if probabilities or the distance are needed but missing.
         DataError: if shapes or spacing do not fit.
     """
     config = config or ObjectConfig()
     _check(classes, config, probabilities, spacing_mm)
+    if config.split == "learned" and (distance is None or config.border_class is not None):
+        raise ConfigError(
+            "Objects can be split by a learned distance only if the network predicts it, and "
+            "without a border class.",
+            code="distance_required",
+            hint="Train with labels.objects=distance, or use predict.objects.split=distance.",
+        )
     classes = np.where(classes == IGNORE, 0, classes).astype(np.uint8)
     if config.largest_hole_px:
         classes = fill_enclosed_holes(
@@ -126,11 +140,31 @@ def label_objects(
     labels = np.zeros(classes.shape, dtype=np.int32)
     owners = np.zeros(classes.shape, dtype=np.uint8)
     for index, allowed in _allowed_pixels(classes, config, known).items():
-        found = _split(classes == index, allowed, config, known.get(index), spacing_mm)
+        relief = distance if config.split == "learned" else known.get(index)
+        found = _split(classes == index, allowed, config, relief, spacing_mm)
         inside = found > 0
         labels[inside] = found[inside] + labels.max()
         owners[inside] = index
     return _number(labels, owners, config.smallest_px)
+
+
+def label_prediction(
+    prediction: Prediction,
+    space: LabelSpace,
+    config: ObjectConfig | None = None,
+    spacing_mm: Sequence[float] | None = None,
+) -> Objects:
+    """Return the objects of a prediction: those that the network separates, or as `label_objects`.
+
+    Args:
+        config: How to divide, unless the network has separated the objects.
+        spacing_mm: Spacing along each axis of S; None: equal.
+    """
+    if prediction.labels is not None:
+        labels = np.where(prediction.classes > 0, prediction.labels, 0)
+        return _number(labels, prediction.classes, 0)
+    shares = by_class(prediction.probabilities, space)
+    return label_objects(prediction.classes, config, probabilities=shares, spacing_mm=spacing_mm)
 
 
 def _split(
@@ -153,6 +187,9 @@ def _split(
         labels = measure.label(inner, connectivity=reach)
     elif config.split == "distance":
         labels = split_by_peaks(_depth(inner, spacing_mm), inner, config.rise_px, reach)
+    elif config.split == "learned":
+        assert probability is not None, "_check refuses this"
+        labels = split_by_peaks(probability, inner, config.rise_learned, reach)
     else:
         assert probability is not None, "_check refuses this"
         labels = split_by_peaks(probability, inner, config.rise_probability, reach)

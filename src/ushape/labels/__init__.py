@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BeforeValidator
@@ -67,7 +68,28 @@ class LabelConfig:
     contains, e.g. {whole: [1, 2, 3], core: [2, 3]}. Each is learned and scored separately. In
     predicted masks they are drawn in this order, each with the value that is in no later region."""
 
+    objects: Literal["auto", "connected", "distance"] = "auto"
+    """What an object is. connected: a connected part of a class; distance: the network also learns
+    the distance of each pixel to the border of its object, which separates objects that touch.
+    auto: distance if masks number their objects, or consist of many parts that nearly touch."""
+
+    reach_px: float | None = None
+    """Largest distance to the border that is learned, in pixels after preprocessing; null: a
+    quarter of the size of a typical object."""
+
     def __post_init__(self) -> None:
+        if self.reach_px is not None and not 1 <= self.reach_px < math.inf:
+            raise ConfigError(
+                f"labels.reach_px is {self.reach_px}; it must be at least 1.",
+                code="value_out_of_range",
+                hint="Use about a quarter of the size of an object, or leave it out.",
+            )
+        if self.regions is not None and self.objects == "distance":
+            raise ConfigError(
+                "labels.regions cannot be combined with labels.objects=distance.",
+                code="settings_conflict",
+                hint="Remove one of them: the pixels of overlapping regions have several objects.",
+            )
         if self.regions is not None and (self.threshold is not None or self.softmax):
             raise ConfigError(
                 "labels.regions cannot be combined with labels.threshold or labels.softmax.",
@@ -145,6 +167,10 @@ class LabelSpace:
     nearest: bool = False
     """Whether pixels with another value belong to the class with the nearest value or color."""
 
+    has_distance: bool = False
+    """Whether the network has a further output after the K channels: the distance to the border of
+    the object, 0 to 1, see `transforms.object_distance`."""
+
     def __post_init__(self) -> None:
         if len(self.names) != len(self.values):
             raise ConfigError(
@@ -179,6 +205,11 @@ class LabelSpace:
     def channels(self) -> int:
         """Number K of channels."""
         return len(self.channel_names)
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs of the network: K channels, and one for the distance if it has it."""
+        return self.channels + self.has_distance
 
     @property
     def foreground(self) -> slice:
@@ -309,16 +340,33 @@ class LabelSpace:
         return torch.from_numpy(target), torch.from_numpy(weight)
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Convert logits (B, K, *S) to probabilities (B, K, *S)."""
-        return logits.softmax(dim=1) if self.is_exclusive else logits.sigmoid()
+        """Convert logits (B, K, *S) to probabilities (B, K, *S); also those of all outputs."""
+        if not self.is_exclusive:
+            return logits.sigmoid()
+        if logits.shape[1] == self.channels:
+            return logits.softmax(dim=1)
+        import torch
+
+        own = logits[:, : self.channels].softmax(dim=1)
+        return torch.cat([own, logits[:, self.channels :].sigmoid()], dim=1)
+
+    def split_outputs(self, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the probabilities (K, *S) and the distance (*S), if there is one.
+
+        Shapes:
+            outputs: (K, *S) or (K + 1, *S).
+        """
+        own = outputs[: self.channels]
+        return own, outputs[self.channels] if len(outputs) > self.channels else None
 
     def decode(self, probabilities: np.ndarray) -> np.ndarray:
         """Return the most likely class.
 
         Shapes:
-            probabilities: (K, *S).
+            probabilities: (K, *S), or all outputs of the network.
             returns: (*S) uint8 class indices.
         """
+        probabilities = probabilities[: self.channels]
         if self.is_exclusive:
             return probabilities.argmax(axis=0).astype(np.uint8)
         classes = np.zeros(probabilities.shape[1:], dtype=np.uint8)

@@ -106,7 +106,9 @@ def build_loss(config: LossConfig, space: LabelSpace, *, deep_supervision: bool)
             raise missing_code("loss.terms", name)
         if factor:
             terms.append((factor, LOSSES[name](space, config)))
-    loss = WeightedSum(*terms)
+    loss: nn.Module = WeightedSum(*terms)
+    if space.has_distance:
+        loss = WithDistance(loss, space)
     return DeepSupervision(loss) if deep_supervision else loss
 
 
@@ -123,6 +125,35 @@ class WeightedSum(nn.Module):
         return sum(
             (factor * loss(logits, target, weight) for factor, loss in parts), logits.new_zeros(())
         )
+
+
+DISTANCE_FACTOR = 4.0
+"""Factor of the loss of the distance; 1 separates objects worse (benchmarks/objects.md)."""
+
+
+class WithDistance(nn.Module):
+    """Add the cross-entropy of the distance to the border of the object to a loss of the classes.
+
+    Args:
+        loss: Loss of the K class channels: (logits, target, weight) -> scalar.
+
+    Shapes:
+        logits, target: (B, K + 1, *S), the distance last, 0 to 1 in the target.
+        weight: (B, 1, *S); 0 ignores the pixel, other values have no effect on the distance.
+    """
+
+    def __init__(self, loss: nn.Module, space: LabelSpace):
+        super().__init__()
+        self.loss, self.channels = loss, space.channels
+
+    def forward(self, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+        own: Tensor = self.loss(logits[:, : self.channels], target[:, : self.channels], weight)
+        distance = logits[:, self.channels :].float()
+        entropy = functional.binary_cross_entropy_with_logits(
+            distance, target[:, self.channels :], reduction="none"
+        )
+        valid = (weight > 0).float()
+        return own + DISTANCE_FACTOR * (valid * entropy).sum() / valid.sum().clamp(min=1)
 
 
 class DeepSupervision(nn.Module):

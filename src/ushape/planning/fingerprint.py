@@ -11,7 +11,10 @@ from ushape.data.case_stats import CaseStats
 from ushape.data.grouping.similarity import correlation_of_neighbors
 from ushape.data.preprocessing import read_classes
 from ushape.data.scan import DatasetStats
+from ushape.instances.label import label_objects
+from ushape.instances.touching import MAX_COMPARED, touching_share
 from ushape.labels import IGNORE, LabelSpace
+from ushape.metrics.instance import MANY_OBJECTS
 from ushape.normalization import Normalization
 from ushape.transforms.resampling import resample_image, resample_probabilities
 
@@ -83,6 +86,13 @@ class Fingerprint:
     classes: tuple[ClassFacts, ...] = ()
     """Properties of each foreground class, in class order."""
 
+    numbered_objects: float = 0.0
+    """Median number of objects per case, if the masks number them; 0 for masks of classes."""
+
+    touching_share: float = 0.0
+    """Mean share of the connected parts of a mask that touch another one, or nearly so; 0 for masks
+    of few parts."""
+
 
 def take_fingerprint(stats: DatasetStats, training: Collection[str]) -> Fingerprint:
     """Compute the fingerprint of the training cases.
@@ -116,7 +126,34 @@ def take_fingerprint(stats: DatasetStats, training: Collection[str]) -> Fingerpr
         rotates_freely=rotates_freely,
         round_trip_dice=_measure_round_trips(case_stats, stats),
         classes=_measure_classes(case_stats, stats),
+        numbered_objects=_count_numbers(case_stats, stats),
+        touching_share=_measure_touching(case_stats, stats),
     )
+
+
+def _count_numbers(case_stats: Sequence[CaseStats], stats: DatasetStats) -> float:
+    """Return the median number of objects of masks that number them, over cases with any."""
+    if stats.space.threshold != 1:
+        return 0.0
+    ignored = {0, stats.space.ignore}
+    counts = [len(set(one.value_counts) - ignored) for one in case_stats]
+    several = [count for count in counts if count]
+    # A mask of classes, read with a threshold, has a single value.
+    return _median(several) if max(counts, default=0) > 1 else 0.0
+
+
+def _measure_touching(case_stats: Sequence[CaseStats], stats: DatasetStats) -> float:
+    """Return the mean share of parts that touch, over some cases; 0 for masks of few parts."""
+    annotated = [one for one in case_stats if one.objects]
+    if stats.space.threshold == 1 or _median([one.objects for one in annotated]) <= MANY_OBJECTS:
+        return 0.0
+    step = -(-len(annotated) // MAX_COMPARED)
+    shares = []
+    for one in annotated[::step]:
+        classes = read_classes(one.case, stats.space)
+        assert classes is not None, "annotated"
+        shares.append(touching_share(label_objects(classes).labels))
+    return float(np.mean(shares))
 
 
 def find_symmetry(thumbnails: np.ndarray, groups: Sequence[str]) -> tuple[tuple[int, ...], bool]:

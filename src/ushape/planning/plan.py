@@ -178,6 +178,10 @@ def _complete_older(values: dict[str, Any]) -> None:
     network = recipe.get("network") if isinstance(recipe, dict) else None
     if isinstance(network, dict):
         network.setdefault("stem", 1)
+    if isinstance(recipe, dict):
+        labels = recipe.setdefault("labels", {})
+        if isinstance(labels, dict):
+            labels.setdefault("objects", "connected")
 
 
 def _invalid(source: str, problem: str) -> RunError:

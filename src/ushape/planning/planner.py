@@ -14,6 +14,7 @@ from ushape.data.scan import DatasetStats, writes_as_stored
 from ushape.data.split_file import load_given_splits
 from ushape.data.splits import Splits, split_dataset
 from ushape.errors import DataError, PlanError
+from ushape.labels import LabelSpace
 from ushape.metrics.instance import MANY_OBJECTS, MAX_OBJECT_PX
 from ushape.metrics.topology import MAX_TOPOLOGY_PX, MIN_CELL_FRACTION
 from ushape.planning.fingerprint import Fingerprint, take_fingerprint
@@ -89,6 +90,7 @@ def make_plan(
         find_format=partial(_find_format, stats, machine),
     )
     recipe, results = apply_rules(recipe, situation)
+    space = space_for(stats.space, recipe)
     start, start_results = describe_start(recipe, fingerprint.channels, stats, splits)
     results += start_results
     is_data = recipe.preprocessing.intensity == "data"
@@ -97,7 +99,7 @@ def make_plan(
         preprocessing=Preprocessing(
             channels=fingerprint.channels,
             config=recipe.preprocessing,
-            space=stats.space,
+            space=space,
             normalization=fingerprint.normalization if is_data else None,
         ),
         encoding=_common_encoding(stats),
@@ -108,6 +110,11 @@ def make_plan(
         start=start,
     )
     return Planned(plan=plan, splits=splits, results=tuple(results))
+
+
+def space_for(space: LabelSpace, recipe: Recipe) -> LabelSpace:
+    """Return the label space with the outputs that the recipe asks for."""
+    return replace(space, has_distance=recipe.labels.objects == "distance")
 
 
 def _refuse_empty_training(stats: DatasetStats, splits: Splits) -> None:
@@ -173,7 +180,8 @@ def _find_format(
     def measure(one: Format) -> float:
         tried = with_format(recipe, one)
         each_s = limit_s / len(formats)
-        return measure_step_s(tried, channels, stats.space, machine.device, each_s)
+        space = space_for(stats.space, recipe)
+        return measure_step_s(tried, channels, space, machine.device, each_s)
 
     return fastest_format(formats, measure, limit_s)
 
@@ -190,7 +198,11 @@ def _measure_time(
     assert recipe.train.minutes is not None, "either epochs or minutes are set"
     minutes_s = 60 * recipe.train.minutes
     step_s = measure_step_s(
-        recipe, fingerprint.channels, stats.space, machine.device, PLANNING_SHARE * minutes_s
+        recipe,
+        fingerprint.channels,
+        space_for(stats.space, recipe),
+        machine.device,
+        PLANNING_SHARE * minutes_s,
     )
     shapes = {one.case.id: one.shape for one in stats.case_stats}
     predicted = [shapes[case_id] for case_id in (*splits.validation, *splits.test)]

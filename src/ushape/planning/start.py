@@ -239,14 +239,14 @@ def _transfer(source: Source, recipe: Recipe, channels: int, space: LabelSpace) 
     path = source.weights_path
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        fresh = build_model(recipe.network, channels, space.channels).state_dict()
+        fresh = build_model(recipe.network, channels, space.outputs).state_dict()
     plan = source.load_plan()
     found = transfer_weights(
         read_weights(path, OTHER_FILE),
         fresh,
         recipe.network,
         channels,
-        space.channels,
+        space.outputs,
         rows=None if plan is None else match_classes(plan.preprocessing.space, space),
     )
     if found.has_kernels:
@@ -264,21 +264,23 @@ def _transfer(source: Source, recipe: Recipe, channels: int, space: LabelSpace) 
 
 
 def match_classes(before: LabelSpace, now: LabelSpace) -> list[int | None] | None:
-    """Return the output channel of each class in an earlier network, None for a new class.
+    """Return the channel of each output in an earlier network, None for a new one.
 
     Classes are compared by name.
 
     Returns:
         None if no name is known but the number of classes is the same: the head is kept as it is.
     """
-    nothing: list[int | None] = [None] * now.channels
+    nothing: list[int | None] = [None] * now.outputs
+    has_same = before.has_distance and now.has_distance
+    distance = [before.channels if has_same else None] * now.has_distance
     if before.is_exclusive != now.is_exclusive:
         return nothing
     places = {name: place for place, name in enumerate(before.channel_names)}
     rows = [places.get(name) for name in now.channel_names]
     if any(row is not None for row in rows[now.foreground]):
-        return [0, *rows[1:]] if now.is_exclusive else rows
-    return None if before.channels == now.channels else nothing
+        return [*([0, *rows[1:]] if now.is_exclusive else rows), *distance]
+    return None if before.outputs == now.outputs else nothing
 
 
 def _checksum_of(path: Path) -> str:

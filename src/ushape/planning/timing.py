@@ -155,7 +155,7 @@ class _TrainingStep:
         train, network = recipe.train, recipe.network
         batch_size, patch_shape = resolved(train.batch_size), resolved(recipe.sampling.patch_shape)
         layout = memory_format(network.dims, channels_last=resolved(train.channels_last))
-        built = build_model(network, channels, space.channels)
+        built = build_model(network, channels, space.outputs)
         dtype = torch.float64 if train.precision == "fp64" else torch.float32
         self.network = built.to(device, dtype, memory_format=layout)  # type: ignore[call-overload]
         self.loss = build_loss(recipe.loss, space, deep_supervision=network.deep_supervision > 0)
@@ -166,7 +166,7 @@ class _TrainingStep:
         self.image = image.to(device, dtype, memory_format=layout)
         margin = int(built.margin)  # type: ignore[arg-type]
         inner = [size - 2 * margin for size in patch_shape]
-        self.target = torch.zeros(batch_size, space.channels, *inner, device=device)
+        self.target = torch.zeros(batch_size, space.outputs, *inner, device=device)
         self.weight = torch.ones(batch_size, 1, *inner, device=device)
 
     def run(self) -> None:

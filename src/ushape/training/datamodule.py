@@ -49,6 +49,7 @@ class SegmentationData(lightning.LightningDataModule):
             patch_shape=plan.patch_shape,
             margin=margin,
             seed=plan.recipe.seed,
+            reach_px=plan.recipe.labels.reach_px,
         )
 
     def train_dataloader(self) -> DataLoader[Patch]:

@@ -55,7 +55,7 @@ class SegmentationModule(lightning.LightningModule):
             recipe.network.dims, channels_last=resolved(train.channels_last)
         )
 
-        network = build_model(recipe.network, preprocessing.channels, preprocessing.space.channels)
+        network = build_model(recipe.network, preprocessing.channels, preprocessing.space.outputs)
         if initial is not None:
             network.load_state_dict(initial)
         self.network: nn.Module = network.to(memory_format=self.layout)  # type: ignore[call-overload]
@@ -119,8 +119,8 @@ class SegmentationModule(lightning.LightningModule):
         self.averaged.eval()
         # One version of each image is enough to compare epochs.
         precision = self.plan.recipe.train.precision
-        found = sample_probabilities(
-            self.averaged.module, sample, self.plan, precision, average="none"
+        found, _ = space.split_outputs(
+            sample_probabilities(self.averaged.module, sample, self.plan, precision, average="none")
         )
         classes = space.decode(found)
         if len(self.shown) < SHOWN or index in self.shown:

@@ -236,6 +236,16 @@ def place_classes(classes: np.ndarray, geometry: Geometry) -> np.ndarray:
     return np.ascontiguousarray(resample_classes(part, geometry.working_shape))
 
 
+def place_objects(objects: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """Crop, pad with 0 and resample object numbers, nearest: (*file_shape) -> (*working_shape)."""
+    part = _pad(objects[_slices(geometry)][None], geometry)[0]
+    for axis, new in enumerate(geometry.working_shape):
+        old = part.shape[axis]
+        if new != old:
+            part = part.take((2 * np.arange(new) + 1) * old // (2 * new), axis=axis)
+    return np.ascontiguousarray(part)
+
+
 def restore_probabilities(probabilities: np.ndarray, geometry: Geometry) -> np.ndarray:
     """Undo `place_image` for probabilities: (K, *working_shape) -> (K, *file_shape).
 

@@ -23,7 +23,7 @@ from ushape.instances.contours import (
     write_geojson,
     write_rois,
 )
-from ushape.instances.label import Objects, by_class, label_objects
+from ushape.instances.label import Objects, by_class, label_prediction
 from ushape.instances.properties import ObjectTable, measure_table, summarize_classes, to_rows
 from ushape.instances.shapes import measure_shapes
 from ushape.io.files import replacing, write_bytes
@@ -93,7 +93,7 @@ def write_objects(
     space, how = plan.preprocessing.space, plan.recipe.predict.objects
     spacing = prediction.source.spacing_mm if prediction.source else None
     shares = by_class(prediction.probabilities, space)
-    objects = label_objects(prediction.classes, how, probabilities=shares, spacing_mm=spacing)
+    objects = label_prediction(prediction, space, how, spacing)
     table = measure_table(objects, space.names, probabilities=shares, spacing_mm=spacing)
     if "instances" in paths:
         dtype = "uint16" if len(objects) < 1 << 16 else "uint32"

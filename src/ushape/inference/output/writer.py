@@ -297,6 +297,7 @@ def _as_stored(prediction: Prediction) -> Prediction:
         probabilities=turn(prediction.probabilities),
         classes=turn(prediction.classes),
         disagreement=turn(other) if other is not None else None,
+        labels=turn(prediction.labels) if prediction.labels is not None else None,
         source=replace(source, array=turn(source.array)),
     )
 

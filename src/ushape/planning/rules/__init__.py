@@ -12,6 +12,7 @@ from ushape.planning.rules.network import (
     choose_network,
     choose_norm,
 )
+from ushape.planning.rules.objects import choose_objects
 from ushape.planning.rules.resolution import choose_downscale, choose_patch
 from ushape.planning.rules.result import Rule, RuleResult, Situation
 from ushape.planning.rules.sampling import choose_sampling
@@ -28,6 +29,7 @@ from ushape.planning.rules.training import (
 RULES: tuple[Rule, ...] = (
     choose_split,
     choose_downscale,
+    choose_objects,
     choose_intensity,
     choose_network,
     choose_norm,

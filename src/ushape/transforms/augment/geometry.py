@@ -190,8 +190,26 @@ def cut(
         image: (C, *S), any type -> (C, *patch_shape) float32.
         label_map: (*S) uint8 -> (*patch_shape) uint8, without new values.
     """
+    maps = () if label_map is None else (label_map,)
+    patch, found = cut_together(image, maps, center, patch_shape, warp)
+    return patch, found[0] if found else None
+
+
+def cut_together(
+    image: np.ndarray,
+    label_maps: Sequence[np.ndarray],
+    center: Sequence[float],
+    patch_shape: Sequence[int],
+    warp: Warp,
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Cut a warped patch of an image and of several label maps, as `cut` does for one.
+
+    Shapes:
+        image: (C, *S), any type -> (C, *patch_shape) float32.
+        label_maps: (*S) integers below 2^24 each -> (*patch_shape) of the same type.
+    """
     if warp.is_grid_aligned:
-        return _cut_straight(image, label_map, center, patch_shape, warp)
+        return _cut_straight(image, label_maps, center, patch_shape, warp)
     # Relative to an integer position nearby: far from 0, float32 would lose the fractions.
     middle = np.asarray(center) - 0.5 + warp.shift
     origin = np.floor(middle).astype(int)
@@ -205,10 +223,11 @@ def cut(
     is_cubic = warp.interpolation == "cubic" and len(patch_shape) == 2
     part = _take_box(image, origin + lows, origin + highs)
     patch = _sample(part, grid, "bicubic" if is_cubic else "bilinear")
-    if label_map is None:
-        return patch, None
-    part = _take_box(label_map[None], origin + lows, origin + highs)
-    return patch, _sample(part, grid, "nearest")[0].astype(label_map.dtype)
+    found = []
+    for label_map in label_maps:
+        part = _take_box(label_map[None], origin + lows, origin + highs)
+        found.append(_sample(part, grid, "nearest")[0].astype(label_map.dtype))
+    return patch, found
 
 
 def _find_places(middle: Sequence[float], patch_shape: Sequence[int], warp: Warp) -> np.ndarray:
@@ -275,11 +294,11 @@ def _sample(
 
 def _cut_straight(
     image: np.ndarray,
-    label_map: np.ndarray | None,
+    label_maps: Sequence[np.ndarray],
     center: Sequence[float],
     patch_shape: Sequence[int],
     warp: Warp,
-) -> tuple[np.ndarray, np.ndarray | None]:
+) -> tuple[np.ndarray, list[np.ndarray]]:
     """Cut a patch by indexing, so that its pixels are exactly those of the file.
 
     A fractional corner is rounded down.
@@ -296,7 +315,7 @@ def _cut_straight(
         return _take_box(array, lows, lows + sizes)[(slice(None), *steps)].transpose(order)
 
     patch = np.array(turn(image), dtype=np.float32, order="C")
-    return patch, None if label_map is None else np.array(turn(label_map[None])[0], order="C")
+    return patch, [np.array(turn(one[None])[0], order="C") for one in label_maps]
 
 
 def _take_box(array: np.ndarray, lows: np.ndarray, highs: np.ndarray) -> np.ndarray:

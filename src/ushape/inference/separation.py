@@ -1,0 +1,184 @@
+"""Separate objects by the distance to their border that the network predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from ushape.errors import PlanError
+from ushape.formatting import pluralize
+from ushape.inference.decision_rule import DecisionRule, apply_rule, as_fractions
+from ushape.inference.object_search import ValidatedCase, true_objects
+from ushape.instances.label import ObjectConfig, label_objects
+from ushape.labels import IGNORE, LabelSpace
+from ushape.metrics.instance import ObjectCounts, count_objects
+
+RISES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6)
+"""Values of ObjectConfig.rise_learned that are compared."""
+
+THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
+"""Thresholds of each class that are compared."""
+
+SIZE_SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4)
+"""Smallest sizes that are compared, as shares of the median annotated object."""
+
+IOUS = (0.5, 0.6, 0.7, 0.8, 0.9)
+"""IoU thresholds over which the average precision is averaged."""
+
+MIN_AP_GAIN = 0.003
+"""Smallest gain of the average precision for which a setting is changed."""
+
+MAX_SEPARATED_PX = 1_000_000
+"""Largest number of pixels on which settings are compared; if there are more, cases are left out
+evenly."""
+
+MAX_CLASSES = 5
+"""Largest number of classes whose thresholds are compared."""
+
+
+def separate(
+    classes: np.ndarray, distance: np.ndarray, space: LabelSpace, how: ObjectConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """Divide the classes into objects; small ones become background.
+
+    In masks whose objects are connected parts, a line of background one pixel wide is drawn between
+    objects that touch, so that the parts of the predicted mask are the objects as well.
+
+    Shapes:
+        classes: (*S) uint8 class indices; distance: (*S), 0 to 1.
+        returns: (*S) class indices, and (*S) int32 numbers of the objects, 0 outside.
+    """
+    labels = label_objects(classes, how, distance=distance).labels
+    if space.threshold != 1:
+        labels = np.where(_is_beside_later(labels), 0, labels)
+    return np.where(labels > 0, classes, np.uint8(0)), labels
+
+
+def _is_beside_later(labels: np.ndarray) -> np.ndarray:
+    """Return which pixels of objects share a side with an object of a higher number."""
+    found = np.zeros(labels.shape, dtype=bool)
+    for axis in range(labels.ndim):
+        before = (slice(None),) * axis + (slice(None, -1),)
+        after = (slice(None),) * axis + (slice(1, None),)
+        one, other = labels[before], labels[after]
+        found[before] |= (one > 0) & (other > one)
+        found[after] |= (other > 0) & (one > other)
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Separation:
+    """How objects are separated, as chosen on validation cases."""
+
+    rule: DecisionRule
+    how: ObjectConfig
+    report: tuple[str, ...] = ()
+
+
+def choose_separation(
+    cases: Sequence[ValidatedCase],
+    space: LabelSpace,
+    rule: DecisionRule,
+    how: ObjectConfig,
+    *,
+    keep_thresholds: bool,
+) -> Separation:
+    """Choose the minimum rise, the thresholds and the smallest size by the average precision.
+
+    The average precision is the mean over IoU 0.5 to 0.9, of the objects of all cases together. The
+    rise is chosen first, then thresholds and size are changed where they gain MIN_AP_GAIN.
+
+    Args:
+        rule: Rule to start from.
+        how: Definition of objects to start from; split is learned.
+        keep_thresholds: Whether the thresholds of `rule` are kept.
+
+    Raises:
+        PlanError: if a case has no predicted distance.
+    """
+    step = max(1, -(-sum(case.truth.size for case in cases) // MAX_SEPARATED_PX))
+    known = _Comparison(cases[::step], space)
+    if not known.sizes_px:
+        return Separation(rule=rule, how=how)
+    before = known.score(rule, how)
+    scores = {rise: known.score(rule, replace(how, rise_learned=rise)) for rise in RISES}
+    rise = max(RISES, key=lambda one: (scores[one], -abs(one - how.rise_learned)))
+    how, best = replace(how, rise_learned=rise), scores[rise]
+    names = [] if keep_thresholds else [region.name for region in space.scored][:MAX_CLASSES]
+    for name in names:
+        for threshold in THRESHOLDS:
+            own = replace(rule.of(name), threshold=threshold)
+            changed = DecisionRule(classes={**rule.classes, name: own})
+            if (score := known.score(changed, how)) > best + MIN_AP_GAIN:
+                rule, best = changed, score
+    typical = float(np.median(known.sizes_px))
+    for share in SIZE_SHARES:
+        larger = replace(how, smallest_px=max(1, round(share * typical)))
+        if (score := known.score(rule, larger)) > best + MIN_AP_GAIN:
+            how, best = larger, score
+    line = (
+        f"Objects: separated by the learned distance with a rise of {how.rise_learned}, "
+        f"{_thresholds_text(rule, space)}, "
+        + (f"without those below {how.smallest_px} pixels" if how.smallest_px else "of any size")
+        + f": average precision (IoU 0.5 to 0.9) {before:.4f} -> {best:.4f} on "
+        f"{pluralize(len(known.cases), 'validation image')}. To set it: "
+        "--set predict.objects.rise_learned=0.2; to join objects that touch: "
+        "--set predict.objects.split=none."
+    )
+    return Separation(rule=rule, how=how, report=(line,))
+
+
+def _thresholds_text(rule: DecisionRule, space: LabelSpace) -> str:
+    if len(space.scored) == 1:
+        return f"threshold {rule.of(space.scored[0].name).threshold:g}"
+    listed = [f"{one.name} {rule.of(one.name).threshold:g}" for one in space.scored[:MAX_CLASSES]]
+    return f"thresholds {', '.join(listed)}"
+
+
+@dataclass
+class _Comparison:
+    """Validation cases on which settings are compared."""
+
+    cases: Sequence[ValidatedCase]
+    space: LabelSpace
+    truths: list[list[np.ndarray]] = field(init=False)
+    """Annotated objects (*S) of each class, by case."""
+
+    sizes_px: list[int] = field(init=False)
+    """Number of pixels of each annotated object."""
+
+    def __post_init__(self) -> None:
+        self.truths = [
+            [true_objects(case, region) for region in self.space.scored] for case in self.cases
+        ]
+        counts = [
+            np.unique(own[own > 0], return_counts=True)[1] for one in self.truths for own in one
+        ]
+        self.sizes_px = np.concatenate(counts).tolist() if counts else []
+
+    def score(self, rule: DecisionRule, how: ObjectConfig) -> float:
+        """Return the mean average precision over classes that occur."""
+        totals: dict[str, ObjectCounts] = {}
+        for case, truths in zip(self.cases, self.truths, strict=True):
+            if case.distance is None:
+                raise PlanError(
+                    "A validation case was predicted without the distance to the border.",
+                    code="distance_required",
+                    hint="Train with labels.objects=distance.",
+                )
+            classes = apply_rule(rule, case.probabilities, self.space)
+            classes, labels = separate(classes, as_fractions(case.distance), self.space, how)
+            counted = case.truth != IGNORE
+            for region, truth in zip(self.space.scored, truths, strict=True):
+                own = np.where(region.of(classes), labels, 0)
+                counts = count_objects(own, truth, counted=counted)
+                known = totals.get(region.name)
+                totals[region.name] = known + counts if known else counts
+        means = [
+            float(np.mean([one.average_precision(iou) or 0.0 for iou in IOUS]))
+            for one in totals.values()
+            if one.truth
+        ]
+        return float(np.mean(means)) if means else 0.0

@@ -1,0 +1,71 @@
+"""Objects: connected parts, or objects that the network learns to separate."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ushape.config import AUTO, resolved
+from ushape.errors import ConfigError
+from ushape.instances.touching import MOSTLY_TOUCHING
+from ushape.metrics.instance import MANY_OBJECTS
+from ushape.planning.recipe import Recipe
+from ushape.planning.rules.result import RuleResult, Situation, change
+
+MIN_REACH_PX = 3.0
+"""Smallest distance to the border that is learned: below it, borders are hardly visible."""
+
+REACH_SHARE = 0.25
+"""Largest distance that is learned, as a share of the longer side of a typical object."""
+
+
+def choose_objects(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
+    """Decide whether the network learns to separate objects, and describe what an object is.
+
+    Raises:
+        ConfigError: if predict.objects.split is learned, but the network does not separate objects.
+    """
+    data, labels, objects = situation.data, recipe.labels, recipe.predict.objects
+    are_numbered = data.numbered_objects > 1
+    are_many = data.objects_per_case > MANY_OBJECTS and data.touching_share >= MOSTLY_TOUCHING
+    chosen = labels.objects
+    if chosen == AUTO:
+        is_usual = recipe.name == AUTO and not labels.regions and objects.border_class is None
+        is_touching = are_numbered or are_many
+        chosen = "distance" if is_usual and is_touching else "connected"
+    reach = labels.reach_px
+    if chosen == "distance":
+        size = data.object_size / resolved(recipe.preprocessing.downscale)
+        reach = reach or max(MIN_REACH_PX, round(REACH_SHARE * size, 1))
+        if objects.split == "none":
+            recipe = change(recipe, "predict", objects=replace(objects, split="learned"))
+    elif objects.split == "learned":
+        raise ConfigError(
+            "predict.objects.split is learned, but labels.objects is connected.",
+            code="settings_conflict",
+            hint="Train with --set labels.objects=distance.",
+        )
+    recipe = change(recipe, "labels", objects=chosen, reach_px=reach)
+    if are_numbered:
+        fact = f"the masks number about {data.numbered_objects:.0f} objects per image"
+    else:
+        fact = (
+            f"about {data.objects_per_case:.0f} parts per mask, of which {data.touching_share:.0%} "
+            "nearly touch another one"
+        )
+    if chosen == "distance":
+        text = (
+            "Objects: the network also learns the distance to the border of the object, up to "
+            f"{reach:g} pixels, to separate objects ({fact}). To count connected parts instead: "
+            "--set labels.objects=connected."
+        )
+    else:
+        text = (
+            "Objects: connected parts of a class. If objects touch: --set labels.objects=distance."
+        )
+    return recipe, RuleResult(
+        text=text,
+        fact=fact,
+        alternative="labels.objects=" + ("connected" if chosen == "distance" else "distance"),
+        source="Connected parts are exact only where objects do not touch: one leaking membrane "
+        "joins two cells. A learned distance to the border separates them (benchmarks/objects.md).",
+    )
