@@ -205,7 +205,6 @@ class Predictor:
         bands = image.bands
         check_dimensions(str(bands.path), len(bands.shape) - 1, self.plan.recipe.network.dims)
         rule, space = self.tuning.rule.without_cleaning(), self.plan.preprocessing.space
-        # TODO objects
         members = [
             stream_probabilities(member.network, bands, member.plan.preprocessing, member.settings)
             for member in self.members

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -232,6 +233,23 @@ def test_patch_without_augmentation_cuts_image_and_mask_alike():
         bright = patch["image"][0][patch["target"][0] == 1]
         dark = patch["image"][0][(patch["target"][0] == 0) & (patch["weight"][0] == 1)]
         assert bright.min() > dark.max()
+
+
+def test_patch_with_objects_measures_their_distance_after_the_warp():
+    dataset = make_dataset()
+    objects = np.zeros((40, 44), np.int32)
+    objects[5:20, 5:40], objects[20:35, 5:40] = 1, 2  # They touch.
+    dataset.samples = [
+        replace(one, objects=objects, classes=(objects > 0).astype(np.uint8))
+        for one in dataset.samples
+    ]
+    dataset.space, dataset.reach_px = replace(SPACE, has_distance=True), 4.0
+    for index in range(5):
+        target = dataset[0, index]["target"]
+        assert target.shape == (2, 24, 32)
+        assert ((target[1] > 0) == (target[0] > 0)).all()
+        assert target[1].max() <= 1
+    assert ((target[1] > 0) & (target[1] < 1)).any()
 
 
 def test_generated_cells_are_seeded_and_the_mask_is_exact(tmp_path):

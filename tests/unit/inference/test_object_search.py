@@ -2,11 +2,7 @@ import numpy as np
 import pytest
 
 from probabilities import BINARY
-from ushape.inference.object_search import (
-    ValidatedCase,
-    measure_objects_by_threshold,
-    touching_share,
-)
+from ushape.inference.object_search import ValidatedCase, measure_objects_by_threshold
 from ushape.inference.rule_scores import Basis
 from ushape.inference.tuning import choose_tuning
 from ushape.instances.label import ObjectConfig
@@ -23,13 +19,6 @@ def bridged(group, side=6, gap=2):
     truth = grid(side, gap)
     shares = np.where(truth, 0.95, 0.72)
     return ValidatedCase(group, np.rint(255 * shares[None]).astype(np.uint8), truth)
-
-
-def test_touching_share_by_hand():
-    labels = np.zeros((20, 40), int)
-    labels[4:8, 4:8], labels[4:8, 11:15], labels[4:8, 30:34] = 1, 2, 7  # Gaps of 3 and 15 pixels.
-    assert touching_share(labels) == pytest.approx(2 / 3)
-    assert touching_share(np.zeros((4, 4), int)) == 0
 
 
 def test_measure_objects_by_threshold_chooses_v_rand_for_cells_that_fill_the_image():

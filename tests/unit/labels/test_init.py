@@ -139,3 +139,25 @@ def test_find_label_space_refuses_ambiguous_regions(regions, code):
 def test_label_config_refuses_regions_with_a_threshold():
     with raises_code(ConfigError, "settings_conflict"):
         LabelConfig(regions={"a": (1,)}, threshold=1)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_label_space_with_a_distance_has_one_more_output(count):
+    space = LabelSpace(values=tuple(range(count)), names=tuple("abc"[:count]), has_distance=True)
+    assert space.outputs == space.channels + 1
+    logits = torch.randn(2, space.outputs, 4, 4)
+    outputs = space.probabilities(logits)
+    own = space.probabilities(logits[:, : space.channels])
+    torch.testing.assert_close(outputs[:, :-1], own)
+    torch.testing.assert_close(outputs[:, -1], logits[:, -1].sigmoid())
+    probabilities, distance = space.split_outputs(outputs[0].numpy())
+    assert np.array_equal(distance, outputs[0, -1])
+    assert np.array_equal(space.decode(outputs[0].numpy()), space.decode(probabilities))
+    assert space.split_outputs(probabilities)[1] is None
+
+
+def test_label_config_refuses_the_distance_of_overlapping_regions():
+    for values in ({"objects": "distance", "regions": {"a": (1,)}}, {"reach_px": 0.5}):
+        with pytest.raises(ConfigError) as error:
+            LabelConfig(**values)
+        assert error.value.code in ("settings_conflict", "value_out_of_range")

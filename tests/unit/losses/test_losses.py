@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import monai.losses
 import pytest
@@ -6,7 +7,14 @@ import torch
 
 from ushape.errors import ConfigError
 from ushape.labels import IGNORE, LabelSpace, Region
-from ushape.losses import DeepSupervision, LossConfig, WeightedSum, build_loss, shrink_target
+from ushape.losses import (
+    DISTANCE_FACTOR,
+    DeepSupervision,
+    LossConfig,
+    WeightedSum,
+    build_loss,
+    shrink_target,
+)
 from ushape.losses.entropy import CrossEntropyLoss, FocalLoss
 from ushape.losses.overlap import DiceLoss, JaccardLoss, TverskyLoss
 
@@ -314,3 +322,23 @@ def test_build_loss_leaves_out_terms_of_factor_0():
         LossConfig(terms={"dice": 1, "cross_entropy": 0}), TWO, deep_supervision=False
     )
     assert both(logits, target, weight) == DiceLoss(TWO)(logits, target, weight)
+
+
+@pytest.mark.parametrize("space", [TWO, THREE])
+@pytest.mark.parametrize("deep_supervision", [False, True])
+def test_loss_of_the_distance_is_added_to_that_of_the_classes(space, deep_supervision):
+    torch.manual_seed(0)
+    logits = torch.randn(2, space.outputs, 4, 4)
+    target, weight = encode([[[0, 1, 1, IGNORE]] * 4] * 2, space)
+    target, weight = target[0].transpose(0, 1), weight[0].transpose(0, 1)
+    distance = torch.rand(2, 1, 4, 4)
+    plain = build_loss(LossConfig(), space, deep_supervision=deep_supervision)
+    both = build_loss(
+        LossConfig(), replace(space, has_distance=True), deep_supervision=deep_supervision
+    )
+    own = torch.logit(distance)
+    added = both(torch.cat([logits, own], 1), torch.cat([target, distance], 1), weight)
+    # The cross-entropy of a fraction with itself is its entropy, the mean over 3 of 4 columns.
+    entropy = -(distance * distance.log() + (1 - distance) * (1 - distance).log())[..., :3].mean()
+    expected = plain(logits, target, weight) + DISTANCE_FACTOR * entropy
+    assert added.item() == pytest.approx(expected.item(), rel=1e-5)

@@ -7,13 +7,14 @@ import pytest
 from ushape import config
 from ushape.data.splits import SplitConfig
 from ushape.errors import ConfigError, PlanError
-from ushape.labels import LabelSpace
+from ushape.instances.label import ObjectConfig
+from ushape.labels import LabelConfig, LabelSpace
 from ushape.models import build_model
 from ushape.normalization import Normalization
 from ushape.planning.fingerprint import ClassFacts, Fingerprint, round_trip_dice
 from ushape.planning.hardware import Machine
 from ushape.planning.plan import find_auto
-from ushape.planning.recipe import Recipe, TrainConfig
+from ushape.planning.recipe import PredictConfig, Recipe, TrainConfig
 from ushape.planning.rules import apply_rules
 from ushape.planning.rules.resolution import object_thickness, window_shape
 from ushape.planning.rules.result import Situation, SplitFacts, TimeBudget
@@ -262,6 +263,7 @@ def test_rules_never_replace_settings_of_the_user():
             "sampling.patch_shape=[64,32]",
             "sampling.foreground_fraction=0.9",
             "preprocessing={downscale: 2, intensity: data}",
+            "labels.objects=connected",
             "train.batch_size=3",
             "train.learning_rate=0.5",
             "train.precision=fp32",
@@ -425,3 +427,34 @@ def test_split_of_few_test_groups_advises_folds():
     assert "--folds 3" in text_of(3)
     assert text_of(6, kind="stack") == "Scores: one split, tested on 1 group."
     assert text_of(6, folds=3, fold=1) == "Scores: fold 2 of 3, tested on 1 group."
+
+
+@pytest.mark.parametrize(
+    ("facts", "chosen"),
+    [
+        ({"numbered_objects": 20.0}, "distance"),
+        ({"objects_per_case": 30.0, "touching_share": 0.8}, "distance"),
+        ({"objects_per_case": 30.0, "touching_share": 0.1}, "connected"),
+        ({"objects_per_case": 3.0, "touching_share": 1.0}, "connected"),
+    ],
+)
+def test_rules_separate_objects_that_are_numbered_or_nearly_touch(facts, chosen):
+    planned, reasons = plan(replace(DATA, **facts))
+    assert planned.labels.objects == chosen
+    is_separated = chosen == "distance"
+    assert planned.predict.objects.split == ("learned" if is_separated else "none")
+    # A quarter of the typical object, which is 40 pixels long.
+    assert planned.labels.reach_px == (10 if is_separated else None)
+    assert any("labels.objects=" in reason for reason in reasons)
+
+
+def test_rules_do_not_separate_objects_against_the_recipe():
+    numbered = replace(DATA, numbered_objects=20.0)
+    own = Recipe(labels=LabelConfig(objects="connected"))
+    assert plan(numbered, recipe=own)[0].labels.objects == "connected"
+    published = Recipe(name="unet2015")
+    assert plan(numbered, recipe=published)[0].labels.objects == "connected"
+    refused = replace(own, predict=PredictConfig(objects=ObjectConfig(split="learned")))
+    with pytest.raises(ConfigError) as error:
+        plan(recipe=refused)
+    assert error.value.code == "settings_conflict"

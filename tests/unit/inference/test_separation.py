@@ -1,0 +1,114 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from probabilities import BINARY
+from ushape.errors import ConfigError, PlanError
+from ushape.inference.decision_rule import DecisionRule
+from ushape.inference.object_search import ValidatedCase
+from ushape.inference.separation import choose_separation, separate
+from ushape.inference.tuning import SEPARATED, choose_tuning, join_tunings
+from ushape.instances.label import ObjectConfig, label_objects
+from ushape.transforms.object_distance import border_distance
+
+CONNECTED = replace(BINARY, has_distance=True)
+NUMBERED = replace(CONNECTED, threshold=1)
+
+
+def touching_squares(size=24, side=6):
+    """Numbered squares without gaps between them, and background around."""
+    objects = np.zeros((size, size), np.int32)
+    count = size // side - 1
+    for y in range(count):
+        for x in range(count):
+            corner = (3 + side * y, 3 + side * x)
+            objects[corner[0] : corner[0] + side, corner[1] : corner[1] + side] = y * count + x + 1
+    return objects
+
+
+def predicted(group, objects, sure=0.9):
+    inside = objects > 0
+    distance = border_distance(objects, reach_px=10)
+    return ValidatedCase(
+        group,
+        np.rint(255 * np.where(inside, sure, 0.1)[None]).astype(np.uint8),
+        inside.astype(np.uint8),
+        objects,
+        np.rint(255 * distance).astype(np.uint8),
+    )
+
+
+def test_separate_finds_objects_that_touch():
+    objects = touching_squares()
+    distance = border_distance(objects, reach_px=10)
+    classes, labels = separate((objects > 0).astype(np.uint8), distance, NUMBERED, SEPARATED)
+    np.testing.assert_array_equal(labels, objects)
+    np.testing.assert_array_equal(classes, objects > 0)
+
+
+def test_separate_draws_a_line_where_objects_are_connected_parts():
+    objects = touching_squares()
+    distance = border_distance(objects, reach_px=10)
+    classes, labels = separate((objects > 0).astype(np.uint8), distance, CONNECTED, SEPARATED)
+    np.testing.assert_array_equal(label_objects(classes).labels, labels)
+    assert labels.max() == objects.max() == 9
+    np.testing.assert_array_equal(labels[labels > 0], objects[labels > 0])
+
+
+def test_separate_keeps_classes_apart_and_drops_small_objects():
+    classes = np.zeros((6, 12), np.uint8)
+    classes[1:5, 1:5], classes[1:5, 5:9], classes[2, 10] = 1, 2, 1
+    distance = np.where(classes > 0, 1.0, 0.0)
+    how = replace(SEPARATED, smallest_px=2)
+    found, labels = separate(classes, distance, NUMBERED, how)
+    assert labels.max() == 2
+    np.testing.assert_array_equal(found, np.where(labels > 0, classes, 0))
+    assert found[2, 10] == 0
+
+
+def test_choose_separation_takes_the_best_settings():
+    cases = [predicted(name, touching_squares(), sure=0.65) for name in "ab"]
+    noise = np.random.default_rng(0).integers(0, 60, cases[0].truth.shape)
+    noisy = [replace(one, distance=np.clip(one.distance - noise, 0, 255)) for one in cases]
+    noisy = [replace(one, distance=one.distance.astype(np.uint8)) for one in noisy]
+    found = choose_separation(noisy, NUMBERED, DecisionRule(), SEPARATED, keep_thresholds=False)
+    assert found.how.rise_learned > 0.1  # Lower peaks are noise.
+    assert found.rule == DecisionRule()
+    assert "average precision" in found.report[0]
+
+
+def test_choose_separation_changes_a_threshold_only_if_it_may():
+    # At 0.5, pixels around the objects are foreground as well.
+    case = predicted("a", touching_squares())
+    halo = np.where(case.truth > 0, 230, 140)[None].astype(np.uint8)
+    cases = [replace(case, probabilities=halo)]
+    free, kept = (
+        choose_separation(cases, NUMBERED, DecisionRule(), SEPARATED, keep_thresholds=keep)
+        for keep in (False, True)
+    )
+    assert free.rule.of("lesion").threshold == 0.6
+    assert kept.rule == DecisionRule()
+
+
+def test_choose_separation_needs_the_distance():
+    cases = [replace(predicted("a", touching_squares()), distance=None)]
+    with pytest.raises(PlanError) as error:
+        choose_separation(cases, NUMBERED, DecisionRule(), SEPARATED, keep_thresholds=True)
+    assert error.value.code == "distance_required"
+
+
+def test_choose_tuning_does_not_change_objects_that_the_user_defines():
+    cases = [predicted(name, touching_squares()) for name in "abc"]
+    tuned = choose_tuning(cases, NUMBERED, rule=True, how=SEPARATED)
+    assert tuned.objects is not None
+    assert tuned.objects.split == "learned"
+    own = ObjectConfig(split="learned", smallest_px=7)
+    assert choose_tuning(cases, NUMBERED, rule=True, how=own).objects is None
+    assert join_tunings([tuned, tuned]).objects == tuned.objects
+
+
+def test_label_objects_needs_the_learned_distance():
+    with pytest.raises(ConfigError) as error:
+        label_objects(np.ones((4, 4), np.uint8), SEPARATED)
+    assert error.value.code == "distance_required"
