@@ -12,7 +12,7 @@ from ushape.labels import MAX_CLASSES
 from ushape.labels.colors import channels_of
 from ushape.types import MaskEncoding
 
-MAX_IDS = 5000
+MAX_IDS = 1_000_000
 """Masks with more values, or with larger ones, are not tested for object ids."""
 
 COMPRESSION_NOISE = 12

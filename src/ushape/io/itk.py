@@ -83,8 +83,10 @@ def on_grid(array: np.ndarray, grid: Grid) -> Pixels:
     return Pixels(array=array.reshape(len(array), *shape), spacing_mm=spacing_on(grid), grid=grid)
 
 
-def spacing_on(grid: Grid) -> tuple[float, ...]:
-    """Return the spacing in mm along each axis of S."""
+def spacing_on(grid: Grid) -> tuple[float, ...] | None:
+    """Return the spacing in mm along each axis of S; None if the header does not state it."""
+    if "no_spacing" in grid.remarks:
+        return None
     return tuple(grid.spacing_mm[axis] for axis in axes_kept(grid))
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ushape.data.mask_stats import count_values, measure_objects
+from ushape.data.mask_stats import count_values, measure_objects, parts_per_value
 
 
 @pytest.mark.parametrize("values", [(0, 7), (-3, 7), (0, 70_000)])
@@ -22,3 +22,11 @@ def test_measure_objects_by_hand():
     empty = measure_objects(np.full((4, 4), 7), 7)
     assert empty.summary == (0, 0.0)
     assert empty.by_value == {}
+
+
+def test_parts_per_value_of_70_000_objects_of_one_pixel():
+    codes = np.zeros((530, 530), np.uint32)
+    codes[::2, ::2] = 1 + np.arange(265 * 265).reshape(265, 265)
+    assert parts_per_value(codes, np.unique(codes)) == 1
+    codes[::2, 1::2] = codes[::2, ::2][::-1]  # Each number again, elsewhere but in the middle row.
+    assert parts_per_value(codes, np.unique(codes)) > 1.8

@@ -91,6 +91,21 @@ def test_object_metrics_use_object_labels_of_the_mask():
     assert values["object_f1"] == 1
 
 
+def test_object_numbers_that_repeat_across_classes_are_different_objects():
+    truth, numbers = np.zeros((8, 8), np.uint8), np.zeros((8, 8), np.int64)
+    truth[:4], truth[4:] = 1, 2
+    numbers[:, :3], numbers[:, 5:] = 1, 2  # 1 and 2 occur in both classes.
+    truth[numbers == 0] = 0
+    shares = np.stack([truth == index for index in range(3)]).astype(np.float32)
+    prediction = Prediction(probabilities=shares, classes=truth)
+    for values in measure(prediction, truth, TWO, objects=numbers):
+        assert (values["true_objects"], values["predicted_objects"], values["object_f1"]) == (
+            2,
+            2,
+            1,
+        )
+
+
 def test_metrics_of_each_class():
     truth = np.zeros((8, 8), np.uint8)
     truth[:4], truth[4:, :4] = 1, 2

@@ -142,14 +142,15 @@ def test_itk_damaged_packed_pixels_are_refused(tmp_path):
         ),
     ],
 )
-def test_itk_missing_spacing_is_one_and_zero_is_refused(suffix, field, zero, tmp_path):
+def test_itk_missing_spacing_is_unknown_and_zero_is_refused(suffix, field, zero, tmp_path):
     path = tmp_path / f"x{suffix}"
     SimpleITK.WriteImage(SimpleITK.GetImageFromArray(VOLUME), str(path))
     assert io.read_grid(path).remarks == ()
     content = path.read_bytes()
     assert field in content
     path.write_bytes(content.replace(field, b""))
-    assert io.read(path).spacing_mm == (1, 1, 1)
+    assert io.read(path).spacing_mm is None
+    assert io.read_grid(path).spacing_mm == (1, 1, 1)
     assert io.read_grid(path).remarks == ("no_spacing",)
     path.write_bytes(content.replace(field, zero))
     with raises_code(DataError, "invalid_spacing"):

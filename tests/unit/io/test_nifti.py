@@ -8,6 +8,7 @@ import SimpleITK
 from codes import raises_code
 from ushape import io
 from ushape.errors import DataError
+from ushape.io.streaming import read_spacing
 from ushape.types import MaskEncoding
 
 VOLUME = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
@@ -74,10 +75,12 @@ def test_sform_of_zeros_gives_way_to_the_spacing(save):
 
 
 @pytest.mark.parametrize("spacing", [(0, 0, 0), (np.nan, 1, 1)])
-def test_missing_spacing_is_one_and_remarked(save, spacing):
+def test_missing_spacing_is_unknown_and_one_on_the_grid(save, spacing):
     path = save({252: struct.pack("<hh", 0, 0), 76: struct.pack("<4f", 1, *spacing)})
     pixels = io.read(path)
-    assert pixels.spacing_mm == (1, 1, 1)
+    assert pixels.spacing_mm is None
+    assert read_spacing(path) is None
+    assert pixels.grid.spacing_mm == (1, 1, 1)
     assert pixels.grid.remarks == ("no_spacing",)
 
 

@@ -44,7 +44,8 @@ REMARKS: Mapping[GridRemark, tuple[str, str]] = {
         "No action is needed; the deviation is at most about 1 degree.",
     ),
     "no_spacing": (
-        "a file states no spacing, so a spacing of 1 mm is assumed.",
+        "a file states no spacing, so positions are compared as if it were 1 mm, and distances and "
+        "sizes are given in pixels.",
         "Set the spacing in the header if distances matter.",
     ),
 }

@@ -27,7 +27,7 @@ from ushape.data.mask_values.notes import (
 from ushape.data.mask_values.reading import MaskReading, find_equal_foreground, read_values
 from ushape.data.mask_values.soft_edges import find_soft_classes
 from ushape.errors import DataError
-from ushape.labels import LabelConfig, LabelSpace, find_label_space
+from ushape.labels import IGNORE, LabelConfig, LabelSpace, find_label_space
 from ushape.labels.colors import colors_of
 from ushape.types import MaskEncoding
 
@@ -195,11 +195,14 @@ def _unite(
 
 
 def _are_object_ids(reading: MaskReading) -> bool:
-    """Return whether each value is one connected object, with different numbers per image."""
+    """Return whether each value is one connected object, with different numbers per image.
+
+    Numbers from 1 without gaps are object ids in any case if there are more than class indices.
+    """
     if reading.are_colors:
         return False
     several = [stats for stats in reading.cases if stats.parts_per_value]
-    if len(several) < max(2, len(reading.cases) / 2):
+    if not several or len(several) < len(reading.cases) / 2:
         return False
     if np.median([stats.parts_per_value for stats in several]) > 1.25:
         return False
@@ -208,6 +211,10 @@ def _are_object_ids(reading: MaskReading) -> bool:
     if max(map(len, numbers)) < MIN_OBJECTS:
         return False
     counted = np.mean([own == list(range(1, len(own) + 1)) for own in numbers])
+    if counted >= MOSTLY and len(reading.total) > IGNORE:
+        return True  # Also in a single mask, or in masks with equally many objects.
+    if len(several) < 2:
+        return False
     if counted >= MOSTLY:
         return len(highest) >= min(3, len(several))
     return len(highest) > max(2, len(several) // 4) and len(reading.total) > MIN_IDS

@@ -212,6 +212,15 @@ def test_object_ids_are_foreground(scan):
     assert stats.class_pixels(stats.readable[1])[1] == (disks(1, count=4) > 0).sum()
 
 
+def test_equally_many_object_ids_are_foreground_if_there_are_fewer_class_indices(scan):
+    ids = np.zeros((40, 40), np.int32)
+    ids[::2, ::2] = 1 + np.arange(400).reshape(20, 20)
+    stats = scan(lambda number: np.roll(ids, number, axis=0), suffix=".tif")
+    assert notes(stats) == {"object_ids"}
+    assert stats.space.names == ("background", "foreground")
+    assert scan(lambda number: 2 * ids, suffix=".tif").label_error.code == "too_many_mask_values"
+
+
 def test_classes_of_one_object_each_are_not_object_ids(scan):
     stats = scan(lambda n: disks(n, count=5, classes=5))
     assert stats.space.values == (0, 1, 2, 3, 4, 5)
