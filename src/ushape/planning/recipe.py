@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from ushape.config import AUTO, Auto
+from ushape.data.pixel_weights import PixelWeightConfig
 from ushape.data.preprocessing import PreprocessingConfig
-from ushape.data.sampling import PixelWeightConfig, SamplingConfig
+from ushape.data.sampling import SamplingConfig
 from ushape.data.splits import SplitConfig
 from ushape.errors import ConfigError, check_range
 from ushape.instances.label import ObjectConfig

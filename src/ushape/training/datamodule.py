@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader
 from ushape.config import resolved
 from ushape.data.batches import EpochBatches, growing_shape
 from ushape.data.cache import SampleStore
-from ushape.data.sampling import Patch, PatchDataset, PixelWeights, build_draw
+from ushape.data.pixel_weights import PixelWeights
+from ushape.data.sampling import Patch, PatchDataset, build_draw
 from ushape.models import network_sizes
 from ushape.planning.plan import Plan
 from ushape.training.module import SegmentationModule

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from ushape.data.pixel_weights import PixelWeightConfig
 from ushape.data.preprocessing import PreprocessingConfig
-from ushape.data.sampling import PixelWeightConfig, SamplingConfig
+from ushape.data.sampling import SamplingConfig
 from ushape.data.splits import SplitConfig
 from ushape.labels import LabelConfig
 from ushape.losses import LossConfig
