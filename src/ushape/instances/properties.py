@@ -62,7 +62,7 @@ class ObjectTable:
         return None if self.spacing_mm is None else self.centroid_px * self.spacing_mm
 
     def columns(self) -> dict[str, list[Cell]]:
-        """Return all measurements by the name of their column, as in `column_names`."""
+        """Return all measurements by column, which are the same for an image without objects."""
         size, size_mm = _size_names(self.dims)
         count = len(self.class_names)
         found: dict[str, list[Cell]] = {
@@ -190,16 +190,6 @@ def summarize_classes(
         )
         for index in range(1, known)
     )
-
-
-def column_names(dims: int) -> tuple[str, ...]:
-    """Return the columns of an object table, for the header of a table without objects.
-
-    Args:
-        dims: Number of axes of S, 2 or 3.
-    """
-    nothing = Objects(labels=np.zeros((1,) * dims, np.int32), classes=np.zeros(0, np.uint8))
-    return tuple(measure_table(nothing, ()).columns())
 
 
 def _size_names(dims: int) -> tuple[str, str]:
