@@ -11,6 +11,7 @@ import numpy as np
 
 from ushape.data.preprocessing import by_group, join_channels, read_first_file
 from ushape.errors import DataError
+from ushape.inference.band_separation import separate_streamed
 from ushape.inference.decision_rule import apply_rule
 from ushape.inference.ensemble import EnsembleMember, open_members
 from ushape.inference.prefetch import compute_ahead
@@ -197,7 +198,8 @@ class Predictor:
     def stream(self, image: StreamedImage) -> StreamedPrediction:
         """Predict an image larger than memory, band by band as the result is taken.
 
-        Thresholds are applied; cleaning needs the whole image: `clean_stored` with `cleanings`.
+        Thresholds are applied and objects separated; cleaning needs the whole image:
+        `clean_stored` with `cleanings`. Objects are not separated before a cleaning.
 
         Raises:
             DataError: if `stream_probabilities` raises it.
@@ -210,10 +212,12 @@ class Predictor:
             for member in self.members
         ]
         averaged = average_bands(members)
-        return StreamedPrediction(
-            bands,
-            ((own, apply_rule(rule, own, space)) for own, _ in map(space.split_outputs, averaged)),
-        )
+        outputs = map(space.split_outputs, averaged)
+        decided = ((own, apply_rule(rule, own, space), distance) for own, distance in outputs)
+        separates = space.has_distance and self.objects.split == "learned"
+        if separates and not self.tuning.rule.cleans:
+            return StreamedPrediction(bands, separate_streamed(decided, space, self.objects))
+        return StreamedPrediction(bands, ((own, classes) for own, classes, _ in decided))
 
     @property
     def objects(self) -> ObjectConfig:

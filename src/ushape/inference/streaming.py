@@ -46,8 +46,8 @@ class StreamedPrediction:
 
     source: Bands
     bands: Iterator[tuple[np.ndarray, np.ndarray]]
-    """Probabilities (K, n, ...) and classes (n, ...), not cleaned, of rows that follow each
-    other."""
+    """Probabilities (K, n, ...) and classes (m, ...), not cleaned, of rows that follow each
+    other. Classes may come later than their probabilities: n and m differ, and may be 0."""
 
 
 def read_or_open(path: Path, is_large: Callable[[Bands], bool]) -> Pixels | Bands:

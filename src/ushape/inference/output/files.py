@@ -165,9 +165,10 @@ def _keep_probabilities(
 ) -> Iterator[np.ndarray]:
     """Yield the classes of each band, after its probabilities were written."""
     for probabilities, classes in prediction.bands:
-        if write is not None:
+        if write is not None and probabilities.shape[1]:
             write(probabilities)
-        yield classes
+        if len(classes):
+            yield classes
 
 
 def _cleaned_classes(

@@ -1,0 +1,113 @@
+"""Separate the objects of images larger than memory, whose rows come in bands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from skimage import measure
+
+from ushape.inference.separation import separate
+from ushape.instances.label import ObjectConfig
+from ushape.labels import LabelSpace
+
+MAX_OPEN_PX = 1 << 26
+"""Largest number of pixels that wait for the end of their objects (5 bytes each)."""
+
+
+def separate_bands(
+    bands: Iterable[tuple[np.ndarray, np.ndarray]], space: LabelSpace, how: ObjectConfig
+) -> Iterator[np.ndarray]:
+    """Separate objects band by band; the classes equal those of `separate` for the whole image.
+
+    Each connected part of the foreground is divided when its last row has come, independently of
+    all others, and rows are yielded when all of their parts have been. If more than MAX_OPEN_PX
+    pixels wait, the parts that have begun are divided as they are.
+
+    Args:
+        bands: Classes (n, ...) and distance (n, ...) of rows that follow each other.
+
+    Shapes:
+        yields: (m, ...) uint8 class indices for each band, m >= 0, and the rest after the last one.
+    """
+    waiting: _Waiting | None = None
+    for classes, distance in bands:
+        if waiting is None:
+            waiting = _Waiting(space, how, classes[:0], distance[:0], classes[:0])
+        waiting.add(classes, distance)
+        yield waiting.take(is_last=waiting.classes.size > MAX_OPEN_PX)
+    if waiting is not None:
+        yield waiting.take(is_last=True)
+
+
+def separate_streamed(
+    bands: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray | None]],
+    space: LabelSpace,
+    how: ObjectConfig,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the probabilities of each band, and the classes of the rows that are complete.
+
+    Args:
+        bands: Probabilities (K, n, ...), classes (n, ...) and distance (n, ...) of rows that follow
+            each other.
+
+    Shapes:
+        yields: probabilities (K, n, ...), n = 0 at the end; classes (m, ...).
+    """
+    own: list[np.ndarray] = []
+
+    def keep() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for probabilities, classes, distance in bands:
+            assert distance is not None, "only networks that predict it separate objects"
+            own.append(probabilities)
+            yield classes, distance
+
+    for classes in separate_bands(keep(), space, how):
+        # The probabilities of the last rows have been given with their band.
+        none = np.empty((space.channels, 0, *classes.shape[1:]), dtype=np.float32)
+        yield own.pop() if own else none, classes
+
+
+@dataclass
+class _Waiting:
+    """Rows of which some parts are not complete."""
+
+    space: LabelSpace
+    how: ObjectConfig
+    classes: np.ndarray
+    """(m, ...) classes before the separation; 0 where a part has been divided."""
+
+    distance: np.ndarray
+    done: np.ndarray
+    """(m, ...) classes of the parts that have been divided."""
+
+    _reach: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._reach = self.classes.ndim if self.how.corners_connect else 1
+
+    def add(self, classes: np.ndarray, distance: np.ndarray) -> None:
+        """Append rows."""
+        self.classes = np.concatenate([self.classes, classes])
+        self.distance = np.concatenate([self.distance, distance])
+        self.done = np.concatenate([self.done, np.zeros_like(classes)])
+
+    def take(self, *, is_last: bool) -> np.ndarray:
+        """Divide the parts that are complete, and return the rows before the first open part."""
+        parts = measure.label(self.classes > 0, connectivity=self._reach)
+        is_open = np.zeros(int(parts.max(initial=0)) + 1, dtype=bool)
+        if not is_last and len(parts):
+            is_open[parts[-1]] = True
+        is_open[0] = False
+        stays = is_open[parts]
+        complete = np.where(stays, 0, self.classes).astype(np.uint8)
+        if complete.any():
+            self.done |= separate(complete, self.distance, self.space, self.how)[0]
+        self.classes = np.where(stays, self.classes, 0)
+        open_rows = np.flatnonzero(stays.reshape(len(stays), -1).any(axis=1))
+        first = int(open_rows[0]) if open_rows.size else len(stays)
+        found = self.done[:first]
+        self.classes, self.distance = self.classes[first:], self.distance[first:]
+        self.done = self.done[first:].copy()
+        return found

@@ -1,0 +1,65 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from probabilities import BINARY
+from ushape.inference import band_separation
+from ushape.inference.band_separation import separate_bands, separate_streamed
+from ushape.inference.separation import separate
+from ushape.inference.tuning import SEPARATED
+
+SPACES = {
+    "connected": replace(BINARY, has_distance=True),
+    "numbered": replace(BINARY, has_distance=True, threshold=1),
+}
+
+
+def random_field(seed, shape, classes=2):
+    """Random classes and distance, with parts of all sizes."""
+    rng = np.random.default_rng(seed)
+    noise = ndimage.gaussian_filter(rng.standard_normal((2, *shape)), (0, *[2] * len(shape)))
+    own = np.where(noise[0] > 0, 1 + (noise[0] > 0.15) * (classes - 1), 0).astype(np.uint8)
+    return own, np.clip(0.5 + 3 * noise[1], 0, 1).astype(np.float32)
+
+
+def cut(array, heights):
+    ends = np.cumsum(heights)
+    return np.split(array, ends[ends < len(array)])
+
+
+@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("shape", [(90, 70), (24, 20, 18)])
+@pytest.mark.parametrize("seed", range(4))
+def test_bands_equal_the_whole_image(name, shape, seed):
+    space, how = SPACES[name], replace(SEPARATED, smallest_px=9, corners_connect=seed == 3)
+    classes, distance = random_field(seed, shape, classes=1 + seed % 2)
+    whole, _ = separate(classes, distance, space, how)
+    heights = np.random.default_rng(seed).integers(1, 9, shape[0])
+    bands = zip(cut(classes, heights), cut(distance, heights), strict=True)
+    found = np.concatenate(list(separate_bands(bands, space, how)))
+    np.testing.assert_array_equal(found, whole)
+    if name == "connected":  # Lines are drawn between objects.
+        assert (whole != classes).any()
+
+
+def test_streamed_probabilities_are_given_once():
+    classes, distance = random_field(0, (40, 30))
+    bands = [
+        (own[None].astype(np.float32), own, far)
+        for own, far in zip(cut(classes, [7] * 6), cut(distance, [7] * 6), strict=True)
+    ]
+    pairs = list(separate_streamed(bands, SPACES["connected"], SEPARATED))
+    given = np.concatenate([probabilities for probabilities, _ in pairs], axis=1)
+    np.testing.assert_array_equal(given[0], classes)
+    assert sum(len(own) for _, own in pairs) == 40
+
+
+def test_bands_end_open_parts_if_too_many_pixels_wait(monkeypatch):
+    monkeypatch.setattr(band_separation, "MAX_OPEN_PX", 100)
+    classes, distance = np.ones((50, 10), np.uint8), np.ones((50, 10), np.float32)
+    bands = zip(cut(classes, [6] * 9), cut(distance, [6] * 9), strict=True)
+    sizes = [len(own) for own in separate_bands(bands, SPACES["numbered"], SEPARATED)]
+    assert sum(sizes) == 50
+    assert max(sizes) <= 16
