@@ -84,6 +84,12 @@ def test_rules_leave_nothing_open_and_choose_a_legal_patch(shape, device):
         assert network.legal_size(size) == size
 
 
+def test_patch_rule_says_that_patches_grow():
+    recipe = config.override(Recipe(), ["sampling.growing_patches=true"])
+    texts = [" ".join(plan(recipe=one)[1]) for one in (recipe, Recipe())]
+    assert ["smaller in the first half" in text for text in texts] == [True, False]
+
+
 def factor_of(minutes=10, **changes):
     recipe = Recipe(train=TrainConfig(minutes=minutes))
     return plan(replace(DATA, **changes), recipe=recipe)[0].preprocessing.downscale

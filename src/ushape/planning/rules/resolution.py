@@ -189,8 +189,9 @@ def choose_patch(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResu
         )
     recipe = change(recipe, "sampling", patch_shape=patch)
     context = "need" if needs_context(data) else "do not need"
+    growth = ", smaller in the first half of the steps" if sampling.growing_patches else ""
     return recipe, RuleResult(
-        text=f"Patches: {size_text(patch)} pixels.",
+        text=f"Patches: {size_text(patch)} pixels{growth}.",
         fact=f"about {limit ** len(patch):,} pixels on this device; the objects {context} much "
         "context",
         alternative="half the size and twice the number of patches",
