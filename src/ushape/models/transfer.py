@@ -76,7 +76,7 @@ def transfer_weights(
             elif value.shape == initial.shape:
                 found = value
             elif name in of_input:
-                found = _mean_over_inputs(value, tuple(initial.shape), of_input[name])
+                found = mean_over_inputs(value, tuple(initial.shape), of_input[name])
         if value is None or found is None:
             left.append(part)
         elif not torch.equal(found, value):
@@ -120,7 +120,7 @@ def _changed_axis(
     }
 
 
-def _mean_over_inputs(value: Tensor, shape: Shape, each: int) -> Tensor | None:
+def mean_over_inputs(value: Tensor, shape: Shape, each: int) -> Tensor | None:
     """Return the weights of a first convolution for another number of channels.
 
     Each channel has the mean over the previous ones, times their number, divided by the new number:

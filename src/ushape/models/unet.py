@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from ushape.errors import PlanError
 from ushape.models.config import NetworkConfig
+from ushape.models.efficientnet import EfficientNetLite0, encoder_field, init_weights
 from ushape.models.layers import (
     ACTIVATIONS,
     AVERAGE_POOL,
@@ -118,6 +119,9 @@ def _build_down(config: NetworkConfig, width: int) -> nn.Module:
 class UNet(nn.Module):
     """Encoder, decoder with skip connections, and a 1 x 1 head.
 
+    With an encoder of another architecture, the finest level has half the size of the image, and
+    the head predicts blocks of 2 x 2 pixels, as with a stem of factor 2.
+
     Args:
         config: Configuration without "auto" values.
 
@@ -140,7 +144,14 @@ class UNet(nn.Module):
         assert config.norm != "auto", "the planner chooses the norm"
         self.config, self.factor = config, config.stem_factor
         pixels = self.factor**config.dims
-        self.encoder = Encoder(config, in_channels * pixels)
+        self.encoder: Encoder | EfficientNetLite0
+        if config.has_encoder:
+            assert self.factor == 2, "the planner sets the stem of a network with an encoder"
+            self.encoder = EfficientNetLite0(
+                in_channels, len(config.widths), fixed_norm=config.is_pretrained
+            )
+        else:
+            self.encoder = Encoder(config, in_channels * pixels)
         self.decoder = Decoder(config)
         head = CONVOLUTION[config.dims]
         widths = level_widths(config)[: 1 + config.deep_supervision]
@@ -151,6 +162,8 @@ class UNet(nn.Module):
         self.margin = valid_margin(config)
         self.receptive_field = receptive_field(config)
         init_he(self)
+        if isinstance(self.encoder, EfficientNetLite0):
+            init_weights(self.encoder)
 
     def legal_size(self, at_least: int) -> int:
         """Return the smallest legal input size that is not smaller, in pixels."""
@@ -163,7 +176,7 @@ class UNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         self._refuse_illegal(x.shape[2:])
         whole = x.shape[2:]
-        if self.factor > 1:
+        if self.factor > 1 and not self.config.has_encoder:
             x = space_to_depth(x, self.factor)
         levels = self.decoder(self.encoder(x))  # Coarse to fine.
         logits: Tensor = self.heads[0](levels[-1])
@@ -252,7 +265,7 @@ def output_size(config: NetworkConfig, size: int) -> int:
     """Return the output pixels along one axis, or 0 if the input size is not legal."""
     assert config.widths != "auto"
     if config.stem_factor > 1:
-        factor, behind = config.stem_factor, replace(config, stem=1)
+        factor, behind = config.stem_factor, replace(config, stem=1, encoder="none")
         return 0 if size % factor else factor * output_size(behind, size // factor)
     whole, levels = size, len(config.widths)
     lost = 2 if config.padding == "valid" else 0
@@ -292,10 +305,16 @@ def valid_margin(config: NetworkConfig) -> int:
 def receptive_field(config: NetworkConfig) -> int:
     """Return how many input pixels along one axis an output pixel can depend on."""
     assert config.widths != "auto"
-    if config.stem_factor > 1:
-        return config.stem_factor * receptive_field(replace(config, stem=1))
     coarsest = len(config.widths) - 1
     way_up = config.decoder_convolutions or config.convolutions
+    if config.has_encoder:
+        cells = 1  # Pixels of a level that an output pixel depends on.
+        for _ in range(coarsest):
+            cells += 2 * (way_up + (config.up == "bilinear_3x3"))
+            cells = cells // 2 + 1 + 2 * (config.up in ("bilinear", "bilinear_3x3"))
+        return (cells - 1) * 2 ** (coarsest + 1) + encoder_field(coarsest + 1)
+    if config.stem_factor > 1:
+        return config.stem_factor * receptive_field(replace(config, stem=1))
     convolutions = config.convolutions + way_up + (config.up == "bilinear_3x3")
     seen = 2**coarsest + 2 * (config.center_convolutions or config.convolutions) * 2**coarsest
     seen += sum(2 * convolutions * 2**level for level in range(coarsest))

@@ -9,7 +9,7 @@ import numpy as np
 
 from ushape.data.case_stats import CaseStats
 from ushape.data.grouping.similarity import correlation_of_neighbors
-from ushape.data.preprocessing import read_classes
+from ushape.data.preprocessing import RGB, read_classes
 from ushape.data.scan import DatasetStats
 from ushape.instances.label import label_objects
 from ushape.instances.touching import MAX_COMPARED, touching_share
@@ -20,6 +20,13 @@ from ushape.transforms.resampling import resample_image, resample_probabilities
 
 MIN_TO_COMPARE = 6
 """Smallest number of images for which the similarity of neighbors is meaningful."""
+
+BLACK = 12
+"""Highest value, of 255, of a pixel that counts as black."""
+
+MIN_COLOR, MIN_COLORED = 4, 0.02
+"""Difference of the channels, of 255, above which a pixel is colored, and the share of such pixels
+in color images: the channels of gray images are copies, apart from JPEG artifacts."""
 
 DOWNSCALES = (1.5, 2.0, 3.0, 4.0)
 """Downscaling factors that the planner considers."""
@@ -93,6 +100,11 @@ class Fingerprint:
     """Mean share of the connected parts of a mask that touch another one, or nearly so; 0 for masks
     of few parts."""
 
+    is_photographic: bool = False
+    """Whether the images are color photographs: three different channels of 8 bits, and less than
+    half of all pixels black, as they are around organs in MRI and around cells in fluorescence
+    microscopy."""
+
 
 def take_fingerprint(stats: DatasetStats, training: Collection[str]) -> Fingerprint:
     """Compute the fingerprint of the training cases.
@@ -120,6 +132,7 @@ def take_fingerprint(stats: DatasetStats, training: Collection[str]) -> Fingerpr
         foreground_share=float(shares.mean()),
         object_size=_median([one.object_size for one in case_stats if one.objects]),
         objects_per_case=_median([one.objects for one in case_stats if one.objects]),
+        is_photographic=are_photographs(case_stats, pixels),
         redundancy=_redundancy_of(case_stats, groups),
         recordings=1 if stats.grouping.kind == "stack" else len(set(groups)),
         mirror_axes=tuple(axis + offset for axis in mirror_axes),
@@ -154,6 +167,21 @@ def _measure_touching(case_stats: Sequence[CaseStats], stats: DatasetStats) -> f
         assert classes is not None, "annotated"
         shares.append(touching_share(label_objects(classes).labels))
     return float(np.mean(shares))
+
+
+def are_photographs(case_stats: Sequence[CaseStats], pixels: np.ndarray) -> bool:
+    """Return whether images are color photographs, as far as their pixels can tell.
+
+    Shapes:
+        pixels: (C, N), pixels of all cases with their stored values.
+    """
+    if any(one.dtype != "uint8" or len(one.shape) != 2 for one in case_stats):
+        return False
+    if len(pixels) != RGB or not pixels.size:
+        return False
+    is_black = pixels.max(axis=0) <= BLACK
+    is_colored = np.ptp(pixels, axis=0) > MIN_COLOR
+    return bool(is_black.mean() < 0.5 and is_colored.mean() >= MIN_COLORED)
 
 
 def find_symmetry(thumbnails: np.ndarray, groups: Sequence[str]) -> tuple[tuple[int, ...], bool]:

@@ -17,6 +17,7 @@ from ushape.formatting import pluralize
 from ushape.io import is_writable
 from ushape.io.files import CHECKSUM, read_json
 from ushape.labels import IGNORE, LabelSpace
+from ushape.planning.encoder_weights import EncoderWeights
 from ushape.planning.hardware import Machine
 from ushape.planning.recipe import Recipe
 from ushape.transforms.augment import AugmentConfig
@@ -117,6 +118,9 @@ class Plan:
     start: StartingWeights | None = None
     """Weights that the training starts from; None: random weights."""
 
+    encoder: EncoderWeights | None = None
+    """Weights that a pretrained encoder starts from; None: there is none."""
+
     version: int = PLAN_VERSION
 
     def __post_init__(self) -> None:
@@ -177,7 +181,8 @@ def _complete_older(values: dict[str, Any]) -> None:
     recipe = values.get("recipe")
     network = recipe.get("network") if isinstance(recipe, dict) else None
     if isinstance(network, dict):
-        network.setdefault("stem", 1)
+        for key, value in {"stem": 1, "encoder": "none", "encoder_weights": "none"}.items():
+            network.setdefault(key, value)
     if isinstance(recipe, dict):
         labels = recipe.setdefault("labels", {})
         if isinstance(labels, dict):

@@ -17,6 +17,7 @@ from ushape.errors import DataError, PlanError
 from ushape.labels import LabelSpace
 from ushape.metrics.instance import MANY_OBJECTS, MAX_OBJECT_PX
 from ushape.metrics.topology import MAX_TOPOLOGY_PX, MIN_CELL_FRACTION
+from ushape.planning.encoder_weights import describe_encoder, refuse_changed
 from ushape.planning.fingerprint import Fingerprint, take_fingerprint
 from ushape.planning.hardware import Machine
 from ushape.planning.plan import Plan
@@ -108,6 +109,7 @@ def make_plan(
         group_noun=stats.grouping.noun,
         reasons=tuple(result.text for result in results),
         start=start,
+        encoder=describe_encoder(recipe.network),
     )
     return Planned(plan=plan, splits=splits, results=tuple(results))
 
@@ -158,7 +160,10 @@ def adopt_plan(stats: DatasetStats, plan: Plan, given_splits: Path | None = None
                 hint="Make a plan for these data: ushape plan DATA -o plan.json.",
             )
     splits = _split(stats, plan.recipe, given_splits)
-    plan = replace(plan, start=start_of_given_plan(plan, stats, splits))
+    if plan.encoder is not None:
+        refuse_changed(plan.encoder, plan.recipe.network)
+    start = start_of_given_plan(plan, stats, splits)
+    plan = replace(plan, start=start, encoder=describe_encoder(plan.recipe.network))
     return Planned(plan=plan, splits=splits, results=())
 
 

@@ -77,6 +77,12 @@ class TrainConfig:
     learning_rate: float | Auto = 2e-3
     """Highest learning rate. auto: found by a learning-rate range test before training."""
 
+    encoder_lr_factor: float = 0.1
+    """Learning rate of a pretrained encoder, relative to that of the other layers."""
+
+    encoder_freeze_fraction: float = 0.33
+    """Fraction of all steps, at the beginning, in which a pretrained encoder does not change."""
+
     schedule: Literal["cosine", "constant", "warmup", "polynomial", "one_cycle"] = "cosine"
     """Learning-rate schedule. cosine: linear warmup, then half a cosine to zero; constant: no
     change; warmup: linear warmup, then constant; polynomial: linear warmup, then
@@ -144,6 +150,8 @@ class TrainConfig:
             check_range(f"train.{name}", getattr(self, name), 0, 1e12)
         if self.warmup_steps is not None:
             check_range("train.warmup_steps", self.warmup_steps, 0, 2**31)
+        check_range("train.encoder_lr_factor", self.encoder_lr_factor, 0, 1)
+        check_range("train.encoder_freeze_fraction", self.encoder_freeze_fraction, 0, 1)
         for name in ("warmup_fraction", "ema_decay", "momentum", "beta2"):
             value = getattr(self, name)
             if value != AUTO and not 0 <= value < 1:

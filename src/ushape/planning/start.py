@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
@@ -20,14 +19,12 @@ from ushape.labels import LabelSpace
 from ushape.models import build_model
 from ushape.models.config import NetworkConfig
 from ushape.models.transfer import Transfer, have_equal_bodies, transfer_weights
+from ushape.planning.encoder_weights import is_available
 from ushape.planning.plan import Plan, StartingWeights
 from ushape.planning.recipe import Recipe
 from ushape.planning.rules.result import RuleResult
 from ushape.planning.run import Run
-from ushape.planning.weights import read_shapes, read_weights
-
-PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-"""First bytes of the files that torch.save writes: a zip archive or a pickle."""
+from ushape.planning.weights import PICKLES, checksum_of_file, read_shapes, read_weights
 
 OTHER_FILE = "Name the folder of a run, or an intact file of weights (.safetensors)."
 
@@ -106,6 +103,8 @@ def adopt_network(recipe: Recipe) -> Recipe:
     if not have_equal_bodies(merged, theirs):
         differing = {key: value for key, value in own.items() if value != getattr(theirs, key)}
         raise _other_network(source, theirs, differing)
+    if merged.is_pretrained and not is_available(merged.encoder_weights):
+        merged = replace(merged, encoder_weights="none")  # The run contains the trained encoder.
     return replace(recipe, network=replace(merged, dims=recipe.network.dims))
 
 
@@ -162,7 +161,7 @@ def describe_start(
     found = _transfer(source, recipe, channels, stats.space)
     start = StartingWeights(
         path=str(source.weights_path),
-        checksum=_checksum_of(source.weights_path),
+        checksum=checksum_of_file(source.weights_path),
         loaded=found.loaded,
         tensors=len(found.weights),
         adapted=found.adapted,
@@ -226,7 +225,7 @@ def initial_weights(plan: Plan) -> dict[str, Tensor]:
 
 
 def _refuse_changed(source: Source, start: StartingWeights) -> None:
-    if _checksum_of(source.weights_path) != start.checksum:
+    if checksum_of_file(source.weights_path) != start.checksum:
         raise RunError(
             f"{source.weights_path} has changed since the plan was made.",
             code="start_weights_changed",
@@ -281,8 +280,3 @@ def match_classes(before: LabelSpace, now: LabelSpace) -> list[int | None] | Non
     if any(row is not None for row in rows[now.foreground]):
         return [*([0, *rows[1:]] if now.is_exclusive else rows), *distance]
     return None if before.outputs == now.outputs else nothing
-
-
-def _checksum_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

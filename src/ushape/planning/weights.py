@@ -19,6 +19,9 @@ from ushape.io.files import write_bytes
 CHECKSUM = "sha256"
 """Name of the checksum among the facts in the header; missing in older files."""
 
+PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+"""First bytes of the files that torch.save writes: a zip archive or a pickle."""
+
 COPY_AGAIN = "Copy the complete run folder again."
 
 
@@ -55,7 +58,7 @@ def load_weights(path: Path, expected: nn.Module) -> dict[str, Tensor]:
     wanted = {name: tuple(value.shape) for name, value in expected.state_dict().items()}
     for name in sorted(wanted.keys() | shapes.keys()):
         if wanted.get(name) != shapes.get(name):
-            raise _damaged(
+            raise damaged_weights(
                 path,
                 f"it does not fit plan.json: {name} has the shape {shapes.get(name, 'none')} "
                 f"instead of {wanted.get(name, 'none')}",
@@ -76,7 +79,7 @@ def read_weights(path: Path, hint: str = COPY_AGAIN) -> dict[str, Tensor]:
     try:
         weights = safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise _damaged(path, _first_line(error), hint) from None
+        raise damaged_weights(path, _first_line(error), hint) from None
     if broken := [name for name, value in weights.items() if not value.isfinite().all()]:
         raise RunError(
             f"{path} contains NaN or infinite weights in {broken[0]}: the network cannot predict.",
@@ -85,7 +88,7 @@ def read_weights(path: Path, hint: str = COPY_AGAIN) -> dict[str, Tensor]:
         )
     if facts.get(CHECKSUM, _checksum_of(weights)) != _checksum_of(weights):
         problem = "the weights were changed after training (their checksum differs)"
-        raise _damaged(path, problem, hint)
+        raise damaged_weights(path, problem, hint)
     return weights
 
 
@@ -101,6 +104,12 @@ def read_shapes(path: Path, hint: str = COPY_AGAIN) -> dict[str, tuple[int, ...]
     return _read_header(path, hint)[1]
 
 
+def checksum_of_file(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _read_header(
     path: Path, hint: str = COPY_AGAIN
 ) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
@@ -110,9 +119,9 @@ def _read_header(
             facts = json.loads((file.metadata() or {}).get("ushape", "{}"))
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise _damaged(path, _first_line(error), hint) from None
+        raise damaged_weights(path, _first_line(error), hint) from None
     if not isinstance(facts, dict):
-        raise _damaged(path, "its header does not describe the training", hint)
+        raise damaged_weights(path, "its header does not describe the training", hint)
     return facts, shapes
 
 
@@ -130,5 +139,6 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(":.")
 
 
-def _damaged(path: Path, problem: str, hint: str = COPY_AGAIN) -> RunError:
+def damaged_weights(path: Path, problem: str, hint: str = COPY_AGAIN) -> RunError:
+    """Return the error for a file of weights that cannot be used."""
     return RunError(f"{path} cannot be used: {problem}.", code="damaged_weights", hint=hint)

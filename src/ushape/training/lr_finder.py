@@ -23,8 +23,8 @@ from ushape.io.files import write_bytes
 from ushape.planning.hardware import precision_context
 from ushape.planning.plan import Plan
 from ushape.training.datamodule import SegmentationData
-from ushape.training.module import SegmentationModule
-from ushape.training.optimizers import build_optimizer
+from ushape.training.module import SegmentationModule, encoder_start
+from ushape.training.optimizers import LR_FACTOR
 
 SMOOTHING = 0.7
 """Weight of the previous mean in the smoothed loss (bias corrected)."""
@@ -142,16 +142,17 @@ def range_test(
     device = plan.machine.device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.recipe.seed)
-        module = SegmentationModule(plan, training, [case.group for case in training.cases])
+        groups = [case.group for case in training.cases]
+        module = SegmentationModule(plan, training, groups, encoder_start(plan))
         module.to(device).train()
         margin = int(module.network.margin)  # type: ignore[arg-type]
         data = SegmentationData(plan, training, training, class_pixels, margin)
-        optimizer = build_optimizer(module.network.parameters(), train, device)
+        optimizer = module.build_optimizer()
         batches = iter(data.train_dataloader())
         losses: list[float] = []
         for rate in config.rates:
             for group in optimizer.param_groups:
-                group["lr"] = float(rate)
+                group["lr"] = float(rate) * group.get(LR_FACTOR, 1.0)
             losses.append(_step(module, optimizer, batches))
             on_progress(len(losses), config.steps)
             if _has_diverged(losses, config):

@@ -10,6 +10,7 @@ import lightning
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from ushape.config import resolved
@@ -20,9 +21,10 @@ from ushape.labels import IGNORE, LabelSpace
 from ushape.losses import build_loss
 from ushape.metrics.overlap import Counts, count_classes, dice
 from ushape.models import build_model
+from ushape.planning.encoder_weights import read_encoder, refuse_changed
 from ushape.planning.hardware import memory_format
 from ushape.planning.plan import Plan
-from ushape.training.optimizers import Schedule, build_optimizer
+from ushape.training.optimizers import Schedule, build_optimizer, slow_down
 from ushape.types import Sample
 
 SHOWN = 4
@@ -35,7 +37,7 @@ class SegmentationModule(lightning.LightningModule):
     Args:
         validation: Cases whose indices `validation_step` receives.
         groups: Group of each validation case.
-        initial: Initial weights by name; None: random weights.
+        initial: Initial weights by name, of all layers or of some; the others are random.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class SegmentationModule(lightning.LightningModule):
 
         network = build_model(recipe.network, preprocessing.channels, preprocessing.space.outputs)
         if initial is not None:
-            network.load_state_dict(initial)
+            network.load_state_dict({**network.state_dict(), **initial})
         self.network: nn.Module = network.to(memory_format=self.layout)  # type: ignore[call-overload]
         self.averaged = AveragedModel(
             self.network, multi_avg_fn=moving_average(resolved(train.ema_decay)), use_buffers=True
@@ -102,6 +104,11 @@ class SegmentationModule(lightning.LightningModule):
         torch.manual_seed(self.plan.recipe.seed * 1_000_003 + self.current_epoch)
         self.foreground_patches = self.patches = self.batches = 0
         self.loss_sum = 0.0
+
+    def on_train_batch_start(self, batch: Patch, batch_index: int) -> None:
+        if self.plan.recipe.network.is_pretrained:
+            is_frozen = self.schedule.freezes_encoder(self.global_step)
+            self.network.get_submodule("encoder").requires_grad_(not is_frozen)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_index: int) -> None:
         if (batch_index + 1) % self.plan.recipe.train.accumulate_grad_batches == 0:
@@ -150,14 +157,38 @@ class SegmentationModule(lightning.LightningModule):
         if largest:
             nn.utils.clip_grad_norm_(self.network.parameters(), largest, foreach=True)
 
-    def configure_optimizers(self) -> Any:
+    def build_optimizer(self) -> Optimizer:
+        """Build the optimizer of the recipe, with a lower rate for a pretrained encoder."""
         train = self.plan.recipe.train
         optimizer = build_optimizer(self.network.parameters(), train, self.device.type)
+        if self.plan.recipe.network.is_pretrained:
+            encoder = self.network.get_submodule("encoder")
+            slow_down(optimizer, encoder.parameters(), train.encoder_lr_factor)
+        return optimizer
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.build_optimizer()
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.schedule.factor)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+
+def encoder_start(plan: Plan) -> dict[str, Tensor] | None:
+    """Return the weights of the encoder that a training starts from; None if all are random.
+
+    Raises:
+        RunError: if the weights are missing, damaged, or not those of the plan.
+        PlanError: if the weights are those of another network.
+    """
+    network, preprocessing = plan.recipe.network, plan.preprocessing
+    if not network.is_pretrained:
+        return None
+    if plan.encoder is not None:
+        refuse_changed(plan.encoder, network)
+    found = read_encoder(network, preprocessing.channels, preprocessing.config.intensity)
+    return {f"encoder.{name}": value for name, value in found.items()}
 
 
 def cross_entropy_sum(

@@ -16,6 +16,9 @@ from ushape.training.muon import Muon
 
 Parameters = Iterable[nn.Parameter]
 
+LR_FACTOR = "lr_factor"
+"""Key of a group of parameters: its learning rate, relative to that of the recipe."""
+
 BETA1 = 0.9
 """Decay of the mean gradient in adamw and adam."""
 
@@ -83,6 +86,17 @@ def build_optimizer(parameters: Parameters, train: TrainConfig, device: str) -> 
     return OPTIMIZERS[train.optimizer](parameters, train, device in ("cpu", "cuda"))
 
 
+def slow_down(optimizer: Optimizer, parameters: Parameters, factor: float) -> None:
+    """Give some of the parameters of an optimizer a fraction of the learning rate."""
+    chosen = {id(one) for one in parameters}
+    for group in list(optimizer.param_groups):
+        slow = [one for one in group["params"] if id(one) in chosen]
+        if slow:
+            group["params"] = [one for one in group["params"] if id(one) not in chosen]
+            rate = factor * group["lr"]
+            optimizer.add_param_group({**group, "params": slow, "lr": rate, LR_FACTOR: factor})
+
+
 def constant(progress: float, warmup: float) -> float:
     """Keep the learning rate."""
     return 1.0
@@ -146,6 +160,10 @@ class Schedule:
 
     train: TrainConfig
     total_steps: int
+
+    def freezes_encoder(self, step: int) -> bool:
+        """Return whether a pretrained encoder does not change in a step."""
+        return step < self.train.encoder_freeze_fraction * self.total_steps
 
     def factor(self, step: int) -> float:
         """Return the learning rate relative to the highest one; it is constant after the end."""

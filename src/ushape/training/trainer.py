@@ -43,7 +43,7 @@ from ushape.training.callbacks import (
     removed_run,
 )
 from ushape.training.datamodule import SegmentationData
-from ushape.training.module import SegmentationModule
+from ushape.training.module import SegmentationModule, encoder_start
 from ushape.training.pacer import Pacer
 
 PRECISIONS: dict[str, Any] = {"bf16": "bf16-mixed", "fp32": "32-true", "fp64": "64-true"}
@@ -90,7 +90,8 @@ def fit(
 
     Args:
         class_pixels: Pixels of each class, (training cases, classes).
-        initial: Weights to start from by name; None: random weights of the seed.
+        initial: Weights to start from by name; None: random weights of the seed, except for a
+            pretrained encoder.
         budget_s: Seconds until training must have ended; None: as many epochs as planned.
         resume: Whether to continue from the last checkpoint of the run, if there is one.
         on_row: Function that is called with each row of metrics.csv.
@@ -103,6 +104,9 @@ def fit(
     _silence_lightning()
     _silence_tensorboard()
     torch.manual_seed(plan.recipe.seed)
+    checkpoint = run.checkpoint_path if resume and run.checkpoint_path.exists() else None
+    if initial is None and checkpoint is None:
+        initial = encoder_start(plan)
     module = SegmentationModule(plan, validation, [one.group for one in validation.cases], initial)
     margin = int(module.network.margin)  # type: ignore[arg-type]
     data = SegmentationData(plan, training, validation, class_pixels, margin)
@@ -110,7 +114,6 @@ def fit(
     pacer = Pacer(module.schedule, budget_s, evaluation_s=plan.evaluation_s)
     callbacks = [best, log, *_pacing(plan, pacer, budget_s, show_bar)]
     trainer = _build_trainer(plan, run, callbacks, show_bar)
-    checkpoint = run.checkpoint_path if resume and run.checkpoint_path.exists() else None
     if checkpoint is not None:
         _refuse_damaged(checkpoint)
     with _stop_at_first_interrupt(trainer) as interrupt, _known_warnings():
@@ -258,6 +261,7 @@ def _known_warnings() -> Iterator[None]:
         # The plan chooses the workers, and the checkpoint is replaced on purpose.
         for message in (
             ".*does not have many workers.*",
+            ".*in eval mode at the start of training.*",  # The norms of a pretrained encoder.
             ".*Checkpoint directory .* exists and is not empty.*",
             ".*LeafSpec.* is deprecated.*",
         ):

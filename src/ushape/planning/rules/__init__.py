@@ -6,6 +6,7 @@ Each rule completes the settings that are still "auto" and explains its decision
 from __future__ import annotations
 
 from ushape.planning.recipe import Recipe
+from ushape.planning.rules.encoder import choose_encoder
 from ushape.planning.rules.network import (
     choose_augmentation,
     choose_intensity,
@@ -28,6 +29,7 @@ from ushape.planning.rules.training import (
 
 RULES: tuple[Rule, ...] = (
     choose_split,
+    choose_encoder,
     choose_downscale,
     choose_objects,
     choose_intensity,
