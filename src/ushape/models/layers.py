@@ -32,7 +32,9 @@ class InstanceNorm(nn.Module):
     """Instance norm, computed as the batch norm of each image separately.
 
     PyTorch's instance norm, and batch norm over a (1, B * C, *S) view, lose the channels-last
-    layout, which slows down the convolutions that follow. A single pixel becomes the offset.
+    layout, which slows down the convolutions that follow on a CPU. On a GPU the fewer kernels of
+    PyTorch's instance norm are worth more (benchmarks/README.md, Norm on a GPU). A single pixel
+    becomes the offset.
 
     Shapes:
         x: (B, C, *S) -> (B, C, *S), in the memory format of x.
@@ -48,7 +50,20 @@ class InstanceNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        # functional.batch_norm is the same but refuses a single pixel, which can be a legal size.
+        # Unlike these functions, those of torch.nn.functional refuse a single pixel, which can be a
+        # legal size.
+        if x.is_cuda:
+            return torch.instance_norm(
+                x,
+                self.weight,
+                self.bias,
+                running_mean=None,
+                running_var=None,
+                use_input_stats=True,
+                momentum=0.0,
+                eps=self.eps,
+                cudnn_enabled=torch.backends.cudnn.enabled,
+            )
         images = [self._norm_image(image) for image in x.split(1)]
         return torch.cat(images) if len(images) > 1 else images[0]  # Saves a copy.
 

@@ -58,12 +58,18 @@ def fastest_format(
     return (best if found[best] < CLEARLY_FASTER * found[usual] else usual), found
 
 
-def formats_of(recipe: Recipe, *, has_bf16: bool) -> list[Format]:
-    """Return the formats that the recipe leaves open, the usual one first."""
+def formats_of(recipe: Recipe, *, has_bf16: bool, device: str) -> list[Format]:
+    """Return the formats that the recipe leaves open, the usual one first.
+
+    Args:
+        device: Name of the device: on CUDA, instance norm loses the channels-last layout.
+    """
     train = recipe.train
     possible: list[Precision] = ["bf16", "fp32"] if has_bf16 else ["fp32"]
     precisions = possible if train.precision == AUTO else [train.precision]
     layouts = [True, False] if train.channels_last == AUTO else [train.channels_last]
+    if device == "cuda" and recipe.network.norm == "instance":
+        layouts = sorted(layouts)
     if recipe.network.dims == 3:
         layouts = layouts[:1]  # Channels last has no effect in 3D.
     return [Format(precision, last) for last in layouts for precision in precisions]

@@ -147,7 +147,8 @@ def choose_learning(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleR
 def choose_hardware(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
     """Choose number format and layout by measurement, and loading processes by spare cores."""
     machine = situation.machine
-    formats, times = formats_of(recipe, has_bf16=machine.has_bf16), dict[Format, float]()
+    formats = formats_of(recipe, has_bf16=machine.has_bf16, device=machine.device)
+    times = dict[Format, float]()
     chosen = formats[0]
     if len(formats) > 1 and machine.device == "cpu" and recipe.train.epochs is None:
         batch = usual_batch(machine.device, resolved(recipe.sampling.patch_shape))
