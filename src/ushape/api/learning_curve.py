@@ -84,7 +84,7 @@ def learning_curve(
         seed: Random seed for the split, weight initialization and patch sampling.
         settings: Recipe setting as key=value, e.g. train.batch_size=2 (repeatable).
         start_from: Run folder or .safetensors file whose weights the training starts from; the
-            network is that of the run (default: random weights).
+            network is that of the run (default: `train.initial_weights`).
         groups: Groups that a split must not separate: a regular expression for the case ids, a
             column of the table, or none for each image by itself (default: stated or inferred).
         points: Largest number of points, at least 3: all groups, half of them, a quarter, ...

@@ -126,7 +126,7 @@ def plan(
         settings: Recipe setting as key=value, e.g. train.batch_size=2 (repeatable).
         splits: JSON file with the split, such as splits.json of a run (default: a new split).
         start_from: Run folder or .safetensors file whose weights the training starts from; the
-            network is that of the run (default: random weights).
+            network is that of the run (default: `train.initial_weights`).
         groups: Groups that a split must not separate: a regular expression for the case ids, a
             column of the table, or none for each image by itself (default: stated or inferred).
         explain: Show the evidence, the alternative and the rule behind each decision.

@@ -94,7 +94,7 @@ def train(
         plan: Plan to use instead of a recipe: a file written by `ushape plan -o`, edited or not.
         splits: JSON file with the split, such as splits.json of a run (default: a new split).
         start_from: Run folder or .safetensors file whose weights the training starts from; the
-            network is that of the run (default: random weights).
+            network is that of the run (default: `train.initial_weights`).
         groups: Groups that a split must not separate: a regular expression for the case ids, a
             column of the table, or none for each image by itself (default: stated or inferred).
         quiet: Print nothing.
@@ -322,7 +322,7 @@ def _fit(
 def _fit_from_start(
     plan: Plan, run: Run, train_in: Train, clock: Clock, console: Console, *, resume: bool
 ) -> FitResult:
-    """Train from random weights, or from the better one of two trials if the plan names weights."""
+    """Train from the usual weights, or after two trials if the plan names weights."""
     initial, elapsed_s = None, clock.elapsed_s
     budget_s = _training_budget_s(plan, elapsed_s)
     if plan.start is not None:

@@ -116,7 +116,7 @@ class Plan:
     """Descriptions of the decisions, one line each."""
 
     start: StartingWeights | None = None
-    """Weights that the training starts from; None: random weights."""
+    """File of weights that the training starts from; None: `train.initial_weights`."""
 
     encoder: EncoderWeights | None = None
     """Weights that a pretrained encoder starts from; None: there is none."""
@@ -187,6 +187,9 @@ def _complete_older(values: dict[str, Any]) -> None:
         labels = recipe.setdefault("labels", {})
         if isinstance(labels, dict):
             labels.setdefault("objects", "connected")
+    train = recipe.get("train") if isinstance(recipe, dict) else None
+    if isinstance(train, dict):
+        train.setdefault("initial_weights", "random")
 
 
 def _invalid(source: str, problem: str) -> RunError:

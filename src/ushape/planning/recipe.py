@@ -74,6 +74,11 @@ class TrainConfig:
     beta2: float = 0.999
     """Decay of the mean squared gradient in adamw, adam and muon."""
 
+    initial_weights: Literal["random", "generated"] | Auto = AUTO
+    """Weights that a network begins with. generated: those of a network trained on generated images
+    of cells, membranes, lines and figures; they belong to ushape. random: random weights. auto:
+    generated if they fit the network."""
+
     learning_rate: float | Auto = 2e-3
     """Highest learning rate. auto: found by a learning-rate range test before training."""
 

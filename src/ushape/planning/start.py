@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ushape import config
+from ushape.config import resolved
 from ushape.data.scan import DatasetStats
 from ushape.data.splits import Splits
 from ushape.errors import ConfigError, PlanError, RunError
@@ -24,6 +25,7 @@ from ushape.planning.plan import Plan, StartingWeights
 from ushape.planning.recipe import Recipe
 from ushape.planning.rules.result import RuleResult
 from ushape.planning.run import Run
+from ushape.planning.start_decision import NAMES
 from ushape.planning.weights import PICKLES, checksum_of_file, read_shapes, read_weights
 
 OTHER_FILE = "Name the folder of a run, or an intact file of weights (.safetensors)."
@@ -169,11 +171,12 @@ def describe_start(
         seen_validation=count_seen(source, stats, splits.validation),
         seen_test=count_seen(source, stats, splits.test),
     )
+    usual = NAMES[resolved(recipe.train.initial_weights)]
     result = RuleResult(
-        text=f"{start.text} A short trial from these weights and one from random weights decide "
+        text=f"{start.text} A short trial from these weights and one from {usual} decide "
         f"which of them are trained on. {start.warning}".strip(),
         fact=f"SHA-256 of the file: {start.checksum}",
-        alternative="a training from random weights, without --from",
+        alternative="a training without --from",
         source="Earlier weights mainly speed up the convergence (Raghu et al. 2019, arXiv "
         "1902.07208), and those of different images can be worse than random ones. Each trial has "
         "an eighth of the training's steps, and the higher validation Dice decides.",

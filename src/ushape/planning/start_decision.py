@@ -16,6 +16,9 @@ TRIAL_SHARE = 0.125
 
 Origin = Literal["loaded", "random"]
 
+NAMES = {"random": "random weights", "generated": "the weights of generated images"}
+"""Names of the initial weights with which the loaded ones are compared."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StartDecision:
@@ -25,12 +28,15 @@ class StartDecision:
     """Validation Dice after the trial from the loaded weights."""
 
     random_dice: float
-    """Validation Dice after the trial from random weights."""
+    """Validation Dice after the trial from the initial weights of the plan, random or not."""
 
     loaded_steps: int
     random_steps: int
     seconds: float
     """Duration of both trials."""
+
+    initial: Literal["random", "generated"] = "random"
+    """Initial weights with which the loaded ones were compared."""
 
     @property
     def taken(self) -> Origin:
@@ -42,10 +48,11 @@ class StartDecision:
         steps = pluralize(self.loaded_steps, "step")
         if self.random_steps != self.loaded_steps:
             steps += f" and {pluralize(self.random_steps, 'step')}"
+        taken = "the loaded weights" if self.taken == "loaded" else NAMES[self.initial]
         return (
             f"Trials of {steps}: validation Dice {self.loaded_dice:.4f} from the loaded weights, "
-            f"{self.random_dice:.4f} from random weights. The training goes on from the trial with "
-            f"the {self.taken} weights."
+            f"{self.random_dice:.4f} from {NAMES[self.initial]}. The training goes on from the "
+            f"trial with {taken}."
         )
 
 

@@ -21,6 +21,7 @@ from ushape.labels import IGNORE, LabelSpace
 from ushape.losses import build_loss
 from ushape.metrics.overlap import Counts, count_classes, dice
 from ushape.models import build_model
+from ushape.models.pretrained import load_generated_weights
 from ushape.planning.encoder_weights import read_encoder, refuse_changed
 from ushape.planning.hardware import memory_format
 from ushape.planning.plan import Plan
@@ -37,7 +38,8 @@ class SegmentationModule(lightning.LightningModule):
     Args:
         validation: Cases whose indices `validation_step` receives.
         groups: Group of each validation case.
-        initial: Initial weights by name, of all layers or of some; the others are random.
+        initial: Initial weights by name, of all layers or of some; the others, or all if None, are
+            those that the plan states.
     """
 
     def __init__(
@@ -58,6 +60,10 @@ class SegmentationModule(lightning.LightningModule):
         )
 
         network = build_model(recipe.network, preprocessing.channels, preprocessing.space.outputs)
+        if initial is None and train.initial_weights == "generated":
+            initial = load_generated_weights(
+                recipe.network, preprocessing.channels, network.state_dict()
+            )
         if initial is not None:
             network.load_state_dict({**network.state_dict(), **initial})
         self.network: nn.Module = network.to(memory_format=self.layout)  # type: ignore[call-overload]

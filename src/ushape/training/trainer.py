@@ -90,8 +90,7 @@ def fit(
 
     Args:
         class_pixels: Pixels of each class, (training cases, classes).
-        initial: Weights to start from by name; None: random weights of the seed, except for a
-            pretrained encoder.
+        initial: Weights to start from by name; None: those that the plan states.
         budget_s: Seconds until training must have ended; None: as many epochs as planned.
         resume: Whether to continue from the last checkpoint of the run, if there is one.
         on_row: Function that is called with each row of metrics.csv.

@@ -1,4 +1,4 @@
-"""Two short trials, from loaded and from random weights, that decide what a training starts from.
+"""Two short trials, from loaded and from the usual weights, that decide how a training starts.
 
 They end before the training itself begins. The decision is a file of the run, so that a training
 that was interrupted goes on from the same weights.
@@ -21,6 +21,7 @@ from ushape.planning.recipe import MAX_SEED
 from ushape.planning.run import Run
 from ushape.planning.start import initial_weights
 from ushape.planning.start_decision import (
+    NAMES,
     TRIAL_SHARE,
     Origin,
     StartDecision,
@@ -70,9 +71,10 @@ def decide_start(
     if decision is None:
         share = None if budget_s is None else budget_s * TRIAL_SHARE / (1 + 2 * TRIAL_SHARE)
         for origin in ("loaded", "random"):
-            console.say(f"Trial from {origin} weights:")
+            usual = NAMES[resolved(plan.recipe.train.initial_weights)]
+            console.say(f"Trial from {'the loaded weights' if origin == 'loaded' else usual}:")
             _run_trial(plan, run, origin, train, share)
-        decision = _compare(run)
+        decision = _compare(plan, run)
         save_decision(run, decision)
     console.say(decision.text)
     _remove_leftovers(run, decision)
@@ -127,7 +129,7 @@ def _keep_initial_weights(plan: Plan, run: Run) -> dict[str, Tensor]:
     return read_weights(path)
 
 
-def _compare(run: Run) -> StartDecision:
+def _compare(plan: Plan, run: Run) -> StartDecision:
     loaded, random = _trial(run, "loaded"), _trial(run, "random")
     rows = [trial.load_metrics() for trial in (loaded, random)]
     return StartDecision(
@@ -136,6 +138,7 @@ def _compare(run: Run) -> StartDecision:
         loaded_steps=int(rows[0][-1]["step"]),
         random_steps=int(rows[1][-1]["step"]),
         seconds=sum(float(row["seconds"]) for own in rows for row in own),
+        initial=resolved(plan.recipe.train.initial_weights),
     )
 
 

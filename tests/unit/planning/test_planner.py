@@ -169,6 +169,21 @@ def test_stem_only_for_short_trainings_of_planned_networks_on_a_cpu():
     assert stem(median_shape=(64, 192, 192)) == 2
 
 
+def test_initial_weights_are_generated_ones_where_they_fit():
+    def chosen(machine=LAPTOP, settings=(), **changes):
+        recipe = config.override(Recipe(), ["train.minutes=10", *settings])
+        return plan(replace(DATA, **changes), machine, recipe)[0].train.initial_weights
+
+    assert chosen() == "generated"
+    assert chosen(replace(LAPTOP, device="cuda")) == "random"  # Its network is a wider one.
+    assert chosen(settings=["network.widths=[16, 32, 64]"]) == "random"  # No stem.
+    assert chosen(settings=["network.widths=[16, 32, 64]", "network.stem=2"]) == "generated"
+    assert chosen(settings=["train.initial_weights=random"]) == "random"
+    with pytest.raises(PlanError) as caught:
+        chosen(settings=["network.stem=1", "train.initial_weights=generated"])
+    assert caught.value.code == "no_weights_fit"
+
+
 def test_batch_grows_with_the_square_root_as_patches_shrink():
     assert [usual_batch("cpu", (side, side)) for side in (512, 256, 128, 64)] == [2, 4, 8, 16]
     assert [usual_batch("cpu", (side,) * 3) for side in (96, 64, 40)] == [1, 2, 4]
@@ -280,6 +295,7 @@ def test_rules_never_replace_settings_of_the_user():
             "train.channels_last=false",
             "train.workers=0",
             "train.ema_decay=0.5",
+            "train.initial_weights=random",
             "predict.tile_shape=[96,96]",
             "predict.tta=all_8",
             "predict.tiling.overlap_fraction=0.3",

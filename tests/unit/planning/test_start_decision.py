@@ -11,7 +11,8 @@ def test_decision_takes_the_higher_dice_and_the_loaded_weights_if_equal(tmp_path
     for loaded, random, taken in ((0.5, 0.4, "loaded"), (0.4, 0.5, "random"), (0, 0, "loaded")):
         decision = StartDecision(loaded_dice=loaded, random_dice=random, **numbers)
         assert decision.taken == taken
-        assert f"the {taken} weights" in decision.text
+        ending = {"loaded": "the loaded weights", "random": "random weights"}[taken]
+        assert decision.text.endswith(f"from the trial with {ending}.")
         save_decision(Run(tmp_path), decision)
         assert load_decision(Run(tmp_path)) == decision
     (tmp_path / "start" / "decision.json").write_text('{"loaded_dice": 1}')

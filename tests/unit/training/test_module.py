@@ -1,7 +1,10 @@
 import pytest
 import torch
 
-from ushape.training.module import mean_group_dice, moving_average
+import ushape
+from ushape.datasets.synthetic import SyntheticConfig, write_data_set
+from ushape.models.pretrained import load_generated_weights
+from ushape.training.module import SegmentationModule, mean_group_dice, moving_average
 
 
 def test_moving_average_by_hand():
@@ -28,3 +31,19 @@ def test_mean_group_dice_by_hand():
     empty = [[0, 0, 9, 100]]  # no truth: no say
     assert mean_group_dice([found, missed, empty]) == pytest.approx(0.4)
     assert mean_group_dice([empty, empty]) == pytest.approx(1 - 0.09)
+
+
+def test_training_begins_with_the_planned_weights(tmp_path):
+    write_data_set(tmp_path, 6, SyntheticConfig(size=64, groups=6), seed=0)
+
+    def weights(chosen):
+        size = ["network.widths=[16,32,64]", "network.stem=2", f"train.initial_weights={chosen}"]
+        plan = ushape.plan(tmp_path, epochs=1, settings=size)
+        torch.manual_seed(plan.recipe.seed)
+        return SegmentationModule(plan, [], []).network.state_dict(), plan.recipe.network
+
+    (random, config), (generated, _) = weights("random"), weights("generated")
+    expected = load_generated_weights(config, 1, random)
+    assert generated.keys() == expected.keys()
+    assert all(torch.equal(generated[name], expected[name]) for name in expected)
+    assert not torch.equal(generated["decoder.ups.0.weight"], random["decoder.ups.0.weight"])

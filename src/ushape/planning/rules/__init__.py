@@ -9,6 +9,7 @@ from ushape.planning.recipe import Recipe
 from ushape.planning.rules.encoder import choose_encoder
 from ushape.planning.rules.network import (
     choose_augmentation,
+    choose_initial_weights,
     choose_intensity,
     choose_network,
     choose_norm,
@@ -35,6 +36,7 @@ RULES: tuple[Rule, ...] = (
     choose_intensity,
     choose_network,
     choose_norm,
+    choose_initial_weights,
     choose_patch,
     choose_sampling,
     choose_augmentation,

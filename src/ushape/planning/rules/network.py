@@ -9,6 +9,7 @@ from ushape.config import AUTO
 from ushape.errors import PlanError
 from ushape.formatting import pluralize, size_text
 from ushape.models import network_sizes
+from ushape.models.pretrained import has_generated_weights
 from ushape.planning.recipe import Recipe
 from ushape.planning.rules.resolution import choose_stem, patch_limit
 from ushape.planning.rules.result import RuleResult, Situation, change
@@ -122,4 +123,39 @@ def choose_norm(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResul
         alternative=f"network.norm={'batch' if norm == 'instance' else 'instance'}",
         source="Recordings differ in more than brightness, so each image is normalized by itself. "
         "Within one stack the statistics of a batch are better (benchmarks/README.md, Norm).",
+    )
+
+
+def choose_initial_weights(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
+    """Choose the weights that belong to the package if the network is the one they are for.
+
+    Raises:
+        PlanError: if the recipe asks for them, but the network is another one.
+    """
+    chosen, fits = recipe.train.initial_weights, has_generated_weights(recipe.network)
+    if chosen == "generated" and not fits:
+        raise PlanError(
+            "There are no weights trained on generated images for this network.",
+            code="no_weights_fit",
+            hint="Leave out train.initial_weights, or the settings of the network: the weights are "
+            "those of a planned 2D network of a short training on a CPU.",
+        )
+    if chosen == AUTO:
+        chosen = "generated" if fits else "random"
+    recipe = change(recipe, "train", initial_weights=chosen)
+    if chosen == "random":
+        text, other = "Initial weights: random.", "generated" if fits else "--from RUN"
+        if recipe.network.is_pretrained:
+            text = "Initial weights: random, except for those of the encoder."
+    else:
+        text = (
+            "Initial weights: trained on generated images of cells, membranes, lines and figures."
+        )
+        other = "random"
+    return recipe, RuleResult(
+        text=text,
+        fact=f"such weights {'fit' if fits else 'do not fit'} the network",
+        alternative=other if other.startswith("--") else f"train.initial_weights={other}",
+        source="A network that already finds structures needs fewer steps on new images. No real "
+        "image was used (pretraining/README.md, benchmarks/speedrun.md).",
     )
