@@ -23,7 +23,7 @@ from ushape.inference.streaming import (
     read_or_open,
     stream_probabilities,
 )
-from ushape.inference.tuning import SEPARATED, Tuning, join_tunings, load_tuning
+from ushape.inference.tuning import Tuning, join_tunings, load_tuning
 from ushape.inference.uncertainty import confidence_of, expected_dice, spread_over
 from ushape.instances.label import ObjectConfig
 from ushape.io.streaming import Bands
@@ -222,8 +222,7 @@ class Predictor:
     @property
     def objects(self) -> ObjectConfig:
         """Definition of an object: as the user states it, otherwise as validation chose it."""
-        planned = self.plan.recipe.predict.objects
-        return self.tuning.objects or planned if planned == SEPARATED else planned
+        return self.tuning.objects_for(self.plan.recipe.predict.objects)
 
     @property
     def cleanings(self) -> list[Cleaning]:

@@ -44,7 +44,7 @@ def separate(
     """Divide the classes into objects; small ones become background.
 
     In masks whose objects are connected parts, a line of background one pixel wide is drawn between
-    objects that touch, so that the parts of the predicted mask are the objects as well.
+    objects that touch, so that they are not connected in the predicted mask either.
 
     Shapes:
         classes: (*S) uint8 class indices; distance: (*S), 0 to 1.
@@ -124,7 +124,7 @@ def choose_separation(
         + (f"without those below {how.smallest_px} pixels" if how.smallest_px else "of any size")
         + f": average precision (IoU 0.5 to 0.9) {before:.4f} -> {best:.4f} on "
         f"{pluralize(len(known.cases), 'validation image')}. To set it: "
-        "--set predict.objects.rise_learned=0.2; to join objects that touch: "
+        "--set predict.objects.rise_learned=0.1; to join objects that touch: "
         "--set predict.objects.split=none."
     )
     return Separation(rule=rule, how=how, report=(line,))

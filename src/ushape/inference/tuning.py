@@ -52,6 +52,16 @@ class Tuning:
     objects: ObjectConfig | None = None
     """How objects are separated if the network predicts their distance; None: as planned."""
 
+    objects_planned: ObjectConfig = SEPARATED
+    """Planned definition of objects from which `objects` was chosen."""
+
+    def objects_for(self, planned: ObjectConfig) -> ObjectConfig:
+        """Return the chosen definition of objects, with what the user has set since."""
+        if self.objects is None:
+            return planned
+        now, before = vars(planned), vars(self.objects_planned)
+        return replace(self.objects, **{key: now[key] for key in now if now[key] != before[key]})
+
 
 def choose_tuning(
     cases: Sequence[ValidatedCase],

@@ -106,6 +106,11 @@ def test_choose_tuning_does_not_change_objects_that_the_user_defines():
     own = ObjectConfig(split="learned", smallest_px=7)
     assert choose_tuning(cases, NUMBERED, rule=True, how=own).objects is None
     assert join_tunings([tuned, tuned]).objects == tuned.objects
+    # A setting of the prediction replaces what was chosen; the rest stays.
+    assert tuned.objects_for(SEPARATED) == tuned.objects
+    changed = tuned.objects_for(replace(SEPARATED, smallest_px=7))
+    assert changed == replace(tuned.objects, smallest_px=7)
+    assert tuned.objects_for(replace(SEPARATED, split="none")).split == "none"
 
 
 def test_label_objects_needs_the_learned_distance():
