@@ -38,6 +38,10 @@ WIDE_PX = 64
 SCENE_CLASSES = 3
 """Number of foreground classes from which on they are expected to depend on the whole scene."""
 
+MIN_CELLS = 3
+"""Thickness of objects in the finest cells of the network, which are blocks of pixels if it has a
+stem, below which images are not downscaled."""
+
 LOST_SHARE = 0.15
 """Share of the expected error that smaller images may add to it."""
 
@@ -104,7 +108,7 @@ def choose_downscale(recipe: Recipe, situation: Situation) -> tuple[Recipe, Rule
         "A patch of a smaller image shows more of its surroundings, which counts if objects are "
         "large or single, as lesions and cars are, and its pixels are seen more often. Detail is "
         f"lost: at most {LOST_SHARE:.0%} of the error that is expected after the given time. "
-        "Images of many small objects keep their size (benchmarks/speedrun.md)."
+        "Images of many small or of thin objects keep their size (benchmarks/speedrun.md)."
     )
     data = situation.data
     if recipe.preprocessing.shape is not None:
@@ -147,13 +151,16 @@ def needs_context(data: Fingerprint) -> bool:
 def _find_factor(recipe: Recipe, situation: Situation) -> float:
     """Return the smallest factor that suffices, or else the largest one that is allowed."""
     data, limit = situation.data, patch_limit(recipe, situation)
-    pixels = _pixels_of_training(recipe, situation, choose_stem(recipe, situation))
-    lost = LOST_SHARE * expected_error(pixels)
+    stem, thickness = choose_stem(recipe, situation), object_thickness(situation.data)
+    lost = LOST_SHARE * expected_error(_pixels_of_training(recipe, situation, stem))
     best = 1.0
     for factor in (1.0, *sorted(data.round_trip_dice)):
         shape = [size / factor for size in data.median_shape]
-        is_lossy = factor > 1 and 1 - data.round_trip_dice[factor] > lost
-        if is_lossy or (factor > 1 and min(shape[-2:]) < MIN_SIDE):
+        if factor > 1 and (
+            1 - data.round_trip_dice[factor] > lost
+            or thickness < MIN_CELLS * stem * factor
+            or min(shape[-2:]) < MIN_SIDE
+        ):
             break
         best = factor
         is_whole = math.prod(shape) <= limit ** len(shape)
