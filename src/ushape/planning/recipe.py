@@ -82,10 +82,10 @@ class TrainConfig:
     learning_rate: float | Auto = 2e-3
     """Highest learning rate. auto: found by a learning-rate range test before training."""
 
-    encoder_lr_factor: float = 0.1
+    encoder_lr_factor: float = 0.3
     """Learning rate of a pretrained encoder, relative to that of the other layers."""
 
-    encoder_freeze_fraction: float = 0.33
+    encoder_freeze_fraction: float = 0.0
     """Fraction of all steps, at the beginning, in which a pretrained encoder does not change."""
 
     schedule: Literal["cosine", "constant", "warmup", "polynomial", "one_cycle"] = "cosine"

@@ -109,20 +109,27 @@ def choose_network(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
 
 
 def choose_norm(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
-    """Choose instance normalization for several recordings, batch normalization for one stack."""
+    """Choose instance normalization for several recordings, batch normalization for one stack.
+
+    The layers behind a pretrained encoder get batch normalization: its features do not depend on
+    the brightness of an image.
+    """
     norm, recordings = recipe.network.norm, situation.data.recordings
     if norm == AUTO:
-        norm = "instance" if recordings >= SEVERAL_RECORDINGS else "batch"
+        is_alike = recordings < SEVERAL_RECORDINGS or recipe.network.is_pretrained
+        norm = "batch" if is_alike else "instance"
     recipe = change(recipe, "network", norm=norm)
     text = "Norm: none." if norm == "none" else f"Norm: {norm} norm after each convolution."
     if recipe.network.is_custom:
         text = f"Norm: as the network defines it (network.norm is {norm})."
     return recipe, RuleResult(
         text=text,
-        fact=f"training images come from {pluralize(recordings, 'recording')}",
+        fact=f"training images come from {pluralize(recordings, 'recording')}"
+        f"{'; the encoder is pretrained' if recipe.network.is_pretrained else ''}",
         alternative=f"network.norm={'batch' if norm == 'instance' else 'instance'}",
         source="Recordings differ in more than brightness, so each image is normalized by itself. "
-        "Within one stack the statistics of a batch are better (benchmarks/README.md, Norm).",
+        "Within one stack, and behind a pretrained encoder, the statistics of a batch are better "
+        "(benchmarks/README.md, Norm; benchmarks/speedrun.md).",
     )
 
 
