@@ -97,8 +97,8 @@ class Fingerprint:
     """Median number of objects per case, if the masks number them; 0 for masks of classes."""
 
     touching_share: float = 0.0
-    """Mean share of the connected parts of a mask that touch another one, or nearly so; 0 for masks
-    of few parts."""
+    """Mean share of the connected parts of a mask that touch another one of their class, or nearly
+    so; 0 for masks of few parts."""
 
     is_photographic: bool = False
     """Whether the images are color photographs: three different channels of 8 bits, and less than
@@ -165,7 +165,8 @@ def _measure_touching(case_stats: Sequence[CaseStats], stats: DatasetStats) -> f
     for one in annotated[::step]:
         classes = read_classes(one.case, stats.space)
         assert classes is not None, "annotated"
-        shares.append(touching_share(label_objects(classes).labels))
+        objects = label_objects(classes)
+        shares.append(touching_share(objects.labels, objects.classes))
     return float(np.mean(shares))
 
 
