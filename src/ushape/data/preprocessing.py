@@ -358,7 +358,8 @@ def read_objects(case: Case, space: LabelSpace) -> np.ndarray | None:
     if space.threshold != 1:  # This is how masks of object numbers are read.
         return None
     codes = read_annotation(case.mask, case.image).codes
-    return codes if len(np.unique(codes[codes > 0])) > 1 else None
+    numbers = set(np.unique(codes[codes > 0]).tolist()) - {space.ignore}
+    return codes if len(numbers) > 1 else None
 
 
 def find_true_objects(case: Case, classes: np.ndarray, space: LabelSpace) -> np.ndarray:

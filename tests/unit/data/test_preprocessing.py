@@ -4,7 +4,15 @@ import SimpleITK
 from PIL import Image
 
 from codes import raises_code
-from ushape.data.preprocessing import Preprocessing, PreprocessingConfig, read_image, thin_out
+from ushape.data.preprocessing import (
+    Preprocessing,
+    PreprocessingConfig,
+    find_true_objects,
+    read_classes,
+    read_image,
+    read_objects,
+    thin_out,
+)
 from ushape.errors import DataError
 from ushape.labels import LabelSpace
 from ushape.normalization import Normalization
@@ -106,3 +114,20 @@ def test_channels_on_other_grids_are_refused(tmp_path):
     assert read_image(Case(id="a", image=first, channels=(same,))).shape == (2, 3, 4, 5)
     with raises_code(DataError, "channel_grid_mismatch"):
         read_image(Case(id="a", image=first, channels=(other,)))
+
+
+def test_objects_are_the_numbers_of_a_mask_or_its_connected_parts(tmp_path):
+    mask = np.zeros((4, 9), np.uint8)
+    mask[:, :2], mask[:, 4:6], mask[:, 7] = 3, 3, 255
+    Image.fromarray(mask).save(tmp_path / "m.png")
+    case = Case(id="a", image=tmp_path / "m.png", mask=tmp_path / "m.png")
+    space = LabelSpace(values=(0, 1), names=("background", "cell"), threshold=1, ignore=255)
+    # One value beside the ignored one does not number objects.
+    assert read_objects(case, space) is None
+    objects = find_true_objects(case, read_classes(case, space), space)
+    assert objects[0].tolist() == [1, 1, 0, 0, 2, 2, 0, 0, 0]
+
+    mask[:, 5] = 9
+    Image.fromarray(mask).save(tmp_path / "m.png")
+    objects = find_true_objects(case, read_classes(case, space), space)
+    assert objects[0].tolist() == [1, 1, 0, 0, 1, 2, 0, 0, 0]
