@@ -92,7 +92,7 @@ def make_plan(
     )
     recipe, results = apply_rules(recipe, situation)
     space = space_for(stats.space, recipe)
-    start, start_results = describe_start(recipe, fingerprint.channels, stats, splits)
+    start, start_results = describe_start(recipe, fingerprint.channels, space, stats, splits)
     results += start_results
     is_data = recipe.preprocessing.intensity == "data"
     plan = Plan(

@@ -145,13 +145,14 @@ def refuse_other_dimensions(recipe: Recipe, dims: int) -> None:
 
 
 def describe_start(
-    recipe: Recipe, channels: int, stats: DatasetStats, splits: Splits
+    recipe: Recipe, channels: int, space: LabelSpace, stats: DatasetStats, splits: Splits
 ) -> tuple[StartingWeights | None, list[RuleResult]]:
     """Compare the weights to start from with the planned network.
 
     Args:
         recipe: Recipe without "auto" values.
         channels: Number of channels of the images.
+        space: Label space of the plan, with all outputs of the network.
 
     Raises:
         PlanError: if no convolution fits.
@@ -160,7 +161,7 @@ def describe_start(
     if recipe.start_from is None:
         return None, []
     source = Source.find(recipe.start_from)
-    found = _transfer(source, recipe, channels, stats.space)
+    found = _transfer(source, recipe, channels, space)
     start = StartingWeights(
         path=str(source.weights_path),
         checksum=checksum_of_file(source.weights_path),
@@ -268,10 +269,10 @@ def _transfer(source: Source, recipe: Recipe, channels: int, space: LabelSpace) 
 def match_classes(before: LabelSpace, now: LabelSpace) -> list[int | None] | None:
     """Return the channel of each output in an earlier network, None for a new one.
 
-    Classes are compared by name.
+    Classes are compared by name; if no name is known but their number is the same, by their order.
 
     Returns:
-        None if no name is known but the number of classes is the same: the head is kept as it is.
+        None if the head is kept as it is.
     """
     nothing: list[int | None] = [None] * now.outputs
     has_same = before.has_distance and now.has_distance
@@ -282,4 +283,7 @@ def match_classes(before: LabelSpace, now: LabelSpace) -> list[int | None] | Non
     rows = [places.get(name) for name in now.channel_names]
     if any(row is not None for row in rows[now.foreground]):
         return [*([0, *rows[1:]] if now.is_exclusive else rows), *distance]
-    return None if before.outputs == now.outputs else nothing
+    if before.channels != now.channels:
+        return nothing
+    is_same = before.has_distance == now.has_distance
+    return None if is_same else [*range(now.channels), *distance]

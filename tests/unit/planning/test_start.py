@@ -1,6 +1,7 @@
 """Weights that a training starts from: where they are found, and what does not fit."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import safetensors.torch
@@ -212,3 +213,16 @@ def test_channels_of_another_kind_are_not_matched():
     regions = (Region(name="cell", classes=(1, 2)), Region(name="nucleus", classes=(2,)))
     before = space("background", "rim", "nucleus", regions=regions)
     assert match_classes(before, space("background", "cell", "nucleus")) == [None] * 3
+
+
+def test_match_classes_compares_the_distance_with_a_distance_only():
+    before, now = space("background", "nucleus", "cell"), space("background", "a", "b")
+    learned = replace(before, has_distance=True)
+    assert match_classes(before, replace(now, has_distance=True)) == [0, 1, 2, None]
+    assert match_classes(learned, now) == [0, 1, 2]
+    assert match_classes(learned, replace(now, has_distance=True)) is None
+    assert match_classes(learned, replace(before, has_distance=True)) == [0, 1, 2, 3]
+    # Two regions have as many outputs as one class and the distance.
+    regions = (Region(name="cell", classes=(1, 2)), Region(name="nucleus", classes=(2,)))
+    regions = space("background", "rim", "nucleus", regions=regions)
+    assert match_classes(regions, replace(space("nothing", "a"), has_distance=True)) == [None] * 2
