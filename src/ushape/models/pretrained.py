@@ -9,6 +9,7 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
+from ushape.errors import PlanError
 from ushape.models.config import NetworkConfig
 from ushape.models.transfer import transfer_weights
 
@@ -21,16 +22,16 @@ WIDTHS = (16, 32, 64, 128, 256)
 GENERATED_CONFIG = NetworkConfig(
     widths=WIDTHS, stem=2, norm="instance", encoder="none", encoder_weights="none"
 )
-"""The network of the weights. A network of its finest levels can start from them as well."""
+"""Network of the weights. A network of only its finest levels can start from them as well."""
 
 FEWEST_LEVELS = 3
-"""Number of levels down to which the weights were trained."""
+"""Smallest number of levels of a network that the weights were trained for."""
 
 
 def has_generated_weights(config: NetworkConfig) -> bool:
     """Return whether a network can start from the weights that belong to the package.
 
-    The norm may differ, unless there is none, because scale and offset are the same.
+    They were trained with instance norm. Batch norm has the same scale and offset.
     """
     if config.widths == "auto" or not FEWEST_LEVELS <= len(config.widths) <= len(WIDTHS):
         return False
@@ -41,16 +42,24 @@ def has_generated_weights(config: NetworkConfig) -> bool:
 def load_generated_weights(
     config: NetworkConfig, in_channels: int, fresh: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Return the initial weights of a network, with those that belong to the package.
+    """Return the initial weights of a network, most of which belong to the package.
 
     The head, and the running statistics of batch norms, keep their initial values.
 
     Args:
-        config: A network for which `has_generated_weights`.
+        config: Configuration of the network, without "auto" values.
         in_channels: Number of channels C of the images.
         fresh: Initial values of all tensors of the network.
+
+    Raises:
+        PlanError: if there are no such weights for the network.
     """
-    assert config.widths != "auto", "has_generated_weights"
+    if config.widths == "auto" or not has_generated_weights(config):
+        raise PlanError(
+            "The plan begins with weights of generated images, which do not fit its network.",
+            code="no_weights_fit",
+            hint="Set train.initial_weights to random in the plan.",
+        )
     missing = len(WIDTHS) - len(config.widths)
     source = {
         _renamed(name, missing): value
@@ -62,7 +71,13 @@ def load_generated_weights(
 
 
 def _renamed(name: str, missing: int) -> str:
-    """Number the levels of the decoder, which begin at the coarsest, without those missing."""
+    """Return the name of a tensor in a network without the coarsest levels.
+
+    The levels of the decoder are numbered from the coarsest one.
+
+    Args:
+        missing: Number of levels that the network lacks.
+    """
     part, _, rest = name.partition(".")
     if part != "decoder":
         return name

@@ -221,6 +221,10 @@ def _problems_of(plan: Plan) -> Iterator[str]:
             yield f"the normalization does not describe {channels} channels"
     if preprocessing.config.intensity == "data" and scaling is None:
         yield "the normalization is missing"
+    if space.has_distance != (recipe.labels.objects == "distance"):
+        yield f"labels.objects is {recipe.labels.objects}, which does not fit the label space"
+    if space.has_distance and recipe.labels.reach_px is None:
+        yield "labels.reach_px is missing"
     yield from _problems_of_masks(space, plan.encoding)
 
 

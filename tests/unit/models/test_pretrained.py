@@ -3,6 +3,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from codes import raises_code
+from ushape.errors import PlanError
 from ushape.models import build_model
 from ushape.models.layers import space_to_depth
 from ushape.models.pretrained import (
@@ -94,3 +96,9 @@ def test_batch_norm_keeps_its_initial_statistics():
 
 def test_file_of_generated_weights_is_small():
     assert GENERATED.stat().st_size < 5_000_000
+
+
+def test_weights_for_another_network_are_refused():
+    config = replace(GENERATED_CONFIG, widths=(8, 16, 32))
+    with raises_code(PlanError, "no_weights_fit"):
+        load_generated_weights(config, 1, build_model(config, 1, 1).state_dict())

@@ -52,6 +52,8 @@ IMPOSSIBLE = {
         {"low": [0, 0], "high": [1, 1], "mean": [0, 0], "std": [1, 1]},
         {"low": [0], "high": [1], "mean": [float("nan")], "std": [1]},
     ],
+    "preprocessing.space.has_distance": [True],
+    "recipe.labels.objects": ["distance", "auto"],
     "encoding.suffix": ["", ".exe", ".jpg"],
     "encoding.dtype": ["", "object", "str", "complex64"],
     "recipe.sampling.patch_shape": [[32], [32, 32, 32], [0, 32], [32, 2**40]],
