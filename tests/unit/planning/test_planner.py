@@ -483,10 +483,18 @@ def test_rules_do_not_separate_objects_against_the_recipe():
     assert plan(numbered, recipe=own)[0].labels.objects == "connected"
     published = Recipe(name="unet2015")
     assert plan(numbered, recipe=published)[0].labels.objects == "connected"
-    refused = replace(own, predict=PredictConfig(objects=ObjectConfig(split="learned")))
-    with pytest.raises(ConfigError) as error:
-        plan(recipe=refused)
-    assert error.value.code == "settings_conflict"
+    for split in ("distance", "probability"):
+        necks = Recipe(predict=PredictConfig(objects=ObjectConfig(split=split)))
+        assert plan(numbered, recipe=necks)[0].labels.objects == "connected"
+    learned = LabelConfig(objects="distance")
+    for labels, objects in (
+        (own.labels, ObjectConfig(split="learned")),
+        (learned, ObjectConfig(border_class=1)),
+    ):
+        refused = Recipe(labels=labels, predict=PredictConfig(objects=objects))
+        with pytest.raises(ConfigError) as error:
+            plan(recipe=refused)
+        assert error.value.code == "settings_conflict"
 
 
 def test_encoder_is_taken_for_photographs_if_its_weights_are_installed(monkeypatch):

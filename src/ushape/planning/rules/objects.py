@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from ushape.config import AUTO, resolved
 from ushape.errors import ConfigError
+from ushape.instances.label import ObjectConfig
 from ushape.instances.touching import MOSTLY_TOUCHING
 from ushape.metrics.instance import MANY_OBJECTS
 from ushape.planning.recipe import Recipe
@@ -22,28 +23,23 @@ def choose_objects(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
     """Decide whether the network learns to separate objects, and describe what an object is.
 
     Raises:
-        ConfigError: if predict.objects.split is learned, but the network does not separate objects.
+        ConfigError: if predict.objects contradicts labels.objects.
     """
     data, labels, objects = situation.data, recipe.labels, recipe.predict.objects
     are_numbered = data.numbered_objects > 1
     are_many = data.objects_per_case > MANY_OBJECTS and data.touching_share >= MOSTLY_TOUCHING
     chosen = labels.objects
     if chosen == AUTO:
-        is_usual = recipe.name == AUTO and not labels.regions and objects.border_class is None
+        is_usual = recipe.name == AUTO and not labels.regions and not _is_stated(objects)
         is_touching = are_numbered or are_many
         chosen = "distance" if is_usual and is_touching else "connected"
+    _refuse_conflict(chosen, objects)
     reach = labels.reach_px
     if chosen == "distance":
         size = data.object_size / resolved(recipe.preprocessing.downscale)
         reach = reach or max(MIN_REACH_PX, round(REACH_SHARE * size, 1))
         if objects.split == "none":
             recipe = change(recipe, "predict", objects=replace(objects, split="learned"))
-    elif objects.split == "learned":
-        raise ConfigError(
-            "predict.objects.split is learned, but labels.objects is connected.",
-            code="settings_conflict",
-            hint="Train with --set labels.objects=distance.",
-        )
     recipe = change(recipe, "labels", objects=chosen, reach_px=reach)
     if are_numbered:
         fact = f"the masks number about {data.numbered_objects:.0f} objects per image"
@@ -59,13 +55,34 @@ def choose_objects(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
             "--set labels.objects=connected."
         )
     else:
-        text = (
-            "Objects: connected parts of a class. If objects touch: --set labels.objects=distance."
-        )
+        text = "Objects: connected parts of a class."
+        if not labels.regions:  # Regions overlap, so that their pixels have several objects.
+            text += " If objects touch: --set labels.objects=distance."
+    other = "connected" if chosen == "distance" else "distance"
     return recipe, RuleResult(
         text=text,
         fact=fact,
-        alternative="labels.objects=" + ("connected" if chosen == "distance" else "distance"),
+        alternative="" if labels.regions else f"labels.objects={other}",
         source="Connected parts are exact only where objects do not touch: one leaking membrane "
         "joins two cells. A learned distance to the border separates them (benchmarks/objects.md).",
     )
+
+
+def _is_stated(objects: ObjectConfig) -> bool:
+    """Return whether the recipe separates objects without a learned distance."""
+    return objects.border_class is not None or objects.split in ("distance", "probability")
+
+
+def _refuse_conflict(chosen: str, objects: ObjectConfig) -> None:
+    if chosen == "connected" and objects.split == "learned":
+        raise ConfigError(
+            "predict.objects.split is learned, but labels.objects is connected.",
+            code="settings_conflict",
+            hint="Train with --set labels.objects=distance.",
+        )
+    if chosen == "distance" and objects.border_class is not None:
+        raise ConfigError(
+            "labels.objects is distance, but predict.objects.border_class is set as well.",
+            code="settings_conflict",
+            hint="Use one of them: each separates objects that touch.",
+        )
