@@ -29,14 +29,17 @@ def separate_bands(
         bands: Classes (n, ...) and distance (n, ...) of rows that follow each other.
 
     Shapes:
-        yields: (m, ...) uint8 class indices for each band, m >= 0, and the rest after the last one.
+        yields: (m, ...) uint8 class indices of rows that follow each other, m >= 0; at least once
+            for each band, and once after the last one.
     """
     waiting: _Waiting | None = None
     for classes, distance in bands:
         if waiting is None:
             waiting = _Waiting(space, how, classes[:0], distance[:0], classes[:0])
         waiting.add(classes, distance)
-        yield waiting.take(is_last=waiting.classes.size > MAX_OPEN_PX)
+        yield waiting.take(is_last=False)
+        if waiting.classes.size > MAX_OPEN_PX:
+            yield waiting.take(is_last=True)
     if waiting is not None:
         yield waiting.take(is_last=True)
 
@@ -53,7 +56,7 @@ def separate_streamed(
             each other.
 
     Shapes:
-        yields: probabilities (K, n, ...), n = 0 at the end; classes (m, ...).
+        yields: probabilities (K, n, ...), n = 0 if none are new; classes (m, ...).
     """
     own: list[np.ndarray] = []
 
@@ -64,7 +67,7 @@ def separate_streamed(
             yield classes, distance
 
     for classes in separate_bands(keep(), space, how):
-        # The probabilities of the last rows have been given with their band.
+        # The probabilities of all rows so far have been given with their bands.
         none = np.empty((space.channels, 0, *classes.shape[1:]), dtype=np.float32)
         yield own.pop() if own else none, classes
 

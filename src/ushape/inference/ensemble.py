@@ -101,8 +101,10 @@ def _is_memory_short(runs: Sequence[Run]) -> bool:
 
 
 def _check_same_classes(run: Run, plan: Plan, first_run: Run, first: Plan) -> None:
+    space, known = plan.preprocessing.space, first.preprocessing.space
     for what, own, expected in (
-        ("classes", plan.preprocessing.space, first.preprocessing.space),
+        ("classes", replace(space, has_distance=False), replace(known, has_distance=False)),
+        ("definitions of objects (labels.objects)", space.has_distance, known.has_distance),
         ("channels", plan.preprocessing.channels, first.preprocessing.channels),
         ("dimensions", plan.recipe.network.dims, first.recipe.network.dims),
     ):

@@ -63,3 +63,13 @@ def test_bands_end_open_parts_if_too_many_pixels_wait(monkeypatch):
     sizes = [len(own) for own in separate_bands(bands, SPACES["numbered"], SEPARATED)]
     assert sum(sizes) == 50
     assert max(sizes) <= 16
+
+
+def test_bands_that_are_large_themselves_do_not_cut_objects(monkeypatch):
+    monkeypatch.setattr(band_separation, "MAX_OPEN_PX", 100)
+    classes = np.zeros((24, 10), np.uint8)
+    classes[10:14, 2:5] = 1  # 12 pixels, half of them in each band of 120 pixels.
+    distance, how = classes.astype(np.float32), replace(SEPARATED, smallest_px=10)
+    bands = zip(cut(classes, [12, 12]), cut(distance, [12, 12]), strict=True)
+    found = np.concatenate(list(separate_bands(bands, SPACES["numbered"], how)))
+    np.testing.assert_array_equal(found, classes)

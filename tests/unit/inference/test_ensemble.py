@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -44,6 +45,10 @@ def test_open_members_refuses_runs_with_different_classes(tmp_path, monkeypatch)
     assert (len(members), notes) == (1, ["note on run0"])
     with raises_code(PlanError, "incompatible_runs"):
         open_members(runs, "cpu", "torch", ())
+    plans[1] = plan_of(replace(SPACE, has_distance=True))
+    with raises_code(PlanError, "incompatible_runs") as caught:
+        open_members(runs, "cpu", "torch", ())
+    assert "labels.objects" in caught.value.message
 
 
 def test_open_members_changes_settings_of_prediction_only():
