@@ -161,8 +161,12 @@ def label_prediction(
         spacing_mm: Spacing along each axis of S; None: equal.
     """
     if prediction.labels is not None:
-        labels = np.where(prediction.classes > 0, prediction.labels, 0)
-        return _number(labels, prediction.classes, 0)
+        # By object, because its filled holes have no class; 0 if it was removed from the classes.
+        owners = np.zeros(int(prediction.labels.max(initial=0)) + 1, dtype=np.uint8)
+        inside = prediction.classes > 0
+        owners[prediction.labels[inside]] = prediction.classes[inside]
+        known = owners[prediction.labels]
+        return _number(np.where(known > 0, prediction.labels, 0), known, 0)
     shares = by_class(prediction.probabilities, space)
     return label_objects(prediction.classes, config, probabilities=shares, spacing_mm=spacing_mm)
 

@@ -12,9 +12,11 @@ from ushape.instances.label import (
     by_class,
     fill_enclosed_holes,
     label_objects,
+    label_prediction,
     split_by_peaks,
 )
 from ushape.labels import IGNORE, LabelSpace, Region
+from ushape.types import Prediction
 
 
 def rows(*text):
@@ -239,3 +241,22 @@ def test_label_objects_refuses_inconsistent_input():
     for spacing in ((1.0,), (1.0, 0.0), (1.0, np.nan), (1.0, 1.0, 1.0)):
         with raises_code(DataError, "invalid_spacing"):
             label_objects(classes, spacing_mm=spacing)
+
+
+def test_label_prediction_keeps_separated_objects_and_their_filled_holes():
+    space = LabelSpace(values=(0, 1, 2), names=("background", "a", "b"), has_distance=True)
+    classes = rows("1110022", "1010000", "1110011")
+    labels = np.where(classes > 0, rows("1110022", "1110000", "1110033"), 0).astype(np.int32)
+    labels[1, 1] = 1  # A hole that was filled.
+    shares = np.zeros((3, *classes.shape), np.float32)
+    prediction = Prediction(probabilities=shares, classes=classes, labels=labels)
+    found = label_prediction(prediction, space)
+    np.testing.assert_array_equal(found.labels, labels)
+    assert found.classes.tolist() == [1, 2, 1]
+
+    removed = Prediction(
+        probabilities=shares, classes=np.where(labels == 2, 0, classes), labels=labels
+    )
+    found = label_prediction(removed, space)
+    np.testing.assert_array_equal(found.labels, np.array([0, 1, 0, 2])[labels])
+    assert found.classes.tolist() == [1, 1]
