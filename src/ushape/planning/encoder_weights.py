@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -196,10 +195,12 @@ def _read(path: Path) -> Mapping[str, Tensor]:
         return read_weights(path, OTHER_FILE)
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError):
+    except Exception:  # Damaged pickles raise errors of many kinds, such as IndexError.
         raise damaged_weights(path, "it is not a dictionary of tensors", OTHER_FILE) from None
-    tensors = isinstance(found, dict) and all(isinstance(one, Tensor) for one in found.values())
-    if not tensors:
+    is_named = isinstance(found, dict) and all(
+        isinstance(name, str) and isinstance(one, Tensor) for name, one in found.items()
+    )
+    if not is_named:
         raise damaged_weights(path, "it is not a dictionary of tensors", OTHER_FILE)
     if broken := [name for name, value in found.items() if not value.isfinite().all()]:
         raise damaged_weights(path, f"{broken[0]} has values that are not finite", OTHER_FILE)

@@ -67,11 +67,17 @@ def test_weights_are_adapted_to_other_channels_and_levels(files, weights):
     assert torch.allclose(found["conv_stem.weight"], rgb.sum(dim=1, keepdim=True), atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["torn.pth", "torn.safetensors", "list.pth", "nan.pth"])
+@pytest.mark.parametrize(
+    "kind", ["torn.pth", "torn.safetensors", "short.pth", "list.pth", "numbers.pth", "nan.pth"]
+)
 def test_damaged_weights_are_refused(files, weights, tmp_path, kind):
     path = tmp_path / kind
     source = files / ("package.pth" if kind.endswith(".pth") else "timm.safetensors")
     path.write_bytes(source.read_bytes()[:50_000])
+    if kind == "short.pth":
+        path.write_bytes(b"\x80\x02\x8a")  # A number of which nothing follows.
+    if kind == "numbers.pth":
+        torch.save({0: torch.zeros(2)}, path)
     if kind == "list.pth":
         torch.save([1, 2], path)
     if kind == "nan.pth":
