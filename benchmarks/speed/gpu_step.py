@@ -2,8 +2,8 @@
 
     python benchmarks/speed/gpu_step.py [--peak 790]
 
-The batch and the network are those that the planner chooses on a GPU. A side is an implementation
-of instance norm in a memory layout; all are timed in bf16, for a second each. Prints a Markdown
+The batch and the network are those that the planner chooses on a GPU. Each implementation of
+instance norm is timed in both memory layouts, in bf16 and for a second each. Prints a Markdown
 table.
 """
 

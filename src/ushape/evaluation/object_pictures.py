@@ -1,4 +1,4 @@
-"""Pictures of the objects that were missed, merged, split or found in excess."""
+"""Pictures of missed, merged and split objects, and of false positives."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from scipy import ndimage
 
 from ushape.errors import RunError
 from ushape.evaluation.case_images import decode_webp, encode_webp
-from ushape.inference.object_search import MAX_COMPARED, MOSTLY_TOUCHING, touching_share
+from ushape.instances.touching import MAX_COMPARED, MOSTLY_TOUCHING, touching_share
 from ushape.io.files import read_sealed_json, write_sealed_json
 from ushape.metrics.instance import MANY_OBJECTS, ObjectMatches
 from ushape.transforms.overlay import Color, as_rgb
 
-FATE_COLORS: tuple[Color, ...] = ((86, 180, 233), (213, 94, 0), (204, 121, 167), (240, 228, 66))
+OUTCOME_COLORS: tuple[Color, ...] = ((86, 180, 233), (213, 94, 0), (204, 121, 167), (240, 228, 66))
 """Colors of FOUND, WRONG, MERGED and SPLIT (Okabe and Ito 2008)."""
 
 FOUND, WRONG, MERGED, SPLIT = 1, 2, 3, 4
-"""Fates of objects. Wrong are annotated objects that are missed and false positives."""
+"""Outcomes of objects in the comparison. WRONG: it is missed, or a false positive."""
 
 KINDS = ("missed", "merged", "split", "false_positives")
 
@@ -65,7 +65,7 @@ class ObjectPicture:
     split: int
     false_positives: int
     annotated: np.ndarray
-    """(h, w, 3) uint8, outlined in the colors of the fates."""
+    """(h, w, 3) uint8, outlined in the colors of the outcomes."""
 
     predicted: np.ndarray
     """(h, w, 3) uint8."""
@@ -155,14 +155,14 @@ def _draw(
     Returns:
         The fields `part`, `annotated` and `predicted` of a picture.
     """
-    fates = np.full(len(matches.truth), FOUND, np.uint8)
-    fates[matches.is_missed], fates[matches.is_split] = WRONG, SPLIT
-    fates[matches.is_merged] = MERGED
-    own_fates = np.full(len(matches.predicted), FOUND, np.uint8)
-    own_fates[matches.is_false_positive], own_fates[matches.is_part] = WRONG, SPLIT
-    own_fates[matches.is_merger] = MERGED
+    outcomes = np.full(len(matches.truth), FOUND, np.uint8)
+    outcomes[matches.is_missed], outcomes[matches.is_split] = WRONG, SPLIT
+    outcomes[matches.is_merged] = MERGED
+    own_outcomes = np.full(len(matches.predicted), FOUND, np.uint8)
+    own_outcomes[matches.is_false_positive], own_outcomes[matches.is_part] = WRONG, SPLIT
+    own_outcomes[matches.is_merger] = MERGED
     side = _side_of(truth if len(matches.truth) else predicted)
-    sides = ((truth, matches.truth, fates), (predicted, matches.predicted, own_fates))
+    sides = ((truth, matches.truth, outcomes), (predicted, matches.predicted, own_outcomes))
     planes = [(labels, _map_values(labels, known, own)) for labels, known, own in sides]
     errors = np.add(*(_error_weights(labels, own) for labels, own in planes))
     part = ""
@@ -176,11 +176,11 @@ def _draw(
         rows, columns = (f"{axis.start + 1} to {axis.stop}" for axis in window)
         part = f"rows {rows}, columns {columns}" + (f", {part}" if part else "")
     picture = as_rgb(image)[window]
-    (true_labels, true_fates), (own_labels, predicted_fates) = planes
+    (true_labels, true_outcomes), (own_labels, predicted_outcomes) = planes
     return (
         part,
-        _paint(picture, true_labels[window], true_fates[window]),
-        _paint(picture, own_labels[window], predicted_fates[window]),
+        _paint(picture, true_labels[window], true_outcomes[window]),
+        _paint(picture, own_labels[window], predicted_outcomes[window]),
     )
 
 
@@ -201,9 +201,9 @@ def _map_values(labels: np.ndarray, known: np.ndarray, values: np.ndarray) -> np
     return found
 
 
-def _error_weights(labels: np.ndarray, fates: np.ndarray) -> np.ndarray:
+def _error_weights(labels: np.ndarray, outcomes: np.ndarray) -> np.ndarray:
     """Return a map whose sum over an object with an error is 1."""
-    weights, wrong = np.zeros(labels.shape, dtype=np.float32), fates > FOUND
+    weights, wrong = np.zeros(labels.shape, dtype=np.float32), outcomes > FOUND
     _, places, sizes = np.unique(labels[wrong], return_inverse=True, return_counts=True)
     weights[wrong] = 1 / sizes[places]
     return weights
@@ -224,18 +224,18 @@ def _fullest_window(errors: np.ndarray, side: int) -> tuple[slice, slice]:
     return slice(y, int(bottom[row, 0])), slice(x, int(right[0, column]))
 
 
-def _paint(picture: np.ndarray, labels: np.ndarray, fates: np.ndarray) -> np.ndarray:
-    """Outline each object in the color of its fate, and tint those with errors."""
+def _paint(picture: np.ndarray, labels: np.ndarray, outcomes: np.ndarray) -> np.ndarray:
+    """Outline each object in the color of its outcome, and tint those with errors."""
     factor = max(1, DRAWN_PX // max(labels.shape))
-    picture, labels, fates = (
-        one.repeat(factor, axis=0).repeat(factor, axis=1) for one in (picture, labels, fates)
+    picture, labels, outcomes = (
+        one.repeat(factor, axis=0).repeat(factor, axis=1) for one in (picture, labels, outcomes)
     )
-    colors = np.array([(0, 0, 0), *FATE_COLORS], dtype=np.float32)[fates]
-    wrong = fates > FOUND
+    colors = np.array([(0, 0, 0), *OUTCOME_COLORS], dtype=np.float32)[outcomes]
+    wrong = outcomes > FOUND
     picture[wrong] = ((1 - TINT) * picture[wrong] + TINT * colors[wrong]).astype(np.uint8)
     size = 2 * min(EDGE_PX, factor) + 1  # The border of small objects would hide them.
     lowest = ndimage.minimum_filter(labels, size=size, mode="nearest")
-    edge = (lowest != ndimage.maximum_filter(labels, size=size, mode="nearest")) & (fates > 0)
+    edge = (lowest != ndimage.maximum_filter(labels, size=size, mode="nearest")) & (outcomes > 0)
     picture[edge] = colors[edge].astype(np.uint8)
     return picture
 

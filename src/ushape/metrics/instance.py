@@ -34,8 +34,8 @@ are more, cases are left out evenly."""
 class ObjectCounts:
     """Object counts of one class in one image. Counts of images add up to those of their group.
 
-    Every metric is None if there is no object at all, and 0 if only truth or only prediction
-    contains objects; SEG is also None if only the prediction does.
+    Scores are None if there is no object at all, and 0 if only truth or only prediction contains
+    objects; SEG and the count difference are None if nothing is annotated.
     """
 
     truth: int
@@ -188,10 +188,10 @@ class ObjectMatches:
     """(M,) bool: whether the object is split, as in `ObjectCounts.splits`."""
 
     is_merger: np.ndarray
-    """(N,) bool: whether most of at least two annotated objects is inside."""
+    """(N,) bool: whether more than half of each of at least two annotated objects is inside."""
 
     is_merged: np.ndarray
-    """(M,) bool: whether most of the object is inside such a merger."""
+    """(M,) bool: whether more than half of the object is inside such a merger."""
 
     is_part: np.ndarray
     """(N,) bool: whether the object is one of the parts of a split object."""

@@ -18,12 +18,12 @@ def depthwise_convolution(
 ) -> Tensor:
     """Convolve each channel with a kernel of its own.
 
-    The gradients of the built-in operation are the same, but on a CPU, in PyTorch 2.13, that of a 5
-    x 5 kernel takes 20 to 100 times as long as the convolution, as does in bf16 that of the input
-    of a strided convolution.
+    The gradients are those of the built-in operation. On a CPU, in PyTorch 2.13, two of these take
+    20 to 100 times as long as the convolution: that of a 5 x 5 kernel, and in bf16 that of the
+    input of a strided convolution. They are computed in another way.
 
     Shapes:
-        x: (B, C, H, W); weight: (C, 1, k, k); bias: (C,), or None.
+        x: (B, C, H, W); weight: (C, 1, k, k), k is odd; bias: (C,), or None.
         returns: (B, C, (H + 2 padding - k) // stride + 1, (W + 2 padding - k) // stride + 1).
     """
     needs_gradient = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)

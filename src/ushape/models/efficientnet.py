@@ -41,7 +41,8 @@ EPS = 1e-3
 class SameConvolution(nn.Conv2d):
     """Convolution without bias whose zero padding is that of TensorFlow ("same").
 
-    With a stride of 2, one row more is added below and right of the image than above and left.
+    With a stride of 2, one more row is added below the image than above it, and one more column on
+    the right than on the left.
 
     Shapes:
         x: (B, in, H, W) -> (B, out, H / stride, W / stride); H and W are multiples of the stride.
@@ -136,7 +137,7 @@ class EfficientNetLite0(nn.Module):
         in_channels: Channels C of the image.
         levels: Number of levels, 1 to 5.
         fixed_norm: Whether batch norm uses its running statistics in training too, as is usual
-            for pretrained weights: batches of a few patches would replace them by worse ones.
+            for pretrained weights: the statistics of batches of a few patches are worse.
 
     Shapes:
         x: (B, C, H, W), H and W multiples of 2^levels.
@@ -207,10 +208,10 @@ def init_weights(encoder: EfficientNetLite0) -> None:
 def take_standardized(weights: Mapping[str, Tensor], *, is_min_max: bool) -> dict[str, Tensor]:
     """Adapt weights for images of (pixel - 127) / 128 to images as ushape normalizes them.
 
-    An image of its own mean and standard deviation cannot be brought back to its pixels, so each
-    channel gets the mean and the standard deviation of ImageNet, for which the fixed statistics of
-    batch norm were made. The scale becomes part of the first convolution, the offset part of the
-    mean that its norm subtracts; neither costs time.
+    A standardized image does not tell the values of its pixels. Each channel is therefore given the
+    mean and the standard deviation of ImageNet, to which the fixed statistics of batch norm belong.
+    The scale becomes part of the first convolution, and the offset part of the mean that its norm
+    subtracts, so that neither takes time.
 
     Args:
         weights: Tensors of `EfficientNetLite0` for three channels.

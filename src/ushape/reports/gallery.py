@@ -14,7 +14,7 @@ import numpy as np
 from ushape.evaluation.case_images import CasePicture, encode_picture, reduce_picture
 from ushape.evaluation.case_metrics import AP_IOUS
 from ushape.evaluation.class_scores import ClassScores
-from ushape.evaluation.object_pictures import FATE_COLORS, ObjectPicture
+from ushape.evaluation.object_pictures import OUTCOME_COLORS, ObjectPicture
 from ushape.evaluation.scores import CaseScore
 from ushape.evaluation.summary import Summary
 from ushape.formatting import count_text, pluralize
@@ -270,7 +270,7 @@ def plot_data(
             "truth": f"rgb{TRUTH_COLOR}",
             "prediction": f"rgb{PREDICTION_COLOR}",
             "hit": f"rgb{HIT_COLOR}",
-            "fates": [f"rgb{color}" for color in FATE_COLORS],
+            "outcomes": [f"rgb{color}" for color in OUTCOME_COLORS],
         },
         "cases": [
             {"id": case, "group": group_of[case], "picture": picture_of.get(case)} for case in ids

@@ -1,4 +1,4 @@
-"""Distance to the border of the own object, which a network learns to separate objects."""
+"""Distance of pixels to the border of their object, which a network learns to separate objects."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scipy import ndimage
 
 
 def border_distance(objects: np.ndarray, reach_px: float) -> np.ndarray:
-    """Return the distance of each pixel to the border of its object, as a share of the largest.
+    """Return the distance of each pixel to the border of its object, relative to the largest one.
 
     Distances grow up to `reach_px`, so that the inside of large objects has the value 1 whatever
     their shape; smaller objects are divided by their own largest distance. The edge of the array is
@@ -24,7 +24,7 @@ def border_distance(objects: np.ndarray, reach_px: float) -> np.ndarray:
 
     Source:
         Distances per object as in StarDist (Schmidt et al. 2018, arXiv 1806.03535) and Naylor et
-        al. 2019, 10.1109/TMI.2018.2865709; the limit is ours.
+        al. 2019, 10.1109/TMI.2018.2865709, who do not limit them.
     """
     found = np.zeros(objects.shape, dtype=np.float32)
     boxes: Sequence[tuple[slice, ...] | None] = ndimage.find_objects(objects)

@@ -6,7 +6,7 @@ import pytest
 from codes import edit_sealed_json
 from ushape.errors import RunError
 from ushape.evaluation.object_pictures import (
-    FATE_COLORS,
+    OUTCOME_COLORS,
     KINDS,
     PER_KIND,
     ObjectSelection,
@@ -15,7 +15,7 @@ from ushape.evaluation.object_pictures import (
 )
 from ushape.metrics.instance import match_objects
 
-FOUND, WRONG, MERGED, SPLIT = FATE_COLORS
+FOUND, WRONG, MERGED, SPLIT = OUTCOME_COLORS
 
 
 def field(shape=(40, 40)):
@@ -42,7 +42,7 @@ def color_at(picture, y, x, side=40):
     return tuple(picture[y * factor, x * factor].tolist())
 
 
-def test_object_pictures_have_the_color_of_each_fate():
+def test_object_pictures_have_the_color_of_each_outcome():
     (picture,) = select(*field()).pictures
     assert (picture.case, picture.class_name, picture.part) == ("a", "cell", "")
     assert [getattr(picture, kind) for kind in KINDS] == [1, 2, 1, 1]

@@ -148,7 +148,7 @@ def test_iou_thresholds_are_the_nearest_doubles():
         assert (exact.true_positives(threshold), above.true_positives(threshold)) == (0, 1)
 
 
-def test_match_objects_by_fate():
+def test_match_objects_by_outcome():
     truth = rows("1111000", "0000000", "2233044", "0000000", "5500000")
     guess = rows("6677000", "0000000", "8888099", "0000000", "0000003")
     found = match_objects(guess, truth)

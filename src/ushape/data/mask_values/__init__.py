@@ -197,7 +197,8 @@ def _unite(
 def _are_object_ids(reading: MaskReading) -> bool:
     """Return whether each value is one connected object, with different numbers per image.
 
-    Numbers from 1 without gaps are object ids in any case if there are more than class indices.
+    Numbers from 1 without gaps are object ids in any case if there are more of them than there can
+    be classes.
     """
     if reading.are_colors:
         return False
