@@ -193,7 +193,8 @@ class PredictConfig:
 
     tune_for: Literal["dice", "object_f1", "rand"] | None = None
     """Metric that the thresholds are chosen for: Dice, object F1 or V_rand. null: Dice, except for
-    masks of many touching objects: object F1, or V_rand if they fill 2D images."""
+    masks of many touching objects: the average precision of objects if the network learns to
+    separate them (labels.objects), otherwise object F1, or V_rand if they fill 2D images."""
 
     objects: ObjectConfig = field(default_factory=ObjectConfig)
     """Definition of a single object, for instances, contours and tables."""

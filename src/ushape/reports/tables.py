@@ -370,10 +370,10 @@ def object_count_table(scores: Sequence[CaseScore]) -> TextTable:
         title="Objects in all images",
         columns=["class", *columns],
         rows=rows,
-        note="Splits are annotated objects in which most of at least two predicted objects lies, "
-        "each with at least a tenth of its size. Merges are predicted objects in which most of at "
-        "least two annotated objects lies. Missed objects and false positives have no IoU above "
-        "0.5 and no part in a split or merge.",
+        note="A split is an annotated object that contains more than half of each of at least two "
+        "predicted objects, each of which covers at least a tenth of it. A merge is a predicted "
+        "object that contains more than half of each of at least two annotated objects. Missed "
+        "objects and false positives have no IoU above 0.5 and are not part of a split or merge.",
     )
 
 

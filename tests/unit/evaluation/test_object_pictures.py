@@ -6,8 +6,8 @@ import pytest
 from codes import edit_sealed_json
 from ushape.errors import RunError
 from ushape.evaluation.object_pictures import (
-    OUTCOME_COLORS,
     KINDS,
+    OUTCOME_COLORS,
     PER_KIND,
     ObjectSelection,
     load_object_pictures,
