@@ -44,7 +44,7 @@ def separate(
     """Divide the classes into objects; small ones become background.
 
     In masks whose objects are connected parts, a line of background one pixel wide is drawn between
-    objects that touch, so that they are not connected in the predicted mask either.
+    objects of one class that touch, so that they are not connected in the predicted mask either.
 
     Shapes:
         classes: (*S) uint8 class indices; distance: (*S), 0 to 1.
@@ -52,19 +52,20 @@ def separate(
     """
     labels = label_objects(classes, how, distance=distance).labels
     if space.threshold != 1:
-        labels = np.where(_is_beside_later(labels), 0, labels)
+        labels = np.where(_is_beside_later(labels, classes), 0, labels)
     return np.where(labels > 0, classes, np.uint8(0)), labels
 
 
-def _is_beside_later(labels: np.ndarray) -> np.ndarray:
-    """Return which pixels of objects share a side with an object of a higher number."""
+def _is_beside_later(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Return which pixels share a side with an object of their class that has a higher number."""
     found = np.zeros(labels.shape, dtype=bool)
     for axis in range(labels.ndim):
         before = (slice(None),) * axis + (slice(None, -1),)
         after = (slice(None),) * axis + (slice(1, None),)
         one, other = labels[before], labels[after]
-        found[before] |= (one > 0) & (other > one)
-        found[after] |= (other > 0) & (one > other)
+        is_same = classes[before] == classes[after]
+        found[before] |= is_same & (one > 0) & (other > one)
+        found[after] |= is_same & (other > 0) & (one > other)
     return found
 
 

@@ -56,6 +56,14 @@ def test_separate_draws_a_line_where_objects_are_connected_parts():
     np.testing.assert_array_equal(labels[labels > 0], objects[labels > 0])
 
 
+def test_separate_draws_no_line_between_classes():
+    classes = np.repeat(np.uint8([1, 2, 2]), 4)[None].repeat(5, axis=0)
+    distance = np.float32([0.2, 1, 1, 0.2] * 3)[None].repeat(5, axis=0)
+    found, labels = separate(classes, distance, CONNECTED, SEPARATED)
+    assert labels[0].tolist() == [1, 1, 1, 1, 2, 2, 2, 0, 3, 3, 3, 3]
+    np.testing.assert_array_equal(found, np.where(labels > 0, classes, 0))
+
+
 def test_separate_keeps_classes_apart_and_drops_small_objects():
     classes = np.zeros((6, 12), np.uint8)
     classes[1:5, 1:5], classes[1:5, 5:9], classes[2, 10] = 1, 2, 1
