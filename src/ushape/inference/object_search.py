@@ -178,11 +178,12 @@ def _measure_part(
     if metric == "rand":
         overlaps = contingency_table(thin_membranes(is_found), label_cells(truth > 0))
         return rand_score(overlaps).f_score
-    shares = by_class(as_fractions(part.case.probabilities), space)
+    shares, distance = by_class(as_fractions(part.case.probabilities), space), part.case.distance
     predicted = label_objects(
         is_found.astype(np.uint8) * np.uint8(region.classes[0]),
         how,
         probabilities={index: own[part.where] for index, own in shares.items()},
+        distance=None if distance is None else as_fractions(distance[part.where]),
     )
     counted = part.case.truth[part.where] != IGNORE
     return count_objects(predicted.labels, truth, counted=counted).f1() or 0.0

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -5,7 +7,8 @@ from probabilities import BINARY
 from ushape.inference.object_search import ValidatedCase, measure_objects_by_threshold
 from ushape.inference.rule_scores import Basis
 from ushape.inference.tuning import choose_tuning
-from ushape.instances.label import ObjectConfig
+from ushape.instances.label import ObjectConfig, label_objects
+from ushape.transforms.object_distance import border_distance
 
 
 def grid(side, gap, size=64):
@@ -70,6 +73,20 @@ def test_choose_tuning_chooses_the_threshold_for_touching_objects():
     assert "object F1 0.0000 -> 1.0000 on 3 groups" in tuned.report[0]
     assert "predict.tune_for=dice" in tuned.report[0]
     assert tuned.basis == {"lesion": Basis(unit="group", count=3)}
+
+
+@pytest.mark.parametrize("split", ["learned", "distance"])
+def test_choose_tuning_measures_objects_as_the_recipe_defines_them(split):
+    cases = []
+    for name in "abc":
+        case = bridged(name, side=6, gap=3)
+        distance = border_distance(label_objects(case.truth).labels, reach_px=10)
+        cases.append(replace(case, distance=np.rint(255 * distance).astype(np.uint8)))
+    how = ObjectConfig(split=split, smallest_px=2)
+    tuned = choose_tuning(cases, replace(BINARY, has_distance=True), rule=True, how=how)
+    assert tuned.objects is None
+    assert "object F1" in tuned.report[0]
+    assert tuned.rule.of("lesion").threshold == 0.8
 
 
 def test_choose_tuning_loses_little_dice_for_objects():
