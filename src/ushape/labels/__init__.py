@@ -71,7 +71,8 @@ class LabelConfig:
     objects: Literal["auto", "connected", "distance"] = "auto"
     """What an object is. connected: a connected part of a class; distance: the network also learns
     the distance of each pixel to the border of its object, which separates objects that touch.
-    auto: distance if masks number their objects, or consist of many parts that nearly touch."""
+    auto: distance if masks number their objects, or consist of many parts most of which nearly
+    touch another one of their class."""
 
     reach_px: float | None = None
     """Largest distance to the border that is learned, in pixels after preprocessing; null: a

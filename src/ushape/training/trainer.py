@@ -208,7 +208,7 @@ def _build_trainer(
         plugins=[WholeFileCheckpoints()],
         log_every_n_steps=min(10, resolved(train.steps_per_epoch)),
         num_sanity_val_steps=0,
-        use_distributed_sampler=False,  # EpochBatches knows its rank.
+        use_distributed_sampler=False,  # EpochBatches is given its rank.
         enable_progress_bar=show_bar,
         enable_model_summary=False,
         benchmark=True,
