@@ -108,7 +108,7 @@ class _Waiting:
         if complete.any():
             self.done |= separate(complete, self.distance, self.space, self.how)[0]
         self.classes = np.where(stays, self.classes, 0)
-        open_rows = np.flatnonzero(stays.reshape(len(stays), -1).any(axis=1))
+        open_rows = np.flatnonzero(stays.any(axis=tuple(range(1, stays.ndim))))
         first = int(open_rows[0]) if open_rows.size else len(stays)
         found = self.done[:first]
         self.classes, self.distance = self.classes[first:], self.distance[first:]

@@ -73,3 +73,12 @@ def test_bands_that_are_large_themselves_do_not_cut_objects(monkeypatch):
     bands = zip(cut(classes, [12, 12]), cut(distance, [12, 12]), strict=True)
     found = np.concatenate(list(separate_bands(bands, SPACES["numbered"], how)))
     np.testing.assert_array_equal(found, classes)
+
+
+def test_bands_may_end_with_rows_of_background():
+    classes = np.zeros((12, 10), np.uint8)
+    classes[2:5, 2:5] = 1
+    distance = classes.astype(np.float32)
+    bands = zip(cut(classes, [4, 4, 4]), cut(distance, [4, 4, 4]), strict=True)
+    found = np.concatenate(list(separate_bands(bands, SPACES["numbered"], SEPARATED)))
+    np.testing.assert_array_equal(found, classes)
