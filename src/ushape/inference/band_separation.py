@@ -13,7 +13,8 @@ from ushape.instances.label import ObjectConfig
 from ushape.labels import LabelSpace
 
 MAX_OPEN_PX = 1 << 26
-"""Largest number of pixels that wait for the end of their objects (5 bytes each)."""
+"""Largest number of pixels that wait for the end of their objects, with 5 bytes each; dividing them
+takes at least 36 bytes each (measured on 4 million pixels)."""
 
 
 def separate_bands(
