@@ -12,7 +12,7 @@ from ushape.inference.separation import separate
 from ushape.instances.label import ObjectConfig
 from ushape.labels import LabelSpace
 
-MAX_OPEN_PX = 1 << 26
+MAX_OPEN_PX = 1 << 25
 """Largest number of pixels that wait for the end of their objects, with 5 bytes each; dividing them
 takes at least 36 bytes each (measured on 4 million pixels)."""
 
