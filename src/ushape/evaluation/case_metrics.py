@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from ushape.instances.label import ObjectConfig, by_class, label_objects, label_prediction
+from ushape.instances.label import ObjectConfig, annotated_objects, by_class, label_prediction
 from ushape.io.streaming import read_spacing
 from ushape.labels import IGNORE, LabelSpace, Region
 from ushape.metrics.instance import IOU_THRESHOLDS, ObjectMatches, match_objects
@@ -151,10 +151,7 @@ def _measure_class(
 ) -> CaseMetrics:
     counted = truth.classes != IGNORE
     in_truth, in_predicted = region.of(truth.classes), region.of(predicted) & counted
-    if truth.objects is None:
-        true_objects = label_objects(in_truth.astype(np.uint8)).labels
-    else:
-        true_objects = np.where(in_truth, truth.objects, 0)
+    true_objects = annotated_objects(in_truth, truth.objects)
     surfaces = measure_surfaces(in_predicted, in_truth, truth.spacing, counted=counted)
     matches = match_objects(predicted_objects, true_objects, counted=counted)
     on_objects(region.name, predicted_objects, true_objects, matches)

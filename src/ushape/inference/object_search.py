@@ -20,7 +20,7 @@ from ushape.inference.rule_scores import (
     pool_key,
     quarters,
 )
-from ushape.instances.label import ObjectConfig, by_class, label_objects
+from ushape.instances.label import ObjectConfig, annotated_objects, by_class, label_objects
 from ushape.instances.touching import MAX_COMPARED, MOSTLY_TOUCHING, touching_share
 from ushape.labels import IGNORE, LabelSpace, Region
 from ushape.metrics.instance import MANY_OBJECTS, MAX_OBJECT_PX, count_objects
@@ -198,10 +198,7 @@ def _mean_by_unit(pairs: Sequence[tuple[UnitKey, float]]) -> dict[UnitKey, float
 
 def true_objects(case: ValidatedCase, region: Region) -> np.ndarray:
     """Return the annotated objects of a class (*S), 0 outside."""
-    in_truth = region.of(case.truth)
-    if case.objects is not None:
-        return np.where(in_truth, case.objects, 0)
-    return label_objects(in_truth.astype(np.uint8)).labels
+    return annotated_objects(region.of(case.truth), case.objects)
 
 
 def _find_metric(

@@ -94,6 +94,22 @@ def by_class(probabilities: np.ndarray, space: LabelSpace) -> dict[int, np.ndarr
     return {region.classes[0]: own for region, own in zip(space.scored, shown, strict=True)}
 
 
+def annotated_objects(foreground: np.ndarray, numbers: np.ndarray | None) -> np.ndarray:
+    """Return the annotated objects of a class: as numbered, or its connected parts.
+
+    Args:
+        foreground: Whether each pixel belongs to the class.
+        numbers: Number of the annotated object of each pixel; None if masks do not number objects.
+
+    Shapes:
+        foreground: (*S) booleans; numbers: (*S) integers.
+        returns: (*S) integers, 0 outside of objects.
+    """
+    if numbers is None:
+        return label_objects(foreground.astype(np.uint8)).labels
+    return np.where(foreground, numbers, 0)
+
+
 def label_objects(
     classes: np.ndarray,
     config: ObjectConfig | None = None,

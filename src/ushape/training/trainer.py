@@ -104,7 +104,9 @@ def fit(
     _silence_tensorboard()
     torch.manual_seed(plan.recipe.seed)
     checkpoint = run.checkpoint_path if resume and run.checkpoint_path.exists() else None
-    if initial is None and checkpoint is None:
+    if checkpoint is not None:
+        _refuse_damaged(checkpoint)
+    elif initial is None:
         initial = encoder_start(plan)
     module = SegmentationModule(plan, validation, [one.group for one in validation.cases], initial)
     margin = int(module.network.margin)  # type: ignore[arg-type]
@@ -113,8 +115,6 @@ def fit(
     pacer = Pacer(module.schedule, budget_s, evaluation_s=plan.evaluation_s)
     callbacks = [best, log, *_pacing(plan, pacer, budget_s, show_bar)]
     trainer = _build_trainer(plan, run, callbacks, show_bar)
-    if checkpoint is not None:
-        _refuse_damaged(checkpoint)
     with _stop_at_first_interrupt(trainer) as interrupt, _known_warnings():
         try:
             trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
