@@ -15,11 +15,10 @@ import numpy as np
 from PIL import Image
 from PIL.Image import Resampling
 
-from ushape.errors import RunError
+from ushape.evaluation.picture_files import read_picture_files, write_picture_files
 from ushape.evaluation.scores import CaseScore, case_dice, false_positive_px
 from ushape.formatting import size_text
 from ushape.inference.decision_rule import DecisionRule
-from ushape.io.files import read_sealed_json, write_sealed_json
 from ushape.labels import IGNORE, LabelSpace, Region
 from ushape.transforms.overlay import as_rgb
 from ushape.types import Prediction
@@ -146,11 +145,9 @@ def reduce_picture(picture: CasePicture, max_side_px: int) -> CasePicture:
 
 
 def save_pictures(folder: Path, pictures: Iterable[CasePicture]) -> None:
-    """Write one JSON file for each picture atomically, replacing those of an earlier call."""
-    for old in folder.glob("[0-9]" * 5 + ".json"):
-        old.unlink()
-    for number, picture in enumerate(pictures, start=1):
-        write_sealed_json(folder / f"{number:05}.json", encode_picture(picture, WEBP_QUALITY))
+    """Write one file for each picture, replacing those of an earlier call."""
+    encoded = (encode_picture(picture, WEBP_QUALITY) for picture in pictures)
+    write_picture_files(folder, encoded)
 
 
 def load_pictures(folder: Path) -> list[CasePicture]:
@@ -159,7 +156,7 @@ def load_pictures(folder: Path) -> list[CasePicture]:
     Raises:
         RunError: if a file is damaged or not a picture.
     """
-    return [_load_picture(path) for path in sorted(folder.glob("*.json"))]
+    return read_picture_files(folder, _decode_picture)
 
 
 def encode_picture(picture: CasePicture, quality: int) -> dict[str, Any]:
@@ -184,19 +181,6 @@ def encode_picture(picture: CasePicture, quality: int) -> dict[str, Any]:
             for own in picture.classes
         ],
     }
-
-
-def _load_picture(path: Path) -> CasePicture:
-    hint = "Run `ushape evaluate RUN` to write the pictures again."
-    values = read_sealed_json(path, RunError, code="invalid_picture", hint=hint)
-    try:
-        return _decode_picture(values)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise RunError(
-            f"{path} is not a picture written by ushape ({type(error).__name__}: {error}).",
-            code="invalid_picture",
-            hint=hint,
-        ) from None
 
 
 def _decode_picture(stored: Mapping[str, Any]) -> CasePicture:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
-from ushape.errors import RunError
 from ushape.evaluation.case_images import decode_webp, encode_webp
+from ushape.evaluation.picture_files import read_picture_files, write_picture_files
 from ushape.instances.touching import MAX_COMPARED, MOSTLY_TOUCHING, touching_share
-from ushape.io.files import read_sealed_json, write_sealed_json
 from ushape.metrics.instance import MANY_OBJECTS, ObjectMatches
 from ushape.transforms.overlay import Color, as_rgb
 
@@ -241,14 +241,8 @@ def _paint(picture: np.ndarray, labels: np.ndarray, outcomes: np.ndarray) -> np.
 
 
 def save_object_pictures(folder: Path, pictures: Iterable[ObjectPicture]) -> None:
-    """Write one JSON file for each picture atomically, replacing those of an earlier call."""
-    for old in folder.glob("[0-9]" * 5 + ".json"):
-        old.unlink()
-    for number, picture in enumerate(pictures, start=1):
-        values = dict(vars(picture))
-        for name in ("annotated", "predicted"):
-            values[name] = encode_webp(values[name], quality=QUALITY)
-        write_sealed_json(folder / f"{number:05}.json", values)
+    """Write one file for each picture, replacing those of an earlier call."""
+    write_picture_files(folder, (_encode(picture) for picture in pictures))
 
 
 def load_object_pictures(folder: Path) -> Sequence[ObjectPicture]:
@@ -257,27 +251,26 @@ def load_object_pictures(folder: Path) -> Sequence[ObjectPicture]:
     Raises:
         RunError: if a file is damaged or not such a picture.
     """
-    return [_load(path) for path in sorted(folder.glob("*.json"))]
+    return read_picture_files(folder, _decode)
 
 
-def _load(path: Path) -> ObjectPicture:
-    hint = "Run `ushape evaluate RUN` to write the pictures again."
-    stored = read_sealed_json(path, RunError, code="invalid_picture", hint=hint)
-    try:
-        return ObjectPicture(
-            case=str(stored["case"]),
-            class_name=str(stored["class_name"]),
-            part=str(stored["part"]),
-            missed=int(stored["missed"]),
-            merged=int(stored["merged"]),
-            split=int(stored["split"]),
-            false_positives=int(stored["false_positives"]),
-            annotated=decode_webp(stored["annotated"]),
-            predicted=decode_webp(stored["predicted"]),
-        )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise RunError(
-            f"{path} is not a picture written by ushape ({type(error).__name__}: {error}).",
-            code="invalid_picture",
-            hint=hint,
-        ) from None
+def _encode(picture: ObjectPicture) -> dict[str, Any]:
+    images = {
+        name: encode_webp(getattr(picture, name), quality=QUALITY)
+        for name in ("annotated", "predicted")
+    }
+    return {**vars(picture), **images}
+
+
+def _decode(stored: Mapping[str, Any]) -> ObjectPicture:
+    return ObjectPicture(
+        case=str(stored["case"]),
+        class_name=str(stored["class_name"]),
+        part=str(stored["part"]),
+        missed=int(stored["missed"]),
+        merged=int(stored["merged"]),
+        split=int(stored["split"]),
+        false_positives=int(stored["false_positives"]),
+        annotated=decode_webp(stored["annotated"]),
+        predicted=decode_webp(stored["predicted"]),
+    )
