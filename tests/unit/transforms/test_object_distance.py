@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from ushape.transforms.object_distance import border_distance
 
@@ -31,3 +32,32 @@ def test_border_distance_of_volumes_and_disconnected_objects():
     found = border_distance(volume, reach_px=10)
     assert found[2, 2, 2] == found[2, 2, 9] == 1
     assert found[1, 1, 1] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("reach", [1, 2.5, 4, 100])
+@pytest.mark.parametrize("shape", [(40,), (33, 41), (41, 1), (9, 14, 17)])
+def test_border_distance_equals_that_of_each_object_alone(shape, reach):
+    rng = np.random.default_rng([*shape, int(10 * reach)])
+    for coarse in (1, 2, 5, 9):  # Size of the objects, which touch each other and the edges.
+        small = rng.integers(0, 6, [-(-size // coarse) for size in shape]).astype(np.uint16)
+        objects = small
+        for axis in range(len(shape)):
+            objects = objects.repeat(coarse, axis)
+        objects = objects[tuple(slice(size) for size in shape)]
+        expected = np.zeros(shape)
+        for number in np.unique(objects[objects > 0]):
+            inside = objects == number
+            if inside.all():
+                expected[:] = 1
+                continue
+            distance = ndimage.distance_transform_edt(inside)
+            expected[inside] = (distance / min(reach, distance.max())).clip(0, 1)[inside]
+        assert border_distance(objects, reach) == pytest.approx(expected, abs=1e-6)
+
+
+def test_border_distance_does_not_depend_on_the_memory_layout():
+    objects = np.random.default_rng(0).integers(0, 3, (20, 30)).repeat(3, axis=1)
+    expected = border_distance(objects, reach_px=3)
+    assert (border_distance(np.asfortranarray(objects), reach_px=3) == expected).all()
+    turned = border_distance(objects.T, reach_px=3).T
+    assert (turned == expected).all()
