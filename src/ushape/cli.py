@@ -277,6 +277,7 @@ def predict(
     table: bool = False,
     columns: Literal["basic", "full"] = "basic",
     uncertainty: bool = False,
+    dicom_seg: bool = False,
     rle: Path | None = None,
     rle_order: Literal["row", "column"] = "row",
     others: Annotated[

@@ -75,6 +75,9 @@ class FilesBesideMask(TypedDict, total=False):
     uncertainty: bool
     """Also write NAME_uncertainty.png, 255 where all classes are equally likely, and images.csv."""
 
+    dicom_seg: bool
+    """Also write NAME_seg.dcm, a DICOM segmentation that refers to the DICOM image."""
+
 
 def predict(
     run: Path | str | Sequence[Path | str],

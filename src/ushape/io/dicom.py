@@ -143,6 +143,19 @@ def patient_of(path: Path) -> str:
         return str(slices[0][1].get("PatientID") or "").strip()
 
 
+def read_headers(path: Path) -> list[Any]:
+    """Return the data sets of a file, or of a folder of slices in their order, without pixels.
+
+    Raises:
+        DataError: as for `read` and `read_series`.
+        MissingPackageError: if pydicom is not installed.
+    """
+    with files.reading(path):
+        if path.is_dir():
+            return [data for _, data in _slices_of(path, pixels=False)]
+        return [_load(path, pixels=False)]
+
+
 def segment_names(path: Path) -> dict[int, str]:
     """Return the names of the segments by their number, if a file is a segmentation.
 

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from ushape.errors import ConfigError, require_package
 from ushape.io import ProbabilityType
+from ushape.io.dicom_seg_writer import load_highdicom
 from ushape.io.rle import Order
 
 ProbabilityFormat = Literal["npz", "tif", "zarr"]
@@ -36,6 +37,7 @@ class OutputConfig:
     table: bool = False
     columns: TableColumns = "basic"
     uncertainty: bool = False
+    dicom_seg: bool = False
 
     submission: Path | None = None
     """Path of a .csv or .csv.gz of run lengths."""
@@ -86,6 +88,8 @@ class OutputConfig:
             )
         if self.contours == "imagej":
             require_package("roifile", "imagej", "Writing regions for ImageJ (--contours imagej)")
+        if self.dicom_seg:
+            load_highdicom("Writing DICOM segmentations (--dicom-seg)")
         if self.probabilities == "zarr":
             require_package("zarr", "zarr", "Writing probabilities with --probabilities zarr")
 
@@ -110,6 +114,7 @@ class OutputConfig:
             "instances": "_instances.tif" if self.instances else "",
             "table": "_objects.csv" if self.table else "",
             "uncertainty": "_uncertainty.png" if self.uncertainty else "",
+            "dicom_seg": "_seg.dcm" if self.dicom_seg else "",
         }
         return {kind: ending for kind, ending in wanted.items() if ending}
 

@@ -26,6 +26,7 @@ from ushape.instances.contours import (
 from ushape.instances.label import Objects, by_class, label_prediction
 from ushape.instances.properties import ObjectTable, measure_table, summarize_classes, to_rows
 from ushape.instances.shapes import measure_shapes
+from ushape.io.dicom_seg_writer import write_segmentation
 from ushape.io.files import replacing, write_bytes
 from ushape.io.streaming import open_band_writer, open_probability_writer
 from ushape.planning.plan import Plan
@@ -65,7 +66,7 @@ def write_files(
         if uncertainty is None:
             uncertainty = entropy_map(prediction.probabilities, space)
         levels = np.rint(255 * uncertainty).astype(np.uint8)
-        io.write_mask(path, levels, MaskEncoding(suffix=path.suffix))
+        io.write_mask(path, levels, MaskEncoding(suffix=io.suffix_of(path)), like=source)
     if path := beside.get("probabilities"):
         probabilities, dtype = prediction.probabilities, config.stored_type
         if config.probabilities == "npz":
@@ -76,6 +77,21 @@ def write_files(
     codes = predictor.codes_of(prediction.classes)
     io.write_mask(target, codes, predictor.plan.encoding, like=source)
     return rows
+
+
+def write_dicom_seg(path: Path, prediction: Prediction, predictor: Predictor, image: Path) -> None:
+    """Write the classes as a DICOM segmentation that refers to its image.
+
+    Args:
+        image: DICOM file or folder of slices that was predicted.
+
+    Raises:
+        DataError: if `write_segmentation` raises it.
+    """
+    space = predictor.plan.preprocessing.space
+    styles = class_styles(space.names, space.values, predictor.plan.encoding)
+    colors = drawing_colors(styles)
+    write_segmentation(path, prediction.classes, image, space.names, colors)
 
 
 def write_objects(
@@ -97,8 +113,8 @@ def write_objects(
     table = measure_table(objects, space.names, probabilities=shares, spacing_mm=spacing)
     if "instances" in paths:
         dtype = "uint16" if len(objects) < 1 << 16 else "uint32"
-        encoding = MaskEncoding(dtype=dtype, suffix=".tif")
-        io.write_mask(paths["instances"], objects.labels, encoding)
+        encoding = MaskEncoding(dtype=dtype, suffix=io.suffix_of(paths["instances"]))
+        io.write_mask(paths["instances"], objects.labels, encoding, like=prediction.source)
     if "contours" in paths:
         _write_contours(paths["contours"], objects, table, plan, image_name)
     if "table" in paths:

@@ -14,10 +14,11 @@ from ushape.data.inputs import Input
 from ushape.errors import ConfigError, DataError, RunError
 from ushape.formatting import to_csv
 from ushape.inference.output import OutputConfig
-from ushape.inference.output.files import write_files, write_streamed_files
+from ushape.inference.output.files import write_dicom_seg, write_files, write_streamed_files
 from ushape.inference.output.manifest import Manifest
 from ushape.inference.predictor import Predictor
 from ushape.inference.streaming import StreamedPrediction, count_missing
+from ushape.io import itk
 from ushape.io.files import real_path, refuse_existing_output, remove_leftovers, write_bytes
 from ushape.io.orientation import as_stored
 from ushape.io.rle import RowRuns, SubmissionWriter
@@ -55,8 +56,11 @@ class PredictionWriter:
         self.config, self.predictor = config, predictor
         self.submission, self.manifest = submission, manifest
         self.endings = dict(config.endings)
-        if config.uncertainty and predictor.plan.recipe.network.dims == 3:
-            self.endings["uncertainty"] = "_uncertainty.tif"
+        if predictor.plan.recipe.network.dims == 3:
+            # Like the masks, so that they lie on the image in viewers.
+            suffix = predictor.plan.encoding.suffix if has_position(predictor) else ".tif"
+            for kind in {"instances", "uncertainty"} & set(self.endings):
+                self.endings[kind] = f"_{kind}{suffix}"
 
     @classmethod
     @contextmanager
@@ -124,6 +128,8 @@ class PredictionWriter:
             target.parent.mkdir(parents=True, exist_ok=True)
             beside = {kind: _beside(target, ending) for kind, ending in self.endings.items()}
             name = image.below.as_posix()
+            if path := beside.get("dicom_seg"):
+                write_dicom_seg(path, prediction, self.predictor, image.case.image)
             rows = write_files(prediction, self.predictor, self.config, target, beside, name)
         if self.submission is not None:
             self.submission.write(image.case.image.name, prediction.classes)
@@ -300,6 +306,11 @@ def _as_stored(prediction: Prediction) -> Prediction:
         labels=turn(prediction.labels) if prediction.labels is not None else None,
         source=replace(source, array=turn(source.array)),
     )
+
+
+def has_position(predictor: Predictor) -> bool:
+    """Whether the format of the masks stores where they lie in the patient."""
+    return predictor.plan.encoding.suffix in itk.WRITABLE
 
 
 def _beside(target: Path, ending: str) -> Path:

@@ -41,7 +41,11 @@ def test_output_config_refuses_contradictory_settings(settings, code):
 
 @pytest.mark.parametrize(
     ("settings", "package", "extra"),
-    [({"contours": "imagej"}, "roifile", "imagej"), ({"probabilities": "zarr"}, "zarr", "zarr")],
+    [
+        ({"contours": "imagej"}, "roifile", "imagej"),
+        ({"probabilities": "zarr"}, "zarr", "zarr"),
+        ({"dicom_seg": True}, "highdicom", "dicom-seg"),
+    ],
 )
 def test_output_config_names_the_extra_of_a_missing_package(settings, package, extra, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ from ushape.inference.output.writer import IMAGES_TABLE, PredictionWriter, _as_s
 from ushape.instances.label import ObjectConfig
 from ushape.io.orientation import as_displayed
 from ushape.labels import LabelSpace
-from ushape.types import Case, MaskEncoding, Pixels, Prediction
+from ushape.types import Case, Grid, MaskEncoding, Pixels, Prediction
 
 CLASSES = np.array([[0, 1, 1], [0, 0, 0]], np.uint8)
 PREDICTION = Prediction(
@@ -171,3 +172,35 @@ def test_saved_result_has_the_orientation_of_the_training_masks(tmp_path):
         assert (io.read(tmp_path / f"{orientation}.png").array[0] == expected).all()
         with Image.open(tmp_path / f"{orientation}.png") as image:
             assert 274 not in image.getexif()
+
+
+def test_prediction_writer_places_objects_and_uncertainty_of_volumes(tmp_path):
+    grid = Grid(
+        shape=(2, 2, 3),
+        spacing_mm=(5.0, 0.7, 0.7),
+        origin_mm=(1.0, 2.0, 3.0),
+        direction=(0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, -1.0),
+    )
+    classes = np.array([CLASSES, CLASSES])
+    source = Pixels(array=np.zeros((1, 2, 2, 3), np.uint8), spacing_mm=grid.spacing_mm, grid=grid)
+    prediction = replace(
+        PREDICTION,
+        classes=classes,
+        probabilities=np.stack([PREDICTION.probabilities] * 2, axis=1),
+        source=source,
+    )
+    predictor = predictor_of(0, 1, dims=3)
+    predictor.plan.encoding = MaskEncoding(suffix=".nii.gz")
+    inputs = inputs_of(tmp_path / "in", "a.png")
+    config = OutputConfig(folder=tmp_path / "out", instances=True, uncertainty=True, table=True)
+    with PredictionWriter.open(config, predictor, inputs, {}) as writer:
+        writer.write(inputs[0], prediction)
+    for name in ("a", "a_instances", "a_uncertainty"):
+        found = io.read(tmp_path / "out" / f"{name}.nii.gz")
+        assert np.allclose(found.grid.matrix, grid.matrix, atol=1e-5)
+    labels = io.read_mask(tmp_path / "out/a_instances.nii.gz").codes
+    assert labels.tolist() == classes.tolist()
+    header, row = (tmp_path / "out/a_objects.csv").read_text().splitlines()
+    cells = dict(zip(header.split(","), row.split(","), strict=True))
+    # Four voxels of 5 x 0.7 x 0.7 mm.
+    assert float(cells["volume_mm3"]) == pytest.approx(4 * 2.45)
