@@ -36,6 +36,9 @@ class MaskParts:
     values: tuple[int, ...]
     """Code of the pixels of each file, from 1; pixels in no file are 0."""
 
+    are_objects: bool = False
+    """Whether each file is one object, of the class that its code stands for."""
+
     def __str__(self) -> str:
         rest = f" and {len(self.paths) - 1} more" if len(self.paths) > 1 else ""
         return f"{self.paths[0]}{rest}"
@@ -278,6 +281,20 @@ class MaskEncoding:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Instances:
+    """Annotated objects of an image, for masks that state each object beside its class."""
+
+    numbers: np.ndarray
+    """(*S) int32 number of the object of each pixel, 0 outside of objects."""
+
+    stated: int
+    """Number of objects that are annotated, including those that later ones cover completely."""
+
+    overlap_px: int = 0
+    """Number of pixels of an object that a later one covers."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class MaskPixels:
     """A mask file as one integer code per pixel.
 
@@ -299,6 +316,9 @@ class MaskPixels:
 
     shape_remarks: tuple[str, ...] = ()
     """Sentences about shapes that may not have been drawn as they were meant."""
+
+    instances: Instances | None = None
+    """The annotated objects; None if the mask states only the class of each pixel."""
 
 
 @dataclass(frozen=True, kw_only=True)

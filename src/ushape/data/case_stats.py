@@ -20,11 +20,14 @@ from ushape.data.checksum import case_checksums
 from ushape.data.duplicates import Duplicates, find_duplicate_images, hash_pixels
 from ushape.data.image_details import COMPARED_PX, describe_details
 from ushape.data.mask_stats import (
+    InstanceStats,
     blurred_share,
     border_share,
+    centers_of_values,
     count_inner,
     count_values,
     frame_value,
+    measure_instances,
     measure_objects,
     parts_per_value,
     void_share,
@@ -48,6 +51,9 @@ THUMBNAIL = 32
 
 MAX_VALUES = 256
 """Largest number of mask values whose parts are measured separately."""
+
+MIN_CENTERS = 8
+"""Number of mask values above which their centers are measured."""
 
 WORTH_PROCESSES = 64
 """Number of cases below which one process is faster than several."""
@@ -125,6 +131,13 @@ class CaseStats:
     objects_by_value: Mapping[int, tuple[int, float]] = field(default_factory=dict)
     """The same two numbers for the parts of each mask value; empty if there are more than 256."""
 
+    centers: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
+    """Center of all pixels of each mask value above 0, as fractions of S, if there are more than 8
+    values, but at most 256."""
+
+    instances: InstanceStats | None = None
+    """Statistics of the annotated objects, if the mask states them beside their class."""
+
     inner_counts: dict[int, int] = field(default_factory=dict)
     """Number of pixels of each mask value whose neighbors all have the same value, up to the noise
     of lossy compression: few for soft edges, many for classes."""
@@ -193,6 +206,7 @@ def scan_case(case: Case) -> CaseStats:
     same_size = codes.shape == image.shape[1:]
     sizes = measure_objects(codes, int(values[0]))
     objects, object_size = sizes.summary
+    is_unclear = mask.encoding.kind == "values" and MIN_CENTERS < len(values) <= MAX_VALUES
     return CaseStats(
         case=case,
         checksums=case_checksums(case),
@@ -220,6 +234,8 @@ def scan_case(case: Case) -> CaseStats:
         objects=objects,
         object_size=object_size,
         objects_by_value=sizes.by_value if len(values) <= MAX_VALUES else {},
+        centers=centers_of_values(codes, values) if is_unclear else {},
+        instances=None if mask.instances is None else measure_instances(codes, mask.instances),
         inner_counts=count_inner(codes, values, mask.encoding),
         blurred_share=blurred_share(codes, values, mask.encoding),
         void_share=void_share(codes, values),

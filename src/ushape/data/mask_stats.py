@@ -10,7 +10,7 @@ from skimage import measure
 
 from ushape.labels import MAX_CLASSES
 from ushape.labels.colors import channels_of
-from ushape.types import MaskEncoding
+from ushape.types import Instances, MaskEncoding
 
 MAX_IDS = 1_000_000
 """Masks with more values, or with larger ones, are not tested for object ids."""
@@ -45,6 +45,32 @@ def parts_per_value(codes: np.ndarray, values: np.ndarray, most: int = 24) -> fl
     shown = [value for value in values[1:].tolist() if value > 0][:: max(1, len(values) // most)]
     parts = [ndimage.label(codes[boxes[value - 1]] == value)[1] for value in shown]
     return sum(parts) / max(1, len(parts))
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstanceStats:
+    """Statistics of the annotated objects of a mask that states them beside their class."""
+
+    stated: int
+    """Number of annotated objects."""
+
+    visible: int
+    """Number of them that later ones do not cover completely."""
+
+    parts: int
+    """Number of their connected parts, where objects meet at sides, edges or corners."""
+
+    size: float
+    """Longer side of the bounding box of an object in pixels: the area-weighted median."""
+
+    recurring: int
+    """Number of objects that have another one of their class in the same mask."""
+
+    joined: int
+    """Number of objects that share a side with another one of their class."""
+
+    overlap_px: int
+    """Number of pixels of an object that a later one covers."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +119,61 @@ def measure_objects(codes: np.ndarray, background: int) -> ObjectSizes:
         areas=np.bincount(labels.ravel(), minlength=len(values))[1:],
         sides=np.array([max(edge.stop - edge.start for edge in box) for box in boxes], dtype=int),
     )
+
+
+def measure_instances(codes: np.ndarray, instances: Instances) -> InstanceStats:
+    """Measure the annotated objects of a mask.
+
+    Shapes:
+        codes: (*S) mask values, the classes of the objects.
+    """
+    numbers = instances.numbers
+    inside = np.flatnonzero(numbers)
+    ids, first, ranks = np.unique(numbers.ravel()[inside], return_index=True, return_inverse=True)
+    dense = np.zeros(numbers.shape, dtype=np.int32)
+    dense.ravel()[inside] = ranks + 1
+    owners = codes.ravel()[inside[first]]
+    kinds, counts = np.unique(owners, return_counts=True)
+    recurring = np.isin(owners, kinds[counts > 1])
+    joined = np.zeros(len(ids) + 1, dtype=bool)
+    for axis in range(codes.ndim):
+        before = (slice(None),) * axis + (slice(None, -1),)
+        after = (slice(None),) * axis + (slice(1, None),)
+        meets = (dense[before] != dense[after]) & (codes[before] == codes[after])
+        meets &= (dense[before] > 0) & (dense[after] > 0)
+        joined[dense[before][meets]] = joined[dense[after][meets]] = True
+    boxes = ndimage.find_objects(dense)
+    sides = [max(edge.stop - edge.start for edge in box) for box in boxes]
+    sizes = ObjectSizes(owners, np.bincount(ranks, minlength=len(ids)), np.array(sides, dtype=int))
+    return InstanceStats(
+        stated=instances.stated,
+        visible=len(ids),
+        parts=int(measure.label(dense, background=0).max(initial=0)),
+        size=sizes.summary[1],
+        recurring=int(recurring.sum()),
+        joined=int(joined.sum()),
+        overlap_px=instances.overlap_px,
+    )
+
+
+def centers_of_values(codes: np.ndarray, values: np.ndarray) -> dict[int, tuple[float, ...]]:
+    """Return the center of each value above 0, as in `CaseStats`.
+
+    Shapes:
+        codes: (*S) mask values; values: all of them in ascending order.
+    """
+    inside = np.flatnonzero(codes > 0)
+    ranks = np.searchsorted(values, codes.ravel()[inside])
+    pixels = np.maximum(1, np.bincount(ranks, minlength=len(values)))
+    places = np.unravel_index(inside, codes.shape)
+    centers = [
+        np.bincount(ranks, place, minlength=len(values)) / pixels / size
+        for place, size in zip(places, codes.shape, strict=True)
+    ]
+    rows = np.stack(centers, axis=1).tolist()
+    return {
+        value: tuple(row) for value, row in zip(values.tolist(), rows, strict=True) if value > 0
+    }
 
 
 def count_inner(codes: np.ndarray, values: np.ndarray, encoding: MaskEncoding) -> dict[int, int]:

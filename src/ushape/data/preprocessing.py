@@ -353,11 +353,21 @@ def read_classes(case: Case, space: LabelSpace) -> np.ndarray | None:
 
 
 def read_objects(case: Case, space: LabelSpace) -> np.ndarray | None:
-    """Return the numbers of the objects (*S) if the mask of an annotated case has them."""
+    """Return the numbers of the objects (*S) if the mask of an annotated case states them.
+
+    Connected parts that belong to no stated object, such as crowds, have further numbers.
+    """
     assert case.mask is not None, "only annotated cases have objects"
-    if space.threshold != 1:  # This is how masks of object numbers are read.
+    if not space.states_objects:
         return None
-    codes = read_annotation(case.mask, case.image).codes
+    mask = read_annotation(case.mask, case.image)
+    if mask.instances is not None:
+        stated, classes = mask.instances.numbers, space.classes_of(mask.codes, mask.encoding)
+        others = label_objects(np.where(stated > 0, 0, classes)).labels
+        return np.where(others > 0, others + mask.instances.stated, stated)
+    if space.threshold != 1:
+        return None
+    codes = mask.codes
     numbers = set(np.unique(codes[codes > 0]).tolist()) - {space.ignore}
     return codes if len(numbers) > 1 else None
 

@@ -29,7 +29,7 @@ from ushape.data.other_labels import OtherLabels, find_other_labels
 from ushape.data.preprocessing import mask_size_error
 from ushape.data.sections import split_into_sections
 from ushape.errors import DataError
-from ushape.formatting import size_text
+from ushape.formatting import pluralize, size_text
 from ushape.labels import LabelConfig, LabelSpace
 from ushape.labels.colors import color_text
 from ushape.types import CaseFacts, MaskEncoding, files_of
@@ -325,6 +325,12 @@ def describe_dataset(stats: DatasetStats) -> list[str]:
             for region in space.regions
         )
         lines.append(f"Regions, which are predicted independently: {listed}.")
+    if space.has_instances:
+        counts = [one.instances.visible for one in stats.readable if one.instances is not None]
+        lines.append(
+            f"Objects: {pluralize(sum(counts), 'object')} as annotated, up to {max(counts)} in an "
+            "image. To count connected parts instead: --set labels.instances=false."
+        )
     empty = sum(stats.foreground_share(one) == 0 for one in stats.case_stats)
     if empty:
         lines.append(f"Masks without foreground: {empty} of {total} ({empty / total:.0%}).")

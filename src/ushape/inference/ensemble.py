@@ -16,6 +16,7 @@ from ushape.inference.backend_choice import calibration_tiles, select_backend
 from ushape.inference.backends import open_backend
 from ushape.inference.network import LazyNetwork, Network, Precision, Slot, TorchNetwork
 from ushape.inference.sliding_window import TileSettings, sliding_window, sliding_window_batch
+from ushape.labels import LabelSpace
 from ushape.models import network_sizes
 from ushape.planning.hardware import inspect_machine, keep_memory, memory_format
 from ushape.planning.plan import Plan
@@ -103,7 +104,7 @@ def _is_memory_short(runs: Sequence[Run]) -> bool:
 def _check_same_classes(run: Run, plan: Plan, first_run: Run, first: Plan) -> None:
     space, known = plan.preprocessing.space, first.preprocessing.space
     for what, own, expected in (
-        ("classes", replace(space, has_distance=False), replace(known, has_distance=False)),
+        ("classes", _classes_only(space), _classes_only(known)),
         ("definitions of objects (labels.objects)", space.has_distance, known.has_distance),
         ("channels", plan.preprocessing.channels, first.preprocessing.channels),
         ("dimensions", plan.recipe.network.dims, first.recipe.network.dims),
@@ -114,6 +115,11 @@ def _check_same_classes(run: Run, plan: Plan, first_run: Run, first: Plan) -> No
                 code="incompatible_runs",
                 hint=f"Only runs with the same {what} can be averaged.",
             )
+
+
+def _classes_only(space: LabelSpace) -> LabelSpace:
+    """Return the space without what it states about objects."""
+    return replace(space, has_distance=False, has_instances=None)
 
 
 def _open_member(

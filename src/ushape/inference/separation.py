@@ -43,7 +43,7 @@ def separate(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Divide the classes into objects; small ones become background.
 
-    In masks whose objects are connected parts, a line of background one pixel wide is drawn between
+    Unless masks state the objects, a line of background one pixel wide is drawn between
     objects of one class that touch, so that they are not connected in the predicted mask either.
 
     Shapes:
@@ -51,7 +51,7 @@ def separate(
         returns: (*S) class indices, and (*S) int32 numbers of the objects, 0 outside.
     """
     labels = label_objects(classes, how, distance=distance).labels
-    if space.threshold != 1:
+    if not space.states_objects:
         labels = np.where(_is_beside_later(labels, classes), 0, labels)
     return np.where(labels > 0, classes, np.uint8(0)), labels
 

@@ -68,6 +68,11 @@ class LabelConfig:
     contains, e.g. {whole: [1, 2, 3], core: [2, 3]}. Each is learned and scored separately. In
     predicted masks they are drawn in this order, each with the value that is in no later region."""
 
+    instances: bool | None = None
+    """Whether masks state the objects: by shapes or files that are one object each, beside their
+    class, or by values that number them, all of which are then foreground. false: objects are
+    connected parts of a class; null: decided from the data."""
+
     objects: Literal["auto", "connected", "distance"] = "auto"
     """What an object is. connected: a connected part of a class; distance: the network also learns
     the distance of each pixel to the border of its object, which separates objects that touch.
@@ -90,6 +95,13 @@ class LabelConfig:
                 "labels.regions cannot be combined with labels.objects=distance.",
                 code="settings_conflict",
                 hint="Remove one of them: the pixels of overlapping regions have several objects.",
+            )
+        if self.instances and (self.regions is not None or (self.threshold or 1) != 1):
+            other = "regions" if self.regions is not None else "threshold"
+            raise ConfigError(
+                f"labels.instances cannot be combined with labels.{other}.",
+                code="settings_conflict",
+                hint="Remove one of them: the values of masks number objects, or name classes.",
             )
         if self.regions is not None and (self.threshold is not None or self.softmax):
             raise ConfigError(
@@ -168,6 +180,10 @@ class LabelSpace:
     nearest: bool = False
     """Whether pixels with another value belong to the class with the nearest value or color."""
 
+    has_instances: bool | None = None
+    """Whether masks state the objects, beside their class or by their values; null: if the
+    threshold is 1, which is how values that number objects are read."""
+
     has_distance: bool = False
     """Whether the network has a further output after the K channels: the distance to the border of
     the object, 0 to 1, see `transforms.object_distance`."""
@@ -179,6 +195,11 @@ class LabelSpace:
                 code="class_count_mismatch",
                 hint="Name every class, background first.",
             )
+
+    @property
+    def states_objects(self) -> bool:
+        """Whether the annotated objects are those that masks state, not connected parts."""
+        return self.threshold == 1 if self.has_instances is None else self.has_instances
 
     @property
     def is_binary(self) -> bool:
@@ -482,7 +503,7 @@ def _refuse_impossible(
             "the masks with --masks. For masks with soft edges, or saved as JPEG, list the classes "
             "with the background first: "
             f"--set 'labels.values={example}' --set labels.nearest=true. For object ids: --set "
-            f"labels.threshold=1 makes every object foreground.{state_all_classes(len(values))}",
+            f"labels.instances=true makes every object foreground.{state_all_classes(len(values))}",
         )
 
 

@@ -39,6 +39,7 @@ Pixels = Annotated[int, Field(ge=0, le=MAX_PIXELS)]
 class _StoredParts:
     parts: Annotated[tuple[Name, ...], Field(min_length=1)]
     values: tuple[Annotated[int, Field(ge=1, lt=2**32)], ...]
+    are_objects: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +169,8 @@ def _mask_to_json(mask: Mask | None, data: Path) -> Any:
     """Return a path, or an object whose keys tell the type of the mask."""
     if isinstance(mask, MaskParts):
         parts = [relative_path(path, data) for path in mask.paths]
-        return {"parts": parts, "values": list(mask.values)}
+        stated = {"are_objects": True} if mask.are_objects else {}
+        return {"parts": parts, "values": list(mask.values)} | stated
     if isinstance(mask, CocoMask):
         return {"coco": relative_path(mask.path, data), "image_id": mask.image_id}
     if isinstance(mask, ShapesMask):
@@ -182,7 +184,8 @@ def _mask_to_json(mask: Mask | None, data: Path) -> Any:
 
 def _mask_from_row(stored: _StoredMask, data: Path) -> Mask | None:
     if isinstance(stored, _StoredParts):
-        return MaskParts(tuple(_path(path, data) for path in stored.parts), stored.values)
+        paths = tuple(_path(path, data) for path in stored.parts)
+        return MaskParts(paths, stored.values, stored.are_objects)
     if isinstance(stored, _StoredCoco):
         return CocoMask(_path(stored.coco, data), stored.image_id)
     if isinstance(stored, _StoredPage):

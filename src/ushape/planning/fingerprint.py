@@ -9,9 +9,8 @@ import numpy as np
 
 from ushape.data.case_stats import CaseStats
 from ushape.data.grouping.similarity import correlation_of_neighbors
-from ushape.data.preprocessing import RGB, read_classes
+from ushape.data.preprocessing import RGB, find_true_objects, read_classes
 from ushape.data.scan import DatasetStats
-from ushape.instances.label import label_objects
 from ushape.instances.touching import MAX_COMPARED, touching_share
 from ushape.labels import IGNORE, LabelSpace
 from ushape.metrics.instance import MANY_OBJECTS
@@ -96,6 +95,10 @@ class Fingerprint:
     numbered_objects: float = 0.0
     """Median number of objects per case, if the masks number them; 0 for masks of classes."""
 
+    joined_share: float = 1.0
+    """Share of the objects that shapes or files state which touch another one of their class; 1 for
+    values that number objects, where it is not measured."""
+
     touching_share: float = 0.0
     """Mean share of the connected parts of a mask that touch another one of their class, or nearly
     so; 0 for masks of few parts."""
@@ -120,6 +123,7 @@ def take_fingerprint(stats: DatasetStats, training: Collection[str]) -> Fingerpr
     thumbnails = np.stack([one.thumbnail for one in case_stats])
     mirror_axes, rotates_freely = find_symmetry(thumbnails, groups)
     shares = np.array([stats.foreground_share(one) for one in case_stats])
+    objects = [_objects_of(one, stats.space) for one in case_stats]
     offset = shapes.shape[1] - 2  # Thumbnails show the last two axes.
     return Fingerprint(
         cases=len(case_stats),
@@ -130,8 +134,8 @@ def take_fingerprint(stats: DatasetStats, training: Collection[str]) -> Fingerpr
         normalization=Normalization.measure(pixels),
         foreground_cases=float(np.mean(shares > 0)),
         foreground_share=float(shares.mean()),
-        object_size=_median([one.object_size for one in case_stats if one.objects]),
-        objects_per_case=_median([one.objects for one in case_stats if one.objects]),
+        object_size=_median([size for count, size in objects if count]),
+        objects_per_case=_median([count for count, _ in objects if count]),
         is_photographic=are_photographs(case_stats, pixels),
         redundancy=_redundancy_of(case_stats, groups),
         recordings=1 if stats.grouping.kind == "stack" else len(set(groups)),
@@ -140,19 +144,41 @@ def take_fingerprint(stats: DatasetStats, training: Collection[str]) -> Fingerpr
         round_trip_dice=_measure_round_trips(case_stats, stats),
         classes=_measure_classes(case_stats, stats),
         numbered_objects=_count_numbers(case_stats, stats),
+        joined_share=_joined_share(case_stats, stats.space),
         touching_share=_measure_touching(case_stats, stats),
     )
 
 
 def _count_numbers(case_stats: Sequence[CaseStats], stats: DatasetStats) -> float:
     """Return the median number of objects of masks that number them, over cases with any."""
-    if stats.space.threshold != 1:
+    if not stats.space.states_objects:
         return 0.0
+    stated = [one.instances.visible for one in case_stats if one.instances is not None]
+    if stated:
+        return _median([count for count in stated if count])
     ignored = {0, stats.space.ignore}
     counts = [len(set(one.value_counts) - ignored) for one in case_stats]
     several = [count for count in counts if count]
     # A mask of classes, read with a threshold, has a single value.
     return _median(several) if max(counts, default=0) > 1 else 0.0
+
+
+def _objects_of(one: CaseStats, space: LabelSpace) -> tuple[int, float]:
+    """Return number and size of the objects of a case: the stated ones, or connected parts."""
+    if one.instances is not None and space.states_objects:
+        return one.instances.visible, one.instances.size
+    return one.objects, one.object_size
+
+
+def _joined_share(case_stats: Sequence[CaseStats], space: LabelSpace) -> float:
+    """Return the share of stated objects that touch another one of their class, or 1."""
+    if space.threshold == 1:
+        return 1.0
+    known = [one.instances for one in case_stats if one.instances is not None]
+    visible = sum(one.visible for one in known)
+    if not visible or not space.states_objects:
+        return 1.0
+    return sum(one.joined for one in known) / visible
 
 
 def _measure_touching(case_stats: Sequence[CaseStats], stats: DatasetStats) -> float:
@@ -165,8 +191,10 @@ def _measure_touching(case_stats: Sequence[CaseStats], stats: DatasetStats) -> f
     for one in annotated[::step]:
         classes = read_classes(one.case, stats.space)
         assert classes is not None, "annotated"
-        objects = label_objects(classes)
-        shares.append(touching_share(objects.labels, objects.classes))
+        labels = find_true_objects(one.case, classes, stats.space)
+        owners = np.zeros(int(labels.max(initial=0)) + 1, dtype=np.uint8)
+        owners[labels] = classes
+        shares.append(touching_share(labels, owners[1:]))
     return float(np.mean(shares))
 
 

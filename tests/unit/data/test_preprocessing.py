@@ -1,3 +1,6 @@
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import SimpleITK
@@ -16,7 +19,7 @@ from ushape.data.preprocessing import (
 from ushape.errors import DataError
 from ushape.labels import LabelSpace
 from ushape.normalization import Normalization
-from ushape.types import Case
+from ushape.types import Case, CocoMask
 
 SPACE = LabelSpace(values=(0, 255), names=("background", "foreground"))
 rng = np.random.default_rng(0)
@@ -131,3 +134,28 @@ def test_objects_are_the_numbers_of_a_mask_or_its_connected_parts(tmp_path):
     Image.fromarray(mask).save(tmp_path / "m.png")
     objects = find_true_objects(case, read_classes(case, space), space)
     assert objects[0].tolist() == [1, 1, 0, 0, 1, 2, 0, 0, 0]
+
+
+def test_stated_objects_keep_their_numbers_and_crowds_get_further_ones(tmp_path):
+    def annotation(first, last, **more):
+        counts = [2 * first, 2 * (last - first), 2 * (8 - last)]
+        return {
+            "id": first,
+            "image_id": 1,
+            "category_id": 1,
+            "segmentation": {"counts": counts, "size": [2, 8]},
+            **more,
+        }
+
+    content = {
+        "images": [{"id": 1, "file_name": "x.png", "height": 2, "width": 8}],
+        "categories": [{"id": 1, "name": "cell"}],
+        "annotations": [annotation(0, 2), annotation(2, 4), annotation(6, 8, iscrowd=1)],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    case = Case(id="x", image=tmp_path / "x.png", mask=CocoMask(tmp_path / "a.json", 1))
+    space = LabelSpace(values=(0, 1), names=("background", "cell"), has_instances=True)
+    assert read_objects(case, space)[0].tolist() == [1, 1, 2, 2, 0, 0, 3, 3]
+    assert read_objects(case, replace(space, has_instances=False)) is None
+    classes = np.array([[0, 1, 1, 1, 0, 0, 1, 1]] * 2, np.uint8)  # Cropped by an ignored pixel.
+    assert find_true_objects(case, classes, space)[0].tolist() == [0, 1, 2, 2, 0, 0, 3, 3]

@@ -70,8 +70,9 @@ def test_write_coco_keeps_each_pixel_of_touching_objects(tmp_path):
             assert entry["bbox"] == coco.toBbox(coco.encode(np.asfortranarray(mask))).tolist()
         path = tmp_path / f"{smooth}.json"
         path.write_text(text)
-        codes = draw_coco(CocoMask(path, 1)).codes
-        assert np.array_equal(codes, np.append(0, objects.classes)[objects.labels])
+        found = draw_coco(CocoMask(path, 1))
+        assert np.array_equal(found.codes, np.append(0, objects.classes)[objects.labels])
+        assert np.array_equal(found.instances.numbers, objects.labels)
 
 
 def test_write_coco_of_nothing_and_of_an_object_that_fills_the_image():

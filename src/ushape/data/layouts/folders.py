@@ -201,7 +201,7 @@ def find_object_folders(folder: Path) -> LayoutMatch | None:
         masks_of, classes = {key: paths[0] for key, paths in files.items()}, None
     else:
         masks_of = {
-            key: MaskParts(tuple(paths), tuple(range(1, len(paths) + 1)))
+            key: MaskParts(tuple(paths), tuple(range(1, len(paths) + 1)), are_objects=True)
             for key, paths in files.items()
         }
         classes = StatedClasses(source=folder, are_objects=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +26,9 @@ _WORD = re.compile(rf"(?<![a-z])({'|'.join(MASK_WORDS)}|class)(?![a-z])", re.IGN
 def find_mask_files(folder: Path) -> LayoutMatch | None:
     """Find x.jpg with x_class_cell.png, x_class_debris.png, or with x_mask.png, x_mask_1.png.
 
-    The names of masks are that of their image, a word for masks or "class", and the name of a class
-    or a number. Numbered masks are united. Later classes, in alphabetical order, cover earlier
-    ones. At least one image has several masks.
+    The names of masks are that of their image, a word for masks or "class", and the name of a
+    class, a number, or both (x_mask_cell_1.png). Each numbered mask is an object. Later classes, in
+    alphabetical order, cover earlier ones. At least one image has several masks.
     """
     paths = [(stem_key(path, folder), path) for path in images_below(folder)]
     stems = {key for key, _ in paths}
@@ -43,18 +43,25 @@ def find_mask_files(folder: Path) -> LayoutMatch | None:
     if not several or not parts.keys() <= images.keys() or not _have_two_values(list(owners)):
         return None
     names = sorted({rest for own in parts.values() for rest, _ in own if not _is_number(rest)})
+    are_numbered = _are_numbered(parts.values())
+    if are_numbered:
+        names = sorted({_class_of(name) for name in names})
     if names and any(_is_number(rest) for own in parts.values() for rest, _ in own):
         return None  # x_mask beside x_mask_cell: one of them is something else.
     value_of = {name: value for value, name in enumerate(names, start=1)}
     masks: dict[str, Mask] = {
         key: MaskParts(
             tuple(path for _, path in sorted(own)),
-            tuple(value_of.get(rest, UNITED) for rest, _ in sorted(own)),
+            tuple(
+                value_of.get(_class_of(rest) if are_numbered else rest, UNITED)
+                for rest, _ in sorted(own)
+            ),
+            are_objects=not names or are_numbered,
         )
         for key, own in parts.items()
     }
     found = LayoutMatch(
-        layout=_describe(parts, names, several),
+        layout=_describe(parts, names, several, are_numbered=are_numbered),
         images=images,
         masks=masks,
         classes=StatedClasses(
@@ -77,6 +84,20 @@ def _owner_of(key: str, stems: set[str]) -> tuple[str, str] | None:
     return None
 
 
+def _are_numbered(parts: Iterable[Sequence[tuple[str, Path]]]) -> bool:
+    """Return whether names end with numbers of objects, which differ between images.
+
+    Numbers that are the same for all images belong to the names of classes, such as "grade 1".
+    """
+    names = [frozenset(rest for rest, _ in own) for own in parts]
+    return len(set(names)) > 1 and all(_class_of(rest) != rest for own in names for rest in own)
+
+
+def _class_of(rest: str) -> str:
+    """Return the name of the class of a mask, without the number of its object."""
+    return re.sub(r"[-_. ]+\d+$", "", rest)
+
+
 def _is_number(rest: str) -> bool:
     return not rest or rest.isdigit()
 
@@ -89,12 +110,18 @@ def _have_two_values(paths: Sequence[Path]) -> bool:
 
 
 def _describe(
-    parts: Mapping[str, Sequence[object]], names: Sequence[str], several: Sequence[object]
+    parts: Mapping[str, Sequence[object]],
+    names: Sequence[str],
+    several: Sequence[object],
+    *,
+    are_numbered: bool,
 ) -> str:
     if names:
+        if are_numbered:
+            return f"a mask file for each object beside the image (of {', '.join(names)})"
         return f"a mask file for each class beside the image ({', '.join(names)})"
     count = sum(map(len, parts.values()))
     return (
-        f"{count} mask files beside {pluralize(len(parts), 'image')}; the {len(several)} images "
-        "with several masks have them united"
+        f"{count} mask files beside {pluralize(len(parts), 'image')}, one for each object; "
+        f"{len(several)} images have several"
     )

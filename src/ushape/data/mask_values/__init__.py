@@ -24,21 +24,13 @@ from ushape.data.mask_values.notes import (
     note_void,
     threshold_between,
 )
+from ushape.data.mask_values.objects import are_object_ids, find_overlaps, state_objects
 from ushape.data.mask_values.reading import MaskReading, find_equal_foreground, read_values
 from ushape.data.mask_values.soft_edges import find_soft_classes
 from ushape.errors import DataError
-from ushape.labels import IGNORE, LabelConfig, LabelSpace, find_label_space
+from ushape.labels import LabelConfig, LabelSpace, find_label_space
 from ushape.labels.colors import colors_of
 from ushape.types import MaskEncoding
-
-MIN_OBJECTS = 4
-"""Smallest number of objects in a mask from which its values are regarded as object ids."""
-
-MIN_IDS = 16
-"""Number of different values above which object ids may have gaps."""
-
-MOSTLY = 0.9
-"""Share of masks in which object ids count from 1 without gaps."""
 
 VOID_SHARE = 0.8
 """Share of the pixels of 255 in thin bands around objects from which the value is ignored."""
@@ -97,11 +89,24 @@ def interpret_masks(
     except DataError as error:
         return MaskMeaning(labels=completed, error=error, notes=tuple(notes))
     space, encoding = reading.write_as_usual(space)
+    space = _with_objects(cases, space, labels, notes)
     if stated is not None and completed != labels:
         rule = stated.rule
     return MaskMeaning(
         labels=completed, space=space, rule=rule, encoding=encoding, notes=tuple(notes)
     )
+
+
+def _with_objects(
+    cases: Sequence[CaseStats], space: LabelSpace, labels: LabelConfig, notes: list[ValueNote]
+) -> LabelSpace:
+    """Return the space with the decision whether annotations state objects beside the classes."""
+    if state_objects(cases, labels.instances):
+        space = replace(space, has_instances=True)
+    elif labels.instances is False:
+        return replace(space, has_instances=False)
+    notes += find_overlaps(cases) if space.states_objects else []
+    return space
 
 
 def _reading_for(
@@ -154,7 +159,8 @@ def _find_space(
             notes.append(note_soft(reading, soft))
             labels = replace(labels, nearest=True)
         return find_label_space(reading.total, labels, are_colors=are_colors)
-    if _are_object_ids(reading):
+    is_stated = any(stats.instances is not None for stats in reading.cases)
+    if are_object_ids(reading) if labels.instances is None else labels.instances and not is_stated:
         notes.append(note_objects(reading))
         space, _ = find_label_space(reading.total, replace(labels, threshold=1))
         return space, "object ids, all of them foreground"
@@ -192,33 +198,6 @@ def _unite(
     notes.append(note_united(reading, chosen, others))
     listed = " and ".join(map(reading.show, equal))
     return space, f"{listed} are foreground, in masks of different encodings"
-
-
-def _are_object_ids(reading: MaskReading) -> bool:
-    """Return whether each value is one connected object, with different numbers per image.
-
-    Numbers from 1 without gaps are object ids in any case if there are more of them than there can
-    be classes.
-    """
-    if reading.are_colors:
-        return False
-    several = [stats for stats in reading.cases if stats.parts_per_value]
-    if not several or len(several) < len(reading.cases) / 2:
-        return False
-    if np.median([stats.parts_per_value for stats in several]) > 1.25:
-        return False
-    numbers = [sorted(set(stats.value_counts) - {0}) for stats in several]
-    highest = {own[-1] for own in numbers}
-    if max(map(len, numbers)) < MIN_OBJECTS:
-        return False
-    counted = np.mean([own == list(range(1, len(own) + 1)) for own in numbers])
-    if counted >= MOSTLY and len(reading.total) > IGNORE:
-        return True  # Also in a single mask, or in masks with equally many objects.
-    if len(several) < 2:
-        return False
-    if counted >= MOSTLY:
-        return len(highest) >= min(3, len(several))
-    return len(highest) > max(2, len(several) // 4) and len(reading.total) > MIN_IDS
 
 
 def _ignore_void(

@@ -99,9 +99,32 @@ def note_objects(reading: MaskReading) -> ValueNote:
         check="object_ids",
         text="The masks contain object ids instead of classes: each value is one connected object, "
         f"and a mask has up to {most} objects. All objects are read as foreground.",
-        fix="Confirm it with --set labels.threshold=1. If the values are classes, list them: "
-        "--set labels.values=[0,1,2].",
+        fix="Confirm it with --set labels.instances=true. If the values are classes: --set "
+        "labels.instances=false, or list them: --set labels.values=[0,1,2].",
         cases=tuple(stats.case.id for stats in reading.cases if stats.parts_per_value),
+    )
+
+
+def note_overlap(cases: Sequence[str], pixels: int, hidden: int) -> ValueNote:
+    """Return the note that annotated objects overlap.
+
+    Args:
+        cases: Ids of the cases in which they do.
+        pixels: Number of pixels of an object that a later one covers.
+        hidden: Number of objects of which no pixel is left.
+    """
+    lost = ""
+    if hidden:
+        lost = f" {pluralize(hidden, 'object')} without any pixel of its own is left out."
+        if hidden > 1:
+            lost = f" {hidden} objects without any pixel of their own are left out."
+    return ValueNote(
+        check="overlap",
+        text=f"In {pluralize(len(cases), 'mask')}, annotated objects overlap ({pixels} pixels). "
+        f"Each pixel belongs to the object that is listed last.{lost}",
+        fix="No action is needed if the objects lie behind each other in this order; otherwise "
+        "list those in front last. To count connected parts instead: --set labels.instances=false.",
+        cases=tuple(cases),
     )
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from ushape import io
 from ushape.errors import DataError
 from ushape.formatting import size_text
+from ushape.io.annotations.canvas import Canvas
 from ushape.io.annotations.coco import draw_coco, read_coco
 from ushape.io.annotations.shape_files import codes_of_labels, read_shapes
 from ushape.io.annotations.shapes import draw_shapes
@@ -79,18 +78,17 @@ def size_of(mask: Mask) -> tuple[int, ...] | None:
 
 
 def _read_parts(mask: MaskParts, image: Path | None) -> MaskPixels:
-    codes: np.ndarray | None = None
+    canvas: Canvas | None = None
     remarks: frozenset[GridRemark] = frozenset()
-    dtype = np.min_scalar_type(max(mask.values))
     for path, value in zip(mask.paths, mask.values, strict=True):
         read = _read_on_grid(path, image)
         part, remarks = read.codes, remarks | read.remarks
-        if codes is None:
-            codes, suffix = np.zeros(part.shape, dtype), read.encoding.suffix
-        if part.shape != codes.shape:
+        if canvas is None:
+            canvas, suffix = Canvas(part.shape, max(mask.values)), read.encoding.suffix
+        if part.shape != canvas.codes.shape:
             raise DataError(
                 f"{path} has {size_text(part.shape)} pixels, but {mask.paths[0]} has "
-                f"{size_text(codes.shape)}.",
+                f"{size_text(canvas.codes.shape)}.",
                 code="mask_size_mismatch",
                 hint="All masks of an image must have its size.",
             )
@@ -103,10 +101,15 @@ def _read_parts(mask: MaskParts, image: Path | None) -> MaskPixels:
                 code="mask_part_values",
                 hint="Save it as black and white, without soft edges, in a lossless format.",
             )
-        codes[inside] = value
-    assert codes is not None, "a mask has at least one part"
-    encoding = MaskEncoding(dtype=str(codes.dtype), suffix=suffix)
-    return MaskPixels(codes=codes, encoding=encoding, remarks=remarks)
+        if values.size:
+            canvas.draw(inside, value)
+    assert canvas is not None, "a mask has at least one part"
+    return MaskPixels(
+        codes=canvas.codes,
+        encoding=MaskEncoding(dtype=str(canvas.codes.dtype), suffix=suffix),
+        remarks=remarks,
+        instances=canvas.instances if mask.are_objects else None,
+    )
 
 
 def _read_shapes(mask: ShapesMask) -> MaskPixels:
@@ -120,16 +123,13 @@ def _read_shapes(mask: ShapesMask) -> MaskPixels:
             hint="Height and width must be those of the image file.",
         )
     try:
-        codes, remarks = draw_shapes(found.shapes, (height, width), codes_of_labels(mask.classes))
+        return draw_shapes(found.shapes, (height, width), codes_of_labels(mask.classes))
     except ValueError as error:
         raise DataError(
             f"{mask}: {error}.",
             code="shapes_invalid",
             hint="Correct or remove the shape in the annotation tool, and export it again.",
         ) from None
-    return MaskPixels(
-        codes=codes, encoding=MaskEncoding(dtype=str(codes.dtype)), shape_remarks=tuple(remarks)
-    )
 
 
 def _read_page(mask: MaskPage) -> MaskPixels:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 
 from ushape.errors import DataError, require_package
 from ushape.io.annotations.caching import keep_latest
+from ushape.io.annotations.canvas import Canvas
 from ushape.io.files import JSON_HINT, MAX_PIXELS, read_json
 from ushape.types import CocoMask, MaskEncoding, MaskPixels
 
@@ -112,6 +112,8 @@ def _by_id(path: Path, what: str, entries: list[Any]) -> dict[int | str, Any]:
 def draw_coco(mask: CocoMask) -> MaskPixels:
     """Draw the annotations of an image, later ones over earlier ones.
 
+    Each annotation is an object, except for crowds, whose objects are not told apart.
+
     Shapes:
         returns: codes (*S): 0, or the position of the category, counted from 1.
 
@@ -128,14 +130,20 @@ def draw_coco(mask: CocoMask) -> MaskPixels:
     image = file.images[mask.image_id]
     size = int(image["height"]), int(image["width"])
     code_of = {key: place for place, key in enumerate(file.categories, start=1)}
-    codes = np.zeros(size, np.min_scalar_type(len(code_of)))
+    canvas = Canvas(size, len(code_of))
     for entry in file.annotations[mask.image_id]:
-        codes[_rasterize(mask, entry, size)] = code_of[entry["category_id"]]
-    return MaskPixels(codes=codes, encoding=MaskEncoding(dtype=str(codes.dtype)))
+        columns, rows = np.divmod(_rasterize(mask, entry, size), size[0])
+        number = 0 if entry.get("iscrowd") else None
+        canvas.draw((rows, columns), code_of[entry["category_id"]], number=number)
+    return MaskPixels(
+        codes=canvas.codes,
+        encoding=MaskEncoding(dtype=str(canvas.codes.dtype)),
+        instances=canvas.instances,
+    )
 
 
 def _rasterize(mask: CocoMask, entry: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
-    """Return the pixels (y, x) within an annotation, bool."""
+    """Return the pixels within an annotation, counted down the columns from 0, (n,)."""
     drawn = entry.get("segmentation")
     where = f"{mask.path}: annotation {entry.get('id', '?')} of image {mask.image_id}"
     if not drawn:
@@ -159,7 +167,7 @@ def _rasterize(mask: CocoMask, entry: Mapping[str, Any], size: tuple[int, int]) 
 
 
 def _fill_polygons(path: Path, polygons: Any, size: tuple[int, int]) -> np.ndarray:
-    """Return the pixels within any polygon.
+    """Return the pixels within any polygon, as `_rasterize`.
 
     Raises:
         ValueError: for polygons that pycocotools would misread or crash on.
@@ -174,13 +182,11 @@ def _fill_polygons(path: Path, polygons: Any, size: tuple[int, int]) -> np.ndarr
         if not ((corners >= -1) & (corners <= 2)).all():  # Also False for NaN.
             raise ValueError(f"a polygon reaches to {row[np.abs(row).argmax()]:g}")
     runs = coco.merge(coco.frPyObjects([row.tolist() for row in rows], *size))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # pycocotools predates NumPy 2.
-        return np.asarray(coco.decode(runs)).astype(bool)
+    return _pixels_of(_unpack_counts(runs["counts"].decode()))
 
 
 def _fill_runs(counts: Any, stated: Any, size: tuple[int, int]) -> np.ndarray:
-    """Return the pixels of run lengths that alternate off and on, down the columns.
+    """Return the pixels of run lengths that alternate off and on, as `_rasterize`.
 
     Raises:
         ValueError: if they do not fit the image.
@@ -192,8 +198,15 @@ def _fill_runs(counts: Any, stated: Any, size: tuple[int, int]) -> np.ndarray:
         raise ValueError("a run has a negative length")
     if sum(runs) != math.prod(size):
         raise ValueError(f"its runs have {sum(runs)} pixels in total, the image {math.prod(size)}")
-    inside = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-    return inside.reshape(size[::-1]).T
+    return _pixels_of(runs)
+
+
+def _pixels_of(runs: Sequence[int]) -> np.ndarray:
+    """Return the numbers of the pixels in the runs that are on, without unpacking the others."""
+    ends = np.cumsum(np.asarray(runs, dtype=np.int64))[1::2]
+    lengths = np.asarray(runs, dtype=np.int64)[1::2]
+    before = np.cumsum(lengths) - lengths
+    return np.arange(lengths.sum()) + np.repeat(ends - lengths - before, lengths)
 
 
 def _unpack_counts(text: str) -> list[int]:

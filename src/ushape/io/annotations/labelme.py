@@ -94,7 +94,10 @@ def _shape_of(entry: dict[str, Any], place: str) -> Shape:
         area = Outline(points=center + np.linalg.norm(edge - center) * circle)
     elif kind == "mask":
         area = _patch_of(str(entry["mask"]), points)
-    return Shape(label=label, place=place, area=area, kind=kind)
+    group = entry.get("group_id")
+    return Shape(
+        label=label, place=place, area=area, kind=kind, group=None if group is None else int(group)
+    )
 
 
 def _patch_of(encoded: str, points: np.ndarray) -> PixelPatch:

@@ -10,11 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Literal
 
 import numpy as np
 
 from ushape.formatting import pluralize
+from ushape.io.annotations.canvas import Canvas
+from ushape.types import MaskEncoding, MaskPixels
 
 MAX_OUTSIDE = 0.1
 """Share of the image's height or width by which an outline may reach beyond the image."""
@@ -130,6 +133,9 @@ class Shape:
     area: Outline | PixelPatch | Runs | None
     """None for a point, a line or a bounding box, which do not determine the pixels."""
 
+    group: int | None = None
+    """Number that the parts of one object share; None if the shape is an object of its own."""
+
     kind: str = "polygon"
     """The annotation tool's name for the kind of shape."""
 
@@ -145,7 +151,7 @@ class ImageShapes:
 
 def draw_shapes(
     shapes: Sequence[Shape], size: tuple[int, int], code_of: Mapping[str, int]
-) -> tuple[np.ndarray, list[str]]:
+) -> MaskPixels:
     """Draw shapes, later ones over earlier ones.
 
     Args:
@@ -153,13 +159,14 @@ def draw_shapes(
         code_of: Code of each label.
 
     Shapes:
-        returns: (y, x) codes, 0 where there is no shape; and remarks about the shapes.
+        returns: codes (y, x), 0 where there is no shape; with remarks about the shapes.
 
     Raises:
         ValueError: if a shape cannot be drawn, or if its label has no code; the message begins
             with its place.
     """
-    codes = np.zeros(size, np.min_scalar_type(max(code_of.values(), default=0)))
+    canvas, numbers = Canvas(size, max(code_of.values(), default=0)), count(1)
+    number_of: dict[tuple[str, int], int] = {}
     remarks = []
     for shape in shapes:
         if shape.area is None:
@@ -170,10 +177,18 @@ def draw_shapes(
             (top, left, inside), own = shape.area.fill(size)
         except (ValueError, OverflowError) as error:
             raise ValueError(f"{shape.place} cannot be drawn: {error}") from None
-        part = codes[top : top + inside.shape[0], left : left + inside.shape[1]]
-        part[inside] = code_of[shape.label]
+        number = next(numbers)
+        if shape.group is not None:
+            number = number_of.setdefault((shape.label, shape.group), number)
+        rows, columns = np.nonzero(inside)
+        canvas.draw((rows + top, columns + left), code_of[shape.label], number=number)
         remarks += [f"{shape.place} {remark}" for remark in own]
-    return codes, remarks
+    return MaskPixels(
+        codes=canvas.codes,
+        encoding=MaskEncoding(dtype=str(canvas.codes.dtype)),
+        shape_remarks=tuple(remarks),
+        instances=canvas.instances,
+    )
 
 
 def winding_numbers(points: np.ndarray, size: tuple[int, int]) -> Patch:

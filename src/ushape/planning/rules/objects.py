@@ -19,6 +19,11 @@ REACH_SHARE = 0.25
 """Largest distance that is learned, as a share of the longer side of a typical object."""
 
 
+MIN_JOINED = 0.05
+"""Share of the objects that shapes or files state from which they are learned to be separated, if
+they touch another one of their class."""
+
+
 def choose_objects(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
     """Decide whether the network learns to separate objects, and describe what an object is.
 
@@ -26,7 +31,7 @@ def choose_objects(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
         ConfigError: if predict.objects contradicts labels.objects.
     """
     data, labels, objects = situation.data, recipe.labels, recipe.predict.objects
-    are_numbered = data.numbered_objects > 1
+    are_numbered = data.numbered_objects > 1 and data.joined_share >= MIN_JOINED
     are_many = data.objects_per_case > MANY_OBJECTS and data.touching_share >= MOSTLY_TOUCHING
     chosen = labels.objects
     if chosen == AUTO:
@@ -43,6 +48,8 @@ def choose_objects(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
     recipe = change(recipe, "labels", objects=chosen, reach_px=reach)
     if are_numbered:
         fact = f"the masks number about {data.numbered_objects:.0f} objects per image"
+        if data.joined_share < 1:
+            fact += f", of which {data.joined_share:.0%} touch another one of their class"
     else:
         fact = (
             f"about {data.objects_per_case:.0f} parts per mask, of which {data.touching_share:.0%} "

@@ -118,8 +118,31 @@ def test_numbered_mask_files_are_united(put, tmp_path):
     found = discover(tmp_path)
     assert ids(found) == ["benign/benign (1)", "normal/normal (1)"]
     assert [values(case) for case in found.cases] == [[0, 255], [0]]
-    assert (read_annotation(found.cases[0].mask).codes > 0).sum() == 15
+    mask = read_annotation(found.cases[0].mask)
+    assert (mask.codes > 0).sum() == 15
+    assert np.unique(mask.instances.numbers).tolist() == [0, 1, 2]
     assert not found.notes
+
+
+def test_numbered_mask_files_of_classes_are_objects(put, tmp_path):
+    for name, masks in {"x": ("cell_1", "cell_2", "debris_3"), "y": ("cell_1",)}.items():
+        put(f"{name}.jpg")
+        for mask in masks:
+            put(f"{name}_mask_{mask}.png", CELL if mask == "cell_1" else OTHER)
+    found = discover(tmp_path)
+    assert found.classes.names == ("background", "cell", "debris")
+    assert [mask.values for mask in (case.mask for case in found.cases)] == [(1, 1, 2), (1,)]
+    assert all(case.mask.are_objects for case in found.cases)
+
+
+def test_numbers_that_all_images_share_are_names_of_classes(put, tmp_path):
+    for name in "xy":
+        put(f"{name}.jpg")
+        put(f"{name}_mask_grade_1.png", CELL)
+        put(f"{name}_mask_grade_2.png", OTHER)
+    found = discover(tmp_path)
+    assert found.classes.names == ("background", "grade_1", "grade_2")
+    assert not found.cases[0].mask.are_objects
 
 
 def test_single_masks_beside_images_are_another_layout(put, tmp_path):

@@ -5,10 +5,12 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
+from codes import raises_code
 from ushape.data.classes.names import StatedClasses
 from ushape.data.mask_values import interpret_masks
 from ushape.data.preprocessing import read_classes
 from ushape.data.scan import scan_dataset
+from ushape.errors import ConfigError
 from ushape.labels import IGNORE, LabelConfig
 
 SIZE = 64
@@ -161,7 +163,7 @@ def test_smooth_probabilities_are_refused(scan):
 
 def test_many_numbers_that_cover_areas_are_not_called_soft_edges(scan):
     def draw(number):
-        areas = np.random.default_rng(number).permutation(100).astype(np.uint8)
+        areas = np.random.default_rng(0).permutation(100).astype(np.uint8)
         return np.kron(areas.reshape(10, 10), np.ones((8, 8), np.uint8))
 
     error = scan(draw).label_error
@@ -219,6 +221,46 @@ def test_equally_many_object_ids_are_foreground_if_there_are_fewer_class_indices
     assert notes(stats) == {"object_ids"}
     assert stats.space.names == ("background", "foreground")
     assert scan(lambda number: 2 * ids, suffix=".tif").label_error.code == "too_many_mask_values"
+
+
+def numbered(number, count, *, anywhere):
+    """Squares with the numbers 1 to count, the same in all masks, at changing places or not."""
+    ids = np.zeros(256, np.uint8)
+    ids[:count] = 1 + np.arange(count)
+    if anywhere:
+        ids = np.random.default_rng(number).permutation(ids)
+    square = np.zeros((4, 4), np.uint8)
+    square[:3, :3] = 1
+    return np.kron(ids.reshape(16, 16), square)
+
+
+@pytest.mark.parametrize("count", [9, 70, 250])
+def test_object_ids_that_are_the_same_in_all_masks_are_foreground(scan, count):
+    stats = scan(lambda number: numbered(number, count, anywhere=True))
+    assert notes(stats) == {"object_ids"}
+    assert stats.space.names == ("background", "foreground")
+    assert stats.space.states_objects
+    stats = scan(lambda number: numbered(number, count, anywhere=True), instances=False)
+    assert stats.label_error is not None or len(stats.space.values) == count + 1
+
+
+def test_values_at_the_same_places_in_all_masks_are_classes_or_refused(scan):
+    def draw(number):
+        return numbered(number, 70, anywhere=False)
+
+    error = scan(draw).label_error
+    assert error.code == "too_many_mask_values"
+    assert "labels.instances=true" in error.hint
+    stats = scan(draw, instances=True)
+    assert stats.space.names == ("background", "foreground")
+    assert stats.space.states_objects
+    assert len(scan(lambda number: numbered(number, 9, anywhere=False)).space.values) == 10
+
+
+def test_instances_exclude_regions_and_other_thresholds():
+    for other in ({"threshold": 128}, {"regions": {"all": (1, 2), "inner": (2,)}}):
+        with raises_code(ConfigError, "settings_conflict"):
+            LabelConfig(instances=True, **other)
 
 
 def test_classes_of_one_object_each_are_not_object_ids(scan):

@@ -83,3 +83,15 @@ def test_read_coco_refuses_missing_files_and_other_formats(tmp_path):
     (tmp_path / "x.json").write_text("{")
     with raises_code(DataError, "json_invalid"):
         read_coco(tmp_path / "x.json")
+
+
+def test_read_annotation_numbers_coco_annotations_except_for_crowds(coco):
+    path = coco(
+        {"category_id": 5, **runs(0, 3, 3)},  # Three pixels, of which the next one covers one.
+        {"category_id": 5, **runs(2, 2, 2)},
+        {"category_id": 3, "iscrowd": 1, **runs(5, 1)},
+    )
+    found = read_annotation(CocoMask(path, 1))
+    assert found.codes.tolist() == [[1, 1, 0], [1, 1, 2]]
+    assert found.instances.numbers.tolist() == [[1, 2, 0], [1, 2, 0]]
+    assert (found.instances.stated, found.instances.overlap_px) == (2, 1)

@@ -33,14 +33,14 @@ def test_cvat_shapes_by_hand(tmp_path, element, area):
     found = read_cvat(save(tmp_path, IMAGE.format(element)))
     shapes = found["sub/a.png"]
     assert shapes.size == (10, 20)
-    codes, _ = draw_shapes(shapes.shapes, shapes.size, {"cell": 1})
+    codes = draw_shapes(shapes.shapes, shapes.size, {"cell": 1}).codes
     assert codes.sum() == area
 
 
 def test_cvat_mask_is_placed_by_its_box(tmp_path):
     element = '<mask label="cell" rle="1, 2, 1, 1" left="3" top="2" width="3" height="2"/>'
     shapes = read_cvat(save(tmp_path, IMAGE.format(element)))["sub/a.png"]
-    codes, _ = draw_shapes(shapes.shapes, shapes.size, {"cell": 1})
+    codes = draw_shapes(shapes.shapes, shapes.size, {"cell": 1}).codes
     assert np.argwhere(codes).tolist() == [[2, 4], [2, 5], [3, 4]]
 
 

@@ -39,7 +39,7 @@ def png(inside):
 )
 def test_labelme_shapes_by_hand(tmp_path, kind, points, more, area):
     found = read_labelme(save(tmp_path / "a.json", (kind, points, more)))
-    codes, _ = draw_shapes(found.shapes, found.size, {"cell": 1})
+    codes = draw_shapes(found.shapes, found.size, {"cell": 1}).codes
     assert found.size == (20, 20)
     assert codes.sum() == area
 

@@ -28,7 +28,8 @@ def shape(area, label="cell", place="shape 1"):
 
 
 def draw(*shapes, size=SIZE, **codes):
-    return draw_shapes(shapes, size, codes or {"cell": 1})
+    drawn = draw_shapes(shapes, size, codes or {"cell": 1})
+    return drawn.codes, list(drawn.shape_remarks)
 
 
 def test_outline_holds_the_pixels_whose_centers_are_inside():
@@ -126,3 +127,22 @@ def test_shapes_without_area_or_with_an_unknown_label_are_an_error():
     for one in (shape(None), shape(outline((0, 0), (3, 0), (3, 3)), label="new")):
         with pytest.raises(ValueError, match="shape 1"):
             draw(one)
+
+
+def test_shapes_are_objects_and_those_of_one_group_are_one_object():
+    left, right = outline((0, 0), (2, 0), (2, 6), (0, 6)), outline((2, 0), (4, 0), (4, 6), (2, 6))
+    far = Shape(label="cell", place="shape 3", area=outline((6, 0), (8, 0), (8, 6)), group=7)
+    parts = [shape(left), Shape(label="cell", place="shape 2", area=right, group=7), far]
+    found = draw_shapes(parts, SIZE, {"cell": 1}).instances
+    assert found.numbers[0].tolist() == [1, 1, 2, 2, 0, 0, 2, 2]
+    assert (found.stated, found.overlap_px) == (2, 0)
+
+
+def test_shapes_that_overlap_are_counted_and_background_belongs_to_no_object():
+    whole = outline((0, 0), (8, 0), (8, 6), (0, 6))
+    part = outline((0, 0), (2, 0), (2, 6), (0, 6))
+    found = draw_shapes([shape(whole), shape(part)], SIZE, {"cell": 1}).instances
+    assert (found.numbers[0, 1], found.numbers[0, 2], found.overlap_px) == (2, 1, 12)
+    codes = {"cell": 1, "background": 0}
+    found = draw_shapes([shape(whole), shape(part, "background")], SIZE, codes).instances
+    assert (found.numbers[0, 1], found.stated, found.overlap_px) == (0, 1, 0)

@@ -1,0 +1,105 @@
+"""Objects that masks state: values that number them, and annotations with one shape for each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ushape.data.case_stats import CaseStats
+from ushape.data.mask_values.notes import ValueNote, note_overlap
+from ushape.data.mask_values.reading import MaskReading
+from ushape.labels import IGNORE
+
+MIN_OBJECTS = 4
+"""Smallest number of objects in a mask from which its values are regarded as object ids."""
+
+MIN_IDS = 16
+"""Number of different values above which object ids may have gaps."""
+
+MIN_SAME = 8
+"""Number of different values above which they may be object ids although all masks have the same
+ones."""
+
+MOSTLY = 0.9
+"""Share of masks in which object ids count from 1 without gaps."""
+
+MAX_PARTS = 1.25
+"""Largest mean number of connected parts of an object."""
+
+MIN_SPREAD = 0.5
+"""Spread of the positions of one value over all masks, relative to that of all values, from which
+values are no classes: regions of an atlas and wells of a plate are always at the same place."""
+
+
+def are_object_ids(reading: MaskReading) -> bool:
+    """Return whether each value is one connected object, with different numbers per image.
+
+    Numbers from 1 without gaps are object ids in any case if there are more of them than there can
+    be classes. Values that are the same in all masks are object ids if each of them is at another
+    place in each mask.
+    """
+    if reading.are_colors:
+        return False
+    several = [stats for stats in reading.cases if stats.parts_per_value]
+    if not several or len(several) < len(reading.cases) / 2:
+        return False
+    if np.median([stats.parts_per_value for stats in several]) > MAX_PARTS:
+        return False
+    numbers = [sorted(set(stats.value_counts) - {0}) for stats in several]
+    highest = {own[-1] for own in numbers}
+    if max(map(len, numbers)) < MIN_OBJECTS:
+        return False
+    counted = np.mean([own == list(range(1, len(own) + 1)) for own in numbers])
+    if counted >= MOSTLY and len(reading.total) > IGNORE:
+        return True  # Also in a single mask, or in masks with equally many objects.
+    if len(several) < 2:
+        return False
+    if len(reading.total) > MIN_SAME and _are_anywhere(several):
+        return True
+    if counted >= MOSTLY:
+        return len(highest) >= min(3, len(several))
+    return len(highest) > max(2, len(several) // 4) and len(reading.total) > MIN_IDS
+
+
+def _are_anywhere(cases: Sequence[CaseStats]) -> bool:
+    """Return whether most values are at changing places along at least one axis."""
+    by_value: dict[int, list[tuple[float, ...]]] = {}
+    for stats in cases:
+        for value, center in stats.centers.items():
+            by_value.setdefault(value, []).append(center)
+    recurring = [np.array(own) for own in by_value.values() if len(own) > 1]
+    if not recurring or len({own.shape[1] for own in recurring}) > 1:
+        return False
+    # An estimate from few masks is too small by chance, hence the division by their number - 1.
+    own = np.mean([centers.var(axis=0, ddof=1) for centers in recurring], axis=0)
+    of_all = np.concatenate(recurring).var(axis=0, ddof=1)
+    return bool(((of_all > 0) & (np.sqrt(own) >= MIN_SPREAD * np.sqrt(of_all))).any())
+
+
+def state_objects(cases: Sequence[CaseStats], wanted: bool | None) -> bool:
+    """Return whether the shapes of annotations are objects.
+
+    They are if nearly all are connected, and some mask has several of one class. Shapes that each
+    consist of many parts, such as one annotation for all vessels of an image, are areas of a class.
+
+    Args:
+        wanted: Setting of the user, which takes precedence; None: as the shapes suggest.
+    """
+    known = [stats.instances for stats in cases if stats.instances is not None]
+    if not known or wanted is not None:
+        return bool(known and wanted)
+    visible = sum(one.visible for one in known)
+    is_whole = sum(one.parts for one in known) <= MAX_PARTS * visible
+    return is_whole and any(one.recurring for one in known)
+
+
+def find_overlaps(cases: Sequence[CaseStats]) -> list[ValueNote]:
+    """Return a note if annotated objects overlap, or if one is completely covered."""
+    known = [(stats, own) for stats in cases if (own := stats.instances) is not None]
+    odd = [(stats, own) for stats, own in known if own.overlap_px or own.stated > own.visible]
+    if not odd:
+        return []
+    hidden = sum(own.stated - own.visible for _, own in odd)
+    pixels = sum(own.overlap_px for _, own in odd)
+    return [note_overlap([stats.case.id for stats, _ in odd], pixels, hidden)]
