@@ -13,6 +13,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from reports import make_case, make_report
+from ushape.evaluation.volume_views import make_views
 from ushape.formatting import TextTable
 from ushape.labels import IGNORE, LabelSpace
 from ushape.reports.gallery import make_gallery
@@ -51,7 +52,7 @@ def dot(page, name, plot="dots"):
 
 
 def slide(card, percent):
-    card.locator("input[type=range]").fill(str(percent))
+    card.locator(".threshold input").fill(str(percent))
 
 
 def drawn(card, name):
@@ -83,7 +84,7 @@ def test_slider_updates_outlines_and_dice(page_file, opened):
     place = [one["id"] for one in data_of(page_file)["cases"]].index("cell_2")
     with opened(page_file, f"#case-{place}") as page:
         card = page.locator("#chosen")
-        statement = card.locator("output")
+        statement = card.locator(".statement")
         expect(statement).to_have_attribute("aria-live", "polite")
         expect(statement).to_contain_text("Threshold 0.50")
         seen = {drawn(card, ".outlines"), drawn(card, ".errors")}
@@ -134,7 +135,7 @@ def test_page_is_usable_with_the_keyboard(page_file, opened):
         page.keyboard.press("Tab")
         page.keyboard.press("ArrowLeft")
         expect(card.locator(".statement")).to_contain_text("Threshold 0.49")
-        expect(card.locator("input")).to_have_attribute("aria-valuetext", "0.49")
+        expect(card.locator(".threshold input")).to_have_attribute("aria-valuetext", "0.49")
         page.locator("#worse").press("Enter")
         expect(page.locator("#chosen h3")).not_to_have_text(name)
         expect(page.locator("#worse")).to_be_focused()
@@ -233,3 +234,27 @@ def test_new_plots_have_names_and_marks(opened, page_file):
         expect(mark).to_have_attribute("aria-label", "cell_3: 8 annotated, 6 predicted")
         mark.click()
         expect(page.locator("#chosen h3")).to_have_text("cell_3")
+
+
+def test_slices_of_a_volume_are_scrolled_with_the_keyboard(opened, tmp_path):
+    made = make_case("volume", 32)
+    truth = np.stack([0 * made.truth, made.truth, made.truth])
+    image = np.random.default_rng(0).integers(0, 255, (1, *truth.shape), np.uint8)
+    picture = replace(made.picture, views=make_views(image, truth, truth, (2.0, 1.0, 1.0)))
+    write_report(tmp_path / "report.html", make_report([replace(made, picture=picture)]))
+    with opened(tmp_path / "report.html") as page:
+        card = page.locator(".card:not(.chosen)").first
+        expect(card.locator(".planes img")).to_have_count(3)
+        expect(card.locator(".slice-number")).to_have_text("2 of 3")
+        before = card.locator(".slice").get_attribute("src")
+        card.locator(".scroll-slices").focus()
+        page.keyboard.press("ArrowRight")
+        expect(card.locator(".slice-number")).to_have_text("3 of 3")
+        assert card.locator(".slice").get_attribute("src") != before
+        expect(card.locator(".slice")).to_have_attribute("alt", re.compile("volume: slice 3 of 3"))
+
+
+def test_images_have_no_slices(opened, page_file):
+    with opened(page_file) as page:
+        for volume in page.locator(".card:not(.chosen) .volume").all():
+            expect(volume).to_be_hidden()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import bisect
-import io
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,8 +13,14 @@ import numpy as np
 from PIL import Image
 from PIL.Image import Resampling
 
-from ushape.evaluation.picture_files import read_picture_files, write_picture_files
+from ushape.evaluation.picture_files import (
+    decode_webp,
+    encode_webp,
+    read_picture_files,
+    write_picture_files,
+)
 from ushape.evaluation.scores import CaseScore, case_dice, false_positive_px
+from ushape.evaluation.volume_views import VolumeViews, make_views
 from ushape.formatting import size_text
 from ushape.inference.decision_rule import DecisionRule
 from ushape.labels import IGNORE, LabelSpace, Region
@@ -69,6 +73,9 @@ class CasePicture:
 
     classes: tuple[ShownClass, ...]
 
+    views: VolumeViews | None = None
+    """Further views of a volume; None for an image."""
+
     @property
     def size(self) -> tuple[int, int]:
         """(h, w)."""
@@ -96,7 +103,10 @@ def make_picture(
         image: (C, *S), any dtype; truth: (*S) class indices.
     """
     probabilities, decided, part = prediction.probabilities, prediction.classes, ""
+    views = None
     if truth.ndim == 3:
+        spacing = prediction.source.spacing_mm if prediction.source is not None else None
+        views = make_views(image, truth, decided, spacing)
         plane = _fullest_plane(truth, decided)
         part = f"slice {plane + 1} of {len(truth)}"
         image, probabilities = image[:, plane], probabilities[:, plane]
@@ -113,6 +123,7 @@ def make_picture(
             _show_class(region, threshold, share, region.of(decided))
             for region, threshold, share in zip(space.scored, thresholds, membership, strict=True)
         ),
+        views=views,
     )
     reduced = reduce_picture(picture, max_side_px)
     if reduced is picture:
@@ -180,6 +191,7 @@ def encode_picture(picture: CasePicture, quality: int) -> dict[str, Any]:
             }
             for own in picture.classes
         ],
+        **({"views": picture.views.as_json()} if picture.views is not None else {}),
     }
 
 
@@ -196,6 +208,7 @@ def _decode_picture(stored: Mapping[str, Any]) -> CasePicture:
         image=decode_webp(stored["image"]),
         truth=decode_webp(stored["truth"])[..., 0],
         classes=tuple(_decode_class(own) for own in stored["classes"]),
+        views=VolumeViews.from_json(stored["views"]) if "views" in stored else None,
     )
     shapes = {picture.image.shape[:2], picture.size, *(c.percent.shape for c in picture.classes)}
     if len(shapes) > 1:
@@ -248,20 +261,6 @@ def _show_class(
     percent = (100 * membership).clip(0, 100).astype(np.uint8)
     agreed = np.where(is_decided, percent.clip(min=level), percent.clip(max=level - 1))
     return ShownClass(region=region, threshold=level, percent=agreed.astype(np.uint8))
-
-
-def encode_webp(plane: np.ndarray, **options: object) -> str:
-    """Encode an image (h, w) or (h, w, 3) uint8 as a data URI."""
-    content = io.BytesIO()
-    Image.fromarray(plane).save(content, format="WEBP", **options)
-    return "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode()
-
-
-def decode_webp(uri: str) -> np.ndarray:
-    """Decode a data URI to (h, w, 3) uint8."""
-    content = base64.b64decode(uri.removeprefix("data:image/webp;base64,"), validate=True)
-    with Image.open(io.BytesIO(content), formats=["WEBP"]) as image:
-        return np.asarray(image.convert("RGB"))
 
 
 @dataclass

@@ -10,8 +10,12 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from ushape.evaluation.case_images import decode_webp, encode_webp
-from ushape.evaluation.picture_files import read_picture_files, write_picture_files
+from ushape.evaluation.picture_files import (
+    decode_webp,
+    encode_webp,
+    read_picture_files,
+    write_picture_files,
+)
 from ushape.instances.touching import MAX_COMPARED, MOSTLY_TOUCHING, touching_share
 from ushape.metrics.instance import MANY_OBJECTS, ObjectMatches
 from ushape.transforms.overlay import Color, as_rgb

@@ -1,15 +1,23 @@
-"""Numbered files of pictures in the run folder, which the report reads."""
+"""Numbered files of pictures in the run folder, which the report reads, and data URIs."""
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
+from PIL import Image
 
 from ushape.errors import RunError
 from ushape.io.files import read_sealed_json, write_sealed_json
 
 Picture = TypeVar("Picture")
+
+WEBP_URI = "data:image/webp;base64,"
+"""Beginning of the data URI of a picture."""
 
 
 def write_picture_files(folder: Path, pictures: Iterable[dict[str, Any]]) -> None:
@@ -50,3 +58,30 @@ def _read(path: Path, decode: Callable[[Mapping[str, Any]], Picture]) -> Picture
             code="invalid_picture",
             hint=hint,
         ) from None
+
+
+def encode_webp(plane: np.ndarray, **options: object) -> str:
+    """Encode an image (h, w) or (h, w, 3) uint8 as a data URI."""
+    content = io.BytesIO()
+    Image.fromarray(plane).save(content, format="WEBP", **options)
+    return WEBP_URI + base64.b64encode(content.getvalue()).decode()
+
+
+def decode_webp(uri: str) -> np.ndarray:
+    """Decode a data URI to (h, w, 3) uint8."""
+    content = base64.b64decode(uri.removeprefix(WEBP_URI), validate=True)
+    with Image.open(io.BytesIO(content), formats=["WEBP"]) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def check_webp(uri: Any) -> str:
+    """Return a data URI as it is.
+
+    Raises:
+        ValueError: if it is not one of `encode_webp`.
+        TypeError, AttributeError: if it is not text.
+    """
+    base64.b64decode(uri.removeprefix(WEBP_URI), validate=True)
+    if not uri.startswith(WEBP_URI):
+        raise ValueError("a picture is not stored as WebP")
+    return str(uri)

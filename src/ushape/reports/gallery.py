@@ -6,7 +6,7 @@ import json
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,9 @@ from ushape.transforms.overlay import HIT_COLOR, PREDICTION_COLOR, TRUTH_COLOR, 
 
 MAX_GALLERY_BYTES = 3_600_000
 """Maximum size of all pictures of a page as text."""
+
+MAX_VIEWS_BYTES = 4_000_000
+"""Maximum size of all views of volumes of a page as text, besides its pictures."""
 
 QUALITY_LEVELS = ((512, 80), (384, 75), (320, 70), (256, 60), (192, 50))
 """Longest side in pixels and WebP quality, from the highest to the lowest."""
@@ -55,6 +58,9 @@ class Highlight:
 
     still: str
     """Data URI of a static picture with outlines, for readers without JavaScript."""
+
+    planes: Sequence[tuple[str, str]]
+    """Title and data URI of a projection and two planes of a volume; empty for an image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +99,8 @@ def make_gallery(
         chosen[FALSE_POSITIVE] = max(wrong, key=lambda case: false_positives[case])
     order = [*chosen.values(), *ranked, *(case for case in by_case if case not in dice)]
     ordered = [by_case[case] for case in dict.fromkeys(order)]
-    encoded = _encode_within(ordered, max_bytes)
+    encoded = _encode_within([replace(one, views=None) for one in ordered], max_bytes)
+    _add_views(encoded, ordered)
     place_of = {picture["case"]: number for number, picture in enumerate(encoded)}
     return Gallery(
         pictures=encoded,
@@ -107,11 +114,25 @@ def make_gallery(
                 else f"{count_text(false_positives[case])} pixels are predicted, none is annotated",
                 picture=place_of[case],
                 still=draw_still(by_case[case]),
+                planes=views.planes if (views := by_case[case].views) is not None else (),
             )
             for label, case in chosen.items()
             if case in place_of
         ],
     )
+
+
+def _add_views(encoded: Sequence[dict[str, Any]], pictures: Sequence[CasePicture]) -> None:
+    """Add the views of volumes to the first encoded pictures, as many as fit."""
+    max_bytes = MAX_VIEWS_BYTES
+    for target, picture in zip(encoded, pictures, strict=False):
+        if picture.views is None:
+            continue
+        views = picture.views.as_json()
+        max_bytes -= len(json.dumps(views))
+        if max_bytes < 0:
+            return
+        target["views"] = views
 
 
 def _choose_highlights(ranked: Sequence[str], dice: Mapping[str, float]) -> dict[str, str]:

@@ -201,3 +201,14 @@ def test_image_selection_ignores_empty_cases():
     selection.add([empty], SimpleNamespace(case="x"))
     assert selection.pictures == []
     assert label_error_score([]) == 0
+
+
+def test_pictures_of_volumes_are_stored_with_their_views(tmp_path):
+    truth = np.zeros((3, 20, 24), np.uint8)
+    truth[1, 4:9, 4:9] = 1
+    picture = draw(0.2 + 0.6 * truth[None], truth)
+    assert picture.part == "slice 2 of 3"
+    assert picture.views.numbers == (1, 2, 3)
+    save_pictures(tmp_path, [picture])
+    (loaded,) = load_pictures(tmp_path)
+    assert loaded.views == picture.views

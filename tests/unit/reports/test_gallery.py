@@ -1,7 +1,12 @@
+import json
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from reports import make_case, make_cases
 from ushape.evaluation.scores import dice_by_case
+from ushape.evaluation.volume_views import make_views
 from ushape.labels import LabelSpace
 from ushape.reports.gallery import class_stills, make_gallery
 
@@ -81,3 +86,19 @@ def test_class_stills_of_a_single_class_are_left_to_the_gallery():
     cases = make_cases()
     scores = [score for case in cases for score in case.scores]
     assert class_stills([case.picture for case in cases], scores) == {}
+
+
+def test_make_gallery_keeps_the_views_of_volumes_that_fit(monkeypatch):
+    made = [make_case(f"v{n}", 16, n) for n in range(3)]
+    truth = np.stack([made[0].truth] * 2)
+    views = make_views(truth[None], truth, truth, None)
+    pictures = [replace(case.picture, views=views) for case in made]
+    dice = {"v0": 0.1, "v1": 0.5, "v2": 0.9}
+    gallery = make_gallery(pictures, dice)
+    assert all(picture["views"] == views.as_json() for picture in gallery.pictures)
+    assert [one.planes for one in gallery.highlights] == [views.planes] * 3
+    monkeypatch.setattr(
+        "ushape.reports.gallery.MAX_VIEWS_BYTES", 2 * len(json.dumps(views.as_json()))
+    )
+    kept = make_gallery(pictures, dice).pictures
+    assert [picture["case"] for picture in kept if "views" in picture] == ["v0", "v1"]

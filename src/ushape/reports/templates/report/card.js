@@ -8,11 +8,12 @@ class Card {
     this.body = article.querySelector(".body");
     this.body.replaceChildren(document.getElementById("card-body").content.cloneNode(true));
     this.part = (name) => this.body.querySelector(name);
-    this.slider = this.part("input");
+    this.slider = this.part(".threshold input");
     this.choice = this.part("select");
     this.slider.addEventListener("input", () => this.draw());
     this.choice.addEventListener("change", () => this.reset());
     this.part(".reset").addEventListener("click", () => this.reset());
+    this.part(".scroll-slices").addEventListener("input", () => this.drawSlice());
     this.body.hidden = true;
   }
 
@@ -29,7 +30,38 @@ class Card {
     this.choice.replaceChildren(...picture.classes.map((own, place) => new Option(own.name, place)));
     this.choice.value = this.firstClass();
     this.part(".class-choice").hidden = picture.classes.length < 2;
+    this.showVolume(picture);
     this.reset();
+  }
+
+  /** Shows the slices of a volume, a projection, and the planes across the slices. */
+  showVolume({ views, case: name }) {
+    this.part(".volume").hidden = !views;
+    if (!views) return;
+    const scroll = this.part(".scroll-slices");
+    scroll.max = views.slices.length - 1;
+    scroll.value = views.start;
+    this.part(".proportions").textContent = views.note;
+    const figures = views.planes.map(([title, source]) => {
+      const figure = document.createElement("figure");
+      const image = Object.assign(new Image(), { src: source, alt: `${name}: ${title}, with outlines` });
+      const caption = document.createElement("figcaption");
+      caption.textContent = title;
+      figure.append(image, caption);
+      return figure;
+    });
+    this.part(".planes").replaceChildren(...figures);
+    this.drawSlice();
+  }
+
+  drawSlice() {
+    const { views, case: name } = this.picture;
+    const scroll = this.part(".scroll-slices");
+    const text = `${views.numbers[scroll.valueAsNumber]} of ${views.total}`;
+    this.part(".slice").src = views.slices[scroll.valueAsNumber];
+    this.part(".slice").alt = `${name}: slice ${text}, with outlines`;
+    this.part(".slice-number").value = text;
+    scroll.setAttribute("aria-valuetext", `slice ${text}`);
   }
 
   /** Returns the index of the first annotated class, or else of the first class. */
