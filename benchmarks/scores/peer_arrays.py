@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,32 +16,39 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, kw_only=True)
 class Slices:
-    """Images (C, y, x) and classes (y, x) of a split; the slices of volumes are images."""
+    """Images (C, *S) and classes (*S) of a split; the slices of volumes can be images."""
 
     classes: int
     training: list[tuple[np.ndarray, np.ndarray]]
     validation: list[tuple[np.ndarray, np.ndarray]]
     test: list[np.ndarray]
     lengths: list[int]
-    """Number of slices of each test case; 0 for an image."""
+    """Number of slices of each test case; 0 if it is one image."""
 
 
-def load_slices(path: Path, scale: Callable[[np.ndarray], np.ndarray]) -> Slices:
-    """Load the arrays, with each image scaled by the program's own rule."""
+def load_slices(
+    path: Path, scale: Callable[[np.ndarray], np.ndarray], *, volumes: bool = False
+) -> Slices:
+    """Load the arrays, with each image scaled by the program's own rule.
+
+    Args:
+        volumes: Whether volumes stay whole; otherwise they are divided into slices.
+    """
     parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"train": [], "validation": []}
     test: list[np.ndarray] = []
     lengths = []
     with np.load(path) as arrays:
         for name in sorted(key for key in arrays.files if key.endswith("/image")):
             image = scale(arrays[name].astype(np.float32))
-            images = list(np.moveaxis(image, 1, 0)) if image.ndim == 4 else [image]
+            is_divided = image.ndim == 4 and not volumes
+            images = list(np.moveaxis(image, 1, 0)) if is_divided else [image]
             part = name.partition("/")[0]
             if part == "test":
                 test += images
-                lengths.append(len(images) if image.ndim == 4 else 0)
+                lengths.append(len(images) if is_divided else 0)
                 continue
             mask = arrays[name.replace("/image", "/mask")]
-            parts[part] += list(zip(images, mask if mask.ndim == 3 else [mask], strict=True))
+            parts[part] += list(zip(images, mask if is_divided else [mask], strict=True))
         classes = int(arrays["classes"])
     return Slices(
         classes=classes,
@@ -73,19 +80,27 @@ def standardize(image: np.ndarray) -> np.ndarray:
 
 
 def crop(
-    image: np.ndarray, mask: np.ndarray, side: int, rng: np.random.Generator, *, around: bool
+    image: np.ndarray,
+    mask: np.ndarray,
+    size: Sequence[int],
+    rng: np.random.Generator,
+    *,
+    around: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cut a random square, around a foreground pixel if asked and possible; pad small images."""
-    padding = [(0, max(0, side - length)) for length in mask.shape]
+    """Cut a random window, around a foreground pixel if asked and possible; pad small images."""
+    padding = [(0, max(0, side - length)) for side, length in zip(size, mask.shape, strict=True)]
     if any(after for _, after in padding):
         image, mask = np.pad(image, [(0, 0), *padding], "symmetric"), np.pad(mask, padding)
-    most = [length - side for length in mask.shape]
-    y, x = (int(rng.integers(one + 1)) for one in most)
+    most = np.subtract(mask.shape, size)
+    corner = rng.integers(most + 1)
     if around and mask.any():
         places = np.argwhere(mask)
         middle = places[rng.integers(len(places))]
-        y, x = (int(np.clip(m - side // 2, 0, one)) for m, one in zip(middle, most, strict=True))
-    return image[:, y : y + side, x : x + side], mask[y : y + side, x : x + side]
+        corner = np.clip(middle - np.array(size) // 2, 0, most)
+    window = tuple(
+        slice(start, start + side) for start, side in zip(corner.tolist(), size, strict=True)
+    )
+    return image[:, *window], mask[window]
 
 
 def turned(

@@ -18,12 +18,10 @@ import argparse
 import json
 import math
 import sys
-import time
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,40 +38,12 @@ from peer_arrays import (
     to_unit,
     turned,
 )
+from peer_process import Deadline, one_cycle, read_options, reserve_prediction, save_cases
+from scipy.special import expit, softmax
 from torch import Tensor, nn
 from torch.nn import functional
 
 CROP, TUTORIAL_CROP, BATCH = 256, 96, 8
-
-
-class Deadline:
-    """The wall time of a program.
-
-    Args:
-        started: Time at which its process was started.
-        seconds: Seconds that it has.
-    """
-
-    def __init__(self, started: float, seconds: float):
-        self.end, self._began = started + seconds, time.time()
-
-    def reserve(self, seconds: float) -> None:
-        """Leave time for the prediction after the training."""
-        self.end -= seconds
-
-    @property
-    def progress(self) -> float:
-        """Fraction of the training time that is over; at least 1 at the end."""
-        return (time.time() - self._began) / max(1e-6, self.end - self._began)
-
-
-def one_cycle(progress: float, highest: float, warm_up: float = 0.3) -> float:
-    """Return the learning rate of PyTorch's OneCycleLR at a fraction of the training."""
-    first, last = highest / 25, highest / 25e4
-    if progress < warm_up:
-        return highest + (first - highest) * (1 + math.cos(math.pi * progress / warm_up)) / 2
-    rest = min(1.0, (progress - warm_up) / (1 - warm_up))
-    return last + (highest - last) * (1 + math.cos(math.pi * rest)) / 2
 
 
 def has_bf16() -> bool:
@@ -90,16 +60,7 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 
 Predict = Callable[[np.ndarray], np.ndarray]
-"""Class indices (y, x) of an image (C, y, x)."""
-
-
-def reserve_prediction(deadline: Deadline, predict: Predict, images: list[np.ndarray]) -> None:
-    """Time one prediction, and leave time for all."""
-    began = time.time()
-    largest = max(images, key=lambda image: image.size)
-    predict(largest)
-    each = (time.time() - began) / largest.size
-    deadline.reserve(1.2 * each * sum(image.size for image in images) + 1)
+"""Probabilities (K, *S) of an image (C, *S)."""
 
 
 def train_smp(options: argparse.Namespace, deadline: Deadline, encoder: str) -> Outcome:
@@ -126,12 +87,12 @@ def train_smp(options: argparse.Namespace, deadline: Deadline, encoder: str) -> 
 
     def predict(image: np.ndarray) -> np.ndarray:
         with evaluating(network):
-            return predict_whole(run, image).argmax(0)
+            return softmax(predict_whole(run, image), axis=0)
 
     reserve_prediction(deadline, predict, data.test)
     while (progress := deadline.progress) < 1:
         chosen = rng.integers(len(data.training), size=BATCH)
-        crops = [crop(*data.training[i], CROP, rng, around=False) for i in chosen]
+        crops = [crop(*data.training[i], (CROP, CROP), rng, around=False) for i in chosen]
         images, truth = stack([turned(pair, rng, flips=True) for pair in crops])
         for group in optimizer.param_groups:
             group["lr"] = one_cycle(progress, 1e-3)
@@ -160,10 +121,12 @@ def train_monai(options: argparse.Namespace, deadline: Deadline) -> Outcome:
     """Train MONAI's U-Net as its tutorial unet_training_dict.py does."""
     import monai
 
-    data = load_slices(options.arrays, to_unit)
+    data = load_slices(options.arrays, to_unit, volumes=options.volumes)
     is_binary = data.classes == 2
+    window = tutorial_window(data)
+    batch = BATCH if len(window) == 2 else BATCH // 4
     network = monai.networks.nets.UNet(
-        spatial_dims=2,
+        spatial_dims=len(window),
         in_channels=len(data.test[0]),
         out_channels=1 if is_binary else data.classes,
         channels=(16, 32, 64, 128, 256),
@@ -177,20 +140,19 @@ def train_monai(options: argparse.Namespace, deadline: Deadline) -> Outcome:
     rng, steps, best, best_weights = np.random.default_rng(options.seed), 0, -1.0, None
 
     def predict(image: np.ndarray) -> np.ndarray:
-        window = (TUTORIAL_CROP, TUTORIAL_CROP)
         with evaluating(network):
             inputs = torch.from_numpy(image.astype(np.float32))[None]
             scores = monai.inferers.sliding_window_inference(inputs, window, 4, network)[0].numpy()
-        return (scores[0] > 0).astype(np.uint8) if is_binary else scores.argmax(0)
+        if is_binary:
+            foreground = expit(scores)
+            return np.concatenate([1 - foreground, foreground])
+        return softmax(scores, axis=0)
 
     reserve_prediction(deadline, predict, data.test)
     next_validation = 0.1
     while (progress := deadline.progress) < 1:
-        chosen = np.repeat(rng.integers(len(data.training), size=BATCH // 4), 4)
-        crops = [
-            crop(*data.training[i], TUTORIAL_CROP, rng, around=bool(rng.integers(2)))
-            for i in chosen
-        ]
+        chosen = np.repeat(rng.integers(len(data.training), size=max(1, batch // 4)), 4)[:batch]
+        crops = [crop(*data.training[i], window, rng, around=bool(rng.integers(2))) for i in chosen]
         images, truth = stack([turned(pair, rng, flips=False) for pair in crops])
         optimizer.zero_grad()
         loss_of(network(images), truth[:, None]).backward()
@@ -207,13 +169,22 @@ def train_monai(options: argparse.Namespace, deadline: Deadline) -> Outcome:
     return Outcome(predict, data, steps, f"MONAI {monai.__version__}, fp32")
 
 
+def tutorial_window(data: Slices) -> tuple[int, ...]:
+    """Return the size of MONAI's crops: 96 a side, in flat volumes the least multiple of 16."""
+    smallest = np.min([mask.shape for _, mask in data.training], axis=0)
+    if len(smallest) == 2:
+        return TUTORIAL_CROP, TUTORIAL_CROP
+    z, *plane = (min(TUTORIAL_CROP, 16 * math.ceil(length / 16)) for length in smallest)
+    return z, min(plane), min(plane)
+
+
 def validation_dice(predict: Predict, data: Slices, most: int = 20) -> float:
     """Return the mean Dice of up to so many validation images over foreground classes."""
     places = np.unique(np.linspace(0, len(data.validation) - 1, most).round().astype(int))
     scores = []
     for place in places:
         image, truth = data.validation[place]
-        found = predict(image)
+        found = predict(image).argmax(0)
         for index in np.unique(truth[truth > 0]):
             overlap = np.sum((found == index) & (truth == index))
             scores.append(2 * overlap / (np.sum(found == index) + np.sum(truth == index)))
@@ -280,7 +251,7 @@ def train_plain(options: argparse.Namespace, deadline: Deadline) -> Outcome:
         with evaluating(network):
             scores = network(half(image).to(memory_format=torch.channels_last))
             full = functional.interpolate(scores, size=image.shape[1:], mode="bilinear")
-        return full[0].argmax(0).numpy()
+        return full[0].softmax(0).numpy()
 
     reserve_prediction(deadline, predict, data.test)
     while deadline.progress < 1:
@@ -317,31 +288,20 @@ PEERS: dict[str, Callable[[argparse.Namespace, Deadline], Outcome]] = {
 }
 
 
-def save_predictions(outcome: Outcome, path: Path) -> None:
-    """Predict the test images, join the slices of volumes, and save the class indices."""
-    slices = iter(outcome.data.test)
-    found = {}
-    for index, length in enumerate(outcome.data.lengths):
-        own = [outcome.predict(next(slices)).astype(np.uint8) for _ in range(max(1, length))]
-        found[f"{index:05d}"] = np.stack(own) if length else own[0]
-    np.savez(path, **found)
+def predict_cases(outcome: Outcome) -> Iterator[np.ndarray]:
+    """Predict the test images, with the slices of a volume joined: probabilities (K, *S)."""
+    images = iter(outcome.data.test)
+    for length in outcome.data.lengths:
+        own = [outcome.predict(next(images)) for _ in range(max(1, length))]
+        yield np.stack(own, axis=1) if length else own[0]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("peer", choices=PEERS)
-    parser.add_argument("arrays", type=Path)
-    parser.add_argument("found", type=Path)
-    parser.add_argument("--started", type=float, default=time.time())
-    parser.add_argument("--minutes", type=float, required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--weights", type=Path)
-    options = parser.parse_args()
+    options = read_options(PEERS, __doc__)
     torch.manual_seed(options.seed)
     outcome = PEERS[options.peer](options, Deadline(options.started, 60 * options.minutes))
-    save_predictions(outcome, options.found)
+    found = [probabilities.argmax(0).astype(np.uint8) for probabilities in predict_cases(outcome)]
+    save_cases(options.found, found)
     print(json.dumps({"steps": outcome.steps, "note": outcome.note}))
 
 

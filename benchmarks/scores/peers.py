@@ -22,13 +22,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from peer_training import PEERS
-from prepared_data import PreparedData, mean_dice, prepare, read_mask_classes
+from prepared_data import PreparedData, mean_dice, prepare, read_mask_classes, read_numbers
 from speedrun import (
     FailedCommandError,
     Variant,
@@ -47,8 +49,16 @@ OWN = "ushape"
 def main() -> None:
     options = read_options()
     if not options.report:
+        weights = dict(one.split("=", 1) for one in options.weights)
         with checked_out("HEAD", ()) as variant:
-            run_all(variant, options)
+            programs: dict[str, Program] = {}
+            for name in options.peers:
+                if name == OWN:
+                    programs[name] = partial(train_own, variant)
+                else:
+                    label = f"{name} (ImageNet)" if name in weights else name
+                    programs[label] = partial(train_peer, name, weights.get(name))
+            run_all(programs, options)
     print_report(read_results(options.results))
 
 
@@ -66,10 +76,23 @@ def read_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run_all(variant: Variant, options: argparse.Namespace) -> None:
-    """Train what is missing in the file of results, and append each result."""
-    weights = dict(one.split("=", 1) for one in options.weights)
-    peers = {name: weights.get(name) for name in options.peers}
+Program = Callable[[PreparedData, float, int, argparse.Namespace], dict[str, Any]]
+"""Function that trains on a split for some minutes with a seed, and returns scores and facts."""
+
+
+def run_all(
+    programs: Mapping[str, Program],
+    options: argparse.Namespace,
+    *,
+    score: str = "dice",
+    objects: bool = False,
+) -> None:
+    """Train what is missing in the file of results, and append each result.
+
+    Args:
+        score: Key of the score that is printed.
+        objects: Whether the masks of the prepared data number objects.
+    """
     options.work.mkdir(parents=True, exist_ok=True)
     keys = ("data", "minutes", "seed", "peer")
     done = {
@@ -80,26 +103,35 @@ def run_all(variant: Variant, options: argparse.Namespace) -> None:
     for minutes in options.minutes:
         for seed in range(options.seeds):
             for data in options.data:
-                prepared = prepare(data, options.work, seed, options.folder)
-                for peer, file in peers.items():
-                    label = f"{peer} (ImageNet)" if file else peer
+                prepared = prepare(data, options.work, seed, options.folder, objects=objects)
+                for label, train in programs.items():
                     key = (prepared.name, minutes, seed, label)
                     if key in done:
                         continue
                     result = dict(zip(keys, key, strict=True)) | {"load": os.getloadavg()[0]}
                     try:
-                        if peer == OWN:
-                            result["commit"] = variant.commit
-                            result |= train_and_score(
-                                variant, prepared, minutes, seed, options.work
-                            )
-                        else:
-                            result |= train_peer(peer, file, prepared, minutes, seed, options)
+                        result |= train(prepared, minutes, seed, options)
                     except FailedCommandError as error:
                         result["error"] = str(error)
                     append_result(options.results, result)
-                    summary = result.get("error") or f"Dice {result['dice']:.4f}"
+                    summary = result.get("error") or f"{score} {result[score]:.4f}"
                     print(f"{data}, {minutes:g} min, seed {seed}, {label}: {summary}", flush=True)
+
+
+def train_own(
+    variant: Variant,
+    prepared: PreparedData,
+    minutes: float,
+    seed: int,
+    options: argparse.Namespace,
+) -> dict[str, Any]:
+    """Train ushape and return its scores.
+
+    Raises:
+        FailedCommandError: if training or prediction fails.
+    """
+    result = train_and_score(variant, prepared, minutes, seed, options.work)
+    return result | {"commit": variant.commit}
 
 
 def train_peer(
@@ -115,35 +147,61 @@ def train_peer(
     Raises:
         FailedCommandError: if the process fails.
     """
-    arrays = export_arrays(prepared)
-    with tempfile.TemporaryDirectory(prefix="peer-", dir=options.work) as folder:
-        found = Path(folder) / "found.npz"
-        script = Path(__file__).parent / "peer_training.py"
-        started = time.time()
-        command = [options.python, str(script), peer, str(arrays), str(found)]
-        command += ["--started", str(started), "--minutes", f"{minutes:g}", "--seed", str(seed)]
-        command += ["--weights", weights] if weights else []
-        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        ended = subprocess.run(command, env=environment, capture_output=True, text=True)
-        wall_s = time.time() - started
-        if ended.returncode:
-            raise FailedCommandError(" ".join(ended.stderr.strip().splitlines()[-2:])[-400:])
-        with np.load(found) as predicted:
-            pairs = [
-                (
-                    case.group,
-                    read_mask_classes(prepared.folder / case.mask, prepared.values),
-                    predicted[f"{index:05d}"],
-                )
-                for index, case in enumerate(prepared.parts["test"])
-            ]
-        facts = json.loads(ended.stdout.splitlines()[-1])
+    process = PeerProcess(
+        python=options.python,
+        script=Path(__file__).with_name("peer_training.py"),
+        options=("--weights", weights) if weights else (),
+    )
+    found, facts = process.run(peer, prepared, minutes, seed, options.work)
+    pairs = [
+        (case.group, read_mask_classes(prepared.folder / case.mask, prepared.values), classes)
+        for case, classes in zip(prepared.parts["test"], found, strict=True)
+    ]
     dice, case_dice = mean_dice(pairs, len(prepared.values))
-    return {"dice": dice, "case_dice": case_dice, "wall_s": round(wall_s, 1)} | facts
+    return {"dice": dice, "case_dice": case_dice} | facts
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeerProcess:
+    """A script that trains another program, with the Python of its environment."""
+
+    python: str
+    script: Path
+    options: Sequence[str] = ()
+    """Further options of the script."""
+
+    source: Path | None = None
+    """Folder of the package ushape, if the script imports it."""
+
+    def run(
+        self, peer: str, prepared: PreparedData, minutes: float, seed: int, work: Path
+    ) -> tuple[list[np.ndarray], dict[str, Any]]:
+        """Train on a split, and return what was predicted for the test cases, and facts.
+
+        Raises:
+            FailedCommandError: if the process fails.
+        """
+        arrays = export_arrays(prepared)
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        if self.source:
+            environment["PYTHONPATH"] = str(self.source)
+        with tempfile.TemporaryDirectory(prefix="peer-", dir=work) as folder:
+            found = Path(folder) / "found.npz"
+            started = time.time()
+            command = [self.python, str(self.script), peer, str(arrays), str(found)]
+            command += ["--started", str(started), "--minutes", f"{minutes:g}"]
+            command += ["--seed", str(seed), *self.options]
+            ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+            wall_s = time.time() - started
+            if ended.returncode:
+                raise FailedCommandError(" ".join(ended.stderr.strip().splitlines()[-2:])[-400:])
+            with np.load(found) as predicted:
+                cases = [predicted[name] for name in sorted(predicted.files)]
+        return cases, {"wall_s": round(wall_s, 1)} | json.loads(ended.stdout.splitlines()[-1])
 
 
 def export_arrays(prepared: PreparedData) -> Path:
-    """Write images (C, *S) and classes (*S) of the split into one file, and return it."""
+    """Write images (C, *S), classes and objects (*S) of the split into one file, and return it."""
     path = prepared.table.with_suffix(".npz")
     if not path.exists():
         arrays: dict[str, np.ndarray] = {"classes": np.array(len(prepared.values))}
@@ -152,8 +210,12 @@ def export_arrays(prepared: PreparedData) -> Path:
                 name = f"{part}/{index:05d}"
                 arrays[f"{name}/image"] = io.read(prepared.folder / case.image).array
                 if part != "test":
-                    mask = read_mask_classes(prepared.folder / case.mask, prepared.values)
-                    arrays[f"{name}/mask"] = mask
+                    mask = prepared.folder / case.mask
+                    if prepared.are_objects:
+                        arrays[f"{name}/objects"] = read_numbers(mask)
+                        arrays[f"{name}/mask"] = (arrays[f"{name}/objects"] > 0).astype(np.uint8)
+                    else:
+                        arrays[f"{name}/mask"] = read_mask_classes(mask, prepared.values)
         partial = path.with_suffix(".partial.npz")
         np.savez(partial, **arrays)
         partial.rename(path)

@@ -1,9 +1,10 @@
 """Data sets as plain images, masks and tables, which other commits and other programs can read.
 
 The current package reads a data set and states its classes and groups. The images are copied, and
-the masks are written as gray values: 0 and 255, or 0, 1, 2, ... A table for each seed states the
-split, and the groups except those of a stack, which the package treats differently. A benchmark
-that trains with this table compares how programs learn, not how they read data.
+the masks are written as gray values: 0 and 255, or 0, 1, 2, ..., or the numbers of the objects. A
+table for each seed states the split, and the groups except those of a stack, which the package
+treats differently. A benchmark that trains with this table compares how programs learn, not how
+they read data.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from real_data import SETS
 
 import ushape
 from ushape import io
-from ushape.data.preprocessing import read_classes
+from ushape.data.preprocessing import find_true_objects, read_classes
 from ushape.data.scan import DatasetStats, scan_dataset
 from ushape.data.splits import PARTS, SplitConfig, split_dataset
 from ushape.labels import IGNORE, LabelConfig
@@ -70,6 +71,9 @@ class PreparedData:
     parts: Mapping[str, list[PreparedCase]]
     """Cases of each part of the split."""
 
+    are_objects: bool
+    """Whether the masks number objects, which are foreground."""
+
     table: Path
     """Table of the cases with the split."""
 
@@ -79,11 +83,15 @@ class PreparedData:
 
         Older commits take many gray values for soft edges.
         """
+        if self.are_objects:
+            return str(self.table), "--set", "labels.threshold=1"
         values = ",".join(str(value) for value in self.values)
         return str(self.table), "--set", f"labels.values=[{values}]"
 
 
-def prepare(name: str, work: Path, seed: int, data: Path = DATA) -> PreparedData:
+def prepare(
+    name: str, work: Path, seed: int, data: Path = DATA, *, objects: bool = False
+) -> PreparedData:
     """Prepare a data set once, and split it; both are reused if they exist.
 
     Args:
@@ -91,17 +99,19 @@ def prepare(name: str, work: Path, seed: int, data: Path = DATA) -> PreparedData
         work: Folder in which prepared data sets are kept.
         seed: Seed of the split.
         data: Folder of the named sets.
+        objects: Whether masks number the objects: those of a folder `instances/` beside `images/`,
+            if there is one, or else the connected parts of the masks.
 
     Raises:
         UshapeError: if the data cannot be used.
         ValueError: if an image consists of several files or is one page of a file.
     """
-    folder = work / "data" / Path(name).name
+    folder = work / ("objects" if objects else "data") / Path(name).name
     stated, table = folder / "set.json", folder / f"split-{seed}.csv"
     if not (stated.exists() and table.exists()):
-        found = _scan(name, work, data)
+        found = _scan(name, work, data, objects)
         if not stated.exists():
-            _write_files(found, folder)
+            _write_files(found, folder, objects)
         _write_table(found, table, seed)
         values = _values_of(len(found.space.values))
         stated.write_text(json.dumps({"values": values}), encoding="utf-8")
@@ -112,11 +122,16 @@ def prepare(name: str, work: Path, seed: int, data: Path = DATA) -> PreparedData
             case = PreparedCase(image=row["image"], mask=row["mask"], group=row["group"])
             parts[row["split"]].append(case)
     return PreparedData(
-        name=Path(name).name, folder=folder, values=values, parts=parts, table=table
+        name=Path(name).name,
+        folder=folder,
+        values=values,
+        parts=parts,
+        are_objects=objects,
+        table=table,
     )
 
 
-def _scan(name: str, work: Path, data: Path) -> DatasetStats:
+def _scan(name: str, work: Path, data: Path, objects: bool) -> DatasetStats:
     """Return the statistics of a data set, which state its cases, classes and groups."""
     masks: Path | None = None
     if name == CELLS:
@@ -128,7 +143,10 @@ def _scan(name: str, work: Path, data: Path) -> DatasetStats:
         place, masks = data / images, data / own if own else None
     else:
         place = data / "more" / name if name in MORE else Path(name)
-    found = scan_dataset(place, masks, LabelConfig(), workers=inspect_machine("cpu").cores)
+    labels = LabelConfig()
+    if objects and (place / "instances").is_dir():
+        place, masks, labels = place / "images", place / "instances", LabelConfig(threshold=1)
+    found = scan_dataset(place, masks, labels, workers=inspect_machine("cpu").cores)
     found.raise_if_unusable()
     return found
 
@@ -148,7 +166,7 @@ def _names_of(case: Case) -> tuple[str, str]:
     return f"images/{stem}{suffix}", f"masks/{stem}{own}"
 
 
-def _write_files(found: DatasetStats, folder: Path) -> None:
+def _write_files(found: DatasetStats, folder: Path, objects: bool) -> None:
     """Copy the images and write the masks; pixels without a class become background."""
     values = np.array(_values_of(len(found.space.values)), dtype=np.uint8)
     for part in ("images", "masks"):
@@ -157,7 +175,10 @@ def _write_files(found: DatasetStats, folder: Path) -> None:
         image, mask = _names_of(case)
         classes = read_classes(case, found.space)
         assert classes is not None, "cases without a mask are not listed"
-        codes = values[np.where(classes == IGNORE, 0, classes)]
+        if objects:
+            codes = find_true_objects(case, classes, found.space).astype(np.uint16)
+        else:
+            codes = values[np.where(classes == IGNORE, 0, classes)]
         shutil.copyfile(case.image, folder / image)
         encoding = MaskEncoding(suffix=io.suffix_of(folder / mask))
         io.write_mask(folder / mask, codes, encoding, like=folder / image)
@@ -193,22 +214,41 @@ def read_mask_classes(path: Path, values: tuple[int, ...]) -> np.ndarray:
     return classes
 
 
-def score_files(prepared: PreparedData, predictions: Path) -> tuple[float, float]:
+def read_numbers(path: Path) -> np.ndarray:
+    """Read a mask that numbers objects: (*S) integers, 0 for background."""
+    return io.read_mask(path).codes
+
+
+def score_files(prepared: PreparedData, predictions: Path) -> dict[str, float]:
     """Return the mean Dice of the test cases from predicted mask files; see `mean_dice`.
 
     Raises:
         FileNotFoundError: if a case has no prediction.
     """
-    by_stem = {io.stem_of(path): path for path in predictions.iterdir() if io.is_image(path)}
     pairs = []
-    for case in prepared.parts["test"]:
-        stem = io.stem_of(Path(case.image))
-        if stem not in by_stem:
-            raise FileNotFoundError(f"{predictions} has no mask for {case.image}.")
+    for case, path in predicted_files(prepared, predictions):
         truth = read_mask_classes(prepared.folder / case.mask, prepared.values)
-        found = read_mask_classes(by_stem[stem], prepared.values)
-        pairs.append((case.group, truth, found))
-    return mean_dice(pairs, len(prepared.values))
+        pairs.append((case.group, truth, read_mask_classes(path, prepared.values)))
+    dice, case_dice = mean_dice(pairs, len(prepared.values))
+    return {"dice": dice, "case_dice": case_dice}
+
+
+def predicted_files(
+    prepared: PreparedData, predictions: Path, ending: str = ""
+) -> list[tuple[PreparedCase, Path]]:
+    """Return the test cases, each with the predicted file of its name and an ending.
+
+    Raises:
+        FileNotFoundError: if a case has none.
+    """
+    by_stem = {io.stem_of(path): path for path in predictions.iterdir() if io.is_image(path)}
+    found = []
+    for case in prepared.parts["test"]:
+        stem = io.stem_of(Path(case.image)) + ending
+        if stem not in by_stem:
+            raise FileNotFoundError(f"{predictions} has no mask {stem} for {case.image}.")
+        found.append((case, by_stem[stem]))
+    return found
 
 
 def mean_dice(

@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,9 +198,20 @@ def prepare_for_all(
 
 
 def train_and_score(
-    variant: Variant, prepared: PreparedData, minutes: float, seed: int, work: Path
+    variant: Variant,
+    prepared: PreparedData,
+    minutes: float,
+    seed: int,
+    work: Path,
+    *,
+    score: Callable[[PreparedData, Path], dict[str, Any]] = score_files,
+    predict: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train a variant, predict the test cases, and return the scores and the course of training.
+
+    Args:
+        score: Function that returns the scores of the folder of predictions.
+        predict: Further options of `ushape predict`.
 
     Raises:
         FailedCommandError: if training or prediction fails.
@@ -213,18 +224,12 @@ def train_and_score(
         call(variant, [*arguments, "--seed", str(seed), *settings])
         wall_s = time.time() - started
         images = [str(prepared.folder / case.image) for case in prepared.parts["test"]]
-        call(variant, ["predict", str(run), *images, "-o", str(masks)])
-        dice, case_dice = score_files(prepared, masks)
+        call(variant, ["predict", str(run), *images, "-o", str(masks), *predict])
+        scores = score(prepared, masks)
         start_s = (run / "plan.json").stat().st_mtime - started
         curve, steps = read_curve(run / "metrics.csv", start_s)
         shutil.rmtree(run)
-    return {
-        "dice": dice,
-        "case_dice": case_dice,
-        "wall_s": round(wall_s, 1),
-        "steps": steps,
-        "curve": curve,
-    }
+    return {**scores, "wall_s": round(wall_s, 1), "steps": steps, "curve": curve}
 
 
 def call(variant: Variant, arguments: Sequence[str]) -> None:
