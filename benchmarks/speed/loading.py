@@ -70,7 +70,7 @@ def build(folder: Path, masks: Path | None) -> tuple[SegmentationModule, Segment
         stores.append(store)
     class_pixels = np.asarray([facts[i].class_pixels for i in splits.train])
     module = SegmentationModule(plan, stores[1], [case.group for case in stores[1].cases])
-    return module, SegmentationData(plan, stores[0], stores[1], class_pixels, margin=0)
+    return module, SegmentationData(plan, stores[0], stores[1], class_pixels)
 
 
 def seconds_per_step(module: SegmentationModule, batches: Iterable[object]) -> float:

@@ -96,7 +96,7 @@ def test_recipe_training_step_changes_the_weights_and_stays_finite(name, patient
     pixels = np.asarray([facts[i].class_pixels for i in splits.train])
     torch.manual_seed(0)
     module = SegmentationModule(plan, store, [case.group for case in store.cases])
-    data = SegmentationData(plan, store, store, pixels, int(module.network.margin))
+    data = SegmentationData(plan, store, store, pixels)
 
     module.train()
     optimizer = module.configure_optimizers()["optimizer"]
@@ -131,7 +131,7 @@ def test_recipe_unet2015_weights_patches_by_border_and_class(patients):
     store = SampleStore([facts[i].case for i in splits.train], plan.preprocessing, keep=True)
     store.load_all(1)
     pixels = np.asarray([facts[i].class_pixels for i in splits.train])
-    dataset = SegmentationData(plan, store, store, pixels, 20).dataset
+    dataset = SegmentationData(plan, store, store, pixels).dataset
     counts = pixels.sum(axis=0)
     weights = torch.cat([dataset[0, index]["weight"].flatten() for index in range(12)])
     classes = torch.cat([dataset[0, index]["target"][1].flatten() for index in range(12)])

@@ -21,14 +21,13 @@ from ushape.formatting import pluralize
 from ushape.instances.contours import class_styles, drawing_colors
 from ushape.io.files import refuse_existing_output, write_bytes
 from ushape.labels.colors import rgb_text
-from ushape.models import network_sizes
 from ushape.planning.data_settings import apply_data_settings
 from ushape.planning.hardware import inspect_machine
+from ushape.planning.loading import build_patches
 from ushape.planning.plan import Plan
 from ushape.planning.planner import make_plan
 from ushape.planning.recipe import Recipe, with_some_rate
 from ushape.planning.recipes import load_recipe
-from ushape.training.datamodule import SegmentationData
 from ushape.transforms.augment import exaggerate
 from ushape.transforms.border_weights import border_weights, find_objects, separate_touching
 from ushape.transforms.overlay import overlay
@@ -172,9 +171,9 @@ def plan_one_epoch(
 def _draw_preview(plan: Plan, shown: CaseFacts) -> Figure:
     store = SampleStore([shown.case], plan.preprocessing, keep=True)
     store.load_all(1)
-    margin = network_sizes(plan.recipe.network).margin
-    data = SegmentationData(plan, store, store, np.asarray([shown.class_pixels]), margin)
-    patches = [data.dataset[0, index] for index in range(PATCHES)]
+    class_pixels = np.asarray([shown.class_pixels])
+    dataset = build_patches(plan.recipe, plan.preprocessing, store, class_pixels)
+    patches = [dataset[0, index] for index in range(PATCHES)]
 
     figure = Figure(figsize=(2 * COLUMNS, 2.1 * ROWS), layout="constrained")
     cells: list[Axes] = list(figure.subplots(ROWS, COLUMNS).ravel())
@@ -184,6 +183,7 @@ def _draw_preview(plan: Plan, shown: CaseFacts) -> Figure:
     colors = drawing_colors(class_styles(space.names, space.values, plan.encoding))
     _show(cells[0], overlay(sample.image, 0 * sample.classes), "image")
     _show(cells[1], overlay(0 * sample.image, sample.classes, colors, tint=1), "mask")
+    margin = dataset.margin
     inner = tuple(slice(margin, size - margin) for size in plan.patch_shape)
     for cell, patch in zip(cells[2:], patches, strict=False):
         classes = space.decode(patch["target"].numpy())

@@ -109,6 +109,16 @@ def load_cases(
     Args:
         on_read: Receives each image that is read, from several threads.
     """
+    keep = fits_in_memory(facts, preprocessing, dims, memory_bytes)
+    store = SampleStore([fact.case for fact in facts], preprocessing, keep=keep)
+    store.load_all(threads, on_read)
+    return store
+
+
+def fits_in_memory(
+    facts: Sequence[CaseFacts], preprocessing: Preprocessing, dims: int, memory_bytes: float
+) -> bool:
+    """Return whether preprocessed cases fit into a quarter of the main memory."""
     config = preprocessing.config
     if config.shape is not None:
         pixels = float(len(facts) * math.prod(config.shape))
@@ -116,7 +126,4 @@ def load_cases(
         factor = resolved(config.downscale) ** dims
         pixels = sum(sum(fact.class_pixels) for fact in facts) / factor
     bytes_needed = pixels * (2 * preprocessing.channels + 1 + 4 * preprocessing.space.has_distance)
-    keep = bytes_needed < KEEP_SHARE * memory_bytes
-    store = SampleStore([fact.case for fact in facts], preprocessing, keep=keep)
-    store.load_all(threads, on_read)
-    return store
+    return bytes_needed < KEEP_SHARE * memory_bytes

@@ -20,6 +20,7 @@ from ushape.metrics.topology import MAX_TOPOLOGY_PX, MIN_CELL_FRACTION
 from ushape.planning.encoder_weights import describe_encoder, refuse_changed
 from ushape.planning.fingerprint import Fingerprint, take_fingerprint
 from ushape.planning.hardware import Machine
+from ushape.planning.loading import measure_loading_s, waiting_s
 from ushape.planning.plan import Plan
 from ushape.planning.recipe import Recipe
 from ushape.planning.rules import apply_rules
@@ -43,6 +44,9 @@ BASELINE_CASES = 100
 
 PLANNING_SHARE = 0.03
 """Share of the user's minutes that measuring the speed may take."""
+
+LOADING_SHARE = 0.01
+"""Share of the user's minutes that measuring the loading of patches may take."""
 
 FORMAT_SHARE = 0.02
 """Share of the user's minutes that measuring the number formats may take."""
@@ -94,15 +98,9 @@ def make_plan(
     space = space_for(stats.space, recipe)
     start, start_results = describe_start(recipe, fingerprint.channels, space, stats, splits)
     results += start_results
-    is_data = recipe.preprocessing.intensity == "data"
     plan = Plan(
         recipe=recipe,
-        preprocessing=Preprocessing(
-            channels=fingerprint.channels,
-            config=recipe.preprocessing,
-            space=space,
-            normalization=fingerprint.normalization if is_data else None,
-        ),
+        preprocessing=_preprocessing(stats, recipe, fingerprint),
         encoding=_common_encoding(stats),
         machine=machine,
         evaluation_s=sum(result.evaluation_s for result in results),
@@ -117,6 +115,16 @@ def make_plan(
 def space_for(space: LabelSpace, recipe: Recipe) -> LabelSpace:
     """Return the label space with the outputs that the recipe asks for."""
     return replace(space, has_distance=recipe.labels.objects == "distance")
+
+
+def _preprocessing(stats: DatasetStats, recipe: Recipe, fingerprint: Fingerprint) -> Preprocessing:
+    is_data = recipe.preprocessing.intensity == "data"
+    return Preprocessing(
+        channels=fingerprint.channels,
+        config=recipe.preprocessing,
+        space=space_for(stats.space, recipe),
+        normalization=fingerprint.normalization if is_data else None,
+    )
 
 
 def _refuse_empty_training(stats: DatasetStats, splits: Splits) -> None:
@@ -199,7 +207,7 @@ def _measure_time(
     machine: Machine,
     elapsed_s: Callable[[], float],
 ) -> TimeBudget:
-    """Measure a training step and share the user's minutes between training and evaluation."""
+    """Measure a training step and its loading, and share the user's minutes among their uses."""
     assert recipe.train.minutes is not None, "either epochs or minutes are set"
     minutes_s = 60 * recipe.train.minutes
     step_s = measure_step_s(
@@ -208,6 +216,14 @@ def _measure_time(
         space_for(stats.space, recipe),
         machine.device,
         PLANNING_SHARE * minutes_s,
+    )
+    training = set(splits.train)
+    loading_s = measure_loading_s(
+        recipe,
+        _preprocessing(stats, recipe, fingerprint),
+        [fact for fact in stats.facts if fact.case.id in training],
+        machine,
+        LOADING_SHARE * minutes_s,
     )
     shapes = {one.case.id: one.shape for one in stats.case_stats}
     predicted = [shapes[case_id] for case_id in (*splits.validation, *splits.test)]
@@ -221,6 +237,7 @@ def _measure_time(
     parts = 1.0 if recipe.start_from is None else 1 + 2 * TRIAL_SHARE
     return TimeBudget(
         step_s=step_s,
+        waiting_s=waiting_s(loading_s, step_s, resolved(recipe.train.workers)),
         training_s=max(step_s, (minutes_s - before_s - evaluation_s) / parts),
         evaluation_s=evaluation_s,
         before_s=before_s,

@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader
 from ushape.config import resolved
 from ushape.data.batches import EpochBatches, growing_shape
 from ushape.data.cache import SampleStore
-from ushape.data.pixel_weights import PixelWeights
-from ushape.data.sampling import Patch, PatchDataset, build_draw
+from ushape.data.sampling import Patch
 from ushape.models import network_sizes
+from ushape.planning.loading import build_patches
 from ushape.planning.plan import Plan
 from ushape.training.module import SegmentationModule
 
@@ -27,7 +27,6 @@ class SegmentationData(lightning.LightningDataModule):
 
     Args:
         class_pixels: Pixels of each class in the training cases, (cases, classes).
-        margin: Pixels that the network loses on each side.
     """
 
     def __init__(
@@ -36,22 +35,10 @@ class SegmentationData(lightning.LightningDataModule):
         training: SampleStore,
         validation: SampleStore,
         class_pixels: np.ndarray,
-        margin: int,
     ):
         super().__init__()
-        sampling = plan.recipe.sampling
         self.plan, self.validation = plan, validation
-        self.dataset = PatchDataset(
-            training,
-            plan.preprocessing.space,
-            build_draw(sampling, class_pixels, [case.group for case in training.cases]),
-            PixelWeights(plan.recipe.pixel_weights, class_pixels),
-            plan.augment,
-            patch_shape=plan.patch_shape,
-            margin=margin,
-            seed=plan.recipe.seed,
-            reach_px=plan.recipe.labels.reach_px,
-        )
+        self.dataset = build_patches(plan.recipe, plan.preprocessing, training, class_pixels)
 
     def train_dataloader(self) -> DataLoader[Patch]:
         train = self.plan.recipe.train

@@ -145,8 +145,7 @@ def range_test(
         groups = [case.group for case in training.cases]
         module = SegmentationModule(plan, training, groups, encoder_start(plan))
         module.to(device).train()
-        margin = int(module.network.margin)  # type: ignore[arg-type]
-        data = SegmentationData(plan, training, training, class_pixels, margin)
+        data = SegmentationData(plan, training, training, class_pixels)
         optimizer = module.build_optimizer()
         batches = iter(data.train_dataloader())
         losses: list[float] = []

@@ -109,8 +109,7 @@ def fit(
     elif initial is None:
         initial = encoder_start(plan)
     module = SegmentationModule(plan, validation, [one.group for one in validation.cases], initial)
-    margin = int(module.network.margin)  # type: ignore[arg-type]
-    data = SegmentationData(plan, training, validation, class_pixels, margin)
+    data = SegmentationData(plan, training, validation, class_pixels)
     best, log = KeepBest(run), EpochLog(run, on_row)
     pacer = Pacer(module.schedule, budget_s, evaluation_s=plan.evaluation_s)
     callbacks = [best, log, *_pacing(plan, pacer, budget_s, show_bar)]

@@ -364,9 +364,25 @@ def test_duration_fills_the_time_with_epochs():
     assert "Warning" not in result.text
     # Steps that took 2 s in a disturbed measurement: not 12 epochs of 2 steps.
     few, _ = choose_duration(opened, situation(training_s=60.0, step_s=2.0))
-    assert (few.train.epochs, few.train.steps_per_epoch) == (3, 8)
+    assert (few.train.epochs, few.train.steps_per_epoch) == (3, 9)
     slow, _ = choose_duration(opened, situation(training_s=20.0, step_s=30.0))
     assert (slow.train.epochs, slow.train.steps_per_epoch) == (3, 1)
+
+
+def test_duration_counts_the_loading_of_patches_but_not_in_the_validation():
+    opened, _ = plan(recipe=Recipe(train=TrainConfig(minutes=10)))
+    train = replace(opened.train, epochs=None, steps_per_epoch="auto", validation_cases="auto")
+    opened = replace(opened, train=train)
+    known = situation(training_s=300.0, step_s=0.5)
+    budget = TimeBudget(step_s=0.5, waiting_s=0.5, training_s=300.0, evaluation_s=7.0)
+    alone, _ = choose_duration(opened, known)
+    waits, result = choose_duration(opened, replace(known, measure_time=lambda recipe: budget))
+    steps = [one.train.epochs * one.train.steps_per_epoch for one in (alone, waits)]
+    assert steps[1] / steps[0] == pytest.approx(0.5, abs=0.05)
+    # The validation takes as many seconds as before, in half as many steps.
+    assert waits.train.validation_cases == pytest.approx(alone.train.validation_cases, abs=1)
+    assert "1000 ms per step" in result.text
+    assert "a step waits 500.0 ms for its patches" in result.fact
 
 
 def test_duration_warns_if_too_few_steps_fit_and_names_the_minutes():

@@ -32,7 +32,7 @@ def test_segmentation_data_can_be_sent_to_workers_that_are_not_forked(tmp_path):
     settings = ["network.widths=[4,8]", "sampling.patch_shape=[32,32]"]
     plan = ushape.plan(tmp_path / "cells", epochs=1, settings=settings)
     store = SampleStore(discover(tmp_path / "cells").cases, plan.preprocessing, keep=True)
-    data = SegmentationData(plan, store, store, np.full((6, 2), 100), margin=0)
+    data = SegmentationData(plan, store, store, np.full((6, 2), 100))
     copied = pickle.loads(pickle.dumps(data.dataset))
     for index in ((0, 0), (1, 3)):
         np.testing.assert_array_equal(copied[index]["image"], data.dataset[index]["image"])

@@ -17,7 +17,10 @@ class TimeBudget:
     """Measured speed and available time, in seconds."""
 
     step_s: float
-    """One training step alone, with all of its batches."""
+    """One training step alone, with all of its batches, once they are loaded."""
+
+    waiting_s: float = 0.0
+    """Time for which a step waits until its batches are loaded."""
 
     training_s: float
     """Time left for training, validation included."""

@@ -24,8 +24,8 @@ from ushape.planning.timing import (
 MEMORY_SHARE = 0.7
 """Share of the memory that a step is planned to use; the estimate is not an upper bound."""
 
-STEP_OVERHEAD = 1.12
-"""Duration of a step in training relative to one measured alone: loading, averaging, logging."""
+STEP_OVERHEAD = 1.06
+"""Duration of a step in training relative to one measured alone: averaging, logging, callbacks."""
 
 VALIDATION_SHARE = 0.06
 """Share of the training time that is planned for validation."""
@@ -240,7 +240,7 @@ def choose_duration(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleR
     batch_pixels = patches * math.prod(resolved(recipe.sampling.patch_shape))
     shape = recipe.preprocessing.working_shape(data.median_shape)
     working_pixels = data.pixels_per_epoch * math.prod(shape) / math.prod(data.median_shape)
-    # Seconds for the validation of a case, in steps.
+    # Seconds for the validation of a case, in steps that wait for no batch.
     case_steps = FORWARD_SHARE * predicted_pixels(recipe, [shape]) / batch_pixels
     epochs, speed, fact, evaluation_s = train.epochs, "", "the number of epochs is set", 0.0
     shortage = ""
@@ -248,12 +248,16 @@ def choose_duration(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleR
         steps = max(1, math.ceil(working_pixels / batch_pixels))
     else:
         budget = situation.measure_time(recipe)
-        training_s, step_s = budget.training_s, budget.step_s
-        whole_step_s = step_s * STEP_OVERHEAD / (1 - VALIDATION_SHARE)
+        training_s, step_s = budget.training_s, budget.step_s + budget.waiting_s
+        case_steps *= budget.step_s / step_s
+        spent_s = budget.step_s * STEP_OVERHEAD + budget.waiting_s
+        whole_step_s = spent_s / (1 - VALIDATION_SHARE)
         total = training_s / whole_step_s
         epochs, steps = divide_into_epochs(total, training_s, MIN_VALIDATION * case_steps)
         speed = f" at {step_s * 1000:.0f} ms per step ({patches / step_s:.1f} patches/s)"
         fact, evaluation_s = f"{training_s:.0f} s for training", budget.evaluation_s
+        if budget.waiting_s > 0:
+            fact += f"; a step waits {budget.waiting_s * 1000:.1f} ms for its patches"
         shortage = describe_shortage(int(total), whole_step_s, budget)
         if train.steps_per_epoch != AUTO:
             epochs = max(1, round(total / train.steps_per_epoch))

@@ -1,0 +1,97 @@
+"""Training patches of a recipe, and the time to load a batch of them on this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from torch.utils.data import default_collate
+
+from ushape.config import resolved
+from ushape.data.cache import SampleStore, fits_in_memory
+from ushape.data.pixel_weights import PixelWeights
+from ushape.data.preprocessing import Preprocessing
+from ushape.data.sampling import PatchDataset, build_draw
+from ushape.errors import DataError
+from ushape.models import network_sizes
+from ushape.planning.hardware import Machine
+from ushape.planning.recipe import Recipe
+from ushape.planning.timing import typical_s
+from ushape.types import CaseFacts
+
+MEASURED_CASES = 4
+"""Largest number of cases of which patches are loaded to measure the time."""
+
+
+def build_patches(
+    recipe: Recipe, preprocessing: Preprocessing, training: SampleStore, class_pixels: np.ndarray
+) -> PatchDataset:
+    """Return the training patches of a recipe without "auto" values.
+
+    Args:
+        class_pixels: Pixels of each class in the training cases, (cases, classes).
+    """
+    groups = [case.group for case in training.cases]
+    return PatchDataset(
+        training,
+        preprocessing.space,
+        build_draw(recipe.sampling, class_pixels, groups),
+        PixelWeights(recipe.pixel_weights, class_pixels),
+        resolved(recipe.augment),
+        patch_shape=resolved(recipe.sampling.patch_shape),
+        margin=network_sizes(recipe.network).margin,
+        seed=recipe.seed,
+        reach_px=recipe.labels.reach_px,
+    )
+
+
+def measure_loading_s(
+    recipe: Recipe,
+    preprocessing: Preprocessing,
+    training: Sequence[CaseFacts],
+    machine: Machine,
+    limit_s: float,
+) -> float:
+    """Return the typical seconds in which one process loads the batches of a training step.
+
+    Patches of a few training cases are cut, augmented and encoded as in a training. If the cases
+    do not fit into memory, the time includes reading their files.
+
+    Args:
+        recipe: Recipe without "auto" values, except for the numbers of epochs and steps.
+        training: All training cases.
+        limit_s: Seconds that the measurement may take; at least one batch is loaded.
+    """
+    started = time.perf_counter()
+    keep = fits_in_memory(training, preprocessing, recipe.network.dims, machine.main_memory_bytes)
+    step = -(-len(training) // MEASURED_CASES)
+    some = training[::step]
+    store = SampleStore([one.case for one in some], preprocessing, keep=keep)
+    dataset = build_patches(
+        recipe, preprocessing, store, np.asarray([one.class_pixels for one in some])
+    )
+    batches, count = 0, resolved(recipe.train.batch_size)
+
+    def load() -> None:
+        nonlocal batches
+        default_collate([dataset[batches, index] for index in range(count)])
+        batches += 1
+
+    try:
+        store.load_all(machine.cores)
+        seconds = typical_s(load, limit_s - (time.perf_counter() - started))
+    except DataError:
+        return 0.0  # The training loads all cases, and names all that cannot be used.
+    return recipe.train.accumulate_grad_batches * seconds
+
+
+def waiting_s(loading_s: float, step_s: float, workers: int) -> float:
+    """Return how long a step waits for its batches.
+
+    Args:
+        loading_s: Seconds in which one process loads them.
+        step_s: Seconds of the step itself.
+        workers: Number of processes that load while the steps run; 0: the training process loads.
+    """
+    return loading_s if workers == 0 else max(0.0, loading_s / workers - step_s)
