@@ -76,8 +76,8 @@ def test_other_images_are_learned_faster_from_earlier_weights(dishes, source, us
     ended = ushape("train", dishes / "second", "-o", run, "--from", source, *options)
     assert ended.code == 0, ended.error
     decision = json.loads((tmp_path / "run" / "start" / "decision.json").read_text())
-    assert decision["loaded_steps"] == decision["random_steps"] == 12
-    assert decision["loaded_dice"] > decision["random_dice"]
+    assert decision["loaded_steps"] == decision["usual_steps"] == 12
+    assert decision["loaded_dice"] > decision["usual_dice"]
     assert "The training goes on from the trial with the loaded weights." in ended.output
     plan = json.loads((tmp_path / "run" / "plan.json").read_text())
     assert plan["recipe"]["network"]["widths"] == [8, 16, 16]
@@ -146,7 +146,7 @@ def test_training_that_is_killed_at_any_moment_ends_with_the_same_weights(
     run = tmp_path / "killed"
     moments = (
         run / "start" / "loaded" / "checkpoints" / "last.ckpt",
-        run / "start" / "random" / "checkpoints" / "last.ckpt",
+        run / "start" / "usual" / "checkpoints" / "last.ckpt",
         run / "start" / "decision.json",
         run / "checkpoints" / "last.ckpt",
     )
@@ -161,7 +161,7 @@ def test_training_that_is_killed_at_any_moment_ends_with_the_same_weights(
     assert process.returncode == 0, said
     for name in ("model.safetensors", "scores.csv"):
         assert (run / name).read_bytes() == (tmp_path / "straight" / name).read_bytes(), name
-    for folder in ("start/loaded", "start/random", "."):
+    for folder in ("start/loaded", "start/usual", "."):
         dice = [
             [row["validation_dice"] for row in rows_of(base / folder)]
             for base in (run, tmp_path / "straight")

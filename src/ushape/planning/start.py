@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from ushape import config
-from ushape.config import resolved
 from ushape.data.scan import DatasetStats
 from ushape.data.splits import Splits
 from ushape.errors import ConfigError, PlanError, RunError
@@ -25,7 +24,7 @@ from ushape.planning.plan import Plan, StartingWeights
 from ushape.planning.recipe import Recipe
 from ushape.planning.rules.result import RuleResult
 from ushape.planning.run import Run
-from ushape.planning.start_decision import NAMES
+from ushape.planning.start_decision import NAMES, usual_weights
 from ushape.planning.weights import PICKLES, checksum_of_file, read_shapes, read_weights
 
 OTHER_FILE = "Name the folder of a run, or an intact file of weights (.safetensors)."
@@ -172,7 +171,7 @@ def describe_start(
         seen_validation=count_seen(source, stats, splits.validation),
         seen_test=count_seen(source, stats, splits.test),
     )
-    usual = NAMES[resolved(recipe.train.initial_weights)]
+    usual = NAMES[usual_weights(recipe)]
     result = RuleResult(
         text=f"{start.text} A short trial from these weights and one from {usual} decide "
         f"which of them are trained on. {start.warning}".strip(),

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ushape import config
+from ushape.config import resolved
 from ushape.errors import ConfigError, RunError
 from ushape.formatting import pluralize
 from ushape.io.files import read_sealed_json, write_sealed_json
+from ushape.planning.recipe import Recipe
 from ushape.planning.run import Run
 
 TRIAL_SHARE = 0.125
 """Steps of each of the two trials, relative to those of the training that follows."""
 
-Origin = Literal["loaded", "random"]
+Origin = Literal["loaded", "usual"]
 
-NAMES = {"random": "random weights", "generated": "the weights of generated images"}
+UsualWeights = Literal["random", "generated", "encoder"]
+
+NAMES = {
+    "random": "random weights",
+    "generated": "the weights of generated images",
+    "encoder": "the pretrained weights of the encoder",
+}
 """Names of the initial weights with which the loaded ones are compared."""
 
 
@@ -24,36 +32,43 @@ NAMES = {"random": "random weights", "generated": "the weights of generated imag
 class StartDecision:
     """Outcome of the two trials at the beginning of a training."""
 
+    RENAMED: ClassVar = {"random_dice": "usual_dice", "random_steps": "usual_steps"}
+
     loaded_dice: float
     """Validation Dice after the trial from the loaded weights."""
 
-    random_dice: float
-    """Validation Dice after the trial from the initial weights of the plan, random or not."""
+    usual_dice: float
+    """Validation Dice after the trial from the initial weights of a training without --from."""
 
     loaded_steps: int
-    random_steps: int
+    usual_steps: int
     seconds: float
     """Duration of both trials."""
 
-    initial: Literal["random", "generated"] = "random"
+    initial: UsualWeights = "random"
     """Initial weights with which the loaded ones were compared."""
 
     @property
     def taken(self) -> Origin:
         """Weights with which the training goes on; the loaded ones if both are equal."""
-        return "loaded" if self.loaded_dice >= self.random_dice else "random"
+        return "loaded" if self.loaded_dice >= self.usual_dice else "usual"
 
     @property
     def text(self) -> str:
         steps = pluralize(self.loaded_steps, "step")
-        if self.random_steps != self.loaded_steps:
-            steps += f" and {pluralize(self.random_steps, 'step')}"
+        if self.usual_steps != self.loaded_steps:
+            steps += f" and {pluralize(self.usual_steps, 'step')}"
         taken = "the loaded weights" if self.taken == "loaded" else NAMES[self.initial]
         return (
             f"Trials of {steps}: validation Dice {self.loaded_dice:.4f} from the loaded weights, "
-            f"{self.random_dice:.4f} from {NAMES[self.initial]}. The training goes on from the "
+            f"{self.usual_dice:.4f} from {NAMES[self.initial]}. The training goes on from the "
             f"trial with {taken}."
         )
+
+
+def usual_weights(recipe: Recipe) -> UsualWeights:
+    """Return which initial weights a training has that does not start from earlier ones."""
+    return "encoder" if recipe.network.is_pretrained else resolved(recipe.train.initial_weights)
 
 
 def save_decision(run: Run, decision: StartDecision) -> None:

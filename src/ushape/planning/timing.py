@@ -21,6 +21,10 @@ FORWARD_SHARE = 0.25
 """Seconds of a prediction per second of a training step on as many pixels (measured: 119 and 481
 ms for 512 x 512 pixels)."""
 
+FROZEN_SHARE = 0.5
+"""Seconds of a step that does not change the encoder per second of another step; a bit less
+(docs/how-to/imagenet-weights.md)."""
+
 CLEARLY_FASTER = 0.9
 """Share of the time of the usual format that another one may take to be preferred."""
 

@@ -23,7 +23,7 @@ from ushape.io.files import write_bytes
 from ushape.planning.hardware import precision_context
 from ushape.planning.plan import Plan
 from ushape.training.datamodule import SegmentationData
-from ushape.training.module import SegmentationModule, encoder_start
+from ushape.training.module import SegmentationModule
 from ushape.training.optimizers import LR_FACTOR
 
 SMOOTHING = 0.7
@@ -143,7 +143,7 @@ def range_test(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.recipe.seed)
         groups = [case.group for case in training.cases]
-        module = SegmentationModule(plan, training, groups, encoder_start(plan))
+        module = SegmentationModule(plan, training, groups)
         module.to(device).train()
         data = SegmentationData(plan, training, training, class_pixels)
         optimizer = module.build_optimizer()

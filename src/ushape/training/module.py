@@ -38,8 +38,12 @@ class SegmentationModule(lightning.LightningModule):
     Args:
         validation: Cases whose indices `validation_step` receives.
         groups: Group of each validation case.
-        initial: Initial weights by name, of all layers or of some; the others, or all if None, are
-            those that the plan states.
+        initial: Initial weights by name, of all layers or of some; the others are random. None:
+            those that the plan states. Nothing is read for a mapping, even if it is empty.
+
+    Raises:
+        RunError: if the weights that the plan states are missing, damaged, or have changed.
+        PlanError: if they are those of another network.
     """
 
     def __init__(
@@ -60,12 +64,9 @@ class SegmentationModule(lightning.LightningModule):
         )
 
         network = build_model(recipe.network, preprocessing.channels, preprocessing.space.outputs)
-        if initial is None and train.initial_weights == "generated":
-            initial = load_generated_weights(
-                recipe.network, preprocessing.channels, network.state_dict()
-            )
-        if initial is not None:
-            network.load_state_dict({**network.state_dict(), **initial})
+        if initial is None:
+            initial = planned_weights(plan, network.state_dict())
+        network.load_state_dict({**network.state_dict(), **initial})
         self.network: nn.Module = network.to(memory_format=self.layout)  # type: ignore[call-overload]
         self.averaged = AveragedModel(
             self.network, multi_avg_fn=moving_average(resolved(train.ema_decay)), use_buffers=True
@@ -181,8 +182,11 @@ class SegmentationModule(lightning.LightningModule):
         }
 
 
-def encoder_start(plan: Plan) -> dict[str, Tensor] | None:
-    """Return the weights of the encoder that a training starts from; None if all are random.
+def planned_weights(plan: Plan, fresh: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights that a training starts from by name, without those that are random.
+
+    Args:
+        fresh: Random initial values of all tensors of the network.
 
     Raises:
         RunError: if the weights are missing, damaged, or not those of the plan.
@@ -190,7 +194,9 @@ def encoder_start(plan: Plan) -> dict[str, Tensor] | None:
     """
     network, preprocessing = plan.recipe.network, plan.preprocessing
     if not network.is_pretrained:
-        return None
+        if plan.recipe.train.initial_weights == "random":
+            return {}
+        return load_generated_weights(network, preprocessing.channels, fresh)
     if plan.encoder is not None:
         refuse_changed(plan.encoder, network)
     found = read_encoder(network, preprocessing.channels, preprocessing.config.intensity)

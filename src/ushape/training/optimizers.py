@@ -165,6 +165,10 @@ class Schedule:
         """Return whether a pretrained encoder does not change in a step."""
         return step < self.train.encoder_freeze_fraction * self.total_steps
 
+    def frozen_steps(self, step: int) -> int:
+        """Return how many of the steps from this one on do not change a pretrained encoder."""
+        return max(0, math.ceil(self.train.encoder_freeze_fraction * self.total_steps) - step)
+
     def factor(self, step: int) -> float:
         """Return the learning rate relative to the highest one; it is constant after the end."""
         warmup = self.train.warmup_fraction

@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
+from ushape.planning.timing import FROZEN_SHARE
 from ushape.training.optimizers import Schedule
 
 VALIDATION_SHARE = 0.06
@@ -27,6 +28,8 @@ class Pacer(Callback):
         budget_s: Seconds from now until training must have ended; None: no limit.
         evaluation_s: Seconds that the plan reserves for the evaluation after the training. If steps
             take longer than planned, the evaluation will as well, and more time is left for it.
+        has_frozen_steps: Whether the first steps do not change a pretrained encoder, so that they
+            are faster than the others.
     """
 
     TOLERANCE = 0.04
@@ -45,15 +48,19 @@ class Pacer(Callback):
         clock: Callable[[], float] = time.monotonic,
         *,
         evaluation_s: float = 0.0,
+        has_frozen_steps: bool = False,
     ):
         self.schedule, self.budget_s, self.clock = schedule, budget_s, clock
         self.revisions: list[tuple[int, int]] = []
         """Steps at which the number of steps was changed, each with the new number."""
         self._planned_step_s = (budget_s or 0.0) / max(1, schedule.total_steps)
         self._evaluation_s = evaluation_s
+        self.has_frozen_steps = has_frozen_steps
         self._began = clock()
         self._used_before = 0.0
         self._step_times: list[float] = []
+        self._are_frozen = False
+        """Whether the steps that were timed did not change the encoder."""
         self._epoch_steps = 0
         """Number of steps of a whole epoch, once one has ended."""
         self._validation_s: float | None = None
@@ -87,7 +94,7 @@ class Pacer(Callback):
         if step_s is None:
             return None
         remaining = self.schedule.total_steps - trainer.global_step
-        return remaining * (step_s + self._validation_per_step)
+        return remaining * (self._mean_step_s(step_s, trainer) + self._validation_per_step)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._is_training = True
@@ -107,6 +114,9 @@ class Pacer(Callback):
     ) -> None:
         if trainer.global_step > self._last_step:
             now = self.clock()
+            is_frozen = self.has_frozen_steps and self.schedule.freezes_encoder(self._last_step)
+            if is_frozen != self._are_frozen:
+                self._step_times, self._are_frozen = [], is_frozen
             self._step_times.append(now - self._last)
             self._last, self._last_step = now, trainer.global_step
             is_due = self.used_s - self._revised_at > self.EVERY * (self.budget_s or 0.0)
@@ -131,6 +141,19 @@ class Pacer(Callback):
         self._began = self.clock()
         self.revisions = [(int(step), int(total)) for step, total in state_dict["revisions"]]
 
+    def _mean_step_s(self, step_s: float, trainer: Trainer) -> float:
+        """Return the mean duration of the remaining steps, some of which keep the encoder.
+
+        Args:
+            step_s: Mean duration of the latest steps.
+        """
+        remaining = self.schedule.total_steps - trainer.global_step
+        if not self.has_frozen_steps or remaining < 1:
+            return step_s
+        share = min(self.schedule.frozen_steps(trainer.global_step) / remaining, 1.0)
+        whole_s = step_s / FROZEN_SHARE if self._are_frozen else step_s
+        return share * FROZEN_SHARE * whole_s + (1 - share) * whole_s
+
     @property
     def _validation_per_step(self) -> float:
         if self._validation_s is None or not self._epoch_steps:
@@ -154,6 +177,7 @@ class Pacer(Callback):
         if self.budget_s is None or step_s is None or trainer.should_stop:
             return
         remaining = self.schedule.total_steps - trainer.global_step
+        step_s = self._mean_step_s(step_s, trainer)
         fewest, most = self._possible_steps(step_s, trainer.global_step - self._epoch_start)
         possible = min(max(remaining, fewest), most)
         if possible != remaining and abs(possible - remaining) > self.TOLERANCE * remaining:

@@ -43,7 +43,7 @@ from ushape.training.callbacks import (
     removed_run,
 )
 from ushape.training.datamodule import SegmentationData
-from ushape.training.module import SegmentationModule, encoder_start
+from ushape.training.module import SegmentationModule
 from ushape.training.pacer import Pacer
 
 PRECISIONS: dict[str, Any] = {"bf16": "bf16-mixed", "fp32": "32-true", "fp64": "64-true"}
@@ -106,12 +106,17 @@ def fit(
     checkpoint = run.checkpoint_path if resume and run.checkpoint_path.exists() else None
     if checkpoint is not None:
         _refuse_damaged(checkpoint)
-    elif initial is None:
-        initial = encoder_start(plan)
+        initial = {}  # The checkpoint contains all weights.
     module = SegmentationModule(plan, validation, [one.group for one in validation.cases], initial)
     data = SegmentationData(plan, training, validation, class_pixels)
     best, log = KeepBest(run), EpochLog(run, on_row)
-    pacer = Pacer(module.schedule, budget_s, evaluation_s=plan.evaluation_s)
+    train = plan.recipe.train
+    pacer = Pacer(
+        module.schedule,
+        budget_s,
+        evaluation_s=plan.evaluation_s,
+        has_frozen_steps=plan.recipe.network.is_pretrained and train.encoder_freeze_fraction > 0,
+    )
     callbacks = [best, log, *_pacing(plan, pacer, budget_s, show_bar)]
     trainer = _build_trainer(plan, run, callbacks, show_bar)
     with _stop_at_first_interrupt(trainer) as interrupt, _known_warnings():

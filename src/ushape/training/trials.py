@@ -27,6 +27,7 @@ from ushape.planning.start_decision import (
     StartDecision,
     load_decision,
     save_decision,
+    usual_weights,
 )
 from ushape.planning.weights import read_weights, save_weights
 from ushape.training.trainer import FitResult
@@ -70,8 +71,8 @@ def decide_start(
     decision = load_decision(run)
     if decision is None:
         share = None if budget_s is None else budget_s * TRIAL_SHARE / (1 + 2 * TRIAL_SHARE)
-        for origin in ("loaded", "random"):
-            usual = NAMES[resolved(plan.recipe.train.initial_weights)]
+        for origin in ("loaded", "usual"):
+            usual = NAMES[usual_weights(plan.recipe)]
             console.say(f"Trial from {'the loaded weights' if origin == 'loaded' else usual}:")
             _run_trial(plan, run, origin, train, share)
         decision = _compare(plan, run)
@@ -130,15 +131,15 @@ def _keep_initial_weights(plan: Plan, run: Run) -> dict[str, Tensor]:
 
 
 def _compare(plan: Plan, run: Run) -> StartDecision:
-    loaded, random = _trial(run, "loaded"), _trial(run, "random")
-    rows = [trial.load_metrics() for trial in (loaded, random)]
+    loaded, usual = _trial(run, "loaded"), _trial(run, "usual")
+    rows = [trial.load_metrics() for trial in (loaded, usual)]
     return StartDecision(
         loaded_dice=loaded.weight_facts()["validation_dice"],
-        random_dice=random.weight_facts()["validation_dice"],
+        usual_dice=usual.weight_facts()["validation_dice"],
         loaded_steps=int(rows[0][-1]["step"]),
-        random_steps=int(rows[1][-1]["step"]),
+        usual_steps=int(rows[1][-1]["step"]),
         seconds=sum(float(row["seconds"]) for own in rows for row in own),
-        initial=resolved(plan.recipe.train.initial_weights),
+        initial=usual_weights(plan.recipe),
     )
 
 
@@ -146,7 +147,7 @@ def _remove_leftovers(run: Run, decision: StartDecision) -> None:
     """Remove what is not needed after the decision: all weights but those that were taken."""
     folder = run.start_decision_path.parent
     (folder / "initial.safetensors").unlink(missing_ok=True)
-    for origin in ("loaded", "random"):
+    for origin in ("loaded", "usual"):
         trial = _trial(run, origin)
         shutil.rmtree(trial.checkpoint_path.parent, ignore_errors=True)
         if origin != decision.taken:

@@ -7,7 +7,7 @@ import pytest
 
 from ushape import config
 from ushape.data.splits import SplitConfig
-from ushape.errors import ConfigError, PlanError
+from ushape.errors import ConfigError, PlanError, UshapeError
 from ushape.instances.label import ObjectConfig
 from ushape.labels import LabelConfig, LabelSpace
 from ushape.models import build_model
@@ -536,6 +536,25 @@ def test_encoder_is_taken_for_photographs_if_its_weights_are_installed(monkeypat
         mine = Recipe(network=NetworkConfig(**changes))
         assert plan(photographs, recipe=mine)[0].network.encoder == "none"
     assert plan(replace(photographs, median_shape=(512, 40)))[0].network.encoder == "none"
+
+
+def test_encoder_weights_of_the_user_are_used_or_refused(monkeypatch):
+    known = EncoderWeights(name="imagenet", origin="p 1", checksum="ab", license="Apache-2.0")
+    monkeypatch.setattr(encoder_weights, "_installed_file", lambda: Path("weights.pth"))
+    monkeypatch.setattr(rules.encoder, "describe_encoder", lambda network: known)
+    network = plan(recipe=Recipe(network=NetworkConfig(encoder_weights="imagenet")))[0].network
+    assert (network.encoder, network.encoder_weights) == ("efficientnet_lite0", "imagenet")
+    volumes = replace(DATA, median_shape=(24, 200, 180))
+    for data, code, changes in (
+        (volumes, "dimensions_mismatch", {}),
+        (DATA, "settings_conflict", {"encoder": "none"}),
+        (DATA, "settings_conflict", {"stem": 1}),
+        (DATA, "settings_conflict", {"widths": (8, 16)}),
+    ):
+        mine = NetworkConfig(encoder_weights="imagenet", **changes)
+        with pytest.raises(UshapeError) as caught:
+            plan(data, recipe=Recipe(network=mine))
+        assert caught.value.code == code
 
 
 def test_encoder_with_random_weights_can_be_asked_for():

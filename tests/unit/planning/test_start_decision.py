@@ -2,19 +2,36 @@
 
 from codes import raises_code
 from ushape.errors import RunError
+from ushape.models.config import NetworkConfig
+from ushape.planning.recipe import Recipe, TrainConfig
 from ushape.planning.run import Run
-from ushape.planning.start_decision import StartDecision, load_decision, save_decision
+from ushape.planning.start_decision import (
+    StartDecision,
+    load_decision,
+    save_decision,
+    usual_weights,
+)
 
 
 def test_decision_takes_the_higher_dice_and_the_loaded_weights_if_equal(tmp_path):
-    numbers = {"loaded_steps": 20, "random_steps": 20, "seconds": 3.5}
-    for loaded, random, taken in ((0.5, 0.4, "loaded"), (0.4, 0.5, "random"), (0, 0, "loaded")):
-        decision = StartDecision(loaded_dice=loaded, random_dice=random, **numbers)
+    numbers = {"loaded_steps": 20, "usual_steps": 20, "seconds": 3.5}
+    for loaded, usual, taken in ((0.5, 0.4, "loaded"), (0.4, 0.5, "usual"), (0, 0, "loaded")):
+        decision = StartDecision(loaded_dice=loaded, usual_dice=usual, **numbers)
         assert decision.taken == taken
-        ending = {"loaded": "the loaded weights", "random": "random weights"}[taken]
+        ending = {"loaded": "the loaded weights", "usual": "random weights"}[taken]
         assert decision.text.endswith(f"from the trial with {ending}.")
         save_decision(Run(tmp_path), decision)
         assert load_decision(Run(tmp_path)) == decision
     (tmp_path / "start" / "decision.json").write_text('{"loaded_dice": 1}')
     with raises_code(RunError, "damaged_run"):
         load_decision(Run(tmp_path))
+
+
+def test_usual_weights_of_a_network_with_a_pretrained_encoder():
+    train = TrainConfig(initial_weights="random")
+    network = NetworkConfig(encoder="efficientnet_lite0", encoder_weights="imagenet")
+    assert usual_weights(Recipe(train=train, network=network)) == "encoder"
+    assert usual_weights(Recipe(train=train)) == "random"
+    numbers = {"loaded_steps": 20, "usual_steps": 20, "seconds": 3.5}
+    decision = StartDecision(loaded_dice=0.4, usual_dice=0.5, initial="encoder", **numbers)
+    assert decision.text.endswith("trial with the pretrained weights of the encoder.")

@@ -92,6 +92,23 @@ def test_pacer_leaves_time_for_the_first_validation_when_it_extends():
     assert pacer.used_s <= 100.5
 
 
+@pytest.mark.parametrize(("frozen_s", "steps"), [(0.5, 100), (0.4, 110), (0.7, 88)])
+def test_pacer_knows_that_steps_without_the_encoder_are_faster(frozen_s, steps):
+    frozen = TrainConfig(schedule="cosine", encoder_freeze_fraction=0.4)
+    clock, schedule = FakeClock(), Schedule(frozen, 100)
+    pacer = Pacer(schedule, 80.0, clock, has_frozen_steps=True)
+
+    def step_s(step):
+        return frozen_s if schedule.freezes_encoder(step) else 1.0
+
+    # 40 steps of half a second and 60 of a second are expected at first.
+    trainer = train(pacer, clock, step_s, until=30)
+    assert schedule.total_steps == pytest.approx(100 * 0.5 / frozen_s, rel=0.06)
+    train(pacer, clock, step_s, trainer=trainer)
+    assert 76 <= pacer.used_s <= 81
+    assert trainer.global_step == pytest.approx(steps, abs=3)
+
+
 def test_pacer_ends_in_time_if_steps_suddenly_take_twenty_times_as_long():
     clock, schedule = FakeClock(), schedule_of(200)
     pacer = Pacer(schedule, 100.0, clock)

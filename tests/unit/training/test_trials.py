@@ -56,13 +56,13 @@ def run(tmp_path):
     return Run.create(tmp_path / "run")
 
 
-@pytest.mark.parametrize(("dice", "taken"), [((0.75, 0.5), "loaded"), ((0.25, 0.5), "random")])
+@pytest.mark.parametrize(("dice", "taken"), [((0.75, 0.5), "loaded"), ((0.25, 0.5), "usual")])
 def test_decide_start_takes_the_better_trial_and_keeps_its_weights_only(plan, run, dice, taken):
     train = FakeTraining(dice)
     decision = decide_start(plan, run, train, 100.0, QUIET)
     assert decision.taken == taken
     assert (decision.loaded_steps, decision.seconds) == (40, 5.0)
-    assert [name for name, _, _ in train.calls] == ["loaded", "random"]
+    assert [name for name, _, _ in train.calls] == ["loaded", "usual"]
     assert train.calls[0][1] is not None
     assert train.calls[1][1] is None
     assert weights_after_trials(run, decision)["a"].item() == max(dice)
@@ -84,7 +84,7 @@ def test_a_trial_that_has_ended_is_not_repeated(plan, run):
         pass
 
     def die(plan, folder, initial, budget_s):
-        if folder.folder.name == "random":
+        if folder.folder.name == "usual":
             raise Killed
         return first(plan, folder, initial, budget_s)
 
@@ -93,7 +93,7 @@ def test_a_trial_that_has_ended_is_not_repeated(plan, run):
         decide_start(plan, run, die, None, QUIET)
     second = FakeTraining([0.5])
     assert decide_start(plan, run, second, None, QUIET).loaded_dice == 0.75
-    assert [name for name, _, _ in second.calls] == ["random"]
+    assert [name for name, _, _ in second.calls] == ["usual"]
 
 
 def test_an_interrupted_trial_begins_again(plan, run):

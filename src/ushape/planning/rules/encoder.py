@@ -35,20 +35,31 @@ def choose_encoder(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
     """Choose the pretrained encoder for color photographs if its weights are installed.
 
     Raises:
-        PlanError: if the recipe asks for an encoder, but the images are volumes.
+        PlanError: if the recipe asks for an encoder, but the images are volumes, or names weights
+            for it, but no encoder.
+        ConfigError: if another setting of the network does not fit the encoder.
         RunError: if the weights that the recipe names are missing.
     """
     network, data = recipe.network, situation.data
-    if network.has_encoder and len(data.median_shape) != 2:
+    is_stated = network.encoder_weights not in (AUTO, "none")
+    if is_stated and network.encoder == "none":
         raise PlanError(
-            f"network.encoder is {network.encoder}, which takes 2D images, but the images have "
-            f"{len(data.median_shape)} axes.",
+            f"network.encoder_weights is {network.encoder_weights}, but network.encoder is none.",
+            code="settings_conflict",
+            hint="Leave out one of them, or use network.encoder=efficientnet_lite0. With --from, "
+            "the network is that of the earlier run.",
+        )
+    is_asked = network.has_encoder or is_stated
+    if is_asked and len(data.median_shape) != 2:
+        raise PlanError(
+            "The recipe asks for an encoder with network.encoder or network.encoder_weights, which "
+            f"takes 2D images, but the images have {len(data.median_shape)} axes.",
             code="dimensions_mismatch",
-            hint="Use network.encoder=none for volumes.",
+            hint="Leave out both settings for volumes.",
         )
     weights = resolve_name(network.encoder_weights)
     fits = _fits(recipe, situation)
-    is_taken = network.has_encoder or (fits and weights != "none")
+    is_taken = is_asked or (fits and weights != "none")
     if not is_taken:
         recipe = change(recipe, "network", encoder="none", encoder_weights="none")
         return recipe, _describe_none(network, situation, fits=fits)
@@ -56,8 +67,7 @@ def choose_encoder(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
     widths = ENCODER_WIDTHS if network.widths == AUTO else network.widths
     decoder = network.decoder_widths or DECODER_WIDTHS[: len(widths) - 1]
     chosen = replace(
-        network,
-        encoder=name,
+        replace(network, encoder=name),  # Settings that do not fit the encoder are refused.
         encoder_weights=weights,
         widths=widths,
         decoder_widths=decoder,
@@ -68,7 +78,7 @@ def choose_encoder(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
     start = "random weights" if found is None else f"the weights of {found.text}"
     return replace(recipe, network=chosen), RuleResult(
         text=f"Encoder: {NAMES[name]}, starting from {start}.",
-        fact="set by the recipe" if network.has_encoder else "the images are color photographs",
+        fact="set by the recipe" if is_asked else "the images are color photographs",
         alternative="network.encoder=none",
         source=SOURCE,
     )

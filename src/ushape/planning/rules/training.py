@@ -15,6 +15,7 @@ from ushape.planning.recipe import Recipe
 from ushape.planning.rules.result import RuleResult, Situation, TimeBudget, change
 from ushape.planning.timing import (
     FORWARD_SHARE,
+    FROZEN_SHARE,
     Format,
     formats_of,
     predicted_pixels,
@@ -250,7 +251,9 @@ def choose_duration(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleR
         budget = situation.measure_time(recipe)
         training_s, step_s = budget.training_s, budget.step_s + budget.waiting_s
         case_steps *= budget.step_s / step_s
-        spent_s = budget.step_s * STEP_OVERHEAD + budget.waiting_s
+        frozen = train.encoder_freeze_fraction * recipe.network.is_pretrained
+        spent_s = budget.step_s * (1 - frozen * (1 - FROZEN_SHARE)) * STEP_OVERHEAD
+        spent_s += budget.waiting_s
         whole_step_s = spent_s / (1 - VALIDATION_SHARE)
         total = training_s / whole_step_s
         epochs, steps = divide_into_epochs(total, training_s, MIN_VALIDATION * case_steps)
