@@ -10,6 +10,11 @@ from ushape.models import build_model
 from ushape.models.config import NetworkConfig
 
 SMALL = {"widths": (4, 6, 8)}
+COARSE_Z = {
+    "dims": 3,
+    "strides": ((1, 2, 2), (2, 2, 2)),
+    "kernels": ((1, 3, 3), (3, 3, 3), (3, 3, 3)),
+}
 FORMS = [
     NetworkConfig(**SMALL, norm=norm, **extra)
     for norm, extra in itertools.chain(
@@ -22,6 +27,9 @@ FORMS = [
         (("batch", {"up": "bilinear_3x3", "padding": "valid", "bias": "always"}),),
         (("batch", {"decoder_widths": (3, 5), "deep_supervision": 1}),),
         (("none", {"convolutions": 3, "decoder_convolutions": 1, "center_convolutions": 1}),),
+        (("batch", {**COARSE_Z, "down": down}) for down in ("max_pool", "stride")),
+        (("none", {**COARSE_Z, "up": up}) for up in ("nearest", "bilinear", "bilinear_3x3")),
+        (("instance", {**COARSE_Z, "stem": (1, 2, 2), "deep_supervision": 1}),),
     )
 ]
 
@@ -97,7 +105,7 @@ def test_network_keeps_no_state_after_refusing_an_image(network):
     with pytest.raises(PlanError) as caught:
         network(torch.zeros(1, 2, *[side + 1] * network.config.dims))
     assert caught.value.code == "illegal_size"
-    assert str(network.legal_size(side + 1)) in caught.value.hint
+    assert str(network.legal_shape([side + 1] * network.config.dims)[0]) in caught.value.hint
     assert torch.equal(network(image), before)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from torch.utils.data import Sampler
 
@@ -19,20 +19,23 @@ SMALLEST_PX = {2: 64, 3: 32}
 
 
 def growing_shape(
-    progress: float, whole: tuple[int, ...], legal_size: Callable[[int], int]
+    progress: float,
+    whole: tuple[int, ...],
+    legal_shape: Callable[[Sequence[int]], tuple[int, ...]],
 ) -> tuple[int, ...]:
     """Return the size of growing patches after a fraction of the steps, in pixels.
 
     Args:
         whole: Size at the end of the training.
-        legal_size: Returns the smallest size that the network takes and that is not smaller.
+        legal_shape: Returns the smallest size that the network takes and that is not smaller.
 
     Source:
         Fischer et al. 2024 (Progressive Growing of Patch Size), arXiv 2407.07853.
     """
     part = next((part for end, part in STAGES if progress < end), 1)
     least = SMALLEST_PX[len(whole)]
-    return tuple(min(size, legal_size(max(least, size // part))) for size in whole)
+    legal = legal_shape([max(least, size // part) for size in whole])
+    return tuple(map(min, whole, legal))
 
 
 class EpochBatches(Sampler[list[PatchKey]]):

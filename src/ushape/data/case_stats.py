@@ -75,6 +75,9 @@ class CaseStats:
 
     channels: int = 0
     shape: tuple[int, ...] = ()
+    spacing_mm: tuple[float, ...] | None = None
+    """Spacing along each axis of S; None if the file does not state it."""
+
     mask_shape: tuple[int, ...] = ()
     dtype: str = ""
     low: float = 0.0
@@ -212,6 +215,7 @@ def scan_case(case: Case) -> CaseStats:
         checksums=case_checksums(case),
         channels=image.shape[0],
         shape=image.shape[1:],
+        spacing_mm=stored.spacing_mm if stored.array.ndim == image.ndim else None,
         mask_shape=codes.shape,
         dtype=str(image.dtype),
         low=low,

@@ -59,6 +59,11 @@ class PreprocessingConfig:
     """Factor by which images are reduced along each axis, such as 1.5. auto: 1, or more if patches
     would show too little of an image, or if its pixels would be seen too rarely."""
 
+    spacing_mm: tuple[float, ...] | Literal["auto"] | None = "auto"
+    """Spacing of the voxels of a volume along z, y and x, by which the network is planned; only the
+    ratios matter. auto: the median of the training files, if all of them state it; null: voxels
+    are taken for cubes."""
+
     intensity: Literal["auto", "data", "image", "group", "min_max"] = "auto"
     """Normalization of intensities. data, image, group: clip, then standardize to mean 0 and
     standard deviation 1, with the statistics of all training images, of each image, or of its
@@ -78,6 +83,13 @@ class PreprocessingConfig:
                 f"preprocessing.shape is {list(self.shape)} and downscale is {self.downscale}.",
                 code="value_out_of_range",
                 hint="Set only one of them; a shape needs at least one pixel, as in [512, 512].",
+            )
+        spacing = self.spacing_mm if isinstance(self.spacing_mm, tuple) else (1.0,)
+        if not spacing or not all(0 < length < math.inf for length in spacing):
+            raise ConfigError(
+                f"preprocessing.spacing_mm is {list(spacing)}.",
+                code="value_out_of_range",
+                hint="Give a length above 0 for each axis, as in [5, 0.7, 0.7].",
             )
         low, high = self.percentiles
         if not 0 <= low < high <= 100:

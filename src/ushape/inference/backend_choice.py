@@ -21,6 +21,7 @@ from ushape.inference.sliding_window import TileSettings, sliding_window
 from ushape.io.files import read_sealed_json, write_sealed_json
 from ushape.labels import LabelSpace
 from ushape.metrics.overlap import count_overlap, dice, mean_known
+from ushape.models import legal_shape
 from ushape.planning.hardware import Machine
 from ushape.planning.plan import Plan
 from ushape.planning.run import Run
@@ -260,9 +261,12 @@ def _middle_tile(plan: Plan, fact: CaseFacts, module: nn.Module) -> np.ndarray:
 
 def _tile_shape(plan: Plan, module: nn.Module, size: Sequence[int]) -> tuple[int, ...]:
     margin: int = module.margin  # type: ignore[assignment]
-    return tuple(
-        module.legal_size(min(own, tile, LONGEST_TILE_PX) + 2 * margin)  # type: ignore[operator]
-        for own, tile in zip(size, plan.tile_shape, strict=True)
+    return legal_shape(
+        module,
+        [
+            min(own, tile, LONGEST_TILE_PX) + 2 * margin
+            for own, tile in zip(size, plan.tile_shape, strict=True)
+        ],
     )
 
 

@@ -158,6 +158,7 @@ def _open_member(
             name=backend,
             margin=sizes.margin,
             legal_size=sizes.legal_size,
+            legal_shape=sizes.legal_shape,
             load=lambda: open_now(run.load_network(plan)),
             slot=slot,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ushape.errors import PlanError
+from ushape.models import legal_shape
 from ushape.planning.hardware import precision_context
 
 Precision = Literal["bf16", "fp32"]
@@ -36,7 +37,11 @@ class Network(Protocol):
         ...
 
     def legal_size(self, at_least: int) -> int:
-        """Return the smallest legal input size that is not below `at_least`."""
+        """Return the smallest size, legal along every axis, that is not below `at_least`."""
+        ...
+
+    def legal_shape(self, at_least: Sequence[int]) -> tuple[int, ...]:
+        """Return the smallest legal input size along each axis that is not smaller."""
         ...
 
     def logits(self, tiles: Tensor) -> Tensor:
@@ -74,6 +79,9 @@ class TorchNetwork:
 
     def legal_size(self, at_least: int) -> int:
         return int(self.module.legal_size(at_least))  # type: ignore[operator]
+
+    def legal_shape(self, at_least: Sequence[int]) -> tuple[int, ...]:
+        return legal_shape(self.module, at_least)
 
     @torch.inference_mode()
     def logits(self, tiles: Tensor) -> Tensor:
@@ -125,6 +133,7 @@ class LazyNetwork:
     name: str
     margin: int
     legal_size: Callable[[int], int]
+    legal_shape: Callable[[Sequence[int]], tuple[int, ...]]
     load: Callable[[], Network]
     slot: Slot
 
@@ -161,10 +170,11 @@ class BackendOptions:
             )
 
 
-def check_tile_size(legal_size: Callable[[int], int], tiles: Tensor) -> None:
+def check_tile_size(network: object, tiles: Tensor) -> None:
     """Raise PlanError if a size is not legal; exported graphs fail unclearly, or not at all."""
-    for size in tiles.shape[2:]:
-        if (legal := legal_size(size)) != size:
+    shape = tiles.shape[2:]
+    for size, legal in zip(shape, legal_shape(network, shape), strict=True):
+        if legal != size:
             raise PlanError(
                 f"The network cannot process tiles of {' × '.join(map(str, tiles.shape[2:]))} "
                 f"pixels: {size} is not a legal size.",

@@ -14,6 +14,7 @@ import torch
 from ushape.errors import DataError
 from ushape.inference.network import Network
 from ushape.labels import LabelSpace
+from ushape.models import legal_shape
 from ushape.transforms.resampling import mirror_indices, pad_mirrored
 from ushape.transforms.tiling import STRETCH, Blend, Symmetry, TiledAxis, cut_axis, even_tile
 
@@ -151,15 +152,23 @@ def sliding_bands(
 
 def _cut(network: Network, shape: Sequence[int], settings: TileSettings) -> list[TiledAxis]:
     """Return the tiles along each axis, of sizes that are legal for the network."""
-    margin, axes = network.margin, []
+    margin, wanted = network.margin, []
     for place, (size, most) in enumerate(zip(shape, settings.shape, strict=True)):
         if place == 0 and len(shape) == 2:
             most = min(most, max(MIN_TILE, MAX_STRIP_PX // shape[1]))
         tile = even_tile(size, most, _overlap_of(settings, place, most), settings.stretch)
-        tile = network.legal_size(tile + 2 * margin) - 2 * margin
-        # If the number of tiles is the same, tiles of a legal size overlap more than requested.
-        axes.append(cut_axis(size, tile, _overlap_of(settings, place, tile), settings.blend))
-    return axes
+        wanted.append(tile + 2 * margin)
+    legal = legal_shape(network, wanted)
+    if any(symmetry.is_transposed for symmetry in settings.symmetries):
+        *others, y, x = legal  # Each of the two must also be legal along the other axis.
+        *_, x, y = legal_shape(network, (*others, x, y))
+        legal = (*others, y, x)
+    tiles = [size - 2 * margin for size in legal]
+    # If the number of tiles is the same, tiles of a legal size overlap more than requested.
+    return [
+        cut_axis(size, tile, _overlap_of(settings, place, tile), settings.blend)
+        for place, (size, tile) in enumerate(zip(shape, tiles, strict=True))
+    ]
 
 
 def _overlap_of(settings: TileSettings, axis: int, tile: int) -> float:

@@ -5,14 +5,17 @@ A network is an `nn.Module` with two members beside `forward`:
 - `margin`: pixels lost on each side, S' = S - 2 margin;
 - `legal_size(at_least)`: the smallest input size along one axis that is not smaller.
 
-`receptive_field`, in pixels, is optional; the plan mentions it. The planner, training and
+Two more are optional: `legal_shape(at_least)`, the same for each axis of S, of a network whose axes
+differ; and `receptive_field`, in pixels, which the plan mentions. The planner, training and
 prediction ask the network for these sizes and do not depend on its architecture.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,10 +40,25 @@ class NetworkSizes:
     """Pixels lost on each side."""
 
     legal_size: Callable[[int], int]
-    """Returns the smallest legal input size that is not smaller than its argument."""
+    """Returns the smallest size, legal along every axis, that is not smaller than its argument."""
 
-    receptive_field: int | None
-    """Input pixels along one axis that an output pixel depends on; None if not known."""
+    legal_shape: Callable[[Sequence[int]], tuple[int, ...]]
+    """Returns the smallest legal size along each axis that is not smaller than its argument."""
+
+    receptive_field: int | tuple[int, ...] | None
+    """Input pixels along each axis that an output pixel depends on, one number if they are the same
+    along all axes; None if not known."""
+
+
+def legal_shape(network: Any, at_least: Sequence[int]) -> tuple[int, ...]:
+    """Return the smallest legal input size of a network along each axis that is not smaller.
+
+    Args:
+        network: Anything with `legal_size`, and with `legal_shape` if its axes differ.
+    """
+    if hasattr(network, "legal_shape"):
+        return tuple(int(size) for size in network.legal_shape(at_least))
+    return tuple(int(network.legal_size(size)) for size in at_least)
 
 
 def build_model(config: NetworkConfig, in_channels: int, out_channels: int) -> nn.Module:
@@ -89,8 +107,12 @@ def network_sizes(config: NetworkConfig) -> NetworkSizes:
     if config.norm == "auto":
         config = replace(config, norm="none")
     network = build_without_data(config, 1, 1)
-    field = getattr(network, "receptive_field", None)
-    return NetworkSizes(int(network.margin), network.legal_size, field)  # type: ignore[arg-type]
+    return NetworkSizes(
+        margin=int(network.margin),  # type: ignore[arg-type]
+        legal_size=network.legal_size,  # type: ignore[arg-type]
+        legal_shape=partial(legal_shape, network),
+        receptive_field=getattr(network, "receptive_field", None),
+    )
 
 
 def memory_estimate(

@@ -21,6 +21,9 @@ ENCODER_WIDTHS = (16, 24, 40, 112, 320)
 MAX_LEVELS = 16
 """Largest depth of a network, which reduces an image by a factor of 32768."""
 
+PerAxis = tuple[int, ...]
+"""One number for each axis of S."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
@@ -50,11 +53,22 @@ class NetworkConfig:
     """Channels of each level, from fine to coarse. The number of values is the depth. With an
     `encoder`, they are its channels, or the first two to four of them for fewer levels."""
 
-    stem: int | Literal["auto"] = "auto"
-    """Factor by which the first level is coarser than the image. 1: as fine as the image; 2 or 4:
-    blocks of pixels become the channels of one pixel (space to depth), and the last layer predicts
-    all pixels of a block, which makes a step several times faster. auto: 2 if widths are auto and
-    the time is short, otherwise 1."""
+    stem: int | PerAxis | Literal["auto"] = "auto"
+    """Factor by which the first level is coarser than the image, or one factor for each axis, as in
+    [1, 2, 2]. 1: as fine as the image; 2 or 4: blocks of pixels become the channels of one pixel
+    (space to depth), and the last layer predicts all pixels of a block, which makes a step several
+    times faster. auto: 2 if widths are auto and the time is short, otherwise 1; always 1 along an
+    axis whose voxels are at least twice as long as along the others."""
+
+    strides: tuple[PerAxis, ...] | Literal["auto", "equal"] = "auto"
+    """Factors between each level and the next one along each axis, from fine to coarse, as in
+    [[1, 2, 2], [2, 2, 2]]: 2 halves the axis, 1 keeps its size. equal: 2 along all axes. auto:
+    equal, unless the voxels of a volume are clearly longer along one axis or its slices are few."""
+
+    kernels: tuple[PerAxis, ...] | Literal["auto", "equal"] = "auto"
+    """Sizes of the convolutions of each level along each axis, from fine to coarse, as in
+    [[1, 3, 3], [3, 3, 3]]. equal: 3 along all axes. auto: as `strides` require, with 1 along an
+    axis as long as its voxels are at least twice as long as along the others."""
 
     convolutions: int = 2
     """Number of 3 x 3 convolutions in each level of the encoder."""
@@ -109,9 +123,34 @@ class NetworkConfig:
     """Number of additional outputs, on coarser levels of the decoder, that are trained as well."""
 
     @property
-    def stem_factor(self) -> int:
+    def stem_factors(self) -> PerAxis:
         """Pixels along each axis that the stem combines; 1 unless a stem is stated or planned."""
-        return 1 if self.stem == "auto" else self.stem
+        if isinstance(self.stem, tuple):
+            return self.stem
+        return (1 if self.stem == "auto" else self.stem,) * self.dims
+
+    @property
+    def level_strides(self) -> tuple[PerAxis, ...]:
+        """Factors between neighboring levels along each axis; 2 unless stated or planned."""
+        assert self.widths != "auto", "the planner chooses the widths"
+        if isinstance(self.strides, tuple):
+            return self.strides
+        return ((2,) * self.dims,) * (len(self.widths) - 1)
+
+    @property
+    def level_kernels(self) -> tuple[PerAxis, ...]:
+        """Kernel sizes of each level along each axis; 3 unless stated or planned."""
+        assert self.widths != "auto", "the planner chooses the widths"
+        if isinstance(self.kernels, tuple):
+            return self.kernels
+        return ((3,) * self.dims,) * len(self.widths)
+
+    @property
+    def has_equal_axes(self) -> bool:
+        """Whether strides, kernels and stem are the same along all axes."""
+        settings = (self.strides, self.kernels, (self.stem,))
+        own = [one for setting in settings if isinstance(setting, tuple) for one in setting]
+        return all(len(set(one)) == 1 for one in own if isinstance(one, tuple))
 
     @property
     def has_encoder(self) -> bool:
@@ -148,15 +187,52 @@ class NetworkConfig:
             value = getattr(self, name)
             if value is not None:
                 check_range(f"network.{name}", value, 1, 64, hint="2 convolutions are usual.")
-        if self.stem not in ("auto", 1, 2, 4):
-            raise ConfigError(
-                f"network.stem is {self.stem}.",
-                code="value_out_of_range",
-                hint="Use 1, 2, 4, or auto.",
-            )
+        self._check_axes()
         self._check_valid_padding()
         self._check_decoder()
         self._check_encoder()
+
+    def _check_axes(self) -> None:
+        stem = self.stem if isinstance(self.stem, tuple) else (self.stem,)
+        if not stem or not set(stem) <= {"auto", 1, 2, 4}:
+            raise ConfigError(
+                f"network.stem is {self.stem}.",
+                code="value_out_of_range",
+                hint="Use 1, 2, 4, or auto, or one factor for each axis, as in [1, 2, 2].",
+            )
+        levels = None if self.widths == "auto" else len(self.widths)
+        for name, allowed, fewer in (("strides", {1, 2}, 1), ("kernels", {1, 3, 5, 7}, 0)):
+            rows = getattr(self, name)
+            if not isinstance(rows, tuple):
+                continue
+            if not rows or not all(row and set(row) <= allowed for row in rows):
+                raise ConfigError(
+                    f"network.{name} is {[list(row) for row in rows]}.",
+                    code="value_out_of_range",
+                    hint=f"Give one list for each level, with {', '.join(map(str, allowed))} along "
+                    "each axis, as in [[1, 2, 2], [2, 2, 2]] for strides.",
+                )
+            if levels is not None and len(rows) != levels - fewer:
+                raise ConfigError(
+                    f"network.{name} has {len(rows)} entries, but network.widths has {levels}.",
+                    code="level_count_mismatch",
+                    hint="Give kernels of each level, and strides between each level and the next.",
+                )
+
+    def check_dims(self, dims: int) -> None:
+        """Raise ConfigError if settings for each axis do not fit images with so many axes."""
+        for name in ("stem", "strides", "kernels"):
+            value = getattr(self, name)
+            rows = (value,) if name == "stem" else value
+            if isinstance(rows, tuple) and any(
+                isinstance(row, tuple) and len(row) != dims for row in rows
+            ):
+                raise ConfigError(
+                    f"network.{name} is {value}, but the images have {dims} axes.",
+                    code="axis_count_mismatch",
+                    hint=f"Give {dims} numbers for each level, in the order of the axes: y, x in "
+                    "images; z, y, x in volumes.",
+                )
 
     def _check_valid_padding(self) -> None:
         if self.padding == "same":
@@ -173,11 +249,17 @@ class NetworkConfig:
                 code="settings_conflict",
                 hint="With valid convolutions each output covers another area of the image.",
             )
-        if self.stem_factor > 1:
+        if max(self.stem_factors) > 1:
             raise ConfigError(
                 f"network.stem {self.stem} needs network.padding same.",
                 code="settings_conflict",
                 hint="Valid convolutions have no stem: omit network.stem.",
+            )
+        if isinstance(self.strides, tuple) or isinstance(self.kernels, tuple):
+            raise ConfigError(
+                "network.strides and network.kernels need network.padding same.",
+                code="settings_conflict",
+                hint="Valid convolutions lose the same margin along all axes: omit both settings.",
             )
 
     def _check_decoder(self) -> None:
@@ -208,6 +290,10 @@ class NetworkConfig:
             (self.dims == 3, "The encoder takes 2D images: set network.encoder=none for volumes."),
             (self.padding == "valid", "The encoder pads its convolutions: omit network.padding."),
             (self.stem not in ("auto", 2), "Its first level has half the size: omit network.stem."),
+            (
+                isinstance(self.strides, tuple) or isinstance(self.kernels, tuple),
+                "Its strides and kernels are fixed: omit network.strides and network.kernels.",
+            ),
             (
                 widths != "auto" and widths != ENCODER_WIDTHS[: len(widths)],
                 f"Its levels have {list(ENCODER_WIDTHS)} channels: omit network.widths, or give "

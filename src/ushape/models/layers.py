@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -81,28 +81,39 @@ class InstanceNorm(nn.Module):
         )
 
 
-def space_to_depth(x: Tensor, factor: int) -> Tensor:
-    """Move blocks of pixels into channels: (B, C, *S) -> (B, C * factor^dims, *S / factor)."""
-    if x.dim() == 4:
-        return functional.pixel_unshuffle(x, factor)
+def space_to_depth(x: Tensor, factors: Sequence[int]) -> Tensor:
+    """Move blocks of pixels into channels.
+
+    Args:
+        factors: Size of a block along each axis of S.
+
+    Shapes:
+        x: (B, C, *S) -> (B, C * product of factors, *S / factors).
+    """
+    if x.dim() == 4 and len(set(factors)) == 1:
+        return functional.pixel_unshuffle(x, factors[0])
     batch, channels, *shape = x.shape
-    z, y, width = (size // factor for size in shape)
-    blocks = x.reshape(batch, channels, z, factor, y, factor, width, factor)
-    return blocks.permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(batch, -1, z, y, width)
+    coarse = [size // factor for size, factor in zip(shape, factors, strict=True)]
+    pairs = [part for pair in zip(coarse, factors, strict=True) for part in pair]
+    inside = range(3, 3 + len(pairs), 2)
+    order = (0, 1, *inside, *(axis - 1 for axis in inside))
+    return x.reshape(batch, channels, *pairs).permute(order).reshape(batch, -1, *coarse)
 
 
-def depth_to_space(x: Tensor, factor: int) -> Tensor:
+def depth_to_space(x: Tensor, factors: Sequence[int]) -> Tensor:
     """Move channels into blocks of pixels; the inverse of `space_to_depth`.
 
     Source:
         Shi et al. 2016, arXiv 1609.05158 (sub-pixel convolution).
     """
-    if x.dim() == 4:
-        return functional.pixel_shuffle(x, factor)
-    batch, channels, z, y, width = x.shape
-    blocks = x.reshape(batch, channels // factor**3, factor, factor, factor, z, y, width)
-    blocks = blocks.permute(0, 1, 5, 2, 6, 3, 7, 4)
-    return blocks.reshape(batch, -1, z * factor, y * factor, width * factor)
+    if x.dim() == 4 and len(set(factors)) == 1:
+        return functional.pixel_shuffle(x, factors[0])
+    batch, channels, *coarse = x.shape
+    dims = len(coarse)
+    blocks = x.reshape(batch, channels // math.prod(factors), *factors, *coarse)
+    order = [0, 1, *(part for axis in range(2, 2 + dims) for part in (axis + dims, axis))]
+    shape = [size * factor for size, factor in zip(coarse, factors, strict=True)]
+    return blocks.permute(order).reshape(batch, -1, *shape)
 
 
 def build_norm(name: str, channels: int, dims: int) -> nn.Module:
@@ -117,15 +128,17 @@ def build_norm(name: str, channels: int, dims: int) -> nn.Module:
 
 
 class Resize(nn.Module):
-    """Upsampling by a factor of two without parameters."""
+    """Upsampling by a factor for each axis without parameters."""
 
-    def __init__(self, mode: str):
+    def __init__(self, mode: str, factors: Sequence[int]):
         super().__init__()
-        self.mode = mode
+        self.mode, self.factors = mode, tuple(float(factor) for factor in factors)
 
     def forward(self, x: Tensor) -> Tensor:
         align: Any = None if self.mode == "nearest" else True
-        return functional.interpolate(x, scale_factor=2, mode=self.mode, align_corners=align)
+        return functional.interpolate(
+            x, scale_factor=self.factors, mode=self.mode, align_corners=align
+        )
 
 
 def init_he(module: nn.Module) -> None:

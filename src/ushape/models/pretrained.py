@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -35,8 +36,15 @@ def has_generated_weights(config: NetworkConfig) -> bool:
     """
     if config.widths == "auto" or not FEWEST_LEVELS <= len(config.widths) <= len(WIDTHS):
         return False
-    finest = replace(GENERATED_CONFIG, widths=WIDTHS[: len(config.widths)], norm=config.norm)
-    return config == finest and config.norm in ("instance", "batch")
+    finest = replace(
+        GENERATED_CONFIG,
+        widths=WIDTHS[: len(config.widths)],
+        norm=config.norm,
+        strides=config.strides,  # Plans of earlier versions do not state them.
+        kernels=config.kernels,
+    )
+    is_usual = not isinstance(config.strides, tuple) and not isinstance(config.kernels, tuple)
+    return config == finest and is_usual and config.norm in ("instance", "batch")
 
 
 def load_generated_weights(
@@ -66,7 +74,7 @@ def load_generated_weights(
         for name, value in safetensors.torch.load_file(GENERATED).items()
         if not name.startswith("heads.")
     }
-    out_channels = fresh["heads.0.weight"].shape[0] // config.stem_factor**config.dims
+    out_channels = fresh["heads.0.weight"].shape[0] // math.prod(config.stem_factors)
     return transfer_weights(source, fresh, config, in_channels, out_channels).weights
 
 

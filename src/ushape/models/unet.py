@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ushape.errors import PlanError
-from ushape.models.config import NetworkConfig
+from ushape.models.config import NetworkConfig, PerAxis
 from ushape.models.efficientnet import EfficientNetLite0, encoder_field, init_weights
 from ushape.models.layers import (
     ACTIVATIONS,
@@ -29,17 +31,20 @@ from ushape.models.layers import (
 
 
 def build_convolution(
-    config: NetworkConfig, in_channels: int, out_channels: int
+    config: NetworkConfig, in_channels: int, out_channels: int, kernel: PerAxis
 ) -> list[nn.Module]:
-    """Build a 3 x 3 convolution with its norm and activation.
+    """Build a convolution with its norm and activation.
 
     By default it has no bias if a norm follows, because the norm has an offset of its own.
+
+    Args:
+        kernel: Size along each axis, 3 x 3 as a rule.
     """
     convolution = CONVOLUTION[config.dims](
         in_channels,
         out_channels,
-        3,
-        padding=1 if config.padding == "same" else 0,
+        kernel,
+        padding=tuple(size // 2 for size in kernel) if config.padding == "same" else 0,
         bias=config.bias == "always" or config.norm == "none",
     )
     norm = build_norm(config.norm, out_channels, config.dims)
@@ -54,13 +59,19 @@ class Block(nn.Module):
     """
 
     def __init__(
-        self, config: NetworkConfig, in_channels: int, out_channels: int, count: int, dropout: float
+        self,
+        config: NetworkConfig,
+        in_channels: int,
+        out_channels: int,
+        count: int,
+        dropout: float,
+        kernel: PerAxis,
     ):
         super().__init__()
         layers: list[nn.Module] = []
         for index in range(count):
             width = in_channels if index == 0 else out_channels
-            layers += build_convolution(config, width, out_channels)
+            layers += build_convolution(config, width, out_channels, kernel)
             is_last = index == count - 1
             if dropout and is_last != (config.dropout_place == "between"):
                 layers.append(DROPOUT[config.dims](dropout))
@@ -79,6 +90,8 @@ class Block(nn.Module):
 class Encoder(nn.Module):
     """Levels of convolutions, each at half the resolution of the previous one.
 
+    With `strides`, some axes keep their resolution between two levels.
+
     Shapes:
         x: (B, C, *S).
         returns: one (B, widths[i], *S_i) per level, fine to coarse.
@@ -96,9 +109,10 @@ class Encoder(nn.Module):
                 count = config.center_convolutions
             has_dropout = config.dropout_place != "bottom" or level >= coarsest - 1
             dropout = config.dropout if has_dropout else 0.0
-            self.blocks.append(Block(config, in_channels, width, count, dropout))
+            kernel = config.level_kernels[level]
+            self.blocks.append(Block(config, in_channels, width, count, dropout, kernel))
             if level < coarsest:
-                self.downs.append(_build_down(config, width))
+                self.downs.append(_build_down(config, width, config.level_strides[level]))
             in_channels = width
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -108,12 +122,12 @@ class Encoder(nn.Module):
         return features
 
 
-def _build_down(config: NetworkConfig, width: int) -> nn.Module:
+def _build_down(config: NetworkConfig, width: int, stride: PerAxis) -> nn.Module:
     if config.down == "max_pool":
-        return MAX_POOL[config.dims](2)
+        return MAX_POOL[config.dims](stride)
     if config.down == "average_pool":
-        return AVERAGE_POOL[config.dims](2)
-    return CONVOLUTION[config.dims](width, width, 2, stride=2)
+        return AVERAGE_POOL[config.dims](stride)
+    return CONVOLUTION[config.dims](width, width, stride, stride=stride)
 
 
 class UNet(nn.Module):
@@ -126,11 +140,12 @@ class UNet(nn.Module):
         config: Configuration without "auto" values.
 
     Shapes:
-        x: (B, C, *S), every size legal (`legal_size`).
+        x: (B, C, *S), every size legal (`legal_shape`).
         returns: (B, K, *S') logits, S' = S - 2 margin; in training with deep supervision a
             list of logits, fine to coarse.
 
     Raises:
+        ConfigError: if settings for each axis are for another number of axes.
         PlanError: if an input size is not legal; the message names the next legal sizes.
 
     Source:
@@ -142,11 +157,12 @@ class UNet(nn.Module):
         super().__init__()
         assert config.widths != "auto", "the planner chooses the widths"
         assert config.norm != "auto", "the planner chooses the norm"
-        self.config, self.factor = config, config.stem_factor
-        pixels = self.factor**config.dims
+        config.check_dims(config.dims)
+        self.config, self.factors = config, config.stem_factors
+        pixels = math.prod(self.factors)
         self.encoder: Encoder | EfficientNetLite0
         if config.has_encoder:
-            assert self.factor == 2, "the planner sets the stem of a network with an encoder"
+            assert self.factors == (2, 2), "the planner sets the stem of a network with an encoder"
             self.encoder = EfficientNetLite0(
                 in_channels, len(config.widths), fixed_norm=config.is_pretrained
             )
@@ -160,46 +176,53 @@ class UNet(nn.Module):
             for index, width in enumerate(widths)
         )
         self.margin = valid_margin(config)
-        self.receptive_field = receptive_field(config)
+        fields = tuple(receptive_field(config, axis) for axis in range(config.dims))
+        self.receptive_field = fields[0] if len(set(fields)) == 1 else fields
         init_he(self)
         if isinstance(self.encoder, EfficientNetLite0):
             init_weights(self.encoder)
 
     def legal_size(self, at_least: int) -> int:
-        """Return the smallest legal input size that is not smaller, in pixels."""
-        return next_legal_size(self.config, at_least)
+        """Return the smallest input size, in pixels, that is legal along every axis."""
+        return max(self.legal_shape([at_least] * self.config.dims))
+
+    def legal_shape(self, at_least: Sequence[int]) -> tuple[int, ...]:
+        """Return the smallest legal input size along each axis that is not smaller, in pixels."""
+        return tuple(next_legal_size(self.config, size, axis) for axis, size in enumerate(at_least))
 
     def output_size(self, size: int) -> int:
-        """Return the output size for a legal input size, in pixels."""
-        return output_size(self.config, size)
+        """Return the output pixels of a size that is legal along every axis, otherwise 0."""
+        return min(output_size(self.config, size, axis) for axis in range(self.config.dims))
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         self._refuse_illegal(x.shape[2:])
         whole = x.shape[2:]
-        if self.factor > 1 and not self.config.has_encoder:
-            x = space_to_depth(x, self.factor)
+        has_stem = max(self.factors) > 1
+        if has_stem and not self.config.has_encoder:
+            x = space_to_depth(x, self.factors)
         levels = self.decoder(self.encoder(x))  # Coarse to fine.
         logits: Tensor = self.heads[0](levels[-1])
-        if self.factor > 1:
-            logits = depth_to_space(logits, self.factor)
+        if has_stem:
+            logits = depth_to_space(logits, self.factors)
         if self.training and self.config.deep_supervision:
             coarser = zip(list(self.heads)[1:], levels[-2::-1], strict=False)
             return [logits, *(head(level) for head, level in coarser)]
-        shape = tuple(self.output_size(size) for size in whole)
+        shape = tuple(output_size(self.config, size, axis) for axis, size in enumerate(whole))
         if logits.shape[2:] == shape:
             return logits
         mode = LINEAR_MODE[self.config.dims]
         return functional.interpolate(logits, shape, mode=mode, align_corners=False)
 
     def _refuse_illegal(self, shape: tuple[int, ...]) -> None:
-        for size in shape:
-            legal = self.legal_size(size)
+        for axis, size in enumerate(shape):
+            legal = next_legal_size(self.config, size, axis)
             if legal != size:
+                after = next_legal_size(self.config, legal + 1, axis)
                 raise PlanError(
                     f"The network cannot take an image of {' × '.join(map(str, shape))} pixels: "
                     f"{size} is not legal.",
                     code="illegal_size",
-                    hint=f"The next legal sizes are {legal} and {self.legal_size(legal + 1)}.",
+                    hint=f"The next legal sizes are {legal} and {after}.",
                 )
 
 
@@ -221,10 +244,14 @@ class Decoder(nn.Module):
         coarsest = config.widths[-1]
         widths = (*level_widths(config), coarsest)[::-1]
         skips = config.widths[-2::-1]
-        for (coarse, fine), skip in zip(itertools.pairwise(widths), skips, strict=True):
-            up, width = _build_up(config, coarse, fine)
+        levels = reversed(range(len(skips)))
+        for level, (coarse, fine), skip in zip(
+            levels, itertools.pairwise(widths), skips, strict=True
+        ):
+            up, width = _build_up(config, coarse, fine, level)
             self.ups.append(up)
-            self.blocks.append(Block(config, skip + width, fine, count, dropout))
+            kernel = config.level_kernels[level]
+            self.blocks.append(Block(config, skip + width, fine, count, dropout, kernel))
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         levels = []
@@ -251,45 +278,49 @@ def crop_to(x: Tensor, shape: torch.Size) -> Tensor:
     return x
 
 
-def _build_up(config: NetworkConfig, coarse: int, fine: int) -> tuple[nn.Module, int]:
-    """Build the layer that doubles the size, and return it with its output channels."""
+def _build_up(config: NetworkConfig, coarse: int, fine: int, level: int) -> tuple[nn.Module, int]:
+    """Build the layer that enlarges to a level, and return it with its output channels."""
+    stride = config.level_strides[level]
     if config.up == "transposed":
-        return TRANSPOSED[config.dims](coarse, fine, 2, stride=2), fine
+        return TRANSPOSED[config.dims](coarse, fine, stride, stride=stride), fine
     mode = "nearest" if config.up == "nearest" else LINEAR_MODE[config.dims]
     if config.up == "bilinear_3x3":
-        return nn.Sequential(Resize(mode), *build_convolution(config, coarse, fine)), fine
-    return Resize(mode), coarse
+        convolution = build_convolution(config, coarse, fine, config.level_kernels[level])
+        return nn.Sequential(Resize(mode, stride), *convolution), fine
+    return Resize(mode, stride), coarse
 
 
-def output_size(config: NetworkConfig, size: int) -> int:
+def output_size(config: NetworkConfig, size: int, axis: int = 0) -> int:
     """Return the output pixels along one axis, or 0 if the input size is not legal."""
     assert config.widths != "auto"
-    if config.stem_factor > 1:
-        factor, behind = config.stem_factor, replace(config, stem=1, encoder="none")
-        return 0 if size % factor else factor * output_size(behind, size // factor)
-    whole, levels = size, len(config.widths)
+    factor = config.stem_factors[axis]
+    if factor > 1:
+        behind = replace(config, stem=1, encoder="none")
+        return 0 if size % factor else factor * output_size(behind, size // factor, axis)
+    whole, strides = size, [stride[axis] for stride in config.level_strides]
     lost = 2 if config.padding == "valid" else 0
-    center = config.center_convolutions or config.convolutions
-    for level in range(levels):
-        size -= lost * (config.convolutions if level < levels - 1 else center)
-        if size <= 0 or (level < levels - 1 and size % 2):
+    for stride in strides:
+        size -= lost * config.convolutions
+        if size <= 0 or size % stride:
             return 0
-        if level < levels - 1:
-            size //= 2
+        size //= stride
+    size -= lost * (config.center_convolutions or config.convolutions)
+    if size <= 0:
+        return 0
     way_up = config.decoder_convolutions or config.convolutions
     if config.up == "bilinear_3x3":
         way_up += 1
-    for _ in range(levels - 1):
-        size = 2 * size - lost * way_up
+    for stride in reversed(strides):
+        size = stride * size - lost * way_up
         if size <= 0:
             return 0
     return whole if config.output == "stretched" else size
 
 
-def next_legal_size(config: NetworkConfig, at_least: int) -> int:
-    """Return the smallest legal input size that is not smaller, in pixels."""
+def next_legal_size(config: NetworkConfig, at_least: int, axis: int = 0) -> int:
+    """Return the smallest legal input size along one axis that is not smaller, in pixels."""
     size = max(1, at_least)
-    while not output_size(config, size):
+    while not output_size(config, size, axis):
         size += 1
     return size
 
@@ -302,7 +333,7 @@ def valid_margin(config: NetworkConfig) -> int:
     return (size - output_size(config, size)) // 2
 
 
-def receptive_field(config: NetworkConfig) -> int:
+def receptive_field(config: NetworkConfig, axis: int = 0) -> int:
     """Return how many input pixels along one axis an output pixel can depend on."""
     assert config.widths != "auto"
     coarsest = len(config.widths) - 1
@@ -313,11 +344,15 @@ def receptive_field(config: NetworkConfig) -> int:
             cells += 2 * (way_up + (config.up == "bilinear_3x3"))
             cells = cells // 2 + 1 + 2 * (config.up in ("bilinear", "bilinear_3x3"))
         return (cells - 1) * 2 ** (coarsest + 1) + encoder_field(coarsest + 1)
-    if config.stem_factor > 1:
-        return config.stem_factor * receptive_field(replace(config, stem=1))
+    factor = config.stem_factors[axis]
+    if factor > 1:
+        return factor * receptive_field(replace(config, stem=1), axis)
     convolutions = config.convolutions + way_up + (config.up == "bilinear_3x3")
-    seen = 2**coarsest + 2 * (config.center_convolutions or config.convolutions) * 2**coarsest
-    seen += sum(2 * convolutions * 2**level for level in range(coarsest))
-    if config.up in ("bilinear", "bilinear_3x3"):  # Uses neighboring pixels.
-        seen += sum(2 ** (level + 1) for level in range(coarsest))
+    strides = [stride[axis] for stride in config.level_strides]
+    reaches = [kernel[axis] - 1 for kernel in config.level_kernels]
+    units = [math.prod(strides[:level]) for level in range(coarsest + 1)]  # In input pixels.
+    seen = units[-1] * (1 + reaches[-1] * (config.center_convolutions or config.convolutions))
+    seen += sum(r * convolutions * u for r, u in zip(reaches[:-1], units[:-1], strict=True))
+    if config.up in ("bilinear", "bilinear_3x3"):  # Uses neighboring pixels where it enlarges.
+        seen += sum(u for s, u in zip(strides, units[1:], strict=True) if s > 1)
     return seen

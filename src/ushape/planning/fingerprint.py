@@ -92,6 +92,9 @@ class Fingerprint:
     classes: tuple[ClassFacts, ...] = ()
     """Properties of each foreground class, in class order."""
 
+    spacing_mm: tuple[float, ...] | None = None
+    """Median spacing along each axis of S; None unless all files state it."""
+
     numbered_objects: float = 0.0
     """Median number of objects per case, if the masks number them; 0 for masks of classes."""
 
@@ -143,10 +146,19 @@ def take_fingerprint(stats: DatasetStats, training: Collection[str]) -> Fingerpr
         rotates_freely=rotates_freely,
         round_trip_dice=_measure_round_trips(case_stats, stats),
         classes=_measure_classes(case_stats, stats),
+        spacing_mm=_median_spacing(case_stats),
         numbered_objects=_count_numbers(case_stats, stats),
         joined_share=_joined_share(case_stats, stats.space),
         touching_share=_measure_touching(case_stats, stats),
     )
+
+
+def _median_spacing(case_stats: Sequence[CaseStats]) -> tuple[float, ...] | None:
+    """Return the median spacing along each axis of S; None unless all files state one above 0."""
+    stated = [one.spacing_mm for one in case_stats if one.spacing_mm is not None]
+    if len(stated) < len(case_stats) or not all(0 < x < np.inf for one in stated for x in one):
+        return None
+    return tuple(float(length) for length in np.median(stated, axis=0))
 
 
 def _count_numbers(case_stats: Sequence[CaseStats], stats: DatasetStats) -> float:

@@ -181,12 +181,16 @@ def _complete_older(values: dict[str, Any]) -> None:
     recipe = values.get("recipe")
     network = recipe.get("network") if isinstance(recipe, dict) else None
     if isinstance(network, dict):
-        for key, value in {"stem": 1, "encoder": "none", "encoder_weights": "none"}.items():
+        added = {"stem": 1, "encoder": "none", "encoder_weights": "none"}
+        added |= {"strides": "equal", "kernels": "equal"}
+        for key, value in added.items():
             network.setdefault(key, value)
     if isinstance(recipe, dict):
         labels = recipe.setdefault("labels", {})
         if isinstance(labels, dict):
             labels.setdefault("objects", "connected")
+        if isinstance(preprocessing := recipe.get("preprocessing"), dict):
+            preprocessing.setdefault("spacing_mm", None)
     train = recipe.get("train") if isinstance(recipe, dict) else None
     if isinstance(train, dict):
         train.setdefault("initial_weights", "random")
@@ -213,6 +217,10 @@ def _problems_of(plan: Plan) -> Iterator[str]:
     ):
         if shape is not None and (len(shape) != dims or max(shape) > MAX_SIDE):
             yield f"{name} is {list(shape)} for images of {dims} dimensions"
+    try:
+        recipe.network.check_dims(dims)
+    except ConfigError as error:
+        yield error.message
     if any(not -dims <= axis < 0 for axis in recipe.predict.mirror_axes):
         yield f"predict.mirror_axes is {list(recipe.predict.mirror_axes)}"
     if (scaling := preprocessing.normalization) is not None:

@@ -87,8 +87,8 @@ def patch_size(plan: Plan) -> Callable[[float], tuple[int, ...]]:
     whole = plan.patch_shape
     if not plan.recipe.sampling.growing_patches:
         return lambda progress: whole
-    legal_size = network_sizes(plan.recipe.network).legal_size
-    return lambda progress: growing_shape(progress, whole, legal_size)
+    legal_shape = network_sizes(plan.recipe.network).legal_shape
+    return lambda progress: growing_shape(progress, whole, legal_shape)
 
 
 def spread_evenly(count: int, most: int) -> list[int]:

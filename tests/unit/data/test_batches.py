@@ -10,7 +10,7 @@ def fixed(progress):
 
 
 def multiple_of_16(at_least):
-    return -(-at_least // 16) * 16
+    return tuple(-(-size // 16) * 16 for size in at_least)
 
 
 def grow(progress):
@@ -66,7 +66,8 @@ def test_growing_shape_is_never_too_small_or_larger_than_at_the_end(whole, small
 
 def test_growing_shape_is_legal_for_the_network():
     shapes = [
-        growing_shape(step / 10, (272, 272), lambda size: size + size % 3) for step in range(10)
+        growing_shape(step / 10, (272, 272), lambda sizes: [one + one % 3 for one in sizes])
+        for step in range(10)
     ]
     for shape, later in itertools.pairwise(shapes):
         assert shape <= later

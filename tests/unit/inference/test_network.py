@@ -37,7 +37,12 @@ def test_lazy_networks_share_a_slot_and_are_loaded_on_use():
             return Scale(factor)
 
         return LazyNetwork(
-            name="scale", margin=0, legal_size=lambda size: size, load=load, slot=slot
+            name="scale",
+            margin=0,
+            legal_size=lambda size: size,
+            legal_shape=tuple,
+            load=load,
+            slot=slot,
         )
 
     two, three, ones = lazy(2), lazy(3), torch.ones(1, 1, 2, 2)
@@ -52,12 +57,13 @@ def test_lazy_networks_share_a_slot_and_are_loaded_on_use():
 
 
 def test_check_tile_size_names_the_next_legal_size():
-    def multiple_of_8(size):
-        return -(-size // 8) * 8
+    class MultipleOf8:
+        def legal_size(self, at_least):
+            return -(-at_least // 8) * 8
 
-    check_tile_size(multiple_of_8, torch.zeros(1, 1, 16, 8))
+    check_tile_size(MultipleOf8(), torch.zeros(1, 1, 16, 8))
     with raises_code(PlanError, "illegal_size") as error:
-        check_tile_size(multiple_of_8, torch.zeros(1, 1, 16, 9))
+        check_tile_size(MultipleOf8(), torch.zeros(1, 1, 16, 9))
     assert "16" in error.value.hint
 
 

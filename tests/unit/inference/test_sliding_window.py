@@ -96,6 +96,33 @@ def test_sliding_window_equals_the_whole_image_if_tiles_overlap_enough(padding):
         assert np.abs(tiled - whole)[:, 20:-20, 20:-20].max() < 0.02
 
 
+@pytest.mark.parametrize(("average", "columns"), [("none", 36), ("all_8", 36), ("none", 37)])
+def test_sliding_window_with_strides_per_axis_equals_the_whole_volume(average, columns):
+    """Tiles have legal sizes along each axis; z has an odd one, and is not padded."""
+    torch.manual_seed(0)
+    config = NetworkConfig(
+        dims=3,
+        widths=(2, 2),
+        norm="batch",
+        stem=(1, 2, 2),
+        strides=((1, 1, 2),),
+        kernels=((1, 3, 3),) * 2,
+    )
+    module = build_model(config, 1, 1).eval()
+    shapes = []
+    module.register_forward_hook(lambda _, inputs, __: shapes.append(tuple(inputs[0].shape[2:])))
+    network = TorchNetwork(module, torch.contiguous_format)
+    volume = rng.standard_normal((1, 5, 48, columns)).astype(np.float32)
+    whole = predict_image(network, volume, SPACE, settings(5, 48, 48, average=average))
+    assert {shape[0] for shape in shapes} == {5}
+    shapes.clear()
+    tiled = predict_image(network, volume, SPACE, settings(3, 48, 48, overlap=0, average=average))
+    assert {shape[0] for shape in shapes} == {3}  # Overlapping ones: no slice sees another.
+    np.testing.assert_allclose(tiled, whole, atol=1e-5)
+    rows = predict_image(network, volume, SPACE, settings(5, 32, 48, overlap=0.6, average=average))
+    assert np.abs(rows - whole)[:, :, 10:-10, 10:-10].max() < 0.1
+
+
 def test_sliding_window_averages_mirrored_predictions():
     class Leaning(Identity):
         def forward(self, x):

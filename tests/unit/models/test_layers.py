@@ -57,17 +57,26 @@ def test_instance_norm_of_a_single_pixel_is_its_offset():
     assert network(torch.randn(1, 1, 4, 4)).isfinite().all()
 
 
-@pytest.mark.parametrize(("shape", "factor"), [((2, 3, 8, 12), 4), ((2, 3, 4, 6, 8), 2)])
-def test_depth_to_space_is_the_inverse_of_space_to_depth(shape, factor):
+@pytest.mark.parametrize(
+    ("shape", "factors"),
+    [
+        ((2, 3, 8, 12), (4, 4)),
+        ((2, 3, 8, 12), (4, 2)),
+        ((2, 3, 4, 6, 8), (2, 2, 2)),
+        ((2, 3, 5, 6, 8), (1, 2, 4)),
+    ],
+)
+def test_depth_to_space_is_the_inverse_of_space_to_depth(shape, factors):
     x = torch.randn(shape)
-    blocks = space_to_depth(x, factor)
-    coarse = [size // factor for size in shape[2:]]
-    assert list(blocks.shape) == [2, 3 * factor ** len(coarse), *coarse]
-    assert torch.equal(depth_to_space(blocks, factor), x)
+    blocks = space_to_depth(x, factors)
+    coarse = [size // factor for size, factor in zip(shape[2:], factors, strict=True)]
+    assert list(blocks.shape) == [2, 3 * math.prod(factors), *coarse]
+    assert torch.equal(depth_to_space(blocks, factors), x)
 
 
 def test_space_to_depth_orders_a_block_row_by_row():
     x = torch.arange(16.0).reshape(1, 1, 4, 4)
-    assert space_to_depth(x, 2)[0, :, 0, 0].tolist() == [0, 1, 4, 5]
+    assert space_to_depth(x, (2, 2))[0, :, 0, 0].tolist() == [0, 1, 4, 5]
+    assert space_to_depth(x, (1, 2))[0, :, 1, 0].tolist() == [4, 5]
     volume = torch.arange(8.0).reshape(1, 1, 2, 2, 2)
-    assert space_to_depth(volume, 2).flatten().tolist() == list(range(8))
+    assert space_to_depth(volume, (2, 2, 2)).flatten().tolist() == list(range(8))

@@ -69,7 +69,7 @@ def test_gray_image_has_the_features_of_its_three_equal_channels():
     gray, color = network_from(of_levels(3), 1), network_from(of_levels(3), 3)
     image = torch.randn(1, 1, 32, 48)
     found = [
-        network.encoder(space_to_depth(x, 2))
+        network.encoder(space_to_depth(x, (2, 2)))
         for network, x in ((gray, image), (color, image.expand(-1, 3, -1, -1)))
     ]
     torch.testing.assert_close(*found, atol=1e-3, rtol=1e-3)

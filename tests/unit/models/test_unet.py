@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ushape.errors import PlanError
+from codes import raises_code
+from ushape.errors import ConfigError, PlanError
 from ushape.models import build_model
 from ushape.models.config import NetworkConfig
 from ushape.models.layers import space_to_depth
@@ -110,7 +111,7 @@ def test_unet_with_a_stem_is_the_network_of_blocks_of_pixels(dims, block):
     assert outputs.shape == (2, 2, *x.shape[2:])
     # The first pixel of each block, and the last one, along all axes.
     first, last = (slice(None), slice(None)), block**dims - 1
-    channels = inner(space_to_depth(x, block))
+    channels = inner(space_to_depth(x, [block] * dims))
     for offset, number in ((0, 0), (block - 1, last)):
         found = outputs[(*first, *[slice(offset, None, block)] * dims)]
         torch.testing.assert_close(found, channels[:, number :: block**dims])
@@ -122,6 +123,85 @@ def test_unet_with_a_stem_has_coarser_heads_behind_it():
     x = torch.randn(2, 1, 32, 32)
     assert [head.shape for head in network.train()(x)] == [(2, 3, 32, 32), (2, 3, 8, 8)]
     assert network.eval()(x).shape == (2, 3, 32, 32)
+
+
+COARSE_Z = NetworkConfig(
+    dims=3,
+    widths=(4, 8, 16),
+    norm="none",
+    strides=((1, 2, 2), (2, 2, 2)),
+    kernels=((1, 3, 3), (3, 3, 3), (3, 3, 3)),
+)
+
+
+def test_unet_with_strides_has_the_sizes_and_parameters_that_follow():
+    network = build_on_meta(COARSE_Z, 1, 2)
+    # z is halved once, y and x twice.
+    assert network.legal_shape((5, 9, 12)) == (6, 12, 12)
+    assert network.legal_shape((1, 1, 1)) == (2, 4, 4)
+    assert network.legal_size(5) == 8  # Legal along every axis.
+    assert network(torch.empty(1, 1, 6, 12, 20, device="meta")).shape == (1, 2, 6, 12, 20)
+    levels = network.encoder(torch.empty(1, 1, 6, 12, 20, device="meta"))
+    assert [tuple(level.shape[2:]) for level in levels] == [(6, 12, 20), (6, 6, 10), (3, 3, 5)]
+    # With biases. Encoder: 9 * 1 * 4 + 4, 9 * 4 * 4 + 4; 27 * 4 * 8 + 8, 27 * 8 * 8 + 8;
+    # 27 * 8 * 16 + 16, 27 * 16 * 16 + 16.
+    encoder = 40 + 148 + 872 + 1736 + 3472 + 6928
+    # Up: 8 * 16 * 8 + 8, 27 * 16 * 8 + 8, 27 * 8 * 8 + 8; 4 * 8 * 4 + 4, 9 * 8 * 4 + 4, 148.
+    decoder = 1032 + 3464 + 1736 + 132 + 292 + 148
+    assert parameters(network) == encoder + decoder + 2 * 4 + 2
+    # Up to 3 levels: 1 + 4 + 4 at the bottom of 2 slices, then 4 * 2 at the middle level.
+    assert network.receptive_field == (2 * 5 + 8, 44, 44)
+    with pytest.raises(PlanError) as caught:
+        network(torch.empty(1, 1, 6, 12, 18, device="meta"))
+    assert "20 and 24" in caught.value.hint
+
+
+@pytest.mark.parametrize("down", ["max_pool", "average_pool", "stride"])
+def test_unet_with_equal_strides_is_the_usual_network(down):
+    usual = NetworkConfig(dims=3, widths=(4, 8), norm="batch", stem=2, down=down)
+    stated = replace(usual, stem=(2, 2, 2), strides=((2, 2, 2),), kernels=((3, 3, 3),) * 2)
+    networks = []
+    for config in (usual, replace(usual, strides="equal", kernels="equal"), stated):
+        torch.manual_seed(0)
+        networks.append(build_model(config, 1, 2).eval())
+    assert [one.has_equal_axes for one in (usual, stated, COARSE_Z)] == [True, True, False]
+    x = torch.randn(1, 1, 8, 8, 8)
+    for network in networks[1:]:
+        assert torch.equal(network(x), networks[0](x))
+
+
+def test_unet_with_coarse_slices_does_not_mix_them_in_its_finest_level():
+    config = replace(COARSE_Z, widths=(4, 8), strides=((1, 2, 2),), kernels=((1, 3, 3),) * 2)
+    torch.manual_seed(0)
+    network = build_model(config, 1, 1).eval()
+    x = torch.randn(1, 1, 3, 8, 8)
+    changed = x.clone()
+    changed[:, :, 1] += 1
+    before, after = network(x), network(changed)
+    assert torch.equal(before[:, :, ::2], after[:, :, ::2])
+    assert not torch.equal(before[:, :, 1], after[:, :, 1])
+
+
+@pytest.mark.parametrize(
+    ("settings", "code"),
+    [
+        ({"strides": ((1, 3, 2), (2, 2, 2))}, "value_out_of_range"),
+        ({"kernels": ((1, 2, 2),) * 3}, "value_out_of_range"),
+        ({"strides": ((2, 2, 2),)}, "level_count_mismatch"),
+        ({"kernels": ((3, 3, 3),) * 4}, "level_count_mismatch"),
+        ({"stem": (1, 3, 3)}, "value_out_of_range"),
+        ({"padding": "valid"}, "settings_conflict"),
+    ],
+)
+def test_network_settings_for_each_axis_must_fit(settings, code):
+    with raises_code(ConfigError, code):
+        replace(COARSE_Z, **settings)
+
+
+@pytest.mark.parametrize("settings", [{"strides": ((2, 2),) * 2}, {"stem": (2, 2)}])
+def test_unet_refuses_settings_for_another_number_of_axes(settings):
+    with raises_code(ConfigError, "axis_count_mismatch"):
+        build_model(replace(COARSE_Z, **settings), 1, 1)
 
 
 def test_unet_refuses_auto():
@@ -172,6 +252,6 @@ def test_receptive_field_is_where_gradients_come_from(config):
         (gradient,) = torch.autograd.grad(network(image)[0, 0, 8, column], image)
         seen = gradient.abs().sum(dim=(0, 1, 2)).nonzero()
         widest = max(widest, int(seen.max() - seen.min()) + 1)
-    coarsest = config.stem_factor * 2 ** (len(config.widths) - 1)
+    coarsest = config.stem_factors[0] * 2 ** (len(config.widths) - 1)
     assert receptive_field(config) - coarsest < widest
     assert widest <= receptive_field(config)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from codes import raises_code
 from ushape import config
 from ushape.data.splits import SplitConfig
 from ushape.errors import ConfigError, PlanError, UshapeError
@@ -84,8 +85,8 @@ def test_rules_leave_nothing_open_and_choose_a_legal_patch(shape, device):
     assert find_auto(config.to_dict(recipe)) == []
     assert all(reasons)
     network = build_model(recipe.network, 1, 1)
-    for size in recipe.sampling.patch_shape:
-        assert network.legal_size(size) == size
+    patch = recipe.sampling.patch_shape
+    assert network.legal_shape(patch) == patch
 
 
 def test_patch_rule_says_that_patches_grow():
@@ -170,6 +171,73 @@ def test_stem_only_for_short_trainings_of_planned_networks_on_a_cpu():
     assert stem(settings=["network.padding=valid"]) == 1
     assert stem(median_shape=(10, 192, 192)) == 1  # Too few slices to halve them.
     assert stem(median_shape=(64, 192, 192)) == 2
+
+
+def volume_plan(shape, spacing_mm, *settings, device="cpu", minutes=5):
+    data = replace(
+        DATA,
+        median_shape=shape,
+        largest_shape=shape,
+        spacing_mm=spacing_mm,
+        pixels_per_epoch=100 * math.prod(shape),
+    )
+    recipe = config.override(Recipe(train=TrainConfig(minutes=minutes)), settings)
+    return plan(data, replace(LAPTOP, device=device), recipe)
+
+
+def test_volume_with_thick_slices_has_a_stem_patch_and_strides_of_its_own():
+    recipe, reasons = volume_plan((20, 256, 256), (5, 0.7, 0.7))
+    network = recipe.network
+    assert network.stem == (1, 2, 2)
+    # Behind the stem voxels have 5 x 1.4 x 1.4 mm, then 5 x 2.8 x 2.8, then 10 x 5.6 x 5.6.
+    assert network.strides == ((1, 2, 2), (2, 2, 2), (2, 2, 2))
+    assert network.kernels == ((1, 3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3))
+    # 64^3 voxels as a cube of 17 x 123 x 123 (86 mm), in multiples of 4 and 16.
+    assert recipe.sampling.patch_shape == (20, 128, 128)
+    assert recipe.augment.geometry.still_axes == (0,)
+    text = " ".join(reasons)
+    assert "voxels of 5 × 0.7 × 0.7 mm" in text
+    assert "strides 1 × 2 × 2, 2 × 2 × 2, 2 × 2 × 2" in text
+
+
+def test_volume_with_slices_across_another_axis_is_planned_alike():
+    network = volume_plan((256, 256, 20), (0.7, 0.7, 5))[0].network
+    assert (network.stem, network.strides[0]) == ((2, 2, 1), (2, 2, 1))
+
+
+def test_volume_with_cubic_voxels_is_planned_as_before():
+    for spacing in (None, (1, 1, 1), (0.3, 0.3, 0.3)):
+        recipe = volume_plan((64, 192, 192), spacing)[0]
+        assert (recipe.network.stem, recipe.network.strides) == (2, "equal")
+        assert recipe.network.kernels == "equal"
+        assert recipe.sampling.patch_shape == (64, 64, 64)
+        assert recipe.augment.geometry.still_axes == ()
+
+
+def test_volume_spacing_is_stated_or_taken_for_cubes():
+    shape = (20, 256, 256)
+    unknown, reasons = volume_plan(shape, None)
+    assert unknown.preprocessing.spacing_mm is None
+    assert "preprocessing.spacing_mm" in " ".join(reasons)
+    stated = volume_plan(shape, None, "preprocessing.spacing_mm=[5, 0.7, 0.7]")[0]
+    assert stated.network == volume_plan(shape, (5, 0.7, 0.7))[0].network
+    cubes = volume_plan(shape, (5, 0.7, 0.7), "preprocessing.spacing_mm=null")[0]
+    assert cubes.network == unknown.network
+    for wrong in ("[1, 1]", "[0, 1, 1]"):
+        with pytest.raises(ConfigError):
+            volume_plan(shape, None, f"preprocessing.spacing_mm={wrong}")
+
+
+def test_volume_strides_of_the_user_decide_the_number_of_levels():
+    strides = "network.strides=[[1, 2, 2], [2, 2, 2]]"
+    network = volume_plan((20, 256, 256), (5, 0.7, 0.7), strides)[0].network
+    assert network.strides == ((1, 2, 2), (2, 2, 2))
+    assert len(network.widths) == len(network.kernels) == 3
+    equal = volume_plan((20, 256, 256), (5, 0.7, 0.7), "network.strides=equal")[0].network
+    assert equal.strides == "equal"
+    with raises_code(ConfigError, "axis_count_mismatch"):
+        volume_plan((20, 256, 256), None, "network.strides=[[2, 2]]")
+    assert volume_plan((20, 256, 256), (5, 0.7, 0.7), "network.padding=valid")[0]
 
 
 def test_initial_weights_are_generated_ones_where_they_fit():
@@ -313,8 +381,17 @@ def test_rules_never_replace_settings_of_the_user():
         steps_per_epoch=chosen.steps_per_epoch,
         validation_cases=chosen.validation_cases,
     )
-    network = replace(mine.network, dims=2, stem=1, encoder="none", encoder_weights="none")
-    assert planned == replace(mine, network=network, train=timed)
+    network = replace(
+        mine.network,
+        dims=2,
+        stem=1,
+        strides="equal",
+        kernels="equal",
+        encoder="none",
+        encoder_weights="none",
+    )
+    preprocessing = replace(mine.preprocessing, spacing_mm=None)
+    assert planned == replace(mine, preprocessing=preprocessing, network=network, train=timed)
 
 
 def test_augmentation_does_not_mirror_upright_data():

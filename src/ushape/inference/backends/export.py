@@ -6,7 +6,7 @@ import hashlib
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from ushape.inference.network import (
     input_of,
     prepare,
 )
+from ushape.models import legal_shape
 from ushape.models.layers import InstanceNorm
 
 FORMAT = 1
@@ -55,8 +56,11 @@ class ExportedNetwork:
     def legal_size(self, at_least: int) -> int:
         return int(self.module.legal_size(at_least))  # type: ignore[operator]
 
+    def legal_shape(self, at_least: Sequence[int]) -> tuple[int, ...]:
+        return legal_shape(self.module, at_least)
+
     def logits(self, tiles: Tensor) -> Tensor:
-        check_tile_size(self.legal_size, tiles)
+        check_tile_size(self.module, tiles)
         return torch.from_numpy(self.run(tiles.float().cpu().numpy()))
 
 

@@ -11,7 +11,14 @@ from ushape.formatting import pluralize, size_text
 from ushape.models import network_sizes
 from ushape.models.pretrained import has_generated_weights
 from ushape.planning.recipe import Recipe
-from ushape.planning.rules.resolution import choose_stem, patch_limit
+from ushape.planning.rules.axes import (
+    describe_axes,
+    fine_axes,
+    still_axes,
+    voxel_lengths,
+    with_axes,
+)
+from ushape.planning.rules.resolution import choose_stem, patch_limit, window_shape
 from ushape.planning.rules.result import RuleResult, Situation, change
 from ushape.transforms.augment import STRENGTHS, AugmentConfig
 
@@ -44,20 +51,24 @@ def choose_intensity(recipe: Recipe, situation: Situation) -> tuple[Recipe, Rule
 
 def choose_augmentation(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
     """Choose free rotation if no direction is special, otherwise small angles."""
-    source = "Images are rotated and mirrored freely unless a direction has a meaning in the data."
+    source = (
+        "Images are rotated and mirrored freely unless a direction has a meaning in the data. An "
+        "axis whose voxels are more than 3 times as long as the shortest is not deformed (nnU-Net)."
+    )
     data = situation.data
     if recipe.augment != AUTO:
         fact = "set by the recipe"
         return recipe, RuleResult(text="Augmentation: as in the recipe.", fact=fact, source=source)
     chosen = STRENGTHS["full" if data.rotates_freely else "upright"]
-    chosen = AugmentConfig(
-        geometry=replace(chosen.geometry, flip_axes=data.mirror_axes), intensity=chosen.intensity
-    )
+    still = still_axes(voxel_lengths(recipe, situation))
+    geometry = replace(chosen.geometry, flip_axes=data.mirror_axes, still_axes=still)
+    chosen = AugmentConfig(geometry=geometry, intensity=chosen.intensity)
+    within = ", all within the slices, whose distance is large" if still else ""
     turning = "any angle" if data.rotates_freely else "small angles (images have an orientation)"
     mirrored = "y and x" if len(data.mirror_axes) > 1 else "x" if data.mirror_axes else "no axis"
     return replace(recipe, augment=chosen), RuleResult(
         text=f"Augmentation: rotation by {turning}, mirroring along {mirrored}, scaling, shifts, "
-        "elastic deformation, and changes of intensity.",
+        f"elastic deformation{within}, and changes of intensity.",
         fact=f"groups look {'similar' if data.rotates_freely else 'different'} when rotated",
         alternative="small angles" if data.rotates_freely else "any angle",
         source=source,
@@ -69,6 +80,7 @@ def choose_network(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
 
     Raises:
         PlanError: if the recipe asks for more dimensions than the images have.
+        ConfigError: if it has settings for another number of axes.
     """
     network, data = recipe.network, situation.data
     if network.dims > len(data.median_shape):
@@ -77,23 +89,28 @@ def choose_network(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
             code="dimensions_mismatch",
             hint="Omit network.dims; it is set to the number of axes of the images.",
         )
+    network.check_dims(len(data.median_shape))
     widths, stem = network.widths, choose_stem(recipe, situation)
+    shape = recipe.preprocessing.working_shape(data.median_shape)
+    lengths = voxel_lengths(recipe, situation)
+    window = window_shape(shape, patch_limit(recipe, situation), lengths)
     if widths == AUTO:
-        shape = recipe.preprocessing.working_shape(data.median_shape)
-        smallest = min(*shape[-2:], patch_limit(recipe, situation))
-        coarsest = 16 if len(shape) == 2 else 8
-        levels = max(2, min(6, 1 + int(math.log2(max(2.0, smallest / coarsest)))))
+        levels = _choose_levels(recipe, situation, window)
         base = 32 if situation.machine.device != "cpu" else 16
         widths = tuple(min(base * 2**level, 16 * base) for level in range(levels))
     recipe = change(recipe, "network", widths=widths, stem=stem, dims=len(data.median_shape))
+    network = with_axes(recipe.network, lengths, window)
+    recipe = replace(recipe, network=network)
     scale = recipe.preprocessing.working_shape(data.median_shape)[-1] / data.median_shape[-1]
     name = "U-Net" if network.architecture == "unet" else network.architecture
     field = network_sizes(recipe.network).receptive_field
-    field_text = "" if field is None else f", receptive field of {field} pixels"
+    field_size = size_text(field) if isinstance(field, tuple) else field
+    field_text = "" if field is None else f", receptive field of {field_size} pixels"
     levels_text = f", {len(widths)} levels of {', '.join(map(str, widths))} channels"
-    if stem > 1:
-        block = size_text([stem] * len(data.median_shape))
+    if max(network.stem_factors) > 1:
+        block = size_text(network.stem_factors)
         levels_text += f", the first of which combines blocks of {block} pixels"
+    levels_text += describe_axes(network)
     return recipe, RuleResult(
         # A custom network may ignore the widths.
         text=f"Network: {name}{'' if network.is_custom else levels_text}.",
@@ -104,8 +121,27 @@ def choose_network(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
         "more level did not improve the Dice on any data set, even if objects were as large as the "
         "receptive field. On a CPU, a narrower network with more steps has a higher Dice in the "
         "same time (benchmarks/plan.md). Blocks of pixels make steps about three times as fast, "
-        "which is worth more than the finest level in a short training (benchmarks/speedrun.md).",
+        "which is worth more than the finest level in a short training (benchmarks/speedrun.md). "
+        "Along an axis whose voxels are at least twice as long as the shortest, kernels are 1 and "
+        "nothing is halved, and no axis is halved to fewer than 4 pixels (nnU-Net).",
     )
+
+
+def _choose_levels(recipe: Recipe, situation: Situation, window: tuple[int, ...]) -> int:
+    """Return the number of levels: that of the stated strides or kernels, or by the patch."""
+    network, data = recipe.network, situation.data
+    if isinstance(network.strides, tuple):
+        return len(network.strides) + 1
+    if isinstance(network.kernels, tuple):
+        return len(network.kernels)
+    fine = fine_axes(voxel_lengths(recipe, situation))
+    if len(fine) == len(window):
+        shape = recipe.preprocessing.working_shape(data.median_shape)
+        smallest = min(*shape[-2:], patch_limit(recipe, situation))
+    else:
+        smallest = min(window[axis] for axis in fine)
+    coarsest = 16 if len(window) == 2 else 8
+    return max(2, min(6, 1 + int(math.log2(max(2.0, smallest / coarsest)))))
 
 
 def choose_norm(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:

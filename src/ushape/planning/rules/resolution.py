@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from ushape.config import AUTO
 from ushape.formatting import pluralize, size_text
 from ushape.models import network_sizes
+from ushape.models.config import PerAxis
 from ushape.planning.fingerprint import Fingerprint
 from ushape.planning.recipe import Recipe
+from ushape.planning.rules.axes import fine_axes, state_spacing, voxel_lengths
 from ushape.planning.rules.result import RuleResult, Situation, change
 
 PIXELS_PER_S = {"cpu": 0.7e6, "mps": 5e6, "cuda": 40e6}
@@ -49,15 +52,29 @@ MIN_SIDE = 128
 """Shortest side of a downscaled image in pixels."""
 
 
-def choose_stem(recipe: Recipe, situation: Situation) -> int:
-    """Return the factor of the stem: 2 for a short training of a planned U-Net on a CPU."""
+def choose_stem(recipe: Recipe, situation: Situation) -> int | PerAxis:
+    """Return the factor of the stem: 2 for a short training of a planned U-Net on a CPU.
+
+    It is 1 along an axis whose voxels are clearly longer than the others.
+    """
     network, shape = recipe.network, situation.data.median_shape
     if network.stem != AUTO:
         return network.stem
+    fine = fine_axes(voxel_lengths(recipe, situation))
     is_planned = network.widths == AUTO and network.architecture == "unet"
-    fits = network.padding == "same" and min(shape) >= 32  # Halving leaves enough pixels or slices.
+    # Halving leaves enough pixels or slices.
+    fits = network.padding == "same" and min(shape[axis] for axis in fine) >= 32
     is_cpu = situation.machine.device == "cpu"
-    return 2 if is_planned and fits and is_cpu and _is_short(recipe, situation) else 1
+    if not (is_planned and fits and is_cpu and _is_short(recipe, situation)):
+        return 1
+    is_equal = len(fine) == len(shape)
+    return 2 if is_equal else tuple(2 if axis in fine else 1 for axis in range(len(shape)))
+
+
+def largest_stem(recipe: Recipe, situation: Situation) -> int:
+    """Return the largest factor of the stem along any axis."""
+    stem = choose_stem(recipe, situation)
+    return max(stem) if isinstance(stem, tuple) else stem
 
 
 def _is_short(recipe: Recipe, situation: Situation) -> bool:
@@ -79,7 +96,7 @@ def expected_passes(recipe: Recipe, situation: Situation, factor: float) -> floa
     data = situation.data
     if recipe.train.epochs is not None:
         return recipe.train.epochs
-    seen = _pixels_of_training(recipe, situation, choose_stem(recipe, situation))
+    seen = _pixels_of_training(recipe, situation, largest_stem(recipe, situation))
     return seen / (data.pixels_per_epoch / factor ** len(data.median_shape))
 
 
@@ -111,6 +128,7 @@ def choose_downscale(recipe: Recipe, situation: Situation) -> tuple[Recipe, Rule
         "Images of many small or of thin objects keep their size (benchmarks/speedrun.md)."
     )
     data = situation.data
+    recipe, voxels = state_spacing(recipe, situation)
     if recipe.preprocessing.shape is not None:
         recipe = change(recipe, "preprocessing", downscale=1.0)
         size = size_text(recipe.preprocessing.working_shape(data.median_shape))
@@ -131,12 +149,13 @@ def choose_downscale(recipe: Recipe, situation: Situation) -> tuple[Recipe, Rule
     trips = ", ".join(f"{dice:.4f} at 1/{f:g}" for f, dice in sorted(data.round_trip_dice.items()))
     trips = f"; downscaled and restored masks have a Dice of {trips}" if trips else ""
     if factor == 1:
-        text = f"Images: at full size, {size} pixels (median)."
+        text = f"Images: at full size, {size} pixels (median){voxels}."
         alternative = f"smaller images{trips}"
     else:
         lost = data.round_trip_dice.get(factor)
         kept = f"; downscaled and restored masks have a Dice of {lost:.4f}" if lost else ""
-        text = f"Images: downscaled by a factor of {factor:g} to {size} pixels (median){kept}."
+        text = f"Images: downscaled by a factor of {factor:g} to {size} pixels (median){kept}"
+        text += f"{voxels}."
         alternative = f"full size, or another factor{trips}"
     return recipe, RuleResult(text=text, fact=fact, alternative=alternative, source=source)
 
@@ -151,7 +170,7 @@ def needs_context(data: Fingerprint) -> bool:
 def _find_factor(recipe: Recipe, situation: Situation) -> float:
     """Return the smallest factor that suffices, or else the largest one that is allowed."""
     data, limit = situation.data, patch_limit(recipe, situation)
-    stem, thickness = choose_stem(recipe, situation), object_thickness(situation.data)
+    stem, thickness = largest_stem(recipe, situation), object_thickness(situation.data)
     lost = LOST_SHARE * expected_error(_pixels_of_training(recipe, situation, stem))
     best = 1.0
     for factor in (1.0, *sorted(data.round_trip_dice)):
@@ -177,7 +196,7 @@ def patch_limit(recipe: Recipe, situation: Situation) -> int:
     if dims == 3:
         if not is_short:
             return 96
-        return 64 if choose_stem(recipe, situation) > 1 else 48
+        return 64 if largest_stem(recipe, situation) > 1 else 48
     if is_short and not needs_context(situation.data):
         return 128
     return 256 if is_cpu else 512
@@ -191,9 +210,8 @@ def choose_patch(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResu
         shape = recipe.preprocessing.working_shape(data.median_shape)
         # The output of a network without padding is smaller than its input.
         network = network_sizes(recipe.network)
-        patch = tuple(
-            network.legal_size(size + 2 * network.margin) for size in window_shape(shape, limit)
-        )
+        window = window_shape(shape, limit, voxel_lengths(recipe, situation))
+        patch = network.legal_shape([size + 2 * network.margin for size in window])
     recipe = change(recipe, "sampling", patch_shape=patch)
     context = "need" if needs_context(data) else "do not need"
     growth = ", smaller in the first half of the steps" if sampling.growing_patches else ""
@@ -204,19 +222,28 @@ def choose_patch(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResu
         alternative="half the size and twice the number of patches",
         source="A patch is the whole image if it is small enough, otherwise a part of it, in a "
         "size that the network accepts. In a short training, patches of many or thin objects are "
-        "small, because more steps are worth more than larger ones (benchmarks/speedrun.md).",
+        "small, because more steps are worth more than larger ones (benchmarks/speedrun.md). A "
+        "patch of a volume is about as long in mm along all axes, as in nnU-Net.",
     )
 
 
-def window_shape(shape: tuple[int, ...], side: int) -> tuple[int, ...]:
+def window_shape(
+    shape: tuple[int, ...], side: int, lengths: Sequence[float] | None = None
+) -> tuple[int, ...]:
     """Return the largest window in an image that has at most side^dims pixels.
 
     It is as close to a square (cube) as the image allows: (100, 900) with a side of 256 becomes
     (100, 655).
+
+    Args:
+        lengths: Relative length of a pixel along each axis; None: pixels are squares.
     """
+    lengths = lengths or (1.0,) * len(shape)
     window, left = list(shape), float(side ** len(shape))
-    order = sorted(range(len(shape)), key=lambda axis: shape[axis])
+    order = sorted(range(len(shape)), key=lambda axis: shape[axis] * lengths[axis])
     for done, axis in enumerate(order):
-        window[axis] = max(1, min(shape[axis], int(left ** (1 / (len(shape) - done)) + 1e-6)))
+        # Volume that is left, in units of cubes with the length of a pixel along this axis.
+        cubes = left * math.prod(lengths[other] / lengths[axis] for other in order[done:])
+        window[axis] = max(1, min(shape[axis], int(cubes ** (1 / (len(shape) - done)) + 1e-6)))
         left /= window[axis]
     return tuple(window)

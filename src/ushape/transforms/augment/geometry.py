@@ -23,15 +23,20 @@ class GeometryConfig:
     flip_axes: tuple[int, ...] = ()
     """Axes of S that are mirrored, each with probability 0.5."""
 
+    still_axes: tuple[int, ...] = ()
+    """Axes of S that are only mirrored and shifted, because their voxels are much longer than along
+    the others: the other axes are rotated, scaled and deformed within each slice."""
+
     transpose_probability: float = 0.0
-    """Probability of exchanging the last two axes."""
+    """Probability of exchanging the last two axes, except for still ones."""
 
     quarter_turn_probability: float = 0.0
-    """Probability of a rotation by 90, 180 or 270 degrees in the plane of the last two axes."""
+    """Probability of a rotation by 90, 180 or 270 degrees in the plane of the last two axes, except
+    for still ones."""
 
     rotation_degrees: float = 180.0
     """Largest rotation angle; drawn uniformly from -angle to angle, in the plane of the last two
-    axes."""
+    axes, except for still ones."""
 
     rotation_probability: float = 0.5
     """Probability of a rotation."""
@@ -111,33 +116,42 @@ def draw_warp(config: GeometryConfig, patch_shape: Sequence[int], rng: np.random
     """Draw a warp. The number of random numbers drawn is always the same.
 
     Raises:
-        ConfigError: if flip_axes names an axis that the patch does not have.
+        ConfigError: if flip_axes or still_axes names an axis that the patch does not have.
     """
     dims = len(patch_shape)
-    if not all(-dims <= axis < dims for axis in config.flip_axes):
-        raise ConfigError(
-            f"augment.geometry.flip_axes is {config.flip_axes}, but the patches have {dims} axes.",
-            code="unknown_axis",
-            hint="Axes are counted from 0: y, x in images; z, y, x in volumes.",
-        )
-    matrix = _draw_symmetry(config, dims, rng)
+    for name in ("flip_axes", "still_axes"):
+        if not all(-dims <= axis < dims for axis in getattr(config, name)):
+            raise ConfigError(
+                f"augment.geometry.{name} is {getattr(config, name)}, but the patches have {dims} "
+                "axes.",
+                code="unknown_axis",
+                hint="Axes are counted from 0: y, x in images; z, y, x in volumes.",
+            )
+    moving = [axis for axis in range(dims) if not {axis, axis - dims} & {*config.still_axes}]
+    plane = moving[-2:] if len(moving) > 1 else []
+    matrix = _draw_symmetry(config, dims, plane, rng)
     turn, scale, shift = rng.random(2), rng.random(2), rng.uniform(-1, 1, dims)
     if turn[0] < config.rotation_probability:
         angle = math.radians((2 * turn[1] - 1) * config.rotation_degrees)
-        matrix = _rotation(angle, dims) @ matrix
+        matrix = _rotation(angle, dims, plane) @ matrix
     if scale[0] < config.scale_probability:
         # To enlarge the image, positions are moved closer to the center.
-        matrix = matrix / (1 + config.scale) ** (2 * scale[1] - 1)
+        matrix[moving] = matrix[moving] / (1 + config.scale) ** (2 * scale[1] - 1)
+    elastic = _draw_elastic(config, patch_shape, rng)
+    if elastic is not None:
+        elastic[[axis for axis in range(dims) if axis not in moving]] = 0
     return Warp(
         matrix=matrix,
         shift=config.shift_fraction * shift * np.asarray(patch_shape),
-        elastic=_draw_elastic(config, patch_shape, rng),
+        elastic=elastic,
         interpolation=config.interpolation,
     )
 
 
-def _draw_symmetry(config: GeometryConfig, dims: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw mirrored axes, transposition and rotation by 90 degrees, (D, D)."""
+def _draw_symmetry(
+    config: GeometryConfig, dims: int, plane: Sequence[int], rng: np.random.Generator
+) -> np.ndarray:
+    """Draw mirrored axes, transposition and rotation by 90 degrees in a plane, (D, D)."""
     flips, transpose, turn = rng.random(dims), rng.random(), rng.random()
     quarters = int(rng.integers(1, 4))
     matrix = np.eye(dims)
@@ -145,9 +159,9 @@ def _draw_symmetry(config: GeometryConfig, dims: int, rng: np.random.Generator) 
         if flips[axis] < 0.5:
             matrix[axis, axis] = -1
     if transpose < config.transpose_probability:
-        matrix[[-2, -1]] = matrix[[-1, -2]]
+        matrix[plane] = matrix[plane[::-1]]
     if turn < config.quarter_turn_probability:
-        matrix = np.rint(_rotation(quarters * math.pi / 2, dims)) @ matrix
+        matrix = np.rint(_rotation(quarters * math.pi / 2, dims, plane)) @ matrix
     return matrix
 
 
@@ -166,11 +180,12 @@ def _draw_elastic(
     return config.elastic_px * np.asarray(ndimage.gaussian_filter(drawn, sigma, mode="reflect"))
 
 
-def _rotation(angle: float, dims: int) -> np.ndarray:
-    """Return the matrix that rotates the last two axes."""
+def _rotation(angle: float, dims: int, plane: Sequence[int]) -> np.ndarray:
+    """Return the matrix that rotates two axes; the unit matrix for an empty plane."""
     matrix = np.eye(dims)
-    cosine, sine = math.cos(angle), math.sin(angle)
-    matrix[-2:, -2:] = [[cosine, -sine], [sine, cosine]]
+    if plane:
+        cosine, sine = math.cos(angle), math.sin(angle)
+        matrix[np.ix_(plane, plane)] = [[cosine, -sine], [sine, cosine]]
     return matrix
 
 

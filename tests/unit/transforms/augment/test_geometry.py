@@ -301,3 +301,40 @@ def test_smoothed_displacements_have_the_expected_size():
 def test_geometry_config_refuses_a_sigma_of_0():
     with raises_code(ConfigError, "value_out_of_range"):
         GeometryConfig(elastic_sigma_px=0)
+
+
+@pytest.mark.parametrize("still", [0, 2, -1])
+def test_still_axis_is_only_mirrored(still):
+    config = GeometryConfig(
+        flip_axes=(0, 1, 2),
+        still_axes=(still,),
+        transpose_probability=0.5,
+        quarter_turn_probability=0.5,
+        rotation_probability=1,
+        scale_probability=1,
+        elastic_probability=1,
+    )
+    rng = np.random.default_rng(0)
+    others = [axis for axis in range(3) if axis != still % 3]
+    for _ in range(8):
+        warp = draw_warp(config, (6, 12, 12), rng)
+        assert abs(warp.matrix[still, still]) == 1
+        assert not warp.matrix[still, others].any()
+        assert not warp.matrix[others, still].any()
+        assert not warp.elastic[still].any()
+        assert warp.elastic[others].all()
+        assert warp.matrix[np.ix_(others, others)].all()  # Rotated by any angle.
+
+
+def test_still_axes_do_not_change_the_random_numbers_of_others():
+    warps = []
+    for still in ((), (0,)):
+        config = GeometryConfig(still_axes=still, scale_probability=1, elastic_probability=1)
+        warps.append(draw_warp(config, (6, 12, 12), np.random.default_rng(0)))
+    assert (warps[0].matrix[1:, 1:] == warps[1].matrix[1:, 1:]).all()
+    assert (warps[0].elastic[1:] == warps[1].elastic[1:]).all()
+
+
+def test_still_axis_that_does_not_exist_is_refused():
+    with raises_code(ConfigError, "unknown_axis"):
+        draw_warp(GeometryConfig(still_axes=(2,)), (8, 8), np.random.default_rng(0))
