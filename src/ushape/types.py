@@ -119,7 +119,8 @@ class Case:
     """Further files of the same size, whose channels follow those of `image`."""
 
     page: int | None = None
-    """Number of the page (plane) of `image`, from 0, that is the image; None for the whole file."""
+    """Number of the page (plane) of `image`, or of its channel if that is a volume in time, from 0,
+    that is the image; None for the whole file."""
 
     split: Split = ""
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)

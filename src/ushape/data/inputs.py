@@ -31,6 +31,9 @@ FIRST_CHANNEL = "_0000"
 STACKS = (".tif", ".tiff")
 """Suffixes of files whose pages may be images of their own."""
 
+NIFTI = (".nii", ".nii.gz")
+"""Suffixes of files that may have a time axis."""
+
 MAX_STACKS = 20
 """Number of files above which they are not opened to count their pages."""
 
@@ -64,7 +67,8 @@ def find_inputs(
         channels: Number of channels that the model reads. Files NAME_0000, NAME_0001, ... with
             fewer channels form one image.
         dims: Number of spatial dimensions; if it is 3, the DICOM slices of a folder are one volume,
-            if it is 2, each page of a TIFF stack is an image, unless there are many files.
+            if it is 2, each page of a TIFF stack is an image, unless there are many files. If the
+            model reads volumes of one channel, each time point of a volume in time is an image.
         on_note: Receives a line about the masks that were left out.
 
     Raises:
@@ -89,6 +93,8 @@ def find_inputs(
     found = list({real_path(one.case.image): one for one in reversed(found)}.values())[::-1]
     if dims == 2 and len(found) <= MAX_STACKS:
         found = [page for one in found for page in _pages_of(one)]
+    elif dims == 3 and channels == 1:
+        found = [volume for one in found for volume in _time_points_of(one, on_note)]
     found = _without_channel_number(found)
     owners: dict[Path, Path] = {}
     for one in found:
@@ -171,6 +177,28 @@ def _pages_of(one: Input) -> Iterator[Input]:
     if count == 1:
         yield one
         return
+    yield from _parts_of(one, count)
+
+
+def _time_points_of(one: Input, on_note: Callable[[str], None]) -> Iterator[Input]:
+    """Yield an input for each time point of a NIfTI file with four axes; others as they are."""
+    count, path = 1, one.case.image
+    if io.suffix_of(path) in NIFTI and not one.case.channels:
+        with contextlib.suppress(DataError):
+            count = io.itk.count_time_points(path)
+    if count == 1:
+        yield one
+        return
+    first = f"{io.stem_of(one.below)}/{1:0{len(str(count))}}"
+    on_note(
+        f"{path}: the model reads one channel, so each of the {count} volumes along the fourth "
+        f"axis is predicted by itself, as {first} and so on."
+    )
+    yield from _parts_of(one, count)
+
+
+def _parts_of(one: Input, count: int) -> Iterator[Input]:
+    """Yield an input for each page or time point of a file."""
     folder, suffix = one.below.with_name(io.stem_of(one.below)), io.suffix_of(one.below)
     for page in range(count):
         below = folder / f"{page + 1:0{len(str(count))}}{suffix}"

@@ -279,13 +279,16 @@ def read_image(case: Case, channels: int | None = None) -> np.ndarray:
 
 
 def read_first_file(case: Case) -> Pixels:
-    """Read the image of a case, or its page, without further files.
+    """Read the image of a case, or its page or time point, without further files.
 
     Raises:
         DataError: if the file cannot be read, or has no such page.
     """
     if case.page is None:
         return io.read(case.image)
+    if io.suffix_of(case.image) in io.itk.ITK_READERS:
+        whole = io.read(case.image)
+        return replace(whole, array=whole.array[case.page : case.page + 1])
     with open_bands(case.image) as bands:
         array = bands.read(case.page, case.page + 1)[:, 0]
         spacing = bands.spacing_mm

@@ -310,8 +310,7 @@ def describe_dataset(stats: DatasetStats) -> list[str]:
     sizes = f"{size_text(common)} pixels"
     if len(shapes) > 1:
         sizes = f"{len(shapes)} sizes, mostly {size_text(common)} ({count})"
-    channels = stats.case_stats[0].channels
-    kind = {1: "1 channel (gray)", 3: "3 channels (RGB)"}.get(channels, f"{channels} channels")
+    kind = _describe_channels(stats.case_stats[0])
     total = len(stats.case_stats)
     lines = [
         f"{total} pairs of image and mask ({stats.listing.layout}); {sizes}, {kind}, "
@@ -337,6 +336,18 @@ def describe_dataset(stats: DatasetStats) -> list[str]:
     lines.append(stats.grouping.description)
     lines += [f"Also found: {other.text} {other.use}" for other in stats.other_labels]
     return lines + stats.listing.notes
+
+
+def _describe_channels(first: CaseStats) -> str:
+    """Return the number of channels and what they are."""
+    count, case = first.channels, first.case
+    if count == 1:
+        return "1 channel (gray)"
+    if case.channels:
+        return f"{count} channels ({1 + len(case.channels)} files each)"
+    if len(first.shape) == 3 and io.suffix_of(case.image) in io.itk.ITK_READERS:
+        return f"{count} channels (values of a voxel, or the fourth axis of the files)"
+    return "3 channels (RGB)" if count == 3 and len(first.shape) == 2 else f"{count} channels"
 
 
 def _describe_values(stats: DatasetStats) -> str:

@@ -32,7 +32,8 @@ def read(path: Path) -> Pixels:
     """Read a volume: (C, z, y, x); an image or a volume of a single slice: (C, y, x).
 
     Several values per voxel become channels; of four axes, the last one (time, or the sequences of
-    one examination) becomes the channels. Spacing, origin and direction are kept.
+    one examination) becomes the channels, and of five axes the last one if the fourth has length 1,
+    as NIfTI stores several values per voxel. Spacing, origin and direction are kept.
 
     Raises:
         DataError: if the file is damaged or hostile, or has more axes.
@@ -43,12 +44,8 @@ def read(path: Path) -> Pixels:
         array = load_itk(path).GetArrayFromImage(image)
         channels = image.GetNumberOfComponentsPerPixel()
         grid = _grid_of(path, image, remarks)
-        if image.GetDimension() == 4 and channels > 1:
-            raise DataError(
-                f"{path}: the volume has {channels} values per voxel and a fourth axis.",
-                code="several_time_points",
-                hint="Save each time point as a separate file.",
-            )
+        if image.GetDimension() >= 4 and channels > 1:
+            raise _several_times(path, f"{channels} values per voxel and a fourth axis")
         if channels > 1:
             array = np.moveaxis(array, -1, 0)
         elif image.GetDimension() < 4:
@@ -75,6 +72,17 @@ def read_size(path: Path) -> tuple[int, ...]:
     """
     grid = read_grid(path)
     return tuple(grid.shape[axis] for axis in axes_kept(grid))
+
+
+def count_time_points(path: Path) -> int:
+    """Return the length of the fourth axis of a NIfTI file with four axes from its header, else 1.
+
+    Raises:
+        DataError: as for `read`.
+    """
+    with files.reading(path):
+        header = nifti.read_header(path)
+        return header.lengths[3] if header.axes == 4 else 1
 
 
 def on_grid(array: np.ndarray, grid: Grid) -> Pixels:
@@ -177,7 +185,9 @@ def load_itk(path: Path) -> Any:
 def _grid_of(path: Path, image: Any, remarks: tuple[GridRemark, ...]) -> Grid:
     """Return the grid of an ITK image, or of a reader that has read its header."""
     axes = image.GetDimension()
-    if axes not in (2, 3, 4):
+    if axes == 5 and image.GetSize()[3] > 1:
+        raise _several_times(path, f"{image.GetSize()[3]} time points and a fifth axis")
+    if axes not in (2, 3, 4, 5):
         raise DataError(
             f"{path}: the image has {axes} axes.",
             code="unsupported_axes",
@@ -195,6 +205,14 @@ def _grid_of(path: Path, image: Any, remarks: tuple[GridRemark, ...]) -> Grid:
         direction=tuple(float(cosine) for cosine in direction),
         is_positioned=any(origin) or not _is_plain(direction, used),
         remarks=remarks,
+    )
+
+
+def _several_times(path: Path, what: str) -> DataError:
+    return DataError(
+        f"{path}: the volume has {what}.",
+        code="several_time_points",
+        hint="Save each time point as a separate file.",
     )
 
 

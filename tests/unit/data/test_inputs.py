@@ -3,10 +3,12 @@ import sys
 
 import numpy as np
 import pytest
+import SimpleITK
 import tifffile
 
 from dicoms import save_series
 from ushape.data.inputs import STANDARD_INPUT, find_inputs
+from ushape.data.preprocessing import read_first_file
 from ushape.errors import DataError
 
 
@@ -137,6 +139,28 @@ def test_find_inputs_takes_the_pages_of_a_stack_in_2d(tmp_path):
     assert [str(one.below) for one in found[:2]] == ["s/01.tif", "s/02.tif"]
     assert [one.case.page for one in found] == list(range(12))
     assert below(tmp_path / "s.tif", dims=3) == ["s.tif"]
+
+
+@pytest.mark.parametrize(
+    ("channels", "dims", "below"),
+    [
+        (1, 3, ["cine/1.nii.gz", "cine/2.nii.gz", "cine/3.nii.gz"]),
+        (3, 3, ["cine.nii.gz"]),
+        (1, 2, ["cine.nii.gz"]),
+    ],
+)
+def test_find_inputs_takes_the_time_points_for_a_model_of_one_channel(
+    channels, dims, below, tmp_path
+):
+    times = np.arange(3 * 2 * 4 * 5, dtype=np.float32).reshape(3, 2, 4, 5)
+    path = tmp_path / "cine.nii.gz"
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(times, isVector=False), str(path))
+    notes = []
+    found = find_inputs([path], channels=channels, dims=dims, on_note=notes.append)
+    assert [one.below.as_posix() for one in found] == below
+    assert len(notes) == (len(below) > 1)
+    if len(found) > 1:
+        assert (read_first_file(found[1].case).array == times[1:2]).all()
 
 
 def test_find_inputs_joins_the_modalities_of_each_folder(make):

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import SimpleITK
 from PIL import Image
 
 from ushape import io
@@ -231,3 +232,17 @@ def test_sizes_are_compared_before_a_large_file_is_unpacked(which, data):
     broken = next(one for one in scan(data).case_stats if one.case.id == "dish01_01")
     assert broken.error_code == "mask_size_mismatch"
     assert "20000 × 20000" in broken.error
+
+
+def test_describe_dataset_does_not_take_a_fourth_axis_for_colors(tmp_path):
+    mask = np.zeros((4, 8, 8), np.uint8)
+    mask[1:3, 2:6, 2:6] = 1
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    for number in range(4):
+        times = np.random.default_rng(number).random((3, 4, 8, 8)).astype(np.float32)
+        for folder, array in (("images", times), ("masks", mask)):
+            image = SimpleITK.GetImageFromArray(array, isVector=False)
+            SimpleITK.WriteImage(image, str(tmp_path / folder / f"p{number}.nii.gz"))
+    line = describe_dataset(scan(tmp_path))[0]
+    assert "3 channels (values of a voxel, or the fourth axis of the files)" in line

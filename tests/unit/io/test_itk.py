@@ -155,3 +155,62 @@ def test_itk_missing_spacing_is_unknown_and_zero_is_refused(suffix, field, zero,
     path.write_bytes(content.replace(field, zero))
     with raises_code(DataError, "invalid_spacing"):
         io.read(path)
+
+
+@pytest.mark.parametrize("is_vector", [True, False])
+def test_nifti_values_in_a_fifth_axis_are_channels(is_vector, tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    array = np.random.default_rng(0).random((4, 3, 2, 1, 5)).astype(np.float32)
+    image = nibabel.Nifti1Image(array, np.diag([0.7, 0.7, 5, 1]))
+    if is_vector:
+        image.header.set_intent("vector")
+    nibabel.save(image, tmp_path / "x.nii.gz")
+    pixels = io.read(tmp_path / "x.nii.gz")
+    assert (pixels.array == array[:, :, :, 0].transpose(3, 2, 1, 0)).all()
+    assert pixels.spacing_mm == pytest.approx((5, 0.7, 0.7))
+
+
+def test_nifti_values_of_several_times_are_refused(tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    image = nibabel.Nifti1Image(np.zeros((4, 3, 2, 2, 5), np.float32), np.eye(4))
+    nibabel.save(image, tmp_path / "x.nii.gz")
+    with raises_code(DataError, "several_time_points"):
+        io.read(tmp_path / "x.nii.gz")
+
+
+def affine_of(codes, degrees):
+    """An affine of NIfTI: axes in the order and direction of `codes`, turned around two axes."""
+    nibabel = pytest.importorskip("nibabel")
+    order = nibabel.orientations.axcodes2ornt(codes)
+    shape = np.zeros((3, 3))
+    for axis, (to, sign) in enumerate(order):
+        shape[int(to), axis] = sign
+    turn, tilt = (np.radians(degrees) * factor for factor in (1.0, 0.4))
+    around_z = [[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]]
+    around_x = [[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)], [0, np.sin(tilt), np.cos(tilt)]]
+    matrix = np.array(around_z) @ np.array(around_x) @ shape @ np.diag([0.7, 0.8, 5.0])
+    return nibabel.affines.from_matvec(matrix, [11.0, -22.0, 33.0])
+
+
+@pytest.mark.parametrize("degrees", [0, 20], ids=["straight", "oblique"])
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "LAS", "PIR", "SRA", "ASL"])
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd"])
+def test_written_mask_lies_on_its_image_for_other_readers(codes, degrees, suffix, tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    affine = affine_of(codes, degrees)
+    array = np.random.default_rng(0).random((4, 5, 6)).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(array, affine), tmp_path / "image.nii.gz")
+    image = io.read(tmp_path / "image.nii.gz")
+    path = tmp_path / f"mask{suffix}"
+    io.write_mask(path, (image.array[0] > 0.5).astype(np.uint8), MaskEncoding(), like=image)
+    if suffix == ".nii.gz":
+        mask = nibabel.load(path)
+        assert mask.affine == pytest.approx(affine, abs=1e-4)
+        assert (np.asarray(mask.dataobj) == (array > 0.5)).all()
+        assert "".join(nibabel.aff2axcodes(mask.affine)) == codes
+    found = SimpleITK.ReadImage(str(path))
+    for index in ((0, 0, 0), (3, 1, 5), (2, 4, 0)):
+        # NIfTI counts x to the right and y to the front, ITK to the left and to the back.
+        expected = nibabel.affines.apply_affine(affine, index) * [-1, -1, 1]
+        assert found.TransformIndexToPhysicalPoint(index) == pytest.approx(expected, abs=1e-3)
+        assert found[index] == (array[index] > 0.5)
