@@ -312,8 +312,8 @@ def _fit(
     if not result.was_interrupted:
         run.note_end(plan)
     console.say(
-        f"{'Stopped. ' if result.was_interrupted else ''}Best validation Dice "
-        f"{result.best_dice:.4f} in epoch {result.best_epoch} of {result.epochs}; "
+        f"{'Stopped. ' if result.was_interrupted else ''}{_best_text(result)} in epoch "
+        f"{result.best_epoch} of {result.epochs}; "
         f"{result.foreground_patches:.0%} of the patches contained foreground."
     )
     return result, plan, validation_store
@@ -404,10 +404,20 @@ def _training_budget_s(plan: Plan, elapsed_s: float) -> float | None:
     return max(1.0, 60 * minutes - plan.evaluation_s - elapsed_s)
 
 
+def _best_text(result: FitResult) -> str:
+    if result.best_ap is None:
+        return f"Best validation Dice {result.best_dice:.4f}"
+    return (
+        f"Best average precision of the objects {result.best_ap:.4f} (validation Dice "
+        f"{result.best_dice:.4f})"
+    )
+
+
 def _epoch_line(row: dict[str, object], plan: Plan) -> str:
     # With a time limit, the number of epochs depends on the speed of the machine.
+    objects = f"object AP {row['validation_ap']:.4f}, " if "validation_ap" in row else ""
     of_all = "" if plan.recipe.train.minutes else f"/{plan.recipe.train.epochs}"
     return (
         f"Epoch {row['epoch']}{of_all}: loss {row['loss']:.4f}, "
-        f"validation Dice {row['validation_dice']:.4f}, {row['seconds']:.0f} s"
+        f"validation Dice {row['validation_dice']:.4f}, {objects}{row['seconds']:.0f} s"
     )

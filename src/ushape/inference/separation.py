@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -54,6 +54,44 @@ def separate(
     if not space.states_objects:
         labels = np.where(_is_beside_later(labels, classes), 0, labels)
     return np.where(labels > 0, classes, np.uint8(0)), labels
+
+
+def add_object_counts(
+    totals: dict[str, ObjectCounts],
+    classes: np.ndarray,
+    labels: np.ndarray,
+    truths: Sequence[np.ndarray],
+    counted: np.ndarray,
+    space: LabelSpace,
+) -> None:
+    """Add the comparison of predicted and annotated objects of an image to those of each class.
+
+    Args:
+        totals: Counts by name of class, which are changed.
+        truths: Annotated objects (*S) of each scored class, 0 outside.
+        counted: Pixels that are not ignored.
+
+    Shapes:
+        classes: (*S) predicted class indices; labels: (*S) predicted objects; counted: (*S) bool.
+    """
+    for region, truth in zip(space.scored, truths, strict=True):
+        own = count_objects(np.where(region.of(classes), labels, 0), truth, counted=counted)
+        known = totals.get(region.name)
+        totals[region.name] = known + own if known else own
+
+
+def mean_precision(totals: Mapping[str, ObjectCounts]) -> float | None:
+    """Return the average precision, the mean over IOUS and over classes that are annotated.
+
+    Returns:
+        None if no object is annotated.
+    """
+    means = [
+        float(np.mean([one.average_precision(iou) or 0.0 for iou in IOUS]))
+        for one in totals.values()
+        if one.truth
+    ]
+    return float(np.mean(means)) if means else None
 
 
 def _is_beside_later(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
@@ -171,15 +209,5 @@ class _Comparison:
                 )
             classes = apply_rule(rule, case.probabilities, self.space)
             classes, labels = separate(classes, as_fractions(case.distance), self.space, how)
-            counted = case.truth != IGNORE
-            for region, truth in zip(self.space.scored, truths, strict=True):
-                own = np.where(region.of(classes), labels, 0)
-                counts = count_objects(own, truth, counted=counted)
-                known = totals.get(region.name)
-                totals[region.name] = known + counts if known else counts
-        means = [
-            float(np.mean([one.average_precision(iou) or 0.0 for iou in IOUS]))
-            for one in totals.values()
-            if one.truth
-        ]
-        return float(np.mean(means)) if means else 0.0
+            add_object_counts(totals, classes, labels, truths, case.truth != IGNORE, self.space)
+        return mean_precision(totals) or 0.0

@@ -114,8 +114,11 @@ class TrainConfig:
     """Number of epochs without an improvement of patience_on after which training stops; null:
     never."""
 
-    patience_on: Literal["validation_dice", "validation_loss", "training_loss"] = "validation_dice"
-    """Quantity that patience observes."""
+    patience_on: Literal[
+        "validation_score", "validation_dice", "validation_loss", "training_loss"
+    ] = "validation_score"
+    """Quantity that patience observes. validation_score: that by which the weights are chosen, the
+    average precision of the objects if the network learns to separate them, otherwise the Dice."""
 
     keep_epochs: bool = False
     """Whether to save the weights of every epoch in the folder epochs of the run."""

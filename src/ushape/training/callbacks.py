@@ -25,34 +25,47 @@ from ushape.transforms.overlay import tint_errors
 
 
 class KeepBest(Callback):
-    """Save the averaged weights after each epoch with a new best validation Dice.
+    """Save the averaged weights after each epoch with a new best score on the validation cases.
 
-    The weights of every epoch are saved as well if `train.keep_epochs` is set.
+    The score is the average precision of the objects if the network learns to separate them, then
+    the Dice; otherwise it is the Dice. The weights of every epoch are saved as well if
+    `train.keep_epochs` is set.
     """
 
     def __init__(self, run: Run):
         self.run, self.best_dice, self.best_epoch = run, -1.0, -1
+        self.best_ap: float | None = None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, SegmentationModule)
         if not self.run.folder.is_dir():
             raise removed_run(self.run)
         dice, epoch = pl_module.validation_dice, trainer.current_epoch + 1
-        facts = {"epoch": epoch, "validation_dice": dice}
+        facts, ap = {"epoch": epoch, "validation_dice": dice}, pl_module.validation_ap
+        if ap is not None:
+            facts["validation_ap"] = ap
         weights = pl_module.averaged.module.state_dict()
         if trainer.is_global_zero and pl_module.plan.recipe.train.keep_epochs:
             self.run.save_weights(weights, facts, self.run.epoch_weights_path(epoch))
-        if dice <= self.best_dice:
+        if not self._is_better(ap, dice):
             return
-        self.best_dice, self.best_epoch = dice, epoch
+        self.best_ap, self.best_dice, self.best_epoch = ap, dice, epoch
         if trainer.is_global_zero:
             self.run.save_weights(weights, facts)
 
+    def _is_better(self, ap: float | None, dice: float) -> bool:
+        if ap is None or self.best_ap is None:
+            # Checkpoints of older versions lack the average precision of the best epoch.
+            return dice > self.best_dice
+        return (ap, dice) > (self.best_ap, self.best_dice)
+
     def state_dict(self) -> dict[str, Any]:
-        return {"best_dice": self.best_dice, "best_epoch": self.best_epoch}
+        best = {"best_dice": self.best_dice, "best_epoch": self.best_epoch}
+        return best if self.best_ap is None else best | {"best_ap": self.best_ap}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best_dice, self.best_epoch = state_dict["best_dice"], state_dict["best_epoch"]
+        self.best_ap = state_dict.get("best_ap")
 
 
 class EpochLog(Callback):
@@ -87,9 +100,13 @@ class EpochLog(Callback):
             "foreground_patches": round(pl_module.foreground_patches / patches, 4),
             "seconds": round(self.clock() - self._started, 2),
         }
+        if pl_module.validation_ap is not None:
+            row["validation_ap"] = round(pl_module.validation_ap, 6)
         self.rows.append(row)
         if trainer.is_global_zero:
-            write_bytes(self.run.metrics_path, to_csv(list(self.rows[0]), self.rows))
+            # The rows of an older version may have fewer columns.
+            columns = list(dict.fromkeys(name for one in self.rows for name in one))
+            write_bytes(self.run.metrics_path, to_csv(columns, self.rows))
         self.on_row(row)
 
     def state_dict(self) -> dict[str, Any]:

@@ -17,8 +17,10 @@ from ushape.config import resolved
 from ushape.data.sampling import Patch
 from ushape.errors import RunError
 from ushape.inference.ensemble import sample_probabilities
+from ushape.inference.separation import add_object_counts, mean_precision, separate
 from ushape.labels import IGNORE, LabelSpace
 from ushape.losses import build_loss
+from ushape.metrics.instance import ObjectCounts
 from ushape.metrics.overlap import Counts, count_classes, dice
 from ushape.models import build_model
 from ushape.models.pretrained import load_generated_weights
@@ -27,6 +29,10 @@ from ushape.planning.hardware import memory_format
 from ushape.planning.plan import Plan
 from ushape.training.optimizers import Schedule, build_optimizer, slow_down
 from ushape.types import Sample
+
+MAX_SCORED_PX = 250_000
+"""Number of pixels of validation cases whose objects are compared after each epoch. Of cells of 30
+pixels, they take about 0.14 s of a core, and their prediction by a small network 0.05 s."""
 
 SHOWN = 4
 """Number of validation cases that are drawn in TensorBoard."""
@@ -80,6 +86,8 @@ class SegmentationModule(lightning.LightningModule):
         self._group_index = {group: index for index, group in enumerate(sorted(set(groups)))}
         self.foreground_patches = self.patches = self.batches = 0
         self.loss_sum = self.validation_dice = self.validation_loss = 0.0
+        self.validation_ap: float | None = None
+        """Average precision of the objects; None if the network does not learn to separate them."""
 
     def loss_of(self, batch: Patch) -> Tensor:
         """Return the loss of a batch, which is on the device of the network."""
@@ -125,6 +133,8 @@ class SegmentationModule(lightning.LightningModule):
         scored = len(self.plan.preprocessing.space.scored)
         self._counts = torch.zeros(len(self._group_index), scored, 4, device=self.device)
         self._cross_entropy = torch.zeros(2, device=self.device)  # Sum and number of pixels.
+        self._object_counts: dict[str, ObjectCounts] = {}
+        self._scored_px = 0
 
     def validation_step(self, index: int, batch_index: int) -> None:
         sample = self.validation[index]
@@ -133,12 +143,14 @@ class SegmentationModule(lightning.LightningModule):
         self.averaged.eval()
         # One version of each image is enough to compare epochs.
         precision = self.plan.recipe.train.precision
-        found, _ = space.split_outputs(
+        found, distance = space.split_outputs(
             sample_probabilities(self.averaged.module, sample, self.plan, precision, average="none")
         )
         classes = space.decode(found)
         if len(self.shown) < SHOWN or index in self.shown:
             self.shown[index] = classes
+        if distance is not None and sample.objects is not None:
+            self._count_objects(classes, distance, sample.classes, sample.objects)
         row = self._group_index[sample.case.group]
         entropy = cross_entropy_sum(found, sample.classes, space)
         self._cross_entropy += torch.tensor(entropy, device=self.device)
@@ -148,11 +160,37 @@ class SegmentationModule(lightning.LightningModule):
             device=self.device,
         )
 
+    def _count_objects(
+        self, classes: np.ndarray, distance: np.ndarray, truth: np.ndarray, objects: np.ndarray
+    ) -> None:
+        """Compare the objects of a case, separated as planned, until MAX_SCORED_PX are compared.
+
+        Of large images, the middle is compared.
+
+        Shapes:
+            all (*S): predicted classes and distance, annotated classes and numbers of objects.
+        """
+        how, space = self.plan.recipe.predict.objects, self.plan.preprocessing.space
+        if how.split != "learned" or self._scored_px >= MAX_SCORED_PX:
+            return
+        middle = middle_of(truth.shape, MAX_SCORED_PX)
+        classes, distance, truth = classes[middle], distance[middle], truth[middle]
+        objects = objects[middle]
+        self._scored_px += truth.size
+        classes, labels = separate(classes, distance, space, how)
+        truths = [np.where(region.of(truth), objects, 0) for region in space.scored]
+        add_object_counts(self._object_counts, classes, labels, truths, truth != IGNORE, space)
+
     def on_validation_epoch_end(self) -> None:
         counts = self.trainer.strategy.reduce(self._counts, reduce_op="sum").long().tolist()
         self.validation_dice = mean_group_dice(counts)
         entropy = self.trainer.strategy.reduce(self._cross_entropy, reduce_op="sum")
         self.validation_loss = float(entropy[0]) / max(1.0, float(entropy[1]))
+        self.validation_ap = mean_precision(self._object_counts)
+        if self.validation_ap is not None:
+            self.log("validation/ap", self.validation_ap, rank_zero_only=True)
+        score = self.validation_dice if self.validation_ap is None else self.validation_ap
+        self.log("validation/score", score, rank_zero_only=True)
         self.log("validation/dice", self.validation_dice, prog_bar=True, rank_zero_only=True)
         self.log("validation/loss", self.validation_loss, rank_zero_only=True)
         self.log("train/epoch_loss", self.loss_sum / max(1, self.batches), rank_zero_only=True)
@@ -180,6 +218,16 @@ class SegmentationModule(lightning.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+
+def middle_of(shape: Sequence[int], most_px: int) -> tuple[slice, ...]:
+    """Return the middle part of an array that has at most about `most_px` pixels."""
+    share = min(1.0, (most_px / math.prod(shape)) ** (1 / len(shape)))
+    kept = [max(1, math.ceil(share * size)) for size in shape]
+    return tuple(
+        slice((size - own) // 2, (size - own) // 2 + own)
+        for size, own in zip(shape, kept, strict=True)
+    )
 
 
 def planned_weights(plan: Plan, fresh: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -50,6 +50,7 @@ PRECISIONS: dict[str, Any] = {"bf16": "bf16-mixed", "fp32": "32-true", "fp64": "
 """Names of the precisions in Lightning."""
 
 LOGGED = {
+    "validation_score": "validation/score",
     "validation_dice": "validation/dice",
     "validation_loss": "validation/loss",
     "training_loss": "train/epoch_loss",
@@ -66,11 +67,16 @@ class FitResult:
     """Outcome of a training."""
 
     best_dice: float
+    """Validation Dice of the epoch whose weights are kept."""
+
     best_epoch: int
     epochs: int
     was_interrupted: bool
     foreground_patches: float
     """Fraction of the patches of the last epoch that contained foreground."""
+
+    best_ap: float | None = None
+    """Average precision of the objects in that epoch; None if they are not learned."""
 
 
 def fit(
@@ -134,6 +140,7 @@ def fit(
             raise
     return FitResult(
         best_dice=best.best_dice,
+        best_ap=best.best_ap,
         best_epoch=best.best_epoch,
         epochs=len(log.rows),
         was_interrupted=interrupt.is_set(),
@@ -198,7 +205,7 @@ def _build_trainer(
     )
     extras: list[Callback] = [every_epoch, ValidationPictures()]
     if train.patience is not None:
-        mode = "max" if train.patience_on == "validation_dice" else "min"
+        mode = "max" if train.patience_on in ("validation_score", "validation_dice") else "min"
         quantity = LOGGED[train.patience_on]
         extras.append(EarlyStopping(quantity, mode=mode, patience=train.patience))
     return lightning.Trainer(

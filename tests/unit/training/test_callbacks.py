@@ -29,11 +29,11 @@ def run(tmp_path):
     return Run.create(tmp_path / "run")
 
 
-def validate(callback, module, trainer, dice):
+def validate(callback, module, trainer, dice, ap=None):
     """One epoch whose weights are all equal to its Dice."""
     for parameter in module.averaged.module.parameters():
         parameter.data.fill_(dice)
-    module.validation_dice = dice
+    module.validation_dice, module.validation_ap = dice, ap
     callback.on_validation_end(trainer, module)
     trainer.current_epoch += 1
 
@@ -52,6 +52,28 @@ def test_keep_best_saves_the_weights_of_the_best_epoch(plan, run):
     assert weight_in(run.weights_path) == 0.75
     assert run.weight_facts() == {"epoch": 2, "validation_dice": 0.75}
     assert not run.epoch_weights_path(1).exists()
+
+
+def test_keep_best_prefers_objects_to_dice_and_dice_among_equals(plan, run):
+    module, trainer, best = SegmentationModule(plan, [], []), FakeTrainer(), KeepBest(run)
+    for dice, ap in ((0.5, 0.0), (0.625, 0.0), (0.75, 0.25), (0.875, 0.125)):
+        validate(best, module, trainer, dice, ap)
+    assert (best.best_dice, best.best_ap, best.best_epoch) == (0.75, 0.25, 3)
+    facts = {"epoch": 3, "validation_dice": 0.75, "validation_ap": 0.25}
+    assert run.weight_facts() == facts
+    again = KeepBest(run)
+    again.load_state_dict(best.state_dict())
+    validate(again, module, trainer, 0.9, 0.2)
+    assert weight_in(run.weights_path) == 0.75
+
+
+def test_keep_best_continues_from_a_checkpoint_that_lacks_the_objects(plan, run):
+    module, trainer, best = SegmentationModule(plan, [], []), FakeTrainer(), KeepBest(run)
+    best.load_state_dict({"best_dice": 0.5, "best_epoch": 2})
+    validate(best, module, trainer, 0.25, 0.9)
+    assert best.best_epoch == 2
+    validate(best, module, trainer, 0.75, 0.1)
+    assert (best.best_epoch, best.best_ap) == (2, 0.1)
 
 
 def test_keep_best_saves_the_first_epoch_even_without_any_overlap(plan, run):
@@ -106,6 +128,11 @@ def test_epoch_log_writes_a_row_per_epoch(plan, run):
     }
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert seen == log.rows
+
+    module.validation_ap = 0.25  # A row of this version after those of an older one.
+    log.on_train_epoch_end(trainer, module)
+    with run.metrics_path.open(newline="") as file:
+        assert [row["validation_ap"] for row in csv.DictReader(file)] == ["", "", "0.25"]
 
 
 def test_epoch_log_continues_from_its_state_and_writes_in_the_first_process_only(plan, run):

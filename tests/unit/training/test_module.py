@@ -1,10 +1,17 @@
+import numpy as np
 import pytest
 import torch
 
 import ushape
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
+from ushape.inference.separation import mean_precision
 from ushape.models.pretrained import load_generated_weights
-from ushape.training.module import SegmentationModule, mean_group_dice, moving_average
+from ushape.training.module import (
+    SegmentationModule,
+    mean_group_dice,
+    middle_of,
+    moving_average,
+)
 
 
 def test_moving_average_by_hand():
@@ -47,3 +54,24 @@ def test_training_begins_with_the_planned_weights(tmp_path):
     assert generated.keys() == expected.keys()
     assert all(torch.equal(generated[name], expected[name]) for name in expected)
     assert not torch.equal(generated["decoder.ups.0.weight"], random["decoder.ups.0.weight"])
+
+
+def test_middle_has_the_wanted_size_and_shape():
+    assert middle_of((100, 50), 1250) == (slice(25, 75), slice(12, 37))
+    assert middle_of((10, 20), 1000) == (slice(0, 10), slice(0, 20))
+
+
+def test_validation_measures_the_average_precision_of_learned_objects(tmp_path):
+    write_data_set(tmp_path, 6, SyntheticConfig(size=64, groups=6), seed=0)
+    plan = ushape.plan(tmp_path, epochs=1, settings=["labels.objects=distance"])
+    module = SegmentationModule(plan, [], [])
+    truth, distance = np.zeros((20, 20), np.uint8), np.zeros((20, 20), np.float32)
+    truth[4:16, 1:19] = 1
+    objects = np.where(truth > 0, 1 + (np.arange(20) - 1) // 6, 0)
+    module.on_validation_epoch_start()
+    # One peak for three objects: none is found. The second image has a peak for each.
+    module._count_objects(truth, distance + 0.5, truth, objects)
+    assert mean_precision(module._object_counts) == 0.0
+    distance[10, [4, 10, 16]] = 1
+    module._count_objects(truth, distance, truth, objects)
+    assert module._object_counts["foreground"].average_precision(0.5) == 3 / (4 + 6 - 3)

@@ -269,10 +269,12 @@ def choose_duration(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleR
     if cases == AUTO:
         cases = max(MIN_VALIDATION, round(VALIDATION_SHARE * steps / case_steps))
     recipe = change(recipe, "train", epochs=epochs, steps_per_epoch=steps, validation_cases=cases)
+    learns_objects = recipe.labels.objects == "distance"
+    best = "average precision of validation objects" if learns_objects else "validation Dice"
     passes = epochs * steps * batch_pixels / working_pixels
     return recipe, RuleResult(
         text=f"Training: {pluralize(epochs, 'epoch')} of {pluralize(steps, 'step')}{speed}; the "
-        f"weights with the best validation Dice are kept.{shortage}",
+        f"weights with the best {best} are kept.{shortage}",
         fact=f"{fact}; each pixel is seen {passes:.1f} times on average",
         alternative="more minutes or epochs",
         source="A given time is divided into about ten epochs of 5 s to 2 minutes, or three if it "
