@@ -9,9 +9,10 @@ from pathlib import Path
 
 from ushape import config
 from ushape.api._series import Devices, Job, Series, describe_request, drop_unplanned, is_finished
-from ushape.api.plan import TrainOptions, optional_path, output_folder
+from ushape.api.plan import TrainOptions, optional_path, output_folder, scan
 from ushape.api.train import train
-from ushape.console import Console
+from ushape.config import AUTO
+from ushape.console import Clock, Console
 from ushape.errors import ConfigError, check_range
 from ushape.evaluation.baselines import BaselineName
 from ushape.evaluation.breakdown import break_down
@@ -21,7 +22,9 @@ from ushape.evaluation.scores import CaseScore, by_case
 from ushape.evaluation.storage import Report, load_report, save_report
 from ushape.evaluation.summary import Summary, join_summaries, summarize
 from ushape.io.files import real_path, write_bytes
+from ushape.planning.fingerprint import take_fingerprint
 from ushape.planning.recipe import Recipe
+from ushape.planning.rules.objects import settle_objects
 from ushape.planning.run import Run
 from ushape.reports.report import AUDIT_PAGE, write_audit, write_pages
 
@@ -86,7 +89,8 @@ def cross_validate(
     training = _FoldTraining(Path(data), optional_path(masks), options.recipe, devices, folds)
     series = Series(output_folder(output, data, "-folds") / REQUEST, "cross-validation")
     with series.in_use():
-        runs = training.begin(series)
+        training = training.begin(series, console)
+        runs = training.runs_of(series)
         finished = training.run_all(runs, series, console)
         return _sum_up(series.path.parent, runs[:finished], folds, console)
 
@@ -104,11 +108,40 @@ class _FoldTraining:
     def __post_init__(self) -> None:
         check_range("folds", self.folds, 2, hint="5 folds are usual.")
 
-    def begin(self, series: Series) -> list[Run]:
-        """Store the request, or compare it with the stored one; return the runs of all folds."""
+    def begin(self, series: Series, console: Console) -> _FoldTraining:
+        """Store the request, or compare it with the stored one.
+
+        Returns:
+            The settings with one decision for all folds on what an object is.
+        """
         request = describe_request(self.data, self.masks, self.recipe, folds=self.folds)
-        if series.find(request) is None:
-            series.begin(request)
+        stored = series.find(request)
+        if stored is None:
+            clock = Clock()
+            objects = self._settle_objects(console)
+            stored = series.begin(request, objects=objects, minutes_used=clock.elapsed_s / 60)
+        # Older series leave the decision to each fold.
+        labels = replace(self.recipe.labels, objects=stored.get("objects", AUTO))
+        train = self.recipe.train
+        if train.minutes is not None:
+            left = max(train.minutes - stored.get("minutes_used", 0.0), 0.1 * train.minutes)
+            train = replace(train, minutes=left)
+        return replace(self, recipe=replace(self.recipe, labels=labels, train=train))
+
+    def _settle_objects(self, console: Console) -> str:
+        """Decide from all cases what an object is, unless the recipe states it."""
+        if self.recipe.labels.objects != AUTO:
+            return self.recipe.labels.objects
+        labels, groups = self.recipe.labels, self.recipe.groups
+        found = scan(self.data, self.masks, labels, console, groups=groups)
+        found.raise_if_unusable()
+        data = take_fingerprint(found, {stats.case.id for stats in found.readable})
+        chosen = settle_objects(self.recipe, data)
+        console.say(f"Objects of all folds: labels.objects={chosen}, decided from all cases.")
+        return chosen
+
+    def runs_of(self, series: Series) -> list[Run]:
+        """Return the runs of all folds, if the data are still those of the first one."""
         base = series.path.parent
         runs = [Run(base / f"fold-{number}") for number in range(1, self.folds + 1)]
         series.refuse_changed_data(self.data, self.masks, runs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from ushape import config
 from ushape.api._series import Series, describe_request
@@ -48,6 +49,9 @@ class Design:
 
     steps_per_epoch: int | None
     """Steps in an epoch of each point if epochs are given: as many as with all groups."""
+
+    objects: Literal["auto", "connected", "distance"] = "auto"
+    """What an object is at each point: as with all groups. auto: each decides, in older curves."""
 
 
 @threads_restored()
@@ -215,6 +219,7 @@ def _make_design(
         noun=plan.group_noun,
         minutes=minutes,
         steps_per_epoch=None if minutes else resolved(plan.recipe.train.steps_per_epoch),
+        objects=plan.recipe.labels.objects,
     )
 
 
@@ -262,7 +267,7 @@ def _recipe_of_points(recipe: Recipe, design: Design) -> Recipe:
     else:
         assert design.steps_per_epoch is not None, "either minutes or epochs are given"
         train = replace(train, steps_per_epoch=design.steps_per_epoch)
-    return replace(recipe, train=train)
+    return replace(recipe, train=train, labels=replace(recipe.labels, objects=design.objects))
 
 
 def _describe(design: Design) -> str:

@@ -1,8 +1,12 @@
+import json
+
 import pytest
 
-from ushape.api._series import Devices
+from ushape.api._series import Devices, Series
 from ushape.api.cross_validate import _FoldTraining
 from ushape.config import parse
+from ushape.console import Console
+from ushape.datasets.synthetic import SyntheticConfig, write_data_set
 from ushape.errors import ConfigError
 from ushape.planning.recipe import CodeReference, Recipe, TrainConfig
 from ushape.planning.run import Run
@@ -40,3 +44,23 @@ def test_one_fold_and_custom_code_on_several_devices_are_refused(tmp_path):
     with pytest.raises(ConfigError) as error:
         training_of(tmp_path, "cpu,cpu", code=code).run_all([], None, None)
     assert error.value.code == "custom_code_several_devices"
+
+
+def test_folds_have_one_decision_on_objects_which_is_stored(tmp_path):
+    write_data_set(tmp_path / "data", 6, SyntheticConfig(size=64, groups=6), seed=0)
+    series = Series(tmp_path / "run" / "folds.json", "cross-validation")
+    training = training_of(tmp_path, folds=2)
+    begun = training.begin(series, Console(quiet=True))
+    stored = json.loads(series.path.read_text())
+    assert begun.recipe.labels.objects == stored["objects"] in ("connected", "distance")
+    assert {begun.recipe_of(number).labels.objects for number in (1, 2)} == {stored["objects"]}
+    # The time of reading is part of the minutes.
+    assert 27 <= begun.recipe.train.minutes < 30
+
+    other = {"connected": "distance", "distance": "connected"}[stored["objects"]]
+    series.path.write_text(json.dumps(stored | {"objects": other}))
+    assert training.begin(series, Console(quiet=True)).recipe.labels.objects == other
+    del stored["objects"], stored["minutes_used"]  # As older versions wrote it.
+    series.path.write_text(json.dumps(stored))
+    again = training.begin(series, Console(quiet=True)).recipe
+    assert (again.labels.objects, again.train.minutes) == ("auto", 30)

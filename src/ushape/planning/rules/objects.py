@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 from ushape.config import AUTO, resolved
 from ushape.errors import ConfigError
 from ushape.instances.label import ObjectConfig
 from ushape.instances.touching import MOSTLY_TOUCHING
 from ushape.metrics.instance import MANY_OBJECTS
+from ushape.planning.fingerprint import Fingerprint
 from ushape.planning.recipe import Recipe
 from ushape.planning.rules.result import RuleResult, Situation, change
 
@@ -31,13 +33,7 @@ def choose_objects(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
         ConfigError: if predict.objects contradicts labels.objects.
     """
     data, labels, objects = situation.data, recipe.labels, recipe.predict.objects
-    are_numbered = data.numbered_objects > 1 and data.joined_share >= MIN_JOINED
-    are_many = data.objects_per_case > MANY_OBJECTS and data.touching_share >= MOSTLY_TOUCHING
-    chosen = labels.objects
-    if chosen == AUTO:
-        is_usual = recipe.name == AUTO and not labels.regions and not _is_stated(objects)
-        is_touching = are_numbered or are_many
-        chosen = "distance" if is_usual and is_touching else "connected"
+    chosen = settle_objects(recipe, data)
     _refuse_conflict(chosen, objects)
     reach = labels.reach_px
     if chosen == "distance":
@@ -46,7 +42,7 @@ def choose_objects(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
         if objects.split == "none":
             recipe = change(recipe, "predict", objects=replace(objects, split="learned"))
     recipe = change(recipe, "labels", objects=chosen, reach_px=reach)
-    if are_numbered:
+    if data.numbered_objects > 1:
         fact = f"the masks number about {data.numbered_objects:.0f} objects per image"
         if data.joined_share < 1:
             fact += f", of which {data.joined_share:.0%} touch another one of their class"
@@ -73,6 +69,17 @@ def choose_objects(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
         source="Connected parts are exact only where objects do not touch: one leaking membrane "
         "joins two cells. A learned distance to the border separates them (benchmarks/objects.md).",
     )
+
+
+def settle_objects(recipe: Recipe, data: Fingerprint) -> Literal["connected", "distance"]:
+    """Return what an object is: as the recipe states it, otherwise as the masks suggest."""
+    labels = recipe.labels
+    if labels.objects != AUTO:
+        return labels.objects
+    are_numbered = data.numbered_objects > 1 and data.joined_share >= MIN_JOINED
+    are_many = data.objects_per_case > MANY_OBJECTS and data.touching_share >= MOSTLY_TOUCHING
+    is_usual = recipe.name == AUTO and not labels.regions and not _is_stated(recipe.predict.objects)
+    return "distance" if is_usual and (are_numbered or are_many) else "connected"
 
 
 def _is_stated(objects: ObjectConfig) -> bool:
