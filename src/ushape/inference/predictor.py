@@ -198,8 +198,8 @@ class Predictor:
     def stream(self, image: StreamedImage) -> StreamedPrediction:
         """Predict an image larger than memory, band by band as the result is taken.
 
-        Thresholds are applied and objects separated; cleaning needs the whole image:
-        `clean_stored` with `cleanings`. Objects are not separated before a cleaning.
+        Thresholds are applied and objects separated. Cleaning needs the whole image: `clean_stored`
+        with `cleanings`, then `separate_bands`.
 
         Raises:
             DataError: if `stream_probabilities` raises it.
@@ -215,9 +215,12 @@ class Predictor:
         outputs = map(space.split_outputs, averaged)
         decided = ((own, apply_rule(rule, own, space), distance) for own, distance in outputs)
         separates = space.has_distance and self.objects.split == "learned"
-        if separates and not self.tuning.rule.cleans:
-            return StreamedPrediction(bands, separate_streamed(decided, space, self.objects))
-        return StreamedPrediction(bands, ((own, classes) for own, classes, _ in decided))
+        if separates and self.tuning.rule.cleans:
+            return StreamedPrediction(bands, decided)
+        if separates:
+            separated = separate_streamed(decided, space, self.objects)
+            return StreamedPrediction(bands, ((*found, None) for found in separated))
+        return StreamedPrediction(bands, ((own, classes, None) for own, classes, _ in decided))
 
     @property
     def objects(self) -> ObjectConfig:

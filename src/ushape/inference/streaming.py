@@ -45,9 +45,10 @@ class StreamedPrediction:
     """Prediction of an image larger than memory, computed as its bands are taken."""
 
     source: Bands
-    bands: Iterator[tuple[np.ndarray, np.ndarray]]
-    """Probabilities (K, n, ...) and classes (m, ...), not cleaned, of rows that follow each
-    other. Classes may come later than their probabilities: n and m differ, and may be 0."""
+    bands: Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]
+    """Probabilities (K, n, ...), classes (m, ...), not cleaned, and distance of rows that follow
+    each other. Classes may come later than their probabilities: n and m differ, and may be 0. The
+    distance (m, ...) is given if objects must be separated after the classes are cleaned."""
 
 
 def read_or_open(path: Path, is_large: Callable[[Bands], bool]) -> Pixels | Bands:

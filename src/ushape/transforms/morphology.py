@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import DTypeLike
 from scipy import ndimage, sparse
 from scipy.sparse import csgraph
 
@@ -270,14 +271,16 @@ def cut_rows(shape: Sequence[int]) -> list[slice]:
 
 
 @contextmanager
-def temporary_label_map(shape: Sequence[int], folder: Path | None) -> Iterator[np.ndarray]:
-    """Yield a label map (*S), uint8, in a temporary file that is deleted with the process.
+def temporary_map(
+    shape: Sequence[int], folder: Path | None, dtype: DTypeLike = np.uint8
+) -> Iterator[np.ndarray]:
+    """Yield an array (*S), such as a label map, in a temporary file that ends with the process.
 
     Args:
         folder: Folder with enough free space; None: the system's temporary folder.
     """
     with tempfile.TemporaryFile(dir=folder) as file:
-        yield np.memmap(file, dtype=np.uint8, mode="w+", shape=tuple(shape))
+        yield np.memmap(file, dtype=dtype, mode="w+", shape=tuple(shape))
 
 
 def _reader(classes: np.ndarray, region: Region, *, inverted: bool = False) -> RowMask:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ushape import io
 from ushape.formatting import to_csv
+from ushape.inference.band_separation import separate_bands
 from ushape.inference.output import OutputConfig
 from ushape.inference.predictor import Predictor
 from ushape.inference.streaming import StreamedPrediction
@@ -30,7 +31,7 @@ from ushape.io.dicom_seg_writer import write_segmentation
 from ushape.io.files import replacing, write_bytes
 from ushape.io.streaming import open_band_writer, open_probability_writer
 from ushape.planning.plan import Plan
-from ushape.transforms.morphology import clean_stored, cut_rows, temporary_label_map
+from ushape.transforms.morphology import clean_stored, cut_rows, temporary_map
 from ushape.transforms.overlay import overlay as draw_overlay
 from ushape.types import MaskEncoding, Prediction
 
@@ -178,31 +179,49 @@ def write_streamed_files(
 
 def _keep_probabilities(
     prediction: StreamedPrediction, write: Callable[[np.ndarray], None] | None
-) -> Iterator[np.ndarray]:
-    """Yield the classes of each band, after its probabilities were written."""
-    for probabilities, classes in prediction.bands:
+) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Yield the classes and the distance of each band, after its probabilities were written."""
+    for probabilities, classes, distance in prediction.bands:
         if write is not None and probabilities.shape[1]:
             write(probabilities)
         if len(classes):
-            yield classes
+            yield classes, distance
 
 
 def _cleaned_classes(
-    bands: Iterator[np.ndarray], predictor: Predictor, shape: tuple[int, ...], folder: Path | None
+    bands: Iterator[tuple[np.ndarray, np.ndarray | None]],
+    predictor: Predictor,
+    shape: tuple[int, ...],
+    folder: Path | None,
 ) -> Iterator[np.ndarray]:
     """Yield the classes (n, ...) as they come, or, if they must be cleaned, from a file.
 
+    Objects are separated after that, with their distance from another file.
+
     Args:
-        folder: Folder with space for a class map; None: the system's folder for temporary files.
+        folder: Folder with space for a class map, and for a distance of four bytes for each pixel;
+            None: the system's folder for temporary files.
     """
     if not predictor.tuning.rule.cleans:
-        yield from bands
+        yield from (classes for classes, _ in bands)
         return
-    with temporary_label_map(shape, folder) as label_map:
+    space = predictor.plan.preprocessing.space
+    with ExitStack() as stack:
+        label_map = stack.enter_context(temporary_map(shape, folder))
+        relief: np.ndarray | None = None
         row = 0
-        for classes in bands:
-            label_map[row : row + len(classes)] = classes
+        for classes, distance in bands:
+            rows = slice(row, row + len(classes))
+            label_map[rows] = classes
+            if distance is not None:
+                if relief is None:
+                    relief = stack.enter_context(temporary_map(shape, folder, distance.dtype))
+                relief[rows] = distance
             row += len(classes)
-        clean_stored(label_map, predictor.plan.preprocessing.space.scored, predictor.cleanings)
-        for band in cut_rows(shape):
-            yield np.asarray(label_map[band])
+        clean_stored(label_map, space.scored, predictor.cleanings)
+        cleaned = ((np.asarray(label_map[band]), band) for band in cut_rows(shape))
+        if relief is None:
+            yield from (classes for classes, _ in cleaned)
+            return
+        pairs = ((classes, np.asarray(relief[band])) for classes, band in cleaned)
+        yield from (own for own in separate_bands(pairs, space, predictor.objects) if len(own))

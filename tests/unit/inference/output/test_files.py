@@ -1,0 +1,47 @@
+"""Cleaning and separation of images larger than memory."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from probabilities import BINARY
+from ushape.inference.output.files import _cleaned_classes
+from ushape.inference.separation import separate
+from ushape.inference.tuning import SEPARATED
+from ushape.transforms import morphology
+from ushape.transforms.morphology import Cleaning, clean_classes
+
+
+@pytest.mark.parametrize("threshold", [None, 1])
+def test_objects_of_streamed_images_are_separated_after_the_cleaning(
+    threshold, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(morphology, "BAND_PX", 500)
+    space = replace(BINARY, has_distance=True, threshold=threshold)
+    rng = np.random.default_rng(0)
+    noise = ndimage.gaussian_filter(rng.standard_normal((2, 60, 50)), (0, 2, 2))
+    classes = (noise[0] > 0).astype(np.uint8)
+    distance = np.clip(0.5 + 3 * noise[1], 0, 1).astype(np.float32)
+    cleaning, how = Cleaning(smallest_px=60, largest_hole_px=20), replace(SEPARATED, smallest_px=9)
+    predictor = SimpleNamespace(
+        tuning=SimpleNamespace(rule=SimpleNamespace(cleans=True)),
+        plan=SimpleNamespace(preprocessing=SimpleNamespace(space=space)),
+        cleanings=[cleaning],
+        objects=how,
+    )
+    cleaned = clean_classes(classes, space.scored, [cleaning])
+    whole, _ = separate(cleaned, distance, space, how)
+    assert (whole != separate(classes, distance, space, how)[0]).any()
+
+    def bands(relief):
+        return (
+            (classes[row : row + 7], relief and distance[row : row + 7]) for row in range(0, 60, 7)
+        )
+
+    found = np.concatenate(list(_cleaned_classes(bands(True), predictor, (60, 50), tmp_path)))
+    np.testing.assert_array_equal(found, whole)
+    found = np.concatenate(list(_cleaned_classes(bands(None), predictor, (60, 50), tmp_path)))
+    np.testing.assert_array_equal(found, cleaned)
