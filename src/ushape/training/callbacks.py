@@ -203,6 +203,23 @@ def damaged_checkpoint(path: Path) -> RunError:
     )
 
 
+PICTURE_PX = 512
+"""Largest side of a validation image in TensorBoard. Drawing images of many megapixels and
+compressing them after each epoch would take as long as steps."""
+
+
+def draw_small(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Tint the errors as `tint_errors` does, in an image of which large ones show some pixels only.
+
+    Shapes:
+        image: (C, *S); truth, predicted: (*S) class indices.
+        returns: (y, x, 3) uint8, each side at most `PICTURE_PX`.
+    """
+    step = -(-max(truth.shape[-2:]) // PICTURE_PX)
+    some = (..., slice(None, None, step), slice(None, None, step))
+    return tint_errors(image[some], truth[some], predicted[some])
+
+
 class ValidationPictures(Callback):
     """Write validation images, with their errors in color, to TensorBoard."""
 
@@ -213,7 +230,7 @@ class ValidationPictures(Callback):
         for index, predicted in pl_module.shown.items():
             sample = pl_module.validation[index]
             assert sample.classes is not None, "a validation case has a mask"
-            picture = tint_errors(sample.image, sample.classes, np.asarray(predicted))
+            picture = draw_small(sample.image, sample.classes, np.asarray(predicted))
             trainer.logger.experiment.add_image(
                 f"validation/{sample.case.id}", picture, trainer.current_epoch, dataformats="HWC"
             )

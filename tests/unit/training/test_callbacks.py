@@ -4,6 +4,7 @@ import csv
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +13,7 @@ from fakes import FakeClock, FakeTrainer
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
 from ushape.planning.processor import threads_beside
 from ushape.planning.run import Run
-from ushape.training.callbacks import EpochLog, KeepBest, ThreadsBeside
+from ushape.training.callbacks import EpochLog, KeepBest, ThreadsBeside, draw_small
 from ushape.training.module import SegmentationModule
 
 
@@ -157,3 +158,14 @@ def test_threads_follow_the_load_of_the_processor():
         assert torch.get_num_threads() == threads_beside(0.0, 4)
     finally:
         torch.set_num_threads(before)
+
+
+def test_validation_pictures_of_large_images_show_every_third_pixel():
+    truth = np.zeros((1200, 800), np.uint8)
+    truth[:600] = 1
+    image = np.arange(truth.size, dtype=np.float32).reshape(1, *truth.shape)
+    large = draw_small(image, truth, truth)
+    assert large.shape == (400, 267, 3)
+    assert (draw_small(image[:, ::3, ::3], truth[::3, ::3], truth[::3, ::3]) == large).all()
+    volume = truth[None, :300, :200].repeat(4, axis=0)
+    assert draw_small(volume[None], volume, volume).shape == (300, 200, 3)
