@@ -8,6 +8,7 @@ import numpy as np
 from scipy import ndimage
 from skimage import measure
 
+from ushape.instances.properties import object_boxes
 from ushape.labels import MAX_CLASSES
 from ushape.labels.colors import channels_of
 from ushape.types import Instances, MaskEncoding
@@ -41,9 +42,13 @@ def parts_per_value(codes: np.ndarray, values: np.ndarray, most: int = 24) -> fl
     """Return the mean number of connected parts as in `CaseStats`; 0 if they are not counted."""
     if not 3 <= len(values) <= MAX_IDS or codes.max() > MAX_IDS or codes.min() < 0:
         return 0.0
-    boxes = ndimage.find_objects(codes)
-    shown = [value for value in values[1:].tolist() if value > 0][:: max(1, len(values) // most)]
-    parts = [ndimage.label(codes[boxes[value - 1]] == value)[1] for value in shown]
+    shown = values[1:][values[1:] > 0][:: max(1, len(values) // most)]
+    # Few of the values are located: a list of the boxes of all ids up to a million is slow.
+    rank = np.zeros(int(values[-1]) + 1, dtype=np.int32)
+    rank[shown] = np.arange(1, len(shown) + 1)
+    chosen = rank[codes]
+    boxes = ndimage.find_objects(chosen)
+    parts = [ndimage.label(chosen[box] == place)[1] for place, box in enumerate(boxes, start=1)]
     return sum(parts) / max(1, len(parts))
 
 
@@ -111,13 +116,13 @@ def measure_objects(codes: np.ndarray, background: int) -> ObjectSizes:
         codes: (*S) mask values.
     """
     labels = measure.label(codes, background=background, connectivity=1)
-    boxes = ndimage.find_objects(labels)
+    boxes = object_boxes(labels, int(labels.max(initial=0)))
     values = np.zeros(len(boxes) + 1, dtype=codes.dtype)
     values[labels.ravel()] = codes.ravel()
     return ObjectSizes(
         values=values[1:],
         areas=np.bincount(labels.ravel(), minlength=len(values))[1:],
-        sides=np.array([max(edge.stop - edge.start for edge in box) for box in boxes], dtype=int),
+        sides=(boxes[..., 1] - boxes[..., 0]).max(axis=1),
     )
 
 
@@ -142,9 +147,9 @@ def measure_instances(codes: np.ndarray, instances: Instances) -> InstanceStats:
         meets = (dense[before] != dense[after]) & (codes[before] == codes[after])
         meets &= (dense[before] > 0) & (dense[after] > 0)
         joined[dense[before][meets]] = joined[dense[after][meets]] = True
-    boxes = ndimage.find_objects(dense)
-    sides = [max(edge.stop - edge.start for edge in box) for box in boxes]
-    sizes = ObjectSizes(owners, np.bincount(ranks, minlength=len(ids)), np.array(sides, dtype=int))
+    boxes = object_boxes(dense, len(ids))
+    sides = (boxes[..., 1] - boxes[..., 0]).max(axis=1)
+    sizes = ObjectSizes(owners, np.bincount(ranks, minlength=len(ids)), sides)
     return InstanceStats(
         stated=instances.stated,
         visible=len(ids),

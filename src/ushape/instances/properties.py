@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from ushape.errors import DataError
 from ushape.instances.label import Objects, Probabilities
@@ -158,7 +157,7 @@ def measure_table(
         class_names=tuple(class_names[index] for index in objects.classes),
         size_px=size,
         centroid_px=np.stack(centroid, axis=1),
-        box_px=_boxes(labels, count),
+        box_px=object_boxes(labels, count),
         mean_probability=_mean_probability(objects, probabilities, inside, owner, size),
         perimeter_px=measure_perimeters(labels, count) if is_flat else None,
         perimeter_mm=measure_perimeters(labels, count, spacing) if is_flat and spacing else None,
@@ -206,10 +205,25 @@ def _cells(values: np.ndarray | None, count: int) -> list[Cell]:
     return [None] * count if values is None else values.tolist()
 
 
-def _boxes(labels: np.ndarray, count: int) -> np.ndarray:
-    boxes = ndimage.find_objects(labels, count)
-    edges = [[(edge.start, edge.stop) for edge in box] for box in boxes if box is not None]
-    return np.array(edges, dtype=np.int64).reshape(count, labels.ndim, 2)
+def object_boxes(labels: np.ndarray, count: int) -> np.ndarray:
+    """Return the bounding box of each object, without a Python object for each of them.
+
+    Args:
+        count: Number of objects, which are labeled 1 to count; each has a pixel.
+
+    Shapes:
+        labels: (*S) integers, 0 outside.
+        returns: (count, D, 2), first pixel and the pixel after the last one, along each axis.
+    """
+    inside = np.flatnonzero(labels)
+    owner = labels.ravel()[inside] - 1
+    boxes = np.zeros((count, labels.ndim, 2), dtype=np.int64)
+    for axis, place in enumerate(np.unravel_index(inside, labels.shape)):
+        first = np.full(count, labels.shape[axis])
+        np.minimum.at(first, owner, place)
+        np.maximum.at(boxes[:, axis, 1], owner, place + 1)
+        boxes[:, axis, 0] = first
+    return boxes
 
 
 def _mean_probability(

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
-from skimage import measure
 
+from ushape.instances.convex import convex_areas
 from ushape.instances.properties import Cell
-
-FLAT_SHAPES = ("axis_major_length", "axis_minor_length", "eccentricity", "orientation", "solidity")
-"""Properties of scikit-image in 2D."""
-
-VOLUME_SHAPES = ("axis_major_length", "axis_minor_length")
-"""Properties in volumes, where the others are not defined, or not for flat objects."""
-
-INTENSITIES = ("intensity_mean", "intensity_min", "intensity_max")
 
 
 def measure_shapes(
@@ -44,40 +37,95 @@ def measure_shapes(
         labels: (*S) integers, objects numbered from 1, 0 for background; image: (C, *S).
 
     Source:
-        `skimage.measure.regionprops_table`.
+        As in `skimage.measure.regionprops_table`, which takes objects one by one.
     """
-    names = FLAT_SHAPES if labels.ndim == 2 else VOLUME_SHAPES
-    shapes = measure.regionprops_table(labels, properties=names)
+    count = int(labels.max(initial=0))
+    inside = np.flatnonzero(labels)
+    owner = labels.ravel()[inside] - 1
+    size = np.bincount(owner, minlength=count)
+    moments = _covariances(labels.shape, inside, owner, size)
+    shapes, columns = _ellipses(moments), dict[str, list[Cell]]()
     in_mm = None
     if spacing_mm is not None:
-        of_spacing = [name for name in names if name != "solidity"]
-        in_mm = measure.regionprops_table(labels, properties=of_spacing, spacing=tuple(spacing_mm))
-    count, columns = len(shapes["axis_major_length"]), dict[str, list[Cell]]()
+        steps = np.asarray(spacing_mm, dtype=np.float64)
+        in_mm = _ellipses(moments * np.outer(steps, steps))
     for axis in ("major", "minor"):
-        name = f"axis_{axis}_length"
-        columns[f"axis_{axis}_px"] = _cells(shapes[name])
-        columns[f"axis_{axis}_mm"] = [None] * count if in_mm is None else _cells(in_mm[name])
+        columns[f"axis_{axis}_px"] = _cells(shapes[axis])
+        columns[f"axis_{axis}_mm"] = [None] * count if in_mm is None else _cells(in_mm[axis])
     if labels.ndim == 2:
         best = shapes if in_mm is None else in_mm
         columns["eccentricity"] = _cells(best["eccentricity"])
-        # scikit-image measures from the y axis.
-        columns["orientation_deg"] = _cells((np.degrees(best["orientation"]) + 90) % 180)
-        columns["solidity"] = _cells(shapes["solidity"])
-    return {**columns, **_measure_intensities(labels, image)}
+        columns["orientation_deg"] = _cells(best["orientation_deg"])
+        columns["solidity"] = _cells(size / convex_areas(labels, count))
+    return {**columns, **_measure_intensities(image, inside, owner, size)}
 
 
-def _measure_intensities(labels: np.ndarray, image: np.ndarray) -> dict[str, list[Cell]]:
-    channels = np.moveaxis(image, 0, -1)
-    found = measure.regionprops_table(labels, channels, properties=INTENSITIES)
+def _covariances(
+    shape: Sequence[int], inside: np.ndarray, owner: np.ndarray, size: np.ndarray
+) -> np.ndarray:
+    """Return the covariance of the coordinates of the pixels of each object.
+
+    Args:
+        inside: Flat indices of the labeled pixels.
+        owner: Index of the object of each labeled pixel.
+        size: (N,) number of pixels of each object.
+
+    Shapes:
+        returns: (N, D, D), in pixels.
+    """
+    count = len(size)
+    centered = []
+    for place in np.unravel_index(inside, tuple(shape)):
+        mean = np.bincount(owner, place, minlength=count) / size
+        centered.append(place - mean[owner])
+    rows = [
+        [np.bincount(owner, one * other, minlength=count) / size for other in centered]
+        for one in centered
+    ]
+    return np.moveaxis(np.array(rows), -1, 0)
+
+
+def _ellipses(covariances: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the axes, eccentricity and orientation of ellipses, or the axes of ellipsoids.
+
+    Shapes:
+        covariances: (N, D, D) -> (N,) each.
+
+    Source:
+        `skimage.measure.regionprops`: axis_major_length, axis_minor_length, eccentricity,
+        orientation, of all objects at once.
+    """
+    spread = np.linalg.eigvalsh(covariances).clip(0)[:, ::-1]
+    # The variances of an ellipse are a quarter of its squared half axes, of an ellipsoid a fifth.
+    factor = 4 if covariances.shape[-1] == 2 else 2 * math.sqrt(5)
+    found = {"major": factor * np.sqrt(spread[:, 0]), "minor": factor * np.sqrt(spread[:, -1])}
+    if covariances.shape[-1] == 2:
+        share = spread[:, 1] / np.where(spread[:, 0] > 0, spread[:, 0], 1)
+        found["eccentricity"] = np.where(spread[:, 0] > 0, np.sqrt(1 - share), 0)
+        (yy, xy), (_, xx) = np.moveaxis(covariances, 0, -1)
+        # Rows run down, but angles run counterclockwise as displayed.
+        angle = np.degrees(np.arctan2(-2 * xy, xx - yy)) / 2 % 180
+        found["orientation_deg"] = np.where((xy == 0) & (xx == yy), 45.0, angle)
+    return found
+
+
+def _measure_intensities(
+    image: np.ndarray, inside: np.ndarray, owner: np.ndarray, size: np.ndarray
+) -> dict[str, list[Cell]]:
     columns = {}
-    for channel in range(len(image)):
-        ending = f"_{channel + 1}" if len(image) > 1 else ""
-        for name in INTENSITIES:
-            kind = name.removeprefix("intensity_")
-            columns[f"{kind}_intensity{ending}"] = _cells(found[f"{name}-{channel}"])
+    for number, channel in enumerate(image, start=1):
+        ending = f"_{number}" if len(image) > 1 else ""
+        values = channel.ravel()[inside].astype(np.float64)
+        lowest, highest = np.full(len(size), np.inf), np.full(len(size), -np.inf)
+        with np.errstate(invalid="ignore"):  # NaN stays NaN.
+            np.minimum.at(lowest, owner, values)
+            np.maximum.at(highest, owner, values)
+        mean = np.bincount(owner, values, minlength=len(size)) / size
+        for kind, found in (("mean", mean), ("min", lowest), ("max", highest)):
+            columns[f"{kind}_intensity{ending}"] = _cells(found)
     return columns
 
 
 def _cells(values: np.ndarray) -> list[Cell]:
     """Return the values, with None for those that are not finite."""
-    return [value if np.isfinite(value) else None for value in values.tolist()]
+    return [value if math.isfinite(value) else None for value in values.tolist()]

@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from ushape.data.mask_stats import count_values, measure_objects, parts_per_value
+from ushape.data.mask_stats import (
+    count_values,
+    measure_instances,
+    measure_objects,
+    parts_per_value,
+)
+from ushape.types import Instances
 
 
 @pytest.mark.parametrize("values", [(0, 7), (-3, 7), (0, 70_000)])
@@ -30,3 +36,28 @@ def test_parts_per_value_of_70_000_objects_of_one_pixel():
     assert parts_per_value(codes, np.unique(codes)) == 1
     codes[::2, 1::2] = codes[::2, ::2][::-1]  # Each number again, elsewhere but in the middle row.
     assert parts_per_value(codes, np.unique(codes)) > 1.8
+
+
+def test_instances_are_measured_by_number_and_class():
+    numbers = np.zeros((6, 12), np.int32)
+    numbers[1:4, 1:4], numbers[1:4, 4:8], numbers[1:4, 8:10] = 5, 9, 2
+    numbers[5, 0] = numbers[5, 11] = 7  # One object of two parts.
+    codes = np.where(numbers == 2, 2, np.minimum(numbers, 1))
+    found = measure_instances(codes, Instances(numbers=numbers, stated=6, overlap_px=3))
+    assert (found.stated, found.visible, found.parts, found.overlap_px) == (6, 4, 5, 3)
+    # 5 and 9 touch within class 1; 2 touches 9, but is the only one of its class.
+    assert (found.recurring, found.joined, found.size) == (3, 2, 3)
+
+
+def test_an_instance_that_fills_the_image_and_none():
+    whole = np.ones((4, 5), np.int32)
+    found = measure_instances(whole, Instances(numbers=whole, stated=1))
+    assert (found.visible, found.parts, found.size, found.recurring) == (1, 1, 5, 0)
+    found = measure_instances(whole * 0, Instances(numbers=whole * 0, stated=0))
+    assert (found.visible, found.parts, found.size, found.joined) == (0, 0, 0, 0)
+
+
+def test_parts_per_value_of_sparse_ids():
+    codes = np.zeros((40, 40), np.int64)
+    codes[:4, :4], codes[10:14, 10:14], codes[30:34, 30:34] = 999_999, 17, 17
+    assert parts_per_value(codes, np.unique(codes)) == 1.5

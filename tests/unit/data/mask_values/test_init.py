@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from scipy import ndimage
 
 from codes import raises_code
 from ushape.data.classes.names import StatedClasses
 from ushape.data.mask_values import interpret_masks
-from ushape.data.preprocessing import read_classes
+from ushape.data.preprocessing import find_true_objects, read_classes
 from ushape.data.scan import scan_dataset
 from ushape.errors import ConfigError
 from ushape.labels import IGNORE, LabelConfig
@@ -371,3 +372,20 @@ def test_float_masks_of_zero_and_one_have_two_classes(tmp_path):
         np.save(tmp_path / "masks" / f"n{number}.npy", disks(number).astype(np.float32))
     stats = scan_dataset(tmp_path, None, LabelConfig(), workers=1)
     assert stats.space.values == (0, 1)
+
+
+def test_ninety_thousand_objects_of_one_pixel_are_object_ids(tmp_path):
+    ids = np.zeros((600, 600), np.uint32)
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    for number in range(3):
+        ids[::2, ::2] = 1 + np.random.default_rng(number).permutation(90_000).reshape(300, 300)
+        tifffile.imwrite(tmp_path / "masks" / f"{number}.tif", ids)
+        image = (ids % 251).astype(np.uint8)
+        Image.fromarray(image).save(tmp_path / "images" / f"{number}.png")
+    stats = scan_dataset(tmp_path, None, LabelConfig(), workers=1)
+    stats.raise_if_unusable()
+    assert notes(stats) == {"object_ids"}
+    case = stats.case_stats[0].case
+    classes = read_classes(case, stats.space)
+    assert classes.sum() == find_true_objects(case, classes, stats.space).max() == 90_000
