@@ -42,6 +42,9 @@ PIXEL_ELEMENTS = (
 )  # fmt: skip
 """Elements that are needed to unpack the pixels."""
 
+STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
+"""SOP class of contours of radiotherapy."""
+
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 """SOP class of the temporary files that ITK unpacks."""
 
@@ -196,6 +199,13 @@ def _load(path: Path, pixels: bool = True) -> Any:
 def _pixels_of(path: Path, data: Any) -> np.ndarray:
     """Return (C, y, x) or (C, frames, y, x) with rescaling applied."""
     pixels = _pydicom(path, ".pixels")
+    if str(data.get("SOPClassUID")) == STRUCTURE_SET:
+        raise DataError(
+            f"{path}: contours of radiotherapy (RTSTRUCT) are not supported.",
+            code="unsupported_contours",
+            hint="Save them as a label map (NIfTI or NRRD) or as a DICOM segmentation, for example "
+            "with 3D Slicer, and name it like the folder of its images.",
+        )
     if "PixelData" not in data:
         raise DataError(
             f"{path}: the DICOM file has no pixels.",

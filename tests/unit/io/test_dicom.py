@@ -128,3 +128,12 @@ def test_dicom_without_pixels_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with raises_code(DataError, "no_images"):
         io.read(tmp_path / "empty")
+
+
+def test_dicom_contours_of_radiotherapy_are_refused_by_name(tmp_path):
+    save(tmp_path / "x.dcm", SLICES[0], SOPClassUID="1.2.840.10008.5.1.4.1.1.481.3")
+    data = pydicom.dcmread(tmp_path / "x.dcm")
+    del data.PixelData, data.Rows, data.Columns
+    data.save_as(tmp_path / "x.dcm")
+    with raises_code(DataError, "unsupported_contours"):
+        io.read_mask(tmp_path / "x.dcm")
