@@ -10,7 +10,6 @@ from typing import overload
 
 import numpy as np
 
-from ushape.config import resolved
 from ushape.data.preprocessing import OnRead, Preprocessing, by_group, read_classes
 from ushape.errors import DataError
 from ushape.types import Case, CaseFacts, Sample
@@ -123,7 +122,7 @@ def fits_in_memory(
     if config.shape is not None:
         pixels = float(len(facts) * math.prod(config.shape))
     else:
-        factor = resolved(config.downscale) ** dims
+        factor = math.prod(config.downscale_factors(dims))
         pixels = sum(sum(fact.class_pixels) for fact in facts) / factor
     bytes_needed = pixels * (2 * preprocessing.channels + 1 + 4 * preprocessing.space.has_distance)
     return bytes_needed < KEEP_SHARE * memory_bytes

@@ -55,9 +55,10 @@ class PreprocessingConfig:
     shape: tuple[int, ...] | None = None
     """Size to which all images are resized; null: their own size divided by downscale."""
 
-    downscale: int | float | Literal["auto"] = "auto"
-    """Factor by which images are reduced along each axis, such as 1.5. auto: 1, or more if patches
-    would show too little of an image, or if its pixels would be seen too rarely."""
+    downscale: int | float | tuple[float, ...] | Literal["auto"] = "auto"
+    """Factor by which images are reduced, such as 1.5, or one factor for each axis, as in
+    [1, 2, 2]. auto: 1, or more if patches would show too little of an image, or if its pixels would
+    be seen too rarely; voxels that are longer along one axis are reduced less along it."""
 
     spacing_mm: tuple[float, ...] | Literal["auto"] | None = "auto"
     """Spacing of the voxels of a volume along z, y and x, by which the network is planned; only the
@@ -75,7 +76,8 @@ class PreprocessingConfig:
     def __post_init__(self) -> None:
         if self.downscale != "auto":
             hint = "1 keeps the full size, 2 halves height and width."
-            check_range("preprocessing.downscale", self.downscale, 1, hint=hint)
+            for factor in self.downscale if isinstance(self.downscale, tuple) else [self.downscale]:
+                check_range("preprocessing.downscale", factor, 1, hint=hint)
         if self.shape is not None and (
             self.downscale not in ("auto", 1) or min(self.shape, default=0) < 1
         ):
@@ -107,9 +109,16 @@ class PreprocessingConfig:
         """Return the shape on which the network works for a (cropped) image of this shape."""
         if self.shape is not None:
             return self.shape
-        assert self.downscale != "auto", "the planner chooses the downscaling"
+        factors = self.downscale_factors(len(shape))
         padded = self.padded_shape(shape)
-        return tuple(max(1, round(size / self.downscale)) for size in padded)
+        return tuple(max(1, round(size / own)) for size, own in zip(padded, factors, strict=True))
+
+    def downscale_factors(self, dims: int) -> tuple[float, ...]:
+        """Return the factor along each axis by which images of so many axes are reduced."""
+        assert self.downscale != "auto", "the planner chooses the downscaling"
+        if isinstance(self.downscale, tuple):
+            return self.downscale
+        return (self.downscale,) * dims
 
 
 OnRead = Callable[[Case, np.ndarray, np.ndarray | None], None]

@@ -214,8 +214,9 @@ def _problems_of(plan: Plan) -> Iterator[str]:
         ("sampling.patch_shape", plan.patch_shape),
         ("predict.tile_shape", plan.tile_shape),
         ("preprocessing.shape", preprocessing.config.shape),
+        ("preprocessing.downscale", preprocessing.config.downscale),
     ):
-        if shape is not None and (len(shape) != dims or max(shape) > MAX_SIDE):
+        if isinstance(shape, tuple) and (len(shape) != dims or max(shape) > MAX_SIDE):
             yield f"{name} is {list(shape)} for images of {dims} dimensions"
     try:
         recipe.network.check_dims(dims)

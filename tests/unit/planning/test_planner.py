@@ -228,6 +228,28 @@ def test_volume_spacing_is_stated_or_taken_for_cubes():
             volume_plan(shape, None, f"preprocessing.spacing_mm={wrong}")
 
 
+def test_volume_with_thick_slices_is_downscaled_within_the_slices():
+    data = replace(
+        DATA,
+        **SMOOTH,
+        median_shape=(30, 512, 512),
+        largest_shape=(30, 512, 512),
+        pixels_per_epoch=10**11,
+        spacing_mm=(3, 1, 1),
+    )
+    recipe, reasons = plan(data, recipe=Recipe(train=TrainConfig(minutes=5)))
+    # At 1/4 voxels would have 4 mm along all axes: slices are reduced by 4 / 3.
+    assert recipe.preprocessing.downscale == (1.3333, 4, 4)
+    assert recipe.preprocessing.working_shape((30, 512, 512)) == (23, 128, 128)
+    assert "factors of 1.3333 × 4 × 4 to 23 × 128 × 128" in " ".join(reasons)
+    assert recipe.network.strides == "equal"  # 4 x 4 x 4 mm.
+    cubes = plan(replace(data, spacing_mm=None), recipe=Recipe(train=TrainConfig(minutes=5)))[0]
+    assert cubes.preprocessing.downscale == 4
+    for wrong, code in (("[2, 2]", "axis_count_mismatch"), ("[1, 0.5, 1]", "value_out_of_range")):
+        with raises_code(ConfigError, code):
+            volume_plan((30, 512, 512), None, f"preprocessing.downscale={wrong}")
+
+
 def test_volume_strides_of_the_user_decide_the_number_of_levels():
     strides = "network.strides=[[1, 2, 2], [2, 2, 2]]"
     network = volume_plan((20, 256, 256), (5, 0.7, 0.7), strides)[0].network

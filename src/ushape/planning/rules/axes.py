@@ -27,7 +27,7 @@ def state_spacing(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
     """Decide which spacing the plan is made for, and describe it in words; '' for 2D images.
 
     Raises:
-        ConfigError: if the recipe states a spacing for another number of axes.
+        ConfigError: if the recipe states spacing or downscaling for another number of axes.
     """
     given, data = recipe.preprocessing.spacing_mm, situation.data
     dims = len(data.median_shape)
@@ -36,6 +36,13 @@ def state_spacing(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
             f"preprocessing.spacing_mm is {list(given)}, but the images have {dims} axes.",
             code="axis_count_mismatch",
             hint="Give one length for each axis: y, x for images; z, y, x for volumes.",
+        )
+    factors = recipe.preprocessing.downscale
+    if isinstance(factors, tuple) and len(factors) != dims:
+        raise ConfigError(
+            f"preprocessing.downscale is {list(factors)}, but the images have {dims} axes.",
+            code="axis_count_mismatch",
+            hint="Give one factor for each axis, or a single one for all.",
         )
     spacing = data.spacing_mm if given == AUTO and dims == 3 else given
     spacing = None if spacing == AUTO else spacing
@@ -62,11 +69,24 @@ def voxel_lengths(recipe: Recipe, situation: Situation) -> tuple[float, ...]:
         spacing = situation.data.spacing_mm
     if len(shape) == 2 or spacing is None:
         return (1.0,) * len(shape)
-    lengths = list(spacing)
+    factors: Sequence[float] = (1.0,) * len(shape)
     if preprocessing.shape is not None:
-        resized = zip(lengths, shape, preprocessing.shape, strict=True)
-        lengths = [length * old / new for length, old, new in resized]
+        factors = [old / new for old, new in zip(shape, preprocessing.shape, strict=True)]
+    elif isinstance(preprocessing.downscale, tuple):
+        factors = preprocessing.downscale
+    lengths = [length * factor for length, factor in zip(spacing, factors, strict=True)]
     return tuple(length / min(lengths) for length in lengths)
+
+
+def factors_along_axes(factor: float, lengths: Sequence[float]) -> tuple[float, ...]:
+    """Return the factor of each axis that makes no voxel shorter than `factor` times the shortest.
+
+    Voxels of 5 x 1 x 1 mm that are to be downscaled by 2 become 5 x 2 x 2 mm. Axes that do not
+    differ clearly have the same factor.
+    """
+    if len(fine_axes(lengths)) == len(lengths):
+        return (factor,) * len(lengths)
+    return tuple(round(max(1.0, factor / length), 4) for length in lengths)
 
 
 def fine_axes(lengths: Sequence[float]) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-from ushape.config import AUTO, resolved
+from ushape.config import AUTO
 from ushape.errors import ConfigError
 from ushape.instances.label import ObjectConfig
 from ushape.instances.touching import MOSTLY_TOUCHING
@@ -37,7 +37,9 @@ def choose_objects(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
     _refuse_conflict(chosen, objects)
     reach = labels.reach_px
     if chosen == "distance":
-        size = data.object_size / resolved(recipe.preprocessing.downscale)
+        size = data.object_size / max(
+            recipe.preprocessing.downscale_factors(len(data.median_shape))
+        )
         reach = reach or max(MIN_REACH_PX, round(REACH_SHARE * size, 1))
         if objects.split == "none":
             recipe = change(recipe, "predict", objects=replace(objects, split="learned"))

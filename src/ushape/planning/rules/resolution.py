@@ -11,7 +11,12 @@ from ushape.models import network_sizes
 from ushape.models.config import PerAxis
 from ushape.planning.fingerprint import Fingerprint
 from ushape.planning.recipe import Recipe
-from ushape.planning.rules.axes import fine_axes, state_spacing, voxel_lengths
+from ushape.planning.rules.axes import (
+    factors_along_axes,
+    fine_axes,
+    state_spacing,
+    voxel_lengths,
+)
 from ushape.planning.rules.result import RuleResult, Situation, change
 
 PIXELS_PER_S = {"cpu": 0.7e6, "mps": 5e6, "cuda": 40e6}
@@ -91,13 +96,17 @@ def _pixels_of_training(recipe: Recipe, situation: Situation, stem: int) -> floa
     return 60 * (train.minutes or 0.0) * speed * (STEM_SPEEDUP if stem > 1 else 1)
 
 
-def expected_passes(recipe: Recipe, situation: Situation, factor: float) -> float:
-    """Return how often training is expected to see each pixel of images downscaled by a factor."""
+def expected_passes(recipe: Recipe, situation: Situation, shrinking: float) -> float:
+    """Return how often training is expected to see each pixel of smaller images.
+
+    Args:
+        shrinking: Pixels of the files for each pixel of the smaller images.
+    """
     data = situation.data
     if recipe.train.epochs is not None:
         return recipe.train.epochs
     seen = _pixels_of_training(recipe, situation, largest_stem(recipe, situation))
-    return seen / (data.pixels_per_epoch / factor ** len(data.median_shape))
+    return seen / (data.pixels_per_epoch / shrinking)
 
 
 def expected_error(pixels: float) -> float:
@@ -135,8 +144,8 @@ def choose_downscale(recipe: Recipe, situation: Situation) -> tuple[Recipe, Rule
         text = f"Images: resized to {size} pixels."
         return recipe, RuleResult(text=text, fact="preprocessing.shape is set", source=source)
     given = recipe.preprocessing.downscale
-    factor = _find_factor(recipe, situation) if given == AUTO else given
-    recipe = change(recipe, "preprocessing", downscale=factor)
+    chosen = _find_factors(recipe, situation) if given == AUTO else given
+    recipe = change(recipe, "preprocessing", downscale=chosen)
     size = size_text(recipe.preprocessing.working_shape(data.median_shape))
     passes = expected_passes(recipe, situation, 1)
     fact = (
@@ -148,13 +157,17 @@ def choose_downscale(recipe: Recipe, situation: Situation) -> tuple[Recipe, Rule
     )
     trips = ", ".join(f"{dice:.4f} at 1/{f:g}" for f, dice in sorted(data.round_trip_dice.items()))
     trips = f"; downscaled and restored masks have a Dice of {trips}" if trips else ""
-    if factor == 1:
+    if chosen == 1:
         text = f"Images: at full size, {size} pixels (median){voxels}."
         alternative = f"smaller images{trips}"
     else:
-        lost = data.round_trip_dice.get(factor)
+        lost = None if isinstance(chosen, tuple) else data.round_trip_dice.get(chosen)
         kept = f"; downscaled and restored masks have a Dice of {lost:.4f}" if lost else ""
-        text = f"Images: downscaled by a factor of {factor:g} to {size} pixels (median){kept}"
+        if isinstance(chosen, tuple):
+            by = f"factors of {' × '.join(f'{one:g}' for one in chosen)}"
+        else:
+            by = f"a factor of {chosen:g}"
+        text = f"Images: downscaled by {by} to {size} pixels (median){kept}"
         text += f"{voxels}."
         alternative = f"full size, or another factor{trips}"
     return recipe, RuleResult(text=text, fact=fact, alternative=alternative, source=source)
@@ -167,14 +180,23 @@ def needs_context(data: Fingerprint) -> bool:
     return is_single or thickness >= WIDE_PX or len(data.classes) >= SCENE_CLASSES
 
 
+def _find_factors(recipe: Recipe, situation: Situation) -> float | tuple[float, ...]:
+    """Return the factor of `_find_factor`, or one for each axis if voxels differ in length."""
+    factor = _find_factor(recipe, situation)
+    factors = factors_along_axes(factor, voxel_lengths(recipe, situation))
+    return factor if len(set(factors)) == 1 else factors
+
+
 def _find_factor(recipe: Recipe, situation: Situation) -> float:
     """Return the smallest factor that suffices, or else the largest one that is allowed."""
     data, limit = situation.data, patch_limit(recipe, situation)
     stem, thickness = largest_stem(recipe, situation), object_thickness(situation.data)
     lost = LOST_SHARE * expected_error(_pixels_of_training(recipe, situation, stem))
     best = 1.0
+    lengths = voxel_lengths(recipe, situation)
     for factor in (1.0, *sorted(data.round_trip_dice)):
-        shape = [size / factor for size in data.median_shape]
+        factors = factors_along_axes(factor, lengths)
+        shape = [size / own for size, own in zip(data.median_shape, factors, strict=True)]
         if factor > 1 and (
             1 - data.round_trip_dice[factor] > lost
             or thickness < MIN_CELLS * stem * factor
@@ -183,7 +205,7 @@ def _find_factor(recipe: Recipe, situation: Situation) -> float:
             break
         best = factor
         is_whole = math.prod(shape) <= limit ** len(shape)
-        is_seen = expected_passes(recipe, situation, factor) >= ENOUGH_PASSES
+        is_seen = expected_passes(recipe, situation, math.prod(factors)) >= ENOUGH_PASSES
         if is_seen and (is_whole or not needs_context(data)):
             break
     return best

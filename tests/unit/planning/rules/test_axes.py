@@ -1,6 +1,11 @@
 import pytest
 
-from ushape.planning.rules.axes import choose_strides, fine_axes, still_axes
+from ushape.planning.rules.axes import (
+    choose_strides,
+    factors_along_axes,
+    fine_axes,
+    still_axes,
+)
 
 ALL, FLAT = (2, 2, 2), (1, 2, 2)
 CUBE, SLICE = (3, 3, 3), (1, 3, 3)
@@ -29,6 +34,14 @@ CUBE, SLICE = (3, 3, 3), (1, 3, 3)
 )
 def test_choose_strides_by_hand(lengths, shape, strides, kernels):
     assert choose_strides(lengths, shape, len(strides)) == (strides, kernels)
+
+
+def test_factors_along_axes_by_hand():
+    assert factors_along_axes(2, (5, 1, 1)) == (1, 2, 2)
+    assert factors_along_axes(4, (2.5, 1, 1)) == (1.6, 4, 4)
+    assert factors_along_axes(1, (5, 1, 1)) == (1, 1, 1)
+    assert factors_along_axes(2, (1.5, 1, 1)) == (2, 2, 2)
+    assert factors_along_axes(1.5, (1, 1)) == (1.5, 1.5)
 
 
 def test_fine_and_still_axes_by_their_limits():
