@@ -13,23 +13,16 @@ from pathlib import Path
 import numpy as np
 
 from ushape.api._score_run import KnownCases, score_and_report
+from ushape.api._tune_run import tune_run
 from ushape.api.plan import TrainOptions, optional_path, output_folder, plan_data
 from ushape.config import AUTO
 from ushape.console import Clock, Console
 from ushape.data.cache import SampleStore, load_cases
-from ushape.data.preprocessing import read_objects
 from ushape.data.splits import Splits
 from ushape.errors import hint_after_interrupt
 from ushape.evaluation.baselines import BaselineSampler, save_baselines
 from ushape.evaluation.summary import Summary
 from ushape.inference.predictor import Predictor
-from ushape.inference.tuning import (
-    Tuning,
-    ValidatedCase,
-    choose_tuning,
-    save_tuning,
-    thin_out_cases,
-)
 from ushape.io.lock import locked
 from ushape.planning.custom_code import allow_code
 from ushape.planning.hardware import inspect_machine, keep_memory
@@ -256,7 +249,7 @@ def _fit_and_tune(
         result, plan, store = _fit(run, plan, training, validation, clock, console, resume=resume)
         was_interrupted = result.was_interrupted
     predictor = Predictor.open(run.folder, plan.machine.device)
-    return _tune(run, predictor, validation, store, console), was_interrupted
+    return tune_run(run, predictor, validation, store, console), was_interrupted
 
 
 def _fit(
@@ -332,58 +325,6 @@ def _fit_from_start(
         elapsed_s = max(clock.elapsed_s, elapsed_s + decision.seconds)
         budget_s = _training_budget_s(plan, elapsed_s)
     return train_in(plan, run, initial, budget_s, resume)
-
-
-def _tune(
-    run: Run,
-    predictor: Predictor,
-    validation: Sequence[CaseFacts],
-    store: SampleStore,
-    console: Console,
-) -> Predictor:
-    """Choose the postprocessing on validation cases, unless this has been done before.
-
-    Args:
-        store: The validation cases as they were loaded for the training.
-    """
-    if not run.tuning_path.exists():
-        sizes = [sum(fact.class_pixels) for fact in validation]
-        tuning = _choose_tuning(predictor, store, sizes, console)
-        save_tuning(run, tuning)
-        predictor = replace(predictor, tuning=tuning)
-    for line in predictor.tuning.report:
-        console.say(line)
-    return predictor
-
-
-def _choose_tuning(
-    predictor: Predictor, store: SampleStore, sizes: Sequence[int], console: Console
-) -> Tuning:
-    """Choose thresholds and cleaning on validation cases, and calibrate the expected Dice.
-
-    Args:
-        sizes: Number of pixels of each case.
-    """
-    predict, space = predictor.plan.recipe.predict, predictor.plan.preprocessing.space
-    chosen = list(thin_out_cases(sizes, space.outputs))
-    validated = []
-    with console.progress("Validating") as on_progress:
-        for index, prediction in predictor.predict_samples(store, chosen):
-            shares = np.rint(255 * prediction.probabilities).astype(np.uint8)
-            case, truth = store.cases[index], store.file_classes(index)
-            distance = prediction.distance
-            if distance is not None:
-                distance = np.rint(255 * distance).astype(np.uint8)
-            objects = read_objects(case, space)
-            validated.append(ValidatedCase(case.group, shares, truth, objects, distance))
-            on_progress(len(validated), len(chosen))
-    return choose_tuning(
-        validated,
-        space,
-        rule=predict.tune and not predict.largest_component,
-        tune_for=predict.tune_for,
-        how=predict.objects,
-    )
 
 
 def _create_free_folder(folder: Path) -> Path:

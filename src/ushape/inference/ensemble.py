@@ -16,6 +16,7 @@ from ushape.inference.backend_choice import calibration_tiles, select_backend
 from ushape.inference.backends import open_backend
 from ushape.inference.network import LazyNetwork, Network, Precision, Slot, TorchNetwork
 from ushape.inference.sliding_window import TileSettings, sliding_window, sliding_window_batch
+from ushape.inference.tuning import load_tuning
 from ushape.labels import LabelSpace
 from ushape.models import network_sizes
 from ushape.planning.hardware import inspect_machine, keep_memory, memory_format
@@ -64,12 +65,12 @@ def open_members(
 
 
 def sample_probabilities(
-    module: nn.Module, sample: Sample, plan: Plan, precision: str, *, average: Average | None = None
+    module: nn.Module, sample: Sample, plan: Plan, precision: str, *, average: Average = "none"
 ) -> np.ndarray:
     """Return the probabilities (K, *working) of a sample; training validates with this.
 
     Args:
-        average: Transformed versions to average, in place of the plan's.
+        average: Transformed versions to average.
     """
     layout = memory_format(
         plan.recipe.network.dims, channels_last=resolved(plan.recipe.train.channels_last)
@@ -79,19 +80,18 @@ def sample_probabilities(
     return sliding_window(network, image, plan.preprocessing.space, tile_settings(plan, average))
 
 
-def tile_settings(plan: Plan, average: Average | None = None) -> TileSettings:
+def tile_settings(plan: Plan, average: Average) -> TileSettings:
     """Return how the plan cuts images into tiles.
 
     Args:
-        average: Transformed versions to average, in place of the plan's.
+        average: Transformed versions of each tile to average.
     """
     predict = plan.recipe.predict
-    chosen: Average = resolved(predict.tta) if average is None else average
     return TileSettings(
         shape=plan.tile_shape,
         overlap_fraction=resolved(predict.tiling.overlap_fraction),
         blend=predict.tiling.blend,
-        symmetries=symmetries(chosen, predict.mirror_axes, plan.recipe.network.dims),
+        symmetries=symmetries(average, resolved(predict.mirror_axes), plan.recipe.network.dims),
     )
 
 
@@ -162,7 +162,8 @@ def _open_member(
             load=lambda: open_now(run.load_network(plan)),
             slot=slot,
         )
-    return EnsembleMember(plan, network, tile_settings(plan)), lines
+    average = load_tuning(run).average_for(resolved(plan.recipe.predict.tta))
+    return EnsembleMember(plan, network, tile_settings(plan, average)), lines
 
 
 def _with_settings(plan: Plan, settings: Sequence[str]) -> Plan:

@@ -13,7 +13,7 @@ from ushape.data.preprocessing import by_group, join_channels, read_first_file
 from ushape.errors import DataError
 from ushape.inference.band_separation import separate_streamed
 from ushape.inference.decision_rule import apply_rule
-from ushape.inference.ensemble import EnsembleMember, open_members
+from ushape.inference.ensemble import EnsembleMember, open_members, tile_settings
 from ushape.inference.prefetch import compute_ahead
 from ushape.inference.separation import separate
 from ushape.inference.streaming import (
@@ -32,6 +32,7 @@ from ushape.planning.hardware import inspect_machine
 from ushape.planning.plan import Plan
 from ushape.planning.run import Run
 from ushape.transforms.morphology import Cleaning
+from ushape.transforms.tiling import Average
 from ushape.types import Case, Pixels, Prediction, Sample
 
 
@@ -100,6 +101,13 @@ class Predictor:
         members, notes = open_members(runs, device, backend, tuple(settings))
         tuning = join_tunings([load_tuning(run) for run in runs])
         return cls(tuple(members), tuning, inspect_machine(device).device, tuple(notes))
+
+    def with_average(self, average: Average) -> Predictor:
+        """Return a predictor that averages other transformed versions of each tile."""
+        members = [
+            replace(member, settings=tile_settings(member.plan, average)) for member in self.members
+        ]
+        return replace(self, members=tuple(members))
 
     def preprocess(self, case: Case, companions: Sequence[Case] = ()) -> PreparedImage:
         """Read the image of a case and preprocess it for each network.

@@ -169,6 +169,20 @@ def choose_separation(
     return Separation(rule=rule, how=how, report=(line,))
 
 
+def object_precision(
+    cases: Sequence[ValidatedCase], space: LabelSpace, how: ObjectConfig
+) -> float | None:
+    """Return the mean average precision at the default thresholds; None without any object.
+
+    The average precision is that of `choose_separation`.
+
+    Raises:
+        PlanError: if a case has no predicted distance.
+    """
+    known = _Comparison(cases, space)
+    return known.score(DecisionRule(), how) if known.sizes_px else None
+
+
 def _thresholds_text(rule: DecisionRule, space: LabelSpace) -> str:
     if len(space.scored) == 1:
         return f"threshold {rule.of(space.scored[0].name).threshold:g}"

@@ -24,8 +24,10 @@ from ushape.instances.label import ObjectConfig
 from ushape.io.files import read_sealed_json, write_sealed_json
 from ushape.labels import LabelSpace
 from ushape.metrics.overlap import count_classes, dice, mean_known
+from ushape.planning.recipe import Tta
 from ushape.planning.run import Run
 from ushape.transforms.morphology import Cleaning
+from ushape.transforms.tiling import Average
 
 MAX_TUNING_VALUES = 48_000_000
 """Largest number of validation pixels times channels (a byte each) on which a rule is chosen; if
@@ -54,6 +56,13 @@ class Tuning:
 
     objects_planned: ObjectConfig = SEPARATED
     """Planned definition of objects from which `objects` was chosen."""
+
+    tta: Average = "none"
+    """Test-time augmentation that was chosen, if the plan leaves it to validation."""
+
+    def average_for(self, planned: Tta) -> Average:
+        """Return the planned test-time augmentation, or the chosen one if it was left open."""
+        return self.tta if planned == "validated" else planned
 
     def objects_for(self, planned: ObjectConfig) -> ObjectConfig:
         """Return the chosen definition of objects, with what the user has set since."""

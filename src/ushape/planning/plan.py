@@ -222,8 +222,8 @@ def _problems_of(plan: Plan) -> Iterator[str]:
         recipe.network.check_dims(dims)
     except ConfigError as error:
         yield error.message
-    if any(not -dims <= axis < 0 for axis in recipe.predict.mirror_axes):
-        yield f"predict.mirror_axes is {list(recipe.predict.mirror_axes)}"
+    if any(not -dims <= axis < 0 for axis in resolved(recipe.predict.mirror_axes)):
+        yield f"predict.mirror_axes is {recipe.predict.mirror_axes}"
     if (scaling := preprocessing.normalization) is not None:
         columns = (scaling.low, scaling.high, scaling.mean, scaling.std)
         if any(len(column) != channels for column in columns) or min(scaling.std) <= 0:

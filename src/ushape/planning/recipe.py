@@ -21,6 +21,8 @@ from ushape.transforms.tiling import Average, TilingConfig
 
 Precision = Literal["fp32", "bf16", "fp64"]
 
+Tta = Average | Literal["validated"]
+
 MAX_SEED = 2**32
 """Seeds must be smaller, because some random generators accept no more."""
 
@@ -182,13 +184,15 @@ class PredictConfig:
 
     tiling: TilingConfig = field(default_factory=TilingConfig)
 
-    tta: Average | Auto = AUTO
+    tta: Tta | Auto = AUTO
     """Test-time augmentation: flipped and rotated versions of the image whose predictions are
     averaged. none; mirrored: flips along mirror_axes; all_8: all symmetries of a square;
-    rotated_7: seven of them."""
+    rotated_7: seven of them; validated: mirrored if the validation cases clearly improve by it,
+    otherwise none."""
 
-    mirror_axes: tuple[int, ...] = (-2, -1)
-    """Axes of the image that test-time augmentation flips if tta is mirrored."""
+    mirror_axes: tuple[int, ...] | Auto = AUTO
+    """Axes of the image that test-time augmentation flips, counted backwards from -1. auto: those
+    that are mirrored in training, or the last two if there are none."""
 
     tune: bool = True
     """Whether to choose thresholds and postprocessing on the validation cases after training,

@@ -144,7 +144,7 @@ class SegmentationModule(lightning.LightningModule):
         # One version of each image is enough to compare epochs.
         precision = self.plan.recipe.train.precision
         found, distance = space.split_outputs(
-            sample_probabilities(self.averaged.module, sample, self.plan, precision, average="none")
+            sample_probabilities(self.averaged.module, sample, self.plan, precision)
         )
         classes = space.decode(found)
         if len(self.shown) < SHOWN or index in self.shown:

@@ -23,7 +23,7 @@ def plan_of(space=SPACE, tta="mirrored"):
 
 
 def test_tile_settings_come_from_the_plan():
-    found = tile_settings(plan_of())
+    found = tile_settings(plan_of(), "mirrored")
     assert (found.shape, found.overlap_fraction, found.blend) == ((32, 64), 0.5, "uniform")
     assert [one.mirror_axes for one in found.symmetries] == [(), (0,), (1,), (0, 1)]
     assert len(tile_settings(plan_of(), "none").symmetries) == 1

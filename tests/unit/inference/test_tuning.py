@@ -38,6 +38,14 @@ def test_choose_tuning_lowers_the_threshold_for_low_probabilities():
     assert max(left.calibrations[0].dice) == 0
 
 
+def test_tuning_chooses_the_average_only_if_the_plan_leaves_it_open():
+    tuned = Tuning(tta="mirrored")
+    assert tuned.average_for("validated") == "mirrored"
+    assert tuned.average_for("none") == "none"
+    assert Tuning().average_for("validated") == "none"
+    assert Tuning().average_for("all_8") == "all_8"
+
+
 def test_load_tuning_restores_what_was_saved(tmp_path):
     run = Run(tmp_path)
     assert load_tuning(run) == Tuning()

@@ -19,6 +19,7 @@ from ushape.planning.encoder_weights import EncoderWeights
 from ushape.planning.fingerprint import ClassFacts, Fingerprint, round_trip_dice
 from ushape.planning.hardware import Machine
 from ushape.planning.plan import find_auto
+from ushape.planning.planner import expected_evaluation_s, expected_mirroring_s
 from ushape.planning.recipe import PredictConfig, Recipe, TrainConfig
 from ushape.planning.rules import apply_rules
 from ushape.planning.rules.resolution import object_thickness, window_shape
@@ -391,6 +392,7 @@ def test_rules_never_replace_settings_of_the_user():
             "train.initial_weights=random",
             "predict.tile_shape=[96,96]",
             "predict.tta=all_8",
+            "predict.mirror_axes=[-2]",
             "predict.tiling.overlap_fraction=0.3",
             "augment={space: {flip_axes: [1]}}",
         ],
@@ -421,6 +423,46 @@ def test_augmentation_does_not_mirror_upright_data():
     space = plan(upright)[0].augment.geometry
     assert space.flip_axes == (1,)
     assert space.rotation_degrees < 45
+
+
+def test_prediction_mirrors_the_axes_that_training_mirrors():
+    def chosen(recipe=None, **changes):
+        predict = plan(replace(DATA, **changes), recipe=recipe)[0].predict
+        return predict.tta, predict.mirror_axes
+
+    assert chosen() == ("validated", (-2, -1))
+    assert chosen(mirror_axes=(1,)) == ("validated", (-1,))
+    shape = (24, 96, 96)
+    found = chosen(median_shape=shape, largest_shape=shape, mirror_axes=(2,))
+    assert found == ("validated", (-1,))
+    # Without a symmetry, mirrored versions are not tried, but the user can ask for them.
+    assert chosen(mirror_axes=()) == ("none", (-2, -1))
+    mine = config.override(Recipe(), ["predict.tta=mirrored", "predict.mirror_axes=[-1]"])
+    assert chosen(mine) == ("mirrored", (-1,))
+    assert chosen(config.override(Recipe(), ["predict.tune=false"]))[0] == "none"
+
+
+def test_mirrored_versions_are_not_tried_if_the_time_is_too_short():
+    mine = Recipe(train=TrainConfig(minutes=3))
+    for tries, expected in ((True, "validated"), (False, "none")):
+        budget = TimeBudget(step_s=0.5, training_s=150, evaluation_s=7, tries_mirroring=tries)
+        facts = replace(situation(), measure_time=lambda recipe, budget=budget: budget)
+        recipe, results = apply_rules(mine, facts)
+        assert recipe.predict.tta == expected
+        assert any("not tried" in one.text for one in results) != tries
+    asked = config.override(mine, ["predict.tta=validated"])
+    assert apply_rules(asked, facts)[0].predict.tta == "validated"
+
+
+def test_mirrored_versions_add_to_the_time_of_validation_and_test_cases():
+    planned, _ = plan()
+    shape = (512, 512)
+    once = expected_evaluation_s(planned, 1.0, [shape] * 3)
+    # Four versions of 2 validation cases to compare, and three more of 1 test case.
+    each = expected_mirroring_s(planned, 1.0, [shape] * 2, [shape]) / (4 * 2 + 3 * 1)
+    always = config.override(planned, ["predict.tta=mirrored"])
+    assert expected_evaluation_s(always, 1.0, [shape] * 3) == pytest.approx(once + 3 * 3 * each)
+    assert expected_mirroring_s(always, 1.0, [shape], [shape]) == 0
 
 
 def test_hardware_without_bf16():

@@ -31,6 +31,9 @@ class TimeBudget:
     before_s: float = 0.0
     """Time that has passed before the training, for reading the data and planning."""
 
+    tries_mirroring: bool = True
+    """Whether mirrored versions of the images can be predicted in the time that is reserved."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SplitFacts:

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import torch
 
-from ushape.config import AUTO, is_custom, resolved
+from ushape.config import AUTO, Auto, is_custom, resolved
 from ushape.errors import PlanError
 from ushape.formatting import memory_text, pluralize, size_text
 from ushape.models import memory_estimate
-from ushape.planning.recipe import Recipe
+from ushape.planning.recipe import Recipe, Tta
 from ushape.planning.rules.result import RuleResult, Situation, TimeBudget, change
 from ushape.planning.timing import (
     FORWARD_SHARE,
@@ -90,21 +90,42 @@ def choose_prediction(recipe: Recipe, situation: Situation) -> tuple[Recipe, Rul
     overlap = predict.tiling.overlap_fraction
     if overlap == AUTO:
         overlap = round(min(0.25, OVERLAP_PX / min(tile)), 4)
-    tta = "none" if predict.tta == AUTO else predict.tta
     tiling = replace(predict.tiling, overlap_fraction=overlap)
-    recipe = change(recipe, "predict", tile_shape=tile, tta=tta, tiling=tiling)
-    versions = (
-        "without test-time augmentation" if tta == "none" else f"test-time augmentation {tta}"
+    tta, mirror_axes = _choose_tta(recipe)
+    recipe = change(
+        recipe, "predict", tile_shape=tile, tta=tta, mirror_axes=mirror_axes, tiling=tiling
     )
+    versions = {
+        "none": "without test-time augmentation",
+        AUTO: "mirrored versions are averaged if validation cases clearly improve by it",
+        "validated": "mirrored versions are averaged if validation cases clearly improve by it",
+    }.get(tta, f"test-time augmentation {tta}")
     return recipe, RuleResult(
         text=f"Prediction: tiles of about {size_text(tile)} pixels with an overlap of "
         f"{overlap:.0%}, {versions}.",
         fact=f"{recipe.network.norm} norm",
-        alternative="predict.tta=mirrored, four times slower",
+        alternative=f"predict.tta={'mirrored' if tta == 'none' else 'none'}; "
+        f"{2 ** len(mirror_axes)} mirrored versions take as many times longer",
         source="For a large image, most of the time is spent on pixels that are computed twice, so "
         "tiles are large and overlap by 64 pixels (benchmarks/README.md, Prediction speed). With "
-        "instance or group norm, which depend on the tile, tiles are about as large as patches.",
+        "instance or group norm, which depend on the tile, tiles are about as large as patches. "
+        "Only the axes that are mirrored in training are mirrored in prediction.",
     )
+
+
+def _choose_tta(recipe: Recipe) -> tuple[Tta | Auto, tuple[int, ...]]:
+    """Return the test-time augmentation, and the axes that it may mirror.
+
+    It remains open if the data may be mirrored: then it depends on the time.
+    """
+    predict, dims = recipe.predict, recipe.network.dims
+    trained = resolved(recipe.augment).geometry.flip_axes
+    mirror_axes = predict.mirror_axes
+    if mirror_axes == AUTO:
+        mirror_axes = tuple(axis if axis < 0 else axis - dims for axis in trained) or (-2, -1)
+    if predict.tta != AUTO:
+        return predict.tta, mirror_axes
+    return AUTO if trained and predict.tune else "none", mirror_axes
 
 
 def choose_loss(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
@@ -244,7 +265,7 @@ def choose_duration(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleR
     # Seconds for the validation of a case, in steps that wait for no batch.
     case_steps = FORWARD_SHARE * predicted_pixels(recipe, [shape]) / batch_pixels
     epochs, speed, fact, evaluation_s = train.epochs, "", "the number of epochs is set", 0.0
-    shortage = ""
+    shortage = untried = ""
     if epochs is not None:
         steps = max(1, math.ceil(working_pixels / batch_pixels))
     else:
@@ -255,6 +276,12 @@ def choose_duration(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleR
         spent_s = budget.step_s * (1 - frozen * (1 - FROZEN_SHARE)) * STEP_OVERHEAD
         spent_s += budget.waiting_s
         whole_step_s = spent_s / (1 - VALIDATION_SHARE)
+        if recipe.predict.tta == AUTO and not budget.tries_mirroring:
+            recipe = change(recipe, "predict", tta="none")
+            untried = (
+                " Mirrored versions are not tried, because they would take too long; to try them: "
+                "--set predict.tta=validated."
+            )
         total = training_s / whole_step_s
         epochs, steps = divide_into_epochs(total, training_s, MIN_VALIDATION * case_steps)
         speed = f" at {step_s * 1000:.0f} ms per step ({patches / step_s:.1f} patches/s)"
@@ -269,12 +296,14 @@ def choose_duration(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleR
     if cases == AUTO:
         cases = max(MIN_VALIDATION, round(VALIDATION_SHARE * steps / case_steps))
     recipe = change(recipe, "train", epochs=epochs, steps_per_epoch=steps, validation_cases=cases)
+    if recipe.predict.tta == AUTO:
+        recipe = change(recipe, "predict", tta="validated")
     learns_objects = recipe.labels.objects == "distance"
     best = "average precision of validation objects" if learns_objects else "validation Dice"
     passes = epochs * steps * batch_pixels / working_pixels
     return recipe, RuleResult(
         text=f"Training: {pluralize(epochs, 'epoch')} of {pluralize(steps, 'step')}{speed}; the "
-        f"weights with the best {best} are kept.{shortage}",
+        f"weights with the best {best} are kept.{untried}{shortage}",
         fact=f"{fact}; each pixel is seen {passes:.1f} times on average",
         alternative="more minutes or epochs",
         source="A given time is divided into about ten epochs of 5 s to 2 minutes, or three if it "

@@ -1,0 +1,126 @@
+"""Choose on validation cases how a trained run predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ushape.config import resolved
+from ushape.console import Console
+from ushape.data.cache import SampleStore
+from ushape.data.preprocessing import read_objects
+from ushape.inference.mirror_choice import choose_mirroring
+from ushape.inference.predictor import Predictor
+from ushape.inference.tuning import (
+    SEPARATED,
+    Tuning,
+    ValidatedCase,
+    choose_tuning,
+    save_tuning,
+    thin_out_cases,
+)
+from ushape.planning.plan import Plan
+from ushape.planning.recipe import Tta
+from ushape.planning.run import Run
+from ushape.transforms.tiling import Average
+from ushape.types import CaseFacts
+
+_Outputs = tuple[np.ndarray, np.ndarray | None]
+"""Probabilities (K, *S), and distances (*S) if they are predicted, as uint8."""
+
+
+def tune_run(
+    run: Run,
+    predictor: Predictor,
+    validation: Sequence[CaseFacts],
+    store: SampleStore,
+    console: Console,
+) -> Predictor:
+    """Choose the prediction and postprocessing on validation cases, unless this was done before.
+
+    Args:
+        store: The validation cases as they were loaded for the training.
+    """
+    if not run.tuning_path.exists():
+        sizes = [sum(fact.class_pixels) for fact in validation]
+        tuning = _choose_tuning(predictor, store, sizes, console)
+        save_tuning(run, tuning)
+        tta: Tta = resolved(predictor.plan.recipe.predict.tta)
+        predictor = replace(predictor, tuning=tuning).with_average(tuning.average_for(tta))
+    for line in predictor.tuning.report:
+        console.say(line)
+    return predictor
+
+
+def _choose_tuning(
+    predictor: Predictor, store: SampleStore, sizes: Sequence[int], console: Console
+) -> Tuning:
+    """Choose test-time augmentation, thresholds and cleaning, and calibrate the expected Dice.
+
+    Args:
+        sizes: Number of pixels of each case.
+    """
+    predict, space = predictor.plan.recipe.predict, predictor.plan.preprocessing.space
+    chosen = list(thin_out_cases(sizes, space.outputs))
+    validated = []
+    predicted = _predict(predictor, store, chosen, console, "Validating")
+    for index, (shares, distance) in zip(chosen, predicted, strict=True):
+        case, truth = store.cases[index], store.file_classes(index)
+        objects = read_objects(case, space)
+        validated.append(ValidatedCase(case.group, shares, truth, objects, distance))
+    mirrored, lines = None, tuple[str, ...]()
+    if predict.tta == "validated":
+        averaging = predictor.with_average("mirrored")
+        versions = _predict(averaging, store, chosen, console, "Validating mirrored versions")
+        mirrored, line = _compare(predictor.plan, validated, list(versions))
+        lines = (line,)
+    tuning = choose_tuning(
+        mirrored or validated,
+        space,
+        rule=predict.tune and not predict.largest_component,
+        tune_for=predict.tune_for,
+        how=predict.objects,
+    )
+    tta: Average = "mirrored" if mirrored else "none"
+    return replace(tuning, tta=tta, report=(*lines, *tuning.report))
+
+
+def _compare(
+    plan: Plan, plain: Sequence[ValidatedCase], predicted: Sequence[_Outputs]
+) -> tuple[list[ValidatedCase] | None, str]:
+    """Return the cases with mirrored prediction if it is clearly better, and the reason in words.
+
+    Args:
+        predicted: Averages over mirrored versions of the cases.
+    """
+    predict, space = plan.recipe.predict, plan.preprocessing.space
+    is_about_objects = (
+        space.has_distance and predict.objects == SEPARATED and predict.tune_for is None
+    )
+    mirrored = [
+        replace(case, probabilities=shares, distance=distance)
+        for case, (shares, distance) in zip(plain, predicted, strict=True)
+    ]
+    choice = choose_mirroring(
+        plain,
+        mirrored,
+        space,
+        versions=2 ** len(resolved(predict.mirror_axes)),
+        objects=SEPARATED if is_about_objects else None,
+    )
+    return mirrored if choice.is_accepted else None, choice.line
+
+
+def _predict(
+    predictor: Predictor, store: SampleStore, chosen: Sequence[int], console: Console, label: str
+) -> Iterator[_Outputs]:
+    """Yield the predictions of the chosen cases."""
+    with console.progress(label) as on_progress:
+        for done, (_, one) in enumerate(predictor.predict_samples(store, chosen), 1):
+            distance = one.distance
+            if distance is not None:
+                distance = np.rint(255 * distance).astype(np.uint8)
+            yield np.rint(255 * one.probabilities).astype(np.uint8), distance
+            on_progress(done, len(chosen))
