@@ -119,8 +119,9 @@ class NetworkConfig:
     block: Literal["plain", "residual"] = "plain"
     """Block of convolutions in each level; residual adds the input of the level to its output."""
 
-    deep_supervision: int = 0
-    """Number of additional outputs, on coarser levels of the decoder, that are trained as well."""
+    deep_supervision: int | Literal["auto"] = "auto"
+    """Number of additional outputs, on coarser levels of the decoder, that are trained as well.
+    auto: 2 in long trainings if widths are auto, otherwise 0."""
 
     @property
     def stem_factors(self) -> PerAxis:
@@ -151,6 +152,11 @@ class NetworkConfig:
         settings = (self.strides, self.kernels, (self.stem,))
         own = [one for setting in settings if isinstance(setting, tuple) for one in setting]
         return all(len(set(one)) == 1 for one in own if isinstance(one, tuple))
+
+    @property
+    def extra_outputs(self) -> int:
+        """Number of outputs of deep supervision; 0 unless it is stated or planned."""
+        return 0 if self.deep_supervision == "auto" else self.deep_supervision
 
     @property
     def has_encoder(self) -> bool:
@@ -243,7 +249,7 @@ class NetworkConfig:
                 code="settings_conflict",
                 hint="Valid convolutions shrink the image, so it cannot be added to the output.",
             )
-        if self.deep_supervision:
+        if self.extra_outputs:
             raise ConfigError(
                 "network.deep_supervision needs network.padding same.",
                 code="settings_conflict",
@@ -264,7 +270,7 @@ class NetworkConfig:
 
     def _check_decoder(self) -> None:
         levels = 99 if self.widths == "auto" else len(self.widths) - 2
-        if not 0 <= self.deep_supervision <= levels:
+        if not 0 <= self.extra_outputs <= levels:
             raise ConfigError(
                 f"network.deep_supervision is {self.deep_supervision}, outside 0 to {levels}.",
                 code="value_out_of_range",

@@ -21,7 +21,12 @@ WIDTHS = (16, 32, 64, 128, 256)
 """Channels of the levels of the network that was trained."""
 
 GENERATED_CONFIG = NetworkConfig(
-    widths=WIDTHS, stem=2, norm="instance", encoder="none", encoder_weights="none"
+    widths=WIDTHS,
+    stem=2,
+    norm="instance",
+    deep_supervision=0,
+    encoder="none",
+    encoder_weights="none",
 )
 """Network of the weights. A network of only its finest levels can start from them as well."""
 

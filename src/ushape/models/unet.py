@@ -170,7 +170,7 @@ class UNet(nn.Module):
             self.encoder = Encoder(config, in_channels * pixels)
         self.decoder = Decoder(config)
         head = CONVOLUTION[config.dims]
-        widths = level_widths(config)[: 1 + config.deep_supervision]
+        widths = level_widths(config)[: 1 + config.extra_outputs]
         self.heads = nn.ModuleList(
             head(width, out_channels * (1 if index else pixels), 1)
             for index, width in enumerate(widths)
@@ -204,7 +204,7 @@ class UNet(nn.Module):
         logits: Tensor = self.heads[0](levels[-1])
         if has_stem:
             logits = depth_to_space(logits, self.factors)
-        if self.training and self.config.deep_supervision:
+        if self.training and self.config.extra_outputs:
             coarser = zip(list(self.heads)[1:], levels[-2::-1], strict=False)
             return [logits, *(head(level) for head, level in coarser)]
         shape = tuple(output_size(self.config, size, axis) for axis, size in enumerate(whole))

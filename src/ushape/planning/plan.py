@@ -176,15 +176,27 @@ class Plan:
         return plan
 
 
+OLDER_NETWORK = {
+    "stem": 1,
+    "strides": "equal",
+    "kernels": "equal",
+    "deep_supervision": 0,
+    "encoder": "none",
+    "encoder_weights": "none",
+}
+"""Settings of the network in plans of earlier versions that lack them."""
+
+
 def _complete_older(values: dict[str, Any]) -> None:
     """Add the settings that plans of earlier versions lack, and whose default is open."""
     recipe = values.get("recipe")
     network = recipe.get("network") if isinstance(recipe, dict) else None
     if isinstance(network, dict):
-        added = {"stem": 1, "encoder": "none", "encoder_weights": "none"}
-        added |= {"strides": "equal", "kernels": "equal"}
-        for key, value in added.items():
+        for key, value in OLDER_NETWORK.items():
             network.setdefault(key, value)
+    predict = recipe.get("predict") if isinstance(recipe, dict) else None
+    if isinstance(predict, dict):
+        predict.setdefault("mirror_axes", [-2, -1])
     if isinstance(recipe, dict):
         labels = recipe.setdefault("labels", {})
         if isinstance(labels, dict):

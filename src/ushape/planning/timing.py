@@ -168,7 +168,7 @@ class _TrainingStep:
         built = build_model(network, channels, space.outputs)
         dtype = torch.float64 if train.precision == "fp64" else torch.float32
         self.network = built.to(device, dtype, memory_format=layout)  # type: ignore[call-overload]
-        self.loss = build_loss(recipe.loss, space, deep_supervision=network.deep_supervision > 0)
+        self.loss = build_loss(recipe.loss, space, deep_supervision=network.extra_outputs > 0)
         self.optimizer = torch.optim.AdamW(self.network.parameters(), fused=device != "mps")
         self.device, self.precision = device, train.precision
 

@@ -79,7 +79,7 @@ class SegmentationModule(lightning.LightningModule):
         )
         self.averaged.requires_grad_(False)
         self.loss = build_loss(
-            recipe.loss, preprocessing.space, deep_supervision=recipe.network.deep_supervision > 0
+            recipe.loss, preprocessing.space, deep_supervision=recipe.network.extra_outputs > 0
         )
         self.shown: dict[int, np.ndarray] = {}
         """Latest prediction (*S) of a few validation cases, by index."""

@@ -411,11 +411,38 @@ def test_rules_never_replace_settings_of_the_user():
         stem=1,
         strides="equal",
         kernels="equal",
+        deep_supervision=0,
         encoder="none",
         encoder_weights="none",
     )
     preprocessing = replace(mine.preprocessing, spacing_mm=None)
     assert planned == replace(mine, preprocessing=preprocessing, network=network, train=timed)
+
+
+@pytest.mark.parametrize(
+    ("device", "minutes", "expected"),
+    [
+        pytest.param("cpu", 3, (2, 16, 0), id="3 minutes on a CPU"),
+        pytest.param("cpu", 30, (2, 16, 0), id="30 minutes on a CPU"),
+        pytest.param("cpu", 120, (1, 16, 2), id="2 hours on a CPU"),
+        pytest.param("cuda", 3, (1, 32, 0), id="3 minutes on a GPU"),
+        pytest.param("cuda", 120, (1, 32, 2), id="2 hours on a GPU"),
+    ],
+)
+def test_network_follows_the_number_of_steps(device, minutes, expected):
+    machine = replace(LAPTOP, device=device)
+    recipe, reasons = plan(machine=machine, recipe=Recipe(train=TrainConfig(minutes=minutes)))
+    network = recipe.network
+    assert (network.stem, network.widths[0], network.deep_supervision) == expected
+    assert any("deep supervision" in one for one in reasons) == (network.deep_supervision > 0)
+
+
+@pytest.mark.parametrize(
+    "setting", ["deep_supervision=0", "widths=[8,16,32,64]", "padding=valid", "stem=2"]
+)
+def test_networks_of_the_user_have_no_deep_supervision_by_themselves(setting):
+    recipe = config.override(Recipe(train=TrainConfig(minutes=600)), [f"network.{setting}"])
+    assert plan(recipe=recipe)[0].network.deep_supervision == 0
 
 
 def test_augmentation_does_not_mirror_upright_data():

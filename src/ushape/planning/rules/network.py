@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from ushape.config import AUTO
+from ushape.config import AUTO, resolved
 from ushape.errors import PlanError
 from ushape.formatting import pluralize, size_text
 from ushape.models import network_sizes
@@ -18,12 +18,23 @@ from ushape.planning.rules.axes import (
     voxel_lengths,
     with_axes,
 )
-from ushape.planning.rules.resolution import choose_stem, patch_limit, window_shape
+from ushape.planning.rules.resolution import (
+    choose_stem,
+    expected_steps,
+    patch_limit,
+    window_shape,
+)
 from ushape.planning.rules.result import RuleResult, Situation, change
 from ushape.transforms.augment import STRENGTHS, AugmentConfig
 
 SEVERAL_RECORDINGS = 3
 """Number of training groups from which on they, and new ones, are expected to differ."""
+
+MANY_STEPS = 5_000
+"""Number of expected steps from which on a planned network is trained with deep supervision."""
+
+EXTRA_OUTPUTS = 2
+"""Number of additional outputs of deep supervision."""
 
 
 def choose_intensity(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
@@ -94,12 +105,16 @@ def choose_network(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
     shape = recipe.preprocessing.working_shape(data.median_shape)
     lengths = voxel_lengths(recipe, situation)
     window = window_shape(shape, patch_limit(recipe, situation), lengths)
+    is_planned = widths == AUTO
     if widths == AUTO:
         levels = _choose_levels(recipe, situation, window)
         base = 32 if situation.machine.device != "cpu" else 16
         widths = tuple(min(base * 2**level, 16 * base) for level in range(levels))
     recipe = change(recipe, "network", widths=widths, stem=stem, dims=len(data.median_shape))
     network = with_axes(recipe.network, lengths, window)
+    if network.deep_supervision == AUTO:
+        extra = _count_extra_outputs(recipe, situation, window, is_planned=is_planned)
+        network = replace(network, deep_supervision=extra)
     recipe = replace(recipe, network=network)
     scale = recipe.preprocessing.working_shape(data.median_shape)[-1] / data.median_shape[-1]
     name = "U-Net" if network.architecture == "unet" else network.architecture
@@ -111,6 +126,8 @@ def choose_network(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
         block = size_text(network.stem_factors)
         levels_text += f", the first of which combines blocks of {block} pixels"
     levels_text += describe_axes(network)
+    if network.extra_outputs:
+        levels_text += f", deep supervision by {pluralize(network.extra_outputs, 'coarser output')}"
     return recipe, RuleResult(
         # A custom network may ignore the widths.
         text=f"Network: {name}{'' if network.is_custom else levels_text}.",
@@ -123,7 +140,9 @@ def choose_network(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
         "same time (benchmarks/plan.md). Blocks of pixels make steps about three times as fast, "
         "which is worth more than the finest level in a short training (benchmarks/speedrun.md). "
         "Along an axis whose voxels are at least twice as long as the shortest, kernels are 1 and "
-        "nothing is halved, and no axis is halved to fewer than 4 pixels (nnU-Net).",
+        "nothing is halved, and no axis is halved to fewer than 4 pixels (nnU-Net). "
+        "Coarser outputs are trained as well in long trainings, as in nnU-Net (Isensee et al. "
+        "2021, 10.1038/s41592-020-01008-z); this was not measured here.",
     )
 
 
@@ -142,6 +161,24 @@ def _choose_levels(recipe: Recipe, situation: Situation, window: tuple[int, ...]
         smallest = min(window[axis] for axis in fine)
     coarsest = 16 if len(window) == 2 else 8
     return max(2, min(6, 1 + int(math.log2(max(2.0, smallest / coarsest)))))
+
+
+def _count_extra_outputs(
+    recipe: Recipe, situation: Situation, window: tuple[int, ...], *, is_planned: bool
+) -> int:
+    """Return the number of coarser outputs: some in a long training of a planned U-Net.
+
+    Args:
+        window: Size of a patch in pixels.
+        is_planned: Whether the widths of the network are planned.
+    """
+    network = recipe.network
+    is_plain = network.architecture == "unet" and network.padding == "same"
+    has_stem = max(network.stem_factors) > 1 or network.has_encoder
+    steps = expected_steps(recipe, situation, window)
+    if is_planned and is_plain and not has_stem and steps >= MANY_STEPS:
+        return min(EXTRA_OUTPUTS, len(resolved(network.widths)) - 2)
+    return 0
 
 
 def choose_norm(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:

@@ -18,6 +18,7 @@ from ushape.planning.rules.axes import (
     voxel_lengths,
 )
 from ushape.planning.rules.result import RuleResult, Situation, change
+from ushape.planning.rules.training import usual_batch
 
 PIXELS_PER_S = {"cpu": 0.7e6, "mps": 5e6, "cuda": 40e6}
 """Assumed training speed before it is measured: per core on a CPU (21 patches of 256 x 256 pixels
@@ -94,6 +95,19 @@ def _pixels_of_training(recipe: Recipe, situation: Situation, stem: int) -> floa
         return float(train.epochs * situation.data.pixels_per_epoch)
     speed = PIXELS_PER_S[machine.device] * (machine.cores if machine.device == "cpu" else 1)
     return 60 * (train.minutes or 0.0) * speed * (STEM_SPEEDUP if stem > 1 else 1)
+
+
+def expected_steps(recipe: Recipe, situation: Situation, patch: tuple[int, ...]) -> float:
+    """Return about how many steps training will have, with batches of the usual size.
+
+    Args:
+        patch: Size of a patch in pixels.
+    """
+    batch = recipe.train.batch_size
+    if batch == AUTO:
+        batch = usual_batch(situation.machine.device, patch)
+    pixels = _pixels_of_training(recipe, situation, largest_stem(recipe, situation))
+    return pixels / (batch * recipe.train.accumulate_grad_batches * math.prod(patch))
 
 
 def expected_passes(recipe: Recipe, situation: Situation, shrinking: float) -> float:
