@@ -101,9 +101,10 @@ def choose_mirroring(
         )
         return MirrorChoice(is_accepted=True, line=line)
     line = (
-        f"Prediction: mirrored versions of the images are not averaged: {numbers}; what is missing "
-        f"for a score of 1 would have to fall by {MIN_ERROR_REDUCTION:.0%}. To average them all "
-        "the same: --set predict.tta=mirrored."
+        f"Prediction: mirrored versions of the images are not averaged: {numbers}. The difference "
+        f"between the score and 1 must fall by at least {MIN_ERROR_REDUCTION:.0%}, and most "
+        f"{UNIT_NOUNS[after.unit]} that change must improve. To average them anyway: "
+        "--set predict.tta=mirrored."
     )
     return MirrorChoice(is_accepted=False, line=line)
 
