@@ -43,7 +43,9 @@ def test_accumulate_grad_batches_equals_one_large_batch(train):
         assert value == pytest.approx(weights[1][name], abs=1e-5), name
 
 
-@pytest.mark.parametrize("quantity", ["validation_dice", "validation_loss", "training_loss"])
+@pytest.mark.parametrize(
+    "quantity", ["validation_score", "validation_dice", "validation_loss", "training_loss"]
+)
 def test_patience_stops_a_training_that_does_not_improve(train, quantity):
     # At this learning rate, no later epoch is better than the first, except by chance.
     _, rows = train(
