@@ -186,12 +186,14 @@ def check_tile_size(network: object, tiles: Tensor) -> None:
 def input_of(module: nn.Module) -> tuple[int, int]:
     """Return channels C and spatial dimensions of a network's input, by its first convolution.
 
+    A network whose stem turns pixels into channels states C itself, as `in_channels`.
+
     Raises:
         PlanError: if the network has no convolution.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Conv3d):
-            return layer.in_channels, layer.weight.ndim - 2
+            return int(getattr(module, "in_channels", layer.in_channels)), layer.weight.ndim - 2
     raise PlanError(
         f"{type(module).__name__} has no convolution that shows its number of input channels.",
         code="network_without_convolution",

@@ -159,6 +159,7 @@ class UNet(nn.Module):
         assert config.norm != "auto", "the planner chooses the norm"
         config.check_dims(config.dims)
         self.config, self.factors = config, config.stem_factors
+        self.in_channels = in_channels
         pixels = math.prod(self.factors)
         self.encoder: Encoder | EfficientNetLite0
         if config.has_encoder:

@@ -11,6 +11,8 @@ from ushape.inference.network import (
     check_tile_size,
     input_of,
 )
+from ushape.models import build_model
+from ushape.models.config import NetworkConfig
 
 
 class Scale:
@@ -72,6 +74,12 @@ def test_check_tile_size_names_the_next_legal_size():
 )
 def test_input_of_reads_the_first_convolution(layer, expected):
     assert input_of(nn.Sequential(nn.Identity(), layer)) == expected
+
+
+@pytest.mark.parametrize(("dims", "stem"), [(2, 2), (3, (1, 2, 2))])
+def test_input_of_a_network_with_a_stem_has_the_channels_of_the_image(dims, stem):
+    network = build_model(NetworkConfig(dims=dims, widths=(2, 2), norm="none", stem=stem), 3, 1)
+    assert input_of(network) == (3, dims)
 
 
 def test_input_of_refuses_networks_without_convolution():
