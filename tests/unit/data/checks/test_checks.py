@@ -237,7 +237,7 @@ def test_check_finds_object_ids(data):
     for path in sorted((data / "masks").iterdir()):
         change(path, lambda array: find_objects(array > 0).astype(np.uint8))
     finding = found(data)["object_ids"]
-    assert "labels.threshold=1" in finding.fix
+    assert "labels.instances=true" in finding.fix
     assert "class_gaps" not in found(data)
     assert found(data, threshold=1) == {}
 
