@@ -248,4 +248,4 @@ def test_object_ids_are_learned_as_foreground(ushape, tmp_path):
     train = ("train", tmp_path, "-o", tmp_path / "run", "--epochs=1", "--device=cpu")
     ended = ushape(*train, *tiny)
     assert ended.code == 0, ended.error
-    assert "labels.threshold=1" in ended.output
+    assert "labels.instances=true" in ended.output
