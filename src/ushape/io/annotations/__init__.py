@@ -101,8 +101,10 @@ def _read_parts(mask: MaskParts, image: Path | None) -> MaskPixels:
                 code="mask_part_values",
                 hint="Save it as black and white, without soft edges, in a lossless format.",
             )
-        if values.size:
-            canvas.draw(inside, value)
+        if mask.are_objects and values.size:
+            canvas.draw((slice(None),) * part.ndim, inside, value)
+        elif values.size:  # Numbers of objects are not needed; they take four bytes for each pixel.
+            canvas.codes[inside] = value
     assert canvas is not None, "a mask has at least one part"
     return MaskPixels(
         codes=canvas.codes,

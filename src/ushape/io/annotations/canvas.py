@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -23,25 +22,30 @@ class Canvas:
         self._numbers = np.zeros(tuple(size), np.int32)
         self._stated, self._overlap_px = 0, 0
 
-    def draw(self, where: Any, code: int, *, number: int | None = None) -> None:
-        """Draw pixels.
+    def draw(
+        self, box: tuple[slice, ...], inside: np.ndarray, code: int, *, number: int | None = None
+    ) -> int:
+        """Draw pixels, and return the number of their object.
 
         Args:
-            where: Index of the pixels in an array (*S).
+            box: Part of the image that contains the pixels, one slice along each axis of S.
+            inside: (*B) bool, whether each pixel of the box is drawn.
             code: Code of the class; 0 for background.
-            number: Number of the object that the pixels belong to, from 1, if several drawings make
-                one object; None: each drawing is an object; 0: the pixels belong to no object.
+            number: Number that an earlier call returned, if the pixels are another part of its
+                object; None: they are a new object; 0: they belong to no object.
         """
         if code == 0:
             number = 0
         elif number is None:
-            number = self._stated + 1
-        before = self._numbers[where]
+            self._stated += 1
+            number = self._stated
+        numbers = self._numbers[box]
         if number:
-            self._overlap_px += int(((before > 0) & (before != number)).sum())
-        self._stated = max(self._stated, number)
-        self.codes[where] = code
-        self._numbers[where] = number
+            covered = inside & (numbers > 0) & (numbers != number)
+            self._overlap_px += int(np.count_nonzero(covered))
+        self.codes[box][inside] = code
+        numbers[inside] = number
+        return number
 
     @property
     def instances(self) -> Instances:

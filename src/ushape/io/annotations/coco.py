@@ -13,6 +13,7 @@ import numpy as np
 from ushape.errors import DataError, require_package
 from ushape.io.annotations.caching import keep_latest
 from ushape.io.annotations.canvas import Canvas
+from ushape.io.annotations.shapes import Patch
 from ushape.io.files import JSON_HINT, MAX_PIXELS, read_json
 from ushape.types import CocoMask, MaskEncoding, MaskPixels
 
@@ -132,9 +133,10 @@ def draw_coco(mask: CocoMask) -> MaskPixels:
     code_of = {key: place for place, key in enumerate(file.categories, start=1)}
     canvas = Canvas(size, len(code_of))
     for entry in file.annotations[mask.image_id]:
-        columns, rows = np.divmod(_rasterize(mask, entry, size), size[0])
+        top, left, inside = _rasterize(mask, entry, size)
+        box = slice(top, top + inside.shape[0]), slice(left, left + inside.shape[1])
         number = 0 if entry.get("iscrowd") else None
-        canvas.draw((rows, columns), code_of[entry["category_id"]], number=number)
+        canvas.draw(box, inside, code_of[entry["category_id"]], number=number)
     return MaskPixels(
         codes=canvas.codes,
         encoding=MaskEncoding(dtype=str(canvas.codes.dtype)),
@@ -142,8 +144,8 @@ def draw_coco(mask: CocoMask) -> MaskPixels:
     )
 
 
-def _rasterize(mask: CocoMask, entry: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
-    """Return the pixels within an annotation, counted down the columns from 0, (n,)."""
+def _rasterize(mask: CocoMask, entry: Mapping[str, Any], size: tuple[int, int]) -> Patch:
+    """Return the pixels within an annotation."""
     drawn = entry.get("segmentation")
     where = f"{mask.path}: annotation {entry.get('id', '?')} of image {mask.image_id}"
     if not drawn:
@@ -166,8 +168,8 @@ def _rasterize(mask: CocoMask, entry: Mapping[str, Any], size: tuple[int, int]) 
         ) from None
 
 
-def _fill_polygons(path: Path, polygons: Any, size: tuple[int, int]) -> np.ndarray:
-    """Return the pixels within any polygon, as `_rasterize`.
+def _fill_polygons(path: Path, polygons: Any, size: tuple[int, int]) -> Patch:
+    """Return the pixels within any polygon.
 
     Raises:
         ValueError: for polygons that pycocotools would misread or crash on.
@@ -182,11 +184,11 @@ def _fill_polygons(path: Path, polygons: Any, size: tuple[int, int]) -> np.ndarr
         if not ((corners >= -1) & (corners <= 2)).all():  # Also False for NaN.
             raise ValueError(f"a polygon reaches to {row[np.abs(row).argmax()]:g}")
     runs = coco.merge(coco.frPyObjects([row.tolist() for row in rows], *size))
-    return _pixels_of(_unpack_counts(runs["counts"].decode()))
+    return _patch_of(_unpack_counts(runs["counts"].decode()), size[0])
 
 
-def _fill_runs(counts: Any, stated: Any, size: tuple[int, int]) -> np.ndarray:
-    """Return the pixels of run lengths that alternate off and on, as `_rasterize`.
+def _fill_runs(counts: Any, stated: Any, size: tuple[int, int]) -> Patch:
+    """Return the pixels of run lengths that alternate off and on.
 
     Raises:
         ValueError: if they do not fit the image.
@@ -198,15 +200,27 @@ def _fill_runs(counts: Any, stated: Any, size: tuple[int, int]) -> np.ndarray:
         raise ValueError("a run has a negative length")
     if sum(runs) != math.prod(size):
         raise ValueError(f"its runs have {sum(runs)} pixels in total, the image {math.prod(size)}")
-    return _pixels_of(runs)
+    return _patch_of(runs, size[0])
 
 
-def _pixels_of(runs: Sequence[int]) -> np.ndarray:
-    """Return the numbers of the pixels in the runs that are on, without unpacking the others."""
-    ends = np.cumsum(np.asarray(runs, dtype=np.int64))[1::2]
-    lengths = np.asarray(runs, dtype=np.int64)[1::2]
-    before = np.cumsum(lengths) - lengths
-    return np.arange(lengths.sum()) + np.repeat(ends - lengths - before, lengths)
+def _patch_of(runs: Sequence[int], height: int) -> Patch:
+    """Return the box of the runs that are on, counted down the columns, and the pixels in it."""
+    ends = np.cumsum(np.asarray(runs, dtype=np.int64))
+    starts, lengths = ends[: len(ends) // 2 * 2 : 2], np.diff(ends)[::2]
+    starts, lengths = starts[lengths > 0], lengths[lengths > 0]
+    if not len(starts):
+        return 0, 0, np.zeros((0, 0), dtype=bool)
+    columns, rows = np.divmod(starts, height)
+    top, bottom = int(rows.min()), int((rows + lengths).max())
+    if bottom > height:  # A run that goes on in the next column.
+        top, bottom = 0, height
+    left, right = int(columns[0]), int(starts[-1] + lengths[-1] - 1) // height + 1
+    first = (columns - left) * (bottom - top) + rows - top
+    steps = np.zeros((right - left) * (bottom - top) + 1, dtype=np.int8)
+    steps[first] += 1
+    steps[first + lengths] -= 1
+    inside = np.cumsum(steps[:-1], dtype=np.int8).view(bool)
+    return top, left, inside.reshape(right - left, bottom - top).T
 
 
 def _unpack_counts(text: str) -> list[int]:

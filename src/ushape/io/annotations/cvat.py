@@ -100,8 +100,14 @@ def _shape_of(element: ElementTree.Element, place: str) -> Shape:
         area = Outline(points=center + (circle * axes) @ about)
     elif element.tag == "mask":
         area = _patch_of(values)
-    group = int(values.get("group_id", 0)) or None  # 0 stands for no group.
-    return Shape(label=values["label"], place=place, area=area, kind=element.tag, group=group)
+    group = values.get("group_id", "")
+    return Shape(
+        label=values["label"],
+        place=place,
+        area=area,
+        kind=element.tag,
+        group=None if group in ("", "0") else group,  # 0 stands for no group.
+    )
 
 
 def _patch_of(values: Mapping[str, str]) -> PixelPatch:

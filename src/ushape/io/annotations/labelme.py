@@ -94,9 +94,13 @@ def _shape_of(entry: dict[str, Any], place: str) -> Shape:
         area = Outline(points=center + np.linalg.norm(edge - center) * circle)
     elif kind == "mask":
         area = _patch_of(str(entry["mask"]), points)
-    group = entry.get("group_id")
+    group = entry.get("group_id")  # A number; other tools write text, or "" for no group.
     return Shape(
-        label=label, place=place, area=area, kind=kind, group=None if group is None else int(group)
+        label=label,
+        place=place,
+        area=area,
+        kind=kind,
+        group=None if group in (None, "") else str(group),
     )
 
 

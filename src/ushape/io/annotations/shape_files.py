@@ -9,7 +9,7 @@ from ushape.errors import DataError
 from ushape.io.annotations.cvat import read_cvat
 from ushape.io.annotations.labelme import read_labelme
 from ushape.io.annotations.run_tables import read_run_table
-from ushape.io.annotations.shapes import ImageShapes
+from ushape.io.annotations.shapes import IGNORE_LABEL, ImageShapes
 from ushape.io.annotations.yolo import read_yolo
 from ushape.types import ShapesFormat, ShapesMask
 
@@ -23,9 +23,6 @@ SHAPE_READERS: dict[ShapesFormat, Callable[[Path], ImageShapes | Mapping[str, Im
 
 BACKGROUND_LABELS = ("background", "_background_")
 """Labels, in lower case, of shapes that are drawn as background."""
-
-IGNORE_LABEL = "__ignore__"
-"""LabelMe's label of areas that are excluded from loss and scores."""
 
 IGNORE_CODE = 255
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
 from typing import Literal
 
 import numpy as np
@@ -18,6 +17,9 @@ import numpy as np
 from ushape.formatting import pluralize
 from ushape.io.annotations.canvas import Canvas
 from ushape.types import MaskEncoding, MaskPixels
+
+IGNORE_LABEL = "__ignore__"
+"""LabelMe's label of areas that are excluded from loss and scores."""
 
 MAX_OUTSIDE = 0.1
 """Share of the image's height or width by which an outline may reach beyond the image."""
@@ -133,8 +135,8 @@ class Shape:
     area: Outline | PixelPatch | Runs | None
     """None for a point, a line or a bounding box, which do not determine the pixels."""
 
-    group: int | None = None
-    """Number that the parts of one object share; None if the shape is an object of its own."""
+    group: str | None = None
+    """Number or name that the parts of one object share; None if the shape is an object of its own."""
 
     kind: str = "polygon"
     """The annotation tool's name for the kind of shape."""
@@ -165,8 +167,8 @@ def draw_shapes(
         ValueError: if a shape cannot be drawn, or if its label has no code; the message begins
             with its place.
     """
-    canvas, numbers = Canvas(size, max(code_of.values(), default=0)), count(1)
-    number_of: dict[tuple[str, int], int] = {}
+    canvas = Canvas(size, max(code_of.values(), default=0))
+    number_of: dict[tuple[str, str | None], int] = {}
     remarks = []
     for shape in shapes:
         if shape.area is None:
@@ -177,11 +179,12 @@ def draw_shapes(
             (top, left, inside), own = shape.area.fill(size)
         except (ValueError, OverflowError) as error:
             raise ValueError(f"{shape.place} cannot be drawn: {error}") from None
-        number = next(numbers)
+        box = slice(top, top + inside.shape[0]), slice(left, left + inside.shape[1])
+        parts = shape.label, shape.group
+        number = 0 if shape.label == IGNORE_LABEL else number_of.get(parts)
+        number = canvas.draw(box, inside, code_of[shape.label], number=number)
         if shape.group is not None:
-            number = number_of.setdefault((shape.label, shape.group), number)
-        rows, columns = np.nonzero(inside)
-        canvas.draw((rows + top, columns + left), code_of[shape.label], number=number)
+            number_of[parts] = number
         remarks += [f"{shape.place} {remark}" for remark in own]
     return MaskPixels(
         codes=canvas.codes,

@@ -1,5 +1,7 @@
 import json
+import tracemalloc
 
+import numpy as np
 import pytest
 
 from codes import raises_code
@@ -95,3 +97,33 @@ def test_read_annotation_numbers_coco_annotations_except_for_crowds(coco):
     assert found.codes.tolist() == [[1, 1, 0], [1, 1, 2]]
     assert found.instances.numbers.tolist() == [[1, 2, 0], [1, 2, 0]]
     assert (found.instances.stated, found.instances.overlap_px) == (2, 1)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.9, 1.0])
+def test_coco_runs_of_random_pixels_are_drawn_where_they_are(share, coco):
+    inside = np.random.default_rng(1).random((5, 7)) < share
+    inside[:, :2] = inside[:, -1:] = False
+    inside[1:3, 4] = True
+    counts, was_on = [0], False
+    for is_on in inside.T.ravel().tolist():
+        counts += [0] * (is_on != was_on)
+        counts[-1] += 1
+        was_on = is_on
+    counts[1:2] = [1, 0, counts[1] - 1]  # The first object pixels are two runs without a gap.
+    image = {"id": 1, "file_name": "x.png", "height": 5, "width": 7}
+    drawn = {"segmentation": {"counts": counts, "size": [5, 7]}}
+    found = read_annotation(CocoMask(coco({"category_id": 5, **drawn}, images=[image]), 1))
+    assert (found.codes > 0).tolist() == inside.tolist()
+    assert found.instances.numbers.tolist() == inside.astype(int).tolist()
+
+
+def test_drawing_a_large_coco_annotation_needs_little_memory(coco):
+    image = {"id": 1, "file_name": "x.png", "height": 2000, "width": 2000}
+    drawn = {"segmentation": {"counts": [2000, 4_000_000 - 2000], "size": [2000, 2000]}}
+    path = coco({"category_id": 5, **drawn}, images=[image])
+    read_coco(path)
+    tracemalloc.start()
+    read_annotation(CocoMask(path, 1))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 12 * 4_000_000  # Codes and object numbers alone take five bytes per pixel.

@@ -74,3 +74,19 @@ def test_cvat_file_with_mistakes_is_refused(tmp_path, inside, start, code):
     with pytest.raises(DataError) as caught:
         read_cvat(save(tmp_path, inside, start))
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected"),
+    [
+        ("", None),
+        ('group_id=""', None),
+        ('group_id="0"', None),
+        ('group_id="4"', "4"),
+        ('group_id="left"', "left"),
+    ],
+)
+def test_cvat_group_is_a_number_or_text(tmp_path, stated, expected):
+    element = f'<polygon label="cell" points="1,1;2,1;2,2" {stated}/>'
+    (one,) = read_cvat(save(tmp_path, IMAGE.format(element)))["sub/a.png"].shapes
+    assert one.group == expected

@@ -29,3 +29,10 @@ def test_read_annotation_refuses_parts_of_other_sizes_and_several_values(parts, 
         read_annotation(MaskParts((tmp_path / "c.png",), (1,)))
     with raises_code(DataError, "mask_size_mismatch"):
         read_annotation(MaskParts((*parts, tmp_path / "d.png"), (1, 2, 3)))
+
+
+def test_read_annotation_numbers_parts_only_if_they_are_objects(parts):
+    found = read_annotation(MaskParts(parts, (1, 1), are_objects=True)).instances
+    assert found.numbers.tolist() == [[1, 2, 0]]
+    assert (found.stated, found.overlap_px) == (2, 1)
+    assert read_annotation(MaskParts(parts, (1, 2))).instances is None

@@ -70,3 +70,12 @@ def test_labelme_size_that_is_impossible_is_an_error(tmp_path):
     with pytest.raises(DataError) as caught:
         read_labelme(save(tmp_path / "a.json", imageHeight=-1))
     assert caught.value.code == "shapes_invalid"
+
+
+@pytest.mark.parametrize(
+    ("group", "expected"), [(None, None), ("", None), (0, "0"), (3, "3"), ("left", "left")]
+)
+def test_labelme_group_is_a_number_or_text(tmp_path, group, expected):
+    shape = ("rectangle", [[2, 2], [6, 5]], {"group_id": group})
+    (found,) = read_labelme(save(tmp_path / "a.json", shape)).shapes
+    assert found.group == expected

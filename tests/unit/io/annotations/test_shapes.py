@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from ushape.io.annotations.shapes import (
+    IGNORE_LABEL,
     Outline,
     PixelPatch,
     Runs,
@@ -131,8 +132,8 @@ def test_shapes_without_area_or_with_an_unknown_label_are_an_error():
 
 def test_shapes_are_objects_and_those_of_one_group_are_one_object():
     left, right = outline((0, 0), (2, 0), (2, 6), (0, 6)), outline((2, 0), (4, 0), (4, 6), (2, 6))
-    far = Shape(label="cell", place="shape 3", area=outline((6, 0), (8, 0), (8, 6)), group=7)
-    parts = [shape(left), Shape(label="cell", place="shape 2", area=right, group=7), far]
+    far = Shape(label="cell", place="shape 3", area=outline((6, 0), (8, 0), (8, 6)), group="7")
+    parts = [shape(left), Shape(label="cell", place="shape 2", area=right, group="7"), far]
     found = draw_shapes(parts, SIZE, {"cell": 1}).instances
     assert found.numbers[0].tolist() == [1, 1, 2, 2, 0, 0, 2, 2]
     assert (found.stated, found.overlap_px) == (2, 0)
@@ -146,3 +147,24 @@ def test_shapes_that_overlap_are_counted_and_background_belongs_to_no_object():
     codes = {"cell": 1, "background": 0}
     found = draw_shapes([shape(whole), shape(part, "background")], SIZE, codes).instances
     assert (found.numbers[0, 1], found.stated, found.overlap_px) == (0, 1, 0)
+
+
+def column(first, last, label="cell", group=None):
+    area = outline((first, 0), (last, 0), (last, 6), (first, 6))
+    return Shape(label=label, place="shape 1", area=area, group=group)
+
+
+def test_shapes_are_numbered_without_gaps():
+    shapes = [
+        column(0, 1, group="7"),
+        column(1, 2, "background"),
+        column(2, 3, group="7"),
+        column(3, 4),
+        column(4, 5, IGNORE_LABEL),
+        column(5, 6),
+    ]
+    codes = {"cell": 1, "background": 0, IGNORE_LABEL: 255}
+    found = draw_shapes(shapes, SIZE, codes)
+    assert found.codes[0].tolist() == [1, 0, 1, 1, 255, 1, 0, 0]
+    assert found.instances.numbers[0].tolist() == [1, 0, 1, 2, 0, 3, 0, 0]
+    assert (found.instances.stated, found.instances.overlap_px) == (3, 0)
