@@ -147,13 +147,6 @@ class NetworkConfig:
         return ((3,) * self.dims,) * len(self.widths)
 
     @property
-    def has_equal_axes(self) -> bool:
-        """Whether strides, kernels and stem are the same along all axes."""
-        settings = (self.strides, self.kernels, (self.stem,))
-        own = [one for setting in settings if isinstance(setting, tuple) for one in setting]
-        return all(len(set(one)) == 1 for one in own if isinstance(one, tuple))
-
-    @property
     def extra_outputs(self) -> int:
         """Number of outputs of deep supervision; 0 unless it is stated or planned."""
         return 0 if self.deep_supervision == "auto" else self.deep_supervision

@@ -202,8 +202,21 @@ def test_volume_with_thick_slices_has_a_stem_patch_and_strides_of_its_own():
 
 
 def test_volume_with_slices_across_another_axis_is_planned_alike():
-    network = volume_plan((256, 256, 20), (0.7, 0.7, 5))[0].network
-    assert (network.stem, network.strides[0]) == ((2, 2, 1), (2, 2, 1))
+    recipe, reasons = volume_plan((256, 256, 20), (0.7, 0.7, 5))
+    assert (recipe.network.stem, recipe.network.strides[0]) == ((2, 2, 1), (2, 2, 1))
+    # Rotation is tested in the plane of y and x, but would turn z and y here.
+    geometry = recipe.augment.geometry
+    assert (geometry.still_axes, geometry.rotation_degrees) == ((2,), 15)
+    assert "rotation by small angles, mirroring" in " ".join(reasons)
+    assert volume_plan((20, 256, 256), (5, 0.7, 0.7))[0].augment.geometry.rotation_degrees == 180
+
+
+def test_volume_strides_fit_the_stated_patch():
+    stated = volume_plan((64, 256, 256), (1, 1, 1), "sampling.patch_shape=[8, 128, 128]")[0]
+    assert stated.sampling.patch_shape == (8, 128, 128)
+    # The stem makes 4 of 8 slices, which are not halved.
+    assert {one[0] for one in stated.network.strides} == {1}
+    assert volume_plan((64, 256, 256), (1, 1, 1))[0].network.strides == "equal"
 
 
 def test_volume_with_cubic_voxels_is_planned_as_before():
@@ -258,6 +271,9 @@ def test_volume_strides_of_the_user_decide_the_number_of_levels():
     assert len(network.widths) == len(network.kernels) == 3
     equal = volume_plan((20, 256, 256), (5, 0.7, 0.7), "network.strides=equal")[0].network
     assert equal.strides == "equal"
+    # The kernels are those of the stated strides: z is convolved as soon as it is halved.
+    assert equal.kernels[0] == (1, 3, 3)
+    assert set(equal.kernels[1:]) == {(3, 3, 3)}
     with raises_code(ConfigError, "axis_count_mismatch"):
         volume_plan((20, 256, 256), None, "network.strides=[[2, 2]]")
     assert volume_plan((20, 256, 256), (5, 0.7, 0.7), "network.padding=valid")[0]

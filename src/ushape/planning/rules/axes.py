@@ -100,19 +100,23 @@ def still_axes(lengths: Sequence[float]) -> tuple[int, ...]:
 
 
 def choose_strides(
-    lengths: Sequence[float], shape: Sequence[int], steps: int
+    lengths: Sequence[float],
+    shape: Sequence[int],
+    steps: int,
+    stated: Sequence[PerAxis] | None = None,
 ) -> tuple[tuple[PerAxis, ...], tuple[PerAxis, ...]]:
     """Return the strides between the levels of a network, and the kernels of all levels.
 
     An axis is halved while its voxels are less than twice as long as the shortest ones of the axes
     that are long enough to be halved. It is convolved with kernels of 3 as soon as its voxels are
-    less than twice as long as the shortest ones, and in the coarsest level in any case, unless it
-    has a single slice.
+    less than twice as long as the shortest ones or it was halved, and in the coarsest level in any
+    case, unless it has a single slice.
 
     Args:
         lengths: Relative length of the voxels of the finest level along each axis.
         shape: Size of a patch in the finest level.
         steps: Number of levels after the finest one.
+        stated: Strides that are taken instead, one for each step.
 
     Returns:
         The strides, one for each step, and the kernels, one for each level.
@@ -128,12 +132,16 @@ def choose_strides(
     for level in range(steps + 1):
         for axis in axes:
             is_near = current[axis] < COARSE * min(current) or level == steps
-            if is_near and shape[axis] > 1:
+            was_halved = current[axis] > lengths[axis]
+            if (is_near or was_halved) and shape[axis] > 1:
                 kernel[axis] = 3
         kernels.append(tuple(kernel))
-        large = [axis for axis in axes if sizes[axis] >= 2 * MIN_CELLS] or list(axes)
-        shortest = min(current[axis] for axis in large)
-        halved = [axis for axis in large if current[axis] < COARSE * shortest]
+        if stated is not None:
+            halved = [axis for axis in axes if level < steps and stated[level][axis] == 2]
+        else:
+            large = [axis for axis in axes if sizes[axis] >= 2 * MIN_CELLS] or list(axes)
+            shortest = min(current[axis] for axis in large)
+            halved = [axis for axis in large if current[axis] < COARSE * shortest]
         strides.append(tuple(2 if axis in halved else 1 for axis in axes))
         for axis in halved:
             current[axis] *= 2
@@ -158,6 +166,7 @@ def with_axes(
         [length * factor for length, factor in zip(lengths, stem, strict=True)],
         [-(-size // factor) for size, factor in zip(window, stem, strict=True)],
         levels - 1,
+        None if network.strides == AUTO else network.level_strides,
     )
     is_equal = {*sum(strides, ())} == {2} and {*sum(kernels, ())} == {3}
     is_taken = is_open and not is_equal

@@ -70,18 +70,25 @@ def choose_augmentation(recipe: Recipe, situation: Situation) -> tuple[Recipe, R
     if recipe.augment != AUTO:
         fact = "set by the recipe"
         return recipe, RuleResult(text="Augmentation: as in the recipe.", fact=fact, source=source)
-    chosen = STRENGTHS["full" if data.rotates_freely else "upright"]
     still = still_axes(voxel_lengths(recipe, situation))
+    # Rotation is tested on the last two axes, within slices along the first.
+    is_tested = still in ((), (0,))
+    rotates_freely = data.rotates_freely and is_tested
+    chosen = STRENGTHS["full" if rotates_freely else "upright"]
     geometry = replace(chosen.geometry, flip_axes=data.mirror_axes, still_axes=still)
     chosen = AugmentConfig(geometry=geometry, intensity=chosen.intensity)
     within = ", all within the slices, whose distance is large" if still else ""
-    turning = "any angle" if data.rotates_freely else "small angles (images have an orientation)"
+    turning = "any angle" if rotates_freely else "small angles (images have an orientation)"
+    fact = f"groups look {'similar' if data.rotates_freely else 'different'} when rotated"
+    if not is_tested:
+        turning = "small angles"
+        fact = "slices do not lie along z, and only rotation in the plane of y and x was tested"
     mirrored = "y and x" if len(data.mirror_axes) > 1 else "x" if data.mirror_axes else "no axis"
     return replace(recipe, augment=chosen), RuleResult(
         text=f"Augmentation: rotation by {turning}, mirroring along {mirrored}, scaling, shifts, "
         f"elastic deformation{within}, and changes of intensity.",
-        fact=f"groups look {'similar' if data.rotates_freely else 'different'} when rotated",
-        alternative="small angles" if data.rotates_freely else "any angle",
+        fact=fact,
+        alternative="small angles" if rotates_freely else "any angle",
         source=source,
     )
 
@@ -102,9 +109,8 @@ def choose_network(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
         )
     network.check_dims(len(data.median_shape))
     widths, stem = network.widths, choose_stem(recipe, situation)
-    shape = recipe.preprocessing.working_shape(data.median_shape)
     lengths = voxel_lengths(recipe, situation)
-    window = window_shape(shape, patch_limit(recipe, situation), lengths)
+    window = _choose_window(recipe, situation, lengths)
     is_planned = widths == AUTO
     if widths == AUTO:
         levels = _choose_levels(recipe, situation, window)
@@ -144,6 +150,17 @@ def choose_network(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
         "Coarser outputs are trained as well in long trainings, as in nnU-Net (Isensee et al. "
         "2021, 10.1038/s41592-020-01008-z); this was not measured here.",
     )
+
+
+def _choose_window(
+    recipe: Recipe, situation: Situation, lengths: tuple[float, ...]
+) -> tuple[int, ...]:
+    """Return the size of a patch: the stated one, or what the image and the device allow."""
+    shape = recipe.preprocessing.working_shape(situation.data.median_shape)
+    stated = recipe.sampling.patch_shape
+    if stated != AUTO and len(stated) == len(shape):
+        return stated
+    return window_shape(shape, patch_limit(recipe, situation), lengths)
 
 
 def _choose_levels(recipe: Recipe, situation: Situation, window: tuple[int, ...]) -> int:

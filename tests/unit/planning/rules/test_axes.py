@@ -36,6 +36,21 @@ def test_choose_strides_by_hand(lengths, shape, strides, kernels):
     assert choose_strides(lengths, shape, len(strides)) == (strides, kernels)
 
 
+def test_kernels_follow_the_stated_strides():
+    # The voxels stay 4 times as long, but z is convolved as soon as it is halved.
+    stated = (ALL, ALL)
+    assert choose_strides((4, 1, 1), (32, 64, 64), 2, stated) == (stated, (SLICE, CUBE, CUBE))
+    # Planned, x and y are halved alone.
+    assert choose_strides((4, 1, 1), (32, 64, 64), 2)[0] == (FLAT, FLAT)
+    # Halved within the slices first, the voxels of the second level are 2, then 1 times as long.
+    stated = (FLAT, FLAT, ALL)
+    kernels = (SLICE, SLICE, CUBE, CUBE)
+    assert choose_strides((4, 1, 1), (32, 64, 64), 3, stated) == (stated, kernels)
+    # A plane of y alone.
+    stated = ((1, 2, 1), (1, 2, 1))
+    assert choose_strides((1, 1, 1), (32, 64, 64), 2, stated)[0] == stated
+
+
 def test_factors_along_axes_by_hand():
     assert factors_along_axes(2, (5, 1, 1)) == (1, 2, 2)
     assert factors_along_axes(4, (2.5, 1, 1)) == (1.6, 4, 4)
