@@ -103,8 +103,10 @@ def make_views(
         spacing: Distance of the voxels along z, y and x; None: they are drawn as cubes.
 
     Shapes:
-        image: (C, z, y, x), any dtype; truth, predicted: (z, y, x) class indices.
+        image: (C, z, y, x), any dtype, of which the first three channels are drawn in color, or
+            the first one in gray if there are fewer; truth, predicted: (z, y, x) class indices.
     """
+    image = image[:3] if len(image) >= 3 else image[:1]
     foreground = (truth > 0) & (truth != IGNORE)
     found = foreground if foreground.any() else predicted > 0
     place = [int(found.sum(axis=others).argmax()) for others in ((1, 2), (0, 2), (0, 1))]
@@ -133,7 +135,7 @@ def make_views(
         total=len(truth),
         start=kept.index(place[0]),
         planes=(
-            ("Maximum projection along z", view(image.max(axis=1), flat, *size)),
+            ("Maximum projection along z", view(np.fmax.reduce(image, axis=1), flat, *size)),
             (f"Row {place[1] + 1} of {truth.shape[1]}", cut(1, place[1])),
             (f"Column {place[2] + 1} of {truth.shape[2]}", cut(2, place[2])),
         ),
@@ -164,11 +166,11 @@ def _draw(plane: np.ndarray, masks: Sequence[np.ndarray], height: float, width: 
         height, width: Size in any unit, of which the ratio is kept.
 
     Shapes:
-        plane: (C, h, w), 0 to 1; masks: (h, w) class indices.
+        plane: (1 or 3, h, w), 0 to 1; masks: (h, w) class indices.
     """
     scale = SIDE_PX / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    channels = plane[:3] if len(plane) >= 3 else plane[:1].repeat(3, axis=0)
+    channels = plane if len(plane) == 3 else plane.repeat(3, axis=0)
     levels = (255 * np.nan_to_num(channels).clip(0, 1)).astype(np.uint8)
     drawn = Image.fromarray(np.ascontiguousarray(np.moveaxis(levels, 0, -1)))
     shown = np.moveaxis(np.asarray(drawn.resize(size, Resampling.BILINEAR)), -1, 0)

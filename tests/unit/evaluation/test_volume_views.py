@@ -34,6 +34,27 @@ def test_views_of_a_volume_without_annotation_start_at_the_prediction():
     assert views.numbers[views.start] == 5
 
 
+@pytest.mark.parametrize("channels", [2, 4])
+def test_views_ignore_the_range_of_channels_that_are_not_drawn(channels):
+    shown = 3 if channels > 3 else 1
+    dark = views_of().slices[0]
+    truth = np.zeros((6, 20, 40), np.uint8)
+    truth[4, 3:8, 4:9] = 1
+    image = np.repeat(100.0 * truth[None], channels, axis=0)
+    image[shown:] = 1e6
+    views = views_of(image=image)
+    assert decode_webp(views.slices[views.start]).max() > 200
+    assert np.abs(decode_webp(views.slices[0]).astype(int) - decode_webp(dark)).max() <= 2
+
+
+def test_projection_leaves_out_values_that_are_not_numbers():
+    image = np.full((1, 6, 20, 40), 100.0)
+    image[0, 0] = np.nan
+    image[0, 1:, :10] = 0
+    projection = dict(views_of(image=image).planes)["Maximum projection along z"]
+    assert np.median(decode_webp(projection)[70:]) > 200
+
+
 @pytest.mark.parametrize("place", [0, 1, 50, 98, 99])
 def test_views_keep_few_slices_of_many(place):
     views = views_of((100, 9, 9), place=(place, 4, 4))
