@@ -110,18 +110,29 @@ def note_overlap(cases: Sequence[str], pixels: int, hidden: int) -> ValueNote:
 
     Args:
         cases: Ids of the cases in which they do.
-        pixels: Number of pixels of an object that a later one covers.
+        pixels: Number of pixels of an object that a later one covers; 0 if objects only lack pixels
+            because they are too small, or because areas without objects cover them.
         hidden: Number of objects of which no pixel is left.
     """
     lost = ""
     if hidden:
-        lost = f" {pluralize(hidden, 'object')} without any pixel of its own is left out."
+        lost = f"{pluralize(hidden, 'object')} without any pixel of its own is left out."
         if hidden > 1:
-            lost = f" {hidden} objects without any pixel of their own are left out."
+            lost = f"{hidden} objects without any pixel of their own are left out."
+    masks = pluralize(len(cases), "mask")
+    if not pixels:
+        return ValueNote(
+            check="overlap",
+            text=f"In {masks}, annotated objects contain no center of a pixel, or are covered by "
+            f"background or by an area without objects. {lost}",
+            fix="No action is needed if they are mistakes; otherwise draw them larger, or list them "
+            "last.",
+            cases=tuple(cases),
+        )
     return ValueNote(
         check="overlap",
-        text=f"In {pluralize(len(cases), 'mask')}, annotated objects overlap ({pixels} pixels). "
-        f"Each pixel belongs to the object that is listed last.{lost}",
+        text=f"In {masks}, annotated objects overlap ({pixels} pixels). Each pixel belongs to the "
+        f"object that is listed last. {lost}".rstrip(),
         fix="No action is needed if the objects lie behind each other in this order; otherwise "
         "list those in front last. To count connected parts instead: --set labels.instances=false.",
         cases=tuple(cases),

@@ -1,5 +1,7 @@
 """Corrected copies of masks, compared with the true ones."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -55,3 +57,24 @@ def test_ambiguous_masks_are_copied_unchanged(tmp_path):
         before = tmp_path / "data" / "masks" / f"n{number}.jpg"
         after = tmp_path / "copy" / "masks" / f"n{number}.jpg"
         assert after.read_bytes() == before.read_bytes()
+
+
+def test_copy_of_coco_states_how_many_objects_it_joins(tmp_path):
+    images, annotations, rng = [], [], np.random.default_rng(0)
+    for number in range(6):
+        noise = rng.integers(0, 255, (20, 20), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / f"n{number}.png")
+        images.append({"id": number, "file_name": f"n{number}.png", "height": 20, "width": 20})
+        # Two objects side by side, and one apart, counted down the columns.
+        for start in (20, 40, 120):
+            runs = {"counts": [start + number, 20, 380 - start - number], "size": [20, 20]}
+            entry = {"image_id": number, "category_id": 1, "segmentation": runs}
+            annotations.append({"id": len(annotations)} | entry)
+    coco = {"images": images, "annotations": annotations}
+    coco["categories"] = [{"id": 1, "name": "cell"}]
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    stats = scan_dataset(tmp_path, None, LabelConfig(), workers=1)
+    result = check_dataset(stats, split=SplitConfig(), seed=0)
+    changes = write_fixed_copy(result, tmp_path.parent / f"{tmp_path.name}-copy")
+    assert len(changes) == 6
+    assert all(change.what.startswith("2 objects that touch") for change in changes)

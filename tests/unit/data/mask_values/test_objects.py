@@ -43,3 +43,10 @@ def test_overlaps_and_objects_that_are_covered_are_noted():
     assert (note.check, note.cases) == ("overlap", ("a",))
     assert "30 pixels" in note.text
     assert "2 objects" in note.text
+
+
+def test_objects_without_a_pixel_are_noted_although_none_overlap():
+    (note,) = find_overlaps([stats_of(stated=7), stats_of()])
+    assert (note.check, note.cases) == ("overlap", ("a",))
+    assert "overlap" not in note.text
+    assert "1 object without" in note.text
