@@ -7,6 +7,13 @@ from pydicom.dataset import FileMetaDataset
 SLICES = np.random.default_rng(0).integers(0, 4000, size=(5, 6, 8), dtype=np.uint16)
 COSINES = [0.8, 0.6, 0.0, 0.0, 0.0, -1.0]
 NORMAL = np.cross(COSINES[:3], COSINES[3:])
+NAMES_OF_STUDY = ("StudyDate", "StudyTime", "AccessionNumber", "StudyID", "ReferringPhysicianName")
+STUDY = {
+    "StudyInstanceUID": "1.2.4",
+    "FrameOfReferenceUID": "1.2.5",
+    **dict.fromkeys(("PatientName", "PatientBirthDate", "PatientSex", *NAMES_OF_STUDY), ""),
+}
+"""Elements that a segmentation of an image repeats."""
 
 
 def save(path, pixels, **elements):
@@ -44,6 +51,36 @@ def save_series(folder, places=(0, 1, 2, 3, 4), slices=SLICES, **elements):
         )
 
 
+def save_frames(path, places, slices=SLICES, **elements):
+    """Saves an enhanced CT of one file, with the positions of its frames in slices."""
+    shared = item(
+        PixelMeasuresSequence=[item(PixelSpacing=[1, 1], SliceThickness=2.5)],
+        PlaneOrientationSequence=[item(ImageOrientationPatient=COSINES)],
+    )
+    save(
+        path,
+        slices,
+        SOPClassUID=pydicom.uid.EnhancedCTImageStorage,
+        NumberOfFrames=len(slices),
+        SharedFunctionalGroupsSequence=[shared],
+        PerFrameFunctionalGroupsSequence=[
+            item(PlanePositionSequence=[place_of(2.5 * place, (5, 6, 7))]) for place in places
+        ],
+        **elements,
+    )
+
+
+def item(**values):
+    data = pydicom.Dataset()
+    for name, value in values.items():
+        setattr(data, name, value)
+    return data
+
+
+def place_of(z, start):
+    return item(ImagePositionPatient=[round(float(n), 6) for n in start + z * NORMAL])
+
+
 def save_segmentation(path, frames, segments, start=(0, 0, 0), **elements):
     """Saves a binary DICOM SEG.
 
@@ -52,15 +89,6 @@ def save_segmentation(path, frames, segments, start=(0, 0, 0), **elements):
         segments: Names of the segments, from number 1.
         start: Position 0 along the normal, (x, y, z) in mm.
     """
-
-    def item(**values):
-        data = pydicom.Dataset()
-        for name, value in values.items():
-            setattr(data, name, value)
-        return data
-
-    def place(z):
-        return item(ImagePositionPatient=[round(float(n), 6) for n in start + z * NORMAL])
 
     measures = item(PixelSpacing=[1, 1], SliceThickness=2.5, SpacingBetweenSlices=2.5)
     masks = np.stack([mask for _, _, mask in frames]).astype(bool)
@@ -86,7 +114,7 @@ def save_segmentation(path, frames, segments, start=(0, 0, 0), **elements):
         ],
         PerFrameFunctionalGroupsSequence=[
             item(
-                PlanePositionSequence=[place(z)],
+                PlanePositionSequence=[place_of(z, start)],
                 SegmentIdentificationSequence=[item(ReferencedSegmentNumber=number)],
             )
             for z, number, _ in frames

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ REQUIRED = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 
 SERIES_NUMBER = 900
 """Number of the new series in its study."""
+
+_QUIET = threading.Lock()
 
 
 def load_highdicom(purpose: str) -> Any:
@@ -123,8 +126,11 @@ def _describe(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence remarks of highdicom and pydicom about optional elements of the image."""
-    with warnings.catch_warnings():
+    """Silence remarks of highdicom and pydicom about optional elements of the image.
+
+    One thread at a time: filters of warnings and levels of loggers belong to the whole process.
+    """
+    with _QUIET, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logger = logging.getLogger("highdicom")
         level = logger.level

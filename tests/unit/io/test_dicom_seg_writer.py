@@ -2,20 +2,12 @@ import numpy as np
 import pytest
 
 from codes import raises_code
-from dicoms import SLICES, save_series
+from dicoms import SLICES, STUDY, save_frames, save_series
 from ushape import io
 from ushape.errors import DataError
 from ushape.io.dicom_seg_writer import load_highdicom, write_segmentation
 
 NAMES, COLORS = ("background", "liver", "tumor"), ((0, 0, 0), (230, 159, 0), (86, 180, 233))
-STUDY = {
-    "StudyInstanceUID": "1.2.4",
-    "FrameOfReferenceUID": "1.2.5",
-    **dict.fromkeys(
-        ("PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"), ""
-    ),
-    **dict.fromkeys(("StudyTime", "AccessionNumber", "StudyID", "ReferringPhysicianName"), ""),
-}
 
 
 @pytest.fixture
@@ -68,6 +60,18 @@ def test_single_slice_gets_a_segmentation(tmp_path, series):
     classes = classes_of_three()[0]
     write(tmp_path / "seg.dcm", classes, source)
     assert (io.read_mask(tmp_path / "seg.dcm").codes == classes).all()
+
+
+def test_frames_out_of_order_get_their_own_segmentation(tmp_path):
+    pytest.importorskip("highdicom")
+    places = (3, 0, 4, 1, 2)
+    save_frames(tmp_path / "ct.dcm", places, **STUDY)
+    assert io.read(tmp_path / "ct.dcm").array[0, 3].tolist() == SLICES[0].tolist()
+    classes = classes_of_three()
+    write(tmp_path / "seg.dcm", classes, tmp_path / "ct.dcm")
+    assert (io.read_mask(tmp_path / "seg.dcm").codes == classes).all()
+    image, mask = io.read_grid(tmp_path / "ct.dcm"), io.read_mask(tmp_path / "seg.dcm")
+    assert np.allclose(mask.grid.matrix, image.matrix, atol=1e-4)
 
 
 def test_image_without_study_is_refused(tmp_path):

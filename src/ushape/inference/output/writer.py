@@ -55,12 +55,7 @@ class PredictionWriter:
     ):
         self.config, self.predictor = config, predictor
         self.submission, self.manifest = submission, manifest
-        self.endings = dict(config.endings)
-        if predictor.plan.recipe.network.dims == 3:
-            # Like the masks, so that they lie on the image in viewers.
-            suffix = predictor.plan.encoding.suffix if has_position(predictor) else ".tif"
-            for kind in {"instances", "uncertainty"} & set(self.endings):
-                self.endings[kind] = f"_{kind}{suffix}"
+        self.endings = _endings_of(config, predictor)
 
     @classmethod
     @contextmanager
@@ -98,7 +93,10 @@ class PredictionWriter:
                     SubmissionWriter(config.submission, config.order, overwrite=config.overwrite)
                 )
             if config.folder is not None:
-                kinds = {**config.endings, "submission": str(config.submission or "")}
+                kinds = {
+                    **_endings_of(config, predictor),
+                    "submission": str(config.submission or ""),
+                }
                 if config.probabilities:
                     kinds["numbers"] = config.stored_type
                 if config.columns != "basic":
@@ -306,6 +304,17 @@ def _as_stored(prediction: Prediction) -> Prediction:
         labels=turn(prediction.labels) if prediction.labels is not None else None,
         source=replace(source, array=turn(source.array)),
     )
+
+
+def _endings_of(config: OutputConfig, predictor: Predictor) -> dict[str, str]:
+    """Return the kinds of output files with the ends of their names."""
+    endings = dict(config.endings)
+    if predictor.plan.recipe.network.dims == 3:
+        # Like the masks, so that they lie on the image in viewers.
+        suffix = predictor.plan.encoding.suffix if has_position(predictor) else ".tif"
+        for kind in {"instances", "uncertainty"} & set(endings):
+            endings[kind] = f"_{kind}{suffix}"
+    return endings
 
 
 def has_position(predictor: Predictor) -> bool:

@@ -8,11 +8,13 @@ import pytest
 from PIL import Image
 
 from codes import raises_code
+from dicoms import SLICES, STUDY, save_series
 from ushape import io
 from ushape.api.load import Result
 from ushape.data.inputs import Input
 from ushape.errors import ConfigError, DataError, RunError
 from ushape.inference.output import OutputConfig
+from ushape.inference.output.manifest import MANIFEST_FILE
 from ushape.inference.output.writer import IMAGES_TABLE, PredictionWriter, _as_stored
 from ushape.instances.label import ObjectConfig
 from ushape.io.orientation import as_displayed
@@ -198,9 +200,33 @@ def test_prediction_writer_places_objects_and_uncertainty_of_volumes(tmp_path):
     for name in ("a", "a_instances", "a_uncertainty"):
         found = io.read(tmp_path / "out" / f"{name}.nii.gz")
         assert np.allclose(found.grid.matrix, grid.matrix, atol=1e-5)
+    # An interrupted call that wrote TIFF files is another call.
+    stated = json.loads((tmp_path / "out" / MANIFEST_FILE).read_text().splitlines()[0])
+    assert stated["made_by"]["outputs"]["instances"] == "_instances.nii.gz"
     labels = io.read_mask(tmp_path / "out/a_instances.nii.gz").codes
     assert labels.tolist() == classes.tolist()
     header, row = (tmp_path / "out/a_objects.csv").read_text().splitlines()
     cells = dict(zip(header.split(","), row.split(","), strict=True))
     # Four voxels of 5 x 0.7 x 0.7 mm.
     assert float(cells["volume_mm3"]) == pytest.approx(4 * 2.45)
+
+
+def test_prediction_writer_writes_dicom_segmentations(tmp_path):
+    pytest.importorskip("highdicom")
+    save_series(tmp_path / "p1", **STUDY)
+    classes = np.random.default_rng(0).integers(0, 2, SLICES.shape, dtype=np.uint8)
+    prediction = replace(
+        PREDICTION,
+        classes=classes,
+        probabilities=classes[None].astype(np.float32),
+        source=io.read(tmp_path / "p1"),
+    )
+    predictor = predictor_of(0, 1, dims=3)
+    predictor.plan.encoding = MaskEncoding(suffix=".nii.gz")
+    image = Input(case=Case(id="p1", image=tmp_path / "p1"), below=Path("p1"))
+    config = OutputConfig(folder=tmp_path / "out", dicom_seg=True)
+    with PredictionWriter.open(config, predictor, [image], {}) as writer:
+        writer.write(image, prediction)
+    (path,) = (tmp_path / "out").glob("*.dcm")
+    assert (io.read_mask(path).codes == classes).all()
+    assert io.dicom.segment_names(path) == {1: "class 1"}
