@@ -229,8 +229,8 @@ class NetworkConfig:
                 raise ConfigError(
                     f"network.{name} is {value}, but the images have {dims} axes.",
                     code="axis_count_mismatch",
-                    hint=f"Give {dims} numbers for each level, in the order of the axes: y, x in "
-                    "images; z, y, x in volumes.",
+                    hint=f"Give {dims} numbers{'' if name == 'stem' else ' for each level'}, in "
+                    "the order of the axes: y, x in images; z, y, x in volumes.",
                 )
 
     def _check_valid_padding(self) -> None:

@@ -125,8 +125,8 @@ def note_overlap(cases: Sequence[str], pixels: int, hidden: int) -> ValueNote:
             check="overlap",
             text=f"In {masks}, annotated objects contain no center of a pixel, or are covered by "
             f"background or by an area without objects. {lost}",
-            fix="No action is needed if they are mistakes; otherwise draw them larger, or list them "
-            "last.",
+            fix="No action is needed if they are mistakes. Otherwise, draw them larger, or list "
+            "them last.",
             cases=tuple(cases),
         )
     return ValueNote(

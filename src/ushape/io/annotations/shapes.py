@@ -136,7 +136,7 @@ class Shape:
     """None for a point, a line or a bounding box, which do not determine the pixels."""
 
     group: str | None = None
-    """Number or name that the parts of one object share; None if the shape is an object of its own."""
+    """Number or name that the parts of one object share; None if the shape is a whole object."""
 
     kind: str = "polygon"
     """The annotation tool's name for the kind of shape."""
