@@ -148,8 +148,8 @@ def _corrected(
         codes, encoding = written, dataset.encoding
         if moved:
             changes.append(f"{correction}: {pluralize(moved, 'pixel')} set to the class values")
-    touching = stats.instances.joined if stats.instances is not None else 0
-    if dataset.space.states_objects and touching:
+    space, touching = dataset.label_space, stats.instances.joined if stats.instances else 0
+    if touching and space is not None and space.states_objects:
         what = f"{pluralize(touching, 'object')} that touch others of their class"
         changes.append(f"{what} are joined: the mask is one of classes, without objects")
     return MaskPixels(codes=codes, encoding=encoding), changes
