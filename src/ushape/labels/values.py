@@ -99,6 +99,8 @@ def _refuse_impossible(
     if len(values) > MAX_CLASSES:
         noun = "colors" if are_colors else "values"
         example = '["#000000","#ff0000"]' if are_colors else "[0,128,255]"
+        bright = "make bright values foreground: --set labels.threshold=128"
+        or_threshold = "" if are_colors else f", or {bright}"
         raise DataError(
             f"The masks contain {len(values)} different {noun}, too many to be classes.\n"
             f"{value_histogram(counts, show=show)}",
@@ -106,8 +108,9 @@ def _refuse_impossible(
             hint="If these files are the images, exchange the folders of images and masks, or name "
             "the masks with --masks. For masks with soft edges, or saved as JPEG, list the classes "
             "with the background first: "
-            f"--set 'labels.values={example}' --set labels.nearest=true. For object ids: --set "
-            f"labels.instances=true makes every object foreground.{state_all_classes(len(values))}",
+            f"--set 'labels.values={example}' --set labels.nearest=true{or_threshold}. For object "
+            "ids: --set labels.instances=true makes every object foreground."
+            f"{state_all_classes(len(values))}",
         )
 
 
