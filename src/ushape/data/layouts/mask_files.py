@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,9 @@ from ushape.types import Mask, MaskParts
 UNITED = 255
 """Code of the pixels in any of several masks of one class."""
 
+MAX_GRADE = 6
+"""Number up to which numbers may be names of classes, such as grades; no image has more objects."""
+
 _WORD = re.compile(rf"(?<![a-z])({'|'.join(MASK_WORDS)}|class)(?![a-z])", re.IGNORECASE)
 
 
@@ -27,8 +30,9 @@ def find_mask_files(folder: Path) -> LayoutMatch | None:
     """Find x.jpg with x_class_cell.png, x_class_debris.png, or with x_mask.png, x_mask_1.png.
 
     The names of masks are that of their image, a word for masks or "class", and the name of a
-    class, a number, or both (x_mask_cell_1.png). Each numbered mask is an object. Later classes, in
-    alphabetical order, cover earlier ones. At least one image has several masks.
+    class, a number, or both (x_mask_cell_1.png). Each numbered mask is an object, unless numbers may
+    belong to the names of classes. Later classes, in alphabetical order, cover earlier ones. At
+    least one image has several masks.
     """
     paths = [(stem_key(path, folder), path) for path in images_below(folder)]
     stems = {key for key, _ in paths}
@@ -44,6 +48,7 @@ def find_mask_files(folder: Path) -> LayoutMatch | None:
         return None
     names = sorted({rest for own in parts.values() for rest, _ in own if not _is_number(rest)})
     are_numbered = _are_numbered(parts.values())
+    notes = _note_numbers(names, are_numbered=are_numbered)
     if are_numbered:
         names = sorted({_class_of(name) for name in names})
     if names and any(_is_number(rest) for own in parts.values() for rest, _ in own):
@@ -69,6 +74,7 @@ def find_mask_files(folder: Path) -> LayoutMatch | None:
         )
         if names
         else None,
+        notes=notes,
     )
     return take_splits_from_keys(found)
 
@@ -84,13 +90,51 @@ def _owner_of(key: str, stems: set[str]) -> tuple[str, str] | None:
     return None
 
 
-def _are_numbered(parts: Iterable[Sequence[tuple[str, Path]]]) -> bool:
-    """Return whether names end with numbers of objects, which differ between images.
+def _are_numbered(parts: Collection[Sequence[tuple[str, Path]]]) -> bool:
+    """Return whether the numbers at the end of all names count the objects of an image.
 
-    Numbers that are the same for all images belong to the names of classes, such as "grade 1".
+    They count from 1 or 0 without gaps, by class or for all classes of the image together, to more
+    than MAX_GRADE, and differ between images. Others belong to names of classes, as in "grade 1".
     """
-    names = [frozenset(rest for rest, _ in own) for own in parts]
-    return len(set(names)) > 1 and all(_class_of(rest) != rest for own in names for rest in own)
+    if len({frozenset(rest for rest, _ in own) for own in parts}) < 2:
+        return False
+    highest = 0
+    for own in parts:
+        by_class: dict[str, list[int]] = {}
+        for rest, _ in own:
+            name = _class_of(rest)
+            if name == rest:
+                return False
+            by_class.setdefault(name, []).append(int(rest[len(name) :].strip("_-. ")))
+        joined = [number for numbers in by_class.values() for number in numbers]
+        if not _is_count(joined) and not all(map(_is_count, by_class.values())):
+            return False
+        highest = max(highest, *joined)
+    return highest > MAX_GRADE
+
+
+def _is_count(numbers: Sequence[int]) -> bool:
+    """Return whether numbers count from 0 or 1 without gaps."""
+    return min(numbers) <= 1 and sorted(numbers) == list(range(min(numbers), 1 + max(numbers)))
+
+
+def _note_numbers(names: Sequence[str], *, are_numbered: bool) -> tuple[str, ...]:
+    """Return how names that all end with numbers are understood, and how to change it."""
+    if not names or any(_class_of(name) == name for name in names):
+        return ()
+    example = names[0]
+    if are_numbered:
+        joined = re.sub(r"[-_. ]+(\d+)$", r"\1", example)
+        return (
+            f"The numbers at the end of names such as {example} count objects, so that each mask "
+            "file is one object. If they belong to the names of classes, rename the files without "
+            f"the separator, as in {joined}.",
+        )
+    return (
+        f"The numbers at the end of names such as {example} are regarded as parts of the names of "
+        "classes. If each mask file is one object, --set labels.instances=true makes all of them "
+        "foreground.",
+    )
 
 
 def _class_of(rest: str) -> str:

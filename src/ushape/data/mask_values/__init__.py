@@ -21,13 +21,14 @@ from ushape.data.mask_values.notes import (
     note_objects,
     note_soft,
     note_united,
+    note_unused_names,
     note_void,
     threshold_between,
 )
 from ushape.data.mask_values.objects import are_object_ids, find_overlaps, state_objects
 from ushape.data.mask_values.reading import MaskReading, find_equal_foreground, read_values
 from ushape.data.mask_values.soft_edges import find_soft_classes
-from ushape.errors import DataError
+from ushape.errors import ConfigError, DataError
 from ushape.labels import LabelConfig, LabelSpace, find_label_space
 from ushape.labels.colors import colors_of
 from ushape.types import MaskEncoding
@@ -71,12 +72,19 @@ def interpret_masks(
         cases: Statistics of all readable cases, at least one.
         labels: Label settings of the user; they take precedence.
         stated: Classes that the data state.
+
+    Raises:
+        ConfigError: if the settings contradict each other, or do not fit the masks.
     """
     notes: list[ValueNote] = []
     completed, reading = labels, MaskReading(cases, are_colors=False)
     if stated is not None and stated.problem:
         notes.append(ValueNote(check="class_names", text=stated.problem, fix=stated.problem_fix))
         stated = None
+    if stated is not None and _are_ids(cases, labels):
+        notes.append(note_unused_names(stated))
+        ignore = stated.ignore if labels.ignore is None else labels.ignore
+        labels, stated = replace(labels, ignore=ignore), None
     try:
         reading = _reading_for(cases, labels, stated)
         labels = _in_notation(reading, labels)
@@ -150,6 +158,8 @@ def _find_space(
     are_colors = reading.are_colors
     if labels.threshold is not None or labels.regions is not None:
         return find_label_space(reading.total, labels, are_colors=are_colors)
+    if _are_ids(reading.cases, labels):
+        return _unite_objects(reading, labels)
     if equal := find_equal_foreground(reading):
         notes[:] = [note for note in notes if note.check != "encoding"]
         return _unite(reading, labels, equal, notes)
@@ -159,11 +169,9 @@ def _find_space(
             notes.append(note_soft(reading, soft))
             labels = replace(labels, nearest=True)
         return find_label_space(reading.total, labels, are_colors=are_colors)
-    is_stated = any(stats.instances is not None for stats in reading.cases)
-    if are_object_ids(reading) if labels.instances is None else labels.instances and not is_stated:
+    if labels.instances is None and are_object_ids(reading):
         notes.append(note_objects(reading))
-        space, _ = find_label_space(reading.total, replace(labels, threshold=1))
-        return space, "object ids, all of them foreground"
+        return _unite_objects(reading, labels)
     if (soft := find_soft_classes(reading)) is not None:
         notes.append(note_soft(reading, soft))
         if are_colors or len(soft.values) > 2:
@@ -179,6 +187,32 @@ def _find_space(
     if len(space.values) > 2:
         _refuse_unclear_white(reading, labels)
     return space, rule
+
+
+def _are_ids(cases: Sequence[CaseStats], labels: LabelConfig) -> bool:
+    """Return whether the user states that the values are object ids.
+
+    If annotations state objects beside their class, `labels.instances` refers to these.
+
+    Raises:
+        ConfigError: if the user lists the values of classes as well.
+    """
+    if not labels.instances or any(stats.instances is not None for stats in cases):
+        return False
+    if labels.values is not None:
+        raise ConfigError(
+            "labels.instances=true cannot be combined with labels.values for these masks, whose "
+            "values would be object ids and classes at once.",
+            code="settings_conflict",
+            hint="Remove one of them: the values of masks number objects, or name classes.",
+        )
+    return True
+
+
+def _unite_objects(reading: MaskReading, labels: LabelConfig) -> tuple[LabelSpace, str]:
+    """Return a space of two classes in which each value above 0 is foreground."""
+    space, _ = find_label_space(reading.total, replace(labels, threshold=1))
+    return space, "object ids, all of them foreground"
 
 
 def _unite(

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ushape.data.classes.names import StatedClasses
 from ushape.data.mask_stats import VOID
 from ushape.data.mask_values.reading import MaskReading, form_of
 from ushape.data.mask_values.soft_edges import SoftClasses
@@ -102,6 +103,17 @@ def note_objects(reading: MaskReading) -> ValueNote:
         fix="Confirm it with --set labels.instances=true. If the values are classes: --set "
         "labels.instances=false, or list them: --set labels.values=[0,1,2].",
         cases=tuple(stats.case.id for stats in reading.cases if stats.parts_per_value),
+    )
+
+
+def note_unused_names(stated: StatedClasses) -> ValueNote:
+    """Return the note that class names are not used, because the user states object ids."""
+    return ValueNote(
+        check="class_names",
+        text=f"The classes that {stated.source} states are not used, because "
+        "labels.instances=true makes every value above 0 an object of the foreground.",
+        fix="No action is needed if this is right. If the values are classes: --set "
+        "labels.instances=false.",
     )
 
 

@@ -31,6 +31,10 @@ MIN_SPREAD = 0.5
 """Spread of the positions of one value over all masks, relative to that of all values, from which
 values are no classes: regions of an atlas and wells of a plate are always at the same place."""
 
+MIN_DRIFT = 0.15
+"""The same as a share of the image, of which object ids have 0.29: layers of a retina all have the
+same center along the other axis, but it does not change."""
+
 
 def are_object_ids(reading: MaskReading) -> bool:
     """Return whether each value is one connected object, with different numbers per image.
@@ -63,18 +67,22 @@ def are_object_ids(reading: MaskReading) -> bool:
 
 
 def _are_anywhere(cases: Sequence[CaseStats]) -> bool:
-    """Return whether most values are at changing places along at least one axis."""
+    """Return whether most values are at changing places along all axes but one.
+
+    Objects may be numbered in the order of the remaining axis.
+    """
     by_value: dict[int, list[tuple[float, ...]]] = {}
     for stats in cases:
         for value, center in stats.centers.items():
             by_value.setdefault(value, []).append(center)
-    recurring = [np.array(own) for own in by_value.values() if len(own) > 1]
-    if not recurring or len({own.shape[1] for own in recurring}) > 1:
-        return False
+    recurring = [own for own in by_value.values() if len(own) > 1]
+    if len({len(center) for own in recurring for center in own}) != 1:
+        return False  # Nothing recurs, or there are images beside volumes.
     # An estimate from few masks is too small by chance, hence the division by their number - 1.
-    own = np.mean([centers.var(axis=0, ddof=1) for centers in recurring], axis=0)
-    of_all = np.concatenate(recurring).var(axis=0, ddof=1)
-    return bool(((of_all > 0) & (np.sqrt(own) >= MIN_SPREAD * np.sqrt(of_all))).any())
+    own = np.sqrt(np.mean([np.var(centers, axis=0, ddof=1) for centers in recurring], axis=0))
+    of_all = np.concatenate(recurring).std(axis=0, ddof=1)
+    is_free = (own >= MIN_DRIFT) & (own >= MIN_SPREAD * of_all)
+    return int(is_free.sum()) >= max(1, len(is_free) - 1)
 
 
 def state_objects(cases: Sequence[CaseStats], wanted: bool | None) -> bool:

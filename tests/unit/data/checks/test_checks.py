@@ -240,6 +240,7 @@ def test_check_finds_object_ids(data):
     assert "labels.instances=true" in finding.fix
     assert "class_gaps" not in found(data)
     assert found(data, threshold=1) == {}
+    assert found(data, instances=True) == {}
 
 
 def test_check_finds_masks_that_are_the_image(data):

@@ -124,25 +124,37 @@ def test_numbered_mask_files_are_united(put, tmp_path):
     assert not found.notes
 
 
-def test_numbered_mask_files_of_classes_are_objects(put, tmp_path):
-    for name, masks in {"x": ("cell_1", "cell_2", "debris_3"), "y": ("cell_1",)}.items():
+def put_masks(put, **masks):
+    for name, own in masks.items():
         put(f"{name}.jpg")
-        for mask in masks:
+        for mask in own:
             put(f"{name}_mask_{mask}.png", CELL if mask == "cell_1" else OTHER)
+
+
+def test_numbered_mask_files_of_classes_are_objects(put, tmp_path):
+    cells = [f"cell_{number}" for number in range(1, 7)]
+    put_masks(put, x=[*cells, "debris_7"], y=["cell_1"])
     found = discover(tmp_path)
     assert found.classes.names == ("background", "cell", "debris")
-    assert [mask.values for mask in (case.mask for case in found.cases)] == [(1, 1, 2), (1,)]
+    assert [mask.values for mask in (case.mask for case in found.cases)] == [(1,) * 6 + (2,), (1,)]
     assert all(case.mask.are_objects for case in found.cases)
+    assert "as in cell1" in found.notes[0]
 
 
-def test_numbers_that_all_images_share_are_names_of_classes(put, tmp_path):
-    for name in "xy":
-        put(f"{name}.jpg")
-        put(f"{name}_mask_grade_1.png", CELL)
-        put(f"{name}_mask_grade_2.png", OTHER)
+@pytest.mark.parametrize(
+    "masks",
+    [
+        {"x": ["grade_1", "grade_2"], "y": ["grade_1"]},  # No grade 2 in the second image.
+        {"x": ["type_1", "type_3", "type_9"], "y": ["type_9"]},  # Gaps.
+        {name: [f"rib_{number}" for number in range(1, 9)] for name in "xy"},
+    ],
+)
+def test_numbers_that_may_be_classes_are_parts_of_their_names(put, tmp_path, masks):
+    put_masks(put, **masks)
     found = discover(tmp_path)
-    assert found.classes.names == ("background", "grade_1", "grade_2")
-    assert not found.cases[0].mask.are_objects
+    assert found.classes.names == ("background", *masks["x"])
+    assert not any(case.mask.are_objects for case in found.cases)
+    assert "labels.instances=true" in found.notes[0]
 
 
 def test_single_masks_beside_images_are_another_layout(put, tmp_path):

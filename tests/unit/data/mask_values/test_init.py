@@ -258,6 +258,54 @@ def test_values_at_the_same_places_in_all_masks_are_classes_or_refused(scan):
     assert len(scan(lambda number: numbered(number, 9, anywhere=False)).space.values) == 10
 
 
+def layers(number):
+    """Nine layers of a retina, which end at another place on the right of each image."""
+    bounds = 5 * np.arange(10) + 10
+    found = np.zeros((SIZE, SIZE), np.uint8)
+    found[:, : SIZE - 3 * (number % 5)] = np.digitize(np.arange(SIZE), bounds)[:, None] % 10
+    return found
+
+
+def vertebrae(number):
+    """Nine vertebrae below each other, at slightly different places in each image."""
+    found = np.zeros((SIZE, SIZE), np.uint8)
+    left = np.random.default_rng(number).integers(24, 32, size=9)
+    for value in range(1, 10):
+        top = 7 * value - 5 + number % 3
+        found[top : top + 5, left[value - 1] : left[value - 1] + 12] = value
+    return found
+
+
+@pytest.mark.parametrize("draw", [layers, vertebrae])
+def test_values_that_hardly_move_along_any_axis_are_classes(scan, draw):
+    assert len(scan(draw).space.values) == 10
+
+
+def test_instances_true_precedes_the_classes_of_the_folder(scan, tmp_path):
+    names = ("background", *(f"part {value}" for value in range(1, 6)))
+    stats = scan(lambda number: disks(number, count=5, classes=5), instances=True)
+    stated = StatedClasses(source=tmp_path, names=names, ignore=5)
+    meaning = interpret_masks(stats.readable, LabelConfig(instances=True), stated)
+    assert {note.check for note in meaning.notes} == {"class_names"}
+    assert meaning.space.states_objects
+    assert (meaning.space.names, meaning.space.ignore) == (("background", "foreground"), 5)
+
+
+def test_instances_true_precedes_values_that_all_mean_foreground(scan):
+    def draw(number):
+        return disks(number) * (255 if number % 2 else 1)
+
+    assert not scan(draw).space.states_objects
+    stats = scan(draw, instances=True)
+    assert stats.space.states_objects
+    assert notes(stats) == set()
+
+
+def test_instances_true_excludes_values_of_masks_without_stated_objects(scan):
+    with raises_code(ConfigError, "settings_conflict"):
+        scan(disks, instances=True, values=(0, 1))
+
+
 def test_instances_exclude_regions_and_other_thresholds():
     for other in ({"threshold": 128}, {"regions": {"all": (1, 2), "inner": (2,)}}):
         with raises_code(ConfigError, "settings_conflict"):

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 
 from ushape.data.mask_stats import InstanceStats
-from ushape.data.mask_values.objects import find_overlaps, state_objects
+from ushape.data.mask_values.objects import _are_anywhere, find_overlaps, state_objects
 from ushape.types import Case
 
 
@@ -35,6 +36,41 @@ def test_shapes_are_objects_if_they_are_whole_and_recur(own, expected):
     assert state_objects(cases, True) is True
     assert state_objects(cases, False) is False
     assert state_objects(cases[1:], True) is False
+
+
+@dataclass
+class Centers:
+    centers: dict[int, tuple[float, ...]]
+
+
+def centers_of(*factors, cases=12):
+    """Random centers of 20 values in several masks, in the middle of an axis with factor 0."""
+    rng = np.random.default_rng(0)
+    scale = np.array(factors)
+    return [
+        Centers({value: 0.5 + scale * (rng.random(len(factors)) - 0.5) for value in range(1, 21)})
+        for _ in range(cases)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("factors", "expected"),
+    [
+        ((1, 1), True),
+        ((0, 1), True),  # Numbered in the order of the first axis.
+        ((0.3, 0.3), False),
+        ((0, 0), False),
+        ((0, 1, 1), True),
+        ((1, 0.3, 0.3), False),  # Organs in scans of different ranges.
+    ],
+)
+def test_values_are_anywhere_if_they_spread_over_all_axes_but_one(factors, expected):
+    assert _are_anywhere(centers_of(*factors)) is expected
+
+
+def test_values_of_images_beside_volumes_are_not_compared():
+    assert not _are_anywhere([*centers_of(1, 1), *centers_of(1, 1, 1)])
+    assert not _are_anywhere(centers_of(1, 1, cases=1))
 
 
 def test_overlaps_and_objects_that_are_covered_are_noted():
