@@ -102,7 +102,9 @@ def plan_trial(plan: Plan) -> Plan:
 
 
 def _trial(run: Run, origin: Origin) -> Run:
-    return Run(run.start_decision_path.with_name(origin))
+    folder = run.start_decision_path.with_name(origin)
+    older = folder.with_name("random")  # Name of the folder in earlier versions.
+    return Run(older if origin == "usual" and older.exists() and not folder.exists() else folder)
 
 
 def _run_trial(plan: Plan, run: Run, origin: Origin, train: Train, budget_s: float | None) -> None:

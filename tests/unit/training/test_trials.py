@@ -7,9 +7,11 @@ import torch
 
 import ushape
 from codes import raises_code
+from ushape import config
 from ushape.console import Console
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
 from ushape.errors import RunError
+from ushape.io.files import write_sealed_json
 from ushape.planning.run import Run
 from ushape.planning.start_decision import TRIAL_SHARE
 from ushape.training.trainer import FitResult
@@ -94,6 +96,30 @@ def test_a_trial_that_has_ended_is_not_repeated(plan, run):
     second = FakeTraining([0.5])
     assert decide_start(plan, run, second, None, QUIET).loaded_dice == 0.75
     assert [name for name, _, _ in second.calls] == ["usual"]
+
+
+def test_trials_of_an_earlier_version_are_continued(plan, run):
+    decision = decide_start(plan, run, FakeTraining([0.25, 0.5]), None, QUIET)
+    start = run.folder / "start"
+    (start / "usual").rename(start / "random")
+    # A run that was interrupted during the training itself.
+    older = {"usual_dice": "random_dice", "usual_steps": "random_steps"}
+    values = {older.get(key, key): value for key, value in config.to_dict(decision).items()}
+    write_sealed_json(run.start_decision_path, values)
+    decision = decide_start(plan, run, FakeTraining([]), None, QUIET)
+    assert decision.taken == "usual"
+    assert weights_after_trials(run, decision)["a"].item() == 0.5
+
+
+def test_trial_of_an_earlier_version_is_not_repeated(plan, run):
+    start = run.folder / "start"
+    train = FakeTraining([0.5])
+    older = Run.create(start / "random")
+    train(plan, older, None, None)
+    older.note_end(plan_trial(plan))
+    again = FakeTraining([0.75])
+    assert decide_start(plan, run, again, None, QUIET).usual_dice == 0.5
+    assert [name for name, _, _ in again.calls] == ["loaded"]
 
 
 def test_an_interrupted_trial_begins_again(plan, run):
