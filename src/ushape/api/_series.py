@@ -17,17 +17,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ushape import config
+from ushape.api._requests import complete_recipe
 from ushape.api.plan import optional_path
 from ushape.api.train import TrainResult, resume
 from ushape.console import Console
 from ushape.data.checksum import dataset_checksum
 from ushape.data.discovery import discover
 from ushape.errors import REPEAT, ConfigError, RunError, UshapeError, hint_after_interrupt
-from ushape.io.files import read_json, real_path, remove_leftovers, write_json
+from ushape.io.files import read_json, remove_leftovers, write_json
 from ushape.io.lock import is_unused, locked
 from ushape.planning.hardware import inspect_machine
-from ushape.planning.recipe import Recipe
 from ushape.planning.run import Run
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -36,19 +35,6 @@ THREADS = "OMP_NUM_THREADS"
 
 SHOWN_LINES = 12
 """Last lines of the log of a failed process that are shown."""
-
-
-def describe_request(
-    data: Path | str, masks: Path | str | None, recipe: Recipe, **more: Any
-) -> dict[str, Any]:
-    """Return the request as the JSON file of a series stores it."""
-    folder = optional_path(masks)
-    return {
-        "data": str(real_path(Path(data))),
-        "masks": str(real_path(folder)) if folder else None,
-        **more,
-        "recipe": config.to_dict(recipe),
-    }
 
 
 @dataclass(frozen=True)
@@ -75,6 +61,8 @@ class Series:
     def find(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return what `begin` stored, or None if the folder is new or empty.
 
+        A recipe of an earlier version is completed by the defaults of that version.
+
         Raises:
             RunError: if the folder contains other files, or runs of another request.
         """
@@ -89,14 +77,20 @@ class Series:
                 hint="Choose another folder with -o.",
             )
         stored = self._read()
-        other = next((key for key, value in request.items() if stored.get(key) != value), None)
+        recipe = stored.get("recipe")
+        if isinstance(recipe, dict):
+            recipe = complete_recipe(recipe, request["recipe"])
+        same = {key: value for key, value in request.items() if key != "recipe"}
+        other = next((key for key, value in same.items() if stored.get(key) != value), None)
+        if other is None and not isinstance(recipe, dict):
+            other = "recipe"
         if other is not None:
             raise RunError(
                 f"{folder} contains another {self.noun}, with a different value of {other}.",
                 code="other_request",
                 hint="Repeat the command that started it, or choose another folder with -o.",
             )
-        return stored
+        return {**stored, "recipe": recipe}
 
     def refuse_changed_data(
         self, data: Path | str, masks: Path | str | None, runs: Sequence[Run]

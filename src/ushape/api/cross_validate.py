@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ushape import config
-from ushape.api._series import Devices, Job, Series, describe_request, drop_unplanned, is_finished
+from ushape.api._requests import continue_recipe, describe_request
+from ushape.api._series import Devices, Job, Series, drop_unplanned, is_finished
 from ushape.api.plan import TrainOptions, optional_path, output_folder, scan
 from ushape.api.train import train
 from ushape.config import AUTO
@@ -120,13 +121,14 @@ class _FoldTraining:
             clock = Clock()
             objects = self._settle_objects(console)
             stored = series.begin(request, objects=objects, minutes_used=clock.elapsed_s / 60)
+        recipe = continue_recipe(stored["recipe"], self.recipe, console)
         # Older series leave the decision to each fold.
-        labels = replace(self.recipe.labels, objects=stored.get("objects", AUTO))
-        train = self.recipe.train
+        labels = replace(recipe.labels, objects=stored.get("objects", recipe.labels.objects))
+        train = recipe.train
         if train.minutes is not None:
             left = max(train.minutes - stored.get("minutes_used", 0.0), 0.1 * train.minutes)
             train = replace(train, minutes=left)
-        return replace(self, recipe=replace(self.recipe, labels=labels, train=train))
+        return replace(self, recipe=replace(recipe, labels=labels, train=train))
 
     def _settle_objects(self, console: Console) -> str:
         """Decide from all cases what an object is, unless the recipe states it."""

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from ushape import config
-from ushape.api._series import Series, describe_request
+from ushape.api._requests import continue_recipe, describe_request
+from ushape.api._series import Series
 from ushape.api.plan import TrainOptions, optional_path, output_folder, plan_data
 from ushape.api.train import TrainResult, train
-from ushape.config import resolved
+from ushape.config import AUTO, resolved
 from ushape.console import Clock, Console
 from ushape.data.scan import DatasetStats
 from ushape.data.splits import Splits
@@ -136,13 +137,19 @@ class _PointTraining:
         Raises:
             KeyboardInterrupt: if Ctrl-C ended a point early.
         """
-        design = self.begin(series, clock, console)
+        training, design = self.begin(series, clock, console)
         console.say(_describe(design))
-        runs = self.run_all(design, series, console)
-        return _sum_up(series.path.parent, runs, design, self.options.recipe, console)
+        runs = training.run_all(design, series, console)
+        return _sum_up(series.path.parent, runs, design, training.options.recipe, console)
 
-    def begin(self, series: Series, clock: Clock, console: Console) -> Design:
-        """Make and store the design, or load the stored one if the request is the same."""
+    def begin(
+        self, series: Series, clock: Clock, console: Console
+    ) -> tuple[_PointTraining, Design]:
+        """Make and store the design, or load the stored one if the request is the same.
+
+        Returns:
+            The settings with the stored recipe, and the design.
+        """
         recipe = self.options.recipe
         request = describe_request(self.data, self.masks, recipe, points=self.points)
         stored = series.find(request)
@@ -152,7 +159,9 @@ class _PointTraining:
             )
             made = _make_design(found, planned, self.points, recipe, clock)
             stored = series.begin(request, design=config.to_dict(made))
-        return config.from_dict(Design, stored["design"], source=str(series.path))
+        options = replace(self.options, recipe=continue_recipe(stored["recipe"], recipe, console))
+        design = config.from_dict(Design, stored["design"], source=str(series.path))
+        return replace(self, options=options), design
 
     def run_all(self, design: Design, series: Series, console: Console) -> list[Run]:
         """Train the unfinished points and return the runs of all.
@@ -267,7 +276,8 @@ def _recipe_of_points(recipe: Recipe, design: Design) -> Recipe:
     else:
         assert design.steps_per_epoch is not None, "either minutes or epochs are given"
         train = replace(train, steps_per_epoch=design.steps_per_epoch)
-    return replace(recipe, train=train, labels=replace(recipe.labels, objects=design.objects))
+    objects = recipe.labels.objects if design.objects == AUTO else design.objects
+    return replace(recipe, train=train, labels=replace(recipe.labels, objects=objects))
 
 
 def _describe(design: Design) -> str:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from ushape.api import _series
-from ushape.api._series import Devices, Job, Series, describe_request
+from ushape.api._requests import describe_request
+from ushape.api._series import Devices, Job, Series
 from ushape.console import Console
 from ushape.errors import ConfigError, RunError
 from ushape.planning.recipe import Recipe

@@ -1,0 +1,89 @@
+"""Requests that the file of a series stores, also those that earlier versions stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ushape import config
+from ushape.api.plan import optional_path
+from ushape.console import Console
+from ushape.errors import ConfigError
+from ushape.io.files import real_path
+from ushape.planning.recipe import Recipe
+
+BEFORE: Mapping[str, Any] = {
+    "network.deep_supervision": 0,
+    "network.kernels": "equal",
+    "network.strides": "equal",
+    "predict.mirror_axes": [-2, -1],
+    "preprocessing.spacing_mm": None,
+    "train.patience_on": "validation_dice",
+}
+"""Settings of earlier versions whose default has changed, or that were not stored yet."""
+
+
+def describe_request(
+    data: Path | str, masks: Path | str | None, recipe: Recipe, **more: Any
+) -> dict[str, Any]:
+    """Return the request as the JSON file of a series stores it."""
+    folder = optional_path(masks)
+    return {
+        "data": str(real_path(Path(data))),
+        "masks": str(real_path(folder)) if folder else None,
+        **more,
+        "recipe": config.to_dict(recipe),
+    }
+
+
+def complete_recipe(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the recipe with which a series goes on, or None if another one is wanted.
+
+    A series of an earlier version goes on with the defaults of that version, so that all its runs
+    have the same settings.
+
+    Args:
+        stored: Recipe as `describe_request` stored it, maybe in an earlier version.
+        wanted: Recipe of the call that continues the series, as `describe_request` returns it.
+    """
+    if stored == wanted:
+        return dict(wanted)
+    missing = BEFORE.keys() - _flat(stored).keys()
+    if not missing:
+        return None
+    try:
+        found = config.to_dict(config.from_dict(Recipe, stored, source="recipe"))
+    except ConfigError:
+        return None  # Settings that this version does not know.
+    for key in missing:
+        section, name = key.split(".")
+        found[section][name] = BEFORE[key]
+    known, asked, defaults = _flat(found), _flat(wanted), _flat(config.to_dict(Recipe()))
+    others = {key for key in known.keys() | asked.keys() if known.get(key) != asked.get(key)}
+    is_same = all(
+        key in BEFORE and known[key] == BEFORE[key] and asked[key] == defaults[key]
+        for key in others
+    )
+    return found if is_same else None
+
+
+def continue_recipe(stored: Mapping[str, Any], recipe: Recipe, console: Console) -> Recipe:
+    """Return the recipe that `Series.find` completed, and print where it differs from a recipe."""
+    found, own = _flat(stored), _flat(config.to_dict(recipe))
+    if found == own:
+        return recipe
+    listed = [f"{key}={found[key]}" for key in BEFORE if found[key] != own[key]]
+    console.say(f"Settings of an earlier version, as in the first run: {', '.join(listed)}.")
+    return config.from_dict(Recipe, stored, source="recipe")
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values by the dotted path of their key."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            found |= _flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found

@@ -1,0 +1,86 @@
+"""Requests of earlier versions, which are continued with the settings of their first run."""
+
+import copy
+import json
+
+import pytest
+
+from codes import raises_code
+from ushape import config
+from ushape.api._requests import continue_recipe, describe_request
+from ushape.api._series import Series
+from ushape.console import Console
+from ushape.errors import RunError
+from ushape.planning.recipe import Recipe
+from ushape.planning.recipes import load_recipe
+
+NEW = {
+    "labels": ["instances"],
+    "preprocessing": ["spacing_mm"],
+    "network": ["strides", "kernels"],
+}
+"""Settings that the earlier version did not have."""
+
+
+def as_stored_before(request):
+    """Return the request as an earlier version stored it."""
+    stored = copy.deepcopy(request)
+    recipe = stored["recipe"]
+    for section, keys in NEW.items():
+        for key in keys:
+            del recipe[section][key]
+    recipe["network"]["deep_supervision"] = 0
+    recipe["train"]["patience_on"] = "validation_dice"
+    recipe["predict"]["mirror_axes"] = [-2, -1]
+    if isinstance(recipe["augment"], dict):
+        del recipe["augment"]["geometry"]["still_axes"]
+    return stored
+
+
+@pytest.fixture
+def series(tmp_path):
+    return Series(tmp_path / "out" / "folds.json", "cross-validation")
+
+
+@pytest.mark.parametrize("name", ["auto", "unet2015"])
+def test_series_of_an_earlier_version_goes_on_with_its_settings(series, name, capsys):
+    recipe = load_recipe(name)
+    request = describe_request("data", None, recipe, folds=2)
+    series.begin(as_stored_before(request))
+    found = continue_recipe(series.find(request)["recipe"], recipe, Console())
+    assert (found.train.patience_on, found.predict.mirror_axes) == ("validation_dice", (-2, -1))
+    assert (found.network.strides, found.preprocessing.spacing_mm) == ("equal", None)
+    assert found.network.deep_supervision == 0
+    assert found.network.widths == recipe.network.widths
+    assert "train.patience_on=validation_dice" in capsys.readouterr().out.replace("\n", "")
+
+
+def test_series_of_an_earlier_version_with_other_settings_is_refused(series):
+    series.begin(as_stored_before(describe_request("data", None, Recipe(), folds=2)))
+    for setting in (
+        "train.epochs=3",
+        "network.strides=[[1,2,2]]",
+        "train.patience_on=training_loss",
+    ):
+        other = config.override(Recipe(), setting)
+        with raises_code(RunError, "other_request"):
+            series.find(describe_request("data", None, other, folds=2))
+
+
+def test_series_of_this_version_is_continued_by_the_same_recipe_only(series):
+    changed = config.override(Recipe(), "train.patience_on=validation_dice")
+    request = describe_request("data", None, changed, folds=2)
+    series.begin(request)
+    stored = series.find(request)["recipe"]
+    assert continue_recipe(stored, changed, Console(quiet=True)) == changed
+    with raises_code(RunError, "other_request"):
+        series.find(describe_request("data", None, Recipe(), folds=2))
+
+
+@pytest.mark.parametrize("recipe", [None, "auto", {"unknown": 1}])
+def test_series_with_an_unknown_recipe_is_refused(series, recipe):
+    request = describe_request("data", None, Recipe(), folds=2)
+    series.path.parent.mkdir()
+    series.path.write_text(json.dumps({**request, "recipe": recipe}))
+    with raises_code(RunError, "other_request"):
+        series.find(request)
