@@ -194,15 +194,7 @@ def scan_case(case: Case) -> CaseStats:
         stored = read_first_file(case)
         image, mask = join_channels(case, stored).array, read_annotation(case.mask, case.image)
     except DataError as error:
-        files = [path for path in (case.image, case.mask) if isinstance(path, Path)]
-        empty = any(path.is_file() and path.stat().st_size == 0 for path in files)
-        return CaseStats(
-            case=case,
-            error=error.message,
-            error_code=error.code,
-            hint=error.hint,
-            is_zero_bytes=empty,
-        )
+        return _damaged(case, error)
     codes = mask.codes
     values, counts = count_values(codes)
     low, high, not_finite = _extremes(image)
@@ -246,6 +238,18 @@ def scan_case(case: Case) -> CaseStats:
         frame_value=frame_value(codes),
         border_share=border_share(codes, values),
         fit=fit_outline(image, codes) if same_size and len(values) > 1 else None,
+    )
+
+
+def _damaged(case: Case, error: DataError) -> CaseStats:
+    """Return the statistics of a case whose image or mask cannot be read."""
+    files = [path for path in (case.image, case.mask) if isinstance(path, Path)]
+    return CaseStats(
+        case=case,
+        error=error.message,
+        error_code=error.code,
+        hint=error.hint,
+        is_zero_bytes=any(path.is_file() and path.stat().st_size == 0 for path in files),
     )
 
 
