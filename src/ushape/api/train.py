@@ -305,7 +305,7 @@ def _fit(
     if not result.was_interrupted:
         run.note_end(plan)
     console.say(
-        f"{'Stopped. ' if result.was_interrupted else ''}{_best_text(result)} in epoch "
+        f"{'Stopped. ' if result.was_interrupted else ''}{_best_text(result, plan)} in epoch "
         f"{result.best_epoch} of {result.epochs}; "
         f"{result.foreground_patches:.0%} of the patches contained foreground."
     )
@@ -345,9 +345,12 @@ def _training_budget_s(plan: Plan, elapsed_s: float) -> float | None:
     return max(1.0, 60 * minutes - plan.evaluation_s - elapsed_s)
 
 
-def _best_text(result: FitResult) -> str:
+def _best_text(result: FitResult, plan: Plan) -> str:
     if result.best_ap is None:
-        return f"Best validation Dice {result.best_dice:.4f}"
+        is_learned = plan.preprocessing.space.has_distance
+        has_none = is_learned and plan.recipe.predict.objects.split == "learned"
+        why = ", since no object of the validation cases is annotated," if has_none else ""
+        return f"Best validation Dice {result.best_dice:.4f}{why}"
     return (
         f"Best average precision of the objects {result.best_ap:.4f} (validation Dice "
         f"{result.best_dice:.4f})"

@@ -80,18 +80,40 @@ def add_object_counts(
         totals[region.name] = known + own if known else own
 
 
-def mean_precision(totals: Mapping[str, ObjectCounts]) -> float | None:
+def tabulate_counts(totals: Mapping[str, ObjectCounts], names: Sequence[str]) -> np.ndarray:
+    """Return the counts from which `mean_precision` is computed; those of processes add up.
+
+    Args:
+        totals: Counts by name of class.
+        names: Classes of the rows; counts of classes that `totals` lacks are 0.
+
+    Shapes:
+        returns: (K, 2 + IOUS) int64: annotated and predicted objects, and pairs at each IoU.
+    """
+    table = np.zeros((len(names), 2 + len(IOUS)), dtype=np.int64)
+    for row, name in zip(table, names, strict=True):
+        if (own := totals.get(name)) is not None:
+            pairs = [sum(iou >= least for iou in own.ious) for least in IOUS]
+            row[:] = own.truth, own.predicted, *pairs
+    return table
+
+
+def mean_precision(table: np.ndarray) -> float | None:
     """Return the average precision, the mean over IOUS and over classes that are annotated.
+
+    The average precision is that of `ObjectCounts.average_precision`.
+
+    Args:
+        table: (K, 2 + IOUS) counts as `tabulate_counts` returns them.
 
     Returns:
         None if no object is annotated.
     """
-    means = [
-        float(np.mean([one.average_precision(iou) or 0.0 for iou in IOUS]))
-        for one in totals.values()
-        if one.truth
-    ]
-    return float(np.mean(means)) if means else None
+    known = table[table[:, 0] > 0]
+    if not len(known):
+        return None
+    pairs = known[:, 2:]
+    return float((pairs / (known[:, :1] + known[:, 1:2] - pairs)).mean(axis=1).mean())
 
 
 def _is_beside_later(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
@@ -224,4 +246,4 @@ class _Comparison:
             classes = apply_rule(rule, case.probabilities, self.space)
             classes, labels = separate(classes, as_fractions(case.distance), self.space, how)
             add_object_counts(totals, classes, labels, truths, case.truth != IGNORE, self.space)
-        return mean_precision(totals) or 0.0
+        return mean_precision(tabulate_counts(totals, list(totals))) or 0.0

@@ -17,7 +17,12 @@ from ushape.config import resolved
 from ushape.data.sampling import Patch
 from ushape.errors import RunError
 from ushape.inference.ensemble import sample_probabilities
-from ushape.inference.separation import add_object_counts, mean_precision, separate
+from ushape.inference.separation import (
+    add_object_counts,
+    mean_precision,
+    separate,
+    tabulate_counts,
+)
 from ushape.labels import IGNORE, LabelSpace
 from ushape.losses import build_loss
 from ushape.metrics.instance import ObjectCounts
@@ -31,8 +36,12 @@ from ushape.training.optimizers import Schedule, build_optimizer, slow_down
 from ushape.types import Sample
 
 MAX_SCORED_PX = 250_000
-"""Number of pixels of validation cases whose objects are compared after each epoch. Of cells of 30
-pixels, they take about 0.14 s of a core, and their prediction by a small network 0.05 s."""
+"""Number of pixels of validation cases whose objects are compared after each epoch, shared equally
+by the cases. Of cells of 30 pixels, they take about 0.14 s of a core, and their prediction by a
+small network 0.05 s."""
+
+MIN_SCORED_PX = 128 * 128
+"""Number of pixels of each case that are compared at least, so that most objects are complete."""
 
 SHOWN = 4
 """Number of validation cases that are drawn in TensorBoard."""
@@ -134,7 +143,6 @@ class SegmentationModule(lightning.LightningModule):
         self._counts = torch.zeros(len(self._group_index), scored, 4, device=self.device)
         self._cross_entropy = torch.zeros(2, device=self.device)  # Sum and number of pixels.
         self._object_counts: dict[str, ObjectCounts] = {}
-        self._scored_px = 0
 
     def validation_step(self, index: int, batch_index: int) -> None:
         sample = self.validation[index]
@@ -163,20 +171,21 @@ class SegmentationModule(lightning.LightningModule):
     def _count_objects(
         self, classes: np.ndarray, distance: np.ndarray, truth: np.ndarray, objects: np.ndarray
     ) -> None:
-        """Compare the objects of a case, separated as planned, until MAX_SCORED_PX are compared.
+        """Compare the objects of a part of a case, separated as planned.
 
-        Of large images, the middle is compared.
+        All validation cases have parts of the same size, in the middle, or if no object is
+        annotated there, around the nearest one.
 
         Shapes:
             all (*S): predicted classes and distance, annotated classes and numbers of objects.
         """
         how, space = self.plan.recipe.predict.objects, self.plan.preprocessing.space
-        if how.split != "learned" or self._scored_px >= MAX_SCORED_PX:
+        if how.split != "learned":
             return
-        middle = middle_of(truth.shape, MAX_SCORED_PX)
-        classes, distance, truth = classes[middle], distance[middle], truth[middle]
-        objects = objects[middle]
-        self._scored_px += truth.size
+        cases = min(len(self.validation), resolved(self.plan.recipe.train.validation_cases))
+        part = part_with_objects(objects, max(MIN_SCORED_PX, MAX_SCORED_PX // max(1, cases)))
+        classes, distance, truth = classes[part], distance[part], truth[part]
+        objects = objects[part]
         classes, labels = separate(classes, distance, space, how)
         truths = [np.where(region.of(truth), objects, 0) for region in space.scored]
         add_object_counts(self._object_counts, classes, labels, truths, truth != IGNORE, space)
@@ -186,7 +195,10 @@ class SegmentationModule(lightning.LightningModule):
         self.validation_dice = mean_group_dice(counts)
         entropy = self.trainer.strategy.reduce(self._cross_entropy, reduce_op="sum")
         self.validation_loss = float(entropy[0]) / max(1.0, float(entropy[1]))
-        self.validation_ap = mean_precision(self._object_counts)
+        names = [region.name for region in self.plan.preprocessing.space.scored]
+        table = torch.from_numpy(tabulate_counts(self._object_counts, names)).to(self.device)
+        table = self.trainer.strategy.reduce(table, reduce_op="sum")
+        self.validation_ap = mean_precision(table.cpu().numpy())
         if self.validation_ap is not None:
             self.log("validation/ap", self.validation_ap, rank_zero_only=True)
         score = self.validation_dice if self.validation_ap is None else self.validation_ap
@@ -220,14 +232,34 @@ class SegmentationModule(lightning.LightningModule):
         }
 
 
-def middle_of(shape: Sequence[int], most_px: int) -> tuple[slice, ...]:
-    """Return the middle part of an array that has at most about `most_px` pixels."""
+def part_with_objects(objects: np.ndarray, most_px: int) -> tuple[slice, ...]:
+    """Return the part of an array that has at most about `most_px` pixels, and an object.
+
+    It is in the middle, or around the annotated pixel that is nearest to the middle.
+
+    Args:
+        objects: (*S) numbers of the objects, 0 outside.
+    """
+    shape = objects.shape
     share = min(1.0, (most_px / math.prod(shape)) ** (1 / len(shape)))
-    kept = [max(1, math.ceil(share * size)) for size in shape]
-    return tuple(
-        slice((size - own) // 2, (size - own) // 2 + own)
-        for size, own in zip(shape, kept, strict=True)
-    )
+    sizes = [max(1, math.ceil(share * size)) for size in shape]
+    middle = np.array(shape) // 2
+    part = _part_around(middle, sizes, shape)
+    if not objects[part].any() and objects.any():
+        places = np.argwhere(objects)
+        part = _part_around(places[((places - middle) ** 2).sum(axis=1).argmin()], sizes, shape)
+    return part
+
+
+def _part_around(
+    center: np.ndarray, sizes: Sequence[int], shape: Sequence[int]
+) -> tuple[slice, ...]:
+    """Return a part of an array with a center as near to the given one as the border allows."""
+    starts = [
+        min(max(0, int(place) - size // 2), whole - size)
+        for place, size, whole in zip(center, sizes, shape, strict=True)
+    ]
+    return tuple(slice(start, start + size) for start, size in zip(starts, sizes, strict=True))
 
 
 def planned_weights(plan: Plan, fresh: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,9 +7,16 @@ from probabilities import BINARY
 from ushape.errors import ConfigError, PlanError
 from ushape.inference.decision_rule import DecisionRule
 from ushape.inference.object_search import ValidatedCase
-from ushape.inference.separation import choose_separation, separate
+from ushape.inference.separation import (
+    IOUS,
+    choose_separation,
+    mean_precision,
+    separate,
+    tabulate_counts,
+)
 from ushape.inference.tuning import SEPARATED, choose_tuning, join_tunings
 from ushape.instances.label import ObjectConfig, label_objects
+from ushape.metrics.instance import ObjectCounts
 from ushape.transforms.object_distance import border_distance
 
 CONNECTED = replace(BINARY, has_distance=True)
@@ -37,6 +44,20 @@ def predicted(group, objects, sure=0.9):
         objects,
         np.rint(255 * distance).astype(np.uint8),
     )
+
+
+def test_counts_of_processes_add_up_to_the_average_precision_of_all():
+    first = ObjectCounts(truth=3, predicted=2, ious=(0.95, 0.6))
+    second = ObjectCounts(truth=1, predicted=4, ious=(0.75,))
+    names = ["cell", "debris", "nothing"]
+    one = tabulate_counts({"cell": first}, names)
+    other = tabulate_counts({"cell": second, "debris": second}, names)
+    joined = first + second
+    expected = np.mean(
+        [np.mean([own.average_precision(iou) for iou in IOUS]) for own in (joined, second)]
+    )
+    assert mean_precision(one + other) == pytest.approx(expected)
+    assert mean_precision(tabulate_counts({}, names)) is None
 
 
 def test_separate_finds_objects_that_touch():

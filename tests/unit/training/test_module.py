@@ -1,16 +1,17 @@
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 import ushape
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
-from ushape.inference.separation import mean_precision
+from ushape.inference.separation import mean_precision, tabulate_counts
 from ushape.models.pretrained import load_generated_weights
 from ushape.training.module import (
     SegmentationModule,
     mean_group_dice,
-    middle_of,
     moving_average,
+    part_with_objects,
 )
 
 
@@ -56,22 +57,52 @@ def test_training_begins_with_the_planned_weights(tmp_path):
     assert not torch.equal(generated["decoder.ups.0.weight"], random["decoder.ups.0.weight"])
 
 
-def test_middle_has_the_wanted_size_and_shape():
-    assert middle_of((100, 50), 1250) == (slice(25, 75), slice(12, 37))
-    assert middle_of((10, 20), 1000) == (slice(0, 10), slice(0, 20))
+def test_part_with_objects_is_in_the_middle_or_around_the_nearest_object():
+    objects = np.zeros((100, 50), int)
+    middle = (slice(25, 75), slice(13, 38))
+    assert part_with_objects(objects, 1250) == middle
+    objects[0, 0] = objects[99, 45] = 1
+    assert part_with_objects(objects, 1250) == (slice(50, 100), slice(25, 50))
+    objects[30, 30] = 2
+    assert part_with_objects(objects, 1250) == middle
+    assert part_with_objects(objects[:10, :20], 1000) == (slice(0, 10), slice(0, 20))
 
 
-def test_validation_measures_the_average_precision_of_learned_objects(tmp_path):
+@pytest.fixture
+def module(tmp_path):
+    """Module that learns to separate objects, with four validation cases."""
     write_data_set(tmp_path, 6, SyntheticConfig(size=64, groups=6), seed=0)
     plan = ushape.plan(tmp_path, epochs=1, settings=["labels.objects=distance"])
-    module = SegmentationModule(plan, [], [])
+    found = SegmentationModule(plan, [None] * 4, [])
+    found.on_validation_epoch_start()
+    return found
+
+
+def precision_of(module):
+    return mean_precision(tabulate_counts(module._object_counts, ["foreground"]))
+
+
+def test_validation_measures_the_average_precision_of_learned_objects(module):
     truth, distance = np.zeros((20, 20), np.uint8), np.zeros((20, 20), np.float32)
     truth[4:16, 1:19] = 1
     objects = np.where(truth > 0, 1 + (np.arange(20) - 1) // 6, 0)
-    module.on_validation_epoch_start()
     # One peak for three objects: none is found. The second image has a peak for each.
     module._count_objects(truth, distance + 0.5, truth, objects)
-    assert mean_precision(module._object_counts) == 0.0
+    assert precision_of(module) == 0.0
     distance[10, [4, 10, 16]] = 1
     module._count_objects(truth, distance, truth, objects)
     assert module._object_counts["foreground"].average_precision(0.5) == 3 / (4 + 6 - 3)
+
+
+def test_validation_compares_equal_parts_of_all_large_cases(module, monkeypatch):
+    monkeypatch.setattr("ushape.training.module.MAX_SCORED_PX", 4 * 40**2)
+    monkeypatch.setattr("ushape.training.module.MIN_SCORED_PX", 1)
+    truth = np.zeros((200, 200), np.uint8)
+    truth[::20, ::20] = 1
+    truth = ndimage.binary_dilation(truth, np.ones((9, 9))).astype(np.uint8)
+    objects = ndimage.label(truth)[0]
+    for _ in range(4):
+        module._count_objects(truth, truth.astype(np.float32), truth, objects)
+    # 40 x 40 pixels of each have parts of 9 objects.
+    counts = module._object_counts["foreground"]
+    assert (counts.truth, counts.predicted, precision_of(module)) == (36, 36, 1.0)

@@ -30,8 +30,8 @@ def find_mask_files(folder: Path) -> LayoutMatch | None:
     """Find x.jpg with x_class_cell.png, x_class_debris.png, or with x_mask.png, x_mask_1.png.
 
     The names of masks are that of their image, a word for masks or "class", and the name of a
-    class, a number, or both (x_mask_cell_1.png). Each numbered mask is an object, unless numbers may
-    belong to the names of classes. Later classes, in alphabetical order, cover earlier ones. At
+    class, a number, or both (x_mask_cell_1.png). Each numbered mask is an object, unless numbers
+    may belong to the names of classes. Later classes, in alphabetical order, cover earlier ones. At
     least one image has several masks.
     """
     paths = [(stem_key(path, folder), path) for path in images_below(folder)]
