@@ -63,7 +63,7 @@ class PreprocessingConfig:
     spacing_mm: tuple[float, ...] | Literal["auto"] | None = "auto"
     """Spacing of the voxels of a volume along z, y and x, by which the network is planned; only the
     ratios matter. auto: the median of the training files, if all of them state it; null: voxels
-    are taken for cubes."""
+    are assumed to be cubes."""
 
     intensity: Literal["auto", "data", "image", "group", "min_max"] = "auto"
     """Normalization of intensities. data, image, group: clip, then standardize to mean 0 and

@@ -119,8 +119,9 @@ class TrainConfig:
     patience_on: Literal[
         "validation_score", "validation_dice", "validation_loss", "training_loss"
     ] = "validation_score"
-    """Quantity that patience observes. validation_score: that by which the weights are chosen, the
-    average precision of the objects if the network learns to separate them, otherwise the Dice."""
+    """Quantity that patience observes. validation_score: the score by which the weights are chosen,
+    the average precision of the objects if the network learns to separate them, otherwise the
+    Dice."""
 
     keep_epochs: bool = False
     """Whether to save the weights of every epoch in the folder epochs of the run."""

@@ -274,7 +274,7 @@ def cut_rows(shape: Sequence[int]) -> list[slice]:
 def temporary_map(
     shape: Sequence[int], folder: Path | None, dtype: DTypeLike = np.uint8
 ) -> Iterator[np.ndarray]:
-    """Yield an array (*S), such as a label map, in a temporary file that ends with the process.
+    """Yield an array (*S), such as a label map, in a file that is deleted with the process.
 
     Args:
         folder: Folder with enough free space; None: the system's temporary folder.

@@ -228,7 +228,7 @@ def test_volume_with_cubic_voxels_is_planned_as_before():
         assert recipe.augment.geometry.still_axes == ()
 
 
-def test_volume_spacing_is_stated_or_taken_for_cubes():
+def test_volume_spacing_is_stated_or_that_of_cubes():
     shape = (20, 256, 256)
     unknown, reasons = volume_plan(shape, None)
     assert unknown.preprocessing.spacing_mm is None

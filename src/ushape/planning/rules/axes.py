@@ -51,10 +51,10 @@ def state_spacing(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
         return recipe, ""
     if spacing is None:
         text = (
-            ", whose voxels are taken for cubes (the files do not all state a spacing; "
+            ", whose voxels are assumed to be cubes (the files do not all state a spacing; "
             "--set preprocessing.spacing_mm=[Z,Y,X] states one)"
         )
-        return recipe, text if given == AUTO else ", whose voxels are taken for cubes"
+        return recipe, text if given == AUTO else ", whose voxels are assumed to be cubes"
     return recipe, f", voxels of {' × '.join(f'{length:.3g}' for length in spacing)} mm"
 
 

@@ -100,12 +100,13 @@ def choose_prediction(recipe: Recipe, situation: Situation) -> tuple[Recipe, Rul
         AUTO: "mirrored versions are averaged if validation cases clearly improve by it",
         "validated": "mirrored versions are averaged if validation cases clearly improve by it",
     }.get(tta, f"test-time augmentation {tta}")
+    count = 2 ** len(mirror_axes)
     return recipe, RuleResult(
         text=f"Prediction: tiles of about {size_text(tile)} pixels with an overlap of "
         f"{overlap:.0%}, {versions}.",
         fact=f"{recipe.network.norm} norm",
-        alternative=f"predict.tta={'mirrored' if tta == 'none' else 'none'}; "
-        f"{2 ** len(mirror_axes)} mirrored versions take as many times longer",
+        alternative=f"predict.tta={'mirrored' if tta == 'none' else 'none'}. Averaging {count} "
+        f"mirrored versions takes about {count} times as long.",
         source="For a large image, most of the time is spent on pixels that are computed twice, so "
         "tiles are large and overlap by 64 pixels (benchmarks/README.md, Prediction speed). With "
         "instance or group norm, which depend on the tile, tiles are about as large as patches. "
