@@ -39,14 +39,19 @@ class Deadline:
     Args:
         started: Time at which its process was started.
         seconds: Seconds that it has.
+
+    Attributes:
+        reserved_s: Seconds of these that are left for what follows the training.
     """
 
     def __init__(self, started: float, seconds: float):
         self.end, self._began = started + seconds, time.time()
+        self.reserved_s = 0.0
 
     def reserve(self, seconds: float) -> None:
         """Leave time for what follows the training."""
         self.end -= seconds
+        self.reserved_s += seconds
 
     @property
     def progress(self) -> float:

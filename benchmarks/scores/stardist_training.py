@@ -160,9 +160,9 @@ def train(
     validation = parts["validation"]
     places = np.linspace(0, len(validation.images) - 1, MAX_TUNED).round().astype(int)
     tuned = [(validation.images[i], validation.objects[i]) for i in np.unique(places)]
-    reserve_prediction(
-        deadline, model.predict, [*parts["test"].images, *(image for image, _ in tuned)]
-    )
+    reserve_prediction(deadline, model.predict, parts["test"].images)
+    test_s = deadline.reserved_s
+    reserve_prediction(deadline, model.predict, [image for image, _ in tuned])
     deadline.reserve(THRESHOLD_SHARE * 60 * options.minutes)
     model.prepare_for_training()
     clock = Clock(deadline)
@@ -175,9 +175,9 @@ def train(
         epochs=10_000,
         steps_per_epoch=STEPS_PER_EPOCH,
     )
-    choose_thresholds(
-        model, tuned, Deadline(options.started, (1 - THRESHOLD_SHARE / 2) * 60 * options.minutes)
-    )
+    until = Deadline(options.started, (1 - THRESHOLD_SHARE / 2) * 60 * options.minutes)
+    until.reserve(test_s)
+    choose_thresholds(model, tuned, until)
     found = [model.predict_instances(image)[0] for image in parts["test"].images]
     note = f"StarDist {stardist.__version__}, TensorFlow {tf.__version__}, fp32, patches of "
     note += " x ".join(map(str, model.config.train_patch_size))

@@ -112,10 +112,12 @@ def main() -> None:
     places, truth = load_validation(options.arrays)
     if truth[0].ndim == 3 and options.peer != "monai":
         sys.exit(f"{options.peer} is not trained with volumes; use monai.")
-    outcome = PEERS[options.peer](options, Deadline(options.started, (1 - CHOICE_SHARE) * seconds))
+    deadline = Deadline(options.started, (1 - CHOICE_SHARE) * seconds)
+    outcome = PEERS[options.peer](options, deadline)
     images = [outcome.data.validation[place][0] for place in places]
     probabilities = [outcome.predict(image)[1] for image in images]
     until = Deadline(options.started, (1 - CHOICE_SHARE / 2) * seconds)
+    until.reserve(deadline.reserved_s)  # For the test images.
     chosen = choose(probabilities, truth, until)
     save_cases(options.found, (chosen.divide(one[1]) for one in predict_cases(outcome)))
     facts = {"steps": outcome.steps, "note": outcome.note, "settings": asdict(chosen)}

@@ -29,6 +29,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--busy", type=int, default=2, help="Number of busy processes.")
     options = parser.parse_args()
+    if options.busy < 1:
+        parser.error(f"--busy is {options.busy}. Give at least 1 busy process.")
     seconds: dict[int, list[float]] = {0: [], options.busy: []}
     with tempfile.TemporaryDirectory(prefix="ushape-busy-") as folder:
         data = Path(folder, "cells")

@@ -1,6 +1,7 @@
 """Scores, report, data and watershed of `benchmarks/scores/objects.py`."""
 
 import importlib
+import time
 from pathlib import Path
 
 import numpy as np
@@ -127,3 +128,13 @@ def test_watershed_divides_overlapping_disks(load):
     assert len(np.unique(objects)) == 3
     assert objects[20, 15] != objects[20, 43]
     assert not divide(np.zeros((8, 8))).any()
+
+
+def test_deadline_knows_the_time_that_is_reserved(load):
+    process = load("peer_process")
+    deadline = process.Deadline(time.time(), 60)
+    end = deadline.end
+    images = [np.zeros((4, 4)), np.zeros((8, 8))]
+    process.reserve_prediction(deadline, lambda image: time.sleep(0.01), images)
+    assert deadline.reserved_s > 1
+    assert deadline.end == pytest.approx(end - deadline.reserved_s)
