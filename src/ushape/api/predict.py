@@ -277,7 +277,7 @@ def find_images(
     """Return the images that are named, as the predictor reads them.
 
     Args:
-        on_note: Receives a line about files that were left out.
+        on_note: Receives a line about masks that were left out, and one about volumes in time.
 
     Raises:
         DataError: if a name is not a path, or `find_inputs` raises it.

@@ -69,7 +69,7 @@ def find_inputs(
         dims: Number of spatial dimensions; if it is 3, the DICOM slices of a folder are one volume,
             if it is 2, each page of a TIFF stack is an image, unless there are many files. If the
             model reads volumes of one channel, each time point of a volume in time is an image.
-        on_note: Receives a line about the masks that were left out.
+        on_note: Receives a line about masks that were left out, and one about volumes in time.
 
     Raises:
         DataError: if a path does not exist, if there are no images, or if two results would have
@@ -94,7 +94,7 @@ def find_inputs(
     if dims == 2 and len(found) <= MAX_STACKS:
         found = [page for one in found for page in _pages_of(one)]
     elif dims == 3 and channels == 1:
-        found = [volume for one in found for volume in _time_points_of(one, on_note)]
+        found = _take_time_points(found, on_note)
     found = _without_channel_number(found)
     owners: dict[Path, Path] = {}
     for one in found:
@@ -180,21 +180,26 @@ def _pages_of(one: Input) -> Iterator[Input]:
     yield from _parts_of(one, count)
 
 
-def _time_points_of(one: Input, on_note: Callable[[str], None]) -> Iterator[Input]:
-    """Yield an input for each time point of a NIfTI file with four axes; others as they are."""
-    count, path = 1, one.case.image
-    if io.suffix_of(path) in NIFTI and not one.case.channels:
-        with contextlib.suppress(DataError):
-            count = io.itk.count_time_points(path)
-    if count == 1:
-        yield one
-        return
-    first = f"{io.stem_of(one.below)}/{1:0{len(str(count))}}"
-    on_note(
-        f"{path}: the model reads one channel, so each of the {count} volumes along the fourth "
-        f"axis is predicted by itself, as {first} and so on."
-    )
-    yield from _parts_of(one, count)
+def _take_time_points(inputs: Sequence[Input], on_note: Callable[[str], None]) -> list[Input]:
+    """Replace NIfTI files with four axes by an input for each time point, and say so."""
+    found, divided = list[Input](), list[Input]()
+    for one in inputs:
+        count = 1
+        if io.suffix_of(one.case.image) in NIFTI and not one.case.channels:
+            with contextlib.suppress(DataError):
+                count = io.itk.count_time_points(one.case.image)
+        parts = list(_parts_of(one, count)) if count > 1 else [one]
+        divided += parts[:1] if count > 1 else []
+        found += parts
+    if divided:
+        first, others = divided[0], len(divided) - 1
+        more = f" and {pluralize(others, 'other file')}" if others else ""
+        on_note(
+            f"{first.case.image}{more}: the model reads one channel, so each volume along the "
+            "fourth axis is predicted by itself, as "
+            f"{first.below.with_name(io.stem_of(first.below))} and so on."
+        )
+    return found
 
 
 def _parts_of(one: Input, count: int) -> Iterator[Input]:

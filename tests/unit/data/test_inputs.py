@@ -7,6 +7,7 @@ import SimpleITK
 import tifffile
 
 from dicoms import save_series
+from ushape import io
 from ushape.data.inputs import STANDARD_INPUT, find_inputs
 from ushape.data.preprocessing import read_first_file
 from ushape.errors import DataError
@@ -161,6 +162,30 @@ def test_find_inputs_takes_the_time_points_for_a_model_of_one_channel(
     assert len(notes) == (len(below) > 1)
     if len(found) > 1:
         assert (read_first_file(found[1].case).array == times[1:2]).all()
+
+
+def test_time_points_are_stated_in_one_line_and_read_file_by_file(tmp_path, monkeypatch):
+    times = np.arange(3 * 2 * 4 * 5, dtype=np.float32).reshape(3, 2, 4, 5)
+    for name in "ab":
+        path = tmp_path / f"{name}.nii.gz"
+        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(times, isVector=False), str(path))
+    notes = []
+    found = find_inputs([tmp_path], channels=1, dims=3, on_note=notes.append)
+    assert len(found) == 6
+    assert len(notes) == 1
+    assert "a.nii.gz and 1 other file" in notes[0]
+    read, paths = io.read, []
+    monkeypatch.setattr(io, "read", lambda path: (paths.append(path.name), read(path))[1])
+    for one, expected in zip(found, [*times, *times], strict=True):
+        array = read_first_file(one.case).array
+        assert (array == expected).all()
+        array[:] = -1  # What is kept does not change.
+    assert paths == ["a.nii.gz", "b.nii.gz"]
+    changed = times + 1
+    SimpleITK.WriteImage(
+        SimpleITK.GetImageFromArray(changed, isVector=False), str(tmp_path / "a.nii.gz")
+    )
+    assert (read_first_file(found[0].case).array == changed[0]).all()
 
 
 def test_find_inputs_joins_the_modalities_of_each_folder(make):
