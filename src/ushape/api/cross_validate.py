@@ -126,7 +126,13 @@ class _FoldTraining:
         labels = replace(recipe.labels, objects=stored.get("objects", recipe.labels.objects))
         train = recipe.train
         if train.minutes is not None:
-            left = max(train.minutes - stored.get("minutes_used", 0.0), 0.1 * train.minutes)
+            used = stored.get("minutes_used", 0.0)
+            left = max(train.minutes - used, 0.1 * train.minutes)
+            if used:
+                console.say(
+                    f"Reading the data for all folds took {60 * used:.0f} s of their "
+                    f"{train.minutes:g} minutes; {left:.1f} minutes are left for the folds."
+                )
             train = replace(train, minutes=left)
         return replace(self, recipe=replace(recipe, labels=labels, train=train))
 

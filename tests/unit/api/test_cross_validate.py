@@ -46,11 +46,13 @@ def test_one_fold_and_custom_code_on_several_devices_are_refused(tmp_path):
     assert error.value.code == "custom_code_several_devices"
 
 
-def test_folds_have_one_decision_on_objects_which_is_stored(tmp_path):
+def test_folds_have_one_decision_on_objects_which_is_stored(tmp_path, capsys):
     write_data_set(tmp_path / "data", 6, SyntheticConfig(size=64, groups=6), seed=0)
     series = Series(tmp_path / "run" / "folds.json", "cross-validation")
     training = training_of(tmp_path, folds=2)
-    begun = training.begin(series, Console(quiet=True))
+    begun = training.begin(series, Console())
+    said = capsys.readouterr()
+    assert "of their 30 minutes" in said.out + said.err
     stored = json.loads(series.path.read_text())
     assert begun.recipe.labels.objects == stored["objects"] in ("connected", "distance")
     assert {begun.recipe_of(number).labels.objects for number in (1, 2)} == {stored["objects"]}
