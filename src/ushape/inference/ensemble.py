@@ -20,7 +20,7 @@ from ushape.inference.tuning import load_tuning
 from ushape.labels import LabelSpace
 from ushape.models import network_sizes
 from ushape.planning.hardware import inspect_machine, keep_memory, memory_format
-from ushape.planning.plan import Plan
+from ushape.planning.plan import Plan, find_auto
 from ushape.planning.run import Run
 from ushape.transforms.tiling import Average, symmetries
 from ushape.types import Sample
@@ -174,4 +174,12 @@ def _with_settings(plan: Plan, settings: Sequence[str]) -> Plan:
             code="not_a_prediction_setting",
             hint="For example: --set predict.tta=mirrored.",
         )
-    return replace(plan, recipe=config.override(plan.recipe, settings))
+    recipe = config.override(plan.recipe, settings)
+    if left := find_auto(config.to_dict(recipe.predict), "predict"):
+        raise ConfigError(
+            f"--set {left[0]}=auto: only a training chooses this setting.",
+            code="setting_left_open",
+            hint="Leave the setting out to predict as the training planned, or give a value.",
+        )
+    recipe.predict.check_dims(recipe.network.dims)
+    return replace(plan, recipe=recipe)

@@ -219,6 +219,23 @@ class PredictConfig:
                 hint="Use at least one pixel along each axis, e.g. [512, 512].",
             )
 
+    def check_dims(self, dims: int) -> None:
+        """Raise ConfigError if settings for single axes do not fit images with so many axes."""
+        if self.tile_shape != AUTO and len(self.tile_shape) != dims:
+            raise ConfigError(
+                f"predict.tile_shape is {list(self.tile_shape)}, but the images have {dims} axes.",
+                code="axis_count_mismatch",
+                hint=f"Give {dims} numbers, in the order of the axes: y, x in images; z, y, x in "
+                "volumes.",
+            )
+        if self.mirror_axes != AUTO and any(not -dims <= axis < 0 for axis in self.mirror_axes):
+            raise ConfigError(
+                f"predict.mirror_axes is {list(self.mirror_axes)}, but the images have {dims} "
+                "axes.",
+                code="value_out_of_range",
+                hint=f"Axes are counted backwards, from -1 (x) to {-dims}.",
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class CodeReference:

@@ -1,12 +1,16 @@
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
+
+import pytest
 
 from codes import raises_code
 from ushape.errors import ConfigError, PlanError
 from ushape.inference import ensemble
 from ushape.inference.ensemble import EnsembleMember, open_members, tile_settings
 from ushape.labels import LabelSpace
+from ushape.models.config import NetworkConfig
+from ushape.planning.recipe import PredictConfig, Recipe
 from ushape.transforms.tiling import TilingConfig
 
 SPACE = LabelSpace(values=(0, 255), names=("background", "cell"))
@@ -20,6 +24,11 @@ def plan_of(space=SPACE, tta="mirrored"):
         preprocessing=SimpleNamespace(space=space, channels=1),
         recipe=SimpleNamespace(predict=predict, network=SimpleNamespace(dims=2)),
     )
+
+
+@dataclass(frozen=True)
+class FakePlan:
+    recipe: Recipe
 
 
 def test_tile_settings_come_from_the_plan():
@@ -55,3 +64,22 @@ def test_open_members_changes_settings_of_prediction_only():
     run = SimpleNamespace(load_plan=plan_of, weights_path=Path(__file__))
     with raises_code(ConfigError, "not_a_prediction_setting"):
         open_members([run], "cpu", "torch", ["train.epochs=3"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "code"),
+    [
+        ("predict.tta=auto", "setting_left_open"),
+        ("predict.mirror_axes=auto", "setting_left_open"),
+        ("predict.tiling.overlap_fraction=auto", "setting_left_open"),
+        ("predict.mirror_axes=[1]", "value_out_of_range"),
+        ("predict.tile_shape=[64]", "axis_count_mismatch"),
+    ],
+)
+def test_open_members_refuses_settings_that_only_a_training_can_choose(setting, code):
+    tiling = TilingConfig(overlap_fraction=0.25)
+    predict = PredictConfig(tta="none", mirror_axes=(-1,), tile_shape=(32, 32), tiling=tiling)
+    plan = FakePlan(recipe=Recipe(predict=predict, network=NetworkConfig(dims=2)))
+    run = SimpleNamespace(load_plan=lambda: plan, weights_path=Path(__file__))
+    with raises_code(ConfigError, code):
+        open_members([run], "cpu", "torch", [setting])

@@ -485,6 +485,19 @@ def test_prediction_mirrors_the_axes_that_training_mirrors():
     assert chosen(config.override(Recipe(), ["predict.tune=false"]))[0] == "none"
 
 
+@pytest.mark.parametrize(
+    ("setting", "code"),
+    [
+        ("predict.mirror_axes=[0]", "value_out_of_range"),
+        ("predict.mirror_axes=[-3]", "value_out_of_range"),
+        ("predict.tile_shape=[64]", "axis_count_mismatch"),
+    ],
+)
+def test_axes_of_prediction_that_the_images_lack_are_refused(setting, code):
+    with raises_code(ConfigError, code):
+        plan(recipe=config.override(Recipe(), [setting]))
+
+
 def test_mirrored_versions_are_not_tried_if_the_time_is_too_short():
     mine = Recipe(train=TrainConfig(minutes=3))
     for tries, expected in ((True, "validated"), (False, "none")):

@@ -81,6 +81,7 @@ def choose_split(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResu
 def choose_prediction(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:
     """Choose large tiles with a small overlap, unless the norm layers depend on the tile."""
     predict = recipe.predict
+    predict.check_dims(recipe.network.dims)
     tile = predict.tile_shape
     patch = resolved(recipe.sampling.patch_shape)
     if tile == AUTO:
