@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from torch.utils.data import default_collate
@@ -52,7 +53,7 @@ def measure_loading_s(
     training: Sequence[CaseFacts],
     machine: Machine,
     limit_s: float,
-) -> float:
+) -> float | None:
     """Return the typical seconds in which one process loads the batches of a training step.
 
     Patches of a few training cases are cut, augmented and encoded as in a training. If the cases
@@ -61,29 +62,53 @@ def measure_loading_s(
     Args:
         recipe: Recipe without "auto" values, except for the numbers of epochs and steps.
         training: All training cases.
-        limit_s: Seconds that the measurement may take; at least one batch is loaded.
+        limit_s: Seconds that the measurement may take. If reading several cases, or loading a
+            whole batch, does not fit, a single case is read and a patch of it is timed.
+
+    Returns:
+        None if a case cannot be read: the training names all of them.
     """
+    try:
+        return _measure(recipe, preprocessing, training, machine, limit_s)
+    except DataError:
+        return None
+
+
+def _measure(
+    recipe: Recipe,
+    preprocessing: Preprocessing,
+    training: Sequence[CaseFacts],
+    machine: Machine,
+    limit_s: float,
+) -> float:
     started = time.perf_counter()
     keep = fits_in_memory(training, preprocessing, recipe.network.dims, machine.main_memory_bytes)
     step = -(-len(training) // MEASURED_CASES)
     some = training[::step]
-    store = SampleStore([one.case for one in some], preprocessing, keep=keep)
-    dataset = build_patches(
-        recipe, preprocessing, store, np.asarray([one.class_pixels for one in some])
-    )
     batches, count = 0, resolved(recipe.train.batch_size)
 
-    def load() -> None:
+    def open_cases(used: Sequence[CaseFacts]) -> PatchDataset:
+        store = SampleStore([one.case for one in used], preprocessing, keep=keep)
+        store.load_all(machine.cores)
+        pixels = np.asarray([one.class_pixels for one in used])
+        return build_patches(recipe, preprocessing, store, pixels)
+
+    def elapsed_s() -> float:
+        return time.perf_counter() - started
+
+    def load(patches: int) -> None:
         nonlocal batches
-        default_collate([dataset[batches, index] for index in range(count)])
+        default_collate([dataset[batches, index] for index in range(patches)])
         batches += 1
 
-    try:
-        store.load_all(machine.cores)
-        seconds = typical_s(load, limit_s - (time.perf_counter() - started))
-    except DataError:
-        return 0.0  # The training loads all cases, and names all that cannot be used.
-    return recipe.train.accumulate_grad_batches * seconds
+    dataset = open_cases(some[:1])
+    opened_s = elapsed_s()
+    batch_s = count * typical_s(partial(load, 1), limit_s / 4)
+    if batch_s <= limit_s - elapsed_s():
+        if len(some) * opened_s + batch_s <= limit_s - elapsed_s():
+            dataset = open_cases(some)
+        batch_s = typical_s(partial(load, count), limit_s - elapsed_s())
+    return recipe.train.accumulate_grad_batches * batch_s
 
 
 def waiting_s(loading_s: float, step_s: float, workers: int) -> float:

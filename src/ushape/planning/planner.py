@@ -248,7 +248,9 @@ def _measure_time(
     parts = 1.0 if recipe.start_from is None else 1 + 2 * TRIAL_SHARE
     return TimeBudget(
         step_s=step_s,
-        waiting_s=waiting_s(loading_s, step_s, resolved(recipe.train.workers)),
+        waiting_s=None
+        if loading_s is None
+        else waiting_s(loading_s, step_s, resolved(recipe.train.workers)),
         training_s=max(step_s, (minutes_s - before_s - evaluation_s) / parts),
         evaluation_s=evaluation_s,
         before_s=before_s,

@@ -580,6 +580,10 @@ def test_duration_counts_the_loading_of_patches_but_not_in_the_validation():
     assert waits.train.validation_cases == pytest.approx(alone.train.validation_cases, abs=1)
     assert "1000 ms per step" in result.text
     assert "a step waits 500.0 ms for its patches" in result.fact
+    budget = replace(budget, waiting_s=None)
+    unknown, result = choose_duration(opened, replace(known, measure_time=lambda recipe: budget))
+    assert unknown == alone
+    assert "a training case cannot be read" in result.fact
 
 
 def test_duration_warns_if_too_few_steps_fit_and_names_the_minutes():

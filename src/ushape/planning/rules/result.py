@@ -19,8 +19,8 @@ class TimeBudget:
     step_s: float
     """One training step alone, with all of its batches, once they are loaded."""
 
-    waiting_s: float = 0.0
-    """Time for which a step waits until its batches are loaded."""
+    waiting_s: float | None = 0.0
+    """Time for which a step waits until its batches are loaded; None: not known."""
 
     training_s: float
     """Time left for training, validation included."""

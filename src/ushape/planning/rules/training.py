@@ -272,11 +272,12 @@ def choose_duration(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleR
         steps = max(1, math.ceil(working_pixels / batch_pixels))
     else:
         budget = situation.measure_time(recipe)
-        training_s, step_s = budget.training_s, budget.step_s + budget.waiting_s
+        waiting_s = budget.waiting_s or 0.0
+        training_s, step_s = budget.training_s, budget.step_s + waiting_s
         case_steps *= budget.step_s / step_s
         frozen = train.encoder_freeze_fraction * recipe.network.is_pretrained
         spent_s = budget.step_s * (1 - frozen * (1 - FROZEN_SHARE)) * STEP_OVERHEAD
-        spent_s += budget.waiting_s
+        spent_s += waiting_s
         whole_step_s = spent_s / (1 - VALIDATION_SHARE)
         if recipe.predict.tta == AUTO and not budget.tries_mirroring:
             recipe = change(recipe, "predict", tta="none")
@@ -288,8 +289,10 @@ def choose_duration(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleR
         epochs, steps = divide_into_epochs(total, training_s, MIN_VALIDATION * case_steps)
         speed = f" at {step_s * 1000:.0f} ms per step ({patches / step_s:.1f} patches/s)"
         fact, evaluation_s = f"{training_s:.0f} s for training", budget.evaluation_s
-        if budget.waiting_s > 0:
-            fact += f"; a step waits {budget.waiting_s * 1000:.1f} ms for its patches"
+        if budget.waiting_s is None:
+            fact += "; the loading of patches was not timed, since a training case cannot be read"
+        elif waiting_s > 0:
+            fact += f"; a step waits {waiting_s * 1000:.1f} ms for its patches"
         shortage = describe_shortage(int(total), whole_step_s, budget)
         if train.steps_per_epoch != AUTO:
             epochs = max(1, round(total / train.steps_per_epoch))
