@@ -40,6 +40,12 @@ class StartDecision:
     usual_dice: float
     """Validation Dice after the trial from the initial weights of a training without --from."""
 
+    loaded_ap: float | None = None
+    """Average precision of the validation objects after the first trial, if they are learned."""
+
+    usual_ap: float | None = None
+    """Average precision of the validation objects after the second trial, if they are learned."""
+
     loaded_steps: int
     usual_steps: int
     seconds: float
@@ -51,7 +57,11 @@ class StartDecision:
     @property
     def taken(self) -> Origin:
         """Weights with which the training goes on; the loaded ones if both are equal."""
-        return "loaded" if self.loaded_dice >= self.usual_dice else "usual"
+        if self.loaded_ap is None or self.usual_ap is None:
+            is_loaded = self.loaded_dice >= self.usual_dice
+        else:
+            is_loaded = (self.loaded_ap, self.loaded_dice) >= (self.usual_ap, self.usual_dice)
+        return "loaded" if is_loaded else "usual"
 
     @property
     def text(self) -> str:
@@ -59,10 +69,16 @@ class StartDecision:
         if self.usual_steps != self.loaded_steps:
             steps += f" and {pluralize(self.usual_steps, 'step')}"
         taken = "the loaded weights" if self.taken == "loaded" else NAMES[self.initial]
+        objects = ""
+        if self.loaded_ap is not None and self.usual_ap is not None:
+            objects = (
+                f"average precision of the objects {self.loaded_ap:.4f} from the loaded weights, "
+                f"{self.usual_ap:.4f} from {NAMES[self.initial]}; "
+            )
         return (
-            f"Trials of {steps}: validation Dice {self.loaded_dice:.4f} from the loaded weights, "
-            f"{self.usual_dice:.4f} from {NAMES[self.initial]}. The training goes on from the "
-            f"trial with {taken}."
+            f"Trials of {steps}: {objects}validation Dice {self.loaded_dice:.4f} from the loaded "
+            f"weights, {self.usual_dice:.4f} from {NAMES[self.initial]}. The training goes on from "
+            f"the trial with {taken}."
         )
 
 

@@ -135,9 +135,12 @@ def _keep_initial_weights(plan: Plan, run: Run) -> dict[str, Tensor]:
 def _compare(plan: Plan, run: Run) -> StartDecision:
     loaded, usual = _trial(run, "loaded"), _trial(run, "usual")
     rows = [trial.load_metrics() for trial in (loaded, usual)]
+    facts = [trial.weight_facts() for trial in (loaded, usual)]
     return StartDecision(
-        loaded_dice=loaded.weight_facts()["validation_dice"],
-        usual_dice=usual.weight_facts()["validation_dice"],
+        loaded_dice=facts[0]["validation_dice"],
+        usual_dice=facts[1]["validation_dice"],
+        loaded_ap=facts[0].get("validation_ap"),
+        usual_ap=facts[1].get("validation_ap"),
         loaded_steps=int(rows[0][-1]["step"]),
         usual_steps=int(rows[1][-1]["step"]),
         seconds=sum(float(row["seconds"]) for own in rows for row in own),

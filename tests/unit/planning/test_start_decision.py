@@ -27,6 +27,24 @@ def test_decision_takes_the_higher_dice_and_the_loaded_weights_if_equal(tmp_path
         load_decision(Run(tmp_path))
 
 
+def test_decision_takes_the_higher_precision_of_objects_then_the_higher_dice(tmp_path):
+    numbers = {"loaded_steps": 20, "usual_steps": 20, "seconds": 3.5}
+    for dice, ap, taken in (
+        ((0.5, 0.4), (0.2, 0.3), "usual"),
+        ((0.5, 0.4), (0.3, 0.3), "loaded"),
+        ((0.4, 0.5), (0.3, 0.3), "usual"),
+        ((0.4, 0.5), (0.3, None), "usual"),
+    ):
+        decision = StartDecision(
+            loaded_dice=dice[0], usual_dice=dice[1], loaded_ap=ap[0], usual_ap=ap[1], **numbers
+        )
+        assert decision.taken == taken
+        is_about_objects = "objects 0.2000" in decision.text or "objects 0.3000" in decision.text
+        assert is_about_objects == (None not in ap)
+        save_decision(Run(tmp_path), decision)
+        assert load_decision(Run(tmp_path)) == decision
+
+
 def test_usual_weights_of_a_network_with_a_pretrained_encoder():
     train = TrainConfig(initial_weights="random")
     network = NetworkConfig(encoder="efficientnet_lite0", encoder_weights="imagenet")

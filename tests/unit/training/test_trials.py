@@ -33,16 +33,18 @@ def plan(tmp_path_factory):
 
 
 class FakeTraining:
-    """Stores weights and a validation Dice, in the order of the calls."""
+    """Stores weights, a validation Dice and a precision of objects, in the order of the calls."""
 
-    def __init__(self, dice, interrupt_at=None):
-        self.dice, self.interrupt_at = list(dice), interrupt_at
+    def __init__(self, dice, interrupt_at=None, ap=()):
+        self.dice, self.interrupt_at, self.ap = list(dice), interrupt_at, ap
         self.calls = []
 
     def __call__(self, plan, run, initial, budget_s, resume=True):
         self.calls.append((run.folder.name, initial, budget_s))
         dice = self.dice[len(self.calls) - 1]
-        run.save_weights({"a": torch.tensor([dice])}, {"epoch": 1, "validation_dice": dice})
+        objects = {"validation_ap": self.ap[len(self.calls) - 1]} if self.ap else {}
+        facts = {"epoch": 1, "validation_dice": dice, **objects}
+        run.save_weights({"a": torch.tensor([dice])}, facts)
         run.metrics_path.write_text(f"epoch,step,seconds\n1,{40},2.5\n")
         return FitResult(
             best_dice=dice,
@@ -70,6 +72,12 @@ def test_decide_start_takes_the_better_trial_and_keeps_its_weights_only(plan, ru
     assert weights_after_trials(run, decision)["a"].item() == max(dice)
     kept = {path.relative_to(run.folder / "start").as_posix() for path in files_in(run)}
     assert {name for name in kept if "safetensors" in name} == {f"{taken}/model.safetensors"}
+
+
+def test_decide_start_compares_objects_that_are_learned(plan, run):
+    decision = decide_start(plan, run, FakeTraining([0.75, 0.5], ap=[0.2, 0.3]), None, QUIET)
+    assert (decision.loaded_ap, decision.usual_ap, decision.taken) == (0.2, 0.3, "usual")
+    assert decide_start(plan, run, FakeTraining([]), None, QUIET) == decision
 
 
 def files_in(run):
