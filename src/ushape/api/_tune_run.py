@@ -11,6 +11,7 @@ from ushape.config import resolved
 from ushape.console import Console
 from ushape.data.cache import SampleStore
 from ushape.data.preprocessing import read_objects
+from ushape.data.subsets import thin_out_cases
 from ushape.inference.mirror_choice import choose_mirroring
 from ushape.inference.predictor import Predictor
 from ushape.inference.tuning import (
@@ -19,7 +20,6 @@ from ushape.inference.tuning import (
     ValidatedCase,
     choose_tuning,
     save_tuning,
-    thin_out_cases,
 )
 from ushape.planning.plan import Plan
 from ushape.planning.recipe import Tta
@@ -63,7 +63,7 @@ def _choose_tuning(
         sizes: Number of pixels of each case.
     """
     predict, space = predictor.plan.recipe.predict, predictor.plan.preprocessing.space
-    chosen = list(thin_out_cases(sizes, space.outputs))
+    chosen = thin_out_cases(sizes, space.outputs)
     validated = []
     predicted = _predict(predictor, store, chosen, console, "Validating")
     for index, (shares, distance) in zip(chosen, predicted, strict=True):

@@ -1,4 +1,4 @@
-"""Nested subsets of the training groups, for learning curves."""
+"""Subsets of cases: nested ones of the training groups, and evenly spaced ones for validation."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import numpy as np
 
 from ushape.data.assignment import mean_shares, members_of, order_groups, unite_classes
 from ushape.types import Case
+
+MAX_TUNING_VALUES = 48_000_000
+"""Largest number of validation pixels times channels (a byte each) on which a rule is chosen; if
+there are more, cases are left out evenly."""
 
 
 def nest_subsets(
@@ -53,3 +57,9 @@ def _halve(order: Sequence[str], preferred: Collection[str], rng: np.random.Gene
         pair = [order[place] for place in places]
         kept.append(str(rng.choice([group for group in pair if group in preferred] or pair)))
     return kept
+
+
+def thin_out_cases(sizes: Sequence[int], channels: int) -> Sequence[int]:
+    """Return the indices of the cases to use: all, or as many as MAX_TUNING_VALUES allows."""
+    step = max(1, -(-sum(sizes) * channels // MAX_TUNING_VALUES))
+    return range(0, len(sizes), step)

@@ -10,18 +10,20 @@ import numpy as np
 from ushape.inference.decision_rule import DecisionRule
 from ushape.inference.object_search import ValidatedCase
 from ushape.inference.rule_scores import (
+    MAX_FALSE_POSITIVES,
     UNIT_NOUNS,
     UNITS,
     RuleScores,
     Unit,
     UnitKey,
     choose_unit,
-    is_clear_gain,
+    mostly_improve,
 )
-from ushape.inference.separation import MAX_SEPARATED_PX, object_precision
+from ushape.inference.separation import object_precision
 from ushape.inference.threshold_search import ValidationCases
 from ushape.instances.label import ObjectConfig
 from ushape.labels import LabelSpace
+from ushape.metrics.instance import MAX_SEPARATED_PX
 
 MIN_ERROR_REDUCTION = 0.03
 """Smallest reduction of 1 - score, as a share of it, that is worth the slower prediction. Smaller
@@ -71,9 +73,9 @@ def choose_mirroring(
     """Decide whether the average over mirrored versions is clearly better, at threshold 0.5.
 
     The score is the mean Dice over classes, or the average precision of the objects. 1 - score must
-    fall by MIN_ERROR_REDUCTION; in addition, what is required of a threshold is required: a
-    majority of the changed groups improves, no group becomes worse if images or quarters of images
-    are compared, and cases without a class have no more false positives.
+    fall by MIN_ERROR_REDUCTION, and at least two thirds of the groups that change must improve. If
+    images or quarters of images are compared, no group or image may become worse. The share of
+    cases without a class in which it is found may rise by at most MAX_FALSE_POSITIVES.
 
     Args:
         plain, mirrored: The same cases, predicted without and with mirrored versions.
@@ -94,32 +96,38 @@ def choose_mirroring(
         f"{what} {before.mean:.4f} -> {after.mean:.4f} on {len(after.by_unit[after.unit])} "
         f"{UNIT_NOUNS[after.unit]} ({better} better, {len(changes) - better} worse)"
     )
-    if _is_worth_it(before, after):
+    missing = _find_missing(before, after)
+    if missing is None:
         line = (
             f"Prediction: {versions} mirrored versions of each image are averaged, which takes "
             f"about {versions} times as long: {numbers}. To predict faster: --set predict.tta=none."
         )
         return MirrorChoice(is_accepted=True, line=line)
     line = (
-        f"Prediction: mirrored versions of the images are not averaged: {numbers}. The difference "
-        f"between the score and 1 must fall by at least {MIN_ERROR_REDUCTION:.0%}, and most "
-        f"{UNIT_NOUNS[after.unit]} that change must improve. To average them anyway: "
-        "--set predict.tta=mirrored."
+        f"Prediction: mirrored versions of the images are not averaged: {numbers}. {missing} To "
+        "average them anyway: --set predict.tta=mirrored."
     )
     return MirrorChoice(is_accepted=False, line=line)
 
 
-def _is_worth_it(before: _Scores, after: _Scores) -> bool:
-    """Return whether the error falls enough, with the evidence that a threshold needs."""
+def _find_missing(before: _Scores, after: _Scores) -> str | None:
+    """Return the first condition of mirrored prediction that is not met, as a sentence."""
     *larger, unit = after.by_unit
-    is_enough = 1 - after.mean <= (1 - MIN_ERROR_REDUCTION) * (1 - before.mean)
-    is_clear = is_clear_gain(after.changes_from(before, unit), len(after.by_unit[unit]))
-    is_worse = any(change < 0 for one in larger for change in after.changes_from(before, one))
-    false_positives = any(
-        score.has_more_false_positives((before.dice or {})[name])
-        for name, score in (after.dice or {}).items()
-    )
-    return is_enough and is_clear and not is_worse and not false_positives
+    if before.mean == 1 or 1 - after.mean > (1 - MIN_ERROR_REDUCTION) * (1 - before.mean):
+        least = f"{MIN_ERROR_REDUCTION:.0%}"
+        return f"The difference between the score and 1 must fall by at least {least}."
+    if not mostly_improve(after.changes_from(before, unit)):
+        return f"At least two thirds of the {UNIT_NOUNS[unit]} that change must improve."
+    for one in larger:
+        if any(change < 0 for change in after.changes_from(before, one)):
+            return f"None of the {UNIT_NOUNS[one]} may become worse."
+    for name, score in (after.dice or {}).items():
+        if score.has_more_false_positives((before.dice or {})[name]):
+            return (
+                f"The share of images without {name} in which it is found may rise by at most "
+                f"{MAX_FALSE_POSITIVES:.0%}."
+            )
+    return None
 
 
 def _measure_dice(cases: Sequence[ValidatedCase], space: LabelSpace) -> _Scores | None:

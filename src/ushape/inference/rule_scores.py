@@ -54,10 +54,12 @@ def is_clear_gain(changes: Sequence[float], units: int) -> bool:
         changes: Gain or loss of each unit that changes.
         units: Number of all units that contain the class.
     """
-    if not changes:
-        return False
-    better = sum(change > 0 for change in changes)
-    return sum(changes) / units > MIN_GAIN and better / len(changes) >= MIN_BETTER
+    return mostly_improve(changes) and sum(changes) / units > MIN_GAIN
+
+
+def mostly_improve(changes: Sequence[float]) -> bool:
+    """Return whether at least MIN_BETTER of the changes, and at least one, are gains."""
+    return any(changes) and sum(change > 0 for change in changes) >= MIN_BETTER * len(changes)
 
 
 def quarters(shape: Sequence[int]) -> Iterator[tuple[slice, ...]]:

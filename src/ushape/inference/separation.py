@@ -13,7 +13,7 @@ from ushape.inference.decision_rule import DecisionRule, apply_rule, as_fraction
 from ushape.inference.object_search import ValidatedCase, true_objects
 from ushape.instances.label import ObjectConfig, label_objects
 from ushape.labels import IGNORE, LabelSpace
-from ushape.metrics.instance import ObjectCounts, count_objects
+from ushape.metrics.instance import MAX_SEPARATED_PX, ObjectCounts, count_objects
 
 RISES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6)
 """Values of ObjectConfig.rise_learned that are compared."""
@@ -29,10 +29,6 @@ IOUS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
 MIN_AP_GAIN = 0.003
 """Smallest gain of the average precision for which a setting is changed."""
-
-MAX_SEPARATED_PX = 1_000_000
-"""Largest number of pixels on which settings are compared; if there are more, cases are left out
-evenly."""
 
 MAX_CLASSES = 5
 """Largest number of classes whose thresholds are compared."""

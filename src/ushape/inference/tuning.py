@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Literal
@@ -28,10 +28,6 @@ from ushape.planning.recipe import Tta
 from ushape.planning.run import Run
 from ushape.transforms.morphology import Cleaning
 from ushape.transforms.tiling import Average
-
-MAX_TUNING_VALUES = 48_000_000
-"""Largest number of validation pixels times channels (a byte each) on which a rule is chosen; if
-there are more, cases are left out evenly."""
 
 SEPARATED = ObjectConfig(split="learned")
 """Definition of objects that the planner chooses if the network predicts their distance."""
@@ -147,12 +143,6 @@ def _mean_objects(chosen: Sequence[ObjectConfig]) -> ObjectConfig | None:
         rise_learned=sum(one.rise_learned for one in chosen) / len(chosen),
         smallest_px=int(median(one.smallest_px for one in chosen)),
     )
-
-
-def thin_out_cases(sizes: Sequence[int], channels: int) -> Iterator[int]:
-    """Yield the indices of the cases to use: all, or as many as MAX_TUNING_VALUES allows."""
-    step = max(1, -(-sum(sizes) * channels // MAX_TUNING_VALUES))
-    return iter(range(0, len(sizes), step))
 
 
 def save_tuning(run: Run, tuning: Tuning) -> None:

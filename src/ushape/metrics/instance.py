@@ -29,6 +29,10 @@ MAX_OBJECT_PX = 2_000_000
 """Largest number of pixels on which objects are compared at all thresholds (about 10 s); if there
 are more, cases are left out evenly."""
 
+MAX_SEPARATED_PX = 1_000_000
+"""Largest number of pixels on which ways to separate objects are compared; if there are more, cases
+are left out evenly."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectCounts:

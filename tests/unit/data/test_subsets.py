@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ushape.data.subsets import nest_subsets
+from ushape.data.subsets import MAX_TUNING_VALUES, nest_subsets, thin_out_cases
 from ushape.types import Case
 
 
@@ -79,3 +79,9 @@ def test_subset_halves_a_rare_class_like_the_others():
 )
 def test_subset_sizes(groups, sizes):
     assert [len(kept) for kept in nest([0.1] * groups)] == sizes
+
+
+def test_thin_out_cases_beyond_the_limit():
+    assert list(thin_out_cases([100] * 7, 1)) == list(range(7))
+    assert list(thin_out_cases([MAX_TUNING_VALUES] * 6, 1)) == [0]
+    assert list(thin_out_cases([MAX_TUNING_VALUES // 4] * 8, 1)) == [0, 2, 4, 6]

@@ -38,17 +38,24 @@ def test_mirroring_is_accepted_if_the_error_falls_in_most_groups():
     assert "0.7500 -> 0.8542 on 4 groups (3 better, 0 worse)" in choice.line
 
 
+ENOUGH = "must fall by at least 3%"
+AGREED = "two thirds of the groups that change must improve"
+
+
 @pytest.mark.parametrize(
-    "after",
+    ("before", "after", "reason"),
     [
-        pytest.param([4, 4, 4, 4], id="nothing changes"),
-        pytest.param([0, 5, 5, 5], id="most groups become worse"),
-        pytest.param([5, 5, 5, 5], id="all groups become worse"),
+        pytest.param([4, 4, 4, 4], [4, 4, 4, 4], ENOUGH, id="nothing changes"),
+        pytest.param([0, 0, 0, 0], [0, 0, 0, 0], ENOUGH, id="nothing can improve"),
+        pytest.param([4, 4, 4, 4], [0, 4, 5, 5], AGREED, id="most groups become worse"),
+        pytest.param([4, 4, 4, 4], [0, 0, 5, 5], AGREED, id="half of the groups improve"),
+        pytest.param([4, 4, 4, 4], [5, 5, 5, 5], ENOUGH, id="all groups become worse"),
     ],
 )
-def test_mirroring_is_refused_without_a_clear_gain(after):
-    choice = decide([4, 4, 4, 4], after)
+def test_mirroring_is_refused_without_a_clear_gain(before, after, reason):
+    choice = decide(before, after)
     assert not choice.is_accepted
+    assert reason in choice.line
     assert "--set predict.tta=mirrored" in choice.line
 
 
@@ -61,11 +68,30 @@ def test_mirroring_needs_a_gain_that_is_worth_the_time():
     assert not choose_mirroring(plain, better, BINARY, versions=2).is_accepted
 
 
+def test_mirroring_is_accepted_for_a_small_gain_if_the_score_is_high():
+    # One of 3 pixels that are missed: 1 - Dice falls by a third, and Dice by less than 0.002.
+    plain = [large_case(missed=3)] * 3
+    choice = choose_mirroring(plain, [large_case(missed=2)] * 3, BINARY, versions=2)
+    assert choice.is_accepted
+    assert "0.9983 -> 0.9989" in choice.line
+
+
+def large_case(missed):
+    """A square of 30 x 30 pixels, of which a few are missed."""
+    truth = np.zeros((40, 40), np.uint8)
+    truth[5:35, 5:35] = 1
+    shares = np.where(truth, 230, 10).astype(np.uint8)[None]
+    shares[0, 5, 5 : 5 + missed] = 10
+    return ValidatedCase("a", shares, truth)
+
+
 def test_mirroring_compares_images_of_few_groups_and_makes_no_group_worse():
     groups = ("a", "a", "a", "b")
     assert decide([4, 4, 4, 4], [2, 2, 2, 4], groups).is_accepted
     assert "on 4 images" in decide([4, 4, 4, 4], [2, 2, 2, 4], groups).line
-    assert not decide([4, 4, 4, 4], [2, 2, 2, 5], groups).is_accepted
+    refused = decide([4, 4, 4, 4], [2, 2, 2, 5], groups)
+    assert not refused.is_accepted
+    assert "None of the groups may become worse" in refused.line
 
 
 def test_mirroring_is_not_chosen_if_it_finds_what_is_not_there():
@@ -75,6 +101,7 @@ def test_mirroring_is_not_chosen_if_it_finds_what_is_not_there():
     assert choose_mirroring([*plain, empty], [*mirrored, empty], BINARY, versions=2).is_accepted
     refused = choose_mirroring([*plain, empty], [*mirrored, false], BINARY, versions=2)
     assert not refused.is_accepted
+    assert "images without lesion in which it is found" in refused.line
 
 
 def test_mirroring_is_not_chosen_without_annotations():

@@ -4,13 +4,11 @@ import pytest
 from ushape.errors import RunError
 from ushape.inference.decision_rule import DecisionRule
 from ushape.inference.tuning import (
-    MAX_TUNING_VALUES,
     Tuning,
     ValidatedCase,
     choose_tuning,
     load_tuning,
     save_tuning,
-    thin_out_cases,
 )
 from ushape.labels import LabelSpace
 from ushape.planning.run import Run
@@ -56,9 +54,3 @@ def test_load_tuning_restores_what_was_saved(tmp_path):
     with pytest.raises(RunError, match=r"decision\.json") as error:
         load_tuning(run)
     assert error.value.code == "damaged_run_file"
-
-
-def test_thin_out_cases_beyond_the_limit():
-    assert list(thin_out_cases([100] * 7, 1)) == list(range(7))
-    assert list(thin_out_cases([MAX_TUNING_VALUES] * 6, 1)) == [0]
-    assert list(thin_out_cases([MAX_TUNING_VALUES // 4] * 8, 1)) == [0, 2, 4, 6]

@@ -521,6 +521,18 @@ def test_mirrored_versions_add_to_the_time_of_validation_and_test_cases():
     assert expected_mirroring_s(always, 1.0, [shape], [shape]) == 0
 
 
+def test_mirrored_versions_add_the_time_to_compare_objects_of_a_million_pixels():
+    planned, _ = plan()
+    objects = config.override(planned, ["labels.objects=distance"])
+
+    def seconds(recipe, count):
+        return expected_mirroring_s(recipe, 1.0, [(512, 512)] * count, [])
+
+    more = [seconds(objects, count) - seconds(planned, count) for count in (1, 2, 8, 16)]
+    assert 0 < more[0] == pytest.approx(more[1] / 2)
+    assert more[2] == pytest.approx(more[3])
+
+
 def test_hardware_without_bf16():
     assert plan(machine=replace(LAPTOP, has_bf16=False))[0].train.precision == "fp32"
     assert plan()[0].train.precision == "bf16"
