@@ -1,4 +1,5 @@
 import io as streams
+import struct
 import sys
 
 import numpy as np
@@ -186,6 +187,16 @@ def test_time_points_are_stated_in_one_line_and_read_file_by_file(tmp_path, monk
         SimpleITK.GetImageFromArray(changed, isVector=False), str(tmp_path / "a.nii.gz")
     )
     assert (read_first_file(found[0].case).array == changed[0]).all()
+
+
+@pytest.mark.parametrize("stated", [0, -1])
+def test_find_inputs_keeps_a_volume_that_states_no_time_points(stated, tmp_path):
+    path = tmp_path / "x.nii"
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.zeros((2, 4, 5), np.float32)), str(path))
+    content = bytearray(path.read_bytes())
+    content[40:42], content[48:50] = struct.pack("<h", 4), struct.pack("<h", stated)
+    path.write_bytes(content)
+    assert below(path, dims=3) == ["x.nii"]
 
 
 def test_find_inputs_joins_the_modalities_of_each_folder(make):
