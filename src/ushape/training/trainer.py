@@ -125,19 +125,12 @@ def fit(
     )
     callbacks = [best, log, *_pacing(plan, pacer, budget_s, show_bar)]
     trainer = _build_trainer(plan, run, callbacks, show_bar)
-    with _stop_at_first_interrupt(trainer) as interrupt, _known_warnings():
-        try:
-            trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-        except SystemExit as ended:  # Lightning replaces the exception of an interrupt.
-            raise ended.__context__ or ended from None
-        except OSError as error:
-            raise _not_written(run, error) from None
-        except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
-            if checkpoint is not None and not pacer.has_started:  # It was being restored.
-                raise damaged_checkpoint(checkpoint) from error
-            if KILLED_LOADER.search(str(error)):
-                raise _killed_loader(run) from None
-            raise
+    with (
+        _stop_at_first_interrupt(trainer) as interrupt,
+        _known_warnings(),
+        _errors_of_training(run, pacer, checkpoint),
+    ):
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     return FitResult(
         best_dice=best.best_dice,
         best_ap=best.best_ap,
@@ -155,6 +148,27 @@ def _pacing(plan: Plan, pacer: Pacer, budget_s: float | None, show_bar: bool) ->
         yield TrainingBar(pacer)
     if budget_s is not None and plan.machine.device == "cpu":
         yield ThreadsBeside(plan.machine.cores)
+
+
+@contextmanager
+def _errors_of_training(run: Run, pacer: Pacer, checkpoint: Path | None) -> Iterator[None]:
+    """Replace exceptions whose cause is known by errors that say what to do.
+
+    Args:
+        checkpoint: Checkpoint from which the training continues; None: it does not.
+    """
+    try:
+        yield
+    except SystemExit as ended:  # Lightning replaces the exception of an interrupt.
+        raise ended.__context__ or ended from None
+    except OSError as error:
+        raise _not_written(run, error) from None
+    except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+        if checkpoint is not None and not pacer.has_started:  # It was being restored.
+            raise damaged_checkpoint(checkpoint) from error
+        if KILLED_LOADER.search(str(error)):
+            raise _killed_loader(run) from None
+        raise
 
 
 def _not_written(run: Run, error: OSError) -> Exception:
