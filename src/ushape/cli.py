@@ -278,6 +278,7 @@ def predict(
     columns: Literal["basic", "full"] = "basic",
     uncertainty: bool = False,
     dicom_seg: bool = False,
+    zarr_labels: bool = False,
     rle: Path | None = None,
     rle_order: Literal["row", "column"] = "row",
     others: Annotated[

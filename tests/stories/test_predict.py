@@ -14,6 +14,7 @@ import weakref
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from PIL import Image
 from scipy import ndimage
 
@@ -26,6 +27,7 @@ from ushape.api import predict
 from ushape.errors import ConfigError, DataError, PlanError, RunError
 from ushape.inference import ensemble
 from ushape.inference.backends import installed
+from ushape.io import ome_zarr
 from ushape.transforms import morphology
 from ushape.types import MaskEncoding
 
@@ -302,6 +304,47 @@ def test_an_image_larger_than_memory_is_opened_once_beside_its_headers(
     call = {"output": out, "probabilities": "tif", "rle": tmp_path / "x.csv"}
     assert openings(path, lambda: package.predict(trained, path, **call)) == 3
     assert (out / "x.tif").exists()
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_labels_of_ome_zarr_are_equal_in_memory_and_in_bands(
+    trained, cells, ushape, version, monkeypatch, tmp_path
+):
+    gray = np.tile(np.asarray(Image.open(min((cells / "images").iterdir()))), (2, 2))
+    path = tmp_path / "x.zarr"
+    group = zarr.open_group(str(path), mode="w", zarr_format=version)
+    names = {"dimension_names": ["y", "x"]} if version == 3 else {}
+    group.create_array("0", data=gray, chunks=(32, 32), **names)
+    axes = [{"name": name, "type": "space"} for name in "yx"]
+    level = {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [0.5, 0.5]}]}
+    image = {"axes": axes, "datasets": [level]}
+    if version == 3:
+        group.attrs["ome"] = {"version": "0.5", "multiscales": [image]}
+    else:
+        group.attrs["multiscales"] = [{"version": "0.4", **image}]
+    words = ("predict", trained, path, "--zarr-labels", "--set", "predict.tile_shape=[64,64]")
+    ended = ushape(*words, "-o", tmp_path / "whole", "--instances")
+    assert ended.code == 0, ended.error
+    labels = path / "labels"
+    whole = {one.name: ome_zarr.read(one).array[0] for one in labels.glob("ushape_*")}
+    numbers = tifffile.imread(tmp_path / "whole" / "x_instances.tif")
+    np.testing.assert_array_equal(whole["ushape_objects"], numbers)
+    np.testing.assert_array_equal(whole["ushape_classes"] > 0, numbers > 0)
+    again = ushape(*words, "-o", tmp_path / "whole", "--instances")
+    assert "finished by an earlier call" in again.output
+    assert ushape(*words, "-o", tmp_path / "other").code == 2  # They belong to the first call.
+    monkeypatch.setattr(predict, "IN_MEMORY_BYTES", 1)
+    settings = ["predict.tile_shape=[64,64]"]
+    call = {"output": tmp_path / "bands", "zarr_labels": True, "settings": settings}
+    package.predict(trained, path, overwrite=True, **call)
+    for name, expected in whole.items():
+        np.testing.assert_array_equal(ome_zarr.read(labels / name).array[0], expected)
+    # Those of a call that was interrupted before it was complete are written again.
+    log = tmp_path / "bands" / ".ushape-predict.jsonl"
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:-1]))
+    shutil.rmtree(labels / "ushape_objects")
+    package.predict(trained, path, **call)
+    np.testing.assert_array_equal(ome_zarr.read(labels / "ushape_objects").array[0], numbers)
 
 
 def test_several_runs_are_averaged(trained, other, cells, ushape, tmp_path):

@@ -78,6 +78,10 @@ class FilesBesideMask(TypedDict, total=False):
     dicom_seg: bool
     """Also write NAME_seg.dcm, a DICOM segmentation that refers to the DICOM image."""
 
+    zarr_labels: bool
+    """Also add the label images ushape_classes and ushape_objects to each OME-Zarr image, in its
+    group labels; nothing else of the image is changed."""
+
 
 def predict(
     run: Path | str | Sequence[Path | str],
@@ -163,7 +167,10 @@ def _write_masks(
     ) -> Sequence[Prediction | StreamedPrediction]:
         prepared = [image for image in images if isinstance(image, PreparedImage)]
         streamed = [image for image in images if isinstance(image, StreamedImage)]
-        return predictor.predict(prepared) if prepared else list(map(predictor.stream, streamed))
+        if prepared:
+            return predictor.predict(prepared)
+        keep_distance = writer.config.zarr_labels
+        return [predictor.stream(image, keep_distance=keep_distance) for image in streamed]
 
     def write(image: Input, prediction: Prediction | StreamedPrediction) -> Written:
         if isinstance(prediction, StreamedPrediction):

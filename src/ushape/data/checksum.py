@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from ushape.io.files import files_within
 from ushape.types import Case, CocoMask, MaskPage, ShapesMask, files_of
 
 _IN_FILE = (CocoMask, MaskPage, ShapesMask)
@@ -61,10 +62,7 @@ def case_checksums(case: Case) -> dict[Path, bytes]:
 def _files_within(case: Case) -> Iterator[Path]:
     """Yield the files of a case, and those in a folder that is one image."""
     for path in files_of(case):
-        if path.is_dir():
-            yield from (one for one in path.rglob("*") if one.is_file())
-        else:
-            yield path
+        yield from files_within(path) if path.is_dir() else [path]
 
 
 def _file_checksum(path: Path) -> bytes:

@@ -13,14 +13,14 @@ from ushape.instances.label import ObjectConfig
 from ushape.labels import LabelSpace
 
 MAX_OPEN_PX = 1 << 25
-"""Largest number of pixels that wait for the end of their objects, with 5 bytes each; dividing them
+"""Largest number of pixels that wait for the end of their objects, with 9 bytes each; dividing them
 takes at least 36 bytes each (measured on 4 million pixels)."""
 
 
 def separate_bands(
     bands: Iterable[tuple[np.ndarray, np.ndarray]], space: LabelSpace, how: ObjectConfig
-) -> Iterator[np.ndarray]:
-    """Separate objects band by band; the classes equal those of `separate` for the whole image.
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Separate objects band by band; they equal those of `separate` for the whole image.
 
     Each connected part of the foreground is divided when its last row has come, independently of
     all others, and rows are yielded when all of their parts have been. If more than MAX_OPEN_PX
@@ -30,13 +30,15 @@ def separate_bands(
         bands: Classes (n, ...) and distance (n, ...) of rows that follow each other.
 
     Shapes:
-        yields: (m, ...) uint8 class indices of rows that follow each other, m >= 0; at least once
-            for each band, and once after the last one.
+        yields: (m, ...) uint8 class indices, and (m, ...) int32 numbers of the objects in any
+            order, of rows that follow each other, m >= 0; at least once for each band, and once
+            after the last one.
     """
     waiting: _Waiting | None = None
     for classes, distance in bands:
         if waiting is None:
-            waiting = _Waiting(space, how, classes[:0], distance[:0], classes[:0])
+            nothing = np.zeros(classes[:0].shape, dtype=np.int32)
+            waiting = _Waiting(space, how, classes[:0], distance[:0], classes[:0], nothing)
         waiting.add(classes, distance)
         yield waiting.take(is_last=False)
         if waiting.classes.size > MAX_OPEN_PX:
@@ -67,7 +69,7 @@ def separate_streamed(
             own.append(probabilities)
             yield classes, distance
 
-    for classes in separate_bands(keep(), space, how):
+    for classes, _ in separate_bands(keep(), space, how):
         # The probabilities of all rows so far have been given with their bands.
         none = np.empty((space.channels, 0, *classes.shape[1:]), dtype=np.float32)
         yield own.pop() if own else none, classes
@@ -86,6 +88,12 @@ class _Waiting:
     done: np.ndarray
     """(m, ...) classes of the parts that have been divided."""
 
+    numbers: np.ndarray
+    """(m, ...) int32 numbers of their objects."""
+
+    _used: int = field(default=0, init=False)
+    """Highest number so far."""
+
     _reach: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -96,8 +104,9 @@ class _Waiting:
         self.classes = np.concatenate([self.classes, classes])
         self.distance = np.concatenate([self.distance, distance])
         self.done = np.concatenate([self.done, np.zeros_like(classes)])
+        self.numbers = np.concatenate([self.numbers, np.zeros(classes.shape, dtype=np.int32)])
 
-    def take(self, *, is_last: bool) -> np.ndarray:
+    def take(self, *, is_last: bool) -> tuple[np.ndarray, np.ndarray]:
         """Divide the parts that are complete, and return the rows before the first open part."""
         parts = measure.label(self.classes > 0, connectivity=self._reach)
         is_open = np.zeros(int(parts.max(initial=0)) + 1, dtype=bool)
@@ -107,11 +116,14 @@ class _Waiting:
         stays = is_open[parts]
         complete = np.where(stays, 0, self.classes).astype(np.uint8)
         if complete.any():
-            self.done |= separate(complete, self.distance, self.space, self.how)[0]
+            own, labels = separate(complete, self.distance, self.space, self.how)
+            self.done |= own
+            self.numbers[labels > 0] = labels[labels > 0] + self._used
+            self._used += int(labels.max(initial=0))
         self.classes = np.where(stays, self.classes, 0)
         open_rows = np.flatnonzero(stays.any(axis=tuple(range(1, stays.ndim))))
         first = int(open_rows[0]) if open_rows.size else len(stays)
-        found = self.done[:first]
+        found = self.done[:first], self.numbers[:first]
         self.classes, self.distance = self.classes[first:], self.distance[first:]
-        self.done = self.done[first:].copy()
+        self.done, self.numbers = self.done[first:].copy(), self.numbers[first:].copy()
         return found

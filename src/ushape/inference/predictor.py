@@ -203,11 +203,14 @@ class Predictor:
                 raise one.result
             yield one.item, one.result
 
-    def stream(self, image: StreamedImage) -> StreamedPrediction:
+    def stream(self, image: StreamedImage, *, keep_distance: bool = False) -> StreamedPrediction:
         """Predict an image larger than memory, band by band as the result is taken.
 
         Thresholds are applied and objects separated. Cleaning needs the whole image: `clean_stored`
         with `cleanings`, then `separate_bands`.
+
+        Args:
+            keep_distance: Whether objects are not separated here, since their numbers are needed.
 
         Raises:
             DataError: if `stream_probabilities` raises it.
@@ -222,10 +225,9 @@ class Predictor:
         averaged = average_bands(members)
         outputs = map(space.split_outputs, averaged)
         decided = ((own, apply_rule(rule, own, space), distance) for own, distance in outputs)
-        separates = space.has_distance and self.objects.split == "learned"
-        if separates and self.tuning.rule.cleans:
+        if self.separates and (keep_distance or self.tuning.rule.cleans):
             return StreamedPrediction(bands, decided)
-        if separates:
+        if self.separates:
             separated = separate_streamed(decided, space, self.objects)
             return StreamedPrediction(bands, ((*found, None) for found in separated))
         return StreamedPrediction(bands, ((own, classes, None) for own, classes, _ in decided))
@@ -234,6 +236,11 @@ class Predictor:
     def objects(self) -> ObjectConfig:
         """Definition of an object: as the user states it, otherwise as validation chose it."""
         return self.tuning.objects_for(self.plan.recipe.predict.objects)
+
+    @property
+    def separates(self) -> bool:
+        """Whether objects are separated by the distance that the network predicts."""
+        return self.plan.preprocessing.space.has_distance and self.objects.split == "learned"
 
     @property
     def cleanings(self) -> list[Cleaning]:
@@ -278,7 +285,7 @@ class Predictor:
         space, labels = self.plan.preprocessing.space, None
         probabilities, distance = space.split_outputs(outputs)
         classes = apply_rule(self.tuning.rule, probabilities, space)
-        if distance is not None and self.objects.split == "learned":
+        if distance is not None and self.separates:
             classes, labels = separate(classes, distance, space, self.objects)
         return Prediction(
             probabilities=probabilities,

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import shutil
 import sys
 import threading
 import warnings
@@ -22,7 +23,7 @@ from ushape.errors import DataError, RunError, UshapeError
 from ushape.formatting import reason, size_text
 
 LEFTOVER = re.compile(r"\.(?P<process>\d+)-\d+\.part$")
-"""Name of a file that a process has not finished writing."""
+"""Name of a file, or of the folder of an image, that a process has not finished writing."""
 
 MAX_PIXELS = 2**31
 """Largest number of values in an image; a small file may claim any size in its header."""
@@ -68,7 +69,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     disk is full, the former file is left as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary_name(path)
+    temporary = temporary_name(path)
     try:
         with temporary.open("w+b") as file:
             yield file
@@ -83,7 +84,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def _temporary_name(path: Path) -> Path:
+def temporary_name(path: Path) -> Path:
     """Return a name beside the file that is unique per process and thread.
 
     Two writers of one file therefore replace each other's complete files and never mix contents.
@@ -183,11 +184,26 @@ def refuse_existing_output(path: Path | None, overwrite: bool) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the unfinished files below a folder whose processes no longer run."""
-    for path in folder.rglob(".*.part") if folder.is_dir() else ():
+    """Remove the unfinished files and images below a folder whose processes no longer run."""
+    for path in list(folder.rglob(".*.part")) if folder.is_dir() else ():
         match = LEFTOVER.search(path.name)
-        if match and path.is_file() and not psutil.pid_exists(int(match["process"])):
-            path.unlink(missing_ok=True)
+        if match and not psutil.pid_exists(int(match["process"])):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def files_within(path: Path) -> list[Path]:
+    """Return a file, or the files in the folder that is one image, sorted.
+
+    The label images that an OME-Zarr image may hold are not part of it.
+    """
+    if not path.is_dir():
+        return [path] if path.is_file() else []
+    found = sorted(one for one in path.rglob("*") if one.is_file())
+    groups = [path / "labels", path / "0" / "labels"] if path.suffix == ".zarr" else []
+    return [one for one in found if not any(one.is_relative_to(group) for group in groups)]
 
 
 @contextmanager

@@ -90,10 +90,10 @@ def open_rows(path: Path) -> RowReader:
 def _open(path: Path, *, is_whole: bool) -> tuple[Any, list[tuple[str, str | None]], list[float]]:
     """Return the checked zarr array of level 0; name and unit of its axes; its scale along each."""
     zarr = require_package("zarr", "zarr", str(path))
-    attributes = _attributes_of(path)
+    attributes = attributes_of(path)
     if "bioformats2raw.layout" in attributes:
         path = path / "0"
-        attributes = _attributes_of(path)
+        attributes = attributes_of(path)
     level, axes, scales = _level_0(path, attributes)
     names = _check_metadata(path, level, is_whole=is_whole)
     version: Any = 3 if (level / "zarr.json").exists() else 2
@@ -112,18 +112,18 @@ def _arrange(
     return _arrange_by_name(path, array, axes, scales)
 
 
-def _attributes_of(folder: Path) -> dict[str, Any]:
+def attributes_of(folder: Path) -> dict[str, Any]:
     """Return the user attributes of a group or array; those below `ome` in version 0.5."""
     if (folder / "zarr.json").exists():
-        attributes = _read_metadata(folder / "zarr.json").get("attributes") or {}
+        attributes = read_metadata(folder / "zarr.json").get("attributes") or {}
     elif (folder / ".zattrs").exists():
-        attributes = _read_metadata(folder / ".zattrs")
+        attributes = read_metadata(folder / ".zattrs")
     else:
         attributes = {}
     return attributes["ome"] if isinstance(attributes.get("ome"), dict) else attributes
 
 
-def _read_metadata(path: Path) -> dict[str, Any]:
+def read_metadata(path: Path) -> dict[str, Any]:
     if path.stat().st_size > MAX_METADATA:
         raise files.damaged(path, f"the metadata take {path.stat().st_size} bytes")
     found = json.loads(path.read_bytes())
@@ -173,7 +173,7 @@ def _check_metadata(path: Path, level: Path, *, is_whole: bool = True) -> list[s
         DataError: if the array is too large, is not numeric, or uses an unknown codec.
     """
     is_new = (level / "zarr.json").exists()
-    info = _read_metadata(level / ("zarr.json" if is_new else ".zarray"))
+    info = read_metadata(level / ("zarr.json" if is_new else ".zarray"))
     codecs = set(_codecs_of(info) if is_new else _old_codecs_of(info))
     if not codecs <= CODECS:
         raise DataError(

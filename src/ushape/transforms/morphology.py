@@ -201,9 +201,14 @@ class Parts:
         Shapes:
             is_chosen: (components + 1,) bool.
         """
+        for band, numbers in self.numbers():
+            yield band, is_chosen[numbers]
+
+    def numbers(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield the number of the component of each pixel, 0 outside, band by band."""
         for band, parts in zip(self.bands, self.part_of, strict=True):
             pieces, _ = ndimage.label(self.read(band), self.reach)
-            yield band, is_chosen[parts][pieces]
+            yield band, parts[pieces]
 
 
 def find_parts(read: RowMask, shape: Sequence[int], *, corners_connect: bool) -> Parts:

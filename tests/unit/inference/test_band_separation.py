@@ -9,6 +9,8 @@ from ushape.inference import band_separation
 from ushape.inference.band_separation import separate_bands, separate_streamed
 from ushape.inference.separation import separate
 from ushape.inference.tuning import SEPARATED
+from ushape.instances.label import _number
+from ushape.instances.stored import number_stored
 
 SPACES = {
     "connected": replace(BINARY, has_distance=True),
@@ -35,11 +37,16 @@ def cut(array, heights):
 def test_bands_equal_the_whole_image(name, shape, seed):
     space, how = SPACES[name], replace(SEPARATED, smallest_px=9, corners_connect=seed == 3)
     classes, distance = random_field(seed, shape, classes=1 + seed % 2)
-    whole, _ = separate(classes, distance, space, how)
+    whole, labels = separate(classes, distance, space, how)
     heights = np.random.default_rng(seed).integers(1, 9, shape[0])
     bands = zip(cut(classes, heights), cut(distance, heights), strict=True)
-    found = np.concatenate(list(separate_bands(bands, space, how)))
+    found, numbers = map(np.concatenate, zip(*separate_bands(bands, space, how), strict=True))
     np.testing.assert_array_equal(found, whole)
+    ordered = _number(numbers, found, 0)
+    np.testing.assert_array_equal(ordered.labels, _number(labels, whole, 0).labels)
+    ready, owners = number_stored(found, numbers)
+    np.testing.assert_array_equal(np.concatenate(list(ready)), ordered.labels)
+    np.testing.assert_array_equal(owners, ordered.classes)
     if name == "connected":  # Lines are drawn between objects.
         assert (whole != classes).any()
 
@@ -60,7 +67,7 @@ def test_bands_end_open_parts_if_too_many_pixels_wait(monkeypatch):
     monkeypatch.setattr(band_separation, "MAX_OPEN_PX", 100)
     classes, distance = np.ones((50, 10), np.uint8), np.ones((50, 10), np.float32)
     bands = zip(cut(classes, [6] * 9), cut(distance, [6] * 9), strict=True)
-    sizes = [len(own) for own in separate_bands(bands, SPACES["numbered"], SEPARATED)]
+    sizes = [len(own) for own, _ in separate_bands(bands, SPACES["numbered"], SEPARATED)]
     assert sum(sizes) == 50
     assert max(sizes) <= 16
 
@@ -71,7 +78,7 @@ def test_bands_that_are_large_themselves_do_not_cut_objects(monkeypatch):
     classes[10:14, 2:5] = 1  # 12 pixels, half of them in each band of 120 pixels.
     distance, how = classes.astype(np.float32), replace(SEPARATED, smallest_px=10)
     bands = zip(cut(classes, [12, 12]), cut(distance, [12, 12]), strict=True)
-    found = np.concatenate(list(separate_bands(bands, SPACES["numbered"], how)))
+    found = np.concatenate([own for own, _ in separate_bands(bands, SPACES["numbered"], how)])
     np.testing.assert_array_equal(found, classes)
 
 
@@ -80,5 +87,6 @@ def test_bands_may_end_with_rows_of_background():
     classes[2:5, 2:5] = 1
     distance = classes.astype(np.float32)
     bands = zip(cut(classes, [4, 4, 4]), cut(distance, [4, 4, 4]), strict=True)
-    found = np.concatenate(list(separate_bands(bands, SPACES["numbered"], SEPARATED)))
+    pairs = separate_bands(bands, SPACES["numbered"], SEPARATED)
+    found = np.concatenate([own for own, _ in pairs])
     np.testing.assert_array_equal(found, classes)

@@ -38,6 +38,7 @@ class OutputConfig:
     columns: TableColumns = "basic"
     uncertainty: bool = False
     dicom_seg: bool = False
+    zarr_labels: bool = False
 
     submission: Path | None = None
     """Path of a .csv or .csv.gz of run lengths."""
@@ -86,6 +87,14 @@ class OutputConfig:
                 code="missing_output",
                 hint="Name one with -o; --rle alone writes run lengths only.",
             )
+        if self.zarr_labels and self.folder is None:
+            raise ConfigError(
+                "There is no folder for the masks and for the list of finished images.",
+                code="missing_output",
+                hint="Name one with -o; --rle alone writes run lengths only.",
+            )
+        if self.zarr_labels:
+            require_package("zarr", "zarr", "Adding label images with --zarr-labels")
         if self.contours == "imagej":
             require_package("roifile", "imagej", "Writing regions for ImageJ (--contours imagej)")
         if self.dicom_seg:

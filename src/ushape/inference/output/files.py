@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -149,14 +150,15 @@ def write_streamed_files(
     config: OutputConfig,
     target: Path | None,
     probabilities: Path | None,
-    add_rows: Callable[[np.ndarray], None],
+    add_rows: Callable[[np.ndarray, np.ndarray | None], None],
 ) -> None:
     """Write mask and probabilities of an image larger than memory, while it is predicted.
 
     Args:
         target: Path of the mask; None: no mask is written.
         probabilities: Path of the probabilities; None: none are written.
-        add_rows: Function that receives the classes (n, ...) of rows that follow each other.
+        add_rows: Function that receives the classes (n, ...), and the numbers of the objects
+            (n, ...) if the prediction comes with the distance, of rows that follow each other.
     """
     source, encoding = prediction.source, predictor.plan.encoding
     shape = source.shape[1:]
@@ -171,8 +173,8 @@ def write_streamed_files(
             )
         folder = target.parent if target is not None else None
         bands = _keep_probabilities(prediction, shares.write if shares else None)
-        for classes in _cleaned_classes(bands, predictor, shape, folder):
-            add_rows(classes)
+        for classes, numbers in _cleaned_classes(bands, predictor, shape, folder):
+            add_rows(classes, numbers)
             if masks is not None:
                 masks.write(predictor.codes_of(classes))
 
@@ -193,19 +195,20 @@ def _cleaned_classes(
     predictor: Predictor,
     shape: tuple[int, ...],
     folder: Path | None,
-) -> Iterator[np.ndarray]:
+) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
     """Yield the classes (n, ...) as they come, or, if they must be cleaned, from a file.
 
-    Objects are separated after that, with their distance from another file.
+    If there is a distance, objects are separated after that, with their distance from another file,
+    and their numbers (n, ...) are yielded.
 
     Args:
         folder: Folder with space for a class map, and for a distance of four bytes for each pixel;
             None: the system's folder for temporary files.
     """
-    if not predictor.tuning.rule.cleans:
-        yield from (classes for classes, _ in bands)
-        return
     space = predictor.plan.preprocessing.space
+    if not predictor.tuning.rule.cleans:
+        yield from _separated(bands, predictor)
+        return
     with ExitStack() as stack:
         label_map = stack.enter_context(temporary_map(shape, folder))
         relief: np.ndarray | None = None
@@ -220,8 +223,26 @@ def _cleaned_classes(
             row += len(classes)
         clean_stored(label_map, space.scored, predictor.cleanings)
         cleaned = ((np.asarray(label_map[band]), band) for band in cut_rows(shape))
-        if relief is None:
-            yield from (classes for classes, _ in cleaned)
-            return
-        pairs = ((classes, np.asarray(relief[band])) for classes, band in cleaned)
-        yield from (own for own in separate_bands(pairs, space, predictor.objects) if len(own))
+        yield from _separated(
+            (
+                (classes, None if relief is None else np.asarray(relief[band]))
+                for classes, band in cleaned
+            ),
+            predictor,
+        )
+
+
+def _separated(
+    bands: Iterator[tuple[np.ndarray, np.ndarray | None]], predictor: Predictor
+) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Yield classes (n, ...) and None; if there is a distance, separated ones and their numbers."""
+    first = next(bands, None)
+    if first is None:
+        return
+    everything = itertools.chain([first], bands)
+    if first[1] is None:
+        yield from everything
+        return
+    pairs = ((classes, far) for classes, far in everything if far is not None)
+    space = predictor.plan.preprocessing.space
+    yield from (own for own in separate_bands(pairs, space, predictor.objects) if len(own[0]))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ushape.io.files import append_line, complete_lines, real_path, write_bytes
+from ushape.io.files import append_line, complete_lines, files_within, real_path, write_bytes
 from ushape.types import Case
 
 MANIFEST_FILE = ".ushape-predict.jsonl"
@@ -77,10 +77,15 @@ class Manifest:
         line = {
             "image": below.as_posix(),
             "source": _source_of(case),
-            "files": {path.relative_to(self.folder).as_posix(): _mark_of(path) for path in files},
+            "files": {self._name_of(path): _mark_of(path) for path in files},
             "rows": list(rows),
         }
         self._append(self._done, line)
+
+    def _name_of(self, path: Path) -> str:
+        """Return a path below the folder, or an absolute one elsewhere, as of label images."""
+        own = path.relative_to(self.folder) if path.is_relative_to(self.folder) else real_path(path)
+        return own.as_posix()
 
     @property
     def finished(self) -> list[Path]:
@@ -124,8 +129,7 @@ def _source_of(case: Case) -> list[Any]:
     files = [real_path(path) for path in (case.image, *case.channels)]
     found: list[Any] = [" ".join(map(str, files))]
     for path in files:
-        inside = sorted(path.rglob("*")) if path.is_dir() else [path]
-        stats = [one.stat() for one in inside if one.is_file()]
+        stats = [one.stat() for one in files_within(path)]
         found.append(
             [sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)]
         )

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ushape import io
 from ushape.data.inputs import Input
 from ushape.errors import ConfigError, DataError, RunError
@@ -16,6 +18,14 @@ from ushape.formatting import to_csv
 from ushape.inference.output import OutputConfig
 from ushape.inference.output.files import write_dicom_seg, write_files, write_streamed_files
 from ushape.inference.output.manifest import Manifest
+from ushape.inference.output.zarr_labels import (
+    CLASSES,
+    OBJECTS,
+    check_streamed_objects,
+    collecting_labels,
+    write_zarr_labels,
+    zarr_label_paths,
+)
 from ushape.inference.predictor import Predictor
 from ushape.inference.streaming import StreamedPrediction, count_missing
 from ushape.io import itk
@@ -101,6 +111,8 @@ class PredictionWriter:
                     kinds["numbers"] = config.stored_type
                 if config.columns != "basic":
                     kinds["columns"] = config.columns
+                if config.zarr_labels:
+                    kinds["zarr_labels"] = ",".join((CLASSES, OBJECTS))
                 manifest = Manifest(config.folder, {**made_by, "outputs": kinds})
                 remove_leftovers(config.folder)
                 if config.overwrite:
@@ -129,6 +141,8 @@ class PredictionWriter:
             if path := beside.get("dicom_seg"):
                 write_dicom_seg(path, prediction, self.predictor, image.case.image)
             rows = write_files(prediction, self.predictor, self.config, target, beside, name)
+            if self.config.zarr_labels:
+                write_zarr_labels(image.case.image, prediction, self.predictor.plan)
         if self.submission is not None:
             self.submission.write(image.case.image.name, prediction.classes)
         confidence = {
@@ -164,15 +178,25 @@ class PredictionWriter:
                 if self.config.probabilities:
                     probabilities = _beside(target, self.endings["probabilities"])
             runs, pixels = RowRuns(), [0]
+            with ExitStack() as stack:
+                add_labels = None
+                if target is not None and self.config.zarr_labels:
+                    check_streamed_objects(image.case.image, self.predictor)
+                    shape = prediction.source.shape[1:]
+                    add_labels = stack.enter_context(
+                        collecting_labels(image.case.image, self.predictor, shape, target.parent)
+                    )
 
-            def add_rows(classes: Any) -> None:
-                pixels[0] += classes.size
-                if self.submission is not None:
-                    runs.add(classes)
+                def add_rows(classes: np.ndarray, numbers: np.ndarray | None) -> None:
+                    pixels[0] += classes.size
+                    if self.submission is not None:
+                        runs.add(classes)
+                    if add_labels is not None:
+                        add_labels(classes, numbers)
 
-            write_streamed_files(
-                prediction, self.predictor, self.config, target, probabilities, add_rows
-            )
+                write_streamed_files(
+                    prediction, self.predictor, self.config, target, probabilities, add_rows
+                )
             if self.submission is not None:
                 self.submission.write_runs(image.case.image.name, runs.text)
             self._finish(image, [{}], target)
@@ -204,7 +228,7 @@ class PredictionWriter:
         self, image: Input, rows: Sequence[Mapping[str, Any]], target: Path | None = None
     ) -> None:
         if self.manifest is not None:
-            paths = [path for path in self._paths_of(image.below, target) if path.exists()]
+            paths = [path for path in self._paths_of(image, target) if path.exists()]
             self.manifest.finish(image.below, image.case, paths, rows)
 
     def _mask_path(self, below: Path) -> Path | None:
@@ -238,12 +262,13 @@ class PredictionWriter:
             )
         return target
 
-    def _paths_of(self, below: Path, target: Path | None = None) -> list[Path]:
+    def _paths_of(self, image: Input, target: Path | None = None) -> list[Path]:
         """Return all output files of one image, the mask last."""
-        target = target or self._mask_path(below)
+        target = target or self._mask_path(image.below)
         if target is None:
             return []
-        return [*(_beside(target, ending) for ending in self.endings.values()), target]
+        labels = zarr_label_paths(image.case.image) if self.config.zarr_labels else []
+        return [*(_beside(target, ending) for ending in self.endings.values()), *labels, target]
 
     def _refuse_links_to_elsewhere(self, inputs: Sequence[Input]) -> None:
         """Raise RunError if a folder below the output is a link that leads out of it."""
@@ -269,7 +294,7 @@ class PredictionWriter:
             if self.is_done(image):
                 continue
             path = image.case.image
-            for target in self._paths_of(image.below):
+            for target in self._paths_of(image):
                 if _without_suffix(target) in sources:
                     raise RunError(
                         f"{target} would replace an image, or get the same name beside it.",

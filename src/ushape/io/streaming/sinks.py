@@ -15,14 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, Full, Queue
 from typing import Any, BinaryIO
-from uuid import uuid4
 
 import numpy as np
 import tifffile
 
 from ushape import io
 from ushape.errors import require_package
-from ushape.io.files import replacing
+from ushape.io.files import replacing, temporary_name
 from ushape.io.tiff import photometric_of
 from ushape.types import MaskEncoding, TiffMetadata
 
@@ -104,7 +103,7 @@ def write_zarr(layout: RowLayout) -> Iterator[RowSink]:
     space = layout.shape[: len(layout.axes)]
     chunk = [1] * len((*lead, *space)[:-2]) + [min(ZARR_CHUNK, length) for length in space[-2:]]
     done = 0
-    with _replacing_folder(layout.path) as folder:
+    with replacing_folder(layout.path) as folder:
         group = library.open_group(store=str(folder), mode="w", zarr_format=2)
         group.attrs["multiscales"] = [_multiscale(layout)]
         stored = group.create_array(
@@ -237,15 +236,16 @@ def _multiscale(layout: RowLayout) -> dict[str, Any]:
 
 
 @contextmanager
-def _replacing_folder(path: Path) -> Iterator[Path]:
+def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield the name of a temporary folder that replaces `path` when the block ends.
 
     The name is unique, so that two processes do not mix their files. If the process is killed, the
-    hidden folder remains; between the two renames, the former `path` may remain hidden, too.
+    hidden folder remains until `remove_leftovers`; between the two renames, the former `path` may
+    remain hidden, too.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    mark = uuid4().hex[:8]
-    temporary, former = (path.with_name(f".{path.name}.{mark}.{end}") for end in ("part", "old"))
+    temporary = temporary_name(path)
+    former = temporary.with_suffix(".old")
     try:
         yield temporary
         if path.exists():

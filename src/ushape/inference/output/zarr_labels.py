@@ -1,0 +1,121 @@
+"""Add the predicted classes and objects to OME-Zarr images, as label images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from ushape.errors import DataError
+from ushape.inference.predictor import Predictor
+from ushape.instances.contours import class_styles, drawing_colors
+from ushape.instances.label import Objects, label_prediction
+from ushape.instances.stored import label_stored, number_stored
+from ushape.io.streaming.ome_labels import LabelStyle, label_folder, open_label_writer
+from ushape.planning.plan import Plan
+from ushape.transforms.morphology import temporary_map
+from ushape.types import Prediction
+
+CLASSES, OBJECTS = "ushape_classes", "ushape_objects"
+"""Names of the label images of class indices and of objects."""
+
+
+def zarr_label_paths(image: Path) -> list[Path]:
+    """Return the folders of the label images of an OME-Zarr image.
+
+    Raises:
+        DataError: if label images cannot be added to it.
+    """
+    return [label_folder(image, name) for name in (CLASSES, OBJECTS)]
+
+
+def write_zarr_labels(image: Path, prediction: Prediction, plan: Plan) -> None:
+    """Add the classes and the objects of a prediction to its image."""
+    with open_label_writer(image, CLASSES, "uint8", _class_style(plan)) as writer:
+        writer.write(prediction.classes)
+    how, space = plan.recipe.predict.objects, plan.preprocessing.space
+    spacing = prediction.source.spacing_mm if prediction.source else None
+    objects: Objects = label_prediction(prediction, space, how, spacing)
+    _write_objects(image, [objects.labels], objects.classes, plan)
+
+
+def check_streamed_objects(image: Path, predictor: Predictor) -> None:
+    """Check that the objects of an image larger than memory can be numbered band by band.
+
+    Raises:
+        DataError: if objects are split, or holes are filled, by the whole image.
+    """
+    how = predictor.plan.recipe.predict.objects
+    if predictor.separates:
+        return
+    if how.split != "none" or how.border_class is not None or how.largest_hole_px:
+        raise DataError(
+            f"{image}: too large for label images of objects that predict.objects splits or fills.",
+            code="image_too_large",
+            hint="Leave out --zarr-labels, or set predict.objects.split=none and "
+            "predict.objects.largest_hole_px=0.",
+        )
+
+
+@contextmanager
+def collecting_labels(
+    image: Path, predictor: Predictor, shape: tuple[int, ...], folder: Path | None
+) -> Iterator[Callable[[np.ndarray, np.ndarray | None], None]]:
+    """Collect classes and objects on the disk; add them to the image when the block ends.
+
+    Args:
+        shape: (*S) of the image.
+        folder: Folder with space for five bytes for each pixel.
+
+    Yields:
+        Function that receives the classes (n, ...), and the numbers of the objects (n, ...) if the
+        network separates them, of rows that follow each other.
+    """
+    plan, done = predictor.plan, 0
+    with ExitStack() as stack:
+        classes = stack.enter_context(temporary_map(shape, folder))
+        labels = stack.enter_context(temporary_map(shape, folder, np.int32))
+
+        def add(own: np.ndarray, numbers: np.ndarray | None) -> None:
+            nonlocal done
+            rows = slice(done, done + len(own))
+            classes[rows] = own
+            if numbers is not None:
+                labels[rows] = numbers
+            done += len(own)
+
+        with open_label_writer(image, CLASSES, "uint8", _class_style(plan)) as writer:
+
+            def write(own: np.ndarray, numbers: np.ndarray | None) -> None:
+                add(own, numbers)
+                writer.write(own)
+
+            yield write
+        how, smallest_px = plan.recipe.predict.objects, 0
+        if not predictor.separates:
+            label_stored(classes, labels, corners_connect=how.corners_connect)
+            smallest_px = how.smallest_px
+        bands, owners = number_stored(classes, labels, smallest_px)
+        _write_objects(image, bands, owners, plan)
+
+
+def _write_objects(
+    image: Path, bands: Iterable[np.ndarray], owners: np.ndarray, plan: Plan
+) -> None:
+    """Write numbers of objects (n, *S[1:]); their classes are stated if there are several."""
+    names, classes = plan.preprocessing.space.names, owners.tolist()
+    stated = dict(enumerate((names[own] for own in classes), start=1)) if len(names) > 2 else {}
+    style = LabelStyle(names=stated, colors={})
+    with open_label_writer(image, OBJECTS, "uint32", style) as writer:
+        for band in bands:
+            writer.write(band.astype(np.uint32))
+
+
+def _class_style(plan: Plan) -> LabelStyle:
+    space = plan.preprocessing.space
+    colors = drawing_colors(class_styles(space.names, space.values, plan.encoding))
+    names, shown = dict(enumerate(space.names)), dict(enumerate(colors))
+    del names[0], shown[0]  # Validators want the same values in both; viewers hide the background.
+    return LabelStyle(names=names, colors=shown)
