@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from commands import Outcome, run_command
+
+# Before PyTorch is imported: otherwise, trainings of the same seed could use different numbers of
+# threads, because the tests that run beside them use some of the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The same examples each time, however slow the machine: what fails here fails for everybody.
 settings.register_profile(

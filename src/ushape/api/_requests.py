@@ -20,6 +20,7 @@ BEFORE: Mapping[str, Any] = {
     "predict.mirror_axes": [-2, -1],
     "preprocessing.spacing_mm": None,
     "train.patience_on": "validation_dice",
+    "train.threads": "auto",
 }
 """Settings of earlier versions whose default has changed, or that were not stored yet."""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from ushape._version import __version__
+from ushape.config import resolved
 from ushape.console import Console
 from ushape.data.splits import Splits
 from ushape.errors import DataError, RunError
@@ -228,10 +229,13 @@ def _reproduce_lines(run: Run, plan: Plan) -> list[str]:
     encoder = (
         [] if plan.encoder is None else [f"Initial weights of the encoder: {plan.encoder.text}"]
     )
+    used = resolved(plan.recipe.train.threads)
+    threads = "" if used == plan.machine.cores else f", {pluralize(used, 'thread')}"
     return [
         *encoder,
         f"ushape {__version__}, torch {torch.__version__}, Python {platform.python_version()}",
-        f"{plan.machine.name}, {pluralize(plan.machine.cores, 'core')}, {plan.machine.device}",
+        f"{plan.machine.name}, {pluralize(plan.machine.cores, 'core')}, {plan.machine.device}"
+        f"{threads}",
         f"Seed {plan.recipe.seed}; weights of epoch {facts.get('epoch', '?')}",
         *commands,
         f"Data: {len(run.image_paths())} cases, checksum {run.data_checksum or 'not computed'} "

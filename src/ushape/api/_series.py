@@ -27,11 +27,10 @@ from ushape.errors import REPEAT, ConfigError, RunError, UshapeError, hint_after
 from ushape.io.files import read_json, remove_leftovers, write_json
 from ushape.io.lock import is_unused, locked
 from ushape.planning.hardware import inspect_machine
+from ushape.planning.processor import THREADS
 from ushape.planning.run import Run
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-
-THREADS = "OMP_NUM_THREADS"
 
 SHOWN_LINES = 12
 """Last lines of the log of a failed process that are shown."""
@@ -220,6 +219,10 @@ class Devices:
         """Whether the runs need processes of their own."""
         return len(self.names) > 1 or ":" in self.names[0]
 
+    def share(self, cores: int) -> int:
+        """Return how many threads each process uses, so that they use all cores together."""
+        return max(1, cores // len(self.names))
+
     def run(self, jobs: Sequence[Job], console: Console) -> None:
         """Run all jobs, each on the device that is free first.
 
@@ -278,8 +281,7 @@ class Devices:
     @contextmanager
     def _started(self, job: Job, device: str, log: int) -> Iterator[subprocess.Popen[bytes]]:
         kind, _, number = device.partition(":")
-        # Together, the processes use all cores.
-        threads = max(1, inspect_machine("cpu").cores // len(self.names))
+        threads = self.share(inspect_machine("cpu").cores)
         environment = {THREADS: str(threads), **os.environ}
         if number:
             environment[VISIBLE] = _visible(number)

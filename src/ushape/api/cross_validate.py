@@ -12,7 +12,7 @@ from ushape.api._requests import continue_recipe, describe_request
 from ushape.api._series import Devices, Job, Series, drop_unplanned, is_finished
 from ushape.api.plan import TrainOptions, optional_path, output_folder, scan
 from ushape.api.train import train
-from ushape.config import AUTO
+from ushape.config import AUTO, Auto
 from ushape.console import Clock, Console
 from ushape.errors import ConfigError, check_range
 from ushape.evaluation.baselines import BaselineName
@@ -22,8 +22,11 @@ from ushape.evaluation.object_pictures import ObjectSelection
 from ushape.evaluation.scores import CaseScore, by_case
 from ushape.evaluation.storage import Report, load_report, save_report
 from ushape.evaluation.summary import Summary, join_summaries, summarize
+from ushape.formatting import pluralize
 from ushape.io.files import real_path, write_bytes
 from ushape.planning.fingerprint import take_fingerprint
+from ushape.planning.hardware import inspect_machine
+from ushape.planning.processor import threads_beside, with_load
 from ushape.planning.recipe import Recipe
 from ushape.planning.rules.objects import settle_objects
 from ushape.planning.run import Run
@@ -113,18 +116,20 @@ class _FoldTraining:
         """Store the request, or compare it with the stored one.
 
         Returns:
-            The settings with one decision for all folds on what an object is.
+            The settings with one decision for all folds on what an object is, and on the number of
+            threads.
         """
         request = describe_request(self.data, self.masks, self.recipe, folds=self.folds)
         stored = series.find(request)
         if stored is None:
             clock = Clock()
-            objects = self._settle_objects(console)
-            stored = series.begin(request, objects=objects, minutes_used=clock.elapsed_s / 60)
+            objects, threads = self._settle_objects(console), self._settle_threads(console)
+            used = clock.elapsed_s / 60
+            stored = series.begin(request, objects=objects, threads=threads, minutes_used=used)
         recipe = continue_recipe(stored["recipe"], self.recipe, console)
         # Older series leave the decision to each fold.
         labels = replace(recipe.labels, objects=stored.get("objects", recipe.labels.objects))
-        train = recipe.train
+        train = replace(recipe.train, threads=stored.get("threads", self._share_of_cores))
         if train.minutes is not None:
             used = stored.get("minutes_used", 0.0)
             left = max(train.minutes - used, 0.1 * train.minutes)
@@ -147,6 +152,30 @@ class _FoldTraining:
         chosen = settle_objects(self.recipe, data)
         console.say(f"Objects of all folds: labels.objects={chosen}, decided from all cases.")
         return chosen
+
+    @property
+    def _share_of_cores(self) -> int:
+        """Number of threads of a fold if all folds that run together use all cores."""
+        return self.devices.share(inspect_machine("cpu").cores)
+
+    def _settle_threads(self, console: Console) -> int | Auto:
+        """Decide how many threads each fold uses, unless the number follows the load."""
+        train, kinds = self.recipe.train, {name.partition(":")[0] for name in self.devices.names}
+        if train.threads != AUTO or train.minutes is not None or not kinds <= {"auto", "cpu"}:
+            return train.threads
+        machine = inspect_machine(min(kinds))
+        if machine.device != "cpu":
+            return train.threads
+        free = with_load(machine, train).free_cores
+        threads = self._share_of_cores
+        if free is not None:
+            threads = threads_beside(free / len(self.devices.names), threads)
+        if threads < self._share_of_cores:
+            console.say(
+                f"Each fold uses {pluralize(threads, 'thread')} (train.threads), because other "
+                f"programs leave only {free:.1f} of the {machine.cores} cores free."
+            )
+        return threads
 
     def runs_of(self, series: Series) -> list[Run]:
         """Return the runs of all folds, if the data are still those of the first one."""

@@ -22,6 +22,7 @@ from ushape.evaluation.learning_curve import LearningCurve, make_curve
 from ushape.evaluation.scores import read_scores
 from ushape.formatting import pluralize
 from ushape.io.files import real_path, write_json
+from ushape.planning.hardware import inspect_machine
 from ushape.planning.planner import Planned
 from ushape.planning.processor import threads_restored
 from ushape.planning.recipe import Recipe
@@ -54,8 +55,10 @@ class Design:
     objects: Literal["auto", "connected", "distance"] = "auto"
     """What an object is at each point: as with all groups. auto: each decides, in older curves."""
 
+    threads: int | None = None
+    """Number of threads of each point; None: all cores in older curves."""
 
-@threads_restored()
+
 def learning_curve(
     data: Path | str,
     *,
@@ -154,9 +157,10 @@ class _PointTraining:
         request = describe_request(self.data, self.masks, recipe, points=self.points)
         stored = series.find(request)
         if stored is None:
-            found, planned = plan_data(
-                self.data, self.masks, self.options, self.device, clock, console
-            )
+            with threads_restored():
+                found, planned = plan_data(
+                    self.data, self.masks, self.options, self.device, clock, console
+                )
             made = _make_design(found, planned, self.points, recipe, clock)
             stored = series.begin(request, design=config.to_dict(made))
         options = replace(self.options, recipe=continue_recipe(stored["recipe"], recipe, console))
@@ -229,6 +233,7 @@ def _make_design(
         minutes=minutes,
         steps_per_epoch=None if minutes else resolved(plan.recipe.train.steps_per_epoch),
         objects=plan.recipe.labels.objects,
+        threads=resolved(plan.recipe.train.threads),
     )
 
 
@@ -276,6 +281,7 @@ def _recipe_of_points(recipe: Recipe, design: Design) -> Recipe:
     else:
         assert design.steps_per_epoch is not None, "either minutes or epochs are given"
         train = replace(train, steps_per_epoch=design.steps_per_epoch)
+    train = replace(train, threads=design.threads or inspect_machine("cpu").cores)
     objects = recipe.labels.objects if design.objects == AUTO else design.objects
     return replace(recipe, train=train, labels=replace(recipe.labels, objects=objects))
 

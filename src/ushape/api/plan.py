@@ -18,7 +18,7 @@ from ushape.planning.data_settings import apply_data_settings
 from ushape.planning.hardware import inspect_machine, keep_memory
 from ushape.planning.plan import Plan, load_plan
 from ushape.planning.planner import Planned, adopt_plan, make_plan
-from ushape.planning.processor import leave_cores_to_others, threads_restored
+from ushape.planning.processor import threads_restored, use_threads, with_load
 from ushape.planning.recipe import Recipe, with_some_rate
 from ushape.planning.recipes import load_recipe
 from ushape.planning.start import adopt_network
@@ -189,9 +189,8 @@ def plan_data(
     found.raise_if_unusable()
     for line in [*describe_dataset(found), *check_before_training(found)]:
         console.say(line)
-    busy = ""
-    if options.recipe.train.minutes is not None and machine.device == "cpu":
-        busy = leave_cores_to_others(machine.cores)
+    machine = with_load(machine, options.recipe.train)
+    threads = use_threads(options.recipe.train, machine)
     if options.plan is not None:
         planned = adopt_plan(found, options.plan, options.splits)
     else:
@@ -203,7 +202,7 @@ def plan_data(
                 elapsed_s=lambda: clock.elapsed_s,
                 given_splits=options.splits,
             )
-    for line in filter(None, (busy, planned.splits.text)):
+    for line in filter(None, (threads, planned.splits.text)):
         console.say(line)
     return found, planned
 

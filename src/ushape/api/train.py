@@ -28,7 +28,7 @@ from ushape.planning.custom_code import allow_code
 from ushape.planning.hardware import inspect_machine, keep_memory
 from ushape.planning.plan import Plan
 from ushape.planning.planner import Planned
-from ushape.planning.processor import threads_restored
+from ushape.planning.processor import threads_restored, use_threads, with_load
 from ushape.planning.recipe import Recipe
 from ushape.planning.run import Run
 from ushape.training.trainer import FitResult, fit, train_within_memory
@@ -185,8 +185,11 @@ def resume(run: Path | str, *, recipe: str | None = None, quiet: bool = False) -
     opened.require_code(plan, training=True)
     if plan.recipe.train.keep_memory:
         keep_memory()
-    inspect_machine(plan.machine.device)  # Raises if the device is not available.
+    machine = inspect_machine(plan.machine.device)  # Raises if the device is not available.
     with locked(opened.folder):
+        train = plan.recipe.train
+        if note := use_threads(train, with_load(machine, train)):
+            console.say(note)
         splits, facts = opened.load_splits(), opened.load_cases()
         opened.refuse_changed_data()
         return _fit_and_score(opened, plan, splits, facts, clock, console, resume=True)

@@ -36,6 +36,9 @@ class Machine:
     has_bf16: bool
     """Whether the device computes bf16 in hardware."""
 
+    free_cores: float | None = None
+    """Number of CPU cores that other programs left free; None: it was not measured."""
+
 
 def inspect_machine(device: str = "auto") -> Machine:
     """Return the properties of this machine.
@@ -89,11 +92,15 @@ def keep_memory() -> bool:
         return False
 
 
+def allowed_cores() -> list[int]:
+    """Return the numbers of the CPU cores on which this process may run."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return sorted(affinity(0)) if affinity else list(range(os.cpu_count() or 1))
+
+
 def _cores() -> int:
     """Count the cores that affinity and PyTorch allow, which respects OMP_NUM_THREADS."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    allowed = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, min(allowed, torch.get_num_threads()))
+    return max(1, min(len(allowed_cores()), torch.get_num_threads()))
 
 
 def _main_memory_bytes() -> int:

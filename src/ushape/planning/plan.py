@@ -206,6 +206,9 @@ def _complete_older(values: dict[str, Any]) -> None:
     train = recipe.get("train") if isinstance(recipe, dict) else None
     if isinstance(train, dict):
         train.setdefault("initial_weights", "random")
+        machine = values.get("machine")
+        cores = machine.get("cores") if isinstance(machine, dict) else None
+        train.setdefault("threads", cores if isinstance(cores, int) else 1)
 
 
 def _invalid(source: str, problem: str) -> RunError:

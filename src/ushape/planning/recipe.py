@@ -28,6 +28,8 @@ MAX_SEED = 2**32
 
 
 MAX_WORKERS = 128
+
+MAX_THREADS = 1024
 """Largest number of processes that load patches; each needs memory of its own."""
 
 MAX_OF_TRAINING = {
@@ -145,6 +147,12 @@ class TrainConfig:
     workers: int | Auto = AUTO
     """Number of processes that sample and augment patches; 0: the training process does it."""
 
+    threads: int | Auto = AUTO
+    """Number of CPU threads; another number changes the last digits of the weights. With a time
+    limit it is the largest number, and fewer are used while other programs use the cores. auto:
+    OMP_NUM_THREADS if it is set, otherwise the number of cores that other programs leave free when
+    the training is planned."""
+
     def __post_init__(self) -> None:
         for name, most in MAX_OF_TRAINING.items():
             value = getattr(self, name)
@@ -157,6 +165,9 @@ class TrainConfig:
         if self.workers != AUTO:
             hint = "Use 0 to load patches in the training process."
             check_range("train.workers", self.workers, 0, MAX_WORKERS, hint=hint)
+        if self.threads != AUTO:
+            hint = "Leave it out to use the cores that are free."
+            check_range("train.threads", self.threads, 1, MAX_THREADS, hint=hint)
         for name in ("weight_decay", "gradient_clip"):
             check_range(f"train.{name}", getattr(self, name), 0, 1e12)
         if self.warmup_steps is not None:
@@ -329,7 +340,7 @@ _RARE_KEYS_OF_SECTION = {
     "activation dropout_place down up block deep_supervision",
     "loss": "smooth focal_gamma tversky_alpha tversky_beta",
     "train": "steps_per_epoch momentum beta2 warmup_fraction warmup_steps patience_on keep_epochs "
-    "validation_cases channels_last keep_memory workers",
+    "validation_cases channels_last keep_memory workers threads",
     "predict": "mirror_axes tune_for",
 }
 RARE_KEYS = {"code", "settings_file"} | {

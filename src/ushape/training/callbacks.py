@@ -123,11 +123,11 @@ class ThreadsBeside(Callback):
     weights, which are reproducible if the number of epochs is given.
     """
 
-    def __init__(self, cores: int, meter: LoadMeter | None = None):
-        self.cores, self.meter = cores, meter or LoadMeter()
+    def __init__(self, most: int, meter: LoadMeter | None = None):
+        self.most, self.meter = most, meter or LoadMeter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        torch.set_num_threads(threads_beside(self.meter.cores_of_others(), self.cores))
+        torch.set_num_threads(threads_beside(self.meter.free_cores(), self.most))
 
 
 class TrainingBar(RichProgressBar):

@@ -31,6 +31,7 @@ from ushape.errors import PlanError, RunError
 from ushape.formatting import reason
 from ushape.io.files import real_path
 from ushape.planning.plan import Plan
+from ushape.planning.processor import follows_load
 from ushape.planning.run import Run
 from ushape.training.callbacks import (
     EpochLog,
@@ -146,8 +147,8 @@ def _pacing(plan: Plan, pacer: Pacer, budget_s: float | None, show_bar: bool) ->
     yield pacer
     if show_bar:
         yield TrainingBar(pacer)
-    if budget_s is not None and plan.machine.device == "cpu":
-        yield ThreadsBeside(plan.machine.cores)
+    if budget_s is not None and follows_load(plan.recipe.train, plan.machine):
+        yield ThreadsBeside(resolved(plan.recipe.train.threads))
 
 
 @contextmanager

@@ -1,4 +1,6 @@
 import json
+import sys
+from dataclasses import replace
 
 import pytest
 
@@ -8,8 +10,13 @@ from ushape.config import parse
 from ushape.console import Console
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
 from ushape.errors import ConfigError
+from ushape.labels import LabelConfig
+from ushape.planning import processor
+from ushape.planning.hardware import inspect_machine
 from ushape.planning.recipe import CodeReference, Recipe, TrainConfig
 from ushape.planning.run import Run
+
+cross_validation = sys.modules[_FoldTraining.__module__]  # The package hides it by a function.
 
 
 def training_of(tmp_path, devices="cpu", folds=3, **values):
@@ -66,3 +73,23 @@ def test_folds_have_one_decision_on_objects_which_is_stored(tmp_path, capsys):
     series.path.write_text(json.dumps(stored))
     again = training.begin(series, Console(quiet=True)).recipe
     assert (again.labels.objects, again.train.minutes) == ("auto", 30)
+
+
+@pytest.mark.parametrize(("devices", "threads"), [("cpu", 2), ("cpu,cpu", 1)])
+def test_folds_have_one_number_of_threads_which_is_stored(tmp_path, monkeypatch, devices, threads):
+    free = iter([2.4])  # The load is measured once.
+    machine = inspect_machine("cpu")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(cross_validation, "inspect_machine", lambda _: replace(machine, cores=6))
+    monkeypatch.setattr(processor, "measure_free_cores", lambda: next(free))
+    series = Series(tmp_path / "run" / "folds.json", "cross-validation")
+    recipe = Recipe(train=TrainConfig(epochs=2), labels=LabelConfig(objects="connected"))
+    training = _FoldTraining(tmp_path, None, recipe, Devices.parse(devices), 2)
+    for _ in range(2):  # The second call continues.
+        begun = training.begin(series, Console(quiet=True))
+        assert begun.recipe_of(1).train.threads == begun.recipe_of(2).train.threads == threads
+    stored = json.loads(series.path.read_text())
+    del stored["threads"]  # As older versions wrote it, whose folds used all cores.
+    series.path.write_text(json.dumps(stored))
+    again = training.begin(series, Console(quiet=True))
+    assert again.recipe.train.threads == 6 // len(training.devices.names)

@@ -86,3 +86,15 @@ def test_plan_refuses_impossible_values(stored, key, value):
 
 def test_plan_accepts_what_a_run_stores(stored):
     assert Plan.from_dict(stored, source="plan.json").to_dict() == stored
+
+
+def test_plan_of_an_earlier_version_uses_all_cores_of_its_machine(stored):
+    values = copy.deepcopy(stored)
+    del values["recipe"]["train"]["threads"], values["machine"]["free_cores"]
+    values["machine"]["cores"] = 3
+    assert Plan.from_dict(values, source="plan.json").recipe.train.threads == 3
+    values = copy.deepcopy(stored)
+    del values["recipe"]["train"]["threads"]
+    values["machine"] = None
+    with pytest.raises(ConfigError):
+        Plan.from_dict(values, source="plan.json")

@@ -11,7 +11,6 @@ import torch
 import ushape
 from fakes import FakeClock, FakeTrainer
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
-from ushape.planning.processor import threads_beside
 from ushape.planning.run import Run
 from ushape.training.callbacks import EpochLog, KeepBest, ThreadsBeside, draw_small
 from ushape.training.module import SegmentationModule
@@ -149,13 +148,13 @@ def test_epoch_log_continues_from_its_state_and_writes_in_the_first_process_only
 
 def test_threads_follow_the_load_of_the_processor():
     before = torch.get_num_threads()
-    loads = iter([3.0, 0.0])
-    callback = ThreadsBeside(4, SimpleNamespace(cores_of_others=lambda: next(loads)))
+    free = iter([1.0, 4.0])
+    callback = ThreadsBeside(4, SimpleNamespace(free_cores=lambda: next(free)))
     callback.on_train_epoch_end(None, None)
     try:
-        assert torch.get_num_threads() == threads_beside(3.0, 4)
+        assert torch.get_num_threads() == 1
         callback.on_train_epoch_end(None, None)
-        assert torch.get_num_threads() == threads_beside(0.0, 4)
+        assert torch.get_num_threads() == 4
     finally:
         torch.set_num_threads(before)
 

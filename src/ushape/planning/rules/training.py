@@ -11,6 +11,7 @@ from ushape.config import AUTO, Auto, is_custom, resolved
 from ushape.errors import PlanError
 from ushape.formatting import memory_text, pluralize, size_text
 from ushape.models import memory_estimate
+from ushape.planning.processor import choose_threads, describe_sharing
 from ushape.planning.recipe import Recipe, Tta
 from ushape.planning.rules.result import RuleResult, Situation, TimeBudget, change
 from ushape.planning.timing import (
@@ -181,12 +182,15 @@ def choose_hardware(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleR
     recipe = with_format(recipe, chosen)
     spare = machine.cores - 1 if machine.device != "cpu" else machine.cores // 4
     workers = min(spare, 8) if recipe.train.workers == AUTO else recipe.train.workers
-    recipe = change(recipe, "train", workers=workers)
+    shared = describe_sharing(recipe.train, machine)
+    threads = choose_threads(recipe.train, machine)
+    recipe = change(recipe, "train", workers=workers, threads=threads)
     cores = pluralize(machine.cores, "core")
     measured = "; ".join(f"{one}: {1000 * time:.0f} ms per step" for one, time in times.items())
     return recipe, RuleResult(
         text=f"Machine: {machine.name}, {cores}; {chosen}, "
-        f"data loaded by {pluralize(workers, 'process') if workers else 'the training process'}.",
+        f"data loaded by {pluralize(workers, 'process') if workers else 'the training process'}."
+        f"{shared}",
         fact=f"bf16 {'is' if machine.has_bf16 else 'is not'} supported by the hardware; {cores}"
         f"{f'; {measured}' if measured else ''}",
         alternative="train.precision=fp32",
