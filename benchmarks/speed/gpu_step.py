@@ -31,7 +31,7 @@ SHAPES = {
 
 def by_image(norm: InstanceNorm, x: Tensor) -> Tensor:
     """Compute the norm of each image separately, as on a CPU."""
-    return torch.cat([norm._norm_image(image) for image in x.split(1)])
+    return torch.cat([norm._norm_channels(image) for image in x.split(1)])
 
 
 def by_torch(norm: InstanceNorm, x: Tensor) -> Tensor:

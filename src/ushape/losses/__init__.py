@@ -121,9 +121,10 @@ class WeightedSum(nn.Module):
         self.losses = nn.ModuleList(loss for _, loss in terms)
 
     def forward(self, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+        full = logits.float() if logits.element_size() < 4 else logits  # Once for all losses.
         parts = zip(self.factors, self.losses, strict=True)
         return sum(
-            (factor * loss(logits, target, weight) for factor, loss in parts), logits.new_zeros(())
+            (factor * loss(full, target, weight) for factor, loss in parts), full.new_zeros(())
         )
 
 

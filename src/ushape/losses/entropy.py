@@ -38,7 +38,7 @@ class CrossEntropyLoss(nn.Module):
         """(B, K, *S) twice -> (B, 1, *S)."""
         if not self.space.is_exclusive:
             loss = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
-            return loss.mean(dim=1, keepdim=True)
+            return loss if loss.shape[1] == 1 else loss.mean(dim=1, keepdim=True)
         return -(target * logits.log_softmax(dim=1)).sum(dim=1, keepdim=True)
 
 

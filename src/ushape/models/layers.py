@@ -12,9 +12,33 @@ from torch.nn import functional
 
 Layer = Callable[..., nn.Module]
 
+
+class MaxPool3d(nn.MaxPool3d):
+    """Maximum over blocks of 1 or 2 voxels along each axis, fast in a prediction on a CPU.
+
+    PyTorch 2.13 visits the voxels of a volume one by one on a CPU. The maximum of pairs along one
+    axis after the other takes a fifth of the time (benchmarks/README.md, A step in 3D), but its
+    gradients would take longer than those of PyTorch.
+
+    Shapes:
+        x: (B, C, *S) -> (B, C, *S / kernel_size); every size is a multiple of the kernel's.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        needs_gradient = torch.is_grad_enabled() and x.requires_grad
+        is_traced = torch.jit.is_tracing() or torch.compiler.is_compiling()
+        if x.device.type != "cpu" or needs_gradient or is_traced:
+            return super().forward(x)
+        assert isinstance(self.kernel_size, tuple)
+        for axis, factor in enumerate(self.kernel_size, start=2):
+            if factor == 2:
+                x = torch.maximum(*x.unflatten(axis, (-1, 2)).unbind(axis + 1))
+        return x
+
+
 CONVOLUTION: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED: dict[int, type[nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-MAX_POOL: dict[int, Layer] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
+MAX_POOL: dict[int, Layer] = {2: nn.MaxPool2d, 3: MaxPool3d}
 AVERAGE_POOL: dict[int, Layer] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 DROPOUT: dict[int, Layer] = {2: nn.Dropout2d, 3: nn.Dropout3d}
 BATCH_NORM: dict[int, Layer] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -32,9 +56,9 @@ class InstanceNorm(nn.Module):
     """Instance norm, computed as the batch norm of each image separately.
 
     PyTorch's instance norm, and batch norm over a (1, B * C, *S) view, lose the channels-last
-    layout, which slows down the convolutions that follow on a CPU. On a GPU the fewer kernels of
-    PyTorch's instance norm are worth more (benchmarks/README.md, Norm on a GPU). A single pixel
-    becomes the offset.
+    layout, which slows down the convolutions that follow on a CPU; with channels first, the view is
+    used because it saves copies. On a GPU the fewer kernels of PyTorch's instance norm are worth
+    more (benchmarks/README.md, Norm on a GPU). A single pixel becomes the offset.
 
     Shapes:
         x: (B, C, *S) -> (B, C, *S), in the memory format of x.
@@ -64,14 +88,20 @@ class InstanceNorm(nn.Module):
                 eps=self.eps,
                 cudnn_enabled=torch.backends.cudnn.enabled,
             )
-        images = [self._norm_image(image) for image in x.split(1)]
+        if x.is_contiguous() and len(x) > 1:
+            # A view would have to be copied before the activation changes it in place.
+            flat = self._norm_channels(x.reshape(1, -1, *x.shape[2:]), len(x))
+            result: Tensor = torch.ops.aten._unsafe_view(flat, x.shape)
+            return result
+        images = [self._norm_channels(image) for image in x.split(1)]
         return torch.cat(images) if len(images) > 1 else images[0]  # Saves a copy.
 
-    def _norm_image(self, image: Tensor) -> Tensor:
+    def _norm_channels(self, image: Tensor, images: int = 1) -> Tensor:
+        """Norm the channels of one image, or of several that are joined, (1, images * C, *S)."""
         return torch.batch_norm(
             image,
-            self.weight,
-            self.bias,
+            self.weight.repeat(images),
+            self.bias.repeat(images),
             running_mean=None,
             running_var=None,
             training=True,

@@ -5,7 +5,7 @@ import torch
 
 from ushape.models import build_model
 from ushape.models.config import NetworkConfig
-from ushape.models.layers import InstanceNorm, depth_to_space, space_to_depth
+from ushape.models.layers import InstanceNorm, MaxPool3d, depth_to_space, space_to_depth
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -28,6 +28,35 @@ def test_instance_norm_equals_torch(shape):
     x = torch.randn(shape) * 3 + 2
     theirs = {4: torch.nn.InstanceNorm2d, 5: torch.nn.InstanceNorm3d}[x.ndim](shape[1])
     torch.testing.assert_close(InstanceNorm(shape[1])(x), theirs(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_instance_norm_of_a_batch_equals_that_of_each_volume(dtype):
+    # The batch is one view of all channels; the activation after it works in place.
+    torch.manual_seed(0)
+    x, towards = torch.randn(2, 3, 4, 5, 6, 4).to(dtype)
+    norm = InstanceNorm(4)
+    torch.nn.init.uniform_(norm.weight, 0.5, 1.5)
+    found = []
+    for parts in ((x,), x.split(1)):
+        leaves = [part.clone().requires_grad_() for part in parts]
+        norm.zero_grad()
+        result = torch.cat([torch.relu_(norm(leaf)) for leaf in leaves])
+        (result * towards).sum().backward()
+        found.append((result, torch.cat([leaf.grad for leaf in leaves]), norm.weight.grad))
+    torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("factors", [(2, 2, 2), (1, 2, 2), (2, 1, 1), (1, 1, 1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_max_pool_of_volumes_equals_torch(factors, dtype):
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 4, 6, 8, dtype=dtype).relu().requires_grad_()
+    x.data[0, 0, 0, 0, 0] = math.nan
+    ours, theirs = MaxPool3d(factors), torch.nn.MaxPool3d(factors)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=0, equal_nan=True)
+    assert ours(x).requires_grad
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
