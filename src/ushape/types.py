@@ -58,7 +58,7 @@ class CocoMask:
         return f"{self.path}, image {self.image_id}"
 
 
-ShapesFormat = Literal["labelme", "yolo", "cvat", "run_lengths"]
+ShapesFormat = Literal["labelme", "yolo", "cvat", "run_lengths", "imagej", "geojson"]
 """Format of a file of shapes; `io.annotations.shape_files.SHAPE_READERS` has its reader."""
 
 

@@ -23,6 +23,7 @@ from ushape.data.layouts.labelme import find_labelme, find_labelme_export
 from ushape.data.layouts.mask_files import find_mask_files
 from ushape.data.layouts.nnunet import find_nnunet
 from ushape.data.layouts.one_tree import find_one_tree
+from ushape.data.layouts.outlines import find_geojson, find_imagej
 from ushape.data.layouts.run_lengths import find_run_lengths
 from ushape.data.layouts.table import find_table
 from ushape.data.layouts.trimaps import find_trimaps
@@ -49,6 +50,8 @@ LAYOUTS: dict[str, Callable[[Path], LayoutMatch | None]] = {
     "cvat": find_cvat,
     "labelme_export": find_labelme_export,
     "labelme": find_labelme,
+    "imagej": find_imagej,
+    "geojson": find_geojson,
     "run_lengths": find_run_lengths,
     "masks_inside": find_masks_inside,
     "nested": find_nested,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ushape.io.annotations.geojson import is_geojson
+from ushape.io.annotations.imagej import is_roi_file
 from ushape.io.files import read_head
 
 FILES_LOOKED_AT = 2000
@@ -50,18 +51,6 @@ def _has_words(suffix: str, *words: str) -> Callable[[Path], bool]:
     return matches
 
 
-def _is_roi_set(path: Path) -> bool:
-    if path.suffix.lower() == ".roi":
-        return True
-    if path.suffix.lower() != ".zip":
-        return False
-    try:
-        with zipfile.ZipFile(path) as file:
-            return any(name.lower().endswith(".roi") for name in file.namelist()[:10])
-    except (OSError, zipfile.BadZipFile):
-        return False
-
-
 FOREIGN = (
     ForeignFormat(
         "Cellpose with Python objects",
@@ -71,15 +60,14 @@ FOREIGN = (
     ),
     ForeignFormat(
         "ImageJ with regions of interest",
-        _is_roi_set,
-        "Convert the regions to masks in ImageJ (Edit > Selection > Create Mask), and save each as "
-        "x_mask.tif.",
+        is_roi_file,
+        "Give the file of the image x.tif the name x.zip or x_rois.zip. ImageJ's ROI Manager saves "
+        "several regions as one zip (More > Save).",
     ),
     ForeignFormat(
         "QuPath (GeoJSON)",
-        _has_words("json", '"Feature'),
-        "Export labeled images from QuPath (the script in its documentation under Exporting "
-        "annotations: LabeledImageServer), named x-labelled.png.",
+        is_geojson,
+        "Give the file of the image x.tif the name x.geojson.",
     ),
     ForeignFormat(
         "Label Studio",

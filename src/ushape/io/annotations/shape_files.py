@@ -7,6 +7,8 @@ from pathlib import Path
 
 from ushape.errors import DataError
 from ushape.io.annotations.cvat import read_cvat
+from ushape.io.annotations.geojson import read_geojson
+from ushape.io.annotations.imagej import read_rois
 from ushape.io.annotations.labelme import read_labelme
 from ushape.io.annotations.run_tables import read_run_table
 from ushape.io.annotations.shapes import IGNORE_LABEL, ImageShapes
@@ -18,6 +20,8 @@ SHAPE_READERS: dict[ShapesFormat, Callable[[Path], ImageShapes | Mapping[str, Im
     "yolo": read_yolo,
     "cvat": read_cvat,
     "run_lengths": read_run_table,
+    "imagej": read_rois,
+    "geojson": read_geojson,
 }
 """Reader of each format: of the shapes of one image, or of those of all images by name."""
 

@@ -69,6 +69,33 @@ class Outline:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rings:
+    """A polygon with holes: pixels within an odd number of closed polygons."""
+
+    outlines: tuple[Outline, ...]
+    """At least one outline."""
+
+    def fill(self, size: tuple[int, int]) -> tuple[Patch, list[str]]:
+        """Return the pixels inside, and remarks about them.
+
+        Raises:
+            ValueError: if `Outline.fill` raises it.
+        """
+        filled = [one.fill(size) for one in self.outlines]
+        patches = [patch for patch, _ in filled if patch[2].size]
+        if not patches:
+            return filled[0][0], filled[0][1]
+        top, left = min(patch[0] for patch in patches), min(patch[1] for patch in patches)
+        high = max(patch[0] + patch[2].shape[0] for patch in patches) - top
+        wide = max(patch[1] + patch[2].shape[1] for patch in patches) - left
+        inside = np.zeros((high, wide), dtype=bool)
+        for row, column, own in patches:
+            rows = slice(row - top, row - top + own.shape[0])
+            inside[rows, column - left : column - left + own.shape[1]] ^= own
+        return (top, left, inside), [remark for _, own in filled for remark in own]
+
+
+@dataclass(frozen=True, kw_only=True)
 class PixelPatch:
     """A small mask and its position."""
 
@@ -132,7 +159,7 @@ class Shape:
     place: str
     """Position in the file, for messages: "shape 3" or "line 7"."""
 
-    area: Outline | PixelPatch | Runs | None
+    area: Outline | Rings | PixelPatch | Runs | None
     """None for a point, a line or a bounding box, which do not determine the pixels."""
 
     group: str | None = None

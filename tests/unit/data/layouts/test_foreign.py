@@ -12,8 +12,8 @@ from ushape.errors import DataError
 
 FILES = {
     "Cellpose with Python objects": ("a_seg.npy", {"masks": [1]}),
-    "ImageJ with regions of interest": ("a.roi", "Iout"),
-    "QuPath (GeoJSON)": ("a.geojson", '{"type": "FeatureCollection", "features": []}'),
+    "ImageJ with regions of interest": ("b.roi", "Iout"),
+    "QuPath (GeoJSON)": ("b.geojson", '{"type": "FeatureCollection", "features": []}'),
     "Label Studio": ("a.json", '[{"annotations": [{"result": []}], "data": {}}]'),
     "Supervisely": ("a.json", '{"objects": [{"classTitle": "cell"}]}'),
     "VGG Image Annotator": ("a.json", '{"a": {"regions": [{"shape_attributes": {}}]}}'),
@@ -43,7 +43,7 @@ def test_refusal_names_the_format_and_how_to_convert_it(tmp_path, one):
 
 def test_set_of_regions_in_a_zip_is_recognized(tmp_path):
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "a.png")
-    with zipfile.ZipFile(tmp_path / "RoiSet.zip", "w") as file:
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as file:
         file.writestr("0001.roi", b"Iout")
     with pytest.raises(DataError) as caught:
         discover(tmp_path)

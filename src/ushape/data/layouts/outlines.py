@@ -1,0 +1,84 @@
+"""Files with the outlines of one image each: regions of ImageJ, and GeoJSON of QuPath."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from ushape.data.layouts.base import LayoutMatch
+from ushape.data.layouts.names import images_below
+from ushape.data.layouts.shapes import ImageIndex, match_shapes
+from ushape.errors import DataError
+from ushape.io.annotations.geojson import is_geojson
+from ushape.io.annotations.imagej import is_roi_file
+from ushape.types import ShapesFormat, ShapesMask
+
+WORDS = re.compile(
+    r"^(roi[-_ ]?sets?|rois?)[-_. ]+|[-_. ]*roi[-_ ]?sets?$|[-_. ]+rois$|^rois?$", re.IGNORECASE
+)
+"""Beginning or end of the name of a file of regions that its image does not have."""
+
+
+def find_imagej(folder: Path) -> LayoutMatch | None:
+    """Find x.zip, x_rois.zip, RoiSet_x.zip or x.roi with regions of ImageJ for each image x.
+
+    RoiSet.zip belongs to the only image in its folder.
+
+    Raises:
+        DataError: if two files belong to one image, or if all images are left out.
+    """
+    return _find(folder, "imagej", "regions of ImageJ", ("*.zip", "*.roi"), is_roi_file)
+
+
+def find_geojson(folder: Path) -> LayoutMatch | None:
+    """Find x.geojson or x.json of QuPath for each image x.
+
+    Raises:
+        DataError: if two files belong to one image, or if all images are left out.
+    """
+    return _find(folder, "geojson", "GeoJSON files", ("*.geojson", "*.json"), is_geojson)
+
+
+def _find(
+    folder: Path,
+    kind: ShapesFormat,
+    layout: str,
+    patterns: tuple[str, ...],
+    matches: Callable[[Path], bool],
+) -> LayoutMatch | None:
+    found = sorted({path for pattern in patterns for path in folder.rglob(pattern)})
+    files = [path for path in found if not path.name.startswith(".") and matches(path)]
+    if not files:
+        return None
+    index, masks = ImageIndex(folder), dict[Path, ShapesMask]()
+    missing: list[str] = []
+    for path in files:
+        image = _image_of(path, index)
+        if image is None:
+            missing.append(str(path))
+        elif image in masks:
+            raise DataError(
+                f"Two files of shapes belong to {image}: {masks[image].path} and {path}.",
+                code="ambiguous_mask",
+                hint="Remove one of them. Several regions of ImageJ are saved as one zip.",
+            )
+        else:
+            masks[image] = ShapesMask(path, kind, image)
+    if not masks:
+        return None
+    return match_shapes(
+        folder, layout, masks, source=folder, missing=missing, images=images_below(folder)
+    )
+
+
+def _image_of(path: Path, index: ImageIndex) -> Path | None:
+    """Return the image of a file of shapes, by its name."""
+    stem = path.name[: -len(path.suffix)]
+    short = WORDS.sub("", stem)
+    for name in dict.fromkeys((stem, short)):
+        image = index.find(name, near=[path.parent]) if name else None
+        if image is not None:
+            return image
+    beside = [one for one in images_below(path.parent) if one.parent == path.parent]
+    return beside[0] if not short and len(beside) == 1 else None
