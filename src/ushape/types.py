@@ -336,7 +336,11 @@ class Geometry:
     """S of that part after padding with zeros."""
 
     working_shape: tuple[int, ...]
-    """S of the network's input: the padded shape, or smaller if the plan downsamples."""
+    """S of the network's input: the padded shape, or another one if the plan resamples."""
+
+    coarse_axes: tuple[int, ...] | None = None
+    """Axes of thick slices, which are resampled separately, if the image is brought to a common
+    spacing; None if it keeps its own."""
 
     @property
     def is_identity(self) -> bool:

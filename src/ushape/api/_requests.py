@@ -18,7 +18,9 @@ BEFORE: Mapping[str, Any] = {
     "network.kernels": "equal",
     "network.strides": "equal",
     "predict.mirror_axes": [-2, -1],
+    "preprocessing.distances": "pixels",
     "preprocessing.spacing_mm": None,
+    "preprocessing.target_spacing_mm": None,
     "train.patience_on": "validation_dice",
     "train.threads": "auto",
 }

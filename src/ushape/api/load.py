@@ -87,15 +87,21 @@ class Model:
         """Names of the classes, background first."""
         return self._predictor.plan.preprocessing.space.names
 
-    def predict(self, image: Path | str | np.ndarray) -> Result:
+    def predict(
+        self, image: Path | str | np.ndarray, *, spacing_mm: Sequence[float] | None = None
+    ) -> Result:
         """Predict one image: a file, or pixels with the intensities that the file would have.
+
+        Args:
+            spacing_mm: Spacing of an array along (y, x) or (z, y, x), for a model that resamples
+                images to a common spacing. That of a file is read from the file.
 
         Shapes:
             image: (*S) for one channel, (C, *S), or (*S, C).
 
         Raises:
-            DataError: if the image cannot be read, or its channels or dimensions are not those of
-                the model.
+            DataError: if the image cannot be read, if its channels or dimensions are not those of
+                the model, or if its spacing is needed and unknown.
         """
         if not isinstance(image, (str, Path, np.ndarray)):
             raise DataError(
@@ -104,7 +110,8 @@ class Model:
                 hint="Pass a path, or a NumPy array: numpy.asarray(image).",
             )
         if isinstance(image, np.ndarray):
-            path, prepared = None, self._predictor.preprocess_array(self._channels_first(image))
+            array = self._channels_first(image)
+            path, prepared = None, self._predictor.preprocess_array(array, spacing_mm)
         else:
             path = Path(image)
             prepared = self._predictor.preprocess(Case(id=path.stem, image=path))

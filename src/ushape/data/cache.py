@@ -11,6 +11,7 @@ from typing import overload
 import numpy as np
 
 from ushape.data.preprocessing import OnRead, Preprocessing, by_group, read_classes
+from ushape.data.spacing import enlargement
 from ushape.errors import DataError
 from ushape.types import Case, CaseFacts, Sample
 
@@ -123,6 +124,8 @@ def fits_in_memory(
         pixels = float(len(facts) * math.prod(config.shape))
     else:
         factor = math.prod(config.downscale_factors(dims))
-        pixels = sum(sum(fact.class_pixels) for fact in facts) / factor
+        target = config.common_spacing_mm
+        files = [sum(fact.class_pixels) * enlargement(fact.case, target) for fact in facts]
+        pixels = sum(files) / factor
     bytes_needed = pixels * (2 * preprocessing.channels + 1 + 4 * preprocessing.space.has_distance)
     return bytes_needed < KEEP_SHARE * memory_bytes

@@ -40,6 +40,7 @@ from ushape.data.preprocessing import (
     read_first_file,
     thin_out,
 )
+from ushape.data.spacing import factors_to, resampled_shape
 from ushape.errors import DataError
 from ushape.formatting import natural_order
 from ushape.io.annotations import read_annotation
@@ -192,7 +193,8 @@ def scan_case(case: Case) -> CaseStats:
     try:
         check_sizes(case)
         stored = read_first_file(case)
-        image, mask = join_channels(case, stored).array, read_annotation(case.mask, case.image)
+        joined = join_channels(case, stored)
+        image, mask = joined.array, read_annotation(case.mask, case.image)
     except DataError as error:
         return _damaged(case, error)
     codes = mask.codes
@@ -207,7 +209,7 @@ def scan_case(case: Case) -> CaseStats:
         checksums=case_checksums(case),
         channels=image.shape[0],
         shape=image.shape[1:],
-        spacing_mm=stored.spacing_mm if stored.array.ndim == image.ndim else None,
+        spacing_mm=joined.spacing_mm,
         mask_shape=codes.shape,
         dtype=str(image.dtype),
         low=low,
@@ -268,6 +270,28 @@ def convert_gray(case_stats: Sequence[CaseStats]) -> tuple[CaseStats, ...]:
         if stats.channels == 1
         else stats
         for stats in case_stats
+    )
+
+
+def at_spacing(one: CaseStats, target: Sequence[float] | None) -> CaseStats:
+    """Return statistics whose sizes are those of the image after resampling to a spacing.
+
+    Sizes of objects are sides of boxes along an unknown axis; they change as the last two axes do.
+    Numbers of pixels by mask value remain those of the file.
+    """
+    if target is None:
+        return one
+    scale = float(np.prod(factors_to(one.spacing_mm, target, len(target))[-2:])) ** -0.5
+    stated = one.instances
+    return replace(
+        one,
+        shape=resampled_shape(one.shape, one.spacing_mm, target),
+        spacing_mm=tuple(target),
+        object_size=scale * one.object_size,
+        objects_by_value={
+            value: (count, scale * size) for value, (count, size) in one.objects_by_value.items()
+        },
+        instances=stated and replace(stated, size=scale * stated.size),
     )
 
 

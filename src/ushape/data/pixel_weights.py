@@ -27,7 +27,8 @@ class PixelWeightConfig:
     """Largest additional weight of background pixels between objects; 0: none, 10 in the paper."""
 
     border_sigma_px: float = 5.0
-    """Distance in pixels over which the additional weight decays."""
+    """Distance over which the additional weight decays, in pixels; preprocessing.distances says
+    which ones if they are longer along one axis."""
 
     class_weights: Literal["none", "inverse", "inverse_log"] | tuple[float, ...] = "none"
     """Weight of the pixels of each class. inverse: inversely proportional to the number of its
@@ -93,13 +94,19 @@ class PixelWeights:
 
     Args:
         class_pixels: (cases, classes) pixels of each class in the training cases.
+        lengths: Relative length of a pixel along each axis, for the distances; None: 1.
 
     Source:
         Ronneberger, Fischer, Brox 2015, arXiv 1505.04597, equation 2.
     """
 
-    def __init__(self, config: PixelWeightConfig, class_pixels: np.ndarray):
-        self.config = config
+    def __init__(
+        self,
+        config: PixelWeightConfig,
+        class_pixels: np.ndarray,
+        lengths: Sequence[float] | None = None,
+    ):
+        self.config, self.lengths = config, lengths
         counts = class_pixels.sum(axis=0)
         self._by_class = np.zeros(IGNORE + 1, dtype=np.float32)
         self._by_class[: len(counts)] = weigh_classes(config.class_weights, counts)
@@ -114,7 +121,10 @@ class PixelWeights:
         weights = self._by_class[classes]
         if self.config.border_w0:
             border = border_weights(
-                find_objects(classes), w0=self.config.border_w0, sigma=self.config.border_sigma_px
+                find_objects(classes),
+                w0=self.config.border_w0,
+                sigma=self.config.border_sigma_px,
+                lengths=self.lengths,
             )
             weights += np.where(classes == IGNORE, 0, border)
         return weights

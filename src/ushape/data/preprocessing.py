@@ -15,6 +15,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from ushape import io
+from ushape.data.spacing import check_spacing, coarse_axes, factors_to, is_common
 from ushape.errors import ConfigError, DataError, check_range
 from ushape.formatting import pluralize, size_text
 from ushape.instances.label import label_objects
@@ -65,6 +66,17 @@ class PreprocessingConfig:
     ratios matter. auto: the median of the training files, if all of them state it; null: voxels
     are assumed to be cubes."""
 
+    target_spacing_mm: tuple[float, ...] | Literal["auto"] | None = "auto"
+    """Spacing along z, y and x, or y and x, to which all images are resampled by the spacing that
+    their files state, before downscale. null: each keeps its own grid. auto: null, unless all files
+    state a spacing and those of the training images differ by more than 5 %; then their median, and
+    along an axis of thick slices the 10th percentile."""
+
+    distances: Literal["spacing", "pixels"] = "spacing"
+    """Unit of the distances that are learned to separate objects, and of border weights. spacing:
+    pixels of the finest axis, so that a step along a coarse axis counts as much as it is longer;
+    pixels: steps along all axes count alike."""
+
     intensity: Literal["auto", "data", "image", "group", "min_max"] = "auto"
     """Normalization of intensities. data, image, group: clip, then standardize to mean 0 and
     standard deviation 1, with the statistics of all training images, of each image, or of its
@@ -86,12 +98,21 @@ class PreprocessingConfig:
                 code="value_out_of_range",
                 hint="Set only one of them; a shape needs at least one pixel, as in [512, 512].",
             )
-        spacing = self.spacing_mm if isinstance(self.spacing_mm, tuple) else (1.0,)
-        if not spacing or not all(0 < length < math.inf for length in spacing):
+        for name in ("spacing_mm", "target_spacing_mm"):
+            spacing = getattr(self, name)
+            if isinstance(spacing, tuple) and not (
+                spacing and all(0 < length < math.inf for length in spacing)
+            ):
+                raise ConfigError(
+                    f"preprocessing.{name} is {list(spacing)}.",
+                    code="value_out_of_range",
+                    hint="Give a length above 0 for each axis, as in [5, 0.7, 0.7].",
+                )
+        if self.shape is not None and isinstance(self.target_spacing_mm, tuple):
             raise ConfigError(
-                f"preprocessing.spacing_mm is {list(spacing)}.",
-                code="value_out_of_range",
-                hint="Give a length above 0 for each axis, as in [5, 0.7, 0.7].",
+                "preprocessing.shape and preprocessing.target_spacing_mm are both set.",
+                code="settings_conflict",
+                hint="Set only one of them: each decides the size of all images.",
             )
         low, high = self.percentiles
         if not 0 <= low < high <= 100:
@@ -105,13 +126,40 @@ class PreprocessingConfig:
         """Return the shape after padding."""
         return (*shape[:-2], max(shape[-2:]), max(shape[-2:])) if self.square else shape
 
-    def working_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape on which the network works for a (cropped) image of this shape."""
+    def working_shape(
+        self, shape: tuple[int, ...], spacing_mm: Sequence[float] | None = None
+    ) -> tuple[int, ...]:
+        """Return the shape on which the network works for a (cropped) image of this shape.
+
+        Args:
+            spacing_mm: Spacing of the image; None: it has the common spacing already.
+        """
         if self.shape is not None:
             return self.shape
-        factors = self.downscale_factors(len(shape))
-        padded = self.padded_shape(shape)
+        dims, padded = len(shape), self.padded_shape(shape)
+        common = factors_to(spacing_mm, self.common_spacing_mm, dims)
+        factors = [a * b for a, b in zip(self.downscale_factors(dims), common, strict=True)]
         return tuple(max(1, round(size / own)) for size, own in zip(padded, factors, strict=True))
+
+    @property
+    def common_spacing_mm(self) -> tuple[float, ...] | None:
+        """Spacing to which all images are resampled; None if each keeps its own."""
+        return None if self.target_spacing_mm == "auto" else self.target_spacing_mm
+
+    def relative_lengths(self, dims: int) -> tuple[float, ...]:
+        """Return the length of a pixel of the network's input along each axis, for distances.
+
+        They are relative to the shortest one. All are 1 if they are nearly equal or unknown, if
+        distances are in pixels, or if all images are resized to one shape.
+        """
+        spacing = self.spacing_mm
+        if self.distances == "pixels" or self.shape is not None or not isinstance(spacing, tuple):
+            return (1.0,) * dims
+        factors = self.downscale_factors(dims)
+        lengths = [a * b for a, b in zip(spacing[-dims:], factors, strict=True)]
+        if is_common([[length] for length in lengths]):
+            return (1.0,) * dims
+        return tuple(length / min(lengths) for length in lengths)
 
     def downscale_factors(self, dims: int) -> tuple[float, ...]:
         """Return the factor along each axis by which images of so many axes are reduced."""
@@ -157,8 +205,10 @@ class Preprocessing:
             DataError: if a file cannot be read, if the image has another number of channels, if the
                 mask has another size, or if a mask value is not a class.
         """
-        image, classes = read_image(case, self.channels), read_classes(case, self.space)
-        sample = self.place(case, image, classes, self.group_stats(case, companions))
+        pixels = join_channels(case, read_first_file(case), self.channels)
+        image, classes = pixels.array, read_classes(case, self.space)
+        group = self.group_stats(case, companions)
+        sample = self.place(case, image, classes, group, pixels.spacing_mm)
         if self.space.has_distance and classes is not None:
             objects = place_objects(find_true_objects(case, classes, self.space), sample.geometry)
             sample = replace(sample, objects=objects)
@@ -179,12 +229,22 @@ class Preprocessing:
         image: np.ndarray,
         classes: np.ndarray | None,
         group: GroupStats | None = None,
+        spacing_mm: Sequence[float] | None = None,
     ) -> Sample:
-        """Bring the pixels of a file (C, *S) and classes (*S) onto the working grid."""
+        """Bring the pixels of a file (C, *S) and classes (*S) onto the working grid.
+
+        Args:
+            spacing_mm: Spacing along each axis of S, if the file states it.
+
+        Raises:
+            DataError: if images are resampled to a common spacing and this one has none.
+        """
         file_shape = image.shape[1:]
         if classes is not None and classes.shape != file_shape:
             raise mask_size_error(case, file_shape, classes.shape)
-        geometry = self._geometry(file_shape, group.box if group else None)
+        if (target := self.config.common_spacing_mm) is not None:
+            spacing_mm = check_spacing(str(case.image), spacing_mm, target)
+        geometry = self._geometry(file_shape, group.box if group else None, spacing_mm)
         placed = place_image(image, geometry)
         return Sample(
             case=case,
@@ -194,7 +254,9 @@ class Preprocessing:
             geometry=geometry,
         )
 
-    def _geometry(self, file_shape: tuple[int, ...], box: Box | None) -> Geometry:
+    def _geometry(
+        self, file_shape: tuple[int, ...], box: Box | None, spacing_mm: Sequence[float] | None
+    ) -> Geometry:
         ends = None if box is None else [last for _, last in box]
         # The box of a group may reach beyond an image of another size.
         if box is None or ends is None or np.greater(ends, file_shape).any():
@@ -204,8 +266,16 @@ class Preprocessing:
             file_shape=file_shape,
             box=box,
             padded_shape=self.config.padded_shape(inside),
-            working_shape=self.config.working_shape(inside),
+            working_shape=self.config.working_shape(inside, spacing_mm),
+            coarse_axes=self._coarse_axes(spacing_mm),
         )
+
+    def _coarse_axes(self, spacing_mm: Sequence[float] | None) -> tuple[int, ...] | None:
+        """Return the axes to resample separately; None without a common spacing."""
+        target = self.config.common_spacing_mm
+        if target is None or spacing_mm is None:
+            return None
+        return coarse_axes(spacing_mm, target)
 
     def _normalization(self, image: np.ndarray, group: GroupStats | None) -> Normalization:
         if self.normalization is not None:
@@ -333,6 +403,7 @@ def join_channels(case: Case, first: Pixels, channels: int | None = None) -> Pix
         )
     elif _has_channels_as_planes(case, first, channels):
         image = image[0]
+        first = replace(first, spacing_mm=first.spacing_mm[1:] if first.spacing_mm else None)
     is_gray = channels == RGB and len(image) == 1 and image.ndim == 3 and not case.channels
     if is_gray:
         image = np.repeat(image, RGB, axis=0)

@@ -254,6 +254,7 @@ class PatchDataset(Dataset[Patch]):
         margin: Number of pixels that the network loses on each side.
         seed: Random seed of the run.
         reach_px: Largest distance to the border of an object that is learned, if the space has it.
+        lengths: Relative length of a pixel along each axis, for this distance; None: 1.
     """
 
     def __init__(
@@ -268,11 +269,12 @@ class PatchDataset(Dataset[Patch]):
         margin: int = 0,
         seed: int = 0,
         reach_px: float | None = None,
+        lengths: Sequence[float] | None = None,
     ):
         self.samples, self.space, self.draw = samples, space, draw
         self.weights, self.augment = weights, augment
         self.patch_shape, self.margin, self.seed = patch_shape, margin, seed
-        self.reach_px = reach_px
+        self.reach_px, self.lengths = reach_px, lengths
 
     def __getitem__(self, key: PatchKey) -> Patch:
         patch_shape = key[2] if len(key) == 3 else self.patch_shape
@@ -295,7 +297,7 @@ class PatchDataset(Dataset[Patch]):
         if objects:
             assert self.reach_px is not None, "the planner chooses it"
             # Measured after the warp, which would change the distances.
-            distance = border_distance(objects[0], self.reach_px)[None, *inner]
+            distance = border_distance(objects[0], self.reach_px, self.lengths)[None, *inner]
             target = torch.cat([target, torch.from_numpy(distance)])
         # Weights of the whole patch: objects in the margin may have borders within the output.
         weight = torch.from_numpy(self.weights.of(classes)[None, *inner])

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ushape.data.preprocessing import by_group, join_channels, read_first_file
+from ushape.data.spacing import spacing_text
 from ushape.errors import DataError
 from ushape.inference.band_separation import separate_streamed
 from ushape.inference.decision_rule import apply_rule
@@ -33,7 +34,7 @@ from ushape.planning.plan import Plan
 from ushape.planning.run import Run
 from ushape.transforms.morphology import Cleaning
 from ushape.transforms.tiling import Average
-from ushape.types import Case, Pixels, Prediction, Sample
+from ushape.types import Case, Pixels, Prediction, Sample, spacing_or_ones
 
 
 @dataclass(frozen=True)
@@ -139,20 +140,36 @@ class Predictor:
             return StreamedImage(source)
         return self._prepare(case, source, companions)
 
-    def preprocess_array(self, image: np.ndarray) -> PreparedImage:
+    def preprocess_array(
+        self, image: np.ndarray, spacing_mm: Sequence[float] | None = None
+    ) -> PreparedImage:
         """Preprocess pixels (C, *S) with the intensities that a file would have.
 
+        Args:
+            spacing_mm: Spacing along each axis of S.
+
         Raises:
-            DataError: if the channels or dimensions are not those of the model, or the model
-                preprocesses images by group.
+            DataError: if the channels or dimensions are not those of the model, if the model
+                preprocesses images by group, or if it needs a spacing that is not given.
         """
+        common = [member.plan.preprocessing.config.common_spacing_mm for member in self.members]
+        if spacing_mm is None and (target := next(filter(None, common), None)):
+            raise DataError(
+                f"This model resamples images to {spacing_text(target)}, but an array has no "
+                "spacing.",
+                code="missing_spacing",
+                hint="Pass it in mm, for example spacing_mm=(5, 0.7, 0.7), or predict a file.",
+            )
+        spacing = None if spacing_mm is None else spacing_or_ones(spacing_mm, image.ndim - 1)
         if any(member.plan.preprocessing.needs_group for member in self.members):
             raise DataError(
                 "This model preprocesses images together with the other images of their group.",
                 code="model_needs_groups",
                 hint="Predict image files, with one folder for each group, instead of arrays.",
             )
-        return self._prepare(Case(id="array", image=Path("array")), Pixels(array=image))
+        return self._prepare(
+            Case(id="array", image=Path("array")), Pixels(array=image, spacing_mm=spacing)
+        )
 
     def predict(self, images: Sequence[PreparedImage]) -> list[Prediction]:
         """Predict images whose samples have equal shapes, in one batch."""
@@ -259,9 +276,12 @@ class Predictor:
 
     def _memory_of(self, bands: Bands) -> int:
         """Return about how many bytes the image and its probabilities take."""
-        channels, *shape = bands.shape
+        channels, shape = bands.shape[0], bands.shape[1:]
         outputs = 3 * self.plan.preprocessing.space.outputs
-        return math.prod(shape) * (channels * (bands.dtype.itemsize + 4) + 4 * outputs)
+        config = self.plan.preprocessing.config
+        # Resampling to a finer spacing gives more pixels than the file has.
+        pixels = max(math.prod(shape), math.prod(config.working_shape(shape, bands.spacing_mm)))
+        return pixels * (channels * (bands.dtype.itemsize + 4) + 4 * outputs)
 
     def _prepare(
         self, case: Case, source: Pixels, companions: Sequence[Case] = ()
@@ -272,7 +292,7 @@ class Predictor:
         samples = []
         for preprocessing in (member.plan.preprocessing for member in self.members):
             group = preprocessing.group_stats(case, companions)
-            samples.append(preprocessing.place(case, image, None, group))
+            samples.append(preprocessing.place(case, image, None, group, source.spacing_mm))
         return PreparedImage(tuple(samples), source)
 
     def _postprocess(

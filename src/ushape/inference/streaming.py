@@ -11,7 +11,9 @@ import numpy as np
 
 from ushape import io
 from ushape.data.preprocessing import Preprocessing, thinning_step
+from ushape.data.spacing import check_spacing, spacing_text
 from ushape.errors import DataError
+from ushape.formatting import size_text
 from ushape.inference.network import Network
 from ushape.inference.sliding_window import TileSettings, sliding_bands
 from ushape.io.streaming import Bands, open_bands
@@ -114,7 +116,7 @@ def stream_probabilities(
         DataError: if the number of channels differs from the network's, or the preprocessing
             needs whole images.
     """
-    check_streamable(preprocessing, str(bands.path))
+    working = working_shape(preprocessing, bands)
     if bands.shape[0] != preprocessing.channels:
         raise DataError(
             f"{bands.path}: the image has {bands.shape[0]} channels, the model reads "
@@ -123,7 +125,6 @@ def stream_probabilities(
             hint="Convert the image, or train a model on images like this one.",
         )
     file_shape = bands.shape[1:]
-    working = preprocessing.config.working_shape(file_shape)
     rows = FileRows(bands, (bands.shape[0], *working), None)
     rows = replace(
         rows,
@@ -155,6 +156,29 @@ def average_bands(members: Sequence[Iterator[np.ndarray]]) -> Iterator[np.ndarra
             waiting[index] = rest if rest.shape[1] else next(members[index], rest)
         if not waiting[0].shape[1]:
             return
+
+
+def working_shape(preprocessing: Preprocessing, bands: Bands) -> tuple[int, ...]:
+    """Return S of the network's input for the image of an open file.
+
+    Raises:
+        DataError: if the image can only be preprocessed as a whole, or states no spacing although
+            images are resampled to a common one.
+    """
+    name, shape, spacing = str(bands.path), bands.shape[1:], bands.spacing_mm
+    check_streamable(preprocessing, name)
+    target = preprocessing.config.common_spacing_mm
+    if target is None:
+        return preprocessing.config.working_shape(shape)
+    working = preprocessing.config.working_shape(shape, check_spacing(name, spacing, target))
+    if any(new > old for new, old in zip(working, shape, strict=True)):
+        raise DataError(
+            f"{name}: too large to be resampled from {size_text(shape)} to {size_text(working)} "
+            f"pixels of {spacing_text(target)}, the spacing of this model.",
+            code="image_too_large",
+            hint="Cut the image into parts, or resample it to this spacing first.",
+        )
+    return working
 
 
 def check_streamable(preprocessing: Preprocessing, name: str) -> None:

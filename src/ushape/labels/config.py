@@ -65,8 +65,9 @@ class LabelConfig:
     touch another one of their class."""
 
     reach_px: float | None = None
-    """Largest distance to the border that is learned, in pixels after preprocessing; null: a
-    quarter of the size of a typical object."""
+    """Largest distance to the border that is learned, in pixels after preprocessing, of the axis
+    with the finest ones (preprocessing.distances); null: a quarter of the size of a typical
+    object."""
 
     def __post_init__(self) -> None:
         if self.reach_px is not None and not 1 <= self.reach_px < math.inf:

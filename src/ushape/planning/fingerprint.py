@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ushape.data.case_stats import CaseStats
+from ushape.data.case_stats import CaseStats, at_spacing
 from ushape.data.grouping.similarity import correlation_of_neighbors
 from ushape.data.preprocessing import RGB, find_true_objects, read_classes
 from ushape.data.scan import DatasetStats
@@ -59,7 +59,7 @@ class Fingerprint:
     median_shape: tuple[int, ...]
     largest_shape: tuple[int, ...]
     pixels_per_epoch: int
-    """Total number of pixels of all training cases."""
+    """Total number of pixels of all training cases, after resampling to a common spacing."""
 
     normalization: Normalization
     foreground_cases: float
@@ -93,7 +93,8 @@ class Fingerprint:
     """Properties of each foreground class, in class order."""
 
     spacing_mm: tuple[float, ...] | None = None
-    """Median spacing along each axis of S; None unless all files state it."""
+    """Median spacing along each axis of S, or that to which cases are resampled; None unless all
+    files state it."""
 
     numbered_objects: float = 0.0
     """Median number of objects per case, if the masks number them; 0 for masks of classes."""
@@ -112,13 +113,17 @@ class Fingerprint:
     microscopy."""
 
 
-def take_fingerprint(stats: DatasetStats, training: Collection[str]) -> Fingerprint:
+def take_fingerprint(
+    stats: DatasetStats, training: Collection[str], target_mm: Sequence[float] | None = None
+) -> Fingerprint:
     """Compute the fingerprint of the training cases.
 
     Args:
         training: Ids of the training cases.
+        target_mm: Spacing to which cases are resampled; sizes are then those at this spacing.
     """
-    case_stats = [one for one in stats.case_stats if one.case.id in training]
+    used = [one for one in stats.case_stats if one.case.id in training]
+    case_stats = [at_spacing(one, target_mm) for one in used]
     group_of = stats.group_of
     groups = [group_of[one.case.id] for one in case_stats]
     pixels = np.concatenate([one.pixels for one in case_stats], axis=1)

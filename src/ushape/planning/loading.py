@@ -34,16 +34,18 @@ def build_patches(
         class_pixels: Pixels of each class in the training cases, (cases, classes).
     """
     groups = [case.group for case in training.cases]
+    lengths = preprocessing.config.relative_lengths(recipe.network.dims)
     return PatchDataset(
         training,
         preprocessing.space,
         build_draw(recipe.sampling, class_pixels, groups),
-        PixelWeights(recipe.pixel_weights, class_pixels),
+        PixelWeights(recipe.pixel_weights, class_pixels, lengths),
         resolved(recipe.augment),
         patch_shape=resolved(recipe.sampling.patch_shape),
         margin=network_sizes(recipe.network).margin,
         seed=recipe.seed,
         reach_px=recipe.labels.reach_px,
+        lengths=lengths,
     )
 
 

@@ -203,6 +203,11 @@ def _complete_older(values: dict[str, Any]) -> None:
             labels.setdefault("objects", "connected")
         if isinstance(preprocessing := recipe.get("preprocessing"), dict):
             preprocessing.setdefault("spacing_mm", None)
+            preprocessing.setdefault("target_spacing_mm", None)
+            preprocessing.setdefault("distances", "pixels")
+    own = values.get("preprocessing", values.get("preparation"))
+    if isinstance(own, dict) and isinstance(settings := own.get("config"), dict):
+        settings.setdefault("distances", "pixels")
     train = recipe.get("train") if isinstance(recipe, dict) else None
     if isinstance(train, dict):
         train.setdefault("initial_weights", "random")
@@ -230,6 +235,7 @@ def _problems_of(plan: Plan) -> Iterator[str]:
         ("predict.tile_shape", plan.tile_shape),
         ("preprocessing.shape", preprocessing.config.shape),
         ("preprocessing.downscale", preprocessing.config.downscale),
+        ("preprocessing.target_spacing_mm", preprocessing.config.target_spacing_mm),
     ):
         if isinstance(shape, tuple) and (len(shape) != dims or max(shape) > MAX_SIDE):
             yield f"{name} is {list(shape)} for images of {dims} dimensions"

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from ushape.config import AUTO, resolved
+from ushape.data.case_stats import at_spacing
 from ushape.data.preprocessing import Preprocessing
 from ushape.data.scan import DatasetStats, writes_as_stored
 from ushape.data.split_file import load_given_splits
@@ -26,6 +27,7 @@ from ushape.planning.plan import Plan
 from ushape.planning.recipe import Recipe
 from ushape.planning.rules import apply_rules
 from ushape.planning.rules.result import RuleResult, Situation, SplitFacts, TimeBudget
+from ushape.planning.spacing import choose_target_spacing, refuse_unfit
 from ushape.planning.start import describe_start, refuse_other_dimensions, start_of_given_plan
 from ushape.planning.start_decision import TRIAL_SHARE
 from ushape.planning.timing import (
@@ -89,7 +91,9 @@ def make_plan(
     """
     splits = _split(stats, recipe, given_splits)
     _refuse_empty_training(stats, splits)
-    fingerprint = take_fingerprint(stats, set(splits.train))
+    training = set(splits.train)
+    recipe, spacing_results = choose_target_spacing(recipe, stats.case_stats, training)
+    fingerprint = take_fingerprint(stats, training, recipe.preprocessing.common_spacing_mm)
     refuse_other_dimensions(recipe, len(fingerprint.median_shape))
     situation = Situation(
         data=fingerprint,
@@ -101,6 +105,7 @@ def make_plan(
         find_format=partial(_find_format, stats, machine),
     )
     recipe, results = apply_rules(recipe, situation)
+    results = spacing_results + results
     space = space_for(stats.space, recipe)
     start, start_results = describe_start(recipe, fingerprint.channels, space, stats, splits)
     results += start_results
@@ -158,7 +163,7 @@ def adopt_plan(stats: DatasetStats, plan: Plan, given_splits: Path | None = None
 
     Raises:
         PlanError: if the plan is for other channels, dimensions or mask values than the data have.
-        DataError: if there are too few groups.
+        DataError: if there are too few groups, or if a file lacks the spacing that the plan needs.
         RunError: if the weights to start from are missing or have changed.
     """
     first, space = stats.case_stats[0], stats.space
@@ -173,6 +178,8 @@ def adopt_plan(stats: DatasetStats, plan: Plan, given_splits: Path | None = None
                 code="plan_mismatch",
                 hint="Make a plan for these data: ushape plan DATA -o plan.json.",
             )
+    if (target := plan.preprocessing.config.common_spacing_mm) is not None:
+        refuse_unfit(stats.case_stats, target)
     splits = _split(stats, plan.recipe, given_splits)
     if plan.encoder is not None:
         refuse_changed(plan.encoder, plan.recipe.network)
@@ -231,7 +238,8 @@ def _measure_time(
         machine,
         LOADING_SHARE * minutes_s,
     )
-    shapes = {one.case.id: one.shape for one in stats.case_stats}
+    target = recipe.preprocessing.common_spacing_mm
+    shapes = {one.case.id: at_spacing(one, target).shape for one in stats.case_stats}
     validated, tested = (
         [shapes[case_id] for case_id in some] for some in (splits.validation, splits.test)
     )

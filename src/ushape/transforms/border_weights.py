@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import ndimage
@@ -56,7 +57,9 @@ def separate_touching(objects: np.ndarray) -> np.ndarray:
     return np.where((ids > 0) & (highest == lowest), objects, objects.dtype.type(0))
 
 
-def border_weights(objects: np.ndarray, *, w0: float, sigma: float) -> np.ndarray:
+def border_weights(
+    objects: np.ndarray, *, w0: float, sigma: float, lengths: Sequence[float] | None = None
+) -> np.ndarray:
     """Return w0 exp(-(d1 + d2)^2 / (2 sigma^2)) on background, and 0 on objects.
 
     d1 and d2 are the Euclidean distances to the two nearest objects. Where there are fewer than
@@ -67,7 +70,8 @@ def border_weights(objects: np.ndarray, *, w0: float, sigma: float) -> np.ndarra
         objects: Ids, 0 for background. Touching objects have no background between them to weight:
             call `separate_touching` first.
         w0: Largest weight, at least 0; 0 disables the weights.
-        sigma: Decay length in pixels, above 0.
+        sigma: Decay length, above 0, in pixels of the axis with length 1.
+        lengths: Length of a pixel along each axis of S; None: 1.
 
     Shapes:
         objects: (*S) integer -> (*S) float32.
@@ -84,10 +88,10 @@ def border_weights(objects: np.ndarray, *, w0: float, sigma: float) -> np.ndarra
     if w0 <= NEGLIGIBLE:
         return np.zeros(objects.shape, dtype=np.float32)
     reach = math.ceil(sigma * math.sqrt(2 * math.log(w0 / NEGLIGIBLE)))
-    nearest, second = _two_nearest(ids, min(NEAR, reach), ids == 0)
+    nearest, second = _two_nearest(ids, min(NEAR, reach), ids == 0, lengths)
     open_pixels = (ids == 0) & (second > NEAR)
     if reach > NEAR and open_pixels.any():
-        far_nearest, far_second = _two_nearest(ids, reach, open_pixels)
+        far_nearest, far_second = _two_nearest(ids, reach, open_pixels, lengths)
         nearest = np.where(open_pixels, far_nearest, nearest)
         second = np.where(open_pixels, far_second, second)
     weights = w0 * np.exp(-((nearest + second) ** 2) / np.float32(2 * sigma**2))
@@ -129,22 +133,28 @@ def _without_gaps(objects: np.ndarray) -> np.ndarray:
 
 
 def _two_nearest(
-    ids: np.ndarray, reach: int, requested: np.ndarray
+    ids: np.ndarray, reach: int, requested: np.ndarray, lengths: Sequence[float] | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the distances to the two nearest objects, exact where requested and within reach.
 
     Args:
         ids: (*S) 0 to n without gaps.
-        reach: Largest distance in pixels.
+        reach: Largest distance, in pixels of the axis with length 1.
         requested: (*S) bool; objects that are not near any of these pixels are skipped.
     """
+    lengths = lengths or (1.0,) * ids.ndim
+    steps = [math.ceil(reach / length) for length in lengths]
     nearest = np.full(ids.shape, np.inf, dtype=np.float32)
     second = nearest.copy()
     for index, box in enumerate(ndimage.find_objects(ids), start=1):
-        window = tuple(slice(max(0, edge.start - reach), edge.stop + reach) for edge in box)
+        window = tuple(
+            slice(max(0, edge.start - step), edge.stop + step)
+            for edge, step in zip(box, steps, strict=True)
+        )
         if not requested[window].any():
             continue
-        distance = ndimage.distance_transform_edt(ids[window] != index).astype(np.float32)
+        distance = ndimage.distance_transform_edt(ids[window] != index, sampling=lengths)
+        distance = distance.astype(np.float32)
         closest = nearest[window]
         np.minimum(second[window], np.maximum(closest, distance), out=second[window])
         np.minimum(closest, distance, out=closest)

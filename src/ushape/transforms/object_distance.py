@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 
-def border_distance(objects: np.ndarray, reach_px: float) -> np.ndarray:
+def border_distance(
+    objects: np.ndarray, reach_px: float, lengths: Sequence[float] | None = None
+) -> np.ndarray:
     """Return the distance of each pixel to the border of its object, relative to the largest one.
 
     Distances grow up to `reach_px`, so that the inside of large objects has the value 1 whatever
@@ -20,7 +23,8 @@ def border_distance(objects: np.ndarray, reach_px: float) -> np.ndarray:
 
     Args:
         objects: Number of the object of each pixel, at least 1, and 0 outside.
-        reach_px: Distance in pixels from which the value is 1.
+        reach_px: Distance from which the value is 1, in pixels of the axis with length 1.
+        lengths: Length of a pixel along each axis of S; None: 1.
 
     Shapes:
         objects: (*S) integers -> (*S) float32, 0 outside of objects, up to 1.
@@ -30,17 +34,28 @@ def border_distance(objects: np.ndarray, reach_px: float) -> np.ndarray:
         al. 2019, 10.1109/TMI.2018.2865709, who do not limit them. Axis after axis as in
         Felzenszwalb and Huttenlocher 2012, 10.4086/toc.2012.v008a019.
     """
-    # A distance within the array is below the sum of its sides.
-    most = math.ceil(min(reach_px, sum(objects.shape)))
-    squared = _straight_distance(objects, 0, most) ** 2
+    lengths = lengths or (1.0,) * objects.ndim
+    squared = _straight_squared(objects, 0, reach_px, lengths)
     for axis in range(1, objects.ndim):
-        straight = _straight_distance(objects, axis, most)
-        squared = np.minimum(_add_axis(squared, axis), straight**2)
+        straight = _straight_squared(objects, axis, reach_px, lengths)
+        squared = np.minimum(_add_axis(squared, axis, lengths[axis]), straight)
     largest = np.zeros(int(objects.max(initial=0)) + 1, dtype=squared.dtype)
     np.maximum.at(largest, objects.ravel(), squared.ravel())
     unit = np.minimum(np.sqrt(largest, dtype=np.float32), np.float32(reach_px))
     unit[0] = 1
     return np.minimum(np.sqrt(squared, dtype=np.float32) / unit[objects], np.float32(1))
+
+
+def _straight_squared(
+    objects: np.ndarray, axis: int, reach_px: float, lengths: Sequence[float]
+) -> np.ndarray:
+    """Return the square of `_straight_distance`: float32, or integer if all lengths are 1."""
+    # A distance within the array is below the sum of its sides.
+    most = math.ceil(min(reach_px / lengths[axis], sum(objects.shape)))
+    straight = _straight_distance(objects, axis, most)
+    if all(length == 1 for length in lengths):
+        return np.asarray(straight**2)
+    return np.asarray((straight * np.float32(lengths[axis])) ** 2, dtype=np.float32)
 
 
 def _straight_distance(objects: np.ndarray, axis: int, most: int) -> np.ndarray:
@@ -68,14 +83,16 @@ def _straight_distance(objects: np.ndarray, axis: int, most: int) -> np.ndarray:
     return np.moveaxis(distance, 0, axis)
 
 
-def _add_axis(squared: np.ndarray, axis: int) -> np.ndarray:
+def _add_axis(squared: np.ndarray, axis: int, length: float) -> np.ndarray:
     """Return the smallest sum of a value and the square of its distance along an axis."""
+    is_integer = squared.dtype.kind == "u"
     values = np.moveaxis(squared, axis, 0)
     smallest = values.copy(order="K")
     for step in range(1, len(values)):
-        if step**2 >= smallest.max():
+        added = step**2 if is_integer else np.float32((step * length) ** 2)
+        if added >= smallest.max():
             break
-        farther = values + step**2
+        farther = values + added
         np.minimum(smallest[step:], farther[:-step], out=smallest[step:])
         np.minimum(smallest[:-step], farther[step:], out=smallest[:-step])
     return np.moveaxis(smallest, 0, axis)

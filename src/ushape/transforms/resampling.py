@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch.nn import functional
 
 from ushape.labels import IGNORE
@@ -131,25 +132,82 @@ class RowGrower:
         return wide[:, 0].unflatten(0, band.shape[:2]).numpy()
 
 
-def resample_classes(classes: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+def resample_to_spacing(
+    image: np.ndarray, shape: Sequence[int], coarse_axes: Sequence[int]
+) -> np.ndarray:
+    """Resample an image to another spacing.
+
+    Where it shrinks, areas are averaged. Where it grows, cubic splines are used, or the nearest
+    slice along coarse axes, since splines would mix places that are far apart. Images with missing
+    values (NaN, infinity) grow linearly, because splines would spread them along whole lines.
+
+    Shapes:
+        image: (C, *S) -> (C, *shape), of the image's type if integer, else float32.
+
+    Source:
+        nnU-Net (resample_data_or_seg in default_resampling.py), which does not average areas.
+    """
+    if tuple(image.shape[1:]) == tuple(shape) or not np.isfinite(image).all():
+        return resample_image(image, shape)
+    result = _shrink(image.astype(np.float32, order="C"), tuple(map(min, image.shape[1:], shape)))
+    for axis, new in enumerate(shape):
+        old = result.shape[axis + 1]
+        if new > old and axis in coarse_axes:
+            result = result.take(_nearest_indices(old, new), axis=axis + 1)
+        elif new > old:
+            result = _grow_by_splines(result, axis + 1, new)
+    return _as_stored(result, image.dtype)
+
+
+def _grow_by_splines(image: np.ndarray, axis: int, new: int) -> np.ndarray:
+    """Enlarge an axis by cubic splines; beyond the centers of the outermost pixels, values repeat.
+
+    A single axis is much faster than `scipy.ndimage.zoom`, which evaluates all axes together.
+    """
+    old = image.shape[axis]
+    knots = ndimage.spline_filter1d(image, axis=axis, mode="mirror", output=np.float32)
+    places = ((np.arange(new) + 0.5) * (old / new) - 0.5).clip(0, old - 1)
+    first = np.floor(places).astype(int)
+    t = places - first
+    weights = (1 - t) ** 3, 4 - 6 * t**2 + 3 * t**3, 1 + 3 * t + 3 * t**2 - 3 * t**3, t**3
+    column = [-1 if a == axis else 1 for a in range(image.ndim)]
+    total = np.zeros([new if a == axis else s for a, s in enumerate(image.shape)], np.float32)
+    for tap, weight in enumerate(weights, start=-1):
+        taken = knots.take(mirror_indices(first + tap, old), axis=axis)
+        total += (weight / 6).astype(np.float32).reshape(column) * taken
+    return total
+
+
+def _nearest_indices(old: int, new: int) -> np.ndarray:
+    """Return the index of the nearest of `old` pixels for each of `new` ones."""
+    return (2 * np.arange(new) + 1) * old // (2 * new)
+
+
+def resample_classes(
+    classes: np.ndarray, shape: Sequence[int], nearest_axes: Sequence[int] | None = None
+) -> np.ndarray:
     """Resample a label map: the class with the largest area, the lower index if areas are equal.
 
     Along an axis that grows, the nearest pixel is taken. The result is IGNORE where more than half
     of the area is ignored.
+
+    Args:
+        nearest_axes: Axes along which the nearest pixel is taken; along the others, each class is
+            resampled linearly and the largest one is taken. None: all axes.
 
     Shapes:
         classes: (*S) -> (*shape), of the same type.
     """
     for axis, new in enumerate(shape):
         old = classes.shape[axis]
-        if new > old:
-            classes = classes.take((2 * np.arange(new) + 1) * old // (2 * new), axis=axis)
+        if new > old and (nearest_axes is None or axis in nearest_axes):
+            classes = classes.take(_nearest_indices(old, new), axis=axis)
     if classes.shape == tuple(shape):
         return classes
     best = np.zeros(tuple(shape), dtype=np.float32)
     result = np.zeros(tuple(shape), dtype=classes.dtype)
     for value in np.unique(classes):  # Sorted, so IGNORE comes last.
-        share = _shrink((classes == value)[None].astype(np.float32), shape)[0]
+        share = resample_image((classes == value)[None].astype(np.float32), shape)[0]
         # Sums of areas are inexact: equal areas must not differ by a rounding error.
         is_best = share > (0.5 if value == IGNORE else best) + 1e-6
         result[is_best] = value
@@ -227,13 +285,18 @@ def _average_stretches(
 def place_image(image: np.ndarray, geometry: Geometry) -> np.ndarray:
     """Crop, pad and resample an image: (C, *file_shape) -> (C, *working_shape)."""
     part = _pad(image[(slice(None), *_slices(geometry))], geometry)
-    return np.ascontiguousarray(resample_image(part, geometry.working_shape))
+    if geometry.coarse_axes is None:
+        return np.ascontiguousarray(resample_image(part, geometry.working_shape))
+    placed = resample_to_spacing(part, geometry.working_shape, geometry.coarse_axes)
+    return np.ascontiguousarray(placed)
 
 
 def place_classes(classes: np.ndarray, geometry: Geometry) -> np.ndarray:
     """Crop, pad with background and resample a label map: (*file_shape) -> (*working_shape)."""
     part = _pad(classes[_slices(geometry)][None], geometry)[0]
-    return np.ascontiguousarray(resample_classes(part, geometry.working_shape))
+    return np.ascontiguousarray(
+        resample_classes(part, geometry.working_shape, geometry.coarse_axes)
+    )
 
 
 def place_objects(objects: np.ndarray, geometry: Geometry) -> np.ndarray:
@@ -242,7 +305,7 @@ def place_objects(objects: np.ndarray, geometry: Geometry) -> np.ndarray:
     for axis, new in enumerate(geometry.working_shape):
         old = part.shape[axis]
         if new != old:
-            part = part.take((2 * np.arange(new) + 1) * old // (2 * new), axis=axis)
+            part = part.take(_nearest_indices(old, new), axis=axis)
     return np.ascontiguousarray(part)
 
 
@@ -253,7 +316,10 @@ def restore_probabilities(probabilities: np.ndarray, geometry: Geometry) -> np.n
     structures are preserved.
     """
     if probabilities.shape[1:] != geometry.padded_shape:
-        probabilities = resample_probabilities(probabilities, geometry.padded_shape)
+        # Where the grid of the network is finer than that of the file, areas are averaged.
+        is_spaced = geometry.coarse_axes is not None
+        resample = resample_image if is_spaced else resample_probabilities
+        probabilities = resample(probabilities, geometry.padded_shape)
     sizes = [last - first for first, last in geometry.box]
     inner = tuple(
         slice((padded - size) // 2, (padded - size) // 2 + size)

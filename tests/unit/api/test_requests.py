@@ -16,7 +16,7 @@ from ushape.planning.recipes import load_recipe
 
 NEW = {
     "labels": ["instances"],
-    "preprocessing": ["spacing_mm"],
+    "preprocessing": ["spacing_mm", "target_spacing_mm", "distances"],
     "network": ["strides", "kernels"],
 }
 """Settings that the earlier version did not have."""
@@ -50,6 +50,8 @@ def test_series_of_an_earlier_version_goes_on_with_its_settings(series, name, ca
     found = continue_recipe(series.find(request)["recipe"], recipe, Console())
     assert (found.train.patience_on, found.predict.mirror_axes) == ("validation_dice", (-2, -1))
     assert (found.network.strides, found.preprocessing.spacing_mm) == ("equal", None)
+    assert found.preprocessing.target_spacing_mm is None
+    assert found.preprocessing.distances == "pixels"
     assert found.network.deep_supervision == 0
     assert found.network.widths == recipe.network.widths
     assert "train.patience_on=validation_dice" in capsys.readouterr().out.replace("\n", "")

@@ -1,6 +1,7 @@
 """Compare the prediction in bands with that of the whole image."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -73,6 +74,27 @@ def test_stream_probabilities_equals_the_prediction_of_the_whole_image(path, dow
         found = list(stream_probabilities(Sum(), bands, preprocessing, settings))
     assert len(found) > 1
     np.testing.assert_allclose(np.concatenate(found, axis=1), whole, atol=1e-5)
+
+
+def test_stream_probabilities_resamples_to_a_common_spacing(tmp_path):
+    image = rng.integers(0, 255, (140, 90), dtype=np.uint8)
+    path = tmp_path / "x.ome.tif"
+    size = {"PhysicalSizeX": 2, "PhysicalSizeY": 3}  # Micrometers.
+    tifffile.imwrite(path, image, metadata={"axes": "YX", **size})
+    config = PreprocessingConfig(downscale=1, intensity="image", target_spacing_mm=(0.004, 0.004))
+    preprocessing = Preprocessing(channels=1, config=config, space=SPACE, normalization=None)
+    settings = TileSettings(shape=(24, 24), overlap_fraction=0.25)
+    sample = preprocessing.load(Case(id="x", image=path))
+    assert sample.image.shape == (1, 105, 45)
+    scaled = sample.normalization.apply(sample.image)
+    whole = preprocessing.restore(sliding_window(Sum(), scaled, SPACE, settings), sample.geometry)
+    with open_bands(path) as bands:
+        found = list(stream_probabilities(Sum(), bands, preprocessing, settings))
+    np.testing.assert_allclose(np.concatenate(found, axis=1), whole, atol=1e-5)
+    finer = replace(preprocessing, config=replace(config, target_spacing_mm=(0.004, 0.001)))
+    with open_bands(path) as bands, pytest.raises(DataError) as error:
+        next(stream_probabilities(Sum(), bands, finer, settings))
+    assert error.value.code == "image_too_large"
 
 
 def test_average_bands_that_end_at_different_rows():

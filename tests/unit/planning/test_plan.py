@@ -52,6 +52,7 @@ IMPOSSIBLE = {
         {"low": [0, 0], "high": [1, 1], "mean": [0, 0], "std": [1, 1]},
         {"low": [0], "high": [1], "mean": [float("nan")], "std": [1]},
     ],
+    "preprocessing.config.target_spacing_mm": [[1], [1, 1, 1], [0, 1], "some"],
     "preprocessing.space.has_distance": [True],
     "recipe.labels.objects": ["distance", "auto"],
     "encoding.suffix": ["", ".exe", ".jpg"],
@@ -98,3 +99,13 @@ def test_plan_of_an_earlier_version_uses_all_cores_of_its_machine(stored):
     values["machine"] = None
     with pytest.raises(ConfigError):
         Plan.from_dict(values, source="plan.json")
+
+
+def test_plan_of_an_earlier_version_keeps_grid_and_distances(stored):
+    values = copy.deepcopy(stored)
+    for own in (values["recipe"]["preprocessing"], values["preprocessing"]["config"]):
+        del own["target_spacing_mm"], own["distances"]
+    plan = Plan.from_dict(values, source="plan.json")
+    for own in (plan.recipe.preprocessing, plan.preprocessing.config):
+        assert own.common_spacing_mm is None
+        assert own.distances == "pixels"

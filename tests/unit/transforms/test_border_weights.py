@@ -145,3 +145,24 @@ def test_separate_touching_inserts_a_line():
     assert (separate_touching(apart) == apart).all()
     corner = np.array([[1, 0], [0, 2]])
     assert not separate_touching(corner).any()
+
+
+@pytest.mark.parametrize("sigma", [1.5, 5])
+def test_border_weights_follow_the_length_of_pixels(sigma):
+    objects = scattered(5, (9, 20, 21))
+    lengths = (4.0, 1.0, 1.3)
+    numbers = np.unique(objects[objects > 0])
+    distances = [
+        ndimage.distance_transform_edt(objects != number, sampling=lengths) for number in numbers
+    ]
+    near, second = np.sort(distances, axis=0)[:2]
+    expected = np.where(objects == 0, 10 * np.exp(-((near + second) ** 2) / (2 * sigma**2)), 0)
+    found = border_weights(objects, w0=10, sigma=sigma, lengths=lengths)
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_border_weights_of_equal_lengths_have_the_same_bytes():
+    objects = scattered(5, (9, 20, 21))
+    expected = border_weights(objects, w0=10, sigma=4)
+    found = border_weights(objects, w0=10, sigma=4, lengths=(1.0, 1.0, 1.0))
+    assert found.tobytes() == expected.tobytes()

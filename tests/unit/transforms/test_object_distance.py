@@ -61,3 +61,22 @@ def test_border_distance_does_not_depend_on_the_memory_layout():
     assert (border_distance(np.asfortranarray(objects), reach_px=3) == expected).all()
     turned = border_distance(objects.T, reach_px=3).T
     assert (turned == expected).all()
+
+
+@pytest.mark.parametrize("reach", [1, 2.5, 6])
+@pytest.mark.parametrize("lengths", [(5, 1, 1), (1, 2.2, 1.3), (1.0, 1.0, 1.0)])
+def test_border_distance_follows_the_length_of_pixels(lengths, reach):
+    objects = np.random.default_rng(1).integers(0, 4, (4, 5, 6))
+    objects = objects.repeat(2, 0).repeat(4, 1).repeat(3, 2)
+    expected = np.zeros(objects.shape)
+    for number in (1, 2, 3):
+        inside = objects == number
+        distance = ndimage.distance_transform_edt(inside, sampling=lengths)
+        expected[inside] = (distance / min(reach, distance.max())).clip(0, 1)[inside]
+    assert border_distance(objects, reach, lengths) == pytest.approx(expected, abs=1e-5)
+
+
+def test_border_distance_of_equal_lengths_has_the_same_bytes():
+    objects = np.random.default_rng(2).integers(0, 3, (6, 7, 8)).repeat(3, axis=0)
+    expected = border_distance(objects, 4)
+    assert border_distance(objects, 4, (1.0, 1.0, 1.0)).tobytes() == expected.tobytes()

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from scipy import ndimage
 
 from ushape.data.preprocessing import Preprocessing, PreprocessingConfig, measure_group
-from ushape.labels import LabelSpace
+from ushape.labels import IGNORE, LabelSpace
 from ushape.normalization import Normalization
 from ushape.transforms.resampling import (
     find_box,
@@ -16,6 +17,7 @@ from ushape.transforms.resampling import (
     resample_classes,
     resample_image,
     resample_probabilities,
+    resample_to_spacing,
     restore_probabilities,
 )
 from ushape.types import Case
@@ -223,3 +225,50 @@ def test_mirror_indices_agree_with_pad_mirrored(size):
     image = np.arange(size)[None]
     padded = pad_mirrored(image, [9], [11])[0]
     assert (mirror_indices(np.arange(-9, size + 11), size) == padded).all()
+
+
+def test_resample_to_spacing_equals_the_splines_of_scipy():
+    image = ndimage.gaussian_filter(rng.random((1, 24, 30)), (0, 2, 2)).astype(np.float32)
+    expected = ndimage.zoom(image[0], (1.5, 1.7), order=3, mode="nearest", grid_mode=True)
+    found = resample_to_spacing(image, (36, 51), ())[0]
+    inner = np.s_[4:-4, 4:-4]  # The programs differ in what they assume beyond the edges.
+    np.testing.assert_allclose(found[inner], expected[inner], atol=1e-3)
+    np.testing.assert_allclose(found, expected, atol=0.02)
+
+
+def test_resample_to_spacing_repeats_thick_slices():
+    image = rng.random((1, 3, 8, 8)).astype(np.float32)
+    found = resample_to_spacing(image, (6, 8, 8), (0,))
+    assert (found == image.repeat(2, axis=1)).all()
+
+
+def test_resample_to_spacing_averages_areas_and_keeps_types():
+    image = rng.integers(0, 255, (2, 8, 12), dtype=np.uint8)
+    found = resample_to_spacing(image, (4, 12), ())
+    assert (found == resample_image(image, (4, 12))).all()
+    bright = np.full((1, 4, 4), 255, np.uint8)
+    bright[0, 1] = 0
+    enlarged = resample_to_spacing(bright, (9, 9), ())
+    assert enlarged.dtype == np.uint8  # Splines overshoot, but values do not wrap around.
+    assert enlarged[0, 0].min() > 200
+    assert resample_to_spacing(bright[:, :1, :1], (3, 3), ()).tolist() == [[[255] * 3] * 3]
+
+
+def test_resample_to_spacing_keeps_missing_values_in_their_place():
+    image = rng.random((1, 6, 8)).astype(np.float32)
+    image[0, 0, 0] = np.nan
+    found = resample_to_spacing(image, (12, 16), ())
+    assert np.isnan(found[0, 0, 0])
+    assert np.isfinite(found[0, 4:, 4:]).all()
+
+
+def test_resample_classes_linearly_by_class():
+    classes = np.zeros((2, 9, 9), np.uint8)
+    classes[:, 3:6, 3:6] = 2
+    classes[1, 6:, 6:] = IGNORE
+    found = resample_classes(classes, (4, 18, 18), nearest_axes=(0,))
+    assert (found[:2] == found[0]).all()
+    assert (found[0] == 2).sum() == 6 * 6
+    assert (found[0, 6:12, 6:12] == 2).all()
+    assert (found[2, 14:, 14:] == IGNORE).all()
+    assert set(np.unique(found)) == {0, 2, IGNORE}

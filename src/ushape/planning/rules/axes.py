@@ -46,7 +46,8 @@ def state_spacing(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
         )
     spacing = data.spacing_mm if given == AUTO and dims == 3 else given
     spacing = None if spacing == AUTO else spacing
-    recipe = change(recipe, "preprocessing", spacing_mm=spacing)
+    target = recipe.preprocessing.common_spacing_mm  # `choose_target_spacing` has decided it.
+    recipe = change(recipe, "preprocessing", spacing_mm=spacing, target_spacing_mm=target)
     if dims == 2:
         return recipe, ""
     if spacing is None:

@@ -56,8 +56,8 @@ def choose_objects(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
     if chosen == "distance":
         text = (
             "Objects: the network also learns the distance to the border of the object, up to "
-            f"{reach:g} pixels, to separate objects ({fact}). To count connected parts instead: "
-            "--set labels.objects=connected."
+            f"{reach:g} pixels{_unit_text(recipe, len(data.median_shape))}, to separate objects "
+            f"({fact}). To count connected parts instead: --set labels.objects=connected."
         )
     else:
         text = "Objects: connected parts of a class."
@@ -70,6 +70,22 @@ def choose_objects(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
         alternative="" if labels.regions else f"labels.objects={other}",
         source="Connected parts are exact only where objects do not touch: one leaking membrane "
         "joins two cells. A learned distance to the border separates them (benchmarks/objects.md).",
+    )
+
+
+def _unit_text(recipe: Recipe, dims: int) -> str:
+    """Return which pixels are the unit of distances; '' if they have the same length in all axes.
+
+    Args:
+        dims: Number of axes of the images.
+    """
+    lengths = recipe.preprocessing.relative_lengths(dims)
+    if max(lengths) == 1:
+        return ""
+    relative = ", ".join(f"{length:.3g}" for length in lengths)
+    return (
+        f" of the finest axis (voxels have the relative lengths {relative}; "
+        "--set preprocessing.distances=pixels counts steps along all axes alike)"
     )
 
 
