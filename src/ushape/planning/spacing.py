@@ -70,8 +70,7 @@ def choose_target_spacing(
         rule += ", along the thick slices the 10th percentile"
     text = (
         f"Spacing: images are resampled to {spacing_text(chosen)}, {rule}, because theirs are "
-        f"between {between}; predictions return to the grid of each image. To keep each grid: "
-        f"{KEEP}."
+        f"between {between}; predictions return to the grid of each image ({KEEP} keeps each grid)."
     )
     recipe = change(recipe, "preprocessing", target_spacing_mm=chosen)
     alternative = "the grid of each image, preprocessing.target_spacing_mm=null"
