@@ -81,6 +81,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         plans = write_plans(options, Path(folder))
         shape = batch_shape(plans[PLANNED])
+        if len(shape) < 5:
+            parser.error(f"{options.data} contains images, but this script needs volumes.")
         print(f"{' x '.join(map(str, shape))} voxels, {options.steps} steps in each round\n")
         for _ in range(options.rounds):
             for name, measured in found.items():

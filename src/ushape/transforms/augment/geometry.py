@@ -111,6 +111,12 @@ class Warp:
             and np.array_equal(np.abs(turns) @ np.abs(turns).T, np.eye(len(turns)))
         )
 
+    @property
+    def is_planar(self) -> bool:
+        """Whether all planes across the first of three axes are deformed in the same way."""
+        mixed = self.matrix[0, 1:].any() or self.matrix[1:, 0].any()
+        return len(self.matrix) == 3 and self.elastic is None and not mixed
+
 
 def draw_warp(config: GeometryConfig, patch_shape: Sequence[int], rng: np.random.Generator) -> Warp:
     """Draw a warp. The number of random numbers drawn is always the same.
@@ -234,14 +240,15 @@ def cut_together(
     lows = np.floor(flat.min(axis=1)).astype(int) - 2
     highs = np.ceil(flat.max(axis=1)).astype(int) + 3
     grid = _scale_to_box(places, lows, highs)
+    sample = _sample_planes if warp.is_planar else _sample
 
     is_cubic = warp.interpolation == "cubic" and len(patch_shape) == 2
     part = _take_box(image, origin + lows, origin + highs)
-    patch = _sample(part, grid, "bicubic" if is_cubic else "bilinear")
+    patch = sample(part, grid, "bicubic" if is_cubic else "bilinear")
     found = []
     for label_map in label_maps:
         part = _take_box(label_map[None], origin + lows, origin + highs)
-        found.append(_sample(part, grid, "nearest")[0].astype(label_map.dtype))
+        found.append(sample(part, grid, "nearest")[0].astype(label_map.dtype))
     return patch, found
 
 
@@ -305,6 +312,24 @@ def _sample(
         values[None], grid[None], mode=mode, padding_mode="border", align_corners=False
     )
     return sampled[0].contiguous().numpy()
+
+
+def _sample_planes(
+    part: np.ndarray, grid: torch.Tensor, mode: Literal["nearest", "bilinear", "bicubic"]
+) -> np.ndarray:
+    """Sample a volume (C, *S) as `_sample`, at the positions of a planar warp.
+
+    PyTorch samples the planes as channels of an image several times as fast as a volume.
+    """
+    places = ((grid[:, 0, 0, -1].numpy() + 1) * part.shape[1] - 1) / 2
+    if mode == "nearest":
+        planes = part[:, np.rint(places).astype(int)]
+    else:
+        lows = np.floor(places).astype(int)
+        planes = part[:, lows].astype(np.float32)
+        planes += (places - lows)[:, None, None] * (part[:, lows + 1] - planes)
+    sampled = _sample(planes.reshape(-1, *planes.shape[2:]), grid[0, ..., :2], mode)
+    return sampled.reshape(*planes.shape[:2], *sampled.shape[1:])
 
 
 def _cut_straight(

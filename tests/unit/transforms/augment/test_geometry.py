@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -254,6 +256,25 @@ def test_cut_of_volumes():
     patch, classes = cut(volume, volume[0], (6, 10, 10), (8, 16, 16), warp)
     assert patch.shape == (1, 8, 16, 16)
     assert classes.shape == (8, 16, 16)
+
+
+@pytest.mark.parametrize("center", [(6, 10, 10), (0.5, 19.3, 2)])
+@pytest.mark.parametrize("seed", range(4))
+def test_cut_of_planes_that_are_deformed_alike_equals_that_of_the_volume(seed, center):
+    rng = np.random.default_rng(seed)
+    volume = rng.integers(256, size=(2, 12, 20, 22), dtype=np.uint8)
+    config = GeometryConfig(
+        rotation_probability=1, scale_probability=seed % 2, elastic_probability=0, flip_axes=(0, 2)
+    )
+    planar = draw_warp(config, (8, 14, 16), rng)
+    general = replace(planar, elastic=np.zeros((3, 4, 4, 4)))
+    assert planar.is_planar
+    assert not general.is_planar
+    (image, classes), (other, other_classes) = (
+        cut(volume, volume[0] // 64, center, (8, 14, 16), warp) for warp in (planar, general)
+    )
+    np.testing.assert_allclose(image / 255, other / 255, rtol=0, atol=1e-5)
+    assert (classes == other_classes).all()
 
 
 def test_geometry_config_refuses_impossible_settings():
