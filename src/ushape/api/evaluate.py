@@ -22,11 +22,13 @@ from ushape.labels import LabelSpace
 from ushape.planning.custom_code import allow_code
 from ushape.planning.data_settings import apply_data_settings
 from ushape.planning.plan import Plan
+from ushape.planning.processor import leave_cores_to_others, threads_restored
 from ushape.planning.recipe import Recipe
 from ushape.planning.run import Run
 from ushape.types import Case
 
 
+@threads_restored()
 def evaluate(
     run: Path | str,
     data: Path | str | None = None,
@@ -74,6 +76,8 @@ def evaluate(
     with locked(target), hint_after_interrupt(REPEAT):
         if (data is not None or output) and not overwrite:
             refuse_existing(target)
+        if note := leave_cores_to_others(device):
+            console.say(note)
         summary = score_and_report(
             opened,
             predictor,

@@ -35,6 +35,7 @@ from ushape.io.rle import Order
 from ushape.labels.colors import name_color
 from ushape.planning.custom_code import allow_code
 from ushape.planning.plan import Plan
+from ushape.planning.processor import leave_cores_to_others, threads_restored
 from ushape.planning.run import Run
 from ushape.types import Prediction, files_of
 
@@ -83,6 +84,7 @@ class FilesBesideMask(TypedDict, total=False):
     group labels; nothing else of the image is changed."""
 
 
+@threads_restored()
 def predict(
     run: Path | str | Sequence[Path | str],
     images: Sequence[Path | str] | Path | str,
@@ -136,6 +138,8 @@ def predict(
     )
     allow_code(recipe)
     console, folders, chosen = Console(quiet=quiet), run_folders(run), setting_list(settings)
+    if note := leave_cores_to_others(device):  # Before a backend starts its threads.
+        console.say(note)
     predictor = Predictor.open(folders, device, backend=backend, settings=chosen)
     inputs = _without_own_outputs(find_images(predictor, images, console.say), config.folder)
     made_by = _describe_origin(folders, predictor, chosen)

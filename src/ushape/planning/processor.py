@@ -25,7 +25,7 @@ import torch
 
 from ushape.config import AUTO
 from ushape.formatting import pluralize
-from ushape.planning.hardware import Machine, allowed_cores
+from ushape.planning.hardware import Machine, allowed_cores, inspect_machine
 from ushape.planning.recipe import TrainConfig
 
 THREADS = "OMP_NUM_THREADS"
@@ -154,6 +154,33 @@ def use_threads(train: TrainConfig, machine: Machine) -> str:
     if train.threads != AUTO and threads < machine.cores:
         return f"The training uses {threads} of {machine.cores} threads (train.threads)."
     return ""
+
+
+def leave_cores_to_others(device: str) -> str:
+    """Predict with as many threads as cores are free, unless OMP_NUM_THREADS states their number.
+
+    Args:
+        device: Type of device: cpu, cuda, mps, or auto for the fastest one.
+
+    Returns:
+        A sentence if there are fewer threads than cores; '' if there are not.
+
+    Raises:
+        PlanError: if the device is not available.
+    """
+    machine = inspect_machine(device)
+    if machine.device != "cpu" or machine.cores == 1 or THREADS in os.environ:
+        return ""
+    free = measure_free_cores()
+    threads = threads_beside(free, machine.cores)
+    if threads == machine.cores:
+        return ""
+    torch.set_num_threads(threads)
+    return (
+        f"Other programs leave only {free:.1f} cores free, so the images are predicted with "
+        f"{threads} of {machine.cores} threads; the environment variable {THREADS} states another "
+        "number."
+    )
 
 
 @contextmanager

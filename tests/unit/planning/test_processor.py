@@ -12,6 +12,7 @@ from ushape.planning.processor import (
     LoadMeter,
     choose_threads,
     describe_sharing,
+    leave_cores_to_others,
     measure_free_cores,
     threads_beside,
     threads_restored,
@@ -147,6 +148,24 @@ def test_stated_number_of_threads_is_used_also_if_it_does_not_fit():
     assert "slow" in use_threads(replace(STEPS, threads=6), MACHINE)
     assert torch.get_num_threads() == 6
     assert use_threads(replace(STEPS, threads=4), MACHINE) == ""
+
+
+def test_prediction_leaves_cores_to_others_unless_the_user_states_the_threads(monkeypatch):
+    free, machine = iter([0.2, 3.8]), MACHINE
+    monkeypatch.setattr(processor, "inspect_machine", lambda device: machine)
+    monkeypatch.setattr(processor, "measure_free_cores", lambda: next(free))
+    torch.set_num_threads(4)
+    assert "1 of 4 threads" in leave_cores_to_others("cpu")
+    assert torch.get_num_threads() == 1
+    torch.set_num_threads(4)
+    assert leave_cores_to_others("cpu") == ""
+    assert torch.get_num_threads() == 4
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    assert leave_cores_to_others("cpu") == ""  # Nothing is measured.
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    for other in ({"device": "cuda"}, {"cores": 1}):
+        machine = replace(MACHINE, **other)
+        assert leave_cores_to_others("auto") == ""
 
 
 @threads_restored()
