@@ -125,6 +125,26 @@ def test_resample_classes_grows_by_nearest_pixel():
     assert resample_classes(classes, (2, 7)).tolist() == [[0, 0, 1, 1, 1, 255, 255]] * 2
 
 
+@pytest.mark.parametrize("new", [6, 9, 12, 16])
+def test_images_and_restored_probabilities_have_the_same_pixel_centers(new):
+    # A ramp that is shrunk by areas and enlarged linearly stays where it was: half a pixel of the
+    # small image would be 0.75 to 2 here. Pixels that are cut in two move it by less than 0.1.
+    ramp = np.arange(24, dtype=np.float32)[None, None]
+    restored = resample_probabilities(resample_image(ramp, (1, new)), (1, 24))
+    np.testing.assert_allclose(restored[..., 4:-4], ramp[..., 4:-4], atol=0.1)
+
+
+def test_restored_border_is_kept_by_shares_and_moved_by_the_largest_area():
+    # A border at 7 of 12 pixels, divided by 4: the shares are 0, 1/4 and 1. Pixel 7 lies 3/8
+    # of the way from the second to the third: 1/4 + 3/8 * 3/4 = 0.53, but 3/8 without the 1/4.
+    mask = np.repeat([0.0, 1.0], [7, 5]).astype(np.float32)[None, None]
+    restored = resample_probabilities(resample_image(mask, (1, 3)), (1, 12))
+    assert restored[0, 0, 7] == pytest.approx(0.53125)
+    assert ((restored >= 0.5) == (mask == 1)).all()
+    largest = resample_classes(mask[0].astype(np.uint8), (1, 3))[None].astype(np.float32)
+    assert resample_probabilities(largest, (1, 12))[0, 0, 7] == 0.375
+
+
 def test_resample_probabilities_accepts_read_only_memory():
     soft = np.array([[[0.0, 1.0]]], dtype=np.float32)
     soft.flags.writeable = False
