@@ -273,7 +273,7 @@ def predict(
     probabilities: Literal["npz", "tif", "zarr"] | None = None,
     probability_type: Literal["uint8", "float16", "float32"] | None = None,
     contours: Literal["geojson", "imagej", "coco"] | None = None,
-    instances: bool = False,
+    instances: Annotated[bool | None, "--instances/--no-instances"] = None,
     table: bool = False,
     columns: Literal["basic", "full"] = "basic",
     uncertainty: bool = False,

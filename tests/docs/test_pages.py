@@ -79,7 +79,9 @@ def test_commands_and_their_options_exist(path):
         if name in ("--help", "--version"):
             continue
         assert name in COMMANDS, f"ushape {' '.join(words)}"
-        known = {option for one in COMMANDS[name].params for option in one.opts} | {"--help"}
+        known = {
+            option for one in COMMANDS[name].params for option in (*one.opts, *one.secondary_opts)
+        } | {"--help"}
         for word in words[1:]:
             if re.match(r"--?[a-z]", word):
                 assert word.partition("=")[0] in known, f"{word} of: ushape {' '.join(words)}"
@@ -88,7 +90,10 @@ def test_commands_and_their_options_exist(path):
 @pytest.mark.parametrize("path", TEXTS, ids=name_of)
 def test_options_and_settings_exist(path):
     known = {
-        option for command in COMMANDS.values() for one in command.params for option in one.opts
+        option
+        for command in COMMANDS.values()
+        for one in command.params
+        for option in (*one.opts, *one.secondary_opts)
     }
     known |= {"--help", "--version"}
     recipe = load_recipe("auto")

@@ -12,7 +12,12 @@ from ushape.planning.recipe import Recipe
 ROOT = Path(__file__).parents[2]
 COMMANDS = typer.main.get_command(cli.app).commands
 OPTIONS = {
-    name: {option for parameter in command.params for option in parameter.opts} | {"--help"}
+    name: {
+        option
+        for parameter in command.params
+        for option in (*parameter.opts, *parameter.secondary_opts)
+    }
+    | {"--help"}
     for name, command in COMMANDS.items()
 }
 

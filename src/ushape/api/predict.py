@@ -63,8 +63,9 @@ class FilesBesideMask(TypedDict, total=False):
     """Also write outlines, as NAME.geojson for QuPath, NAME_rois.zip for ImageJ, or
     NAME_coco.json."""
 
-    instances: bool
-    """Also write NAME_instances.tif, in which the pixels of each object have its number."""
+    instances: bool | None
+    """Also write NAME_instances.tif, in which the pixels of each object have its number (default:
+    if the model separates objects that its masks join)."""
 
     table: bool
     """Also write NAME_objects.csv with a row for each object, and images.csv for all images."""
@@ -160,8 +161,14 @@ def _write_masks(
     """Predict each image that is not finished, and return the paths of all masks."""
     for line in predictor.notes:
         console.say(line)
+    if writer.adds_instances:
+        console.say(
+            "Objects: the masks join those that touch, as the masks of the training do. Their "
+            "numbers are written beside the masks, as NAME_instances. To leave them out: "
+            "--no-instances."
+        )
     groups = by_group([image.case for image in inputs])
-    max_bytes = MAX_IN_MEMORY_BYTES if writer.config.only_whole else IN_MEMORY_BYTES
+    max_bytes = MAX_IN_MEMORY_BYTES if writer.only_whole else IN_MEMORY_BYTES
 
     def preprocess(image: Input) -> PreparedImage | StreamedImage:
         return predictor.preprocess_or_stream(image.case, groups[image.case.group], max_bytes)
@@ -214,6 +221,9 @@ class _Summary:
     with_missing: list[Path] = field(default_factory=list)
     """Images with NaN or infinite pixels."""
 
+    without_instances: list[Path] = field(default_factory=list)
+    """Images too large for numbers of objects, which are written for the others."""
+
     gray: list[Path] = field(default_factory=list)
     """Gray images that were predicted by a network for color images."""
 
@@ -227,6 +237,7 @@ class _Summary:
             self.pixels += outcome.pixels
             self.with_missing += [image.case.image] if outcome.missing_px else []
             self.gray += [image.case.image] if outcome.is_gray else []
+            self.without_instances += [image.case.image] if outcome.lacks_instances else []
         speed = self.pixels / 1e6 / (time.monotonic() - self.started)
         self.on_progress(self.done, self.total, f"{speed:.1f} Mpixel/s")
 
@@ -241,6 +252,12 @@ class _Summary:
             console.say(
                 "NaN or infinite pixels were replaced by average or extreme values in "
                 f"{_count_and_name(self.with_missing)}."
+            )
+        if self.without_instances:
+            console.say(
+                "Warning: for images larger than memory, the numbers of objects were left out, so "
+                "that objects that touch are joined, in "
+                f"{_count_and_name(self.without_instances)}."
             )
         if self.gray:
             console.say(

@@ -260,6 +260,14 @@ class Predictor:
         return self.plan.preprocessing.space.has_distance and self.objects.split == "learned"
 
     @property
+    def joins_objects(self) -> bool:
+        """Whether predicted masks join objects that touch, although they are separated.
+
+        This is so if the masks of the training state their objects, which touch there, too.
+        """
+        return self.separates and self.plan.preprocessing.space.states_objects
+
+    @property
     def cleanings(self) -> list[Cleaning]:
         """Cleaning of each of the scored classes or regions, as validation chose it."""
         rules = self.tuning.rule.for_space(self.plan.preprocessing.space)

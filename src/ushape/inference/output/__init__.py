@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -33,7 +33,10 @@ class OutputConfig:
     probabilities: ProbabilityFormat | None = None
     probability_type: ProbabilityType | None = None
     contours: ContourFormat | None = None
-    instances: bool = False
+    instances: bool | None = None
+    """Whether numbers of objects are written; None: if the masks join objects that touch, and the
+    image is in memory."""
+
     table: bool = False
     columns: TableColumns = "basic"
     uncertainty: bool = False
@@ -110,6 +113,17 @@ class OutputConfig:
     @property
     def has_objects(self) -> bool:
         return bool(self.contours or self.instances or self.table)
+
+    def for_masks(self, *, join_objects: bool) -> OutputConfig:
+        """Return the outputs with `instances` decided.
+
+        Args:
+            join_objects: Whether the masks join objects that touch, although the model separates
+                them.
+        """
+        if self.instances is not None:
+            return self
+        return replace(self, instances=join_objects and self.folder is not None)
 
     @property
     def endings(self) -> dict[str, str]:

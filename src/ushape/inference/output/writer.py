@@ -52,6 +52,9 @@ class Written:
     is_gray: bool = False
     """Whether the only channel of the image was used for all channels of the network."""
 
+    lacks_instances: bool = False
+    """Whether the image is too large for the numbers of objects that are written for others."""
+
 
 class PredictionWriter:
     """Writes the outputs of each image. Safe to use from several threads, one image each."""
@@ -63,9 +66,11 @@ class PredictionWriter:
         submission: SubmissionWriter | None,
         manifest: Manifest | None,
     ):
-        self.config, self.predictor = config, predictor
+        self.config = config.for_masks(join_objects=predictor.joins_objects)
+        self.predictor = predictor
+        self.adds_instances = config.instances is None and bool(self.config.instances)
         self.submission, self.manifest = submission, manifest
-        self.endings = _endings_of(config, predictor)
+        self.endings = _endings_of(self.config, predictor)
 
     @classmethod
     @contextmanager
@@ -103,8 +108,9 @@ class PredictionWriter:
                     SubmissionWriter(config.submission, config.order, overwrite=config.overwrite)
                 )
             if config.folder is not None:
+                decided = config.for_masks(join_objects=predictor.joins_objects)
                 kinds = {
-                    **_endings_of(config, predictor),
+                    **_endings_of(decided, predictor),
                     "submission": str(config.submission or ""),
                 }
                 if config.probabilities:
@@ -121,6 +127,15 @@ class PredictionWriter:
             writer._check_nothing_overwritten(inputs)
             yield writer
             writer.write_images_table(inputs)
+
+    @property
+    def only_whole(self) -> list[str]:
+        """Requested outputs that need the whole image in memory."""
+        return [
+            kind
+            for kind in self.config.only_whole
+            if not (kind == "instances" and self.adds_instances)
+        ]
 
     def is_done(self, image: Input) -> bool:
         """Return whether an earlier, interrupted call has written all outputs of this image."""
@@ -200,7 +215,9 @@ class PredictionWriter:
             if self.submission is not None:
                 self.submission.write_runs(image.case.image.name, runs.text)
             self._finish(image, [{}], target)
-            return Written(target, pixels[0], count_missing(prediction.source))
+            missing_px = count_missing(prediction.source)
+            lacks_instances = self.adds_instances and not self.config.zarr_labels
+            return Written(target, pixels[0], missing_px, lacks_instances=lacks_instances)
 
     def write_images_table(self, inputs: Sequence[Input]) -> None:
         """Write images.csv, if requested, for the images of this and earlier equal calls."""
@@ -246,9 +263,9 @@ class PredictionWriter:
 
     def _streamed_target(self, image: Input) -> Path | None:
         """Return `_streamed_path`, after a check that it may be written."""
-        if self.config.only_whole:
+        if self.only_whole:
             raise DataError(
-                f"{image.case.image}: too large for {', '.join(self.config.only_whole)}.",
+                f"{image.case.image}: too large for {', '.join(self.only_whole)}.",
                 code="image_too_large",
                 hint="Masks, and probabilities as tif or zarr, are written band by band. Leave the "
                 "other outputs out, or cut the image into parts.",

@@ -42,6 +42,7 @@ def predictor_of(*values, dims=2):
         ),
         codes_of=space.values_of,
         expected_dice=lambda prediction: 0.5,
+        joins_objects=False,
     )
 
 
@@ -209,6 +210,35 @@ def test_prediction_writer_places_objects_and_uncertainty_of_volumes(tmp_path):
     cells = dict(zip(header.split(","), row.split(","), strict=True))
     # Four voxels of 5 x 0.7 x 0.7 mm.
     assert float(cells["volume_mm3"]) == pytest.approx(4 * 2.45)
+
+
+@pytest.mark.parametrize(
+    ("stated", "joins", "written"),
+    [(None, True, True), (None, False, False), (False, True, False), (True, False, True)],
+)
+def test_prediction_writer_adds_instances_if_masks_join_objects(stated, joins, written, tmp_path):
+    predictor = predictor_of(0, 255)
+    predictor.joins_objects = joins
+    inputs = inputs_of(tmp_path / "in", "a.png")
+    numbers = np.array([[0, 1, 2], [0, 0, 0]], np.int32)
+    config = OutputConfig(folder=tmp_path / "out", instances=stated)
+    with PredictionWriter.open(config, predictor, inputs, {}) as writer:
+        writer.write(inputs[0], replace(PREDICTION, labels=numbers))
+        # Images larger than memory are predicted without those that nobody asked for.
+        assert writer.only_whole == (["instances"] if stated else [])
+    path = tmp_path / "out/a_instances.tif"
+    assert path.exists() == written
+    if written:
+        assert io.read_mask(path).codes.tolist() == numbers.tolist()
+    assert io.read_mask(tmp_path / "out/a.png").codes.tolist() == [[0, 255, 255], [0, 0, 0]]
+
+
+def test_run_lengths_alone_add_no_instances(tmp_path):
+    predictor = predictor_of(0, 255)
+    predictor.joins_objects = True
+    inputs = inputs_of(tmp_path / "in", "a.png")
+    write_all(inputs, predictor, folder=None, submission=tmp_path / "x.csv")
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["x.csv"]
 
 
 def test_prediction_writer_writes_dicom_segmentations(tmp_path):
