@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import SimpleITK
 import tifffile
 from PIL import Image
 
@@ -81,6 +82,34 @@ def test_volumes(train, ushape, tmp_path):
     mask = tifffile.imread(tmp_path / "out" / "a.tif")
     assert mask.shape == (6, 32, 36)
     assert set(np.unique(mask)) <= {0, 255}
+
+
+def test_volumes_of_different_spacings(train, ushape, tmp_path):
+    rng = np.random.default_rng(2)
+    spacings = [(5, 0.7, 0.8), (4, 1, 1), (6, 0.9, 0.9), (5, 1.2, 1), (3, 0.8, 0.8), (8, 1, 1)]
+    for number, spacing in enumerate(spacings):
+        shape = tuple(np.divide((48, 40, 36), spacing).round().astype(int).tolist())
+        image, mask = blobs(rng, shape, 2)
+        for folder, array in (("images", image.astype(np.int16)), ("masks", mask)):
+            (tmp_path / "data" / folder).mkdir(parents=True, exist_ok=True)
+            volume = SimpleITK.GetImageFromArray(array)
+            volume.SetSpacing(spacing[::-1])
+            volume.SetOrigin((number, -20, 7))
+            SimpleITK.WriteImage(volume, str(tmp_path / "data" / folder / f"{number}.nii.gz"))
+    run, output = train()
+    assert "images are resampled to" in " ".join(output.split())
+    images = tmp_path / "data" / "images"
+    assert ushape("predict", run, images, "-o", tmp_path / "out").code == 0
+    for path in images.iterdir():
+        image = SimpleITK.ReadImage(str(path))
+        mask = SimpleITK.ReadImage(str(tmp_path / "out" / path.name))
+        assert mask.GetSize() == image.GetSize()
+        assert mask.GetSpacing() == image.GetSpacing()
+        assert mask.GetOrigin() == image.GetOrigin()
+    np.save(tmp_path / "x.npy", np.zeros((10, 40, 36), np.int16))
+    refused = ushape("predict", run, tmp_path / "x.npy", "-o", tmp_path / "other")
+    assert refused.code == 2
+    assert "does not state its spacing" in " ".join(refused.error.split())
 
 
 def test_soft_edges_need_a_threshold_and_ignored_pixels_count_nowhere(train, tmp_path):

@@ -50,7 +50,7 @@ def choose_target_spacing(
     if isinstance(target, tuple):
         _refuse(target, config.spacing_mm, dims)
         refuse_unfit(case_stats, target)
-        text = f"Spacing: cases are resampled to {spacing_text(target)}, as set by the user."
+        text = f"Spacing: images are resampled to {spacing_text(target)}, as set by the user."
         return recipe, [RuleResult(text=text, fact="set by the user", source=SOURCE)]
     kept = change(recipe, "preprocessing", target_spacing_mm=None)
     is_usual = recipe.name == AUTO and config.shape is None and config.spacing_mm == AUTO
