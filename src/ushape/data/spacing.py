@@ -52,7 +52,7 @@ def choose_common(
     most = float(target[others].max())
     if target[worst] > THICK * most and sizes[worst] * THICK < sizes[others].min():
         target[worst] = max(float(np.percentile(lengths[:, worst], 10)), most)
-    return tuple(round(float(length), 6) for length in target)
+    return tuple(float(f"{length:.6g}") for length in target)
 
 
 def factors_to(

@@ -207,6 +207,7 @@ def _complete_older(values: dict[str, Any]) -> None:
             preprocessing.setdefault("distances", "pixels")
     own = values.get("preprocessing", values.get("preparation"))
     if isinstance(own, dict) and isinstance(settings := own.get("config"), dict):
+        settings.setdefault("target_spacing_mm", None)
         settings.setdefault("distances", "pixels")
     train = recipe.get("train") if isinstance(recipe, dict) else None
     if isinstance(train, dict):

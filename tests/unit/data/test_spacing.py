@@ -55,6 +55,8 @@ def test_choose_common_is_the_median_along_each_axis():
     spacings = [(2, 1, 1), (2.5, 0.5, 1), (3, 2, 2)]
     assert choose_common(spacings, [(50, 60, 60)] * 3) == (2.5, 1, 1)
     assert choose_common([(0.5, 0.4), (0.7, 0.2)], [(90, 80)] * 2) == (0.6, 0.3)
+    nanometers = [(4.123e-6, 4.123e-6), (4.123e-6, 8e-6), (4.123e-6, 2e-6)]
+    assert choose_common(nanometers, [(90, 80)] * 3) == (4.123e-6, 4.123e-6)
 
 
 def test_choose_common_takes_the_tenth_percentile_along_thick_slices():
