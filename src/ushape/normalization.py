@@ -62,6 +62,15 @@ class Normalization:
         high = tuple(a + b for a, b in zip(low, span, strict=True))
         return cls(low=tuple(low), high=high, mean=tuple(low), std=tuple(map(float, span)))
 
+    def repeated(self, count: int) -> Normalization:
+        """Return the normalization of `count` images of these channels after each other."""
+        return Normalization(
+            low=self.low * count,
+            high=self.high * count,
+            mean=self.mean * count,
+            std=self.std * count,
+        )
+
     def apply(self, image: np.ndarray) -> np.ndarray:
         """Normalize an image (C, *S) to float32; NaN becomes 0."""
         column = (-1, *[1] * (image.ndim - 1))

@@ -19,6 +19,7 @@ BEFORE: Mapping[str, Any] = {
     "network.strides": "equal",
     "predict.mirror_axes": [-2, -1],
     "preprocessing.distances": "pixels",
+    "preprocessing.slices": None,
     "preprocessing.spacing_mm": None,
     "preprocessing.target_spacing_mm": None,
     "train.patience_on": "validation_dice",

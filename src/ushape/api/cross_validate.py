@@ -29,6 +29,7 @@ from ushape.planning.hardware import inspect_machine
 from ushape.planning.processor import threads_beside, with_load
 from ushape.planning.recipe import Recipe
 from ushape.planning.rules.objects import settle_objects
+from ushape.planning.rules.slices import without_comparison
 from ushape.planning.run import Run
 from ushape.reports.report import AUDIT_PAGE, write_audit, write_pages
 
@@ -226,7 +227,7 @@ class _FoldTraining:
         if own.minutes is not None:
             rounds = math.ceil(self.folds / len(self.devices.names))
             own = replace(own, minutes=own.minutes / rounds)
-        return replace(self.recipe, split=split, train=own)
+        return replace(without_comparison(self.recipe), split=split, train=own)
 
     def job_of(self, number: int, run: Run) -> Job:
         """Return the training of a fold as a command in a process of its own."""

@@ -139,7 +139,7 @@ def _scan_other_data(
     stated, note = apply_data_settings(Recipe(groups=groups), Path(data))
     if note:
         console.say(note)
-    dims = plan.recipe.network.dims
+    dims = plan.image_dims
     stats = scan(data, masks, stated.labels, console, dims=dims, groups=stated.groups)
     if stated.groups is None and plan.recipe.groups is not None:
         try:

@@ -26,6 +26,7 @@ from ushape.planning.hardware import inspect_machine
 from ushape.planning.planner import Planned
 from ushape.planning.processor import threads_restored
 from ushape.planning.recipe import Recipe
+from ushape.planning.rules.slices import without_comparison
 from ushape.planning.run import Run
 from ushape.reports.learning_curve import write_curve
 
@@ -177,7 +178,7 @@ class _PointTraining:
         base = series.path.parent
         runs = [Run(base / f"groups-{count}") for count in design.groups]
         series.refuse_changed_data(self.data, self.masks, runs)
-        recipe = _recipe_of_points(self.options.recipe, design)
+        recipe = without_comparison(_recipe_of_points(self.options.recipe, design))
 
         def train_point(number: int) -> TrainResult:
             splits = base / "splits" / f"{runs[number].folder.name}.json"

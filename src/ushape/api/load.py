@@ -146,7 +146,7 @@ class Model:
     def _channels_first(self, image: np.ndarray) -> np.ndarray:
         """Return an array of any accepted form as (C, *S)."""
         plan = self._predictor.plan
-        channels, dims = plan.preprocessing.channels, plan.recipe.network.dims
+        channels, dims = plan.preprocessing.channels, plan.image_dims
         if image.dtype.kind not in "buif" or 0 in image.shape:
             raise DataError(
                 f"The array has type {image.dtype} and shape {image.shape}.",

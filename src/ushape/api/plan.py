@@ -15,7 +15,7 @@ from ushape.errors import ConfigError
 from ushape.io.files import real_path, refuse_existing_output, write_json
 from ushape.labels import LabelConfig
 from ushape.planning.data_settings import apply_data_settings
-from ushape.planning.hardware import inspect_machine, keep_memory
+from ushape.planning.hardware import Machine, inspect_machine, keep_memory
 from ushape.planning.plan import Plan, load_plan
 from ushape.planning.planner import Planned, adopt_plan, make_plan
 from ushape.planning.processor import threads_restored, use_threads, with_load
@@ -194,17 +194,29 @@ def plan_data(
     if options.plan is not None:
         planned = adopt_plan(found, options.plan, options.splits)
     else:
-        with console.progress("Measuring the speed"):
-            planned = make_plan(
-                found,
-                with_some_rate(options.recipe),
-                machine,
-                elapsed_s=lambda: clock.elapsed_s,
-                given_splits=options.splits,
-            )
+        planned = plan_scanned(found, options.recipe, machine, options.splits, clock, console)
     for line in filter(None, (threads, planned.splits.text)):
         console.say(line)
     return found, planned
+
+
+def plan_scanned(
+    found: DatasetStats,
+    recipe: Recipe,
+    machine: Machine,
+    splits: Path | None,
+    clock: Clock,
+    console: Console,
+) -> Planned:
+    """Make the plan of a recipe for scanned data, and show that the speed is measured."""
+    with console.progress("Measuring the speed"):
+        return make_plan(
+            found,
+            with_some_rate(recipe),
+            machine,
+            elapsed_s=lambda: clock.elapsed_s,
+            given_splits=splits,
+        )
 
 
 def scan(

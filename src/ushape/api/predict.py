@@ -15,6 +15,7 @@ from ushape.config import setting_list
 from ushape.console import Console, OnProgress
 from ushape.data.inputs import Input, find_inputs
 from ushape.data.preprocessing import by_group
+from ushape.data.slices import count_without_neighbors
 from ushape.errors import REPEAT, ConfigError, DataError, hint_after_interrupt
 from ushape.formatting import pluralize
 from ushape.inference.output import (
@@ -143,11 +144,28 @@ def predict(
         console.say(note)
     predictor = Predictor.open(folders, device, backend=backend, settings=chosen)
     inputs = _without_own_outputs(find_images(predictor, images, console.say), config.folder)
+    _tell_missing_neighbors(predictor, inputs, console)
     made_by = _describe_origin(folders, predictor, chosen)
     lock = locked(config.folder) if config.folder else nullcontext()
     opened = PredictionWriter.open(config, predictor, inputs, made_by)
     with hint_after_interrupt(REPEAT), lock, opened as writer:
         return _write_masks(predictor, inputs, writer, console, strict=strict)
+
+
+def _tell_missing_neighbors(
+    predictor: Predictor, inputs: Sequence[Input], console: Console
+) -> None:
+    """Print for how many images the nearest slice takes the place of a neighbor."""
+    if not any(member.plan.preprocessing.needs_neighbors for member in predictor.members):
+        return
+    groups = by_group([image.case for image in inputs])
+    if missing := count_without_neighbors(list(groups.values())):
+        console.say(
+            f"{pluralize(missing, 'image')} of {len(inputs)} "
+            f"{'lacks' if missing == 1 else 'lack'} a direct neighbor in the stack on at least one "
+            "side; the nearest slice is repeated. To give the model all neighbors, name the folder "
+            "of the stack."
+        )
 
 
 def _write_masks(
@@ -320,7 +338,7 @@ def find_images(
             hint="Predict arrays one at a time: ushape.load(RUN).predict(array).",
         )
     plan = predictor.plan
-    channels, dims = plan.preprocessing.channels, plan.recipe.network.dims
+    channels, dims = plan.preprocessing.channels, plan.image_dims
     paths = [Path(path) for path in named]
     found = find_inputs(paths, channels=channels, dims=dims, on_note=on_note)
     io.check_packages(path for image in found for path in files_of(image.case))

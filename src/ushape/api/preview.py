@@ -181,13 +181,15 @@ def _draw_preview(plan: Plan, shown: CaseFacts) -> Figure:
     assert sample.classes is not None
     space = plan.preprocessing.space
     colors = drawing_colors(class_styles(space.names, space.values, plan.encoding))
-    _show(cells[0], overlay(sample.image, 0 * sample.classes), "image")
-    _show(cells[1], overlay(0 * sample.image, sample.classes, colors, tint=1), "mask")
+    middle = plan.preprocessing.without_neighbors(sample.image)
+    _show(cells[0], overlay(middle, 0 * sample.classes), "image")
+    _show(cells[1], overlay(0 * middle, sample.classes, colors, tint=1), "mask")
     margin = dataset.margin
     inner = tuple(slice(margin, size - margin) for size in plan.patch_shape)
     for cell, patch in zip(cells[2:], patches, strict=False):
         classes = space.decode(patch["target"].numpy())
-        image = patch["image"].numpy()[(slice(None), *inner)]
+        image = plan.preprocessing.without_neighbors(patch["image"].numpy())
+        image = image[(slice(None), *inner)]
         _show(cell, overlay(image, classes, colors, tint=0), "")
     handles = [
         Patch(color=rgb_text(color), label=name)

@@ -7,17 +7,23 @@ import itertools
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
-import numpy as np
-
+from ushape.api._compare_slices import compare_slices
 from ushape.api._score_run import KnownCases, score_and_report
+from ushape.api._trainer import open_cases, training_budget_s
 from ushape.api._tune_run import tune_run
-from ushape.api.plan import TrainOptions, optional_path, output_folder, plan_data
+from ushape.api.plan import (
+    TrainOptions,
+    optional_path,
+    output_folder,
+    plan_data,
+    plan_scanned,
+)
 from ushape.config import AUTO
 from ushape.console import Clock, Console
-from ushape.data.cache import SampleStore, load_cases
+from ushape.data.cache import SampleStore
+from ushape.data.scan import DatasetStats
 from ushape.data.splits import Splits
 from ushape.errors import hint_after_interrupt
 from ushape.evaluation.baselines import BaselineSampler, save_baselines
@@ -31,8 +37,8 @@ from ushape.planning.planner import Planned
 from ushape.planning.processor import threads_restored, use_threads, with_load
 from ushape.planning.recipe import Recipe
 from ushape.planning.run import Run
-from ushape.training.trainer import FitResult, fit, train_within_memory
-from ushape.training.trials import Train, Weights, decide_start, weights_after_trials
+from ushape.training.trainer import FitResult, train_within_memory
+from ushape.training.trials import Train, decide_start, weights_after_trials
 from ushape.types import CaseFacts
 
 
@@ -142,6 +148,7 @@ def _plan_run(
     """Plan the training and store cases, splits and plan, or remove the run folder again."""
     with run.removed_on_failure():
         found, planned = plan_data(folder, masks, options, device, clock, console)
+        planned = _decide_slices(run, found, planned, options, clock, console)
         facts, splits = found.facts, planned.splits
         if options.recipe.train.learning_rate == AUTO:
             from ushape.api.lr import search_rate  # Loads matplotlib.
@@ -157,6 +164,25 @@ def _plan_run(
         run.save_plan(planned.plan)  # Written last: a run that has a plan can be resumed.
     console.say(f"Run: {run.folder}")
     return planned, facts
+
+
+def _decide_slices(
+    run: Run,
+    found: DatasetStats,
+    planned: Planned,
+    options: TrainOptions,
+    clock: Clock,
+    console: Console,
+) -> Planned:
+    """Return the plan; if it leaves open how volumes are seen, that of the best short trial."""
+    machine = planned.plan.machine
+
+    def replan(slices: int | None) -> Planned:
+        preprocessing = replace(options.recipe.preprocessing, slices=slices)
+        recipe = replace(options.recipe, preprocessing=preprocessing)
+        return plan_scanned(found, recipe, machine, options.splits, clock, console)
+
+    return compare_slices(found, planned, replan, run, clock, console)
 
 
 @threads_restored()
@@ -270,34 +296,10 @@ def _fit(
     Returns:
         The result, the plan that was used, and the loaded validation cases.
     """
-    load = partial(
-        load_cases,
-        preprocessing=plan.preprocessing,
-        dims=plan.recipe.network.dims,
-        memory_bytes=plan.machine.main_memory_bytes,
-        threads=plan.machine.cores,
-    )
     sampler = BaselineSampler(training)
-    training_store, validation_store = load(training, on_read=sampler.add), load(validation)
+    train_in, store = open_cases(plan, training, validation, console, sampler.add)
     if sampler.is_complete and not run.baselines_path.exists():
         save_baselines(run.baselines_path, sampler.choose(plan.preprocessing.space))
-    class_pixels = np.asarray([fact.class_pixels for fact in training])
-
-    def train_in(
-        plan: Plan, run: Run, initial: Weights | None, budget_s: float | None, resume: bool = True
-    ) -> FitResult:
-        return fit(
-            plan,
-            run,
-            training_store,
-            validation_store,
-            class_pixels,
-            initial=initial,
-            budget_s=budget_s,
-            resume=resume,
-            show_bar=console.is_terminal,
-            on_row=lambda row: console.say(_epoch_line(row, plan)),
-        )
 
     def attempt(plan: Plan, resume: bool) -> FitResult:
         return _fit_from_start(plan, run, train_in, clock, console, resume=resume)
@@ -312,7 +314,7 @@ def _fit(
         f"{result.best_epoch} of {result.epochs}; "
         f"{result.foreground_patches:.0%} of the patches contained foreground."
     )
-    return result, plan, validation_store
+    return result, plan, store
 
 
 def _fit_from_start(
@@ -320,13 +322,13 @@ def _fit_from_start(
 ) -> FitResult:
     """Train from the usual weights, or after two trials if the plan names weights."""
     initial, elapsed_s = None, clock.elapsed_s
-    budget_s = _training_budget_s(plan, elapsed_s)
+    budget_s = training_budget_s(plan, elapsed_s)
     if plan.start is not None:
         decision = decide_start(plan, run, train_in, budget_s, console)
         initial = weights_after_trials(run, decision)
         # The trials may have ended just now, or before an interruption.
         elapsed_s = max(clock.elapsed_s, elapsed_s + decision.seconds)
-        budget_s = _training_budget_s(plan, elapsed_s)
+        budget_s = training_budget_s(plan, elapsed_s)
     return train_in(plan, run, initial, budget_s, resume)
 
 
@@ -340,14 +342,6 @@ def _create_free_folder(folder: Path) -> Path:
     raise AssertionError("there is always another number")
 
 
-def _training_budget_s(plan: Plan, elapsed_s: float) -> float | None:
-    """Return the seconds left for training, so that the evaluation ends in the user's minutes."""
-    minutes = plan.recipe.train.minutes
-    if minutes is None:
-        return None
-    return max(1.0, 60 * minutes - plan.evaluation_s - elapsed_s)
-
-
 def _best_text(result: FitResult, plan: Plan) -> str:
     if result.best_ap is None:
         is_learned = plan.preprocessing.space.has_distance
@@ -357,14 +351,4 @@ def _best_text(result: FitResult, plan: Plan) -> str:
     return (
         f"Best average precision of the objects {result.best_ap:.4f} (validation Dice "
         f"{result.best_dice:.4f})"
-    )
-
-
-def _epoch_line(row: dict[str, object], plan: Plan) -> str:
-    # With a time limit, the number of epochs depends on the speed of the machine.
-    objects = f"object AP {row['validation_ap']:.4f}, " if "validation_ap" in row else ""
-    of_all = "" if plan.recipe.train.minutes else f"/{plan.recipe.train.epochs}"
-    return (
-        f"Epoch {row['epoch']}{of_all}: loss {row['loss']:.4f}, "
-        f"validation Dice {row['validation_dice']:.4f}, {objects}{row['seconds']:.0f} s"
     )

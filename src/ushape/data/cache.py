@@ -127,5 +127,7 @@ def fits_in_memory(
         target = config.common_spacing_mm
         files = [sum(fact.class_pixels) * enlargement(fact.case, target) for fact in facts]
         pixels = sum(files) / factor
-    bytes_needed = pixels * (2 * preprocessing.channels + 1 + 4 * preprocessing.space.has_distance)
+    bytes_needed = pixels * (
+        2 * preprocessing.sample_channels + 1 + 4 * preprocessing.space.has_distance
+    )
     return bytes_needed < KEEP_SHARE * memory_bytes

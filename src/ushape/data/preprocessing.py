@@ -15,6 +15,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from ushape import io
+from ushape.data.slices import neighbors_of
 from ushape.data.spacing import check_spacing, coarse_axes, factors_to, is_common
 from ushape.errors import ConfigError, DataError, check_range
 from ushape.formatting import pluralize, size_text
@@ -38,6 +39,9 @@ RGB = 3
 
 LARGE_PX = 1 << 26
 """Number of pixels of an image or mask above which sizes are compared before it is unpacked."""
+
+MAX_SLICES = 15
+"""Largest number of slices that a network receives together."""
 
 MAX_PLANES = 16
 """Largest number of planes that are read as channels if the mask has one plane."""
@@ -77,6 +81,12 @@ class PreprocessingConfig:
     pixels of the finest axis, so that a step along a coarse axis counts as much as it is longer;
     pixels: steps along all axes count alike."""
 
+    slices: int | Literal["auto"] | None = "auto"
+    """Number of slices, odd, that a 2D network receives as channels to predict the middle one. 1:
+    volumes slice by slice (2D); 3, 5, ...: with their neighbors (2.5D), also for images that are
+    numbered slices of a stack. null: whole volumes (3D), and images by themselves. auto: null,
+    unless the slices of volumes are few or thick and short trials prefer another number."""
+
     intensity: Literal["auto", "data", "image", "group", "min_max"] = "auto"
     """Normalization of intensities. data, image, group: clip, then standardize to mean 0 and
     standard deviation 1, with the statistics of all training images, of each image, or of its
@@ -97,6 +107,12 @@ class PreprocessingConfig:
                 f"preprocessing.shape is {list(self.shape)} and downscale is {self.downscale}.",
                 code="value_out_of_range",
                 hint="Set only one of them; a shape needs at least one pixel, as in [512, 512].",
+            )
+        if isinstance(self.slices, int) and not (0 < self.slices <= MAX_SLICES and self.slices % 2):
+            raise ConfigError(
+                f"preprocessing.slices is {self.slices}.",
+                code="value_out_of_range",
+                hint=f"Use an odd number up to {MAX_SLICES}, or null for whole volumes.",
             )
         for name in ("spacing_mm", "target_spacing_mm"):
             spacing = getattr(self, name)
@@ -134,11 +150,14 @@ class PreprocessingConfig:
         Args:
             spacing_mm: Spacing of the image; None: it has the common spacing already.
         """
+        is_by_slice = isinstance(self.slices, int) and len(shape) == 3
         if self.shape is not None:
-            return self.shape
+            return (shape[0], *self.shape) if is_by_slice else self.shape
         dims, padded = len(shape), self.padded_shape(shape)
         common = factors_to(spacing_mm, self.common_spacing_mm, dims)
         factors = [a * b for a, b in zip(self.downscale_factors(dims), common, strict=True)]
+        if is_by_slice:
+            factors[0] = 1.0  # Slices are not resampled along z.
         return tuple(max(1, round(size / own)) for size, own in zip(padded, factors, strict=True))
 
     @property
@@ -164,9 +183,15 @@ class PreprocessingConfig:
     def downscale_factors(self, dims: int) -> tuple[float, ...]:
         """Return the factor along each axis by which images of so many axes are reduced."""
         assert self.downscale != "auto", "the planner chooses the downscaling"
+        if isinstance(self.slices, int) and dims == 3:
+            return (1.0, *self.downscale_factors(2))
         if isinstance(self.downscale, tuple):
             return self.downscale
         return (self.downscale,) * dims
+
+    def input_channels(self, channels: int) -> int:
+        """Return the number of channels of the network's input for images of so many channels."""
+        return channels * (self.slices if isinstance(self.slices, int) else 1)
 
 
 OnRead = Callable[[Case, np.ndarray, np.ndarray | None], None]
@@ -186,6 +211,24 @@ class Preprocessing:
     space: LabelSpace
     normalization: Normalization | None
     """Normalization of the training data, if `config.intensity` is data."""
+
+    by_slice: bool = False
+    """Whether images are volumes that a 2D network predicts slice by slice."""
+
+    @property
+    def input_channels(self) -> int:
+        """Number of channels of the network's input."""
+        return self.config.input_channels(self.channels)
+
+    @property
+    def sample_channels(self) -> int:
+        """Number of channels of a sample; of volumes, slices are combined later."""
+        return self.channels if self.by_slice else self.input_channels
+
+    @property
+    def needs_neighbors(self) -> bool:
+        """Whether an image is loaded together with its neighbors in a stack."""
+        return self.sample_channels > self.channels
 
     @property
     def needs_group(self) -> bool:
@@ -207,14 +250,51 @@ class Preprocessing:
         """
         pixels = join_channels(case, read_first_file(case), self.channels)
         image, classes = pixels.array, read_classes(case, self.space)
+        joined = self.join_neighbors(case, image, companions)
         group = self.group_stats(case, companions)
-        sample = self.place(case, image, classes, group, pixels.spacing_mm)
+        sample = self.place(case, joined, classes, group, pixels.spacing_mm)
         if self.space.has_distance and classes is not None:
             objects = place_objects(find_true_objects(case, classes, self.space), sample.geometry)
             sample = replace(sample, objects=objects)
         if on_read is not None:
             on_read(case, image, classes)
         return sample
+
+    def join_neighbors(
+        self, case: Case, image: np.ndarray, companions: Sequence[Case] = ()
+    ) -> np.ndarray:
+        """Return an image (C, y, x) with its neighbors in the stack as channels, (C N, y, x).
+
+        A neighbor that is missing, or of another size, is replaced by the nearest slice on the way
+        to it. Of images by themselves, and of volumes, the image itself is returned.
+
+        Raises:
+            DataError: if a neighbor cannot be read.
+        """
+        if not self.needs_neighbors:
+            return image
+        reach = self.input_channels // self.channels // 2
+        before, after = (
+            self._read_neighbors(case, image, companions, step, reach) for step in (-1, 1)
+        )
+        return np.concatenate([*before[::-1], image, *after])
+
+    def _read_neighbors(
+        self, case: Case, image: np.ndarray, companions: Sequence[Case], step: int, reach: int
+    ) -> list[np.ndarray]:
+        """Return as many neighbors in one direction, the nearest first, the last repeated."""
+        found = [image]
+        for neighbor in neighbors_of(case, companions, step, reach):
+            other = read_image(neighbor, self.channels)
+            if other.shape != image.shape:
+                break
+            found.append(other)
+        return (found + found[-1:] * reach)[1 : reach + 1]
+
+    def without_neighbors(self, image: np.ndarray) -> np.ndarray:
+        """Return the image in the middle of images that were joined, (C N, *S) to (C, *S)."""
+        first = len(image) // self.channels // 2 * self.channels
+        return image[first : first + self.channels]
 
     def group_stats(self, case: Case, companions: Sequence[Case] = ()) -> GroupStats | None:
         """Return the statistics of the group of a case, if its preprocessing depends on them."""
@@ -233,6 +313,8 @@ class Preprocessing:
     ) -> Sample:
         """Bring the pixels of a file (C, *S) and classes (*S) onto the working grid.
 
+        The normalization is that of the middle one if images of a stack were joined.
+
         Args:
             spacing_mm: Spacing along each axis of S, if the file states it.
 
@@ -246,10 +328,11 @@ class Preprocessing:
             spacing_mm = check_spacing(str(case.image), spacing_mm, target)
         geometry = self._geometry(file_shape, group.box if group else None, spacing_mm)
         placed = place_image(image, geometry)
+        normalization = self._normalization(self.without_neighbors(placed), group)
         return Sample(
             case=case,
             image=placed,
-            normalization=self._normalization(placed, group),
+            normalization=normalization.repeated(len(placed) // self.channels),
             classes=None if classes is None else place_classes(classes, geometry),
             geometry=geometry,
         )

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from ushape.data.batches import PatchKey
 from ushape.data.pixel_weights import PixelWeights
+from ushape.data.slices import stack_slices
 from ushape.errors import ConfigError, check_range
 from ushape.labels import LabelSpace
 from ushape.transforms.augment import AugmentConfig, change_intensity
@@ -255,6 +256,8 @@ class PatchDataset(Dataset[Patch]):
         seed: Random seed of the run.
         reach_px: Largest distance to the border of an object that is learned, if the space has it.
         lengths: Relative length of a pixel along each axis, for this distance; None: 1.
+        slices: Number of slices of a volume that a 2D patch shows as channels; None: patches have
+            as many axes as the samples.
     """
 
     def __init__(
@@ -270,11 +273,12 @@ class PatchDataset(Dataset[Patch]):
         seed: int = 0,
         reach_px: float | None = None,
         lengths: Sequence[float] | None = None,
+        slices: int | None = None,
     ):
         self.samples, self.space, self.draw = samples, space, draw
         self.weights, self.augment = weights, augment
         self.patch_shape, self.margin, self.seed = patch_shape, margin, seed
-        self.reach_px, self.lengths = reach_px, lengths
+        self.reach_px, self.lengths, self.slices = reach_px, lengths, slices
 
     def __getitem__(self, key: PatchKey) -> Patch:
         patch_shape = key[2] if len(key) == 3 else self.patch_shape
@@ -285,11 +289,18 @@ class PatchDataset(Dataset[Patch]):
         sample = self.samples[pick.case_index]
         assert sample.classes is not None, "a training case has a mask"
 
-        center = draw_center(sample.classes, pick.class_index, inner_shape, rng)
-        warp = draw_warp(self.augment.geometry, patch_shape, rng)
+        whole, normalization = sample.image, sample.normalization
         maps = [one for one in (sample.classes, sample.objects) if one is not None]
-        image, (classes, *objects) = cut_together(sample.image, maps, center, patch_shape, warp)
-        image = sample.normalization.apply(image)
+        if self.slices is None:
+            center = draw_center(sample.classes, pick.class_index, inner_shape, rng)
+        else:
+            place = draw_center(sample.classes, pick.class_index, (1, *inner_shape), rng)
+            z, center = place[0], place[1:]
+            whole, maps = stack_slices(whole, int(z), self.slices), [one[int(z)] for one in maps]
+            normalization = normalization.repeated(self.slices)
+        warp = draw_warp(self.augment.geometry, patch_shape, rng)
+        image, (classes, *objects) = cut_together(whole, maps, center, patch_shape, warp)
+        image = normalization.apply(image)
         image = change_intensity(image, self.augment.intensity, rng)
 
         inner = tuple(slice(self.margin, size - self.margin) for size in patch_shape)

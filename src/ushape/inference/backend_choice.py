@@ -13,11 +13,14 @@ import torch
 from torch import nn
 
 from ushape import config
+from ushape.config import resolved
 from ushape.data.preprocessing import read_classes
+from ushape.data.slices import stack_slices
 from ushape.errors import RunError, UshapeError
 from ushape.inference.backends import installed, open_backend
 from ushape.inference.network import Network, Precision
-from ushape.inference.sliding_window import TileSettings, sliding_window
+from ushape.inference.slices import predict_preprocessed
+from ushape.inference.sliding_window import TileSettings
 from ushape.io.files import read_sealed_json, write_sealed_json
 from ushape.labels import LabelSpace
 from ushape.metrics.overlap import count_overlap, dice, mean_known
@@ -226,7 +229,7 @@ def _validation_dice(plan: Plan, facts: Sequence[CaseFacts], network: Network) -
     for fact in facts:
         sample = plan.preprocessing.load(fact.case)
         image = sample.normalization.apply(sample.image)
-        working = sliding_window(network, image, space, settings)
+        (working,) = predict_preprocessed(network, [image], plan.preprocessing, settings)
         classes = space.decode(plan.preprocessing.restore(working, sample.geometry))
         truth = read_classes(fact.case, space)
         assert truth is not None, "a validation case has a mask"
@@ -241,7 +244,7 @@ def _tiles_or_noise(run: Run, plan: Plan, module: nn.Module) -> list[np.ndarray]
     except RunError:
         shape = _tile_shape(plan, module, plan.tile_shape)
         rng = np.random.default_rng(0)
-        channels = plan.preprocessing.channels
+        channels = plan.preprocessing.input_channels
         return [rng.standard_normal((1, channels, *shape), dtype=np.float32)]
 
 
@@ -249,6 +252,9 @@ def _middle_tile(plan: Plan, fact: CaseFacts, module: nn.Module) -> np.ndarray:
     """Return a tile (1, C, *T) from the middle of a case."""
     sample = plan.preprocessing.load(fact.case)
     image = sample.normalization.apply(sample.image)
+    if plan.preprocessing.by_slice:
+        slices = resolved(plan.preprocessing.config.slices) or 1
+        image = stack_slices(image, image.shape[1] // 2, slices)
     shape = _tile_shape(plan, module, image.shape[1:])
     after = [max(0, tile - size) for tile, size in zip(shape, image.shape[1:], strict=True)]
     padded = pad_mirrored(image, [0] * len(after), after)

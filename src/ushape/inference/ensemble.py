@@ -15,7 +15,8 @@ from ushape.errors import ConfigError, PlanError
 from ushape.inference.backend_choice import calibration_tiles, select_backend
 from ushape.inference.backends import open_backend
 from ushape.inference.network import LazyNetwork, Network, Precision, Slot, TorchNetwork
-from ushape.inference.sliding_window import TileSettings, sliding_window, sliding_window_batch
+from ushape.inference.slices import predict_preprocessed
+from ushape.inference.sliding_window import TileSettings
 from ushape.inference.tuning import load_tuning
 from ushape.labels import LabelSpace
 from ushape.models import network_sizes
@@ -41,7 +42,7 @@ class EnsembleMember:
         """Return the probabilities (K, *file) of samples whose images have one shape."""
         preprocessing = self.plan.preprocessing
         images = [sample.normalization.apply(sample.image) for sample in samples]
-        working = sliding_window_batch(self.network, images, preprocessing.space, self.settings)
+        working = predict_preprocessed(self.network, images, preprocessing, self.settings)
         return [
             preprocessing.restore(found, sample.geometry)
             for found, sample in zip(working, samples, strict=True)
@@ -77,7 +78,8 @@ def sample_probabilities(
     )
     network = TorchNetwork(module, layout, autocast=precision)
     image = sample.normalization.apply(sample.image)
-    return sliding_window(network, image, plan.preprocessing.space, tile_settings(plan, average))
+    settings = tile_settings(plan, average)
+    return predict_preprocessed(network, [image], plan.preprocessing, settings)[0]
 
 
 def tile_settings(plan: Plan, average: Average) -> TileSettings:
@@ -107,7 +109,7 @@ def _check_same_classes(run: Run, plan: Plan, first_run: Run, first: Plan) -> No
         ("classes", _classes_only(space), _classes_only(known)),
         ("definitions of objects (labels.objects)", space.has_distance, known.has_distance),
         ("channels", plan.preprocessing.channels, first.preprocessing.channels),
-        ("dimensions", plan.recipe.network.dims, first.recipe.network.dims),
+        ("dimensions", plan.image_dims, first.image_dims),
     ):
         if own != expected:
             raise PlanError(

@@ -161,9 +161,10 @@ class Predictor:
                 hint="Pass it in mm, for example spacing_mm=(5, 0.7, 0.7), or predict a file.",
             )
         spacing = None if spacing_mm is None else spacing_or_ones(spacing_mm, image.ndim - 1)
-        if any(member.plan.preprocessing.needs_group for member in self.members):
+        own = [member.plan.preprocessing for member in self.members]
+        if any(one.needs_group or one.needs_neighbors for one in own):
             raise DataError(
-                "This model preprocesses images together with the other images of their group.",
+                "This model reads images together with the other images of their group.",
                 code="model_needs_groups",
                 hint="Predict image files, with one folder for each group, instead of arrays.",
             )
@@ -233,7 +234,7 @@ class Predictor:
             DataError: if `stream_probabilities` raises it.
         """
         bands = image.bands
-        check_dimensions(str(bands.path), len(bands.shape) - 1, self.plan.recipe.network.dims)
+        check_dimensions(str(bands.path), len(bands.shape) - 1, self.plan.image_dims)
         rule, space = self.tuning.rule.without_cleaning(), self.plan.preprocessing.space
         members = [
             stream_probabilities(member.network, bands, member.plan.preprocessing, member.settings)
@@ -296,11 +297,12 @@ class Predictor:
     ) -> PreparedImage:
         source = join_channels(case, source, self.plan.preprocessing.channels)
         image, case = source.array, replace(case, mask=None)
-        check_dimensions(str(case.image), image.ndim - 1, self.plan.recipe.network.dims)
+        check_dimensions(str(case.image), image.ndim - 1, self.plan.image_dims)
         samples = []
         for preprocessing in (member.plan.preprocessing for member in self.members):
             group = preprocessing.group_stats(case, companions)
-            samples.append(preprocessing.place(case, image, None, group, source.spacing_mm))
+            joined = preprocessing.join_neighbors(case, image, companions)
+            samples.append(preprocessing.place(case, joined, None, group, source.spacing_mm))
         return PreparedImage(tuple(samples), source)
 
     def _postprocess(

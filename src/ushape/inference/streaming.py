@@ -15,7 +15,8 @@ from ushape.data.spacing import check_spacing, spacing_text
 from ushape.errors import DataError
 from ushape.formatting import size_text
 from ushape.inference.network import Network
-from ushape.inference.sliding_window import TileSettings, sliding_bands
+from ushape.inference.slices import predict_bands
+from ushape.inference.sliding_window import TileSettings
 from ushape.io.streaming import Bands, open_bands
 from ushape.normalization import Normalization
 from ushape.transforms.resampling import RowGrower, rows_beneath, shrink_rows
@@ -131,7 +132,7 @@ def stream_probabilities(
         normalization=preprocessing.normalization or measure_normalization(rows, preprocessing),
     )
     grower = RowGrower(working, file_shape) if working != file_shape else None
-    for band in sliding_bands(network, rows, preprocessing.space, settings):
+    for band in predict_bands(network, rows, preprocessing, settings):
         whole = band if grower is None else grower.add(band)
         if whole.shape[1]:
             yield whole
@@ -184,6 +185,12 @@ def working_shape(preprocessing: Preprocessing, bands: Bands) -> tuple[int, ...]
 def check_streamable(preprocessing: Preprocessing, name: str) -> None:
     """Raise DataError if images can only be preprocessed as a whole."""
     config = preprocessing.config
+    if preprocessing.needs_neighbors:
+        raise DataError(
+            f"{name}: too large for this model, which reads images with their neighbors.",
+            code="image_too_large",
+            hint="Cut the images into parts, or train with --set preprocessing.slices=null.",
+        )
     if preprocessing.needs_group or config.square or config.shape is not None:
         raise DataError(
             f"{name}: too large for this model, which crops, pads or resizes whole images.",

@@ -46,6 +46,7 @@ def build_patches(
         seed=recipe.seed,
         reach_px=recipe.labels.reach_px,
         lengths=lengths,
+        slices=preprocessing.config.slices if preprocessing.by_slice else None,  # type: ignore[arg-type]
     )
 
 

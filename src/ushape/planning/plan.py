@@ -136,6 +136,11 @@ class Plan:
         return resolved(self.recipe.augment)
 
     @property
+    def image_dims(self) -> int:
+        """Number of spatial axes of the images; of volumes that are predicted by slice, it is 3."""
+        return self.recipe.network.dims + self.preprocessing.by_slice
+
+    @property
     def patch_shape(self) -> tuple[int, ...]:
         return resolved(self.recipe.sampling.patch_shape)
 
@@ -205,10 +210,12 @@ def _complete_older(values: dict[str, Any]) -> None:
             preprocessing.setdefault("spacing_mm", None)
             preprocessing.setdefault("target_spacing_mm", None)
             preprocessing.setdefault("distances", "pixels")
+            preprocessing.setdefault("slices", None)
     own = values.get("preprocessing", values.get("preparation"))
     if isinstance(own, dict) and isinstance(settings := own.get("config"), dict):
         settings.setdefault("target_spacing_mm", None)
         settings.setdefault("distances", "pixels")
+        settings.setdefault("slices", None)
     train = recipe.get("train") if isinstance(recipe, dict) else None
     if isinstance(train, dict):
         train.setdefault("initial_weights", "random")
@@ -236,10 +243,12 @@ def _problems_of(plan: Plan) -> Iterator[str]:
         ("predict.tile_shape", plan.tile_shape),
         ("preprocessing.shape", preprocessing.config.shape),
         ("preprocessing.downscale", preprocessing.config.downscale),
-        ("preprocessing.target_spacing_mm", preprocessing.config.target_spacing_mm),
     ):
         if isinstance(shape, tuple) and (len(shape) != dims or max(shape) > MAX_SIDE):
             yield f"{name} is {list(shape)} for images of {dims} dimensions"
+    target = preprocessing.config.common_spacing_mm
+    if target is not None and len(target) != plan.image_dims:
+        yield f"preprocessing.target_spacing_mm is {list(target)} for {plan.image_dims} dimensions"
     try:
         recipe.network.check_dims(dims)
     except ConfigError as error:
@@ -250,6 +259,9 @@ def _problems_of(plan: Plan) -> Iterator[str]:
         columns = (scaling.low, scaling.high, scaling.mean, scaling.std)
         if any(len(column) != channels for column in columns) or min(scaling.std) <= 0:
             yield f"the normalization does not describe {channels} channels"
+    slices = preprocessing.config.slices
+    if (dims == 3 and slices is not None) or (preprocessing.by_slice and slices is None):
+        yield f"preprocessing.slices is {slices} for a network in {dims}D"
     if preprocessing.config.intensity == "data" and scaling is None:
         yield "the normalization is missing"
     if space.has_distance != (recipe.labels.objects == "distance"):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ushape.config import AUTO, resolved
 from ushape.data.case_stats import at_spacing
-from ushape.data.preprocessing import Preprocessing
+from ushape.data.preprocessing import Preprocessing, by_group
 from ushape.data.scan import DatasetStats, writes_as_stored
 from ushape.data.split_file import load_given_splits
 from ushape.data.splits import Splits, split_dataset
@@ -27,6 +27,7 @@ from ushape.planning.plan import Plan
 from ushape.planning.recipe import Recipe
 from ushape.planning.rules import apply_rules
 from ushape.planning.rules.result import RuleResult, Situation, SplitFacts, TimeBudget
+from ushape.planning.rules.slices import choose_slices, see_slices
 from ushape.planning.spacing import choose_target_spacing, refuse_unfit
 from ushape.planning.start import describe_start, refuse_other_dimensions, start_of_given_plan
 from ushape.planning.start_decision import TRIAL_SHARE
@@ -67,6 +68,8 @@ class Planned:
     plan: Plan
     splits: Splits
     results: tuple[RuleResult, ...]
+    compared: tuple[int | None, ...] = ()
+    """Values of preprocessing.slices that a training compares in short trials first, if any."""
 
 
 def make_plan(
@@ -94,9 +97,12 @@ def make_plan(
     training = set(splits.train)
     recipe, spacing_results = choose_target_spacing(recipe, stats.case_stats, training)
     fingerprint = take_fingerprint(stats, training, recipe.preprocessing.common_spacing_mm)
-    refuse_other_dimensions(recipe, len(fingerprint.median_shape))
+    groups = by_group([one.case for one in stats.case_stats if one.case.id in training])
+    recipe, dimensions, compared = choose_slices(recipe, fingerprint, list(groups.values()))
+    seen = see_slices(fingerprint, recipe)
+    refuse_other_dimensions(recipe, len(seen.median_shape))
     situation = Situation(
-        data=fingerprint,
+        data=seen,
         machine=machine,
         split=_split_facts(stats, splits),
         measure_time=lambda recipe: _measure_time(
@@ -105,9 +111,9 @@ def make_plan(
         find_format=partial(_find_format, stats, machine),
     )
     recipe, results = apply_rules(recipe, situation)
-    results = spacing_results + results
+    results = [*filter(None, [dimensions]), *spacing_results, *results]
     space = space_for(stats.space, recipe)
-    start, start_results = describe_start(recipe, fingerprint.channels, space, stats, splits)
+    start, start_results = describe_start(recipe, seen.channels, space, stats, splits)
     results += start_results
     plan = Plan(
         recipe=recipe,
@@ -120,7 +126,7 @@ def make_plan(
         start=start,
         encoder=describe_encoder(recipe.network),
     )
-    return Planned(plan=plan, splits=splits, results=tuple(results))
+    return Planned(plan=plan, splits=splits, results=tuple(results), compared=compared)
 
 
 def space_for(space: LabelSpace, recipe: Recipe) -> LabelSpace:
@@ -135,6 +141,7 @@ def _preprocessing(stats: DatasetStats, recipe: Recipe, fingerprint: Fingerprint
         config=recipe.preprocessing,
         space=space_for(stats.space, recipe),
         normalization=fingerprint.normalization if is_data else None,
+        by_slice=len(fingerprint.median_shape) > recipe.network.dims,
     )
 
 
@@ -169,7 +176,7 @@ def adopt_plan(stats: DatasetStats, plan: Plan, given_splits: Path | None = None
     first, space = stats.case_stats[0], stats.space
     for what, planned, found in (
         ("channels", plan.preprocessing.channels, first.channels),
-        ("dimensions", plan.recipe.network.dims, len(first.shape)),
+        ("dimensions", plan.image_dims, len(first.shape)),
         ("mask values", plan.preprocessing.space.values, space.values),
     ):
         if planned != found:
@@ -201,7 +208,7 @@ def _find_format(
     """Measure a training step in several formats, for a small share of the user's minutes."""
     assert recipe.train.minutes is not None, "formats are measured only with a time limit"
     limit_s = FORMAT_SHARE * 60 * recipe.train.minutes
-    channels = stats.case_stats[0].channels
+    channels = recipe.preprocessing.input_channels(stats.case_stats[0].channels)
 
     def measure(one: Format) -> float:
         tried = with_format(recipe, one)
@@ -225,7 +232,7 @@ def _measure_time(
     minutes_s = 60 * recipe.train.minutes
     step_s = measure_step_s(
         recipe,
-        fingerprint.channels,
+        recipe.preprocessing.input_channels(fingerprint.channels),
         space_for(stats.space, recipe),
         machine.device,
         PLANNING_SHARE * minutes_s,

@@ -358,7 +358,7 @@ class Run:
             ConfigError: if the network is defined in a Python file that the user did not name.
         """
         self.require_code(plan, training=False)
-        channels = plan.preprocessing.channels, plan.preprocessing.space.outputs
+        channels = plan.preprocessing.input_channels, plan.preprocessing.space.outputs
         without_data = build_without_data(plan.recipe.network, *channels)
         weights = load_weights(self.weights_path, without_data)
         network = build_model(plan.recipe.network, *channels)

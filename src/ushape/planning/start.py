@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ushape import config
+from ushape.config import AUTO
 from ushape.data.scan import DatasetStats
 from ushape.data.splits import Splits
 from ushape.errors import ConfigError, PlanError, RunError
@@ -94,6 +95,9 @@ def adopt_network(recipe: Recipe) -> Recipe:
     plan = source.load_plan()
     if plan is None:
         return recipe
+    if recipe.preprocessing.slices == AUTO:  # Weights of slices predict slices.
+        slices = plan.recipe.preprocessing.slices
+        recipe = replace(recipe, preprocessing=replace(recipe.preprocessing, slices=slices))
     theirs, default = plan.recipe.network, NetworkConfig()
     own = {
         one.name: getattr(recipe.network, one.name)
@@ -224,7 +228,8 @@ def initial_weights(plan: Plan) -> dict[str, Tensor]:
     source = Source.find(plan.recipe.start_from)
     _refuse_changed(source, plan.start)
     preprocessing = plan.preprocessing
-    return _transfer(source, plan.recipe, preprocessing.channels, preprocessing.space).weights
+    channels = preprocessing.input_channels
+    return _transfer(source, plan.recipe, channels, preprocessing.space).weights
 
 
 def _refuse_changed(source: Source, start: StartingWeights) -> None:

@@ -127,7 +127,10 @@ def predicted_pixels(recipe: Recipe, shapes: Iterable[tuple[int, ...]]) -> float
         return len(tile_starts(size, tile, overlap * most / tile)) * (tile + 2 * margin)
 
     tiles = resolved(recipe.predict.tile_shape)
-    return sum(math.prod(map(seen, shape, tiles)) for shape in shapes)
+    dims = len(tiles)  # Volumes have an axis more if they are predicted slice by slice.
+    return sum(
+        math.prod(shape[:-dims]) * math.prod(map(seen, shape[-dims:], tiles)) for shape in shapes
+    )
 
 
 PROBE = 2

@@ -230,7 +230,8 @@ class ValidationPictures(Callback):
         for index, predicted in pl_module.shown.items():
             sample = pl_module.validation[index]
             assert sample.classes is not None, "a validation case has a mask"
-            picture = draw_small(sample.image, sample.classes, np.asarray(predicted))
+            image = pl_module.plan.preprocessing.without_neighbors(sample.image)
+            picture = draw_small(image, sample.classes, np.asarray(predicted))
             trainer.logger.experiment.add_image(
                 f"validation/{sample.case.id}", picture, trainer.current_epoch, dataformats="HWC"
             )

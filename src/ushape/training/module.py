@@ -78,7 +78,8 @@ class SegmentationModule(lightning.LightningModule):
             recipe.network.dims, channels_last=resolved(train.channels_last)
         )
 
-        network = build_model(recipe.network, preprocessing.channels, preprocessing.space.outputs)
+        channels = preprocessing.input_channels
+        network = build_model(recipe.network, channels, preprocessing.space.outputs)
         if initial is None:
             initial = planned_weights(plan, network.state_dict())
         network.load_state_dict({**network.state_dict(), **initial})
@@ -276,10 +277,11 @@ def planned_weights(plan: Plan, fresh: Mapping[str, Tensor]) -> dict[str, Tensor
     if not network.is_pretrained:
         if plan.recipe.train.initial_weights == "random":
             return {}
-        return load_generated_weights(network, preprocessing.channels, fresh)
+        return load_generated_weights(network, preprocessing.input_channels, fresh)
     if plan.encoder is not None:
         refuse_changed(plan.encoder, network)
-    found = read_encoder(network, preprocessing.channels, preprocessing.config.intensity)
+    channels, intensity = preprocessing.input_channels, preprocessing.config.intensity
+    found = read_encoder(network, channels, intensity)
     return {f"encoder.{name}": value for name, value in found.items()}
 
 

@@ -1,4 +1,4 @@
-"""Two short trials, from loaded and from the usual weights, that decide how a training starts.
+"""Short trials before a training, such as those from loaded and from the usual weights.
 
 They end before the training itself begins. The decision is a file of the run, so that a training
 that was interrupted goes on from the same weights.
@@ -74,7 +74,10 @@ def decide_start(
         for origin in ("loaded", "usual"):
             usual = NAMES[usual_weights(plan.recipe)]
             console.say(f"Trial from {'the loaded weights' if origin == 'loaded' else usual}:")
-            _run_trial(plan, run, origin, train, share)
+            trial = _trial(run, origin)
+            needs_loaded = origin == "loaded" and not trial.has_ended(plan_trial(plan))
+            initial = _keep_initial_weights(plan, run) if needs_loaded else None
+            run_trial(plan, trial, run, train, initial, share)
         decision = _compare(plan, run)
         save_decision(run, decision)
     console.say(decision.text)
@@ -107,12 +110,29 @@ def _trial(run: Run, origin: Origin) -> Run:
     return Run(older if origin == "usual" and older.exists() and not folder.exists() else folder)
 
 
-def _run_trial(plan: Plan, run: Run, origin: Origin, train: Train, budget_s: float | None) -> None:
-    trial, own = _trial(run, origin), plan_trial(plan)
+def run_trial(
+    plan: Plan,
+    trial: Run,
+    run: Run,
+    train: Train,
+    initial: Weights | None,
+    budget_s: float | None,
+) -> None:
+    """Train an eighth of a plan in a folder of its own, unless this was done before.
+
+    Args:
+        trial: Folder of the trial, below that of the run.
+        run: Run that the trial belongs to.
+        initial: Weights to start from by name; None: those that the plan states.
+        budget_s: Seconds for the trial; None: no limit.
+
+    Raises:
+        KeyboardInterrupt: if Ctrl-C ended the trial.
+    """
+    own = plan_trial(plan)
     if trial.has_ended(own):
         return
     trial.folder.mkdir(parents=True, exist_ok=True)
-    initial = _keep_initial_weights(plan, run) if origin == "loaded" else None
     try:
         result = train(own, trial, initial, budget_s)
     except UshapeError as error:  # Only the run itself can be resumed.

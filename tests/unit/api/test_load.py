@@ -12,9 +12,7 @@ from ushape.types import MaskEncoding
 
 def model_of(channels, dims):
     """Model without networks, which only knows the form of its images."""
-    recipe = SimpleNamespace(network=SimpleNamespace(dims=dims))
-    preprocessing = SimpleNamespace(channels=channels)
-    plan = SimpleNamespace(recipe=recipe, preprocessing=preprocessing)
+    plan = SimpleNamespace(image_dims=dims, preprocessing=SimpleNamespace(channels=channels))
     return Model(SimpleNamespace(plan=plan, preprocess_array=lambda array: array))
 
 

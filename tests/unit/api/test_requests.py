@@ -16,7 +16,7 @@ from ushape.planning.recipes import load_recipe
 
 NEW = {
     "labels": ["instances"],
-    "preprocessing": ["spacing_mm", "target_spacing_mm", "distances"],
+    "preprocessing": ["spacing_mm", "target_spacing_mm", "distances", "slices"],
     "network": ["strides", "kernels"],
 }
 """Settings that the earlier version did not have."""
@@ -52,7 +52,7 @@ def test_series_of_an_earlier_version_goes_on_with_its_settings(series, name, ca
     assert (found.network.strides, found.preprocessing.spacing_mm) == ("equal", None)
     assert found.preprocessing.target_spacing_mm is None
     assert found.preprocessing.distances == "pixels"
-    assert found.network.deep_supervision == 0
+    assert (found.network.deep_supervision, found.preprocessing.slices) == (0, None)
     assert found.network.widths == recipe.network.widths
     assert "train.patience_on=validation_dice" in capsys.readouterr().out.replace("\n", "")
 

@@ -207,6 +207,40 @@ def test_patch_without_augmentation_cuts_image_and_mask_alike():
         assert bright.min() > dark.max()
 
 
+def test_patch_of_a_volume_shows_a_slice_with_its_neighbors():
+    volume = np.arange(5, dtype=np.float32)[None, :, None, None] * np.ones((1, 5, 16, 12))
+    classes = np.zeros((5, 16, 12), np.uint8)
+    classes[3] = 1
+    sample = Sample(
+        case=Case(id="0", image=Path("x")),
+        image=volume.astype(np.float32),
+        normalization=Normalization(low=(0,), high=(9,), mean=(0,), std=(1,)),
+        classes=classes,
+        geometry=Geometry(
+            file_shape=(5, 16, 12),
+            box=((0, 5), (0, 16), (0, 12)),
+            padded_shape=(5, 16, 12),
+            working_shape=(5, 16, 12),
+        ),
+    )
+    pixels = np.array([[4 * 192, 192]])
+    weights = PixelWeights(PixelWeightConfig(), pixels)
+
+    def patches(fraction):
+        draw = CaseDraw(pixels, fraction)
+        dataset = PatchDataset(
+            [sample], SPACE, draw, weights, STRENGTHS["none"], patch_shape=(8, 8), slices=3
+        )
+        return [dataset[0, index] for index in range(40)]
+
+    for patch in patches(1.0):  # The slice with the foreground, between 2 and 4.
+        assert patch["image"].shape == (3, 8, 8)
+        assert patch["image"][:, 0, 0].tolist() == [2, 3, 4]
+        assert patch["target"].flatten(1).any(1)[SPACE.foreground].all()
+    seen = {tuple(patch["image"][:, 0, 0].tolist()) for patch in patches(0.0)}
+    assert seen == {(0, 0, 1), (0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 4)}
+
+
 def test_patch_with_objects_measures_their_distance_after_the_warp():
     dataset = make_dataset()
     objects = np.zeros((40, 44), np.int32)

@@ -21,6 +21,7 @@ def plan_of(space=SPACE, tta="mirrored"):
     predict = SimpleNamespace(tta=tta, mirror_axes=(0, 1), tiling=tiling)
     return SimpleNamespace(
         tile_shape=(32, 64),
+        image_dims=2,
         preprocessing=SimpleNamespace(space=space, channels=1),
         recipe=SimpleNamespace(predict=predict, network=SimpleNamespace(dims=2)),
     )

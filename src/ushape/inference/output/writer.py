@@ -92,7 +92,7 @@ class PredictionWriter:
             DataError: if two images share an output.
             ConfigError: if COCO files are requested for volumes.
         """
-        dims = predictor.plan.recipe.network.dims
+        dims = predictor.plan.image_dims
         if config.contours == "coco" and dims == 3:
             raise ConfigError(
                 "COCO files cannot describe objects of volumes.",
@@ -351,7 +351,7 @@ def _as_stored(prediction: Prediction) -> Prediction:
 def _endings_of(config: OutputConfig, predictor: Predictor) -> dict[str, str]:
     """Return the kinds of output files with the ends of their names."""
     endings = dict(config.endings)
-    if predictor.plan.recipe.network.dims == 3:
+    if predictor.plan.image_dims == 3:
         # Like the masks, so that they lie on the image in viewers.
         suffix = predictor.plan.encoding.suffix if has_position(predictor) else ".tif"
         for kind in {"instances", "uncertainty"} & set(endings):
@@ -388,7 +388,7 @@ def _check_unique_names(inputs: Sequence[Input]) -> None:
 
 def _check_one_class_in_2d(predictor: Predictor) -> None:
     """Raise ConfigError unless predictions have one class in 2D: a row of run lengths holds one."""
-    classes, dims = predictor.plan.preprocessing.space.scored, predictor.plan.recipe.network.dims
+    classes, dims = predictor.plan.preprocessing.space.scored, predictor.plan.image_dims
     if len(classes) > 1 or dims == 3:
         kind = "volumes" if dims == 3 else f"{len(classes)} classes"
         raise ConfigError(

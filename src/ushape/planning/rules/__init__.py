@@ -18,6 +18,7 @@ from ushape.planning.rules.objects import choose_objects
 from ushape.planning.rules.resolution import choose_downscale, choose_patch
 from ushape.planning.rules.result import Rule, RuleResult, Situation
 from ushape.planning.rules.sampling import choose_sampling
+from ushape.planning.rules.slices import without_comparison
 from ushape.planning.rules.training import (
     choose_batch,
     choose_duration,
@@ -51,7 +52,7 @@ RULES: tuple[Rule, ...] = (
 
 def apply_rules(recipe: Recipe, situation: Situation) -> tuple[Recipe, list[RuleResult]]:
     """Apply all rules in order; return the complete recipe and the decisions."""
-    results = []
+    recipe, results = without_comparison(recipe), []
     for rule in RULES:
         recipe, result = rule(recipe, situation)
         results.append(result)

@@ -33,12 +33,12 @@ PREDICTION = Prediction(
 def predictor_of(*values, dims=2):
     names = ("background", *(f"class {value}" for value in values[1:]))
     space = LabelSpace(values=values, names=names)
-    recipe = SimpleNamespace(
-        network=SimpleNamespace(dims=dims), predict=SimpleNamespace(objects=ObjectConfig())
-    )
     return SimpleNamespace(
         plan=SimpleNamespace(
-            preprocessing=SimpleNamespace(space=space), recipe=recipe, encoding=MaskEncoding()
+            preprocessing=SimpleNamespace(space=space),
+            recipe=SimpleNamespace(predict=SimpleNamespace(objects=ObjectConfig())),
+            encoding=MaskEncoding(),
+            image_dims=dims,
         ),
         codes_of=space.values_of,
         expected_dice=lambda prediction: 0.5,

@@ -1,0 +1,79 @@
+"""Loaded cases of a plan, and the function that trains on them in a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+
+from ushape.console import Console
+from ushape.data.cache import SampleStore, load_cases
+from ushape.data.preprocessing import OnRead
+from ushape.planning.plan import Plan
+from ushape.planning.run import Run
+from ushape.training.trainer import FitResult, fit
+from ushape.training.trials import Train, Weights
+from ushape.types import CaseFacts
+
+
+def open_cases(
+    plan: Plan,
+    training: Sequence[CaseFacts],
+    validation: Sequence[CaseFacts],
+    console: Console,
+    on_read: OnRead | None = None,
+) -> tuple[Train, SampleStore]:
+    """Load the cases; return a function that trains on them, and the validation cases.
+
+    Args:
+        on_read: Receives each training image that is read, from several threads.
+
+    Raises:
+        DataError: if cases cannot be loaded; it names all of them.
+    """
+    load = partial(
+        load_cases,
+        preprocessing=plan.preprocessing,
+        dims=plan.recipe.network.dims,
+        memory_bytes=plan.machine.main_memory_bytes,
+        threads=plan.machine.cores,
+    )
+    training_store, validation_store = load(training, on_read=on_read), load(validation)
+    class_pixels = np.asarray([fact.class_pixels for fact in training])
+
+    def train_in(
+        plan: Plan, run: Run, initial: Weights | None, budget_s: float | None, resume: bool = True
+    ) -> FitResult:
+        return fit(
+            plan,
+            run,
+            training_store,
+            validation_store,
+            class_pixels,
+            initial=initial,
+            budget_s=budget_s,
+            resume=resume,
+            show_bar=console.is_terminal,
+            on_row=lambda row: console.say(_epoch_line(row, plan)),
+        )
+
+    return train_in, validation_store
+
+
+def training_budget_s(plan: Plan, elapsed_s: float) -> float | None:
+    """Return the seconds left for training, so that the evaluation ends in the user's minutes."""
+    minutes = plan.recipe.train.minutes
+    if minutes is None:
+        return None
+    return max(1.0, 60 * minutes - plan.evaluation_s - elapsed_s)
+
+
+def _epoch_line(row: dict[str, object], plan: Plan) -> str:
+    # With a time limit, the number of epochs depends on the speed of the machine.
+    objects = f"object AP {row['validation_ap']:.4f}, " if "validation_ap" in row else ""
+    of_all = "" if plan.recipe.train.minutes else f"/{plan.recipe.train.epochs}"
+    return (
+        f"Epoch {row['epoch']}{of_all}: loss {row['loss']:.4f}, "
+        f"validation Dice {row['validation_dice']:.4f}, {objects}{row['seconds']:.0f} s"
+    )
