@@ -13,7 +13,7 @@ from typing import Any, TypedDict, Unpack
 from ushape import io
 from ushape.config import setting_list
 from ushape.console import Console, OnProgress
-from ushape.data.inputs import Input, find_inputs
+from ushape.data.inputs import Input, find_inputs, group_by_name
 from ushape.data.preprocessing import by_group
 from ushape.data.slices import count_without_neighbors
 from ushape.errors import REPEAT, ConfigError, DataError, hint_after_interrupt
@@ -342,6 +342,13 @@ def find_images(
     paths = [Path(path) for path in named]
     found = find_inputs(paths, channels=channels, dims=dims, on_note=on_note)
     io.check_packages(path for image in found for path in files_of(image.case))
+    if plan.preprocessing.needs_group:
+        found = group_by_name(found, plan.recipe.groups)
+        groups = pluralize(len({one.case.group for one in found}), "group")
+        on_note(
+            f"The images are preprocessed in {groups}, by folders and names; a table with the "
+            "columns image and group states others."
+        )
     return found
 
 

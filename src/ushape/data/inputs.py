@@ -12,12 +12,14 @@ from pathlib import Path
 
 from ushape import io
 from ushape.data.discovery import find_masks
+from ushape.data.grouping.names import NameGroups, find_name_groups
+from ushape.data.grouping.stated import stated_keys
 from ushape.data.layouts.base import join_all_series
 from ushape.data.layouts.names import images_below, key_below
 from ushape.data.layouts.nnunet import channels_of
 from ushape.data.layouts.table import TABLES, read_images
 from ushape.data.layouts.volumes import join_modalities
-from ushape.errors import DataError
+from ushape.errors import ConfigError, DataError
 from ushape.formatting import display_name, pluralize
 from ushape.io.files import real_path
 from ushape.io.streaming import open_bands
@@ -108,6 +110,36 @@ def find_inputs(
             )
         owners[target] = image
     return found
+
+
+def group_by_name(inputs: Sequence[Input], option: str | None = None) -> list[Input]:
+    """Return the inputs in the groups that their names indicate, instead of one for each folder.
+
+    The pages of a file are a group, and so are files without an indication in one folder. Groups
+    of a table are kept.
+
+    Args:
+        option: Groups that were stated for the training, see `stated_keys`; names decide if it does
+            not fit these inputs.
+    """
+    free = [one.case for one in inputs if one.case.group == str(one.case.image.parent)]
+    paged = {case.id: str(case.image) for case in free if case.page is not None}
+    whole = [case for case in free if case.page is None]
+    keys = _keys_of(whole, option) if whole else []
+    named = {case.id: f"{case.group}/{key}" for case, key in zip(whole, keys, strict=True)}
+    group_of = paged | named
+    return [
+        replace(one, case=replace(one.case, group=group_of.get(one.case.id, one.case.group)))
+        for one in inputs
+    ]
+
+
+def _keys_of(cases: Sequence[Case], option: str | None) -> Sequence[str]:
+    if option is not None:
+        with contextlib.suppress(ConfigError, DataError):
+            return stated_keys(cases, option)[0]
+    found = find_name_groups([case.id for case in cases], lambda keys: False) or NameGroups(())
+    return found.keys or found.coarse or [""] * len(cases)
 
 
 def _find_in(

@@ -166,7 +166,8 @@ class Predictor:
             raise DataError(
                 "This model reads images together with the other images of their group.",
                 code="model_needs_groups",
-                hint="Predict image files, with one folder for each group, instead of arrays.",
+                hint="Predict image files, with one folder for each group, instead of arrays; or "
+                "train with --set preprocessing.intensity=image.",
             )
         return self._prepare(
             Case(id="array", image=Path("array")), Pixels(array=image, spacing_mm=spacing)

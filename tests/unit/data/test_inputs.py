@@ -9,7 +9,7 @@ import tifffile
 
 from dicoms import save_series
 from ushape import io
-from ushape.data.inputs import STANDARD_INPUT, find_inputs
+from ushape.data.inputs import STANDARD_INPUT, find_inputs, group_by_name
 from ushape.data.preprocessing import read_first_file
 from ushape.errors import DataError
 
@@ -208,3 +208,54 @@ def test_find_inputs_joins_the_modalities_of_each_folder(make):
     ]
     assert [path.name for path in found[0].case.channels] == ["a_t2.png"]
     assert len(below(folder, channels=1)) == 4
+
+
+def groups_of(*paths, option=None):
+    found = group_by_name(find_inputs(paths, channels=1, dims=2), option)
+    groups = {}
+    for one in found:
+        groups.setdefault(one.case.group, []).append(one.case.id)
+    return sorted(groups.values())
+
+
+def test_group_by_name_separates_patients_in_one_folder(make):
+    names = [f"in/P{patient}_{number:02d}.png" for patient in (1, 2, 3) for number in range(4)]
+    own = [[f"P{patient}_{number:02d}" for number in range(4)] for patient in (1, 2, 3)]
+    assert groups_of(make(*names) / "in") == own
+
+
+def test_group_by_name_keeps_folders_apart_and_a_series_together(make):
+    folder = make("in/a/s1.png", "in/a/s2.png", "in/b/s1.png", "in/b/s2.png")
+    assert groups_of(folder / "in") == [["a/s1", "a/s2"], ["b/s1", "b/s2"]]
+    assert groups_of(folder / "in" / "a") == [["s1", "s2"]]
+
+
+def test_group_by_name_joins_the_pages_of_a_file(tmp_path):
+    for name in ("first", "second"):
+        tifffile.imwrite(
+            tmp_path / f"{name}.tif", np.zeros((5, 40, 50), np.uint8), photometric="minisblack"
+        )
+    groups = groups_of(tmp_path)
+    assert [len(own) for own in groups] == [5, 5]
+    assert all(len({one.split("/")[0] for one in own}) == 1 for own in groups)
+
+
+def test_group_by_name_keeps_the_groups_of_a_table(make):
+    folder = make("a_1.png", "a_2.png", "b_1.png")
+    table = folder / "new.csv"
+    table.write_text("image,group\na_1.png,x\na_2.png,y\nb_1.png,y\n")
+    assert groups_of(table) == [["a_1"], ["a_2", "b_1"]]
+
+
+@pytest.mark.parametrize(
+    ("option", "groups"),
+    [
+        (r"_(\w)$", [["1_a", "2_a"], ["1_b"]]),
+        ("none", [["1_a"], ["1_b"], ["2_a"]]),
+        ("patient", [["1_a", "1_b"], ["2_a"]]),
+        (r"^(\d)\d", [["1_a", "1_b"], ["2_a"]]),
+    ],
+)
+def test_group_by_name_follows_the_option_of_the_training_if_it_fits(option, groups, make):
+    folder = make("1_a.png", "1_b.png", "2_a.png")
+    assert groups_of(folder, option=option) == groups
