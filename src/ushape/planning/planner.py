@@ -97,7 +97,7 @@ def make_plan(
     training = set(splits.train)
     recipe, spacing_results = choose_target_spacing(recipe, stats.case_stats, training)
     fingerprint = take_fingerprint(stats, training, recipe.preprocessing.common_spacing_mm)
-    groups = by_group([one.case for one in stats.case_stats if one.case.id in training])
+    groups = by_group([fact.case for fact in stats.facts if fact.case.id in training])
     recipe, dimensions, compared = choose_slices(recipe, fingerprint, list(groups.values()))
     seen = see_slices(fingerprint, recipe)
     refuse_other_dimensions(recipe, len(seen.median_shape))
