@@ -77,6 +77,8 @@ def main() -> None:
         measure = measure_own if options.program in OWN else measure_peer
         print(json.dumps(measure(options.program, options.data, options.steps)))
         return
+    if subprocess.run([options.python, "-c", "import monai"]).returncode:
+        parser.error(f"{options.python} cannot import MONAI. Give another one with --python.")
     found: dict[str, list[Measured]] = {name: [] for name in (*OWN, *PEERS)}
     with tempfile.TemporaryDirectory() as folder:
         plans = write_plans(options, Path(folder))
