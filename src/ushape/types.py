@@ -25,6 +25,11 @@ Box = tuple[tuple[int, int], ...]
 """First pixel and the pixel after the last one, along each axis of S."""
 
 
+def box_text(box: Box) -> str:
+    """Return a part of an image in words, such as "pixels 0-99, 100-199"."""
+    return "pixels " + ", ".join(f"{first}-{last - 1}" for first, last in box)
+
+
 @dataclass(frozen=True)
 class MaskParts:
     """The mask of an image in several files: one for each class or object."""
@@ -243,6 +248,10 @@ class RowReader:
     block_rows: int | None = None
     """Number of rows that are unpacked together, as those of a tile; None if any row can be read
     alone."""
+
+    read_box: Callable[[Box], np.ndarray] | None = None
+    """Function that returns a box of S, (C, *box), and reads little else; None if whole rows must
+    be read."""
 
     palette: Palette | None = None
     spacing_mm: tuple[float, ...] | None = None

@@ -65,6 +65,9 @@ def read_or_open(path: Path, is_large: Callable[[Bands], bool]) -> Pixels | Band
             bands = open_bands(path)
             if is_large(bands):
                 return bands
+            if io.suffix_of(path) in io.itk.ITK_READERS:
+                bands.close()
+                return io.read(path)  # With its position in the patient.
             with bands:
                 whole = bands.read(0, bands.shape[1])
                 return Pixels(

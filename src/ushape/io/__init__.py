@@ -241,8 +241,9 @@ def is_dicom_file(path: Path) -> bool:
 
 
 def is_read_in_bands(path: Path) -> bool:
-    """Whether parts of this format can be read without the rest: TIFF, NumPy, Zarr."""
-    return READERS.get(suffix_of(path)) in (tiff.read, npy.read, ome_zarr.read)
+    """Whether parts of this format can be read without the rest: TIFF, NumPy, Zarr, .nii."""
+    in_bands = (tiff.read, npy.read, ome_zarr.read)
+    return suffix_of(path) == ".nii" or READERS.get(suffix_of(path)) in in_bands
 
 
 def is_writable(suffix: str) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ushape.errors import DataError, require_package
 from ushape.io import files, itk_headers, nifti
-from ushape.types import Grid, GridRemark, Pixels
+from ushape.types import Box, Grid, GridRemark, Pixels, RowReader
 
 ITK_READERS = {
     ".nii": "NiftiImageIO",
@@ -59,9 +59,44 @@ def read_grid(path: Path) -> Grid:
     Raises:
         DataError: as for `read`.
     """
-    with files.reading(path), _opened(path) as (reader, remarks):
+    with files.reading(path), _opened(path, is_header_only=True) as (reader, remarks):
         reader.ReadImageInformation()
         return _grid_of(path, reader, remarks)
+
+
+def open_rows(path: Path) -> RowReader | None:
+    """Open a volume of an uncompressed NIfTI file to read parts of it.
+
+    The file is mapped into memory for each read only.
+
+    Returns:
+        None if ITK must read the whole file: it is compressed, its values are scaled, it has other
+        than three axes, or its header must be corrected.
+
+    Raises:
+        DataError: as for `read`, except for the size of the whole volume.
+    """
+    if not path.name.lower().endswith(".nii"):
+        return None
+    header = nifti.read_header(path)
+    dtype = nifti.plain_dtype(header)
+    if dtype is None or nifti.needs_correction(path, header):
+        return None
+    shape, grid = header.lengths[2::-1], read_grid(path)
+
+    def read_box(box: Box) -> np.ndarray:
+        stored = np.memmap(path, dtype, "r", header.start, shape)
+        part = stored[tuple(slice(*edge) for edge in box)]
+        return np.array(part[None], dtype.newbyteorder("="))
+
+    return RowReader(
+        shape=(1, *shape),
+        dtype=dtype.newbyteorder("="),
+        read_rows=lambda first, last: read_box(((first, last), *((0, n) for n in shape[1:]))),
+        read_box=read_box,
+        spacing_mm=spacing_on(grid),
+        present_bytes=path.stat().st_size,
+    )
 
 
 def read_size(path: Path) -> tuple[int, ...]:
@@ -145,11 +180,21 @@ def write(path: Path, file: BinaryIO, codes: np.ndarray, grid: Grid | None) -> N
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, tuple[GridRemark, ...]]]:
-    """Yield ITK's reader for a file whose header was checked, and what was corrected in it."""
+def _opened(
+    path: Path, *, is_header_only: bool = False
+) -> Iterator[tuple[Any, tuple[GridRemark, ...]]]:
+    """Yield ITK's reader for a file whose header was checked, and what was corrected in it.
+
+    Args:
+        is_header_only: Whether the pixels will not be read.
+    """
     suffix = next(suffix for suffix in ITK_READERS if path.name.lower().endswith(suffix))
     itk = load_itk(path)
-    header = itk_headers.HEADER_CHECKS[suffix](path)
+    header: nifti.NiftiHeader | None
+    if is_header_only and suffix == ".nii":
+        header = itk_headers.check_nifti(path, is_header_only=True)
+    else:
+        header = itk_headers.HEADER_CHECKS[suffix](path)
     reader = itk.ImageFileReader()
     reader.SetImageIO(ITK_READERS[suffix])
     if header is None:

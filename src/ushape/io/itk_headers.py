@@ -10,7 +10,7 @@ import math
 import re
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ushape.errors import DataError
@@ -45,8 +45,12 @@ META_BYTES = {
 """Bytes per value by MetaImage's name of the type."""
 
 
-def check_nifti(path: Path) -> nifti.NiftiHeader:
+def check_nifti(path: Path, *, is_header_only: bool = False) -> nifti.NiftiHeader:
     """Return the header of a file, packed or not.
+
+    Args:
+        is_header_only: Whether the pixels will not be read as a whole, so that their number is
+            limited only by the length of the file.
 
     Raises:
         DataError: unless the file is NIfTI 1 or 2 and contains what it claims.
@@ -59,13 +63,29 @@ def check_nifti(path: Path) -> nifti.NiftiHeader:
     if not 348 <= header.start <= MAX_HEADER:
         raise damaged(path, f"the header states that the pixels begin at byte {header.start}")
     shape, value_bytes = header.lengths[: header.axes], NIFTI_BYTES[header.kind]
-    check_claim(path, shape, value_bytes, path.stat().st_size)
+    if header.is_packed:
+        _check_packed_claim(path, shape, value_bytes)
+    elif not is_header_only:
+        check_claim(path, shape, value_bytes, path.stat().st_size)
     wanted = header.start + math.prod(shape) * value_bytes
     if not header.is_packed:
         _check_length(path, path.stat().st_size, wanted)
     elif not _is_gzip_of(path, 0, wanted):
         _check_length(path, _count_unpacked(path, 0, wanted)[0], wanted)
     return header
+
+
+def _check_packed_claim(path: Path, shape: Sequence[int], value_bytes: int) -> None:
+    """Do what `check_claim` does; a large file can be read in parts if it is decompressed."""
+    try:
+        check_claim(path, shape, value_bytes, path.stat().st_size)
+    except DataError as error:
+        if error.code == "image_too_large":
+            error.hint = (
+                "Decompress the file, for example with gunzip: an uncompressed .nii file is read "
+                "in parts."
+            )
+        raise
 
 
 def check_nrrd(path: Path) -> None:

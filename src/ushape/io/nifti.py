@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -55,6 +55,9 @@ class NiftiHeader:
     qform: int
     sform: int
     """Codes that are above 0 if the file states its position as a rotation or as a matrix."""
+
+    slope: tuple[float, ...]
+    """Factor of the stored values, and what is added to them; the factor 0 stands for neither."""
 
     matrix: np.ndarray
     """(3, 4) float64, the matrix of sform: indices (x, y, z, 1) to positions."""
@@ -124,8 +127,60 @@ def _parse(
         spacing=field("pixdim")[1:4],
         qform=int(qform),
         sform=int(sform),
+        slope=field("slope"),
         matrix=np.reshape(field("srow"), (3, 4)).astype(np.float64),
     )
+
+
+DTYPES = {
+    2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8",
+    1280: "u8",
+}  # fmt: skip
+"""NumPy's name of each data type of plain numbers, without byte order."""
+
+
+def plain_dtype(header: NiftiHeader) -> np.dtype | None:
+    """Return the type of an uncompressed volume whose values are stored as they are, else None.
+
+    The volume has three axes longer than 1.
+    """
+    is_volume = header.axes == 3 and min(header.lengths[:3]) > 1
+    is_scaled = header.slope[0] not in (0, 1) or (header.slope[0] == 1 and header.slope[1] != 0)
+    if header.is_packed or not is_volume or is_scaled or header.kind not in DTYPES:
+        return None
+    return np.dtype(header.order + DTYPES[header.kind])
+
+
+def needs_correction(path: Path, header: NiftiHeader) -> bool:
+    """Return whether ITK reads only a corrected copy of the file; see `readable_by_itk`."""
+    return header.version != 1 or bool(_corrections(path, header)[0])
+
+
+def header_like(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> tuple[bytes, np.dtype]:
+    """Return the first bytes of an uncompressed volume of plain numbers at the place of another.
+
+    Args:
+        path: NIfTI file with the same S, whose position and spacing are copied.
+        shape: S.
+        dtype: Type of the values; one of DTYPES.
+
+    Returns:
+        The header of version 1 with its four bytes of extensions, and the type with its byte order.
+    """
+    header = read_header(path)
+    with path.open("rb") as file:
+        head = (cast(BinaryIO, gzip.GzipFile(fileobj=file)) if header.is_packed else file).read(544)
+    written = bytearray(352)
+    written[:348] = _as_version_1(path, head, header)[:348] if header.version == 2 else head[:348]
+    kind = next(kind for kind, name in DTYPES.items() if np.dtype(name) == dtype.newbyteorder("="))
+    size = (3, *shape[::-1], *[1] * 4)
+    for name, values in (("dim", size), ("vox_offset", (352.0,)), ("slope", (1.0, 0.0))):
+        form, place = _PLACES_1[name]
+        struct.pack_into(header.order + form, written, place, *values)
+    struct.pack_into(f"{header.order}2h", written, 70, kind, 8 * dtype.itemsize)
+    struct.pack_into(f"{header.order}h", written, 68, 0)  # What the values mean.
+    struct.pack_into(f"{header.order}2f", written, 124, 0, 0)  # Range in which they are shown.
+    return bytes(written), dtype.newbyteorder(cast(Any, header.order))
 
 
 @contextmanager

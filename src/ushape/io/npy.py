@@ -12,7 +12,7 @@ import numpy as np
 
 from ushape.errors import DataError
 from ushape.io import files
-from ushape.types import MaskEncoding, Pixels, RowReader, TiffMetadata
+from ushape.types import Box, MaskEncoding, Pixels, RowReader, TiffMetadata
 
 MAX_CHANNELS = 4
 """Longest last axis of a three-axis array that is read as channels, as in RGB."""
@@ -93,15 +93,21 @@ def open_rows(path: Path) -> RowReader:
     if min(shape, default=0) < 1:
         raise files.damaged(path, f"the header states the shape {shape}")
     axis = 1 if len(shape) == 4 else 0
+    is_color = len(shape) == 3 and shape[-1] <= MAX_CHANNELS
     whole = channels_first(path, placeholder(shape, dtype))
 
     def read_rows(first: int, last: int) -> np.ndarray:
+        return read_box(((first, last),))
+
+    def read_box(box: Box) -> np.ndarray:
         stored = np.lib.format.open_memmap(path, mode="r")
-        rows = (slice(None),) * axis + (slice(first, last),)
-        return channels_first(path, np.array(stored[rows], stored.dtype.newbyteorder("=")))
+        part = stored[(slice(None),) * axis + tuple(slice(*edge) for edge in box)]
+        part = np.array(part, stored.dtype.newbyteorder("="))
+        # A narrow box of a volume must not be taken for colors.
+        return np.moveaxis(part, -1, 0) if is_color else part.reshape(-1, *part.shape[axis:])
 
     np.lib.format.open_memmap(path, mode="r")  # Raises ValueError if the file is cut off.
-    return RowReader(shape=whole.shape, dtype=dtype, read_rows=read_rows)
+    return RowReader(shape=whole.shape, dtype=dtype, read_rows=read_rows, read_box=read_box)
 
 
 def write(

@@ -14,7 +14,7 @@ from ushape.errors import DataError, require_package
 from ushape.io import files
 from ushape.io.files import real_path
 from ushape.io.npy import channels_first, placeholder
-from ushape.types import Pixels, RowReader
+from ushape.types import Box, Pixels, RowReader
 
 CODECS = {
     "blosc", "bytes", "bz2", "crc32c", "delta", "gzip", "lz4", "lzma", "sharding_indexed",
@@ -67,24 +67,43 @@ def open_rows(path: Path) -> RowReader:
     """
     stored, axes, scales = _open(path, is_whole=False)
     whole = _arrange(path, placeholder(stored.shape, stored.dtype), axes, scales)
-    if axes:
-        first_of_s = "z" if whole.array.ndim == 4 else "y"
-        axis = [name.lower() for name, _ in axes].index(first_of_s)
-    else:
-        axis = 1 if stored.ndim == 4 else 0
-    channels, _, *rest = whole.array.shape
+    places = _places_of_space(whole.array.ndim - 1, stored.shape, axes)
+    channels, *space = whole.array.shape
+
+    def read_box(box: Box) -> np.ndarray:
+        wanted = [slice(None)] * stored.ndim
+        for place, edge in zip(places, box, strict=True):
+            wanted[place] = slice(*edge)
+        part = np.asarray(stored[tuple(wanted)])
+        if axes:
+            part = _arrange_by_name(path, part, axes, []).array
+        elif stored.ndim == 3 and places[0] == 0 and len(places) == 2:
+            part = np.moveaxis(part, -1, 0)
+        return part.reshape(channels, *(last - first for first, last in box))
 
     def read_rows(first: int, last: int) -> np.ndarray:
-        band = np.asarray(stored[(slice(None),) * axis + (slice(first, last),)])
-        return _arrange(path, band, axes, []).array.reshape(channels, last - first, *rest)
+        return read_box(((first, last), *((0, size) for size in space[1:])))
 
     return RowReader(
         shape=whole.array.shape,
         dtype=stored.dtype,
         read_rows=read_rows,
-        block_rows=int(stored.chunks[axis]),
+        block_rows=int(stored.chunks[places[0]]),
+        read_box=read_box,
         spacing_mm=whole.spacing_mm,
     )
+
+
+def _places_of_space(
+    dims: int, shape: tuple[int, ...], axes: list[tuple[str, str | None]]
+) -> list[int]:
+    """Return the axis of a stored array that is each axis of S, of which there are `dims`."""
+    if axes:
+        names = [name.lower() for name, _ in axes]
+        return [names.index(name) for name in "zyx"[-dims:]]
+    # Colors are the last axis of three, channels the first of four.
+    first = 1 if len(shape) == 4 else 0
+    return list(range(first, first + dims))
 
 
 def _open(path: Path, *, is_whole: bool) -> tuple[Any, list[tuple[str, str | None]], list[float]]:

@@ -3,6 +3,7 @@
 from contextlib import suppress
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK
@@ -16,7 +17,8 @@ from codes import raises_code
 from dicoms import SLICES, save
 from ushape import io
 from ushape.errors import DataError
-from ushape.io.streaming import open_bands, read_spacing
+from ushape.io.streaming import open_band_writer, open_bands, read_spacing
+from ushape.types import MaskEncoding
 
 RANDOM = np.random.default_rng(0)
 GRAY = RANDOM.integers(256, size=(37, 29), dtype=np.uint8)
@@ -154,6 +156,70 @@ def test_band_equals_the_rows_of_the_whole_image(name, written, data):
             assert band.dtype == whole.array.dtype
             assert np.array_equal(band, whole.array[:, first:last])
             band += 1  # It is the caller's own.
+
+
+@pytest.mark.parametrize("name", [*(f"x{suffix}" for suffix in FORMATS), *TIFFS])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_box_equals_the_part_of_the_whole_image(name, written, data):
+    path, whole = written(name)
+    lengths = whole.array.shape[1:]
+    edges = [st.lists(st.integers(0, n), min_size=2, max_size=2, unique=True) for n in lengths]
+    with open_bands(path) as bands:
+        box = tuple(tuple(sorted(data.draw(edge))) for edge in edges)
+        part = bands.read_box(box)
+        assert part.dtype == whole.array.dtype
+        assert np.array_equal(part, whole.array[(slice(None), *(slice(*edge) for edge in box))])
+        part += 1  # It is the caller's own.
+
+
+@pytest.mark.parametrize("box", [((0, 3),), ((0, 3), (0, 10**6)), ((2, 2), (0, 3))])
+def test_boxes_outside_of_the_image_are_refused(box, written):
+    with open_bands(written("x.png")[0]) as bands, raises_code(DataError, "rows_out_of_range"):
+        bands.read_box(box)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32"])
+def test_nifti_masks_are_written_in_bands_on_the_grid_of_their_image(suffix, dtype, tmp_path):
+    image = SimpleITK.GetImageFromArray(np.zeros((5, 6, 7), np.float32))
+    image.SetSpacing((0.5, 0.75, 3))
+    image.SetOrigin((4, -5, 6))
+    image.SetDirection((0, 1, 0, -1, 0, 0, 0, 0, 1))
+    SimpleITK.WriteImage(image, str(tmp_path / "image.nii"))
+    codes = np.arange(5 * 6 * 7).reshape(5, 6, 7).astype(dtype)
+    encoding, target = MaskEncoding(dtype=dtype, suffix=suffix), tmp_path / f"mask{suffix}"
+    with (
+        open_bands(tmp_path / "image.nii") as bands,
+        open_band_writer(target, codes.shape, encoding, bands) as writer,
+    ):
+        for first, last in ((0, 2), (2, 5)):
+            writer.write(codes[first:last])
+    found = io.read(target)
+    assert found.array.dtype == dtype
+    assert (found.array[0] == codes).all()
+    assert found.grid == io.read_grid(tmp_path / "image.nii")
+    half = tmp_path / "half.nii"
+    with (
+        raises_code(DataError, "bands_missing"),
+        open_band_writer(half, codes.shape, encoding, tmp_path / "image.nii") as writer,
+    ):
+        writer.write(codes[:2])
+    assert {path.name for path in tmp_path.iterdir()} == {"image.nii", target.name}
+
+
+def test_nifti_that_must_be_changed_is_held_in_memory(tmp_path):
+    volume = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "plain.nii")
+    scaled = nibabel.Nifti1Image(volume.astype(float), np.eye(4))
+    scaled.header.set_data_dtype(np.int16)
+    nibabel.save(scaled, tmp_path / "scaled.nii")
+    for name, has_boxes in (("plain.nii", True), ("scaled.nii", False)):
+        with open_bands(tmp_path / name) as bands:
+            assert bands.has_boxes == has_boxes
+            assert bands.read(0, bands.shape[1]) == pytest.approx(
+                io.read(tmp_path / name).array, abs=1e-3
+            )
 
 
 @pytest.mark.parametrize(

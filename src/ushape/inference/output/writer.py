@@ -32,6 +32,7 @@ from ushape.io import itk
 from ushape.io.files import real_path, refuse_existing_output, remove_leftovers, write_bytes
 from ushape.io.orientation import as_stored
 from ushape.io.rle import RowRuns, SubmissionWriter
+from ushape.io.streaming import NIFTI
 from ushape.types import Prediction
 
 IMAGES_TABLE = "images.csv"
@@ -258,6 +259,8 @@ class PredictionWriter:
         """Return the path of the mask in a format that can be written band by band."""
         target = self._mask_path(below)
         if target is None or target.suffix in (".tif", ".npy", ".zarr"):
+            return target
+        if io.suffix_of(below) == ".nii" and io.suffix_of(target) in NIFTI:
             return target
         return target.with_suffix(".tif")
 

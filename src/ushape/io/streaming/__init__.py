@@ -1,7 +1,7 @@
 """Read and write images larger than memory, in bands along the first axis of S.
 
-TIFF, .npy and Zarr files are read and written in parts; files of every other format are kept in
-memory.
+TIFF, .npy, Zarr and NIfTI files are read and written in parts (compressed NIfTI files are only
+written in parts); files of every other format are kept in memory.
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ import numpy as np
 
 from ushape import io
 from ushape.errors import DataError
+from ushape.formatting import size_text
 from ushape.io import dicom, files, itk, npy, ome_zarr, raster, tiff
 from ushape.io.mask_encoding import encode_mask, stored_dtype
 from ushape.io.streaming import sinks, tiff_segments
 from ushape.io.streaming.sinks import RowLayout, RowSink
-from ushape.types import MaskEncoding, Pixels, RowReader, TiffMetadata
+from ushape.types import Box, MaskEncoding, Pixels, RowReader, TiffMetadata, box_text
 
 OPENERS: dict[Callable[[Path], Pixels], Callable[[Path, ExitStack], RowReader | None]] = {
     tiff.read: tiff_segments.open_rows,
     npy.read: lambda path, closing: npy.open_rows(path),
     ome_zarr.read: lambda path, closing: ome_zarr.open_rows(path),
+    itk.read: lambda path, closing: itk.open_rows(path),
 }
 """Functions that open a file to read parts of it, by the reader of the whole file. A function
 returns None for a file that can only be read as a whole."""
@@ -87,15 +89,55 @@ class Bands:
             )
         with files.reading(self.path):
             self._check_size(last - first)
-            band = self._stored(first, last)
-            if self._source.palette:
-                return io.apply_palette(band, self._source.palette)
-            band = band * np.uint8(255) if band.dtype == bool else band
-            return np.require(band, self.dtype, ["C", "W"])
+            return self._as_read(self._stored(first, last))
 
-    def _check_size(self, rows: int) -> None:
+    @property
+    def has_boxes(self) -> bool:
+        """Whether a part can be read without whole rows of the image."""
+        return self._source.read_box is not None
+
+    def read_box(self, box: Box) -> np.ndarray:
+        """Read a part of the image, with the values of `io.read`.
+
+        Args:
+            box: First pixel and the pixel after the last one, along each axis of S.
+
+        Shapes:
+            returns: (C, *box), a new array.
+
+        Raises:
+            DataError: if the part does not exist, the file is damaged there, or it is too large.
+        """
+        is_inside = len(box) == len(self.shape) - 1 and all(
+            0 <= first < last <= size
+            for (first, last), size in zip(box, self.shape[1:], strict=False)
+        )
+        if not is_inside:
+            raise DataError(
+                f"{self.path}: {box_text(box)} were asked for; the image has "
+                f"{size_text(self.shape[1:])}.",
+                code="rows_out_of_range",
+                hint="Restore the file as it was when the data were listed.",
+            )
+        if self._source.read_box is None:
+            (first, last), *others = box
+            band = self.read(first, last)
+            return np.ascontiguousarray(band[:, :, *(slice(*edge) for edge in others)])
+        with files.reading(self.path):
+            sizes = [last - first for first, last in box]
+            self._check_size(sizes[0], *sizes[1:])
+            return self._as_read(self._source.read_box(box))
+
+    def _as_read(self, stored: np.ndarray) -> np.ndarray:
+        """Return stored values (C, *box) as `io.read` returns them."""
+        if self._source.palette:
+            return io.apply_palette(stored, self._source.palette)
+        stored = stored * np.uint8(255) if stored.dtype == bool else stored
+        return np.require(stored, self.dtype, ["C", "W"])
+
+    def _check_size(self, rows: int, *others: int) -> None:
         source = self._source
-        shape = (source.shape[0], rows, *source.shape[2:])
+        shape = (source.shape[0], rows, *(others or source.shape[2:]))
         files.check_claim(self.path, shape, source.dtype.itemsize, source.present_bytes)
 
     def _stored(self, first: int, last: int) -> np.ndarray:
@@ -175,10 +217,14 @@ SINKS: dict[str, Callable[[RowLayout], AbstractContextManager[RowSink]]] = {
     ".tiff": sinks.write_tiff,
     ".zarr": sinks.write_zarr,
     ".npy": sinks.write_npy,
+    ".nii": sinks.write_nifti,
+    ".nii.gz": sinks.write_nifti,
 }
 """Formats that are written band by band, by suffix without `.ome`."""
 
 TIFF = (".tif", ".tiff")
+
+NIFTI = (".nii", ".nii.gz")
 
 STREAMED_PROBABILITIES = (*TIFF, ".zarr")
 """Suffixes of the formats in which probabilities can be written in bands."""
@@ -284,11 +330,14 @@ def open_band_writer(
         axes="ZYX"[-len(shape) :],
         encoding=encoding,
     )
-    if suffix in SINKS:
+    image = like.path if isinstance(like, Bands) else like
+    has_position = image is not None and io.suffix_of(image) in NIFTI
+    if suffix in SINKS and (suffix not in NIFTI or has_position):
         channels = {"colors": (3,), "alpha": (4,)}.get(encoding.kind, ())
         whole = (*shape, *channels)
         place = {"spacing_mm": _spacing_of(like), "tiff": _metadata_of(like)}
         layout = replace(layout, shape=whole, **place)  # type: ignore[arg-type]
+        layout = replace(layout, nifti=image if has_position else None)
         sink = SINKS[suffix](layout)
         to_rows: Callable[[np.ndarray], np.ndarray] = partial(_pixels_of, encoding)
     else:

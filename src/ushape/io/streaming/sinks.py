@@ -1,4 +1,4 @@
-"""Write files row by row, each atomically: TIFF in tiles, Zarr in chunks, and .npy.
+"""Write files row by row, each atomically: TIFF in tiles, Zarr in chunks, NIfTI, and .npy.
 
 Each function is a context manager: the file gets its final name when the block ends, and nothing
 remains after an exception.
@@ -6,21 +6,23 @@ remains after an exception.
 
 from __future__ import annotations
 
+import gzip
 import math
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, Full, Queue
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import tifffile
 
 from ushape import io
 from ushape.errors import require_package
+from ushape.io import nifti
 from ushape.io.files import replacing, temporary_name
 from ushape.io.tiff import photometric_of
 from ushape.types import MaskEncoding, TiffMetadata
@@ -31,7 +33,7 @@ TIFF_TILE, ZARR_CHUNK = 256, 512
 BIGTIFF_BYTES = 2**32 - 2**25
 """Unpacked size from which a TIFF is written as BigTIFF: offsets may exceed 32 bits."""
 
-TIFF_LEVEL, ZARR_LEVEL = 6, 1
+TIFF_LEVEL, ZARR_LEVEL, GZIP_LEVEL = 6, 1, 6
 """Deflate levels, from 1 (fast) to 9 (small); at 6, numcodecs takes four times as long as
 tifffile."""
 
@@ -56,6 +58,9 @@ class RowLayout:
     spacing_mm: tuple[float, ...] | None = None
     encoding: MaskEncoding = field(default_factory=MaskEncoding)
     """Meaning of the values."""
+
+    nifti: Path | None = None
+    """The image, if it is a NIfTI file whose position a NIfTI volume repeats."""
 
     tiff: TiffMetadata | None = None
     """Metadata of the image, which a TIFF repeats."""
@@ -92,6 +97,21 @@ def write_npy(layout: RowLayout) -> Iterator[RowSink]:
         header = {"descr": layout.dtype.str, "fortran_order": False, "shape": layout.shape}
         np.lib.format.write_array_header_1_0(file, header)
         yield RowSink(lambda rows: file.write(rows.data), 1)
+
+
+@contextmanager
+def write_nifti(layout: RowLayout) -> Iterator[RowSink]:
+    """Write a NIfTI volume plane by plane on the grid of its image; .nii.gz is compressed."""
+    assert layout.nifti is not None, "the image of the mask is a NIfTI file"
+    header, dtype = nifti.header_like(layout.nifti, layout.shape, layout.dtype)
+    is_packed = layout.path.name.lower().endswith(".gz")
+    with replacing(layout.path) as file, ExitStack() as stack:
+        target: BinaryIO = file
+        if is_packed:
+            packed = gzip.GzipFile("", "wb", GZIP_LEVEL, file, mtime=0)
+            target = cast(BinaryIO, stack.enter_context(packed))
+        target.write(header)
+        yield RowSink(lambda rows: target.write(np.ascontiguousarray(rows, dtype).data), 1)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ import tifffile
 
 from ushape.io import files, tiff
 from ushape.io.npy import placeholder
-from ushape.types import RowReader
+from ushape.types import Box, RowReader
 
 JPEG = (6, 7, 34892, 33007)
 """TIFF's compressions whose segments share tables."""
@@ -52,6 +52,9 @@ def open_rows(path: Path, closing: ExitStack) -> RowReader | None:
             shape[0], last - first, *shape[2:]
         ),
         block_rows=series.block_rows(),
+        read_box=lambda box: series.read_box(box).reshape(
+            shape[0], *(last - first for first, last in box)
+        ),
         palette=tiff.palette_of(file),
         spacing_mm=tuple(steps[name] for name in names) if set(names) <= set(steps) else None,
         tiff=tiff.metadata_of(file, series.stored.axes),
@@ -158,6 +161,22 @@ class _Series:
         rows = [_read_page(self.stored[int(page)], first, last) for page in pages.flat]
         return self._ordered(np.stack(rows).reshape(shape))[0]
 
+    def read_box(self, box: Box) -> np.ndarray:
+        """Return a box of S, (C, *box); an axis of length 1 may be missing."""
+        names = self.stored.axes
+        places = [*([self.axis] if len(box) == 3 else []), names.index("Y"), names.index("X")]
+        edges = dict(zip(places, box, strict=True))
+        if self.contiguous is not None:
+            return self._ordered(self.contiguous.read_box(edges))[0]
+        shape = list(self.stored.shape)
+        pages = np.arange(len(self.stored)).reshape(shape[: self.lead])
+        for place, (first, last) in edges.items():
+            shape[place] = last - first
+            if place < self.lead:
+                pages = pages.take(range(first, last), axis=place)
+        rows = [_read_page(self.stored[int(page)], *box[-2], box[-1]) for page in pages.flat]
+        return self._ordered(np.stack(rows).reshape(shape))[0]
+
     def _ordered(self, array: np.ndarray) -> tuple[np.ndarray, str, np.ndarray | None]:
         stored = self.stored
         part = _Part(array, stored.axes, stored.shape, stored.keyframe)
@@ -189,9 +208,13 @@ class _Contiguous:
         The file is mapped for this read only, so that the pages that were read do not add up to
         its size.
         """
+        return self.read_box({axis: (first, last)})
+
+    def read_box(self, edges: Mapping[int, tuple[int, int]]) -> np.ndarray:
+        """Return the part between two edges along some axes, as `read` does along one."""
         stored = np.memmap(self.path, self.dtype, "r", self.start, self.shape)
-        rows = (slice(None),) * axis + (slice(first, last),)
-        return np.array(stored[rows], self.dtype.newbyteorder("="))
+        part = tuple(slice(*edges.get(axis, (None,))) for axis in range(len(self.shape)))
+        return np.array(stored[part], self.dtype.newbyteorder("="))
 
 
 def _contiguous_page(page: Any) -> _Contiguous | None:
@@ -234,42 +257,51 @@ def _rows_per_segment(page: Any) -> int | None:
     return int(page.keyframe.tilelength if page.keyframe.is_tiled else page.keyframe.rowsperstrip)
 
 
-def _read_page(page: Any, first: int, last: int) -> np.ndarray:
+def _read_page(
+    page: Any, first: int, last: int, columns: tuple[int, int] | None = None
+) -> np.ndarray:
     """Read rows of a page from the strips or tiles that contain them.
 
+    Args:
+        columns: First column and the one after the last; None for all.
+
     Shapes:
-        returns: (samples, z, last - first, x, samples), one of the two samples axes being 1.
+        returns: (samples, z, last - first, columns, samples), one of the two samples axes being 1.
     """
     key = page.keyframe
-    if (whole := _contiguous_page(page)) is not None:
-        return whole.read(2, first, last)
     separate, depth, _, width, samples = key.shaped
-    band = np.empty((separate, depth, last - first, width, samples), key.dtype)
-    for number in _segments_of(key, first, last):
+    left, right = columns or (0, width)
+    if (whole := _contiguous_page(page)) is not None:
+        return whole.read_box({2: (first, last), 3: (left, right)})
+    band = np.empty((separate, depth, last - first, right - left, samples), key.dtype)
+    for number in _segments_of(key, (first, last), (left, right)):
         segment, (s, z, y, x, _), shape = _decode(page, number)
         above, below = max(y, first), min(y + shape[1], last)
-        part = band[s, z : z + shape[0], above - first : below - first, x : x + shape[2]]
+        start, end = max(x, left), min(x + shape[2], right)
+        part = band[s, z : z + shape[0], above - first : below - first, start - left : end - left]
         # A segment that was never written has the value `nodata`, as in tifffile.
         part[...] = (
             key.nodata
             if segment is None
-            else segment[: depth - z, above - y : below - y, : width - x]
+            else segment[: depth - z, above - y : below - y, start - x : end - x]
         )
     return band
 
 
-def _segments_of(key: Any, first: int, last: int) -> Iterator[int]:
-    """Yield the numbers of the strips or tiles that contain some of these rows."""
+def _segments_of(key: Any, rows: tuple[int, int], columns: tuple[int, int]) -> Iterator[int]:
+    """Yield the numbers of the strips or tiles that contain some of these rows and columns."""
     separate, depth, length, width, _ = key.shaped
+    (first, last), (left, right) = rows, columns
     if key.is_tiled:
-        step, across = key.tilelength, -(-width // key.tilewidth)
+        step, wide = key.tilelength, key.tilewidth
         planes = separate * -(-depth // key.tiledepth)
     else:
-        step, across, planes = key.rowsperstrip, 1, separate * depth
-    down = -(-length // step)
+        step, wide, planes = key.rowsperstrip, width, separate * depth
+    down, across = -(-length // step), -(-width // wide)
     for plane in range(planes):
-        start = (plane * down + first // step) * across
-        yield from range(start, start + (-(-last // step) - first // step) * across)
+        for row in range(first // step, -(-last // step)):
+            start = (plane * down + row) * across
+            yield from range(start + left // wide, start + -(-right // wide))
 
 
 def _decode(page: Any, number: int) -> tuple[np.ndarray | None, tuple[int, ...], tuple[int, ...]]:
