@@ -80,14 +80,18 @@ def read_coco(path: Path) -> CocoFile:
 
 
 def _check_image(path: Path, entry: Mapping[str, Any], annotations: int) -> None:
-    pixels = int(entry["height"]) * int(entry["width"])
+    try:
+        height, width = int(entry["height"]), int(entry["width"])
+    except OverflowError:
+        raise TypeError("a finite height and width") from None
+    pixels = height * width
     if annotations > max(pixels, 1):  # To draw them could take hours.
         raise DataError(
             f"{path}: image {entry['id']} has {annotations} annotations, but only {pixels} pixels.",
             code="coco_invalid",
             hint="Remove annotations that are listed again and again.",
         )
-    if not 0 < pixels <= MAX_PIXELS or min(int(entry["height"]), int(entry["width"])) < 1:
+    if not 0 < pixels <= MAX_PIXELS or min(height, width) < 1:
         raise DataError(
             f"{path}: image {entry['id']} states {entry['height']} × {entry['width']} pixels.",
             code="coco_invalid",

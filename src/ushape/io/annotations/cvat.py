@@ -12,7 +12,7 @@ import numpy as np
 from ushape.errors import DataError
 from ushape.io.annotations.caching import keep_latest
 from ushape.io.annotations.labelme import CIRCLE_POINTS
-from ushape.io.annotations.shapes import ImageShapes, Outline, PixelPatch, Shape
+from ushape.io.annotations.shapes import ImageShapes, Outline, PixelPatch, Shape, as_points
 from ushape.io.files import MAX_PIXELS, last_line, read_head
 
 KINDS = ("polygon", "mask", "ellipse", "box", "polyline", "points", "cuboid", "skeleton")
@@ -32,20 +32,23 @@ def read_cvat(path: Path) -> Mapping[str, ImageShapes]:
     _refuse_entities(path)
     images: dict[str, ImageShapes] = {}
     try:
-        for _, element in ElementTree.iterparse(path):
-            if element.tag == "track":
-                raise DataError(
-                    f"{path}: the file contains tracks of a video.",
-                    code="unsupported_annotations",
-                    hint='Export the task from CVAT as "CVAT for images" or "Segmentation mask".',
-                )
-            if element.tag == "image":
-                name = element.attrib["name"].replace("\\", "/")
-                if name in images:
-                    raise ValueError(f"the image {name} is listed twice")
-                images[name] = _image_of(element, name)
-                element.clear()
-    except (ElementTree.ParseError, OSError, KeyError, TypeError, ValueError) as error:
+        with path.open("rb") as file:
+            for _, element in ElementTree.iterparse(file):
+                if element.tag == "track":
+                    raise DataError(
+                        f"{path}: the file contains tracks of a video.",
+                        code="unsupported_annotations",
+                        hint='Export the task from CVAT as "CVAT for images" or "Segmentation '
+                        'mask".',
+                    )
+                if element.tag == "image":
+                    name = element.attrib["name"].replace("\\", "/")
+                    if name in images:
+                        raise ValueError(f"the image {name} is listed twice")
+                    images[name] = _image_of(element, name)
+                    element.clear()
+    except (ElementTree.ParseError, OSError, KeyError, TypeError, ValueError,
+            OverflowError) as error:  # fmt: skip
         raise _invalid(path, last_line(error)) from None
     return images
 
@@ -89,7 +92,7 @@ def _shape_of(element: ElementTree.Element, place: str) -> Shape:
     area: Outline | PixelPatch | None = None
     if element.tag == "polygon":
         corners = [point.split(",") for point in values["points"].split(";")]
-        area = Outline(points=np.array(corners, dtype=np.float64))
+        area = Outline(points=as_points(corners))
     elif element.tag == "ellipse":
         angles = np.linspace(0, 2 * math.pi, CIRCLE_POINTS, endpoint=False)
         axes = np.array([float(values["rx"]), float(values["ry"])])

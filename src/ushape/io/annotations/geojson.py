@@ -9,7 +9,14 @@ import numpy as np
 
 from ushape.errors import DataError
 from ushape.io.annotations.caching import keep_latest
-from ushape.io.annotations.shapes import IGNORE_LABEL, ImageShapes, Outline, Rings, Shape
+from ushape.io.annotations.shapes import (
+    IGNORE_LABEL,
+    ImageShapes,
+    Outline,
+    Rings,
+    Shape,
+    as_points,
+)
 from ushape.io.files import JSON_HINT, last_line, read_head, read_json
 
 IGNORED = "ignore*"
@@ -35,7 +42,8 @@ def read_geojson(path: Path) -> ImageShapes:
         place = f"feature {number}"
         try:
             found.append(_shapes_of(feature, place, str(number)))
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError,
+                OverflowError) as error:  # fmt: skip
             raise DataError(
                 f"{path}: {place} cannot be read ({last_line(error)}).",
                 code="shapes_invalid",
@@ -80,7 +88,7 @@ def _shapes_of(feature: Any, place: str, group: str) -> tuple[float, list[Shape]
     polygons = [coordinates] if kind == "Polygon" else coordinates
     shapes, area = [], 0.0
     for rings in polygons:
-        outlines = tuple(Outline(points=_ring(ring)) for ring in rings)
+        outlines = tuple(Outline(points=as_points([point[:2] for point in ring])) for ring in rings)
         area += _enclosed(outlines[0].points)
         shapes.append(
             Shape(label=label, place=place, area=Rings(outlines=outlines), kind=kind, group=group)
@@ -96,10 +104,6 @@ def _label_of(properties: dict[str, Any]) -> str:
     name = ": ".join(map(str, stated)) if isinstance(stated, list) else stated
     label = str(name or properties.get("objectType") or properties.get("object_type") or "object")
     return IGNORE_LABEL if label.lower() == IGNORED else label
-
-
-def _ring(points: Any) -> np.ndarray:
-    return np.asarray([point[:2] for point in points], dtype=np.float64).reshape(-1, 2)
 
 
 def _enclosed(points: np.ndarray) -> float:

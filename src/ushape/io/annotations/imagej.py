@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-import struct
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy as np
 from ushape.errors import DataError, require_package
 from ushape.io.annotations.caching import keep_latest
 from ushape.io.annotations.labelme import CIRCLE_POINTS
-from ushape.io.annotations.shapes import ImageShapes, Outline, Rings, Shape
+from ushape.io.annotations.shapes import ImageShapes, Outline, Rings, Shape, as_points
 from ushape.io.files import last_line
 
 REGION = "region"
@@ -22,6 +21,9 @@ REGION = "region"
 
 LABELED_NAME = re.compile(r"\d+(?:-z\d+)?-(?P<label>.*[^\W\d_].*)$")
 """Name of a region with a label, as ushape writes it: 00001-tumor."""
+
+OVERLAYS = {"text": "text label", "arrow": "line with an arrow", "image": "picture overlay"}
+"""Regions that are drawn on an image and mark no object: their subtype, and their name."""
 
 MAX_BYTES = 2**29
 """Largest size of all regions of a file; a zip may claim any."""
@@ -32,7 +34,8 @@ def read_rois(path: Path) -> ImageShapes:
     """Read regions with an area: polygons, freehand and traced ones, rectangles, ovals, composites.
 
     Each region is an object. Its label is `group N` if it belongs to a group of ImageJ; otherwise
-    the label in a name such as 00001-tumor; otherwise `region`. Lines and points have no area.
+    the label in a name such as 00001-tumor; otherwise `region`. Lines, points, texts, arrows and
+    pictures have no area.
 
     Raises:
         DataError: if the file cannot be read, or a region lies on another slice of a stack.
@@ -48,8 +51,7 @@ def read_rois(path: Path) -> ImageShapes:
             if max(slices) > 1:
                 raise ValueError(f"{place} lies on slice {max(slices)} of a stack")
             shapes.append(_shape_of(roifile, region, place, name))
-    except (OSError, zipfile.BadZipFile, struct.error, KeyError, TypeError, ValueError,
-            IndexError, NotImplementedError, RuntimeError) as error:  # fmt: skip
+    except Exception as error:  # On damaged files, the parsers raise nearly every kind.
         raise DataError(
             f"{path}: the regions cannot be read ({last_line(error)}).",
             code="shapes_invalid",
@@ -67,9 +69,16 @@ def is_roi_file(path: Path) -> bool:
         return False
     try:
         with zipfile.ZipFile(path) as file:
-            return any(name.lower().endswith(".roi") for name in file.namelist()[:10])
-    except (OSError, zipfile.BadZipFile):
+            return any(map(_is_region, file.namelist()))
+    except Exception:  # It is another kind of file, or damaged.
         return False
+
+
+def _is_region(entry: str) -> bool:
+    """Return whether an entry of a zip is a region; macOS adds __MACOSX/._x.roi to x.roi."""
+    path = PurePosixPath(entry)
+    is_hidden = path.name.startswith(".") or "__MACOSX" in path.parts
+    return path.suffix.lower() == ".roi" and not is_hidden
 
 
 def _regions_in(path: Path) -> list[tuple[str, bytes]]:
@@ -77,27 +86,29 @@ def _regions_in(path: Path) -> list[tuple[str, bytes]]:
     if path.suffix.lower() == ".roi":
         return [(path.stem, path.read_bytes())]
     with zipfile.ZipFile(path) as archive:
-        entries = [one for one in archive.infolist() if one.filename.lower().endswith(".roi")]
+        entries = [one for one in archive.infolist() if _is_region(one.filename)]
         if (claimed := sum(entry.file_size for entry in entries)) > MAX_BYTES:
             raise ValueError(f"they claim {claimed} bytes")
         return [(Path(one.filename).stem, archive.read(one)) for one in entries]
 
 
 def _shape_of(roifile: Any, region: Any, place: str, name: str) -> Shape:
-    kind = region.roitype.name.lower()
+    kind, part = region.roitype.name.lower(), region.subtype.name.lower()
     named = LABELED_NAME.match(name)
     label = named["label"] if named else REGION
     label = f"group {region.group}" if region.group else label
     area: Outline | Rings | None = None
-    if region.shape_roi_size:
+    if part in OVERLAYS:
+        kind = OVERLAYS[part]
+    elif region.shape_roi_size:
         rings = region.coordinates(multi=True)
-        area = Rings(outlines=tuple(Outline(points=_floats(ring)) for ring in rings))
+        area = Rings(outlines=tuple(Outline(points=as_points(ring)) for ring in rings))
     elif kind in ("rect", "oval"):
         if region.rounded_rect_arc_size:
             raise ValueError(f"{place} is a rectangle with round corners")
         area = Outline(points=_within_box(region, kind))
     elif kind in ("polygon", "freehand", "traced"):
-        points = _floats(region.coordinates())
+        points = as_points(region.coordinates())
         if not len(points):
             raise ValueError(f"{place} has no coordinates")
         area = Outline(points=points)
@@ -116,7 +127,3 @@ def _within_box(region: Any, kind: str) -> np.ndarray:
         angles = np.linspace(0, 2 * math.pi, CIRCLE_POINTS, endpoint=False)
         across, down = (1 + np.cos(angles)) / 2, (1 + np.sin(angles)) / 2
     return np.stack([left + width * across, top + height * down], axis=1)
-
-
-def _floats(points: Any) -> np.ndarray:
-    return np.asarray(points, dtype=np.float64).reshape(-1, 2)

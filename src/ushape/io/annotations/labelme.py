@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ushape.errors import DataError
-from ushape.io.annotations.shapes import ImageShapes, Outline, PixelPatch, Shape
+from ushape.io.annotations.shapes import ImageShapes, Outline, PixelPatch, Shape, as_points
 from ushape.io.files import last_line, read_json
 
 CIRCLE_POINTS = 180
@@ -31,7 +31,7 @@ def read_labelme(path: Path) -> ImageShapes:
         place = f"shape {number}"
         try:
             shapes.append(_shape_of(entry, place))
-        except (KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, OSError, SyntaxError) as error:
             raise DataError(
                 f"{path}: {place} cannot be read ({last_line(error)}).",
                 code="shapes_invalid",
@@ -80,7 +80,7 @@ def _size_of(path: Path, values: dict[str, Any]) -> tuple[int, int] | None:
 
 def _shape_of(entry: dict[str, Any], place: str) -> Shape:
     label, kind = str(entry["label"]), str(entry.get("shape_type") or "polygon")
-    points = np.asarray(entry["points"], dtype=np.float64).reshape(-1, 2)
+    points = as_points(entry["points"])
     area: Outline | PixelPatch | None = None
     if kind == "polygon":
         area = Outline(points=points)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -176,6 +176,20 @@ class ImageShapes:
     shapes: tuple[Shape, ...]
     size: tuple[int, int] | None = None
     """Height and width of the image in pixels, if the file states them."""
+
+
+def as_points(values: Any) -> np.ndarray:
+    """Return the points of an annotation file as (n, 2) float64.
+
+    Raises:
+        ValueError: if a point does not consist of two numbers.
+        TypeError: if an entry is not a number.
+        OverflowError: if a number is too large.
+    """
+    points = np.asarray(values, dtype=np.float64)
+    if points.size and points.shape[1:] != (2,):
+        raise ValueError("a point does not consist of x and y")
+    return points.reshape(-1, 2)
 
 
 def draw_shapes(

@@ -1,4 +1,5 @@
 import json
+import math
 import tracemalloc
 
 import numpy as np
@@ -66,7 +67,15 @@ def test_read_coco_lists_categories_and_the_used_ones(coco):
     assert found.used == {3}
 
 
-@pytest.mark.parametrize("images", [None, [{"id": 1}], 2 * [{"id": 1, "file_name": "x"}]])
+@pytest.mark.parametrize(
+    "images",
+    [
+        None,
+        [{"id": 1}],
+        2 * [{"id": 1, "file_name": "x"}],
+        [{"id": 1, "file_name": "x", "height": math.inf, "width": 3}],
+    ],
+)
 def test_read_coco_refuses_incomplete_files(images, coco):
     with raises_code(DataError, "coco_invalid"):
         read_coco(coco(images=images))

@@ -1,6 +1,7 @@
 """GeoJSON files of QuPath."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -109,7 +110,10 @@ def test_geojson_of_ushape_is_read_as_it_was_written(tmp_path):
         feature([[["a", 1], [2, 3]]]),
         feature([[1, 2, 3]]),
         feature([box(0, 0, 3, 3)]) | {"properties": {"classification": 3}},
+        feature([[[1], [2], [3], [4], [5], [6]]]),
+        feature([[[1, 2], [3, 10**400], [5, 6]]]),
         {"geometry": {"type": "Polygon", "coordinates": [box(0, 0, 3, 3)], "plane": {"z": 2}}},
+        {"geometry": {"type": "Polygon", "coordinates": [], "plane": {"z": math.inf}}},
     ],
 )
 def test_invalid_features_are_refused(entry, tmp_path):

@@ -10,7 +10,7 @@ from codes import raises_code
 from ushape.errors import DataError
 from ushape.instances.contours import ClassStyle, trace_outlines, write_rois
 from ushape.instances.label import Objects
-from ushape.io.annotations.imagej import read_rois
+from ushape.io.annotations.imagej import is_roi_file, read_rois
 from ushape.io.annotations.shape_files import codes_of_labels
 from ushape.io.annotations.shapes import draw_shapes
 
@@ -90,6 +90,62 @@ def test_lines_and_points_have_no_area(kind, tmp_path):
     found = polygon((1, 1), (5, 5), (7, 2))
     found.roitype = roifile.ROI_TYPE[kind]
     assert read_rois(save(tmp_path / "a.zip", found)).shapes[0].area is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "part"), [("RECT", "TEXT"), ("RECT", "IMAGE"), ("LINE", "ARROW"), ("OVAL", "TEXT")]
+)
+def test_overlays_have_no_area(kind, part, tmp_path):
+    found = region(kind, (2, 3, 5, 7), subtype=roifile.ROI_SUBTYPE[part], version=217)
+    (shape,) = read_rois(save(tmp_path / "a.zip", found)).shapes
+    assert shape.area is None
+    assert shape.kind not in ("rect", "oval", "line")
+
+
+def test_files_that_macos_adds_are_no_regions(tmp_path):
+    path = save(tmp_path / "a.zip", region("RECT", (2, 3, 5, 7)), names=["set/0001"])
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("__MACOSX/set/._0001.roi", b"Mac OS X")
+        file.writestr("set/._0002.roi", b"Mac OS X")
+    assert draw(path, ("region",)).codes.sum() == 12
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as file:
+        file.writestr("__MACOSX/._0001.roi", b"Mac OS X")
+    assert is_roi_file(path)
+    assert not is_roi_file(tmp_path / "b.zip")
+
+
+@pytest.mark.parametrize(
+    "method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+)
+def test_damaged_bytes_are_refused_or_read(method, tmp_path):
+    content = polygon(*np.random.default_rng(0).uniform(0, 20, (30, 2))).tobytes()
+    with zipfile.ZipFile(tmp_path / "good.zip", "w", method) as file:
+        file.writestr("0001.roi", content)
+        file.writestr("zoë.roi", content)
+    good = (tmp_path / "good.zip").read_bytes()
+    rng, codes = np.random.default_rng(1), set()
+    for number in range(200):
+        changed = bytearray(good[: rng.integers(1, len(good))] if number % 4 == 0 else good)
+        for place in rng.integers(0, len(changed), 3):
+            changed[place] = rng.integers(0, 256)
+        path = tmp_path / f"{number}.zip"
+        path.write_bytes(changed)
+        is_roi_file(path)
+        try:
+            read_rois(path)
+        except DataError as error:
+            codes.add(error.code)
+    assert codes == {"shapes_invalid"}
+
+
+@pytest.mark.parametrize("error", [NotImplementedError, UnicodeDecodeError, EOFError])
+def test_zip_that_cannot_be_opened_is_no_file_of_regions(error, tmp_path, monkeypatch):
+    def fail(*_):
+        raise error(*(("utf-8", b"", 0, 1, "") if error is UnicodeDecodeError else ()))
+
+    monkeypatch.setattr(zipfile, "ZipFile", fail)
+    (tmp_path / "a.zip").write_bytes(b"")
+    assert not is_roi_file(tmp_path / "a.zip")
 
 
 def damaged(path, kind):

@@ -54,6 +54,8 @@ def test_labelme_points_and_lines_have_no_area(tmp_path, kind):
     "entry",
     [
         ("polygon", [[1, 2, 3]], {}),
+        ("polygon", [[1], [2], [3], [4], [5], [6]], {}),
+        ("polygon", [[1, 2], [3, 10**400], [5, 6]], {}),
         ("polygon", "points", {}),
         ("rectangle", [[1, 2]], {}),
         ("mask", [[3, 4], [9, 9]], {"mask": png(np.ones((2, 2)))}),
