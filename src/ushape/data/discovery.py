@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 import glob
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ushape import io
 from ushape.data.classes.names import StatedClasses
 from ushape.data.classes.tables import folders_of_names, read_class_names
-from ushape.data.layouts import LAYOUTS
+from ushape.data.layouts import LAYOUTS, MASK_LAYOUTS, SHAPE_LAYOUTS
 from ushape.data.layouts.base import LayoutMatch
 from ushape.data.layouts.coco import pair_coco, read_coco_file
 from ushape.data.layouts.foreign import describe_foreign
@@ -65,6 +65,13 @@ def discover(data: Path, masks: Path | None = None) -> DatasetListing:
     found = _find_pairs(data, masks)
     if found is None or not found.paired:
         raise _no_pairs(data, masks, found)
+    if found.conflict:
+        raise DataError(
+            found.conflict,
+            code="ambiguous_mask",
+            hint="Name the mask files, for example with --masks 'DATA/*_mask.png'. To use the "
+            "shapes, move the mask files to another folder.",
+        )
     stated = found.classes
     if stated is None:
         files = [mask for mask in found.masks.values() if isinstance(mask, Path)]
@@ -86,13 +93,18 @@ def find_masks(folder: Path) -> tuple[set[Path], str]:
         return set(), ""
     if found is None or not found.paired:
         return set(), ""
+    return _mask_files(found), found.layout
+
+
+def _mask_files(found: LayoutMatch) -> set[Path]:
+    """Return all image files that hold masks."""
     files: set[Path] = set(found.other_masks)
     for mask in found.masks.values():
         if isinstance(mask, Path):
             files.add(mask)
         elif isinstance(mask, MaskParts):
             files.update(mask.paths)
-    return files, found.layout
+    return files
 
 
 def _find_pairs(data: Path, masks: Path | None) -> LayoutMatch | None:
@@ -122,7 +134,54 @@ def _find_pairs(data: Path, masks: Path | None) -> LayoutMatch | None:
         if found is not None and found.paired:
             return found
         seen = seen or found
-    return seen
+    return _masks_or_shapes(data) or seen
+
+
+def _masks_or_shapes(folder: Path) -> LayoutMatch | None:
+    """Return the mask files, or the files of shapes if they belong to more images.
+
+    Raises:
+        DataError: if one of their layouts raises it, and the other kind has no pairs.
+    """
+    masks, failed = _first_pairs(MASK_LAYOUTS.values(), folder)
+    files = _mask_files(masks) if masks is not None and masks.paired else set()
+    shapes, shapes_failed = _first_pairs(SHAPE_LAYOUTS.values(), folder, files)
+    if masks is None or not masks.paired:
+        if (error := shapes_failed or failed) and not (shapes is not None and shapes.paired):
+            raise error
+        return shapes or masks
+    if shapes is None or not shapes.paired:
+        notes = () if shapes_failed is None else (f"Not used: shapes. {shapes_failed.message}",)
+        return replace(masks, notes=(*masks.notes, *notes))
+    count, other = len(masks.paired), len(shapes.paired)
+    texts = (
+        f"mask files of {pluralize(count, 'image')}, e.g. {min(files)}",
+        f"{shapes.layout} of {pluralize(other, 'image')}, e.g. {shapes.masks[shapes.paired[0]]}",
+    )
+    if count > other:
+        note = f"Not used: {texts[1]}; there are {texts[0]}."
+        return replace(masks, notes=(*masks.notes, note))
+    if other > count:
+        note = f"Not used: {texts[0]}; there are {texts[1]}."
+        return replace(shapes, notes=(*shapes.notes, note), other_masks=tuple(sorted(files)))
+    conflict = f"{folder}: there are {texts[0]}, and {texts[1]}."
+    return replace(masks, conflict=conflict)
+
+
+def _first_pairs(
+    layouts: Iterable[Callable[..., LayoutMatch | None]], *given: Path | Collection[Path]
+) -> tuple[LayoutMatch | None, DataError | None]:
+    """Return the first match that has pairs, otherwise any, and the error if there was one."""
+    seen: LayoutMatch | None = None
+    try:
+        for find in layouts:
+            found = find(*given)
+            if found is not None and found.paired:
+                return found, None
+            seen = seen or found
+    except DataError as error:
+        return seen, error
+    return seen, None
 
 
 def _describe_rest(found: LayoutMatch) -> list[str]:

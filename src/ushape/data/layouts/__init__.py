@@ -1,8 +1,8 @@
-"""Layouts of images and masks. A new one is a function and a line in LAYOUTS."""
+"""Layouts of images and masks. A new one is a function and a line in one of the tables."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from ushape.data.layouts.base import LayoutMatch
@@ -49,14 +49,24 @@ LAYOUTS: dict[str, Callable[[Path], LayoutMatch | None]] = {
     "yolo": find_yolo,
     "cvat": find_cvat,
     "labelme_export": find_labelme_export,
-    "labelme": find_labelme,
-    "imagej": find_imagej,
-    "geojson": find_geojson,
     "run_lengths": find_run_lengths,
+}
+"""Each function returns None if the folder does not have its layout. The first that finds pairs is
+used, so the most specific layout stands first."""
+
+MASK_LAYOUTS: dict[str, Callable[[Path], LayoutMatch | None]] = {
     "masks_inside": find_masks_inside,
     "nested": find_nested,
     "one_tree": find_one_tree,
     "mirrored_trees": find_mirrored_trees,
 }
-"""Each function returns None if the folder does not have its layout. The first that finds pairs is
-used, so the most specific layout stands first."""
+"""Layouts of mask files in places and with names that vary, tried if none of LAYOUTS fits."""
+
+SHAPE_LAYOUTS: dict[str, Callable[[Path, Collection[Path]], LayoutMatch | None]] = {
+    "labelme": find_labelme,
+    "imagej": find_imagej,
+    "geojson": find_geojson,
+}
+"""Layouts of a file of shapes for each image, tried if none of LAYOUTS fits. A single such file may
+lie among many masks, so they are compared with MASK_LAYOUTS. The second argument of each function
+are files that are masks, and hence not images."""

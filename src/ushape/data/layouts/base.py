@@ -39,6 +39,9 @@ class LayoutMatch:
     other_masks: tuple[Path, ...] = ()
     """Further masks of the images, such as those of single objects, which are not used."""
 
+    conflict: str = ""
+    """Other files that state masks of as many images, in words; empty if there are none."""
+
     example: str = ""
     """An image and a mask with different names, in words; empty if the names are equal."""
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from ushape.data.classes.names import StatedClasses
 from ushape.data.layouts.base import LayoutMatch
-from ushape.data.layouts.names import images_below
 from ushape.data.layouts.shapes import ImageIndex, match_shapes
 from ushape.errors import DataError
 from ushape.io.annotations.labelme import read_labelme_json
@@ -14,10 +14,13 @@ from ushape.io.files import read_head, real_path
 from ushape.types import ShapesMask
 
 
-def find_labelme(folder: Path) -> LayoutMatch | None:
+def find_labelme(folder: Path, masks: Collection[Path] = ()) -> LayoutMatch | None:
     """Find JSON files of LabelMe and the images that they name.
 
     The image is the file at `imagePath`, otherwise one with the name of the JSON file.
+
+    Args:
+        masks: Files that are not images.
 
     Raises:
         DataError: if two files belong to one image, or if all images are left out.
@@ -25,28 +28,28 @@ def find_labelme(folder: Path) -> LayoutMatch | None:
     files = [path for path in sorted(folder.rglob("*.json")) if _is_labelme_file(path)]
     if not files:
         return None
-    index = ImageIndex(folder)
-    masks: dict[Path, ShapesMask] = {}
+    index = ImageIndex(folder, masks)
+    shapes: dict[Path, ShapesMask] = {}
     missing: list[str] = []
     for path in files:
         image = _image_of(path, index)
         if image is None:
             missing.append(str(path))
-        elif image in masks:
+        elif image in shapes:
             raise DataError(
-                f"Two files of LabelMe belong to {image}: {masks[image].path} and {path}.",
+                f"Two files of LabelMe belong to {image}: {shapes[image].path} and {path}.",
                 code="ambiguous_mask",
                 hint="Remove one of them.",
             )
         else:
-            masks[image] = ShapesMask(path, "labelme", image)
+            shapes[image] = ShapesMask(path, "labelme", image)
     return match_shapes(
         folder,
         "JSON files of LabelMe",
-        masks,
+        shapes,
         source=folder,
         missing=missing,
-        images=images_below(folder),
+        images=index.paths,
     )
 
 

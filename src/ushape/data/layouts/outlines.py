@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from ushape.data.layouts.base import LayoutMatch
-from ushape.data.layouts.names import images_below
 from ushape.data.layouts.shapes import ImageIndex, match_shapes
 from ushape.errors import DataError
 from ushape.io.annotations.geojson import is_geojson
@@ -20,28 +19,35 @@ WORDS = re.compile(
 """Beginning or end of the name of a file of regions that its image does not have."""
 
 
-def find_imagej(folder: Path) -> LayoutMatch | None:
+def find_imagej(folder: Path, masks: Collection[Path] = ()) -> LayoutMatch | None:
     """Find x.zip, x_rois.zip, RoiSet_x.zip or x.roi with regions of ImageJ for each image x.
 
     RoiSet.zip belongs to the only image in its folder.
 
+    Args:
+        masks: Files that are not images.
+
     Raises:
         DataError: if two files belong to one image, or if all images are left out.
     """
-    return _find(folder, "imagej", "regions of ImageJ", ("*.zip", "*.roi"), is_roi_file)
+    return _find(folder, masks, "imagej", "regions of ImageJ", ("*.zip", "*.roi"), is_roi_file)
 
 
-def find_geojson(folder: Path) -> LayoutMatch | None:
+def find_geojson(folder: Path, masks: Collection[Path] = ()) -> LayoutMatch | None:
     """Find x.geojson or x.json of QuPath for each image x.
 
+    Args:
+        masks: Files that are not images.
+
     Raises:
         DataError: if two files belong to one image, or if all images are left out.
     """
-    return _find(folder, "geojson", "GeoJSON files", ("*.geojson", "*.json"), is_geojson)
+    return _find(folder, masks, "geojson", "GeoJSON files", ("*.geojson", "*.json"), is_geojson)
 
 
 def _find(
     folder: Path,
+    masks: Collection[Path],
     kind: ShapesFormat,
     layout: str,
     patterns: tuple[str, ...],
@@ -51,25 +57,23 @@ def _find(
     files = [path for path in found if not path.name.startswith(".") and matches(path)]
     if not files:
         return None
-    index, masks = ImageIndex(folder), dict[Path, ShapesMask]()
+    index, shapes = ImageIndex(folder, masks), dict[Path, ShapesMask]()
     missing: list[str] = []
     for path in files:
         image = _image_of(path, index)
         if image is None:
             missing.append(str(path))
-        elif image in masks:
+        elif image in shapes:
             raise DataError(
-                f"Two files of shapes belong to {image}: {masks[image].path} and {path}.",
+                f"Two files of shapes belong to {image}: {shapes[image].path} and {path}.",
                 code="ambiguous_mask",
                 hint="Remove one of them. Several regions of ImageJ are saved as one zip.",
             )
         else:
-            masks[image] = ShapesMask(path, kind, image)
-    if not masks:
+            shapes[image] = ShapesMask(path, kind, image)
+    if not shapes:
         return None
-    return match_shapes(
-        folder, layout, masks, source=folder, missing=missing, images=images_below(folder)
-    )
+    return match_shapes(folder, layout, shapes, source=folder, missing=missing, images=index.paths)
 
 
 def _image_of(path: Path, index: ImageIndex) -> Path | None:
@@ -80,5 +84,5 @@ def _image_of(path: Path, index: ImageIndex) -> Path | None:
         image = index.find(name, near=[path.parent]) if name else None
         if image is not None:
             return image
-    beside = [one for one in images_below(path.parent) if one.parent == path.parent]
+    beside = [one for one in index.paths if one.parent == path.parent]
     return beside[0] if not short and len(beside) == 1 else None

@@ -28,12 +28,17 @@ NO_AREA_HINT = (
 
 
 class ImageIndex:
-    """All images below a folder, found by the names that an annotation file lists."""
+    """All images below a folder, found by the names that an annotation file lists.
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    Args:
+        masks: Files that are not images.
+    """
+
+    def __init__(self, folder: Path, masks: Collection[Path] = ()):
+        left_out = set(masks)
+        self.paths = [path for path in images_below(folder) if path not in left_out]
         self._by_name: dict[str, list[Path]] = {}
-        for path in images_below(folder):
+        for path in self.paths:
             for name in {path.name, stem_of(path)}:
                 self._by_name.setdefault(name, []).append(path)
 

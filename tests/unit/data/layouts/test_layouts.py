@@ -14,7 +14,7 @@ from PIL import Image
 
 from dicoms import save_series
 from ushape.data.discovery import discover
-from ushape.data.layouts import LAYOUTS
+from ushape.data.layouts import LAYOUTS, MASK_LAYOUTS, SHAPE_LAYOUTS
 from ushape.data.preprocessing import read_image
 from ushape.errors import DataError
 from ushape.io.annotations import read_annotation
@@ -57,7 +57,10 @@ def codes(case):
     return read_annotation(case.mask).codes
 
 
-@pytest.mark.parametrize("find", LAYOUTS.values(), ids=LAYOUTS)
+ALL_LAYOUTS = LAYOUTS | MASK_LAYOUTS | SHAPE_LAYOUTS
+
+
+@pytest.mark.parametrize("find", ALL_LAYOUTS.values(), ids=ALL_LAYOUTS)
 def test_layouts_do_not_match_an_empty_folder(find, tmp_path):
     assert find(tmp_path) is None
 

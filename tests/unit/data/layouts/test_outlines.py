@@ -10,7 +10,7 @@ import roifile
 from PIL import Image
 
 from codes import raises_code
-from ushape.data.discovery import discover
+from ushape.data.discovery import discover, find_masks
 from ushape.errors import DataError
 from ushape.io.annotations import read_annotation
 
@@ -88,3 +88,68 @@ def test_two_files_for_one_image_are_refused(tmp_path):
     regions(tmp_path / "a_rois.zip")
     with raises_code(DataError, "ambiguous_mask"):
         discover(tmp_path)
+
+
+def mask(path, shift=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.zeros((8, 8), np.uint8)
+    pixels[shift : shift + 3, 2:6] = 255
+    Image.fromarray(pixels).save(path)
+
+
+def labelme(path):
+    shape = {"label": "cell", "shape_type": "polygon", "points": SQUARE}
+    path.write_text(json.dumps({"shapes": [shape], "imagePath": f"{path.stem}.png"}))
+
+
+STRAY = {"a0.geojson": geojson, "a0.roi": regions, "a0_rois.zip": regions, "a0.json": labelme}
+
+
+@pytest.mark.parametrize("name", STRAY)
+@pytest.mark.parametrize("place", ["a{}_mask.png", "masks/a{}.png"])
+def test_one_file_of_shapes_among_masks_is_not_used(place, name, tmp_path):
+    for number in range(6):
+        image(tmp_path / f"a{number}.png")
+        mask(tmp_path / place.format(number), number % 3)
+    expected = discover(tmp_path)
+    STRAY[name](tmp_path / name)
+    found = discover(tmp_path)
+    assert [case.mask for case in found.cases] == [case.mask for case in expected.cases]
+    assert len(found.cases) == 6
+    assert name in found.notes[0]
+
+
+def test_one_damaged_or_empty_file_of_shapes_among_masks_is_not_used(tmp_path):
+    for number in range(6):
+        image(tmp_path / f"a{number}.png")
+        mask(tmp_path / f"a{number}_mask.png", number % 3)
+    (tmp_path / "a1.roi").write_bytes(b"")
+    geojson(tmp_path / "a0.geojson", "Point")
+    assert len(discover(tmp_path).cases) == 6
+
+
+def test_one_mask_among_files_of_shapes_is_not_used_and_no_image(tmp_path):
+    for number in range(6):
+        image(tmp_path / f"a{number}.png")
+        geojson(tmp_path / f"a{number}.geojson")
+    mask(tmp_path / "a0_mask.png")
+    found = discover(tmp_path)
+    assert [case.mask.path.suffix for case in found.cases] == 6 * [".geojson"]
+    assert "a0_mask.png" in found.notes[0]
+    assert find_masks(tmp_path)[0] == {tmp_path / "a0_mask.png"}
+
+
+@pytest.mark.parametrize("name", ["a{}.geojson", "a{}_rois.zip", "a{}.json"])
+def test_masks_and_shapes_of_equally_many_images_are_refused(name, tmp_path):
+    """The results of ushape predict, for example, with --contours geojson."""
+    for number in range(4):
+        image(tmp_path / f"a{number}.png")
+        mask(tmp_path / "out" / f"a{number}.png", number)
+        path = tmp_path / "out" / name.format(number)
+        STRAY[name.format(0)](path)
+    with raises_code(DataError, "ambiguous_mask"):
+        discover(tmp_path)
+    assert find_masks(tmp_path)[0] == {tmp_path / "out" / f"a{number}.png" for number in range(4)}
+    for number in range(4):
+        (tmp_path / "out" / f"a{number}.png").unlink()
+    assert len(discover(tmp_path).cases) == 4
