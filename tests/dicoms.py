@@ -122,3 +122,66 @@ def save_segmentation(path, frames, segments, start=(0, 0, 0), **elements):
         PixelData=bits + b"\0" * (len(bits) % 2),
         **elements,
     )
+
+
+def save_structures(path, rois, series=("1.2.3",), frame="1.2.5", **elements):
+    """Saves an RTSTRUCT.
+
+    Args:
+        rois: Name and contours of each region, from number 1; a contour is an array (n, 3) in mm,
+            or a data set.
+    """
+    referenced = item(
+        FrameOfReferenceUID=frame,
+        RTReferencedStudySequence=[
+            item(RTReferencedSeriesSequence=[item(SeriesInstanceUID=one) for one in series])
+        ],
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save(
+        path,
+        np.zeros((1, 1), np.uint16),
+        SOPClassUID=pydicom.uid.RTStructureSetStorage,
+        Modality="RTSTRUCT",
+        SeriesInstanceUID="1.2.99",
+        ReferencedFrameOfReferenceSequence=[referenced],
+        StructureSetROISequence=[
+            item(ROINumber=number, ROIName=name, ReferencedFrameOfReferenceUID=frame)
+            for number, (name, _) in enumerate(rois, start=1)
+        ],
+        ROIContourSequence=[
+            item(
+                ReferencedROINumber=number,
+                ContourSequence=[
+                    one if isinstance(one, pydicom.Dataset) else contour(one) for one in contours
+                ],
+            )
+            for number, (_, contours) in enumerate(rois, start=1)
+        ],
+        **elements,
+    )
+    data = pydicom.dcmread(path)
+    del data.PixelData, data.Rows, data.Columns
+    data.save_as(path)
+
+
+def contour(points, kind="CLOSED_PLANAR"):
+    points = np.asarray(points)
+    return item(
+        ContourGeometricType=kind,
+        NumberOfContourPoints=len(points),
+        ContourData=[f"{number:.6f}"[:16] for number in points.ravel()],
+    )
+
+
+def on_series(points, place):
+    """Returns points in mm, of (x, y) in pixels on a slice that `save_series` has written."""
+    x, y = np.asarray(points, dtype=float).T[..., None]
+    start = np.array([5, 6, 7]) + 2.5 * place * NORMAL
+    return start + 0.5 * x * np.array(COSINES[:3]) + 0.75 * y * np.array(COSINES[3:])
+
+
+def box(left, top, right, bottom, place=0.0):
+    """Returns the contour in mm of the pixels from the first ones to before the last ones."""
+    corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom)]) - 0.5
+    return on_series(corners, place)

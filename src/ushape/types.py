@@ -63,15 +63,17 @@ class CocoMask:
         return f"{self.path}, image {self.image_id}"
 
 
-ShapesFormat = Literal["labelme", "yolo", "cvat", "run_lengths", "imagej", "geojson"]
-"""Format of a file of shapes; `io.annotations.shape_files.SHAPE_READERS` has its reader."""
+ShapesFormat = Literal["labelme", "yolo", "cvat", "run_lengths", "imagej", "geojson", "rtstruct"]
+"""Format of a file of shapes; `io.annotations.shape_files.SHAPE_READERS` has its reader, and
+`io.annotations.rtstruct` that of contours in the patient."""
 
 
 @dataclass(frozen=True)
 class ShapesMask:
     """The polygons, small masks or run lengths of one image in the file of an annotation tool.
 
-    Later shapes cover earlier ones; pixels in no shape are 0.
+    Later shapes cover earlier ones (of rtstruct, smaller regions cover larger ones); pixels in no
+    shape are 0.
     """
 
     path: Path
@@ -83,7 +85,8 @@ class ShapesMask:
     """Name of the image in a file of several images, otherwise ''."""
 
     classes: tuple[str, ...] = ()
-    """Labels in the file; the first one has the code 1, the next one 2."""
+    """Labels in the file; the first one has the code 1, the next one 2. Regions of rtstruct that
+    are not listed are not drawn."""
 
     def __str__(self) -> str:
         return f"{self.path}, image {self.entry}" if self.entry else str(self.path)

@@ -140,7 +140,10 @@ def _scan_other_data(
     if note:
         console.say(note)
     dims = plan.image_dims
-    stats = scan(data, masks, stated.labels, console, dims=dims, groups=stated.groups)
+    names = space.names if space.values == tuple(range(len(space.names))) else ()
+    stats = scan(
+        data, masks, stated.labels, console, dims=dims, groups=stated.groups, classes=names
+    )
     if stated.groups is None and plan.recipe.groups is not None:
         try:
             stats = with_groups(stats, plan.recipe.groups)

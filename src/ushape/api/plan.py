@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -227,11 +227,13 @@ def scan(
     *,
     dims: int | None = None,
     groups: str | None = None,
+    classes: Sequence[str] = (),
 ) -> DatasetStats:
     """Read every image and mask once, and show a progress bar.
 
     Args:
         dims: Number of spatial dimensions of the network, if it is known.
+        classes: Names of the classes of a run, background first, if the data are to have them.
     """
     workers = inspect_machine("cpu").cores
     with console.progress("Reading") as on_progress:
@@ -243,6 +245,7 @@ def scan(
             workers=workers,
             on_progress=on_progress,
             dims=dims,
+            classes=classes,
         )
 
 

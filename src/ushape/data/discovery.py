@@ -20,6 +20,7 @@ from ushape.data.layouts.named import pair_named
 from ushape.data.layouts.names import is_cellpose_result
 from ushape.data.layouts.run_lengths import pair_run_lengths
 from ushape.data.layouts.segments import segment_classes
+from ushape.data.layouts.structures import pair_structures, with_structures
 from ushape.data.layouts.table import TABLES, read_table
 from ushape.errors import DataError
 from ushape.formatting import pluralize
@@ -62,7 +63,7 @@ def discover(data: Path, masks: Path | None = None) -> DatasetListing:
         DataError: if a folder does not exist, if no pair is found, if there are several
             candidates, or if a table or COCO file is invalid.
     """
-    found = _find_pairs(data, masks)
+    found = with_structures(_find_pairs(data, masks))
     if found is None or not found.paired:
         raise _no_pairs(data, masks, found)
     if found.conflict:
@@ -127,7 +128,10 @@ def _find_pairs(data: Path, masks: Path | None) -> LayoutMatch | None:
                 "quotes, or a COCO file.",
             )
     if masks is not None:
-        return pair_coco(masks, [data]) if is_coco else pair_named(data, masks)
+        if is_coco:
+            return pair_coco(masks, [data])
+        structures = pair_structures(data, masks) if masks.is_dir() else None
+        return structures or pair_named(data, masks)
     seen: LayoutMatch | None = None
     for find in LAYOUTS.values():
         found = find(data)

@@ -27,6 +27,7 @@ from ushape.data.mask_values import interpret_masks
 from ushape.data.mask_values.notes import ValueNote
 from ushape.data.other_labels import OtherLabels, find_other_labels
 from ushape.data.preprocessing import mask_size_error
+from ushape.data.regions import choose_regions
 from ushape.data.sections import split_into_sections
 from ushape.errors import DataError
 from ushape.formatting import pluralize, size_text
@@ -191,6 +192,7 @@ def scan_dataset(
     workers: int,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     dims: int | None = None,
+    classes: Sequence[str] = (),
 ) -> DatasetStats:
     """List a data set, read every file once, and infer label space and groups.
 
@@ -204,12 +206,14 @@ def scan_dataset(
         on_progress: Called with the number of cases read and the total.
         dims: Number of spatial dimensions of the network, if it is known. Unless it is 3, each
             section of a single volume is a case.
+        classes: Names of the classes of a run, background first, if the data are to have them.
 
     Raises:
         DataError: if no pair of image and mask is found, or if `groups` does not fit the cases.
         ConfigError: if `groups` is neither a column nor a regular expression.
     """
     listing = discover(folder, masks)
+    listing = choose_regions(listing, classes or labels.names or (), may_lack=bool(classes))
     if dims != 3:
         listing = split_into_sections(listing)
     io.check_packages(path for case in listing.cases for path in files_of(case))

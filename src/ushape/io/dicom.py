@@ -45,6 +45,10 @@ PIXEL_ELEMENTS = (
 STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 """SOP class of contours of radiotherapy."""
 
+STATED_STRUCTURES = b"\x02\x00\x02\x00UI\x1e\x00" + STRUCTURE_SET.encode() + b"\0"
+"""Element of the file header that names this class; the header has the same encoding in all
+files."""
+
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 """SOP class of the temporary files that ITK unpacks."""
 
@@ -171,6 +175,35 @@ def segment_names(path: Path) -> dict[int, str]:
         return dicom_seg.names_of(data) if dicom_seg.is_segmentation(data) else {}
 
 
+def series_of(path: Path) -> tuple[str, str] | None:
+    """Return SeriesInstanceUID and FrameOfReferenceUID of a file; None if it has no pixels.
+
+    Raises:
+        DataError: if it is not DICOM, or is damaged.
+        MissingPackageError: if pydicom is not installed.
+    """
+    with files.reading(path):
+        names = ["SeriesInstanceUID", "FrameOfReferenceUID", "Rows"]
+        data = _load(path, pixels=False, only=names)
+        return (str(data.get(names[0])), str(data.get(names[1]))) if data.get("Rows") else None
+
+
+def contoured_series(data: Any) -> set[str]:
+    """Return the SeriesInstanceUID of each series that contours of radiotherapy refer to."""
+    return {
+        str(series.SeriesInstanceUID)
+        for frame in data.get("ReferencedFrameOfReferenceSequence") or []
+        for study in frame.get("RTReferencedStudySequence") or []
+        for series in study.get("RTReferencedSeriesSequence") or []
+        if series.get("SeriesInstanceUID")
+    }
+
+
+def is_structure_set(path: Path) -> bool:
+    """Whether a file states, in its first bytes, that it holds contours of radiotherapy."""
+    return STATED_STRUCTURES in files.read_head(path, 512)
+
+
 def is_marked(path: Path) -> bool:
     """Whether a file carries the mark of DICOM, whatever its name is."""
     try:
@@ -180,8 +213,8 @@ def is_marked(path: Path) -> bool:
         return False
 
 
-def _load(path: Path, pixels: bool = True) -> Any:
-    """Return the data set of a file."""
+def _load(path: Path, pixels: bool = True, only: list[str] | None = None) -> Any:
+    """Return the data set of a file, or only some of its elements."""
     pydicom = _pydicom(path)
     # Old files lack this mark, but pydicom would read elements from random bytes.
     if not is_marked(path):
@@ -193,7 +226,7 @@ def _load(path: Path, pixels: bool = True) -> Any:
             code="unsupported_compression",
             hint="Save it as explicit VR little endian.",
         )
-    return pydicom.dcmread(path, stop_before_pixels=not pixels)
+    return pydicom.dcmread(path, stop_before_pixels=not pixels, specific_tags=only)
 
 
 def _pixels_of(path: Path, data: Any) -> np.ndarray:
@@ -201,10 +234,11 @@ def _pixels_of(path: Path, data: Any) -> np.ndarray:
     pixels = _pydicom(path, ".pixels")
     if str(data.get("SOPClassUID")) == STRUCTURE_SET:
         raise DataError(
-            f"{path}: contours of radiotherapy (RTSTRUCT) are not supported.",
-            code="unsupported_contours",
-            hint="Save them as a label map (NIfTI or NRRD) or as a DICOM segmentation, for example "
-            "with 3D Slicer, and name it like the folder of its images.",
+            f"{path}: the file holds contours of radiotherapy (RTSTRUCT), which have no pixels.",
+            code="contours_without_series",
+            hint="In training data, keep the DICOM series that they were drawn on in the same data "
+            "folder, without masks of other kinds. Otherwise save them as a label map (NIfTI or "
+            "NRRD), for example with 3D Slicer.",
         )
     if "PixelData" not in data:
         raise DataError(
@@ -286,6 +320,7 @@ def _slices_of(folder: Path, pixels: bool) -> list[tuple[Path, Any]]:
         if not path.name.startswith(".") and path.is_file() and _is_slice(path)
     ]
     slices = [(path, data) for path, data in found if data.get("Rows")]  # Leaves out reports.
+    slices = _contoured(slices, folder) or slices
     if not slices:
         raise DataError(
             f"{folder}: the folder contains no DICOM slices.",
@@ -309,6 +344,21 @@ def _slices_of(folder: Path, pixels: bool) -> list[tuple[Path, Any]]:
                 hint="A series needs ImagePositionPatient and ImageOrientationPatient.",
             )
     return sorted(slices, key=lambda pair: _place_of(pair[1]))
+
+
+def _contoured(slices: list[tuple[Path, Any]], folder: Path) -> list[tuple[Path, Any]]:
+    """Return the slices of the only series of several that contours in the folder refer to."""
+    series = {str(data.get("SeriesInstanceUID")) for _, data in slices}
+    if len(series) < 2:
+        return slices
+    named = {
+        uid
+        for path in folder.iterdir()
+        if not path.name.startswith(".") and is_structure_set(path)
+        for uid in contoured_series(_load(path, pixels=False))
+    }
+    named &= series
+    return [one for one in slices if len(named) == 1 and str(one[1].SeriesInstanceUID) in named]
 
 
 def _is_slice(path: Path) -> bool:

@@ -135,5 +135,5 @@ def test_dicom_contours_of_radiotherapy_are_refused_by_name(tmp_path):
     data = pydicom.dcmread(tmp_path / "x.dcm")
     del data.PixelData, data.Rows, data.Columns
     data.save_as(tmp_path / "x.dcm")
-    with raises_code(DataError, "unsupported_contours"):
+    with raises_code(DataError, "contours_without_series"):
         io.read_mask(tmp_path / "x.dcm")

@@ -38,7 +38,7 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-ALREADY_REPORTED = {"unpaired", "unused_masks"}
+ALREADY_REPORTED = {check for check, _, _ in images.LISTING_NOTES.values()}
 """Checks whose findings `describe_dataset` has already printed when a training starts."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from ushape.data.case_stats import CaseStats
 from ushape.data.checks.finding import Finding, Severity
@@ -18,25 +18,45 @@ NEIGHBORS = 3
 MIN_FRAMES = 6
 """Smallest number of images for which their order is meaningful."""
 
+LISTING_NOTES: Mapping[str, tuple[str, Severity, str]] = {
+    "Left out: ": (
+        "unpaired",
+        "warning",
+        "Give both files of a pair the same name, complete the annotation, or remove the files "
+        "without a partner.",
+    ),
+    "Not used: ": (
+        "unused_masks",
+        "note",
+        "Name the masks to use with --masks if these are the right ones.",
+    ),
+    "Regions: ": (
+        "regions",
+        "note",
+        "List the regions to train on in labels.names, background first.",
+    ),
+    "Missing regions: ": (
+        "missing_regions",
+        "warning",
+        "Complete the structure sets, or list only regions that all of them have in labels.names.",
+    ),
+    "Other series: ": (
+        "other_series",
+        "warning",
+        "Check in the report that the contours lie on the images, or add the series that they "
+        "were drawn on.",
+    ),
+}
+"""Check, severity and solution of a note of the listing, by its beginning; others are unpaired."""
+
 
 def find_unpaired(dataset: DatasetStats) -> Iterator[Finding]:
-    """Report images without mask, masks without image, and masks that are not used."""
+    """Report images without mask, masks without image, and what of the masks is not used."""
     for note in dataset.listing.notes:
-        if note.startswith("Not used: "):
-            yield Finding(
-                check="unused_masks",
-                severity="note",
-                text=note.removeprefix("Not used: "),
-                fix="Name the masks to use with --masks if these are the right ones.",
-            )
-            continue
-        yield Finding(
-            check="unpaired",
-            severity="warning",
-            text=note.removeprefix("Left out: "),
-            fix="Give both files of a pair the same name, complete the annotation, or remove the "
-            "files without a partner.",
-        )
+        start = next((one for one in LISTING_NOTES if note.startswith(one)), "Left out: ")
+        check, severity, fix = LISTING_NOTES[start]
+        text = note.removeprefix("Left out: ").removeprefix("Not used: ")
+        yield Finding(check=check, severity=severity, text=text, fix=fix)
 
 
 def find_unreadable(dataset: DatasetStats) -> Iterator[Finding]:

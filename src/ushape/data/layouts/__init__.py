@@ -25,6 +25,7 @@ from ushape.data.layouts.nnunet import find_nnunet
 from ushape.data.layouts.one_tree import find_one_tree
 from ushape.data.layouts.outlines import find_geojson, find_imagej
 from ushape.data.layouts.run_lengths import find_run_lengths
+from ushape.data.layouts.structures import find_structures, find_structures_beside
 from ushape.data.layouts.table import find_table
 from ushape.data.layouts.trimaps import find_trimaps
 from ushape.data.layouts.voc import find_voc
@@ -34,6 +35,7 @@ from ushape.data.layouts.yolo import find_yolo
 LAYOUTS: dict[str, Callable[[Path], LayoutMatch | None]] = {
     "nnunet": find_nnunet,
     "table": find_table,
+    "structures": find_structures,
     "bids": find_bids,
     "cityscapes": find_cityscapes,
     "voc": find_voc,
@@ -59,6 +61,7 @@ MASK_LAYOUTS: dict[str, Callable[[Path], LayoutMatch | None]] = {
     "nested": find_nested,
     "one_tree": find_one_tree,
     "mirrored_trees": find_mirrored_trees,
+    "structures_beside": find_structures_beside,
 }
 """Layouts of mask files in places and with names that vary, tried if none of LAYOUTS fits."""
 

@@ -12,7 +12,7 @@ from ushape.data.layouts.matching import match_names
 from ushape.data.layouts.names import SPLIT_WORDS, strip_mask_word
 from ushape.errors import DataError
 from ushape.formatting import display_name
-from ushape.io import is_dicom_file, stem_of
+from ushape.io import dicom, is_dicom_file, stem_of
 from ushape.types import Case, Mask, Split
 
 
@@ -217,11 +217,13 @@ def join_series(images: Sequence[tuple[str, Path]], masks: Iterable[str]) -> lis
     """Join DICOM slices into one image if a mask is named like their folder.
 
     Example: `p1/0001.dcm`, `p1/0002.dcm`, ... beside a mask `p1.nii.gz`; the slices may lie deeper,
-    as in `p1/series/0001.dcm`. Slices with masks of their own remain single images.
+    as in `p1/series/0001.dcm`. Slices with masks of their own remain single images. Contours of
+    radiotherapy are no images.
 
     Args:
         masks: Keys of the masks.
     """
+    images = [(key, path) for key, path in images if not is_structure_set(path)]
     names = {name for key in masks for name in (key, strip_mask_word(key)) if name}
     wanted = names - {key for key, _ in images}
     folders: dict[str, set[Path]] = {}
@@ -234,13 +236,19 @@ def join_series(images: Sequence[tuple[str, Path]], masks: Iterable[str]) -> lis
 
 
 def join_all_series(images: Sequence[Path]) -> list[Path]:
-    """Replace DICOM slices by their folder if it holds several."""
+    """Replace DICOM slices by their folder if it holds several; leave out structure sets."""
+    images = [path for path in images if not is_structure_set(path)]
     slices: dict[Path, list[Path]] = {}
     for path in images:
         if is_dicom_file(path):
             slices.setdefault(path.parent, []).append(path)
     volumes = {folder for folder, paths in slices.items() if len(paths) > 1}
     return sorted({path.parent if path.parent in volumes else path for path in images})
+
+
+def is_structure_set(path: Path) -> bool:
+    """Return whether a path is a DICOM file with contours of radiotherapy."""
+    return is_dicom_file(path) and dicom.is_structure_set(path)
 
 
 def _owner_of(key: str, path: Path, wanted: set[str]) -> str | None:

@@ -10,6 +10,7 @@ from ushape.errors import DataError
 from ushape.formatting import size_text
 from ushape.io.annotations.canvas import Canvas
 from ushape.io.annotations.coco import draw_coco, read_coco
+from ushape.io.annotations.rtstruct import draw_structures
 from ushape.io.annotations.shape_files import codes_of_labels, read_shapes
 from ushape.io.annotations.shapes import draw_shapes
 from ushape.io.files import MAX_PIXELS
@@ -48,7 +49,7 @@ def read_annotation(mask: Mask, image: Path | None = None) -> MaskPixels:
     if isinstance(mask, CocoMask):
         return draw_coco(mask)
     if isinstance(mask, ShapesMask):
-        return _read_shapes(mask)
+        return draw_structures(mask) if mask.format == "rtstruct" else _read_shapes(mask)
     if isinstance(mask, MaskPage):
         return _read_page(mask)
     return _read_on_grid(mask, image)

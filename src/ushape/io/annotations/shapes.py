@@ -38,6 +38,9 @@ class Outline:
     unit: Literal["pixel", "fraction"] = "pixel"
     """fraction: x and y are divided by the width and the height of the image."""
 
+    may_leave: bool = False
+    """Whether points may lie far outside of the image, as those of contours in the patient may."""
+
     def fill(self, size: tuple[int, int]) -> tuple[Patch, list[str]]:
         """Return the pixels inside, and remarks about them.
 
@@ -53,7 +56,7 @@ class Outline:
         if not np.isfinite(points).all():
             raise ValueError("a coordinate is not a finite number")
         beyond = np.maximum(-points, points - width_height)
-        if (beyond > np.maximum(2, MAX_OUTSIDE * width_height)).any():
+        if not self.may_leave and (beyond > np.maximum(2, MAX_OUTSIDE * width_height)).any():
             x, y = points[beyond.max(axis=1).argmax()]
             raise ValueError(
                 f"the point ({x:g}, {y:g}) is outside of the image of {size[1]} × {size[0]} pixels "
