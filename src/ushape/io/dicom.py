@@ -49,6 +49,9 @@ STATED_STRUCTURES = b"\x02\x00\x02\x00UI\x1e\x00" + STRUCTURE_SET.encode() + b"\
 """Element of the file header that names this class; the header has the same encoding in all
 files."""
 
+DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
+"""SOP class of a volume of doses, which has the frame of reference of its series."""
+
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 """SOP class of the temporary files that ITK unpacks."""
 
@@ -176,16 +179,22 @@ def segment_names(path: Path) -> dict[int, str]:
 
 
 def series_of(path: Path) -> tuple[str, str] | None:
-    """Return SeriesInstanceUID and FrameOfReferenceUID of a file; None if it has no pixels.
+    """Return SeriesInstanceUID and FrameOfReferenceUID of an image.
+
+    Returns:
+        None for a segmentation, for a dose, and for a file without pixels.
 
     Raises:
         DataError: if it is not DICOM, or is damaged.
         MissingPackageError: if pydicom is not installed.
     """
     with files.reading(path):
-        names = ["SeriesInstanceUID", "FrameOfReferenceUID", "Rows"]
-        data = _load(path, pixels=False, only=names)
-        return (str(data.get(names[0])), str(data.get(names[1]))) if data.get("Rows") else None
+        names = ["SeriesInstanceUID", "FrameOfReferenceUID"]
+        data = _load(path, pixels=False, only=[*names, "Rows", "SOPClassUID"])
+        is_derived = dicom_seg.is_segmentation(data) or data.get("SOPClassUID") == DOSE
+        if is_derived or not data.get("Rows"):
+            return None
+        return str(data.get(names[0]) or ""), str(data.get(names[1]) or "")
 
 
 def contoured_series(data: Any) -> set[str]:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ushape.data.classes.names import StatedClasses
-from ushape.data.layouts.base import LayoutMatch, is_structure_set, splits_of
+from ushape.data.layouts.base import LayoutMatch, index_images, is_structure_set, splits_of
 from ushape.data.layouts.names import images_below, key_below
 from ushape.errors import DataError
 from ushape.formatting import natural_order, pluralize
 from ushape.io import dicom, is_dicom_file
 from ushape.io.annotations.rtstruct import StructureSet, read_structures, roi_key
 from ushape.types import Mask, ShapesMask
+
+BACKGROUND = "background"
+"""Name of a region that is not drawn."""
 
 SHOWN = 5
 """Number of regions that a note names."""
@@ -96,17 +99,25 @@ def pair_structures(images: Path, masks: Path) -> LayoutMatch | None:
         raise problems[0]
     return LayoutMatch(
         layout="DICOM series and the structure sets (RTSTRUCT) that refer to them",
-        images={key_of[image]: image for image in found},
+        images=index_images([(key_of[image], image) for image in found]),
         masks={key_of[image]: path for image, path in found.items()},
         splits=splits_of([key_of[image] for image in found]),
-        notes=tuple(_describe_pairing(images, problems, missing, by_frame)),
+        notes=tuple(_describe_pairing(images, problems, missing, by_frame, key_of.keys() - found)),
     )
 
 
 def _describe_pairing(
-    folder: Path, problems: Sequence[DataError], missing: Sequence[Path], by_frame: Sequence[Path]
+    folder: Path,
+    problems: Sequence[DataError],
+    missing: Sequence[Path],
+    by_frame: Sequence[Path],
+    bare: Collection[Path],
 ) -> Iterator[str]:
-    """Yield notes about the structure sets that do not belong to a series that they name."""
+    """Yield notes about structure sets that do not name a series in the folder, and about others.
+
+    Args:
+        bare: Images without a structure set.
+    """
     if problems:
         yield (
             f"Left out: {pluralize(len(problems), 'structure set')} that cannot be read, e.g. "
@@ -122,6 +133,8 @@ def _describe_pairing(
             f"Other series: that of {pluralize(len(by_frame), 'structure set')} is not there, e.g. "
             f"of {by_frame[0]}; the only series with the same frame of reference is used instead."
         )
+    if bare:
+        yield f"Left out: {len(bare)} DICOM series without a structure set, e.g. {min(bare)}."
 
 
 def _series_below(folder: Path) -> list[_Series]:
@@ -165,7 +178,10 @@ def _series_of(
 
 
 def _key_of(image: Path, folder: Path) -> str:
-    return folder.name if image == folder else key_below(image, folder)
+    """Return the path below the folder; dots in the name of a folder do not begin a suffix."""
+    if not image.is_dir():
+        return key_below(image, folder)
+    return key_below(image / "slice", folder).rpartition("/")[0] or folder.name
 
 
 def with_structures(found: LayoutMatch | None) -> LayoutMatch | None:
@@ -213,11 +229,11 @@ def _regions_in(read: Mapping[Path, StructureSet]) -> tuple[tuple[str, ...], lis
     bare = Counter[str]()
     sets = Counter[str]()
     for structures in read.values():
-        drawn = {roi_key(roi.name) for roi in structures.rois if roi.contours}
+        drawn = {roi_key(roi.name) for roi in structures.rois if roi.contours} - {BACKGROUND}
         sets.update(drawn)
         bare.update({roi.name for roi in structures.rois if roi_key(roi.name) not in drawn})
         for roi in structures.rois:
-            if roi.contours:
+            if roi_key(roi.name) in drawn:
                 spelled.setdefault(roi_key(roi.name), Counter())[roi.name] += 1
     name_of = {key: counts.most_common(1)[0][0] for key, counts in spelled.items()}
     names = tuple(sorted(name_of.values(), key=natural_order))
@@ -236,7 +252,10 @@ def _regions_in(read: Mapping[Path, StructureSet]) -> tuple[tuple[str, ...], lis
         )
     never = {name: count for name, count in bare.items() if roi_key(name) not in name_of}
     if never:
-        notes.append(f"Regions: not used, without a closed contour: {_list_of(never)}.")
+        notes.append(
+            "Regions: not used, since they have no closed contour or are named background: "
+            f"{_list_of(never)}."
+        )
     return names, notes
 
 

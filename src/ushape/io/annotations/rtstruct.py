@@ -15,7 +15,6 @@ from ushape.errors import DataError
 from ushape.formatting import pluralize
 from ushape.io import dicom, files
 from ushape.io.annotations.caching import keep_latest
-from ushape.io.annotations.shape_files import codes_of_labels
 from ushape.io.annotations.shapes import Outline, Patch, Rings
 from ushape.io.itk import axes_kept
 from ushape.io.placement import MAX_LOST
@@ -148,7 +147,7 @@ def draw_structures(mask: ShapesMask) -> MaskPixels:
             code="contours_unplaced",
             hint="Use the DICOM series that the contours were drawn on.",
         )
-    code_of = {roi_key(name): code for name, code in codes_of_labels(mask.classes).items()}
+    code_of = {roi_key(name): code for code, name in enumerate(mask.classes, start=1)}
     files.check_claim(mask.image, grid.shape, 2, math.prod(grid.shape))
     drawn: list[tuple[int, int, list[tuple[int, Patch]]]] = []
     remarks: list[str] = []

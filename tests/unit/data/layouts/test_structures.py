@@ -3,12 +3,13 @@
 import pytest
 
 from codes import raises_code
-from dicoms import box, contour, on_series, save_series, save_structures
+from dicoms import SLICES, box, contour, on_series, save_series, save_structures
 from ushape import io
 from ushape.data.discovery import discover, find_masks
 from ushape.errors import DataError
 from ushape.io.annotations import read_annotation
-from ushape.types import ShapesMask
+from ushape.io.dicom_seg import SEGMENTATION
+from ushape.types import MaskEncoding, ShapesMask
 
 LIVER = ("Liver", [box(1, 2, 5, 4)])
 SPLEEN = ("spleen", [box(5, 0, 8, 3)])
@@ -66,7 +67,7 @@ def test_regions_are_classes_by_name(tmp_path):
     center = ("isocenter", [contour(on_series([(3, 3)], 1), "POINT")])
     patient(tmp_path, 1, [LIVER, SPLEEN, center])
     patient(tmp_path, 2, [SPLEEN, ("LIVER ", LIVER[1]), ("empty", [])])
-    patient(tmp_path, 3, [LIVER])
+    patient(tmp_path, 3, [LIVER, ("Background", [box(0, 0, 8, 6)])])
     found = discover(tmp_path)
     assert found.classes.names == ("background", "Liver", "spleen")
     codes = [read_annotation(case.mask, case.image).codes for case in found.cases]
@@ -74,7 +75,7 @@ def test_regions_are_classes_by_name(tmp_path):
     assert [(mask == 2).sum() for mask in codes] == [9, 9, 0]
     notes = "\n".join(found.notes)
     assert "not all 3 structure sets have spleen (2)" in notes
-    assert "without a closed contour: empty (1), isocenter (1)" in notes
+    assert "named background: Background (1), empty (1), isocenter (1)" in notes
     assert "labels.names=[background, Liver]" in notes
 
 
@@ -86,11 +87,7 @@ def test_regions_of_points_only_are_refused(tmp_path):
 
 def test_of_several_series_in_a_folder_the_one_with_contours_is_read(tmp_path):
     patient(tmp_path, 1, sets="ct")
-    save_series(
-        tmp_path / "other",
-        SeriesInstanceUID="1.2.3.9",
-        slices=0 * io.read(tmp_path / "p1" / "ct").array[0].astype("uint16"),
-    )
+    save_series(tmp_path / "other", slices=0 * SLICES, SeriesInstanceUID="1.2.3.9")
     for path in (tmp_path / "other").iterdir():
         path.rename(tmp_path / "p1" / "ct" / f"other-{path.name}")
     [case] = discover(tmp_path).cases
@@ -146,7 +143,7 @@ def test_masks_of_other_kinds_have_precedence(tmp_path):
         place = tmp_path / "images" / f"p{number}" / "ct"
         codes = 0 * io.read(place).array[0].astype("uint8")
         codes[1, 2:4, number : number + 3] = 1
-        io.write_mask(tmp_path / "masks" / f"p{number}.nii.gz", codes, _encoding(), like=place)
+        io.write_mask(tmp_path / "masks" / f"p{number}.nii.gz", codes, MaskEncoding(), like=place)
     (tmp_path / "images" / "p1" / "rs" / "set.dcm").unlink()
     found = discover(tmp_path)
     assert [str(case.mask.name) for case in found.cases] == ["p1.nii.gz", "p2.nii.gz"]
@@ -157,7 +154,25 @@ def test_structure_sets_are_no_images_to_predict(tmp_path):
     assert find_masks(tmp_path)[0] == {tmp_path / "p1" / "rs" / "set.dcm"}
 
 
-def _encoding():
-    from ushape.types import MaskEncoding
+def test_series_without_contours_are_named(tmp_path):
+    patient(tmp_path, 1)
+    save_series(tmp_path / "p2.ct", SeriesInstanceUID="9.8")
+    save_series(tmp_path / "p2.mr", SeriesInstanceUID="9.9")
+    found = discover(tmp_path)
+    assert found.notes == [
+        f"Left out: 2 DICOM series without a structure set, e.g. {tmp_path / 'p2.ct'}."
+    ]
 
-    return MaskEncoding(suffix=".nii.gz")
+
+def test_folders_whose_names_have_dots_are_cases(tmp_path):
+    for name in ("p.ct", "p.mr"):
+        save_series(tmp_path / name, SeriesInstanceUID=f"1.{len(name)}.{ord(name[2])}")
+        save_structures(tmp_path / f"{name}.dcm", [LIVER], series=[f"1.{len(name)}.{ord(name[2])}"])
+    assert [case.id for case in discover(tmp_path).cases] == ["p.ct", "p.mr"]
+
+
+def test_doses_and_segmentations_are_no_series_of_contours(tmp_path):
+    patient(tmp_path, 1, SeriesInstanceUID="9.9")
+    for name, kind in (("dose", "1.2.840.10008.5.1.4.1.1.481.2"), ("seg", SEGMENTATION)):
+        save_series(tmp_path / name, places=[0], SOPClassUID=kind, FrameOfReferenceUID="1.2.3.1")
+    assert [case.id for case in discover(tmp_path).cases] == ["p1/ct"]
