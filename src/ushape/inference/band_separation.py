@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,24 +11,33 @@ from skimage import measure
 
 from ushape.inference.separation import separate
 from ushape.instances.label import ObjectConfig
+from ushape.io.files import free_memory_bytes
 from ushape.labels import LabelSpace
 
 MAX_OPEN_PX = 1 << 25
-"""Largest number of pixels that wait for the end of their objects, with 9 bytes each; dividing them
-takes at least 36 bytes each (measured on 4 million pixels)."""
+"""Number of pixels, background included, that may wait for the end of objects in any case."""
+
+OPEN_PX_BYTES = 64
+"""Memory for each pixel that waits, in bytes: 10 for its values, 8 for the parts, and at least 36
+to divide them (measured on 4 million pixels)."""
 
 
 def separate_bands(
-    bands: Iterable[tuple[np.ndarray, np.ndarray]], space: LabelSpace, how: ObjectConfig
+    bands: Iterable[tuple[np.ndarray, np.ndarray]],
+    space: LabelSpace,
+    how: ObjectConfig,
+    on_cut: Callable[[int], object],
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Separate objects band by band; they equal those of `separate` for the whole image.
 
     Each connected part of the foreground is divided when its last row has come, independently of
-    all others, and rows are yielded when all of their parts have been. If more than MAX_OPEN_PX
-    pixels wait, the parts that have begun are divided as they are.
+    all others, and rows are yielded when all of their parts have been. If more pixels wait than
+    fit into half of the free memory, the parts that are longer than half of the waiting rows are
+    cut at the last row.
 
     Args:
         bands: Classes (n, ...) and distance (n, ...) of rows that follow each other.
+        on_cut: Function that receives the number of parts that were cut, each time.
 
     Shapes:
         yields: (m, ...) uint8 class indices, and (m, ...) int32 numbers of the objects in any
@@ -35,28 +45,34 @@ def separate_bands(
             after the last one.
     """
     waiting: _Waiting | None = None
+    open_px = max(MAX_OPEN_PX, free_memory_bytes() // (2 * OPEN_PX_BYTES))
     for classes, distance in bands:
         if waiting is None:
             nothing = np.zeros(classes[:0].shape, dtype=np.int32)
             waiting = _Waiting(space, how, classes[:0], distance[:0], classes[:0], nothing)
+        elif waiting.classes.size > open_px:  # Not before it is known that more rows come.
+            rows = open_px // math.prod(classes.shape[1:])
+            found = waiting.take(len(waiting.classes) - rows // 2)
+            on_cut(waiting.cut_parts)
+            yield found
         waiting.add(classes, distance)
-        yield waiting.take(is_last=False)
-        if waiting.classes.size > MAX_OPEN_PX:
-            yield waiting.take(is_last=True)
+        yield waiting.take()
     if waiting is not None:
-        yield waiting.take(is_last=True)
+        yield waiting.take(len(waiting.classes))
 
 
 def separate_streamed(
     bands: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray | None]],
     space: LabelSpace,
     how: ObjectConfig,
+    on_cut: Callable[[int], object],
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the probabilities of each band, and the classes of the rows that are complete.
 
     Args:
         bands: Probabilities (K, n, ...), classes (n, ...) and distance (n, ...) of rows that follow
             each other.
+        on_cut: As for `separate_bands`.
 
     Shapes:
         yields: probabilities (K, n, ...), n = 0 if none are new; classes (m, ...).
@@ -69,7 +85,7 @@ def separate_streamed(
             own.append(probabilities)
             yield classes, distance
 
-    for classes, _ in separate_bands(keep(), space, how):
+    for classes, _ in separate_bands(keep(), space, how, on_cut):
         # The probabilities of all rows so far have been given with their bands.
         none = np.empty((space.channels, 0, *classes.shape[1:]), dtype=np.float32)
         yield own.pop() if own else none, classes
@@ -94,6 +110,9 @@ class _Waiting:
     _used: int = field(default=0, init=False)
     """Highest number so far."""
 
+    cut_parts: int = field(default=0, init=False)
+    """Number of parts that the last call of `take` divided before their last row."""
+
     _reach: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -106,13 +125,20 @@ class _Waiting:
         self.done = np.concatenate([self.done, np.zeros_like(classes)])
         self.numbers = np.concatenate([self.numbers, np.zeros(classes.shape, dtype=np.int32)])
 
-    def take(self, *, is_last: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Divide the parts that are complete, and return the rows before the first open part."""
+    def take(self, ends_before: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Divide the parts that are complete, and return the rows before the first open part.
+
+        Args:
+            ends_before: Row; parts that begin before it are divided whether complete or not.
+        """
         parts = measure.label(self.classes > 0, connectivity=self._reach)
         is_open = np.zeros(int(parts.max(initial=0)) + 1, dtype=bool)
-        if not is_last and len(parts):
+        if len(parts):
             is_open[parts[-1]] = True
         is_open[0] = False
+        count = int(is_open.sum())
+        is_open[parts[:ends_before]] = False
+        self.cut_parts = count - int(is_open.sum())
         stays = is_open[parts]
         complete = np.where(stays, 0, self.classes).astype(np.uint8)
         if complete.any():

@@ -247,8 +247,9 @@ class Predictor:
         if self.separates and (keep_distance or self.tuning.rule.cleans):
             return StreamedPrediction(bands, decided)
         if self.separates:
-            separated = separate_streamed(decided, space, self.objects)
-            return StreamedPrediction(bands, ((*found, None) for found in separated))
+            cut = list[int]()
+            separated = separate_streamed(decided, space, self.objects, cut.append)
+            return StreamedPrediction(bands, ((*found, None) for found in separated), cut)
         return StreamedPrediction(bands, ((own, classes, None) for own, classes, _ in decided))
 
     @property

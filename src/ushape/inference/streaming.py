@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +52,9 @@ class StreamedPrediction:
     """Probabilities (K, n, ...), classes (m, ...), not cleaned, and distance of rows that follow
     each other. Classes may come later than their probabilities: n and m differ, and may be 0. The
     distance (m, ...) is given if objects must be separated after the classes are cleaned."""
+
+    cut_parts: list[int] = field(default_factory=list)
+    """Numbers of objects that were cut because memory was short; complete after the last band."""
 
 
 def read_or_open(path: Path, is_large: Callable[[Bands], bool]) -> Pixels | Bands:

@@ -40,7 +40,10 @@ def test_bands_equal_the_whole_image(name, shape, seed):
     whole, labels = separate(classes, distance, space, how)
     heights = np.random.default_rng(seed).integers(1, 9, shape[0])
     bands = zip(cut(classes, heights), cut(distance, heights), strict=True)
-    found, numbers = map(np.concatenate, zip(*separate_bands(bands, space, how), strict=True))
+    cuts = []
+    pairs = separate_bands(bands, space, how, cuts.append)
+    found, numbers = map(np.concatenate, zip(*pairs, strict=True))
+    assert not cuts
     np.testing.assert_array_equal(found, whole)
     ordered = _number(numbers, found, 0)
     np.testing.assert_array_equal(ordered.labels, _number(labels, whole, 0).labels)
@@ -57,29 +60,68 @@ def test_streamed_probabilities_are_given_once():
         (own[None].astype(np.float32), own, far)
         for own, far in zip(cut(classes, [7] * 6), cut(distance, [7] * 6), strict=True)
     ]
-    pairs = list(separate_streamed(bands, SPACES["connected"], SEPARATED))
+    pairs = list(separate_streamed(bands, SPACES["connected"], SEPARATED, [].append))
     given = np.concatenate([probabilities for probabilities, _ in pairs], axis=1)
     np.testing.assert_array_equal(given[0], classes)
     assert sum(len(own) for _, own in pairs) == 40
 
 
-def test_bands_end_open_parts_if_too_many_pixels_wait(monkeypatch):
+@pytest.fixture
+def little_memory(monkeypatch):
     monkeypatch.setattr(band_separation, "MAX_OPEN_PX", 100)
+    monkeypatch.setattr(band_separation, "free_memory_bytes", lambda: 0)
+
+
+def test_bands_end_open_parts_if_too_many_pixels_wait(little_memory):
     classes, distance = np.ones((50, 10), np.uint8), np.ones((50, 10), np.float32)
-    bands = zip(cut(classes, [6] * 9), cut(distance, [6] * 9), strict=True)
-    sizes = [len(own) for own, _ in separate_bands(bands, SPACES["numbered"], SEPARATED)]
+    bands, cuts = zip(cut(classes, [6] * 9), cut(distance, [6] * 9), strict=True), []
+    pairs = separate_bands(bands, SPACES["numbered"], SEPARATED, cuts.append)
+    sizes = [len(own) for own, _ in pairs]
     assert sum(sizes) == 50
     assert max(sizes) <= 16
+    assert cuts == [1, 1, 1, 1]  # 12 rows each.
 
 
-def test_bands_that_are_large_themselves_do_not_cut_objects(monkeypatch):
+def test_bands_cut_only_objects_longer_than_half_of_the_rows_that_may_wait(little_memory):
+    classes = np.zeros((60, 10), np.uint8)
+    classes[:, 0] = 1  # Longer than the 10 rows that may wait.
+    for first in range(0, 60, 7):
+        classes[first : first + 4, 5:9] = 1
+    distance, cuts = classes.astype(np.float32), []
+    bands = zip(cut(classes, [3] * 20), cut(distance, [3] * 20), strict=True)
+    pairs = separate_bands(bands, SPACES["numbered"], SEPARATED, cuts.append)
+    found, numbers = map(np.concatenate, zip(*pairs, strict=True))
+    np.testing.assert_array_equal(found, classes)
+    assert cuts
+    assert len(np.unique(numbers[:, 0])) == sum(cuts) + 1
+    parts, count = ndimage.label(classes[:, 5:])
+    for part in range(1, count + 1):
+        assert len(np.unique(numbers[:, 5:][parts == part])) == 1
+
+
+def test_bands_wait_for_as_many_pixels_as_fit_into_half_of_the_free_memory(monkeypatch):
     monkeypatch.setattr(band_separation, "MAX_OPEN_PX", 100)
+    wanted = 2 * 500 * band_separation.OPEN_PX_BYTES
+    monkeypatch.setattr(band_separation, "free_memory_bytes", lambda: wanted)
+    classes, distance = np.ones((50, 10), np.uint8), np.ones((50, 10), np.float32)
+    bands, cuts = zip(cut(classes, [6] * 9), cut(distance, [6] * 9), strict=True), []
+    pairs = separate_bands(bands, SPACES["numbered"], SEPARATED, cuts.append)
+    _, numbers = map(np.concatenate, zip(*pairs, strict=True))
+    assert not cuts
+    assert (numbers == 1).all()
+
+
+def test_bands_that_are_large_themselves_do_not_cut_objects(little_memory):
     classes = np.zeros((24, 10), np.uint8)
     classes[10:14, 2:5] = 1  # 12 pixels, half of them in each band of 120 pixels.
     distance, how = classes.astype(np.float32), replace(SEPARATED, smallest_px=10)
     bands = zip(cut(classes, [12, 12]), cut(distance, [12, 12]), strict=True)
-    found = np.concatenate([own for own, _ in separate_bands(bands, SPACES["numbered"], how)])
+    cuts = []
+    found = np.concatenate(
+        [own for own, _ in separate_bands(bands, SPACES["numbered"], how, cuts.append)]
+    )
     np.testing.assert_array_equal(found, classes)
+    assert not cuts
 
 
 def test_bands_may_end_with_rows_of_background():
@@ -87,6 +129,6 @@ def test_bands_may_end_with_rows_of_background():
     classes[2:5, 2:5] = 1
     distance = classes.astype(np.float32)
     bands = zip(cut(classes, [4, 4, 4]), cut(distance, [4, 4, 4]), strict=True)
-    pairs = separate_bands(bands, SPACES["numbered"], SEPARATED)
+    pairs = separate_bands(bands, SPACES["numbered"], SEPARATED, [].append)
     found = np.concatenate([own for own, _ in pairs])
     np.testing.assert_array_equal(found, classes)

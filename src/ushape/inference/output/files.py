@@ -173,7 +173,8 @@ def write_streamed_files(
             )
         folder = target.parent if target is not None else None
         bands = _keep_probabilities(prediction, shares.write if shares else None)
-        for classes, numbers in _cleaned_classes(bands, predictor, shape, folder):
+        on_cut = prediction.cut_parts.append
+        for classes, numbers in _cleaned_classes(bands, predictor, shape, folder, on_cut):
             add_rows(classes, numbers)
             if masks is not None:
                 masks.write(predictor.codes_of(classes))
@@ -195,6 +196,7 @@ def _cleaned_classes(
     predictor: Predictor,
     shape: tuple[int, ...],
     folder: Path | None,
+    on_cut: Callable[[int], object],
 ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
     """Yield the classes (n, ...) as they come, or, if they must be cleaned, from a file.
 
@@ -204,10 +206,11 @@ def _cleaned_classes(
     Args:
         folder: Folder with space for a class map, and for a distance of four bytes for each pixel;
             None: the system's folder for temporary files.
+        on_cut: As for `separate_bands`.
     """
     space = predictor.plan.preprocessing.space
     if not predictor.tuning.rule.cleans:
-        yield from _separated(bands, predictor)
+        yield from _separated(bands, predictor, on_cut)
         return
     with ExitStack() as stack:
         label_map = stack.enter_context(temporary_map(shape, folder))
@@ -229,11 +232,14 @@ def _cleaned_classes(
                 for classes, band in cleaned
             ),
             predictor,
+            on_cut,
         )
 
 
 def _separated(
-    bands: Iterator[tuple[np.ndarray, np.ndarray | None]], predictor: Predictor
+    bands: Iterator[tuple[np.ndarray, np.ndarray | None]],
+    predictor: Predictor,
+    on_cut: Callable[[int], object],
 ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
     """Yield classes (n, ...) and None; if there is a distance, separated ones and their numbers."""
     first = next(bands, None)
@@ -245,4 +251,5 @@ def _separated(
         return
     pairs = ((classes, far) for classes, far in everything if far is not None)
     space = predictor.plan.preprocessing.space
-    yield from (own for own in separate_bands(pairs, space, predictor.objects) if len(own[0]))
+    found = separate_bands(pairs, space, predictor.objects, on_cut)
+    yield from (own for own in found if len(own[0]))

@@ -41,10 +41,12 @@ def test_objects_of_streamed_images_are_separated_after_the_cleaning(
             (classes[row : row + 7], relief and distance[row : row + 7]) for row in range(0, 60, 7)
         )
 
-    pairs = list(_cleaned_classes(bands(True), predictor, (60, 50), tmp_path))
+    cuts = []
+    pairs = list(_cleaned_classes(bands(True), predictor, (60, 50), tmp_path, cuts.append))
     np.testing.assert_array_equal(np.concatenate([own for own, _ in pairs]), whole)
     numbers = np.concatenate([own for _, own in pairs])
     np.testing.assert_array_equal(numbers > 0, whole > 0)
-    pairs = list(_cleaned_classes(bands(None), predictor, (60, 50), tmp_path))
+    pairs = list(_cleaned_classes(bands(None), predictor, (60, 50), tmp_path, cuts.append))
     np.testing.assert_array_equal(np.concatenate([own for own, _ in pairs]), cleaned)
     assert all(own is None for _, own in pairs)
+    assert not cuts
