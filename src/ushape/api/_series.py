@@ -21,7 +21,7 @@ from ushape.api._requests import complete_recipe
 from ushape.api.plan import optional_path
 from ushape.api.train import TrainResult, resume
 from ushape.console import Console
-from ushape.data.checksum import dataset_checksum
+from ushape.data.checksum import has_checksum
 from ushape.data.discovery import discover
 from ushape.errors import REPEAT, ConfigError, RunError, UshapeError, hint_after_interrupt
 from ushape.io.files import read_json, remove_leftovers, write_json
@@ -103,7 +103,8 @@ class Series:
         if not known:
             return
         path = Path(data)
-        if known != {dataset_checksum(discover(path, optional_path(masks)).cases, path)}:
+        cases = discover(path, optional_path(masks)).cases
+        if not all(has_checksum(cases, path, one) for one in known):
             raise RunError(
                 f"{data} has changed since {self.path.parent} was started: files were added, "
                 "removed or modified.",

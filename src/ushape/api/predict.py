@@ -44,7 +44,7 @@ IN_MEMORY_BYTES = 1 << 28
 """Memory of an image and its probabilities above which it is streamed, if its outputs allow it."""
 
 MAX_IN_MEMORY_BYTES = 1 << 30
-"""The same if the outputs need the whole image; a larger one is refused."""
+"""The same if outputs need the whole image; for a larger one, they are refused or left out."""
 
 
 class FilesBesideMask(TypedDict, total=False):
@@ -186,9 +186,10 @@ def _write_masks(
             "--no-instances."
         )
     groups = by_group([image.case for image in inputs])
-    max_bytes = MAX_IN_MEMORY_BYTES if writer.only_whole else IN_MEMORY_BYTES
+    max_bytes = MAX_IN_MEMORY_BYTES if writer.prefers_whole else IN_MEMORY_BYTES
 
     def preprocess(image: Input) -> PreparedImage | StreamedImage:
+        writer.check(image)
         return predictor.preprocess_or_stream(image.case, groups[image.case.group], max_bytes)
 
     def compute(
@@ -242,6 +243,9 @@ class _Summary:
     without_instances: list[Path] = field(default_factory=list)
     """Images too large for numbers of objects, which are written for the others."""
 
+    with_cuts: list[Path] = field(default_factory=list)
+    """Images whose objects were cut because memory was short."""
+
     gray: list[Path] = field(default_factory=list)
     """Gray images that were predicted by a network for color images."""
 
@@ -256,6 +260,7 @@ class _Summary:
             self.with_missing += [image.case.image] if outcome.missing_px else []
             self.gray += [image.case.image] if outcome.is_gray else []
             self.without_instances += [image.case.image] if outcome.lacks_instances else []
+            self.with_cuts += [image.case.image] if outcome.cut_parts else []
         speed = self.pixels / 1e6 / (time.monotonic() - self.started)
         self.on_progress(self.done, self.total, f"{speed:.1f} Mpixel/s")
 
@@ -275,7 +280,15 @@ class _Summary:
             console.say(
                 "Warning: for images larger than memory, the numbers of objects were left out, so "
                 "that objects that touch are joined, in "
-                f"{_count_and_name(self.without_instances)}."
+                f"{_count_and_name(self.without_instances)}. OME-Zarr images can have them with "
+                "--zarr-labels; cut other images into parts."
+            )
+        if self.with_cuts:
+            console.say(
+                "Warning: objects that extend over more rows than fit into half of the free "
+                "memory were cut into parts with their own numbers in "
+                f"{_count_and_name(self.with_cuts)}. To keep them whole, close other programs, or "
+                "use a machine with more memory."
             )
         if self.gray:
             console.say(

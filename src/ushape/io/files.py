@@ -22,8 +22,13 @@ import psutil
 from ushape.errors import DataError, RunError, UshapeError
 from ushape.formatting import reason, size_text
 
-LEFTOVER = re.compile(r"\.(?P<process>\d+)-\d+\.part$")
-"""Name of a file, or of the folder of an image, that a process has not finished writing."""
+LEFTOVER = re.compile(r"\.(?P<process>\d+)-\d+\.(part|old)$")
+"""End of the name of a file, or of the folder of an image, that a process has not finished writing
+(.part), or was about to replace (.old)."""
+
+ADDED_TO_ZARR = re.compile(r"\.zarr/(0/)?(labels/|\.zmetadata$)", re.IGNORECASE)
+"""Path of a file that may be added to an OME-Zarr image later and is not part of it: label images,
+and consolidated metadata, which list them."""
 
 MAX_PIXELS = 2**31
 """Largest number of values in an image; a small file may claim any size in its header."""
@@ -183,12 +188,21 @@ def refuse_existing_output(path: Path | None, overwrite: bool) -> None:
         )
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove the unfinished files and images below a folder whose processes no longer run."""
-    for path in list(folder.rglob(".*.part")) if folder.is_dir() else ():
+def remove_leftovers(folder: Path, pattern: str = "**/.*") -> None:
+    """Remove the unfinished files and images below a folder whose processes no longer run.
+
+    A folder that a process was about to replace gets its name back if there is no other.
+
+    Args:
+        pattern: Glob pattern of the paths that are considered, below the folder.
+    """
+    for path in list(folder.glob(pattern)) if folder.is_dir() else ():
         match = LEFTOVER.search(path.name)
         if match and not psutil.pid_exists(int(match["process"])):
-            if path.is_dir():
+            former = path.with_name(path.name[1 : match.start()])
+            if path.suffix == ".old" and not former.exists():
+                path.rename(former)
+            elif path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
@@ -197,13 +211,21 @@ def remove_leftovers(folder: Path) -> None:
 def files_within(path: Path) -> list[Path]:
     """Return a file, or the files in the folder that is one image, sorted.
 
-    The label images that an OME-Zarr image may hold are not part of it.
+    The label images and the consolidated metadata that an OME-Zarr image may hold are left out.
     """
+    found = all_files_within(path)
+    if path.suffix.lower() != ".zarr":
+        return found
+    names = (f"{path.name}/{one.relative_to(path).as_posix()}" for one in found)
+    pairs = zip(found, names, strict=True)
+    return [one for one, name in pairs if not ADDED_TO_ZARR.search(name)]
+
+
+def all_files_within(path: Path) -> list[Path]:
+    """Return a file, or all files below a folder, sorted."""
     if not path.is_dir():
         return [path] if path.is_file() else []
-    found = sorted(one for one in path.rglob("*") if one.is_file())
-    groups = [path / "labels", path / "0" / "labels"] if path.suffix == ".zarr" else []
-    return [one for one in found if not any(one.is_relative_to(group) for group in groups)]
+    return sorted(one for one in path.rglob("*") if one.is_file())
 
 
 @contextmanager

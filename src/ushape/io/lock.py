@@ -75,7 +75,8 @@ def is_unused(folder: Path) -> bool:
     if not folder.exists():
         return True
     return folder.is_dir() and all(
-        path.name == LOCK_FILE or LEFTOVER.search(path.name) for path in folder.iterdir()
+        path.name == LOCK_FILE or (LEFTOVER.search(path.name) and path.suffix == ".part")
+        for path in folder.iterdir()
     )
 
 

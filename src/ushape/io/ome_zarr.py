@@ -139,6 +139,8 @@ def attributes_of(folder: Path) -> dict[str, Any]:
         attributes = read_metadata(folder / ".zattrs")
     else:
         attributes = {}
+    if not isinstance(attributes, dict):
+        raise files.damaged(folder, "the attributes of the metadata are not a table")
     return attributes["ome"] if isinstance(attributes.get("ome"), dict) else attributes
 
 
@@ -149,6 +151,41 @@ def read_metadata(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise files.damaged(path, "the file does not hold the metadata of a Zarr array or group")
     return found
+
+
+def metadata_without_listing(path: Path) -> bytes | None:
+    """Return the metadata in a zarr.json without its consolidated metadata.
+
+    Returns:
+        None for other files, and without consolidated metadata.
+    """
+    if path.name != "zarr.json":
+        return None
+    try:
+        values = read_metadata(path)
+    except (OSError, ValueError, RecursionError, DataError):
+        return None
+    if not values.pop("consolidated_metadata", None):
+        return None
+    return json.dumps(values, sort_keys=True).encode()
+
+
+def inside(folder: Path, name: Any) -> Path:
+    """Return the path of a name below a folder.
+
+    Raises:
+        DataError: if it lies elsewhere, for example because it is a link.
+    """
+    path = folder / str(name)
+    if not real_path(path).is_relative_to(real_path(folder)):
+        raise files.damaged(folder, f"the metadata name a folder outside the image ({name!r})")
+    return path
+
+
+def size_of(info: dict[str, Any], *, is_new: bool) -> tuple[list[int], list[int]]:
+    """Return shape and chunks of an array, from its metadata; shards count as chunks."""
+    grid = info["chunk_grid"]["configuration"]["chunk_shape"] if is_new else info["chunks"]
+    return [int(length) for length in info["shape"]], [int(length) for length in grid]
 
 
 def _level_0(
@@ -165,11 +202,7 @@ def _level_0(
         return path, [], []
     image = attributes["multiscales"][0]
     dataset = image["datasets"][0]
-    level = path / str(dataset["path"])
-    if not real_path(level).is_relative_to(real_path(path)):
-        raise files.damaged(
-            path, f"the metadata name a folder outside the image ({dataset['path']!r})"
-        )
+    level = inside(path, dataset["path"])
     # In version 0.3 axes are plain names; in 0.2 there are always these five, without names.
     info = image.get("axes") or ["t", "c", "z", "y", "x"]
     axes = [(a, None) if isinstance(a, str) else (str(a["name"]), a.get("unit")) for a in info]
@@ -208,9 +241,7 @@ def _check_metadata(path: Path, level: Path, *, is_whole: bool = True) -> list[s
             code="unsupported_values",
             hint="Save plain numbers.",
         )
-    shape = [int(length) for length in info["shape"]]
-    grid = info["chunk_grid"]["configuration"]["chunk_shape"] if is_new else info["chunks"]
-    chunks = [int(length) for length in grid]
+    shape, chunks = size_of(info, is_new=is_new)
     for claim in (shape, chunks) if is_whole else (chunks,):
         files.check_claim(path, claim, 1, math.prod(claim))
     _check_missing(path, level, shape, chunks, dtype.itemsize)
@@ -258,9 +289,23 @@ def _check_blosc(path: Path, level: Path, info: dict[str, Any], chunk_values: in
                     raise files.damaged(path, f"chunk {name} unpacks to more than its size")
 
 
+def chunks_in_shard(info: dict[str, Any]) -> list[int] | None:
+    """Return the size of the chunks in each shard of an array; None if it has no shards."""
+    shards = _shards_of(info)
+    return [int(n) for n in shards[0]["configuration"]["chunk_shape"]] if shards else None
+
+
+def _shards_of(info: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        step
+        for step in info.get("codecs") or []
+        if isinstance(step, dict) and step["name"] == "sharding_indexed"
+    ]
+
+
 def _parts_of(file: BinaryIO, size: int, info: dict[str, Any]) -> list[tuple[int, int]]:
     """Return first byte and length of each packed chunk in a file; several if it is a shard."""
-    shards = [step for step in info.get("codecs") or [] if step["name"] == "sharding_indexed"]
+    shards = _shards_of(info)
     if not shards:
         return [(0, size)]
     settings = shards[0]["configuration"]

@@ -12,12 +12,18 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ushape.data.checksum import dataset_checksum, file_checksums
+from ushape.data.checksum import earlier_checksums, file_checksums, has_checksum
 from ushape.data.discovery import discover
 from ushape.data.splits import Splits
 from ushape.errors import ConfigError, RunError
 from ushape.formatting import command_line, display_name, file_name, reason
-from ushape.io.files import read_sealed_json, real_path, write_bytes, write_sealed_json
+from ushape.io.files import (
+    ADDED_TO_ZARR,
+    read_sealed_json,
+    real_path,
+    write_bytes,
+    write_sealed_json,
+)
 from ushape.io.lock import is_unused
 from ushape.models import build_model, build_without_data
 from ushape.planning.case_file import (
@@ -269,10 +275,18 @@ class Run:
                 folder / file_name(stored.data), folder / file_name(masks) if masks else None
             )
             after = name_files(file_checksums(found.cases, {}), folder)
+            before = {
+                name: own
+                for name, own in before.items()
+                if name in after or not ADDED_TO_ZARR.search(name)
+            }
+            if before != after:  # Perhaps as an earlier version has computed them.
+                earlier = name_files(earlier_checksums(found.cases), folder)
+                after |= {name: own for name, own in earlier.items() if before.get(name) == own}
             changes = describe_changes(before, after)
         elif self.data_checksum:  # An older run, which does not tell which files changed.
             cases = [case_from_row(row, folder).case for row in stored.cases]
-            is_same = dataset_checksum(cases, folder) == self.data_checksum
+            is_same = has_checksum(cases, folder, self.data_checksum)
             changes = [] if is_same else ["files were modified, removed or added"]
         else:
             changes = []

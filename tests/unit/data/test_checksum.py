@@ -1,7 +1,17 @@
+import json
 import shutil
 
+import numpy as np
+import pytest
+
+from ome_zarrs import add_labels, save_image
 from ushape.data import checksum
-from ushape.data.checksum import dataset_checksum
+from ushape.data.checksum import (
+    combine_checksums,
+    dataset_checksum,
+    earlier_checksums,
+    has_checksum,
+)
 from ushape.types import Case, MaskParts
 
 
@@ -30,3 +40,21 @@ def test_checksum_depends_on_contents_and_not_on_the_place(tmp_path, monkeypatch
             dataset_checksum(make(other, {**contents, "a.png": changed}), other) != large
         ) == is_seen
         shutil.rmtree(other)
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("name", ["x.zarr", "x.ome.ZARR"])
+def test_checksum_leaves_out_label_images_and_their_listing(name, version, tmp_path):
+    path = tmp_path / name
+    save_image(path, (20, 16), "yx", version, is_consolidated=True)
+    cases = [Case(id="a", image=path)]
+    first = dataset_checksum(cases, tmp_path)
+    earlier = checksum._combine(earlier_checksums(cases), tmp_path)
+    assert has_checksum(cases, tmp_path, first)
+    assert has_checksum(cases, tmp_path, earlier)  # As earlier versions computed it.
+    add_labels(path, np.ones((20, 16), np.uint8))
+    assert dataset_checksum(cases, tmp_path) == combine_checksums(cases, tmp_path, {}) == first
+    assert not has_checksum(cases, tmp_path, earlier)
+    file = path / ("zarr.json" if version == "0.5" else ".zattrs")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"attributes": {"other": 1}}))
+    assert dataset_checksum(cases, tmp_path) != first

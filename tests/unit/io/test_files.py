@@ -11,6 +11,7 @@ from ushape.io.files import (
     append_line,
     check_claim,
     complete_lines,
+    files_within,
     read_json,
     read_sealed_json,
     real_path,
@@ -51,6 +52,33 @@ def test_remove_leftovers_removes_only_those_of_dead_processes(tmp_path):
     assert ours.exists()
     assert other.exists()  # Rows of a submission, to be continued.
     remove_leftovers(tmp_path / "nothing there")
+
+
+def test_remove_leftovers_restores_a_folder_that_was_about_to_be_replaced(tmp_path):
+    former, other = tmp_path / "p1" / ".x.zarr.999999999-1.old", tmp_path / ".y.999999999-1.old"
+    for path in (former, other, tmp_path / "y"):
+        path.mkdir(parents=True)
+        (path / path.name[:5]).write_bytes(b"")
+    remove_leftovers(tmp_path, ".*")  # Only in the folder itself.
+    assert former.exists()
+    assert not other.exists()
+    assert (tmp_path / "y" / "y").exists()
+    remove_leftovers(tmp_path)
+    assert [one.name for one in (tmp_path / "p1").iterdir()] == ["x.zarr"]
+
+
+def test_files_within_a_zarr_image_are_those_of_its_pixels(tmp_path):
+    names = (".zattrs", ".zmetadata", "0/0/0", "labels/.zattrs", "labels/x/0/0", "0/labels/x/0")
+    for image in ("a.zarr", "b.ome.ZARR", "c"):
+        for name in names:
+            path = tmp_path / image / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"")
+    for image in ("a.zarr", "b.ome.ZARR", "c"):
+        found = [p.relative_to(tmp_path / image).as_posix() for p in files_within(tmp_path / image)]
+        assert found == ([".zattrs", "0/0/0"] if image != "c" else sorted(names))
+    # Masks of a training may be label images.
+    assert len(files_within(tmp_path / "a.zarr" / "labels")) == 2
 
 
 def test_complete_lines_leave_out_a_line_that_was_cut_off(tmp_path):

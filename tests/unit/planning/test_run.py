@@ -1,15 +1,20 @@
 import json
+import shutil
 from pathlib import Path
 from unittest.mock import MagicMock
 
+import numpy as np
 import pytest
 import torch
 
+from ome_zarrs import add_labels, save_image
+from ushape.data import checksum
 from ushape.data.checksum import dataset_checksum, file_checksums
 from ushape.data.discovery import discover
 from ushape.data.splits import Splits
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
 from ushape.errors import RunError
+from ushape.io import write_rgb
 from ushape.planning.run import Run
 from ushape.types import Case, CaseFacts, CocoMask, MaskPage, MaskParts, ShapesMask
 
@@ -179,6 +184,36 @@ def test_run_refuse_changed_data_compares_older_runs_as_a_whole(planned, tmp_pat
     )
     with pytest.raises(RunError) as caught:
         Run(planned.folder).refuse_changed_data()
+    assert caught.value.code == "data_changed"
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("kind", ["files", "digest"])
+def test_run_accepts_label_images_that_were_added_or_counted_earlier(kind, version, run, tmp_path):
+    data, codes = tmp_path / "data", np.ones((20, 16), np.uint8)
+    for name in "abc":
+        save_image(data / f"images/{name}.zarr", (20, 16), "yx", version, is_consolidated=True)
+        write_rgb(data / f"masks/{name}.png", codes)
+    found = discover(data)
+    facts = [CaseFacts(case, (1, 2)) for case in found.cases]
+
+    def save(files):
+        names = {} if kind == "digest" else files
+        run.save_cases(data, facts, checksum._combine(files, data), files=names)
+
+    save(checksum.file_checksums(found.cases, {}))
+    run.refuse_changed_data()
+    add_labels(data / "images/a.zarr", codes)  # The run goes on after `predict --zarr-labels`.
+    run.refuse_changed_data()
+    # Earlier versions counted all files.
+    save(checksum.earlier_checksums(found.cases))
+    run.refuse_changed_data()
+    if kind == "files":
+        shutil.rmtree(data / "images/a.zarr/labels")
+        run.refuse_changed_data()
+    (data / "images/a.zarr/s0/0.0").write_bytes(b"changed")
+    with pytest.raises(RunError) as caught:
+        run.refuse_changed_data()
     assert caught.value.code == "data_changed"
 
 

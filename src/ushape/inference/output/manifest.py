@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ushape.io.files import append_line, complete_lines, files_within, real_path, write_bytes
+from ushape.io.ome_zarr import metadata_without_listing
 from ushape.types import Case
 
 MANIFEST_FILE = ".ushape-predict.jsonl"
@@ -41,6 +43,12 @@ class Manifest:
         for line in lines[1:] if self.is_ours else []:
             if "image" in line:
                 (self._done if "files" in line else self._begun)[line["image"]] = line
+
+    @property
+    def digest(self) -> str:
+        """Checksum of the facts that determine the outputs."""
+        facts = json.dumps(self.made_by, sort_keys=True).encode()
+        return hashlib.sha256(facts).hexdigest()[:16]
 
     def is_done(self, below: Path, case: Case) -> bool:
         """Return whether neither the outputs nor the image have changed since they were written."""
@@ -125,14 +133,22 @@ class Manifest:
 
 
 def _source_of(case: Case) -> list[Any]:
-    """Return the paths, sizes and modification times of the files of an image."""
+    """Return the paths, sizes and modification times of the files of an image.
+
+    Of Zarr groups with consolidated metadata, only the other metadata count.
+    """
     files = [real_path(path) for path in (case.image, *case.channels)]
     found: list[Any] = [" ".join(map(str, files))]
     for path in files:
-        stats = [one.stat() for one in files_within(path)]
-        found.append(
-            [sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)]
-        )
+        facts, stats = [], []
+        for one in files_within(path):
+            lasting = metadata_without_listing(one)
+            if lasting is None:
+                stats.append(one.stat())
+            else:
+                facts.append(zlib.crc32(lasting))
+        latest = max((s.st_mtime_ns for s in stats), default=0)
+        found.append([sum(s.st_size for s in stats), latest, *facts])
     return found
 
 

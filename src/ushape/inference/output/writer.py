@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from ushape.inference.output.zarr_labels import (
     OBJECTS,
     check_streamed_objects,
     collecting_labels,
+    settings_for_bands,
     write_zarr_labels,
     zarr_label_paths,
 )
@@ -33,6 +34,7 @@ from ushape.io.files import real_path, refuse_existing_output, remove_leftovers,
 from ushape.io.orientation import as_stored
 from ushape.io.rle import RowRuns, SubmissionWriter
 from ushape.io.streaming import NIFTI
+from ushape.io.streaming.ome_labels import read_made_by
 from ushape.types import Prediction
 
 IMAGES_TABLE = "images.csv"
@@ -56,6 +58,9 @@ class Written:
     lacks_instances: bool = False
     """Whether the image is too large for the numbers of objects that are written for others."""
 
+    cut_parts: int = 0
+    """Number of objects that were cut because memory was short."""
+
 
 class PredictionWriter:
     """Writes the outputs of each image. Safe to use from several threads, one image each."""
@@ -71,6 +76,7 @@ class PredictionWriter:
         self.predictor = predictor
         self.adds_instances = config.instances is None and bool(self.config.instances)
         self.submission, self.manifest = submission, manifest
+        self.made_by = manifest.digest if manifest else ""
         self.endings = _endings_of(self.config, predictor)
 
     @classmethod
@@ -138,6 +144,20 @@ class PredictionWriter:
             if not (kind == "instances" and self.adds_instances)
         ]
 
+    @property
+    def prefers_whole(self) -> bool:
+        """Whether an output is lost or refused if an image is not in memory."""
+        labels_need_it = self.config.zarr_labels and bool(settings_for_bands(self.predictor))
+        return bool(self.only_whole) or self.adds_instances or labels_need_it
+
+    def check(self, image: Input) -> None:
+        """Check, before an image is predicted, that its outputs can be written.
+
+        Raises:
+            DataError: if label images cannot be added to it.
+        """
+        self._labels_of(image)
+
     def is_done(self, image: Input) -> bool:
         """Return whether an earlier, interrupted call has written all outputs of this image."""
         has_row = self.submission is None or image.case.image.name in self.submission.done
@@ -158,7 +178,7 @@ class PredictionWriter:
                 write_dicom_seg(path, prediction, self.predictor, image.case.image)
             rows = write_files(prediction, self.predictor, self.config, target, beside, name)
             if self.config.zarr_labels:
-                write_zarr_labels(image.case.image, prediction, self.predictor.plan)
+                write_zarr_labels(image.case.image, prediction, self.predictor.plan, self.made_by)
         if self.submission is not None:
             self.submission.write(image.case.image.name, prediction.classes)
         confidence = {
@@ -198,9 +218,9 @@ class PredictionWriter:
                 add_labels = None
                 if target is not None and self.config.zarr_labels:
                     check_streamed_objects(image.case.image, self.predictor)
-                    shape = prediction.source.shape[1:]
+                    path, shape = image.case.image, prediction.source.shape[1:]
                     add_labels = stack.enter_context(
-                        collecting_labels(image.case.image, self.predictor, shape, target.parent)
+                        collecting_labels(path, self.predictor, shape, target.parent, self.made_by)
                     )
 
                 def add_rows(classes: np.ndarray, numbers: np.ndarray | None) -> None:
@@ -215,10 +235,16 @@ class PredictionWriter:
                 )
             if self.submission is not None:
                 self.submission.write_runs(image.case.image.name, runs.text)
+            if target is not None:
+                self._remove_former(image, target)
             self._finish(image, [{}], target)
-            missing_px = count_missing(prediction.source)
-            lacks_instances = self.adds_instances and not self.config.zarr_labels
-            return Written(target, pixels[0], missing_px, lacks_instances=lacks_instances)
+            return Written(
+                target,
+                pixels[0],
+                count_missing(prediction.source),
+                lacks_instances=self.adds_instances and not self.config.zarr_labels,
+                cut_parts=sum(prediction.cut_parts),
+            )
 
     def write_images_table(self, inputs: Sequence[Input]) -> None:
         """Write images.csv, if requested, for the images of this and earlier equal calls."""
@@ -246,8 +272,23 @@ class PredictionWriter:
         self, image: Input, rows: Sequence[Mapping[str, Any]], target: Path | None = None
     ) -> None:
         if self.manifest is not None:
-            paths = [path for path in self._paths_of(image, target) if path.exists()]
+            paths = [*self._labels_of(image), *self._paths_of(image, target)]
+            paths = [path for path in paths if path.exists()]
             self.manifest.finish(image.below, image.case, paths, rows)
+
+    def _remove_former(self, image: Input, target: Path) -> None:
+        """Remove outputs of a former call that an image in bands does not have, which may be
+        replaced."""
+        former = {self._mask_path(image.below)} - {target, None}
+        if self.adds_instances:
+            former.add(_beside(target, self.endings["instances"]))
+        for path in former:
+            if path is not None:
+                path.unlink(missing_ok=True)
+
+    def _labels_of(self, image: Input) -> list[Path]:
+        """Return the label images of an image; if they cannot be added to it, raise DataError."""
+        return zarr_label_paths(image.case.image) if self.config.zarr_labels else []
 
     def _mask_path(self, below: Path) -> Path | None:
         if self.config.folder is None:
@@ -283,12 +324,11 @@ class PredictionWriter:
         return target
 
     def _paths_of(self, image: Input, target: Path | None = None) -> list[Path]:
-        """Return all output files of one image, the mask last."""
+        """Return all output files of one image below the folder, the mask last."""
         target = target or self._mask_path(image.below)
         if target is None:
             return []
-        labels = zarr_label_paths(image.case.image) if self.config.zarr_labels else []
-        return [*(_beside(target, ending) for ending in self.endings.values()), *labels, target]
+        return [*(_beside(target, ending) for ending in self.endings.values()), target]
 
     def _refuse_links_to_elsewhere(self, inputs: Sequence[Input]) -> None:
         """Raise RunError if a folder below the output is a link that leads out of it."""
@@ -329,6 +369,10 @@ class PredictionWriter:
                     )
                 if target.exists():
                     refuse_existing_output(target, self._may_replace(image))
+            with suppress(DataError):  # It is raised again when the image is predicted.
+                for label in filter(Path.exists, self._labels_of(image)):
+                    is_ours = self._may_replace(image) and read_made_by(label) == self.made_by
+                    refuse_existing_output(label, self.config.overwrite or is_ours)
 
     def _may_replace(self, image: Input) -> bool:
         ours = self.manifest is not None and self.manifest.may_replace(image.below, image.case)

@@ -13,13 +13,16 @@ from ushape.inference.predictor import Predictor
 from ushape.instances.contours import class_styles, drawing_colors
 from ushape.instances.label import Objects, label_prediction
 from ushape.instances.stored import label_stored, number_stored
-from ushape.io.streaming.ome_labels import LabelStyle, label_folder, open_label_writer
+from ushape.io.streaming.ome_labels import LabelStyle, label_folders, open_label_writer
 from ushape.planning.plan import Plan
 from ushape.transforms.morphology import temporary_map
 from ushape.types import Prediction
 
 CLASSES, OBJECTS = "ushape_classes", "ushape_objects"
 """Names of the label images of class indices and of objects."""
+
+MAX_STATED = 4096
+"""Number of objects up to which the metadata state the class of each; readers refuse long ones."""
 
 
 def zarr_label_paths(image: Path) -> list[Path]:
@@ -28,17 +31,34 @@ def zarr_label_paths(image: Path) -> list[Path]:
     Raises:
         DataError: if label images cannot be added to it.
     """
-    return [label_folder(image, name) for name in (CLASSES, OBJECTS)]
+    return label_folders(image, (CLASSES, OBJECTS))
 
 
-def write_zarr_labels(image: Path, prediction: Prediction, plan: Plan) -> None:
-    """Add the classes and the objects of a prediction to its image."""
-    with open_label_writer(image, CLASSES, "uint8", _class_style(plan)) as writer:
+def write_zarr_labels(image: Path, prediction: Prediction, plan: Plan, made_by: str) -> None:
+    """Add the classes and the objects of a prediction to its image.
+
+    Args:
+        made_by: Digest of the facts that determine the prediction.
+    """
+    with open_label_writer(image, CLASSES, "uint8", _class_style(plan, made_by)) as writer:
         writer.write(prediction.classes)
     how, space = plan.recipe.predict.objects, plan.preprocessing.space
     spacing = prediction.source.spacing_mm if prediction.source else None
     objects: Objects = label_prediction(prediction, space, how, spacing)
-    _write_objects(image, [objects.labels], objects.classes, plan)
+    _write_objects(image, [objects.labels], objects.classes, plan, made_by)
+
+
+def settings_for_bands(predictor: Predictor) -> list[str]:
+    """Return the settings without which objects can be numbered band by band, as `key=value`."""
+    how = predictor.plan.recipe.predict.objects
+    if predictor.separates:
+        return []
+    needed = {
+        "split=none": how.split != "none",
+        "border_class=null": how.border_class is not None,
+        "largest_hole_px=0": bool(how.largest_hole_px),
+    }
+    return [f"predict.objects.{setting}" for setting, is_needed in needed.items() if is_needed]
 
 
 def check_streamed_objects(image: Path, predictor: Predictor) -> None:
@@ -47,27 +67,24 @@ def check_streamed_objects(image: Path, predictor: Predictor) -> None:
     Raises:
         DataError: if objects are split, or holes are filled, by the whole image.
     """
-    how = predictor.plan.recipe.predict.objects
-    if predictor.separates:
-        return
-    if how.split != "none" or how.border_class is not None or how.largest_hole_px:
+    if settings := settings_for_bands(predictor):
         raise DataError(
             f"{image}: too large for label images of objects that predict.objects splits or fills.",
             code="image_too_large",
-            hint="Leave out --zarr-labels, or set predict.objects.split=none and "
-            "predict.objects.largest_hole_px=0.",
+            hint=f"Leave out --zarr-labels, or set {' and '.join(settings)}.",
         )
 
 
 @contextmanager
 def collecting_labels(
-    image: Path, predictor: Predictor, shape: tuple[int, ...], folder: Path | None
+    image: Path, predictor: Predictor, shape: tuple[int, ...], folder: Path | None, made_by: str
 ) -> Iterator[Callable[[np.ndarray, np.ndarray | None], None]]:
     """Collect classes and objects on the disk; add them to the image when the block ends.
 
     Args:
         shape: (*S) of the image.
         folder: Folder with space for five bytes for each pixel.
+        made_by: Digest of the facts that determine the prediction.
 
     Yields:
         Function that receives the classes (n, ...), and the numbers of the objects (n, ...) if the
@@ -86,7 +103,7 @@ def collecting_labels(
                 labels[rows] = numbers
             done += len(own)
 
-        with open_label_writer(image, CLASSES, "uint8", _class_style(plan)) as writer:
+        with open_label_writer(image, CLASSES, "uint8", _class_style(plan, made_by)) as writer:
 
             def write(own: np.ndarray, numbers: np.ndarray | None) -> None:
                 add(own, numbers)
@@ -98,24 +115,25 @@ def collecting_labels(
             label_stored(classes, labels, corners_connect=how.corners_connect)
             smallest_px = how.smallest_px
         bands, owners = number_stored(classes, labels, smallest_px)
-        _write_objects(image, bands, owners, plan)
+        _write_objects(image, bands, owners, plan, made_by)
 
 
 def _write_objects(
-    image: Path, bands: Iterable[np.ndarray], owners: np.ndarray, plan: Plan
+    image: Path, bands: Iterable[np.ndarray], owners: np.ndarray, plan: Plan, made_by: str
 ) -> None:
-    """Write numbers of objects (n, *S[1:]); their classes are stated if there are several."""
-    names, classes = plan.preprocessing.space.names, owners.tolist()
-    stated = dict(enumerate((names[own] for own in classes), start=1)) if len(names) > 2 else {}
-    style = LabelStyle(names=stated, colors={})
+    """Write numbers of objects (n, *S[1:]); the classes of up to MAX_STATED are stated."""
+    names = plan.preprocessing.space.names
+    is_stated = len(names) > 2 and len(owners) <= MAX_STATED
+    stated = {n: names[own] for n, own in enumerate(owners.tolist(), start=1) if is_stated}
+    style = LabelStyle(names=stated, colors={}, made_by=made_by)
     with open_label_writer(image, OBJECTS, "uint32", style) as writer:
         for band in bands:
             writer.write(band.astype(np.uint32))
 
 
-def _class_style(plan: Plan) -> LabelStyle:
+def _class_style(plan: Plan, made_by: str) -> LabelStyle:
     space = plan.preprocessing.space
     colors = drawing_colors(class_styles(space.names, space.values, plan.encoding))
     names, shown = dict(enumerate(space.names)), dict(enumerate(colors))
     del names[0], shown[0]  # Validators want the same values in both; viewers hide the background.
-    return LabelStyle(names=names, colors=shown)
+    return LabelStyle(names=names, colors=shown, made_by=made_by)

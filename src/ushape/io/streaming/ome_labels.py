@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 import itertools
-import json
-import warnings
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ushape.errors import DataError, require_package
+from ushape.errors import DataError, RunError, require_package
+from ushape.formatting import size_text
 from ushape.io import ome_zarr
-from ushape.io.files import damaged, real_path, remove_leftovers
+from ushape.io.files import check_memory, remove_leftovers
+from ushape.io.lock import locked
+from ushape.io.ome_zarr import inside
 from ushape.io.streaming import BandWriter
-from ushape.io.streaming.sinks import ZARR_CHUNK, ZARR_LEVEL, RowLayout, RowSink, replacing_folder
+from ushape.io.streaming.ome_listing import (
+    LABELS,
+    list_label,
+    listed_labels,
+    read_listing,
+    update_listing,
+)
+from ushape.io.streaming.sinks import ZARR_CHUNK, RowLayout, RowSink, create_array, replacing_folder
 
 Step = dict[str, Any]
 """A coordinate transformation of OME-Zarr."""
 
-LABELS = "labels"
-"""Name of the group that holds the label images of an image."""
+MADE_BY = "ushape"
+"""Key of the attributes of a label image that states what it was made by."""
+
+MAX_PLANES = 16
+"""Largest number of planes that are packed together."""
+
+BLOCK_BYTES = 1 << 28
+"""Size of a block of several planes that is in memory at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +51,9 @@ class LabelStyle:
     colors: Mapping[int, tuple[int, int, int]]
     """Color of a value; viewers choose those of other values."""
 
+    made_by: str = ""
+    """Digest of the facts that determine the pixels, as `read_made_by` returns it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageLevels:
@@ -47,12 +65,12 @@ class ImageLevels:
     is_new: bool
     """Whether the image is of version 0.5 (Zarr 3) instead of 0.4 (Zarr 2)."""
 
-    axes: tuple[dict[str, str], ...]
+    axes: tuple[dict[str, Any], ...]
     shapes: tuple[tuple[int, ...], ...]
     """Shape of each level, along `axes`."""
 
     chunks: tuple[int, ...]
-    """Chunks of the first level, along `axes`."""
+    """Chunks of the first level, along `axes`; if there are shards, those in a shard."""
 
     steps: tuple[tuple[Step, ...], ...]
     """Coordinate transformations of each level."""
@@ -77,18 +95,22 @@ def read_levels(path: Path) -> ImageLevels:
     Raises:
         DataError: if the folder is not an OME-Zarr image of version 0.4 or 0.5, or is damaged.
     """
-    folder = path
-    attributes = ome_zarr.attributes_of(folder) if folder.is_dir() else {}
-    if "bioformats2raw.layout" in attributes:
-        folder = path / "0"
-        attributes = ome_zarr.attributes_of(folder)
-    is_new = (folder / "zarr.json").exists()
     try:
+        folder = path
+        attributes = ome_zarr.attributes_of(folder) if folder.is_dir() else {}
+        if "bioformats2raw.layout" in attributes:
+            folder = inside(path, "0")
+            attributes = ome_zarr.attributes_of(folder)
+        is_new = (folder / "zarr.json").exists()
         image = attributes["multiscales"][0]
         version = str(attributes.get("version") if is_new else image.get("version"))
         if version not in (("0.5",) if is_new else ("0.4",)):
             raise KeyError("version")
-        axes = [{key: str(value) for key, value in axis.items()} for axis in image["axes"]]
+        labels = inside(folder, LABELS)
+        listed_labels(labels)
+        for group in {path, folder, labels}:
+            read_listing(group, is_new=is_new)
+        axes = [{key: own for key, own in one.items() if own is not None} for one in image["axes"]]
         kept = [n for n, axis in enumerate(axes) if axis["name"].lower() != "c"]
         found = [_read_array(folder, one["path"], is_new) for one in image["datasets"]]
         return ImageLevels(
@@ -102,7 +124,7 @@ def read_levels(path: Path) -> ImageLevels:
             ),
             common_steps=_steps_along(kept, image.get("coordinateTransformations") or ()),
         )
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OSError):
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OSError, RecursionError):
         raise DataError(
             f"{path}: the folder is not an OME-Zarr image of version 0.4 or 0.5, so label images "
             "cannot be added to it.",
@@ -114,12 +136,9 @@ def read_levels(path: Path) -> ImageLevels:
 
 def _read_array(folder: Path, name: Any, is_new: bool) -> tuple[list[int], list[int]]:
     """Return shape and chunks of a level, as stored."""
-    level = folder / str(name)
-    if not real_path(level).is_relative_to(real_path(folder)):
-        raise damaged(folder, f"the metadata name a folder outside the image ({name!r})")
-    info = ome_zarr.read_metadata(level / ("zarr.json" if is_new else ".zarray"))
-    grid = info["chunk_grid"]["configuration"]["chunk_shape"] if is_new else info["chunks"]
-    return [int(length) for length in info["shape"]], [int(length) for length in grid]
+    info = ome_zarr.read_metadata(inside(folder, name) / ("zarr.json" if is_new else ".zarray"))
+    shape, chunks = ome_zarr.size_of(info, is_new=is_new)
+    return shape, (ome_zarr.chunks_in_shard(info) if is_new else None) or chunks
 
 
 def _steps_along(kept: Sequence[int], steps: Sequence[Step]) -> tuple[Step, ...]:
@@ -131,9 +150,26 @@ def _steps_along(kept: Sequence[int], steps: Sequence[Step]) -> tuple[Step, ...]
     )
 
 
-def label_folder(path: Path, name: str) -> Path:
-    """Return where `open_label_writer` writes a label image; as `read_levels` it raises."""
-    return read_levels(path).folder / LABELS / name
+def label_folders(path: Path, names: Sequence[str]) -> list[Path]:
+    """Return where `open_label_writer` writes label images.
+
+    Raises:
+        DataError: if `read_levels` raises it, or a folder is a link out of the image.
+    """
+    folder = read_levels(path).folder
+    return [inside(folder, f"{LABELS}/{name}") for name in names]
+
+
+def read_made_by(label: Path) -> str:
+    """Return the `made_by` of `LabelStyle` that a label image was written with; '' if unknown."""
+    try:
+        if (label / "zarr.json").exists():
+            attributes = ome_zarr.read_metadata(label / "zarr.json")["attributes"]
+        else:
+            attributes = ome_zarr.read_metadata(label / ".zattrs")
+        return str(attributes[MADE_BY]["made_by"])
+    except (DataError, KeyError, TypeError, ValueError, OSError, RecursionError):
+        return ""
 
 
 @contextmanager
@@ -153,57 +189,65 @@ def open_label_writer(path: Path, name: str, dtype: str, style: LabelStyle) -> I
         written: (*S), as `ome_zarr.read` returns the image.
 
     Raises:
-        DataError: if `read_levels` raises it, or rows are missing at the end.
+        DataError: if `label_folders` raises it, if another process writes label images of the
+            image, if a plane does not fit into memory, or rows are missing at the end.
     """
     zarr = require_package("zarr", "zarr", str(path))
-    levels = read_levels(path)
-    labels = levels.folder / LABELS
-    remove_leftovers(labels)
+    (target,), levels = label_folders(path, [name]), read_levels(path)
+    labels = target.parent
     lengths = dict(zip(levels.names, levels.shapes[0], strict=True))
     shape = tuple(lengths[axis] for axis in levels.space)
     layout = RowLayout(
-        path=labels / name, shape=shape, dtype=np.dtype(dtype), axes="".join(levels.space).upper()
+        path=target, shape=shape, dtype=np.dtype(dtype), axes="".join(levels.space).upper()
     )
-    version: Any = 3 if levels.is_new else 2
-    with replacing_folder(layout.path) as folder:
-        group = zarr.open_group(store=str(folder), mode="w", zarr_format=version)
-        group.attrs.update(_metadata(levels, name, style))
-        stored = [_create(group, str(n), levels, n, layout.dtype) for n in range(len(levels.steps))]
-        writer = BandWriter(layout, _sink_of(stored[0], levels), np.asarray)
-        yield writer
-        writer.finish()
-        for above, below in itertools.pairwise(stored):
-            _sample(above, below, levels)
-    _list_label(zarr, labels, name, levels)
-    _consolidate_again(zarr, {path, levels.folder}, version)
+    chunks = _chunks_of(levels, layout)
+    rows = chunks[levels.names.index(levels.space[0])]
+    check_memory(
+        path,
+        3 * rows * math.prod(shape[1:]) * layout.dtype.itemsize,
+        f"an image of {size_text(shape)} pixels",
+    )
+    with _alone_in(labels):
+        with replacing_folder(target) as folder:
+            group = zarr.open_group(store=str(folder), mode="w", zarr_format=2 + levels.is_new)
+            group.attrs.update(_metadata(levels, name, style))
+            stored = [
+                create_array(
+                    group, str(n), own, list(map(min, own, chunks)), layout.dtype, levels.names
+                )
+                for n, own in enumerate(levels.shapes)
+            ]
+            writer = BandWriter(layout, _sink_of(stored[0], levels), np.asarray)
+            yield writer
+            writer.finish()
+            for above, below in itertools.pairwise(stored):
+                _sample(above, below, levels)
+        list_label(labels, name, is_new=levels.is_new)
+        for folder in {path, levels.folder, labels}:
+            update_listing(folder, labels, name, is_new=levels.is_new)
 
 
-def _create(group: Any, name: str, levels: ImageLevels, n: int, dtype: np.dtype) -> Any:
-    """Create the array of a level; its chunks are at most those of the image."""
-    options: dict[str, Any]
-    if levels.is_new:
-        options = {"dimension_names": levels.names}
-    else:
-        codecs = require_package("numcodecs", "zarr", name)
-        options = {
-            "compressors": codecs.Zlib(ZARR_LEVEL),
-            "chunk_key_encoding": {"name": "v2", "separator": "/"},
-        }
-    largest = [
-        ZARR_CHUNK if axis in "yx" else size
-        for axis, size in zip(levels.names, levels.chunks, strict=True)
+@contextmanager
+def _alone_in(labels: Path) -> Iterator[None]:
+    """Lock the group of the label images, and remove what killed processes left there."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(labels))
+        except RunError as error:
+            raise DataError(error.message, code="labels_not_writable", hint=error.hint) from None
+        remove_leftovers(labels, ".*")
+        yield
+
+
+def _chunks_of(levels: ImageLevels, layout: RowLayout) -> list[int]:
+    """Return chunks that are at most those of the image, along the axes of the levels."""
+    plane_bytes = math.prod(layout.shape[-2:]) * layout.dtype.itemsize
+    planes = max(1, min(MAX_PLANES, BLOCK_BYTES // plane_bytes))
+    largest = {"y": ZARR_CHUNK, "x": ZARR_CHUNK, "z": planes}
+    return [
+        min(size, own, largest.get(name, 1))
+        for name, size, own in zip(levels.names, levels.shapes[0], levels.chunks, strict=True)
     ]
-    limits = zip(levels.shapes[n], levels.chunks, largest, strict=True)
-    return group.create_array(
-        name,
-        shape=levels.shapes[n],
-        dtype=dtype,
-        chunks=tuple(min(sizes) for sizes in limits),
-        fill_value=0,
-        # Without them, a large empty array looks to readers as if its chunks were lost.
-        config={"write_empty_chunks": True},
-        **options,
-    )
 
 
 def _sink_of(stored: Any, levels: ImageLevels) -> RowSink:
@@ -224,21 +268,28 @@ def _sink_of(stored: Any, levels: ImageLevels) -> RowSink:
 
 
 def _sample(above: Any, below: Any, levels: ImageLevels) -> None:
-    """Fill a level with the nearest pixels of the one above, chunk by chunk."""
+    """Fill a level with the nearest pixels of the one above, block by block."""
     first = levels.names.index(levels.space[0])
     indices = [
         np.minimum((2 * np.arange(n) + 1) * of // (2 * n), of - 1)
         for n, of in zip(below.shape, above.shape, strict=True)
     ]
+    row_bytes = math.prod(above.shape) // above.shape[first] * above.dtype.itemsize
+
+    def pick(own: np.ndarray) -> np.ndarray:
+        source: list[slice] = [slice(None)] * len(indices)
+        source[first] = slice(int(own[0]), int(own[-1]) + 1)
+        picked = [*indices[:first], own - own[0], *indices[first + 1 :]]
+        return np.asarray(above[tuple(source)])[np.ix_(*picked)]
+
     rows, step = indices[first], below.chunks[first]
     for start in range(0, len(rows), step):
         own = rows[start : start + step]
-        source: list[slice] = [slice(None)] * len(indices)
-        target = list(source)
-        source[first] = slice(int(own[0]), int(own[-1]) + 1)
+        parts = -(-int(own[-1] + 1 - own[0]) * row_bytes // BLOCK_BYTES)
+        target = [slice(None)] * len(indices)
         target[first] = slice(start, start + len(own))
-        picked = [*indices[:first], own - own[0], *indices[first + 1 :]]
-        below[tuple(target)] = np.asarray(above[tuple(source)])[np.ix_(*picked)]
+        picked = [pick(part) for part in np.array_split(own, min(parts, len(own)))]
+        below[tuple(target)] = np.concatenate(picked, axis=first)
 
 
 def _metadata(levels: ImageLevels, name: str, style: LabelStyle) -> dict[str, Any]:
@@ -262,37 +313,11 @@ def _metadata(levels: ImageLevels, name: str, style: LabelStyle) -> dict[str, An
         label["properties"] = [
             {"label-value": value, "class": own} for value, own in style.names.items()
         ]
+    own = {MADE_BY: {"made_by": style.made_by}} if style.made_by else {}
     if levels.is_new:
-        return {"ome": {"version": "0.5", "multiscales": [multiscale], "image-label": label}}
+        return {"ome": {"version": "0.5", "multiscales": [multiscale], "image-label": label}, **own}
     return {
         "multiscales": [{"version": "0.4", **multiscale}],
         "image-label": {"version": "0.4", **label},
+        **own,
     }
-
-
-def _list_label(zarr: Any, labels: Path, name: str, levels: ImageLevels) -> None:
-    """Add a name to the list of the group of the label images."""
-    group = zarr.open_group(
-        store=str(labels), mode="a", zarr_format=3 if levels.is_new else 2, use_consolidated=False
-    )
-    ome = dict(group.attrs.get("ome") or {}) if levels.is_new else dict(group.attrs)
-    listed = [*(ome.get(LABELS) or [])]
-    if name in listed:
-        return
-    if levels.is_new:
-        group.attrs["ome"] = {"version": "0.5", **ome, LABELS: [*listed, name]}
-    else:
-        group.attrs[LABELS] = [*listed, name]
-
-
-def _consolidate_again(zarr: Any, folders: set[Path], version: Any) -> None:
-    """Update the metadata of groups that also list those of the groups below them."""
-    for folder in folders:
-        listing = folder / ("zarr.json" if version == 3 else ".zmetadata")
-        if not listing.exists():
-            continue
-        if version == 3 and not json.loads(listing.read_bytes()).get("consolidated_metadata"):
-            continue
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Zarr 3 does not define it yet.
-            zarr.consolidate_metadata(str(folder), zarr_format=version)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -118,7 +118,6 @@ def write_nifti(layout: RowLayout) -> Iterator[RowSink]:
 def write_zarr(layout: RowLayout) -> Iterator[RowSink]:
     """Write an OME-Zarr image of version 0.4: (C, *S) in chunks of one channel and one plane."""
     library = require_package("zarr", "zarr", str(layout.path))
-    codecs = require_package("numcodecs", "zarr", str(layout.path))
     lead = () if layout.channels is None else (layout.channels,)
     space = layout.shape[: len(layout.axes)]
     chunk = [1] * len((*lead, *space)[:-2]) + [min(ZARR_CHUNK, length) for length in space[-2:]]
@@ -126,16 +125,7 @@ def write_zarr(layout: RowLayout) -> Iterator[RowSink]:
     with replacing_folder(layout.path) as folder:
         group = library.open_group(store=str(folder), mode="w", zarr_format=2)
         group.attrs["multiscales"] = [_multiscale(layout)]
-        stored = group.create_array(
-            "0",
-            shape=(*lead, *space),
-            dtype=layout.dtype,
-            chunks=tuple(chunk),
-            compressors=codecs.Zlib(ZARR_LEVEL),
-            chunk_key_encoding={"name": "v2", "separator": "/"},
-            # Without them, a large empty array looks to readers as if its chunks were lost.
-            config={"write_empty_chunks": True},
-        )
+        stored = create_array(group, "0", (*lead, *space), chunk, layout.dtype)
 
         def put(rows: np.ndarray) -> None:
             nonlocal done
@@ -144,6 +134,40 @@ def write_zarr(layout: RowLayout) -> Iterator[RowSink]:
             done += len(rows)
 
         yield RowSink(put, chunk[len(lead)])
+
+
+def create_array(
+    group: Any,
+    name: str,
+    shape: Sequence[int],
+    chunks: Sequence[int],
+    dtype: np.dtype,
+    axes: Sequence[str] | None = None,
+) -> Any:
+    """Create a compressed array of zeros in a Zarr group.
+
+    Args:
+        axes: Names of the axes, which only Zarr 3 stores.
+    """
+    options: dict[str, Any]
+    if group.metadata.zarr_format == 3:
+        options = {"dimension_names": axes}
+    else:
+        codecs = require_package("numcodecs", "zarr", name)
+        options = {
+            "compressors": codecs.Zlib(ZARR_LEVEL),
+            "chunk_key_encoding": {"name": "v2", "separator": "/"},
+        }
+    return group.create_array(
+        name,
+        shape=tuple(shape),
+        dtype=dtype,
+        chunks=tuple(chunks),
+        fill_value=0,
+        # Without them, a large empty array looks to readers as if its chunks were lost.
+        config={"write_empty_chunks": True},
+        **options,
+    )
 
 
 @contextmanager

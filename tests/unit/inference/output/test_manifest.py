@@ -1,8 +1,10 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from ome_zarrs import add_labels, save_image
 from ushape.inference.output.manifest import MANIFEST_FILE, Manifest
 from ushape.types import Case
 
@@ -55,6 +57,19 @@ def test_manifest_detects_changed_images_and_edited_outputs(case, output):
     assert manifest.may_replace(BELOW, case)
     (output / BELOW).write_bytes(b"edited")
     assert not manifest.may_replace(BELOW, case)
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_manifest_does_not_count_label_images_and_their_listing(version, output, tmp_path):
+    path = tmp_path / "x.zarr"
+    save_image(path, (20, 16), "yx", version, is_consolidated=True)
+    case = Case(id="a", image=path)
+    finish(output, case, {})
+    add_labels(path, np.ones((20, 16), np.uint8))
+    assert Manifest(output, {}).is_done(BELOW, case)
+    file = path / ("zarr.json" if version == "0.5" else ".zattrs")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"attributes": {"other": 1}}))
+    assert not Manifest(output, {}).is_done(BELOW, case)
 
 
 def test_manifest_may_replace_outputs_of_an_interrupted_call(case, output):

@@ -9,6 +9,7 @@ from PIL import Image
 
 from codes import raises_code
 from dicoms import SLICES, STUDY, save_series
+from ome_zarrs import save_image
 from ushape import io
 from ushape.api.load import Result
 from ushape.data.inputs import Input
@@ -16,8 +17,12 @@ from ushape.errors import ConfigError, DataError, RunError
 from ushape.inference.output import OutputConfig
 from ushape.inference.output.manifest import MANIFEST_FILE
 from ushape.inference.output.writer import IMAGES_TABLE, PredictionWriter, _as_stored
+from ushape.inference.output.zarr_labels import check_streamed_objects, settings_for_bands
+from ushape.inference.streaming import StreamedPrediction
 from ushape.instances.label import ObjectConfig
+from ushape.io import ome_zarr
 from ushape.io.orientation import as_displayed
+from ushape.io.streaming import open_bands
 from ushape.labels import LabelSpace
 from ushape.types import Case, Grid, MaskEncoding, Pixels, Prediction
 
@@ -226,6 +231,8 @@ def test_prediction_writer_adds_instances_if_masks_join_objects(stated, joins, w
         writer.write(inputs[0], replace(PREDICTION, labels=numbers))
         # Images larger than memory are predicted without those that nobody asked for.
         assert writer.only_whole == (["instances"] if stated else [])
+        # Up to the size at which those that were asked for are refused, they are written.
+        assert writer.prefers_whole == written
     path = tmp_path / "out/a_instances.tif"
     assert path.exists() == written
     if written:
@@ -260,3 +267,124 @@ def test_prediction_writer_writes_dicom_segmentations(tmp_path):
     (path,) = (tmp_path / "out").glob("*.dcm")
     assert (io.read_mask(path).codes == classes).all()
     assert io.dicom.segment_names(path) == {1: "class 1"}
+
+
+def streaming_predictor(**changes):
+    predictor = predictor_of(0, 255)
+    predictor.tuning = SimpleNamespace(rule=SimpleNamespace(cleans=False))
+    predictor.separates = False
+    for name, value in changes.items():
+        setattr(predictor, name, value)
+    return predictor
+
+
+def streamed(image, cut_parts=()):
+    bands = iter([(np.zeros((1, 2, 3), np.float32), CLASSES, None)])
+    return StreamedPrediction(open_bands(image.case.image), bands, list(cut_parts))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_outputs_of_a_former_call_do_not_stay_beside_a_streamed_mask(suffix, tmp_path):
+    predictor = streaming_predictor(joins_objects=True)
+    predictor.plan.encoding = MaskEncoding(suffix=suffix)
+    inputs, out = inputs_of(tmp_path / "in", "a.png"), tmp_path / "out"
+    write_all(inputs, predictor, folder=out)
+    assert (out / "a_instances.tif").exists()
+    config = OutputConfig(folder=out, overwrite=True)
+    with PredictionWriter.open(config, predictor, inputs, {"weights": 2}) as writer:
+        written = writer.write_streamed(inputs[0], streamed(inputs[0], [2, 1]))
+    assert written.path == out / "a.tif"
+    assert written.lacks_instances
+    assert written.cut_parts == 3
+    assert [path.name for path in out.iterdir() if path.name[0] != "."] == ["a.tif"]
+    with PredictionWriter.open(OutputConfig(folder=out), predictor, inputs, {"weights": 2}) as one:
+        assert one.is_done(inputs[0])
+        assert one.mask_path(inputs[0]) == out / "a.tif"
+
+
+def zarr_input(folder, name="x.zarr"):
+    save_image(folder / name, (2, 3), "yx", levels=1)
+    return Input(case=Case(id=name, image=folder / name), below=Path(name))
+
+
+def test_images_without_label_images_fail_by_themselves(tmp_path):
+    good, bad = zarr_input(tmp_path), zarr_input(tmp_path, "bad.zarr")
+    (bad.case.image / ".zattrs").write_text("{")
+    (tiff,) = inputs_of(tmp_path, "a.png")
+    config = OutputConfig(folder=tmp_path / "out", zarr_labels=True)
+    predictor = streaming_predictor()
+    with PredictionWriter.open(config, predictor, [bad, tiff, good], {}) as writer:
+        for image in (bad, tiff):
+            with raises_code(DataError, "not_ome_zarr"):
+                writer.check(image)
+        writer.check(good)
+        writer.write(good, PREDICTION)
+    assert (ome_zarr.read(good.case.image / "labels/ushape_classes").array == CLASSES).all()
+
+
+def test_label_images_of_another_call_are_replaced_only_with_overwrite(tmp_path):
+    image, out = zarr_input(tmp_path), tmp_path / "out"
+    predictor = streaming_predictor()
+
+    def call(made_by, folder, stops=False, overwrite=False):
+        config = OutputConfig(folder=folder, zarr_labels=True, overwrite=overwrite)
+        with PredictionWriter.open(config, predictor, [image], {"weights": made_by}) as writer:
+            if stops:
+                writer._begin(image)
+            else:
+                writer.write(image, PREDICTION)
+
+    call(1, out, stops=True)
+    call(2, tmp_path / "other")
+    with raises_code(RunError, "output_exists"):  # Although the first call has begun it.
+        call(1, out)
+    call(1, out, overwrite=True)
+    (out / MANIFEST_FILE).unlink()
+    call(1, out, stops=True, overwrite=True)
+    call(1, out)  # Its own ones are replaced when it is continued.
+
+
+@pytest.mark.parametrize(
+    ("how", "needed"),
+    [
+        (ObjectConfig(), []),
+        (ObjectConfig(split="distance"), ["predict.objects.split=none"]),
+        (
+            ObjectConfig(border_class=1, largest_hole_px=3),
+            ["predict.objects.border_class=null", "predict.objects.largest_hole_px=0"],
+        ),
+    ],
+)
+def test_settings_that_need_whole_images_for_label_images_are_named(how, needed, tmp_path):
+    predictor = streaming_predictor()
+    predictor.plan.recipe.predict.objects = how
+    assert settings_for_bands(predictor) == needed
+    config = OutputConfig(folder=tmp_path, zarr_labels=True)
+    writer = PredictionWriter(config, predictor, None, None)
+    assert writer.prefers_whole == bool(needed)
+    if needed:
+        with pytest.raises(DataError) as caught:
+            check_streamed_objects(Path("x.zarr"), predictor)
+        assert all(setting in caught.value.hint for setting in needed)
+    else:
+        check_streamed_objects(Path("x.zarr"), predictor)
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_metadata_of_label_images_state_the_classes_of_few_objects(most, monkeypatch, tmp_path):
+    monkeypatch.setattr("ushape.inference.output.zarr_labels.MAX_STATED", most)
+    image = zarr_input(tmp_path)
+    classes = np.array([[1, 0, 2], [1, 0, 2]], np.uint8)
+    config = OutputConfig(folder=tmp_path / "out", zarr_labels=True)
+    predictor = streaming_predictor()
+    predictor.plan.preprocessing.space = predictor_of(0, 1, 2).plan.preprocessing.space
+    prediction = replace(PREDICTION, classes=classes, probabilities=np.zeros((3, 2, 3), np.float32))
+    with PredictionWriter.open(config, predictor, [image], {}) as writer:
+        writer.write(image, prediction)
+    labels = image.case.image / "labels"
+    stated = json.loads((labels / "ushape_objects/.zattrs").read_text())["image-label"]
+    properties = [
+        {"label-value": 1, "class": "class 1"},
+        {"label-value": 2, "class": "class 2"},
+    ]
+    assert stated.get("properties") == (properties if most == 2 else None)
