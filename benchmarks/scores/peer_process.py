@@ -25,6 +25,8 @@ def read_options(peers: Iterable[str], description: str | None) -> argparse.Name
     parser.add_argument("--weights", type=Path)
     text = "Train with whole volumes, if the program can, instead of slices."
     parser.add_argument("--volumes", action="store_true", help=text)
+    text = "Spacing of the volumes, for a program that resamples them."
+    parser.add_argument("--spacing-mm", nargs=3, type=float, metavar=("Z", "Y", "X"), help=text)
     return parser.parse_args()
 
 

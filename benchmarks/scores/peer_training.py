@@ -19,7 +19,7 @@ import json
 import math
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -137,7 +137,7 @@ def train_monai(options: argparse.Namespace, deadline: Deadline) -> Outcome:
         sigmoid=is_binary, softmax=not is_binary, to_onehot_y=not is_binary
     )
     optimizer = torch.optim.Adam(network.parameters(), 1e-3)
-    rng, steps, best, best_weights = np.random.default_rng(options.seed), 0, -1.0, None
+    rng = np.random.default_rng(options.seed)
 
     def predict(image: np.ndarray) -> np.ndarray:
         with evaluating(network):
@@ -148,15 +148,44 @@ def train_monai(options: argparse.Namespace, deadline: Deadline) -> Outcome:
             return np.concatenate([1 - foreground, foreground])
         return softmax(scores, axis=0)
 
-    reserve_prediction(deadline, predict, data.test)
-    next_validation = 0.1
-    while (progress := deadline.progress) < 1:
-        chosen = np.repeat(rng.integers(len(data.training), size=max(1, batch // 4)), 4)[:batch]
-        crops = [crop(*data.training[i], window, rng, around=bool(rng.integers(2))) for i in chosen]
+    def run_step() -> None:
+        crops = draw_crops(data, window, batch, rng)
         images, truth = stack([turned(pair, rng, flips=False) for pair in crops])
         optimizer.zero_grad()
         loss_of(network(images), truth[:, None]).backward()
         optimizer.step()
+
+    steps = train_to_best(network, run_step, predict, data, deadline)
+    return Outcome(predict, data, steps, f"MONAI {monai.__version__}, fp32")
+
+
+def draw_crops(
+    data: Slices, window: Sequence[int], batch: int, rng: np.random.Generator
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return random crops, up to four from each image, half of them around foreground."""
+    chosen = np.repeat(rng.integers(len(data.training), size=max(1, batch // 4)), 4)[:batch]
+    return [crop(*data.training[i], window, rng, around=bool(rng.integers(2))) for i in chosen]
+
+
+def train_to_best(
+    network: nn.Module,
+    run_step: Callable[[], None],
+    predict: Predict,
+    data: Slices,
+    deadline: Deadline,
+) -> int:
+    """Train until the deadline, and load the weights that were best on the validation images.
+
+    Time for the prediction of the test images is reserved first. The weights are validated about
+    ten times.
+
+    Returns:
+        The number of steps.
+    """
+    reserve_prediction(deadline, predict, data.test)
+    steps, best, best_weights, next_validation = 0, -1.0, None, 0.1
+    while (progress := deadline.progress) < 1:
+        run_step()
         steps += 1
         if progress > next_validation:
             next_validation = progress + 0.1
@@ -166,7 +195,7 @@ def train_monai(options: argparse.Namespace, deadline: Deadline) -> Outcome:
                 best_weights = {k: v.clone() for k, v in network.state_dict().items()}
     if best_weights is not None:
         network.load_state_dict(best_weights)
-    return Outcome(predict, data, steps, f"MONAI {monai.__version__}, fp32")
+    return steps
 
 
 def tutorial_window(data: Slices) -> tuple[int, ...]:
@@ -174,8 +203,13 @@ def tutorial_window(data: Slices) -> tuple[int, ...]:
     smallest = np.min([mask.shape for _, mask in data.training], axis=0)
     if len(smallest) == 2:
         return TUTORIAL_CROP, TUTORIAL_CROP
-    z, *plane = (min(TUTORIAL_CROP, 16 * math.ceil(length / 16)) for length in smallest)
+    z, *plane = covering_window(smallest, TUTORIAL_CROP)
     return z, min(plane), min(plane)
+
+
+def covering_window(shape: Sequence[int], most: int) -> tuple[int, ...]:
+    """Return the window of multiples of 16 that covers a shape, with at most so many a side."""
+    return tuple(min(most, 16 * math.ceil(length / 16)) for length in shape)
 
 
 def validation_dice(predict: Predict, data: Slices, most: int = 20) -> float:

@@ -7,7 +7,8 @@
 PEERS is an environment with the packages of requirements-peers.txt. Each program is one process,
 which reads, trains and predicts the test images within the minutes; `peer_training.py` describes
 the programs other than ushape. They get the images as arrays, so that they need no reader. The Dice
-is computed as in `speedrun.py`. Volumes are trained slice by slice by the others.
+is computed as in `speedrun.py`. The others are trained with the slices of volumes; see `volumes.py`
+for networks in 3D.
 
 The results are appended to FILE, one line for each training, so that an interrupted run continues
 where it stopped. A training that failed is repeated.
@@ -57,7 +58,12 @@ def main() -> None:
                     programs[name] = partial(train_own, variant)
                 else:
                     label = f"{name} (ImageNet)" if name in weights else name
-                    programs[label] = partial(train_peer, name, weights.get(name))
+                    process = PeerProcess(
+                        python=options.python,
+                        script=Path(__file__).with_name("peer_training.py"),
+                        options=("--weights", weights[name]) if name in weights else (),
+                    )
+                    programs[label] = partial(train_peer, name, process)
             run_all(programs, options)
     print_report(read_results(options.results))
 
@@ -136,7 +142,7 @@ def train_own(
 
 def train_peer(
     peer: str,
-    weights: str | None,
+    process: PeerProcess,
     prepared: PreparedData,
     minutes: float,
     seed: int,
@@ -147,11 +153,6 @@ def train_peer(
     Raises:
         FailedCommandError: if the process fails.
     """
-    process = PeerProcess(
-        python=options.python,
-        script=Path(__file__).with_name("peer_training.py"),
-        options=("--weights", weights) if weights else (),
-    )
     found, facts = process.run(peer, prepared, minutes, seed, options.work)
     pairs = [
         (case.group, read_mask_classes(prepared.folder / case.mask, prepared.values), classes)

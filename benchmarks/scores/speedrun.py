@@ -228,8 +228,11 @@ def train_and_score(
         scores = score(prepared, masks)
         start_s = (run / "plan.json").stat().st_mtime - started
         curve, steps = read_curve(run / "metrics.csv", start_s)
+        plan = json.loads((run / "plan.json").read_text(encoding="utf-8"))
+        slices = plan["recipe"].get("preprocessing", {}).get("slices")
         shutil.rmtree(run)
-    return {**scores, "wall_s": round(wall_s, 1), "steps": steps, "curve": curve}
+    facts = {"wall_s": round(wall_s, 1), "steps": steps, "slices": slices, "curve": curve}
+    return {**scores, **facts}
 
 
 def call(variant: Variant, arguments: Sequence[str]) -> None:
