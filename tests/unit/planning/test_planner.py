@@ -420,6 +420,7 @@ def test_rules_never_replace_settings_of_the_user():
         epochs=chosen.epochs,
         steps_per_epoch=chosen.steps_per_epoch,
         validation_cases=chosen.validation_cases,
+        threads=chosen.threads,
     )
     network = replace(
         mine.network,
@@ -431,7 +432,9 @@ def test_rules_never_replace_settings_of_the_user():
         encoder="none",
         encoder_weights="none",
     )
-    preprocessing = replace(mine.preprocessing, spacing_mm=None)
+    preprocessing = replace(
+        mine.preprocessing, spacing_mm=None, target_spacing_mm=None, slices=None
+    )
     assert planned == replace(mine, preprocessing=preprocessing, network=network, train=timed)
 
 
