@@ -14,6 +14,7 @@ from ushape.api.plan import TrainOptions, optional_path, output_folder, scan
 from ushape.api.train import train
 from ushape.config import AUTO, Auto
 from ushape.console import Clock, Console
+from ushape.data.preprocessing import by_group
 from ushape.errors import ConfigError, check_range
 from ushape.evaluation.baselines import BaselineName
 from ushape.evaluation.breakdown import break_down
@@ -29,7 +30,7 @@ from ushape.planning.hardware import inspect_machine
 from ushape.planning.processor import threads_beside, with_load
 from ushape.planning.recipe import Recipe
 from ushape.planning.rules.objects import settle_objects
-from ushape.planning.rules.slices import without_comparison
+from ushape.planning.rules.slices import choose_slices, see_slices, without_comparison
 from ushape.planning.run import Run
 from ushape.reports.report import AUDIT_PAGE, write_audit, write_pages
 
@@ -150,7 +151,9 @@ class _FoldTraining:
         found = scan(self.data, self.masks, labels, console, groups=groups)
         found.raise_if_unusable()
         data = take_fingerprint(found, {stats.case.id for stats in found.readable})
-        chosen = settle_objects(self.recipe, data)
+        stacks = list(by_group([fact.case for fact in found.facts]).values())
+        recipe, _, _ = choose_slices(without_comparison(self.recipe), data, stacks)
+        chosen = settle_objects(recipe, see_slices(data, recipe))
         console.say(f"Objects of all folds: labels.objects={chosen}, decided from all cases.")
         return chosen
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from ushape.api.plan import scan
 from ushape.console import Console
 from ushape.data.classes.names import StatedClasses
 from ushape.data.grouping import Grouping
+from ushape.data.preprocessing import by_group
 from ushape.data.scan import DatasetStats, with_groups
+from ushape.data.slices import describe_missing
 from ushape.errors import REPEAT, ConfigError, DataError, RunError, hint_after_interrupt
 from ushape.evaluation.storage import refuse_existing
 from ushape.evaluation.summary import Summary
@@ -78,6 +81,7 @@ def evaluate(
             refuse_existing(target)
         if note := leave_cores_to_others(device):
             console.say(note)
+        _tell_missing_neighbors(predictor, cases, console)
         summary = score_and_report(
             opened,
             predictor,
@@ -91,6 +95,14 @@ def evaluate(
         )
     console.say(f"Report: {target / opened.report_path.name}")
     return summary
+
+
+def _tell_missing_neighbors(predictor: Predictor, cases: Sequence[Case], console: Console) -> None:
+    """Print for how many images the nearest slice takes the place of a neighbor."""
+    if not predictor.plan.preprocessing.needs_neighbors:
+        return
+    if line := describe_missing(list(by_group(cases).values())):
+        console.say(f"{line} The neighbors of an image are images of its own group.")
 
 
 def _refuse_masks_alone_and_folds(

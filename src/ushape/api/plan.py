@@ -17,7 +17,7 @@ from ushape.labels import LabelConfig
 from ushape.planning.data_settings import apply_data_settings
 from ushape.planning.hardware import Machine, inspect_machine, keep_memory
 from ushape.planning.plan import Plan, load_plan
-from ushape.planning.planner import Planned, adopt_plan, make_plan
+from ushape.planning.planner import Measured, Planned, adopt_plan, make_plan
 from ushape.planning.processor import threads_restored, use_threads, with_load
 from ushape.planning.recipe import Recipe, with_some_rate
 from ushape.planning.recipes import load_recipe
@@ -207,8 +207,13 @@ def plan_scanned(
     splits: Path | None,
     clock: Clock,
     console: Console,
+    measured: Measured | None = None,
 ) -> Planned:
-    """Make the plan of a recipe for scanned data, and show that the speed is measured."""
+    """Make the plan of a recipe for scanned data, and show that the speed is measured.
+
+    Args:
+        measured: What was measured for an earlier plan of the same recipe, if any.
+    """
     with console.progress("Measuring the speed"):
         return make_plan(
             found,
@@ -216,6 +221,7 @@ def plan_scanned(
             machine,
             elapsed_s=lambda: clock.elapsed_s,
             given_splits=splits,
+            measured=measured,
         )
 
 

@@ -15,7 +15,7 @@ from ushape.config import setting_list
 from ushape.console import Console, OnProgress
 from ushape.data.inputs import Input, find_inputs, group_by_name
 from ushape.data.preprocessing import by_group
-from ushape.data.slices import count_without_neighbors
+from ushape.data.slices import describe_missing
 from ushape.errors import REPEAT, ConfigError, DataError, hint_after_interrupt
 from ushape.formatting import pluralize
 from ushape.inference.output import (
@@ -159,13 +159,8 @@ def _tell_missing_neighbors(
     if not any(member.plan.preprocessing.needs_neighbors for member in predictor.members):
         return
     groups = by_group([image.case for image in inputs])
-    if missing := count_without_neighbors(list(groups.values())):
-        console.say(
-            f"{pluralize(missing, 'image')} of {len(inputs)} "
-            f"{'lacks' if missing == 1 else 'lack'} a direct neighbor in the stack on at least one "
-            "side; the nearest slice is repeated. To give the model all neighbors, name the folder "
-            "of the stack."
-        )
+    if line := describe_missing(list(groups.values())):
+        console.say(f"{line} To give the model all neighbors, name the folder of the stack.")
 
 
 def _write_masks(

@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from ushape.formatting import pluralize
 from ushape.types import Case
 
 LAST_NUMBER = re.compile(r"(\d+)(?!.*\d)")
@@ -59,13 +60,8 @@ def count_without_neighbors(groups: Sequence[Sequence[Case]]) -> int:
     """Return the number of cases that have no slice next to them on at least one side."""
     missing = 0
     for group in groups:
-        stacks: dict[tuple[str, str], set[int]] = {}
-        for case in group:
-            own, number = _place_of(case)
-            if number is None:
-                missing += 1
-            else:
-                stacks.setdefault(own, set()).add(number)
+        stacks = _numbers_of_stacks(group)
+        missing += sum(_place_of(case)[1] is None for case in group)
         for numbers in stacks.values():
             distance = _distance(numbers)
             missing += sum(
@@ -73,6 +69,34 @@ def count_without_neighbors(groups: Sequence[Sequence[Case]]) -> int:
                 for number in numbers
             )
     return missing
+
+
+def describe_missing(groups: Sequence[Sequence[Case]]) -> str:
+    """Return a sentence about the cases that `count_without_neighbors` counts; '' if none."""
+    total, missing = sum(map(len, groups)), count_without_neighbors(groups)
+    if not missing:
+        return ""
+    return (
+        f"{pluralize(missing, 'image')} of {total} {'lacks' if missing == 1 else 'lack'} a direct "
+        "neighbor in the stack on at least one side; the nearest slice is repeated."
+    )
+
+
+def have_neighbors(groups: Sequence[Sequence[Case]]) -> bool:
+    """Return whether any case has a slice next to it in its group."""
+    return any(
+        len(numbers) > 1 for group in groups for numbers in _numbers_of_stacks(group).values()
+    )
+
+
+def _numbers_of_stacks(group: Sequence[Case]) -> dict[tuple[str, str], set[int]]:
+    """Return the numbers of the slices of each stack of a group."""
+    stacks: dict[tuple[str, str], set[int]] = {}
+    for case in group:
+        own, number = _place_of(case)
+        if number is not None:
+            stacks.setdefault(own, set()).add(number)
+    return stacks
 
 
 def _place_of(case: Case) -> tuple[tuple[str, str], int | None]:

@@ -92,6 +92,10 @@ class Fingerprint:
     classes: tuple[ClassFacts, ...] = ()
     """Properties of each foreground class, in class order."""
 
+    slices_per_case: int | None = None
+    """Median number of slices of a volume if S are the axes of a slice, because the network sees
+    volumes slice by slice; None otherwise."""
+
     spacing_mm: tuple[float, ...] | None = None
     """Median spacing along each axis of S, or that to which cases are resampled; None unless all
     files state it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from ushape.planning.plan import Plan
 from ushape.planning.recipe import Recipe
 from ushape.planning.rules import apply_rules
 from ushape.planning.rules.result import RuleResult, Situation, SplitFacts, TimeBudget
-from ushape.planning.rules.slices import choose_slices, see_slices
+from ushape.planning.rules.slices import choose_slices, refuse_without_neighbors, see_slices
 from ushape.planning.spacing import choose_target_spacing, refuse_unfit
 from ushape.planning.start import describe_start, refuse_other_dimensions, start_of_given_plan
 from ushape.planning.start_decision import TRIAL_SHARE
@@ -61,6 +61,17 @@ training reduces 1 - Dice by less than 1.5 %: from 2 to 5 minutes, it fell by 22
 47 % on cells."""
 
 
+@dataclass
+class Measured:
+    """What was measured for a plan, for a later plan of the same recipe and data."""
+
+    format: tuple[Format, dict[Format, float]] | None = None
+    """The fastest format, and the seconds of a step in each; None if it was not measured."""
+
+    times: tuple[float, float | None] | None = None
+    """Seconds of a training step, and of the loading of its patches."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Planned:
     """A plan, the split that it was made for, and the decisions of its rules."""
@@ -71,6 +82,8 @@ class Planned:
     compared: tuple[int | None, ...] = ()
     """Values of preprocessing.slices that a training compares in short trials first, if any."""
 
+    measured: Measured = field(default_factory=Measured)
+
 
 def make_plan(
     stats: DatasetStats,
@@ -79,6 +92,7 @@ def make_plan(
     *,
     elapsed_s: Callable[[], float],
     given_splits: Path | None = None,
+    measured: Measured | None = None,
 ) -> Planned:
     """Split the cases by group and decide everything that the recipe leaves open.
 
@@ -87,11 +101,15 @@ def make_plan(
         elapsed_s: Returns how many seconds of the user's minutes have passed; called after the
             speed was measured, and only if the recipe leaves the number of epochs open.
         given_splits: A splits.json to use instead of a new split.
+        measured: What was measured for an earlier plan of the same recipe; what it lacks is
+            measured and added (default: everything is measured).
 
     Raises:
         DataError: if there are too few groups, or if no training case has any foreground.
         PlanError: if recipe, data and machine do not fit together.
+        ConfigError: if `choose_slices` or a rule raises it.
     """
+    measured = measured or Measured()
     splits = _split(stats, recipe, given_splits)
     _refuse_empty_training(stats, splits)
     training = set(splits.train)
@@ -106,9 +124,9 @@ def make_plan(
         machine=machine,
         split=_split_facts(stats, splits),
         measure_time=lambda recipe: _measure_time(
-            stats, splits, recipe, fingerprint, machine, elapsed_s
+            stats, splits, recipe, fingerprint, machine, elapsed_s, measured
         ),
-        find_format=partial(_find_format, stats, machine),
+        find_format=partial(_find_format, stats, machine, measured),
     )
     recipe, results = apply_rules(recipe, situation)
     results = [*filter(None, [dimensions]), *spacing_results, *results]
@@ -126,7 +144,9 @@ def make_plan(
         start=start,
         encoder=describe_encoder(recipe.network),
     )
-    return Planned(plan=plan, splits=splits, results=tuple(results), compared=compared)
+    return Planned(
+        plan=plan, splits=splits, results=tuple(results), compared=compared, measured=measured
+    )
 
 
 def space_for(space: LabelSpace, recipe: Recipe) -> LabelSpace:
@@ -171,6 +191,7 @@ def adopt_plan(stats: DatasetStats, plan: Plan, given_splits: Path | None = None
     Raises:
         PlanError: if the plan is for other channels, dimensions or mask values than the data have.
         DataError: if there are too few groups, or if a file lacks the spacing that the plan needs.
+        ConfigError: if no training image has the neighbors that the plan needs.
         RunError: if the weights to start from are missing or have changed.
     """
     first, space = stats.case_stats[0], stats.space
@@ -188,6 +209,10 @@ def adopt_plan(stats: DatasetStats, plan: Plan, given_splits: Path | None = None
     if (target := plan.preprocessing.config.common_spacing_mm) is not None:
         refuse_unfit(stats.case_stats, target)
     splits = _split(stats, plan.recipe, given_splits)
+    if plan.preprocessing.needs_neighbors:
+        training = set(splits.train)
+        groups = by_group([fact.case for fact in stats.facts if fact.case.id in training])
+        refuse_without_neighbors(list(groups.values()))
     if plan.encoder is not None:
         refuse_changed(plan.encoder, plan.recipe.network)
     start = start_of_given_plan(plan, stats, splits)
@@ -203,9 +228,15 @@ def _split(stats: DatasetStats, recipe: Recipe, given_splits: Path | None) -> Sp
 
 
 def _find_format(
-    stats: DatasetStats, machine: Machine, recipe: Recipe, formats: Sequence[Format]
+    stats: DatasetStats,
+    machine: Machine,
+    measured: Measured,
+    recipe: Recipe,
+    formats: Sequence[Format],
 ) -> tuple[Format, dict[Format, float]]:
     """Measure a training step in several formats, for a small share of the user's minutes."""
+    if measured.format is not None:
+        return measured.format
     assert recipe.train.minutes is not None, "formats are measured only with a time limit"
     limit_s = FORMAT_SHARE * 60 * recipe.train.minutes
     channels = recipe.preprocessing.input_channels(stats.case_stats[0].channels)
@@ -216,7 +247,8 @@ def _find_format(
         space = space_for(stats.space, recipe)
         return measure_step_s(tried, channels, space, machine.device, each_s)
 
-    return fastest_format(formats, measure, limit_s)
+    measured.format = fastest_format(formats, measure, limit_s)
+    return measured.format
 
 
 def _measure_time(
@@ -226,25 +258,14 @@ def _measure_time(
     fingerprint: Fingerprint,
     machine: Machine,
     elapsed_s: Callable[[], float],
+    measured: Measured,
 ) -> TimeBudget:
     """Measure a training step and its loading, and share the user's minutes among their uses."""
     assert recipe.train.minutes is not None, "either epochs or minutes are set"
     minutes_s = 60 * recipe.train.minutes
-    step_s = measure_step_s(
-        recipe,
-        recipe.preprocessing.input_channels(fingerprint.channels),
-        space_for(stats.space, recipe),
-        machine.device,
-        PLANNING_SHARE * minutes_s,
-    )
-    training = set(splits.train)
-    loading_s = measure_loading_s(
-        recipe,
-        _preprocessing(stats, recipe, fingerprint),
-        [fact for fact in stats.facts if fact.case.id in training],
-        machine,
-        LOADING_SHARE * minutes_s,
-    )
+    if measured.times is None:
+        measured.times = _measure_step_and_loading_s(stats, splits, recipe, fingerprint, machine)
+    step_s, loading_s = measured.times
     target = recipe.preprocessing.common_spacing_mm
     shapes = {one.case.id: at_spacing(one, target).shape for one in stats.case_stats}
     validated, tested = (
@@ -274,6 +295,34 @@ def _measure_time(
         before_s=before_s,
         tries_mirroring=tries_mirroring,
     )
+
+
+def _measure_step_and_loading_s(
+    stats: DatasetStats,
+    splits: Splits,
+    recipe: Recipe,
+    fingerprint: Fingerprint,
+    machine: Machine,
+) -> tuple[float, float | None]:
+    """Measure both for a small share of the user's minutes."""
+    assert recipe.train.minutes is not None, "either epochs or minutes are set"
+    minutes_s = 60 * recipe.train.minutes
+    step_s = measure_step_s(
+        recipe,
+        recipe.preprocessing.input_channels(fingerprint.channels),
+        space_for(stats.space, recipe),
+        machine.device,
+        PLANNING_SHARE * minutes_s,
+    )
+    training = set(splits.train)
+    loading_s = measure_loading_s(
+        recipe,
+        _preprocessing(stats, recipe, fingerprint),
+        [fact for fact in stats.facts if fact.case.id in training],
+        machine,
+        LOADING_SHARE * minutes_s,
+    )
+    return step_s, loading_s
 
 
 def expected_evaluation_s(

@@ -138,12 +138,17 @@ def refuse_other_dimensions(recipe: Recipe, dims: int) -> None:
     path = Source.find(recipe.start_from).weights_path
     found = {len(shape) - 2 for shape in read_shapes(path, OTHER_FILE).values() if len(shape) > 3}
     if found and dims not in found:
+        hint = "Start from a network that was trained on images with as many axes"
+        if dims == 3 and found == {2}:
+            hint = (
+                "Add --set preprocessing.slices=1 to predict the volumes slice by slice, start "
+                "from a network for volumes"
+            )
         raise PlanError(
             f"{path} contains the weights of a {max(found)}D network, but the images have {dims} "
             "axes.",
             code="dimensions_mismatch",
-            hint="Start from a network that was trained on images with as many axes, or leave out "
-            "--from.",
+            hint=f"{hint}, or leave out --from.",
         )
 
 

@@ -2,12 +2,15 @@ import json
 import sys
 from dataclasses import replace
 
+import nibabel
+import numpy as np
 import pytest
 
 from ushape.api._series import Devices, Series
 from ushape.api.cross_validate import _FoldTraining
 from ushape.config import parse
 from ushape.console import Console
+from ushape.data.preprocessing import PreprocessingConfig
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
 from ushape.errors import ConfigError
 from ushape.labels import LabelConfig
@@ -73,6 +76,27 @@ def test_folds_have_one_decision_on_objects_which_is_stored(tmp_path, capsys):
     series.path.write_text(json.dumps(stored))
     again = training.begin(series, Console(quiet=True)).recipe
     assert (again.labels.objects, again.train.minutes) == ("auto", 30)
+
+
+def test_objects_of_folds_are_decided_from_what_the_network_sees(tmp_path, monkeypatch):
+    for number in range(3):
+        mask = np.zeros((6, 20, 20), np.uint8)
+        mask[1:3, 4 + number : 10, 4:10] = 1
+        for folder, array in (("images", 50 * mask), ("masks", mask)):
+            (tmp_path / "data" / folder).mkdir(parents=True, exist_ok=True)
+            path = tmp_path / "data" / folder / f"p{number}.nii.gz"
+            nibabel.save(nibabel.Nifti1Image(array.T, np.eye(4)), path)
+    seen = []
+
+    def settle(recipe, data):
+        seen.append((data.median_shape, recipe.preprocessing.slices))
+        return "connected"
+
+    monkeypatch.setattr(cross_validation, "settle_objects", settle)
+    for slices in (1, None, "auto"):
+        own = PreprocessingConfig(slices=slices)
+        training_of(tmp_path, preprocessing=own)._settle_objects(Console(quiet=True))
+    assert seen == [((20, 20), 1), ((6, 20, 20), None), ((6, 20, 20), None)]
 
 
 @pytest.mark.parametrize(("devices", "threads"), [("cpu", 2), ("cpu,cpu", 1)])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import ushape
 from ushape.api.evaluate import evaluate, match_classes, refuse_other_classes
 from ushape.data.classes.names import StatedClasses
 from ushape.data.preprocessing import read_classes
@@ -93,3 +94,33 @@ def test_evaluate_refuses_masks_without_data_and_cross_validations(tmp_path):
     with pytest.raises(RunError) as error:
         evaluate(tmp_path)
     assert error.value.code == "not_a_single_run"
+
+
+def write_stacks(folder, names):
+    rng = np.random.default_rng(0)
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    for place, name in enumerate(names):
+        mask = square(place % 4)
+        image = (rng.normal(50, 5, mask.shape) + 60 * mask).astype(np.uint8)
+        Image.fromarray(image).save(folder / "images" / f"{name}.png")
+        Image.fromarray(mask).save(folder / "masks" / f"{name}.png")
+    return folder
+
+
+def test_missing_neighbors_are_counted_in_evaluate_and_needed_by_a_plan(tmp_path, capsys):
+    stacks = write_stacks(tmp_path / "stacks", [f"{one}_{n}" for one in "abcd" for n in range(3)])
+    single = write_stacks(tmp_path / "single", [f"{one}_0" for one in "abcd"])
+    settings = ["network.widths=[4,8]", "train.steps_per_epoch=2", "preprocessing.slices=3"]
+    options = {"groups": "^.", "settings": settings, "epochs": 1, "quiet": True}
+    ushape.train(stacks, output=tmp_path / "run", **options)
+    evaluate(tmp_path / "run")
+    said = capsys.readouterr()
+    assert "2 images of 3 lack a direct neighbor" in said.out + said.err
+    with pytest.raises(ConfigError) as error:
+        ushape.plan(single, **options)
+    assert error.value.code == "no_neighbors"
+    plan = tmp_path / "run" / "plan.json"
+    with pytest.raises(ConfigError) as error:
+        ushape.train(single, plan=plan, output=tmp_path / "other", quiet=True)
+    assert error.value.code == "no_neighbors"

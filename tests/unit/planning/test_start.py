@@ -3,6 +3,8 @@
 import json
 from dataclasses import replace
 
+import nibabel
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -159,6 +161,25 @@ def test_bare_weights_that_fit_nowhere_are_refused(cells, tmp_path):
 def test_weights_of_another_dimension_are_refused(cells, tmp_path):
     with raises_code(PlanError, "dimensions_mismatch"):
         plan_from(cells, bare_weights(tmp_path / "volume.safetensors", dims=3))
+
+
+def test_weights_for_images_are_refused_for_volumes_unless_slices_are_stated(run, tmp_path):
+    rng = np.random.default_rng(0)
+    for folder in ("images", "masks"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    for number in range(4):
+        mask = np.zeros((6, 40, 40), np.uint8)
+        mask[2:4, 8 + number : 20, 8:20] = 1
+        image = rng.normal(50, 5, mask.shape) + 60 * mask
+        for folder, array in (("images", image.astype(np.float32)), ("masks", mask)):
+            path = tmp_path / "data" / folder / f"p{number}.nii.gz"
+            nibabel.save(nibabel.Nifti1Image(array.T, np.diag([1, 1, 8, 1])), path)
+    with raises_code(PlanError, "dimensions_mismatch") as error:
+        ushape.plan(tmp_path / "data", start_from=run, epochs=1, device="cpu", quiet=True)
+    assert "--set preprocessing.slices=1" in error.value.hint
+    plan = plan_from(tmp_path / "data", run, "preprocessing.slices=1")
+    assert plan.start.loaded > 0
+    assert (plan.recipe.network.dims, plan.preprocessing.by_slice) == (2, True)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

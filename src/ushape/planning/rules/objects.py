@@ -59,6 +59,12 @@ def choose_objects(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleRe
             f"{reach:g} pixels{_unit_text(recipe, len(data.median_shape))}, to separate objects "
             f"({fact}). To count connected parts instead: --set labels.objects=connected."
         )
+        if data.slices_per_case is not None:
+            text += (
+                " The distance is measured within each slice, so objects that touch one in the "
+                "next slice may be joined; networks in 3D separate them as well "
+                "(--set preprocessing.slices=null)."
+            )
     else:
         text = "Objects: connected parts of a class."
         if not labels.regions:  # Regions overlap, so that their pixels have several objects.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ushape.config import AUTO, resolved
-from ushape.data.slices import count_without_neighbors
+from ushape.data.slices import describe_missing, have_neighbors
 from ushape.errors import ConfigError
 from ushape.formatting import pluralize
 from ushape.planning.fingerprint import ClassFacts, Fingerprint
@@ -56,7 +56,8 @@ def choose_slices(
         preprocessing.slices to compare, if any.
 
     Raises:
-        ConfigError: if a setting for three axes contradicts the stated slices.
+        ConfigError: if a setting for three axes contradicts the stated slices, or if no image has a
+            neighbor in its group, although they are stated.
     """
     given, is_volume = recipe.preprocessing.slices, len(data.median_shape) == 3
     if not is_volume:
@@ -72,7 +73,14 @@ def choose_slices(
     recipe = change(recipe, "preprocessing", slices=None if given == AUTO else given)
     chosen = recipe.preprocessing.slices
     text = f"Dimensions: {name_slices(resolved(chosen))}"
-    if given != AUTO:
+    if recipe.start_from is not None and given != AUTO:
+        text += ", as set or as in the run that the training starts from."
+    elif given is None:  # As set, or as `without_comparison` leaves it.
+        text += (
+            ", without a comparison: preprocessing.slices is null, as in all runs of a "
+            "cross-validation or learning curve for which it is not set."
+        )
+    elif given != AUTO:
         text += ", as set."
     elif not is_open:
         text += ", because the recipe has settings for three axes, or starts from other weights."
@@ -86,8 +94,8 @@ def choose_slices(
     else:
         compared = COMPARED
         text += (
-            f". {reason}, so `ushape train` first compares 3D with 2D and 2.5D in short trials (to "
-            "decide it: --set preprocessing.slices=null, 1 or 3)."
+            f". {reason}, so `ushape train` without --plan first compares 3D with 2D and 2.5D in "
+            "short trials (to decide it: --set preprocessing.slices=null, 1 or 3)."
         )
     result = RuleResult(
         text=text,
@@ -130,6 +138,7 @@ def see_slices(data: Fingerprint, recipe: Recipe) -> Fingerprint:
         mirror_axes=tuple(axis - 1 for axis in data.mirror_axes if axis > 0),
         objects_per_case=in_slice(data.objects_per_case, data.object_size),
         classes=tuple(map(as_seen, data.classes)),
+        slices_per_case=depth,
     )
 
 
@@ -141,6 +150,12 @@ def has_settings_of_volumes(recipe: Recipe) -> bool:
     for one in (network.strides, network.kernels):
         rows += one if isinstance(one, tuple) else []
     has_rows = any(isinstance(row, tuple) and len(row) == 3 for row in rows)
+    axes: list[int] = [] if recipe.predict.mirror_axes == AUTO else [*recipe.predict.mirror_axes]
+    if recipe.augment != AUTO:
+        geometry = recipe.augment.geometry
+        axes += [*geometry.flip_axes, *geometry.still_axes]
+    # Only -1 and -2 are the same axes in a slice.
+    has_rows = has_rows or any(axis >= 0 or axis == -3 for axis in axes)
     return has_rows or network.dims == 3 or network.is_custom or recipe.start_from is not None
 
 
@@ -167,23 +182,37 @@ def _spacing_text(data: Fingerprint) -> str:
 
 def _describe_stack(slices: int | None, groups: Sequence[Sequence[Case]]) -> RuleResult:
     """Describe images that are slices of a stack, and how many lack a neighbor."""
-    total, missing = sum(map(len, groups)), count_without_neighbors(groups)
+    refuse_without_neighbors(groups)
     text = (
         f"Dimensions: 2.5D, as set: each image with its neighbors in the stack, {slices} slices in "
         "the order of the last number in their names."
     )
-    if missing:
-        text += (
-            f" {pluralize(missing, 'image')} of {total} {'lacks' if missing == 1 else 'lack'} a "
-            "direct neighbor on at least one side, in whose place the nearest slice is repeated."
-        )
     return RuleResult(
-        text=text,
+        text=f"{text} {describe_missing(groups)}".strip(),
         fact=f"{pluralize(len(groups), 'group')} of images",
         alternative="preprocessing.slices=null",
         source="Neighbors show what is ambiguous in a single slice. An image whose neighbor is "
         "missing, or has another size, sees the nearest slice twice.",
     )
+
+
+def refuse_without_neighbors(groups: Sequence[Sequence[Case]]) -> None:
+    """Check that at least one image has a neighbor in the stack.
+
+    Args:
+        groups: Training cases of each group.
+
+    Raises:
+        ConfigError: if none has one, so that the network would learn nothing about neighbors.
+    """
+    if not have_neighbors(groups):
+        raise ConfigError(
+            "No training image has a neighbor in its group whose name differs only in the last "
+            "number, so that networks in 2.5D would only see repeated images.",
+            code="no_neighbors",
+            hint="State the stacks as groups, with --groups or the column group of a table, or "
+            "use --set preprocessing.slices=null.",
+        )
 
 
 def _without_z(recipe: Recipe) -> Recipe:

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import pytest
 from ushape.errors import ConfigError
 from ushape.normalization import Normalization
 from ushape.planning.fingerprint import ClassFacts, Fingerprint
-from ushape.planning.recipe import Recipe, TrainConfig
+from ushape.planning.recipe import PredictConfig, Recipe, TrainConfig
 from ushape.planning.rules.result import change
 from ushape.planning.rules.slices import (
     COMPARED,
@@ -15,7 +16,11 @@ from ushape.planning.rules.slices import (
     choose_slices,
     describe_trials,
     see_slices,
+    without_comparison,
 )
+from ushape.transforms.augment import AugmentConfig
+from ushape.transforms.augment.geometry import GeometryConfig
+from ushape.types import Case
 
 LONG = Recipe(train=TrainConfig(minutes=10))
 
@@ -82,9 +87,53 @@ def test_weights_to_start_from_decide_the_dimensions():
     assert choose(replace(LONG, start_from="run"))[2] == ()
 
 
+@pytest.mark.parametrize(
+    ("axes", "compared"), [((1,), ()), ((0,), ()), ((-3,), ()), ((-1,), COMPARED), ((), COMPARED)]
+)
+def test_stated_axes_of_volumes_mean_3d(axes, compared):
+    # Axis 1 is y in a volume, but x in a slice.
+    for name in ("flip_axes", "still_axes"):
+        geometry = GeometryConfig(**{name: axes})
+        recipe = replace(LONG, augment=AugmentConfig(geometry=geometry))
+        assert choose(recipe)[2] == compared
+
+
+@pytest.mark.parametrize(("axes", "compared"), [((-3, -1), ()), ((-2, -1), COMPARED)])
+def test_mirroring_along_z_in_prediction_means_3d(axes, compared):
+    recipe = replace(LONG, predict=PredictConfig(mirror_axes=axes))
+    assert choose(recipe)[2] == compared
+
+
+def test_plan_says_as_set_only_if_the_dimensions_were_set():
+    assert "2D, as set." in choose(change(LONG, "preprocessing", slices=1))[1].text
+    for recipe in (
+        without_comparison(LONG),
+        change(replace(LONG, start_from="run"), "preprocessing", slices=None),
+    ):
+        text = choose(recipe)[1].text
+        assert text.startswith("Dimensions: 3D")
+        assert "as set." not in text
+
+
+def test_plan_says_that_a_training_by_the_plan_does_not_compare():
+    assert "without --plan" in choose(LONG)[1].text
+
+
+def test_stacks_without_any_neighbor_are_refused():
+    alone = [[Case(id=f"a_{number}", image=Path(f"a_{number}.png"))] for number in range(3)]
+    stated = change(LONG, "preprocessing", slices=3)
+    with pytest.raises(ConfigError) as error:
+        choose_slices(stated, data(shape=(64, 64)), alone)
+    assert error.value.code == "no_neighbors"
+    text = choose_slices(stated, data(shape=(64, 64)), [[one for (one,) in alone]])[1].text
+    assert "2 images of 3 lack a direct neighbor" in text
+
+
 @pytest.mark.parametrize(("given", "slices"), [("auto", None), (1, None), (None, None), (5, 5)])
 def test_images_by_themselves_have_neighbors_only_on_request(given, slices):
-    recipe, result, compared = choose(change(LONG, "preprocessing", slices=given), shape=(64, 64))
+    pair = [Case(id=f"a_{number}", image=Path(f"a_{number}.png")) for number in range(2)]
+    stated = change(LONG, "preprocessing", slices=given)
+    recipe, result, compared = choose_slices(stated, data(shape=(64, 64)), [pair])
     assert (recipe.preprocessing.slices, compared) == (slices, ())
     assert (result is None) == (slices is None)
 
@@ -104,6 +153,7 @@ def test_see_slices_by_hand():
     recipe = change(LONG, "preprocessing", slices=3)
     seen = see_slices(data(spacing=(8, 1, 1)), recipe)
     assert (seen.channels, seen.median_shape, seen.spacing_mm) == (6, (192, 192), (1, 1))
+    assert seen.slices_per_case == 10
     assert seen.mirror_axes == (0, 1)
     # An object of 40 pixels is in 5 of 10 slices, one of 20 pixels in 2.5.
     assert seen.objects_per_case == pytest.approx(1.5)
