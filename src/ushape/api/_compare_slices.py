@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import Protocol
 
 from ushape.api._trainer import open_cases, training_budget_s
+from ushape.api._tune_run import validate_cases
 from ushape.console import Clock, Console
+from ushape.data.cache import SampleStore
 from ushape.data.scan import DatasetStats
-from ushape.planning.planner import Planned
+from ushape.data.subsets import thin_out_cases
+from ushape.errors import UshapeError, hint_after_interrupt
+from ushape.inference.decision_rule import DecisionRule, apply_rule
+from ushape.inference.predictor import Predictor
+from ushape.inference.separation import object_precision
+from ushape.inference.tuning import ValidatedCase
+from ushape.metrics.instance import MAX_SEPARATED_PX
+from ushape.metrics.overlap import Counts, count_classes
+from ushape.planning.plan import Plan
+from ushape.planning.planner import Measured, Planned
 from ushape.planning.rules.slices import Trial, best_trial, describe_trials, name_slices
 from ushape.planning.run import Run
 from ushape.planning.start_decision import TRIAL_SHARE
+from ushape.training.module import mean_group_dice
+from ushape.training.trainer import train_within_memory
 from ushape.training.trials import run_trial
+from ushape.types import CaseFacts
 
-Replan = Callable[[int | None], Planned]
-"""Returns the plan with a value of preprocessing.slices, for the same split."""
+FAILURES = ("out_of_memory", "loss_not_finite")
+"""Codes of errors of a network that cannot be trained, while another one may be."""
+
+
+class Replan(Protocol):
+    """Makes the plan with a value of preprocessing.slices, for the same split."""
+
+    def __call__(self, slices: int | None, measured: Measured, /) -> Planned: ...
 
 
 def compare_slices(
@@ -29,30 +52,85 @@ def compare_slices(
 ) -> Planned:
     """Train each candidate of a plan for the same short time, and return the plan of the best one.
 
-    A plan without candidates is returned as it is. The trials are removed.
+    A plan without candidates is returned as it is. The trials are removed, whatever their outcome.
+
+    Args:
+        planned: Plan in 3D.
 
     Raises:
         KeyboardInterrupt: if Ctrl-C ended a trial.
         DataError: if cases cannot be loaded.
+        UshapeError: if a candidate cannot be planned, or if no trial succeeds.
     """
-    count = len(planned.compared)
-    whole_s = training_budget_s(planned.plan, clock.elapsed_s)
-    if not count or whole_s is None:
+    if not planned.compared or training_budget_s(planned.plan, clock.elapsed_s) is None:
         return planned
+    plans = {None: planned} | _plan_others(planned, replan)
+    whole_s, count = training_budget_s(planned.plan, clock.elapsed_s), len(plans)
+    assert whole_s is not None, "the minutes are limited"
     budget_s = whole_s * TRIAL_SHARE / (1 + count * TRIAL_SHARE)
-    folder = run.folder / "trials"
-    trials = []
-    for slices in planned.compared:
-        console.say(f"Trial in {name_slices(slices)}, {budget_s:.0f} s:")
-        trial = Run(folder / name_slices(slices).replace(" ", "_"))
-        facts = _run_one(found, replan(slices), trial, run, budget_s, console)
-        trials.append(Trial(slices, facts["validation_dice"], facts.get("validation_ap")))
-    shutil.rmtree(folder)
+    with _trials_removed(run):
+        trials = _run_all(found, plans, run, budget_s, console)
     text = describe_trials(trials, budget_s, planned.results[0].fact)
-    final = replan(best_trial(trials).slices)
+    best = best_trial(trials).slices
+    final = replan(best, plans[best].measured)  # In the time that is left.
     results = (replace(final.results[0], text=text), *final.results[1:])
     plan = replace(final.plan, reasons=tuple(result.text for result in results))
     return replace(final, plan=plan, results=results)
+
+
+def _plan_others(planned: Planned, replan: Replan) -> dict[int | None, Planned]:
+    """Make the plans of all candidates but 3D, so that errors come before the first trial."""
+    plans: dict[int | None, Planned] = {}
+    for slices in planned.compared:
+        try:
+            if slices is not None:
+                plans[slices] = replan(slices, Measured())
+        except UshapeError as error:
+            error.hint += (
+                f" This was found while planning {name_slices(slices)}; to train in 3D without a "
+                "comparison: --set preprocessing.slices=null."
+            )
+            raise
+    return plans
+
+
+@contextmanager
+def _trials_removed(run: Run) -> Iterator[None]:
+    """Remove the trials at the end, and say after a failure that the command can be repeated."""
+    try:
+        with hint_after_interrupt("The trials were removed. Run the same command to begin again."):
+            yield
+    except UshapeError as error:  # The run has no plan yet, so it cannot be resumed.
+        hint = error.hint.replace(f"ushape resume {run.folder}", "the same command")
+        kept = [one for one in re.split(r"(?<=\.) ", hint) if "intact" not in one]
+        error.hint = " ".join([*kept, "The trials were removed."])
+        raise
+    finally:
+        shutil.rmtree(run.folder / "trials", ignore_errors=True)
+
+
+def _run_all(
+    found: DatasetStats,
+    plans: dict[int | None, Planned],
+    run: Run,
+    budget_s: float,
+    console: Console,
+) -> list[Trial]:
+    """Run the trials; those of networks that cannot be trained are left out."""
+    trials: list[Trial] = []
+    for slices, planned in plans.items():
+        console.say(f"Trial in {name_slices(slices)}, {budget_s:.0f} s:")
+        trial = Run(run.folder / "trials" / name_slices(slices).replace(" ", "_"))
+        try:
+            dice, precision = _run_one(found, planned, trial, run, budget_s, console)
+        except UshapeError as error:
+            is_last = slices == list(plans)[-1]
+            if error.code not in FAILURES or (is_last and not trials):
+                raise
+            console.say(f"The trial in {name_slices(slices)} is left out: {error.message}")
+        else:
+            trials.append(Trial(slices, dice, precision))
+    return trials
 
 
 def _run_one(
@@ -62,11 +140,54 @@ def _run_one(
     run: Run,
     budget_s: float,
     console: Console,
-) -> dict[str, float]:
-    """Train one candidate; return what is stored with its best weights."""
+) -> tuple[float, float | None]:
+    """Train one candidate; return the scores of its best weights."""
     by_id = {fact.case.id: fact for fact in found.facts}
     splits = planned.splits
     training, validation = ([by_id[i] for i in ids] for ids in (splits.train, splits.validation))
-    train_in, _ = open_cases(planned.plan, training, validation, console)
-    run_trial(planned.plan, trial, run, train_in, None, budget_s)
-    return trial.weight_facts()
+    train_in, store = open_cases(planned.plan, training, validation, console)
+
+    def attempt(plan: Plan, resume: bool) -> None:
+        run_trial(plan, trial, run, train_in, None, budget_s)
+
+    _, plan = train_within_memory(attempt, planned.plan, trial, console, resume=False)
+    trial.save_plan(plan)
+    return _score(plan, trial, validation, store, console)
+
+
+def _score(
+    plan: Plan, trial: Run, validation: Sequence[CaseFacts], store: SampleStore, console: Console
+) -> tuple[float, float | None]:
+    """Return the Dice, and the average precision of objects if they are learned.
+
+    Both are measured on the grids of the files, since the candidates work on different ones.
+    """
+    predictor = Predictor.open(trial.folder, plan.machine.device)
+    space, how = plan.preprocessing.space, plan.recipe.predict.objects
+    # The same cases for all candidates, whether they predict a distance or not.
+    sizes = [sum(fact.class_pixels) for fact in validation]
+    chosen = thin_out_cases(sizes, space.channels + 1)
+    cases = validate_cases(predictor, store, chosen, console)
+    dice = _mean_dice(plan, cases)
+    if not space.has_distance or how.split != "learned":
+        return dice, None
+    step = max(1, -(-sum(case.truth.size for case in cases) // MAX_SEPARATED_PX))
+    return dice, object_precision(cases[::step], space, how)
+
+
+def _mean_dice(plan: Plan, cases: Sequence[ValidatedCase]) -> float:
+    """Return the mean Dice of the groups, as validation during training computes it."""
+    space, groups = plan.preprocessing.space, dict[str, list[Counts]]()
+    for case in cases:
+        classes = apply_rule(DecisionRule(), case.probabilities, space)
+        counts = count_classes(classes, case.truth, space.scored)
+        before = groups.get(case.group)
+        groups[case.group] = (
+            counts if before is None else [a + b for a, b in zip(before, counts, strict=True)]
+        )
+    return mean_group_dice(
+        [
+            [[one.overlap, one.truth, one.predicted, one.pixels] for one in counts]
+            for counts in groups.values()
+        ]
+    )

@@ -64,12 +64,7 @@ def _choose_tuning(
     """
     predict, space = predictor.plan.recipe.predict, predictor.plan.preprocessing.space
     chosen = thin_out_cases(sizes, space.outputs)
-    validated = []
-    predicted = _predict(predictor, store, chosen, console, "Validating")
-    for index, (shares, distance) in zip(chosen, predicted, strict=True):
-        case, truth = store.cases[index], store.file_classes(index)
-        objects = read_objects(case, space)
-        validated.append(ValidatedCase(case.group, shares, truth, objects, distance))
+    validated = validate_cases(predictor, store, chosen, console)
     mirrored, lines = None, tuple[str, ...]()
     if predict.tta == "validated":
         averaging = predictor.with_average("mirrored")
@@ -85,6 +80,20 @@ def _choose_tuning(
     )
     tta: Average = "mirrored" if mirrored else "none"
     return replace(tuning, tta=tta, report=(*lines, *tuning.report))
+
+
+def validate_cases(
+    predictor: Predictor, store: SampleStore, chosen: Sequence[int], console: Console
+) -> list[ValidatedCase]:
+    """Predict the chosen cases of a store on the grids of their files, beside their masks."""
+    space = predictor.plan.preprocessing.space
+    validated = []
+    predicted = _predict(predictor, store, chosen, console, "Validating")
+    for index, (shares, distance) in zip(chosen, predicted, strict=True):
+        case, truth = store.cases[index], store.file_classes(index)
+        objects = read_objects(case, space)
+        validated.append(ValidatedCase(case.group, shares, truth, objects, distance))
+    return validated
 
 
 def _compare(

@@ -33,7 +33,7 @@ from ushape.io.lock import locked
 from ushape.planning.custom_code import allow_code
 from ushape.planning.hardware import inspect_machine, keep_memory
 from ushape.planning.plan import Plan
-from ushape.planning.planner import Planned
+from ushape.planning.planner import Measured, Planned
 from ushape.planning.processor import threads_restored, use_threads, with_load
 from ushape.planning.recipe import Recipe
 from ushape.planning.run import Run
@@ -177,10 +177,10 @@ def _decide_slices(
     """Return the plan; if it leaves open how volumes are seen, that of the best short trial."""
     machine = planned.plan.machine
 
-    def replan(slices: int | None) -> Planned:
+    def replan(slices: int | None, measured: Measured) -> Planned:
         preprocessing = replace(options.recipe.preprocessing, slices=slices)
         recipe = replace(options.recipe, preprocessing=preprocessing)
-        return plan_scanned(found, recipe, machine, options.splits, clock, console)
+        return plan_scanned(found, recipe, machine, options.splits, clock, console, measured)
 
     return compare_slices(found, planned, replan, run, clock, console)
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning
 import numpy as np
@@ -294,18 +294,20 @@ def _known_warnings() -> Iterator[None]:
         yield
 
 
+Result = TypeVar("Result")
+
 OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory", re.IGNORECASE)
 """Messages of PyTorch's allocators, on accelerators and on CPUs."""
 
 
 def train_within_memory(
-    train: Callable[[Plan, bool], FitResult],
+    train: Callable[[Plan, bool], Result],
     plan: Plan,
     run: Run,
     console: Console,
     *,
     resume: bool,
-) -> tuple[FitResult, Plan]:
+) -> tuple[Result, Plan]:
     """Train; if memory runs out, halve the batch and continue from the last epoch."""
     while True:
         try:
