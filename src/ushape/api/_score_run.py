@@ -229,15 +229,18 @@ def _reproduce_lines(run: Run, plan: Plan) -> list[str]:
     encoder = (
         [] if plan.encoder is None else [f"Initial weights of the encoder: {plan.encoder.text}"]
     )
-    used = resolved(plan.recipe.train.threads)
-    threads = "" if used == plan.machine.cores else f", {pluralize(used, 'thread')}"
+    train = plan.recipe.train
+    used = resolved(train.threads)
+    threads = f"{pluralize(used, 'thread')} (train.threads={used})"
     return [
         *encoder,
         f"ushape {__version__}, torch {torch.__version__}, Python {platform.python_version()}",
-        f"{plan.machine.name}, {pluralize(plan.machine.cores, 'core')}, {plan.machine.device}"
-        f"{threads}",
+        f"{plan.machine.name}, {pluralize(plan.machine.cores, 'core')}, {plan.machine.device}, "
+        f"{'' if train.minutes is None else 'up to '}{threads}",
         f"Seed {plan.recipe.seed}; weights of epoch {facts.get('epoch', '?')}",
         *commands,
+        "To repeat the training with the same settings and number of threads: ushape train DATA "
+        f"--plan {run.plan_path}",
         f"Data: {len(run.image_paths())} cases, checksum {run.data_checksum or 'not computed'} "
         "(SHA-256 of names and contents; of files above 16 MiB, size, beginning and end)",
     ]

@@ -274,7 +274,7 @@ def _sum_up(base: Path, runs: Sequence[Run], folds: int, console: Console) -> Su
         # This line of the plan is about the scores of a single fold.
         plan_lines=[line for line in plan.reasons if not line.startswith("Scores:")],
         reproduce_lines=[
-            *(line for line in reports[0].reproduce_lines if not line.startswith("Seed ")),
+            *(line for line in reports[0].reproduce_lines if not line.startswith(("Seed ", "To "))),
             f"Seed {seed}; the report of each fold names the epoch of its weights.",
         ],
         baselines=baselines,

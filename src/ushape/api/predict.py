@@ -13,7 +13,7 @@ from typing import Any, TypedDict, Unpack
 from ushape import io
 from ushape.config import setting_list
 from ushape.console import Console, OnProgress
-from ushape.data.inputs import Input, find_inputs, group_by_name
+from ushape.data.inputs import Input, find_inputs, group_inputs
 from ushape.data.preprocessing import by_group
 from ushape.data.slices import describe_missing
 from ushape.errors import REPEAT, ConfigError, DataError, hint_after_interrupt
@@ -38,7 +38,7 @@ from ushape.planning.custom_code import allow_code
 from ushape.planning.plan import Plan
 from ushape.planning.processor import leave_cores_to_others, threads_restored
 from ushape.planning.run import Run
-from ushape.types import Prediction, files_of
+from ushape.types import Case, Prediction, files_of
 
 IN_MEMORY_BYTES = 1 << 28
 """Memory of an image and its probabilities above which it is streamed, if its outputs allow it."""
@@ -331,7 +331,8 @@ def find_images(
     """Return the images that are named, as the predictor reads them.
 
     Args:
-        on_note: Receives a line about masks that were left out, and one about volumes in time.
+        on_note: Receives a line about masks that were left out, one about volumes in time, and one
+            about the groups in which images are preprocessed.
 
     Raises:
         DataError: if a name is not a path, or `find_inputs` raises it.
@@ -350,14 +351,24 @@ def find_images(
     paths = [Path(path) for path in named]
     found = find_inputs(paths, channels=channels, dims=dims, on_note=on_note)
     io.check_packages(path for image in found for path in files_of(image.case))
-    if plan.preprocessing.needs_group:
-        found = group_by_name(found, plan.recipe.groups)
-        groups = pluralize(len({one.case.group for one in found}), "group")
-        on_note(
-            f"The images are preprocessed in {groups}, by folders and names; a table with the "
-            "columns image and group states others."
-        )
+    plans = [member.plan for member in predictor.members]
+    if grouping := next((own for own in plans if own.preprocessing.needs_group), None):
+        are_single = grouping.group_noun == "images"
+        found, rule = group_inputs(found, grouping.recipe.groups, are_single=are_single)
+        on_note(_describe_groups([one.case for one in found], rule))
     return found
+
+
+def _describe_groups(cases: Sequence[Case], rule: str) -> str:
+    """Return the rule of the groups, the first three of them, and how to state others."""
+    groups = by_group(cases)
+    first = [f"{name} ({pluralize(len(own), 'image')})" for name, own in groups.items()][:3]
+    more = f" and {len(groups) - 3} more" if len(groups) > 3 else ""
+    return (
+        f"The images are preprocessed in {pluralize(len(groups), 'group')}, {rule}: "
+        f"{', '.join(first)}{more}. To state other groups, name a table with the columns image and "
+        "group."
+    )
 
 
 def run_folders(run: Path | str | Sequence[Path | str]) -> list[Path]:

@@ -189,7 +189,7 @@ def _decide_slices(
 def resume(run: Path | str, *, recipe: str | None = None, quiet: bool = False) -> TrainResult:
     """Continue an interrupted training.
 
-    The result is the same as without the interruption.
+    The result is the same as without the interruption, unless the training has a time limit.
 
     Args:
         run: Run folder that `ushape train` wrote.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import itertools
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,8 +13,7 @@ from pathlib import Path
 
 from ushape import io
 from ushape.data.discovery import find_masks
-from ushape.data.grouping.names import NameGroups, find_name_groups
-from ushape.data.grouping.stated import stated_keys
+from ushape.data.grouping.stated import NONE, stated_keys
 from ushape.data.layouts.base import join_all_series
 from ushape.data.layouts.names import images_below, key_below
 from ushape.data.layouts.nnunet import channels_of
@@ -112,34 +112,51 @@ def find_inputs(
     return found
 
 
-def group_by_name(inputs: Sequence[Input], option: str | None = None) -> list[Input]:
-    """Return the inputs in the groups that their names indicate, instead of one for each folder.
+def group_inputs(
+    inputs: Sequence[Input], option: str | None = None, *, are_single: bool = False
+) -> tuple[list[Input], str]:
+    """Return the inputs in groups, and the rule of the groups in words.
 
-    The pages of a file are a group, and so are files without an indication in one folder. Groups
-    of a table are kept.
+    Groups of a table are kept. The groups of other images are those of the option of the training
+    if it fits all of them, or the images themselves if they were in the training; otherwise those
+    of one folder are a group, and so are the pages of one file. Names do not decide, because the
+    groups that they indicate depend on how similar the images are.
 
     Args:
-        option: Groups that were stated for the training, see `stated_keys`; names decide if it does
-            not fit these inputs.
+        option: Groups that were stated for the training; see `stated_keys`.
+        are_single: Whether each image was a group by itself in the training.
     """
     free = [one.case for one in inputs if one.case.group == str(one.case.image.parent)]
-    paged = {case.id: str(case.image) for case in free if case.page is not None}
-    whole = [case for case in free if case.page is None]
-    keys = _keys_of(whole, option) if whole else []
-    named = {case.id: f"{case.group}/{key}" for case, key in zip(whole, keys, strict=True)}
-    group_of = paged | named
-    return [
+    rules = ["as the table states"] if len(free) < len(inputs) else []
+    keys: Sequence[str] = []
+    if free:
+        keys, rule = _group(free, option, are_single=are_single)
+        rules.append(rule)
+    group_of = {case.id: key for case, key in zip(free, keys, strict=True)}
+    grouped = [
         replace(one, case=replace(one.case, group=group_of.get(one.case.id, one.case.group)))
         for one in inputs
     ]
+    return grouped, " or ".join(rules)
 
 
-def _keys_of(cases: Sequence[Case], option: str | None) -> Sequence[str]:
+def _group(
+    cases: Sequence[Case], option: str | None, *, are_single: bool
+) -> tuple[Sequence[str], str]:
+    """Return the group of each case that no table states, and the rule."""
+    reason = ""
     if option is not None:
-        with contextlib.suppress(ConfigError, DataError):
-            return stated_keys(cases, option)[0]
-    found = find_name_groups([case.id for case in cases], lambda keys: False) or NameGroups(())
-    return found.keys or found.coarse or [""] * len(cases)
+        # Text without special characters is the name of a column.
+        if option == NONE or re.search(r"[^\w\s-]", option):
+            with contextlib.suppress(ConfigError, DataError):
+                keys, rule = stated_keys([replace(case, group="") for case in cases], option)
+                return keys, f"{rule}, as in the training"
+        reason = f", since the groups of the training ({option}) do not fit all images"
+    elif are_single:
+        return [case.id for case in cases], "each image by itself, as in the training"
+    keys = [case.group if case.page is None else str(case.image) for case in cases]
+    pages = " or file of several pages" if any(case.page is not None for case in cases) else ""
+    return keys, f"one for each folder{pages}{reason}"
 
 
 def _find_in(

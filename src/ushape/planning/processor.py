@@ -145,9 +145,9 @@ def use_threads(train: TrainConfig, machine: Machine) -> str:
             f"{pluralize(len(allowed_cores()), 'core')} of this machine free. The training starts "
             f"with {threads} of {planned} threads, and makes fewer steps in the same time."
         )
-    if threads > machine.cores:
+    if threads > machine.cores and machine.device == "cpu":
         return (
-            f"Warning: the training uses {threads} threads, as train.threads states, instead of "
+            f"Warning: the training uses {threads} threads, as in its plan, instead of "
             f"{machine.cores}, because another number would change the last digits of the weights. "
             f"If it is slow, start a new training with --set train.threads={machine.cores}."
         )
@@ -178,8 +178,7 @@ def leave_cores_to_others(device: str) -> str:
     torch.set_num_threads(threads)
     return (
         f"Other programs leave only {free:.1f} cores free, so the images are predicted with "
-        f"{threads} of {machine.cores} threads; the environment variable {THREADS} states another "
-        "number."
+        f"{threads} of {machine.cores} threads. To use another number, set {THREADS}."
     )
 
 
@@ -211,6 +210,7 @@ def _read_seconds() -> tuple[float, float]:
 
 
 def _busy_seconds(times: tuple[float, ...]) -> float:
+    # Niced programs count: in another session or control group, they get as much as others.
     idle = times.idle + getattr(times, "iowait", 0.0)  # type: ignore[attr-defined]
     guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)  # Counted twice.
     return sum(times) - idle - guests

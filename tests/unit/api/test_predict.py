@@ -1,7 +1,9 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from ushape.api.predict import _without_own_outputs, find_images, run_folders
 from ushape.data.inputs import Input
@@ -43,3 +45,28 @@ def test_outputs_of_an_earlier_call_are_not_predicted(tmp_path):
     assert _without_own_outputs(inputs, tmp_path / "masks") == inputs[:1]
     assert _without_own_outputs(inputs, None) == inputs
     assert _without_own_outputs(inputs[1:], tmp_path / "masks") == inputs[1:]
+
+
+def test_groups_of_a_model_that_needs_them_are_printed(tmp_path):
+    for name in ("a/1.png", "a/2.png", "b/1.png", "c/1.png", "d/1.png"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(path)
+    preprocessing = SimpleNamespace(channels=1, needs_group=False)
+    plain = SimpleNamespace(preprocessing=preprocessing, image_dims=2)
+    notes = []
+    members = (SimpleNamespace(plan=plain),)
+    find_images(SimpleNamespace(plan=plain, members=members), tmp_path, notes.append)
+    assert notes == []
+    grouping = SimpleNamespace(
+        preprocessing=SimpleNamespace(needs_group=True),
+        recipe=SimpleNamespace(groups=None),
+        group_noun="groups",
+    )
+    members += (SimpleNamespace(plan=grouping),)
+    find_images(SimpleNamespace(plan=plain, members=members), tmp_path, notes.append)
+    assert len(notes) == 1
+    assert f"in 4 groups, one for each folder: {tmp_path / 'a'} (2 images), " in notes[0]
+    assert notes[0].endswith(
+        " and 1 more. To state other groups, name a table with the columns image and group."
+    )

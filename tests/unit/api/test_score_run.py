@@ -1,10 +1,12 @@
 """Which cases a run has seen, and what the report says about it."""
 
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from ushape.api._score_run import KnownCases
+from ushape.api._score_run import KnownCases, _reproduce_lines
 from ushape.data.splits import Splits
 from ushape.types import Case
 
@@ -48,3 +50,26 @@ def test_describe_leaks_names_shared_groups(cases):
     splits = Splits(train=("0", "3"), validation=("2",), test=("3",), text="", unused=())
     lines = KnownCases.of(splits, cases).describe_leaks([cases[3]], 1)
     assert "g3" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("minutes", "threads", "text"),
+    [(None, 2, "cpu, 2 threads (train.threads=2)"), (None, 1, "cpu, 1 thread (train.threads=1)"),
+     (5.0, 2, "cpu, up to 2 threads (train.threads=2)")],
+)  # fmt: skip
+def test_report_states_threads_and_plan_to_repeat_a_training(minutes, threads, text):
+    run = SimpleNamespace(
+        weight_facts=lambda: {"epoch": 3},
+        command="ushape train DATA",
+        image_paths=list,
+        data_checksum="",
+        plan_path=Path("run/plan.json"),
+    )
+    plan = SimpleNamespace(
+        recipe=SimpleNamespace(train=SimpleNamespace(threads=threads, minutes=minutes), seed=0),
+        machine=SimpleNamespace(name="processor", cores=2, device="cpu"),
+        encoder=None,
+    )
+    lines = _reproduce_lines(run, plan)
+    assert f"processor, 2 cores, {text}" in lines
+    assert any("ushape train DATA --plan run/plan.json" in line for line in lines)

@@ -9,7 +9,7 @@ import tifffile
 
 from dicoms import save_series
 from ushape import io
-from ushape.data.inputs import STANDARD_INPUT, find_inputs, group_by_name
+from ushape.data.inputs import STANDARD_INPUT, find_inputs, group_inputs
 from ushape.data.preprocessing import read_first_file
 from ushape.errors import DataError
 
@@ -210,52 +210,77 @@ def test_find_inputs_joins_the_modalities_of_each_folder(make):
     assert len(below(folder, channels=1)) == 4
 
 
-def groups_of(*paths, option=None):
-    found = group_by_name(find_inputs(paths, channels=1, dims=2), option)
+def groups_of(*paths, option=None, are_single=False):
+    inputs = find_inputs(paths, channels=1, dims=2)
+    found, rule = group_inputs(inputs, option, are_single=are_single)
     groups = {}
     for one in found:
         groups.setdefault(one.case.group, []).append(one.case.id)
-    return sorted(groups.values())
+    return sorted(groups.values()), rule
 
 
-def test_group_by_name_separates_patients_in_one_folder(make):
-    names = [f"in/P{patient}_{number:02d}.png" for patient in (1, 2, 3) for number in range(4)]
-    own = [[f"P{patient}_{number:02d}" for number in range(4)] for patient in (1, 2, 3)]
-    assert groups_of(make(*names) / "in") == own
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"{name}_{number:02d}" for name in ("anna", "bert", "cleo") for number in range(4)],
+        [f"slice{number:02d}_tile{tile}" for number in range(4) for tile in range(4)],
+    ],
+)
+def test_images_of_a_folder_are_a_group_whatever_their_names_are(names, make):
+    folder = make(*(f"in/{name}.png" for name in names))
+    groups, rule = groups_of(folder / "in")
+    assert groups == [sorted(names)]
+    assert rule == "one for each folder"
 
 
-def test_group_by_name_keeps_folders_apart_and_a_series_together(make):
-    folder = make("in/a/s1.png", "in/a/s2.png", "in/b/s1.png", "in/b/s2.png")
-    assert groups_of(folder / "in") == [["a/s1", "a/s2"], ["b/s1", "b/s2"]]
-    assert groups_of(folder / "in" / "a") == [["s1", "s2"]]
+def test_folders_are_groups_as_the_message_says(make):
+    names = [f"x{x:02d}_y{y:02d}" for x in range(2) for y in range(3)]
+    folder = make(*(f"{mouse}/{name}.png" for mouse in ("mouseA", "mouseB") for name in names))
+    groups, _ = groups_of(folder)
+    assert groups == [[f"{mouse}/{name}" for name in names] for mouse in ("mouseA", "mouseB")]
+    assert groups_of(folder / "mouseA")[0] == [names]
 
 
-def test_group_by_name_joins_the_pages_of_a_file(tmp_path):
+def test_images_that_were_groups_in_the_training_are_groups(make):
+    folder = make("a.png", "b.png", "s/c.png")
+    groups, rule = groups_of(folder, are_single=True)
+    assert groups == [["a"], ["b"], ["s/c"]]
+    assert "each image by itself" in rule
+
+
+def test_pages_of_a_file_are_a_group(tmp_path):
     for name in ("first", "second"):
         tifffile.imwrite(
             tmp_path / f"{name}.tif", np.zeros((5, 40, 50), np.uint8), photometric="minisblack"
         )
-    groups = groups_of(tmp_path)
+    groups, rule = groups_of(tmp_path)
     assert [len(own) for own in groups] == [5, 5]
     assert all(len({one.split("/")[0] for one in own}) == 1 for own in groups)
+    assert "pages" in rule
 
 
-def test_group_by_name_keeps_the_groups_of_a_table(make):
+def test_groups_of_a_table_are_kept(make):
     folder = make("a_1.png", "a_2.png", "b_1.png")
     table = folder / "new.csv"
     table.write_text("image,group\na_1.png,x\na_2.png,y\nb_1.png,y\n")
-    assert groups_of(table) == [["a_1"], ["a_2", "b_1"]]
+    for option in (None, r"^(\w)_", "none"):
+        groups = groups_of(table, option=option, are_single=True)
+        assert groups == ([["a_1"], ["a_2", "b_1"]], "as the table states")
 
 
 @pytest.mark.parametrize(
-    ("option", "groups"),
+    ("option", "groups", "rule"),
     [
-        (r"_(\w)$", [["1_a", "2_a"], ["1_b"]]),
-        ("none", [["1_a"], ["1_b"], ["2_a"]]),
-        ("patient", [["1_a", "1_b"], ["2_a"]]),
-        (r"^(\d)\d", [["1_a", "1_b"], ["2_a"]]),
+        (r"_(\w)$", [["s/1_a", "t/2_a"], ["t/1_b"]], "regular expression"),
+        ("none", [["s/1_a"], ["t/1_b"], ["t/2_a"]], "each image by itself"),
+        ("patient", [["s/1_a"], ["t/1_b", "t/2_a"]], "patient"),
+        ("a", [["s/1_a"], ["t/1_b", "t/2_a"]], "(a)"),
+        ("group", [["s/1_a"], ["t/1_b", "t/2_a"]], "(group)"),
+        (r"^(\d)\d", [["s/1_a"], ["t/1_b", "t/2_a"]], "do not fit"),
     ],
 )
-def test_group_by_name_follows_the_option_of_the_training_if_it_fits(option, groups, make):
-    folder = make("1_a.png", "1_b.png", "2_a.png")
-    assert groups_of(folder, option=option) == groups
+def test_groups_are_those_of_the_option_of_the_training_if_it_fits(option, groups, rule, make):
+    folder = make("s/1_a.png", "t/1_b.png", "t/2_a.png")
+    found = groups_of(folder, option=option)
+    assert found[0] == groups
+    assert rule in found[1]

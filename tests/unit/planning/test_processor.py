@@ -148,6 +148,7 @@ def test_stated_number_of_threads_is_used_also_if_it_does_not_fit():
     assert "slow" in use_threads(replace(STEPS, threads=6), MACHINE)
     assert torch.get_num_threads() == 6
     assert use_threads(replace(STEPS, threads=4), MACHINE) == ""
+    assert use_threads(replace(STEPS, threads=6), replace(MACHINE, device="cuda")) == ""
 
 
 def test_prediction_leaves_cores_to_others_unless_the_user_states_the_threads(monkeypatch):
@@ -155,7 +156,9 @@ def test_prediction_leaves_cores_to_others_unless_the_user_states_the_threads(mo
     monkeypatch.setattr(processor, "inspect_machine", lambda device: machine)
     monkeypatch.setattr(processor, "measure_free_cores", lambda: next(free))
     torch.set_num_threads(4)
-    assert "1 of 4 threads" in leave_cores_to_others("cpu")
+    note = leave_cores_to_others("cpu")
+    assert "1 of 4 threads" in note
+    assert note.endswith("To use another number, set OMP_NUM_THREADS.")
     assert torch.get_num_threads() == 1
     torch.set_num_threads(4)
     assert leave_cores_to_others("cpu") == ""
