@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Protocol
 
 from ushape.api._trainer import open_cases, training_budget_s
@@ -20,6 +21,7 @@ from ushape.inference.decision_rule import DecisionRule, apply_rule
 from ushape.inference.predictor import Predictor
 from ushape.inference.separation import object_precision
 from ushape.inference.tuning import ValidatedCase
+from ushape.io.files import remove_leftovers, temporary_name
 from ushape.metrics.instance import MAX_SEPARATED_PX
 from ushape.metrics.overlap import Counts, count_classes
 from ushape.planning.plan import Plan
@@ -68,8 +70,11 @@ def compare_slices(
     whole_s, count = training_budget_s(planned.plan, clock.elapsed_s), len(plans)
     assert whole_s is not None, "the minutes are limited"
     budget_s = whole_s * TRIAL_SHARE / (1 + count * TRIAL_SHARE)
-    with _trials_removed(run):
-        trials = _run_all(found, plans, run, budget_s, console)
+    # A process that is killed leaves a folder that the next one recognizes and removes.
+    remove_leftovers(run.folder, ".*")
+    folder = temporary_name(run.folder / "trials")
+    with _trials_removed(run, folder):
+        trials = _run_all(found, plans, run, folder, budget_s, console)
     text = describe_trials(trials, budget_s, planned.results[0].fact)
     best = best_trial(trials).slices
     final = replan(best, plans[best].measured)  # In the time that is left.
@@ -95,7 +100,7 @@ def _plan_others(planned: Planned, replan: Replan) -> dict[int | None, Planned]:
 
 
 @contextmanager
-def _trials_removed(run: Run) -> Iterator[None]:
+def _trials_removed(run: Run, folder: Path) -> Iterator[None]:
     """Remove the trials at the end, and say after a failure that the command can be repeated."""
     try:
         with hint_after_interrupt("The trials were removed. Run the same command to begin again."):
@@ -106,21 +111,22 @@ def _trials_removed(run: Run) -> Iterator[None]:
         error.hint = " ".join([*kept, "The trials were removed."])
         raise
     finally:
-        shutil.rmtree(run.folder / "trials", ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _run_all(
     found: DatasetStats,
     plans: dict[int | None, Planned],
     run: Run,
+    folder: Path,
     budget_s: float,
     console: Console,
 ) -> list[Trial]:
-    """Run the trials; those of networks that cannot be trained are left out."""
+    """Run the trials below a folder; those of networks that cannot be trained are left out."""
     trials: list[Trial] = []
     for slices, planned in plans.items():
         console.say(f"Trial in {name_slices(slices)}, {budget_s:.0f} s:")
-        trial = Run(run.folder / "trials" / name_slices(slices).replace(" ", "_"))
+        trial = Run(folder / name_slices(slices).replace(" ", "_"))
         try:
             dice, precision = _run_one(found, planned, trial, run, budget_s, console)
         except UshapeError as error:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,7 +161,7 @@ def test_compare_slices_takes_the_best_of_equal_trials(compare):
     assert planned.plan.recipe.preprocessing.slices == 3
     assert planned.plan.reasons[0] == planned.results[0].text
     assert "0.5000 in 3D, 0.6000 in 2D, 0.7000 in 2.5D with 3 slices" in planned.plan.reasons[0]
-    assert not (run.folder / "trials").exists()
+    assert list(run.folder.iterdir()) == []
     # The plan in 3D exists already; that of the best trial is made for the remaining time.
     assert [slices for slices, _ in replanned] == [1, 3, 3]
 
@@ -175,7 +177,7 @@ def test_compare_slices_does_nothing_without_candidates(compare):
     planned, run = compare(training, compared=())
     assert training.calls == []
     assert planned.plan.recipe.preprocessing.slices is None
-    assert not (run.folder / "trials").exists()
+    assert list(run.folder.iterdir()) == []
 
 
 def test_compare_slices_ends_if_a_trial_is_interrupted(compare, tmp_path):
@@ -183,6 +185,16 @@ def test_compare_slices_ends_if_a_trial_is_interrupted(compare, tmp_path):
         compare(FakeTraining({None: 0.5}, interrupts=True))
     assert "same command" in interrupt.value.__notes__[0]
     assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_trials_of_a_killed_process_do_not_prevent_a_repeated_command(compare, tmp_path):
+    killed = subprocess.Popen([sys.executable, "-c", "pass"])
+    killed.wait()
+    trial = tmp_path / "run" / f".trials.{killed.pid}-1.part" / "3D"
+    trial.mkdir(parents=True)
+    (trial / "model.safetensors").write_bytes(b"weights")
+    _, run = compare(FakeTraining({None: 0.5, 1: 0.6, 3: 0.7}))
+    assert list(run.folder.iterdir()) == []
 
 
 def test_failed_trials_are_removed_and_nothing_suggests_to_resume_them(compare, tmp_path):
