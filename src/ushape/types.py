@@ -94,7 +94,7 @@ class ShapesMask:
 
 @dataclass(frozen=True)
 class MaskPage:
-    """One page (plane) of a stack of masks."""
+    """One page (plane) of a stack of masks, or one time point of a mask with four axes."""
 
     path: Path
     page: int

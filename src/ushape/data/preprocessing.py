@@ -449,25 +449,11 @@ def read_first_file(case: Case) -> Pixels:
     if case.page is None:
         return io.read(case.image)
     if io.suffix_of(case.image) in io.itk.ITK_READERS:
-        changed = case.image.stat().st_mtime_ns if case.image.exists() else 0
-        whole = _read_time_points(case.image, changed)
-        if case.page == len(whole.array) - 1:
-            _read_time_points.cache_clear()  # The memory is needed for the next file.
-        return replace(whole, array=whole.array[case.page : case.page + 1].copy())
+        return io.read_time_point(case.image, case.page)
     with open_bands(case.image) as bands:
         array = bands.read(case.page, case.page + 1)[:, 0]
         spacing = bands.spacing_mm
         return Pixels(array=array, spacing_mm=spacing[1:] if spacing else None)
-
-
-@lru_cache(maxsize=1)
-def _read_time_points(path: Path, changed: int) -> Pixels:
-    """Read all time points of a file once, since one of them cannot be unpacked by itself.
-
-    Args:
-        changed: Time of the last change; a changed file is read again.
-    """
-    return io.read(path)
 
 
 def join_channels(case: Case, first: Pixels, channels: int | None = None) -> Pixels:

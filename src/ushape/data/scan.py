@@ -29,6 +29,7 @@ from ushape.data.other_labels import OtherLabels, find_other_labels
 from ushape.data.preprocessing import mask_size_error
 from ushape.data.regions import choose_regions
 from ushape.data.sections import split_into_sections
+from ushape.data.time_points import split_into_time_points
 from ushape.errors import DataError
 from ushape.formatting import pluralize, size_text
 from ushape.labels import LabelConfig, LabelSpace
@@ -214,6 +215,7 @@ def scan_dataset(
     """
     listing = discover(folder, masks)
     listing = choose_regions(listing, classes or labels.names or (), may_lack=bool(classes))
+    listing = split_into_time_points(listing)
     if dims != 3:
         listing = split_into_sections(listing)
     io.check_packages(path for case in listing.cases for path in files_of(case))

@@ -90,16 +90,55 @@ def read(path: Path) -> Pixels:
     return replace(pixels, array=apply_palette(pixels.array, pixels.palette), palette=None)
 
 
-def read_mask(path: Path) -> MaskPixels:
+def read_time_point(path: Path, number: int) -> Pixels:
+    """Read a volume along the fourth axis of a NIfTI file, (1, *S).
+
+    The file is unpacked once if its volumes are read one after another.
+
+    Args:
+        number: Number of the volume, from 0.
+
+    Raises:
+        DataError: if the file cannot be read, or has no such volume.
+    """
+    changed = path.stat().st_mtime_ns if path.exists() else 0
+    whole = _read_time_points(path, changed)
+    if number >= len(whole.array):
+        raise DataError(
+            f"{path}: the file has no volume {number + 1} along its fourth axis.",
+            code="mask_page_missing",
+            hint="Restore the file that was used for training.",
+        )
+    if number == len(whole.array) - 1:
+        _read_time_points.cache_clear()  # The memory is needed for the next file.
+    return replace(whole, array=whole.array[number : number + 1].copy())
+
+
+@lru_cache(maxsize=2)  # An image and its mask.
+def _read_time_points(path: Path, changed: int) -> Pixels:
+    """Read all volumes of a file, since one of them cannot be unpacked by itself.
+
+    Args:
+        changed: Time of the last change; a changed file is read again.
+    """
+    return _read(path)
+
+
+def read_mask(path: Path, time_point: int | None = None) -> MaskPixels:
     """Read a mask: one integer code per pixel, and how the file encodes it.
 
     If masks cannot be written in the file's format, the encoding names one that is writable: .png,
     .tif for volumes and for values beyond 16 bits, .nii.gz for DICOM volumes.
 
+    Args:
+        time_point: Number of the volume along the fourth axis of a NIfTI file, from 0; None for
+            files without a time axis.
+
     Raises:
-        DataError: if the format is unknown, the file is damaged, or values are not whole numbers.
+        DataError: if the format is unknown, the file is damaged, values are not whole numbers, or
+            there is no such time point.
     """
-    pixels = _read(path)
+    pixels = _read(path) if time_point is None else read_time_point(path, time_point)
     suffix = _writable_suffix(suffix_of(path), pixels.array)
     holds_colors = suffix in WRITERS and suffix != ".gif"
     mask = decode_mask(path, pixels, suffix, holds_colors=holds_colors)

@@ -175,8 +175,8 @@ def test_time_points_are_stated_in_one_line_and_read_file_by_file(tmp_path, monk
     assert len(found) == 6
     assert len(notes) == 1
     assert "a.nii.gz and 1 other file" in notes[0]
-    read, paths = io.read, []
-    monkeypatch.setattr(io, "read", lambda path: (paths.append(path.name), read(path))[1])
+    read, paths = io._read, []
+    monkeypatch.setattr(io, "_read", lambda path: (paths.append(path.name), read(path))[1])
     for one, expected in zip(found, [*times, *times], strict=True):
         array = read_first_file(one.case).array
         assert (array == expected).all()

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -89,7 +90,33 @@ def find_groups(
     """
     if not cases:
         return Grouping(cases=[], kind="single", noun="images", text="none")
-    return _state_groups(cases, option) or _infer_groups(cases, thumbnails)
+    if stated := _state_groups(cases, option):
+        return stated
+    if any(case.page is not None for case in cases):
+        return _group_files(cases, thumbnails)
+    return _infer_groups(cases, thumbnails)
+
+
+def _group_files(cases: Sequence[Case], thumbnails: Mapping[str, np.ndarray]) -> Grouping:
+    """Infer the groups of files from one time point of each."""
+    whole: dict[Path, Case] = {}
+    pictures: dict[str, np.ndarray] = {}
+    for case in cases:
+        if case.image not in whole:
+            name = case.id if case.page is None else case.id.rpartition("/")[0]
+            whole[case.image] = replace(case, id=name, page=None)
+            pictures[name] = thumbnails[case.id]
+    found = find_groups(list(whole.values()), pictures)
+    group_of = {case.image: case.group for case in found.cases}
+    if found.kind == "single":
+        keys = [group_of[case.image] for case in cases]
+        text = f"{len(whole)}, by the files of the time points ({_each(keys)})"
+        return _group_by(cases, keys, "folder", text)
+    return replace(
+        found,
+        cases=[replace(case, group=group_of[case.image]) for case in cases],
+        text=f"{found.text}; the time points of a file are in one group",
+    )
 
 
 def _state_groups(cases: Sequence[Case], option: str | None) -> Grouping | None:

@@ -51,12 +51,15 @@ def read_annotation(mask: Mask, image: Path | None = None) -> MaskPixels:
     if isinstance(mask, ShapesMask):
         return draw_structures(mask) if mask.format == "rtstruct" else _read_shapes(mask)
     if isinstance(mask, MaskPage):
-        return _read_page(mask)
+        return _read_page(mask, image)
     return _read_on_grid(mask, image)
 
 
 def _read_on_grid(path: Path, image: Path | None) -> MaskPixels:
-    mask = io.read_mask(path)
+    return _on_grid(io.read_mask(path), path, image)
+
+
+def _on_grid(mask: MaskPixels, path: Path, image: Path | None) -> MaskPixels:
     if image is None:
         return mask
     if mask.grid is None:
@@ -135,8 +138,10 @@ def _read_shapes(mask: ShapesMask) -> MaskPixels:
         ) from None
 
 
-def _read_page(mask: MaskPage) -> MaskPixels:
-    """Return one plane of a stack of masks."""
+def _read_page(mask: MaskPage, image: Path | None) -> MaskPixels:
+    """Return one plane of a stack of masks, or one volume of a mask in time."""
+    if io.suffix_of(mask.path) in io.itk.ITK_READERS:
+        return _on_grid(io.read_mask(mask.path, mask.page), mask.path, image)
     whole = io.read_mask(mask.path)
     if whole.codes.ndim != 3 or mask.page >= len(whole.codes):
         raise DataError(
