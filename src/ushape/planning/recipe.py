@@ -28,9 +28,10 @@ MAX_SEED = 2**32
 
 
 MAX_WORKERS = 128
+"""Largest number of processes that load patches; each needs memory of its own."""
 
 MAX_THREADS = 1024
-"""Largest number of processes that load patches; each needs memory of its own."""
+"""Largest number of CPU threads."""
 
 MAX_OF_TRAINING = {
     "minutes": 525_600,
