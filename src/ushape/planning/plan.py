@@ -206,7 +206,8 @@ def _complete_older(values: dict[str, Any]) -> None:
         labels = recipe.setdefault("labels", {})
         if isinstance(labels, dict):
             labels.setdefault("objects", "connected")
-        if isinstance(preprocessing := recipe.get("preprocessing"), dict):
+        preprocessing = recipe.get("preprocessing", recipe.get("preparation"))
+        if isinstance(preprocessing, dict):
             preprocessing.setdefault("spacing_mm", None)
             preprocessing.setdefault("target_spacing_mm", None)
             preprocessing.setdefault("distances", "pixels")

@@ -101,11 +101,15 @@ def test_plan_of_an_earlier_version_uses_all_cores_of_its_machine(stored):
         Plan.from_dict(values, source="plan.json")
 
 
-def test_plan_of_an_earlier_version_keeps_grid_and_distances(stored):
+@pytest.mark.parametrize("key", ["preprocessing", "preparation"])
+def test_plan_of_an_earlier_version_keeps_grid_and_distances(stored, key):
     values = copy.deepcopy(stored)
     for own in (values["recipe"]["preprocessing"], values["preprocessing"]["config"]):
-        del own["target_spacing_mm"], own["distances"]
+        del own["target_spacing_mm"], own["distances"], own["slices"], own["spacing_mm"]
+    for own in (values["recipe"], values):
+        own[key] = own.pop("preprocessing")
     plan = Plan.from_dict(values, source="plan.json")
     for own in (plan.recipe.preprocessing, plan.preprocessing.config):
         assert own.common_spacing_mm is None
         assert own.distances == "pixels"
+        assert own.slices is None
