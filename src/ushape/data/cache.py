@@ -10,7 +10,14 @@ from typing import overload
 
 import numpy as np
 
-from ushape.data.preprocessing import OnRead, Preprocessing, by_group, read_classes
+from ushape import io
+from ushape.data.preprocessing import (
+    OnRead,
+    Preprocessing,
+    by_group,
+    read_classes,
+    read_first_file,
+)
 from ushape.data.spacing import enlargement
 from ushape.errors import DataError
 from ushape.types import Case, CaseFacts, Sample
@@ -121,7 +128,8 @@ def fits_in_memory(
     """Return whether preprocessed cases fit into a quarter of the main memory."""
     config = preprocessing.config
     if config.shape is not None:
-        pixels = float(len(facts) * math.prod(config.shape))
+        slices = sum(_depth(fact.case) for fact in facts) if preprocessing.by_slice else len(facts)
+        pixels = float(slices * math.prod(config.shape))
     else:
         factor = math.prod(config.downscale_factors(dims))
         target = config.common_spacing_mm
@@ -131,3 +139,9 @@ def fits_in_memory(
         2 * preprocessing.sample_channels + 1 + 4 * preprocessing.space.has_distance
     )
     return bytes_needed < KEEP_SHARE * memory_bytes
+
+
+def _depth(case: Case) -> int:
+    """Return the number of slices of a volume, from its header if possible."""
+    size = io.read_size(case.image)
+    return size[0] if size else read_first_file(case).array.shape[1]
