@@ -286,7 +286,7 @@ def at_spacing(one: CaseStats, target: Sequence[float] | None) -> CaseStats:
     return replace(
         one,
         shape=resampled_shape(one.shape, one.spacing_mm, target),
-        spacing_mm=tuple(target),
+        spacing_mm=(*(one.spacing_mm or ())[: -len(target)], *target),
         object_size=scale * one.object_size,
         objects_by_value={
             value: (count, scale * size) for value, (count, size) in one.objects_by_value.items()

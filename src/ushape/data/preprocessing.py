@@ -71,10 +71,11 @@ class PreprocessingConfig:
     are assumed to be cubes."""
 
     target_spacing_mm: tuple[float, ...] | Literal["auto"] | None = "auto"
-    """Spacing along z, y and x, or y and x, to which all images are resampled by the spacing that
-    their files state, before downscale. null: each keeps its own grid. auto: null, unless all files
-    state a spacing and those of the training images differ by more than 5 %; then their median, and
-    along an axis of thick slices the 10th percentile."""
+    """Spacing along z, y and x, or y and x for images and for volumes that are seen by slice, to
+    which all images are resampled by the spacing that their files state, before downscale. null:
+    each keeps its own grid. auto: null, unless all files state a spacing and those of the training
+    images differ by more than 5 %; then their median, and along an axis of thick slices the 10th
+    percentile."""
 
     distances: Literal["spacing", "pixels"] = "spacing"
     """Unit of the distances that are learned to separate objects, and of border weights. spacing:

@@ -58,22 +58,27 @@ def choose_common(
 def factors_to(
     spacing_mm: Sequence[float] | None, target_mm: Sequence[float] | None, dims: int
 ) -> tuple[float, ...]:
-    """Return the factor along each axis by which resampling divides the size; 1 without it."""
+    """Return the factor along each axis by which resampling divides the size; 1 without it.
+
+    Axes before those of the target, such as z of volumes that are resampled slice by slice, keep
+    their size.
+    """
     if spacing_mm is None or target_mm is None:
         return (1.0,) * dims
-    return tuple(new / old for old, new in zip(spacing_mm, target_mm, strict=True))
+    own = zip(spacing_mm[-len(target_mm) :], target_mm, strict=True)
+    return (1.0,) * (dims - len(target_mm)) + tuple(new / old for old, new in own)
 
 
 def coarse_axes(spacing_mm: Sequence[float], target_mm: Sequence[float]) -> tuple[int, ...]:
     """Return the axis that is resampled separately, as a tuple; empty if there is none.
 
     It is the axis with the longest voxels if they are more than 3 times as long as along another
-    one, before or else after resampling. Images have no such axis.
+    one, before or else after resampling. Images and slices have no such axis.
 
     Source:
         nnU-Net (determine_do_sep_z_and_axis in default_resampling.py).
     """
-    if len(spacing_mm) < 3:
+    if len(target_mm) < 3:
         return ()
     for lengths in (spacing_mm, target_mm):
         if max(lengths) > THICK * min(lengths):
@@ -85,12 +90,12 @@ def coarse_axes(spacing_mm: Sequence[float], target_mm: Sequence[float]) -> tupl
 def check_spacing(
     name: str, spacing_mm: Sequence[float] | None, target_mm: Sequence[float]
 ) -> tuple[float, ...]:
-    """Return the spacing of an image that is to be resampled.
+    """Return the spacing of an image that is to be resampled along the last axes.
 
     Raises:
         DataError: if the file does not state it, or if it is far longer than the target.
     """
-    if spacing_mm is None or len(spacing_mm) != len(target_mm):
+    if spacing_mm is None or len(spacing_mm) < len(target_mm):
         raise DataError(
             f"{name}: the file does not state its spacing, but images are resampled to "
             f"{spacing_text(target_mm)}.",
@@ -99,7 +104,7 @@ def check_spacing(
             "as NIfTI or OME-TIFF. A training with --set preprocessing.target_spacing_mm=null does "
             "not resample.",
         )
-    if max(old / new for old, new in zip(spacing_mm, target_mm, strict=True)) > MAX_FACTOR:
+    if 1 / min(factors_to(spacing_mm, target_mm, len(target_mm))) > MAX_FACTOR:
         raise DataError(
             f"{name}: the spacing is {spacing_text(spacing_mm)}, but images are resampled to "
             f"{spacing_text(target_mm)}, which would enlarge it more than {MAX_FACTOR:g} times.",

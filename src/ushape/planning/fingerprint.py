@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -117,49 +118,65 @@ class Fingerprint:
     microscopy."""
 
 
-def take_fingerprint(
-    stats: DatasetStats, training: Collection[str], target_mm: Sequence[float] | None = None
-) -> Fingerprint:
-    """Compute the fingerprint of the training cases.
+def take_fingerprint(stats: DatasetStats, training: Collection[str]) -> Fingerprint:
+    """Compute the fingerprint of the training cases, on the grids of their files.
 
     Args:
         training: Ids of the training cases.
-        target_mm: Spacing to which cases are resampled; sizes are then those at this spacing.
     """
-    used = [one for one in stats.case_stats if one.case.id in training]
-    case_stats = [at_spacing(one, target_mm) for one in used]
+    case_stats = [one for one in stats.case_stats if one.case.id in training]
     group_of = stats.group_of
     groups = [group_of[one.case.id] for one in case_stats]
     pixels = np.concatenate([one.pixels for one in case_stats], axis=1)
-    shapes = np.asarray([one.shape for one in case_stats])
     thumbnails = np.stack([one.thumbnail for one in case_stats])
     mirror_axes, rotates_freely = find_symmetry(thumbnails, groups)
     shares = np.array([stats.foreground_share(one) for one in case_stats])
-    objects = [_objects_of(one, stats.space) for one in case_stats]
-    offset = shapes.shape[1] - 2  # Thumbnails show the last two axes.
+    offset = len(case_stats[0].shape) - 2  # Thumbnails show the last two axes.
     return Fingerprint(
         cases=len(case_stats),
         channels=case_stats[0].channels,
-        median_shape=tuple(int(size) for size in np.median(shapes, axis=0)),
-        largest_shape=tuple(int(size) for size in shapes.max(axis=0)),
-        pixels_per_epoch=int(shapes.prod(axis=1).sum()),
         normalization=Normalization.measure(pixels),
         foreground_cases=float(np.mean(shares > 0)),
         foreground_share=float(shares.mean()),
-        object_size=_median([size for count, size in objects if count]),
-        objects_per_case=_median([count for count, _ in objects if count]),
         is_photographic=are_photographs(case_stats, pixels),
         redundancy=_redundancy_of(case_stats, groups),
         recordings=1 if stats.grouping.kind == "stack" else len(set(groups)),
         mirror_axes=tuple(axis + offset for axis in mirror_axes),
         rotates_freely=rotates_freely,
         round_trip_dice=_measure_round_trips(case_stats, stats),
-        classes=_measure_classes(case_stats, stats),
-        spacing_mm=_median_spacing(case_stats),
         numbered_objects=_count_numbers(case_stats, stats),
         joined_share=_joined_share(case_stats, stats.space),
         touching_share=_measure_touching(case_stats, stats),
+        **_measure_sizes(case_stats, stats),
     )
+
+
+def at_common_spacing(
+    data: Fingerprint,
+    stats: DatasetStats,
+    training: Collection[str],
+    target_mm: Sequence[float] | None,
+) -> Fingerprint:
+    """Return the fingerprint with the sizes after resampling to a spacing, if there is one."""
+    if target_mm is None:
+        return data
+    used = [at_spacing(one, target_mm) for one in stats.case_stats if one.case.id in training]
+    return replace(data, **_measure_sizes(used, stats))
+
+
+def _measure_sizes(case_stats: Sequence[CaseStats], stats: DatasetStats) -> dict[str, Any]:
+    """Return the properties that depend on the grid of the cases, by name."""
+    shapes = np.asarray([one.shape for one in case_stats])
+    objects = [_objects_of(one, stats.space) for one in case_stats]
+    return {
+        "median_shape": tuple(int(size) for size in np.median(shapes, axis=0)),
+        "largest_shape": tuple(int(size) for size in shapes.max(axis=0)),
+        "pixels_per_epoch": int(shapes.prod(axis=1).sum()),
+        "object_size": _median([size for count, size in objects if count]),
+        "objects_per_case": _median([count for count, _ in objects if count]),
+        "classes": _measure_classes(case_stats, stats),
+        "spacing_mm": _median_spacing(case_stats),
+    }
 
 
 def _median_spacing(case_stats: Sequence[CaseStats]) -> tuple[float, ...] | None:

@@ -248,7 +248,7 @@ def _problems_of(plan: Plan) -> Iterator[str]:
         if isinstance(shape, tuple) and (len(shape) != dims or max(shape) > MAX_SIDE):
             yield f"{name} is {list(shape)} for images of {dims} dimensions"
     target = preprocessing.config.common_spacing_mm
-    if target is not None and len(target) != plan.image_dims:
+    if target is not None and len(target) not in (plan.image_dims, dims):
         yield f"preprocessing.target_spacing_mm is {list(target)} for {plan.image_dims} dimensions"
     try:
         recipe.network.check_dims(dims)

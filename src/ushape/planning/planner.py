@@ -20,7 +20,7 @@ from ushape.labels import LabelSpace
 from ushape.metrics.instance import MANY_OBJECTS, MAX_OBJECT_PX, MAX_SEPARATED_PX
 from ushape.metrics.topology import MAX_TOPOLOGY_PX, MIN_CELL_FRACTION
 from ushape.planning.encoder_weights import describe_encoder, refuse_changed
-from ushape.planning.fingerprint import Fingerprint, take_fingerprint
+from ushape.planning.fingerprint import Fingerprint, at_common_spacing, take_fingerprint
 from ushape.planning.hardware import Machine
 from ushape.planning.loading import measure_loading_s, waiting_s
 from ushape.planning.plan import Plan
@@ -113,10 +113,12 @@ def make_plan(
     splits = _split(stats, recipe, given_splits)
     _refuse_empty_training(stats, splits)
     training = set(splits.train)
-    recipe, spacing_results = choose_target_spacing(recipe, stats.case_stats, training)
-    fingerprint = take_fingerprint(stats, training, recipe.preprocessing.common_spacing_mm)
+    fingerprint = take_fingerprint(stats, training)
     groups = by_group([fact.case for fact in stats.facts if fact.case.id in training])
     recipe, dimensions, compared = choose_slices(recipe, fingerprint, list(groups.values()))
+    recipe, spacing_results = choose_target_spacing(recipe, stats.case_stats, training)
+    target = recipe.preprocessing.common_spacing_mm
+    fingerprint = at_common_spacing(fingerprint, stats, training, target)
     seen = see_slices(fingerprint, recipe)
     refuse_other_dimensions(recipe, len(seen.median_shape))
     situation = Situation(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -34,6 +35,8 @@ def choose_target_spacing(
 ) -> tuple[Recipe, list[RuleResult]]:
     """Decide to which spacing cases are resampled; no decision is stated if nothing differs.
 
+    Volumes that are seen slice by slice are resampled within their slices only.
+
     Args:
         case_stats: All cases. Those of validation and test must state their spacing, too.
         training: Ids of the training cases, which decide.
@@ -42,7 +45,9 @@ def choose_target_spacing(
         ConfigError: if the target has another number of axes, or the spacing of the files is set.
         DataError: if a target is set, and a file does not state its spacing or far exceeds it.
     """
-    config, dims = recipe.preprocessing, len(case_stats[0].shape)
+    config, dims, what = recipe.preprocessing, len(case_stats[0].shape), "images"
+    if isinstance(config.slices, int) and dims == 3:
+        case_stats, dims, what = [_within_slices(one) for one in case_stats], 2, "slices"
     target = config.target_spacing_mm
     missing = [one for one in case_stats if one.spacing_mm is None]
     used = [one for one in case_stats if one.case.id in training]
@@ -50,7 +55,7 @@ def choose_target_spacing(
     if isinstance(target, tuple):
         _refuse(target, config.spacing_mm, dims)
         refuse_unfit(case_stats, target)
-        text = f"Spacing: images are resampled to {spacing_text(target)}, as set by the user."
+        text = f"Spacing: {what} are resampled to {spacing_text(target)}, as set by the user."
         return recipe, [RuleResult(text=text, fact="set by the user", source=SOURCE)]
     kept = change(recipe, "preprocessing", target_spacing_mm=None)
     is_usual = recipe.name == AUTO and config.shape is None and config.spacing_mm == AUTO
@@ -58,18 +63,18 @@ def choose_target_spacing(
         return kept, []
     lowest, highest = np.min(stated, axis=0), np.max(stated, axis=0)
     between = f"{spacing_text(lowest)} and {spacing_text(highest)}"
-    chosen = choose_common(stated, [one.shape for one in used if one.spacing_mm is not None])
+    chosen = choose_common(stated, [one.shape[-dims:] for one in used if one.spacing_mm])
     reason = _reason_against(case_stats, missing, chosen)
     fact = f"spacings of the training images are between {between}"
     if reason:
-        text = f"Spacing: images keep their own, between {between}, because {reason}."
+        text = f"Spacing: {what} keep their own, between {between}, because {reason}."
         return kept, [RuleResult(text=text, fact=fact, source=SOURCE)]
     median = np.median(stated, axis=0)
     rule = "the median of the training images"
     if chosen[0] < median[0] and dims == 3:
         rule += ", along the thick slices the 10th percentile"
     text = (
-        f"Spacing: images are resampled to {spacing_text(chosen)}, {rule}, because theirs are "
+        f"Spacing: {what} are resampled to {spacing_text(chosen)}, {rule}, because theirs are "
         f"between {between}; predictions return to the grid of each image ({KEEP} keeps each grid)."
     )
     recipe = change(recipe, "preprocessing", target_spacing_mm=chosen)
@@ -83,7 +88,8 @@ def _reason_against(
     """Return why the stated spacings are not used; '' if they are."""
     if missing:
         return (
-            f"{len(missing)} of {pluralize(len(case_stats), 'file')} state none, such as "
+            f"{len(missing)} of {pluralize(len(case_stats), 'file')} "
+            f"{'states' if len(missing) == 1 else 'state'} none, such as "
             f"{missing[0].case.id}"
         )
     factors = [_growth(one, target) for one in case_stats]
@@ -92,9 +98,14 @@ def _reason_against(
         name = case_stats[worst].case.id
         return f"{name} would be enlarged {factors[worst]:.0f} times along an axis"
     unit = [one for one in case_stats if set(one.spacing_mm or ()) == {1.0}]
-    if unit and len(target) == 2:
+    if unit and len(unit[0].shape) == 2:
         return f"{unit[0].case.id} has exactly 1 mm, which often stands for an unknown spacing"
     return ""
+
+
+def _within_slices(one: CaseStats) -> CaseStats:
+    """Return statistics of a volume with the spacing of its slices."""
+    return replace(one, spacing_mm=None if one.spacing_mm is None else one.spacing_mm[1:])
 
 
 def _growth(one: CaseStats, target: Sequence[float]) -> float:
@@ -128,8 +139,9 @@ def refuse_unfit(case_stats: Sequence[CaseStats], target: Sequence[float]) -> No
     missing = [one.case.id for one in case_stats if one.spacing_mm is None]
     if missing:
         raise DataError(
-            f"{len(missing)} of {pluralize(len(case_stats), 'file')} do not state their spacing, "
-            f"such as {missing[0]}, but images are to be resampled to {spacing_text(target)}.",
+            f"{len(missing)} of {pluralize(len(case_stats), 'file')} "
+            f"{'does not state its' if len(missing) == 1 else 'do not state their'} spacing, such "
+            f"as {missing[0]}, but images are to be resampled to {spacing_text(target)}.",
             code="missing_spacing",
             hint=f"Set the spacing in the headers, or keep the grid of each image: {KEEP}.",
         )

@@ -1,9 +1,13 @@
-"""Options of a training, before any data are read."""
+"""Options of a training, before any data are read, and plans of small volumes."""
 
+import nibabel
+import numpy as np
 import pytest
 
-from ushape.api.plan import DEFAULT_MINUTES, TrainOptions, optional_path, output_folder
+from ushape.api.plan import DEFAULT_MINUTES, TrainOptions, optional_path, output_folder, plan_data
+from ushape.console import Clock, Console
 from ushape.errors import ConfigError
+from ushape.planning.plan import Plan
 from ushape.planning.recipes import load_recipe
 
 
@@ -52,3 +56,43 @@ def test_output_folder_is_named_after_the_data(tmp_path, monkeypatch):
     assert output_folder(None, ".", "-folds").as_posix() == f"runs/{tmp_path.name}-folds"
     assert output_folder("mine", "data").as_posix() == "mine"
     assert optional_path("") is None
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory):
+    """Six volumes of 7 slices of 24 x 20 pixels; every second one has slices twice as far apart."""
+    base = tmp_path_factory.mktemp("volumes")
+    image = np.random.default_rng(0).integers(0, 99, (20, 24, 7)).astype(np.int16)
+    mask = np.zeros((20, 24, 7), np.uint8)
+    mask[5:12, 6:15, 2:5] = 1
+    for number in range(6):
+        affine = np.diag([1.5, 1.5, 4.0 * (1 + number % 2), 1])
+        for folder, array in (("images", image + number), ("masks", mask)):
+            (base / folder).mkdir(exist_ok=True)
+            path = base / folder / f"p{number}.nii.gz"
+            nibabel.save(nibabel.Nifti1Image(array, affine), path)
+    return base
+
+
+@pytest.mark.parametrize(
+    ("settings", "target", "slice_shape"),
+    [
+        (["preprocessing.slices=null"], (6, 1.5, 1.5), None),
+        (["preprocessing.slices=1"], None, (24, 20)),
+        (["preprocessing.slices=1", "preprocessing.target_spacing_mm=[3, 3]"], (3, 3), (12, 10)),
+        (["preprocessing.slices=3", "preprocessing.target_spacing_mm=[4, 3, 3]"], (3, 3), (12, 10)),
+    ],
+)
+def test_plan_resamples_volumes_by_slice_within_their_slices(uneven, settings, target, slice_shape):
+    chosen = ["network.widths=[4,8]", "preprocessing.downscale=1", *settings]
+    options = TrainOptions.resolve(recipe="auto", epochs=1, settings=chosen, data=uneven)
+    found, planned = plan_data(uneven, None, options, "cpu", Clock(), Console(quiet=True))
+    plan = planned.plan
+    assert plan.preprocessing.config.target_spacing_mm == target
+    text = " ".join(plan.reasons)
+    assert ("images are resampled" in text) == (slice_shape is None)
+    assert ("slices are resampled" in text) == (target == (3, 3))
+    assert Plan.from_dict(plan.to_dict(), source="plan.json").preprocessing == plan.preprocessing
+    if slice_shape is not None:
+        sample = plan.preprocessing.load(found.facts[0].case)
+        assert sample.image.shape == (1, 7, *slice_shape)

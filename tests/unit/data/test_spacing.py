@@ -80,17 +80,20 @@ def test_coarse_axes_before_or_after_resampling():
     assert coarse_axes((3, 1, 1), (2, 1, 1)) == ()
     assert coarse_axes((5, 5, 1), (5, 5, 1)) == ()
     assert coarse_axes((5, 1), (1, 1)) == ()
+    assert coarse_axes((5, 1, 1), (1, 1)) == ()
 
 
 def test_resampled_shape_by_hand():
     assert resampled_shape((10, 30, 40), (5, 1, 1), (2.5, 2, 0.5)) == (20, 15, 80)
     assert resampled_shape((10, 30), None, (2, 2)) == (10, 30)
+    assert resampled_shape((10, 30, 40), (5, 1, 1), (2, 0.5)) == (10, 15, 80)
     assert resampled_shape((1, 1), (0.1, 0.1), (2, 2)) == (1, 1)
 
 
 def test_check_spacing_names_what_is_wrong():
     assert check_spacing("a", [2, 1], (1, 1)) == (2, 1)
-    for spacing in (None, (1, 1, 1)):
+    assert check_spacing("volume by slice", (90, 2, 1), (1, 1)) == (90, 2, 1)
+    for spacing in (None, (1,)):
         with raises_code(DataError, "missing_spacing"):
             check_spacing("a", spacing, (1, 1))
     with raises_code(DataError, "implausible_spacing"):
@@ -175,6 +178,28 @@ def test_memory_counts_resampled_pixels(tmp_path):
         preprocessing = prepare(target)
         assert fits_in_memory(facts, preprocessing, 3, 4 * needed / factor + 1)
         assert not fits_in_memory(facts, preprocessing, 3, 4 * needed / factor)
+
+
+def test_memory_of_volumes_by_slice_counts_their_slices(tmp_path):
+    case = make_case(tmp_path, "a", (12, 48, 48), (4, 1, 1))
+    facts = [CaseFacts(case, (12 * 48 * 48, 0))]
+    for changes, pixels in (
+        ({"target": (0.5, 1.0)}, 2 * 12 * 48 * 48),  # Slices are not resampled along z.
+        ({"target": None, "shape": (24, 16)}, 12 * 24 * 16),
+    ):
+        preprocessing = replace(prepare(slices=1, **changes), by_slice=True)
+        sample = preprocessing.load(case)
+        assert sample.classes.size == pixels
+        assert fits_in_memory(facts, preprocessing, 3, 4 * 3 * pixels + 1)
+        assert not fits_in_memory(facts, preprocessing, 3, 4 * 3 * pixels)
+
+
+def test_slices_of_a_volume_are_resampled_and_return_to_its_grid(tmp_path):
+    preprocessing = replace(prepare((2.0, 0.5), slices=1), by_slice=True)
+    sample = preprocessing.load(make_case(tmp_path, "a", (5, 48, 40), (90, 1, 1)))
+    assert sample.image.shape == (1, 5, 24, 80)
+    back = preprocessing.restore(sample.classes[None].astype(np.float32), sample.geometry)
+    assert back.shape == (1, 5, 48, 40)
 
 
 def test_relative_lengths_follow_spacing_and_downscale():

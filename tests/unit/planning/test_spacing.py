@@ -52,7 +52,7 @@ def test_spacings_are_kept_if_a_file_states_none():
     for training in ({"0", "1", "2"}, {"0", "1"}):  # The third may be a test case.
         target, text = decide(stats, training=training)
         assert target is None
-        assert "1 of 3 files state none, such as 2" in text
+        assert "1 of 3 files states none, such as 2" in text
 
 
 def test_images_are_resampled_if_their_spacing_can_be_trusted():
@@ -80,6 +80,21 @@ def test_settings_overrule_the_spacing():
     assert decide(stats, recipe=replace(Recipe(), name="unet2015")) == (None, "")
 
 
+def test_slices_are_resampled_by_the_spacing_within_them():
+    by_slice = "preprocessing.slices=1"
+    # A file whose slices are 200 mm apart is not enlarged, since z is not resampled.
+    target, text = decide(case_stats((5, 0.7, 0.7), (200, 1, 1), (5, 0.7, 0.7)), by_slice)
+    assert target == (0.7, 0.7)
+    assert "slices are resampled to 0.7 × 0.7 mm" in text
+    assert decide(case_stats((5, 0.7, 0.7), (9, 0.7, 0.7)), by_slice) == (None, "")
+    assert decide(case_stats((1, 1, 1), (1, 2, 2), (1, 2, 2)), by_slice)[0] == (2, 2)
+    both = (by_slice, "preprocessing.target_spacing_mm=[1, 1]")
+    assert decide(case_stats((200, 0.7, 0.7)), *both)[0] == (1, 1)
+    with raises_code(DataError, "missing_spacing") as error:
+        decide(case_stats((5, 0.7, 0.7), None), *both)
+    assert "1 of 2 files does not state its spacing" in error.value.message
+
+
 def test_impossible_targets_are_refused():
     stats = case_stats((5, 0.7, 0.7), (4, 1, 1))
     with raises_code(ConfigError, "axis_count_mismatch"):
@@ -102,3 +117,6 @@ def test_at_spacing_changes_sizes_but_not_counts():
     assert found.object_size == pytest.approx(15)
     assert found.objects_by_value == {1: (2, pytest.approx(15))}
     assert at_spacing(one, None) is one
+    found = at_spacing(one, (1, 1))  # As slices are resampled.
+    assert (found.shape, found.spacing_mm) == ((20, 100, 100), (5, 1, 1))
+    assert found.object_size == pytest.approx(15)

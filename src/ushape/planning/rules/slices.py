@@ -222,7 +222,7 @@ def _without_z(recipe: Recipe) -> Recipe:
         ConfigError: if it resizes volumes along z.
     """
     values: dict[str, object] = {}
-    for name in ("downscale", "shape", "spacing_mm"):
+    for name in ("downscale", "shape", "spacing_mm", "target_spacing_mm"):
         value = getattr(recipe.preprocessing, name)
         if not isinstance(value, tuple) or len(value) != 3:
             continue
