@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from torch import nn
 
 from ushape import config
 from ushape.config import resolved
-from ushape.data.preprocessing import read_classes
+from ushape.data.preprocessing import by_group, read_classes
 from ushape.data.slices import stack_slices
 from ushape.errors import RunError, UshapeError
 from ushape.inference.backends import installed, open_backend
@@ -29,7 +29,7 @@ from ushape.planning.hardware import Machine
 from ushape.planning.plan import Plan
 from ushape.planning.run import Run
 from ushape.transforms.resampling import pad_mirrored
-from ushape.types import CaseFacts
+from ushape.types import Case, Sample
 
 LONGEST_TILE_PX = 512
 """Longest side of the tiles on which backends are measured."""
@@ -115,8 +115,10 @@ def calibration_tiles(run: Run, plan: Plan, module: nn.Module) -> Iterator[np.nd
     Raises:
         RunError: if the training data are missing.
     """
-    for fact in _spread(_facts_of(run, run.load_splits().train), CALIBRATION_CASES):
-        yield _middle_tile(plan, fact, module)
+    cases = _cases_of(run, run.load_splits().train)
+    load = _loader(plan, cases)
+    for case in _spread(cases, CALIBRATION_CASES):
+        yield _middle_tile(plan, load(case), module)
 
 
 def select_backend(
@@ -216,22 +218,23 @@ def measure_speed(
 def _lost_dice(run: Run, plan: Plan, before: Network, after: Network) -> float | None:
     """Return the validation Dice of one network minus that of another; None without data."""
     try:
-        facts = _spread(_facts_of(run, run.load_splits().validation), VALIDATION_CASES)
+        cases = _cases_of(run, run.load_splits().validation)
     except RunError:
         return None
-    scores = [_validation_dice(plan, facts, network) for network in (before, after)]
+    scores = [_validation_dice(plan, cases, network) for network in (before, after)]
     return None if None in scores else scores[0] - scores[1]  # type: ignore[operator]
 
 
-def _validation_dice(plan: Plan, facts: Sequence[CaseFacts], network: Network) -> float | None:
+def _validation_dice(plan: Plan, cases: Sequence[Case], network: Network) -> float | None:
+    """Return the mean Dice of some of the validation cases."""
     space, found = plan.preprocessing.space, list[float | None]()
-    settings = TileSettings(shape=plan.tile_shape)
-    for fact in facts:
-        sample = plan.preprocessing.load(fact.case)
+    settings, load = TileSettings(shape=plan.tile_shape), _loader(plan, cases)
+    for case in _spread(cases, VALIDATION_CASES):
+        sample = load(case)
         image = sample.normalization.apply(sample.image)
         (working,) = predict_preprocessed(network, [image], plan.preprocessing, settings)
         classes = space.decode(plan.preprocessing.restore(working, sample.geometry))
-        truth = read_classes(fact.case, space)
+        truth = read_classes(case, space)
         assert truth is not None, "a validation case has a mask"
         found += [dice(count_overlap(classes, truth, region)) for region in space.scored]
     return mean_known(found)
@@ -248,9 +251,8 @@ def _tiles_or_noise(run: Run, plan: Plan, module: nn.Module) -> list[np.ndarray]
         return [rng.standard_normal((1, channels, *shape), dtype=np.float32)]
 
 
-def _middle_tile(plan: Plan, fact: CaseFacts, module: nn.Module) -> np.ndarray:
+def _middle_tile(plan: Plan, sample: Sample, module: nn.Module) -> np.ndarray:
     """Return a tile (1, C, *T) from the middle of a case."""
-    sample = plan.preprocessing.load(fact.case)
     image = sample.normalization.apply(sample.image)
     if plan.preprocessing.by_slice:
         slices = resolved(plan.preprocessing.config.slices) or 1
@@ -276,14 +278,20 @@ def _tile_shape(plan: Plan, module: nn.Module, size: Sequence[int]) -> tuple[int
     )
 
 
-def _facts_of(run: Run, ids: Sequence[str]) -> list[CaseFacts]:
+def _cases_of(run: Run, ids: Sequence[str]) -> list[Case]:
     wanted = set(ids)
-    return [fact for fact in run.load_cases() if fact.case.id in wanted]
+    return [fact.case for fact in run.load_cases() if fact.case.id in wanted]
 
 
-def _spread(facts: Sequence[CaseFacts], most: int) -> list[CaseFacts]:
+def _loader(plan: Plan, cases: Sequence[Case]) -> Callable[[Case], Sample]:
+    """Return a function that loads a case as the training does, together with its group."""
+    groups = by_group(cases)
+    return lambda case: plan.preprocessing.load(case, groups[case.group])
+
+
+def _spread(cases: Sequence[Case], most: int) -> list[Case]:
     """Return at most so many cases, evenly spread."""
-    return list(facts[:: max(1, len(facts) // most)])[:most]
+    return list(cases[:: max(1, len(cases) // most)])[:most]
 
 
 def _load_choice(path: Path) -> BackendChoice | None:

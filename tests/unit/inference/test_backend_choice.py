@@ -1,16 +1,24 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ushape import config
+from ushape.data.preprocessing import Preprocessing, PreprocessingConfig
 from ushape.inference.backend_choice import (
     BackendChoice,
     _load_choice,
+    _lost_dice,
+    calibration_tiles,
     compare_networks,
     measure_speed,
 )
 from ushape.io.files import write_sealed_json
 from ushape.labels import LabelSpace
+from ushape.normalization import Normalization
+from ushape.types import Case, CaseFacts
 
 SPACE = LabelSpace(values=(0, 1), names=("background", "foreground"))
 
@@ -63,3 +71,53 @@ def test_stored_choice_names_an_installed_backend(tmp_path):
     choice = BackendChoice(chosen="other", machine="cpu", packages=("torch",), measured=())
     write_sealed_json(path, config.to_dict(choice))
     assert _load_choice(path) is None
+
+
+class Next:
+    """Network whose logit is the next slice minus 25, at any size."""
+
+    margin, name = 0, "next"
+
+    def legal_size(self, at_least):
+        return at_least
+
+    def logits(self, tiles):
+        return tiles[:, 2:] - 25
+
+
+@pytest.fixture
+def stack(tmp_path):
+    """A run on slices with the values 10, 20 and 30; the mask of the second is full."""
+    cases = []
+    for number in (1, 2, 3):
+        paths = [tmp_path / f"{kind}_{number}.png" for kind in ("image", "mask")]
+        for path, value in zip(paths, (10 * number, number == 2), strict=True):
+            Image.fromarray(np.full((8, 8), value, np.uint8)).save(path)
+        cases.append(Case(id=f"s_{number}", image=paths[0], mask=paths[1], group="stack"))
+    ids = tuple(case.id for case in cases)
+    plain = Normalization(low=(0,), high=(255,), mean=(0,), std=(1,))
+    config = PreprocessingConfig(downscale=1, intensity="data", slices=3)
+    preprocessing = Preprocessing(channels=1, config=config, space=SPACE, normalization=plain)
+    run = SimpleNamespace(
+        load_splits=lambda: SimpleNamespace(train=ids, validation=ids),
+        load_cases=lambda: [CaseFacts(case, (64, 0)) for case in cases],
+    )
+    return run, SimpleNamespace(preprocessing=preprocessing, tile_shape=(8, 8))
+
+
+def test_calibration_tiles_show_the_neighbors_of_a_slice(stack):
+    tiles = list(calibration_tiles(*stack, Next()))
+    assert [tile[0, :, 0, 0].tolist() for tile in tiles] == [
+        [10, 10, 20],
+        [10, 20, 30],
+        [20, 30, 30],
+    ]
+
+
+def test_lost_dice_is_measured_with_the_neighbors_of_a_slice(stack):
+    class Never(Next):
+        def logits(self, tiles):
+            return torch.full_like(tiles[:, :1], -9)
+
+    # The Dice of the second slice is 1 by its neighbor, and that of the third, which has none, 0.
+    assert _lost_dice(*stack, Next(), Never()) == 0.5
