@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ushape.data.preprocessing import by_group, join_channels, read_first_file
+from ushape.data.preprocessing import Preprocessing, by_group, join_channels, read_first_file
 from ushape.data.spacing import spacing_text
 from ushape.errors import DataError
 from ushape.inference.band_separation import separate_streamed
@@ -21,6 +21,7 @@ from ushape.inference.streaming import (
     StreamedImage,
     StreamedPrediction,
     average_bands,
+    is_streamable,
     read_or_open,
     stream_probabilities,
 )
@@ -35,6 +36,10 @@ from ushape.planning.run import Run
 from ushape.transforms.morphology import Cleaning
 from ushape.transforms.tiling import Average
 from ushape.types import Case, Pixels, Prediction, Sample, spacing_or_ones
+
+MAX_SHARE = 0.25
+"""Share of the main memory that an image and its probabilities may take if it cannot be streamed,
+for example because it is resampled to a finer grid; a larger one is refused."""
 
 
 @dataclass(frozen=True)
@@ -128,14 +133,15 @@ class Predictor:
         """Preprocess a case, or open its image to be streamed if it needs more memory.
 
         Args:
-            max_bytes: Memory for the image and its probabilities.
+            max_bytes: Memory for the image and its probabilities. An image that cannot be streamed
+                may take MAX_SHARE of the main memory.
 
         Raises:
             DataError: if `preprocess` raises it.
         """
         if case.channels or case.page is not None:
             return self.preprocess(case, companions)
-        source = read_or_open(case.image, lambda bands: self._memory_of(bands) > max_bytes)
+        source = read_or_open(case.image, lambda bands: self._is_streamed(bands, max_bytes))
         if isinstance(source, Bands):
             return StreamedImage(source)
         return self._prepare(case, source, companions)
@@ -161,14 +167,8 @@ class Predictor:
                 hint="Pass it in mm, for example spacing_mm=(5, 0.7, 0.7), or predict a file.",
             )
         spacing = None if spacing_mm is None else spacing_or_ones(spacing_mm, image.ndim - 1)
-        own = [member.plan.preprocessing for member in self.members]
-        if any(one.needs_group or one.needs_neighbors for one in own):
-            raise DataError(
-                "This model reads images together with the other images of their group.",
-                code="model_needs_groups",
-                hint="Predict image files, with one folder for each group, instead of arrays; or "
-                "train with --set preprocessing.intensity=image.",
-            )
+        for member in self.members:
+            refuse_alone(member.plan.preprocessing)
         return self._prepare(
             Case(id="array", image=Path("array")), Pixels(array=image, spacing_mm=spacing)
         )
@@ -271,6 +271,12 @@ class Predictor:
         return self.separates and self.plan.preprocessing.space.states_objects
 
     @property
+    def reads_groups(self) -> bool:
+        """Whether the prediction of an image depends on other images of its group."""
+        own = [member.plan.preprocessing for member in self.members]
+        return any(one.needs_group or one.needs_neighbors for one in own)
+
+    @property
     def cleanings(self) -> list[Cleaning]:
         """Cleaning of each of the scored classes or regions, as validation chose it."""
         rules = self.tuning.rule.for_space(self.plan.preprocessing.space)
@@ -285,13 +291,31 @@ class Predictor:
         """Convert class indices (*S) to the values of the user's masks."""
         return self.plan.preprocessing.space.values_of(classes)
 
+    def _is_streamed(self, bands: Bands, max_bytes: int) -> bool:
+        """Return whether an image needs too much memory to be predicted as a whole."""
+        needed = self._memory_of(bands)
+        if needed <= max_bytes:
+            return False
+        own = [member.plan.preprocessing for member in self.members]
+        is_turned = self.plan.encoding.orientation == "stored" and bands.orientation != 1
+        if (
+            len(bands.shape) - 1 == self.plan.image_dims
+            and not is_turned
+            and all(is_streamable(one, bands) for one in own)
+        ):
+            return True
+        return needed > MAX_SHARE * inspect_machine(self.device).main_memory_bytes
+
     def _memory_of(self, bands: Bands) -> int:
         """Return about how many bytes the image and its probabilities take."""
-        channels, shape = bands.shape[0], bands.shape[1:]
-        outputs = 3 * self.plan.preprocessing.space.outputs
-        config = self.plan.preprocessing.config
-        # Resampling to a finer spacing gives more pixels than the file has.
-        pixels = max(math.prod(shape), math.prod(config.working_shape(shape, bands.spacing_mm)))
+        shape, outputs = bands.shape[1:], 3 * self.plan.preprocessing.space.outputs
+        pixels, channels = math.prod(shape), bands.shape[0]
+        for own in (member.plan.preprocessing for member in self.members):
+            channels = max(channels, own.sample_channels)
+            if len(shape) == self.plan.image_dims:  # Others are refused once they are read.
+                # Resampling to a finer spacing gives more pixels than the file has.
+                working = own.config.working_shape(shape, bands.spacing_mm)
+                pixels = max(pixels, math.prod(working))
         return pixels * (channels * (bands.dtype.itemsize + 4) + 4 * outputs)
 
     def _prepare(
@@ -328,6 +352,27 @@ class Predictor:
             labels=labels,
             missing_px=image.samples[0].missing_px,
             source=image.source,
+        )
+
+
+def refuse_alone(preprocessing: Preprocessing) -> None:
+    """Raise DataError if images are read together with others, which an array does not name."""
+    config = preprocessing.config
+    if preprocessing.needs_neighbors:
+        raise DataError(
+            "This model reads images together with their neighbors in a stack.",
+            code="model_needs_groups",
+            hint="Predict image files, with the stack in one folder, instead of arrays; or train "
+            "with --set preprocessing.slices=null.",
+        )
+    if preprocessing.needs_group:
+        settings = "--set preprocessing.crop=false " if config.crop else ""
+        settings += "--set preprocessing.intensity=image" if config.intensity == "group" else ""
+        raise DataError(
+            "This model reads images together with the other images of their group.",
+            code="model_needs_groups",
+            hint="Predict image files, with one folder for each group, instead of arrays; or "
+            f"train with {settings.strip()}.",
         )
 
 

@@ -188,6 +188,17 @@ def working_shape(preprocessing: Preprocessing, bands: Bands) -> tuple[int, ...]
     return working
 
 
+def is_streamable(preprocessing: Preprocessing, bands: Bands) -> bool:
+    """Return whether an image can be predicted in bands; otherwise it must be in memory."""
+    if bands.shape[0] != preprocessing.channels:
+        return False  # Gray values or planes may take the place of the channels.
+    try:
+        working_shape(preprocessing, bands)
+    except DataError as error:
+        return error.code != "image_too_large"
+    return True
+
+
 def check_streamable(preprocessing: Preprocessing, name: str) -> None:
     """Raise DataError if images can only be preprocessed as a whole."""
     config = preprocessing.config

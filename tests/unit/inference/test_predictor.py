@@ -2,15 +2,19 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tifffile
 
 from codes import raises_code
+from ushape.data.preprocessing import Preprocessing, PreprocessingConfig
 from ushape.errors import DataError
+from ushape.inference import predictor as predictor_module
 from ushape.inference.decision_rule import ClassRule, DecisionRule
 from ushape.inference.predictor import Predictor, PreparedImage, check_dimensions
+from ushape.inference.streaming import StreamedImage
 from ushape.inference.tuning import Tuning
 from ushape.inference.uncertainty import Calibration
 from ushape.labels import LabelSpace
-from ushape.types import Pixels, Prediction
+from ushape.types import Case, MaskEncoding, Pixels, Prediction
 
 SPACE = LabelSpace(values=(0, 255), names=("background", "cell"))
 
@@ -81,3 +85,124 @@ def test_check_dimensions_refuses_volumes_for_image_models():
     check_dimensions("x", 2, 2)
     with raises_code(DataError, "dimension_mismatch"):
         check_dimensions("x", 3, 2)
+
+
+def reader(channels=1, dims=2, orientation="displayed", **changes):
+    """A predictor that only reads images, with one member."""
+    config = PreprocessingConfig(**{"downscale": 1, "intensity": "image", **changes})
+    preprocessing = Preprocessing(channels=channels, config=config, space=SPACE, normalization=None)
+    plan = SimpleNamespace(
+        preprocessing=preprocessing,
+        image_dims=dims,
+        encoding=MaskEncoding(orientation=orientation),
+    )
+    return predictor_of(SimpleNamespace(plan=plan, network=None, settings=None))
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes an image as TIFF and returns its case."""
+
+    def written(shape, **options):
+        path = tmp_path / "x.ome.tif"
+        pixels = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+        tifffile.imwrite(path, pixels, photometric="minisblack", **options)
+        return Case(id="x", image=path)
+
+    return written
+
+
+MILLIMETERS = {"axes": "YX", "PhysicalSizeX": 2000, "PhysicalSizeY": 2000}  # Micrometers.
+
+
+@pytest.mark.parametrize(
+    ("changes", "size"),
+    [
+        ({"target_spacing_mm": (1.0, 2.0)}, (1, 60, 40)),  # A finer grid than that of the file.
+        ({"slices": 3}, (3, 30, 40)),
+        ({"shape": (20, 20)}, (1, 20, 20)),
+        ({"crop": True}, (1, 30, 40)),
+        ({"channels": 3}, (3, 30, 40)),  # A gray image for a model of color images.
+    ],
+)
+def test_large_images_that_cannot_be_streamed_are_read_whole(write, monkeypatch, changes, size):
+    case = write((30, 40), metadata=MILLIMETERS)
+    predictor = reader(**changes)
+    found = predictor.preprocess_or_stream(case, [case], 1)
+    assert found.samples[0].image.shape == size
+    # Above a share of the main memory, they are refused when they are predicted.
+    monkeypatch.setattr(predictor_module, "MAX_SHARE", 0)
+    found = predictor.preprocess_or_stream(case, [case], 1)
+    assert isinstance(found, StreamedImage)
+    with found.bands, pytest.raises(DataError) as error:
+        next(iter(predictor.stream(found).bands))
+    assert error.value.code in ("image_too_large", "channel_count_mismatch")
+
+
+def test_large_images_are_streamed_if_they_can_be(write):
+    case = write((30, 40), metadata=MILLIMETERS)
+    for changes in ({}, {"downscale": 2}, {"target_spacing_mm": (4.0, 4.0)}):
+        found = reader(**changes).preprocess_or_stream(case, [], 1)
+        assert isinstance(found, StreamedImage)
+        found.bands.close()
+        found = reader(**changes).preprocess_or_stream(case, [], 1 << 20)
+        assert isinstance(found, PreparedImage)
+    # A missing spacing is named, instead of the size.
+    case = write((30, 40), metadata={"axes": "YX"})
+    predictor = reader(target_spacing_mm=(1.0, 2.0))
+    found = predictor.preprocess_or_stream(case, [], 1)
+    with found.bands, raises_code(DataError, "missing_spacing"):
+        next(iter(predictor.stream(found).bands))
+
+
+def test_large_turned_images_are_read_whole_if_masks_are_turned_back(write):
+    case = write((30, 40), metadata=None, extratags=[(274, "H", 1, 6, True)])
+    found = reader(orientation="stored").preprocess_or_stream(case, [], 1)
+    assert isinstance(found, PreparedImage)
+    assert found.source.orientation == 6
+    found = reader().preprocess_or_stream(case, [], 1)
+    assert isinstance(found, StreamedImage)
+    found.bands.close()
+
+
+@pytest.mark.parametrize("max_bytes", [1, 1 << 30])
+@pytest.mark.parametrize(
+    ("shape", "dims", "changes"),
+    [
+        ((30, 40), 3, {"downscale": (1.0, 2.0, 2.0)}),
+        ((30, 40), 3, {"target_spacing_mm": (5.0, 1.0, 1.0)}),
+        ((5, 30, 40), 2, {"downscale": (2.0, 2.0)}),
+        ((5, 30, 40), 2, {"target_spacing_mm": (1.0, 1.0)}),
+    ],
+)
+def test_images_with_other_axes_are_refused_by_their_dimensions(
+    write, max_bytes, shape, dims, changes
+):
+    axes = "ZYX"[-len(shape) :]
+    sizes = {f"PhysicalSize{axis}": 2000 for axis in axes}
+    case = write(shape, metadata={"axes": axes, **sizes})
+    with raises_code(DataError, "dimension_mismatch"):
+        reader(dims=dims, **changes).preprocess_or_stream(case, [], max_bytes)
+
+
+def test_planes_are_channels_if_the_model_reads_as_many(write):
+    case = write((3, 30, 40), metadata={"axes": "ZYX"})
+    found = reader(channels=3, downscale=(2.0, 1.0)).preprocess_or_stream(case, [], 1)
+    assert found.samples[0].image.shape == (3, 15, 40)
+
+
+@pytest.mark.parametrize(
+    ("changes", "hint"),
+    [
+        ({"slices": 3}, "--set preprocessing.slices=null"),
+        ({"intensity": "group"}, "--set preprocessing.intensity=image"),
+        ({"crop": True}, "--set preprocessing.crop=false"),
+    ],
+)
+def test_arrays_are_refused_by_models_that_read_groups(changes, hint):
+    predictor = reader(**changes)
+    assert predictor.reads_groups
+    with raises_code(DataError, "model_needs_groups") as error:
+        predictor.preprocess_array(np.zeros((1, 8, 8), np.uint8))
+    assert error.value.hint.endswith(f"train with {hint}.")
+    assert not reader().reads_groups
