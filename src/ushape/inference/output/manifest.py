@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ushape.data.preprocessing import by_group
 from ushape.io.files import append_line, complete_lines, files_within, real_path, write_bytes
 from ushape.io.ome_zarr import metadata_without_listing
 from ushape.types import Case
@@ -31,9 +32,12 @@ class Manifest:
         folder: Output folder.
         made_by: Facts that determine the outputs: weights, rule, kinds of output. Lines of a call
             with other facts are ignored, and dropped.
+        together: Cases that are read together with the others of their group: if one of these has
+            changed, all are written again.
     """
 
-    def __init__(self, folder: Path, made_by: Mapping[str, Any]):
+    def __init__(self, folder: Path, made_by: Mapping[str, Any], together: Sequence[Case] = ()):
+        self._mark_of_group = {name: _mark_group(own) for name, own in by_group(together).items()}
         self.folder, self.path = folder, folder / MANIFEST_FILE
         self.made_by = json.loads(json.dumps(made_by))
         self._begun: dict[str, Line] = {}
@@ -53,11 +57,11 @@ class Manifest:
     def is_done(self, below: Path, case: Case) -> bool:
         """Return whether neither the outputs nor the image have changed since they were written."""
         line = self._done.get(below.as_posix())
-        return line is not None and line["source"] == _source_of(case) and self._is_whole(line)
+        return line is not None and line["source"] == self._source_of(case) and self._is_whole(line)
 
     def may_replace(self, below: Path, case: Case) -> bool:
         """Return whether existing outputs were made from this image file and not edited since."""
-        name, path = below.as_posix(), _source_of(case)[0]
+        name, path = below.as_posix(), self._source_of(case)[0]
         done, begun = self._done.get(name), self._begun.get(name)
         if done is not None:
             return bool(done["source"][0] == path) and self._is_whole(done)
@@ -72,7 +76,7 @@ class Manifest:
         if not self.is_ours:  # Written with the first image.
             write_bytes(self.path, (json.dumps({"made_by": self.made_by}) + "\n").encode())
             self.is_ours = True
-        self._append(self._begun, {"image": below.as_posix(), "source": _source_of(case)})
+        self._append(self._begun, {"image": below.as_posix(), "source": self._source_of(case)})
 
     def finish(
         self, below: Path, case: Case, files: Iterable[Path], rows: Sequence[Mapping[str, Any]]
@@ -84,11 +88,16 @@ class Manifest:
         """
         line = {
             "image": below.as_posix(),
-            "source": _source_of(case),
+            "source": self._source_of(case),
             "files": {self._name_of(path): _mark_of(path) for path in files},
             "rows": list(rows),
         }
         self._append(self._done, line)
+
+    def _source_of(self, case: Case) -> list[Any]:
+        """Return the files of an image, and a mark of its group if this is read with it."""
+        mark = self._mark_of_group.get(case.group)
+        return [*_files_of(case), *([] if mark is None else [mark])]
 
     def _name_of(self, path: Path) -> str:
         """Return a path below the folder, or an absolute one elsewhere, as of label images."""
@@ -132,7 +141,7 @@ class Manifest:
         return found
 
 
-def _source_of(case: Case) -> list[Any]:
+def _files_of(case: Case) -> list[Any]:
     """Return the paths, sizes and modification times of the files of an image.
 
     Of Zarr groups with consolidated metadata, only the other metadata count.
@@ -150,6 +159,12 @@ def _source_of(case: Case) -> list[Any]:
         latest = max((s.st_mtime_ns for s in stats), default=0)
         found.append([sum(s.st_size for s in stats), latest, *facts])
     return found
+
+
+def _mark_group(cases: Sequence[Case]) -> str:
+    """Return a checksum of the paths, sizes and modification times of the images of a group."""
+    listed = sorted((one.id, one.page or 0, _files_of(one)) for one in cases)
+    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 
 
 def _mark_of(path: Path) -> list[int]:

@@ -126,7 +126,8 @@ class PredictionWriter:
                     kinds["columns"] = config.columns
                 if config.zarr_labels:
                     kinds["zarr_labels"] = ",".join((CLASSES, OBJECTS))
-                manifest = Manifest(config.folder, {**made_by, "outputs": kinds})
+                together = [one.case for one in inputs] if predictor.reads_groups else []
+                manifest = Manifest(config.folder, {**made_by, "outputs": kinds}, together)
                 remove_leftovers(config.folder)
                 if config.overwrite:
                     manifest.forget()

@@ -88,3 +88,23 @@ def test_manifest_skips_damaged_lines(case, output):
     path.write_bytes(first + b"{]\n[1]\n" + b"".join(others) + b'{"image": "cut off')
     assert Manifest(output, {}).finished == [BELOW]
     assert json.loads(first) == {"made_by": {}}
+
+
+def test_manifest_detects_a_changed_image_of_the_group(case, output, tmp_path):
+    other = Case(id="b", image=tmp_path / "b.png")
+    other.image.write_bytes(b"neighbor")
+    alone = Case(id="c", image=tmp_path / "c.png", group="another")
+    alone.image.write_bytes(b"image")
+    together = [case, other, alone]
+    manifest = Manifest(output, {}, together)
+    for one in (case, alone):
+        manifest.begin(Path(f"{one.id}.png"), one)
+        manifest.finish(Path(f"{one.id}.png"), one, [], [])
+    other.image.write_bytes(b"a changed neighbor")
+    manifest = Manifest(output, {}, together)
+    assert not manifest.is_done(Path("a.png"), case)
+    assert manifest.may_replace(Path("a.png"), case)
+    assert manifest.is_done(Path("c.png"), alone)
+    manifest.finish(Path("a.png"), case, [], [])
+    assert Manifest(output, {}, together[::-1]).is_done(Path("a.png"), case)
+    assert not Manifest(output, {}, [case, alone]).is_done(Path("a.png"), case)

@@ -48,6 +48,7 @@ def predictor_of(*values, dims=2):
         codes_of=space.values_of,
         expected_dice=lambda prediction: 0.5,
         joins_objects=False,
+        reads_groups=False,
     )
 
 
