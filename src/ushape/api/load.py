@@ -92,6 +92,9 @@ class Model:
     ) -> Result:
         """Predict one image: a file, or pixels with the intensities that the file would have.
 
+        A model that reads images together with others of their group, such as the neighbors in a
+        stack, finds these in the folder of the file; `predict_many` lists the folder only once.
+
         Args:
             spacing_mm: Spacing of an array along (y, x) or (z, y, x), for a model that resamples
                 images to a common spacing. That of a file is read from the file.
@@ -114,7 +117,7 @@ class Model:
             path, prepared = None, self._predictor.preprocess_array(array, spacing_mm)
         else:
             path = Path(image)
-            prepared = self._predictor.preprocess(Case(id=path.stem, image=path))
+            prepared = self._predictor.preprocess(*self._find_group(path))
         (prediction,) = self._predictor.predict([prepared])
         return self._result(path, prediction)
 
@@ -142,6 +145,16 @@ class Model:
                 raise prediction
             else:
                 on_error(case.image, prediction)
+
+    def _find_group(self, path: Path) -> tuple[Case, list[Case]]:
+        """Return the case of a file, and all cases of its group if the model reads them."""
+        if self._predictor.reads_groups and path.exists():
+            cases = [one.case for one in find_images(self._predictor, path.parent)]
+            place = real_path(path)
+            for own in cases:
+                if real_path(own.image) == place and own.page is None:
+                    return own, [one for one in cases if one.group == own.group]
+        return Case(id=path.stem, image=path), []
 
     def _channels_first(self, image: np.ndarray) -> np.ndarray:
         """Return an array of any accepted form as (C, *S)."""

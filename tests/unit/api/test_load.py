@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ushape.api.load import Model, Result
 from ushape.errors import DataError, RunError
@@ -40,6 +41,30 @@ def test_model_refuses_other_arrays(image, code):
     with pytest.raises(DataError) as error:
         model_of(3, 2).predict(image)
     assert error.value.code == code
+
+
+@pytest.mark.parametrize("reads_groups", [True, False])
+def test_model_reads_a_file_with_the_others_of_its_folder_if_it_needs_them(tmp_path, reads_groups):
+    for name in ("s_011", "s_012", "s_013"):
+        Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / f"{name}.png")
+    read = {}
+
+    def preprocess(case, companions):
+        read.update(case=case, companions=companions)
+        raise DataError("Enough is known.", code="enough", hint="")
+
+    preprocessing = SimpleNamespace(channels=1, needs_group=False)
+    plan = SimpleNamespace(image_dims=2, preprocessing=preprocessing)
+    predictor = SimpleNamespace(plan=plan, reads_groups=reads_groups, preprocess=preprocess)
+    with pytest.raises(DataError, match="Enough"):
+        Model(predictor).predict(str(tmp_path / "s_012.png"))
+    assert read["case"].image == tmp_path / "s_012.png"
+    names = [case.id for case in read["companions"]]
+    assert names == (["s_011", "s_012", "s_013"] if reads_groups else [])
+    assert read["case"] in read["companions"] or not reads_groups
+    with pytest.raises(DataError, match="Enough"):  # A missing file is named by its reader.
+        Model(predictor).predict(tmp_path / "missing.png")
+    assert read["companions"] == []
 
 
 def test_result_save_replaces_nothing_unless_asked(tmp_path):
