@@ -55,7 +55,12 @@ def test_model_reads_a_file_with_the_others_of_its_folder_if_it_needs_them(tmp_p
 
     preprocessing = SimpleNamespace(channels=1, needs_group=False)
     plan = SimpleNamespace(image_dims=2, preprocessing=preprocessing)
-    predictor = SimpleNamespace(plan=plan, reads_groups=reads_groups, preprocess=preprocess)
+    predictor = SimpleNamespace(
+        plan=plan,
+        members=[SimpleNamespace(plan=plan)],
+        reads_groups=reads_groups,
+        preprocess=preprocess,
+    )
     with pytest.raises(DataError, match="Enough"):
         Model(predictor).predict(str(tmp_path / "s_012.png"))
     assert read["case"].image == tmp_path / "s_012.png"
