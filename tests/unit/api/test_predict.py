@@ -5,9 +5,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ushape.api.predict import _without_own_outputs, find_images, run_folders
+from ushape.api.predict import _Summary, _without_own_outputs, find_images, run_folders
+from ushape.console import Console
 from ushape.data.inputs import Input
 from ushape.errors import ConfigError, DataError
+from ushape.inference.output import OutputConfig
+from ushape.inference.output.writer import Written
 from ushape.types import Case
 
 
@@ -70,3 +73,18 @@ def test_groups_of_a_model_that_needs_them_are_printed(tmp_path):
     assert notes[0].endswith(
         " and 1 more. To state other groups, name a table with the columns image and group."
     )
+
+
+def test_images_with_cut_objects_and_without_numbers_are_named(capsys, tmp_path):
+    summary = _Summary(3, lambda *state: None)
+    for name, cut, lacks in (("a.tif", 2, False), ("b.tif", 0, True), ("c.tif", 0, False)):
+        image = Input(Case(id=name, image=Path(name)), Path(name))
+        summary.add(image, Written(Path(name), 4, cut_parts=cut, lacks_instances=lacks))
+    writer = SimpleNamespace(config=OutputConfig(folder=tmp_path))
+    summary.report(writer, summary.masks, Console())
+    lines = capsys.readouterr().out.splitlines()
+    (cut,) = [line for line in lines if "a.tif" in line]
+    assert "memory" in cut
+    (lacking,) = [line for line in lines if "b.tif" in line]
+    assert "--zarr-labels" in lacking
+    assert not [line for line in lines if "c.tif" in line]

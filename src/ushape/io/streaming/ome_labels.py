@@ -126,8 +126,8 @@ def read_levels(path: Path) -> ImageLevels:
         )
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OSError, RecursionError):
         raise DataError(
-            f"{path}: the folder is not an OME-Zarr image of version 0.4 or 0.5, so label images "
-            "cannot be added to it.",
+            f"{path} is not an OME-Zarr image of version 0.4 or 0.5, or is damaged, so that label "
+            "images cannot be added to it.",
             code="not_ome_zarr",
             hint="Predict without --zarr-labels, or convert the image, for example with "
             "bioformats2raw.",

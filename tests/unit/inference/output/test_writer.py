@@ -14,11 +14,13 @@ from ushape import io
 from ushape.api.load import Result
 from ushape.data.inputs import Input
 from ushape.errors import ConfigError, DataError, RunError
+from ushape.inference import band_separation
 from ushape.inference.output import OutputConfig
 from ushape.inference.output.manifest import MANIFEST_FILE
 from ushape.inference.output.writer import IMAGES_TABLE, PredictionWriter, _as_stored
 from ushape.inference.output.zarr_labels import check_streamed_objects, settings_for_bands
 from ushape.inference.streaming import StreamedPrediction
+from ushape.inference.tuning import SEPARATED
 from ushape.instances.label import ObjectConfig
 from ushape.io import ome_zarr
 from ushape.io.orientation import as_displayed
@@ -389,3 +391,30 @@ def test_metadata_of_label_images_state_the_classes_of_few_objects(most, monkeyp
         {"label-value": 2, "class": "class 2"},
     ]
     assert stated.get("properties") == (properties if most == 2 else None)
+
+
+def test_label_images_of_a_volume_with_cut_objects_are_complete(monkeypatch, tmp_path):
+    monkeypatch.setattr(band_separation, "MAX_OPEN_PX", 200)
+    monkeypatch.setattr(band_separation, "free_memory_bytes", lambda: 0)
+    path, shape = tmp_path / "x.zarr", (20, 8, 8)
+    save_image(path, shape, "zyx", levels=1)
+    image = Input(case=Case(id="x", image=path), below=Path("x.zarr"))
+    space = replace(predictor_of(0, 255, dims=3).plan.preprocessing.space, has_distance=True)
+    predictor = streaming_predictor(separates=True, objects=SEPARATED)
+    predictor.plan.image_dims, predictor.plan.encoding = 3, MaskEncoding(suffix=".tif")
+    predictor.plan.preprocessing.space = space
+    classes = np.zeros(shape, np.uint8)
+    classes[:, :3, :3] = 1  # Longer than the 3 planes that may wait.
+    distance = classes.astype(np.float32)
+    bands = (
+        (np.zeros((1, 2, 8, 8), np.float32), classes[row : row + 2], distance[row : row + 2])
+        for row in range(0, 20, 2)
+    )
+    config = OutputConfig(folder=tmp_path / "out", zarr_labels=True)
+    with PredictionWriter.open(config, predictor, [image], {}) as writer:
+        written = writer.write_streamed(image, StreamedPrediction(open_bands(path), bands))
+    assert written.cut_parts > 0
+    found = ome_zarr.read(path / "labels/ushape_classes").array[0]
+    numbers = ome_zarr.read(path / "labels/ushape_objects").array[0]
+    assert np.array_equal(found > 0, numbers > 0)
+    assert numbers.max() == written.cut_parts + 1
