@@ -104,7 +104,19 @@ class MaskPage:
         return f"{self.path}, page {self.page + 1}"
 
 
-Mask = Path | MaskParts | CocoMask | ShapesMask | MaskPage
+@dataclass(frozen=True)
+class MaskBox:
+    """A part of the mask of an image that is divided into parts."""
+
+    path: Path
+    box: Box
+    """Part of S of the mask file."""
+
+    def __str__(self) -> str:
+        return f"{self.path}, {box_text(self.box)}"
+
+
+Mask = Path | MaskParts | CocoMask | ShapesMask | MaskPage | MaskBox
 """Location of a mask; `io.annotations.read_annotation` reads each kind."""
 
 Split = Literal["", "train", "validation", "test"]
@@ -129,6 +141,9 @@ class Case:
     page: int | None = None
     """Number of the page (plane) of `image`, or of its channel if that is a volume in time, from 0,
     that is the image; None for the whole file."""
+
+    box: Box | None = None
+    """Part of S of the files that is the case, if they are divided; None for all of it."""
 
     split: Split = ""
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)

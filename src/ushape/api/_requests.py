@@ -19,9 +19,11 @@ BEFORE: Mapping[str, Any] = {
     "network.strides": "equal",
     "predict.mirror_axes": [-2, -1],
     "preprocessing.distances": "pixels",
+    "preprocessing.divide_above_px": None,
     "preprocessing.slices": None,
     "preprocessing.spacing_mm": None,
     "preprocessing.target_spacing_mm": None,
+    "train.patches_from": "auto",
     "train.patience_on": "validation_dice",
     "train.threads": "auto",
 }

@@ -67,7 +67,8 @@ class KnownCases:
 
     def count_seen(self, cases: Sequence[Case]) -> int:
         """Count the cases whose image, or an exact copy, was used in training or validation."""
-        if any(case.page is not None for case in cases):  # One file holds many images.
+        # One file holds many images.
+        if any(case.page is not None or case.box is not None for case in cases):
             return len({case.id for case in cases} & set(self.used))
         used = [self.images[case_id] for case_id in self.used]
         known = {real_path(path) for path in used}

@@ -66,7 +66,14 @@ def check(
     console, folder = Console(quiet=quiet), Path(data)
     base, note = apply_data_settings(load_recipe("auto"), folder)
     recipe = config.override(base, settings)
-    stats = scan(folder, masks, recipe.labels, console, groups=groups or recipe.groups)
+    stats = scan(
+        folder,
+        masks,
+        recipe.labels,
+        console,
+        groups=groups or recipe.groups,
+        divide_above_px=recipe.preprocessing.divide_above_px,
+    )
     result = check_dataset(stats, split=recipe.split, seed=recipe.seed)
     target = Path(output) if output else Path("checks") / real_path(folder).name
     target.mkdir(parents=True, exist_ok=True)

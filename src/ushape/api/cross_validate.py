@@ -147,8 +147,14 @@ class _FoldTraining:
         """Decide from all cases what an object is, unless the recipe states it."""
         if self.recipe.labels.objects != AUTO:
             return self.recipe.labels.objects
-        labels, groups = self.recipe.labels, self.recipe.groups
-        found = scan(self.data, self.masks, labels, console, groups=groups)
+        found = scan(
+            self.data,
+            self.masks,
+            self.recipe.labels,
+            console,
+            groups=self.recipe.groups,
+            divide_above_px=self.recipe.preprocessing.divide_above_px,
+        )
         found.raise_if_unusable()
         data = take_fingerprint(found, {stats.case.id for stats in found.readable})
         stacks = list(by_group([fact.case for fact in found.facts]).values())

@@ -154,7 +154,14 @@ def _scan_other_data(
     dims = plan.image_dims
     names = space.names if space.values == tuple(range(len(space.names))) else ()
     stats = scan(
-        data, masks, stated.labels, console, dims=dims, groups=stated.groups, classes=names
+        data,
+        masks,
+        stated.labels,
+        console,
+        dims=dims,
+        groups=stated.groups,
+        classes=names,
+        divide_above_px=plan.preprocessing.config.divide_above_px,
     )
     if stated.groups is None and plan.recipe.groups is not None:
         try:

@@ -10,6 +10,7 @@ from ushape import config
 from ushape.config import is_custom
 from ushape.console import Clock, Console
 from ushape.data.checks import check_before_training
+from ushape.data.preprocessing import DIVIDE_ABOVE_PX
 from ushape.data.scan import DatasetStats, describe_dataset, scan_dataset
 from ushape.errors import ConfigError
 from ushape.io.files import real_path, refuse_existing_output, write_json
@@ -185,7 +186,14 @@ def plan_data(
     machine = inspect_machine(device)
     if options.data_note:
         console.say(options.data_note)
-    found = scan(folder, masks, options.recipe.labels, console, groups=options.recipe.groups)
+    found = scan(
+        folder,
+        masks,
+        options.recipe.labels,
+        console,
+        groups=options.recipe.groups,
+        divide_above_px=options.recipe.preprocessing.divide_above_px,
+    )
     found.raise_if_unusable()
     for line in [*describe_dataset(found), *check_before_training(found)]:
         console.say(line)
@@ -234,12 +242,14 @@ def scan(
     dims: int | None = None,
     groups: str | None = None,
     classes: Sequence[str] = (),
+    divide_above_px: int | None = DIVIDE_ABOVE_PX,
 ) -> DatasetStats:
     """Read every image and mask once, and show a progress bar.
 
     Args:
         dims: Number of spatial dimensions of the network, if it is known.
         classes: Names of the classes of a run, background first, if the data are to have them.
+        divide_above_px: As for `scan_dataset`.
     """
     workers = inspect_machine("cpu").cores
     with console.progress("Reading") as on_progress:
@@ -252,6 +262,7 @@ def scan(
             on_progress=on_progress,
             dims=dims,
             classes=classes,
+            divide_above_px=divide_above_px,
         )
 
 

@@ -160,7 +160,14 @@ def plan_one_epoch(
     chosen = with_some_rate(config.override(chosen, settings))
     train = replace(chosen.train, epochs=1, minutes=None)
     machine = inspect_machine(device)
-    found = scan(data, masks, chosen.labels, console, groups=groups or chosen.groups)
+    found = scan(
+        data,
+        masks,
+        chosen.labels,
+        console,
+        groups=groups or chosen.groups,
+        divide_above_px=chosen.preprocessing.divide_above_px,
+    )
     found.raise_if_unusable()
     planned = make_plan(found, replace(chosen, train=train), machine, elapsed_s=lambda: 0.0)
     plan, splits = planned.plan, planned.splits

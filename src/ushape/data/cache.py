@@ -11,6 +11,7 @@ from typing import overload
 import numpy as np
 
 from ushape import io
+from ushape.config import AUTO
 from ushape.data.preprocessing import (
     OnRead,
     Preprocessing,
@@ -45,6 +46,7 @@ class SampleStore(Sequence[Sample]):
             DataError: if cases cannot be loaded; it names all of them.
         """
         if not self.keep:
+            self._measure_files()
             return
         with ThreadPoolExecutor(threads) as pool:
             outcomes = list(pool.map(partial(self._try_load, on_read=on_read), self.cases))
@@ -52,6 +54,13 @@ class SampleStore(Sequence[Sample]):
         if failures:
             raise join_errors(failures)
         self._samples = [outcome for outcome in outcomes if isinstance(outcome, Sample)]
+
+    def _measure_files(self) -> None:
+        """Measure divided images that are normalized by their own pixels, once for all workers."""
+        preprocessing = self.preprocessing
+        if preprocessing.normalization is None and not preprocessing.needs_group:
+            for path in sorted({case.image for case in self.cases if case.box is not None}):
+                preprocessing.measure_file(path)
 
     def file_classes(self, index: int) -> np.ndarray:
         """Return the classes of a case on the grid of its file; the mask is read if necessary."""
@@ -110,13 +119,17 @@ def load_cases(
     memory_bytes: float,
     threads: int,
     on_read: OnRead | None = None,
+    patches_from: str = AUTO,
 ) -> SampleStore:
     """Return a store of the cases, read into memory if they fit into a quarter of it.
 
     Args:
         on_read: Receives each image that is read, from several threads.
+        patches_from: memory or files, whether the cases fit or not; auto: as they fit.
     """
-    keep = fits_in_memory(facts, preprocessing, dims, memory_bytes)
+    keep = patches_from == "memory" or (
+        patches_from == AUTO and fits_in_memory(facts, preprocessing, dims, memory_bytes)
+    )
     store = SampleStore([fact.case for fact in facts], preprocessing, keep=keep)
     store.load_all(threads, on_read)
     return store
@@ -126,19 +139,23 @@ def fits_in_memory(
     facts: Sequence[CaseFacts], preprocessing: Preprocessing, dims: int, memory_bytes: float
 ) -> bool:
     """Return whether preprocessed cases fit into a quarter of the main memory."""
+    return memory_of(facts, preprocessing, dims) < KEEP_SHARE * memory_bytes
+
+
+def memory_of(facts: Sequence[CaseFacts], preprocessing: Preprocessing, dims: int) -> float:
+    """Return about how many bytes preprocessed cases take."""
+    pixels = sum(_working_pixels(fact, preprocessing, dims) for fact in facts)
+    return pixels * (2 * preprocessing.sample_channels + 1 + 4 * preprocessing.space.has_distance)
+
+
+def _working_pixels(fact: CaseFacts, preprocessing: Preprocessing, dims: int) -> float:
+    """Return about how many pixels the network receives of a case."""
     config = preprocessing.config
-    if config.shape is not None:
-        slices = sum(_depth(fact.case) for fact in facts) if preprocessing.by_slice else len(facts)
-        pixels = float(slices * math.prod(config.shape))
-    else:
-        factor = math.prod(config.downscale_factors(dims))
-        target = config.common_spacing_mm
-        files = [sum(fact.class_pixels) * enlargement(fact.case, target) for fact in facts]
-        pixels = sum(files) / factor
-    bytes_needed = pixels * (
-        2 * preprocessing.sample_channels + 1 + 4 * preprocessing.space.has_distance
-    )
-    return bytes_needed < KEEP_SHARE * memory_bytes
+    if config.shape is None:
+        files = sum(fact.class_pixels) * enlargement(fact.case, config.common_spacing_mm)
+        return files / math.prod(config.downscale_factors(dims))
+    slices = _depth(fact.case) if preprocessing.by_slice else 1
+    return slices * math.prod(config.shape)
 
 
 def _depth(case: Case) -> int:

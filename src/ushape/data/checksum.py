@@ -77,6 +77,8 @@ def earlier_checksums(cases: Iterable[Case]) -> dict[Path, bytes]:
 
 def case_checksums(case: Case) -> dict[Path, bytes]:
     """Return the checksum of each file that belongs to this case alone."""
+    if case.box is not None:
+        return {}
     shared = case.mask.path if isinstance(case.mask, _IN_FILE) else None
     return {
         path: _file_checksum(path) for path in _files_within(case, files_within) if path != shared

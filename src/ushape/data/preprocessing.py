@@ -15,6 +15,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from ushape import io
+from ushape.data.file_rows import FileRows
 from ushape.data.slices import neighbors_of
 from ushape.data.spacing import check_spacing, coarse_axes, factors_to, is_common
 from ushape.errors import ConfigError, DataError, check_range
@@ -22,7 +23,8 @@ from ushape.formatting import pluralize, size_text
 from ushape.instances.label import label_objects
 from ushape.io.annotations import read_annotation, size_of
 from ushape.io.placement import AS_THEY_ARE, compare_grids
-from ushape.io.streaming import open_bands
+from ushape.io.streaming import open_bands, read_spacing
+from ushape.io.streaming.boxes import read_box
 from ushape.labels import IGNORE, LabelSpace
 from ushape.normalization import Normalization
 from ushape.transforms.resampling import (
@@ -42,6 +44,13 @@ LARGE_PX = 1 << 26
 
 MAX_SLICES = 15
 """Largest number of slices that a network receives together."""
+
+DIVIDE_ABOVE_PX = 1 << 28
+"""Number of pixels, channels counted, above which images are divided by default: a volume of
+512 x 512 x 1024 voxels stays whole."""
+
+MIN_DIVIDED_PX = 1 << 12
+"""Smallest limit above which images are divided."""
 
 MAX_PLANES = 16
 """Largest number of planes that are read as channels if the mask has one plane."""
@@ -93,6 +102,11 @@ class PreprocessingConfig:
     standard deviation 1, with the statistics of all training images, of each image, or of its
     group; min_max: rescale each image from its own range to [0, 1]."""
 
+    divide_above_px: int | None = DIVIDE_ABOVE_PX
+    """Number of pixels, channels counted, above which an image with a mask is divided into parts of
+    at most a sixteenth of it, which are cases of their own, if both files can be read in parts
+    (TIFF, Zarr, .npy and uncompressed .nii); null: no image is divided."""
+
     percentiles: tuple[float, float] = (0.5, 99.5)
     """Lower and upper percentile at which intensities are clipped."""
 
@@ -131,6 +145,10 @@ class PreprocessingConfig:
                 code="settings_conflict",
                 hint="Set only one of them: each decides the size of all images.",
             )
+        if self.divide_above_px is not None:
+            hint = "null keeps all images whole; the default suits 16 GB of memory."
+            name = "preprocessing.divide_above_px"
+            check_range(name, self.divide_above_px, MIN_DIVIDED_PX, hint=hint)
         low, high = self.percentiles
         if not 0 <= low < high <= 100:
             raise ConfigError(
@@ -249,6 +267,7 @@ class Preprocessing:
             DataError: if a file cannot be read, if the image has another number of channels, if the
                 mask has another size, or if a mask value is not a class.
         """
+        self._refuse_part(case)
         pixels = join_channels(case, read_first_file(case), self.channels)
         image, classes = pixels.array, read_classes(case, self.space)
         joined = self.join_neighbors(case, image, companions)
@@ -297,6 +316,20 @@ class Preprocessing:
         first = len(image) // self.channels // 2 * self.channels
         return image[first : first + self.channels]
 
+    def _refuse_part(self, case: Case) -> None:
+        """Raise DataError for a part of an image that must be preprocessed as a whole."""
+        config = self.config
+        needs_others = self.needs_group or self.needs_neighbors
+        if case.box is None or not (needs_others or config.square or config.shape is not None):
+            return
+        raise DataError(
+            f"{case.image}: the image is divided into parts because of its size, but the recipe "
+            "crops, pads or resizes whole images, or reads them with others of their group.",
+            code="image_too_large",
+            hint="Train with --recipe auto, or keep images whole with "
+            "--set preprocessing.divide_above_px=null.",
+        )
+
     def group_stats(self, case: Case, companions: Sequence[Case] = ()) -> GroupStats | None:
         """Return the statistics of the group of a case, if its preprocessing depends on them."""
         if not self.needs_group:
@@ -329,7 +362,7 @@ class Preprocessing:
             spacing_mm = check_spacing(str(case.image), spacing_mm, target)
         geometry = self._geometry(file_shape, group.box if group else None, spacing_mm)
         placed = place_image(image, geometry)
-        normalization = self._normalization(self.without_neighbors(placed), group)
+        normalization = self._normalization(case, self.without_neighbors(placed), group)
         return Sample(
             case=case,
             image=placed,
@@ -361,13 +394,26 @@ class Preprocessing:
             return None
         return coarse_axes(spacing_mm, target)
 
-    def _normalization(self, image: np.ndarray, group: GroupStats | None) -> Normalization:
+    def _normalization(
+        self, case: Case, image: np.ndarray, group: GroupStats | None
+    ) -> Normalization:
         if self.normalization is not None:
             return self.normalization
         if self.config.intensity == "group":
             assert group is not None
             return group.normalization
+        if case.box is not None:
+            return self.measure_file(case.image)  # As the whole image is predicted.
         return self.measure(thin_out(image))
+
+    def measure_file(self, path: Path) -> Normalization:
+        """Measure the normalization of a whole image from its file, in bands; it is kept.
+
+        Raises:
+            DataError: if the file cannot be read.
+        """
+        changed = path.stat().st_mtime_ns if path.exists() else 0
+        return self.measure(_evenly_spread(path, changed, self.config))
 
     def measure(self, pixels: np.ndarray) -> Normalization:
         """Measure the normalization of an image from some of its pixels (C, N)."""
@@ -382,6 +428,22 @@ class Preprocessing:
         if distance is None:
             return restored
         return np.concatenate([restored, restore_probabilities(distance[None], geometry)])
+
+
+@lru_cache(maxsize=1024)
+def _evenly_spread(path: Path, changed: int, config: PreprocessingConfig) -> np.ndarray:
+    """Return the pixels (C, N) of a file on the working grid by which it is normalized.
+
+    Along axes on which the image is enlarged, they are those of the file.
+
+    Args:
+        changed: Time of the last change; a changed file is read again.
+    """
+    with open_bands(path) as bands:
+        placed = config.working_shape(bands.shape[1:], bands.spacing_mm)
+        working = tuple(map(min, placed, bands.shape[1:]))
+        rows = FileRows(bands, (bands.shape[0], *working), None)
+        return rows.take_pixels(thinning_step(math.prod(working), working[-1]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -447,6 +509,8 @@ def read_first_file(case: Case) -> Pixels:
     Raises:
         DataError: if the file cannot be read, or has no such page.
     """
+    if case.box is not None:
+        return Pixels(array=read_box(case.image, case.box), spacing_mm=read_spacing(case.image))
     if case.page is None:
         return io.read(case.image)
     if io.suffix_of(case.image) in io.itk.ITK_READERS:
@@ -489,7 +553,7 @@ def join_channels(case: Case, first: Pixels, channels: int | None = None) -> Pix
 
 def _has_channels_as_planes(case: Case, pixels: Pixels, channels: int | None) -> bool:
     """Return whether the planes of a volume are channels of an image, saved as pages of a TIFF."""
-    is_stack = len(pixels.array) == 1 and pixels.array.ndim == 4
+    is_stack = len(pixels.array) == 1 and pixels.array.ndim == 4 and case.box is None
     if not is_stack or pixels.grid is not None or pixels.array.shape[1] > MAX_PLANES:
         return False
     if channels is not None:

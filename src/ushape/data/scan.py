@@ -19,14 +19,15 @@ from ushape.data.discovery import DatasetListing, discover
 from ushape.data.duplicates import Duplicates
 from ushape.data.grouping import (
     Grouping,
-    find_groups,
     merge_groups_sharing_duplicates,
     refuse_too_few,
 )
+from ushape.data.grouping.parts import find_groups_of_parts
 from ushape.data.mask_values import interpret_masks
 from ushape.data.mask_values.notes import ValueNote
 from ushape.data.other_labels import OtherLabels, find_other_labels
-from ushape.data.preprocessing import mask_size_error
+from ushape.data.parts import divide_large_images
+from ushape.data.preprocessing import DIVIDE_ABOVE_PX, mask_size_error
 from ushape.data.regions import choose_regions
 from ushape.data.sections import split_into_sections
 from ushape.data.time_points import split_into_time_points
@@ -194,6 +195,7 @@ def scan_dataset(
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     dims: int | None = None,
     classes: Sequence[str] = (),
+    divide_above_px: int | None = DIVIDE_ABOVE_PX,
 ) -> DatasetStats:
     """List a data set, read every file once, and infer label space and groups.
 
@@ -208,16 +210,18 @@ def scan_dataset(
         dims: Number of spatial dimensions of the network, if it is known. Unless it is 3, each
             section of a single volume is a case.
         classes: Names of the classes of a run, background first, if the data are to have them.
+        divide_above_px: Number of pixels above which images are divided; see `data.parts`.
 
     Raises:
         DataError: if no pair of image and mask is found, or if `groups` does not fit the cases.
         ConfigError: if `groups` is neither a column nor a regular expression.
     """
-    listing = discover(folder, masks)
-    listing = choose_regions(listing, classes or labels.names or (), may_lack=bool(classes))
-    listing = split_into_time_points(listing)
-    if dims != 3:
-        listing = split_into_sections(listing)
+    whole = discover(folder, masks)
+    whole = choose_regions(whole, classes or labels.names or (), may_lack=bool(classes))
+    whole = split_into_time_points(whole)
+    listing = divide_large_images(whole, divide_above_px)
+    if dims != 3 and listing is whole:
+        listing = whole = split_into_sections(listing)
     io.check_packages(path for case in listing.cases for path in files_of(case))
     measured: list[CaseStats] = []
     for stats in scan_cases(listing.cases, workers):
@@ -238,7 +242,7 @@ def scan_dataset(
         inferred_groups={case.id: case.group for case in grouping.cases},
         duplicates=duplicates,
         other_labels=(
-            find_other_labels(folder, listing.cases, listing.notes) if masks is None else ()
+            find_other_labels(folder, whole.cases, listing.notes) if masks is None else ()
         ),
     )
     return with_labels(found, labels, stated=listing.classes) if readable else found
@@ -261,7 +265,7 @@ def with_groups(stats: DatasetStats, groups: str) -> DatasetStats:
 
 def _group(readable: Sequence[CaseStats], groups: str | None) -> Grouping:
     thumbnails = {stats.case.id: stats.thumbnail for stats in readable}
-    return find_groups([stats.case for stats in readable], thumbnails, groups)
+    return find_groups_of_parts([stats.case for stats in readable], thumbnails, groups)
 
 
 def with_labels(

@@ -29,8 +29,10 @@ def stack_slices(volume: np.ndarray, index: int, slices: int) -> np.ndarray:
     """
     reach = slices // 2
     places = np.arange(index - reach, index + reach + 1).clip(0, volume.shape[1] - 1)
-    picked = np.moveaxis(volume[:, places], 1, 0)
-    return np.ascontiguousarray(picked).reshape(-1, *volume.shape[2:])
+    _, _, height, width = volume.shape
+    near = volume[..., places[0] : places[-1] + 1, 0:height, 0:width]  # All that a file must read.
+    picked = np.moveaxis(near[:, places - places[0]], 1, 0)
+    return np.ascontiguousarray(picked).reshape(-1, height, width)
 
 
 def neighbors_of(case: Case, companions: Sequence[Case], step: int, reach: int) -> Iterator[Case]:

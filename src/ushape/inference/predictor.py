@@ -139,7 +139,7 @@ class Predictor:
         Raises:
             DataError: if `preprocess` raises it.
         """
-        if case.channels or case.page is not None:
+        if case.channels or case.page is not None or case.box is not None:
             return self.preprocess(case, companions)
         source = read_or_open(case.image, lambda bands: self._is_streamed(bands, max_bytes))
         if isinstance(source, Bands):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ushape import io
+from ushape.data.file_rows import FileRows, strips
 from ushape.data.preprocessing import Preprocessing, thinning_step
 from ushape.data.spacing import check_spacing, spacing_text
 from ushape.errors import DataError
@@ -19,11 +20,8 @@ from ushape.inference.slices import predict_bands
 from ushape.inference.sliding_window import TileSettings
 from ushape.io.streaming import Bands, open_bands
 from ushape.normalization import Normalization
-from ushape.transforms.resampling import RowGrower, rows_beneath, shrink_rows
+from ushape.transforms.resampling import RowGrower
 from ushape.types import Pixels
-
-MEASURED_PX = 1 << 24
-"""Number of pixels that are read at once to measure the intensities of an image."""
 
 
 @dataclass(frozen=True)
@@ -82,31 +80,6 @@ def read_or_open(path: Path, is_large: Callable[[Bands], bool]) -> Pixels | Band
         except DataError:
             pass  # The reader of whole images raises the error.
     return io.read(path)
-
-
-@dataclass(frozen=True)
-class FileRows:
-    """The image of a file on the grid of the network, read in bands."""
-
-    bands: Bands
-    shape: tuple[int, ...]
-    """(C, *working)."""
-
-    normalization: Normalization | None
-    """Normalization of the intensities; None before it was measured."""
-
-    def read(self, first: int, last: int) -> np.ndarray:
-        """Return (C, last - first, ...), as `Preprocessing.load` gives these rows."""
-        of = (self.bands.shape[1], self.shape[1])
-        strip = self.bands.read(*rows_beneath((first, last), of))
-        if self.bands.shape[1:] != self.shape[1:]:
-            strip = shrink_rows(strip, self.shape[2:], (first, last), of)
-        return strip
-
-    def scale(self, part: np.ndarray) -> np.ndarray:
-        """Return a part with normalized intensities."""
-        assert self.normalization is not None, "measured before prediction"
-        return self.normalization.apply(part)
 
 
 def stream_probabilities(
@@ -220,26 +193,11 @@ def count_missing(bands: Bands) -> int:
     """Return the number of pixels of the file that have NaN or infinity in any channel."""
     if bands.dtype.kind != "f":
         return 0
-    strips = (bands.read(first, last) for first, last in _strips(bands.shape))
-    return sum(int((~np.isfinite(strip)).any(axis=0).sum()) for strip in strips)
+    parts = (bands.read(first, last) for first, last in strips(bands.shape))
+    return sum(int((~np.isfinite(part)).any(axis=0).sum()) for part in parts)
 
 
 def measure_normalization(rows: FileRows, preprocessing: Preprocessing) -> Normalization:
     """Return the normalization of the whole image, from the pixels that `Preprocessing` uses."""
-    channels, height, *others = rows.shape
-    row_px = math.prod(others)
-    step = thinning_step(height * row_px, rows.shape[-1])
-    found = []
-    for first, last in _strips(rows.shape):
-        wanted = np.arange(-(-first * row_px // step) * step, last * row_px, step) - first * row_px
-        if wanted.size:
-            found.append(rows.read(first, last).reshape(channels, -1)[:, wanted])
-    return preprocessing.measure(np.concatenate(found, axis=1))
-
-
-def _strips(shape: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Yield the first row of each strip of an image (C, *S), and the one after its last."""
-    height, row_px = shape[1], math.prod(shape[2:])
-    together = max(1, MEASURED_PX // row_px)
-    for first in range(0, height, together):
-        yield first, min(height, first + together)
+    step = thinning_step(math.prod(rows.shape[1:]), rows.shape[-1])
+    return preprocessing.measure(rows.take_pixels(step))

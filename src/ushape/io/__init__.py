@@ -139,10 +139,18 @@ def read_mask(path: Path, time_point: int | None = None) -> MaskPixels:
             there is no such time point.
     """
     pixels = _read(path) if time_point is None else read_time_point(path, time_point)
+    return replace(decode_pixels(path, pixels), grid=pixels.grid)
+
+
+def decode_pixels(path: Path, pixels: Pixels) -> MaskPixels:
+    """Return the codes of a mask, or of a part of it, that was read from a file.
+
+    Raises:
+        DataError: if `decode_mask` raises it.
+    """
     suffix = _writable_suffix(suffix_of(path), pixels.array)
     holds_colors = suffix in WRITERS and suffix != ".gif"
-    mask = decode_mask(path, pixels, suffix, holds_colors=holds_colors)
-    return replace(mask, grid=pixels.grid)
+    return decode_mask(path, pixels, suffix, holds_colors=holds_colors)
 
 
 def write_mask(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from ushape.errors import RunError
 from ushape.formatting import display_name, file_name, pluralize
@@ -17,6 +17,7 @@ from ushape.types import (
     CaseFacts,
     CocoMask,
     Mask,
+    MaskBox,
     MaskPage,
     MaskParts,
     ShapesFormat,
@@ -33,6 +34,12 @@ SHOWN_FILES = 3
 Name = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]
 Page = Annotated[int, Field(ge=0, lt=2**31)]
 Pixels = Annotated[int, Field(ge=0, le=MAX_PIXELS)]
+
+
+def _check_edge(edge: tuple[int, int]) -> tuple[int, int]:
+    if not edge[0] < edge[1]:
+        raise ValueError("a part of an image is empty")
+    return edge
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +70,19 @@ class _StoredPage:
     page: Page
 
 
-_StoredMask = Name | _StoredParts | _StoredCoco | _StoredShapes | _StoredPage | None
+Edge = Annotated[tuple[Page, Page], AfterValidator(_check_edge)]
+StoredBox = Annotated[tuple[Edge, ...], Field(min_length=2, max_length=3)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StoredMaskBox:
+    whole: Name
+    box: StoredBox
+
+
+_StoredMask = (
+    Name | _StoredParts | _StoredCoco | _StoredShapes | _StoredPage | _StoredMaskBox | None
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +94,7 @@ class StoredCase:
     image: Name
     mask: _StoredMask
     page: Page | None = None
+    box: StoredBox | None = None
     class_pixels: Annotated[tuple[Pixels, ...], Field(max_length=256)] = ()
     channels: tuple[Name, ...] = ()
     split: Split = ""
@@ -141,6 +161,8 @@ def case_to_row(fact: CaseFacts, data: Path) -> dict[str, Any]:
     }
     if case.page is not None:
         row["page"] = case.page
+    if case.box is not None:
+        row["box"] = case.box
     if case.channels:
         row["channels"] = [relative_path(path, data) for path in case.channels]
     if case.split:
@@ -159,6 +181,7 @@ def case_from_row(row: StoredCase, data: Path) -> CaseFacts:
         mask=_mask_from_row(row.mask, data),
         channels=tuple(_path(path, data) for path in row.channels),
         page=row.page,
+        box=row.box,
         split=row.split,
         metadata=row.metadata,
     )
@@ -177,6 +200,8 @@ def _mask_to_json(mask: Mask | None, data: Path) -> Any:
         paths = {"shapes": relative_path(mask.path, data), "image": relative_path(mask.image, data)}
         kept = {"format": mask.format, "entry": mask.entry, "classes": list(mask.classes)}
         return paths | kept
+    if isinstance(mask, MaskBox):
+        return {"whole": relative_path(mask.path, data), "box": mask.box}
     if isinstance(mask, MaskPage):
         return {"stack": relative_path(mask.path, data), "page": mask.page}
     return relative_path(mask, data) if mask else None
@@ -188,6 +213,8 @@ def _mask_from_row(stored: _StoredMask, data: Path) -> Mask | None:
         return MaskParts(paths, stored.values, stored.are_objects)
     if isinstance(stored, _StoredCoco):
         return CocoMask(_path(stored.coco, data), stored.image_id)
+    if isinstance(stored, _StoredMaskBox):
+        return MaskBox(_path(stored.whole, data), stored.box)
     if isinstance(stored, _StoredPage):
         return MaskPage(_path(stored.stack, data), stored.page)
     if isinstance(stored, _StoredShapes):

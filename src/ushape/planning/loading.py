@@ -9,8 +9,9 @@ from functools import partial
 import numpy as np
 from torch.utils.data import default_collate
 
-from ushape.config import resolved
+from ushape.config import AUTO, resolved
 from ushape.data.cache import SampleStore, fits_in_memory
+from ushape.data.lazy import LazySamples
 from ushape.data.pixel_weights import PixelWeights
 from ushape.data.preprocessing import Preprocessing
 from ushape.data.sampling import PatchDataset, build_draw
@@ -36,7 +37,7 @@ def build_patches(
     groups = [case.group for case in training.cases]
     lengths = preprocessing.config.relative_lengths(recipe.network.dims)
     return PatchDataset(
-        training,
+        training if training.keep else LazySamples(training),
         preprocessing.space,
         build_draw(recipe.sampling, class_pixels, groups),
         PixelWeights(recipe.pixel_weights, class_pixels, lengths),
@@ -85,7 +86,10 @@ def _measure(
     limit_s: float,
 ) -> float:
     started = time.perf_counter()
-    keep = fits_in_memory(training, preprocessing, recipe.network.dims, machine.main_memory_bytes)
+    keep = recipe.train.patches_from == "memory" or (
+        recipe.train.patches_from == AUTO
+        and fits_in_memory(training, preprocessing, recipe.network.dims, machine.main_memory_bytes)
+    )
     step = -(-len(training) // MEASURED_CASES)
     some = training[::step]
     batches, count = 0, resolved(recipe.train.batch_size)

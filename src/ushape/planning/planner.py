@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from ushape.config import AUTO, resolved
+from ushape.data.cache import memory_of
 from ushape.data.case_stats import at_spacing
 from ushape.data.preprocessing import Preprocessing, by_group
 from ushape.data.scan import DatasetStats, writes_as_stored
@@ -128,6 +129,7 @@ def make_plan(
         measure_time=lambda recipe: _measure_time(
             stats, splits, recipe, fingerprint, machine, elapsed_s, measured
         ),
+        stored_bytes=partial(_stored_bytes, stats, training, fingerprint),
         find_format=partial(_find_format, stats, machine, measured),
     )
     recipe, results = apply_rules(recipe, situation)
@@ -165,6 +167,14 @@ def _preprocessing(stats: DatasetStats, recipe: Recipe, fingerprint: Fingerprint
         normalization=fingerprint.normalization if is_data else None,
         by_slice=len(fingerprint.median_shape) > recipe.network.dims,
     )
+
+
+def _stored_bytes(
+    stats: DatasetStats, training: Collection[str], fingerprint: Fingerprint, recipe: Recipe
+) -> float:
+    facts = [fact for fact in stats.facts if fact.case.id in training]
+    preprocessing = _preprocessing(stats, recipe, fingerprint)
+    return memory_of(facts, preprocessing, len(fingerprint.median_shape))
 
 
 def _refuse_empty_training(stats: DatasetStats, splits: Splits) -> None:

@@ -145,6 +145,12 @@ class TrainConfig:
     """Whether to keep freed memory for the next step instead of returning it to the system
     (Linux with glibc only)."""
 
+    patches_from: Literal["memory", "files"] | Auto = AUTO
+    """Where patches are cut from. memory: all preprocessed images, which are loaded before the
+    training; files: the files, of which only the parts that the patches show are read if they are
+    TIFF, Zarr, .npy or uncompressed .nii. The patches are the same. auto: memory if the images fill
+    at most a quarter of the main memory."""
+
     workers: int | Auto = AUTO
     """Number of processes that sample and augment patches; 0: the training process does it."""
 
@@ -333,7 +339,7 @@ def with_some_rate(recipe: Recipe) -> Recipe:
 
 _RARE_KEYS_OF_SECTION = {
     "labels": "softmax",
-    "preprocessing": "crop square",
+    "preprocessing": "crop square divide_above_px",
     "sampling": "class_shares",
     "augment.geometry": "elastic_grid elastic_sigma_px interpolation",
     "augment.intensity": "one_of",
@@ -341,7 +347,7 @@ _RARE_KEYS_OF_SECTION = {
     "activation dropout_place down up block deep_supervision",
     "loss": "smooth focal_gamma tversky_alpha tversky_beta",
     "train": "steps_per_epoch momentum beta2 warmup_fraction warmup_steps patience_on keep_epochs "
-    "validation_cases channels_last keep_memory workers threads",
+    "validation_cases channels_last keep_memory patches_from workers threads",
     "predict": "mirror_axes tune_for",
 }
 RARE_KEYS = {"code", "settings_file"} | {

@@ -38,7 +38,7 @@ from ushape.planning.case_file import (
 from ushape.planning.custom_code import loaded_source, require_code
 from ushape.planning.plan import Plan
 from ushape.planning.weights import load_weights, read_facts, save_weights
-from ushape.types import CaseFacts
+from ushape.types import Box, CaseFacts
 
 EDITABLE = ("folder", "data", "masks", "command")
 """Keys of cases.json that may be edited, because data can be moved."""
@@ -305,11 +305,11 @@ class Run:
         folder = Path(file_name(stored.folder))
         return {row.id: folder / row.image for row in stored.cases}
 
-    def image_checksums(self) -> dict[str, tuple[str, int | None]]:
-        """Return checksum and page of the image of each case, by id; older runs have none."""
+    def image_checksums(self) -> dict[str, tuple[str, int | None, Box | None]]:
+        """Return checksum, page and part of the image of each case; older runs have none."""
         stored = self._stored_cases
         return {
-            row.id: (stored.files[row.image], row.page)
+            row.id: (stored.files[row.image], row.page, row.box)
             for row in stored.cases
             if row.image in stored.files
         }

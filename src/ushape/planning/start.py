@@ -202,7 +202,7 @@ def count_seen(source: Source, stats: DatasetStats, case_ids: Collection[str]) -
     seen = {known[i] for i in (*splits.train, *splits.validation) if i in known}
     files, chosen = stats.file_checksums, set(case_ids)
     cases = (case for case in stats.grouping.cases if case.id in chosen)
-    return sum((files.get(case.image, b"").hex(), case.page) in seen for case in cases)
+    return sum((files.get(case.image, b"").hex(), case.page, case.box) in seen for case in cases)
 
 
 def start_of_given_plan(plan: Plan, stats: DatasetStats, splits: Splits) -> StartingWeights | None:

@@ -70,6 +70,7 @@ def situation(data=DATA, machine=LAPTOP, split=SPLIT, training_s=300.0, step_s=0
         machine=machine,
         split=split,
         measure_time=lambda recipe: budget,
+        stored_bytes=lambda recipe: 1e7,
         find_format=lambda recipe, formats: (formats[0], {}),
     )
 
@@ -77,6 +78,13 @@ def situation(data=DATA, machine=LAPTOP, split=SPLIT, training_s=300.0, step_s=0
 def plan(data=DATA, machine=LAPTOP, recipe=None):
     planned, results = apply_rules(recipe or Recipe(), situation(data, machine))
     return planned, [result.text for result in results]
+
+
+def test_patches_are_cut_from_the_files_if_the_images_do_not_fit():
+    for memory, expected in ((1e6, "files"), (1e15, "memory")):
+        recipe, reasons = plan(DATA, replace(LAPTOP, main_memory_bytes=memory))
+        assert recipe.train.patches_from == expected
+        assert any("train.patches_from" in line for line in reasons) == (expected == "files")
 
 
 @pytest.mark.parametrize("shape", [(512, 512), (37, 900), (9, 9), (24, 200, 180), (2000, 3000)])

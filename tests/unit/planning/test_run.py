@@ -16,7 +16,7 @@ from ushape.datasets.synthetic import SyntheticConfig, write_data_set
 from ushape.errors import RunError
 from ushape.io import write_rgb
 from ushape.planning.run import Run
-from ushape.types import Case, CaseFacts, CocoMask, MaskPage, MaskParts, ShapesMask
+from ushape.types import Case, CaseFacts, CocoMask, MaskBox, MaskPage, MaskParts, ShapesMask
 
 
 @pytest.fixture
@@ -106,6 +106,12 @@ def test_run_load_cases_returns_every_kind_of_case(tmp_path):
             mask=ShapesMask(data / "x.csv", "run_lengths", data / "d.png", "d", ("cell",)),
         ),
         Case(id="e/2", image=data / "e.tif", mask=MaskPage(data / "f.tif", 1), page=1),
+        Case(
+            id="e/part-1",
+            image=data / "e.tif",
+            mask=MaskBox(data / "f.tif", ((0, 4), (2, 9))),
+            box=((0, 4), (2, 9)),
+        ),
     ]
     (tmp_path / "run").mkdir()
     run = Run(tmp_path / "run")

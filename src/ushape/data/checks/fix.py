@@ -64,9 +64,10 @@ def write_fixed_copy(result: CheckResult, folder: Path) -> list[CopyChange]:
             code="several_channel_files",
             hint="Correct the files that `ushape check` lists individually.",
         )
-    if any(stats.case.page is not None for stats in result.stats.case_stats):
+    cases = [stats.case for stats in result.stats.case_stats]
+    if any(case.page is not None or case.box is not None for case in cases):
         raise RunError(
-            "A corrected copy cannot be written if the images are pages of one file.",
+            "A corrected copy cannot be written if the images are pages or parts of one file.",
             code="pages_of_one_file",
             hint="Save each page as a file of its own, or correct the file.",
         )

@@ -55,6 +55,9 @@ class Situation:
     measure_time: Callable[[Recipe], TimeBudget]
     """Measures the speed of an otherwise complete recipe; called only if its epochs are open."""
 
+    stored_bytes: Callable[[Recipe], float]
+    """Returns about how many bytes the preprocessed training cases take."""
+
     find_format: Callable[[Recipe, Sequence[Format]], tuple[Format, dict[Format, float]]]
     """Measures a step of a recipe in several formats, and returns the fastest one and the times."""
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 
 from ushape.config import AUTO, Auto, is_custom, resolved
+from ushape.data.cache import KEEP_SHARE
 from ushape.errors import PlanError
 from ushape.formatting import memory_text, pluralize, size_text
 from ushape.models import memory_estimate
@@ -185,12 +186,13 @@ def choose_hardware(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleR
     shared = describe_sharing(recipe.train, machine)
     threads = choose_threads(recipe.train, machine)
     recipe = change(recipe, "train", workers=workers, threads=threads)
+    recipe, storage = _choose_storage(recipe, situation)
     cores = pluralize(machine.cores, "core")
     measured = "; ".join(f"{one}: {1000 * time:.0f} ms per step" for one, time in times.items())
     return recipe, RuleResult(
         text=f"Machine: {machine.name}, {cores}; {chosen}, "
-        f"data loaded by {pluralize(workers, 'process') if workers else 'the training process'}."
-        f"{shared}",
+        f"data loaded by {pluralize(workers, 'process') if workers else 'the training process'}"
+        f"{storage}.{shared}",
         fact=f"bf16 {'is' if machine.has_bf16 else 'is not'} supported by the hardware; {cores}"
         f"{f'; {measured}' if measured else ''}",
         alternative="train.precision=fp32",
@@ -199,6 +201,20 @@ def choose_hardware(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleR
         "patch takes about 2 ms; if both cores of a machine compute the network, a second process "
         "costs more time than it saves (benchmarks/README.md, Loading).",
     )
+
+
+def _choose_storage(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
+    """Decide whether patches are cut from memory or from the files, as `load_cases` does."""
+    if recipe.train.patches_from != AUTO:
+        return recipe, ""
+    needed = situation.stored_bytes(recipe)
+    if needed < KEEP_SHARE * situation.machine.main_memory_bytes:
+        return change(recipe, "train", patches_from="memory"), ""
+    text = (
+        f"; patches are cut from the files, because the training images would fill about "
+        f"{needed / 1e9:.1f} GB of memory (train.patches_from)"
+    )
+    return change(recipe, "train", patches_from="files"), text
 
 
 def choose_batch(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResult]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -247,7 +247,7 @@ def cut_together(
     patch = sample(part, grid, "bicubic" if is_cubic else "bilinear")
     found = []
     for label_map in label_maps:
-        part = _take_box(label_map[None], origin + lows, origin + highs)
+        part = _take_box(label_map, origin + lows, origin + highs)[None]
         found.append(sample(part, grid, "nearest")[0].astype(label_map.dtype))
     return patch, found
 
@@ -351,22 +351,28 @@ def _cut_straight(
     steps = tuple(slice(None, None, int(sign)) for sign in turns.sum(axis=1))
     order = (0, *(np.abs(turns).argmax(axis=0) + 1))
 
-    def turn(array: np.ndarray) -> np.ndarray:
-        return _take_box(array, lows, lows + sizes)[(slice(None), *steps)].transpose(order)
+    def turn(box: np.ndarray) -> np.ndarray:
+        return box[(slice(None), *steps)].transpose(order)
 
-    patch = np.array(turn(image), dtype=np.float32, order="C")
-    return patch, [np.array(turn(one[None])[0], order="C") for one in label_maps]
+    patch = np.array(turn(_take_box(image, lows, lows + sizes)), dtype=np.float32, order="C")
+    boxes = (_take_box(one, lows, lows + sizes)[None] for one in label_maps)
+    return patch, [np.array(turn(box)[0], order="C") for box in boxes]
 
 
 def _take_box(array: np.ndarray, lows: np.ndarray, highs: np.ndarray) -> np.ndarray:
-    """Return the box [lows, highs) of array (C, *S), mirrored beyond the edges; maybe a view."""
+    """Return the box [lows, highs) of array (*S) or (C, *S), mirrored beyond the edges.
+
+    It may be a view. Only one box of the array is taken, so that it may be read from a file.
+    """
+    dims = len(lows)
     windows = [
         mirror_indices(np.arange(low, high), size)
-        for low, high, size in zip(lows, highs, array.shape[1:], strict=True)
+        for low, high, size in zip(lows, highs, array.shape[-dims:], strict=True)
     ]
     ranges = [(int(window.min()), int(window.max()) + 1) for window in windows]
-    part = array[(slice(None), *(slice(*touched) for touched in ranges))]
+    touched_box: Any = (..., *(slice(*touched) for touched in ranges))
+    part: np.ndarray = array[touched_box]
     for axis, (window, touched) in enumerate(zip(windows, ranges, strict=True)):
         if touched != (lows[axis], highs[axis]):
-            part = part.take(window - touched[0], axis=axis + 1)
+            part = part.take(window - touched[0], axis=axis - dims)
     return part

@@ -1,0 +1,61 @@
+"""The image of a file on the grid of the network, read in bands."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ushape.io.streaming import Bands
+from ushape.normalization import Normalization
+from ushape.transforms.resampling import rows_beneath, shrink_rows
+
+MEASURED_PX = 1 << 24
+"""Number of pixels that are read at once to measure the intensities of an image."""
+
+
+@dataclass(frozen=True)
+class FileRows:
+    """The image of a file on the grid of the network, read in bands."""
+
+    bands: Bands
+    shape: tuple[int, ...]
+    """(C, *working)."""
+
+    normalization: Normalization | None
+    """Normalization of the intensities; None before it was measured."""
+
+    def read(self, first: int, last: int) -> np.ndarray:
+        """Return (C, last - first, ...), as `Preprocessing.load` gives these rows."""
+        of = (self.bands.shape[1], self.shape[1])
+        strip = self.bands.read(*rows_beneath((first, last), of))
+        if self.bands.shape[1:] != self.shape[1:]:
+            strip = shrink_rows(strip, self.shape[2:], (first, last), of)
+        return strip
+
+    def scale(self, part: np.ndarray) -> np.ndarray:
+        """Return a part with normalized intensities."""
+        assert self.normalization is not None, "measured before prediction"
+        return self.normalization.apply(part)
+
+    def take_pixels(self, step: int) -> np.ndarray:
+        """Return every pixel at a multiple of `step` in row-major order, (C, N)."""
+        channels, _, *others = self.shape
+        row_px = math.prod(others)
+        found = []
+        for first, last in strips(self.shape):
+            start = -(-first * row_px // step) * step
+            wanted = np.arange(start, last * row_px, step) - first * row_px
+            if wanted.size:
+                found.append(self.read(first, last).reshape(channels, -1)[:, wanted])
+        return np.concatenate(found, axis=1)
+
+
+def strips(shape: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield the first row of each strip of an image (C, *S), and the one after its last."""
+    height, row_px = shape[1], math.prod(shape[2:])
+    together = max(1, MEASURED_PX // row_px)
+    for first in range(0, height, together):
+        yield first, min(height, first + together)

@@ -1,0 +1,119 @@
+"""Parts of large images as cases, so that no step of a training needs a whole image in memory."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ushape import io
+from ushape.data.discovery import DatasetListing
+from ushape.errors import DataError
+from ushape.formatting import pluralize
+from ushape.io.files import MAX_INFLATION
+from ushape.io.placement import AS_THEY_ARE, compare_grids
+from ushape.io.streaming import open_bands
+from ushape.types import Box, Case, MaskBox
+
+PARTS = 16
+"""The limit above which an image is divided, relative to the largest size of its parts."""
+
+
+def divide_large_images(listing: DatasetListing, above_px: int | None) -> DatasetListing:
+    """Make each part of an image that is larger than a limit a case.
+
+    An image stays whole if it or its mask cannot be read in parts, or if the mask has another size
+    or grid, or several channels.
+
+    Args:
+        above_px: Number of pixels, channels counted; None: no image is divided.
+    """
+    cases: list[Case] = []
+    divided = 0
+    for case in listing.cases:
+        boxes = [] if above_px is None else _boxes_of(case, above_px)
+        divided += bool(boxes)
+        cases += _parts_of(case, boxes) if boxes else [case]
+    if not divided:
+        return listing
+    count = sum(case.box is not None for case in cases)
+    text = (
+        f"{pluralize(divided, 'image')} of more than {above_px:,} pixels "
+        f"{'is' if divided == 1 else 'are'} divided into {count} parts, which are cases of their "
+        "own (preprocessing.divide_above_px)"
+    )
+    return replace(listing, cases=cases, layout=f"{listing.layout}; {text}")
+
+
+def cut_into_boxes(shape: Sequence[int], most_px: int) -> list[Box]:
+    """Divide an image into boxes of nearly equal size and similar sides.
+
+    Args:
+        shape: S.
+        most_px: Largest number of pixels of a box.
+    """
+    counts = [1] * len(shape)
+
+    def sides() -> list[int]:
+        return [math.ceil(size / count) for size, count in zip(shape, counts, strict=True)]
+
+    while math.prod(sides()) > max(1, most_px):
+        longest = max(range(len(shape)), key=lambda axis: sides()[axis])
+        counts[longest] += 1
+    edges = [
+        list(itertools.pairwise(part * size // count for part in range(count + 1)))
+        for size, count in zip(shape, counts, strict=True)
+    ]
+    return list(itertools.product(*edges))
+
+
+def _boxes_of(case: Case, above_px: int) -> list[Box]:
+    """Return the parts of an image; none if it stays whole."""
+    if not isinstance(case.mask, Path) or case.channels or case.page is not None:
+        return []
+    if not (io.is_read_in_bands(case.image) and io.is_read_in_bands(case.mask)):
+        return []
+    if case.image.is_file() and MAX_INFLATION * case.image.stat().st_size < above_px:
+        return []
+    try:
+        with open_bands(case.image) as image, open_bands(case.mask) as mask:
+            channels, *shape = image.shape
+            if math.prod(image.shape) <= above_px or mask.shape != (1, *shape):
+                return []
+            if image.dtype.kind not in "uif" or image.orientation != 1 or mask.orientation != 1:
+                return []
+        if not _has_one_grid(case.image, case.mask):
+            return []
+    except DataError:
+        return []  # The error is reported when the files are read.
+    return cut_into_boxes(shape, above_px // (PARTS * channels))
+
+
+def _has_one_grid(image: Path, mask: Path) -> bool:
+    """Return whether the pixels of both files correspond by their index."""
+    grids = io.read_grid(image), io.read_grid(mask)
+    own, other = grids
+    return own is None or other is None or compare_grids(own, other) in AS_THEY_ARE
+
+
+def _parts_of(case: Case, boxes: Sequence[Box]) -> list[Case]:
+    assert isinstance(case.mask, Path), "other masks are not divided"
+    digits = len(str(len(boxes)))
+    return [
+        replace(
+            case,
+            id=f"{case.id}/part-{number:0{digits}}",
+            mask=MaskBox(case.mask, box),
+            box=box,
+        )
+        for number, box in enumerate(boxes, start=1)
+    ]
+
+
+def whole_of(case: Case) -> Case:
+    """Return the case of the whole image of a part; other cases are returned as they are."""
+    if not isinstance(case.mask, MaskBox) or case.box is None:
+        return case
+    return replace(case, id=case.id.rpartition("/")[0], mask=case.mask.path, box=None)
