@@ -96,7 +96,7 @@ def _compare_pixels(result: Any, truth: combinations.Truth, exact: bool) -> str:
     """Compare the class of each pixel; colors are not in the order of the classes."""
     import numpy as np
 
-    from ushape.data.preprocessing import read_classes
+    from ushape.data.reading import read_classes
 
     pairs: Counter[tuple[int, int]] = Counter()
     for stats in result.stats.fitting:

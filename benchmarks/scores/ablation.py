@@ -20,7 +20,7 @@ from real_data import SETS
 
 import ushape
 from ushape import config
-from ushape.data.preprocessing import PreprocessingConfig
+from ushape.data.preprocessing_config import PreprocessingConfig
 from ushape.planning.plan import Plan
 from ushape.planning.recipe import Recipe
 from ushape.planning.recipes import load_recipe

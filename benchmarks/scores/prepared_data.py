@@ -22,7 +22,7 @@ from real_data import SETS
 
 import ushape
 from ushape import io
-from ushape.data.preprocessing import find_true_objects, read_classes
+from ushape.data.reading import find_true_objects, read_classes
 from ushape.data.scan import DatasetStats, scan_dataset
 from ushape.data.splits import PARTS, SplitConfig, split_dataset
 from ushape.labels import IGNORE, LabelConfig

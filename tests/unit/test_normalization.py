@@ -1,6 +1,9 @@
 import numpy as np
+import pytest
 
 from ushape.normalization import Normalization
+
+rng = np.random.default_rng(0)
 
 
 def test_min_max_by_hand():
@@ -14,3 +17,25 @@ def test_measure_standardizes_each_channel_and_ignores_nan():
     normalization = Normalization.measure(pixels, (0, 100))
     image = np.array([[[1.0, 3.0, 9.0, np.nan]], [[7.0, 7.0, 7.0, 8.0]]])
     np.testing.assert_allclose(normalization.apply(image), [[[-1, 1, 1, 0]], [[0, 0, 0, 0]]])
+
+
+def test_normalization_by_hand():
+    normalization = Normalization(low=(0.0,), high=(10.0,), mean=(4.0,), std=(2.0,))
+    image = np.array([[[-5, 0, 4, 10, 99]]], dtype=np.float32)
+    assert normalization.apply(image).tolist() == [[[-2, -2, 0, 3, 3]]]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+def test_normalization_measured_on_any_dtype_standardizes(dtype):
+    pixels = (rng.random((3, 5000)) * 250 * np.array([[0.2], [0.5], [1]])).astype(dtype)
+    scaled = Normalization.measure(pixels).apply(pixels[:, :, None])
+    assert scaled.dtype == np.float32
+    np.testing.assert_allclose(scaled.mean(axis=(1, 2)), 0, atol=0.02)
+    np.testing.assert_allclose(scaled.std(axis=(1, 2)), 1, atol=0.02)
+
+
+def test_normalization_of_constant_and_broken_channels_is_zero():
+    pixels = np.array([[7.0] * 9, [np.nan] * 9, [np.inf] + [1.0] * 8])
+    scaled = Normalization.measure(pixels).apply(pixels[:, :, None])
+    assert np.isfinite(scaled).all()
+    assert not scaled[0].any()

@@ -10,7 +10,7 @@ import numpy as np
 from ushape.config import resolved
 from ushape.console import Console
 from ushape.data.cache import SampleStore
-from ushape.data.preprocessing import read_objects
+from ushape.data.reading import read_objects
 from ushape.data.subsets import thin_out_cases
 from ushape.inference.mirror_choice import choose_mirroring
 from ushape.inference.predictor import Predictor

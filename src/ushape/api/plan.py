@@ -10,7 +10,7 @@ from ushape import config
 from ushape.config import is_custom
 from ushape.console import Clock, Console
 from ushape.data.checks import check_before_training
-from ushape.data.preprocessing import DIVIDE_ABOVE_PX
+from ushape.data.preprocessing_config import DIVIDE_ABOVE_PX
 from ushape.data.scan import DatasetStats, describe_dataset, scan_dataset
 from ushape.errors import ConfigError
 from ushape.io.files import real_path, refuse_existing_output, write_json

@@ -12,13 +12,8 @@ import numpy as np
 
 from ushape import io
 from ushape.config import AUTO
-from ushape.data.preprocessing import (
-    OnRead,
-    Preprocessing,
-    by_group,
-    read_classes,
-    read_first_file,
-)
+from ushape.data.preprocessing import OnRead, Preprocessing, by_group
+from ushape.data.reading import read_classes, read_first_file
 from ushape.data.spacing import enlargement
 from ushape.errors import DataError
 from ushape.types import Case, CaseFacts, Sample

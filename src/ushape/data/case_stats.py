@@ -19,6 +19,7 @@ import torch
 from ushape.data.checksum import case_checksums
 from ushape.data.duplicates import Duplicates, find_duplicate_images, hash_pixels
 from ushape.data.image_details import COMPARED_PX, describe_details
+from ushape.data.intensities import thin_out
 from ushape.data.mask_stats import (
     InstanceStats,
     blurred_share,
@@ -33,13 +34,7 @@ from ushape.data.mask_stats import (
     void_share,
 )
 from ushape.data.outline_fit import OutlineFit, fit_outline
-from ushape.data.preprocessing import (
-    RGB,
-    check_sizes,
-    join_channels,
-    read_first_file,
-    thin_out,
-)
+from ushape.data.reading import RGB, check_sizes, join_channels, read_first_file
 from ushape.data.spacing import factors_to, resampled_shape
 from ushape.errors import DataError
 from ushape.formatting import natural_order

@@ -12,7 +12,8 @@ import numpy as np
 
 from ushape import io
 from ushape.data.cache import SampleStore
-from ushape.data.preprocessing import Preprocessing, mask_size_error, read_classes
+from ushape.data.preprocessing import Preprocessing
+from ushape.data.reading import mask_size_error, read_classes
 from ushape.io.streaming import open_bands
 from ushape.io.streaming.boxes import read_box
 from ushape.types import Box, Case, Geometry, Sample

@@ -27,7 +27,8 @@ from ushape.data.mask_values import interpret_masks
 from ushape.data.mask_values.notes import ValueNote
 from ushape.data.other_labels import OtherLabels, find_other_labels
 from ushape.data.parts import divide_large_images
-from ushape.data.preprocessing import DIVIDE_ABOVE_PX, mask_size_error
+from ushape.data.preprocessing_config import DIVIDE_ABOVE_PX
+from ushape.data.reading import mask_size_error
 from ushape.data.regions import choose_regions
 from ushape.data.sections import split_into_sections
 from ushape.data.time_points import split_into_time_points

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from ushape import config
-from ushape.data.preprocessing import read_classes, read_image
+from ushape.data.reading import read_classes, read_image
 from ushape.errors import ConfigError, RunError
 from ushape.evaluation.scores import CaseScore, score_case
 from ushape.formatting import pluralize, reason

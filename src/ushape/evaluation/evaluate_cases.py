@@ -9,7 +9,8 @@ from typing import get_args
 
 import numpy as np
 
-from ushape.data.preprocessing import by_group, mask_size_error, read_classes, read_objects
+from ushape.data.preprocessing import by_group
+from ushape.data.reading import mask_size_error, read_classes, read_objects
 from ushape.errors import DataError
 from ushape.evaluation.baselines import BaselineName, Baselines, score_baselines
 from ushape.evaluation.case_images import CasePicture, ImageSelection, make_picture

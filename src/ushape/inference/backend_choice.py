@@ -14,7 +14,8 @@ from torch import nn
 
 from ushape import config
 from ushape.config import resolved
-from ushape.data.preprocessing import by_group, read_classes
+from ushape.data.preprocessing import by_group
+from ushape.data.reading import read_classes
 from ushape.data.slices import stack_slices
 from ushape.errors import RunError, UshapeError
 from ushape.inference.backends import installed, open_backend

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ushape.data.preprocessing import Preprocessing, by_group, join_channels, read_first_file
+from ushape.data.preprocessing import Preprocessing, by_group
+from ushape.data.reading import join_channels, read_first_file
 from ushape.data.spacing import spacing_text
 from ushape.errors import DataError
 from ushape.inference.band_separation import separate_streamed

@@ -11,7 +11,8 @@ import numpy as np
 
 from ushape import io
 from ushape.data.file_rows import FileRows, strips
-from ushape.data.preprocessing import Preprocessing, thinning_step
+from ushape.data.intensities import thinning_step
+from ushape.data.preprocessing import Preprocessing
 from ushape.data.spacing import check_spacing, spacing_text
 from ushape.errors import DataError
 from ushape.formatting import size_text

@@ -10,7 +10,7 @@ import numpy as np
 
 from ushape.data.case_stats import CaseStats, at_spacing
 from ushape.data.grouping.similarity import correlation_of_neighbors
-from ushape.data.preprocessing import RGB, find_true_objects, read_classes
+from ushape.data.reading import RGB, find_true_objects, read_classes
 from ushape.data.scan import DatasetStats
 from ushape.instances.touching import MAX_COMPARED, touching_share
 from ushape.labels import IGNORE, LabelSpace

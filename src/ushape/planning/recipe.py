@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from ushape.config import AUTO, Auto
 from ushape.data.pixel_weights import PixelWeightConfig
-from ushape.data.preprocessing import PreprocessingConfig
+from ushape.data.preprocessing_config import PreprocessingConfig
 from ushape.data.sampling import SamplingConfig
 from ushape.data.splits import SplitConfig
 from ushape.errors import ConfigError, check_range

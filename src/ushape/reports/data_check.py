@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from ushape.data.case_stats import CaseStats
 from ushape.data.checks import CheckResult
-from ushape.data.preprocessing import read_image
+from ushape.data.reading import read_image
 from ushape.data.scan import DatasetStats
 from ushape.data.splits import PARTS
 from ushape.formatting import size_text

@@ -19,7 +19,7 @@ from ushape.api._compare_slices import compare_slices
 from ushape.api.plan import TrainOptions, plan_data, plan_scanned
 from ushape.console import Clock, Console
 from ushape.data.cache import SampleStore
-from ushape.data.preprocessing import read_classes
+from ushape.data.reading import read_classes
 from ushape.errors import ConfigError, DataError, RunError
 from ushape.inference.predictor import Predictor
 from ushape.planning import planner

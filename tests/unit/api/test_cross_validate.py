@@ -10,7 +10,7 @@ from ushape.api._series import Devices, Series
 from ushape.api.cross_validate import _FoldTraining
 from ushape.config import parse
 from ushape.console import Console
-from ushape.data.preprocessing import PreprocessingConfig
+from ushape.data.preprocessing_config import PreprocessingConfig
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
 from ushape.errors import ConfigError
 from ushape.labels import LabelConfig

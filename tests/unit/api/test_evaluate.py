@@ -7,7 +7,7 @@ from PIL import Image
 import ushape
 from ushape.api.evaluate import evaluate, match_classes, refuse_other_classes
 from ushape.data.classes.names import StatedClasses
-from ushape.data.preprocessing import read_classes
+from ushape.data.reading import read_classes
 from ushape.data.scan import scan_dataset
 from ushape.errors import ConfigError, DataError, RunError
 from ushape.labels import LabelConfig, LabelSpace

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ushape.data.cache import join_errors, load_cases
-from ushape.data.preprocessing import Preprocessing, PreprocessingConfig
+from ushape.data.cache import join_errors, load_cases, memory_of
+from ushape.data.preprocessing import Preprocessing
+from ushape.data.preprocessing_config import PreprocessingConfig
 from ushape.errors import DataError
 from ushape.labels import LabelSpace
 from ushape.types import Case, CaseFacts
@@ -23,11 +24,17 @@ def facts(tmp_path):
     return found
 
 
-def load(facts, memory_bytes, on_read=None, **changes):
+def load(facts, memory_bytes, on_read=None, patches_from="auto", **changes):
     config = PreprocessingConfig(**{"downscale": 1, "intensity": "image", **changes})
     preprocessing = Preprocessing(channels=1, config=config, space=SPACE, normalization=None)
     return load_cases(
-        facts, preprocessing, dims=2, memory_bytes=memory_bytes, threads=1, on_read=on_read
+        facts,
+        preprocessing,
+        dims=2,
+        memory_bytes=memory_bytes,
+        threads=1,
+        on_read=on_read,
+        patches_from=patches_from,
     )
 
 
@@ -40,6 +47,21 @@ def test_load_cases_keeps_samples_that_fill_less_than_a_quarter_of_the_memory(
     # Of each pixel, two bytes of one channel and one byte of the mask are kept.
     assert load(facts, 4 * needed + 1, **changes).keep
     assert not load(facts, 4 * needed, **changes).keep
+
+
+def test_memory_of_resized_volumes_counts_all_slices(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((6, 8, 8), np.uint8))
+    fact = CaseFacts(Case(id="a", image=tmp_path / "a.npy"), (6 * 64, 0))
+    config = PreprocessingConfig(downscale=1, shape=(4, 4), slices=3)
+    preprocessing = Preprocessing(
+        channels=1, config=config, space=SPACE, normalization=None, by_slice=True
+    )
+    assert memory_of([fact], preprocessing, 3) == 6 * 16 * 3
+
+
+def test_load_cases_obeys_where_patches_are_cut_from(facts):
+    assert load(facts, 0, patches_from="memory").keep
+    assert not load(facts, 1e9, patches_from="files").keep
 
 
 def test_sample_store_returns_equal_samples_from_memory_and_from_files(facts):

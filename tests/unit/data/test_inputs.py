@@ -10,7 +10,7 @@ import tifffile
 from dicoms import save_series
 from ushape import io
 from ushape.data.inputs import STANDARD_INPUT, find_inputs, group_inputs
-from ushape.data.preprocessing import read_first_file
+from ushape.data.reading import read_first_file
 from ushape.errors import DataError
 
 

@@ -12,7 +12,8 @@ from ushape.data.discovery import discover
 from ushape.data.lazy import LazyImage, LazySamples
 from ushape.data.parts import divide_large_images
 from ushape.data.pixel_weights import PixelWeightConfig, PixelWeights
-from ushape.data.preprocessing import Preprocessing, PreprocessingConfig
+from ushape.data.preprocessing import Preprocessing
+from ushape.data.preprocessing_config import PreprocessingConfig
 from ushape.data.sampling import CaseDraw, PatchDataset
 from ushape.errors import DataError
 from ushape.labels import LabelSpace

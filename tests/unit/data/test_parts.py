@@ -11,10 +11,12 @@ from ushape.data.case_stats import scan_case
 from ushape.data.checksum import case_checksums
 from ushape.data.discovery import discover
 from ushape.data.parts import cut_into_boxes, divide_large_images, whole_of
-from ushape.data.preprocessing import Preprocessing, PreprocessingConfig, read_classes, read_image
+from ushape.data.preprocessing import Preprocessing
+from ushape.data.preprocessing_config import PreprocessingConfig
+from ushape.data.reading import read_classes, read_image
 from ushape.data.scan import scan_dataset
 from ushape.data.spacing import resampled_shape
-from ushape.errors import ConfigError, DataError
+from ushape.errors import DataError
 from ushape.io.streaming.boxes import read_box
 from ushape.labels import LabelConfig, LabelSpace
 from ushape.types import MaskBox
@@ -146,9 +148,3 @@ def test_parts_cannot_be_resized_as_a_whole(data):
     with pytest.raises(DataError) as caught:
         Preprocessing(channels=1, config=config, space=SPACE, normalization=None).load(case)
     assert caught.value.code == "image_too_large"
-
-
-def test_limit_must_leave_parts_of_some_size():
-    with pytest.raises(ConfigError) as caught:
-        PreprocessingConfig(divide_above_px=0)
-    assert caught.value.code == "value_out_of_range"

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
+from ushape.data.intensities import thin_out
 from ushape.data.pixel_weights import PixelWeightConfig, PixelWeights
-from ushape.data.preprocessing import thin_out
 from ushape.data.sampling import (
     CaseDraw,
     PatchDataset,

@@ -14,7 +14,7 @@ from ushape import io
 from ushape.data.checksum import dataset_checksum
 from ushape.data.classes.names import StatedClasses, complete_labels
 from ushape.data.discovery import discover
-from ushape.data.preprocessing import read_image
+from ushape.data.reading import read_image
 from ushape.data.scan import describe_dataset, scan_dataset
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
 from ushape.errors import DataError

@@ -7,7 +7,7 @@ import tifffile
 from ushape.data.case_stats import scan_case
 from ushape.data.discovery import discover
 from ushape.data.grouping import find_groups
-from ushape.data.preprocessing import read_image
+from ushape.data.reading import read_image
 from ushape.data.sections import split_into_sections
 from ushape.io.annotations import read_annotation
 

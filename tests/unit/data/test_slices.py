@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ushape.data.preprocessing import Preprocessing, PreprocessingConfig
+from ushape.data.preprocessing import Preprocessing
+from ushape.data.preprocessing_config import PreprocessingConfig
 from ushape.data.slices import count_without_neighbors, neighbors_of, stack_slices
-from ushape.errors import ConfigError, DataError
+from ushape.errors import DataError
 from ushape.labels import LabelSpace
 from ushape.types import Case
 
@@ -78,24 +79,7 @@ def test_preprocessing_joins_neighbors_of_equal_size(tmp_path):
         preprocessing.load(group[1], group)
 
 
-def test_slices_of_volumes_are_not_resampled_along_z():
-    config = PreprocessingConfig(downscale=2, slices=3)
-    assert config.working_shape((9, 8, 6)) == (9, 4, 3)
-    assert config.downscale_factors(3) == (1, 2, 2)
-    assert PreprocessingConfig(shape=(4, 4), slices=1).working_shape((9, 8, 6)) == (9, 4, 4)
+def test_samples_of_volumes_by_slice_have_the_channels_of_the_file():
     by_slice = prepare(3, by_slice=True)
     assert (by_slice.sample_channels, by_slice.input_channels) == (1, 3)
     assert not by_slice.needs_neighbors
-
-
-@pytest.mark.parametrize("slices", [0, 2, -3, 17])
-def test_even_or_too_many_slices_are_refused(slices):
-    with pytest.raises(ConfigError) as error:
-        PreprocessingConfig(slices=slices)
-    assert error.value.code == "value_out_of_range"
-
-
-def test_slices_are_resampled_to_a_common_spacing_within_their_plane():
-    config = PreprocessingConfig(downscale=1, slices=3, target_spacing_mm=(5, 2, 2))
-    assert config.working_shape((9, 8, 6), (10, 1, 4)) == (9, 4, 12)
-    assert config.working_shape((8, 6)) == (8, 6)

@@ -8,7 +8,8 @@ import SimpleITK
 
 from codes import raises_code
 from ushape.data.cache import fits_in_memory
-from ushape.data.preprocessing import Preprocessing, PreprocessingConfig
+from ushape.data.preprocessing import Preprocessing
+from ushape.data.preprocessing_config import PreprocessingConfig
 from ushape.data.spacing import (
     check_spacing,
     choose_common,
@@ -17,7 +18,7 @@ from ushape.data.spacing import (
     is_common,
     resampled_shape,
 )
-from ushape.errors import ConfigError, DataError
+from ushape.errors import DataError
 from ushape.labels import IGNORE, LabelSpace
 from ushape.types import Case, CaseFacts
 
@@ -98,17 +99,6 @@ def test_check_spacing_names_what_is_wrong():
             check_spacing("a", spacing, (1, 1))
     with raises_code(DataError, "implausible_spacing"):
         check_spacing("a", (1000, 1), (1, 1))
-
-
-@pytest.mark.parametrize("target", [(0, 1, 1), (), (1, float("nan"), 1)])
-def test_config_refuses_impossible_targets(target):
-    with raises_code(ConfigError, "value_out_of_range"):
-        PreprocessingConfig(target_spacing_mm=target)
-
-
-def test_config_refuses_a_target_and_a_shape():
-    with raises_code(ConfigError, "settings_conflict"):
-        PreprocessingConfig(target_spacing_mm=(1, 1), shape=(64, 64), downscale=1)
 
 
 @pytest.mark.parametrize(
@@ -200,12 +190,3 @@ def test_slices_of_a_volume_are_resampled_and_return_to_its_grid(tmp_path):
     assert sample.image.shape == (1, 5, 24, 80)
     back = preprocessing.restore(sample.classes[None].astype(np.float32), sample.geometry)
     assert back.shape == (1, 5, 48, 40)
-
-
-def test_relative_lengths_follow_spacing_and_downscale():
-    config = PreprocessingConfig(downscale=(1.0, 2.0, 2.0), spacing_mm=(5.0, 0.5, 0.5))
-    assert config.relative_lengths(3) == (5, 1, 1)
-    assert replace(config, distances="pixels").relative_lengths(3) == (1, 1, 1)
-    assert replace(config, spacing_mm=None).relative_lengths(3) == (1, 1, 1)
-    nearly = PreprocessingConfig(downscale=1, spacing_mm=(1.02, 1.0, 1.0))
-    assert nearly.relative_lengths(3) == (1, 1, 1)

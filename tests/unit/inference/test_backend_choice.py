@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from ushape import config
-from ushape.data.preprocessing import Preprocessing, PreprocessingConfig
+from ushape.data.preprocessing import Preprocessing
+from ushape.data.preprocessing_config import PreprocessingConfig
 from ushape.inference.backend_choice import (
     BackendChoice,
     _load_choice,

@@ -5,7 +5,8 @@ import pytest
 import tifffile
 
 from codes import raises_code
-from ushape.data.preprocessing import Preprocessing, PreprocessingConfig
+from ushape.data.preprocessing import Preprocessing
+from ushape.data.preprocessing_config import PreprocessingConfig
 from ushape.errors import DataError
 from ushape.inference import predictor as predictor_module
 from ushape.inference.decision_rule import ClassRule, DecisionRule

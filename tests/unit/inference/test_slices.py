@@ -1,7 +1,8 @@
 import numpy as np
 import tifffile
 
-from ushape.data.preprocessing import Preprocessing, PreprocessingConfig
+from ushape.data.preprocessing import Preprocessing
+from ushape.data.preprocessing_config import PreprocessingConfig
 from ushape.inference.slices import predict_preprocessed
 from ushape.inference.sliding_window import TileSettings
 from ushape.inference.streaming import stream_probabilities

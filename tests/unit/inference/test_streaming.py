@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ushape import io
-from ushape.data.preprocessing import Preprocessing, PreprocessingConfig
+from ushape.data.preprocessing import Preprocessing
+from ushape.data.preprocessing_config import PreprocessingConfig
 from ushape.errors import DataError
 from ushape.inference.sliding_window import TileSettings, sliding_window
 from ushape.inference.streaming import (

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from ushape.data.preprocessing import Preprocessing, PreprocessingConfig, measure_group
+from ushape.data.intensities import measure_group
+from ushape.data.preprocessing import Preprocessing
+from ushape.data.preprocessing_config import PreprocessingConfig
 from ushape.labels import IGNORE, LabelSpace
 from ushape.normalization import Normalization
 from ushape.transforms.resampling import (

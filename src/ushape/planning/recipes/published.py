@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ushape.data.pixel_weights import PixelWeightConfig
-from ushape.data.preprocessing import PreprocessingConfig
+from ushape.data.preprocessing_config import PreprocessingConfig
 from ushape.data.sampling import SamplingConfig
 from ushape.data.splits import SplitConfig
 from ushape.labels import LabelConfig

@@ -6,7 +6,7 @@ from ushape import io
 from ushape.data.checks import check_dataset
 from ushape.data.checks.fix import write_fixed_copy
 from ushape.data.checks.grids import REMARKS
-from ushape.data.preprocessing import read_image
+from ushape.data.reading import read_image
 from ushape.data.scan import scan_dataset
 from ushape.data.splits import SplitConfig
 from ushape.labels import LabelConfig

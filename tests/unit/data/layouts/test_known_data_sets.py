@@ -7,7 +7,7 @@ from PIL import Image
 
 from ushape.data.discovery import discover
 from ushape.data.layouts.volumes import find_modalities
-from ushape.data.preprocessing import read_image
+from ushape.data.reading import read_image
 from ushape.errors import DataError
 from ushape.io.annotations import read_annotation
 

@@ -15,7 +15,7 @@ from PIL import Image
 from dicoms import save_series
 from ushape.data.discovery import discover
 from ushape.data.layouts import LAYOUTS, MASK_LAYOUTS, SHAPE_LAYOUTS
-from ushape.data.preprocessing import read_image
+from ushape.data.reading import read_image
 from ushape.errors import DataError
 from ushape.io.annotations import read_annotation
 from ushape.io.annotations.coco import _unpack_counts

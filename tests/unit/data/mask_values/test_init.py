@@ -9,7 +9,7 @@ from scipy import ndimage
 from codes import raises_code
 from ushape.data.classes.names import StatedClasses
 from ushape.data.mask_values import interpret_masks
-from ushape.data.preprocessing import find_true_objects, read_classes
+from ushape.data.reading import find_true_objects, read_classes
 from ushape.data.scan import scan_dataset
 from ushape.errors import ConfigError
 from ushape.labels import IGNORE, LabelConfig
