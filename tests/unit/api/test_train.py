@@ -1,8 +1,13 @@
 """What a training passes on, and what a resumed one loads."""
 
+import itertools
+
+import numpy as np
 import pytest
+import tifffile
 
 from ushape.api.train import _create_free_folder, resume, train
+from ushape.data.lazy import LazySamples
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
 from ushape.errors import RunError
 from ushape.planning.run import Run
@@ -58,3 +63,44 @@ def test_free_folder_is_numbered(tmp_path):
     (tmp_path / "cells-2").mkdir()
     assert _create_free_folder(folder) == tmp_path / "cells-3"
     assert (tmp_path / "cells-3").is_dir()
+
+
+@pytest.mark.parametrize("slices", [None, 3], ids=["3D", "2.5D"])
+def test_resume_cuts_patches_of_divided_volumes_from_the_files_as_before(
+    options, tmp_path, monkeypatch, slices
+):
+    volume = np.random.default_rng(0).integers(0, 900, (12, 24, 32)).astype(np.uint16)
+    for kind, array in (("images", volume), ("masks", (volume > 800).astype(np.uint8))):
+        (tmp_path / "volumes" / kind).mkdir(parents=True)
+        for name in "abc":
+            tifffile.imwrite(tmp_path / "volumes" / kind / f"{name}.tif", np.roll(array, ord(name)))
+    shape = "[8,16,16]" if slices is None else "[16,16]"
+    settings = [
+        "network.widths=[2,4]",
+        f"sampling.patch_shape={shape}",
+        f"preprocessing={{downscale: 1, divide_above_px: 8192, slices: {slices or 'null'}}}",
+        "train={batch_size: 2, steps_per_epoch: 2, patches_from: files, workers: 0}",
+    ]
+    chosen = {**options, "data": tmp_path / "volumes", "settings": settings, "epochs": 3}
+    straight = train(**{**chosen, "output": tmp_path / "straight"}).folder
+
+    class Killed(Exception):
+        pass
+
+    cut, count = LazySamples.__getitem__, itertools.count()
+
+    def die(samples, index):
+        if next(count) == 7:  # In the second epoch.
+            raise Killed
+        return cut(samples, index)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LazySamples, "__getitem__", die)
+        with pytest.raises(Killed):
+            train(**chosen)
+    assert len(Run.open(options["output"]).load_cases()) > 3
+    rows = (options["output"] / "metrics.csv").read_text().splitlines()
+    assert len(rows) == 1 + 1  # The header, and an epoch.
+    resumed = resume(options["output"], quiet=True).folder
+    for name in ("model.safetensors", "scores.csv", "plan.json"):
+        assert (resumed / name).read_bytes() == (straight / name).read_bytes(), name
