@@ -27,6 +27,16 @@ MAX_STRIP_PX = 1 << 23
 MIN_TILE = 256
 """Height below which tiles of wide images are not reduced."""
 
+MAX_LAYER_VALUES = 1 << 28
+"""Largest number of outputs of one layer of tiles of a volume; the tiles of volumes with a larger
+cross-section are made lower."""
+
+MIN_TILE_DEPTH = 96
+"""Depth below which tiles of volumes with a large cross-section are not reduced."""
+
+YIELDED_PX = 1 << 24
+"""Number of pixels of a band that are passed on together."""
+
 
 class Rows(Protocol):
     """A preprocessed image that is read in bands along the first axis of S."""
@@ -107,7 +117,7 @@ def sliding_window_batch(
         returns: (K, *S) float32 each.
     """
     shape = images[0].shape[1:]
-    axes = _cut(network, shape, settings)
+    axes = _cut(network, shape, space, settings)
     if len(images) == 1 or any(len(axis.starts) > 1 for axis in axes):
         return [sliding_window(network, image, space, settings) for image in images]
     after = [axis.size - size + network.margin for axis, size in zip(axes, shape, strict=True)]
@@ -122,15 +132,17 @@ def sliding_bands(
 ) -> Iterator[np.ndarray]:
     """Yield the class probabilities of an image in bands, from the first row to the last.
 
-    The memory needed depends on the width of the image, not on its height.
+    The memory needed depends on the width of the image (and its height, if it is a volume), not on
+    the length of the first axis: that of one strip of tiles.
 
     Shapes:
         yields: (K, n, *S[1:]) float32, n >= 1 rows that follow the previous ones.
     """
     shape = rows.shape[1:]
-    first, *others = _cut(network, shape, settings)
+    first, *others = _cut(network, shape, space, settings)
     band = np.zeros((space.outputs, first.tile, *(axis.size for axis in others)), np.float32)
     inside = tuple(slice(size) for size in shape[1:])
+    together = max(1, YIELDED_PX // math.prod(shape[1:]))
     left = shape[0]
     for index, start in enumerate(first.starts):
         strip = _read_strip(rows, start, first.tile, [axis.size for axis in others], network.margin)
@@ -143,19 +155,34 @@ def sliding_bands(
         done = min(left, first.tile if last else first.starts[index + 1] - start)
         del strip  # Frees its memory for what follows.
         np.minimum(band, 1, out=band)  # Weights in float32 may add up to slightly more than 1.
-        yield band[(slice(None), slice(done), *inside)]
+        for top in range(0, done, together):
+            part = band[(slice(None), slice(top, min(done, top + together)), *inside)]
+            yield part if last else part.copy()  # The band is used again.
         left -= done
-        rest = band[:, done:]
-        band = np.zeros_like(band)
-        band[:, : rest.shape[1]] = rest
+        if not last:
+            _move_up(band, done)
 
 
-def _cut(network: Network, shape: Sequence[int], settings: TileSettings) -> list[TiledAxis]:
+def _move_up(band: np.ndarray, rows: int) -> None:
+    """Remove the first rows of a band (K, n, ...), and append as many zeros; in place."""
+    kept = band.shape[1] - rows
+    for top in range(0, kept, rows):  # A part never overlaps the one that it is copied from.
+        end = min(kept, top + rows)
+        band[:, top:end] = band[:, top + rows : end + rows]
+    band[:, kept:] = 0
+
+
+def _cut(
+    network: Network, shape: Sequence[int], space: LabelSpace, settings: TileSettings
+) -> list[TiledAxis]:
     """Return the tiles along each axis, of sizes that are legal for the network."""
     margin, wanted = network.margin, []
     for place, (size, most) in enumerate(zip(shape, settings.shape, strict=True)):
         if place == 0 and len(shape) == 2:
             most = min(most, max(MIN_TILE, MAX_STRIP_PX // shape[1]))
+        elif place == 0:
+            layers = MAX_LAYER_VALUES // (space.outputs * math.prod(shape[1:]))
+            most = min(most, max(MIN_TILE_DEPTH, layers))
         tile = even_tile(size, most, _overlap_of(settings, place, most), settings.stretch)
         wanted.append(tile + 2 * margin)
     legal = legal_shape(network, wanted)

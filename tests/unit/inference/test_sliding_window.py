@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -194,6 +196,49 @@ def test_sliding_window_of_wide_images_uses_lower_tiles(monkeypatch):
     found = predict_image(network, image, SPACE, cut)
     assert max(shape[-2] for shape in network.shapes) <= 20
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_sliding_window_of_volumes_with_a_large_cross_section_uses_lower_tiles(monkeypatch):
+    image = rng.standard_normal((1, 60, 40, 50)).astype(np.float32)
+    cut = settings(40, 40, 40, overlap=0.25)
+    expected = predict_image(Identity().eval(), image, SPACE, cut)
+    monkeypatch.setattr(sliding_window, "MIN_TILE_DEPTH", 12)
+    monkeypatch.setattr(sliding_window, "MAX_LAYER_VALUES", SPACE.outputs * 40 * 50 * 16)
+    network = Identity().eval()
+    found = predict_image(network, image, SPACE, cut)
+    assert max(shape[0] for shape in network.shapes) <= 20
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("yielded", [1, 3 * 24 * 32, 7 * 24 * 32, 1 << 24])
+def test_sliding_bands_pass_on_few_rows_at_a_time(monkeypatch, yielded):
+    image = rng.standard_normal((1, 200, 24, 32)).astype(np.float32)
+    cut = settings(40, 24, 32, overlap=0.25)
+    expected = predict_image(Identity().eval(), image, SPACE, cut)
+    monkeypatch.setattr(sliding_window, "YIELDED_PX", yielded)
+    bands = []
+    for band in sliding_bands(Identity().eval(), ArrayRows(image), SPACE, cut):
+        bands.append(band.copy())
+        band[...] = np.nan  # Rows that were passed on are not used again.
+    np.testing.assert_array_equal(np.concatenate(bands, axis=1), expected)
+    assert max(band.shape[1] for band in bands) <= max(1, yielded // (24 * 32))
+
+
+def test_sliding_bands_hold_one_strip_of_tiles(monkeypatch):
+    image = rng.standard_normal((1, 200, 64, 64)).astype(np.float32)
+    monkeypatch.setattr(sliding_window, "YIELDED_PX", 64 * 64)
+    monkeypatch.setattr(sliding_window, "BATCH_PX", 1)
+    strip = SPACE.outputs * 48 * 64 * 64 * 4  # Bytes; tiles may be up to a fifth longer.
+    tracemalloc.start()
+    try:
+        for _ in sliding_bands(
+            Identity().eval(), ArrayRows(image), SPACE, settings(40, 16, 16, overlap=0.25)
+        ):
+            pass
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.8 * strip
 
 
 @pytest.mark.parametrize("size", [16, 100])
