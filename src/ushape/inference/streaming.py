@@ -18,7 +18,7 @@ from ushape.errors import DataError
 from ushape.formatting import size_text
 from ushape.inference.network import Network
 from ushape.inference.slices import predict_bands
-from ushape.inference.sliding_window import TileSettings
+from ushape.inference.sliding_window import YIELDED_PX, TileSettings
 from ushape.io.streaming import Bands, open_bands
 from ushape.normalization import Normalization
 from ushape.transforms.resampling import RowGrower
@@ -112,10 +112,15 @@ def stream_probabilities(
         normalization=preprocessing.normalization or measure_normalization(rows, preprocessing),
     )
     grower = RowGrower(working, file_shape) if working != file_shape else None
+    together = max(1, YIELDED_PX // math.prod(file_shape[1:]))
     for band in predict_bands(network, rows, preprocessing, settings):
-        whole = band if grower is None else grower.add(band)
-        if whole.shape[1]:
-            yield whole
+        if grower is None:
+            yield band
+            continue
+        for top in range(0, band.shape[1], together):  # They grow to the size of the file.
+            whole = grower.add(band[:, top : top + together])
+            if whole.shape[1]:
+                yield whole
 
 
 def average_bands(members: Sequence[Iterator[np.ndarray]]) -> Iterator[np.ndarray]:

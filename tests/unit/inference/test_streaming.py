@@ -13,6 +13,7 @@ from ushape import io
 from ushape.data.preprocessing import Preprocessing
 from ushape.data.preprocessing_config import PreprocessingConfig
 from ushape.errors import DataError
+from ushape.inference import streaming
 from ushape.inference.sliding_window import TileSettings, sliding_window
 from ushape.inference.streaming import (
     FileRows,
@@ -75,6 +76,17 @@ def test_stream_probabilities_equals_the_prediction_of_the_whole_image(path, dow
         found = list(stream_probabilities(Sum(), bands, preprocessing, settings))
     assert len(found) > 1
     np.testing.assert_allclose(np.concatenate(found, axis=1), whole, atol=1e-5)
+
+
+def test_stream_probabilities_grows_few_rows_at_a_time(path, monkeypatch):
+    preprocessing, settings = prepare(downscale=2), TileSettings(shape=(24, 24))
+    with open_bands(path) as bands:
+        file_shape = bands.shape[1:]
+        whole = list(stream_probabilities(Sum(), bands, preprocessing, settings))
+        monkeypatch.setattr(streaming, "YIELDED_PX", 3 * file_shape[1])
+        parts = list(stream_probabilities(Sum(), bands, preprocessing, settings))
+    assert max(part.shape[1] for part in parts) <= 2 * 3 + 2
+    np.testing.assert_array_equal(np.concatenate(parts, axis=1), np.concatenate(whole, axis=1))
 
 
 def test_stream_probabilities_resamples_to_a_common_spacing(tmp_path):
