@@ -13,7 +13,7 @@ from ushape.normalization import Normalization
 from ushape.transforms.resampling import rows_beneath, shrink_rows
 
 MEASURED_PX = 1 << 24
-"""Number of pixels that are read at once to measure the intensities of an image."""
+"""Number of pixels that are read at once to measure or to resample an image."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,17 @@ class FileRows:
 
     def read(self, first: int, last: int) -> np.ndarray:
         """Return (C, last - first, ...), as `Preprocessing.load` gives these rows."""
-        of = (self.bands.shape[1], self.shape[1])
-        strip = self.bands.read(*rows_beneath((first, last), of))
-        if self.bands.shape[1:] != self.shape[1:]:
-            strip = shrink_rows(strip, self.shape[2:], (first, last), of)
-        return strip
+        if self.bands.shape[1:] == self.shape[1:]:
+            return self.bands.read(first, last)
+        height, *others = self.bands.shape[1:]
+        of = (height, self.shape[1])
+        together = max(1, MEASURED_PX * of[1] // (height * math.prod(others)))
+        parts = []  # The pixels of the file are resampled as floats: only few at a time.
+        for start in range(first, last, together):
+            rows = (start, min(last, start + together))
+            strip = self.bands.read(*rows_beneath(rows, of))
+            parts.append(shrink_rows(strip, self.shape[2:], rows, of))
+        return np.concatenate(parts, axis=1)
 
     def scale(self, part: np.ndarray) -> np.ndarray:
         """Return a part with normalized intensities."""

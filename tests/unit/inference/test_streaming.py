@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ushape import io
+from ushape.data import file_rows
 from ushape.data.preprocessing import Preprocessing
 from ushape.data.preprocessing_config import PreprocessingConfig
 from ushape.errors import DataError
@@ -175,3 +176,15 @@ def test_row_grower_equals_resample_probabilities(old, grow, cuts):
     np.testing.assert_allclose(
         np.concatenate(found, axis=1), resample_probabilities(values, new), atol=1e-5
     )
+
+
+@pytest.mark.parametrize("downscale", [1.5, 2, 4])
+def test_file_rows_are_equal_if_few_pixels_are_read_at_once(path, downscale, monkeypatch):
+    sample = prepare(downscale=downscale).load(Case(id="x", image=path))
+    with open_bands(path) as bands:
+        rows = FileRows(bands, sample.image.shape, None)
+        whole = rows.read(1, sample.image.shape[1])
+        monkeypatch.setattr(file_rows, "MEASURED_PX", 5 * bands.shape[2])
+        parts = rows.read(1, sample.image.shape[1])
+    np.testing.assert_array_equal(whole, sample.image[:, 1:])
+    np.testing.assert_array_equal(parts, whole)
