@@ -114,12 +114,7 @@ def make_plan(
     splits = _split(stats, recipe, given_splits)
     _refuse_empty_training(stats, splits)
     training = set(splits.train)
-    fingerprint = take_fingerprint(stats, training)
-    groups = by_group([fact.case for fact in stats.facts if fact.case.id in training])
-    recipe, dimensions, compared = choose_slices(recipe, fingerprint, list(groups.values()))
-    recipe, spacing_results = choose_target_spacing(recipe, stats.case_stats, training)
-    target = recipe.preprocessing.common_spacing_mm
-    fingerprint = at_common_spacing(fingerprint, stats, training, target)
+    recipe, fingerprint, first_results, compared = _see_images(recipe, stats, training)
     seen = see_slices(fingerprint, recipe)
     refuse_other_dimensions(recipe, len(seen.median_shape))
     situation = Situation(
@@ -133,7 +128,7 @@ def make_plan(
         find_format=partial(_find_format, stats, machine, measured),
     )
     recipe, results = apply_rules(recipe, situation)
-    results = [*filter(None, [dimensions]), *spacing_results, *results]
+    results = [*first_results, *results]
     space = space_for(stats.space, recipe)
     start, start_results = describe_start(recipe, seen.channels, space, stats, splits)
     results += start_results
@@ -151,6 +146,27 @@ def make_plan(
     return Planned(
         plan=plan, splits=splits, results=tuple(results), compared=compared, measured=measured
     )
+
+
+def _see_images(
+    recipe: Recipe, stats: DatasetStats, training: set[str]
+) -> tuple[Recipe, Fingerprint, list[RuleResult], tuple[int | None, ...]]:
+    """Decide whether volumes are seen by slice, and at which spacing.
+
+    Returns:
+        The recipe, the properties of the training cases at this spacing, the decisions, and the
+        values of preprocessing.slices to compare, if any.
+
+    Raises:
+        ConfigError: if `choose_slices` raises it.
+    """
+    fingerprint = take_fingerprint(stats, training)
+    groups = by_group([fact.case for fact in stats.facts if fact.case.id in training])
+    recipe, dimensions, compared = choose_slices(recipe, fingerprint, list(groups.values()))
+    recipe, spacing_results = choose_target_spacing(recipe, stats.case_stats, training)
+    target = recipe.preprocessing.common_spacing_mm
+    fingerprint = at_common_spacing(fingerprint, stats, training, target)
+    return recipe, fingerprint, [*filter(None, [dimensions]), *spacing_results], compared
 
 
 def space_for(space: LabelSpace, recipe: Recipe) -> LabelSpace:

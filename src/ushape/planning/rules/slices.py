@@ -67,43 +67,45 @@ def choose_slices(
     stated = recipe.preprocessing.spacing_mm
     if stated != AUTO and (stated is None or len(stated) == 3):
         data = replace(data, spacing_mm=stated)
-    reason = _reason_to_compare(data)
-    is_open = given == AUTO and not has_settings_of_volumes(recipe)
-    compared: tuple[int | None, ...] = ()
+    is_compared, reason = _is_compared(recipe, data)
     recipe = change(recipe, "preprocessing", slices=None if given == AUTO else given)
     chosen = recipe.preprocessing.slices
-    text = f"Dimensions: {name_slices(resolved(chosen))}"
-    if recipe.start_from is not None and given != AUTO:
-        text += ", as set or as in the run that the training starts from."
-    elif given is None:  # As set, or as `without_comparison` leaves it.
-        text += (
-            ", without a comparison: preprocessing.slices is null, as in all runs of a "
-            "cross-validation or learning curve for which it is not set."
-        )
-    elif given != AUTO:
-        text += ", as set."
-    elif not is_open:
-        text += ", because the recipe has settings for three axes, or starts from other weights."
-    elif not reason:
-        text += ": the slices are many and not thick (2D: --set preprocessing.slices=1)."
-    elif recipe.train.minutes is None or recipe.train.minutes < MIN_MINUTES:
-        text += (
-            f". {reason}, so 2D or 2.5D may be better (--set preprocessing.slices=1 or 3); they "
-            f"are compared from {MIN_MINUTES} minutes on (--minutes)."
-        )
-    else:
-        compared = COMPARED
-        text += (
-            f". {reason}, so `ushape train` without --plan first compares 3D with 2D and 2.5D in "
-            "short trials (to decide it: --set preprocessing.slices=null, 1 or 3)."
-        )
     result = RuleResult(
-        text=text,
+        text=f"Dimensions: {name_slices(resolved(chosen))}{reason}",
         fact=f"a median of {data.median_shape[0]} slices{_spacing_text(data)}",
         alternative=" or ".join(name_slices(one) for one in COMPARED if one != chosen),
         source=SOURCE,
     )
+    compared = COMPARED if is_compared else ()
     return (_without_z(recipe) if chosen is not None else recipe), result, compared
+
+
+def _is_compared(recipe: Recipe, data: Fingerprint) -> tuple[bool, str]:
+    """Return whether 3D is compared with 2D and 2.5D, and the end of a sentence with the reason."""
+    given, reason = recipe.preprocessing.slices, _reason_to_compare(data)
+    if recipe.start_from is not None and given != AUTO:
+        return False, ", as set or as in the run that the training starts from."
+    if given is None:  # As set, or as `without_comparison` leaves it.
+        return False, (
+            ", without a comparison: preprocessing.slices is null, as in all runs of a "
+            "cross-validation or learning curve for which it is not set."
+        )
+    if given != AUTO:
+        return False, ", as set."
+    if has_settings_of_volumes(recipe):
+        why = ", because the recipe has settings for three axes, or starts from other weights."
+        return False, why
+    if not reason:
+        return False, ": the slices are many and not thick (2D: --set preprocessing.slices=1)."
+    if recipe.train.minutes is None or recipe.train.minutes < MIN_MINUTES:
+        return False, (
+            f". {reason}, so 2D or 2.5D may be better (--set preprocessing.slices=1 or 3); they "
+            f"are compared from {MIN_MINUTES} minutes on (--minutes)."
+        )
+    return True, (
+        f". {reason}, so `ushape train` without --plan first compares 3D with 2D and 2.5D in "
+        "short trials (to decide it: --set preprocessing.slices=null, 1 or 3)."
+    )
 
 
 def without_comparison(recipe: Recipe) -> Recipe:
