@@ -38,9 +38,10 @@ def open_cases(
         dims=plan.recipe.network.dims,
         memory_bytes=plan.machine.main_memory_bytes,
         threads=plan.machine.cores,
-        patches_from=plan.recipe.train.patches_from,
     )
-    training_store, validation_store = load(training, on_read=on_read), load(validation)
+    patches_from = plan.recipe.train.patches_from
+    training_store = load(training, on_read=on_read, patches_from=patches_from)
+    validation_store = load(validation)
     class_pixels = np.asarray([fact.class_pixels for fact in training])
 
     def train_in(

@@ -152,6 +152,7 @@ def _scan_other_data(
     if note:
         console.say(note)
     dims = plan.image_dims
+    divided = plan.preprocessing.config.divide_above_px
     names = space.names if space.values == tuple(range(len(space.names))) else ()
     stats = scan(
         data,
@@ -161,7 +162,7 @@ def _scan_other_data(
         dims=dims,
         groups=stated.groups,
         classes=names,
-        divide_above_px=plan.preprocessing.config.divide_above_px,
+        divide_above_px=None if _needs_whole_images(plan) else divided,
     )
     if stated.groups is None and plan.recipe.groups is not None:
         try:
@@ -178,6 +179,11 @@ def _scan_other_data(
     else:
         refuse_other_classes(space, stats.listing.classes)
     return stats.grouping, own
+
+
+def _needs_whole_images(plan: Plan) -> bool:
+    """Return whether large images cannot be divided into parts that are predicted separately."""
+    return plan.preprocessing.needs_whole_images or plan.recipe.predict.largest_component
 
 
 def match_classes(space: LabelSpace, stats: DatasetStats) -> tuple[LabelSpace, str]:

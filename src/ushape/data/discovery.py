@@ -131,7 +131,10 @@ def _find_pairs(data: Path, masks: Path | None) -> LayoutMatch | None:
         if is_coco:
             return pair_coco(masks, [data])
         structures = pair_structures(data, masks) if masks.is_dir() else None
-        return structures or pair_named(data, masks)
+        if structures is not None and structures.paired:
+            return structures
+        named = pair_named(data, masks)
+        return named if named.paired else structures or named
     seen: LayoutMatch | None = None
     for find in LAYOUTS.values():
         found = find(data)

@@ -138,11 +138,16 @@ class Preprocessing:
         first = len(image) // self.channels // 2 * self.channels
         return image[first : first + self.channels]
 
-    def _refuse_part(self, case: Case) -> None:
-        """Raise DataError for a part of an image that must be preprocessed as a whole."""
+    @property
+    def needs_whole_images(self) -> bool:
+        """Whether a part of an image cannot be preprocessed by itself."""
         config = self.config
         needs_others = self.needs_group or self.needs_neighbors
-        if case.box is None or not (needs_others or config.square or config.shape is not None):
+        return needs_others or config.square or config.shape is not None
+
+    def _refuse_part(self, case: Case) -> None:
+        """Raise DataError for a part of an image that must be preprocessed as a whole."""
+        if case.box is None or not self.needs_whole_images:
             return
         raise DataError(
             f"{case.image}: the image is divided into parts because of its size, but the recipe "

@@ -49,7 +49,7 @@ def _time_points_of(case: Case) -> int:
 
 
 def _is_one_mask(mask: object) -> bool:
-    """Return whether the fourth axis of a mask are the classes, or copies of one mask."""
+    """Return whether the fourth axis of a mask holds the classes, or copies of one mask."""
     assert isinstance(mask, Path), "other masks have no time points"
     try:
         io.read_mask(mask)

@@ -199,8 +199,12 @@ def _cut(
 
 
 def _overlap_of(settings: TileSettings, axis: int, tile: int) -> float:
-    """Return the fraction that gives tiles of another size the intended overlap in pixels."""
-    return min(0.99, settings.overlap_fraction * settings.shape[axis] / tile)
+    """Return the fraction that gives tiles of another size the intended overlap in pixels.
+
+    Smaller tiles overlap by at most half, or by the fraction that is set if it is larger.
+    """
+    fraction = settings.overlap_fraction
+    return min(max(fraction, 0.5), fraction * settings.shape[axis] / tile)
 
 
 def _read_strip(rows: Rows, start: int, tile: int, sizes: Sequence[int], margin: int) -> np.ndarray:

@@ -192,6 +192,11 @@ OLDER_NETWORK = {
 """Settings of the network in plans of earlier versions that lack them."""
 
 
+MAY_BE_AUTO = ("name", "train.patches_from")
+"""Keys of a recipe in a plan that may be "auto": its name, and, in plans of earlier versions, where
+patches come from, which is then decided when the cases are loaded."""
+
+
 def _complete_older(values: dict[str, Any]) -> None:
     """Add the settings that plans of earlier versions lack, and whose default is open."""
     recipe = values.get("recipe")
@@ -212,14 +217,17 @@ def _complete_older(values: dict[str, Any]) -> None:
             preprocessing.setdefault("target_spacing_mm", None)
             preprocessing.setdefault("distances", "pixels")
             preprocessing.setdefault("slices", None)
+            preprocessing.setdefault("divide_above_px", None)
     own = values.get("preprocessing", values.get("preparation"))
     if isinstance(own, dict) and isinstance(settings := own.get("config"), dict):
         settings.setdefault("target_spacing_mm", None)
         settings.setdefault("distances", "pixels")
         settings.setdefault("slices", None)
+        settings.setdefault("divide_above_px", None)
     train = recipe.get("train") if isinstance(recipe, dict) else None
     if isinstance(train, dict):
         train.setdefault("initial_weights", "random")
+        train.setdefault("patches_from", AUTO)
         machine = values.get("machine")
         cores = machine.get("cores") if isinstance(machine, dict) else None
         train.setdefault("threads", cores if isinstance(cores, int) else 1)
@@ -330,11 +338,11 @@ def load_plan(path: Path) -> Plan:
 
 
 def find_auto(values: Any, path: str = "") -> list[str]:
-    """Return the paths of keys whose value is "auto", except for the name of the recipe."""
+    """Return the paths of keys whose value is "auto" and that the planner does not leave so."""
     if isinstance(values, dict):
         return [
             found
             for key, value in values.items()
             for found in find_auto(value, f"{path}.{key}" if path else str(key))
         ]
-    return [path] if values == AUTO and path != "name" else []
+    return [path] if values == AUTO and path not in MAY_BE_AUTO else []

@@ -101,11 +101,18 @@ def test_plan_of_an_earlier_version_uses_all_cores_of_its_machine(stored):
         Plan.from_dict(values, source="plan.json")
 
 
+def test_plan_of_an_earlier_version_decides_at_loading_where_patches_come_from(stored):
+    values = copy.deepcopy(stored)
+    del values["recipe"]["train"]["patches_from"]
+    assert Plan.from_dict(values, source="plan.json").recipe.train.patches_from == "auto"
+
+
 @pytest.mark.parametrize("key", ["preprocessing", "preparation"])
 def test_plan_of_an_earlier_version_keeps_grid_and_distances(stored, key):
     values = copy.deepcopy(stored)
     for own in (values["recipe"]["preprocessing"], values["preprocessing"]["config"]):
         del own["target_spacing_mm"], own["distances"], own["slices"], own["spacing_mm"]
+        del own["divide_above_px"]
     for own in (values["recipe"], values):
         own[key] = own.pop("preprocessing")
     plan = Plan.from_dict(values, source="plan.json")
@@ -113,3 +120,4 @@ def test_plan_of_an_earlier_version_keeps_grid_and_distances(stored, key):
         assert own.common_spacing_mm is None
         assert own.distances == "pixels"
         assert own.slices is None
+        assert own.divide_above_px is None
