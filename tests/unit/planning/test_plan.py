@@ -1,5 +1,6 @@
 import copy
 import json
+from pathlib import Path
 
 import pytest
 
@@ -7,6 +8,8 @@ import ushape
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
 from ushape.errors import ConfigError, RunError
 from ushape.planning.plan import Plan, find_auto, load_plan
+
+EARLIER = Path(__file__).parents[2] / "golden" / "earlier_plan.json"
 
 
 def test_find_auto_returns_the_paths_of_open_values():
@@ -87,6 +90,18 @@ def test_plan_refuses_impossible_values(stored, key, value):
 
 def test_plan_accepts_what_a_run_stores(stored):
     assert Plan.from_dict(stored, source="plan.json").to_dict() == stored
+
+
+def test_plan_that_an_earlier_version_wrote_is_read_and_written_again():
+    """The file is the plan of a training with 60252c7; settings were added to recipes since."""
+    plan = load_plan(EARLIER)
+    stored = json.loads(EARLIER.read_text())
+    assert set(find_auto(stored["recipe"])) <= {"name"}
+    for section, settings in stored["recipe"].items():
+        if isinstance(settings, dict):
+            now = plan.to_dict()["recipe"][section]
+            assert {key: now[key] for key in settings} == settings
+    assert Plan.from_dict(plan.to_dict(), source="plan.json") == plan
 
 
 def test_plan_of_an_earlier_version_uses_all_cores_of_its_machine(stored):
