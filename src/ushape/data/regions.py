@@ -26,7 +26,7 @@ def choose_regions(
         may_lack: Whether the data need not have all of these regions.
 
     Raises:
-        ConfigError: if only some of the names are regions.
+        ConfigError: if only some of the names are regions, or if the first one is.
     """
     masks = [case.mask for case in listing.cases]
     if not wanted or listing.classes is None:
@@ -34,6 +34,12 @@ def choose_regions(
     if not all(isinstance(mask, ShapesMask) and mask.format == "rtstruct" for mask in masks):
         return listing
     names = {roi_key(name): name for name in listing.classes.names[1:]}
+    if roi_key(wanted[0]) in names and roi_key(wanted[0]) != "background":
+        raise ConfigError(
+            f"labels.names begins with {wanted[0]}, which is a region.",
+            code="region_as_background",
+            hint=f"List the background first: [background, {wanted[0]}, ...].",
+        )
     unknown = [name for name in wanted[1:] if roi_key(name) not in names]
     if len(unknown) == len(wanted[1:]):
         return listing

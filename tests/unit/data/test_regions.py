@@ -39,6 +39,12 @@ def test_unknown_regions_beside_known_ones_are_refused(listing):
     assert "Left Lung" in error.value.hint
 
 
+def test_region_in_the_place_of_the_background_is_refused(listing):
+    with raises_code(ConfigError, "region_as_background") as error:
+        choose_regions(listing, ["body", "left lung"])
+    assert "[background, body, ...]" in error.value.hint
+
+
 def test_data_to_evaluate_may_lack_regions_of_the_run(listing):
     chosen = choose_regions(listing, ["background", "Heart", "Body"], may_lack=True)
     [case] = chosen.cases
