@@ -7,11 +7,10 @@ from pathlib import Path
 
 from ushape.data.classes.names import StatedClasses
 from ushape.data.layouts.base import LayoutMatch
-from ushape.data.layouts.shapes import ImageIndex, match_shapes
+from ushape.data.layouts.shapes import ImageIndex, match_shapes, pair_shape_files
 from ushape.errors import DataError
 from ushape.io.annotations.labelme import read_labelme_json
 from ushape.io.files import read_head, real_path
-from ushape.types import ShapesMask
 
 
 def find_labelme(folder: Path, masks: Collection[Path] = ()) -> LayoutMatch | None:
@@ -29,20 +28,9 @@ def find_labelme(folder: Path, masks: Collection[Path] = ()) -> LayoutMatch | No
     if not files:
         return None
     index = ImageIndex(folder, masks)
-    shapes: dict[Path, ShapesMask] = {}
-    missing: list[str] = []
-    for path in files:
-        image = _image_of(path, index)
-        if image is None:
-            missing.append(str(path))
-        elif image in shapes:
-            raise DataError(
-                f"Two files of LabelMe belong to {image}: {shapes[image].path} and {path}.",
-                code="ambiguous_mask",
-                hint="Remove one of them.",
-            )
-        else:
-            shapes[image] = ShapesMask(path, "labelme", image)
+    shapes, missing = pair_shape_files(
+        files, "labelme", lambda path: _image_of(path, index), tool="LabelMe"
+    )
     return match_shapes(
         folder,
         "JSON files of LabelMe",

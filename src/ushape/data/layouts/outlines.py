@@ -7,11 +7,10 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from ushape.data.layouts.base import LayoutMatch
-from ushape.data.layouts.shapes import ImageIndex, match_shapes
-from ushape.errors import DataError
+from ushape.data.layouts.shapes import ImageIndex, match_shapes, pair_shape_files
 from ushape.io.annotations.geojson import is_geojson
 from ushape.io.annotations.imagej import is_roi_file
-from ushape.types import ShapesFormat, ShapesMask
+from ushape.types import ShapesFormat
 
 WORDS = re.compile(
     r"^(roi[-_ ]?sets?|rois?)[-_. ]+|[-_. ]*roi[-_ ]?sets?$|[-_. ]+rois$|^rois?$", re.IGNORECASE
@@ -57,20 +56,14 @@ def _find(
     files = [path for path in found if not path.name.startswith(".") and matches(path)]
     if not files:
         return None
-    index, shapes = ImageIndex(folder, masks), dict[Path, ShapesMask]()
-    missing: list[str] = []
-    for path in files:
-        image = _image_of(path, index)
-        if image is None:
-            missing.append(str(path))
-        elif image in shapes:
-            raise DataError(
-                f"Two files of shapes belong to {image}: {shapes[image].path} and {path}.",
-                code="ambiguous_mask",
-                hint="Remove one of them. Several regions of ImageJ are saved as one zip.",
-            )
-        else:
-            shapes[image] = ShapesMask(path, kind, image)
+    index = ImageIndex(folder, masks)
+    shapes, missing = pair_shape_files(
+        files,
+        kind,
+        lambda path: _image_of(path, index),
+        tool="shapes",
+        hint="Remove one of them. Several regions of ImageJ are saved as one zip.",
+    )
     if not shapes:
         return None
     return match_shapes(folder, layout, shapes, source=folder, missing=missing, images=index.paths)

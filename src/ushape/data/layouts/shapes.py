@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -19,7 +19,7 @@ from ushape.io.annotations.shape_files import (
     read_shapes,
 )
 from ushape.io.annotations.shapes import Shape
-from ushape.types import Mask, ShapesMask
+from ushape.types import Mask, ShapesFormat, ShapesMask
 
 NO_AREA_HINT = (
     "Bounding boxes, points and lines do not determine the pixels of an object. Draw polygons or "
@@ -77,6 +77,44 @@ def _agreeing_parts(path: Path, parts: Sequence[str]) -> int:
             break
         count += 1
     return count
+
+
+def pair_shape_files(
+    files: Iterable[Path],
+    kind: ShapesFormat,
+    find_image: Callable[[Path], Path | None],
+    *,
+    tool: str,
+    hint: str = "Remove one of them.",
+) -> tuple[dict[Path, ShapesMask], list[str]]:
+    """Pair files of shapes, one for each image.
+
+    Args:
+        find_image: Returns the image of a file; None if there is none.
+        tool: What the files are from, in an error.
+        hint: What to do about two files of one image.
+
+    Returns:
+        The shapes by the path of their image, and the files whose image was not found.
+
+    Raises:
+        DataError: if two files belong to one image.
+    """
+    shapes: dict[Path, ShapesMask] = {}
+    missing: list[str] = []
+    for path in files:
+        image = find_image(path)
+        if image is None:
+            missing.append(str(path))
+        elif image in shapes:
+            raise DataError(
+                f"Two files of {tool} belong to {image}: {shapes[image].path} and {path}.",
+                code="ambiguous_mask",
+                hint=hint,
+            )
+        else:
+            shapes[image] = ShapesMask(path, kind, image)
+    return shapes, missing
 
 
 def match_shapes(
