@@ -314,7 +314,9 @@ class Outcome:
     note: str
 
 
-PEERS: dict[str, Callable[[argparse.Namespace, Deadline], Outcome]] = {
+TrainPeer = Callable[[argparse.Namespace, Deadline], Outcome]
+
+PEERS: dict[str, TrainPeer] = {
     "smp-resnet18": lambda options, deadline: train_smp(options, deadline, "resnet18"),
     "smp-resnet34": lambda options, deadline: train_smp(options, deadline, "resnet34"),
     "monai": train_monai,
@@ -330,13 +332,18 @@ def predict_cases(outcome: Outcome) -> Iterator[np.ndarray]:
         yield np.stack(own, axis=1) if length else own[0]
 
 
-def main() -> None:
-    options = read_options(PEERS, __doc__)
+def train_and_save(train: TrainPeer, options: argparse.Namespace) -> None:
+    """Train a program, save what it predicts for the test cases, and print facts as JSON."""
     torch.manual_seed(options.seed)
-    outcome = PEERS[options.peer](options, Deadline(options.started, 60 * options.minutes))
+    outcome = train(options, Deadline(options.started, 60 * options.minutes))
     found = [probabilities.argmax(0).astype(np.uint8) for probabilities in predict_cases(outcome)]
     save_cases(options.found, found)
     print(json.dumps({"steps": outcome.steps, "note": outcome.note}))
+
+
+def main() -> None:
+    options = read_options(PEERS, __doc__)
+    train_and_save(PEERS[options.peer], options)
 
 
 if __name__ == "__main__":

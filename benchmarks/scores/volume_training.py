@@ -17,22 +17,21 @@ the tutorial's range for CT, the values of a volume are clipped at the percentil
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import torch
 from peer_arrays import load_slices, stack
-from peer_process import Deadline, read_options, save_cases
+from peer_process import Deadline, read_options
 from peer_training import (
     BATCH,
     Outcome,
+    TrainPeer,
     covering_window,
     draw_crops,
     evaluating,
-    predict_cases,
+    train_and_save,
     train_monai,
     train_to_best,
     tutorial_window,
@@ -116,7 +115,7 @@ def resize(volume: np.ndarray, factor: float, mode: str = "trilinear") -> np.nda
     return functional.interpolate(torch.from_numpy(volume)[None], size, mode=mode)[0].numpy()
 
 
-PEERS: dict[str, Callable[[argparse.Namespace, Deadline], Outcome]] = {
+PEERS: dict[str, TrainPeer] = {
     "monai-spleen": train_spleen,
     "monai-spleen-grid": lambda options, deadline: train_spleen(options, deadline, resampled=False),
     "monai": train_monai,
@@ -129,11 +128,7 @@ def main() -> None:
     with np.load(options.arrays) as arrays:
         if arrays["test/00000/image"].ndim != 4:
             sys.exit("These programs are trained with volumes, but the set has images.")
-    torch.manual_seed(options.seed)
-    outcome = PEERS[options.peer](options, Deadline(options.started, 60 * options.minutes))
-    found = [probabilities.argmax(0).astype(np.uint8) for probabilities in predict_cases(outcome)]
-    save_cases(options.found, found)
-    print(json.dumps({"steps": outcome.steps, "note": outcome.note}))
+    train_and_save(PEERS[options.peer], options)
 
 
 if __name__ == "__main__":
