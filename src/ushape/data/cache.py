@@ -116,18 +116,33 @@ def load_cases(
     on_read: OnRead | None = None,
     patches_from: str = AUTO,
 ) -> SampleStore:
-    """Return a store of the cases, read into memory if they fit into a quarter of it.
+    """Return a store of the cases, read into memory if `are_kept` says so.
 
     Args:
         on_read: Receives each image that is read, from several threads.
-        patches_from: memory or files, whether the cases fit or not; auto: as they fit.
+        patches_from: As for `are_kept`.
     """
-    keep = patches_from == "memory" or (
-        patches_from == AUTO and fits_in_memory(facts, preprocessing, dims, memory_bytes)
-    )
+    keep = are_kept(facts, preprocessing, dims, memory_bytes, patches_from)
     store = SampleStore([fact.case for fact in facts], preprocessing, keep=keep)
     store.load_all(threads, on_read)
     return store
+
+
+def are_kept(
+    facts: Sequence[CaseFacts],
+    preprocessing: Preprocessing,
+    dims: int,
+    memory_bytes: float,
+    patches_from: str,
+) -> bool:
+    """Return whether preprocessed cases are kept in memory.
+
+    Args:
+        patches_from: memory or files, whether the cases fit or not; auto: as `fits_in_memory` says.
+    """
+    if patches_from != AUTO:
+        return patches_from == "memory"
+    return fits_in_memory(facts, preprocessing, dims, memory_bytes)
 
 
 def fits_in_memory(

@@ -9,8 +9,8 @@ from functools import partial
 import numpy as np
 from torch.utils.data import default_collate
 
-from ushape.config import AUTO, resolved
-from ushape.data.cache import SampleStore, fits_in_memory
+from ushape.config import resolved
+from ushape.data.cache import SampleStore, are_kept
 from ushape.data.lazy import LazySamples
 from ushape.data.pixel_weights import PixelWeights
 from ushape.data.preprocessing import Preprocessing
@@ -86,10 +86,8 @@ def _measure(
     limit_s: float,
 ) -> float:
     started = time.perf_counter()
-    keep = recipe.train.patches_from == "memory" or (
-        recipe.train.patches_from == AUTO
-        and fits_in_memory(training, preprocessing, recipe.network.dims, machine.main_memory_bytes)
-    )
+    dims, memory_bytes = recipe.network.dims, machine.main_memory_bytes
+    keep = are_kept(training, preprocessing, dims, memory_bytes, recipe.train.patches_from)
     step = -(-len(training) // MEASURED_CASES)
     some = training[::step]
     batches, count = 0, resolved(recipe.train.batch_size)
