@@ -1,0 +1,1 @@
+"""HTTP server that predicts images with a trained model."""

@@ -1,0 +1,1 @@
+"""Local web page to look at predictions, correct masks and train again."""
