@@ -1,0 +1,314 @@
+"""Protection of a server: who may send requests, how much, how slowly, and what errors reveal."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import logging
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from ushape.errors import ConfigError, DataError, MissingPackageError, PlanError, UshapeError
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+"""Names by which a server on this machine is addressed."""
+
+WINDOW_S = 5.0
+"""Time of waiting for a body after which the rate of its sender is checked."""
+
+MIN_WINDOW_BYTES = 5000
+"""Bytes that must arrive in this time."""
+
+DRAIN_S = 2.0
+"""Time for which the body of a refused request is read and dropped, so that clients that send all
+of it before they read see the answer."""
+
+DRAIN_BYTES = 1 << 26
+"""Bytes of such a body that are read at most."""
+
+RETRY_AFTER = ("Retry-After", "5")
+"""Header of answers to requests that may be repeated in a few seconds."""
+
+HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+)
+"""Headers of all answers that do not set them."""
+
+ABSOLUTE_PATH = re.compile(r"(?<![\w/.])(?:[A-Za-z]:[\\/]|/(?=[^\s/]+/))[^\s:,;'\"()]*[\\/]")
+"""Folder of an absolute path, up to the last separator."""
+
+STATUS_OF_CODE = {"image_too_large": 413, "unknown_format": 415, "output_exists": 409}
+"""HTTP status of errors whose code tells more than their class."""
+
+logger = logging.getLogger("ushape.serving")
+
+
+class Refusal(Exception):
+    """A request is answered with an error.
+
+    Args:
+        status: HTTP status, 400 to 599.
+        code: Stable name of this kind of error in snake_case.
+        message: What is wrong.
+        hint: What to do next; empty if nothing can be advised.
+        headers: Further headers of the answer.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        hint: str = "",
+        headers: Sequence[tuple[str, str]] = (),
+    ):
+        super().__init__(message)
+        self.status, self.code, self.message, self.hint = status, code, message, hint
+        self.headers = dict(headers)
+
+    @property
+    def body(self) -> dict[str, str]:
+        """Content of the answer."""
+        return {"code": self.code, "message": self.message, "hint": self.hint}
+
+
+def refusal_of(error: Exception) -> Refusal:
+    """Return the answer to a request that failed; unknown errors are not described."""
+    if isinstance(error, Refusal):
+        return error
+    if not isinstance(error, UshapeError):
+        return Refusal(
+            500, "internal_error", "The server failed.", "Its log on standard error says why."
+        )
+    status = STATUS_OF_CODE.get(error.code, 500)
+    if status == 500 and isinstance(error, (DataError, ConfigError, PlanError)):
+        status = 400 if isinstance(error, ConfigError) else 422
+    if isinstance(error, MissingPackageError):
+        status = 415
+    return Refusal(status, error.code, without_folders(error.message), without_folders(error.hint))
+
+
+def log_unknown(error: Exception) -> None:
+    """Log an error that is not described in the answer, with its traceback."""
+    if not isinstance(error, (Refusal, UshapeError)):
+        logger.error("A request failed.", exc_info=error)
+
+
+def without_folders(text: str) -> str:
+    """Return a text in which absolute paths are replaced by their last part."""
+    return ABSOLUTE_PATH.sub("", text)
+
+
+@dataclass
+class Gate:
+    """Requests in progress, and whether new ones are accepted."""
+
+    active: int = 0
+    is_closed: bool = False
+    is_busy: Callable[[], bool] = lambda: False
+    """Function that returns whether work is in progress that no request waits for."""
+
+    def close(self) -> None:
+        """Refuse new requests, because the server ends."""
+        self.is_closed = True
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.active and not self.is_busy()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guard:
+    """ASGI application that passes only acceptable requests on to another one.
+
+    Requests of other web pages are refused by their headers Host and Origin, so that no page in
+    the user's browser can reach a server on this machine (DNS rebinding, cross-site requests).
+    """
+
+    app: App
+    gate: Gate
+    hosts: frozenset[str] | None = LOOPBACK_NAMES
+    """Host names by which the server may be addressed; None: all."""
+
+    token: str = ""
+    """Token that requests must bear; empty: none."""
+
+    open_paths: frozenset[str] = frozenset()
+    """Paths that need no token."""
+
+    max_body_bytes: int = 1 << 20
+    max_active: int = 256
+    """Number of requests that may be in progress."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        body, answer = _Body(receive, self.max_body_bytes), _Answer(send)
+        self.gate.active += 1
+        try:
+            self._check(scope["path"], headers)
+            await self.app(scope, body, answer)
+        except Disconnected:
+            pass
+        except Exception as error:
+            log_unknown(error)
+            if answer.has_started:
+                raise  # The connection is closed, since the answer may be incomplete.
+            await _refuse(refusal_of(error), body, answer, b"expect" in headers)
+        finally:
+            self.gate.active -= 1
+
+    def _check(self, path: str, headers: Mapping[bytes, str]) -> None:
+        """Raise Refusal unless the request may be processed."""
+        if self.gate.is_closed or self.gate.active > self.max_active:
+            what = "is being stopped" if self.gate.is_closed else "has too many requests"
+            raise Refusal(
+                503, "unavailable", f"The server {what}.", "Try again later.", [RETRY_AFTER]
+            )
+        host = headers.get(b"host", "")
+        if self.hosts is not None and _name_in(host) not in self.hosts:
+            raise Refusal(
+                421,
+                "wrong_host",
+                "The server does not accept requests for this host name.",
+                f"Use one of these: {', '.join(sorted(self.hosts))}.",
+            )
+        origin = headers.get(b"origin")
+        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+            raise Refusal(403, "cross_origin", "Requests of other web pages are refused.")
+        if self.token and path not in self.open_paths:
+            kind, _, given = headers.get(b"authorization", "").partition(" ")
+            is_known = hmac.compare_digest(given.strip().encode(), self.token.encode())
+            if kind.lower() != "bearer" or not is_known:
+                raise Refusal(
+                    401,
+                    "wrong_token",
+                    "The request has no valid token.",
+                    "Send the header Authorization: Bearer TOKEN.",
+                    [("WWW-Authenticate", "Bearer")],
+                )
+        length = headers.get(b"content-length", "0")
+        if length.isdecimal() and int(length[:20]) > self.max_body_bytes:
+            raise _too_large(self.max_body_bytes)
+
+
+class Disconnected(Exception):
+    """The client has closed the connection before its request was complete."""
+
+
+@dataclass
+class _Body:
+    """Receives the body of a request; a large or slow one is refused."""
+
+    receive: Receive
+    max_bytes: int
+    count: int = 0
+    is_complete: bool = False
+    waited_s: float = 0.0
+    in_window: int = 0
+
+    async def __call__(self) -> Message:
+        if self.is_complete:
+            return await self.receive()
+        started = time.monotonic()
+        try:
+            message = await asyncio.wait_for(self.receive(), max(0.01, WINDOW_S - self.waited_s))
+        except TimeoutError:
+            message = {"type": "http.request", "body": b"", "more_body": True}
+        if message["type"] == "http.disconnect":
+            self.is_complete = True
+            raise Disconnected
+        size = len(message.get("body", b""))
+        self.is_complete = not message.get("more_body", False)
+        self.count += size
+        self.in_window += size
+        self.waited_s += time.monotonic() - started
+        if self.count > self.max_bytes:
+            raise _too_large(self.max_bytes)
+        if self.waited_s >= WINDOW_S and not self.is_complete:
+            if self.in_window < MIN_WINDOW_BYTES:
+                raise Refusal(408, "too_slow", "The body of the request arrives too slowly.")
+            self.waited_s, self.in_window = 0.0, 0
+        return message
+
+
+@dataclass
+class _Answer:
+    """Sends an answer with the headers of all answers."""
+
+    send: Send
+    has_started: bool = field(default=False, init=False)
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.has_started = True
+            own = list(message.get("headers", []))
+            known = {name.lower() for name, _ in own}
+            added = [pair for pair in HEADERS if pair[0] not in known]
+            message = {**message, "headers": [*own, *added]}
+        await self.send(message)
+
+
+def _too_large(max_bytes: int) -> Refusal:
+    return Refusal(
+        413,
+        "body_too_large",
+        f"The request has more than {max_bytes} bytes, the limit of this server.",
+        "Send fewer or smaller images at a time, or ask its operator for a higher limit.",
+    )
+
+
+def _name_in(host: str) -> str:
+    """Return the name in the header Host without its port, in lower case."""
+    name = host.rpartition("]")[0].removeprefix("[") if host.startswith("[") else ""
+    return (name or host.partition(":")[0]).lower().rstrip(".")
+
+
+async def _refuse(refusal: Refusal, body: _Body, send: Send, is_asking: bool) -> None:
+    """Send an error; then read the rest of the body for a moment.
+
+    Args:
+        is_asking: Whether the client waits for a permission before it sends the body.
+    """
+    content = json.dumps(refusal.body).encode()
+    headers = {
+        **refusal.headers,
+        "Content-Type": "application/json",
+        "Content-Length": str(len(content)),
+        "Connection": "close",
+    }
+    pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": refusal.status, "headers": pairs})
+    await send({"type": "http.response.body", "body": content, "more_body": True})
+    if not (body.is_complete or is_asking or refusal.status == 408):
+        await _drain(body)
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _drain(body: _Body) -> None:
+    try:
+        async with asyncio.timeout(DRAIN_S):
+            rest = DRAIN_BYTES
+            while rest > 0:
+                message = await body.receive()
+                rest -= len(message.get("body", b""))
+                if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    return
+    except TimeoutError:
+        return
