@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ushape.api.cross_validate import cross_validate as cross_validate
     from ushape.api.evaluate import evaluate as evaluate
     from ushape.api.example import example as example
+    from ushape.api.export import export_model as export_model
     from ushape.api.fetch import fetch as fetch
     from ushape.api.learning_curve import learning_curve as learning_curve
     from ushape.api.load import load as load
@@ -50,6 +51,7 @@ __all__ = [
     "cross_validate",
     "evaluate",
     "example",
+    "export_model",
     "fetch",
     "find_learning_rate",
     "learning_curve",

@@ -23,7 +23,7 @@ from ushape.formatting import printable
 
 SUMMARY = "U-Net segmentation, from a folder of images and masks to an evaluated model."
 
-COMMANDS = {"find_learning_rate": "find-lr"}
+COMMANDS = {"export_model": "export", "find_learning_rate": "find-lr"}
 """Names of commands that are not the name of their function with dashes."""
 
 Output = Annotated[Path | None, "-o"]
@@ -295,6 +295,26 @@ def predict(
 ) -> None:
     values = locals()
     call("predict", [values.pop("run"), *(values.pop("others") or ())], **values)
+
+
+@command
+def export_model(
+    run: Path,
+    *,
+    to: str,
+    output: Annotated[Path | None, "-o", "--folder"] = None,
+    result: Annotated[Literal["probabilities", "mask"], "--output"] = "probabilities",
+    fixed_intensity: bool = False,
+    others: Annotated[
+        list[Path] | None,
+        typer.Option("--with", help="Another run to average the probabilities with (repeatable)."),
+    ] = None,
+    overwrite: bool = False,
+    recipe: str | None = None,
+    quiet: Quiet = False,
+) -> None:
+    values = locals()
+    call("export_model", [values.pop("run"), *(values.pop("others") or ())], **values)
 
 
 @command

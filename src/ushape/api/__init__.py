@@ -12,6 +12,7 @@ FUNCTIONS = {
     "cross_validate": "cross_validate",
     "evaluate": "evaluate",
     "example": "example",
+    "export_model": "export",
     "fetch": "fetch",
     "find_learning_rate": "lr",
     "learning_curve": "learning_curve",

@@ -18,6 +18,9 @@ from ushape.normalization import Normalization
 from ushape.transforms.resampling import find_box
 from ushape.types import Box, Case
 
+SAMPLED_PX = 16_384
+"""Number of pixels, or up to twice as many, by which an image is normalized."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class GroupStats:
@@ -74,13 +77,13 @@ def spread_over_file(path: Path, changed: int, config: PreprocessingConfig) -> n
         return rows.take_pixels(thinning_step(math.prod(working), working[-1]))
 
 
-def thin_out(image: np.ndarray, at_most: int = 16_384) -> np.ndarray:
+def thin_out(image: np.ndarray, at_most: int = SAMPLED_PX) -> np.ndarray:
     """Return about this many evenly spread pixels of an image (C, *S), as (C, N)."""
     flat = image.reshape(image.shape[0], -1)
     return flat[:, :: thinning_step(flat.shape[1], image.shape[-1], at_most)]
 
 
-def thinning_step(pixels: int, width: int, at_most: int = 16_384) -> int:
+def thinning_step(pixels: int, width: int, at_most: int = SAMPLED_PX) -> int:
     """Return the step between the pixels that `thin_out` takes, in row-major order."""
     step = max(1, pixels // at_most)
     while step > 1 and np.gcd(step, width) != 1:

@@ -61,7 +61,7 @@ def open_members(
     opened = [_open_member(run, device, backend, settings, slot) for run in runs]
     members = [member for member, _ in opened]
     for run, member in zip(runs, members, strict=True):
-        _check_same_classes(run, member.plan, runs[0], members[0].plan)
+        check_same_classes(run, member.plan, runs[0], members[0].plan)
     return members, [line for _, lines in opened for line in lines]
 
 
@@ -103,7 +103,7 @@ def _is_memory_short(runs: Sequence[Run]) -> bool:
     return len(runs) > 1 and weights > WEIGHTS_SHARE * psutil.virtual_memory().available
 
 
-def _check_same_classes(run: Run, plan: Plan, first_run: Run, first: Plan) -> None:
+def check_same_classes(run: Run, plan: Plan, first_run: Run, first: Plan) -> None:
     space, known = plan.preprocessing.space, first.preprocessing.space
     for what, own, expected in (
         ("classes", _classes_only(space), _classes_only(known)),

@@ -196,8 +196,9 @@ class UNet(nn.Module):
         return min(output_size(self.config, size, axis) for axis in range(self.config.dims))
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
-        self._refuse_illegal(x.shape[2:])
         whole = x.shape[2:]
+        if not torch.compiler.is_exporting():  # Sizes are symbols then, which cannot be compared.
+            self._refuse_illegal(whole)
         has_stem = max(self.factors) > 1
         if has_stem and not self.config.has_encoder:
             x = space_to_depth(x, self.factors)
@@ -208,11 +209,10 @@ class UNet(nn.Module):
         if self.training and self.config.extra_outputs:
             coarser = zip(list(self.heads)[1:], levels[-2::-1], strict=False)
             return [logits, *(head(level) for head, level in coarser)]
-        shape = tuple(output_size(self.config, size, axis) for axis, size in enumerate(whole))
-        if logits.shape[2:] == shape:
+        if self.config.output == "center" or self.config.padding == "same":
             return logits
         mode = LINEAR_MODE[self.config.dims]
-        return functional.interpolate(logits, shape, mode=mode, align_corners=False)
+        return functional.interpolate(logits, whole, mode=mode, align_corners=False)
 
     def _refuse_illegal(self, shape: tuple[int, ...]) -> None:
         for axis, size in enumerate(shape):
@@ -245,6 +245,7 @@ class Decoder(nn.Module):
         coarsest = config.widths[-1]
         widths = (*level_widths(config), coarsest)[::-1]
         skips = config.widths[-2::-1]
+        self.crops = skip_margins(config)[::-1]
         levels = reversed(range(len(skips)))
         for level, (coarse, fine), skip in zip(
             levels, itertools.pairwise(widths), skips, strict=True
@@ -257,9 +258,10 @@ class Decoder(nn.Module):
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         levels = []
         x = features[-1]
-        for up, block, skip in zip(self.ups, self.blocks, features[-2::-1], strict=True):
+        skips = features[-2::-1]
+        for up, block, skip, crop in zip(self.ups, self.blocks, skips, self.crops, strict=True):
             x = up(x)
-            x = block(torch.cat([crop_to(skip, x.shape[2:]), x], dim=1))
+            x = block(torch.cat([crop_by(skip, crop), x], dim=1))
             levels.append(x)
         return levels
 
@@ -270,13 +272,32 @@ def level_widths(config: NetworkConfig) -> tuple[int, ...]:
     return config.widths[:-1] if config.decoder_widths is None else config.decoder_widths
 
 
-def crop_to(x: Tensor, shape: torch.Size) -> Tensor:
-    """Crop x to its center: valid convolutions leave skip connections larger than the decoder."""
-    if x.shape[2:] == shape:
-        return x
-    for axis, size in enumerate(shape, start=2):
-        x = x.narrow(axis, (x.shape[axis] - size) // 2, size)
-    return x
+def crop_by(x: Tensor, margins: PerAxis) -> Tensor:
+    """Remove pixels on both sides of each axis of S."""
+    inside = (slice(margin, -margin if margin else None) for margin in margins)
+    return x[(slice(None), slice(None), *inside)] if any(margins) else x
+
+
+def skip_margins(config: NetworkConfig) -> list[PerAxis]:
+    """Return the pixels along each axis that skip connections lose on each side, fine to coarse.
+
+    Valid convolutions leave skip connections larger than the decoder, by the same number of pixels
+    for every legal size.
+    """
+    assert config.widths != "auto"
+    lost = 2 if config.padding == "valid" else 0
+    of_up = lost if config.up == "bilinear_3x3" else 0
+    of_level = lost * (config.convolutions + (config.decoder_convolutions or config.convolutions))
+    per_axis = []
+    for axis in range(config.dims):
+        removed = lost * (config.center_convolutions or config.convolutions)  # By coarser levels.
+        margins: list[int] = []
+        for stride in reversed(config.level_strides):
+            between = stride[axis] * removed + of_up
+            margins.insert(0, between // 2)
+            removed = between + of_level
+        per_axis.append(margins)
+    return list(zip(*per_axis, strict=True))
 
 
 def _build_up(config: NetworkConfig, coarse: int, fine: int, level: int) -> tuple[nn.Module, int]:

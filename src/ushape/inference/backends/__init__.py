@@ -77,7 +77,7 @@ class Backend:
 BACKENDS = {
     "torch": Backend(open_torch),
     "compile": Backend(open_compiled),
-    "onnx": Backend(open_onnx, ("onnx", "onnxruntime")),
+    "onnx": Backend(open_onnx, ("onnx", "onnxruntime", "onnxscript")),
     "openvino": Backend(open_openvino, ("openvino",)),
     "openvino-int8": Backend(open_int8, ("openvino", "nncf")),
 }

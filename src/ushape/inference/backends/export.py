@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import tempfile
 import warnings
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,9 +78,9 @@ def open_onnx(module: nn.Module, options: BackendOptions) -> Network:
 
     def build(folder: Path) -> None:
         _export_onnx(module, folder / ONNX_FILE)
-        check_export(module, _open_session(module, folder / ONNX_FILE), "ONNX")
+        check_export(module, _open_network(module, folder / ONNX_FILE), "ONNX")
 
-    return _open_session(module, cached_export(module, options, "onnx", build) / ONNX_FILE)
+    return _open_network(module, cached_export(module, options, "onnx", build) / ONNX_FILE)
 
 
 def cached_export(
@@ -209,39 +211,92 @@ def _with_whole_instance_norm(module: nn.Module) -> nn.Module:
 
 
 def _export_onnx(module: nn.Module, path: Path) -> None:
-    """Write an ONNX file: input (B, C, *T), output (B, K, *T'), batch and spatial axes dynamic.
-
-    By tracing, deprecated in favor of torch.export: that takes 2 to 9 s for each of our small
-    networks instead of 0.2 s, and fails at the crops of valid convolutions (torch 2.13).
-    """
-    require_package("onnx", "onnx", "Backend onnx")
-    dynamic = [0, *range(2, 2 + input_of(module)[1])]
+    """Write an ONNX file: input (B, C, *T), output (B, K, *T'), batch and spatial axes dynamic."""
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            # Tracing is deprecated, and warns of sizes that are compared in Python.
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                for_export(module),
-                (example_tiles(module, 1),),
-                path,
-                dynamo=False,
-                input_names=["image"],
-                output_names=["logits"],
-                dynamic_axes={"image": dynamic, "logits": dynamic},
-            )
-    except OSError:
+        write_onnx(for_export(module), example_tiles(module, 2), path, output="logits")
+    except (OSError, PlanError):
         raise  # A full disk is not caused by the network.
     except Exception as error:
         raise export_error(module, "ONNX", str(error).strip().splitlines()[0]) from error
 
 
-def _open_session(module: nn.Module, path: Path) -> ExportedNetwork:
-    runtime = require_package("onnxruntime", "onnx", "Backend onnx")
+def write_onnx(
+    module: nn.Module,
+    example: Tensor,
+    path: Path,
+    *,
+    output: str,
+) -> None:
+    """Write a module as one ONNX file with the input "image"; batch and spatial axes are free.
+
+    Args:
+        example: Input (B, C, *S) with at least two images and different sizes along each axis.
+        output: Name of the output.
+
+    Raises:
+        MissingPackageError: if onnx or onnxscript is not installed.
+        Exception: of any class, if the module cannot be expressed in ONNX.
+    """
+    for package in ("onnx", "onnxscript"):
+        require_package(package, "onnx", "An ONNX file")
+    with _silent_exporter():
+        program = torch.onnx.export(
+            export_program(module, example),
+            dynamo=True,
+            input_names=["image"],
+            output_names=[output],
+            verbose=False,
+        )
+    assert program is not None
+    for node in program.model.graph:
+        node.metadata_props.clear()  # The lines of the source, with paths of this computer.
+    program.save(path, external_data=False)
+
+
+def export_program(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+    """Return a module as a program of `torch.export`; batch and spatial axes are free.
+
+    Args:
+        example: Input (B, C, *S) with at least two images and different sizes along each axis.
+    """
+    free = {axis: torch.export.Dim.DYNAMIC for axis in range(example.dim()) if axis != 1}
+    with torch.no_grad():
+        program = torch.export.export(module, (example,), dynamic_shapes=(free,), strict=False)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # The lines of the source, with paths of this computer.
+    return program
+
+
+@contextmanager
+def _silent_exporter() -> Iterator[None]:
+    """Silence the exporter, which warns of missing packages and of its own deprecated code."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def open_session(path: Path) -> Any:
+    """Return an ONNX Runtime session with as many threads as PyTorch has.
+
+    Raises:
+        PlanError: if onnxruntime is not installed, or the file cannot be loaded.
+    """
+    runtime = require_package("onnxruntime", "onnx", "An ONNX file")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = ONNX_FATAL
     with loading(path):
-        session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _open_network(module: nn.Module, path: Path) -> ExportedNetwork:
+    session = open_session(path)
     return ExportedNetwork("onnx", module, lambda image: session.run(None, {"image": image})[0])
 
 

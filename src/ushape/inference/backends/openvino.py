@@ -57,7 +57,7 @@ def open_int8(module: nn.Module, options: BackendOptions) -> Network:
 
     def build(folder: Path) -> None:
         quantized = _quantize(plain, options)
-        _import_silently("openvino").save_model(
+        import_silently("openvino").save_model(
             quantized, folder / OPENVINO_FILE, compress_to_fp16=False
         )
 
@@ -68,7 +68,7 @@ def open_int8(module: nn.Module, options: BackendOptions) -> Network:
 def _converted_file(module: nn.Module, options: BackendOptions, name: str) -> Path:
     """Return the OpenVINO file of a network, converted if the folder has none of these weights."""
     options.require_cpu(name)
-    openvino = _import_silently("openvino")
+    openvino = import_silently("openvino")
 
     def build(folder: Path) -> None:
         path = folder / OPENVINO_FILE
@@ -92,7 +92,7 @@ def _convert(openvino: Any, module: nn.Module) -> Any:
 
 
 def _open_file(module: nn.Module, path: Path, precision: Precision, name: str) -> ExportedNetwork:
-    core = _import_silently("openvino").Core()
+    core = import_silently("openvino").Core()
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -112,7 +112,7 @@ def _open_file(module: nn.Module, path: Path, precision: Precision, name: str) -
 
 def _quantize(path: Path, options: BackendOptions) -> Any:
     """Return the OpenVINO model of a file in int8, with ranges from the calibration tiles."""
-    nncf = _import_silently("nncf")
+    nncf = import_silently("nncf")
     nncf.set_log_level(logging.ERROR)
     tiles = list(options.calibration)
     if not tiles:
@@ -121,7 +121,7 @@ def _quantize(path: Path, options: BackendOptions) -> Any:
             code="missing_calibration_tiles",
             hint="Pass tiles of training images as calibration; 8 batches are enough.",
         )
-    model = _import_silently("openvino").Core().read_model(path)
+    model = import_silently("openvino").Core().read_model(path)
     with contextlib.redirect_stdout(io.StringIO()):  # Hides the progress bars of NNCF.
         return nncf.quantize(
             model,
@@ -145,7 +145,7 @@ def _first_and_last_convolution(model: Any) -> list[str]:
     return sorted({names[0], names[-1]})
 
 
-def _import_silently(package: str) -> Any:
+def import_silently(package: str) -> Any:
     """Import OpenVINO or NNCF without its telemetry.
 
     On import, each sends usage reports and writes a user id into the home folder, unless

@@ -1,0 +1,166 @@
+"""Write a trained model in the format of another program."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from ushape.api.predict import run_folders
+from ushape.console import Console
+from ushape.errors import ConfigError
+from ushape.export.formats import FORMATS
+from ushape.export.graph import ExportOptions, Output, build_graph
+from ushape.export.write import MODEL, describe_intensities, write_checked
+from ushape.formatting import pluralize
+from ushape.io.files import (
+    all_files_within,
+    real_path,
+    refuse_existing_output,
+    remove_leftovers,
+    temporary_name,
+)
+from ushape.io.streaming.sinks import replacing_folder
+from ushape.planning.custom_code import allow_code
+from ushape.planning.run import Run
+
+Target = Callable[[Sequence[Run], Path, ExportOptions, Console], None]
+"""Function that exports runs: it fills an existing, empty folder, and prints what it does."""
+
+
+def export_graph(
+    name: str, runs: Sequence[Run], folder: Path, options: ExportOptions, console: Console
+) -> None:
+    """Export runs as one graph in one of FORMATS."""
+    graph = build_graph(runs, options)
+    axes = ", ".join("zyx"[-graph.dims :])
+    outputs = ", ".join(graph.class_names)
+    console.say(
+        f"Input: raw pixels (batch, {graph.channels}, {axes}) as float32. Output: "
+        + (
+            f"masks (batch, {axes}) with the values of the training masks."
+            if options.output == "mask"
+            else f"probabilities (batch, {len(graph.class_names)}, {axes}): {outputs}."
+        )
+    )
+    console.say(describe_intensities(graph))
+    if len(runs) > 1:
+        console.say(f"The graph averages the probabilities of {pluralize(len(runs), 'run')}.")
+    if graph.source.left_out:
+        console.say(
+            "Not in the graph, but part of ushape predict: the cleaning that validation chose "
+            f"({'; '.join(graph.source.left_out)})."
+        )
+    _, parity = write_checked(name, graph, folder)
+    console.say(parity.text)
+
+
+TARGETS: dict[str, Target] = {
+    **{name: partial(export_graph, name) for name in FORMATS},
+}
+"""Targets of an export by name. To add one, list its function here."""
+
+
+def export_model(
+    run: Path | str | Sequence[Path | str],
+    *,
+    to: str,
+    output: Path | str | None = None,
+    result: Output = "probabilities",
+    fixed_intensity: bool = False,
+    overwrite: bool = False,
+    recipe: str | None = None,
+    quiet: bool = False,
+) -> Path:
+    """Write a trained model in the format of another program.
+
+    The preprocessing is inside: the graph receives raw pixels. It is compared with `predict` on
+    generated images and on images of the run, and written only if the results are equal.
+
+    Args:
+        run: Run or cross-validation folder; the probabilities of several runs are averaged.
+        to: Format: onnx, torchscript, openvino or pt2.
+        output: Folder, or a file such as model.onnx (default: RUN/exports/FORMAT).
+        result: Output of the graph: probabilities, or mask with the values of the training masks.
+        fixed_intensity: Normalize with constants of the training images, for programs that tile.
+        overwrite: Replace an existing output.
+        recipe: FILE.py:FUNCTION that defines the run's own network or loss; executed only if given.
+        quiet: Print nothing.
+
+    Returns:
+        The folder or file that was written.
+
+    Raises:
+        ConfigError: if the format is unknown, or the output has the suffix of another one.
+        RunError: if a folder is not a run, or the output exists.
+        PlanError: if the model cannot be exported, a package is missing, or the graph differs.
+    """
+    if to not in TARGETS:
+        raise ConfigError(
+            f"There is no export format {to}.",
+            code="unknown_target",
+            hint=f"Known formats: {', '.join(TARGETS)}.",
+        )
+    allow_code(recipe)
+    runs = [Run.open(folder) for folder in run_folders(run)]
+    path = Path(output) if output else runs[0].folder / "exports" / to
+    is_file = _is_file(path, to)
+    refuse_existing_output(path, overwrite)
+    console, options = (
+        Console(quiet=quiet),
+        ExportOptions(output=result, fixed_intensity=fixed_intensity),
+    )
+    remove_leftovers(real_path(path).parent, f".{path.name}.*")
+    with _filling(path, is_file) as folder:
+        TARGETS[to](runs, folder, options, console)
+        for file in all_files_within(folder):
+            _flush(file)
+    console.say(f"Wrote {path}")
+    return path
+
+
+def _is_file(path: Path, to: str) -> bool:
+    """Return whether the output is a single file, by its suffix.
+
+    Raises:
+        ConfigError: if the suffix is that of another format, or the format has several files.
+    """
+    suffixes = {one.suffix: name for name, one in FORMATS.items()}
+    stated = suffixes.get(path.suffix.lower())
+    if stated is None:
+        return False
+    if stated != to or to == "openvino":
+        raise ConfigError(
+            f"{path} is the name of a file of format {stated}; {to} needs a folder."
+            if stated == to
+            else f"{path} has the suffix of the format {stated}, but the format is {to}.",
+            code="output_suffix",
+            hint=f"Name a folder, for example -o {path.with_suffix('')}",
+        )
+    return True
+
+
+@contextmanager
+def _filling(path: Path, is_file: bool) -> Iterator[Path]:
+    """Yield an empty folder that becomes the output when the block ends without an exception."""
+    if not is_file:
+        with replacing_folder(path) as folder:
+            folder.mkdir()
+            yield folder
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = temporary_name(path)
+    folder.mkdir()
+    try:
+        yield folder
+        (folder / f"{MODEL}{path.suffix.lower()}").replace(path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())

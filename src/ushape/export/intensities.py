@@ -1,0 +1,28 @@
+"""Constants that take the place of the statistics of each image."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ushape.data.intensities import SAMPLED_PX, thin_out
+from ushape.data.preprocessing import Preprocessing
+from ushape.data.reading import read_image
+from ushape.normalization import Normalization
+from ushape.planning.run import Run
+
+MAX_IMAGES = 200
+"""Largest number of training images that are read."""
+
+
+def measure_training(run: Run, preprocessing: Preprocessing) -> Normalization:
+    """Measure the normalization of the training images of a run together.
+
+    Raises:
+        RunError: if the training images no longer exist.
+        DataError: if one of them cannot be read.
+    """
+    training = set(run.load_splits().train)
+    cases = [fact.case for fact in run.load_cases() if fact.case.id in training]
+    some = cases[:: -(-len(cases) // MAX_IMAGES)]
+    pixels = [thin_out(read_image(case, preprocessing.channels), SAMPLED_PX) for case in some]
+    return preprocessing.measure(np.concatenate(pixels, axis=1))

@@ -1,0 +1,157 @@
+"""Promises of every exported graph: it computes what `ushape predict` computes, from raw pixels."""
+
+import numpy as np
+import pytest
+import torch
+
+from exported import CELLS, TISSUES, write_run
+from ushape.export.formats import FORMATS
+from ushape.export.graph import ExportOptions, build_graph, reference
+from ushape.export.parity import prove_parity
+from ushape.export.write import write_checked
+from ushape.labels import LabelSpace, Region
+from ushape.normalization import Normalization
+
+REGIONS = LabelSpace(
+    values=(0, 1, 2),
+    names=("background", "edge", "core"),
+    regions=(Region(name="whole", classes=(1, 2)), Region(name="core", classes=(2,))),
+)
+OBJECTS = LabelSpace(values=(0, 1), names=("background", "cell"), has_distance=True)
+CONSTANTS = Normalization(low=(10.0,), high=(200.0,), mean=(90.0,), std=(40.0,))
+
+KINDS = {
+    "padded": {},
+    "valid, 5 levels": {
+        "network": {"widths": (2, 2, 3, 3, 4), "padding": "valid", "norm": "none"},
+        "space": TISSUES,
+        "thresholds": {"fat": 0.4},
+    },
+    "stretched": {"network": {"widths": (2, 3), "padding": "valid", "output": "stretched"}},
+    "instance norm": {"network": {"norm": "instance"}, "tta": "mirrored"},
+    "all symmetries": {"tta": "all_8", "network": {"norm": "group"}},
+    "3D": {"network": {"dims": 3, "norm": "instance"}, "space": TISSUES},
+    "3D, coarse z": {
+        "network": {
+            "dims": 3,
+            "widths": (3, 4, 4),
+            "strides": ((1, 2, 2), (2, 2, 2)),
+            "kernels": ((1, 3, 3), (3, 3, 3), (3, 3, 3)),
+        },
+        "downscale": (1.0, 1.5, 1.5),
+    },
+    "slices": {"by_slice": True, "slices": 3, "space": TISSUES, "downscale": 2},
+    "regions": {"space": REGIONS, "thresholds": {"core": 0.6}},
+    "pretrained encoder": {
+        "network": {
+            "widths": (16, 24, 40),
+            "encoder": "efficientnet_lite0",
+            "encoder_weights": "none",
+            "stem": 2,
+        },
+        "channels": 3,
+    },
+    "stem": {"network": {"stem": 2, "up": "bilinear"}, "intensity": "min_max"},
+    "factor 1.5": {"downscale": 1.5},
+    "factor 2": {"downscale": 2, "normalization": CONSTANTS, "intensity": "data"},
+    "factor 3": {"downscale": 3},
+    "factor 4": {"downscale": 4},
+    "fixed shape": {"shape": (70, 50), "intensity": "min_max"},
+    "square": {"square": True},
+    "channels": {"channels": 4, "space": TISSUES},
+    "objects": {"space": OBJECTS, "labels": {"objects": "distance", "reach_px": 5.0}},
+}
+
+SIZES = {2: [(33, 50), (64, 64), (200, 210)], 3: [(5, 19, 24), (8, 16, 16), (12, 60, 50)]}
+
+
+@pytest.fixture(params=KINDS)
+def run(request, tmp_path):
+    return write_run(tmp_path / "run", **KINDS[request.param])
+
+
+def image_of(graph, sizes, dtype=np.uint8, seed=0):
+    """Noise with a gradient, so that different images have different statistics."""
+    random = np.random.default_rng(seed)
+    ramp = np.linspace(0.2, 1, sizes[-1])
+    return (random.random((graph.channels, *sizes)) * 255 * ramp).astype(dtype)
+
+
+def compute(graph, *images):
+    with torch.inference_mode():
+        return graph(torch.from_numpy(np.stack(images).astype(np.float32))).numpy()
+
+
+def test_graph_computes_what_ushape_computes(run):
+    graph = build_graph(run, ExportOptions())
+    # Halves between two gray values may be rounded differently after resampling to a fixed shape.
+    bound = 1e-3 if graph.source.plan.preprocessing.config.shape else 1e-4
+    for sizes in SIZES[graph.dims]:
+        images = [image_of(graph, sizes, seed=0), image_of(graph, sizes, np.float32, seed=1)]
+        images[1][:, : sizes[0] // 2] /= 3
+        for image, found in zip(images, compute(graph, *images), strict=True):
+            np.testing.assert_allclose(
+                found, reference(run, image, graph.source.options), atol=bound
+            )
+
+
+def test_graph_of_masks_decides_as_ushape_does(tmp_path):
+    for number, name in enumerate(("padded", "regions", "channels", "slices")):
+        run = write_run(tmp_path / str(number), **KINDS[name])
+        graph = build_graph(run, ExportOptions(output="mask"))
+        image = image_of(graph, SIZES[graph.dims][0])
+        wanted = reference(run, image, graph.source.options)
+        assert (compute(graph, image)[0] == wanted).mean() > 0.999
+        assert len(np.unique(wanted)) > 1
+
+
+def test_graph_ignores_missing_pixels_as_ushape_does(tmp_path):
+    for number, name in enumerate(("padded", "factor 1.5", "stem")):
+        run = write_run(tmp_path / str(number), **KINDS[name])
+        graph = build_graph(run, ExportOptions())
+        image = image_of(graph, (40, 44), np.float32)
+        image[0, 3:5, 3:9] = np.nan
+        found = compute(graph, image)[0]
+        np.testing.assert_allclose(found, reference(run, image, graph.source.options), atol=1e-4)
+
+
+def test_graph_of_a_constant_image_equals_ushape(tmp_path):
+    graph = build_graph(write_run(tmp_path / "run"), ExportOptions())
+    image = np.full((1, 40, 44), 7.1, np.float32)
+    wanted = reference(graph.source.runs, image, graph.source.options)
+    np.testing.assert_allclose(compute(graph, image)[0], wanted, atol=1e-4)
+
+
+def check_format(name, graph, folder):
+    path, parity = write_checked(name, graph, folder)
+    assert parity.largest_difference <= 1e-3
+    assert parity.of_run == 0
+    again = prove_parity(FORMATS[name].open(path), graph)
+    assert again == parity
+
+
+def test_torchscript_equals_ushape(tmp_path):
+    check_format("torchscript", build_graph(write_run(tmp_path / "run"), ExportOptions()), tmp_path)
+
+
+def test_onnx_equals_ushape(tmp_path):
+    check_format("onnx", build_graph(write_run(tmp_path / "run"), ExportOptions()), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_equals_ushape(name, run, tmp_path):
+    check_format(name, build_graph(run, ExportOptions()), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_of_an_ensemble_equals_ushape(name, tmp_path):
+    runs = [
+        write_run(tmp_path / "first", space=CELLS, thresholds={"cell": 0.4}),
+        write_run(tmp_path / "second", network={"norm": "instance"}, downscale=2, seed=1),
+    ]
+    for output in ("probabilities", "mask"):
+        folder = tmp_path / output
+        folder.mkdir()
+        check_format(name, build_graph(runs, ExportOptions(output=output)), folder)

@@ -1,0 +1,109 @@
+"""Runs with small networks of random weights, for the tests of exports."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ushape.data.preprocessing import Preprocessing
+from ushape.inference.decision_rule import ClassRule, DecisionRule
+from ushape.inference.tuning import Tuning, save_tuning
+from ushape.io.files import CHECKSUM
+from ushape.labels import LabelSpace
+from ushape.models import build_model
+from ushape.models.config import NetworkConfig
+from ushape.planning.plan import Plan
+from ushape.planning.run import Run
+from ushape.types import MaskEncoding
+
+PLAN = Path(__file__).parent / "golden" / "earlier_plan.json"
+
+CELLS = LabelSpace(values=(0, 255), names=("background", "cell"))
+TISSUES = LabelSpace(values=(0, 3, 300), names=("background", "fat", "bone"))
+
+NETWORK = {
+    "widths": (4, 6),
+    "stem": 1,
+    "strides": "equal",
+    "kernels": "equal",
+    "encoder": "none",
+    "encoder_weights": "none",
+    "deep_supervision": 0,
+    "norm": "batch",
+}
+
+
+def write_run(
+    folder,
+    *,
+    space=CELLS,
+    channels=1,
+    network=None,
+    by_slice=False,
+    tta="none",
+    normalization=None,
+    thresholds=None,
+    labels=None,
+    seed=0,
+    **preprocessing,
+):
+    """Write a run folder with a plan, random weights and thresholds.
+
+    Args:
+        network: Fields of NetworkConfig.
+        thresholds: Rule of each class, by name.
+        labels: Fields of LabelConfig.
+        preprocessing: Fields of PreprocessingConfig.
+    """
+    values = json.loads(PLAN.read_text())
+    values.pop(CHECKSUM)
+    plan = Plan.from_dict(values, source=str(PLAN))
+    own = NetworkConfig(**{**NETWORK, **(network or {})})
+    config = replace(plan.preprocessing.config, **{"downscale": 1, **preprocessing})
+    recipe = replace(
+        plan.recipe,
+        network=own,
+        preprocessing=config,
+        labels=replace(plan.recipe.labels, **(labels or {})),
+        predict=replace(
+            plan.recipe.predict,
+            tta=tta,
+            tile_shape=(64,) * own.dims,
+            mirror_axes=tuple(range(-own.dims, 0)),
+        ),
+        sampling=replace(plan.recipe.sampling, patch_shape=(64,) * own.dims),
+    )
+    plan = replace(
+        plan,
+        recipe=recipe,
+        encoding=MaskEncoding(dtype="uint16", suffix=".tif"),
+        preprocessing=Preprocessing(
+            channels=channels,
+            config=config,
+            space=space,
+            normalization=normalization,
+            by_slice=by_slice,
+        ),
+    )
+    run = Run.create(folder)
+    run.save_plan(plan)
+    run.save_weights(random_weights(plan, seed), {})
+    rules = {name: ClassRule(threshold=value) for name, value in (thresholds or {}).items()}
+    save_tuning(run, Tuning(rule=DecisionRule(classes=rules)))
+    return run
+
+
+def random_weights(plan, seed):
+    """Weights whose norms have seen data, and whose outputs are neither 0 nor 1 everywhere."""
+    torch.manual_seed(seed)
+    preprocessing = plan.preprocessing
+    module = build_model(
+        plan.recipe.network, preprocessing.input_channels, preprocessing.space.outputs
+    )
+    weights = module.state_dict()
+    for name, value in weights.items():
+        if value.is_floating_point() and value.ndim == 1:
+            spread = torch.rand(value.shape) / 2
+            value.copy_(spread + 0.5 if "var" in name or "weight" in name else spread - 0.25)
+    return weights
