@@ -1,0 +1,88 @@
+// Edits on their way to the server: in order, kept while the server cannot be reached.
+
+import { say } from "./dom.js";
+import { request } from "./state.js";
+
+const STORE = "ushape-studio-edits";
+
+/** Events: "change" (the number of waiting edits), "applied" and "dropped" (detail: edit, answer). */
+export class EditQueue extends EventTarget {
+  constructor(session) {
+    super();
+    this.session = session;
+    this.waiting = [];
+    this.isSending = false;
+    this.revisions = new Map();
+    session.on("online", () => session.isOnline && this.send());
+    addEventListener("beforeunload", (event) => this.waiting.length && event.preventDefault());
+  }
+
+  /** Takes up the edits that the page had not sent when it was closed. */
+  restore() {
+    this.waiting = JSON.parse(sessionStorage.getItem(STORE) ?? "[]");
+    if (this.waiting.length) say(`Sending ${this.waiting.length} edits that were not saved before.`);
+    this.send();
+  }
+
+  /** Adds an edit of an image: {id, path: "edit" | "undo" | "redo", body}. Returns it. */
+  add(id, path, body = {}) {
+    const edit = { id, path, body: { ...body, edit_id: crypto.randomUUID() } };
+    this.waiting.push(edit);
+    this.changed();
+    this.send();
+    return edit;
+  }
+
+  changed() {
+    sessionStorage.setItem(STORE, JSON.stringify(this.waiting));
+    this.dispatchEvent(new Event("change"));
+  }
+
+  async send() {
+    if (this.isSending) return;
+    this.isSending = true;
+    while (this.waiting.length && (await this.sendFirst()));
+    this.isSending = false;
+  }
+
+  /** Sends the first edit; returns false if the server cannot be reached. */
+  async sendFirst() {
+    const edit = this.waiting[0];
+    const path = `/images/${encodeURIComponent(edit.id)}`;
+    let event = "applied", answer = null;
+    try {
+      answer = await this.session.reach(async () => {
+        const revision = this.revisionOf(edit.id) ?? (await request(path)).revision;
+        return request(`${path}/${edit.path}`, { revision, ...edit.body });
+      });
+      if (!answer) return false;
+      this.session.applied(edit.id, answer);
+    } catch (error) {
+      event = "dropped";
+      await this.explain(edit, error);
+    }
+    this.waiting = this.waiting.filter((one) => one !== edit);
+    this.changed();
+    this.dispatchEvent(new CustomEvent(event, { detail: { edit, answer } }));
+    return true;
+  }
+
+  revisionOf(id) {
+    const { info } = this.session;
+    return info?.id === id ? info.revision : this.session.rowOf(id)?.revision;
+  }
+
+  async explain(edit, error) {
+    if (error.status === 409) {
+      say("This image was changed in another window, so it was loaded again. Please repeat your last edit.", "error");
+    } else if (error.status === 423) {
+      say("This image is kept for the score, so it cannot be changed. " + error.message, "error");
+    } else {
+      say([error.message, error.hint].filter(Boolean).join(" "), "error");
+    }
+    if (error.status !== 409) return;
+    this.waiting = this.waiting.filter((one) => one.id !== edit.id);
+    await this.session.loadImages();
+    if (this.session.info?.id === edit.id) await this.session.reload();
+  }
+}

@@ -1,0 +1,226 @@
+// The panel that leads through the steps: check, draw, train, look and correct, report.
+
+import { askUser, attempt, byId, make, say, setText } from "./dom.js";
+import { isKept, shareText, suggested } from "./images.js";
+import { request } from "./state.js";
+import { JobBox, TrainingStep } from "./training.js";
+
+/** The five steps. The one that comes next is open; the user may open others. */
+export class Steps {
+  constructor(session, tools) {
+    Object.assign(this, { session, tools, current: null });
+    this.job = new JobBox(session);
+    this.training = new TrainingStep(session);
+    this.steps = [
+      this.makeStep("Check the images", this.checkBody()),
+      this.makeStep("Draw", this.drawBody()),
+      this.makeStep("Train", this.training.body),
+      this.makeStep("Look and correct", this.correctBody()),
+      this.makeStep("Report", this.reportBody()),
+    ];
+    byId("steps").append(make("h2", { class: "unseen" }, "Steps"), this.job.element, make("ol", {}, ...this.steps.map(({ item }) => item)));
+    session.on("state images info", () => this.refresh());
+    session.on("state", () => this.followCheck());
+  }
+
+  makeStep(title, body) {
+    const fact = make("span", { class: "fact" });
+    const number = make("span", { class: "number", "aria-hidden": "true" });
+    const details = make("details", {}, make("summary", {}, number, make("h3", {}, title), fact), make("div", { class: "body" }, ...body));
+    return { item: make("li", { class: "step" }, details), details, fact };
+  }
+
+  button(text, act, values = {}) {
+    const button = make("button", { type: "button", ...values }, text);
+    button.addEventListener("click", act);
+    return button;
+  }
+
+  checkBody() {
+    this.checkButton = this.button("Check", async () => {
+      const answer = await attempt(() => request("/check", {}));
+      if (answer) this.showFindings(answer.findings);
+      this.session.poll();
+    });
+    this.summary = make("p", {});
+    this.findings = make("ul", { class: "findings" });
+    return [this.summary, this.findings, this.checkButton];
+  }
+
+  drawBody() {
+    this.drawText = make("p", {});
+    this.rest = this.button("Everything else is background", () => this.tools.edit("background_rest"), { "aria-keyshortcuts": "r" });
+    this.clear = this.button("Clear this image", async () => {
+      if (await askUser("Clear this image?", "All annotations of this image are removed. You can undo this.", "Clear")) this.tools.edit("clear");
+    });
+    this.apart = this.button("Keep this image for the score", () => this.setApart());
+    this.apartNote = make("p", { class: "note" },
+      "The score is honest only if it comes from images that you neither correct nor see predicted. Annotate such an image, then lock it.");
+    const classNote = make("p", { class: "note" }, "A few strokes are enough: some inside the objects, and some on the background with the eraser. "
+      + "Hatched areas are not annotated, and are ignored in the training.");
+    return [this.drawText, classNote, make("div", { class: "buttons" }, this.rest, this.clear), this.apartNote, this.apart];
+  }
+
+  async setApart() {
+    const { info } = this.session;
+    const apart = !isKept(this.session.rowOf(info.id));
+    if (!(await attempt(() => request(`/images/${encodeURIComponent(info.id)}/apart`, { apart })))) return;
+    say(apart ? "This image is kept for the score and locked." : "This image can be drawn on again.");
+    await this.session.loadImages();
+    await this.session.select(info.id);
+  }
+
+  correctBody() {
+    this.nextText = make("p", {});
+    this.next = this.button("Go to the next image", () => this.goToNext(), { class: "primary", "aria-keyshortcuts": "n" });
+    this.accept = this.button("Accept this prediction", () => this.acceptHere(), { "aria-keyshortcuts": "Shift+A" });
+    this.predict = this.button("Predict all images", async () => {
+      if (await attempt(() => request("/predict", { ids: null }))) this.session.poll();
+    });
+    this.acceptAll = this.button("Accept all predictions", () => this.acceptEverything());
+    this.expected = make("p", { class: "note" });
+    return [this.nextText, make("div", { class: "buttons" }, this.next, this.accept, this.predict, this.acceptAll), this.expected];
+  }
+
+  reportBody() {
+    this.score = make("p", {});
+    this.runs = make("ul", { class: "runs" });
+    this.report = make("a", { href: "/api/report", target: "_blank", rel: "noopener" }, "Open the report");
+    return [this.score, this.report, this.runs];
+  }
+
+  /** Opens the image that is best corrected next, another one than the open one. */
+  async goToNext() {
+    const answer = await attempt(() => request("/next"));
+    if (!answer) return;
+    const other = suggested(this.session).find(({ id }) => id !== this.session.info?.id);
+    const { id, reason } = answer.id && answer.id !== this.session.info?.id ? answer : other ?? {};
+    if (!id) return void say("There is no other image to correct.");
+    await this.session.select(id);
+    document.body.dataset.tab = "view";
+    say(`${this.session.rowOf(id)?.name ?? id}: ${reason}`);
+  }
+
+  acceptHere() {
+    if (!this.session.info?.has_prediction) return void say("There is no prediction of this image yet.", "error");
+    if (this.tools.edit("accept")) say("The prediction became the annotation of this image. You can correct or undo it.");
+  }
+
+  /** Accepts the predictions of all images without annotation. */
+  async acceptEverything() {
+    const rows = this.session.images.filter((row) => !isKept(row) && row.has_prediction && row.annotated < 1);
+    const text = `The predictions become the annotations of ${rows.length} images. What you drew there is kept. You can undo this image by image.`;
+    if (!rows.length) return void say("There are no predictions of images that are not annotated.");
+    if (!(await askUser("Accept all predictions?", text, "Accept"))) return;
+    for (const { id } of rows) this.tools.edits.add(id, "edit", { tool: "accept", class: 1, points: [], plane: "z", index: 0 });
+  }
+
+  /** Asks for the findings when a check ended, and at the start. */
+  async followCheck() {
+    const { job } = this.session.state;
+    const token = job?.kind === "check" ? `${job.started}${job.state}` : "";
+    if (token === this.checkToken || job?.state === "running") return;
+    this.checkToken = token;
+    const answer = await attempt(() => request("/check"));
+    if (answer) this.showFindings(answer.findings);
+  }
+
+  showFindings(findings) {
+    if (!findings) return;
+    this.findings.replaceChildren(...findings.map(({ severity, title, message, hint, images }) => {
+      const names = (images ?? []).slice(0, 5).join(", ") + ((images ?? []).length > 5 ? ", …" : "");
+      return make("li", { "data-severity": severity }, make("b", {}, title || message), " ",
+        title && message !== title ? message : "", hint ? make("span", { class: "note" }, ` ${hint}`) : null,
+        names ? make("span", { class: "note" }, ` (${names})`) : null);
+    }));
+    this.found = findings.length;
+    this.refresh();
+  }
+
+  /** Returns the number of the step that comes next. */
+  nextStep({ runs, state: { job } }, annotated) {
+    if (job?.state === "running" && job.kind === "train") return 2;
+    if (!annotated) return 1;
+    return runs.length ? 3 : 2;
+  }
+
+  refresh() {
+    const { state, images, info, runs } = this.session;
+    if (!state) return;
+    const usable = images.filter((row) => !isKept(row));
+    const annotated = usable.filter((row) => row.annotated > 0).length;
+    const kept = images.length - usable.length;
+    const predicted = usable.filter((row) => row.has_prediction).length;
+    const [check, draw, train, correct, report] = this.steps;
+    setText(this.summary, summaryOf(images, kept));
+    setText(check.fact, this.found ? `${this.found} findings` : this.found === 0 ? "nothing found" : `${images.length} images`);
+    setText(draw.fact, `${annotated} of ${usable.length} images`);
+    setText(train.fact, runs.length ? `${runs.length} ${runs.length === 1 ? "run" : "runs"}` : "");
+    setText(correct.fact, runs.length ? `${predicted} predicted` : "");
+    this.refreshButtons(info, state, annotated);
+    this.refreshScore(runs, report);
+    this.follow(this.nextStep(this.session, annotated));
+  }
+
+  refreshButtons(info, state, annotated) {
+    const isLocked = !info || Boolean(info.locked);
+    const row = info && this.session.rowOf(info.id);
+    setText(this.drawText, info ? drawTextOf(info) : "Choose an image.");
+    this.rest.disabled = isLocked || !(info.annotated > 0);
+    this.clear.disabled = isLocked || !(info.annotated > 0);
+    this.apart.hidden = this.apartNote.hidden = !row || (Boolean(info.has_prediction) && !isKept(row));
+    this.apart.textContent = row && isKept(row) ? "Use this image for training again" : "Keep this image for the score";
+    this.accept.disabled = isLocked || !info.has_prediction;
+    const isBusy = state.job?.state === "running";
+    this.predict.disabled = isBusy || !this.session.runs.length;
+    this.acceptAll.disabled = isBusy || !this.session.runs.length;
+    this.next.disabled = !annotated && !this.session.runs.length;
+    const [first] = suggested(this.session).filter(({ id }) => id !== info?.id);
+    setText(this.nextText, first ? `Next: ${first.name}. ${first.reason}` : "After a training, the image that helps most is suggested here.");
+    const expected = row?.expected_dice;
+    setText(this.expected, Number.isFinite(expected) ? `Expected Dice of this prediction: ${expected.toFixed(2)}` : "");
+  }
+
+  refreshScore(runs, report) {
+    const last = runs.at(-1);
+    setText(report.fact, Number.isFinite(last?.score) ? `Dice ${last.score.toFixed(3)}` : "");
+    setText(this.score, last ? scoreText(last) : "The report of a training appears here.");
+    this.report.hidden = !last?.has_report;
+    const text = JSON.stringify(runs);
+    if (text === this.runText) return;
+    this.runText = text;
+    this.runs.replaceChildren(...runs.map((run) => make("li", {}, make("code", {}, run.name), ` ${scoreText(run)}`)));
+  }
+
+  /** Opens the step that comes next, when it changes. */
+  follow(place) {
+    this.steps.forEach(({ item }, own) => {
+      item.dataset.state = own < place ? "done" : own === place ? "current" : "later";
+      if (own === place) item.setAttribute("aria-current", "step");
+      else item.removeAttribute("aria-current");
+    });
+    if (place === this.current) return;
+    this.current = place;
+    this.steps.forEach(({ details }, own) => (details.open = own === place || (place === 3 && own === 2)));
+  }
+}
+
+function summaryOf(images, kept) {
+  const masks = images.filter((row) => row.has_mask).length;
+  const parts = [`${images.length} images`, `${masks} with a mask`];
+  if (kept) parts.push(`${kept} kept for the score`);
+  return `${parts.join(", ")}.`;
+}
+
+function drawTextOf({ annotated, locked, objects }) {
+  if (locked) return locked;
+  const share = annotated >= 1 ? "All pixels of this image are" : annotated > 0 ? `${shareText(annotated)} of this image is` : "Nothing in this image is";
+  const count = Number.isFinite(objects) && objects > 0 ? ` It has ${objects} ${objects === 1 ? "object" : "objects"}.` : "";
+  return `${share} annotated.${count}`;
+}
+
+function scoreText({ score, interval, images }) {
+  if (!Number.isFinite(score)) return "No score: no image was kept for it.";
+  const range = interval ? ` (${interval.map((value) => value.toFixed(3)).join(" to ")})` : "";
+  return `Dice ${score.toFixed(3)}${range}${images ? `, trained on ${images} images` : ""}.`;
+}

@@ -1,0 +1,126 @@
+// The step "Train": time, plan in words, curves, time left, stop.
+
+import { attempt, make, say, secondsText, setText } from "./dom.js";
+import { curvePlot } from "./curves.js";
+import { request } from "./state.js";
+
+const JOB_NAMES = {
+  check: "Checking the images", plan: "Planning", train: "Training", predict: "Predicting", report: "Writing the report",
+};
+const ENDED = { done: "finished", failed: "failed", stopped: "was stopped" };
+
+/** Shows the work of the server that is running, with a button that stops it. */
+export class JobBox {
+  constructor(session) {
+    this.session = session;
+    this.text = make("p", {});
+    this.bar = make("progress", { "aria-label": "Progress" });
+    this.stop = make("button", { type: "button" }, "Stop");
+    this.stop.addEventListener("click", () => attempt(() => request("/job/stop", {})));
+    this.element = make("div", { class: "job", hidden: true }, this.text, make("div", { class: "line" }, this.bar, this.stop));
+    session.on("state", () => this.refresh());
+  }
+
+  refresh() {
+    const { job } = this.session.state;
+    const isRunning = job?.state === "running";
+    this.element.hidden = !isRunning;
+    if (this.before === "running" && job && !isRunning) this.ended(job);
+    this.before = job?.state;
+    if (!isRunning) return;
+    setText(this.text, [JOB_NAMES[job.kind] ?? job.kind, timeText(job)].filter(Boolean).join(": "));
+    const total = job.elapsed_s + job.left_s;
+    if (job.left_s > 0 && total > 0) this.bar.value = job.elapsed_s / total;
+    else this.bar.removeAttribute("value");
+    this.stop.textContent = job.kind === "train" ? "Stop and keep the best weights" : "Stop";
+  }
+
+  ended(job) {
+    const reason = job.state === "failed" ? job.error?.message ?? job.error ?? "See the output in step 3." : "";
+    say(`${JOB_NAMES[job.kind] ?? job.kind} ${ENDED[job.state] ?? job.state}. ${reason}`, job.state === "failed" ? "error" : "info");
+  }
+}
+
+function timeText({ elapsed_s: elapsed, left_s: left, status }) {
+  if (status) return status;
+  return left > 0 ? `about ${secondsText(left)} left` : `${secondsText(elapsed ?? 0)} so far`;
+}
+
+export class TrainingStep {
+  constructor(session) {
+    this.session = session;
+    this.minutes = make("input", { type: "number", id: "minutes", min: 0.1, max: 1440, step: "any", value: 1 });
+    this.button = make("button", { type: "button", class: "primary", "aria-keyshortcuts": "t" }, "Train");
+    this.fresh = make("button", { type: "button", hidden: true }, "Train from the start");
+    this.resume = make("button", { type: "button", hidden: true }, "Continue the interrupted training");
+    this.note = make("p", { class: "note" });
+    this.plan = make("div", { class: "plan" });
+    this.planDetails = make("details", {}, make("summary", {}, "The plan in words"), this.plan);
+    this.curves = make("div", { class: "curves" });
+    this.output = make("pre", { tabIndex: 0, "aria-label": "Output of the command" });
+    this.outputDetails = make("details", { hidden: true }, make("summary", {}, "Output"), this.output);
+    this.body = [
+      make("div", { class: "line" }, make("label", { class: "range" }, "Time", this.minutes, "minutes"), this.button, this.fresh, this.resume),
+      this.note, this.curves, this.planDetails, this.outputDetails,
+    ];
+    this.button.addEventListener("click", () => this.train());
+    this.fresh.addEventListener("click", () => this.train(false));
+    this.resume.addEventListener("click", () => this.start({ resume: true }));
+    this.planDetails.addEventListener("toggle", () => this.planDetails.open && this.loadPlan());
+    this.minutes.addEventListener("change", () => this.planDetails.open && this.loadPlan());
+    session.on("state images", () => this.refresh());
+  }
+
+  /** Starts a training; after the first one, from the weights of the last run. */
+  async train(again = this.session.runs.length > 0) {
+    const minutes = this.minutes.valueAsNumber;
+    if (!(minutes > 0)) return void say("Please enter the time for the training in minutes.", "error");
+    await this.start({ minutes, again });
+  }
+
+  async start(values) {
+    if (await attempt(() => request("/train", values))) {
+      say("The training started. You can go on drawing in the meantime.");
+      this.session.poll();
+    }
+  }
+
+  async loadPlan() {
+    this.plan.replaceChildren(make("p", { class: "note" }, "The plan is being made …"));
+    const answer = await attempt(() => request(`/plan?minutes=${this.minutes.valueAsNumber || 1}`));
+    this.plan.replaceChildren(...(answer?.lines ?? ["There is no plan yet."]).filter((line) => line.trim()).map((line) => make("p", {}, line)));
+  }
+
+  refresh() {
+    const { state, images, runs } = this.session;
+    if (!state) return;
+    const { job } = state;
+    const isRunning = job?.state === "running";
+    const annotated = images.filter((row) => row.annotated > 0 && row.part !== "test").length;
+    this.button.textContent = runs.length ? "Train again" : "Train";
+    this.fresh.hidden = !runs.length;
+    this.resume.hidden = isRunning || !job?.can_resume;
+    this.button.disabled = this.fresh.disabled = isRunning || !annotated;
+    setText(this.note, noteOf(annotated, runs.length));
+    this.drawCurves(job);
+    const lines = job?.lines ?? [];
+    this.outputDetails.hidden = !lines.length;
+    setText(this.output, lines.join("\n"));
+  }
+
+  drawCurves(job) {
+    const { loss = [], dice = [] } = job?.curves ?? {};
+    const text = JSON.stringify([loss.length, loss.at(-1), dice.length, dice.at(-1)]);
+    if (text === this.curveText) return;
+    this.curveText = text;
+    const plots = [["Training loss", loss, undefined], ["Validation Dice", dice, [0, 1]]].filter(([, points]) => points.length);
+    this.curves.replaceChildren(...plots.map(([name, points, range]) =>
+      make("figure", {}, make("figcaption", {}, `${name}: ${Number(points.at(-1)[1]).toFixed(3)}`), curvePlot(name, points, range))));
+  }
+}
+
+function noteOf(annotated, runs) {
+  if (!annotated) return "Draw on at least one image first (step 2).";
+  const images = annotated === 1 ? "the one annotated image" : `all ${annotated} annotated images`;
+  return runs ? `Goes on from the last run, with ${images}.` : `Trains on ${images}. What is not annotated is ignored.`;
+}

@@ -1,0 +1,455 @@
+"""The page of the studio in a browser: Chromium as the user, the real command as the server."""
+
+import re
+import shutil
+import socket
+import time
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from playwright.sync_api import expect
+
+from studios import (
+    Studio,
+    draw,
+    open_image,
+    screen_points,
+    set_size,
+    strokes_inside,
+    visited,
+    wait_for_saving,
+    wait_until,
+)
+from ushape.datasets.synthetic import SyntheticConfig, write_data_set
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+SIZE = (64, 64)
+OFFLINE = "ERR_CONNECTION"
+PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+
+
+def free_port():
+    with socket.socket() as own:
+        own.bind(("127.0.0.1", 0))
+        return own.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def started():
+    """Starts studios, and stops them in the end."""
+    studios = []
+
+    def start(data):
+        studios.append(Studio(data, free_port()))
+        return studios[-1]
+
+    yield start
+    for studio in studios:
+        studio.stop()
+
+
+@pytest.fixture(scope="module")
+def plain(started, tmp_path_factory):
+    """A studio with eight images of 64 pixels, a volume and a very large image; no masks."""
+    folder = tmp_path_factory.mktemp("studio") / "plain"
+    write_data_set(folder, 8, SyntheticConfig(size=64, groups=4), seed=3)
+    shutil.rmtree(folder / "masks")
+    return started(folder)
+
+
+def mask_of(studio, name):
+    """The mask that the studio wrote, None if there is none yet."""
+    paths = [path for path in studio.data.rglob(f"{name}*") if "masks" in path.parent.name]
+    return np.asarray(Image.open(paths[0])) if paths else None
+
+
+def row_of(studio, name):
+    return next(row for row in studio.get("images") if name in row["name"])
+
+
+def mask_color(page, size, point):
+    """Color and opacity of the annotation on the screen at a pixel."""
+    [(x, y)] = screen_points(page, size, [point])
+    box = page.locator("#frame").bounding_box()
+    place = [x - box["x"], y - box["y"]]
+    return page.locator("#frame canvas.mask").evaluate(
+        """(canvas, [x, y]) => {
+            const ratio = canvas.width / canvas.clientWidth;
+            const pixels = canvas.getContext("2d").getImageData(x * ratio, y * ratio, 1, 1);
+            return [...pixels.data];
+        }""",
+        place,
+    )
+
+
+def test_strokes_become_masks_and_can_be_undone(browser, plain):
+    with visited(browser, plain.url) as page:
+        open_image(page, "dish01_01")
+        set_size(page, 3)
+        draw(page, SIZE, [(20, 20), (40, 20)])
+        wait_for_saving(page)
+        page.keyboard.press("e")
+        draw(page, SIZE, [(20, 50), (40, 50)])
+        wait_until(lambda: mask_of(plain, "dish01_01") is not None)
+        wait_for_saving(page)
+        mask = mask_of(plain, "dish01_01")
+        assert (mask[20, 30], mask[50, 30], mask[5, 5]) == (1, 0, 255)
+        assert 120 < (mask == 1).sum() < 180  # 20 x 6 px and two half circles
+        expect(page.locator("#image-list [aria-current] .facts")).to_contain_text("% annotated")
+        assert mask_color(page, SIZE, (30, 20))[3] == 255
+        page.get_by_role("button", name="Undo", exact=True).click()
+        page.keyboard.press("z")
+        wait_until(lambda: row_of(plain, "dish01_01")["annotated"] == 0)
+        page.keyboard.press("y")
+        wait_until(lambda: row_of(plain, "dish01_01")["annotated"] > 0)
+        wait_until(lambda: mask_color(page, SIZE, (30, 20))[3] == 255)
+
+
+def test_polygon_fill_and_rest(browser, plain):
+    with visited(browser, plain.url) as page:
+        open_image(page, "dish02_01")
+        page.keyboard.press("p")
+        for corner in [(10, 10), (50, 10), (50, 40), (10, 40)]:
+            draw(page, SIZE, [corner])
+        page.keyboard.press("c")
+        wait_for_saving(page)
+        page.get_by_role("button", name="Everything else is background").click()
+        wait_until(lambda: row_of(plain, "dish02_01")["annotated"] == 1)
+        wait_for_saving(page)
+        wait_until(lambda: (mask_of(plain, "dish02_01") == 1).sum() > 1100)
+        assert set(np.unique(mask_of(plain, "dish02_01"))) == {0, 1}
+
+
+def test_edits_survive_a_killed_server_and_are_sent_when_it_returns(browser, started, tmp_path):
+    folder = tmp_path / "cells"
+    write_data_set(folder, 2, SyntheticConfig(size=64, groups=2), seed=3)
+    shutil.rmtree(folder / "masks")
+    studio = started(folder)
+    with visited(browser, studio.url, complaint=OFFLINE) as page:
+        open_image(page, "dish01_01")
+        set_size(page, 3)
+        draw(page, SIZE, [(20, 20), (40, 20)])
+        wait_until(lambda: row_of(studio, "dish01_01")["annotated"] > 0)
+        studio.kill()
+        draw(page, SIZE, [(20, 50), (40, 50)])
+        banner = page.locator("#offline")
+        expect(banner).to_contain_text("1 edit is kept")
+        expect(banner).to_have_attribute("role", "alert")
+        assert mask_color(page, SIZE, (30, 50))[3] == 255
+        studio.start()
+        expect(banner).to_be_hidden()
+        wait_for_saving(page)
+        wait_until(lambda: (mask_of(studio, "dish01_01") == 1).sum() > 240)
+        mask = mask_of(studio, "dish01_01")
+        assert (mask[20, 30], mask[50, 30]) == (1, 1)
+
+
+def test_two_windows_show_the_same_and_refuse_outdated_edits(browser, plain):
+    with (
+        visited(browser, plain.url) as first,
+        visited(browser, plain.url, complaint="409") as second,
+    ):
+        for page in (first, second):
+            open_image(page, "dish03_01")
+            set_size(page, 3)
+        draw(first, SIZE, [(20, 20), (40, 20)])
+        wait_until(lambda: mask_color(second, SIZE, (30, 20))[3] == 255)
+        known = {**plain.get("state"), "changed": []}
+        second.route("**/api/state*", lambda route: route.fulfill(json=known))
+        draw(first, SIZE, [(20, 40), (40, 40)])
+        wait_for_saving(first)
+        draw(second, SIZE, [(20, 60), (40, 60)])
+        expect(second.locator("#message")).to_contain_text("changed in another window")
+        wait_until(lambda: mask_color(second, SIZE, (30, 40))[3] == 255)
+        second.unroute("**/api/state*")
+        draw(second, SIZE, [(20, 60), (40, 60)])
+        wait_until(lambda: mask_color(first, SIZE, (30, 60))[3] == 255)
+
+
+def test_image_of_20000_pixels(browser, started, tmp_path):
+    side = 20_000
+    folder = tmp_path / "large"
+    (folder / "images").mkdir(parents=True)
+    rows = np.linspace(0, 255, side).astype(np.uint8)
+    tiles = (
+        np.broadcast_to(rows[top : top + 512, None], (512, 512))
+        if top + 512 <= side
+        else np.pad(
+            np.broadcast_to(rows[top:, None], (side - top, 512)), ((0, top + 512 - side), (0, 0))
+        )
+        for top in range(0, side, 512)
+        for left in range(0, side, 512)
+    )
+    with tifffile.TiffWriter(folder / "images" / "large.tif") as writer:
+        writer.write(tiles, shape=(side, side), dtype="uint8", tile=(512, 512), compression="zlib")
+    studio = started(folder)
+    asked = []
+    with visited(browser, studio.url) as page:
+        page.on("request", lambda one: asked.append(one.url) if "layer=image" in one.url else None)
+        frame = page.locator("#frame")
+        wait_until(lambda: shown(page, "image") > 0)
+        before = len(asked)
+        frame.hover()
+        for _ in range(12):
+            page.mouse.wheel(0, -300)
+        expect(page.locator("#zoom")).to_contain_text("%")
+        wait_until(lambda: any("level=0" in url for url in asked))
+        set_size(page, 20)
+        box = frame.bounding_box()
+        middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        page.mouse.move(*middle)
+        page.mouse.down()
+        page.mouse.move(middle[0] + 60, middle[1], steps=5)
+        page.mouse.up()
+        wait_until(lambda: studio.get("images")[0]["annotated"] > 0)
+        assert before < 120
+        assert len(asked) < 600
+
+
+def shown(page, canvas):
+    """Number of pixels that are drawn on a canvas of the image."""
+    return page.locator(f"#frame canvas.{canvas}").evaluate(
+        """(canvas) => {
+            const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+            return pixels.data.filter((value, place) => place % 4 === 3 && value > 0).length;
+        }"""
+    )
+
+
+def test_planes_of_a_volume(browser, started, tmp_path):
+    folder = tmp_path / "volumes"
+    (folder / "images").mkdir(parents=True)
+    volume = np.random.default_rng(0).integers(0, 255, (12, 40, 60), dtype=np.uint8)
+    for name in ("a", "b"):
+        tifffile.imwrite(folder / "images" / f"{name}.tif", volume, metadata={"axes": "ZYX"})
+    studio = started(folder)
+    with visited(browser, studio.url) as page:
+        open_image(page, "a")
+        expect(page.locator("#slice-value")).to_have_text("7 of 12")
+        page.keyboard.press(".")
+        expect(page.locator("#slice-value")).to_have_text("8 of 12")
+        expect(page.locator("#planes figure:visible")).to_have_count(2)
+        set_size(page, 2)
+        draw(page, (60, 40), [(20, 20), (30, 20)])
+        wait_until(lambda: row_of(studio, "a")["annotated"] > 0)
+        wait_until(lambda: mask_color(page, (60, 40), (25, 20))[3] == 255)
+        page.locator("#plane").select_option("y")
+        expect(page.locator("#slice-value")).to_have_text("21 of 40")
+        page.keyboard.press(",")
+        expect(page.locator("#slice-value")).to_have_text("20 of 40")
+
+
+def touches(page, kind, points):
+    """Touch the screen with some fingers."""
+    session = page.context.new_cdp_session(page)
+    fingers = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(points)]
+    session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": fingers})
+
+
+def test_phone_draws_with_one_finger_and_zooms_with_two(browser, plain):
+    with visited(browser, plain.url, **PHONE) as page:
+        page.get_by_role("button", name="Images", exact=True).click()
+        page.locator("#image-list button", has_text="dish04_01").click()
+        expect(page.locator("#frame")).to_be_visible()
+        set_size(page, 3)
+        places = screen_points(page, SIZE, [(20, 20), (30, 20), (40, 20)])
+        touches(page, "touchStart", places[:1])
+        for place in places[1:]:
+            touches(page, "touchMove", [place])
+        touches(page, "touchEnd", [])
+        wait_until(lambda: row_of(plain, "dish04_01")["annotated"] > 0)
+        annotated = row_of(plain, "dish04_01")["annotated"]
+        zoom = page.locator("#zoom").inner_text()
+        left, right = screen_points(page, SIZE, [(28, 40), (36, 40)])
+        touches(page, "touchStart", [left])
+        touches(page, "touchStart", [left, right])
+        for step in range(1, 6):
+            touches(
+                page, "touchMove", [(left[0] - 8 * step, left[1]), (right[0] + 8 * step, right[1])]
+            )
+        touches(page, "touchEnd", [])
+        expect(page.locator("#zoom")).not_to_have_text(zoom)
+        page.wait_for_timeout(300)
+        assert row_of(plain, "dish04_01")["annotated"] == annotated
+        page.get_by_role("button", name="Steps", exact=True).click()
+        expect(page.get_by_role("button", name="Train", exact=True)).to_be_visible()
+        for name in ("Images", "Draw", "Steps"):
+            page.get_by_role("button", name=name, exact=True).click()
+            assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_dark_by_system_and_by_choice(browser, plain):
+    def background(page):
+        return page.evaluate("getComputedStyle(document.body).backgroundColor")
+
+    with visited(browser, plain.url, color_scheme="dark") as page:
+        assert background(page) == "rgb(20, 23, 26)"
+        page.locator("#theme").click()
+        expect(page.locator("#theme")).to_have_attribute("aria-label", "Theme: light")
+        assert background(page) == "rgb(255, 255, 255)"
+        page.locator("#theme").click()
+        page.reload()
+        expect(page.locator("#theme")).to_have_attribute("aria-label", "Theme: dark")
+        assert background(page) == "rgb(20, 23, 26)"
+
+
+def test_everything_works_with_the_keyboard(browser, plain):
+    with visited(browser, plain.url) as page:
+        page.locator("#image-list button").first.focus()
+        while "dish01_02" not in page.evaluate("document.activeElement.innerText"):
+            page.keyboard.press("ArrowDown")
+        page.keyboard.press("Enter")
+        page.locator("#image-list button[aria-current]", has_text="dish01_02").wait_for()
+        for _ in range(60):
+            if page.evaluate("document.activeElement.id") == "frame":
+                break
+            page.keyboard.press("Tab")
+        expect(page.locator("#frame")).to_be_focused()
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+        before = int(page.locator("#size").input_value())
+        page.keyboard.press("]")
+        assert int(page.locator("#size").input_value()) > before
+        page.keyboard.press("Enter")
+        for _ in range(8):
+            page.keyboard.press("ArrowRight")
+        page.keyboard.press("Enter")
+        wait_until(lambda: row_of(plain, "dish01_02")["annotated"] > 0)
+        page.keyboard.press("p")
+        for key in ("ArrowLeft", "ArrowDown", "ArrowRight"):
+            page.keyboard.press(f"Shift+{key}")
+            page.keyboard.press("Enter")
+        expect(page.locator("#message")).to_contain_text("Corner 3")
+        page.keyboard.press("c")
+        wait_for_saving(page)
+        page.keyboard.press("Control+z")
+        page.keyboard.press("z")
+        wait_until(lambda: row_of(plain, "dish01_02")["annotated"] == 0)
+        page.keyboard.press("?")
+        expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("dialog", name="Keys")).to_be_hidden()
+        expect(page.locator("#frame")).to_be_focused()
+
+
+def test_all_controls_have_names_for_screen_readers(browser, plain):
+    roles = "button checkbox radio slider combobox textbox spinbutton link image application "
+    roles += "progressbar dialog navigation complementary main toolbar radiogroup group"
+    with visited(browser, plain.url) as page:
+        page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+        session = page.context.new_cdp_session(page)
+        nodes = session.send("Accessibility.getFullAXTree")["nodes"]
+        seen = [
+            (node["role"]["value"], node.get("name", {}).get("value", ""))
+            for node in nodes
+            if not node["ignored"] and node.get("role", {}).get("value") in roles.split()
+        ]
+        unnamed = [role for role, name in seen if not name.strip()]
+        assert len(seen) > 60
+        assert [role for role in unnamed if role != "group"] == []
+        expect(page.locator("#message")).to_have_attribute("role", "status")
+        assert page.locator("html").get_attribute("lang") == "en"
+        small = page.locator("button:visible, select:visible").evaluate_all(
+            """all => all.filter((one) => one.getBoundingClientRect().height < 24)
+                .map((one) => one.outerHTML)"""
+        )
+        assert small == []
+
+
+def test_classes_are_renamed_and_added(browser, started, tmp_path):
+    folder = tmp_path / "cells"
+    write_data_set(folder, 2, SyntheticConfig(size=64, groups=2), seed=3)
+    shutil.rmtree(folder / "masks")
+    studio = started(folder)
+    with visited(browser, studio.url) as page:
+        page.get_by_role("button", name="Classes").click()
+        page.get_by_label("Name of class 1").fill("cell")
+        page.get_by_role("button", name="Add a class").click()
+        page.get_by_label("Name of class 2").fill("vessel")
+        page.get_by_role("button", name="Save").click()
+        expect(page.locator("#classes label")).to_have_text(["background", "cell", "vessel"])
+        page.locator("#frame").focus()
+        page.keyboard.press("2")
+        open_image(page, "dish02_01")
+        set_size(page, 3)
+        draw(page, SIZE, [(20, 20), (40, 20)])
+        wait_until(lambda: mask_of(studio, "dish02_01") is not None)
+        wait_until(lambda: mask_of(studio, "dish02_01")[20, 30] == 2)
+
+
+def test_training_with_masks_then_correction_asks_where_to_save(browser, started, tmp_path):
+    folder = tmp_path / "cells"
+    write_data_set(folder, 8, SyntheticConfig(size=64, groups=4), seed=3)
+    original = (folder / "masks" / "dish01_01.png").read_bytes()
+    studio = started(folder)
+    with visited(browser, studio.url, complaint="409") as page:
+        page.locator("#minutes").fill("0.1")
+        page.get_by_role("button", name="Train", exact=True).click()
+        expect(page.locator(".job")).to_contain_text("Training")
+        expect(page.locator(".curves svg").first).to_be_visible(timeout=120_000)
+        wait_until(lambda: studio.get("state")["runs"], 180)
+        expect(page.get_by_role("button", name="Train again")).to_be_enabled(timeout=120_000)
+        corrected = next(row for row in studio.get("images") if row["part"] != "test")
+        name = corrected["name"]
+        open_image(page, name)
+        wait_until(lambda: studio.get(f"images/{corrected['id']}")["has_prediction"], 90)
+        draw(page, SIZE, [(20, 20), (40, 20)])
+        dialog = page.get_by_role("dialog", name="This image already has a mask")
+        expect(dialog).to_be_visible()
+        assert (folder / "masks" / "dish01_01.png").read_bytes() == original
+        dialog.get_by_role("button", name=re.compile("separate folder")).click()
+        wait_for_saving(page)
+        wait_until(lambda: list((folder / ".ushape_studio").rglob("masks_corrected/**/*.png")))
+        assert (folder / "masks" / "dish01_01.png").read_bytes() == original
+
+
+def test_from_twenty_images_without_masks_to_masks_on_all(browser, started, tmp_path, capsys):
+    """A person draws on two images, trains for half a minute, and accepts the predictions."""
+    folder = tmp_path / "cells"
+    config = SyntheticConfig(size=256, groups=4)
+    write_data_set(folder, 20, config, seed=5)
+    truth = {
+        path.name: np.asarray(Image.open(path)) > 0 for path in (folder / "masks").glob("*.png")
+    }
+    shutil.rmtree(folder / "masks")
+    studio = started(folder)
+    size = (256, 256)
+    begin = time.monotonic()
+    with visited(browser, studio.url) as page:
+        for name in ("dish01_01", "dish02_01"):
+            open_image(page, name)
+            mask = truth[f"{name}.png"]
+            page.keyboard.press("b")
+            set_size(page, 3)
+            for stroke in strokes_inside(mask, 12, 5, seed=0):
+                draw(page, size, stroke)
+            page.keyboard.press("e")
+            set_size(page, 1)
+            for stroke in strokes_inside(~mask, 12, 0, seed=0):
+                draw(page, size, stroke)
+            set_size(page, 4)
+            for stroke in strokes_inside(~mask, 6, 5, seed=0):
+                draw(page, size, stroke)
+            wait_for_saving(page)
+        page.locator("#minutes").fill("0.5")
+        page.keyboard.press("t")
+        page.get_by_role("button", name="Train again").wait_for(timeout=180_000)
+        predict = page.get_by_role("button", name="Predict all images")
+        expect(predict).to_be_enabled(timeout=120_000)
+        predict.click()
+        wait_until(lambda: all(row["has_prediction"] for row in studio.get("images")), 180)
+        page.get_by_role("button", name="Accept all predictions").click()
+        page.get_by_role("button", name="Accept", exact=True).last.click()
+        wait_until(lambda: all(row["annotated"] == 1 for row in studio.get("images")), 60)
+        wait_for_saving(page)
+    seconds = time.monotonic() - begin
+    found = {name: mask_of(studio, name.removesuffix(".png")) == 1 for name in truth}
+    dice = [
+        2 * (truth[one] & found[one]).sum() / (truth[one].sum() + found[one].sum()) for one in truth
+    ]
+    with capsys.disabled():
+        print(f"\nDice {np.mean(dice):.3f} (least {min(dice):.3f}) after {seconds:.0f} s")
+    assert np.mean(dice) >= 0.9
+    assert seconds < 180
