@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ushape.api.recipes import recipes as recipes
     from ushape.api.report import compare as compare
     from ushape.api.report import report as report
+    from ushape.api.serve import serve as serve
     from ushape.api.train import resume as resume
     from ushape.api.train import train as train
 
@@ -62,6 +63,7 @@ __all__ = [
     "recipes",
     "report",
     "resume",
+    "serve",
     "train",
     "weight_map",
 ]

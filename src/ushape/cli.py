@@ -318,6 +318,27 @@ def export_model(
 
 
 @command
+def serve(
+    run: Path,
+    *,
+    port: int = 8000,
+    host: str = "127.0.0.1",
+    token: str | None = None,
+    allow_host: list[str] | None = None,
+    max_megabytes: float = 1000.0,
+    max_megapixels: float = 400.0,
+    max_seconds: float = 60.0,
+    max_queue: int = 64,
+    device: str = "auto",
+    backend: str = "torch",
+    settings: Settings = None,
+    recipe: str | None = None,
+    quiet: Quiet = False,
+) -> None:
+    call("serve", **locals())
+
+
+@command
 def preview(
     data: Path,
     *,

@@ -23,6 +23,7 @@ FUNCTIONS = {
     "recipes": "recipes",
     "report": "report",
     "resume": "train",
+    "serve": "serve",
     "train": "train",
     "weight_map": "preview",
 }

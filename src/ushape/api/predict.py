@@ -25,7 +25,12 @@ from ushape.inference.output import (
     TableColumns,
 )
 from ushape.inference.output.writer import PredictionWriter, Written
-from ushape.inference.predictor import Predictor, PreparedImage
+from ushape.inference.predictor import (
+    IN_MEMORY_BYTES,
+    MAX_IN_MEMORY_BYTES,
+    Predictor,
+    PreparedImage,
+)
 from ushape.inference.prefetch import overlap
 from ushape.inference.streaming import StreamedImage, StreamedPrediction
 from ushape.instances.contours import class_styles, drawing_colors
@@ -39,12 +44,6 @@ from ushape.planning.plan import Plan
 from ushape.planning.processor import leave_cores_to_others, threads_restored
 from ushape.planning.run import Run
 from ushape.types import Case, Prediction, files_of
-
-IN_MEMORY_BYTES = 1 << 28
-"""Memory of an image and its probabilities above which it is streamed, if its outputs allow it."""
-
-MAX_IN_MEMORY_BYTES = 1 << 30
-"""The same if outputs need the whole image; for a larger one, they are refused or left out."""
 
 
 class FilesBesideMask(TypedDict, total=False):

@@ -38,6 +38,12 @@ from ushape.transforms.morphology import Cleaning
 from ushape.transforms.tiling import Average
 from ushape.types import Case, Pixels, Prediction, Sample, spacing_or_ones
 
+IN_MEMORY_BYTES = 1 << 28
+"""Memory of an image and its probabilities above which it is streamed, if its outputs allow it."""
+
+MAX_IN_MEMORY_BYTES = 1 << 30
+"""The same if outputs need the whole image; for a larger one, they are refused or left out."""
+
 MAX_SHARE = 0.25
 """Share of the main memory that an image and its probabilities may take if it cannot be streamed,
 for example because it is resampled to a finer grid; a larger one is refused."""

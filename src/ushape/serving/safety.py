@@ -79,11 +79,13 @@ class Refusal(Exception):
         super().__init__(message)
         self.status, self.code, self.message, self.hint = status, code, message, hint
         self.headers = dict(headers)
+        self.extra: dict[str, str] = {}
+        """Further entries of the answer."""
 
     @property
     def body(self) -> dict[str, str]:
         """Content of the answer."""
-        return {"code": self.code, "message": self.message, "hint": self.hint}
+        return {"code": self.code, "message": self.message, "hint": self.hint, **self.extra}
 
 
 def refusal_of(error: Exception) -> Refusal:
@@ -159,7 +161,7 @@ class Guard:
             await self.app(scope, receive, send)
             return
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        body, answer = _Body(receive, self.max_body_bytes), _Answer(send)
+        body, answer = _Body(receive, self.max_body_bytes), _Answer(send, self.gate)
         self.gate.active += 1
         try:
             self._check(scope["path"], headers)
@@ -253,6 +255,7 @@ class _Answer:
     """Sends an answer with the headers of all answers."""
 
     send: Send
+    gate: Gate
     has_started: bool = field(default=False, init=False)
 
     async def __call__(self, message: Message) -> None:
@@ -261,6 +264,8 @@ class _Answer:
             own = list(message.get("headers", []))
             known = {name.lower() for name, _ in own}
             added = [pair for pair in HEADERS if pair[0] not in known]
+            if self.gate.is_closed and b"connection" not in known:
+                added.append((b"connection", b"close"))  # Its client uses the next server.
             message = {**message, "headers": [*own, *added]}
         await self.send(message)
 

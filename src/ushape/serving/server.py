@@ -25,6 +25,9 @@ from ushape.serving.safety import App, Gate, Refusal
 HEADER_TIMEOUT_S = 8.0
 """Time in which the headers of a request must arrive."""
 
+WRITE_TIMEOUT_S = 30.0
+"""Time in which a client must read the next part of an answer."""
+
 MAX_HEADER_BYTES = 1 << 14
 """Largest size of all headers of a request."""
 
@@ -146,9 +149,10 @@ class _Server(uvicorn.Server):
 
 
 class _Protocol(H11Protocol):
-    """HTTP connection whose client must send the headers of a request in time."""
+    """HTTP connection whose client must send headers and read answers in time."""
 
     _timer: asyncio.TimerHandle | None = None
+    _write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -164,8 +168,20 @@ class _Protocol(H11Protocol):
         elif self._timer is None:
             self._start_timer()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._write_timer = self.loop.call_later(WRITE_TIMEOUT_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        if self._write_timer is not None:
+            self._write_timer.cancel()
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:

@@ -2,6 +2,7 @@ import json
 import signal
 import socket
 import threading
+import time
 
 import pytest
 
@@ -13,6 +14,9 @@ from ushape.serving.server import address_of, is_loopback, open_listener
 
 async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": []})
+    if scope["path"] == "/large":
+        for _ in range(1000):
+            await send({"type": "http.response.body", "body": bytes(100_000), "more_body": True})
     await send({"type": "http.response.body", "body": b"ok"})
 
 
@@ -96,6 +100,18 @@ def test_slow_headers_of_a_second_request_are_refused(running):
             pass
         connection.sendall(b"GET / HT")
         assert error_code(connection.recv(65536)) == "too_slow"
+
+
+def test_client_that_does_not_read_is_disconnected(running, monkeypatch):
+    monkeypatch.setattr(server, "WRITE_TIMEOUT_S", 0.2)
+    with socket.create_connection(("127.0.0.1", running.port), timeout=20) as connection:
+        connection.sendall(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        deadline = time.monotonic() + 20
+        while not running.server.server_state.connections:
+            assert time.monotonic() < deadline
+        while running.server.server_state.connections:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
 def test_connections_are_limited(running, monkeypatch):

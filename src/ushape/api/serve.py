@@ -1,0 +1,109 @@
+"""Serve a trained model over HTTP."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ushape.api.predict import run_folders
+from ushape.config import setting_list
+from ushape.console import Console
+from ushape.errors import ConfigError, hint_after_interrupt, require_package
+from ushape.inference.predictor import Predictor
+from ushape.planning.custom_code import allow_code
+
+PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
+"""Modules of the extra `serve`."""
+
+TOKEN_VARIABLE = "USHAPE_TOKEN"
+"""Environment variable with the token, which other users cannot see, unlike arguments."""
+
+MIN_TOKEN = 16
+"""Smallest number of characters of a token."""
+
+
+def serve(
+    run: Path | str | Sequence[Path | str],
+    *,
+    port: int = 8000,
+    host: str = "127.0.0.1",
+    token: str | None = None,
+    allow_host: Iterable[str] = (),
+    max_megabytes: float = 1000.0,
+    max_megapixels: float = 400.0,
+    max_seconds: float = 60.0,
+    max_queue: int = 64,
+    device: str = "auto",
+    backend: str = "torch",
+    settings: Iterable[str] = (),
+    recipe: str | None = None,
+    quiet: bool = False,
+) -> None:
+    """Predict images that are sent over HTTP.
+
+    Ctrl-C stops the server as soon as the running requests are answered.
+
+    Args:
+        run: Run or cross-validation folder; the probabilities of several runs are averaged.
+        port: Port; 0 takes a free one.
+        host: Address to listen on; all but those of this machine require a token.
+        token: Token that requests must bear (default: the environment variable USHAPE_TOKEN).
+        allow_host: Further name in the header Host, for a proxy (repeatable).
+        max_megabytes: Largest request in millions of bytes.
+        max_megapixels: Largest TIFF, NumPy or .nii image in millions of pixels; of other formats
+            an eighth.
+        max_seconds: Longest time that a request waits for its result.
+        max_queue: Largest number of images that wait or are processed.
+        device: Device: auto, cpu, cuda or mps.
+        backend: torch, compile, onnx, openvino, openvino-int8, or auto for the fastest.
+        settings: Prediction setting as key=value, e.g. predict.tta=all_8 (repeatable).
+        recipe: FILE.py:FUNCTION that defines the run's own network or loss; executed only if given.
+        quiet: Print nothing.
+
+    Raises:
+        MissingPackageError: if the packages of the extra `serve` are not installed.
+        ConfigError: if the address cannot be used, a limit is not positive, or a token is missing
+            or too short.
+        RunError: if a folder is not a run.
+        DataError: if the model reads images together with others.
+        KeyboardInterrupt: if it is stopped with Ctrl-C.
+    """
+    for module in PACKAGES:
+        require_package(module, "serve", "The server")
+    from ushape.serving.limits import Limits
+    from ushape.serving.safety import LOOPBACK_NAMES
+    from ushape.serving.server import address_of, is_loopback, open_listener
+    from ushape.serving.service import serve_predictor
+
+    limits = Limits(
+        megabytes=max_megabytes, megapixels=max_megapixels, wait_s=max_seconds, queue=max_queue
+    )
+    token = os.environ.get(TOKEN_VARIABLE, "") if token is None else token
+    if token and len(token) < MIN_TOKEN:
+        raise ConfigError(
+            f"The token has {len(token)} characters; it must have at least {MIN_TOKEN}.",
+            code="token_too_short",
+            hint='Make one: python -c "import secrets; print(secrets.token_urlsafe())"',
+        )
+    allow_code(recipe)
+    console, folders, chosen = Console(quiet=quiet), run_folders(run), setting_list(settings)
+    with open_listener(host, port) as listener:
+        is_local = is_loopback(listener)
+        if not (is_local or token):
+            raise ConfigError(
+                f"Others can reach the address {host}, so that requests must bear a token.",
+                code="token_required",
+                hint=f"Set {TOKEN_VARIABLE} or --token, or leave out --host.",
+            )
+        predictor = Predictor.open(folders, device, backend=backend, settings=chosen)
+        for line in predictor.notes:
+            console.say(line)
+        extra = frozenset(name.lower() for name in allow_host)
+        hosts = LOOPBACK_NAMES | extra if is_local or extra else None
+        console.say(
+            f"Serving {', '.join(map(str, folders))} at {address_of(listener)} on "
+            f"{predictor.device}. Ctrl-C stops it."
+        )
+        with hint_after_interrupt("To serve the model again, run the same command."):
+            serve_predictor(predictor, folders, listener, limits, token=token, hosts=hosts)

@@ -1,0 +1,374 @@
+"""Routes of the server: REST, KServe V2, health, metadata, metrics and a page."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, NoReturn, TypeVar, get_args
+
+from fastapi import FastAPI, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse
+from starlette.exceptions import HTTPException
+
+from ushape._version import __version__
+from ushape.errors import UshapeError
+from ushape.inference.predictor import Predictor
+from ushape.serving import kserve
+from ushape.serving.jobs import Jobs
+from ushape.serving.limits import ARRAY_BYTES, Limits
+from ushape.serving.metrics import Metrics
+from ushape.serving.outputs import Answer, Form
+from ushape.serving.page import content_policy, render_page
+from ushape.serving.safety import (
+    App,
+    Disconnected,
+    Message,
+    Receive,
+    Refusal,
+    Scope,
+    Send,
+    refusal_of,
+)
+from ushape.serving.scheduler import Scheduler, Task
+
+T = TypeVar("T")
+
+OPEN_PATHS = frozenset({"/", "/openapi.json", "/health", "/v2/health/live", "/v2/health/ready"})
+"""Paths that need no token: they tell nothing about the model."""
+
+FORM_BODY = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["image"],
+                "properties": {
+                    "image": {"type": "array", "items": {"type": "string", "format": "binary"}}
+                },
+            }
+        }
+    },
+}
+"""OpenAPI description of the form with the images."""
+
+ERROR = {
+    "description": "The request is refused: code, message and hint.",
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "properties": {name: {"type": "string"} for name in ("code", "message", "hint")},
+            }
+        }
+    },
+}
+"""OpenAPI description of an error."""
+
+FILE = {200: {"description": "The result.", "content": {"application/octet-stream": {}}},
+        "4XX": ERROR}  # fmt: skip
+
+FormOption = Annotated[
+    Form,
+    Query(
+        description="mask (as ushape predict writes it), tiff (the mask), geojson (outlines), "
+        "probabilities (TIFF of float32), overlay (PNG), table (objects as CSV), or instances "
+        "(numbers of objects)."
+    ),
+]
+JobId = Annotated[str, Path(max_length=64)]
+WaitOption = Annotated[bool, Query(description="false: answer at once with the id of a job (202).")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """Parts of a server."""
+
+    predictor: Predictor
+    scheduler: Scheduler
+    jobs: Jobs
+    metrics: Metrics
+    limits: Limits
+    metadata: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return str(self.metadata["name"])
+
+
+def build_app(service: Service) -> FastAPI:
+    """Return the application; `Guard` must stand in front of it."""
+    app = FastAPI(
+        title="ushape",
+        version=__version__,
+        description="Predicts the masks of images.",
+        docs_url=None,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+    )
+    app.add_exception_handler(Exception, _send_nothing)
+    app.add_exception_handler(HTTPException, _refuse_path)
+    app.add_exception_handler(RequestValidationError, _refuse_parameters)
+    _add_page(app)
+    _add_predict(app, service)
+    _add_jobs(app, service)
+    _add_facts(app, service)
+    _add_kserve(app, service)
+    return app
+
+
+@dataclass(frozen=True)
+class Measured:
+    """ASGI application that counts the requests of another one."""
+
+    app: App
+    metrics: Metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started, status = time.monotonic(), [499]  # The client has left.
+
+        async def watch(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                status[0] = message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watch)
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            self.metrics.add_request(route, status[0], time.monotonic() - started)
+
+
+def _add_page(app: FastAPI) -> None:
+    @app.get("/", include_in_schema=False)
+    async def page() -> HTMLResponse:
+        content = render_page(app.openapi(), get_args(Form))
+        return HTMLResponse(content, headers={"Content-Security-Policy": content_policy()})
+
+
+def _add_predict(app: FastAPI, service: Service) -> None:
+    jobs = service.jobs
+
+    @app.post(
+        "/predict",
+        description="Predict one image, or several (then the answer is a ZIP file).",
+        openapi_extra={"requestBody": FORM_BODY},
+        responses=FILE,  # type: ignore[arg-type]
+    )
+    async def predict(
+        request: Request, form: FormOption = "mask", wait: WaitOption = True
+    ) -> Response:
+        length = request.headers.get("content-length", "0")
+        content_type = request.headers.get("content-type", "")
+        stated = int(length) if length.isdecimal() else 0
+        job = await jobs.receive(request.stream(), content_type, stated, form)
+        if not wait:
+            jobs.keep(job)
+            place = f"/jobs/{job.id}"
+            return JSONResponse(job.description, status_code=202, headers={"Location": place})
+        answer = await _while_connected(request, jobs.wait(job))
+        service.metrics.add_pixels(sum(task.pixels for task in job.tasks))
+        return _FileAnswer(answer, partial(jobs.remove, job))
+
+
+def _add_jobs(app: FastAPI, service: Service) -> None:
+    jobs = service.jobs
+
+    @app.get("/jobs/{job_id}", description="State and progress of a job.", responses={"4XX": ERROR})
+    async def show_job(job_id: JobId) -> JSONResponse:
+        return JSONResponse(jobs.find(job_id).description)
+
+    @app.get(
+        "/jobs/{job_id}/result",
+        description="Result of a job that is done.",
+        responses=FILE,  # type: ignore[arg-type]
+    )
+    async def get_result(job_id: JobId) -> Response:
+        job = jobs.find(job_id)
+        if job.refusal is not None:
+            raise job.refusal
+        if job.answer is None:
+            raise Refusal(409, "not_done", "The job is not done.", "Ask for its state first.")
+        return _FileAnswer(job.answer)
+
+    @app.delete(
+        "/jobs/{job_id}",
+        status_code=204,
+        description="Stop a job, and remove its result.",
+        responses={"4XX": ERROR},
+    )
+    async def remove_job(job_id: JobId) -> Response:
+        jobs.drop(jobs.find(job_id))
+        return Response(status_code=204)
+
+
+def _add_facts(app: FastAPI, service: Service) -> None:
+    @app.get("/health", description="Whether the server is ready.")
+    async def health() -> JSONResponse:
+        return JSONResponse({"status": "ok"})
+
+    @app.get("/metadata", description="Classes, mask values, channels, scores and versions.")
+    async def metadata() -> JSONResponse:
+        return JSONResponse(service.metadata)
+
+    @app.get("/metrics", description="Counters in the format of Prometheus.")
+    async def metrics() -> PlainTextResponse:
+        return PlainTextResponse(service.metrics.text())
+
+
+def _add_kserve(app: FastAPI, service: Service) -> None:
+    """Add the routes of the KServe V2 protocol."""
+
+    def require_model(request: Request) -> None:
+        found = request.path_params["model"], request.path_params.get("version", kserve.VERSION)
+        if found != (service.name, kserve.VERSION):
+            raise Refusal(
+                404, "unknown_model", "There is no such model.", "GET /metadata names it."
+            )
+
+    @app.get("/v2", description="KServe V2: metadata of the server.")
+    async def server_metadata() -> JSONResponse:
+        return JSONResponse(kserve.describe_server())
+
+    @app.get("/v2/health/live", description="KServe V2: whether the server runs.")
+    @app.get("/v2/health/ready", description="KServe V2: whether the server is ready.")
+    async def kserve_health() -> JSONResponse:
+        return JSONResponse({"live": True, "ready": True})
+
+    one_version = "/v2/models/{model}/versions/{version}"
+
+    @app.get(one_version, include_in_schema=False)
+    @app.get("/v2/models/{model}", description="KServe V2: metadata of the model.")
+    async def model_metadata(request: Request) -> JSONResponse:
+        require_model(request)
+        return JSONResponse(kserve.describe_tensors(service.name, service.predictor))
+
+    @app.get(f"{one_version}/ready", include_in_schema=False)
+    @app.get("/v2/models/{model}/ready", description="KServe V2: whether the model is ready.")
+    async def model_ready(request: Request) -> JSONResponse:
+        require_model(request)
+        return JSONResponse({"name": service.name, "ready": True})
+
+    @app.post(f"{one_version}/infer", include_in_schema=False)
+    @app.post("/v2/models/{model}/infer", description="KServe V2: predict arrays.")
+    async def infer(request: Request) -> Response:
+        try:
+            require_model(request)
+            return await _infer(request, service)
+        except (Refusal, UshapeError) as error:
+            # Clients of the protocol show the entry `error`.
+            refusal = refusal_of(error)
+            refusal.extra = {"error": f"{refusal.message} {refusal.hint}".strip()}
+            raise refusal from None
+
+
+async def _infer(request: Request, service: Service) -> Response:
+    predictor, parts, count = service.predictor, [], 0
+    async for chunk in request.stream():
+        count += len(chunk)
+        if count > ARRAY_BYTES:
+            raise Refusal(
+                413,
+                "body_too_large",
+                f"The request has more than {ARRAY_BYTES} bytes, the limit for arrays.",
+                "Send the image as a file: POST /predict.",
+            )
+        parts.append(chunk)
+    body, length = b"".join(parts), request.headers.get(kserve.HEADER_LENGTH, "")
+    limit = service.limits.max_unpacked_px
+    wanted = await asyncio.to_thread(kserve.parse_request, body, length, predictor, limit)
+    pixels = wanted.images[0, 0].size
+    tasks = [
+        Task(partial(predictor.preprocess_array, image), lambda prediction: prediction, pixels)
+        for image in wanted.images
+    ]
+    service.scheduler.submit(tasks)
+    try:
+        together = asyncio.gather(*(asyncio.wrap_future(task.future) for task in tasks))
+        waiting = asyncio.wait_for(together, service.limits.wait_s)
+        predictions = await _while_connected(request, waiting)
+    except TimeoutError:
+        raise Refusal(504, "too_long", "The prediction takes too long.") from None
+    finally:
+        for task in tasks:
+            task.cancel()
+    service.metrics.add_pixels(pixels * len(tasks))
+    content, headers = await asyncio.to_thread(
+        kserve.build_answer, service.name, wanted, predictions, predictor
+    )
+    return Response(content, headers=headers)
+
+
+class _FileAnswer(FileResponse):
+    """Answer with a file; `on_end` is called when it was sent, or the client has left."""
+
+    def __init__(self, answer: Answer, on_end: Callable[[], object] = lambda: None):
+        super().__init__(
+            answer.path,
+            media_type=answer.media_type,
+            filename=answer.name,
+            headers=answer.facts,
+            content_disposition_type="inline",
+        )
+        self.on_end = on_end
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.on_end()
+
+
+async def _while_connected(request: Request, work: Awaitable[T]) -> T:
+    """Return the result of some work; if the client leaves before, the work is cancelled."""
+
+    async def wait_for_end() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    working, leaving = asyncio.ensure_future(work), asyncio.create_task(wait_for_end())
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            working.cancel()
+            with suppress(asyncio.CancelledError):
+                await working
+            raise Disconnected
+        return working.result()
+    finally:
+        leaving.cancel()
+        working.cancel()
+
+
+class _Nothing(Response):
+    """No answer, because the guard sends it."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        pass
+
+
+async def _send_nothing(request: Request, error: Exception) -> Response:
+    """Leave the answer to the guard; Starlette raises the error again."""
+    return _Nothing()
+
+
+async def _refuse_path(request: Request, error: Exception) -> NoReturn:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    code = {404: "unknown_path", 405: "wrong_method"}.get(status, "invalid_request")
+    raise Refusal(status, code, "There is no such request.", "GET / lists all requests.")
+
+
+async def _refuse_parameters(request: Request, error: Exception) -> NoReturn:
+    first = error.errors()[0] if isinstance(error, RequestValidationError) else {}
+    name = str(first.get("loc", ["?"])[-1])
+    raise Refusal(
+        400,
+        "invalid_parameter",
+        f"{name}: {first.get('msg', 'invalid')}.",
+        "GET / lists all parameters.",
+    )

@@ -1,0 +1,241 @@
+"""Requests for predictions: receive the images, queue them, and remove all files in the end."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from ushape.serving.limits import JOB_S, KEPT_S, Limits
+from ushape.serving.outputs import Answer, Form, Outputs, pack
+from ushape.serving.safety import RETRY_AFTER, Refusal, log_unknown, refusal_of
+from ushape.serving.scheduler import Cancelled, Scheduler, Task
+from ushape.serving.uploads import Upload, check_header, receive_images
+
+SPARE_BYTES = 1 << 28
+"""Space on the disk that is left free."""
+
+State = Literal["queued", "running", "done", "failed"]
+
+
+@dataclass(eq=False)
+class Job:
+    """The images of a request, and their prediction."""
+
+    folder: Path
+    form: Form
+    uploads: Sequence[Upload]
+    tasks: Sequence[Task]
+    id: str = field(default_factory=partial(secrets.token_urlsafe, 16))
+    answer: Answer | None = None
+    refusal: Refusal | None = None
+    expiry: asyncio.TimerHandle | None = None
+    """Timer that removes a job that no request waits for."""
+
+    @property
+    def state(self) -> State:
+        if self.answer is not None:
+            return "done"
+        if self.refusal is not None:
+            return "failed"
+        is_running = any(task.future.running() or task.future.done() for task in self.tasks)
+        return "running" if is_running else "queued"
+
+    @property
+    def progress(self) -> float:
+        """Share of the pixels that are predicted, 0 to 1."""
+        if self.answer is not None:
+            return 1.0
+        total = sum(task.pixels for task in self.tasks)
+        return sum(task.pixels * task.progress for task in self.tasks) / total
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """State for the client."""
+        error = self.refusal.body if self.refusal is not None else None
+        found = {
+            "id": self.id,
+            "state": self.state,
+            "progress": round(self.progress, 4),
+            "images": len(self.tasks),
+            "form": self.form,
+            "result": f"/jobs/{self.id}/result" if self.answer is not None else None,
+        }
+        return {**found, "error": error} if error else found
+
+    def cancel(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+
+
+class Jobs:
+    """Jobs of a server.
+
+    Args:
+        folder: Folder for the files of all jobs.
+    """
+
+    def __init__(self, folder: Path, outputs: Outputs, scheduler: Scheduler, limits: Limits):
+        self.folder, self.outputs = folder, outputs
+        self.scheduler, self.limits = scheduler, limits
+        self.kept: dict[str, Job] = {}
+        """Jobs that no request waits for, by their id."""
+        self._running: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a job that no request waits for is not complete."""
+        return any(job.state in ("queued", "running") for job in self.kept.values())
+
+    async def receive(
+        self, chunks: AsyncIterator[bytes], content_type: str, length: int, form: Form
+    ) -> Job:
+        """Receive the images of a request and check their headers.
+
+        Args:
+            length: Stated size of the body in bytes; 0 if it is unknown.
+
+        Raises:
+            Refusal: if the queue or the disk is full, or the images are not acceptable.
+            DataError: if an image is damaged.
+        """
+        if self.scheduler.is_full or len(self.kept) >= 2 * self.limits.queue:
+            raise _busy(429, "queue_full", "The queue is full.")
+        if shutil.disk_usage(self.folder).free < 3 * length + SPARE_BYTES:
+            raise _busy(503, "disk_full", "The disk of the server has too little space.")
+        own = self.folder / secrets.token_hex(8)
+        own.mkdir()
+        try:
+            uploads = await receive_images(chunks, content_type, own)
+            sizes = [
+                await asyncio.to_thread(check_header, one.path, self.limits) for one in uploads
+            ]
+        except BaseException:
+            shutil.rmtree(own, ignore_errors=True)
+            raise
+        tasks = [
+            Task(
+                partial(self.outputs.read, one, form),
+                partial(self.outputs.write, one, form),
+                pixels,
+            )
+            for one, pixels in zip(uploads, sizes, strict=True)
+        ]
+        return Job(own, form, uploads, tasks)
+
+    def start(self, job: Job) -> asyncio.Task[None]:
+        """Queue a job; the task ends when its answer or its refusal is set.
+
+        Raises:
+            Refusal: if the queue is full.
+        """
+        try:
+            self.scheduler.submit(job.tasks)
+        except Refusal:
+            self.remove(job)
+            raise
+        running = asyncio.create_task(self._run(job))
+        self._running.add(running)
+        running.add_done_callback(self._running.discard)
+        return running
+
+    async def wait(self, job: Job) -> Answer:
+        """Return the answer to a job that was not started yet.
+
+        Raises:
+            Refusal: if it fails or takes too long.
+        """
+        running = self.start(job)
+        try:
+            await asyncio.wait_for(asyncio.shield(running), self.limits.wait_s)
+        except BaseException as error:
+            job.cancel()
+            running.add_done_callback(lambda task: self.remove(job))
+            if not isinstance(error, TimeoutError):
+                raise
+            raise Refusal(
+                504,
+                "too_long",
+                f"The prediction is not complete after {self.limits.wait_s:g} seconds.",
+                "Send the image with ?wait=false, and ask for the state of the job.",
+            ) from None
+        if job.refusal is not None:
+            self.remove(job)
+            raise job.refusal
+        assert job.answer is not None, "the job has ended"
+        return job.answer
+
+    def keep(self, job: Job) -> None:
+        """Start a job that no request waits for; it is removed some time after it is complete."""
+        running = self.start(job)
+        self.kept[job.id] = job
+        loop = asyncio.get_running_loop()
+        job.expiry = loop.call_later(JOB_S, job.cancel)
+
+        def expire_later(task: asyncio.Task[None]) -> None:
+            if job.expiry is not None:
+                job.expiry.cancel()
+            if job.id in self.kept:
+                job.expiry = loop.call_later(KEPT_S, self.remove, job)
+            else:
+                self.remove(job)
+
+        running.add_done_callback(expire_later)
+
+    def find(self, name: str) -> Job:
+        """Return a kept job.
+
+        Raises:
+            Refusal: if there is none with this id.
+        """
+        if name not in self.kept:
+            raise Refusal(
+                404,
+                "unknown_job",
+                "There is no such job.",
+                f"Results are kept for {KEPT_S / 60:g} minutes.",
+            )
+        return self.kept[name]
+
+    def drop(self, job: Job) -> None:
+        """Cancel a kept job and remove its files, as soon as nothing writes them."""
+        self.kept.pop(job.id, None)
+        job.cancel()
+        if job.state in ("done", "failed"):
+            self.remove(job)
+
+    def remove(self, job: Job) -> None:
+        """Remove the files of a job that has ended or was not started."""
+        self.kept.pop(job.id, None)
+        if job.expiry is not None:
+            job.expiry.cancel()
+        shutil.rmtree(job.folder, ignore_errors=True)
+
+    async def _run(self, job: Job) -> None:
+        futures = [asyncio.wrap_future(task.future) for task in job.tasks]
+        found = await asyncio.gather(*futures, return_exceptions=True)
+        errors = [one for one in found if isinstance(one, BaseException)]
+        try:
+            if errors:
+                raise errors[0]
+            job.answer = (
+                found[0]
+                if len(found) == 1
+                else await asyncio.to_thread(pack, found, job.folder / "results.zip")
+            )
+        except (Cancelled, asyncio.CancelledError):
+            job.refusal = Refusal(503, "cancelled", "The prediction was stopped.", "Repeat it.")
+        except Exception as error:
+            log_unknown(error)
+            job.refusal = refusal_of(error)
+        for upload in job.uploads:
+            upload.path.unlink(missing_ok=True)
+
+
+def _busy(status: int, code: str, message: str) -> Refusal:
+    return Refusal(status, code, message, "Try again in a few seconds.", [RETRY_AFTER])
