@@ -219,15 +219,14 @@ class Jobs:
     async def _run(self, job: Job) -> None:
         futures = [asyncio.wrap_future(task.future) for task in job.tasks]
         found = await asyncio.gather(*futures, return_exceptions=True)
-        errors = [one for one in found if isinstance(one, BaseException)]
         try:
-            if errors:
-                raise errors[0]
-            job.answer = (
-                found[0]
-                if len(found) == 1
-                else await asyncio.to_thread(pack, found, job.folder / "results.zip")
-            )
+            for one in found:
+                if isinstance(one, BaseException):
+                    raise one
+            answers = [one for one in found if isinstance(one, Answer)]
+            packed = job.folder / "results.zip"
+            is_single = len(answers) == 1
+            job.answer = answers[0] if is_single else await asyncio.to_thread(pack, answers, packed)
         except (Cancelled, asyncio.CancelledError):
             job.refusal = Refusal(503, "cancelled", "The prediction was stopped.", "Repeat it.")
         except Exception as error:

@@ -128,35 +128,34 @@ class Scheduler:
         self._writers.shutdown(cancel_futures=True)
 
     def _read_all(self) -> None:
-        """Read the waiting images, as far as there is room in memory."""
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._is_closed or self._waiting)
-                if self._is_closed:
-                    return
-                task = self._waiting.popleft()
-                room = min(task.pixels, AHEAD_PX)
-                self._changed.wait_for(lambda own=room: self._is_closed or own <= self._room_px)
-                if self._is_closed:
-                    task.cancel()
-                    return
-                if not task.future.set_running_or_notify_cancel():
-                    self._open.discard(task)
-                    continue
-                self._room_px -= room
+        while (task := self._take_waiting()) is not None:
             try:
                 image = task.read()
                 task.require_wanted()
             except BaseException as error:
-                self._end(task, room, error=error)
+                self._end(task, _room_of(task), error=error)
                 continue
             with self._changed:
                 if isinstance(image, StreamedImage):
-                    self._room_px += room
+                    self._room_px += _room_of(task)
                     self._large.append((task, image))
                 else:
                     self._small.append((task, image))
                 self._changed.notify_all()
+
+    def _take_waiting(self) -> Task | None:
+        """Return the next task once there is room for its image; None if the scheduler ends."""
+        with self._changed:
+            while not self._is_closed:
+                if self._waiting and _room_of(self._waiting[0]) <= self._room_px:
+                    task = self._waiting.popleft()
+                    if task.future.set_running_or_notify_cancel():
+                        self._room_px -= _room_of(task)
+                        return task
+                    self._open.discard(task)
+                else:
+                    self._changed.wait()
+        return None
 
     def _predict_all(self) -> None:
         while True:
@@ -173,12 +172,10 @@ class Scheduler:
     def _predict_batch(self) -> None:
         """Predict the first of the small images, and others of its shape that have been read."""
         with self._changed:
-            key, batch, others = self._small[0][1].batch_key, [], list[Any]()
-            limit = max(1, BATCH_PX // self._small[0][1].pixels)
-            for one in self._small:
-                fits = one[1].batch_key == key and len(batch) < limit
-                (batch if fits else others).append(one)
-            self._small = deque(others)
+            first = self._small[0][1]
+            fitting = [one for one in self._small if one[1].batch_key == first.batch_key]
+            batch = fitting[: max(1, BATCH_PX // first.pixels)]
+            self._small = deque(one for one in self._small if one not in batch)
         self.on_batch(len(batch))
         for one, outcome in zip(batch, self._predict([own for _, own in batch]), strict=True):
             self._writers.submit(self._write, one[0], outcome)
@@ -193,7 +190,7 @@ class Scheduler:
         return [found for image in images for found in self._predict([image])]
 
     def _write(self, task: Task, outcome: Prediction | Exception) -> None:
-        room = min(task.pixels, AHEAD_PX)
+        room = _room_of(task)
         try:
             task.require_wanted()
             if isinstance(outcome, Exception):
@@ -244,3 +241,8 @@ class Scheduler:
             task.future.set_exception(error)
         else:
             task.future.set_result(result)
+
+
+def _room_of(task: Task) -> int:
+    """Return the share of the room in memory that an image takes; a large one takes all of it."""
+    return min(task.pixels, AHEAD_PX)
