@@ -150,7 +150,7 @@ def _run_one(
     """Train one candidate; return the scores of its best weights."""
     by_id = {fact.case.id: fact for fact in found.facts}
     splits = planned.splits
-    training, validation = ([by_id[i] for i in ids] for ids in (splits.train, splits.validation))
+    training, validation = ([by_id[i] for i in ids] for ids in (splits.train, splits.validated))
     train_in, store = open_cases(planned.plan, training, validation, console)
 
     def attempt(plan: Plan, resume: bool) -> None:

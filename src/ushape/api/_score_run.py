@@ -102,7 +102,11 @@ class KnownCases:
             if seen_cases
             else "No image is an exact copy of one used in training or validation."
         )
-        chosen = "The best epoch and the postprocessing were chosen on validation cases only."
+        chosen = (
+            "The best epoch and the postprocessing were chosen on validation cases only."
+            if self.splits.validation
+            else "The best epoch was chosen on the training cases."
+        )
         return [line, copies, chosen]
 
 

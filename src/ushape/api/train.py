@@ -38,7 +38,12 @@ from ushape.planning.processor import threads_restored, use_threads, with_load
 from ushape.planning.recipe import Recipe
 from ushape.planning.run import Run
 from ushape.training.trainer import FitResult, train_within_memory
-from ushape.training.trials import Train, decide_start, weights_after_trials
+from ushape.training.trials import (
+    Train,
+    decide_start,
+    keep_initial_weights,
+    weights_after_trials,
+)
 from ushape.types import CaseFacts
 
 
@@ -49,8 +54,8 @@ class TrainResult:
     folder: Path
     """Run folder, which `predict`, `evaluate` and `report` read."""
 
-    summary: Summary
-    """Scores on the test cases."""
+    summary: Summary | None
+    """Scores on the test cases; None if there are none."""
 
     was_interrupted: bool = False
     """Whether Ctrl-C ended the training early."""
@@ -243,6 +248,12 @@ def _fit_and_score(
         predictor, was_interrupted = _fit_and_tune(
             run, plan, training, validation, clock, console, resume=resume
         )
+        if not test:
+            console.say(
+                f"Run: {run.folder} (after {clock.elapsed_s / 60:.1f} minutes). It has no score "
+                "and no report, because no image was kept for testing."
+            )
+            return TrainResult(run.folder, None, was_interrupted)
         known = KnownCases.of(splits, [fact.case for fact in facts])
         what = "test cases, used for nothing else"
         summary = score_and_report(
@@ -270,14 +281,21 @@ def _fit_and_tune(
     *,
     resume: bool,
 ) -> tuple[Predictor, bool]:
-    """Return the trained and tuned network, and whether Ctrl-C ended the training early."""
-    was_interrupted = False
+    """Return the trained and tuned network, and whether Ctrl-C ended the training early.
+
+    Without validation cases, the weights are selected on the training cases, and nothing is tuned.
+    """
+    was_interrupted, has_validation = False, bool(validation)
+    validation = validation or training
     if run.has_ended(plan):
         store = SampleStore([fact.case for fact in validation], plan.preprocessing, keep=False)
     else:
         result, plan, store = _fit(run, plan, training, validation, clock, console, resume=resume)
         was_interrupted = result.was_interrupted
     predictor = Predictor.open(run.folder, plan.machine.device)
+    if not has_validation:
+        console.say("Threshold 0.5 without postprocessing, since no image was kept for validation.")
+        return predictor, was_interrupted
     return tune_run(run, predictor, validation, store, console), was_interrupted
 
 
@@ -320,10 +338,12 @@ def _fit(
 def _fit_from_start(
     plan: Plan, run: Run, train_in: Train, clock: Clock, console: Console, *, resume: bool
 ) -> FitResult:
-    """Train from the usual weights, or after two trials if the plan names weights."""
+    """Train from the usual weights, or if the plan names weights, usually after two trials."""
     initial, elapsed_s = None, clock.elapsed_s
     budget_s = training_budget_s(plan, elapsed_s)
-    if plan.start is not None:
+    if plan.start is not None and not plan.recipe.train.compare_start:
+        initial = keep_initial_weights(plan, run)
+    elif plan.start is not None:
         decision = decide_start(plan, run, train_in, budget_s, console)
         initial = weights_after_trials(run, decision)
         # The trials may have ended just now, or before an interruption.

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -159,19 +160,25 @@ class CaseStats:
     """Alignment of mask and image; None without an outline or if the sizes differ."""
 
 
-def scan_cases(cases: Sequence[Case], workers: int) -> Iterator[CaseStats]:
+def scan_cases(
+    cases: Sequence[Case], workers: int, ignore: int | None = None
+) -> Iterator[CaseStats]:
     """Measure cases in several processes, since most of the work holds the interpreter lock.
+
+    Args:
+        ignore: As for `scan_case`.
 
     Yields:
         The statistics, in the order of the cases.
     """
+    scan = partial(scan_case, ignore=ignore)
     if workers < 2 or len(cases) < WORTH_PROCESSES:
-        yield from map(scan_case, cases)
+        yield from map(scan, cases)
         return
     # Forked workers start immediately; elsewhere the default start method is used.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
     with ProcessPoolExecutor(workers, context, initializer=_start_worker) as pool:
-        yield from pool.map(scan_case, cases, chunksize=8)
+        yield from pool.map(scan, cases, chunksize=8)
 
 
 def _start_worker() -> None:
@@ -182,8 +189,13 @@ def _start_worker() -> None:
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
-def scan_case(case: Case) -> CaseStats:
-    """Read and measure the files of a case; a damaged file is reported in `error`."""
+def scan_case(case: Case, ignore: int | None = None) -> CaseStats:
+    """Read and measure the files of a case; a damaged file is reported in `error`.
+
+    Args:
+        ignore: Mask value of pixels without annotation, if the user states it. They are part of no
+            object, and of no outline that is compared with the image.
+    """
     assert case.mask is not None, "only annotated cases are measured"
     try:
         check_sizes(case)
@@ -192,8 +204,8 @@ def scan_case(case: Case) -> CaseStats:
         image, mask = joined.array, read_annotation(case.mask, case.image)
     except DataError as error:
         return _damaged(case, error)
-    codes = mask.codes
-    values, counts = count_values(codes)
+    stored_values, counts = count_values(mask.codes)
+    codes, values = _hide_ignored(mask.codes, stored_values, ignore)
     low, high, not_finite = _extremes(image)
     same_size = codes.shape == image.shape[1:]
     sizes = measure_objects(codes, int(values[0]))
@@ -217,11 +229,11 @@ def scan_case(case: Case) -> CaseStats:
         detail=describe_details(image),
         pixels=thin_out(image, at_most=2048).copy(),
         pixel_hash=hash_pixels(image),
-        value_counts=dict(zip(values.tolist(), counts.tolist(), strict=True)),
+        value_counts=dict(zip(stored_values.tolist(), counts.tolist(), strict=True)),
         encoding=mask.encoding,
         grid_remarks=mask.remarks,
         shape_remarks=mask.shape_remarks,
-        mask_is_image=same_size and len(values) > 2 and bool((image[0] == codes).all()),
+        mask_is_image=same_size and len(stored_values) > 2 and bool((image[0] == mask.codes).all()),
         turn=mask.turn,
         parts_per_value=parts_per_value(codes, values),
         objects=objects,
@@ -234,8 +246,18 @@ def scan_case(case: Case) -> CaseStats:
         void_share=void_share(codes, values),
         frame_value=frame_value(codes),
         border_share=border_share(codes, values),
-        fit=fit_outline(image, codes) if same_size and len(values) > 1 else None,
+        fit=fit_outline(image, mask.codes, ignore) if same_size and len(values) > 1 else None,
     )
+
+
+def _hide_ignored(
+    codes: np.ndarray, values: np.ndarray, ignore: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a mask and its values with the lowest value in the place of the ignored one."""
+    known = values[values != ignore]
+    if len(known) in (0, len(values)):
+        return codes, values
+    return np.where(codes == ignore, known[0], codes), known
 
 
 def _damaged(case: Case, error: DataError) -> CaseStats:

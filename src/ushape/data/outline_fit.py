@@ -27,8 +27,13 @@ class OutlineFit:
     """Shift with the largest value, (y, x) in pixels."""
 
 
-def fit_outline(image: np.ndarray, codes: np.ndarray) -> OutlineFit | None:
+def fit_outline(
+    image: np.ndarray, codes: np.ndarray, ignore: int | None = None
+) -> OutlineFit | None:
     """Compare the edges under the outline of a mask with those beside it.
+
+    Args:
+        ignore: Mask value of pixels without annotation; where it begins, there is no outline.
 
     Shapes:
         image: (C, *S); of a volume the middle plane is used.
@@ -41,7 +46,7 @@ def fit_outline(image: np.ndarray, codes: np.ndarray) -> OutlineFit | None:
         image, codes = image[:, image.shape[1] // 2], codes[codes.shape[0] // 2]
     gray = image.mean(axis=0, dtype=np.float32)
     gray[~np.isfinite(gray)] = 0
-    rows, columns = _outline_pixels(codes)
+    rows, columns = _outline_pixels(codes, ignore)
     if len(rows) < 16 or min(gray.shape) <= 4 * REACH:
         return None
     strength = np.zeros_like(gray)
@@ -60,11 +65,12 @@ def fit_outline(image: np.ndarray, codes: np.ndarray) -> OutlineFit | None:
     )
 
 
-def _outline_pixels(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _outline_pixels(codes: np.ndarray, ignore: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Return some pixels away from the border that differ from their left or upper neighbor."""
     changes = np.zeros(codes.shape, dtype=bool)
-    changes[1:] |= codes[1:] != codes[:-1]
-    changes[:, 1:] |= codes[:, 1:] != codes[:, :-1]
+    known = np.ones(codes.shape, dtype=bool) if ignore is None else codes != ignore
+    changes[1:] |= (codes[1:] != codes[:-1]) & known[1:] & known[:-1]
+    changes[:, 1:] |= (codes[:, 1:] != codes[:, :-1]) & known[:, 1:] & known[:, :-1]
     for axis in (0, 1):
         for side in (slice(0, REACH), slice(-REACH, None)):
             changes[(slice(None),) * axis + (side,)] = False

@@ -16,7 +16,7 @@ from ushape.data.batches import PatchKey
 from ushape.data.pixel_weights import PixelWeights
 from ushape.data.slices import stack_slices
 from ushape.errors import ConfigError, check_range
-from ushape.labels import LabelSpace
+from ushape.labels import IGNORE, LabelSpace
 from ushape.transforms.augment import AugmentConfig, change_intensity
 from ushape.transforms.augment.geometry import cut_together, draw_warp
 from ushape.transforms.object_distance import border_distance
@@ -84,7 +84,8 @@ class CaseDraw:
     Args:
         class_pixels: (cases, classes) pixels of each class in each case, background first.
         foreground_fraction: Share of foreground draws, 0 to 1.
-        probabilities: (cases,) probabilities of the other draws; None for a uniform draw.
+        probabilities: (cases,) probabilities of the other draws; None for a uniform draw of the
+            cases with an annotated pixel.
         class_shares: Share of each foreground class in the foreground draws, relative to the
             others; None for equal shares. Classes that occur in no case are left out.
 
@@ -102,7 +103,8 @@ class CaseDraw:
         classes = class_pixels.shape[1] - 1
         shares = np.ones(classes) if class_shares is None else np.asarray(class_shares)
         check_shares(shares, classes)
-        self.case_count = len(class_pixels)
+        with_pixels = np.flatnonzero(class_pixels.any(axis=1))
+        self.annotated = with_pixels if len(with_pixels) else np.arange(len(class_pixels))
         self.foreground_fraction = foreground_fraction
         self.cumulative = None if probabilities is None else np.cumsum(probabilities)
         self.cases_with = {
@@ -122,7 +124,7 @@ class CaseDraw:
             class_index = list(self.cases_with)[self._draw_place(rng)]
             return Pick(int(rng.choice(self.cases_with[class_index])), class_index)
         if self.cumulative is None:
-            return Pick(int(rng.integers(self.case_count)), None)
+            return Pick(int(self.annotated[rng.integers(len(self.annotated))]), None)
         place = rng.random() * self.cumulative[-1]
         return Pick(int(np.searchsorted(self.cumulative, place, side="right")), None)
 
@@ -204,7 +206,8 @@ def draw_center(
 ) -> tuple[float, ...]:
     """Draw the center of a patch in pixels; its first corner is center - patch_shape / 2.
 
-    A patch lies within the image; a larger patch is centered.
+    A patch lies within the image; a larger patch is centered. A patch at a random position that
+    would show no annotated pixel is moved to a random one.
 
     Args:
         classes: (*S) class indices.
@@ -214,6 +217,10 @@ def draw_center(
     patch = np.asarray(patch_shape)
     if class_index is None:
         corner = rng.integers(np.maximum(shape - patch, 0) + 1)
+        box = tuple(slice(a, a + size) for a, size in zip(corner, patch, strict=True))
+        if not (classes[box] != IGNORE).any():
+            corner = _find_annotated(classes, rng) - rng.integers(patch)
+            corner = corner.clip(0, np.maximum(shape - patch, 0))
     else:
         corner = _find_pixel(classes, class_index, rng) - patch // 2
         corner = corner.clip(0, np.maximum(shape - patch, 0))
@@ -232,6 +239,13 @@ def _find_pixel(classes: np.ndarray, class_index: int, rng: np.random.Generator)
     if found.size == 0:  # Lost by downscaling.
         return rng.integers(classes.shape)
     return np.asarray(np.unravel_index(rng.choice(found), classes.shape))
+
+
+def _find_annotated(classes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw an annotated pixel uniformly; any pixel if there is none."""
+    found = np.flatnonzero(classes != IGNORE)
+    place = rng.choice(found) if found.size else rng.integers(classes.size)
+    return np.asarray(np.unravel_index(place, classes.shape))
 
 
 class Patch(TypedDict):

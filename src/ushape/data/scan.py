@@ -20,7 +20,6 @@ from ushape.data.duplicates import Duplicates
 from ushape.data.grouping import (
     Grouping,
     merge_groups_sharing_duplicates,
-    refuse_too_few,
 )
 from ushape.data.grouping.parts import find_groups_of_parts
 from ushape.data.mask_values import interpret_masks
@@ -168,11 +167,9 @@ class DatasetStats:
         """Raise an error if a network cannot be trained on the data set.
 
         Raises:
-            DataError: if there are too few cases, if a case cannot be used, if the images differ
-                in their number of channels or dimensions, or if a mask value has no meaning.
+            DataError: if a case cannot be used, if the images differ in their number of channels or
+                dimensions, or if a mask value has no meaning.
         """
-        total = len(self.listing.cases)
-        refuse_too_few(total, total)
         self.raise_unreadable()
         _refuse_mixed_images(self.case_stats)
         if self.label_error is not None:
@@ -225,7 +222,7 @@ def scan_dataset(
         listing = whole = split_into_sections(listing)
     io.check_packages(path for case in listing.cases for path in files_of(case))
     measured: list[CaseStats] = []
-    for stats in scan_cases(listing.cases, workers):
+    for stats in scan_cases(listing.cases, workers, labels.ignore):
         measured.append(stats)
         on_progress(len(measured), len(listing.cases))
     readable = [stats for stats in measured if stats.error is None]

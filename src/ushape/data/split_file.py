@@ -9,7 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ushape.data.assignment import members_of
-from ushape.data.splits import PARTS, Splits, describe_sizes, ids_of_parts, parts_of_groups
+from ushape.data.splits import (
+    PARTS,
+    Splits,
+    describe_missing,
+    describe_sizes,
+    ids_of_parts,
+    parts_of_groups,
+)
 from ushape.errors import DataError, RunError
 from ushape.formatting import pluralize, reason
 from ushape.types import Case
@@ -18,18 +25,19 @@ UNUSED = "unused"
 """Key of the cases that belong to no part."""
 
 
-def load_given_splits(path: Path, cases: Sequence[Case]) -> Splits:
+def load_given_splits(path: Path, cases: Sequence[Case], needed: Sequence[str] = PARTS) -> Splits:
     """Load a split from a splits.json of a run, edited or not.
 
     Cases that it lists as "unused" belong to no part.
 
     Args:
         path: File with the lists train, validation, test and optionally unused.
+        needed: Parts that must not be empty.
 
     Raises:
         RunError: if the file cannot be read or lacks a list.
-        DataError: if a part is empty, if an id is unknown, listed twice or missing, or if the cases
-            of a group are in different parts.
+        DataError: if a needed part is empty, if an id is unknown, listed twice or missing, or if
+            the cases of a group are in different parts.
     """
     parts = _read_parts(path)
     listed = Counter(case_id for ids in parts.values() for case_id in ids)
@@ -47,12 +55,13 @@ def load_given_splits(path: Path, cases: Sequence[Case]) -> Splits:
                 code="split_cases_mismatch",
                 hint=hint,
             )
-    for part in PARTS:
+    for part in needed:
         if not parts[part]:
             raise DataError(
                 f"{path}: no cases for {part}.",
                 code="empty_part",
-                hint="Training, validation and test need at least one group each.",
+                hint="Training, validation and test need at least one group each, unless "
+                "split.validation_fraction or split.test_fraction is 0.",
             )
     part_of_case = {case_id: part for part in PARTS for case_id in parts[part]}
     members = members_of([case for case in cases if case.id in part_of_case])
@@ -60,7 +69,10 @@ def load_given_splits(path: Path, cases: Sequence[Case]) -> Splits:
     ids = ids_of_parts(members, part_of)
     unused = tuple(sorted(parts[UNUSED]))
     left = f" Not used: {pluralize(len(unused), 'case')}." if unused else ""
-    text = f"{describe_sizes(ids, part_of, 'table')}{left} This split is defined in {path.name}."
+    text = (
+        f"{describe_sizes(ids, part_of, 'table')}{left} This split is defined in {path.name}."
+        f"{describe_missing(ids)}"
+    )
     return Splits(**ids, text=text, unused=unused)
 
 

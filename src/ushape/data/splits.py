@@ -32,10 +32,12 @@ class SplitConfig:
     """Division of the cases into training, validation and test sets."""
 
     test_fraction: float = 0.2
-    """Fraction of the cases in the test set, which is only used for the scores."""
+    """Fraction of the cases in the test set, which is only used for the scores. 0: no scores,
+    unless the data state a test set."""
 
     validation_fraction: float = 0.15
-    """Fraction of the cases in the validation set, which is used to select the best weights."""
+    """Fraction of the cases in the validation set, which is used to select the best weights. 0:
+    they are selected on the training cases, unless the data state a validation set."""
 
     folds: int | None = None
     """Number of folds of a cross-validation; replaces test_fraction. null: a single split."""
@@ -43,11 +45,17 @@ class SplitConfig:
     fold: int = 0
     """Index of the fold that is the test set, counted from 0."""
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Parts beside training that a split has."""
+        has_test = self.folds is not None or self.test_fraction > 0
+        return ("test",) * has_test + ("validation",) * (self.validation_fraction > 0)
+
     def __post_init__(self) -> None:
         for name in ("test_fraction", "validation_fraction"):
-            if not 0 < getattr(self, name) < 1:
+            if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(
-                    f"split.{name} is {getattr(self, name)}, outside (0, 1).",
+                    f"split.{name} is {getattr(self, name)}, outside [0, 1).",
                     code="value_out_of_range",
                     hint="0.2 is usual. Only scores of held-out cases are valid for new images.",
                 )
@@ -79,6 +87,11 @@ class Splits:
 
     def save(self, path: Path) -> None:
         write_sealed_json(path, asdict(self))
+
+    @property
+    def validated(self) -> tuple[str, ...]:
+        """Cases on which the weights are selected: those of training if there are no others."""
+        return self.validation or self.train
 
     @classmethod
     def load(cls, path: Path) -> Splits:
@@ -125,6 +138,8 @@ def make_splits(
 ) -> Splits:
     """Distribute whole groups, or use the split that the data state.
 
+    A part with the fraction 0 gets cases only if the data state some.
+
     Groups are ordered by the rarest class in them, then by their foreground share, and assigned in
     strata, so that each part gets groups with much and with little foreground; if possible, every
     class remains in training. Of a stack, test is one end and validation the other. A part that a
@@ -136,15 +151,17 @@ def make_splits(
         classes_present: Foreground classes by case id; if omitted, only shares are used.
 
     Raises:
-        DataError: if there are fewer than three groups, or if a stated split separates a group,
+        DataError: if there are fewer groups than parts, or if a stated split separates a group,
             omits cases or has no training cases.
         ConfigError: if folds are requested although the data state a split.
     """
     members = members_of(cases)
-    refuse_too_few(len(members), len(cases))
     given = _given_parts(cases, config)
+    lacking = tuple(part for part in config.parts if part not in given.values())
+    refuse_too_few(
+        len(members), len(cases), needed=1 + len({*lacking, *given.values()} - {"train"})
+    )
     _refuse_too_many_folds(config, len(members))
-    lacking = tuple(part for part in ("test", "validation") if part not in given.values())
     free = _training_groups(members, given, lacking)
     pool = Pool(
         members=free,
@@ -161,7 +178,7 @@ def make_splits(
     part_of = {**given, **assign(pool, np.random.default_rng(seed))}
     ids = ids_of_parts(members, part_of)
     more = _describe_given(lacking) if given else _describe_assignment(kind, config)
-    return Splits(**ids, text=describe_sizes(ids, part_of, kind) + more)
+    return Splits(**ids, text=describe_sizes(ids, part_of, kind) + more + describe_missing(ids))
 
 
 def _refuse_too_many_folds(config: SplitConfig, groups: int) -> None:
@@ -267,6 +284,19 @@ def describe_sizes(
         for part in PARTS
     ]
     return f"Split by {'image' if kind == 'single' else 'group'}: {', '.join(parts)}."
+
+
+def describe_missing(ids: Mapping[str, Sequence[str]]) -> str:
+    """Return what it means that a part has no cases; '' if all have some."""
+    text = ""
+    if not ids["validation"]:
+        text += (
+            " No image is kept for validation: the best weights are selected on the training images"
+            ", whose Dice is too high for new ones."
+        )
+    if not ids["test"]:
+        text += " No image is kept for the score."
+    return text
 
 
 def _describe_assignment(kind: GroupingKind, config: SplitConfig) -> str:

@@ -219,7 +219,7 @@ def measure_speed(
 def _lost_dice(run: Run, plan: Plan, before: Network, after: Network) -> float | None:
     """Return the validation Dice of one network minus that of another; None without data."""
     try:
-        cases = _cases_of(run, run.load_splits().validation)
+        cases = _cases_of(run, run.load_splits().validated)
     except RunError:
         return None
     scores = [_validation_dice(plan, cases, network) for network in (before, after)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -124,7 +125,9 @@ def take_fingerprint(stats: DatasetStats, training: Collection[str]) -> Fingerpr
     Args:
         training: Ids of the training cases.
     """
-    case_stats = [one for one in stats.case_stats if one.case.id in training]
+    chosen = [one for one in stats.case_stats if one.case.id in training]
+    # Of a large image, most parts may not be annotated.
+    case_stats = [one for one in chosen if any(stats.class_pixels(one))] or chosen
     group_of = stats.group_of
     groups = [group_of[one.case.id] for one in case_stats]
     pixels = np.concatenate([one.pixels for one in case_stats], axis=1)
@@ -221,7 +224,12 @@ def _joined_share(case_stats: Sequence[CaseStats], space: LabelSpace) -> float:
 
 def _measure_touching(case_stats: Sequence[CaseStats], stats: DatasetStats) -> float:
     """Return the mean share of parts that touch, over some cases; 0 for masks of few parts."""
-    annotated = [one for one in case_stats if one.objects]
+    # Strokes in masks that are mostly not annotated are not the objects.
+    annotated = [
+        one
+        for one in case_stats
+        if one.objects and 2 * sum(stats.class_pixels(one)) > math.prod(one.mask_shape)
+    ]
     if stats.space.threshold == 1 or _median([one.objects for one in annotated]) <= MANY_OBJECTS:
         return 0.0
     step = -(-len(annotated) // MAX_COMPARED)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from ushape.config import AUTO, resolved
 from ushape.data.cache import memory_of
 from ushape.data.case_stats import at_spacing
@@ -195,7 +197,16 @@ def _stored_bytes(
 
 def _refuse_empty_training(stats: DatasetStats, splits: Splits) -> None:
     training = set(splits.train)
-    if not any(stats.foreground_share(one) for one in stats.case_stats if one.case.id in training):
+    used = [stats.class_pixels(one) for one in stats.case_stats if one.case.id in training]
+    background, *foreground = np.sum(used, axis=0)
+    if not background and any(foreground) and stats.space.ignore is not None:
+        raise DataError(
+            "All annotated pixels of the training cases are foreground, so a network would learn "
+            "to predict foreground everywhere.",
+            code="no_background",
+            hint="Also mark some background, for example by a stroke beside an object.",
+        )
+    if not any(foreground):
         raise DataError(
             "No training case has any foreground.",
             code="no_foreground",
@@ -251,7 +262,8 @@ def adopt_plan(stats: DatasetStats, plan: Plan, given_splits: Path | None = None
 def _split(stats: DatasetStats, recipe: Recipe, given_splits: Path | None) -> Splits:
     """Load the split that the user states, otherwise make a new one."""
     if given_splits is not None:
-        return load_given_splits(given_splits, stats.grouping.cases)
+        needed = ("train", *recipe.split.parts)
+        return load_given_splits(given_splits, stats.grouping.cases, needed)
     return split_dataset(stats, recipe.split, seed=recipe.seed)
 
 
@@ -297,13 +309,14 @@ def _measure_time(
     target = recipe.preprocessing.common_spacing_mm
     shapes = {one.case.id: at_spacing(one, target).shape for one in stats.case_stats}
     validated, tested = (
-        [shapes[case_id] for case_id in some] for some in (splits.validation, splits.test)
+        [shapes[case_id] for case_id in some] for some in (splits.validated, splits.test)
     )
     outputs = space_for(stats.space, recipe).outputs
     validated = [validated[n] for n in thin_out_cases(list(map(math.prod, validated)), outputs)]
-    evaluation_s = expected_evaluation_s(recipe, step_s, [*validated, *tested])
+    evaluation_s = expected_evaluation_s(recipe, step_s, [*validated, *tested], bool(tested))
     evaluation_s += expected_scoring_s(fingerprint, len(stats.space.scored), tested)
-    evaluation_s += expected_baselines_s([shapes[case_id] for case_id in splits.train])
+    if tested:
+        evaluation_s += expected_baselines_s([shapes[case_id] for case_id in splits.train])
     if fingerprint.objects_per_case > MANY_OBJECTS and recipe.predict.tune_for != "dice":
         evaluation_s += expected_objects_s(validated)
     mirroring_s = expected_mirroring_s(recipe, step_s, validated, tested)
@@ -312,7 +325,8 @@ def _measure_time(
     if tries_mirroring:
         evaluation_s += mirroring_s
     before_s = elapsed_s()
-    parts = 1.0 if recipe.start_from is None else 1 + 2 * TRIAL_SHARE
+    has_trials = recipe.start_from is not None and recipe.train.compare_start
+    parts = 1 + 2 * TRIAL_SHARE if has_trials else 1.0
     return TimeBudget(
         step_s=step_s,
         waiting_s=None
@@ -354,11 +368,15 @@ def _measure_step_and_loading_s(
 
 
 def expected_evaluation_s(
-    recipe: Recipe, step_s: float, shapes: Sequence[tuple[int, ...]]
+    recipe: Recipe, step_s: float, shapes: Sequence[tuple[int, ...]], has_report: bool = True
 ) -> float:
-    """Estimate the seconds for predicting cases of these shapes, tuning, and the report."""
+    """Estimate the seconds for predicting cases of these shapes, tuning, and the report.
+
+    Args:
+        has_report: Whether there are test cases, and so a report.
+    """
     # Seconds per report, file and pixel: benchmarks/README.md.
-    report_s, reading_s, tuning_s = 8.0, 0.02, 0.15e-6
+    report_s, reading_s, tuning_s = 8.0 if has_report else 1.0, 0.02, 0.15e-6
     files = tuning_s * sum(math.prod(shape) for shape in shapes)
     predicting_s = _expected_prediction_s(recipe, step_s, shapes)
     tta = recipe.predict.tta

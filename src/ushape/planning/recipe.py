@@ -84,6 +84,10 @@ class TrainConfig:
     of cells, membranes, lines and figures; they belong to ushape. random: random weights. auto:
     generated if they fit the network."""
 
+    compare_start: bool = True
+    """Whether two short trials decide between the weights of an earlier run (--from) and those that
+    the training would begin with otherwise. false: it begins with those of the earlier run."""
+
     learning_rate: float | Auto = 2e-3
     """Highest learning rate. auto: found by a learning-rate range test before training."""
 

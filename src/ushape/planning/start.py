@@ -177,13 +177,18 @@ def describe_start(
         tensors=len(found.weights),
         adapted=found.adapted,
         fresh=found.fresh,
-        seen_validation=count_seen(source, stats, splits.validation),
+        seen_validation=count_seen(source, stats, splits.validated),
         seen_test=count_seen(source, stats, splits.test),
     )
     usual = NAMES[usual_weights(recipe)]
+    how = (
+        f"A short trial from these weights and one from {usual} decide which of them are trained "
+        "on."
+        if recipe.train.compare_start
+        else f"They are not compared with {usual} (train.compare_start)."
+    )
     result = RuleResult(
-        text=f"{start.text} A short trial from these weights and one from {usual} decide "
-        f"which of them are trained on. {start.warning}".strip(),
+        text=f"{start.text} {how} {start.warning}".strip(),
         fact=f"SHA-256 of the file: {start.checksum}",
         alternative="a training without --from",
         source="Earlier weights mainly speed up the convergence (Raghu et al. 2019, arXiv "
@@ -217,7 +222,7 @@ def start_of_given_plan(plan: Plan, stats: DatasetStats, splits: Splits) -> Star
     _refuse_changed(source, plan.start)
     return replace(
         plan.start,
-        seen_validation=count_seen(source, stats, splits.validation),
+        seen_validation=count_seen(source, stats, splits.validated),
         seen_test=count_seen(source, stats, splits.test),
     )
 

@@ -76,7 +76,7 @@ def decide_start(
             console.say(f"Trial from {'the loaded weights' if origin == 'loaded' else usual}:")
             trial = _trial(run, origin)
             needs_loaded = origin == "loaded" and not trial.has_ended(plan_trial(plan))
-            initial = _keep_initial_weights(plan, run) if needs_loaded else None
+            initial = keep_initial_weights(plan, run) if needs_loaded else None
             run_trial(plan, trial, run, train, initial, share)
         decision = _compare(plan, run)
         save_decision(run, decision)
@@ -144,7 +144,7 @@ def run_trial(
     trial.note_end(own)
 
 
-def _keep_initial_weights(plan: Plan, run: Run) -> dict[str, Tensor]:
+def keep_initial_weights(plan: Plan, run: Run) -> dict[str, Tensor]:
     """Store the weights to start from in the run, and return them: their file may be removed."""
     path = run.start_decision_path.with_name("initial.safetensors")
     if not path.exists():

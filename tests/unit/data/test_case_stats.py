@@ -35,3 +35,18 @@ def test_scan_case_stores_the_error_of_a_damaged_file(tmp_path):
     assert stats.error
     assert stats.error_code
     assert stats.value_counts == {}
+
+
+def test_scan_case_does_not_count_ignored_pixels_as_objects(tmp_path):
+    codes = np.full((40, 40), 7, dtype=np.uint8)  # Not annotated.
+    codes[2:6, 2:10] = 255
+    codes[20:22, :] = 0
+    Image.fromarray(codes // 2 + 10).save(tmp_path / "a.png")
+    Image.fromarray(codes).save(tmp_path / "m.png")
+    case = Case(id="a", image=tmp_path / "a.png", mask=tmp_path / "m.png")
+    stats = scan_case(case, ignore=7)
+    assert stats.value_counts == {0: 80, 7: 1600 - 112, 255: 32}
+    assert (stats.objects, stats.object_size) == (1, 8.0)
+    assert set(stats.objects_by_value) == {255}
+    assert stats.fit is None
+    assert scan_case(case).objects > 1

@@ -276,3 +276,27 @@ def test_generated_cells_are_seeded_and_the_mask_is_exact(tmp_path):
     assert names == [f"dish0{d}_0{n}.png" for d, n in ((1, 1), (1, 2), (1, 3), (2, 1), (2, 2))]
     with pytest.raises(DataError, match="is not empty"):
         write_data_set(tmp_path / "set", 1, config, seed=0)
+
+
+def test_draw_center_of_a_random_patch_shows_an_annotated_pixel():
+    classes = np.full((200, 300), IGNORE, np.uint8)
+    classes[20, 30] = 0
+    rng = np.random.default_rng(5)
+    corners = set()
+    for _ in range(300):
+        y, x = (int(place - 8) for place in draw_center(classes, None, (16, 16), rng))
+        assert (classes[y : y + 16, x : x + 16] != IGNORE).any()
+        corners.add((y, x))
+    assert len(corners) > 100  # The annotated pixel is anywhere in the patch.
+
+
+def test_draw_center_of_an_image_without_annotation_is_random():
+    classes = np.full((10, 12), IGNORE, np.uint8)
+    rng = np.random.default_rng(3)
+    assert len({draw_center(classes, None, (8, 8), rng) for _ in range(200)}) > 4
+
+
+def test_case_draw_leaves_out_cases_without_annotation():
+    draw = CaseDraw(np.array([[0, 0], [5, 0], [0, 0], [3, 2]]), 0.3)
+    rng = np.random.default_rng(2)
+    assert {draw.draw(rng).case_index for _ in range(200)} == {1, 3}

@@ -11,6 +11,7 @@ import SimpleITK
 from PIL import Image
 
 from ushape import io
+from ushape.data.checks import apply_checks
 from ushape.data.checksum import dataset_checksum
 from ushape.data.classes.names import StatedClasses, complete_labels
 from ushape.data.discovery import discover
@@ -246,3 +247,31 @@ def test_describe_dataset_does_not_take_a_fourth_axis_for_colors(tmp_path):
             SimpleITK.WriteImage(image, str(tmp_path / folder / f"p{number}.nii.gz"))
     line = describe_dataset(scan(tmp_path))[0]
     assert "3 channels (values of a voxel, or the fourth axis of the files)" in line
+
+
+def test_scan_of_strokes_finds_classes_and_no_problem(data):
+    """Most pixels of each mask are not annotated: the strokes are not judged as whole objects."""
+    for path in sorted((data / "masks").iterdir()):
+        mask = np.array(Image.open(path))
+        strokes = np.full_like(mask, 1)
+        strokes[::9, 5:30] = mask[::9, 5:30]
+        Image.fromarray(strokes).save(path)
+    stats = scan(data, values=(0, 255), ignore=1)
+    stats.raise_if_unusable()
+    assert stats.space.values == (0, 255)
+    assert [f.text for f in apply_checks(stats) if f.severity != "note"] == []
+    annotated = sum(map(sum, (stats.class_pixels(one) for one in stats.readable)))
+    assert annotated == sum(len(range(0, 64, 9)) * 25 for _ in stats.readable)
+    shares = [stats.foreground_share(one) for one in stats.readable]
+    assert max(shares) > 0.3  # Of the annotated pixels.
+
+
+def test_scan_infers_classes_without_the_ignored_value(data):
+    for path in sorted((data / "masks").iterdir())[::2]:
+        mask = np.array(Image.open(path))
+        mask[:20] = 1
+        Image.fromarray(mask).save(path)
+    stats = scan(data, ignore=1)
+    assert stats.space.values == (0, 255)
+    assert stats.space.ignore == 1
+    assert not stats.value_notes

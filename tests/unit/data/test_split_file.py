@@ -109,3 +109,16 @@ def test_split_file_may_leave_cases_unused(tmp_path):
         with pytest.raises(DataError) as error:
             load_given_splits(path, cases)
         assert error.value.code == "split_cases_mismatch"
+
+
+def test_split_file_may_lack_parts_that_are_not_needed(tmp_path):
+    cases = [replace(case, split="") for case in stated(train="a b c")]
+    path = write_split(
+        tmp_path / "mine.json", train=[one.id for one in cases], validation=[], test=[]
+    )
+    found = load_given_splits(path, cases, needed=("train",))
+    assert (len(found.train), found.validation, found.test) == (6, (), ())
+    assert "No image is kept for the score" in found.text
+    with pytest.raises(DataError) as error:
+        load_given_splits(path, cases, needed=("train", "test"))
+    assert error.value.code == "empty_part"

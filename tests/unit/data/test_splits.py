@@ -98,7 +98,7 @@ def test_split_is_loaded_as_it_was_saved(tmp_path):
 
 def test_split_config_refuses_impossible_fractions():
     with pytest.raises(ConfigError) as error:
-        SplitConfig(test_fraction=0)
+        SplitConfig(test_fraction=-0.1)
     assert error.value.code == "value_out_of_range"
     with pytest.raises(ConfigError) as error:
         SplitConfig(test_fraction=0.6, validation_fraction=0.35)
@@ -279,3 +279,35 @@ def test_stated_splits_that_cannot_be_used():
     with pytest.raises(ConfigError) as error:
         split(cases, config=SplitConfig(folds=2))
     assert error.value.code == "folds_of_stated_split"
+
+
+def test_split_without_test_and_validation_trains_on_everything():
+    config = SplitConfig(test_fraction=0, validation_fraction=0)
+    found = split(make_cases([1]), config=config)
+    assert (found.train, found.validation, found.test) == (("g000/0",), (), ())
+    assert found.validated == found.train
+    assert "No image is kept for validation" in found.text
+    assert "No image is kept for the score" in found.text
+
+
+@pytest.mark.parametrize("kind", ["folder", "stack"])
+def test_split_without_test_validates_on_another_group(kind):
+    config = SplitConfig(test_fraction=0)
+    found = split(make_cases([2, 2]), kind=kind, config=config)
+    assert len(found.train) == len(found.validation) == 2
+    assert not found.test
+    assert found.validated == found.validation
+    with pytest.raises(DataError) as error:
+        split(make_cases([4]), kind=kind, config=config)
+    assert error.value.code == "too_few_groups"
+
+
+def test_split_keeps_a_stated_test_set_and_trains_on_all_other_cases():
+    cases = [
+        replace(case, split="test" if case.group == "g001" else "train")
+        for case in make_cases([1, 2])
+    ]
+    found = split(cases, config=SplitConfig(test_fraction=0, validation_fraction=0))
+    assert (found.train, found.validation) == (("g000/0",), ())
+    assert found.test == ("g001/0", "g001/1")
+    assert "No image is kept for the score" not in found.text

@@ -780,3 +780,17 @@ def test_encoder_with_random_weights_can_be_asked_for():
     with pytest.raises(PlanError) as caught:
         plan(replace(DATA, median_shape=(24, 200, 180)), recipe=Recipe(network=mine))
     assert caught.value.code == "dimensions_mismatch"
+
+
+def test_evaluation_without_a_report_takes_less_time():
+    planned, _ = plan()
+    shapes = [(512, 512)]
+    with_report = expected_evaluation_s(planned, 0.5, shapes)
+    assert expected_evaluation_s(planned, 0.5, shapes, has_report=False) == with_report - 7
+
+
+def test_choose_split_says_that_there_is_no_score():
+    split = SplitFacts(kind="prefix", images=1, groups=1, test_groups=0)
+    _, result = choose_split(Recipe(), situation(split=split))
+    assert "none" in result.text
+    assert "cross-validate" not in result.text

@@ -247,3 +247,30 @@ def test_match_classes_compares_the_distance_with_a_distance_only():
     regions = (Region(name="cell", classes=(1, 2)), Region(name="nucleus", classes=(2,)))
     regions = space("background", "rim", "nucleus", regions=regions)
     assert match_classes(regions, replace(space("nothing", "a"), has_distance=True)) == [None] * 2
+
+
+def test_plan_without_a_comparison_gives_the_training_its_time(cells, run):
+    compared = plan_from(cells, run)
+    plan = plan_from(cells, run, "train.compare_start=false")
+    assert any("decide which of them" in line for line in compared.reasons)
+    assert any("not compared" in line for line in plan.reasons)
+
+
+def test_training_without_a_comparison_starts_from_the_loaded_weights(cells, run, tmp_path):
+    folder = tmp_path / "again"
+    settings = [*SETTINGS[1:], "train.compare_start=false", "train.learning_rate=1e-12"]
+    ushape.train(
+        cells,
+        output=folder,
+        epochs=1,
+        settings=settings,
+        start_from=run,
+        device="cpu",
+        quiet=True,
+    )
+    before, after = (Run(one).load_network(Run(one).load_plan()) for one in (run, folder))
+    weights = after.state_dict()
+    for name, value in before.state_dict().items():
+        if name.endswith("weight") and value.ndim == 4:
+            torch.testing.assert_close(weights[name], value, atol=1e-4, rtol=0)
+    assert not (folder / "start" / "decision.json").exists()

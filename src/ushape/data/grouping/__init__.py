@@ -418,18 +418,22 @@ def _names_of(grouping: Grouping) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
-def refuse_too_few(groups: int, images: int) -> None:
+def refuse_too_few(groups: int, images: int, needed: int = MIN_SPLIT_GROUPS) -> None:
     """Check that the data can be split into training, validation and test groups.
 
+    Args:
+        needed: Number of parts, each of which needs a group.
+
     Raises:
-        DataError: if there are fewer than three groups.
+        DataError: if there are fewer groups.
     """
-    if groups < MIN_SPLIT_GROUPS:
+    if groups < needed:
         raise DataError(
             f"The data have {pluralize(images, 'image')} in {pluralize(groups, 'group')}; training,"
             " validation and test need at least one group each.",
             code="too_few_groups",
             hint="Annotate images of at least three patients, dishes or scenes, or state smaller "
             "groups with --groups. With images of one group in both training and test, the scores "
-            "would be invalid for new groups.",
+            "would be invalid for new groups. To train without scores, on all images: --set "
+            "split.test_fraction=0 --set split.validation_fraction=0",
         )

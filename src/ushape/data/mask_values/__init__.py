@@ -121,11 +121,11 @@ def _reading_for(
     cases: Sequence[CaseStats], labels: LabelConfig, stated: StatedClasses | None
 ) -> MaskReading:
     """Return the masks as stored, or as colors if encodings or the named classes require it."""
-    reading = read_values(cases)
+    reading = read_values(cases, labels.ignore)
     named = labels.values or (stated.colors if stated is not None else None)
     if reading.are_colors or named is None or labels.threshold is not None:
         return reading
-    shown = MaskReading(cases, are_colors=True)
+    shown = MaskReading(cases, are_colors=True, ignore=labels.ignore)
     is_palette = any(stats.encoding.kind == "palette" for stats in cases)
     if is_palette and not set(reading.total) <= set(named) and set(shown.total) <= set(named):
         return shown

@@ -51,7 +51,7 @@ def are_object_ids(reading: MaskReading) -> bool:
         return False
     if np.median([stats.parts_per_value for stats in several]) > MAX_PARTS:
         return False
-    numbers = [sorted(set(stats.value_counts) - {0}) for stats in several]
+    numbers = [sorted(set(stats.value_counts) - {0, reading.ignore}) for stats in several]
     highest = {own[-1] for own in numbers}
     if max(map(len, numbers)) < MIN_OBJECTS:
         return False

@@ -26,6 +26,9 @@ class MaskReading:
     are_colors: bool
     """Whether the values are color codes, because encodings differ or masks have colors."""
 
+    ignore: int | None = None
+    """Value of pixels without annotation, as the user states it; they are not counted."""
+
     @cached_property
     def counts(self) -> list[dict[int, int]]:
         """Number of pixels of each value, by case."""
@@ -74,12 +77,12 @@ class MaskReading:
 
     def _translate(self, stats: CaseStats, counts: Mapping[int, int]) -> dict[int, int]:
         if not self.are_colors or not counts:
-            return dict(counts)
+            return {value: count for value, count in counts.items() if value != self.ignore}
         codes = colors_of(np.fromiter(counts, dtype=np.int64), stats.encoding)
         found: Counter[int] = Counter()
         for code, count in zip(codes.tolist(), counts.values(), strict=True):
             found[code] += count
-        return dict(found)
+        return {code: count for code, count in found.items() if code != self.ignore}
 
     def write_as_usual(self, space: LabelSpace) -> tuple[LabelSpace, MaskEncoding]:
         """Return the space with the values of the most common encoding, and that encoding.
@@ -105,10 +108,14 @@ class MaskReading:
         return replace(space, values=values), self.encoding
 
 
-def read_values(cases: Sequence[CaseStats]) -> MaskReading:
-    """Decide whether masks are compared by their stored values or by the colors that they show."""
-    stored = MaskReading(cases, are_colors=False)
-    shown = MaskReading(cases, are_colors=True)
+def read_values(cases: Sequence[CaseStats], ignore: int | None = None) -> MaskReading:
+    """Decide whether masks are compared by their stored values or by the colors that they show.
+
+    Args:
+        ignore: Value of pixels without annotation, as the user states it.
+    """
+    stored = MaskReading(cases, are_colors=False, ignore=ignore)
+    shown = MaskReading(cases, are_colors=True, ignore=ignore)
     kinds = {stats.encoding.kind for stats in cases}
     if "colors" in kinds:
         return shown

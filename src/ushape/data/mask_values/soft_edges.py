@@ -87,6 +87,8 @@ def find_soft_classes(
         DataError: if the masks have soft edges, and the class of a pixel is ambiguous.
     """
     total, inner = reading.total, reading.inner
+    if not total:
+        return None
     thin = [
         value
         for value in total

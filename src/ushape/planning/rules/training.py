@@ -63,6 +63,8 @@ def choose_split(recipe: Recipe, situation: Situation) -> tuple[Recipe, RuleResu
     if folds is not None:
         text = f"Scores: fold {recipe.split.fold + 1} of {folds}, tested on {tested}."
         alternative = "one split"
+    elif not split.test_groups:
+        text, alternative = "Scores: none, since no image is kept for testing.", "a test set"
     else:
         more = min(USUAL_FOLDS, split.groups)
         text = f"Scores: one split, tested on {tested}"

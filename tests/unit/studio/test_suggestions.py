@@ -1,0 +1,118 @@
+import numpy as np
+import pytest
+
+from ushape.labels import LabelSpace
+from ushape.studio.suggestions import ImageSummary, describe_image, suggest, summarize
+
+
+def summary(name, *features, uncertainty=0.5, dice=None):
+    return ImageSummary(
+        id=name,
+        features=np.array(features, dtype=np.float32),
+        uncertainty=uncertainty,
+        expected_dice=dice,
+    )
+
+
+def order(candidates, annotated=()):
+    return [one.id for one in suggest(candidates, annotated)]
+
+
+def test_suggest_begins_with_the_image_in_the_middle():
+    images = [summary(name, x) for name, x in (("a", 0), ("b", 1), ("c", 2), ("d", 3), ("e", 4))]
+    found = suggest(images, [])
+    assert (found[0].id, found[0].rank) == ("c", 1)
+    assert found[0].reason == "Typical of these images."
+    assert sorted(one.id for one in found) == ["a", "b", "c", "d", "e"]
+    assert [one.rank for one in found] == [1, 2, 3, 4, 5]
+
+
+def test_suggest_prefers_images_unlike_the_annotated_ones():
+    places = {"near": 0.2, "nearer": 0.1, "far": 10, "farther": 10.05}
+    candidates = [summary(name, place) for name, place in places.items()]
+    found = suggest(candidates, [summary("done", 0)])
+    assert found[0].id in ("far", "farther")
+    assert found[1].id == "near"  # The other one is nearly the same as the first.
+    assert "nlike" in found[0].reason
+
+
+def test_suggest_prefers_uncertain_images_among_equally_distant_ones():
+    candidates = [
+        summary("sure", -5, uncertainty=0.1),
+        summary("unsure", 5, uncertainty=0.6, dice=0.4),
+        summary("known", 0.1, uncertainty=0.1),
+    ]
+    found = suggest(candidates, [summary("done", 0)])
+    assert found[0].id == "unsure"
+    assert "unsure" in found[0].reason
+    assert "0.40" in found[0].reason
+
+
+def test_suggest_orders_equal_images_by_their_uncertainty():
+    candidates = [summary(name, 1, uncertainty=u) for name, u in (("a", 0.1), ("b", 0.3))]
+    assert order(candidates, [summary("done", 1)]) == ["b", "a"]
+
+
+@pytest.mark.parametrize("factor", [1, 1024])
+def test_suggest_does_not_depend_on_the_unit_of_a_feature(factor):
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(12, 3))
+    scaled = points * (1, factor, 1)
+    images = [summary(str(n), *row) for n, row in enumerate(scaled)]
+    expected = [summary(str(n), *row) for n, row in enumerate(points)]
+    assert order(images[2:], images[:2]) == order(expected[2:], expected[:2])
+
+
+def test_suggest_compares_images_without_a_prediction_by_their_appearance():
+    candidates = [summary("predicted", 0, 5), summary("new", 3), summary("other", 0.1, 5)]
+    assert order(candidates, [summary("done", 0, 4)])[0] == "new"
+
+
+def test_suggest_of_nothing_is_empty():
+    assert suggest([], [summary("done", 0)]) == []
+
+
+def test_describe_image_distinguishes_texture_and_brightness():
+    rng = np.random.default_rng(1)
+    noise = rng.integers(0, 255, (1, 64, 64))
+    smooth = np.broadcast_to(np.linspace(0, 255, 64), (1, 64, 64))
+    ways = [describe_image(image) for image in (noise, noise[:, ::-1], smooth, smooth / 2)]
+    assert all(own.shape == ways[0].shape for own in ways)
+    assert np.isfinite(ways).all()
+    distances = [np.linalg.norm(own - ways[0]) for own in ways[1:]]
+    assert distances[0] < 1e-3 < min(distances[1:])
+
+
+def test_describe_image_of_a_volume_or_of_nan_is_finite():
+    volume = np.full((2, 3, 20, 30), np.nan, dtype=np.float32)
+    assert np.isfinite(describe_image(volume)).all()
+
+
+class FakePredictor:
+    """Predictor of two classes whose validation found a Dice of 0.7."""
+
+    def __init__(self, dice):
+        space = LabelSpace(values=(0, 1), names=("background", "cell"))
+        self.plan = type("Plan", (), {"preprocessing": type("P", (), {"space": space})})
+        self.dice = dice
+
+    def expected_dice(self, prediction):
+        return self.dice
+
+
+@pytest.mark.parametrize(("dice", "uncertainty"), [(0.7, 0.3), (None, 0.1)])
+def test_summarize_takes_the_expected_dice_or_the_confidence(dice, uncertainty):
+    from ushape.types import Prediction
+
+    prediction = Prediction(
+        probabilities=np.full((1, 8, 8), 0.9, np.float32),
+        classes=np.ones((8, 8), np.uint8),
+        confidence=0.9,
+    )
+    image = np.zeros((1, 8, 8), np.uint8)
+    found = summarize("a", image, FakePredictor(dice), prediction)
+    assert found.uncertainty == pytest.approx(uncertainty)
+    assert found.expected_dice == dice
+    alone = summarize("a", image)
+    assert alone.uncertainty == 1
+    np.testing.assert_array_equal(alone.features, found.features[: len(alone.features)])
