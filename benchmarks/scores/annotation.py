@@ -78,6 +78,8 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=10, help="Images to annotate in the end.")
     parser.add_argument("--steps", type=int, default=60, help="Steps of each training.")
     parser.add_argument("--threads", type=int, default=1)
+    text = "Begin each training with the usual weights instead of those of the last one."
+    parser.add_argument("--restart", action="store_true", help=text)
     parser.add_argument("--scribbles", action="store_true", help="Compare strokes with masks.")
     return parser.parse_args()
 
@@ -248,7 +250,7 @@ def annotate(
     rounds: list[Round] = []
     run = None
     while True:
-        start_from, run = run, folder / f"round-{len(masks)}"
+        start_from, run = None if options.restart else run, folder / f"round-{len(masks)}"
         predictor = train(data, masks, run, start_from, options.steps, seed)
         rounds.append(Round(len(masks), corrected, score(data, predictor)))
         if len(masks) == options.images:
