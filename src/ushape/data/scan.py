@@ -321,7 +321,7 @@ def describe_dataset(stats: DatasetStats) -> list[str]:
     kind = _describe_channels(stats.case_stats[0])
     total = len(stats.case_stats)
     lines = [
-        f"{total} pairs of image and mask ({stats.listing.layout}); {sizes}, {kind}, "
+        f"{pluralize(total, 'pair')} of image and mask ({stats.listing.layout}); {sizes}, {kind}, "
         f"{', '.join(sorted({one.dtype for one in stats.case_stats}))}.",
         _describe_values(stats),
     ]
