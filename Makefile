@@ -35,6 +35,7 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --no-namespace-packages src/ushape/export/standalone/template/predict.py
 
 # Static checks and all quick tests.
 test: lint

@@ -113,7 +113,8 @@ def test_options_and_settings_exist(path):
 def test_recipe_keys_exist(path):
     sections = config.to_dict(load_recipe("auto")) | {"augment": config.to_dict(AugmentConfig())}
     for code in code_of(path):
-        found = re.fullmatch(r"([a-z_]+)\.(?!json$)([a-z_]+)(?:\.([a-z_]+))?(?:[:=].*)?", code)
+        key = r"([a-z_]+)\.(?!(?:json|py)$)([a-z_]+)(?:\.([a-z_]+))?(?:[:=].*)?"
+        found = re.fullmatch(key, code)
         if found and isinstance(sections.get(found[1]), dict) and path.parent.name != "explanation":
             assert found[2] in sections[found[1]], code
             assert not found[3] or found[3] in sections[found[1]][found[2]], code

@@ -14,6 +14,7 @@ from ushape.console import Console
 from ushape.errors import ConfigError
 from ushape.export.formats import FORMATS
 from ushape.export.graph import ExportOptions, Output, build_graph
+from ushape.export.standalone import export_standalone
 from ushape.export.write import MODEL, describe_intensities, write_checked
 from ushape.formatting import pluralize
 from ushape.io.files import (
@@ -60,6 +61,7 @@ def export_graph(
 
 TARGETS: dict[str, Target] = {
     **{name: partial(export_graph, name) for name in FORMATS},
+    "standalone": export_standalone,
 }
 """Targets of an export by name. To add one, list its function here."""
 
@@ -82,7 +84,7 @@ def export_model(
 
     Args:
         run: Run or cross-validation folder; the probabilities of several runs are averaged.
-        to: Format: onnx, torchscript, openvino or pt2.
+        to: Format: onnx, torchscript, openvino, pt2, or standalone for a program without PyTorch.
         output: Folder, or a file such as model.onnx (default: RUN/exports/FORMAT).
         result: Output of the graph: probabilities, or mask with the values of the training masks.
         fixed_intensity: Normalize with constants of the training images, for programs that tile.

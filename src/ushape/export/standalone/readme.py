@@ -1,0 +1,105 @@
+"""README of a standalone folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ushape._version import __version__
+from ushape.errors import RunError
+from ushape.evaluation.storage import FACTS, load_report
+from ushape.export.standalone.comparison import READ_SUFFIXES, Comparison
+from ushape.formatting import pluralize
+from ushape.inference.predictor import Predictor
+from ushape.planning.run import Run
+
+PAGE = """\
+# Segmentation model: {title}
+
+`predict.py` writes a mask for each image. It needs Python 3.11 or later and the packages of
+`requirements.txt`; neither ushape nor PyTorch.
+
+    pip install -r requirements.txt
+    python predict.py image.png another.png -o masks
+
+Folders are searched for images. Existing masks are replaced only with `--overwrite`. An image that
+cannot be predicted is reported, the others are predicted, and the exit code is 2.
+
+## Images and masks
+
+Images: {channels}, with the kind of values that the training images have, in one of the formats
+{suffixes}. A TIFF has one page, and is uncompressed or has a lossless compression.
+
+Masks: {masks}.
+
+| class | mask value |
+|---|---|
+{classes}
+{numbers}
+## Training and scores
+
+{training}
+
+{scores}
+
+## Agreement with ushape
+
+{comparison}
+
+The masks have the same bytes, except for TIFF files, which have the same values and the same type
+but another compression, and no metadata of the image.
+
+## Contents
+
+`network*.onnx` computes the raw scores of each class; `model.json` holds all settings. `predict.py`
+reads and writes files (`image_files.py`), normalizes and resamples (`resampling.py`), predicts
+tiles (`tiles.py`), cleans masks and separates objects (`objects.py`).
+
+## License
+
+The Python files are part of ushape {version}; `LICENSE` has their terms (MIT). They do not cover
+the network and its settings: ask those who trained it before you pass them on.
+"""
+
+
+def describe(runs: Sequence[Run], predictor: Predictor, compared: Comparison) -> str:
+    """Return the README in Markdown."""
+    plan, space = predictor.plan, predictor.plan.preprocessing.space
+    channels = plan.preprocessing.channels
+    encoding = plan.encoding
+    numbers = (
+        "\nObjects that touch are joined in the masks. `NAME_instances.tif` has the number of each "
+        "object.\n"
+        if predictor.joins_objects
+        else ""
+    )
+    rows = zip(space.names, map(space.show_value, space.values), strict=True)
+    return PAGE.format(
+        title=runs[0].folder.name,
+        channels="gray" if channels == 1 else "RGB colors (gray images are repeated)",
+        suffixes=", ".join(READ_SUFFIXES),
+        masks=f"{encoding.suffix} files of the kind {encoding.kind}",
+        classes="\n".join(f"| {name} | {value} |" for name, value in rows),
+        numbers=numbers,
+        training="\n\n".join(_describe_training(run) for run in runs),
+        scores="\n\n".join(_describe_scores(run) for run in runs),
+        comparison=compared.text,
+        version=__version__,
+    )
+
+
+def _describe_training(run: Run) -> str:
+    try:
+        splits = run.load_splits()
+    except RunError:
+        return f"{run.folder.name}: the list of its images is missing."
+    parts = (
+        f"{run.folder.name} was trained on {pluralize(len(splits.train), 'image')}, selected on "
+        f"{len(splits.validation)} and tested on {len(splits.test)}."
+    )
+    return f"{parts} Training images: {', '.join(splits.train)}."
+
+
+def _describe_scores(run: Run) -> str:
+    if not (run.folder / FACTS).exists():
+        return f"{run.folder.name} has not been evaluated."
+    return f"Scores of {run.folder.name}: {load_report(run.folder).summary.verdict}"
