@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ushape.api.report import compare as compare
     from ushape.api.report import report as report
     from ushape.api.serve import serve as serve
+    from ushape.api.studio import open_studio as open_studio
     from ushape.api.train import resume as resume
     from ushape.api.train import train as train
 
@@ -57,6 +58,7 @@ __all__ = [
     "find_learning_rate",
     "learning_curve",
     "load",
+    "open_studio",
     "plan",
     "predict",
     "preview",

@@ -23,7 +23,11 @@ from ushape.formatting import printable
 
 SUMMARY = "U-Net segmentation, from a folder of images and masks to an evaluated model."
 
-COMMANDS = {"export_model": "export", "find_learning_rate": "find-lr"}
+COMMANDS = {
+    "export_model": "export",
+    "find_learning_rate": "find-lr",
+    "open_studio": "studio",
+}
 """Names of commands that are not the name of their function with dashes."""
 
 Output = Annotated[Path | None, "-o"]
@@ -352,6 +356,19 @@ def preview(
     quiet: Quiet = False,
 ) -> None:
     call("preview", **locals())
+
+
+@command
+def open_studio(
+    data: Path,
+    images: Path | None = None,
+    *,
+    port: int = 8765,
+    masks: Path | None = None,
+    no_browser: bool = False,
+    quiet: Quiet = False,
+) -> None:
+    call("open_studio", **locals())
 
 
 @command

@@ -17,6 +17,7 @@ FUNCTIONS = {
     "find_learning_rate": "lr",
     "learning_curve": "learning_curve",
     "load": "load",
+    "open_studio": "studio",
     "plan": "plan",
     "predict": "predict",
     "preview": "preview",

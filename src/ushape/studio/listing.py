@@ -1,0 +1,305 @@
+"""Listing of a project: its images, the user's masks, and the encoding of the masks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ushape import io
+from ushape.data.case_stats import CaseStats, scan_case
+from ushape.data.discovery import discover, find_masks
+from ushape.data.layouts.base import join_all_series
+from ushape.data.layouts.names import MASK_FOLDERS, images_below, key_below
+from ushape.data.mask_values import interpret_masks
+from ushape.errors import DataError, RunError
+from ushape.formatting import display_name, file_name
+from ushape.io.annotations import read_annotation
+from ushape.io.files import real_path
+from ushape.labels import IGNORE, LabelSpace
+from ushape.planning.data_settings import apply_data_settings
+from ushape.planning.recipes import load_recipe
+from ushape.planning.run import Run
+from ushape.studio.annotations import NO_OBJECT
+from ushape.studio.encoding import MaskTarget, new_target
+from ushape.types import Case, Mask, MaskBox, MaskEncoding, MaskParts
+
+MAX_SCANNED = 48
+"""Largest number of masks from which the meaning of their values is inferred."""
+
+LARGE_PX = 1 << 26
+"""Number of pixels from which masks are imported in strips, if their format allows it."""
+
+STRIP_ROWS = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudioImage:
+    """An image of a project."""
+
+    id: str
+    """Opaque name in addresses."""
+
+    case: Case
+    """The image and, if the user has annotated it, its mask."""
+
+    @property
+    def mask(self) -> Mask | None:
+        return self.case.mask
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """Images and masks of a data folder."""
+
+    data: Path
+    """Folder or table that commands such as `ushape check` get."""
+
+    masks: Path | str | None
+    """Folder or pattern of the masks that these commands get."""
+
+    folder: Path
+    """Folder of the data, in which the state is kept."""
+
+    images: dict[str, StudioImage]
+    """Images by id, those with masks first."""
+
+    target: MaskTarget
+    """How annotations are written."""
+
+    space: LabelSpace | None
+    """Meaning of the values of the user's masks; None if there are none."""
+
+    notes: tuple[str, ...] = ()
+
+
+def list_data(data: Path, masks: Path | str | None, further: Path | None = None) -> Listing:
+    """List the images of a data folder or table, annotated or not.
+
+    Args:
+        masks: Folder of the masks, or a pattern of their names, as for a training.
+        further: Folder with further images.
+
+    Raises:
+        DataError: if there are no images, or if the masks cannot be used.
+    """
+    folder = data.parent if data.is_file() else data
+    cases, notes, stated = list[Case](), list[str](), None
+    try:
+        found = discover(data, Path(masks) if masks is not None else None)
+        cases, notes, stated = list(found.cases), list(found.notes), found.classes
+    except DataError as error:
+        if error.code != "no_pairs" or masks is not None:
+            raise
+    target, space = new_target(), None
+    if cases:
+        recipe, note = apply_data_settings(load_recipe("auto"), data)
+        notes += [note] if note else []
+        step = -(-len(cases) // MAX_SCANNED)
+        readable = [one for one in map(scan_case, cases[::step]) if one.error is None]
+        if not readable:
+            raise DataError(
+                f"{folder}: none of the masks could be read.",
+                code="no_readable_masks",
+                hint=f"Run `ushape check {folder}` to see the reasons.",
+            )
+        meaning = interpret_masks(readable, recipe.labels, stated)
+        if meaning.space is None:
+            raise meaning.error or AssertionError("a label space or an error")
+        space = meaning.space
+        target = _target_of(space, meaning.encoding, readable)
+        notes.append(f"Masks: {meaning.rule}.")
+    used = {real_path(path) for case in cases for path in (case.image, *case.channels)}
+    for place in filter(None, (folder if data.is_dir() else None, further)):
+        cases += _cases_without_mask(place, used)
+    if not cases:
+        raise DataError(
+            f"{folder} contains no images.",
+            code="no_images",
+            hint="Name a folder with images, for example of the formats PNG, TIFF or NIfTI.",
+        )
+    return Listing(
+        data=data,
+        masks=masks,
+        folder=folder,
+        images=_by_id(cases),
+        target=target,
+        space=space,
+        notes=tuple(notes),
+    )
+
+
+def list_run(run: Run, further: Path | None) -> Listing:
+    """List the images of a run, and those of a further folder, with the classes of the run.
+
+    Raises:
+        RunError: if the run is incomplete, or if its data are gone and no folder is named.
+        DataError: if `list_data` raises it.
+    """
+    plan = run.load_plan()
+    values = json.loads(run.cases_path.read_bytes())
+    folder = Path(file_name(values["folder"]))
+    data = folder / file_name(values["data"])
+    masks = folder / file_name(values["masks"]) if values["masks"] else None
+    if data.exists():
+        found = list_data(data, masks, further)
+    elif further is not None:
+        found = list_data(further, None)
+    else:
+        raise RunError(
+            f"The data of {run.folder} are no longer in {data}.",
+            code="data_missing",
+            hint="Name a folder of images: ushape studio RUN IMAGES",
+        )
+    space = plan.preprocessing.space
+    target = replace(found.target, space=space, encoding=plan.encoding)
+    return replace(found, target=target, space=space if found.space is not None else None)
+
+
+def _target_of(
+    space: LabelSpace, encoding: MaskEncoding, readable: Sequence[CaseStats]
+) -> MaskTarget:
+    """Return how masks are written: as the user's if these are single files in a usable format."""
+    masks = [stats.case.mask for stats in readable]
+    are_objects = space.states_objects and len(space.values) == 2
+    is_native = all(
+        isinstance(mask, Path) and io.is_writable(io.suffix_of(mask).removeprefix(".ome"))
+        for mask in masks
+    )
+    if is_native:
+        return MaskTarget(space=space, encoding=encoding, are_objects=are_objects)
+    if are_objects:
+        own = MaskEncoding(dtype="uint16", suffix=".tif")
+        numbered = LabelSpace(values=(0, 1), names=space.names, threshold=1)
+        return MaskTarget(space=numbered, encoding=own, are_objects=True, is_native=False)
+    fresh = replace(new_target(), is_native=False)
+    indices = LabelSpace(values=tuple(range(len(space.values))), names=space.names, ignore=IGNORE)
+    suffix = ".tif" if any(len(stats.shape) == 3 for stats in readable) else ".png"
+    own = fresh.encoding if suffix == ".png" else MaskEncoding(suffix=suffix)
+    return replace(fresh, space=indices, encoding=own)
+
+
+def _cases_without_mask(folder: Path, used: set[Path]) -> list[Case]:
+    """Return the images below a folder that are neither masks nor listed already."""
+    masks = {real_path(path) for path in find_masks(folder)[0]}
+    found = []
+    for path in join_all_series(images_below(folder)):
+        below = path.relative_to(folder).parts[:-1]
+        if real_path(path) in used | masks or any(part.lower() in MASK_FOLDERS for part in below):
+            continue
+        found.append(Case(id=display_name(key_below(path, folder)), image=path))
+    return found
+
+
+def _by_id(cases: Sequence[Case]) -> dict[str, StudioImage]:
+    found: dict[str, StudioImage] = {}
+    for case in cases:
+        name = hashlib.sha1(str(real_path(case.image)).encode(), usedforsecurity=False).hexdigest()
+        found[name[:16]] = StudioImage(id=name[:16], case=case)
+    return found
+
+
+def mask_origin(mask: Mask | None) -> str:
+    """Return a text that changes if the file of a mask does."""
+    if mask is None:
+        return ""
+    paths = (
+        mask.paths
+        if isinstance(mask, MaskParts)
+        else (mask if isinstance(mask, Path) else mask.path,)
+    )
+    facts = []
+    for path in paths:
+        with suppress(OSError):
+            stat = path.stat()
+            facts.append(f"{path.name} {stat.st_size} {stat.st_mtime_ns}")
+    return "; ".join(facts)
+
+
+def import_mask(
+    image: StudioImage, space: LabelSpace, shape: Sequence[int], *, are_objects: bool
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield the rows (planes) of the user's mask as class indices or object numbers.
+
+    Shapes:
+        yields: slice of the first axis, and (rows, *S[1:]).
+
+    Raises:
+        DataError: if the mask cannot be read, has another size, or has a value of no class.
+    """
+    mask = image.mask
+    assert mask is not None, "an image with a mask"
+    size = 1
+    for length in shape:
+        size *= length
+    in_strips = size > LARGE_PX and isinstance(mask, Path) and io.is_read_in_bands(mask)
+    if in_strips and isinstance(mask, Path) and io.read_size(mask) == tuple(shape):
+        whole = [(0, length) for length in shape[1:]]
+        for top in range(0, shape[0], STRIP_ROWS):
+            rows = (top, min(top + STRIP_ROWS, shape[0]))
+            part = read_annotation(MaskBox(mask, (rows, *whole)))
+            codes = _meaning_of(part.codes, space, part.encoding, are_objects)
+            yield slice(*rows), codes
+        return
+    read = read_annotation(mask, image.case.image)
+    if read.codes.shape != tuple(shape):
+        raise DataError(
+            f"{mask}: the mask has {read.codes.shape} pixels, but the image {tuple(shape)}.",
+            code="mask_size_mismatch",
+            hint="All masks of an image must have its size.",
+        )
+    if are_objects and read.instances is not None:
+        yield slice(0, shape[0]), read.instances.numbers.astype(np.uint32)
+        return
+    yield slice(0, shape[0]), _meaning_of(read.codes, space, read.encoding, are_objects)
+
+
+def _meaning_of(
+    codes: np.ndarray, space: LabelSpace, encoding: MaskEncoding, are_objects: bool
+) -> np.ndarray:
+    if not are_objects:
+        return space.classes_of(codes, encoding)
+    numbers = codes.astype(np.uint32)
+    if space.ignore is not None:
+        numbers[codes == space.ignore] = NO_OBJECT
+    return numbers
+
+
+def new_mask_path(image: StudioImage, listing: Listing, *, is_large: bool) -> Path:
+    """Return the path of the first mask of an image: like those of other images.
+
+    Without other masks it lies in a folder masks/ beside images/, or in the folder of the image.
+
+    Args:
+        is_large: Whether the mask must be written in parts, as TIFF files are.
+    """
+    suffix, own = listing.target.encoding.suffix, image.case.image
+    suffix = ".tif" if is_large and suffix in (".png", ".bmp", ".gif") else suffix
+    for other in listing.images.values():
+        mask, path = other.mask, other.case.image
+        if isinstance(mask, Path) and (found := _like(path, mask, own)) is not None:
+            return found.with_name(found.name + suffix)
+    parent = own.parent
+    name = io.stem_of(own) + suffix
+    if parent.name.lower() in ("images", "image", "imgs", "img"):
+        return parent.parent / "masks" / name
+    return parent / "masks" / name
+
+
+def _like(image: Path, mask: Path, other: Path) -> Path | None:
+    """Return the place, without suffix, of the mask of another image; None if names differ."""
+    stem, mask_stem, other_stem = (io.stem_of(one) for one in (image, mask, other))
+    if stem not in mask_stem or image.parent.parent != other.parent.parent:
+        return None
+    before, _, after = mask_stem.partition(stem)
+    folder = mask.parent
+    if image.parent != other.parent:
+        if not folder.is_relative_to(image.parent):
+            return None
+        folder = other.parent / folder.relative_to(image.parent)
+    return folder / f"{before}{other_stem}{after}"

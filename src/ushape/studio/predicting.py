@@ -1,0 +1,167 @@
+"""Program that predicts images for the page, in a process of its own.
+
+`python -m ushape.studio.predicting RUN JOB.json`: the file lists the images and their folders. Each
+finished image is one line of output.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ushape.data.inputs import Input, group_inputs
+from ushape.data.preprocessing import by_group
+from ushape.errors import UshapeError, explained
+from ushape.inference.predictor import Predictor, PreparedImage
+from ushape.inference.streaming import StreamedPrediction
+from ushape.io import as_stored_probabilities
+from ushape.io.files import temporary_name, write_json
+from ushape.planning.processor import leave_cores_to_others
+from ushape.studio.predictions import (
+    CLASSES,
+    OBJECTS,
+    PROBABILITIES,
+    SUMMARY,
+    facts_of,
+)
+from ushape.studio.sources import ImageSource
+from ushape.studio.suggestions import ImageSummary, describe_image, summarize
+from ushape.types import Case, Prediction
+
+MAX_BYTES = 1 << 28
+"""Memory of an image and its probabilities from which it is predicted in bands."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Predict the images of a job; return 1 if one of them failed."""
+    run, job = Path(arguments[0]), json.loads(Path(arguments[1]).read_bytes())
+    if note := leave_cores_to_others("auto"):
+        print(note, flush=True)
+    predictor = Predictor.open(run)
+    cases = [
+        Case(
+            id=one["id"],
+            image=Path(one["image"]),
+            channels=tuple(map(Path, one["channels"])),
+            group=one["group"] or str(Path(one["image"]).parent),
+        )
+        for one in job["images"]
+    ]
+    inputs, _ = group_inputs([Input(case, Path(case.id)) for case in cases])
+    groups = by_group([one.case for one in inputs])
+    failures = 0
+    for number, one in enumerate(inputs, 1):
+        folder = Path(job["folder"]) / one.case.id
+        name = one.case.image.name
+        try:
+            predict_image(predictor, one.case, groups[one.case.group], folder)
+            print(f"Predicted {name} ({number} of {len(inputs)}).", flush=True)
+        except UshapeError as error:
+            failures += 1
+            print(f"{name} could not be predicted: {error.message}", flush=True)
+    return 1 if failures else 0
+
+
+def predict_image(
+    predictor: Predictor, case: Case, companions: Sequence[Case], folder: Path
+) -> None:
+    """Predict an image and store the result in a folder, completely or not at all.
+
+    Raises:
+        DataError: if the image cannot be predicted.
+    """
+    work = temporary_name(folder)
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    try:
+        prepared = predictor.preprocess_or_stream(case, companions, MAX_BYTES)
+        if isinstance(prepared, PreparedImage):
+            prediction = predictor.predict([prepared])[0]
+            facts = _store(prediction, predictor, case, work)
+        else:
+            facts = _store_streamed(predictor.stream(prepared), predictor, case, work)
+        write_json(work / SUMMARY, facts)
+        shutil.rmtree(folder, ignore_errors=True)
+        work.replace(folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _store(
+    prediction: Prediction, predictor: Predictor, case: Case, folder: Path
+) -> dict[str, Any]:
+    space = predictor.plan.preprocessing.space
+    np.save(folder / PROBABILITIES, as_stored_probabilities(prediction.probabilities, "uint8"))
+    np.save(folder / CLASSES, prediction.classes)
+    if prediction.labels is not None:
+        np.save(folder / OBJECTS, prediction.labels)
+    assert prediction.source is not None, "the image was read from a file"
+    summary = summarize(case.id, prediction.source.array, predictor, prediction)
+    facts = facts_of(space, prediction.classes.shape)
+    return {**facts, **_values_of(summary), "confidence": prediction.confidence}
+
+
+def _store_streamed(
+    prediction: StreamedPrediction, predictor: Predictor, case: Case, folder: Path
+) -> dict[str, Any]:
+    """Store the prediction of an image larger than memory as it is computed."""
+    space = predictor.plan.preprocessing.space
+    with prediction.source as source:
+        shape = source.shape[1:]
+        shares = np.lib.format.open_memmap(
+            folder / PROBABILITIES, mode="w+", dtype=np.uint8, shape=(space.channels, *shape)
+        )
+        classes = np.lib.format.open_memmap(
+            folder / CLASSES, mode="w+", dtype=np.uint8, shape=shape
+        )
+        done = [0, 0]
+        for own, decided, _ in prediction.bands:
+            shares[:, done[0] : done[0] + own.shape[1]] = as_stored_probabilities(own, "uint8")
+            classes[done[1] : done[1] + len(decided)] = decided
+            done = [done[0] + own.shape[1], done[1] + len(decided)]
+        shares.flush()
+        classes.flush()
+        features = describe_image(_small(ImageSource(case)))
+        step = max(1, max(shape) // 1024)
+        thin = np.asarray(shares[..., ::step, ::step], dtype=np.float32) / 255
+        small = Prediction(probabilities=thin, classes=np.asarray(classes[..., ::step, ::step]))
+        summary = summarize(case.id, np.zeros((1, 8, 8), np.uint8), predictor, small)
+        content = summary.features[-(len(space.scored) + 1) :]
+        joined = replace(summary, features=np.concatenate([features, content]))
+    return {**facts_of(space, shape), **_values_of(joined), "confidence": 1 - summary.uncertainty}
+
+
+def _small(source: ImageSource) -> np.ndarray:
+    """Return a reduced image, (C, y, x)."""
+    whole = source.shape[-2:]
+    step = max(1, max(whole) // 1024)
+    picture = source.read_plane("z", 0, ((0, whole[0]), (0, whole[1])), step)
+    return picture[None] if picture.ndim == 2 else np.moveaxis(picture, -1, 0)
+
+
+def _values_of(summary: ImageSummary) -> dict[str, Any]:
+    return {
+        "features": [round(float(value), 6) for value in summary.features],
+        "uncertainty": float(summary.uncertainty),
+        "expected_dice": summary.expected_dice,
+    }
+
+
+if __name__ == "__main__":
+    with suppress(KeyboardInterrupt):
+        try:
+            sys.exit(main(sys.argv[1:]))
+        except Exception as error:
+            known = error if isinstance(error, UshapeError) else explained(error)
+            if known is None:
+                raise
+            print(f"Error: {known.message}\n{known.hint}", flush=True)
+            sys.exit(2)

@@ -1,0 +1,532 @@
+"""State of a project: images, annotations, classes, runs, and what is kept for the score.
+
+Everything is stored in a folder beside the data and written before a request is answered, so that
+a server that is killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import threading
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from ushape import io
+from ushape.errors import DataError, RunError, UshapeError
+from ushape.formatting import printable
+from ushape.io.files import real_path, write_json
+from ushape.io.lock import locked as folder_locked
+from ushape.planning.run import Run
+from ushape.studio.annotations import Annotation
+from ushape.studio.encoding import MaskTarget
+from ushape.studio.listing import (
+    Listing,
+    StudioImage,
+    import_mask,
+    list_data,
+    list_run,
+    mask_origin,
+    new_mask_path,
+)
+from ushape.studio.predictions import StoredPrediction
+from ushape.studio.saving import LARGE_PX, Saver, keep_original, write_annotation
+from ushape.studio.sources import ImageSource, OpenSources
+from ushape.transforms.overlay import Color
+
+STATE_FOLDER = ".ushape_studio"
+"""Name of the folder in the data folder; hidden, so that it is never taken for data."""
+
+KEPT_IN_MEMORY = 4
+"""Number of annotations whose tiles remain unpacked."""
+
+Part = Literal["train", "validation", "test", "new"]
+Save = Literal["replace", "separate"]
+
+
+@dataclass
+class Settings:
+    """Decisions of the user, and what must be remembered about images."""
+
+    save: Save | None = None
+    """What happens to masks that the user had before; None: not decided."""
+
+    threshold: float | None = None
+    """Probability from which pixels are foreground; None: as the validation images chose."""
+
+    names: list[str] | None = None
+    """Names of the classes if they were changed, background first."""
+
+    colors: dict[int, str] = field(default_factory=dict)
+    """Colors of classes that were chosen on the page, by index, as #rrggbb."""
+
+    test: list[str] = field(default_factory=list)
+    """Images that the split of the first run with test images keeps for the score."""
+
+    apart: list[str] = field(default_factory=list)
+    """Images that the user keeps for the score."""
+
+    seen: list[str] = field(default_factory=list)
+    """Images that were shown with a prediction."""
+
+
+@dataclass
+class Saved:
+    """The mask file that was last written for an image."""
+
+    path: str
+    revision: int
+    size: int
+    changed_ns: int
+    is_partial: bool = False
+
+
+class Project:
+    """A data folder that is open on the page.
+
+    Args:
+        data: Data folder, table, or run folder.
+        images: Folder of further images, for a run.
+        masks: Folder or pattern of the masks, as for a training.
+
+    Raises:
+        DataError: if there are no images, or if the masks cannot be used.
+        RunError: if the run is incomplete, or its data are gone.
+    """
+
+    def __init__(self, data: Path, images: Path | None = None, *, masks: Path | str | None = None):
+        self.data = data
+        self.run = Run.open(data) if (data / "plan.json").is_file() else None
+        self.kind: Literal["data", "run"] = "data" if self.run is None else "run"
+        self.listing: Listing = (
+            list_data(data, masks, images) if self.run is None else list_run(self.run, images)
+        )
+        self.folder = self.listing.folder
+        self.state = self.folder / STATE_FOLDER
+        self._owned = ExitStack()
+        self._owned.enter_context(folder_locked(self.state))
+        self.lock = threading.RLock()
+        self._saving = threading.Lock()
+        self.settings: Settings = _load(self.state / "project.json", Settings, Settings())
+        self._saved: dict[str, Saved] = {
+            name: Saved(**values)
+            for name, values in _load_values(self.state / "saved.json").items()
+        }
+        self.sources = OpenSources()
+        self._annotations: dict[str, Annotation] = {}
+        self._recent: list[str] = []
+        self._shapes: dict[str, tuple[int, ...] | None] = {}
+        self._parts: tuple[str, dict[Path, Part]] = ("", {})
+        self.version = 0
+        self._changed_at: dict[str, int] = {}
+        self.saver = Saver(self.save_annotation)
+        self._resume_saving()
+
+    @property
+    def images(self) -> dict[str, StudioImage]:
+        return self.listing.images
+
+    @property
+    def target(self) -> MaskTarget:
+        """How masks are written, with the classes as they were changed on the page."""
+        target, names = self.listing.target, self.settings.names
+        return target if names is None else target.with_classes(names)
+
+    @property
+    def mode(self) -> Literal["classes", "objects"]:
+        return "objects" if self.target.are_objects else "classes"
+
+    def class_colors(self) -> list[Color]:
+        """Return the color in which each class is shown, background first."""
+        found = self.target.colors()
+        for index, text in self.settings.colors.items():
+            if index < len(found):
+                code = int(text[1:], 16)
+                found[index] = code >> 16, code >> 8 & 255, code & 255
+        return found
+
+    def colors(self) -> list[Color]:
+        """Return the color of each value of an annotation; none if it numbers objects."""
+        return [] if self.target.are_objects else self.class_colors()
+
+    def close(self) -> None:
+        """Save everything, and give the state folder free."""
+        self.saver.close()
+        self._owned.close()
+
+    def image(self, image_id: str) -> StudioImage:
+        """Return an image.
+
+        Raises:
+            KeyError: if there is no image with this id.
+        """
+        return self.images[image_id]
+
+    def name(self, image_id: str) -> str:
+        """Return the path of an image below the folder that contains all images."""
+        path = self.image(image_id).case.image.absolute()
+        return printable(path.relative_to(self._top).as_posix())
+
+    @cached_property
+    def _top(self) -> Path:
+        parents = {str(one.case.image.absolute().parent) for one in self.images.values()}
+        return Path(os.path.commonpath(parents))
+
+    def source(self, image_id: str) -> ImageSource:
+        """Return the open image.
+
+        Raises:
+            DataError: if it cannot be read.
+        """
+        return self.sources.get(self.image(image_id).case)
+
+    def shape(self, image_id: str) -> tuple[int, ...] | None:
+        """Return (*S) of an image from its header; None if it cannot be read so."""
+        if image_id not in self._shapes:
+            found = None
+            with suppress(UshapeError, OSError):
+                case = self.image(image_id).case
+                found = io.read_size(case.image)
+                found = self.source(image_id).shape if found is None else found
+            self._shapes[image_id] = found
+        return self._shapes[image_id]
+
+    def annotation(self, image_id: str) -> Annotation:
+        """Return the annotation of an image; the user's mask is imported when it is first opened.
+
+        Raises:
+            DataError: if the image or its mask cannot be read.
+        """
+        with self.lock:
+            if image_id not in self._annotations:
+                image, space = self.image(image_id), self.listing.space
+                shape = self.shape(image_id) or self.source(image_id).shape
+                are_objects = self.target.are_objects
+                has_mask = image.mask is not None and space is not None
+                self._annotations[image_id] = Annotation(
+                    self._annotation_path(image_id),
+                    shape,
+                    are_objects=are_objects,
+                    import_mask=(
+                        (lambda: import_mask(image, space, shape, are_objects=are_objects))
+                        if has_mask and space is not None
+                        else None
+                    ),
+                    origin=mask_origin(image.mask),
+                )
+            if image_id in self._recent:
+                self._recent.remove(image_id)
+            self._recent.append(image_id)
+            while len(self._recent) > KEPT_IN_MEMORY:
+                self._annotations[self._recent.pop(0)].forget()
+            return self._annotations[image_id]
+
+    def known_annotation(self, image_id: str) -> Annotation | None:
+        """Return the annotation of an image that was opened before; None for other images."""
+        if image_id in self._annotations:
+            return self._annotations[image_id]
+        if self._annotation_path(image_id).exists():
+            with suppress(DataError):
+                return self.annotation(image_id)
+        return None
+
+    def annotated(self, image_id: str) -> float:
+        """Return the share of an image that is annotated, 0 to 1, without importing its mask."""
+        if (known := self.known_annotation(image_id)) is not None:
+            return known.annotated
+        return 1.0 if self.image(image_id).mask is not None else 0.0
+
+    def is_corrected(self, image_id: str) -> bool:
+        """Return whether the annotation was edited on the page."""
+        known = self.known_annotation(image_id)
+        return known is not None and known.revision > 0
+
+    def part(self, image_id: str) -> Part:
+        """Return what an image is used for."""
+        if image_id in (*self.settings.test, *self.settings.apart):
+            return "test"
+        image = self.image(image_id)
+        if image.case.split == "test":
+            return "test"
+        found = self._split().get(real_path(image.case.image))
+        if found is not None:
+            return found
+        return "train" if self.annotated(image_id) > 0 else "new"
+
+    def locked(self, image_id: str) -> str | None:
+        """Return why an image cannot be corrected, in words; None if it can.
+
+        Images that the user keeps for the score can be annotated, but show no prediction.
+        """
+        if self.part(image_id) == "test" and image_id not in self.settings.apart:
+            return "This is a test image: it is kept for the score and is not corrected."
+        return None
+
+    def runs(self) -> list[Path]:
+        """Return the folders of the runs, the oldest first."""
+        own = self.state / "runs"
+        found = sorted(own.iterdir(), key=_number_of) if own.is_dir() else []
+        found = [path for path in found if (path / "plan.json").is_file()]
+        return [self.data, *found] if self.run is not None else found
+
+    def usable_runs(self) -> list[Path]:
+        """Return the folders of the runs that can predict."""
+        return [path for path in self.runs() if Run(path).weights_path.is_file()]
+
+    def new_run_folder(self) -> Path:
+        """Return a folder for the next run."""
+        own = self.state / "runs"
+        numbers = [_number_of(path) for path in own.iterdir()] if own.is_dir() else []
+        return own / f"run-{max(numbers, default=0) + 1}"
+
+    def predictions_folder(self, run: Path) -> Path:
+        """Return the folder of the predictions of a run."""
+        return (
+            self.state / "predictions" / (run.name if run.parent.parent == self.state else "run-0")
+        )
+
+    def prediction(self, image_id: str) -> StoredPrediction | None:
+        """Return the prediction of the newest run that has one; None for test images."""
+        if self.part(image_id) == "test":
+            return None
+        for run in reversed(self.usable_runs()):
+            found = StoredPrediction.open(self.predictions_folder(run) / image_id)
+            if found is not None and found.shape == self.shape(image_id):
+                return found
+        return None
+
+    def note_seen(self, image_id: str) -> None:
+        """Record that an image was shown with a prediction, so that it cannot be set apart."""
+        if image_id not in self.settings.seen:
+            with self.lock:
+                self.settings.seen.append(image_id)
+                self.store()
+
+    def set_apart(self, image_id: str, *, apart: bool) -> None:
+        """Keep an image for the score, or give it back.
+
+        Raises:
+            DataError: if the image was shown with a prediction or is trained on.
+        """
+        with self.lock:
+            own = self.settings.apart
+            if apart and image_id not in own:
+                if image_id in self.settings.seen or self._was_trained(image_id):
+                    raise DataError(
+                        "The image was trained on, or shown with a prediction, so a score on it "
+                        "would be too good.",
+                        code="image_not_independent",
+                        hint="Set an image apart that was not shown yet.",
+                    )
+                own.append(image_id)
+            elif not apart and image_id in own:
+                own.remove(image_id)
+            self.store()
+            self.note_change(image_id)
+
+    def learn_split(self, run: Path) -> None:
+        """Remember the test images of a new run, unless some are remembered already."""
+        if self.settings.test:
+            return
+        with suppress(RunError):
+            opened = Run(run)
+            paths, test = opened.image_paths(), opened.load_splits().test
+            kept = {real_path(paths[case_id]) for case_id in test}
+            with self.lock:
+                self.settings.test = [
+                    one.id for one in self.images.values() if real_path(one.case.image) in kept
+                ]
+                self.store()
+
+    def store(self) -> None:
+        """Write the settings."""
+        with self.lock:
+            write_json(self.state / "project.json", asdict(self.settings))
+
+    def note_change(self, image_id: str) -> None:
+        """Record that an image changed, for pages that ask what did."""
+        with self.lock:
+            self.version += 1
+            self._changed_at[image_id] = self.version
+
+    def note_changes(self, image_ids: Iterable[str]) -> None:
+        """Record that several images changed."""
+        for image_id in image_ids:
+            self.note_change(image_id)
+
+    def changed_since(self, version: int) -> list[str]:
+        """Return the ids of the images that changed after a version."""
+        with self.lock:
+            return [one for one, when in self._changed_at.items() if when > version]
+
+    def mask_path(self, image_id: str) -> Path:
+        """Return where the annotation of an image is written, as the user decided."""
+        image, target = self.image(image_id), self.target
+        if isinstance(image.mask, Path) and target.is_native:
+            if self.settings.save == "separate":
+                return self._separate_path(image)
+            return image.mask
+        if image.mask is not None or not target.is_native:
+            return self._separate_path(image)
+        shape = self.shape(image_id) or ()
+        return new_mask_path(image, self.listing, is_large=math.prod(shape) > LARGE_PX)
+
+    def needs_consent(self, image_id: str) -> bool:
+        """Return whether saving would replace a mask that the studio did not write."""
+        return self.settings.save is None and self._is_foreign(image_id, self.mask_path(image_id))
+
+    def save_annotation(self, image_id: str) -> bool:
+        """Write the annotation of an image as a mask; False if the user must decide first.
+
+        Raises:
+            DataError: if the mask cannot be written.
+        """
+        snapshot, path = self.annotation(image_id).snapshot(), self.mask_path(image_id)
+        with self._saving:
+            saved = self._saved.get(image_id)
+            if saved is not None and (saved.revision, saved.path) == (snapshot.revision, str(path)):
+                return True
+            if self._is_foreign(image_id, path):
+                if self.settings.save is None:
+                    return False
+                keep_original(path, self.state / "masks_before_studio", self.folder)
+            write_annotation(path, snapshot, self.target, self.image(image_id).case.image)
+            facts = path.stat()
+            self._saved[image_id] = Saved(
+                path=str(path),
+                revision=snapshot.revision,
+                size=facts.st_size,
+                changed_ns=facts.st_mtime_ns,
+                is_partial=not snapshot.is_complete,
+            )
+            values = {name: asdict(own) for name, own in self._saved.items()}
+            write_json(self.state / "saved.json", values)
+        return True
+
+    def training_mask(self, image_id: str) -> Path | None:
+        """Return the mask file of an image for a training; it is written if it is missing.
+
+        Raises:
+            DataError: if the mask cannot be written, or if the user must decide where.
+        """
+        image, saved = self.image(image_id), self._saved.get(image_id)
+        if not self.is_corrected(image_id):
+            if image.mask is None:
+                return None
+            if isinstance(image.mask, Path) and self.target.is_native:
+                return image.mask
+        if not self.save_annotation(image_id):
+            raise DataError(
+                "Some masks are not saved yet.",
+                code="save_undecided",
+                hint="Decide first whether your masks are replaced, or corrected masks are saved "
+                "separately.",
+            )
+        saved = self._saved[image_id]
+        return Path(saved.path)
+
+    @property
+    def has_partial(self) -> bool:
+        """Whether a saved mask has pixels that are not annotated."""
+        return any(saved.is_partial for saved in self._saved.values())
+
+    def groups(self) -> dict[str, str]:
+        """Return the group of each image whose group a run or the data state, by id."""
+        by_file: dict[Path, str] = {}
+        with suppress(RunError, IndexError):
+            run = Run(self.runs()[0])
+            paths = run.image_paths()
+            by_file = {real_path(paths[name]): group for name, group in run.groups().items()}
+        found = {
+            one.id: one.case.group or by_file.get(real_path(one.case.image), "")
+            for one in self.images.values()
+        }
+        return {image_id: group for image_id, group in found.items() if group}
+
+    def _is_foreign(self, image_id: str, path: Path) -> bool:
+        """Return whether a file exists that the studio did not write, or that was changed since."""
+        if not path.exists():
+            return False
+        saved = self._saved.get(image_id)
+        if saved is None or saved.path != str(path):
+            return True
+        facts = path.stat()
+        return (facts.st_size, facts.st_mtime_ns) != (saved.size, saved.changed_ns)
+
+    def _separate_path(self, image: StudioImage) -> Path:
+        own = image.case.image
+        below = own.relative_to(self.folder) if own.is_relative_to(self.folder) else Path(own.name)
+        name = io.stem_of(own) + self.target.encoding.suffix
+        return self.state / "masks_corrected" / below.with_name(name)
+
+    def _annotation_path(self, image_id: str) -> Path:
+        return self.state / "annotations" / f"{image_id}.log"
+
+    def _was_trained(self, image_id: str) -> bool:
+        found = self._split().get(real_path(self.image(image_id).case.image))
+        return found in ("train", "validation")
+
+    def _split(self) -> dict[Path, Part]:
+        """Return the part of each image in the newest run, by its file."""
+        runs = self.usable_runs()
+        newest = str(runs[-1]) if runs else ""
+        if self._parts[0] != newest:
+            found: dict[Path, Part] = {}
+            with suppress(RunError, IndexError):
+                run = Run(runs[-1])
+                splits, paths = run.load_splits(), run.image_paths()
+                parts: Sequence[tuple[Part, Sequence[str]]] = (
+                    ("train", splits.train),
+                    ("validation", splits.validation),
+                    ("test", splits.test),
+                )
+                for part, ids in parts:
+                    found.update({real_path(paths[case_id]): part for case_id in ids})
+            self._parts = newest, found
+        return self._parts[1]
+
+    def _resume_saving(self) -> None:
+        """Save what a killed server had not saved yet."""
+        for image_id in self.images:
+            if not self._annotation_path(image_id).exists():
+                continue
+            with suppress(DataError):
+                revision = self.annotation(image_id).revision
+                saved = self._saved.get(image_id)
+                if revision and (saved is None or saved.revision != revision):
+                    self.saver.add(image_id, 0)
+
+
+def _number_of(path: Path) -> int:
+    digits = path.name.rpartition("-")[2]
+    return int(digits) if digits.isdigit() else 0
+
+
+def _load(path: Path, kind: type[Settings], default: Settings) -> Settings:
+    values = _load_values(path)
+    known = {name: value for name, value in values.items() if name in vars(default)}
+    found = kind(**known)
+    found.colors = {int(index): color for index, color in found.colors.items()}
+    return found
+
+
+def _load_values(path: Path) -> dict[str, Any]:
+    """Return the content of a JSON file of the state; {} if it is missing."""
+    if not path.exists():
+        return {}
+    try:
+        values = json.loads(path.read_bytes())
+        if not isinstance(values, dict):
+            raise ValueError("it is not an object")
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path} cannot be read: {error}.",
+            code="damaged_studio_state",
+            hint="Restore it, or move it away; the annotations are in other files.",
+        ) from None
+    return values

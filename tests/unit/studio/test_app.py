@@ -1,0 +1,348 @@
+"""Routes of the studio, asked as the page asks them."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from studio_client import SHAPE, write_image, write_mask
+from ushape.studio.predictions import CLASSES, PROBABILITIES, SUMMARY
+
+
+def picture(response):
+    assert response.headers["content-type"] == "image/png"
+    return np.asarray(Image.open(io.BytesIO(response.content)))
+
+
+def tile(client, image_id, layer="image", level=0, x=0, y=0, **more):
+    params = {"layer": layer, "level": level, "x": x, "y": y, **more}
+    return client.get(f"/api/images/{image_id}/tile", params=params)
+
+
+def store_prediction(client, image_id, shares):
+    """Store a prediction of one class as the predicting process does, of a run without weights."""
+    project = client.studio.project
+    run = project.state / "runs" / "run-1"
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "plan.json").write_text("{}")
+    (run / "model.safetensors").write_bytes(b"")
+    folder = project.predictions_folder(run) / image_id
+    folder.mkdir(parents=True)
+    np.save(folder / PROBABILITIES, shares[None])
+    np.save(folder / CLASSES, (shares >= 128).astype(np.uint8))
+    facts = {
+        "shape": list(shares.shape),
+        "is_exclusive": False,
+        "classes": [1],
+        "features": [0.0, 1.0],
+        "uncertainty": 0.25,
+        "expected_dice": 0.75,
+    }
+    (folder / SUMMARY).write_text(json.dumps(facts))
+
+
+def ramp():
+    """Probabilities that rise from left to right."""
+    return np.tile(np.linspace(0, 255, SHAPE[1]).astype(np.uint8), (SHAPE[0], 1))
+
+
+def test_state_lists_classes_and_what_changed(pairs, open_studio):
+    client = open_studio(pairs)
+    state = client.get("/api/state").json()
+    assert [one["name"] for one in state["project"]["classes"]] == ["background", "foreground"]
+    assert [one["value"] for one in state["project"]["classes"]] == [0, 255]
+    client.edit(client.ids[1], "eraser", [8, 8], radius=2)
+    changed = client.get("/api/state", params={"since": state["version"]}).json()
+    assert changed["changed"] == [client.ids[1]]
+    assert client.get("/api/state", params={"since": changed["version"]}).json()["changed"] == []
+
+
+def test_images_are_listed_with_their_annotation(pairs, open_studio):
+    write_image(pairs / "images" / "new.png", 9)
+    client = open_studio(pairs)
+    found = client.get("/api/images").json()
+    assert [one["name"] for one in found] == ["0.png", "1.png", "2.png", "new.png"]
+    assert [one["annotated"] for one in found] == [1, 1, 1, 0]
+    assert [one["part"] for one in found] == ["train", "train", "train", "new"]
+    assert found[0]["shape"] == list(SHAPE)
+    assert client.get("/api/next").json()["id"] == found[3]["id"]
+
+
+def test_tiles_show_image_and_mask(pairs, open_studio):
+    client = open_studio(pairs)
+    image = picture(tile(client, client.ids[0]))
+    assert image.shape == SHAPE
+    mask = picture(tile(client, client.ids[0], "mask"))
+    assert mask.shape == (*SHAPE, 4)
+    assert mask[5, 10, 3] == 255
+    assert mask[0, 0, 3] == 0
+
+
+def test_tile_of_a_mask_is_sent_again_only_if_it_changed(pairs, open_studio):
+    client = open_studio(pairs)
+    tag = tile(client, client.ids[0], "mask").headers["etag"]
+    known = {"If-None-Match": tag}
+    path = f"/api/images/{client.ids[0]}/tile?layer=mask&level=0&x=0&y=0"
+    assert client.get(path, headers=known).status_code == 304
+    client.edit(client.ids[0], "eraser", [10, 8], radius=2)
+    assert client.get(path, headers=known).status_code == 200
+
+
+def test_levels_halve_the_image(tmp_path, open_studio):
+    write_image(tmp_path / "a.png", shape=(300, 700))
+    client = open_studio(tmp_path)
+    assert client.get(f"/api/images/{client.ids[0]}").json()["levels"] == 3
+    assert picture(tile(client, client.ids[0], level=0, x=2, y=1)).shape == (44, 188)
+    assert picture(tile(client, client.ids[0], level=2)).shape == (75, 175)
+    for level, x, y in ((3, 0, 0), (0, 3, 0), (0, 0, 2), (-1, 0, 0), (0, -1, 0), (99, 0, 0)):
+        assert tile(client, client.ids[0], level=level, x=x, y=y).status_code == 422
+
+
+def test_answer_of_an_edit_names_the_changed_box(pairs, open_studio):
+    client = open_studio(pairs)
+    answer = client.edit(client.ids[0], "brush", [3, 20], radius=1, edit_id="one").json()
+    assert answer["revision"] == 1
+    assert answer["box"] == [0, 0, *SHAPE]
+    assert (answer["can_undo"], answer["can_redo"]) == (True, False)
+    repeated = client.edit(client.ids[0], "brush", [3, 20], revision=0, radius=1, edit_id="one")
+    assert (repeated.status_code, repeated.json()["revision"]) == (200, 1)
+
+
+def test_second_window_with_an_old_revision_is_told_the_new_one(pairs, open_studio):
+    client = open_studio(pairs)
+    client.edit(client.ids[0], "eraser", [8, 8], revision=0, edit_id="one")
+    answer = client.edit(client.ids[0], "eraser", [12, 8], revision=0, edit_id="two")
+    assert (answer.status_code, answer.json()["revision"]) == (409, 1)
+    undo = client.post(f"/api/images/{client.ids[0]}/undo", {"revision": 0, "edit_id": "three"})
+    assert undo.status_code == 409
+
+
+def test_undo_and_redo(pairs, open_studio):
+    client = open_studio(pairs)
+    before = picture(tile(client, client.ids[0], "mask"))
+    client.edit(client.ids[0], "eraser", [10, 8], radius=3)
+    after = picture(tile(client, client.ids[0], "mask"))
+    path = f"/api/images/{client.ids[0]}"
+    assert client.post(f"{path}/undo", {"revision": 1}).json()["can_redo"]
+    assert (picture(tile(client, client.ids[0], "mask")) == before).all()
+    client.post(f"{path}/redo", {"revision": 2})
+    assert (picture(tile(client, client.ids[0], "mask")) == after).all()
+    assert client.post(f"{path}/redo", {"revision": 3}).status_code == 422
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tool": "format"},
+        {"points": [[1]]},
+        {"points": "all"},
+        {"points": [[1, 1e300]]},
+        {"radius": -1},
+        {"radius": 1e9},
+        {"class": 255},
+        {"revision": "x"},
+        {"unknown": 1},
+        {"edit_id": "x" * 1000},
+    ],
+)
+def test_invalid_edit_is_refused(pairs, open_studio, change):
+    client = open_studio(pairs)
+    body = {"revision": 0, "tool": "brush", "points": [[1, 1]], "class": 1, **change}
+    answer = client.post(f"/api/images/{client.ids[0]}/edit", body)
+    assert answer.status_code == 400
+    assert answer.json()["code"] == "invalid_request"
+    assert client.studio.project.annotation(client.ids[0]).revision == 0
+
+
+def test_numbers_that_json_does_not_have_are_refused(pairs, open_studio):
+    client = open_studio(pairs)
+    content = '{"revision": 0, "tool": "brush", "points": [[NaN, 1]]}'
+    for body in (content, content.replace("NaN", "Infinity"), "{", "", "[]", "\xff"):
+        answer = client.ask("POST", f"/api/images/{client.ids[0]}/edit", content=body)
+        assert answer.status_code == 400
+
+
+def test_unknown_class_and_plane_are_refused(pairs, open_studio):
+    client = open_studio(pairs)
+    assert client.edit(client.ids[0], "brush", [1, 1], **{"class": 9}).status_code == 422
+    assert client.edit(client.ids[0], "brush", [1, 1], plane="x").status_code == 422
+    assert client.edit(client.ids[0], "brush", [1, 1], index=4).status_code == 422
+    assert client.edit(client.ids[0], "brush", [900, 900]).json()["code"] == "edit_outside"
+
+
+@pytest.mark.parametrize(
+    "image_id", ["..%2f..%2fetc%2fpasswd", "%2e%2e", "a%00b", "x" * 500, "..", "C:%5Cx"]
+)
+def test_ids_are_not_paths(pairs, open_studio, image_id):
+    client = open_studio(pairs)
+    assert client.get(f"/api/images/{image_id}").status_code == 404
+    assert client.get(f"/api/images/{image_id}/tile?level=0&x=0&y=0").status_code == 404
+    body = {"revision": 0, "tool": "clear"}
+    assert client.post(f"/api/images/{image_id}/edit", body).status_code in (404, 405)
+
+
+def test_wrong_methods_and_paths_are_refused(pairs, open_studio):
+    client = open_studio(pairs)
+    assert client.ask("PUT", "/api/state").json()["code"] == "wrong_method"
+    assert client.get("/api/train").status_code == 405
+    assert client.get("/api/none").json()["code"] == "not_found"
+    assert client.get("/docs").status_code == 404
+    assert client.get("/openapi.json").status_code == 404
+
+
+def test_changes_need_the_header_and_the_own_page(pairs, open_studio):
+    client = open_studio(pairs)
+    path = f"/api/images/{client.ids[0]}/edit"
+    body = {"revision": 0, "tool": "clear"}
+    assert client.post(path, body, headers={}).json()["code"] == "header_missing"
+    other = {"X-Ushape-Studio": "1", "Origin": "http://evil.example"}
+    assert client.post(path, body, headers=other).status_code == 403
+    own = {"X-Ushape-Studio": "1", "Origin": "http://127.0.0.1:8765"}
+    assert client.post(path, body, headers=own).status_code == 200
+    assert client.get("/api/state", headers={"Host": "evil.example"}).status_code == 421
+
+
+def test_large_body_is_refused(pairs, open_studio):
+    client = open_studio(pairs)
+    answer = client.ask("POST", "/api/train", content=b"x" * (1 << 22))
+    assert answer.status_code == 413
+
+
+def test_page_is_protected_by_its_headers(pairs, open_studio):
+    answer = open_studio(pairs).get("/")
+    assert answer.headers["content-security-policy"] == "frame-ancestors 'none'"
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_layers_without_a_prediction_are_empty(pairs, open_studio):
+    client = open_studio(pairs)
+    for layer in ("prediction", "probability", "uncertainty", "error"):
+        assert tile(client, client.ids[0], layer).status_code == 204
+
+
+def test_layers_show_the_stored_prediction(pairs, open_studio):
+    client = open_studio(pairs)
+    first = client.ids[0]
+    store_prediction(client, first, ramp())
+    assert (picture(tile(client, first, "probability")) == ramp()).all()
+    uncertainty = picture(tile(client, first, "uncertainty"))
+    assert uncertainty[0, 0] == 0
+    assert uncertainty[0, SHAPE[1] // 2] > 250
+    for threshold in (0.25, 0.5, 0.75):
+        shown = picture(tile(client, first, "prediction", threshold=threshold))[..., 3] > 0
+        assert (shown == (ramp() / 255 >= threshold)).all()
+    error = picture(tile(client, first, "error"))[..., 3] > 0
+    truth = np.zeros(SHAPE, bool)
+    truth[4:12, 6:20] = True
+    assert (error == (truth != (ramp() >= 128))).all()
+    described = {one["id"]: one for one in client.get("/api/images").json()}
+    assert described[first]["expected_dice"] == 0.75
+    assert client.get(f"/api/images/{first}").json()["has_prediction"]
+
+
+def test_prediction_is_accepted_at_the_threshold_of_the_settings(images, open_studio):
+    client = open_studio(images)
+    store_prediction(client, client.ids[0], ramp())
+    client.post("/api/settings", {"threshold": 0.75})
+    client.edit(client.ids[0], "accept")
+    annotation = client.studio.project.annotation(client.ids[0])
+    labels = annotation.read_plane("z", 0, ((0, SHAPE[0]), (0, SHAPE[1])))
+    assert (labels == (ramp() / 255 >= 0.75)).all()
+    assert client.get("/api/state").json()["threshold"] == 0.75
+
+
+def test_image_that_is_set_apart_is_annotated_without_a_prediction(images, open_studio):
+    client = open_studio(images)
+    first, second, third = client.ids
+    store_prediction(client, first, ramp())
+    store_prediction(client, second, ramp())
+    assert client.post(f"/api/images/{first}/apart", {"apart": True}).json()["apart"]
+    assert tile(client, first, "probability").status_code == 204
+    assert client.edit(first, "accept").json()["code"] == "no_prediction"
+    assert client.edit(first, "brush", [5, 5]).status_code == 200
+    assert tile(client, first, "image").status_code == 200
+    described = {one["id"]: one for one in client.get("/api/images").json()}
+    assert (described[first]["part"], described[first]["expected_dice"]) == ("test", None)
+    assert described[first]["rank"] is None
+    assert {client.get("/api/next").json()["id"]} <= {second, third}
+    assert tile(client, second, "probability").status_code == 200
+    answer = client.post(f"/api/images/{second}/apart", {"apart": True})
+    assert (answer.status_code, answer.json()["code"]) == (409, "image_not_independent")
+    client.post(f"/api/images/{first}/apart", {"apart": False})
+    assert client.edit(first, "accept").status_code == 200
+
+
+def test_test_images_of_the_data_are_locked(tmp_path, open_studio):
+    for part in ("train", "test"):
+        for number in range(2):
+            write_image(tmp_path / "images" / part / f"{number}.png", number)
+            write_mask(tmp_path / "masks" / part / f"{number}.png", number)
+    client = open_studio(tmp_path)
+    found = client.get("/api/images").json()
+    assert {one["name"]: one["locked"] is not None for one in found} == {
+        "test/0.png": True,
+        "test/1.png": True,
+        "train/0.png": False,
+        "train/1.png": False,
+    }
+    test = next(one["id"] for one in found if one["locked"])
+    assert client.edit(test, "brush", [5, 5]).status_code == 423
+    assert client.post(f"/api/images/{test}/undo", {"revision": 0}).status_code == 423
+    assert tile(client, test, "error").status_code == 204
+    assert tile(client, test, "image").status_code == 200
+
+
+def test_classes_are_renamed_and_added(images, open_studio):
+    client = open_studio(images)
+    classes = [{"index": 1, "name": "cell"}, {"name": "nucleus", "color": "#123456"}]
+    assert client.post("/api/settings", {"classes": classes}).status_code == 200
+    found = client.get("/api/state").json()["project"]["classes"]
+    assert [one["name"] for one in found] == ["background", "cell", "nucleus"]
+    assert (found[2]["color"], found[2]["value"]) == ("#123456", 2)
+    repeated = client.post("/api/settings", {"classes": [{"name": "cell"}]})
+    assert repeated.json()["code"] == "class_names_repeated"
+
+
+def test_added_class_gets_a_value_that_the_masks_do_not_have(pairs, open_studio):
+    client = open_studio(pairs)
+    client.post("/api/settings", {"classes": [{"name": "border"}], "save": "replace"})
+    found = client.get("/api/state").json()["project"]["classes"]
+    assert found[2]["value"] not in (0, 255)
+    assert client.edit(client.ids[0], "brush", [2, 2], **{"class": 2}).status_code == 200
+
+
+def test_settings_of_other_kinds_are_refused(pairs, open_studio):
+    client = open_studio(pairs)
+    for body in ({"save": "delete"}, {"threshold": 2}, {"classes": [{}]}, {"path": "/"}):
+        assert client.post("/api/settings", body).status_code == 400
+
+
+def test_training_without_annotation_is_refused(images, open_studio):
+    client = open_studio(images)
+    answer = client.post("/api/train", {"minutes": 1})
+    assert (answer.status_code, answer.json()["code"]) == (422, "nothing_annotated")
+    assert client.post("/api/train", {"again": True}).json()["code"] == "no_run"
+    assert client.post("/api/train", {"resume": True}).json()["code"] == "nothing_to_resume"
+    assert client.post("/api/predict").json()["code"] == "no_run"
+    assert client.post("/api/train", {"minutes": 0}).status_code == 400
+    assert client.get("/api/report").status_code == 404
+
+
+def test_training_on_masks_of_which_the_user_must_decide_is_refused(pairs, open_studio):
+    client = open_studio(pairs)
+    client.edit(client.ids[0], "eraser", [10, 8])
+    answer = client.post("/api/train", {"minutes": 1})
+    assert (answer.status_code, answer.json()["code"]) == (409, "save_undecided")
+
+
+def test_image_that_cannot_be_read_is_explained(images, open_studio):
+    (images / "images" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    client = open_studio(images)
+    found = client.get("/api/images").json()
+    assert found[1]["shape"] == []
+    answer = client.get(f"/api/images/{client.ids[1]}")
+    assert (answer.status_code, answer.json()["code"]) == (422, "damaged_file")
+    assert client.edit(client.ids[0], "brush", [5, 5]).status_code == 200

@@ -1,0 +1,211 @@
+"""Annotations are saved in the encoding of the user's masks, and read back as they were."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from studio_client import SHAPE, write_image, write_mask
+from ushape import io
+from ushape.data.discovery import discover
+from ushape.labels import IGNORE
+from ushape.studio.saving import keep_original
+from ushape.types import MaskEncoding
+
+GRAY = np.zeros(SHAPE, dtype=np.uint8)
+
+
+def blocks(*values, dtype=np.uint8):
+    """A mask with a block of each value, on a background of 0."""
+    mask = np.zeros(SHAPE, dtype=dtype)
+    for number, value in enumerate(values):
+        mask[4:12, 2 + 8 * number : 8 + 8 * number] = value
+    return mask
+
+
+def palette_image(mask):
+    image = Image.fromarray(mask, mode="P")
+    image.putpalette([0, 0, 0, 255, 0, 0, 0, 0, 255, *[9] * 20])
+    return image
+
+
+def colors(mask):
+    table = np.array([[0, 0, 0], [255, 0, 0], [0, 0, 255]], dtype=np.uint8)
+    return Image.fromarray(table[mask])
+
+
+ENCODINGS = {
+    "0 and 255": (lambda m: Image.fromarray((m > 0) * np.uint8(255)), ".png", 1),
+    "0 and 1": (lambda m: Image.fromarray((m > 0) * np.uint8(1)), ".png", 1),
+    "1 bit": (lambda m: Image.fromarray(m > 0), ".png", 1),
+    "class values": (lambda m: Image.fromarray(m), ".png", 2),
+    "class values in TIFF": (lambda m: Image.fromarray(m), ".tif", 2),
+    "distant values": (lambda m: Image.fromarray(m * np.uint8(120)), ".png", 2),
+    "palette": (palette_image, ".png", 2),
+    "colors": (colors, ".png", 2),
+}
+
+
+@pytest.fixture(params=ENCODINGS)
+def encoded(request, tmp_path):
+    """A data folder in one of the encodings, its number of classes and the truth."""
+    encode, suffix, count = ENCODINGS[request.param]
+    for number in range(3):
+        write_image(tmp_path / "images" / f"{number}.png", number)
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        encode(blocks(*range(1, count + 1))).save(tmp_path / "masks" / f"{number}{suffix}")
+    return tmp_path, count
+
+
+def test_corrected_mask_has_the_users_encoding(encoded, open_studio):
+    folder, count = encoded
+    client = open_studio(folder)
+    project, image_id = client.studio.project, client.ids[0]
+    before = io.read_mask(project.image(image_id).mask)
+    client.post("/api/settings", {"save": "replace"})
+    assert client.edit(image_id, "brush", [20, 20], radius=3, **{"class": count}).status_code == 200
+    labels = project.annotation(image_id).read([(0, size) for size in (1, *SHAPE)])[0]
+    project.saver.flush()
+    after = io.read_mask(project.image(image_id).mask)
+    assert (after.encoding.kind, after.encoding.dtype) == (
+        before.encoding.kind,
+        before.encoding.dtype,
+    )
+    assert (project.listing.space.classes_of(after.codes, after.encoding) == labels).all()
+    assert (before.codes == after.codes).mean() > 0.9
+    # The other masks still have the same meaning together with the corrected one.
+    assert len(discover(folder).cases) == 3
+
+
+def test_partly_annotated_mask_has_a_value_that_no_class_has(encoded, open_studio):
+    client = open_studio(encoded[0])
+    project, image_id = client.studio.project, client.ids[0]
+    client.post("/api/settings", {"save": "replace"})
+    client.edit(image_id, "unmark", [5, 5], radius=4)
+    labels = project.annotation(image_id).read([(0, size) for size in (1, *SHAPE)])[0]
+    assert (labels == IGNORE).any()
+    project.saver.flush()
+    assert project.saver.error is None
+    after = io.read_mask(project.image(image_id).mask)
+    ignore = project.target.label_config(has_partial=True).ignore
+    assert ((after.codes == ignore) == (labels == IGNORE)).all()
+    known = labels != IGNORE
+    space = project.listing.space
+    assert (space.classes_of(after.codes[known], after.encoding) == labels[known]).all()
+
+
+def test_new_mask_of_data_without_masks_is_a_palette_image(images, open_studio):
+    client = open_studio(images)
+    project, image_id = client.studio.project, client.ids[1]
+    client.edit(image_id, "brush", [10, 10], radius=3)
+    client.post("/api/settings", {"classes": [{"name": "nucleus", "color": "#00ff00"}]})
+    client.edit(image_id, "brush", [20, 10], radius=3, **{"class": 2})
+    project.saver.flush()
+    path = images / "masks" / "1.png"
+    mask = io.read_mask(path)
+    assert mask.encoding.kind == "palette"
+    assert set(np.unique(mask.codes)) == {1, 2, 255}
+    assert (mask.codes[10, 10], mask.codes[10, 20], mask.codes[20, 1]) == (1, 2, 255)
+    assert project.target.label_config(has_partial=project.has_partial).ignore == 255
+
+
+def test_new_mask_is_named_like_those_of_other_images(tmp_path, open_studio):
+    for name in ("a", "b", "c"):
+        write_image(tmp_path / f"{name}.png", ord(name))
+    for name in ("a", "b"):
+        write_mask(tmp_path / f"{name}_mask.png")
+    client = open_studio(tmp_path)
+    third = client.ids[2]
+    client.edit(third, "background_rest")
+    client.studio.project.saver.flush()
+    assert (tmp_path / "c_mask.png").exists()
+    assert len(discover(tmp_path).cases) == 3
+
+
+def test_numbers_of_objects_are_saved_as_numbers(tmp_path, open_studio):
+    for number in range(3):
+        write_image(tmp_path / "images" / f"{number}.png", number)
+        mask = np.zeros(SHAPE, dtype=np.uint16)
+        for place in range(6):
+            mask[2 + 3 * place : 4 + 3 * place, 2:12] = place + 1
+        path = tmp_path / "masks" / f"{number}.tif"
+        path.parent.mkdir(exist_ok=True)
+        io.write_mask(path, mask, MaskEncoding(dtype="uint16", suffix=".tif"))
+    (tmp_path / "ushape.yaml").write_text("labels.instances: true")
+    client = open_studio(tmp_path)
+    project, image_id = client.studio.project, client.ids[0]
+    assert project.mode == "objects"
+    client.post("/api/settings", {"save": "replace"})
+    assert client.edit(image_id, "brush", [25, 10], radius=2).json()["objects"] == 7
+    assert client.edit(image_id, "delete", [5, 2.5]).json()["objects"] == 6
+    project.saver.flush()
+    saved = io.read_mask(project.image(image_id).mask)
+    assert saved.encoding.dtype == "uint16"
+    assert set(np.unique(saved.codes)) == {0, 2, 3, 4, 5, 6, 7}
+
+
+def test_masks_of_the_user_are_not_replaced_without_consent(pairs, open_studio):
+    client = open_studio(pairs)
+    path = pairs / "masks" / "0.png"
+    before = path.read_bytes()
+    client.edit(client.ids[0], "brush", [2, 2], radius=1)
+    client.studio.project.saver.flush()
+    assert path.read_bytes() == before
+    state = client.get("/api/state").json()
+    assert (state["project"]["needs_consent"], state["saved"]["pending"]) == (True, 1)
+    client.post("/api/settings", {"save": "replace"})
+    client.studio.project.saver.flush()
+    assert path.read_bytes() != before
+    kept = pairs / ".ushape_studio" / "masks_before_studio" / "masks" / "0.png"
+    assert kept.read_bytes() == before
+
+
+def test_separate_masks_leave_those_of_the_user(pairs, open_studio):
+    client = open_studio(pairs)
+    path = pairs / "masks" / "0.png"
+    before = path.read_bytes()
+    client.post("/api/settings", {"save": "separate"})
+    client.edit(client.ids[0], "brush", [2, 2], radius=1)
+    client.studio.project.saver.flush()
+    assert path.read_bytes() == before
+    separate = pairs / ".ushape_studio" / "masks_corrected" / "images" / "0.png"
+    assert separate.exists()
+    assert client.studio.project.training_mask(client.ids[0]) == separate
+    assert len(discover(pairs).cases) == 3
+
+
+def test_mask_that_another_program_changed_is_kept_before_it_is_replaced(images, open_studio):
+    client = open_studio(images)
+    path = images / "masks" / "0.png"
+    client.edit(client.ids[0], "brush", [2, 2], radius=1)
+    client.studio.project.saver.flush()
+    write_mask(path)
+    other = path.read_bytes()
+    client.edit(client.ids[0], "brush", [9, 9], radius=1)
+    client.studio.project.saver.flush()
+    assert path.read_bytes() == other
+    client.post("/api/settings", {"save": "replace"})
+    client.studio.project.saver.flush()
+    kept = images / ".ushape_studio" / "masks_before_studio" / "masks" / "0.png"
+    assert kept.read_bytes() == other
+
+
+def test_second_copy_of_a_mask_gets_another_name(tmp_path):
+    mask = write_mask(tmp_path / "masks" / "a.png")
+    first = keep_original(mask, tmp_path / "kept", tmp_path)
+    second = keep_original(mask, tmp_path / "kept", tmp_path)
+    assert (first.name, second.name) == ("a.png", "a-2.png")
+
+
+def test_unsaved_edits_of_a_killed_server_are_saved_by_the_next(images, open_studio, tmp_path):
+    client = open_studio(images)
+    client.edit(client.ids[0], "brush", [2, 2], radius=1)
+    client.studio.project.saver.flush()
+    client.studio.close()
+    saved = images / ".ushape_studio" / "saved.json"
+    (images / "masks" / "0.png").unlink()
+    saved.write_text(json.dumps({}))  # As if the server had been killed before it saved.
+    again = open_studio(images)
+    again.studio.project.saver.flush()
+    assert (images / "masks" / "0.png").exists()
