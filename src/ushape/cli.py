@@ -309,6 +309,8 @@ def export_model(
     output: Annotated[Path | None, "-o", "--folder"] = None,
     result: Annotated[Literal["probabilities", "mask"], "--output"] = "probabilities",
     fixed_intensity: bool = False,
+    authors: Annotated[list[str] | None, "--author"] = None,
+    license: str | None = None,
     others: Annotated[
         list[Path] | None,
         typer.Option("--with", help="Another run to average the probabilities with (repeatable)."),

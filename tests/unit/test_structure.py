@@ -37,6 +37,7 @@ WITHIN_LEVEL = {
     ("transforms", "io"),
     ("instances", "transforms"),
     ("datasets", "data"),
+    ("export", "reports"),
     ("__main__", "cli"),
 }
 """Imports between packages of one level that are part of the design."""

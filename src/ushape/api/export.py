@@ -12,8 +12,10 @@ from pathlib import Path
 from ushape.api.predict import run_folders
 from ushape.console import Console
 from ushape.errors import ConfigError
+from ushape.export.bioimageio import export_package, zip_package
 from ushape.export.formats import FORMATS
 from ushape.export.graph import ExportOptions, Output, build_graph
+from ushape.export.hugging_face import export_folder
 from ushape.export.standalone import export_standalone
 from ushape.export.write import MODEL, describe_intensities, write_checked
 from ushape.formatting import pluralize
@@ -22,6 +24,7 @@ from ushape.io.files import (
     real_path,
     refuse_existing_output,
     remove_leftovers,
+    replacing,
     temporary_name,
 )
 from ushape.io.streaming.sinks import replacing_folder
@@ -61,9 +64,17 @@ def export_graph(
 
 TARGETS: dict[str, Target] = {
     **{name: partial(export_graph, name) for name in FORMATS},
+    "bioimageio": export_package,
+    "huggingface": export_folder,
     "standalone": export_standalone,
 }
 """Targets of an export by name. To add one, list its function here."""
+
+PUBLISHED = ("bioimageio", "huggingface")
+"""Targets that state the authors and the license."""
+
+SUFFIXES = {**{one.suffix: name for name, one in FORMATS.items()}, ".zip": "bioimageio"}
+"""Target of each suffix of a single file."""
 
 
 def export_model(
@@ -73,6 +84,8 @@ def export_model(
     output: Path | str | None = None,
     result: Output = "probabilities",
     fixed_intensity: bool = False,
+    authors: Sequence[str] = (),
+    license: str | None = None,
     overwrite: bool = False,
     recipe: str | None = None,
     quiet: bool = False,
@@ -84,10 +97,13 @@ def export_model(
 
     Args:
         run: Run or cross-validation folder; the probabilities of several runs are averaged.
-        to: Format: onnx, torchscript, openvino, pt2, or standalone for a program without PyTorch.
-        output: Folder, or a file such as model.onnx (default: RUN/exports/FORMAT).
+        to: Format: onnx, torchscript, openvino, pt2, standalone for a program without PyTorch,
+            bioimageio for Fiji and QuPath, or huggingface.
+        output: Folder, or a file such as model.onnx or model.zip (default: in RUN/exports).
         result: Output of the graph: probabilities, or mask with the values of the training masks.
         fixed_intensity: Normalize with constants of the training images, for programs that tile.
+        authors: Name of an author, for bioimageio and huggingface (repeatable).
+        license: SPDX identifier of the license, for the same two (default: CC-BY-4.0).
         overwrite: Replace an existing output.
         recipe: FILE.py:FUNCTION that defines the run's own network or loss; executed only if given.
         quiet: Print nothing.
@@ -106,14 +122,26 @@ def export_model(
             code="unknown_target",
             hint=f"Known formats: {', '.join(TARGETS)}.",
         )
+    if (authors or license) and to not in PUBLISHED:
+        raise ConfigError(
+            f"Authors and license are not part of an export to {to}.",
+            code="option_without_effect",
+            hint=f"Leave out --author and --license, or export to {' or '.join(PUBLISHED)}.",
+        )
     allow_code(recipe)
     runs = [Run.open(folder) for folder in run_folders(run)]
-    path = Path(output) if output else runs[0].folder / "exports" / to
+    name = f"{to}.zip" if to == "bioimageio" else to
+    path = Path(output) if output else runs[0].folder / "exports" / name
     is_file = _is_file(path, to)
     refuse_existing_output(path, overwrite)
     console, options = (
         Console(quiet=quiet),
-        ExportOptions(output=result, fixed_intensity=fixed_intensity),
+        ExportOptions(
+            output=result,
+            fixed_intensity=fixed_intensity,
+            authors=tuple(authors),
+            license=license,
+        ),
     )
     remove_leftovers(real_path(path).parent, f".{path.name}.*")
     with _filling(path, is_file) as folder:
@@ -130,8 +158,7 @@ def _is_file(path: Path, to: str) -> bool:
     Raises:
         ConfigError: if the suffix is that of another format, or the format has several files.
     """
-    suffixes = {one.suffix: name for name, one in FORMATS.items()}
-    stated = suffixes.get(path.suffix.lower())
+    stated = SUFFIXES.get(path.suffix.lower())
     if stated is None:
         return False
     if stated != to or to == "openvino":
@@ -154,11 +181,15 @@ def _filling(path: Path, is_file: bool) -> Iterator[Path]:
             yield folder
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    folder = temporary_name(path)
+    folder = temporary_name(path.with_name(f"{path.name}.files"))
     folder.mkdir()
     try:
         yield folder
-        (folder / f"{MODEL}{path.suffix.lower()}").replace(path)
+        if path.suffix.lower() == ".zip":
+            with replacing(path) as file:
+                zip_package(folder, file)
+        else:
+            (folder / f"{MODEL}{path.suffix.lower()}").replace(path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

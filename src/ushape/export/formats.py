@@ -7,6 +7,7 @@ import json
 import shutil
 import tempfile
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +81,17 @@ def _write_torchscript(graph: SegmentationGraph, path: Path) -> None:
         # Tracing is deprecated, and warns of sizes that are compared in Python.
         warnings.simplefilter("ignore")
         torch.jit.save(torch.jit.trace(graph, _example(graph), check_trace=False), path)
+    _remove_source_lines(path)
+
+
+def _remove_source_lines(path: Path) -> None:
+    """Remove the lines of the source from a TorchScript file, with paths of this computer."""
+    whole = path.rename(path.with_name(f"{path.name}.whole"))
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(path, "w") as target:
+        for name in source.namelist():
+            if not name.endswith(".debug_pkl"):
+                target.writestr(name, source.read(name))
+    whole.unlink()
 
 
 def _load_torchscript(path: Path) -> Any:
@@ -93,6 +105,7 @@ def _annotate_torchscript(path: Path, texts: Mapping[str, str]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.jit.save(module, path, _extra_files={METADATA: json.dumps(texts)})
+    _remove_source_lines(path)
 
 
 def _write_pt2(graph: SegmentationGraph, path: Path) -> None:
@@ -185,6 +198,13 @@ def annotate(name: str, path: Path, values: Mapping[str, Any]) -> None:
         key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()
     }
     FORMATS[name].annotate(path, texts)
+
+
+def onnx_opset(path: Path) -> int:
+    """Return the version of the operators of an ONNX file."""
+    onnx = require_package("onnx", "onnx", "An ONNX file")
+    model = onnx.load(path, load_external_data=False)
+    return next(int(own.version) for own in model.opset_import if not own.domain)
 
 
 def write_format(name: str, graph: SegmentationGraph, path: Path) -> None:

@@ -51,7 +51,7 @@ DISTANCE = "distance"
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """Options of an exported graph."""
+    """Options of an export."""
 
     output: Output = "probabilities"
     """Result: probabilities, or the mask values that `ushape predict` writes."""
@@ -59,6 +59,12 @@ class ExportOptions:
     fixed_intensity: bool = False
     """Whether images are normalized with constants of the training images instead of their own
     statistics, so that the parts of an image are normalized alike."""
+
+    authors: tuple[str, ...] = ()
+    """Names of the authors, for a package that is published."""
+
+    license: str | None = None
+    """SPDX identifier of the license, for a package that is published."""
 
 
 @dataclass(frozen=True)

@@ -188,15 +188,18 @@ def _fill(
 
 def draw_still(picture: CasePicture, class_name: str | None = None) -> str:
     """Draw the outlines of all classes, or of one, and return the picture as a data URI."""
-    small = reduce_picture(picture, 320)
-    truth, predicted = small.truth, np.zeros_like(small.truth)
-    for own in small.classes:
+    return as_data(draw_outlines(reduce_picture(picture, 320), class_name), kind="webp")
+
+
+def draw_outlines(picture: CasePicture, class_name: str | None = None) -> np.ndarray:
+    """Draw the outlines of all classes, or of one, on the picture (h, w, 3) uint8."""
+    truth, predicted = picture.truth, np.zeros_like(picture.truth)
+    for own in picture.classes:
         if class_name in (None, own.region.name):
             predicted[own.percent >= own.threshold] = own.region.classes[0]
         if class_name == own.region.name:
             truth = np.where(own.region.of(truth), own.region.classes[0], 0).astype(np.uint8)
-    image = np.moveaxis(small.image, -1, 0)
-    return as_data(outline(image, truth, predicted), kind="webp")
+    return outline(np.moveaxis(picture.image, -1, 0), truth, predicted)
 
 
 @dataclass(frozen=True, kw_only=True)

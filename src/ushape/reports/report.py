@@ -105,33 +105,37 @@ def _group_table(scores: Sequence[CaseScore], summary: Summary) -> TextTable | N
 
 
 def write_card(path: Path, report: Report) -> None:
-    """Write the model card atomically.
-
-    Source:
-        Mitchell et al. 2019 (Model Cards for Model Reporting), arXiv 1810.03993.
-    """
-    sections = (
-        ("Intended use", _intended_use(report.summary)),
-        ("Data", _items([*report.split_lines, *report.leak_lines])),
-        ("Results", _results(report.summary)),
-        ("Limitations", _items(_limitations(report))),
-        ("Model and training", _items(report.plan_lines)),
-        ("Reproducibility", _items(report.reproduce_lines)),
-    )
+    """Write the model card atomically."""
     lines = [
-        f"# {_escape_markdown(report.title)}",
+        f"# {escape_markdown(report.title)}",
         "",
-        _escape_markdown(report.summary.verdict),
+        escape_markdown(report.summary.verdict),
         "",
     ]
-    for title, content in sections:
+    for title, content in card_sections(report).items():
         lines += [f"## {title}", "", *content, ""]
     lines.append(f"Written by ushape {__version__}.")
     write_bytes(path, ("\n".join(lines) + "\n").encode(errors="backslashreplace"))
 
 
+def card_sections(report: Report) -> dict[str, list[str]]:
+    """Return the lines of each section of the model card, in Markdown, by its title.
+
+    Source:
+        Mitchell et al. 2019 (Model Cards for Model Reporting), arXiv 1810.03993.
+    """
+    return {
+        "Intended use": list(_intended_use(report.summary)),
+        "Data": list(_items([*report.split_lines, *report.leak_lines])),
+        "Results": list(_results(report.summary)),
+        "Limitations": list(_items(_limitations(report))),
+        "Model and training": list(_items(report.plan_lines)),
+        "Reproducibility": list(_items(report.reproduce_lines)),
+    }
+
+
 def _intended_use(summary: Summary) -> Iterator[str]:
-    names = ", ".join(_escape_markdown(own.name) for own in summary.classes)
+    names = ", ".join(escape_markdown(own.name) for own in summary.classes)
     label = "class" if len(summary.classes) == 1 else "classes"
     yield (
         f"Segmentation of the {label} {names} in images that were acquired like the training "
@@ -147,7 +151,7 @@ def _intended_use(summary: Summary) -> Iterator[str]:
 
 def _results(summary: Summary) -> Iterator[str]:
     for own in summary.classes:
-        yield f"### {_escape_markdown(own.name)}"
+        yield f"### {escape_markdown(own.name)}"
         yield ""
         yield from _table(mean_table(own, summary))
         yield ""
@@ -190,18 +194,18 @@ def _limitations(report: Report) -> Iterator[str]:
 
 
 def _table(table: TextTable) -> Iterator[str]:
-    yield f"| {' | '.join(map(_escape_markdown, table.columns))} |"
+    yield f"| {' | '.join(map(escape_markdown, table.columns))} |"
     yield "|" + "---|" * len(table.columns)
     for row in table.rows:
-        yield f"| {' | '.join(map(_escape_markdown, row))} |"
+        yield f"| {' | '.join(map(escape_markdown, row))} |"
 
 
 def _items(lines: Iterable[str]) -> Iterator[str]:
     for line in lines:
-        yield f"- {_escape_markdown(line)}"
+        yield f"- {escape_markdown(line)}"
 
 
-def _escape_markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Escape what Markdown or HTML would interpret; a line break of a name would end the line."""
     special = r"[\\`*\[\]<>|~&$!]|^[#+=-]|(?<![^\W_])_|_(?![^\W_])"
     return re.sub(special, r"\\\g<0>", one_line(text))

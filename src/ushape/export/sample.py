@@ -1,0 +1,93 @@
+"""Part of a test image that illustrates an exported model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from ushape.data.reading import read_classes, read_image
+from ushape.errors import RunError
+from ushape.evaluation.scores import dice_by_case
+from ushape.evaluation.storage import FACTS, load_report
+from ushape.export.graph import SegmentationGraph
+from ushape.inference.decision_rule import apply_rule
+from ushape.planning.run import Run
+from ushape.types import Case
+
+SAMPLE_PX = {2: (256, 256), 3: (32, 128, 128)}
+"""Largest size of the part, by its number of axes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Part of an image, and what the exported model returns for it."""
+
+    image: np.ndarray
+    """(C, *S), in the data type of the file."""
+
+    outputs: np.ndarray
+    """(K, *S) float32, probabilities."""
+
+    classes: np.ndarray
+    """(*S) uint8, class indices that the decision rule of the run gives."""
+
+
+def take_sample(graph: SegmentationGraph) -> Sample:
+    """Cut a part with foreground out of a test image of typical Dice, and predict it.
+
+    Raises:
+        RunError: if the run has no annotated case, or its data no longer exist.
+        DataError: if the image cannot be read.
+    """
+    source = graph.source
+    case = _typical_case(source.runs[0])
+    image, classes = read_image(case, graph.channels), read_classes(case, source.space)
+    assert classes is not None
+    window = _window(classes > 0, SAMPLE_PX[graph.dims])
+    image = np.ascontiguousarray(image[(slice(None), *window)])
+    with torch.inference_mode():
+        outputs = graph(torch.from_numpy(image[None].astype(np.float32)))[0].numpy()
+    probabilities, _ = source.space.split_outputs(outputs)
+    decided = apply_rule(source.predictor.tuning.rule, probabilities, source.space)
+    return Sample(image=image, outputs=outputs, classes=decided)
+
+
+def _typical_case(run: Run) -> Case:
+    """Return the test case with the median Dice; without scores, the middle one."""
+    splits, facts = run.load_splits(), {fact.case.id: fact.case for fact in run.load_cases()}
+    names = [name for name in (*splits.test, *splits.validation) if facts[name].mask is not None]
+    tested = [name for name in names if name in splits.test] or names
+    if not tested:
+        raise RunError(
+            f"{run.folder} has no annotated case outside of the training data, of which the "
+            "package could contain a part.",
+            code="no_test_image",
+            hint="Train with at least one test case.",
+        )
+    scored = (run.folder / FACTS).exists()
+    dice = dice_by_case(load_report(run.folder).scores) if scored else {}
+    ranked = sorted(tested, key=lambda name: (dice.get(name) or 0.0, name))
+    return facts[ranked[len(ranked) // 2]]
+
+
+def _window(foreground: np.ndarray, largest: tuple[int, ...]) -> tuple[slice, ...]:
+    """Return the window whose share of foreground is nearest to a half.
+
+    Shapes:
+        foreground: (*S) bool.
+    """
+    size = tuple(map(min, foreground.shape, largest))
+    share = ndimage.uniform_filter(foreground.astype(np.float32), size)
+    # The filter centers a window of n pixels at n // 2.
+    inside = tuple(
+        slice(own // 2, own // 2 + whole - own + 1)
+        for own, whole in zip(size, foreground.shape, strict=True)
+    )
+    distance = np.abs(share[inside] - 0.5)
+    first = np.unravel_index(int(distance.argmin()), distance.shape)
+    return tuple(
+        slice(int(start), int(start) + own) for start, own in zip(first, size, strict=True)
+    )
