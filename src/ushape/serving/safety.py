@@ -24,6 +24,9 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 """Names by which a server on this machine is addressed."""
 
+MAX_HEADER_BYTES = 1 << 14
+"""Largest size of all headers of a request."""
+
 WINDOW_S = 5.0
 """Time of waiting for a body after which the rate of its sender is checked."""
 
@@ -183,6 +186,8 @@ class Guard:
             raise Refusal(
                 503, "unavailable", f"The server {what}.", "Try again later.", [RETRY_AFTER]
             )
+        if sum(len(name) + len(value) for name, value in headers.items()) > MAX_HEADER_BYTES:
+            raise Refusal(431, "headers_too_large", "The headers of the request are too large.")
         host = headers.get(b"host", "")
         if self.hosts is not None and _name_in(host) not in self.hosts:
             raise Refusal(

@@ -20,16 +20,13 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ushape.errors import ConfigError, check_range
-from ushape.serving.safety import App, Gate, Refusal
+from ushape.serving.safety import MAX_HEADER_BYTES, App, Gate, Refusal
 
 HEADER_TIMEOUT_S = 8.0
 """Time in which the headers of a request must arrive."""
 
 WRITE_TIMEOUT_S = 30.0
 """Time in which a client must read the next part of an answer."""
-
-MAX_HEADER_BYTES = 1 << 14
-"""Largest size of all headers of a request."""
 
 MAX_CONNECTIONS = 512
 """Largest number of open connections."""

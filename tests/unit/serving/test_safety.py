@@ -127,6 +127,12 @@ def test_stated_and_sent_sizes_are_limited():
     assert code_of(huge) == (413, "body_too_large")
 
 
+def test_headers_are_limited():
+    assert ask(headers={f"x-{number}": "a" * 100 for number in range(100)})[0] == 200
+    many = ask(headers={f"x-{number}": "a" * 100 for number in range(200)})
+    assert code_of(many) == (431, "headers_too_large")
+
+
 def test_slow_body_is_refused(monkeypatch):
     monkeypatch.setattr(safety, "WINDOW_S", 0.05)
     trickle = Sender(*[b"x"] * 1000, pause_s=0.01)
