@@ -124,6 +124,8 @@ class Server:
 
     def describe_memory(self) -> str:
         """Return the memory at the begin and at the end, and its slope after the warm-up."""
+        if not self.memory:
+            return "not measured"
         late = np.array([point for point in self.memory if point[0] > WARM_UP_S])
         text = f"{self.memory[0][1]:.0f} MB at the start, {self.memory[-1][1]:.0f} MB at the end"
         if len(late) > 10:
@@ -152,7 +154,7 @@ def main() -> None:
     server = Server(options.run)
     server.start()
     started = time.monotonic()
-    load = Load(server.url, images, started + 60 * options.minutes)
+    load = Load(server.url, images, ends_at=started + 3600 * options.minutes)
     threads = [
         threading.Thread(target=load.run_client, args=(number,))
         for number in range(options.clients)
@@ -166,16 +168,17 @@ def main() -> None:
         code = server.stop()
         server.start()
         away_s = time.monotonic() - before
+        load.ends_at = time.monotonic() + 30 * options.minutes
         for thread in threads:
             thread.join()
-        seconds = time.monotonic() - started
+        seconds = time.monotonic() - started - away_s
         second = server.describe_memory()
         last_code = server.stop()
     finally:
         if server.process is not None and server.process.poll() is None:
             server.process.kill()
     times = np.array(load.seconds)
-    print(f"{options.clients} clients, {seconds:.0f} s, {len(images)} images")
+    print(f"{options.clients} clients, {seconds:.0f} s without the restart, {len(images)} images")
     print(f"{len(times)} answers, {len(times) / seconds:.1f} a second")
     print(f"p50 {np.percentile(times, 50):.3f} s, p95 {np.percentile(times, 95):.3f} s, "
           f"longest {times.max():.3f} s")  # fmt: skip
