@@ -271,6 +271,9 @@ class RowReader:
     """Function that returns a box of S, (C, *box), and reads little else; None if whole rows must
     be read."""
 
+    unit_px: int = 1
+    """Number of values that are unpacked together, those of a strip, tile or chunk."""
+
     palette: Palette | None = None
     spacing_mm: tuple[float, ...] | None = None
     tiff: TiffMetadata | None = None

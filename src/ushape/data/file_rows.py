@@ -34,7 +34,7 @@ class FileRows:
         height, *others = self.bands.shape[1:]
         of = (height, self.shape[1])
         together = max(1, MEASURED_PX * of[1] // (height * math.prod(others)))
-        parts = []  # The pixels of the file are resampled as floats: only few at a time.
+        parts = []  # The pixels of the file are resampled as floats: only a few at a time.
         for start in range(first, last, together):
             rows = (start, min(last, start + together))
             strip = self.bands.read(*rows_beneath(rows, of))

@@ -14,7 +14,7 @@ from ushape import io
 from ushape.data.cache import SampleStore
 from ushape.data.preprocessing import Preprocessing
 from ushape.data.reading import mask_size_error, read_classes
-from ushape.io.streaming import open_bands
+from ushape.io.streaming import open_boxes
 from ushape.io.streaming.boxes import read_box
 from ushape.types import Box, Case, Geometry, Sample
 
@@ -97,10 +97,11 @@ class LazySamples(Sequence[Sample]):
     def _look_at(self, path: Path) -> _StoredImage | None:
         """Return what a file states; None if boxes of it cannot be read with little else."""
         if path not in self._files:
-            with open_bands(path) as bands:
-                is_plain = bands.has_boxes and bands.dtype.kind in "uif"
-                stored = _StoredImage(bands.shape, bands.dtype, bands.spacing_mm)
-                self._files[path] = stored if is_plain else None
+            self._files[path] = None
+            if (bands := open_boxes(path)) is not None:
+                with bands:
+                    stored = _StoredImage(bands.shape, bands.dtype, bands.spacing_mm)
+                    self._files[path] = stored if bands.dtype.kind in "uif" else None
         return self._files[path]
 
 

@@ -14,7 +14,7 @@ from ushape.errors import DataError
 from ushape.formatting import pluralize
 from ushape.io.files import MAX_INFLATION
 from ushape.io.placement import AS_THEY_ARE, compare_grids
-from ushape.io.streaming import open_bands
+from ushape.io.streaming import open_boxes
 from ushape.types import Box, Case, MaskBox
 
 PARTS = 16
@@ -24,8 +24,9 @@ PARTS = 16
 def divide_large_images(listing: DatasetListing, above_px: int | None) -> DatasetListing:
     """Make each part of an image that is larger than a limit a case.
 
-    An image stays whole if it or its mask cannot be read in parts, or if the mask has another size
-    or grid, or several channels.
+    An image stays whole if it or its mask cannot be read in parts, as a NIfTI file of scaled values
+    or a TIFF that is compressed as one strip, or if the mask has another size or grid, or several
+    channels.
 
     Args:
         above_px: Number of pixels, channels counted; None: no image is divided.
@@ -78,17 +79,30 @@ def _boxes_of(case: Case, above_px: int) -> list[Box]:
     if case.image.is_file() and MAX_INFLATION * case.image.stat().st_size < above_px:
         return []
     try:
-        with open_bands(case.image) as image, open_bands(case.mask) as mask:
-            channels, *shape = image.shape
-            if math.prod(image.shape) <= above_px or mask.shape != (1, *shape):
-                return []
-            if image.dtype.kind not in "uif" or image.orientation != 1 or mask.orientation != 1:
-                return []
+        shape = _shape_in_boxes(case.image, above_px)
+        if shape is None or math.prod(shape) <= above_px:
+            return []
+        if _shape_in_boxes(case.mask, above_px) != (1, *shape[1:]):
+            return []
         if not _has_one_grid(case.image, case.mask):
             return []
     except DataError:
         return []  # The error is reported when the files are read.
-    return cut_into_boxes(shape, above_px // (PARTS * channels))
+    return cut_into_boxes(shape[1:], above_px // (PARTS * shape[0]))
+
+
+def _shape_in_boxes(path: Path, most_px: int) -> tuple[int, ...] | None:
+    """Return (C, *S) of a file of which boxes can be read; None for other files.
+
+    Args:
+        most_px: Largest number of values that may have to be unpacked to read a small box.
+    """
+    bands = open_boxes(path)
+    if bands is None:
+        return None
+    with bands:
+        is_plain = bands.dtype.kind in "uif" and bands.orientation == 1
+        return bands.shape if is_plain and bands.unit_px <= most_px else None
 
 
 def _has_one_grid(image: Path, mask: Path) -> bool:

@@ -90,6 +90,7 @@ def open_rows(path: Path) -> RowReader:
         read_rows=read_rows,
         block_rows=int(stored.chunks[places[0]]),
         read_box=read_box,
+        unit_px=math.prod(stored.chunks),
         spacing_mm=whole.spacing_mm,
     )
 

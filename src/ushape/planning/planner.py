@@ -108,11 +108,13 @@ def make_plan(
             measured and added (default: everything is measured).
 
     Raises:
-        DataError: if there are too few groups, or if no training case has any foreground.
+        DataError: if there are too few groups, if no training case has any foreground, or if the
+            largest component of images is to be kept that are divided into parts.
         PlanError: if recipe, data and machine do not fit together.
         ConfigError: if `choose_slices` or a rule raises it.
     """
     measured = measured or Measured()
+    _refuse_components_of_parts(stats, recipe)
     splits = _split(stats, recipe, given_splits)
     _refuse_empty_training(stats, splits)
     training = set(splits.train)
@@ -214,6 +216,20 @@ def _refuse_empty_training(stats: DatasetStats, splits: Splits) -> None:
         )
 
 
+def _refuse_components_of_parts(stats: DatasetStats, recipe: Recipe) -> None:
+    """Raise DataError if the largest component would be that of a part instead of the image."""
+    divided = {one.case.image for one in stats.case_stats if one.case.box is not None}
+    if recipe.predict.largest_component and divided:
+        raise DataError(
+            f"{min(divided)}: the recipe keeps the largest component of each class "
+            "(predict.largest_component), but the image is divided into parts because of its size, "
+            "and each part would keep a component of its own.",
+            code="image_too_large",
+            hint="Keep images whole with --set preprocessing.divide_above_px=null, or all "
+            "components with --set predict.largest_component=false.",
+        )
+
+
 def _split_facts(stats: DatasetStats, splits: Splits) -> SplitFacts:
     group_of = stats.group_of
     return SplitFacts(
@@ -229,7 +245,8 @@ def adopt_plan(stats: DatasetStats, plan: Plan, given_splits: Path | None = None
 
     Raises:
         PlanError: if the plan is for other channels, dimensions or mask values than the data have.
-        DataError: if there are too few groups, or if a file lacks the spacing that the plan needs.
+        DataError: if there are too few groups, if a file lacks the spacing that the plan needs, or
+            if the largest component of images is to be kept that are divided into parts.
         ConfigError: if no training image has the neighbors that the plan needs.
         RunError: if the weights to start from are missing or have changed.
     """
@@ -247,6 +264,7 @@ def adopt_plan(stats: DatasetStats, plan: Plan, given_splits: Path | None = None
             )
     if (target := plan.preprocessing.config.common_spacing_mm) is not None:
         refuse_unfit(stats.case_stats, target)
+    _refuse_components_of_parts(stats, plan.recipe)
     splits = _split(stats, plan.recipe, given_splits)
     if plan.preprocessing.needs_neighbors:
         training = set(splits.train)

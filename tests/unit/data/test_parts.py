@@ -2,11 +2,15 @@
 
 import math
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK
 import tifffile
 
+from codes import raises_code
+from ushape import io
+from ushape.config import override
 from ushape.data.case_stats import scan_case
 from ushape.data.checksum import case_checksums
 from ushape.data.discovery import discover
@@ -17,8 +21,12 @@ from ushape.data.reading import read_classes, read_image
 from ushape.data.scan import scan_dataset
 from ushape.data.spacing import resampled_shape
 from ushape.errors import DataError
+from ushape.io.annotations import read_annotation
 from ushape.io.streaming.boxes import read_box
 from ushape.labels import LabelConfig, LabelSpace
+from ushape.planning.hardware import inspect_machine
+from ushape.planning.planner import make_plan
+from ushape.planning.recipes import load_recipe
 from ushape.types import MaskBox
 
 SPACE = LabelSpace(values=(0, 1), names=("background", "foreground"))
@@ -148,3 +156,50 @@ def test_parts_cannot_be_resized_as_a_whole(data):
     with pytest.raises(DataError) as caught:
         Preprocessing(channels=1, config=config, space=SPACE, normalization=None).load(case)
     assert caught.value.code == "image_too_large"
+
+
+def test_files_that_are_read_as_a_whole_stay_whole_and_are_not_unpacked(data, monkeypatch):
+    for name in "ab":
+        for kind, array in (("images", VOLUME), ("masks", MASK)):
+            (data / kind / f"{name}.tif").unlink()
+            tifffile.imwrite(data / kind / f"{name}.tif", array)
+    scaled = nibabel.Nifti1Image(VOLUME.astype(np.float64), np.eye(4))
+    scaled.header.set_data_dtype(np.int16)
+    nibabel.save(scaled, data / "images" / "scaled.nii")
+    nibabel.save(
+        nibabel.Nifti2Image(VOLUME.astype(np.int16), np.eye(4)), data / "images" / "v2.nii"
+    )
+    for name in ("scaled", "v2"):
+        nibabel.save(nibabel.Nifti1Image(MASK, np.eye(4)), data / "masks" / f"{name}.nii")
+    flat = VOLUME.reshape(24 * 32, 40)
+    tifffile.imwrite(
+        data / "images" / "strip.tif", flat, compression="zlib", rowsperstrip=len(flat)
+    )
+    tifffile.imwrite(data / "masks" / "strip.tif", MASK.reshape(flat.shape))
+    listing = discover(data)
+    monkeypatch.setattr(io, "read", None)
+    found = divide_large_images(listing, LIMIT).cases
+    assert [case.id for case in found if case.box is None] == ["scaled", "strip", "v2"]
+
+
+@pytest.mark.parametrize("kind", ["tif", "npy"])
+def test_parts_of_masks_of_1_bit_have_the_values_of_the_whole(data, kind):
+    for name in "ab":
+        (data / "masks" / f"{name}.tif").unlink()
+        if kind == "tif":
+            tifffile.imwrite(data / "masks" / f"{name}.tif", MASK > 0)
+        else:
+            np.save(data / "masks" / f"{name}.npy", MASK > 0)
+    case = divide_large_images(discover(data), LIMIT).cases[-1]
+    part = read_annotation(case.mask, case.image)
+    whole = read_annotation(whole_of(case).mask, case.image)
+    assert (part.codes == whole.codes[tuple(slice(*edge) for edge in case.box)]).all()
+    assert part.codes.max() == 1
+    assert part.encoding.dtype == whole.encoding.dtype == "bool"
+
+
+def test_the_largest_component_of_an_image_in_parts_is_refused(data):
+    stats = scan_dataset(data, None, LabelConfig(), workers=1, divide_above_px=LIMIT)
+    recipe = override(load_recipe("auto"), ["predict.largest_component=true"])
+    with raises_code(DataError, "image_too_large"):
+        make_plan(stats, recipe, inspect_machine("cpu"), elapsed_s=lambda: 0.0)

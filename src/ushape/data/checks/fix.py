@@ -65,11 +65,18 @@ def write_fixed_copy(result: CheckResult, folder: Path) -> list[CopyChange]:
             hint="Correct the files that `ushape check` lists individually.",
         )
     cases = [stats.case for stats in result.stats.case_stats]
-    if any(case.page is not None or case.box is not None for case in cases):
+    if any(case.box is not None for case in cases):
         raise RunError(
-            "A corrected copy cannot be written if the images are pages or parts of one file.",
+            "A corrected copy cannot be written if large images are divided into parts.",
             code="pages_of_one_file",
-            hint="Save each page as a file of its own, or correct the file.",
+            hint="Keep images whole with --set preprocessing.divide_above_px=null.",
+        )
+    if any(case.page is not None for case in cases):
+        raise RunError(
+            "A corrected copy cannot be written if several images are pages or time points of one "
+            "file.",
+            code="pages_of_one_file",
+            hint="Save each of them as a file of its own, or correct the file.",
         )
     notes = result.stats.value_notes if result.stats.label_space is not None else ()
     left_out = {

@@ -16,7 +16,7 @@ from ushape.io.annotations.shapes import draw_shapes
 from ushape.io.files import MAX_PIXELS
 from ushape.io.photographs import turn_with_image
 from ushape.io.placement import place_on
-from ushape.io.streaming.boxes import read_box
+from ushape.io.streaming.boxes import read_mask_box
 from ushape.types import (
     CocoMask,
     GridRemark,
@@ -56,7 +56,7 @@ def read_annotation(mask: Mask, image: Path | None = None) -> MaskPixels:
     if isinstance(mask, MaskPage):
         return _read_page(mask, image)
     if isinstance(mask, MaskBox):
-        return io.decode_pixels(mask.path, Pixels(array=read_box(mask.path, mask.box)))
+        return io.decode_pixels(mask.path, Pixels(array=read_mask_box(mask.path, mask.box)))
     return _read_on_grid(mask, image)
 
 

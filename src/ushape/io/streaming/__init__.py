@@ -92,9 +92,9 @@ class Bands:
             return self._as_read(self._stored(first, last))
 
     @property
-    def has_boxes(self) -> bool:
-        """Whether a part can be read without whole rows of the image."""
-        return self._source.read_box is not None
+    def unit_px(self) -> int:
+        """Number of values that are unpacked together to read one of them."""
+        return self._source.unit_px
 
     def read_box(self, box: Box) -> np.ndarray:
         """Read a part of the image, with the values of `io.read`.
@@ -127,6 +127,15 @@ class Bands:
             sizes = [last - first for first, last in box]
             self._check_size(sizes[0], *sizes[1:])
             return self._as_read(self._source.read_box(box))
+
+    def read_mask_box(self, box: Box) -> np.ndarray:
+        """Read a part of a mask as `read_box` does, but 1 bit per pixel as False and True.
+
+        Raises:
+            DataError: if `read_box` raises it.
+        """
+        part = self.read_box(box)
+        return part > 0 if self._source.dtype == bool else part
 
     def _as_read(self, stored: np.ndarray) -> np.ndarray:
         """Return stored values (C, *box) as `io.read` returns them."""
@@ -170,15 +179,36 @@ def open_bands(path: Path) -> Bands:
     Raises:
         DataError: as for `io.read`.
     """
-    opener = OPENERS.get(io.reader_of(path))
     with ExitStack() as closing:
-        source = None
-        if opener is not None:
-            with files.reading(path):
-                source = opener(path, closing)
-        source = source or _hold(io.read(path))
+        source = _open_source(path, closing) or _hold(io.read(path))
         io.check_pixels(path, source.shape, source.dtype)
         return Bands(path, source, closing.pop_all())
+
+
+def open_boxes(path: Path) -> Bands | None:
+    """Open an image of which boxes can be read without the rest of the file.
+
+    Returns:
+        None for any other file; only its header is read.
+
+    Raises:
+        DataError: as for `io.read`, except for the size of the whole image.
+    """
+    with ExitStack() as closing:
+        source = _open_source(path, closing)
+        if source is None or source.read_box is None:
+            return None
+        io.check_pixels(path, source.shape, source.dtype)
+        return Bands(path, source, closing.pop_all())
+
+
+def _open_source(path: Path, closing: ExitStack) -> RowReader | None:
+    """Open a file to read parts of it; None if it can only be read as a whole."""
+    opener = OPENERS.get(io.reader_of(path))
+    if opener is None:
+        return None
+    with files.reading(path):
+        return opener(path, closing)
 
 
 def read_spacing(path: Path) -> tuple[float, ...] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +26,14 @@ class _OpenFiles:
         self._open: dict[_Key, Bands] = {}
         self._inherited: list[Bands] = []
 
-    def read_box(self, path: Path, box: Box) -> np.ndarray:
+    def read(self, path: Path, read: Callable[[Bands], np.ndarray]) -> np.ndarray:
         changed = path.stat().st_mtime_ns if path.exists() else 0
         with self._lock:
             bands = self._open.pop((path, changed), None) or open_bands(path)
             self._open[path, changed] = bands  # The last one is the one that was used last.
             while len(self._open) > MAX_OPEN:
                 self._open.pop(next(iter(self._open))).close()
-            return bands.read_box(box)
+            return read(bands)
 
     def forget_inherited(self) -> None:
         """Open files again in a forked process, which would share its position with the parent."""
@@ -52,4 +53,13 @@ def read_box(path: Path, box: Box) -> np.ndarray:
     Raises:
         DataError: if the file cannot be read, or has no such part.
     """
-    return _FILES.read_box(path, box)
+    return _FILES.read(path, lambda bands: bands.read_box(box))
+
+
+def read_mask_box(path: Path, box: Box) -> np.ndarray:
+    """Read a part of a mask, (1, *box), as `Bands.read_mask_box` does.
+
+    Raises:
+        DataError: if the file cannot be read, or has no such part.
+    """
+    return _FILES.read(path, lambda bands: bands.read_mask_box(box))

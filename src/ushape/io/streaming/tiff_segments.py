@@ -55,6 +55,7 @@ def open_rows(path: Path, closing: ExitStack) -> RowReader | None:
         read_box=lambda box: series.read_box(box).reshape(
             shape[0], *(last - first for first, last in box)
         ),
+        unit_px=series.unit_px(),
         palette=tiff.palette_of(file),
         spacing_mm=tuple(steps[name] for name in names) if set(names) <= set(steps) else None,
         tiff=tiff.metadata_of(file, series.stored.axes),
@@ -138,6 +139,12 @@ class _Series:
         if self.contiguous is not None:
             return None
         return 1 if self.axis < self.lead else _rows_per_segment(self.stored.keyframe)
+
+    def unit_px(self) -> int:
+        """Return the number of values in a strip or tile; 1 if any value can be read alone."""
+        if self.contiguous is not None or all(map(_contiguous_page, self.stored)):
+            return 1
+        return math.prod(self.stored.keyframe.chunks)
 
     def ordered_shape(self) -> tuple[tuple[int, ...], str]:
         """Return (C, *S) and the names of S."""
