@@ -216,7 +216,7 @@ def scan_dataset(
     """
     whole = discover(folder, masks)
     whole = choose_regions(whole, classes or labels.names or (), may_lack=bool(classes))
-    whole = split_into_time_points(whole)
+    whole = split_into_time_points(whole, labels.time_points)
     listing = divide_large_images(whole, divide_above_px)
     if dims != 3 and listing is whole:
         listing = whole = split_into_sections(listing)

@@ -17,21 +17,32 @@ NIFTI = (".nii", ".nii.gz")
 """Suffixes of files that may have a time axis."""
 
 
-def split_into_time_points(listing: DatasetListing) -> DatasetListing:
+def split_into_time_points(listing: DatasetListing, is_time: bool | None = None) -> DatasetListing:
     """Make each time point of a NIfTI file a case if the mask has as many; others stay as they are.
 
-    The fourth axis of a mask is time, unless it has one channel for each class.
+    Args:
+        is_time: Whether the fourth axis of the masks is time; None: it is, unless each mask has one
+            channel for each class, or equal channels. A note then says so.
     """
+    if is_time is False:
+        return listing
     counts = {case.id: _time_points_of(case) for case in listing.cases}
     series = [case for case in listing.cases if counts[case.id] > 1]
-    if not series or _is_one_mask(series[0].mask):
+    shown = next((case for case in series if is_time or not _is_one_mask(case.mask)), None)
+    if shown is None:
         return listing
     total = sum(counts[case.id] for case in series)
+    note = (
+        f"Time points: the fourth axis of {shown.mask} is taken for time, because the image has as "
+        "many volumes and the masks are not one for each class. If it holds overlapping regions "
+        "instead: --set labels.time_points=false."
+    )
     return replace(
         listing,
         cases=[part for case in listing.cases for part in _parts_of(case, counts[case.id])],
         layout=f"{listing.layout}; each of the {total} time points of "
         f"{pluralize(len(series), 'file')} with a mask for each of them is a case",
+        notes=listing.notes if is_time else [*listing.notes, note],
     )
 
 

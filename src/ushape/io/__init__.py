@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -14,6 +14,7 @@ from PIL import Image
 
 from ushape.errors import DataError, require_package
 from ushape.io import dicom, itk, npy, ome_zarr, raster, tiff
+from ushape.io.caching import keep_latest
 from ushape.io.files import damaged, replacing
 from ushape.io.mask_encoding import decode_mask, encode_mask
 from ushape.types import Grid, MaskEncoding, MaskPixels, Palette, Pixels, TiffMetadata
@@ -93,7 +94,7 @@ def read(path: Path) -> Pixels:
 def read_time_point(path: Path, number: int) -> Pixels:
     """Read a volume along the fourth axis of a NIfTI file, (1, *S).
 
-    The file is unpacked once if its volumes are read one after another.
+    The file is unpacked once for all of its volumes, also if several threads read them.
 
     Args:
         number: Number of the volume, from 0.
@@ -101,27 +102,35 @@ def read_time_point(path: Path, number: int) -> Pixels:
     Raises:
         DataError: if the file cannot be read, or has no such volume.
     """
-    changed = path.stat().st_mtime_ns if path.exists() else 0
-    whole = _read_time_points(path, changed)
-    if number >= len(whole.array):
+    series = _read_time_points(path)
+    volumes = series.pixels.array
+    if number >= len(volumes):
         raise DataError(
-            f"{path}: the file has no volume {number + 1} along its fourth axis.",
+            f"{path}: volume {number + 1} along the fourth axis was asked for, but the file has "
+            f"{len(volumes)}.",
             code="mask_page_missing",
-            hint="Restore the file that was used for training.",
+            hint="Restore the file as it was when the data were listed.",
         )
-    if number == len(whole.array) - 1:
-        _read_time_points.cache_clear()  # The memory is needed for the next file.
-    return replace(whole, array=whole.array[number : number + 1].copy())
+    series.left.discard(number)
+    if not series.left:
+        _read_time_points.forget(path)  # The memory is needed for the next file.
+    return replace(series.pixels, array=volumes[number : number + 1].copy())
 
 
-@lru_cache(maxsize=2)  # An image and its mask.
-def _read_time_points(path: Path, changed: int) -> Pixels:
-    """Read all volumes of a file, since one of them cannot be unpacked by itself.
+@dataclass(frozen=True)
+class _TimePoints:
+    pixels: Pixels
+    """All volumes of a file, (T, *S)."""
 
-    Args:
-        changed: Time of the last change; a changed file is read again.
-    """
-    return _read(path)
+    left: set[int]
+    """Numbers of the volumes that were not returned yet."""
+
+
+@keep_latest(files=4)  # An image and its mask, and those that other threads begin to read.
+def _read_time_points(path: Path) -> _TimePoints:
+    """Read all volumes of a file, since one of them cannot be unpacked by itself."""
+    pixels = _read(path)
+    return _TimePoints(pixels, set(range(len(pixels.array))))
 
 
 def read_mask(path: Path, time_point: int | None = None) -> MaskPixels:

@@ -58,6 +58,11 @@ class LabelConfig:
     class, or by values that number them, all of which are then foreground. false: objects are
     connected parts of a class; null: decided from the data."""
 
+    time_points: bool | None = None
+    """Whether the fourth axis of NIfTI masks is time, so that each time point of image and mask is
+    a case. false: it holds the classes, or copies of one mask; null: it is time if the images have
+    as many volumes, unless all masks have one channel for each class, or equal ones."""
+
     objects: Literal["auto", "connected", "distance"] = "auto"
     """What an object is. connected: a connected part of a class; distance: the network also learns
     the distance of each pixel to the border of its object, which separates objects that touch.

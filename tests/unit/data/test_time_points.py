@@ -1,9 +1,13 @@
 """Time points of NIfTI files as cases."""
 
+from concurrent.futures import ThreadPoolExecutor
+from time import sleep
+
 import numpy as np
 import pytest
 import SimpleITK
 
+from ushape import io
 from ushape.data.discovery import discover
 from ushape.data.scan import scan_dataset
 from ushape.data.time_points import split_into_time_points
@@ -104,3 +108,43 @@ def test_single_volumes_beside_series_stay_cases(tmp_path):
     found = split_into_time_points(discover(tmp_path))
     assert [case.id for case in found.cases] == ["a/1", "a/2", "a/3", "b"]
     assert [case.page for case in found.cases] == [0, 1, 2, None]
+
+
+def test_one_file_that_shows_time_decides_for_all(tmp_path):
+    still = np.stack([masks_in_time()[0]] * 3)
+    add(tmp_path, "a", still)
+    add(tmp_path, "b", masks_in_time())
+    found = split_into_time_points(discover(tmp_path))
+    assert [case.id for case in found.cases] == [f"{n}/{t}" for n in "ab" for t in "123"]
+
+
+def test_what_the_fourth_axis_is_taken_for_is_noted_and_can_be_stated(tmp_path):
+    add(tmp_path, "a", masks_in_time())
+    listing = discover(tmp_path)
+    assert "labels.time_points=false" in split_into_time_points(listing).notes[-1]
+    assert split_into_time_points(listing, is_time=True).notes == listing.notes
+    assert split_into_time_points(listing, is_time=False) is listing
+    still = np.stack([masks_in_time()[0]] * 3)
+    add(tmp_path, "a", still)
+    assert len(split_into_time_points(listing, is_time=True).cases) == 3
+
+
+def test_a_file_in_time_is_unpacked_once_for_several_threads(tmp_path, monkeypatch):
+    add(tmp_path, "a", masks_in_time(6))
+    read, paths = io._read, []
+
+    def slow_read(path):
+        paths.append(path)
+        sleep(0.01)
+        return read(path)
+
+    monkeypatch.setattr(io, "_read", slow_read)
+    case = split_into_time_points(discover(tmp_path), is_time=True).cases[0]
+    files = [case.image, case.mask.path] * 6
+    numbers = [number for number in range(6) for _ in "ab"]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(io.read_time_point, files, numbers))
+    assert sorted(paths) == sorted(files[:2])
+    assert [int(one.array.sum()) for one in found[1::2]] == [50] * 6
+    io.read_time_point(case.image, 0)
+    assert len(paths) == 3  # The memory was freed after the last one.

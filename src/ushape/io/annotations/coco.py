@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from ushape.errors import DataError, require_package
-from ushape.io.annotations.caching import keep_latest
 from ushape.io.annotations.canvas import Canvas
 from ushape.io.annotations.shapes import Patch
+from ushape.io.caching import keep_latest
 from ushape.io.files import JSON_HINT, MAX_PIXELS, read_json
 from ushape.types import CocoMask, MaskEncoding, MaskPixels
 

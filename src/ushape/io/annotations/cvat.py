@@ -10,9 +10,9 @@ from xml.etree import ElementTree
 import numpy as np
 
 from ushape.errors import DataError
-from ushape.io.annotations.caching import keep_latest
 from ushape.io.annotations.labelme import CIRCLE_POINTS
 from ushape.io.annotations.shapes import ImageShapes, Outline, PixelPatch, Shape, as_points
+from ushape.io.caching import keep_latest
 from ushape.io.files import MAX_PIXELS, last_line, read_head
 
 KINDS = ("polygon", "mask", "ellipse", "box", "polyline", "points", "cuboid", "skeleton")

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from ushape.errors import DataError
-from ushape.io.annotations.caching import keep_latest
 from ushape.io.annotations.shapes import (
     IGNORE_LABEL,
     ImageShapes,
@@ -17,6 +16,7 @@ from ushape.io.annotations.shapes import (
     Shape,
     as_points,
 )
+from ushape.io.caching import keep_latest
 from ushape.io.files import JSON_HINT, last_line, read_head, read_json
 
 IGNORED = "ignore*"

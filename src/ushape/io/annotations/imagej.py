@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from ushape.errors import DataError, require_package
-from ushape.io.annotations.caching import keep_latest
 from ushape.io.annotations.labelme import CIRCLE_POINTS
 from ushape.io.annotations.shapes import ImageShapes, Outline, Rings, Shape, as_points
+from ushape.io.caching import keep_latest
 from ushape.io.files import last_line
 
 REGION = "region"

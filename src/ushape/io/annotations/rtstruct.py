@@ -14,8 +14,8 @@ from ushape import io
 from ushape.errors import DataError
 from ushape.formatting import pluralize
 from ushape.io import dicom, files
-from ushape.io.annotations.caching import keep_latest
 from ushape.io.annotations.shapes import Outline, Patch, Rings
+from ushape.io.caching import keep_latest
 from ushape.io.itk import axes_kept
 from ushape.io.placement import MAX_LOST
 from ushape.types import Grid, MaskEncoding, MaskPixels, ShapesMask

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from ushape.errors import DataError
 from ushape.formatting import reason
-from ushape.io.annotations.caching import keep_latest
 from ushape.io.annotations.shapes import ImageShapes, Runs, Shape
+from ushape.io.caching import keep_latest
 from ushape.io.rle import Order
 from ushape.io.text_files import first_line, open_text, separator_of
 

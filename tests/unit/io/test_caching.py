@@ -4,7 +4,7 @@ import pytest
 
 from codes import raises_code
 from ushape.errors import DataError
-from ushape.io.annotations.caching import keep_latest
+from ushape.io.caching import keep_latest
 
 
 @pytest.fixture
@@ -34,3 +34,21 @@ def test_keep_latest_reads_a_file_again_only_if_it_was_modified(reader, tmp_path
 def test_keep_latest_names_a_missing_file(reader, tmp_path):
     with raises_code(DataError, "file_not_found"):
         reader[0](tmp_path / "a.json")
+
+
+def test_keep_latest_forgets_the_file_that_was_used_least_recently(tmp_path):
+    reads = []
+
+    @keep_latest(files=2)
+    def read(path):
+        reads.append(path.name)
+        return path.name
+
+    for name in "abc":
+        (tmp_path / name).touch()
+    for name in "abacab":
+        assert read(tmp_path / name) == name
+    assert reads == ["a", "b", "c", "b"]
+    read.forget(tmp_path / "b")
+    assert [read(tmp_path / name) for name in "ab"] == ["a", "b"]
+    assert reads[4:] == ["b"]
