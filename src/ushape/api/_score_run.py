@@ -33,7 +33,7 @@ from ushape.planning.plan import Plan
 from ushape.planning.run import Run
 from ushape.planning.start_decision import start_lines
 from ushape.reports.report import write_pages
-from ushape.types import Case, CaseFacts
+from ushape.types import Box, Case, CaseFacts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,21 +44,32 @@ class KnownCases:
     images: Mapping[str, Path]
     """Image file of each case id, whether it still exists or not."""
 
+    parts: Mapping[str, tuple[int | None, Box | None]]
+    """Page and part of its image file that each case is, by id; None for the whole file."""
+
     groups: Mapping[str, str]
     """Group of each case id."""
 
     @classmethod
     def of(cls, splits: Splits, cases: Iterable[Case]) -> KnownCases:
         """Collect them from the cases of a training."""
-        images, groups = {}, {}
-        for case in cases:
-            images[case.id], groups[case.id] = case.image, case.group
-        return cls(splits=splits, images=images, groups=groups)
+        cases = list(cases)
+        return cls(
+            splits=splits,
+            images={case.id: case.image for case in cases},
+            parts={case.id: (case.page, case.box) for case in cases},
+            groups={case.id: case.group for case in cases},
+        )
 
     @classmethod
     def load(cls, run: Run) -> KnownCases:
         """Load them from a run folder; the data may be missing."""
-        return cls(splits=run.load_splits(), images=run.image_paths(), groups=run.groups())
+        return cls(
+            splits=run.load_splits(),
+            images=run.image_paths(),
+            parts=run.image_parts(),
+            groups=run.groups(),
+        )
 
     @property
     def used(self) -> list[str]:
@@ -66,24 +77,34 @@ class KnownCases:
         return [i for i in (*self.splits.train, *self.splits.validation) if i in self.images]
 
     def count_seen(self, cases: Sequence[Case]) -> int:
-        """Count the cases whose image, or an exact copy, was used in training or validation."""
-        # One file holds many images.
-        if any(case.page is not None or case.box is not None for case in cases):
-            return len({case.id for case in cases} & set(self.used))
-        used = [self.images[case_id] for case_id in self.used]
-        known = {real_path(path) for path in used}
+        """Count the cases whose image, or an exact copy, was used in training or validation.
+
+        Of an image of which the network has seen pages or parts, these count.
+        """
+        used: dict[Path, list[tuple[int | None, Box | None]]] = {}
+        for case_id in self.used:
+            used.setdefault(real_path(self.images[case_id]), []).append(self.parts[case_id])
         by_size: dict[int, list[Path]] = {}
         for path in used:
             if path.is_file():
                 by_size.setdefault(path.stat().st_size, []).append(path)
 
-        def is_seen(image: Path) -> bool:
-            if real_path(image) in known or not image.is_file():
-                return real_path(image) in known
-            alike = by_size.get(image.stat().st_size, [])
-            return any(filecmp.cmp(image, path, shallow=False) for path in alike)
+        def find_copies(image: Path) -> list[Path]:
+            own = real_path(image)
+            if own in used or not own.is_file():
+                return [own] if own in used else []
+            alike = by_size.get(own.stat().st_size, [])
+            return [path for path in alike if filecmp.cmp(own, path, shallow=False)]
 
-        return sum(is_seen(case.image) for case in cases)
+        copies = {image: find_copies(image) for image in {case.image for case in cases}}
+        return sum(
+            any(
+                _overlap((case.page, case.box), part)
+                for path in copies[case.image]
+                for part in used[path]
+            )
+            for case in cases
+        )
 
     def describe_leaks(self, cases: Sequence[Case], seen_cases: int) -> list[str]:
         """Describe whether the network may have seen the cases, or related ones, before."""
@@ -108,6 +129,17 @@ class KnownCases:
             else "The best epoch was chosen on the training cases."
         )
         return [line, copies, chosen]
+
+
+def _overlap(one: tuple[int | None, Box | None], other: tuple[int | None, Box | None]) -> bool:
+    """Return whether two pages or parts of one file have pixels in common."""
+    (page, box), (other_page, other_box) = one, other
+    if page is not None and other_page is not None and page != other_page:
+        return False
+    if box is None or other_box is None:
+        return True
+    edges = zip(box, other_box, strict=True)
+    return all(max(a[0], b[0]) < min(a[1], b[1]) for a, b in edges)
 
 
 def score_and_report(

@@ -314,6 +314,10 @@ class Run:
             if row.image in stored.files
         }
 
+    def image_parts(self) -> dict[str, tuple[int | None, Box | None]]:
+        """Return the page and the part of its image file that each case is, by id."""
+        return {row.id: (row.page, row.box) for row in self._stored_cases.cases}
+
     def groups(self) -> dict[str, str]:
         """Return the group of each case, by id, whether its files still exist or not."""
         return {row.id: row.group for row in self._stored_cases.cases}

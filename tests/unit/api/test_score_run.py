@@ -73,3 +73,21 @@ def test_report_states_threads_and_plan_to_repeat_a_training(minutes, threads, t
     lines = _reproduce_lines(run, plan)
     assert f"processor, 2 cores, {text}" in lines
     assert any("ushape train DATA --plan run/plan.json" in line for line in lines)
+
+
+def test_count_seen_compares_pages_and_parts_of_files_and_of_their_copies(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).write_bytes(b"same")
+    (tmp_path / "three").write_bytes(b"else")
+    one, two, three = (tmp_path / name for name in ("one", "two", "three"))
+    left, right = ((0, 4), (0, 5)), ((0, 4), (5, 9))
+
+    def part(name, image, **place):
+        return Case(id=name, image=image, group="g", **place)
+
+    used = [part("p/1", one, page=0), part("q/1", three, box=left)]
+    splits = Splits(train=("p/1", "q/1"), validation=(), test=(), text="", unused=())
+    known = KnownCases.of(splits, used)
+    assert known.count_seen([part("x/1", two, page=0), part("p/1", two, page=1)]) == 1
+    assert known.count_seen([part("q/2", three, box=right)]) == 0
+    assert known.count_seen([part("y", three, box=((3, 4), (4, 6))), part("z", three)]) == 2
