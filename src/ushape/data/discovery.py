@@ -13,18 +13,18 @@ from ushape import io
 from ushape.data.classes.names import StatedClasses
 from ushape.data.classes.tables import folders_of_names, read_class_names
 from ushape.data.layouts import LAYOUTS, MASK_LAYOUTS, SHAPE_LAYOUTS
-from ushape.data.layouts.base import LayoutMatch
+from ushape.data.layouts.base import LayoutMatch, is_structure_set
 from ushape.data.layouts.coco import pair_coco, read_coco_file
 from ushape.data.layouts.foreign import describe_foreign
 from ushape.data.layouts.named import pair_named
-from ushape.data.layouts.names import is_cellpose_result
+from ushape.data.layouts.names import images_below, is_cellpose_result
 from ushape.data.layouts.run_lengths import pair_run_lengths
 from ushape.data.layouts.segments import segment_classes
-from ushape.data.layouts.structures import pair_structures, with_structures
+from ushape.data.layouts.structures import find_structures, pair_structures, with_structures
 from ushape.data.layouts.table import TABLES, read_table
 from ushape.errors import DataError
 from ushape.formatting import pluralize
-from ushape.io import is_image
+from ushape.io import dicom, is_image
 from ushape.io.annotations.run_tables import find_run_columns
 from ushape.types import Case, Mask, MaskParts
 
@@ -130,18 +130,84 @@ def _find_pairs(data: Path, masks: Path | None) -> LayoutMatch | None:
     if masks is not None:
         if is_coco:
             return pair_coco(masks, [data])
-        structures = pair_structures(data, masks) if masks.is_dir() else None
-        if structures is not None and structures.paired:
-            return structures
-        named = pair_named(data, masks)
-        return named if named.paired else structures or named
+        return _pair_given(data, masks)
+    return _first_of(LAYOUTS.values(), data)
+
+
+def _pair_given(images: Path, masks: Path) -> LayoutMatch:
+    """Pair images with the masks in a folder, or of a pattern: structure sets, or files by name."""
+    if not masks.is_dir():
+        return pair_named(images, masks)
+    contours, failed = _first_pairs([pair_structures], images, masks)
+    if contours is None and failed is None:
+        return pair_named(images, masks)
+    named, named_failed = _first_pairs([pair_named], images, masks)
+    if named is not None and not all(map(is_structure_set, _paired_files(named))):
+        return _contours_or_masks(masks, contours, failed, named)
+    if contours is not None and (contours.paired or named is None):
+        return contours
+    if (error := failed or named_failed) is not None:
+        raise error
+    assert named is not None, "either a match or an error"
+    return named
+
+
+def _first_of(
+    layouts: Iterable[Callable[[Path], LayoutMatch | None]], folder: Path
+) -> LayoutMatch | None:
+    """Return the first match that has pairs, also of the remaining layouts, otherwise any."""
     seen: LayoutMatch | None = None
-    for find in LAYOUTS.values():
-        found = find(data)
+    for find in layouts:
+        found = _contours_or_segmentations(folder) if find is find_structures else find(folder)
         if found is not None and found.paired:
             return found
         seen = seen or found
-    return _masks_or_shapes(data) or seen
+    return _masks_or_shapes(folder) or seen
+
+
+def _contours_or_segmentations(folder: Path) -> LayoutMatch | None:
+    """Return DICOM structure sets, or the DICOM segmentations if they belong to more series.
+
+    Raises:
+        DataError: if `find_structures` raises it, and the segmentations have no pairs.
+    """
+    contours, failed = _first_pairs([find_structures], folder)
+    if contours is None and failed is None:
+        return None
+    segmentations = [path for path in images_below(folder) if dicom.is_segmentation(path)]
+    others = [find for find in LAYOUTS.values() if find is not find_structures]
+    masks = _first_of(others, folder) if segmentations else None
+    if masks is not None and _paired_files(masks) & set(segmentations):
+        return _contours_or_masks(folder, contours, failed, masks)
+    if failed is not None:
+        raise failed
+    if contours is None or not segmentations:
+        return contours
+    note = (
+        f"Not used: {pluralize(len(segmentations), 'DICOM segmentation')} without a series of the "
+        f"same name, e.g. {min(segmentations)}. To use them instead of the structure sets, give "
+        "--masks, or a table with the columns image and mask."
+    )
+    return replace(contours, notes=(*contours.notes, note))
+
+
+def _contours_or_masks(
+    folder: Path, contours: LayoutMatch | None, failed: DataError | None, masks: LayoutMatch
+) -> LayoutMatch:
+    """Return masks, or the structure sets beside them if these belong to more images.
+
+    Args:
+        failed: Why there is no match of the structure sets, if they cannot be used.
+    """
+    if contours is None or not contours.paired:
+        notes = () if failed is None else (f"Not used: structure sets. {failed.message}",)
+        return replace(masks, notes=(*masks.notes, *notes))
+    return _of_more_images(folder, masks, contours)
+
+
+def _paired_files(found: LayoutMatch) -> set[Path]:
+    """Return the mask files of images."""
+    return _mask_files(replace(found, masks={key: found.masks[key] for key in found.paired}))
 
 
 def _masks_or_shapes(folder: Path) -> LayoutMatch | None:
@@ -160,6 +226,12 @@ def _masks_or_shapes(folder: Path) -> LayoutMatch | None:
     if shapes is None or not shapes.paired:
         notes = () if shapes_failed is None else (f"Not used: shapes. {shapes_failed.message}",)
         return replace(masks, notes=(*masks.notes, *notes))
+    return _of_more_images(folder, masks, shapes)
+
+
+def _of_more_images(folder: Path, masks: LayoutMatch, shapes: LayoutMatch) -> LayoutMatch:
+    """Return mask files or shapes, whichever belong to more images, and note what is not used."""
+    files = _mask_files(masks)
     count, other = len(masks.paired), len(shapes.paired)
     texts = (
         f"mask files of {pluralize(count, 'image')}, e.g. {min(files)}",

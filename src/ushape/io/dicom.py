@@ -45,10 +45,6 @@ PIXEL_ELEMENTS = (
 STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 """SOP class of contours of radiotherapy."""
 
-STATED_STRUCTURES = b"\x02\x00\x02\x00UI\x1e\x00" + STRUCTURE_SET.encode() + b"\0"
-"""Element of the file header that names this class; the header has the same encoding in all
-files."""
-
 DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
 """SOP class of a volume of doses, which has the frame of reference of its series."""
 
@@ -210,7 +206,19 @@ def contoured_series(data: Any) -> set[str]:
 
 def is_structure_set(path: Path) -> bool:
     """Whether a file states, in its first bytes, that it holds contours of radiotherapy."""
-    return STATED_STRUCTURES in files.read_head(path, 512)
+    return _states_class(path, STRUCTURE_SET)
+
+
+def is_segmentation(path: Path) -> bool:
+    """Whether a file states, in its first bytes, that it holds segments."""
+    return _states_class(path, dicom_seg.SEGMENTATION) or _states_class(path, dicom_seg.LABEL_MAP)
+
+
+def _states_class(path: Path, uid: str) -> bool:
+    """Return whether the file header names a SOP class; it has the same encoding in all files."""
+    value = uid.encode() + b"\0" * (len(uid) % 2)
+    element = b"\x02\x00\x02\x00UI" + len(value).to_bytes(2, "little") + value
+    return element in files.read_head(path, 512)
 
 
 def is_marked(path: Path) -> bool:

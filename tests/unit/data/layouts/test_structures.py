@@ -1,9 +1,18 @@
 """Structure sets, by the series that they refer to."""
 
+import numpy as np
 import pytest
 
 from codes import raises_code
-from dicoms import SLICES, box, contour, on_series, save_series, save_structures
+from dicoms import (
+    SLICES,
+    box,
+    contour,
+    on_series,
+    save_segmentation,
+    save_series,
+    save_structures,
+)
 from ushape import io
 from ushape.data.discovery import discover, find_masks
 from ushape.errors import DataError
@@ -176,3 +185,72 @@ def test_doses_and_segmentations_are_no_series_of_contours(tmp_path):
     for name, kind in (("dose", "1.2.840.10008.5.1.4.1.1.481.2"), ("seg", SEGMENTATION)):
         save_series(tmp_path / name, places=[0], SOPClassUID=kind, FrameOfReferenceUID="1.2.3.1")
     assert [case.id for case in discover(tmp_path).cases] == ["p1/ct"]
+
+
+def segmented(folder, number, name="p{}"):
+    """Saves a series in images/p1, its segments in masks/p1.dcm and its contours in contours."""
+    uid = f"1.2.3.{number}"
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(exist_ok=True)
+    save_series(folder / "images" / f"p{number}", SeriesInstanceUID=uid, FrameOfReferenceUID=uid)
+    frame = np.zeros((6, 8), bool)
+    frame[2:4, 1:5] = True
+    save_segmentation(folder / "masks" / f"{name.format(number)}.dcm", [(2.5, 1, frame)], ["liver"])
+    save_structures(folder / "contours" / f"c{number}.dcm", [SPLEEN], series=[uid], frame=uid)
+
+
+def test_segmentations_and_structure_sets_of_as_many_series_are_refused(tmp_path):
+    for number in (1, 2):
+        segmented(tmp_path, number)
+    with raises_code(DataError, "ambiguous_mask"):
+        discover(tmp_path)
+    found = discover(tmp_path / "images", tmp_path / "masks")
+    assert [case.mask.name for case in found.cases] == ["p1.dcm", "p2.dcm"]
+    found = discover(tmp_path / "images", tmp_path / "contours")
+    assert [case.mask.format for case in found.cases] == ["rtstruct"] * 2
+
+
+@pytest.mark.parametrize("removed", ["contours", "masks"])
+def test_of_segmentations_and_structure_sets_those_of_more_series_are_used(removed, tmp_path):
+    for number in (1, 2):
+        segmented(tmp_path, number)
+    next((tmp_path / removed).iterdir()).unlink()
+    found = discover(tmp_path)
+    assert len(found.cases) == 2
+    assert any("Not used" in note for note in found.notes)
+    assert isinstance(found.cases[0].mask, ShapesMask) == (removed == "masks")
+
+
+def test_segmentations_that_no_name_pairs_are_named(tmp_path):
+    for number in (1, 2):
+        segmented(tmp_path, number, name="other{}")
+    found = discover(tmp_path)
+    assert [case.mask.format for case in found.cases] == ["rtstruct"] * 2
+    assert any("2 DICOM segmentations" in note for note in found.notes)
+
+
+def test_damaged_structure_sets_do_not_stop_the_reading_of_other_masks(tmp_path):
+    for number in (1, 2):
+        segmented(tmp_path, number)
+    for path in (tmp_path / "contours").iterdir():
+        path.write_bytes(path.read_bytes()[:-30])
+    found = discover(tmp_path)
+    assert [case.mask.name for case in found.cases] == ["p1.dcm", "p2.dcm"]
+    assert any("Not used: structure sets" in note for note in found.notes)
+
+
+def test_structure_sets_beside_masks_that_are_named(tmp_path):
+    for number in (1, 2):
+        segmented(tmp_path, number)
+        place = tmp_path / "images" / f"p{number}"
+        codes = 0 * io.read(place).array[0].astype("uint8")
+        io.write_mask(
+            tmp_path / "contours" / f"p{number}.nii.gz", codes, MaskEncoding(), like=place
+        )
+    given = tmp_path / "images", tmp_path / "contours"
+    with raises_code(DataError, "ambiguous_mask"):
+        discover(*given)
+    (tmp_path / "contours" / "c2.dcm").unlink()
+    found = discover(*given)
+    assert [case.mask.name for case in found.cases] == ["p1.nii.gz", "p2.nii.gz"]
+    assert any("Not used" in note for note in found.notes)
