@@ -179,17 +179,24 @@ def _grow_by_splines(image: np.ndarray, axis: int, new: int) -> np.ndarray:
 
 
 def _nearest_indices(old: int, new: int) -> np.ndarray:
-    """Return the index of the nearest of `old` pixels for each of `new` ones."""
-    return (2 * np.arange(new) + 1) * old // (2 * new)
+    """Return the index of the nearest of `old` pixels for each of `new` ones.
+
+    Between two equally near pixels, the upper and the lower one are taken in turns, so that the
+    result is not shifted.
+    """
+    centers = (2 * np.arange(new) + 1) * old  # In units of 1 / (2 new) pixels.
+    is_between = (centers % (2 * new) == 0) & (np.arange(new) % 2 == 0)
+    return centers // (2 * new) - is_between
 
 
 def resample_classes(
     classes: np.ndarray, shape: Sequence[int], nearest_axes: Sequence[int] | None = None
 ) -> np.ndarray:
-    """Resample a label map: the class with the largest area, the lower index if areas are equal.
+    """Resample a label map: the class with the largest area.
 
-    Along an axis that grows, the nearest pixel is taken. The result is IGNORE where more than half
-    of the area is ignored.
+    Of classes with equal areas, the one at the nearest pixel is taken, so that objects keep their
+    area on average. Along an axis that grows, the nearest pixel is taken. The result is IGNORE
+    where more than half of the area is ignored.
 
     Args:
         nearest_axes: Axes along which the nearest pixel is taken; along the others, each class is
@@ -204,12 +211,20 @@ def resample_classes(
             classes = classes.take(_nearest_indices(old, new), axis=axis)
     if classes.shape == tuple(shape):
         return classes
+    nearest = classes
+    for axis, new in enumerate(shape):
+        if new != classes.shape[axis]:
+            nearest = nearest.take(_nearest_indices(classes.shape[axis], new), axis=axis)
     best = np.zeros(tuple(shape), dtype=np.float32)
     result = np.zeros(tuple(shape), dtype=classes.dtype)
     for value in np.unique(classes):  # Sorted, so IGNORE comes last.
         share = resample_image((classes == value)[None].astype(np.float32), shape)[0]
         # Sums of areas are inexact: equal areas must not differ by a rounding error.
-        is_best = share > (0.5 if value == IGNORE else best) + 1e-6
+        if value == IGNORE:
+            is_best = share > 0.5 + 1e-6
+        else:
+            share += 1e-5 * (nearest == value)
+            is_best = share > best + 1e-6
         result[is_best] = value
         best[is_best] = share[is_best]
     return result

@@ -16,13 +16,14 @@ from ushape.transforms.resampling import (
     find_box,
     mirror_indices,
     pad_mirrored,
+    place_objects,
     resample_classes,
     resample_image,
     resample_probabilities,
     resample_to_spacing,
     restore_probabilities,
 )
-from ushape.types import Case
+from ushape.types import Case, Geometry
 
 
 def test_resample_image_halving_averages_each_square():
@@ -294,3 +295,39 @@ def test_resample_classes_linearly_by_class():
     assert (found[0, 6:12, 6:12] == 2).all()
     assert (found[2, 14:, 14:] == IGNORE).all()
     assert set(np.unique(found)) == {0, 2, IGNORE}
+
+
+def test_resample_classes_keeps_areas_on_average():
+    # Random discs: of halves of areas, as many become foreground as background.
+    rng = np.random.default_rng(0)
+    places = np.mgrid[:64, :64]
+    before = after = numbered = 0
+    for _ in range(60):
+        center = rng.uniform(20, 44, 2)[:, None, None]
+        disc = (((places - center) ** 2).sum(axis=0) < rng.uniform(4, 15) ** 2).astype(np.uint8)
+        before += disc.sum() / 4
+        after += resample_classes(disc, (32, 32)).sum()
+        geometry = Geometry(
+            file_shape=(64, 64),
+            box=((0, 64), (0, 64)),
+            padded_shape=(64, 64),
+            working_shape=(32, 32),
+        )
+        numbered += (place_objects(disc, geometry) > 0).sum()
+    assert after == pytest.approx(before, rel=0.004)
+    assert numbered == pytest.approx(before, rel=0.004)
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_place_objects_does_not_shift_objects(factor):
+    size = 16 * factor
+    geometry = Geometry(
+        file_shape=(size, size),
+        box=((0, size), (0, size)),
+        padded_shape=(size, size),
+        working_shape=(16, 16),
+    )
+    columns = np.broadcast_to(np.arange(size), (size, size)).copy()
+    placed = place_objects(columns, geometry)
+    assert (placed + 0.5).mean() == pytest.approx(size / 2)
+    assert np.abs((placed[0] + 0.5) / factor - (np.arange(16) + 0.5)).max() <= 0.5 / factor
