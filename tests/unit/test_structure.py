@@ -23,6 +23,7 @@ LEVELS = (
     {"serving"},
     {"studio"},
     {"api"},
+    {"napari_plugin"},
     {"__init__", "cli", "__main__"},
 )
 """Reading order: a package imports only packages of earlier levels, or modules of its own."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ class Manifest:
         self.made_by = json.loads(json.dumps(made_by))
         self._begun: dict[str, Line] = {}
         self._done: dict[str, Line] = {}
-        lines = self._lines()
+        lines = self.lines()
         self.is_ours = bool(lines) and lines[0].get("made_by") == self.made_by
         for line in lines[1:] if self.is_ours else []:
             if "image" in line:
@@ -57,14 +58,14 @@ class Manifest:
     def is_done(self, below: Path, case: Case) -> bool:
         """Return whether neither the outputs nor the image have changed since they were written."""
         line = self._done.get(below.as_posix())
-        return line is not None and line["source"] == self._source_of(case) and self._is_whole(line)
+        return line is not None and line["source"] == self._source_of(case) and self.is_whole(line)
 
     def may_replace(self, below: Path, case: Case) -> bool:
         """Return whether existing outputs were made from this image file and not edited since."""
         name, path = below.as_posix(), self._source_of(case)[0]
         done, begun = self._done.get(name), self._begun.get(name)
         if done is not None:
-            return bool(done["source"][0] == path) and self._is_whole(done)
+            return bool(done["source"][0] == path) and self.is_whole(done)
         return begun is not None and bool(begun["source"][0] == path)
 
     def forget(self) -> None:
@@ -107,7 +108,7 @@ class Manifest:
     @property
     def finished(self) -> list[Path]:
         """Images of this call and of equal ones whose outputs have not changed."""
-        return [Path(name) for name, line in self._done.items() if self._is_whole(line)]
+        return [Path(name) for name, line in self._done.items() if self.is_whole(line)]
 
     def rows_of(self, images: Iterable[Path]) -> list[Line]:
         """Return the rows of these images, each with its name first."""
@@ -126,10 +127,11 @@ class Manifest:
             raise
         known[line["image"]] = line
 
-    def _is_whole(self, line: Line) -> bool:
+    def is_whole(self, line: Line) -> bool:
+        """Return whether the outputs of an image are as they were written."""
         return all(_mark_of(self.folder / name) == mark for name, mark in line["files"].items())
 
-    def _lines(self) -> list[Line]:
+    def lines(self) -> list[Line]:
         """Return all lines that can be read."""
         found = []
         for line in complete_lines(self.path):
@@ -139,6 +141,29 @@ class Manifest:
                 continue
             found += [values] if isinstance(values, dict) else []
         return found
+
+
+def finished_files(folder: Path) -> list[tuple[Path, Path | None, list[Path]]]:
+    """Return what the log of an output folder states about each finished image.
+
+    Returns:
+        For each image: its path below the folder, the image file, and the files that were written
+        for it and have not changed. The image is None if it no longer exists, if it has several
+        files, or if it is one of several pages of its file.
+    """
+    log = Manifest(folder, {})
+    done = {line["image"]: line for line in log.lines()[1:] if "files" in line}
+    whole = [line for line in done.values() if log.is_whole(line)]
+    images = Counter(line["source"][0] for line in whole)
+    return [
+        (
+            Path(line["image"]),
+            image if images[line["source"][0]] == 1 and image.exists() else None,
+            [folder / name for name in line["files"]],
+        )
+        for line in whole
+        if (image := Path(line["source"][0]))
+    ]
 
 
 def _files_of(case: Case) -> list[Any]:

@@ -1,0 +1,114 @@
+"""Widgets of napari: predict an image layer with a run, and save labels as an annotation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ushape import io
+from ushape.errors import DataError
+from ushape.napari_plugin.layers import Origin
+from ushape.napari_plugin.prediction import predict_layer
+from ushape.napari_plugin.writer import save_annotation
+
+
+def make_prediction_widget() -> Any:
+    """Return the widget that predicts an image layer in the background and adds label layers."""
+    from magicgui import magicgui
+    from napari.layers import Image
+    from napari.qt.threading import FunctionWorker, thread_worker
+    from napari.types import LayerDataTuple
+
+    def predict(image: Any, run: Any, probabilities: bool = False) -> Any:
+        properties = properties_of(image)
+        worker = thread_worker(predict_layer, ignore_errors=False)
+        return worker(image.data, properties, Path(run), probabilities=probabilities)
+
+    # Annotations as objects: magicgui cannot find the names of this function.
+    predict.__annotations__ = {
+        "image": Image,
+        "run": Path,
+        "probabilities": bool,
+        "return": FunctionWorker[list[LayerDataTuple]],
+    }
+    return magicgui(
+        predict,
+        call_button="Predict",
+        image={"tooltip": "Layer to predict."},
+        run={"mode": "d", "label": "run folder", "tooltip": "Folder that `ushape train` wrote."},
+        probabilities={"tooltip": "Add a hidden layer with the probability of each class."},
+    )
+
+
+def make_annotation_widget() -> Any:
+    """Return the widget that writes a label layer as the mask of an image."""
+    from magicgui import magicgui
+    from napari.layers import Image, Labels
+    from napari.utils.notifications import show_info
+
+    def annotate(labels: Any, image: Any, masks: Any, run: Any, replace_existing: Any) -> None:
+        if masks is None:
+            raise DataError(
+                "No folder was chosen.",
+                code="no_masks",
+                hint="Choose the folder of the masks, beside the folder of the images.",
+            )
+        origin = origin_of(labels, image, run)
+        target = save_annotation(labels.data, origin, Path(masks), overwrite=replace_existing)
+        show_info(f"Saved {target}")
+
+    annotate.__annotations__ = {
+        "labels": Labels,
+        "image": Image,
+        "masks": Path | None,
+        "run": Path | None,
+        "replace_existing": bool,
+        "return": None,
+    }
+    return magicgui(
+        annotate,
+        call_button="Save as annotation",
+        labels={"tooltip": "Label layer to save."},
+        image={"tooltip": "Layer of the image, opened from a file, whose name the mask gets."},
+        masks={"mode": "d", "label": "folder of masks", "nullable": True, "value": None},
+        run={
+            "mode": "d",
+            "label": "run folder",
+            "nullable": True,
+            "value": None,
+            "tooltip": "Run whose classes were painted; none for labels that ushape predicted.",
+        },
+        replace_existing={"value": False, "label": "replace an existing mask"},
+    )
+
+
+def properties_of(layer: Any) -> dict[str, Any]:
+    """Return the properties of a layer, with the image file that napari opened it from."""
+    _, properties, _ = layer.as_layer_data_tuple()
+    origin = Origin.of(properties)
+    if origin.image is None and (path := _source_of(layer)) is not None:
+        origin = replace(origin, image=path)
+    return {**properties, "metadata": {**properties.get("metadata", {}), **origin.metadata}}
+
+
+def origin_of(labels: Any, image: Any, run: Path | None) -> Origin:
+    """Return the origin of labels that are saved: their own, unless an image or run is chosen.
+
+    Args:
+        labels: Label layer.
+        image: Image layer, or None.
+        run: Run whose classes the labels are, or None.
+    """
+    origin = Origin.of(properties_of(labels))
+    chosen = None if image is None else Origin.of(properties_of(image)).image
+    if chosen is not None:
+        origin = replace(origin, image=chosen)
+    return origin if run is None else replace(origin, run=Path(run), mask=None)
+
+
+def _source_of(layer: Any) -> Path | None:
+    """Return the file that a layer was opened from, if ushape reads it."""
+    path = getattr(getattr(layer, "source", None), "path", None)
+    is_file = path is not None and Path(path).exists() and io.is_image(Path(path))
+    return Path(path).absolute() if is_file else None
