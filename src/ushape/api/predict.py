@@ -353,7 +353,8 @@ def find_images(
     plans = [member.plan for member in predictor.members]
     if grouping := next((own for own in plans if own.preprocessing.needs_group), None):
         are_single = grouping.group_noun == "images"
-        found, rule = group_inputs(found, grouping.recipe.groups, are_single=are_single)
+        option = grouping.recipe.groups or grouping.group_rule
+        found, rule = group_inputs(found, option, are_single=are_single)
         on_note(_describe_groups([one.case for one in found], rule))
     return found
 

@@ -119,11 +119,12 @@ def group_inputs(
 
     Groups of a table are kept. The groups of other images are those of the option of the training
     if it fits all of them, or the images themselves if they were in the training; otherwise those
-    of one folder are a group, and so are the pages of one file. Names do not decide, because the
-    groups that they indicate depend on how similar the images are.
+    of one folder are a group, and so are the pages of one file. Groups are not inferred anew from
+    the names, because what these indicate depends on how similar the images are.
 
     Args:
-        option: Groups that were stated for the training; see `stated_keys`.
+        option: Groups that were stated for the training, or the rule by which its names gave them;
+            see `stated_keys`.
         are_single: Whether each image was a group by itself in the training.
     """
     free = [one.case for one in inputs if one.case.group == str(one.case.image.parent)]

@@ -118,6 +118,10 @@ class Plan:
     start: StartingWeights | None = None
     """File of weights that the training starts from; None: `train.initial_weights`."""
 
+    group_rule: str | None = None
+    """Regular expression for the names of images that gives the groups that were inferred for the
+    training; None: they are stated, or no simple rule gives them."""
+
     encoder: EncoderWeights | None = None
     """Weights that a pretrained encoder starts from; None: there is none."""
 

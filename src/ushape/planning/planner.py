@@ -13,6 +13,7 @@ import numpy as np
 from ushape.config import AUTO, resolved
 from ushape.data.cache import memory_of
 from ushape.data.case_stats import at_spacing
+from ushape.data.grouping.name_rule import find_name_rule
 from ushape.data.preprocessing import Preprocessing, by_group
 from ushape.data.scan import DatasetStats, writes_as_stored
 from ushape.data.split_file import load_given_splits
@@ -143,6 +144,7 @@ def make_plan(
         machine=machine,
         evaluation_s=sum(result.evaluation_s for result in results),
         group_noun=stats.grouping.noun,
+        group_rule=_group_rule(stats),
         reasons=tuple(result.text for result in results),
         start=start,
         encoder=describe_encoder(recipe.network),
@@ -216,6 +218,11 @@ def _refuse_empty_training(stats: DatasetStats, splits: Splits) -> None:
         )
 
 
+def _group_rule(stats: DatasetStats) -> str | None:
+    """Return how the names of images give the groups, unless these are stated."""
+    return None if stats.grouping.is_stated else find_name_rule(stats.inferred_groups)
+
+
 def _refuse_components_of_parts(stats: DatasetStats, recipe: Recipe) -> None:
     """Raise DataError if the largest component would be that of a part instead of the image."""
     divided = {one.case.image for one in stats.case_stats if one.case.box is not None}
@@ -273,7 +280,8 @@ def adopt_plan(stats: DatasetStats, plan: Plan, given_splits: Path | None = None
     if plan.encoder is not None:
         refuse_changed(plan.encoder, plan.recipe.network)
     start = start_of_given_plan(plan, stats, splits)
-    plan = replace(plan, start=start, encoder=describe_encoder(plan.recipe.network))
+    encoder = describe_encoder(plan.recipe.network)
+    plan = replace(plan, start=start, group_rule=_group_rule(stats), encoder=encoder)
     return Planned(plan=plan, splits=splits, results=())
 
 
