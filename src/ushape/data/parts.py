@@ -84,7 +84,7 @@ def _boxes_of(case: Case, above_px: int) -> list[Box]:
             return []
         if _shape_in_boxes(case.mask, above_px) != (1, *shape[1:]):
             return []
-        if not _has_one_grid(case.image, case.mask):
+        if not has_one_grid(case.image, case.mask):
             return []
     except DataError:
         return []  # The error is reported when the files are read.
@@ -105,7 +105,7 @@ def _shape_in_boxes(path: Path, most_px: int) -> tuple[int, ...] | None:
         return bands.shape if is_plain and bands.unit_px <= most_px else None
 
 
-def _has_one_grid(image: Path, mask: Path) -> bool:
+def has_one_grid(image: Path, mask: Path) -> bool:
     """Return whether the pixels of both files correspond by their index."""
     grids = io.read_grid(image), io.read_grid(mask)
     own, other = grids

@@ -51,7 +51,7 @@ def read_first_file(case: Case) -> Pixels:
     if case.page is None:
         return io.read(case.image)
     if io.suffix_of(case.image) in io.itk.ITK_READERS:
-        return io.read_time_point(case.image, case.page)
+        return io.read_page(case.image, case.page)
     with open_bands(case.image) as bands:
         array = bands.read(case.page, case.page + 1)[:, 0]
         spacing = bands.spacing_mm

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ushape.data.discovery import DatasetListing
+from ushape.data.parts import has_one_grid
 from ushape.errors import DataError
 from ushape.io.streaming import open_bands
 from ushape.types import Case, MaskPage
@@ -44,10 +45,12 @@ def split_into_sections(listing: DatasetListing) -> DatasetListing:
 
 
 def _sections_of(case: Case) -> int:
-    """Return the number of sections; 0 if image and mask are not stacks of equal size."""
+    """Return the number of sections; 0 if image and mask are not stacks of equal size and grid."""
     if not isinstance(case.mask, Path) or case.channels:
         return 0
     try:
+        if not has_one_grid(case.image, case.mask):
+            return 0
         with open_bands(case.image) as image, open_bands(case.mask) as mask:
             is_stack = len(image.shape) == 4 and image.shape[1:] == mask.shape[1:]
             return image.shape[1] if is_stack else 0

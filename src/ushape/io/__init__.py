@@ -91,63 +91,72 @@ def read(path: Path) -> Pixels:
     return replace(pixels, array=apply_palette(pixels.array, pixels.palette), palette=None)
 
 
-def read_time_point(path: Path, number: int) -> Pixels:
-    """Read a volume along the fourth axis of a NIfTI file, (1, *S).
+def read_page(path: Path, number: int) -> Pixels:
+    """Read a volume along the fourth axis of a NIfTI file, (1, *S), or a section of one volume.
 
-    The file is unpacked once for all of its volumes, also if several threads read them.
+    The file is unpacked once for all of its pages, also if several threads read them.
 
     Args:
-        number: Number of the volume, from 0.
+        number: Number of the volume or section, from 0.
+
+    Shapes:
+        returns: (1, z, y, x) of a file with a fourth axis, otherwise (C, y, x).
 
     Raises:
-        DataError: if the file cannot be read, or has no such volume.
+        DataError: if the file cannot be read, or has no such page.
     """
-    series = _read_time_points(path)
-    volumes = series.pixels.array
-    if number >= len(volumes):
+    pages = _read_pages(path)
+    if number >= len(pages.array):
         raise DataError(
-            f"{path}: volume {number + 1} along the fourth axis was asked for, but the file has "
-            f"{len(volumes)}.",
+            f"{path}: page {number + 1} was asked for, but the file has {len(pages.array)}.",
             code="mask_page_missing",
             hint="Restore the file as it was when the data were listed.",
         )
-    series.left.discard(number)
-    if not series.left:
-        _read_time_points.forget(path)  # The memory is needed for the next file.
-    return replace(series.pixels, array=volumes[number : number + 1].copy())
+    pages.left.discard(number)
+    if not pages.left:
+        _read_pages.forget(path)  # The memory is needed for the next file.
+    return replace(pages.place, array=pages.array[number].copy())
 
 
 @dataclass(frozen=True)
-class _TimePoints:
-    pixels: Pixels
-    """All volumes of a file, (T, *S)."""
+class _Pages:
+    array: np.ndarray
+    """(pages, C, *S)."""
+
+    place: Pixels
+    """The page without its pixels."""
 
     left: set[int]
-    """Numbers of the volumes that were not returned yet."""
+    """Numbers of the pages that were not returned yet."""
 
 
 @keep_latest(files=4)  # An image and its mask, and those that other threads begin to read.
-def _read_time_points(path: Path) -> _TimePoints:
-    """Read all volumes of a file, since one of them cannot be unpacked by itself."""
+def _read_pages(path: Path) -> _Pages:
+    """Read all pages of a file, since one of them cannot be unpacked by itself."""
     pixels = _read(path)
-    return _TimePoints(pixels, set(range(len(pixels.array))))
+    array, spacing = pixels.array, pixels.spacing_mm
+    is_time = has_time_points(path)
+    if not is_time and array.ndim == 4:
+        pixels = replace(pixels, spacing_mm=spacing[1:] if spacing else None, grid=None)
+    array = array[:, None] if is_time else array.swapaxes(0, 1) if array.ndim == 4 else array[None]
+    return _Pages(array, replace(pixels, array=array[:0]), set(range(len(array))))
 
 
-def read_mask(path: Path, time_point: int | None = None) -> MaskPixels:
+def read_mask(path: Path, page: int | None = None) -> MaskPixels:
     """Read a mask: one integer code per pixel, and how the file encodes it.
 
     If masks cannot be written in the file's format, the encoding names one that is writable: .png,
     .tif for volumes and for values beyond 16 bits, .nii.gz for DICOM volumes.
 
     Args:
-        time_point: Number of the volume along the fourth axis of a NIfTI file, from 0; None for
-            files without a time axis.
+        page: Number of the volume along the fourth axis of a NIfTI file, or of the section of a
+            volume, from 0; None for the whole file.
 
     Raises:
         DataError: if the format is unknown, the file is damaged, values are not whole numbers, or
-            there is no such time point.
+            there is no such page.
     """
-    pixels = _read(path) if time_point is None else read_time_point(path, time_point)
+    pixels = _read(path) if page is None else read_page(path, page)
     return replace(decode_pixels(path, pixels), grid=pixels.grid)
 
 
@@ -247,6 +256,15 @@ def read_grid(path: Path) -> Grid | None:
     if is_dicom(path):
         return dicom.read_grid(path)
     return None
+
+
+def has_time_points(path: Path) -> bool:
+    """Whether a file is NIfTI with a fourth axis, which may be time.
+
+    Raises:
+        DataError: if its header is damaged.
+    """
+    return suffix_of(path) in (".nii", ".nii.gz") and itk.count_time_points(path) > 1
 
 
 def write_rgb(path: Path, picture: np.ndarray) -> None:

@@ -62,7 +62,7 @@ def read_image(path: str | Path) -> list[LayerData]:
         return [(array[0], properties, "image")]
     if array.dtype == np.uint8 and array.ndim == 3 and len(array) in RGB:
         return [(np.moveaxis(array, 0, -1), {**properties, "rgb": True}, "image")]
-    if io.suffix_of(place) in (".nii", ".nii.gz") and itk.count_time_points(place) > 1:
+    if io.has_time_points(place):
         steps = {"scale": (1.0, *spacing)} if spacing is not None else {}
         return [(array, properties | steps, "image")]
     return [(array, {**properties, "channel_axis": 0}, "image")]

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+import SimpleITK
 import tifffile
 
 from ushape.data.case_stats import scan_case
 from ushape.data.discovery import discover
 from ushape.data.grouping import find_groups
-from ushape.data.reading import read_image
+from ushape.data.reading import read_first_file, read_image
 from ushape.data.sections import split_into_sections
 from ushape.io.annotations import read_annotation
 
@@ -36,6 +37,33 @@ def test_sections_of_one_volume_are_cases_in_blocks(put, tmp_path):
     assert grouping.kind == "stack"
     assert groups == sorted(groups)
     assert len(set(groups)) == 4
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd"])
+def test_sections_of_a_medical_volume_are_read_from_one_file(suffix, tmp_path):
+    labels = (VOLUME > 128).astype(np.uint8)
+    for kind, array in (("images", VOLUME), ("masks", labels)):
+        (tmp_path / kind).mkdir()
+        image = SimpleITK.GetImageFromArray(array)
+        image.SetSpacing((0.5, 0.75, 4.0))
+        SimpleITK.WriteImage(image, str(tmp_path / kind / f"a{suffix}"))
+    cases = split_into_sections(discover(tmp_path)).cases
+    assert len(cases) == 12
+    for page, case in enumerate(cases):
+        pixels = read_first_file(case)
+        assert (pixels.array == VOLUME[page]).all()
+        assert pixels.spacing_mm == pytest.approx((0.75, 0.5))
+        assert (read_annotation(case.mask, case.image).codes == labels[page]).all()
+    assert {scan_case(case).error for case in cases} == {None}
+
+
+def test_a_volume_whose_mask_lies_elsewhere_is_not_cut(tmp_path):
+    for kind, place in (("images", 0), ("masks", 5)):
+        (tmp_path / kind).mkdir()
+        image = SimpleITK.GetImageFromArray(VOLUME)
+        image.SetOrigin((place, 1, 1))
+        SimpleITK.WriteImage(image, str(tmp_path / kind / "a.nii.gz"))
+    assert [case.page for case in split_into_sections(discover(tmp_path)).cases] == [None]
 
 
 def test_sections_are_measured_one_by_one(put, tmp_path):

@@ -66,6 +66,13 @@ def test_time_points_of_a_file_are_in_one_group(tmp_path):
     assert {one.channels for one in stats.readable} == {1}
 
 
+def test_a_single_file_is_divided_into_blocks_of_time_points(tmp_path):
+    add(tmp_path, "a", masks_in_time(6))
+    stats = scan_dataset(tmp_path, None, LabelConfig(), workers=1)
+    assert stats.grouping.noun == "blocks of time points"
+    assert "6 neighboring time points" in stats.grouping.text
+
+
 def test_files_of_a_patient_stay_together(tmp_path):
     for name in ("p1_rest", "p1_stress", "p2_rest", "p2_stress", "p3_rest", "p3_stress"):
         add(tmp_path, name, masks_in_time())
@@ -143,8 +150,8 @@ def test_a_file_in_time_is_unpacked_once_for_several_threads(tmp_path, monkeypat
     files = [case.image, case.mask.path] * 6
     numbers = [number for number in range(6) for _ in "ab"]
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(io.read_time_point, files, numbers))
+        found = list(pool.map(io.read_page, files, numbers))
     assert sorted(paths) == sorted(files[:2])
     assert [int(one.array.sum()) for one in found[1::2]] == [50] * 6
-    io.read_time_point(case.image, 0)
+    io.read_page(case.image, 0)
     assert len(paths) == 3  # The memory was freed after the last one.

@@ -349,11 +349,13 @@ def _group_stack(cases: Sequence[Case]) -> Grouping:
             # The number first, so that sorting the groups keeps the order of the sections.
             groups |= dict.fromkeys(block, f"{number:04d} ({block[0]} to {block[-1]})")
     count = len(set(groups.values()))
+    is_time = any(case.page is not None and io.has_time_points(case.image) for case in cases)
+    what = "time points" if is_time else "sections"
     return Grouping(
         cases=[replace(case, group=groups[case.id]) for case in cases],
         kind="stack",
-        noun="blocks of sections",
-        text=f"one stack of {len(cases)} neighboring sections, divided into "
+        noun=f"blocks of {what}",
+        text=f"one stack of {len(cases)} neighboring {what}, divided into "
         f"{count} contiguous blocks{_mixed_sections(cases)}",
     )
 
