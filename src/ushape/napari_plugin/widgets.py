@@ -110,5 +110,6 @@ def origin_of(labels: Any, image: Any, run: Path | None) -> Origin:
 def _source_of(layer: Any) -> Path | None:
     """Return the file that a layer was opened from, if ushape reads it."""
     path = getattr(getattr(layer, "source", None), "path", None)
-    is_file = path is not None and Path(path).exists() and io.is_image(Path(path))
-    return Path(path).absolute() if is_file else None
+    if path is None or not Path(path).exists() or not io.is_image(Path(path)):
+        return None
+    return Path(path).absolute()

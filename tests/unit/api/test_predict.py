@@ -65,6 +65,7 @@ def test_groups_of_a_model_that_needs_them_are_printed(tmp_path):
         preprocessing=SimpleNamespace(needs_group=True),
         recipe=SimpleNamespace(groups=None),
         group_noun="groups",
+        group_rule=None,
     )
     members += (SimpleNamespace(plan=grouping),)
     find_images(SimpleNamespace(plan=plain, members=members), tmp_path, notes.append)
@@ -73,6 +74,12 @@ def test_groups_of_a_model_that_needs_them_are_printed(tmp_path):
     assert notes[0].endswith(
         " and 1 more. To state other groups, name a table with the columns image and group."
     )
+    for name in ("p_1.png", "p_2.png", "q_1.png"):
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a" / name)
+    grouping.group_rule = r"([^/_]+)_[^/]*$"
+    images = sorted((tmp_path / "a").glob("*_*"))
+    find_images(SimpleNamespace(plan=plain, members=members), images, notes.append)
+    assert "in 2 groups, by the regular expression" in notes[1]
 
 
 def test_images_with_cut_objects_and_without_numbers_are_named(capsys, tmp_path):
