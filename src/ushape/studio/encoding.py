@@ -38,16 +38,24 @@ class MaskTarget:
 
     @property
     def ignore(self) -> int:
-        """Value of pixels that are not annotated; no class has it."""
+        """Value of pixels that are not annotated in mask files; no class has it."""
         if self.space.ignore is not None:
-            return self.space.ignore
+            is_gray = self._shows_colors and self.space.ignore % 0x010101 == 0
+            return self.space.ignore // 0x010101 if is_gray else self.space.ignore
         if self.are_objects:
             return NO_OBJECT_IN_FILE
         used = {*self.space.values, *(value for value, _ in self.space.further_values)}
         if self.encoding.kind == "colors":
             return next(code for code in range(GRAY, GRAY + 256) if code not in used)
         candidates = (255, 128, 254, *range(253, -1, -1), *range(256, 65_536))
+        if self._shows_colors and self.encoding.kind == "values":
+            candidates = tuple(v for v in (128, *range(129, 255)) if v * 0x010101 not in used)
         return next(value for value in candidates if value not in used)
+
+    @property
+    def _shows_colors(self) -> bool:
+        """Whether stored values are compared by the color that they show."""
+        return self.space.colors is not None and not self.space.values_are_colors
 
     def codes_of(self, labels: np.ndarray) -> tuple[np.ndarray, MaskEncoding]:
         """Return the codes of an annotation and the encoding that can hold them.
@@ -58,11 +66,13 @@ class MaskTarget:
         """
         if self.are_objects:
             codes = np.where(labels == NO_OBJECT, np.uint32(self.ignore), labels)
-            highest = int(codes.max(initial=0))
         else:
             codes = replace(self.space, ignore=self.ignore).values_of(labels)
-            highest = int(codes.max(initial=0))
-        return codes, self.encoding_for(highest, is_partial=self._is_partial(labels))
+        highest = int(codes.max(initial=0))
+        encoding = self.encoding_for(highest, is_partial=self._is_partial(labels))
+        if self._shows_colors and (self.encoding.dtype, encoding.dtype) == ("bool", "uint8"):
+            codes = np.where(codes == 1, 255, codes)  # The white of masks with 1 bit.
+        return codes, encoding
 
     def encoding_for(self, highest: int, *, is_partial: bool) -> MaskEncoding:
         """Return the user's encoding, with a larger type or palette if values need it."""
@@ -91,14 +101,23 @@ class MaskTarget:
         """
         space = self.space
         is_needed = has_partial or space.ignore is not None
-        config = LabelConfig(ignore=self.ignore if is_needed else None)
+        config = LabelConfig(ignore=self._ignored_setting if is_needed else None)
         if self.are_objects:
             return replace(config, instances=True)
         if space.regions or space.further_values:
             return config
         if space.threshold is not None:
             return replace(config, threshold=space.threshold)
-        return replace(config, values=space.values, names=space.names, nearest=space.nearest)
+        values = space.colors or space.values
+        return replace(config, values=values, names=space.names, nearest=space.nearest)
+
+    @property
+    def _ignored_setting(self) -> int:
+        """Value of `labels.ignore`: a color, if masks are compared by color."""
+        if not self._shows_colors:
+            return self.ignore
+        encoding = self.encoding_for(self.ignore, is_partial=True)
+        return int(colors_of(np.array([self.ignore]), encoding)[0])
 
     def colors(self) -> list[Color]:
         """Return a color to show each class, background first: that of the masks if they have

@@ -114,9 +114,10 @@ def list_data(data: Path, masks: Path | str | None, further: Path | None = None)
         space = meaning.space
         target = _target_of(space, meaning.encoding, readable)
         notes.append(f"Masks: {meaning.rule}.")
-    used = {real_path(path) for case in cases for path in (case.image, *case.channels)}
-    for place in filter(None, (folder if data.is_dir() else None, further)):
-        cases += _cases_without_mask(place, used)
+    if data.is_dir():
+        cases += _cases_without_mask(folder, cases)
+    if further is not None:
+        cases += _cases_without_mask(further, cases, anywhere=True)
     if not cases:
         raise DataError(
             f"{folder} contains no images.",
@@ -184,13 +185,25 @@ def _target_of(
     return replace(fresh, space=indices, encoding=own)
 
 
-def _cases_without_mask(folder: Path, used: set[Path]) -> list[Case]:
-    """Return the images below a folder that are neither masks nor listed already."""
+def _cases_without_mask(
+    folder: Path, known: Sequence[Case], *, anywhere: bool = False
+) -> list[Case]:
+    """Return the images below a folder that are neither masks nor listed already.
+
+    Args:
+        known: Images that are listed.
+        anywhere: Whether images count in all folders; otherwise, in those that hold images with
+            masks, since other folders may hold further masks.
+    """
+    used = {real_path(path) for case in known for path in (case.image, *case.channels)}
     masks = {real_path(path) for path in find_masks(folder)[0]}
+    parents = {real_path(case.image.parent) for case in known}
     found = []
     for path in join_all_series(images_below(folder)):
         below = path.relative_to(folder).parts[:-1]
-        if real_path(path) in used | masks or any(part.lower() in MASK_FOLDERS for part in below):
+        is_elsewhere = bool(known) and not anywhere and real_path(path.parent) not in parents
+        is_mask = any(part.lower() in MASK_FOLDERS for part in below)
+        if is_elsewhere or is_mask or real_path(path) in used | masks:
             continue
         found.append(Case(id=display_name(key_below(path, folder)), image=path))
     return found

@@ -70,6 +70,13 @@ def test_images_are_listed_with_their_annotation(pairs, open_studio):
     assert client.get("/api/next").json()["id"] == found[3]["id"]
 
 
+def test_further_masks_are_not_listed_as_images(pairs, open_studio):
+    for number in range(3):
+        write_mask(pairs / "fov" / f"{number}.png")
+    client = open_studio(pairs)
+    assert [one["name"] for one in client.get("/api/images").json()] == ["0.png", "1.png", "2.png"]
+
+
 def test_tiles_show_image_and_mask(pairs, open_studio):
     client = open_studio(pairs)
     image = picture(tile(client, client.ids[0]))
