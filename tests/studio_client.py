@@ -31,6 +31,9 @@ class Client:
 
     def __init__(self, studio, headers=None):
         self.studio = studio
+        # FastAPI ignores a warning while it is built; other threads would change the filters.
+        studio.wait_for_appearance(60)
+        studio.project.saver.flush()
         self.app = build_app(studio)
         self.headers = {"X-Ushape-Studio": "1"} if headers is None else headers
 

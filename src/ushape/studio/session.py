@@ -20,6 +20,7 @@ from ushape.io.files import write_json
 from ushape.labels.colors import rgb_text
 from ushape.planning.run import Run
 from ushape.studio.annotations import Annotation, Change
+from ushape.studio.appearance import Appearance
 from ushape.studio.jobs import Job, Jobs
 from ushape.studio.learning import AnnotatedImage, training_command
 from ushape.studio.predictions import StoredPrediction
@@ -48,6 +49,9 @@ class Studio:
         self.jobs = Jobs(project.state, self._after_job)
         self._lock = threading.Lock()
         self._order: tuple[tuple[Any, ...], list[Suggestion]] = ((), [])
+        self._appearance = Appearance()
+        if not project.usable_runs() and len(project.images) <= MAX_SUGGESTED:
+            self._appearance.start(list(project.images.values()))
         self._scores: dict[Path, tuple[int, float | None, list[float] | None]] = {}
 
     def close(self) -> None:
@@ -55,6 +59,7 @@ class Studio:
         if self.jobs.is_running:
             self.jobs.stop()
             self.jobs.wait(60)
+        self._appearance.close()
         self.project.close()
 
     def state(self, since: int) -> dict[str, Any]:
@@ -133,6 +138,10 @@ class Studio:
             **answer_of(annotation, None),
         }
 
+    def wait_for_appearance(self, timeout_s: float) -> None:
+        """Wait until the images are compared, before the first suggestion."""
+        self._appearance.wait(timeout_s)
+
     def suggestions(self) -> list[Suggestion]:
         """Return the images that are not annotated yet, the most helpful first."""
         project = self.project
@@ -142,7 +151,7 @@ class Studio:
                 continue
             (known if project.annotated(image_id) > 0 else free).append(image_id)
         run = next(iter(reversed(project.usable_runs())), None)
-        summaries: dict[str, ImageSummary] = {}
+        summaries = {} if run else self._appearance.summaries
         for image_id in [*free[:MAX_SUGGESTED], *known[:MAX_SUGGESTED]] if run else ():
             folder = project.predictions_folder(run) / image_id if run else Path()
             if (found := StoredPrediction.open(folder)) is not None:

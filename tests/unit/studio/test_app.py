@@ -302,6 +302,16 @@ def test_test_images_of_the_data_are_locked(tmp_path, open_studio):
     assert tile(client, test, "image").status_code == 200
 
 
+def test_first_image_is_suggested_by_its_appearance(images, open_studio):
+    client = open_studio(images)
+    client.studio.wait_for_appearance(60)
+    found = client.get("/api/next").json()
+    assert found["id"] in client.ids
+    assert found["reason"] != "The next one in the list."
+    ranks = [one["rank"] for one in client.get("/api/images").json()]
+    assert sorted(ranks) == [1, 2, 3]
+
+
 def test_classes_are_renamed_and_added(images, open_studio):
     client = open_studio(images)
     classes = [{"index": 1, "name": "cell"}, {"name": "nucleus", "color": "#123456"}]
