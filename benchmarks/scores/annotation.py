@@ -39,6 +39,9 @@ from ushape.types import Case
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
+SMALL = ("sampling.patch_shape=[64,64]", "train.batch_size=4")
+"""Settings with which a step on the small images is fast."""
+
 IGNORED = 254
 """Value of pixels without annotation in the masks with strokes."""
 
@@ -189,7 +192,7 @@ def train(
     )
     settings = [command[place + 1] for place, word in enumerate(command) if word == "--set"]
     epochs = max(1, steps // 100)
-    settings += [f"train.steps_per_epoch={-(-steps // epochs)}", "train.precision=fp32"]
+    settings += [f"train.steps_per_epoch={-(-steps // epochs)}", *SMALL]
     ushape.train(
         command[1],
         output=run,

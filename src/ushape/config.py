@@ -144,9 +144,15 @@ def field_docs(cls: type) -> dict[str, str]:
 
 
 @cache
+@cache
+def _hints_of(cls: type) -> dict[str, Any]:
+    """Return the types of the fields, which take long to find, by name."""
+    return typing.get_type_hints(cls)
+
+
 def _sections(cls: type) -> dict[str, Any]:
     """Return the keys of a config, each with its config class if it is a section."""
-    hints = typing.get_type_hints(cls)
+    hints = _hints_of(cls)
     return {
         field.name: next(
             (t for t in _members(hints[field.name]) if dataclasses.is_dataclass(t)), None
@@ -181,7 +187,7 @@ def _with_current_names(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
         section = sections.get(key)
         if section is not None and isinstance(value, Mapping):
             value = _with_current_names(section, value)
-        elif key in sections and (entries := _entries(typing.get_type_hints(cls)[key], value)):
+        elif key in sections and (entries := _entries(_hints_of(cls)[key], value)):
             own = {name: _with_current_names(*entry) for name, entry in entries.items()}
             value = own if isinstance(value, Mapping) else list(own.values())
         current[key] = value
@@ -215,7 +221,7 @@ def _refuse_unknown_keys(cls: type, values: Mapping[str, Any], source: str, pref
         section = sections[key]
         if section is not None and isinstance(value, Mapping):
             _refuse_unknown_keys(section, value, source, f"{prefix}{key}.")
-        for name, (entry, own) in _entries(typing.get_type_hints(cls)[key], value).items():
+        for name, (entry, own) in _entries(_hints_of(cls)[key], value).items():
             _refuse_unknown_keys(entry, own, source, f"{prefix}{key}.{name}.")
 
 
