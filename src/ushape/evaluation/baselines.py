@@ -107,7 +107,7 @@ class Baselines:
     """Most frequent class at each position of the grid, a byte each in hexadecimal."""
 
     note: str = ""
-    """Reason why the training cases could not be read."""
+    """Reason why the baselines could not be chosen on training cases."""
 
     @property
     def text(self) -> str:
@@ -117,7 +117,7 @@ class Baselines:
             return f"The mean mask and the threshold on the intensity were chosen on {cases}."
         return (
             "The mean mask of the training cases and a threshold on the intensity are not among "
-            f"the baselines, because the training cases cannot be read: {self.note}"
+            f"the baselines, since they could not be chosen on training cases: {self.note}"
         )
 
 
@@ -174,6 +174,8 @@ def _choose(samples: Sequence[tuple[np.ndarray, np.ndarray]], space: LabelSpace)
         return Baselines(note="there are no training cases")
     classes = np.stack([own for own, _ in samples])
     counted = classes != IGNORE
+    if not counted.any():
+        return Baselines(note="none of the pixels that are compared is annotated")
     pixels = counted.sum(axis=0)
     found = {}
     for region in space.scored:

@@ -233,3 +233,14 @@ def test_verdict_says_no_better_unless_the_interval_clears_the_baseline(
 def test_verdict_of_an_older_run_does_not_mention_baselines():
     summary = summarize([], noun="dishes")
     assert "baseline" not in summary.verdict
+
+
+def test_baselines_of_strokes_between_the_compared_pixels_are_constant(make_case):
+    codes = np.full((640, 640), 7, np.uint8)
+    codes[0, :] = 255
+    codes[-1, :] = 0
+    facts = [make_case("a", np.zeros_like(codes), codes)]
+    space = LabelSpace(values=(0, 255), names=("background", "cell"), ignore=7)
+    found = measure_baselines(facts, space)
+    assert (found.cases, found.classes) == (0, {})
+    assert "annotated" in found.text
