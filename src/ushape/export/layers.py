@@ -17,6 +17,7 @@ from torch.nn import functional
 from ushape.data.intensities import SAMPLED_PX
 from ushape.models.layers import LINEAR_MODE
 from ushape.normalization import Normalization
+from ushape.transforms.resampling import HALF_ERROR, HALF_ERROR_SHARE
 
 MOST_SAMPLED_PX = 1 << 18
 """Largest number of pixels by which an image is normalized. `thin_out` takes at most 17 times
@@ -158,7 +159,7 @@ class Reduce(nn.Module):
     """Average areas, as `resample_image` does where an image shrinks by given factors.
 
     Values are rounded if all pixels of the image are whole numbers, since the averages of files of
-    integers are rounded. A half must therefore be computed in the same order of operations.
+    integers are rounded.
 
     Args:
         factors: Factor along each axis of S, at least 1.
@@ -173,12 +174,10 @@ class Reduce(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         is_whole = _is_whole(x)
-        sizes = [divided_size(*one) for one in zip(x.shape[2:], self.factors, strict=True)]
-        x = _average_whole_blocks(x, self.factors)
-        for axis, (new, factor) in enumerate(zip(sizes, self.factors, strict=True), start=2):
+        for axis, factor in enumerate(self.factors, start=2):
             if factor != 1:
-                x = _average(x, axis, new, factor)
-        return torch.where(is_whole, x.round(), x)
+                x = _average(x, axis, divided_size(x.shape[axis], factor), factor)
+        return torch.where(is_whole, _round(x), x)
 
 
 def _is_whole(x: Tensor) -> Tensor:
@@ -186,23 +185,11 @@ def _is_whole(x: Tensor) -> Tensor:
     return (x == x.round()).flatten(1).all(dim=1).reshape(-1, *[1] * (x.dim() - 1))
 
 
-def _average_whole_blocks(x: Tensor, factors: Sequence[Fraction]) -> Tensor:
-    """Average along the axes whose size is a multiple of a whole factor; others are kept."""
-    pixels: Any = 1
-    for axis, factor in enumerate(factors, start=2):
-        length = factor.numerator
-        if factor.denominator > 1 or length == 1:
-            continue
-        is_divided = (x.shape[axis] % length + length - 1) // length
-        block = length - (length - 1) * is_divided  # 1 if a pixel would be divided.
-        start, total = torch.arange(x.shape[axis] // block) * block, None
-        for tap in range(length):
-            inside = (_as_tensor(block) - tap).clamp(min=0, max=1)  # 0 for taps beyond the block.
-            part = x.index_select(axis, start + tap * inside) * inside.to(torch.float32)
-            total = part if total is None else total + part
-        assert total is not None
-        x, pixels = total, pixels * block
-    return x / _as_tensor(pixels).to(torch.float32)
+def _round(x: Tensor) -> Tensor:
+    """Round to whole numbers as `resample_image` does: halves to even, within rounding errors."""
+    halves = (2 * x).round() / 2
+    is_half = (x - halves).abs() <= HALF_ERROR + HALF_ERROR_SHARE * x.abs()
+    return torch.where(is_half, halves, x).round()
 
 
 def _average(x: Tensor, axis: int, new: Any, factor: Fraction) -> Tensor:
@@ -242,7 +229,7 @@ class ResizeTo(nn.Module):
         is_whole = _is_whole(x)
         for axis, new in enumerate(self.shape, start=x.dim() - len(self.shape)):
             x = (x.transpose(axis, -1) @ _resize_weights(x.shape[axis], new)).transpose(axis, -1)
-        return torch.where(is_whole, x.round(), x)
+        return torch.where(is_whole, _round(x), x)
 
 
 def _resize_weights(old: Any, new: int) -> Tensor:

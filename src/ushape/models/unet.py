@@ -197,7 +197,8 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         whole = x.shape[2:]
-        if not torch.compiler.is_exporting():  # Sizes are symbols then, which cannot be compared.
+        # The sizes of a graph are symbols or tensors, which cannot be compared.
+        if not (torch.compiler.is_exporting() or torch.jit.is_tracing()):
             self._refuse_illegal(whole)
         has_stem = max(self.factors) > 1
         if has_stem and not self.config.has_encoder:

@@ -12,6 +12,9 @@ from torch.nn import functional
 from ushape.labels import IGNORE
 from ushape.types import Geometry
 
+HALF_ERROR, HALF_ERROR_SHARE = 1e-4, 5e-7
+"""Largest difference from a half, absolute and as a share, that is taken for a rounding error."""
+
 
 def resample_image(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """Resample an image to another shape: area averages where it shrinks, linear where it grows.
@@ -31,11 +34,17 @@ def resample_image(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 
 
 def _as_stored(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Round back to an integer type; float32 is returned as is."""
+    """Round back to an integer type; float32 is returned as is.
+
+    Halves are rounded to even. So are values that a rounding error separates from a half:
+    otherwise, the result would depend on the order in which areas are added up.
+    """
     if not np.issubdtype(dtype, np.integer):
         return values
     limits = np.iinfo(dtype)
-    return np.rint(values).clip(limits.min, limits.max).astype(dtype)
+    halves = np.rint(2 * values) / 2
+    is_half = np.abs(values - halves) <= HALF_ERROR + HALF_ERROR_SHARE * np.abs(values)
+    return np.rint(np.where(is_half, halves, values)).clip(limits.min, limits.max).astype(dtype)
 
 
 def shrink_rows(

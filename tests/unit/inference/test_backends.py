@@ -108,6 +108,7 @@ def test_exported_backends_equal_the_network(name, norm, padding, dims, tmp_path
         {"up": "nearest", "activation": "gelu", "down": "average_pool"},
         {"up": "bilinear_3x3", "activation": "silu", "padding": "valid"},
         {"block": "residual", "down": "stride", "dropout": 0.5, "deep_supervision": 1},
+        {"padding": "valid", "output": "stretched"},
     ],
 )
 @pytest.mark.parametrize("name", EXPORTED)
@@ -257,19 +258,6 @@ def test_cached_export_removes_a_failed_export(name, network, tmp_path):
         open_backend(name, network(), folder=tmp_path)
     assert error.value.code == "export_failed"
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.slow
-def test_onnx_backend_supports_a_stretched_output(tmp_path):
-    network = network_of(padding="valid", output="stretched")
-    check_equal(open_or_skip("onnx", network, folder=tmp_path), network)
-
-
-def test_openvino_backend_refuses_a_stretched_output(tmp_path):
-    network = network_of(padding="valid", output="stretched")
-    with pytest.raises(PlanError) as error:
-        open_or_skip("openvino", network, folder=tmp_path)
-    assert error.value.code == "export_failed"
 
 
 @pytest.mark.parametrize(
