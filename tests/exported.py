@@ -45,6 +45,7 @@ def write_run(
     normalization=None,
     thresholds=None,
     labels=None,
+    split="none",
     seed=0,
     **preprocessing,
 ):
@@ -54,6 +55,7 @@ def write_run(
         network: Fields of NetworkConfig.
         thresholds: Rule of each class, by name.
         labels: Fields of LabelConfig.
+        split: How objects are separated.
         preprocessing: Fields of PreprocessingConfig.
     """
     values = json.loads(PLAN.read_text())
@@ -69,6 +71,7 @@ def write_run(
         predict=replace(
             plan.recipe.predict,
             tta=tta,
+            objects=replace(plan.recipe.predict.objects, split=split),
             tile_shape=(64,) * own.dims,
             mirror_axes=tuple(range(-own.dims, 0)),
         ),

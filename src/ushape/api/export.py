@@ -17,8 +17,7 @@ from ushape.export.formats import FORMATS
 from ushape.export.graph import ExportOptions, Output, build_graph
 from ushape.export.hugging_face import export_folder
 from ushape.export.standalone import export_standalone
-from ushape.export.write import MODEL, describe_intensities, write_checked
-from ushape.formatting import pluralize
+from ushape.export.write import MODEL, describe_in_words, write_checked
 from ushape.io.files import (
     all_files_within,
     real_path,
@@ -40,24 +39,8 @@ def export_graph(
 ) -> None:
     """Export runs as one graph in one of FORMATS."""
     graph = build_graph(runs, options)
-    axes = ", ".join("zyx"[-graph.dims :])
-    outputs = ", ".join(graph.class_names)
-    console.say(
-        f"Input: raw pixels (batch, {graph.channels}, {axes}) as float32. Output: "
-        + (
-            f"masks (batch, {axes}) with the values of the training masks."
-            if options.output == "mask"
-            else f"probabilities (batch, {len(graph.class_names)}, {axes}): {outputs}."
-        )
-    )
-    console.say(describe_intensities(graph))
-    if len(runs) > 1:
-        console.say(f"The graph averages the probabilities of {pluralize(len(runs), 'run')}.")
-    if graph.source.left_out:
-        console.say(
-            "Not in the graph, but part of ushape predict: the cleaning that validation chose "
-            f"({'; '.join(graph.source.left_out)})."
-        )
+    for line in describe_in_words(graph):
+        console.say(line)
     _, parity = write_checked(name, graph, folder)
     console.say(parity.text)
 

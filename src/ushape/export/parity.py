@@ -101,7 +101,7 @@ def prove_parity(
         images=count,
         of_run=len(own),
         shapes=tuple(shapes),
-        largest_difference=max(differences),
+        largest_difference=float(np.max(differences)),
         changed_pixels=changed,
         pixels=pixels,
     )

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ushape._version import __version__
+from ushape.evaluation.storage import CARD
 from ushape.export.formats import FORMATS, annotate, write_format
 from ushape.export.graph import SegmentationGraph
 from ushape.export.parity import Parity, prove_parity
-from ushape.io.files import write_json
+from ushape.io.files import write_bytes, write_json
 
 DESCRIPTION = "export.json"
 """Name of the file beside an exported graph that describes it."""
@@ -39,7 +40,47 @@ def write_checked(name: str, graph: SegmentationGraph, folder: Path) -> tuple[Pa
     found = {"format": name, **describe(graph), "parity": asdict(parity)}
     annotate(name, path, found)
     write_json(folder / DESCRIPTION, found)
+    write_bytes(folder / CARD, _card(graph, name, parity).encode())
     return path, parity
+
+
+def describe_in_words(graph: SegmentationGraph) -> list[str]:
+    """Return sentences about input, output and intensities, and what a graph leaves out."""
+    source, axes = graph.source, ", ".join("zyx"[-graph.dims :])
+    if source.options.output == "mask":
+        space = source.space
+        values = zip(space.names, map(space.show_value, space.values), strict=True)
+        listed = ", ".join(f"{value} = {name}" for name, value in values)
+        output = f"mask values (batch, {axes}): {listed}"
+    else:
+        count, names = len(graph.class_names), ", ".join(graph.class_names)
+        output = f"probabilities (batch, {count}, {axes}): {names}"
+    lines = [
+        f"Input: raw pixels (batch, {graph.channels}, {axes}) as float32. Output: {output}.",
+        describe_intensities(graph),
+    ]
+    if len(source.runs) > 1:
+        lines.append(f"The graph averages the probabilities of {len(source.runs)} runs.")
+    if source.left_out:
+        lines.append(
+            "Not in the graph, but part of ushape predict: the cleaning that validation chose "
+            f"({'; '.join(source.left_out)})."
+        )
+    return lines
+
+
+def _card(graph: SegmentationGraph, name: str, parity: Parity) -> str:
+    """Return the model card of an export: that of the run with a section about the export.
+
+    The card of a run does not describe an ensemble, so that of an ensemble is the section alone.
+    """
+    runs = graph.source.runs
+    card = runs[0].folder / CARD
+    has_card = len(runs) == 1 and card.is_file()
+    names = " and ".join(run.folder.name for run in runs)
+    text = card.read_text(encoding="utf-8") if has_card else f"# Model of {names}\n"
+    items = "\n".join(f"- {line}" for line in (*describe_in_words(graph), parity.text))
+    return f"{text.rstrip()}\n\n## Export to {name}\n\n{items}\n"
 
 
 def describe(graph: SegmentationGraph) -> dict[str, Any]:

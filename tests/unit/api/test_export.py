@@ -1,0 +1,133 @@
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import ushape
+from codes import raises_code
+from exported import write_run
+from ushape.api.export import TARGETS
+from ushape.errors import ConfigError, PlanError, RunError
+from ushape.export.formats import FORMATS, METADATA
+
+
+@pytest.fixture
+def run(tmp_path):
+    return write_run(tmp_path / "run").folder
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """Replaces a target by one that writes a file without computing anything."""
+
+    def fill(runs, folder, options, console):
+        (folder / "model.pt").write_text(f"{len(runs)} {options.output}")
+
+    monkeypatch.setitem(TARGETS, "torchscript", fill)
+
+
+def test_export_writes_a_folder_with_its_description(run, capsys):
+    (run / "model_card.md").write_text("# My cells\n")
+    folder = ushape.export_model(run, to="torchscript")
+    assert folder == run / "exports" / "torchscript"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "export.json",
+        "model.pt",
+        "model_card.md",
+    ]
+    extra = {METADATA: ""}
+    with pytest.warns(DeprecationWarning, match="jit"):
+        module = torch.jit.load(folder / "model.pt", _extra_files=extra)
+    assert module(torch.zeros(3, 1, 21, 17)).shape == (3, 1, 21, 17)
+    facts, stored = json.loads((folder / "export.json").read_text()), json.loads(extra[METADATA])
+    assert stored.keys() == facts.keys() - {"checksum"}
+    assert facts["parity"]["largest_difference"] <= 1e-3
+    assert facts["output"]["channels"] == ["cell"]
+    card, shown = (folder / "model_card.md").read_text(), capsys.readouterr().out
+    assert card.startswith("# My cells\n\n## Export to torchscript\n")
+    for text in ("whole images", "Compared with ushape predict"):
+        assert text in card
+        assert text in shown
+    assert not list(run.glob("exports/.*"))
+
+
+@pytest.mark.usefixtures("written")
+def test_export_writes_a_single_file_if_the_output_is_one(run, tmp_path):
+    path = ushape.export_model(run, to="torchscript", output=tmp_path / "new" / "cells.pt")
+    assert [one.name for one in path.parent.iterdir()] == ["cells.pt"]
+    assert path.read_text() == "1 probabilities"
+
+
+@pytest.mark.usefixtures("written")
+def test_export_replaces_outputs_only_if_asked(run, tmp_path):
+    for output in (tmp_path / "folder", tmp_path / "cells.pt"):
+        ushape.export_model(run, to="torchscript", output=output)
+        with raises_code(RunError, "output_exists"):
+            ushape.export_model(run, to="torchscript", output=output)
+        ushape.export_model(
+            [run, write_run(tmp_path / f"other-{output.name}").folder],
+            to="torchscript",
+            output=output,
+            result="mask",
+            overwrite=True,
+        )
+        file = output / "model.pt" if output.is_dir() else output
+        assert file.read_text() == "2 mask"
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+@pytest.mark.parametrize("name", ["folder", "cells.pt"])
+def test_export_leaves_nothing_behind_if_it_fails(run, tmp_path, monkeypatch, error, name):
+    def fail(runs, folder, options, console):
+        (folder / "model.pt").write_text("half")
+        raise error
+
+    monkeypatch.setitem(TARGETS, "torchscript", fail)
+    with pytest.raises(type(error)):
+        ushape.export_model(run, to="torchscript", output=tmp_path / "out" / name)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.usefixtures("written")
+def test_export_removes_what_a_killed_process_left(run, tmp_path):
+    left = tmp_path / ".cells.999999999-1.part"
+    left.mkdir()
+    (left / "model.pt").write_text("half")
+    ushape.export_model(run, to="torchscript", output=tmp_path / "cells")
+    assert not left.exists()
+
+
+def test_export_refuses_unknown_formats_and_foreign_suffixes(run, tmp_path):
+    with raises_code(ConfigError, "unknown_target") as caught:
+        ushape.export_model(run, to="tensorflow")
+    assert all(name in caught.value.hint for name in TARGETS)
+    with raises_code(ConfigError, "output_suffix"):
+        ushape.export_model(run, to="onnx", output=tmp_path / "cells.pt2")
+    with raises_code(ConfigError, "output_suffix"):
+        ushape.export_model(run, to="openvino", output=tmp_path / "cells.xml")
+
+
+def test_export_refuses_a_folder_that_is_no_run(tmp_path):
+    with raises_code(RunError, "run_incomplete"):
+        ushape.export_model(tmp_path, to="torchscript")
+
+
+def test_export_names_a_missing_package(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with raises_code(PlanError, "missing_package") as caught:
+        ushape.export_model(run, to="onnx")
+    assert "ushape[onnx]" in caught.value.hint
+    assert not (run / "exports").exists() or not list((run / "exports").iterdir())
+
+
+def test_export_writes_nothing_if_the_graph_differs(run, monkeypatch):
+    format = FORMATS["torchscript"]
+    wrong = type(format)(
+        ".pt", format.write, lambda path: lambda images: np.zeros_like(images), format.annotate
+    )
+    monkeypatch.setitem(FORMATS, "torchscript", wrong)
+    with raises_code(PlanError, "export_differs"):
+        ushape.export_model(run, to="torchscript")
+    assert list((run / "exports").iterdir()) == []
