@@ -290,7 +290,7 @@ def _tile_probabilities(
     for symmetry in settings.symmetries:
         turned = symmetry.apply(_merge(tiles))
         batch = torch.from_numpy(turned.reshape(*tiles.shape[:2], *turned.shape[1:]))
-        found = space.probabilities(network.logits(batch)).numpy()
+        found = space.probabilities_of(network.logits(batch).numpy())
         back = symmetry.undo(_merge(found))
         total = back.copy() if total is None else np.add(total, back, out=total)
     assert total is not None

@@ -257,6 +257,20 @@ class LabelSpace:
         own = logits[:, : self.channels].softmax(dim=1)
         return torch.cat([own, logits[:, self.channels :].sigmoid()], dim=1)
 
+    def probabilities_of(self, logits: np.ndarray) -> np.ndarray:
+        """Convert logits (B, K, *S) to probabilities, for predictions.
+
+        They equal those of `probabilities` but for rounding. Programs without PyTorch compute the
+        same numbers in the same way.
+        """
+        if not self.is_exclusive:
+            return _sigmoid(logits)
+        own, rest = logits[:, : self.channels], logits[:, self.channels :]
+        shares = own - own.max(axis=1, keepdims=True)
+        np.exp(shares, out=shares)
+        shares /= shares.sum(axis=1, keepdims=True)
+        return np.concatenate([shares, _sigmoid(rest)], axis=1) if rest.size else shares
+
     def split_outputs(self, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the probabilities (K, *S) and the distance (*S), if there is one.
 
@@ -292,6 +306,13 @@ class LabelSpace:
         meaning |= {value: index for index, value in enumerate(self.colors or self.values)}
         known = sorted(meaning)
         return np.asarray(known), np.asarray([meaning[value] for value in known], dtype=np.uint8)
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # 1 / (1 + infinity) is 0.
+        shares = np.exp(np.negative(logits))
+    shares += 1
+    return np.divide(np.float32(1), shares, out=shares)
 
 
 def values_text(

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from codes import raises_code
+from probabilities import SPACES
 from ushape.errors import DataError
 from ushape.labels import IGNORE, LabelSpace
 
@@ -59,3 +62,13 @@ def test_label_space_with_a_distance_has_one_more_output(count):
     assert np.array_equal(distance, outputs[0, -1])
     assert np.array_equal(space.decode(outputs[0].numpy()), space.decode(probabilities))
     assert space.split_outputs(probabilities)[1] is None
+
+
+@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("has_distance", [False, True])
+def test_probabilities_of_arrays_equal_those_of_tensors_but_for_rounding(name, has_distance):
+    space = replace(SPACES[name], has_distance=has_distance and name != "regions")
+    logits = torch.linspace(-200, 200, 2 * space.outputs * 35).reshape(2, space.outputs, 5, 7)
+    found = space.probabilities_of(logits.numpy())
+    assert found.dtype == np.float32
+    assert np.abs(found - space.probabilities(logits).numpy()).max() < 3e-7

@@ -66,7 +66,7 @@ def test_probabilities_equal_those_of_ushape_bit_for_bit(size, margin, blend, av
     expected = sliding_window(network, image, BINARY, ours)
 
     def program(batch):
-        return network.logits(torch.from_numpy(batch)).sigmoid().numpy()
+        return BINARY.probabilities_of(network.logits(torch.from_numpy(batch)).numpy())
 
     assert np.array_equal(tiles.predict_image(program, image, own), expected)
 

@@ -119,16 +119,19 @@ class Model:
         outputs = predict_image(network, normalized, member.tiling)
         if not np.isfinite(outputs).all():
             raise ImageError("The network computes probabilities that are NaN for this image.")
-        return member.grid.restore(outputs, image.shape[1:])
+        parts = outputs[: self.class_channels], outputs[self.class_channels :]
+        restored = [member.grid.restore(part, image.shape[1:]) for part in parts if len(part)]
+        return np.concatenate(restored)
 
     def _to_probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Convert logits (B, K, *T) to probabilities."""
         if not self.is_exclusive:
             return _sigmoid(logits)
         own, rest = logits[:, : self.class_channels], logits[:, self.class_channels :]
-        powers = _exp(own - own.max(axis=1, keepdims=True))
-        shares = powers / powers.sum(axis=1, keepdims=True)
-        return np.concatenate([shares, _sigmoid(rest)], axis=1)
+        shares = own - own.max(axis=1, keepdims=True)
+        np.exp(shares, out=shares)
+        shares /= shares.sum(axis=1, keepdims=True)
+        return np.concatenate([shares, _sigmoid(rest)], axis=1) if rest.size else shares
 
     def _decide(self, probabilities: np.ndarray) -> np.ndarray:
         """Decide the class of each pixel from probabilities (K, y, x)."""
@@ -151,13 +154,10 @@ class Model:
 
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    return np.float32(1) / (np.float32(1) + _exp(-logits))
-
-
-def _exp(values: np.ndarray) -> np.ndarray:
-    """Return the exponential of float32 values, rounded once."""
-    with np.errstate(over="ignore"):
-        return np.exp(values.astype(np.float64)).astype(np.float32)
+    with np.errstate(over="ignore"):  # 1 / (1 + infinity) is 0.
+        shares = np.exp(np.negative(logits))
+    shares += 1
+    return np.divide(np.float32(1), shares, out=shares)
 
 
 def load_model(folder: Path = FOLDER) -> Model:
