@@ -21,9 +21,10 @@ def make_prediction_widget() -> Any:
     from napari.types import LayerDataTuple
 
     def predict(image: Any, run: Any, probabilities: bool = False) -> Any:
-        properties = properties_of(image)
-        worker = thread_worker(predict_layer, ignore_errors=False)
-        return worker(image.data, properties, Path(run), probabilities=probabilities)
+        start = thread_worker(
+            predict_layer, start_thread=True, progress={"desc": f"Predicting {image.name}"}
+        )
+        return start(image.data, properties_of(image), Path(run), probabilities=probabilities)
 
     # Annotations as objects: magicgui cannot find the names of this function.
     predict.__annotations__ = {
@@ -47,19 +48,19 @@ def make_annotation_widget() -> Any:
     from napari.layers import Image, Labels
     from napari.utils.notifications import show_info
 
-    def annotate(labels: Any, image: Any, masks: Any, run: Any, replace_existing: Any) -> None:
+    def annotate(painted: Any, image: Any, masks: Any, run: Any, replace_existing: Any) -> None:
         if masks is None:
             raise DataError(
                 "No folder was chosen.",
                 code="no_masks",
                 hint="Choose the folder of the masks, beside the folder of the images.",
             )
-        origin = origin_of(labels, image, run)
-        target = save_annotation(labels.data, origin, Path(masks), overwrite=replace_existing)
+        origin = origin_of(painted, image, run)
+        target = save_annotation(painted.data, origin, Path(masks), overwrite=replace_existing)
         show_info(f"Saved {target}")
 
     annotate.__annotations__ = {
-        "labels": Labels,
+        "painted": Labels,
         "image": Image,
         "masks": Path | None,
         "run": Path | None,
@@ -69,7 +70,7 @@ def make_annotation_widget() -> Any:
     return magicgui(
         annotate,
         call_button="Save as annotation",
-        labels={"tooltip": "Label layer to save."},
+        painted={"label": "labels", "tooltip": "Label layer to save."},
         image={"tooltip": "Layer of the image, opened from a file, whose name the mask gets."},
         masks={"mode": "d", "label": "folder of masks", "nullable": True, "value": None},
         run={

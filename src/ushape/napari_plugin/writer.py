@@ -11,12 +11,15 @@ import numpy as np
 
 from ushape import io
 from ushape.errors import DataError, RunError
-from ushape.io.files import real_path, refuse_existing_output
+from ushape.io.files import real_path
 from ushape.io.orientation import as_stored
 from ushape.io.streaming import open_bands
 from ushape.labels import IGNORE
 from ushape.napari_plugin.layers import Origin, load_plan
 from ushape.types import MaskEncoding, Pixels
+
+VOLUMES = (".tif", ".tiff", ".npy")
+"""Suffixes of formats for masks with three axes, besides those of ITK."""
 
 
 def write_labels(path: str, data: Any, properties: Mapping[str, Any]) -> list[str]:
@@ -64,8 +67,12 @@ def save_annotation(data: Any, origin: Origin, folder: Path, *, overwrite: bool 
         )
     encoding = encoding_of(origin, labels)
     target = folder / f"{io.stem_of(origin.image)}{_suffix_for(encoding, labels, origin)}"
-    if real_path(target) != real_path(origin.image):
-        refuse_existing_output(target, overwrite)
+    if target.exists() and not overwrite and real_path(target) != real_path(origin.image):
+        raise RunError(
+            f"{target} already exists.",
+            code="output_exists",
+            hint="Choose another folder, or to replace an existing mask (overwrite=True).",
+        )
     folder.mkdir(parents=True, exist_ok=True)
     write_mask(target, labels, origin, encoding)
     return target
@@ -125,10 +132,9 @@ def _codes_of(labels: np.ndarray, origin: Origin) -> np.ndarray:
 
 
 def _suffix_for(encoding: MaskEncoding, labels: np.ndarray, origin: Origin) -> str:
-    """Return the suffix of the masks of the run; without one, that of a format that fits."""
-    if encoding.suffix:
-        return encoding.suffix
-    suffix = io.suffix_of(origin.image) if origin.image is not None else ""
-    if labels.ndim == 3:
-        return suffix if suffix in io.itk.WRITABLE else ".tif"
-    return ".png"
+    """Return the suffix of the masks of the run, or that of a format for volumes if needed."""
+    image = io.suffix_of(origin.image) if origin.image is not None else ""
+    volumes = (*io.itk.WRITABLE, *VOLUMES)
+    if labels.ndim == 2:
+        return encoding.suffix or ".png"
+    return next((one for one in (encoding.suffix, image) if one in volumes), ".tif")

@@ -92,3 +92,12 @@ def test_annotation_of_a_turned_photograph_is_stored_as_the_masks_of_the_run(pla
     plan.encoding = MaskEncoding(kind="colors", suffix=".png")
     target = save_annotation(CLASSES, origin, tmp_path / "masks", overwrite=True)
     assert io.read_size(target) == (2, 3)
+
+
+def test_annotation_of_a_stack_has_a_format_for_volumes(plan, tmp_path):
+    plan.encoding = MaskEncoding(suffix=".png")
+    plan.preprocessing.space = LabelSpace(values=(0, 255), names=("background", "cell"))
+    origin = Origin(image=tmp_path / "s.tif", run=tmp_path / "run")
+    target = save_annotation(np.ones((3, 4, 5), int), origin, tmp_path / "masks")
+    assert target.name == "s.tif"
+    assert (io.read_mask(target).codes == 255).all()
