@@ -225,6 +225,32 @@ def test_uploads_of_a_killed_server_are_removed_at_the_next_start(trained, image
         assert not left.exists()
 
 
+@pytest.mark.browser
+def test_page_predicts_an_image_and_asks_no_other_server(trained, images, tmp_path, browser):
+    token = "an-unusually-long-token"
+    with serving(trained, tmp_path / "uploads", "--token", token) as server:
+        page = browser.new_context(viewport={"width": 390, "height": 800}).new_page()
+        page.set_default_timeout(60_000)
+        requests, complaints = [], []
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(server.url)
+        page.get_by_label("Images").set_input_files(images[0])
+        page.get_by_label("Token").fill(token)
+        page.get_by_role("button", name="Predict").click()
+        page.get_by_role("link", name="Save the result").wait_for()
+        assert page.get_by_alt_text("Result").evaluate("one => one.naturalWidth") == 64
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        page.screenshot(path=tmp_path / "page.png", full_page=True)
+        page.get_by_label("Token").fill("another-long-but-wrong-token")
+        page.get_by_role("button", name="Predict").click()
+        page.get_by_text("The request has no valid token.").wait_for()
+        page.context.close()
+    assert [one for one in complaints if "401" not in one] == []
+    assert [one for one in requests if not one.startswith((server.url, "blob:", "data:"))] == []
+
+
 @pytest.mark.parametrize(
     ("options", "code"),
     [

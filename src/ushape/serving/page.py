@@ -15,7 +15,10 @@ code, pre { font-size: 0.9em; }
 table { border-collapse: collapse; width: 100%; }
 td, th { text-align: left; vertical-align: top; padding: 0.3rem 1rem 0.3rem 0;
   border-bottom: 1px solid color-mix(in srgb, currentColor 25%, transparent); }
+td { overflow-wrap: anywhere; }
+ul { margin: 0.3rem 0; padding-left: 1.2rem; }
 label { display: block; margin: 0.5rem 0; }
+input { max-width: 100%; }
 img { max-width: 100%; image-rendering: pixelated; }
 """
 
