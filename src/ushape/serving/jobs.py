@@ -112,9 +112,7 @@ class Jobs:
         own.mkdir()
         try:
             uploads = await receive_images(chunks, content_type, own)
-            sizes = [
-                await asyncio.to_thread(check_header, one.path, self.limits) for one in uploads
-            ]
+            sizes = [await asyncio.to_thread(self._check, one) for one in uploads]
         except BaseException:
             shutil.rmtree(own, ignore_errors=True)
             raise
@@ -127,6 +125,12 @@ class Jobs:
             for one, pixels in zip(uploads, sizes, strict=True)
         ]
         return Job(own, form, uploads, tasks)
+
+    def _check(self, upload: Upload) -> int:
+        """Return the number of pixels of an image, if it is acceptable."""
+        pixels = check_header(upload.path, self.limits)
+        self.outputs.check_memory(upload.path, pixels)
+        return pixels
 
     def start(self, job: Job) -> asyncio.Task[None]:
         """Queue a job; the task ends when its answer or its refusal is set.

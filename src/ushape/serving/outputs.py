@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -15,10 +16,13 @@ from ushape.inference.output.writer import PredictionWriter
 from ushape.inference.predictor import (
     IN_MEMORY_BYTES,
     MAX_IN_MEMORY_BYTES,
+    MAX_SHARE,
     Predictor,
     PreparedImage,
 )
 from ushape.inference.streaming import StreamedImage, StreamedPrediction
+from ushape.planning.hardware import inspect_machine
+from ushape.serving.safety import Refusal
 from ushape.serving.uploads import Upload
 from ushape.types import Case, Prediction
 
@@ -64,6 +68,26 @@ class Outputs:
     """Reader and writer of the images of requests."""
 
     predictor: Predictor
+
+    def check_memory(self, path: Path, pixels: int) -> None:
+        """Check that an image that cannot be predicted in parts fits into memory.
+
+        Raises:
+            Refusal: if it and its probabilities would take more than MAX_SHARE of the memory.
+        """
+        own = self.predictor.plan.preprocessing
+        needed = pixels * (5 * own.channels + 12 * own.space.outputs)
+        if not io.is_read_in_bands(path) and needed > self._memory_limit:
+            raise Refusal(
+                413,
+                "image_too_large",
+                f"The image has {pixels} pixels, which is too much for the memory of the server.",
+                "Send it as TIFF, which is predicted in parts.",
+            )
+
+    @cached_property
+    def _memory_limit(self) -> float:
+        return MAX_SHARE * inspect_machine(self.predictor.device).main_memory_bytes
 
     def read(self, upload: Upload, form: Form) -> PreparedImage | StreamedImage:
         """Preprocess an image, or open it if it is predicted in parts.

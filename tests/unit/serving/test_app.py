@@ -8,6 +8,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import SimpleITK
 import tifffile
 from PIL import Image
 
@@ -111,6 +112,39 @@ def test_large_image_is_predicted_in_parts_with_the_same_result(client, monkeypa
     refused = client.predict(path, form="overlay")
     assert (refused.status_code, refused.json()["code"]) == (413, "image_too_large")
     assert list(client.folder.glob("[!.]*")) == []
+
+
+def test_image_that_does_not_fit_into_memory_is_refused(start, image, monkeypatch, tmp_path):
+    monkeypatch.setattr("ushape.serving.outputs.MAX_SHARE", 1e-9)
+    client = start()
+    answer = client.predict(image)
+    assert (answer.status_code, answer.json()["code"]) == (413, "image_too_large")
+    assert list(client.folder.glob("[!.]*")) == []
+
+
+def save(path, pixels):
+    if path.suffix in (".npy", ".npz"):
+        (np.savez if path.suffix == ".npz" else np.save)(path, pixels)
+    elif path.suffix == ".tif":
+        tifffile.imwrite(path, pixels, compression="lzw")
+    elif path.suffix in (".nii", ".gz", ".nrrd", ".mha", ".dcm"):
+        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(pixels), path)
+    else:
+        Image.fromarray(pixels).save(path)
+
+
+@pytest.mark.parametrize(
+    "suffix",
+    [".bmp", ".pgm", ".tif", ".npy", ".npz", ".nii", ".nii.gz", ".nrrd", ".mha", ".dcm"],
+)
+def test_formats_are_recognized_by_their_content(client, image, expected, tmp_path, suffix):
+    path = tmp_path / f"x{suffix}"
+    save(path, np.asarray(Image.open(image)))
+    name = path.name if suffix in (".nii.gz", ".npz") else "unknown"
+    files = [("image", (name, path.read_bytes()))]
+    answer = client("POST", "/predict", files=files)
+    assert answer.status_code == 200, answer.text
+    assert answer.content == (expected / image.name).read_bytes()
 
 
 def test_job_is_followed_fetched_and_removed(client, image, expected):
