@@ -331,6 +331,7 @@ def _documentation(
     """Return the text that the site shows about the model."""
     classes = ", ".join(map(escape_markdown, graph.class_names))
     axes = ", ".join("zyx"[-graph.dims :])
+    count = len(graph.source.runs)
     lines = [f"# {escape_markdown(name)}", ""]
     if report is not None:
         lines += [escape_markdown(report.summary.verdict), ""]
@@ -343,6 +344,7 @@ def _documentation(
         f"size along {axes}. Normalize nothing: the model does.",
         f"- Output: a value from 0 to 1 for each pixel and class, of the same size: {classes}.",
         f"- {describe_intensities(graph)}",
+        *([f"- The output is the mean of {count} networks."] if count > 1 else []),
         *(
             f"- Not included is what `ushape predict` does in the end. {escape_markdown(own)}."
             for own in graph.source.left_out

@@ -58,9 +58,8 @@ def take_sample(graph: SegmentationGraph) -> Sample:
 def _typical_case(run: Run) -> Case:
     """Return the test case with the median Dice; without scores, the middle one."""
     splits, facts = run.load_splits(), {fact.case.id: fact.case for fact in run.load_cases()}
-    names = [name for name in (*splits.test, *splits.validation) if facts[name].mask is not None]
-    tested = [name for name in names if name in splits.test] or names
-    if not tested:
+    names = [name for name in splits.test or splits.validation if facts[name].mask is not None]
+    if not names:
         raise RunError(
             f"{run.folder} has no annotated case outside of the training data, of which the "
             "package could contain a part.",
@@ -68,8 +67,10 @@ def _typical_case(run: Run) -> Case:
             hint="Train with at least one test case.",
         )
     scored = (run.folder / FACTS).exists()
-    dice = dice_by_case(load_report(run.folder).scores) if scored else {}
-    ranked = sorted(tested, key=lambda name: (dice.get(name) or 0.0, name))
+    found = dice_by_case(load_report(run.folder).scores) if scored else {}
+    # Cases in which nothing is annotated have no Dice.
+    dice = {name: found[name] for name in names if found.get(name) is not None}
+    ranked = sorted(dice or names, key=lambda name: (dice.get(name) or 0.0, name))
     return facts[ranked[len(ranked) // 2]]
 
 
