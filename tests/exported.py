@@ -4,9 +4,11 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from ushape.data.preprocessing import Preprocessing
+from ushape.data.splits import Splits
 from ushape.inference.decision_rule import ClassRule, DecisionRule
 from ushape.inference.tuning import Tuning, save_tuning
 from ushape.io.files import CHECKSUM
@@ -15,7 +17,7 @@ from ushape.models import build_model
 from ushape.models.config import NetworkConfig
 from ushape.planning.plan import Plan
 from ushape.planning.run import Run
-from ushape.types import MaskEncoding
+from ushape.types import Case, CaseFacts, MaskEncoding
 
 PLAN = Path(__file__).parent / "golden" / "earlier_plan.json"
 
@@ -110,3 +112,28 @@ def random_weights(plan, seed):
             spread = torch.rand(value.shape) / 2
             value.copy_(spread + 0.5 if "var" in name or "weight" in name else spread - 0.25)
     return weights
+
+
+def add_test_images(run, folder, shape=(96, 120), foreground=(0.5, 0.1, 0.3)):
+    """Write test images of a run whose masks have different shares of the last class.
+
+    Args:
+        folder: New folder of the data.
+        shape: Size along each axis.
+        foreground: Share of each image along its first axis.
+    """
+    plan, facts = run.load_plan(), []
+    random, last = np.random.default_rng(0), plan.preprocessing.space.values[-1]
+    for number, share in enumerate(foreground):
+        mask = np.zeros(shape, np.uint16)
+        mask[: int(share * shape[0])] = last
+        noise = random.integers(0, 100, (plan.preprocessing.channels, *shape))
+        files = [folder / kind / f"case{number}.npy" for kind in ("images", "masks")]
+        for path, array in zip(files, ((noise + mask % 200).astype(np.uint8), mask), strict=True):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, array)
+        case = Case(id=f"case{number}", image=files[0], mask=files[1], group=f"case{number}")
+        facts.append(CaseFacts(case, (1,) * len(plan.preprocessing.space.values)))
+    run.save_cases(folder, facts, "checksum")
+    names = tuple(fact.case.id for fact in facts)
+    Splits(train=(), validation=(), test=names, text="Three test cases.").save(run.splits_path)

@@ -62,7 +62,8 @@ COVER_PX = 256
 """Height of the cover, which is twice as wide: the site asks for a ratio of 2 to 1."""
 
 MIN_PX = {2: (32, 32), 3: (16, 32, 32)}
-"""Smallest size along each axis, by the number of axes; the graph pads any larger one."""
+"""Smallest size along each axis, by the number of axes, or that of the test tensor if it is
+smaller; the graph pads any larger one."""
 
 MAX_NAME = 64
 """Number of characters from which the validator warns of a long name."""
@@ -144,7 +145,7 @@ def fill_package(
     name = _name_of(run, source.plan)
     text = _documentation(name, graph, report, publication)
     write_bytes(folder / DOCUMENTATION, text.encode(errors="backslashreplace"))
-    description = describe_model(name, graph, report, publication)
+    description = describe_model(name, graph, sample.image.shape[1:], report, publication)
     description["config"]["ushape"]["parity"] = {
         kind: {
             "largest_difference": own.largest_difference,
@@ -165,9 +166,17 @@ def fill_package(
 
 
 def describe_model(
-    name: str, graph: SegmentationGraph, report: Report | None, publication: Publication
+    name: str,
+    graph: SegmentationGraph,
+    shape: Sequence[int],
+    report: Report | None,
+    publication: Publication,
 ) -> dict[str, Any]:
-    """Return the description of a model without its weights, as it is stored in rdf.yaml."""
+    """Return the description of a model without its weights, as it is stored in rdf.yaml.
+
+    Args:
+        shape: Size of the test tensor along each axis.
+    """
     plan = graph.source.plan
     summary = f"U-Net that segments {', '.join(plan.preprocessing.space.names[1:])}."
     if report is not None:
@@ -186,8 +195,8 @@ def describe_model(
         "documentation": DOCUMENTATION,
         "covers": [COVER],
         "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
-        "inputs": [_tensor("input", graph, _channel_names(graph.channels))],
-        "outputs": [_tensor("output", graph, list(graph.class_names))],
+        "inputs": [_tensor("input", shape, _channel_names(graph.channels))],
+        "outputs": [_tensor("output", shape, list(graph.class_names))],
         # deepImageJ reads the nickname of a model that has no id of the zoo.
         "config": {
             "bioimageio": {"nickname": re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")},
@@ -196,14 +205,15 @@ def describe_model(
     }
 
 
-def _tensor(kind: str, graph: SegmentationGraph, channels: list[str]) -> dict[str, Any]:
+def _tensor(kind: str, shape: Sequence[int], channels: list[str]) -> dict[str, Any]:
     """Return the description of the input or the output."""
     axes: list[dict[str, Any]] = [
         {"type": "batch", "id": "batch"},
         {"type": "channel", "id": "channel", "channel_names": channels},
     ]
-    for axis, smallest in zip("zyx"[-graph.dims :], MIN_PX[graph.dims], strict=True):
-        size: dict[str, Any] = {"min": smallest, "step": 1}
+    smallest = map(min, MIN_PX[len(shape)], shape)
+    for axis, least in zip("zyx"[-len(shape) :], smallest, strict=True):
+        size: dict[str, Any] = {"min": least, "step": 1}
         if kind == "output":
             size = {"tensor_id": "input", "axis_id": axis, "offset": 0}
         axes.append({"type": "space", "id": axis, "size": size})

@@ -61,7 +61,7 @@ def graph_of(channels=1, dims=2, space=SPACE, normalization=None, left_out=()):
 
 def test_describe_model_states_the_facts_of_the_run():
     report = make_report([make_case("a", 32), make_case("b", 32, 1, group="other")])
-    found = describe_model("cells - 2D U-Net", graph_of(), report, STATED)
+    found = describe_model("cells - 2D U-Net", graph_of(), (64, 80), report, STATED)
     assert found["name"] == "cells - 2D U-Net"
     assert found["description"].startswith(
         f"U-Net that segments cell. {report.summary.verdict[:20]}"
@@ -74,7 +74,7 @@ def test_describe_model_states_the_facts_of_the_run():
 
 
 def test_describe_model_has_free_batch_and_sizes():
-    (own,) = describe_model("cells", graph_of(), None, Publication())["inputs"]
+    (own,) = describe_model("cells", graph_of(), (64, 80), None, Publication())["inputs"]
     assert own["axes"] == [
         {"type": "batch", "id": "batch"},
         {"type": "channel", "id": "channel", "channel_names": ["intensity"]},
@@ -87,8 +87,10 @@ def test_describe_model_has_free_batch_and_sizes():
 def test_describe_model_has_one_output_channel_for_each_class():
     space = LabelSpace(values=(0, 1, 2), names=("background", "liver", "tumor"))
     graph = graph_of(channels=3, dims=3, space=space)
-    found = describe_model("livers", graph, None, Publication())
+    found = describe_model("livers", graph, (9, 64, 80), None, Publication())
     assert found["inputs"][0]["axes"][1]["channel_names"] == ["red", "green", "blue"]
+    # The test tensor has 9 planes, which is less than the usual smallest size.
+    assert [axis["size"]["min"] for axis in found["inputs"][0]["axes"][2:]] == [9, 32, 32]
     output = found["outputs"][0]
     assert output["axes"][1]["channel_names"] == ["background", "liver", "tumor"]
     assert [axis["id"] for axis in output["axes"]] == ["batch", "channel", "z", "y", "x"]
@@ -105,7 +107,7 @@ def values_of(value):
 
 
 def test_describe_model_meets_the_requirements_of_qupath_and_deepimagej():
-    found = describe_model("cells - 2D U-Net", graph_of(), None, Publication())
+    found = describe_model("cells - 2D U-Net", graph_of(), (64, 80), None, Publication())
     # Both cast these to text, and QuPath stops if they are missing.
     for key in ("format_version", "name", "description", "license", "documentation"):
         assert isinstance(found[key], str)
@@ -134,7 +136,7 @@ def package(tmp_path, monkeypatch):
 
     def fill(graph=None, publication=STATED):
         graph = graph or graph_of()
-        shape = (64, 80) if graph.dims == 2 else (16, 64, 80)
+        shape = (64, 80) if graph.dims == 2 else (9, 64, 80)
         pixels = np.arange(graph.channels * np.prod(shape)).reshape(graph.channels, *shape)
         image = (pixels % 251).astype(np.uint8)
         outputs = np.linspace(0, 1, len(graph.class_names) * image[0].size, dtype=np.float32)

@@ -1,6 +1,11 @@
 import numpy as np
 
-from ushape.export.sample import _window
+from codes import raises_code
+from exported import TISSUES, add_test_images, write_run
+from ushape.data.splits import Splits
+from ushape.errors import RunError
+from ushape.export.graph import ExportOptions, build_graph
+from ushape.export.sample import _typical_case, _window, take_sample
 
 
 def test_window_has_the_share_of_foreground_nearest_to_a_half():
@@ -22,3 +27,39 @@ def test_window_of_an_image_without_foreground_lies_inside():
     assert all(one.start >= 0 for one in window)
     shape = (33, 50, 70)
     assert all(one.stop <= size for one, size in zip(window, shape, strict=True))
+
+
+def test_take_sample_cuts_a_test_image_and_predicts_it(tmp_path):
+    run = write_run(tmp_path / "run", space=TISSUES, channels=3)
+    add_test_images(run, tmp_path / "data", (300, 280))
+    graph = build_graph(run, ExportOptions())
+    sample = take_sample(graph)
+    assert sample.image.shape == (3, 256, 256)
+    assert sample.image.dtype == np.uint8
+    assert sample.outputs.shape == (3, 256, 256)
+    assert np.allclose(sample.outputs.sum(axis=0), 1, atol=1e-5)
+    assert sample.classes.shape == (256, 256)
+    assert set(np.unique(sample.classes)) <= {0, 1, 2}
+
+
+def test_take_sample_keeps_small_volumes_whole(tmp_path):
+    run = write_run(tmp_path / "run", network={"dims": 3})
+    add_test_images(run, tmp_path / "data", (12, 20, 24))
+    sample = take_sample(build_graph(run, ExportOptions()))
+    assert sample.image.shape == (1, 12, 20, 24)
+    assert sample.outputs.shape == (1, 12, 20, 24)
+
+
+def test_typical_case_is_the_middle_one_without_scores(tmp_path):
+    run = write_run(tmp_path / "run")
+    add_test_images(run, tmp_path / "data")
+    assert _typical_case(run).id == "case1"
+
+
+def test_take_sample_needs_an_annotated_case_outside_of_the_training(tmp_path):
+    run = write_run(tmp_path / "run")
+    add_test_images(run, tmp_path / "data")
+    names = ("case0", "case1", "case2")
+    Splits(train=names, validation=(), test=(), text="").save(run.splits_path)
+    with raises_code(RunError, "no_test_image"):
+        take_sample(build_graph(run, ExportOptions()))
