@@ -1,5 +1,7 @@
 import json
 import sys
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,3 +133,44 @@ def test_export_writes_nothing_if_the_graph_differs(run, monkeypatch):
     with raises_code(PlanError, "export_differs"):
         ushape.export_model(run, to="torchscript")
     assert list((run / "exports").iterdir()) == []
+
+
+@pytest.fixture
+def packaged(monkeypatch):
+    """Replaces the package of bioimage.io by one file with the options."""
+
+    def fill(runs, folder, options, console):
+        (folder / "rdf.yaml").write_text(f"{options.authors} {options.license}")
+
+    monkeypatch.setitem(TARGETS, "bioimageio", fill)
+
+
+@pytest.mark.usefixtures("packaged")
+def test_export_writes_a_package_as_a_zip_file_or_a_folder(run, tmp_path):
+    stated = {"to": "bioimageio", "authors": ["Ada", "Bo"], "license": "MIT", "quiet": True}
+    path = ushape.export_model(run, **stated)
+    assert path == run / "exports" / "bioimageio.zip"
+    with zipfile.ZipFile(path) as package:
+        assert package.read("rdf.yaml") == b"('Ada', 'Bo') MIT"
+    folder = ushape.export_model(run, output=tmp_path / "files", **stated)
+    assert [one.name for one in folder.iterdir()] == ["rdf.yaml"]
+    assert [one.name for one in path.parent.iterdir()] == ["bioimageio.zip"]
+
+
+def test_export_refuses_authors_of_what_is_not_published(run):
+    for options in ({"authors": ["Ada"]}, {"license": "MIT"}):
+        with raises_code(ConfigError, "option_without_effect"):
+            ushape.export_model(run, to="torchscript", **options)
+
+
+def test_export_refuses_a_zip_file_of_another_target(run, tmp_path):
+    with raises_code(ConfigError, "output_suffix"):
+        ushape.export_model(run, to="torchscript", output=tmp_path / "cells.zip")
+
+
+def test_torchscript_file_has_no_path_of_this_computer(run):
+    folder = ushape.export_model(run, to="torchscript", quiet=True)
+    with zipfile.ZipFile(folder / "model.pt") as weights:
+        content = b"".join(map(weights.read, weights.namelist()))
+    for private in (Path(ushape.__file__).parent, Path(torch.__file__).parent):
+        assert str(private).encode() not in content
