@@ -90,8 +90,10 @@ def visited(browser, url: str, *, complaint: str | None = None, **options: Any):
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.unroute_all(behavior="ignoreErrors")
     context.close()
-    assert [text for text in complaints if not complaint or complaint not in text] == []
-    assert [one for one in requests if not one.startswith((url.split("#")[0], "data:"))] == []
+    unexpected = [text for text in complaints if not complaint or complaint not in text]
+    assert not unexpected, unexpected
+    foreign = [one for one in requests if not one.startswith((url.split("#")[0], "data:"))]
+    assert not foreign, foreign
 
 
 def wait_until(holds, limit_s: float = 30) -> None:

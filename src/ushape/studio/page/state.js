@@ -25,7 +25,7 @@ export async function request(path, body) {
   return content;
 }
 
-/** Events: "state", "images", "info" (of the open image), "select", "online". */
+/** Events: "state", "images", "info" (of the open image), "select", "online", "trained", "predicted", "foreign". */
 export class Session extends EventTarget {
   constructor() {
     super();

@@ -5,6 +5,8 @@ import { isKept, shareText, suggested } from "./images.js";
 import { request } from "./state.js";
 import { JobBox, TrainingStep } from "./training.js";
 
+const PREDICTED_AT_ONCE = 50; // Of a larger data set, only the images that are likely seen next.
+
 /** The five steps. The one that comes next is open; the user may open others. */
 export class Steps {
   constructor(session, tools) {
@@ -21,6 +23,7 @@ export class Steps {
     byId("steps").append(make("h2", { class: "unseen" }, "Steps"), this.job.element, make("ol", {}, ...this.steps.map(({ item }) => item)));
     session.on("state images info", () => this.refresh());
     session.on("state", () => this.followCheck());
+    session.on("trained", () => this.predictImages());
   }
 
   makeStep(title, body) {
@@ -87,6 +90,16 @@ export class Steps {
     this.runs = make("ul", { class: "runs" });
     this.report = make("a", { href: "/api/report", target: "_blank", rel: "noopener" }, "Open the report");
     return [this.score, this.report, this.runs];
+  }
+
+  /** Predicts after a training: all images, or of many those that are likely looked at next. */
+  async predictImages() {
+    const { images, info } = this.session;
+    const near = [...suggested(this.session), ...images].filter((row) => !isKept(row) && row.id !== info?.id).slice(0, PREDICTED_AT_ONCE - 1);
+    const open = info && !info.locked ? [info.id] : [];
+    const ids = images.length > PREDICTED_AT_ONCE ? [...new Set([...open, ...near.map(({ id }) => id)])] : null;
+    await request("/predict", { ids }).catch(() => null); // Another window may have started it.
+    this.session.poll();
   }
 
   /** Opens the image that is best corrected next, another one than the open one. */
@@ -192,7 +205,7 @@ export class Steps {
     this.runs.replaceChildren(...runs.map((run) => make("li", {}, make("code", {}, run.name), ` ${scoreText(run)}`)));
   }
 
-  /** Opens the step that comes next, when it changes. */
+  /** Opens the step that comes next, when it changes; the one before stays open. */
   follow(place) {
     this.steps.forEach(({ item }, own) => {
       item.dataset.state = own < place ? "done" : own === place ? "current" : "later";
@@ -201,7 +214,7 @@ export class Steps {
     });
     if (place === this.current) return;
     this.current = place;
-    this.steps.forEach(({ details }, own) => (details.open = own === place || (place === 3 && own === 2)));
+    this.steps.forEach(({ details }, own) => (details.open = own === place || own === place - 1));
   }
 }
 

@@ -38,6 +38,7 @@ export class JobBox {
   ended(job) {
     const reason = job.state === "failed" ? job.error?.message ?? job.error ?? "See the output in step 3." : "";
     say(`${JOB_NAMES[job.kind] ?? job.kind} ${ENDED[job.state] ?? job.state}. ${reason}`, job.state === "failed" ? "error" : "info");
+    if (job.kind === "train" && job.state !== "failed" && this.session.runs.length) this.session.emit("trained");
   }
 }
 
