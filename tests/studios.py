@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from scipy import ndimage
-from skimage.measure import label, regionprops
+from skimage.measure import find_contours, label, regionprops
 from skimage.morphology import skeletonize
 
 from commands import command_environment
@@ -142,21 +142,43 @@ def wait_for_saving(page) -> None:
     page.locator("#saved", has_text="All saved").wait_for()
 
 
-def strokes_inside(mask: np.ndarray, count: int, margin_px: int, seed: int) -> list[list[Point]]:
-    """Return strokes (x, y) along the middle of areas, at least a margin away from their edges.
+def cells_to_draw(mask: np.ndarray, count: int) -> list[tuple[list[Point], list[Point]]]:
+    """Return, for some whole cells, lines (x, y) along the inside and the outside of their edge.
+
+    Shapes:
+        mask: (y, x) bool.
+    """
+    numbers = label(mask, connectivity=1)
+    inner = numbers[8:-8, 8:-8]
+    cut = set(np.unique(numbers)) - set(np.unique(inner))
+    for edge in (numbers[:4], numbers[-4:], numbers[:, :4], numbers[:, -4:]):
+        cut |= set(np.unique(edge))
+    parts = [part for part in regionprops(numbers) if part.label not in cut]
+    parts = sorted(parts, key=lambda part: -part.num_pixels)[:count]
+    return [_edges_of(numbers == part.label) for part in parts]
+
+
+def _edges_of(cell: np.ndarray) -> tuple[list[Point], list[Point]]:
+    outside = ndimage.distance_transform_edt(~cell)
+    inside = ndimage.distance_transform_edt(cell)
+    lines = [find_contours(own, level) for own, level in ((-inside, -0.5), (outside, 1.5))]
+    first, second = (max(own, key=len)[::2, ::-1] + 0.5 for own in lines)
+    return [(float(x), float(y)) for x, y in first], [(float(x), float(y)) for x, y in second]
+
+
+def strokes_inside(mask: np.ndarray, count: int, margin_px: int) -> list[list[Point]]:
+    """Return strokes (x, y) along the middle of the widest areas, a margin away from their edges.
 
     Shapes:
         mask: (y, x) bool.
     """
     lines = skeletonize(ndimage.distance_transform_edt(mask) > margin_px)
     parts = sorted(regionprops(label(lines, connectivity=2)), key=lambda part: -part.num_pixels)
-    parts = parts[: 3 * count]
-    chosen = np.random.default_rng(seed).permutation(len(parts))[:count]
-    return [_along(parts[place].coords[:, ::-1] + 0.5) for place in chosen]
+    return [_along(part.coords[:, ::-1] + 0.5) for part in parts[:count]]
 
 
 def _along(pixels: np.ndarray, longest: int = 60) -> list[Point]:
-    """Return a walk over neighboring pixels (N, 2), from an end of the line."""
+    """Return a walk over neighboring pixels (N, 2), from the first one."""
     rest = [tuple(pixel) for pixel in pixels]
     walk = [rest.pop(0)]
     while rest and len(walk) < longest:
@@ -165,4 +187,4 @@ def _along(pixels: np.ndarray, longest: int = 60) -> list[Point]:
         if distances[nearest] > 1.5:
             break
         walk.append(rest.pop(nearest))
-    return [(float(x), float(y)) for x, y in walk]
+    return [(float(x), float(y)) for x, y in walk[::3]]
