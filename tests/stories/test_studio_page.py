@@ -432,7 +432,6 @@ def test_from_twenty_images_without_masks_to_masks_on_all(browser, started, tmp_
                 draw(page, size, stroke)
             wait_for_saving(page)
         page.locator("#minutes").fill("0.5")
-        page.screenshot(path="/tmp/scratch/studiopage/session_drawn.png")
         page.get_by_role("button", name="Train", exact=True).click()
         wait_until(lambda: studio.get("state")["runs"], 60)
         wait_until(lambda: is_over(studio), 120)

@@ -11,7 +11,7 @@ const FILTERS = {
   locked: (row) => isKept(row),
 };
 
-/** Returns whether an image is kept for the score and must not be corrected. */
+/** Returns whether an image is kept for the score: not trained on, not predicted, not suggested. */
 export function isKept(row) {
   return row.part === "test";
 }
@@ -95,9 +95,9 @@ export class ImageList {
 }
 
 function factsOf(row) {
-  if (isKept(row)) return "locked: kept for the score";
+  if (row.locked) return "locked: kept for the score";
   const share = row.annotated >= 1 ? "annotated" : row.annotated > 0 ? `${shareText(row.annotated)} annotated` : "not annotated";
-  const parts = [share];
+  const parts = isKept(row) ? ["kept for the score", share] : [share];
   if (row.is_corrected) parts.push("edited here");
   if (row.part === "validation") parts.push("validation");
   if (Number.isFinite(row.expected_dice)) parts.push(`expected Dice ${row.expected_dice.toFixed(2)}`);

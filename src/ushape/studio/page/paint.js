@@ -2,6 +2,7 @@
 
 const NOT_ANNOTATED_ALPHA = 200; // Such pixels are gray and less opaque than this.
 const HATCH_PX = 16;
+const HATCH = [210, 210, 210, 170];
 const THIN_FROM = 2; // Outlines are one pixel wide from this zoom, and two pixels before.
 const TINTS = { probability: [217, 121, 11], uncertainty: [200, 40, 150] };
 
@@ -41,7 +42,8 @@ function restyle({ data, width, height }, style = "fill") {
       const alpha = data[4 * place + 3];
       if (!alpha) continue;
       if (alpha < NOT_ANNOTATED_ALPHA) {
-        if (!isHatched || (x + y) % HATCH_PX > 1) colors[place] = 0;
+        colors[place] = 0;
+        if (isHatched && (x + y) % HATCH_PX < 2) data.set(HATCH, 4 * place);
       } else if (source && !isEdge(source, x, y, width, height, reach)) {
         colors[place] = 0;
       }

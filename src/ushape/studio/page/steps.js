@@ -58,7 +58,8 @@ export class Steps {
     });
     this.apart = this.button("Keep this image for the score", () => this.setApart());
     this.apartNote = make("p", { class: "note" },
-      "The score is honest only if it comes from images that you neither correct nor see predicted. Annotate such an image, then lock it.");
+      "The score is honest only if it comes from images that are not trained on and whose predictions you have not seen. "
+      + "Annotate such images completely by hand, and keep them for the score.");
     const classNote = make("p", { class: "note" }, "A few strokes are enough: some inside the objects, and some on the background with the eraser. "
       + "Hatched areas are not annotated, and are ignored in the training.");
     return [this.drawText, classNote, make("div", { class: "buttons" }, this.rest, this.clear), this.apartNote, this.apart];
@@ -68,7 +69,7 @@ export class Steps {
     const { info } = this.session;
     const apart = !isKept(this.session.rowOf(info.id));
     if (!(await attempt(() => request(`/images/${encodeURIComponent(info.id)}/apart`, { apart })))) return;
-    say(apart ? "This image is kept for the score and locked." : "This image can be drawn on again.");
+    say(apart ? "This image is kept for the score: it is not trained on, and no prediction of it is shown." : "This image is used for training again.");
     await this.session.loadImages();
     await this.session.select(info.id);
   }
@@ -122,7 +123,7 @@ export class Steps {
   /** Accepts the predictions of all images without annotation. */
   async acceptEverything() {
     const rows = this.session.images.filter((row) => !isKept(row) && row.has_prediction && row.annotated < 1);
-    const text = `The predictions become the annotations of ${rows.length} images. What you drew there is kept. You can undo this image by image.`;
+    const text = `The predictions become the annotations of ${rows.length} ${rows.length === 1 ? "image" : "images"}. What you drew is kept. You can undo this in each image.`;
     if (!rows.length) return void say("There are no predictions of images that are not annotated.");
     if (!(await askUser("Accept all predictions?", text, "Accept"))) return;
     for (const { id } of rows) this.tools.edits.add(id, "edit", { tool: "accept", class: 1, points: [], plane: "z", index: 0 });
