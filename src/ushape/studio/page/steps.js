@@ -173,7 +173,7 @@ export class Steps {
     setText(correct.fact, runs.length ? `${predicted} predicted` : "");
     this.refreshButtons(info, state, annotated);
     this.refreshScore(runs, report);
-    this.follow(this.nextStep(this.session, annotated));
+    this.follow(this.nextStep(this.session, annotated), state.job?.state === "running" && state.job.kind === "train");
   }
 
   refreshButtons(info, state, annotated) {
@@ -206,16 +206,17 @@ export class Steps {
     this.runs.replaceChildren(...runs.map((run) => make("li", {}, make("code", {}, run.name), ` ${scoreText(run)}`)));
   }
 
-  /** Opens the step that comes next, when it changes; the one before stays open. */
-  follow(place) {
+  /** Opens the step that comes next, when it changes; the one before stays open, except in a training. */
+  follow(place, isTraining) {
     this.steps.forEach(({ item }, own) => {
       item.dataset.state = own < place ? "done" : own === place ? "current" : "later";
       if (own === place) item.setAttribute("aria-current", "step");
       else item.removeAttribute("aria-current");
     });
-    if (place === this.current) return;
-    this.current = place;
-    this.steps.forEach(({ details }, own) => (details.open = own === place || own === place - 1));
+    const key = `${place}${isTraining}`;
+    if (key === this.current) return;
+    this.current = key;
+    this.steps.forEach(({ details }, own) => (details.open = own === place || (own === place - 1 && !isTraining)));
   }
 }
 
