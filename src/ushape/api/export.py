@@ -53,7 +53,7 @@ TARGETS: dict[str, Target] = {
 }
 """Targets of an export by name. To add one, list its function here."""
 
-PUBLISHED = ("bioimageio", "huggingface")
+PUBLISHED = ("bioimageio", "huggingface", "standalone")
 """Targets that state the authors and the license."""
 
 SUFFIXES = {**{one.suffix: name for name, one in FORMATS.items()}, ".zip": "bioimageio"}
@@ -85,8 +85,8 @@ def export_model(
         output: Folder, or a file such as model.onnx or model.zip (default: in RUN/exports).
         result: Output of the graph: probabilities, or mask with the values of the training masks.
         fixed_intensity: Normalize with constants of the training images, for programs that tile.
-        authors: Name of an author, for bioimageio and huggingface (repeatable).
-        license: SPDX identifier of the license, for the same two (default: CC-BY-4.0).
+        authors: Name of an author, for bioimageio, huggingface and standalone (repeatable).
+        license: SPDX identifier of the license, for the same (default: CC-BY-4.0, or none).
         overwrite: Replace an existing output.
         recipe: FILE.py:FUNCTION that defines the run's own network or loss; executed only if given.
         quiet: Print nothing.

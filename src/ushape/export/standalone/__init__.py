@@ -64,7 +64,7 @@ def export_standalone(
         compared = compare(folder / "predict.py", runs[0], predictor, default, Path(work))
     versions = [f"{name}=={version(name)}\n" for name in PACKAGES]
     (folder / "requirements.txt").write_text("".join(versions), encoding="utf-8")
-    readme = describe(runs, predictor, compared)
+    readme = describe(runs, predictor, compared, options)
     (folder / "README.md").write_text(readme, encoding="utf-8")
     console.say(compared.text)
 

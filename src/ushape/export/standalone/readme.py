@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from ushape._version import __version__
 from ushape.errors import RunError
 from ushape.evaluation.storage import FACTS, load_report
-from ushape.export.standalone.comparison import READ_SUFFIXES, Comparison
+from ushape.export.graph import ExportOptions
+from ushape.export.standalone.comparison import Comparison
 from ushape.formatting import pluralize
 from ushape.inference.predictor import Predictor
 from ushape.planning.run import Run
@@ -26,8 +27,9 @@ cannot be predicted is reported, the others are predicted, and the exit code is 
 
 ## Images and masks
 
-Images: {channels}, with the kind of values that the training images have, in one of the formats
-{suffixes}. A TIFF has one page, and is uncompressed or has a lossless compression.
+Images: {channels}, with the kind of values that the training images have, as PNG, JPEG, BMP, GIF,
+WebP, portable pixmap (PPM) or TIFF. A TIFF has one page, and is uncompressed or has a lossless
+compression.
 
 Masks: {masks}.
 
@@ -57,15 +59,26 @@ tiles (`tiles.py`), cleans masks and separates objects (`objects.py`).
 ## License
 
 The Python files are part of ushape {version}; `LICENSE` has their terms (MIT). They do not cover
-the network and its settings: ask those who trained it before you pass them on.
+the network and its settings. {license}
 """
 
+MASK_KINDS = {
+    "values": "gray values of type {dtype}",
+    "palette": "indices of a palette",
+    "colors": "RGB colors",
+    "alpha": "pictures of one color, whose opacity is the mask value",
+    "one_hot": "numbers of the classes, of type {dtype}",
+}
+"""What masks contain, by the kind of their encoding."""
 
-def describe(runs: Sequence[Run], predictor: Predictor, compared: Comparison) -> str:
+
+def describe(
+    runs: Sequence[Run], predictor: Predictor, compared: Comparison, options: ExportOptions
+) -> str:
     """Return the README in Markdown."""
     plan, space = predictor.plan, predictor.plan.preprocessing.space
     channels = plan.preprocessing.channels
-    encoding = plan.encoding
+    encoding, kind = plan.encoding, MASK_KINDS[plan.encoding.kind]
     numbers = (
         "\nObjects that touch are joined in the masks. `NAME_instances.tif` has the number of each "
         "object.\n"
@@ -76,15 +89,22 @@ def describe(runs: Sequence[Run], predictor: Predictor, compared: Comparison) ->
     return PAGE.format(
         title=runs[0].folder.name,
         channels="gray" if channels == 1 else "RGB colors (gray images are repeated)",
-        suffixes=", ".join(READ_SUFFIXES),
-        masks=f"{encoding.suffix} files of the kind {encoding.kind}",
+        masks=f"`{encoding.suffix}` files with {kind.format(dtype=encoding.dtype)}",
         classes="\n".join(f"| {name} | {value} |" for name, value in rows),
         numbers=numbers,
         training="\n\n".join(_describe_training(run) for run in runs),
         scores="\n\n".join(_describe_scores(run) for run in runs),
         comparison=compared.text,
         version=__version__,
+        license=_describe_license(options),
     )
+
+
+def _describe_license(options: ExportOptions) -> str:
+    authors = f" Authors: {', '.join(options.authors)}." if options.authors else ""
+    if options.license is None:
+        return f"Ask those who trained it before you pass it on.{authors}"
+    return f"Its license is {options.license}.{authors}"
 
 
 def _describe_training(run: Run) -> str:

@@ -23,7 +23,9 @@ def picture(dtype, shape=(2, 60, 47)):
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("shape", [(60, 47), (30, 47), (20, 47), (17, 23), (41, 46)])
+@pytest.mark.parametrize(
+    "shape", [(60, 47), (30, 47), (24, 47), (40, 23), (20, 47), (17, 23), (41, 46)]
+)
 def test_shrunk_image_equals_that_of_ushape_bit_for_bit(dtype, shape):
     image = picture(dtype)
     found, expected = resampling.resample_image(image, shape), resample_image(image, shape)

@@ -8,6 +8,9 @@ from typing import Literal
 
 import numpy as np
 
+HALF_ERROR, HALF_ERROR_SHARE = 1e-4, 5e-7
+"""Largest difference from a half, absolute and as a share, that is taken for a rounding error."""
+
 SUMMED_SIZE = 128
 """Largest sum of height and width for which PyTorch adds up the four neighbors of a pixel; larger
 images are interpolated along x, then along y (three channels on one thread excepted)."""
@@ -91,8 +94,14 @@ def resample_image(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
         result = resample_linearly(result, shape)
     if image.dtype.kind not in "ui":
         return result
-    limits = np.iinfo(image.dtype)
-    return np.rint(result).clip(limits.min, limits.max).astype(image.dtype)
+    return _round(result, image.dtype)
+
+
+def _round(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Round to an integer type; values that a rounding error separates from a half are halves."""
+    limits, halves = np.iinfo(dtype), np.rint(2 * values) / 2
+    is_half = np.abs(values - halves) <= HALF_ERROR + HALF_ERROR_SHARE * np.abs(values)
+    return np.rint(np.where(is_half, halves, values)).clip(limits.min, limits.max).astype(dtype)
 
 
 def _shrink(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
