@@ -248,22 +248,26 @@ class Project:
 
     def part(self, image_id: str) -> Part:
         """Return what an image is used for."""
-        if image_id in (*self.settings.test, *self.settings.apart):
+        if self.is_test_image(image_id) or image_id in self.settings.apart:
             return "test"
-        image = self.image(image_id)
-        if image.case.split == "test":
-            return "test"
-        found = self._split().get(real_path(image.case.image))
+        found = self._split().get(real_path(self.image(image_id).case.image))
         if found is not None:
             return found
         return "train" if self.annotated(image_id) > 0 else "new"
+
+    def is_test_image(self, image_id: str) -> bool:
+        """Return whether a run or the data keep an image for the score."""
+        image = self.image(image_id)
+        in_run = self._split().get(real_path(image.case.image)) == "test"
+        is_stated = image.case.split == "test" or image_id in self.settings.test
+        return is_stated or (in_run and image_id not in self.settings.apart)
 
     def locked(self, image_id: str) -> str | None:
         """Return why an image cannot be corrected, in words; None if it can.
 
         Images that the user keeps for the score can be annotated, but show no prediction.
         """
-        if self.part(image_id) == "test" and image_id not in self.settings.apart:
+        if self.is_test_image(image_id):
             return "This is a test image: it is kept for the score and is not corrected."
         return None
 
@@ -315,7 +319,7 @@ class Project:
         """
         with self.lock:
             own = self.settings.apart
-            if apart and image_id not in own:
+            if apart and image_id not in own and not self.is_test_image(image_id):
                 if image_id in self.settings.seen or self._was_trained(image_id):
                     raise DataError(
                         "The image was trained on, or shown with a prediction, so a score on it "
@@ -339,7 +343,9 @@ class Project:
             kept = {real_path(paths[case_id]) for case_id in test}
             with self.lock:
                 self.settings.test = [
-                    one.id for one in self.images.values() if real_path(one.case.image) in kept
+                    one.id
+                    for one in self.images.values()
+                    if real_path(one.case.image) in kept and one.id not in self.settings.apart
                 ]
                 self.store()
 

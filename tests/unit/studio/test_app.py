@@ -298,6 +298,10 @@ def test_test_images_of_the_data_are_locked(tmp_path, open_studio):
     test = next(one["id"] for one in found if one["locked"])
     assert client.edit(test, "brush", [5, 5]).status_code == 423
     assert client.post(f"/api/images/{test}/undo", {"revision": 0}).status_code == 423
+    client.post(f"/api/images/{test}/apart", {"apart": True})
+    assert client.edit(test, "brush", [5, 5]).status_code == 423
+    client.post(f"/api/images/{test}/apart", {"apart": False})
+    assert client.edit(test, "brush", [5, 5]).status_code == 423
     assert tile(client, test, "error").status_code == 204
     assert tile(client, test, "image").status_code == 200
 
