@@ -22,8 +22,10 @@ from ushape.data.preprocessing import by_group
 from ushape.errors import UshapeError, explained
 from ushape.inference.predictor import Predictor, PreparedImage
 from ushape.inference.streaming import StreamedPrediction
+from ushape.inference.uncertainty import confidence_of
 from ushape.io import as_stored_probabilities
 from ushape.io.files import temporary_name, write_json
+from ushape.io.streaming import Bands
 from ushape.planning.processor import leave_cores_to_others
 from ushape.studio.predictions import (
     CLASSES,
@@ -32,9 +34,11 @@ from ushape.studio.predictions import (
     SUMMARY,
     facts_of,
 )
-from ushape.studio.sources import ImageSource
-from ushape.studio.suggestions import ImageSummary, describe_image, summarize
+from ushape.studio.suggestions import COMPARED_PX, ImageSummary, describe_image, summarize
 from ushape.types import Case, Prediction
+
+THIN_PX = 1024
+"""Number of pixels along an axis of a large image from which its confidence is measured."""
 
 MAX_BYTES = 1 << 28
 """Memory of an image and its probabilities from which it is predicted in bands."""
@@ -129,22 +133,30 @@ def _store_streamed(
             done = [done[0] + own.shape[1], done[1] + len(decided)]
         shares.flush()
         classes.flush()
-        features = describe_image(_small(ImageSource(case)))
-        step = max(1, max(shape) // 1024)
-        thin = np.asarray(shares[..., ::step, ::step], dtype=np.float32) / 255
-        small = Prediction(probabilities=thin, classes=np.asarray(classes[..., ::step, ::step]))
+        features = describe_image(thin_image(source))
+        step = max(shape) // THIN_PX | 1  # Odd, since networks may combine blocks of 2 x 2 pixels.
+        places = (slice(None, None, step),) * len(shape)
+        thin_shares = np.asarray(shares[(slice(None), *places)], dtype=np.float32) / 255
+        thin_classes = np.asarray(classes[places])
+        confidence = confidence_of(thin_shares, thin_classes, space)
+        small = Prediction(probabilities=thin_shares, classes=thin_classes, confidence=confidence)
         summary = summarize(case.id, np.zeros((1, 8, 8), np.uint8), predictor, small)
-        content = summary.features[-(len(space.scored) + 1) :]
-        joined = replace(summary, features=np.concatenate([features, content]))
-    return {**facts_of(space, shape), **_values_of(joined), "confidence": 1 - summary.uncertainty}
+    content = summary.features[-(len(space.scored) + 1) :]
+    summary = replace(summary, features=np.concatenate([features, content]))
+    return {**facts_of(space, shape), **_values_of(summary), "confidence": confidence}
 
 
-def _small(source: ImageSource) -> np.ndarray:
-    """Return a reduced image, (C, y, x)."""
-    whole = source.shape[-2:]
-    step = max(1, max(whole) // 1024)
-    picture = source.read_plane("z", 0, ((0, whole[0]), (0, whole[1])), step)
-    return picture[None] if picture.ndim == 2 else np.moveaxis(picture, -1, 0)
+def thin_image(source: Bands) -> np.ndarray:
+    """Return every n-th pixel of an open image, or of the middle plane of a volume, (C, y, x).
+
+    They are the pixels that `describe_image` uses of the whole image.
+    """
+    step = max(1, max(source.shape[-2:]) // COMPARED_PX)
+    if len(source.shape) == 4:
+        middle = source.shape[1] // 2
+        return source.read(middle, middle + 1)[:, 0, ::step, ::step]
+    rows = range(0, source.shape[1], step)
+    return np.stack([source.read(row, row + 1)[:, 0, ::step] for row in rows], axis=1)
 
 
 def _values_of(summary: ImageSummary) -> dict[str, Any]:
