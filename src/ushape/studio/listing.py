@@ -6,31 +6,24 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ushape import io
-from ushape.data.case_stats import CaseStats, scan_case
 from ushape.data.discovery import discover, find_masks
 from ushape.data.layouts.base import join_all_series
 from ushape.data.layouts.names import MASK_FOLDERS, images_below, key_below
-from ushape.data.mask_values import interpret_masks
 from ushape.errors import DataError, RunError
 from ushape.formatting import display_name, file_name
 from ushape.io.annotations import read_annotation
 from ushape.io.files import real_path
-from ushape.labels import IGNORE, LabelSpace
-from ushape.planning.data_settings import apply_data_settings
-from ushape.planning.recipes import load_recipe
+from ushape.labels import LabelSpace
 from ushape.planning.run import Run
 from ushape.studio.annotations import NO_OBJECT
-from ushape.studio.encoding import MaskTarget, new_target
+from ushape.studio.meaning import Meaning, infer_meaning, target_of, target_without_masks
 from ushape.types import Case, Mask, MaskBox, MaskEncoding, MaskParts
-
-MAX_SCANNED = 48
-"""Largest number of masks from which the meaning of their values is inferred."""
 
 LARGE_PX = 1 << 26
 """Number of pixels from which masks are imported in strips, if their format allows it."""
@@ -69,26 +62,69 @@ class Listing:
     images: dict[str, StudioImage]
     """Images by id, those with masks first."""
 
-    target: MaskTarget
-    """How annotations are written."""
-
-    space: LabelSpace | None
-    """Meaning of the values of the user's masks; None if there are none."""
+    meaning: Meaning
+    """What mask values mean."""
 
     notes: tuple[str, ...] = ()
 
 
-def list_data(data: Path, masks: Path | str | None, further: Path | None = None) -> Listing:
-    """List the images of a data folder or table, annotated or not.
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where the data of a project lie."""
+
+    data: Path
+    """Folder or table."""
+
+    masks: Path | str | None = None
+    further: Path | None = None
+    """Folder with further images."""
+
+    run: Run | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the data, in which the state is kept."""
+        return self.data.parent if self.data.is_file() else self.data
+
+
+def locate(data: Path, images: Path | None, masks: Path | str | None) -> Place:
+    """Return where the data of a folder, a table or a run lie.
 
     Args:
+        images: Folder of further images.
         masks: Folder of the masks, or a pattern of their names, as for a training.
-        further: Folder with further images.
+
+    Raises:
+        RunError: if the run is incomplete, or if its data are gone and no folder is named.
+    """
+    if not (data / "plan.json").is_file():
+        return Place(data=data, masks=masks, further=images)
+    run = Run.open(data)
+    values = json.loads(run.cases_path.read_bytes())
+    folder = Path(file_name(values["folder"]))
+    own = folder / file_name(values["data"])
+    if own.exists():
+        own_masks = folder / file_name(values["masks"]) if values["masks"] else None
+        return Place(data=own, masks=own_masks, further=images, run=run)
+    if images is None:
+        raise RunError(
+            f"The data of {run.folder} are no longer in {own}.",
+            code="data_missing",
+            hint="Name a folder of images: ushape studio RUN IMAGES",
+        )
+    return Place(data=images, run=run)
+
+
+def list_images(place: Place, known: Meaning | None = None) -> Listing:
+    """List the images of a project, annotated or not.
+
+    Args:
+        known: Meaning of the masks, if it was decided before.
 
     Raises:
         DataError: if there are no images, or if the masks cannot be used.
     """
-    folder = data.parent if data.is_file() else data
+    data, folder, masks = place.data, place.folder, place.masks
     cases, notes, stated = list[Case](), list[str](), None
     try:
         found = discover(data, Path(masks) if masks is not None else None)
@@ -96,93 +132,34 @@ def list_data(data: Path, masks: Path | str | None, further: Path | None = None)
     except DataError as error:
         if error.code != "no_pairs" or masks is not None:
             raise
-    target, space = new_target(), None
-    if cases:
-        recipe, note = apply_data_settings(load_recipe("auto"), data)
-        notes += [note] if note else []
-        step = -(-len(cases) // MAX_SCANNED)
-        readable = [one for one in map(scan_case, cases[::step]) if one.error is None]
-        if not readable:
-            raise DataError(
-                f"{folder}: none of the masks could be read.",
-                code="no_readable_masks",
-                hint=f"Run `ushape check {folder}` to see the reasons.",
-            )
-        meaning = interpret_masks(readable, recipe.labels, stated)
-        if meaning.space is None:
-            raise meaning.error or AssertionError("a label space or an error")
-        space = meaning.space
-        target = _target_of(space, meaning.encoding, readable)
-        notes.append(f"Masks: {meaning.rule}.")
+    annotated = list(cases)
     if data.is_dir():
-        cases += _cases_without_mask(folder, cases)
-    if further is not None:
-        cases += _cases_without_mask(further, cases, anywhere=True)
+        cases += _cases_without_mask(folder, annotated)
+    if place.further is not None:
+        cases += _cases_without_mask(place.further, annotated, anywhere=True)
     if not cases:
         raise DataError(
             f"{folder} contains no images.",
             code="no_images",
             hint="Name a folder with images, for example of the formats PNG, TIFF or NIfTI.",
         )
+    meaning = known
+    if meaning is None and place.run is not None:
+        plan = place.run.load_plan()
+        space = plan.preprocessing.space
+        target = target_of(space, plan.encoding, annotated)
+        meaning = Meaning(target=target, space=space if annotated else None)
+    if meaning is None and annotated:
+        meaning = infer_meaning(annotated, data, stated)
+    meaning = meaning or Meaning(target=target_without_masks(cases))
     return Listing(
         data=data,
         masks=masks,
         folder=folder,
         images=_by_id(cases),
-        target=target,
-        space=space,
-        notes=tuple(notes),
+        meaning=meaning,
+        notes=(*notes, *meaning.notes),
     )
-
-
-def list_run(run: Run, further: Path | None) -> Listing:
-    """List the images of a run, and those of a further folder, with the classes of the run.
-
-    Raises:
-        RunError: if the run is incomplete, or if its data are gone and no folder is named.
-        DataError: if `list_data` raises it.
-    """
-    plan = run.load_plan()
-    values = json.loads(run.cases_path.read_bytes())
-    folder = Path(file_name(values["folder"]))
-    data = folder / file_name(values["data"])
-    masks = folder / file_name(values["masks"]) if values["masks"] else None
-    if data.exists():
-        found = list_data(data, masks, further)
-    elif further is not None:
-        found = list_data(further, None)
-    else:
-        raise RunError(
-            f"The data of {run.folder} are no longer in {data}.",
-            code="data_missing",
-            hint="Name a folder of images: ushape studio RUN IMAGES",
-        )
-    space = plan.preprocessing.space
-    target = replace(found.target, space=space, encoding=plan.encoding)
-    return replace(found, target=target, space=space if found.space is not None else None)
-
-
-def _target_of(
-    space: LabelSpace, encoding: MaskEncoding, readable: Sequence[CaseStats]
-) -> MaskTarget:
-    """Return how masks are written: as the user's if these are single files in a usable format."""
-    masks = [stats.case.mask for stats in readable]
-    are_objects = space.states_objects and len(space.values) == 2
-    is_native = all(
-        isinstance(mask, Path) and io.is_writable(io.suffix_of(mask).removeprefix(".ome"))
-        for mask in masks
-    )
-    if is_native:
-        return MaskTarget(space=space, encoding=encoding, are_objects=are_objects)
-    if are_objects:
-        own = MaskEncoding(dtype="uint16", suffix=".tif")
-        numbered = LabelSpace(values=(0, 1), names=space.names, threshold=1)
-        return MaskTarget(space=numbered, encoding=own, are_objects=True, is_native=False)
-    fresh = replace(new_target(), is_native=False)
-    indices = LabelSpace(values=tuple(range(len(space.values))), names=space.names, ignore=IGNORE)
-    suffix = ".tif" if any(len(stats.shape) == 3 for stats in readable) else ".png"
-    own = fresh.encoding if suffix == ".png" else MaskEncoding(suffix=suffix)
-    return replace(fresh, space=indices, encoding=own)
 
 
 def _cases_without_mask(
@@ -291,7 +268,7 @@ def new_mask_path(image: StudioImage, listing: Listing, *, is_large: bool) -> Pa
     Args:
         is_large: Whether the mask must be written in parts, as TIFF files are.
     """
-    suffix, own = listing.target.encoding.suffix, image.case.image
+    suffix, own = listing.meaning.target.encoding.suffix, image.case.image
     suffix = ".tif" if is_large and suffix in (".png", ".bmp", ".gif") else suffix
     for other in listing.images.values():
         mask, path = other.mask, other.case.image

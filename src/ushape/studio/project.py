@@ -12,12 +12,12 @@ import os
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from ushape import io
+from ushape import config, io
 from ushape.errors import DataError, RunError, UshapeError
 from ushape.formatting import printable
 from ushape.io.files import real_path, write_json
@@ -29,11 +29,12 @@ from ushape.studio.listing import (
     Listing,
     StudioImage,
     import_mask,
-    list_data,
-    list_run,
+    list_images,
+    locate,
     mask_origin,
     new_mask_path,
 )
+from ushape.studio.meaning import Meaning
 from ushape.studio.predictions import StoredPrediction
 from ushape.studio.saving import LARGE_PX, Saver, keep_original, write_annotation
 from ushape.studio.sources import ImageSource, OpenSources
@@ -58,6 +59,9 @@ class Settings:
 
     threshold: float | None = None
     """Probability from which pixels are foreground; None: as the validation images chose."""
+
+    meaning: dict[str, Any] | None = None
+    """Meaning of the mask values, which is kept as soon as masks are written."""
 
     names: list[str] | None = None
     """Names of the classes if they were changed, background first."""
@@ -100,23 +104,26 @@ class Project:
     """
 
     def __init__(self, data: Path, images: Path | None = None, *, masks: Path | str | None = None):
-        self.data = data
-        self.run = Run.open(data) if (data / "plan.json").is_file() else None
+        self.place = locate(data, images, masks)
+        self.run = self.place.run
         self.kind: Literal["data", "run"] = "data" if self.run is None else "run"
-        self.listing: Listing = (
-            list_data(data, masks, images) if self.run is None else list_run(self.run, images)
-        )
-        self.folder = self.listing.folder
+        self.folder = self.place.folder
         self.state = self.folder / STATE_FOLDER
+        if not self.folder.is_dir():
+            raise DataError(
+                f"{self.folder} is not a folder.",
+                code="not_a_folder",
+                hint="Name a folder of images, a table of them, or a run folder.",
+            )
         self._owned = ExitStack()
         self._owned.enter_context(folder_locked(self.state))
         self.lock = threading.RLock()
         self._saving = threading.Lock()
-        self.settings: Settings = _load(self.state / "project.json", Settings, Settings())
-        self._saved: dict[str, Saved] = {
-            name: Saved(**values)
-            for name, values in _load_values(self.state / "saved.json").items()
-        }
+        try:
+            self._load()
+        except BaseException:
+            self._owned.close()
+            raise
         self.sources = OpenSources()
         self._annotations: dict[str, Annotation] = {}
         self._recent: list[str] = []
@@ -127,6 +134,19 @@ class Project:
         self.saver = Saver(self.save_annotation)
         self._resume_saving()
 
+    def _load(self) -> None:
+        """Load the state, and list the images."""
+        self.settings = _load_settings(self.state / "project.json")
+        self._saved = {
+            name: Saved(**values)
+            for name, values in _load_values(self.state / "saved.json").items()
+        }
+        known = None
+        if self.settings.meaning is not None:
+            source = str(self.state / "project.json")
+            known = config.from_dict(Meaning, self.settings.meaning, source=source)
+        self.listing: Listing = list_images(self.place, known)
+
     @property
     def images(self) -> dict[str, StudioImage]:
         return self.listing.images
@@ -134,7 +154,7 @@ class Project:
     @property
     def target(self) -> MaskTarget:
         """How masks are written, with the classes as they were changed on the page."""
-        target, names = self.listing.target, self.settings.names
+        target, names = self.listing.meaning.target, self.settings.names
         return target if names is None else target.with_classes(names)
 
     @property
@@ -204,7 +224,7 @@ class Project:
         """
         with self.lock:
             if image_id not in self._annotations:
-                image, space = self.image(image_id), self.listing.space
+                image, space = self.image(image_id), self.listing.meaning.space
                 shape = self.shape(image_id) or self.source(image_id).shape
                 are_objects = self.target.are_objects
                 has_mask = image.mask is not None and space is not None
@@ -276,7 +296,7 @@ class Project:
         own = self.state / "runs"
         found = sorted(own.iterdir(), key=_number_of) if own.is_dir() else []
         found = [path for path in found if (path / "plan.json").is_file()]
-        return [self.data, *found] if self.run is not None else found
+        return [self.run.folder, *found] if self.run is not None else found
 
     def usable_runs(self) -> list[Path]:
         """Return the folders of the runs that can predict."""
@@ -397,6 +417,9 @@ class Project:
             saved = self._saved.get(image_id)
             if saved is not None and (saved.revision, saved.path) == (snapshot.revision, str(path)):
                 return True
+            if self.settings.meaning is None:
+                self.settings.meaning = config.to_dict(replace(self.listing.meaning, notes=()))
+                self.store()
             if self._is_foreign(image_id, path):
                 if self.settings.save is None:
                     return False
@@ -513,10 +536,10 @@ def _number_of(path: Path) -> int:
     return int(digits) if digits.isdigit() else 0
 
 
-def _load(path: Path, kind: type[Settings], default: Settings) -> Settings:
+def _load_settings(path: Path) -> Settings:
     values = _load_values(path)
-    known = {name: value for name, value in values.items() if name in vars(default)}
-    found = kind(**known)
+    known = {name: value for name, value in values.items() if name in vars(Settings())}
+    found = Settings(**known)
     found.colors = {int(index): color for index, color in found.colors.items()}
     return found
 

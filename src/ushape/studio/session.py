@@ -81,7 +81,7 @@ class Studio:
                 "name": printable(project.folder.absolute().name),
                 "kind": project.kind,
                 "data": str(project.folder),
-                "run": str(project.data) if project.kind == "run" else None,
+                "run": str(project.run.folder) if project.run is not None else None,
                 "save": project.settings.save,
                 "save_folder": self._save_folder(),
                 "needs_consent": any(map(project.needs_consent, saver.waiting)),

@@ -4,13 +4,16 @@ import json
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
+from codes import raises_code
 from studio_client import SHAPE, write_image, write_mask
 from ushape import io
 from ushape.data.case_stats import scan_case
 from ushape.data.discovery import discover
 from ushape.data.mask_values import interpret_masks
+from ushape.errors import DataError
 from ushape.labels import IGNORE
 from ushape.studio.saving import keep_original
 from ushape.types import MaskEncoding
@@ -74,7 +77,7 @@ def test_corrected_mask_has_the_users_encoding(encoded, open_studio):
         before.encoding.kind,
         before.encoding.dtype,
     )
-    assert (project.listing.space.classes_of(after.codes, after.encoding) == labels).all()
+    assert (project.listing.meaning.space.classes_of(after.codes, after.encoding) == labels).all()
     assert (before.codes == after.codes).mean() > 0.9
     # The other masks still have the same meaning together with the corrected one.
     assert len(discover(folder).cases) == 3
@@ -97,7 +100,7 @@ def test_partly_annotated_mask_has_a_value_that_no_class_has(encoded, open_studi
     assert meaning.error is None
     assert (meaning.space.classes_of(after.codes, after.encoding) == labels).all()
     known = labels != IGNORE
-    space = project.listing.space
+    space = project.listing.meaning.space
     assert (space.classes_of(after.codes[known], after.encoding) == labels[known]).all()
 
 
@@ -239,3 +242,58 @@ def test_unsaved_edits_of_a_killed_server_are_saved_by_the_next(images, open_stu
     again = open_studio(images)
     again.studio.project.saver.flush()
     assert (images / "masks" / "0.png").exists()
+
+
+def test_reopened_project_knows_the_meaning_of_its_own_masks(encoded, open_studio):
+    first = open_studio(encoded[0])
+    first.post("/api/settings", {"save": "replace", "classes": [{"name": "another"}]})
+    for image_id in first.ids:
+        first.edit(image_id, "unmark", [5, 5], radius=4)
+    before = first.studio.project.target
+    first.studio.close()
+    second = open_studio(encoded[0])
+    project = second.studio.project
+    assert project.target == before
+    assert second.edit(second.ids[0], "brush", [9, 9], radius=2).json()["revision"] == 2
+    project.saver.flush()
+    assert project.saver.error is None
+
+
+def test_project_without_masks_is_reopened_after_the_first_strokes(images, open_studio):
+    first = open_studio(images)
+    first.edit(first.ids[0], "brush", [5, 5], radius=2)
+    first.edit(first.ids[0], "brush", [15, 15], radius=2, **{"class": 0})
+    first.studio.close()
+    second = open_studio(images)
+    found = second.get("/api/images").json()
+    assert [one["has_mask"] for one in found] == [True, False, False]
+    assert [one["annotated"] > 0 for one in found] == [True, False, False]
+    assert second.studio.project.target == first.studio.project.target
+
+
+def test_ambiguous_masks_are_refused_with_the_file_that_settles_it(tmp_path, open_studio):
+    for number in range(3):
+        write_image(tmp_path / "images" / f"{number}.png", number)
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        mask = np.full(SHAPE, 255, dtype=np.uint8)
+        mask[2:8, 2:8], mask[12:18, 12:18] = 0, 1
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{number}.png")
+    with raises_code(DataError, "ambiguous_white") as caught:
+        open_studio(tmp_path)
+    assert "ushape.yaml" in caught.value.hint
+    (tmp_path / "ushape.yaml").write_text("labels.ignore: 255")
+    client = open_studio(tmp_path)
+    assert client.studio.project.annotation(client.ids[0]).annotated < 1
+
+
+def test_new_masks_of_volumes_are_volumes(tmp_path, open_studio):
+    (tmp_path / "images").mkdir()
+    volume = np.random.default_rng(0).integers(0, 256, (5, 20, 30), dtype=np.uint8)
+    for number in range(2):
+        tifffile.imwrite(tmp_path / "images" / f"{number}.tif", volume, photometric="minisblack")
+    client = open_studio(tmp_path)
+    assert client.edit(client.ids[0], "brush", [8, 3], plane="y", index=4, radius=1).json()["box"]
+    client.studio.project.saver.flush()
+    codes = io.read_mask(tmp_path / "masks" / "0.tif").codes
+    assert codes.shape == volume.shape
+    assert (codes[3, 4, 8], codes[3, 5, 8]) == (1, 255)
