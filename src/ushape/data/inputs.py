@@ -69,8 +69,9 @@ def find_inputs(
         channels: Number of channels that the model reads. Files NAME_0000, NAME_0001, ... with
             fewer channels form one image.
         dims: Number of spatial dimensions; if it is 3, the DICOM slices of a folder are one volume,
-            if it is 2, each page of a TIFF stack is an image, unless there are many files. If the
-            model reads volumes of one channel, each time point of a volume in time is an image.
+            if it is 2, each page of a TIFF stack and each section of a NIfTI, NRRD or MetaImage
+            volume is an image, unless there are many files. If the model reads volumes of one
+            channel, each time point of a volume in time is an image.
         on_note: Receives a line about masks that were left out, and one about volumes in time.
 
     Raises:
@@ -220,10 +221,14 @@ def _without_channel_number(inputs: list[Input]) -> list[Input]:
 
 def _pages_of(one: Input) -> Iterator[Input]:
     """Yield an input for each page of a stack, named `stack/01`; other inputs as they are."""
-    count = 1
-    if io.suffix_of(one.case.image) in STACKS and not one.case.channels:
-        with contextlib.suppress(DataError), open_bands(one.case.image) as bands:
+    count, path = 1, one.case.image
+    if io.suffix_of(path) in STACKS and not one.case.channels:
+        with contextlib.suppress(DataError), open_bands(path) as bands:
             count = bands.shape[1] if len(bands.shape) == 4 else 1
+    elif io.suffix_of(path) in io.itk.ITK_READERS and not one.case.channels:
+        with contextlib.suppress(DataError):
+            size = io.itk.read_size(path)
+            count = size[0] if len(size) == 3 and not io.has_time_points(path) else 1
     if count == 1:
         yield one
         return

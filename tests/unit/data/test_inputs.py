@@ -143,6 +143,16 @@ def test_find_inputs_takes_the_pages_of_a_stack_in_2d(tmp_path):
     assert below(tmp_path / "s.tif", dims=3) == ["s.tif"]
 
 
+def test_find_inputs_takes_the_sections_of_a_volume_in_2d(tmp_path):
+    volume = np.arange(12 * 4 * 5, dtype=np.int16).reshape(12, 4, 5)
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(volume), str(tmp_path / "v.nii.gz"))
+    found = find_inputs([tmp_path / "v.nii.gz"], channels=1, dims=2)
+    assert [str(one.below) for one in found[:2]] == ["v/01.nii.gz", "v/02.nii.gz"]
+    for one, page in zip(found, volume, strict=True):
+        assert (read_first_file(one.case).array == page).all()
+    assert below(tmp_path / "v.nii.gz", dims=3) == ["v.nii.gz"]
+
+
 @pytest.mark.parametrize(
     ("channels", "dims", "below"),
     [

@@ -8,6 +8,7 @@ import pytest
 import SimpleITK
 
 from ushape import io
+from ushape.data.checks.images import find_unpaired
 from ushape.data.discovery import discover
 from ushape.data.scan import scan_dataset
 from ushape.data.time_points import split_into_time_points
@@ -134,6 +135,12 @@ def test_what_the_fourth_axis_is_taken_for_is_noted_and_can_be_stated(tmp_path):
     still = np.stack([masks_in_time()[0]] * 3)
     add(tmp_path, "a", still)
     assert len(split_into_time_points(listing, is_time=True).cases) == 3
+
+
+def test_the_note_is_a_check_of_its_own(tmp_path):
+    add(tmp_path, "a", masks_in_time())
+    stats = scan_dataset(tmp_path, None, LabelConfig(), workers=1)
+    assert [finding.check for finding in find_unpaired(stats)] == ["time_points"]
 
 
 def test_a_file_in_time_is_unpacked_once_for_several_threads(tmp_path, monkeypatch):

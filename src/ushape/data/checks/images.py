@@ -40,6 +40,11 @@ LISTING_NOTES: Mapping[str, tuple[str, Severity, str]] = {
         "warning",
         "Complete the structure sets, or list only regions that all of them have in labels.names.",
     ),
+    "Time points: ": (
+        "time_points",
+        "note",
+        "Nothing is to be done if the axis is time.",
+    ),
     "Other series: ": (
         "other_series",
         "warning",
