@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, NoReturn, TypeVar, get_args
+from typing import Annotated, NoReturn, get_args
 
 from fastapi import FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -16,27 +14,19 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTex
 from starlette.exceptions import HTTPException
 
 from ushape._version import __version__
-from ushape.errors import UshapeError
-from ushape.inference.predictor import Predictor
-from ushape.serving import kserve
-from ushape.serving.jobs import Jobs
-from ushape.serving.limits import ARRAY_BYTES, Limits
+from ushape.serving.kserve_routes import add_kserve
 from ushape.serving.metrics import Metrics
 from ushape.serving.outputs import Answer, Form
 from ushape.serving.page import content_policy, render_page
+from ushape.serving.parts import Service, while_connected
 from ushape.serving.safety import (
     App,
-    Disconnected,
     Message,
     Receive,
     Refusal,
     Scope,
     Send,
-    refusal_of,
 )
-from ushape.serving.scheduler import Scheduler, Task
-
-T = TypeVar("T")
 
 OPEN_PATHS = frozenset({"/", "/openapi.json", "/health", "/v2/health/live", "/v2/health/ready"})
 """Paths that need no token: they tell nothing about the model."""
@@ -85,22 +75,6 @@ JobId = Annotated[str, Path(max_length=64)]
 WaitOption = Annotated[bool, Query(description="false: answer at once with the id of a job (202).")]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Service:
-    """Parts of a server."""
-
-    predictor: Predictor
-    scheduler: Scheduler
-    jobs: Jobs
-    metrics: Metrics
-    limits: Limits
-    metadata: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        return str(self.metadata["name"])
-
-
 def build_app(service: Service) -> FastAPI:
     """Return the application; `Guard` must stand in front of it."""
     app = FastAPI(
@@ -118,7 +92,7 @@ def build_app(service: Service) -> FastAPI:
     _add_predict(app, service)
     _add_jobs(app, service)
     _add_facts(app, service)
-    _add_kserve(app, service)
+    add_kserve(app, service)
     return app
 
 
@@ -171,7 +145,7 @@ def _add_predict(app: FastAPI, service: Service) -> None:
             jobs.keep(job)
             place = f"/jobs/{job.id}"
             return JSONResponse(job.description, status_code=202, headers={"Location": place})
-        answer = await _while_connected(request, jobs.wait(job))
+        answer = await while_connected(request.receive, jobs.wait(job))
         service.metrics.add_pixels(sum(task.pixels for task in job.tasks))
         return _FileAnswer(answer, partial(jobs.remove, job))
 
@@ -221,89 +195,6 @@ def _add_facts(app: FastAPI, service: Service) -> None:
         return PlainTextResponse(service.metrics.text())
 
 
-def _add_kserve(app: FastAPI, service: Service) -> None:
-    """Add the routes of the KServe V2 protocol."""
-
-    def require_model(request: Request) -> None:
-        found = request.path_params["model"], request.path_params.get("version", kserve.VERSION)
-        if found != (service.name, kserve.VERSION):
-            raise Refusal(
-                404, "unknown_model", "There is no such model.", "GET /metadata names it."
-            )
-
-    @app.get("/v2", description="KServe V2: metadata of the server.")
-    async def server_metadata() -> JSONResponse:
-        return JSONResponse(kserve.describe_server())
-
-    @app.get("/v2/health/live", description="KServe V2: whether the server runs.")
-    @app.get("/v2/health/ready", description="KServe V2: whether the server is ready.")
-    async def kserve_health() -> JSONResponse:
-        return JSONResponse({"live": True, "ready": True})
-
-    one_version = "/v2/models/{model}/versions/{version}"
-
-    @app.get(one_version, include_in_schema=False)
-    @app.get("/v2/models/{model}", description="KServe V2: metadata of the model.")
-    async def model_metadata(request: Request) -> JSONResponse:
-        require_model(request)
-        return JSONResponse(kserve.describe_tensors(service.name, service.predictor))
-
-    @app.get(f"{one_version}/ready", include_in_schema=False)
-    @app.get("/v2/models/{model}/ready", description="KServe V2: whether the model is ready.")
-    async def model_ready(request: Request) -> JSONResponse:
-        require_model(request)
-        return JSONResponse({"name": service.name, "ready": True})
-
-    @app.post(f"{one_version}/infer", include_in_schema=False)
-    @app.post("/v2/models/{model}/infer", description="KServe V2: predict arrays.")
-    async def infer(request: Request) -> Response:
-        try:
-            require_model(request)
-            return await _infer(request, service)
-        except (Refusal, UshapeError) as error:
-            # Clients of the protocol show the entry `error`.
-            refusal = refusal_of(error)
-            refusal.extra = {"error": f"{refusal.message} {refusal.hint}".strip()}
-            raise refusal from None
-
-
-async def _infer(request: Request, service: Service) -> Response:
-    predictor, parts, count = service.predictor, [], 0
-    async for chunk in request.stream():
-        count += len(chunk)
-        if count > ARRAY_BYTES:
-            raise Refusal(
-                413,
-                "body_too_large",
-                f"The request has more than {ARRAY_BYTES} bytes, the limit for arrays.",
-                "Send the image as a file: POST /predict.",
-            )
-        parts.append(chunk)
-    body, length = b"".join(parts), request.headers.get(kserve.HEADER_LENGTH, "")
-    limit = service.limits.max_unpacked_px
-    wanted = await asyncio.to_thread(kserve.parse_request, body, length, predictor, limit)
-    pixels = wanted.images[0, 0].size
-    tasks = [
-        Task(partial(predictor.preprocess_array, image), lambda prediction: prediction, pixels)
-        for image in wanted.images
-    ]
-    service.scheduler.submit(tasks)
-    try:
-        together = asyncio.gather(*(asyncio.wrap_future(task.future) for task in tasks))
-        waiting = asyncio.wait_for(together, service.limits.wait_s)
-        predictions = await _while_connected(request, waiting)
-    except TimeoutError:
-        raise Refusal(504, "too_long", "The prediction takes too long.") from None
-    finally:
-        for task in tasks:
-            task.cancel()
-    service.metrics.add_pixels(pixels * len(tasks))
-    content, headers = await asyncio.to_thread(
-        kserve.build_answer, service.name, wanted, predictions, predictor
-    )
-    return Response(content, headers=headers)
-
-
 class _FileAnswer(FileResponse):
     """Answer with a file; `on_end` is called when it was sent, or the client has left."""
 
@@ -322,27 +213,6 @@ class _FileAnswer(FileResponse):
             await super().__call__(scope, receive, send)
         finally:
             self.on_end()
-
-
-async def _while_connected(request: Request, work: Awaitable[T]) -> T:
-    """Return the result of some work; if the client leaves before, the work is cancelled."""
-
-    async def wait_for_end() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    working, leaving = asyncio.ensure_future(work), asyncio.create_task(wait_for_end())
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            working.cancel()
-            with suppress(asyncio.CancelledError):
-                await working
-            raise Disconnected
-        return working.result()
-    finally:
-        leaving.cancel()
-        working.cancel()
 
 
 class _Nothing(Response):

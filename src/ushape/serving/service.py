@@ -10,12 +10,13 @@ from pathlib import Path
 
 from ushape.errors import DataError
 from ushape.inference.predictor import Predictor
-from ushape.serving.app import OPEN_PATHS, Measured, Service, build_app
+from ushape.serving.app import OPEN_PATHS, Measured, build_app
 from ushape.serving.jobs import Jobs
 from ushape.serving.limits import STOP_S, Limits
 from ushape.serving.metadata import describe_model
 from ushape.serving.metrics import Metrics
 from ushape.serving.outputs import Outputs
+from ushape.serving.parts import Service
 from ushape.serving.safety import App, Gate, Guard
 from ushape.serving.scheduler import Scheduler
 from ushape.serving.server import run_server
