@@ -25,8 +25,11 @@ export function suggested(session) {
 export class ImageList {
   constructor(session) {
     Object.assign(this, { session, items: new Map(), list: byId("image-list") });
-    session.on("images select", () => this.refresh());
-    session.on("info", () => this.refresh());
+    session.on("images info", () => this.refresh());
+    session.on("select", () => {
+      this.refresh();
+      this.list.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest" });
+    });
     byId("filter").addEventListener("change", () => this.refresh());
     this.list.addEventListener("keydown", (event) => this.walk(event));
   }

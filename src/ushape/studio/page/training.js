@@ -98,11 +98,12 @@ export class TrainingStep {
     const { job } = state;
     const isRunning = job?.state === "running";
     const annotated = images.filter((row) => row.annotated > 0 && row.part !== "test").length;
-    this.button.textContent = runs.length ? "Train again" : "Train";
-    this.fresh.hidden = !runs.length;
+    const before = isRunning && job.kind === "train" ? runs.length - 1 : runs.length; // Without the one that is running.
+    this.button.textContent = before > 0 ? "Train again" : "Train";
+    this.fresh.hidden = before < 1;
     this.resume.hidden = isRunning || !job?.can_resume;
     this.button.disabled = this.fresh.disabled = isRunning || !annotated;
-    setText(this.note, noteOf(annotated, runs.length));
+    setText(this.note, noteOf(annotated, before));
     this.drawCurves(job);
     const lines = job?.lines ?? [];
     this.outputDetails.hidden = !lines.length;
@@ -123,5 +124,5 @@ export class TrainingStep {
 function noteOf(annotated, runs) {
   if (!annotated) return "Draw on at least one image first (step 2).";
   const images = annotated === 1 ? "the one annotated image" : `all ${annotated} annotated images`;
-  return runs ? `Goes on from the last run, with ${images}.` : `Trains on ${images}. What is not annotated is ignored.`;
+  return runs > 0 ? `Goes on from the last run, with ${images}.` : `Trains on ${images}. What is not annotated is ignored.`;
 }
