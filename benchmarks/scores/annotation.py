@@ -21,7 +21,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +81,11 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=10, help="Images to annotate in the end.")
     parser.add_argument("--steps", type=int, default=60, help="Steps of each training.")
     parser.add_argument("--threads", type=int, default=1)
+    text = (
+        "suggested: as by ushape studio; uncertain: only by uncertainty; different: only by looks."
+    )
+    orders = ("suggested", "random", "uncertain", "different")
+    parser.add_argument("--orders", nargs="+", default=orders[:2], choices=orders, help=text)
     text = "Begin each training with the usual weights instead of those of the last one."
     parser.add_argument("--restart", action="store_true", help=text)
     parser.add_argument("--scribbles", action="store_true", help="Compare strokes with masks.")
@@ -262,7 +267,7 @@ def annotate(
         if order == "random":
             following = shuffled[len(masks)].id
         else:
-            following = next_image(predictor, predicted, masks)
+            following = next_image(order, predictor, predicted, masks)
         truth = read_mask(by_id[following], data.values)
         corrected += int((predicted[following].classes != truth).sum())
         masks[following] = by_id[following].mask
@@ -270,19 +275,24 @@ def annotate(
     return rounds
 
 
-def next_image(predictor: Predictor, predicted: dict, masks: Iterable[str]) -> str:
-    """Return the image that `ushape studio` would suggest."""
+def next_image(order: str, predictor: Predictor, predicted: dict, masks: Iterable[str]) -> str:
+    """Return the image that `ushape studio` would suggest, or one of the simpler orders."""
     known = set(masks)
     summaries: dict[bool, list[ImageSummary]] = {True: [], False: []}
     for case_id, found in predicted.items():
         own = summarize(case_id, found.source.array, predictor, found)
         summaries[case_id in known].append(own)
+    if order == "uncertain":
+        return max(summaries[False], key=lambda one: one.uncertainty).id
+    if order == "different":
+        equal = [replace(one, uncertainty=0.5) for one in summaries[False]]
+        return suggest(equal, summaries[True])[0].id
     return suggest(summaries[False], summaries[True])[0].id
 
 
 def compare_orders(data: Set, options: argparse.Namespace, work: Path) -> None:
-    """Print the Dice of both orders by the number of images, and what the suggested one saves."""
-    curves: dict[str, list[list[Round]]] = {"suggested": [], "random": []}
+    """Print the Dice of the orders by the number of images, and what they save."""
+    curves: dict[str, list[list[Round]]] = {order: [] for order in options.orders}
     for seed in range(options.seeds):
         for order, found in curves.items():
             found.append(annotate(data, order, seed, options, work))
@@ -295,23 +305,27 @@ def compare_orders(data: Set, options: argparse.Namespace, work: Path) -> None:
         }
         for what in ("dice", "corrected_px")
     )
-    print("| images | Dice, suggested | Dice, random | corrected pixels, suggested | random |")
-    print("|---|---|---|---|---|")
+    print(f"| images | {' | '.join(f'Dice, {order} | pixels' for order in dice)} |")
+    print("|---" * (1 + 2 * len(dice)) + "|")
     for place in range(options.images):
-        print(
-            f"| {place + 1} | {dice['suggested'][place]:.3f} | {dice['random'][place]:.3f} | "
-            f"{pixels['suggested'][place]:.0f} | {pixels['random'][place]:.0f} |"
-        )
-    goal = dice["random"][-1]
-    enough = np.flatnonzero(dice["suggested"] >= goal)
+        cells = [f"{dice[order][place]:.3f} | {pixels[order][place]:.0f}" for order in dice]
+        print(f"| {place + 1} | {' | '.join(cells)} |")
+    if "random" in dice:
+        for order in dice:
+            print(describe_saving(order, dice, pixels))
+
+
+def describe_saving(order: str, dice: dict[str, np.ndarray], pixels: dict[str, np.ndarray]) -> str:
+    """Return how many images and corrected pixels an order needs for the Dice of random order."""
+    goal, count = dice["random"][-1], len(dice["random"])
+    enough = np.flatnonzero(dice[order] >= goal)
     if not len(enough):
-        print(f"The suggested order does not reach the Dice of {options.images} random images.")
-        return
+        return f"{order}: does not reach the Dice of {count} random images ({goal:.3f})."
     needed = int(enough[0]) + 1
-    print(
-        f"The suggested order needs {needed} images for the Dice of {options.images} random images "
-        f"({goal:.3f}): {needed / options.images:.0%}; corrected pixels "
-        f"{pixels['suggested'][needed - 1] / pixels['random'][-1]:.0%}."
+    return (
+        f"{order}: {needed} images for the Dice of {count} random images ({goal:.3f}), "
+        f"{needed / count:.0%}; {pixels[order][needed - 1] / pixels['random'][-1]:.0%} of the "
+        "corrected pixels."
     )
 
 

@@ -1,4 +1,4 @@
-"""Which image to annotate next: one that stands for many of which the model is unsure."""
+"""Which image to annotate next: one that the model is unsure of, and that stands for others."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ SCALES_PX = (0.0, 1.5, 4.0)
 """Standard deviations of the Gaussians after which differences of neighbors are measured."""
 
 MAX_ORDERED = 50
-"""Number of suggestions each of which counts as annotated for the next one."""
+"""Number of suggestions without predictions each of which counts as annotated for the next."""
 
-MIN_UNCERTAINTY = 0.02
-"""Uncertainty that every image counts with, since a model can be certain and wrong."""
+TINY = 1e-6
+"""Distance that images count with which are the same as an annotated one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,8 @@ class ImageSummary:
     """(D,) float32: appearance of the image, comparable within a project."""
 
     uncertainty: float
-    """Expected 1 - Dice of the prediction, 0 to 1; 1 without a prediction."""
+    """Mean entropy of the pixels, 0 (certain) to 1 (all classes are equally likely); 1 without a
+    prediction."""
 
     expected_dice: float | None = None
     """Dice of validation images of this confidence; None without a calibration."""
@@ -91,13 +92,13 @@ def summarize(
         return ImageSummary(id=image_id, features=features, uncertainty=1.0)
     space = predictor.plan.preprocessing.space
     dice = predictor.expected_dice(prediction)
-    entropy = entropy_map(prediction.probabilities, space)
+    unsure = float(entropy_map(prediction.probabilities, space).mean())
     shares = [float(region.of(prediction.classes).mean()) for region in space.scored]
-    content = [*np.log(1e-3 + np.array(shares)), np.log(1e-3 + float(entropy.mean()))]
+    content = [*np.log(1e-3 + np.array(shares)), np.log(1e-3 + unsure)]
     return ImageSummary(
         id=image_id,
         features=np.concatenate([features, np.asarray(content, dtype=np.float32)]),
-        uncertainty=1 - (prediction.confidence if dice is None else dice),
+        uncertainty=unsure,
         expected_dice=dice,
     )
 
@@ -107,17 +108,19 @@ def suggest(
 ) -> list[Suggestion]:
     """Order images by how much annotating them is expected to help, the most helpful first.
 
-    An image covers another one as far as it is more similar to it than all annotated images are.
-    Each next image is the one that covers most, where images count by their uncertainty. Since it
-    then counts as annotated, images that are nearly the same do not follow each other.
+    Images are ordered by their uncertainty times their difference from the nearest annotated image,
+    where differences above the median count as this: outliers are not preferred. An image that is
+    suggested then counts as annotated, so that images that are nearly the same do not follow each
+    other. Without predictions, the next image is the one that covers most of the others, i.e. that
+    is more similar to them than all annotated images are.
 
     Args:
         candidates: Images that may be suggested.
         annotated: Annotated images.
 
     Source:
-        Greedy facility location, as in Wei, Iyer, Bilmes 2015 (Submodularity in Data Subset
-        Selection and Active Learning), weighted by the uncertainty.
+        Settles 2009 (Active Learning Literature Survey), uncertainty sampling; Wei, Iyer, Bilmes
+        2015 (Submodularity in Data Subset Selection), facility location.
     """
     if not candidates:
         return []
@@ -126,21 +129,23 @@ def suggest(
     between = cdist(own, own)
     # Distance to the nearest annotated image; without any, all are equally far.
     left = cdist(own, known).min(axis=1) if len(known) else np.full(len(own), 2 * between.max())
-    weights = np.array([MIN_UNCERTAINTY + one.uncertainty for one in candidates])
-    usual_distance, usual_weight = float(np.median(left)), float(np.median(weights))
+    uncertainty = np.array([one.uncertainty for one in candidates])
+    usual_distance, usual_uncertainty = float(np.median(left)), float(np.median(uncertainty))
+    is_predicted = np.ptp(uncertainty) > 0
     gains, taken = np.zeros(len(own)), list[int]()
     found: list[Suggestion] = []
     for rank in range(1, len(own) + 1):
-        if rank <= MAX_ORDERED:
-            # The second term orders images that are all the same.
-            gains = np.maximum(0, left[None] - between) @ weights + 1e-6 * weights
+        if is_predicted:
+            gains = uncertainty * (np.minimum(left, usual_distance) + TINY)
+        elif rank <= MAX_ORDERED:
+            gains = np.maximum(0, left[None] - between).sum(axis=1)
         gains[taken] = -1
         place = int(gains.argmax())
         reason = _reason(
             candidates[place],
             is_first=not len(known) and rank == 1,
-            is_unsure=weights[place] > usual_weight,
-            is_unlike=left[place] > usual_distance,
+            is_unsure=bool(uncertainty[place] > usual_uncertainty),
+            is_unlike=bool(left[place] > usual_distance),
         )
         found.append(Suggestion(id=candidates[place].id, reason=reason, rank=rank))
         taken.append(place)
@@ -164,8 +169,8 @@ def _reason(one: ImageSummary, *, is_first: bool, is_unsure: bool, is_unlike: bo
     if is_first:
         return "Typical of these images."
     dice = one.expected_dice
-    known = f"an expected Dice of {dice:.2f}" if dice is not None else ""
-    known = known or f"a confidence of {1 - one.uncertainty:.2f}"
+    known = f"uncertainty {one.uncertainty:.2f}"
+    known += "" if dice is None else f", expected Dice {dice:.2f}"
     if is_unsure and is_unlike:
         return f"The model is unsure here ({known}), and the image is unlike the annotated ones."
     if is_unsure:
