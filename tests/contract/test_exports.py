@@ -62,6 +62,21 @@ KINDS = {
     "objects": {"space": OBJECTS, "labels": {"objects": "distance", "reach_px": 5.0}},
 }
 
+WRITTEN = [
+    "padded",
+    "valid, 5 levels",
+    "stretched",
+    "instance norm",
+    "3D",
+    "slices",
+    "regions",
+    "pretrained encoder",
+    "factor 2",
+    "channels",
+    "objects",
+]
+"""Kinds that are written in every format, which takes seconds for each."""
+
 SIZES = {2: [(33, 50), (64, 64), (200, 210)], 3: [(5, 19, 24), (8, 16, 16), (12, 60, 50)]}
 
 
@@ -139,8 +154,10 @@ def test_onnx_equals_ushape(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", WRITTEN)
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_format_equals_ushape(name, run, tmp_path):
+def test_every_format_equals_ushape(name, kind, tmp_path):
+    run = write_run(tmp_path / "run", **KINDS[kind])
     check_format(name, build_graph(run, ExportOptions()), tmp_path)
 
 

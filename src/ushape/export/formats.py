@@ -20,7 +20,7 @@ from torch import Tensor
 from ushape.errors import PlanError, require_package
 from ushape.export.graph import SegmentationGraph
 from ushape.inference.backends.export import export_program, loading, open_session, write_onnx
-from ushape.inference.backends.openvino import import_silently
+from ushape.inference.backends.openvino import convert_model, import_silently
 
 INPUT = "image"
 """Name of the input of a graph."""
@@ -131,14 +131,10 @@ def _opened_by_torch(module: Callable[[Tensor], Tensor]) -> Opened:
 
 
 def _write_openvino(graph: SegmentationGraph, path: Path) -> None:
-    openvino = import_silently("openvino")
-    free = [-1, graph.channels, *[-1] * graph.dims]
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # As for TorchScript.
-        model = openvino.convert_model(graph, example_input=_example(graph), input=[free])
+    model = convert_model(graph, _example(graph))
     model.inputs[0].get_tensor().set_names({INPUT})
     model.outputs[0].get_tensor().set_names({graph.source.options.output})
-    openvino.save_model(model, path, compress_to_fp16=False)
+    import_silently("openvino").save_model(model, path, compress_to_fp16=False)
 
 
 def _open_openvino(path: Path) -> Opened:

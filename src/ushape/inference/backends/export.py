@@ -229,6 +229,10 @@ def write_onnx(
 ) -> None:
     """Write a module as one ONNX file with the input "image"; batch and spatial axes are free.
 
+    The exporter of `torch.export` takes 3 to 4 s of processor time for a U-Net of 3 or 5 padded
+    levels in 2D or 3D, and 13 s for one of 5 levels without padding (PyTorch 2.13, AMD EPYC). That
+    by tracing takes 0.1 s, but is deprecated and will be removed. `predict` keeps what it exports.
+
     Args:
         example: Input (B, C, *S) with at least two images and different sizes along each axis.
         output: Name of the output.

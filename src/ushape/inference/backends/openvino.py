@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ushape.errors import PlanError, require_package
 from ushape.inference.backends.export import (
@@ -72,23 +72,36 @@ def _converted_file(module: nn.Module, options: BackendOptions, name: str) -> Pa
 
     def build(folder: Path) -> None:
         path = folder / OPENVINO_FILE
-        openvino.save_model(_convert(openvino, module), path, compress_to_fp16=False)
+        openvino.save_model(_convert(module), path, compress_to_fp16=False)
         check_export(module, _open_file(module, path, "fp32", name), "OpenVINO")
 
     return cached_export(module, options, "openvino", build) / OPENVINO_FILE
 
 
-def _convert(openvino: Any, module: nn.Module) -> Any:
-    """Return the network as an OpenVINO model with dynamic batch and spatial axes."""
-    tiles = example_tiles(module, 1)
-    free = [-1, tiles.shape[1], *[-1] * (tiles.ndim - 2)]
+def _convert(module: nn.Module) -> Any:
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            # Tracing is deprecated, and warns of sizes that are compared in Python.
-            warnings.simplefilter("ignore")
-            return openvino.convert_model(for_export(module), example_input=tiles, input=[free])
+        return convert_model(for_export(module), example_tiles(module, 1))
     except Exception as error:
         raise export_error(module, "OpenVINO", str(error).strip().splitlines()[0]) from error
+
+
+def convert_model(module: nn.Module, example: Tensor) -> Any:
+    """Return a module as an OpenVINO model whose batch and spatial axes are free.
+
+    Args:
+        example: Input (B, C, *S).
+
+    Raises:
+        MissingPackageError: if openvino is not installed.
+        Exception: of any class, if the module cannot be expressed in OpenVINO.
+    """
+    free = [-1, example.shape[1], *[-1] * (example.ndim - 2)]
+    with warnings.catch_warnings(), torch.no_grad():
+        # Tracing is deprecated, and warns of sizes that are compared in Python.
+        warnings.simplefilter("ignore")
+        return import_silently("openvino").convert_model(
+            module, example_input=example, input=[free]
+        )
 
 
 def _open_file(module: nn.Module, path: Path, precision: Precision, name: str) -> ExportedNetwork:
