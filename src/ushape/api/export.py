@@ -114,7 +114,8 @@ def export_model(
     allow_code(recipe)
     runs = [Run.open(folder) for folder in run_folders(run)]
     name = f"{to}.zip" if to == "bioimageio" else to
-    path = Path(output) if output else runs[0].folder / "exports" / name
+    first = run if isinstance(run, (str, Path)) else run[0]  # Maybe that of a cross-validation.
+    path = Path(output) if output else Path(first) / "exports" / name
     is_file = _is_file(path, to)
     refuse_existing_output(path, overwrite)
     console, options = (

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import io
 import json
+import os
 import shutil
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,9 @@ from ushape.errors import PlanError, require_package
 from ushape.export.graph import SegmentationGraph
 from ushape.inference.backends.export import export_program, loading, open_session, write_onnx
 from ushape.inference.backends.openvino import convert_model, import_silently
+
+FULL_DISK_BYTES = 1 << 16
+"""Free space below which a failure to write is that of a full disk."""
 
 INPUT = "image"
 """Name of the input of a graph."""
@@ -80,18 +87,20 @@ def _write_torchscript(graph: SegmentationGraph, path: Path) -> None:
     with warnings.catch_warnings(), torch.no_grad():
         # Tracing is deprecated, and warns of sizes that are compared in Python.
         warnings.simplefilter("ignore")
-        torch.jit.save(torch.jit.trace(graph, _example(graph), check_trace=False), path)
-    _remove_source_lines(path)
+        module = torch.jit.trace(graph, _example(graph), check_trace=False)
+    _save_torchscript(module, path, {})
 
 
-def _remove_source_lines(path: Path) -> None:
-    """Remove the lines of the source from a TorchScript file, with paths of this computer."""
-    whole = path.rename(path.with_name(f"{path.name}.whole"))
-    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(path, "w") as target:
+def _save_torchscript(module: Any, path: Path, extra: dict[str, str]) -> None:
+    """Save a module without the lines of its source, which contain paths of this computer."""
+    content = io.BytesIO()  # On a full disk, torch.jit.save would end the process.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(module, content, _extra_files=extra)
+    with zipfile.ZipFile(content) as source, zipfile.ZipFile(path, "w") as target:
         for name in source.namelist():
             if not name.endswith(".debug_pkl"):
                 target.writestr(name, source.read(name))
-    whole.unlink()
 
 
 def _load_torchscript(path: Path) -> Any:
@@ -101,15 +110,17 @@ def _load_torchscript(path: Path) -> Any:
 
 
 def _annotate_torchscript(path: Path, texts: Mapping[str, str]) -> None:
-    module = _load_torchscript(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.jit.save(module, path, _extra_files={METADATA: json.dumps(texts)})
-    _remove_source_lines(path)
+    _save_torchscript(_load_torchscript(path), path, {METADATA: json.dumps(texts)})
 
 
 def _write_pt2(graph: SegmentationGraph, path: Path) -> None:
-    torch.export.save(export_program(graph, _example(graph)), path)
+    _save_pt2(export_program(graph, _example(graph)), path, {})
+
+
+def _save_pt2(program: torch.export.ExportedProgram, path: Path, extra: dict[str, str]) -> None:
+    content = io.BytesIO()  # As for TorchScript.
+    torch.export.save(program, content, extra_files=extra)
+    path.write_bytes(content.getvalue())
 
 
 def _load_pt2(path: Path) -> torch.export.ExportedProgram:
@@ -118,7 +129,7 @@ def _load_pt2(path: Path) -> torch.export.ExportedProgram:
 
 
 def _annotate_pt2(path: Path, texts: Mapping[str, str]) -> None:
-    torch.export.save(_load_pt2(path), path, extra_files={METADATA: json.dumps(texts)})
+    _save_pt2(_load_pt2(path), path, {METADATA: json.dumps(texts)})
 
 
 def _opened_by_torch(module: Callable[[Tensor], Tensor]) -> Opened:
@@ -193,7 +204,8 @@ def annotate(name: str, path: Path, values: Mapping[str, Any]) -> None:
     texts = {
         key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()
     }
-    FORMATS[name].annotate(path, texts)
+    with _writing(name, path):
+        FORMATS[name].annotate(path, texts)
 
 
 def onnx_opset(path: Path) -> int:
@@ -215,11 +227,20 @@ def write_format(name: str, graph: SegmentationGraph, path: Path) -> None:
     for package in own.packages:
         if importlib.util.find_spec(package) is None:  # OpenVINO must not be imported here.
             require_package(package, own.extra, f"Export to {name}")
-    try:
+    with _writing(name, path):
         own.write(graph, path)
+
+
+@contextmanager
+def _writing(name: str, path: Path) -> Iterator[None]:
+    """Convert every exception of an exporter into a PlanError, except for errors of the disk."""
+    try:
+        yield
     except (OSError, PlanError):
         raise
     except Exception as error:
+        if shutil.disk_usage(path.parent).free < FULL_DISK_BYTES:  # OpenVINO does not tell.
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise PlanError(
             f"This network cannot be expressed in the format {name}: {reason}",

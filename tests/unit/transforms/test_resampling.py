@@ -1,4 +1,5 @@
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -331,3 +332,17 @@ def test_place_objects_does_not_shift_objects(factor):
     placed = place_objects(columns, geometry)
     assert (placed + 0.5).mean() == pytest.approx(size / 2)
     assert np.abs((placed[0] + 0.5) / factor - (np.arange(16) + 0.5)).max() <= 0.5 / factor
+
+
+@pytest.mark.parametrize("shape", [(120, 165), (160, 110), (7, 41)])
+def test_resample_image_rounds_halves_to_even_in_any_order_of_the_sums(shape):
+    image = np.random.default_rng(0).integers(0, 255, (1, 240, 330)).astype(np.uint8)
+    exact = image[0].astype(float)
+    for axis, (old, new) in enumerate(zip(exact.shape, shape, strict=True)):
+        edges = np.arange(new + 1) * old
+        pixels = np.arange(old + 1) * new
+        ends = np.minimum(edges[1:, None], pixels[None, 1:])
+        weights = (ends - np.maximum(edges[:-1, None], pixels[None, :-1])).clip(0)
+        exact = np.moveaxis(np.moveaxis(exact, axis, -1) @ weights.T, -1, axis)  # Whole numbers.
+    wanted = np.array([[round(Fraction(int(v), 240 * 330)) for v in row] for row in exact])
+    assert np.array_equal(resample_image(image, shape)[0], wanted)
