@@ -147,7 +147,9 @@ def read_objects(case: Case, space: LabelSpace) -> np.ndarray | None:
     if space.threshold != 1:
         return None
     codes = mask.codes
-    numbers = set(np.unique(codes[codes > 0]).tolist()) - {space.ignore}
+    if space.ignore is not None:
+        codes = np.where(codes == space.ignore, 0, codes)
+    numbers = np.unique(codes[codes > 0])
     return codes if len(numbers) > 1 else None
 
 

@@ -64,3 +64,13 @@ def test_stated_objects_keep_their_numbers_and_crowds_get_further_ones(tmp_path)
     assert read_objects(case, replace(space, has_instances=False)) is None
     classes = np.array([[0, 1, 1, 1, 0, 0, 1, 1]] * 2, np.uint8)  # Cropped by an ignored pixel.
     assert find_true_objects(case, classes, space)[0].tolist() == [0, 1, 2, 2, 0, 0, 3, 3]
+
+
+def test_read_objects_leaves_out_pixels_without_annotation(tmp_path):
+    codes = np.array([[0, 3, 3, 7, 65535, 65535]], np.uint16)
+    Image.fromarray(np.zeros_like(codes)).save(tmp_path / "a.png")
+    Image.fromarray(codes).save(tmp_path / "m.png")
+    case = Case(id="a", image=tmp_path / "a.png", mask=tmp_path / "m.png")
+    space = LabelSpace(values=(0, 255), names=("back", "cell"), ignore=65535, threshold=1)
+    assert read_objects(case, space).tolist() == [[0, 3, 3, 7, 0, 0]]
+    assert read_classes(case, space).tolist() == [[0, 1, 1, 1, 255, 255]]
