@@ -6,6 +6,7 @@ a server that is killed goes on where it was.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -296,7 +297,9 @@ class Project:
         own = self.state / "runs"
         found = sorted(own.iterdir(), key=_number_of) if own.is_dir() else []
         found = [path for path in found if (path / "plan.json").is_file()]
-        return [self.run.folder, *found] if self.run is not None else found
+        if self.run is None or real_path(self.run.folder) in map(real_path, found):
+            return found
+        return [self.run.folder, *found]
 
     def usable_runs(self) -> list[Path]:
         """Return the folders of the runs that can predict."""
@@ -310,9 +313,11 @@ class Project:
 
     def predictions_folder(self, run: Path) -> Path:
         """Return the folder of the predictions of a run."""
-        return (
-            self.state / "predictions" / (run.name if run.parent.parent == self.state else "run-0")
-        )
+        real = real_path(run)
+        name = real.name
+        if real.parent != real_path(self.state / "runs"):
+            name += "-" + hashlib.sha1(str(real).encode(), usedforsecurity=False).hexdigest()[:8]
+        return self.state / "predictions" / name
 
     def prediction(self, image_id: str) -> StoredPrediction | None:
         """Return the prediction of the newest run that has one; None for test images."""

@@ -97,6 +97,13 @@ def test_tile_of_a_mask_is_sent_again_only_if_it_changed(pairs, open_studio):
     assert client.get(path, headers=known).status_code == 200
 
 
+def test_predictions_of_two_runs_of_one_name_are_kept_apart(pairs, open_studio, tmp_path):
+    project = open_studio(pairs).studio.project
+    own = project.predictions_folder(project.state / "runs" / "run-1")
+    others = {project.predictions_folder(tmp_path / name / "run-1") for name in "ab"}
+    assert len({own, *others}) == 3
+
+
 def test_levels_halve_the_image(tmp_path, open_studio):
     write_image(tmp_path / "a.png", shape=(300, 700))
     client = open_studio(tmp_path)
