@@ -92,7 +92,7 @@ def training_command(
         )
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / TABLE, _table_of(used).encode())
-    chosen = [*SETTINGS, *_label_settings(labels or LabelConfig(), ignore), *settings]
+    chosen = [*SETTINGS, *label_settings(labels or LabelConfig(), ignore), *settings]
     command = ["train", str(folder / TABLE), "-o", str(output), "--minutes", f"{minutes:g}"]
     command += ["--device", device]
     if start_from is not None:
@@ -115,7 +115,7 @@ def _table_of(images: Sequence[AnnotatedImage]) -> str:
     return text.getvalue()
 
 
-def _label_settings(labels: LabelConfig, ignore: int | None) -> list[str]:
+def label_settings(labels: LabelConfig, ignore: int | None) -> list[str]:
     """Return the settings that differ from the defaults."""
     found = []
     default = LabelConfig()

@@ -22,7 +22,7 @@ from ushape.planning.run import Run
 from ushape.studio.annotations import Annotation, Change
 from ushape.studio.appearance import Appearance
 from ushape.studio.jobs import Job, Jobs
-from ushape.studio.learning import AnnotatedImage, training_command
+from ushape.studio.learning import AnnotatedImage, label_settings, training_command
 from ushape.studio.predictions import StoredPrediction
 from ushape.studio.project import Project
 from ushape.studio.suggestions import ImageSummary, Suggestion, suggest
@@ -281,7 +281,8 @@ class Studio:
         """
         self._require_idle()
         output = self.project.state / "check"
-        self.jobs.start("check", ["check", *self._data_arguments(), "-o", str(output)])
+        arguments = [*self._data_arguments(), *self._data_settings(), "-o", str(output)]
+        self.jobs.start("check", ["check", *arguments])
 
     def findings(self) -> list[dict[str, Any]]:
         """Return what the last check found."""
@@ -308,7 +309,8 @@ class Studio:
             DataError: if no training can be planned.
         """
         output = self.project.state / "plan.json"
-        arguments = ["plan", *self._data_arguments(), "--explain", "--overwrite", "-o", str(output)]
+        arguments = ["plan", *self._data_arguments(), *self._data_settings(), "--explain"]
+        arguments += ["--overwrite", "-o", str(output)]
         arguments += ["--minutes", f"{minutes:g}"] if minutes else []
         ended = subprocess.run(
             [sys.executable, "-m", "ushape", *arguments],
@@ -415,6 +417,17 @@ class Studio:
         listing = self.project.listing
         masks = ["--masks", str(listing.masks)] if listing.masks is not None else []
         return [str(listing.data), *masks]
+
+    def _data_settings(self) -> list[str]:
+        """Return the options by which commands read masks that were saved on the page."""
+        project = self.project
+        chosen = list[str]()
+        if project.settings.meaning is not None:
+            config = project.target.label_config(has_partial=project.has_partial)
+            chosen += label_settings(config, None)
+        if sum(one.mask is not None for one in project.images.values()) < ENOUGH_MASKS:
+            chosen += ["split.test_fraction=0", "split.validation_fraction=0"]
+        return [part for setting in chosen for part in ("--set", setting)]
 
     def _after_job(self, job: Job) -> None:
         project = self.project

@@ -374,3 +374,15 @@ def test_image_that_cannot_be_read_is_explained(images, open_studio):
     answer = client.get(f"/api/images/{client.ids[1]}")
     assert (answer.status_code, answer.json()["code"]) == (422, "damaged_file")
     assert client.edit(client.ids[0], "brush", [5, 5]).status_code == 200
+
+
+def test_check_and_plan_read_masks_as_they_were_saved(images, open_studio, monkeypatch):
+    client = open_studio(images)
+    client.edit(client.ids[0], "brush", [5, 5], radius=2)
+    client.studio.project.saver.flush()
+    started = []
+    monkeypatch.setattr(client.studio.jobs, "start", lambda kind, command: started.append(command))
+    client.studio.check()
+    assert "labels.ignore=255" in started[0]
+    assert "labels.values=[0, 1]" in started[0]
+    assert "split.test_fraction=0" in started[0]
