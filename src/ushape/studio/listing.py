@@ -156,7 +156,7 @@ def list_images(place: Place, known: Meaning | None = None) -> Listing:
         data=data,
         masks=masks,
         folder=folder,
-        images=_by_id(cases),
+        images=_by_id(cases, folder),
         meaning=meaning,
         notes=(*notes, *meaning.notes),
     )
@@ -186,11 +186,14 @@ def _cases_without_mask(
     return found
 
 
-def _by_id(cases: Sequence[Case]) -> dict[str, StudioImage]:
-    found: dict[str, StudioImage] = {}
+def _by_id(cases: Sequence[Case], folder: Path) -> dict[str, StudioImage]:
+    """Return the images by an id that does not change if the folder is moved."""
+    found, root = dict[str, StudioImage](), real_path(folder)
     for case in cases:
-        name = hashlib.sha1(str(real_path(case.image)).encode(), usedforsecurity=False).hexdigest()
-        found[name[:16]] = StudioImage(id=name[:16], case=case)
+        path = real_path(case.image)
+        key = path.relative_to(root) if path.is_relative_to(root) else path
+        name = hashlib.sha1(key.as_posix().encode(), usedforsecurity=False).hexdigest()[:16]
+        found[name] = StudioImage(id=name, case=case)
     return found
 
 

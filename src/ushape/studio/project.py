@@ -6,24 +6,21 @@ a server that is killed goes on where it was.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from ushape import config, io
-from ushape.errors import DataError, RunError, UshapeError
+from ushape.errors import DataError, UshapeError
 from ushape.formatting import printable
-from ushape.io.files import real_path, write_json
+from ushape.io.files import real_path
 from ushape.io.lock import locked as folder_locked
-from ushape.planning.run import Run
 from ushape.studio.annotations import Annotation
 from ushape.studio.encoding import MaskTarget
 from ushape.studio.listing import (
@@ -37,8 +34,10 @@ from ushape.studio.listing import (
 )
 from ushape.studio.meaning import Meaning
 from ushape.studio.predictions import StoredPrediction
+from ushape.studio.runs import Part, RunFolders, parts_in
 from ushape.studio.saving import LARGE_PX, Saver, keep_original, write_annotation
 from ushape.studio.sources import ImageSource, OpenSources
+from ushape.studio.stored import SavedMask, Settings, load_saved, store_saved
 from ushape.transforms.overlay import Color
 
 STATE_FOLDER = ".ushape_studio"
@@ -46,49 +45,6 @@ STATE_FOLDER = ".ushape_studio"
 
 KEPT_IN_MEMORY = 4
 """Number of annotations whose tiles remain unpacked."""
-
-Part = Literal["train", "validation", "test", "new"]
-Save = Literal["replace", "separate"]
-
-
-@dataclass
-class Settings:
-    """Decisions of the user, and what must be remembered about images."""
-
-    save: Save | None = None
-    """What happens to masks that the user had before; None: not decided."""
-
-    threshold: float | None = None
-    """Probability from which pixels are foreground; None: as the validation images chose."""
-
-    meaning: dict[str, Any] | None = None
-    """Meaning of the mask values, which is kept as soon as masks are written."""
-
-    names: list[str] | None = None
-    """Names of the classes if they were changed, background first."""
-
-    colors: dict[int, str] = field(default_factory=dict)
-    """Colors of classes that were chosen on the page, by index, as #rrggbb."""
-
-    test: list[str] = field(default_factory=list)
-    """Images that the split of the first run with test images keeps for the score."""
-
-    apart: list[str] = field(default_factory=list)
-    """Images that the user keeps for the score."""
-
-    seen: list[str] = field(default_factory=list)
-    """Images that were shown with a prediction."""
-
-
-@dataclass
-class Saved:
-    """The mask file that was last written for an image."""
-
-    path: str
-    revision: int
-    size: int
-    changed_ns: int
-    is_partial: bool = False
 
 
 class Project:
@@ -125,11 +81,11 @@ class Project:
         except BaseException:
             self._owned.close()
             raise
+        self.runs = RunFolders(self.state, self.run)
         self.sources = OpenSources()
         self._annotations: dict[str, Annotation] = {}
         self._recent: list[str] = []
         self._shapes: dict[str, tuple[int, ...] | None] = {}
-        self._parts: tuple[str, dict[Path, Part]] = ("", {})
         self.version = 0
         self._changed_at: dict[str, int] = {}
         self.saver = Saver(self.save_annotation)
@@ -137,11 +93,8 @@ class Project:
 
     def _load(self) -> None:
         """Load the state, and list the images."""
-        self.settings = _load_settings(self.state / "project.json")
-        self._saved = {
-            name: Saved(**values)
-            for name, values in _load_values(self.state / "saved.json").items()
-        }
+        self.settings = Settings.load(self.state / "project.json")
+        self._saved = load_saved(self.state / "saved.json")
         known = None
         if self.settings.meaning is not None:
             source = str(self.state / "project.json")
@@ -271,7 +224,7 @@ class Project:
         """Return what an image is used for."""
         if self.is_test_image(image_id) or image_id in self.settings.apart:
             return "test"
-        found = self._split().get(real_path(self.image(image_id).case.image))
+        found = self.runs.parts().get(real_path(self.image(image_id).case.image))
         if found is not None:
             return found
         return "train" if self.annotated(image_id) > 0 else "new"
@@ -279,7 +232,7 @@ class Project:
     def is_test_image(self, image_id: str) -> bool:
         """Return whether a run or the data keep an image for the score."""
         image = self.image(image_id)
-        in_run = self._split().get(real_path(image.case.image)) == "test"
+        in_run = self.runs.parts().get(real_path(image.case.image)) == "test"
         is_stated = image.case.split == "test" or image_id in self.settings.test
         return is_stated or (in_run and image_id not in self.settings.apart)
 
@@ -292,39 +245,12 @@ class Project:
             return "This is a test image: it is kept for the score and is not corrected."
         return None
 
-    def runs(self) -> list[Path]:
-        """Return the folders of the runs, the oldest first."""
-        own = self.state / "runs"
-        found = sorted(own.iterdir(), key=_number_of) if own.is_dir() else []
-        found = [path for path in found if (path / "plan.json").is_file()]
-        if self.run is None or real_path(self.run.folder) in map(real_path, found):
-            return found
-        return [self.run.folder, *found]
-
-    def usable_runs(self) -> list[Path]:
-        """Return the folders of the runs that can predict."""
-        return [path for path in self.runs() if Run(path).weights_path.is_file()]
-
-    def new_run_folder(self) -> Path:
-        """Return a folder for the next run."""
-        own = self.state / "runs"
-        numbers = [_number_of(path) for path in own.iterdir()] if own.is_dir() else []
-        return own / f"run-{max(numbers, default=0) + 1}"
-
-    def predictions_folder(self, run: Path) -> Path:
-        """Return the folder of the predictions of a run."""
-        real = real_path(run)
-        name = real.name
-        if real.parent != real_path(self.state / "runs"):
-            name += "-" + hashlib.sha1(str(real).encode(), usedforsecurity=False).hexdigest()[:8]
-        return self.state / "predictions" / name
-
     def prediction(self, image_id: str) -> StoredPrediction | None:
         """Return the prediction of the newest run that has one; None for test images."""
         if self.part(image_id) == "test":
             return None
-        for run in reversed(self.usable_runs()):
-            found = StoredPrediction.open(self.predictions_folder(run) / image_id)
+        for run in reversed(self.runs.usable()):
+            found = StoredPrediction.open(self.runs.predictions_of(run) / image_id)
             if found is not None and found.shape == self.shape(image_id):
                 return found
         return None
@@ -362,22 +288,20 @@ class Project:
         """Remember the test images of a new run, unless some are remembered already."""
         if self.settings.test:
             return
-        with suppress(RunError):
-            opened = Run(run)
-            paths, test = opened.image_paths(), opened.load_splits().test
-            kept = {real_path(paths[case_id]) for case_id in test}
-            with self.lock:
-                self.settings.test = [
-                    one.id
-                    for one in self.images.values()
-                    if real_path(one.case.image) in kept and one.id not in self.settings.apart
-                ]
-                self.store()
+        parts = parts_in(run)
+        with self.lock:
+            self.settings.test = [
+                one.id
+                for one in self.images.values()
+                if parts.get(real_path(one.case.image)) == "test"
+                and one.id not in self.settings.apart
+            ]
+            self.store()
 
     def store(self) -> None:
         """Write the settings."""
         with self.lock:
-            write_json(self.state / "project.json", asdict(self.settings))
+            self.settings.store(self.state / "project.json")
 
     def note_change(self, image_id: str) -> None:
         """Record that an image changed, for pages that ask what did."""
@@ -396,10 +320,13 @@ class Project:
             return [one for one, when in self._changed_at.items() if when > version]
 
     def mask_path(self, image_id: str) -> Path:
-        """Return where the annotation of an image is written, as the user decided."""
+        """Return where the annotation of an image is written, as the user decided.
+
+        A mask that the studio has written is written again.
+        """
         image, target = self.image(image_id), self.target
         if isinstance(image.mask, Path) and target.is_native:
-            if self.settings.save == "separate":
+            if self.settings.save == "separate" and self._is_foreign(image_id, image.mask):
                 return self._separate_path(image)
             return image.mask
         if image.mask is not None or not target.is_native:
@@ -418,9 +345,10 @@ class Project:
             DataError: if the mask cannot be written.
         """
         snapshot, path = self.annotation(image_id).snapshot(), self.mask_path(image_id)
+        place, revision = self._place_of(path), snapshot.revision
         with self._saving:
             saved = self._saved.get(image_id)
-            if saved is not None and (saved.revision, saved.path) == (snapshot.revision, str(path)):
+            if saved is not None and (saved.revision, saved.path) == (revision, place):
                 return True
             if self.settings.meaning is None:
                 self.settings.meaning = config.to_dict(replace(self.listing.meaning, notes=()))
@@ -430,16 +358,11 @@ class Project:
                     return False
                 keep_original(path, self.state / "masks_before_studio", self.folder)
             write_annotation(path, snapshot, self.target, self.image(image_id).case.image)
-            facts = path.stat()
-            self._saved[image_id] = Saved(
-                path=str(path),
-                revision=snapshot.revision,
-                size=facts.st_size,
-                changed_ns=facts.st_mtime_ns,
-                is_partial=not snapshot.is_complete,
+            facts, is_partial = path.stat(), not snapshot.is_complete
+            self._saved[image_id] = SavedMask(
+                place, revision, facts.st_size, facts.st_mtime_ns, is_partial
             )
-            values = {name: asdict(own) for name, own in self._saved.items()}
-            write_json(self.state / "saved.json", values)
+            store_saved(self.state / "saved.json", self._saved)
         return True
 
     def training_mask(self, image_id: str) -> Path | None:
@@ -448,7 +371,7 @@ class Project:
         Raises:
             DataError: if the mask cannot be written, or if the user must decide where.
         """
-        image, saved = self.image(image_id), self._saved.get(image_id)
+        image = self.image(image_id)
         if not self.is_corrected(image_id):
             if image.mask is None:
                 return None
@@ -461,8 +384,7 @@ class Project:
                 hint="Decide first whether your masks are replaced, or corrected masks are saved "
                 "separately.",
             )
-        saved = self._saved[image_id]
-        return Path(saved.path)
+        return self.folder / self._saved[image_id].path
 
     @property
     def has_partial(self) -> bool:
@@ -471,26 +393,23 @@ class Project:
 
     def groups(self) -> dict[str, str]:
         """Return the group of each image whose group a run or the data state, by id."""
-        by_file: dict[Path, str] = {}
-        with suppress(RunError, IndexError):
-            run = Run(self.runs()[0])
-            paths = run.image_paths()
-            by_file = {real_path(paths[name]): group for name, group in run.groups().items()}
+        known = self.runs.groups()
         found = {
-            one.id: one.case.group or by_file.get(real_path(one.case.image), "")
+            one.id: one.case.group or known.get(real_path(one.case.image), "")
             for one in self.images.values()
         }
         return {image_id: group for image_id, group in found.items() if group}
 
     def _is_foreign(self, image_id: str, path: Path) -> bool:
         """Return whether a file exists that the studio did not write, or that was changed since."""
-        if not path.exists():
-            return False
         saved = self._saved.get(image_id)
-        if saved is None or saved.path != str(path):
-            return True
-        facts = path.stat()
-        return (facts.st_size, facts.st_mtime_ns) != (saved.size, saved.changed_ns)
+        is_ours = saved is not None and saved.path == self._place_of(path)
+        return path.exists() and not (is_ours and saved is not None and saved.is_unchanged(path))
+
+    def _place_of(self, path: Path) -> str:
+        """Return the path below the data folder, which may be moved, or the whole path."""
+        real, folder = real_path(path), real_path(self.folder)
+        return str(real.relative_to(folder) if real.is_relative_to(folder) else real)
 
     def _separate_path(self, image: StudioImage) -> Path:
         own = image.case.image
@@ -502,27 +421,8 @@ class Project:
         return self.state / "annotations" / f"{image_id}.log"
 
     def _was_trained(self, image_id: str) -> bool:
-        found = self._split().get(real_path(self.image(image_id).case.image))
+        found = self.runs.parts().get(real_path(self.image(image_id).case.image))
         return found in ("train", "validation")
-
-    def _split(self) -> dict[Path, Part]:
-        """Return the part of each image in the newest run, by its file."""
-        runs = self.usable_runs()
-        newest = str(runs[-1]) if runs else ""
-        if self._parts[0] != newest:
-            found: dict[Path, Part] = {}
-            with suppress(RunError, IndexError):
-                run = Run(runs[-1])
-                splits, paths = run.load_splits(), run.image_paths()
-                parts: Sequence[tuple[Part, Sequence[str]]] = (
-                    ("train", splits.train),
-                    ("validation", splits.validation),
-                    ("test", splits.test),
-                )
-                for part, ids in parts:
-                    found.update({real_path(paths[case_id]): part for case_id in ids})
-            self._parts = newest, found
-        return self._parts[1]
 
     def _resume_saving(self) -> None:
         """Save what a killed server had not saved yet."""
@@ -534,33 +434,3 @@ class Project:
                 saved = self._saved.get(image_id)
                 if revision and (saved is None or saved.revision != revision):
                     self.saver.add(image_id, 0)
-
-
-def _number_of(path: Path) -> int:
-    digits = path.name.rpartition("-")[2]
-    return int(digits) if digits.isdigit() else 0
-
-
-def _load_settings(path: Path) -> Settings:
-    values = _load_values(path)
-    known = {name: value for name, value in values.items() if name in vars(Settings())}
-    found = Settings(**known)
-    found.colors = {int(index): color for index, color in found.colors.items()}
-    return found
-
-
-def _load_values(path: Path) -> dict[str, Any]:
-    """Return the content of a JSON file of the state; {} if it is missing."""
-    if not path.exists():
-        return {}
-    try:
-        values = json.loads(path.read_bytes())
-        if not isinstance(values, dict):
-            raise ValueError("it is not an object")
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path} cannot be read: {error}.",
-            code="damaged_studio_state",
-            hint="Restore it, or move it away; the annotations are in other files.",
-        ) from None
-    return values

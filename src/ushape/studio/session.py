@@ -50,7 +50,7 @@ class Studio:
         self._lock = threading.Lock()
         self._order: tuple[tuple[Any, ...], list[Suggestion]] = ((), [])
         self._appearance = Appearance()
-        if not project.usable_runs() and len(project.images) <= MAX_SUGGESTED:
+        if not project.runs.usable() and len(project.images) <= MAX_SUGGESTED:
             self._appearance.start(list(project.images.values()))
         self._scores: dict[Path, tuple[int, float | None, list[float] | None]] = {}
 
@@ -105,7 +105,7 @@ class Studio:
 
     def runs(self) -> list[dict[str, Any]]:
         """Describe the runs, the newest first."""
-        return [self._describe_run(path) for path in reversed(self.project.runs())]
+        return [self._describe_run(path) for path in reversed(self.project.runs.all())]
 
     def images(self) -> list[dict[str, Any]]:
         """Describe all images."""
@@ -150,10 +150,10 @@ class Studio:
             if project.part(image_id) == "test":
                 continue
             (known if project.annotated(image_id) > 0 else free).append(image_id)
-        run = next(iter(reversed(project.usable_runs())), None)
+        run = next(iter(reversed(project.runs.usable())), None)
         summaries = {} if run else self._appearance.summaries
         for image_id in [*free[:MAX_SUGGESTED], *known[:MAX_SUGGESTED]] if run else ():
-            folder = project.predictions_folder(run) / image_id if run else Path()
+            folder = project.runs.predictions_of(run) / image_id if run else Path()
             if (found := StoredPrediction.open(folder)) is not None:
                 summaries[image_id] = _summary_of(image_id, found)
         candidates = [summaries[one] for one in free if one in summaries]
@@ -203,8 +203,8 @@ class Studio:
             )
             return
         project.saver.flush()
-        output = project.new_run_folder()
-        usable = project.usable_runs()
+        output = project.runs.new_folder()
+        usable = project.runs.usable()
         if again and not usable:
             raise RunError(
                 "There is no model to start from.",
@@ -237,11 +237,11 @@ class Studio:
         """
         project = self.project
         self._require_idle()
-        usable = project.usable_runs()
+        usable = project.runs.usable()
         if not usable:
             raise RunError("There is no model yet.", code="no_run", hint="Train a first model.")
         run = usable[-1]
-        folder = project.predictions_folder(run)
+        folder = project.runs.predictions_of(run)
         chosen = list(project.images) if image_ids is None else list(image_ids)
         chosen = [one for one in chosen if project.part(one) != "test"]
         if image_ids is None:
@@ -327,7 +327,7 @@ class Studio:
 
     def report(self) -> str | None:
         """Return the report of the newest run that has one."""
-        for run in reversed(self.project.runs()):
+        for run in reversed(self.project.runs.all()):
             if Run(run).report_path.is_file():
                 return Run(run).report_path.read_text(encoding="utf-8")
         return None
@@ -447,7 +447,7 @@ class Studio:
     def _describe_image(self, image_id: str, order: dict[str, Suggestion]) -> dict[str, Any]:
         project = self.project
         suggestion = order.get(image_id)
-        prediction = project.prediction(image_id) if project.usable_runs() else None
+        prediction = project.prediction(image_id) if project.runs.usable() else None
         known = project.known_annotation(image_id)
         return {
             "id": image_id,

@@ -28,7 +28,7 @@ def store_prediction(client, image_id, shares):
     run.mkdir(parents=True, exist_ok=True)
     (run / "plan.json").write_text("{}")
     (run / "model.safetensors").write_bytes(b"")
-    folder = project.predictions_folder(run) / image_id
+    folder = project.runs.predictions_of(run) / image_id
     folder.mkdir(parents=True)
     np.save(folder / PROBABILITIES, shares[None])
     np.save(folder / CLASSES, (shares >= 128).astype(np.uint8))
@@ -99,8 +99,8 @@ def test_tile_of_a_mask_is_sent_again_only_if_it_changed(pairs, open_studio):
 
 def test_predictions_of_two_runs_of_one_name_are_kept_apart(pairs, open_studio, tmp_path):
     project = open_studio(pairs).studio.project
-    own = project.predictions_folder(project.state / "runs" / "run-1")
-    others = {project.predictions_folder(tmp_path / name / "run-1") for name in "ab"}
+    own = project.runs.predictions_of(project.state / "runs" / "run-1")
+    others = {project.runs.predictions_of(tmp_path / name / "run-1") for name in "ab"}
     assert len({own, *others}) == 3
 
 

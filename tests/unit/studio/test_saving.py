@@ -297,3 +297,32 @@ def test_new_masks_of_volumes_are_volumes(tmp_path, open_studio):
     codes = io.read_mask(tmp_path / "masks" / "0.tif").codes
     assert codes.shape == volume.shape
     assert (codes[3, 4, 8], codes[3, 5, 8]) == (1, 255)
+
+
+def test_moved_data_folder_keeps_its_annotations(pairs, open_studio):
+    first = open_studio(pairs)
+    first.post("/api/settings", {"save": "replace"})
+    first.edit(first.ids[0], "brush", [2, 2], radius=1)
+    first.studio.close()
+    moved = pairs.rename(pairs.with_name("moved"))
+    second = open_studio(moved)
+    assert second.ids == first.ids
+    assert second.studio.project.annotation(second.ids[0]).can_undo
+    second.edit(second.ids[0], "brush", [9, 9], radius=1)
+    second.studio.project.saver.flush()
+    kept = moved / ".ushape_studio" / "masks_before_studio" / "masks"
+    assert [path.name for path in kept.iterdir()] == ["0.png"]
+
+
+def test_mask_that_the_studio_has_written_is_written_again_after_it_is_opened_again(
+    images, open_studio
+):
+    first = open_studio(images)
+    first.edit(first.ids[0], "brush", [2, 2], radius=1)
+    first.studio.close()
+    second = open_studio(images)
+    second.post("/api/settings", {"save": "separate"})
+    second.edit(second.ids[0], "brush", [9, 9], radius=1)
+    second.studio.project.saver.flush()
+    assert io.read_mask(images / "masks" / "0.png").codes[9, 9] == 1
+    assert not (images / ".ushape_studio" / "masks_corrected").exists()

@@ -1,0 +1,92 @@
+"""Runs of a project: their folders, their predictions, and what images they keep for the score."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+from ushape.errors import RunError
+from ushape.io.files import real_path
+from ushape.planning.run import Run
+
+Part = Literal["train", "validation", "test", "new"]
+
+
+class RunFolders:
+    """Folders of the runs that were trained on the page, and of the run that was opened.
+
+    Args:
+        state: State folder of the project.
+        first: Run that was opened, if one was.
+    """
+
+    def __init__(self, state: Path, first: Run | None):
+        self._state, self._first = state, first
+        self._parts: tuple[str, dict[Path, Part]] = ("", {})
+
+    def all(self) -> list[Path]:
+        """Return the folders of the runs, the oldest first."""
+        own = self._state / "runs"
+        found = sorted(own.iterdir(), key=_number_of) if own.is_dir() else []
+        found = [path for path in found if (path / "plan.json").is_file()]
+        if self._first is None or real_path(self._first.folder) in map(real_path, found):
+            return found
+        return [self._first.folder, *found]
+
+    def usable(self) -> list[Path]:
+        """Return the folders of the runs that can predict, the oldest first."""
+        return [path for path in self.all() if Run(path).weights_path.is_file()]
+
+    def new_folder(self) -> Path:
+        """Return a folder for the next run."""
+        own = self._state / "runs"
+        numbers = [_number_of(path) for path in own.iterdir()] if own.is_dir() else []
+        return own / f"run-{max(numbers, default=0) + 1}"
+
+    def predictions_of(self, run: Path) -> Path:
+        """Return the folder of the predictions of a run."""
+        real = real_path(run)
+        name = real.name
+        if real.parent != real_path(self._state / "runs"):
+            name += "-" + hashlib.sha1(str(real).encode(), usedforsecurity=False).hexdigest()[:8]
+        return self._state / "predictions" / name
+
+    def parts(self) -> dict[Path, Part]:
+        """Return the part of each image in the newest run, by its file."""
+        runs = self.usable()
+        newest = str(runs[-1]) if runs else ""
+        if self._parts[0] != newest:
+            self._parts = newest, parts_in(runs[-1]) if runs else {}
+        return self._parts[1]
+
+    def groups(self) -> dict[Path, str]:
+        """Return the group of each image in the oldest run, by its file."""
+        with suppress(RunError, IndexError):
+            run = Run(self.all()[0])
+            paths = run.image_paths()
+            return {real_path(paths[name]): group for name, group in run.groups().items()}
+        return {}
+
+
+def parts_in(folder: Path) -> dict[Path, Part]:
+    """Return the part of each image in a run, by its file; {} if the run has no split."""
+    found: dict[Path, Part] = {}
+    with suppress(RunError):
+        run = Run(folder)
+        splits, paths = run.load_splits(), run.image_paths()
+        named: Sequence[tuple[Part, Sequence[str]]] = (
+            ("train", splits.train),
+            ("validation", splits.validation),
+            ("test", splits.test),
+        )
+        for part, ids in named:
+            found.update({real_path(paths[case_id]): part for case_id in ids})
+    return found
+
+
+def _number_of(path: Path) -> int:
+    digits = path.name.rpartition("-")[2]
+    return int(digits) if digits.isdigit() else 0

@@ -1,0 +1,108 @@
+"""What a project stores besides its annotations: decisions of the user, and written masks."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from ushape.errors import DataError
+from ushape.io.files import write_json
+
+Save = Literal["replace", "separate"]
+
+
+@dataclass
+class Settings:
+    """Decisions of the user, and what must be remembered about images."""
+
+    save: Save | None = None
+    """What happens to masks that the user had before; None: not decided."""
+
+    threshold: float | None = None
+    """Probability from which pixels are foreground; None: as the validation images chose."""
+
+    meaning: dict[str, Any] | None = None
+    """Meaning of the mask values, which is kept as soon as masks are written."""
+
+    names: list[str] | None = None
+    """Names of the classes if they were changed, background first."""
+
+    colors: dict[int, str] = field(default_factory=dict)
+    """Colors of classes that were chosen on the page, by index, as #rrggbb."""
+
+    test: list[str] = field(default_factory=list)
+    """Images that the split of the first run with test images keeps for the score."""
+
+    apart: list[str] = field(default_factory=list)
+    """Images that the user keeps for the score."""
+
+    seen: list[str] = field(default_factory=list)
+    """Images that were shown with a prediction."""
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Load the settings of a project; the defaults if there are none.
+
+        Raises:
+            DataError: if the file is damaged.
+        """
+        values = _load_values(path)
+        found = cls(**{key: value for key, value in values.items() if key in vars(cls())})
+        found.colors = {int(index): color for index, color in found.colors.items()}
+        return found
+
+    def store(self, path: Path) -> None:
+        """Write the settings."""
+        write_json(path, asdict(self))
+
+
+@dataclass(frozen=True)
+class SavedMask:
+    """The mask file that was last written for an image."""
+
+    path: str
+    """Path below the data folder, or the whole path of a file elsewhere."""
+
+    revision: int
+    size: int
+    changed_ns: int
+    is_partial: bool = False
+    """Whether some of its pixels are not annotated."""
+
+    def is_unchanged(self, file: Path) -> bool:
+        """Return whether no other program has changed the file."""
+        facts = file.stat()
+        return (facts.st_size, facts.st_mtime_ns) == (self.size, self.changed_ns)
+
+
+def load_saved(path: Path) -> dict[str, SavedMask]:
+    """Load the written masks by image id.
+
+    Raises:
+        DataError: if the file is damaged.
+    """
+    return {name: SavedMask(**values) for name, values in _load_values(path).items()}
+
+
+def store_saved(path: Path, saved: dict[str, SavedMask]) -> None:
+    """Write the list of written masks."""
+    write_json(path, {name: asdict(own) for name, own in saved.items()})
+
+
+def _load_values(path: Path) -> dict[str, Any]:
+    """Return the content of a JSON file of the state; {} if it is missing."""
+    if not path.exists():
+        return {}
+    try:
+        values = json.loads(path.read_bytes())
+        if not isinstance(values, dict):
+            raise ValueError("it is not an object")
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path} cannot be read: {error}.",
+            code="damaged_studio_state",
+            hint="Restore it, or move it away; the annotations are in other files.",
+        ) from None
+    return values
