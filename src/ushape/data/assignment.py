@@ -141,7 +141,7 @@ def assign_ends(pool: Pool, rng: np.random.Generator) -> dict[str, str]:
     if rng.random() < 0.5:
         order.reverse()
     part_of = dict.fromkeys(order, "train")
-    if len(pool.parts) < 2:
+    if len(pool.parts) < 2 and pool.folds is None:
         for part in pool.parts:
             count = min(max(1, round(pool.fractions[part] * pool.all_groups)), len(order) - 1)
             part_of.update(dict.fromkeys(order[:count], part))
@@ -151,7 +151,7 @@ def assign_ends(pool: Pool, rng: np.random.Generator) -> dict[str, str]:
         fold = np.array_split(np.arange(len(order)), pool.folds)[pool.fold].tolist()
         order = order[fold[0] :] + order[: fold[0]]
         test = len(fold)
-        if len(order) - test < 2:
+        if len(order) - test < len(pool.parts):
             raise DataError(
                 f"{pool.folds} folds of {len(order)} blocks leave none for validation.",
                 code="too_many_folds",
@@ -160,7 +160,7 @@ def assign_ends(pool: Pool, rng: np.random.Generator) -> dict[str, str]:
     else:
         test = min(max(1, round(pool.fractions["test"] * len(order))), len(order) - 2)
     validation = max(1, round(pool.fractions["validation"] * len(order)))
-    validation = min(validation, len(order) - test - 1)
+    validation = min(validation, len(order) - test - 1) if "validation" in pool.parts else 0
     part_of.update(dict.fromkeys(order[:test], "test"))
     part_of.update(dict.fromkeys(order[len(order) - validation :], "validation"))
     return part_of

@@ -311,3 +311,14 @@ def test_split_keeps_a_stated_test_set_and_trains_on_all_other_cases():
     assert (found.train, found.validation) == (("g000/0",), ())
     assert found.test == ("g001/0", "g001/1")
     assert "No image is kept for the score" not in found.text
+
+
+@pytest.mark.parametrize("kind", ["folder", "stack"])
+def test_folds_without_validation_test_each_group_once(kind):
+    tested = []
+    for fold in range(3):
+        config = SplitConfig(folds=3, fold=fold, validation_fraction=0)
+        found = split(make_cases([1] * 6), kind=kind, config=config)
+        assert (len(found.train), len(found.validation), len(found.test)) == (4, 0, 2)
+        tested += found.test
+    assert len(set(tested)) == 6
