@@ -1,10 +1,12 @@
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from standalone import import_program
+from standalone import TEMPLATE, import_program
 from ushape.labels import LabelSpace
 
 predict = import_program("predict")
@@ -146,6 +148,14 @@ def test_masks_of_an_earlier_call_are_not_images(images, run, tmp_path):
     assert run(tmp_path, "--overwrite") == 0
     masks = [path for path in (tmp_path / "masks").rglob("*") if path.is_file()]
     assert len(masks) == 2
+
+
+def test_missing_packages_are_named(tmp_path):
+    command = [sys.executable, "-S", "-E", TEMPLATE / "predict.py", "x.png", "-o", tmp_path]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == predict.FAILED
+    assert "pip install" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_incomplete_folder_is_reported(images, tmp_path, capsys, monkeypatch):

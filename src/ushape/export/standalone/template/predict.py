@@ -14,20 +14,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnxruntime
-from image_files import (
-    SUFFIXES,
-    ImageError,
-    MaskEncoding,
-    as_stored,
-    read_image,
-    suffix_of,
-    write_mask,
-)
-from objects import Cleaning, Separation, clean_classes, number_objects, separate
-from resampling import Grid, Intensity, Normalization
-from tiles import LegalSizes, Symmetry, Tiling, predict_image
+try:
+    import numpy as np
+    import onnxruntime
+    from image_files import (
+        SUFFIXES,
+        ImageError,
+        MaskEncoding,
+        as_stored,
+        read_image,
+        suffix_of,
+        write_mask,
+    )
+    from objects import Cleaning, Separation, clean_classes, number_objects, separate
+    from resampling import Grid, Intensity, Normalization
+    from tiles import LegalSizes, Symmetry, Tiling, predict_image
+except ModuleNotFoundError as error:
+    print(f"{error}. To install it: pip install -r requirements.txt", file=sys.stderr)
+    raise SystemExit(2) from None
 
 FOLDER = Path(__file__).parent
 
