@@ -83,7 +83,7 @@ CITATIONS = {
         "doi": "10.1007/978-3-319-46723-8_49",
     },
 }
-"""Publication of the network, by its number of axes."""
+"""Publication of the U-Net, by its number of axes."""
 
 
 def export_package(
@@ -178,7 +178,9 @@ def describe_model(
         shape: Size of the test tensor along each axis.
     """
     plan = graph.source.plan
-    summary = f"U-Net that segments {', '.join(plan.preprocessing.space.names[1:])}."
+    network = plan.recipe.network
+    kind = "Network" if network.is_custom else "U-Net"
+    summary = f"{kind} that segments {', '.join(plan.preprocessing.space.names[1:])}."
     if report is not None:
         summary += f" {report.summary.verdict}"
     if len(summary) > MAX_DESCRIPTION:
@@ -189,7 +191,7 @@ def describe_model(
         "name": name,
         "description": summary,
         "authors": [{"name": author} for author in publication.authors],
-        "cite": [CITATIONS[plan.recipe.network.dims]],
+        "cite": [] if network.is_custom else [CITATIONS[network.dims]],
         "license": publication.license_id,
         "tags": [*task_tags(plan), "segmentation", "ushape"],
         "documentation": DOCUMENTATION,
@@ -330,9 +332,10 @@ def _channel_names(count: int) -> list[str]:
 
 def _name_of(run: Path, plan: Plan) -> str:
     """Return a name of letters, digits, spaces and "_+-()", as the specification requires."""
-    dims = f"{plan.recipe.network.dims}D"
+    network = plan.recipe.network
+    kind = f"{network.dims}D {'network' if network.is_custom else 'U-Net'}"
     own = re.sub(r"[^A-Za-z0-9_+\-() ]+", " ", real_path(run).name).strip() or "model"
-    return f"{own[: MAX_NAME - 14]} - {dims} U-Net"
+    return f"{own[: MAX_NAME - 14]} - {kind}"
 
 
 def _documentation(

@@ -115,7 +115,7 @@ def _metadata(
     metrics = [value for own in report.summary.classes for value in metric_values(own, noun)]
     result = {
         "task": {"type": "image-segmentation", "name": "Image segmentation"},
-        "dataset": {"name": "Test images of the training data", "type": "private", "split": "test"},
+        "dataset": {"name": "Test images of the training data", "type": "custom", "split": "test"},
         "metrics": metrics,
     }
     return {

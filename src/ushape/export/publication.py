@@ -143,10 +143,11 @@ def require_report(folder: Path) -> Report:
 
 
 def task_tags(plan: Plan) -> list[str]:
-    """Return tags for the kind of images and of segmentation."""
-    dims, space = plan.image_dims, plan.preprocessing.space
+    """Return tags for the network, the kind of images and the kind of segmentation."""
+    network, space = plan.recipe.network, plan.preprocessing.space
     kind = "instance-segmentation" if space.has_distance else "semantic-segmentation"
-    return ["unet", f"unet{plan.recipe.network.dims}d", f"{dims}d", kind, "pytorch"]
+    names = [] if network.is_custom else ["unet", f"unet{network.dims}d"]
+    return [*names, f"{plan.image_dims}d", kind, "pytorch"]
 
 
 def card_text(report: Report, renamed: dict[str, str] | None = None) -> str:

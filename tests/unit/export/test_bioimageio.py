@@ -37,13 +37,13 @@ STATED = Publication(authors=("Ada Lovelace",), license="MIT")
 SPACE = LabelSpace(values=(0, 255), names=("background", "cell"))
 
 
-def graph_of(channels=1, dims=2, space=SPACE, normalization=None, left_out=()):
+def graph_of(channels=1, dims=2, space=SPACE, normalization=None, left_out=(), *, is_custom=False):
     """The attributes of a graph from which a package is described."""
     preprocessing = SimpleNamespace(space=space, channels=channels, normalization=normalization)
     plan = SimpleNamespace(
         image_dims=dims,
         preprocessing=preprocessing,
-        recipe=SimpleNamespace(network=SimpleNamespace(dims=dims)),
+        recipe=SimpleNamespace(network=SimpleNamespace(dims=dims, is_custom=is_custom)),
         encoding=MaskEncoding(kind="values", dtype="uint8", palette=None, suffix=".png"),
     )
     members = [SimpleNamespace(plan=plan)]
@@ -71,6 +71,14 @@ def test_describe_model_states_the_facts_of_the_run():
     assert found["license"] == "MIT"
     assert found["cite"][0]["doi"] == "10.1007/978-3-319-24574-4_28"
     assert {"unet2d", "2d", "semantic-segmentation"} <= set(found["tags"])
+
+
+def test_describe_model_calls_only_a_unet_a_unet():
+    graph = graph_of(is_custom=True)
+    found = describe_model("cells", graph, (64, 80), None, Publication())
+    assert found["description"] == "Network that segments cell."
+    assert found["cite"] == []
+    assert not {"unet", "unet2d"} & set(found["tags"])
 
 
 def test_describe_model_has_free_batch_and_sizes():
