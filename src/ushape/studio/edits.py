@@ -6,6 +6,8 @@ center does.
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from scipy import ndimage
 from skimage import draw
@@ -15,6 +17,9 @@ from ushape.errors import DataError
 CUT_RADIUS_PX = 0.75
 """Radius of the thinnest line that leaves no two pixels connected across it, not even at corners
 (half the diagonal of a pixel is 0.71)."""
+
+SEGMENT_PX = 64
+"""Largest length of the segments of a stroke."""
 
 CORNERS = np.ones((3, 3), dtype=bool)
 """Structure in which pixels that touch at a corner are connected."""
@@ -28,7 +33,8 @@ def stroke_mask(shape: tuple[int, int], points: np.ndarray, radius_px: float) ->
         returns: (y, x) bool.
     """
     found = np.zeros(shape, dtype=bool)
-    starts, ends = (points[:-1], points[1:]) if len(points) > 1 else (points, points)
+    dense = _subdivide(points)
+    starts, ends = (dense[:-1], dense[1:]) if len(dense) > 1 else (dense, dense)
     for start, end in zip(starts, ends, strict=True):
         low = np.floor(np.minimum(start, end) - radius_px - 1).astype(int).clip(0, shape)
         high = np.ceil(np.maximum(start, end) + radius_px + 1).astype(int).clip(0, shape)
@@ -46,6 +52,17 @@ def stroke_mask(shape: tuple[int, int], points: np.ndarray, radius_px: float) ->
     under = under[((under >= 0) & (under < shape)).all(axis=1)]
     found[under[:, 0], under[:, 1]] = True
     return found
+
+
+def _subdivide(points: np.ndarray) -> np.ndarray:
+    """Return the same line with short segments, around each of which few pixels are compared."""
+    if len(points) < 2:
+        return points
+    parts = [points[:1]]
+    for start, end in itertools.pairwise(points):
+        count = max(1, int(np.ceil(np.linalg.norm(end - start) / SEGMENT_PX)))
+        parts.append(start + (end - start) * np.arange(1, count + 1)[:, None] / count)
+    return np.concatenate(parts)
 
 
 def polygon_mask(shape: tuple[int, int], points: np.ndarray) -> np.ndarray:

@@ -34,6 +34,17 @@ def test_stroke_follows_a_line_between_its_points():
     assert (found == (picture("000000 011110 000000") > 0)).all()
 
 
+def test_long_segment_equals_its_definition():
+    first, last, radius = np.array([3.0, 5.0]), np.array([150.0, 290.0]), 4.5
+    rows, columns = np.indices((200, 300)) + 0.5
+    along = last - first
+    share = ((rows - first[0]) * along[0] + (columns - first[1]) * along[1]) / (along @ along)
+    share = np.clip(share, 0, 1)
+    distance = np.hypot(rows - first[0] - share * along[0], columns - first[1] - share * along[1])
+    found = edits.stroke_mask((200, 300), np.stack([first, last]), radius)
+    assert (found == (distance <= radius)).mean() > 0.9999
+
+
 def test_stroke_outside_of_the_array_is_empty():
     assert not edits.stroke_mask((3, 3), points((50, 50), (60, 60)), 2.0).any()
 
