@@ -100,7 +100,7 @@ def stack(tmp_path):
     config = PreprocessingConfig(downscale=1, intensity="data", slices=3)
     preprocessing = Preprocessing(channels=1, config=config, space=SPACE, normalization=plain)
     run = SimpleNamespace(
-        load_splits=lambda: SimpleNamespace(train=ids, validation=ids),
+        load_splits=lambda: SimpleNamespace(train=ids, validated=ids),
         load_cases=lambda: [CaseFacts(case, (64, 0)) for case in cases],
     )
     return run, SimpleNamespace(preprocessing=preprocessing, tile_shape=(8, 8))
