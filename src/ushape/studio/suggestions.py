@@ -24,6 +24,10 @@ SCALES_PX = (0.0, 1.5, 4.0)
 MAX_ORDERED = 50
 """Number of suggestions without predictions each of which counts as annotated for the next."""
 
+MIN_ANNOTATED = 3
+"""Number of annotated images from which on the uncertainty counts: before, a model is often certain
+that there is nothing."""
+
 TINY = 1e-6
 """Distance that images count with which are the same as an annotated one."""
 
@@ -111,8 +115,8 @@ def suggest(
     Images are ordered by their uncertainty times their difference from the nearest annotated image,
     where differences above the median count as this: outliers are not preferred. An image that is
     suggested then counts as annotated, so that images that are nearly the same do not follow each
-    other. Without predictions, the next image is the one that covers most of the others, i.e. that
-    is more similar to them than all annotated images are.
+    other. Without predictions, or with fewer than 3 annotated images, the next image is the one
+    that covers most of the others, i.e. that is more similar to them than all annotated images.
 
     Args:
         candidates: Images that may be suggested.
@@ -120,7 +124,8 @@ def suggest(
 
     Source:
         Settles 2009 (Active Learning Literature Survey), uncertainty sampling; Wei, Iyer, Bilmes
-        2015 (Submodularity in Data Subset Selection), facility location.
+        2015 (Submodularity in Data Subset Selection), facility location; Hacohen et al. 2022, arXiv
+        2202.02794: with few annotations, typical images help more than uncertain ones.
     """
     if not candidates:
         return []
@@ -131,7 +136,7 @@ def suggest(
     left = cdist(own, known).min(axis=1) if len(known) else np.full(len(own), 2 * between.max())
     uncertainty = np.array([one.uncertainty for one in candidates])
     usual_distance, usual_uncertainty = float(np.median(left)), float(np.median(uncertainty))
-    is_predicted = np.ptp(uncertainty) > 0
+    is_predicted = len(known) >= MIN_ANNOTATED and np.ptp(uncertainty) > 0
     gains, taken = np.zeros(len(own)), list[int]()
     found: list[Suggestion] = []
     for rank in range(1, len(own) + 1):
