@@ -22,6 +22,9 @@ from ushape.io.files import LEFTOVER, real_path
 LOCK_FILE = ".ushape.lock"
 """Name of the lock file in a folder, which exists while a process writes there."""
 
+OPEN_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+"""A link is not followed: the file that it names would be overwritten."""
+
 _held: set[Path] = set()
 """Folders that this process has locked. POSIX locks do not exclude their own process."""
 
@@ -89,7 +92,7 @@ def _acquire(folder: Path) -> int:
     path = folder / LOCK_FILE
     while True:
         try:
-            file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+            file = os.open(path, OPEN_FLAGS, 0o666)
         except OSError as error:
             raise _not_writable(folder, error) from None
         try:

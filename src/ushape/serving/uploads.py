@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import re
 import shutil
+import stat
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
@@ -68,12 +71,21 @@ def private_folder() -> Iterator[Path]:
 
 
 def remove_abandoned(place: Path) -> None:
-    """Remove the folders of servers that no longer run."""
+    """Remove the folders of servers of this user that no longer run."""
     for folder in place.glob(f"{PREFIX}*"):
-        if folder.is_symlink() or not (folder / LOCK_FILE).exists():
-            continue
-        with suppress(RunError, OSError), locked(folder):  # RunError: its server runs.
-            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(RunError, OSError):  # RunError: its server runs.
+            if _is_private(folder) and (folder / LOCK_FILE).exists():
+                with locked(folder):
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_private(folder: Path) -> bool:
+    """Return whether a folder, not a link, is one in which only this user can have made files."""
+    facts = folder.lstat()
+    is_own = sys.platform == "win32" or (
+        facts.st_uid == os.geteuid() and not stat.S_IMODE(facts.st_mode) & 0o077
+    )
+    return is_own and stat.S_ISDIR(facts.st_mode)
 
 
 async def receive_images(

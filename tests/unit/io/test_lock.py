@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from codes import raises_code
 from ushape.errors import RunError
 from ushape.io.lock import LOCK_FILE, is_unused, locked
 
@@ -101,3 +102,14 @@ def test_locked_survives_the_removal_of_its_folder(tmp_path):
     with locked(tmp_path / "run"):
         (tmp_path / "run" / LOCK_FILE).unlink()
         (tmp_path / "run").rmdir()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a permission")
+def test_lock_file_that_is_a_link_is_refused_and_its_target_kept(tmp_path):
+    other = tmp_path / "other.txt"
+    other.write_text("text")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / LOCK_FILE).symlink_to(other)
+    with raises_code(RunError, "output_not_writable"), locked(tmp_path / "run"):
+        pass
+    assert other.read_text() == "text"

@@ -1,5 +1,7 @@
 import asyncio
 import gzip
+import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -114,7 +116,7 @@ def test_folders_of_killed_servers_are_removed(tmp_path, monkeypatch):
     old, other = tmp_path / f"{PREFIX}old", tmp_path / "other"
     target = tmp_path / "target"
     for folder in (old, other, target):
-        folder.mkdir()
+        folder.mkdir(0o700)
         (folder / LOCK_FILE).write_text("{}")
         (folder / "image.png").write_text("x")
     (tmp_path / f"{PREFIX}link").symlink_to(target)
@@ -124,3 +126,21 @@ def test_folders_of_killed_servers_are_removed(tmp_path, monkeypatch):
     assert (target / "image.png").exists()
     with locked(other):
         pass
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the folder for temporary files is private")
+def test_folders_of_other_users_are_left(tmp_path, monkeypatch):
+    open_to_all, own = tmp_path / f"{PREFIX}open", tmp_path / f"{PREFIX}own"
+    victim = tmp_path / "thesis.txt"
+    victim.write_text("text")
+    for folder, mode in ((open_to_all, 0o755), (own, 0o700)):
+        folder.mkdir(mode)
+        (folder / LOCK_FILE).symlink_to(victim)
+    remove_abandoned(tmp_path)
+    assert victim.read_text() == "text"
+    assert open_to_all.exists()
+    (own / LOCK_FILE).unlink()
+    (own / LOCK_FILE).write_text("{}")
+    monkeypatch.setattr(os, "geteuid", lambda: own.stat().st_uid + 1)
+    remove_abandoned(tmp_path)
+    assert own.exists()
