@@ -66,6 +66,11 @@ def real_path(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def absolute_path(path: Path) -> Path:
+    """Return the absolute path without `..`; links are not followed."""
+    return Path(os.path.normpath(path.absolute()))
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file that replaces `path` when the block ends without an exception.

@@ -110,6 +110,9 @@ class StaleRevisionError(Exception):
 class Annotation:
     """Annotation of one image. Safe to use from several threads.
 
+    Attributes:
+        origin: Text that identifies the mask from which the annotation began.
+
     Args:
         path: File of the tiles and the log; created if it is missing.
         shape: (*S) of the image.
@@ -149,6 +152,8 @@ class Annotation:
         found = self._replay()
         if found is None or (found != origin and not self._edits and not self.revision):
             self._begin(import_mask, origin)
+            found = origin
+        self.origin = found
 
     def forget(self) -> None:
         """Free the memory of the unpacked tiles."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from ushape.data.layouts.names import MASK_FOLDERS, images_below, key_below
 from ushape.errors import DataError, RunError
 from ushape.formatting import display_name, file_name
 from ushape.io.annotations import read_annotation
-from ushape.io.files import real_path
+from ushape.io.files import absolute_path, real_path
 from ushape.labels import LabelSpace
 from ushape.planning.run import Run
 from ushape.studio.annotations import NO_OBJECT
@@ -29,6 +30,12 @@ LARGE_PX = 1 << 26
 """Number of pixels from which masks are imported in strips, if their format allows it."""
 
 STRIP_ROWS = 512
+
+IMAGE_NAMES = ("images", "image", "imgs", "img")
+"""Names of folders of images beside which the folder of their masks lies."""
+
+STATE_FOLDER = ".ushape_studio"
+"""Name of the folder in the data folder; hidden, so that it is never taken for data."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +92,19 @@ class Place:
     def folder(self) -> Path:
         """Folder of the data, in which the state is kept."""
         return self.data.parent if self.data.is_file() else self.data
+
+    @property
+    def state(self) -> Path:
+        """Folder of the state. Masks or tables that are named have one of their own, since the same
+        images may have other masks; the data may be moved together with them."""
+        named = self.data if self.data.is_file() else self.masks
+        if named is None:
+            return self.folder / STATE_FOLDER
+        path = absolute_path(Path(named))
+        with suppress(ValueError):  # Another drive of Windows.
+            path = Path(os.path.relpath(path, absolute_path(self.folder)))
+        name = hashlib.sha1(path.as_posix().encode(), usedforsecurity=False).hexdigest()[:8]
+        return self.folder / f"{STATE_FOLDER}_{name}"
 
 
 def locate(data: Path, images: Path | None, masks: Path | str | None) -> Place:
@@ -197,17 +217,19 @@ def _by_id(cases: Sequence[Case], folder: Path) -> dict[str, StudioImage]:
     return found
 
 
+def mask_files(mask: Mask | None) -> tuple[Path, ...]:
+    """Return the files of a mask."""
+    if mask is None:
+        return ()
+    if isinstance(mask, MaskParts):
+        return tuple(mask.paths)
+    return (mask if isinstance(mask, Path) else mask.path,)
+
+
 def mask_origin(mask: Mask | None) -> str:
     """Return a text that changes if the file of a mask does."""
-    if mask is None:
-        return ""
-    paths = (
-        mask.paths
-        if isinstance(mask, MaskParts)
-        else (mask if isinstance(mask, Path) else mask.path,)
-    )
     facts = []
-    for path in paths:
+    for path in mask_files(mask):
         with suppress(OSError):
             stat = path.stat()
             facts.append(f"{path.name} {stat.st_size} {stat.st_mtime_ns}")
@@ -277,11 +299,13 @@ def new_mask_path(image: StudioImage, listing: Listing, *, is_large: bool) -> Pa
         mask, path = other.mask, other.case.image
         if isinstance(mask, Path) and (found := _like(path, mask, own)) is not None:
             return found.with_name(found.name + suffix)
-    parent = own.parent
-    name = io.stem_of(own) + suffix
-    if parent.name.lower() in ("images", "image", "imgs", "img"):
-        return parent.parent / "masks" / name
-    return parent / "masks" / name
+    return new_mask_root(own) / "masks" / (io.stem_of(own) + suffix)
+
+
+def new_mask_root(image: Path) -> Path:
+    """Return the folder in which a folder masks/ is made for an image."""
+    parent = image.parent
+    return parent.parent if parent.name.lower() in IMAGE_NAMES else parent
 
 
 def _like(image: Path, mask: Path, other: Path) -> Path | None:

@@ -30,18 +30,15 @@ from ushape.studio.listing import (
     list_images,
     locate,
     mask_origin,
-    new_mask_path,
 )
 from ushape.studio.meaning import Meaning
+from ushape.studio.places import MaskPlaces
 from ushape.studio.predictions import StoredPrediction
 from ushape.studio.runs import Part, RunFolders, parts_in
 from ushape.studio.saving import LARGE_PX, Saver, keep_original, write_annotation
 from ushape.studio.sources import ImageSource, OpenSources
 from ushape.studio.stored import SavedMask, Settings, load_saved, store_saved
 from ushape.transforms.overlay import Color
-
-STATE_FOLDER = ".ushape_studio"
-"""Name of the folder in the data folder; hidden, so that it is never taken for data."""
 
 KEPT_IN_MEMORY = 4
 """Number of annotations whose tiles remain unpacked."""
@@ -65,7 +62,7 @@ class Project:
         self.run = self.place.run
         self.kind: Literal["data", "run"] = "data" if self.run is None else "run"
         self.folder = self.place.folder
-        self.state = self.folder / STATE_FOLDER
+        self.state = self.place.state
         if not self.folder.is_dir():
             raise DataError(
                 f"{self.folder} is not a folder.",
@@ -83,6 +80,8 @@ class Project:
             raise
         self.runs = RunFolders(self.state, self.run)
         self.sources = OpenSources()
+        self._mask_places = MaskPlaces(self.listing, self.state)
+        self._agreed: dict[str, str] = {}
         self._annotations: dict[str, Annotation] = {}
         self._recent: list[str] = []
         self._shapes: dict[str, tuple[int, ...] | None] = {}
@@ -325,18 +324,22 @@ class Project:
         A mask that the studio has written is written again.
         """
         image, target = self.image(image_id), self.target
-        if isinstance(image.mask, Path) and target.is_native:
-            if self.settings.save == "separate" and self._is_foreign(image_id, image.mask):
-                return self._separate_path(image)
-            return image.mask
-        if image.mask is not None or not target.is_native:
-            return self._separate_path(image)
-        shape = self.shape(image_id) or ()
-        return new_mask_path(image, self.listing, is_large=math.prod(shape) > LARGE_PX)
+        if target.is_native:
+            is_large = image.mask is None and math.prod(self.shape(image_id) or ()) > LARGE_PX
+            path = self._mask_places.native(image, is_large=is_large)
+            is_kept = self.settings.save == "separate"
+            if path is not None and not (is_kept and self._is_foreign(image_id, path)):
+                return path
+        return self._mask_places.separate(image, target.encoding.suffix)
 
     def needs_consent(self, image_id: str) -> bool:
-        """Return whether saving would replace a mask that the studio did not write."""
-        return self.settings.save is None and self._is_foreign(image_id, self.mask_path(image_id))
+        """Return whether saving would replace a file that the user has not agreed to replace."""
+        return not self._may_replace(image_id, self.mask_path(image_id))
+
+    def agree(self) -> None:
+        """Record that the masks that wait for a decision may be replaced as they are now."""
+        for image_id in self.saver.waiting:
+            self._agreed[image_id] = mask_origin(self.mask_path(image_id))
 
     def save_annotation(self, image_id: str) -> bool:
         """Write the annotation of an image as a mask; False if the user must decide first.
@@ -348,16 +351,18 @@ class Project:
         place, revision = self._place_of(path), snapshot.revision
         with self._saving:
             saved = self._saved.get(image_id)
-            if saved is not None and (saved.revision, saved.path) == (revision, place):
+            is_known = saved is not None and (saved.revision, saved.path) == (revision, place)
+            if is_known and path.exists():
                 return True
             if self.settings.meaning is None:
                 self.settings.meaning = config.to_dict(replace(self.listing.meaning, notes=()))
                 self.store()
+            if not self._may_replace(image_id, path):
+                return False
             if self._is_foreign(image_id, path):
-                if self.settings.save is None:
-                    return False
                 keep_original(path, self.state / "masks_before_studio", self.folder)
-            write_annotation(path, snapshot, self.target, self.image(image_id).case.image)
+            file = real_path(path)  # A link stays, and the file that it names is written.
+            write_annotation(file, snapshot, self.target, self.image(image_id).case.image)
             facts, is_partial = path.stat(), not snapshot.is_complete
             self._saved[image_id] = SavedMask(
                 place, revision, facts.st_size, facts.st_mtime_ns, is_partial
@@ -406,16 +411,19 @@ class Project:
         is_ours = saved is not None and saved.path == self._place_of(path)
         return path.exists() and not (is_ours and saved is not None and saved.is_unchanged(path))
 
+    def _may_replace(self, image_id: str, path: Path) -> bool:
+        """Return whether a file may be written: a new one, one of the studio, or one that the user
+        agreed to replace and that is the same as then."""
+        if not self._is_foreign(image_id, path):
+            return True
+        known = self.known_annotation(image_id)
+        origins = (known.origin if known is not None else None, self._agreed.get(image_id))
+        return self.settings.save is not None and mask_origin(path) in origins
+
     def _place_of(self, path: Path) -> str:
         """Return the path below the data folder, which may be moved, or the whole path."""
         real, folder = real_path(path), real_path(self.folder)
         return str(real.relative_to(folder) if real.is_relative_to(folder) else real)
-
-    def _separate_path(self, image: StudioImage) -> Path:
-        own = image.case.image
-        below = own.relative_to(self.folder) if own.is_relative_to(self.folder) else Path(own.name)
-        name = io.stem_of(own) + self.target.encoding.suffix
-        return self.state / "masks_corrected" / below.with_name(name)
 
     def _annotation_path(self, image_id: str) -> Path:
         return self.state / "annotations" / f"{image_id}.log"

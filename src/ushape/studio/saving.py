@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ushape import io
 from ushape.errors import UshapeError
+from ushape.io.files import absolute_path
 from ushape.io.orientation import as_stored
 from ushape.io.streaming import open_band_writer
 from ushape.studio.annotations import Snapshot
@@ -75,7 +76,8 @@ def keep_original(mask: Path, folder: Path, root: Path) -> Path:
     Args:
         root: Folder of the data; the copy lies at the same place below `folder`.
     """
-    below = mask.relative_to(root) if mask.is_relative_to(root) else Path(mask.name)
+    path, root = absolute_path(mask), absolute_path(root)
+    below = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
     copy = folder / below
     number = 1
     while copy.exists():

@@ -352,6 +352,7 @@ class Studio:
                 self._change_classes(classes)
             if save is not None:
                 project.settings.save = save
+                project.agree()
             project.store()
         if save is not None:
             project.saver.retry()

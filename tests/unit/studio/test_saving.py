@@ -1,6 +1,7 @@
 """Annotations are saved in the encoding of the user's masks, and read back as they were."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -326,3 +327,138 @@ def test_mask_that_the_studio_has_written_is_written_again_after_it_is_opened_ag
     second.studio.project.saver.flush()
     assert io.read_mask(images / "masks" / "0.png").codes[9, 9] == 1
     assert not (images / ".ushape_studio" / "masks_corrected").exists()
+
+
+def test_replaced_masks_that_another_program_changed_are_asked_about_again(pairs, open_studio):
+    client = open_studio(pairs)
+    project, path = client.studio.project, pairs / "masks" / "0.png"
+    client.post("/api/settings", {"save": "replace"})
+    client.edit(client.ids[0], "brush", [2, 2], radius=1)
+    project.saver.flush()
+    write_mask(path, 3)
+    other = path.read_bytes()
+    client.edit(client.ids[0], "brush", [22, 22], radius=1)
+    project.saver.flush()
+    assert path.read_bytes() == other
+    assert client.get("/api/state").json()["project"]["needs_consent"]
+    client.post("/api/settings", {"save": "replace"})
+    project.saver.flush()
+    assert path.read_bytes() != other
+    assert not client.get("/api/state").json()["project"]["needs_consent"]
+    kept = pairs / ".ushape_studio" / "masks_before_studio" / "masks"
+    assert other in [one.read_bytes() for one in kept.iterdir()]
+
+
+def test_separate_masks_leave_a_mask_that_another_program_has_added(images, open_studio):
+    client = open_studio(images)
+    project, image_id = client.studio.project, client.ids[0]
+    client.post("/api/settings", {"save": "separate"})
+    added = write_mask(images / "masks" / "0.png").read_bytes()
+    client.edit(image_id, "brush", [2, 2], radius=1)
+    project.saver.flush()
+    assert (images / "masks" / "0.png").read_bytes() == added
+    assert "masks_corrected" in project.training_mask(image_id).parts
+
+
+def test_mask_that_was_deleted_is_written_again_for_a_training(images, open_studio):
+    client = open_studio(images)
+    project, image_id = client.studio.project, client.ids[0]
+    client.edit(image_id, "brush", [2, 2], radius=1)
+    project.saver.flush()
+    (images / "masks" / "0.png").unlink()
+    (images / "masks").rmdir()
+    assert project.training_mask(image_id).exists()
+
+
+@pytest.mark.parametrize("second", ["images/a.tif", "imgs/a.png", "a.png"])
+def test_images_with_the_same_stem_get_masks_of_their_own(tmp_path, open_studio, second):
+    write_image(tmp_path / "images" / "a.png")
+    write_image(tmp_path / second, 1)
+    for attempt in range(2):  # The second studio opens what the first one has written.
+        client = open_studio(tmp_path)
+        project = client.studio.project
+        for image_id, column in zip(client.ids, (4, 20), strict=True):
+            client.edit(image_id, "brush", [column + attempt, 9], radius=2)
+        client.studio.close()
+        files = [project.training_mask(image_id) for image_id in client.ids]
+        assert len(set(files)) == 2
+        for file, column, other in zip(files, (4, 20), (20, 4), strict=True):
+            codes = io.read_mask(file).codes
+            assert (codes[9, column] == 1, codes[9, other] == 1) == (True, False)
+
+
+def test_mask_of_two_images_is_not_replaced(tmp_path, open_studio):
+    for name in ("a", "b"):
+        write_image(tmp_path / f"{name}.png", ord(name))
+    before = write_mask(tmp_path / "m.png").read_bytes()
+    (tmp_path / "t.csv").write_text("image,mask\na.png,m.png\nb.png,m.png\n")
+    client = open_studio(tmp_path / "t.csv")
+    client.post("/api/settings", {"save": "replace"})
+    for image_id in client.ids:
+        client.edit(image_id, "brush", [2, 2], radius=1)
+    client.studio.project.saver.flush()
+    assert (tmp_path / "m.png").read_bytes() == before
+    assert len({client.studio.project.training_mask(one) for one in client.ids}) == 2
+
+
+def test_other_masks_of_the_same_images_have_annotations_of_their_own(tmp_path, open_studio):
+    for number in range(3):
+        write_image(tmp_path / "images" / f"{number}.png", number)
+        write_mask(tmp_path / "cells" / f"{number}.png")
+        write_mask(tmp_path / "nuclei" / f"{number}.png", 6)
+    first = open_studio(tmp_path / "images", masks=tmp_path / "cells")
+    first.post("/api/settings", {"save": "replace"})
+    first.edit(first.ids[0], "brush", [2, 2], radius=1)
+    first.studio.close()
+    second = open_studio(tmp_path / "images", masks=tmp_path / "nuclei")
+    annotation = second.studio.project.annotation(second.ids[0])
+    labels = annotation.read([(0, size) for size in (1, *SHAPE)])[0]
+    assert (labels == io.read_mask(tmp_path / "nuclei" / "0.png").codes // 255).all()
+    assert second.studio.project.settings.save is None
+    second.studio.close()
+    third = open_studio(tmp_path / "images", masks=tmp_path / "cells")
+    assert third.studio.project.annotation(third.ids[0]).can_undo
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a permission")
+def test_mask_that_is_a_link_stays_one(pairs, open_studio):
+    path, archive = pairs / "masks" / "0.png", pairs.parent / "archive" / "0.png"
+    archive.parent.mkdir()
+    path.rename(archive)
+    path.symlink_to(archive)
+    before = archive.read_bytes()
+    client = open_studio(pairs)
+    client.post("/api/settings", {"save": "replace"})
+    for place in (2, 22):
+        client.edit(client.ids[0], "brush", [place, place], radius=1)
+        client.studio.project.saver.flush()
+    assert path.is_symlink()
+    assert io.read_mask(archive).codes[22, 22]
+    kept = pairs / ".ushape_studio" / "masks_before_studio"
+    assert [one.read_bytes() for one in kept.rglob("*.png")] == [before]
+
+
+@pytest.mark.parametrize("up", ["..", "../.."])
+@pytest.mark.parametrize("save", ["replace", "separate"])
+def test_masks_of_images_outside_of_the_folder_stay_in_the_state_folder(
+    tmp_path, open_studio, save, up
+):
+    folder = tmp_path / "deep" / "t"
+    folder.mkdir(parents=True)
+    data = (folder / up).resolve() / "data"
+    rows = ["image,mask"]
+    for name in ("a", "b"):
+        write_image(data / "x" / f"{name}.png", ord(name))
+        write_mask(data / "y" / f"{name}.png")
+        rows.append(f"{up}/data/x/{name}.png,{up}/data/y/{name}.png")
+    (folder / "t.csv").write_text("\n".join(rows))
+    client = open_studio(folder / "t.csv")
+    client.post("/api/settings", {"save": save})
+    for image_id in client.ids:
+        client.edit(image_id, "brush", [2, 2], radius=1)
+    project = client.studio.project
+    project.saver.flush()
+    name = {"replace": "masks_before_studio", "separate": "masks_corrected"}[save]
+    found = {one.name for one in (project.state / name).rglob("*.png")}
+    assert found == {"a.png", "b.png"}
+    assert len(list(tmp_path.rglob("*.png"))) == 6

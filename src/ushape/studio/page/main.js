@@ -39,9 +39,9 @@ function followEdits(session, edits, viewer, tiles) {
 
 /** Asks, after the first edit of an image that has a mask, where the changed masks are written. */
 async function askHowToSave(session, tools) {
-  const { save: known, needs_consent: isNeeded } = session.state.project;
+  const { needs_consent: isNeeded } = session.state.project;
   const isBusy = tools.isDown || document.querySelector("dialog[open]");
-  if (known || !isNeeded || isBusy || session.hasAskedToSave) return;
+  if (!isNeeded || isBusy || session.hasAskedToSave) return;
   session.hasAskedToSave = true;
   const save = await openDialog(byId("save-dialog"));
   if (!save) return void say("The changed mask is not written yet. The studio asks again at the next edit.", "error");
