@@ -32,7 +32,9 @@ class TileRequest:
 
     def tag(self, project: Project, image_id: str) -> str:
         """Return a text that changes if the content of the tile may."""
-        parts: list[object] = [image_id, self.layer]
+        parts: list[object] = [project.token, image_id, self.layer]
+        if self.layer == "image":
+            parts.append(project.image(image_id).stamp)
         if self.layer in ("mask", "error"):
             annotation = project.annotation(image_id)
             parts += [annotation.revision, project.settings.names, project.settings.colors]

@@ -52,6 +52,11 @@ class StudioImage:
     def mask(self) -> Mask | None:
         return self.case.mask
 
+    @property
+    def stamp(self) -> str:
+        """Text that changes if a file of the image does."""
+        return _stamp_of((self.case.image, *self.case.channels))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
@@ -228,8 +233,12 @@ def mask_files(mask: Mask | None) -> tuple[Path, ...]:
 
 def mask_origin(mask: Mask | None) -> str:
     """Return a text that changes if the file of a mask does."""
+    return _stamp_of(mask_files(mask))
+
+
+def _stamp_of(paths: Sequence[Path]) -> str:
     facts = []
-    for path in mask_files(mask):
+    for path in paths:
         with suppress(OSError):
             stat = path.stat()
             facts.append(f"{path.name} {stat.st_size} {stat.st_mtime_ns}")

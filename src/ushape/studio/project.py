@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import secrets
 import threading
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
@@ -86,6 +87,8 @@ class Project:
         self._recent: list[str] = []
         self._shapes: dict[str, tuple[int, ...] | None] = {}
         self.version = 0
+        self.token = secrets.token_hex(8)
+        """Text of this session: another one may show other data at the same addresses."""
         self._changed_at: dict[str, int] = {}
         self.saver = Saver(self.save_annotation)
         self._resume_saving()
@@ -156,7 +159,8 @@ class Project:
         Raises:
             DataError: if it cannot be read.
         """
-        return self.sources.get(self.image(image_id).case)
+        image = self.image(image_id)
+        return self.sources.get(image.case, image.stamp)
 
     def shape(self, image_id: str) -> tuple[int, ...] | None:
         """Return (*S) of an image from its header; None if it cannot be read so."""

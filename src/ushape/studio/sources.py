@@ -159,16 +159,23 @@ class OpenSources:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open: OrderedDict[Path, ImageSource] = OrderedDict()
+        self._stamps: dict[Path, str] = {}
 
-    def get(self, case: Case) -> ImageSource:
+    def get(self, case: Case, stamp: str = "") -> ImageSource:
         """Return an open image.
+
+        Args:
+            stamp: Text that changes if a file of the image does, which is then opened again.
 
         Raises:
             DataError: if a file cannot be read.
         """
         with self._lock:
+            if case.image in self._open and self._stamps[case.image] != stamp:
+                self._open.pop(case.image).close()
             if case.image not in self._open:
                 self._open[case.image] = ImageSource(case)
+                self._stamps[case.image] = stamp
             self._open.move_to_end(case.image)
             while len(self._open) > MAX_OPEN:
                 self._open.popitem(last=False)[1].close()

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 
 import numpy as np
 import pytest
@@ -95,6 +96,30 @@ def test_tile_of_a_mask_is_sent_again_only_if_it_changed(pairs, open_studio):
     assert client.get(path, headers=known).status_code == 304
     client.edit(client.ids[0], "eraser", [10, 8], radius=2)
     assert client.get(path, headers=known).status_code == 200
+
+
+def test_tiles_of_other_data_with_the_same_names_are_sent_again(tmp_path, open_studio):
+    clients = []
+    for number in range(2):
+        write_image(tmp_path / str(number) / "images" / "a.png", number)
+        write_mask(tmp_path / str(number) / "masks" / "a.png", number)
+        clients.append(open_studio(tmp_path / str(number)))
+    assert clients[0].ids == clients[1].ids
+    for layer in ("image", "mask"):
+        tag = tile(clients[0], clients[0].ids[0], layer).headers["etag"]
+        path = f"/api/images/{clients[0].ids[0]}/tile?layer={layer}&level=0&x=0&y=0"
+        assert clients[1].get(path, headers={"If-None-Match": tag}).status_code == 200
+
+
+def test_image_that_was_replaced_is_sent_again(images, open_studio):
+    client = open_studio(images)
+    before = tile(client, client.ids[0])
+    write_image(images / "images" / "0.png", 7)
+    os.utime(images / "images" / "0.png", ns=(1, 1))
+    path = f"/api/images/{client.ids[0]}/tile?layer=image&level=0&x=0&y=0"
+    after = client.get(path, headers={"If-None-Match": before.headers["etag"]})
+    assert after.status_code == 200
+    assert (picture(after) != picture(before)).any()
 
 
 def test_predictions_of_two_runs_of_one_name_are_kept_apart(pairs, open_studio, tmp_path):
