@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +39,9 @@ IMAGE_NAMES = ("images", "image", "imgs", "img")
 
 STATE_FOLDER = ".ushape_studio"
 """Name of the folder in the data folder; hidden, so that it is never taken for data."""
+
+MAX_ALIKE = 64
+"""Largest number of masks after which a new one is named."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -304,10 +310,13 @@ def new_mask_path(image: StudioImage, listing: Listing, *, is_large: bool) -> Pa
     """
     suffix, own = listing.meaning.target.encoding.suffix, image.case.image
     suffix = ".tif" if is_large and suffix in (".png", ".bmp", ".gif") else suffix
-    for other in listing.images.values():
-        mask, path = other.mask, other.case.image
-        if isinstance(mask, Path) and (found := _like(path, mask, own)) is not None:
-            return found.with_name(found.name + suffix)
+    pairs = ((one.case.image, one.mask) for one in listing.images.values())
+    alike = islice(((image, mask) for image, mask in pairs if isinstance(mask, Path)), MAX_ALIKE)
+    found = Counter(place for image, mask in alike for place in _places_like(image, mask, own))
+    if found:
+        word = re.compile(rf"(?<![^\W_]){re.escape(io.stem_of(own))}(?![^\W_])")
+        place = max(found, key=lambda one: (found[one], word.search(one.name) is not None))
+        return place.with_name(place.name + suffix)
     return new_mask_root(own) / "masks" / (io.stem_of(own) + suffix)
 
 
@@ -317,15 +326,20 @@ def new_mask_root(image: Path) -> Path:
     return parent.parent if parent.name.lower() in IMAGE_NAMES else parent
 
 
-def _like(image: Path, mask: Path, other: Path) -> Path | None:
-    """Return the place, without suffix, of the mask of another image; None if names differ."""
-    stem, mask_stem, other_stem = (io.stem_of(one) for one in (image, mask, other))
-    if stem not in mask_stem or image.parent.parent != other.parent.parent:
-        return None
-    before, _, after = mask_stem.partition(stem)
+def _places_like(image: Path, mask: Path, other: Path) -> list[Path]:
+    """Return places, without suffix, that the mask of another image has if it is named so too.
+
+    There are several if the name of the image occurs more than once in that of the mask, as `a` in
+    `mask_a`, and none if it does not occur.
+    """
+    stem, mask_stem = io.stem_of(image), io.stem_of(mask)
+    if image.parent.parent != other.parent.parent:
+        return []
     folder = mask.parent
     if image.parent != other.parent:
         if not folder.is_relative_to(image.parent):
-            return None
+            return []
         folder = other.parent / folder.relative_to(image.parent)
-    return folder / f"{before}{other_stem}{after}"
+    starts = [one.start() for one in re.finditer(f"(?={re.escape(stem)})", mask_stem)]
+    own = io.stem_of(other)
+    return [folder / (mask_stem[:at] + own + mask_stem[at + len(stem) :]) for at in starts]

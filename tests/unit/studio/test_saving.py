@@ -157,6 +157,25 @@ def test_new_mask_is_named_like_those_of_other_images(tmp_path, open_studio):
     assert len(discover(tmp_path).cases) == 3
 
 
+@pytest.mark.parametrize(
+    ("names", "pattern"),
+    [("abc", "mask_{}"), ("abc", "{}_mask"), ("stk", "mask_{}"), ("1234", "seg1_{}")],
+)
+def test_new_mask_is_named_well_if_the_word_for_masks_contains_the_name_of_an_image(
+    names, pattern, tmp_path, open_studio
+):
+    for name in names:
+        write_image(tmp_path / f"{name}.png", ord(name))
+    for name in names[:-2]:
+        write_mask(tmp_path / f"{pattern.format(name)}.png")
+    client = open_studio(tmp_path)
+    for image_id in client.ids[-2:]:
+        client.edit(image_id, "background_rest")
+    client.studio.project.saver.flush()
+    masks = {path.stem for path in tmp_path.rglob("*.png")} - {*names}
+    assert masks == {pattern.format(name) for name in names}
+
+
 def test_numbers_of_objects_are_saved_as_numbers(tmp_path, open_studio):
     for number in range(3):
         write_image(tmp_path / "images" / f"{number}.png", number)
