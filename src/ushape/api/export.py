@@ -7,12 +7,14 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from glob import escape
 from pathlib import Path
 
 from ushape.api.predict import run_folders
 from ushape.console import Console
 from ushape.errors import ConfigError
 from ushape.export.bioimageio import export_package, zip_package
+from ushape.export.destination import refuse_destination
 from ushape.export.formats import FORMATS
 from ushape.export.graph import ExportOptions, Output, build_graph
 from ushape.export.hugging_face import export_folder
@@ -21,7 +23,6 @@ from ushape.export.write import MODEL, describe_in_words, write_checked
 from ushape.io.files import (
     all_files_within,
     real_path,
-    refuse_existing_output,
     remove_leftovers,
     replacing,
     temporary_name,
@@ -87,7 +88,7 @@ def export_model(
         fixed_intensity: Normalize with constants of the training images, for programs that tile.
         authors: Name of an author, for bioimageio, huggingface and standalone (repeatable).
         license: SPDX identifier of the license, for the same (default: CC-BY-4.0, or none).
-        overwrite: Replace an existing output.
+        overwrite: Replace an earlier export.
         recipe: FILE.py:FUNCTION that defines the run's own network or loss; executed only if given.
         quiet: Print nothing.
 
@@ -96,7 +97,7 @@ def export_model(
 
     Raises:
         ConfigError: if the format is unknown, or the output has the suffix of another one.
-        RunError: if a folder is not a run, or the output exists.
+        RunError: if a folder is not a run, or the output exists and may not be replaced.
         PlanError: if the model cannot be exported, a package is missing, or the graph differs.
     """
     if to not in TARGETS:
@@ -117,7 +118,8 @@ def export_model(
     first = run if isinstance(run, (str, Path)) else run[0]  # Maybe that of a cross-validation.
     path = Path(output) if output else Path(first) / "exports" / name
     is_file = _is_file(path, to)
-    refuse_existing_output(path, overwrite)
+    refuse_destination(path, [one.folder for one in runs], is_file=is_file, overwrite=overwrite)
+    target = path if is_file else real_path(path)  # A link to a folder remains.
     console, options = (
         Console(quiet=quiet),
         ExportOptions(
@@ -127,8 +129,8 @@ def export_model(
             license=license,
         ),
     )
-    remove_leftovers(real_path(path).parent, f".{path.name}.*")
-    with _filling(path, is_file) as folder:
+    remove_leftovers(target.parent, f".{escape(target.name)}.*")
+    with _filling(target, is_file) as folder:
         TARGETS[to](runs, folder, options, console)
         for file in all_files_within(folder):
             _flush(file)

@@ -207,10 +207,17 @@ def remove_leftovers(folder: Path, pattern: str = "**/.*") -> None:
             former = path.with_name(path.name[1 : match.start()])
             if path.suffix == ".old" and not former.exists():
                 path.rename(former)
-            elif path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
             else:
-                path.unlink(missing_ok=True)
+                remove_quietly(path)
+
+
+def remove_quietly(path: Path) -> None:
+    """Remove a file, a link or a folder, as far as it is possible."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def files_within(path: Path) -> list[Path]:

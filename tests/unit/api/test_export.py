@@ -1,4 +1,5 @@
 import json
+import os
 import sys
 import zipfile
 from pathlib import Path
@@ -26,6 +27,7 @@ def written(monkeypatch):
 
     def fill(runs, folder, options, console):
         (folder / "model.pt").write_text(f"{len(runs)} {options.output}")
+        (folder / "export.json").write_text("{}")
 
     monkeypatch.setitem(TARGETS, "torchscript", fill)
 
@@ -77,6 +79,70 @@ def test_export_replaces_outputs_only_if_asked(run, tmp_path):
         )
         file = output / "model.pt" if output.is_dir() else output
         assert file.read_text() == "2 mask"
+
+
+def contents(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+@pytest.mark.usefixtures("written")
+@pytest.mark.parametrize("output", [".", "..", "/", "run", "link", "run/../run"])
+def test_export_never_replaces_a_folder_with_the_run(run, tmp_path, monkeypatch, output):
+    (tmp_path / "link").symlink_to(run)
+    monkeypatch.chdir(run if output.startswith(".") else tmp_path)
+    before = contents(tmp_path)
+    for given in (run, Path(os.path.relpath(run))):
+        with raises_code(RunError, "output_contains_run"):
+            ushape.export_model(given, to="torchscript", output=output, overwrite=True)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.usefixtures("written")
+@pytest.mark.parametrize(
+    "content",
+    [
+        ["model.pt"],
+        ["export.json", "notes.txt"],
+        ["export.json", "code/old/net.py"],
+        ["config.json", "README.md", "model.safetensors"],
+        [f"{name}/export.json" for name in ("onnx", "standalone")],
+    ],
+)
+def test_export_does_not_replace_files_of_others(run, tmp_path, content):
+    folder = tmp_path / "folder"
+    for name in content:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("mine")
+    before = contents(folder)
+    with raises_code(RunError, "output_exists"):
+        ushape.export_model(run, to="torchscript", output=folder, overwrite=True)
+    assert contents(folder) == before
+
+
+@pytest.mark.usefixtures("written")
+def test_export_replaces_files_only_by_files_and_folders_by_folders(run, tmp_path):
+    file, folder = tmp_path / "notes", tmp_path / "cells.pt"
+    file.write_text("mine")
+    folder.mkdir()
+    for output in (file, folder):
+        with raises_code(RunError, "output_exists"):
+            ushape.export_model(run, to="torchscript", output=output, overwrite=True)
+    assert file.read_text() == "mine"
+    assert folder.is_dir()
+
+
+@pytest.mark.usefixtures("written")
+def test_export_writes_where_a_link_leads(run, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to("elsewhere")
+    for _ in range(2):
+        ushape.export_model(run, to="torchscript", output=link, overwrite=True)
+        (link / "__pycache__").mkdir()
+        (link / "__pycache__" / "predict.cpython-312.pyc").touch()
+    assert link.is_symlink()
+    assert (tmp_path / "elsewhere" / "model.pt").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"elsewhere", "link", "run"}
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import math
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -23,7 +22,7 @@ import tifffile
 from ushape import io
 from ushape.errors import require_package
 from ushape.io import nifti
-from ushape.io.files import replacing, temporary_name
+from ushape.io.files import remove_quietly, replacing, temporary_name
 from ushape.io.tiff import photometric_of
 from ushape.types import MaskEncoding, TiffMetadata
 
@@ -301,4 +300,4 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         raise
     finally:
         for left in (temporary, former):
-            shutil.rmtree(left, ignore_errors=True)
+            remove_quietly(left)
