@@ -74,6 +74,9 @@ class Change:
     box: tuple[tuple[int, int], tuple[int, int], tuple[int, int]] | None
     """Tiles that changed, (z, y, x); None if no pixel did."""
 
+    revision: int
+    """Revision after the edit."""
+
     is_repeated: bool = False
     """Whether the edit had been made before, and its answer was lost."""
 
@@ -121,6 +124,10 @@ class Annotation:
             None if there is no mask, so that no pixel is annotated.
         origin: Text that identifies the user's mask. If it changes before the first edit, the mask
             is imported again.
+
+    Raises:
+        DataError: if the file is damaged before its last record, belongs to an image of another
+            size, or cannot be written.
     """
 
     def __init__(
@@ -147,12 +154,15 @@ class Annotation:
         self._end = 0
         self._cache: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
         self._cached_bytes = 0
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-        found = self._replay()
-        if found is None or (found != origin and not self._edits and not self.revision):
-            self._begin(import_mask, origin)
-            found = origin
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            found = self._replay()
+            if found is None or (found != origin and not self._edits and not self.revision):
+                self._begin(import_mask, origin)
+                found = origin
+        except OSError as error:
+            raise _not_stored(path, error) from None
         self.origin = found
 
     def forget(self) -> None:
@@ -172,28 +182,33 @@ class Annotation:
     @property
     def annotated(self) -> float:
         """Share of the pixels that are annotated, 0 to 1."""
-        known = sum(stored.known_px for stored in self._tiles.values())
-        return known / math.prod(self.shape3)
+        return self._known_px / math.prod(self.shape3)
 
     @property
     def is_complete(self) -> bool:
         """Whether every pixel is annotated."""
-        known = sum(stored.known_px for stored in self._tiles.values())
-        return known == math.prod(self.shape3)
+        return self._known_px == math.prod(self.shape3)
+
+    @property
+    def _known_px(self) -> int:
+        with self.lock:
+            return sum(stored.known_px for stored in self._tiles.values())
 
     @property
     def object_count(self) -> int:
         """Number of objects, if they are numbered."""
-        return len({number for stored in self._tiles.values() for number in stored.numbers})
+        with self.lock:
+            return len({number for stored in self._tiles.values() for number in stored.numbers})
 
     def boxes_with(self, numbers: Iterable[int]) -> list[tuple[tuple[int, int], ...]]:
         """Return the boxes (z, y, x) of the tiles in which objects have pixels."""
         wanted = set(numbers)
-        return [
-            self.tile_box(key)
-            for key, own in self._tiles.items()
-            if wanted.intersection(own.numbers)
-        ]
+        with self.lock:
+            return [
+                self.tile_box(key)
+                for key, own in self._tiles.items()
+                if wanted.intersection(own.numbers)
+            ]
 
     def tile_boxes(self) -> Iterator[tuple[tuple[int, int], ...]]:
         """Yield the boxes (z, y, x) of all tiles of the image."""
@@ -280,9 +295,9 @@ class Annotation:
             changed = (pair for box, values in changes for pair in self._changed(box, values))
             stored = self._append({"kind": "edit", "id": edit_id}, changed)
             if not stored:
-                return Change(None)
+                return Change(None, self.revision)
             self._apply_edit(edit_id, stored)
-            return Change(self._box_of(stored))
+            return Change(self._box_of(stored), self.revision)
 
     def step(self, revision: int, edit_id: str, kind: Literal["undo", "redo"]) -> Change:
         """Undo or redo one edit.
@@ -301,7 +316,8 @@ class Annotation:
                     hint="All edits of this image are undone or redone.",
                 )
             self._append({"kind": kind, "id": edit_id}, ())
-            return Change(self._box_of(self._apply_step(kind, edit_id)))
+            changed = self._apply_step(kind, edit_id)
+            return Change(self._box_of(changed), self.revision)
 
     def repeated(self, revision: int, edit_id: str) -> Change | None:
         """Return the result of the newest edit if it has this id; check the revision otherwise.
@@ -310,7 +326,7 @@ class Annotation:
             StaleRevisionError: if the annotation has another revision.
         """
         if edit_id and edit_id == self._last_id:
-            return Change(None, is_repeated=True)
+            return Change(None, self.revision, is_repeated=True)
         if revision != self.revision:
             raise StaleRevisionError(self.revision)
         return None
@@ -357,21 +373,28 @@ class Annotation:
             if len(self.shape) == 2:
                 box, values = ((0, 1), *box), values[None]
             self._tiles.update(self._append({"kind": "tiles"}, self._changed(box, values)))
-        self._append({"kind": "base", "origin": origin}, ())
+        self._append({"kind": "base", "origin": origin, "kept": self._kept}, ())
+
+    @property
+    def _kept(self) -> list[Any]:
+        """What the tiles depend on."""
+        return [*self.shape, self.dtype.name]
 
     def _replay(self) -> str | None:
         """Read the log, and return the origin of the first record; None if it is incomplete."""
-        size, origin = self.path.stat().st_size, None
+        size, origin, kept = self.path.stat().st_size, None, self._kept
         with self.path.open("rb") as file:
             while self._end < size:
                 line = file.readline()
-                record = _parse_record(line)
-                if record is None:
-                    break
+                record, is_last = _parse_record(line), not line.endswith(b"\n")
                 start = self._end + len(line)
-                blob = file.read(record["bytes"])
-                if len(blob) < record["bytes"] or zlib.crc32(blob) != record["crc"]:
-                    break
+                if record is not None:
+                    blob = file.read(record["bytes"])
+                    is_last = start + record["bytes"] >= size
+                if record is None or zlib.crc32(blob) != record["crc"]:
+                    if is_last:  # A process that was killed did not complete it.
+                        break
+                    raise _damaged(self.path, self._end)
                 self._end = start + len(blob)
                 self.next_number = max(self.next_number, record.get("next", 1))
                 stored = {
@@ -381,11 +404,15 @@ class Annotation:
                 if record["kind"] == "tiles":
                     self._tiles.update(stored)
                 elif record["kind"] == "base":
-                    origin = record["origin"]
+                    origin, kept = record["origin"], record.get("kept", kept)
                 elif record["kind"] == "edit":
                     self._apply_edit(record["id"], stored)
                 else:
                     self._apply_step(record["kind"], record["id"])
+        if kept != self._kept:
+            if self.revision:
+                raise _of_other_image(self.path, self._kept, kept)
+            return None
         if self._end < size:
             os.truncate(self.path, self._end)
         return origin
@@ -436,11 +463,7 @@ class Annotation:
         except OSError as error:
             with suppress(OSError):
                 os.truncate(self.path, self._end)
-            raise DataError(
-                f"{self.path} cannot be written: {reason(error)}.",
-                code="edit_not_stored",
-                hint="The edit was not made. Check the free space and the permissions.",
-            ) from None
+            raise _not_stored(self.path, error) from None
 
     def _changed(
         self, box: Sequence[tuple[int, int]], values: np.ndarray
@@ -527,3 +550,33 @@ def _parse_record(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return record if isinstance(record, dict) and "crc" in record else None
+
+
+def _not_stored(path: Path, error: OSError) -> DataError:
+    return DataError(
+        f"{path} cannot be written: {reason(error)}.",
+        code="edit_not_stored",
+        hint="The edit was not made. Check the free space and the permissions.",
+    )
+
+
+def _damaged(path: Path, place: int) -> DataError:
+    return DataError(
+        f"{path}: the stored edits are damaged from byte {place} on.",
+        code="damaged_studio_state",
+        hint="Restore the file from a copy, or move it away and open the folder again: the "
+        "annotation then begins with the mask that was saved last.",
+    )
+
+
+def _of_other_image(path: Path, new: list[Any], former: list[Any]) -> DataError:
+    shown = [
+        f"{'objects' if kind == 'uint32' else 'classes'} of {shape} pixels"
+        for *shape, kind in (former, new)
+    ]
+    return DataError(
+        f"{path}: the stored edits belong to {shown[0]}, but now the image has {shown[1]}.",
+        code="annotation_mismatch",
+        hint="Restore the image, or its settings in ushape.yaml; or move the file away and open "
+        "the folder again, to begin with the mask.",
+    )

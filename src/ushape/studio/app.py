@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from starlette.exceptions import HTTPException
 
-from ushape.errors import UshapeError
+from ushape.errors import UshapeError, explained
 from ushape.serving.safety import Gate, Guard, Refusal
 from ushape.studio.annotations import StaleRevisionError
 from ushape.studio.editing import Edit, Tool, apply_edit
@@ -113,6 +113,8 @@ def build_app(studio: Studio, gate: Gate | None = None) -> Guard:
     app.middleware("http")(_require_header)
     handlers: dict[Any, Callable[..., Response]] = {
         UshapeError: _answer_error,
+        OSError: _answer_system,
+        MemoryError: _answer_system,
         StaleRevisionError: _answer_stale,
         RequestValidationError: _answer_invalid,
         HTTPException: _answer_http,
@@ -137,6 +139,11 @@ def _error(status: int, code: str, message: str, hint: str = "", **more: Any) ->
 def _answer_error(request: Request, error: UshapeError) -> Response:
     status = 409 if error.code in CONFLICTS else 507 if error.code == "edit_not_stored" else 422
     return _error(status, error.code, error.message, error.hint)
+
+
+def _answer_system(request: Request, error: Exception) -> Response:
+    known = explained(error) or UshapeError(f"{error}.", code="system_error")
+    return _error(507, known.code, known.message, known.hint)
 
 
 def _answer_stale(request: Request, error: StaleRevisionError) -> Response:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import filecmp
+import logging
 import math
 import shutil
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from ushape import io
-from ushape.errors import UshapeError
+from ushape.errors import UshapeError, explained
 from ushape.io.files import absolute_path
 from ushape.io.orientation import as_stored
 from ushape.io.streaming import open_band_writer
@@ -21,12 +22,17 @@ from ushape.studio.encoding import MaskTarget
 DELAY_S = 0.7
 """Time after an edit at which the mask is written, so that a series of edits is written once."""
 
+RETRY_S = 30
+"""Time after which a mask that could not be written is written again."""
+
 LARGE_PX = 1 << 26
 """Number of pixels from which masks are written in strips, in formats that allow it."""
 
 STRIP_ROWS = 512
 
 TIFF = {".tif", ".tiff"}
+
+logger = logging.getLogger("ushape.studio")
 
 
 def write_annotation(path: Path, snapshot: Snapshot, target: MaskTarget, image: Path) -> None:
@@ -73,6 +79,8 @@ def _write_in_strips(path: Path, snapshot: Snapshot, target: MaskTarget, image: 
 def keep_original(mask: Path, folder: Path, root: Path) -> Path:
     """Copy a mask of the user into a folder before it is replaced, and return the copy.
 
+    The same content is copied once.
+
     Args:
         root: Folder of the data; the copy lies at the same place below `folder`.
     """
@@ -81,6 +89,8 @@ def keep_original(mask: Path, folder: Path, root: Path) -> Path:
     copy = folder / below
     number = 1
     while copy.exists():
+        if filecmp.cmp(mask, copy, shallow=False):
+            return copy
         number += 1
         copy = folder / below.with_name(f"{io.stem_of(below)}-{number}{io.suffix_of(below)}")
     copy.parent.mkdir(parents=True, exist_ok=True)
@@ -101,11 +111,12 @@ class Saver:
         self._save = save
         self._due: dict[str, float] = {}
         self._waiting: set[str] = set()
+        self._failed: dict[str, float] = {}
         self._busy = ""
         self._changed = threading.Condition()
         self._is_closed = False
         self.last_s: float | None = None
-        self.error: UshapeError | None = None
+        self._errors: dict[str, UshapeError] = {}
         self._thread = threading.Thread(target=self._run, name="ushape-studio-saver", daemon=True)
         self._thread.start()
 
@@ -113,7 +124,13 @@ class Saver:
     def pending(self) -> int:
         """Number of images whose newest annotation is not saved."""
         with self._changed:
-            return len({*self._due, *self._waiting} | ({self._busy} - {""}))
+            return len({*self._due, *self._failed, *self._waiting} | ({self._busy} - {""}))
+
+    @property
+    def error(self) -> UshapeError | None:
+        """Reason why an image could not be saved; it is tried again."""
+        with self._changed:
+            return next(iter(self._errors.values()), None)
 
     @property
     def waiting(self) -> list[str]:
@@ -125,6 +142,7 @@ class Saver:
         """Save an image soon."""
         with self._changed:
             self._waiting.discard(image_id)
+            self._failed.pop(image_id, None)
             self._due[image_id] = time.monotonic() + delay_s
             self._changed.notify_all()
 
@@ -137,7 +155,8 @@ class Saver:
         """Save everything that need not wait for the user, now."""
         end = time.monotonic() + timeout_s
         with self._changed:
-            self._due = dict.fromkeys(self._due, 0.0)
+            self._due = dict.fromkeys([*self._due, *self._failed], 0.0)
+            self._failed.clear()
             self._changed.notify_all()
             while (self._due or self._busy) and time.monotonic() < end:
                 self._changed.wait(0.05)
@@ -155,33 +174,39 @@ class Saver:
             with self._changed:
                 while not self._is_closed:
                     now = time.monotonic()
-                    ready = [one for one, due in self._due.items() if due <= now]
+                    times = {**self._failed, **self._due}
+                    ready = [one for one, due in times.items() if due <= now]
                     if ready:
                         break
-                    wait = min(self._due.values()) - now if self._due else None
-                    self._changed.wait(wait)
+                    self._changed.wait(min(times.values()) - now if times else None)
                 if self._is_closed:
                     return
                 self._busy = ready[0]
-                del self._due[self._busy]
+                self._due.pop(self._busy, None)
+                self._failed.pop(self._busy, None)
             self._save_one(self._busy)
             with self._changed:
                 self._busy = ""
                 self._changed.notify_all()
 
     def _save_one(self, image_id: str) -> None:
-        started = time.monotonic()
+        started, error = time.monotonic(), None
         is_saved = False
         try:
             is_saved = self._save(image_id)
-            self.error = None
-        except UshapeError as error:
-            self.error = error
-        except OSError as error:
-            self.error = UshapeError(str(error), code="system_error")
-        if is_saved:
-            with suppress(ValueError):
+        except UshapeError as known:
+            error = known
+        except Exception as unknown:
+            logger.exception("The mask of image %s is not saved.", image_id)
+            error = explained(unknown) or UshapeError(
+                f"A mask is not saved: {unknown!r}.", code="mask_not_saved"
+            )
+        with self._changed:
+            self._errors.pop(image_id, None)
+            if error is not None:
+                self._errors[image_id] = error
+                self._failed[image_id] = time.monotonic() + RETRY_S
+            elif is_saved:
                 self.last_s = round(time.monotonic() - started, 3)
-        else:
-            with self._changed:
+            else:
                 self._waiting.add(image_id)

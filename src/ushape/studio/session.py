@@ -502,7 +502,7 @@ def answer_of(annotation: Annotation, change: Change | None, axis: int = 0) -> d
         rows, columns = (own for number, own in enumerate(change.box) if number != axis)
         box = [rows[0], columns[0], rows[1], columns[1]]
     return {
-        "revision": annotation.revision,
+        "revision": annotation.revision if change is None else change.revision,
         "box": box,
         "annotated": annotation.annotated,
         "objects": annotation.object_count if annotation.are_objects else None,

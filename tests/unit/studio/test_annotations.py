@@ -114,6 +114,40 @@ def test_damaged_record_at_the_end_is_dropped(tmp_path):
     assert Annotation(path, (8, 8)).revision == 0
 
 
+def test_damage_before_the_last_record_is_reported_and_nothing_removed(tmp_path):
+    path = tmp_path / "a.log"
+    annotation = Annotation(path, (10, 20))
+    for revision in range(2):
+        annotation.edit(revision, "abc"[revision], rectangle(0, 9, 0, 9, revision + 1))
+    content = path.read_bytes()
+    for place in (0, 5, len(content) // 2):
+        damaged = bytearray(content)
+        damaged[place] ^= 255
+        path.write_bytes(damaged)
+        with raises_code(DataError, "damaged_studio_state"):
+            Annotation(path, (10, 20))
+        assert path.read_bytes() == damaged
+
+
+def test_edits_of_an_image_of_another_size_or_meaning_are_refused_and_kept(tmp_path):
+    path = tmp_path / "a.log"
+    assert Annotation(path, (9, 9)).shape == (9, 9)
+    annotation = Annotation(path, (10, 20))  # Nothing was drawn yet.
+    annotation.edit(0, "a", rectangle(0, 9, 0, 9, 1))
+    content = path.read_bytes()
+    for shape, are_objects in (((20, 10), False), ((10, 20), True), ((1, 10, 20), False)):
+        with raises_code(DataError, "annotation_mismatch"):
+            Annotation(path, shape, are_objects=are_objects)
+    assert path.read_bytes() == content
+
+
+def test_change_states_the_revision_after_it(tmp_path):
+    annotation = Annotation(tmp_path / "a.log", (10, 20))
+    first = annotation.edit(0, "a", rectangle(0, 9, 0, 9, 1))
+    second = annotation.step(1, "b", "undo")
+    assert (first.revision, second.revision) == (1, 2)
+
+
 def test_users_mask_is_imported_once_and_again_if_it_changes_before_an_edit(tmp_path):
     def opened(value, origin):
         rows = lambda: iter([(slice(0, 10), np.full((10, 20), value))])  # noqa: E731

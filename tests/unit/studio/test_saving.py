@@ -16,6 +16,7 @@ from ushape.data.discovery import discover
 from ushape.data.mask_values import interpret_masks
 from ushape.errors import DataError
 from ushape.labels import IGNORE
+from ushape.studio import saving
 from ushape.studio.saving import keep_original
 from ushape.types import MaskEncoding
 
@@ -247,6 +248,8 @@ def test_mask_that_another_program_changed_is_kept_before_it_is_replaced(images,
 def test_second_copy_of_a_mask_gets_another_name(tmp_path):
     mask = write_mask(tmp_path / "masks" / "a.png")
     first = keep_original(mask, tmp_path / "kept", tmp_path)
+    assert keep_original(mask, tmp_path / "kept", tmp_path) == first
+    write_mask(mask, 3)
     second = keep_original(mask, tmp_path / "kept", tmp_path)
     assert (first.name, second.name) == ("a.png", "a-2.png")
 
@@ -481,3 +484,50 @@ def test_masks_of_images_outside_of_the_folder_stay_in_the_state_folder(
     found = {one.name for one in (project.state / name).rglob("*.png")}
     assert found == {"a.png", "b.png"}
     assert len(list(tmp_path.rglob("*.png"))) == 6
+
+
+def test_image_that_cannot_be_saved_does_not_stop_the_others(images, open_studio, monkeypatch):
+    client = open_studio(images)
+    project, first, second = client.studio.project, *client.ids[:2]
+    written = saving.write_annotation
+    broken = {images / "images" / "0.png"}
+
+    def write(path, snapshot, target, image):
+        if image in broken:
+            raise ValueError("unforeseen")
+        written(path, snapshot, target, image)
+
+    monkeypatch.setattr("ushape.studio.project.write_annotation", write)
+    for image_id in (first, second):
+        client.edit(image_id, "brush", [2, 2], radius=1)
+    project.saver.flush()
+    saved = client.get("/api/state").json()["saved"]
+    assert (saved["pending"], "unforeseen" in saved["error"]) == (1, True)
+    assert (images / "masks" / "1.png").exists()
+    broken.clear()
+    project.saver.flush()
+    assert (project.saver.pending, project.saver.error) == (0, None)
+    assert (images / "masks" / "0.png").exists()
+
+
+def test_image_of_another_size_is_not_drawn_on(images, open_studio):
+    first = open_studio(images)
+    first.edit(first.ids[0], "brush", [2, 2], radius=1)
+    first.studio.close()
+    write_image(images / "images" / "0.png", shape=(50, 40))
+    second = open_studio(images)
+    answer = second.get(f"/api/images/{second.ids[0]}")
+    assert (answer.status_code, answer.json()["code"]) == (422, "annotation_mismatch")
+    assert second.get("/api/images").status_code == 200
+    assert second.edit(second.ids[1], "brush", [2, 2], radius=1).status_code == 200
+
+
+def test_state_that_cannot_be_written_is_answered_with_the_reason(images, open_studio, monkeypatch):
+    client = open_studio(images)
+
+    def fail(path, *_, **__):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("pathlib.Path.touch", fail)
+    answer = client.get(f"/api/images/{client.ids[0]}")
+    assert (answer.status_code, answer.json()["code"]) == (507, "edit_not_stored")
