@@ -291,6 +291,8 @@ def get_tile(
         layer=layer, level=level, x=x, y=y, plane=plane, index=index, class_index=class_index,
         threshold=threshold,
     )  # fmt: skip
+    if layer not in ("image", "mask") and project.prediction(image_id) is not None:
+        project.note_seen(image_id)
     tag = asked.tag(project, image_id)
     headers = {"ETag": tag, "Cache-Control": "no-cache"}
     if request.headers.get("if-none-match") == tag:
@@ -298,8 +300,6 @@ def get_tile(
     content = draw_tile(project, image_id, asked)
     if content is None:
         return Response(status_code=204)
-    if layer not in ("image", "mask"):
-        project.note_seen(image_id)
     return Response(content, media_type="image/png", headers=headers)
 
 
@@ -326,6 +326,8 @@ def post_edit(request: Request, image_id: str, body: EditBody) -> dict[str, Any]
         index=body.index,
         threshold=project.settings.threshold,
     )
+    if prediction is not None:
+        project.note_seen(image_id)
     change = apply_edit(annotation, edit, body.revision, body.edit_id, prediction)
     _after_change(request, image_id)
     return answer_of(annotation, change, "zyx".index(plane))
@@ -343,9 +345,9 @@ def post_redo(request: Request, image_id: str, body: StepBody) -> dict[str, Any]
 
 @router.post("/api/images/{image_id}/apart")
 def post_apart(request: Request, image_id: str, body: ApartBody) -> dict[str, Any]:
-    project = _known(request, image_id).project
-    project.set_apart(image_id, apart=body.apart)
-    return {"id": image_id, "apart": image_id in project.settings.apart}
+    studio = _known(request, image_id)
+    studio.set_apart(image_id, apart=body.apart)
+    return {"id": image_id, "apart": image_id in studio.project.settings.apart}
 
 
 def _step(

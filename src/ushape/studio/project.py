@@ -260,8 +260,8 @@ class Project:
 
     def note_seen(self, image_id: str) -> None:
         """Record that an image was shown with a prediction, so that it cannot be set apart."""
-        if image_id not in self.settings.seen:
-            with self.lock:
+        with self.lock:
+            if image_id not in self.settings.seen:
                 self.settings.seen.append(image_id)
                 self.store()
 
@@ -269,12 +269,13 @@ class Project:
         """Keep an image for the score, or give it back.
 
         Raises:
-            DataError: if the image was shown with a prediction or is trained on.
+            DataError: if the image was shown with a prediction, or if a run was trained on it.
         """
         with self.lock:
             own = self.settings.apart
             if apart and image_id not in own and not self.is_test_image(image_id):
-                if image_id in self.settings.seen or self._was_trained(image_id):
+                path = real_path(self.image(image_id).case.image)
+                if image_id in self.settings.seen or self.runs.has_trained_on(path):
                     raise DataError(
                         "The image was trained on, or shown with a prediction, so a score on it "
                         "would be too good.",
@@ -398,7 +399,7 @@ class Project:
     @property
     def has_partial(self) -> bool:
         """Whether a saved mask has pixels that are not annotated."""
-        return any(saved.is_partial for saved in self._saved.values())
+        return any(saved.is_partial for saved in list(self._saved.values()))
 
     def groups(self) -> dict[str, str]:
         """Return the group of each image whose group a run or the data state, by id."""
@@ -431,10 +432,6 @@ class Project:
 
     def _annotation_path(self, image_id: str) -> Path:
         return self.state / "annotations" / f"{image_id}.log"
-
-    def _was_trained(self, image_id: str) -> bool:
-        found = self.runs.parts().get(real_path(self.image(image_id).case.image))
-        return found in ("train", "validation")
 
     def _resume_saving(self) -> None:
         """Save what a killed server had not saved yet."""

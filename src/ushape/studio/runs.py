@@ -62,6 +62,10 @@ class RunFolders:
             self._parts = newest, parts_in(runs[-1]) if runs else {}
         return self._parts[1]
 
+    def has_trained_on(self, image: Path) -> bool:
+        """Return whether any run, finished or not, was trained or validated on an image file."""
+        return any(parts_in(run).get(image) in ("train", "validation") for run in self.all())
+
     def groups(self) -> dict[Path, str]:
         """Return the group of each image in the oldest run, by its file."""
         with suppress(RunError, IndexError):

@@ -225,6 +225,23 @@ class Studio:
             )
         self.jobs.start("train", arguments, folder=output, minutes=minutes)
 
+    def set_apart(self, image_id: str, *, apart: bool) -> None:
+        """Keep an image for the score, or give it back.
+
+        Raises:
+            DataError: if the image was shown with a prediction, or if a run was trained on it.
+            RunError: if a training has started, but not stated its images yet.
+        """
+        job = self.jobs.job
+        is_training = job is not None and job.kind == "train" and job.state == "running"
+        if apart and is_training and job and not (Path(job.folder) / "plan.json").is_file():
+            raise RunError(
+                "A training is reading the images.",
+                code="job_running",
+                hint="Set the image apart when the training has planned, or stop it.",
+            )
+        self.project.set_apart(image_id, apart=apart)
+
     def predict(self, image_ids: Sequence[str] | None) -> None:
         """Start the prediction of images with the newest run.
 

@@ -9,7 +9,11 @@ import pytest
 from PIL import Image
 
 from studio_client import SHAPE, write_image, write_mask
+from ushape.data.splits import Splits
+from ushape.planning.run import Run
+from ushape.studio.jobs import Job
 from ushape.studio.predictions import CLASSES, PROBABILITIES, SUMMARY
+from ushape.types import CaseFacts
 
 
 def picture(response):
@@ -312,6 +316,49 @@ def test_image_that_is_set_apart_is_annotated_without_a_prediction(images, open_
     assert (answer.status_code, answer.json()["code"]) == (409, "image_not_independent")
     client.post(f"/api/images/{first}/apart", {"apart": False})
     assert client.edit(first, "accept").status_code == 200
+
+
+def test_accepted_image_cannot_be_set_apart(images, open_studio):
+    client = open_studio(images)
+    store_prediction(client, client.ids[0], ramp())
+    assert client.edit(client.ids[0], "accept").status_code == 200
+    answer = client.post(f"/api/images/{client.ids[0]}/apart", {"apart": True})
+    assert answer.json()["code"] == "image_not_independent"
+
+
+def store_run(client, number, image_ids, *, has_weights):
+    """Store what a training writes before it begins."""
+    project = client.studio.project
+    run = Run(project.state / "runs" / f"run-{number}")
+    facts = [CaseFacts(project.image(image_id).case, (5, 7)) for image_id in image_ids]
+    run.folder.mkdir(parents=True)
+    run.save_cases(project.folder, facts, "")
+    names = [fact.case.id for fact in facts]
+    Splits(train=names, validation=[], test=[], text="").save(run.splits_path)
+    (run.folder / "plan.json").write_text("{}")
+    if has_weights:
+        run.weights_path.write_bytes(b"")
+
+
+def test_image_that_any_run_was_trained_on_cannot_be_set_apart(pairs, open_studio):
+    client = open_studio(pairs)
+    first, second, third = client.ids
+    store_run(client, 1, [first], has_weights=True)
+    store_run(client, 2, [second], has_weights=True)
+    store_run(client, 3, [third], has_weights=False)  # It is running.
+    for image_id in client.ids:
+        answer = client.post(f"/api/images/{image_id}/apart", {"apart": True})
+        assert answer.json()["code"] == "image_not_independent"
+
+
+def test_image_cannot_be_set_apart_while_a_training_reads_the_images(pairs, open_studio):
+    client = open_studio(pairs)
+    folder = client.studio.project.runs.new_folder()
+    client.studio.jobs.job = Job("train", [], str(folder))
+    path = f"/api/images/{client.ids[0]}/apart"
+    assert client.post(path, {"apart": True}).json()["code"] == "job_running"
+    client.studio.jobs.job.state = "done"
+    assert client.post(path, {"apart": True}).status_code == 200
 
 
 def test_test_images_of_the_data_are_locked(tmp_path, open_studio):
