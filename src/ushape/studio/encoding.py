@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ushape.errors import DataError
 from ushape.labels import IGNORE, LabelConfig, LabelSpace
 from ushape.labels.colors import channels_of, colors_of
 from ushape.studio.annotations import NO_OBJECT
@@ -18,7 +19,10 @@ GRAY = 0x808080
 """Color of pixels that are not annotated, in masks of colors."""
 
 NO_OBJECT_IN_FILE = 65_535
-"""Value of such pixels in masks of object numbers."""
+"""Value of such pixels in masks of object numbers, unless these are integers of 32 or 64 bits."""
+
+NO_OBJECT_IN_LARGE_FILE = 2**31 - 1
+"""Value of such pixels in masks whose numbers have 32 or 64 bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +47,9 @@ class MaskTarget:
             is_gray = self._shows_colors and self.space.ignore % 0x010101 == 0
             return self.space.ignore // 0x010101 if is_gray else self.space.ignore
         if self.are_objects:
-            return NO_OBJECT_IN_FILE
+            dtype = np.dtype(self.encoding.dtype)
+            is_large = dtype.kind in "ui" and dtype.itemsize > 2
+            return NO_OBJECT_IN_LARGE_FILE if is_large else NO_OBJECT_IN_FILE
         used = {*self.space.values, *(value for value, _ in self.space.further_values)}
         if self.encoding.kind == "colors":
             return next(code for code in range(GRAY, GRAY + 256) if code not in used)
@@ -63,8 +69,18 @@ class MaskTarget:
         Shapes:
             labels: (*S) class indices or object numbers.
             returns: codes (*S).
+
+        Raises:
+            DataError: if an object has the number that stands for missing pixels.
         """
         if self.are_objects:
+            if (labels == self.ignore).any():
+                raise DataError(
+                    f"An object has the number {self.ignore}, which stands for pixels that are not "
+                    "annotated.",
+                    code="object_number_reserved",
+                    hint="Store the masks as integers of 32 bits, or with smaller numbers.",
+                )
             codes = np.where(labels == NO_OBJECT, np.uint32(self.ignore), labels)
         else:
             codes = replace(self.space, ignore=self.ignore).values_of(labels)

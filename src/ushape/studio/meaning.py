@@ -71,10 +71,14 @@ def infer_meaning(cases: Sequence[Case], data: Path, stated: StatedClasses | Non
 
 
 def target_of(space: LabelSpace, encoding: MaskEncoding, cases: Sequence[Case]) -> MaskTarget:
-    """Return how masks are written: as the user's if these are single files in a usable format."""
+    """Return how masks are written: as the user's if these are single files in a usable format.
+
+    If a threshold divides the values, no value is left for further classes or missing pixels.
+    """
     masks = [case.mask for case in cases if case.mask is not None]
     are_objects = space.states_objects and len(space.values) == 2
-    if all(isinstance(mask, Path) and _is_writable(mask) for mask in masks):
+    has_free_values = are_objects or space.threshold is None
+    if has_free_values and all(isinstance(mask, Path) and _is_writable(mask) for mask in masks):
         return MaskTarget(space=space, encoding=encoding, are_objects=are_objects)
     if are_objects:
         numbered = LabelSpace(values=(0, 1), names=space.names, threshold=1)

@@ -121,7 +121,7 @@ class Project:
         """Return the color in which each class is shown, background first."""
         found = self.target.colors()
         for index, text in self.settings.colors.items():
-            if index < len(found):
+            if 0 <= index < len(found):
                 code = int(text[1:], 16)
                 found[index] = code >> 16, code >> 8 & 255, code & 255
         return found

@@ -363,10 +363,10 @@ class Studio:
         """
         project = self.project
         with project.lock:
-            if threshold is not None:
-                project.settings.threshold = threshold
             if classes is not None:
                 self._change_classes(classes)
+            if threshold is not None:
+                project.settings.threshold = threshold
             if save is not None:
                 project.settings.save = save
                 project.agree()
@@ -376,7 +376,7 @@ class Studio:
 
     def _change_classes(self, classes: Sequence[dict[str, Any]]) -> None:
         project = self.project
-        names = list(project.target.space.names)
+        names, colors = list(project.target.space.names), dict(project.settings.colors)
         for one in classes:
             index, name = one.get("index"), one["name"].strip()
             if index is None:
@@ -390,15 +390,21 @@ class Studio:
                 names.append(name)
             elif 0 <= index < len(names):
                 names[index] = name
+            else:
+                raise DataError(
+                    f"There is no class {index}.",
+                    code="unknown_class",
+                    hint=f"The classes are counted from 0 to {len(names) - 1}.",
+                )
             if one.get("color"):
-                project.settings.colors[index] = one["color"]
+                colors[index] = one["color"]
         if len(set(names)) < len(names) or not all(names) or len(names) > 64:
             raise DataError(
                 "The names of the classes must differ from each other.",
                 code="class_names_repeated",
                 hint="Choose other names, for at most 64 classes.",
             )
-        project.settings.names = names
+        project.settings.names, project.settings.colors = names, colors
 
     def _require_idle(self) -> None:
         if self.jobs.is_running:
@@ -440,7 +446,7 @@ class Studio:
         """Return the options by which commands read masks that were saved on the page."""
         project = self.project
         chosen = list[str]()
-        if project.settings.meaning is not None:
+        if project.settings.meaning is not None and project.target.is_native:
             config = project.target.label_config(has_partial=project.has_partial)
             chosen += label_settings(config, None)
         if sum(one.mask is not None for one in project.images.values()) < ENOUGH_MASKS:

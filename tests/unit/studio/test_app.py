@@ -406,6 +406,20 @@ def test_classes_are_renamed_and_added(images, open_studio):
     assert repeated.json()["code"] == "class_names_repeated"
 
 
+def test_refused_classes_change_nothing(images, open_studio):
+    client = open_studio(images)
+    before = client.get("/api/state").json()
+    for index, name, code in [
+        (-3, "cell", "unknown_class"),
+        (2, "cell", "unknown_class"),
+        (1, "background", "class_names_repeated"),
+    ]:
+        body = {"threshold": 0.9, "classes": [{"index": index, "name": name, "color": "#ffffff"}]}
+        answer = client.post("/api/settings", body)
+        assert (answer.status_code, answer.json()["code"]) == (422, code)
+        assert client.get("/api/state").json() == before
+
+
 def test_added_class_gets_a_value_that_the_masks_do_not_have(pairs, open_studio):
     client = open_studio(pairs)
     client.post("/api/settings", {"classes": [{"name": "border"}], "save": "replace"})

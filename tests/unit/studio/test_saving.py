@@ -2,11 +2,13 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from scipy import ndimage
 
 from codes import raises_code
 from studio_client import SHAPE, write_image, write_mask
@@ -15,8 +17,10 @@ from ushape.data.case_stats import scan_case
 from ushape.data.discovery import discover
 from ushape.data.mask_values import interpret_masks
 from ushape.errors import DataError
-from ushape.labels import IGNORE
+from ushape.labels import IGNORE, LabelSpace
 from ushape.studio import saving
+from ushape.studio.annotations import NO_OBJECT
+from ushape.studio.encoding import MaskTarget
 from ushape.studio.saving import keep_original
 from ushape.types import MaskEncoding
 
@@ -197,6 +201,54 @@ def test_numbers_of_objects_are_saved_as_numbers(tmp_path, open_studio):
     saved = io.read_mask(project.image(image_id).mask)
     assert saved.encoding.dtype == "uint16"
     assert set(np.unique(saved.codes)) == {0, 2, 3, 4, 5, 6, 7}
+
+
+def test_corrected_masks_are_separate_if_a_threshold_divides_the_values(tmp_path, open_studio):
+    # With every value from 0 to 255, no value is left for a new class or for missing pixels.
+    for number in range(3):
+        write_image(tmp_path / "images" / f"{number}.png", number)
+        smooth = ndimage.gaussian_filter(blocks(1) * 255.0, 1.2).astype(np.uint8)
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        Image.fromarray(smooth).save(tmp_path / "masks" / f"{number}.png")
+    (tmp_path / "ushape.yaml").write_text("labels.threshold: 128")
+    client = open_studio(tmp_path)
+    project, first = client.studio.project, client.ids[0]
+    before = (tmp_path / "masks" / "0.png").read_bytes()
+    settings = {"save": "replace", "classes": [{"name": "border"}]}
+    assert client.post("/api/settings", settings).status_code == 200
+    client.edit(first, "brush", [24, 20], radius=2, **{"class": 2})
+    client.edit(first, "unmark", [5, 20], radius=2)
+    masks = [project.training_mask(image_id) for image_id in client.ids]
+    assert (tmp_path / "masks" / "0.png").read_bytes() == before
+    cases = [
+        scan_case(replace(one.case, mask=mask))
+        for one, mask in zip(project.images.values(), masks, strict=True)
+    ]
+    meaning = interpret_masks(cases, project.target.label_config(has_partial=True))
+    assert meaning.error is None
+    for image_id, path in zip(client.ids, masks, strict=True):
+        mask = io.read_mask(path)
+        labels = project.annotation(image_id).read([(0, size) for size in (1, *SHAPE)])[0]
+        assert (meaning.space.classes_of(mask.codes, mask.encoding) == labels).all()
+    assert client.studio._data_settings() == [
+        *("--set", "split.test_fraction=0"),
+        *("--set", "split.validation_fraction=0"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "ignore"), [("uint8", 65_535), ("uint16", 65_535), ("uint32", 2**31 - 1)]
+)
+def test_object_numbers_differ_from_the_value_of_missing_pixels(dtype, ignore):
+    space = LabelSpace(values=(0, 1), names=("background", "object"), threshold=1)
+    target = MaskTarget(space=space, encoding=MaskEncoding(dtype=dtype), are_objects=True)
+    numbers = np.array([0, 1, 65_535, NO_OBJECT], dtype=np.uint32)
+    if ignore == 65_535:
+        with raises_code(DataError, "object_number_reserved"):
+            target.codes_of(numbers)
+        numbers[2] = 65_534
+    codes, _ = target.codes_of(numbers)
+    assert codes.tolist() == [*numbers[:3].tolist(), ignore]
 
 
 def test_masks_of_the_user_are_not_replaced_without_consent(pairs, open_studio):
