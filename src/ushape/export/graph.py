@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ushape.config import resolved
 from ushape.data.preprocessing import Preprocessing
 from ushape.errors import PlanError
-from ushape.export.intensities import measure_training
+from ushape.export.intensities import has_integers, measure_training
 from ushape.export.layers import (
     FixedIntensities,
     MeasuredIntensities,
@@ -96,13 +96,18 @@ class SegmentationGraph(nn.Module):
         image: (B, C, *S) float32, raw pixels as the image files hold them; any B and S.
         returns: (B, K, *S) float32 probabilities, the distance of object models last; or mask
             values, (B, *S) uint8, or int32 if a value is above 255.
+
+    Attributes:
+        rounds: Whether images of whole numbers are treated as files of integers, of which the
+            resampled pixels are rounded.
     """
 
     def __init__(self, source: ExportSource):
         super().__init__()
         self.source = source
+        self.rounds = has_integers(source.runs[0], self.channels)
         self.members = nn.ModuleList(
-            MemberGraph(member, network)
+            MemberGraph(member, network, rounds=self.rounds)
             for member, network in zip(source.predictor.members, source.networks, strict=True)
         )
         self.decide: nn.Module | None = None
@@ -138,17 +143,20 @@ class SegmentationGraph(nn.Module):
 class MemberGraph(nn.Module):
     """One network with its preprocessing.
 
+    Args:
+        rounds: As for `Reduce`.
+
     Shapes:
         image: (B, C, *S) -> (B, K, *S).
     """
 
-    def __init__(self, member: EnsembleMember, network: nn.Module):
+    def __init__(self, member: EnsembleMember, network: nn.Module, *, rounds: bool):
         super().__init__()
         preprocessing, dims = member.plan.preprocessing, member.plan.image_dims
         config = preprocessing.config
         self.space = preprocessing.space
         self.square = PadToSquare() if config.square else None
-        self.resample = _build_resampling(preprocessing, dims)
+        self.resample = _build_resampling(preprocessing, dims, rounds=rounds)
         self.normalize = _build_intensities(preprocessing, dims)
         self.symmetries = member.settings.symmetries
         self.pad = _build_padding(network, member.plan.recipe.network.dims, self.symmetries)
@@ -352,13 +360,13 @@ def _with_constants(run: Run, plan: Plan) -> Plan:
     )
 
 
-def _build_resampling(preprocessing: Preprocessing, dims: int) -> nn.Module | None:
+def _build_resampling(preprocessing: Preprocessing, dims: int, *, rounds: bool) -> nn.Module | None:
     """Return the resampling to the grid of the network; None if it is that of the file."""
     config = preprocessing.config
     if config.shape is not None:
-        return ResizeTo(config.shape)
+        return ResizeTo(config.shape, rounds=rounds)
     factors = [Fraction(one).limit_denominator(1000) for one in config.downscale_factors(dims)]
-    return Reduce(factors) if any(factor != 1 for factor in factors) else None
+    return Reduce(factors, rounds=rounds) if any(factor != 1 for factor in factors) else None
 
 
 def _build_intensities(preprocessing: Preprocessing, dims: int) -> nn.Module:

@@ -1,12 +1,15 @@
-"""Constants that take the place of the statistics of each image."""
+"""What the images of a run say about intensities: their type, and constants for all of them."""
 
 from __future__ import annotations
+
+from contextlib import suppress
 
 import numpy as np
 
 from ushape.data.intensities import SAMPLED_PX, thin_out
 from ushape.data.preprocessing import Preprocessing
 from ushape.data.reading import read_image
+from ushape.errors import DataError, RunError
 from ushape.normalization import Normalization
 from ushape.planning.run import Run
 
@@ -26,3 +29,10 @@ def measure_training(run: Run, preprocessing: Preprocessing) -> Normalization:
     some = cases[:: -(-len(cases) // MAX_IMAGES)]
     pixels = [thin_out(read_image(case, preprocessing.channels), SAMPLED_PX) for case in some]
     return preprocessing.measure(np.concatenate(pixels, axis=1))
+
+
+def has_integers(run: Run, channels: int) -> bool:
+    """Return whether the files of a run hold integers, by its first image; True if it is lost."""
+    with suppress(DataError, RunError):
+        return read_image(run.load_cases()[0].case, channels).dtype.kind != "f"
+    return True

@@ -6,6 +6,7 @@ They are therefore combined by arithmetic only, never compared.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
@@ -158,26 +159,26 @@ def _thinning_step(pixels: Tensor, width: Tensor) -> Tensor:
 class Reduce(nn.Module):
     """Average areas, as `resample_image` does where an image shrinks by given factors.
 
-    Values are rounded if all pixels of the image are whole numbers, since the averages of files of
-    integers are rounded.
-
     Args:
         factors: Factor along each axis of S, at least 1.
+        rounds: Whether values are rounded if all pixels of an image are whole numbers, since the
+            averages of files of integers are rounded.
 
     Shapes:
         x: (B, C, *S) -> (B, C, *S'), as in `PreprocessingConfig.working_shape`.
     """
 
-    def __init__(self, factors: Sequence[Fraction]):
+    def __init__(self, factors: Sequence[Fraction], *, rounds: bool = True):
         super().__init__()
-        self.factors = tuple(factors)
+        self.factors, self.rounds = tuple(factors), rounds
 
     def forward(self, x: Tensor) -> Tensor:
-        is_whole = _is_whole(x)
+        averaged = x
         for axis, factor in enumerate(self.factors, start=2):
             if factor != 1:
-                x = _average(x, axis, divided_size(x.shape[axis], factor), factor)
-        return torch.where(is_whole, _round(x), x)
+                new = divided_size(x.shape[axis], factor)
+                averaged = _average(averaged, axis, new, factor)
+        return torch.where(_is_whole(x), _round(averaged), averaged) if self.rounds else averaged
 
 
 def _is_whole(x: Tensor) -> Tensor:
@@ -204,8 +205,9 @@ def _average(x: Tensor, axis: int, new: Any, factor: Fraction) -> Tensor:
         pixel = first + tap
         inside = (end.minimum((pixel + 1) * new) - start.maximum(pixel * new)).clamp(min=0)
         share = inside.to(torch.float32) / old
-        column = [-1 if place == axis else 1 for place in range(x.dim())]
-        part = x.index_select(axis, pixel.minimum(last)) * share.reshape(column)
+        share = share.reshape([-1 if place == axis else 1 for place in range(x.dim())])
+        part = x.index_select(axis, pixel.minimum(last)) * share
+        part = part.masked_fill(share == 0, 0.0)  # Of infinity, the product is NaN.
         total = part if total is None else total + part
     assert total is not None
     return total
@@ -216,24 +218,46 @@ class ResizeTo(nn.Module):
 
     Args:
         shape: Size along the last axes of S.
+        rounds: As for `Reduce`.
 
     Shapes:
         x: (B, C, *S) -> (B, C, *S'); sizes of earlier axes are kept.
     """
 
-    def __init__(self, shape: Sequence[int]):
+    def __init__(self, shape: Sequence[int], *, rounds: bool = True):
         super().__init__()
-        self.shape = tuple(shape)
+        self.shape, self.rounds = tuple(shape), rounds
 
     def forward(self, x: Tensor) -> Tensor:
-        is_whole = _is_whole(x)
+        resized = x
         for axis, new in enumerate(self.shape, start=x.dim() - len(self.shape)):
-            x = (x.transpose(axis, -1) @ _resize_weights(x.shape[axis], new)).transpose(axis, -1)
-        return torch.where(is_whole, _round(x), x)
+            along = resized.transpose(axis, -1)
+            resized = _resize_last(along, *_resize_weights(x.shape[axis], new)).transpose(axis, -1)
+        return torch.where(_is_whole(x), _round(resized), resized) if self.rounds else resized
 
 
-def _resize_weights(old: Any, new: int) -> Tensor:
-    """Return the weight of each of `old` pixels in each of `new` ones, (old, new) float32."""
+def _resize_last(x: Tensor, weights: Tensor, is_used: Tensor) -> Tensor:
+    """Resample the last axis; NaN and infinity reach only the pixels that are computed from them.
+
+    In a product of matrices, they would reach all pixels, since their product with 0 is NaN.
+    """
+    is_missing = torch.isnan(x)
+    is_finite = x.abs() <= LARGEST
+    used = is_used.to(torch.float32)
+    infinite = x.masked_fill(is_finite | is_missing, 0.0).sign() @ used
+    found = x.masked_fill(~is_finite, 0.0) @ weights
+    found = found.masked_fill(infinite > 0, math.inf).masked_fill(infinite < 0, -math.inf)
+    return found.masked_fill(is_missing.to(torch.float32) @ used > 0, math.nan)
+
+
+def _resize_weights(old: Any, new: int) -> tuple[Tensor, Tensor]:
+    """Return the weight of each of `old` pixels in each of `new` ones, and whether it is used.
+
+    In linear interpolation, the upper pixel is used even if its weight is 0.
+
+    Shapes:
+        returns: (old, new) float32 and bool.
+    """
     size, index = _as_tensor(old), torch.arange(new)
     pixel = torch.arange(old)[:, None]
     end = ((index + 1) * size).minimum((pixel + 1) * new)
@@ -242,7 +266,12 @@ def _resize_weights(old: Any, new: int) -> Tensor:
     place = (size / new) * (index + 0.5) - 0.5
     place = place.clamp(min=0.0).minimum((size - 1).to(torch.float32))
     linear = (1 - (place - pixel).abs()).clamp(min=0.0)
-    return torch.where(size > new, averaged, linear)
+    above = pixel - place.floor()
+    is_between = (above == 0) | ((above == 1) & (size != new))
+    return (
+        torch.where(size > new, averaged, linear),
+        torch.where(size > new, averaged > 0, is_between),
+    )
 
 
 class PadToSquare(nn.Module):

@@ -150,7 +150,7 @@ def _cut(image: np.ndarray) -> np.ndarray:
 
 
 def _generate(graph: SegmentationGraph) -> Iterator[list[np.ndarray]]:
-    """Yield batches of generated images: smooth patterns with noise, integers and floats."""
+    """Yield batches of generated images: smooth patterns with noise, whole numbers and others."""
     random = np.random.default_rng(0)
     preprocessing = graph.source.plan.preprocessing
     known = preprocessing.normalization
@@ -165,7 +165,8 @@ def _generate(graph: SegmentationGraph) -> Iterator[list[np.ndarray]]:
                 values *= 0.6 + 0.4 * np.sin(phase).astype(np.float32).reshape(column)
             image = low + (high - low) * random.uniform(0.5, 1) * values
             is_float = index == 1 or high - low < 16
-            batch.append(image if is_float else np.rint(image).astype(np.int32))
+            whole = np.rint(image).astype(np.int32 if graph.rounds else np.float32)
+            batch.append(image if is_float else whole)
         yield batch
 
 

@@ -102,6 +102,39 @@ def test_resize_to_equals_the_resampling_of_images(target):
     np.testing.assert_allclose(found, resample_image(image, target), atol=1e-5)
 
 
+@pytest.mark.parametrize("build", [lambda **own: Reduce([Fraction(2)] * 2, **own), None])
+def test_whole_floats_are_rounded_only_if_the_files_hold_integers(build):
+    build = build or (lambda **own: ResizeTo((24, 30), **own))
+    image = np.random.default_rng(1).integers(0, 2, (1, 48, 60)).astype(np.float32)
+    for dtype, rounds in ((np.float32, False), (np.uint8, True)):
+        wanted = resample_image(image.astype(dtype), (24, 30))
+        found = build(rounds=rounds)(torch.from_numpy(image)[None])[0].numpy()
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("target", [(30, 30), (30, 90), (150, 128), (50, 64)])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_resize_to_spreads_missing_pixels_to_their_neighbors_only(target, value):
+    image = np.random.default_rng(1).random((2, 50, 64)).astype(np.float32)
+    image[0, 10:14, 20:25] = image[0, 49, 63] = value
+    with np.errstate(invalid="ignore"):
+        wanted = resample_image(image, target)
+    found = ResizeTo(target)(torch.from_numpy(image)[None])[0].numpy()
+    if np.isnan(value):
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+    else:  # A weight of 0 makes NaN of infinity in `resample_image`.
+        known = ~np.isnan(wanted)
+        np.testing.assert_allclose(found[known], wanted[known], atol=1e-5)
+
+
+def test_reduce_keeps_infinity_where_it_is():
+    image = np.random.default_rng(1).random((1, 48, 60)).astype(np.float32)
+    image[0, 3, 5], image[0, 47, 59] = np.inf, -np.inf
+    wanted = resample_image(image, (24, 30))
+    found = Reduce([Fraction(2)] * 2)(torch.from_numpy(image)[None])[0].numpy()
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
 def test_enlarge_equals_the_resampling_of_probabilities():
     image = np.random.default_rng(1).random((2, 9, 8)).astype(np.float32)
     found = enlarge(torch.from_numpy(image)[None], (19, 16))[0].numpy()

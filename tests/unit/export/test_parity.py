@@ -39,6 +39,18 @@ def test_prove_parity_compares_batches_sizes_and_images(run):
     assert "1 of them from the data of the run" in found.text
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_prove_parity_holds_for_whole_numbers_of_the_type_of_the_run(tmp_path, dtype):
+    run = write_run(tmp_path / "run", downscale=2.0)
+    path = tmp_path / "a.tif"
+    image = np.random.default_rng(0).integers(0, 2, (40, 50)).astype(dtype)
+    tifffile.imwrite(path, image)
+    run.save_cases(tmp_path, [CaseFacts(Case(id="a", image=path, mask=path), (1, 1))], "")
+    graph = build_graph(run, ExportOptions())
+    assert graph.rounds == (dtype == np.uint8)
+    assert prove_parity(computed(graph), graph, [image[None]]).largest_difference < 1e-4
+
+
 @pytest.mark.parametrize(
     "change",
     [
