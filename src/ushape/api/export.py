@@ -134,7 +134,7 @@ def export_model(
         TARGETS[to](runs, folder, options, console)
         for file in all_files_within(folder):
             _flush(file)
-    console.say(f"Wrote {path}")
+    console.say(f"Wrote {'file' if is_file else 'folder'} {path}")
     return path
 
 

@@ -18,6 +18,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -41,7 +42,7 @@ from ushape.export.publication import (
     task_tags,
 )
 from ushape.export.sample import Sample, take_sample
-from ushape.export.write import describe_intensities
+from ushape.export.write import describe_intensities, describe_limits
 from ushape.formatting import pluralize
 from ushape.instances.contours import class_styles, drawing_colors
 from ushape.io.files import real_path, write_bytes
@@ -85,6 +86,9 @@ CITATIONS = {
 }
 """Publication of the U-Net, by its number of axes."""
 
+MAX_PROBLEM = 200
+"""Largest number of characters of a problem that is shown. That of a license lists all licenses."""
+
 
 def export_package(
     runs: Sequence[Run], folder: Path, options: ExportOptions, console: Console
@@ -110,7 +114,8 @@ def export_package(
         write_format(name, graph, folder / file)
         parity[name] = prove_parity(FORMATS[name].open(folder / file), graph)
         console.say(f"{name}: {parity[name].text}")
-    console.say(describe_intensities(graph))
+    for line in (describe_intensities(graph), *describe_limits(graph)):
+        console.say(line)
     publication = Publication(authors=options.authors, license=options.license)
     for line in fill_package(graph, folder, publication, parity):
         console.say(line)
@@ -288,7 +293,8 @@ def validate(folder: Path) -> str:
 def _describe(entry: Any) -> str:
     """Return a problem that the validator found, with its place."""
     place = ".".join(map(str, entry.loc))
-    return f"{place}: {entry.msg}" if place else str(entry.msg)
+    text = shorten(str(entry.msg), MAX_PROBLEM, placeholder=" ...")
+    return f"{place}: {text}" if place else text
 
 
 def draw_cover(sample: Sample, plan: Plan) -> np.ndarray:
@@ -357,6 +363,7 @@ def _documentation(
         f"size along {axes}. Normalize nothing: the model does.",
         f"- Output: a value from 0 to 1 for each pixel and class, of the same size: {classes}.",
         f"- {describe_intensities(graph)}",
+        *(f"- {line}" for line in describe_limits(graph)),
         *([f"- The output is the mean of {count} networks."] if count > 1 else []),
         *(
             f"- Not included is what `ushape predict` does in the end. {escape_markdown(own)}."

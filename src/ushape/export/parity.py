@@ -63,8 +63,9 @@ class Parity:
         own = f", {self.of_run} of them from the data of the run" if self.of_run else ""
         batches = max(shape[0] for shape in self.shapes)
         return (
-            f"Compared with ushape predict on {pluralize(self.images, 'image')}{own} (batches of 1 "
-            f"to {batches}, {pluralize(len({one[2:] for one in self.shapes}), 'size')}): largest "
+            "Compared with ushape predict without tiles and in float32 on "
+            f"{pluralize(self.images, 'image')}{own} (batches of 1 to {batches}, "
+            f"{pluralize(len({one[2:] for one in self.shapes}), 'size')}): largest "
             f"difference of a probability {self.largest_difference:.2g}, {self.changed_pixels} of "
             f"{pluralize(self.pixels, 'pixel')} changed."
         )

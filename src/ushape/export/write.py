@@ -11,7 +11,9 @@ from ushape.evaluation.storage import CARD
 from ushape.export.formats import FORMATS, annotate, write_format
 from ushape.export.graph import SegmentationGraph
 from ushape.export.parity import Parity, prove_parity
+from ushape.formatting import size_text
 from ushape.io.files import write_bytes, write_json
+from ushape.models.layers import normalizes_by_input
 
 DESCRIPTION = "export.json"
 """Name of the file beside an exported graph that describes it."""
@@ -58,6 +60,7 @@ def describe_in_words(graph: SegmentationGraph) -> list[str]:
     lines = [
         f"Input: raw pixels (batch, {graph.channels}, {axes}) as float32. Output: {output}.",
         describe_intensities(graph),
+        *describe_limits(graph),
     ]
     if len(source.runs) > 1:
         lines.append(f"The graph averages the probabilities of {len(source.runs)} runs.")
@@ -112,6 +115,8 @@ def describe(graph: SegmentationGraph) -> dict[str, Any]:
             )
         },
         "intensities": describe_intensities(graph),
+        "limits": describe_limits(graph),
+        "receptive_field": [getattr(one, "receptive_field", None) for one in source.networks],
         "not_in_graph": list(source.left_out),
     }
 
@@ -123,10 +128,36 @@ def describe_intensities(graph: SegmentationGraph) -> str:
     }
     if own == {False}:
         return (
-            "Intensities are normalized with constants of the training images, so parts of an "
-            "image can be predicted separately."
+            "Intensities are normalized with constants of the training images, so the parts of an "
+            "image are normalized alike."
         )
     return (
         "Intensities are normalized with the statistics of each image, measured in the graph: give "
         "it whole images, because a part of one would be normalized differently."
     )
+
+
+def describe_limits(graph: SegmentationGraph) -> list[str]:
+    """Return in which cases the scores of the runs do not hold for a graph, as sentences."""
+    source, found = graph.source, []
+    if any(map(normalizes_by_input, source.networks)):
+        sizes = {size_text(member.plan.tile_shape) for member in source.predictor.members}
+        found.append(
+            "The layers of the network normalize by the pixels that they receive, so the result "
+            "depends on the size of the image. `ushape predict` divides images larger than "
+            f"{' or '.join(sorted(sizes))} pixels into tiles of this size, which the scores belong "
+            "to; the graph does not."
+        )
+    if source.options.fixed_intensity and any(
+        run.load_plan().preprocessing.normalization is None for run in source.runs
+    ):
+        found.append(
+            "The scores of the run were measured with the statistics of each image instead of "
+            "constants, and do not hold for this export."
+        )
+    if source.space.has_distance:
+        found.append(
+            "The scores of objects hold for objects that `ushape predict` has separated, which the "
+            "graph does not do."
+        )
+    return found

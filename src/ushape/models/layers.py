@@ -146,6 +146,12 @@ def depth_to_space(x: Tensor, factors: Sequence[int]) -> Tensor:
     return blocks.permute(order).reshape(batch, -1, *shape)
 
 
+def normalizes_by_input(network: nn.Module) -> bool:
+    """Return whether a layer of a network normalizes by the pixels that it receives."""
+    kinds = (InstanceNorm, nn.GroupNorm, nn.InstanceNorm2d, nn.InstanceNorm3d)
+    return any(isinstance(layer, kinds) for layer in network.modules())
+
+
 def build_norm(name: str, channels: int, dims: int) -> nn.Module:
     """Build the norm after a convolution; group norm has 8 groups if the channels allow it."""
     if name == "batch":

@@ -130,14 +130,16 @@ class Run:
         """Raise RunError if the run has no weights."""
         if self.weights_path.is_file():
             return
-        if self.metrics_path.exists():
+        if self.metrics_path.exists() and (
+            self._end_path.exists() or not self.checkpoint_path.exists()
+        ):
             raise RunError(
                 f"{self.folder} no longer has a file {self.weights_path.name}.",
                 code="weights_missing",
                 hint="Copy it from the original run, or train again.",
             )
         raise RunError(
-            f"{self.folder} has no {self.weights_path.name}: its first epoch was not finished.",
+            f"{self.folder} has no {self.weights_path.name}: its training was interrupted.",
             code="weights_missing",
             hint=f"`ushape resume {self.folder}` continues the training.",
         )

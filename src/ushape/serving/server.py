@@ -63,7 +63,9 @@ def open_listener(host: str, port: int) -> socket.socket:
         raise ConfigError(
             f"The server cannot listen on {host}, port {port}: {reason}.",
             code="cannot_listen",
-            hint="Choose another port; 0 takes a free one.",
+            hint="State another address with --host."
+            if isinstance(error, socket.gaierror | UnicodeError)
+            else "Choose another port; 0 takes a free one.",
         ) from None
     return listener
 

@@ -167,6 +167,19 @@ def test_export_removes_what_a_killed_process_left(run, tmp_path):
     assert not left.exists()
 
 
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+def test_export_says_where_the_scores_do_not_hold(tmp_path, capsys, norm):
+    run = write_run(tmp_path / "run", network={"norm": norm})
+    folder = ushape.export_model(run.folder, to="torchscript")
+    facts = json.loads((folder / "export.json").read_text())
+    assert any("tiles of this size" in line for line in facts["limits"]) == (norm == "instance")
+    assert facts["receptive_field"] == [run.load_network(run.load_plan()).receptive_field]
+    shown = capsys.readouterr().out
+    for line in facts["limits"]:
+        assert line in shown
+        assert line in (folder / "model_card.md").read_text()
+
+
 def test_export_refuses_unknown_formats_and_foreign_suffixes(run, tmp_path):
     with raises_code(ConfigError, "unknown_target") as caught:
         ushape.export_model(run, to="tensorflow")

@@ -53,6 +53,8 @@ def graph_of(channels=1, dims=2, space=SPACE, normalization=None, left_out=(), *
         predictor=SimpleNamespace(members=members),
         left_out=left_out,
         runs=[SimpleNamespace(folder=Path("runs/my cells"))],
+        networks=[],
+        options=ExportOptions(),
     )
     return SimpleNamespace(
         channels=channels, dims=dims, class_names=space.channel_names, decide=None, source=source
@@ -206,6 +208,7 @@ def test_validate_refuses_an_unknown_license(package):
     with raises_code(PlanError, "package_invalid") as caught:
         package(publication=Publication(license="all mine"))
     assert "license" in caught.value.message
+    assert max(map(len, caught.value.message.splitlines())) < 300
 
 
 def test_export_package_refuses_masks(tmp_path):

@@ -34,6 +34,20 @@ def test_run_create_overwrites_nothing(run):
         (run.folder / name).unlink()
 
 
+def test_run_open_tells_interrupted_trainings_from_lost_weights(run):
+    run.plan_path.write_text("{}")
+    for path in (run.metrics_path, run.checkpoint_path):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("")
+    with pytest.raises(RunError) as caught:
+        Run.open(run.folder)
+    assert "ushape resume" in caught.value.hint
+    run.checkpoint_path.unlink()
+    with pytest.raises(RunError) as caught:
+        Run.open(run.folder)
+    assert "original run" in caught.value.hint
+
+
 def test_run_open_refuses_other_folders_and_runs_without_weights(run):
     with pytest.raises(RunError) as caught:
         Run.open(run.folder)

@@ -127,6 +127,7 @@ def test_listener_chooses_a_free_port():
         with pytest.raises(ConfigError) as error:
             open_listener("127.0.0.1", port)
         assert error.value.code == "cannot_listen"
+        assert "port" in error.value.hint
     with open_listener("0.0.0.0", 0) as listener:
         assert not is_loopback(listener)
 
@@ -139,3 +140,4 @@ def test_unusable_addresses_are_refused(host, port, code):
     with pytest.raises(ConfigError) as error:
         open_listener(host, port)
     assert error.value.code == code
+    assert ("--host" in error.value.hint) == (host == "no such host")

@@ -28,8 +28,9 @@ cannot be predicted is reported, the others are predicted, and the exit code is 
 ## Images and masks
 
 Images: {channels}, with the kind of values that the training images have, as PNG, JPEG, BMP, GIF,
-WebP, portable pixmap (PPM) or TIFF. A TIFF has one page, and is uncompressed or has a lossless
-compression.
+WebP, portable pixmap (PPM) or TIFF. A TIFF has one page, values of 1, 8 or 16 bits or signed
+integers or floating-point numbers of 32 bits, and no compression other than LZW, zlib,
+PackBits or CCITT.
 
 Masks: {masks}.
 

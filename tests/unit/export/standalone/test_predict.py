@@ -167,6 +167,15 @@ def test_incomplete_folder_is_reported(images, tmp_path, capsys, monkeypatch):
     assert "model.json" in capsys.readouterr().err
 
 
+def test_outputs_that_are_no_folder_for_masks_are_reported(images, capsys, run):
+    run(images)  # Replaces the networks.
+    capsys.readouterr()
+    file = images / "a.png"
+    for output, words in ((file, "is a file"), (images, "is the folder of the images")):
+        assert predict.main([str(images), "-o", str(output)]) == predict.FAILED
+        assert words in capsys.readouterr().err
+
+
 def test_folder_without_images_is_reported(tmp_path, run):
     assert run(tmp_path) == predict.FAILED
 

@@ -112,7 +112,10 @@ def read_image(path: Path) -> Pixels:
     except ImageError:
         raise
     except UnidentifiedImageError:
-        raise ImageError("The file is not an image, or its start is damaged.") from None
+        raise ImageError(
+            "The file is not an image, its start is damaged, or it is a kind of TIFF that is not "
+            "supported."
+        ) from None
     except Image.DecompressionBombError:
         raise ImageError("The image has too many pixels. Cut it into parts.") from None
     except MemoryError:

@@ -288,7 +288,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         print(f"{FOLDER}: the model cannot be loaded ({error}).", file=sys.stderr)
         return FAILED
+    if options.output.exists() and not options.output.is_dir():
+        print(f"{options.output} is a file, not a folder for masks.", file=sys.stderr)
+        return FAILED
     images = find_images(options.images, options.output)
+    if not images and os.path.realpath(options.output) in map(os.path.realpath, options.images):
+        print(f"{options.output} is the folder of the images: choose another.", file=sys.stderr)
+        return FAILED
     if not images:
         print("No images were found.", file=sys.stderr)
         return FAILED
