@@ -197,7 +197,7 @@ class Guard:
                 f"Use one of these: {', '.join(sorted(self.hosts))}.",
             )
         origin = headers.get(b"origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and _host_of(origin) != host.lower():
             raise Refusal(403, "cross_origin", "Requests of other web pages are refused.")
         if self.token and path not in self.open_paths:
             kind, _, given = headers.get(b"authorization", "").partition(" ")
@@ -213,6 +213,14 @@ class Guard:
         length = headers.get(b"content-length", "0")
         if length.isdecimal() and int(length[:20]) > self.max_body_bytes:
             raise _too_large(self.max_body_bytes)
+
+
+def _host_of(origin: str) -> str | None:
+    """Return host and port of an address; None if it is invalid."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 class Disconnected(Exception):

@@ -9,9 +9,10 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -27,7 +28,8 @@ from ushape.labels import LabelSpace
 from ushape.planning.run import Run
 from ushape.studio.annotations import NO_OBJECT
 from ushape.studio.meaning import Meaning, infer_meaning, target_of, target_without_masks
-from ushape.types import Case, Mask, MaskBox, MaskEncoding, MaskParts
+from ushape.studio.relatives import value_of_folder, values_by_folder
+from ushape.types import Case, Mask, MaskBox, MaskEncoding, MaskParts, Split
 
 LARGE_PX = 1 << 26
 """Number of pixels from which masks are imported in strips, if their format allows it."""
@@ -165,7 +167,7 @@ def list_images(place: Place, known: Meaning | None = None) -> Listing:
             raise
     annotated = list(cases)
     if data.is_dir():
-        cases += _cases_without_mask(folder, annotated)
+        cases += _with_splits(_cases_without_mask(folder, annotated), annotated, folder)
     if place.further is not None:
         cases += _cases_without_mask(place.further, annotated, anywhere=True)
     if not cases:
@@ -215,6 +217,15 @@ def _cases_without_mask(
             continue
         found.append(Case(id=display_name(key_below(path, folder)), image=path))
     return found
+
+
+def _with_splits(others: Sequence[Case], annotated: Sequence[Case], folder: Path) -> list[Case]:
+    """Return images without masks with the part that their folder states, as test/."""
+    splits = {key_below(case.image, folder): case.split for case in annotated}
+    folders = values_by_folder(splits)
+    names = [key_below(case.image, folder) for case in others]
+    pairs = zip(names, others, strict=True)
+    return [replace(one, split=cast(Split, value_of_folder(name, folders))) for name, one in pairs]
 
 
 def _by_id(cases: Sequence[Case], folder: Path) -> dict[str, StudioImage]:

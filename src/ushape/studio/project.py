@@ -15,9 +15,10 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ushape import config, io
+from ushape.data.layouts.names import key_below
 from ushape.errors import DataError, UshapeError
 from ushape.formatting import printable
 from ushape.io.files import real_path
@@ -35,6 +36,7 @@ from ushape.studio.listing import (
 from ushape.studio.meaning import Meaning
 from ushape.studio.places import MaskPlaces
 from ushape.studio.predictions import StoredPrediction
+from ushape.studio.relatives import groups_of_others
 from ushape.studio.runs import Part, RunFolders, parts_in
 from ushape.studio.saving import LARGE_PX, Saver, keep_original, write_annotation
 from ushape.studio.sources import ImageSource, OpenSources
@@ -85,6 +87,8 @@ class Project:
         self._agreed: dict[str, str] = {}
         self._annotations: dict[str, Annotation] = {}
         self._recent: list[str] = []
+        self._groups: tuple[dict[Path, str] | None, dict[str, str]] = (None, {})
+        self._kept: tuple[tuple[Any, ...], set[str]] = ((), set())
         self._shapes: dict[str, tuple[int, ...] | None] = {}
         self.version = 0
         self.token = secrets.token_hex(8)
@@ -227,17 +231,40 @@ class Project:
         """Return what an image is used for."""
         if self.is_test_image(image_id) or image_id in self.settings.apart:
             return "test"
-        found = self.runs.parts().get(real_path(self.image(image_id).case.image))
+        found = self._part_in_run(image_id)
         if found is not None:
             return found
         return "train" if self.annotated(image_id) > 0 else "new"
 
     def is_test_image(self, image_id: str) -> bool:
-        """Return whether a run or the data keep an image for the score."""
-        image = self.image(image_id)
-        in_run = self.runs.parts().get(real_path(image.case.image)) == "test"
-        is_stated = image.case.split == "test" or image_id in self.settings.test
+        """Return whether a run or the data keep an image, or another one of its group, for the
+        score."""
+        if self._is_kept(image_id):
+            return True
+        if image_id in self.settings.apart:
+            return False
+        group, part = self.groups().get(image_id), self._part_in_run(image_id)
+        return group in self._kept_groups() and part not in ("train", "validation")
+
+    def _part_in_run(self, image_id: str) -> Part | None:
+        return self.runs.parts().get(self._files[image_id])
+
+    def _is_kept(self, image_id: str) -> bool:
+        is_stated = self.image(image_id).case.split == "test" or image_id in self.settings.test
+        in_run = self._part_in_run(image_id) == "test"
         return is_stated or (in_run and image_id not in self.settings.apart)
+
+    def _kept_groups(self) -> set[str]:
+        """Return the groups of the test images."""
+        own, groups = self.settings, self.groups()
+        key = (self.runs.parts(), groups, [*own.test], [*own.apart])
+        if self._kept[0] != key:
+            self._kept = key, {group for one, group in groups.items() if self._is_kept(one)}
+        return self._kept[1]
+
+    @cached_property
+    def _files(self) -> dict[str, Path]:
+        return {one.id: real_path(one.case.image) for one in self.images.values()}
 
     def locked(self, image_id: str) -> str | None:
         """Return why an image cannot be corrected, in words; None if it can.
@@ -266,27 +293,29 @@ class Project:
                 self.store()
 
     def set_apart(self, image_id: str, *, apart: bool) -> None:
-        """Keep an image for the score, or give it back.
+        """Keep an image and its group for the score, or give them back.
 
         Raises:
-            DataError: if the image was shown with a prediction, or if a run was trained on it.
+            DataError: if one of them was shown with a prediction or is trained on.
         """
         with self.lock:
-            own = self.settings.apart
+            own, groups, trained = self.settings.apart, self.groups(), self.runs.trained()
+            group = groups.get(image_id)
+            mates = [one for one in self.images if one == image_id or group == groups.get(one, one)]
             if apart and image_id not in own and not self.is_test_image(image_id):
-                path = real_path(self.image(image_id).case.image)
-                if image_id in self.settings.seen or self.runs.has_trained_on(path):
+                seen = self.settings.seen
+                if any(one in seen or self._files[one] in trained for one in mates):
                     raise DataError(
-                        "The image was trained on, or shown with a prediction, so a score on it "
-                        "would be too good.",
+                        "The image, or another one of its group, was trained on, or shown with a "
+                        "prediction, so a score on it would be too good.",
                         code="image_not_independent",
                         hint="Set an image apart that was not shown yet.",
                     )
-                own.append(image_id)
+                own += mates
             elif not apart and image_id in own:
-                own.remove(image_id)
+                own[:] = [one for one in own if one not in mates]
             self.store()
-            self.note_change(image_id)
+            self.note_changes(mates)
 
     def learn_split(self, run: Path) -> None:
         """Remember the test images of a new run, unless some are remembered already."""
@@ -402,13 +431,20 @@ class Project:
         return any(saved.is_partial for saved in list(self._saved.values()))
 
     def groups(self) -> dict[str, str]:
-        """Return the group of each image whose group a run or the data state, by id."""
+        """Return the group of each image that has one: a run or the data state it, or other images
+        show it."""
         known = self.runs.groups()
-        found = {
-            one.id: one.case.group or known.get(real_path(one.case.image), "")
-            for one in self.images.values()
-        }
-        return {image_id: group for image_id, group in found.items() if group}
+        if self._groups[0] is not known:
+            found = {
+                one.id: one.case.group or known.get(self._files[one.id], "")
+                for one in self.images.values()
+            }
+            keys = {one: key_below(self.image(one).case.image, self._top) for one in found}
+            stated = {keys[one]: group for one, group in found.items() if group}
+            others = groups_of_others(stated, [keys[one] for one in found if not found[one]])
+            found = {one: group or others.get(keys[one], "") for one, group in found.items()}
+            self._groups = known, {one: group for one, group in found.items() if group}
+        return self._groups[1]
 
     def _is_foreign(self, image_id: str, path: Path) -> bool:
         """Return whether a file exists that the studio did not write, or that was changed since."""

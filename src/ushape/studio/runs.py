@@ -26,6 +26,9 @@ class RunFolders:
     def __init__(self, state: Path, first: Run | None):
         self._state, self._first = state, first
         self._parts: tuple[str, dict[Path, Part]] = ("", {})
+        self._trained: dict[Path, set[Path]] = {}
+        self._groups: dict[Path, dict[Path, str]] = {}
+        self._no_groups: dict[Path, str] = {}
 
     def all(self) -> list[Path]:
         """Return the folders of the runs, the oldest first."""
@@ -62,17 +65,29 @@ class RunFolders:
             self._parts = newest, parts_in(runs[-1]) if runs else {}
         return self._parts[1]
 
-    def has_trained_on(self, image: Path) -> bool:
-        """Return whether any run, finished or not, was trained or validated on an image file."""
-        return any(parts_in(run).get(image) in ("train", "validation") for run in self.all())
-
     def groups(self) -> dict[Path, str]:
         """Return the group of each image in the oldest run, by its file."""
-        with suppress(RunError, IndexError):
-            run = Run(self.all()[0])
-            paths = run.image_paths()
-            return {real_path(paths[name]): group for name, group in run.groups().items()}
-        return {}
+        for folder in self.all()[:1]:
+            if folder not in self._groups:
+                with suppress(RunError):
+                    run = Run(folder)
+                    paths = run.image_paths()
+                    pairs = run.groups().items()
+                    self._groups[folder] = {real_path(paths[name]): group for name, group in pairs}
+            return self._groups.get(folder, self._no_groups)
+        return self._no_groups
+
+    def trained(self) -> set[Path]:
+        """Return the files of the images that any run was trained or validated on."""
+        found = set[Path]()
+        for folder in self.all():
+            if not self._trained.get(folder):
+                parts = parts_in(folder).items()
+                self._trained[folder] = {
+                    path for path, part in parts if part in ("train", "validation")
+                }
+            found |= self._trained[folder]
+        return found
 
 
 def parts_in(folder: Path) -> dict[Path, Part]:

@@ -88,6 +88,7 @@ def test_other_host_names_are_refused(host):
 @pytest.mark.parametrize(
     ("origin", "status"),
     [
+        ("http://[", 403),
         ("http://localhost:8000", 200),
         ("http://localhost:9000", 403),
         ("https://evil.example", 403),

@@ -361,6 +361,48 @@ def test_image_cannot_be_set_apart_while_a_training_reads_the_images(pairs, open
     assert client.post(path, {"apart": True}).status_code == 200
 
 
+def test_image_without_mask_is_kept_for_the_score_with_its_group(
+    tmp_path, open_studio, monkeypatch
+):
+    groups = {}
+    for patient in range(3):
+        for number in range(3):
+            place = f"p{patient}/{number}.png"
+            groups[write_image(tmp_path / "images" / place, 9 * patient + number)] = f"P{patient}"
+            if number < 2:
+                write_mask(tmp_path / "masks" / place, number)
+    client = open_studio(tmp_path)
+    project = client.studio.project
+    known = {path: group for path, group in groups.items() if path.stem != "2"}
+    parts = {path: {"P0": "train", "P1": "test"}.get(group, "new") for path, group in known.items()}
+    monkeypatch.setattr(project.runs, "groups", lambda: known)
+    monkeypatch.setattr(project.runs, "parts", lambda: parts)
+    monkeypatch.setattr(
+        project.runs, "trained", lambda: {path for path, part in parts.items() if part == "train"}
+    )
+    ids = {project.name(image_id): image_id for image_id in client.ids}
+    assert client.edit(ids["p1/2.png"], "brush", [5, 5]).status_code == 423
+    assert client.edit(ids["p0/2.png"], "brush", [5, 5]).status_code == 200
+    assert ids["p1/2.png"] not in [one.id for one in client.studio.suggestions()]
+    assert client.post(f"/api/images/{ids['p0/2.png']}/apart", {"apart": True}).status_code == 409
+    assert client.post(f"/api/images/{ids['p2/2.png']}/apart", {"apart": True}).status_code == 200
+    assert {ids[f"p2/{number}.png"] for number in range(3)} == set(project.settings.apart)
+    client.post(f"/api/images/{ids['p2/0.png']}/apart", {"apart": False})
+    assert project.settings.apart == []
+
+
+def test_images_without_masks_in_a_test_folder_are_locked(tmp_path, open_studio):
+    for part in ("train", "test"):
+        for number in range(3):
+            write_image(tmp_path / part / "images" / f"{number}.png", number)
+            if number < 2:
+                write_mask(tmp_path / part / "masks" / f"{number}.png", number)
+    found = open_studio(tmp_path).get("/api/images").json()
+    assert {one["name"] for one in found if one["locked"]} == {
+        f"test/images/{number}.png" for number in range(3)
+    }
+
+
 def test_test_images_of_the_data_are_locked(tmp_path, open_studio):
     for part in ("train", "test"):
         for number in range(2):
