@@ -140,6 +140,8 @@ def _add_predict(app: FastAPI, service: Service) -> None:
         length = request.headers.get("content-length", "0")
         content_type = request.headers.get("content-type", "")
         stated = int(length) if length.isdecimal() else 0
+        if not wait:
+            jobs.require_place()
         job = await jobs.receive(request.stream(), content_type, stated, form)
         if not wait:
             jobs.keep(job)
@@ -165,10 +167,11 @@ def _add_jobs(app: FastAPI, service: Service) -> None:
     async def get_result(job_id: JobId) -> Response:
         job = jobs.find(job_id)
         if job.refusal is not None:
+            job.is_fetched = True
             raise job.refusal
         if job.answer is None:
             raise Refusal(409, "not_done", "The job is not done.", "Ask for its state first.")
-        return _FileAnswer(job.answer)
+        return _FileAnswer(job.answer, partial(setattr, job, "is_fetched", True))
 
     @app.delete(
         "/jobs/{job_id}",

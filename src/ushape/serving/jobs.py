@@ -17,6 +17,9 @@ from ushape.serving.safety import RETRY_AFTER, Refusal, log_unknown, refusal_of
 from ushape.serving.scheduler import Cancelled, Scheduler, Task
 from ushape.serving.uploads import Upload, check_header, receive_images
 
+KEPT_JOBS = 2
+"""Largest number of jobs that no request waits for, as a multiple of the length of the queue."""
+
 SPARE_BYTES = 1 << 28
 """Space on the disk that is left free."""
 
@@ -34,6 +37,9 @@ class Job:
     id: str = field(default_factory=partial(secrets.token_urlsafe, 16))
     answer: Answer | None = None
     refusal: Refusal | None = None
+    is_fetched: bool = False
+    """Whether the client has received the answer, or what failed."""
+
     expiry: asyncio.TimerHandle | None = None
     """Timer that removes a job that no request waits for."""
 
@@ -104,7 +110,7 @@ class Jobs:
             Refusal: if the queue or the disk is full, or the images are not acceptable.
             DataError: if an image is damaged.
         """
-        if self.scheduler.is_full or len(self.kept) >= 2 * self.limits.queue:
+        if self.scheduler.is_full:
             raise _busy(429, "queue_full", "The queue is full.")
         if shutil.disk_usage(self.folder).free < 3 * length + SPARE_BYTES:
             raise _busy(503, "disk_full", "The disk of the server has too little space.")
@@ -173,6 +179,27 @@ class Jobs:
             raise job.refusal
         assert job.answer is not None, "the job has ended"
         return job.answer
+
+    def require_place(self) -> None:
+        """Make place for a job that no request waits for; the oldest result that its client has
+        received is removed.
+
+        Raises:
+            Refusal: if too many results are kept that nobody has received.
+        """
+        if len(self.kept) < KEPT_JOBS * self.limits.queue:
+            return
+        known = next((job for job in self.kept.values() if job.is_fetched), None)
+        if known is None:
+            raise Refusal(
+                429,
+                "results_full",
+                f"The server keeps {len(self.kept)} results, and none was fetched.",
+                "Fetch or delete results (DELETE /jobs/ID), or send the request without "
+                f"?wait=false. Results are removed after {KEPT_S / 60:g} minutes.",
+                [("Retry-After", "60")],
+            )
+        self.drop(known)
 
     def keep(self, job: Job) -> None:
         """Start a job that no request waits for; it is removed some time after it is complete."""

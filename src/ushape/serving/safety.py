@@ -7,6 +7,7 @@ import hmac
 import json
 import logging
 import re
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
@@ -115,6 +116,7 @@ def log_unknown(error: Exception) -> None:
 
 def without_folders(text: str) -> str:
     """Return a text in which absolute paths are replaced by their last part."""
+    text = text.replace(tempfile.gettempdir(), "/tmp")  # It may contain spaces.
     return ABSOLUTE_PATH.sub("", text)
 
 

@@ -101,8 +101,16 @@ class Scheduler:
         """Add tasks to the queue, all or none.
 
         Raises:
-            Refusal: if the queue is full.
+            Refusal: if the queue is full, or shorter than the number of tasks.
         """
+        if len(tasks) > self.max_tasks:
+            raise Refusal(
+                413,
+                "too_many_images",
+                f"The request has {len(tasks)} images, but the queue of this server has only "
+                f"{self.max_tasks} places.",
+                f"Send at most {self.max_tasks} images in a request.",
+            )
         with self._changed:
             if self.open_tasks + len(tasks) > self.max_tasks:
                 raise Refusal(

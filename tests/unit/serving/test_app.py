@@ -164,6 +164,24 @@ def test_job_is_followed_fetched_and_removed(client, image, expected):
     assert list(client.folder.glob("[!.]*")) == []
 
 
+def test_kept_results_do_not_stop_other_requests(start, image):
+    client = start(queue=1)
+    places = []
+    for _ in range(jobs_module.KEPT_JOBS):
+        places.append(client.predict(image, wait=False).headers["location"])
+        deadline = time.monotonic() + 60
+        while client("GET", places[-1]).json()["state"] != "done":
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    full = client.predict(image, wait=False)
+    assert (full.status_code, full.json()["code"]) == (429, "results_full")
+    assert client.predict(image).status_code == 200
+    assert client("GET", f"{places[1]}/result").status_code == 200
+    assert client.predict(image, wait=False).status_code == 202
+    assert client("GET", places[0]).status_code == 200
+    assert client("GET", places[1]).status_code == 404
+
+
 def test_failed_job_says_why(client, tmp_path):
     path = tmp_path / "color.npy"
     np.save(path, np.zeros((8, 8, 8, 8), np.uint8))

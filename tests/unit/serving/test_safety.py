@@ -207,6 +207,12 @@ def test_answers_name_no_folders():
     assert without_folders("5 of 6 pixels/mm, a/b") == "5 of 6 pixels/mm, a/b"
 
 
+def test_folders_with_spaces_are_left_out_of_messages(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "john doe" / "tmp dir"))
+    path = tmp_path / "john doe" / "tmp dir" / "ushape-serve-a1_b" / "f00" / "0" / "image.png"
+    assert without_folders(f"{path}: the file is empty.") == "image.png: the file is empty."
+
+
 def test_disconnected_is_no_server_error(caplog):
     async def leave(scope, receive, send):
         raise Disconnected

@@ -126,6 +126,12 @@ def test_full_queue_takes_all_tasks_or_none(scheduler, fake):
     assert scheduler.is_full
 
 
+def test_more_images_than_places_are_never_asked_to_come_again(scheduler):
+    with pytest.raises(Refusal) as refusal:
+        scheduler.submit([task(str(number)) for number in range(9)])
+    assert (refusal.value.status, refusal.value.code) == (413, "too_many_images")
+
+
 def test_small_images_are_predicted_between_the_bands_of_a_large_one(scheduler, fake):
     fake.released.clear()
     bands, small = FakeBands(), task("small")
