@@ -317,8 +317,6 @@ def post_edit(request: Request, image_id: str, body: EditBody) -> dict[str, Any]
     prediction = None
     if body.tool in ("accept", "accept_object"):
         prediction = project.prediction(image_id)
-        if prediction is not None:
-            project.note_seen(image_id)
     edit = Edit(
         tool=body.tool,
         points=np.array(body.points, dtype=np.float64).reshape(-1, 2)[:, ::-1],

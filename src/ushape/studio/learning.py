@@ -55,6 +55,7 @@ def training_command(
     output: Path,
     minutes: float,
     start_from: Path | None = None,
+    splits: bool = False,
     labels: LabelConfig | None = None,
     ignore: int | None = None,
     device: str = "auto",
@@ -62,8 +63,9 @@ def training_command(
 ) -> list[str]:
     """Write a table of the annotated images, and return the arguments of a training on them.
 
-    All images that are not kept for the score are trained on; none is taken for validation. The
-    network of an earlier run, and the size at which it sees images, are kept.
+    All images that are not kept for the score are trained on; none is taken for validation, unless
+    the training splits them. The network of an earlier run, and the size at which it sees images,
+    are kept.
 
     Args:
         images: All images of the project; those without annotation are left out.
@@ -71,6 +73,7 @@ def training_command(
         output: Run folder of the training.
         minutes: Wall time of the training in minutes.
         start_from: Run whose weights the training starts from; None: the usual weights.
+        splits: Whether the training sets images apart for validation and score, as for any data.
         labels: Meaning of the mask values; None: as the masks suggest.
         ignore: Mask value of pixels that are not annotated; None: all pixels are.
         settings: Further settings of the recipe, as key=value.
@@ -91,8 +94,12 @@ def training_command(
             hint="Mark some pixels of the objects and of the background in one image.",
         )
     folder.mkdir(parents=True, exist_ok=True)
-    write_bytes(folder / TABLE, _table_of(used).encode())
-    chosen = [*SETTINGS, *label_settings(labels or LabelConfig(), ignore), *settings]
+    write_bytes(folder / TABLE, _table_of(used, splits=splits).encode())
+    chosen = [
+        *(() if splits else SETTINGS),
+        *label_settings(labels or LabelConfig(), ignore),
+        *settings,
+    ]
     command = ["train", str(folder / TABLE), "-o", str(output), "--minutes", f"{minutes:g}"]
     command += ["--device", device]
     if start_from is not None:
@@ -103,15 +110,21 @@ def training_command(
     return [*command, *(part for setting in chosen for part in ("--set", setting))]
 
 
-def _table_of(images: Sequence[AnnotatedImage]) -> str:
-    """Return the table with the columns image, mask, group and split."""
+def _table_of(images: Sequence[AnnotatedImage], *, splits: bool) -> str:
+    """Return the table with the columns image, mask, group and split.
+
+    Args:
+        splits: Whether the training chooses the split; it also infers groups that are not known.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "mask", "group", "split"])
+    are_grouped = not splits or all(one.group for one in images)
+    count = 2 + are_grouped + (not splits)
+    writer.writerow(["image", "mask", "group", "split"][:count])
     for one in images:
         assert one.mask is not None, "only annotated images are listed"
         files = (str(path.absolute()) for path in (one.image, one.mask))
-        writer.writerow([*files, one.group or one.id, one.part])
+        writer.writerow([*files, one.group or one.id, one.part][:count])
     return text.getvalue()
 
 

@@ -73,11 +73,12 @@ def infer_meaning(cases: Sequence[Case], data: Path, stated: StatedClasses | Non
 def target_of(space: LabelSpace, encoding: MaskEncoding, cases: Sequence[Case]) -> MaskTarget:
     """Return how masks are written: as the user's if these are single files in a usable format.
 
-    If a threshold divides the values, no value is left for further classes or missing pixels.
+    If a threshold or the nearest class decides, no value is left for further classes or pixels that
+    are not annotated.
     """
     masks = [case.mask for case in cases if case.mask is not None]
     are_objects = space.states_objects and len(space.values) == 2
-    has_free_values = are_objects or space.threshold is None
+    has_free_values = are_objects or (space.threshold is None and not space.nearest)
     if has_free_values and all(isinstance(mask, Path) and _is_writable(mask) for mask in masks):
         return MaskTarget(space=space, encoding=encoding, are_objects=are_objects)
     if are_objects:

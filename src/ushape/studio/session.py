@@ -221,6 +221,7 @@ class Studio:
                 output=output,
                 minutes=minutes,
                 start_from=usable[-1] if again else None,
+                splits=not usable and self._can_split(),
                 labels=target.label_config(has_partial=project.has_partial),
             )
         self.jobs.start("train", arguments, folder=output, minutes=minutes)
@@ -424,6 +425,12 @@ class Studio:
         if project.saver.waiting or any(map(project.is_corrected, project.images)):
             return None
         return ["train", *self._data_arguments(), "-o", str(output), "--minutes", f"{minutes:g}"]
+
+    def _can_split(self) -> bool:
+        """Return whether a first training sets some of the images apart by itself."""
+        project, images = self.project, self.project.images
+        complete = sum(project.annotated(one) == 1 for one in images)
+        return complete >= ENOUGH_MASKS and all(project.part(one) != "test" for one in images)
 
     def _annotated_image(self, image_id: str, group: str | None) -> AnnotatedImage:
         project = self.project

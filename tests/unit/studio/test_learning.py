@@ -1,4 +1,5 @@
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -74,3 +75,13 @@ def test_training_command_refuses_images_without_annotation(images, tmp_path):
     with pytest.raises(DataError) as error:
         training_command(images[2:], tmp_path, output=tmp_path / "run", minutes=1)
     assert error.value.code == "nothing_annotated"
+
+
+def test_training_that_splits_gets_no_parts_and_only_known_groups(images, tmp_path):
+    used = [one for one in images if one.part == "train"]
+    for group, columns in ((None, ["image", "mask"]), ("g", ["image", "mask", "group"])):
+        rows = [replace(one, group=group) for one in used]
+        command = training_command(rows, tmp_path, output=tmp_path / "run", minutes=1, splits=True)
+        assert not any(part.startswith("split.") for part in command)
+        with (tmp_path / "training.csv").open(newline="") as file:
+            assert csv.DictReader(file).fieldnames == columns
