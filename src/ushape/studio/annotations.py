@@ -42,6 +42,11 @@ COARSE = 8
 NO_OBJECT = np.iinfo(np.uint32).max
 """Object number of pixels that are not annotated."""
 
+RECORD_START = b'{"kind": "'
+"""First bytes of each record."""
+
+KINDS = ("tiles", "base", "edit", "undo", "redo")
+
 Key = tuple[int, int, int]
 
 
@@ -386,15 +391,14 @@ class Annotation:
         with self.path.open("rb") as file:
             while self._end < size:
                 line = file.readline()
-                record, is_last = _parse_record(line), not line.endswith(b"\n")
-                start = self._end + len(line)
-                if record is not None:
-                    blob = file.read(record["bytes"])
-                    is_last = start + record["bytes"] >= size
-                if record is None or zlib.crc32(blob) != record["crc"]:
-                    if is_last:  # A process that was killed did not complete it.
-                        break
-                    raise _damaged(self.path, self._end)
+                record, start = _parse_record(line), self._end + len(line)
+                blob = file.read(record["bytes"]) if record is not None else b""
+                is_whole = record is not None and zlib.crc32(blob) == record["crc"]
+                if record is None or not is_whole or not self._can_apply(record["kind"]):
+                    file.seek(self._end + 1)
+                    if RECORD_START in file.read():
+                        raise _damaged(self.path, self._end)
+                    break  # A process that was killed did not complete it.
                 self._end = start + len(blob)
                 self.next_number = max(self.next_number, record.get("next", 1))
                 stored = {
@@ -416,6 +420,11 @@ class Annotation:
         if self._end < size:
             os.truncate(self.path, self._end)
         return origin
+
+    def _can_apply(self, kind: str) -> bool:
+        if kind == "undo":
+            return self.can_undo
+        return kind != "redo" or self.can_redo
 
     def _append(
         self, record: dict[str, Any], tiles: Iterable[tuple[Key, np.ndarray]]
@@ -501,7 +510,11 @@ class Annotation:
             with self.path.open("rb") as file:
                 file.seek(stored.offset)
                 blob = file.read(stored.length)
-            tile = np.frombuffer(zlib.decompress(blob), self.dtype).reshape(self._shape_of(key))
+            try:
+                values = np.frombuffer(zlib.decompress(blob), self.dtype)
+                tile = values.reshape(self._shape_of(key))
+            except (zlib.error, ValueError):
+                raise _damaged(self.path, stored.offset) from None
         self._cache[name] = tile
         self._cached_bytes += tile.nbytes
         while self._cached_bytes > CACHE_BYTES and len(self._cache) > 1:
@@ -542,14 +555,18 @@ def plane_box(plane: Plane, index: int, window: Window) -> tuple[tuple[int, int]
 
 
 def _parse_record(line: bytes) -> dict[str, Any] | None:
-    """Return the record of a line; None if it is incomplete."""
+    """Return the record of a line; None if it is incomplete or damaged."""
     if not line.endswith(b"\n"):
         return None
     try:
         record = json.loads(line)
-    except ValueError:
+        needed = {"kind", "crc", "bytes", "tiles"}
+        needed |= {"base": {"origin"}, "tiles": set[str]()}.get(record["kind"], {"id"})
+        is_whole = needed <= set(record) and record["kind"] in KINDS and record["bytes"] >= 0
+        is_whole = is_whole and all(len(row) == 7 for row in record["tiles"])
+    except (ValueError, TypeError, KeyError):
         return None
-    return record if isinstance(record, dict) and "crc" in record else None
+    return record if is_whole else None
 
 
 def _not_stored(path: Path, error: OSError) -> DataError:

@@ -25,6 +25,10 @@ HEADER = "x-ushape-studio"
 """Header that every changing request needs; other web pages cannot send it without a permission
 that the server does not give."""
 
+PROJECT_HEADER = "x-ushape-project"
+"""Header in which a page states its project: another one may be open now on the same port, with
+images of the same ids."""
+
 MAX_BODY_BYTES = 1 << 21
 MAX_POINTS = 20_000
 MAX_RADIUS_PX = 2_000
@@ -128,6 +132,10 @@ def build_app(studio: Studio, gate: Gate | None = None) -> Guard:
 async def _require_header(request: Request, call_next: Any) -> Response:
     if request.method not in ("GET", "HEAD") and request.headers.get(HEADER) != "1":
         return _error(403, "header_missing", "Changes need the header X-Ushape-Studio: 1.")
+    own = _studio(request).project.id
+    if request.headers.get(PROJECT_HEADER, own) != own:
+        message = "Another folder is open now at this address."
+        return _error(409, "other_project", message, "Load the page again.")
     return cast(Response, await call_next(request))
 
 

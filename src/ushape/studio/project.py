@@ -6,6 +6,7 @@ a server that is killed goes on where it was.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import secrets
@@ -93,6 +94,8 @@ class Project:
         self.version = 0
         self.token = secrets.token_hex(8)
         """Text of this session: another one may show other data at the same addresses."""
+        self.problems: list[str] = []
+        """What the user must know about annotations that cannot be opened."""
         self._changed_at: dict[str, int] = {}
         self.saver = Saver(self.save_annotation)
         self._resume_saving()
@@ -106,6 +109,12 @@ class Project:
             source = str(self.state / "project.json")
             known = config.from_dict(Meaning, self.settings.meaning, source=source)
         self.listing: Listing = list_images(self.place, known)
+
+    @property
+    def id(self) -> str:
+        """Text that differs between projects; it is the same after a restart."""
+        path = str(real_path(self.state))
+        return hashlib.sha1(path.encode(), usedforsecurity=False).hexdigest()[:16]
 
     @property
     def images(self) -> dict[str, StudioImage]:
@@ -474,8 +483,11 @@ class Project:
         for image_id in self.images:
             if not self._annotation_path(image_id).exists():
                 continue
-            with suppress(DataError):
+            try:
                 revision = self.annotation(image_id).revision
-                saved = self._saved.get(image_id)
-                if revision and (saved is None or saved.revision != revision):
-                    self.saver.add(image_id, 0)
+            except DataError as error:
+                self.problems.append(f"{self.name(image_id)}: {error.message} {error.hint}")
+                continue
+            saved = self._saved.get(image_id)
+            if revision and (saved is None or saved.revision != revision):
+                self.saver.add(image_id, 0)

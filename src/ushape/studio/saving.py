@@ -197,10 +197,10 @@ class Saver:
         except UshapeError as known:
             error = known
         except Exception as unknown:
-            logger.exception("The mask of image %s is not saved.", image_id)
-            error = explained(unknown) or UshapeError(
-                f"A mask is not saved: {unknown!r}.", code="mask_not_saved"
-            )
+            error = explained(unknown)
+            if error is None:
+                logger.exception("The mask of image %s is not saved.", image_id)
+                error = UshapeError(f"A mask is not saved: {unknown!r}.", code="mask_not_saved")
         with self._changed:
             self._errors.pop(image_id, None)
             if error is not None:

@@ -78,6 +78,7 @@ class Studio:
         return {
             "version": project.version,
             "project": {
+                "id": project.id,
                 "name": printable(project.folder.absolute().name),
                 "kind": project.kind,
                 "data": str(project.folder),
@@ -90,6 +91,7 @@ class Studio:
                 "dims": len(shapes[0]) if shapes and shapes[0] else 2,
                 "image_count": len(project.images),
                 "notes": list(project.listing.notes),
+                "problems": list(project.problems),
             },
             "threshold": project.settings.threshold,
             "job": job,

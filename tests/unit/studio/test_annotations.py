@@ -148,6 +148,40 @@ def test_change_states_the_revision_after_it(tmp_path):
     assert (first.revision, second.revision) == (1, 2)
 
 
+@pytest.mark.parametrize(
+    ("former", "changed"),
+    [(b'"edit"', b'"edxt"'), (b'"tiles"', b'"tules"'), (b'"bytes": ', b'"bytes": 9')],
+)
+def test_damaged_header_before_other_records_is_reported(tmp_path, former, changed):
+    path = tmp_path / "a.log"
+    annotation = Annotation(path, (10, 20))
+    size = path.stat().st_size
+    annotation.edit(0, "a", rectangle(0, 9, 0, 9, 1))
+    annotation.edit(1, "b", rectangle(0, 9, 0, 9, 2))
+    content = path.read_bytes()
+    content = content[:size] + content[size:].replace(former, changed, 1)
+    path.write_bytes(content)
+    with raises_code(DataError, "damaged_studio_state"):
+        Annotation(path, (10, 20))
+    assert path.read_bytes() == content
+
+
+def test_undo_without_an_edit_is_dropped(tmp_path):
+    path = tmp_path / "a.log"
+    Annotation(path, (8, 8))._append({"kind": "undo", "id": "a"}, ())
+    assert Annotation(path, (8, 8)).revision == 0
+
+
+def test_part_that_cannot_be_unpacked_is_reported(tmp_path):
+    path = tmp_path / "a.log"
+    annotation = Annotation(path, (8, 8))
+    annotation.edit(0, "a", rectangle(0, 2, 0, 2, 1))
+    annotation.forget()
+    path.write_bytes(path.read_bytes()[:-4] + b"none")
+    with raises_code(DataError, "damaged_studio_state"):
+        whole(annotation)
+
+
 def test_users_mask_is_imported_once_and_again_if_it_changes_before_an_edit(tmp_path):
     def opened(value, origin):
         rows = lambda: iter([(slice(0, 10), np.full((10, 20), value))])  # noqa: E731

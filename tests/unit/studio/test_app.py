@@ -247,6 +247,31 @@ def test_changes_need_the_header_and_the_own_page(pairs, open_studio):
     assert client.get("/api/state", headers={"Host": "evil.example"}).status_code == 421
 
 
+def test_page_of_another_project_changes_nothing(tmp_path, open_studio):
+    clients = []
+    for number in range(2):
+        write_image(tmp_path / str(number) / "a.png", number)
+        clients.append(open_studio(tmp_path / str(number)))
+    first, second = (one.get("/api/state").json()["project"]["id"] for one in clients)
+    body = {"revision": 0, "tool": "background_rest"}
+    path = f"/api/images/{clients[1].ids[0]}/edit"
+    for project, status in ((first, 409), (second, 200)):
+        headers = {"X-Ushape-Studio": "1", "X-Ushape-Project": project}
+        assert clients[1].post(path, body, headers=headers).status_code == status
+
+
+def test_annotation_that_cannot_be_opened_is_reported_at_the_start(images, open_studio):
+    first = open_studio(images)
+    image_id = first.ids[0]
+    for place in (5, 15):
+        first.edit(image_id, "brush", [place, 5], radius=2)
+    first.studio.close()
+    log = images / ".ushape_studio" / "annotations" / f"{image_id}.log"
+    log.write_bytes(log.read_bytes().replace(b'"kind": "edit"', b'"kind": "edxt"', 1))
+    problems = open_studio(images).get("/api/state").json()["project"]["problems"]
+    assert [one.partition(":")[0] for one in problems] == ["0.png"]
+
+
 def test_large_body_is_refused(pairs, open_studio):
     client = open_studio(pairs)
     answer = client.ask("POST", "/api/train", content=b"x" * (1 << 22))

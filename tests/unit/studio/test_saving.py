@@ -21,7 +21,7 @@ from ushape.labels import IGNORE, LabelSpace
 from ushape.studio import saving
 from ushape.studio.annotations import NO_OBJECT
 from ushape.studio.encoding import MaskTarget
-from ushape.studio.saving import keep_original
+from ushape.studio.saving import Saver, keep_original
 from ushape.types import MaskEncoding
 
 GRAY = np.zeros(SHAPE, dtype=np.uint8)
@@ -583,3 +583,17 @@ def test_state_that_cannot_be_written_is_answered_with_the_reason(images, open_s
     monkeypatch.setattr("pathlib.Path.touch", fail)
     answer = client.get(f"/api/images/{client.ids[0]}")
     assert (answer.status_code, answer.json()["code"]) == (507, "edit_not_stored")
+
+
+def test_error_that_is_explained_is_not_logged(caplog):
+    def save(image_id):
+        raise OSError(28, "No space left on device", "a.png") if image_id == "a" else KeyError("b")
+
+    saver = Saver(save)
+    saver.add("a", 0)
+    saver.flush()
+    assert not caplog.records
+    saver.add("b", 0)
+    saver.flush()
+    assert len(caplog.records) == 1
+    saver.close()

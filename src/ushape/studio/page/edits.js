@@ -3,7 +3,7 @@
 import { say } from "./dom.js";
 import { request } from "./state.js";
 
-const STORE = "ushape-studio-edits";
+const STORE = "ushape-studio-edits-";
 
 /** Events: "change" (the number of waiting edits), "applied" and "dropped" (detail: edit, answer). */
 export class EditQueue extends EventTarget {
@@ -14,12 +14,17 @@ export class EditQueue extends EventTarget {
     this.isSending = false;
     this.revisions = new Map();
     session.on("online", () => session.isOnline && this.send());
-    addEventListener("beforeunload", (event) => this.waiting.length && event.preventDefault());
+    addEventListener("beforeunload", (event) => this.waiting.length && !session.isOther && event.preventDefault());
+  }
+
+  /** Name under which the edits of this project are kept. */
+  get store() {
+    return STORE + this.session.state?.project.id;
   }
 
   /** Takes up the edits that the page had not sent when it was closed. */
   restore() {
-    this.waiting = JSON.parse(sessionStorage.getItem(STORE) ?? "[]");
+    this.waiting = JSON.parse(sessionStorage.getItem(this.store) ?? "[]");
     if (this.waiting.length) say(`Sending ${this.waiting.length} edits that were not saved before.`);
     this.send();
   }
@@ -34,7 +39,7 @@ export class EditQueue extends EventTarget {
   }
 
   changed() {
-    sessionStorage.setItem(STORE, JSON.stringify(this.waiting));
+    sessionStorage.setItem(this.store, JSON.stringify(this.waiting));
     this.dispatchEvent(new Event("change"));
   }
 
@@ -58,6 +63,7 @@ export class EditQueue extends EventTarget {
       if (!answer) return false;
       this.session.applied(edit.id, answer);
     } catch (error) {
+      if (error.code === "other_project") return false; // They are sent when this project is open again.
       event = "dropped";
       await this.explain(edit, error);
     }

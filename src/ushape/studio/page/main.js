@@ -55,8 +55,17 @@ function showSaved(session, edits) {
   offline.hidden = session.isOnline;
   setText(offline, session.isOnline ? "" : "The studio's program does not answer. Start it again with the same command; "
     + `this page then goes on by itself. ${count ? `${unsent} kept and will be sent.` : "Nothing is lost."}`);
-  const pending = session.state?.saved?.pending ?? 0;
-  setText(byId("saved"), !session.isOnline ? "Not connected" : count ? "Sending …" : pending ? "Saving …" : "All saved");
+  const { pending = 0, error = null } = session.state?.saved ?? {};
+  const saved = error ? "Not saved" : pending ? "Saving …" : "All saved";
+  setText(byId("saved"), !session.isOnline ? "Not connected" : count ? "Sending …" : saved);
+}
+
+/** Says, once, what could not be saved or opened. */
+function tellProblems(session) {
+  const { project: { problems }, saved: { error } } = session.state;
+  const text = [error, ...problems].filter(Boolean).join(" ");
+  if (text && text !== session.toldProblems) say(text, "error");
+  session.toldProblems = text;
 }
 
 function showLock({ info, images }) {
@@ -126,6 +135,7 @@ async function start() {
   edits.addEventListener("change", showSavedNow);
   session.on("online", () => viewer.update());
   session.on("state", () => setText(byId("project-name"), session.state.project.name));
+  session.on("state", () => tellProblems(session));
   session.on("state", () => askHowToSave(session, tools));
   session.on("images info", () => showLock(session));
   session.on("select", () => {

@@ -4,6 +4,9 @@ import { say } from "./dom.js";
 
 const BUSY_MS = 1000, IDLE_MS = 2500, HIDDEN_MS = 10000;
 
+/** The project of this page; the server may have been started with another one in the meantime. */
+const project = { id: null };
+
 /** An answer of the server that is not a success. */
 export class ServerError extends Error {
   constructor(status, { code = "", message = "", hint = "", ...values }) {
@@ -16,7 +19,9 @@ export class ServerError extends Error {
 export async function request(path, body) {
   const options = body === undefined ? {} : {
     method: "POST",
-    headers: { "Content-Type": "application/json", "X-Ushape-Studio": "1" },
+    headers: {
+      "Content-Type": "application/json", "X-Ushape-Studio": "1", ...(project.id && { "X-Ushape-Project": project.id }),
+    },
     body: JSON.stringify(body),
   };
   const response = await fetch(`/api${path}`, options);
@@ -57,6 +62,9 @@ export class Session extends EventTarget {
   async refresh() {
     const state = await this.reach(() => request(`/state?since=${this.version}`));
     if (!state) return;
+    this.isOther = Boolean(project.id) && project.id !== state.project.id;
+    if (this.isOther) return void location.replace(location.pathname);
+    project.id = state.project.id;
     const [before, isFirst] = [this.state, !this.state];
     this.state = state;
     this.runs = state.runs.filter((run) => run.is_usable !== false); // Others have no weights yet.
