@@ -135,6 +135,7 @@ def test_edits_survive_a_killed_server_and_are_sent_when_it_returns(browser, sta
         set_size(page, 3)
         draw(page, SIZE, [(20, 20), (40, 20)])
         wait_until(lambda: row_of(studio, "dish01_01")["annotated"] > 0)
+        wait_for_saving(page)
         studio.kill()
         draw(page, SIZE, [(20, 50), (40, 50)])
         banner = page.locator("#offline")
@@ -147,6 +148,32 @@ def test_edits_survive_a_killed_server_and_are_sent_when_it_returns(browser, sta
         wait_until(lambda: (mask_of(studio, "dish01_01") == 1).sum() > 240)
         mask = mask_of(studio, "dish01_01")
         assert (mask[20, 30], mask[50, 30]) == (1, 1)
+
+
+def test_edits_are_sent_only_to_the_folder_they_were_drawn_in(browser, started, tmp_path):
+    folders = [tmp_path / name for name in ("first", "second")]
+    for folder in folders:
+        write_data_set(folder, 2, SyntheticConfig(size=64, groups=2), seed=3)
+        shutil.rmtree(folder / "masks")
+    studio = started(folders[0])
+
+    def open_instead(former, folder):
+        studio.kill()
+        studio.command[studio.command.index(str(former))] = str(folder)
+        studio.start()
+        expect(page.locator("#project-name")).to_have_text(folder.name)
+
+    with visited(browser, studio.url, complaint="Failed to load resource") as page:
+        open_image(page, "dish01_01")
+        set_size(page, 3)
+        studio.kill()
+        draw(page, SIZE, [(20, 20), (40, 20)])
+        expect(page.locator("#offline")).to_contain_text("1 edit is kept")
+        open_instead(*folders)
+        wait_for_saving(page)
+        assert row_of(studio, "dish01_01")["revision"] == 0
+        open_instead(*reversed(folders))
+        wait_until(lambda: row_of(studio, "dish01_01")["revision"] == 1)
 
 
 def test_two_windows_show_the_same_and_refuse_outdated_edits(browser, plain):
