@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import cast
@@ -87,6 +88,16 @@ class Listing:
 
     notes: tuple[str, ...] = ()
 
+    @cached_property
+    def folders(self) -> list[str]:
+        """Folders of the images, those below that of the data by their paths from there."""
+        paths = {absolute_path(one.case.image.parent) for one in self.images.values()}
+        top = absolute_path(self.folder)
+        return sorted(
+            (path.relative_to(top) if path.is_relative_to(top) else path).as_posix()
+            for path in paths
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
@@ -148,11 +159,12 @@ def locate(data: Path, images: Path | None, masks: Path | str | None) -> Place:
     return Place(data=images, run=run)
 
 
-def list_images(place: Place, known: Meaning | None = None) -> Listing:
+def list_images(place: Place, known: Meaning | None = None, folders: Sequence[str] = ()) -> Listing:
     """List the images of a project, annotated or not.
 
     Args:
         known: Meaning of the masks, if it was decided before.
+        folders: Folders below that of the data whose images were listed before.
 
     Raises:
         DataError: if there are no images, or if the masks cannot be used.
@@ -167,7 +179,8 @@ def list_images(place: Place, known: Meaning | None = None) -> Listing:
             raise
     annotated = list(cases)
     if data.is_dir():
-        cases += _with_splits(_cases_without_mask(folder, annotated), annotated, folder)
+        others = _cases_without_mask(folder, annotated, folders)
+        cases += _with_splits(others, annotated, folder)
     if place.further is not None:
         cases += _cases_without_mask(place.further, annotated, anywhere=True)
     if not cases:
@@ -196,18 +209,20 @@ def list_images(place: Place, known: Meaning | None = None) -> Listing:
 
 
 def _cases_without_mask(
-    folder: Path, known: Sequence[Case], *, anywhere: bool = False
+    folder: Path, known: Sequence[Case], folders: Sequence[str] = (), *, anywhere: bool = False
 ) -> list[Case]:
     """Return the images below a folder that are neither masks nor listed already.
 
     Args:
         known: Images that are listed.
+        folders: Folders below `folder` whose images count.
         anywhere: Whether images count in all folders; otherwise, in those that hold images with
             masks, since other folders may hold further masks.
     """
     used = {real_path(path) for case in known for path in (case.image, *case.channels)}
     masks = {real_path(path) for path in find_masks(folder)[0]}
     parents = {real_path(case.image.parent) for case in known}
+    parents |= {real_path(folder / one) for one in folders}
     found = []
     for path in join_all_series(images_below(folder)):
         below = path.relative_to(folder).parts[:-1]
@@ -314,7 +329,9 @@ def _meaning_of(
 def new_mask_path(image: StudioImage, listing: Listing, *, is_large: bool) -> Path:
     """Return the path of the first mask of an image: like those of other images.
 
-    Without other masks it lies in a folder masks/ beside images/, or in the folder of the image.
+    Without other masks it lies in a folder masks/ beside images/, or in the folder of the image. If
+    there are several folders of images, it lies beside the image, where it is found in every
+    arrangement of folders.
 
     Args:
         is_large: Whether the mask must be written in parts, as TIFF files are.
@@ -328,6 +345,8 @@ def new_mask_path(image: StudioImage, listing: Listing, *, is_large: bool) -> Pa
         word = re.compile(rf"(?<![^\W_]){re.escape(io.stem_of(own))}(?![^\W_])")
         place = max(found, key=lambda one: (found[one], word.search(one.name) is not None))
         return place.with_name(place.name + suffix)
+    if len(listing.folders) > 1:
+        return own.with_name(f"{io.stem_of(own)}_mask{suffix}")
     return new_mask_root(own) / "masks" / (io.stem_of(own) + suffix)
 
 

@@ -34,7 +34,9 @@ class MaskPlaces:
         """
         if isinstance(image.mask, Path):
             return image.mask if self._users[real_path(image.mask)] == 1 else None
-        if image.mask is not None or self._alike[_shared_key(image)] > 1:
+        # Data with such images cannot be read any more as soon as one of their folder has a mask.
+        is_ambiguous = not self._users and max(self._alike.values()) > 1
+        if image.mask is not None or is_ambiguous or self._alike[_shared_key(image)] > 1:
             return None
         path = new_mask_path(image, self._listing, is_large=is_large)
         return path if self._users[real_path(path)] == 0 else None

@@ -108,7 +108,8 @@ class Project:
         if self.settings.meaning is not None:
             source = str(self.state / "project.json")
             known = config.from_dict(Meaning, self.settings.meaning, source=source)
-        self.listing: Listing = list_images(self.place, known)
+        self.listing: Listing = list_images(self.place, known, self.settings.folders)
+        self.settings.folders = self.listing.folders
 
     @property
     def id(self) -> str:

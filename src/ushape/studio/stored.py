@@ -32,6 +32,9 @@ class Settings:
     colors: dict[int, str] = field(default_factory=dict)
     """Colors of classes that were chosen on the page, by index, as #rrggbb."""
 
+    folders: list[str] = field(default_factory=list)
+    """Folders of the images. New masks must not exclude those in which there are none yet."""
+
     test: list[str] = field(default_factory=list)
     """Images that the split of the first run with test images keeps for the score."""
 

@@ -444,6 +444,51 @@ def test_mask_that_was_deleted_is_written_again_for_a_training(images, open_stud
     assert project.training_mask(image_id).exists()
 
 
+@pytest.mark.parametrize(
+    ("names", "annotated"),
+    [
+        (("top", "sub/one", "sub/two"), ("top", "sub/one")),
+        (("train/images/1", "train/images/2", "test/images/1"), ("train/images/1",)),
+        (("train/1", "train/2", "test/1"), ("train/1",)),
+        (("p1/001", "p1/002", "p2/001"), ("p1/001", "p2/001")),
+        (("images/p1/001", "images/p1/002", "images/p2/001"), ("images/p1/001",)),
+        (("p1/images/001", "p2/images/001"), ("p1/images/001", "p2/images/001")),
+        (("sub/1", "sub/2"), ("sub/2",)),
+    ],
+)
+def test_new_masks_in_any_arrangement_of_folders_are_found_again(
+    names, annotated, tmp_path, open_studio
+):
+    for number, name in enumerate(names):
+        write_image(tmp_path / f"{name}.png", number)
+    client = open_studio(tmp_path)
+    paths = {one.id: one.case.image for one in client.studio.project.images.values()}
+    chosen = [
+        one for one, path in paths.items() if path in {tmp_path / f"{n}.png" for n in annotated}
+    ]
+    for image_id in chosen:
+        client.edit(image_id, "background_rest")
+    client.studio.close()
+    assert {case.image for case in discover(tmp_path).cases} == {paths[one] for one in chosen}
+    found = open_studio(tmp_path).get("/api/images").json()
+    assert {one["id"] for one in found} == {*paths}
+    assert {one["id"] for one in found if one["has_mask"]} == {*chosen}
+
+
+def test_images_with_the_same_stem_can_be_opened_again_after_another_one_has_a_mask(
+    tmp_path, open_studio
+):
+    for name in ("a.png", "a.tif", "b.png"):
+        write_image(tmp_path / "images" / name, len(name))
+    client = open_studio(tmp_path)
+    for image_id in client.ids:
+        client.edit(image_id, "background_rest")
+    client.studio.close()
+    again = open_studio(tmp_path)
+    assert [one["annotated"] for one in again.get("/api/images").json()] == [1, 1, 1]
+    assert len({again.studio.project.training_mask(one) for one in again.ids}) == 3
+
+
 @pytest.mark.parametrize("second", ["images/a.tif", "imgs/a.png", "a.png"])
 def test_images_with_the_same_stem_get_masks_of_their_own(tmp_path, open_studio, second):
     write_image(tmp_path / "images" / "a.png")
