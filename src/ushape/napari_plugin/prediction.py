@@ -10,10 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from ushape import io
 from ushape.api.load import Model, Result, load
 from ushape.api.predict import run_folders
 from ushape.napari_plugin.layers import LayerData, Origin, labels_of, load_plan, placed_like
 from ushape.planning.run import Run
+
+SAME = 1e-5
+"""Largest difference of equal pixels as a share of the largest one, less than a step of 16 bits."""
 
 
 def predict_layer(
@@ -21,9 +25,10 @@ def predict_layer(
 ) -> list[LayerData]:
     """Predict an image layer, and return layers of the classes and of their probabilities.
 
-    A layer of a whole file is predicted from the file, as `ushape predict` does: with all of its
-    channels, its spacing and its group. Of other layers, the pixels are predicted; a layer with a
-    further axis in front is predicted page by page.
+    A layer that shows the pixels of a whole file, maybe all multiplied by one number, is predicted
+    from the file, as `ushape predict` does: with all of its channels, its spacing and its group. Of
+    other layers, the pixels are predicted; a layer with a further axis in front is predicted page
+    by page.
 
     Args:
         data: Pixels of the layer, (*S), or (*S, 3) for colors; a list of them for several
@@ -42,7 +47,8 @@ def predict_layer(
     is_stack = len(shape) == plan.image_dims + 1
     origin = replace(Origin.of(properties), run=run.absolute(), mask=None)
     model = _load_model(run, Run(run_folders(run)[0]).weights_path.stat().st_mtime_ns)
-    results = [] if is_stack else _predict_file(model, origin, shape)
+    is_file = not is_stack and _shows_file(pixels, origin.image, is_rgb=bool(properties.get("rgb")))
+    results = _predict_file(model, origin, shape) if is_file else []
     if not results:
         spacing = _spacing_of(properties, plan.image_dims)
         pages = np.asarray(pixels) if is_stack else [np.asarray(pixels)]
@@ -64,10 +70,34 @@ def predict_layer(
     return [placed_like(layer, properties) for layer in layers]
 
 
+def _shows_file(pixels: Any, image: Path | None, *, is_rgb: bool) -> bool:
+    """Return whether a layer shows a whole file, or a channel of it, maybe in another scale."""
+    if image is None or not image.exists():
+        return False
+    stored, shown = io.read(image).array, np.asarray(pixels)
+    if not is_rgb:
+        return any(_is_multiple(shown, channel) for channel in stored)
+    count = min(len(stored), shown.shape[-1])
+    return _is_multiple(np.moveaxis(shown, -1, 0)[:count], stored[:count])
+
+
+def _is_multiple(one: np.ndarray, other: np.ndarray) -> bool:
+    """Return whether two arrays are equal, except for a positive factor."""
+    if one.shape != other.shape:
+        return False
+    shown, stored = (_scaled(array) for array in (one, other))
+    return np.allclose(shown, stored, rtol=0, atol=SAME, equal_nan=True)
+
+
+def _scaled(array: np.ndarray) -> np.ndarray:
+    """Divide an array by its largest finite absolute value."""
+    values = np.asarray(array, np.float64)
+    return values / (np.abs(values[np.isfinite(values)]).max(initial=0.0) or 1.0)
+
+
 def _predict_file(model: Model, origin: Origin, shape: tuple[int, ...]) -> list[Result]:
-    """Predict the image file of a layer; nothing if the layer shows a part of it, or no file."""
-    if origin.image is None or not origin.image.exists():
-        return []
+    """Predict the image file of a layer; nothing if the result has another shape."""
+    assert origin.image is not None
     result = model.predict(origin.image)
     return [result] if result.classes.shape == shape else []
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from ushape import io
 from ushape.errors import DataError, RunError
+from ushape.formatting import size_text
 from ushape.io.files import real_path
 from ushape.io.orientation import as_stored
 from ushape.io.streaming import open_bands
@@ -71,7 +72,7 @@ def save_annotation(data: Any, origin: Origin, folder: Path, *, overwrite: bool 
         raise RunError(
             f"{target} already exists.",
             code="output_exists",
-            hint="Choose another folder, or to replace an existing mask (overwrite=True).",
+            hint="Choose another folder, or that an existing mask is replaced (overwrite=True).",
         )
     folder.mkdir(parents=True, exist_ok=True)
     write_mask(target, labels, origin, encoding)
@@ -92,7 +93,8 @@ def write_mask(path: Path, labels: np.ndarray, origin: Origin, encoding: MaskEnc
     """Write labels (*S) with the values of the encoding, at the place of the image.
 
     Raises:
-        DataError: if a label is no class of the run, or the format cannot store the mask.
+        DataError: if a label is no class of the run, the image has another size, or the format
+            cannot store the mask.
         RunError: if the file is the image.
     """
     image = origin.image
@@ -103,8 +105,19 @@ def write_mask(path: Path, labels: np.ndarray, origin: Origin, encoding: MaskEnc
             hint="Choose another name or folder.",
         )
     codes = _codes_of(labels, origin)
+    if (
+        codes.max(initial=0) >= 1 << 16
+        and encoding.kind == "values"
+        and io.suffix_of(path) == ".png"
+    ):
+        raise DataError(
+            f"{path} cannot store the number {codes.max()}: PNG has at most 16 bits.",
+            code="unwritable_format",
+            hint="Choose a name that ends with .tif.",
+        )
     place = None
     if image is not None and image.exists():
+        _refuse_other_size(labels, image)
         place = Pixels(array=np.empty(0), grid=io.read_grid(image))
         if io.suffix_of(image) in (".tif", ".tiff"):
             with open_bands(image) as bands:
@@ -114,11 +127,36 @@ def write_mask(path: Path, labels: np.ndarray, origin: Origin, encoding: MaskEnc
     io.write_mask(path, codes, encoding, like=place)
 
 
+def _refuse_other_size(labels: np.ndarray, image: Path) -> None:
+    """Raise DataError if labels and the image file have different sizes, as far as it is known."""
+    size = None if io.has_time_points(image) else io.read_size(image)
+    if size is not None and [one for one in size if one > 1] != [
+        one for one in labels.shape if one > 1
+    ]:
+        raise DataError(
+            f"The labels have {size_text(labels.shape)} pixels, but {image} has {size_text(size)}.",
+            code="mask_size_mismatch",
+            hint="Choose the image that the labels belong to, and labels of the whole image.",
+        )
+
+
 def _codes_of(labels: np.ndarray, origin: Origin) -> np.ndarray:
     """Return the values of the masks of the run for class indices; other labels as they are."""
     if origin.run is None:
+        if labels.min(initial=0) < 0:
+            raise DataError(
+                f"The label {labels.min()} is negative, which masks cannot store.",
+                code="unknown_mask_value",
+                hint="Paint with numbers from 0 on.",
+            )
         return labels
     space = load_plan(origin.run).preprocessing.space
+    if space.states_objects:
+        raise DataError(
+            f"The masks of {origin.run} number the objects, but the labels are classes.",
+            code="numbered_masks",
+            hint="Save a layer in which each object has its own number, without choosing the run.",
+        )
     known = [*range(len(space.values)), *([] if space.ignore is None else [IGNORE])]
     unknown = sorted(set(np.unique(labels).tolist()) - set(known))
     if unknown:
@@ -136,5 +174,5 @@ def _suffix_for(encoding: MaskEncoding, labels: np.ndarray, origin: Origin) -> s
     image = io.suffix_of(origin.image) if origin.image is not None else ""
     volumes = (*io.itk.WRITABLE, *VOLUMES)
     if labels.ndim == 2:
-        return encoding.suffix or ".png"
+        return encoding.suffix or (".png" if labels.max(initial=0) < 1 << 16 else ".tif")
     return next((one for one in (encoding.suffix, image) if one in volumes), ".tif")

@@ -99,6 +99,10 @@ def test_layer_of_a_whole_file_is_predicted_from_the_file(run, tmp_path):
     assert model.given == [(path, None)]
     assert found[0].all()
     assert Origin.of(found[1]) == Origin(image=path, run=folder)
+    for other in (255 - 50 * np.eye(4, 5), -image):
+        [found] = predict_layer(other, properties_of(layer(other, path=str(path))), folder)
+        assert model.given[-1][0] is not path
+        assert (found[0] == (other > 100)).all()
     part = np.zeros((2, 5))
     [found] = predict_layer(part, properties_of(layer(part, path=str(path))), folder)
     assert found[0].shape == (2, 5)

@@ -59,6 +59,36 @@ def test_labels_without_origin_are_written_as_they_are(tmp_path):
     assert (io.read_mask(tmp_path / "m.tif").codes == 300 * CLASSES).all()
 
 
+def test_labels_that_no_mask_can_store_are_refused(tmp_path):
+    for name, labels, code in (
+        ("m.png", 70_000 * CLASSES, "unwritable_format"),
+        ("m.tif", -CLASSES, "unknown_mask_value"),
+    ):
+        with raises_code(DataError, code):
+            write_labels(str(tmp_path / name), labels, {"name": "new"})
+    assert not list(tmp_path.iterdir())
+    Image.new("L", (3, 2)).save(tmp_path / "x.png")
+    target = save_annotation(70_000 * CLASSES, Origin(image=tmp_path / "x.png"), tmp_path / "masks")
+    assert (io.read_mask(target).codes == 70_000 * CLASSES).all()
+
+
+def test_labels_of_another_size_are_refused(plan, tmp_path):
+    Image.new("L", (3, 2)).save(tmp_path / "x.png")
+    origin = Origin(image=tmp_path / "x.png", run=tmp_path / "run")
+    target = save_annotation(CLASSES, origin, tmp_path / "masks")
+    before = target.read_bytes()
+    for other in (CLASSES.T, CLASSES[:, :2], np.stack([CLASSES, CLASSES])):
+        with raises_code(DataError, "mask_size_mismatch"):
+            save_annotation(other, origin, tmp_path / "masks", overwrite=True)
+    assert target.read_bytes() == before
+
+
+def test_classes_are_not_written_as_masks_that_number_objects(plan, tmp_path):
+    plan.preprocessing.space = LabelSpace(values=(0, 1), names=("background", "cell"), threshold=1)
+    with raises_code(DataError, "numbered_masks"):
+        save_annotation(CLASSES, Origin(image=tmp_path / "x", run=tmp_path / "run"), tmp_path)
+
+
 def test_annotation_lies_on_the_image_and_has_its_name(tmp_path):
     image = SimpleITK.GetImageFromArray(np.zeros((2, 3, 4), np.int16))
     image.SetSpacing((0.5, 0.75, 4.0))

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -174,6 +175,16 @@ def test_outputs_that_are_no_folder_for_masks_are_reported(images, capsys, run):
     for output, words in ((file, "is a file"), (images, "is the folder of the images")):
         assert predict.main([str(images), "-o", str(output)]) == predict.FAILED
         assert words in capsys.readouterr().err
+
+
+def test_masks_and_hidden_folders_are_no_images(images, monkeypatch):
+    for name in ("masks", ".cache"):
+        (images / name).mkdir()
+        (images / name / "a.png").write_bytes((images / "a.png").read_bytes())
+    monkeypatch.chdir(images)
+    for output in (Path("masks"), images / "masks"):
+        found = predict.find_images([Path()], output)
+        assert [str(path) for path, _ in found] == ["a.png", "b.png"]
 
 
 def test_folder_without_images_is_reported(tmp_path, run):

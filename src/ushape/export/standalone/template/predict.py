@@ -216,15 +216,19 @@ def _load_member(folder: Path, stored: dict[str, Any]) -> Member:
 def find_images(named: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
     """Return each image with the path of its mask, without suffix, below the output folder.
 
-    Folders are searched and sorted, without the output folder. If all names end with the `_0000` of
-    nnU-Net, it is left out.
+    Folders are searched and sorted, without hidden ones and the output folder. If all names end
+    with the `_0000` of nnU-Net, it is left out.
     """
     found: list[tuple[Path, Path]] = []
+    masks = Path(os.path.realpath(output))
     for path in named:
         if path.is_dir():
             inside = sorted(one for one in path.rglob("*") if suffix_of(one) in SUFFIXES)
-            visible = [one for one in inside if not one.name.startswith(".") and one.is_file()]
-            found += [(one, one.relative_to(path)) for one in visible if output not in one.parents]
+            for one in filter(Path.is_file, inside):
+                below = one.relative_to(path)
+                is_hidden = any(part.startswith(".") for part in below.parts)
+                if not is_hidden and masks not in Path(os.path.realpath(one)).parents:
+                    found.append((one, below))
         else:
             found.append((path, Path(path.name)))
     stems = [below.name[: len(below.name) - len(suffix_of(below))] for _, below in found]
