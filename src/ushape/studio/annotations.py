@@ -23,7 +23,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ushape.errors import DataError
-from ushape.formatting import reason
+from ushape.formatting import reason, size_text
 from ushape.labels import IGNORE
 
 Plane = Literal["z", "y", "x"]
@@ -111,7 +111,7 @@ class StaleRevisionError(Exception):
     """
 
     def __init__(self, revision: int):
-        super().__init__(f"The annotation has revision {revision}.")
+        super().__init__("The image was changed in another window.")
         self.revision = revision
 
 
@@ -587,12 +587,16 @@ def _damaged(path: Path, place: int) -> DataError:
 
 
 def _of_other_image(path: Path, new: list[Any], former: list[Any]) -> DataError:
-    shown = [
-        f"{'objects' if kind == 'uint32' else 'classes'} of {shape} pixels"
-        for *shape, kind in (former, new)
-    ]
+    (new_shape, new_kind), (shape, kind) = ((own[:-1], own[-1]) for own in (new, former))
+    if shape != new_shape:
+        sizes = f"an image of {size_text(shape)} pixels, but it now has {size_text(new_shape)}"
+    else:
+        kinds = [
+            f"number {'objects' if own == 'uint32' else 'classes'}" for own in (kind, new_kind)
+        ]
+        sizes = f"masks that {kinds[0]}, but they now {kinds[1]}"
     return DataError(
-        f"{path}: the stored edits belong to {shown[0]}, but now the image has {shown[1]}.",
+        f"{path}: the stored edits were made on {sizes}.",
         code="annotation_mismatch",
         hint="Restore the image, or its settings in ushape.yaml; or move the file away and open "
         "the folder again, to begin with the mask.",

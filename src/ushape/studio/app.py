@@ -155,7 +155,7 @@ def _answer_system(request: Request, error: Exception) -> Response:
 
 
 def _answer_stale(request: Request, error: StaleRevisionError) -> Response:
-    hint = "Load the image again; it was changed in another window."
+    hint = "Load it again, and repeat the edit."
     return _error(409, "stale_revision", str(error), hint, revision=error.revision)
 
 

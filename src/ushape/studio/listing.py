@@ -142,14 +142,14 @@ def locate(data: Path, images: Path | None, masks: Path | str | None) -> Place:
         RunError: if the run is incomplete, or if its data are gone and no folder is named.
     """
     if not (data / "plan.json").is_file():
-        return Place(data=data, masks=masks, further=images)
+        return _without_needless_masks(Place(data=data, masks=masks, further=images))
     run = Run.open(data)
     values = json.loads(run.cases_path.read_bytes())
     folder = Path(file_name(values["folder"]))
     own = folder / file_name(values["data"])
     if own.exists():
         own_masks = folder / file_name(values["masks"]) if values["masks"] else None
-        return Place(data=own, masks=own_masks, further=images, run=run)
+        return _without_needless_masks(Place(data=own, masks=own_masks, further=images, run=run))
     if images is None:
         raise RunError(
             f"The data of {run.folder} are no longer in {own}.",
@@ -157,6 +157,24 @@ def locate(data: Path, images: Path | None, masks: Path | str | None) -> Place:
             hint="Name a folder of images: ushape studio RUN IMAGES",
         )
     return Place(data=images, run=run)
+
+
+def _without_needless_masks(place: Place) -> Place:
+    """Return the place without its masks if they are found as well when they are not named.
+
+    Both commands then show the same project, unless the masks have a state of their own already.
+    """
+    data, masks = place.data, place.masks
+    if masks is None or not data.is_dir() or place.state.exists():
+        return place
+    with suppress(DataError):
+        pairs = [
+            {(case.image, case.channels, mask_files(case.mask), case.split) for case in found.cases}
+            for found in (discover(data), discover(data, Path(masks)))
+        ]
+        if pairs[0] == pairs[1]:
+            return replace(place, masks=None)
+    return place
 
 
 def list_images(place: Place, known: Meaning | None = None, folders: Sequence[str] = ()) -> Listing:

@@ -22,7 +22,7 @@ from ushape import config, io
 from ushape.data.layouts.names import key_below
 from ushape.errors import DataError, UshapeError
 from ushape.formatting import printable
-from ushape.io.files import real_path
+from ushape.io.files import real_path, remove_leftovers
 from ushape.io.lock import locked as folder_locked
 from ushape.studio.annotations import Annotation
 from ushape.studio.encoding import MaskTarget
@@ -97,6 +97,7 @@ class Project:
         self.problems: list[str] = []
         """What the user must know about annotations that cannot be opened."""
         self._changed_at: dict[str, int] = {}
+        self._remove_leftovers()
         self.saver = Saver(self.save_annotation)
         self._resume_saving()
 
@@ -213,9 +214,12 @@ class Project:
             if image_id in self._recent:
                 self._recent.remove(image_id)
             self._recent.append(image_id)
+            own, unused = self._annotations[image_id], list[Annotation]()
             while len(self._recent) > KEPT_IN_MEMORY:
-                self._annotations[self._recent.pop(0)].forget()
-            return self._annotations[image_id]
+                unused.append(self._annotations[self._recent.pop(0)])
+        for one in unused:  # Without the lock: this waits for edits of these images.
+            one.forget()
+        return own
 
     def known_annotation(self, image_id: str) -> Annotation | None:
         """Return the annotation of an image that was opened before; None for other images."""
@@ -478,6 +482,12 @@ class Project:
 
     def _annotation_path(self, image_id: str) -> Path:
         return self.state / "annotations" / f"{image_id}.log"
+
+    def _remove_leftovers(self) -> None:
+        """Remove what killed processes have not finished writing."""
+        remove_leftovers(self.state)
+        for folder in {(self.folder / saved.path).parent for saved in self._saved.values()}:
+            remove_leftovers(folder, ".*")
 
     def _resume_saving(self) -> None:
         """Save what a killed server had not saved yet."""

@@ -200,7 +200,11 @@ class Saver:
             error = explained(unknown)
             if error is None:
                 logger.exception("The mask of image %s is not saved.", image_id)
-                error = UshapeError(f"A mask is not saved: {unknown!r}.", code="mask_not_saved")
+                error = UshapeError(
+                    "A mask could not be saved because of an error in the program.",
+                    code="mask_not_saved",
+                    hint="The edits are kept. The output of the program shows the error.",
+                )
         with self._changed:
             self._errors.pop(image_id, None)
             if error is not None:

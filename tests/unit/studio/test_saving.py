@@ -1,7 +1,10 @@
 """Annotations are saved in the encoding of the user's masks, and read back as they were."""
 
 import json
+import os
 import sys
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -599,7 +602,7 @@ def test_image_that_cannot_be_saved_does_not_stop_the_others(images, open_studio
         client.edit(image_id, "brush", [2, 2], radius=1)
     project.saver.flush()
     saved = client.get("/api/state").json()["saved"]
-    assert (saved["pending"], "unforeseen" in saved["error"]) == (1, True)
+    assert (saved["pending"], "an error in the program" in saved["error"]) == (1, True)
     assert (images / "masks" / "1.png").exists()
     broken.clear()
     project.saver.flush()
@@ -642,3 +645,49 @@ def test_error_that_is_explained_is_not_logged(caplog):
     saver.flush()
     assert len(caplog.records) == 1
     saver.close()
+
+
+def test_naming_masks_that_are_found_anyway_shows_the_same_project(pairs, open_studio):
+    first = open_studio(pairs)
+    first.post(f"/api/images/{first.ids[0]}/apart", {"apart": True})
+    first.studio.close()
+    named = open_studio(pairs, masks=pairs / "masks")
+    assert named.studio.project.part(named.ids[0]) == "test"
+    for number in range(3):
+        write_mask(pairs / "others" / f"{number}.png", number + 5)
+    other = open_studio(pairs, masks=pairs / "others")
+    assert other.studio.project.state != named.studio.project.state
+
+
+def test_unfinished_files_of_killed_processes_are_removed(images, open_studio):
+    first = open_studio(images)
+    first.edit(first.ids[0], "brush", [5, 5], radius=2)
+    state = first.studio.project.state
+    first.studio.close()
+    places = [images / "masks", state / "predictions" / "run-1"]
+    places[1].mkdir(parents=True)
+    ended, running = 2**22 + 1, os.getpid()  # No process has a higher number than 2**22.
+    for process in (ended, running):
+        for place in places:
+            (place / f".0.png.{process}-1.part").write_bytes(b"")
+    open_studio(images)
+    for place in places:
+        assert [path.name for path in place.glob(".*")] == [f".0.png.{running}-1.part"]
+
+
+def test_image_is_opened_while_another_one_is_edited(images, open_studio):
+    for number in range(3, 6):
+        write_image(images / "images" / f"{number}.png", number)
+    project = open_studio(images).studio.project
+    first, *others = project.images
+    annotation = project.annotation(first)
+    opened = threading.Thread(target=lambda: [project.annotation(one) for one in others])
+    with annotation.lock:
+        opened.start()
+        end = time.monotonic() + 60
+        while not project._annotations.keys() >= set(others[:4]) and time.monotonic() < end:
+            time.sleep(0.01)
+        is_free = project.lock.acquire(timeout=60)
+        assert is_free
+        project.lock.release()
+    opened.join()
