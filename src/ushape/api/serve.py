@@ -73,7 +73,7 @@ def serve(
         require_package(module, "serve", "The server")
     from ushape.serving.limits import Limits
     from ushape.serving.safety import LOOPBACK_NAMES
-    from ushape.serving.server import address_of, is_loopback, open_listener
+    from ushape.serving.server import address_of, is_loopback, names_of, open_listener
     from ushape.serving.service import serve_predictor
 
     limits = Limits(
@@ -100,7 +100,8 @@ def serve(
         for line in predictor.notes:
             console.say(line)
         extra = frozenset(name.lower() for name in allow_host)
-        hosts = LOOPBACK_NAMES | extra if is_local or extra else None
+        own = LOOPBACK_NAMES | names_of(listener, host)
+        hosts = own | extra if is_local or extra else None
         console.say(
             f"Serving {', '.join(map(str, folders))} at {address_of(listener)} on "
             f"{predictor.device}. Ctrl-C stops it."

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ushape._version import __version__
 from ushape.inference.predictor import Predictor
@@ -125,14 +126,31 @@ def parse_request(
     kind = np.dtype(dtype).newbyteorder("<")
     try:
         flat = (
-            np.asarray(tensor["data"], dtype=dtype).ravel()
+            _values_of(tensor["data"], dtype)
             if size is None
             else np.frombuffer(body[length:], dtype=kind).astype(dtype)
         )
         images = flat.reshape(shape)
     except (ValueError, KeyError, TypeError, OverflowError):
-        raise _invalid("the number of its values does not match their shape") from None
+        raise _invalid("its values do not match their datatype or their shape") from None
     return InferRequest(images, outputs, request_id)
+
+
+def _values_of(data: Any, dtype: DTypeLike) -> np.ndarray:
+    """Return the values of JSON in a datatype, flat.
+
+    Raises:
+        ValueError: if they are not numbers, or if the datatype cannot hold one of them.
+    """
+    given = np.asarray(data).ravel()
+    if given.dtype.kind not in "biuf":
+        raise ValueError("not numbers")
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = given.astype(dtype)
+    is_kept = values == given if values.dtype.kind in "iu" else np.isfinite(values)
+    if not (is_kept | ~np.isfinite(given) & (values.dtype.kind == "f")).all():
+        raise ValueError("out of range")
+    return values
 
 
 def build_answer(

@@ -75,6 +75,12 @@ def is_loopback(listener: socket.socket) -> bool:
     return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
 
 
+def names_of(listener: socket.socket, host: str) -> frozenset[str]:
+    """Return the names in the addresses of a socket: what the user named, and what is printed."""
+    names = (host.strip("[]"), listener.getsockname()[0])
+    return frozenset(name.lower().rstrip(".") for name in names)
+
+
 def address_of(listener: socket.socket) -> str:
     """Return the address of a listening socket for a browser on this machine."""
     place, port = listener.getsockname()[:2]

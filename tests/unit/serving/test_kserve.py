@@ -96,6 +96,9 @@ def request_of(**changes):
         request_of(shape="abc"),
         request_of(data=["a", "b", "c", "d"]),
         request_of(data=[1, 2, 3, 400]),
+        request_of(data=[1, 2, 3, 0.7]),
+        request_of(data=["1", "2", "3", "4"]),
+        request_of(data=[1, 2, 3, 1e39], datatype="FP32"),
         request_of(data=None),
         request_of(parameters={"binary_data_size": 4}),
         request_of(parameters=[]),
@@ -131,4 +134,4 @@ def test_sizes_are_limited(start, client):
     full = start(queue=1)
     both = request_of(shape=[2, 1, 2, 1])
     answer = full("POST", "/v2/models/cells/infer", json=both)
-    assert (answer.status_code, answer.json()["code"]) == (429, "queue_full")
+    assert (answer.status_code, answer.json()["code"]) == (413, "too_many_images")

@@ -9,7 +9,7 @@ import pytest
 from ushape.errors import ConfigError
 from ushape.serving import server
 from ushape.serving.safety import Gate
-from ushape.serving.server import address_of, is_loopback, open_listener
+from ushape.serving.server import address_of, is_loopback, names_of, open_listener
 
 
 async def app(scope, receive, send):
@@ -117,6 +117,13 @@ def test_client_that_does_not_read_is_disconnected(running, monkeypatch):
 def test_connections_are_limited(running, monkeypatch):
     monkeypatch.setattr(server, "MAX_CONNECTIONS", 0)
     assert running.send(b"").startswith(b"HTTP/1.1 503")
+
+
+def test_server_is_addressed_by_the_name_that_the_user_gave_and_by_the_printed_one():
+    with open_listener("LocalHost", 0) as listener:
+        place = listener.getsockname()[0]
+        assert names_of(listener, "LocalHost") == {"localhost", place}
+        assert place in address_of(listener)
 
 
 def test_listener_chooses_a_free_port():
