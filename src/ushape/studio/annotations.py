@@ -97,6 +97,11 @@ class Snapshot:
 
     tiles: Mapping[Key, Stored]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no pixel is annotated."""
+        return not any(stored.known_px for stored in self.tiles.values())
+
     def read(self, box: Sequence[tuple[int, int]]) -> np.ndarray:
         """Return the values of a box (z, y, x)."""
         with self.annotation.lock:

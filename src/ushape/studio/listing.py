@@ -111,6 +111,8 @@ class Place:
     """Folder with further images."""
 
     run: Run | None = None
+    former: Path | None = None
+    """Folder that the run states, if `data` takes its place."""
 
     @property
     def folder(self) -> Path:
@@ -156,7 +158,8 @@ def locate(data: Path, images: Path | None, masks: Path | str | None) -> Place:
             code="data_missing",
             hint="Name a folder of images: ushape studio RUN IMAGES",
         )
-    return Place(data=images, run=run)
+    former = own.parent if own.suffix else own
+    return Place(data=images, run=run, former=former)
 
 
 def _without_needless_masks(place: Place) -> Place:

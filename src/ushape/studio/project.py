@@ -38,7 +38,7 @@ from ushape.studio.meaning import Meaning
 from ushape.studio.places import MaskPlaces
 from ushape.studio.predictions import StoredPrediction
 from ushape.studio.relatives import groups_of_others
-from ushape.studio.runs import Part, RunFolders, parts_in
+from ushape.studio.runs import Part, RunFolders
 from ushape.studio.saving import LARGE_PX, Saver, keep_original, write_annotation
 from ushape.studio.sources import ImageSource, OpenSources
 from ushape.studio.stored import SavedMask, Settings, load_saved, store_saved
@@ -82,7 +82,7 @@ class Project:
         except BaseException:
             self._owned.close()
             raise
-        self.runs = RunFolders(self.state, self.run)
+        self.runs = RunFolders(self.state, self.run, self._note_folder())
         self.sources = OpenSources()
         self._mask_places = MaskPlaces(self.listing, self.state)
         self._agreed: dict[str, str] = {}
@@ -111,6 +111,17 @@ class Project:
             known = config.from_dict(Meaning, self.settings.meaning, source=source)
         self.listing: Listing = list_images(self.place, known, self.settings.folders)
         self.settings.folders = self.listing.folders
+
+    def _note_folder(self) -> list[tuple[Path, Path]]:
+        """Return the folders in which the data were before, with the one in which they are."""
+        own, here = self.settings, real_path(self.folder)
+        if own.folder and own.folder != str(here):
+            own.former_folders = [own.folder, *own.former_folders]
+        own.folder = str(here)
+        before = [Path(one) for one in own.former_folders]
+        if self.place.former is not None:
+            before.append(real_path(self.place.former))
+        return [(one, here) for one in before if one != here]
 
     @property
     def id(self) -> str:
@@ -335,7 +346,7 @@ class Project:
         """Remember the test images of a new run, unless some are remembered already."""
         if self.settings.test:
             return
-        parts = parts_in(run)
+        parts = self.runs.parts_of(run)
         with self.lock:
             self.settings.test = [
                 one.id
@@ -395,12 +406,15 @@ class Project:
         Raises:
             DataError: if the mask cannot be written.
         """
-        snapshot, path = self.annotation(image_id).snapshot(), self.mask_path(image_id)
-        place, revision = self._place_of(path), snapshot.revision
         with self._saving:
+            snapshot, path = self.annotation(image_id).snapshot(), self.mask_path(image_id)
+            place, revision = self._place_of(path), snapshot.revision
             saved = self._saved.get(image_id)
             is_known = saved is not None and (saved.revision, saved.path) == (revision, place)
             if is_known and path.exists():
+                return True
+            if snapshot.is_empty and not snapshot.annotation.origin:
+                self._remove_mask(image_id, path)
                 return True
             if self.settings.meaning is None:
                 self.settings.meaning = config.to_dict(replace(self.listing.meaning, notes=()))
@@ -417,6 +431,14 @@ class Project:
             )
             store_saved(self.state / "saved.json", self._saved)
         return True
+
+    def _remove_mask(self, image_id: str, path: Path) -> None:
+        """Remove the mask of an image of which nothing is annotated any more, if the studio wrote
+        it and there was none before."""
+        if path.exists() and not self._is_foreign(image_id, path):
+            path.unlink()
+        if self._saved.pop(image_id, None) is not None:
+            store_saved(self.state / "saved.json", self._saved)
 
     def training_mask(self, image_id: str) -> Path | None:
         """Return the mask file of an image for a training; it is written if it is missing.
@@ -437,7 +459,8 @@ class Project:
                 hint="Decide first whether your masks are replaced, or corrected masks are saved "
                 "separately.",
             )
-        return self.folder / self._saved[image_id].path
+        saved = self._saved.get(image_id)
+        return self.folder / saved.path if saved is not None else None
 
     @property
     def has_partial(self) -> bool:

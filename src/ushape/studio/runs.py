@@ -21,9 +21,11 @@ class RunFolders:
     Args:
         state: State folder of the project.
         first: Run that was opened, if one was.
+        moved: Folders in which the data were before, and their folder now.
     """
 
-    def __init__(self, state: Path, first: Run | None):
+    def __init__(self, state: Path, first: Run | None, moved: Sequence[tuple[Path, Path]] = ()):
+        self._moved = moved
         self._state, self._first = state, first
         self._parts: tuple[str, dict[Path, Part]] = ("", {})
         self._trained: dict[Path, set[Path]] = {}
@@ -62,7 +64,7 @@ class RunFolders:
         runs = self.usable()
         newest = str(runs[-1]) if runs else ""
         if self._parts[0] != newest:
-            self._parts = newest, parts_in(runs[-1]) if runs else {}
+            self._parts = newest, self.parts_of(runs[-1]) if runs else {}
         return self._parts[1]
 
     def groups(self) -> dict[Path, str]:
@@ -73,7 +75,9 @@ class RunFolders:
                     run = Run(folder)
                     paths = run.image_paths()
                     pairs = run.groups().items()
-                    self._groups[folder] = {real_path(paths[name]): group for name, group in pairs}
+                    self._groups[folder] = {
+                        self._place_now(paths[name]): group for name, group in pairs
+                    }
             return self._groups.get(folder, self._no_groups)
         return self._no_groups
 
@@ -82,28 +86,37 @@ class RunFolders:
         found = set[Path]()
         for folder in self.all():
             if not self._trained.get(folder):
-                parts = parts_in(folder).items()
+                parts = self.parts_of(folder).items()
                 self._trained[folder] = {
                     path for path, part in parts if part in ("train", "validation")
                 }
             found |= self._trained[folder]
         return found
 
+    def parts_of(self, folder: Path) -> dict[Path, Part]:
+        """Return the part of each image in a run, by its file; {} if the run has no split."""
+        found: dict[Path, Part] = {}
+        with suppress(RunError):
+            run = Run(folder)
+            splits, paths = run.load_splits(), run.image_paths()
+            named: Sequence[tuple[Part, Sequence[str]]] = (
+                ("train", splits.train),
+                ("validation", splits.validation),
+                ("test", splits.test),
+            )
+            for part, ids in named:
+                found.update({self._place_now(paths[case_id]): part for case_id in ids})
+        return found
 
-def parts_in(folder: Path) -> dict[Path, Part]:
-    """Return the part of each image in a run, by its file; {} if the run has no split."""
-    found: dict[Path, Part] = {}
-    with suppress(RunError):
-        run = Run(folder)
-        splits, paths = run.load_splits(), run.image_paths()
-        named: Sequence[tuple[Part, Sequence[str]]] = (
-            ("train", splits.train),
-            ("validation", splits.validation),
-            ("test", splits.test),
-        )
-        for part, ids in named:
-            found.update({real_path(paths[case_id]): part for case_id in ids})
-    return found
+    def _place_now(self, image: Path) -> Path:
+        """Return where an image file is that a run states."""
+        path = real_path(image)
+        for before, now in self._moved:
+            if path.is_relative_to(before):
+                moved = real_path(now / path.relative_to(before))
+                if moved.exists():
+                    return moved
+        return path
 
 
 def _number_of(path: Path) -> int:

@@ -205,6 +205,7 @@ class Studio:
             )
             return
         project.saver.flush()
+        project.store()
         output = project.runs.new_folder()
         usable = project.runs.usable()
         if again and not usable:
@@ -423,6 +424,8 @@ class Studio:
         images = project.images.values()
         complete = [one for one in images if one.mask is not None and not project.settings.apart]
         if len(complete) < ENOUGH_MASKS or project.settings.save == "separate":
+            return None
+        if project.settings.test:  # Of a training that was stopped before it had weights.
             return None
         if project.saver.waiting or any(map(project.is_corrected, project.images)):
             return None

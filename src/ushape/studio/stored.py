@@ -44,6 +44,12 @@ class Settings:
     seen: list[str] = field(default_factory=list)
     """Images that were shown with a prediction."""
 
+    folder: str = ""
+    """Folder of the data when this was written."""
+
+    former_folders: list[str] = field(default_factory=list)
+    """Folders in which the data were before, since runs state absolute paths."""
+
     @classmethod
     def load(cls, path: Path) -> Self:
         """Load the settings of a project; the defaults if there are none.

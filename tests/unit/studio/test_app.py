@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -374,6 +375,36 @@ def test_image_that_any_run_was_trained_on_cannot_be_set_apart(pairs, open_studi
     for image_id in client.ids:
         answer = client.post(f"/api/images/{image_id}/apart", {"apart": True})
         assert answer.json()["code"] == "image_not_independent"
+
+
+@pytest.mark.parametrize("is_copied", [False, True])
+def test_moved_data_keep_what_runs_were_trained_on(pairs, open_studio, is_copied):
+    client = open_studio(pairs)
+    first, second, _ = client.ids
+    store_run(client, 1, [first, second], has_weights=True)
+    client.studio.project.store()
+    client.studio.close()
+    moved = pairs.with_name("moved")
+    if is_copied:
+        shutil.copytree(pairs, moved)
+    else:
+        pairs.rename(moved)
+    again = open_studio(moved)
+    again.studio.project.store()
+    again.studio.close()
+    third = open_studio(moved.rename(moved.with_name("moved again")))
+    assert third.studio.project._part_in_run(first) == "train"
+    answer = third.post(f"/api/images/{second}/apart", {"apart": True})
+    assert answer.json()["code"] == "image_not_independent"
+
+
+def test_training_after_a_stopped_one_keeps_its_test_images(pairs, open_studio, monkeypatch):
+    monkeypatch.setattr("ushape.studio.session.ENOUGH_MASKS", 2)
+    studio = open_studio(pairs).studio
+    assert studio._first_training(pairs / "run", 1) is not None
+    studio.project.settings.test = [*studio.project.images][:1]
+    assert studio._first_training(pairs / "run", 1) is None
+    assert not studio._can_split()
 
 
 def test_image_cannot_be_set_apart_while_a_training_reads_the_images(pairs, open_studio):

@@ -691,3 +691,21 @@ def test_image_is_opened_while_another_one_is_edited(images, open_studio):
         assert is_free
         project.lock.release()
     opened.join()
+
+
+def test_mask_of_an_image_whose_edits_are_undone_is_removed(images, open_studio):
+    client = open_studio(images)
+    project, image_id, path = client.studio.project, client.ids[0], images / "masks" / "0.png"
+    for step, exists in (("edit", True), ("undo", False), ("redo", True), ("undo", False)):
+        if step == "edit":
+            client.edit(image_id, "brush", [2, 2], radius=1)
+        else:
+            revision = project.annotation(image_id).revision
+            client.post(f"/api/images/{image_id}/{step}", {"revision": revision})
+        project.saver.flush()
+        assert path.exists() == exists
+    write_mask(path)  # By another program.
+    client.edit(image_id, "brush", [2, 2], radius=1)
+    client.post(f"/api/images/{image_id}/undo", {"revision": project.annotation(image_id).revision})
+    project.saver.flush()
+    assert path.exists()
