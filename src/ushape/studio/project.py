@@ -24,7 +24,7 @@ from ushape.errors import DataError, UshapeError
 from ushape.formatting import printable
 from ushape.io.files import real_path, remove_leftovers
 from ushape.io.lock import locked as folder_locked
-from ushape.studio.annotations import Annotation
+from ushape.studio.annotations import Annotation, Snapshot
 from ushape.studio.encoding import MaskTarget
 from ushape.studio.listing import (
     Listing,
@@ -39,7 +39,13 @@ from ushape.studio.places import MaskPlaces
 from ushape.studio.predictions import StoredPrediction
 from ushape.studio.relatives import groups_of_others
 from ushape.studio.runs import Part, RunFolders
-from ushape.studio.saving import LARGE_PX, Saver, keep_original, write_annotation
+from ushape.studio.saving import (
+    LARGE_PX,
+    Saver,
+    holds_annotation,
+    keep_original,
+    write_annotation,
+)
 from ushape.studio.sources import ImageSource, OpenSources
 from ushape.studio.stored import SavedMask, Settings, load_saved, store_saved
 from ushape.transforms.overlay import Color
@@ -419,18 +425,26 @@ class Project:
             if self.settings.meaning is None:
                 self.settings.meaning = config.to_dict(replace(self.listing.meaning, notes=()))
                 self.store()
-            if not self._may_replace(image_id, path):
-                return False
-            if self._is_foreign(image_id, path):
-                keep_original(path, self.state / "masks_before_studio", self.folder)
-            file = real_path(path)  # A link stays, and the file that it names is written.
-            write_annotation(file, snapshot, self.target, self.image(image_id).case.image)
+            if not self._was_written(image_id, snapshot, path):
+                if not self._may_replace(image_id, path):
+                    return False
+                if self._is_foreign(image_id, path):
+                    keep_original(path, self.state / "masks_before_studio", self.folder)
+                file = real_path(path)  # A link stays, and the file that it names is written.
+                write_annotation(file, snapshot, self.target, self.image(image_id).case.image)
             facts, is_partial = path.stat(), not snapshot.is_complete
             self._saved[image_id] = SavedMask(
                 place, revision, facts.st_size, facts.st_mtime_ns, is_partial
             )
             store_saved(self.state / "saved.json", self._saved)
         return True
+
+    def _was_written(self, image_id: str, snapshot: Snapshot, path: Path) -> bool:
+        """Return whether the mask was written by a server that was killed before it noted this."""
+        is_unknown = mask_origin(path) != snapshot.annotation.origin
+        if not is_unknown or not self._is_foreign(image_id, path):
+            return False
+        return holds_annotation(path, snapshot, self.target)
 
     def _remove_mask(self, image_id: str, path: Path) -> None:
         """Remove the mask of an image of which nothing is annotated any more, if the studio wrote

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -31,9 +32,22 @@ class RunFolders:
         self._trained: dict[Path, set[Path]] = {}
         self._groups: dict[Path, dict[Path, str]] = {}
         self._no_groups: dict[Path, str] = {}
+        self._held = threading.local()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Look for runs only once while the block runs, in this thread."""
+        former = getattr(self._held, "runs", None)
+        self._held.runs = former or (self.all(), self.usable())
+        try:
+            yield
+        finally:
+            self._held.runs = former
 
     def all(self) -> list[Path]:
         """Return the folders of the runs, the oldest first."""
+        if (held := getattr(self._held, "runs", None)) is not None:
+            return list(held[0])
         own = self._state / "runs"
         found = sorted(own.iterdir(), key=_number_of) if own.is_dir() else []
         found = [path for path in found if (path / "plan.json").is_file()]
@@ -43,6 +57,8 @@ class RunFolders:
 
     def usable(self) -> list[Path]:
         """Return the folders of the runs that can predict, the oldest first."""
+        if (held := getattr(self._held, "runs", None)) is not None:
+            return list(held[1])
         return [path for path in self.all() if Run(path).weights_path.is_file()]
 
     def new_folder(self) -> Path:

@@ -9,7 +9,10 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+
+import numpy as np
 
 from ushape import io
 from ushape.errors import UshapeError, explained
@@ -56,6 +59,20 @@ def write_annotation(path: Path, snapshot: Snapshot, target: MaskTarget, image: 
         codes = as_stored(codes, turn)
     has_tags = {io.suffix_of(one).removeprefix(".ome") for one in (image, path)} <= TIFF
     io.write_mask(path, codes, encoding, io.read(image) if has_tags else image)
+
+
+def holds_annotation(path: Path, snapshot: Snapshot, target: MaskTarget) -> bool:
+    """Return whether a mask file has the content of an annotation, as after `write_annotation`.
+
+    Files of large or turned images are not read.
+    """
+    shape = snapshot.annotation.shape
+    if math.prod(shape) > LARGE_PX:
+        return False
+    with suppress(UshapeError, OSError):
+        labels = snapshot.read([(0, size) for size in snapshot.annotation.shape3]).reshape(shape)
+        return np.array_equal(io.read_mask(path).codes, target.codes_of(labels)[0])
+    return False
 
 
 def _write_in_strips(path: Path, snapshot: Snapshot, target: MaskTarget, image: Path) -> None:

@@ -111,8 +111,9 @@ class Studio:
 
     def images(self) -> list[dict[str, Any]]:
         """Describe all images."""
-        order = {one.id: one for one in self.suggestions()}
-        return [self._describe_image(image_id, order) for image_id in self.project.images]
+        with self.project.runs.held():
+            order = {one.id: one for one in self.suggestions()}
+            return [self._describe_image(image_id, order) for image_id in self.project.images]
 
     def image(self, image_id: str) -> dict[str, Any]:
         """Describe an image that is opened.
@@ -146,6 +147,10 @@ class Studio:
 
     def suggestions(self) -> list[Suggestion]:
         """Return the images that are not annotated yet, the most helpful first."""
+        with self.project.runs.held():
+            return self._suggestions()
+
+    def _suggestions(self) -> list[Suggestion]:
         project = self.project
         free, known = list[str](), list[str]()
         for image_id in project.images:

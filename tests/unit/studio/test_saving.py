@@ -709,3 +709,39 @@ def test_mask_of_an_image_whose_edits_are_undone_is_removed(images, open_studio)
     client.post(f"/api/images/{image_id}/undo", {"revision": project.annotation(image_id).revision})
     project.saver.flush()
     assert path.exists()
+
+
+@pytest.mark.parametrize("has_mask", [False, True])
+def test_mask_of_a_server_that_was_killed_while_it_saved_is_known(
+    images, open_studio, monkeypatch, has_mask
+):
+    if has_mask:
+        for number in range(3):
+            write_mask(images / "masks" / f"{number}.png", number)
+    client = open_studio(images)
+    if has_mask:
+        client.post("/api/settings", {"save": "replace"})
+    with monkeypatch.context() as patch:
+        patch.setattr("ushape.studio.project.store_saved", lambda *_: None)
+        client.edit(client.ids[0], "brush", [2, 2], radius=1)
+        client.studio.project.saver.flush()
+        client.studio.close()
+    again = open_studio(images)
+    again.studio.project.saver.flush()
+    state = again.get("/api/state").json()
+    assert (state["project"]["needs_consent"], state["saved"]["pending"]) == (False, 0)
+    assert again.edit(again.ids[0], "brush", [22, 22], radius=1).status_code == 200
+    again.studio.project.saver.flush()
+    assert again.studio.project.saver.pending == 0
+
+
+def test_mask_of_the_user_is_not_taken_for_one_of_the_studio_after_an_undo(pairs, open_studio):
+    client = open_studio(pairs)
+    path, image_id = pairs / "masks" / "0.png", client.ids[0]
+    before = path.read_bytes()
+    client.edit(image_id, "brush", [2, 2], radius=1)
+    client.post(f"/api/images/{image_id}/undo", {"revision": 1})
+    client.studio.project.saver.flush()
+    client.edit(image_id, "brush", [22, 22], radius=1, revision=2)
+    client.studio.project.saver.flush()
+    assert path.read_bytes() == before
