@@ -24,7 +24,7 @@ def open_studio(
 
     Args:
         data: Folder with images, with or without masks, a table of them, or a run folder.
-        images: Folder of further images, for a run.
+        images: Folder of further images.
         port: Port of the page; 0 chooses a free one.
         masks: Folder with the masks, if the data folder contains only images; or a pattern for
             their names, such as 'DATA/*_mask.png'.

@@ -203,13 +203,11 @@ def list_images(place: Place, known: Meaning | None = None, folders: Sequence[st
         others = _cases_without_mask(folder, annotated, folders)
         cases += _with_splits(others, annotated, folder)
     if place.further is not None:
+        if not place.further.is_dir() or not images_below(place.further):
+            raise _no_images(place.further)
         cases += _cases_without_mask(place.further, annotated, anywhere=True)
     if not cases:
-        raise DataError(
-            f"{folder} contains no images.",
-            code="no_images",
-            hint="Name a folder with images, for example of the formats PNG, TIFF or NIfTI.",
-        )
+        raise _no_images(folder)
     meaning = known
     if meaning is None and place.run is not None:
         plan = place.run.load_plan()
@@ -226,6 +224,14 @@ def list_images(place: Place, known: Meaning | None = None, folders: Sequence[st
         images=_by_id(cases, folder),
         meaning=meaning,
         notes=(*notes, *meaning.notes),
+    )
+
+
+def _no_images(folder: Path) -> DataError:
+    return DataError(
+        f"{folder} contains no images.",
+        code="no_images",
+        hint="Name a folder with images, for example of the formats PNG, TIFF or NIfTI.",
     )
 
 

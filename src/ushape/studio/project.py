@@ -59,7 +59,7 @@ class Project:
 
     Args:
         data: Data folder, table, or run folder.
-        images: Folder of further images, for a run.
+        images: Folder of further images.
         masks: Folder or pattern of the masks, as for a training.
 
     Raises:

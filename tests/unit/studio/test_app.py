@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from codes import raises_code
 from studio_client import SHAPE, write_image, write_mask
 from ushape.data.splits import Splits
+from ushape.errors import DataError
 from ushape.planning.run import Run
 from ushape.studio.jobs import Job
 from ushape.studio.predictions import CLASSES, PROBABILITIES, SUMMARY
@@ -74,6 +76,15 @@ def test_images_are_listed_with_their_annotation(pairs, open_studio):
     assert [one["part"] for one in found] == ["train", "train", "train", "new"]
     assert found[0]["shape"] == list(SHAPE)
     assert client.get("/api/next").json()["id"] == found[3]["id"]
+
+
+def test_folder_of_further_images_must_have_some(pairs, open_studio, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "missing"):
+        with raises_code(DataError, "no_images"):
+            open_studio(pairs, tmp_path / name)
+    write_image(tmp_path / "more" / "0.png", 5)
+    assert len(open_studio(pairs, tmp_path / "more").ids) == 4
 
 
 def test_further_masks_are_not_listed_as_images(pairs, open_studio):
