@@ -43,6 +43,11 @@ class Difference:
         parts = "".join((*self.image, *self.mask))
         return any(self.image), not re.search(r"[^\W\d_]", parts), len(parts)
 
+    @property
+    def order(self) -> tuple[tuple[bool, bool, int], tuple[str, str], tuple[str, str], bool]:
+        """Sort key in which no two differences are equal: the cost, then the parts."""
+        return self.cost, self.image, self.mask, self.is_inside
+
     def cores(self, name: str, parts: tuple[str, str]) -> Iterator[str]:
         """Yield what remains of a name without the parts; nothing if it does not contain them.
 
@@ -89,11 +94,13 @@ def rank_differences(
     for mask in sorted(masks)[::step]:
         seen.update({one for image in likely.of(mask) for one in _differences(image, mask)})
     ranked = []
-    for difference, _ in seen.most_common(DIFFERENCES_TRIED):
+    # Not most_common: the order of equal counts would depend on the hash seed of the process.
+    frequent = sorted(seen, key=lambda one: (-seen[one], one.order))
+    for difference in frequent[:DIFFERENCES_TRIED]:
         pairs = _pairs_by(difference, images, masks)
         if pairs:
             ranked.append((difference, pairs))
-    return sorted(ranked, key=lambda one: (-len(one[1]), one[0].cost))
+    return sorted(ranked, key=lambda one: (-len(one[1]), one[0].order))
 
 
 def _pairs_by(

@@ -196,7 +196,7 @@ export class Steps {
   }
 
   refreshScore(runs, report) {
-    const last = runs.at(-1);
+    const [last] = runs; // The newest run comes first.
     setText(report.fact, Number.isFinite(last?.score) ? `Dice ${last.score.toFixed(3)}` : "");
     setText(this.score, last ? scoreText(last) : "The report of a training appears here.");
     this.report.hidden = !last?.has_report;
