@@ -12,10 +12,12 @@ Source:
 
 from __future__ import annotations
 
+import importlib
 import io
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import shorten
@@ -29,7 +31,7 @@ from PIL import Image
 
 from ushape._version import __version__
 from ushape.console import Console
-from ushape.errors import PlanError, require_package
+from ushape.errors import ConfigError, PlanError, require_package
 from ushape.evaluation.storage import Report
 from ushape.export.formats import FORMATS, onnx_opset, write_format
 from ushape.export.graph import ExportOptions, SegmentationGraph, build_graph
@@ -98,6 +100,7 @@ def export_package(
     Raises:
         MissingPackageError: if a package that is needed is not installed.
         RunError: if the run has no test image that still exists.
+        ConfigError: if the license is not an SPDX identifier.
         PlanError: if the model cannot be exported, the weights differ from ushape, or the official
             validator refuses the package.
     """
@@ -109,6 +112,8 @@ def export_package(
             code="export_refused",
             hint="Leave out --output mask.",
         )
+    publication = Publication(authors=options.authors, license=options.license)
+    _require_license(publication.license_id)
     graph, parity = build_graph(runs, options), {}
     for name, file in (("torchscript", TORCHSCRIPT), ("onnx", ONNX)):
         write_format(name, graph, folder / file)
@@ -116,10 +121,22 @@ def export_package(
         console.say(f"{name}: {parity[name].text}")
     for line in (describe_intensities(graph), *describe_limits(graph)):
         console.say(line)
-    publication = Publication(authors=options.authors, license=options.license)
     for line in fill_package(graph, folder, publication, parity):
         console.say(line)
     console.say(validate(folder))
+
+
+def _require_license(name: str) -> None:
+    known = importlib.import_module(f"{LIBRARY}.model.v0_5")
+    for kind in (known.LicenseId, known.DeprecatedLicenseId):
+        with suppress(ValueError):  # Exceptions of pydantic are of this kind.
+            kind(name)
+            return
+    raise ConfigError(
+        f"The license {name} is not an SPDX identifier, which bioimage.io needs.",
+        code="unknown_license",
+        hint="Choose one of https://spdx.org/licenses, for example --license MIT.",
+    )
 
 
 def fill_package(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -103,6 +104,14 @@ def _copy_model(run: Run, folder: Path) -> None:
     Run.open(folder).load_plan()
 
 
+def _license_of(publication: Publication) -> dict[str, str]:
+    """Return the license as the Hub expects it; terms of the user's own are named."""
+    name = publication.license_id
+    if re.fullmatch(r"[A-Za-z0-9.+-]+", name):
+        return {"license": name.lower()}
+    return {"license": "other", "license_name": name}
+
+
 def _metadata(
     name: str, report: Report, publication: Publication, tags: list[str]
 ) -> dict[str, Any]:
@@ -119,7 +128,7 @@ def _metadata(
         "metrics": metrics,
     }
     return {
-        "license": publication.license_id.lower(),
+        **_license_of(publication),
         "library_name": "ushape",
         "pipeline_tag": "image-segmentation",
         "tags": ["ushape", "image-segmentation", *tags],

@@ -9,7 +9,7 @@ import yaml
 from codes import raises_code
 from reports import make_case, make_report
 from ushape.console import Console
-from ushape.errors import PlanError
+from ushape.errors import ConfigError, PlanError
 from ushape.export import bioimageio
 from ushape.export.bioimageio import (
     describe_model,
@@ -209,6 +209,11 @@ def test_validate_refuses_an_unknown_license(package):
         package(publication=Publication(license="all mine"))
     assert "license" in caught.value.message
     assert max(map(len, caught.value.message.splitlines())) < 300
+
+
+def test_export_package_refuses_an_unknown_license_at_once(tmp_path):
+    with raises_code(ConfigError, "unknown_license"):
+        export_package([], tmp_path, ExportOptions(license="all mine"), Console(quiet=True))
 
 
 def test_export_package_refuses_masks(tmp_path):

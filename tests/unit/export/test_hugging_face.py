@@ -13,6 +13,7 @@ from reports import make_case, make_report
 from ushape.console import Console
 from ushape.errors import ConfigError, RunError
 from ushape.evaluation.storage import save_report
+from ushape.export import hugging_face
 from ushape.export.graph import ExportOptions
 from ushape.export.hugging_face import export_folder, fill_folder
 from ushape.export.publication import Publication
@@ -60,6 +61,12 @@ def test_exported_folder_predicts_as_the_run_does(run, exported):
     found = [own.predict([own.preprocess_array(image)])[0] for own in predictors]
     assert np.array_equal(found[0].probabilities, found[1].probabilities)
     assert np.array_equal(found[0].classes, found[1].classes)
+
+
+def test_license_of_the_users_own_is_named_as_the_hub_expects():
+    own = hugging_face._license_of(Publication(license="my own terms"))
+    assert own == {"license": "other", "license_name": "my own terms"}
+    assert hugging_face._license_of(Publication()) == {"license": "cc-by-4.0"}
 
 
 def test_exported_folder_contains_no_private_name(exported):
