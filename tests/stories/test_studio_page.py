@@ -29,6 +29,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 SIZE = (64, 64)
 OFFLINE = "ERR_CONNECTION"
+expect.set_options(timeout=30_000)  # The default of 5 s is too short on a busy machine.
+
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
 
 
