@@ -272,10 +272,7 @@ class Run:
         folder = Path(file_name(stored.folder))
         before = stored.files
         if before:
-            masks = stored.masks
-            found = discover(
-                folder / file_name(stored.data), folder / file_name(masks) if masks else None
-            )
+            found = discover(*self.data_and_masks())
             after = name_files(file_checksums(found.cases, {}), folder)
             before = {
                 name: own
@@ -300,6 +297,15 @@ class Run:
                 hint="Restore the files to continue this training, or start a new one: ushape "
                 "train DATA -o FOLDER.",
             )
+
+    def data_and_masks(self) -> tuple[Path, Path | None]:
+        """Return the data that the user named, and the masks if they were named, too.
+
+        Neither needs to exist any more.
+        """
+        stored = self._stored_cases
+        folder, masks = Path(file_name(stored.folder)), stored.masks
+        return folder / file_name(stored.data), folder / file_name(masks) if masks else None
 
     def image_paths(self) -> dict[str, Path]:
         """Return the image file of each case, by id, whether it still exists or not."""

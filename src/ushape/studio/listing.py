@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections import Counter
@@ -22,7 +21,7 @@ from ushape.data.discovery import discover, find_masks
 from ushape.data.layouts.base import join_all_series
 from ushape.data.layouts.names import MASK_FOLDERS, images_below, key_below
 from ushape.errors import DataError, RunError
-from ushape.formatting import display_name, file_name
+from ushape.formatting import display_name
 from ushape.io.annotations import read_annotation
 from ushape.io.files import absolute_path, real_path
 from ushape.labels import LabelSpace
@@ -141,16 +140,14 @@ def locate(data: Path, images: Path | None, masks: Path | str | None) -> Place:
         masks: Folder of the masks, or a pattern of their names, as for a training.
 
     Raises:
-        RunError: if the run is incomplete, or if its data are gone and no folder is named.
+        RunError: if the run is incomplete or damaged, or if its data are gone and no folder is
+            named.
     """
     if not (data / "plan.json").is_file():
         return _without_needless_masks(Place(data=data, masks=masks, further=images))
     run = Run.open(data)
-    values = json.loads(run.cases_path.read_bytes())
-    folder = Path(file_name(values["folder"]))
-    own = folder / file_name(values["data"])
+    own, own_masks = run.data_and_masks()
     if own.exists():
-        own_masks = folder / file_name(values["masks"]) if values["masks"] else None
         return _without_needless_masks(Place(data=own, masks=own_masks, further=images, run=run))
     if images is None:
         raise RunError(

@@ -194,6 +194,18 @@ def test_run_refuse_changed_data_accepts_moved_data(planned, tmp_path):
     Run(planned.folder).refuse_changed_data()
 
 
+def test_run_data_and_masks_are_what_the_user_named(planned, tmp_path):
+    data = tmp_path / "data"
+    assert planned.data_and_masks() == (data, None)
+    stored = json.loads(planned.cases_path.read_text())
+    del stored["checksum"]
+    planned.cases_path.write_text(json.dumps(stored | {"data": "images", "masks": "masks"}))
+    assert Run(planned.folder).data_and_masks() == (data / "images", data / "masks")
+    older = {key: stored[key] for key in ("folder", "digest", "command", "cases")}
+    planned.cases_path.write_text(json.dumps(older))
+    assert Run(planned.folder).data_and_masks() == (data, None)
+
+
 def test_run_refuse_changed_data_compares_older_runs_as_a_whole(planned, tmp_path):
     stored = json.loads(planned.cases_path.read_text())
     older = {key: stored[key] for key in ("folder", "digest", "command", "cases")}
