@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from ushape.export.standalone import export_standalone
 from ushape.export.write import MODEL, describe_in_words, write_checked
 from ushape.io.files import (
     all_files_within,
+    flush_file,
     real_path,
     remove_leftovers,
     replacing,
@@ -120,20 +120,18 @@ def export_model(
     is_file = _is_file(path, to)
     refuse_destination(path, [one.folder for one in runs], is_file=is_file, overwrite=overwrite)
     target = path if is_file else real_path(path)  # A link to a folder remains.
-    console, options = (
-        Console(quiet=quiet),
-        ExportOptions(
-            output=result,
-            fixed_intensity=fixed_intensity,
-            authors=tuple(authors),
-            license=license,
-        ),
+    console = Console(quiet=quiet)
+    options = ExportOptions(
+        output=result,
+        fixed_intensity=fixed_intensity,
+        authors=tuple(authors),
+        license=license,
     )
     remove_leftovers(target.parent, f".{escape(target.name)}.*")
     with _filling(target, is_file) as folder:
         TARGETS[to](runs, folder, options, console)
         for file in all_files_within(folder):
-            _flush(file)
+            flush_file(file)
     console.say(f"Wrote {'file' if is_file else 'folder'} {path}")
     return path
 
@@ -178,8 +176,3 @@ def _filling(path: Path, is_file: bool) -> Iterator[Path]:
             (folder / f"{MODEL}{path.suffix.lower()}").replace(path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())

@@ -105,6 +105,12 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(f".{name}.{os.getpid()}-{threading.get_ident()}.part")
 
 
+def flush_file(path: Path) -> None:
+    """Wait until the content of a file that was written before is on the disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file atomically."""
     with replacing(path) as file:

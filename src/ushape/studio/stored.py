@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from ushape.errors import DataError
-from ushape.io.files import write_json
+from ushape.io.files import read_json, write_json
 
 Save = Literal["replace", "separate"]
 
@@ -104,14 +103,10 @@ def _load_values(path: Path) -> dict[str, Any]:
     """Return the content of a JSON file of the state; {} if it is missing."""
     if not path.exists():
         return {}
-    try:
-        values = json.loads(path.read_bytes())
-        if not isinstance(values, dict):
-            raise ValueError("it is not an object")
-    except (OSError, ValueError) as error:
+    hint = "Restore it, or move it away; the annotations are in other files."
+    values = read_json(path, DataError, code="damaged_studio_state", hint=hint)
+    if not isinstance(values, dict):
         raise DataError(
-            f"{path} cannot be read: {error}.",
-            code="damaged_studio_state",
-            hint="Restore it, or move it away; the annotations are in other files.",
-        ) from None
+            f"{path} cannot be read: it is not an object.", code="damaged_studio_state", hint=hint
+        )
     return values

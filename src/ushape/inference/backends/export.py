@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +24,7 @@ from ushape.inference.network import (
     input_of,
     prepare,
 )
+from ushape.io.files import flush_file
 from ushape.models import legal_shape
 from ushape.models.layers import InstanceNorm
 
@@ -307,8 +307,7 @@ def _open_network(module: nn.Module, path: Path) -> ExportedNetwork:
 def _move_into_place(part: Path, final: Path) -> None:
     """Rename a finished folder, unless another process has already created it."""
     for path in part.iterdir():
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
+        flush_file(path)
     try:
         part.rename(final)
     except OSError:
