@@ -6,6 +6,8 @@ import shutil
 
 import numpy as np
 import pytest
+import SimpleITK
+from PIL import Image
 
 import ushape as package
 from codes import edit_sealed_json
@@ -145,13 +147,19 @@ def test_compare_draws_names_that_contain_formulas(trained, ushape, tmp_path):
     assert ended.code == 0, ended.error
 
 
-def test_predict_refuses_a_volume_if_the_model_is_2d(trained, ushape, tmp_path):
-    itk = pytest.importorskip("SimpleITK")
-    volume = itk.GetImageFromArray(np.zeros((5, 40, 40), np.uint8))
-    itk.WriteImage(volume, str(tmp_path / "v.nii.gz"))
-    ended = ushape("predict", trained, tmp_path / "v.nii.gz", "-o", tmp_path / "out")
-    assert ended.code == 2
-    assert "v.nii.gz" in ended.error
+def test_predict_masks_each_section_of_a_volume_with_a_model_of_images(trained, ushape, tmp_path):
+    sections = np.random.default_rng(0).integers(0, 255, (5, 40, 40), np.uint8)
+    volume = SimpleITK.GetImageFromArray(sections)
+    SimpleITK.WriteImage(volume, str(tmp_path / "v.nii.gz"))
+    (tmp_path / "sections").mkdir()
+    for number, section in enumerate(sections, 1):
+        Image.fromarray(section).save(tmp_path / "sections" / f"{number}.png")
+    for source in ("v.nii.gz", "sections"):
+        ended = ushape("predict", trained, tmp_path / source, "-o", tmp_path / f"{source}_masks")
+        assert ended.code == 0, ended.error
+    for number in range(1, 6):
+        mask = tmp_path / "v.nii.gz_masks" / "v" / f"{number}.png"
+        assert mask.read_bytes() == (tmp_path / "sections_masks" / f"{number}.png").read_bytes()
 
 
 def test_evaluate_refuses_masks_alone_no_test_cases_and_folds(trained, ushape, tmp_path):

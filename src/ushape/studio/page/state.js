@@ -106,10 +106,21 @@ export class Session extends EventTarget {
     return this.images.find((row) => row.id === id);
   }
 
-  /** Opens an image. */
+  /** Opens an image; one that is open keeps its slice, and the drawing that is not finished. */
   async select(id) {
+    if (this.selected === id) return; // It is open, or its answer is on the way.
+    this.selected = id;
+    try {
+      await this.open(id);
+    } finally {
+      if (this.selected === id) this.selected = this.info?.id;
+    }
+  }
+
+  /** Asks for an image and shows it from the start, unless another one was selected meanwhile. */
+  async open(id) {
     const info = await this.reach(() => request(`/images/${encodeURIComponent(id)}`));
-    if (!info) return;
+    if (!info || this.selected !== id) return;
     this.info = info;
     if (info.shape.length < 3) this.plane = "z";
     this.index = info.shape.length < 3 ? 0 : Math.floor(info.shape[{ z: 0, y: 1, x: 2 }[this.plane]] / 2);

@@ -71,7 +71,7 @@ export class Steps {
     if (!(await attempt(() => request(`/images/${encodeURIComponent(info.id)}/apart`, { apart })))) return;
     say(apart ? "This image is kept for the score: it is not trained on, and no prediction of it is shown." : "This image is used for training again.");
     await this.session.loadImages();
-    await this.session.select(info.id);
+    await this.session.open(info.id);
   }
 
   correctBody() {
