@@ -1,0 +1,1 @@
+"""Work of several processes on one or many machines."""
