@@ -29,12 +29,12 @@ def write_mask(path, seed=0, value=255):
 class Client:
     """Sends requests to the application, as the page does."""
 
-    def __init__(self, studio, headers=None):
+    def __init__(self, studio, headers=None, access=None):
         self.studio = studio
         # FastAPI ignores a warning while it is built; other threads would change the filters.
         studio.wait_for_appearance(60)
         studio.project.saver.flush()
-        self.app = build_app(studio)
+        self.app = build_app(studio, access=access)
         self.headers = {"X-Ushape-Studio": "1"} if headers is None else headers
 
     def ask(self, method, path, headers=None, **options):

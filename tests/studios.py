@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -29,7 +30,7 @@ class Studio:
     """`ushape studio DATA` on a port of its own."""
 
     def __init__(self, data: Path, port: int):
-        self.data, self.url = data, f"http://127.0.0.1:{port}/"
+        self.data, self.port = data, port
         self.command = [sys.executable, "-m", "ushape", "studio", str(data), "--port", str(port)]
         self.command.append("--no-browser")
         self.output = data.parent / f"studio_{port}.txt"
@@ -42,16 +43,25 @@ class Studio:
             )
         wait_until(self.answers, 90)
 
+    @property
+    def url(self) -> str:
+        """The printed address, with the token."""
+        found = re.search(r"Studio: (\S+)", self.output.read_text())
+        return found[1] if found else ""
+
     def answers(self) -> bool:
         if self.process.poll() is not None:
             raise RuntimeError(f"The studio ended:\n{self.output.read_text()}")
         try:
-            return bool(self.get("state"))
+            return bool(self.url) and bool(self.get("state"))
         except OSError:
             return False
 
     def get(self, path: str) -> Any:
-        with urllib.request.urlopen(f"{self.url}api/{path}", timeout=60) as answer:
+        address, _, token = self.url.partition("?token=")
+        headers = {"Authorization": f"Bearer {token}"}
+        asked = urllib.request.Request(f"{address}api/{path}", headers=headers)
+        with urllib.request.urlopen(asked, timeout=60) as answer:
             return json.load(answer)
 
     def kill(self) -> None:
@@ -92,7 +102,7 @@ def visited(browser, url: str, *, complaint: str | None = None, **options: Any):
     context.close()
     unexpected = [text for text in complaints if not complaint or complaint not in text]
     assert not unexpected, unexpected
-    foreign = [one for one in requests if not one.startswith((url.split("#")[0], "data:"))]
+    foreign = [one for one in requests if not one.startswith((url.partition("?")[0], "data:"))]
     assert not foreign, foreign
 
 

@@ -36,9 +36,9 @@ class Server:
         )
         line = self.process.stdout.readline()
         assert line.startswith("Studio: "), line + self.process.stdout.read()
-        self.client = httpx.Client(
-            base_url=line.split()[1], headers={"X-Ushape-Studio": "1"}, timeout=60
-        )
+        address, _, token = line.split()[1].partition("?token=")
+        headers = {"X-Ushape-Studio": "1", "Authorization": f"Bearer {token}"}
+        self.client = httpx.Client(base_url=address, headers=headers, timeout=60)
 
     def get(self, path):
         answer = self.client.get(path)

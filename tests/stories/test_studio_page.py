@@ -166,6 +166,8 @@ def test_edits_are_sent_only_to_the_folder_they_were_drawn_in(browser, started, 
         studio.kill()
         studio.command[studio.command.index(str(former))] = str(folder)
         studio.start()
+        expect(page.locator("h1")).to_contain_text("needs the address with the token")
+        page.goto(studio.url)
         expect(page.locator("#project-name")).to_have_text(folder.name)
 
     with visited(browser, studio.url, complaint="Failed to load resource") as page:

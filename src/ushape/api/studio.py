@@ -20,7 +20,8 @@ def open_studio(
 ) -> None:
     """Open a page to annotate images, train and correct.
 
-    The page runs on this computer only. Press Ctrl-C to end it.
+    The page runs on this computer only, and only the printed address opens it. Press Ctrl-C to end
+    it.
 
     Args:
         data: Folder with images, with or without masks, a table of them, or a run folder.
@@ -41,6 +42,7 @@ def open_studio(
     require_package("uvicorn", "serve", "The studio")
     from ushape.serving.safety import Gate
     from ushape.serving.server import address_of, open_listener, run_server
+    from ushape.studio.access import Access
     from ushape.studio.app import build_app
     from ushape.studio.project import Project
     from ushape.studio.session import Studio
@@ -52,12 +54,13 @@ def open_studio(
         try:
             for line in opened.project.listing.notes:
                 console.say(line)
-            address = address_of(listener)
+            access = Access.of_folder(opened.project.state, listener.getsockname()[1])
+            address = f"{address_of(listener)}/?token={access.token}"
             print(f"Studio: {address} (press Ctrl-C to end it)", flush=True)
             if not no_browser:
                 webbrowser.open(address)
             gate = Gate()
-            run_server(build_app(opened, gate), listener, gate, stop_s=5)
+            run_server(build_app(opened, gate, access), listener, gate, stop_s=5)
         finally:
             if opened.jobs.is_running:
                 console.say("The running job is stopped; a training keeps its best weights.")

@@ -15,6 +15,8 @@ from numpy.typing import DTypeLike
 
 from ushape._version import __version__
 from ushape.inference.predictor import Predictor
+from ushape.serving.limits import ARRAY_BYTES
+from ushape.serving.memory import needed_bytes
 from ushape.serving.safety import Refusal
 from ushape.types import Prediction
 
@@ -23,6 +25,9 @@ HEADER_LENGTH = "inference-header-content-length"
 
 JSON_BYTES = 1 << 24
 """Largest size of the JSON of a request."""
+
+JSON_VALUE_BYTES = 80
+"""Memory of a value in JSON while it is parsed or written."""
 
 VERSION = "1"
 """Version of the model."""
@@ -55,10 +60,32 @@ class InferRequest:
 
     id: str = ""
 
+    def needed_bytes(self, predictor: Predictor) -> int:
+        """Return the memory that the predictions and the answer take."""
+        pixels = self.images[:, 0].size
+        channels = {MASK: 1, PROBABILITIES: predictor.plan.preprocessing.space.channels}
+        values = sum(
+            pixels * channels[name] for name, is_binary in self.outputs.items() if not is_binary
+        )
+        return needed_bytes(predictor, pixels) + values * JSON_VALUE_BYTES
+
 
 def describe_server() -> dict[str, Any]:
     """Return the metadata of the server."""
     return {"name": "ushape", "version": __version__, "extensions": ["binary_tensor_data"]}
+
+
+def received_bytes(length: str, header_length: str) -> int:
+    """Return the memory that the body of a request takes while it is received and parsed.
+
+    Args:
+        length: Header Content-Length; '' if it is not stated.
+        header_length: Header `HEADER_LENGTH`; '' if all of the body is JSON.
+    """
+    body = min(int(length[:20]), ARRAY_BYTES) if length.isdecimal() else ARRAY_BYTES
+    text = int(header_length[:20]) if header_length.isdecimal() else body
+    # A value has at least two characters, as in "0,".
+    return 2 * body + min(text, body, JSON_BYTES) // 2 * JSON_VALUE_BYTES
 
 
 def describe_tensors(name: str, predictor: Predictor) -> dict[str, Any]:

@@ -63,7 +63,24 @@ def add_kserve(app: FastAPI, service: Service) -> None:
 
 
 async def _infer(request: Request, service: Service) -> Response:
-    predictor, parts, count = service.predictor, [], 0
+    length = request.headers.get(kserve.HEADER_LENGTH, "")
+    stated = request.headers.get("content-length", "")
+    with service.arrays.reserved(kserve.received_bytes(stated, length)):
+        body = await _read_body(request)
+        wanted = await asyncio.to_thread(
+            kserve.parse_request, body, length, service.predictor, service.limits.max_unpacked_px
+        )
+        with service.arrays.reserved(wanted.needed_bytes(service.predictor)):
+            return await _answer(request, service, wanted)
+
+
+async def _read_body(request: Request) -> bytes:
+    """Receive the body.
+
+    Raises:
+        Refusal: if it is larger than the limit for arrays.
+    """
+    parts, count = [], 0
     async for chunk in request.stream():
         count += len(chunk)
         if count > ARRAY_BYTES:
@@ -74,9 +91,12 @@ async def _infer(request: Request, service: Service) -> Response:
                 "Send the image as a file: POST /predict.",
             )
         parts.append(chunk)
-    body, length = b"".join(parts), request.headers.get(kserve.HEADER_LENGTH, "")
-    limit = service.limits.max_unpacked_px
-    wanted = await asyncio.to_thread(kserve.parse_request, body, length, predictor, limit)
+    return b"".join(parts)
+
+
+async def _answer(request: Request, service: Service, wanted: kserve.InferRequest) -> Response:
+    """Predict the images of a request."""
+    predictor = service.predictor
     pixels = wanted.images[0, 0].size
     tasks = [
         Task(partial(predictor.preprocess_array, image), lambda prediction: prediction, pixels)

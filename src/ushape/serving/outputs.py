@@ -16,12 +16,11 @@ from ushape.inference.output.writer import PredictionWriter
 from ushape.inference.predictor import (
     IN_MEMORY_BYTES,
     MAX_IN_MEMORY_BYTES,
-    MAX_SHARE,
     Predictor,
     PreparedImage,
 )
 from ushape.inference.streaming import StreamedImage, StreamedPrediction
-from ushape.planning.hardware import inspect_machine
+from ushape.serving.memory import memory_limit_bytes, needed_bytes
 from ushape.serving.safety import Refusal
 from ushape.serving.uploads import Upload
 from ushape.types import Case, Prediction
@@ -75,8 +74,7 @@ class Outputs:
         Raises:
             Refusal: if it and its probabilities would take more than MAX_SHARE of the memory.
         """
-        own = self.predictor.plan.preprocessing
-        needed = pixels * (5 * own.channels + 12 * own.space.outputs)
+        needed = needed_bytes(self.predictor, pixels)
         if not io.is_read_in_bands(path) and needed > self._memory_limit:
             raise Refusal(
                 413,
@@ -87,7 +85,7 @@ class Outputs:
 
     @cached_property
     def _memory_limit(self) -> float:
-        return MAX_SHARE * inspect_machine(self.predictor.device).main_memory_bytes
+        return memory_limit_bytes(self.predictor)
 
     def read(self, upload: Upload, form: Form) -> PreparedImage | StreamedImage:
         """Preprocess an image, or open it if it is predicted in parts.

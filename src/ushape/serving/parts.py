@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from ushape.inference.predictor import Predictor
 from ushape.serving.jobs import Jobs
 from ushape.serving.limits import Limits
+from ushape.serving.memory import MemoryBudget
 from ushape.serving.metrics import Metrics
 from ushape.serving.safety import Disconnected, Receive
 from ushape.serving.scheduler import Scheduler
@@ -27,6 +28,9 @@ class Service:
     jobs: Jobs
     metrics: Metrics
     limits: Limits
+    arrays: MemoryBudget
+    """Memory for the arrays of requests, which are not stored in files."""
+
     metadata: dict[str, Any]
 
     @property

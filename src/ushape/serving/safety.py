@@ -154,6 +154,9 @@ class Guard:
     token: str = ""
     """Token that requests must bear; empty: none."""
 
+    cookie: str = ""
+    """Name of a cookie that may contain the token; empty: only the header Authorization may."""
+
     open_paths: frozenset[str] = frozenset()
     """Paths that need no token."""
 
@@ -201,20 +204,26 @@ class Guard:
         origin = headers.get(b"origin")
         if origin is not None and _host_of(origin) != host.lower():
             raise Refusal(403, "cross_origin", "Requests of other web pages are refused.")
-        if self.token and path not in self.open_paths:
-            kind, _, given = headers.get(b"authorization", "").partition(" ")
-            is_known = hmac.compare_digest(given.strip().encode(), self.token.encode())
-            if kind.lower() != "bearer" or not is_known:
-                raise Refusal(
-                    401,
-                    "wrong_token",
-                    "The request has no valid token.",
-                    "Send the header Authorization: Bearer TOKEN.",
-                    [("WWW-Authenticate", "Bearer")],
-                )
+        if self.token and path not in self.open_paths and not self._bears_token(headers):
+            raise Refusal(
+                401,
+                "wrong_token",
+                "The request has no valid token.",
+                "Send the header Authorization: Bearer TOKEN.",
+                [("WWW-Authenticate", "Bearer")],
+            )
         length = headers.get(b"content-length", "0")
         if length.isdecimal() and int(length[:20]) > self.max_body_bytes:
             raise _too_large(self.max_body_bytes)
+
+    def _bears_token(self, headers: Mapping[bytes, str]) -> bool:
+        """Return whether the headers contain the token; comparisons take the same time always."""
+        kind, _, given = headers.get(b"authorization", "").partition(" ")
+        found = [given.strip()] if kind.lower() == "bearer" else []
+        for one in headers.get(b"cookie", "").split(";") if self.cookie else ():
+            name, _, value = one.strip().partition("=")
+            found += [value] if name == self.cookie else []
+        return any(hmac.compare_digest(one.encode(), self.token.encode()) for one in found)
 
 
 def _host_of(origin: str) -> str | None:

@@ -13,6 +13,7 @@ from ushape.inference.predictor import Predictor
 from ushape.serving.app import OPEN_PATHS, Measured, build_app
 from ushape.serving.jobs import Jobs
 from ushape.serving.limits import STOP_S, Limits
+from ushape.serving.memory import MemoryBudget, memory_limit_bytes
 from ushape.serving.metadata import describe_model
 from ushape.serving.metrics import Metrics
 from ushape.serving.outputs import Outputs
@@ -78,6 +79,7 @@ def opened(
             jobs=jobs,
             metrics=metrics,
             limits=limits,
+            arrays=MemoryBudget(memory_limit_bytes(predictor)),
             metadata=describe_model(predictor, folders),
         )
         guard = Guard(

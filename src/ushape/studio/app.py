@@ -8,16 +8,17 @@ from typing import Annotated, Any, Literal, cast
 import numpy as np
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from starlette.exceptions import HTTPException
 
 from ushape.errors import UshapeError, explained
 from ushape.serving.safety import Gate, Guard, Refusal
+from ushape.studio.access import Access
 from ushape.studio.annotations import StaleRevisionError
 from ushape.studio.editing import Edit, Tool, apply_edit
 from ushape.studio.layers import Layer, TileRequest, draw_tile
-from ushape.studio.page import render_page
+from ushape.studio.page import render_page, render_refusal
 from ushape.studio.session import Studio, answer_of
 from ushape.studio.tiles import check_plane
 
@@ -106,13 +107,16 @@ class SettingsBody(_Body):
     classes: Annotated[list[ClassBody], Field(max_length=64)] | None = None
 
 
-def build_app(studio: Studio, gate: Gate | None = None) -> Guard:
+def build_app(studio: Studio, gate: Gate | None = None, access: Access | None = None) -> Guard:
     """Return the ASGI application of a studio.
 
     Requests for other host names or from other web pages are refused.
+
+    Args:
+        access: What requests must bear; None: nothing.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.state.studio = studio
+    app.state.studio, app.state.access = studio, access
     app.include_router(router)
     app.middleware("http")(_require_header)
     handlers: dict[Any, Callable[..., Response]] = {
@@ -126,7 +130,14 @@ def build_app(studio: Studio, gate: Gate | None = None) -> Guard:
     }
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)
-    return Guard(app=app, gate=gate or Gate(), max_body_bytes=MAX_BODY_BYTES)
+    return Guard(
+        app=app,
+        gate=gate or Gate(),
+        token=access.token if access is not None else "",
+        cookie=access.cookie if access is not None else "",
+        open_paths=frozenset({"/", "/favicon.ico"}),
+        max_body_bytes=MAX_BODY_BYTES,
+    )
 
 
 async def _require_header(request: Request, call_next: Any) -> Response:
@@ -191,7 +202,14 @@ def _known(request: Request, image_id: str) -> Studio:
 
 
 @router.get("/")
-def get_page() -> Response:
+def get_page(request: Request, token: str = "") -> Response:
+    access = cast(Access | None, request.app.state.access)
+    if access is not None and token and access.is_known(token):
+        answer = RedirectResponse("/", 303, headers=PAGE_HEADERS)  # Without the token.
+        answer.set_cookie(access.cookie, access.token, httponly=True, samesite="strict")
+        return answer
+    if access is not None and not access.is_in(request.cookies):
+        return HTMLResponse(render_refusal(), 401, headers=PAGE_HEADERS)
     return HTMLResponse(render_page(), headers=PAGE_HEADERS)
 
 
@@ -261,7 +279,9 @@ def post_predict(request: Request, body: PredictBody) -> dict[str, Any]:
 def post_settings(request: Request, body: SettingsBody) -> dict[str, Any]:
     studio = _studio(request)
     classes = None if body.classes is None else [one.model_dump() for one in body.classes]
-    studio.change_settings(save=body.save, threshold=body.threshold, classes=classes)
+    studio.change_settings(save=body.save, classes=classes)
+    if "threshold" in body.model_fields_set:
+        studio.set_threshold(body.threshold)
     return studio.state(studio.project.version)["project"]
 
 
@@ -301,11 +321,16 @@ def get_tile(
     )  # fmt: skip
     if layer not in ("image", "mask") and project.prediction(image_id) is not None:
         project.note_seen(image_id)
-    tag = asked.tag(project, image_id)
-    headers = {"ETag": tag, "Cache-Control": "no-cache"}
-    if request.headers.get("if-none-match") == tag:
-        return Response(status_code=304, headers=headers)
-    content = draw_tile(project, image_id, asked)
+    try:
+        tag = asked.tag(project, image_id)
+        headers = {"ETag": tag, "Cache-Control": "no-cache"}
+        if request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers=headers)
+        content = draw_tile(project, image_id, asked)
+    except FileNotFoundError:
+        if layer in ("image", "mask"):
+            raise
+        content = None  # The prediction is being replaced by another one.
     if content is None:
         return Response(status_code=204)
     return Response(content, media_type="image/png", headers=headers)

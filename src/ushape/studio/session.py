@@ -362,7 +362,6 @@ class Studio:
         self,
         *,
         save: Any = None,
-        threshold: float | None = None,
         classes: Sequence[dict[str, Any]] | None = None,
     ) -> None:
         """Store decisions of the user.
@@ -374,14 +373,18 @@ class Studio:
         with project.lock:
             if classes is not None:
                 self._change_classes(classes)
-            if threshold is not None:
-                project.settings.threshold = threshold
             if save is not None:
                 project.settings.save = save
                 project.agree()
             project.store()
         if save is not None:
             project.saver.retry()
+
+    def set_threshold(self, threshold: float | None) -> None:
+        """Store from which probability pixels are foreground; None: as the validation chose."""
+        with self.project.lock:
+            self.project.settings.threshold = threshold
+            self.project.store()
 
     def _change_classes(self, classes: Sequence[dict[str, Any]]) -> None:
         project = self.project
@@ -474,6 +477,8 @@ class Studio:
         project = self.project
         if job.kind == "train":
             project.learn_split(Path(job.folder))
+            if job.state == "done":
+                self.set_threshold(None)  # It was chosen for another model.
             project.note_changes(project.images)
         elif job.kind == "predict":
             project.note_changes(job.images)

@@ -115,7 +115,7 @@ def test_large_image_is_predicted_in_parts_with_the_same_result(client, monkeypa
 
 
 def test_image_that_does_not_fit_into_memory_is_refused(start, image, monkeypatch, tmp_path):
-    monkeypatch.setattr("ushape.serving.outputs.MAX_SHARE", 1e-9)
+    monkeypatch.setattr("ushape.serving.memory.MAX_SHARE", 1e-9)
     client = start()
     answer = client.predict(image)
     assert (answer.status_code, answer.json()["code"]) == (413, "image_too_large")

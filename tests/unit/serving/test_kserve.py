@@ -123,6 +123,28 @@ def test_invalid_header_lengths_are_refused(client, length):
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_tensor")
 
 
+def test_arrays_that_do_not_fit_into_memory_together_are_refused(start, pixels, monkeypatch):
+    """A small image needs 2 bodies, 5 bytes for each pixel and channel, and 12 for each output."""
+    body = InferInput("image", [1, 1, *pixels.shape], "UINT8")
+    body.set_data_from_numpy(pixels[None, None])
+    content, length = InferenceServerClient.generate_request_body(
+        [body], outputs=[InferRequestedOutput("mask", binary_data=True)]
+    )
+    needed = 2 * len(content) + length // 2 * 80 + (5 + 12) * pixels.size
+    for limit, status in ((needed, 200), (needed - 1, 503), (100, 413)):
+        monkeypatch.setattr("ushape.serving.service.memory_limit_bytes", lambda _, own=limit: own)
+        client = start()
+        answer = client(
+            "POST",
+            "/v2/models/cells/infer",
+            content=content,
+            headers={"Inference-Header-Content-Length": str(length)},
+        )
+        assert answer.status_code == status, answer.text
+        answer = client("POST", "/v2/models/cells/infer", json=request_of())
+        assert answer.status_code == (413 if limit == 100 else 200)  # Nothing stays reserved.
+
+
 def test_sizes_are_limited(start, client):
     huge = request_of(shape=[1, 1, 10**5, 10**5], parameters={"binary_data_size": 4})
     answer = client("POST", "/v2/models/cells/infer", json=huge)

@@ -334,6 +334,24 @@ def test_prediction_is_accepted_at_the_threshold_of_the_settings(images, open_st
     assert client.get("/api/state").json()["threshold"] == 0.75
 
 
+def test_threshold_of_the_page_can_be_taken_back(images, open_studio):
+    client = open_studio(images)
+    client.post("/api/settings", {"threshold": 0.75})
+    client.post("/api/settings", {"save": "separate"})
+    assert client.get("/api/state").json()["threshold"] == 0.75
+    client.post("/api/settings", {"threshold": None})
+    assert client.get("/api/state").json()["threshold"] is None
+
+
+def test_threshold_is_forgotten_once_another_model_is_trained(images, open_studio):
+    client = open_studio(images)
+    client.post("/api/settings", {"threshold": 0.75})
+    for state, kept in (("failed", 0.75), ("done", None)):
+        job = Job(kind="train", command=[], folder=str(images / "run"), state=state)
+        client.studio._after_job(job)
+        assert client.get("/api/state").json()["threshold"] == kept
+
+
 def test_image_that_is_set_apart_is_annotated_without_a_prediction(images, open_studio):
     client = open_studio(images)
     first, second, third = client.ids

@@ -53,6 +53,16 @@ def render_page() -> str:
     )
 
 
+def render_refusal() -> str:
+    """Return the document that a browser without the token gets."""
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>ushape studio</title>'
+        "<h1>This page needs the address with the token</h1>"
+        "<p>Open the address that <code>ushape studio</code> printed in the terminal, with "
+        "everything after <code>?token=</code>. It keeps other users of this computer out.</p>"
+    )
+
+
 def _read(name: str) -> str:
     return FOLDER.joinpath(name).read_text(encoding="utf-8")
 

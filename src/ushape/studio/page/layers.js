@@ -18,12 +18,17 @@ export class Layers extends EventTarget {
   constructor(session) {
     super();
     this.session = session;
-    this.threshold = null;
+    this.shownThreshold = null;
     this.image = { isShown: true, brightness: 100, contrast: 100 };
     for (const layer of LAYERS) this[layer.name] = { ...layer };
     byId("layer-list").append(this.imageRow(), ...LAYERS.map((layer) => this.layerRow(layer)));
     session.on("info state", () => this.refresh());
     if (matchMedia("(max-width: 60rem)").matches) byId("layer-details").open = false;
+  }
+
+  /** Probability from which pixels are foreground; null: as the validation chose. */
+  get threshold() {
+    return this.session.state?.threshold ?? null;
   }
 
   isVisible(name, info) {
@@ -106,17 +111,23 @@ export class Layers extends EventTarget {
     this.thresholdSlider = make("input", { type: "range", min: 0.01, max: 0.99, step: 0.01, value: 0.5, "aria-label": "Threshold of the prediction" });
     this.thresholdText = make("output", {}, "0.50");
     this.thresholdSlider.addEventListener("input", () => this.slide());
-    return make("label", { class: "range" }, "Threshold", this.thresholdSlider, this.thresholdText);
+    this.thresholdReset = make("button", { type: "button", class: "small", title: "Use the threshold that the validation images chose" }, "As trained");
+    this.thresholdReset.addEventListener("click", () => this.setThreshold(null));
+    const label = make("label", { class: "range" }, "Threshold", this.thresholdSlider, this.thresholdText);
+    return make("div", { class: "line" }, label, this.thresholdReset);
   }
 
   slide() {
     this.thresholdText.value = this.thresholdSlider.valueAsNumber.toFixed(2);
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => {
-      this.threshold = this.thresholdSlider.valueAsNumber;
-      this.changed();
-      this.session.reach(() => request("/settings", { threshold: this.threshold })).catch(() => null);
-    }, DELAY_MS);
+    this.timer = setTimeout(() => this.setThreshold(this.thresholdSlider.valueAsNumber), DELAY_MS);
+  }
+
+  setThreshold(threshold) {
+    if (!this.session.state) return;
+    this.session.state.threshold = threshold;
+    this.refresh();
+    this.session.reach(() => request("/settings", { threshold })).catch(() => null);
   }
 
   classRow() {
@@ -136,10 +147,15 @@ export class Layers extends EventTarget {
       this.classChoice.replaceChildren(...classes.map(({ index, name }) => new Option(name, index)));
       this.classLabel.hidden = classes.length < 2;
     }
-    const start = info?.threshold ?? state?.threshold;
-    if (this.threshold === null && Number.isFinite(start)) {
-      this.thresholdSlider.value = start;
-      this.thresholdText.value = start.toFixed(2);
+    const shown = this.threshold ?? info?.threshold;
+    if (Number.isFinite(shown) && document.activeElement !== this.thresholdSlider) {
+      this.thresholdSlider.value = shown;
+      this.thresholdText.value = shown.toFixed(2);
+    }
+    this.thresholdReset.disabled = this.threshold === null;
+    if (this.threshold !== this.shownThreshold) {
+      this.shownThreshold = this.threshold;
+      this.changed();
     }
     const hasPrediction = Boolean(info?.has_prediction) && !info.locked;
     for (const row of byId("layer-list").querySelectorAll("fieldset[data-layer]")) {

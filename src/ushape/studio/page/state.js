@@ -25,6 +25,7 @@ export async function request(path, body) {
     body: JSON.stringify(body),
   };
   const response = await fetch(`/api${path}`, options);
+  if (response.status === 401) location.reload(); // Another folder is open: the page says what to do.
   const content = await response.json().catch(() => ({}));
   if (!response.ok) throw new ServerError(response.status, content ?? {});
   return content;
