@@ -18,6 +18,10 @@ from ushape.types import Case
 MAX_DIRECT_PX = 1 << 22
 """Number of pixels of an image up to which they are read to show a part of it, however reduced."""
 
+MAX_WHOLE_PX = 1 << 27
+"""Number of voxels of a volume up to which all of it stays in memory while other planes than its
+slices are shown."""
+
 OVERVIEW_STEP = 8
 """Reduction of the copy that is kept of larger images."""
 
@@ -111,9 +115,9 @@ class ImageSource:
             self._open()
         if len(self.shape) == 2:
             return self._join([one.read_box(window) for one in self._files])
-        if plane == "z":
-            box = plane_box("z", index, window)
-            return self._join([one.read_box(box)[:, 0] for one in self._files])
+        if plane == "z" or math.prod(self.shape) > MAX_WHOLE_PX:
+            box, axis = plane_box(plane, index, window), 1 + "zyx".index(plane)
+            return self._join([one.read_box(box).squeeze(axis) for one in self._files])
         if self._volume is None:
             whole = tuple((0, size) for size in self.shape)
             self._volume = self._join([one.read_box(whole) for one in self._files])
