@@ -179,6 +179,7 @@ class Jobs:
         return {
             "kind": job.kind,
             "state": job.state,
+            "folder": job.folder,
             "started": job.started,
             "minutes": job.minutes,
             "elapsed_s": round(elapsed, 1),

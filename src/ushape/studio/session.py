@@ -219,20 +219,8 @@ class Studio:
                 code="no_run",
                 hint="Train a first model.",
             )
-        arguments = self._first_training(output, minutes) if not usable else None
-        if arguments is None:
-            target = project.target
-            groups = project.groups()
-            arguments = training_command(
-                [self._annotated_image(one, groups.get(one)) for one in project.images],
-                project.state / "training",
-                output=output,
-                minutes=minutes,
-                start_from=usable[-1] if again else None,
-                splits=not usable and self._can_split(),
-                labels=target.label_config(has_partial=project.has_partial),
-            )
-        self.jobs.start("train", arguments, folder=output, minutes=minutes)
+        command = self._command(project.state / "training", output, minutes, again=again)
+        self.jobs.start("train", command, folder=output, minutes=minutes)
 
     def set_apart(self, image_id: str, *, apart: bool) -> None:
         """Keep an image for the score, or give it back.
@@ -329,17 +317,20 @@ class Studio:
         ]
 
     def plan(self, minutes: float | None) -> list[str]:
-        """Return the plan of a training in words.
+        """Return the plan of the training that the button of the page starts, in words.
 
         Raises:
             DataError: if no training can be planned.
         """
-        output = self.project.state / "plan.json"
-        arguments = ["plan", *self._data_arguments(), *self._data_settings(), "--explain"]
-        arguments += ["--overwrite", "-o", str(output)]
-        arguments += ["--minutes", f"{minutes:g}"] if minutes else []
+        project = self.project
+        project.saver.flush()
+        again = bool(project.runs.usable())
+        # `plan` has the options of `train`.
+        _, *arguments = self._command(
+            project.state / "planning", project.state / "plan.json", minutes or 1.0, again=again
+        )
         ended = subprocess.run(
-            [sys.executable, "-m", "ushape", *arguments],
+            [sys.executable, "-m", "ushape", "plan", *arguments, "--explain", "--overwrite"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -425,6 +416,27 @@ class Studio:
                 code="job_running",
                 hint="Wait until it has ended, or stop it.",
             )
+
+    def _command(self, folder: Path, output: Path, minutes: float, *, again: bool) -> list[str]:
+        """Return the arguments of `ushape` for a training.
+
+        Args:
+            folder: Folder for the table of the images, if one is needed.
+            again: Whether it starts from the last run.
+        """
+        project, usable = self.project, self.project.runs.usable()
+        if not usable and (command := self._first_training(output, minutes)) is not None:
+            return command
+        groups = project.groups()
+        return training_command(
+            [self._annotated_image(one, groups.get(one)) for one in project.images],
+            folder,
+            output=output,
+            minutes=minutes,
+            start_from=usable[-1] if again else None,
+            splits=not usable and self._can_split(),
+            labels=project.target.label_config(has_partial=project.has_partial),
+        )
 
     def _first_training(self, output: Path, minutes: float) -> list[str] | None:
         """Return the arguments of a training that splits the user's data; None for few masks."""

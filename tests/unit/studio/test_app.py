@@ -4,6 +4,8 @@ import io
 import json
 import os
 import shutil
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -599,3 +601,30 @@ def test_check_and_plan_read_masks_as_they_were_saved(images, open_studio, monke
     assert "labels.ignore=255" in started[0]
     assert "labels.values=[0, 1]" in started[0]
     assert "split.test_fraction=0" in started[0]
+
+
+def test_plan_is_that_of_the_training_which_the_button_starts(images, open_studio, monkeypatch):
+    client = open_studio(images)
+    first, second = client.ids[:2]
+    client.edit(first, "brush", [5, 5], radius=2)
+    client.edit(second, "brush", [5, 5], radius=2)
+    client.post(f"/api/images/{second}/undo", {"revision": 1})  # Nothing of it is annotated.
+    started, planned = [], []
+    studio = client.studio
+    monkeypatch.setattr(studio.jobs, "start", lambda kind, command, **rest: started.append(command))
+
+    def run(command, **options):
+        planned.append(command[3:])
+        return subprocess.CompletedProcess(command, 0, "A plan.\n", "")
+
+    monkeypatch.setattr("ushape.studio.session.subprocess.run", run)
+    assert client.get("/api/plan", params={"minutes": 2}).json() == {"lines": ["A plan."]}
+    studio.train(2, again=False, resume=False)
+    command, plan = started[0], planned[0]
+    assert (command[0], plan[0]) == ("train", "plan")
+    tables = [Path(own[1]).read_text() for own in (command, plan)]
+    assert tables[0] == tables[1]
+    assert tables[0].count(",train\n") == 1
+    place = command.index("-o")
+    assert plan[place + 2 : -2] == command[place + 2 :]
+    assert plan[-2:] == ["--explain", "--overwrite"]

@@ -98,7 +98,7 @@ export class TrainingStep {
     const { job } = state;
     const isRunning = job?.state === "running";
     const annotated = images.filter((row) => row.annotated > 0 && row.part !== "test").length;
-    const before = isRunning && job.kind === "train" ? runs.length - 1 : runs.length; // Without the one that is running.
+    const before = runs.filter(({ path }) => !isRunning || path !== job.folder).length;
     this.button.textContent = before > 0 ? "Train again" : "Train";
     this.fresh.hidden = before < 1;
     this.resume.hidden = isRunning || !job?.can_resume;
