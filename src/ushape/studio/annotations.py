@@ -1,21 +1,16 @@
 """Annotation of an image: class indices or object numbers in tiles, with a log of all edits.
 
-An edit appends the changed tiles to one file, which is flushed to the disk before the edit is
-answered. A process that is killed leaves at most an incomplete record at the end, which is removed
-when the file is opened again.
+An edit appends the changed tiles to the log, which is flushed to the disk before the edit is
+answered.
 """
 
 from __future__ import annotations
 
-import itertools
-import json
 import math
-import os
 import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,15 +18,10 @@ from typing import Any, Literal
 import numpy as np
 
 from ushape.errors import DataError
-from ushape.formatting import reason, size_text
+from ushape.formatting import size_text
 from ushape.labels import IGNORE
-
-Plane = Literal["z", "y", "x"]
-Window = tuple[tuple[int, int], tuple[int, int]]
-"""First row and the one after the last one, and the same of columns, in a plane."""
-
-FLAT_TILE, DEEP_TILE = (1, 512, 512), (16, 128, 128)
-"""Pixels (z, y, x) of a tile of an image and of a volume."""
+from ushape.studio.edit_log import EditLog, PackedTile, Stored, not_stored
+from ushape.studio.tile_grid import Box, Key, Plane, TileGrid, Window, plane_box
 
 CACHE_BYTES = 2**27
 """Memory for unpacked tiles of one annotation."""
@@ -41,26 +31,6 @@ COARSE = 8
 
 NO_OBJECT = np.iinfo(np.uint32).max
 """Object number of pixels that are not annotated."""
-
-RECORD_START = b'{"kind": "'
-"""First bytes of each record."""
-
-KINDS = ("tiles", "base", "edit", "undo", "redo")
-
-Key = tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class Stored:
-    """Place of a tile in the file, and what is known of it."""
-
-    offset: int
-    length: int
-    known_px: int
-    """Number of its annotated pixels."""
-
-    numbers: tuple[int, ...] = ()
-    """Object numbers in it, without 0."""
 
 
 @dataclass
@@ -76,7 +46,7 @@ class _Edit:
 class Change:
     """Result of an edit, an undo or a redo."""
 
-    box: tuple[tuple[int, int], tuple[int, int], tuple[int, int]] | None
+    box: Box | None
     """Tiles that changed, (z, y, x); None if no pixel did."""
 
     revision: int
@@ -101,6 +71,12 @@ class Snapshot:
     def is_empty(self) -> bool:
         """Whether no pixel is annotated."""
         return not any(stored.known_px for stored in self.tiles.values())
+
+    def whole(self) -> np.ndarray:
+        """Return all values, (*S)."""
+        return self.read([(0, size) for size in self.annotation.grid.shape]).reshape(
+            self.annotation.shape
+        )
 
     def read(self, box: Sequence[tuple[int, int]]) -> np.ndarray:
         """Return the values of a box (z, y, x)."""
@@ -150,8 +126,7 @@ class Annotation:
         origin: str = "",
     ):
         self.path, self.shape = path, tuple(shape)
-        self.shape3: Key = (1, *self.shape) if len(shape) == 2 else self.shape  # type: ignore[assignment]
-        self.tile: Key = FLAT_TILE if len(shape) == 2 else DEEP_TILE
+        self.grid = TileGrid.of_image(shape)
         self.are_objects = are_objects
         self.dtype = np.dtype(np.uint32 if are_objects else np.uint8)
         self.unknown = NO_OBJECT if are_objects else IGNORE
@@ -161,18 +136,16 @@ class Annotation:
         self._tiles: dict[Key, Stored] = {}
         self._edits: list[_Edit] = []
         self._position = 0
-        self._end = 0
         self._cache: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
         self._cached_bytes = 0
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
+            self._log = EditLog(path)
             found = self._replay()
             if found is None or (found != origin and not self._edits and not self.revision):
                 self._begin(import_mask, origin)
                 found = origin
         except OSError as error:
-            raise _not_stored(path, error) from None
+            raise not_stored(path, error) from None
         self.origin = found
 
     def forget(self) -> None:
@@ -192,12 +165,12 @@ class Annotation:
     @property
     def annotated(self) -> float:
         """Share of the pixels that are annotated, 0 to 1."""
-        return self._known_px / math.prod(self.shape3)
+        return self._known_px / math.prod(self.grid.shape)
 
     @property
     def is_complete(self) -> bool:
         """Whether every pixel is annotated."""
-        return self._known_px == math.prod(self.shape3)
+        return self._known_px == math.prod(self.grid.shape)
 
     @property
     def _known_px(self) -> int:
@@ -215,22 +188,14 @@ class Annotation:
         wanted = set(numbers)
         with self.lock:
             return [
-                self.tile_box(key)
+                self.grid.box_of(key)
                 for key, own in self._tiles.items()
                 if wanted.intersection(own.numbers)
             ]
 
     def tile_boxes(self) -> Iterator[tuple[tuple[int, int], ...]]:
         """Yield the boxes (z, y, x) of all tiles of the image."""
-        for key in self._keys_in([(0, size) for size in self.shape3]):
-            yield self.tile_box(key)
-
-    def tile_box(self, key: Key) -> tuple[tuple[int, int], ...]:
-        """Return the box (z, y, x) of a tile."""
-        return tuple(
-            (number * size, number * size + own)
-            for number, size, own in zip(key, self.tile, self._shape_of(key), strict=True)
-        )
+        yield from map(self.grid.box_of, self.grid.keys)
 
     def read(self, box: Sequence[tuple[int, int]], step: int = 1) -> np.ndarray:
         """Return the values of a box (z, y, x), every `step`-th along y and x.
@@ -253,23 +218,17 @@ class Annotation:
             range(first, last, own) for (first, last), own in zip(box, (1, step, step), strict=True)
         ]
         found = np.full([len(one) for one in rows], self.unknown, self.dtype)
-        for key in self._keys_in(box):
+        for key in self.grid.keys_in(box):
             stored = tiles.get(key)
             if stored is None:
                 continue
-            target, source = [], []
-            for axis, (number, size) in enumerate(zip(key, self.tile, strict=True)):
-                start, own = number * size, rows[axis]
-                first = max(0, -(-(start - own.start) // own.step))
-                last = min(len(own), max(first, -(-(start + size - own.start) // own.step)))
-                target.append(slice(first, last))
-                source.append(np.arange(own.start, own.stop, own.step)[first:last] - start)
+            target, source = self.grid.places(key, rows)
             if step >= COARSE and all((one % COARSE == 0).all() for one in source[1:]):
                 tile = self._unpack(key, stored, COARSE)
                 source[1:] = [one // COARSE for one in source[1:]]
             else:
                 tile = self._unpack(key, stored, 1)
-            found[tuple(target)] = tile[np.ix_(*source)]
+            found[target] = tile[np.ix_(*source)]
         return found
 
     def read_plane(self, plane: Plane, index: int, window: Window, step: int = 1) -> np.ndarray:
@@ -307,7 +266,7 @@ class Annotation:
             if not stored:
                 return Change(None, self.revision)
             self._apply_edit(edit_id, stored)
-            return Change(self._box_of(stored), self.revision)
+            return Change(self.grid.box_around(stored), self.revision)
 
     def step(self, revision: int, edit_id: str, kind: Literal["undo", "redo"]) -> Change:
         """Undo or redo one edit.
@@ -327,7 +286,7 @@ class Annotation:
                 )
             self._append({"kind": kind, "id": edit_id}, ())
             changed = self._apply_step(kind, edit_id)
-            return Change(self._box_of(changed), self.revision)
+            return Change(self.grid.box_around(changed), self.revision)
 
     def repeated(self, revision: int, edit_id: str) -> Change | None:
         """Return the result of the newest edit if it has this id; check the revision otherwise.
@@ -375,9 +334,9 @@ class Annotation:
         self, import_mask: Callable[[], Iterator[tuple[slice, np.ndarray]]] | None, origin: str
     ) -> None:
         """Write the first record: the user's mask, tile by tile, or nothing."""
-        os.truncate(self.path, 0)
+        self._log.clear()
         self._tiles, self._edits, self._position = {}, [], 0
-        self._end = self.revision = 0
+        self.revision = 0
         for rows, values in import_mask() if import_mask is not None else ():
             box = ((rows.start, rows.stop), *((0, n) for n in self.shape[1:]))
             if len(self.shape) == 2:
@@ -392,107 +351,50 @@ class Annotation:
 
     def _replay(self) -> str | None:
         """Read the log, and return the origin of the first record; None if it is incomplete."""
-        size, origin, kept = self.path.stat().st_size, None, self._kept
-        with self.path.open("rb") as file:
-            while self._end < size:
-                line = file.readline()
-                record, start = _parse_record(line), self._end + len(line)
-                blob = file.read(record["bytes"]) if record is not None else b""
-                is_whole = record is not None and zlib.crc32(blob) == record["crc"]
-                if record is None or not is_whole or not self._can_apply(record["kind"]):
-                    file.seek(self._end + 1)
-                    if RECORD_START in file.read():
-                        raise _damaged(self.path, self._end)
-                    break  # A process that was killed did not complete it.
-                self._end = start + len(blob)
-                self.next_number = max(self.next_number, record.get("next", 1))
-                stored = {
-                    (z, y, x): Stored(start + offset, length, known, tuple(numbers))
-                    for z, y, x, offset, length, known, numbers in record["tiles"]
-                }
-                if record["kind"] == "tiles":
-                    self._tiles.update(stored)
-                elif record["kind"] == "base":
-                    origin, kept = record["origin"], record.get("kept", kept)
-                elif record["kind"] == "edit":
-                    self._apply_edit(record["id"], stored)
-                else:
-                    self._apply_step(record["kind"], record["id"])
+        origin, kept = None, self._kept
+        for record, stored in self._log.records():
+            self.next_number = max(self.next_number, record.get("next", 1))
+            if record["kind"] == "tiles":
+                self._tiles.update(stored)
+            elif record["kind"] == "base":
+                origin, kept = record["origin"], record.get("kept", kept)
+            elif record["kind"] == "edit":
+                self._apply_edit(record["id"], stored)
+            else:
+                self._apply_step(record["kind"], record["id"])
         if kept != self._kept:
             if self.revision:
                 raise _of_other_image(self.path, self._kept, kept)
             return None
-        if self._end < size:
-            os.truncate(self.path, self._end)
+        self._log.drop_rest()
         return origin
-
-    def _can_apply(self, kind: str) -> bool:
-        if kind == "undo":
-            return self.can_undo
-        return kind != "redo" or self.can_redo
 
     def _append(
         self, record: dict[str, Any], tiles: Iterable[tuple[Key, np.ndarray]]
     ) -> dict[Key, Stored]:
-        """Append a record with tiles to the file and flush it to the disk."""
-        blobs: list[bytes] = []
-        rows: list[Any] = []
-        offset = 0
-        for key, tile in tiles:
-            blob = zlib.compress(tile.tobytes(), 1)
-            known = int((tile != self.unknown).sum())
-            numbers: list[int] = []
-            if self.are_objects:
-                numbers = [int(n) for n in np.unique(tile) if n not in (0, self.unknown)]
-                self.next_number = max([self.next_number, *(n + 1 for n in numbers)])
-            rows.append([*key, offset, len(blob), known, numbers])
-            blobs.append(blob)
-            offset += len(blob)
-        if record["kind"] == "edit" and not rows:
+        """Append a record with tiles to the log; an edit without tiles is left out."""
+        packed = [self._pack(key, tile) for key, tile in tiles]
+        if record["kind"] == "edit" and not packed:
             return {}  # There is nothing to undo.
-        content = b"".join(blobs)
-        record = {
-            **record,
-            "tiles": rows,
-            "next": self.next_number,
-            "bytes": len(content),
-            "crc": zlib.crc32(content),
-        }
-        line = json.dumps(record).encode() + b"\n"
-        self._write(line + content)
-        start = self._end + len(line)
-        self._end = start + len(content)
-        return {
-            (z, y, x): Stored(start + own, length, known, tuple(numbers))
-            for z, y, x, own, length, known, numbers in rows
-        }
+        return self._log.append({**record, "next": self.next_number}, packed)
 
-    def _write(self, content: bytes) -> None:
-        try:
-            with self.path.open("r+b") as file:
-                file.seek(self._end)
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            with suppress(OSError):
-                os.truncate(self.path, self._end)
-            raise _not_stored(self.path, error) from None
+    def _pack(self, key: Key, tile: np.ndarray) -> PackedTile:
+        numbers: list[int] = []
+        if self.are_objects:
+            numbers = [int(n) for n in np.unique(tile) if n not in (0, self.unknown)]
+            self.next_number = max([self.next_number, *(n + 1 for n in numbers)])
+        known = int((tile != self.unknown).sum())
+        return PackedTile(key, zlib.compress(tile.tobytes(), 1), known, numbers)
 
     def _changed(
         self, box: Sequence[tuple[int, int]], values: np.ndarray
     ) -> Iterator[tuple[Key, np.ndarray]]:
         """Yield the tiles that new values of a box change, changed."""
-        for key in self._keys_in(box):
+        for key in self.grid.keys_in(box):
             former = self._whole(key)
             tile = former.copy()
-            target, source = [], []
-            for number, size, (first, last) in zip(key, self.tile, box, strict=True):
-                start = number * size
-                low, high = max(first, start), min(last, start + size)
-                target.append(slice(low - start, high - start))
-                source.append(slice(low - first, high - first))
-            tile[tuple(target)] = values[tuple(source)]
+            target, source = self.grid.overlap(key, box)
+            tile[target] = values[source]
             if not np.array_equal(tile, former):
                 yield key, tile
 
@@ -500,7 +402,7 @@ class Annotation:
         """Return a tile; tiles at the edges of the image are smaller."""
         stored = self._tiles.get(key)
         if stored is None:
-            return np.full(self._shape_of(key), self.unknown, self.dtype)
+            return np.full(self.grid.shape_of(key), self.unknown, self.dtype)
         return self._unpack(key, stored, 1)
 
     def _unpack(self, key: Key, stored: Stored, step: int) -> np.ndarray:
@@ -512,83 +414,16 @@ class Annotation:
         if step > 1:
             tile = self._unpack(key, stored, 1)[:, ::step, ::step].copy()
         else:
-            with self.path.open("rb") as file:
-                file.seek(stored.offset)
-                blob = file.read(stored.length)
             try:
-                values = np.frombuffer(zlib.decompress(blob), self.dtype)
-                tile = values.reshape(self._shape_of(key))
+                values = np.frombuffer(zlib.decompress(self._log.read(stored)), self.dtype)
+                tile = values.reshape(self.grid.shape_of(key))
             except (zlib.error, ValueError):
-                raise _damaged(self.path, stored.offset) from None
+                raise self._log.damaged(stored.offset) from None
         self._cache[name] = tile
         self._cached_bytes += tile.nbytes
         while self._cached_bytes > CACHE_BYTES and len(self._cache) > 1:
             self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
         return tile
-
-    def _shape_of(self, key: Key) -> tuple[int, ...]:
-        return tuple(
-            min(size, whole - number * size)
-            for number, size, whole in zip(key, self.tile, self.shape3, strict=True)
-        )
-
-    def _keys_in(self, box: Sequence[tuple[int, int]]) -> list[Key]:
-        """Return the tiles that a box covers, in part or completely."""
-        spans = (
-            range(first // size, -(-last // size))
-            for (first, last), size in zip(box, self.tile, strict=True)
-        )
-        return list(itertools.product(*spans))  # type: ignore[arg-type]
-
-    def _box_of(
-        self, tiles: dict[Key, Any]
-    ) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]] | None:
-        if not tiles:
-            return None
-        keys = np.array(list(tiles))
-        low = keys.min(axis=0) * self.tile
-        high = np.minimum((keys.max(axis=0) + 1) * self.tile, self.shape3)
-        pairs = zip(low.tolist(), high.tolist(), strict=True)
-        return tuple(pairs)  # type: ignore[return-value]
-
-
-def plane_box(plane: Plane, index: int, window: Window) -> tuple[tuple[int, int], ...]:
-    """Return the box (z, y, x) of a window of a plane."""
-    axes = list[tuple[int, int]](window)
-    axes.insert("zyx".index(plane), (index, index + 1))
-    return tuple(axes)
-
-
-def _parse_record(line: bytes) -> dict[str, Any] | None:
-    """Return the record of a line; None if it is incomplete or damaged."""
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        record = json.loads(line)
-        needed = {"kind", "crc", "bytes", "tiles"}
-        needed |= {"base": {"origin"}, "tiles": set[str]()}.get(record["kind"], {"id"})
-        is_whole = needed <= set(record) and record["kind"] in KINDS and record["bytes"] >= 0
-        is_whole = is_whole and all(len(row) == 7 for row in record["tiles"])
-    except (ValueError, TypeError, KeyError):
-        return None
-    return record if is_whole else None
-
-
-def _not_stored(path: Path, error: OSError) -> DataError:
-    return DataError(
-        f"{path} cannot be written: {reason(error)}.",
-        code="edit_not_stored",
-        hint="The edit was not made. Check the free space and the permissions.",
-    )
-
-
-def _damaged(path: Path, place: int) -> DataError:
-    return DataError(
-        f"{path}: the stored edits are damaged from byte {place} on.",
-        code="damaged_studio_state",
-        hint="Restore the file from a copy, or move it away and open the folder again: the "
-        "annotation then begins with the mask that was saved last.",
-    )
 
 
 def _of_other_image(path: Path, new: list[Any], former: list[Any]) -> DataError:

@@ -11,8 +11,9 @@ from scipy import ndimage
 
 from ushape.errors import DataError
 from ushape.studio import edits
-from ushape.studio.annotations import Annotation, Change, Plane, Window, plane_box
+from ushape.studio.annotations import Annotation, Change
 from ushape.studio.predictions import StoredPrediction
+from ushape.studio.tile_grid import Plane, Window, plane_box
 from ushape.studio.tiles import plane_shape
 
 Tool = Literal[

@@ -10,9 +10,9 @@ import numpy as np
 
 from ushape.inference.uncertainty import entropy_map
 from ushape.studio import tiles
-from ushape.studio.annotations import Plane, Window
 from ushape.studio.predictions import StoredPrediction
 from ushape.studio.project import Project
+from ushape.studio.tile_grid import Plane, Window
 
 Layer = Literal["image", "mask", "prediction", "probability", "uncertainty", "error"]
 

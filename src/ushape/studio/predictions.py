@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from ushape.labels import LabelSpace
-from ushape.studio.annotations import Plane, Window, plane_box
+from ushape.studio.tile_grid import Plane, Window, plane_box
 
 PROBABILITIES, CLASSES, OBJECTS = "probabilities.npy", "classes.npy", "objects.npy"
 SUMMARY = "summary.json"

@@ -53,8 +53,7 @@ def write_annotation(path: Path, snapshot: Snapshot, target: MaskTarget, image: 
     if math.prod(shape) > LARGE_PX and turn == 1:
         _write_in_strips(path, snapshot, target, image)
         return
-    labels = snapshot.read([(0, size) for size in snapshot.annotation.shape3]).reshape(shape)
-    codes, encoding = target.codes_of(labels)
+    codes, encoding = target.codes_of(snapshot.whole())
     if turn != 1:
         codes = as_stored(codes, turn)
     has_tags = {io.suffix_of(one).removeprefix(".ome") for one in (image, path)} <= TIFF
@@ -70,8 +69,7 @@ def holds_annotation(path: Path, snapshot: Snapshot, target: MaskTarget) -> bool
     if math.prod(shape) > LARGE_PX:
         return False
     with suppress(UshapeError, OSError):
-        labels = snapshot.read([(0, size) for size in snapshot.annotation.shape3]).reshape(shape)
-        return np.array_equal(io.read_mask(path).codes, target.codes_of(labels)[0])
+        return np.array_equal(io.read_mask(path).codes, target.codes_of(snapshot.whole())[0])
     return False
 
 

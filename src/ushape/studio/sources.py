@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ushape.io.streaming import Bands, open_bands
-from ushape.studio.annotations import Plane, Window, plane_box
+from ushape.studio.tile_grid import Plane, Window, plane_box
 from ushape.types import Case
 
 MAX_DIRECT_PX = 1 << 22

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ushape.errors import DataError
-from ushape.studio.annotations import Plane, Window
+from ushape.studio.tile_grid import Plane, Window
 from ushape.transforms.overlay import DISTINCT, Color
 
 TILE_PX = 256

@@ -7,14 +7,14 @@ import pytest
 
 from codes import raises_code
 from ushape.errors import DataError
-from ushape.studio import annotations
+from ushape.studio import edit_log, tile_grid
 from ushape.studio.annotations import NO_OBJECT, Annotation, StaleRevisionError
 
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
-    monkeypatch.setattr(annotations, "FLAT_TILE", (1, 8, 8))
-    monkeypatch.setattr(annotations, "DEEP_TILE", (2, 4, 4))
+    monkeypatch.setattr(tile_grid, "FLAT_TILE", (1, 8, 8))
+    monkeypatch.setattr(tile_grid, "DEEP_TILE", (2, 4, 4))
 
 
 def rectangle(top, bottom, left, right, value, z=0):
@@ -23,7 +23,7 @@ def rectangle(top, bottom, left, right, value, z=0):
 
 
 def whole(annotation):
-    return annotation.read([(0, size) for size in annotation.shape3]).reshape(annotation.shape)
+    return annotation.snapshot().whole()
 
 
 def test_new_annotation_has_no_annotated_pixel(tmp_path):
@@ -166,12 +166,6 @@ def test_damaged_header_before_other_records_is_reported(tmp_path, former, chang
     assert path.read_bytes() == content
 
 
-def test_undo_without_an_edit_is_dropped(tmp_path):
-    path = tmp_path / "a.log"
-    Annotation(path, (8, 8))._append({"kind": "undo", "id": "a"}, ())
-    assert Annotation(path, (8, 8)).revision == 0
-
-
 def test_part_that_cannot_be_unpacked_is_reported(tmp_path):
     path = tmp_path / "a.log"
     annotation = Annotation(path, (8, 8))
@@ -236,7 +230,7 @@ def test_edit_that_cannot_be_stored_is_refused_and_not_made(tmp_path, monkeypatc
     def fail(file):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(annotations.os, "fsync", fail)
+    monkeypatch.setattr(edit_log.os, "fsync", fail)
     with raises_code(DataError, "edit_not_stored"):
         annotation.edit(0, "a", rectangle(0, 1, 0, 1, 1))
     monkeypatch.undo()

@@ -5,15 +5,15 @@ import pytest
 
 from codes import raises_code
 from ushape.errors import DataError
-from ushape.studio import annotations, editing
+from ushape.studio import editing, tile_grid
 from ushape.studio.annotations import NO_OBJECT, Annotation
 from ushape.studio.editing import Edit, apply_edit
 
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
-    monkeypatch.setattr(annotations, "FLAT_TILE", (1, 8, 8))
-    monkeypatch.setattr(annotations, "DEEP_TILE", (2, 4, 4))
+    monkeypatch.setattr(tile_grid, "FLAT_TILE", (1, 8, 8))
+    monkeypatch.setattr(tile_grid, "DEEP_TILE", (2, 4, 4))
     monkeypatch.setattr(editing, "BLOCK_PX", 16)
     monkeypatch.setattr(editing, "FIRST_REACH_PX", 3)
 
@@ -28,7 +28,7 @@ def annotated(folder, values, *, are_objects=False):
 
 
 def whole(annotation):
-    return annotation.read([(0, size) for size in annotation.shape3]).reshape(annotation.shape)
+    return annotation.snapshot().whole()
 
 
 def apply(annotation, tool, *points, prediction=None, **values):
