@@ -143,6 +143,7 @@ def train(
     minutes: float | None = None,
     epochs: int | None = None,
     device: str = "auto",
+    devices: int | None = None,
     seed: int | None = None,
     settings: Settings = None,
     plan: Path | None = None,
@@ -155,7 +156,9 @@ def train(
 
 
 @command
-def resume(run: Path, *, recipe: str | None = None, quiet: Quiet = False) -> None:
+def resume(
+    run: Path, *, recipe: str | None = None, devices: int | None = None, quiet: Quiet = False
+) -> None:
     call("resume", **locals())
 
 

@@ -10,8 +10,10 @@ import numpy as np
 from ushape.console import Console
 from ushape.data.cache import SampleStore, load_cases
 from ushape.data.preprocessing import OnRead
+from ushape.evaluation.baselines import BaselineSampler, save_baselines
 from ushape.planning.plan import Plan
 from ushape.planning.run import Run
+from ushape.training.ranks import Rank
 from ushape.training.trainer import FitResult, fit
 from ushape.training.trials import Train, Weights
 from ushape.types import CaseFacts
@@ -23,11 +25,13 @@ def open_cases(
     validation: Sequence[CaseFacts],
     console: Console,
     on_read: OnRead | None = None,
+    rank: Rank | None = None,
 ) -> tuple[Train, SampleStore]:
     """Load the cases; return a function that trains on them, and the validation cases.
 
     Args:
         on_read: Receives each training image that is read, from several threads.
+        rank: Place of this process among those that train together; None: it trains alone.
 
     Raises:
         DataError: if cases cannot be loaded; it names all of them.
@@ -58,9 +62,27 @@ def open_cases(
             resume=resume,
             show_bar=console.is_terminal,
             on_row=lambda row: console.say(_epoch_line(row, plan)),
+            rank=rank,
         )
 
     return train_in, validation_store
+
+
+def open_training(
+    run: Run,
+    plan: Plan,
+    training: Sequence[CaseFacts],
+    validation: Sequence[CaseFacts],
+    console: Console,
+    rank: Rank | None = None,
+) -> tuple[Train, SampleStore]:
+    """Load the cases as `open_cases` does, and choose the baselines of the run from them."""
+    sampler = BaselineSampler(training)
+    train_in, store = open_cases(plan, training, validation, console, sampler.add, rank)
+    is_first = rank is None or rank.index == 0
+    if is_first and sampler.is_complete and not run.baselines_path.exists():
+        save_baselines(run.baselines_path, sampler.choose(plan.preprocessing.space))
+    return train_in, store
 
 
 def training_budget_s(plan: Plan, elapsed_s: float) -> float | None:

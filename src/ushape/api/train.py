@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ushape.api._compare_slices import compare_slices
+from ushape.api._processes import Team
 from ushape.api._score_run import KnownCases, score_and_report
-from ushape.api._trainer import open_cases, training_budget_s
+from ushape.api._trainer import open_training, training_budget_s
 from ushape.api._tune_run import tune_run
 from ushape.api.plan import (
     TrainOptions,
@@ -26,7 +27,6 @@ from ushape.data.cache import SampleStore
 from ushape.data.scan import DatasetStats
 from ushape.data.splits import Splits
 from ushape.errors import hint_after_interrupt
-from ushape.evaluation.baselines import BaselineSampler, save_baselines
 from ushape.evaluation.summary import Summary
 from ushape.inference.predictor import Predictor
 from ushape.io.lock import locked
@@ -37,6 +37,7 @@ from ushape.planning.planner import Measured, Planned
 from ushape.planning.processor import threads_restored, use_threads, with_load
 from ushape.planning.recipe import Recipe
 from ushape.planning.run import Run
+from ushape.planning.shares import describe_shares, plan_for_devices
 from ushape.training.trainer import FitResult, train_within_memory
 from ushape.training.trials import (
     Train,
@@ -74,6 +75,7 @@ def train(
     minutes: float | None = None,
     epochs: int | None = None,
     device: str = "auto",
+    devices: int | None = None,
     seed: int | None = None,
     settings: Iterable[str] = (),
     plan: Path | str | None = None,
@@ -93,6 +95,7 @@ def train(
         minutes: Wall time of training and evaluation in minutes (default: 30 without epochs).
         epochs: Number of epochs, instead of a time limit.
         device: Device: auto, cpu, cuda or mps.
+        devices: Number of devices of this machine that train one model together (default: 1).
         seed: Random seed for the split, weight initialization and patch sampling.
         settings: Recipe setting as key=value, e.g. train.batch_size=2 (repeatable).
         plan: Plan to use instead of a recipe: a file written by `ushape plan -o`, edited or not.
@@ -124,7 +127,9 @@ def train(
     )
     folder = Path(output) if output else _create_free_folder(output_folder(None, data))
     with locked(folder):
-        return _train_new(Run.create(folder), Path(data), masks, options, device, clock, console)
+        run = Run.create(folder)
+        count = 1 if devices is None else devices
+        return _train_new(run, Path(data), masks, options, device, count, clock, console)
 
 
 def _train_new(
@@ -133,11 +138,12 @@ def _train_new(
     masks: Path | str | None,
     options: TrainOptions,
     device: str,
+    devices: int,
     clock: Clock,
     console: Console,
 ) -> TrainResult:
     """Plan, train and score in a new run."""
-    planned, facts = _plan_run(run, folder, masks, options, device, clock, console)
+    planned, facts = _plan_run(run, folder, masks, options, device, devices, clock, console)
     return _fit_and_score(run, planned.plan, planned.splits, facts, clock, console, resume=False)
 
 
@@ -147,11 +153,13 @@ def _plan_run(
     masks: Path | str | None,
     options: TrainOptions,
     device: str,
+    devices: int,
     clock: Clock,
     console: Console,
 ) -> tuple[Planned, list[CaseFacts]]:
     """Plan the training and store cases, splits and plan, or remove the run folder again."""
     with run.removed_on_failure():
+        inspect_machine(device, devices)  # Raises if there are fewer.
         found, planned = plan_data(folder, masks, options, device, clock, console)
         planned = _decide_slices(run, found, planned, options, clock, console)
         facts, splits = found.facts, planned.splits
@@ -161,6 +169,11 @@ def _plan_run(
             chosen = set(splits.train)
             training = [fact for fact in facts if fact.case.id in chosen]
             planned = replace(planned, plan=search_rate(planned.plan, training, run.folder))
+        if devices > 1:
+            is_open = options.plan is None and options.recipe.train.batch_size == AUTO
+            own = plan_for_devices(planned.plan, devices, may_round=is_open)
+            planned = replace(planned, plan=own)
+            console.say(describe_shares(own))
         for line in planned.plan.reasons:
             console.say(line)
         files = found.file_checksums
@@ -191,14 +204,22 @@ def _decide_slices(
 
 
 @threads_restored()
-def resume(run: Path | str, *, recipe: str | None = None, quiet: bool = False) -> TrainResult:
+def resume(
+    run: Path | str,
+    *,
+    recipe: str | None = None,
+    devices: int | None = None,
+    quiet: bool = False,
+) -> TrainResult:
     """Continue an interrupted training.
 
-    The result is the same as without the interruption, unless the training has a time limit.
+    The result is the same as without the interruption, unless the training has a time limit, or
+    continues on another number of devices.
 
     Args:
         run: Run folder that `ushape train` wrote.
         recipe: FILE.py:FUNCTION that defines the run's own network or loss; executed only if given.
+        devices: Number of devices that train together (default: as before).
         quiet: Print nothing.
 
     Returns:
@@ -216,11 +237,17 @@ def resume(run: Path | str, *, recipe: str | None = None, quiet: bool = False) -
     opened.require_code(plan, training=True)
     if plan.recipe.train.keep_memory:
         keep_memory()
-    machine = inspect_machine(plan.machine.device)  # Raises if the device is not available.
+    before = plan.machine.devices
+    count = before if devices is None else devices
+    machine = inspect_machine(plan.machine.device, count)  # Raises if it is not available.
     with locked(opened.folder):
         train = plan.recipe.train
         if note := use_threads(train, with_load(machine, train)):
             console.say(note)
+        if machine.devices > 1 or before > 1:
+            plan = plan_for_devices(plan, machine.devices, may_round=False)
+            opened.save_plan(plan)
+            console.say(describe_shares(plan, before))
         splits, facts = opened.load_splits(), opened.load_cases()
         opened.refuse_changed_data()
         return _fit_and_score(opened, plan, splits, facts, clock, console, resume=True)
@@ -314,10 +341,7 @@ def _fit(
     Returns:
         The result, the plan that was used, and the loaded validation cases.
     """
-    sampler = BaselineSampler(training)
-    train_in, store = open_cases(plan, training, validation, console, sampler.add)
-    if sampler.is_complete and not run.baselines_path.exists():
-        save_baselines(run.baselines_path, sampler.choose(plan.preprocessing.space))
+    train_in, store = _open(run, plan, training, validation, console)
 
     def attempt(plan: Plan, resume: bool) -> FitResult:
         return _fit_from_start(plan, run, train_in, clock, console, resume=resume)
@@ -333,6 +357,24 @@ def _fit(
         f"{result.foreground_patches:.0%} of the patches contained foreground."
     )
     return result, plan, store
+
+
+def _open(
+    run: Run,
+    plan: Plan,
+    training: Sequence[CaseFacts],
+    validation: Sequence[CaseFacts],
+    console: Console,
+) -> tuple[Train, SampleStore]:
+    """Return a function that trains, in processes of their own on several devices.
+
+    The validation cases are returned as well.
+    """
+    if plan.machine.devices == 1:
+        return open_training(run, plan, training, validation, console)
+    team = Team(plan.machine.devices, console.is_quiet)
+    store = SampleStore([fact.case for fact in validation], plan.preprocessing, keep=False)
+    return team.trainer(run, training, validation, run.named_code(plan)), store
 
 
 def _fit_from_start(

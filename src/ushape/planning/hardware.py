@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from ushape.errors import PlanError
+from ushape.errors import PlanError, check_range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,15 +39,20 @@ class Machine:
     free_cores: float | None = None
     """Number of CPU cores that other programs left free; None: it was not measured."""
 
+    devices: int = 1
+    """Number of processes that train one model together, each on a device of this type."""
 
-def inspect_machine(device: str = "auto") -> Machine:
+
+def inspect_machine(device: str = "auto", devices: int = 1) -> Machine:
     """Return the properties of this machine.
 
     Args:
         device: Type of device: cpu, cuda, mps, or auto for the fastest one.
+        devices: Number of devices of this type that train one model together.
 
     Raises:
-        PlanError: if the device is not available.
+        PlanError: if the device is not available, or if there are fewer of them.
+        ConfigError: if the number is not positive.
     """
     is_available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     found = [*(kind for kind, is_there in is_available.items() if is_there), "cpu"]
@@ -58,6 +63,7 @@ def inspect_machine(device: str = "auto") -> Machine:
             code="device_not_available",
             hint="Use --device auto for the fastest available one.",
         )
+    _refuse_too_many(chosen, devices)
     main_memory = _main_memory_bytes()
     if chosen == "cuda":
         properties = torch.cuda.get_device_properties(0)
@@ -72,7 +78,20 @@ def inspect_machine(device: str = "auto") -> Machine:
         memory_bytes=memory,
         main_memory_bytes=main_memory,
         has_bf16=has_bf16,
+        devices=devices,
     )
+
+
+def _refuse_too_many(device: str, devices: int) -> None:
+    """Raise an error if this machine has fewer devices; any number of processes use its CPU."""
+    check_range("devices", devices, 1, hint="Use at least one device.")
+    available = {"cuda": torch.cuda.device_count(), "mps": 1}.get(device, devices)
+    if devices > available:
+        raise PlanError(
+            f"{devices} devices of type {device} are asked for, but this machine has {available}.",
+            code="device_not_available",
+            hint="Use fewer --devices, or --device cpu.",
+        )
 
 
 def keep_memory() -> bool:

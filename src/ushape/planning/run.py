@@ -192,6 +192,13 @@ class Run:
         """Raise ConfigError if the plan needs a Python file that the user did not name."""
         require_code(plan.recipe, self._code_folder, training=training)
 
+    def named_code(self, plan: Plan) -> str | None:
+        """Return FILE.py:FUNCTION of the run's copy of the file that the user named, if any."""
+        code = plan.recipe.code
+        if code is None or loaded_source(code) is None:
+            return None
+        return f"{self._code_folder / code.file}:{code.function}"
+
     @property
     def _code_folder(self) -> Path:
         return self.folder / "code"

@@ -19,7 +19,7 @@ from ushape.data.sampling import Patch
 from ushape.models import network_sizes
 from ushape.planning.loading import build_patches
 from ushape.planning.plan import Plan
-from ushape.training.module import SegmentationModule
+from ushape.training.module import NO_CASE, SegmentationModule
 
 
 class SegmentationData(lightning.LightningDataModule):
@@ -74,6 +74,8 @@ class SegmentationData(lightning.LightningDataModule):
         most = resolved(self.plan.recipe.train.validation_cases)
         chosen = spread_evenly(len(self.validation), most)
         rank, ranks = self._place
+        # Processes without a case would leave out the exchange of the scores, so that others wait.
+        chosen += [NO_CASE] * (-len(chosen) % ranks)
         return DataLoader(chosen[rank::ranks], batch_size=None)  # type: ignore[arg-type]
 
     @property

@@ -33,6 +33,7 @@ from ushape.planning.encoder_weights import read_encoder, refuse_changed
 from ushape.planning.hardware import memory_format
 from ushape.planning.plan import Plan
 from ushape.training.optimizers import Schedule, build_optimizer, slow_down
+from ushape.training.ranks import Rank
 from ushape.types import Sample
 
 MAX_SCORED_PX = 250_000
@@ -42,6 +43,9 @@ small network 0.05 s."""
 
 MIN_SCORED_PX = 128 * 128
 """Number of pixels of each case that are compared at least, so that most objects are complete."""
+
+NO_CASE = -1
+"""Index of a validation case for processes that have fewer cases than others."""
 
 SHOWN = 4
 """Number of validation cases that are drawn in TensorBoard."""
@@ -55,6 +59,7 @@ class SegmentationModule(lightning.LightningModule):
         groups: Group of each validation case.
         initial: Initial weights by name, of all layers or of some; the others are random. None:
             those that the plan states. Nothing is read for a mapping, even if it is empty.
+        rank: Place of this process among those that train together; None: it trains alone.
 
     Raises:
         RunError: if the weights that the plan states are missing, damaged, or have changed.
@@ -67,8 +72,10 @@ class SegmentationModule(lightning.LightningModule):
         validation: Sequence[Sample],
         groups: Sequence[str],
         initial: Mapping[str, Tensor] | None = None,
+        rank: Rank | None = None,
     ):
         super().__init__()
+        self.rank = rank
         recipe, preprocessing = plan.recipe, plan.preprocessing
         train = recipe.train
         assert train.epochs is not None
@@ -102,7 +109,12 @@ class SegmentationModule(lightning.LightningModule):
     def loss_of(self, batch: Patch) -> Tensor:
         """Return the loss of a batch, which is on the device of the network."""
         image = batch["image"].to(memory_format=self.layout)
-        loss: Tensor = self.loss(self.network(image), batch["target"], batch["weight"])
+        found, target, weight = self.network(image), batch["target"], batch["weight"]
+        if self.rank is not None:
+            # Overlap is pooled over all patches of a batch, so that a mean of the losses of the
+            # processes would be another loss.
+            found, target, weight = map(self.rank.gather, (found, target, weight))
+        loss: Tensor = self.loss(found, target, weight)
         return loss
 
     def training_step(self, batch: Patch, batch_index: int) -> Tensor:
@@ -122,11 +134,13 @@ class SegmentationModule(lightning.LightningModule):
         self.foreground_patches += int(seen.sum())
         self.patches += len(seen)
         self.log("train/loss", loss, prog_bar=True)
-        return loss
+        # DDP averages the gradients, of which each process has its own part.
+        return loss if self.rank is None else loss * self.rank.count
 
     def on_train_epoch_start(self) -> None:
         # Dropout must not depend on the number of interruptions before.
-        torch.manual_seed(self.plan.recipe.seed * 1_000_003 + self.current_epoch)
+        seed = self.plan.recipe.seed * 1_000_003 + self.current_epoch
+        torch.manual_seed(seed + 7_368_787 * self.global_rank)
         self.foreground_patches = self.patches = self.batches = 0
         self.loss_sum = 0.0
 
@@ -141,11 +155,14 @@ class SegmentationModule(lightning.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         scored = len(self.plan.preprocessing.space.scored)
-        self._counts = torch.zeros(len(self._group_index), scored, 4, device=self.device)
-        self._cross_entropy = torch.zeros(2, device=self.device)  # Sum and number of pixels.
+        shape = len(self._group_index), scored, 4
+        self._counts = torch.zeros(shape, dtype=torch.long, device=self.device)
+        self._cross_entropy = np.zeros(2)  # Sum and number of pixels.
         self._object_counts: dict[str, ObjectCounts] = {}
 
     def validation_step(self, index: int, batch_index: int) -> None:
+        if index == NO_CASE:
+            return
         sample = self.validation[index]
         assert sample.classes is not None, "a validation case has a mask"
         space = self.plan.preprocessing.space
@@ -161,8 +178,7 @@ class SegmentationModule(lightning.LightningModule):
         if distance is not None and sample.objects is not None:
             self._count_objects(classes, distance, sample.classes, sample.objects)
         row = self._group_index[sample.case.group]
-        entropy = cross_entropy_sum(found, sample.classes, space)
-        self._cross_entropy += torch.tensor(entropy, device=self.device)
+        self._cross_entropy += cross_entropy_sum(found, sample.classes, space)
         counts = count_classes(classes, sample.classes, space.scored)
         self._counts[row] += torch.tensor(
             [[own.overlap, own.truth, own.predicted, own.pixels] for own in counts],
@@ -192,21 +208,34 @@ class SegmentationModule(lightning.LightningModule):
         add_object_counts(self._object_counts, classes, labels, truths, truth != IGNORE, space)
 
     def on_validation_epoch_end(self) -> None:
-        counts = self.trainer.strategy.reduce(self._counts, reduce_op="sum").long().tolist()
+        counts = self._sum(self._counts).tolist()
         self.validation_dice = mean_group_dice(counts)
-        entropy = self.trainer.strategy.reduce(self._cross_entropy, reduce_op="sum")
-        self.validation_loss = float(entropy[0]) / max(1.0, float(entropy[1]))
+        entropy, pixels = self._sum_values(self._cross_entropy)
+        self.validation_loss = entropy / max(1.0, pixels)
+        seen = self._sum_values(np.array([self.foreground_patches, self.patches]))
+        self.foreground_patches, self.patches = map(int, seen)
         names = [region.name for region in self.plan.preprocessing.space.scored]
-        table = torch.from_numpy(tabulate_counts(self._object_counts, names)).to(self.device)
-        table = self.trainer.strategy.reduce(table, reduce_op="sum")
+        table = self._sum(
+            torch.from_numpy(tabulate_counts(self._object_counts, names)).to(self.device)
+        )
         self.validation_ap = mean_precision(table.cpu().numpy())
         if self.validation_ap is not None:
-            self.log("validation/ap", self.validation_ap, rank_zero_only=True)
+            self.log("validation/ap", self.validation_ap, sync_dist=True)
         score = self.validation_dice if self.validation_ap is None else self.validation_ap
-        self.log("validation/score", score, rank_zero_only=True)
-        self.log("validation/dice", self.validation_dice, prog_bar=True, rank_zero_only=True)
-        self.log("validation/loss", self.validation_loss, rank_zero_only=True)
-        self.log("train/epoch_loss", self.loss_sum / max(1, self.batches), rank_zero_only=True)
+        self.log("validation/score", score, sync_dist=True)
+        self.log("validation/dice", self.validation_dice, prog_bar=True, sync_dist=True)
+        self.log("validation/loss", self.validation_loss, sync_dist=True)
+        self.log("train/epoch_loss", self.loss_sum / max(1, self.batches), sync_dist=True)
+
+    def _sum(self, own: Tensor) -> Tensor:
+        """Return the sum over all processes that train together."""
+        return self.trainer.strategy.reduce(own, reduce_op="sum")
+
+    def _sum_values(self, own: np.ndarray) -> list[float]:
+        """Return the sums of numbers over all processes, without rounding them to float32."""
+        if self.rank is None:
+            return own.tolist()
+        return self._sum(torch.from_numpy(own).to(self.device)).tolist()
 
     def configure_gradient_clipping(self, *arguments: Any, **options: Any) -> None:
         # Lightning refuses to clip gradients of fused optimizers because of the loss scaling of

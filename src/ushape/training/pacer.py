@@ -176,6 +176,8 @@ class Pacer(Callback):
         step_s = self.step_s
         if self.budget_s is None or step_s is None or trainer.should_stop:
             return
+        if not trainer.is_global_zero:  # The first process decides for all of them.
+            return
         remaining = self.schedule.total_steps - trainer.global_step
         step_s = self._mean_step_s(step_s, trainer)
         fewest, most = self._possible_steps(step_s, trainer.global_step - self._epoch_start)
@@ -203,6 +205,8 @@ class Pacer(Callback):
 
     def _stop_if_over(self, trainer: Trainer) -> None:
         """End the training, but not before its first step: without it, no weights are saved."""
+        if not trainer.is_global_zero:
+            return
         is_late = (
             self.budget_s is not None
             and trainer.global_step > 0

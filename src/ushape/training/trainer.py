@@ -33,6 +33,7 @@ from ushape.io.files import real_path
 from ushape.planning.plan import Plan
 from ushape.planning.processor import follows_load
 from ushape.planning.run import Run
+from ushape.planning.shares import share_of_step
 from ushape.training.callbacks import (
     EpochLog,
     KeepBest,
@@ -46,6 +47,7 @@ from ushape.training.callbacks import (
 from ushape.training.datamodule import SegmentationData
 from ushape.training.module import SegmentationModule
 from ushape.training.pacer import Pacer
+from ushape.training.ranks import Agreement, Rank
 
 PRECISIONS: dict[str, Any] = {"bf16": "bf16-mixed", "fp32": "32-true", "fp64": "64-true"}
 """Names of the precisions in Lightning."""
@@ -92,6 +94,7 @@ def fit(
     resume: bool = False,
     show_bar: bool = False,
     on_row: Callable[[dict[str, Any]], None] = lambda row: None,
+    rank: Rank | None = None,
 ) -> FitResult:
     """Train, and save the best weights and the last checkpoint in the run.
 
@@ -101,6 +104,7 @@ def fit(
         budget_s: Seconds until training must have ended; None: as many epochs as planned.
         resume: Whether to continue from the last checkpoint of the run, if there is one.
         on_row: Function that is called with each row of metrics.csv.
+        rank: Place of this process among those that train together; None: it trains alone.
 
     Raises:
         RunError: if a checkpoint cannot be read or written, or the loss is not finite.
@@ -114,7 +118,8 @@ def fit(
     if checkpoint is not None:
         _refuse_damaged(checkpoint)
         initial = {}  # The checkpoint contains all weights.
-    module = SegmentationModule(plan, validation, [one.group for one in validation.cases], initial)
+    groups = [one.group for one in validation.cases]
+    module = SegmentationModule(plan, validation, groups, initial, rank)
     data = SegmentationData(plan, training, validation, class_pixels)
     best, log = KeepBest(run), EpochLog(run, on_row)
     train = plan.recipe.train
@@ -124,10 +129,13 @@ def fit(
         evaluation_s=plan.evaluation_s,
         has_frozen_steps=plan.recipe.network.is_pretrained and train.encoder_freeze_fraction > 0,
     )
-    callbacks = [best, log, *_pacing(plan, pacer, budget_s, show_bar)]
-    trainer = _build_trainer(plan, run, callbacks, show_bar)
+    interrupt = threading.Event()
+    callbacks = [best, log, *_pacing(plan, pacer, budget_s, show_bar, rank)]
+    if rank is not None:
+        callbacks.append(Agreement(module.schedule, interrupt))
+    trainer = _build_trainer(plan, run, callbacks, show_bar, rank)
     with (
-        _stop_at_first_interrupt(trainer) as interrupt,
+        _stop_at_first_interrupt(trainer, interrupt),
         _known_warnings(),
         _errors_of_training(run, pacer, checkpoint),
     ):
@@ -142,12 +150,15 @@ def fit(
     )
 
 
-def _pacing(plan: Plan, pacer: Pacer, budget_s: float | None, show_bar: bool) -> Iterator[Callback]:
+def _pacing(
+    plan: Plan, pacer: Pacer, budget_s: float | None, show_bar: bool, rank: Rank | None
+) -> Iterator[Callback]:
     """Yield the callbacks that keep the time limit, and show the progress."""
     yield pacer
     if show_bar:
         yield TrainingBar(pacer)
-    if budget_s is not None and follows_load(plan.recipe.train, plan.machine):
+    # Several processes of one machine would take the threads of one another.
+    if rank is None and budget_s is not None and follows_load(plan.recipe.train, plan.machine):
         yield ThreadsBeside(resolved(plan.recipe.train.threads))
 
 
@@ -209,7 +220,7 @@ def _refuse_damaged(checkpoint: Path) -> None:
 
 
 def _build_trainer(
-    plan: Plan, run: Run, callbacks: Sequence[Callback], show_bar: bool
+    plan: Plan, run: Run, callbacks: Sequence[Callback], show_bar: bool, rank: Rank | None
 ) -> lightning.Trainer:
     train = plan.recipe.train
     every_epoch = ModelCheckpoint(
@@ -225,7 +236,7 @@ def _build_trainer(
         extras.append(EarlyStopping(quantity, mode=mode, patience=train.patience))
     return lightning.Trainer(
         accelerator={"cuda": "gpu"}.get(plan.machine.device, plan.machine.device),
-        devices=1,
+        **({"devices": 1} if rank is None else rank.trainer_options(plan)),
         precision=PRECISIONS[resolved(train.precision)],
         accumulate_grad_batches=train.accumulate_grad_batches,
         max_epochs=-1,  # The pacer ends the training, because it may change the number of steps.
@@ -242,22 +253,24 @@ def _build_trainer(
 
 
 @contextmanager
-def _stop_at_first_interrupt(trainer: lightning.Trainer) -> Iterator[threading.Event]:
+def _stop_at_first_interrupt(
+    trainer: lightning.Trainer, interrupt: threading.Event
+) -> Iterator[None]:
     """Finish the step, validate and end at the first Ctrl-C; stop immediately at the second."""
-    interrupt = threading.Event()
 
     def stop(signal_number: int, frame: Any) -> None:
         interrupt.set()
-        trainer.should_stop = True
+        if trainer.world_size == 1:  # Several processes have to agree on the step.
+            trainer.should_stop = True
         signal.signal(signal.SIGINT, before)
 
     try:
         before = signal.signal(signal.SIGINT, stop)
     except ValueError:  # Only the main thread can handle signals.
-        yield interrupt
+        yield
         return
     try:
-        yield interrupt
+        yield
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -317,6 +330,11 @@ def train_within_memory(
             run.save_plan(plan)
 
 
+def is_about_memory(error: Exception) -> bool:
+    """Return whether an error says that memory ran out."""
+    return isinstance(error, MemoryError) or bool(OUT_OF_MEMORY.search(str(error)))
+
+
 def _with_half_the_batch(plan: Plan, error: Exception, console: Console) -> Plan:
     """Return the plan with half the batch size and twice the number of accumulated batches.
 
@@ -324,10 +342,10 @@ def _with_half_the_batch(plan: Plan, error: Exception, console: Console) -> Plan
         PlanError: if the batch size is 1 already.
         Exception: the error itself, if it is not about memory.
     """
-    if not (isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error))):
+    if not is_about_memory(error):
         raise error
-    train = plan.recipe.train
-    batch = resolved(train.batch_size)
+    train, devices = plan.recipe.train, plan.machine.devices
+    batch, repeated = share_of_step(train, devices)
     if batch == 1:
         raise PlanError(
             "A training step with a single patch does not fit into memory.",
@@ -335,13 +353,14 @@ def _with_half_the_batch(plan: Plan, error: Exception, console: Console) -> Plan
             hint="Use a smaller sampling.patch_shape, or narrower network.widths.",
         ) from None
     fewer = batch // 2
-    repeated = train.accumulate_grad_batches * math.ceil(batch / fewer)
+    repeated *= math.ceil(batch / fewer)
+    where = f" on each of {devices} devices" if devices > 1 else ""
     console.say(
         f"Out of memory: continuing with batch size {fewer} and {repeated} gradient-accumulation "
-        "steps."
+        f"steps{where}."
     )
     gc.collect()
     if plan.machine.device == "cuda":
         torch.cuda.empty_cache()
-    smaller = replace(train, batch_size=fewer, accumulate_grad_batches=repeated)
+    smaller = replace(train, batch_size=fewer * devices, accumulate_grad_batches=repeated)
     return replace(plan, recipe=replace(plan.recipe, train=smaller))

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ushape.errors import PlanError
+from codes import raises_code
+from ushape.errors import ConfigError, PlanError
 from ushape.planning import hardware
 from ushape.planning.hardware import inspect_machine, keep_memory, memory_format
 
@@ -83,3 +84,19 @@ def test_inspect_machine_describes_this_machine_and_refuses_unknown_devices():
     with pytest.raises(PlanError) as caught:
         inspect_machine("abacus")
     assert caught.value.code == "device_not_available"
+
+
+def test_inspect_machine_refuses_more_gpus_than_there_are(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with raises_code(PlanError, "device_not_available"):
+        inspect_machine("cuda", 3)
+
+
+def test_inspect_machine_refuses_no_devices():
+    with raises_code(ConfigError, "value_out_of_range"):
+        inspect_machine("cpu", 0)
+
+
+def test_inspect_machine_allows_several_processes_on_a_cpu():
+    assert inspect_machine("cpu", 3).devices == 3

@@ -1,6 +1,7 @@
 import multiprocessing
 import pickle
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from ushape.data.cache import SampleStore
 from ushape.data.discovery import discover
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
 from ushape.training.datamodule import SegmentationData, spread_evenly, worker_context
+from ushape.training.module import NO_CASE
 
 
 def test_spread_evenly_returns_validation_cases_over_the_whole_range():
@@ -36,3 +38,18 @@ def test_segmentation_data_can_be_sent_to_workers_that_are_not_forked(tmp_path):
     copied = pickle.loads(pickle.dumps(data.dataset))
     for index in ((0, 0), (1, 3)):
         np.testing.assert_array_equal(copied[index]["image"], data.dataset[index]["image"])
+
+
+def test_validation_cases_are_divided_among_processes_that_all_have_one(tmp_path):
+    write_data_set(tmp_path / "cells", 3, SyntheticConfig(size=48, groups=3), seed=0)
+    settings = ["network.widths=[4,8]", "sampling.patch_shape=[32,32]"]
+    settings.append("train.validation_cases=3")
+    plan = ushape.plan(tmp_path / "cells", epochs=1, settings=settings)
+    store = SampleStore(discover(tmp_path / "cells").cases, plan.preprocessing, keep=True)
+    data = SegmentationData(plan, store, store, np.full((3, 2), 100))
+    found = []
+    for rank in range(4):
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=4)
+        (index,) = data.val_dataloader()
+        found.append(index)
+    assert found == [0, 1, 2, NO_CASE]

@@ -1,0 +1,71 @@
+"""One model is trained by two processes, which exchange their gradients."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+import safetensors.numpy
+
+from commands import command_environment, wait_for
+
+SETTINGS = ("--set=train.batch_size=4", "--set=network.norm=group", "--set=train.precision=fp32")
+
+
+def test_two_processes_reach_the_weights_of_one(ushape, cells, tiny, tmp_path):
+    options = (*tiny, *SETTINGS, "--set=train.steps_per_epoch=4", "--epochs", 2)
+    for name, more in (("one", ()), ("two", ("--devices", 2))):
+        ended = ushape("train", cells, "-o", tmp_path / name, *options, *more)
+        assert ended.code == 0, ended.error
+    runs = tmp_path / "one", tmp_path / "two"
+    one, two = (safetensors.numpy.load_file(run / "model.safetensors") for run in runs)
+    assert max(abs(one[name] - two[name]).max() for name in one) < 1e-5
+    for own, other in zip(*(_rows(run / "metrics.csv") for run in runs), strict=True):
+        assert own["foreground_patches"] == other["foreground_patches"]
+        losses = [float(row["validation_loss"]) for row in (own, other)]
+        assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends signals to processes")
+def test_a_killed_process_ends_the_training_which_can_be_resumed(cells, tiny, tmp_path):
+    folder = tmp_path / "run"
+    options = (*tiny, *SETTINGS, "--epochs", 2000, "--devices", 2)
+    process = _popen("train", cells, "-o", folder, *options)
+    metrics = folder / "metrics.csv"
+    wait_for(lambda: metrics.exists() and len(_rows(metrics)) >= 2, process)
+    ranks = [one for one in psutil.Process(process.pid).children() if "_rank" in str(one.cmdline())]
+    assert len(ranks) == 2
+    ranks[1].kill()
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 2, said
+    assert "was killed by SIGKILL" in said
+    assert "ushape resume" in said
+    assert not any(one.is_running() for one in ranks)
+
+    done = len(_rows(metrics))
+    process = _popen("resume", folder)
+    wait_for(lambda: len(_rows(metrics)) > done + 1, process)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert "Stopped" in said
+    assert (folder / "report.html").exists()
+
+
+def _popen(*arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "ushape", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env=command_environment(),
+    )
+
+
+def _rows(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
