@@ -121,6 +121,9 @@ def export_model(
     refuse_destination(path, [one.folder for one in runs], is_file=is_file, overwrite=overwrite)
     target = path if is_file else real_path(path)  # A link to a folder remains.
     console = Console(quiet=quiet)
+    for one in runs:
+        if line := one.describe_unfinished():
+            console.say(line)
     options = ExportOptions(
         output=result,
         fixed_intensity=fixed_intensity,

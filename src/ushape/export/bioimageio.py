@@ -201,6 +201,8 @@ def describe_model(
     """
     plan = graph.source.plan
     network = plan.recipe.network
+    # The validator refuses a halo for which the test tensor is too small.
+    halo = [own if 2 * own < size else 0 for own, size in zip(graph.halo, shape, strict=True)]
     kind = "Network" if network.is_custom else "U-Net"
     summary = f"{kind} that segments {', '.join(plan.preprocessing.space.names[1:])}."
     if report is not None:
@@ -219,8 +221,8 @@ def describe_model(
         "documentation": DOCUMENTATION,
         "covers": [COVER],
         "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
-        "inputs": [_tensor("input", shape, _channel_names(graph.channels))],
-        "outputs": [_tensor("output", shape, list(graph.class_names))],
+        "inputs": [_tensor("input", shape, _channel_names(graph.channels), halo)],
+        "outputs": [_tensor("output", shape, list(graph.class_names), halo)],
         # deepImageJ reads the nickname of a model that has no id of the zoo.
         "config": {
             "bioimageio": {"nickname": re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")},
@@ -229,18 +231,25 @@ def describe_model(
     }
 
 
-def _tensor(kind: str, shape: Sequence[int], channels: list[str]) -> dict[str, Any]:
-    """Return the description of the input or the output."""
+def _tensor(
+    kind: str, shape: Sequence[int], channels: list[str], halo: Sequence[int]
+) -> dict[str, Any]:
+    """Return the description of the input or the output.
+
+    Args:
+        halo: Pixels along each axis that programs which tile remove at both sides of the output.
+    """
     axes: list[dict[str, Any]] = [
         {"type": "batch", "id": "batch"},
         {"type": "channel", "id": "channel", "channel_names": channels},
     ]
     smallest = map(min, MIN_PX[len(shape)], shape)
-    for axis, least in zip("zyx"[-len(shape) :], smallest, strict=True):
-        size: dict[str, Any] = {"min": least, "step": 1}
+    for axis, least, own in zip("zyx"[-len(shape) :], smallest, halo, strict=True):
+        facts: dict[str, Any] = {"size": {"min": max(least, 2 * own + 1), "step": 1}}
         if kind == "output":
-            size = {"tensor_id": "input", "axis_id": axis, "offset": 0}
-        axes.append({"type": "space", "id": axis, "size": size})
+            facts = {"size": {"tensor_id": "input", "axis_id": axis, "offset": 0}}
+            facts |= {"halo": own} if own else {}
+        axes.append({"type": "space", "id": axis, **facts})
     data: dict[str, Any] = {"type": "float32"}
     if kind == "output":
         data["range"] = [0.0, 1.0]

@@ -130,6 +130,24 @@ class SegmentationGraph(nn.Module):
         space = self.source.space
         return (*space.channel_names, *([DISTANCE] if space.has_distance else []))
 
+    @property
+    def halo(self) -> tuple[int, ...]:
+        """Pixels along each axis of S at the edge of a tile that depend on what lies outside.
+
+        0 unless constants normalize the intensities: otherwise all pixels depend on all others.
+        """
+        found = [0] * self.dims
+        plans = [member.plan for member in self.source.predictor.members]
+        if any(plan.preprocessing.normalization is None for plan in plans):
+            return tuple(found)
+        for plan, network in zip(plans, self.source.networks, strict=True):
+            fields = getattr(network, "receptive_field", 1)
+            fields = (fields,) * self.dims if isinstance(fields, int) else tuple(fields)
+            factors = plan.preprocessing.config.downscale_factors(self.dims)
+            for axis, (field, factor) in enumerate(zip(fields, factors, strict=True)):
+                found[axis] = max(found[axis], math.ceil(field // 2 * factor))
+        return tuple(found)
+
     def forward(self, image: Tensor) -> Tensor:
         total: Tensor | None = None
         for member in self.members:

@@ -160,4 +160,10 @@ def describe_limits(graph: SegmentationGraph) -> list[str]:
             "The scores of objects hold for objects that `ushape predict` has separated, which the "
             "graph does not do."
         )
+    if any(graph.halo):
+        found.append(
+            "Programs that divide images into tiles must let them overlap, and drop "
+            f"{size_text(graph.halo)} pixels at each side of a tile that lies inside the image: "
+            "they depend on pixels outside of the tile."
+        )
     return found

@@ -113,7 +113,9 @@ class Predictor:
         runs = [Run.open(folder) for folder in folders]
         members, notes = open_members(runs, device, backend, tuple(settings))
         tuning = join_tunings([load_tuning(run) for run in runs])
-        return cls(tuple(members), tuning, inspect_machine(device).device, tuple(notes))
+        unfinished = [line for run in runs if (line := run.describe_unfinished())]
+        device = inspect_machine(device).device
+        return cls(tuple(members), tuning, device, (*notes, *unfinished))
 
     def with_average(self, average: Average) -> Predictor:
         """Return a predictor that averages other transformed versions of each tile."""

@@ -106,6 +106,18 @@ class Run:
         end = self._end_path
         return end.exists() and end.read_text() == str(plan.recipe.train.epochs)
 
+    def describe_unfinished(self) -> str | None:
+        """Return that the training has not ended and what is missing; None if it has.
+
+        A training that was stopped writes its report, and counts as ended.
+        """
+        if self.report_path.exists():
+            return None
+        return (
+            f"The training of {self.folder} has not ended: its thresholds are not tuned, and it "
+            f"has no scores. `ushape resume {self.folder}` continues it."
+        )
+
     def note_end(self, plan: Plan) -> None:
         """Record that the training of this plan is complete."""
         write_bytes(self._end_path, str(plan.recipe.train.epochs).encode())

@@ -37,7 +37,9 @@ STATED = Publication(authors=("Ada Lovelace",), license="MIT")
 SPACE = LabelSpace(values=(0, 255), names=("background", "cell"))
 
 
-def graph_of(channels=1, dims=2, space=SPACE, normalization=None, left_out=(), *, is_custom=False):
+def graph_of(
+    channels=1, dims=2, space=SPACE, normalization=None, left_out=(), halo=0, *, is_custom=False
+):
     """The attributes of a graph from which a package is described."""
     preprocessing = SimpleNamespace(space=space, channels=channels, normalization=normalization)
     plan = SimpleNamespace(
@@ -57,7 +59,12 @@ def graph_of(channels=1, dims=2, space=SPACE, normalization=None, left_out=(), *
         options=ExportOptions(),
     )
     return SimpleNamespace(
-        channels=channels, dims=dims, class_names=space.channel_names, decide=None, source=source
+        channels=channels,
+        dims=dims,
+        class_names=space.channel_names,
+        decide=None,
+        source=source,
+        halo=(halo,) * dims,
     )
 
 
@@ -92,6 +99,14 @@ def test_describe_model_has_free_batch_and_sizes():
         {"type": "space", "id": "x", "size": {"min": 32, "step": 1}},
     ]
     assert own["data"] == {"type": "float32"}
+
+
+def test_describe_model_states_the_halo_of_tiles_where_the_sample_is_large_enough():
+    found = describe_model("cells", graph_of(halo=36), (64, 80), None, Publication())
+    y, x = found["outputs"][0]["axes"][2:]
+    assert "halo" not in y  # 2 x 36 pixels are more than the 64 of the sample.
+    assert x["halo"] == 36
+    assert [axis["size"]["min"] for axis in found["inputs"][0]["axes"][2:]] == [32, 73]
 
 
 def test_describe_model_has_one_output_channel_for_each_class():
@@ -171,13 +186,15 @@ def package(tmp_path, monkeypatch):
         graph_of(),
         graph_of(channels=3),
         graph_of(dims=3),
+        graph_of(halo=20),
+        graph_of(dims=3, halo=20),
         graph_of(
             channels=2,
             dims=3,
             space=LabelSpace(values=(0, 1, 2), names=("background", "liver", "tumor")),
         ),
     ],
-    ids=["gray", "color", "volume", "volume with channels"],
+    ids=["gray", "color", "volume", "halo", "volume with halo", "volume with channels"],
 )
 def test_validate_accepts_what_fill_package_writes(package, graph):
     notes, folder, sample = package(graph)

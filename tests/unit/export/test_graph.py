@@ -11,6 +11,7 @@ from ushape.export.graph import ExportOptions, build_graph
 from ushape.export.layers import FixedIntensities
 from ushape.inference.decision_rule import ClassRule, DecisionRule
 from ushape.inference.tuning import Tuning, load_tuning, save_tuning
+from ushape.normalization import Normalization
 from ushape.planning.run import Run
 from ushape.transforms.morphology import Cleaning
 
@@ -102,3 +103,24 @@ def test_graph_does_not_change_the_run(tmp_path):
     before = {path.name: path.read_bytes() for path in run.folder.iterdir()}
     build_graph(Run(run.folder), ExportOptions())
     assert before == {path.name: path.read_bytes() for path in run.folder.iterdir()}
+
+
+@pytest.mark.parametrize("downscale", [1, 2])
+def test_halo_covers_the_pixels_that_depend_on_what_lies_outside(tmp_path, downscale):
+    constants = Normalization(low=(0.0,), high=(255.0,), mean=(100.0,), std=(50.0,))
+    run = write_run(tmp_path / "run", normalization=constants, downscale=downscale)
+    graph = build_graph(run, ExportOptions())
+    graph.eval()
+    halo = graph.halo[0]
+    assert graph.halo == (halo, halo)
+    assert 0 < halo < 40
+    image = torch.rand(1, 1, 100, 60) * 255
+    changed = image.clone()
+    changed[:, :, :8] = 255 - changed[:, :, :8]
+    difference = (graph(image) - graph(changed)).abs().amax(dim=(0, 1, 3)).detach()
+    assert difference[8 - 1 + halo :].max() < 1e-6
+    assert difference[8] > 1e-6  # Right beside the change.
+
+
+def test_graph_that_measures_the_image_has_no_halo(tmp_path):
+    assert build_graph(write_run(tmp_path / "run"), ExportOptions()).halo == (0, 0)

@@ -286,3 +286,12 @@ def test_run_load_splits_refuses_unknown_and_repeated_cases(planned):
         with pytest.raises(RunError) as caught:
             planned.load_splits()
         assert caught.value.code == "damaged_run"
+
+
+def test_training_that_has_not_ended_is_described_until_its_report_exists(tmp_path):
+    run = Run.create(tmp_path / "run")
+    line = run.describe_unfinished()
+    assert line is not None
+    assert f"ushape resume {run.folder}" in line
+    run.report_path.write_text("<html>")
+    assert run.describe_unfinished() is None
