@@ -149,7 +149,7 @@ def suggest(
         reason = _reason(
             candidates[place],
             is_first=not len(known) and rank == 1,
-            is_unsure=bool(uncertainty[place] > usual_uncertainty),
+            is_unsure=is_predicted and bool(uncertainty[place] > usual_uncertainty),
             is_unlike=bool(left[place] > usual_distance),
         )
         found.append(Suggestion(id=candidates[place].id, reason=reason, rank=rank))
