@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ushape.api.lr import find_learning_rate as find_learning_rate
     from ushape.api.plan import plan as plan
     from ushape.api.predict import predict as predict
+    from ushape.api.predict_zarr import predict_zarr as predict_zarr
     from ushape.api.preview import preview as preview
     from ushape.api.preview import weight_map as weight_map
     from ushape.api.recipes import recipes as recipes
@@ -61,6 +62,7 @@ __all__ = [
     "open_studio",
     "plan",
     "predict",
+    "predict_zarr",
     "preview",
     "recipes",
     "report",

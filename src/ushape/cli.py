@@ -305,6 +305,35 @@ def predict(
 
 
 @command
+def predict_zarr(
+    run: Path,
+    image: Path,
+    *,
+    output: Annotated[Path, "-o"],
+    probabilities: bool = False,
+    part: str | None = None,
+    scheduler: str | None = None,
+    workers: int | None = None,
+    ome_version: Literal["0.4", "0.5"] = "0.5",
+    chunk: int | None = None,
+    shard: int | None = None,
+    memory_gb: float = 0.5,
+    others: Annotated[
+        list[Path] | None,
+        typer.Option("--with", help="Another run to average the probabilities with (repeatable)."),
+    ] = None,
+    overwrite: bool = False,
+    device: str = "auto",
+    backend: str = "torch",
+    settings: Settings = None,
+    recipe: str | None = None,
+    quiet: Quiet = False,
+) -> None:
+    values = locals()
+    call("predict_zarr", [values.pop("run"), *(values.pop("others") or ())], **values)
+
+
+@command
 def export_model(
     run: Path,
     *,

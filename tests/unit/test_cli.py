@@ -16,7 +16,7 @@ NAMES = [name for name in FUNCTIONS if name != "load"]
 
 ONLY_IN_PYTHON = {"fetch": {"client"}}
 
-ONLY_IN_COMMAND = {"export_model": {"others"}, "predict": {"others"}}
+ONLY_IN_COMMAND = {key: {"others"} for key in ("export_model", "predict", "predict_zarr")}
 
 COMMANDS = {command.callback.__name__: command for command in cli.app.registered_commands}
 

@@ -89,7 +89,7 @@ def test_named_settings_exist():
 
 
 def test_options_in_messages_exist():
-    known = set.union(*OPTIONS.values()) | {"--version"}
+    known = set.union(*OPTIONS.values()) | {"--version", "--array"}  # Of sbatch.
     unknown = [
         (place, option)
         for place, text in texts()

@@ -20,6 +20,7 @@ FUNCTIONS = {
     "open_studio": "studio",
     "plan": "plan",
     "predict": "predict",
+    "predict_zarr": "predict_zarr",
     "preview": "preview",
     "recipes": "recipes",
     "report": "report",

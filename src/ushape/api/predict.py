@@ -144,7 +144,7 @@ def predict(
     predictor = Predictor.open(folders, device, backend=backend, settings=chosen)
     inputs = _without_own_outputs(find_images(predictor, images, console.say), config.folder)
     _tell_missing_neighbors(predictor, inputs, console)
-    made_by = _describe_origin(folders, predictor, chosen)
+    made_by = describe_origin(folders, predictor, chosen)
     lock = locked(config.folder) if config.folder else nullcontext()
     opened = PredictionWriter.open(config, predictor, inputs, made_by)
     with hint_after_interrupt(REPEAT), lock, opened as writer:
@@ -413,7 +413,7 @@ def _without_own_outputs(inputs: Sequence[Input], folder: Path | None) -> list[I
     return others or list(inputs)  # All of them are in that folder, so they were named on purpose.
 
 
-def _describe_origin(
+def describe_origin(
     folders: Sequence[Path], predictor: Predictor, settings: Iterable[str]
 ) -> dict[str, Any]:
     """Return what the outputs depend on, for the log of finished images."""

@@ -11,6 +11,7 @@ import numpy as np
 from ushape.io.streaming import Bands
 from ushape.normalization import Normalization
 from ushape.transforms.resampling import rows_beneath, shrink_rows
+from ushape.types import Box
 
 MEASURED_PX = 1 << 24
 """Number of pixels that are read at once to measure or to resample an image."""
@@ -40,6 +41,18 @@ class FileRows:
             strip = self.bands.read(*rows_beneath(rows, of))
             parts.append(shrink_rows(strip, self.shape[2:], rows, of))
         return np.concatenate(parts, axis=1)
+
+    def read_box(self, box: Box) -> np.ndarray:
+        """Return (C, *box) of the values that `read` returns.
+
+        Of an image that is resampled, whole rows are read.
+        """
+        (first, last), *others = box
+        if all(edge == (0, size) for edge, size in zip(others, self.shape[2:], strict=True)):
+            return self.read(first, last)  # Bands that overlap are unpacked only once.
+        if self.bands.shape[1:] == self.shape[1:]:
+            return self.bands.read_box(box)
+        return self.read(first, last)[:, :, *(slice(*edge) for edge in others)]
 
     def scale(self, part: np.ndarray) -> np.ndarray:
         """Return a part with normalized intensities."""

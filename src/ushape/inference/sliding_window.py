@@ -17,6 +17,7 @@ from ushape.labels import LabelSpace
 from ushape.models import legal_shape
 from ushape.transforms.resampling import mirror_indices, pad_mirrored
 from ushape.transforms.tiling import STRETCH, Blend, Symmetry, TiledAxis, cut_axis, even_tile
+from ushape.types import Box
 
 BATCH_PX = 1 << 18
 """Number of pixels up to which small tiles are computed together."""
@@ -46,8 +47,8 @@ class Rows(Protocol):
         """(C, *S)."""
         ...
 
-    def read(self, first: int, last: int) -> np.ndarray:
-        """Return (C, last - first, ...) of any type; 0 <= first < last <= S[0]."""
+    def read_box(self, box: Box) -> np.ndarray:
+        """Return a part (C, *box) of any type."""
         ...
 
     def scale(self, part: np.ndarray) -> np.ndarray:
@@ -66,8 +67,8 @@ class ArrayRows:
     def shape(self) -> tuple[int, ...]:
         return self.image.shape
 
-    def read(self, first: int, last: int) -> np.ndarray:
-        return self.image[:, first:last]
+    def read_box(self, box: Box) -> np.ndarray:
+        return self.image[(slice(None), *(slice(*edge) for edge in box))]
 
     def scale(self, part: np.ndarray) -> np.ndarray:
         return part
@@ -128,39 +129,68 @@ def sliding_window_batch(
 
 
 def sliding_bands(
-    network: Network, rows: Rows, space: LabelSpace, settings: TileSettings
+    network: Network,
+    rows: Rows,
+    space: LabelSpace,
+    settings: TileSettings,
+    box: Box | None = None,
 ) -> Iterator[np.ndarray]:
     """Yield the class probabilities of an image in bands, from the first row to the last.
 
     The memory needed depends on the width of the image (and its height, if it is a volume), not on
     the length of the first axis: that of one strip of tiles.
 
+    Args:
+        box: Part of S to predict, by all tiles of the whole image that touch it; None: all of it.
+
     Shapes:
-        yields: (K, n, *S[1:]) float32, n >= 1 rows that follow the previous ones.
+        yields: (K, n, *S[1:]), or (K, n, *box[1:]), float32, n >= 1 rows that follow the previous
+            ones.
     """
-    shape = rows.shape[1:]
-    first, *others = _cut(network, shape, space, settings)
-    band = np.zeros((space.outputs, first.tile, *(axis.size for axis in others)), np.float32)
-    inside = tuple(slice(size) for size in shape[1:])
-    together = max(1, YIELDED_PX // math.prod(shape[1:]))
-    left = shape[0]
+    whole = _cut(network, rows.shape[1:], space, settings)
+    box = box or tuple((0, size) for size in rows.shape[1:])
+    origin, (first, *others) = _touching(whole, box)
+    sizes = [first.tile, *(axis.size for axis in others)]
+    band = np.zeros((space.outputs, *sizes), np.float32)
+    inside = tuple(slice(a - o, b - o) for (a, b), o in zip(box[1:], origin[1:], strict=True))
+    together = max(1, YIELDED_PX // math.prod(b - a for a, b in box[1:]))
+    top, bottom = (edge - origin[0] for edge in box[0])
     for index, start in enumerate(first.starts):
-        strip = _read_strip(rows, start, first.tile, [axis.size for axis in others], network.margin)
+        strip = _read_strip(rows, [origin[0] + start, *origin[1:]], sizes, network.margin)
         if len(first.starts) == 1 and all(len(axis.starts) == 1 for axis in others):
             band = _tile_probabilities(network, rows.scale(strip)[None], space, settings)[0]
         else:
             tiles = _TilesOfStrip(rows, strip, first.shares[index], others)
             _add_tiles(band, network, tiles, space, settings)
         last = index + 1 == len(first.starts)
-        done = min(left, first.tile if last else first.starts[index + 1] - start)
+        done = first.tile if last else first.starts[index + 1] - start
         del strip  # Frees its memory for what follows.
         np.minimum(band, 1, out=band)  # Weights in float32 may add up to slightly more than 1.
-        for top in range(0, done, together):
-            part = band[(slice(None), slice(top, min(done, top + together)), *inside)]
+        end = min(done, bottom - start)
+        for row in range(max(0, top - start), end, together):
+            part = band[(slice(None), slice(row, min(end, row + together)), *inside)]
             yield part if last else part.copy()  # The band is used again.
-        left -= done
         if not last:
             _move_up(band, done)
+
+
+def touched_box(
+    network: Network, shape: Sequence[int], space: LabelSpace, settings: TileSettings, box: Box
+) -> Box:
+    """Return the part of an image that `sliding_bands` reads to predict a part of it.
+
+    Args:
+        shape: (*S) of the whole image.
+    """
+    origin, axes = _touching(_cut(network, shape, space, settings), box)
+    wanted = _mirrored(shape, origin, [axis.size for axis in axes], network.margin)
+    return _enclose(wanted)
+
+
+def _touching(axes: Sequence[TiledAxis], box: Box) -> tuple[list[int], list[TiledAxis]]:
+    """Return the first pixel of the tiles that touch a part, and these tiles counted from there."""
+    found = [axis.touching(*edge) for axis, edge in zip(axes, box, strict=True)]
+    return [origin for origin, _ in found], [axis for _, axis in found]
 
 
 def _move_up(band: np.ndarray, rows: int) -> None:
@@ -207,16 +237,30 @@ def _overlap_of(settings: TileSettings, axis: int, tile: int) -> float:
     return min(max(fraction, 0.5), fraction * settings.shape[axis] / tile)
 
 
-def _read_strip(rows: Rows, start: int, tile: int, sizes: Sequence[int], margin: int) -> np.ndarray:
-    """Read (C, tile + 2 margin, ...) from a row on, mirrored at the edges of the image."""
-    shape = rows.shape[1:]
-    wanted = mirror_indices(np.arange(start - margin, start + tile + margin), shape[0])
-    first, last = int(wanted.min()), int(wanted.max()) + 1
-    strip = rows.read(first, last)
-    if len(wanted) != last - first or (np.diff(wanted) != 1).any():
-        strip = strip[:, wanted - first]
-    after = [size - own + margin for size, own in zip(sizes, shape[1:], strict=True)]
-    return pad_mirrored(strip, [0] + [margin] * len(after), [0, *after])
+def _read_strip(rows: Rows, starts: Sequence[int], sizes: Sequence[int], margin: int) -> np.ndarray:
+    """Read (C, *sizes) with a margin on all sides, mirrored at the edges of the image."""
+    wanted = _mirrored(rows.shape[1:], starts, sizes, margin)
+    box = _enclose(wanted)
+    strip = rows.read_box(box)
+    for axis, (own, (first, last)) in enumerate(zip(wanted, box, strict=True), start=1):
+        if len(own) != last - first or (np.diff(own) != 1).any():
+            strip = strip.take(own - first, axis=axis)
+    return strip
+
+
+def _mirrored(
+    shape: Sequence[int], starts: Sequence[int], sizes: Sequence[int], margin: int
+) -> list[np.ndarray]:
+    """Return the pixels along each axis that are read for tiles with a margin on both sides."""
+    return [
+        mirror_indices(np.arange(start - margin, start + size + margin), length)
+        for start, size, length in zip(starts, sizes, shape, strict=True)
+    ]
+
+
+def _enclose(indices: Sequence[np.ndarray]) -> Box:
+    """Return the smallest box that contains pixels with these indices along each axis."""
+    return tuple((int(own.min()), int(own.max()) + 1) for own in indices)
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,17 @@ class TiledAxis:
         """Number of pixels that are covered."""
         return self.starts[-1] + self.tile
 
+    def touching(self, first: int, last: int) -> tuple[int, TiledAxis]:
+        """Return the tiles that touch the pixels from `first` to before `last`.
+
+        Returns:
+            First pixel of the first of them, and the tiles with their starts counted from there.
+        """
+        near = [k for k, start in enumerate(self.starts) if first - self.tile < start < last]
+        origin, kept = self.starts[near[0]], slice(near[0], near[-1] + 1)
+        starts = tuple(start - origin for start in self.starts[kept])
+        return origin, TiledAxis(self.tile, starts, self.shares[kept])
+
 
 def cut_axis(size: int, tile: int, overlap_fraction: float, blend: Blend) -> TiledAxis:
     """Spread tiles evenly over an axis, with at least the given overlap.

@@ -123,7 +123,9 @@ def write_zarr(layout: RowLayout) -> Iterator[RowSink]:
     done = 0
     with replacing_folder(layout.path) as folder:
         group = library.open_group(store=str(folder), mode="w", zarr_format=2)
-        group.attrs["multiscales"] = [_multiscale(layout)]
+        has_channels = layout.channels is not None
+        levels = multiscale(layout.axes.lower(), layout.spacing_mm, has_channels=has_channels)
+        group.attrs["multiscales"] = [{"version": "0.4", **levels}]
         stored = create_array(group, "0", (*lead, *space), chunk, layout.dtype)
 
         def put(rows: np.ndarray) -> None:
@@ -142,15 +144,17 @@ def create_array(
     chunks: Sequence[int],
     dtype: np.dtype,
     axes: Sequence[str] | None = None,
+    shards: Sequence[int] | None = None,
 ) -> Any:
     """Create a compressed array of zeros in a Zarr group.
 
     Args:
         axes: Names of the axes, which only Zarr 3 stores.
+        shards: Size of a file of several chunks, only in Zarr 3; None: one file for each chunk.
     """
     options: dict[str, Any]
     if group.metadata.zarr_format == 3:
-        options = {"dimension_names": axes}
+        options = {"dimension_names": axes, "shards": tuple(shards) if shards else None}
     else:
         codecs = require_package("numcodecs", "zarr", name)
         options = {
@@ -266,16 +270,34 @@ def _ome_of(layout: RowLayout) -> dict[str, Any]:
     return ome
 
 
-def _multiscale(layout: RowLayout) -> dict[str, Any]:
-    """Return the OME-Zarr metadata of an image with one level."""
-    spacing = layout.spacing_mm
-    axes: list[dict[str, str]] = [{"name": "c", "type": "channel"}] if layout.channels else []
-    unit = {} if spacing is None else {"unit": "micrometer"}
-    axes += [{"name": name, "type": "space", **unit} for name in layout.axes.lower()]
-    steps = [1.0] * len(layout.axes) if spacing is None else [s * MICROMETERS for s in spacing]
-    scale = {"type": "scale", "scale": [1.0] * (len(axes) - len(steps)) + steps}
-    level = {"path": "0", "coordinateTransformations": [scale]}
-    return {"version": "0.4", "axes": axes, "datasets": [level]}
+def multiscale(
+    axes: str,
+    spacing_mm: Sequence[float] | None,
+    *,
+    has_channels: bool,
+    factors: Sequence[Sequence[int]] | None = None,
+) -> dict[str, Any]:
+    """Return the axes and the levels of an image as OME-Zarr states them.
+
+    Args:
+        axes: Names of the axes of S, in lower case.
+        factors: Factor by which each level is smaller than the first one, along each axis of S;
+            None: there is one level.
+    """
+    unit = {} if spacing_mm is None else {"unit": "micrometer"}
+    own: list[dict[str, str]] = [{"name": "c", "type": "channel"}] if has_channels else []
+    own += [{"name": name, "type": "space", **unit} for name in axes]
+    steps = [1.0] * len(axes) if spacing_mm is None else [s * MICROMETERS for s in spacing_mm]
+    lead = [1.0] * has_channels
+    scales = [
+        lead + [step * by for step, by in zip(steps, factor, strict=True)]
+        for factor in factors or [(1,) * len(axes)]
+    ]
+    datasets = [
+        {"path": str(n), "coordinateTransformations": [{"type": "scale", "scale": scale}]}
+        for n, scale in enumerate(scales)
+    ]
+    return {"axes": own, "datasets": datasets}
 
 
 @contextmanager

@@ -1,0 +1,215 @@
+"""Predict one large image in blocks, on one or many computers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ushape.api.predict import describe_origin, run_folders
+from ushape.config import setting_list
+from ushape.console import Console
+from ushape.distributed.block_plan import plan_task, probabilities_path
+from ushape.distributed.block_prediction import open_image
+from ushape.distributed.block_task import (
+    PREDICT,
+    BlockTask,
+    has_task,
+    open_task,
+    same_origin,
+    task_folder,
+)
+from ushape.distributed.blocks import Execute, run_serially, run_task
+from ushape.distributed.parts import Part, parse_part, part_of_task
+from ushape.distributed.scheduling import dask_executor
+from ushape.errors import REPEAT, ConfigError, RunError, hint_after_interrupt
+from ushape.formatting import pluralize, size_text
+from ushape.inference.predictor import Predictor
+from ushape.io.files import absolute_path, real_path, refuse_existing_output, remove_quietly
+from ushape.io.streaming.ome_pyramid import OmeVersion
+from ushape.planning.custom_code import allow_code
+from ushape.planning.processor import leave_cores_to_others, threads_restored
+
+
+@threads_restored()
+def predict_zarr(
+    run: Path | str | Sequence[Path | str],
+    image: Path | str,
+    *,
+    output: Path | str,
+    probabilities: bool = False,
+    part: str | None = None,
+    scheduler: str | None = None,
+    workers: int | None = None,
+    ome_version: OmeVersion = "0.5",
+    chunk: int | None = None,
+    shard: int | None = None,
+    memory_gb: float = 0.5,
+    overwrite: bool = False,
+    device: str = "auto",
+    backend: str = "torch",
+    settings: Iterable[str] = (),
+    recipe: str | None = None,
+    quiet: bool = False,
+) -> Path:
+    """Write the mask of one large image in blocks, as OME-Zarr.
+
+    The blocks can be shared by several processes: the parts of an array job, or the workers of
+    Dask. Repeat an interrupted call to continue it.
+
+    Args:
+        run: Run or cross-validation folder; the probabilities of several runs are averaged.
+        image: OME-Zarr image, Zarr array, tiled TIFF or other file of which parts can be read.
+        output: Mask to write, a name that ends with .zarr.
+        probabilities: Also write the class probabilities as uint8, as NAME_probabilities.zarr.
+        part: Part i/N of the blocks; read from the variables of an array job if not given.
+        scheduler: Address of a running Dask scheduler, such as tcp://host:8786.
+        workers: Number of worker processes to start on this computer.
+        ome_version: Version of OME-Zarr: 0.5 with shards, or 0.4.
+        chunk: Length of a chunk along each axis in pixels (default: 1024, or 128 for volumes).
+        shard: Length of a shard along each axis (default: 4096, or 256 for volumes; 0: none).
+        memory_gb: Memory for a block in GB, besides that of the network; it limits the block size.
+        overwrite: Replace an existing output.
+        device: Device: auto, cpu, cuda or mps.
+        backend: torch, compile, onnx, openvino or openvino-int8.
+        settings: Prediction setting as key=value, e.g. predict.tta=all_8 (repeatable).
+        recipe: FILE.py:FUNCTION that defines the run's own network or loss; executed only if given.
+        quiet: Print nothing.
+
+    Returns:
+        Path of the mask.
+
+    Raises:
+        ConfigError: if a setting is not one of prediction, or options exclude each other.
+        RunError: if a folder is not a run, or the output exists or belongs to another prediction.
+        DataError: if the image cannot be read in parts, or the model needs whole images.
+    """
+    image, output = absolute_path(Path(image)), absolute_path(Path(output))
+    own_part = _part_of(part, overwrite=overwrite)
+    _check_output(image, output)
+    allow_code(recipe)
+    console, folders = Console(quiet=quiet), run_folders(run)
+    if not (scheduler or workers) and (note := leave_cores_to_others(device)):
+        console.say(note)
+    predictor = Predictor.open(folders, device, backend=backend, settings=setting_list(settings))
+    with open_image(image, predictor) as bands:
+        options: dict[str, Any] = {
+            "probabilities": probabilities,
+            "ome_version": ome_version,
+            "chunk": chunk,
+            "shard": shard,
+            "memory_gb": memory_gb,
+        }
+        origin = {
+            **describe_origin(folders, predictor, setting_list(settings)),
+            "image": {"path": str(image), "shape": bands.shape, "dtype": str(bands.dtype)},
+            "options": options,
+        }
+        folder = task_folder(output)
+        if overwrite:
+            _remove(output)
+        if not has_task(folder):
+            refuse_existing_output(output, overwrite)
+            plan_task(
+                predictor,
+                bands,
+                runs=[absolute_path(one) for one in folders],
+                output=output,
+                recipe=recipe,
+                backend=backend,
+                settings=setting_list(settings),
+                origin=origin,
+                **options,
+            ).save()
+    task = open_task(folder)
+    if not same_origin(task, origin):
+        raise RunError(
+            f"{output} belongs to another prediction, with other runs, settings or options, or of "
+            "another image.",
+            code="other_task",
+            hint="Choose another output, or replace it with --overwrite (overwrite=True).",
+        )
+    for pyramid in filter(None, (task.output, task.probabilities)):
+        pyramid.create()
+    del predictor  # Each process opens its own.
+    with hint_after_interrupt(REPEAT), _executor(scheduler, workers, console) as execute:
+        _compute(task, execute, device, own_part, console)
+    return output
+
+
+def _compute(task: BlockTask, execute: Execute, device: str, part: Part, console: Console) -> None:
+    """Compute the blocks of a part, and print what was done and what is left."""
+    console.say(
+        f"{task.image.name}: {pluralize(task.count(PREDICT), 'block')} of "
+        f"{size_text(task.block)} pixels."
+    )
+    if task.measured:
+        console.say(f"Intensities of all blocks: measured once, from {task.measured}.")
+    if not part.is_all:
+        console.say(f"This process computes part {part} of the blocks.")
+    with console.progress("Predicting") as on_progress:
+        left = run_task(task, execute, device, part, on_progress)
+    if left:
+        console.say(
+            f"This part is finished; {pluralize(left, 'block')} of other parts are left. The last "
+            "part to end completes the image. If parts were stopped, repeat the call with or "
+            "without --part."
+        )
+        return
+    for pyramid in filter(None, (task.output, task.probabilities)):
+        console.say(f"{pyramid.path}: complete, with {pluralize(len(pyramid.factors), 'level')}.")
+
+
+@contextmanager
+def _executor(scheduler: str | None, workers: int | None, console: Console) -> Iterator[Execute]:
+    """Yield the function that computes blocks: in this process, or by workers of Dask."""
+    if scheduler is None and workers is None:
+        yield run_serially
+        return
+    with dask_executor(scheduler=scheduler, workers=workers, say=console.say) as execute:
+        yield execute
+
+
+def _part_of(text: str | None, *, overwrite: bool) -> Part:
+    """Return the part that the user or an array job states.
+
+    Raises:
+        ConfigError: if a part would remove the blocks of the others.
+    """
+    part = parse_part(text) if text is not None else part_of_task(os.environ)
+    if overwrite and not part.is_all:
+        raise ConfigError(
+            f"Part {part} cannot replace the output, because other parts write to it.",
+            code="part_overwrites",
+            hint="Remove the output before the parts are started, and omit --overwrite.",
+        )
+    return part
+
+
+def _check_output(image: Path, output: Path) -> None:
+    """Check the name and the place of the output.
+
+    Raises:
+        ConfigError: if it does not end with .zarr, or is the image or within it.
+    """
+    if output.suffix != ".zarr":
+        raise ConfigError(
+            f"{output} does not end with .zarr.",
+            code="unwritable_format",
+            hint="Blocks are written as OME-Zarr: choose a name such as mask.zarr.",
+        )
+    if real_path(output).is_relative_to(real_path(image)):
+        raise ConfigError(
+            f"{output} is the image, or lies within it.",
+            code="output_is_input",
+            hint="Choose another place with -o.",
+        )
+
+
+def _remove(output: Path) -> None:
+    """Remove a former output and the description of its prediction."""
+    remove_quietly(task_folder(output))
+    for path in (output, probabilities_path(output)):
+        remove_quietly(path)

@@ -1,0 +1,161 @@
+"""Predict one block of a large image and write it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ushape import io
+from ushape.data.file_rows import FileRows
+from ushape.distributed.block_task import BlockTask
+from ushape.errors import DataError
+from ushape.inference.decision_rule import apply_rule
+from ushape.inference.predictor import Predictor, check_dimensions
+from ushape.inference.slices import READ_PX, predict_bands
+from ushape.inference.streaming import average_bands, check_streamable, working_shape
+from ushape.io.streaming import Bands, BandWriter, open_boxes
+from ushape.io.streaming.ome_pyramid import Pyramid, write_box
+from ushape.io.streaming.sinks import RowLayout, RowSink
+from ushape.normalization import Normalization
+from ushape.types import Box
+
+
+def open_image(path: Path, predictor: Predictor) -> Bands:
+    """Open an image that is predicted in blocks.
+
+    Raises:
+        DataError: if parts of it cannot be read, if the model does not fit the image, or if it can
+            only predict whole images.
+    """
+    bands = open_boxes(path)
+    if bands is None:
+        raise DataError(
+            f"{path}: parts of this file cannot be read without the rest.",
+            code="not_readable_in_parts",
+            hint="Convert it to OME-Zarr or a tiled TIFF.",
+        )
+    try:
+        _check_image(bands, predictor)
+    except BaseException:
+        bands.close()
+        raise
+    return bands
+
+
+def _check_image(bands: Bands, predictor: Predictor) -> None:
+    name, plan = str(bands.path), predictor.plan
+    check_dimensions(name, len(bands.shape) - 1, plan.image_dims)
+    if bands.shape[0] != plan.preprocessing.channels:
+        raise DataError(
+            f"{name}: the image has {bands.shape[0]} channels, the model reads "
+            f"{plan.preprocessing.channels}.",
+            code="channel_count_mismatch",
+            hint="Convert the image, or train a model on images like this one.",
+        )
+    if plan.encoding.orientation == "stored" and bands.orientation != 1:
+        raise DataError(
+            f"{name}: the image is turned by its metadata, and the masks of the training are not.",
+            code="image_too_large",
+            hint="Save the image without an orientation.",
+        )
+    for own in (member.plan.preprocessing for member in predictor.members):
+        check_streamable(own, name)
+        if working_shape(own, bands) != bands.shape[1:]:
+            raise DataError(
+                f"{name}: this model resamples images, which is not supported in blocks.",
+                code="resampling_in_blocks",
+                hint="Predict a resolution level of the image that fits the model, or train with "
+                "--set preprocessing.downscale=1 --set preprocessing.target_spacing_mm=null.",
+            )
+
+
+def memory_of_block(
+    predictor: Predictor, bands: Bands, unit: Sequence[int], block: Sequence[int]
+) -> int:
+    """Return about how many bytes the prediction of a block takes, without the network itself."""
+    total = 0
+    for member in predictor.members:
+        own = member.plan.preprocessing
+        tile, margin = member.settings.shape, member.network.margin
+        across = [*block[-2:]] if own.by_slice else [*block[1:]]
+        wide = math.prod(
+            a + t + 2 * margin for a, t in zip(across, tile[-len(across) :], strict=True)
+        )
+        rows = tile[0] + 2 * margin
+        total += 2 * 4 * own.space.outputs * tile[0] * wide  # Sums, and what is passed on.
+        read = READ_PX if own.by_slice else rows * wide
+        total += bands.shape[0] * bands.dtype.itemsize * read
+    written = unit[0] * math.prod(block[1:])
+    return total + 2 * written
+
+
+def predict_box(
+    predictor: Predictor, bands: Bands, normalizations: Sequence[Normalization], box: Box
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield probabilities and classes of a part of an image; they are those of the whole image.
+
+    The tiles are those of the whole image. If several of them are computed together, rounding may
+    differ.
+
+    Args:
+        normalizations: Normalization for each member of the ensemble.
+
+    Shapes:
+        yields: (K, n, *box[1:]) float32 and (n, *box[1:]) uint8, rows that follow each other.
+    """
+    space, rule = predictor.plan.preprocessing.space, predictor.tuning.rule.without_cleaning()
+    members = [
+        predict_bands(
+            member.network,
+            FileRows(bands, bands.shape, normalization),
+            member.plan.preprocessing,
+            member.settings,
+            box,
+        )
+        for member, normalization in zip(predictor.members, normalizations, strict=True)
+    ]
+    for outputs in average_bands(members):
+        probabilities, _ = space.split_outputs(outputs)
+        yield probabilities, apply_rule(rule, probabilities, space)
+
+
+def predict_block(task: BlockTask, predictor: Predictor, bands: Bands, box: Box) -> None:
+    """Predict a block and write its chunks of the mask, and of the probabilities if requested."""
+    masks, shares = _block_writer(task.output, box), None
+    if task.probabilities is not None:
+        shares = _block_writer(task.probabilities, box)
+    has_codes = task.states_codes
+    for probabilities, classes in predict_box(predictor, bands, task.normalizations, box):
+        masks.write(predictor.codes_of(classes) if has_codes else classes)
+        if shares is not None:
+            stored = io.as_stored_probabilities(probabilities, "uint8")
+            shares.write(np.moveaxis(stored, 0, -1))
+    for writer in filter(None, (masks, shares)):
+        writer.finish()
+
+
+def _block_writer(pyramid: Pyramid, box: Box) -> BandWriter:
+    """Return a writer of the rows of a block, (n, *box[1:]) or (n, *box[1:], C)."""
+    array, top = pyramid.open(), box[0][0]
+    channels = () if pyramid.channels is None else (pyramid.channels,)
+    layout = RowLayout(
+        path=pyramid.path,
+        shape=(*(last - first for first, last in box), *channels),
+        dtype=np.dtype(pyramid.dtype),
+        axes="ZYX"[-len(box) :],
+    )
+    done = 0
+
+    def put(rows: np.ndarray) -> None:
+        nonlocal done
+        part = ((top + done, top + done + len(rows)), *box[1:])
+        write_box(array, part, np.moveaxis(rows, -1, 0) if channels else rows)
+        done += len(rows)
+
+    def convert(rows: np.ndarray) -> np.ndarray:
+        return rows.astype(layout.dtype, copy=False)
+
+    return BandWriter(layout, RowSink(put, pyramid.unit[0]), convert)

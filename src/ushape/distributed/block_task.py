@@ -1,0 +1,184 @@
+"""Description of the prediction of a large image in blocks, which all processes read."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ushape.distributed.grid import BlockGrid
+from ushape.errors import RunError
+from ushape.io.files import read_sealed_json, remove_quietly, temporary_name, write_sealed_json
+from ushape.io.streaming.ome_pyramid import Pyramid
+from ushape.normalization import Normalization
+
+PREDICT, LEVEL = "predict", "level_"
+"""Names of the stages: prediction, and sampling of each further resolution level."""
+
+TASK_FILE, DONE = "task.json", "done"
+
+MARKERS_PER_FOLDER = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockTask:
+    """Prediction of an image in blocks of whole chunks of the output."""
+
+    folder: Path
+    """Folder of the description and of the markers of finished blocks."""
+
+    image: Path
+    runs: tuple[Path, ...]
+    recipe: str | None
+    """File and function of the run's own network; None if it has none."""
+
+    backend: str
+    settings: tuple[str, ...]
+    block: tuple[int, ...]
+    """Size of a block along each axis of S."""
+
+    output: Pyramid
+    """Image of the mask values."""
+
+    states_codes: bool
+    """Whether the output has the values of the user's masks instead of class indices."""
+
+    probabilities: Pyramid | None
+    normalizations: tuple[Normalization, ...]
+    """Normalization of the intensities for each run, the same in all blocks."""
+
+    measured: str
+    """What the intensities were measured from; '' if they are those of the training."""
+
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    """What determines the output: digests of the runs, facts about the image, settings."""
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Names of the stages, in order; each of them has blocks of its own."""
+        levels = range(1, len(self.output.factors))
+        return (PREDICT, *(f"{LEVEL}{number}" for number in levels))
+
+    def grid(self, stage: str) -> BlockGrid:
+        """Return the blocks of a stage."""
+        level = int(stage.removeprefix(LEVEL)) if stage.startswith(LEVEL) else 0
+        return BlockGrid(self.output.shape_at(self.output.factors[level]), self.block)
+
+    def count(self, stage: str) -> int:
+        """Return the number of blocks of a stage."""
+        return len(self.grid(stage))
+
+    def marker(self, stage: str, index: int) -> Path:
+        """Return the path of the file that exists once a block is finished."""
+        return self.folder / DONE / stage / f"{index // MARKERS_PER_FOLDER:06}" / f"{index:09}"
+
+    def is_complete(self, stage: str) -> bool:
+        """Whether all blocks of a stage are finished."""
+        return self._closed(stage).exists()
+
+    def left_blocks(self, stage: str) -> list[int]:
+        """Return the numbers of the blocks of a stage that are not finished, in order."""
+        if self.is_complete(stage):
+            return []
+        folder = self.folder / DONE / stage
+        done = {int(path.name) for path in folder.glob("*/*") if path.name.isdigit()}
+        return [index for index in range(self.count(stage)) if index not in done]
+
+    def mark(self, stage: str, index: int) -> None:
+        """State that a block is finished, whose chunks are on the disk."""
+        marker = self.marker(stage, index)
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+
+    def close(self, stage: str) -> None:
+        """Replace the markers of a stage whose blocks are all finished by a single one."""
+        self._closed(stage).parent.mkdir(parents=True, exist_ok=True)
+        self._closed(stage).touch()
+        shutil.rmtree(self.folder / DONE / stage, ignore_errors=True)
+
+    def save(self) -> None:
+        """Write the description into a new folder, unless another process has done so.
+
+        Raises:
+            RunError: if the folder holds something else.
+        """
+        values = asdict(self)
+        del values["folder"]
+        temporary = temporary_name(self.folder)
+        temporary.mkdir(parents=True, exist_ok=True)
+        try:
+            write_sealed_json(temporary / TASK_FILE, values)
+            temporary.rename(self.folder)
+        except OSError:
+            if not (self.folder / TASK_FILE).exists():  # Otherwise, another process was faster.
+                raise
+        finally:
+            remove_quietly(temporary)
+
+    def _closed(self, stage: str) -> Path:
+        return self.folder / DONE / f"{stage}.all"
+
+
+def task_folder(output: Path) -> Path:
+    """Return the folder of the description of a prediction, beside its output."""
+    return output.with_name(f"{output.name}.blocks")
+
+
+def has_task(folder: Path) -> bool:
+    """Whether a folder holds a description."""
+    return (folder / TASK_FILE).exists()
+
+
+def open_task(folder: Path) -> BlockTask:
+    """Read the description of a prediction in blocks.
+
+    Raises:
+        RunError: if it is missing, damaged or of another version.
+    """
+    values = read_sealed_json(
+        folder / TASK_FILE,
+        RunError,
+        code="damaged_task",
+        hint="Remove the folder and the output, and start again.",
+    )
+    try:
+        return BlockTask(
+            folder=folder,
+            image=Path(values["image"]),
+            runs=tuple(map(Path, values["runs"])),
+            recipe=values["recipe"],
+            backend=values["backend"],
+            settings=tuple(values["settings"]),
+            block=tuple(values["block"]),
+            output=_pyramid(values["output"]),
+            states_codes=values["states_codes"],
+            probabilities=_pyramid(values["probabilities"]) if values["probabilities"] else None,
+            normalizations=tuple(
+                Normalization(**{key: tuple(own) for key, own in one.items()})
+                for one in values["normalizations"]
+            ),
+            measured=values["measured"],
+            origin=values["origin"],
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise RunError(
+            f"{folder / TASK_FILE} does not describe a prediction in blocks of this version.",
+            code="damaged_task",
+            hint="Remove the folder and the output, and start again.",
+        ) from None
+
+
+def same_origin(task: BlockTask, origin: Mapping[str, Any]) -> bool:
+    """Whether a task has this origin, after both have been stored as JSON."""
+    plain = json.loads(json.dumps(dict(origin), default=str))
+    return bool(task.origin == plain)
+
+
+def _pyramid(values: Mapping[str, Any]) -> Pyramid:
+    plain: dict[str, Any] = {
+        key: tuple(own) if isinstance(own, list) else own for key, own in values.items()
+    }
+    return Pyramid(**{**plain, "path": Path(values["path"])})

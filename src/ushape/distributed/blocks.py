@@ -1,0 +1,131 @@
+"""Predict a large image in blocks, which any number of processes share.
+
+Each block writes only chunks of its own, so that it may be repeated at any time. Once they are on
+the disk, a marker states that the block is finished.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+
+from ushape.console import OnProgress
+from ushape.distributed.block_prediction import open_image, predict_block
+from ushape.distributed.block_task import LEVEL, PREDICT, BlockTask, open_task
+from ushape.distributed.parts import Part
+from ushape.inference.predictor import Predictor
+from ushape.io.streaming import Bands
+from ushape.io.streaming.ome_pyramid import reduce_box, write_box
+from ushape.planning.custom_code import allow_code
+from ushape.types import Box
+
+_guard = threading.Lock()
+"""Held while a block is computed: the threads of a process share its model and its open image."""
+
+
+@dataclass(frozen=True)
+class BlockResult:
+    """What was done for a block."""
+
+    index: int
+    pixels: int
+    """Number of pixels that were computed; 0 if the block was finished before."""
+
+    seconds: float
+
+
+BlockFunction = Callable[[int], BlockResult]
+"""Function that computes the block with a number; it can be sent to another process."""
+
+Execute = Callable[[BlockFunction, Sequence[int]], Iterable[BlockResult]]
+"""Function that computes blocks anywhere and yields their results in any order."""
+
+
+def run_serially(function: BlockFunction, indices: Sequence[int]) -> Iterator[BlockResult]:
+    """Compute blocks one after the other in this process."""
+    return map(function, indices)
+
+
+def run_block(folder: str, device: str, stage: str, index: int) -> BlockResult:
+    """Compute a block of a stage, unless it is finished.
+
+    Args:
+        folder: Folder of the task.
+
+    Raises:
+        UshapeError: if the image, the run or the device cannot be used.
+    """
+    started = time.monotonic()
+    with _guard:
+        task = open_task(Path(folder))
+        if task.is_complete(stage) or task.marker(stage, index).exists():
+            return BlockResult(index, 0, time.monotonic() - started)
+        box = task.grid(stage).box(index)
+        if stage == PREDICT:
+            predict_block(task, *_open_model(folder, device), box)
+        else:
+            _write_level(task, int(stage.removeprefix(LEVEL)), box)
+        task.mark(stage, index)
+    pixels = math.prod(last - first for first, last in box)
+    return BlockResult(index, pixels, time.monotonic() - started)
+
+
+def run_task(
+    task: BlockTask, execute: Execute, device: str, part: Part, on_progress: OnProgress
+) -> int:
+    """Compute the blocks of a part that are not finished, stage by stage.
+
+    A stage begins when all blocks of the previous one are finished. The first stage is divided
+    among the parts; whoever finds it complete does the others, which take little time.
+
+    Returns:
+        Number of blocks that other parts have not finished; 0 if everything is complete.
+    """
+    total = sum(map(task.count, task.stages))
+    before = 0
+    for stage in task.stages:
+        left = task.left_blocks(stage)
+        own = [index for index in left if stage != PREDICT or _belongs(index, part)]
+        done = before + task.count(stage) - len(left)
+        function = partial(run_block, str(task.folder), device, stage)
+        on_progress(done, total, stage)
+        pixels, started = 0, time.monotonic()
+        for result in execute(function, own):
+            done, pixels = done + 1, pixels + result.pixels
+            speed = pixels / 1e6 / max(1e-9, time.monotonic() - started)
+            on_progress(done, total, f"{speed:.1f} Mpixel/s")
+        if missing := task.left_blocks(stage):
+            return len(missing)
+        task.close(stage)
+        before += task.count(stage)
+    return 0
+
+
+def _belongs(index: int, part: Part) -> bool:
+    """Whether a block belongs to a part; neighbors belong to different parts."""
+    return index % part.count == part.number - 1
+
+
+@lru_cache(maxsize=1)
+def _open_model(folder: str, device: str) -> tuple[Predictor, Bands]:
+    """Open the model and the image of a task, once in each process."""
+    task = open_task(Path(folder))
+    allow_code(task.recipe)
+    predictor = Predictor.open(
+        list(task.runs), device, backend=task.backend, settings=task.settings
+    )
+    return predictor, open_image(task.image, predictor)
+
+
+def _write_level(task: BlockTask, level: int, box: Box) -> None:
+    """Sample a part of a level from the level above, of all images of the output."""
+    above, own = task.output.factors[level - 1 : level + 1]
+    factor = [b // a for a, b in zip(above, own, strict=True)]
+    for pyramid in filter(None, (task.output, task.probabilities)):
+        values = reduce_box(pyramid.open(level - 1), box, factor)
+        write_box(pyramid.open(level), box, values)

@@ -1,0 +1,161 @@
+"""Predict a large image in blocks, and compare the result with that of the whole image."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+import zarr
+from scipy import ndimage
+
+import ushape
+from ushape.api.predict_zarr import predict_zarr
+from ushape.distributed import blocks
+from ushape.distributed.block_task import open_task, task_folder
+from ushape.errors import RunError
+from ushape.inference.predictor import Predictor
+from ushape.models import build_model
+from ushape.planning.run import Run
+from ushape.types import Case
+
+COMMON = [
+    "network.widths=[4,8]",
+    "train.batch_size=2",
+    "preprocessing.downscale=1",
+    "labels.objects=connected",
+]
+
+KINDS = {
+    "image": ((61, 83), "[16,16]", ["preprocessing.slices=null"]),
+    "volume": ((21, 38, 43), "[16,16,16]", ["preprocessing.slices=null"]),
+    "slices": ((21, 38, 43), "[16,16]", ["preprocessing.slices=3"]),
+}
+"""Shape of the large image, size of a tile, and settings of the run."""
+
+
+def blobs(shape, seed):
+    """An image of blobs with values of 16 bits, and their mask."""
+    values = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=shape), 2)
+    scaled = (values - values.min()) / np.ptp(values) * 60_000
+    return scaled.astype(np.uint16), (values > np.quantile(values, 0.8)).astype(np.uint8) * 255
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def kind(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def run(kind, tmp_path_factory):
+    """A run whose network has random weights."""
+    shape, tile, settings = KINDS[kind]
+    folder = tmp_path_factory.mktemp(kind)
+    for number in range(4):
+        for name, values in zip(("images", "masks"), blobs(shape, number), strict=True):
+            path = folder / "data" / name / f"{number}.tif"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(path, values)
+    patch = f"sampling.patch_shape={tile}"
+    settings = [*COMMON, *settings, patch, f"predict.tile_shape={tile}"]
+    plan = ushape.plan(folder / "data", device="cpu", epochs=1, settings=settings, quiet=True)
+    run = Run.create(folder / "run")
+    run.save_plan(plan)
+    space = plan.preprocessing.space
+    torch.manual_seed(2)
+    network = build_model(plan.recipe.network, plan.preprocessing.input_channels, space.outputs)
+    run.save_weights(network.state_dict(), {"epoch": 1})
+    return run.folder
+
+
+@pytest.fixture(scope="module")
+def image(kind, tmp_path_factory):
+    """An OME-Zarr image with channel and time axes and a spacing."""
+    shape, *_ = KINDS[kind]
+    values, _ = blobs(shape, 9)
+    path = tmp_path_factory.mktemp("images") / "large.zarr"
+    group = zarr.open_group(store=str(path), mode="w", zarr_format=2)
+    names = ["t", "c", *"zyx"[-len(shape) :]]
+    axes = [{"name": name, "type": "space", "unit": "micrometer"} for name in names]
+    scale = {"type": "scale", "scale": [1.0, 1.0, *[0.5] * len(shape)]}
+    levels = [{"path": "0", "coordinateTransformations": [scale]}]
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": levels}]
+    array = group.create_array(
+        "0", shape=(1, 1, *shape), dtype="uint16", chunks=(1, 1, *[16] * len(shape))
+    )
+    array[...] = values[None, None]
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(run, image):
+    """The prediction of the whole image."""
+    predictor = Predictor.open(run, "cpu")
+    (found,) = predictor.predict([predictor.preprocess(Case(id="large", image=image))])
+    assert 0.01 < (found.classes > 0).mean() < 0.99
+    return found
+
+
+def levels_of(path):
+    """The levels of an OME-Zarr image, as zarr reads them by the metadata of the group."""
+    group = zarr.open_group(store=str(path), mode="r")
+    attributes = dict(group.attrs)
+    info = attributes.get("ome", attributes)["multiscales"][0]
+    return info, [group[one["path"]] for one in info["datasets"]]
+
+
+def files_of(path):
+    return {file.relative_to(path): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+SMALL = {"chunk": 8, "memory_gb": 1e-9, "device": "cpu", "quiet": True}
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_blocks_equal_the_prediction_of_the_whole_image(run, image, whole, version, tmp_path):
+    options = {"shard": 16} if version == "0.5" else {}
+    output = tmp_path / "mask.zarr"
+    found = predict_zarr(
+        run, image, output=output, probabilities=True, ome_version=version, **options, **SMALL
+    )
+    assert found == output
+    info, levels = levels_of(output)
+    assert levels[0].chunks == (8,) * whole.classes.ndim
+    assert levels[0].shards == ((16,) * whole.classes.ndim if options else None)
+    np.testing.assert_array_equal(levels[0][...], 255 * whole.classes)
+    assert info["axes"][-1] == {"name": "x", "type": "space", "unit": "micrometer"}
+    for number, (one, dataset) in enumerate(zip(levels, info["datasets"], strict=True)):
+        step = (slice(None, None, 2**number),) * whole.classes.ndim
+        np.testing.assert_array_equal(one[...], 255 * whole.classes[step])
+        (transformation,) = dataset["coordinateTransformations"]
+        assert transformation["scale"] == [0.5 * 2**number] * whole.classes.ndim
+    assert max(levels[-1].shape) <= 8
+    _, shares = levels_of(tmp_path / "mask_probabilities.zarr")
+    np.testing.assert_allclose(shares[0][...] / 255, whole.probabilities, atol=0.51 / 255)
+
+
+def test_parts_and_repeats_write_the_same_bytes(run, image, tmp_path):
+    options = {"shard": 16, **SMALL}
+    predict_zarr(run, image, output=tmp_path / "one" / "mask.zarr", **options)
+    output = tmp_path / "parts" / "mask.zarr"
+    for part in ("2/3", "1/3", "2/3"):
+        predict_zarr(run, image, output=output, part=part, **options)
+    task = open_task(task_folder(output))
+    left = task.left_blocks("predict")
+    assert left == list(range(2, task.count("predict"), 3))
+    # A process is killed after it has written a part of a block, before its marker.
+    array = task.output.open()
+    array[tuple(slice(*edge) for edge in task.grid("predict").box(left[0]))] = 7
+    predict_zarr(run, image, output=output, part="3/3", **options)
+    assert not task.left_blocks("predict")
+    assert files_of(output) == files_of(tmp_path / "one" / "mask.zarr")
+
+
+def test_a_repeat_of_a_finished_prediction_computes_nothing(run, image, tmp_path, monkeypatch):
+    output = tmp_path / "mask.zarr"
+    predict_zarr(run, image, output=output, **SMALL)
+    monkeypatch.setattr(blocks, "predict_block", None)
+    predict_zarr(run, image, output=output, **SMALL)
+    with pytest.raises(RunError) as error:
+        predict_zarr(run, image, output=output, **{**SMALL, "chunk": 16})
+    assert error.value.code == "other_task"
