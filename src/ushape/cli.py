@@ -33,6 +33,8 @@ COMMANDS = {
 Output = Annotated[Path | None, "-o"]
 Picture = Annotated[Path, "-o"]
 Settings = Annotated[list[str] | None, "--set"]
+SlurmSettings = Annotated[list[str] | None, "--slurm"]
+Submit = Literal["slurm", "local"]
 StartFrom = Annotated[Path | None, "--from"]
 Quiet = Annotated[bool, "-q"]
 
@@ -104,7 +106,7 @@ def _with_help(parameter: inspect.Parameter, docs: dict[str, str]) -> inspect.Pa
     names = marks
     if not any(mark.startswith("--") for mark in marks):
         names = ["--" + parameter.name.replace("_", "-"), *marks]
-    metavar = "KEY=VALUE" if "--set" in names else None
+    metavar = "KEY=VALUE" if {"--set", "--slurm"} & set(names) else None
     return parameter.replace(
         annotation=Annotated[kind, typer.Option(*names, help=text, metavar=metavar)]
     )
@@ -177,6 +179,14 @@ def cross_validate(
     settings: Settings = None,
     start_from: StartFrom = None,
     groups: str | None = None,
+    submit: Submit | None = None,
+    partition: str | None = None,
+    account: str | None = None,
+    job_minutes: int | None = None,
+    memory_gb: float | None = None,
+    gpus: int | None = None,
+    max_jobs: int | None = None,
+    slurm: SlurmSettings = None,
     quiet: Quiet = False,
 ) -> None:
     call("cross_validate", **locals())
@@ -197,6 +207,14 @@ def learning_curve(
     start_from: StartFrom = None,
     groups: str | None = None,
     points: int = 4,
+    submit: Submit | None = None,
+    partition: str | None = None,
+    account: str | None = None,
+    job_minutes: int | None = None,
+    memory_gb: float | None = None,
+    gpus: int | None = None,
+    max_jobs: int | None = None,
+    slurm: SlurmSettings = None,
     quiet: Quiet = False,
 ) -> None:
     call("learning_curve", **locals())

@@ -9,31 +9,36 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from ushape import config
 from ushape.api._requests import complete_recipe
 from ushape.api.plan import optional_path
 from ushape.api.train import TrainResult, resume
 from ushape.console import Console
 from ushape.data.checksum import has_checksum
 from ushape.data.discovery import discover
+from ushape.distributed.jobs import Job, JobConfig
+from ushape.distributed.local import LocalJobs, Slot
+from ushape.distributed.slurm import SlurmJobs
+from ushape.distributed.submission import JobFolder, end_of_log
 from ushape.errors import REPEAT, ConfigError, RunError, UshapeError, hint_after_interrupt
-from ushape.io.files import read_json, remove_leftovers, write_json
+from ushape.io.files import read_json, remove_leftovers, write_bytes, write_json
 from ushape.io.lock import is_unused, locked
 from ushape.planning.hardware import inspect_machine
 from ushape.planning.processor import THREADS
+from ushape.planning.recipe import Recipe
 from ushape.planning.run import Run
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
-SHOWN_LINES = 12
-"""Last lines of the log of a failed process that are shown."""
+JOBS = "jobs"
+"""Folder of submitted jobs in the folder of a series."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,9 @@ class Series:
     path: Path
     noun: str
     """Name of the series in error messages, such as "cross-validation"."""
+
+    has_jobs: bool = False
+    """Whether jobs, maybe of other machines, write into the runs."""
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -66,7 +74,8 @@ class Series:
             RunError: if the folder contains other files, or runs of another request.
         """
         folder = self.path.parent
-        remove_leftovers(folder)
+        # Whether a process of another machine runs is not known.
+        remove_leftovers(folder, ".*" if self.has_jobs else "**/.*")
         if is_unused(folder):
             return None
         if not self.path.exists():
@@ -176,16 +185,95 @@ def drop_unplanned(run: Run) -> None:
         path.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True)
-class Job:
-    """A training in a process of its own."""
+class Runner(Protocol):
+    """What trains in processes of their own: devices of this machine, or jobs."""
 
-    name: str
-    arguments: Sequence[str]
-    """Arguments of the command `ushape`."""
+    def at_once(self, count: int) -> int:
+        """Return how many of so many trainings run at the same time."""
 
-    log: Path
-    """File that receives the output of the process."""
+    def run(self, jobs: Sequence[Job], console: Console) -> None:
+        """Run the trainings, or submit them if they are not in a queue yet."""
+
+
+def training_job(
+    name: str,
+    run: Run,
+    recipe: Recipe,
+    data: Path,
+    masks: Path | None,
+    *,
+    splits: Path | None = None,
+) -> Job:
+    """Return a training as a command in a process of its own, and write its recipe.
+
+    Raises:
+        ConfigError: if the recipe contains Python code.
+    """
+    if recipe.code is not None:
+        raise ConfigError(
+            f"{name}: {recipe.code.name} cannot be trained in a process of its own.",
+            code="custom_code_several_devices",
+            hint="Give a single device, without --submit; a recipe in a Python file is trained in "
+            "one process.",
+        )
+    path = run.folder.with_suffix(".yaml")
+    if not run.plan_path.exists():
+        write_bytes(path, config.explain(recipe).encode())
+    arguments = ["train", str(data), "-o", str(run.folder), "--recipe", str(path)]
+    arguments += ["--masks", str(masks)] if masks else []
+    return Job(
+        name,
+        arguments + (["--splits", str(splits)] if splits else []),
+        run.folder.with_suffix(".log"),
+        resume=["resume", str(run.folder)],
+        plan=run.plan_path,
+        unplanned=(run.cases_path, run.splits_path),
+    )
+
+
+def choose_runner(
+    folder: Path, config: JobConfig | None, devices: Devices, count: int
+) -> tuple[Runner | None, Devices]:
+    """Return what trains so many runs in processes of their own.
+
+    Args:
+        folder: Folder of the runs.
+        config: What the jobs request, or None if the trainings are no jobs.
+
+    Returns:
+        The runner, or None if this process trains one run after another; and the devices of this
+        machine that are used at the same time.
+    """
+
+    def is_job_finished(job: Job) -> bool:
+        return is_finished(Run(folder / job.key))
+
+    jobs = JobFolder(folder / JOBS)
+    if config is None:
+        return (devices if devices.are_separate else None), devices
+    if config.where == "slurm":
+        return SlurmJobs(jobs, config, devices.names[0], is_job_finished), devices
+    if not devices.are_separate:
+        machine = inspect_machine(devices.names[0])
+        most = config.at_once or (machine.cores if machine.device == "cpu" else 1)
+        devices = Devices([*devices.names] * min(most, count))
+    names = devices.names[: config.at_once]
+    slots = [Slot(name.partition(":")[0], devices.environment(name)) for name in names]
+    return LocalJobs(jobs, slots, is_job_finished), devices
+
+
+def run_unfinished(
+    runner: Runner, runs: Sequence[Run], jobs: Sequence[Job], console: Console
+) -> None:
+    """Run the trainings that are not finished; there is a job for each run."""
+    unfinished = []
+    for run, job in zip(runs, jobs, strict=True):
+        if is_finished(run):
+            console.say(f"{job.name}: already finished")
+        else:
+            unfinished.append(job)
+    if unfinished:
+        runner.run(unfinished, console)
 
 
 @dataclass
@@ -223,6 +311,17 @@ class Devices:
     def share(self, cores: int) -> int:
         """Return how many threads each process uses, so that they use all cores together."""
         return max(1, cores // len(self.names))
+
+    def at_once(self, count: int) -> int:
+        """Return how many of so many trainings run at the same time."""
+        return min(count, len(self.names))
+
+    def environment(self, name: str) -> dict[str, str | None]:
+        """Return the environment variables of a process on one of the devices."""
+        threads = self.share(inspect_machine("cpu").cores)
+        _, _, number = name.partition(":")
+        visible = _visible(number) if number else os.environ.get(VISIBLE)
+        return {THREADS: os.environ.get(THREADS, str(threads)), VISIBLE: visible}
 
     def run(self, jobs: Sequence[Job], console: Console) -> None:
         """Run all jobs, each on the device that is free first.
@@ -271,9 +370,8 @@ class Devices:
         finally:
             free.put(device)
         if code:
-            tail = job.log.read_text(errors="replace").splitlines()[-SHOWN_LINES:]
             raise RunError(
-                f"{job.name} failed on {device}:\n" + "\n".join(tail),
+                f"{job.name} failed on {device}:\n{end_of_log(job.log)}",
                 code="fold_failed",
                 hint="Correct the cause and repeat the command; finished folds are kept.",
             )
@@ -281,19 +379,17 @@ class Devices:
 
     @contextmanager
     def _started(self, job: Job, device: str, log: int) -> Iterator[subprocess.Popen[bytes]]:
-        kind, _, number = device.partition(":")
-        threads = self.share(inspect_machine("cpu").cores)
-        environment = {THREADS: str(threads), **os.environ}
-        if number:
-            environment[VISIBLE] = _visible(number)
-        command = [sys.executable, "-m", "ushape", *job.arguments]
-        command += [] if job.arguments[0] == "resume" else ["--device", kind]
+        placed = replace(
+            job,
+            arguments=[*job.arguments, "--device", device.partition(":")[0]],
+            environment=self.environment(device),
+        )
         process = subprocess.Popen(
-            command,
+            placed.command(),
             stdout=log,
             stderr=log,
             stdin=subprocess.DEVNULL,
-            env=environment,
+            env=placed.variables(),
             # Ctrl-C in the terminal reaches the processes only through this one, exactly once.
             start_new_session=os.name == "posix",
         )

@@ -6,16 +6,26 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
-from ushape import config
 from ushape.api._requests import continue_recipe, describe_request
-from ushape.api._series import Devices, Job, Series, drop_unplanned, is_finished
+from ushape.api._series import (
+    Devices,
+    Runner,
+    Series,
+    choose_runner,
+    is_finished,
+    run_unfinished,
+    training_job,
+)
 from ushape.api.plan import TrainOptions, optional_path, output_folder, scan
 from ushape.api.train import train
 from ushape.config import AUTO, Auto
 from ushape.console import Clock, Console
 from ushape.data.preprocessing import by_group
-from ushape.errors import ConfigError, check_range
+from ushape.distributed.jobs import Job, JobConfig
+from ushape.distributed.slurm import SlurmJobs
+from ushape.errors import check_range
 from ushape.evaluation.baselines import BaselineName
 from ushape.evaluation.breakdown import break_down
 from ushape.evaluation.case_images import ImageSelection
@@ -24,7 +34,7 @@ from ushape.evaluation.scores import CaseScore, by_case
 from ushape.evaluation.storage import Report, load_report, save_report
 from ushape.evaluation.summary import Summary, join_summaries, summarize
 from ushape.formatting import pluralize
-from ushape.io.files import real_path, write_bytes
+from ushape.io.files import real_path
 from ushape.planning.fingerprint import take_fingerprint
 from ushape.planning.hardware import inspect_machine
 from ushape.planning.processor import threads_beside, with_load
@@ -52,8 +62,16 @@ def cross_validate(
     settings: Iterable[str] = (),
     start_from: Path | str | None = None,
     groups: str | None = None,
+    submit: Literal["slurm", "local"] | None = None,
+    partition: str | None = None,
+    account: str | None = None,
+    job_minutes: int | None = None,
+    memory_gb: float | None = None,
+    gpus: int | None = None,
+    max_jobs: int | None = None,
+    slurm: Iterable[str] = (),
     quiet: bool = False,
-) -> Summary:
+) -> Summary | None:
     """Train one run per fold, so that each group is tested once.
 
     Repeat an interrupted call with the same output to continue it.
@@ -74,12 +92,26 @@ def cross_validate(
             network is that of the run (default: `train.initial_weights`).
         groups: Groups that a split must not separate: a regular expression for the case ids, a
             column of the table, or none for each image by itself (default: stated or inferred).
+        submit: Train each fold as a job: slurm (the call returns, and the same call later gathers
+            the results) or local (processes of this machine, for which the call waits).
+        partition: SLURM partition of the jobs.
+        account: SLURM account of the jobs.
+        job_minutes: Time limit of each SLURM job in minutes; a job that reaches it is requeued and
+            continues (default: from minutes; needed with epochs).
+        memory_gb: Main memory of each SLURM job in GB (default: that of the partition).
+        gpus: GPUs of each SLURM job (default: 1 with device cuda, otherwise none).
+        max_jobs: Number of jobs that run at the same time (default: all of them).
+        slurm: Further parameter of sbatch as key=value, e.g. cpus-per-task=8 (repeatable).
         quiet: Print nothing.
+
+    Returns:
+        Summary of the folds that have scores; None if no job has finished yet.
 
     Raises:
         DataError: if there are more folds than groups, or if the data cannot be used.
         ConfigError: if an option is unknown or impossible, or excludes another one.
-        RunError: if the output contains other files, or folds of another request.
+        RunError: if the output contains other files, or folds of another request; or if a job
+            failed.
     """
     console, devices = Console(quiet=quiet), Devices.parse(device)
     options = TrainOptions.resolve(
@@ -92,13 +124,29 @@ def cross_validate(
         start_from=start_from,
         data=data,
     )
-    training = _FoldTraining(Path(data), optional_path(masks), options.recipe, devices, folds)
-    series = Series(output_folder(output, data, "-folds") / REQUEST, "cross-validation")
+    jobs = JobConfig.resolve(
+        submit,
+        partition=partition,
+        account=account,
+        job_minutes=job_minutes,
+        memory_gb=memory_gb,
+        gpus=gpus,
+        max_jobs=max_jobs,
+        slurm=slurm,
+        minutes=options.recipe.train.minutes,
+        device=device,
+    )
+    base = output_folder(output, data, "-folds")
+    runner, devices = choose_runner(base, jobs, devices, folds)
+    training = _FoldTraining(
+        Path(data), optional_path(masks), options.recipe, devices, folds, runner
+    )
+    series = Series(base / REQUEST, "cross-validation", has_jobs=jobs is not None)
     with series.in_use():
         training = training.begin(series, console)
         runs = training.runs_of(series)
         finished = training.run_all(runs, series, console)
-        return _sum_up(series.path.parent, runs[:finished], folds, console)
+        return _sum_up(base, finished, folds, console) if finished else None
 
 
 @dataclass(frozen=True)
@@ -110,6 +158,8 @@ class _FoldTraining:
     recipe: Recipe
     devices: Devices
     folds: int
+    runner: Runner | None = None
+    """What trains in processes of their own; None: this process."""
 
     def __post_init__(self) -> None:
         check_range("folds", self.folds, 2, hint="5 folds are usual.")
@@ -171,6 +221,8 @@ class _FoldTraining:
     def _settle_threads(self, console: Console) -> int | Auto:
         """Decide how many threads each fold uses, unless the number follows the load."""
         train, kinds = self.recipe.train, {name.partition(":")[0] for name in self.devices.names}
+        if isinstance(self.runner, SlurmJobs):
+            return train.threads  # Each job uses the cores that SLURM gives it.
         if train.threads != AUTO or train.minutes is not None or not kinds <= {"auto", "cpu"}:
             return train.threads
         machine = inspect_machine(min(kinds))
@@ -194,11 +246,15 @@ class _FoldTraining:
         series.refuse_changed_data(self.data, self.masks, runs)
         return runs
 
-    def run_all(self, runs: Sequence[Run], series: Series, console: Console) -> int:
-        """Train the unfinished folds; return the number of folds that have scores."""
-        if self.devices.are_separate:
-            self._run_in_parallel(runs, console)
-            return len(runs)
+    def run_all(self, runs: Sequence[Run], series: Series, console: Console) -> list[Run]:
+        """Train the unfinished folds; return the folds that have scores."""
+        if self.runner is not None:
+            jobs = [self.job_of(number, run) for number, run in enumerate(runs, start=1)]
+            run_unfinished(self.runner, runs, jobs, console)
+            finished = [run for run in runs if is_finished(run)]
+            if len(finished) < len(runs):
+                console.say(f"{len(finished)} of {pluralize(len(runs), 'fold')} are finished.")
+            return finished
         stopped = series.train(
             runs,
             lambda place: train(
@@ -212,42 +268,22 @@ class _FoldTraining:
             console,
             titles=[f"fold {number} of {self.folds}" for number in range(1, self.folds + 1)],
         )
-        return len(runs) if stopped is None else stopped + 1
-
-    def _run_in_parallel(self, runs: Sequence[Run], console: Console) -> None:
-        if self.recipe.code is not None:
-            raise ConfigError(
-                f"The folds of {self.recipe.code.name} cannot be trained on several devices.",
-                code="custom_code_several_devices",
-                hint="Give a single device; a recipe in a Python file is trained in one process.",
-            )
-        jobs = []
-        for number, run in enumerate(runs, start=1):
-            if is_finished(run):
-                console.say(f"Fold {number} of {len(runs)}: already finished")
-            else:
-                jobs.append(self.job_of(number, run))
-        self.devices.run(jobs, console)
+        return list(runs if stopped is None else runs[: stopped + 1])
 
     def recipe_of(self, number: int) -> Recipe:
         """Return the recipe of a fold; minutes are shared by all folds, epochs are not."""
         split = replace(self.recipe.split, folds=self.folds, fold=number - 1)
         own = self.recipe.train
         if own.minutes is not None:
-            rounds = math.ceil(self.folds / len(self.devices.names))
+            at_once = (self.runner or self.devices).at_once(self.folds)
+            rounds = math.ceil(self.folds / at_once)
             own = replace(own, minutes=own.minutes / rounds)
         return replace(without_comparison(self.recipe), split=split, train=own)
 
     def job_of(self, number: int, run: Run) -> Job:
         """Return the training of a fold as a command in a process of its own."""
-        name, log = f"Fold {number} of {self.folds}", run.folder.with_suffix(".log")
-        if run.plan_path.exists():
-            return Job(name, ["resume", str(run.folder)], log)
-        drop_unplanned(run)
-        recipe = run.folder.with_suffix(".yaml")
-        write_bytes(recipe, config.explain(self.recipe_of(number)).encode())
-        arguments = ["train", str(self.data), "-o", str(run.folder), "--recipe", str(recipe)]
-        return Job(name, arguments + (["--masks", str(self.masks)] if self.masks else []), log)
+        name = f"Fold {number} of {self.folds}"
+        return training_job(name, run, self.recipe_of(number), self.data, self.masks)
 
 
 def _sum_up(base: Path, runs: Sequence[Run], folds: int, console: Console) -> Summary:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,15 @@ from typing import Literal
 
 from ushape import config
 from ushape.api._requests import continue_recipe, describe_request
-from ushape.api._series import Series
+from ushape.api._series import (
+    Devices,
+    Runner,
+    Series,
+    choose_runner,
+    is_finished,
+    run_unfinished,
+    training_job,
+)
 from ushape.api.plan import TrainOptions, optional_path, output_folder, plan_data
 from ushape.api.train import TrainResult, train
 from ushape.config import AUTO, resolved
@@ -17,6 +26,8 @@ from ushape.console import Clock, Console
 from ushape.data.scan import DatasetStats
 from ushape.data.splits import Splits
 from ushape.data.subsets import nest_subsets
+from ushape.distributed.jobs import JobConfig
+from ushape.distributed.slurm import SlurmJobs
 from ushape.errors import DataError, check_range
 from ushape.evaluation.learning_curve import LearningCurve, make_curve
 from ushape.evaluation.scores import read_scores
@@ -56,8 +67,8 @@ class Design:
     objects: Literal["auto", "connected", "distance"] = "auto"
     """What an object is at each point: as with all groups. auto: each decides, in older curves."""
 
-    threads: int | None = None
-    """Number of threads of each point; None: all cores in older curves."""
+    threads: int | Literal["auto"] | None = None
+    """Number of threads of each point; auto: the cores of each job; None: all, in older curves."""
 
 
 def learning_curve(
@@ -74,8 +85,16 @@ def learning_curve(
     start_from: Path | str | None = None,
     groups: str | None = None,
     points: int = 4,
+    submit: Literal["slurm", "local"] | None = None,
+    partition: str | None = None,
+    account: str | None = None,
+    job_minutes: int | None = None,
+    memory_gb: float | None = None,
+    gpus: int | None = None,
+    max_jobs: int | None = None,
+    slurm: Iterable[str] = (),
     quiet: bool = False,
-) -> LearningCurve:
+) -> LearningCurve | None:
     """Estimate the benefit of further annotations.
 
     A model is trained on increasing fractions of the groups; each point is a run like any other.
@@ -89,7 +108,7 @@ def learning_curve(
         recipe: Name of a recipe, or a YAML file; see `ushape recipes`.
         minutes: Wall time of all points together in minutes (default: 30 without epochs).
         epochs: Number of epochs of each point; all points have the same number of steps per epoch.
-        device: Device: auto, cpu, cuda or mps.
+        device: Device: auto, cpu, cuda or mps; several (cuda:0,cuda:1) train points in parallel.
         seed: Random seed for the split, weight initialization and patch sampling.
         settings: Recipe setting as key=value, e.g. train.batch_size=2 (repeatable).
         start_from: Run folder or .safetensors file whose weights the training starts from; the
@@ -97,12 +116,26 @@ def learning_curve(
         groups: Groups that a split must not separate: a regular expression for the case ids, a
             column of the table, or none for each image by itself (default: stated or inferred).
         points: Largest number of points, at least 3: all groups, half of them, a quarter, ...
+        submit: Train each point as a job: slurm (the call returns, and the same call later gathers
+            the results) or local (processes of this machine, for which the call waits).
+        partition: SLURM partition of the jobs.
+        account: SLURM account of the jobs.
+        job_minutes: Time limit of each SLURM job in minutes; a job that reaches it is requeued and
+            continues (default: from minutes; needed with epochs).
+        memory_gb: Main memory of each SLURM job in GB (default: that of the partition).
+        gpus: GPUs of each SLURM job (default: 1 with device cuda, otherwise none).
+        max_jobs: Number of jobs that run at the same time (default: all of them).
+        slurm: Further parameter of sbatch as key=value, e.g. cpus-per-task=8 (repeatable).
         quiet: Print nothing.
+
+    Returns:
+        The curve; None if a job has not finished yet.
 
     Raises:
         DataError: if there are too few training groups, or if the data cannot be used.
         ConfigError: if an option is unknown or impossible, or excludes another one.
-        RunError: if the output contains other files, or the points of another request.
+        RunError: if the output contains other files, or the points of another request;
+            or if a job failed.
         KeyboardInterrupt: if Ctrl-C ended a point early.
     """
     clock, console = Clock(), Console(quiet=quiet)
@@ -116,8 +149,22 @@ def learning_curve(
         start_from=start_from,
         data=data,
     )
-    series = Series(output_folder(output, data, "-curve") / "points.json", "learning curve")
-    training = _PointTraining(Path(data), optional_path(masks), options, device, points)
+    jobs = JobConfig.resolve(
+        submit,
+        partition=partition,
+        account=account,
+        job_minutes=job_minutes,
+        memory_gb=memory_gb,
+        gpus=gpus,
+        max_jobs=max_jobs,
+        slurm=slurm,
+        minutes=options.recipe.train.minutes,
+        device=device,
+    )
+    base = output_folder(output, data, "-curve")
+    runner, devices = choose_runner(base, jobs, Devices.parse(device), points)
+    series = Series(base / "points.json", "learning curve", has_jobs=jobs is not None)
+    training = _PointTraining(Path(data), optional_path(masks), options, devices, points, runner)
     with series.in_use():
         return training.find_curve(series, clock, console)
 
@@ -129,13 +176,15 @@ class _PointTraining:
     data: Path
     masks: Path | None
     options: TrainOptions
-    device: str
+    devices: Devices
     points: int
+    runner: Runner | None = None
+    """What trains in processes of their own; None: this process."""
 
     def __post_init__(self) -> None:
         check_range("points", self.points, MIN_POINTS, hint="4 points are usual.")
 
-    def find_curve(self, series: Series, clock: Clock, console: Console) -> LearningCurve:
+    def find_curve(self, series: Series, clock: Clock, console: Console) -> LearningCurve | None:
         """Train all points and sum them up.
 
         Raises:
@@ -144,6 +193,8 @@ class _PointTraining:
         training, design = self.begin(series, clock, console)
         console.say(_describe(design))
         runs = training.run_all(design, series, console)
+        if not all(map(is_finished, runs)):
+            return None
         return _sum_up(series.path.parent, runs, design, training.options.recipe, console)
 
     def begin(
@@ -160,13 +211,32 @@ class _PointTraining:
         if stored is None:
             with threads_restored():
                 found, planned = plan_data(
-                    self.data, self.masks, self.options, self.device, clock, console
+                    self.data, self.masks, self.options, self._kind, clock, console
                 )
-            made = _make_design(found, planned, self.points, recipe, clock)
+            made = self._adapt(_make_design(found, planned, self.points, recipe, clock))
             stored = series.begin(request, design=config.to_dict(made))
         options = replace(self.options, recipe=continue_recipe(stored["recipe"], recipe, console))
         design = config.from_dict(Design, stored["design"], source=str(series.path))
         return replace(self, options=options), design
+
+    @property
+    def _kind(self) -> str:
+        """Type of the devices, which all are of one type."""
+        return self.devices.names[0].partition(":")[0]
+
+    def _adapt(self, design: Design) -> Design:
+        """Return a design whose points share the time and the cores if several run at once."""
+        if self.runner is None:
+            return design
+        count = len(design.groups)
+        at_once, minutes = self.runner.at_once(count), design.minutes
+        if minutes is not None:
+            minutes *= count / math.ceil(count / at_once)
+        is_remote = isinstance(self.runner, SlurmJobs)
+        cores = inspect_machine("cpu").cores
+        return replace(
+            design, minutes=minutes, threads=AUTO if is_remote else self.devices.share(cores)
+        )
 
     def run_all(self, design: Design, series: Series, console: Console) -> list[Run]:
         """Train the unfinished points and return the runs of all.
@@ -180,16 +250,19 @@ class _PointTraining:
         series.refuse_changed_data(self.data, self.masks, runs)
         recipe = without_comparison(_recipe_of_points(self.options.recipe, design))
 
-        def train_point(number: int) -> TrainResult:
+        def write_splits(number: int) -> Path:
             splits = base / "splits" / f"{runs[number].folder.name}.json"
             write_json(splits, config.to_dict(design.splits[number]))
+            return splits
+
+        def train_point(number: int) -> TrainResult:
             return train(
                 self.data,
                 masks=self.masks,
                 output=runs[number].folder,
                 recipe=recipe,
-                device=self.device,
-                splits=splits,
+                device=self.devices.names[0],
+                splits=write_splits(number),
                 quiet=console.is_quiet,
             )
 
@@ -198,6 +271,20 @@ class _PointTraining:
             "for training"
             for place, count in enumerate(design.groups, start=1)
         ]
+        if self.runner is not None:
+            jobs = [
+                training_job(
+                    f"{title[0].upper()}{title[1:]}",
+                    run,
+                    recipe,
+                    self.data,
+                    self.masks,
+                    splits=write_splits(number),
+                )
+                for number, (run, title) in enumerate(zip(runs, titles, strict=True))
+            ]
+            run_unfinished(self.runner, runs, jobs, console)
+            return runs
         if series.train(runs, train_point, console, titles=titles) is not None:
             raise KeyboardInterrupt
         return runs

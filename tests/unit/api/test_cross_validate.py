@@ -38,12 +38,12 @@ def test_folds_share_the_minutes_of_their_device(tmp_path, devices, minutes):
 def test_fold_in_its_own_process_is_trained_with_the_same_recipe(tmp_path):
     training, run = training_of(tmp_path, "cpu,cpu"), Run(tmp_path / "fold-1")
     job = training.job_of(1, run)
-    assert job.arguments[:4] == ["train", str(tmp_path / "data"), "-o", str(run.folder)]
+    assert job.command()[3:7] == ["train", str(tmp_path / "data"), "-o", str(run.folder)]
     stored = (tmp_path / "fold-1.yaml").read_text()
     assert parse(Recipe, stored, source="") == training.recipe_of(1)
     run.folder.mkdir()
     run.plan_path.write_text("{}")
-    assert training.job_of(1, run).arguments == ["resume", str(run.folder)]
+    assert training.job_of(1, run).command()[3:] == ["resume", str(run.folder)]
 
 
 def test_one_fold_and_custom_code_on_several_devices_are_refused(tmp_path):
@@ -52,7 +52,7 @@ def test_one_fold_and_custom_code_on_several_devices_are_refused(tmp_path):
     assert error.value.code == "value_out_of_range"
     code = CodeReference(file="mine.py", function="f", checksum="")
     with pytest.raises(ConfigError) as error:
-        training_of(tmp_path, "cpu,cpu", code=code).run_all([], None, None)
+        training_of(tmp_path, "cpu,cpu", code=code).job_of(1, Run(tmp_path / "fold-1"))
     assert error.value.code == "custom_code_several_devices"
 
 

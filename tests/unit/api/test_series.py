@@ -77,7 +77,9 @@ def test_devices_share_the_cores(program, tmp_path, monkeypatch):
     Devices(["cpu", "cpu"]).run([Job("Fold 1", ["train"], log)], Console(quiet=True))
     assert log.read_text().split() == ["3", "train", "--device", "cpu"]
     monkeypatch.setenv(_series.THREADS, "1")
-    Devices(["cpu", "cpu"]).run([Job("Fold 1", ["resume", "x"], log)], Console(quiet=True))
+    Devices(["cpu", "cpu"]).run(
+        [Job("Fold 1", ["train"], log, resume=["resume", "x"], plan=log)], Console(quiet=True)
+    )
     assert log.read_text().split()[4:] == ["1", "resume", "x"]
 
 

@@ -1,0 +1,137 @@
+"""Trainings as jobs of SLURM, submitted by submitit."""
+
+from __future__ import annotations
+
+import getpass
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ushape.console import Console
+from ushape.distributed.jobs import EXTRA, Job, JobConfig
+from ushape.distributed.submission import IsFinished, JobFolder, Submitted
+from ushape.errors import RunError, require_package
+
+MOST_TIMEOUTS = 100
+"""How often a job that has reached its time limit is requeued."""
+
+SHARE_CORES = '[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"'
+"""Since SLURM 22.05, srun does not take the number of cores from sbatch."""
+
+
+@dataclass(frozen=True)
+class SlurmJobs:
+    """Jobs of one output folder. They run without the command that submits them."""
+
+    folder: JobFolder
+    config: JobConfig
+    device: str
+    """Device on which they train: auto, cpu or cuda."""
+
+    is_finished: IsFinished
+
+    def at_once(self, count: int) -> int:
+        """Return how many of so many jobs may run at the same time."""
+        return min(count, self.config.at_once or count)
+
+    def run(self, jobs: Sequence[Job], console: Console) -> None:
+        """Submit the jobs that are neither finished nor in the queue, and return.
+
+        Raises:
+            RunError: if jobs have failed, the first time that this is seen; or if the cluster does
+                not accept them.
+        """
+        _require_slurm()
+        active = list_active()  # Before the results are looked at: a job may end at any moment.
+        known, new, failed = self.folder.load(), [], []
+        for job in jobs:
+            own = known.get(job.key)
+            if self.is_finished(job):
+                continue
+            if own is not None and own.id in active:
+                state = active[own.id].lower()
+                console.say(f"{job.name}: {state} as job {own.id}, log in {own.log}")
+            elif own is not None and not own.is_reported:
+                failed.append(job)
+            else:
+                new.append(job)
+        self.folder.report(failed, known, _describe_end)
+        if new:
+            running = sum(one.id in active for one in known.values())
+            self._submit(new, known, max(1, self.at_once(len(jobs)) - running), console)
+
+    def _submit(
+        self, jobs: Sequence[Job], known: dict[str, Submitted], at_once: int, console: Console
+    ) -> None:
+        submitit, config = require_package("submitit", EXTRA, "--submit slurm"), self.config
+        executor = submitit.SlurmExecutor(self.folder.path, max_num_timeout=MOST_TIMEOUTS)
+        executor.update_parameters(
+            job_name=f"ushape-{self.folder.path.parent.name}",
+            time=config.minutes,
+            partition=config.partition,
+            account=config.account,
+            mem=None if config.memory_gb is None else f"{round(1024 * config.memory_gb)}M",
+            gpus_per_node=config.gpus or None,
+            array_parallelism=at_once,
+            setup=[SHARE_CORES],
+            stderr_to_stdout=True,
+            wckey=None,
+            additional_parameters={"requeue": True, **config.slurm},
+        )
+        own = [replace(job, arguments=[*job.arguments, "--device", self.device]) for job in jobs]
+        try:
+            submitted = executor.submit_array(own)
+        except (submitit.core.utils.FailedJobError, OSError) as error:
+            raise RunError(
+                f"SLURM did not accept the jobs: {str(error).strip() or type(error).__name__}",
+                code="submission_failed",
+                hint="Correct options such as --partition, and repeat the command.",
+            ) from None
+        for job, one in zip(jobs, submitted, strict=True):
+            known[job.key] = Submitted(one.job_id, str(one.paths.stdout))
+            console.say(f"{job.name}: submitted as job {one.job_id}")
+        self.folder.save(known)
+        console.say(
+            f"Logs and scripts of the jobs: {self.folder.path}\n"
+            "The jobs run without this command. Repeat it to see their state and to gather the "
+            f"results. To cancel them: scancel {submitted[0].job_id.partition('_')[0]}"
+        )
+
+
+def list_active() -> dict[str, str]:
+    """Return the state of each of the user's jobs that waits or runs, by its number.
+
+    Raises:
+        RunError: if the cluster does not answer.
+    """
+    command = ["squeue", "-h", "-r", "-u", getpass.getuser(), "-o", "%i %T"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        raise RunError(
+            f"squeue did not list the jobs: {ended.stderr.strip()}",
+            code="cluster_unavailable",
+            hint="Repeat the command later; jobs that were submitted are not affected.",
+        )
+    pairs = (line.split(maxsplit=1) for line in ended.stdout.splitlines() if line.strip())
+    return {pair[0]: pair[-1].strip() for pair in pairs}
+
+
+def _describe_end(job_id: str) -> str:
+    """Return the state in which a job ended, or '' if the cluster has no record of it."""
+    if shutil.which("sacct") is None:
+        return ""
+    command = ["sacct", "-n", "-X", "-P", "-j", job_id, "-o", "State"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    return ended.stdout.strip().splitlines()[-1] if ended.stdout.strip() else ""
+
+
+def _require_slurm() -> None:
+    """Raise RunError if the commands of SLURM are missing."""
+    missing = [name for name in ("sbatch", "squeue", "srun") if shutil.which(name) is None]
+    if missing:
+        raise RunError(
+            f"This machine has no command {missing[0]}, which --submit slurm needs.",
+            code="no_slurm",
+            hint="Run the command on a login node of the cluster, or use --submit local.",
+        )
