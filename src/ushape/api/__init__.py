@@ -3,6 +3,7 @@
 Their modules are imported when they are first used, because torch takes seconds to load.
 """
 
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -32,6 +33,8 @@ FUNCTIONS = {
 """Module in this package of each public function."""
 
 
+@cache
 def load_function(name: str) -> Any:
-    """Import the module of a public function and return the function."""
-    return getattr(import_module(f"{__name__}.{FUNCTIONS[name]}"), name)
+    """Import the module of a public function and return the function, which checks for URLs."""
+    urls = import_module(f"{__name__}._urls")
+    return urls.refusing_urls(getattr(import_module(f"{__name__}.{FUNCTIONS[name]}"), name))

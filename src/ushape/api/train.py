@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ushape.api._compare_slices import compare_slices
 from ushape.api._processes import Team
+from ushape.api._remote import local_copy, note_urls, restore_copies
 from ushape.api._score_run import KnownCases, score_and_report
 from ushape.api._trainer import open_training, training_budget_s
 from ushape.api._tune_run import tune_run
@@ -87,9 +88,10 @@ def train(
     """Train a model and score it on test cases.
 
     Args:
-        data: Folder with images and masks, or a table of them.
+        data: Folder with images and masks, or a table of them; or the URL of a folder, such as
+            s3://bucket/data, of which a local copy is made and kept.
         masks: Folder with the masks, if the data folder contains only images; or a pattern for
-            their names, such as 'DATA/*_mask.png'.
+            their names, such as 'DATA/*_mask.png'; or the URL of a folder.
         output: Run folder, new or empty (default: runs/NAME, numbered if it exists).
         recipe: Name of a recipe, or a YAML file; see `ushape recipes` (default: auto).
         minutes: Wall time of training and evaluation in minutes (default: 30 without epochs).
@@ -113,6 +115,8 @@ def train(
         RunError: if the output exists.
     """
     clock, console = Clock(), Console(quiet=quiet)
+    data = local_copy(data, console.say)
+    masks = local_copy(masks, console.say) if masks is not None else None
     options = TrainOptions.resolve(
         recipe=recipe,
         minutes=minutes,
@@ -179,6 +183,7 @@ def _plan_run(
         files = found.file_checksums
         run.save_cases(folder, facts, found.checksum, masks=optional_path(masks), files=files)
         splits.save(run.splits_path)
+        note_urls(run, folder, optional_path(masks))
         run.save_plan(planned.plan)  # Written last: a run that has a plan can be resumed.
     console.say(f"Run: {run.folder}")
     return planned, facts
@@ -248,6 +253,7 @@ def resume(
             plan = plan_for_devices(plan, machine.devices, may_round=False)
             opened.save_plan(plan)
             console.say(describe_shares(plan, before))
+        restore_copies(opened, console.say)
         splits, facts = opened.load_splits(), opened.load_cases()
         opened.refuse_changed_data()
         return _fit_and_score(opened, plan, splits, facts, clock, console, resume=True)

@@ -1,0 +1,72 @@
+import fsspec
+import pytest
+
+from ushape.errors import DataError
+from ushape.io import mirror as module
+from ushape.io.lock import locked
+from ushape.io.mirror import mirror, url_of_copy
+
+
+@pytest.fixture
+def memory(tmp_path, monkeypatch):
+    """A folder of two files in memory; copies are in tmp_path/copies."""
+    monkeypatch.setenv("USHAPE_REMOTE_FOLDER", str(tmp_path / "copies"))
+    files = fsspec.filesystem("memory")
+    files.store.clear()
+    files.pipe({"/bucket/data/images/a.png": b"image", "/bucket/data/masks/a.png": b"mask"})
+    yield files
+    files.store.clear()
+
+
+def contents(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_copy_is_brought_up_to_date_and_only_changes_are_copied(memory):
+    said = []
+    folder = mirror("memory://bucket/data", said.append)
+    assert folder.name == "data"
+    assert contents(folder) == {"images/a.png": b"image", "masks/a.png": b"mask"}
+    assert url_of_copy(folder) == "memory://bucket/data"
+    assert "Copying 2 files" in said[-1]
+    unchanged = (folder / "images/a.png").stat().st_ino
+    memory.rm("/bucket/data/masks/a.png")
+    memory.pipe({"/bucket/data/masks/b.png": b"other"})
+    assert mirror("memory://bucket/data/", said.append) == folder
+    assert contents(folder) == {"images/a.png": b"image", "masks/b.png": b"other"}
+    assert "Copying 1 file " in said[-1]
+    assert (folder / "images/a.png").stat().st_ino == unchanged
+
+
+def test_edited_copy_is_copied_again(memory):
+    folder = mirror("memory://bucket/data", print)
+    (folder / "images/a.png").write_bytes(b"IMAGE")
+    mirror("memory://bucket/data", print)
+    assert (folder / "images/a.png").read_bytes() == b"image"
+
+
+def test_second_process_waits_for_the_first(memory, monkeypatch):
+    folder, said = mirror("memory://bucket/data", print), []
+    lock = locked(folder.parent)
+    lock.__enter__()
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: lock.__exit__(None, None, None))
+    mirror("memory://bucket/data", said.append)
+    assert said[0].startswith("Waiting for another process")
+
+
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [("memory://bucket/none", "no_images"), ("memory://bucket/data/images/a.png", "not_a_folder")],
+)
+def test_url_that_is_no_folder_is_refused(memory, url, code):
+    with pytest.raises(DataError) as error:
+        mirror(url, print)
+    assert error.value.code == code
+
+
+def test_other_folders_are_no_copies(memory, tmp_path):
+    assert url_of_copy(tmp_path) is None

@@ -1,0 +1,187 @@
+import errno
+import os
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from ushape.errors import ConfigError, DataError, MissingPackageError, RunError
+from ushape.io import remote
+from ushape.io.remote import RemoteFile, RemoteFolder, shown, url_of
+
+
+@pytest.fixture
+def memory():
+    """An empty file system in memory."""
+    files = fsspec.filesystem("memory")
+    files.store.clear()
+    files.pseudo_dirs[:] = [""]
+    yield files
+    files.store.clear()
+
+
+@pytest.mark.parametrize(
+    ("path", "url"),
+    [
+        ("s3://bucket/x.png", "s3://bucket/x.png"),
+        (Path("s3://bucket/x.png"), "s3://bucket/x.png"),
+        (Path("S3://bucket"), "s3://bucket"),
+        (Path("https://host/a.png?x=1"), "https://host/a.png?x=1"),
+        ("scans/x.png", None),
+        (Path("/data/s3:/x"), None),
+        ("C:/data", None),
+        ("mine.py:recipe", None),
+        ("-", None),
+    ],
+)
+def test_url_is_recognized_also_as_a_path(path, url):
+    assert url_of(path) == url
+
+
+def test_existing_folder_with_the_name_of_a_protocol_is_local(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("s3:").mkdir()
+    assert url_of(Path("s3:/bucket/x")) is None
+    assert url_of("s3://bucket/x") == "s3://bucket/x"
+
+
+def test_shown_url_has_no_signature():
+    assert shown("https://host/a.png?X-Amz-Signature=abc") == "https://host/a.png"
+
+
+@pytest.mark.parametrize(
+    ("url", "error_class", "code"),
+    [
+        ("foo://bucket/x", ConfigError, "unknown_protocol"),
+        ("file:///etc/passwd", ConfigError, "unknown_protocol"),
+        ("https://me:secret@host/x.png", ConfigError, "credentials_in_url"),
+    ],
+)
+def test_url_that_cannot_be_opened_is_refused(url, error_class, code):
+    with pytest.raises(error_class) as error:
+        RemoteFolder(url)
+    assert error.value.code == code
+    assert "secret" not in str(error.value)
+
+
+def test_missing_package_names_how_to_install_it(monkeypatch):
+    def fail(protocol, **options):
+        raise ImportError("Please install gcsfs to access Google Storage")
+
+    monkeypatch.setattr(fsspec, "filesystem", fail)
+    with pytest.raises(MissingPackageError) as error:
+        RemoteFolder("gs://bucket/x")
+    assert "pip install gcsfs" in error.value.hint
+
+
+def test_files_are_listed_and_copied_with_their_version(memory, tmp_path):
+    memory.pipe({"/data/images/a.png": b"first", "/data/b.txt": b"second", "/database/c": b""})
+    folder = RemoteFolder("memory://data/")
+    files = folder.list_files()
+    assert list(files) == ["b.txt", "images/a.png"]
+    assert not folder.is_file
+    done = []
+    folder.fetch_all(files.values(), tmp_path, lambda: done.append(1))
+    assert len(done) == 2
+    target = tmp_path / "images/a.png"
+    assert target.read_bytes() == b"first"
+    assert files["images/a.png"].is_copied(target)
+    os.utime(target)
+    assert not files["images/a.png"].is_copied(target)
+    assert not any(path.name.startswith(".") for path in tmp_path.rglob("*"))
+
+
+def test_url_of_a_file_lists_this_file(memory, tmp_path):
+    memory.pipe({"/data/a.png": b"first"})
+    folder = RemoteFolder("memory://data/a.png")
+    assert list(folder.list_files()) == ["a.png"]
+    assert folder.is_file
+    folder.fetch(folder.list_files()["a.png"], tmp_path / "x.png")
+    assert (tmp_path / "x.png").read_bytes() == b"first"
+
+
+def test_names_that_leave_the_folder_are_not_listed(monkeypatch, memory):
+    found = {f"/data/{name}": {"size": 1} for name in ("a.png", "../b", "x//y", "./c", "n\0")}
+    folder = RemoteFolder("memory://data")
+    monkeypatch.setattr(type(memory), "find", lambda self, path, detail: found)
+    assert list(folder.list_files()) == ["a.png"]
+
+
+def test_outputs_are_written_read_and_removed(memory, tmp_path):
+    (tmp_path / "a").write_bytes(b"mask")
+    folder = RemoteFolder("memory://out")
+    assert folder.list_files() == {}
+    folder.put_all({"x/a.png": tmp_path / "a"})
+    folder.put_bytes(b"log", "log.jsonl")
+    assert folder.read_bytes("log.jsonl") == b"log"
+    assert sorted(folder.list_files()) == ["log.jsonl", "x/a.png"]
+    folder.remove("log.jsonl")
+    folder.remove("log.jsonl")
+    assert sorted(folder.list_files()) == ["x/a.png"]
+
+
+def failing(monkeypatch, memory, *errors):
+    """Let the next calls of `find` raise these errors."""
+    left, find = list(errors), type(memory).find
+
+    def find_later(self, *arguments, **options):
+        if left:
+            raise left.pop(0)
+        return find(self, *arguments, **options)
+
+    monkeypatch.setattr(type(memory), "find", find_later)
+    monkeypatch.setattr(remote.time, "sleep", lambda seconds: None)
+
+
+def test_transient_errors_are_repeated(monkeypatch, memory):
+    memory.pipe({"/data/a.png": b"first"})
+    failing(
+        monkeypatch, memory, ConnectionError("reset"), TimeoutError(), OSError(errno.EIO, "busy")
+    )
+    assert list(RemoteFolder("memory://data").list_files()) == ["a.png"]
+
+
+def test_server_that_does_not_come_back_is_an_error_that_says_how_to_continue(monkeypatch, memory):
+    failing(monkeypatch, memory, *[ConnectionError("https://host/a?secret=1")] * 3)
+    with pytest.raises(RunError) as error:
+        RemoteFolder("memory://data", patience_s=0).list_files()
+    assert error.value.code == "remote_unreachable"
+    assert "run the same command again to continue" in error.value.hint
+    assert "secret" not in str(error.value)
+
+
+class NoCredentialsError(Exception):
+    """Stands for the exception of botocore."""
+
+
+@pytest.mark.parametrize(
+    ("problem", "error_class", "code"),
+    [
+        (PermissionError("Access Denied"), ConfigError, "remote_denied"),
+        (NoCredentialsError("none"), ConfigError, "remote_credentials"),
+        (FileNotFoundError("The specified bucket does not exist"), DataError, "file_not_found"),
+        (OSError(errno.EINVAL, "The specified bucket is not valid."), DataError, "remote_failed"),
+        (ValueError("bad address"), DataError, "remote_failed"),
+    ],
+)
+def test_lasting_errors_are_not_repeated(monkeypatch, memory, problem, error_class, code):
+    failing(monkeypatch, memory, problem)
+    with pytest.raises(error_class) as error:
+        RemoteFolder("memory://data").list_files()
+    assert error.value.code == code
+
+
+def test_file_that_is_cut_off_is_not_written(monkeypatch, memory, tmp_path):
+    memory.pipe({"/data/a.png": b"first"})
+    with pytest.raises(RunError) as error:
+        RemoteFolder("memory://data", patience_s=0).fetch(
+            RemoteFile("a.png", 99, "1"), tmp_path / "a.png"
+        )
+    assert error.value.code == "remote_unreachable"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_full_disk_is_reported_before_the_transfer(tmp_path):
+    with pytest.raises(RunError) as error:
+        remote.require_space(tmp_path, 1 << 60, "The copy", "Free space.")
+    assert error.value.code == "remote_too_large"
