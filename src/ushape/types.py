@@ -88,6 +88,12 @@ class ShapesMask:
     """Labels in the file; the first one has the code 1, the next one 2. Regions of rtstruct that
     are not listed are not drawn."""
 
+    box: Box | None = None
+    """Part of the slide that is drawn; None for all of the image."""
+
+    scale: tuple[float, float] = (1.0, 1.0)
+    """Number of pixels along y and x, on the grid of `box`, for each pixel of the file's shapes."""
+
     def __str__(self) -> str:
         return f"{self.path}, image {self.entry}" if self.entry else str(self.path)
 
@@ -110,7 +116,11 @@ class MaskBox:
 
     path: Path
     box: Box
-    """Part of S of the mask file."""
+    """Part of S of the mask file, or of `shape`."""
+
+    shape: tuple[int, ...] | None = None
+    """S of the slide at the resolution at which it is read, if that is another one than that of the
+    mask file; the nearest of its pixels are used."""
 
     def __str__(self) -> str:
         return f"{self.path}, {box_text(self.box)}"
@@ -144,6 +154,10 @@ class Case:
 
     box: Box | None = None
     """Part of S of the files that is the case, if they are divided; None for all of it."""
+
+    mpp: float | None = None
+    """Micrometers per pixel at which a slide is read; `box` is a part of it at this resolution.
+    None: images are read as they are stored."""
 
     split: Split = ""
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)

@@ -73,6 +73,7 @@ def check(
         console,
         groups=groups or recipe.groups,
         divide_above_px=recipe.preprocessing.divide_above_px,
+        slide_mpp=recipe.preprocessing.slide_mpp,
     )
     result = check_dataset(stats, split=recipe.split, seed=recipe.seed)
     target = Path(output) if output else Path("checks") / real_path(folder).name

@@ -204,6 +204,7 @@ class _FoldTraining:
             console,
             groups=self.recipe.groups,
             divide_above_px=self.recipe.preprocessing.divide_above_px,
+            slide_mpp=self.recipe.preprocessing.slide_mpp,
         )
         found.raise_if_unusable()
         data = take_fingerprint(found, {stats.case.id for stats in found.readable})

@@ -163,6 +163,7 @@ def _scan_other_data(
         groups=stated.groups,
         classes=names,
         divide_above_px=None if _needs_whole_images(plan) else divided,
+        slide_mpp=plan.preprocessing.config.slide_mpp,
     )
     if stated.groups is None and plan.recipe.groups is not None:
         try:

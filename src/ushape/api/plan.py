@@ -193,6 +193,7 @@ def plan_data(
         console,
         groups=options.recipe.groups,
         divide_above_px=options.recipe.preprocessing.divide_above_px,
+        slide_mpp=options.recipe.preprocessing.slide_mpp,
     )
     found.raise_if_unusable()
     for line in [*describe_dataset(found), *check_before_training(found)]:
@@ -243,6 +244,7 @@ def scan(
     groups: str | None = None,
     classes: Sequence[str] = (),
     divide_above_px: int | None = DIVIDE_ABOVE_PX,
+    slide_mpp: float | None = None,
 ) -> DatasetStats:
     """Read every image and mask once, and show a progress bar.
 
@@ -250,6 +252,7 @@ def scan(
         dims: Number of spatial dimensions of the network, if it is known.
         classes: Names of the classes of a run, background first, if the data are to have them.
         divide_above_px: As for `scan_dataset`.
+        slide_mpp: As for `scan_dataset`.
     """
     workers = inspect_machine("cpu").cores
     with console.progress("Reading") as on_progress:
@@ -263,6 +266,7 @@ def scan(
             dims=dims,
             classes=classes,
             divide_above_px=divide_above_px,
+            slide_mpp=slide_mpp,
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -38,6 +38,7 @@ from ushape.io import ProbabilityType
 from ushape.io.files import real_path
 from ushape.io.lock import locked
 from ushape.io.rle import Order
+from ushape.io.streaming.slides import describe_slide
 from ushape.labels.colors import name_color
 from ushape.planning.custom_code import allow_code
 from ushape.planning.plan import Plan
@@ -207,6 +208,7 @@ def _write_masks(
         (finished if writer.is_done(image) else left).append(image)
     if finished:
         console.say(f"Skipping {pluralize(len(finished), 'image')} finished by an earlier call.")
+    _tell_levels(predictor, left, console)
     with console.progress("Predicting") as on_progress:
         summary = _Summary(len(inputs), on_progress, len(finished))
         for image, outcome in overlap(left, read=preprocess, compute=compute, write=write):
@@ -218,6 +220,17 @@ def _write_masks(
         writer.write_images_table(inputs)
     summary.report(writer, masks, console)
     return masks
+
+
+def _tell_levels(predictor: Predictor, inputs: Sequence[Input], console: Console) -> None:
+    """Print which level of the slides is read for the resolution of the prediction."""
+    found: dict[str, list[Path]] = {}
+    for path in (image.case.image for image in inputs):
+        if predictor.is_slide(path):
+            with suppress(DataError):  # It is raised again when the slide is predicted.
+                found.setdefault(describe_slide(path, predictor.slide_mpp), []).append(path)
+    for text, paths in found.items():
+        console.say(f"{_count_and_name(paths)}: {text} (predict.slide_mpp).")
 
 
 @dataclass

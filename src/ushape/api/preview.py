@@ -167,6 +167,7 @@ def plan_one_epoch(
         console,
         groups=groups or chosen.groups,
         divide_above_px=chosen.preprocessing.divide_above_px,
+        slide_mpp=chosen.preprocessing.slide_mpp,
     )
     found.raise_if_unusable()
     planned = make_plan(found, replace(chosen, train=train), machine, elapsed_s=lambda: 0.0)

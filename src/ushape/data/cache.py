@@ -54,8 +54,9 @@ class SampleStore(Sequence[Sample]):
         """Measure divided images that are normalized by their own pixels, once for all workers."""
         preprocessing = self.preprocessing
         if preprocessing.normalization is None and not preprocessing.needs_group:
-            for path in sorted({case.image for case in self.cases if case.box is not None}):
-                preprocessing.measure_file(path)
+            divided = {(case.image, case.mpp) for case in self.cases if case.box is not None}
+            for path, mpp in sorted(divided, key=str):
+                preprocessing.measure_file(path, mpp)
 
     def file_classes(self, index: int) -> np.ndarray:
         """Return the classes of a case on the grid of its file; the mask is read if necessary."""

@@ -13,7 +13,7 @@ from ushape.data.file_rows import FileRows
 from ushape.data.preprocessing_config import PreprocessingConfig
 from ushape.data.reading import read_image
 from ushape.errors import DataError
-from ushape.io.streaming import open_bands
+from ushape.io.streaming.slides import open_bands_at
 from ushape.normalization import Normalization
 from ushape.transforms.resampling import find_box
 from ushape.types import Box, Case
@@ -62,15 +62,18 @@ def measure_group(
 
 
 @lru_cache(maxsize=1024)
-def spread_over_file(path: Path, changed: int, config: PreprocessingConfig) -> np.ndarray:
+def spread_over_file(
+    path: Path, changed: int, config: PreprocessingConfig, mpp: float | None = None
+) -> np.ndarray:
     """Return the pixels (C, N) of a file on the working grid by which it is normalized.
 
     Along axes on which the image is enlarged, they are those of the file.
 
     Args:
         changed: Time of the last change; a changed file is read again.
+        mpp: Resolution of a slide, as for `open_bands_at`.
     """
-    with open_bands(path) as bands:
+    with open_bands_at(path, mpp) as bands:
         placed = config.working_shape(bands.shape[1:], bands.spacing_mm)
         working = tuple(map(min, placed, bands.shape[1:]))
         rows = FileRows(bands, (bands.shape[0], *working), None)

@@ -14,8 +14,8 @@ from ushape import io
 from ushape.data.cache import SampleStore
 from ushape.data.preprocessing import Preprocessing
 from ushape.data.reading import mask_size_error, read_classes
-from ushape.io.streaming import open_boxes
 from ushape.io.streaming.boxes import read_box
+from ushape.io.streaming.slides import open_boxes_at
 from ushape.types import Box, Case, Geometry, Sample
 
 
@@ -33,6 +33,9 @@ class LazyImage:
     dtype: np.dtype
     """Type of the values, that of `Preprocessing.place`."""
 
+    mpp: float | None = None
+    """Resolution of a slide, as for `open_bands_at`."""
+
     def __getitem__(self, key: tuple[EllipsisType | slice, ...]) -> np.ndarray:
         """Read a box: `image[..., 0:10, 20:30]`; steps and negative positions are not supported."""
         _, *space = key
@@ -40,7 +43,7 @@ class LazyImage:
             (own[0] + part.start, own[0] + part.stop)
             for own, part in zip(self.box, cast(list[slice], space), strict=True)
         ]
-        return read_box(self.path, tuple(edges)).astype(self.dtype, copy=False)
+        return read_box(self.path, tuple(edges), self.mpp).astype(self.dtype, copy=False)
 
 
 class LazySamples(Sequence[Sample]):
@@ -53,7 +56,7 @@ class LazySamples(Sequence[Sample]):
 
     def __init__(self, store: SampleStore):
         self.store = store
-        self._files: dict[Path, _StoredImage | None] = {}
+        self._files: dict[tuple[Path, float | None], _StoredImage | None] = {}
 
     @overload
     def __getitem__(self, index: int) -> Sample: ...
@@ -72,7 +75,7 @@ class LazySamples(Sequence[Sample]):
         preprocessing = self.store.preprocessing
         if case.channels or case.page is not None or not io.is_read_in_bands(case.image):
             return None
-        stored = self._look_at(case.image)
+        stored = self._look_at(case.image, case.mpp)
         if stored is None:
             return None
         image = stored.part(case)
@@ -84,7 +87,8 @@ class LazySamples(Sequence[Sample]):
         return Sample(
             case=case,
             image=cast(np.ndarray, image),  # Boxes are all that is taken of it.
-            normalization=preprocessing.normalization or preprocessing.measure_file(case.image),
+            normalization=preprocessing.normalization
+            or preprocessing.measure_file(case.image, case.mpp),
             classes=classes,
             geometry=Geometry(
                 file_shape=shape,
@@ -94,15 +98,16 @@ class LazySamples(Sequence[Sample]):
             ),
         )
 
-    def _look_at(self, path: Path) -> _StoredImage | None:
+    def _look_at(self, path: Path, mpp: float | None) -> _StoredImage | None:
         """Return what a file states; None if boxes of it cannot be read with little else."""
-        if path not in self._files:
-            self._files[path] = None
-            if (bands := open_boxes(path)) is not None:
+        key = path, mpp
+        if key not in self._files:
+            self._files[key] = None
+            if (bands := open_boxes_at(path, mpp)) is not None:
                 with bands:
                     stored = _StoredImage(bands.shape, bands.dtype, bands.spacing_mm)
-                    self._files[path] = stored if bands.dtype.kind in "uif" else None
-        return self._files[path]
+                    self._files[key] = stored if bands.dtype.kind in "uif" else None
+        return self._files[key]
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,7 @@ class _StoredImage:
         box = case.box or tuple((0, size) for size in self.shape[1:])
         shape = (self.shape[0], *(last - first for first, last in box))
         dtype = self.dtype if self.dtype.kind in "ui" else np.dtype(np.float32)
-        return LazyImage(case.image, box, shape, dtype)
+        return LazyImage(case.image, box, shape, dtype, case.mpp)
 
 
 def _keeps_pixels(

@@ -230,17 +230,20 @@ class Preprocessing:
             assert group is not None
             return group.normalization
         if case.box is not None:
-            return self.measure_file(case.image)  # As the whole image is predicted.
+            return self.measure_file(case.image, case.mpp)  # As the whole image is predicted.
         return self.measure(thin_out(image))
 
-    def measure_file(self, path: Path) -> Normalization:
+    def measure_file(self, path: Path, mpp: float | None = None) -> Normalization:
         """Measure the normalization of a whole image from its file, in bands; it is kept.
+
+        Args:
+            mpp: Resolution of a slide, as for `open_bands_at`.
 
         Raises:
             DataError: if the file cannot be read.
         """
         changed = path.stat().st_mtime_ns if path.exists() else 0
-        return self.measure(spread_over_file(path, changed, self.config))
+        return self.measure(spread_over_file(path, changed, self.config, mpp))
 
     def measure(self, pixels: np.ndarray) -> Normalization:
         """Measure the normalization of an image from some of its pixels (C, N)."""

@@ -17,8 +17,25 @@ DIVIDE_ABOVE_PX = 1 << 28
 """Number of pixels, channels counted, above which images are divided by default: a volume of
 512 x 512 x 1024 voxels stays whole."""
 
+MIN_MPP, MAX_MPP = 0.01, 1000.0
+"""Range of the resolution of slides in micrometers per pixel."""
+
 MIN_DIVIDED_PX = 1 << 12
 """Smallest limit above which images are divided."""
+
+
+def check_mpp(name: str, mpp: float | None) -> None:
+    """Check a setting of a resolution in micrometers per pixel.
+
+    Raises:
+        ConfigError: if it is not a number from 0.01 to 1000.
+    """
+    if mpp is not None and not MIN_MPP <= mpp <= MAX_MPP:
+        raise ConfigError(
+            f"{name} is {mpp:g}.",
+            code="value_out_of_range",
+            hint=f"Use {MIN_MPP:g} to {MAX_MPP:g} micrometers per pixel, such as 0.5, or null.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +89,12 @@ class PreprocessingConfig:
     at most a sixteenth of it, which are cases of their own, if both files can be read in parts
     (TIFF, Zarr, .npy and uncompressed .nii); null: no image is divided."""
 
+    slide_mpp: float | None = None
+    """Resolution in micrometers per pixel at which whole-slide images are read, and TIFF files with
+    several resolution levels: from the level of this resolution, up to 5 %, or reduced from the
+    nearest finer one. Their masks are those of the finest level, of any resolution, or outlines in
+    its pixels. Unless downscale is set, it is 1. null: slides are read at their finest level."""
+
     percentiles: tuple[float, float] = (0.5, 99.5)
     """Lower and upper percentile at which intensities are clipped."""
 
@@ -114,6 +137,7 @@ class PreprocessingConfig:
             hint = "null keeps all images whole; the default suits 16 GB of memory."
             name = "preprocessing.divide_above_px"
             check_range(name, self.divide_above_px, MIN_DIVIDED_PX, hint=hint)
+        check_mpp("preprocessing.slide_mpp", self.slide_mpp)
         low, high = self.percentiles
         if not 0 <= low < high <= 100:
             raise ConfigError(

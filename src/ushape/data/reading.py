@@ -15,8 +15,9 @@ from ushape.formatting import pluralize, size_text
 from ushape.instances.label import label_objects
 from ushape.io.annotations import read_annotation, size_of
 from ushape.io.placement import AS_THEY_ARE, compare_grids
-from ushape.io.streaming import open_bands, read_spacing
+from ushape.io.streaming import open_bands
 from ushape.io.streaming.boxes import read_box
+from ushape.io.streaming.slides import read_spacing_at
 from ushape.labels import IGNORE, LabelSpace
 from ushape.types import Case, Pixels
 
@@ -47,7 +48,10 @@ def read_first_file(case: Case) -> Pixels:
         DataError: if the file cannot be read, or has no such page.
     """
     if case.box is not None:
-        return Pixels(array=read_box(case.image, case.box), spacing_mm=read_spacing(case.image))
+        return Pixels(
+            array=read_box(case.image, case.box, case.mpp),
+            spacing_mm=read_spacing_at(case.image, case.mpp),
+        )
     if case.page is None:
         return io.read(case.image)
     if io.suffix_of(case.image) in io.itk.ITK_READERS:

@@ -194,6 +194,7 @@ def scan_dataset(
     dims: int | None = None,
     classes: Sequence[str] = (),
     divide_above_px: int | None = DIVIDE_ABOVE_PX,
+    slide_mpp: float | None = None,
 ) -> DatasetStats:
     """List a data set, read every file once, and infer label space and groups.
 
@@ -209,6 +210,7 @@ def scan_dataset(
             section of a single volume is a case.
         classes: Names of the classes of a run, background first, if the data are to have them.
         divide_above_px: Number of pixels above which images are divided; see `data.parts`.
+        slide_mpp: Micrometers per pixel at which slides are read; None: their finest level.
 
     Raises:
         DataError: if no pair of image and mask is found, or if `groups` does not fit the cases.
@@ -217,7 +219,7 @@ def scan_dataset(
     whole = discover(folder, masks)
     whole = choose_regions(whole, classes or labels.names or (), may_lack=bool(classes))
     whole = split_into_time_points(whole, labels.time_points)
-    listing = divide_large_images(whole, divide_above_px)
+    listing = divide_large_images(whole, divide_above_px, slide_mpp)
     if dims != 3 and listing is whole:
         listing = whole = split_into_sections(listing)
     io.check_packages(path for case in listing.cases for path in files_of(case))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ushape.errors import DataError
-from ushape.io.streaming import read_spacing
+from ushape.io.streaming.slides import read_spacing_at
 from ushape.types import Case
 
 SAME = 1.05
@@ -130,6 +130,6 @@ def enlargement(case: Case, target_mm: Sequence[float] | None) -> float:
     Raises:
         DataError: if the header of the image cannot be read.
     """
-    if target_mm is None or (stated := read_spacing(case.image)) is None:
+    if target_mm is None or (stated := read_spacing_at(case.image, case.mpp)) is None:
         return 1.0
     return math.prod(stated[-len(target_mm) :]) / math.prod(target_mm)

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ushape.data.intensities import SAMPLED_PX
+from ushape.io.reducing import HALF_ERROR, HALF_ERROR_SHARE
 from ushape.models.layers import LINEAR_MODE
 from ushape.normalization import Normalization
-from ushape.transforms.resampling import HALF_ERROR, HALF_ERROR_SHARE
 
 MOST_SAMPLED_PX = 1 << 18
 """Largest number of pixels by which an image is normalized. `thin_out` takes at most 17 times

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ushape import io
 from ushape.data.preprocessing import Preprocessing, by_group
 from ushape.data.reading import join_channels, read_first_file
 from ushape.data.spacing import spacing_text
@@ -29,7 +30,9 @@ from ushape.inference.streaming import (
 from ushape.inference.tuning import Tuning, join_tunings, load_tuning
 from ushape.inference.uncertainty import confidence_of, expected_dice, spread_over
 from ushape.instances.label import ObjectConfig
+from ushape.io import slides
 from ushape.io.streaming import Bands
+from ushape.io.streaming.slides import open_bands_at
 from ushape.metrics.overlap import mean_known
 from ushape.planning.hardware import inspect_machine
 from ushape.planning.plan import Plan
@@ -150,6 +153,8 @@ class Predictor:
         """
         if case.channels or case.page is not None or case.box is not None:
             return self.preprocess(case, companions)
+        if self.is_slide(case.image):
+            return StreamedImage(open_bands_at(case.image, self.slide_mpp))
         source = read_or_open(case.image, lambda bands: self._is_streamed(bands, max_bytes))
         if isinstance(source, Bands):
             return StreamedImage(source)
@@ -260,6 +265,24 @@ class Predictor:
             separated = separate_streamed(decided, space, self.objects, cut.append)
             return StreamedPrediction(bands, ((*found, None) for found in separated), cut)
         return StreamedPrediction(bands, ((own, classes, None) for own, classes, _ in decided))
+
+    @property
+    def slide_mpp(self) -> float | None:
+        """Micrometers per pixel at which slides are predicted; None: those of the finest level."""
+        settings = self.plan.preprocessing.config
+        target = settings.common_spacing_mm
+        own = self.plan.recipe.predict.slide_mpp or settings.slide_mpp
+        return own or (1e3 * math.sqrt(math.prod(target[-2:])) if target else None)
+
+    def is_slide(self, path: Path) -> bool:
+        """Return whether a file is predicted as a slide.
+
+        A TIFF of several levels is one if a resolution of slides is set.
+        """
+        if io.suffix_of(path) in slides.SLIDES:
+            return True
+        recipe, settings = self.plan.recipe.predict, self.plan.preprocessing.config
+        return (recipe.slide_mpp or settings.slide_mpp) is not None and slides.is_slide(path)
 
     @property
     def objects(self) -> ObjectConfig:

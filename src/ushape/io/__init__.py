@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ushape.errors import DataError, require_package
-from ushape.io import dicom, itk, npy, ome_zarr, raster, tiff
+from ushape.io import dicom, itk, npy, ome_zarr, raster, slides, tiff
 from ushape.io.caching import keep_latest
 from ushape.io.files import damaged, replacing
 from ushape.io.mask_encoding import decode_mask, encode_mask
@@ -44,6 +44,7 @@ READERS: dict[str, Callable[[Path], Pixels]] = {
     ".npz": npy.read_npz,
     ".zarr": ome_zarr.read,
     ".ome.zarr": ome_zarr.read,
+    **dict.fromkeys(slides.SLIDES, slides.read),
 }
 """Reader by full suffix. On a damaged or hostile file each raises DataError and nothing else."""
 
@@ -226,6 +227,7 @@ def read_size(path: Path) -> tuple[int, ...] | None:
         tiff.read: tiff.read_size,
         npy.read: npy.read_size,
         npy.read_npz: npy.read_npz_size,
+        slides.read: slides.read_size,
     }
     read_header = sizes.get(reader_of(path))
     return read_header(path) if read_header is not None else None
@@ -315,8 +317,8 @@ def is_dicom_file(path: Path) -> bool:
 
 
 def is_read_in_bands(path: Path) -> bool:
-    """Whether parts of this format can be read without the rest: TIFF, NumPy, Zarr, .nii."""
-    in_bands = (tiff.read, npy.read, ome_zarr.read)
+    """Whether parts of a file can be read without the rest: TIFF, slide, NumPy, Zarr, .nii."""
+    in_bands = (tiff.read, npy.read, ome_zarr.read, slides.read)
     return suffix_of(path) == ".nii" or READERS.get(suffix_of(path)) in in_bands
 
 
@@ -421,8 +423,8 @@ def content_suffix(path: Path) -> str:
         The suffix of the name, unless the content belongs to another reader.
     """
     suffix = suffix_of(path)
-    if not path.is_file() or suffix not in READERS:
-        return suffix
+    if not path.is_file() or suffix not in READERS or suffix in slides.SLIDES:
+        return suffix  # Slides are TIFF or JPEG files of a special structure.
     facts = path.stat()
     start = _start_of(path, (facts.st_ino, facts.st_size, facts.st_mtime_ns))
     is_webp = start.startswith(b"RIFF") and start[8:12] == b"WEBP"
@@ -460,6 +462,8 @@ def check_packages(paths: Iterable[Path]) -> None:
             itk.load_itk(path)
         elif READERS.get(suffix) is ome_zarr.read:
             require_package("zarr", "zarr", str(path))
+        elif suffix in slides.SLIDES:
+            slides.check_packages(path)
         elif is_dicom(path):
             require_package("pydicom", "medical", str(path))
 

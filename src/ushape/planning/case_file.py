@@ -36,10 +36,17 @@ Page = Annotated[int, Field(ge=0, lt=2**31)]
 Pixels = Annotated[int, Field(ge=0, le=MAX_PIXELS)]
 
 
+Scale = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
 def _check_edge(edge: tuple[int, int]) -> tuple[int, int]:
     if not edge[0] < edge[1]:
         raise ValueError("a part of an image is empty")
     return edge
+
+
+Edge = Annotated[tuple[Page, Page], AfterValidator(_check_edge)]
+StoredBox = Annotated[tuple[Edge, ...], Field(min_length=2, max_length=3)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +69,8 @@ class _StoredShapes:
     format: ShapesFormat
     entry: str
     classes: tuple[str, ...]
+    box: StoredBox | None = None
+    scale: tuple[Scale, Scale] = (1.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,14 +79,11 @@ class _StoredPage:
     page: Page
 
 
-Edge = Annotated[tuple[Page, Page], AfterValidator(_check_edge)]
-StoredBox = Annotated[tuple[Edge, ...], Field(min_length=2, max_length=3)]
-
-
 @dataclass(frozen=True, kw_only=True)
 class _StoredMaskBox:
     whole: Name
     box: StoredBox
+    shape: tuple[Page, ...] | None = None
 
 
 _StoredMask = (
@@ -95,6 +101,7 @@ class StoredCase:
     mask: _StoredMask
     page: Page | None = None
     box: StoredBox | None = None
+    mpp: Scale | None = None
     class_pixels: Annotated[tuple[Pixels, ...], Field(max_length=256)] = ()
     channels: tuple[Name, ...] = ()
     split: Split = ""
@@ -163,6 +170,8 @@ def case_to_row(fact: CaseFacts, data: Path) -> dict[str, Any]:
         row["page"] = case.page
     if case.box is not None:
         row["box"] = case.box
+    if case.mpp is not None:
+        row["mpp"] = case.mpp
     if case.channels:
         row["channels"] = [relative_path(path, data) for path in case.channels]
     if case.split:
@@ -182,6 +191,7 @@ def case_from_row(row: StoredCase, data: Path) -> CaseFacts:
         channels=tuple(_path(path, data) for path in row.channels),
         page=row.page,
         box=row.box,
+        mpp=row.mpp,
         split=row.split,
         metadata=row.metadata,
     )
@@ -199,9 +209,11 @@ def _mask_to_json(mask: Mask | None, data: Path) -> Any:
     if isinstance(mask, ShapesMask):
         paths = {"shapes": relative_path(mask.path, data), "image": relative_path(mask.image, data)}
         kept = {"format": mask.format, "entry": mask.entry, "classes": list(mask.classes)}
-        return paths | kept
+        part = {} if mask.box is None else {"box": mask.box, "scale": mask.scale}
+        return paths | kept | part
     if isinstance(mask, MaskBox):
-        return {"whole": relative_path(mask.path, data), "box": mask.box}
+        grid = {} if mask.shape is None else {"shape": mask.shape}
+        return {"whole": relative_path(mask.path, data), "box": mask.box, **grid}
     if isinstance(mask, MaskPage):
         return {"stack": relative_path(mask.path, data), "page": mask.page}
     return relative_path(mask, data) if mask else None
@@ -214,7 +226,7 @@ def _mask_from_row(stored: _StoredMask, data: Path) -> Mask | None:
     if isinstance(stored, _StoredCoco):
         return CocoMask(_path(stored.coco, data), stored.image_id)
     if isinstance(stored, _StoredMaskBox):
-        return MaskBox(_path(stored.whole, data), stored.box)
+        return MaskBox(_path(stored.whole, data), stored.box, stored.shape)
     if isinstance(stored, _StoredPage):
         return MaskPage(_path(stored.stack, data), stored.page)
     if isinstance(stored, _StoredShapes):
@@ -224,6 +236,8 @@ def _mask_from_row(stored: _StoredMask, data: Path) -> Mask | None:
             image=_path(stored.image, data),
             entry=stored.entry,
             classes=stored.classes,
+            box=stored.box,
+            scale=stored.scale,
         )
     return _path(stored, data) if stored else None
 

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from ushape.config import AUTO, Auto
 from ushape.data.pixel_weights import PixelWeightConfig
-from ushape.data.preprocessing_config import PreprocessingConfig
+from ushape.data.preprocessing_config import PreprocessingConfig, check_mpp
 from ushape.data.sampling import SamplingConfig
 from ushape.data.splits import SplitConfig
 from ushape.errors import ConfigError, check_range
@@ -233,7 +233,13 @@ class PredictConfig:
     """Whether scores count only the largest connected component of each class per group; slices
     of equal size form a volume. Masks that `predict` writes keep all components."""
 
+    slide_mpp: float | None = None
+    """Resolution in micrometers per pixel at which whole-slide images are predicted; their masks
+    have this resolution, too. null: that of the training (preprocessing.slide_mpp or
+    target_spacing_mm), or else the finest level."""
+
     def __post_init__(self) -> None:
+        check_mpp("predict.slide_mpp", self.slide_mpp)
         if self.tile_shape != AUTO and min(self.tile_shape, default=0) < 1:
             raise ConfigError(
                 f"predict.tile_shape is {list(self.tile_shape)}.",

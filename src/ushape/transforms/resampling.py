@@ -9,11 +9,9 @@ import torch
 from scipy import ndimage
 from torch.nn import functional
 
+from ushape.io.reducing import average_stretches, pixels_beneath, round_to_type
 from ushape.labels import IGNORE
 from ushape.types import Geometry
-
-HALF_ERROR, HALF_ERROR_SHARE = 1e-4, 5e-7
-"""Largest difference from a half, absolute and as a share, that is taken for a rounding error."""
 
 
 def resample_image(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
@@ -30,21 +28,7 @@ def resample_image(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     result = _shrink(image.astype(np.float32, order="C"), shape)
     if result.shape[1:] != tuple(shape):
         result = resample_probabilities(result, shape)
-    return _as_stored(result, image.dtype)
-
-
-def _as_stored(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Round back to an integer type; float32 is returned as is.
-
-    Halves are rounded to even. So are values that a rounding error separates from a half:
-    otherwise, the result would depend on the order in which areas are added up.
-    """
-    if not np.issubdtype(dtype, np.integer):
-        return values
-    limits = np.iinfo(dtype)
-    halves = np.rint(2 * values) / 2
-    is_half = np.abs(values - halves) <= HALF_ERROR + HALF_ERROR_SHARE * np.abs(values)
-    return np.rint(np.where(is_half, halves, values)).clip(limits.min, limits.max).astype(dtype)
+    return round_to_type(result, image.dtype)
 
 
 def shrink_rows(
@@ -65,9 +49,9 @@ def shrink_rows(
     values = strip.astype(np.float32, order="C")
     if old != new:
         edges = np.arange(rows[0], rows[1] + 1) * old / new - rows_beneath(rows, of)[0]
-        values = _average_stretches(values, 1, edges, new / old)
+        values = average_stretches(values, 1, edges, new / old)
     values = _shrink(values, (rows[1] - rows[0], *shape))
-    return _as_stored(values, strip.dtype)
+    return round_to_type(values, strip.dtype)
 
 
 def rows_beneath(rows: tuple[int, int], of: tuple[int, int]) -> tuple[int, int]:
@@ -76,8 +60,7 @@ def rows_beneath(rows: tuple[int, int], of: tuple[int, int]) -> tuple[int, int]:
     Args:
         rows, of: As for `shrink_rows`.
     """
-    old, new = of
-    return rows[0] * old // new, -(-rows[1] * old // new)
+    return pixels_beneath(rows, *of)
 
 
 def resample_probabilities(probabilities: np.ndarray, shape: Sequence[int]) -> np.ndarray:
@@ -165,7 +148,7 @@ def resample_to_spacing(
             result = result.take(_nearest_indices(old, new), axis=axis + 1)
         elif new > old:
             result = _grow_by_splines(result, axis + 1, new)
-    return _as_stored(result, image.dtype)
+    return round_to_type(result, image.dtype)
 
 
 def _grow_by_splines(image: np.ndarray, axis: int, new: int) -> np.ndarray:
@@ -281,29 +264,7 @@ def _shrink(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 def _average_along(image: np.ndarray, axis: int, new: int) -> np.ndarray:
     """Average over `new` equal intervals of an axis; a divided pixel counts in proportion."""
     old = image.shape[axis]
-    return _average_stretches(image, axis, np.arange(new + 1) * old / new, new / old)
-
-
-def _average_stretches(
-    image: np.ndarray, axis: int, edges: np.ndarray, per_pixel: float
-) -> np.ndarray:
-    """Average over the intervals between neighboring edges, given in pixels of the axis.
-
-    Args:
-        per_pixel: 1 / length of an interval.
-    """
-    starts, ends, new = edges[:-1], edges[1:], len(edges) - 1
-    first, last = np.floor(starts).astype(int), np.ceil(ends).astype(int) - 1
-    column = [-1 if a == axis else 1 for a in range(image.ndim)]
-    total = np.zeros([new if a == axis else s for a, s in enumerate(image.shape)], np.float32)
-    for tap in range(int((last - first).max()) + 1):
-        pixel = first + tap
-        length = (np.minimum(ends, pixel + 1) - np.maximum(starts, pixel)).clip(min=0)
-        weight = (length * per_pixel).astype(np.float32).reshape(column)
-        # Beyond its end, an interval repeats its last pixel with weight 0: a NaN in the neighboring
-        # pixel has no effect.
-        total += weight * image.take(np.minimum(pixel, last), axis=axis)
-    return total
+    return average_stretches(image, axis, np.arange(new + 1) * old / new, new / old)
 
 
 def place_image(image: np.ndarray, geometry: Geometry) -> np.ndarray:

@@ -5,6 +5,7 @@ import pytest
 import tifffile
 
 from codes import raises_code
+from slides import blobs, write_svs
 from ushape.data.preprocessing import Preprocessing
 from ushape.data.preprocessing_config import PreprocessingConfig
 from ushape.errors import DataError
@@ -15,6 +16,7 @@ from ushape.inference.streaming import StreamedImage
 from ushape.inference.tuning import Tuning
 from ushape.inference.uncertainty import Calibration
 from ushape.labels import LabelSpace
+from ushape.planning.recipe import PredictConfig
 from ushape.types import Case, MaskEncoding, Pixels, Prediction
 
 SPACE = LabelSpace(values=(0, 255), names=("background", "cell"))
@@ -88,7 +90,7 @@ def test_check_dimensions_refuses_volumes_for_image_models():
         check_dimensions("x", 3, 2)
 
 
-def reader(channels=1, dims=2, orientation="displayed", **changes):
+def reader(channels=1, dims=2, orientation="displayed", slide_mpp=None, **changes):
     """A predictor that only reads images, with one member."""
     config = PreprocessingConfig(**{"downscale": 1, "intensity": "image", **changes})
     preprocessing = Preprocessing(channels=channels, config=config, space=SPACE, normalization=None)
@@ -96,6 +98,7 @@ def reader(channels=1, dims=2, orientation="displayed", **changes):
         preprocessing=preprocessing,
         image_dims=dims,
         encoding=MaskEncoding(orientation=orientation),
+        recipe=SimpleNamespace(predict=PredictConfig(slide_mpp=slide_mpp)),
     )
     return predictor_of(SimpleNamespace(plan=plan, network=None, settings=None))
 
@@ -207,3 +210,18 @@ def test_arrays_are_refused_by_models_that_read_groups(changes, hint):
         predictor.preprocess_array(np.zeros((1, 8, 8), np.uint8))
     assert error.value.hint.endswith(f"train with {hint}.")
     assert not reader().reads_groups
+
+
+def test_slides_are_streamed_at_the_resolution_of_the_model_or_of_the_call(tmp_path):
+    path = write_svs(tmp_path / "a.svs", blobs()[0])
+    case = Case(id="a", image=path)
+    for changes, size in (
+        ({}, (600, 800)),
+        ({"slide_mpp": 0.5}, (300, 400)),
+        ({"target_spacing_mm": (0.001, 0.001)}, (150, 200)),
+        ({"target_spacing_mm": (0.001, 0.001), "slide_mpp": 0.5}, (300, 400)),
+    ):
+        found = reader(channels=3, **changes).preprocess_or_stream(case, [], 1 << 30)
+        assert isinstance(found, StreamedImage)
+        with found.bands as bands:
+            assert bands.shape == (3, *size)

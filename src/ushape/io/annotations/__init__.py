@@ -13,6 +13,7 @@ from ushape.io.annotations.coco import draw_coco, read_coco
 from ushape.io.annotations.rtstruct import draw_structures
 from ushape.io.annotations.shape_files import codes_of_labels, read_shapes
 from ushape.io.annotations.shapes import draw_shapes
+from ushape.io.annotations.windows import shapes_within
 from ushape.io.files import MAX_PIXELS
 from ushape.io.photographs import turn_with_image
 from ushape.io.placement import place_on
@@ -56,8 +57,12 @@ def read_annotation(mask: Mask, image: Path | None = None) -> MaskPixels:
     if isinstance(mask, MaskPage):
         return _read_page(mask, image)
     if isinstance(mask, MaskBox):
-        return io.decode_pixels(mask.path, Pixels(array=read_mask_box(mask.path, mask.box)))
+        return io.decode_pixels(mask.path, _part_of(mask))
     return _read_on_grid(mask, image)
+
+
+def _part_of(mask: MaskBox) -> Pixels:
+    return Pixels(array=read_mask_box(mask.path, mask.box, mask.shape))
 
 
 def _read_on_grid(path: Path, image: Path | None) -> MaskPixels:
@@ -125,8 +130,12 @@ def _read_parts(mask: MaskParts, image: Path | None) -> MaskPixels:
 
 def _read_shapes(mask: ShapesMask) -> MaskPixels:
     """Draw the shapes of an image, later ones over earlier ones."""
-    found = read_shapes(mask)
-    height, width = found.size or io.read(mask.image).array.shape[1:]
+    if mask.box is not None:
+        shapes, (height, width) = shapes_within(mask)
+    else:
+        found = read_shapes(mask)
+        shapes = found.shapes
+        height, width = found.size or io.read(mask.image).array.shape[1:]
     if height * width > MAX_PIXELS:
         raise DataError(
             f"{mask}: the file states {height} × {width} pixels.",
@@ -134,7 +143,7 @@ def _read_shapes(mask: ShapesMask) -> MaskPixels:
             hint="Height and width must be those of the image file.",
         )
     try:
-        return draw_shapes(found.shapes, (height, width), codes_of_labels(mask.classes))
+        return draw_shapes(shapes, (height, width), codes_of_labels(mask.classes))
     except ValueError as error:
         raise DataError(
             f"{mask}: {error}.",

@@ -18,7 +18,7 @@ import numpy as np
 from ushape import io
 from ushape.errors import DataError
 from ushape.formatting import size_text
-from ushape.io import dicom, files, itk, npy, ome_zarr, raster, tiff
+from ushape.io import dicom, files, itk, npy, ome_zarr, raster, slides, tiff
 from ushape.io.mask_encoding import encode_mask, stored_dtype
 from ushape.io.streaming import sinks, tiff_segments
 from ushape.io.streaming.sinks import RowLayout, RowSink
@@ -29,6 +29,7 @@ OPENERS: dict[Callable[[Path], Pixels], Callable[[Path, ExitStack], RowReader | 
     npy.read: lambda path, closing: npy.open_rows(path),
     ome_zarr.read: lambda path, closing: ome_zarr.open_rows(path),
     itk.read: lambda path, closing: itk.open_rows(path),
+    slides.read: slides.open_rows,
 }
 """Functions that open a file to read parts of it, by the reader of the whole file. A function
 returns None for a file that can only be read as a whole."""

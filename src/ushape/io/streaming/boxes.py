@@ -9,13 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ushape.io.streaming import Bands, open_bands
+from ushape.io.streaming import Bands
+from ushape.io.streaming.pyramid import nearest_indices
+from ushape.io.streaming.slides import open_bands_at
 from ushape.types import Box
 
 MAX_OPEN = 8
 """Largest number of files that a process keeps open."""
 
-_Key = tuple[Path, int]
+_Key = tuple[Path, float | None, int]
 
 
 class _OpenFiles:
@@ -26,11 +28,14 @@ class _OpenFiles:
         self._open: dict[_Key, Bands] = {}
         self._inherited: list[Bands] = []
 
-    def read(self, path: Path, read: Callable[[Bands], np.ndarray]) -> np.ndarray:
+    def read(
+        self, path: Path, read: Callable[[Bands], np.ndarray], mpp: float | None = None
+    ) -> np.ndarray:
         changed = path.stat().st_mtime_ns if path.exists() else 0
         with self._lock:
-            bands = self._open.pop((path, changed), None) or open_bands(path)
-            self._open[path, changed] = bands  # The last one is the one that was used last.
+            key = path, mpp, changed
+            bands = self._open.pop(key, None) or open_bands_at(path, mpp)
+            self._open[key] = bands  # The last one is the one that was used last.
             while len(self._open) > MAX_OPEN:
                 self._open.pop(next(iter(self._open))).close()
             return read(bands)
@@ -47,19 +52,38 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_FILES.forget_inherited)
 
 
-def read_box(path: Path, box: Box) -> np.ndarray:
+def read_box(path: Path, box: Box, mpp: float | None = None) -> np.ndarray:
     """Read a part of an image, (C, *box), as `Bands.read_box` does.
 
+    Args:
+        mpp: Resolution of a slide, as for `open_bands_at`.
+
     Raises:
         DataError: if the file cannot be read, or has no such part.
     """
-    return _FILES.read(path, lambda bands: bands.read_box(box))
+    return _FILES.read(path, lambda bands: bands.read_box(box), mpp)
 
 
-def read_mask_box(path: Path, box: Box) -> np.ndarray:
+def read_mask_box(path: Path, box: Box, shape: tuple[int, ...] | None = None) -> np.ndarray:
     """Read a part of a mask, (1, *box), as `Bands.read_mask_box` does.
 
+    Args:
+        shape: S of another grid over the same area that the box is a part of; each of its pixels
+            has the value of the pixel of the mask at its center.
+
     Raises:
         DataError: if the file cannot be read, or has no such part.
     """
-    return _FILES.read(path, lambda bands: bands.read_mask_box(box))
+    return _FILES.read(path, lambda bands: _sample(bands, box, shape or bands.shape[1:]))
+
+
+def _sample(bands: Bands, box: Box, shape: tuple[int, ...]) -> np.ndarray:
+    """Return a box of another grid, (C, *box), from the nearest pixels of a mask."""
+    if shape == bands.shape[1:]:
+        return bands.read_mask_box(box)
+    places = [
+        nearest_indices(old, new)[first:last]
+        for old, new, (first, last) in zip(bands.shape[1:], shape, box, strict=True)
+    ]
+    part = bands.read_mask_box(tuple((int(own[0]), int(own[-1]) + 1) for own in places))
+    return part[:, *np.ix_(*(own - own[0] for own in places))]

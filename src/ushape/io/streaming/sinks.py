@@ -23,6 +23,7 @@ from ushape import io
 from ushape.errors import require_package
 from ushape.io import nifti
 from ushape.io.files import remove_quietly, replacing, temporary_name
+from ushape.io.streaming.pyramid import PyramidLevels, collect_levels
 from ushape.io.tiff import photometric_of
 from ushape.types import MaskEncoding, TiffMetadata
 
@@ -115,26 +116,44 @@ def write_nifti(layout: RowLayout) -> Iterator[RowSink]:
 
 @contextmanager
 def write_zarr(layout: RowLayout) -> Iterator[RowSink]:
-    """Write an OME-Zarr image of version 0.4: (C, *S) in chunks of one channel and one plane."""
+    """Write an OME-Zarr image of version 0.4: (C, *S) in chunks of one channel and one plane.
+
+    A large flat image has further levels.
+    """
     library = require_package("zarr", "zarr", str(layout.path))
     lead = () if layout.channels is None else (layout.channels,)
     space = layout.shape[: len(layout.axes)]
     chunk = [1] * len((*lead, *space)[:-2]) + [min(ZARR_CHUNK, length) for length in space[-2:]]
     done = 0
-    with replacing_folder(layout.path) as folder:
+    with replacing_folder(layout.path) as folder, _collecting(layout) as levels:
         group = library.open_group(store=str(folder), mode="w", zarr_format=2)
+        factors = [[1.0] * len(space)]
+        factors += [
+            [whole / own for whole, own in zip(space, level.shape, strict=False)]
+            for level in levels.levels
+        ]
         has_channels = layout.channels is not None
-        levels = multiscale(layout.axes.lower(), layout.spacing_mm, has_channels=has_channels)
-        group.attrs["multiscales"] = [{"version": "0.4", **levels}]
+        facts = multiscale(
+            layout.axes.lower(), layout.spacing_mm, has_channels=has_channels, factors=factors
+        )
+        group.attrs["multiscales"] = [{"version": "0.4", **facts}]
         stored = create_array(group, "0", (*lead, *space), chunk, layout.dtype)
 
         def put(rows: np.ndarray) -> None:
             nonlocal done
             place = (slice(None),) * len(lead) + (slice(done, done + len(rows)),)
             stored[place] = np.moveaxis(rows, -1, 0) if lead else rows
+            levels.add(rows)
             done += len(rows)
 
         yield RowSink(put, chunk[len(lead)])
+        for number, level in enumerate(levels.levels, start=1):
+            shape = (*lead, *level.shape[:2])
+            chunk = list(map(min, chunk, shape))
+            coarse = create_array(group, str(number), shape, chunk, layout.dtype)
+            for top in range(0, level.shape[0], ZARR_CHUNK):
+                part = level[top : top + ZARR_CHUNK]
+                coarse[..., top : top + len(part), :] = np.moveaxis(part, -1, 0) if lead else part
 
 
 def create_array(
@@ -177,12 +196,18 @@ def create_array(
 def write_tiff(layout: RowLayout) -> Iterator[RowSink]:
     """Write a tiled, deflated TIFF; an OME-TIFF if the spacing is known.
 
+    A large flat image has further levels: as an OME-TIFF in sub-files, otherwise as further pages.
+
     tifffile pulls its tiles from an iterator. It therefore runs in a separate thread, which packs
     one block while the next one is computed.
     """
     blocks: Queue[np.ndarray | None] = Queue(maxsize=1)
-    with replacing(layout.path) as file, ThreadPoolExecutor(1) as pool:
-        written = pool.submit(_run_tiff_writer, file, layout, blocks)
+    with (
+        _collecting(layout) as levels,
+        replacing(layout.path) as file,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        written = pool.submit(_run_tiff_writer, file, layout, blocks, levels)
         try:
             yield RowSink(lambda rows: _hand_over(blocks, rows, written), _tile_of(layout)[0])
             written.result()
@@ -208,27 +233,55 @@ class _StoppedError(Exception):
     """The block was left with an exception, so no more rows will come."""
 
 
-def _run_tiff_writer(file: BinaryIO, layout: RowLayout, blocks: Queue[np.ndarray | None]) -> None:
-    """Write the blocks of a queue; runs in a separate thread."""
+@contextmanager
+def _collecting(layout: RowLayout) -> Iterator[PyramidLevels]:
+    """Collect the coarser levels of an image; a volume has none."""
+    space = layout.shape if layout.axes == "YX" else (1, 1)
+    with collect_levels(space, layout.dtype, layout.path.parent) as levels:
+        yield levels
+
+
+def _run_tiff_writer(
+    file: BinaryIO,
+    layout: RowLayout,
+    blocks: Queue[np.ndarray | None],
+    levels: PyramidLevels,
+) -> None:
+    """Write the blocks of a queue, then the coarser levels; runs in a separate thread."""
     size_bytes = math.prod(layout.shape) * layout.dtype.itemsize
+    size_bytes += sum(level.nbytes for level in levels.levels)
     # OME does not define float16.
     is_ome = layout.spacing_mm is not None and layout.dtype != np.float16
     shape = layout.shape[:-1] if layout.channels == 1 else layout.shape
+    options = {
+        "dtype": layout.dtype,
+        "planarconfig": "contig" if len(shape) > len(layout.axes) else None,
+        "compression": "zlib",
+        "compressionargs": {"level": TIFF_LEVEL},
+        "maxworkers": 1,  # More would collect half a gigabyte of tiles.
+        **photometric_of(layout.encoding),
+    }
     with tifffile.TiffWriter(file, bigtiff=size_bytes >= BIGTIFF_BYTES, ome=is_ome) as writer:
         writer.write(
-            _tiles(layout, blocks),
+            _tiles(layout, blocks, levels),
             shape=shape,
-            dtype=layout.dtype,
             tile=_tile_of(layout)[-2:],
-            planarconfig="contig" if len(shape) > len(layout.axes) else None,
-            compression="zlib",
-            compressionargs={"level": TIFF_LEVEL},
-            maxworkers=1,  # More would collect half a gigabyte of tiles.
             metadata=_ome_of(layout) if is_ome else None,
             extratags=layout.tiff.geo_tags if layout.tiff else (),
-            **photometric_of(layout.encoding),
-            **_resolution_of(layout),
+            subifds=len(levels.levels) if is_ome else None,
+            **options,
+            **_resolution_of(layout, layout.shape),
         )
+        for level in levels.levels:
+            writer.write(
+                _tiles_of(level, layout),
+                shape=level.shape[: len(shape)],
+                tile=(TIFF_TILE, TIFF_TILE),
+                metadata=None,
+                subfiletype=tifffile.FILETYPE.REDUCEDIMAGE,
+                **options,
+                **_resolution_of(layout, level.shape),
+            )
 
 
 def _tile_of(layout: RowLayout) -> tuple[int, ...]:
@@ -238,13 +291,16 @@ def _tile_of(layout: RowLayout) -> tuple[int, ...]:
     return (*[1] * (len(space) - 2), *flat)
 
 
-def _tiles(layout: RowLayout, blocks: Queue[np.ndarray | None]) -> Iterator[np.ndarray]:
+def _tiles(
+    layout: RowLayout, blocks: Queue[np.ndarray | None], levels: PyramidLevels
+) -> Iterator[np.ndarray]:
     """Yield the tiles of the blocks of rows (planes), in the order of the file."""
     block_rows, (high, wide) = _tile_of(layout)[0], _tile_of(layout)[-2:]
     for _ in range(-(-layout.shape[0] // block_rows)):
         rows = blocks.get()
         if rows is None:
             raise _StoppedError
+        levels.add(rows)
         rows = rows[..., 0] if layout.channels == 1 else rows
         for plane in rows if layout.axes == "ZYX" else rows[None]:
             for y in range(0, plane.shape[0], high):
@@ -252,11 +308,26 @@ def _tiles(layout: RowLayout, blocks: Queue[np.ndarray | None]) -> Iterator[np.n
                     yield plane[y : y + high, x : x + wide]
 
 
-def _resolution_of(layout: RowLayout) -> dict[str, Any]:
-    """Return the arguments of tifffile for the tags of resolution, in pixels per centimeter."""
+def _tiles_of(level: np.ndarray, layout: RowLayout) -> Iterator[np.ndarray]:
+    """Yield the tiles of a coarser level, in the order of the file."""
+    for y in range(0, level.shape[0], TIFF_TILE):
+        for x in range(0, level.shape[1], TIFF_TILE):
+            tile = np.asarray(level[y : y + TIFF_TILE, x : x + TIFF_TILE])
+            yield tile[..., 0] if layout.channels == 1 else tile
+
+
+def _resolution_of(layout: RowLayout, shape: Sequence[int]) -> dict[str, Any]:
+    """Return the arguments of tifffile for the tags of resolution, in pixels per centimeter.
+
+    Args:
+        shape: Shape of the level, (*S) or (*S, C).
+    """
     if layout.spacing_mm is None:
         return {}
-    x, y = (1 / (step * CENTIMETERS) for step in reversed(layout.spacing_mm[-2:]))
+    dims = len(layout.axes)
+    scale = [own / whole for own, whole in zip(shape[:dims], layout.shape[:dims], strict=True)]
+    steps = zip(scale[-2:], layout.spacing_mm[-2:], strict=True)
+    y, x = (factor / (step * CENTIMETERS) for factor, step in steps)
     return {"resolution": (x, y), "resolutionunit": "CENTIMETER"}
 
 
@@ -275,7 +346,7 @@ def multiscale(
     spacing_mm: Sequence[float] | None,
     *,
     has_channels: bool,
-    factors: Sequence[Sequence[int]] | None = None,
+    factors: Sequence[Sequence[float]] | None = None,
 ) -> dict[str, Any]:
     """Return the axes and the levels of an image as OME-Zarr states them.
 

@@ -158,13 +158,16 @@ def choose_downscale(recipe: Recipe, situation: Situation) -> tuple[Recipe, Rule
         text = f"Images: resized to {size} pixels."
         return recipe, RuleResult(text=text, fact="preprocessing.shape is set", source=source)
     given = recipe.preprocessing.downscale
-    chosen = _find_factors(recipe, situation) if given == AUTO else given
+    is_stated = given == AUTO and recipe.preprocessing.slide_mpp is not None
+    chosen = 1.0 if is_stated else _find_factors(recipe, situation) if given == AUTO else given
     recipe = change(recipe, "preprocessing", downscale=chosen)
     size = size_text(recipe.preprocessing.working_shape(data.median_shape))
     passes = expected_passes(recipe, situation, 1)
     fact = (
         "set by the user"
         if given != AUTO
+        else "preprocessing.slide_mpp states the resolution"
+        if is_stated
         else f"about {pluralize(round(data.objects_per_case), 'object')} per image, about "
         f"{object_thickness(data):.0f} pixels thick; each pixel would be seen {passes:.1f} times "
         "at full size"
