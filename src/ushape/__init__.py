@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from ushape.api.studio import open_studio as open_studio
     from ushape.api.train import resume as resume
     from ushape.api.train import train as train
+    from ushape.api.tune import tune as tune
 
 _FORMER_NAMES = {"weights": "weight_map", "lr": "find_learning_rate"}
 
@@ -69,6 +70,7 @@ __all__ = [
     "resume",
     "serve",
     "train",
+    "tune",
     "weight_map",
 ]
 

@@ -33,6 +33,7 @@ COMMANDS = {
 Output = Annotated[Path | None, "-o"]
 Picture = Annotated[Path, "-o"]
 Settings = Annotated[list[str] | None, "--set"]
+Searches = Annotated[list[str] | None, "--search"]
 SlurmSettings = Annotated[list[str] | None, "--slurm"]
 Submit = Literal["slurm", "local"]
 StartFrom = Annotated[Path | None, "--from"]
@@ -107,6 +108,7 @@ def _with_help(parameter: inspect.Parameter, docs: dict[str, str]) -> inspect.Pa
     if not any(mark.startswith("--") for mark in marks):
         names = ["--" + parameter.name.replace("_", "-"), *marks]
     metavar = "KEY=VALUE" if {"--set", "--slurm"} & set(names) else None
+    metavar = "KEY=A,B,C" if "--search" in names else metavar
     return parameter.replace(
         annotation=Annotated[kind, typer.Option(*names, help=text, metavar=metavar)]
     )
@@ -218,6 +220,27 @@ def learning_curve(
     quiet: Quiet = False,
 ) -> None:
     call("learning_curve", **locals())
+
+
+@command
+def tune(
+    data: Path,
+    *,
+    masks: Path | None = None,
+    output: Output = None,
+    recipe: str = "auto",
+    minutes: float | None = None,
+    epochs: int | None = None,
+    trials: int | None = None,
+    search: Searches = None,
+    device: str = "auto",
+    seed: int | None = None,
+    settings: Settings = None,
+    start_from: StartFrom = None,
+    groups: str | None = None,
+    quiet: Quiet = False,
+) -> None:
+    call("tune", **locals())
 
 
 @command

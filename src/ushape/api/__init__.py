@@ -28,6 +28,7 @@ FUNCTIONS = {
     "resume": "train",
     "serve": "serve",
     "train": "train",
+    "tune": "tune",
     "weight_map": "preview",
 }
 """Module in this package of each public function."""

@@ -11,25 +11,17 @@ from pathlib import Path
 from typing import Protocol
 
 from ushape.api._trainer import open_cases, training_budget_s
-from ushape.api._tune_run import validate_cases
+from ushape.api._trial_score import score_trial
 from ushape.console import Clock, Console
 from ushape.data.cache import SampleStore
 from ushape.data.scan import DatasetStats
-from ushape.data.subsets import thin_out_cases
 from ushape.errors import UshapeError, hint_after_interrupt
-from ushape.inference.decision_rule import DecisionRule, apply_rule
-from ushape.inference.predictor import Predictor
-from ushape.inference.separation import object_precision
-from ushape.inference.tuning import ValidatedCase
 from ushape.io.files import remove_leftovers, temporary_name
-from ushape.metrics.instance import MAX_SEPARATED_PX
-from ushape.metrics.overlap import Counts, count_classes
 from ushape.planning.plan import Plan
 from ushape.planning.planner import Measured, Planned
 from ushape.planning.rules.slices import Trial, best_trial, describe_trials, name_slices
 from ushape.planning.run import Run
 from ushape.planning.start_decision import TRIAL_SHARE
-from ushape.training.module import mean_group_dice
 from ushape.training.trainer import train_within_memory
 from ushape.training.trials import run_trial
 from ushape.types import CaseFacts
@@ -164,36 +156,6 @@ def _run_one(
 def _score(
     plan: Plan, trial: Run, validation: Sequence[CaseFacts], store: SampleStore, console: Console
 ) -> tuple[float, float | None]:
-    """Return the Dice, and the average precision of objects if they are learned.
-
-    Both are measured on the grids of the files, since the candidates work on different ones.
-    """
-    predictor = Predictor.open(trial.folder, plan.machine.device)
-    space, how = plan.preprocessing.space, plan.recipe.predict.objects
-    # The same cases for all candidates, whether they predict a distance or not.
-    sizes = [sum(fact.class_pixels) for fact in validation]
-    chosen = thin_out_cases(sizes, space.channels + 1)
-    cases = validate_cases(predictor, store, chosen, console)
-    dice = _mean_dice(plan, cases)
-    if not space.has_distance or how.split != "learned":
-        return dice, None
-    step = max(1, -(-sum(case.truth.size for case in cases) // MAX_SEPARATED_PX))
-    return dice, object_precision(cases[::step], space, how)
-
-
-def _mean_dice(plan: Plan, cases: Sequence[ValidatedCase]) -> float:
-    """Return the mean Dice of the groups, as validation during training computes it."""
-    space, groups = plan.preprocessing.space, dict[str, list[Counts]]()
-    for case in cases:
-        classes = apply_rule(DecisionRule(), case.probabilities, space)
-        counts = count_classes(classes, case.truth, space.scored)
-        before = groups.get(case.group)
-        groups[case.group] = (
-            counts if before is None else [a + b for a, b in zip(before, counts, strict=True)]
-        )
-    return mean_group_dice(
-        [
-            [[one.overlap, one.truth, one.predicted, one.pixels] for one in counts]
-            for counts in groups.values()
-        ]
-    )
+    """Return the Dice, and the average precision of objects if they are learned."""
+    score = score_trial(plan, trial, validation, store, console)
+    return score.dice, score.precision

@@ -84,7 +84,15 @@ class Series:
                 code="not_a_series",
                 hint="Choose another folder with -o.",
             )
-        stored = self._read()
+        return self.compare(request)
+
+    def compare(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what `begin` stored, as `find` does; other processes may use the folder.
+
+        Raises:
+            RunError: if it is that of another request.
+        """
+        folder, stored = self.path.parent, self._read()
         recipe = stored.get("recipe")
         if isinstance(recipe, dict):
             recipe = complete_recipe(recipe, request["recipe"])
@@ -373,7 +381,7 @@ class Devices:
             raise RunError(
                 f"{job.name} failed on {device}:\n{end_of_log(job.log)}",
                 code="fold_failed",
-                hint="Correct the cause and repeat the command; finished folds are kept.",
+                hint="Correct the cause and repeat the command; what is finished is kept.",
             )
         console.say(f"{job.name}: finished")
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from ushape.training.trainer import FitResult, fit
 from ushape.training.trials import Train, Weights
 from ushape.types import CaseFacts
 
+OnRow = Callable[[dict[str, Any]], None]
+"""Receives a row of metrics.csv."""
+
 
 def open_cases(
     plan: Plan,
@@ -26,12 +30,14 @@ def open_cases(
     console: Console,
     on_read: OnRead | None = None,
     rank: Rank | None = None,
+    on_row: OnRow = lambda row: None,
 ) -> tuple[Train, SampleStore]:
     """Load the cases; return a function that trains on them, and the validation cases.
 
     Args:
         on_read: Receives each training image that is read, from several threads.
         rank: Place of this process among those that train together; None: it trains alone.
+        on_row: Receives each row of metrics.csv once it is printed.
 
     Raises:
         DataError: if cases cannot be loaded; it names all of them.
@@ -48,6 +54,10 @@ def open_cases(
     validation_store = load(validation)
     class_pixels = np.asarray([fact.class_pixels for fact in training])
 
+    def say_and_pass_on(plan: Plan, row: dict[str, Any]) -> None:
+        console.say(_epoch_line(row, plan))
+        on_row(row)
+
     def train_in(
         plan: Plan, run: Run, initial: Weights | None, budget_s: float | None, resume: bool = True
     ) -> FitResult:
@@ -61,7 +71,7 @@ def open_cases(
             budget_s=budget_s,
             resume=resume,
             show_bar=console.is_terminal,
-            on_row=lambda row: console.say(_epoch_line(row, plan)),
+            on_row=partial(say_and_pass_on, plan),
             rank=rank,
         )
 

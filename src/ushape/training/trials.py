@@ -90,14 +90,18 @@ def weights_after_trials(run: Run, decision: StartDecision) -> dict[str, Tensor]
     return read_weights(_trial(run, decision.taken).weights_path)
 
 
-def plan_trial(plan: Plan) -> Plan:
-    """Return the plan of a trial: an eighth of the steps, with patches of another seed."""
+def plan_trial(plan: Plan, epochs: int | None = None) -> Plan:
+    """Return the plan of a trial: an eighth of the steps, with patches of another seed.
+
+    Args:
+        epochs: Number of epochs, each of which ends with a validation (default: an eighth).
+    """
     recipe = plan.recipe
     train = recipe.train
     assert train.epochs is not None
     whole = train.epochs * resolved(train.steps_per_epoch)
     steps = min(whole, max(MIN_TRIAL_STEPS, round(TRIAL_SHARE * whole)))
-    epochs = max(1, min(round(TRIAL_SHARE * train.epochs), steps))
+    epochs = max(1, min(epochs or round(TRIAL_SHARE * train.epochs), steps))
     short = replace(
         train, epochs=epochs, steps_per_epoch=-(-steps // epochs), patience=None, keep_epochs=False
     )
