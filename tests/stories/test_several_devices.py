@@ -11,15 +11,35 @@ import pytest
 import safetensors.numpy
 
 from commands import command_environment, wait_for
+from ushape.api._processes import free_port
 
 SETTINGS = ("--set=train.batch_size=4", "--set=network.norm=group", "--set=train.precision=fp32")
 
 
-def test_two_processes_reach_the_weights_of_one(ushape, cells, tiny, tmp_path):
+def test_two_processes_of_srun_reach_the_weights_of_one(ushape, cells, tiny, tmp_path):
     options = (*tiny, *SETTINGS, "--set=train.steps_per_epoch=4", "--epochs", 2)
-    for name, more in (("one", ()), ("two", ("--devices", 2))):
-        ended = ushape("train", cells, "-o", tmp_path / name, *options, *more)
-        assert ended.code == 0, ended.error
+    ended = ushape("train", cells, "-o", tmp_path / "one", *options)
+    assert ended.code == 0, ended.error
+    environment = {
+        "SLURM_JOB_ID": "1",
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_STEP_NODELIST": "localhost",
+        "MASTER_PORT": str(free_port()),
+    }
+    both = [
+        _popen(
+            *("train", cells, "-o", tmp_path / "two", *options),
+            **environment,
+            SLURM_PROCID=str(rank),
+            SLURM_LOCALID=str(rank),
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert "Epoch 2/2" in said[0]
+    assert said[1] == ""  # Only the first process writes messages.
+
     runs = tmp_path / "one", tmp_path / "two"
     one, two = (safetensors.numpy.load_file(run / "model.safetensors") for run in runs)
     assert max(abs(one[name] - two[name]).max() for name in one) < 1e-5
@@ -55,14 +75,14 @@ def test_a_killed_process_ends_the_training_which_can_be_resumed(cells, tiny, tm
     assert (folder / "report.html").exists()
 
 
-def _popen(*arguments):
+def _popen(*arguments, **environment):
     return subprocess.Popen(
         [sys.executable, "-m", "ushape", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        env=command_environment(),
+        env={**command_environment(), **environment},
     )
 
 

@@ -21,12 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from ushape import errors
-from ushape.errors import RunError
+from ushape.api._launcher import Exchange, Place, find_place
+from ushape.errors import ConfigError, RunError
+from ushape.io.files import real_path
 from ushape.planning.plan import Plan
 from ushape.planning.run import Run
 from ushape.planning.weights import save_weights
 from ushape.training.trainer import FitResult
-from ushape.training.trials import Weights
+from ushape.training.trials import Train, Weights
 from ushape.types import CaseFacts
 
 GRACE_S = 5.0
@@ -47,10 +49,101 @@ Report = dict[str, Any]
 
 @dataclass(frozen=True)
 class Team:
-    """Processes on this machine that train one model."""
+    """Processes that train one model, and the programs that start them.
+
+    Usually this program starts all of them. Programs that a launcher such as torchrun has started
+    have one process each, and all but the first follow the first one.
+    """
 
     count: int
+    """Number of processes."""
+
     quiet: bool = False
+    place: Place | None = None
+    exchange: Exchange | None = None
+
+    @classmethod
+    @contextmanager
+    def gathered(cls, devices: int | None, quiet: bool, before: int = 1) -> Iterator[Team]:
+        """Find the programs of a launcher, and tell them at the end that this was all.
+
+        Args:
+            devices: Number of devices that the user has stated, if any.
+            before: Number of devices that are used if it is stated nowhere.
+
+        Raises:
+            ConfigError: if the launcher has started another number of programs.
+            RunError: if there is no connection to the first program.
+        """
+        place = find_place(os.environ)
+        if place is None:
+            yield cls(before if devices is None else devices, quiet)
+            return
+        if devices not in (None, place.count):
+            raise ConfigError(
+                f"--devices is {devices}, but {place.count} processes were started.",
+                code="conflicting_options",
+                hint="Leave out --devices: torchrun or srun states the number of processes.",
+            )
+        exchange = Exchange(place)
+        end: dict[str, Any] = {"is_end": True, "folder": "", "failed": True}
+        try:
+            yield cls(place.count, quiet, place, exchange)
+            end["failed"] = False
+        finally:
+            if place.rank == 0:
+                exchange.put(f"request-{next(exchange.attempts)}", end)
+                exchange.wait_for_the_others()
+            exchange.close()
+
+    @property
+    def started_here(self) -> int:
+        """Number of processes that this program starts."""
+        return self.count if self.place is None else 1
+
+    @property
+    def is_follower(self) -> bool:
+        """Whether another program decides what is trained."""
+        return self.place is not None and self.place.rank > 0
+
+    def follow(self) -> Path:
+        """Start and watch the own process, until the first program has ended.
+
+        Returns:
+            The run folder.
+
+        Raises:
+            RunError: if the first program fails or is lost.
+        """
+        assert self.exchange is not None
+        assert self.place is not None
+        folder, rank = Path(), self.place.rank
+        for attempt in self.exchange.attempts:
+            while (request := self.exchange.find(f"request-{attempt}")) is None:
+                self.exchange.refuse_silent(0)
+                time.sleep(EVERY_S)
+            if request.get("is_end"):
+                self.exchange.put(f"left-{rank}", True)
+                if request["failed"]:
+                    raise RunError(
+                        "The first process has ended with an error, or was stopped.",
+                        code="first_process_failed",
+                        hint="See its message.",
+                    )
+                return folder
+            folder = Path(request["source"])
+            report: Report = {"kind": "interrupt"}  # If an exception ends the block.
+            try:
+                with self._processes(request) as processes, processes.interruptible():
+                    while not processes.look({}, 1):
+                        self.exchange.refuse_silent(0)
+                        if self.exchange.find(f"end-{attempt}"):
+                            break
+                        time.sleep(EVERY_S)
+                report = processes.reports.get(rank, {"kind": "ended", "text": "was ended"})
+            finally:
+                self.exchange.put(f"report-{attempt}-{rank}", report)
+        raise AssertionError("there is always another attempt")
 
     def trainer(
         self,
@@ -58,8 +151,8 @@ class Team:
         training: Sequence[CaseFacts],
         validation: Sequence[CaseFacts],
         code: str | None,
-    ) -> Any:
-        """Return a function that trains in the processes; see `ushape.training.trials.Train`.
+    ) -> Train:
+        """Return a function that trains in the processes.
 
         Args:
             source: Run with the stored cases.
@@ -77,8 +170,8 @@ class Team:
                 return self._attempt(
                     {
                         "plan": plan.to_dict(),
-                        "run": str(run.folder),
-                        "source": str(source.folder),
+                        "run": str(real_path(run.folder)),
+                        "source": str(real_path(source.folder)),
                         "training": [fact.case.id for fact in training],
                         "validation": [fact.case.id for fact in validation],
                         "code": code,
@@ -86,7 +179,7 @@ class Team:
                         "deadline": None if budget_s is None else time.time() + budget_s,
                         "resume": resume,
                         "quiet": self.quiet,
-                        "address": "127.0.0.1",
+                        "address": self.place.address if self.place else "127.0.0.1",
                         "port": free_port(),
                     }
                 )
@@ -101,18 +194,56 @@ class Team:
             RunError: if a process was killed.
             KeyboardInterrupt: if a process was interrupted before its first step.
         """
-        with Processes(range(self.count), request) as processes, processes.interruptible():
-            reports = processes.wait()
-        return result_of(reports, self.count, Path(request["source"]))
+        exchange = self.exchange
+        attempt = 0 if exchange is None else next(exchange.attempts)
+        if exchange is not None:
+            exchange.put(f"request-{attempt}", request)
+        try:
+            with self._processes(request) as processes, processes.interruptible():
+                while not processes.look(self._reports_of_others(attempt), self.count):
+                    time.sleep(EVERY_S)
+        finally:
+            if exchange is not None:
+                exchange.put(f"end-{attempt}", True)
+        return result_of(processes.reports, self.count, Path(request["source"]))
+
+    def _processes(self, request: Mapping[str, Any]) -> Processes:
+        """Start the processes of this program."""
+        place = self.place
+        if place is None:
+            ranks = {rank: rank for rank in range(self.count)}
+            return Processes(ranks, request, self.count)
+        return Processes({place.rank: place.local_rank}, request, place.neighbors)
+
+    def _reports_of_others(self, attempt: int) -> dict[int, Report]:
+        """Return what the processes of other programs have reported.
+
+        Raises:
+            RunError: if one of these programs is lost.
+        """
+        reports: dict[int, Report] = {}
+        if self.exchange is None:
+            return reports
+        for rank in range(1, self.count):
+            report = self.exchange.find(f"report-{attempt}-{rank}")
+            if report is not None:
+                reports[rank] = report
+            else:
+                self.exchange.refuse_silent(rank)
+        return reports
 
 
 class Processes:
     """Processes of one attempt that this program has started.
 
     As a context manager, it kills those that are left at the end of the block.
+
+    Args:
+        ranks: Number of the device of each process, by the number of the process.
+        neighbors: Number of processes of the training on this machine.
     """
 
-    def __init__(self, ranks: Sequence[int], request: Mapping[str, Any]):
+    def __init__(self, ranks: Mapping[int, int], request: Mapping[str, Any], neighbors: int):
         self.folder = tempfile.TemporaryDirectory(prefix="ushape-")
         self.reports: dict[int, Report] = {}
         self._running: dict[int, subprocess.Popen[bytes]] = {}
@@ -122,8 +253,9 @@ class Processes:
             for key, value in os.environ.items()
             if key not in LAUNCHER and not key.startswith("TORCHELASTIC_")
         }
-        for place, rank in enumerate(ranks):
-            own = {"rank": rank, "device_index": place, "neighbors": len(ranks)}
+        environment.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # Advice to developers.
+        for rank, device_index in ranks.items():
+            own = {"rank": rank, "device_index": device_index, "neighbors": neighbors}
             path = Path(self.folder.name) / f"request-{rank}.json"
             path.write_text(json.dumps({**request, **own, "report": str(self._report_path(rank))}))
             self._running[rank] = subprocess.Popen(
@@ -142,14 +274,14 @@ class Processes:
             self._kill(process)
         self.folder.cleanup()
 
-    def wait(self) -> dict[int, Report]:
-        """Wait until all processes have ended, or some time after one has failed."""
-        while not self.look():
-            time.sleep(EVERY_S)
-        return self.reports
+    def look(self, others: Mapping[int, Report], count: int) -> bool:
+        """Collect the reports of processes that have ended; return whether to wait no longer.
 
-    def look(self) -> bool:
-        """Collect the reports of processes that have ended; return whether to wait no longer."""
+        Args:
+            others: Reports of processes that other programs have started.
+            count: Number of all processes that report.
+        """
+        self.reports.update(others)
         for rank, process in list(self._running.items()):
             if process.poll() is not None:
                 self.reports[rank] = self._read_report(rank, process.returncode)
@@ -157,7 +289,7 @@ class Processes:
         if any(report["kind"] != "result" for report in self.reports.values()):
             self._failed_at = self._failed_at or time.monotonic()
         is_late = self._failed_at is not None and time.monotonic() > self._failed_at + GRACE_S
-        return not self._running or is_late
+        return len(self.reports) == count or is_late
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -243,7 +375,7 @@ def _stored(initial: Weights | None, run: Run) -> Iterator[str | None]:
     if initial is None:
         yield None
         return
-    path = run.folder / "initial.safetensors"
+    path = real_path(run.folder) / "initial.safetensors"
     save_weights(path, initial, {})
     try:
         yield str(path)

@@ -97,7 +97,8 @@ def train(
         minutes: Wall time of training and evaluation in minutes (default: 30 without epochs).
         epochs: Number of epochs, instead of a time limit.
         device: Device: auto, cpu, cuda or mps.
-        devices: Number of devices of this machine that train one model together (default: 1).
+        devices: Number of devices of this machine that train one model together (default: 1, or
+            one for each process that torchrun or srun has started).
         seed: Random seed for the split, weight initialization and patch sampling.
         settings: Recipe setting as key=value, e.g. train.batch_size=2 (repeatable).
         plan: Plan to use instead of a recipe: a file written by `ushape plan -o`, edited or not.
@@ -129,11 +130,13 @@ def train(
         start_from=start_from,
         data=data,
     )
-    folder = Path(output) if output else _create_free_folder(output_folder(None, data))
-    with locked(folder):
-        run = Run.create(folder)
-        count = 1 if devices is None else devices
-        return _train_new(run, Path(data), masks, options, device, count, clock, console)
+    with Team.gathered(devices, quiet) as team:
+        if team.is_follower:
+            return TrainResult(team.follow(), None)
+        folder = Path(output) if output else _create_free_folder(output_folder(None, data))
+        with locked(folder):
+            run = Run.create(folder)
+            return _train_new(run, Path(data), masks, options, device, team, clock, console)
 
 
 def _train_new(
@@ -142,13 +145,14 @@ def _train_new(
     masks: Path | str | None,
     options: TrainOptions,
     device: str,
-    devices: int,
+    team: Team,
     clock: Clock,
     console: Console,
 ) -> TrainResult:
     """Plan, train and score in a new run."""
-    planned, facts = _plan_run(run, folder, masks, options, device, devices, clock, console)
-    return _fit_and_score(run, planned.plan, planned.splits, facts, clock, console, resume=False)
+    planned, facts = _plan_run(run, folder, masks, options, device, team, clock, console)
+    plan, splits = planned.plan, planned.splits
+    return _fit_and_score(run, plan, splits, facts, team, clock, console, resume=False)
 
 
 def _plan_run(
@@ -157,13 +161,13 @@ def _plan_run(
     masks: Path | str | None,
     options: TrainOptions,
     device: str,
-    devices: int,
+    team: Team,
     clock: Clock,
     console: Console,
 ) -> tuple[Planned, list[CaseFacts]]:
     """Plan the training and store cases, splits and plan, or remove the run folder again."""
     with run.removed_on_failure():
-        inspect_machine(device, devices)  # Raises if there are fewer.
+        inspect_machine(device, team.started_here)  # Raises if there are fewer devices.
         found, planned = plan_data(folder, masks, options, device, clock, console)
         planned = _decide_slices(run, found, planned, options, clock, console)
         facts, splits = found.facts, planned.splits
@@ -173,9 +177,9 @@ def _plan_run(
             chosen = set(splits.train)
             training = [fact for fact in facts if fact.case.id in chosen]
             planned = replace(planned, plan=search_rate(planned.plan, training, run.folder))
-        if devices > 1:
+        if team.count > 1 or planned.plan.machine.devices > 1:
             is_open = options.plan is None and options.recipe.train.batch_size == AUTO
-            own = plan_for_devices(planned.plan, devices, may_round=is_open)
+            own = plan_for_devices(planned.plan, team.count, may_round=is_open)
             planned = replace(planned, plan=own)
             console.say(describe_shares(own))
         for line in planned.plan.reasons:
@@ -242,21 +246,27 @@ def resume(
     opened.require_code(plan, training=True)
     if plan.recipe.train.keep_memory:
         keep_memory()
+    with Team.gathered(devices, quiet, before=plan.machine.devices) as team:
+        if team.is_follower:
+            return TrainResult(team.follow(), None)
+        return _resume(opened, plan, team, clock, console)
+
+
+def _resume(opened: Run, plan: Plan, team: Team, clock: Clock, console: Console) -> TrainResult:
     before = plan.machine.devices
-    count = before if devices is None else devices
-    machine = inspect_machine(plan.machine.device, count)  # Raises if it is not available.
+    machine = inspect_machine(plan.machine.device, team.started_here)  # Raises if it is missing.
     with locked(opened.folder):
         train = plan.recipe.train
         if note := use_threads(train, with_load(machine, train)):
             console.say(note)
-        if machine.devices > 1 or before > 1:
-            plan = plan_for_devices(plan, machine.devices, may_round=False)
+        if team.count > 1 or before > 1:
+            plan = plan_for_devices(plan, team.count, may_round=False)
             opened.save_plan(plan)
             console.say(describe_shares(plan, before))
         restore_copies(opened, console.say)
         splits, facts = opened.load_splits(), opened.load_cases()
         opened.refuse_changed_data()
-        return _fit_and_score(opened, plan, splits, facts, clock, console, resume=True)
+        return _fit_and_score(opened, plan, splits, facts, team, clock, console, resume=True)
 
 
 def _fit_and_score(
@@ -264,6 +274,7 @@ def _fit_and_score(
     plan: Plan,
     splits: Splits,
     facts: Sequence[CaseFacts],
+    team: Team,
     clock: Clock,
     console: Console,
     *,
@@ -279,7 +290,7 @@ def _fit_and_score(
 
     with hint_after_interrupt(f"To continue: ushape resume {shlex.quote(str(run.folder))}"):
         predictor, was_interrupted = _fit_and_tune(
-            run, plan, training, validation, clock, console, resume=resume
+            run, plan, training, validation, team, clock, console, resume=resume
         )
         if not test:
             console.say(
@@ -309,6 +320,7 @@ def _fit_and_tune(
     plan: Plan,
     training: Sequence[CaseFacts],
     validation: Sequence[CaseFacts],
+    team: Team,
     clock: Clock,
     console: Console,
     *,
@@ -323,7 +335,9 @@ def _fit_and_tune(
     if run.has_ended(plan):
         store = SampleStore([fact.case for fact in validation], plan.preprocessing, keep=False)
     else:
-        result, plan, store = _fit(run, plan, training, validation, clock, console, resume=resume)
+        result, plan, store = _fit(
+            run, plan, training, validation, team, clock, console, resume=resume
+        )
         was_interrupted = result.was_interrupted
     predictor = Predictor.open(run.folder, plan.machine.device)
     if not has_validation:
@@ -337,6 +351,7 @@ def _fit(
     plan: Plan,
     training: Sequence[CaseFacts],
     validation: Sequence[CaseFacts],
+    team: Team,
     clock: Clock,
     console: Console,
     *,
@@ -347,7 +362,7 @@ def _fit(
     Returns:
         The result, the plan that was used, and the loaded validation cases.
     """
-    train_in, store = _open(run, plan, training, validation, console)
+    train_in, store = _open(run, plan, training, validation, team, console)
 
     def attempt(plan: Plan, resume: bool) -> FitResult:
         return _fit_from_start(plan, run, train_in, clock, console, resume=resume)
@@ -370,15 +385,15 @@ def _open(
     plan: Plan,
     training: Sequence[CaseFacts],
     validation: Sequence[CaseFacts],
+    team: Team,
     console: Console,
 ) -> tuple[Train, SampleStore]:
     """Return a function that trains, in processes of their own on several devices.
 
     The validation cases are returned as well.
     """
-    if plan.machine.devices == 1:
+    if team.count == 1:
         return open_training(run, plan, training, validation, console)
-    team = Team(plan.machine.devices, console.is_quiet)
     store = SampleStore([fact.case for fact in validation], plan.preprocessing, keep=False)
     return team.trainer(run, training, validation, run.named_code(plan)), store
 

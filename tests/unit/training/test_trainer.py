@@ -130,19 +130,21 @@ def test_refuse_damaged_checks_the_contents_of_a_checkpoint(tmp_path):
         assert caught.value.code == "damaged_checkpoint"
 
 
-def test_stop_at_first_interrupt_lets_the_step_finish_once():
+@pytest.mark.parametrize("processes", [1, 2])
+def test_stop_at_first_interrupt_lets_the_step_finish_once(processes):
     # In a process of its own: a signal in a process that has quantized with NNCF crashed it.
-    script = """
-import signal
+    script = f"""
+import signal, threading
 from types import SimpleNamespace
 from ushape.training.trainer import _stop_at_first_interrupt
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
-trainer = SimpleNamespace(should_stop=False)
-with _stop_at_first_interrupt(trainer) as interrupt:
-    assert not interrupt.is_set()
+trainer = SimpleNamespace(should_stop=False, world_size={processes})
+interrupt = threading.Event()
+with _stop_at_first_interrupt(trainer, interrupt):
     signal.raise_signal(signal.SIGINT)
-    assert trainer.should_stop
+    # Several processes agree on the step after which all of them end.
+    assert trainer.should_stop is ({processes} == 1)
     assert interrupt.is_set()
     # The second Ctrl-C ends at once.
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
