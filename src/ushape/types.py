@@ -291,6 +291,9 @@ class RowReader:
     palette: Palette | None = None
     spacing_mm: tuple[float, ...] | None = None
     tiff: TiffMetadata | None = None
+    finest_shape: tuple[int, ...] | None = None
+    """S of the finest level, for a slide that is read at another resolution."""
+
     orientation: int = 1
     """EXIF orientation of the file, 1 to 8; the rows are those of the displayed image."""
 

@@ -194,7 +194,7 @@ def _write_masks(
         streamed = [image for image in images if isinstance(image, StreamedImage)]
         if prepared:
             return predictor.predict(prepared)
-        keep_distance = writer.config.zarr_labels
+        keep_distance = writer.keeps_distance
         return [predictor.stream(image, keep_distance=keep_distance) for image in streamed]
 
     def write(image: Input, prediction: Prediction | StreamedPrediction) -> Written:

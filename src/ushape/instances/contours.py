@@ -64,6 +64,30 @@ def trace_outlines(objects: Objects) -> Iterator[Outline]:
             yield Outline(object_id, class_index, None if is_flat else z, tuple(polygons))
 
 
+def outline_of_box(
+    inside: np.ndarray,
+    object_id: int,
+    class_index: int,
+    corner: Sequence[int],
+    scale: Sequence[float],
+) -> Outline:
+    """Return the outline of an object from the part of an image that contains it.
+
+    Args:
+        inside: (y, x) bool, the pixels of the object.
+        corner: First row and first column of the part.
+        scale: Length of a pixel along y and x in the coordinates of the outline.
+    """
+
+    def place(ring: np.ndarray) -> np.ndarray:
+        placed = ring + np.asarray(corner)
+        return placed if tuple(scale) == (1.0, 1.0) else (placed * np.asarray(scale)).round(2)
+
+    found = _trace_plane(inside.astype(np.uint8)).get(1, [])
+    polygons = tuple(Polygon(place(one.shell), tuple(map(place, one.holes))) for one in found)
+    return Outline(object_id, class_index, None, polygons)
+
+
 def _trace_plane(labels: np.ndarray) -> dict[int, list[Polygon]]:
     """Return the polygons of each label (y, x), one for each part connected by sides."""
     parts = measure.label(labels, background=0, connectivity=1)
@@ -267,8 +291,8 @@ def _geometry(outline: Outline) -> dict[str, Any]:
     return geometry
 
 
-def _closed(ring: np.ndarray) -> list[list[int]]:
-    points: list[list[int]] = ring[:, ::-1].tolist()
+def _closed(ring: np.ndarray) -> list[list[float]]:
+    points: list[list[float]] = ring[:, ::-1].tolist()
     return [*points, points[0]]
 
 

@@ -18,12 +18,16 @@ from ushape.formatting import to_csv
 from ushape.inference.output import OutputConfig
 from ushape.inference.output.files import write_dicom_seg, write_files, write_streamed_files
 from ushape.inference.output.manifest import Manifest
+from ushape.inference.output.streamed_objects import (
+    AddRows,
+    check_streamed_objects,
+    collecting_outlines,
+    settings_for_bands,
+)
 from ushape.inference.output.zarr_labels import (
     CLASSES,
     OBJECTS,
-    check_streamed_objects,
     collecting_labels,
-    settings_for_bands,
     write_zarr_labels,
     zarr_label_paths,
 )
@@ -33,7 +37,7 @@ from ushape.io import itk
 from ushape.io.files import real_path, refuse_existing_output, remove_leftovers, write_bytes
 from ushape.io.orientation import as_stored
 from ushape.io.rle import RowRuns, SubmissionWriter
-from ushape.io.streaming import NIFTI
+from ushape.io.streaming import NIFTI, Bands
 from ushape.io.streaming.ome_labels import read_made_by
 from ushape.types import Prediction
 
@@ -143,12 +147,23 @@ class PredictionWriter:
             kind
             for kind in self.config.only_whole
             if not (kind == "instances" and self.adds_instances)
+            and not (kind == "contours" and self.streams_contours)
         ]
+
+    @property
+    def streams_contours(self) -> bool:
+        """Whether outlines are written also if an image is larger than memory."""
+        return self.config.contours == "geojson" and self.predictor.plan.image_dims == 2
+
+    @property
+    def keeps_distance(self) -> bool:
+        """Whether outputs of an image larger than memory need the numbers of its objects."""
+        return self.config.zarr_labels or self.streams_contours
 
     @property
     def prefers_whole(self) -> bool:
         """Whether an output is lost or refused if an image is not in memory."""
-        labels_need_it = self.config.zarr_labels and bool(settings_for_bands(self.predictor))
+        labels_need_it = self.keeps_distance and bool(settings_for_bands(self.predictor))
         return bool(self.only_whole) or self.adds_instances or labels_need_it
 
     def check(self, image: Input) -> None:
@@ -216,20 +231,14 @@ class PredictionWriter:
                     probabilities = _beside(target, self.endings["probabilities"])
             runs, pixels = RowRuns(), [0]
             with ExitStack() as stack:
-                add_labels = None
-                if target is not None and self.config.zarr_labels:
-                    check_streamed_objects(image.case.image, self.predictor)
-                    path, shape = image.case.image, prediction.source.shape[1:]
-                    add_labels = stack.enter_context(
-                        collecting_labels(path, self.predictor, shape, target.parent, self.made_by)
-                    )
+                adders = self._open_objects(image, prediction.source, target, stack)
 
                 def add_rows(classes: np.ndarray, numbers: np.ndarray | None) -> None:
                     pixels[0] += classes.size
                     if self.submission is not None:
                         runs.add(classes)
-                    if add_labels is not None:
-                        add_labels(classes, numbers)
+                    for add in adders:
+                        add(classes, numbers)
 
                 write_streamed_files(
                     prediction, self.predictor, self.config, target, probabilities, add_rows
@@ -246,6 +255,35 @@ class PredictionWriter:
                 lacks_instances=self.adds_instances and not self.config.zarr_labels,
                 cut_parts=sum(prediction.cut_parts),
             )
+
+    def _open_objects(
+        self, image: Input, source: Bands, target: Path | None, stack: ExitStack
+    ) -> list[AddRows]:
+        """Open the outputs of objects of an image larger than memory.
+
+        Args:
+            target: Path of the mask; None: no mask is written.
+            stack: Completes the outputs.
+
+        Returns:
+            Functions that receive classes and numbers of objects of rows that follow each other.
+
+        Raises:
+            DataError: if objects cannot be numbered band by band.
+        """
+        if target is None or not self.keeps_distance:
+            return []
+        path, predictor, folder = image.case.image, self.predictor, target.parent
+        check_streamed_objects(path, predictor)
+        found = []
+        if self.config.zarr_labels:
+            shape = source.shape[1:]
+            labels = collecting_labels(path, predictor, shape, folder, self.made_by)
+            found.append(stack.enter_context(labels))
+        if self.streams_contours:
+            contours = _beside(target, self.endings["contours"])
+            found.append(stack.enter_context(collecting_outlines(contours, predictor, source)))
+        return found
 
     def write_images_table(self, inputs: Sequence[Input]) -> None:
         """Write images.csv, if requested, for the images of this and earlier equal calls."""

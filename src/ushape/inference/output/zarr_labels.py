@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from ushape.errors import DataError
+from ushape.inference.output.streamed_objects import collecting_objects
 from ushape.inference.predictor import Predictor
 from ushape.instances.contours import class_styles, drawing_colors
 from ushape.instances.label import Objects, label_prediction
-from ushape.instances.stored import label_stored, number_stored
 from ushape.io.streaming.ome_labels import LabelStyle, label_folders, open_label_writer
 from ushape.planning.plan import Plan
-from ushape.transforms.morphology import temporary_map
 from ushape.types import Prediction
 
 CLASSES, OBJECTS = "ushape_classes", "ushape_objects"
@@ -48,33 +46,6 @@ def write_zarr_labels(image: Path, prediction: Prediction, plan: Plan, made_by: 
     _write_objects(image, [objects.labels], objects.classes, plan, made_by)
 
 
-def settings_for_bands(predictor: Predictor) -> list[str]:
-    """Return the settings without which objects can be numbered band by band, as `key=value`."""
-    how = predictor.plan.recipe.predict.objects
-    if predictor.separates:
-        return []
-    needed = {
-        "split=none": how.split != "none",
-        "border_class=null": how.border_class is not None,
-        "largest_hole_px=0": bool(how.largest_hole_px),
-    }
-    return [f"predict.objects.{setting}" for setting, is_needed in needed.items() if is_needed]
-
-
-def check_streamed_objects(image: Path, predictor: Predictor) -> None:
-    """Check that the objects of an image larger than memory can be numbered band by band.
-
-    Raises:
-        DataError: if objects are split, or holes are filled, by the whole image.
-    """
-    if settings := settings_for_bands(predictor):
-        raise DataError(
-            f"{image}: too large for label images of objects that predict.objects splits or fills.",
-            code="image_too_large",
-            hint=f"Leave out --zarr-labels, or set {' and '.join(settings)}.",
-        )
-
-
 @contextmanager
 def collecting_labels(
     image: Path, predictor: Predictor, shape: tuple[int, ...], folder: Path | None, made_by: str
@@ -90,31 +61,16 @@ def collecting_labels(
         Function that receives the classes (n, ...), and the numbers of the objects (n, ...) if the
         network separates them, of rows that follow each other.
     """
-    plan, done = predictor.plan, 0
-    with ExitStack() as stack:
-        classes = stack.enter_context(temporary_map(shape, folder))
-        labels = stack.enter_context(temporary_map(shape, folder, np.int32))
-
-        def add(own: np.ndarray, numbers: np.ndarray | None) -> None:
-            nonlocal done
-            rows = slice(done, done + len(own))
-            classes[rows] = own
-            if numbers is not None:
-                labels[rows] = numbers
-            done += len(own)
-
+    plan = predictor.plan
+    with collecting_objects(predictor, shape, folder) as objects:
         with open_label_writer(image, CLASSES, "uint8", _class_style(plan, made_by)) as writer:
 
             def write(own: np.ndarray, numbers: np.ndarray | None) -> None:
-                add(own, numbers)
+                objects.add(own, numbers)
                 writer.write(own)
 
             yield write
-        how, smallest_px = plan.recipe.predict.objects, 0
-        if not predictor.separates:
-            label_stored(classes, labels, corners_connect=how.corners_connect)
-            smallest_px = how.smallest_px
-        bands, owners = number_stored(classes, labels, smallest_px)
+        bands, owners = objects.number()
         _write_objects(image, bands, owners, plan, made_by)
 
 

@@ -48,6 +48,7 @@ class Bands:
         spacing_mm: Distance between pixel centers along each axis of S, if the file states it.
         tiff: What a TIFF states about the place of its pixels.
         orientation: EXIF orientation of the file, 1 to 8; bands are those of the displayed image.
+        finest_shape: S of the finest level of a slide, otherwise that of the image.
     """
 
     def __init__(self, path: Path, source: RowReader, closing: ExitStack):
@@ -59,6 +60,7 @@ class Bands:
         self.dtype = np.dtype(np.uint8) if is_8_bit else source.dtype.newbyteorder("=")
         self.spacing_mm = io.plausible_spacing(spacing, len(source.shape) - 1)
         self.tiff, self.orientation = source.tiff, source.orientation
+        self.finest_shape = source.finest_shape or self.shape[1:]
 
     def __enter__(self) -> Self:
         return self

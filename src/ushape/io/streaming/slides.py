@@ -32,7 +32,8 @@ def open_bands_at(path: Path, mpp: float | None) -> Bands:
     with ExitStack() as closing:
         slide = slides.open_slide(path, closing)
         shape = slide.shape_at(mpp)
-        level = slide.levels[slide.level_at(mpp)]
+        finest = slide.levels[0].shape[1:]
+        level = replace(slide.levels[slide.level_at(mpp)], finest_shape=finest)
         if shape != level.shape:
             level = _reduced(Bands(path, level, ExitStack()), level, shape)
         return Bands(path, level, closing.pop_all())

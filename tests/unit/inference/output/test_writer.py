@@ -17,8 +17,8 @@ from ushape.errors import ConfigError, DataError, RunError
 from ushape.inference import band_separation
 from ushape.inference.output import OutputConfig
 from ushape.inference.output.manifest import MANIFEST_FILE
+from ushape.inference.output.streamed_objects import check_streamed_objects, settings_for_bands
 from ushape.inference.output.writer import IMAGES_TABLE, PredictionWriter, _as_stored
-from ushape.inference.output.zarr_labels import check_streamed_objects, settings_for_bands
 from ushape.inference.streaming import StreamedPrediction
 from ushape.inference.tuning import SEPARATED
 from ushape.instances.label import ObjectConfig
