@@ -352,6 +352,7 @@ def predict_zarr(
     *,
     output: Annotated[Path, "-o"],
     probabilities: bool = False,
+    objects: bool = False,
     part: str | None = None,
     scheduler: str | None = None,
     workers: int | None = None,

@@ -28,6 +28,7 @@ from ushape.errors import REPEAT, ConfigError, RunError, hint_after_interrupt
 from ushape.formatting import pluralize, size_text
 from ushape.inference.predictor import Predictor
 from ushape.io.files import absolute_path, real_path, refuse_existing_output, remove_quietly
+from ushape.io.streaming.ome_listing import list_label
 from ushape.io.streaming.ome_pyramid import OmeVersion
 from ushape.planning.custom_code import allow_code
 from ushape.planning.processor import leave_cores_to_others, threads_restored
@@ -40,6 +41,7 @@ def predict_zarr(
     *,
     output: Path | str,
     probabilities: bool = False,
+    objects: bool = False,
     part: str | None = None,
     scheduler: str | None = None,
     workers: int | None = None,
@@ -64,6 +66,7 @@ def predict_zarr(
         image: OME-Zarr image, Zarr array, tiled TIFF or other file of which parts can be read.
         output: Mask to write, a name that ends with .zarr.
         probabilities: Also write the class probabilities as uint8, as NAME_probabilities.zarr.
+        objects: Also number the connected objects, in the label image OUTPUT/labels/objects.
         part: Part i/N of the blocks; read from the variables of an array job if not given.
         scheduler: Address of a running Dask scheduler, such as tcp://host:8786.
         workers: Number of worker processes to start on this computer.
@@ -97,6 +100,7 @@ def predict_zarr(
     with open_image(image, predictor) as bands:
         options: dict[str, Any] = {
             "probabilities": probabilities,
+            "objects": objects,
             "ome_version": ome_version,
             "chunk": chunk,
             "shard": shard,
@@ -131,8 +135,11 @@ def predict_zarr(
             code="other_task",
             hint="Choose another output, or replace it with --overwrite (overwrite=True).",
         )
-    for pyramid in filter(None, (task.output, task.probabilities)):
+    for pyramid in task.pyramids:
         pyramid.create()
+    if task.objects is not None:
+        labels = task.objects.path.parent
+        list_label(labels, task.objects.path.name, is_new=task.output.version == "0.5")
     del predictor  # Each process opens its own.
     with hint_after_interrupt(REPEAT), _executor(scheduler, workers, console) as execute:
         _compute(task, execute, device, own_part, console)
@@ -158,7 +165,7 @@ def _compute(task: BlockTask, execute: Execute, device: str, part: Part, console
             "without --part."
         )
         return
-    for pyramid in filter(None, (task.output, task.probabilities)):
+    for pyramid in task.pyramids:
         console.say(f"{pyramid.path}: complete, with {pluralize(len(pyramid.factors), 'level')}.")
 
 

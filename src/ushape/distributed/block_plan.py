@@ -13,10 +13,15 @@ from ushape.distributed.block_task import BlockTask, task_folder
 from ushape.distributed.grid import choose_block
 from ushape.distributed.sampled_intensities import measure_once
 from ushape.errors import ConfigError, DataError, check_range
+from ushape.inference.output.zarr_labels import settings_for_bands
 from ushape.inference.predictor import Predictor
 from ushape.io.mask_encoding import stored_dtype
 from ushape.io.streaming import Bands
+from ushape.io.streaming.ome_listing import LABELS
 from ushape.io.streaming.ome_pyramid import OmeVersion, Pyramid
+
+OBJECT_IMAGE = "objects"
+"""Name of the label image of objects."""
 
 CHUNK = {2: 1024, 3: 128}
 """Length of a chunk along each axis, by the number of axes of S."""
@@ -36,6 +41,7 @@ def plan_task(
     settings: Sequence[str],
     origin: Mapping[str, Any],
     probabilities: bool,
+    objects: bool,
     ome_version: OmeVersion,
     chunk: int | None,
     shard: int | None,
@@ -47,7 +53,7 @@ def plan_task(
         ConfigError: if the sizes of chunks and shards do not fit.
         DataError: if the model separates or cleans objects.
     """
-    _check_decisions(predictor, str(bands.path))
+    _check_decisions(predictor, str(bands.path), objects=objects)
     plan, shape = predictor.plan, bands.shape[1:]
     chunks, shards = _division(shape, chunk, shard, ome_version)
     has_codes = plan.encoding.kind not in ("colors", "alpha")
@@ -73,6 +79,16 @@ def plan_task(
         spacing_mm=bands.spacing_mm,
         attributes={"ushape": {"channels": list(plan.preprocessing.space.channel_names)}},
     )
+    numbers = Pyramid(
+        path=output / LABELS / OBJECT_IMAGE,
+        version=ome_version,
+        shape=shape,
+        dtype="uint32",
+        chunk=chunks,
+        shard=shards,
+        spacing_mm=bands.spacing_mm,
+        label={"source": {"image": "../../"}},
+    )
     measured = [measure_once(bands, one.plan.preprocessing) for one in predictor.members]
     return BlockTask(
         folder=task_folder(output),
@@ -90,6 +106,9 @@ def plan_task(
         output=mask,
         states_codes=has_codes,
         probabilities=shares if probabilities else None,
+        objects=numbers if objects else None,
+        smallest_px=plan.recipe.predict.objects.smallest_px,
+        background=int(plan.preprocessing.space.values[0]) if has_codes else 0,
         normalizations=tuple(own for own, _ in measured),
         measured=next((text for _, text in measured if text), ""),
         origin=origin,
@@ -130,7 +149,17 @@ def _division(
     )
 
 
-def _check_decisions(predictor: Predictor, name: str) -> None:
+def _check_decisions(predictor: Predictor, name: str, *, objects: bool) -> None:
+    how = predictor.plan.recipe.predict.objects
+    needed = settings_for_bands(predictor)
+    needed += ["predict.objects.corners_connect=false"] if how.corners_connect else []
+    if objects and needed:
+        raise DataError(
+            f"{name}: predict.objects splits, fills or connects objects in a way that is not "
+            "supported in blocks.",
+            code="objects_in_blocks",
+            hint=f"Omit --objects, or set {' and '.join(needed)}.",
+        )
     if predictor.separates:
         raise DataError(
             f"{name}: the model separates objects, which is not supported in blocks.",

@@ -15,8 +15,9 @@ from ushape.io.files import read_sealed_json, remove_quietly, temporary_name, wr
 from ushape.io.streaming.ome_pyramid import Pyramid
 from ushape.normalization import Normalization
 
-PREDICT, LEVEL = "predict", "level_"
-"""Names of the stages: prediction, and sampling of each further resolution level."""
+PREDICT, LEVEL, PIECES, OBJECTS = "predict", "level_", "pieces", "objects"
+"""Names of the stages: prediction, sampling of each further resolution level, connected parts
+within each block, and numbers of the objects."""
 
 TASK_FILE, DONE = "task.json", "done"
 
@@ -47,6 +48,15 @@ class BlockTask:
     """Whether the output has the values of the user's masks instead of class indices."""
 
     probabilities: Pyramid | None
+    objects: Pyramid | None
+    """Label image of the objects; None if they are not numbered."""
+
+    smallest_px: int
+    """Size in pixels below which objects are left out."""
+
+    background: int
+    """Value of the output at pixels of no class."""
+
     normalizations: tuple[Normalization, ...]
     """Normalization of the intensities for each run, the same in all blocks."""
 
@@ -60,10 +70,16 @@ class BlockTask:
     def stages(self) -> tuple[str, ...]:
         """Names of the stages, in order; each of them has blocks of its own."""
         levels = range(1, len(self.output.factors))
-        return (PREDICT, *(f"{LEVEL}{number}" for number in levels))
+        objects = () if self.objects is None else (PIECES, OBJECTS)
+        return (PREDICT, *objects, *(f"{LEVEL}{number}" for number in levels))
+
+    @property
+    def pyramids(self) -> list[Pyramid]:
+        """Images that are written."""
+        return [one for one in (self.output, self.probabilities, self.objects) if one is not None]
 
     def grid(self, stage: str) -> BlockGrid:
-        """Return the blocks of a stage."""
+        """Return the blocks of a stage; those of all stages but the levels are the same."""
         level = int(stage.removeprefix(LEVEL)) if stage.startswith(LEVEL) else 0
         return BlockGrid(self.output.shape_at(self.output.factors[level]), self.block)
 
@@ -156,6 +172,9 @@ def open_task(folder: Path) -> BlockTask:
             output=_pyramid(values["output"]),
             states_codes=values["states_codes"],
             probabilities=_pyramid(values["probabilities"]) if values["probabilities"] else None,
+            objects=_pyramid(values["objects"]) if values["objects"] else None,
+            smallest_px=values["smallest_px"],
+            background=values["background"],
             normalizations=tuple(
                 Normalization(**{key: tuple(own) for key, own in one.items()})
                 for one in values["normalizations"]

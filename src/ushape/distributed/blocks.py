@@ -15,8 +15,9 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from ushape.console import OnProgress
+from ushape.distributed.block_objects import join_blocks, number_block, store_pieces
 from ushape.distributed.block_prediction import open_image, predict_block
-from ushape.distributed.block_task import LEVEL, PREDICT, BlockTask, open_task
+from ushape.distributed.block_task import LEVEL, OBJECTS, PIECES, PREDICT, BlockTask, open_task
 from ushape.distributed.parts import Part
 from ushape.inference.predictor import Predictor
 from ushape.io.streaming import Bands
@@ -68,6 +69,10 @@ def run_block(folder: str, device: str, stage: str, index: int) -> BlockResult:
         box = task.grid(stage).box(index)
         if stage == PREDICT:
             predict_block(task, *_open_model(folder, device), box)
+        elif stage == PIECES:
+            store_pieces(task, index)
+        elif stage == OBJECTS:
+            number_block(task, index)
         else:
             _write_level(task, int(stage.removeprefix(LEVEL)), box)
         task.mark(stage, index)
@@ -101,6 +106,8 @@ def run_task(
             on_progress(done, total, f"{speed:.1f} Mpixel/s")
         if missing := task.left_blocks(stage):
             return len(missing)
+        if stage == PIECES and not task.is_complete(stage):
+            join_blocks(task)
         task.close(stage)
         before += task.count(stage)
     return 0
@@ -126,6 +133,6 @@ def _write_level(task: BlockTask, level: int, box: Box) -> None:
     """Sample a part of a level from the level above, of all images of the output."""
     above, own = task.output.factors[level - 1 : level + 1]
     factor = [b // a for a, b in zip(above, own, strict=True)]
-    for pyramid in filter(None, (task.output, task.probabilities)):
+    for pyramid in task.pyramids:
         values = reduce_box(pyramid.open(level - 1), box, factor)
         write_box(pyramid.open(level), box, values)

@@ -227,10 +227,10 @@ def find_parts(read: RowMask, shape: Sequence[int], *, corners_connect: bool) ->
         edges.append(_touches_edge(pieces, count, band.start == 0, band.stop == shape[0]))
         first, last = (np.where(row > 0, row + sum(counts), 0) for row in (pieces[0], pieces[-1]))
         if above is not None:
-            pairs.append(_touching_pairs(above, first, corners_connect=corners_connect))
+            pairs.append(touching_pairs(above, first, corners_connect=corners_connect))
         above = last
         counts.append(count)
-    roots = _join(sum(counts), pairs)
+    roots = join_pieces(sum(counts), pairs)
     starts = np.cumsum(counts)
     part_of = [
         np.concatenate([[0], roots[start + 1 : start + 1 + count]])
@@ -321,7 +321,7 @@ def _touches_edge(pieces: np.ndarray, count: int, is_first: bool, is_last: bool)
     return found[1:]
 
 
-def _touching_pairs(above: np.ndarray, below: np.ndarray, *, corners_connect: bool) -> np.ndarray:
+def touching_pairs(above: np.ndarray, below: np.ndarray, *, corners_connect: bool) -> np.ndarray:
     """Return pairs (pairs, 2) of pieces that touch across the border between two bands."""
     steps = (-1, 0, 1) if corners_connect else (0,)
     found = []
@@ -333,7 +333,7 @@ def _touching_pairs(above: np.ndarray, below: np.ndarray, *, corners_connect: bo
     return np.unique(np.concatenate(found), axis=0)
 
 
-def _join(count: int, pairs: Sequence[np.ndarray]) -> np.ndarray:
+def join_pieces(count: int, pairs: Sequence[np.ndarray]) -> np.ndarray:
     """Return the component of each piece, (count + 1,); 0 stays 0, others by first appearance."""
     touching = np.concatenate([np.zeros((0, 2), dtype=np.int64), *pairs])
     graph = sparse.coo_array(

@@ -15,6 +15,7 @@ from ushape.distributed import blocks
 from ushape.distributed.block_task import open_task, task_folder
 from ushape.errors import RunError
 from ushape.inference.predictor import Predictor
+from ushape.instances.label import label_objects
 from ushape.models import build_model
 from ushape.planning.run import Run
 from ushape.types import Case
@@ -116,7 +117,14 @@ def test_blocks_equal_the_prediction_of_the_whole_image(run, image, whole, versi
     options = {"shard": 16} if version == "0.5" else {}
     output = tmp_path / "mask.zarr"
     found = predict_zarr(
-        run, image, output=output, probabilities=True, ome_version=version, **options, **SMALL
+        run,
+        image,
+        output=output,
+        probabilities=True,
+        objects=True,
+        ome_version=version,
+        **options,
+        **SMALL,
     )
     assert found == output
     info, levels = levels_of(output)
@@ -130,6 +138,13 @@ def test_blocks_equal_the_prediction_of_the_whole_image(run, image, whole, versi
         (transformation,) = dataset["coordinateTransformations"]
         assert transformation["scale"] == [0.5 * 2**number] * whole.classes.ndim
     assert max(levels[-1].shape) <= 8
+    _, numbers = levels_of(output / "labels" / "objects")
+    objects = label_objects(whole.classes)
+    assert len(objects) > 1
+    np.testing.assert_array_equal(numbers[0][...], objects.labels)
+    assert len(numbers) == len(levels)
+    labels = zarr.open_group(store=str(output / "labels"), mode="r").attrs
+    assert dict(labels).get("ome", labels)["labels"] == ["objects"]
     _, shares = levels_of(tmp_path / "mask_probabilities.zarr")
     np.testing.assert_allclose(shares[0][...] / 255, whole.probabilities, atol=0.51 / 255)
 
