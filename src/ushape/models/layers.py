@@ -177,6 +177,19 @@ class Resize(nn.Module):
         )
 
 
+def repeat_outputs(convolution: nn.Module, count: int) -> None:
+    """Give each `count` outputs that follow each other the same weights.
+
+    A head whose outputs become the pixels of blocks then begins without a pattern in these blocks.
+
+    Source:
+        Aitken et al. 2017, arXiv 1707.02937 (checkerboard-free sub-pixel convolution).
+    """
+    assert isinstance(convolution, (nn.Conv2d, nn.Conv3d))
+    with torch.no_grad():
+        convolution.weight.copy_(convolution.weight[::count].repeat_interleave(count, dim=0))
+
+
 def init_he(module: nn.Module) -> None:
     """Draw normal weights with std sqrt(2 / N), N = kernel area x input channels; set biases to 0.
 

@@ -26,6 +26,7 @@ from ushape.models.layers import (
     build_norm,
     depth_to_space,
     init_he,
+    repeat_outputs,
     space_to_depth,
 )
 
@@ -180,6 +181,7 @@ class UNet(nn.Module):
         fields = tuple(receptive_field(config, axis) for axis in range(config.dims))
         self.receptive_field = fields[0] if len(set(fields)) == 1 else fields
         init_he(self)
+        repeat_outputs(self.heads[0], pixels)
         if isinstance(self.encoder, EfficientNetLite0):
             init_weights(self.encoder)
 

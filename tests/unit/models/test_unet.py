@@ -117,6 +117,19 @@ def test_unet_with_a_stem_is_the_network_of_blocks_of_pixels(dims, block):
         torch.testing.assert_close(found, channels[:, number :: block**dims])
 
 
+@pytest.mark.parametrize(("dims", "stem"), [(2, 2), (3, 2), (3, (1, 2, 2))])
+def test_unet_with_a_stem_begins_without_a_pattern_in_blocks(dims, stem):
+    config = NetworkConfig(dims=dims, widths=(4, 8), norm="instance", stem=stem)
+    network = build_model(config, 1, 3).eval()
+    logits = network(torch.randn(2, 1, *(16,) * dims))
+    blocks = stem if isinstance(stem, tuple) else (stem,) * dims
+    first = logits[(..., *(slice(None, None, size) for size in blocks))]
+    for axis, size in enumerate(blocks, 2):
+        first = first.repeat_interleave(size, axis)
+    assert torch.equal(logits, first)
+    assert not torch.allclose(logits[:, 0], logits[:, 1])  # The classes differ.
+
+
 def test_unet_with_a_stem_has_coarser_heads_behind_it():
     config = NetworkConfig(widths=(4, 4, 4), norm="batch", stem=2, deep_supervision=1)
     network = build_model(config, 1, 3)
