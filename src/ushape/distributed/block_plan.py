@@ -13,7 +13,7 @@ from ushape.distributed.block_task import BlockTask, task_folder
 from ushape.distributed.grid import choose_block
 from ushape.distributed.sampled_intensities import measure_once
 from ushape.errors import ConfigError, DataError, check_range
-from ushape.inference.output.zarr_labels import settings_for_bands
+from ushape.inference.output.streamed_objects import settings_for_bands
 from ushape.inference.predictor import Predictor
 from ushape.io.mask_encoding import stored_dtype
 from ushape.io.streaming import Bands
