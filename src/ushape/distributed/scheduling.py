@@ -45,6 +45,9 @@ LOOK_S = 5.0
 SILENT_S = 30.0
 """Seconds without any worker after which this is reported."""
 
+LOST_S = 300.0
+"""Seconds without any worker of this computer after which none is expected any more."""
+
 
 @contextmanager
 def dask_executor(
@@ -152,9 +155,11 @@ def _local_cluster(distributed: Any, workers: int) -> Iterator[str]:
                 )
             except (OSError, RuntimeError) as error:
                 raise RunError(
-                    f"The workers could not be started: {error}.",
+                    f"The workers could not be started: {str(error).rstrip('.')}.",
                     code="workers_not_started",
-                    hint="Start fewer workers, or compute in this process alone.",
+                    hint="Start fewer workers, or compute in this process alone. In a script, the "
+                    'call must stand below `if __name__ == "__main__":`, because each worker '
+                    "imports the script.",
                 ) from None
             finally:
                 _restore(environment)  # Dask sets OMP_NUM_THREADS=1 in this process as well.
@@ -265,7 +270,11 @@ class DaskExecutor:
             tasks.cancel()
 
     def _count_workers(self) -> int:
-        """Return the number of workers, counted every few seconds, and report if there is none."""
+        """Return the number of workers, counted every few seconds, and report if there is none.
+
+        Raises:
+            RunError: if the workers of this computer ended and do not start again.
+        """
         now = time.monotonic()
         if now - self._counted >= LOOK_S:
             self._counted = now
@@ -273,7 +282,14 @@ class DaskExecutor:
                 self._worker_count = len(self.client.nthreads())
         if self._worker_count:
             self._seen, self._is_told = now, False
-        elif now - self._seen >= SILENT_S and not self._is_told:
+        elif self.threads is not None and now - self._seen >= LOST_S:
+            raise RunError(
+                "All workers of this computer ended, and none could be started again.",
+                code="workers_ended",
+                hint="Finished blocks are kept. Run the same command again, with fewer workers if "
+                "memory is short.",
+            )
+        elif self.threads is None and now - self._seen >= SILENT_S and not self._is_told:
             self._is_told = True
             self.say(
                 "The cluster has no workers. Waiting for one; start it with `dask worker ADDRESS`."

@@ -94,6 +94,38 @@ def test_executor_is_usable_after_an_error(execute):
     assert sorted(execute(block_functions.square, range(3))) == [0, 1, 4]
 
 
+@pytest.fixture
+def lonely(monkeypatch):
+    """Client of a cluster without workers, whose tasks never end."""
+    monkeypatch.setattr("ushape.distributed.scheduling.SILENT_S", 0.0)
+    monkeypatch.setattr("ushape.distributed.scheduling.LOST_S", 0.0)
+    with distributed.Client(
+        processes=False,
+        n_workers=0,
+        dashboard_address=None,
+        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+        set_as_default=False,
+    ) as client:
+        yield client
+
+
+def test_cluster_without_workers_is_waited_for(lonely):
+    def say(line):
+        said.append(line)
+        raise KeyboardInterrupt  # The user gives up.
+
+    said = []
+    with pytest.raises(KeyboardInterrupt):
+        list(DaskExecutor(lonely, say=say)(block_functions.square, range(3)))
+    assert len(said) == 1
+
+
+def test_local_workers_that_all_ended_are_reported(lonely):
+    with pytest.raises(RunError) as caught:
+        list(DaskExecutor(lonely, threads=1)(block_functions.square, range(3)))
+    assert caught.value.code == "workers_ended"
+
+
 def test_scheduler_that_does_not_answer_is_named(monkeypatch):
     monkeypatch.setattr("ushape.distributed.scheduling.CONNECT_S", 0.3)
     with pytest.raises(RunError) as caught, dask_executor(scheduler="tcp://127.0.0.1:9"):
