@@ -16,7 +16,8 @@ from ushape.planning.recipes import load_recipe
 
 NEW = {
     "labels": ["instances"],
-    "preprocessing": ["spacing_mm", "target_spacing_mm", "distances", "slices"],
+    "preprocessing": ["spacing_mm", "target_spacing_mm", "distances", "slices", "slide_mpp"],
+    "predict": ["slide_mpp"],
     "network": ["strides", "kernels"],
 }
 """Settings that the earlier version did not have."""
