@@ -13,6 +13,9 @@ import safetensors.numpy
 from commands import command_environment, wait_for
 from ushape.api._processes import free_port
 
+LIMIT_S = 500
+"""Limit of one command: generous, since four processes may share a busy machine."""
+
 SETTINGS = ("--set=train.batch_size=4", "--set=network.norm=group", "--set=train.precision=fp32")
 
 
@@ -35,7 +38,7 @@ def test_two_processes_of_srun_reach_the_weights_of_one(ushape, cells, tiny, tmp
         )
         for rank in range(2)
     ]
-    said = [process.communicate(timeout=120)[0] for process in both]
+    said = [process.communicate(timeout=LIMIT_S)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert "Epoch 2/2" in said[0]
     assert said[1] == ""  # Only the first process writes messages.
@@ -55,11 +58,11 @@ def test_a_killed_process_ends_the_training_which_can_be_resumed(cells, tiny, tm
     options = (*tiny, *SETTINGS, "--epochs", 2000, "--devices", 2)
     process = _popen("train", cells, "-o", folder, *options)
     metrics = folder / "metrics.csv"
-    wait_for(lambda: metrics.exists() and len(_rows(metrics)) >= 2, process)
+    wait_for(lambda: metrics.exists() and len(_rows(metrics)) >= 2, process, LIMIT_S)
     ranks = [one for one in psutil.Process(process.pid).children() if "_rank" in str(one.cmdline())]
     assert len(ranks) == 2
     ranks[1].kill()
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 2, said
     assert "was killed by SIGKILL" in said
     assert "ushape resume" in said
@@ -67,9 +70,9 @@ def test_a_killed_process_ends_the_training_which_can_be_resumed(cells, tiny, tm
 
     done = len(_rows(metrics))
     process = _popen("resume", folder)
-    wait_for(lambda: len(_rows(metrics)) > done + 1, process)
+    wait_for(lambda: len(_rows(metrics)) > done + 1, process, LIMIT_S)
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 0, said
     assert "Stopped" in said
     assert (folder / "report.html").exists()
