@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from ushape.formatting import one_line, printable
+from ushape.formatting import one_line, printable, renamed
 
 LOGGER = logging.getLogger("ushape")
 """Receives every message at level INFO. A level above INFO silences the console as well."""
@@ -42,6 +42,9 @@ class Console:
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
+        self.renamed: dict[str, str] = {}
+        """Texts that messages show in another form, such as temporary folders as their URLs."""
+
         self.is_quiet = quiet or LOGGER.level > logging.INFO
         self._rich = _Output(highlight=False, soft_wrap=True, markup=False, quiet=self.is_quiet)
 
@@ -52,7 +55,7 @@ class Console:
 
     def say(self, line: str = "") -> None:
         """Print one message; control characters of file names are shown as escapes."""
-        line = printable(line)
+        line = printable(renamed(line, self.renamed))
         LOGGER.info("%s", line)
         self._rich.print(line)
 

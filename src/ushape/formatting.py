@@ -95,6 +95,13 @@ def _is_plain(text: str) -> bool:
     return re.fullmatch(r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?", text) is not None
 
 
+def renamed(text: str, names: Mapping[str, str]) -> str:
+    """Return a text with every occurrence of some names replaced by others."""
+    for name, other in names.items():
+        text = text.replace(name, other)
+    return text
+
+
 def to_csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Write a CSV table with a header; missing values are empty fields.
 

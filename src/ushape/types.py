@@ -163,6 +163,10 @@ class Case:
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Values of further columns of a table, by column name."""
 
+    origin: tuple[str, str] | None = None
+    """URLs of the files of the image and a checksum of their versions, if `image` is a temporary
+    copy; None if it is a file of the user."""
+
 
 GridRemark = Literal[
     "reoriented", "cropped", "resampled", "shifted", "unpositioned", "sheared", "no_spacing"

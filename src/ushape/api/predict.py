@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from ushape import io
+from ushape.api._remote import RemoteFiles
 from ushape.config import setting_list
 from ushape.console import Console, OnProgress
 from ushape.data.inputs import Input, find_inputs, group_inputs
@@ -44,7 +45,7 @@ from ushape.planning.custom_code import allow_code
 from ushape.planning.plan import Plan
 from ushape.planning.processor import leave_cores_to_others, threads_restored
 from ushape.planning.run import Run
-from ushape.types import Case, Prediction, files_of
+from ushape.types import Case, Pixels, Prediction, files_of
 
 
 class FilesBesideMask(TypedDict, total=False):
@@ -102,7 +103,7 @@ def predict(
     recipe: str | None = None,
     quiet: bool = False,
     **beside: Unpack[FilesBesideMask],
-) -> list[Path]:
+) -> list[Path] | list[str]:
     """Write one mask for each image.
 
     The masks have the same encoding as the training masks. Repeat an interrupted call to
@@ -110,8 +111,9 @@ def predict(
 
     Args:
         run: Run or cross-validation folder; the probabilities of several runs are averaged.
-        images: Image files, folders, patterns such as scans/*.tif, tables, or - for standard input.
-        output: Folder for the masks; optional with --rle.
+        images: Image files, folders, patterns such as scans/*.tif, tables, or - for standard input;
+            also URLs of files, folders and patterns, such as s3://bucket/images.
+        output: Folder for the masks, or its URL; optional with --rle.
         rle: Also write run-length encoded masks to a .csv or .csv.gz file (img,rle_mask).
         rle_order: Order in which the pixels are counted: by row (Carvana) or by column.
         overwrite: Replace existing outputs.
@@ -124,32 +126,37 @@ def predict(
         **beside: Further files to write for each image; see `FilesBesideMask`.
 
     Returns:
-        Paths of the masks, of this call and of the one that it continues.
+        Paths of the masks, of this call and of the one that it continues; their URLs if the output
+        is at a URL.
 
     Raises:
         ConfigError: if there is no output, or a setting is not one of prediction.
         RunError: if a folder is not a run, or an output exists or is one of the images.
         DataError: if images could not be predicted; the others are written first.
     """
-    config = OutputConfig(
-        folder=Path(output) if output else None,
-        submission=Path(rle) if rle else None,
-        order=rle_order,
-        overwrite=overwrite,
-        **beside,
-    )
-    allow_code(recipe)
-    console, folders, chosen = Console(quiet=quiet), run_folders(run), setting_list(settings)
-    if note := leave_cores_to_others(device):  # Before a backend starts its threads.
-        console.say(note)
-    predictor = Predictor.open(folders, device, backend=backend, settings=chosen)
-    inputs = _without_own_outputs(find_images(predictor, images, console.say), config.folder)
-    _tell_missing_neighbors(predictor, inputs, console)
-    made_by = describe_origin(folders, predictor, chosen)
-    lock = locked(config.folder) if config.folder else nullcontext()
-    opened = PredictionWriter.open(config, predictor, inputs, made_by)
-    with hint_after_interrupt(REPEAT), lock, opened as writer:
-        return _write_masks(predictor, inputs, writer, console, strict=strict)
+    console = Console(quiet=quiet)
+    with RemoteFiles(images, output, console) as files:
+        config = OutputConfig(
+            folder=files.output,
+            submission=Path(rle) if rle else None,
+            order=rle_order,
+            overwrite=overwrite,
+            **beside,
+        )
+        allow_code(recipe)
+        folders, chosen = run_folders(run), setting_list(settings)
+        if note := leave_cores_to_others(device):  # Before a backend starts its threads.
+            console.say(note)
+        predictor = Predictor.open(folders, device, backend=backend, settings=chosen)
+        inputs = _without_own_outputs(files.find(predictor, find_images), config.folder)
+        _tell_missing_neighbors(predictor, inputs, console)
+        made_by = describe_origin(folders, predictor, chosen)
+        lock = locked(config.folder) if config.folder else nullcontext()
+        opened = PredictionWriter.open(config, predictor, inputs, made_by)
+        with hint_after_interrupt(REPEAT), lock, opened as writer:
+            files.start(writer, inputs)
+            masks = _write_masks(predictor, inputs, writer, console, files, strict=strict)
+        return files.addresses_of(masks)
 
 
 def _tell_missing_neighbors(
@@ -168,6 +175,7 @@ def _write_masks(
     inputs: Sequence[Input],
     writer: PredictionWriter,
     console: Console,
+    files: RemoteFiles,
     *,
     strict: bool,
 ) -> list[Path]:
@@ -184,6 +192,7 @@ def _write_masks(
     max_bytes = MAX_IN_MEMORY_BYTES if writer.prefers_whole else IN_MEMORY_BYTES
 
     def preprocess(image: Input) -> PreparedImage | StreamedImage:
+        files.fetch(image)
         writer.check(image)
         return predictor.preprocess_or_stream(image.case, groups[image.case.group], max_bytes)
 
@@ -199,19 +208,25 @@ def _write_masks(
 
     def write(image: Input, prediction: Prediction | StreamedPrediction) -> Written:
         if isinstance(prediction, StreamedPrediction):
-            return writer.write_streamed(image, prediction)
-        return writer.write(image, prediction)
+            written = writer.write_streamed(image, prediction)
+        else:
+            written = writer.write(image, prediction)
+        files.upload(image)
+        return written
 
     finished: list[Input] = []
     left: list[Input] = []
     for image in inputs:
-        (finished if writer.is_done(image) else left).append(image)
+        is_done = files.is_done(image) or writer.is_done(image)
+        (finished if is_done else left).append(image)
+    files.expect(left)
     if finished:
         console.say(f"Skipping {pluralize(len(finished), 'image')} finished by an earlier call.")
     _tell_levels(predictor, left, console)
     with console.progress("Predicting") as on_progress:
         summary = _Summary(len(inputs), on_progress, len(finished))
         for image, outcome in overlap(left, read=preprocess, compute=compute, write=write):
+            files.release(image)
             if strict and isinstance(outcome, DataError):
                 raise outcome
             summary.add(image, outcome)
@@ -339,12 +354,14 @@ def find_images(
     predictor: Predictor,
     images: Iterable[Path | str] | Path | str,
     on_note: Callable[[str], None] = lambda note: None,
+    read: Callable[[Path], Pixels] = io.read,
 ) -> list[Input]:
     """Return the images that are named, as the predictor reads them.
 
     Args:
         on_note: Receives a line about masks that were left out, one about volumes in time, and one
             about the groups in which images are preprocessed.
+        read: Function that reads an image, to count its channels.
 
     Raises:
         DataError: if a name is not a path, or `find_inputs` raises it.
@@ -361,7 +378,7 @@ def find_images(
     plan = predictor.plan
     channels, dims = plan.preprocessing.channels, plan.image_dims
     paths = [Path(path) for path in named]
-    found = find_inputs(paths, channels=channels, dims=dims, on_note=on_note)
+    found = find_inputs(paths, channels=channels, dims=dims, on_note=on_note, read=read)
     io.check_packages(path for image in found for path in files_of(image.case))
     plans = [member.plan for member in predictor.members]
     if grouping := next((own for own in plans if own.preprocessing.needs_group), None):

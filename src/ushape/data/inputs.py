@@ -23,7 +23,7 @@ from ushape.errors import ConfigError, DataError
 from ushape.formatting import display_name, pluralize
 from ushape.io.files import real_path
 from ushape.io.streaming import open_bands
-from ushape.types import Case
+from ushape.types import Case, Pixels
 
 STANDARD_INPUT = Path("-")
 
@@ -57,6 +57,7 @@ def find_inputs(
     channels: int,
     dims: int,
     on_note: Callable[[str], None] = lambda note: None,
+    read: Callable[[Path], Pixels] = io.read,
 ) -> list[Input]:
     """List the images to predict, in the order in which they are named; folders are sorted.
 
@@ -73,6 +74,7 @@ def find_inputs(
             volume is an image, unless there are many files. If the model reads volumes of one
             channel, each time point of a volume in time is an image.
         on_note: Receives a line about masks that were left out, and one about volumes in time.
+        read: Function that reads an image, to count its channels.
 
     Raises:
         DataError: if a path does not exist, if there are no images, or if two results would have
@@ -83,9 +85,9 @@ def find_inputs(
         if path == STANDARD_INPUT:
             lines = [line.strip() for line in sys.stdin]
             for listed in (Path(line) for line in lines if line):
-                found += _find_in(listed, channels, dims, on_note)
+                found += _find_in(listed, channels, dims, on_note, read)
         else:
-            found += _find_in(path, channels, dims, on_note)
+            found += _find_in(path, channels, dims, on_note, read)
     if not found:
         places = ", ".join(str(path) for path in named) or "an empty list"
         raise DataError(
@@ -162,7 +164,11 @@ def _group(
 
 
 def _find_in(
-    path: Path, channels: int, dims: int, on_note: Callable[[str], None]
+    path: Path,
+    channels: int,
+    dims: int,
+    on_note: Callable[[str], None],
+    read: Callable[[Path], Pixels],
 ) -> Iterator[Input]:
     if path.is_dir() and not io.is_image(path):
         images = _without_masks(path, images_below(path), on_note)
@@ -171,7 +177,7 @@ def _find_in(
         if images == [path]:  # The folder itself is a series of slices.
             yield _input(path, path.parent)
             return
-        yield from _join_channels(images, path, channels)
+        yield from _join_channels(images, path, channels, read)
     elif path.exists() and path.suffix.lower() in TABLES:
         for image, group in read_images(path):
             yield _input(image, path.parent, group)
@@ -180,7 +186,9 @@ def _find_in(
     elif glob.has_magic(str(path)):
         start = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
         matching = sorted(start.glob(str(path.relative_to(start))))
-        yield from _join_channels([one for one in matching if io.is_image(one)], start, channels)
+        yield from _join_channels(
+            [one for one in matching if io.is_image(one)], start, channels, read
+        )
     else:
         raise DataError(
             f"{path} does not exist.", code="file_not_found", hint="Check the spelling."
@@ -266,17 +274,19 @@ def _parts_of(one: Input, count: int) -> Iterator[Input]:
         yield Input(case, below)
 
 
-def _join_channels(images: Sequence[Path], start: Path, channels: int) -> Iterator[Input]:
+def _join_channels(
+    images: Sequence[Path], start: Path, channels: int, read: Callable[[Path], Pixels]
+) -> Iterator[Input]:
     """Join files of one channel each if they are named so and the model reads more channels."""
     files = channels_of((key_below(path, start), path) for path in images)
     are_joined = (
         len(files) < len(images)
         and len({len(own) for own in files.values()}) == 1
-        and io.read(images[0]).array.shape[0] < channels
+        and read(images[0]).array.shape[0] < channels
     )
     if not are_joined:
         files = join_modalities(images, start, channels)
-        if not files or io.read(images[0]).array.shape[0] > 1:
+        if not files or read(images[0]).array.shape[0] > 1:
             yield from (_input(path, start) for path in images)
             return
     for key, own in files.items():

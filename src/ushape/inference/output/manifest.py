@@ -58,11 +58,11 @@ class Manifest:
     def is_done(self, below: Path, case: Case) -> bool:
         """Return whether neither the outputs nor the image have changed since they were written."""
         line = self._done.get(below.as_posix())
-        return line is not None and line["source"] == self._source_of(case) and self.is_whole(line)
+        return line is not None and line["source"] == self.source_of(case) and self.is_whole(line)
 
     def may_replace(self, below: Path, case: Case) -> bool:
         """Return whether existing outputs were made from this image file and not edited since."""
-        name, path = below.as_posix(), self._source_of(case)[0]
+        name, path = below.as_posix(), self.source_of(case)[0]
         done, begun = self._done.get(name), self._begun.get(name)
         if done is not None:
             return bool(done["source"][0] == path) and self.is_whole(done)
@@ -77,7 +77,7 @@ class Manifest:
         if not self.is_ours:  # Written with the first image.
             write_bytes(self.path, (json.dumps({"made_by": self.made_by}) + "\n").encode())
             self.is_ours = True
-        self._append(self._begun, {"image": below.as_posix(), "source": self._source_of(case)})
+        self._append(self._begun, {"image": below.as_posix(), "source": self.source_of(case)})
 
     def finish(
         self, below: Path, case: Case, files: Iterable[Path], rows: Sequence[Mapping[str, Any]]
@@ -89,13 +89,13 @@ class Manifest:
         """
         line = {
             "image": below.as_posix(),
-            "source": self._source_of(case),
+            "source": self.source_of(case),
             "files": {self._name_of(path): _mark_of(path) for path in files},
             "rows": list(rows),
         }
         self._append(self._done, line)
 
-    def _source_of(self, case: Case) -> list[Any]:
+    def source_of(self, case: Case) -> list[Any]:
         """Return the files of an image, and a mark of its group if this is read with it."""
         mark = self._mark_of_group.get(case.group)
         return [*_files_of(case), *([] if mark is None else [mark])]
@@ -171,6 +171,8 @@ def _files_of(case: Case) -> list[Any]:
 
     Of Zarr groups with consolidated metadata, only the other metadata count.
     """
+    if case.origin is not None:  # The files are temporary copies.
+        return list(case.origin)
     files = [real_path(path) for path in (case.image, *case.channels)]
     found: list[Any] = [" ".join(map(str, files))]
     for path in files:

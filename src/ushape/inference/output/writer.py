@@ -303,6 +303,10 @@ class PredictionWriter:
             return streamed
         return target
 
+    def outputs_of(self, image: Input) -> list[Path]:
+        """Return the paths of all files of an image, the mask last, whether they exist or not."""
+        return self._paths_of(image, self.mask_path(image))
+
     def _begin(self, image: Input) -> None:
         if self.manifest is not None:
             self.manifest.begin(image.below, image.case)

@@ -1,0 +1,235 @@
+"""Outputs at a URL: written to a local folder first, uploaded as whole files, and then removed."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ushape import io
+from ushape.data.inputs import Input
+from ushape.errors import DataError, RunError
+from ushape.formatting import to_csv
+from ushape.inference.output.writer import IMAGES_TABLE, PredictionWriter
+from ushape.io.files import all_files_within
+from ushape.io.remote import TRANSFERS, RemoteFile, RemoteFolder
+
+LOG_FOLDER = ".ushape-predict/"
+"""Folder at the URL with the log. Each upload adds a file, since files cannot be extended."""
+
+BATCH_IMAGES = 64
+BATCH_BYTES = 1 << 26
+"""Number of images, and size of their outputs, that are uploaded together."""
+
+Line = dict[str, Any]
+
+
+class Uploads:
+    """Uploads the outputs of images, and logs them at the URL.
+
+    For each batch of images, the log states first which outputs will be written, and afterwards
+    which are complete. A later call therefore knows what is finished, and which outputs it may
+    replace because a call like it was interrupted. One batch is uploaded while the next one is
+    predicted. Several processes may write to one URL, each different images.
+
+    Args:
+        remote: Output folder.
+        writer: Writer of the local outputs.
+
+    Raises:
+        UshapeError: if the server cannot be reached, or refuses the request.
+    """
+
+    def __init__(self, remote: RemoteFolder, writer: PredictionWriter):
+        assert writer.manifest is not None, "outputs are below a folder"
+        self._remote, self._writer, self._manifest = remote, writer, writer.manifest
+        self._folder = writer.manifest.folder
+        self._begun: dict[str, Line] = {}
+        self._done: dict[str, Line] = {}
+        self._logs: list[str] = []
+        self._found = self._read_logs()
+        self._batch: list[tuple[Line, dict[str, Path]]] = []
+        self._batch_bytes = 0
+        self._pool = ThreadPoolExecutor(1)
+        self._upload: Future[None] | None = None
+
+    def is_done(self, image: Input) -> bool:
+        """Return whether an earlier call like this one has uploaded all outputs of an image.
+
+        The image must not have changed since, nor the sizes of the outputs.
+        """
+        line = self._done.get(image.below.as_posix())
+        submission = self._writer.submission
+        has_row = submission is None or image.case.image.name in submission.done
+        if line is None or not has_row or self._writer.config.overwrite:
+            return False
+        is_same = line["source"] == self._manifest.source_of(image.case)
+        return is_same and all(
+            name in self._found and self._found[name].size == size
+            for name, size in line["files"].items()
+        )
+
+    def check(self, inputs: Iterable[Input]) -> None:
+        """Check that no image and no file of the user would be replaced.
+
+        Raises:
+            RunError: if an output exists, or is one of the images.
+        """
+        inputs = list(inputs)
+        origins = [one.case.origin[0].split(" ") for one in inputs if one.case.origin]
+        sources = {_without_suffix(url) for urls in origins for url in urls}
+        taken = {_without_suffix(name): name for name in self._found}
+        for image in inputs:
+            target = self._remote.address_of(image.below.as_posix())
+            if _without_suffix(target) in sources:
+                raise RunError(
+                    f"The mask of {target} would replace an image, or get the same name beside it.",
+                    code="output_is_input",
+                    hint="Choose another folder with -o.",
+                )
+            outputs = (path.relative_to(self._folder) for path in self._writer.outputs_of(image))
+            names = [name for name in map(Path.as_posix, outputs) if name in self._found]
+            name = taken.get(_without_suffix(image.below.as_posix())) or next(iter(names), None)
+            if name and not (self._may_replace(image) or self._writer.config.overwrite):
+                raise RunError(
+                    f"{self._remote.address_of(name)} already exists.",
+                    code="output_exists",
+                    hint="Choose another output, or replace it with --overwrite (overwrite=True).",
+                )
+
+    def add(self, image: Input) -> None:
+        """Upload the outputs of an image with the next batch.
+
+        Raises:
+            UshapeError: if the upload of an earlier batch failed.
+        """
+        files = {
+            path.relative_to(self._folder).as_posix(): path
+            for one in self._writer.outputs_of(image)
+            for path in all_files_within(one)
+        }
+        sizes = {name: path.stat().st_size for name, path in files.items()}
+        line = {
+            "image": image.below.as_posix(),
+            "source": self._manifest.source_of(image.case),
+            "files": sizes,
+            "rows": [
+                {key: value for key, value in row.items() if key != "image"}
+                for row in self._manifest.rows_of([image.below])
+            ],
+        }
+        self._batch.append((line, files))
+        self._batch_bytes += sum(sizes.values())
+        if len(self._batch) >= BATCH_IMAGES or self._batch_bytes >= BATCH_BYTES:
+            self._start()
+
+    def finish(self) -> None:
+        """Upload what is left, and the table of all images.
+
+        Raises:
+            UshapeError: if an upload failed.
+        """
+        self._start()
+        self._wait()
+        self._write_table()
+        self._merge_logs()
+
+    def close(self) -> None:
+        """Wait for the upload in progress."""
+        self._pool.shutdown()
+
+    def _may_replace(self, image: Input) -> bool:
+        name, path = image.below.as_posix(), self._manifest.source_of(image.case)[0]
+        line = self._done.get(name) or self._begun.get(name)
+        return line is not None and line["source"][0] == path
+
+    def _start(self) -> None:
+        """Upload the batch in a thread, once the one before is uploaded."""
+        self._wait()
+        batch, self._batch, self._batch_bytes = self._batch, [], 0
+        if batch:
+            self._upload = self._pool.submit(self._upload_batch, batch)
+
+    def _wait(self) -> None:
+        if self._upload is not None:
+            upload, self._upload = self._upload, None
+            upload.result()
+
+    def _upload_batch(self, batch: Sequence[tuple[Line, Mapping[str, Path]]]) -> None:
+        begun = [{"image": line["image"], "source": line["source"]} for line, _ in batch]
+        name = self._write_log(begun)
+        files = {key: path for _, files in batch for key, path in files.items()}
+        self._remote.put_all(files)
+        self._write_log([line for line, _ in batch])
+        self._forget_log(name)
+        for line, _ in batch:
+            self._done[line["image"]] = line
+        for key, path in files.items():
+            self._found[key] = RemoteFile(key, path.stat().st_size, "")
+            path.unlink()
+
+    def _write_log(self, lines: Iterable[Line]) -> str:
+        """Write lines to a new log file, which no other process uses, and return its name."""
+        name = f"{LOG_FOLDER}{uuid.uuid4().hex}.jsonl"
+        content = [{"made_by": self._manifest.digest}, *lines]
+        text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in content)
+        self._remote.put_bytes(text.encode(), name)
+        self._logs.append(name)
+        return name
+
+    def _forget_log(self, name: str) -> None:
+        self._remote.remove(name)
+        self._logs.remove(name)
+
+    def _read_logs(self) -> dict[str, RemoteFile]:
+        """Read the log files of calls like this one, and return all files at the URL."""
+        while True:
+            found = self._remote.list_files()
+            logs = [name for name in found if name.startswith(LOG_FOLDER)]
+            with ThreadPoolExecutor(TRANSFERS) as pool:
+                contents = list(pool.map(self._read_log, logs))
+            if None not in contents:
+                break  # Otherwise, another process has merged a log in the meantime.
+        for name, content in zip(logs, contents, strict=True):
+            lines = [json.loads(line) for line in (content or b"").splitlines()]
+            if lines and lines[0].get("made_by") == self._manifest.digest:
+                self._logs.append(name)
+                for line in lines[1:]:
+                    (self._done if "files" in line else self._begun)[line["image"]] = line
+        return found
+
+    def _read_log(self, name: str) -> bytes | None:
+        try:
+            return self._remote.read_bytes(name)
+        except DataError as error:
+            if error.code != "file_not_found":
+                raise
+            return None
+
+    def _merge_logs(self) -> None:
+        """Replace the log files that this call has read or written by a single one."""
+        former = list(self._logs)
+        if len(former) > 1:
+            self._write_log(self._done.values())
+            for name in former:
+                self._forget_log(name)
+
+    def _write_table(self) -> None:
+        """Upload the table of all images, with the rows of earlier calls."""
+        if not (self._folder / IMAGES_TABLE).exists():
+            return
+        rows = [
+            {"image": name, **row}
+            for name, line in sorted(self._done.items())
+            for row in line["rows"]
+        ]
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        self._remote.put_bytes(to_csv(columns, rows), IMAGES_TABLE)
+
+
+def _without_suffix(name: str) -> str:
+    head, slash, tail = name.rpartition("/")
+    return f"{head}{slash}{io.stem_of(Path(tail))}"

@@ -1,0 +1,94 @@
+"""Train and predict on a bucket of a local S3 server, which restarts in between."""
+
+import logging
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import ushape
+from ushape.datasets.synthetic import SyntheticConfig, write_data_set
+
+pytest.importorskip("moto")
+fsspec = pytest.importorskip("fsspec")
+
+SETTINGS = (
+    "network.widths=[4,8,8]",
+    "sampling.patch_shape=[32,32]",
+    "train.batch_size=2",
+    "train.steps_per_epoch=2",
+    "predict.tune=false",
+)
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-of-the-test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("USHAPE_REMOTE_FOLDER", str(tmp_path / "copies"))
+    found = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    found.start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*found.get_host_and_port()))
+    yield found
+    found.stop()
+
+
+def restart_later(server):
+    """Stop the server, and start it again in two seconds."""
+    port = server.get_host_and_port()[1]
+    server.stop()
+
+    def start():
+        time.sleep(2)
+        server._port = port
+        server.start()
+
+    threading.Thread(target=start).start()
+
+
+def contents(folder, pattern="*.png"):
+    return {path.name: path.read_bytes() for path in folder.rglob(pattern)}
+
+
+@pytest.mark.timeout(300)
+def test_training_and_prediction_go_on_after_the_server_has_restarted(server, tmp_path):
+    data, run = tmp_path / "data", tmp_path / "run"
+    write_data_set(data, 8, SyntheticConfig(size=64, groups=4), seed=3)
+    bucket = fsspec.filesystem("s3", skip_instance_cache=True, use_listings_cache=False)
+    bucket.mkdir("s3://bucket")
+    bucket.put(f"{data}/", "s3://bucket/data", recursive=True)
+
+    restart_later(server)
+    ushape.train(
+        "s3://bucket/data", output=run, epochs=1, device="cpu", settings=SETTINGS, quiet=True
+    )
+    assert contents(next((tmp_path / "copies").glob("*/data/images"))) == contents(data / "images")
+    stored = b"".join(path.read_bytes() for path in run.rglob("*") if path.is_file())
+    assert b"s3://bucket/data" in stored
+    assert b"secret-of-the-test" not in stored
+
+    restart_later(server)
+    masks = ushape.predict(
+        run, "s3://bucket/data/images", output="s3://bucket/masks", table=True, quiet=True
+    )
+    assert len(masks) == 8
+    assert masks[0].startswith("s3://bucket/masks/")
+    local = tmp_path / "masks"
+    ushape.predict(run, data / "images", output=local, table=True, quiet=True)
+    names = [path.name for path in local.iterdir() if not path.name.startswith(".")]
+    found = {name: bucket.cat_file(f"bucket/masks/{name}") for name in names}
+    assert found == {name: (local / name).read_bytes() for name in names}
+
+    bucket.rm("bucket/masks/images.csv")
+    bucket.rm(masks[0])
+    again = ushape.predict(
+        run, Path("s3://bucket/data/images"), output="s3://bucket/masks", table=True, quiet=True
+    )
+    assert sorted(again) == sorted(masks)
+    assert bucket.cat_file("bucket/masks/images.csv") == (local / "images.csv").read_bytes()
+    assert {name: bucket.cat_file(f"bucket/masks/{name}") for name in names} == found

@@ -1,0 +1,120 @@
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+from PIL import Image
+
+from ushape.data import remote_images
+from ushape.data.inputs import find_inputs
+from ushape.data.remote_images import RemoteImages
+from ushape.errors import DataError
+
+
+@pytest.fixture
+def memory(monkeypatch):
+    """Thirty images of 8 pixels and a note in memory, which are not copied as a whole."""
+    monkeypatch.setattr(remote_images, "WHOLE_BYTES", 0)
+    files = fsspec.filesystem("memory")
+    files.store.clear()
+    for number in range(30):
+        with files.open(f"/bucket/images/{number:02}.png", "wb") as file:
+            Image.fromarray(np.full((8, 8), number, np.uint8)).save(file, format="PNG")
+    files.pipe({"/bucket/images/notes.txt": b"note"})
+    yield files
+    files.store.clear()
+
+
+@pytest.fixture
+def images(tmp_path):
+    found = RemoteImages(tmp_path)
+    yield found
+    found.close()
+
+
+def listed(images, *paths):
+    images.prepare(whole=False)
+    return images.with_origins(find_inputs(paths, channels=1, dims=2, read=images.read))
+
+
+def taken_bytes(folder):
+    return sum(path.stat().st_blocks for path in folder.rglob("*.png"))
+
+
+def test_images_are_copied_when_they_are_fetched_and_removed_afterwards(memory, images, tmp_path):
+    folder = images.add("memory://bucket/images")
+    inputs = listed(images, folder)
+    assert [one.below for one in inputs] == [Path(f"{number:02}.png") for number in range(30)]
+    assert inputs[3].case.origin[0] == "memory://bucket/images/03.png"
+    images.expect(inputs)
+    for number, one in enumerate(inputs):
+        images.fetch(one)
+        assert np.asarray(Image.open(one.case.image)).max() == number
+        images.release(one)
+        assert not one.case.image.exists()
+    assert (folder / "notes.txt").read_bytes() == b"note"
+
+
+def test_copies_ahead_are_limited(memory, images, monkeypatch):
+    monkeypatch.setattr(remote_images, "AHEAD", 3)
+    inputs = listed(images, images.add("memory://bucket/images"))
+    images.expect(inputs)
+    images.fetch(inputs[0])
+    images.close()
+    copied = [one for one in inputs if one.case.image.stat().st_mtime_ns]
+    assert inputs[0] in copied
+    assert len(copied) <= 4  # The first image was also read for its channels.
+
+
+def test_pattern_selects_images(memory, images):
+    inputs = listed(images, images.add("memory://bucket/images/0*.png"))
+    assert len(inputs) == 10
+
+
+def test_files_of_the_output_folder_are_no_inputs(memory, tmp_path):
+    memory.pipe({"/bucket/images/masks/00.png": b"mask"})
+    images = RemoteImages(tmp_path, "memory://bucket/images/masks")
+    folder = images.add("memory://bucket/images")
+    images.close()
+    assert not (folder / "masks").exists()
+
+
+def test_origin_changes_with_the_content(memory, tmp_path):
+    origins = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        images = RemoteImages(tmp_path / name)
+        origins.append(listed(images, images.add("memory://bucket/images/00.png"))[0].case.origin)
+        images.close()
+        memory.pipe({"/bucket/images/00.png": memory.cat_file("/bucket/images/00.png") + b" "})
+    assert origins[0][0] == origins[1][0]
+    assert origins[0][1] != origins[1][1]
+
+
+def test_pages_of_a_zarr_image_are_one_unit(memory, images):
+    memory.pipe({"/bucket/a.zarr/0/0.0": b"chunk", "/bucket/a.zarr/.zattrs": b"{}"})
+    path = images.add("memory://bucket/a.zarr")
+    assert path.name == "a.zarr"
+    assert {one.name for one in path.rglob("*")} == {"0", "0.0", ".zattrs"}
+
+
+@pytest.mark.parametrize(
+    ("files", "url", "code"),
+    [
+        ({}, "memory://bucket/none", "file_not_found"),
+        ({"/bucket/list.csv": b"image\n"}, "memory://bucket/list.csv", "remote_table"),
+    ],
+)
+def test_url_that_cannot_be_listed_is_refused(memory, images, files, url, code):
+    memory.pipe(files)
+    with pytest.raises(DataError) as error:
+        images.add(url)
+    assert error.value.code == code
+
+
+def test_file_and_folder_of_one_name_are_refused(memory, images, monkeypatch):
+    found = {"/bucket/x/a": {"size": 1}, "/bucket/x/a/b": {"size": 1}}
+    monkeypatch.setattr(type(memory), "find", lambda self, path, detail: found)
+    with pytest.raises(DataError) as error:
+        images.add("memory://bucket/x")
+    assert error.value.code == "remote_name_conflict"

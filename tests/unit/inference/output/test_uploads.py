@@ -1,0 +1,145 @@
+"""Uploads with a writer that only names files; `tests/stories/test_remote.py` predicts."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import fsspec
+import pytest
+
+from ushape.data.inputs import Input
+from ushape.errors import RunError
+from ushape.inference.output import OutputConfig, uploads
+from ushape.inference.output.manifest import Manifest
+from ushape.inference.output.uploads import LOG_FOLDER, Uploads
+from ushape.io.remote import RemoteFolder
+from ushape.types import Case
+
+URL = "memory://bucket/masks"
+
+
+@pytest.fixture
+def memory():
+    files = fsspec.filesystem("memory")
+    files.store.clear()
+    yield files
+    files.store.clear()
+
+
+def make_input(name):
+    origin = (f"memory://bucket/images/{name}.png", "version")
+    return Input(Case(id=name, image=Path(f"{name}.png"), origin=origin), Path(f"{name}.png"))
+
+
+class Call:
+    """A call of predict whose masks are the names of the images."""
+
+    def __init__(self, folder, *, overwrite=False, weights="w"):
+        folder.mkdir(exist_ok=True)
+        manifest = Manifest(folder, {"weights": weights})
+        config = OutputConfig(folder=folder, overwrite=overwrite)
+        self.folder = folder
+        self.writer = SimpleNamespace(
+            manifest=manifest,
+            config=config,
+            submission=None,
+            outputs_of=lambda image: [folder / image.below],
+        )
+        self.uploads = Uploads(RemoteFolder(URL), self.writer)
+
+    def predict(self, *names):
+        images = list(map(make_input, names))
+        left = [one for one in images if not self.uploads.is_done(one)]
+        self.uploads.check(left)
+        for one in left:
+            self.writer.manifest.begin(one.below, one.case)
+            (self.folder / one.below).write_text(one.case.id)
+            self.writer.manifest.finish(one.below, one.case, [self.folder / one.below], [{"n": 1}])
+            self.uploads.add(one)
+        return [one.case.id for one in left]
+
+
+def masks(memory):
+    return {
+        path.removeprefix("/bucket/masks/"): memory.cat_file(path)
+        for path in memory.find("/bucket/masks")
+        if LOG_FOLDER not in path
+    }
+
+
+def test_outputs_are_uploaded_removed_and_not_made_again(memory, tmp_path):
+    call = Call(tmp_path / "a")
+    assert call.predict("x", "y") == ["x", "y"]
+    call.uploads.finish()
+    assert masks(memory) == {"x.png": b"x", "y.png": b"y"}
+    assert not list(call.folder.glob("*.png"))
+    again = Call(tmp_path / "b")
+    assert again.predict("x", "y", "z") == ["z"]
+    again.uploads.finish()
+    assert len(memory.find(f"/bucket/masks/{LOG_FOLDER}")) == 1
+    assert Call(tmp_path / "c").predict("x", "y", "z") == []
+
+
+def test_interrupted_upload_is_repeated(memory, tmp_path, monkeypatch):
+    monkeypatch.setattr(uploads, "BATCH_IMAGES", 1)
+    call = Call(tmp_path / "a")
+    put_all = RemoteFolder.put_all
+
+    def stop(self, files):
+        put_all(self, files)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RemoteFolder, "put_all", stop)
+    with pytest.raises(KeyboardInterrupt):
+        call.predict("x", "y")
+    assert masks(memory) == {"x.png": b"x"}
+    monkeypatch.setattr(RemoteFolder, "put_all", put_all)
+    again = Call(tmp_path / "b")
+    assert again.predict("x", "y") == ["x", "y"]
+    again.uploads.finish()
+    assert masks(memory) == {"x.png": b"x", "y.png": b"y"}
+
+
+def test_changed_or_missing_output_is_made_again(memory, tmp_path):
+    call = Call(tmp_path / "a")
+    call.predict("x", "y", "z")
+    call.uploads.finish()
+    memory.rm("/bucket/masks/x.png")
+    memory.pipe({"/bucket/masks/y.png": b"edited"})
+    assert Call(tmp_path / "b").predict("x", "z") == ["x"]
+
+
+def test_files_of_the_user_are_not_replaced(memory, tmp_path):
+    memory.pipe({"/bucket/masks/x.png": b"mine"})
+    with pytest.raises(RunError) as error:
+        Call(tmp_path / "a").predict("x")
+    assert error.value.code == "output_exists"
+    call = Call(tmp_path / "b", overwrite=True)
+    call.predict("x")
+    call.uploads.finish()
+    assert masks(memory) == {"x.png": b"x"}
+
+
+def test_outputs_of_another_model_are_not_replaced(memory, tmp_path):
+    call = Call(tmp_path / "a")
+    call.predict("x")
+    call.uploads.finish()
+    with pytest.raises(RunError) as error:
+        Call(tmp_path / "b", weights="other").predict("x")
+    assert error.value.code == "output_exists"
+
+
+def test_images_are_not_replaced_by_their_masks(memory, tmp_path):
+    call, image = Call(tmp_path / "a"), make_input("x")
+    call.uploads._remote = RemoteFolder("memory://bucket/images")
+    with pytest.raises(RunError) as error:
+        call.uploads.check([image])
+    assert error.value.code == "output_is_input"
+
+
+def test_several_calls_write_to_one_url(memory, tmp_path):
+    calls = [Call(tmp_path / name) for name in "ab"]
+    calls[0].predict("x")
+    calls[1].predict("y")
+    for call in calls:
+        call.uploads.finish()
+    assert Call(tmp_path / "c").predict("x", "y") == []
