@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext, suppress
@@ -17,6 +18,7 @@ from ushape.console import Console, OnProgress
 from ushape.data.inputs import Input, find_inputs, group_inputs
 from ushape.data.preprocessing import by_group
 from ushape.data.slices import describe_missing
+from ushape.distributed.parts import Part, parse_part, part_of_task
 from ushape.errors import REPEAT, ConfigError, DataError, hint_after_interrupt
 from ushape.formatting import pluralize
 from ushape.inference.output import (
@@ -25,7 +27,7 @@ from ushape.inference.output import (
     ProbabilityFormat,
     TableColumns,
 )
-from ushape.inference.output.writer import PredictionWriter, Written
+from ushape.inference.output.writer import IMAGES_TABLE, PredictionWriter, Written
 from ushape.inference.predictor import (
     IN_MEMORY_BYTES,
     MAX_IN_MEMORY_BYTES,
@@ -95,7 +97,9 @@ def predict(
     output: Path | str | None = None,
     rle: Path | str | None = None,
     rle_order: Order = "row",
+    part: str | None = None,
     overwrite: bool = False,
+    verify: bool = False,
     strict: bool = False,
     device: str = "auto",
     backend: str = "torch",
@@ -116,7 +120,12 @@ def predict(
         output: Folder for the masks, or its URL; optional with --rle.
         rle: Also write run-length encoded masks to a .csv or .csv.gz file (img,rle_mask).
         rle_order: Order in which the pixels are counted: by row (Carvana) or by column.
+        part: Predict one of several parts of the images, such as 3/8; several processes can share
+            a folder, and the next call without it gathers the results. By default, the tasks of an
+            array job of SLURM, Kubernetes or AWS Batch are the parts; 1/1 predicts all images.
         overwrite: Replace existing outputs.
+        verify: Read existing outputs to find out whether they are unchanged; by default, their
+            sizes are compared.
         strict: Stop at the first image that cannot be predicted.
         device: Device: auto, cpu, cuda or mps.
         backend: torch, compile, onnx, openvino, openvino-int8, or auto for the fastest.
@@ -130,10 +139,12 @@ def predict(
         is at a URL.
 
     Raises:
-        ConfigError: if there is no output, or a setting is not one of prediction.
+        ConfigError: if there is no output, a setting is not one of prediction, or the part does not
+            exist or has no output folder.
         RunError: if a folder is not a run, or an output exists or is one of the images.
         DataError: if images could not be predicted; the others are written first.
     """
+    own = part_of_task(os.environ) if part is None else parse_part(part)
     console = Console(quiet=quiet)
     with RemoteFiles(images, output, console) as files:
         config = OutputConfig(
@@ -141,6 +152,8 @@ def predict(
             submission=Path(rle) if rle else None,
             order=rle_order,
             overwrite=overwrite,
+            verify=verify,
+            part="" if own.is_all else f"{own.number}-of-{own.count}",
             **beside,
         )
         allow_code(recipe)
@@ -149,14 +162,37 @@ def predict(
             console.say(note)
         predictor = Predictor.open(folders, device, backend=backend, settings=chosen)
         inputs = _without_own_outputs(files.find(predictor, find_images), config.folder)
+        if not own.is_all:
+            inputs = _take_part(inputs, own, predictor, console)
+            if not inputs:
+                return []
         _tell_missing_neighbors(predictor, inputs, console)
         made_by = describe_origin(folders, predictor, chosen)
-        lock = locked(config.folder) if config.folder else nullcontext()
+        lock = locked(config.folder, shared=not own.is_all) if config.folder else nullcontext()
         opened = PredictionWriter.open(config, predictor, inputs, made_by)
         with hint_after_interrupt(REPEAT), lock, opened as writer:
             files.start(writer, inputs)
             masks = _write_masks(predictor, inputs, writer, console, files, strict=strict)
         return files.addresses_of(masks)
+
+
+def _take_part(
+    inputs: Sequence[Input], part: Part, predictor: Predictor, console: Console
+) -> list[Input]:
+    """Return the images of a part, and print how many there are.
+
+    Images that are read together with others of their group stay together.
+    """
+    if predictor.reads_groups:
+        own = [image for image in inputs if part.holds(image.case.group)]
+    else:
+        own = [image for image in inputs if part.holds(image.below.as_posix())]
+    origin = f" ({part.origin})" if part.origin else ""
+    console.say(
+        f"Part {part}{origin}: {len(own)} of {pluralize(len(inputs), 'image')}. To predict all of "
+        "them: --part 1/1."
+    )
+    return own
 
 
 def _tell_missing_neighbors(
@@ -330,7 +366,15 @@ class _Summary:
                 code="images_failed",
                 hint=f"{others}Fix or remove these images, and repeat the call.{rows}",
             )
-        if config.submission is not None:
+        if config.part:
+            files = [IMAGES_TABLE] if config.table or config.uncertainty else []
+            files += [str(config.submission)] if config.submission else []
+            also = f" and write {' and '.join(files)}" if files else ""
+            console.say(
+                "After all parts, repeat the command once with --part 1/1: it will predict what is "
+                f"missing, merge the logs of the parts{also}."
+            )
+        elif config.submission is not None:
             console.say(f"{pluralize(self.total, 'row')} in {config.submission}")
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import math
 import os
 import re
 import shutil
+import socket
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -22,9 +25,12 @@ import psutil
 from ushape.errors import DataError, RunError, UshapeError
 from ushape.formatting import reason, size_text
 
-LEFTOVER = re.compile(r"\.(?P<process>\d+)-\d+\.(part|old)$")
+LEFTOVER = re.compile(r"\.(?P<process>\d+)-\d+(-(?P<machine>[0-9a-f]{8}))?\.(part|old)$")
 """End of the name of a file, or of the folder of an image, that a process has not finished writing
 (.part), or was about to replace (.old)."""
+
+FOREIGN_LEFTOVER_S = 24 * 3600.0
+"""Age in seconds after which an unfinished file of another machine is taken for left over."""
 
 ADDED_TO_ZARR = re.compile(r"\.zarr/(0/)?(labels/|\.zmetadata$)", re.IGNORECASE)
 """Path of a file that may be added to an OME-Zarr image later and is not part of it: label images,
@@ -95,14 +101,27 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def temporary_name(path: Path) -> Path:
-    """Return a name beside the file that is unique per process and thread.
+    """Return a name beside the file that is unique per machine, process and thread.
 
     Two writers of one file therefore replace each other's complete files and never mix contents.
     """
     name = path.name
     if len(os.fsencode(name)) > MAX_NAME_BYTES:
         name = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
-    return path.with_name(f".{name}.{os.getpid()}-{threading.get_ident()}.part")
+    owner = f"{os.getpid()}-{threading.get_ident()}-{machine_mark()}"
+    return path.with_name(f".{name}.{owner}.part")
+
+
+@functools.cache
+def machine_mark() -> str:
+    """Return eight hexadecimal digits that stand for this machine or container.
+
+    Numbers of processes are unique within one of them: in every container, the first one is 1.
+    """
+    space = ""
+    with suppress(OSError):  # Linux only. Containers may share the name of their machine.
+        space = str(Path("/proc/self/ns/pid").readlink())
+    return hashlib.sha256(f"{socket.gethostname()} {space}".encode()).hexdigest()[:8]
 
 
 def flush_file(path: Path) -> None:
@@ -202,19 +221,30 @@ def refuse_existing_output(path: Path | None, overwrite: bool) -> None:
 def remove_leftovers(folder: Path, pattern: str = "**/.*") -> None:
     """Remove the unfinished files and images below a folder whose processes no longer run.
 
-    A folder that a process was about to replace gets its name back if there is no other.
+    Those of other machines are removed if they have not changed for a day. A folder that a process
+    was about to replace gets its name back if there is no other.
 
     Args:
         pattern: Glob pattern of the paths that are considered, below the folder.
     """
     for path in list(folder.glob(pattern)) if folder.is_dir() else ():
         match = LEFTOVER.search(path.name)
-        if match and not psutil.pid_exists(int(match["process"])):
+        if match and _is_left_over(path, match):
             former = path.with_name(path.name[1 : match.start()])
             if path.suffix == ".old" and not former.exists():
                 path.rename(former)
             else:
                 remove_quietly(path)
+
+
+def _is_left_over(path: Path, match: re.Match[str]) -> bool:
+    """Return whether the process that began a file, as its name states, no longer runs."""
+    if match["machine"] in (None, machine_mark()):
+        return not psutil.pid_exists(int(match["process"]))
+    try:
+        return time.time() - path.lstat().st_mtime > FOREIGN_LEFTOVER_S
+    except OSError:
+        return False
 
 
 def remove_quietly(path: Path) -> None:

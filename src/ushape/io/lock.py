@@ -1,13 +1,15 @@
-"""Lock of a folder, so that two processes never write the same run."""
+"""Lock of a folder, so that two processes never write the same files."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import random
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +27,13 @@ LOCK_FILE = ".ushape.lock"
 OPEN_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 """A link is not followed: the file that it names would be overwritten."""
 
+SHARES = 1 << 16
+"""Number of processes that can share a lock on Windows, where each locks a byte of its own."""
+
+RETRIES, RETRY_S = 20, 0.1
+"""How often, and after which pause in seconds, a shared lock is tried again: another process may
+just be giving back an exclusive one."""
+
 _held: set[Path] = set()
 """Folders that this process has locked. POSIX locks do not exclude their own process."""
 
@@ -32,7 +41,7 @@ _guard = threading.Lock()
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
     """Lock a folder while the block runs.
 
     The system releases the lock when the process ends, even after kill -9, so that a lock file that
@@ -40,6 +49,9 @@ def locked(folder: Path) -> Iterator[None]:
     without locks, only processes of the same machine exclude each other.
 
     The folder is created, and removed at the end if nothing was written into it.
+
+    Args:
+        shared: Admit other processes that share the lock, but none that does not.
 
     Raises:
         RunError: if another process or thread has locked the folder, or if it is a file.
@@ -61,11 +73,11 @@ def locked(folder: Path) -> Iterator[None]:
             raise _in_use(folder, f"process {os.getpid()}")
         _held.add(key)
     try:
-        file = _acquire(folder)
+        file = _acquire(folder, shared)
         try:
             yield
         finally:
-            _release(file, folder / LOCK_FILE)
+            _release(file, folder / LOCK_FILE, shared)
             for path in new or [folder]:
                 with contextlib.suppress(OSError):
                     path.rmdir()  # Fails if the folder contains anything.
@@ -83,26 +95,31 @@ def is_unused(folder: Path) -> bool:
     )
 
 
-def _acquire(folder: Path) -> int:
+def _acquire(folder: Path, shared: bool) -> int:
     """Return the descriptor of the lock file, which holds the lock and names its owner.
 
     Raises:
         RunError: if another process has the lock.
     """
-    path = folder / LOCK_FILE
+    path, retries = folder / LOCK_FILE, RETRIES if shared else 0
     while True:
         try:
             file = os.open(path, OPEN_FLAGS, 0o666)
         except OSError as error:
             raise _not_writable(folder, error) from None
         try:
-            if not _try_lock(file, path):
+            is_ours = _try_lock(file, path, shared)
+            if not is_ours and not retries:
                 raise _in_use(folder, _name_of(_owner(path)))
-            if not _is_same_file(file, path):  # The former owner has removed it in the meantime.
+            if not is_ours or not _is_same_file(file, path):
+                # The former owner has removed the file in the meantime, or will do so soon.
                 os.close(file)
+                if not is_ours:
+                    retries -= 1
+                    time.sleep(RETRY_S)
                 continue
             os.ftruncate(file, 0)
-            os.write(file, _own_facts())
+            os.write(file, _own_facts(shared))
         except BaseException:
             with contextlib.suppress(OSError):
                 os.close(file)
@@ -110,10 +127,13 @@ def _acquire(folder: Path) -> int:
         return file
 
 
-def _release(file: int, path: Path) -> None:
-    """Remove the lock file and release the lock; the folder may have been removed."""
+def _release(file: int, path: Path, shared: bool) -> None:
+    """Release the lock, and remove the lock file unless others may share it.
+
+    The folder may have been removed.
+    """
     with contextlib.suppress(OSError):
-        if sys.platform != "win32" and _is_same_file(file, path):
+        if sys.platform != "win32" and not shared and _is_same_file(file, path):
             path.unlink()
     with contextlib.suppress(OSError):
         os.close(file)
@@ -122,24 +142,27 @@ def _release(file: int, path: Path) -> None:
             path.unlink()
 
 
-def _try_lock(file: int, path: Path) -> bool:
+def _try_lock(file: int, path: Path, shared: bool) -> bool:
     """Return whether the lock was free and now belongs to this process."""
     try:
         if sys.platform == "win32":
             import msvcrt
 
-            os.lseek(file, 1 << 30, os.SEEK_SET)  # Beyond the text, which others may read.
-            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+            # Beyond the text, which others may read.
+            share = random.SystemRandom().randrange(SHARES) if shared else 0
+            os.lseek(file, (1 << 30) + share, os.SEEK_SET)
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1 if shared else SHARES)
             os.lseek(file, 0, os.SEEK_SET)
         else:
             import fcntl
 
             # Not flock: processes that load data would inherit it and outlive a killed training.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return False
     except OSError:  # The file system has no locks.
-        return not _is_alive(_owner(path))
+        owner = _owner(path)
+        return not _is_alive(owner) or (shared and bool(owner.get("shared")))
     return True
 
 
@@ -150,10 +173,10 @@ def _is_same_file(file: int, path: Path) -> bool:
         return False
 
 
-def _own_facts() -> bytes:
+def _own_facts(shared: bool) -> bytes:
     process = psutil.Process()
     facts = {"process": process.pid, "started": process.create_time(), "host": socket.gethostname()}
-    return json.dumps(facts).encode()
+    return json.dumps({**facts, "shared": shared}).encode()
 
 
 def _owner(path: Path) -> dict[str, Any]:

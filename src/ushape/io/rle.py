@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import glob
 import gzip
 import io
 import os
-import shutil
 import sys
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
 from io import FileIO
 from pathlib import Path
 from typing import Literal, get_args
@@ -64,17 +65,20 @@ class RowRuns:
 
 
 class SubmissionWriter:
-    """Writes `img,rle_mask` rows to a .csv or .csv.gz in constant memory; resumable.
+    """Writes `img,rle_mask` rows to a .csv or .csv.gz; resumable.
 
     Rows are collected in a partial file in the output's folder; when `write` returns, the row has
     been passed to the operating system. `finish` converts the partial file to the output. If the
     process is killed, the next writer continues after the last complete row. Only one process at a
-    time may write to an output.
+    time may write to an output. Writers of parts, of which there may be many, have partial files of
+    their own, and never finish; the next writer of the whole takes their rows over.
 
     Args:
         path: Output file.
         overwrite: Discard rows of an earlier writer, and replace the output when the new one is
             complete.
+        part: Name of the part of the images whose rows are written; '' if all are.
+        names: Order of the rows by their names; rows with other names follow.
 
     Raises:
         ConfigError: if the name does not end in .csv or .csv.gz.
@@ -82,7 +86,15 @@ class SubmissionWriter:
             other order.
     """
 
-    def __init__(self, path: Path, order: Order = "row", *, overwrite: bool = False):
+    def __init__(
+        self,
+        path: Path,
+        order: Order = "row",
+        *,
+        overwrite: bool = False,
+        part: str = "",
+        names: Sequence[str] = (),
+    ):
         if not path.name.endswith((".csv", ".csv.gz")):
             raise ConfigError(
                 f"{path} does not end in .csv or .csv.gz.",
@@ -90,11 +102,13 @@ class SubmissionWriter:
                 hint="Use a name such as submit.csv.gz.",
             )
         refuse_existing_output(path, overwrite)
-        self.path, self.order = path, order
-        self.partial = self._partial_of(order)
+        self.path, self.order, self.part, self.names = path, order, part, names
+        token = f".{part}.{uuid.uuid4().hex[:12]}" if part else ""
+        self.partial = self._partial_of(order, token)
         for other in get_args(Order):
-            begun = self._partial_of(other)
-            if other != order and begun.exists():
+            if other == order:
+                continue
+            for begun in self._begun(other):
                 raise RunError(
                     f"{begun} was written with --rle-order {other}, not {order}.",
                     code="rle_order_changed",
@@ -106,66 +120,114 @@ class SubmissionWriter:
         _lock(self._file, self.partial)
         if overwrite:
             self._file.truncate(0)
-        self.done = set(self._keep_complete_rows())  # No other process writes from here on.
+        self._places: dict[str, tuple[int, int]] = {}
+        """Offset and length of the row of each name in the partial file."""
+        self._written: set[str] = set()
+        # No other process writes from here on.
+        self._size = self._add_places(_rows_of(self.partial))
+        self._file.truncate(self._size)
+        self.done = set(self._places)
+        """Names of the images that have a row."""
+        others = [one for one in self._begun(order) if one != self.partial]
+        if part and not overwrite:
+            self.done.update(name for other in others for name, _ in _rows_of(other))
+        elif not part:
+            self._take_over(others, are_discarded=overwrite)
 
     def write(self, name: str, mask: np.ndarray) -> None:
         """Add the row of a mask (y, x) of the image's size; see `write_runs`."""
         self.write_runs(name, encode_runs(mask, self.order))
 
     def write_runs(self, name: str, runs: str) -> None:
-        """Add a row, completely or not at all.
+        """Add a row, completely or not at all. It replaces one of an earlier writer.
 
         Raises:
-            DataError: if the name has a row already, or cannot be written to one.
+            DataError: if this writer has written the name already, or it cannot be written to a
+                row.
         """
-        if name in self.done:
+        if name in self._written:
             raise DataError(
                 f"{name}: {self.path.name} already has a row for this image.",
                 code="duplicate_name",
                 hint="A submission has one row per file name. Rename one of the two files.",
             )
-        append_line(self._file.fileno(), _line_of(name, runs))
-        self.done.add(name)
+        self._append(name, _line_of(name, runs))
+        self._written.add(name)
 
     def finish(self) -> None:
         """Write the output atomically and remove the partial file."""
         os.fsync(self._file.fileno())
         self._file.close()
-        with replacing(self.path) as target, self.partial.open("rb") as rows:
+        with replacing(self.path) as target:
             if self.path.suffix == ".gz":
                 # No time stamp, so that equal masks give equal files.
                 with gzip.GzipFile(fileobj=target, mode="wb", mtime=0, filename="") as packed:
-                    packed.write((",".join(HEADER) + "\n").encode())
-                    shutil.copyfileobj(rows, packed)
+                    packed.writelines(self._lines())
             else:
-                target.write((",".join(HEADER) + "\n").encode())
-                shutil.copyfileobj(rows, target)
+                target.writelines(self._lines())
         self.partial.unlink()
 
     def __enter__(self) -> SubmissionWriter:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        """Finish, unless there was an error: then the rows are kept for the next writer."""
-        if kind is None:
+        """Finish, unless there was an error or this is a part: then the rows are kept."""
+        if kind is None and not self.part:
             self.finish()
-        else:
-            self._file.close()
+            return
+        self._file.close()
+        if self.part and not self._places:
+            self.partial.unlink()
 
-    def _partial_of(self, order: str) -> Path:
-        return self.path.with_name(f".{self.path.name}.{order}.part")
+    def _lines(self) -> Iterator[bytes]:
+        """Yield the lines of the output."""
+        yield (",".join(HEADER) + "\n").encode()
+        with self.partial.open("rb") as rows:
+            for name in dict.fromkeys((*self.names, *self._places)):
+                if name in self._places:
+                    offset, length = self._places[name]
+                    rows.seek(offset)
+                    yield rows.read(length)
 
-    def _keep_complete_rows(self) -> Iterator[str]:
-        """Yield the names of the complete rows, and cut off what follows the last of them."""
-        whole = 0
-        for line in complete_lines(self.partial):
-            try:
-                name, _ = _row_of(line.decode(errors="surrogateescape"))
-            except ValueError:  # Zeros that a power failure left.
-                break
-            whole += len(line)
-            yield name
-        self._file.truncate(whole)
+    def _append(self, name: str, line: bytes) -> None:
+        append_line(self._file.fileno(), line)
+        self._size = self._add_places([(name, line)], self._size)
+        self.done.add(name)
+
+    def _add_places(self, rows: Iterable[tuple[str, bytes]], offset: int = 0) -> int:
+        """Note where rows that follow each other lie, and return where the last one ends."""
+        for name, line in rows:
+            self._places[name] = (offset, len(line))
+            offset += len(line)
+        return offset
+
+    def _take_over(self, others: Iterable[Path], *, are_discarded: bool) -> None:
+        """Add the rows of the writers of parts, unless they are discarded, and remove the files."""
+        for other in others:
+            for name, line in () if are_discarded else _rows_of(other):
+                self._append(name, line)
+            os.fsync(self._file.fileno())
+            other.unlink()
+
+    def _partial_of(self, order: str, token: str = "") -> Path:
+        return self.path.with_name(f".{self.path.name}.{order}{token}.part")
+
+    def _begun(self, order: str) -> list[Path]:
+        """Return the partial files of all writers, the one that was written last at the end."""
+        parts = self.path.parent.glob(f".{glob.escape(self.path.name)}.{order}.*.part")
+        whole = self._partial_of(order)
+        found = [*([whole] if whole.exists() else []), *parts]
+        return sorted(found, key=lambda path: path.stat().st_mtime_ns)
+
+
+def _rows_of(partial: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield the name and the line of each row of a partial file up to the first incomplete one."""
+    for line in complete_lines(partial):
+        try:
+            name, _ = _row_of(line.decode(errors="surrogateescape"))
+        except ValueError:  # Zeros that a power failure left.
+            break
+        yield name, line
 
 
 def _lock(file: FileIO, path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from ushape import io
 from ushape.errors import DataError
 from ushape.formatting import pluralize
-from ushape.inference.output.manifest import MANIFEST_FILE, finished_files
+from ushape.inference.output.manifest import finished_files, has_log
 from ushape.io import itk
 from ushape.io.streaming import read_spacing
 from ushape.napari_plugin.layers import LayerData, Origin
@@ -33,7 +33,7 @@ def get_reader(path: str | list[str]) -> Callable[[str], list[LayerData]] | None
         return None
     place = Path(path)
     if place.is_dir() and io.suffix_of(place) not in io.READERS:
-        if (place / MANIFEST_FILE).is_file():
+        if has_log(place):
             return read_predictions
         has_slices = any(io.is_dicom_file(one) for one in place.iterdir())
         return read_image if has_slices else None

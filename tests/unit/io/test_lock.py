@@ -113,3 +113,31 @@ def test_lock_file_that_is_a_link_is_refused_and_its_target_kept(tmp_path):
     with raises_code(RunError, "output_not_writable"), locked(tmp_path / "run"):
         pass
     assert other.read_text() == "text"
+
+
+def hold(folder, **options):
+    code = HOLD.replace("sys.argv[1])", f"sys.argv[1]), **{options}")
+    command = [sys.executable, "-c", code, folder]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "locked\n"
+    return process
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="shared locks are bytes of the file there")
+def test_shared_lock_admits_only_those_that_share_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("ushape.io.lock.RETRIES", 0)
+    others = [hold(tmp_path / "run", shared=True) for _ in range(2)]
+    with locked(tmp_path / "run", shared=True):
+        pass
+    for other in others:
+        with raises_code(RunError, "folder_in_use"), locked(tmp_path / "run"):
+            pass
+        other.kill()
+        other.communicate()
+    with locked(tmp_path / "run"):
+        pass
+    owner = hold(tmp_path / "run")
+    with raises_code(RunError, "folder_in_use"), locked(tmp_path / "run", shared=True):
+        pass
+    owner.kill()
+    owner.communicate()

@@ -191,3 +191,31 @@ def test_submission_writer_keeps_the_bytes_of_names_that_are_not_utf_8(tmp_path)
 def test_submission_writer_refuses_other_suffixes(tmp_path):
     with raises_code(ConfigError, "unwritable_suffix"):
         SubmissionWriter(tmp_path / "submit.txt")
+
+
+def test_rows_of_parts_are_taken_over_in_the_order_of_the_names(tmp_path):
+    path, names = tmp_path / "submit.csv", ["d", "a", "c", "b"]
+    for part, own in (("1-of-2", "bc"), ("2-of-2", "ac")):
+        with SubmissionWriter(path, part=part, names=names) as writer:
+            for name in own:
+                if name not in writer.done:
+                    writer.write(name, MASK)
+    assert not path.exists()
+    with raises_code(RunError, "rle_order_changed"):
+        SubmissionWriter(path, "column")
+    with SubmissionWriter(path, names=names) as writer:
+        assert writer.done == {"a", "b", "c"}
+        writer.write("d", MASK)
+    assert [name for name, _ in read_submission(path)] == names
+    assert [file.name for file in tmp_path.iterdir()] == ["submit.csv"]
+
+
+def test_row_of_an_earlier_writer_is_replaced(tmp_path):
+    path = tmp_path / "submit.csv"
+    for mask in (MASK, 0 * MASK):
+        writer = SubmissionWriter(path)
+        writer.write("a", mask)
+        writer.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    with SubmissionWriter(path):
+        pass
+    assert list(read_submission(path)) == [("a", "")]

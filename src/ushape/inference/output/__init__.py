@@ -52,12 +52,24 @@ class OutputConfig:
     overwrite: bool = False
     """Replace outputs that exist."""
 
+    verify: bool = False
+    """Read the outputs of an earlier call again to see whether they have changed."""
+
+    part: str = ""
+    """Name of the part of the images that is predicted, as in a file name; '' for all images."""
+
     def __post_init__(self) -> None:
         if self.folder is None and self.submission is None:
             raise ConfigError(
                 "There is no folder for the masks.",
                 code="missing_output",
                 hint="Name a folder with -o.",
+            )
+        if self.part and self.folder is None:
+            raise ConfigError(
+                f"This is part {self.part} of the images, and there is no folder for its log.",
+                code="missing_output",
+                hint="Name a folder with -o, or predict all images with --part 1/1.",
             )
         for name, value, known in (
             ("probabilities", self.probabilities, get_args(ProbabilityFormat)),

@@ -1,24 +1,39 @@
-"""Log of finished images, so that the same call continues where an earlier one was interrupted."""
+"""Log of finished images, so that the same call continues where an earlier one was interrupted.
+
+A call that predicts one of several parts has a log of its own, because lines that two machines
+append to one file on a network file system can overwrite each other. The next call that predicts
+all images merges these logs.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import time
+import uuid
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ushape.data.preprocessing import by_group
-from ushape.io.files import append_line, complete_lines, files_within, real_path, write_bytes
+from ushape.io.files import append_line, complete_lines, files_within, real_path, replacing
+from ushape.io.listing import Listing
 from ushape.io.ome_zarr import metadata_without_listing
 from ushape.types import Case
 
 MANIFEST_FILE = ".ushape-predict.jsonl"
 
+PARTS_FOLDER = ".ushape-parts"
+"""Folder in the output folder with the logs of parts."""
+
 MARKED_BYTES = 256
 """Number of bytes at the beginning of an output file that the stored checksum covers."""
+
+APPEND_FLAGS = os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 Line = dict[str, Any]
 
@@ -27,7 +42,7 @@ class Manifest:
     """Log in the output folder.
 
     It has a line for the call and two for each image: one before the first output is written, and
-    one after the last.
+    one after the last. The last line about an image counts, of all logs in the folder.
 
     Args:
         folder: Output folder.
@@ -35,19 +50,65 @@ class Manifest:
             with other facts are ignored, and dropped.
         together: Cases that are read together with the others of their group: if one of these has
             changed, all are written again.
+        part: Name of the part of the images that this call predicts; '' if it predicts all.
+        verify: Read all outputs again to see whether they have changed. Otherwise, outputs that
+            have their stored size count as whole; what remains to find are edits that keep the
+            size, since outputs are renamed only when they are complete and on the disk.
     """
 
-    def __init__(self, folder: Path, made_by: Mapping[str, Any], together: Sequence[Case] = ()):
-        self._mark_of_group = {name: _mark_group(own) for name, own in by_group(together).items()}
+    def __init__(
+        self,
+        folder: Path,
+        made_by: Mapping[str, Any],
+        together: Sequence[Case] = (),
+        *,
+        part: str = "",
+        verify: bool = False,
+    ):
+        self._listing = Listing()
+        self._mark_of_group = {
+            name: _mark_group(own, self._listing) for name, own in by_group(together).items()
+        }
         self.folder, self.path = folder, folder / MANIFEST_FILE
-        self.made_by = json.loads(json.dumps(made_by))
-        self._begun: dict[str, Line] = {}
-        self._done: dict[str, Line] = {}
-        lines = self.lines()
-        self.is_ours = bool(lines) and lines[0].get("made_by") == self.made_by
-        for line in lines[1:] if self.is_ours else []:
-            if "image" in line:
-                (self._done if "files" in line else self._begun)[line["image"]] = line
+        if part:
+            # Each process has its own file: a scheduler may run a part twice at the same time.
+            self.path = folder / PARTS_FOLDER / f"{part}.{uuid.uuid4().hex[:12]}.jsonl"
+        self.made_by, self.part, self.verify = json.loads(json.dumps(made_by)), part, verify
+        self._last: dict[str, bytes] = {}
+        self._read_bytes: dict[Path, int] = {}
+        self._has_header = self.is_ours = False
+        self.reload()
+
+    def reload(self) -> None:
+        """Read all logs in the folder again."""
+        self._last = {}
+        for path in _logs_in(self.folder):
+            events, size = _read_log(path, self.made_by)
+            if path != self.path and path.name != MANIFEST_FILE:
+                self._read_bytes[path] = size
+            if events is not None:
+                self.is_ours = True
+                self._has_header |= path == self.path
+                _merge_events(self._last, events)
+
+    def merge(self) -> None:
+        """Write the lines of the logs of all parts into that of the folder, and remove those logs.
+
+        A log that has grown since it was read is kept for the next call.
+        """
+        if not self._read_bytes or self.part:
+            return
+        with replacing(self.path) as file:
+            file.write(self._header)
+            file.writelines(self._last.values())
+        self._has_header = True
+        for path, size in self._read_bytes.items():
+            with suppress(OSError):
+                if path.stat().st_size == size:
+                    path.unlink()
+        self._read_bytes = {}
+        with suppress(OSError):  # Not empty.
+            (self.folder / PARTS_FOLDER).rmdir()
 
     @property
     def digest(self) -> str:
@@ -57,27 +118,34 @@ class Manifest:
 
     def is_done(self, below: Path, case: Case) -> bool:
         """Return whether neither the outputs nor the image have changed since they were written."""
-        line = self._done.get(below.as_posix())
-        return line is not None and line["source"] == self.source_of(case) and self.is_whole(line)
+        line = self._done(below.as_posix())
+        return (
+            line is not None
+            and line["source"] == self._source_of(case, self._listing)
+            and self._is_whole(line)
+        )
 
     def may_replace(self, below: Path, case: Case) -> bool:
-        """Return whether existing outputs were made from this image file and not edited since."""
-        name, path = below.as_posix(), self.source_of(case)[0]
-        done, begun = self._done.get(name), self._begun.get(name)
-        if done is not None:
-            return bool(done["source"][0] == path) and self.is_whole(done)
-        return begun is not None and bool(begun["source"][0] == path)
+        """Return whether existing outputs were made from this image file and not edited since.
+
+        The logs are read again if they do not know the image: another process may just write it.
+        """
+        name = below.as_posix()
+        if name not in self._last and self.part:
+            self.reload()
+        line = _parse(self._last.get(name, b""))
+        if line is None or line["source"][0] != self._source_of(case, Listing())[0]:
+            return False
+        return "files" not in line or self.is_whole(line)
 
     def forget(self) -> None:
         """Ignore all lines, because everything will be written again."""
-        self._begun, self._done = {}, {}
+        self._last = {}
 
     def begin(self, below: Path, case: Case) -> None:
         """Record an image before the first of its files is written."""
-        if not self.is_ours:  # Written with the first image.
-            write_bytes(self.path, (json.dumps({"made_by": self.made_by}) + "\n").encode())
-            self.is_ours = True
-        self._append(self._begun, {"image": below.as_posix(), "source": self.source_of(case)})
+        self._listing = Listing()
+        self._append({"image": below.as_posix(), "source": self._source_of(case, self._listing)})
 
     def finish(
         self, below: Path, case: Case, files: Iterable[Path], rows: Sequence[Mapping[str, Any]]
@@ -87,18 +155,23 @@ class Manifest:
         Args:
             rows: Rows of the image in the table of all images.
         """
-        line = {
-            "image": below.as_posix(),
-            "source": self.source_of(case),
-            "files": {self._name_of(path): _mark_of(path) for path in files},
-            "rows": list(rows),
-        }
-        self._append(self._done, line)
+        self._append(
+            {
+                "image": below.as_posix(),
+                "source": self._source_of(case, Listing()),
+                "files": {self._name_of(path): _mark_of(path) for path in files},
+                "rows": list(rows),
+            }
+        )
 
     def source_of(self, case: Case) -> list[Any]:
+        """Return the files of an image as they are now, and a mark of its group."""
+        return self._source_of(case, Listing())
+
+    def _source_of(self, case: Case, listing: Listing) -> list[Any]:
         """Return the files of an image, and a mark of its group if this is read with it."""
         mark = self._mark_of_group.get(case.group)
-        return [*_files_of(case), *([] if mark is None else [mark])]
+        return [*_files_of(case, listing), *([] if mark is None else [mark])]
 
     def _name_of(self, path: Path) -> str:
         """Return a path below the folder, or an absolute one elsewhere, as of label images."""
@@ -108,39 +181,115 @@ class Manifest:
     @property
     def finished(self) -> list[Path]:
         """Images of this call and of equal ones whose outputs have not changed."""
-        return [Path(name) for name, line in self._done.items() if self.is_whole(line)]
+        self._listing = Listing()
+        lines = ((name, self._done(name)) for name in self._last)
+        return [Path(name) for name, line in lines if line is not None and self._is_whole(line)]
 
     def rows_of(self, images: Iterable[Path]) -> list[Line]:
         """Return the rows of these images, each with its name first."""
         return [
             {"image": below.as_posix(), **row}
             for below in sorted(set(images))
-            for row in self._done.get(below.as_posix(), {}).get("rows", [])
+            for row in (self._done(below.as_posix()) or {}).get("rows", [])
         ]
 
-    def _append(self, known: dict[str, Line], line: Line) -> None:
+    def _done(self, name: str) -> Line | None:
+        """Return the line of an image that is finished."""
+        line = _parse(self._last.get(name, b""))
+        return line if line is not None and "files" in line else None
+
+    @property
+    def _header(self) -> bytes:
+        return (json.dumps({"made_by": self.made_by}) + "\n").encode()
+
+    def _append(self, line: Line) -> None:
+        content = (json.dumps({**line, "time": round(time.time(), 3)}) + "\n").encode()
         try:
-            with self.path.open("ab", buffering=0) as file:
-                append_line(file.fileno(), (json.dumps(line) + "\n").encode())
+            if not self._has_header:  # Written with the first image.
+                self._write_header()
+            try:
+                file = os.open(self.path, APPEND_FLAGS)
+            except FileNotFoundError:  # Another call has merged this log in the meantime.
+                self._write_header()
+                file = os.open(self.path, APPEND_FLAGS)
+            try:
+                append_line(file, content)
+            finally:
+                os.close(file)
         except OSError as error:
             error.filename = str(self.folder)  # Users do not know the log.
             raise
-        known[line["image"]] = line
+        self._last[line["image"]] = content
+
+    def _write_header(self) -> None:
+        with replacing(self.path) as file:
+            file.write(self._header)
+        self._has_header = self.is_ours = True
+
+    def _is_whole(self, line: Line) -> bool:
+        """Return whether the outputs of an image have their stored size, or `is_whole`."""
+        if self.verify:
+            return self.is_whole(line)
+        for name, (size, _) in line["files"].items():
+            facts = self._listing.facts_of(str(self.folder / name))
+            if facts is None or not (facts.is_folder or facts.size == size):
+                return False
+        return True
 
     def is_whole(self, line: Line) -> bool:
         """Return whether the outputs of an image are as they were written."""
         return all(_mark_of(self.folder / name) == mark for name, mark in line["files"].items())
 
-    def lines(self) -> list[Line]:
-        """Return all lines that can be read."""
-        found = []
-        for line in complete_lines(self.path):
-            try:
-                values = json.loads(line)
-            except ValueError:
-                continue
-            found += [values] if isinstance(values, dict) else []
-        return found
+
+def has_log(folder: Path) -> bool:
+    """Return whether a folder contains outputs of `predict`."""
+    return bool(_logs_in(folder))
+
+
+def _logs_in(folder: Path) -> list[Path]:
+    """Return the log of an output folder, and those of parts that are not merged yet."""
+    own = folder / MANIFEST_FILE
+    parts = sorted((folder / PARTS_FOLDER).glob("*.jsonl"))
+    return [*([own] if own.is_file() else []), *parts]
+
+
+def _read_log(
+    path: Path, made_by: Mapping[str, Any] | None = None
+) -> tuple[dict[str, bytes] | None, int]:
+    """Return the last line about each image, and the size of the file before it was read.
+
+    Args:
+        made_by: Facts about the call; if the log has others, there are no lines (None).
+    """
+    found: dict[str, bytes] = {}
+    size, lines = path.stat().st_size, complete_lines(path)
+    header = _parse(next(lines, b""))
+    is_ours = header is not None and (made_by is None or header.get("made_by") == made_by)
+    for line in lines if is_ours else ():
+        values = _parse(line)
+        if values is not None and "image" in values:
+            found[values["image"]] = line
+    return (found if is_ours else None), size
+
+
+def _merge_events(last: dict[str, bytes], events: Mapping[str, bytes]) -> None:
+    """Add lines of another log; of two lines about an image, the later one is kept."""
+    for name, line in events.items():
+        other = last.get(name)
+        if other is None or _time_of(line) >= _time_of(other):
+            last[name] = line
+
+
+def _time_of(line: bytes) -> float:
+    return float((_parse(line) or {}).get("time", 0.0))
+
+
+def _parse(line: bytes) -> Line | None:
+    try:
+        values = json.loads(line)
+    except ValueError:
+        return None
+    return values if isinstance(values, dict) else None
 
 
 def finished_files(folder: Path) -> list[tuple[Path, Path | None, list[Path]]]:
@@ -151,9 +300,12 @@ def finished_files(folder: Path) -> list[tuple[Path, Path | None, list[Path]]]:
         for it and have not changed. The image is None if it no longer exists, if it has several
         files, or if it is one of several pages of its file.
     """
+    last: dict[str, bytes] = {}
+    for path in _logs_in(folder):
+        _merge_events(last, _read_log(path)[0] or {})
     log = Manifest(folder, {})
-    done = {line["image"]: line for line in log.lines()[1:] if "files" in line}
-    whole = [line for line in done.values() if log.is_whole(line)]
+    done = (line for line in map(_parse, last.values()) if line is not None and "files" in line)
+    whole = [line for line in done if log.is_whole(line)]
     images = Counter(line["source"][0] for line in whole)
     return [
         (
@@ -166,31 +318,35 @@ def finished_files(folder: Path) -> list[tuple[Path, Path | None, list[Path]]]:
     ]
 
 
-def _files_of(case: Case) -> list[Any]:
+def _files_of(case: Case, listing: Listing) -> list[Any]:
     """Return the paths, sizes and modification times of the files of an image.
 
     Of Zarr groups with consolidated metadata, only the other metadata count.
     """
     if case.origin is not None:  # The files are temporary copies.
         return list(case.origin)
-    files = [real_path(path) for path in (case.image, *case.channels)]
-    found: list[Any] = [" ".join(map(str, files))]
-    for path in files:
-        facts, stats = [], []
-        for one in files_within(path):
-            lasting = metadata_without_listing(one)
-            if lasting is None:
-                stats.append(one.stat())
-            else:
-                facts.append(zlib.crc32(lasting))
-        latest = max((s.st_mtime_ns for s in stats), default=0)
-        found.append([sum(s.st_size for s in stats), latest, *facts])
-    return found
+    files = [listing.real_path(path) for path in (case.image, *case.channels)]
+    return [" ".join(files), *(_facts_of(path, listing) for path in files)]
 
 
-def _mark_group(cases: Sequence[Case]) -> str:
+def _facts_of(path: str, listing: Listing) -> list[int]:
+    found = listing.facts_of(path)
+    if found is not None and not found.is_folder:
+        return [found.size, found.changed_ns]
+    facts, stats = [], []
+    for one in files_within(Path(path)):
+        lasting = metadata_without_listing(one)
+        if lasting is None:
+            stats.append(one.stat())
+        else:
+            facts.append(zlib.crc32(lasting))
+    latest = max((s.st_mtime_ns for s in stats), default=0)
+    return [sum(s.st_size for s in stats), latest, *facts]
+
+
+def _mark_group(cases: Sequence[Case], listing: Listing) -> str:
     """Return a checksum of the paths, sizes and modification times of the images of a group."""
-    listed = sorted((one.id, one.page or 0, _files_of(one)) for one in cases)
+    listed = sorted((one.id, one.page or 0, _files_of(one, listing)) for one in cases)
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 
 

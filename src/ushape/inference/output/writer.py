@@ -82,6 +82,7 @@ class PredictionWriter:
         self.submission, self.manifest = submission, manifest
         self.made_by = manifest.digest if manifest else ""
         self.endings = _endings_of(self.config, predictor)
+        self.done: set[Path] = set()
 
     @classmethod
     @contextmanager
@@ -116,7 +117,13 @@ class PredictionWriter:
                 _check_one_class_in_2d(predictor)
                 _check_unique_names(inputs)
                 submission = stack.enter_context(
-                    SubmissionWriter(config.submission, config.order, overwrite=config.overwrite)
+                    SubmissionWriter(
+                        config.submission,
+                        config.order,
+                        overwrite=config.overwrite,
+                        part=config.part,
+                        names=[image.case.image.name for image in inputs],
+                    )
                 )
             if config.folder is not None:
                 decided = config.for_masks(join_objects=predictor.joins_objects)
@@ -131,12 +138,22 @@ class PredictionWriter:
                 if config.zarr_labels:
                     kinds["zarr_labels"] = ",".join((CLASSES, OBJECTS))
                 together = [one.case for one in inputs] if predictor.reads_groups else []
-                manifest = Manifest(config.folder, {**made_by, "outputs": kinds}, together)
-                remove_leftovers(config.folder)
+                manifest = Manifest(
+                    config.folder,
+                    {**made_by, "outputs": kinds},
+                    together,
+                    part=config.part,
+                    verify=config.verify,
+                )
+                if not config.part:  # Walks over all outputs, so each part would take long.
+                    remove_leftovers(config.folder)
                 if config.overwrite:
                     manifest.forget()
             writer = cls(config, predictor, submission, manifest)
+            writer.done = {image.below for image in inputs if writer._is_finished(image)}
             writer._check_nothing_overwritten(inputs)
+            if manifest is not None:
+                manifest.merge()
             yield writer
             writer.write_images_table(inputs)
 
@@ -175,7 +192,10 @@ class PredictionWriter:
         self._labels_of(image)
 
     def is_done(self, image: Input) -> bool:
-        """Return whether an earlier, interrupted call has written all outputs of this image."""
+        """Return whether an earlier call had written all outputs of this image."""
+        return image.below in self.done
+
+    def _is_finished(self, image: Input) -> bool:
         has_row = self.submission is None or image.case.image.name in self.submission.done
         has_files = self.manifest is None or self.manifest.is_done(image.below, image.case)
         return has_row and has_files
@@ -286,9 +306,12 @@ class PredictionWriter:
         return found
 
     def write_images_table(self, inputs: Sequence[Input]) -> None:
-        """Write images.csv, if requested, for the images of this and earlier equal calls."""
+        """Write images.csv, if requested, for the images of this and earlier equal calls.
+
+        A call for a part of the images does not write it.
+        """
         config = self.config
-        if self.manifest is None or not (config.table or config.uncertainty):
+        if self.manifest is None or config.part or not (config.table or config.uncertainty):
             return
         images = [*self.manifest.finished, *(image.below for image in inputs)]
         rows = self.manifest.rows_of(images)

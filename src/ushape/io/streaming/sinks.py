@@ -384,9 +384,16 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     former = temporary.with_suffix(".old")
     try:
         yield temporary
-        if path.exists():
-            path.rename(former)
-        temporary.rename(path)
+        for is_last in (False, False, True):
+            with suppress(FileNotFoundError):
+                path.rename(former)
+            try:
+                temporary.rename(path)
+                break
+            except OSError:  # Another process has written the same image in the meantime.
+                if is_last or not path.exists():
+                    raise
+                remove_quietly(former)
     except BaseException:
         if former.exists() and not path.exists():
             former.rename(path)

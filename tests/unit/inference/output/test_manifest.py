@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ome_zarrs import add_labels, save_image
-from ushape.inference.output.manifest import MANIFEST_FILE, Manifest
+from ushape.inference.output.manifest import MANIFEST_FILE, PARTS_FOLDER, Manifest
 from ushape.types import Case
 
 BELOW = Path("sub/a.png")
@@ -108,3 +108,84 @@ def test_manifest_detects_a_changed_image_of_the_group(case, output, tmp_path):
     manifest.finish(Path("a.png"), case, [], [])
     assert Manifest(output, {}, together[::-1]).is_done(Path("a.png"), case)
     assert not Manifest(output, {}, [case, alone]).is_done(Path("a.png"), case)
+
+
+def predict_part(folder, case, name, part):
+    manifest = Manifest(folder, {}, part=part)
+    (folder / name).write_bytes(b"mask")
+    manifest.begin(Path(name), case)
+    manifest.finish(Path(name), case, [folder / name], [{"class": name}])
+    return manifest
+
+
+def test_logs_of_parts_are_known_to_all_and_merged_by_the_whole(case, output):
+    first = predict_part(output, case, "a.png", "1-of-2")
+    second = predict_part(output, case, "b.png", "2-of-2")
+    assert first.path != second.path
+    assert not (output / MANIFEST_FILE).exists()
+    for part in ("1-of-2", "1-of-3", ""):
+        manifest = Manifest(output, {}, part=part)
+        assert all(manifest.is_done(Path(name), case) for name in ("a.png", "b.png"))
+    manifest.merge()
+    assert not (output / PARTS_FOLDER).exists()
+    manifest = Manifest(output, {})
+    assert sorted(manifest.finished) == [Path("a.png"), Path("b.png")]
+    assert [row["class"] for row in manifest.rows_of(manifest.finished)] == ["a.png", "b.png"]
+    assert len((output / MANIFEST_FILE).read_bytes().splitlines()) == 3
+
+
+def test_part_leaves_no_log_without_images(case, output):
+    Manifest(output, {}, part="1-of-2").merge()
+    assert not (output / PARTS_FOLDER).exists()
+
+
+def test_log_that_grows_while_it_is_merged_is_kept(case, output):
+    part = predict_part(output, case, "a.png", "1-of-2")
+    whole = Manifest(output, {})
+    part.finish(Path("b.png"), case, [], [])
+    whole.merge()
+    assert Manifest(output, {}).is_done(Path("b.png"), case)
+    part.path.unlink()
+    part.finish(Path("c.png"), case, [], [])  # Its log was merged in the meantime.
+    assert Manifest(output, {}).is_done(Path("c.png"), case)
+
+
+def test_last_of_the_lines_in_several_logs_counts(case, output, monkeypatch):
+    monkeypatch.setattr("ushape.inference.output.manifest.time.time", lambda: 100.0)
+    predict_part(output, case, "a.png", "1-of-2")
+    case.image.write_bytes(b"another image")
+    monkeypatch.setattr("ushape.inference.output.manifest.time.time", lambda: 200.0)
+    predict_part(output, case, "a.png", "1-of-3")
+    for _ in range(8):  # Logs have random names.
+        monkeypatch.setattr("ushape.inference.output.manifest.time.time", lambda: 150.0)
+        Manifest(output, {}, part="1-of-2").begin(Path("a.png"), case)
+        assert Manifest(output, {}).is_done(Path("a.png"), case)
+
+
+def test_part_may_replace_what_another_process_begins_later(case, output):
+    manifest = Manifest(output, {}, part="1-of-2")
+    (output / "a.png").write_bytes(b"mask")
+    assert not manifest.may_replace(Path("a.png"), case)
+    predict_part(output, case, "a.png", "1-of-2")
+    assert manifest.may_replace(Path("a.png"), case)
+
+
+def test_outputs_are_read_again_only_to_verify_them(case, output):
+    finish(output, case, {})
+    (output / BELOW).write_bytes(b"edit")  # As long as before.
+    assert Manifest(output, {}).is_done(BELOW, case)
+    assert not Manifest(output, {}).may_replace(BELOW, case)
+    assert not Manifest(output, {}, verify=True).is_done(BELOW, case)
+    for content in (b"cut", None):
+        (output / BELOW).write_bytes(content) if content else (output / BELOW).unlink()
+        assert not Manifest(output, {}).is_done(BELOW, case)
+
+
+def test_interrupted_replacement_may_be_repeated(case, output):
+    finish(output, case, {})
+    case.image.write_bytes(b"another image")
+    Manifest(output, {}).begin(BELOW, case)
+    (output / BELOW).write_bytes(b"mask of the other image")
+    manifest = Manifest(output, {})
+    assert manifest.may_replace(BELOW, case)
+    assert not manifest.is_done(BELOW, case)
