@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from ushape.api._search import SearchDesign
+from ushape.config import resolved
 from ushape.formatting import pluralize
 from ushape.metrics.stats import PairedComparison
 from ushape.planning.plan import Plan
+from ushape.planning.rules.training import MIN_STEPS
 from ushape.planning.search_space import describe_choice
 from ushape.planning.start_decision import TRIAL_SHARE
 from ushape.training.study import TrialRow
+
+FINAL_SHARE = 0.5
+"""Share of the minutes that the final training has, evaluation included."""
 
 CAVEAT = (
     "The best of several trials is partly chosen by chance, so its validation score is too high, "
@@ -45,6 +51,7 @@ def describe_design(design: SearchDesign, plan: Plan) -> list[str]:
             f"{design.minutes:g} minutes for the final training and its evaluation. Several "
             "processes share the time of the trials."
         )
+        lines += _describe_shortage(design, plan)
     else:
         lines.append(
             f"Duration: at most {pluralize(design.trials or 1, 'trial')}, each with about "
@@ -52,6 +59,19 @@ def describe_design(design: SearchDesign, plan: Plan) -> list[str]:
             "final training."
         )
     return lines
+
+
+def _describe_shortage(design: SearchDesign, plan: Plan) -> list[str]:
+    """Return a warning if trials have so few steps that they compare little but chance."""
+    train = plan.recipe.train
+    steps = round(TRIAL_SHARE * resolved(train.steps_per_epoch) * (train.epochs or 1))
+    if steps >= MIN_STEPS:
+        return []
+    minutes = math.ceil((design.minutes or 0) / FINAL_SHARE * MIN_STEPS / max(1, steps))
+    return [
+        f"Warning: a trial has only about {pluralize(steps, 'step')}, after which all settings are "
+        f"nearly equal. For trials of {MIN_STEPS} steps, allow at least --minutes {minutes}."
+    ]
 
 
 def describe_result(
@@ -76,7 +96,8 @@ def describe_result(
     if difference is None:
         return text
     groups = pluralize(difference.pairs, "validation group")
-    text += f" Its Dice is {difference.mean_difference:+.4f} higher on average over {groups}"
+    change = f"{difference.mean_difference:+.4f}"
+    text += f" Its Dice differs from that of the plan by {change} on average over {groups}"
     interval = difference.interval
     if interval is None:
         return f"{text}; a confidence interval needs at least two."

@@ -14,7 +14,7 @@ import numpy as np
 from ushape import config
 from ushape.api._requests import describe_request
 from ushape.api._search import SearchDesign, TrialRunner, load_groups, locked_in_turn, trial_run
-from ushape.api._search_text import CAVEAT, METHOD, describe_design, describe_result
+from ushape.api._search_text import CAVEAT, FINAL_SHARE, METHOD, describe_design, describe_result
 from ushape.api._series import Devices, Series, drop_unplanned, is_finished
 from ushape.api._trainer import training_budget_s
 from ushape.api.plan import TrainOptions, optional_path, output_folder, plan_data, scan
@@ -51,9 +51,6 @@ from ushape.planning.search_space import (
 from ushape.planning.start_decision import TRIAL_SHARE
 from ushape.reports.search import SearchReport, TrialLine, write_search
 from ushape.training.study import Study, TrialRow, require_optuna
-
-FINAL_SHARE = 0.5
-"""Share of the minutes that the final training has, evaluation included."""
 
 TRIALS = 16
 """Number of trials if the epochs are given instead of minutes."""

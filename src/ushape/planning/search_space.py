@@ -60,7 +60,7 @@ class SearchedSetting:
 
     key: str
     planned: str
-    """Value of the plan, as text."""
+    """Value of the plan, as text; '' if it is too long."""
 
     values: dict[str, str]
     """Value of each alternative as `--set` reads it, by the name under which it is shown."""
@@ -68,7 +68,8 @@ class SearchedSetting:
     @property
     def text(self) -> str:
         """Line such as "train.learning_rate: 0.002 (planned), 0.004, 0.001"."""
-        return f"{self.key}: {', '.join([f'{self.planned} (planned)', *self.values])}"
+        planned = f"{self.planned} (planned)" if self.planned else PLANNED
+        return f"{self.key}: {', '.join([planned, *self.values])}"
 
 
 def propose_space(plan: Plan, shape: Sequence[int]) -> tuple[SearchedSetting, ...]:
@@ -262,7 +263,7 @@ def _augmentations(plan: Plan) -> SearchedSetting:
         changed = exaggerate(plan.augment, strength)
         if changed != plan.augment:
             values[name] = _as_yaml(_difference(changed, AugmentConfig()))
-    return SearchedSetting(key="augment", planned="as strong as planned", values=values)
+    return SearchedSetting(key="augment", planned="", values=values)
 
 
 def _difference(one: AugmentConfig, usual: AugmentConfig) -> dict[str, Any]:
