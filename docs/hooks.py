@@ -40,7 +40,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "recipe-settings": recipe_settings_page(),
         "python-api": python_api_page(),
         "error-codes": error_codes_page(),
-        "changelog": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
+        "changelog": (ROOT / "CHANGELOG.md")
+        .read_text(encoding="utf-8")
+        .replace("](docs/", "](../"),
     }
     for name, text in pages.items():
         files.append(File.generated(config, f"reference/{name}.md", content=text))
