@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from ushape.errors import DataError, RunError
+from ushape.errors import ConfigError, DataError, RunError
 from ushape.formatting import pluralize
 from ushape.io.files import all_files_within, read_json, write_json
 from ushape.io.lock import locked
@@ -26,11 +26,23 @@ WAIT_S = 2.0
 
 
 def copies_folder() -> Path:
-    """Return the folder of the copies: that of the environment, or one of the user's cache."""
+    """Return the folder of the copies: that of the environment, or one of the user's cache.
+
+    Raises:
+        ConfigError: if none is stated, and the user has no home folder.
+    """
     if stated := os.environ.get(FOLDER_VARIABLE):
         return Path(stated).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "ushape" / "remote"
+    if cache := os.environ.get("XDG_CACHE_HOME"):
+        return Path(cache) / "ushape" / "remote"
+    try:
+        return Path.home() / ".cache" / "ushape" / "remote"
+    except RuntimeError:
+        raise ConfigError(
+            "There is no home folder for copies of remote files.",
+            code="no_cache_folder",
+            hint=f"Set {FOLDER_VARIABLE} to a folder that you can write to.",
+        ) from None
 
 
 def mirror(url: str, say: Callable[[str], None]) -> Path:
@@ -89,7 +101,7 @@ def mirror(url: str, say: Callable[[str], None]) -> Path:
 def url_of_copy(folder: Path) -> str | None:
     """Return the URL of which a folder is the copy, or None if it is no copy."""
     path = folder.parent / SOURCE_FILE
-    if folder.parent.parent != copies_folder() or not path.is_file():
+    if not path.is_file() or folder.parent.parent != copies_folder():
         return None
     hint = f"Remove the folder {folder.parent}, and repeat the call."
     return str(read_json(path, DataError, code="json_invalid", hint=hint)["url"])

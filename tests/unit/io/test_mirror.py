@@ -1,7 +1,8 @@
 import fsspec
 import pytest
 
-from ushape.errors import DataError
+from codes import raises_code
+from ushape.errors import ConfigError, DataError
 from ushape.io import mirror as module
 from ushape.io.lock import locked
 from ushape.io.mirror import mirror, url_of_copy
@@ -70,3 +71,15 @@ def test_url_that_is_no_folder_is_refused(memory, url, code):
 
 def test_other_folders_are_no_copies(memory, tmp_path):
     assert url_of_copy(tmp_path) is None
+
+
+def test_user_without_a_home_folder_is_told_which_variable_states_one(monkeypatch, tmp_path):
+    def fail():
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in (module.FOLDER_VARIABLE, "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(module.Path, "home", fail)
+    with raises_code(ConfigError, "no_cache_folder"):
+        module.copies_folder()
+    assert url_of_copy(tmp_path) is None  # Local data need no cache.
