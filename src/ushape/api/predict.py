@@ -165,6 +165,7 @@ def predict(
         if not own.is_all:
             inputs = _take_part(inputs, own, predictor, console)
             if not inputs:
+                _tell_last_call(config, console)
                 return []
         _tell_missing_neighbors(predictor, inputs, console)
         made_by = describe_origin(folders, predictor, chosen)
@@ -367,15 +368,20 @@ class _Summary:
                 hint=f"{others}Fix or remove these images, and repeat the call.{rows}",
             )
         if config.part:
-            files = [IMAGES_TABLE] if config.table or config.uncertainty else []
-            files += [str(config.submission)] if config.submission else []
-            also = f" and write {' and '.join(files)}" if files else ""
-            console.say(
-                "After all parts, repeat the command once with --part 1/1: it will predict what is "
-                f"missing, merge the logs of the parts{also}."
-            )
+            _tell_last_call(config, console)
         elif config.submission is not None:
             console.say(f"{pluralize(self.total, 'row')} in {config.submission}")
+
+
+def _tell_last_call(config: OutputConfig, console: Console) -> None:
+    """Print what to do after all parts."""
+    files = [IMAGES_TABLE] if config.table or config.uncertainty else []
+    files += [str(config.submission)] if config.submission else []
+    also = f", and write {' and '.join(files)}" if files else ""
+    console.say(
+        "After all parts, repeat the command once with --part 1/1: it will predict what is "
+        f"missing, and merge the logs of the parts{also}."
+    )
 
 
 def _describe_colors(plan: Plan) -> str:

@@ -22,6 +22,7 @@ from ushape.distributed.block_task import (
     task_folder,
 )
 from ushape.distributed.blocks import Execute, run_serially, run_task
+from ushape.distributed.image_mark import mark_of_image
 from ushape.distributed.parts import Part, parse_part, part_of_task
 from ushape.distributed.scheduling import dask_executor
 from ushape.errors import REPEAT, ConfigError, RunError, hint_after_interrupt
@@ -108,7 +109,12 @@ def predict_zarr(
         }
         origin = {
             **describe_origin(folders, predictor, setting_list(settings)),
-            "image": {"path": str(image), "shape": bands.shape, "dtype": str(bands.dtype)},
+            "image": {
+                "path": str(image),
+                "shape": bands.shape,
+                "dtype": str(bands.dtype),
+                "mark": mark_of_image(image),
+            },
             "options": options,
         }
         folder = task_folder(output)
@@ -131,12 +137,11 @@ def predict_zarr(
     if not same_origin(task, origin):
         raise RunError(
             f"{output} belongs to another prediction, with other runs, settings or options, or of "
-            "another image.",
+            "another image, or the image has changed.",
             code="other_task",
             hint="Choose another output, or replace it with --overwrite (overwrite=True).",
         )
-    for pyramid in task.pyramids:
-        pyramid.create()
+    _create_images(task)
     if task.objects is not None:
         labels = task.objects.path.parent
         list_label(labels, task.objects.path.name, is_new=task.output.version == "0.5")
@@ -144,6 +149,25 @@ def predict_zarr(
     with hint_after_interrupt(REPEAT), _executor(scheduler, workers, console) as execute:
         _compute(task, execute, device, own_part, console)
     return output
+
+
+def _create_images(task: BlockTask) -> None:
+    """Create the images that are written, unless they exist.
+
+    Raises:
+        RunError: if blocks are finished, and an image that holds them is missing.
+    """
+    for pyramid in task.pyramids:
+        if not task.has_begun:
+            pyramid.create()
+        if not pyramid.exists:
+            raise RunError(
+                f"{pyramid.path} is missing or damaged, but {task.folder} states that blocks of it "
+                "are finished.",
+                code="output_missing",
+                hint=f"To compute all blocks again, remove {task.folder} and what is left of the "
+                "output, or add --overwrite (overwrite=True).",
+            )
 
 
 def _compute(task: BlockTask, execute: Execute, device: str, part: Part, console: Console) -> None:
@@ -155,14 +179,18 @@ def _compute(task: BlockTask, execute: Execute, device: str, part: Part, console
     if task.measured:
         console.say(f"Intensities of all blocks: measured once, from {task.measured}.")
     if not part.is_all:
-        console.say(f"This process computes part {part} of the blocks.")
+        origin = f" ({part.origin})" if part.origin else ""
+        console.say(
+            f"This process computes part {part}{origin} of the blocks. To compute all of them: "
+            "--part 1/1."
+        )
     with console.progress("Predicting") as on_progress:
         left = run_task(task, execute, device, part, on_progress)
     if left:
         console.say(
             f"This part is finished; {pluralize(left, 'block')} of other parts are left. The last "
-            "part to end completes the image. If parts were stopped, repeat the call with or "
-            "without --part."
+            "part to end completes the image. If parts were stopped, repeat them, or repeat the "
+            "call once with --part 1/1."
         )
         return
     for pyramid in task.pyramids:
@@ -190,7 +218,8 @@ def _part_of(text: str | None, *, overwrite: bool) -> Part:
         raise ConfigError(
             f"Part {part} cannot replace the output, because other parts write to it.",
             code="part_overwrites",
-            hint="Remove the output before the parts are started, and omit --overwrite.",
+            hint="Before the parts are started, remove the output and the folder beside it whose "
+            "name ends with .blocks, and omit --overwrite.",
         )
     return part
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -65,6 +66,14 @@ class BlockTask:
 
     origin: Mapping[str, Any] = field(default_factory=dict)
     """What determines the output: digests of the runs, facts about the image, settings."""
+
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Name of this task, which differs from that of a later task in the same folder."""
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether any block has been finished."""
+        return (self.folder / DONE).exists()
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -181,6 +190,7 @@ def open_task(folder: Path) -> BlockTask:
             ),
             measured=values["measured"],
             origin=values["origin"],
+            token=values["token"],
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         raise RunError(

@@ -68,7 +68,7 @@ def run_block(folder: str, device: str, stage: str, index: int) -> BlockResult:
             return BlockResult(index, 0, time.monotonic() - started)
         box = task.grid(stage).box(index)
         if stage == PREDICT:
-            predict_block(task, *_open_model(folder, device), box)
+            predict_block(task, *_open_model(folder, device, task.token), box)
         elif stage == PIECES:
             store_pieces(task, index)
         elif stage == OBJECTS:
@@ -119,8 +119,11 @@ def _belongs(index: int, part: Part) -> bool:
 
 
 @lru_cache(maxsize=1)
-def _open_model(folder: str, device: str) -> tuple[Predictor, Bands]:
-    """Open the model and the image of a task, once in each process."""
+def _open_model(folder: str, device: str, token: str) -> tuple[Predictor, Bands]:
+    """Open the model and the image of a task, once in each process.
+
+    The token distinguishes a task from one that was in the same folder before.
+    """
     task = open_task(Path(folder))
     allow_code(task.recipe)
     predictor = Predictor.open(

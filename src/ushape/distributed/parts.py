@@ -22,7 +22,7 @@ ALL = "To use everything instead, add --part 1/1."
 
 @dataclass(frozen=True)
 class Part:
-    """One of several parts of equal size, apart from chance, into which work is divided."""
+    """One of several parts of approximately equal size into which work is divided."""
 
     number: int
     """Number of the part, from 1."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import tifffile
 import torch
 import zarr
+from safetensors.torch import load_file
 from scipy import ndimage
 
 import ushape
@@ -174,3 +177,52 @@ def test_a_repeat_of_a_finished_prediction_computes_nothing(run, image, tmp_path
     with pytest.raises(RunError) as error:
         predict_zarr(run, image, output=output, **{**SMALL, "chunk": 16})
     assert error.value.code == "other_task"
+
+
+@pytest.mark.parametrize("kind", ["image"], indirect=True)
+def test_a_finished_prediction_whose_output_was_removed_is_refused(run, image, tmp_path):
+    output = tmp_path / "mask.zarr"
+    options = {**SMALL, "probabilities": True}
+    predict_zarr(run, image, output=output, **options)
+    expected = files_of(output)
+    for path in (tmp_path / "mask_probabilities.zarr", output / "0" / "zarr.json", output):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        with pytest.raises(RunError) as error:
+            predict_zarr(run, image, output=output, **options)
+        assert error.value.code == "output_missing"
+        assert not path.exists()
+    predict_zarr(run, image, output=output, overwrite=True, **options)
+    assert files_of(output) == expected
+
+
+@pytest.mark.parametrize("kind", ["image"], indirect=True)
+def test_an_image_that_has_changed_is_refused_and_predicted_anew(run, image, tmp_path):
+    changed, output = tmp_path / "large.zarr", tmp_path / "mask.zarr"
+    shutil.copytree(image, changed)
+    predict_zarr(run, changed, output=output, **SMALL)
+    before = files_of(output)
+    array = zarr.open_array(store=str(changed / "0"), mode="r+", zarr_format=2)
+    array[...] = array[...][..., ::-1]
+    with pytest.raises(RunError) as error:
+        predict_zarr(run, changed, output=output, **SMALL)
+    assert error.value.code == "other_task"
+    predict_zarr(run, changed, output=output, overwrite=True, **SMALL)
+    assert files_of(output) != before
+
+
+@pytest.mark.parametrize("kind", ["image"], indirect=True)
+def test_overwriting_with_another_run_uses_its_network(run, image, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    weights = load_file(Run(run).weights_path)
+    weights = {
+        name: torch.rand_like(values) if values.is_floating_point() else values
+        for name, values in weights.items()
+    }
+    Run(other).save_weights(weights, {"epoch": 1})
+    one, two = tmp_path / "one.zarr", tmp_path / "two.zarr"
+    predict_zarr(other, image, output=one, **SMALL)
+    predict_zarr(run, image, output=two, **SMALL)
+    assert files_of(one / "0") != files_of(two / "0")
+    predict_zarr(other, image, output=two, overwrite=True, **SMALL)
+    assert files_of(one / "0") == files_of(two / "0")

@@ -77,6 +77,12 @@ class Pyramid:
         """Return (*S) of a level, by its factor along each axis."""
         return tuple(-(-n // own) for n, own in zip(self.shape, factor, strict=True))
 
+    @property
+    def exists(self) -> bool:
+        """Whether the metadata of all levels exist."""
+        name = "zarr.json" if self.version == "0.5" else ".zarray"
+        return all((self.path / str(n) / name).exists() for n in range(len(self.factors)))
+
     def create(self) -> None:
         """Write the metadata of all levels, unless the image exists.
 
