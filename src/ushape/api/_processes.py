@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,20 @@ ORDER = ("killed", "memory", "user_error", "interrupt", "ended", "failure")
 LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
 """Environment variables of launchers, which describe this program and not its processes."""
 
+_IS_ALONE = ContextVar("_IS_ALONE", default=False)
+
 Report = dict[str, Any]
 """What a process has written about its training: its kind, and the details."""
+
+
+@contextmanager
+def without_launcher() -> Iterator[None]:
+    """Train in this program alone, although a launcher has started others beside it."""
+    token = _IS_ALONE.set(True)
+    try:
+        yield
+    finally:
+        _IS_ALONE.reset(token)
 
 
 @dataclass(frozen=True)
@@ -75,7 +88,7 @@ class Team:
             ConfigError: if the launcher has started another number of programs.
             RunError: if there is no connection to the first program.
         """
-        place = find_place(os.environ)
+        place = None if _IS_ALONE.get() else find_place(os.environ)
         if place is None:
             yield cls(before if devices is None else devices, quiet)
             return

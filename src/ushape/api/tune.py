@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ushape import config
+from ushape.api._processes import without_launcher
 from ushape.api._requests import describe_request
 from ushape.api._search import SearchDesign, TrialRunner, load_groups, locked_in_turn, trial_run
 from ushape.api._search_text import CAVEAT, FINAL_SHARE, METHOD, describe_design, describe_result
@@ -324,6 +325,7 @@ class _Search:
                 self.console,
                 groups=recipe.groups,
                 divide_above_px=recipe.preprocessing.divide_above_px,
+                slide_mpp=recipe.preprocessing.slide_mpp,
             )
             found.raise_if_unusable()
         if found.checksum != self.design.checksum:
@@ -379,7 +381,8 @@ class _Search:
             with locked_in_turn(self.folder, self.final.folder.exists):
                 page = self._write(rows, best, chosen)
                 self.console.say(f"Search: {page}")
-                return replace(found, summary=self._train_best(chosen))
+                with without_launcher():  # The others have no part in the final training.
+                    return replace(found, summary=self._train_best(chosen))
         except RunError as error:
             if error.code != "folder_in_use":
                 raise
