@@ -78,7 +78,9 @@ class Uploads:
         Raises:
             RunError: if an output exists, or is one of the images.
         """
-        inputs = list(inputs)
+        inputs, has_log = list(inputs), bool(self._logs)
+        if self._writer.writes_images_table and IMAGES_TABLE in self._found and not has_log:
+            self._refuse(IMAGES_TABLE)
         origins = [one.case.origin[0].split(" ") for one in inputs if one.case.origin]
         sources = {_without_suffix(url) for urls in origins for url in urls}
         taken = {_without_suffix(name): name for name in self._found}
@@ -93,12 +95,8 @@ class Uploads:
             outputs = (path.relative_to(self._folder) for path in self._writer.outputs_of(image))
             names = [name for name in map(Path.as_posix, outputs) if name in self._found]
             name = taken.get(_without_suffix(image.below.as_posix())) or next(iter(names), None)
-            if name and not (self._may_replace(image) or self._writer.config.overwrite):
-                raise RunError(
-                    f"{self._remote.address_of(name)} already exists.",
-                    code="output_exists",
-                    hint="Choose another output, or replace it with --overwrite (overwrite=True).",
-                )
+            if name and not self._may_replace(image):
+                self._refuse(name)
 
     def add(self, image: Input) -> None:
         """Upload the outputs of an image with the next batch.
@@ -140,6 +138,15 @@ class Uploads:
     def close(self) -> None:
         """Wait for the upload in progress."""
         self._pool.shutdown()
+
+    def _refuse(self, name: str) -> None:
+        """Raise an error about a file that exists, unless existing files may be replaced."""
+        if not self._writer.config.overwrite:
+            raise RunError(
+                f"{self._remote.address_of(name)} already exists.",
+                code="output_exists",
+                hint="Choose another output, or replace it with --overwrite (overwrite=True).",
+            )
 
     def _may_replace(self, image: Input) -> bool:
         name, path = image.below.as_posix(), self._manifest.source_of(image.case)[0]
@@ -210,16 +217,20 @@ class Uploads:
             return None
 
     def _merge_logs(self) -> None:
-        """Replace the log files that this call has read or written by a single one."""
+        """Replace the log files that this call has read or written by a single one.
+
+        It also states what other calls have begun, which may be interrupted or still in progress.
+        """
         former = list(self._logs)
         if len(former) > 1:
-            self._write_log(self._done.values())
+            begun = (line for name, line in self._begun.items() if name not in self._done)
+            self._write_log([*begun, *self._done.values()])
             for name in former:
                 self._forget_log(name)
 
     def _write_table(self) -> None:
         """Upload the table of all images, with the rows of earlier calls."""
-        if not (self._folder / IMAGES_TABLE).exists():
+        if not self._writer.writes_images_table:
             return
         rows = [
             {"image": name, **row}
@@ -227,7 +238,8 @@ class Uploads:
             for row in line["rows"]
         ]
         columns = list(dict.fromkeys(key for row in rows for key in row))
-        self._remote.put_bytes(to_csv(columns, rows), IMAGES_TABLE)
+        if rows:
+            self._remote.put_bytes(to_csv(columns, rows), IMAGES_TABLE)
 
 
 def _without_suffix(name: str) -> str:

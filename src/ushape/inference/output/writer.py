@@ -305,13 +305,14 @@ class PredictionWriter:
             found.append(stack.enter_context(collecting_outlines(contours, predictor, source)))
         return found
 
-    def write_images_table(self, inputs: Sequence[Input]) -> None:
-        """Write images.csv, if requested, for the images of this and earlier equal calls.
+    @property
+    def writes_images_table(self) -> bool:
+        """Whether images.csv is requested. A call for a part of the images does not write it."""
+        return (self.config.table or self.config.uncertainty) and not self.config.part
 
-        A call for a part of the images does not write it.
-        """
-        config = self.config
-        if self.manifest is None or config.part or not (config.table or config.uncertainty):
+    def write_images_table(self, inputs: Sequence[Input]) -> None:
+        """Write images.csv, if requested, for the images of this and earlier equal calls."""
+        if self.manifest is None or not self.writes_images_table:
             return
         images = [*self.manifest.finished, *(image.below for image in inputs)]
         rows = self.manifest.rows_of(images)

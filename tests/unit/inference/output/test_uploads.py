@@ -33,7 +33,7 @@ def make_input(name):
 class Call:
     """A call of predict whose masks are the names of the images."""
 
-    def __init__(self, folder, *, overwrite=False, weights="w"):
+    def __init__(self, folder, *, overwrite=False, weights="w", table=False):
         folder.mkdir(exist_ok=True)
         manifest = Manifest(folder, {"weights": weights})
         config = OutputConfig(folder=folder, overwrite=overwrite)
@@ -42,6 +42,7 @@ class Call:
             manifest=manifest,
             config=config,
             submission=None,
+            writes_images_table=table,
             outputs_of=lambda image: [folder / image.below],
         )
         self.uploads = Uploads(RemoteFolder(URL), self.writer)
@@ -143,3 +144,36 @@ def test_several_calls_write_to_one_url(memory, tmp_path):
     for call in calls:
         call.uploads.finish()
     assert Call(tmp_path / "c").predict("x", "y") == []
+
+
+def test_table_is_written_by_a_call_whose_images_are_all_finished(memory, tmp_path):
+    for name in "xy":
+        part = Call(tmp_path / name)
+        part.predict(name)
+        part.uploads.finish()
+    last = Call(tmp_path / "all", table=True)
+    assert last.predict("x", "y") == []
+    last.uploads.finish()
+    assert masks(memory)["images.csv"].decode().split() == ["image,n", "x.png,1", "y.png,1"]
+    Call(tmp_path / "again", table=True).predict("x", "y")
+
+
+def test_table_of_the_user_is_not_replaced(memory, tmp_path):
+    memory.pipe({"/bucket/masks/images.csv": b"mine"})
+    with pytest.raises(RunError) as error:
+        Call(tmp_path / "a", table=True).predict("x")
+    assert error.value.code == "output_exists"
+    call = Call(tmp_path / "b")
+    call.predict("x")
+    call.uploads.finish()
+    assert masks(memory)["images.csv"] == b"mine"
+
+
+def test_interrupted_upload_is_repeated_after_another_call_has_ended(memory, tmp_path):
+    call = Call(tmp_path / "a")
+    call.uploads._write_log([{"image": "x.png", "source": list(make_input("x").case.origin)}])
+    memory.pipe({"/bucket/masks/x.png": b"x"})
+    other = Call(tmp_path / "b")
+    other.predict("y")
+    other.uploads.finish()
+    assert Call(tmp_path / "c").predict("x", "y") == ["x"]
