@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -171,6 +172,8 @@ class RemoteFiles:
 
     def release(self, image: Input) -> None:
         """Remove the temporary copies of an image that was predicted or failed."""
+        if self._work is not None:
+            os.utime(self._work)  # Other machines remove folders that are unchanged for a day.
         if self._images is not None:
             self._images.release(image)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import threading
@@ -220,7 +221,7 @@ class RemoteImages:
         members = [self._sources[path] for unit in units for path in self._members[unit]]
         versions = [f"{one.address} {one.file.size} {one.file.version}" for one in members]
         addresses = [one.address for one in members[:: max(1, len(members) // len(units))]]
-        return " ".join(addresses[: len(units)]), f"{zlib.crc32(repr(versions).encode()):08x}"
+        return "\n".join(addresses[: len(units)]), f"{zlib.crc32(repr(versions).encode()):08x}"
 
 
 def _unit_of(path: Path) -> Path:
@@ -247,7 +248,8 @@ def _make_stand_in(path: Path, file: RemoteFile) -> None:
     """Create an empty file of the size of another one, which takes no space on most disks.
 
     Raises:
-        DataError: if a folder has the name of the file, which object stores allow.
+        DataError: if a folder has the name of the file, or the name is too long for the disk, both
+            of which object stores allow.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -258,5 +260,13 @@ def _make_stand_in(path: Path, file: RemoteFile) -> None:
             f"{file.name}: a file and a folder at the URL have the same name.",
             code="remote_name_conflict",
             hint="Rename one of them, or name the folder or pattern of the images.",
+        ) from None
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise DataError(
+            f"{file.name}: the name is too long for a local file.",
+            code="remote_name_too_long",
+            hint="Rename the file at the URL, or name the folder or pattern of the images.",
         ) from None
     os.utime(path, ns=(0, 0))

@@ -79,8 +79,15 @@ def mirror(url: str, say: Callable[[str], None]) -> Path:
             code="not_a_folder",
             hint="Name the folder of images and masks.",
         )
+    name = remote.url.rpartition("/")[2]
+    if name in (".", ".."):
+        raise DataError(
+            f"{remote.url}: the name of the folder cannot be that of a local one.",
+            code="remote_failed",
+            hint="Name the folder without '.' and '..'.",
+        )
     place = copies_folder() / hashlib.sha256(remote.url.encode()).hexdigest()[:12]
-    folder = place / remote.url.rpartition("/")[2]
+    folder = place / name
     with ExitStack() as stack:
         _lock_in_turn(stack, place, remote.url, say)
         left = [one for one in files.values() if not one.is_copied(folder / one.name)]

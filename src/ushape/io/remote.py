@@ -39,6 +39,9 @@ LOCAL_PROTOCOLS = ("file", "local")
 WEB_PROTOCOLS = ("http", "https")
 """Protocols without folders."""
 
+ALIASES = {"s3a": "s3", "gcs": "gs", "abfs": "az"}
+"""Other names of protocols, so that equal files have equal URLs."""
+
 TRANSFERS = 8
 """Number of files that are transferred at the same time."""
 
@@ -72,12 +75,13 @@ def url_of(path: Path | str) -> str | None:
     match = URL.fullmatch(text)
     if match is None or ("://" not in text and Path(f"{match['protocol']}:").exists()):
         return None
-    return f"{match['protocol'].lower()}://{match['rest']}"
+    protocol = match["protocol"].lower()
+    return f"{ALIASES.get(protocol, protocol)}://{match['rest']}"
 
 
 def shown(url: str) -> str:
-    """Return a URL without its query, which may hold a signature, and without a trailing slash."""
-    return url.partition("?")[0].rstrip("/")
+    """Return a URL without its query, user and password, and trailing slashes."""
+    return re.sub("(?<=://)[^/]*@", "", url.partition("?")[0].rstrip("/"))
 
 
 @dataclass(frozen=True)

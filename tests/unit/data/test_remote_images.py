@@ -118,3 +118,10 @@ def test_file_and_folder_of_one_name_are_refused(memory, images, monkeypatch):
     with pytest.raises(DataError) as error:
         images.add("memory://bucket/x")
     assert error.value.code == "remote_name_conflict"
+
+
+def test_name_that_is_too_long_for_a_local_file_is_refused(memory, images):
+    memory.pipe({f"/bucket/images/{'n' * 300}.png": b"image"})
+    with pytest.raises(DataError) as error:
+        images.add("memory://bucket/images")
+    assert error.value.code == "remote_name_too_long"

@@ -83,3 +83,12 @@ def test_user_without_a_home_folder_is_told_which_variable_states_one(monkeypatc
     with raises_code(ConfigError, "no_cache_folder"):
         module.copies_folder()
     assert url_of_copy(tmp_path) is None  # Local data need no cache.
+
+
+def test_parent_folder_is_not_the_name_of_a_copy(memory, tmp_path):
+    other = mirror("memory://bucket/data", print)
+    memory.store["/bucket/../x.png"] = memory.store["/bucket/data/images/a.png"]
+    with pytest.raises(DataError) as error:
+        mirror("memory://bucket/..", print)
+    assert error.value.code == "remote_failed"
+    assert (other / "images/a.png").exists()

@@ -49,6 +49,15 @@ def test_shown_url_has_no_signature():
     assert shown("https://host/a.png?X-Amz-Signature=abc") == "https://host/a.png"
 
 
+def test_shown_url_has_no_password():
+    assert shown("s3://key:secret@bucket/a@b.png") == "s3://bucket/a@b.png"
+
+
+@pytest.mark.parametrize(("other", "name"), [("s3a", "s3"), ("gcs", "gs"), ("S3", "s3")])
+def test_names_of_one_protocol_give_equal_urls(other, name):
+    assert url_of(f"{other}://bucket/x") == url_of(f"{name}://bucket/x") == f"{name}://bucket/x"
+
+
 @pytest.mark.parametrize(
     ("url", "error_class", "code"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +20,8 @@ from ushape.io.remote import TRANSFERS, RemoteFile, RemoteFolder
 
 LOG_FOLDER = ".ushape-predict/"
 """Folder at the URL with the log. Each upload adds a file, since files cannot be extended."""
+
+LOG_NAME = re.compile(re.escape(LOG_FOLDER) + r"[0-9a-f]{32}\.jsonl")
 
 BATCH_IMAGES = 64
 BATCH_BYTES = 1 << 26
@@ -81,7 +84,7 @@ class Uploads:
         inputs, has_log = list(inputs), bool(self._logs)
         if self._writer.writes_images_table and IMAGES_TABLE in self._found and not has_log:
             self._refuse(IMAGES_TABLE)
-        origins = [one.case.origin[0].split(" ") for one in inputs if one.case.origin]
+        origins = [one.case.origin[0].split("\n") for one in inputs if one.case.origin]
         sources = {_without_suffix(url) for urls in origins for url in urls}
         taken = {_without_suffix(name): name for name in self._found}
         for image in inputs:
@@ -195,7 +198,7 @@ class Uploads:
         """Read the log files of calls like this one, and return all files at the URL."""
         while True:
             found = self._remote.list_files()
-            logs = [name for name in found if name.startswith(LOG_FOLDER)]
+            logs = [name for name in found if LOG_NAME.fullmatch(name)]
             with ThreadPoolExecutor(TRANSFERS) as pool:
                 contents = list(pool.map(self._read_log, logs))
             if None not in contents:

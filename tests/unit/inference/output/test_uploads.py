@@ -7,6 +7,7 @@ import fsspec
 import pytest
 
 from ushape.data.inputs import Input
+from ushape.data.remote_images import RemoteImages
 from ushape.errors import RunError
 from ushape.inference.output import OutputConfig, uploads
 from ushape.inference.output.manifest import Manifest
@@ -177,3 +178,19 @@ def test_interrupted_upload_is_repeated_after_another_call_has_ended(memory, tmp
     other.predict("y")
     other.uploads.finish()
     assert Call(tmp_path / "c").predict("x", "y") == ["x"]
+
+
+def test_image_with_a_space_in_its_name_is_not_replaced(memory, tmp_path):
+    memory.pipe({"/bucket/masks/my image.png": b"image"})
+    images = RemoteImages(tmp_path)
+    path = images.add(f"{URL}/my image.png")
+    found = images.with_origins([Input(Case(id="x", image=path), Path("my image.png"))])
+    images.close()
+    with pytest.raises(RunError) as error:
+        Call(tmp_path / "a", overwrite=True).uploads.check(found)
+    assert error.value.code == "output_is_input"
+
+
+def test_files_that_are_no_logs_are_ignored(memory, tmp_path):
+    memory.pipe({f"/bucket/masks/{LOG_FOLDER}{name}": b"[1]" for name in ("a.txt", "x.jsonl")})
+    assert Call(tmp_path / "a").predict("x") == ["x"]
