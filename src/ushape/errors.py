@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import math
 import re
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -58,6 +59,28 @@ def hint_after_interrupt(sentence: str) -> Iterator[None]:
     except KeyboardInterrupt as interrupt:
         interrupt.__notes__ = [sentence]
         raise
+
+
+@contextmanager
+def at_first_interrupt(act: Callable[[], None]) -> Iterator[None]:
+    """Call a function at the first Ctrl-C during the block; the second one acts as before it.
+
+    Other threads than the main one cannot handle signals: the block then runs without it.
+    """
+
+    def handle(signal_number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, before)
+        act()
+
+    try:
+        before = signal.signal(signal.SIGINT, handle)
+    except ValueError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 REPEAT = "To continue, run the same command again."

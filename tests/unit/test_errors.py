@@ -1,6 +1,8 @@
 import errno
+import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -11,6 +13,7 @@ from ushape.errors import (
     DataError,
     MissingPackageError,
     PlanError,
+    at_first_interrupt,
     check_range,
     explained,
     require_package,
@@ -68,3 +71,27 @@ def test_low_limit_of_virtual_memory_is_refused_before_libraries_are_loaded():
     assert found.returncode == 2
     assert "virtual memory is 1.5 GB" in found.stderr
     assert "Hint: " in found.stderr
+
+
+def test_at_first_interrupt_acts_once_and_the_second_one_raises():
+    before, calls = signal.getsignal(signal.SIGINT), []
+    with at_first_interrupt(lambda: calls.append(1)):
+        signal.raise_signal(signal.SIGINT)
+        assert calls == [1]
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert calls == [1]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_at_first_interrupt_runs_the_block_in_other_threads():
+    found = []
+
+    def work():
+        with at_first_interrupt(lambda: None):
+            found.append(1)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [1]

@@ -308,21 +308,13 @@ class Processes:
     def interruptible(self) -> Iterator[None]:
         """Pass the first Ctrl-C on, so that the training ends after the step; the second raises."""
 
-        def pass_on(signal_number: int, frame: Any) -> None:
-            signal.signal(signal.SIGINT, before)
+        def pass_on() -> None:
             for process in self._running.values():
                 if os.name == "posix":  # On Windows the terminal has done it.
                     process.send_signal(signal.SIGINT)
 
-        try:
-            before = signal.signal(signal.SIGINT, pass_on)
-        except ValueError:  # Only the main thread can handle signals.
+        with errors.at_first_interrupt(pass_on):
             yield
-            return
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
 
     def _report_path(self, rank: int) -> Path:
         return Path(self.folder.name) / f"report-{rank}.json"

@@ -7,7 +7,6 @@ import logging
 import math
 import os
 import re
-import signal
 import threading
 import warnings
 import zipfile
@@ -27,7 +26,7 @@ from torch import Tensor
 from ushape.config import resolved
 from ushape.console import Console
 from ushape.data.cache import SampleStore
-from ushape.errors import PlanError, RunError
+from ushape.errors import PlanError, RunError, at_first_interrupt
 from ushape.formatting import reason
 from ushape.io.files import real_path
 from ushape.planning.plan import Plan
@@ -258,21 +257,13 @@ def _stop_at_first_interrupt(
 ) -> Iterator[None]:
     """Finish the step, validate and end at the first Ctrl-C; stop immediately at the second."""
 
-    def stop(signal_number: int, frame: Any) -> None:
+    def stop() -> None:
         interrupt.set()
         if trainer.world_size == 1:  # Several processes have to agree on the step.
             trainer.should_stop = True
-        signal.signal(signal.SIGINT, before)
 
-    try:
-        before = signal.signal(signal.SIGINT, stop)
-    except ValueError:  # Only the main thread can handle signals.
+    with at_first_interrupt(stop):
         yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _silence_lightning() -> None:
