@@ -11,7 +11,7 @@ from ushape.data.cache import SampleStore
 from ushape.data.subsets import thin_out_cases
 from ushape.inference.decision_rule import DecisionRule, apply_rule
 from ushape.inference.predictor import Predictor
-from ushape.inference.separation import object_precision
+from ushape.inference.separation import choose_comparable, object_precision
 from ushape.inference.tuning import ValidatedCase
 from ushape.metrics.instance import MAX_SEPARATED_PX
 from ushape.metrics.overlap import Counts, count_classes
@@ -60,6 +60,7 @@ def score_trial(
     precision = None
     if space.has_distance and how.split == "learned":
         step = max(1, -(-sum(case.truth.size for case in cases) // MAX_SEPARATED_PX))
+        how = choose_comparable(cases[::step], space, how)
         precision = object_precision(cases[::step], space, how)
     return TrialScore(
         dice=mean_group_dice(list(counts.values())),

@@ -14,13 +14,8 @@ from ushape.data.reading import read_objects
 from ushape.data.subsets import thin_out_cases
 from ushape.inference.mirror_choice import choose_mirroring
 from ushape.inference.predictor import Predictor
-from ushape.inference.tuning import (
-    SEPARATED,
-    Tuning,
-    ValidatedCase,
-    choose_tuning,
-    save_tuning,
-)
+from ushape.inference.separation import SEPARATED
+from ushape.inference.tuning import Tuning, ValidatedCase, choose_tuning, save_tuning
 from ushape.planning.plan import Plan
 from ushape.planning.recipe import Tta
 from ushape.planning.run import Run

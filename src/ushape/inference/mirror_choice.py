@@ -19,7 +19,7 @@ from ushape.inference.rule_scores import (
     choose_unit,
     mostly_improve,
 )
-from ushape.inference.separation import object_precision
+from ushape.inference.separation import choose_comparable, object_precision
 from ushape.inference.threshold_search import ValidationCases
 from ushape.instances.label import ObjectConfig
 from ushape.labels import LabelSpace
@@ -80,7 +80,8 @@ def choose_mirroring(
     Args:
         plain, mirrored: The same cases, predicted without and with mirrored versions.
         versions: Number of versions that are averaged.
-        objects: Definition of the objects whose average precision is compared; None: the Dice.
+        objects: Definition of the objects whose average precision is compared, each way with
+            the settings that suit it; None: the Dice.
     """
     what = "mean Dice" if objects is None else "average precision of the objects"
     if objects is None:
@@ -154,6 +155,7 @@ def _measure_objects(
 ) -> _Scores | None:
     """Return the average precision by group, or by image if there are too few groups."""
     step = max(1, -(-sum(case.truth.size for case in cases) // MAX_SEPARATED_PX))
+    how = choose_comparable(cases[::step], space, how)
     by_unit: dict[Unit, dict[UnitKey, float]] = {}
     for unit in UNITS[:2]:
         pooled: dict[UnitKey, list[ValidatedCase]] = {}

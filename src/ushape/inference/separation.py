@@ -15,14 +15,23 @@ from ushape.instances.label import ObjectConfig, label_objects
 from ushape.labels import IGNORE, LabelSpace
 from ushape.metrics.instance import MAX_SEPARATED_PX, ObjectCounts, count_objects
 
+SEPARATED = ObjectConfig(split="learned")
+"""Definition of objects that the planner chooses if the network predicts their distance."""
+
 RISES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6)
 """Values of ObjectConfig.rise_learned that are compared."""
+
+FEW_RISES = (0.1, 0.2, 0.4)
+"""Values of ObjectConfig.rise_learned by which networks are compared."""
 
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 """Thresholds of each class that are compared."""
 
 SIZE_SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4)
 """Smallest sizes that are compared, as shares of the median annotated object."""
+
+NOISE_SHARE = 1 / 16
+"""Size of the objects that are not counted when networks are compared, as such a share."""
 
 IOUS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """IoU thresholds over which the average precision is averaged."""
@@ -185,6 +194,38 @@ def choose_separation(
         "--set predict.objects.split=none."
     )
     return Separation(rule=rule, how=how, report=(line,))
+
+
+def comparable_settings(how: ObjectConfig, sizes_px: Sequence[int]) -> list[ObjectConfig]:
+    """Return definitions of which the best one shows how well a network separates objects.
+
+    At one fixed setting, epochs and ways to predict would be ranked wrongly: a network that finds
+    more objects also finds more specks, and the best rise depends on how smooth its distance is.
+    Both are set after training, when all values are compared.
+
+    Args:
+        how: Definition whose rise and smallest size are varied, if it is SEPARATED.
+        sizes_px: Number of pixels of annotated objects.
+    """
+    if how != SEPARATED:
+        return [how]
+    smallest = round(NOISE_SHARE * float(np.median(sizes_px))) if len(sizes_px) else 0
+    return [replace(how, rise_learned=rise, smallest_px=smallest) for rise in FEW_RISES]
+
+
+def choose_comparable(
+    cases: Sequence[ValidatedCase], space: LabelSpace, how: ObjectConfig
+) -> ObjectConfig:
+    """Return the best of `comparable_settings` at the default thresholds.
+
+    Raises:
+        PlanError: if a case has no predicted distance.
+    """
+    known = _Comparison(cases, space)
+    settings = comparable_settings(how, known.sizes_px)
+    if len(settings) == 1:
+        return settings[0]
+    return max(settings, key=lambda one: known.score(DecisionRule(), one))
 
 
 def object_precision(

@@ -17,7 +17,7 @@ from ushape.inference.object_search import (
     measure_objects_by_threshold,
 )
 from ushape.inference.rule_scores import Basis
-from ushape.inference.separation import choose_separation
+from ushape.inference.separation import SEPARATED, choose_separation
 from ushape.inference.threshold_search import choose_rule
 from ushape.inference.uncertainty import Calibration, confidence_of, fit_calibration
 from ushape.instances.label import ObjectConfig
@@ -28,9 +28,6 @@ from ushape.planning.recipe import Tta
 from ushape.planning.run import Run
 from ushape.transforms.morphology import Cleaning
 from ushape.transforms.tiling import Average
-
-SEPARATED = ObjectConfig(split="learned")
-"""Definition of objects that the planner chooses if the network predicts their distance."""
 
 
 @dataclass(frozen=True, kw_only=True)

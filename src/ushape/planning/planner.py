@@ -428,9 +428,10 @@ def expected_mirroring_s(
     versions = len(_versions(recipe, "mirrored"))
     comparing_s = versions * _expected_prediction_s(recipe, step_s, validated)
     if recipe.labels.objects == "distance" and recipe.predict.tune_for is None:
-        # Two predictions, whose objects are compared by groups, and by images of few groups.
+        # Two predictions, whose objects are separated with three rises, and then with the best one
+        # compared by groups, and by images of few groups.
         separating_s = 0.35e-6  # Per pixel: for 1000 x 1000 pixels of disks that touch.
-        comparing_s += 4 * separating_s * min(sum(map(math.prod, validated)), MAX_SEPARATED_PX)
+        comparing_s += 10 * separating_s * min(sum(map(math.prod, validated)), MAX_SEPARATED_PX)
     return comparing_s + (versions - 1) * _expected_prediction_s(recipe, step_s, tested)
 
 

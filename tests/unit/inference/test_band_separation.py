@@ -7,8 +7,7 @@ from scipy import ndimage
 from probabilities import BINARY
 from ushape.inference import band_separation
 from ushape.inference.band_separation import separate_bands, separate_streamed
-from ushape.inference.separation import separate
-from ushape.inference.tuning import SEPARATED
+from ushape.inference.separation import SEPARATED, separate
 from ushape.instances.label import _number
 from ushape.instances.stored import number_stored
 

@@ -6,8 +6,7 @@ import pytest
 from probabilities import BINARY
 from ushape.inference.mirror_choice import choose_mirroring
 from ushape.inference.object_search import ValidatedCase
-from ushape.inference.separation import object_precision
-from ushape.inference.tuning import SEPARATED
+from ushape.inference.separation import SEPARATED, object_precision
 from ushape.transforms.object_distance import border_distance
 
 WITH_DISTANCE = replace(BINARY, has_distance=True)

@@ -9,12 +9,16 @@ from ushape.inference.decision_rule import DecisionRule
 from ushape.inference.object_search import ValidatedCase
 from ushape.inference.separation import (
     IOUS,
+    SEPARATED,
+    choose_comparable,
     choose_separation,
+    comparable_settings,
     mean_precision,
+    object_precision,
     separate,
     tabulate_counts,
 )
-from ushape.inference.tuning import SEPARATED, choose_tuning, join_tunings
+from ushape.inference.tuning import choose_tuning, join_tunings
 from ushape.instances.label import ObjectConfig, label_objects
 from ushape.metrics.instance import ObjectCounts
 from ushape.transforms.object_distance import border_distance
@@ -107,6 +111,21 @@ def test_choose_separation_takes_the_best_settings():
     assert "average precision" in found.report[0]
 
 
+def test_choose_comparable_takes_a_larger_rise_for_a_noisy_distance():
+    cases = [predicted(name, touching_squares()) for name in "ab"]
+    noise = np.random.default_rng(0).integers(0, 60, cases[0].truth.shape)
+    noisy = [
+        replace(one, distance=np.clip(one.distance - noise, 0, 255).astype(np.uint8))
+        for one in cases
+    ]
+    found = choose_comparable(noisy, NUMBERED, SEPARATED)
+    assert found.rise_learned > 0.1
+    assert (
+        object_precision(noisy, NUMBERED, found)
+        > object_precision(noisy, NUMBERED, SEPARATED) - 1e-9
+    )
+
+
 def test_choose_separation_changes_a_threshold_only_if_it_may():
     # At 0.5, pixels around the objects are foreground as well.
     case = predicted("a", touching_squares())
@@ -125,6 +144,18 @@ def test_choose_separation_needs_the_distance():
     with pytest.raises(PlanError) as error:
         choose_separation(cases, NUMBERED, DecisionRule(), SEPARATED, keep_thresholds=True)
     assert error.value.code == "distance_required"
+
+
+def test_comparable_settings_vary_only_what_is_chosen_after_training():
+    own = replace(SEPARATED, smallest_px=3)
+    assert comparable_settings(own, [160, 160]) == [own]
+    found = comparable_settings(SEPARATED, [16, 160, 320])
+    assert [(one.rise_learned, one.smallest_px) for one in found] == [
+        (0.1, 10),
+        (0.2, 10),
+        (0.4, 10),
+    ]
+    assert len(comparable_settings(SEPARATED, [])) == 3
 
 
 def test_choose_tuning_does_not_change_objects_that_the_user_defines():

@@ -9,8 +9,7 @@ from scipy import ndimage
 
 from probabilities import BINARY
 from ushape.inference.output.files import _cleaned_classes
-from ushape.inference.separation import separate
-from ushape.inference.tuning import SEPARATED
+from ushape.inference.separation import SEPARATED, separate
 from ushape.transforms import morphology
 from ushape.transforms.morphology import Cleaning, clean_classes
 

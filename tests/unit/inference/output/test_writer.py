@@ -19,8 +19,8 @@ from ushape.inference.output import OutputConfig
 from ushape.inference.output.manifest import MANIFEST_FILE
 from ushape.inference.output.streamed_objects import check_streamed_objects, settings_for_bands
 from ushape.inference.output.writer import IMAGES_TABLE, PredictionWriter, _as_stored
+from ushape.inference.separation import SEPARATED
 from ushape.inference.streaming import StreamedPrediction
-from ushape.inference.tuning import SEPARATED
 from ushape.instances.label import ObjectConfig
 from ushape.io import ome_zarr
 from ushape.io.orientation import as_displayed
