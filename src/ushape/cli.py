@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin
 
 import typer
+from typer.core import TyperCommand
 from typer.models import ParameterInfo
 
 from ushape._version import __version__
 from ushape.api import FUNCTIONS, load_function
 from ushape.errors import UshapeError, explained, require_address_space
-from ushape.formatting import printable
+from ushape.formatting import plain_finding, printable
 
 SUMMARY = "U-Net segmentation, from a folder of images and masks to an evaluated model."
 
@@ -75,6 +76,17 @@ def read_docstring(name: str) -> tuple[str, dict[str, str]]:
     return summary, {key: " ".join(entry.split()) for key, entry in entries}
 
 
+class Command(TyperCommand):
+    """Command that explains values which an option cannot have in plain words."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            error.message = plain_finding(error.message)
+            raise
+
+
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """Register a command.
 
@@ -87,7 +99,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     parameters = [_with_help(one, docs) for one in signature.parameters.values()]
     function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     function.__annotations__ = {one.name: one.annotation for one in parameters}
-    app.command(COMMANDS.get(name, name.replace("_", "-")), help=summary)(function)
+    shown = COMMANDS.get(name, name.replace("_", "-"))
+    app.command(shown, cls=Command, help=summary)(function)
     return function
 
 

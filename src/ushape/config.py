@@ -19,6 +19,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from ushape.errors import ConfigError
+from ushape.formatting import plain_finding
 
 T = TypeVar("T")
 
@@ -46,7 +47,8 @@ def from_dict(cls: type[T], values: Mapping[str, Any], *, source: str) -> T:
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(
-            f"{source}: {_key_of(cls, first['loc'])} cannot be {first['input']!r}: {first['msg']}.",
+            f"{source}: {_key_of(cls, first['loc'])} cannot be {first['input']!r}: "
+            f"{plain_finding(first['msg'])}.",
             code="invalid_value",
             hint="`ushape recipes auto --all` lists every key with its meaning.",
         ) from None

@@ -4,6 +4,7 @@ import inspect
 import re
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 import ushape
@@ -93,6 +94,34 @@ def test_read_docstring_agrees_with_the_imported_function():
 )
 def test_former_spellings_are_replaced(former, current):
     assert cli.with_current_names(former.split()) == current.split()
+
+
+def choices():
+    """Commands with their arguments and an option that takes one of several words."""
+    for name, shown in typer.main.get_command(cli.app).commands.items():
+        needed = ["x"] * sum(one.param_type_name == "argument" for one in shown.params)
+        function = shown.callback.__annotations__
+        for one in shown.params:
+            if "Literal" in str(function.get(one.name)) and one.param_type_name == "option":
+                yield name, needed, one.opts[-1]
+
+
+def test_there_are_options_with_several_words():
+    assert {"predict", "export"} <= {name for name, *_ in choices()}
+
+
+@pytest.mark.parametrize(
+    ("name", "needed", "option"), [pytest.param(*one, id=f"{one[0]} {one[2]}") for one in choices()]
+)
+def test_words_that_an_option_does_not_know_are_refused_in_plain_words(name, needed, option):
+    refused = CliRunner().invoke(cli.app, [name, *needed, option, "foo"])
+    assert refused.exit_code == 2
+    assert re.search(r"Invalid value for '.*': 'foo' is not one of", refused.output)
+
+
+def test_numbers_that_an_option_cannot_read_are_refused_in_plain_words():
+    refused = CliRunner().invoke(cli.app, ["studio", "x", "--port", "foo"])
+    assert "Invalid value for '--port': it should be a valid integer" in refused.output
 
 
 def test_former_python_names_are_aliases():

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from ushape.errors import RunError
-from ushape.formatting import display_name, file_name, pluralize
+from ushape.formatting import display_name, file_name, plain_finding, pluralize
 from ushape.io.files import real_path
 from ushape.types import (
     Case,
@@ -154,7 +154,8 @@ def _first_problem(error: ValueError) -> str:
         return str(error)
     first = error.errors()[0]
     place = ".".join(map(str, first["loc"]))
-    return f"{place}: {first['msg']}" if place else first["msg"]
+    found = plain_finding(first["msg"])
+    return f"{place}: {found}" if place else found
 
 
 def case_to_row(fact: CaseFacts, data: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTex
 from starlette.exceptions import HTTPException
 
 from ushape._version import __version__
+from ushape.formatting import plain_finding
 from ushape.serving.kserve_routes import add_kserve
 from ushape.serving.metrics import Metrics
 from ushape.serving.outputs import Answer, Form
@@ -242,6 +243,6 @@ async def _refuse_parameters(request: Request, error: Exception) -> NoReturn:
     raise Refusal(
         400,
         "invalid_parameter",
-        f"{name}: {first.get('msg', 'invalid')}.",
+        f"{name}: {plain_finding(first.get('msg', 'invalid'))}.",
         "GET / lists all parameters.",
     )

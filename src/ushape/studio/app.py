@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from starlette.exceptions import HTTPException
 
 from ushape.errors import UshapeError, explained
+from ushape.formatting import plain_finding
 from ushape.serving.safety import Gate, Guard, Refusal
 from ushape.studio.access import Access
 from ushape.studio.annotations import StaleRevisionError
@@ -173,7 +174,8 @@ def _answer_stale(request: Request, error: StaleRevisionError) -> Response:
 def _answer_invalid(request: Request, error: RequestValidationError) -> Response:
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"] if part != "body")
-    return _error(400, "invalid_request", f"{place or 'The body'}: {first['msg']}.")
+    found = plain_finding(first["msg"])
+    return _error(400, "invalid_request", f"{place or 'The body'}: {found}.")
 
 
 def _answer_http(request: Request, error: HTTPException) -> Response:

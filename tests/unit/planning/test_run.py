@@ -258,6 +258,7 @@ def test_run_accepts_label_images_that_were_added_or_counted_earlier(kind, versi
         {"cases": [{"id": "a", "group": "", "image": "a", "mask": {"parts": [], "values": []}}]},
         {"cases": [{"id": "a", "group": "", "image": "a", "mask": None, "class_pixels": [-1]}]},
         {"cases": 2 * [{"id": "a", "group": "", "image": "a", "mask": None}]},
+        {"cases": [{"id": "a", "group": "", "image": "a", "mask": None, "box": [[0, 2], [3, 1]]}]},
     ],
 )
 def test_run_refuses_cases_that_training_does_not_write(planned, change):
@@ -267,6 +268,7 @@ def test_run_refuses_cases_that_training_does_not_write(planned, change):
     with pytest.raises(RunError) as caught:
         Run(planned.folder).load_cases()
     assert caught.value.code == "damaged_run"
+    assert "Value error" not in caught.value.message
 
 
 def test_run_refuses_cases_that_were_changed(planned):
