@@ -79,9 +79,9 @@ def read_docstring(name: str) -> tuple[str, dict[str, str]]:
 class Command(TyperCommand):
     """Command that explains values which an option cannot have in plain words."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         try:
-            return super().parse_args(ctx, args)
+            return list(super().parse_args(ctx, args))
         except typer.BadParameter as error:
             error.message = plain_finding(error.message)
             raise

@@ -106,12 +106,43 @@ def test_strokes_become_masks_and_can_be_undone(browser, plain):
         assert 120 < (mask == 1).sum() < 180  # 20 x 6 px and two half circles
         expect(page.locator("#image-list [aria-current] .facts")).to_contain_text("% annotated")
         assert mask_color(page, SIZE, (30, 20))[3] == 255
+        message = page.locator("#message")
         page.get_by_role("button", name="Undo", exact=True).click()
+        expect(message).to_have_text("The stroke of the eraser was undone. The mask is saved.")
         page.keyboard.press("z")
+        expect(message).to_have_text("The stroke of the brush was undone. The mask is saved.")
         wait_until(lambda: row_of(plain, "dish01_01")["annotated"] == 0)
         page.keyboard.press("y")
+        expect(message).to_contain_text("The stroke of the brush was done again.")
         wait_until(lambda: row_of(plain, "dish01_01")["annotated"] > 0)
         wait_until(lambda: mask_color(page, SIZE, (30, 20))[3] == 255)
+
+
+def test_a_class_is_removed_unless_an_image_is_annotated_with_it(browser, started, tmp_path):
+    folder = tmp_path / "cells"
+    write_data_set(folder, 2, SyntheticConfig(size=64, groups=2), seed=3)
+    shutil.rmtree(folder / "masks")
+    studio = started(folder)
+
+    def remove(page, name):
+        page.get_by_role("button", name="Classes …").click()
+        page.get_by_role("button", name=f"Remove class {name}").click()
+        page.get_by_role("button", name="Save", exact=True).click()
+
+    with visited(browser, studio.url, complaint="422") as page:
+        page.get_by_role("button", name="Classes …").click()
+        for name in ("cell", "debris"):
+            page.get_by_role("button", name="Add a class").click()
+            page.locator("#class-rows input").last.fill(name)
+        page.get_by_role("button", name="Save", exact=True).click()
+        page.locator("#classes").get_by_text("cell").click()
+        draw(page, SIZE, [(20, 20), (40, 20)])
+        wait_for_saving(page)
+        remove(page, "debris")
+        expect(page.locator("#classes").get_by_text("debris")).to_have_count(0)
+        remove(page, "cell")
+        expect(page.locator("#message")).to_contain_text("1 image is annotated with it")
+        expect(page.locator("#classes").get_by_text("cell")).to_be_visible()
 
 
 def test_polygon_fill_and_rest(browser, plain):

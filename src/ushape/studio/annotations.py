@@ -38,6 +38,9 @@ class _Edit:
     """A change that can be undone."""
 
     edit_id: str
+    tool: str = ""
+    """Tool by which it was made; "" in files of former versions."""
+
     before: dict[Key, Stored | None] = field(default_factory=dict)
     after: dict[Key, Stored] = field(default_factory=dict)
 
@@ -54,6 +57,9 @@ class Change:
 
     is_repeated: bool = False
     """Whether the edit had been made before, and its answer was lost."""
+
+    tool: str = ""
+    """Tool of the edit that was made, undone or redone."""
 
 
 @dataclass(frozen=True)
@@ -246,6 +252,7 @@ class Annotation:
         revision: int,
         edit_id: str,
         changes: Iterable[tuple[Sequence[tuple[int, int]], np.ndarray]],
+        tool: str = "",
     ) -> Change:
         """Store new values of boxes, and return what changed.
 
@@ -253,6 +260,7 @@ class Annotation:
             revision: Revision on which the edit was drawn.
             edit_id: Text by which a repeated edit is recognized.
             changes: Boxes (z, y, x) and their new values; two boxes do not share a tile.
+            tool: Name of the tool, which is stated when the edit is undone.
 
         Raises:
             StaleRevisionError: if the annotation has another revision.
@@ -262,11 +270,11 @@ class Annotation:
             if (known := self.repeated(revision, edit_id)) is not None:
                 return known
             changed = (pair for box, values in changes for pair in self._changed(box, values))
-            stored = self._append({"kind": "edit", "id": edit_id}, changed)
+            stored = self._append({"kind": "edit", "id": edit_id, "tool": tool}, changed)
             if not stored:
-                return Change(None, self.revision)
-            self._apply_edit(edit_id, stored)
-            return Change(self.grid.box_around(stored), self.revision)
+                return Change(None, self.revision, tool=tool)
+            self._apply_edit(edit_id, stored, tool)
+            return Change(self.grid.box_around(stored), self.revision, tool=tool)
 
     def step(self, revision: int, edit_id: str, kind: Literal["undo", "redo"]) -> Change:
         """Undo or redo one edit.
@@ -286,7 +294,7 @@ class Annotation:
                 )
             self._append({"kind": kind, "id": edit_id}, ())
             changed = self._apply_step(kind, edit_id)
-            return Change(self.grid.box_around(changed), self.revision)
+            return Change(self.grid.box_around(changed), self.revision, tool=self._last_tool)
 
     def repeated(self, revision: int, edit_id: str) -> Change | None:
         """Return the result of the newest edit if it has this id; check the revision otherwise.
@@ -295,18 +303,18 @@ class Annotation:
             StaleRevisionError: if the annotation has another revision.
         """
         if edit_id and edit_id == self._last_id:
-            return Change(None, self.revision, is_repeated=True)
+            return Change(None, self.revision, is_repeated=True, tool=self._last_tool)
         if revision != self.revision:
             raise StaleRevisionError(self.revision)
         return None
 
-    def _apply_edit(self, edit_id: str, stored: dict[Key, Stored]) -> None:
+    def _apply_edit(self, edit_id: str, stored: dict[Key, Stored], tool: str) -> None:
         del self._edits[self._position :]
         before = {key: self._tiles.get(key) for key in stored}
-        self._edits.append(_Edit(edit_id, before, stored))
+        self._edits.append(_Edit(edit_id, tool, before, stored))
         self._position += 1
         self._tiles.update(stored)
-        self._count(edit_id)
+        self._count(edit_id, tool)
 
     def _apply_step(self, kind: str, edit_id: str) -> dict[Key, Any]:
         if kind == "undo":
@@ -321,14 +329,14 @@ class Annotation:
             edit = self._edits[self._position]
             self._position += 1
             self._tiles.update(edit.after)
-        self._count(edit_id)
+        self._count(edit_id, edit.tool)
         return dict(edit.after)
 
-    def _count(self, edit_id: str) -> None:
+    def _count(self, edit_id: str, tool: str) -> None:
         self.revision += 1
-        self._last_id = edit_id
+        self._last_id, self._last_tool = edit_id, tool
 
-    _last_id = ""
+    _last_id = _last_tool = ""
 
     def _begin(
         self, import_mask: Callable[[], Iterator[tuple[slice, np.ndarray]]] | None, origin: str
@@ -359,7 +367,7 @@ class Annotation:
             elif record["kind"] == "base":
                 origin, kept = record["origin"], record.get("kept", kept)
             elif record["kind"] == "edit":
-                self._apply_edit(record["id"], stored)
+                self._apply_edit(record["id"], stored, record.get("tool", ""))
             else:
                 self._apply_step(record["kind"], record["id"])
         if kept != self._kept:

@@ -16,7 +16,8 @@ from ushape.errors import UshapeError, explained
 from ushape.formatting import plain_finding
 from ushape.serving.safety import Gate, Guard, Refusal
 from ushape.studio.access import Access
-from ushape.studio.annotations import StaleRevisionError
+from ushape.studio.annotations import Annotation, Change, StaleRevisionError
+from ushape.studio.classes import restore_classes
 from ushape.studio.editing import Edit, Tool, apply_edit
 from ushape.studio.layers import Layer, TileRequest, draw_tile
 from ushape.studio.page import render_page, render_refusal
@@ -105,7 +106,8 @@ class ClassBody(_Body):
 class SettingsBody(_Body):
     save: Literal["replace", "separate"] | None = None
     threshold: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None
-    classes: Annotated[list[ClassBody], Field(max_length=64)] | None = None
+    classes: Annotated[list[ClassBody], Field(max_length=64)] = []
+    removed: Annotated[list[int], Field(max_length=64)] = []
 
 
 def build_app(studio: Studio, gate: Gate | None = None, access: Access | None = None) -> Guard:
@@ -280,8 +282,8 @@ def post_predict(request: Request, body: PredictBody) -> dict[str, Any]:
 @router.post("/api/settings")
 def post_settings(request: Request, body: SettingsBody) -> dict[str, Any]:
     studio = _studio(request)
-    classes = None if body.classes is None else [one.model_dump() for one in body.classes]
-    studio.change_settings(save=body.save, classes=classes)
+    classes = [one.model_dump() for one in body.classes]
+    studio.change_settings(save=body.save, classes=classes, removed=body.removed)
     if "threshold" in body.model_fields_set:
         studio.set_threshold(body.threshold)
     return studio.state(studio.project.version)["project"]
@@ -344,7 +346,7 @@ def post_edit(request: Request, image_id: str, body: EditBody) -> dict[str, Any]
     annotation = project.annotation(image_id)
     plane = check_plane(annotation.shape, body.plane, body.index)
     count = len(project.target.space.values)
-    if body.class_index >= count:
+    if body.class_index >= count or body.class_index in project.settings.removed_classes:
         raise Refusal(
             422, "unknown_class", f"There is no class {body.class_index}.",
             f"The classes are counted from 0 to {count - 1}.",
@@ -364,7 +366,7 @@ def post_edit(request: Request, image_id: str, body: EditBody) -> dict[str, Any]
     if prediction is not None:
         project.note_seen(image_id)
     change = apply_edit(annotation, edit, body.revision, body.edit_id, prediction)
-    _after_change(request, image_id)
+    _after_change(request, image_id, annotation, change)
     return answer_of(annotation, change, "zyx".index(plane))
 
 
@@ -390,14 +392,15 @@ def _step(
 ) -> dict[str, Any]:
     annotation = _unlocked(request, image_id).project.annotation(image_id)
     change = annotation.step(body.revision, body.edit_id, kind)
-    _after_change(request, image_id)
+    _after_change(request, image_id, annotation, change)
     return answer_of(annotation, change, "zyx".index(body.plane))
 
 
-def _after_change(request: Request, image_id: str) -> None:
+def _after_change(request: Request, image_id: str, annotation: Annotation, change: Change) -> None:
     project = _studio(request).project
+    restore_classes(project, annotation, change)
+    project.saver.add(image_id)  # First: a page that knows of the change asks whether it is saved.
     project.note_change(image_id)
-    project.saver.add(image_id)
 
 
 def _unlocked(request: Request, image_id: str) -> Studio:

@@ -70,7 +70,8 @@ def apply_edit(
     with annotation.lock:
         if (known := annotation.repeated(revision, edit_id)) is not None:
             return known
-        return annotation.edit(revision, edit_id, _Editor(annotation, edit, prediction).changes())
+        changes = _Editor(annotation, edit, prediction).changes()
+        return annotation.edit(revision, edit_id, changes, edit.tool)
 
 
 @dataclass(frozen=True)

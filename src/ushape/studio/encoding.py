@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -109,11 +109,12 @@ class MaskTarget:
             return replace(encoding, dtype=str(np.min_scalar_type(highest)))
         return encoding
 
-    def label_config(self, *, has_partial: bool) -> LabelConfig:
+    def label_config(self, *, has_partial: bool, left_out: Collection[int] = ()) -> LabelConfig:
         """Return the settings by which a training reads the masks.
 
         Args:
             has_partial: Whether some pixels of the masks are not annotated.
+            left_out: Indices of classes that no mask has.
         """
         space = self.space
         is_needed = has_partial or space.ignore is not None
@@ -124,8 +125,10 @@ class MaskTarget:
             return config
         if space.threshold is not None:
             return replace(config, threshold=space.threshold)
-        values = space.colors or space.values
-        return replace(config, values=values, names=space.names, nearest=space.nearest)
+        kept = [index for index in range(len(space.values)) if index not in left_out]
+        values = tuple((space.colors or space.values)[index] for index in kept)
+        names = tuple(space.names[index] for index in kept)
+        return replace(config, values=values, names=names, nearest=space.nearest)
 
     @property
     def _ignored_setting(self) -> int:

@@ -32,6 +32,7 @@ from ushape.studio.predictions import (
     OBJECTS,
     PROBABILITIES,
     SUMMARY,
+    class_table,
     facts_of,
 )
 from ushape.studio.suggestions import COMPARED_PX, ImageSummary, describe_image, summarize
@@ -61,12 +62,13 @@ def main(arguments: Sequence[str]) -> int:
     ]
     inputs, _ = group_inputs([Input(case, Path(case.id)) for case in cases])
     groups = by_group([one.case for one in inputs])
+    table = class_table(predictor.plan.preprocessing.space, job["values"])
     failures = 0
     for number, one in enumerate(inputs, 1):
         folder = Path(job["folder"]) / one.case.id
         name = one.case.image.name
         try:
-            predict_image(predictor, one.case, groups[one.case.group], folder)
+            predict_image(predictor, one.case, groups[one.case.group], folder, table)
             print(f"Predicted {name} ({number} of {len(inputs)}).", flush=True)
         except UshapeError as error:
             failures += 1
@@ -75,9 +77,16 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def predict_image(
-    predictor: Predictor, case: Case, companions: Sequence[Case], folder: Path
+    predictor: Predictor,
+    case: Case,
+    companions: Sequence[Case],
+    folder: Path,
+    table: np.ndarray,
 ) -> None:
     """Predict an image and store the result in a folder, completely or not at all.
+
+    Args:
+        table: Class of the project for each class of the model.
 
     Raises:
         DataError: if the image cannot be predicted.
@@ -89,9 +98,9 @@ def predict_image(
         prepared = predictor.preprocess_or_stream(case, companions, MAX_BYTES)
         if isinstance(prepared, PreparedImage):
             prediction = predictor.predict([prepared])[0]
-            facts = _store(prediction, predictor, case, work)
+            facts = _store(prediction, predictor, case, work, table)
         else:
-            facts = _store_streamed(predictor.stream(prepared), predictor, case, work)
+            facts = _store_streamed(predictor.stream(prepared), predictor, case, work, table)
         write_json(work / SUMMARY, facts)
         shutil.rmtree(folder, ignore_errors=True)
         work.replace(folder)
@@ -100,21 +109,25 @@ def predict_image(
 
 
 def _store(
-    prediction: Prediction, predictor: Predictor, case: Case, folder: Path
+    prediction: Prediction, predictor: Predictor, case: Case, folder: Path, table: np.ndarray
 ) -> dict[str, Any]:
     space = predictor.plan.preprocessing.space
     np.save(folder / PROBABILITIES, as_stored_probabilities(prediction.probabilities, "uint8"))
-    np.save(folder / CLASSES, prediction.classes)
+    np.save(folder / CLASSES, table[prediction.classes])
     if prediction.labels is not None:
         np.save(folder / OBJECTS, prediction.labels)
     assert prediction.source is not None, "the image was read from a file"
     summary = summarize(case.id, prediction.source.array, predictor, prediction)
-    facts = facts_of(space, prediction.classes.shape)
+    facts = facts_of(space, prediction.classes.shape, table)
     return {**facts, **_values_of(summary), "confidence": prediction.confidence}
 
 
 def _store_streamed(
-    prediction: StreamedPrediction, predictor: Predictor, case: Case, folder: Path
+    prediction: StreamedPrediction,
+    predictor: Predictor,
+    case: Case,
+    folder: Path,
+    table: np.ndarray,
 ) -> dict[str, Any]:
     """Store the prediction of an image larger than memory as it is computed."""
     space = predictor.plan.preprocessing.space
@@ -129,7 +142,7 @@ def _store_streamed(
         done = [0, 0]
         for own, decided, _ in prediction.bands:
             shares[:, done[0] : done[0] + own.shape[1]] = as_stored_probabilities(own, "uint8")
-            classes[done[1] : done[1] + len(decided)] = decided
+            classes[done[1] : done[1] + len(decided)] = table[decided]
             done = [done[0] + own.shape[1], done[1] + len(decided)]
         shares.flush()
         classes.flush()
@@ -137,13 +150,13 @@ def _store_streamed(
         step = max(shape) // THIN_PX | 1  # Odd, since networks may combine blocks of 2 x 2 pixels.
         places = (slice(None, None, step),) * len(shape)
         thin_shares = np.asarray(shares[(slice(None), *places)], dtype=np.float32) / 255
-        thin_classes = np.asarray(classes[places])
+        thin_classes = np.searchsorted(table, classes[places]).astype(np.uint8)
         confidence = confidence_of(thin_shares, thin_classes, space)
         small = Prediction(probabilities=thin_shares, classes=thin_classes, confidence=confidence)
         summary = summarize(case.id, np.zeros((1, 8, 8), np.uint8), predictor, small)
     content = summary.features[-(len(space.scored) + 1) :]
     summary = replace(summary, features=np.concatenate([features, content]))
-    return {**facts_of(space, shape), **_values_of(summary), "confidence": confidence}
+    return {**facts_of(space, shape, table), **_values_of(summary), "confidence": confidence}
 
 
 def thin_image(source: Bands) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -112,7 +113,7 @@ def classes_at(shares: np.ndarray, threshold: float, facts: dict[str, Any]) -> n
     """
     classes = np.zeros(shares.shape[1:], dtype=np.uint8)
     if facts["is_exclusive"]:
-        best = shares[1:].argmax(axis=0) + 1
+        best = np.asarray(facts["classes"], dtype=np.uint8)[shares[1:].argmax(axis=0) + 1]
         is_foreground = 1 - shares[0] >= threshold
         classes[is_foreground] = best[is_foreground]
         return classes
@@ -121,9 +122,28 @@ def classes_at(shares: np.ndarray, threshold: float, facts: dict[str, Any]) -> n
     return classes
 
 
-def facts_of(space: LabelSpace, shape: tuple[int, ...]) -> dict[str, Any]:
-    """Return what is stored about the channels of a prediction."""
-    indices = [region.classes[0] for region in space.scored]
+def class_table(space: LabelSpace, values: Sequence[int]) -> np.ndarray:
+    """Return the class of a project for each class of a model, in increasing order.
+
+    The indices differ if a class of the project was removed, since models do not know it. Where
+    values do not tell, the indices are the same.
+
+    Args:
+        values: Mask value, or color, of each class of the project.
+    """
+    places = [values.index(own) for own in space.colors or space.values if own in values]
+    if len(places) < len(space.values) or places != sorted(places):
+        places = list(range(len(space.values)))
+    return np.array(places, dtype=np.uint8)
+
+
+def facts_of(space: LabelSpace, shape: tuple[int, ...], table: np.ndarray) -> dict[str, Any]:
+    """Return what is stored about the channels of a prediction.
+
+    Args:
+        table: Class of the project for each class of the model.
+    """
+    indices = [int(table[region.classes[0]]) for region in space.scored]
     return {
         "shape": list(shape),
         "is_exclusive": space.is_exclusive,

@@ -24,6 +24,7 @@ from ushape.errors import DataError, UshapeError
 from ushape.formatting import printable
 from ushape.io.files import real_path, remove_leftovers
 from ushape.io.lock import locked as folder_locked
+from ushape.labels import LabelConfig
 from ushape.studio.annotations import Annotation, Snapshot
 from ushape.studio.encoding import MaskTarget
 from ushape.studio.listing import (
@@ -480,6 +481,11 @@ class Project:
     def has_partial(self) -> bool:
         """Whether a saved mask has pixels that are not annotated."""
         return any(saved.is_partial for saved in list(self._saved.values()))
+
+    def label_config(self) -> LabelConfig:
+        """Return the settings by which a training reads the masks."""
+        left_out = self.settings.removed_classes
+        return self.target.label_config(has_partial=self.has_partial, left_out=left_out)
 
     def groups(self) -> dict[str, str]:
         """Return the group of each image that has one: a run or the data state it, or other images

@@ -21,6 +21,7 @@ from ushape.labels.colors import rgb_text
 from ushape.planning.run import Run
 from ushape.studio.annotations import Annotation, Change
 from ushape.studio.appearance import Appearance
+from ushape.studio.classes import change_classes
 from ushape.studio.jobs import Job, Jobs
 from ushape.studio.learning import AnnotatedImage, label_settings, training_command
 from ushape.studio.predictions import StoredPrediction
@@ -73,6 +74,7 @@ class Studio:
             for index, (name, value) in enumerate(
                 zip(target.space.names, target.space.values, strict=True)
             )
+            if index not in project.settings.removed_classes
         ]
         shapes = [project.shape(image_id) for image_id in list(project.images)[:1]]
         return {
@@ -278,7 +280,9 @@ class Studio:
                 }
             )
         path = project.state / "predict.json"
-        write_json(path, {"folder": str(folder.absolute()), "images": images})
+        job = {"folder": str(folder.absolute()), "images": images}
+        space = project.target.space
+        write_json(path, {**job, "values": list(space.colors or space.values)})
         self.jobs.start(
             "predict",
             [str(run), str(path)],
@@ -353,17 +357,22 @@ class Studio:
         self,
         *,
         save: Any = None,
-        classes: Sequence[dict[str, Any]] | None = None,
+        classes: Sequence[dict[str, Any]] = (),
+        removed: Sequence[int] = (),
     ) -> None:
         """Store decisions of the user.
+
+        Args:
+            classes: Names and colors of classes, which are changed or added.
+            removed: Indices of classes to remove.
 
         Raises:
             DataError: if a class cannot be changed as asked.
         """
         project = self.project
         with project.lock:
-            if classes is not None:
-                self._change_classes(classes)
+            if classes or removed:
+                change_classes(project, classes, removed)
             if save is not None:
                 project.settings.save = save
                 project.agree()
@@ -376,38 +385,6 @@ class Studio:
         with self.project.lock:
             self.project.settings.threshold = threshold
             self.project.store()
-
-    def _change_classes(self, classes: Sequence[dict[str, Any]]) -> None:
-        project = self.project
-        names, colors = list(project.target.space.names), dict(project.settings.colors)
-        for one in classes:
-            index, name = one.get("index"), one["name"].strip()
-            if index is None:
-                if project.target.are_objects:
-                    raise DataError(
-                        "The masks number objects, which have no classes.",
-                        code="classes_fixed",
-                        hint="Use masks with one value for each class.",
-                    )
-                index = len(names)
-                names.append(name)
-            elif 0 <= index < len(names):
-                names[index] = name
-            else:
-                raise DataError(
-                    f"There is no class {index}.",
-                    code="unknown_class",
-                    hint=f"The classes are counted from 0 to {len(names) - 1}.",
-                )
-            if one.get("color"):
-                colors[index] = one["color"]
-        if len(set(names)) < len(names) or not all(names) or len(names) > 64:
-            raise DataError(
-                "The names of the classes must differ from each other.",
-                code="class_names_repeated",
-                hint="Choose other names, for at most 64 classes.",
-            )
-        project.settings.names, project.settings.colors = names, colors
 
     def _require_idle(self) -> None:
         if self.jobs.is_running:
@@ -435,7 +412,7 @@ class Studio:
             minutes=minutes,
             start_from=usable[-1] if again else None,
             splits=not usable and self._can_split(),
-            labels=project.target.label_config(has_partial=project.has_partial),
+            labels=project.label_config(),
         )
 
     def _first_training(self, output: Path, minutes: float) -> list[str] | None:
@@ -479,7 +456,7 @@ class Studio:
         project = self.project
         chosen = list[str]()
         if project.settings.meaning is not None and project.target.is_native:
-            config = project.target.label_config(has_partial=project.has_partial)
+            config = project.label_config()
             chosen += label_settings(config, None)
         if sum(one.mask is not None for one in project.images.values()) < ENOUGH_MASKS:
             chosen += ["split.test_fraction=0", "split.validation_fraction=0"]
@@ -560,6 +537,7 @@ def answer_of(annotation: Annotation, change: Change | None, axis: int = 0) -> d
         box = [rows[0], columns[0], rows[1], columns[1]]
     return {
         "revision": annotation.revision if change is None else change.revision,
+        "tool": "" if change is None else change.tool,
         "box": box,
         "annotated": annotation.annotated,
         "objects": annotation.object_count if annotation.are_objects else None,

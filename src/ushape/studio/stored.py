@@ -28,6 +28,9 @@ class Settings:
     names: list[str] | None = None
     """Names of the classes if they were changed, background first."""
 
+    removed_classes: list[int] = field(default_factory=list)
+    """Indices of classes that were removed; stored edits and predictions still count them."""
+
     colors: dict[int, str] = field(default_factory=dict)
     """Colors of classes that were chosen on the page, by index, as #rrggbb."""
 

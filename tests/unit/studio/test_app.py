@@ -535,6 +535,83 @@ def test_classes_are_renamed_and_added(images, open_studio):
     assert repeated.json()["code"] == "class_names_repeated"
 
 
+def shown_classes(client):
+    return [
+        (one["index"], one["name"]) for one in client.get("/api/state").json()["project"]["classes"]
+    ]
+
+
+def test_a_class_that_no_annotation_uses_can_be_removed(images, open_studio):
+    client = open_studio(images)
+    client.post("/api/settings", {"classes": [{"name": "cell"}, {"name": "debris"}]})
+    client.edit(client.ids[0], "brush", [5, 5], **{"class": 3})
+    assert client.post("/api/settings", {"removed": [1, 2]}).status_code == 200
+    assert shown_classes(client) == [(0, "background"), (3, "debris")]
+    config = client.studio.project.label_config()
+    assert (config.values, config.names) == ((0, 3), ("background", "debris"))
+    assert client.edit(client.ids[0], "brush", [9, 9], **{"class": 1}).status_code == 422
+    # Neither its index nor its value is used again, but its name is.
+    client.post("/api/settings", {"classes": [{"name": "cell"}]})
+    assert shown_classes(client)[-1] == (4, "cell")
+    client.studio.close()
+    again = open_studio(images)
+    assert shown_classes(again) == [(0, "background"), (3, "debris"), (4, "cell")]
+
+
+def test_a_class_that_annotations_use_is_not_removed(images, open_studio):
+    client = open_studio(images)
+    client.post("/api/settings", {"classes": [{"name": "cell"}]})
+    for image_id in client.ids[:2]:
+        client.edit(image_id, "brush", [5, 5], **{"class": 2})
+    before = client.get("/api/state").json()["project"]
+    body = {"removed": [1, 2], "classes": [{"name": "other"}]}
+    answer = client.post("/api/settings", {"removed": [2], "classes": [{"name": "other"}]})
+    assert (answer.status_code, answer.json()["code"]) == (422, "class_in_use")
+    assert "2 images are annotated with it" in answer.json()["message"]
+    assert client.get("/api/state").json()["project"] == before
+    for removed, code in [([0], "class_needed"), ([1, 2], "class_needed"), ([7], "unknown_class")]:
+        answer = client.post("/api/settings", {**body, "removed": removed})
+        assert (answer.status_code, answer.json()["code"]) == (422, code)
+    assert client.get("/api/state").json()["project"] == before
+
+
+def test_a_class_of_masks_that_were_not_opened_is_not_removed(pairs, open_studio):
+    client = open_studio(pairs)
+    client.post("/api/settings", {"classes": [{"name": "border"}]})
+    answer = client.post("/api/settings", {"removed": [1]})
+    assert answer.json()["code"] == "class_in_use"
+    assert f"{len(client.ids)} images" in answer.json()["message"]
+
+
+def test_a_removed_class_returns_if_its_pixels_do(images, open_studio):
+    client = open_studio(images)
+    client.post("/api/settings", {"classes": [{"name": "cell"}]})
+    client.edit(client.ids[0], "brush", [5, 5], **{"class": 2})
+    client.post(f"/api/images/{client.ids[0]}/undo", {"revision": 1})
+    client.post("/api/settings", {"removed": [2]})
+    assert [index for index, _ in shown_classes(client)] == [0, 1]
+    client.post(f"/api/images/{client.ids[0]}/redo", {"revision": 2})
+    assert [index for index, _ in shown_classes(client)] == [0, 1, 2]
+
+
+def test_an_undone_edit_is_named(images, open_studio):
+    client = open_studio(images)
+    first = client.ids[0]
+    client.edit(first, "brush", [5, 5])
+    client.edit(first, "background_rest")
+    for revision, kind, tool in [(2, "undo", "background_rest"), (3, "undo", "brush")]:
+        answer = client.post(
+            f"/api/images/{first}/{kind}", {"revision": revision, "edit_id": f"{kind} {revision}"}
+        )
+        assert answer.json()["tool"] == tool
+    repeated = client.post(f"/api/images/{first}/undo", {"revision": 3, "edit_id": f"undo {3}"})
+    assert repeated.json()["tool"] == "brush"  # The answer was lost, and the request sent again.
+    client.studio.close()
+    client = open_studio(images)  # The log has the tools.
+    answer = client.post(f"/api/images/{first}/redo", {"revision": 4})
+    assert answer.json()["tool"] == "brush"
+
+
 def test_refused_classes_change_nothing(images, open_studio):
     client = open_studio(images)
     before = client.get("/api/state").json()

@@ -7,6 +7,7 @@ import pytest
 import tifffile
 
 from ushape.io.streaming import open_bands
+from ushape.labels import LabelSpace
 from ushape.studio.predicting import thin_image
 from ushape.studio.predictions import (
     CLASSES,
@@ -14,6 +15,7 @@ from ushape.studio.predictions import (
     PROBABILITIES,
     SUMMARY,
     StoredPrediction,
+    class_table,
     classes_at,
 )
 from ushape.studio.suggestions import describe_image
@@ -54,6 +56,20 @@ def test_objects_are_read_if_they_are_stored(tmp_path):
     numbers = np.arange(16, dtype=np.int32).reshape(4, 4)
     np.save(tmp_path / "a" / OBJECTS, numbers)
     assert (prediction.objects("z", 0, ((1, 3), (0, 4)), 2) == numbers[1:3:2, ::2]).all()
+
+
+@pytest.mark.parametrize(
+    ("known", "expected"), [((0, 1, 3), [0, 1, 3]), ((0, 3), [0, 3]), ((0, 9), [0, 1])]
+)
+def test_classes_of_a_model_are_those_with_the_same_value(known, expected):
+    space = LabelSpace(values=known, names=tuple(f"class {value}" for value in known))
+    assert class_table(space, [0, 1, 2, 3]).tolist() == expected
+
+
+def test_threshold_gives_the_classes_of_the_project():
+    shares = np.array([[[0.2, 0.9]], [[0.3, 0.0]], [[0.5, 0.1]]], dtype=np.float32)
+    facts = {"is_exclusive": True, "classes": [0, 2, 4]}
+    assert classes_at(shares, 0.5, facts).tolist() == [[4, 0]]
 
 
 def test_threshold_of_several_classes_is_that_of_all_foreground(tmp_path):

@@ -14,6 +14,13 @@ import { Tools } from "./tools.js";
 import { Viewer } from "./viewer.js";
 import { Volume } from "./volume.js";
 
+/** What an edit with a tool is called when it is undone. */
+const EDITS = {
+  brush: "The stroke of the brush", eraser: "The stroke of the eraser", polygon: "The polygon", fill: "The fill", split: "The split",
+  merge: "The merge", delete: "The deletion", accept: "The acceptance of the prediction", accept_object: "The acceptance of the object",
+  unmark: "The stroke of not annotated pixels", background_rest: "The background of the rest", clear: "The clearing of the image",
+};
+
 const THEMES = { auto: "automatic", light: "light", dark: "dark" };
 
 /** Loads the tiles again that an edit changed, and forgets its stroke when they are there. */
@@ -34,6 +41,24 @@ function followEdits(session, edits, viewer, tiles) {
   edits.addEventListener("dropped", ({ detail: { edit } }) => {
     forget(edit);
     viewer.update();
+  });
+}
+
+/** Says what was undone or redone, and again when the mask is saved. */
+function tellSteps(session, edits) {
+  let [told, since] = ["", 0];
+  edits.addEventListener("applied", ({ detail: { edit, answer } }) => {
+    [told, since] = ["", session.version];
+    if (edit.path === "edit") return;
+    told = `${EDITS[answer.tool] ?? "The edit"} was ${edit.path === "undo" ? "undone" : "done again"}.`;
+    say(`${told} The mask is being saved.`);
+  });
+  session.on("state", () => {
+    const { version, saved: { pending, error }, project: { needs_consent: isAsked } } = session.state;
+    const isOld = version <= since; // It was asked for before the step was made.
+    if (!told || isOld || pending || error || isAsked || edits.waiting.length) return;
+    if (byId("message").textContent.startsWith(told)) say(`${told} The mask is saved.`);
+    told = "";
   });
 }
 
@@ -146,6 +171,7 @@ async function start() {
   session.on("foreign", () => tiles.outdate(["mask", "error"]));
   session.on("predicted", () => tiles.outdate(["prediction", "probability", "uncertainty", "error"]));
   followEdits(session, edits, viewer, tiles);
+  tellSteps(session, edits);
   layers.addEventListener("change", () => {
     viewer.update();
     for (const { viewer: small } of volume.small) small.update();
