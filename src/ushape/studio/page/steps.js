@@ -122,6 +122,7 @@ export class Steps {
 
   /** Accepts the predictions of all images without annotation. */
   async acceptEverything() {
+    await this.session.loadImages(); // The last predictions may have come since the page asked.
     const rows = this.session.images.filter((row) => !isKept(row) && row.has_prediction && row.annotated < 1);
     const text = `The predictions become the annotations of ${rows.length} ${rows.length === 1 ? "image" : "images"}. What you drew is kept. You can undo this in each image.`;
     if (!rows.length) return void say("There are no predictions of images that are not annotated.");

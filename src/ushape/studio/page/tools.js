@@ -122,7 +122,7 @@ export class Tools extends EventTarget {
     this.radius = clamp(Math.round(radius), 1, 100);
     byId("size").value = this.radius;
     byId("size-value").value = this.radius;
-    this.viewer.update();
+    this.viewer.updateMarks();
   }
 
   /** Undoes or repeats an edit. */
@@ -134,7 +134,7 @@ export class Tools extends EventTarget {
 
   hover(point) {
     this.pointer = point;
-    this.viewer.update();
+    this.viewer.updateMarks();
   }
 
   start(point) {
@@ -144,7 +144,7 @@ export class Tools extends EventTarget {
     this.lassoFrom = this.points.length;
     if (this.draws !== "polygon") this.points = [];
     this.points.push(point);
-    this.viewer.update();
+    this.viewer.updateMarks();
   }
 
   isLocked() {
@@ -160,7 +160,7 @@ export class Tools extends EventTarget {
       if (this.draws === "point") this.points = [points.at(-1)];
       if (this.draws === "polygon") this.lasso(points);
     }
-    this.viewer.update();
+    this.viewer.updateMarks();
   }
 
   lasso(points) {
@@ -189,7 +189,7 @@ export class Tools extends EventTarget {
   cancel() {
     this.points = [];
     this.isDown = false;
-    this.viewer.update();
+    this.viewer.updateMarks();
   }
 
   /** Sends the drawing as an edit, and shows it until the server has applied it. */
@@ -228,7 +228,7 @@ export class Tools extends EventTarget {
     if (sx < 0 || sy < 0 || sx > viewer.width || sy > viewer.height) viewer.moveTo(this.cross);
     if (this.isDown && this.draws !== "polygon") this.move([this.cross]);
     this.pointer = this.cross;
-    viewer.update();
+    viewer.updateMarks();
   }
 
   /** Uses the tool at the cross of the keyboard; strokes and lines start and end there. */

@@ -109,23 +109,41 @@ export class Viewer extends EventTarget {
     return x >= 0 && y >= 0 && x < this.size.width && y < this.size.height;
   }
 
-  /** Draws before the next frame of the screen. */
+  /** Draws everything before the next frame of the screen. */
   update() {
+    this.isOutdated = true;
+    this.updateMarks();
+  }
+
+  /** Draws only what the tools show, such as the stroke that is being drawn, before the next frame. */
+  updateMarks() {
     if (this.isWaiting) return;
     this.isWaiting = true;
     requestAnimationFrame(() => {
       this.isWaiting = false;
-      if (this.width && this.info) this.draw();
+      if (!this.width || !this.info) return;
+      if (this.isOutdated) this.drawLayers();
+      this.isOutdated = false;
+      const context = this.clear(this.canvases.marks);
+      context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
+      this.drawMarks?.(context, this);
     });
   }
 
-  draw() {
-    for (const canvas of Object.values(this.canvases)) {
-      canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
-    }
+  /** Returns the context of a canvas without its former content. */
+  clear(canvas) {
+    const context = canvas.getContext("2d");
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.clearRect(0, 0, canvas.width, canvas.height);
+    return context;
+  }
+
+  drawLayers() {
+    for (const name of ["image", "overlay", "mask"]) this.clear(this.canvases[name]);
     this.tiles.begin(this);
     const image = this.layers.image;
-    this.canvases.image.style.filter = `brightness(${image.brightness}%) contrast(${image.contrast}%)`;
+    const isPlain = image.brightness === 100 && image.contrast === 100; // A filter costs time in each frame.
+    this.canvases.image.style.filter = isPlain ? "" : `brightness(${image.brightness}%) contrast(${image.contrast}%)`;
     if (image.isShown) this.drawLayer(this.canvases.image, "image", 1);
     for (const name of OVERLAYS) {
       if (this.layers.isVisible(name, this.info)) {
@@ -139,9 +157,6 @@ export class Viewer extends EventTarget {
       this.drawStrokes();
     }
     this.tiles.load();
-    const context = this.canvases.marks.getContext("2d");
-    context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
-    this.drawMarks?.(context, this);
   }
 
   /** Draws the visible tiles of a layer; returns whether all of them are up to date. */
