@@ -19,8 +19,8 @@ from typer.models import ParameterInfo
 
 from ushape._version import __version__
 from ushape.api import FUNCTIONS, load_function
-from ushape.errors import UshapeError, explained, require_address_space
-from ushape.formatting import plain_finding, printable
+from ushape.errors import UshapeError, explained, plain_finding, require_address_space
+from ushape.formatting import printable
 
 SUMMARY = "U-Net segmentation, from a folder of images and masks to an evaluated model."
 

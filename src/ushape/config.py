@@ -18,8 +18,7 @@ from typing import Any, Final, Literal, TypeVar
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from ushape.errors import ConfigError
-from ushape.formatting import plain_finding
+from ushape.errors import ConfigError, plain_finding
 
 T = TypeVar("T")
 

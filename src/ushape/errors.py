@@ -201,3 +201,13 @@ def explained(error: Exception) -> UshapeError | None:
         hint = "Check the path, the free space and the permissions."
         return UshapeError(f"{place}{error.strerror}.", code="system_error", hint=hint)
     return None
+
+
+def plain_finding(message: str) -> str:
+    """Return what pydantic found about a value, without its words for exceptions and values.
+
+    A message such as "Value error, two cases have the same id" begins with the kind of the
+    exception by which a check reported it; others begin with "Input should be".
+    """
+    text = re.sub(r"^(Value error|Assertion failed), ", "", message)
+    return re.sub(r"^Input should", "it should", text)

@@ -59,16 +59,6 @@ def reason(error: Exception) -> str:
     return text.splitlines()[0].rstrip(".") if text else type(error).__name__
 
 
-def plain_finding(message: str) -> str:
-    """Return what pydantic found about a value, without its words for exceptions and values.
-
-    A message such as "Value error, two cases have the same id" begins with the kind of the
-    exception by which a check reported it; others begin with "Input should be".
-    """
-    text = re.sub(r"^(Value error|Assertion failed), ", "", message)
-    return re.sub(r"^Input should", "it should", text)
-
-
 def natural_order(name: str) -> list[tuple[int, str]]:
     """Return a sort key that orders numbers in names by value: a_2 before a_10.
 

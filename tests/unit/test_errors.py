@@ -16,6 +16,7 @@ from ushape.errors import (
     at_first_interrupt,
     check_range,
     explained,
+    plain_finding,
     require_package,
 )
 
@@ -95,3 +96,16 @@ def test_at_first_interrupt_runs_the_block_in_other_threads():
     thread.start()
     thread.join()
     assert found == [1]
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("Value error, two cases have the same id", "two cases have the same id"),
+        ("Assertion failed, it is odd", "it is odd"),
+        ("Input should be a valid integer", "it should be a valid integer"),
+        ("String should have at least 1 character", "String should have at least 1 character"),
+    ],
+)
+def test_plain_finding_leaves_out_the_words_of_the_library(message, shown):
+    assert plain_finding(message) == shown

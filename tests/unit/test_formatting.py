@@ -10,7 +10,6 @@ from ushape.formatting import (
     group_label,
     natural_order,
     one_line,
-    plain_finding,
     pluralize,
     printable,
     read_csv,
@@ -44,19 +43,6 @@ def test_group_label_takes_plural_nouns():
 def test_natural_order_sorts_numbers_by_value():
     names = ["a_10", "a_2", "b_1", "a"]
     assert sorted(names, key=natural_order) == ["a", "a_2", "a_10", "b_1"]
-
-
-@pytest.mark.parametrize(
-    ("message", "shown"),
-    [
-        ("Value error, two cases have the same id", "two cases have the same id"),
-        ("Assertion failed, it is odd", "it is odd"),
-        ("Input should be a valid integer", "it should be a valid integer"),
-        ("String should have at least 1 character", "String should have at least 1 character"),
-    ],
-)
-def test_plain_finding_leaves_out_the_words_of_the_library(message, shown):
-    assert plain_finding(message) == shown
 
 
 def test_reason_is_the_first_line_without_a_path():

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
-from ushape.errors import RunError
-from ushape.formatting import display_name, file_name, plain_finding, pluralize
+from ushape.errors import RunError, plain_finding
+from ushape.formatting import display_name, file_name, pluralize
 from ushape.io.files import real_path
 from ushape.types import (
     Case,

@@ -14,7 +14,7 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTex
 from starlette.exceptions import HTTPException
 
 from ushape._version import __version__
-from ushape.formatting import plain_finding
+from ushape.errors import plain_finding
 from ushape.serving.kserve_routes import add_kserve
 from ushape.serving.metrics import Metrics
 from ushape.serving.outputs import Answer, Form

@@ -12,8 +12,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from starlette.exceptions import HTTPException
 
-from ushape.errors import UshapeError, explained
-from ushape.formatting import plain_finding
+from ushape.errors import UshapeError, explained, plain_finding
 from ushape.serving.safety import Gate, Guard, Refusal
 from ushape.studio.access import Access
 from ushape.studio.annotations import Annotation, Change, StaleRevisionError
