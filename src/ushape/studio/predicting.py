@@ -154,8 +154,7 @@ def _store_streamed(
         confidence = confidence_of(thin_shares, thin_classes, space)
         small = Prediction(probabilities=thin_shares, classes=thin_classes, confidence=confidence)
         summary = summarize(case.id, np.zeros((1, 8, 8), np.uint8), predictor, small)
-    content = summary.features[-(len(space.scored) + 1) :]
-    summary = replace(summary, features=np.concatenate([features, content]))
+    summary = replace(summary, features=features)
     return {**facts_of(space, shape, table), **_values_of(summary), "confidence": confidence}
 
 

@@ -10,7 +10,7 @@ from scipy import ndimage
 from scipy.spatial.distance import cdist
 
 from ushape.inference.predictor import Predictor
-from ushape.inference.uncertainty import entropy_map
+from ushape.inference.uncertainty import confidence_of
 from ushape.types import Prediction
 
 COMPARED_PX = 128
@@ -28,6 +28,10 @@ MIN_ANNOTATED = 3
 """Number of annotated images from which on the uncertainty counts: before, a model is often certain
 that there is nothing."""
 
+SMOOTH_SHARE = 0.01
+"""Share of the pixels that counts as found when the error is expected. Without it, the error would
+be 1 where nothing is predicted, however low the probabilities are."""
+
 TINY = 1e-6
 """Distance that images count with which are the same as an annotated one."""
 
@@ -41,8 +45,8 @@ class ImageSummary:
     """(D,) float32: appearance of the image, comparable within a project."""
 
     uncertainty: float
-    """Mean entropy of the pixels, 0 (certain) to 1 (all classes are equally likely); 1 without a
-    prediction."""
+    """Expected error, 0 to 1: one minus the Dice of the prediction if its probabilities are right;
+    1 without a prediction."""
 
     expected_dice: float | None = None
     """Dice of validation images of this confidence; None without a calibration."""
@@ -94,16 +98,17 @@ def summarize(
     features = describe_image(image)
     if predictor is None or prediction is None:
         return ImageSummary(id=image_id, features=features, uncertainty=1.0)
-    space = predictor.plan.preprocessing.space
-    dice = predictor.expected_dice(prediction)
-    unsure = float(entropy_map(prediction.probabilities, space).mean())
-    shares = [float(region.of(prediction.classes).mean()) for region in space.scored]
-    content = [*np.log(1e-3 + np.array(shares)), np.log(1e-3 + unsure)]
     return ImageSummary(
         id=image_id,
-        features=np.concatenate([features, np.asarray(content, dtype=np.float32)]),
-        uncertainty=unsure,
-        expected_dice=dice,
+        features=features,
+        uncertainty=1
+        - confidence_of(
+            prediction.probabilities,
+            prediction.classes,
+            predictor.plan.preprocessing.space,
+            smooth=SMOOTH_SHARE * prediction.classes.size,
+        ),
+        expected_dice=predictor.expected_dice(prediction),
     )
 
 
@@ -112,11 +117,12 @@ def suggest(
 ) -> list[Suggestion]:
     """Order images by how much annotating them is expected to help, the most helpful first.
 
-    Images are ordered by their uncertainty times their difference from the nearest annotated image,
-    where differences above the median count as this: outliers are not preferred. An image that is
-    suggested then counts as annotated, so that images that are nearly the same do not follow each
-    other. Without predictions, or with fewer than 3 annotated images, the next image is the one
-    that covers most of the others, i.e. that is more similar to them than all annotated images.
+    Images are ordered by their expected error times their difference in appearance from the nearest
+    annotated image, where differences above the median count as this: outliers are not preferred.
+    An image that is suggested then counts as annotated, so that images that are nearly the same do
+    not follow each other. Without predictions, or with fewer than 3 annotated images, the next
+    image is the one that covers most of the others, i.e. that is more similar to them than all
+    annotated images.
 
     Args:
         candidates: Images that may be suggested.
@@ -125,7 +131,8 @@ def suggest(
     Source:
         Settles 2009 (Active Learning Literature Survey), uncertainty sampling; Wei, Iyer, Bilmes
         2015 (Submodularity in Data Subset Selection), facility location; Hacohen et al. 2022, arXiv
-        2202.02794: with few annotations, typical images help more than uncertain ones.
+        2202.02794: with few annotations, typical images help more than uncertain ones. The expected
+        error is that of Borges, Pacheco, Silva 2024 (Soft Dice Confidence), arXiv 2402.10665.
     """
     if not candidates:
         return []

@@ -111,16 +111,43 @@ class FakePredictor:
         return self.dice
 
 
+def half_open(share, rest=0.0):
+    """Prediction of 64 pixels: one half has the share, and the other one the rest."""
+    probabilities = np.array([share, rest], np.float32).repeat(32).reshape(1, 8, 8)
+    classes = (probabilities[0] > 0.5).astype(np.uint8)
+    return Prediction(probabilities=probabilities, classes=classes)
+
+
 @pytest.mark.parametrize("dice", [0.7, None])
-def test_summarize_measures_the_mean_entropy(dice):
-    prediction = Prediction(
-        probabilities=np.array([0.5, 1.0], np.float32).repeat(32).reshape(1, 8, 8),
-        classes=np.ones((8, 8), np.uint8),
-    )
+def test_summarize_expects_the_error_of_the_probabilities(dice):
     image = np.zeros((1, 8, 8), np.uint8)
-    found = summarize("a", image, FakePredictor(dice), prediction)
-    assert found.uncertainty == pytest.approx(0.5)  # Half of the pixels are as likely as not.
+    found = summarize("a", image, FakePredictor(dice), half_open(0.6))
+    # 32 pixels of 0.6 are predicted, and 1 % of the 64 pixels is added above and below.
+    assert found.uncertainty == pytest.approx(1 - (2 * 19.2 + 0.64) / (19.2 + 32 + 0.64))
     assert found.expected_dice == dice
     alone = summarize("a", image)
     assert alone.uncertainty == 1
-    np.testing.assert_array_equal(alone.features, found.features[: len(alone.features)])
+    np.testing.assert_array_equal(alone.features, found.features)
+
+
+def test_expected_error_does_not_depend_on_the_size_of_an_image():
+    images = [np.zeros((1, 8 * step, 8 * step), np.uint8) for step in (1, 4)]
+    small = half_open(0.7, 0.2)
+    large = Prediction(
+        probabilities=small.probabilities.repeat(4, 1).repeat(4, 2),
+        classes=small.classes.repeat(4, 0).repeat(4, 1),
+    )
+    found = [
+        summarize("a", image, FakePredictor(None), one).uncertainty
+        for image, one in zip(images, (small, large), strict=True)
+    ]
+    assert found[0] == pytest.approx(found[1])
+
+
+def test_an_empty_prediction_is_certain_if_all_probabilities_are_low():
+    image = np.zeros((1, 8, 8), np.uint8)
+    low, high = (
+        summarize("a", image, FakePredictor(None), half_open(own)).uncertainty
+        for own in (0.001, 0.4)
+    )
+    assert low < 0.1 < 0.9 < high
