@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from ushape import io
-from ushape.transforms.resampling import resample_classes, resample_image, resample_probabilities
+from ushape.transforms.growing import resample_probabilities
+from ushape.transforms.resampling import resample_classes, resample_image
 
 SHRINK: dict[str, Callable[[np.ndarray, tuple[int, ...]], np.ndarray]] = {
     "labels": lambda mask, shape: resample_classes(mask.astype(np.uint8), shape),

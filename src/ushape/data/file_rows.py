@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ushape.io.reducing import pixels_beneath
 from ushape.io.streaming import Bands
 from ushape.normalization import Normalization
-from ushape.transforms.resampling import rows_beneath, shrink_rows
+from ushape.transforms.resampling import shrink_part
 from ushape.types import Box
 
 MEASURED_PX = 1 << 24
@@ -30,29 +31,30 @@ class FileRows:
 
     def read(self, first: int, last: int) -> np.ndarray:
         """Return (C, last - first, ...), as `Preprocessing.load` gives these rows."""
-        if self.bands.shape[1:] == self.shape[1:]:
-            return self.bands.read(first, last)
-        height, *others = self.bands.shape[1:]
-        of = (height, self.shape[1])
-        together = max(1, MEASURED_PX * of[1] // (height * math.prod(others)))
+        return self.read_box(((first, last), *((0, size) for size in self.shape[2:])))
+
+    def read_box(self, box: Box) -> np.ndarray:
+        """Return (C, *box) of the values that `read` returns."""
+        old, new = self.bands.shape[1:], self.shape[1:]
+        if old == new:
+            return self._take(box)
+        (first, last), *others = box
+        across = [pixels_beneath(*one) for one in zip(others, old[1:], new[1:], strict=True)]
+        row_px = math.prod(end - start for start, end in across)
+        together = max(1, MEASURED_PX * new[0] // (old[0] * row_px))
         parts = []  # The pixels of the file are resampled as floats: only a few at a time.
         for start in range(first, last, together):
             rows = (start, min(last, start + together))
-            strip = self.bands.read(*rows_beneath(rows, of))
-            parts.append(shrink_rows(strip, self.shape[2:], rows, of))
+            part = self._take((pixels_beneath(rows, old[0], new[0]), *across))
+            parts.append(shrink_part(part, (rows, *others), old, new))
         return np.concatenate(parts, axis=1)
 
-    def read_box(self, box: Box) -> np.ndarray:
-        """Return (C, *box) of the values that `read` returns.
-
-        Of an image that is resampled, whole rows are read.
-        """
+    def _take(self, box: Box) -> np.ndarray:
+        """Return a part of the file."""
         (first, last), *others = box
-        if all(edge == (0, size) for edge, size in zip(others, self.shape[2:], strict=True)):
-            return self.read(first, last)  # Bands that overlap are unpacked only once.
-        if self.bands.shape[1:] == self.shape[1:]:
-            return self.bands.read_box(box)
-        return self.read(first, last)[:, :, *(slice(*edge) for edge in others)]
+        if all(edge == (0, size) for edge, size in zip(others, self.bands.shape[2:], strict=True)):
+            return self.bands.read(first, last)  # Bands that overlap are unpacked only once.
+        return self.bands.read_box(box)
 
     def scale(self, part: np.ndarray) -> np.ndarray:
         """Return a part with normalized intensities."""

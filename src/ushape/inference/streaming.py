@@ -18,10 +18,10 @@ from ushape.errors import DataError
 from ushape.formatting import size_text
 from ushape.inference.network import Network
 from ushape.inference.slices import predict_bands
-from ushape.inference.sliding_window import YIELDED_PX, TileSettings
+from ushape.inference.sliding_window import TileSettings
 from ushape.io.streaming import Bands, open_bands
 from ushape.normalization import Normalization
-from ushape.transforms.resampling import RowGrower
+from ushape.transforms.growing import grow_bands
 from ushape.types import Pixels
 
 
@@ -111,16 +111,8 @@ def stream_probabilities(
         rows,
         normalization=preprocessing.normalization or measure_normalization(rows, preprocessing),
     )
-    grower = RowGrower(working, file_shape) if working != file_shape else None
-    together = max(1, YIELDED_PX // math.prod(file_shape[1:]))
-    for band in predict_bands(network, rows, preprocessing, settings):
-        if grower is None:
-            yield band
-            continue
-        for top in range(0, band.shape[1], together):  # They grow to the size of the file.
-            whole = grower.add(band[:, top : top + together])
-            if whole.shape[1]:
-                yield whole
+    found = predict_bands(network, rows, preprocessing, settings)
+    yield from found if working == file_shape else grow_bands(found, working, file_shape)
 
 
 def average_bands(members: Sequence[Iterator[np.ndarray]]) -> Iterator[np.ndarray]:

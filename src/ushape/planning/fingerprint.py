@@ -17,7 +17,8 @@ from ushape.instances.touching import MAX_COMPARED, touching_share
 from ushape.labels import IGNORE, LabelSpace
 from ushape.metrics.instance import MANY_OBJECTS
 from ushape.normalization import Normalization
-from ushape.transforms.resampling import resample_image, resample_probabilities
+from ushape.transforms.growing import resample_probabilities
+from ushape.transforms.resampling import resample_image
 
 MIN_TO_COMPARE = 6
 """Smallest number of images for which the similarity of neighbors is meaningful."""

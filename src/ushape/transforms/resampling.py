@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from ushape.io.reducing import average_stretches, pixels_beneath, round_to_type
 from ushape.labels import IGNORE
-from ushape.types import Geometry
+from ushape.transforms.growing import resample_probabilities
+from ushape.types import Box, Geometry
 
 
 def resample_image(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
@@ -31,97 +32,23 @@ def resample_image(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     return round_to_type(result, image.dtype)
 
 
-def shrink_rows(
-    strip: np.ndarray, shape: Sequence[int], rows: tuple[int, int], of: tuple[int, int]
-) -> np.ndarray:
-    """Compute some rows of `resample_image` for an image that shrinks, from the source rows below.
+def shrink_part(part: np.ndarray, box: Box, old: Sequence[int], new: Sequence[int]) -> np.ndarray:
+    """Compute a part of `resample_image` for an image that shrinks, from the source pixels beneath.
+
+    The values are exactly those of the whole image, because they are added up in the same order.
 
     Args:
-        strip: (C, n, ...), the source rows given by `rows_beneath`.
-        shape: Target length of the axes of S after the first.
-        rows: First of the target rows, and the row after the last.
-        of: Number of rows of the whole image, and of the whole result.
+        part: (C, *S), the source pixels given by `pixels_beneath` along each axis.
+        box: Part of the target.
+        old: S of the whole source.
+        new: S of the whole target, no axis larger.
 
     Shapes:
-        returns: (C, rows[1] - rows[0], *shape), of the strip's type if integer, else float32.
+        returns: (C, *box), of the type of the part if integer, else float32.
     """
-    old, new = of
-    values = strip.astype(np.float32, order="C")
-    if old != new:
-        edges = np.arange(rows[0], rows[1] + 1) * old / new - rows_beneath(rows, of)[0]
-        values = average_stretches(values, 1, edges, new / old)
-    values = _shrink(values, (rows[1] - rows[0], *shape))
-    return round_to_type(values, strip.dtype)
-
-
-def rows_beneath(rows: tuple[int, int], of: tuple[int, int]) -> tuple[int, int]:
-    """Return the first source row that some target rows cover, and the row after the last.
-
-    Args:
-        rows, of: As for `shrink_rows`.
-    """
-    return pixels_beneath(rows, *of)
-
-
-def resample_probabilities(probabilities: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Resample probabilities linearly to another shape.
-
-    Shapes:
-        probabilities: (K, *S) -> (K, *shape) float32.
-    """
-    # torch warns about read-only memory, such as a file that is mapped for reading.
-    values = np.require(probabilities, dtype=np.float32, requirements=["C", "W"])
-    mode = "bilinear" if len(shape) == 2 else "trilinear"
-    return functional.interpolate(
-        torch.from_numpy(values)[None], size=tuple(shape), mode=mode, align_corners=False
-    )[0].numpy()
-
-
-class RowGrower:
-    """Compute `resample_probabilities` in bands along the first axis, for an image that grows.
-
-    Args:
-        old: S of the source.
-        new: S of the target, no axis smaller.
-    """
-
-    def __init__(self, old: Sequence[int], new: Sequence[int]):
-        self.old, self.new = tuple(old), tuple(new)
-        places = (np.arange(self.new[0]) + 0.5) * (self.old[0] / self.new[0]) - 0.5
-        places = places.clip(0)
-        self._lower = np.floor(places).astype(int)
-        self._upper = np.minimum(self._lower + 1, self.old[0] - 1)
-        self._weight = (places - self._lower).astype(np.float32)
-        self._seen = self._done = 0
-        self._last = np.zeros((0, 0), np.float32)
-
-    def add(self, band: np.ndarray) -> np.ndarray:
-        """Add source rows and return the target rows that they complete.
-
-        With the last band, the last rows are returned. The number of rows may be 0.
-
-        Shapes:
-            band: (K, n, *old[1:]) -> (K, m, *new[1:]).
-        """
-        wide = self._widen(band)
-        known = np.concatenate([self._last, wide], axis=1) if self._seen else wide
-        first = self._seen - (known.shape[1] - wide.shape[1])  # Row number in the source.
-        self._seen += band.shape[1]
-        ready = slice(self._done, int(np.searchsorted(self._upper, self._seen)))
-        self._done = ready.stop
-        self._last = known[:, -1:].copy()
-        weight = self._weight[ready].reshape(-1, *[1] * (known.ndim - 2))
-        lower, upper = known[:, self._lower[ready] - first], known[:, self._upper[ready] - first]
-        return np.asarray(lower + (upper - lower) * weight)
-
-    def _widen(self, band: np.ndarray) -> np.ndarray:
-        """Resample along all axes but the first."""
-        if self.old[1:] == self.new[1:]:
-            return band
-        flat = torch.from_numpy(np.ascontiguousarray(band)).flatten(0, 1)[:, None]
-        mode = "linear" if len(self.new) == 2 else "bilinear"
-        wide = functional.interpolate(flat, size=self.new[1:], mode=mode, align_corners=False)
-        return wide[:, 0].unflatten(0, band.shape[:2]).numpy()
+    return round_to_type(
+        _shrink_part(part.astype(np.float32, order="C"), box, old, new), part.dtype
+    )
 
 
 def resample_to_spacing(
@@ -248,23 +175,47 @@ def mirror_indices(positions: np.ndarray, size: int) -> np.ndarray:
 
 def _shrink(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """Average (C, *S) float32 over areas, along the axes where `shape` is smaller."""
-    sizes = image.shape[1:]
-    whole = [new if old % new == 0 else old for old, new in zip(sizes, shape, strict=True)]
-    if tuple(whole) != sizes:
-        pooled = functional.interpolate(torch.from_numpy(image)[None], size=whole, mode="area")
-        image = pooled[0].numpy()
+    old = image.shape[1:]
+    new = tuple(map(min, old, shape))
+    return _shrink_part(image, tuple((0, size) for size in new), old, new)
+
+
+def _shrink_part(
+    values: np.ndarray, box: Box, old: Sequence[int], new: Sequence[int]
+) -> np.ndarray:
+    """Compute `shrink_part` of float32 values."""
+    is_divisor = [a % b == 0 for a, b in zip(old, new, strict=True)]
+    values = _pool(
+        values,
+        [
+            last - first if whole else size
+            for whole, (first, last), size in zip(is_divisor, box, values.shape[1:], strict=True)
+        ],
+        is_all=all(size == 1 for size in new),
+    )
     # The mode "area" of torch only averages whole pixels: from 1918 to 480, it is off by up to
     # half a pixel.
-    for axis, new in enumerate(shape, start=1):
-        if new < image.shape[axis]:
-            image = _average_along(image, axis, new)
-    return image
+    for axis, (edge, source, target) in enumerate(zip(box, old, new, strict=True), start=1):
+        if source % target:
+            start = pixels_beneath(edge, source, target)[0]
+            edges = np.arange(edge[0], edge[1] + 1) * source / target - start
+            values = average_stretches(values, axis, edges, target / source)
+    return values
 
 
-def _average_along(image: np.ndarray, axis: int, new: int) -> np.ndarray:
-    """Average over `new` equal intervals of an axis; a divided pixel counts in proportion."""
-    old = image.shape[axis]
-    return average_stretches(image, axis, np.arange(new + 1) * old / new, new / old)
+def _pool(values: np.ndarray, sizes: Sequence[int], *, is_all: bool) -> np.ndarray:
+    """Average (C, *S) float32 over areas of whole pixels to (C, *sizes).
+
+    Args:
+        is_all: Whether this is a whole image that shrinks to a single pixel.
+    """
+    if tuple(sizes) == values.shape[1:]:
+        return values
+    is_single = all(size == 1 for size in sizes) and not is_all
+    if is_single:  # torch adds up in another order for a single pixel: compute it twice.
+        values, sizes = np.concatenate([values, values], axis=-1), (*sizes[:-1], 2)
+    pooled = functional.interpolate(torch.from_numpy(values)[None], size=tuple(sizes), mode="area")
+    return pooled[0].numpy()[..., :1] if is_single else pooled[0].numpy()
 
 
 def place_image(image: np.ndarray, geometry: Geometry) -> np.ndarray:

@@ -22,7 +22,8 @@ from ushape.export.layers import (
     sample_pixels,
 )
 from ushape.normalization import Normalization
-from ushape.transforms.resampling import pad_mirrored, resample_image, resample_probabilities
+from ushape.transforms.growing import resample_probabilities
+from ushape.transforms.resampling import pad_mirrored, resample_image
 
 
 @pytest.mark.parametrize("factor", [1.5, 2, 2.4, 3, 4, 7])

@@ -1,20 +1,16 @@
 """Compare the prediction in bands with that of the whole image."""
 
-import itertools
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ushape import io
 from ushape.data import file_rows
 from ushape.data.preprocessing import Preprocessing
 from ushape.data.preprocessing_config import PreprocessingConfig
 from ushape.errors import DataError
-from ushape.inference import streaming
 from ushape.inference.sliding_window import TileSettings, sliding_window
 from ushape.inference.streaming import (
     FileRows,
@@ -25,13 +21,7 @@ from ushape.inference.streaming import (
 )
 from ushape.io.streaming import open_bands
 from ushape.labels import LabelSpace
-from ushape.transforms.resampling import (
-    RowGrower,
-    resample_image,
-    resample_probabilities,
-    rows_beneath,
-    shrink_rows,
-)
+from ushape.transforms import growing
 from ushape.types import Case
 
 SPACE = LabelSpace(values=(0, 1), names=("background", "foreground"))
@@ -76,7 +66,7 @@ def test_stream_probabilities_equals_the_prediction_of_the_whole_image(path, dow
         assert measure_normalization(rows, preprocessing) == sample.normalization
         found = list(stream_probabilities(Sum(), bands, preprocessing, settings))
     assert len(found) > 1
-    np.testing.assert_allclose(np.concatenate(found, axis=1), whole, atol=1e-5)
+    np.testing.assert_array_equal(np.concatenate(found, axis=1), whole)
 
 
 def test_stream_probabilities_grows_few_rows_at_a_time(path, monkeypatch):
@@ -84,7 +74,7 @@ def test_stream_probabilities_grows_few_rows_at_a_time(path, monkeypatch):
     with open_bands(path) as bands:
         file_shape = bands.shape[1:]
         whole = list(stream_probabilities(Sum(), bands, preprocessing, settings))
-        monkeypatch.setattr(streaming, "YIELDED_PX", 3 * file_shape[1])
+        monkeypatch.setattr(growing, "GROWN_PX", 6 * file_shape[1])
         parts = list(stream_probabilities(Sum(), bands, preprocessing, settings))
     assert max(part.shape[1] for part in parts) <= 2 * 3 + 2
     np.testing.assert_array_equal(np.concatenate(parts, axis=1), np.concatenate(whole, axis=1))
@@ -104,7 +94,7 @@ def test_stream_probabilities_resamples_to_a_common_spacing(tmp_path):
     whole = preprocessing.restore(sliding_window(Sum(), scaled, SPACE, settings), sample.geometry)
     with open_bands(path) as bands:
         found = list(stream_probabilities(Sum(), bands, preprocessing, settings))
-    np.testing.assert_allclose(np.concatenate(found, axis=1), whole, atol=1e-5)
+    np.testing.assert_array_equal(np.concatenate(found, axis=1), whole)
     finer = replace(preprocessing, config=replace(config, target_spacing_mm=(0.004, 0.001)))
     with open_bands(path) as bands, pytest.raises(DataError) as error:
         next(stream_probabilities(Sum(), bands, finer, settings))
@@ -143,41 +133,6 @@ def test_read_or_open_reads_small_and_opens_large_images(path):
         read_or_open(path, lambda bands: False)
 
 
-@given(
-    old=st.tuples(st.integers(1, 40), st.integers(1, 40)),
-    factor=st.floats(1, 5),
-    cut=st.floats(0, 1),
-    dtype=st.sampled_from(["uint8", "float32"]),
-)
-def test_shrink_rows_equals_resample_image(old, factor, cut, dtype):
-    new = tuple(max(1, round(size / factor)) for size in old)
-    image = (rng.random((2, *old)) * 255).astype(dtype)
-    first = int(cut * (new[0] - 1))
-    rows, of = (first, new[0]), (old[0], new[0])
-    beneath = rows_beneath(rows, of)
-    found = shrink_rows(image[:, slice(*beneath)], new[1:], rows, of)
-    whole = resample_image(image, new)
-    assert found.dtype == whole.dtype
-    # Sums of areas in another order: a tie may be rounded the other way.
-    np.testing.assert_allclose(found, whole[:, first:], atol=1 if dtype == "uint8" else 1e-3)
-
-
-@given(
-    old=st.tuples(st.integers(1, 12), st.integers(1, 12)),
-    grow=st.tuples(st.integers(0, 30), st.integers(0, 30)),
-    cuts=st.lists(st.integers(1, 11), max_size=4),
-)
-def test_row_grower_equals_resample_probabilities(old, grow, cuts):
-    new = (old[0] + grow[0], old[1] + grow[1])
-    values = rng.random((2, *old)).astype(np.float32)
-    grower = RowGrower(old, new)
-    edges = sorted({0, *(cut for cut in cuts if cut < old[0]), old[0]})
-    found = [grower.add(values[:, a:b]) for a, b in itertools.pairwise(edges)]
-    np.testing.assert_allclose(
-        np.concatenate(found, axis=1), resample_probabilities(values, new), atol=1e-5
-    )
-
-
 @pytest.mark.parametrize("downscale", [1.5, 2, 4])
 def test_file_rows_are_equal_if_few_pixels_are_read_at_once(path, downscale, monkeypatch):
     sample = prepare(downscale=downscale).load(Case(id="x", image=path))
@@ -188,3 +143,12 @@ def test_file_rows_are_equal_if_few_pixels_are_read_at_once(path, downscale, mon
         parts = rows.read(1, sample.image.shape[1])
     np.testing.assert_array_equal(whole, sample.image[:, 1:])
     np.testing.assert_array_equal(parts, whole)
+
+
+@pytest.mark.parametrize("downscale", [1, 1.5, 3])
+def test_file_rows_of_a_part_are_those_of_the_whole(path, downscale):
+    sample = prepare(downscale=downscale).load(Case(id="x", image=path))
+    with open_bands(path) as bands:
+        rows = FileRows(bands, sample.image.shape, None)
+        part = rows.read_box(((20, 41), (7, 30)))
+    np.testing.assert_array_equal(part, sample.image[:, 20:41, 7:30])

@@ -11,8 +11,10 @@ from scipy import ndimage
 from ushape.data.intensities import measure_group
 from ushape.data.preprocessing import Preprocessing
 from ushape.data.preprocessing_config import PreprocessingConfig
+from ushape.io.reducing import pixels_beneath
 from ushape.labels import IGNORE, LabelSpace
 from ushape.normalization import Normalization
+from ushape.transforms.growing import resample_probabilities
 from ushape.transforms.resampling import (
     find_box,
     mirror_indices,
@@ -20,9 +22,9 @@ from ushape.transforms.resampling import (
     place_objects,
     resample_classes,
     resample_image,
-    resample_probabilities,
     resample_to_spacing,
     restore_probabilities,
+    shrink_part,
 )
 from ushape.types import Case, Geometry
 
@@ -112,6 +114,26 @@ def test_resample_image_confines_nan_to_its_area():
     image = np.ones((1, 1, 10), dtype=np.float32)
     image[0, 0, 4] = np.nan  # In the second third of ten, 3.33 to 6.67.
     assert np.isnan(resample_image(image, (1, 3))).tolist() == [[[False, True, False]]]
+
+
+@given(
+    old=st.lists(st.integers(1, 40), min_size=2, max_size=3),
+    factors=st.lists(st.sampled_from([1, 1.5, 2, 3, 4, 2.7]), min_size=3, max_size=3),
+    ends=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=3, max_size=3),
+    dtype=st.sampled_from(["uint8", "uint16", "float32"]),
+)
+def test_shrunk_part_equals_that_of_the_whole_bit_for_bit(old, factors, ends, dtype):
+    new = [max(1, round(size / own)) for size, own in zip(old, factors, strict=False)]
+    image = (np.random.default_rng(sum(old)).random((2, *old)) * 255).astype(dtype)
+    box = []
+    for size, edge in zip(new, ends, strict=False):
+        first = int(min(edge) * (size - 1))
+        box.append((first, max(first + 1, round(max(edge) * size))))
+    beneath = [pixels_beneath(*one) for one in zip(box, old, new, strict=True)]
+    part = image[(slice(None), *(slice(*edge) for edge in beneath))]
+    found, whole = shrink_part(part, tuple(box), old, new), resample_image(image, new)
+    assert found.dtype == whole.dtype
+    assert np.array_equal(found, whole[(slice(None), *(slice(*edge) for edge in box))])
 
 
 def test_resample_classes_ignores_where_more_than_half_is_ignored():

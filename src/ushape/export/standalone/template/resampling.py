@@ -11,10 +11,6 @@ import numpy as np
 HALF_ERROR, HALF_ERROR_SHARE = 1e-4, 5e-7
 """Largest difference from a half, absolute and as a share, that is taken for a rounding error."""
 
-SUMMED_SIZE = 128
-"""Largest sum of height and width for which PyTorch adds up the four neighbors of a pixel; larger
-images are interpolated along x, then along y (three channels on one thread excepted)."""
-
 
 @dataclass(frozen=True)
 class Normalization:
@@ -138,41 +134,18 @@ def _average_along(image: np.ndarray, axis: int, new: int) -> np.ndarray:
 
 
 def resample_linearly(values: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Interpolate (K, y, x) float32 linearly to (K, *shape); the outermost pixels are repeated.
-
-    The order of the sums and their rounding are those of `torch.nn.functional.interpolate` on
-    processors with fused multiplication and addition, which has two ways.
-    """
-    (top, bottom, down), (left, right, across) = (
-        _neighbors(old, new) for old, new in zip(values.shape[1:], shape, strict=True)
-    )
-    down = down[:, None]
-    up, back = np.float32(1) - down, np.float32(1) - across
-    upper, lower = values[:, top], values[:, bottom]
-    if sum(shape) > SUMMED_SIZE:
-        rows = [
-            _multiply_add(row[..., left], back, row[..., right] * across) for row in (upper, lower)
-        ]
-        return _multiply_add(rows[0], up, rows[1] * down)
-    total = upper[..., right] * (up * across)
-    total = _multiply_add(upper[..., left], up * back, total)
-    total = _multiply_add(lower[..., left], down * back, total)
-    return _multiply_add(lower[..., right], down * across, total)
-
-
-def _neighbors(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the two nearest of `old` pixels for each of `new` ones, and the second's weight."""
-    scale = np.float32(old) / np.float32(new)
-    places = np.float64(scale) * (np.arange(new) + 0.5) - 0.5
-    places = places.clip(min=0).astype(np.float32)
-    lower = np.minimum(places.astype(np.intp), old - 1)
-    weight = (places - lower).clip(0, 1).astype(np.float32)
-    return lower, np.minimum(lower + 1, old - 1), weight
-
-
-def _multiply_add(values: np.ndarray, weights: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return values * weights + others in float32, rounded once."""
-    return (values.astype(np.float64) * weights + others).astype(np.float32)
+    """Interpolate (K, y, x) linearly to (K, *shape) float32; the outermost pixels are repeated."""
+    values = values.astype(np.float32, copy=False)
+    for axis, new in enumerate(shape, start=1):
+        old = values.shape[axis]
+        if old != new:
+            places = ((np.arange(new) + 0.5) * (old / new) - 0.5).clip(0)
+            below = np.floor(places).astype(int)
+            weight = _along(axis, values.ndim, (places - below).astype(np.float32))
+            lower = values.take(below, axis=axis)
+            upper = values.take(np.minimum(below + 1, old - 1), axis=axis)
+            values = lower + (upper - lower) * weight
+    return values
 
 
 def _along(axis: int, dims: int, values: np.ndarray) -> np.ndarray:
