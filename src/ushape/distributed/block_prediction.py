@@ -9,17 +9,19 @@ from pathlib import Path
 import numpy as np
 
 from ushape import io
-from ushape.data.file_rows import FileRows
+from ushape.data.file_rows import MEASURED_PX, FileRows
 from ushape.distributed.block_task import BlockTask
 from ushape.errors import DataError
 from ushape.inference.decision_rule import apply_rule
+from ushape.inference.ensemble import EnsembleMember
 from ushape.inference.predictor import Predictor, check_dimensions
 from ushape.inference.slices import READ_PX, predict_bands
-from ushape.inference.streaming import average_bands, check_streamable, working_shape
+from ushape.inference.streaming import average_bands, working_shape
 from ushape.io.streaming import Bands, BandWriter, open_boxes
 from ushape.io.streaming.ome_pyramid import Pyramid, write_box
 from ushape.io.streaming.sinks import RowLayout, RowSink
 from ushape.normalization import Normalization
+from ushape.transforms.growing import GROWN_PX, grow_bands, source_box
 from ushape.types import Box
 
 
@@ -61,35 +63,36 @@ def _check_image(bands: Bands, predictor: Predictor) -> None:
             code="image_too_large",
             hint="Save the image without an orientation.",
         )
-    for own in (member.plan.preprocessing for member in predictor.members):
-        check_streamable(own, name)
-        if working_shape(own, bands) != bands.shape[1:]:
-            raise DataError(
-                f"{name}: this model resamples images, which is not supported in blocks.",
-                code="resampling_in_blocks",
-                hint="Predict a resolution level of the image that fits the model, or train with "
-                "--set preprocessing.downscale=1 --set preprocessing.target_spacing_mm=null.",
-            )
+    for member in predictor.members:
+        working_shape(member.plan.preprocessing, bands)
 
 
 def memory_of_block(
     predictor: Predictor, bands: Bands, unit: Sequence[int], block: Sequence[int]
 ) -> int:
     """Return about how many bytes the prediction of a block takes, without the network itself."""
-    total = 0
-    for member in predictor.members:
-        own = member.plan.preprocessing
-        tile, margin = member.settings.shape, member.network.margin
-        across = [*block[-2:]] if own.by_slice else [*block[1:]]
-        wide = math.prod(
-            a + t + 2 * margin for a, t in zip(across, tile[-len(across) :], strict=True)
-        )
-        rows = tile[0] + 2 * margin
-        total += 2 * 4 * own.space.outputs * tile[0] * wide  # Sums, and what is passed on.
-        read = READ_PX if own.by_slice else rows * wide
-        total += bands.shape[0] * bands.dtype.itemsize * read
-    written = unit[0] * math.prod(block[1:])
-    return total + 2 * written
+    members = sum(_memory_of_member(member, bands, block) for member in predictor.members)
+    return members + 2 * unit[0] * math.prod(block[1:])  # What is written together.
+
+
+def _memory_of_member(member: EnsembleMember, bands: Bands, block: Sequence[int]) -> int:
+    """Return about how many bytes the probabilities of one network take for a block."""
+    own, file_shape = member.plan.preprocessing, bands.shape[1:]
+    working = working_shape(own, bands)
+    factors = [old / new for old, new in zip(file_shape, working, strict=True)]
+    reduced = [math.ceil(size / factor) for size, factor in zip(block, factors, strict=True)]
+    tile, margin = member.settings.shape, member.network.margin
+    across = reduced[-2:] if own.by_slice else reduced[1:]
+    wide = math.prod(a + t + 2 * margin for a, t in zip(across, tile[-len(across) :], strict=True))
+    total = 2 * 4 * own.space.outputs * tile[0] * wide  # Sums, and what is passed on.
+    read = READ_PX if own.by_slice else (tile[0] + 2 * margin) * wide
+    channels, pixel_bytes = bands.shape[0], bands.dtype.itemsize
+    total += channels * pixel_bytes * read
+    if working != file_shape:  # Pixels of the file as floats, and probabilities that grow.
+        beneath = min(MEASURED_PX, math.ceil(read * math.prod(factors)))
+        total += channels * (pixel_bytes + 8) * beneath
+        total += 3 * 4 * own.space.outputs * max(GROWN_PX, math.prod(block[1:]))
+    return total
 
 
 def predict_box(
@@ -108,18 +111,31 @@ def predict_box(
     """
     space, rule = predictor.plan.preprocessing.space, predictor.tuning.rule.without_cleaning()
     members = [
-        predict_bands(
-            member.network,
-            FileRows(bands, bands.shape, normalization),
-            member.plan.preprocessing,
-            member.settings,
-            box,
-        )
+        _member_bands(member, bands, normalization, box)
         for member, normalization in zip(predictor.members, normalizations, strict=True)
     ]
     for outputs in average_bands(members):
         probabilities, _ = space.split_outputs(outputs)
         yield probabilities, apply_rule(rule, probabilities, space)
+
+
+def _member_bands(
+    member: EnsembleMember, bands: Bands, normalization: Normalization, box: Box
+) -> Iterator[np.ndarray]:
+    """Yield the outputs of a network for a part of an image, on the grid of the file.
+
+    If the network works on a reduced image, it predicts the pixels from which the part is
+    interpolated; they lie where they lie for the whole image.
+
+    Shapes:
+        yields: (K, n, *box[1:]) float32, rows that follow each other.
+    """
+    own, file_shape = member.plan.preprocessing, bands.shape[1:]
+    working = working_shape(own, bands)
+    rows = FileRows(bands, (bands.shape[0], *working), normalization)
+    inside = box if working == file_shape else source_box(box, working, file_shape)
+    found = predict_bands(member.network, rows, own, member.settings, inside)
+    return found if working == file_shape else grow_bands(found, working, file_shape, box)
 
 
 def predict_block(task: BlockTask, predictor: Predictor, bands: Bands, box: Box) -> None:

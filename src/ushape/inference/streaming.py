@@ -128,7 +128,10 @@ def average_bands(members: Sequence[Iterator[np.ndarray]]) -> Iterator[np.ndarra
     waiting = [next(member) for member in members]
     while True:
         rows = min(band.shape[1] for band in waiting)
-        yield sum((band[:, :rows] for band in waiting[1:]), waiting[0][:, :rows]) / len(waiting)
+        mean = waiting[0][:, :rows].copy()
+        for count, band in enumerate(waiting[1:], 2):  # As `spread_over`, to the last bit.
+            mean += (band[:, :rows] - mean) / count
+        yield mean
         for index, band in enumerate(waiting):
             rest = band[:, rows:]
             waiting[index] = rest if rest.shape[1] else next(members[index], rest)

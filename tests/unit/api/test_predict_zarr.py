@@ -6,43 +6,19 @@ import shutil
 
 import numpy as np
 import pytest
-import tifffile
 import torch
 import zarr
 from safetensors.torch import load_file
-from scipy import ndimage
 
-import ushape
+from block_runs import KINDS, blobs, make_plan, make_run, write_ome_zarr
 from ushape.api.predict_zarr import predict_zarr
 from ushape.distributed import blocks
 from ushape.distributed.block_task import open_task, task_folder
 from ushape.errors import RunError
 from ushape.inference.predictor import Predictor
 from ushape.instances.label import label_objects
-from ushape.models import build_model
 from ushape.planning.run import Run
 from ushape.types import Case
-
-COMMON = [
-    "network.widths=[4,8]",
-    "train.batch_size=2",
-    "preprocessing.downscale=1",
-    "labels.objects=connected",
-]
-
-KINDS = {
-    "image": ((61, 83), "[16,16]", ["preprocessing.slices=null"]),
-    "volume": ((21, 38, 43), "[16,16,16]", ["preprocessing.slices=null"]),
-    "slices": ((21, 38, 43), "[16,16]", ["preprocessing.slices=3"]),
-}
-"""Shape of the large image, size of a tile, and settings of the run."""
-
-
-def blobs(shape, seed):
-    """An image of blobs with values of 16 bits, and their mask."""
-    values = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=shape), 2)
-    scaled = (values - values.min()) / np.ptp(values) * 60_000
-    return scaled.astype(np.uint16), (values > np.quantile(values, 0.8)).astype(np.uint8) * 255
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -53,42 +29,15 @@ def kind(request):
 @pytest.fixture(scope="module")
 def run(kind, tmp_path_factory):
     """A run whose network has random weights."""
-    shape, tile, settings = KINDS[kind]
     folder = tmp_path_factory.mktemp(kind)
-    for number in range(4):
-        for name, values in zip(("images", "masks"), blobs(shape, number), strict=True):
-            path = folder / "data" / name / f"{number}.tif"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            tifffile.imwrite(path, values)
-    patch = f"sampling.patch_shape={tile}"
-    settings = [*COMMON, *settings, patch, f"predict.tile_shape={tile}"]
-    plan = ushape.plan(folder / "data", device="cpu", epochs=1, settings=settings, quiet=True)
-    run = Run.create(folder / "run")
-    run.save_plan(plan)
-    space = plan.preprocessing.space
-    torch.manual_seed(2)
-    network = build_model(plan.recipe.network, plan.preprocessing.input_channels, space.outputs)
-    run.save_weights(network.state_dict(), {"epoch": 1})
-    return run.folder
+    plan = make_plan(folder, kind, "labels.objects=connected")
+    return make_run(folder / "run", plan)
 
 
 @pytest.fixture(scope="module")
 def image(kind, tmp_path_factory):
-    """An OME-Zarr image with channel and time axes and a spacing."""
     shape, *_ = KINDS[kind]
-    values, _ = blobs(shape, 9)
-    path = tmp_path_factory.mktemp("images") / "large.zarr"
-    group = zarr.open_group(store=str(path), mode="w", zarr_format=2)
-    names = ["t", "c", *"zyx"[-len(shape) :]]
-    axes = [{"name": name, "type": "space", "unit": "micrometer"} for name in names]
-    scale = {"type": "scale", "scale": [1.0, 1.0, *[0.5] * len(shape)]}
-    levels = [{"path": "0", "coordinateTransformations": [scale]}]
-    group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": levels}]
-    array = group.create_array(
-        "0", shape=(1, 1, *shape), dtype="uint16", chunks=(1, 1, *[16] * len(shape))
-    )
-    array[...] = values[None, None]
-    return path
+    return write_ome_zarr(tmp_path_factory.mktemp("images") / "large.zarr", blobs(shape, 9)[0])
 
 
 @pytest.fixture(scope="module")
