@@ -11,7 +11,9 @@ import zarr
 from scipy import ndimage
 
 import ushape
+from ushape.distributed.block_task import BlockTask
 from ushape.inference.tuning import Tuning, save_tuning
+from ushape.io.streaming.ome_pyramid import Pyramid
 from ushape.models import build_model
 from ushape.planning.run import Run
 
@@ -76,3 +78,47 @@ def write_ome_zarr(path, values):
     array = group.create_array("0", shape=(1, 1, *values.shape), dtype=values.dtype, chunks=chunks)
     array[...] = values[None, None]
     return path
+
+
+def make_task(folder, shape, block, **values):
+    """Describe a prediction with one chunk for each block, and create its images."""
+
+    def pyramid(name, dtype, levels=1):
+        own = Pyramid(
+            path=folder / name,
+            version="0.5",
+            shape=shape,
+            dtype=dtype,
+            chunk=block,
+            most_levels=levels,
+        )
+        own.create()
+        return own
+
+    steps = len(values.get("cleanings", ()))
+    is_separated = values.pop("is_separated", False)
+    return BlockTask(
+        **{
+            "folder": folder,
+            "image": folder / "image.zarr",
+            "runs": (),
+            "recipe": None,
+            "backend": "torch",
+            "settings": (),
+            "block": block,
+            "output": pyramid("mask.zarr", "uint8"),
+            "values": (0, 10, 20, 30),
+            "probabilities": None,
+            "objects": pyramid("objects.zarr", "uint32"),
+            "smallest_px": 0,
+            "corners_connect": False,
+            "cleanings": (),
+            "classes": tuple(pyramid(f"{n}.zarr", "uint8") for n in range(steps + is_separated)),
+            "distance": pyramid("distance.zarr", "float32") if is_separated else None,
+            "labels": pyramid("labels.zarr", "int32") if is_separated else None,
+            "window_px": 10_000,
+            "normalizations": (),
+            "measured": "",
+            **values,
+        }
+    )

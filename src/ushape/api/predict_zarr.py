@@ -13,6 +13,7 @@ from ushape.config import setting_list
 from ushape.console import Console
 from ushape.distributed.block_plan import plan_task, probabilities_path
 from ushape.distributed.block_prediction import open_image
+from ushape.distributed.block_separation import count_cut_parts
 from ushape.distributed.block_task import (
     PREDICT,
     BlockTask,
@@ -98,28 +99,69 @@ def predict_zarr(
     if not (scheduler or workers) and (note := leave_cores_to_others(device)):
         console.say(note)
     predictor = Predictor.open(folders, device, backend=backend, settings=setting_list(settings))
+    options: dict[str, Any] = {
+        "probabilities": probabilities,
+        "objects": objects,
+        "ome_version": ome_version,
+        "chunk": chunk,
+        "shard": shard,
+        "memory_gb": memory_gb,
+    }
+    if overwrite:
+        _remove(output)
+    task = _open_or_plan(
+        folders,
+        predictor,
+        image,
+        output,
+        options,
+        recipe=recipe,
+        backend=backend,
+        settings=setting_list(settings),
+        overwrite=overwrite,
+    )
+    _create_images(task)
+    del predictor  # Each process opens its own.
+    with hint_after_interrupt(REPEAT), _executor(scheduler, workers, console) as execute:
+        _compute(task, execute, device, own_part, console)
+    return output
+
+
+def _open_or_plan(
+    folders: Sequence[Path],
+    predictor: Predictor,
+    image: Path,
+    output: Path,
+    options: dict[str, Any],
+    *,
+    recipe: str | None,
+    backend: str,
+    settings: Sequence[str],
+    overwrite: bool,
+) -> BlockTask:
+    """Return the description of the prediction, which an earlier call or another part may have
+    written.
+
+    Args:
+        options: Options that determine the output and its division, as of `plan_task`.
+
+    Raises:
+        RunError: if the output exists, or belongs to another prediction.
+        DataError: if the image cannot be predicted in blocks.
+    """
+    folder = task_folder(output)
     with open_image(image, predictor) as bands:
-        options: dict[str, Any] = {
-            "probabilities": probabilities,
-            "objects": objects,
-            "ome_version": ome_version,
-            "chunk": chunk,
-            "shard": shard,
-            "memory_gb": memory_gb,
+        facts = {
+            "path": str(image),
+            "shape": bands.shape,
+            "dtype": str(bands.dtype),
+            "mark": mark_of_image(image),
         }
         origin = {
-            **describe_origin(folders, predictor, setting_list(settings)),
-            "image": {
-                "path": str(image),
-                "shape": bands.shape,
-                "dtype": str(bands.dtype),
-                "mark": mark_of_image(image),
-            },
+            **describe_origin(folders, predictor, settings),
+            "image": facts,
             "options": options,
         }
-        folder = task_folder(output)
-        if overwrite:
-            _remove(output)
         if not has_task(folder):
             refuse_existing_output(output, overwrite)
             plan_task(
@@ -129,7 +171,7 @@ def predict_zarr(
                 output=output,
                 recipe=recipe,
                 backend=backend,
-                settings=setting_list(settings),
+                settings=settings,
                 origin=origin,
                 **options,
             ).save()
@@ -141,14 +183,7 @@ def predict_zarr(
             code="other_task",
             hint="Choose another output, or replace it with --overwrite (overwrite=True).",
         )
-    _create_images(task)
-    if task.objects is not None:
-        labels = task.objects.path.parent
-        list_label(labels, task.objects.path.name, is_new=task.output.version == "0.5")
-    del predictor  # Each process opens its own.
-    with hint_after_interrupt(REPEAT), _executor(scheduler, workers, console) as execute:
-        _compute(task, execute, device, own_part, console)
-    return output
+    return task
 
 
 def _create_images(task: BlockTask) -> None:
@@ -157,7 +192,7 @@ def _create_images(task: BlockTask) -> None:
     Raises:
         RunError: if blocks are finished, and an image that holds them is missing.
     """
-    for pyramid in task.pyramids:
+    for pyramid in (*task.pyramids, *task.intermediates):
         if not task.has_begun:
             pyramid.create()
         if not pyramid.exists:
@@ -168,6 +203,9 @@ def _create_images(task: BlockTask) -> None:
                 hint=f"To compute all blocks again, remove {task.folder} and what is left of the "
                 "output, or add --overwrite (overwrite=True).",
             )
+    if task.objects is not None:
+        labels = task.objects.path.parent
+        list_label(labels, task.objects.path.name, is_new=task.output.version == "0.5")
 
 
 def _compute(task: BlockTask, execute: Execute, device: str, part: Part, console: Console) -> None:
@@ -195,6 +233,12 @@ def _compute(task: BlockTask, execute: Execute, device: str, part: Part, console
         return
     for pyramid in task.pyramids:
         console.say(f"{pyramid.path}: complete, with {pluralize(len(pyramid.factors), 'level')}.")
+    if cut := count_cut_parts(task):
+        console.say(
+            f"Warning: {pluralize(cut, 'group')} of touching objects did not fit into a window of "
+            f"{task.window_px} pixels; objects of them that cross the border of a block were cut "
+            "there. To keep them whole, predict to another output with a larger --memory-gb."
+        )
 
 
 @contextmanager

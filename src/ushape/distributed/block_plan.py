@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ushape.distributed.block_cleaning import cleaning_steps
 from ushape.distributed.block_prediction import memory_of_block
 from ushape.distributed.block_task import BlockTask, task_folder
 from ushape.distributed.grid import choose_block
 from ushape.distributed.sampled_intensities import measure_once
 from ushape.errors import ConfigError, DataError, check_range
+from ushape.inference.band_separation import OPEN_PX_BYTES
 from ushape.inference.output.streamed_objects import settings_for_bands
 from ushape.inference.predictor import Predictor
 from ushape.io.mask_encoding import stored_dtype
@@ -51,68 +55,104 @@ def plan_task(
 
     Raises:
         ConfigError: if the sizes of chunks and shards do not fit.
-        DataError: if the model separates or cleans objects.
+        DataError: if the definition of objects needs the whole image.
     """
     _check_decisions(predictor, str(bands.path), objects=objects)
-    plan, shape = predictor.plan, bands.shape[1:]
-    chunks, shards = _division(shape, chunk, shard, ome_version)
-    has_codes = plan.encoding.kind not in ("colors", "alpha")
-    dtype = stored_dtype(plan.encoding) if has_codes else "uint8"
-    mask = Pyramid(
-        path=output,
-        version=ome_version,
-        shape=shape,
-        dtype="uint8" if np.dtype(dtype).kind == "b" else str(dtype),
-        chunk=chunks,
-        shard=shards,
-        spacing_mm=bands.spacing_mm,
-        attributes={"ushape": {"classes": _class_names(predictor, has_codes=has_codes)}},
-    )
-    shares = Pyramid(
-        path=probabilities_path(output),
-        version=ome_version,
-        shape=shape,
-        dtype="uint8",
-        chunk=chunks,
-        shard=shards,
-        channels=plan.preprocessing.space.channels,
-        spacing_mm=bands.spacing_mm,
-        attributes={"ushape": {"channels": list(plan.preprocessing.space.channel_names)}},
-    )
-    numbers = Pyramid(
-        path=output / LABELS / OBJECT_IMAGE,
-        version=ome_version,
-        shape=shape,
-        dtype="uint32",
-        chunk=chunks,
-        shard=shards,
-        spacing_mm=bands.spacing_mm,
-        label={"source": {"image": "../../"}},
-    )
+    chunks, shards = _division(bands.shape[1:], chunk, shard, ome_version)
+    folder, space = task_folder(output), predictor.plan.preprocessing.space
+    images = _Images(predictor, bands, ome_version, chunks, shards)
+    has_codes = predictor.plan.encoding.kind not in ("colors", "alpha")
+    steps = cleaning_steps(space.scored, predictor.cleanings)
+    mask, separates = images.mask(output, has_codes=has_codes), predictor.separates
     measured = [measure_once(bands, one.plan.preprocessing) for one in predictor.members]
+    block = choose_block(
+        mask.shape,
+        mask.unit,
+        lambda size: memory_of_block(predictor, bands, mask.unit, size),
+        int(memory_gb * 1e9),
+    )
+    how = predictor.objects if separates else predictor.plan.recipe.predict.objects
     return BlockTask(
-        folder=task_folder(output),
+        folder=folder,
         image=bands.path,
         runs=tuple(runs),
         recipe=recipe,
         backend=backend,
         settings=tuple(settings),
-        block=choose_block(
-            shape,
-            mask.unit,
-            lambda block: memory_of_block(predictor, bands, mask.unit, block),
-            int(memory_gb * 1e9),
-        ),
+        block=block,
         output=mask,
-        states_codes=has_codes,
-        probabilities=shares if probabilities else None,
-        objects=numbers if objects else None,
-        smallest_px=plan.recipe.predict.objects.smallest_px,
-        background=int(plan.preprocessing.space.values[0]) if has_codes else 0,
+        values=_values(predictor, has_codes=has_codes),
+        probabilities=images.probabilities(output) if probabilities else None,
+        objects=images.objects(output) if objects else None,
+        smallest_px=how.smallest_px,
+        corners_connect=how.corners_connect,
+        cleanings=steps,
+        classes=tuple(
+            images.intermediate(folder / f"classes_{number}.zarr", "uint8")
+            for number in range(len(steps) + separates)
+        ),
+        distance=images.intermediate(folder / "distance.zarr", "float32") if separates else None,
+        labels=(
+            images.intermediate(folder / "labels.zarr", "int32") if separates and objects else None
+        ),
+        window_px=max(int(memory_gb * 1e9) // OPEN_PX_BYTES, math.prod(block)),
         normalizations=tuple(own for own, _ in measured),
         measured=next((text for _, text in measured if text), ""),
         origin=origin,
     )
+
+
+@dataclass(frozen=True)
+class _Images:
+    """The images that are written, all of which are divided in the same way."""
+
+    predictor: Predictor
+    bands: Bands
+    version: OmeVersion
+    chunk: tuple[int, ...]
+    shard: tuple[int, ...] | None
+
+    def mask(self, path: Path, *, has_codes: bool) -> Pyramid:
+        """Return the image of the mask values, or of class indices."""
+        dtype = stored_dtype(self.predictor.plan.encoding) if has_codes else np.dtype("uint8")
+        values = _values(self.predictor, has_codes=has_codes)
+        names = self.predictor.plan.preprocessing.space.names
+        classes = {str(value): name for value, name in zip(values, names, strict=True)}
+        return replace(
+            self._pyramid(path, "uint8" if np.dtype(dtype).kind == "b" else str(dtype)),
+            attributes={"ushape": {"classes": classes}},
+        )
+
+    def probabilities(self, output: Path) -> Pyramid:
+        """Return the image of the class probabilities beside the mask."""
+        space = self.predictor.plan.preprocessing.space
+        return replace(
+            self._pyramid(probabilities_path(output), "uint8"),
+            channels=space.channels,
+            attributes={"ushape": {"channels": list(space.channel_names)}},
+        )
+
+    def objects(self, output: Path) -> Pyramid:
+        """Return the label image of the objects within the mask."""
+        return replace(
+            self._pyramid(output / LABELS / OBJECT_IMAGE, "uint32"),
+            label={"source": {"image": "../../"}},
+        )
+
+    def intermediate(self, path: Path, dtype: str) -> Pyramid:
+        """Return an image of a single level that later stages read."""
+        return replace(self._pyramid(path, dtype), most_levels=1)
+
+    def _pyramid(self, path: Path, dtype: str) -> Pyramid:
+        return Pyramid(
+            path=path,
+            version=self.version,
+            shape=self.bands.shape[1:],
+            dtype=dtype,
+            chunk=self.chunk,
+            shard=self.shard,
+            spacing_mm=self.bands.spacing_mm,
+        )
 
 
 def probabilities_path(output: Path) -> Path:
@@ -150,33 +190,25 @@ def _division(
 
 
 def _check_decisions(predictor: Predictor, name: str, *, objects: bool) -> None:
-    how = predictor.plan.recipe.predict.objects
-    needed = settings_for_bands(predictor)
-    needed += ["predict.objects.corners_connect=false"] if how.corners_connect else []
-    if objects and needed:
+    """Raise DataError if objects are defined by more than their own pixels."""
+    if predictor.separates and predictor.objects.largest_hole_px:
         raise DataError(
-            f"{name}: predict.objects splits, fills or connects objects in a way that is not "
+            f"{name}: the holes of objects are filled before they are separated, which is not "
             "supported in blocks.",
+            code="objects_in_blocks",
+            hint="Set predict.objects.largest_hole_px=0; or join objects that touch with "
+            "--set predict.objects.split=none.",
+        )
+    if objects and (needed := settings_for_bands(predictor)):
+        raise DataError(
+            f"{name}: predict.objects splits objects by the distance or the probability, assigns "
+            "borders or fills holes, which is not supported in blocks.",
             code="objects_in_blocks",
             hint=f"Omit --objects, or set {' and '.join(needed)}.",
         )
-    if predictor.separates:
-        raise DataError(
-            f"{name}: the model separates objects, which is not supported in blocks.",
-            code="objects_in_blocks",
-            hint="Predict the classes alone with --set predict.objects.split=none.",
-        )
-    if predictor.tuning.rule.cleans:
-        raise DataError(
-            f"{name}: the validation of the model chose to clean its masks, which is not supported "
-            "in blocks.",
-            code="cleaning_in_blocks",
-            hint="Predict parts of the image with `ushape predict`.",
-        )
 
 
-def _class_names(predictor: Predictor, *, has_codes: bool) -> dict[str, str]:
-    """Return the class of each value of the output."""
+def _values(predictor: Predictor, *, has_codes: bool) -> tuple[int, ...]:
+    """Return the value of the output for each class index."""
     space = predictor.plan.preprocessing.space
-    values = space.values if has_codes else range(len(space.names))
-    return {str(value): name for value, name in zip(values, space.names, strict=True)}
+    return tuple(space.values) if has_codes else tuple(range(len(space.names)))

@@ -12,6 +12,7 @@ from ushape import io
 from ushape.data.file_rows import MEASURED_PX, FileRows
 from ushape.distributed.block_task import BlockTask
 from ushape.errors import DataError
+from ushape.inference.band_separation import OPEN_PX_BYTES
 from ushape.inference.decision_rule import apply_rule
 from ushape.inference.ensemble import EnsembleMember
 from ushape.inference.predictor import Predictor, check_dimensions
@@ -23,6 +24,9 @@ from ushape.io.streaming.sinks import RowLayout, RowSink
 from ushape.normalization import Normalization
 from ushape.transforms.growing import GROWN_PX, grow_bands, source_box
 from ushape.types import Box
+
+LABELED_PX_BYTES = 16
+"""Memory for each pixel of a block whose components are labeled, in bytes."""
 
 
 def open_image(path: Path, predictor: Predictor) -> Bands:
@@ -72,7 +76,12 @@ def memory_of_block(
 ) -> int:
     """Return about how many bytes the prediction of a block takes, without the network itself."""
     members = sum(_memory_of_member(member, bands, block) for member in predictor.members)
-    return members + 2 * unit[0] * math.prod(block[1:])  # What is written together.
+    written = 2 * unit[0] * math.prod(block[1:])
+    if predictor.separates:  # Later, without what the prediction needs.
+        return max(members + 3 * written, OPEN_PX_BYTES * math.prod(block))
+    if predictor.tuning.rule.cleans:
+        return max(members + written, LABELED_PX_BYTES * math.prod(block))
+    return members + written
 
 
 def _memory_of_member(member: EnsembleMember, bands: Bands, block: Sequence[int]) -> int:
@@ -97,8 +106,10 @@ def _memory_of_member(member: EnsembleMember, bands: Bands, block: Sequence[int]
 
 def predict_box(
     predictor: Predictor, bands: Bands, normalizations: Sequence[Normalization], box: Box
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield probabilities and classes of a part of an image; they are those of the whole image.
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+    """Yield probabilities, classes and distance of a part, which are those of the whole image.
+
+    Classes are neither cleaned nor separated; the distance is None if the network has none.
 
     The tiles are those of the whole image. If several of them are computed together, rounding may
     differ.
@@ -107,7 +118,8 @@ def predict_box(
         normalizations: Normalization for each member of the ensemble.
 
     Shapes:
-        yields: (K, n, *box[1:]) float32 and (n, *box[1:]) uint8, rows that follow each other.
+        yields: (K, n, *box[1:]) float32, (n, *box[1:]) uint8 and (n, *box[1:]) float32, rows that
+            follow each other.
     """
     space, rule = predictor.plan.preprocessing.space, predictor.tuning.rule.without_cleaning()
     members = [
@@ -115,8 +127,8 @@ def predict_box(
         for member, normalization in zip(predictor.members, normalizations, strict=True)
     ]
     for outputs in average_bands(members):
-        probabilities, _ = space.split_outputs(outputs)
-        yield probabilities, apply_rule(rule, probabilities, space)
+        probabilities, distance = space.split_outputs(outputs)
+        yield probabilities, apply_rule(rule, probabilities, space), distance
 
 
 def _member_bands(
@@ -139,17 +151,26 @@ def _member_bands(
 
 
 def predict_block(task: BlockTask, predictor: Predictor, bands: Bands, box: Box) -> None:
-    """Predict a block and write its chunks of the mask, and of the probabilities if requested."""
-    masks, shares = _block_writer(task.output, box), None
-    if task.probabilities is not None:
-        shares = _block_writer(task.probabilities, box)
-    has_codes = task.states_codes
-    for probabilities, classes in predict_box(predictor, bands, task.normalizations, box):
-        masks.write(predictor.codes_of(classes) if has_codes else classes)
+    """Predict a block, and write its chunks of the mask and of the probabilities if requested.
+
+    If the mask is cleaned or its objects are separated afterwards, the classes are written instead,
+    and the distance by which objects are separated.
+    """
+    target = task.classes[0] if task.classes else task.output
+    masks, shares, distances = (
+        None if one is None else _block_writer(one, box)
+        for one in (target, task.probabilities, task.distance)
+    )
+    assert masks is not None, "the mask is always written"
+    for probabilities, classes, distance in predict_box(predictor, bands, task.normalizations, box):
+        masks.write(classes if task.classes else task.values_of(classes))
         if shares is not None:
             stored = io.as_stored_probabilities(probabilities, "uint8")
             shares.write(np.moveaxis(stored, 0, -1))
-    for writer in filter(None, (masks, shares)):
+        if distances is not None:
+            assert distance is not None, "the network predicts it"
+            distances.write(np.where(classes > 0, distance, 0) if task.fills_nothing else distance)
+    for writer in filter(None, (masks, shares, distances)):
         writer.finish()
 
 

@@ -8,7 +8,9 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 from ushape.distributed.grid import BlockGrid
 from ushape.errors import RunError
@@ -20,9 +22,33 @@ PREDICT, LEVEL, PIECES, OBJECTS = "predict", "level_", "pieces", "objects"
 """Names of the stages: prediction, sampling of each further resolution level, connected parts
 within each block, and numbers of the objects."""
 
+FIND, CLEAN = "find_", "clean_"
+"""Names of the two stages of each step of the cleaning: components in each block, and changes."""
+
+PARTS, SEPARATE = "parts", "separate"
+"""Names of the stages of the separation: connected parts in each block, and their division."""
+
 TASK_FILE, DONE = "task.json", "done"
 
 MARKERS_PER_FOLDER = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleaningStep:
+    """Removal of components of one class or region, or filling of its holes."""
+
+    fills: bool
+    """Whether holes are filled; otherwise components are removed."""
+
+    classes: tuple[int, ...]
+    """Class indices of the region; holes are filled with the first one."""
+
+    beneath: tuple[int, ...]
+    """Class indices beneath it, the closest one last."""
+
+    largest_only: bool
+    smallest_px: int
+    largest_hole_px: int | Literal["all"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +71,8 @@ class BlockTask:
     output: Pyramid
     """Image of the mask values."""
 
-    states_codes: bool
-    """Whether the output has the values of the user's masks instead of class indices."""
+    values: tuple[int, ...]
+    """Value of the output for each class index, the background first."""
 
     probabilities: Pyramid | None
     objects: Pyramid | None
@@ -55,8 +81,24 @@ class BlockTask:
     smallest_px: int
     """Size in pixels below which objects are left out."""
 
-    background: int
-    """Value of the output at pixels of no class."""
+    corners_connect: bool
+    """Whether pixels of an object that touch only at a corner are connected."""
+
+    cleanings: tuple[CleaningStep, ...]
+    """Steps of the cleaning of the mask."""
+
+    classes: tuple[Pyramid, ...]
+    """Classes before each step of the cleaning, and before the separation of objects."""
+
+    distance: Pyramid | None
+    """Predicted distance to the border of the object; None if objects are not separated by it."""
+
+    labels: Pyramid | None
+    """Objects of each block after the separation, numbered in each one by itself; None if they are
+    not numbered."""
+
+    window_px: int
+    """Largest number of pixels of a window in which objects are separated."""
 
     normalizations: tuple[Normalization, ...]
     """Normalization of the intensities for each run, the same in all blocks."""
@@ -78,14 +120,41 @@ class BlockTask:
     @property
     def stages(self) -> tuple[str, ...]:
         """Names of the stages, in order; each of them has blocks of its own."""
-        levels = range(1, len(self.output.factors))
-        objects = () if self.objects is None else (PIECES, OBJECTS)
-        return (PREDICT, *objects, *(f"{LEVEL}{number}" for number in levels))
+        cleaning = [f"{name}{n}" for n in range(len(self.cleanings)) for name in (FIND, CLEAN)]
+        separation = () if self.distance is None else (PARTS, SEPARATE)
+        objects: tuple[str, ...] = ()
+        if self.objects is not None:
+            objects = (PIECES, OBJECTS) if self.distance is None else (OBJECTS,)
+        levels = [f"{LEVEL}{number}" for number in range(1, len(self.output.factors))]
+        return (PREDICT, *cleaning, *separation, *objects, *levels)
 
     @property
     def pyramids(self) -> list[Pyramid]:
         """Images that are written."""
         return [one for one in (self.output, self.probabilities, self.objects) if one is not None]
+
+    @property
+    def intermediates(self) -> list[Pyramid]:
+        """Images within the folder that later stages read."""
+        return [*self.classes, *(one for one in (self.distance, self.labels) if one is not None)]
+
+    @property
+    def fills_nothing(self) -> bool:
+        """Whether pixels of the background stay background."""
+        return not any(step.fills for step in self.cleanings)
+
+    def values_of(self, classes: np.ndarray) -> np.ndarray:
+        """Return the values of the output for class indices."""
+        return np.array(self.values, self.output.dtype)[classes]
+
+    def pieces_path(self, stage: str, index: int) -> Path:
+        """Return the path of the facts about the pieces of a block that a stage has found."""
+        folder = self.folder / "pieces" / stage / f"{index // MARKERS_PER_FOLDER:06}"
+        return folder / f"{index:09}.npz"
+
+    def table_folder(self, stage: str) -> Path:
+        """Return the folder of what was decided for the pieces of all blocks, for a stage."""
+        return self.folder / "tables" / stage
 
     def grid(self, stage: str) -> BlockGrid:
         """Return the blocks of a stage; those of all stages but the levels are the same."""
@@ -179,14 +248,18 @@ def open_task(folder: Path) -> BlockTask:
             settings=tuple(values["settings"]),
             block=tuple(values["block"]),
             output=_pyramid(values["output"]),
-            states_codes=values["states_codes"],
-            probabilities=_pyramid(values["probabilities"]) if values["probabilities"] else None,
-            objects=_pyramid(values["objects"]) if values["objects"] else None,
+            values=tuple(values["values"]),
+            probabilities=_optional_pyramid(values["probabilities"]),
+            objects=_optional_pyramid(values["objects"]),
             smallest_px=values["smallest_px"],
-            background=values["background"],
+            corners_connect=values["corners_connect"],
+            cleanings=tuple(CleaningStep(**_as_tuples(one)) for one in values["cleanings"]),
+            classes=tuple(map(_pyramid, values["classes"])),
+            distance=_optional_pyramid(values["distance"]),
+            labels=_optional_pyramid(values["labels"]),
+            window_px=values["window_px"],
             normalizations=tuple(
-                Normalization(**{key: tuple(own) for key, own in one.items()})
-                for one in values["normalizations"]
+                Normalization(**_as_tuples(one)) for one in values["normalizations"]
             ),
             measured=values["measured"],
             origin=values["origin"],
@@ -207,7 +280,13 @@ def same_origin(task: BlockTask, origin: Mapping[str, Any]) -> bool:
 
 
 def _pyramid(values: Mapping[str, Any]) -> Pyramid:
-    plain: dict[str, Any] = {
-        key: tuple(own) if isinstance(own, list) else own for key, own in values.items()
-    }
-    return Pyramid(**{**plain, "path": Path(values["path"])})
+    return Pyramid(**{**_as_tuples(values), "path": Path(values["path"])})
+
+
+def _optional_pyramid(values: Mapping[str, Any] | None) -> Pyramid | None:
+    return None if values is None else _pyramid(values)
+
+
+def _as_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values of JSON with tuples instead of lists."""
+    return {key: tuple(own) if isinstance(own, list) else own for key, own in values.items()}

@@ -15,9 +15,27 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from ushape.console import OnProgress
-from ushape.distributed.block_objects import join_blocks, number_block, store_pieces
+from ushape.distributed.block_cleaning import choose_components, clean_block, find_components
+from ushape.distributed.block_objects import number_block, number_parts, store_pieces
 from ushape.distributed.block_prediction import open_image, predict_block
-from ushape.distributed.block_task import LEVEL, OBJECTS, PIECES, PREDICT, BlockTask, open_task
+from ushape.distributed.block_separation import (
+    find_windows,
+    number_objects,
+    separate_block,
+    store_parts,
+)
+from ushape.distributed.block_task import (
+    CLEAN,
+    FIND,
+    LEVEL,
+    OBJECTS,
+    PARTS,
+    PIECES,
+    PREDICT,
+    SEPARATE,
+    BlockTask,
+    open_task,
+)
 from ushape.distributed.parts import Part
 from ushape.inference.predictor import Predictor
 from ushape.io.streaming import Bands
@@ -67,17 +85,44 @@ def run_block(folder: str, device: str, stage: str, index: int) -> BlockResult:
         if task.is_complete(stage) or task.marker(stage, index).exists():
             return BlockResult(index, 0, time.monotonic() - started)
         box = task.grid(stage).box(index)
-        if stage == PREDICT:
-            predict_block(task, *_open_model(folder, device, task.token), box)
-        elif stage == PIECES:
-            store_pieces(task, index)
-        elif stage == OBJECTS:
-            number_block(task, index)
-        else:
-            _write_level(task, int(stage.removeprefix(LEVEL)), box)
+        _compute(task, device, stage, index)
         task.mark(stage, index)
     pixels = math.prod(last - first for first, last in box)
     return BlockResult(index, pixels, time.monotonic() - started)
+
+
+def _compute(task: BlockTask, device: str, stage: str, index: int) -> None:
+    """Compute a block of a stage."""
+    box = task.grid(stage).box(index)
+    if stage == PREDICT:
+        predict_block(task, *_open_model(str(task.folder), device, task.token), box)
+    elif stage.startswith(FIND):
+        find_components(task, int(stage.removeprefix(FIND)), index)
+    elif stage.startswith(CLEAN):
+        clean_block(task, int(stage.removeprefix(CLEAN)), index)
+    elif stage == PARTS:
+        store_parts(task, index)
+    elif stage == SEPARATE:
+        predictor, _ = _open_model(str(task.folder), device, task.token)
+        separate_block(task, predictor, index)
+    elif stage == PIECES:
+        store_pieces(task, index)
+    elif stage == OBJECTS:
+        number_block(task, index)
+    else:
+        _write_level(task, int(stage.removeprefix(LEVEL)), box)
+
+
+def _join(task: BlockTask, stage: str) -> None:
+    """Join what all blocks of a stage have found, for the blocks of the next one."""
+    if stage.startswith(FIND):
+        choose_components(task, int(stage.removeprefix(FIND)))
+    elif stage == PARTS:
+        find_windows(task)
+    elif stage == SEPARATE and task.labels is not None:
+        number_objects(task)
+    elif stage == PIECES:
+        number_parts(task)
 
 
 def run_task(
@@ -106,9 +151,9 @@ def run_task(
             on_progress(done, total, f"{speed:.1f} Mpixel/s")
         if missing := task.left_blocks(stage):
             return len(missing)
-        if stage == PIECES and not task.is_complete(stage):
-            join_blocks(task)
-        task.close(stage)
+        if not task.is_complete(stage):
+            _join(task, stage)
+            task.close(stage)
         before += task.count(stage)
     return 0
 

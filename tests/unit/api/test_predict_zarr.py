@@ -9,15 +9,18 @@ import pytest
 import torch
 import zarr
 from safetensors.torch import load_file
+from scipy import ndimage
 
 from block_runs import KINDS, blobs, make_plan, make_run, write_ome_zarr
 from ushape.api.predict_zarr import predict_zarr
 from ushape.distributed import blocks
 from ushape.distributed.block_task import open_task, task_folder
-from ushape.errors import RunError
+from ushape.errors import DataError, RunError
+from ushape.inference.decision_rule import ClassRule, DecisionRule, apply_rule
 from ushape.inference.predictor import Predictor
-from ushape.instances.label import label_objects
+from ushape.instances.label import ObjectConfig, label_objects, label_prediction
 from ushape.planning.run import Run
+from ushape.transforms.morphology import Cleaning
 from ushape.types import Case
 
 
@@ -126,6 +129,60 @@ def test_a_repeat_of_a_finished_prediction_computes_nothing(run, image, tmp_path
     with pytest.raises(RunError) as error:
         predict_zarr(run, image, output=output, **{**SMALL, "chunk": 16})
     assert error.value.code == "other_task"
+
+
+@pytest.fixture(scope="module")
+def touching(tmp_path_factory):
+    """A run that reduces images, cleans masks and separates objects by the learned distance."""
+    folder = tmp_path_factory.mktemp("touching")
+    plan = make_plan(folder, "image", "labels.objects=distance", "preprocessing.intensity=image")
+    name = plan.preprocessing.space.scored[0].name
+    cleaning = Cleaning(smallest_px=12, largest_hole_px=6)
+    tuning = {
+        "rule": DecisionRule(classes={name: ClassRule(cleaning=cleaning)}),
+        "objects": ObjectConfig(split="learned", rise_learned=0.005, smallest_px=3),
+    }
+    return make_run(folder / "run", plan, tuning, downscale=1.5)
+
+
+@pytest.mark.parametrize("kind", ["image"], indirect=True)
+@pytest.mark.parametrize("split", ["learned", "none"])
+def test_blocks_are_reduced_cleaned_and_separated_as_the_whole(touching, image, split, tmp_path):
+    settings = ["predict.objects.split=none"] if split == "none" else []
+    predictor = Predictor.open(touching, "cpu", settings=settings)
+    (whole,) = predictor.predict([predictor.preprocess(Case(id="large", image=image))])
+    raw = apply_rule(
+        predictor.tuning.rule.without_cleaning(),
+        whole.probabilities,
+        predictor.plan.preprocessing.space,
+    )
+    assert (raw != whole.classes).any()
+    output = tmp_path / "mask.zarr"
+    for part in ("2/2", "1/2"):
+        predict_zarr(
+            touching, image, output=output, objects=True, settings=settings, part=part, **SMALL
+        )
+    _, levels = levels_of(output)
+    np.testing.assert_array_equal(levels[0][...], 255 * whole.classes)
+    objects = label_prediction(whole, predictor.plan.preprocessing.space, predictor.objects)
+    assert (len(objects) > ndimage.label(whole.classes)[1]) == (
+        split == "learned" and predictor.joins_objects
+    )
+    _, numbers = levels_of(output / "labels" / "objects")
+    np.testing.assert_array_equal(numbers[0][...], objects.labels)
+
+
+@pytest.mark.parametrize("kind", ["image"], indirect=True)
+def test_objects_whose_holes_are_filled_first_are_refused(touching, image, tmp_path):
+    with pytest.raises(DataError) as error:
+        predict_zarr(
+            touching,
+            image,
+            output=tmp_path / "mask.zarr",
+            settings=["predict.objects.largest_hole_px=3"],
+            **SMALL,
+        )
+    assert error.value.code == "objects_in_blocks"
 
 
 @pytest.mark.parametrize("kind", ["image"], indirect=True)

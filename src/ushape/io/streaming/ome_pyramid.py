@@ -47,6 +47,9 @@ class Pyramid:
     label: Mapping[str, Any] | None = None
     """Attributes `image-label` of a label image; None for other images."""
 
+    most_levels: int | None = None
+    """Largest number of levels; None: until the image fits into one chunk."""
+
     @property
     def unit(self) -> tuple[int, ...]:
         """Size along each axis of S of what one file stores."""
@@ -61,7 +64,9 @@ class Pyramid:
         """
         spacing = self.spacing_mm or (1.0,) * len(self.shape)
         found = [(1,) * len(self.shape)]
-        while any(n > c for n, c in zip(self.shape_at(found[-1]), self.chunk, strict=True)):
+        while len(found) != self.most_levels and any(
+            n > c for n, c in zip(self.shape_at(found[-1]), self.chunk, strict=True)
+        ):
             last, size = found[-1], self.shape_at(found[-1])
             lengths = [a * b for a, b in zip(spacing, last, strict=True)]
             shortest = min(length for length, n in zip(lengths, size, strict=True) if n > 1)
@@ -139,6 +144,11 @@ class Pyramid:
             ome = {"version": "0.5", "multiscales": [levels], **label}
             return {"ome": ome, **self.attributes}
         return {"multiscales": [{"version": "0.4", **levels}], **label, **self.attributes}
+
+
+def read_box(pyramid: Pyramid, box: Box) -> np.ndarray:
+    """Read a part (*box) of the first level of an image without channels, as a new array."""
+    return np.array(pyramid.open()[tuple(slice(*edge) for edge in box)])
 
 
 def write_box(array: Any, box: Box, values: np.ndarray) -> None:
