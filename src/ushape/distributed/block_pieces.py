@@ -49,9 +49,10 @@ class Pieces:
 
     def store(self, path: Path) -> None:
         """Write what `load_pieces` reads."""
-        facts: dict[str, Any] = {name: own for name, own in vars(self).items() if name != "faces"}
+        facts: dict[str, Any] = {**vars(self), **self.faces}
+        del facts["faces"]
         with replacing(path) as file:
-            np.savez_compressed(file, **facts, **self.faces)
+            np.savez_compressed(file, **facts)
 
 
 def load_pieces(path: Path) -> Pieces:
