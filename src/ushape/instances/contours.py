@@ -17,24 +17,14 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
-from skimage import measure
 
 from ushape.errors import require_package
 from ushape.instances.label import Objects
 from ushape.instances.properties import Cell, ObjectTable
+from ushape.instances.tracing import Polygon, trace_mask, trace_plane
+from ushape.transforms.morphology import RowMask
 from ushape.transforms.overlay import DISTINCT, Color
 from ushape.types import MaskEncoding
-
-
-@dataclass(frozen=True, eq=False)
-class Polygon:
-    """Pixels connected by their sides. No ring touches itself; two touch at most at corners."""
-
-    shell: np.ndarray
-    """(P, 2) corners (y, x) from the topmost left one, running right first; each listed once."""
-
-    holes: tuple[np.ndarray, ...] = ()
-    """Corners of each hole, running down first, so that the object is always on the same side."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,13 +49,14 @@ def trace_outlines(objects: Objects) -> Iterator[Outline]:
     is_flat = objects.labels.ndim == 2
     planes = objects.labels[None] if is_flat else objects.labels
     for z, plane in enumerate(planes):
-        for object_id, polygons in sorted(_trace_plane(plane).items()):
+        for object_id, polygons in sorted(trace_plane(plane).items()):
             class_index = int(objects.classes[object_id - 1])
             yield Outline(object_id, class_index, None if is_flat else z, tuple(polygons))
 
 
 def outline_of_box(
-    inside: np.ndarray,
+    read: RowMask,
+    shape: tuple[int, int],
     object_id: int,
     class_index: int,
     corner: Sequence[int],
@@ -74,7 +65,8 @@ def outline_of_box(
     """Return the outline of an object from the part of an image that contains it.
 
     Args:
-        inside: (y, x) bool, the pixels of the object.
+        read: Function that returns rows of the pixels of the object, (n, x) bool.
+        shape: (y, x) of the part.
         corner: First row and first column of the part.
         scale: Length of a pixel along y and x in the coordinates of the outline.
     """
@@ -83,95 +75,9 @@ def outline_of_box(
         placed = ring + np.asarray(corner)
         return placed if tuple(scale) == (1.0, 1.0) else (placed * np.asarray(scale)).round(2)
 
-    found = _trace_plane(inside.astype(np.uint8)).get(1, [])
+    found = trace_mask(read, shape)
     polygons = tuple(Polygon(place(one.shell), tuple(map(place, one.holes))) for one in found)
     return Outline(object_id, class_index, None, polygons)
-
-
-def _trace_plane(labels: np.ndarray) -> dict[int, list[Polygon]]:
-    """Return the polygons of each label (y, x), one for each part connected by sides."""
-    parts = measure.label(labels, background=0, connectivity=1)
-    shapes: list[tuple[np.ndarray, list[np.ndarray]]] = []
-    for ring, is_shell in _trace_rings(parts):
-        # Rings are yielded part by part, the shell first.
-        if is_shell:
-            shapes.append((ring, []))
-        else:
-            shapes[-1][1].append(ring)
-    found: dict[int, list[Polygon]] = {}
-    for shell, holes in shapes:
-        top_left_pixel = tuple(shell[0])
-        found.setdefault(int(labels[top_left_pixel]), []).append(Polygon(shell, tuple(holes)))
-    return found
-
-
-def _trace_rings(parts: np.ndarray) -> Iterator[tuple[np.ndarray, bool]]:
-    """Yield all rings around and within parts, and whether they are shells.
-
-    From a corner the outline runs along its row to one corner, and along its column to another. In
-    a row, the first corner of a part is connected to the second, the third to the fourth, and so
-    on; likewise in columns. Edges of pixels need not be followed one by one.
-
-    Shapes:
-        parts: (y, x) integers; pixels of a part are connected by their sides.
-        returns: (P, 2) corners each.
-    """
-    part, points, goes_left, goes_up, is_convex = _find_corners(parts)
-    rows = np.lexsort((~goes_left, points[:, 1], points[:, 0], part))
-    part, points, goes_up = part[rows], points[rows], goes_up[rows]
-    columns = np.lexsort((~goes_up, points[:, 0], points[:, 1], part))
-    partner = np.empty(len(columns), dtype=np.int64)
-    partner[columns[::2]], partner[columns[1::2]] = columns[1::2], columns[::2]
-    in_column, is_shell = partner.tolist(), is_convex[rows].tolist()
-    seen = bytearray(len(in_column))
-    for start in range(len(in_column)):
-        if seen[start]:
-            continue
-        ring, corner = [start], start ^ 1  # The partner in the row.
-        while True:
-            ring.append(corner)
-            seen[corner] = 1
-            corner = in_column[corner]
-            seen[corner] = 1
-            if corner == start:
-                break
-            ring.append(corner)
-            corner ^= 1
-        if not is_shell[start]:
-            ring[1:] = ring[:0:-1]
-        yield points[ring], is_shell[start]
-
-
-def _find_corners(parts: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Find the corners where outlines turn.
-
-    Of the four pixels around a corner (0 1 above 2 3), i ^ 1 is beside pixel i, i ^ 2 above or
-    below it, i ^ 3 opposite. The part of pixel i turns there if it contains only i, all pixels but
-    the opposite one, or i and the opposite one; in the last case two outlines pass the corner, one
-    around each of the other pixels.
-
-    Shapes:
-        parts: (y, x).
-        returns: part (M,); points (M, 2) as (y, x); whether the outline goes left (else right)
-            and up (else down) from there (M,); whether pixel i is alone (M,).
-    """
-    framed = np.pad(parts, 1)
-    four = (framed[:-1, :-1], framed[:-1, 1:], framed[1:, :-1], framed[1:, 1:])
-    place = np.nonzero((four[0] != four[1]) | (four[0] != four[2]) | (four[0] != four[3]))
-    around = [pixels[place] for pixels in four]
-    points = np.stack(place, axis=1).astype(np.int32)
-    columns = []
-    for i, own in enumerate(around):
-        beside, along, opposite = (own == around[i ^ other] for other in (1, 2, 3))
-        is_alone = (own > 0) & ~beside & ~along & ~opposite
-        is_inner = (own > 0) & beside & along & ~opposite
-        is_passed = (own > 0) & ~beside & ~along & opposite
-        turns = is_alone | is_inner | is_passed
-        goes_left = is_alone == (i % 2 == 0)
-        goes_up = is_inner != (i < 2)
-        columns.append((own, points, goes_left, goes_up, is_alone))
-        columns[-1] = tuple(values[turns] for values in columns[-1])
-    return tuple(np.concatenate(values) for values in zip(*columns, strict=True))
 
 
 MIN_BRIGHTNESS = 64
@@ -228,6 +134,10 @@ ObjectType = Literal["annotation", "detection"]
 """Object types of QuPath: annotations can be edited; detections are only shown and counted."""
 
 
+BLOCK_CORNERS = 1 << 14
+"""Number of corners that are converted to text at a time."""
+
+
 def write_geojson(
     file: BinaryIO,
     outlines: Iterable[Outline],
@@ -263,8 +173,10 @@ def write_geojson(
         }
         if table is not None:
             properties["measurements"] = measured[outline.object_id]
-        feature = {"type": "Feature", "geometry": _geometry(outline), "properties": properties}
-        file.write(separator + json.dumps(feature, separators=(",", ":"), allow_nan=False).encode())
+        file.write(separator + b'{"type":"Feature","geometry":')
+        for text in _geometry(outline):
+            file.write(text.encode())
+        file.write(f',"properties":{_as_json(properties)}}}'.encode())
         separator = b",\n"
     file.write(b"\n]}\n")
 
@@ -278,22 +190,36 @@ def _measurements(row: Mapping[str, Cell]) -> dict[str, float]:
     }
 
 
-def _geometry(outline: Outline) -> dict[str, Any]:
-    # Closed rings of (x, y), the shell first.
-    parts = [[_closed(ring) for ring in (one.shell, *one.holes)] for one in outline.polygons]
-    geometry: dict[str, Any] = (
-        {"type": "Polygon", "coordinates": parts[0]}
-        if len(parts) == 1
-        else {"type": "MultiPolygon", "coordinates": parts}
-    )
+def _geometry(outline: Outline) -> Iterator[str]:
+    """Yield a geometry as JSON, piece by piece, since an outline may have millions of corners."""
+    is_one = len(outline.polygons) == 1
+    yield f'{{"type":"{"Polygon" if is_one else "MultiPolygon"}","coordinates":'
+    parts = (_bracketed(map(_closed, (one.shell, *one.holes))) for one in outline.polygons)
+    yield from next(parts) if is_one else _bracketed(parts)
     if outline.plane is not None:
-        geometry["plane"] = {"c": -1, "z": outline.plane, "t": 0}
-    return geometry
+        yield f',"plane":{_as_json({"c": -1, "z": outline.plane, "t": 0})}'
+    yield "}"
 
 
-def _closed(ring: np.ndarray) -> list[list[float]]:
-    points: list[list[float]] = ring[:, ::-1].tolist()
-    return [*points, points[0]]
+def _closed(ring: np.ndarray) -> Iterator[str]:
+    """Yield a ring of (x, y), which ends with its first corner."""
+    corners = np.concatenate([ring, ring[:1]])[:, ::-1]
+    blocks = (corners[at : at + BLOCK_CORNERS] for at in range(0, len(corners), BLOCK_CORNERS))
+    yield from _bracketed([_as_json(block.tolist())[1:-1]] for block in blocks)
+
+
+def _bracketed(items: Iterable[Iterable[str]]) -> Iterator[str]:
+    """Yield a JSON list, from the pieces of its items."""
+    yield "["
+    for number, item in enumerate(items):
+        if number:
+            yield ","
+        yield from item
+    yield "]"
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
 MAX_INTEGER_COORDINATE = 60_535

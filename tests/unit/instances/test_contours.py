@@ -14,6 +14,7 @@ from skimage import draw
 
 from codes import raises_code
 from ushape.errors import DataError
+from ushape.instances import contours
 from ushape.instances.contours import (
     DISTINCT,
     ClassStyle,
@@ -147,6 +148,25 @@ def test_outlines_of_a_large_ragged_object():
     (outline,) = trace_outlines(as_objects(labels))
     assert as_shape(outline).is_valid
     assert (fill([outline], labels.shape) == labels).all()
+
+
+def test_geojson_of_a_long_ring_is_whole(monkeypatch):
+    monkeypatch.setattr(contours, "BLOCK_CORNERS", 5)
+    labels = (np.random.default_rng(1).random((20, 30)) < 0.6).astype(np.int32)
+    (outline,) = trace_outlines(as_objects(labels))
+    (feature,) = as_geojson(as_objects(labels))["features"]
+    found = feature["geometry"]["coordinates"]
+    assert len(found) == len(outline.polygons) > 1
+    for rings, polygon in zip(found, outline.polygons, strict=True):
+        for ring, corners in zip(rings, (polygon.shell, *polygon.holes), strict=True):
+            assert ring == [*corners[:, ::-1].tolist(), corners[0, ::-1].tolist()]
+
+
+def test_geojson_of_an_object_without_pixels_is_valid():
+    file = io.BytesIO()
+    write_geojson(file, [Outline(1, 1, None, ())], STYLES)
+    (feature,) = json.loads(file.getvalue())["features"]
+    assert feature["geometry"] == {"type": "MultiPolygon", "coordinates": []}
 
 
 STYLES = (

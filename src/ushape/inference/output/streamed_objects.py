@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,13 @@ def _outlines(labels: np.ndarray, owners: np.ndarray, scale: Sequence[float]) ->
     """
     for number, box in enumerate(ndimage.find_objects(labels), start=1):
         if box is not None:
-            inside = np.asarray(labels[box]) == number
-            corner = [edge.start for edge in box]
-            yield outline_of_box(inside, number, int(owners[number - 1]), corner, scale)
+            top, left = box[0].start, box[1].start
+            shape = (box[0].stop - top, box[1].stop - left)
+            read = partial(_rows_of, labels[box], number)
+            class_index = int(owners[number - 1])
+            yield outline_of_box(read, shape, number, class_index, (top, left), scale)
+
+
+def _rows_of(box: np.ndarray, number: int, rows: slice) -> np.ndarray:
+    """Return rows of the pixels of an object in its box, a view of a memory map."""
+    return np.asarray(box[rows]) == number

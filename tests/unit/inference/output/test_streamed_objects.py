@@ -13,6 +13,7 @@ from ushape.inference.output.streamed_objects import check_streamed_objects, col
 from ushape.instances.contours import class_styles, trace_outlines, write_geojson
 from ushape.instances.label import ObjectConfig, label_objects
 from ushape.labels import LabelSpace
+from ushape.transforms import morphology
 from ushape.types import MaskEncoding
 
 SPACE = LabelSpace(values=(0, 1, 2), names=("background", "gland", "stroma"))
@@ -44,7 +45,9 @@ def rings_of(feature):
     return [geometry["coordinates"]] if is_one else geometry["coordinates"]
 
 
-def test_streamed_outlines_equal_those_of_the_whole_image(tmp_path):
+@pytest.mark.parametrize("band_px", [50, 150, 1 << 22])
+def test_streamed_outlines_equal_those_of_the_whole_image(tmp_path, monkeypatch, band_px):
+    monkeypatch.setattr(morphology, "BAND_PX", band_px)
     file = streams.BytesIO()
     styles = class_styles(SPACE.names, SPACE.values, MaskEncoding())
     write_geojson(file, trace_outlines(label_objects(CLASSES)), styles)
