@@ -1,6 +1,7 @@
 """Train and predict on a bucket of a local S3 server, which restarts in between."""
 
 import logging
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -8,7 +9,9 @@ from pathlib import Path
 import pytest
 
 import ushape
+from codes import raises_code
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
+from ushape.errors import DataError
 
 pytest.importorskip("moto")
 fsspec = pytest.importorskip("fsspec")
@@ -92,3 +95,21 @@ def test_training_and_prediction_go_on_after_the_server_has_restarted(server, tm
     assert sorted(again) == sorted(masks)
     assert bucket.cat_file("bucket/masks/images.csv") == (local / "images.csv").read_bytes()
     assert {name: bucket.cat_file(f"bucket/masks/{name}") for name in names} == found
+
+    image = next((data / "images").glob("*.png")).read_bytes()
+    bucket.pipe_file(f"s3://bucket/odd/{'n' * 300}.png", image)
+    bucket.pipe_file(f"s3://bucket/odd/{'m' * 251}.png", image)  # NAME_overlay.png is too long.
+    bucket.pipe_file("s3://bucket/odd/a + 100%.png", image)
+    with raises_code(DataError, "images_failed") as caught:
+        ushape.predict(
+            run, "s3://bucket/odd", output="s3://bucket/odd-masks", overlay=True, quiet=True
+        )
+    assert caught.value.message.startswith("2 of 3 images")
+    found = [path for path in bucket.find("bucket/odd-masks") if path.endswith(".png")]
+    assert sorted(path.rpartition("/")[2] for path in found) == [
+        "a + 100%.png",
+        "a + 100%_overlay.png",
+    ]
+
+    shutil.rmtree(tmp_path / "copies")
+    ushape.evaluate(run, quiet=True)

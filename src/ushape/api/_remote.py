@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -169,6 +169,11 @@ class RemoteFiles:
         """Wait until the files of an image are local."""
         if self._images is not None:
             self._images.fetch(image)
+
+    @property
+    def refused(self) -> Mapping[str, DataError]:
+        """Errors about images that cannot be copied because of their names, by address."""
+        return {} if self._images is None else self._images.refused
 
     def release(self, image: Input) -> None:
         """Remove the temporary copies of an image that was predicted or failed."""

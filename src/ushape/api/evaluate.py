@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ushape.api._remote import restore_copies
 from ushape.api._score_run import KnownCases, score_and_report
 from ushape.api.plan import scan
 from ushape.console import Console
@@ -69,6 +70,7 @@ def evaluate(
     predictor = Predictor.open(opened.folder, device)
     noun, mask_space = predictor.plan.group_noun, predictor.plan.preprocessing.space
     if data is None:
+        restore_copies(opened, console.say)
         cases, target, what = _test_cases(opened), opened.folder, "its own test cases"
     else:
         grouping, mask_space = _scan_other_data(data, masks, predictor.plan, groups, console)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -162,9 +162,10 @@ def predict(
             console.say(note)
         predictor = Predictor.open(folders, device, backend=backend, settings=chosen)
         inputs = _without_own_outputs(files.find(predictor, find_images), config.folder)
+        refused = {name: error for name, error in files.refused.items() if own.holds(name)}
         if not own.is_all:
             inputs = _take_part(inputs, own, predictor, console)
-            if not inputs:
+            if not inputs and not refused:
                 _tell_last_call(config, console)
                 return []
         _tell_missing_neighbors(predictor, inputs, console)
@@ -173,7 +174,7 @@ def predict(
         opened = PredictionWriter.open(config, predictor, inputs, made_by)
         with hint_after_interrupt(REPEAT), lock, opened as writer:
             files.start(writer, inputs)
-            masks = _write_masks(predictor, inputs, writer, console, files, strict=strict)
+            masks = _write_masks(predictor, inputs, writer, console, files, refused, strict=strict)
         return files.addresses_of(masks)
 
 
@@ -213,10 +214,17 @@ def _write_masks(
     writer: PredictionWriter,
     console: Console,
     files: RemoteFiles,
+    refused: Mapping[str, DataError],
     *,
     strict: bool,
 ) -> list[Path]:
-    """Predict each image that is not finished, and return the paths of all masks."""
+    """Predict each image that is not finished, and return the paths of all masks.
+
+    Args:
+        refused: Errors about images that cannot be read, by name.
+    """
+    if strict and refused:
+        raise next(iter(refused.values()))
     for line in predictor.notes:
         console.say(line)
     if writer.adds_instances:
@@ -261,7 +269,9 @@ def _write_masks(
         console.say(f"Skipping {pluralize(len(finished), 'image')} finished by an earlier call.")
     _tell_levels(predictor, left, console)
     with console.progress("Predicting") as on_progress:
-        summary = _Summary(len(inputs), on_progress, len(finished))
+        total = len(inputs) + len(refused)
+        summary = _Summary(total, on_progress, len(finished) + len(refused))
+        summary.failures += [f"{name}: {error.message}" for name, error in refused.items()]
         for image, outcome in overlap(left, read=preprocess, compute=compute, write=write):
             files.release(image)
             if strict and isinstance(outcome, DataError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import glob
 import os
 import threading
@@ -17,7 +16,7 @@ from ushape import io
 from ushape.data.inputs import MAX_STACKS, Input
 from ushape.data.layouts.table import TABLES
 from ushape.errors import DataError
-from ushape.io.remote import TRANSFERS, RemoteFile, RemoteFolder, require_space
+from ushape.io.remote import TRANSFERS, RemoteFile, RemoteFolder, name_error, require_space
 from ushape.types import Pixels, files_of
 
 WHOLE_BYTES = 1 << 28
@@ -66,6 +65,9 @@ class RemoteImages:
         self._copies: dict[Path, Future[None]] = {}
         self._lock, self._pool = threading.RLock(), ThreadPoolExecutor(TRANSFERS)
         self._keeps_all = False
+        self._failed: dict[Path, DataError] = {}
+        self.refused: dict[str, DataError] = {}
+        """Errors about images whose names no local file can have, by address."""
 
     def close(self) -> None:
         """Stop copying."""
@@ -104,11 +106,24 @@ class RemoteImages:
                     code="remote_table",
                     hint="Name the folder of the images, or a pattern of their names.",
                 )
+            try:
+                _make_stand_in(path, file)
+            except DataError as error:
+                if len(files) == 1:
+                    raise
+                self._refuse(path, remote.address_of(file.name), error)
+                continue
             self._sources[path] = _Source(remote, file)
             self._members.setdefault(_unit_of(path), []).append(path)
-            _make_stand_in(path, file)
+        for name in remote.left_out:
+            self._refuse(Path(name), f"{remote.url}/{name}", _unusable(name))
         self._addresses[str(path if remote.is_file else folder)] = remote.url
         return path if remote.is_file else folder / rest
+
+    def _refuse(self, path: Path, address: str, error: DataError) -> None:
+        """Note the error about a file, if it is an image or a part of one."""
+        if io.suffix_of(_unit_of(path)) in io.READERS:
+            self.refused[address] = error
 
     @property
     def addresses(self) -> dict[str, str]:
@@ -135,8 +150,9 @@ class RemoteImages:
             "The copy of the images that are read together",
             "Set TMPDIR to a folder on a larger disk, or predict fewer images.",
         )
-        for _ in self._pool.map(self._copy, chosen):
-            pass
+        for path, error in zip(chosen, self._pool.map(self._try_copy, chosen), strict=True):
+            if error is not None:  # It is raised when the image is fetched.
+                self._failed[_unit_of(path)] = error
 
     def read(self, path: Path) -> Pixels:
         """Return `io.read` of an image, after its content was copied."""
@@ -161,9 +177,12 @@ class RemoteImages:
             DataError: if a file no longer exists.
             UshapeError: if the server cannot be reached, or refuses the request.
         """
+        units = self._units_of(image)
+        for unit in units:
+            if unit in self._failed:
+                raise self._failed[unit]
         if self._keeps_all:
             return
-        units = self._units_of(image)
         with self._lock:
             for unit in units:
                 self._begin(unit)
@@ -200,6 +219,13 @@ class RemoteImages:
         for path in self._members[unit]:
             self._copy(path)
 
+    def _try_copy(self, path: Path) -> DataError | None:
+        try:
+            self._copy(path)
+        except DataError as error:
+            return error
+        return None
+
     def _copy(self, path: Path) -> None:
         source = self._sources[path]
         if not source.file.is_copied(path):  # A stand-in has another modification time.
@@ -230,6 +256,14 @@ def _unit_of(path: Path) -> Path:
     return next(folders, path)
 
 
+def _unusable(name: str) -> DataError:
+    return DataError(
+        f"{name}: a local file cannot have this name.",
+        code="remote_name_unusable",
+        hint="Rename the file at the URL.",
+    )
+
+
 def _is_read_when_listed(path: Path) -> bool:
     suffix = io.suffix_of(path)
     return suffix not in io.READERS or suffix in READ_WHEN_LISTED or path.stem.endswith("_seg")
@@ -248,25 +282,12 @@ def _make_stand_in(path: Path, file: RemoteFile) -> None:
     """Create an empty file of the size of another one, which takes no space on most disks.
 
     Raises:
-        DataError: if a folder has the name of the file, or the name is too long for the disk, both
-            of which object stores allow.
+        DataError: if the name cannot be that of a local file.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as own:
+        with path.open("xb") as own:  # Not again: names may differ only in case.
             own.truncate(file.size or 0)
-    except (FileExistsError, NotADirectoryError, IsADirectoryError):
-        raise DataError(
-            f"{file.name}: a file and a folder at the URL have the same name.",
-            code="remote_name_conflict",
-            hint="Rename one of them, or name the folder or pattern of the images.",
-        ) from None
     except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise
-        raise DataError(
-            f"{file.name}: the name is too long for a local file.",
-            code="remote_name_too_long",
-            hint="Rename the file at the URL, or name the folder or pattern of the images.",
-        ) from None
+        raise name_error(error, file.name) or error from None
     os.utime(path, ns=(0, 0))

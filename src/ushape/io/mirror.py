@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Container
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from ushape.errors import ConfigError, DataError, RunError
 from ushape.formatting import pluralize
-from ushape.io.files import all_files_within, read_json, write_json
+from ushape.io.files import read_json, write_json
 from ushape.io.lock import locked
 from ushape.io.remote import RemoteFolder, require_space
 
@@ -90,6 +90,7 @@ def mirror(url: str, say: Callable[[str], None]) -> Path:
     folder = place / name
     with ExitStack() as stack:
         _lock_in_turn(stack, place, remote.url, say)
+        _remove_others(folder, files)
         left = [one for one in files.values() if not one.is_copied(folder / one.name)]
         size = sum(one.size or 0 for one in left)
         hint = f"Free space there, or set {FOLDER_VARIABLE} to a folder on a larger disk."
@@ -97,12 +98,27 @@ def mirror(url: str, say: Callable[[str], None]) -> Path:
         kept = pluralize(len(files) - len(left), "file")
         amount = f"{pluralize(len(left), 'file')} ({size / 1e6:.1f} MB)"
         say(f"Copying {amount} of {remote.url} to {folder}; {kept} did not change.")
-        for path in all_files_within(folder):
-            if path.relative_to(folder).as_posix() not in files:
-                path.unlink()
+        for name in remote.left_out:
+            say(f"Warning: {remote.url}/{name} was left out: a local file cannot have this name.")
         write_json(place / SOURCE_FILE, {"url": remote.url})
         remote.fetch_all(left, folder, lambda: None)
     return folder
+
+
+def _remove_others(folder: Path, names: Container[str]) -> None:
+    """Remove all links and empty folders below a copy, and the files that have other names.
+
+    A copy has no links, so those that others have added may lead anywhere.
+    """
+    found = sorted(folder.rglob("*"), reverse=True) if folder.is_dir() else []
+    for path in found:  # What is in a folder comes before the folder.
+        if path.is_symlink() or (
+            path.is_file() and path.relative_to(folder).as_posix() not in names
+        ):
+            path.unlink()
+        elif path.is_dir():
+            with suppress(OSError):  # Not empty.
+                path.rmdir()
 
 
 def url_of_copy(folder: Path) -> str | None:

@@ -35,9 +35,15 @@ T = TypeVar("T")
 URL = re.compile(r"(?P<protocol>[A-Za-z][A-Za-z0-9+.-]+):/{1,2}(?P<rest>[^/].*)", re.DOTALL)
 """A URL, also one of which `Path` has removed a slash. Drives of Windows have a single letter."""
 
+NO_SERVER = re.compile("[A-Za-z][A-Za-z0-9+.-]+:(/{0,2}|/{3}.*)", re.DOTALL)
+"""A URL that ends after its protocol, or has a slash in place of the server."""
+
 LOCAL_PROTOCOLS = ("file", "local")
 WEB_PROTOCOLS = ("http", "https")
 """Protocols without folders."""
+
+WEB_FILE = re.compile(r"[^/]+://[^/]+/([^?#]*/)?[^/?#]+([?#].*)?", re.DOTALL)
+"""A URL of a web server with the name of a file."""
 
 ALIASES = {"s3a": "s3", "gcs": "gs", "abfs": "az"}
 """Other names of protocols, so that equal files have equal URLs."""
@@ -70,8 +76,17 @@ def url_of(path: Path | str) -> str | None:
     """Return the URL that a path is meant as, or None if it is a local path.
 
     `Path("s3://bucket/x")` is `s3:/bucket/x`; it is a local path only if a folder `s3:` exists.
+
+    Raises:
+        ConfigError: if it is a URL without a bucket or server.
     """
     text = path.as_posix() if isinstance(path, Path) else path
+    if NO_SERVER.fullmatch(text) and not Path(text.partition("/")[0]).exists():
+        raise ConfigError(
+            f"{text} names no bucket or server.",
+            code="no_bucket",
+            hint="Write s3://BUCKET/FOLDER. Paths of local files have no protocol.",
+        )
     match = URL.fullmatch(text)
     if match is None or ("://" not in text and Path(f"{match['protocol']}:").exists()):
         return None
@@ -80,8 +95,10 @@ def url_of(path: Path | str) -> str | None:
 
 
 def shown(url: str) -> str:
-    """Return a URL without its query, user and password, and trailing slashes."""
-    return re.sub("(?<=://)[^/]*@", "", url.partition("?")[0].rstrip("/"))
+    """Return a URL without user and password, trailing slashes, and the query of a web address."""
+    is_web = url.partition("://")[0].lower() in WEB_PROTOCOLS
+    address = url.partition("?")[0] if is_web else url  # In object stores, names may contain "?".
+    return re.sub("(?<=://)[^/]*@", "", address.rstrip("/"))
 
 
 @dataclass(frozen=True)
@@ -128,32 +145,52 @@ class RemoteFolder:
     """
 
     def __init__(self, url: str, *, patience_s: float = PATIENCE_S):
+        # Slashes after the bucket are no part of a name, and fsspec leaves them out.
+        url = re.sub("(?<=[^:/])(/+)", "/", url, count=1)
         self.url, self._patience_s = shown(url), patience_s
         self.is_web = self.is_file = url.split("://")[0] in WEB_PROTOCOLS
+        self.left_out: list[str] = []
         self._fs = _open_filesystem(url)
         self._root = url if self.is_web else str(self._fs._strip_protocol(url)).rstrip("/")
 
     def list_files(self) -> dict[str, RemoteFile]:
         """Return the files below the URL by their names, sorted; or the file that the URL is.
 
-        Names that cannot be those of local files below a folder are left out.
+        Names that cannot be those of local files below a folder are left out; `left_out` has those
+        that are no placeholders of folders.
 
         Raises:
-            DataError: if there is no such bucket.
+            DataError: if there is no such bucket, or the URL of a web server names no file.
             UshapeError: if the server cannot be reached, or refuses the request.
         """
+        if self.is_web and not WEB_FILE.fullmatch(self._root):
+            raise DataError(
+                f"{self.url}: a web server does not list the files of a folder.",
+                code="remote_not_listed",
+                hint="Name one file, or download the data and name the local folder.",
+            )
         if self.is_web:
             found = {self._root: self._repeat(lambda: self._fs.info(self._root), self.url)}
         else:
             found = self._repeat(lambda: self._fs.find(self._root, detail=True), self.url)
         listed = {}
+        self.left_out = []
         for path, info in sorted(found.items()):
             is_root = path == self._root
-            name = _last_part(self.url) if is_root else path[len(self._root) + 1 :]
+            name = self._own_name() if is_root else path[len(self._root) + 1 :]
             self.is_file |= is_root
-            if info.get("type") != "directory" and _is_usable(name):
+            if info.get("type") == "directory" or name.endswith("/"):
+                continue
+            if _is_usable(name):
                 listed[name] = _describe(name, info)
+            else:
+                self.left_out.append(name)
         return listed
+
+    def _own_name(self) -> str:
+        """Return the name of the file that the URL is."""
+        name = self.url.rpartition("/")[2]
+        return _local_name(name) if self.is_web or not _is_usable(name) else name
 
     def address_of(self, name: str) -> str:
         """Return the URL of a file, without its query."""
@@ -163,7 +200,8 @@ class RemoteFolder:
         """Copy a file to a local path, atomically; its modification time states its version.
 
         Raises:
-            DataError: if the file no longer exists, or has another size than listed.
+            DataError: if the file no longer exists, may not be read, or has another size than
+                listed, or if a local file cannot have its name.
             UshapeError: if the server cannot be reached, or refuses the request.
         """
         source = self._path_of(file.name)
@@ -178,10 +216,28 @@ class RemoteFolder:
                 own.flush()
                 size = os.fstat(own.fileno()).st_size
                 if file.size not in (None, size):
+                    self._refuse_changed(file)
                     raise ConnectionError(f"{size} of {file.size} bytes were received")
 
-        self._repeat(copy, where)
+        try:
+            self._repeat(copy, where)
+        except OSError as error:
+            raise name_error(error, file.name) or error from None
+        except ConfigError as error:
+            if error.code != "remote_denied":
+                raise
+            raise DataError(error.message, code=error.code, hint=error.hint) from None
         os.utime(target, ns=(file.time_ns, file.time_ns))
+
+    def _refuse_changed(self, file: RemoteFile) -> None:
+        """Raise DataError if a file has another size now than when it was listed."""
+        now = _describe(file.name, self._fs.info(self._path_of(file.name)))
+        if now.size != file.size:
+            raise DataError(
+                f"{self.address_of(file.name)} has changed since the files were listed.",
+                code="remote_changed",
+                hint="Repeat the call when no other program writes to the folder.",
+            )
 
     def fetch_all(
         self, files: Iterable[RemoteFile], folder: Path, on_file: Callable[[], object]
@@ -332,9 +388,30 @@ def _open_filesystem(url: str) -> Any:
         ) from None
 
 
-def _last_part(url: str) -> str:
-    """Return the name of the file at a URL, as a local file may be named."""
-    return re.sub(r"[^\w.+ -]", "_", unquote(url.rpartition("/")[2])).lstrip(".") or "file"
+def name_error(error: OSError, name: str) -> DataError | None:
+    """Return the error about a name that a local file cannot have; None if that is not the cause.
+
+    Object stores allow long names, and a file and a folder of one name.
+    """
+    if error.errno == errno.ENAMETOOLONG:
+        return DataError(
+            f"{name}: the name is too long for a local file.",
+            code="remote_name_too_long",
+            hint="Rename the file at the URL.",
+        )
+    if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY):
+        return DataError(
+            f"{name}: two names at the URL cannot exist beside each other in a local folder: a "
+            "file and a folder have the same name, or names differ only in case.",
+            code="remote_name_conflict",
+            hint="Rename one of them.",
+        )
+    return None
+
+
+def _local_name(name: str) -> str:
+    """Return the last part of a URL as a local file may be named."""
+    return re.sub(r"[^\w.+ -]", "_", unquote(name)).lstrip(".") or "file"
 
 
 def _is_usable(name: str) -> bool:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from codes import raises_code
 from ushape.data import remote_images
 from ushape.data.inputs import find_inputs
 from ushape.data.remote_images import RemoteImages
@@ -112,16 +113,39 @@ def test_url_that_cannot_be_listed_is_refused(memory, images, files, url, code):
     assert error.value.code == code
 
 
-def test_file_and_folder_of_one_name_are_refused(memory, images, monkeypatch):
-    found = {"/bucket/x/a": {"size": 1}, "/bucket/x/a/b": {"size": 1}}
+def test_image_whose_name_no_local_file_can_have_is_refused_and_others_are_listed(
+    memory, images, monkeypatch
+):
+    names = ["a.png", "a.png/b.png", "c.png", f"{'n' * 300}.png", f"{'n' * 300}.txt", "/d.png"]
+    found = {f"/bucket/x/{name}": {"size": 1} for name in names}
     monkeypatch.setattr(type(memory), "find", lambda self, path, detail: found)
-    with pytest.raises(DataError) as error:
+    folder = images.add("memory://bucket/x")
+    assert sorted(path.name for path in folder.iterdir()) == ["a.png", "c.png"]
+    codes = {name.removeprefix("memory://bucket/x/"): e.code for name, e in images.refused.items()}
+    assert codes == {
+        "a.png/b.png": "remote_name_conflict",
+        names[3]: "remote_name_too_long",
+        "/d.png": "remote_name_unusable",
+    }
+
+
+def test_only_image_whose_name_is_too_long_is_refused(memory, images):
+    memory.pipe({f"/bucket/x/{'n' * 300}.png": b"image"})
+    with raises_code(DataError, "remote_name_too_long"):
         images.add("memory://bucket/x")
-    assert error.value.code == "remote_name_conflict"
 
 
-def test_name_that_is_too_long_for_a_local_file_is_refused(memory, images):
-    memory.pipe({f"/bucket/images/{'n' * 300}.png": b"image"})
-    with pytest.raises(DataError) as error:
-        images.add("memory://bucket/images")
-    assert error.value.code == "remote_name_too_long"
+def test_image_that_cannot_be_copied_with_all_others_is_refused_when_it_is_fetched(
+    memory, images, monkeypatch
+):
+    monkeypatch.setattr(remote_images, "WHOLE_BYTES", 1 << 28)
+    folder = images.add("memory://bucket/images")
+    memory.rm("/bucket/images/03.png")
+    inputs = listed(images, folder)
+    for number, one in enumerate(inputs):
+        if number == 3:
+            with raises_code(DataError, "file_not_found"):
+                images.fetch(one)
+        else:
+            images.fetch(one)
+    assert len(inputs) == 30

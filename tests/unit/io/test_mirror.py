@@ -92,3 +92,40 @@ def test_parent_folder_is_not_the_name_of_a_copy(memory, tmp_path):
         mirror("memory://bucket/..", print)
     assert error.value.code == "remote_failed"
     assert (other / "images/a.png").exists()
+
+
+def test_links_in_a_copy_are_removed_and_what_they_lead_to_is_kept(memory, tmp_path):
+    folder = mirror("memory://bucket/data", print)
+    other = tmp_path / "other"
+    (folder / "images").rename(other)
+    (folder / "images").symlink_to(other)
+    (folder / "masks" / "nowhere.png").symlink_to(tmp_path / "none")
+    (folder / "loop").symlink_to(folder)
+    (folder / "masks" / "a.png").unlink()
+    (folder / "masks" / "a.png").symlink_to(other / "a.png")
+    memory.pipe({"/bucket/data/images/a.png": b"new image"})
+    mirror("memory://bucket/data", print)
+    assert not [path for path in folder.rglob("*") if path.is_symlink()]
+    assert contents(folder) == {"images/a.png": b"new image", "masks/a.png": b"mask"}
+    assert contents(other) == {"a.png": b"image"}
+
+
+def test_file_takes_the_place_of_a_folder_and_the_other_way_round(memory):
+    folder = mirror("memory://bucket/data", print)
+    memory.rm("/bucket/data/images/a.png")
+    memory.pipe({"/bucket/data/images/a.png/b": b"1"})
+    mirror("memory://bucket/data", print)
+    assert contents(folder) == {"images/a.png/b": b"1", "masks/a.png": b"mask"}
+    memory.store.clear()
+    memory.pipe({"/bucket/data/images/a.png": b"2"})
+    mirror("memory://bucket/data", print)
+    assert contents(folder) == {"images/a.png": b"2"}
+
+
+def test_names_that_are_left_out_are_told(memory, monkeypatch):
+    found = {"/bucket/data/a.png": {"size": 5}, "/bucket/data//b.png": {"size": 5}}
+    monkeypatch.setattr(type(memory), "find", lambda self, path, detail: found)
+    memory.pipe({"/bucket/data/a.png": b"image"})
+    said = []
+    mirror("memory://bucket/data", said.append)
+    assert any("memory://bucket/data//b.png" in line for line in said)

@@ -5,6 +5,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from codes import raises_code
 from ushape.errors import ConfigError, DataError, MissingPackageError, RunError
 from ushape.io import remote
 from ushape.io.remote import RemoteFile, RemoteFolder, shown, url_of
@@ -181,10 +182,14 @@ def test_lasting_errors_are_not_repeated(monkeypatch, memory, problem, error_cla
 
 
 def test_file_that_is_cut_off_is_not_written(monkeypatch, memory, tmp_path):
+    def cut(self, source, target):
+        Path(target).write_bytes(b"fir")
+
     memory.pipe({"/data/a.png": b"first"})
+    monkeypatch.setattr(type(memory), "get_file", cut)
     with pytest.raises(RunError) as error:
         RemoteFolder("memory://data", patience_s=0).fetch(
-            RemoteFile("a.png", 99, "1"), tmp_path / "a.png"
+            RemoteFile("a.png", 5, "1"), tmp_path / "a.png"
         )
     assert error.value.code == "remote_unreachable"
     assert list(tmp_path.iterdir()) == []
@@ -194,3 +199,71 @@ def test_full_disk_is_reported_before_the_transfer(tmp_path):
     with pytest.raises(RunError) as error:
         remote.require_space(tmp_path, 1 << 60, "The copy", "Free space.")
     assert error.value.code == "remote_too_large"
+
+
+@pytest.mark.parametrize("url", ["s3://", "s3:///x.png", Path("s3://"), "https://"])
+def test_url_without_a_server_is_refused(url):
+    with raises_code(ConfigError, "no_bucket"):
+        url_of(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://host", "http://host/", "http://host/folder/", "http://h?x"]
+)
+def test_url_of_a_web_server_without_a_file_is_refused(url):
+    with raises_code(DataError, "remote_not_listed"):
+        RemoteFolder(url).list_files()
+
+
+def test_shown_url_of_an_object_store_keeps_a_question_mark():
+    assert shown("s3://bucket/what?.png") == "s3://bucket/what?.png"
+
+
+@pytest.mark.parametrize("url", ["memory://bucket//x", "memory://bucket//x//"])
+def test_slashes_after_the_bucket_are_one(memory, url):
+    memory.pipe({"/bucket/x/a.png": b"1"})
+    remote = RemoteFolder(url)
+    assert list(remote.list_files()) == ["a.png"]
+    assert remote.address_of("a.png") == "memory://bucket/x/a.png"
+
+
+@pytest.mark.parametrize("name", ["100%.png", "a%20b.png", "x&y.png", "c#1.png"])
+def test_file_at_a_url_keeps_its_name(memory, name):
+    memory.pipe({f"/bucket/{name}": b"1"})
+    assert list(RemoteFolder(f"memory://bucket/{name}").list_files()) == [name]
+
+
+def test_names_that_no_local_file_can_have_are_stated(memory, monkeypatch):
+    found = {f"/bucket/{name}": {} for name in ("a.png", "/b.png", "../c.png", "x/")}
+    monkeypatch.setattr(type(memory), "find", lambda self, path, detail: found)
+    remote = RemoteFolder("memory://bucket")
+    assert list(remote.list_files()) == ["a.png"]
+    assert remote.left_out == ["../c.png", "/b.png"]
+
+
+def test_file_that_has_changed_since_it_was_listed_is_refused_at_once(memory, tmp_path):
+    memory.pipe({"/bucket/a.png": b"1"})
+    remote = RemoteFolder("memory://bucket")
+    file = remote.list_files()["a.png"]
+    memory.pipe({"/bucket/a.png": b"22"})
+    with raises_code(DataError, "remote_changed"):
+        remote.fetch(file, tmp_path / "a.png")
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_denied_file_is_an_error_of_this_file(memory, tmp_path, monkeypatch):
+    def deny(*arguments):
+        raise PermissionError("Forbidden")
+
+    monkeypatch.setattr(type(memory), "get_file", deny)
+    with raises_code(DataError, "remote_denied"):
+        RemoteFolder("memory://bucket").fetch(RemoteFile("a.png", 1, ""), tmp_path / "a.png")
+
+
+def test_name_that_is_too_long_or_taken_is_an_error_of_this_file(memory, tmp_path):
+    memory.pipe({f"/bucket/{'n' * 300}": b"1", "/bucket/a/b": b"1"})
+    (tmp_path / "a").write_bytes(b"")
+    remote = RemoteFolder("memory://bucket")
+    for name, code in (("n" * 300, "remote_name_too_long"), ("a/b", "remote_name_conflict")):
+        with raises_code(DataError, code):
+            remote.fetch(RemoteFile(name, 1, ""), tmp_path / name)

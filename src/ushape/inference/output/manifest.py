@@ -133,7 +133,7 @@ class Manifest:
         name = below.as_posix()
         if name not in self._last and self.part:
             self.reload()
-        line = _parse(self._last.get(name, b""))
+        line = parse_line(self._last.get(name, b""))
         if line is None or line["source"][0] != self._source_of(case, Listing())[0]:
             return False
         return "files" not in line or self.is_whole(line)
@@ -195,7 +195,7 @@ class Manifest:
 
     def _done(self, name: str) -> Line | None:
         """Return the line of an image that is finished."""
-        line = _parse(self._last.get(name, b""))
+        line = parse_line(self._last.get(name, b""))
         return line if line is not None and "files" in line else None
 
     @property
@@ -263,10 +263,10 @@ def _read_log(
     """
     found: dict[str, bytes] = {}
     size, lines = path.stat().st_size, complete_lines(path)
-    header = _parse(next(lines, b""))
+    header = parse_line(next(lines, b""))
     is_ours = header is not None and (made_by is None or header.get("made_by") == made_by)
     for line in lines if is_ours else ():
-        values = _parse(line)
+        values = parse_line(line)
         if values is not None and "image" in values:
             found[values["image"]] = line
     return (found if is_ours else None), size
@@ -281,10 +281,11 @@ def _merge_events(last: dict[str, bytes], events: Mapping[str, bytes]) -> None:
 
 
 def _time_of(line: bytes) -> float:
-    return float((_parse(line) or {}).get("time", 0.0))
+    return float((parse_line(line) or {}).get("time", 0.0))
 
 
-def _parse(line: bytes) -> Line | None:
+def parse_line(line: bytes) -> Line | None:
+    """Return the values of a line of a log; None if it is damaged."""
     try:
         values = json.loads(line)
     except ValueError:
@@ -304,7 +305,7 @@ def finished_files(folder: Path) -> list[tuple[Path, Path | None, list[Path]]]:
     for path in _logs_in(folder):
         _merge_events(last, _read_log(path)[0] or {})
     log = Manifest(folder, {})
-    done = (line for line in map(_parse, last.values()) if line is not None and "files" in line)
+    done = (line for line in map(parse_line, last.values()) if line is not None and "files" in line)
     whole = [line for line in done if log.is_whole(line)]
     images = Counter(line["source"][0] for line in whole)
     return [

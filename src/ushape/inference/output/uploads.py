@@ -14,6 +14,7 @@ from ushape import io
 from ushape.data.inputs import Input
 from ushape.errors import DataError, RunError
 from ushape.formatting import to_csv
+from ushape.inference.output.manifest import parse_line
 from ushape.inference.output.writer import IMAGES_TABLE, PredictionWriter
 from ushape.io.files import all_files_within
 from ushape.io.remote import TRANSFERS, RemoteFile, RemoteFolder
@@ -204,10 +205,12 @@ class Uploads:
             if None not in contents:
                 break  # Otherwise, another process has merged a log in the meantime.
         for name, content in zip(logs, contents, strict=True):
-            lines = [json.loads(line) for line in (content or b"").splitlines()]
-            if lines and lines[0].get("made_by") == self._manifest.digest:
+            lines = list(map(parse_line, (content or b"").splitlines()))
+            header = lines[0] if lines else None
+            if header is not None and header.get("made_by") == self._manifest.digest:
                 self._logs.append(name)
-                for line in lines[1:]:
+                for line in filter(_is_complete, lines[1:]):
+                    assert line is not None
                     (self._done if "files" in line else self._begun)[line["image"]] = line
         return found
 
@@ -243,6 +246,16 @@ class Uploads:
         columns = list(dict.fromkeys(key for row in rows for key in row))
         if rows:
             self._remote.put_bytes(to_csv(columns, rows), IMAGES_TABLE)
+
+
+def _is_complete(line: Line | None) -> bool:
+    """Return whether a line of a log has the form that this module writes; others are ignored."""
+    if line is None or not isinstance(line.get("image"), str):
+        return False
+    source = line.get("source")
+    has_source = isinstance(source, list) and bool(source)
+    has_outputs = isinstance(line.get("files"), dict) and isinstance(line.get("rows"), list)
+    return has_source and ("files" not in line or has_outputs)
 
 
 def _without_suffix(name: str) -> str:

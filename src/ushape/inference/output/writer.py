@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -187,9 +188,16 @@ class PredictionWriter:
         """Check, before an image is predicted, that its outputs can be written.
 
         Raises:
-            DataError: if label images cannot be added to it.
+            DataError: if label images cannot be added to it, or a name is too long.
         """
         self._labels_of(image)
+        for path in self._paths_of(image):
+            if not _is_possible(path):
+                raise DataError(
+                    f"{image.case.image}: the name of the output {path.name} is too long.",
+                    code="output_name_too_long",
+                    hint="Rename the image, or shorten the path of the output folder.",
+                )
 
     def is_done(self, image: Input) -> bool:
         """Return whether an earlier call had written all outputs of this image."""
@@ -323,7 +331,7 @@ class PredictionWriter:
     def mask_path(self, image: Input) -> Path | None:
         """Return the path of an image's mask; None if no masks are written."""
         target, streamed = self._mask_path(image.below), self._streamed_path(image.below)
-        if target and not target.exists() and streamed and streamed.exists():
+        if target and not _is_present(target) and streamed and _is_present(streamed):
             return streamed
         return target
 
@@ -434,7 +442,7 @@ class PredictionWriter:
                         code="equal_output_names",
                         hint="Rename one of them, or predict them into different folders.",
                     )
-                if target.exists():
+                if _is_present(target):
                     refuse_existing_output(target, self._may_replace(image))
             with suppress(DataError):  # It is raised again when the image is predicted.
                 for label in filter(Path.exists, self._labels_of(image)):
@@ -480,6 +488,20 @@ def has_position(predictor: Predictor) -> bool:
 
 def _beside(target: Path, ending: str) -> Path:
     return target.with_name(io.stem_of(target) + ending)
+
+
+def _is_present(path: Path) -> bool:
+    """Return whether a file exists; one whose name is too long does not."""
+    return _is_possible(path) and path.exists()
+
+
+def _is_possible(path: Path) -> bool:
+    """Return whether the system allows a file to have this name."""
+    try:
+        path.lstat()
+    except OSError as error:
+        return error.errno != errno.ENAMETOOLONG
+    return True
 
 
 def _without_suffix(path: Path) -> Path:

@@ -194,3 +194,22 @@ def test_image_with_a_space_in_its_name_is_not_replaced(memory, tmp_path):
 def test_files_that_are_no_logs_are_ignored(memory, tmp_path):
     memory.pipe({f"/bucket/masks/{LOG_FOLDER}{name}": b"[1]" for name in ("a.txt", "x.jsonl")})
     assert Call(tmp_path / "a").predict("x") == ["x"]
+
+
+@pytest.mark.parametrize("content", [b"\xff\x00", b"{", b"[1]\n[2]\n", b"1\n", b""])
+def test_damaged_log_is_ignored(memory, tmp_path, content):
+    memory.pipe({f"/bucket/masks/{LOG_FOLDER}{'0' * 32}.jsonl": content})
+    assert Call(tmp_path / "a").predict("x") == ["x"]
+
+
+def test_damaged_lines_of_a_log_are_ignored(memory, tmp_path):
+    call = Call(tmp_path / "a")
+    call.predict("x", "y")
+    call.uploads.finish()
+    (log,) = [name for name in memory.store if LOG_FOLDER in name]
+    header, *lines = memory.cat_file(log).splitlines(keepends=True)
+    damaged = [b"[1]\n", b"{}\n", b'{"image":3}\n', b'{"image":"z.png","source":5}\n']
+    damaged += [b'{"image":"z.png","source":["z","v"],"files":[],"rows":1}\n', lines[1][:-9]]
+    memory.pipe({log: header + lines[0] + b"".join(damaged)})
+    memory.rm("/bucket/masks/y.png")
+    assert Call(tmp_path / "b").predict("x", "y", "z") == ["y", "z"]
