@@ -96,6 +96,19 @@ def test_training_and_prediction_go_on_after_the_server_has_restarted(server, tm
     assert bucket.cat_file("bucket/masks/images.csv") == (local / "images.csv").read_bytes()
     assert {name: bucket.cat_file(f"bucket/masks/{name}") for name in names} == found
 
+
+@pytest.mark.timeout(300)
+def test_images_that_cannot_be_written_are_reported_and_removed_copies_are_restored(
+    server, tmp_path
+):
+    data, run = tmp_path / "data", tmp_path / "run"
+    write_data_set(data, 8, SyntheticConfig(size=64, groups=4), seed=3)
+    bucket = fsspec.filesystem("s3", skip_instance_cache=True, use_listings_cache=False)
+    bucket.mkdir("s3://bucket")
+    bucket.put(f"{data}/", "s3://bucket/data", recursive=True)
+    ushape.train(
+        "s3://bucket/data", output=run, epochs=1, device="cpu", settings=SETTINGS, quiet=True
+    )
     image = next((data / "images").glob("*.png")).read_bytes()
     bucket.pipe_file(f"s3://bucket/odd/{'n' * 300}.png", image)
     bucket.pipe_file(f"s3://bucket/odd/{'m' * 251}.png", image)  # NAME_overlay.png is too long.
