@@ -99,9 +99,9 @@ class RemoteFiles:
         self._work: Path | None = None
         if url is None and not any(self._urls):
             return
+        self._target = _open_output(url) if url is not None else None
         self._work = _make_work_folder()
-        if url is not None:
-            self._target = _open_output(url)
+        if self._target is not None:
             self.output = self._work / "output"
             self._renamed[str(self.output)] = self._target.url
         if any(self._urls):
@@ -211,5 +211,6 @@ def _make_work_folder() -> Path:
     place = Path(tempfile.gettempdir())
     remove_leftovers(place, f".{WORK_FOLDER}.*")
     folder = temporary_name(place / WORK_FOLDER)
+    remove_quietly(folder)  # Of a former process with the same number, as in a container.
     folder.mkdir(mode=0o700)
     return folder
