@@ -104,21 +104,21 @@ def test_images_that_cannot_be_written_are_reported_and_removed_copies_are_resto
     data, run = tmp_path / "data", tmp_path / "run"
     write_data_set(data, 8, SyntheticConfig(size=64, groups=4), seed=3)
     bucket = fsspec.filesystem("s3", skip_instance_cache=True, use_listings_cache=False)
-    bucket.mkdir("s3://bucket")
-    bucket.put(f"{data}/", "s3://bucket/data", recursive=True)
+    bucket.mkdir("s3://other")
+    bucket.put(f"{data}/", "s3://other/data", recursive=True)
     ushape.train(
-        "s3://bucket/data", output=run, epochs=1, device="cpu", settings=SETTINGS, quiet=True
+        "s3://other/data", output=run, epochs=1, device="cpu", settings=SETTINGS, quiet=True
     )
     image = next((data / "images").glob("*.png")).read_bytes()
-    bucket.pipe_file(f"s3://bucket/odd/{'n' * 300}.png", image)
-    bucket.pipe_file(f"s3://bucket/odd/{'m' * 251}.png", image)  # NAME_overlay.png is too long.
-    bucket.pipe_file("s3://bucket/odd/a + 100%.png", image)
+    bucket.pipe_file(f"s3://other/odd/{'n' * 300}.png", image)
+    bucket.pipe_file(f"s3://other/odd/{'m' * 251}.png", image)  # NAME_overlay.png is too long.
+    bucket.pipe_file("s3://other/odd/a + 100%.png", image)
     with raises_code(DataError, "images_failed") as caught:
         ushape.predict(
-            run, "s3://bucket/odd", output="s3://bucket/odd-masks", overlay=True, quiet=True
+            run, "s3://other/odd", output="s3://other/odd-masks", overlay=True, quiet=True
         )
     assert caught.value.message.startswith("2 of 3 images")
-    found = [path for path in bucket.find("bucket/odd-masks") if path.endswith(".png")]
+    found = [path for path in bucket.find("other/odd-masks") if path.endswith(".png")]
     assert sorted(path.rpartition("/")[2] for path in found) == [
         "a + 100%.png",
         "a + 100%_overlay.png",
