@@ -65,7 +65,7 @@ def predict_whole(predictor, image):
 
 def predict_part(predictor, bands, box):
     measured = [measure_once(bands, one.plan.preprocessing)[0] for one in predictor.members]
-    probabilities, classes = zip(*predict_box(predictor, bands, measured, box), strict=True)
+    probabilities, classes, _ = zip(*predict_box(predictor, bands, measured, box), strict=True)
     return np.concatenate(probabilities, axis=1), np.concatenate(classes)
 
 
