@@ -206,7 +206,7 @@ class SegmentationModule(lightning.LightningModule):
         classes, distance, truth = classes[part], distance[part], truth[part]
         objects = objects[part]
         truths = [np.where(region.of(truth), objects, 0) for region in space.scored]
-        sizes = np.unique(objects[objects > 0], return_counts=True)[1]
+        sizes = np.unique(objects[objects > 0], return_counts=True)[1].tolist()
         for totals, own in zip(self._object_counts, comparable_settings(how, sizes), strict=True):
             found, labels = separate(classes, distance, space, own)
             add_object_counts(totals, found, labels, truths, truth != IGNORE, space)
