@@ -62,18 +62,13 @@ def hint_after_interrupt(sentence: str) -> Iterator[None]:
 
 
 @contextmanager
-def at_first_interrupt(act: Callable[[], None]) -> Iterator[None]:
-    """Call a function at the first Ctrl-C during the block; the second one acts as before it.
+def interrupts_handled_by(handler: Any) -> Iterator[None]:
+    """Handle Ctrl-C by a function or as `signal.signal` takes it during the block.
 
     Other threads than the main one cannot handle signals: the block then runs without it.
     """
-
-    def handle(signal_number: int, frame: Any) -> None:
-        signal.signal(signal.SIGINT, before)
-        act()
-
     try:
-        before = signal.signal(signal.SIGINT, handle)
+        before = signal.signal(signal.SIGINT, handler)
     except ValueError:
         yield
         return
@@ -81,6 +76,22 @@ def at_first_interrupt(act: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def at_first_interrupt(act: Callable[[], None]) -> Iterator[None]:
+    """Call a function at the first Ctrl-C during the block; the second one acts as before it.
+
+    Other threads than the main one cannot handle signals: the block then runs without it.
+    """
+    before = signal.getsignal(signal.SIGINT)
+
+    def handle(signal_number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, before)
+        act()
+
+    with interrupts_handled_by(handle):
+        yield
 
 
 REPEAT = "To continue, run the same command again."

@@ -11,9 +11,8 @@ from ushape.data.cache import SampleStore
 from ushape.data.subsets import thin_out_cases
 from ushape.inference.decision_rule import DecisionRule, apply_rule
 from ushape.inference.predictor import Predictor
-from ushape.inference.separation import choose_comparable, object_precision
+from ushape.inference.separation import choose_comparable, object_precision, thin_out_separated
 from ushape.inference.tuning import ValidatedCase
-from ushape.metrics.instance import MAX_SEPARATED_PX
 from ushape.metrics.overlap import Counts, count_classes
 from ushape.planning.plan import Plan
 from ushape.planning.run import Run
@@ -59,9 +58,9 @@ def score_trial(
     counts = _count(plan, cases)
     precision = None
     if space.has_distance and how.split == "learned":
-        step = max(1, -(-sum(case.truth.size for case in cases) // MAX_SEPARATED_PX))
-        how = choose_comparable(cases[::step], space, how)
-        precision = object_precision(cases[::step], space, how)
+        compared = thin_out_separated(cases)
+        how = choose_comparable(compared, space, how)
+        precision = object_precision(compared, space, how)
     return TrialScore(
         dice=mean_group_dice(list(counts.values())),
         precision=precision,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +14,7 @@ import psutil
 from ushape.console import Console
 from ushape.distributed.jobs import EXTRA, Job
 from ushape.distributed.submission import IsFinished, JobFolder, Submitted
-from ushape.errors import require_package
+from ushape.errors import interrupts_handled_by, require_package
 
 NO_LIMIT_MINUTES = 60 * 24 * 365
 """Time limit of a job."""
@@ -101,7 +100,8 @@ class LocalJobs:
             arguments=[*job.arguments, "--device", slot.device],
             environment={**job.environment, **slot.environment},
         )
-        with _interrupts_ignored():
+        # Ctrl-C reaches all processes of a terminal: those that are started ignore it.
+        with interrupts_handled_by(signal.SIG_IGN):
             return executor.submit(own)
 
 
@@ -133,17 +133,3 @@ def _end(jobs: Sequence[Submitted]) -> None:
                 psutil.Process(int(job.id)).terminate()
     while any(is_alive(job) for job in jobs):
         time.sleep(POLL_S)
-
-
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Let processes that are started ignore Ctrl-C, which reaches all processes of a terminal."""
-    try:
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    except ValueError:  # Signals belong to the main thread.
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -19,11 +19,10 @@ from ushape.inference.rule_scores import (
     choose_unit,
     mostly_improve,
 )
-from ushape.inference.separation import choose_comparable, object_precision
+from ushape.inference.separation import choose_comparable, object_precision, thin_out_separated
 from ushape.inference.threshold_search import ValidationCases
 from ushape.instances.label import ObjectConfig
 from ushape.labels import LabelSpace
-from ushape.metrics.instance import MAX_SEPARATED_PX
 
 MIN_ERROR_REDUCTION = 0.03
 """Smallest reduction of 1 - score, as a share of it, that is worth the slower prediction. Smaller
@@ -154,12 +153,12 @@ def _measure_objects(
     cases: Sequence[ValidatedCase], space: LabelSpace, how: ObjectConfig
 ) -> _Scores | None:
     """Return the average precision by group, or by image if there are too few groups."""
-    step = max(1, -(-sum(case.truth.size for case in cases) // MAX_SEPARATED_PX))
-    how = choose_comparable(cases[::step], space, how)
+    cases = thin_out_separated(cases)
+    how = choose_comparable(cases, space, how)
     by_unit: dict[Unit, dict[UnitKey, float]] = {}
     for unit in UNITS[:2]:
         pooled: dict[UnitKey, list[ValidatedCase]] = {}
-        for number, case in enumerate(cases[::step]):
+        for number, case in enumerate(cases):
             key = (case.group, -1 if unit == "group" else number, -1)
             pooled.setdefault(key, []).append(case)
         scores = {key: object_precision(own, space, how) for key, own in pooled.items()}

@@ -164,8 +164,7 @@ def choose_separation(
     Raises:
         PlanError: if a case has no predicted distance.
     """
-    step = max(1, -(-sum(case.truth.size for case in cases) // MAX_SEPARATED_PX))
-    known = _Comparison(cases[::step], space)
+    known = _Comparison(thin_out_separated(cases), space)
     if not known.sizes_px:
         return Separation(rule=rule, how=how)
     before = known.score(rule, how)
@@ -194,6 +193,12 @@ def choose_separation(
         "--set predict.objects.split=none."
     )
     return Separation(rule=rule, how=how, report=(line,))
+
+
+def thin_out_separated(cases: Sequence[ValidatedCase]) -> Sequence[ValidatedCase]:
+    """Return cases at equal intervals, with about MAX_SEPARATED_PX pixels at most."""
+    step = max(1, -(-sum(case.truth.size for case in cases) // MAX_SEPARATED_PX))
+    return cases[::step]
 
 
 def comparable_settings(how: ObjectConfig, sizes_px: Sequence[int]) -> list[ObjectConfig]:
