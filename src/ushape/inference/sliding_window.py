@@ -111,7 +111,8 @@ def sliding_window_batch(
 ) -> list[np.ndarray]:
     """Return the class probabilities of images of one size.
 
-    Images that fit into a single tile are computed together, others one after the other.
+    Images that fit into a single tile are computed together, others one after the other. The
+    result of an image does not depend on the images it is computed with.
 
     Shapes:
         images: (C, *S) float32 each.
@@ -119,13 +120,30 @@ def sliding_window_batch(
     """
     shape = images[0].shape[1:]
     axes = _cut(network, shape, space, settings)
-    if len(images) == 1 or any(len(axis.starts) > 1 for axis in axes):
+    count = _steady_batch(len(images), math.prod(axis.tile for axis in axes))
+    if count == 1 or any(len(axis.starts) > 1 for axis in axes):
         return [sliding_window(network, image, space, settings) for image in images]
     after = [axis.size - size + network.margin for axis, size in zip(axes, shape, strict=True)]
     padded = pad_mirrored(np.concatenate(images), [network.margin] * len(shape), after)
     tiles = padded.reshape(len(images), -1, *padded.shape[1:])
-    found = _tile_probabilities(network, tiles, space, settings)
+    tiles = tiles[np.arange(count) % len(images)]
+    found = _tile_probabilities(network, tiles, space, settings)[: len(images)]
     return list(found[(slice(None), slice(None), *(slice(size) for size in shape))])
+
+
+def _steady_batch(images: int, pixels: int) -> int:
+    """Return the number of images to compute, so that each result is that of any other batch.
+
+    Libraries may add in another order for a single image (oneDNN on processors with AVX2), or for a
+    batch that is not divided equally among the threads (group norm with channels last). Copies
+    of the images complete such a batch; images that are computed alone anyway are left alone.
+
+    Args:
+        pixels: Of the tile of each image.
+    """
+    together = BATCH_PX // pixels
+    threads = max(2, torch.get_num_threads())
+    return max(images, min(together, math.ceil(images / threads) * threads))
 
 
 def sliding_bands(

@@ -49,6 +49,25 @@ class Identity(nn.Module):
         return x[(slice(None), slice(None), *inner)]
 
 
+class Layers(Identity):
+    """Layers that keep the size of their input."""
+
+    def __init__(self, layers):
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, x):
+        return self.layers(x.to(memory_format=torch.channels_last))
+
+
+@pytest.fixture
+def restored_threads():
+    """Restore the number of threads of torch after the test."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
 def settings(*shape, overlap=0.25, average="none", axes=()):
     return TileSettings(
         shape=shape,
@@ -160,7 +179,7 @@ def test_sliding_bands_cover_the_image_in_order(shape, tile, overlap, margin):
     np.testing.assert_allclose(np.concatenate(bands, axis=1), sigmoid(image), atol=1e-5)
 
 
-def test_sliding_window_batch_predicts_images_of_one_size_together():
+def test_sliding_window_batch_predicts_images_of_one_size_together(monkeypatch):
     images = rng.standard_normal((3, 1, 14, 9)).astype(np.float32)
     batches = []
 
@@ -170,11 +189,50 @@ def test_sliding_window_batch_predicts_images_of_one_size_together():
             return super().forward(x)
 
     network = Watched(2).eval()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     for tiles, expected in ((settings(16, 16, average="all_8"), [3] * 8), (settings(8, 8), None)):
         batches.clear()
         found = sliding_window_batch(network, list(images), SPACE, tiles)
         np.testing.assert_allclose(found, sigmoid(images), atol=1e-5)
         assert expected in (batches, None)
+
+
+@pytest.mark.parametrize(
+    ("images", "pixels", "threads", "expected"),
+    [
+        (1, 64 * 64, 1, 2),
+        (1, 64 * 64, 4, 4),
+        (5, 64 * 64, 4, 8),
+        (8, 64 * 64, 4, 8),
+        (1, 256 * 256, 8, 4),  # Only four such images are computed together.
+        (5, 256 * 256, 8, 5),
+        (1, 512 * 512, 8, 1),  # Always computed alone.
+        (1, 1024 * 1024, 8, 1),
+    ],
+)
+def test_batches_of_small_images_are_completed(monkeypatch, images, pixels, threads, expected):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert sliding_window._steady_batch(images, pixels) == expected
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_result_of_an_image_does_not_depend_on_the_others_of_its_batch(restored_threads, threads):
+    torch.manual_seed(0)
+    layers = nn.Sequential(  # Each of these layers adds in another order for some batches.
+        nn.Conv2d(1, 32, 3, padding=1),
+        nn.GroupNorm(4, 32),
+        nn.Conv2d(32, 256, 3, padding=1),
+        nn.Conv2d(256, 256, 3, padding=1),
+        nn.Conv2d(256, 1, 1),
+    )
+    layers = layers.requires_grad_(False).to(memory_format=torch.channels_last)
+    network = Layers(layers).eval()
+    images = list(rng.standard_normal((7, 1, 16, 16)).astype(np.float32))
+    torch.set_num_threads(threads)
+    whole = sliding_window_batch(network, images, SPACE, settings(16, 16))
+    for count in (1, 2, 3, 5):
+        found = sliding_window_batch(network, images[:count], SPACE, settings(16, 16))
+        np.testing.assert_array_equal(found, whole[:count])
 
 
 @pytest.mark.parametrize("dims", [2, 3])
