@@ -17,10 +17,11 @@ from ushape.serving.safety import Gate, Guard, Refusal
 from ushape.studio.access import Access
 from ushape.studio.annotations import Annotation, Change, StaleRevisionError
 from ushape.studio.classes import restore_classes
+from ushape.studio.descriptions import answer_of
 from ushape.studio.editing import Edit, Tool, apply_edit
 from ushape.studio.layers import Layer, TileRequest, draw_tile
 from ushape.studio.page import render_page, render_refusal
-from ushape.studio.session import Studio, answer_of
+from ushape.studio.session import Studio
 from ushape.studio.tiles import check_plane
 
 HEADER = "x-ushape-studio"

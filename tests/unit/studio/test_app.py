@@ -430,7 +430,7 @@ def test_moved_data_keep_what_runs_were_trained_on(pairs, open_studio, is_copied
 
 
 def test_training_after_a_stopped_one_keeps_its_test_images(pairs, open_studio, monkeypatch):
-    monkeypatch.setattr("ushape.studio.session.ENOUGH_MASKS", 2)
+    monkeypatch.setattr("ushape.studio.commands.ENOUGH_MASKS", 2)
     studio = open_studio(pairs).studio
     assert studio._first_training(pairs / "run", 1) is not None
     studio.project.settings.test = [*studio.project.images][:1]
