@@ -10,9 +10,11 @@ from ushape.console import Console
 from ushape.data.cache import SampleStore
 from ushape.data.subsets import thin_out_cases
 from ushape.inference.decision_rule import DecisionRule, apply_rule
+from ushape.inference.object_search import thin_out
 from ushape.inference.predictor import Predictor
-from ushape.inference.separation import choose_comparable, object_precision, thin_out_separated
+from ushape.inference.separation import choose_comparable, object_precision
 from ushape.inference.tuning import ValidatedCase
+from ushape.metrics.instance import MAX_SEPARATED_PX
 from ushape.metrics.overlap import Counts, count_classes
 from ushape.planning.plan import Plan
 from ushape.planning.run import Run
@@ -58,7 +60,7 @@ def score_trial(
     counts = _count(plan, cases)
     precision = None
     if space.has_distance and how.split == "learned":
-        compared = thin_out_separated(cases)
+        compared = thin_out(cases, MAX_SEPARATED_PX)
         how = choose_comparable(compared, space, how)
         precision = object_precision(compared, space, how)
     return TrialScore(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ushape.inference.decision_rule import DecisionRule
-from ushape.inference.object_search import ValidatedCase
+from ushape.inference.object_search import ValidatedCase, thin_out
 from ushape.inference.rule_scores import (
     MAX_FALSE_POSITIVES,
     UNIT_NOUNS,
@@ -19,10 +19,11 @@ from ushape.inference.rule_scores import (
     choose_unit,
     mostly_improve,
 )
-from ushape.inference.separation import choose_comparable, object_precision, thin_out_separated
+from ushape.inference.separation import choose_comparable, object_precision
 from ushape.inference.threshold_search import ValidationCases
 from ushape.instances.label import ObjectConfig
 from ushape.labels import LabelSpace
+from ushape.metrics.instance import MAX_SEPARATED_PX
 
 MIN_ERROR_REDUCTION = 0.03
 """Smallest reduction of 1 - score, as a share of it, that is worth the slower prediction. Smaller
@@ -153,7 +154,7 @@ def _measure_objects(
     cases: Sequence[ValidatedCase], space: LabelSpace, how: ObjectConfig
 ) -> _Scores | None:
     """Return the average precision by group, or by image if there are too few groups."""
-    cases = thin_out_separated(cases)
+    cases = thin_out(cases, MAX_SEPARATED_PX)
     how = choose_comparable(cases, space, how)
     by_unit: dict[Unit, dict[UnitKey, float]] = {}
     for unit in UNITS[:2]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
@@ -39,6 +39,10 @@ METRIC_TEXTS: dict[ObjectMetric, str] = {"object_f1": "object F1", "rand": "V_ra
 
 OBJECT_THRESHOLDS = tuple(tenths / 10 for tenths in range(1, 10))
 """Thresholds that are compared."""
+
+
+MAX_LOST = 0.01
+"""Largest share of the annotated objects that are below the smallest size of `smallest_objects`."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +119,7 @@ def measure_objects_by_threshold(
     """
     if how.border_class is not None:  # Its objects depend on two thresholds.
         return {}
-    step = max(1, -(-sum(case.truth.size for case in cases) // MAX_OBJECT_PX))
-    chosen, found = cases[::step], {}
+    chosen, found = thin_out(cases, MAX_OBJECT_PX), {}
     shown = [list(evidence_of(as_fractions(case.probabilities), space)) for case in chosen]
     for place, region in enumerate(space.scored):
         labels = [true_objects(case, region) for case in chosen]
@@ -140,6 +143,33 @@ def measure_objects_by_threshold(
             for threshold in OBJECT_THRESHOLDS
         }
         found[region.name] = ObjectCurve(metric=metric, basis=basis, values=values)
+    return found
+
+
+def thin_out(cases: Sequence[ValidatedCase], most_px: int) -> Sequence[ValidatedCase]:
+    """Return cases at equal intervals, with about `most_px` pixels at most."""
+    return cases[:: max(1, -(-sum(case.truth.size for case in cases) // most_px))]
+
+
+def smallest_objects(
+    cases: Sequence[ValidatedCase], space: LabelSpace, names: Container[str]
+) -> dict[str, int]:
+    """Return the size in pixels below which hardly any annotated object of a class is.
+
+    A class without annotated objects is missing.
+
+    Args:
+        names: Classes to measure.
+    """
+    chosen, found = thin_out(cases, MAX_OBJECT_PX), {}
+    for region in space.scored:
+        if region.name not in names:
+            continue
+        labels = (true_objects(case, region) for case in chosen)
+        sizes = np.concatenate([np.bincount(own.ravel())[1:] for own in labels])
+        sizes = np.sort(sizes[sizes > 0])
+        if len(sizes):
+            found[region.name] = int(sizes[int(MAX_LOST * len(sizes))])
     return found
 
 

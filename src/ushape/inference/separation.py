@@ -10,7 +10,7 @@ import numpy as np
 from ushape.errors import PlanError
 from ushape.formatting import pluralize
 from ushape.inference.decision_rule import DecisionRule, apply_rule, as_fractions
-from ushape.inference.object_search import ValidatedCase, true_objects
+from ushape.inference.object_search import ValidatedCase, thin_out, true_objects
 from ushape.instances.label import ObjectConfig, label_objects
 from ushape.labels import IGNORE, LabelSpace
 from ushape.metrics.instance import MAX_SEPARATED_PX, ObjectCounts, count_objects
@@ -164,7 +164,7 @@ def choose_separation(
     Raises:
         PlanError: if a case has no predicted distance.
     """
-    known = _Comparison(thin_out_separated(cases), space)
+    known = _Comparison(thin_out(cases, MAX_SEPARATED_PX), space)
     if not known.sizes_px:
         return Separation(rule=rule, how=how)
     before = known.score(rule, how)
@@ -193,12 +193,6 @@ def choose_separation(
         "--set predict.objects.split=none."
     )
     return Separation(rule=rule, how=how, report=(line,))
-
-
-def thin_out_separated(cases: Sequence[ValidatedCase]) -> Sequence[ValidatedCase]:
-    """Return cases at equal intervals, with about MAX_SEPARATED_PX pixels at most."""
-    step = max(1, -(-sum(case.truth.size for case in cases) // MAX_SEPARATED_PX))
-    return cases[::step]
 
 
 def comparable_settings(how: ObjectConfig, sizes_px: Sequence[int]) -> list[ObjectConfig]:

@@ -81,6 +81,7 @@ def choose_rule(
     space: LabelSpace,
     groups: Sequence[str],
     objects: Mapping[str, ObjectCurve] | None = None,
+    smallest: Mapping[str, int] | None = None,
 ) -> RuleChoice:
     """Choose the rule that is best on validation cases; it is changed only if that clearly helps.
 
@@ -102,6 +103,8 @@ def choose_rule(
             reads or predicts again whenever it is iterated.
         groups: Group of each case, in the same order.
         objects: Values of a metric of objects at each threshold, by class name.
+        smallest: Number of pixels of the smallest objects of classes whose objects count. No
+            cleaning that removes such objects is tried, even if the Dice would rise.
 
     Raises:
         DataError: if shapes do not fit, or values are not probabilities.
@@ -120,7 +123,12 @@ def choose_rule(
     changed = sorted(gains, key=lambda name: -gains[name])[:MAX_THRESHOLDS]
     thresholds = [_Step(name, "threshold", best[name]) for name in best if name in changed]
     cleaned = basis if len(space.scored) <= MAX_CLEANED else ()
-    cleanings = [_Step(name, *change) for name in cleaned for change in CLEANINGS]
+    cleanings = [
+        _Step(name, key, value)
+        for name in cleaned
+        for key, value in CLEANINGS
+        if name not in (smallest or {}) or _keeps_objects(key, value, (smallest or {})[name])
+    ]
 
     rule, now, object_lines = known.start(curves, objects or {})
     rule, now, lines = known.add_steps(rule, now, thresholds, default)
@@ -132,6 +140,13 @@ def choose_rule(
         after={name: score.mean for name, score in now.items() if score.annotated},
         basis=basis | {name: found.basis for name, found in (objects or {}).items()},
     )
+
+
+def _keeps_objects(key: str, value: Any, smallest_px: int) -> bool:
+    """Return whether a cleaning setting keeps all objects of at least this size."""
+    if key == "smallest_px":
+        return bool(value <= smallest_px)
+    return key != "largest_only"
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from ushape.inference.object_search import (
     ObjectMetric,
     ValidatedCase,
     measure_objects_by_threshold,
+    smallest_objects,
 )
 from ushape.inference.rule_scores import Basis
 from ushape.inference.separation import SEPARATED, choose_separation
@@ -80,7 +81,7 @@ def choose_tuning(
         how: Definition of the objects of a prediction.
     """
     chosen, report, basis = DecisionRule(), tuple[str, ...](), dict[str, Basis]()
-    # What the user states is not changed.
+    # Settings given by the user are kept.
     separates = space.has_distance and how == SEPARATED
     separation = None
     if rule:
@@ -90,7 +91,13 @@ def choose_tuning(
             else measure_objects_by_threshold(cases, space, how or ObjectConfig(), tune_for)
         )
         pairs = [(case.probabilities, case.truth) for case in cases]
-        found = choose_rule(pairs, space, [case.group for case in cases], objects)
+        counted = (
+            [region.name for region in space.scored]
+            if separates
+            else [name for name, curve in objects.items() if curve.metric == "object_f1"]
+        )
+        smallest = smallest_objects(cases, space, counted)
+        found = choose_rule(pairs, space, [case.group for case in cases], objects, smallest)
         chosen, report, basis = found.rule, found.report, found.basis
         if separates:
             keeps = tune_for not in (None, "object_f1")

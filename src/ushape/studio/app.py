@@ -317,14 +317,14 @@ def get_tile(
     threshold: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None,
 ) -> Response:
     project = _known(request, image_id).project
-    if layer not in ("image", "mask") and project.part(image_id) == "test":
+    if layer not in ("image", "mask") and project.parts.of(image_id) == "test":
         return Response(status_code=204)
     asked = TileRequest(
         layer=layer, level=level, x=x, y=y, plane=plane, index=index, class_index=class_index,
         threshold=threshold,
     )  # fmt: skip
     if layer not in ("image", "mask") and project.prediction(image_id) is not None:
-        project.note_seen(image_id)
+        project.parts.note_seen(image_id)
     try:
         tag = asked.tag(project, image_id)
         headers = {"ETag": tag, "Cache-Control": "no-cache"}
@@ -364,7 +364,7 @@ def post_edit(request: Request, image_id: str, body: EditBody) -> dict[str, Any]
         threshold=project.settings.threshold,
     )
     if prediction is not None:
-        project.note_seen(image_id)
+        project.parts.note_seen(image_id)
     change = apply_edit(annotation, edit, body.revision, body.edit_id, prediction)
     _after_change(request, image_id, annotation, change)
     return answer_of(annotation, change, "zyx".index(plane))
@@ -410,6 +410,6 @@ def _unlocked(request: Request, image_id: str) -> Studio:
         Refusal: if there is no such image, or if it is kept for the score.
     """
     studio = _known(request, image_id)
-    if (reason := studio.project.locked(image_id)) is not None:
+    if (reason := studio.project.parts.locked(image_id)) is not None:
         raise Refusal(423, "image_locked", reason, "Correct another image.")
     return studio

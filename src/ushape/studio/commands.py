@@ -23,7 +23,7 @@ def training_arguments(
     usable = project.runs.usable()
     if not usable and (command := _first_training(project, output, minutes)) is not None:
         return command
-    groups = project.groups()
+    groups = project.parts.groups()
     return training_command(
         [_annotated_image(project, one, groups.get(one)) for one in project.images],
         folder,
@@ -37,8 +37,19 @@ def training_arguments(
 
 def check_arguments(project: Project, output: Path) -> list[str]:
     """Return the arguments of `ushape` for a check of the data."""
-    arguments = [*_data_arguments(project), *_data_settings(project), "-o", str(output)]
+    arguments = [*_data_arguments(project), *data_settings(project), "-o", str(output)]
     return ["check", *arguments]
+
+
+def data_settings(project: Project) -> list[str]:
+    """Return the options by which commands read masks that were saved on the page."""
+    chosen = list[str]()
+    if project.settings.meaning is not None and project.target.is_native:
+        config = project.label_config()
+        chosen += label_settings(config, None)
+    if sum(one.mask is not None for one in project.images.values()) < ENOUGH_MASKS:
+        chosen += ["split.test_fraction=0", "split.validation_fraction=0"]
+    return [part for setting in chosen for part in ("--set", setting)]
 
 
 def _first_training(project: Project, output: Path, minutes: float) -> list[str] | None:
@@ -58,7 +69,7 @@ def _can_split(project: Project) -> bool:
     """Return whether a first training sets some of the images apart by itself."""
     images = project.images
     complete = sum(project.annotated(one) == 1 for one in images)
-    return complete >= ENOUGH_MASKS and all(project.part(one) != "test" for one in images)
+    return complete >= ENOUGH_MASKS and all(project.parts.of(one) != "test" for one in images)
 
 
 def _annotated_image(project: Project, image_id: str, group: str | None) -> AnnotatedImage:
@@ -66,10 +77,10 @@ def _annotated_image(project: Project, image_id: str, group: str | None) -> Anno
     return AnnotatedImage(
         id=image_id,
         image=project.image(image_id).case.image,
-        mask=project.training_mask(image_id) if share > 0 else None,
+        mask=project.masks.for_training(image_id) if share > 0 else None,
         annotated=share,
         group=group,
-        part="test" if project.part(image_id) == "test" else "train",
+        part="test" if project.parts.of(image_id) == "test" else "train",
     )
 
 
@@ -77,14 +88,3 @@ def _data_arguments(project: Project) -> list[str]:
     listing = project.listing
     masks = ["--masks", str(listing.masks)] if listing.masks is not None else []
     return [str(listing.data), *masks]
-
-
-def _data_settings(project: Project) -> list[str]:
-    """Return the options by which commands read masks that were saved on the page."""
-    chosen = list[str]()
-    if project.settings.meaning is not None and project.target.is_native:
-        config = project.label_config()
-        chosen += label_settings(config, None)
-    if sum(one.mask is not None for one in project.images.values()) < ENOUGH_MASKS:
-        chosen += ["split.test_fraction=0", "split.validation_fraction=0"]
-    return [part for setting in chosen for part in ("--set", setting)]

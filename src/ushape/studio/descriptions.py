@@ -38,7 +38,7 @@ def describe_project(project: Project) -> dict[str, Any]:
         "run": str(project.run.folder) if project.run is not None else None,
         "save": project.settings.save,
         "save_folder": _save_folder(project),
-        "needs_consent": any(map(project.needs_consent, project.saver.waiting)),
+        "needs_consent": any(map(project.masks.needs_consent, project.saver.waiting)),
         "mode": project.mode,
         "classes": classes,
         "dims": len(shapes[0]) if shapes and shapes[0] else 2,
@@ -61,7 +61,7 @@ def _save_folder(project: Project) -> str:
     if project.settings.save == "separate" or not project.target.is_native:
         return str(project.state / "masks_corrected")
     first = next(iter(project.images))
-    return str(project.mask_path(first).parent)
+    return str(project.masks.path(first).parent)
 
 
 def describe_opened(project: Project, image_id: str) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def describe_opened(project: Project, image_id: str) -> dict[str, Any]:
         "channels": source.channels,
         "spacing": list(source.spacing_mm) if source.spacing_mm else None,
         "percentiles": source.percentiles.tolist(),
-        "locked": project.locked(image_id),
+        "locked": project.parts.locked(image_id),
         "has_prediction": prediction is not None,
         "threshold": project.settings.threshold,
         **answer_of(annotation, None),
@@ -105,7 +105,7 @@ def describe_image(
         "name": project.name(image_id),
         "shape": list(project.shape(image_id) or ()),
         "channels": None,
-        "part": project.part(image_id),
+        "part": project.parts.of(image_id),
         "has_mask": project.image(image_id).mask is not None,
         "has_prediction": prediction is not None,
         "annotated": project.annotated(image_id),
@@ -114,7 +114,7 @@ def describe_image(
         "rank": suggestion.rank if suggestion else None,
         "reason": suggestion.reason if suggestion else None,
         "revision": known.revision if known else 0,
-        "locked": project.locked(image_id),
+        "locked": project.parts.locked(image_id),
     }
 
 

@@ -48,7 +48,7 @@ class AnnotationOrder:
         project = self._project
         free, known = list[str](), list[str]()
         for image_id in project.images:
-            if project.part(image_id) == "test":
+            if project.parts.of(image_id) == "test":
                 continue
             (known if project.annotated(image_id) > 0 else free).append(image_id)
         run = next(iter(reversed(project.runs.usable())), None)

@@ -154,7 +154,7 @@ class Studio:
                 code="job_running",
                 hint="Set the image apart when the training has planned, or stop it.",
             )
-        self.project.set_apart(image_id, apart=apart)
+        self.project.parts.set_apart(image_id, apart=apart)
 
     def predict(self, image_ids: Sequence[str] | None) -> None:
         """Start the prediction of images with the newest run.
@@ -174,7 +174,7 @@ class Studio:
         run = usable[-1]
         folder = project.runs.predictions_of(run)
         chosen = list(project.images) if image_ids is None else list(image_ids)
-        chosen = [one for one in chosen if project.part(one) != "test"]
+        chosen = [one for one in chosen if project.parts.of(one) != "test"]
         if image_ids is None:
             chosen = [one for one in chosen if StoredPrediction.open(folder / one) is None]
         if not chosen:
@@ -292,7 +292,7 @@ class Studio:
                 change_classes(project, classes, removed)
             if save is not None:
                 project.settings.save = save
-                project.agree()
+                project.masks.agree()
             project.store()
         if save is not None:
             project.saver.retry()
@@ -314,7 +314,7 @@ class Studio:
     def _after_job(self, job: Job) -> None:
         project = self.project
         if job.kind == "train":
-            project.learn_split(Path(job.folder))
+            project.parts.learn_split(Path(job.folder))
             if job.state == "done":
                 self.set_threshold(None)  # It was chosen for another model.
             project.note_changes(project.images)

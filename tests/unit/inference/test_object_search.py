@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 
 from probabilities import BINARY
-from ushape.inference.object_search import ValidatedCase, measure_objects_by_threshold
+from ushape.inference.object_search import (
+    ValidatedCase,
+    measure_objects_by_threshold,
+    smallest_objects,
+)
 from ushape.inference.rule_scores import Basis
 from ushape.inference.tuning import choose_tuning
 from ushape.instances.label import ObjectConfig, label_objects
@@ -64,6 +68,24 @@ def test_measure_objects_by_threshold_cuts_a_single_image():
     curve = measure_objects_by_threshold([bridged("a")], BINARY, ObjectConfig())["lesion"]
     assert curve.basis == Basis(unit="quarter", count=4)
     assert curve.mean(0.5) == pytest.approx(2 / 17)
+
+
+def test_smallest_objects_leaves_out_one_in_a_hundred():
+    def case(specks):
+        objects = np.zeros((60, 60), np.int32)
+        for number in range(100):
+            y, x = 6 * (number // 10), 6 * (number % 10)
+            objects[y : y + 3, x : x + 3] = number + 1
+        for number in range(specks):
+            objects[5, 2 * number] = 101 + number
+        return ValidatedCase("a", objects[None], (objects > 0).astype(np.uint8), objects)
+
+    assert smallest_objects([case(0)], BINARY, ["lesion"]) == {"lesion": 9}
+    assert smallest_objects([case(1)], BINARY, ["lesion"]) == {"lesion": 9}
+    assert smallest_objects([case(2)], BINARY, ["lesion"]) == {"lesion": 1}
+    assert smallest_objects([case(0)], BINARY, []) == {}
+    empty = ValidatedCase("a", np.zeros((1, 8, 8)), np.zeros((8, 8), np.uint8))
+    assert smallest_objects([empty], BINARY, ["lesion"]) == {}
 
 
 def test_choose_tuning_chooses_the_threshold_for_touching_objects():

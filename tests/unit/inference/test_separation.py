@@ -173,6 +173,24 @@ def test_choose_tuning_does_not_change_objects_that_the_user_defines():
     assert tuned.objects_for(replace(SEPARATED, split="none")).split == "none"
 
 
+def test_choose_tuning_does_not_remove_sizes_that_are_annotated():
+    # Wrong parts of 3 x 3 pixels beside squares of that size: the Dice is better without them.
+    objects = touching_squares(size=48, side=3)
+    objects[24:] = 0
+    wrong = np.zeros_like(objects)
+    for column in range(8):
+        wrong[30:33, 6 * column : 6 * column + 3] = column + 1
+    seen = np.where(wrong > 0, objects.max() + wrong, objects)
+    cases = [
+        replace(predicted(name, seen), truth=(objects > 0).astype(np.uint8), objects=objects)
+        for name in "abc"
+    ]
+    tuned = choose_tuning(cases, NUMBERED, rule=True, how=SEPARATED)
+    cleaning = tuned.rule.of("lesion").cleaning
+    assert not cleaning.largest_only
+    assert cleaning.smallest_px <= 9
+
+
 def test_label_objects_needs_the_learned_distance():
     with pytest.raises(ConfigError) as error:
         label_objects(np.ones((4, 4), np.uint8), SEPARATED)

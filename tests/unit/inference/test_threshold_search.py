@@ -190,6 +190,28 @@ def test_choose_rule_chooses_a_smallest_size_for_two_objects():
     assert chosen.rule.of("lesion").cleaning == Cleaning(smallest_px=16)
 
 
+@pytest.mark.parametrize(
+    ("smallest_px", "expected"),
+    [
+        (25, Cleaning(smallest_px=16, largest_hole_px="all")),
+        (16, Cleaning(smallest_px=16, largest_hole_px="all")),
+        (15, Cleaning(largest_hole_px="all")),
+        (1, Cleaning(largest_hole_px="all")),
+    ],
+)
+def test_choose_rule_keeps_objects_that_count(smallest_px, expected):
+    # Parts of 4 pixels beside an object with a hole: only the largest part would be best.
+    truth = np.zeros((16, 16), np.uint8)
+    truth[1:7, 1:7] = 1
+    probabilities = truth[None].astype(np.float32)
+    probabilities[0, 3:5, 3:5] = 0.0
+    for corner in range(5):
+        probabilities[0, 12:14, 3 * corner : 3 * corner + 2] = 1
+    pairs = [(probabilities, truth)] * 3
+    chosen = choose_rule(pairs, BINARY, list("abc"), smallest={"lesion": smallest_px})
+    assert chosen.rule.of("lesion").cleaning == expected
+
+
 def contested(nuclei_at_stake):
     """Four of 20 cell pixels, and some of 10 of the nucleus, are at 0.44 cell, 0.56 nucleus."""
     truth = np.array([[1] * 20 + [2] * 10], np.uint8)

@@ -16,6 +16,7 @@ from studio_client import SHAPE, write_image, write_mask
 from ushape.data.splits import Splits
 from ushape.errors import DataError
 from ushape.planning.run import Run
+from ushape.studio.commands import _can_split, _first_training
 from ushape.studio.jobs import Job
 from ushape.studio.predictions import CLASSES, PROBABILITIES, SUMMARY
 from ushape.types import CaseFacts
@@ -424,7 +425,7 @@ def test_moved_data_keep_what_runs_were_trained_on(pairs, open_studio, is_copied
     again.studio.project.store()
     again.studio.close()
     third = open_studio(moved.rename(moved.with_name("moved again")))
-    assert third.studio.project._part_in_run(first) == "train"
+    assert third.studio.project.parts.of(first) == "train"
     answer = third.post(f"/api/images/{second}/apart", {"apart": True})
     assert answer.json()["code"] == "image_not_independent"
 
@@ -432,10 +433,10 @@ def test_moved_data_keep_what_runs_were_trained_on(pairs, open_studio, is_copied
 def test_training_after_a_stopped_one_keeps_its_test_images(pairs, open_studio, monkeypatch):
     monkeypatch.setattr("ushape.studio.commands.ENOUGH_MASKS", 2)
     studio = open_studio(pairs).studio
-    assert studio._first_training(pairs / "run", 1) is not None
+    assert _first_training(studio.project, pairs / "run", 1) is not None
     studio.project.settings.test = [*studio.project.images][:1]
-    assert studio._first_training(pairs / "run", 1) is None
-    assert not studio._can_split()
+    assert _first_training(studio.project, pairs / "run", 1) is None
+    assert not _can_split(studio.project)
 
 
 def test_image_cannot_be_set_apart_while_a_training_reads_the_images(pairs, open_studio):

@@ -23,6 +23,7 @@ from ushape.errors import DataError
 from ushape.labels import IGNORE, LabelSpace
 from ushape.studio import saving
 from ushape.studio.annotations import NO_OBJECT
+from ushape.studio.commands import data_settings
 from ushape.studio.encoding import MaskTarget
 from ushape.studio.saving import Saver, keep_original
 from ushape.types import MaskEncoding
@@ -149,7 +150,7 @@ def test_new_mask_of_data_without_masks_is_a_palette_image(images, open_studio):
     assert mask.encoding.kind == "palette"
     assert set(np.unique(mask.codes)) == {1, 2, 255}
     assert (mask.codes[10, 10], mask.codes[10, 20], mask.codes[20, 1]) == (1, 2, 255)
-    assert project.target.label_config(has_partial=project.has_partial).ignore == 255
+    assert project.target.label_config(has_partial=project.masks.has_partial).ignore == 255
 
 
 def test_new_mask_is_named_like_those_of_other_images(tmp_path, open_studio):
@@ -221,7 +222,7 @@ def test_corrected_masks_are_separate_if_a_threshold_divides_the_values(tmp_path
     assert client.post("/api/settings", settings).status_code == 200
     client.edit(first, "brush", [24, 20], radius=2, **{"class": 2})
     client.edit(first, "unmark", [5, 20], radius=2)
-    masks = [project.training_mask(image_id) for image_id in client.ids]
+    masks = [project.masks.for_training(image_id) for image_id in client.ids]
     assert (tmp_path / "masks" / "0.png").read_bytes() == before
     cases = [
         scan_case(replace(one.case, mask=mask))
@@ -233,7 +234,7 @@ def test_corrected_masks_are_separate_if_a_threshold_divides_the_values(tmp_path
         mask = io.read_mask(path)
         labels = project.annotation(image_id).read([(0, size) for size in (1, *SHAPE)])[0]
         assert (meaning.space.classes_of(mask.codes, mask.encoding) == labels).all()
-    assert client.studio._data_settings() == [
+    assert data_settings(client.studio.project) == [
         *("--set", "split.test_fraction=0"),
         *("--set", "split.validation_fraction=0"),
     ]
@@ -280,7 +281,7 @@ def test_separate_masks_leave_those_of_the_user(pairs, open_studio):
     assert path.read_bytes() == before
     separate = pairs / ".ushape_studio" / "masks_corrected" / "images" / "0.png"
     assert separate.exists()
-    assert client.studio.project.training_mask(client.ids[0]) == separate
+    assert client.studio.project.masks.for_training(client.ids[0]) == separate
     assert len(discover(pairs).cases) == 3
 
 
@@ -434,7 +435,7 @@ def test_separate_masks_leave_a_mask_that_another_program_has_added(images, open
     client.edit(image_id, "brush", [2, 2], radius=1)
     project.saver.flush()
     assert (images / "masks" / "0.png").read_bytes() == added
-    assert "masks_corrected" in project.training_mask(image_id).parts
+    assert "masks_corrected" in project.masks.for_training(image_id).parts
 
 
 def test_mask_that_was_deleted_is_written_again_for_a_training(images, open_studio):
@@ -444,7 +445,7 @@ def test_mask_that_was_deleted_is_written_again_for_a_training(images, open_stud
     project.saver.flush()
     (images / "masks" / "0.png").unlink()
     (images / "masks").rmdir()
-    assert project.training_mask(image_id).exists()
+    assert project.masks.for_training(image_id).exists()
 
 
 @pytest.mark.parametrize(
@@ -489,7 +490,7 @@ def test_images_with_the_same_stem_can_be_opened_again_after_another_one_has_a_m
     client.studio.close()
     again = open_studio(tmp_path)
     assert [one["annotated"] for one in again.get("/api/images").json()] == [1, 1, 1]
-    assert len({again.studio.project.training_mask(one) for one in again.ids}) == 3
+    assert len({again.studio.project.masks.for_training(one) for one in again.ids}) == 3
 
 
 @pytest.mark.parametrize("second", ["images/a.tif", "imgs/a.png", "a.png"])
@@ -502,7 +503,7 @@ def test_images_with_the_same_stem_get_masks_of_their_own(tmp_path, open_studio,
         for image_id, column in zip(client.ids, (4, 20), strict=True):
             client.edit(image_id, "brush", [column + attempt, 9], radius=2)
         client.studio.close()
-        files = [project.training_mask(image_id) for image_id in client.ids]
+        files = [project.masks.for_training(image_id) for image_id in client.ids]
         assert len(set(files)) == 2
         for file, column, other in zip(files, (4, 20), (20, 4), strict=True):
             codes = io.read_mask(file).codes
@@ -520,7 +521,7 @@ def test_mask_of_two_images_is_not_replaced(tmp_path, open_studio):
         client.edit(image_id, "brush", [2, 2], radius=1)
     client.studio.project.saver.flush()
     assert (tmp_path / "m.png").read_bytes() == before
-    assert len({client.studio.project.training_mask(one) for one in client.ids}) == 2
+    assert len({client.studio.project.masks.for_training(one) for one in client.ids}) == 2
 
 
 def test_other_masks_of_the_same_images_have_annotations_of_their_own(tmp_path, open_studio):
@@ -652,7 +653,7 @@ def test_naming_masks_that_are_found_anyway_shows_the_same_project(pairs, open_s
     first.post(f"/api/images/{first.ids[0]}/apart", {"apart": True})
     first.studio.close()
     named = open_studio(pairs, masks=pairs / "masks")
-    assert named.studio.project.part(named.ids[0]) == "test"
+    assert named.studio.project.parts.of(named.ids[0]) == "test"
     for number in range(3):
         write_mask(pairs / "others" / f"{number}.png", number + 5)
     other = open_studio(pairs, masks=pairs / "others")
