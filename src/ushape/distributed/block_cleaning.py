@@ -1,7 +1,7 @@
 """Clean a mask in blocks, as `clean_classes` cleans that of the whole image.
 
-Each step, for example the removal of small components of one class, reads the classes that the step
-before has written, and writes others, so that a block may be repeated.
+Each step, for example the removal of small parts of one class, reads the output of the previous
+step and writes a new array, so that a block can safely be processed twice.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ushape.transforms.morphology import Cleaning, classes_beneath
 
 
 def find_components(task: BlockTask, step: int, index: int) -> None:
-    """Store the facts about the components, or the gaps between them, within a block."""
+    """Store the properties of the pieces of a class, or of the gaps between them, in a block."""
     box = task.grid(PREDICT).box(index)
     labels, values = _label(task.cleanings[step], read_box(task.classes[step], box))
     describe_pieces(labels, values, box, task.output.shape).store(
@@ -34,7 +34,7 @@ def find_components(task: BlockTask, step: int, index: int) -> None:
 
 
 def choose_components(task: BlockTask, step: int) -> None:
-    """Join the components of all blocks, and store which of their pieces are changed."""
+    """Join the pieces of all blocks to parts, and store which pieces are changed."""
     how = task.cleanings[step]
     parts = join_blocks(
         lambda index: task.pieces_path(f"{FIND}{step}", index),

@@ -15,7 +15,7 @@ from ushape.io.streaming.ome_pyramid import read_box, write_box
 
 
 def store_pieces(task: BlockTask, index: int) -> None:
-    """Store the facts about the connected parts of the classes within a block."""
+    """Store the properties of the pieces of the classes within a block."""
     box = task.grid(PREDICT).box(index)
     describe_pieces(*_label(task, index), box, task.output.shape).store(
         task.pieces_path(PIECES, index)

@@ -1,7 +1,9 @@
-"""Connected pieces of blocks, and the parts of the whole image that they form.
+"""Connected components, found in blocks.
 
-Each block labels its pieces by itself. Pieces that touch across the border of two blocks are joined
-once, from facts that each block has stored.
+A piece is what is connected within one block; a part is what is connected in the whole image. Each
+block labels its pieces by itself and stores their properties (size, first pixel, bounding box,
+contact with the border). Pieces that touch across the border of two blocks are joined to parts
+once, from these properties.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from ushape.transforms.morphology import join_pieces, touching_pairs
 from ushape.types import Box
 
 KEPT_BLOCKS = 64
-"""Number of blocks whose facts are kept in memory while pieces are joined."""
+"""Number of blocks whose pieces are kept in memory while pieces are joined."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def label_values(
 def describe_pieces(
     labels: np.ndarray, values: np.ndarray, box: Box, shape: tuple[int, ...]
 ) -> Pieces:
-    """Return the facts about the pieces of a block that are needed to join them with others.
+    """Return the properties of the pieces of a block that are needed to join them with others.
 
     Args:
         box: Position of the block.

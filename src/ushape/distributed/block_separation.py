@@ -29,7 +29,7 @@ from ushape.types import Box
 
 
 def store_parts(task: BlockTask, index: int) -> None:
-    """Store the facts about the connected parts of each class within a block."""
+    """Store the properties of the pieces of each class within a block."""
     box = task.grid(PREDICT).box(index)
     classes = read_box(task.classes[-1], box)
     labels, values = label_values(classes, 0, corners_connect=task.corners_connect)
@@ -126,7 +126,7 @@ def _separate(
     space = predictor.plan.preprocessing.space
     classes, labels = separate(classes, distance, space, predictor.objects)
     used, numbers = np.unique(labels, return_inverse=True)
-    # An object of which nothing is left beside its neighbors has no number.
+    # An object that is erased completely by the dividing lines gets no number.
     numbers = numbers.reshape(labels.shape) + (0 if 0 in used else 1)
     count = int(numbers.max())
     return classes, numbers, first_pixels(numbers, count, window, task.output.shape)

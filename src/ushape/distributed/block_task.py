@@ -107,7 +107,7 @@ class BlockTask:
     """What the intensities were measured from; '' if they are those of the training."""
 
     origin: Mapping[str, Any] = field(default_factory=dict)
-    """What determines the output: digests of the runs, facts about the image, settings."""
+    """What determines the output: digests of the runs, properties of the image, settings."""
 
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
     """Name of this task, which differs from that of a later task in the same folder."""
@@ -148,7 +148,7 @@ class BlockTask:
         return np.array(self.values, self.output.dtype)[classes]
 
     def pieces_path(self, stage: str, index: int) -> Path:
-        """Return the path of the facts about the pieces of a block that a stage has found."""
+        """Return the path of the pieces of a block that a stage has found."""
         folder = self.folder / "pieces" / stage / f"{index // MARKERS_PER_FOLDER:06}"
         return folder / f"{index:09}.npz"
 

@@ -43,7 +43,7 @@ class _Scores:
     """Scores of one way to predict."""
 
     by_unit: Mapping[Unit, Mapping[UnitKey, float]]
-    """Score of each unit, for the unit of comparison and, before it, the larger ones."""
+    """Scores from those of the largest unit to those of the unit on which is decided."""
 
     dice: RuleScores | None = None
 
@@ -100,8 +100,8 @@ def choose_mirroring(
     missing = _find_missing(before, after)
     if missing is None:
         line = (
-            f"Prediction: {versions} mirrored versions of each image are averaged, which takes "
-            f"about {versions} times as long: {numbers}. To predict faster: --set predict.tta=none."
+            f"Prediction: {versions} mirrored versions of each image are averaged: {numbers}. This "
+            f"takes about {versions} times as long. To predict faster: --set predict.tta=none."
         )
         return MirrorChoice(is_accepted=True, line=line)
     line = (

@@ -28,10 +28,10 @@ THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 """Thresholds of each class that are compared."""
 
 SIZE_SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4)
-"""Smallest sizes that are compared, as shares of the median annotated object."""
+"""Smallest sizes that are compared, as fractions of the median size of annotated objects."""
 
 NOISE_SHARE = 1 / 16
-"""Size of the objects that are not counted when networks are compared, as such a share."""
+"""Size below which objects are not counted when networks are compared, as such a fraction."""
 
 IOUS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """IoU thresholds over which the average precision is averaged."""
@@ -57,7 +57,7 @@ def separate(
     """
     labels = label_objects(classes, how, distance=distance).labels
     if not space.states_objects:
-        labels = np.where(_is_beside_later(labels, classes), 0, labels)
+        labels = np.where(_touches_higher_label(labels, classes), 0, labels)
     return np.where(labels > 0, classes, np.uint8(0)), labels
 
 
@@ -121,7 +121,7 @@ def mean_precision(table: np.ndarray) -> float | None:
     return float((pairs / (known[:, :1] + known[:, 1:2] - pairs)).mean(axis=1).mean())
 
 
-def _is_beside_later(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+def _touches_higher_label(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """Return which pixels share a side with an object of their class that has a higher number."""
     found = np.zeros(labels.shape, dtype=bool)
     for axis in range(labels.ndim):

@@ -120,7 +120,7 @@ def sliding_window_batch(
     """
     shape = images[0].shape[1:]
     axes = _cut(network, shape, space, settings)
-    count = _steady_batch(len(images), math.prod(axis.tile for axis in axes))
+    count = _padded_batch_size(len(images), math.prod(axis.tile for axis in axes))
     if count == 1 or any(len(axis.starts) > 1 for axis in axes):
         return [sliding_window(network, image, space, settings) for image in images]
     after = [axis.size - size + network.margin for axis, size in zip(axes, shape, strict=True)]
@@ -131,12 +131,12 @@ def sliding_window_batch(
     return list(found[(slice(None), slice(None), *(slice(size) for size in shape))])
 
 
-def _steady_batch(images: int, pixels: int) -> int:
-    """Return the number of images to compute, so that each result is that of any other batch.
+def _padded_batch_size(images: int, pixels: int) -> int:
+    """Return the batch size for which the result of each image is that in any other batch.
 
-    Libraries may add in another order for a single image (oneDNN on processors with AVX2), or for a
-    batch that is not divided equally among the threads (group norm with channels last). Copies
-    of the images complete such a batch; images that are computed alone anyway are left alone.
+    Libraries may sum in a different order for a batch of one (oneDNN on processors with AVX2), or
+    for a batch that is not divided equally among the threads (group norm with channels last). Such
+    a batch is padded with copies of its images; an image that is always computed alone is not.
 
     Args:
         pixels: Of the tile of each image.

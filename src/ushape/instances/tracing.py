@@ -18,7 +18,7 @@ from ushape.transforms.morphology import RowMask, cut_rows, find_parts
 
 @dataclass(frozen=True, eq=False)
 class Polygon:
-    """Pixels connected by their sides. No ring touches itself; two touch at most at corners."""
+    """Pixels connected by their sides. A ring never touches itself; two touch only at corners."""
 
     shell: np.ndarray
     """(P, 2) corners (y, x) from the topmost left one, running right first; each listed once."""
@@ -100,7 +100,7 @@ def _trace_rings(
     columns = np.lexsort((~goes_up, points[:, 0], points[:, 1], part))
     partner = np.empty(len(columns), dtype=np.int64)
     partner[columns[::2]], partner[columns[1::2]] = columns[1::2], columns[::2]
-    # Views, whose items are numbers of Python: lists of them would need several times the memory.
+    # Memoryviews yield Python integers without the memory of a list.
     in_column, is_shell = partner.data, is_convex[rows].data
     seen = bytearray(len(in_column))
     for start in range(len(in_column)):

@@ -39,11 +39,11 @@ from ushape.types import Sample
 
 MAX_SCORED_PX = 250_000
 """Number of pixels of validation cases whose objects are compared after each epoch, shared equally
-by the cases. Of cells of 30 pixels, each setting that is compared takes about 0.1 s of a core, and
-their prediction by a small network 0.05 s."""
+by the cases. For cells 30 pixels wide, comparing one setting takes about 0.1 s on one core, and
+predicting them with a small network 0.05 s."""
 
 MIN_SCORED_PX = 128 * 128
-"""Number of pixels of each case that are compared at least, so that most objects are complete."""
+"""Minimum number of pixels of each case that are compared, so that most objects are complete."""
 
 NO_CASE = -1
 """Index of a validation case for processes that have fewer cases than others."""
@@ -53,14 +53,14 @@ SHOWN = 4
 
 
 class SegmentationModule(lightning.LightningModule):
-    """Network and loss; the moving average of the weights is what is validated and saved.
+    """Network and loss; the moving average of the weights is validated and saved.
 
     Args:
         validation: Cases whose indices `validation_step` receives.
         groups: Group of each validation case.
         initial: Initial weights by name, of all layers or of some; the others are random. None:
             those that the plan states. Nothing is read for a mapping, even if it is empty.
-        rank: Place of this process among those that train together; None: it trains alone.
+        rank: Rank of this process in distributed training; None: it trains alone.
 
     Raises:
         RunError: if the weights that the plan states are missing, damaged, or have changed.

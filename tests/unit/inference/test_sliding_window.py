@@ -210,9 +210,9 @@ def test_sliding_window_batch_predicts_images_of_one_size_together(monkeypatch):
         (1, 1024 * 1024, 8, 1),
     ],
 )
-def test_batches_of_small_images_are_completed(monkeypatch, images, pixels, threads, expected):
+def test_batches_of_small_images_are_padded(monkeypatch, images, pixels, threads, expected):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    assert sliding_window._steady_batch(images, pixels) == expected
+    assert sliding_window._padded_batch_size(images, pixels) == expected
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

