@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
+import queue
 import re
+import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -27,6 +31,9 @@ LEAVE_S = 20.0
 
 CONNECT_S = 600.0
 """Seconds that a program waits for the first one to start."""
+
+WAIT_S = 0.5
+"""Seconds of a single wait in a loop, after which its condition is checked again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +114,9 @@ def _tasks_here(environment: Mapping[str, str], count: int) -> int:
 class Exchange:
     """Messages between the programs of a launcher.
 
+    A thread of its own uses the store, because calls of the store cannot be interrupted: so Ctrl-C
+    ends a program also while it waits for another one.
+
     Args:
         place: Place of this program.
 
@@ -118,42 +128,30 @@ class Exchange:
         self.place = place
         self.attempts = itertools.count()
         """Numbers of the attempts that are left; the same in all programs."""
-        self._lock = threading.Lock()
+        self._calls: queue.SimpleQueue[tuple[Callable[[Any], Any], Future[Any]]] = (
+            queue.SimpleQueue()
+        )
         self._beats: dict[int, tuple[bytes, float]] = {}
         self._ended = threading.Event()
-        self._store = self._connect()
-        threading.Thread(target=self._show_life, daemon=True).start()
-
-    def _connect(self) -> Any:
-        from torch.distributed import PrefixStore, TCPStore
-
-        place = self.place
+        connected: Future[None] = Future()
+        threading.Thread(target=self._use_store, args=(connected,), daemon=True).start()
         try:
-            store = TCPStore(
-                place.address,
-                place.port,
-                is_master=place.rank == 0 and not place.has_store,
-                timeout=timedelta(seconds=CONNECT_S),
-                wait_for_workers=False,
-            )
-        except RuntimeError as error:
-            raise RunError(
-                f"No connection to the first process at {place.address}:{place.port}: "
-                f"{str(error).splitlines()[0]}",
-                code="no_connection",
-                hint="Check that all nodes can reach this address, or set MASTER_ADDR and "
-                "MASTER_PORT.",
-            ) from None
-        return PrefixStore(f"ushape{place.attempt}", store)
+            _wait_for(connected, CONNECT_S + WAIT_S)
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Show no more signs of life."""
         self._ended.set()
 
     def put(self, key: str, values: Any) -> None:
-        """Store a message."""
-        with self._connected():
-            self._store.set(key, json.dumps(values))
+        """Store a message.
+
+        Raises:
+            RunError: if program 0 has ended.
+        """
+        self._call(lambda store: store.set(key, json.dumps(values)))
 
     def find(self, key: str) -> Any:
         """Return a message, or None if it was not stored yet.
@@ -161,10 +159,8 @@ class Exchange:
         Raises:
             RunError: if program 0 has ended.
         """
-        with self._connected():
-            if self._store.check([key]):
-                return json.loads(self._store.get(key))
-        return None
+        text = self._call(lambda store: store.get(key) if store.check([key]) else None)
+        return None if text is None else json.loads(text)
 
     def wait_for_the_others(self) -> None:
         """Keep the store until the others have read the last message, or for a while."""
@@ -175,9 +171,8 @@ class Exchange:
 
     def refuse_silent(self, rank: int) -> None:
         """Raise RunError if a program has shown no sign of life for a while."""
-        with self._connected():
-            key = f"beat-{rank}"
-            beat = self._store.get(key) if self._store.check([key]) else b""
+        key = f"beat-{rank}"
+        beat = self._call(lambda store: store.get(key) if store.check([key]) else b"")
         now = time.monotonic()
         last, since = self._beats.get(rank, (None, now))
         if beat != last:
@@ -185,23 +180,97 @@ class Exchange:
         elif now - since > SILENT_S:
             raise _lost(rank)
 
-    @contextmanager
-    def _connected(self) -> Iterator[None]:
+    def _call(self, function: Callable[[Any], Any]) -> Any:
+        """Call a function of the store in its thread, and return the result.
+
+        Raises:
+            RunError: if the store does not answer.
+        """
+        answer: Future[Any] = Future()
+        self._calls.put((function, answer))
         try:
-            with self._lock:
-                yield
-        except RuntimeError:  # The connection was closed.
+            return _wait_for(answer, SILENT_S)
+        except (RuntimeError, TimeoutError):  # The connection was closed, or is silent.
             raise _lost(0) from None
 
-    def _show_life(self) -> None:
-        for number in itertools.count():
-            if self._ended.wait(BEAT_S):
-                return
+    def _use_store(self, connected: Future[None]) -> None:
+        """Connect, and then call functions of the store and show signs of life until the end."""
+        try:
+            store = self._connect()
+        except BaseException as error:
+            connected.set_exception(error)
+            return
+        connected.set_result(None)
+        beats, next_beat = itertools.count(), time.monotonic()
+        while not self._ended.is_set():
+            with suppress(queue.Empty):
+                function, answer = self._calls.get(timeout=WAIT_S)
+                try:
+                    answer.set_result(function(store))
+                except Exception as error:
+                    answer.set_exception(error)
+            if time.monotonic() >= next_beat:
+                next_beat = time.monotonic() + BEAT_S
+                try:
+                    store.set(f"beat-{self.place.rank}", str(next(beats)))
+                except RuntimeError:  # The next call of the program reports it.
+                    next_beat = math.inf
+
+    def _connect(self) -> Any:
+        from torch.distributed import PrefixStore, TCPStore
+
+        place = self.place
+        is_master = place.rank == 0 and not place.has_store
+        deadline = time.monotonic() + CONNECT_S
+        try:
+            if not is_master:
+                self._wait_for_port(deadline)
+            store = TCPStore(
+                place.address,
+                place.port,
+                is_master=is_master,
+                timeout=timedelta(seconds=max(1.0, deadline - time.monotonic())),
+                wait_for_workers=False,
+            )
+        except (RuntimeError, OSError) as error:
+            raise RunError(
+                f"No connection to the first process at {place.address}:{place.port} within "
+                f"{CONNECT_S:g} s: {str(error).splitlines()[0]}",
+                code="no_connection",
+                hint="Check that the first process runs on that machine, that all machines can "
+                "reach this address, and that no other program uses the port; or set MASTER_ADDR "
+                "and MASTER_PORT to other ones in all processes. Then start all of them again.",
+            ) from None
+        return PrefixStore(f"ushape{place.attempt}", store)
+
+    def _wait_for_port(self, deadline: float) -> None:
+        """Wait until the machine of program 0 accepts connections; TCPStore warns meanwhile.
+
+        Raises:
+            OSError: if it does not until the deadline, or if this program ends.
+        """
+        while not self._ended.is_set():
             try:
-                with self._lock:
-                    self._store.set(f"beat-{self.place.rank}", str(number))
-            except RuntimeError:
+                socket.create_connection((self.place.address, self.place.port), BEAT_S).close()
                 return
+            except OSError:  # Also the name of the machine may become known only later.
+                if time.monotonic() > deadline:
+                    raise
+            self._ended.wait(WAIT_S)
+        raise OSError("this process was stopped")
+
+
+def _wait_for(answer: Future[Any], limit_s: float) -> Any:
+    """Return the answer of another thread, or raise its exception.
+
+    Raises:
+        TimeoutError: if there is none within the limit.
+    """
+    deadline = time.monotonic() + limit_s
+    while not answer.done() and time.monotonic() < deadline:
+        with suppress(TimeoutError):  # On Windows, Ctrl-C ends only short waits.
+            answer.result(timeout=WAIT_S)
+    return answer.result(timeout=0)
 
 
 def _lost(rank: int) -> RunError:

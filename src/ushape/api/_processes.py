@@ -218,7 +218,20 @@ class Team:
         finally:
             if exchange is not None:
                 exchange.put(f"end-{attempt}", True)
-        return result_of(processes.reports, self.count, Path(request["source"]))
+        return result_of(processes.reports, self.count, self._hint_after_loss(request["source"]))
+
+    def _hint_after_loss(self, run: str) -> str:
+        """Return how to continue a training of which a process was lost."""
+        if self.place is not None:
+            return (
+                f"Continue from the last epoch: start the same processes with ushape resume {run}. "
+                "If memory ran out, close other programs, or start fewer processes."
+            )
+        return (
+            f"Continue from the last epoch with: ushape resume {run}. If memory ran out, close "
+            f"other programs, or train on fewer devices: ushape resume {run} --devices "
+            f"{self.count - 1}."
+        )
 
     def _processes(self, request: Mapping[str, Any]) -> Processes:
         """Start the processes of this program."""
@@ -338,12 +351,12 @@ class Processes:
             process.stdin.close()
 
 
-def result_of(reports: Mapping[int, Report], count: int, run: Path) -> FitResult:
+def result_of(reports: Mapping[int, Report], count: int, hint: str) -> FitResult:
     """Return the result of process 0, or raise the error that is likely the cause of the others.
 
     Args:
         count: Number of processes.
-        run: Folder that can be resumed.
+        hint: How to continue the training if a process was lost.
     """
     failed = {rank: own for rank, own in reports.items() if own["kind"] != "result"}
     if not failed:
@@ -362,8 +375,7 @@ def result_of(reports: Mapping[int, Report], count: int, run: Path) -> FitResult
         f"Process {rank + 1} of the {count} that train together {report['text']}. The others were "
         "ended, because they cannot continue without it.",
         code="process_lost",
-        hint=f"Continue from the last epoch with: ushape resume {run}. If memory ran out, close "
-        "other programs or train on fewer devices, with --devices.",
+        hint=hint,
     )
 
 

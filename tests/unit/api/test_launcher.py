@@ -1,6 +1,13 @@
 """Programs that a launcher has started."""
 
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -102,3 +109,59 @@ def test_team_refuses_another_number_of_devices_than_the_launcher_has_started(mo
         monkeypatch.setenv(name, value)
     with raises_code(ConfigError, "conflicting_options"), Team.gathered(2, quiet=True):
         pass
+
+
+def follower_of(port):
+    return Place(rank=1, count=2, local_rank=1, neighbors=2, address="127.0.0.1", port=port)
+
+
+@contextmanager
+def interrupted_soon():
+    """Send this process Ctrl-C after a moment, and expect that the block ends by it."""
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        yield
+    timer.join()
+
+
+def test_program_that_finds_nobody_names_the_address(monkeypatch):
+    monkeypatch.setattr(_launcher, "CONNECT_S", 0.1)
+    port = free_port()
+    with raises_code(RunError, "no_connection") as caught:
+        Exchange(follower_of(port))
+    assert f"127.0.0.1:{port}" in caught.value.message
+    assert "MASTER_ADDR" in caught.value.hint
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+def test_ctrl_c_ends_a_program_that_waits_for_the_first_one(monkeypatch):
+    monkeypatch.setattr(_launcher, "CONNECT_S", 20.0)
+    with interrupted_soon():  # Nobody listens.
+        Exchange(follower_of(free_port()))
+    with socket.create_server(("127.0.0.1", 0)) as silent, interrupted_soon():
+        Exchange(follower_of(silent.getsockname()[1]))
+
+
+@pytest.mark.timeout(100)
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+def test_program_whose_store_does_not_answer_is_not_blocked(monkeypatch):
+    port = free_port()
+    script = (
+        "from torch.distributed import TCPStore\n"
+        f"store = TCPStore('127.0.0.1', {port}, is_master=True, wait_for_workers=False)\n"
+        "input()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE) as first:
+        try:
+            exchange = Exchange(follower_of(port))
+            assert exchange.find("request-0") is None
+            first.send_signal(signal.SIGSTOP)
+            with interrupted_soon():
+                exchange.find("request-0")
+            monkeypatch.setattr(_launcher, "SILENT_S", 0.1)
+            with raises_code(RunError, "process_lost"):
+                exchange.find("request-0")
+            exchange.close()
+        finally:
+            first.kill()
