@@ -52,6 +52,24 @@ def test_two_processes_of_srun_reach_the_weights_of_one(ushape, cells, tiny, tmp
         assert losses[0] == pytest.approx(losses[1], abs=1e-4)
 
 
+def test_the_first_process_of_srun_trains_all_folds(cells, tiny, tmp_path):
+    both = [
+        _popen(
+            *("cross-validate", cells, "--folds=2", "-o", tmp_path / "run", "--epochs=1", *tiny),
+            SLURM_STEP_NUM_TASKS="2",
+            SLURM_PROCID=str(rank),
+            SLURM_LOCALID=str(rank),
+            MASTER_PORT=str(free_port()),
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=LIMIT_S)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert "Process 1 of 2 works alone" in said[0]
+    assert "Process 2 of 2 ends" in said[1]
+    assert (tmp_path / "run" / "report.html").exists()
+
+
 @pytest.mark.skipif(os.name != "posix", reason="sends signals to processes")
 def test_a_killed_process_ends_the_training_which_can_be_resumed(cells, tiny, tmp_path):
     folder = tmp_path / "run"

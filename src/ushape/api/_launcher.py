@@ -36,6 +36,10 @@ WAIT_S = 0.5
 """Seconds of a single wait in a loop, after which its condition is checked again."""
 
 
+GROUP = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+"""Environment variables without which a program belongs to no others."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Place:
     """Place of this program among those of a launcher."""

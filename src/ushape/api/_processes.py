@@ -23,6 +23,7 @@ from typing import Any
 
 from ushape import errors
 from ushape.api._launcher import Exchange, Place, find_place
+from ushape.console import Console
 from ushape.errors import ConfigError, RunError
 from ushape.io.files import real_path
 from ushape.planning.plan import Plan
@@ -58,6 +59,24 @@ def without_launcher() -> Iterator[None]:
         yield
     finally:
         _IS_ALONE.reset(token)
+
+
+def is_left_to_first(noun: str, console: Console) -> bool:
+    """Return whether a launcher has started another program for this work, and say so.
+
+    Args:
+        noun: Work that a single program does, such as "cross-validation".
+    """
+    place = find_place(os.environ)
+    if place is None:
+        return False
+    what = "ends" if place.rank else "works alone"
+    console.say(
+        f"Process {place.rank + 1} of {place.count} {what}: a {noun} is run by one process. Start "
+        "the command once, without torchrun or srun; --submit, or --device cuda:0,cuda:1, trains "
+        "several models at the same time."
+    )
+    return place.rank > 0
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+
 from ushape import config
+from ushape.api._launcher import GROUP
 from ushape.api._requests import complete_recipe
 from ushape.api.plan import optional_path
 from ushape.api.train import TrainResult, resume
@@ -28,6 +31,7 @@ from ushape.distributed.local import LocalJobs, Slot
 from ushape.distributed.slurm import SlurmJobs
 from ushape.distributed.submission import JobFolder, end_of_log
 from ushape.errors import REPEAT, ConfigError, RunError, UshapeError, hint_after_interrupt
+from ushape.formatting import pluralize
 from ushape.io.files import read_json, remove_leftovers, write_bytes, write_json
 from ushape.io.lock import is_unused, locked
 from ushape.planning.hardware import inspect_machine
@@ -257,11 +261,16 @@ def choose_runner(
         return is_finished(Run(folder / job.key))
 
     jobs = JobFolder(folder / JOBS)
+    if config is None and not devices.are_separate:
+        return None, devices
     if config is None:
-        return (devices if devices.are_separate else None), devices
+        devices.require_available()
+        return devices, devices
     if config.where == "slurm":
         return SlurmJobs(jobs, config, devices.names[0], is_job_finished), devices
-    if not devices.are_separate:
+    if devices.are_separate:
+        devices.require_available()
+    else:
         machine = inspect_machine(devices.names[0])
         most = config.at_once or (machine.cores if machine.device == "cpu" else 1)
         devices = Devices([*devices.names] * min(most, count))
@@ -309,7 +318,33 @@ class Devices:
                     code="unknown_device",
                     hint="Use auto, cpu, cuda or mps, or several devices such as cuda:0,cuda:1.",
                 )
+            if colon and kind != "cuda":
+                raise ConfigError(
+                    f"The device {name!r} in --device {text} has a number, but only GPUs of type "
+                    "cuda are numbered.",
+                    code="unknown_device",
+                    hint=f"Use {kind}. A device that is named twice, as in --device cpu,cpu, runs "
+                    "two trainings at the same time.",
+                )
         return cls(names)
+
+    def require_available(self) -> None:
+        """Check that this machine has all of the devices.
+
+        Raises:
+            PlanError: if it has none of a type.
+            ConfigError: if it has fewer than the number of one.
+        """
+        for name in self.names:
+            kind, _, number = name.partition(":")
+            inspect_machine(kind)
+            if number and int(number) >= torch.cuda.device_count():
+                raise ConfigError(
+                    f"{name} is not available: this machine has "
+                    f"{pluralize(torch.cuda.device_count(), 'GPU')}, and the first one is cuda:0.",
+                    code="unknown_device",
+                    hint="Name other devices with --device.",
+                )
 
     @property
     def are_separate(self) -> bool:
@@ -329,7 +364,8 @@ class Devices:
         threads = self.share(inspect_machine("cpu").cores)
         _, _, number = name.partition(":")
         visible = _visible(number) if number else os.environ.get(VISIBLE)
-        return {THREADS: os.environ.get(THREADS, str(threads)), VISIBLE: visible}
+        alone: dict[str, str | None] = dict.fromkeys(GROUP)
+        return {**alone, THREADS: os.environ.get(THREADS, str(threads)), VISIBLE: visible}
 
     def run(self, jobs: Sequence[Job], console: Console) -> None:
         """Run all jobs, each on the device that is free first.

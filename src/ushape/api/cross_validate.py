@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from ushape.api._processes import is_left_to_first, without_launcher
 from ushape.api._requests import continue_recipe, describe_request
 from ushape.api._series import (
     Devices,
@@ -105,7 +106,8 @@ def cross_validate(
         quiet: Print nothing.
 
     Returns:
-        Summary of the folds that have scores; None if no job has finished yet.
+        Summary of the folds that have scores; None if no job has finished yet, and in all but the
+        first process of `srun` or `torchrun`.
 
     Raises:
         DataError: if there are more folds than groups, or if the data cannot be used.
@@ -142,7 +144,9 @@ def cross_validate(
         Path(data), optional_path(masks), options.recipe, devices, folds, runner
     )
     series = Series(base / REQUEST, "cross-validation", has_jobs=jobs is not None)
-    with series.in_use():
+    if is_left_to_first("cross-validation", console):
+        return None
+    with series.in_use(), without_launcher():
         training = training.begin(series, console)
         runs = training.runs_of(series)
         finished = training.run_all(runs, series, console)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from ushape import config
+from ushape.api._processes import is_left_to_first, without_launcher
 from ushape.api._requests import continue_recipe, describe_request
 from ushape.api._series import (
     Devices,
@@ -129,7 +130,8 @@ def learning_curve(
         quiet: Print nothing.
 
     Returns:
-        The curve; None if a job has not finished yet.
+        The curve; None if a job has not finished yet, and in all but the first process of `srun` or
+        `torchrun`.
 
     Raises:
         DataError: if there are too few training groups, or if the data cannot be used.
@@ -165,7 +167,9 @@ def learning_curve(
     runner, devices = choose_runner(base, jobs, Devices.parse(device), points)
     series = Series(base / "points.json", "learning curve", has_jobs=jobs is not None)
     training = _PointTraining(Path(data), optional_path(masks), options, devices, points, runner)
-    with series.in_use():
+    if is_left_to_first("learning curve", console):
+        return None
+    with series.in_use(), without_launcher():
         return training.find_curve(series, clock, console)
 
 

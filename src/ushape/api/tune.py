@@ -165,6 +165,8 @@ def tune(
         series=Series(folder / "tune.json", "search for settings"),
         console=console,
     )
+    if devices.are_separate:
+        devices.require_available()
     with hint_after_interrupt(REPEAT):
         found = own.begin(clock)
         if not own.final.folder.exists():

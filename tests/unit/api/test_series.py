@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from codes import raises_code
 from ushape.api import _series
+from ushape.api._launcher import find_place
 from ushape.api._requests import describe_request
 from ushape.api._series import Devices, Job, Series
 from ushape.console import Console
@@ -46,11 +48,31 @@ def test_series_finds_the_same_request_only(tmp_path):
     assert error.value.code == "not_a_series"
 
 
-@pytest.mark.parametrize("text", ["gpu", "cuda:x", "cpu,,cpu"])
+@pytest.mark.parametrize("text", ["gpu", "cuda:x", "cpu,,cpu", "cpu:1,cpu:7", "mps:0", "auto:1"])
 def test_devices_refuse_unknown_names(text):
     with pytest.raises(ConfigError) as error:
         Devices.parse(text)
     assert error.value.code == "unknown_device"
+
+
+def test_devices_that_this_machine_lacks_are_refused(monkeypatch):
+    Devices.parse("cpu,cpu").require_available()
+    monkeypatch.setattr(_series, "inspect_machine", lambda device: None)
+    monkeypatch.setattr(_series.torch.cuda, "device_count", lambda: 2)
+    Devices.parse("cuda:0,cuda:1").require_available()
+    with raises_code(ConfigError, "unknown_device") as caught:
+        Devices.parse("cuda:0,cuda:2").require_available()
+    assert "2 GPUs" in caught.value.message
+
+
+def test_processes_of_devices_belong_to_no_launcher(monkeypatch):
+    """A training in such a process would wait for the other programs of the launcher."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    assert find_place(os.environ) is not None
+    job = Job("Fold 1", [], Path("log"), environment=Devices(["cpu"]).environment("cpu"))
+    assert find_place(job.variables()) is None
 
 
 def test_devices_need_processes_if_there_are_several_or_a_number():
