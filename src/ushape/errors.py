@@ -79,6 +79,31 @@ def interrupts_handled_by(handler: Any) -> Iterator[None]:
 
 
 @contextmanager
+def interrupts_held_off() -> Iterator[None]:
+    """Hold off Ctrl-C, SIGTERM and SIGHUP until the end of the block.
+
+    Other threads than the main one cannot handle signals: the block then runs without it.
+    """
+    received: list[int] = []
+    before: dict[int, Any] = {}
+    try:
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and callable(signal.getsignal(number)):
+                before[number] = signal.signal(number, lambda number, _: received.append(number))
+    except ValueError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in received[:1]:
+            signal.raise_signal(number)
+
+
+@contextmanager
 def at_first_interrupt(act: Callable[[], None]) -> Iterator[None]:
     """Call a function at the first Ctrl-C during the block; the second one acts as before it.
 

@@ -1,4 +1,5 @@
 import errno
+import os
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from ushape.errors import (
     at_first_interrupt,
     check_range,
     explained,
+    interrupts_held_off,
     plain_finding,
     require_package,
 )
@@ -109,3 +111,18 @@ def test_at_first_interrupt_runs_the_block_in_other_threads():
 )
 def test_plain_finding_leaves_out_the_words_of_the_library(message, shown):
     assert plain_finding(message) == shown
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupts_are_held_off_until_the_end_of_the_block(number):
+    before = signal.signal(number, signal.default_int_handler)
+    seen = []
+    try:
+        with pytest.raises(KeyboardInterrupt), interrupts_held_off():  # noqa: PT012
+            os.kill(os.getpid(), number)
+            seen.append("end of the block")
+        assert seen
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, before)

@@ -10,7 +10,7 @@ import queue
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from ushape.api._launcher import GROUP
 from ushape.api._requests import complete_recipe
 from ushape.api.plan import optional_path
 from ushape.api.train import TrainResult, resume
+from ushape.config import AUTO
 from ushape.console import Console
 from ushape.data.checksum import has_checksum
 from ushape.data.discovery import discover
@@ -34,12 +35,15 @@ from ushape.errors import REPEAT, ConfigError, RunError, UshapeError, hint_after
 from ushape.formatting import pluralize
 from ushape.io.files import read_json, remove_leftovers, write_bytes, write_json
 from ushape.io.lock import is_unused, locked
-from ushape.planning.hardware import inspect_machine
+from ushape.planning.hardware import Machine, inspect_machine
 from ushape.planning.processor import THREADS
 from ushape.planning.recipe import Recipe
 from ushape.planning.run import Run
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+PLENTY = 2**50
+"""Memory in bytes that the nodes of a cluster are assumed to have."""
 
 JOBS = "jobs"
 """Folder of submitted jobs in the folder of a series."""
@@ -207,6 +211,17 @@ class Runner(Protocol):
         """Run the trainings, or submit them if they are not in a queue yet."""
 
 
+def refuse_own_code(recipe: Recipe) -> None:
+    """Raise ConfigError if the recipe contains Python code, which other processes do not have."""
+    if recipe.code is not None:
+        raise ConfigError(
+            f"{recipe.code.name} cannot be trained in a process of its own.",
+            code="custom_code_several_devices",
+            hint="Give a single device, without --submit; a recipe in a Python file is trained in "
+            "one process.",
+        )
+
+
 def training_job(
     name: str,
     run: Run,
@@ -221,13 +236,7 @@ def training_job(
     Raises:
         ConfigError: if the recipe contains Python code.
     """
-    if recipe.code is not None:
-        raise ConfigError(
-            f"{name}: {recipe.code.name} cannot be trained in a process of its own.",
-            code="custom_code_several_devices",
-            hint="Give a single device, without --submit; a recipe in a Python file is trained in "
-            "one process.",
-        )
+    refuse_own_code(recipe)
     path = run.folder.with_suffix(".yaml")
     if not run.plan_path.exists():
         write_bytes(path, config.explain(recipe).encode())
@@ -240,6 +249,26 @@ def training_job(
         resume=["resume", str(run.folder)],
         plan=run.plan_path,
         unplanned=(run.cases_path, run.splits_path),
+    )
+
+
+def machine_of_jobs(runner: Runner, device: str) -> Machine:
+    """Return the machine for which trainings are planned before they are started.
+
+    The nodes of a cluster are not known. They are assumed to have enough memory, and a device of
+    each type, so that only what fails on every machine is refused.
+
+    Args:
+        device: Type of the devices.
+
+    Raises:
+        PlanError: if the trainings run on this machine, and it has no such device.
+    """
+    if not isinstance(runner, SlurmJobs):
+        return inspect_machine(device)
+    kind = "cpu" if device == AUTO else device
+    return replace(
+        inspect_machine("cpu"), device=kind, memory_bytes=PLENTY, main_memory_bytes=PLENTY
     )
 
 
@@ -275,22 +304,40 @@ def choose_runner(
         most = config.at_once or (machine.cores if machine.device == "cpu" else 1)
         devices = Devices([*devices.names] * min(most, count))
     names = devices.names[: config.at_once]
-    slots = [Slot(name.partition(":")[0], devices.environment(name)) for name in names]
+    slots = [Slot(name.partition(":")[0], devices.environment(name), name) for name in names]
     return LocalJobs(jobs, slots, is_job_finished), devices
 
 
 def run_unfinished(
-    runner: Runner, runs: Sequence[Run], jobs: Sequence[Job], console: Console
-) -> None:
-    """Run the trainings that are not finished; there is a job for each run."""
+    runner: Runner, runs: Sequence[Run], jobs: Sequence[Job], console: Console, noun: str
+) -> RunError | None:
+    """Run the trainings that are not finished; there is a job for each run.
+
+    Args:
+        noun: What a run is, such as "fold".
+
+    Returns:
+        The error of trainings that have failed, which is to be raised once the finished ones are
+        summed up.
+    """
     unfinished = []
     for run, job in zip(runs, jobs, strict=True):
         if is_finished(run):
             console.say(f"{job.name}: already finished")
         else:
             unfinished.append(job)
-    if unfinished:
-        runner.run(unfinished, console)
+    failure = None
+    try:
+        if unfinished:
+            runner.run(unfinished, console)
+    except RunError as error:
+        if error.code != "fold_failed":
+            raise
+        failure = error
+    count = sum(map(is_finished, runs))
+    if count < len(runs):
+        console.say(f"{count} of {pluralize(len(runs), noun)} are finished.")
+    return failure
 
 
 @dataclass
@@ -382,14 +429,16 @@ class Devices:
         with _sigterm_as_interrupt(), ThreadPoolExecutor(len(self.names)) as pool:
             pending = [pool.submit(self._run_one, job, free, console) for job in jobs]
             try:
-                for one in as_completed(pending):
-                    one.result()
-            except BaseException as error:
+                wait(pending, return_when=FIRST_EXCEPTION)
+                for one in pending:
+                    one.cancel()  # Those that are running are completed.
+                wait(pending)
+            except KeyboardInterrupt as interrupt:
                 for one in pending:
                     one.cancel()
-                if isinstance(error, KeyboardInterrupt):
-                    self._pass_on_interrupts(pending, error)
+                self._pass_on_interrupts(pending, interrupt)
                 raise
+        _raise_all([error for one in pending if not one.cancelled() and (error := one.exception())])
 
     def _pass_on_interrupts(
         self, pending: Sequence[Future[None]], interrupt: KeyboardInterrupt
@@ -415,7 +464,7 @@ class Devices:
             free.put(device)
         if code:
             raise RunError(
-                f"{job.name} failed on {device}:\n{end_of_log(job.log)}",
+                f"{job.name} failed on {device}, log in {job.log}:\n{end_of_log(job.log)}",
                 code="fold_failed",
                 hint="Correct the cause and repeat the command; what is finished is kept.",
             )
@@ -442,6 +491,20 @@ class Devices:
             yield process
         finally:
             self._running.remove(process)
+
+
+def _raise_all(errors: Sequence[BaseException]) -> None:
+    """Raise an error that names all trainings that have failed, if there are any."""
+    for error in errors:
+        if not isinstance(error, RunError):
+            raise error
+    texts = [error.message for error in errors if isinstance(error, RunError)]
+    if texts:
+        raise RunError(
+            "\n".join(texts),
+            code="fold_failed",
+            hint="Correct the cause and repeat the command; what is finished is kept.",
+        )
 
 
 @contextmanager

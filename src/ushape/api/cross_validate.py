@@ -16,6 +16,8 @@ from ushape.api._series import (
     Series,
     choose_runner,
     is_finished,
+    machine_of_jobs,
+    refuse_own_code,
     run_unfinished,
     training_job,
 )
@@ -24,9 +26,10 @@ from ushape.api.train import train
 from ushape.config import AUTO, Auto
 from ushape.console import Clock, Console
 from ushape.data.preprocessing import by_group
+from ushape.data.scan import DatasetStats
 from ushape.distributed.jobs import Job, JobConfig
 from ushape.distributed.slurm import SlurmJobs
-from ushape.errors import check_range
+from ushape.errors import RunError, check_range
 from ushape.evaluation.baselines import BaselineName
 from ushape.evaluation.breakdown import break_down
 from ushape.evaluation.case_images import ImageSelection
@@ -38,8 +41,9 @@ from ushape.formatting import pluralize
 from ushape.io.files import real_path
 from ushape.planning.fingerprint import take_fingerprint
 from ushape.planning.hardware import inspect_machine
+from ushape.planning.planner import make_plan
 from ushape.planning.processor import threads_beside, with_load
-from ushape.planning.recipe import Recipe
+from ushape.planning.recipe import Recipe, with_some_rate
 from ushape.planning.rules.objects import settle_objects
 from ushape.planning.rules.slices import choose_slices, see_slices, without_comparison
 from ushape.planning.run import Run
@@ -149,8 +153,11 @@ def cross_validate(
     with series.in_use(), without_launcher():
         training = training.begin(series, console)
         runs = training.runs_of(series)
-        finished = training.run_all(runs, series, console)
-        return _sum_up(base, finished, folds, console) if finished else None
+        finished, failure = training.run_all(runs, series, console)
+        summary = _sum_up(base, finished, folds, console) if finished else None
+        if failure is not None:
+            raise failure
+        return summary
 
 
 @dataclass(frozen=True)
@@ -179,7 +186,9 @@ class _FoldTraining:
         stored = series.find(request)
         if stored is None:
             clock = Clock()
-            objects, threads = self._settle_objects(console), self._settle_threads(console)
+            found = self._scan(console)
+            objects, threads = self._settle_objects(found, console), self._settle_threads(console)
+            self._refuse_impossible(found)
             used = clock.elapsed_s / 60
             stored = series.begin(request, objects=objects, threads=threads, minutes_used=used)
         recipe = continue_recipe(stored["recipe"], self.recipe, console)
@@ -197,10 +206,10 @@ class _FoldTraining:
             train = replace(train, minutes=left)
         return replace(self, recipe=replace(recipe, labels=labels, train=train))
 
-    def _settle_objects(self, console: Console) -> str:
-        """Decide from all cases what an object is, unless the recipe states it."""
-        if self.recipe.labels.objects != AUTO:
-            return self.recipe.labels.objects
+    def _scan(self, console: Console) -> DatasetStats | None:
+        """Read all cases, if something is to be decided or checked before the first fold."""
+        if self.recipe.labels.objects != AUTO and self.runner is None:
+            return None
         found = scan(
             self.data,
             self.masks,
@@ -211,6 +220,27 @@ class _FoldTraining:
             slide_mpp=self.recipe.preprocessing.slide_mpp,
         )
         found.raise_if_unusable()
+        return found
+
+    def _refuse_impossible(self, found: DatasetStats | None) -> None:
+        """Check that the first fold can be planned, before processes are started for all of them.
+
+        Raises:
+            UshapeError: as `make_plan` does, e.g. if there are more folds than groups.
+        """
+        if found is None or self.runner is None:
+            return
+        refuse_own_code(self.recipe)
+        recipe = self.recipe_of(1)
+        # With epochs in place of minutes, nothing is measured.
+        recipe = replace(recipe, train=replace(recipe.train, minutes=None, epochs=1))
+        machine = machine_of_jobs(self.runner, self.devices.names[0].partition(":")[0])
+        make_plan(found, with_some_rate(recipe), machine, elapsed_s=lambda: 0.0)
+
+    def _settle_objects(self, found: DatasetStats | None, console: Console) -> str:
+        """Decide from all cases what an object is, unless the recipe states it."""
+        if found is None or self.recipe.labels.objects != AUTO:
+            return self.recipe.labels.objects
         data = take_fingerprint(found, {stats.case.id for stats in found.readable})
         stacks = list(by_group([fact.case for fact in found.facts]).values())
         recipe, _, _ = choose_slices(without_comparison(self.recipe), data, stacks)
@@ -251,15 +281,18 @@ class _FoldTraining:
         series.refuse_changed_data(self.data, self.masks, runs)
         return runs
 
-    def run_all(self, runs: Sequence[Run], series: Series, console: Console) -> list[Run]:
-        """Train the unfinished folds; return the folds that have scores."""
+    def run_all(
+        self, runs: Sequence[Run], series: Series, console: Console
+    ) -> tuple[list[Run], RunError | None]:
+        """Train the unfinished folds.
+
+        Returns:
+            The folds that have scores, and the error of folds whose processes have failed.
+        """
         if self.runner is not None:
             jobs = [self.job_of(number, run) for number, run in enumerate(runs, start=1)]
-            run_unfinished(self.runner, runs, jobs, console)
-            finished = [run for run in runs if is_finished(run)]
-            if len(finished) < len(runs):
-                console.say(f"{len(finished)} of {pluralize(len(runs), 'fold')} are finished.")
-            return finished
+            failure = run_unfinished(self.runner, runs, jobs, console, "fold")
+            return [run for run in runs if is_finished(run)], failure
         stopped = series.train(
             runs,
             lambda place: train(
@@ -273,7 +306,7 @@ class _FoldTraining:
             console,
             titles=[f"fold {number} of {self.folds}" for number in range(1, self.folds + 1)],
         )
-        return list(runs if stopped is None else runs[: stopped + 1])
+        return list(runs if stopped is None else runs[: stopped + 1]), None
 
     def recipe_of(self, number: int) -> Recipe:
         """Return the recipe of a fold; minutes are shared by all folds, epochs are not."""

@@ -287,7 +287,9 @@ class _PointTraining:
                 )
                 for number, (run, title) in enumerate(zip(runs, titles, strict=True))
             ]
-            run_unfinished(self.runner, runs, jobs, console)
+            failure = run_unfinished(self.runner, runs, jobs, console, "point")
+            if failure is not None:
+                raise failure
             return runs
         if series.train(runs, train_point, console, titles=titles) is not None:
             raise KeyboardInterrupt

@@ -14,7 +14,7 @@ import psutil
 from ushape.console import Console
 from ushape.distributed.jobs import EXTRA, Job
 from ushape.distributed.submission import IsFinished, JobFolder, Submitted
-from ushape.errors import interrupts_handled_by, require_package
+from ushape.errors import interrupts_handled_by, interrupts_held_off, require_package
 
 NO_LIMIT_MINUTES = 60 * 24 * 365
 """Time limit of a job."""
@@ -32,6 +32,9 @@ class Slot:
 
     environment: Mapping[str, str | None]
     """Environment variables of the job."""
+
+    name: str
+    """Name of the device among those of this machine, such as cuda:1."""
 
 
 @dataclass(frozen=True)
@@ -58,20 +61,19 @@ class LocalJobs:
         for job in running.values():
             console.say(f"{job.name}: already running as process {known[job.key].id}")
         queue = [job for job in waiting if job.key not in running]
-        free = list(self.slots[len(running) :])
-        places = dict(zip(running, self.slots, strict=False))
+        places, free = self._place([known[key] for key in running], list(running))
         failed: list[Job] = []
         handles: list[Any] = []
         try:
             while True:
-                while free and queue and not failed:
+                while free and queue and not failed and len(running) < len(self.slots):
                     job = queue.pop(0)
-                    places[job.key] = free.pop(0)
-                    handles.append(self._start(job, places[job.key]))
-                    known[job.key] = _describe(handles[-1])
-                    self.folder.save(known)
-                    running[job.key] = job
-                    own = known[job.key]
+                    places[job.key] = slot = free.pop(0)
+                    with interrupts_held_off():
+                        handles.append(self._start(job, slot))
+                        known[job.key] = own = _describe(handles[-1], slot)
+                        self.folder.save(known)
+                        running[job.key] = job
                     console.say(f"{job.name}: training as process {own.id}, log in {own.log}")
                 if not running:
                     break
@@ -90,6 +92,21 @@ class LocalJobs:
             for handle in handles:
                 handle.done()  # Lets the system forget the process.
         self.folder.report(failed, known)
+
+    def _place(
+        self, running: Sequence[Submitted], keys: Sequence[str]
+    ) -> tuple[dict[str, Slot], list[Slot]]:
+        """Return the slots that jobs of an earlier command still use, and those that are free.
+
+        A job on a device that is not among the slots uses none of them.
+        """
+        free, places = list(self.slots), {}
+        for key, own in zip(keys, running, strict=True):
+            fitting = [slot for slot in free if own.slot in ("", slot.name)]
+            if fitting:
+                places[key] = fitting[0]
+                free.remove(fitting[0])
+        return places, free
 
     def _start(self, job: Job, slot: Slot) -> Any:
         submitit = require_package("submitit", EXTRA, "--submit local")
@@ -117,12 +134,12 @@ def is_alive(job: Submitted | None) -> bool:
     return False
 
 
-def _describe(handle: Any) -> Submitted:
+def _describe(handle: Any, slot: Slot) -> Submitted:
     """Return what is stored about a job that submitit has started."""
     started = None
     with contextlib.suppress(psutil.Error):  # It has ended already.
         started = psutil.Process(int(handle.job_id)).create_time()
-    return Submitted(handle.job_id, str(handle.paths.stdout), started)
+    return Submitted(handle.job_id, str(handle.paths.stdout), started, slot.name)
 
 
 def _end(jobs: Sequence[Submitted]) -> None:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import getpass
+import secrets
 import shutil
+import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ushape.console import Console
 from ushape.distributed.jobs import EXTRA, Job, JobConfig
 from ushape.distributed.submission import IsFinished, JobFolder, Submitted
-from ushape.errors import RunError, require_package
+from ushape.errors import (
+    RunError,
+    interrupts_handled_by,
+    interrupts_held_off,
+    require_package,
+)
 
 MOST_TIMEOUTS = 100
 """How often a job that has reached its time limit is requeued."""
@@ -44,15 +51,15 @@ class SlurmJobs:
         """
         _require_slurm()
         active = list_active()  # Before the results are looked at: a job may end at any moment.
-        known, new, failed = self.folder.load(), [], []
+        known, new, failed = self._find_unanswered(self.folder.load(), active), [], []
         for job in jobs:
             own = known.get(job.key)
             if self.is_finished(job):
                 continue
             if own is not None and own.id in active:
-                state = active[own.id].lower()
+                state = active[own.id].state.lower()
                 console.say(f"{job.name}: {state} as job {own.id}, log in {own.log}")
-            elif own is not None and not own.is_reported:
+            elif own is not None and own.id and not own.is_reported:
                 failed.append(job)
             else:
                 new.append(job)
@@ -61,13 +68,34 @@ class SlurmJobs:
             running = sum(one.id in active for one in known.values())
             self._submit(new, known, max(1, self.at_once(len(jobs)) - running), console)
 
+    def _find_unanswered(
+        self, known: dict[str, Submitted], active: Mapping[str, Active]
+    ) -> dict[str, Submitted]:
+        """Return the jobs with the numbers of those whose submission was cut off.
+
+        The number of a job is known only from the answer of sbatch, which is lost if this command
+        is killed, or if the cluster is slow to answer.
+        """
+        paths = require_package("submitit.core.utils", EXTRA, "--submit slurm").JobPaths
+        found = dict(known)
+        for key, own in known.items():
+            for number, job in active.items():
+                _, _, place = number.partition("_")
+                if not own.id and own.array == job.name and int(place or 0) == own.place:
+                    log = str(paths(self.folder.path, number).stdout)
+                    found[key] = replace(own, id=number, log=log)
+        if found != known:
+            self.folder.save(found)
+        return found
+
     def _submit(
         self, jobs: Sequence[Job], known: dict[str, Submitted], at_once: int, console: Console
     ) -> None:
         submitit, config = require_package("submitit", EXTRA, "--submit slurm"), self.config
+        name = f"ushape-{self.folder.path.parent.name}-{secrets.token_hex(4)}"
         executor = submitit.SlurmExecutor(self.folder.path, max_num_timeout=MOST_TIMEOUTS)
         executor.update_parameters(
-            job_name=f"ushape-{self.folder.path.parent.name}",
+            job_name=name,
             time=config.minutes,
             partition=config.partition,
             account=config.account,
@@ -80,8 +108,17 @@ class SlurmJobs:
             additional_parameters={"requeue": True, **config.slurm},
         )
         own = [replace(job, arguments=[*job.arguments, "--device", self.device]) for job in jobs]
+        for place, job in enumerate(jobs):
+            known[job.key] = Submitted("", "", array=name, place=place)
+        self.folder.save(known)
         try:
-            submitted = executor.submit_array(own)
+            with interrupts_held_off():
+                with interrupts_handled_by(signal.SIG_IGN):  # sbatch receives Ctrl-C as well.
+                    submitted = executor.submit_array(own)
+                for job, one in zip(jobs, submitted, strict=True):
+                    log = str(one.paths.stdout)
+                    known[job.key] = replace(known[job.key], id=one.job_id, log=log)
+                self.folder.save(known)
         except (submitit.core.utils.FailedJobError, OSError) as error:
             raise RunError(
                 f"SLURM did not accept the jobs: {str(error).strip() or type(error).__name__}",
@@ -89,9 +126,7 @@ class SlurmJobs:
                 hint="Correct options such as --partition, and repeat the command.",
             ) from None
         for job, one in zip(jobs, submitted, strict=True):
-            known[job.key] = Submitted(one.job_id, str(one.paths.stdout))
             console.say(f"{job.name}: submitted as job {one.job_id}")
-        self.folder.save(known)
         console.say(
             f"Logs and scripts of the jobs: {self.folder.path}\n"
             "The jobs run without this command. Repeat it to see their state and to gather the "
@@ -99,13 +134,23 @@ class SlurmJobs:
         )
 
 
-def list_active() -> dict[str, str]:
-    """Return the state of each of the user's jobs that waits or runs, by its number.
+@dataclass(frozen=True)
+class Active:
+    """A job that waits or runs."""
+
+    state: str
+    """State of SLURM, such as PENDING."""
+
+    name: str
+
+
+def list_active() -> dict[str, Active]:
+    """Return each of the user's jobs that waits or runs, by its number.
 
     Raises:
         RunError: if the cluster does not answer.
     """
-    command = ["squeue", "-h", "-r", "-u", getpass.getuser(), "-o", "%i %T"]
+    command = ["squeue", "-h", "-r", "-u", getpass.getuser(), "-o", "%i %T %j"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if ended.returncode:
         raise RunError(
@@ -113,8 +158,8 @@ def list_active() -> dict[str, str]:
             code="cluster_unavailable",
             hint="Repeat the command later; jobs that were submitted are not affected.",
         )
-    pairs = (line.split(maxsplit=1) for line in ended.stdout.splitlines() if line.strip())
-    return {pair[0]: pair[-1].strip() for pair in pairs}
+    lines = (line.split(maxsplit=2) for line in ended.stdout.splitlines() if line.strip())
+    return {number: Active(state, name.strip()) for number, state, name in lines}
 
 
 def _describe_end(job_id: str) -> str:

@@ -25,13 +25,23 @@ class Submitted:
     """A job that was submitted."""
 
     id: str
-    """Number of the job; on this machine, of the process that controls it."""
+    """Number of the job; on this machine, of the process that controls it. '' until the cluster has
+    answered, which a command that was killed in the meantime does not learn."""
 
     log: str
     """Path of its log."""
 
     started: float | None = None
     """Time at which the process started; None on a cluster."""
+
+    slot: str = ""
+    """On this machine, the device that it uses; '' if that is unknown."""
+
+    array: str = ""
+    """Unique name under which it was given to a cluster."""
+
+    place: int = 0
+    """Index among the jobs of this name."""
 
     is_reported: bool = False
     """Whether its failure was reported, so that the next call submits it again."""

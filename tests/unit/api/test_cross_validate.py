@@ -95,7 +95,8 @@ def test_objects_of_folds_are_decided_from_what_the_network_sees(tmp_path, monke
     monkeypatch.setattr(cross_validation, "settle_objects", settle)
     for slices in (1, None, "auto"):
         own = PreprocessingConfig(slices=slices)
-        training_of(tmp_path, preprocessing=own)._settle_objects(Console(quiet=True))
+        training, console = training_of(tmp_path, preprocessing=own), Console(quiet=True)
+        training._settle_objects(training._scan(console), console)
     assert seen == [((20, 20), 1), ((6, 20, 20), None), ((6, 20, 20), None)]
 
 

@@ -112,6 +112,23 @@ def test_failed_job_is_reported_with_its_log(program, tmp_path):
     assert error.value.code == "fold_failed"
 
 
+def test_all_jobs_that_have_failed_are_named_with_their_logs(program, tmp_path):
+    program(
+        "import pathlib, sys, time\n"
+        "pathlib.Path(sys.argv[1]).touch()\n"
+        "while not pathlib.Path(sys.argv[2]).exists():\n"
+        "    time.sleep(0.01)\n"
+        "sys.exit('Error: broken')\n"
+    )
+    a, b = str(tmp_path / "a"), str(tmp_path / "b")
+    jobs = [Job("Fold 1", [a, b], tmp_path / "1.log"), Job("Fold 2", [b, a], tmp_path / "2.log")]
+    with raises_code(RunError, "fold_failed") as caught:
+        Devices(["cpu", "cpu"]).run(jobs, Console(quiet=True))
+    for job in jobs:
+        assert f"{job.name} failed" in caught.value.message
+        assert str(job.log) in caught.value.message
+
+
 @pytest.mark.skipif(os.name != "posix", reason="sends signals")
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
 def test_interrupt_ends_all_jobs(program, tmp_path, number):
