@@ -158,7 +158,7 @@ def list_active() -> dict[str, Active]:
             code="cluster_unavailable",
             hint="Repeat the command later; jobs that were submitted are not affected.",
         )
-    lines = (line.split(maxsplit=2) for line in ended.stdout.splitlines() if line.strip())
+    lines = (line.split(" ", 2) for line in ended.stdout.splitlines() if line.strip())
     return {number: Active(state, name.strip()) for number, state, name in lines}
 
 
