@@ -8,19 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from ushape.api._processes import is_left_to_first, without_launcher
-from ushape.api._requests import continue_recipe, describe_request
-from ushape.api._series import (
-    Devices,
+from ushape.api._devices import Devices
+from ushape.api._jobs import (
     Runner,
-    Series,
     choose_runner,
-    is_finished,
     machine_of_jobs,
     refuse_own_code,
     run_unfinished,
     training_job,
 )
+from ushape.api._processes import is_left_to_first, without_launcher
+from ushape.api._requests import continue_recipe, describe_request
+from ushape.api._series import Series, is_finished
 from ushape.api.plan import TrainOptions, optional_path, output_folder, scan
 from ushape.api.train import train
 from ushape.config import AUTO, Auto

@@ -9,17 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 from ushape import config
+from ushape.api._devices import Devices
+from ushape.api._jobs import Runner, choose_runner, run_unfinished, training_job
 from ushape.api._processes import is_left_to_first, without_launcher
 from ushape.api._requests import continue_recipe, describe_request
-from ushape.api._series import (
-    Devices,
-    Runner,
-    Series,
-    choose_runner,
-    is_finished,
-    run_unfinished,
-    training_job,
-)
+from ushape.api._series import Series, is_finished
 from ushape.api.plan import TrainOptions, optional_path, output_folder, plan_data
 from ushape.api.train import TrainResult, train
 from ushape.config import AUTO, resolved

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from ushape import config
+from ushape.api._devices import Devices
 from ushape.api._processes import without_launcher
 from ushape.api._requests import describe_request
 from ushape.api._search import SearchDesign, TrialRunner, load_groups, locked_in_turn, trial_run
 from ushape.api._search_text import CAVEAT, FINAL_SHARE, METHOD, describe_design, describe_result
-from ushape.api._series import Devices, Series, drop_unplanned, is_finished
+from ushape.api._series import Series, drop_unplanned, is_finished
 from ushape.api._trainer import training_budget_s
 from ushape.api.plan import TrainOptions, optional_path, output_folder, plan_data, scan
 from ushape.api.train import resume, train

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ushape import config
 from ushape.errors import DataError
@@ -15,11 +14,9 @@ from ushape.io.files import real_path, remove_leftovers
 from ushape.studio.annotations import Snapshot
 from ushape.studio.listing import mask_origin
 from ushape.studio.places import MaskPlaces
+from ushape.studio.project_data import ProjectData
 from ushape.studio.saving import LARGE_PX, holds_annotation, keep_original, write_annotation
 from ushape.studio.stored import SavedMask, store_saved
-
-if TYPE_CHECKING:
-    from ushape.studio.project import Project
 
 
 class MaskFiles:
@@ -29,10 +26,10 @@ class MaskFiles:
     has agreed.
     """
 
-    def __init__(self, project: Project, saved: dict[str, SavedMask]):
+    def __init__(self, project: ProjectData):
         self._project = project
         self._places = MaskPlaces(project.listing, project.state)
-        self._saved = saved
+        self._saved = project.saved
         self._lock = threading.Lock()
         self._agreed: dict[str, str] = {}
 
@@ -55,10 +52,9 @@ class MaskFiles:
         """Return whether saving would replace a file that the user has not agreed to replace."""
         return not self._may_replace(image_id, self.path(image_id))
 
-    def agree(self) -> None:
-        """Record that the masks that wait for a decision may be replaced as they are now."""
-        for image_id in self._project.saver.waiting:
-            self._agreed[image_id] = mask_origin(self.path(image_id))
+    def agree(self, image_id: str) -> None:
+        """Record that the user agrees to replace the mask of an image as it is now."""
+        self._agreed[image_id] = mask_origin(self.path(image_id))
 
     def save(self, image_id: str) -> bool:
         """Write the annotation of an image as a mask; False if the user must decide first.

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ushape.data.layouts.names import key_below
 from ushape.errors import DataError
 from ushape.io.files import real_path
+from ushape.studio.project_data import ProjectData
 from ushape.studio.relatives import groups_of_others
 from ushape.studio.runs import Part
-
-if TYPE_CHECKING:
-    from ushape.studio.project import Project
 
 
 class ImageParts:
@@ -22,7 +20,7 @@ class ImageParts:
     a run was trained, cannot be kept for the score any more.
     """
 
-    def __init__(self, project: Project):
+    def __init__(self, project: ProjectData):
         self._project = project
         self._known_groups: tuple[dict[Path, str] | None, dict[str, str]] = (None, {})
         self._kept: tuple[tuple[Any, ...], set[str]] = ((), set())

@@ -292,7 +292,7 @@ class Studio:
                 change_classes(project, classes, removed)
             if save is not None:
                 project.settings.save = save
-                project.masks.agree()
+                project.agree()
             project.store()
         if save is not None:
             project.saver.retry()

@@ -6,7 +6,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from ushape.api._series import Devices, Series
+from ushape.api._devices import Devices
+from ushape.api._series import Series
 from ushape.api.cross_validate import _FoldTraining
 from ushape.config import parse
 from ushape.console import Console

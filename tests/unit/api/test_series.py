@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from codes import raises_code
-from ushape.api import _series
+from ushape.api import _devices
+from ushape.api._devices import Devices, Job
 from ushape.api._launcher import find_place
 from ushape.api._requests import describe_request
-from ushape.api._series import Devices, Job, Series
+from ushape.api._series import Series
 from ushape.console import Console
 from ushape.errors import ConfigError, RunError
 from ushape.planning.recipe import Recipe
@@ -57,8 +58,8 @@ def test_devices_refuse_unknown_names(text):
 
 def test_devices_that_this_machine_lacks_are_refused(monkeypatch):
     Devices.parse("cpu,cpu").require_available()
-    monkeypatch.setattr(_series, "inspect_machine", lambda device: None)
-    monkeypatch.setattr(_series.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(_devices, "inspect_machine", lambda device: None)
+    monkeypatch.setattr(_devices.torch.cuda, "device_count", lambda: 2)
     Devices.parse("cuda:0,cuda:1").require_available()
     with raises_code(ConfigError, "unknown_device") as caught:
         Devices.parse("cuda:0,cuda:2").require_available()
@@ -82,23 +83,23 @@ def test_devices_need_processes_if_there_are_several_or_a_number():
 
 
 def test_visible_gpu_is_counted_among_the_allowed_ones(monkeypatch):
-    monkeypatch.delenv(_series.VISIBLE, raising=False)
-    assert _series._visible("3") == "3"
-    monkeypatch.setenv(_series.VISIBLE, "4,7")
-    assert _series._visible("1") == "7"
+    monkeypatch.delenv(_devices.VISIBLE, raising=False)
+    assert _devices._visible("3") == "3"
+    monkeypatch.setenv(_devices.VISIBLE, "4,7")
+    assert _devices._visible("1") == "7"
     with pytest.raises(ConfigError) as error:
-        _series._visible("2")
+        _devices._visible("2")
     assert error.value.code == "unknown_device"
 
 
 def test_devices_share_the_cores(program, tmp_path, monkeypatch):
     program("import os, sys; print(os.environ['OMP_NUM_THREADS'], *sys.argv[1:])")
-    monkeypatch.delenv(_series.THREADS, raising=False)
-    monkeypatch.setattr(_series, "inspect_machine", lambda device: type("M", (), {"cores": 6}))
+    monkeypatch.delenv(_devices.THREADS, raising=False)
+    monkeypatch.setattr(_devices, "inspect_machine", lambda device: type("M", (), {"cores": 6}))
     log = tmp_path / "log"
     Devices(["cpu", "cpu"]).run([Job("Fold 1", ["train"], log)], Console(quiet=True))
     assert log.read_text().split() == ["3", "train", "--device", "cpu"]
-    monkeypatch.setenv(_series.THREADS, "1")
+    monkeypatch.setenv(_devices.THREADS, "1")
     Devices(["cpu", "cpu"]).run(
         [Job("Fold 1", ["train"], log, resume=["resume", "x"], plan=log)], Console(quiet=True)
     )
@@ -143,7 +144,7 @@ def test_interrupt_ends_all_jobs(program, tmp_path, number):
     paths = [tmp_path / "a", tmp_path / "b"]
     script = (
         "import os, signal, threading, time, pathlib\n"
-        "from ushape.api._series import Devices, Job\n"
+        "from ushape.api._devices import Devices, Job\n"
         "from ushape.console import Console\n"
         f"paths = {[str(path) for path in paths]}\n"
         "jobs = [Job(path, [path], pathlib.Path(path + '.log')) for path in paths]\n"
@@ -158,7 +159,7 @@ def test_interrupt_ends_all_jobs(program, tmp_path, number):
         "    print('ended')\n"
     )
     # The script itself imports the real package, its jobs the replaced one.
-    source = str(Path(_series.__file__).parents[2])
+    source = str(Path(_devices.__file__).parents[2])
     runner = f"import sys; sys.path.insert(0, {source!r})\n" + script
     began = time.monotonic()
     ended = subprocess.run(

@@ -598,7 +598,7 @@ def test_image_that_cannot_be_saved_does_not_stop_the_others(images, open_studio
             raise ValueError("unforeseen")
         written(path, snapshot, target, image)
 
-    monkeypatch.setattr("ushape.studio.project.write_annotation", write)
+    monkeypatch.setattr("ushape.studio.mask_files.write_annotation", write)
     for image_id in (first, second):
         client.edit(image_id, "brush", [2, 2], radius=1)
     project.saver.flush()
@@ -723,7 +723,7 @@ def test_mask_of_a_server_that_was_killed_while_it_saved_is_known(
     if has_mask:
         client.post("/api/settings", {"save": "replace"})
     with monkeypatch.context() as patch:
-        patch.setattr("ushape.studio.project.store_saved", lambda *_: None)
+        patch.setattr("ushape.studio.mask_files.store_saved", lambda *_: None)
         client.edit(client.ids[0], "brush", [2, 2], radius=1)
         client.studio.project.saver.flush()
         client.studio.close()

@@ -1,0 +1,169 @@
+"""Trainings of a series as processes of their own, on this machine or on a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from ushape import config
+from ushape.api._devices import Devices
+from ushape.api._series import is_finished
+from ushape.config import AUTO
+from ushape.console import Console
+from ushape.distributed.jobs import Job, JobConfig
+from ushape.distributed.local import LocalJobs, Slot
+from ushape.distributed.slurm import SlurmJobs
+from ushape.distributed.submission import JobFolder
+from ushape.errors import ConfigError, RunError
+from ushape.formatting import pluralize
+from ushape.io.files import write_bytes
+from ushape.planning.hardware import Machine, inspect_machine
+from ushape.planning.recipe import Recipe
+from ushape.planning.run import Run
+
+PLENTY = 2**50
+"""Memory in bytes that the nodes of a cluster are assumed to have."""
+
+JOBS = "jobs"
+"""Folder of submitted jobs in the folder of a series."""
+
+
+class Runner(Protocol):
+    """What trains in processes of their own: devices of this machine, or jobs."""
+
+    def at_once(self, count: int) -> int:
+        """Return how many of so many trainings run at the same time."""
+
+    def run(self, jobs: Sequence[Job], console: Console) -> None:
+        """Run the trainings, or submit them if they are not in a queue yet."""
+
+
+def refuse_own_code(recipe: Recipe) -> None:
+    """Raise ConfigError if the recipe contains Python code, which other processes do not have."""
+    if recipe.code is not None:
+        raise ConfigError(
+            f"{recipe.code.name} cannot be trained in a process of its own.",
+            code="custom_code_several_devices",
+            hint="Give a single device, without --submit; a recipe in a Python file is trained in "
+            "one process.",
+        )
+
+
+def training_job(
+    name: str,
+    run: Run,
+    recipe: Recipe,
+    data: Path,
+    masks: Path | None,
+    *,
+    splits: Path | None = None,
+) -> Job:
+    """Return a training as a command in a process of its own, and write its recipe.
+
+    Raises:
+        ConfigError: if the recipe contains Python code.
+    """
+    refuse_own_code(recipe)
+    path = run.folder.with_suffix(".yaml")
+    if not run.plan_path.exists():
+        write_bytes(path, config.explain(recipe).encode())
+    arguments = ["train", str(data), "-o", str(run.folder), "--recipe", str(path)]
+    arguments += ["--masks", str(masks)] if masks else []
+    return Job(
+        name,
+        arguments + (["--splits", str(splits)] if splits else []),
+        run.folder.with_suffix(".log"),
+        resume=["resume", str(run.folder)],
+        plan=run.plan_path,
+        unplanned=(run.cases_path, run.splits_path),
+    )
+
+
+def machine_of_jobs(runner: Runner, device: str) -> Machine:
+    """Return the machine for which trainings are planned before they are started.
+
+    The nodes of a cluster are not known. They are assumed to have enough memory, and a device of
+    each type, so that only what fails on every machine is refused.
+
+    Args:
+        device: Type of the devices.
+
+    Raises:
+        PlanError: if the trainings run on this machine, and it has no such device.
+    """
+    if not isinstance(runner, SlurmJobs):
+        return inspect_machine(device)
+    kind = "cpu" if device == AUTO else device
+    return replace(
+        inspect_machine("cpu"), device=kind, memory_bytes=PLENTY, main_memory_bytes=PLENTY
+    )
+
+
+def choose_runner(
+    folder: Path, config: JobConfig | None, devices: Devices, count: int
+) -> tuple[Runner | None, Devices]:
+    """Return what trains so many runs in processes of their own.
+
+    Args:
+        folder: Folder of the runs.
+        config: What the jobs request, or None if the trainings are no jobs.
+
+    Returns:
+        The runner, or None if this process trains one run after another; and the devices of this
+        machine that are used at the same time.
+    """
+
+    def is_job_finished(job: Job) -> bool:
+        return is_finished(Run(folder / job.key))
+
+    jobs = JobFolder(folder / JOBS)
+    if config is None and not devices.are_separate:
+        return None, devices
+    if config is None:
+        devices.require_available()
+        return devices, devices
+    if config.where == "slurm":
+        return SlurmJobs(jobs, config, devices.names[0], is_job_finished), devices
+    if devices.are_separate:
+        devices.require_available()
+    else:
+        machine = inspect_machine(devices.names[0])
+        most = config.at_once or (machine.cores if machine.device == "cpu" else 1)
+        devices = Devices([*devices.names] * min(most, count))
+    names = devices.names[: config.at_once]
+    slots = [Slot(name.partition(":")[0], devices.environment(name), name) for name in names]
+    return LocalJobs(jobs, slots, is_job_finished), devices
+
+
+def run_unfinished(
+    runner: Runner, runs: Sequence[Run], jobs: Sequence[Job], console: Console, noun: str
+) -> RunError | None:
+    """Run the trainings that are not finished; there is a job for each run.
+
+    Args:
+        noun: What a run is, such as "fold".
+
+    Returns:
+        The error of trainings that have failed, which is to be raised once the finished ones are
+        summed up.
+    """
+    unfinished = []
+    for run, job in zip(runs, jobs, strict=True):
+        if is_finished(run):
+            console.say(f"{job.name}: already finished")
+        else:
+            unfinished.append(job)
+    failure = None
+    try:
+        if unfinished:
+            runner.run(unfinished, console)
+    except RunError as error:
+        if error.code != "fold_failed":
+            raise
+        failure = error
+    count = sum(map(is_finished, runs))
+    if count < len(runs):
+        console.say(f"{count} of {pluralize(len(runs), noun)} are finished.")
+    return failure
