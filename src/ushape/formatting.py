@@ -155,7 +155,7 @@ def display_name(name: str) -> str:
 
     Such names cannot be encoded, and therefore not be printed or written to files.
     """
-    return name.encode(errors="backslashreplace").decode()
+    return name if name.isascii() else name.encode(errors="backslashreplace").decode()
 
 
 def file_name(name: str) -> str:

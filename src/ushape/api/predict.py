@@ -39,6 +39,7 @@ from ushape.inference.streaming import StreamedImage, StreamedPrediction
 from ushape.instances.contours import class_styles, drawing_colors
 from ushape.io import ProbabilityType
 from ushape.io.files import real_path
+from ushape.io.listing import RealPaths
 from ushape.io.lock import locked
 from ushape.io.rle import Order
 from ushape.io.streaming.slides import describe_slide
@@ -498,8 +499,9 @@ def _without_own_outputs(inputs: Sequence[Input], folder: Path | None) -> list[I
     """Leave out the masks of an earlier call, if the output folder is below the input folder."""
     if folder is None:
         return list(inputs)
-    place = real_path(folder)
-    others = [one for one in inputs if not real_path(one.case.image).is_relative_to(place)]
+    place, paths = real_path(folder), RealPaths()
+    start = str(place).rstrip(os.sep) + os.sep
+    others = [one for one in inputs if not paths.of(one.case.image).startswith(start)]
     return others or list(inputs)  # All of them are in that folder, so they were named on purpose.
 
 

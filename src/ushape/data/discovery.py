@@ -16,8 +16,8 @@ from ushape.data.layouts import LAYOUTS, MASK_LAYOUTS, SHAPE_LAYOUTS
 from ushape.data.layouts.base import LayoutMatch, is_structure_set
 from ushape.data.layouts.coco import pair_coco, read_coco_file
 from ushape.data.layouts.foreign import describe_foreign
+from ushape.data.layouts.listing import images_below, is_cellpose_result, listed_once
 from ushape.data.layouts.named import pair_named
-from ushape.data.layouts.names import images_below, is_cellpose_result
 from ushape.data.layouts.run_lengths import pair_run_lengths
 from ushape.data.layouts.segments import segment_classes
 from ushape.data.layouts.structures import find_structures, pair_structures, with_structures
@@ -63,7 +63,8 @@ def discover(data: Path, masks: Path | None = None) -> DatasetListing:
         DataError: if a folder does not exist, if no pair is found, if there are several
             candidates, or if a table or COCO file is invalid.
     """
-    found = with_structures(_find_pairs(data, masks))
+    with listed_once():
+        found = with_structures(_find_pairs(data, masks))
     if found is None or not found.paired:
         raise _no_pairs(data, masks, found)
     if found.conflict:
@@ -89,7 +90,8 @@ def find_masks(folder: Path) -> tuple[set[Path], str]:
     Without a layout that finds pairs, there are none.
     """
     try:
-        found = _find_pairs(folder, None)
+        with listed_once():
+            found = _find_pairs(folder, None)
     except DataError:
         return set(), ""
     if found is None or not found.paired:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import itertools
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,13 +16,14 @@ from ushape import io
 from ushape.data.discovery import find_masks
 from ushape.data.grouping.stated import NONE, stated_keys
 from ushape.data.layouts.base import join_all_series
-from ushape.data.layouts.names import images_below, key_below
+from ushape.data.layouts.listing import images_below, listed_once
+from ushape.data.layouts.names import key_below
 from ushape.data.layouts.nnunet import channels_of
 from ushape.data.layouts.table import TABLES, read_images
 from ushape.data.layouts.volumes import join_modalities
 from ushape.errors import ConfigError, DataError
 from ushape.formatting import display_name, pluralize
-from ushape.io.files import real_path
+from ushape.io.listing import RealPaths
 from ushape.io.streaming import open_bands
 from ushape.types import Case, Pixels
 
@@ -95,24 +97,36 @@ def find_inputs(
             code="no_images",
             hint="Name image files, or folders that contain them.",
         )
-    found = list({real_path(one.case.image): one for one in reversed(found)}.values())[::-1]
+    found = _without_repeated(found)
     if dims == 2 and len(found) <= MAX_STACKS:
         found = [page for one in found for page in _pages_of(one)]
     elif dims == 3 and channels == 1:
         found = _take_time_points(found, on_note)
     found = _without_channel_number(found)
-    owners: dict[Path, Path] = {}
-    for one in found:
-        target = one.below.with_name(io.stem_of(one.below))
-        image = one.case.image
-        if target in owners:
+    _refuse_equal_names(found)
+    return found
+
+
+def _without_repeated(inputs: Sequence[Input]) -> list[Input]:
+    """Leave out images that are named again, also by way of a link."""
+    paths = RealPaths()
+    by_path = {os.path.normcase(paths.of(one.case.image)): one for one in reversed(inputs)}
+    return list(by_path.values())[::-1]
+
+
+def _refuse_equal_names(inputs: Sequence[Input]) -> None:
+    """Raise DataError if the results of two images would have the same name."""
+    owners: dict[str, Input] = {}
+    for one in inputs:
+        text = str(one.below)
+        target = text[: len(text) - len(io.suffix_of(one.below))]
+        other = owners.setdefault(os.path.normcase(target), one)
+        if other is not one:
             raise DataError(
-                f"{owners[target]} and {image} would both be written to {target}.",
+                f"{other.case.image} and {one.case.image} would both be written to {target}.",
                 code="equal_output_names",
                 hint="Rename one of them, or predict them into different folders.",
             )
-        owners[target] = image
-    return found
 
 
 def group_inputs(
@@ -171,7 +185,8 @@ def _find_in(
     read: Callable[[Path], Pixels],
 ) -> Iterator[Input]:
     if path.is_dir() and not io.is_image(path):
-        images = _without_masks(path, images_below(path), on_note)
+        with listed_once():
+            images = _without_masks(path, images_below(path), on_note)
         if dims == 3:
             images = join_all_series(images)
         if images == [path]:  # The folder itself is a series of slices.
@@ -198,6 +213,8 @@ def _find_in(
 def _without_masks(folder: Path, images: list[Path], on_note: Callable[[str], None]) -> list[Path]:
     """Leave out the masks of a data folder, and say so."""
     masks, layout = find_masks(folder)
+    if not masks:
+        return images
     others = [path for path in images if path not in masks]
     if not others or len(others) == len(images):
         return images
@@ -215,8 +232,9 @@ def _without_channel_number(inputs: list[Input]) -> list[Input]:
     def is_numbered(one: Input) -> bool:
         return io.stem_of(one.below).endswith(FIRST_CHANNEL)
 
-    in_folder = [one.case.image.parent.name.startswith("images") for one in inputs]
-    if not all(map(is_numbered, inputs)) or not (len(inputs) > 1 or all(in_folder)):
+    if not all(map(is_numbered, inputs)):
+        return inputs
+    if len(inputs) == 1 and not inputs[0].case.image.parent.name.startswith("images"):
         return inputs
     renamed = []
     for one in inputs:
@@ -299,5 +317,6 @@ def _join_channels(
 
 def _input(image: Path, start: Path, group: str = "") -> Input:
     key = key_below(image, start)
-    case = Case(id=display_name(key), image=image, group=group or str(image.parent))
-    return Input(case, Path(key).with_name(image.name))
+    folder = os.path.dirname(image) or os.curdir  # noqa: PTH120, faster than Path.parent
+    case = Case(id=display_name(key), image=image, group=group or sys.intern(folder))
+    return Input(case, Path(key + image.name[len(io.stem_of(image)) :]))

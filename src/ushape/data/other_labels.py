@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ushape import io
-from ushape.data.layouts.names import folders_below, images_below, strip_mask_word
+from ushape.data.layouts.listing import folders_below, images_below
+from ushape.data.layouts.names import strip_mask_word
 from ushape.data.mask_stats import parts_per_value
 from ushape.errors import DataError
 from ushape.formatting import pluralize

@@ -48,6 +48,8 @@ READERS: dict[str, Callable[[Path], Pixels]] = {
 }
 """Reader by full suffix. On a damaged or hostile file each raises DataError and nothing else."""
 
+DOUBLE_SUFFIXES = tuple(suffix for suffix in READERS if suffix.count(".") == 2)
+
 SIGNATURES = {
     b"\x89PNG\r\n\x1a\n": ".png",
     b"\xff\xd8\xff": ".jpg",
@@ -333,9 +335,11 @@ def suffix_of(path: Path) -> str:
     Digits are not a suffix: DICOM files are often named by numbers such as 1.2.840.
     """
     name = path.name.lower()
-    double = (suffix for suffix in READERS if suffix.count(".") == 2 and name.endswith(suffix))
-    single = path.suffix.lower()
-    return next(double, "" if single[1:].isdigit() else single)
+    if name.endswith(DOUBLE_SUFFIXES):
+        return next(suffix for suffix in DOUBLE_SUFFIXES if name.endswith(suffix))
+    at = name.rfind(".")
+    single = name[at:] if 0 < at < len(name) - 1 else ""
+    return "" if single[1:].isdigit() else single
 
 
 def stem_of(path: Path) -> str:
@@ -454,8 +458,9 @@ def check_packages(paths: Iterable[Path]) -> None:
     """
     by_suffix: dict[str, Path] = {}
     for path in paths:
-        by_suffix.setdefault(suffix_of(path), path)
-        if not tiff.HAS_CODECS and READERS.get(suffix_of(path)) is tiff.read:
+        suffix = suffix_of(path)
+        by_suffix.setdefault(suffix, path)
+        if not tiff.HAS_CODECS and READERS.get(suffix) is tiff.read:
             tiff.check_codecs(path)
     for suffix, path in by_suffix.items():
         if suffix in itk.ITK_READERS:

@@ -32,6 +32,9 @@ LEFTOVER = re.compile(r"\.(?P<process>\d+)-\d+(-(?P<machine>[0-9a-f]{8}))?\.(par
 FOREIGN_LEFTOVER_S = 24 * 3600.0
 """Age in seconds after which an unfinished file of another machine is taken for left over."""
 
+ALL_HIDDEN = "**/.*"
+"""Pattern of all hidden files and folders below a folder."""
+
 ADDED_TO_ZARR = re.compile(r"\.zarr/(0/)?(labels/|\.zmetadata$)", re.IGNORECASE)
 """Path of a file that may be added to an OME-Zarr image later and is not part of it: label images,
 and consolidated metadata, which list them."""
@@ -218,7 +221,7 @@ def refuse_existing_output(path: Path | None, overwrite: bool) -> None:
         )
 
 
-def remove_leftovers(folder: Path, pattern: str = "**/.*") -> None:
+def remove_leftovers(folder: Path, pattern: str = ALL_HIDDEN) -> None:
     """Remove the unfinished files and images below a folder whose processes no longer run.
 
     Those of other machines are removed if they have not changed for a day. A folder that a process
@@ -227,7 +230,9 @@ def remove_leftovers(folder: Path, pattern: str = "**/.*") -> None:
     Args:
         pattern: Glob pattern of the paths that are considered, below the folder.
     """
-    for path in list(folder.glob(pattern)) if folder.is_dir() else ():
+    if not folder.is_dir():
+        return
+    for path in _hidden_below(folder) if pattern == ALL_HIDDEN else list(folder.glob(pattern)):
         match = LEFTOVER.search(path.name)
         if match and _is_left_over(path, match):
             former = path.with_name(path.name[1 : match.start()])
@@ -235,6 +240,16 @@ def remove_leftovers(folder: Path, pattern: str = "**/.*") -> None:
                 path.rename(former)
             else:
                 remove_quietly(path)
+
+
+def _hidden_below(folder: Path) -> list[Path]:
+    """Return the hidden files and folders below a folder, quickly; links are not followed."""
+    return [
+        Path(place, name)
+        for place, folders, files in os.walk(folder)
+        for name in (*folders, *files)
+        if name.startswith(".")
+    ]
 
 
 def _is_left_over(path: Path, match: re.Match[str]) -> bool:

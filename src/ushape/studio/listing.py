@@ -19,7 +19,8 @@ import numpy as np
 from ushape import io
 from ushape.data.discovery import discover, find_masks
 from ushape.data.layouts.base import join_all_series
-from ushape.data.layouts.names import MASK_FOLDERS, images_below, key_below
+from ushape.data.layouts.listing import images_below
+from ushape.data.layouts.names import MASK_FOLDERS, key_below
 from ushape.errors import DataError, RunError
 from ushape.formatting import display_name
 from ushape.io.annotations import read_annotation

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
 from ushape.data.layouts.base import LayoutMatch
-from ushape.data.layouts.names import MASK_WORDS, images_below
+from ushape.data.layouts.listing import folders_below, images_below
+from ushape.data.layouts.names import MASK_WORDS
 from ushape.errors import DataError
 from ushape.io import stem_of
 
@@ -27,7 +29,7 @@ def find_bids(folder: Path) -> LayoutMatch | None:
         DataError: if there are several kinds of mask, or several images for a mask.
     """
     derived = folder / "derivatives"
-    subjects = sorted(path for path in folder.glob("sub-*") if path.is_dir())
+    subjects = [path for path in folders_below(folder) if fnmatch(path.name, "sub-*")]
     if not subjects or not derived.is_dir():
         return None
     masks = [path for path in images_below(derived) if _is_mask(stem_of(path))]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ushape.data.classes.names import StatedClasses
 from ushape.data.layouts.base import LayoutMatch, splits_of
-from ushape.data.layouts.names import images_below
+from ushape.data.layouts.listing import images_below
 from ushape.types import Mask
 
 TRAIN_NAMES = (

@@ -6,16 +6,21 @@ import re
 import unicodedata
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from functools import cache
 from heapq import nlargest
-from itertools import takewhile
+from itertools import islice, takewhile
 
+from ushape.data.layouts.name_index import END, NameIndex
 from ushape.data.layouts.names import words_of
 
 NAMES_SAMPLED = 16
 """Number of masks whose names are compared with those of the images to find the difference."""
+
+FREQUENT = 1000
+"""Number of names from which a word is frequent; those that share no rarer one are not compared."""
 
 DIFFERENCES_TRIED = 24
 """Number of differences that are tried on all names, the most frequent of the sample."""
@@ -69,6 +74,34 @@ class Difference:
                 yield left + _MARK + right
             at = name.find(part, at + 1)
 
+    def bound(self, names: NameIndex, are_masks: bool) -> int:
+        """Return at least the number of names that contain the parts of a mask or image."""
+        return min((names.count(part) for part in self._texts(are_masks)), default=len(names.names))
+
+    def fitting(self, names: NameIndex, are_masks: bool) -> Iterator[str]:
+        """Yield the names that contain the parts of a mask or image, and maybe others."""
+        texts = self._texts(are_masks)
+        return names.containing(min(texts, key=names.count) if texts else "")
+
+    def partners(self, name: str, is_mask: bool) -> Iterator[str]:
+        """Yield the names of the images of a mask, or of the masks of an image."""
+        own, others = (self.mask, self.image) if is_mask else (self.image, self.mask)
+        for core in self.cores(name, own):
+            if self.is_inside:
+                left, _, right = core.partition(_MARK)
+                other = left + others[0] + right
+            else:
+                other = others[0] + core + others[1]
+            if core in self.cores(other, others):
+                yield other
+
+    def _texts(self, are_masks: bool) -> list[str]:
+        """Return texts that all names of masks or images contain; see `NameIndex`."""
+        start, end = self.mask if are_masks else self.image
+        if self.is_inside:
+            return [start] if start else []
+        return [END + start] * bool(start) + [end + END] * bool(end)
+
 
 def _divides_number(left: str, right: str) -> bool:
     return left[-1:].isdigit() and right[:1].isdigit()
@@ -76,6 +109,8 @@ def _divides_number(left: str, right: str) -> bool:
 
 def comparable(name: str) -> str:
     """Return a name in the form in which names are compared: composed, without upper case."""
+    if name.isascii():
+        return name.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
@@ -88,44 +123,46 @@ def rank_differences(
         images: Name of each image by its comparable form.
         masks: Name of each mask by its comparable form; may be the images themselves.
     """
+    image_index = NameIndex(list(images))
+    mask_index = image_index if masks is images else NameIndex(list(masks))
     seen: Counter[Difference] = Counter()
     step = max(1, len(masks) // NAMES_SAMPLED)
-    likely = _Likely(list(images))
-    for mask in sorted(masks)[::step]:
+    likely = _Likely(image_index)
+    for mask in mask_index.sorted[::step]:
         seen.update({one for image in likely.of(mask) for one in _differences(image, mask)})
     ranked = []
     # Not most_common: the order of equal counts would depend on the hash seed of the process.
     frequent = sorted(seen, key=lambda one: (-seen[one], one.order))
     for difference in frequent[:DIFFERENCES_TRIED]:
-        pairs = _pairs_by(difference, images, masks)
+        pairs = _pairs_by(difference, image_index, mask_index)
         if pairs:
-            ranked.append((difference, pairs))
+            own = {masks[mask]: images[image] for mask, image in pairs.items()}
+            ranked.append((difference, own))
     return sorted(ranked, key=lambda one: (-len(one[1]), one[0].order))
 
 
-def _pairs_by(
-    difference: Difference, images: Mapping[str, str], masks: Mapping[str, str]
-) -> dict[str, str]:
+def _pairs_by(difference: Difference, images: NameIndex, masks: NameIndex) -> dict[str, str]:
     """Return the image of each mask that differs from exactly one image in this way."""
-    fitting: dict[str, set[str]] = defaultdict(set)
-    for image in images:
-        for core in difference.cores(image, difference.image):
-            fitting[core].add(image)
-    own = {
-        mask: {
-            image
-            for core in difference.cores(mask, difference.mask)
-            for image in fitting.get(core, ())
-            if image != mask
-        }
-        for mask in masks
-    }
+    by_image, by_mask = difference.bound(images, False), difference.bound(masks, True)
+    if not by_image or not by_mask:
+        return {}
+    own: dict[str, set[str]] = defaultdict(set)
+    if by_mask <= by_image:
+        for mask in difference.fitting(masks, True):
+            for image in difference.partners(mask, True):
+                if image != mask and image in images.positions:
+                    own[mask].add(image)
+    else:
+        for image in difference.fitting(images, False):
+            for mask in difference.partners(image, False):
+                if image != mask and mask in masks.positions:
+                    own[mask].add(image)
     counts = Counter(image for several in own.values() for image in several)
     return {
-        masks[mask]: images[image]
-        for mask, several in own.items()
-        for image in several
-        if len(several) == 1 and counts[image] == 1
+        mask: image
+        for mask in sorted(own, key=masks.positions.__getitem__)
+        for image in own[mask]
+        if len(own[mask]) == 1 and counts[image] == 1
     }
 
 
@@ -151,29 +188,68 @@ def _differences(image: str, mask: str) -> Iterator[Difference]:
 
 
 class _Likely:
-    """Index of names, to find those that are most similar to another name."""
+    """Search for the names that are most similar to another name."""
 
-    def __init__(self, names: Sequence[str]):
-        self.sorted = sorted(names)
-        self.reversed = sorted(name[::-1] for name in names)
-        self.by_word: dict[str, list[str]] = defaultdict(list)
-        for name in names:
-            for word in words_of(name):
-                self.by_word[word].append(name)
+    def __init__(self, index: NameIndex):
+        self._index = index
+        self._reversed = sorted(name[::-1] for name in index.names)
+        self._by_word: dict[str, list[str]] | None = None
+        self._owners_of = cache(self._find_owners)
 
     def of(self, name: str, most: int = 4) -> set[str]:
         """Return names that share the rarest words with a name, or its start and end."""
-        shared: dict[str, float] = defaultdict(float)
-        for word in words_of(name):
-            owners = self.by_word.get(word, ())
-            for owner in owners:
-                shared[owner] += 1 / len(owners)
         alike = {
-            *_around(name, self.sorted),
-            *(n[::-1] for n in _around(name[::-1], self.reversed)),
+            *_around(name, self._index.sorted),
+            *(n[::-1] for n in _around(name[::-1], self._reversed)),
         }
-        rare = nlargest(most + 1, shared, key=lambda other: (shared[other], other))
-        return {*rare, *alike} - {name}
+        return {*self._sharing(name, most + 1), *alike} - {name}
+
+    def _sharing(self, name: str, most: int) -> list[str]:
+        """Return the names that share the rarest words with a name; of equal ones, the last."""
+        owners = {word: self._owners_of(word) for word in words_of(name)}
+        frequent = {word for word, own in owners.items() if len(own) > FREQUENT}
+        known = {one for word, own in owners.items() if word not in frequent for one in own}
+        if frequent:
+            last = self._last_with(frequent, known, most)
+            if last is None:
+                known = {one for own in owners.values() for one in own}
+            else:
+                known.update(last)
+        shared = dict.fromkeys(known, 0.0)
+        for word, own in owners.items():
+            holders = own if word not in frequent else _having(word, known)
+            for holder in holders:
+                if holder in shared:
+                    shared[holder] += 1 / len(own)
+        return nlargest(most, shared, key=lambda other: (shared[other], other))
+
+    def _last_with(self, words: set[str], known: Collection[str], most: int) -> list[str] | None:
+        """Return the last names that contain all of the words, apart from those that are known.
+
+        No other name that is not known shares as much. None: there are few names of this kind.
+        """
+        found: list[str] = []
+        for name in islice(reversed(self._index.sorted), FREQUENT):
+            if name not in known and words <= words_of(name):
+                found.append(name)
+                if len(found) == most:
+                    return found
+        return None
+
+    def _find_owners(self, word: str) -> list[str]:
+        """Return the names that contain a word."""
+        if self._index.is_lower:
+            return self._index.with_word(word)
+        if self._by_word is None:
+            self._by_word = defaultdict(list)
+            for name in self._index.names:
+                for own in words_of(name):
+                    self._by_word[own].append(name)
+        return self._by_word.get(word, [])
+
+
+def _having(word: str, names: Iterable[str]) -> list[str]:
+    return [name for name in names if word in words_of(name)]
 
 
 def _around(name: str, ordered: Sequence[str]) -> Sequence[str]:

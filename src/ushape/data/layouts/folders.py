@@ -26,13 +26,12 @@ from ushape.data.layouts.candidates import (
 )
 from ushape.data.layouts.coco import find_coco
 from ushape.data.layouts.inside import find_masks_inside
+from ushape.data.layouts.listing import folders_below, images_below
 from ushape.data.layouts.names import (
     IMAGE_FOLDERS,
     MASK_FOLDERS,
     SPLIT_WORDS,
-    folders_below,
     has_mask_word,
-    images_below,
     stem_key,
 )
 from ushape.data.layouts.one_tree import find_one_tree

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ushape.data.layouts.base import LayoutMatch, pair_files
-from ushape.data.layouts.names import folders_below, has_mask_word, images_below, stem_key
-from ushape.io import is_image
+from ushape.data.layouts.listing import entries_of, folders_below, images_below
+from ushape.data.layouts.names import has_mask_word, stem_key
 
 
 def find_masks_inside(folder: Path) -> LayoutMatch | None:
@@ -15,7 +15,7 @@ def find_masks_inside(folder: Path) -> LayoutMatch | None:
     Example: `x.tif` and `masks/x.tif`. The name of the subfolder must contain a usual word for
     masks.
     """
-    images = [path for path in sorted(folder.iterdir()) if is_image(path)]
+    images = entries_of(folder).images
     below = [place for place in folders_below(folder) if images_below(place)]
     if not images or len(below) != 1 or not has_mask_word(below[0].name):
         return None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ushape.data.classes.names import StatedClasses
 from ushape.data.layouts.base import LayoutMatch
+from ushape.data.layouts.listing import annotations_below
 from ushape.data.layouts.shapes import ImageIndex, match_shapes, pair_shape_files
 from ushape.errors import DataError
 from ushape.io.annotations.labelme import read_labelme_json
@@ -24,7 +25,7 @@ def find_labelme(folder: Path, masks: Collection[Path] = ()) -> LayoutMatch | No
     Raises:
         DataError: if two files belong to one image, or if all images are left out.
     """
-    files = [path for path in sorted(folder.rglob("*.json")) if _is_labelme_file(path)]
+    files = [path for path in annotations_below(folder, "*.json") if _is_labelme_file(path)]
     if not files:
         return None
     index = ImageIndex(folder, masks)
@@ -69,7 +70,7 @@ def find_labelme_export(folder: Path) -> LayoutMatch | None:
     """
     places = [
         path.parent
-        for path in sorted(folder.rglob("label_names.txt"))
+        for path in annotations_below(folder, "label_names.txt")
         if (path.parent / "img.png").is_file() and (path.parent / "label.png").is_file()
     ]
     if not places:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,8 @@ from ushape import io
 from ushape.data.classes.names import StatedClasses
 from ushape.data.layouts.base import LayoutMatch, index_images, take_splits_from_keys
 from ushape.data.layouts.candidates import spread
-from ushape.data.layouts.names import MASK_WORDS, images_below, stem_key
+from ushape.data.layouts.listing import images_below
+from ushape.data.layouts.names import MASK_WORDS, stem_key
 from ushape.errors import DataError
 from ushape.formatting import pluralize
 from ushape.types import Mask, MaskParts
@@ -36,6 +37,8 @@ def find_mask_files(folder: Path) -> LayoutMatch | None:
     """
     paths = [(stem_key(path, folder), path) for path in images_below(folder)]
     stems = {key for key, _ in paths}
+    if not _may_contain_words(stems):
+        return None
     owners = {path: own for key, path in paths if (own := _owner_of(key, stems)) is not None}
     if not owners:
         return None
@@ -79,13 +82,20 @@ def find_mask_files(folder: Path) -> LayoutMatch | None:
     return take_splits_from_keys(found)
 
 
+def _may_contain_words(keys: Iterable[str]) -> bool:
+    """Return whether any key may contain a word for masks; it is rarely True without reason."""
+    text = "\n".join(keys)
+    return not text.isascii() or any(word in text.lower() for word in (*MASK_WORDS, "class"))
+
+
 def _owner_of(key: str, stems: set[str]) -> tuple[str, str] | None:
     """Return the image of a mask and the rest of the mask's name: a class, a number or ''."""
     place, slash, name = key.rpartition("/")
     for end in range(len(name) - 1, 0, -1):
-        own = f"{place}{slash}{name[:end]}"
-        rest = name[end:]
-        if own in stems and rest[0] in "_-. " and _WORD.search(rest):
+        if name[end] not in "_-. ":
+            continue
+        own, rest = f"{place}{slash}{name[:end]}", name[end:]
+        if own in stems and _WORD.search(rest):
             return own, _WORD.sub("", rest, count=1).strip("_-. ")
     return None
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ushape.data.layouts.base import LayoutMatch, pair_files
 from ushape.data.layouts.candidates import MAX_MASK_VALUES, values_of
-from ushape.data.layouts.names import IMAGE_FOLDERS, folders_below, images_below, stem_key
+from ushape.data.layouts.listing import folders_below, images_below
+from ushape.data.layouts.names import IMAGE_FOLDERS, stem_key
 from ushape.errors import DataError
 from ushape.io import is_image
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from ushape.io import is_image, stem_of
-from ushape.io.files import read_head, real_path
+from ushape.io import stem_of, suffix_of
 from ushape.types import Split
 
 IMAGE_FOLDERS = (
@@ -34,35 +33,22 @@ SPLIT_WORDS: dict[str, Split] = {
 }  # fmt: skip
 
 
-def images_below(folder: Path) -> list[Path]:
-    """Return all readable images in a tree, sorted, without hidden files and folders.
-
-    A folder such as `a.zarr` is one image. Links to folders are followed, except into a folder
-    that contains the link. The files x_seg.npy of Cellpose, which hold Python objects, are no
-    images.
-    """
-    return sorted(_walk(folder, {real_path(folder)}))
-
-
-def is_cellpose_result(path: Path) -> bool:
-    """Return whether a file holds Python objects, as the files x_seg.npy of Cellpose."""
-    return path.name.lower().endswith("_seg.npy") and b"'|O'" in read_head(path, 128)
-
-
-def _walk(folder: Path, above: set[Path]) -> Iterator[Path]:
-    for path in folder.iterdir():
-        if is_image(path):
-            if not is_cellpose_result(path):
-                yield path
-        elif path.is_dir() and not _is_hidden(path):
-            real = real_path(path)
-            if real not in above:
-                yield from _walk(path, above | {real})
-
-
 def stem_key(path: Path, folder: Path) -> str:
     """Return the path below the folder without suffix, with '/'."""
-    return path.relative_to(folder).with_name(stem_of(path)).as_posix()
+    below = _text_below(path, folder)
+    if below is None:
+        return path.relative_to(folder).with_name(stem_of(path)).as_posix()
+    key = below[: len(below) - len(suffix_of(path))]
+    return key if os.sep == "/" else key.replace(os.sep, "/")
+
+
+def _text_below(path: Path, folder: Path) -> str | None:
+    """Return the path below a folder with whose text it begins; None for other paths."""
+    text, start = str(path), str(folder)
+    if start == os.curdir:
+        return None if path.is_absolute() else text
+    start = start if start.endswith(os.sep) else start + os.sep
+    return text[len(start) :] if text.startswith(start) else None
 
 
 def key_below(path: Path, folder: Path) -> str:
@@ -70,25 +56,13 @@ def key_below(path: Path, folder: Path) -> str:
 
     Links are not followed: a linked file has the name of its link.
     """
+    below = _text_below(path, folder)
+    if below is not None and os.pardir not in below:
+        return stem_key(path, folder)
     path, folder = (Path(os.path.normpath(one.absolute())) for one in (path, folder))
     if path.is_relative_to(folder):
         return stem_key(path, folder)
     return path.with_name(stem_of(path)).as_posix().lstrip("/")
-
-
-def folders_below(folder: Path) -> list[Path]:
-    """Return the folders directly in a folder, sorted, without hidden ones."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not _is_hidden(path))
-
-
-def annotation_folders(folder: Path) -> list[Path]:
-    """Return the folder and annotations/ in it, where tools put files about many images."""
-    return [folder, *(p for p in folders_below(folder) if p.name.lower() == "annotations")]
-
-
-def _is_hidden(folder: Path) -> bool:
-    """Return whether a folder is hidden; archives of macOS contain a folder `__MACOSX`."""
-    return folder.name.startswith(".") or folder.name == "__MACOSX"
 
 
 def has_mask_word(name: str) -> bool:
@@ -112,6 +86,13 @@ def strip_mask_word(key: str) -> str | None:
     `a/x_mask`, `a/x-seg` and `a/mask_x` belong to `a/x`, and `a/mask` to `a`.
     """
     return _strip_word(key, MASK_WORDS)
+
+
+def names_of_masks(keys: Collection[str]) -> list[str]:
+    """Return the keys that name a mask, for which `strip_mask_word` returns a key."""
+    text = "\n".join(keys).lower()
+    words = [word for word in MASK_WORDS if word in text]
+    return [key for key in keys if _strip_word(key, words) is not None] if words else []
 
 
 def strip_image_word(key: str) -> str | None:

@@ -9,7 +9,8 @@ from typing import Any
 
 from ushape.data.classes.names import StatedClasses, classes_by_value
 from ushape.data.layouts.base import LayoutMatch
-from ushape.data.layouts.names import images_below, stem_key
+from ushape.data.layouts.listing import images_below
+from ushape.data.layouts.names import stem_key
 from ushape.errors import DataError
 from ushape.io.files import JSON_HINT, read_json
 from ushape.types import Split

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
@@ -12,11 +11,12 @@ from pathlib import Path
 from ushape.data.layouts.base import LayoutMatch, index_masks, pair_files
 from ushape.data.layouts.candidates import Candidate, choose_masks, holds_few_values
 from ushape.data.layouts.differences import Difference, common_start, comparable, rank_differences
+from ushape.data.layouts.listing import images_below
 from ushape.data.layouts.matching import MIN_SUPPORT
 from ushape.data.layouts.names import (
     has_image_word,
     has_mask_word,
-    images_below,
+    names_of_masks,
     stem_key,
     strip_mask_word,
 )
@@ -37,18 +37,17 @@ def find_one_tree(folder: Path) -> LayoutMatch | None:
         DataError: if several kinds of file could be the masks or the images.
     """
     paths = images_below(folder)
-    is_unique = max(Counter(stem_key(path, folder) for path in paths).values(), default=1) == 1
-    files = {
-        stem_key(path, folder) if is_unique else path.relative_to(folder).as_posix(): path
-        for path in paths
-    }
+    names = [stem_key(path, folder) for path in paths]
+    if len(set(names)) < len(names):
+        names = [path.relative_to(folder).as_posix() for path in paths]
+    files = dict(zip(names, paths, strict=True))
     ranked = rank_differences(*[{comparable(name): name for name in files}] * 2)
     if any(_are_two_folders(*one, files) for one in ranked):
         return None
     kinds = _find_kinds(files, ranked)
     images = _choose_images(folder, kinds)
     if images is None:
-        masks = [path for name, path in files.items() if strip_mask_word(name) is not None]
+        masks = [files[name] for name in names_of_masks(files)]
         return _pair(folder, paths, masks) if masks and len(masks) < len(paths) else None
     candidates = [_candidate(folder, images, kind, kinds) for kind in kinds if kind != images]
     fitting = [one for one in candidates if one.paths]

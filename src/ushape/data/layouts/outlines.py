@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from ushape.data.layouts.base import LayoutMatch
+from ushape.data.layouts.listing import annotations_below
 from ushape.data.layouts.shapes import ImageIndex, match_shapes, pair_shape_files
 from ushape.io.annotations.geojson import is_geojson
 from ushape.io.annotations.imagej import is_roi_file
@@ -52,7 +53,7 @@ def _find(
     patterns: tuple[str, ...],
     matches: Callable[[Path], bool],
 ) -> LayoutMatch | None:
-    found = sorted({path for pattern in patterns for path in folder.rglob(pattern)})
+    found = annotations_below(folder, *patterns)
     files = [path for path in found if not path.name.startswith(".") and matches(path)]
     if not files:
         return None

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ushape.data.classes.names import StatedClasses
 from ushape.data.layouts.base import LayoutMatch, index_images, is_structure_set, splits_of
-from ushape.data.layouts.names import images_below, key_below
+from ushape.data.layouts.listing import images_below
+from ushape.data.layouts.names import key_below
 from ushape.errors import DataError
 from ushape.formatting import natural_order, pluralize
 from ushape.io import dicom, is_dicom_file

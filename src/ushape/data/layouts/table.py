@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ushape.data.layouts.base import LayoutMatch, index_images
 from ushape.data.layouts.differences import comparable
+from ushape.data.layouts.listing import entries_of
 from ushape.data.layouts.names import SPLIT_WORDS, key_below
 from ushape.errors import DataError
 from ushape.formatting import pluralize, reason
@@ -28,7 +29,7 @@ def find_table(folder: Path) -> LayoutMatch | None:
     """
     there = [
         path
-        for path in sorted(folder.iterdir())
+        for path in entries_of(folder).others
         if path.suffix.lower() in TABLES and path.is_file() and not path.name.startswith(".")
     ]
     fitting = [path for path in there if {"image", "mask"} <= set(_columns_of(path))]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 
 from ushape.data.layouts.base import LayoutMatch
 from ushape.data.layouts.folders import pair_folders
-from ushape.data.layouts.names import SPLIT_WORDS, images_below
+from ushape.data.layouts.listing import folders_below, images_below
+from ushape.data.layouts.names import SPLIT_WORDS
 from ushape.types import Split
 
 IMAGES, MASKS, LISTS = "JPEGImages", "SegmentationClass", "ImageSets/Segmentation"
@@ -19,7 +21,8 @@ def find_voc(folder: Path) -> LayoutMatch | None:
     The masks of single objects, SegmentationObject, are not used. Lists such as
     ImageSets/Segmentation/train.txt state the split if each pair is in exactly one of them.
     """
-    places = [folder, *sorted(folder.glob("VOC*")), *sorted(folder.glob("VOCdevkit/VOC*"))]
+    inside = [path for path in folders_below(folder) if fnmatch(path.name, "VOC*")]
+    places = [folder, *inside, *sorted(folder.glob("VOCdevkit/VOC*"))]
     found = [p for p in places if (p / IMAGES).is_dir() and (p / MASKS).is_dir()]
     if len(found) != 1:
         return None

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ushape.data.classes.names import StatedClasses
 from ushape.data.layouts.base import LayoutMatch
-from ushape.data.layouts.names import MASK_WORDS, folders_below, images_below, strip_mask_word
+from ushape.data.layouts.listing import folders_below, images_below
+from ushape.data.layouts.names import MASK_WORDS, strip_mask_word
 from ushape.formatting import pluralize
 from ushape.io import is_image, stem_of, suffix_of
 from ushape.types import Mask, MaskParts
@@ -85,9 +86,13 @@ def join_modalities(images: Sequence[Path], start: Path, channels: int) -> dict[
     Args:
         start: Folder below which the keys are paths.
     """
+    if channels < 2:
+        return {}
     places: dict[Path, list[Path]] = {}
     for path in images:
         places.setdefault(path.parent, []).append(path)
+    if {len(own) for own in places.values()} != {channels}:
+        return {}
     found: dict[str, list[Path]] = {}
     endings: set[tuple[str, ...]] = set()
     for place, own in places.items():
@@ -97,7 +102,7 @@ def join_modalities(images: Sequence[Path], start: Path, channels: int) -> dict[
         endings.add(tuple(stem_of(path).removeprefix(begin) for path in ordered))
         found[key_of_case(place, begin, start)] = ordered
     fits = len(endings) == 1 and {len(own) for own in found.values()} == {channels}
-    return found if fits and channels > 1 else {}
+    return found if fits else {}
 
 
 def find_class_files(folder: Path) -> LayoutMatch | None:

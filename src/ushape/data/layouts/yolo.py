@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import yaml
 
 from ushape.data.layouts.base import LayoutMatch
-from ushape.data.layouts.names import images_below
+from ushape.data.layouts.listing import entries_of, images_below
 from ushape.data.layouts.shapes import match_shapes
 from ushape.errors import DataError
 from ushape.formatting import reason
@@ -28,7 +29,7 @@ def find_yolo(folder: Path) -> LayoutMatch | None:
         DataError: if the labels are keypoints or bounding boxes, or if data.yaml cannot be read.
     """
     images = images_below(folder)
-    labels = {image: path for image in images if (path := _labels_of(image, folder)).is_file()}
+    labels = _existing_labels(images, folder)
     if not labels or not _are_yolo(list(labels.values())):
         return None
     source, names = _class_names(folder)
@@ -41,6 +42,25 @@ def find_yolo(folder: Path) -> LayoutMatch | None:
         names={str(number): name for number, name in sorted(names.items())},
         images=images,
     )
+
+
+def _existing_labels(images: Sequence[Path], folder: Path) -> dict[Path, Path]:
+    """Return the text file of each image that has one."""
+    found: dict[Path, Path] = {}
+    names: dict[str, set[str]] = {}
+    for image in images:
+        place = os.path.dirname(image)  # noqa: PTH120, faster than Path.parent
+        if place not in names:
+            beside = _labels_of(image, folder).parent
+            others = entries_of(beside).others if beside.is_dir() else []
+            names[place] = {
+                path.name.casefold() for path in others if path.suffix.lower() == ".txt"
+            }
+        if names[place] and f"{stem_of(image)}.txt".casefold() in names[place]:
+            path = _labels_of(image, folder)
+            if path.is_file():
+                found[image] = path
+    return found
 
 
 def _labels_of(image: Path, folder: Path) -> Path:

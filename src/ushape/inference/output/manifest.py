@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import time
 import uuid
 import zlib
@@ -18,6 +19,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from pydantic_core import from_json
 
 from ushape.data.preprocessing import by_group
 from ushape.io.files import append_line, complete_lines, files_within, real_path, replacing
@@ -32,6 +35,9 @@ PARTS_FOLDER = ".ushape-parts"
 
 MARKED_BYTES = 256
 """Number of bytes at the beginning of an output file that the stored checksum covers."""
+
+IMAGE_FIRST = re.compile(rb'\{"image": "([\x20\x21\x23-\x5b\x5d-\x7e]*)", "')
+"""Beginning of a line about an image, if its name is ASCII without characters to escape."""
 
 APPEND_FLAGS = os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
@@ -118,12 +124,37 @@ class Manifest:
 
     def is_done(self, below: Path, case: Case) -> bool:
         """Return whether neither the outputs nor the image have changed since they were written."""
-        line = self._done(below.as_posix())
-        return (
-            line is not None
-            and line["source"] == self._source_of(case, self._listing)
-            and self._is_whole(line)
-        )
+        return self.files_if_done(below, case) is not None
+
+    def files_if_done(self, below: Path, case: Case) -> list[str] | None:
+        """Return the names of the outputs of an image if it is done, as `is_done` says."""
+        name = below.as_posix()
+        if name not in self._last:
+            return None
+        return self.files_if_unchanged(name, self._source_of(case, self._listing))
+
+    def knows(self, name: str) -> bool:
+        """Return whether there is a line about an image.
+
+        Args:
+            name: Path of the image below the named folder, with '/'.
+        """
+        return name in self._last
+
+    def files_if_unchanged(self, name: str, source: list[Any]) -> list[str] | None:
+        """Return the names of the outputs of an image below the folder, the mask last.
+
+        Without a line that says that the image is finished, from these files, and with outputs
+        that have not changed, they are None.
+
+        Args:
+            name: Path of the image below the named folder, with '/'.
+            source: Files of the image as they are now, as in `source_of`.
+        """
+        line = self._done(name)
+        if line is None or line["source"] != source or not self._is_whole(line):
+            return None
+        return list(line["files"])
 
     def may_replace(self, below: Path, case: Case) -> bool:
         """Return whether existing outputs were made from this image file and not edited since.
@@ -231,7 +262,9 @@ class Manifest:
         if self.verify:
             return self.is_whole(line)
         for name, (size, _) in line["files"].items():
-            facts = self._listing.facts_of(str(self.folder / name))
+            is_below = os.sep == "/" and not name.startswith("/")
+            path = f"{self.folder}/{name}" if is_below else str(self.folder / name)
+            facts = self._listing.facts_of(path)
             if facts is None or not (facts.is_folder or facts.size == size):
                 return False
         return True
@@ -266,9 +299,13 @@ def _read_log(
     header = parse_line(next(lines, b""))
     is_ours = header is not None and (made_by is None or header.get("made_by") == made_by)
     for line in lines if is_ours else ():
-        values = parse_line(line)
-        if values is not None and "image" in values:
-            found[values["image"]] = line
+        name = _name_in(line)
+        # Whether the only line about an image is damaged is found when it is used.
+        if name is None or name in found:
+            values = parse_line(line)
+            name = values.get("image") if values is not None else None
+        if name is not None:
+            found[name] = line
     return (found if is_ours else None), size
 
 
@@ -284,13 +321,22 @@ def _time_of(line: bytes) -> float:
     return float((parse_line(line) or {}).get("time", 0.0))
 
 
+def _name_in(line: bytes) -> str | None:
+    """Return the image of a line without parsing all of it; None if it does not begin with it."""
+    match = IMAGE_FIRST.match(line)
+    return match[1].decode() if match else None
+
+
 def parse_line(line: bytes) -> Line | None:
     """Return the values of a line of a log; None if it is damaged."""
-    try:
-        values = json.loads(line)
-    except ValueError:
-        return None
-    return values if isinstance(values, dict) else None
+    # `from_json` is several times faster; `json.loads` accepts names that are not Unicode.
+    for parse in (from_json, json.loads):
+        try:
+            values = parse(line)
+        except ValueError:
+            continue
+        return values if isinstance(values, dict) else None
+    return None
 
 
 def finished_files(folder: Path) -> list[tuple[Path, Path | None, list[Path]]]:

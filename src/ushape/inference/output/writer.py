@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -40,7 +41,7 @@ from ushape.io.orientation import as_stored
 from ushape.io.rle import RowRuns, SubmissionWriter
 from ushape.io.streaming import NIFTI, Bands
 from ushape.io.streaming.ome_labels import read_made_by
-from ushape.types import Prediction
+from ushape.types import Case, Prediction
 
 IMAGES_TABLE = "images.csv"
 """File with a row for each image and class."""
@@ -83,7 +84,9 @@ class PredictionWriter:
         self.submission, self.manifest = submission, manifest
         self.made_by = manifest.digest if manifest else ""
         self.endings = _endings_of(self.config, predictor)
-        self.done: set[Path] = set()
+        self.done: dict[Path, list[str]] = {}
+        """Names of the outputs of each image that was finished before, the mask last, below the
+        folder."""
 
     @classmethod
     @contextmanager
@@ -127,31 +130,14 @@ class PredictionWriter:
                     )
                 )
             if config.folder is not None:
-                decided = config.for_masks(join_objects=predictor.joins_objects)
-                kinds = {
-                    **_endings_of(decided, predictor),
-                    "submission": str(config.submission or ""),
-                }
-                if config.probabilities:
-                    kinds["numbers"] = config.stored_type
-                if config.columns != "basic":
-                    kinds["columns"] = config.columns
-                if config.zarr_labels:
-                    kinds["zarr_labels"] = ",".join((CLASSES, OBJECTS))
                 together = [one.case for one in inputs] if predictor.reads_groups else []
-                manifest = Manifest(
-                    config.folder,
-                    {**made_by, "outputs": kinds},
-                    together,
-                    part=config.part,
-                    verify=config.verify,
-                )
+                manifest = open_log(config, config.folder, predictor, made_by, together)
                 if not config.part:  # Walks over all outputs, so each part would take long.
                     remove_leftovers(config.folder)
                 if config.overwrite:
                     manifest.forget()
             writer = cls(config, predictor, submission, manifest)
-            writer.done = {image.below for image in inputs if writer._is_finished(image)}
+            writer.done = writer._find_finished(inputs)
             writer._check_nothing_overwritten(inputs)
             if manifest is not None:
                 manifest.merge()
@@ -203,10 +189,16 @@ class PredictionWriter:
         """Return whether an earlier call had written all outputs of this image."""
         return image.below in self.done
 
-    def _is_finished(self, image: Input) -> bool:
-        has_row = self.submission is None or image.case.image.name in self.submission.done
-        has_files = self.manifest is None or self.manifest.is_done(image.below, image.case)
-        return has_row and has_files
+    def _find_finished(self, inputs: Sequence[Input]) -> dict[Path, list[str]]:
+        found: dict[Path, list[str]] = {}
+        for image in inputs:
+            if self.submission is None or image.case.image.name in self.submission.done:
+                names: list[str] | None = []
+                if self.manifest is not None:
+                    names = self.manifest.files_if_done(image.below, image.case)
+                if names is not None:
+                    found[image.below] = names
+        return found
 
     def write(self, image: Input, prediction: Prediction) -> Written:
         """Write all outputs of an image, in the orientation of the masks of the training."""
@@ -330,6 +322,8 @@ class PredictionWriter:
 
     def mask_path(self, image: Input) -> Path | None:
         """Return the path of an image's mask; None if no masks are written."""
+        if self.config.folder is not None and (names := self.done.get(image.below)):
+            return self.config.folder / names[-1]
         target, streamed = self._mask_path(image.below), self._streamed_path(image.below)
         if target and not _is_present(target) and streamed and _is_present(streamed):
             return streamed
@@ -369,7 +363,8 @@ class PredictionWriter:
         if self.config.folder is None:
             return None
         suffix = self.predictor.plan.encoding.suffix
-        return self.config.folder / below.with_name(io.stem_of(below) + suffix)
+        text = str(below)
+        return self.config.folder / (text[: len(text) - len(io.suffix_of(below))] + suffix)
 
     def _streamed_path(self, below: Path) -> Path | None:
         """Return the path of the mask in a format that can be written band by band."""
@@ -405,12 +400,12 @@ class PredictionWriter:
             return []
         return [*(_beside(target, ending) for ending in self.endings.values()), target]
 
-    def _refuse_links_to_elsewhere(self, inputs: Sequence[Input]) -> None:
-        """Raise RunError if a folder below the output is a link that leads out of it."""
+    def refuse_links_to_elsewhere(self, names: Iterable[str]) -> None:
+        """Raise RunError if one of the folders below the output is a link that leads out of it."""
         if self.config.folder is None:
             return
         root = real_path(self.config.folder)
-        for folder in {self.config.folder / image.below.parent for image in inputs}:
+        for folder in (self.config.folder / name for name in sorted(names)):
             if not real_path(folder).is_relative_to(root):
                 raise RunError(
                     f"{folder} is a link to {real_path(folder)}, outside {self.config.folder}.",
@@ -419,15 +414,14 @@ class PredictionWriter:
                 )
 
     def _check_nothing_overwritten(self, inputs: Sequence[Input]) -> None:
-        sources = {_without_suffix(image.case.image) for image in inputs}
+        left = [image for image in inputs if not self.is_done(image)]
+        sources = {_without_suffix(image.case.image) for image in inputs} if left else set()
         owners: dict[Path, Path] = {}
         if self.manifest is not None and not (self.manifest.is_ours or self.config.overwrite):
             writes_table = self.config.table or self.config.uncertainty
             refuse_existing_output(self.manifest.folder / IMAGES_TABLE, not writes_table)
-        self._refuse_links_to_elsewhere(inputs)
-        for image in inputs:
-            if self.is_done(image):
-                continue
+        self.refuse_links_to_elsewhere({os.path.dirname(image.below) for image in inputs})  # noqa: PTH120, much faster
+        for image in left:
             path = image.case.image
             for target in self._paths_of(image):
                 if _without_suffix(target) in sources:
@@ -452,6 +446,31 @@ class PredictionWriter:
     def _may_replace(self, image: Input) -> bool:
         ours = self.manifest is not None and self.manifest.may_replace(image.below, image.case)
         return self.config.overwrite or ours
+
+
+def open_log(
+    config: OutputConfig,
+    folder: Path,
+    predictor: Predictor,
+    made_by: Mapping[str, Any],
+    together: Sequence[Case] = (),
+) -> Manifest:
+    """Open the log of an output folder.
+
+    Args:
+        made_by: Facts that determine the outputs, beside the kinds of outputs.
+        together: Cases that are read together with the others of their group.
+    """
+    decided = config.for_masks(join_objects=predictor.joins_objects)
+    kinds = {**_endings_of(decided, predictor), "submission": str(config.submission or "")}
+    if config.probabilities:
+        kinds["numbers"] = config.stored_type
+    if config.columns != "basic":
+        kinds["columns"] = config.columns
+    if config.zarr_labels:
+        kinds["zarr_labels"] = ",".join((CLASSES, OBJECTS))
+    facts = {**made_by, "outputs": kinds}
+    return Manifest(folder, facts, together, part=config.part, verify=config.verify)
 
 
 def _as_stored(prediction: Prediction) -> Prediction:
