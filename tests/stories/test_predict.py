@@ -90,6 +90,53 @@ def test_everything_beside_the_mask_agrees_with_it(trained, cells, ushape, tmp_p
     assert len({roi.name.split("_")[0] for roi in rois}) >= 1
 
 
+def test_a_repeat_of_a_finished_folder_repairs_what_has_changed(
+    trained, cells, ushape, tmp_path, monkeypatch
+):
+    images, out = tmp_path / "images", tmp_path / "masks"
+    paths = [images / name for name in ("a.png", "b.png", "plate/a.png", "plate/c.png")]
+    (images / "plate").mkdir(parents=True)
+    for source, path in zip(sorted((cells / "images").iterdir()), paths, strict=False):
+        shutil.copy(source, path)
+    call = ["predict", trained, images, "-o", out]
+    assert ushape(*call).code == 0
+    expected, log = digest(out), out / ".ushape-predict.jsonl"
+    assert len(expected) == 4
+
+    def repeat(skipped):
+        ended = ushape(*call)
+        assert ended.code == 0, ended.error
+        assert f"Skipping {skipped} images" in ended.output
+        assert "4 masks" in ended.output
+        assert digest(out) == expected
+
+    repeat(4)
+    (out / "plate/c.png").unlink()
+    repeat(3)
+    (out / "a.png").write_bytes((out / "a.png").read_bytes()[:20])
+    log.write_bytes(log.read_bytes().replace(b'"image": "a.png"', b'"image": "?.png"'))
+    ended = ushape(*call)
+    assert ended.code != 0, "a file that no line of the log explains is not replaced"
+    (out / "a.png").unlink()
+    repeat(3)
+    lines = log.read_bytes().splitlines(keepends=True)
+    last = max(number for number, line in enumerate(lines) if b'"image": "b.png"' in line)
+    lines[last] = lines[last][:60] + b"\0" * (len(lines[last]) - 61) + b"\n"
+    log.write_bytes(b"".join(lines))
+    repeat(3)
+    shutil.copy(paths[0], paths[1])
+    ended = ushape(*call)
+    assert ended.code == 0, ended.error
+    assert digest(out) == {**expected, "b.png": expected["a.png"]}
+
+    # Nothing is listed image by image if there is nothing to do, and the order is the same.
+    monkeypatch.setattr(predict, "find_images", None)
+    masks = package.predict(trained, images, output=out, quiet=True)
+    assert masks == [out / path.relative_to(images) for path in paths]
+    with pytest.raises(TypeError):
+        package.predict(trained, images, output=out, verify=True, quiet=True)
+
+
 def test_killed_at_any_moment_the_same_call_ends_with_the_same_bytes(
     trained, cells, ushape, tmp_path
 ):

@@ -16,6 +16,7 @@ from ushape.formatting import renamed
 from ushape.inference.output.uploads import Uploads
 from ushape.inference.output.writer import PredictionWriter
 from ushape.inference.predictor import Predictor
+from ushape.io import is_image
 from ushape.io.files import (
     read_json,
     real_path,
@@ -125,6 +126,15 @@ class RemoteFiles:
                 remove_quietly(self._work)
         if isinstance(error, UshapeError):
             error.message = renamed(error.message, self._renamed)
+
+    @property
+    def local_folders(self) -> list[Path]:
+        """Named folders of images; none if anything else is named, or a URL."""
+        if self._work is not None:
+            return []
+        paths = [Path(one) for one in self._named if isinstance(one, (str, Path))]
+        are_folders = all(path.is_dir() and not is_image(path) for path in paths)
+        return paths if are_folders and len(paths) == len(self._named) else []
 
     def find(self, predictor: Predictor, find: Callable[..., list[Input]]) -> list[Input]:
         """Return the inputs that `find_images` returns, which tells how each one can be fetched."""

@@ -27,7 +27,9 @@ from ushape.inference.output import (
     ProbabilityFormat,
     TableColumns,
 )
-from ushape.inference.output.writer import IMAGES_TABLE, PredictionWriter, Written
+from ushape.inference.output.finished import masks_of_finished
+from ushape.inference.output.manifest import has_log
+from ushape.inference.output.writer import IMAGES_TABLE, PredictionWriter, Written, open_log
 from ushape.inference.predictor import (
     IN_MEMORY_BYTES,
     MAX_IN_MEMORY_BYTES,
@@ -38,7 +40,7 @@ from ushape.inference.prefetch import overlap
 from ushape.inference.streaming import StreamedImage, StreamedPrediction
 from ushape.instances.contours import class_styles, drawing_colors
 from ushape.io import ProbabilityType
-from ushape.io.files import real_path
+from ushape.io.files import real_path, remove_leftovers
 from ushape.io.listing import RealPaths
 from ushape.io.lock import locked
 from ushape.io.rle import Order
@@ -162,6 +164,11 @@ def predict(
         if note := leave_cores_to_others(device):  # Before a backend starts its threads.
             console.say(note)
         predictor = Predictor.open(folders, device, backend=backend, settings=chosen)
+        made_by = describe_origin(folders, predictor, chosen)
+        if own.is_all and not predictor.reads_groups:
+            done = _masks_if_finished(files.local_folders, config, predictor, made_by, console)
+            if done is not None:
+                return done
         inputs = _without_own_outputs(files.find(predictor, find_images), config.folder)
         refused = {name: error for name, error in files.refused.items() if own.holds(name)}
         if not own.is_all:
@@ -170,7 +177,6 @@ def predict(
                 _tell_last_call(config, console)
                 return []
         _tell_missing_neighbors(predictor, inputs, console)
-        made_by = describe_origin(folders, predictor, chosen)
         lock = locked(config.folder, shared=not own.is_all) if config.folder else nullcontext()
         opened = PredictionWriter.open(config, predictor, inputs, made_by)
         with hint_after_interrupt(REPEAT), lock, opened as writer:
@@ -209,6 +215,63 @@ def _tell_missing_neighbors(
         console.say(f"{line} To give the model all neighbors, name the folder of the stack.")
 
 
+def _masks_if_finished(
+    folders: Sequence[Path],
+    config: OutputConfig,
+    predictor: Predictor,
+    made_by: Mapping[str, Any],
+    console: Console,
+) -> list[Path] | None:
+    """Return the masks of all images of folders if an equal call has finished them.
+
+    A folder with a million finished images is recognized by its names, sizes and times, without
+    the listing of its images.
+
+    Args:
+        folders: Named folders; none if something else is named.
+
+    Returns:
+        None if images have to be listed, because one of them may not be finished, or because of
+        the requested outputs.
+    """
+    folder = config.folder
+    if not folders or folder is None or not config.is_decided_by_log or not has_log(folder):
+        return None
+    with locked(folder):
+        log = open_log(config, folder, predictor, made_by)
+        names = masks_of_finished(folders, log)
+        if names is None:
+            return None
+        writer = PredictionWriter(config, predictor, None, log)
+        writer.refuse_links_to_elsewhere({name.rpartition("/")[0] for name in names})
+        remove_leftovers(folder)
+        log.merge()
+    _tell_notes(writer, console)
+    _tell_skipped(len(names), console)
+    masks = [folder / name for name in names]
+    with console.progress("Predicting") as on_progress:
+        _Summary(len(masks), on_progress, len(masks)).report(writer, masks, console)
+    return masks
+
+
+def _tell_notes(writer: PredictionWriter, console: Console) -> None:
+    """Print what to know about the predictions and outputs."""
+    for line in writer.predictor.notes:
+        console.say(line)
+    if writer.adds_instances:
+        console.say(
+            "Objects: the masks join those that touch, as the masks of the training do. Their "
+            "numbers are written beside the masks, as NAME_instances. To leave them out: "
+            "--no-instances."
+        )
+
+
+def _tell_skipped(count: int, console: Console) -> None:
+    """Print how many images are finished, if there are any."""
+    if count:
+        console.say(f"Skipping {pluralize(count, 'image')} finished by an earlier call.")
+
+
 def _write_masks(
     predictor: Predictor,
     inputs: Sequence[Input],
@@ -226,14 +289,7 @@ def _write_masks(
     """
     if strict and refused:
         raise next(iter(refused.values()))
-    for line in predictor.notes:
-        console.say(line)
-    if writer.adds_instances:
-        console.say(
-            "Objects: the masks join those that touch, as the masks of the training do. Their "
-            "numbers are written beside the masks, as NAME_instances. To leave them out: "
-            "--no-instances."
-        )
+    _tell_notes(writer, console)
     groups = by_group([image.case for image in inputs])
     max_bytes = MAX_IN_MEMORY_BYTES if writer.prefers_whole else IN_MEMORY_BYTES
 
@@ -266,8 +322,7 @@ def _write_masks(
         is_done = files.is_done(image) or writer.is_done(image)
         (finished if is_done else left).append(image)
     files.expect(left)
-    if finished:
-        console.say(f"Skipping {pluralize(len(finished), 'image')} finished by an earlier call.")
+    _tell_skipped(len(finished), console)
     _tell_levels(predictor, left, console)
     with console.progress("Predicting") as on_progress:
         total = len(inputs) + len(refused)

@@ -118,6 +118,13 @@ class OutputConfig:
             require_package("zarr", "zarr", "Writing probabilities with --probabilities zarr")
 
     @property
+    def is_decided_by_log(self) -> bool:
+        """Whether images that the log states as finished need no more work: no further file lists
+        all images, and existing outputs are neither replaced nor read."""
+        lists_images = self.submission is not None or self.table or self.uncertainty
+        return not (lists_images or self.zarr_labels or self.overwrite or self.verify)
+
+    @property
     def stored_type(self) -> ProbabilityType:
         """Data type of the stored probabilities."""
         return self.probability_type or ("float32" if self.probabilities == "npz" else "uint8")
