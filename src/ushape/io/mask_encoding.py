@@ -15,6 +15,9 @@ from ushape.types import MaskEncoding, MaskPixels, Pixels
 ROUNDING = 0.01
 """Largest distance of mask values from whole numbers: viewers store labels as scaled integers."""
 
+MAX_FLOAT = 2**53
+"""Largest mask value that is a float; larger ones are not exact, even with 64 bits."""
+
 MAX_ONE_HOT_PLANES = 16
 """Largest number of planes of a volume that are tested for being classes, not slices."""
 
@@ -27,8 +30,8 @@ def decode_mask(path: Path, pixels: Pixels, suffix: str, *, holds_colors: bool) 
         holds_colors: Whether this format can store colors and opacity; otherwise .png is used.
 
     Raises:
-        DataError: if the values are not whole numbers, or if several channels are neither colors
-            nor one channel for each class.
+        DataError: if the values are not whole numbers, or too large, or if several channels are
+            neither colors nor one channel for each class.
     """
     array, color_suffix = pixels.array, suffix if holds_colors else ".png"
     if pixels.palette is not None:
@@ -135,7 +138,13 @@ def _refuse_layers(path: Path, array: np.ndarray, *, is_medical: bool) -> None:
 
 
 def _whole_numbers(path: Path, values: np.ndarray) -> np.ndarray:
-    """Return integers; floats are rounded if they are within ROUNDING of whole numbers."""
+    """Return integers; floats are rounded if they are within ROUNDING of whole numbers.
+
+    Values that 64-bit integers with a sign can hold have this type if others are too small.
+    """
+    if values.dtype == np.uint64:
+        _refuse_large(path, values, int(values.max(initial=0)), np.iinfo(np.int64).max)
+        return values.astype(np.int64)
     if values.dtype.kind in "uib":
         return values
     with np.errstate(invalid="ignore"):  # NaN raises the error below, not a warning.
@@ -149,4 +158,20 @@ def _whole_numbers(path: Path, values: np.ndarray) -> np.ndarray:
             hint="Save the classes as integers. Of probabilities, save those above 0.5 as 1 and "
             "the others as 0.",
         )
-    return np.rint(values).astype(np.int32)
+    largest = float(np.abs(values).max(initial=0))
+    _refuse_large(path, values, largest, MAX_FLOAT)
+    return np.rint(values).astype(np.int32 if largest < 2**31 else np.int64)
+
+
+def _refuse_large(path: Path, values: np.ndarray, largest: float, limit: int) -> None:
+    """Raise DataError if the largest absolute value of a mask exceeds a limit."""
+    if largest <= limit:
+        return
+    over = values[np.abs(values) > limit]
+    raise DataError(
+        f"{path}: {pluralize(over.size, 'value')} of the mask are too large, for example "
+        f"{over.flat[0]:.6g}; values of type {values.dtype} can be at most {limit}.",
+        code="mask_value_too_large",
+        hint="Save small numbers: those of the classes, or of the objects from 1. The function "
+        "skimage.segmentation.relabel_sequential numbers objects anew.",
+    )

@@ -121,3 +121,43 @@ def test_overlapping_layers_are_refused_not_read_as_colors(layers, tmp_path):
     with raises_code(DataError, "mask_channels") as error:
         io.read_mask(tmp_path / "m.npy")
     assert "labels.regions" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [
+        (np.uint64, 2**63),
+        (np.uint64, 2**64 - 1),
+        (np.float32, 2.0**60),
+        (np.float64, 2.0**63),
+        (np.float64, -1e300),
+    ],
+)
+def test_values_beyond_64_bit_integers_are_refused_with_the_name_of_the_file(
+    dtype, value, tmp_path
+):
+    np.save(tmp_path / "m.npy", OBJECT * dtype(value))
+    with raises_code(DataError, "mask_value_too_large") as caught:
+        io.read_mask(tmp_path / "m.npy")
+    assert str(tmp_path / "m.npy") in caught.value.message
+    assert f"{OBJECT.sum()} values" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [
+        (np.uint64, 2**63 - 1),
+        (np.int64, 2**63 - 1),
+        (np.int64, -(2**63)),
+        (np.uint32, 2**32 - 1),
+        (np.float64, 2.0**53),
+        (np.float64, -(2.0**31) - 1),
+        (np.float32, 3e9),
+    ],
+)
+def test_large_values_that_64_bit_integers_hold_are_read_exactly(dtype, value, tmp_path):
+    stored = np.where(OBJECT, dtype(value), dtype(0))
+    np.save(tmp_path / "m.npy", stored)
+    mask = io.read_mask(tmp_path / "m.npy")
+    assert np.unique(mask.codes).tolist() == sorted([0, int(dtype(value))])
+    assert mask.encoding.dtype == str(np.dtype(dtype))
