@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,11 +39,9 @@ class Normalization:
                 columns.append((0.0, 0.0, 0.0, 1.0))
                 continue
             low, high = np.percentile(finite, percentiles)
-            clipped = finite.clip(low, high)
+            mean, std = _mean_and_std(finite.clip(low, high))
             # A constant channel has no information: std 1 maps it to zeros.
-            columns.append(
-                (float(low), float(high), float(clipped.mean()), float(clipped.std()) or 1.0)
-            )
+            columns.append((float(low), float(high), mean, std or 1.0))
         low_all, high_all, mean_all, std_all = zip(*columns, strict=True)
         return cls(low=low_all, high=high_all, mean=mean_all, std=std_all)
 
@@ -82,3 +81,12 @@ class Normalization:
         scaled -= mean
         scaled /= std
         return np.nan_to_num(scaled, copy=False)
+
+
+def _mean_and_std(values: np.ndarray) -> tuple[float, float]:
+    """Return mean and standard deviation; of huge values with 64 bits, or sums would overflow."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, std = float(values.mean()), float(values.std())
+    if math.isfinite(mean) and math.isfinite(std):
+        return mean, std
+    return float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))

@@ -39,3 +39,13 @@ def test_normalization_of_constant_and_broken_channels_is_zero():
     scaled = Normalization.measure(pixels).apply(pixels[:, :, None])
     assert np.isfinite(scaled).all()
     assert not scaled[0].any()
+
+
+@pytest.mark.parametrize("scale", [1e17, 1e30, 1e37])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_huge_values_are_standardized_like_others(scale, dtype):
+    pixels = rng.normal(5, 2, (1, 16_384)).astype(dtype)
+    usual, huge = Normalization.measure(pixels), Normalization.measure(pixels * dtype(scale))
+    assert huge.std[0] == pytest.approx(scale * usual.std[0], rel=1e-4)
+    image = pixels[:, None, :9]
+    np.testing.assert_allclose(huge.apply(image * dtype(scale)), usual.apply(image), atol=1e-3)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import sys
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -40,6 +39,7 @@ from ushape.data.spacing import factors_to, resampled_shape
 from ushape.errors import DataError
 from ushape.formatting import natural_order
 from ushape.io.annotations import read_annotation
+from ushape.io.float_range import mean_of_channels
 from ushape.transforms.resampling import resample_image
 from ushape.types import Case, GridRemark, MaskEncoding, Turn
 
@@ -80,7 +80,7 @@ class CaseStats:
     low: float = 0.0
     high: float = 0.0
     not_finite: int = 0
-    """Number of values that are NaN or infinite."""
+    """Number of values that are NaN, infinite, or beyond the range of 32-bit floats."""
 
     stored_as: Literal["", "gray", "planes"] = ""
     """How the file holds an image that is read in another form: a gray image among color images,
@@ -316,10 +316,8 @@ def make_thumbnail(image: np.ndarray) -> np.ndarray:
     """Reduce an image (C, *S) to (THUMBNAIL, THUMBNAIL) float32 by averaging."""
     plane = image if image.ndim == 3 else image[:, image.shape[1] // 2]
     step = max(1, min(plane.shape[1:]) // (4 * THUMBNAIL))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # NaN in float images
-        gray = plane[:, ::step, ::step].mean(axis=0, dtype=np.float32)
-    small = resample_image(np.nan_to_num(gray)[None], (THUMBNAIL, THUMBNAIL))
+    gray = mean_of_channels(plane[:, ::step, ::step])
+    small = resample_image(gray[None], (THUMBNAIL, THUMBNAIL))
     return np.asarray(small[0], dtype=np.float32)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import ndimage
 
+from ushape.io.float_range import mean_of_channels
 from ushape.transforms.resampling import resample_image
 
 COMPARED_PX = 64
@@ -41,8 +42,7 @@ def describe_details(image: np.ndarray) -> np.ndarray:
     """
     plane = image if image.ndim == 3 else image[:, image.shape[1] // 2]
     step = max(1, min(plane.shape[1:]) // (4 * COMPARED_PX))
-    gray = plane[:, ::step, ::step].mean(axis=0, dtype=np.float32)
-    gray[~np.isfinite(gray)] = 0
+    gray = mean_of_channels(plane[:, ::step, ::step])
     scale = float(np.abs(gray).max())
     gray = gray / scale if scale > 0 else gray  # Squares of huge values would overflow.
     trimmed = trim_border(gray)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ushape.io.float_range import mean_of_channels
+
 REACH = 8
 """Largest shift of a mask that is tried against the edges of the image, in pixels."""
 
@@ -44,8 +46,7 @@ def fit_outline(
     """
     if codes.ndim == 3:
         image, codes = image[:, image.shape[1] // 2], codes[codes.shape[0] // 2]
-    gray = image.mean(axis=0, dtype=np.float32)
-    gray[~np.isfinite(gray)] = 0
+    gray = mean_of_channels(image)
     rows, columns = _outline_pixels(codes, ignore)
     if len(rows) < 16 or min(gray.shape) <= 4 * REACH:
         return None

@@ -14,6 +14,7 @@ from ushape.errors import DataError
 from ushape.formatting import pluralize, size_text
 from ushape.instances.label import label_objects
 from ushape.io.annotations import read_annotation, size_of
+from ushape.io.float_range import limit_to_float32
 from ushape.io.placement import AS_THEY_ARE, compare_grids
 from ushape.io.streaming import open_bands
 from ushape.io.streaming.boxes import read_box
@@ -65,13 +66,14 @@ def read_first_file(case: Case) -> Pixels:
 def join_channels(case: Case, first: Pixels, channels: int | None = None) -> Pixels:
     """Return the image of a case with all its channels, from the image that its first file holds.
 
+    Values beyond the range of 32-bit floats become infinite.
     Planes, such as pages of a TIFF, are channels if the mask has a single one, or if the model
     expects as many channels. A gray image is repeated if three channels are expected.
 
     Raises:
         DataError: if the number of channels is another one, or the files differ in size.
     """
-    image = first.array
+    image = limit_to_float32(first.array)
     if case.channels:
         image = np.concatenate(
             [image, *(_read_further(path, first, case) for path in case.channels)]
@@ -120,7 +122,7 @@ def _read_further(path: Path, first: Pixels, case: Case) -> np.ndarray:
             hint="Resample all channels of a case to the grid of the first one, or copy its header "
             "if the pixels correspond by their index.",
         )
-    return further.array
+    return limit_to_float32(further.array)
 
 
 def read_classes(case: Case, space: LabelSpace) -> np.ndarray | None:

@@ -20,6 +20,7 @@ from ushape.errors import ConfigError, RunError
 from ushape.evaluation.scores import CaseScore, score_case
 from ushape.formatting import pluralize, reason
 from ushape.io.files import read_sealed_json, write_sealed_json
+from ushape.io.float_range import LARGEST
 from ushape.labels import IGNORE, LabelSpace
 from ushape.metrics.overlap import count_masks
 from ushape.planning.planner import BASELINE_CASES
@@ -70,8 +71,9 @@ class IntensityRule:
         """Return the number of each pixel of an image (C, *S) that is compared, (*S) float32."""
         values = _plane(image, self.channel)
         if self.is_relative:
-            points = values[_grid_points(values.shape)]
+            points = values[_grid_points(values.shape)].astype(np.float64)
             values = (values - points.mean()) / max(float(points.std()), 1e-6)
+            values = values.clip(-LARGEST, LARGEST).astype(np.float32)
         return values if self.is_brighter else -values
 
     def of(self, image: np.ndarray) -> np.ndarray:
@@ -318,9 +320,15 @@ def _choose_intensity(
 
 
 def _plane(image: np.ndarray, channel: int | None) -> np.ndarray:
+    """Return the mean of the channels, or one of them, (*S) float32; NaN and infinity become 0."""
+    is_float = image.dtype.kind == "f"
     if channel is None:
-        return image.mean(axis=0, dtype=np.float32)
-    return image[channel].astype(np.float32)
+        with np.errstate(invalid="ignore"):  # Infinity in several channels
+            plane = image.mean(axis=0, dtype=np.float64 if is_float else np.float32)
+    else:
+        plane = image[channel]
+    plane = plane.astype(np.float32)
+    return np.nan_to_num(plane, copy=False, posinf=0, neginf=0) if is_float else plane
 
 
 def _masks(

@@ -50,3 +50,10 @@ def test_scan_case_does_not_count_ignored_pixels_as_objects(tmp_path):
     assert set(stats.objects_by_value) == {255}
     assert stats.fit is None
     assert scan_case(case).objects > 1
+
+
+@pytest.mark.parametrize("value", [np.inf, 3e38, 1e302])
+def test_thumbnails_of_extreme_pixels_are_finite(value):
+    image = np.ones((3, 64, 64))
+    image[0, :4], image[1, :2] = value, -value
+    assert np.isfinite(make_thumbnail(image)).all()

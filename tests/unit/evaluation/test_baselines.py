@@ -244,3 +244,18 @@ def test_baselines_of_strokes_between_the_compared_pixels_are_constant(make_case
     found = measure_baselines(facts, space)
     assert (found.cases, found.classes) == (0, {})
     assert "annotated" in found.text
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e302, 3e38])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_baselines_of_extreme_pixels_have_a_finite_threshold(channels, value, tmp_path):
+    codes = left_half()
+    image = np.where(codes > 0, 200.0, 100.0)[None].repeat(channels, axis=0)
+    image[:, :8] = value
+    case = Case(id="a", image=tmp_path / "a.npy", mask=tmp_path / "m.npy")
+    np.save(case.image, image if channels > 1 else image[0])
+    np.save(case.mask, codes)
+    baselines = measure_baselines([CaseFacts(case, (2048, 2048))], CELL)
+    assert np.isfinite(baselines.classes["cell"].intensity.threshold)
+    save_baselines(tmp_path / "baselines.json", baselines)
+    assert load_baselines(tmp_path / "baselines.json", CELL, channels) == baselines

@@ -11,6 +11,7 @@ from ushape.data.grouping.similarity import correlation_of_neighbors
 from ushape.data.scan import DatasetStats
 from ushape.formatting import natural_order, pluralize, size_text
 from ushape.io.files import DAMAGED
+from ushape.io.float_range import LARGEST
 
 NEIGHBORS = 3
 """Distance up to which neighboring slices of one group may be nearly identical."""
@@ -161,7 +162,8 @@ def find_odd_images(dataset: DatasetStats) -> Iterator[Finding]:
         yield Finding(
             check="not_finite",
             severity="error",
-            text=f"In {pluralize(len(cases), 'image')}, there are {count} NaN or infinite values.",
+            text=f"In {pluralize(len(cases), 'image')}, there are {count} values that are NaN, "
+            f"infinite, or larger than {LARGEST:.3g}, which no 32-bit float can hold.",
             fix="Replace them, for example by the background value, or remove the images.",
             cases=cases,
             in_copy="left out",

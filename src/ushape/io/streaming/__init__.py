@@ -19,6 +19,7 @@ from ushape import io
 from ushape.errors import DataError
 from ushape.formatting import size_text
 from ushape.io import dicom, files, itk, npy, ome_zarr, raster, slides, tiff
+from ushape.io.float_range import limit_to_float32
 from ushape.io.mask_encoding import encode_mask, stored_dtype
 from ushape.io.streaming import sinks, tiff_segments
 from ushape.io.streaming.sinks import RowLayout, RowSink
@@ -145,7 +146,7 @@ class Bands:
         if self._source.palette:
             return io.apply_palette(stored, self._source.palette)
         stored = stored * np.uint8(255) if stored.dtype == bool else stored
-        return np.require(stored, self.dtype, ["C", "W"])
+        return np.require(limit_to_float32(stored), self.dtype, ["C", "W"])
 
     def _check_size(self, rows: int, *others: int) -> None:
         source = self._source
