@@ -169,7 +169,17 @@ class Case:
 
 
 GridRemark = Literal[
-    "reoriented", "cropped", "resampled", "shifted", "unpositioned", "sheared", "no_spacing"
+    "reoriented",
+    "cropped",
+    "resampled",
+    "shifted",
+    "unpositioned",
+    "sheared",
+    "no_spacing",
+    "no_spacing_x",
+    "no_spacing_y",
+    "no_spacing_z",
+    "negative_spacing",
 ]
 """What was done to read a file's position, or to bring a mask onto the grid of its image.
 
@@ -179,7 +189,9 @@ GridRemark = Literal[
 - shifted: the positions differ by less than half a pixel, which was ignored;
 - unpositioned: one of the files states no real position, so pixels are compared by their index;
 - sheared: the axes of a file are slightly off right angles, which was corrected;
-- no_spacing: a file states no spacing, so 1 mm is assumed.
+- no_spacing: a file states no spacing, so 1 mm is assumed;
+- no_spacing_x, _y, _z: the spacing along this axis of a file is 0 or no number, so 1 mm is assumed;
+- negative_spacing: a spacing is negative, and its absolute value is used.
 """
 
 

@@ -128,9 +128,12 @@ def on_grid(array: np.ndarray, grid: Grid) -> Pixels:
 
 def spacing_on(grid: Grid) -> tuple[float, ...] | None:
     """Return the spacing in mm along each axis of S; None if the header does not state it."""
-    if "no_spacing" in grid.remarks:
+    kept = axes_kept(grid)
+    axes = len(grid.shape)  # A file lists its axes in the reverse order: x first.
+    missing = [nifti.MISSING[axes - 1 - axis] for axis in kept if axes <= 3]
+    if "no_spacing" in grid.remarks or any(remark in grid.remarks for remark in missing):
         return None
-    return tuple(grid.spacing_mm[axis] for axis in axes_kept(grid))
+    return tuple(grid.spacing_mm[axis] for axis in kept)
 
 
 def axes_kept(grid: Grid) -> list[int]:
@@ -242,7 +245,9 @@ def _grid_of(path: Path, image: Any, remarks: tuple[GridRemark, ...]) -> Grid:
     spacing, origin = image.GetSpacing()[:used], image.GetOrigin()[:used]
     direction = np.reshape(image.GetDirection(), (axes, axes))[:used, :used].ravel()
     if not all(map(math.isfinite, (*spacing, *origin, *direction))) or min(spacing) <= 0:
-        raise files.damaged(path, f"the spacing {spacing} mm or the origin {origin} is impossible")
+        lengths, place = (", ".join(f"{n:.6g}" for n in own) for own in (spacing, origin))
+        problem = f"the spacing ({lengths}) mm or the origin ({place}) mm is impossible"
+        raise files.damaged(path, problem)
     return Grid(
         shape=tuple(image.GetSize()[:used][::-1]),
         spacing_mm=tuple(spacing[::-1]),

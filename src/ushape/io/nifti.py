@@ -8,7 +8,7 @@ import shutil
 import struct
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +51,9 @@ class NiftiHeader:
 
     spacing: tuple[float, ...]
     """Spacing along x, y and z."""
+
+    mirror: float
+    """-1 if the third axis of the quaternion is reversed."""
 
     qform: int
     sform: int
@@ -125,6 +128,7 @@ def _parse(
         kind=int(field("datatype")[0]),
         start=int(start) if math.isfinite(start) else -1,
         spacing=field("pixdim")[1:4],
+        mirror=field("pixdim")[0],
         qform=int(qform),
         sform=int(sform),
         slope=field("slope"),
@@ -190,7 +194,7 @@ def readable_by_itk(
     """Yield a file with the same content that ITK reads, and what was corrected in its header.
 
     This is the file itself, or a temporary copy if the suffix does not tell whether it is packed,
-    if its axes are not quite at right angles, or if spacings are missing.
+    if its axes are not quite at right angles, or if spacings are missing or negative.
 
     Raises:
         DataError: if the axes are far from right angles.
@@ -243,16 +247,35 @@ def _corrections(
     path: Path, header: NiftiHeader
 ) -> tuple[dict[str, tuple[float, ...]], tuple[GridRemark, ...]]:
     """Return new values of the fields that ITK refuses, and a remark about each correction."""
-    if header.qform > 0:
+    used = header.spacing[: min(3, max(1, header.axes))]
+    if header.qform > 0 and all(0 < step < math.inf for step in used):
         return {}, ()  # ITK then ignores a matrix that it cannot read.
     if header.sform > 0 and math.isfinite(header.shear):
         return _correct_matrix(path, header)
-    changes: dict[str, tuple[float, ...]] = {"forms": (0, 0)} if header.sform > 0 else {}
-    used = header.spacing[: min(3, max(1, header.axes))]
-    if all(0 < abs(step) < math.inf for step in used):
-        return changes, ()
-    mended = [abs(step) if 0 < abs(step) < math.inf else 1.0 for step in header.spacing]
-    return {**changes, "pixdim": (1.0, *mended, 0.0, 0.0, 0.0, 0.0)}, ("no_spacing",)
+    changes: dict[str, tuple[float, ...]] = {}
+    if header.sform > 0:
+        changes["forms"] = (header.qform, 0)
+    missing = [not 0 < abs(step) < math.inf for step in used]
+    remarks: list[GridRemark] = [
+        MISSING[axis] for axis, lacks in enumerate(missing) if lacks and header.lengths[axis] > 1
+    ]
+    if all(missing):
+        remarks = ["no_spacing"]
+    if any(step < 0 for step, lacks in zip(used, missing, strict=True) if not lacks):
+        remarks.append("negative_spacing")
+    if remarks or any(missing):
+        mended = [abs(step) if 0 < abs(step) < math.inf else 1.0 for step in header.spacing]
+        changes["pixdim"] = _pixdim(header, mended)
+    return changes, tuple(remarks)
+
+
+MISSING: tuple[GridRemark, ...] = ("no_spacing_x", "no_spacing_y", "no_spacing_z")
+"""Remark that the spacing along an axis is missing, by its number in the header."""
+
+
+def _pixdim(header: NiftiHeader, spacing: Iterable[float]) -> tuple[float, ...]:
+    """Return the field with another spacing; its first number belongs to the quaternion."""
+    return (header.mirror if header.qform > 0 else 1.0, *spacing, 0.0, 0.0, 0.0, 0.0)
 
 
 def _correct_matrix(
@@ -271,7 +294,7 @@ def _correct_matrix(
     changes: dict[str, tuple[float, ...]] = {}
     lengths = np.linalg.norm(header.matrix[:, :3], axis=0)
     if not np.allclose(lengths, header.spacing, rtol=1e-3):
-        changes["pixdim"] = (1.0, *lengths, 0.0, 0.0, 0.0, 0.0)
+        changes["pixdim"] = _pixdim(header, lengths)
     if header.shear <= 0.9 * ITK_SHEAR:
         return changes, ()
     return {**changes, "srow": tuple(_with_right_angles(header.matrix).ravel())}, ("sheared",)

@@ -74,14 +74,21 @@ def test_sform_of_zeros_gives_way_to_the_spacing(save):
     assert io.read(path).spacing_mm == (4, 3, 2)
 
 
-@pytest.mark.parametrize("spacing", [(0, 0, 0), (np.nan, 1, 1)])
-def test_missing_spacing_is_unknown_and_one_on_the_grid(save, spacing):
+@pytest.mark.parametrize(
+    ("spacing", "remark"),
+    [
+        ((0, 0, 0), "no_spacing"),
+        ((np.nan, 0, np.inf), "no_spacing"),
+        ((np.nan, 1, 1), "no_spacing_x"),
+    ],
+)
+def test_missing_spacing_is_unknown_and_one_on_the_grid(save, spacing, remark):
     path = save({252: struct.pack("<hh", 0, 0), 76: struct.pack("<4f", 1, *spacing)})
     pixels = io.read(path)
     assert pixels.spacing_mm is None
     assert read_spacing(path) is None
     assert pixels.grid.spacing_mm == (1, 1, 1)
-    assert pixels.grid.remarks == ("no_spacing",)
+    assert pixels.grid.remarks == (remark,)
 
 
 def test_suffix_does_not_decide_whether_a_file_is_packed(save, tmp_path):
@@ -131,3 +138,34 @@ def test_fourth_axis_of_length_one_is_a_single_channel(tmp_path):
     assert io.read_mask(tmp_path / "x.nii.gz").codes.shape == (2, 3, 4)
     io.write_mask(tmp_path / "m.nii.gz", VOLUME, MaskEncoding(), like=tmp_path / "x.nii.gz")
     assert io.read_grid(tmp_path / "m.nii.gz").shape == (2, 3, 4)
+
+
+def test_missing_spacing_along_an_axis_of_length_one_does_not_matter(save):
+    plane = {40: struct.pack("<4h", 3, 4, 6, 1), 252: struct.pack("<hh", 0, 0)}
+    pixels = io.read(save({**plane, 76: struct.pack("<4f", 1, 0.5, 0.75, 0)}))
+    assert pixels.array.shape == (1, 6, 4)
+    assert pixels.spacing_mm == (0.75, 0.5)
+    assert pixels.grid.remarks == ()
+
+
+@pytest.mark.parametrize("mirror", [1, -1])
+def test_negative_spacing_beside_a_quaternion_has_no_sign_as_in_nibabel(save, mirror):
+    nibabel = pytest.importorskip("nibabel")
+    turned = {252: struct.pack("<hh", 1, 0), 256: struct.pack("<6f", 0, 0, 0, 7, 8, 9)}
+    path = save({**turned, 76: struct.pack("<4f", mirror, 0.5, 0.75, -3)})
+    pixels = io.read(path)
+    assert pixels.spacing_mm == (3, 0.75, 0.5)
+    assert pixels.grid.remarks == ("negative_spacing",)
+    expected = nibabel.load(path).affine
+    direction = np.reshape(pixels.grid.direction, (3, 3)) * pixels.grid.spacing_mm[::-1]
+    turn = np.diag([-1, -1, 1])  # NIfTI points to right and anterior, ITK to left and posterior.
+    np.testing.assert_allclose(turn @ direction, expected[:3, :3], atol=1e-6)
+    np.testing.assert_allclose(turn @ pixels.grid.origin_mm, expected[:3, 3], atol=1e-6)
+
+
+def test_negative_spacing_beside_a_matrix_gives_way_to_it(save):
+    path = save(
+        {**sform(-2, 0, 0, 24, 0, -2, 0, 24, 0, 0, 3, -10), 76: struct.pack("<4f", 1, 2, 2, -3)}
+    )
+    assert io.read(path).spacing_mm == pytest.approx((3, 2, 2))
+    assert io.read(path).grid.remarks == ()

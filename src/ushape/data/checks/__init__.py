@@ -23,6 +23,7 @@ CHECKS: tuple[Check, ...] = (
     encodings.find_converted_images,
     encodings.find_unusual_masks,
     grids.find_other_grids,
+    grids.find_odd_spacing,
     masks.find_copies_of_images,
     masks.find_odd_shapes,
     masks.find_value_notes,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from ushape.data.checks.finding import Finding
 from ushape.data.scan import DatasetStats
+from ushape.data.spacing import spacing_text
 from ushape.formatting import pluralize
 from ushape.types import GridRemark
 
@@ -48,8 +49,54 @@ REMARKS: Mapping[GridRemark, tuple[str, str]] = {
         "sizes are given in pixels.",
         "Set the spacing in the header if distances matter.",
     ),
+    **{
+        f"no_spacing_{axis}": (
+            f"the spacing along {axis} that the header of a file states is 0 or not a number. "
+            "Positions are compared as if it were 1 mm, voxels are taken for cubes, and distances "
+            "and sizes are given in pixels; the spacing along the other axes is not used.",
+            "Set the spacing in the header, or state it with "
+            "--set preprocessing.spacing_mm=[Z,Y,X].",
+        )
+        for axis in "xyz"
+    },
+    "negative_spacing": (
+        "a file states a negative spacing, of which the absolute value is used, as in nibabel.",
+        "Check in a viewer whether the volume is mirrored, and correct the spacing in the header "
+        "(pixdim of a NIfTI header).",
+    ),
 }
 """Description of what was done, and what to do about it."""
+
+
+IN_COPY = ("reoriented", "cropped", "resampled", "shifted", "unpositioned")
+"""Remarks on masks that are written on the grid of their image by `--fix`."""
+
+LARGEST_MM, SMALLEST_MM, LARGEST_RATIO = 300.0, 1e-6, 100.0
+"""Spacing above or below which it is doubted, and ratio between the axes of one image."""
+
+
+def find_odd_spacing(dataset: DatasetStats) -> Iterator[Finding]:
+    """Find images whose spacing is hardly possible, for example because of a wrong unit."""
+    odd = [stats for stats in dataset.readable if _is_odd(stats.spacing_mm or ())]
+    if odd:
+        yield Finding(
+            check="odd_spacing",
+            severity="warning",
+            text=f"In {len(odd)} of {pluralize(len(dataset.readable), 'image')}, the stated "
+            f"spacing is implausible, e.g. {spacing_text(odd[0].spacing_mm or ())} in "
+            f"{odd[0].case.image}: above {LARGEST_MM:g} mm, below {SMALLEST_MM:g} mm, or more than "
+            f"{LARGEST_RATIO:g} times as long along one axis as along another.",
+            fix="Correct the spacing in the header, where a unit may be wrong. For volumes, "
+            "--set preprocessing.spacing_mm=[Z,Y,X] states another one.",
+            cases=tuple(stats.case.id for stats in odd),
+        )
+
+
+def _is_odd(spacing_mm: Sequence[float]) -> bool:
+    if not spacing_mm:
+        return False
+    low, high = min(spacing_mm), max(spacing_mm)
+    return high > LARGEST_MM or low < SMALLEST_MM or high > LARGEST_RATIO * low
 
 
 def find_other_grids(dataset: DatasetStats) -> Iterator[Finding]:
@@ -60,8 +107,8 @@ def find_other_grids(dataset: DatasetStats) -> Iterator[Finding]:
             yield Finding(
                 check=f"grid_{remark}",
                 severity="note" if remark == "cropped" else "warning",
-                text=f"In {pluralize(len(cases), 'pair')}, {text}",
+                text=f"In {len(cases)} of {pluralize(len(dataset.readable), 'pair')}, {text}",
                 fix=fix,
                 cases=tuple(cases),
-                in_copy="" if remark in ("sheared", "no_spacing") else "corrected",
+                in_copy="corrected" if remark in IN_COPY else "",
             )

@@ -52,8 +52,8 @@ def state_spacing(recipe: Recipe, situation: Situation) -> tuple[Recipe, str]:
         return recipe, ""
     if spacing is None:
         text = (
-            ", whose voxels are assumed to be cubes (the files do not all state a spacing; "
-            "--set preprocessing.spacing_mm=[Z,Y,X] states one)"
+            ", whose voxels are assumed to be cubes (not all files state a spacing above 0 along "
+            "each axis; --set preprocessing.spacing_mm=[Z,Y,X] states one)"
         )
         return recipe, text if given == AUTO else ", whose voxels are assumed to be cubes"
     return recipe, f", voxels of {' × '.join(f'{length:.3g}' for length in spacing)} mm"
