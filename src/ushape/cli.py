@@ -6,6 +6,7 @@ The functions are imported when a command runs: torch takes seconds to load.
 from __future__ import annotations
 
 import inspect
+import itertools
 import logging
 import re
 import sys
@@ -525,6 +526,7 @@ def with_current_names(arguments: Sequence[str]) -> list[str]:
     `train DATA --folds 5` is `cross-validate DATA --folds 5`.
     """
     name, *others = arguments or [""]
+    _refuse_table_value(others)
     names = {one.partition("=")[0] for one in others}
     if name == "train" and "--folds" in names:
         return ["cross-validate", *others]
@@ -534,6 +536,21 @@ def with_current_names(arguments: Sequence[str]) -> list[str]:
         return ["resume", *others[:place], *([value] if value else []), *others[place + 1 :]]
     current = {"weights": "weight-map", "lr": "find-lr"}.get(name, name)
     return [current, *others] if arguments else []
+
+
+def _refuse_table_value(arguments: Sequence[str]) -> None:
+    """Refuse `--table full`: `full` would be taken for the path of an image.
+
+    Raises:
+        UshapeError: if no such file exists.
+    """
+    for option, value in itertools.pairwise(arguments):
+        if option == "--table" and value in ("basic", "full") and not Path(value).exists():
+            raise UshapeError(
+                f"--table takes no value, so {value!r} would be the path of an image.",
+                code="option_takes_no_value",
+                hint=f"Write: --table --columns {value}",
+            )
 
 
 def main() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import math
 import re
+import shlex
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar
 
 
@@ -228,6 +231,13 @@ def require_address_space() -> None:
         )
 
 
+def _run_above(path: Any) -> str:
+    """Return the run folder that contains a file, or RUN if there is none."""
+    folders = Path(path).parents if isinstance(path, str | Path) else ()
+    found = next((folder for folder in folders if (folder / "plan.json").is_file()), None)
+    return "RUN" if found is None else shlex.quote(str(found))
+
+
 def explained(error: Exception) -> UshapeError | None:
     """Return the error with its cause and what to do, or None if it is of no known kind."""
     if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
@@ -235,6 +245,11 @@ def explained(error: Exception) -> UshapeError | None:
     if isinstance(error, OSError) and error.strerror is not None:
         place = f"{error.filename}: " if error.filename else ""
         hint = "Check the path, the free space and the permissions."
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            hint = (
+                "Free some space on this disk. A training or evaluation that was interrupted goes "
+                f"on with `ushape resume {_run_above(error.filename)}`."
+            )
         return UshapeError(f"{place}{error.strerror}.", code="system_error", hint=hint)
     return None
 

@@ -11,6 +11,7 @@ import ushape
 from ushape import cli
 from ushape.api import FUNCTIONS
 from ushape.api.predict import FilesBesideMask
+from ushape.errors import UshapeError
 from ushape.inference.output import OutputConfig
 
 NAMES = [name for name in FUNCTIONS if name != "load"]
@@ -148,3 +149,16 @@ def test_main_names_a_link_that_leads_back_to_itself(tmp_path, monkeypatch, caps
         cli.main()
     assert error.value.code == 2
     assert str(tmp_path / "loop") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["full", "basic"])
+def test_a_value_of_table_is_refused_with_the_option_that_takes_it(value, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UshapeError) as caught:
+        cli.with_current_names(["predict", "run", "images", "--table", value])
+    assert f"--table --columns {value}" in caught.value.hint
+    usual = ["predict", "run", "images", "--table", "--columns", value]
+    assert cli.with_current_names(usual) == usual
+    (tmp_path / value).mkdir()
+    existing = ["predict", "run", "--table", value]
+    assert cli.with_current_names(existing) == existing

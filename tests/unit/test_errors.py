@@ -126,3 +126,15 @@ def test_interrupts_are_held_off_until_the_end_of_the_block(number):
         assert signal.getsignal(number) is signal.default_int_handler
     finally:
         signal.signal(number, before)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_hint_on_a_full_disk_names_the_command_that_goes_on(number, tmp_path):
+    run = tmp_path / "my run"
+    (run / "report").mkdir(parents=True)
+    (run / "plan.json").write_text("{}")
+    inside = explained(OSError(number, "Full", str(run / "report" / "page.html")))
+    assert f"ushape resume '{run}'" in inside.hint
+    for filename in (None, str(tmp_path / "elsewhere.png")):
+        assert "ushape resume RUN" in explained(OSError(number, "Full", filename)).hint
+    assert "resume" not in explained(OSError(errno.EACCES, "No", str(run / "plan.json"))).hint

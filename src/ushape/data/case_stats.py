@@ -52,6 +52,12 @@ MAX_VALUES = 256
 MIN_CENTERS = 8
 """Number of mask values above which their centers are measured."""
 
+MIN_NUMBERS = 2
+"""The same for masks in which most values are a single part, as object ids are."""
+
+MAX_PARTS = 1.25
+"""Largest mean number of connected parts of an object."""
+
 WORTH_PROCESSES = 64
 """Number of cases below which one process is faster than several."""
 
@@ -133,7 +139,7 @@ class CaseStats:
 
     centers: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
     """Center of all pixels of each mask value above 0, as fractions of S, if there are more than 8
-    values, but at most 256."""
+    values (or 2, if most of them are a single part), but at most 256."""
 
     instances: InstanceStats | None = None
     """Statistics of the annotated objects, if the mask states them beside their class."""
@@ -210,7 +216,9 @@ def scan_case(case: Case, ignore: int | None = None) -> CaseStats:
     same_size = codes.shape == image.shape[1:]
     sizes = measure_objects(codes, int(values[0]))
     objects, object_size = sizes.summary
-    is_unclear = mask.encoding.kind == "values" and MIN_CENTERS < len(values) <= MAX_VALUES
+    parts = parts_per_value(codes, values)
+    may_number = len(values) > (MIN_NUMBERS if 0 < parts <= MAX_PARTS else MIN_CENTERS)
+    is_unclear = mask.encoding.kind == "values" and may_number and len(values) <= MAX_VALUES
     return CaseStats(
         case=case,
         checksums=case_checksums(case),
@@ -235,7 +243,7 @@ def scan_case(case: Case, ignore: int | None = None) -> CaseStats:
         shape_remarks=mask.shape_remarks,
         mask_is_image=same_size and len(stored_values) > 2 and bool((image[0] == mask.codes).all()),
         turn=mask.turn,
-        parts_per_value=parts_per_value(codes, values),
+        parts_per_value=parts,
         objects=objects,
         object_size=object_size,
         objects_by_value=sizes.by_value if len(values) <= MAX_VALUES else {},

@@ -340,12 +340,17 @@ def describe_dataset(stats: DatasetStats) -> list[str]:
             f"Objects: {pluralize(sum(counts), 'object')} as annotated, up to {max(counts)} in an "
             "image. To count connected parts instead: --set labels.instances=false."
         )
+    lines += [f"Note: {note.text} {note.fix}" for note in _mere_notes(stats)]
     empty = sum(stats.foreground_share(one) == 0 for one in stats.case_stats)
     if empty:
         lines.append(f"Masks without foreground: {empty} of {total} ({empty / total:.0%}).")
     lines.append(stats.grouping.description)
     lines += [f"Also found: {other.text} {other.use}" for other in stats.other_labels]
     return lines + stats.listing.notes
+
+
+def _mere_notes(stats: DatasetStats) -> list[ValueNote]:
+    return [note for note in stats.value_notes if note.severity == "note"]
 
 
 def _describe_channels(first: CaseStats) -> str:
@@ -363,6 +368,10 @@ def _describe_channels(first: CaseStats) -> str:
 def _describe_values(stats: DatasetStats) -> str:
     space, shares = stats.space, class_shares(stats)
     listed = [f"{shown} = {name} ({share_text(share)})" for shown, name, share in shares]
+    if space.threshold == 1 and (numbers := sorted(set(stats.value_counts) - {0, space.ignore})):
+        # The values of the two classes are those of predictions; masks number their objects.
+        span = f"{numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else f"{numbers[0]}"
+        listed[1] = f"{span} = {shares[1][1]}, as numbers of objects ({share_text(shares[1][2])})"
     if space.ignore is not None and (ignored := 1 - sum(share for *_, share in shares)) > 0:
         listed.append(f"{space.show_value(space.ignore)} = ignored ({share_text(ignored)})")
     return f"Mask values: {', '.join(listed)}; {stats.label_rule}."

@@ -189,7 +189,7 @@ def choose_separation(
         + (f"without those below {how.smallest_px} pixels" if how.smallest_px else "of any size")
         + f": average precision (IoU 0.5 to 0.9) {before:.4f} -> {best:.4f} on "
         f"{pluralize(len(known.cases), 'validation image')}. To set it: "
-        "--set predict.objects.rise_learned=0.1; to join objects that touch: "
+        f"--set predict.objects.rise_learned={how.rise_learned}; to join objects that touch: "
         "--set predict.objects.split=none."
     )
     return Separation(rule=rule, how=how, report=(line,))

@@ -58,6 +58,14 @@ class Source:
             return cls(run.weights_path, run)
         if read_head(path, 4).startswith(PICKLES):
             raise _pickle_refused(path)
+        if path.suffix.lower() in SUFFIXES_OF_TORCH and not _is_safetensors(path):
+            raise RunError(
+                f"{path} contains no weights: it is neither a file in the format safetensors, nor "
+                "one that torch.save writes.",
+                code="weights_of_unknown_format",
+                hint="Copy the file again if it is damaged. Name a run folder, such as "
+                "runs/my_images, or a file of weights (.safetensors).",
+            )
         above = (path.parent, path.parent.parent)  # The weights of each epoch lie in epochs.
         runs = (Run(folder) for folder in above if Run(folder).plan_path.is_file())
         return cls(path, next(runs, None))
@@ -65,6 +73,16 @@ class Source:
     def load_plan(self) -> Plan | None:
         """Return the plan of the run, or None if the weights do not belong to a run."""
         return None if self.run is None else self.run.load_plan()
+
+
+SUFFIXES_OF_TORCH = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".tar")
+"""Suffixes of files that torch.save usually writes."""
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file begins with the length of a header, and a header in JSON."""
+    head = read_head(path, 9)
+    return len(head) == 9 and head[8:] == b"{"
 
 
 def _pickle_refused(path: Path) -> RunError:

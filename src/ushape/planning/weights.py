@@ -118,7 +118,10 @@ def _read_header(
         with safetensors.safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {}).get("ushape", "{}"))
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as error:
+    except safetensors.SafetensorError as error:
+        problem = f"it is not a complete file in the format safetensors ({_first_line(error)})"
+        raise damaged_weights(path, problem, hint) from None
+    except (OSError, ValueError, RecursionError) as error:
         raise damaged_weights(path, _first_line(error), hint) from None
     if not isinstance(facts, dict):
         raise damaged_weights(path, "its header does not describe the training", hint)

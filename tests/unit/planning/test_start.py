@@ -18,6 +18,7 @@ from ushape.labels import LabelSpace, Region
 from ushape.models import build_model
 from ushape.planning.run import Run
 from ushape.planning.start import Source, match_classes
+from ushape.planning.weights import read_weights
 
 SETTINGS = [
     "network.widths=[4,8]",
@@ -274,3 +275,20 @@ def test_training_without_a_comparison_starts_from_the_loaded_weights(cells, run
         if name.endswith("weight") and value.ndim == 4:
             torch.testing.assert_close(weights[name], value, atol=1e-4, rtol=0)
     assert not (folder / "start" / "decision.json").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights", b"\x00" * 99])
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".ckpt"])
+def test_files_of_torch_without_weights_are_named(suffix, content, tmp_path):
+    path = tmp_path / f"x{suffix}"
+    path.write_bytes(content)
+    with raises_code(RunError, "weights_of_unknown_format") as caught:
+        Source.find(str(path))
+    assert str(path) in caught.value.message
+
+
+def test_damaged_safetensors_are_said_to_be_of_this_format(tmp_path):
+    (tmp_path / "x.safetensors").write_bytes(b"no")
+    with raises_code(RunError, "damaged_weights") as caught:
+        read_weights(tmp_path / "x.safetensors")
+    assert "safetensors (" in caught.value.message

@@ -39,8 +39,9 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-ALREADY_REPORTED = {check for check, _, _ in images.LISTING_NOTES.values()}
-"""Checks whose findings `describe_dataset` has already printed when a training starts."""
+ALREADY_REPORTED = {"doubtful_groups"} | {check for check, _, _ in images.LISTING_NOTES.values()}
+"""Checks whose findings are printed elsewhere when a training starts: those of the listing by
+`describe_dataset`, and the warning about groups with the split."""
 
 
 @dataclass(frozen=True, kw_only=True)

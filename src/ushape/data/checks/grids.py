@@ -10,6 +10,16 @@ from ushape.data.spacing import spacing_text
 from ushape.formatting import pluralize
 from ushape.types import GridRemark
 
+
+def _missing(axis: str) -> tuple[str, str]:
+    return (
+        f"the spacing along {axis} that the header of a file states is 0 or not a number. "
+        "Positions are compared as if it were 1 mm, voxels are taken for cubes, and distances "
+        "and sizes are given in pixels; the spacing along the other axes is not used.",
+        "Set the spacing in the header, or state it with --set preprocessing.spacing_mm=[Z,Y,X].",
+    )
+
+
 REMARKS: Mapping[GridRemark, tuple[str, str]] = {
     "reoriented": (
         "image and mask state different directions of their axes, so the mask is mirrored or its "
@@ -49,16 +59,9 @@ REMARKS: Mapping[GridRemark, tuple[str, str]] = {
         "sizes are given in pixels.",
         "Set the spacing in the header if distances matter.",
     ),
-    **{
-        f"no_spacing_{axis}": (
-            f"the spacing along {axis} that the header of a file states is 0 or not a number. "
-            "Positions are compared as if it were 1 mm, voxels are taken for cubes, and distances "
-            "and sizes are given in pixels; the spacing along the other axes is not used.",
-            "Set the spacing in the header, or state it with "
-            "--set preprocessing.spacing_mm=[Z,Y,X].",
-        )
-        for axis in "xyz"
-    },
+    "no_spacing_x": _missing("x"),
+    "no_spacing_y": _missing("y"),
+    "no_spacing_z": _missing("z"),
     "negative_spacing": (
         "a file states a negative spacing, of which the absolute value is used, as in nibabel.",
         "Check in a viewer whether the volume is mirrored, and correct the spacing in the header "

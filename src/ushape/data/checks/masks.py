@@ -68,7 +68,7 @@ def find_value_notes(dataset: DatasetStats) -> Iterator[Finding]:
     for note in dataset.value_notes:
         yield Finding(
             check=note.check,
-            severity="warning",
+            severity=note.severity,
             text=note.text,
             fix=note.fix,
             cases=note.cases,

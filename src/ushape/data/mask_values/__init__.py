@@ -19,13 +19,19 @@ from ushape.data.mask_values.notes import (
     note_background,
     note_compared_by_color,
     note_objects,
+    note_possible_objects,
     note_soft,
     note_united,
     note_unused_names,
     note_void,
     threshold_between,
 )
-from ushape.data.mask_values.objects import are_object_ids, find_overlaps, state_objects
+from ushape.data.mask_values.objects import (
+    are_object_ids,
+    find_overlaps,
+    may_be_object_ids,
+    state_objects,
+)
 from ushape.data.mask_values.reading import MaskReading, find_equal_foreground, read_values
 from ushape.data.mask_values.soft_edges import find_soft_classes
 from ushape.errors import ConfigError, DataError
@@ -186,6 +192,8 @@ def _find_space(
     space, rule = find_label_space(reading.total, labels, are_colors=are_colors)
     if len(space.values) > 2:
         _refuse_unclear_white(reading, labels)
+    if labels.instances is None and may_be_object_ids(reading):
+        notes.append(note_possible_objects(reading))
     return space, rule
 
 

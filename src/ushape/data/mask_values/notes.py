@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from ushape.data.classes.names import StatedClasses
 from ushape.data.mask_stats import VOID
 from ushape.data.mask_values.reading import MaskReading, form_of
 from ushape.data.mask_values.soft_edges import SoftClasses
 from ushape.formatting import pluralize
+from ushape.labels.space import values_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,7 @@ class ValueNote:
     """How to overrule it."""
 
     cases: tuple[str, ...] = ()
+    severity: Literal["warning", "note"] = "warning"
     is_corrected: bool = False
     """Whether `ushape check --fix` writes the masks with the values of the classes."""
 
@@ -103,6 +106,21 @@ def note_objects(reading: MaskReading) -> ValueNote:
         fix="Confirm it with --set labels.instances=true. If the values are classes: --set "
         "labels.instances=false, or list them: --set labels.values=[0,1,2].",
         cases=tuple(stats.case.id for stats in reading.cases if stats.parts_per_value),
+    )
+
+
+def note_possible_objects(reading: MaskReading) -> ValueNote:
+    """Return the note that values that are read as classes may number objects."""
+    values = sorted(set(reading.total) - {0, reading.ignore})
+    return ValueNote(
+        check="possible_object_ids",
+        text=f"The mask values {values_text(values)} are read as classes, but they may be numbers "
+        "of objects: in nearly every mask, each value is one connected object, and its place "
+        "varies between the masks.",
+        fix="If they number objects of one class: --set labels.instances=true. If they are "
+        "classes, no action is needed; --set labels.instances=false leaves out this note.",
+        cases=tuple(stats.case.id for stats in reading.cases if stats.parts_per_value),
+        severity="note",
     )
 
 

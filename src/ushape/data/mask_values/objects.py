@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ushape.data.case_stats import CaseStats
+from ushape.data.case_stats import MAX_PARTS, CaseStats
 from ushape.data.mask_values.notes import ValueNote, note_overlap
 from ushape.data.mask_values.reading import MaskReading
 from ushape.labels import IGNORE
@@ -21,11 +21,11 @@ MIN_SAME = 8
 """Number of different values above which they may be object ids although all masks have the same
 ones."""
 
+MIN_MASKS = 3
+"""Smallest number of masks from which a few values are suspected to be object ids."""
+
 MOSTLY = 0.9
 """Share of masks in which object ids count from 1 without gaps."""
-
-MAX_PARTS = 1.25
-"""Largest mean number of connected parts of an object."""
 
 MIN_SPREAD = 0.5
 """Spread of the positions of one value over all masks, relative to that of all values, from which
@@ -60,11 +60,32 @@ def are_object_ids(reading: MaskReading) -> bool:
         return True  # Also in a single mask, or in masks with equally many objects.
     if len(several) < 2:
         return False
-    if len(reading.total) > MIN_SAME and _are_anywhere(several):
+    many = [one for one in several if len(set(one.value_counts) - {reading.ignore}) > MIN_SAME]
+    if len(reading.total) > MIN_SAME and _are_anywhere(many):
         return True
     if counted >= MOSTLY:
         return len(highest) >= min(3, len(several))
     return len(highest) > max(2, len(several) // 4) and len(reading.total) > MIN_IDS
+
+
+def may_be_object_ids(reading: MaskReading) -> bool:
+    """Return whether a few values that are read as classes may be numbers of objects.
+
+    In nearly every mask, values count from 1 without gaps and each of them is a single connected
+    part, and the place of each varies. Organs, atlases and wells are always at the same place.
+    """
+    several = [stats for stats in reading.cases if stats.parts_per_value]
+    if reading.are_colors or len(several) < max(MIN_MASKS, MOSTLY * len(reading.cases)):
+        return False
+    numbers = [sorted(set(stats.value_counts) - {0, reading.ignore}) for stats in several]
+    is_counted = [own == list(range(1, len(own) + 1)) for own in numbers]
+    is_whole = [stats.parts_per_value <= MAX_PARTS for stats in several]
+    has_enough = max(map(len, numbers)) >= MIN_OBJECTS
+    return (
+        has_enough
+        and bool(min(np.mean(is_counted), np.mean(is_whole)) >= MOSTLY)
+        and _are_anywhere(several)
+    )
 
 
 def _are_anywhere(cases: Sequence[CaseStats]) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ushape.data import checks
-from ushape.data.checks import check_dataset
+from ushape.data.checks import check_before_training, check_dataset
 from ushape.data.scan import scan_dataset
 from ushape.data.splits import SplitConfig, split_dataset
 from ushape.datasets.synthetic import SyntheticConfig, write_data_set
@@ -345,7 +345,7 @@ def test_check_finds_odd_images(data):
     findings = found(data)
     assert findings["constant"].cases == ("dish01_01",)
     assert findings["not_finite"].cases == ("dish01_02",)
-    assert "2 NaN or infinite values" in findings["not_finite"].text
+    assert "2 values that are NaN" in findings["not_finite"].text
     assert findings["alpha"].cases == ("dish01_03",)
     assert findings["equal_channels"].cases == ("dish01_03",)
 
@@ -403,3 +403,10 @@ def test_check_of_real_data_finds_only_notes(images, masks, peculiar):
     checked = check(SHARED / images, SHARED / masks if masks else None)
     assert {finding.check for finding in checked.findings} == peculiar
     assert all(finding.severity == "note" for finding in checked.findings)
+
+
+def test_the_warning_about_groups_is_printed_once_with_the_split(data):
+    stats = scan_dataset(data, None, LabelConfig(), workers=0)
+    stats = replace(stats, grouping=replace(stats.grouping, warning="Only 2 groups."))
+    assert not any("Only 2 groups." in line for line in check_before_training(stats))
+    assert split_dataset(stats, SplitConfig(), seed=0).text.count("Only 2 groups.") == 1

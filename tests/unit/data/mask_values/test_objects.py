@@ -7,6 +7,8 @@ import pytest
 
 from ushape.data.mask_stats import InstanceStats
 from ushape.data.mask_values.objects import _are_anywhere, find_overlaps, state_objects
+from ushape.data.scan import describe_dataset, scan_dataset, with_labels
+from ushape.labels import LabelConfig
 from ushape.types import Case
 
 
@@ -86,3 +88,54 @@ def test_objects_without_a_pixel_are_noted_although_none_overlap():
     assert (note.check, note.cases) == ("overlap", ("a",))
     assert "overlap" not in note.text
     assert "1 object without" in note.text
+
+
+def masks_of(tmp_path, place):
+    """Write 8 masks with the values 1 to 6 at places (y, x) of a function, and scan them."""
+    rng = np.random.default_rng(0)
+    for number in range(8):
+        codes = np.zeros((96, 96), np.uint8)
+        for value, (y, x) in enumerate(place(rng), start=1):
+            codes[y : y + 8, x : x + 8] = value
+        for folder, array in (("images", rng.integers(0, 99, codes.shape)), ("masks", codes)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            np.save(tmp_path / folder / f"{number}.npy", array.astype(np.uint8))
+    return scan_dataset(tmp_path, None, LabelConfig(), workers=0)
+
+
+def notes_of(stats):
+    return [note.check for note in stats.value_notes]
+
+
+def anywhere(rng):
+    cells = rng.permutation(64)[:6]
+    return [(12 * (cell // 8), 12 * (cell % 8)) for cell in cells]
+
+
+def test_few_numbers_at_changing_places_are_classes_with_a_note(tmp_path):
+    stats = masks_of(tmp_path, anywhere)
+    assert stats.space.values == (0, 1, 2, 3, 4, 5, 6)
+    assert notes_of(stats) == ["possible_object_ids"]
+    (line,) = [line for line in describe_dataset(stats) if line.startswith("Note: ")]
+    assert "--set labels.instances=true" in line
+    assert notes_of(with_labels(stats, LabelConfig(instances=False))) == []
+    united = with_labels(stats, LabelConfig(instances=True))
+    assert (united.space.values, notes_of(united)) == ((0, 255), [])
+    (line,) = [line for line in describe_dataset(united) if line.startswith("Mask values")]
+    assert "1 to 6 = foreground, as numbers of objects" in line
+    assert "255" not in line
+
+
+def test_labels_at_a_constant_place_have_no_note(tmp_path):
+    stats = masks_of(tmp_path, lambda rng: [(12 * n + rng.integers(4), 12 * n) for n in range(6)])
+    assert notes_of(stats) == []
+
+
+def test_values_of_several_parts_have_no_note(tmp_path):
+    """Each value is drawn at several places, as classes are."""
+    stats = masks_of(tmp_path, anywhere)
+    for path in (tmp_path / "masks").iterdir():
+        codes = np.load(path)
+        np.save(path, np.maximum(codes, np.roll(codes, (30, 6), axis=(0, 1))))
+    stats = scan_dataset(tmp_path, None, LabelConfig(), workers=0)
+    assert notes_of(stats) == []
