@@ -109,6 +109,7 @@ def test_choose_separation_takes_the_best_settings():
     assert found.how.rise_learned > 0.1  # Lower peaks are noise.
     assert found.rule == DecisionRule()
     assert "average precision" in found.report[0]
+    assert f"--set predict.objects.rise_learned={found.how.rise_learned};" in found.report[0]
 
 
 def test_choose_comparable_takes_a_larger_rise_for_a_noisy_distance():
