@@ -8,7 +8,7 @@ import math
 import re
 import shlex
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -65,20 +65,28 @@ def hint_after_interrupt(sentence: str) -> Iterator[None]:
 
 
 @contextmanager
-def interrupts_handled_by(handler: Any) -> Iterator[None]:
+def interrupts_handled_by(
+    handler: Any, signals: Sequence[int] = (signal.SIGINT,)
+) -> Iterator[None]:
     """Handle Ctrl-C by a function or as `signal.signal` takes it during the block.
 
     Other threads than the main one cannot handle signals: the block then runs without it.
+
+    Args:
+        signals: Signals to handle, Ctrl-C (SIGINT) by default.
     """
+    before: dict[int, Any] = {}
     try:
-        before = signal.signal(signal.SIGINT, handler)
+        for number in signals:
+            before[number] = signal.signal(number, handler)
     except ValueError:
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handled in before.items():
+            signal.signal(number, handled)
 
 
 @contextmanager
@@ -88,20 +96,13 @@ def interrupts_held_off() -> Iterator[None]:
     Other threads than the main one cannot handle signals: the block then runs without it.
     """
     received: list[int] = []
-    before: dict[int, Any] = {}
+    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    handled = [number for number in numbers if callable(signal.getsignal(number))]
     try:
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            number = getattr(signal, name, None)
-            if number is not None and callable(signal.getsignal(number)):
-                before[number] = signal.signal(number, lambda number, _: received.append(number))
-    except ValueError:
-        yield
-        return
-    try:
-        yield
+        with interrupts_handled_by(lambda number, _: received.append(number), handled):
+            yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
         for number in received[:1]:
             signal.raise_signal(number)
 

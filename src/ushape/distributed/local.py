@@ -61,7 +61,7 @@ class LocalJobs:
         for job in running.values():
             console.say(f"{job.name}: already running as process {known[job.key].id}")
         queue = [job for job in waiting if job.key not in running]
-        places, free = self._place([known[key] for key in running], list(running))
+        places, free = self._place({key: known[key] for key in running})
         failed: list[Job] = []
         handles: list[Any] = []
         try:
@@ -93,15 +93,13 @@ class LocalJobs:
                 handle.done()  # Lets the system forget the process.
         self.folder.report(failed, known)
 
-    def _place(
-        self, running: Sequence[Submitted], keys: Sequence[str]
-    ) -> tuple[dict[str, Slot], list[Slot]]:
+    def _place(self, running: Mapping[str, Submitted]) -> tuple[dict[str, Slot], list[Slot]]:
         """Return the slots that jobs of an earlier command still use, and those that are free.
 
         A job on a device that is not among the slots uses none of them.
         """
         free, places = list(self.slots), {}
-        for key, own in zip(keys, running, strict=True):
+        for key, own in running.items():
             fitting = [slot for slot in free if own.slot in ("", slot.name)]
             if fitting:
                 places[key] = fitting[0]

@@ -15,14 +15,7 @@ from ushape.studio.saving import Saver
 class Project(ProjectData):
     """The data, the part of each image, and the masks, which are saved while the user edits.
 
-    Args:
-        data: Data folder, table, or run folder.
-        images: Folder of further images.
-        masks: Folder or pattern of the masks, as for a training.
-
-    Raises:
-        DataError: if there are no images, or if the masks cannot be used.
-        RunError: if the run is incomplete, or its data are gone.
+    It has the arguments of ProjectData, and raises the same errors.
     """
 
     def __init__(self, data: Path, images: Path | None = None, *, masks: Path | str | None = None):

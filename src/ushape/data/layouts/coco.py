@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from ushape.data.classes.names import StatedClasses, merge_classes
 from ushape.data.layouts.base import LayoutMatch, index_images, join_parts
-from ushape.data.layouts.listing import annotation_folders, entries_of, folders_below, images_below
+from ushape.data.layouts.listing import annotation_folders, files_named, folders_below, images_below
 from ushape.data.layouts.names import SPLIT_WORDS, key_below
 from ushape.data.layouts.shapes import NO_AREA_HINT, ImageIndex
 from ushape.errors import DataError
@@ -34,8 +33,7 @@ def find_coco(folder: Path) -> LayoutMatch | None:
         DataError: if there are several files for the same images, or as `pair_coco`.
     """
     places = annotation_folders(folder)
-    there = [path for place in places for path in entries_of(place).others]
-    files = [path for path in there if fnmatch(path.name, "*.json") and _is_coco(path)]
+    files = [path for place in places for path in files_named(place, "*.json") if _is_coco(path)]
     if not files:
         return None
     instances = [path for path in files if path.name.lower().startswith("instances")]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatch
 from pathlib import Path
 
 from ushape.data.layouts.base import LayoutMatch
-from ushape.data.layouts.listing import annotation_folders, entries_of, folders_below, images_below
+from ushape.data.layouts.listing import annotation_folders, files_named, folders_below, images_below
 from ushape.data.layouts.shapes import ImageIndex, match_shapes
 from ushape.errors import DataError
 from ushape.io.annotations.cvat import is_cvat, read_cvat
@@ -20,8 +19,7 @@ def find_cvat(folder: Path) -> LayoutMatch | None:
         DataError: if there are several such files, or one that cannot be read.
     """
     places = annotation_folders(folder)
-    there = [path for place in places for path in entries_of(place).others]
-    files = [path for path in there if fnmatch(path.name, "*.xml") and is_cvat(path)]
+    files = [path for place in places for path in files_named(place, "*.xml") if is_cvat(path)]
     if not files:
         return None
     if len(files) > 1:

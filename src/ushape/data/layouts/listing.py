@@ -89,6 +89,11 @@ def images_below(folder: Path) -> list[Path]:
     return known.images[folder]
 
 
+def files_named(folder: Path, pattern: str) -> list[Path]:
+    """Return the files in a folder, other than images, whose name matches a pattern; sorted."""
+    return [path for path in entries_of(folder).others if fnmatch(path.name, pattern)]
+
+
 def folders_below(folder: Path) -> list[Path]:
     """Return the folders directly in a folder, sorted, without hidden ones."""
     return entries_of(folder).folders

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatch
 from pathlib import Path
 
 from ushape.data.layouts.base import LayoutMatch
-from ushape.data.layouts.listing import entries_of
+from ushape.data.layouts.listing import files_named
 from ushape.data.layouts.shapes import ImageIndex, match_shapes
 from ushape.errors import DataError
 from ushape.io.annotations.run_tables import find_run_columns, read_run_table
@@ -23,10 +22,8 @@ def find_run_lengths(folder: Path) -> LayoutMatch | None:
     """
     tables = [
         path
-        for path in entries_of(folder).others
-        if fnmatch(path.name, "*.csv")
-        and "submission" not in path.stem.lower()
-        and find_run_columns(path)
+        for path in files_named(folder, "*.csv")
+        if "submission" not in path.stem.lower() and find_run_columns(path)
     ]
     matches = [found for path in tables if (found := pair_run_lengths(path, folder)).paired]
     if len(matches) > 1:
