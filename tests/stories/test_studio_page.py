@@ -105,7 +105,7 @@ def test_strokes_become_masks_and_can_be_undone(browser, plain):
         assert (mask[20, 30], mask[5, 5]) == (1, 255)
         assert 120 < (mask == 1).sum() < 180  # 20 x 6 px and two half circles
         expect(page.locator("#image-list [aria-current] .facts")).to_contain_text("% annotated")
-        assert mask_color(page, SIZE, (30, 20))[3] == 255
+        wait_until(lambda: mask_color(page, SIZE, (30, 20))[3] == 255)
         message = page.locator("#message")
         page.get_by_role("button", name="Undo", exact=True).click()
         expect(message).to_have_text("The stroke of the eraser was undone. The mask is saved.")
@@ -177,13 +177,16 @@ def test_edits_survive_a_killed_server_and_are_sent_when_it_returns(browser, sta
         banner = page.locator("#offline")
         expect(banner).to_contain_text("1 edit is kept")
         expect(banner).to_have_attribute("role", "alert")
-        assert mask_color(page, SIZE, (30, 50))[3] == 255
+        wait_until(lambda: mask_color(page, SIZE, (30, 50))[3] == 255)
+        draw(page, SIZE, [(20, 35), (40, 35)])
+        expect(banner).to_contain_text("2 edits are kept")
+        wait_until(lambda: mask_color(page, SIZE, (30, 35))[3] == 255)
         studio.start()
         expect(banner).to_be_hidden()
         wait_for_saving(page)
-        wait_until(lambda: (mask_of(studio, "dish01_01") == 1).sum() > 240)
+        wait_until(lambda: (mask_of(studio, "dish01_01") == 1).sum() > 360)
         mask = mask_of(studio, "dish01_01")
-        assert (mask[20, 30], mask[50, 30]) == (1, 1)
+        assert (mask[20, 30], mask[35, 30], mask[50, 30]) == (1, 1, 1)
 
 
 def test_edits_are_sent_only_to_the_folder_they_were_drawn_in(browser, started, tmp_path):
@@ -416,11 +419,33 @@ def test_everything_works_with_the_keyboard(browser, plain):
         expect(page.locator("#frame")).to_be_focused()
 
 
+def test_plan_is_made_as_soon_as_there_is_an_annotation(browser, started, tmp_path):
+    folder = tmp_path / "cells"
+    write_data_set(folder, 3, SyntheticConfig(size=64, groups=3), seed=3)
+    shutil.rmtree(folder / "masks")
+    studio = started(folder)
+    with visited(browser, studio.url) as page:
+        page.locator("summary", has_text="Train").click()
+        page.locator("summary", has_text="The plan in words").click()
+        plan = page.locator(".plan")
+        expect(plan).to_have_text("Draw on at least one image first (step 2).")
+        open_image(page, "dish01_01")
+        set_size(page, 3)
+        draw(page, SIZE, [(20, 20), (40, 20)])
+        expect(plan).to_contain_text("Also mark some background", timeout=60_000)
+        page.keyboard.press("e")
+        draw(page, SIZE, [(5, 5), (40, 5)])
+        expect(plan).to_contain_text("network", timeout=60_000)
+
+
 def test_all_controls_have_names_for_screen_readers(browser, plain):
     roles = "button checkbox radio slider combobox textbox spinbutton link image application "
     roles += "progressbar dialog navigation complementary main toolbar radiogroup group"
     with visited(browser, plain.url) as page:
         page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+        expect(page.locator(".plan")).not_to_contain_text(
+            "The plan is being made …", timeout=60_000
+        )
         session = page.context.new_cdp_session(page)
         nodes = session.send("Accessibility.getFullAXTree")["nodes"]
         seen = [

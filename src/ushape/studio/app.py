@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from starlette.exceptions import HTTPException
 
-from ushape.errors import UshapeError, explained, plain_finding
+from ushape.errors import DataError, UshapeError, explained, plain_finding
 from ushape.serving.safety import Gate, Guard, Refusal
 from ushape.studio.access import Access
 from ushape.studio.annotations import Annotation, Change, StaleRevisionError
@@ -253,7 +253,10 @@ def post_check(request: Request) -> dict[str, Any]:
 def get_plan(
     request: Request, minutes: Annotated[FiniteFloat, Field(gt=0, le=MAX_MINUTES)] | None = None
 ) -> dict[str, Any]:
-    return {"lines": _studio(request).plan(minutes)}
+    try:
+        return {"lines": _studio(request).plan(minutes), "problem": None}
+    except DataError as error:  # An answer to the question whether a training can be planned.
+        return {"lines": [], "problem": " ".join(filter(None, (error.message, error.hint)))}
 
 
 @router.post("/api/train")

@@ -659,6 +659,15 @@ def test_training_on_masks_of_which_the_user_must_decide_is_refused(pairs, open_
     assert (answer.status_code, answer.json()["code"]) == (409, "save_undecided")
 
 
+def test_why_there_is_no_plan_is_an_answer_and_not_an_error(images, open_studio):
+    client = open_studio(images)
+    client.edit(client.ids[0], "brush", [5, 5], radius=2)
+    answer = client.get("/api/plan")
+    assert answer.status_code == 200
+    assert answer.json()["lines"] == []
+    assert "Also mark some background" in answer.json()["problem"]
+
+
 def test_image_that_cannot_be_read_is_explained(images, open_studio):
     (images / "images" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     client = open_studio(images)
@@ -696,7 +705,8 @@ def test_plan_is_that_of_the_training_which_the_button_starts(images, open_studi
         return subprocess.CompletedProcess(command, 0, "A plan.\n", "")
 
     monkeypatch.setattr("ushape.studio.session.subprocess.run", run)
-    assert client.get("/api/plan", params={"minutes": 2}).json() == {"lines": ["A plan."]}
+    answer = client.get("/api/plan", params={"minutes": 2})
+    assert answer.json() == {"lines": ["A plan."], "problem": None}
     studio.train(2, again=False, resume=False)
     command, plan = started[0], planned[0]
     assert (command[0], plan[0]) == ("train", "plan")

@@ -203,12 +203,13 @@ export class Tools extends EventTarget {
   /** Sends an edit with a tool, which may be one without points, such as "accept". */
   edit(tool, values = {}) {
     if (this.isLocked()) return null;
-    const { info, plane, index } = this.session;
+    const { session: { info, plane, index }, viewer } = this;
     const edit = this.edits.add(info.id, "edit", { tool, class: this.classIndex, plane, index, points: [], radius: this.radius, ...values });
     const shape = TOOLS.find(({ name }) => name === tool)?.draws;
     if (shape === "stroke" || shape === "polygon") {
       const color = tool === "brush" || tool === "polygon" ? this.classColor() : null;
-      this.viewer.strokes.push({ edit, id: info.id, plane, index, points: values.points, radius: this.radius, color, shape });
+      viewer.strokes.push({ edit, id: info.id, plane, index, points: values.points, radius: this.radius, color, shape });
+      viewer.update();
     }
     return edit;
   }

@@ -87,9 +87,23 @@ export class TrainingStep {
   }
 
   async loadPlan() {
+    if (this.isPlanning) return;
+    [this.hasPlan, this.plannedFor] = [false, [this.minutes.value, this.annotations]];
+    if (!this.annotations) return void this.plan.replaceChildren(make("p", { class: "note" }, noteOf(0)));
+    this.isPlanning = true;
     this.plan.replaceChildren(make("p", { class: "note" }, "The plan is being made …"));
     const answer = await attempt(() => request(`/plan?minutes=${this.minutes.valueAsNumber || 1}`));
-    this.plan.replaceChildren(...(answer?.lines ?? ["There is no plan yet."]).filter((line) => line.trim()).map((line) => make("p", {}, line)));
+    [this.isPlanning, this.hasPlan] = [false, Boolean(answer?.lines.length)];
+    const lines = this.hasPlan ? answer.lines : ["There is no plan yet.", answer?.problem ?? ""];
+    this.plan.replaceChildren(...lines.filter((line) => line.trim()).map((line) => make("p", {}, line)));
+    this.planAgain();
+  }
+
+  /** Asks for the plan again if the minutes changed, or if there was none and the annotation changed. */
+  planAgain() {
+    const [minutes, annotations] = this.plannedFor ?? [];
+    const isOutdated = minutes !== this.minutes.value || (!this.hasPlan && annotations !== this.annotations);
+    if (this.planDetails.open && isOutdated) this.loadPlan();
   }
 
   refresh() {
@@ -97,7 +111,10 @@ export class TrainingStep {
     if (!state) return;
     const { job } = state;
     const isRunning = job?.state === "running";
-    const annotated = images.filter((row) => row.annotated > 0 && row.part !== "test").length;
+    const rows = images.filter((row) => row.annotated > 0 && row.part !== "test");
+    const annotated = rows.length;
+    this.annotations = rows.map(({ id, revision }) => `${id} ${revision}`).join();
+    this.planAgain();
     const before = runs.filter(({ path }) => !isRunning || path !== job.folder).length;
     this.button.textContent = before > 0 ? "Train again" : "Train";
     this.fresh.hidden = before < 1;
