@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.export.pt2_archive import PT2ArchiveReader, PT2ArchiveWriter
+from torch.export.pt2_archive.constants import EXTRA_DIR
 
 from ushape.errors import PlanError, require_package
 from ushape.export.graph import SegmentationGraph
@@ -34,6 +36,9 @@ INPUT = "image"
 
 METADATA = "ushape.json"
 """Name of the metadata in a TorchScript or PT2 file; ONNX and OpenVINO files have properties."""
+
+OF_TORCH = ".data/"
+"""Folder of a PT2 file that is written with each file."""
 
 Opened = Callable[[np.ndarray], np.ndarray]
 """Function of raw pixels (B, C, *S) float32 that returns the output of the graph."""
@@ -114,12 +119,8 @@ def _annotate_torchscript(path: Path, texts: Mapping[str, str]) -> None:
 
 
 def _write_pt2(graph: SegmentationGraph, path: Path) -> None:
-    _save_pt2(export_program(graph, _example(graph)), path, {})
-
-
-def _save_pt2(program: torch.export.ExportedProgram, path: Path, extra: dict[str, str]) -> None:
     content = io.BytesIO()  # As for TorchScript.
-    torch.export.save(program, content, extra_files=extra)
+    torch.export.save(export_program(graph, _example(graph)), content)
     path.write_bytes(content.getvalue())
 
 
@@ -129,7 +130,13 @@ def _load_pt2(path: Path) -> torch.export.ExportedProgram:
 
 
 def _annotate_pt2(path: Path, texts: Mapping[str, str]) -> None:
-    _save_pt2(_load_pt2(path), path, {METADATA: json.dumps(texts)})
+    content, extra = io.BytesIO(), f"{EXTRA_DIR}{METADATA}"
+    with PT2ArchiveReader(str(path)) as source, PT2ArchiveWriter(content) as target:
+        for name in source.get_file_names():  # To load the graph would take a minute.
+            if not name.startswith(OF_TORCH) and name != extra:
+                target.write_bytes(name, source.read_bytes(name))
+        target.write_string(extra, json.dumps(texts))
+    path.write_bytes(content.getvalue())
 
 
 def _opened_by_torch(module: Callable[[Tensor], Tensor]) -> Opened:
