@@ -40,6 +40,10 @@ SlurmSettings = Annotated[list[str] | None, "--slurm"]
 Submit = Literal["slurm", "local"]
 StartFrom = Annotated[Path | None, "--from"]
 Quiet = Annotated[bool, "-q"]
+Others = Annotated[
+    list[Path] | None,
+    typer.Option("--with", help="Another run to average the probabilities with (repeatable)."),
+]
 
 app = typer.Typer(
     name="ushape",
@@ -71,10 +75,23 @@ def read_docstring(name: str) -> tuple[str, dict[str, str]]:
     )
     summary = re.split(r"\n\n(?=[A-Z]\w+:\n)", text)[0]
     if unpacked := re.search(r"\*\*(\w+): Unpack\[(\w+)\]", found[1]):
-        keywords = source.partition(f"\nclass {unpacked[2]}(")[2].partition("\n\n\n")[0]
         entries = [(key, entry) for key, entry in entries if key != unpacked[1]]
-        entries += re.findall(r'^ {4}(\w+): [^\n]+\n {4}"""(.*?)"""', keywords, re.DOTALL | re.M)
+        entries += _read_keywords(unpacked[2], source)
     return summary, {key: " ".join(entry.split()) for key, entry in entries}
+
+
+def _read_keywords(name: str, source: str) -> list[tuple[str, str]]:
+    """Return the fields of a class of keywords and their texts.
+
+    Args:
+        source: Code of a module that defines the class or imports it from a module of ushape.
+    """
+    imported = re.search(rf"^from ushape\.(\S+) import .*\b{name}\b", source, re.MULTILINE)
+    if imported:
+        path = Path(__file__).parent.joinpath(*imported[1].split(".")).with_suffix(".py")
+        source = path.read_text(encoding="utf-8")
+    keywords = source.partition(f"\nclass {name}(")[2].partition("\n\n\n")[0]
+    return re.findall(r'^ {4}(\w+): [^\n]+\n {4}"""(.*?)"""', keywords, re.DOTALL | re.MULTILINE)
 
 
 class Command(TyperCommand):
@@ -343,10 +360,7 @@ def predict(
     zarr_labels: bool = False,
     rle: Path | None = None,
     rle_order: Literal["row", "column"] = "row",
-    others: Annotated[
-        list[Path] | None,
-        typer.Option("--with", help="Another run to average the probabilities with (repeatable)."),
-    ] = None,
+    others: Others = None,
     part: str | None = None,
     overwrite: bool = False,
     verify: bool = False,
@@ -376,10 +390,7 @@ def predict_zarr(
     chunk: int | None = None,
     shard: int | None = None,
     memory_gb: float = 0.5,
-    others: Annotated[
-        list[Path] | None,
-        typer.Option("--with", help="Another run to average the probabilities with (repeatable)."),
-    ] = None,
+    others: Others = None,
     overwrite: bool = False,
     device: str = "auto",
     backend: str = "torch",
@@ -401,10 +412,7 @@ def export_model(
     fixed_intensity: bool = False,
     authors: Annotated[list[str] | None, "--author"] = None,
     license: str | None = None,
-    others: Annotated[
-        list[Path] | None,
-        typer.Option("--with", help="Another run to average the probabilities with (repeatable)."),
-    ] = None,
+    others: Others = None,
     overwrite: bool = False,
     recipe: str | None = None,
     quiet: Quiet = False,

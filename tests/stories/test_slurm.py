@@ -10,6 +10,7 @@ import pytest
 
 import fake_slurm
 from commands import command_environment
+from ushape.datasets.synthetic import SyntheticConfig, write_data_set
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="starts shell scripts")
 
@@ -131,3 +132,16 @@ def test_what_every_job_would_refuse_is_refused_before_the_submission(
     assert message in said
     assert fake_slurm.jobs_of(folder) == {}
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("limit", ["--minutes=3", "--epochs=1"])
+def test_a_learning_curve_on_gpus_is_submitted_from_a_machine_without_one(cluster, tmp_path, limit):
+    folder, ushape = cluster
+    data = tmp_path / "dishes"
+    write_data_set(data, 12, SyntheticConfig(size=64, groups=6), seed=3)
+    command = ("learning-curve", data, "-o", tmp_path / "run", "--points=3", limit, "--device=cuda")
+    code, said = ushape(*command, "--submit=slurm", "--job-minutes=30", FAKE_SLURM_HOLD="1")
+    assert code == 0, said
+    jobs = fake_slurm.jobs_of(folder)
+    assert set(jobs) == {"1_0", "1_1", "1_2"}
+    assert {job["options"]["gpus-per-node"] for job in jobs.values()} == {"1"}

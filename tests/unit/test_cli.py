@@ -11,6 +11,7 @@ import ushape
 from ushape import cli
 from ushape.api import FUNCTIONS
 from ushape.api.predict import FilesBesideMask
+from ushape.distributed.job_config import JobOptions
 from ushape.errors import UshapeError
 from ushape.inference.output import OutputConfig
 
@@ -24,11 +25,18 @@ COMMANDS = {command.callback.__name__: command for command in cli.app.registered
 
 
 def parameters_of(function, left_out=()):
-    """Parameters by name; the keywords of `FilesBesideMask` have the defaults of `OutputConfig`."""
+    """Parameters by name, with those that a class of keywords describes.
+
+    The keywords of `FilesBesideMask` have the defaults of `OutputConfig`, and those of `JobOptions`
+    have none.
+    """
     found = dict(inspect.signature(function).parameters)
     if found.pop("beside", None):
         defaults = inspect.signature(OutputConfig).parameters
         found |= {name: defaults[name] for name in FilesBesideMask.__annotations__}
+    if found.pop("jobs", None):
+        for name in JobOptions.__annotations__:
+            found[name] = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None)
     return {name: parameter for name, parameter in found.items() if name not in left_out}
 
 
@@ -74,7 +82,7 @@ def test_read_docstring_agrees_with_the_imported_function():
         summary, docs = cli.read_docstring(name)
         assert doc.startswith(summary)
         for key, text in docs.items():
-            if key in FilesBesideMask.__annotations__:
+            if key in {**FilesBesideMask.__annotations__, **JobOptions.__annotations__}:
                 continue
             assert text in re.sub(r"\s+", " ", doc)
 

@@ -12,7 +12,8 @@ from ushape.api._devices import Devices
 from ushape.api._series import is_finished
 from ushape.config import AUTO
 from ushape.console import Console
-from ushape.distributed.jobs import Job, JobConfig
+from ushape.distributed.job_config import JobConfig
+from ushape.distributed.jobs import Job
 from ushape.distributed.local import LocalJobs, Slot
 from ushape.distributed.slurm import SlurmJobs
 from ushape.distributed.submission import JobFolder
@@ -20,7 +21,7 @@ from ushape.errors import ConfigError, RunError
 from ushape.formatting import pluralize
 from ushape.io.files import write_bytes
 from ushape.planning.hardware import Machine, inspect_machine
-from ushape.planning.recipe import Recipe
+from ushape.planning.recipe import Recipe, with_some_rate
 from ushape.planning.run import Run
 
 PLENTY = 2**50
@@ -99,6 +100,13 @@ def machine_of_jobs(runner: Runner, device: str) -> Machine:
     return replace(
         inspect_machine("cpu"), device=kind, memory_bytes=PLENTY, main_memory_bytes=PLENTY
     )
+
+
+def without_measuring(recipe: Recipe) -> Recipe:
+    """Return a recipe with epochs and a rate, so that planning measures no speed."""
+    if recipe.train.minutes is not None:
+        recipe = replace(recipe, train=replace(recipe.train, minutes=None, epochs=1))
+    return with_some_rate(recipe)
 
 
 def choose_runner(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Unpack
 
 from ushape.api._devices import Devices
 from ushape.api._jobs import (
@@ -16,6 +16,7 @@ from ushape.api._jobs import (
     refuse_own_code,
     run_unfinished,
     training_job,
+    without_measuring,
 )
 from ushape.api._processes import is_left_to_first, without_launcher
 from ushape.api._requests import continue_recipe, describe_request
@@ -26,7 +27,8 @@ from ushape.config import AUTO, Auto
 from ushape.console import Clock, Console
 from ushape.data.preprocessing import by_group
 from ushape.data.scan import DatasetStats
-from ushape.distributed.jobs import Job, JobConfig
+from ushape.distributed.job_config import JobConfig, JobOptions
+from ushape.distributed.jobs import Job
 from ushape.distributed.slurm import SlurmJobs
 from ushape.errors import RunError, check_range
 from ushape.evaluation.baselines import BaselineName
@@ -42,7 +44,7 @@ from ushape.planning.fingerprint import take_fingerprint
 from ushape.planning.hardware import inspect_machine
 from ushape.planning.planner import make_plan
 from ushape.planning.processor import threads_beside, with_load
-from ushape.planning.recipe import Recipe, with_some_rate
+from ushape.planning.recipe import Recipe
 from ushape.planning.rules.objects import settle_objects
 from ushape.planning.rules.slices import choose_slices, see_slices, without_comparison
 from ushape.planning.run import Run
@@ -66,15 +68,8 @@ def cross_validate(
     settings: Iterable[str] = (),
     start_from: Path | str | None = None,
     groups: str | None = None,
-    submit: Literal["slurm", "local"] | None = None,
-    partition: str | None = None,
-    account: str | None = None,
-    job_minutes: int | None = None,
-    memory_gb: float | None = None,
-    gpus: int | None = None,
-    max_jobs: int | None = None,
-    slurm: Iterable[str] = (),
     quiet: bool = False,
+    **jobs: Unpack[JobOptions],
 ) -> Summary | None:
     """Train one run per fold, so that each group is tested once.
 
@@ -96,17 +91,8 @@ def cross_validate(
             network is that of the run (default: `train.initial_weights`).
         groups: Groups that a split must not separate: a regular expression for the case ids, a
             column of the table, or none for each image by itself (default: stated or inferred).
-        submit: Train each fold as a job: slurm (the call returns, and the same call later gathers
-            the results) or local (processes of this machine, for which the call waits).
-        partition: SLURM partition of the jobs.
-        account: SLURM account of the jobs.
-        job_minutes: Time limit of each SLURM job in minutes; a job that reaches it is requeued and
-            continues (default: from minutes; needed with epochs).
-        memory_gb: Main memory of each SLURM job in GB (default: that of the partition).
-        gpus: GPUs of each SLURM job (default: 1 with device cuda, otherwise none).
-        max_jobs: Number of jobs that run at the same time (default: all of them).
-        slurm: Further parameter of sbatch as key=value, e.g. cpus-per-task=8 (repeatable).
         quiet: Print nothing.
+        **jobs: Training of each fold as a job; see `JobOptions`.
 
     Returns:
         Summary of the folds that have scores; None if no job has finished yet, and in all but the
@@ -129,24 +115,13 @@ def cross_validate(
         start_from=start_from,
         data=data,
     )
-    jobs = JobConfig.resolve(
-        submit,
-        partition=partition,
-        account=account,
-        job_minutes=job_minutes,
-        memory_gb=memory_gb,
-        gpus=gpus,
-        max_jobs=max_jobs,
-        slurm=slurm,
-        minutes=options.recipe.train.minutes,
-        device=device,
-    )
+    submitted = JobConfig.resolve(jobs, minutes=options.recipe.train.minutes, device=device)
     base = output_folder(output, data, "-folds")
-    runner, devices = choose_runner(base, jobs, devices, folds)
+    runner, devices = choose_runner(base, submitted, devices, folds)
     training = _FoldTraining(
         Path(data), optional_path(masks), options.recipe, devices, folds, runner
     )
-    series = Series(base / REQUEST, "cross-validation", has_jobs=jobs is not None)
+    series = Series(base / REQUEST, "cross-validation", has_jobs=submitted is not None)
     if is_left_to_first("cross-validation", console):
         return None
     with series.in_use(), without_launcher():
@@ -230,11 +205,9 @@ class _FoldTraining:
         if found is None or self.runner is None:
             return
         refuse_own_code(self.recipe)
-        recipe = self.recipe_of(1)
-        # With epochs in place of minutes, nothing is measured.
-        recipe = replace(recipe, train=replace(recipe.train, minutes=None, epochs=1))
+        recipe = without_measuring(self.recipe_of(1))
         machine = machine_of_jobs(self.runner, self.devices.names[0].partition(":")[0])
-        make_plan(found, with_some_rate(recipe), machine, elapsed_s=lambda: 0.0)
+        make_plan(found, recipe, machine, elapsed_s=lambda: 0.0)
 
     def _settle_objects(self, found: DatasetStats | None, console: Console) -> str:
         """Decide from all cases what an object is, unless the recipe states it."""

@@ -6,11 +6,18 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Unpack
 
 from ushape import config
 from ushape.api._devices import Devices
-from ushape.api._jobs import Runner, choose_runner, run_unfinished, training_job
+from ushape.api._jobs import (
+    Runner,
+    choose_runner,
+    machine_of_jobs,
+    run_unfinished,
+    training_job,
+    without_measuring,
+)
 from ushape.api._processes import is_left_to_first, without_launcher
 from ushape.api._requests import continue_recipe, describe_request
 from ushape.api._series import Series, is_finished
@@ -21,7 +28,7 @@ from ushape.console import Clock, Console
 from ushape.data.scan import DatasetStats
 from ushape.data.splits import Splits
 from ushape.data.subsets import nest_subsets
-from ushape.distributed.jobs import JobConfig
+from ushape.distributed.job_config import JobConfig, JobOptions
 from ushape.distributed.slurm import SlurmJobs
 from ushape.errors import DataError, check_range
 from ushape.evaluation.learning_curve import LearningCurve, make_curve
@@ -80,15 +87,8 @@ def learning_curve(
     start_from: Path | str | None = None,
     groups: str | None = None,
     points: int = 4,
-    submit: Literal["slurm", "local"] | None = None,
-    partition: str | None = None,
-    account: str | None = None,
-    job_minutes: int | None = None,
-    memory_gb: float | None = None,
-    gpus: int | None = None,
-    max_jobs: int | None = None,
-    slurm: Iterable[str] = (),
     quiet: bool = False,
+    **jobs: Unpack[JobOptions],
 ) -> LearningCurve | None:
     """Estimate the benefit of further annotations.
 
@@ -111,17 +111,8 @@ def learning_curve(
         groups: Groups that a split must not separate: a regular expression for the case ids, a
             column of the table, or none for each image by itself (default: stated or inferred).
         points: Largest number of points, at least 3: all groups, half of them, a quarter, ...
-        submit: Train each point as a job: slurm (the call returns, and the same call later gathers
-            the results) or local (processes of this machine, for which the call waits).
-        partition: SLURM partition of the jobs.
-        account: SLURM account of the jobs.
-        job_minutes: Time limit of each SLURM job in minutes; a job that reaches it is requeued and
-            continues (default: from minutes; needed with epochs).
-        memory_gb: Main memory of each SLURM job in GB (default: that of the partition).
-        gpus: GPUs of each SLURM job (default: 1 with device cuda, otherwise none).
-        max_jobs: Number of jobs that run at the same time (default: all of them).
-        slurm: Further parameter of sbatch as key=value, e.g. cpus-per-task=8 (repeatable).
         quiet: Print nothing.
+        **jobs: Training of each point as a job; see `JobOptions`.
 
     Returns:
         The curve; None if a job has not finished yet, and in all but the first process of `srun` or
@@ -145,21 +136,10 @@ def learning_curve(
         start_from=start_from,
         data=data,
     )
-    jobs = JobConfig.resolve(
-        submit,
-        partition=partition,
-        account=account,
-        job_minutes=job_minutes,
-        memory_gb=memory_gb,
-        gpus=gpus,
-        max_jobs=max_jobs,
-        slurm=slurm,
-        minutes=options.recipe.train.minutes,
-        device=device,
-    )
+    submitted = JobConfig.resolve(jobs, minutes=options.recipe.train.minutes, device=device)
     base = output_folder(output, data, "-curve")
-    runner, devices = choose_runner(base, jobs, Devices.parse(device), points)
-    series = Series(base / "points.json", "learning curve", has_jobs=jobs is not None)
+    runner, devices = choose_runner(base, submitted, Devices.parse(device), points)
+    series = Series(base / "points.json", "learning curve", has_jobs=submitted is not None)
     training = _PointTraining(Path(data), optional_path(masks), options, devices, points, runner)
     if is_left_to_first("learning curve", console):
         return None
@@ -208,14 +188,21 @@ class _PointTraining:
         stored = series.find(request)
         if stored is None:
             with threads_restored():
-                found, planned = plan_data(
-                    self.data, self.masks, self.options, self._kind, clock, console
-                )
+                found, planned = self._plan(clock, console)
             made = self._adapt(_make_design(found, planned, self.points, recipe, clock))
             stored = series.begin(request, design=config.to_dict(made))
         options = replace(self.options, recipe=continue_recipe(stored["recipe"], recipe, console))
         design = config.from_dict(Design, stored["design"], source=str(series.path))
         return replace(self, options=options), design
+
+    def _plan(self, clock: Clock, console: Console) -> tuple[DatasetStats, Planned]:
+        """Plan a training with all groups, for the machine on which the points are trained."""
+        if self.runner is None:
+            options, machine = self.options, inspect_machine(self._kind)
+        else:
+            options = replace(self.options, recipe=without_measuring(self.options.recipe))
+            machine = machine_of_jobs(self.runner, self._kind)
+        return plan_data(self.data, self.masks, options, machine, clock, console)
 
     @property
     def _kind(self) -> str:

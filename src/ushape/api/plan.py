@@ -152,7 +152,8 @@ def plan(
         start_from=start_from,
         data=data,
     )
-    _, planned = plan_data(Path(data), masks, options, device, clock, console)
+    machine = inspect_machine(device)
+    _, planned = plan_data(Path(data), masks, options, machine, clock, console)
     return _print_and_write(planned, explain, target, console)
 
 
@@ -176,14 +177,13 @@ def plan_data(
     folder: Path,
     masks: Path | str | None,
     options: TrainOptions,
-    device: str,
+    machine: Machine,
     clock: Clock,
     console: Console,
 ) -> tuple[DatasetStats, Planned]:
     """Scan the data, print what was found, split the cases and make the plan."""
     if options.recipe.train.keep_memory:
         keep_memory()  # It has no effect once torch has allocated large blocks.
-    machine = inspect_machine(device)
     if options.data_note:
         console.say(options.data_note)
     found = scan(

@@ -168,7 +168,8 @@ def _plan_run(
     """Plan the training and store cases, splits and plan, or remove the run folder again."""
     with run.removed_on_failure():
         inspect_machine(device, team.started_here)  # Raises if there are fewer devices.
-        found, planned = plan_data(folder, masks, options, device, clock, console)
+        machine = inspect_machine(device)
+        found, planned = plan_data(folder, masks, options, machine, clock, console)
         planned = _decide_slices(run, found, planned, options, clock, console)
         facts, splits = found.facts, planned.splits
         if options.recipe.train.learning_rate == AUTO:

@@ -37,7 +37,7 @@ from ushape.evaluation.storage import load_report
 from ushape.evaluation.summary import Summary
 from ushape.io.files import real_path, write_bytes
 from ushape.metrics.stats import PairedComparison, compare_paired
-from ushape.planning.hardware import keep_memory
+from ushape.planning.hardware import inspect_machine, keep_memory
 from ushape.planning.plan import Plan
 from ushape.planning.processor import threads_restored, use_threads, with_load
 from ushape.planning.recipe import Recipe
@@ -267,7 +267,8 @@ class _Search:
     def _plan(self, clock: Clock) -> DatasetStats:
         """Scan the data, split them, plan the first trial and divide the time."""
         options = replace(self.options, recipe=self.recipe)
-        found, planned = plan_data(self.data, self.masks, options, self.device, clock, self.console)
+        machine = inspect_machine(self.device)
+        found, planned = plan_data(self.data, self.masks, options, machine, clock, self.console)
         plan, splits = planned.plan, planned.splits
         if not splits.validation:
             raise DataError(

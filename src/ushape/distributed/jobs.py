@@ -10,13 +10,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
-from ushape.errors import ConfigError, check_range, require_package
+from ushape.errors import require_package
 
 EXTRA = "cluster"
 """Extra of ushape that installs submitit."""
@@ -28,24 +28,6 @@ POLL_S = 0.1
 
 KILL_S = 3600
 """Seconds for which a job of SLURM waits, after SIGTERM, until it is killed or requeued."""
-
-TIME_FACTOR, TIME_MORE = 1.25, 15
-"""Time of a job for a training of limited minutes: for queues of files and a slow start."""
-
-RESERVED = {
-    "array": "--max-jobs",
-    "time": "--job-minutes",
-    "partition": "--partition",
-    "account": "--account",
-    "mem": "--memory-gb",
-    "gpus-per-node": "--gpus",
-    "error": "",
-    "open-mode": "",
-    "output": "",
-    "signal": "",
-    "wrap": "",
-}
-"""Parameters of sbatch that are set already, and the option for it if there is one."""
 
 _children: list[subprocess.Popen[bytes]] = []
 """The training of this process, if it is a job; signal handlers end it."""
@@ -158,136 +140,3 @@ def _end_children(number: int, frame: FrameType | None) -> None:
 
 def _ignore_requeue_signal() -> None:
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobConfig:
-    """Where trainings run as jobs, and what they request."""
-
-    where: Literal["slurm", "local"]
-    """Cluster, or this machine."""
-
-    partition: str | None = None
-    account: str | None = None
-    minutes: int | None = None
-    """Wall time of a job in minutes. A job that reaches it is requeued and continues."""
-
-    memory_gb: float | None = None
-    gpus: int | None = None
-    at_once: int | None = None
-    """Largest number of jobs that run at the same time; None: no limit."""
-
-    slurm: Mapping[str, str | bool] = field(default_factory=dict)
-    """Further parameters of sbatch; True for those without a value."""
-
-    @classmethod
-    def resolve(
-        cls,
-        submit: str | None,
-        *,
-        partition: str | None,
-        account: str | None,
-        job_minutes: float | None,
-        memory_gb: float | None,
-        gpus: int | None,
-        max_jobs: int | None,
-        slurm: Iterable[str],
-        minutes: float | None,
-        device: str,
-    ) -> JobConfig | None:
-        """Return the options of the command line as a config; None without `--submit`.
-
-        Args:
-            minutes: Time limit of the trainings, if they have one.
-            device: Device on which they train.
-
-        Raises:
-            ConfigError: if an option is impossible, missing, or needs another one.
-            MissingPackageError: if submitit is not installed.
-        """
-        slurm = list(slurm)
-        only_slurm = {
-            "--partition": partition,
-            "--account": account,
-            "--job-minutes": job_minutes,
-            "--memory-gb": memory_gb,
-            "--gpus": gpus,
-            "--slurm": slurm or None,
-        }
-        _refuse_options_elsewhere(submit, {**only_slurm, "--max-jobs": max_jobs}, only_slurm)
-        if submit is None:
-            return None
-        require_package("submitit", EXTRA, f"--submit {submit}")
-        for name, value, low in (
-            ("--job-minutes", job_minutes, 1),
-            ("--memory-gb", memory_gb, 0.1),
-            ("--gpus", gpus, 0),
-            ("--max-jobs", max_jobs, 1),
-        ):
-            if value is not None:
-                check_range(name, value, low, hint="Correct the option, or leave it out.")
-        if submit == "local":
-            return cls(where="local", at_once=max_jobs)
-        if ":" in device or "," in device:
-            raise ConfigError(
-                f"Each job of SLURM trains on one device, but --device is {device}.",
-                code="conflicting_options",
-                hint="Use --device cuda --gpus 1; --max-jobs limits how many run at once.",
-            )
-        if job_minutes is None and minutes is None:
-            raise ConfigError(
-                "The time of a job is unknown, because the trainings have epochs instead of a "
-                "time limit.",
-                code="missing_job_minutes",
-                hint="Add --job-minutes. A job that reaches it is requeued and continues.",
-            )
-        return cls(
-            where="slurm",
-            partition=partition,
-            account=account,
-            minutes=round(job_minutes or TIME_FACTOR * (minutes or 0) + TIME_MORE),
-            memory_gb=memory_gb,
-            gpus=1 if gpus is None and device == "cuda" else gpus,
-            at_once=max_jobs,
-            slurm=dict(map(_parse_parameter, slurm)),
-        )
-
-
-def _refuse_options_elsewhere(
-    submit: str | None, options: Mapping[str, Any], only_slurm: Iterable[str]
-) -> None:
-    """Raise ConfigError if an option is given without the kind of submission that it is for."""
-    if submit not in (None, "slurm", "local"):
-        raise ConfigError(
-            f"Jobs cannot be submitted to {submit!r}.",
-            code="unknown_scheduler",
-            hint="Use --submit slurm, or --submit local for processes of this machine.",
-        )
-    refused = {None: list(options), "local": list(only_slurm), "slurm": []}[submit]
-    for name in refused:
-        if options[name] is not None:
-            raise ConfigError(
-                f"{name} needs --submit slurm.",
-                code="conflicting_options",
-                hint=f"Add --submit slurm, or leave {name} out.",
-            )
-
-
-def _parse_parameter(text: str) -> tuple[str, str | bool]:
-    """Read a parameter of sbatch: key=value, or a key without a value.
-
-    Raises:
-        ConfigError: if another option decides the parameter.
-    """
-    key, equals, value = text.partition("=")
-    key = key.strip().lstrip("-").replace("_", "-")
-    if not key or key in RESERVED:
-        option = RESERVED.get(key, "")
-        raise ConfigError(
-            f"--slurm {text} cannot be used, because another option decides this parameter."
-            if key
-            else f"--slurm {text} names no parameter of sbatch.",
-            code="reserved_parameter",
-            hint=f"Use {option}." if option else "Leave it out, or use --slurm KEY=VALUE.",
-        )
-    return key, value if equals else True

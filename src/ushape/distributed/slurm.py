@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ushape.console import Console
-from ushape.distributed.jobs import EXTRA, Job, JobConfig
+from ushape.distributed.job_config import JobConfig
+from ushape.distributed.jobs import EXTRA, Job
 from ushape.distributed.submission import IsFinished, JobFolder, Submitted
 from ushape.errors import (
     RunError,

@@ -23,6 +23,7 @@ from ushape.data.reading import read_classes
 from ushape.errors import ConfigError, DataError, RunError
 from ushape.inference.predictor import Predictor
 from ushape.planning import planner
+from ushape.planning.hardware import inspect_machine
 from ushape.planning.rules.slices import COMPARED
 from ushape.planning.run import Run
 from ushape.training.trainer import FitResult
@@ -127,7 +128,7 @@ def compare(volumes, tmp_path, monkeypatch):
     def plan(slices, *more):
         settings = [*TINY, f"preprocessing.slices={json.dumps(slices)}", *more]
         options = TrainOptions.resolve(recipe="auto", epochs=16, settings=settings, data=volumes)
-        found, planned = plan_data(volumes, None, options, "cpu", Clock(), quiet)
+        found, planned = plan_data(volumes, None, options, inspect_machine("cpu"), Clock(), quiet)
         train = replace(planned.plan.recipe.train, minutes=10)
         recipe = replace(planned.plan.recipe, train=train)
         timed = replace(planned.plan, recipe=recipe, evaluation_s=50)
@@ -279,7 +280,7 @@ def test_a_later_plan_of_the_same_recipe_measures_nothing_again(volumes, monkeyp
     monkeypatch.setattr(planner, "measure_step_s", lambda *_: calls.append("step") or 0.1)
     monkeypatch.setattr(planner, "measure_loading_s", lambda *_: calls.append("loading") or 0.1)
     options = TrainOptions.resolve(recipe="auto", minutes=10, settings=TINY, data=volumes)
-    found, planned = plan_data(volumes, None, options, "cpu", Clock(), quiet)
+    found, planned = plan_data(volumes, None, options, inspect_machine("cpu"), Clock(), quiet)
     assert {"step", "loading"} <= set(calls)
     calls.clear()
     machine = planned.plan.machine

@@ -7,6 +7,7 @@ import pytest
 from ushape.api.plan import DEFAULT_MINUTES, TrainOptions, optional_path, output_folder, plan_data
 from ushape.console import Clock, Console
 from ushape.errors import ConfigError
+from ushape.planning.hardware import inspect_machine
 from ushape.planning.plan import Plan
 from ushape.planning.recipes import load_recipe
 
@@ -86,7 +87,9 @@ def uneven(tmp_path_factory):
 def test_plan_resamples_volumes_by_slice_within_their_slices(uneven, settings, target, slice_shape):
     chosen = ["network.widths=[4,8]", "preprocessing.downscale=1", *settings]
     options = TrainOptions.resolve(recipe="auto", epochs=1, settings=chosen, data=uneven)
-    found, planned = plan_data(uneven, None, options, "cpu", Clock(), Console(quiet=True))
+    found, planned = plan_data(
+        uneven, None, options, inspect_machine("cpu"), Clock(), Console(quiet=True)
+    )
     plan = planned.plan
     assert plan.preprocessing.config.target_spacing_mm == target
     text = " ".join(plan.reasons)

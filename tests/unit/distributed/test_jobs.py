@@ -5,24 +5,13 @@ import sys
 
 import pytest
 
-from ushape.distributed.jobs import Job, JobConfig
+from ushape.distributed.job_config import JobConfig
+from ushape.distributed.jobs import Job
 from ushape.errors import ConfigError, MissingPackageError
 
-NOTHING = {
-    "partition": None,
-    "account": None,
-    "job_minutes": None,
-    "memory_gb": None,
-    "gpus": None,
-    "max_jobs": None,
-    "slurm": (),
-    "minutes": None,
-    "device": "auto",
-}
 
-
-def resolve(submit, **options):
-    return JobConfig.resolve(submit, **{**NOTHING, **options})
+def resolve(submit, *, minutes=None, device="auto", **options):
+    return JobConfig.resolve({"submit": submit, **options}, minutes=minutes, device=device)
 
 
 def test_job_starts_a_training_or_continues_it(tmp_path):
@@ -62,6 +51,16 @@ def test_a_gpu_is_requested_with_device_cuda_only():
 def test_parameters_of_sbatch_have_values_or_are_switches():
     found = resolve("slurm", minutes=1, slurm=["cpus_per_task=8", "exclusive", "--qos=a=b"])
     assert found.slurm == {"cpus-per-task": "8", "exclusive": True, "qos": "a=b"}
+
+
+def test_options_without_a_value_count_as_not_given():
+    assert resolve(None, partition=None, slurm=[]) is None
+    assert resolve("local", slurm=()).where == "local"
+
+
+def test_misspelled_option_is_refused():
+    with pytest.raises(TypeError, match="partitoin"):
+        resolve("slurm", minutes=1, partitoin="gpu")
 
 
 @pytest.mark.parametrize("text", ["time=5", "--output=x", "open_mode=x", "=1", ""])
