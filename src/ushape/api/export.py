@@ -9,7 +9,7 @@ from functools import partial
 from glob import escape
 from pathlib import Path
 
-from ushape.api.predict import run_folders
+from ushape.api._named_runs import run_folders
 from ushape.console import Console
 from ushape.errors import ConfigError
 from ushape.export.bioimageio import export_package, zip_package

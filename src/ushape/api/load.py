@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ushape import io
-from ushape.api.predict import find_images, run_folders
+from ushape.api._named_images import find_images
+from ushape.api._named_runs import run_folders
 from ushape.config import setting_list
 from ushape.errors import DataError, RunError
 from ushape.inference.predictor import Predictor

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ushape.api.predict import describe_origin, run_folders
+from ushape.api._named_runs import describe_origin, run_folders
 from ushape.config import setting_list
 from ushape.console import Console
 from ushape.distributed.block_plan import plan_task, probabilities_path

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ushape.api.predict import run_folders
+from ushape.api._named_runs import run_folders
 from ushape.config import setting_list
 from ushape.console import Console
 from ushape.errors import ConfigError, hint_after_interrupt, require_package

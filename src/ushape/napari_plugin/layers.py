@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ushape.api.predict import run_folders
+from ushape.api._named_runs import run_folders
 from ushape.instances.contours import class_styles, drawing_colors
 from ushape.planning.plan import Plan
 from ushape.planning.run import Run

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from ushape import io
+from ushape.api._named_runs import run_folders
 from ushape.api.load import Model, Result, load
-from ushape.api.predict import run_folders
 from ushape.napari_plugin.layers import LayerData, Origin, labels_of, load_plan, placed_like
 from ushape.planning.run import Run
 

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ushape.api.predict import _Summary, _without_own_outputs, find_images, run_folders
+from ushape.api._named_images import find_images, without_own_outputs
+from ushape.api._named_runs import run_folders
+from ushape.api._prediction_text import PredictionSummary
 from ushape.console import Console
 from ushape.data.inputs import Input
 from ushape.errors import ConfigError, DataError
@@ -45,9 +47,9 @@ def test_outputs_of_an_earlier_call_are_not_predicted(tmp_path):
     inputs = [
         Input(Case(id=name, image=tmp_path / name), Path(name)) for name in ("a.png", "masks/a.png")
     ]
-    assert _without_own_outputs(inputs, tmp_path / "masks") == inputs[:1]
-    assert _without_own_outputs(inputs, None) == inputs
-    assert _without_own_outputs(inputs[1:], tmp_path / "masks") == inputs[1:]
+    assert without_own_outputs(inputs, tmp_path / "masks") == inputs[:1]
+    assert without_own_outputs(inputs, None) == inputs
+    assert without_own_outputs(inputs[1:], tmp_path / "masks") == inputs[1:]
 
 
 def test_groups_of_a_model_that_needs_them_are_printed(tmp_path):
@@ -83,7 +85,7 @@ def test_groups_of_a_model_that_needs_them_are_printed(tmp_path):
 
 
 def test_images_with_cut_objects_and_without_numbers_are_named(capsys, tmp_path):
-    summary = _Summary(3, lambda *state: None)
+    summary = PredictionSummary(3, lambda *state: None)
     for name, cut, lacks in (("a.tif", 2, False), ("b.tif", 0, True), ("c.tif", 0, False)):
         image = Input(Case(id=name, image=Path(name)), Path(name))
         summary.add(image, Written(Path(name), 4, cut_parts=cut, lacks_instances=lacks))
