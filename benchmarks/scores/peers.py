@@ -244,8 +244,9 @@ def print_report(results: Sequence[dict[str, Any]]) -> None:
                 cells.append(f"{means[peer]:.3f} ({steps:.0f})")
             first = max(means, key=means.__getitem__, default="-")
             print(f"| {data} | " + " | ".join(cells) + f" | {first} |")
+        done = {(one["data"], one["seed"], one["peer"]) for one in own if "error" not in one}
         for one in own:
-            if "error" in one:
+            if (one["data"], one["seed"], one["peer"]) not in done:
                 print(f"{one['data']}, {one['peer']}: {one['error']}")
         for peer in peers:
             note = next((one["note"] for one in own if one["peer"] == peer and "note" in one), "")
