@@ -54,9 +54,9 @@ def page_file(cases, tmp_path_factory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """Debian's Chromium."""
+    """Debian's Chromium. While it runs, other tests in this process cannot use asyncio."""
     from playwright.sync_api import sync_playwright
 
     chromium = shutil.which("chromium")
