@@ -19,13 +19,17 @@ RESERVED = {
     "account": "--account",
     "mem": "--memory-gb",
     "gpus-per-node": "--gpus",
+    "nodes": "",
+    "ntasks": "",
+    "ntasks-per-node": "",
     "error": "",
     "open-mode": "",
     "output": "",
     "signal": "",
     "wrap": "",
 }
-"""Parameters of sbatch that are set already, and the option for it if there is one."""
+"""Parameters of sbatch that are set already, and the option for it if there is one. A job has one
+task: others would train the same run at the same time."""
 
 
 class JobOptions(TypedDict, total=False):
