@@ -176,5 +176,6 @@ def test_every_format_of_an_ensemble_equals_ushape(name, tmp_path):
     for output in ("probabilities", "mask"):
         folder = tmp_path / output
         folder.mkdir()
-        # To open a PT2 file of several networks takes most of a minute.
-        write_equal(name, build_graph(runs, ExportOptions(output=output)), folder)
+        # Opening a PT2 file of several networks takes most of a minute.
+        check = write_equal if name == "pt2" else check_format
+        check(name, build_graph(runs, ExportOptions(output=output)), folder)

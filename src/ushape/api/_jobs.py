@@ -86,7 +86,7 @@ def machine_of_jobs(runner: Runner, device: str) -> Machine:
     """Return the machine for which trainings are planned before they are started.
 
     The nodes of a cluster are not known. They are assumed to have enough memory, and a device of
-    each type, so that only what fails on every machine is refused.
+    each type, so that nothing is refused or reduced that may be possible there.
 
     Args:
         device: Type of the devices.
@@ -96,7 +96,7 @@ def machine_of_jobs(runner: Runner, device: str) -> Machine:
     """
     if not isinstance(runner, SlurmJobs):
         return inspect_machine(device)
-    kind = "cpu" if device == AUTO else device
+    kind = inspect_machine(AUTO).device if device == AUTO else device
     return replace(
         inspect_machine("cpu"), device=kind, memory_bytes=PLENTY, main_memory_bytes=PLENTY
     )

@@ -92,7 +92,8 @@ def cross_validate(
         groups: Groups that a split must not separate: a regular expression for the case ids, a
             column of the table, or none for each image by itself (default: stated or inferred).
         quiet: Print nothing.
-        **jobs: Training of each fold as a job; see `JobOptions`.
+        **jobs: Training of each fold as a job; see
+            `ushape.distributed.job_config.JobOptions`.
 
     Returns:
         Summary of the folds that have scores; None if no job has finished yet, and in all but the

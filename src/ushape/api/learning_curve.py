@@ -112,7 +112,8 @@ def learning_curve(
             column of the table, or none for each image by itself (default: stated or inferred).
         points: Largest number of points, at least 3: all groups, half of them, a quarter, ...
         quiet: Print nothing.
-        **jobs: Training of each point as a job; see `JobOptions`.
+        **jobs: Training of each point as a job; see
+            `ushape.distributed.job_config.JobOptions`.
 
     Returns:
         The curve; None if a job has not finished yet, and in all but the first process of `srun` or

@@ -1,4 +1,4 @@
-"""What the jobs of a series of trainings request, from the options of a command."""
+"""Resources that training jobs request, from the options of a command."""
 
 from __future__ import annotations
 
@@ -19,17 +19,23 @@ RESERVED = {
     "account": "--account",
     "mem": "--memory-gb",
     "gpus-per-node": "--gpus",
-    "nodes": "",
-    "ntasks": "",
-    "ntasks-per-node": "",
     "error": "",
     "open-mode": "",
     "output": "",
     "signal": "",
     "wrap": "",
 }
-"""Parameters of sbatch that are set already, and the option for it if there is one. A job has one
-task: others would train the same run at the same time."""
+"""Parameters of sbatch that ushape sets itself, each with the option of ushape for it, or ''."""
+
+ONE_TASK = (
+    "nodes",
+    "ntasks",
+    "ntasks-per-node",
+    "ntasks-per-gpu",
+    "ntasks-per-socket",
+    "ntasks-per-core",
+)
+"""Parameters of sbatch that multiply the tasks of a job."""
 
 
 class JobOptions(TypedDict, total=False):
@@ -173,7 +179,7 @@ def _parse_parameter(text: str) -> tuple[str, str | bool]:
     """Read a parameter of sbatch: key=value, or a key without a value.
 
     Raises:
-        ConfigError: if another option decides the parameter.
+        ConfigError: if another option decides the parameter, or if it asks for several tasks.
     """
     key, equals, value = text.partition("=")
     key = key.strip().lstrip("-").replace("_", "-")
@@ -185,5 +191,12 @@ def _parse_parameter(text: str) -> tuple[str, str | bool]:
             else f"--slurm {text} names no parameter of sbatch.",
             code="reserved_parameter",
             hint=f"Use {option}." if option else "Leave it out, or use --slurm KEY=VALUE.",
+        )
+    if key in ONE_TASK and value.strip() != "1":
+        raise ConfigError(
+            f"--slurm {text} cannot be used: each task would train the same run, so a job has one "
+            "task on one node.",
+            code="reserved_parameter",
+            hint="Leave it out. For more cores, use --slurm cpus-per-task=N; for GPUs, --gpus N.",
         )
     return key, value if equals else True

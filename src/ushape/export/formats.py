@@ -20,8 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.export.pt2_archive import PT2ArchiveReader, PT2ArchiveWriter
-from torch.export.pt2_archive.constants import EXTRA_DIR
 
 from ushape.errors import PlanError, require_package
 from ushape.export.graph import SegmentationGraph
@@ -37,8 +35,8 @@ INPUT = "image"
 METADATA = "ushape.json"
 """Name of the metadata in a TorchScript or PT2 file; ONNX and OpenVINO files have properties."""
 
-OF_TORCH = ".data/"
-"""Folder of a PT2 file that is written with each file."""
+WRITER_FOLDER = ".data/"
+"""Folder that PyTorch writes into every PT2 file."""
 
 Opened = Callable[[np.ndarray], np.ndarray]
 """Function of raw pixels (B, C, *S) float32 that returns the output of the graph."""
@@ -119,8 +117,12 @@ def _annotate_torchscript(path: Path, texts: Mapping[str, str]) -> None:
 
 
 def _write_pt2(graph: SegmentationGraph, path: Path) -> None:
+    _save_pt2(export_program(graph, _example(graph)), path, {})
+
+
+def _save_pt2(program: torch.export.ExportedProgram, path: Path, extra: dict[str, str]) -> None:
     content = io.BytesIO()  # As for TorchScript.
-    torch.export.save(export_program(graph, _example(graph)), content)
+    torch.export.save(program, content, extra_files=extra)
     path.write_bytes(content.getvalue())
 
 
@@ -130,12 +132,19 @@ def _load_pt2(path: Path) -> torch.export.ExportedProgram:
 
 
 def _annotate_pt2(path: Path, texts: Mapping[str, str]) -> None:
+    description = json.dumps(texts)
+    try:
+        from torch.export.pt2_archive import PT2ArchiveReader, PT2ArchiveWriter
+        from torch.export.pt2_archive.constants import EXTRA_DIR
+    except ImportError:  # An older PyTorch.
+        _save_pt2(_load_pt2(path), path, {METADATA: description})
+        return
     content, extra = io.BytesIO(), f"{EXTRA_DIR}{METADATA}"
     with PT2ArchiveReader(str(path)) as source, PT2ArchiveWriter(content) as target:
-        for name in source.get_file_names():  # To load the graph would take a minute.
-            if not name.startswith(OF_TORCH) and name != extra:
+        for name in source.get_file_names():  # Loading the graph would take up to a minute.
+            if not name.startswith(WRITER_FOLDER) and name != extra:
                 target.write_bytes(name, source.read_bytes(name))
-        target.write_string(extra, json.dumps(texts))
+        target.write_string(extra, description)
     path.write_bytes(content.getvalue())
 
 

@@ -255,7 +255,10 @@ def get_plan(
 ) -> dict[str, Any]:
     try:
         return {"lines": _studio(request).plan(minutes), "problem": None}
-    except DataError as error:  # An answer to the question whether a training can be planned.
+    except DataError as error:
+        if error.code != "plan_failed":
+            raise
+        # Expected while the annotation is incomplete.
         return {"lines": [], "problem": " ".join(filter(None, (error.message, error.hint)))}
 
 

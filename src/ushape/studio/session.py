@@ -260,6 +260,7 @@ class Studio:
         )
         if ended.returncode:
             message, _, hint = ended.stderr.strip().partition("\nHint: ")
+            message = message or f"`ushape plan` ended with exit code {ended.returncode}."
             raise DataError(message.removeprefix("Error: "), code="plan_failed", hint=hint)
         return ended.stdout.splitlines()
 

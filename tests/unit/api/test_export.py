@@ -57,6 +57,19 @@ def test_export_writes_a_folder_with_its_description(run, capsys):
     assert not list(run.glob("exports/.*"))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("has_archives", [True, False])
+def test_pt2_files_are_described_also_by_an_older_pytorch(run, monkeypatch, tmp_path, has_archives):
+    if not has_archives:
+        monkeypatch.delattr("torch.export.pt2_archive.PT2ArchiveReader")
+    path = ushape.export_model(run, to="pt2", output=tmp_path / "cells.pt2", quiet=True)
+    extra = {METADATA: ""}
+    program = torch.export.load(path, extra_files=extra)
+    stored = json.loads(extra[METADATA])
+    assert json.loads(stored["output"])["channels"] == ["cell"]
+    assert program.module()(torch.zeros(3, 1, 21, 17)).shape == (3, 1, 21, 17)
+
+
 @pytest.mark.usefixtures("written")
 def test_export_writes_a_single_file_if_the_output_is_one(run, tmp_path):
     path = ushape.export_model(run, to="torchscript", output=tmp_path / "new" / "cells.pt")

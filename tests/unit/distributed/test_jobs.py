@@ -63,9 +63,14 @@ def test_misspelled_option_is_refused():
         resolve("slurm", minutes=1, partitoin="gpu")
 
 
-@pytest.mark.parametrize(
-    "text", ["time=5", "--output=x", "open_mode=x", "ntasks=2", "nodes=2", "=1", ""]
-)
+@pytest.mark.parametrize("text", ["ntasks=2", "--nodes=1-2", "ntasks_per_gpu=2", "nodes"])
+def test_jobs_have_one_task(text):
+    with pytest.raises(ConfigError, match="one task on one node"):
+        resolve("slurm", minutes=1, slurm=[text])
+    assert resolve("slurm", minutes=1, slurm=["nodes=1"]).slurm == {"nodes": "1"}
+
+
+@pytest.mark.parametrize("text", ["time=5", "--output=x", "open_mode=x", "=1", ""])
 def test_parameters_that_are_set_already_are_refused(text):
     with pytest.raises(ConfigError) as error:
         resolve("slurm", minutes=1, slurm=[text])

@@ -55,7 +55,7 @@ export class TrainingStep {
     this.fresh = make("button", { type: "button", hidden: true }, "Train from the start");
     this.resume = make("button", { type: "button", hidden: true }, "Continue the interrupted training");
     this.note = make("p", { class: "note" });
-    this.plan = make("div", { class: "plan" });
+    this.plan = make("div", { class: "plan", role: "status" });
     this.planDetails = make("details", {}, make("summary", {}, "The plan in words"), this.plan);
     this.curves = make("div", { class: "curves" });
     this.output = make("pre", { tabIndex: 0, "aria-label": "Output of the command" });
@@ -67,8 +67,9 @@ export class TrainingStep {
     this.button.addEventListener("click", () => this.train());
     this.fresh.addEventListener("click", () => this.train(false));
     this.resume.addEventListener("click", () => this.start({ resume: true }));
-    this.planDetails.addEventListener("toggle", () => this.planDetails.open && this.loadPlan());
-    this.minutes.addEventListener("change", () => this.planDetails.open && this.loadPlan());
+    for (const [element, name] of [[this.planDetails, "toggle"], [this.minutes, "change"]]) {
+      element.addEventListener(name, () => this.askForPlan());
+    }
     session.on("state images", () => this.refresh());
   }
 
@@ -86,24 +87,32 @@ export class TrainingStep {
     }
   }
 
+  /** Asks for the plan of the time that was entered, if the plan is shown. */
+  askForPlan() {
+    this.asked = this.minutes.value;
+    if (this.planDetails.open) this.loadPlan();
+  }
+
   async loadPlan() {
     if (this.isPlanning) return;
-    [this.hasPlan, this.plannedFor] = [false, [this.minutes.value, this.annotations]];
+    [this.hasPlan, this.plannedFor] = [false, [this.asked, this.annotations]];
     if (!this.annotations) return void this.plan.replaceChildren(make("p", { class: "note" }, noteOf(0)));
     this.isPlanning = true;
     this.plan.replaceChildren(make("p", { class: "note" }, "The plan is being made …"));
-    const answer = await attempt(() => request(`/plan?minutes=${this.minutes.valueAsNumber || 1}`));
-    [this.isPlanning, this.hasPlan] = [false, Boolean(answer?.lines.length)];
+    const answer = await attempt(() => request(`/plan?minutes=${Number(this.asked) || 1}`));
+    this.isPlanning = false;
+    this.hasPlan = Boolean(answer?.lines.length);
     const lines = this.hasPlan ? answer.lines : ["There is no plan yet.", answer?.problem ?? ""];
     this.plan.replaceChildren(...lines.filter((line) => line.trim()).map((line) => make("p", {}, line)));
     this.planAgain();
   }
 
-  /** Asks for the plan again if the minutes changed, or if there was none and the annotation changed. */
+  /** Asks for the plan again if the time was changed meanwhile, or if an annotation makes a plan possible or impossible. */
   planAgain() {
     const [minutes, annotations] = this.plannedFor ?? [];
-    const isOutdated = minutes !== this.minutes.value || (!this.hasPlan && annotations !== this.annotations);
-    if (this.planDetails.open && isOutdated) this.loadPlan();
+    const isChanged = annotations !== this.annotations && (!this.hasPlan || !this.annotations);
+    const isBusy = this.session.state?.job?.state === "running";
+    if (this.planDetails.open && !isBusy && (minutes !== this.asked || isChanged)) this.loadPlan();
   }
 
   refresh() {
