@@ -86,6 +86,15 @@ Program = Callable[[PreparedData, float, int, argparse.Namespace], dict[str, Any
 """Function that trains on a split for some minutes with a seed, and returns scores and facts."""
 
 
+KEYS = ("data", "minutes", "seed", "peer")
+"""What tells a training from the others."""
+
+
+def key_of(result: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return the values of KEYS of a result."""
+    return tuple(result[key] for key in KEYS)
+
+
 def run_all(
     programs: Mapping[str, Program],
     options: argparse.Namespace,
@@ -100,12 +109,7 @@ def run_all(
         objects: Whether the masks of the prepared data number objects.
     """
     options.work.mkdir(parents=True, exist_ok=True)
-    keys = ("data", "minutes", "seed", "peer")
-    done = {
-        tuple(result[key] for key in keys)
-        for result in read_results(options.results)
-        if "error" not in result
-    }
+    done = {key_of(result) for result in read_results(options.results) if "error" not in result}
     for minutes in options.minutes:
         for seed in range(options.seeds):
             for data in options.data:
@@ -114,7 +118,7 @@ def run_all(
                     key = (prepared.name, minutes, seed, label)
                     if key in done:
                         continue
-                    result = dict(zip(keys, key, strict=True)) | {"load": os.getloadavg()[0]}
+                    result = dict(zip(KEYS, key, strict=True)) | {"load": os.getloadavg()[0]}
                     try:
                         result |= train(prepared, minutes, seed, options)
                     except FailedCommandError as error:
@@ -244,9 +248,9 @@ def print_report(results: Sequence[dict[str, Any]]) -> None:
                 cells.append(f"{means[peer]:.3f} ({steps:.0f})")
             first = max(means, key=means.__getitem__, default="-")
             print(f"| {data} | " + " | ".join(cells) + f" | {first} |")
-        done = {(one["data"], one["seed"], one["peer"]) for one in own if "error" not in one}
+        done = {key_of(one) for one in own if "error" not in one}
         for one in own:
-            if (one["data"], one["seed"], one["peer"]) not in done:
+            if key_of(one) not in done:
                 print(f"{one['data']}, {one['peer']}: {one['error']}")
         for peer in peers:
             note = next((one["note"] for one in own if one["peer"] == peer and "note" in one), "")

@@ -1,4 +1,4 @@
-"""Runs that a command names."""
+"""Runs that a command names, and what in them decides a prediction."""
 
 from __future__ import annotations
 
