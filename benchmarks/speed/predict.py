@@ -300,7 +300,8 @@ class Timed:
 
     def __init__(self, network: Any):
         self.network, self.seconds = network, 0.0
-        self.margin, self.legal_size = network.margin, network.legal_size
+        self.name, self.margin = network.name, network.margin
+        self.legal_size, self.legal_shape = network.legal_size, network.legal_shape
 
     def logits(self, tiles: Any) -> Any:
         started = time.perf_counter()

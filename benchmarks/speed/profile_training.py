@@ -53,8 +53,8 @@ CALLBACKS = {
 FUNCTIONS = (
     ("ushape.api.plan", "scan_dataset", "reading and scanning the data"),
     ("ushape.api.train", "plan_data", "checks and planning"),
-    ("ushape.api.train", "load_cases", "loading the cases"),
-    ("ushape.api.train", "fit", "building network and trainer"),
+    ("ushape.api._trainer", "load_cases", "loading the cases"),
+    ("ushape.api._trainer", "fit", "building network and trainer"),
 )
 """Module, function and part."""
 
@@ -142,7 +142,7 @@ def instrument(timer: PartTimer) -> None:
     for module_name, owner_name, name, part in METHODS:
         owner = getattr(importlib.import_module(module_name), owner_name)
         setattr(owner, name, timer.timed(part, getattr(owner, name)))
-    api = importlib.import_module("ushape.api.train")
+    api = importlib.import_module("ushape.api._trainer")
     fit, build = api.fit, lightning.Trainer.fit
 
     def fit_then_evaluate(*arguments: Any, **options: Any) -> Any:

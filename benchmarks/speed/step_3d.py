@@ -128,12 +128,12 @@ def measure_own(program: str, plan: Path, steps: int) -> Measured:
     """Measure ushape's own training step, with its memory settings."""
     from ushape.planning.hardware import keep_memory
     from ushape.planning.plan import load_plan
-    from ushape.planning.timing import _TrainingStep
+    from ushape.planning.timing import TrainingStep
 
     keep_memory()
     planned = load_plan(plan)
     preprocessing = planned.preprocessing
-    step = _TrainingStep(planned.recipe, preprocessing.channels, preprocessing.space, "cpu")
+    step = TrainingStep(planned.recipe, preprocessing.channels, preprocessing.space, "cpu")
     return time_steps(step.run, steps)
 
 

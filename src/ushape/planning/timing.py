@@ -103,13 +103,13 @@ def measure_step_s(
     with torch.random.fork_rng(devices=[]):
         if batch > PROBE and limit_s < math.inf:
             probe = replace(recipe, train=replace(train, batch_size=PROBE))
-            step = _TrainingStep(probe, channels, space, device)
+            step = TrainingStep(probe, channels, space, device)
             scaled = typical_s(step.run, limit_s / 4) * batch / PROBE
             left = limit_s - (time.perf_counter() - started)
             if 2 * scaled > left:
                 return train.accumulate_grad_batches * scaled
             limit_s = left
-        step = _TrainingStep(recipe, channels, space, device)
+        step = TrainingStep(recipe, channels, space, device)
         return train.accumulate_grad_batches * typical_s(step.run, limit_s)
 
 
@@ -161,7 +161,7 @@ def typical_s(
     return settled[(len(settled) - 1) // 2] if len(settled) >= 3 else min(times)
 
 
-class _TrainingStep:
+class TrainingStep:
     """Network, loss and optimizer with a random batch."""
 
     def __init__(self, recipe: Recipe, channels: int, space: LabelSpace, device: str):

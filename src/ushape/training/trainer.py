@@ -247,7 +247,7 @@ def _build_trainer(
         use_distributed_sampler=False,  # EpochBatches is given its rank.
         enable_progress_bar=show_bar,
         enable_model_summary=False,
-        benchmark=True,
+        benchmark=False,  # cuDNN's search takes seconds for each patch size and gains nothing.
     )
 
 

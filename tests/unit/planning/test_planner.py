@@ -87,6 +87,23 @@ def test_patches_are_cut_from_the_files_if_the_images_do_not_fit():
         assert any("train.patches_from" in line for line in reasons) == (expected == "files")
 
 
+@pytest.mark.parametrize(
+    ("device", "cores", "devices", "expected"),
+    [
+        ("cpu", 2, 1, 0),  # Both cores compute the network.
+        ("cpu", 12, 1, 3),
+        ("cpu", 64, 1, 8),
+        ("cuda", 4, 1, 3),
+        ("cuda", 16, 1, 15),
+        ("cuda", 64, 1, 16),
+        ("cuda", 64, 2, 32),
+    ],
+)
+def test_patches_are_loaded_by_cores_that_do_not_compute(device, cores, devices, expected):
+    recipe, _ = plan(DATA, replace(LAPTOP, device=device, cores=cores, devices=devices))
+    assert recipe.train.workers == expected
+
+
 @pytest.mark.parametrize("shape", [(512, 512), (37, 900), (9, 9), (24, 200, 180), (2000, 3000)])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_rules_leave_nothing_open_and_choose_a_legal_patch(shape, device):

@@ -94,7 +94,8 @@ def test_border_weights_are_0_on_objects():
 def test_border_weights_accept_every_integer_type(dtype):
     objects = scattered(20, (40, 50))
     expected = border_weights(objects, w0=10, sigma=5)
-    largest = np.where(objects == objects.max(), np.iinfo(dtype).max, objects).astype(dtype)
+    largest = objects.astype(dtype)
+    largest[objects == objects.max()] = np.iinfo(dtype).max
     assert (border_weights(largest, w0=10, sigma=5) == expected).all()
     apart = separate_touching(largest)
     assert apart.dtype == dtype
